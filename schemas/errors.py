@@ -1,0 +1,38 @@
+"""Every error that Freshet raises on purpose.
+
+::
+
+    FreshetError
+    ├── SettingsError      a setting is missing or wrong: says which, and what it takes
+    ├── SchemaError        a schema file, a codec or stored bytes are not what they should be
+    ├── ModelError         a model directory cannot be trusted or does not fit
+    ├── StackError         the local stack could not be started, or is not there
+    └── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
+
+Bad *data* is never an exception: it is a :class:`schemas.rejects.RejectReason`.
+No message carries a user id or any other value taken from an event.
+"""
+
+
+class FreshetError(Exception):
+    """The root: catch it to catch all of ours and nothing else."""
+
+
+class SettingsError(FreshetError):
+    """A setting is missing or wrong; nothing was started."""
+
+
+class SchemaError(FreshetError):
+    """A schema, a codec or stored bytes are not what they should be."""
+
+
+class ModelError(FreshetError):
+    """A model directory cannot be trusted or does not fit this release."""
+
+
+class StackError(FreshetError):
+    """The local stack could not be started, or is not there."""
+
+
+class StoreUnavailable(FreshetError):
+    """Redis did not answer in time, or refused for a reason that passes (loading, read-only)."""
