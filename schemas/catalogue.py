@@ -1,0 +1,14 @@
+"""Items that can be recommended, as they stand in the compacted `catalogue` topic (key = item id)."""
+
+import msgspec
+
+from schemas.events import ItemId, ShortText
+
+
+class CatalogueItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """An item: its name as shown to people, its category, and whether it can be had."""
+
+    item_id: ItemId
+    name: str
+    category: ShortText | None = None
+    available: bool = True

@@ -1,0 +1,137 @@
+"""From the bytes of a record to a checked object, or to the reason why not. JSON here; others by adapter.
+
+A codec is a pair of functions, for interactions and for consent changes. They raise :class:`BadRecord` and nothing else,
+whatever the bytes; what they return is bounded in every field (see :mod:`schemas.events`).
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from schemas.consents import ConsentChange, LenientConsentChange
+from schemas.events import ITEM_REQUIRED, Interaction, LenientInteraction
+from schemas.rejects import RejectReason
+
+T = TypeVar("T")
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+
+
+class BadRecord(Exception):
+    """Bytes that are not a record of ours. Carries the reason and nothing of the bytes."""
+
+    def __init__(self, reason: RejectReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Codec(NamedTuple):
+    """How the values of the raw topics are read. Both functions raise :class:`BadRecord` only.
+
+    The second part of each result is true where the record had fields that we do not know: they were dropped.
+    """
+
+    interaction: Callable[[bytes], tuple[Interaction, bool]]
+    consent: Callable[[bytes], tuple[ConsentChange, bool]]
+
+
+def json_codec() -> Codec:
+    """The codec for JSON, the default."""
+    return Codec(
+        _tolerant(msgspec.json.Decoder(Interaction), msgspec.json.Decoder(LenientInteraction), check_interaction),
+        _tolerant(msgspec.json.Decoder(ConsentChange), msgspec.json.Decoder(LenientConsentChange), check_consent),
+    )
+
+
+def _tolerant(
+    strict: msgspec.json.Decoder[T], lenient: msgspec.json.Decoder[T], check: Callable[[T], None]
+) -> Callable[[bytes], tuple[T, bool]]:
+    """Decode strictly, because that is how unknown fields show, and leniently only where some do."""
+
+    def decode(raw: bytes) -> tuple[T, bool]:
+        check_size(raw)
+        unknown_fields = False
+        try:
+            try:
+                record = strict.decode(raw)
+            except msgspec.ValidationError as error:
+                if not _is_unknown_field(error):
+                    raise
+                unknown_fields = True
+                record = lenient.decode(raw)
+        except (ValueError, RecursionError) as error:
+            raise BadRecord(reason_of(error)) from None
+        check(record)
+        return record, unknown_fields
+
+    return decode
+
+
+def check_size(raw: bytes | None) -> None:
+    """Refuse what is empty or larger than :data:`PAYLOAD_BYTES_MAX` before anything looks inside."""
+    if not raw:
+        raise BadRecord(RejectReason.EMPTY_VALUE)
+    if len(raw) > PAYLOAD_BYTES_MAX:
+        raise BadRecord(RejectReason.TOO_LARGE)
+
+
+def check_interaction(event: Interaction) -> None:
+    """What types alone cannot say: an item where the kind needs one, and texts without control characters."""
+    if event.item_id is None:
+        if event.type in ITEM_REQUIRED:
+            raise BadRecord(RejectReason.MISSING_ITEM)
+    elif not event.item_id.isprintable():
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+    if not (event.user_id.isprintable() and event.event_id.isprintable()):
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+    texts = [text for text in (event.session_id, event.request_id, event.query) if text is not None]
+    if event.context:
+        texts += event.context.values()
+    if not all(text.isprintable() for text in texts):
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+
+
+def check_consent(change: ConsentChange) -> None:
+    """A user id without control characters."""
+    if not change.user_id.isprintable():
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+
+
+def _is_unknown_field(error: msgspec.ValidationError) -> bool:
+    return str(error).startswith("Object contains unknown field")
+
+
+_PLACE = re.compile(r"at `\$\.(\w+)|required field `(\w+)`")
+_MISSING: Final = {"user_id": RejectReason.MISSING_USER, "item_id": RejectReason.MISSING_ITEM}
+_RANGE_WORDS: Final = ("out of range", " of length ", " >= ", " <= ", "matching regex")
+
+
+def reason_of(error: Exception) -> RejectReason:
+    """The reason behind an error of a decoder, from its kind and the place that it names; never from a value.
+
+    >>> reason_of(msgspec.ValidationError("Object missing required field `user_id`")).value
+    'missing_user'
+    """
+    if isinstance(error, RecursionError):
+        return RejectReason.NESTED_TOO_DEEPLY
+    if isinstance(error, UnicodeDecodeError):
+        return RejectReason.BAD_ENCODING
+    if isinstance(error, msgspec.ValidationError):
+        return _validation_reason(str(error))
+    return RejectReason.MALFORMED
+
+
+def _validation_reason(message: str) -> RejectReason:
+    place = _PLACE.search(message)
+    field = (place[1] or place[2]) if place else None
+    absent = "missing required" in message or "got `null`" in message or "length >= 1" in message
+    if absent and field in _MISSING:
+        return _MISSING[field]
+    if "missing required" in message:
+        return RejectReason.MISSING_FIELD
+    if "Invalid enum value" in message:
+        return RejectReason.UNKNOWN_TYPE if field == "type" else RejectReason.OUT_OF_RANGE
+    if any(word in message for word in _RANGE_WORDS):
+        return RejectReason.OUT_OF_RANGE
+    return RejectReason.WRONG_TYPE

@@ -1,0 +1,70 @@
+"""Consent changes: a full record each time, never a delta. The `consents` topic is the truth; Redis is a view of it.
+
+The fields map to the consent record of ISO/IEC TS 27560:2023; TCF and GPP strings are kept opaque.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, Label, ShortText, UserId
+
+LevelName = Literal["none", "session", "full"]
+Purpose = Literal["personalise", "measure", "train"]
+PURPOSES: Final[tuple[Purpose, ...]] = ("personalise", "measure", "train")
+"""In a fixed order: a set of purposes is stored as bits in this order, so only ever append."""
+
+
+class Level(IntEnum):
+    """What may be kept and served: nothing but popular lists; this session's events only; everything."""
+
+    NONE = 0
+    SESSION = 1
+    FULL = 2
+
+
+LEVEL_OF: Final[dict[str, Level]] = {"none": Level.NONE, "session": Level.SESSION, "full": Level.FULL}
+LEVEL_NAME: Final[dict[Level, LevelName]] = {Level.NONE: "none", Level.SESSION: "session", Level.FULL: "full"}
+
+OpaqueText = Annotated[str, Meta(max_length=4096)]
+Time = Annotated[int, Meta(ge=EVENT_TS_MIN, le=EVENT_TS_MAX)]
+
+
+class ConsentChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Who consents to what from now on; `ts` and `expires_at` in ms since the epoch.
+
+    `granted` and `denied` name purposes; left out, `granted` is every purpose for `session` and `full`.
+    `personalise` must be granted for a level above `none` to have any effect.
+    """
+
+    user_id: UserId
+    level: LevelName
+    ts: Time
+    granted: list[Purpose] | None = None
+    denied: list[Purpose] | None = None
+    method: ShortText | None = None
+    notice_version: ShortText | None = None
+    jurisdiction: Label | None = None
+    expires_at: Time | None = None
+    erase: bool = False
+    tcf: OpaqueText | None = None
+    gpp: OpaqueText | None = None
+    schema_v: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+
+
+class LenientConsentChange(ConsentChange, forbid_unknown_fields=False):
+    """The same, for a record with fields that we do not know: they are dropped and counted."""
+
+
+def purposes_bits(change: ConsentChange) -> int:
+    """The purposes in force after `change`, as bits in the order of :data:`PURPOSES`.
+
+    >>> purposes_bits(ConsentChange("u", "full", 1_700_000_000_000, denied=["train"]))
+    3
+    """
+    if change.level == "none":
+        return 0
+    granted = set(PURPOSES if change.granted is None else change.granted) - set(change.denied or ())
+    return sum(1 << place for place, purpose in enumerate(PURPOSES) if purpose in granted)

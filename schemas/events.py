@@ -1,0 +1,85 @@
+"""Interactions: what a shopper did, as it arrives in the `interactions` topic.
+
+The names are those that users of CloudEvents, Snowplow, Segment and GA4 know.
+Every text and number is bounded here, so that nothing behind the ingest operator meets an unbounded value.
+"""
+
+from typing import Annotated, Final, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+EventType = Literal[
+    "impression", "view", "click", "scroll", "dwell", "search", "add_to_cart", "purchase", "rating"
+]
+EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventType)
+"""The kinds in a fixed order: a kind is stored as its place here, so only ever append."""
+
+KIND_OF: Final[dict[str, int]] = {name: kind for kind, name in enumerate(EVENT_TYPES)}
+ITEM_REQUIRED: Final = frozenset(EVENT_TYPES) - {"search", "scroll"}
+
+EVENT_TS_MIN: Final = 946_684_800_000
+"""2000-01-01 in ms: an event time before it is a broken clock, not a late event."""
+EVENT_TS_MAX: Final = 253_402_300_799_999
+ID_LENGTH_MAX: Final = 64
+USER_ID_LENGTH_MAX: Final = 256
+QUERY_LENGTH_MAX: Final = 256
+CONTEXT_ENTRIES_MAX: Final = 16
+VALUE_MAX: Final = 1e9
+
+EventId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
+UserId = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX)]
+ItemId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
+ShortText = Annotated[str, Meta(max_length=ID_LENGTH_MAX)]
+Label = Annotated[str, Meta(max_length=32, pattern=r"^[A-Za-z0-9_.\-]*$")]
+
+
+class Interaction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """One interaction; times in ms since the epoch (event time), `value` in units of `currency`."""
+
+    event_id: EventId
+    type: EventType
+    ts: Annotated[int, Meta(ge=-(2**53), le=2**53)]
+    user_id: UserId
+    session_id: ShortText | None = None
+    item_id: ItemId | None = None
+    position: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    value: Annotated[float, Meta(ge=0, le=VALUE_MAX)] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] | None = None
+    quantity: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    surface: Label | None = None
+    request_id: ShortText | None = None
+    query: Annotated[str, Meta(max_length=QUERY_LENGTH_MAX)] | None = None
+    scroll_pct: Annotated[float, Meta(ge=0, le=100)] | None = None
+    dwell_ms: Annotated[int, Meta(ge=0, le=86_400_000)] | None = None
+    context: Annotated[dict[Label, ShortText], Meta(max_length=CONTEXT_ENTRIES_MAX)] | None = None
+    schema_v: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+
+
+class LenientInteraction(Interaction, forbid_unknown_fields=False):
+    """The same, for a record with fields that we do not know: they are dropped and counted."""
+
+
+class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
+    """An accepted interaction as it stands in the `events` topic: pseudonymised and consented.
+
+    `event`, `session` and `request` are keyed hashes (base64url) of the ids that the producer sent.
+    """
+
+    pseudonym: str
+    event: str
+    type: str
+    ts: int
+    item_id: str | None = None
+    session: str | None = None
+    position: int | None = None
+    value: float | None = None
+    currency: str | None = None
+    quantity: int | None = None
+    surface: str | None = None
+    request: str | None = None
+    query: str | None = None
+    scroll_pct: float | None = None
+    dwell_ms: int | None = None
+    context: dict[str, str] | None = None
+    schema_v: int = 1

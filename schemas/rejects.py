@@ -1,0 +1,63 @@
+"""Why a record was not taken, and what is kept of it: never its payload."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class RejectReason(StrEnum):
+    """Every reason for which an interaction, a consent change or a command goes to `dead-letters`."""
+
+    EMPTY_VALUE = "empty_value"
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    BAD_ENCODING = "bad_encoding"
+    NESTED_TOO_DEEPLY = "nested_too_deeply"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    MISSING_FIELD = "missing_field"
+    MISSING_USER = "missing_user"
+    MISSING_ITEM = "missing_item"
+    UNKNOWN_TYPE = "unknown_type"
+    WRONG_TYPE = "wrong_type"
+    OUT_OF_RANGE = "out_of_range"
+    CONTROL_CHARACTER = "control_character"
+    TIME_IN_FUTURE = "time_in_future"
+    TIME_TOO_OLD = "time_too_old"
+    TOO_LATE = "too_late"
+    KEY_MISMATCH = "key_mismatch"
+
+
+class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a record came from: enough to find it again while the raw topic still holds it."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_ts: int
+
+
+class Reject(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A record that was not taken. `schema_v` is 0 where the record did not say."""
+
+    reason: RejectReason
+    origin: Origin
+    schema_v: int = 0
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A :class:`Reject` as it stands in the `dead-letters` topic (JSON)."""
+
+    reason: RejectReason
+    topic: str
+    partition: int
+    offset: int
+    time: int
+    schema_v: int
+
+
+def dead_letter(reject: Reject) -> bytes:
+    """The JSON bytes of `reject` for the `dead-letters` topic."""
+    origin = reject.origin
+    return msgspec.json.encode(
+        DeadLetter(reject.reason, origin.topic, origin.partition, origin.offset, origin.append_ts, reject.schema_v)
+    )

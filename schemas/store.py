@@ -1,0 +1,108 @@
+"""What stands in Redis: the names of the keys, and the scripts that are the only way to write or read them.
+
+Per user, under one hash tag so that a Cluster keeps them in one slot:
+
+``{pseudonym}:list``     the list, ready-to-send bytes (:mod:`schemas.lists`), expiring
+``{pseudonym}:consent``  ``{"level":"full","at":ms,"offset":n}``: the last consent in topic order
+``{pseudonym}:gone``     a tombstone: an erased user
+
+``popular:<segment>`` holds the popular list of a segment, ``popular:all`` that of everybody.
+Order of consents is (append time, offset) in the `consents` topic; order of lists is (epoch, version).
+All numbers stay below 2^53, because Lua compares doubles.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+from schemas.consents import LEVEL_NAME, Level
+
+
+class WriteOutcome(IntEnum):
+    """What the list script answers."""
+
+    WRITTEN = 1
+    STALE = 0
+    NO_CONSENT = -1
+    GONE = -2
+
+
+class ConsentOutcome(IntEnum):
+    """What the consent script answers."""
+
+    IN_FORCE = 1
+    STALE = 0
+
+
+def user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str]:
+    """The list, consent and tombstone keys of a user."""
+    tag = f"{prefix}{{{pseudonym}}}"
+    return f"{tag}:list", f"{tag}:consent", f"{tag}:gone"
+
+
+def popular_key(prefix: str, segment: str) -> str:
+    """The key of a segment's popular list."""
+    return f"{prefix}popular:{segment}"
+
+
+def consent_value(level: Level, at: int, offset: int) -> bytes:
+    """The bytes of a consent key.
+
+    >>> consent_value(Level.FULL, 12, 3)
+    b'{"level":"full","at":12,"offset":3}'
+    """
+    return b'{"level":"%b","at":%d,"offset":%d}' % (LEVEL_NAME[level].encode(), at, offset)
+
+
+WRITE_LIST: Final = """
+-- KEYS list consent gone; ARGV epoch version ttl_ms level bytes
+if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
+local consent = redis.call('GET', KEYS[2])
+if not consent or string.match(consent, '^{"level":"(%a+)"') ~= ARGV[4] or ARGV[4] == 'none' then return -1 end
+local version, epoch = string.match(redis.call('GETRANGE', KEYS[1], 0, 63), '^{"v":(%d+),"epoch":(%d+)')
+if version then
+  version, epoch = tonumber(version), tonumber(epoch)
+  local mine = tonumber(ARGV[1])
+  if epoch > mine or (epoch == mine and version > tonumber(ARGV[2])) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[5], 'PX', ARGV[3])
+return 1
+"""
+"""Writes a list if the user's consent is still the one it was made under, and no newer list stands there."""
+
+WRITE_CONSENT: Final = """
+-- KEYS list consent gone; ARGV at offset bytes expires_at
+local at, offset = string.match(redis.call('GET', KEYS[2]) or '', '"at":(%d+),"offset":(%d+)}')
+if at then
+  at, offset = tonumber(at), tonumber(offset)
+  local my_at, my_offset = tonumber(ARGV[1]), tonumber(ARGV[2])
+  if at > my_at or (at == my_at and offset > my_offset) then return 0 end
+  if at == my_at and offset == my_offset then return 1 end
+end
+if ARGV[4] == '0' then redis.call('SET', KEYS[2], ARGV[3])
+else redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4]) end
+redis.call('DEL', KEYS[1])
+return 1
+"""
+"""Puts a consent in force unless a later one stands there; a changed consent always takes the old list away."""
+
+READ_LIST: Final = """
+-- KEYS list consent gone
+if redis.call('EXISTS', KEYS[3]) == 1 then return false end
+local consent = redis.call('GET', KEYS[2])
+if not consent or string.sub(consent, 1, 15) == '{"level":"none"' then return false end
+return redis.call('GET', KEYS[1])
+"""
+"""The user's list, or nothing where consent does not allow one."""
+
+WRITE_POPULAR: Final = """
+-- KEYS popular; ARGV epoch version ttl_ms bytes
+local version, epoch = string.match(redis.call('GETRANGE', KEYS[1], 0, 63), '^{"v":(%d+),"epoch":(%d+)')
+if version then
+  version, epoch = tonumber(version), tonumber(epoch)
+  local mine = tonumber(ARGV[1])
+  if epoch > mine or (epoch == mine and version > tonumber(ARGV[2])) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[3])
+return 1
+"""
+"""Writes a segment's popular list unless a newer one stands there."""

@@ -1,0 +1,56 @@
+"""The Kafka topics: names, partitions, clean-up and retention. One configurable prefix stands before each name."""
+
+from typing import Final
+
+import msgspec
+
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """A topic as it is created. `partitions` 0 means: as many as the raw topics have."""
+
+    name: str
+    holds: str
+    retention_ms: int | None
+    partitions: int = 0
+    compacted: bool = False
+
+
+INTERACTIONS: Final = "interactions"
+CONSENTS: Final = "consents"
+CATALOGUE: Final = "catalogue"
+CONTROL: Final = "control"
+DEAD_LETTERS: Final = "dead-letters"
+RECEIPTS: Final = "receipts"
+EVENTS: Final = "events"
+
+INTERACTIONS_RETENTION_MS: Final = 3 * DAY_MS
+EVENTS_RETENTION_MS: Final = 90 * DAY_MS
+RECEIPTS_RETENTION_MS: Final = 7 * DAY_MS
+DEAD_LETTERS_RETENTION_MS: Final = 14 * DAY_MS
+CONSENTS_COMPACTION_LAG_MS: Final = 7 * DAY_MS
+"""At least the age of the oldest snapshot that may be restored: compaction must not resurrect a consent."""
+
+TOPICS: Final[tuple[Topic, ...]] = (
+    Topic(INTERACTIONS, "raw interactions, key = user id", INTERACTIONS_RETENTION_MS),
+    Topic(CONSENTS, "raw consent changes, key = user id", None, compacted=True),
+    Topic(CATALOGUE, "items, key = item id", None, partitions=1, compacted=True),
+    Topic(CONTROL, "commands to the job", INTERACTIONS_RETENTION_MS, partitions=1),
+    Topic(DEAD_LETTERS, "rejects: reason and origin, never the payload", DEAD_LETTERS_RETENTION_MS, partitions=1),
+    Topic(RECEIPTS, "what the job did: lists written, consents in force, accounts", RECEIPTS_RETENTION_MS),
+    Topic(EVENTS, "accepted interactions, pseudonymised and consented", EVENTS_RETENTION_MS),
+)
+
+
+def topic_config(topic: Topic) -> dict[str, str]:
+    """The broker settings of `topic`: append time is the clock that orders the two raw topics."""
+    config = {"message.timestamp.type": "LogAppendTime"}
+    if topic.compacted:
+        lag = str(CONSENTS_COMPACTION_LAG_MS)
+        config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": lag, "delete.retention.ms": lag}
+    if topic.retention_ms is not None:
+        config["retention.ms"] = str(topic.retention_ms)
+    return config
