@@ -1,0 +1,108 @@
+"""Writes a model directory, whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from onnx import ModelProto
+
+from models import graph
+from models.manifest import (
+    FP32_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    RECENT_ITEMS_MAX,
+    Manifest,
+    Tensor,
+    TrainingWindow,
+    check_items,
+    encode_items,
+    sha256_of,
+    write,
+)
+from models.quantise import int8_of
+from schemas.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a model besides its numbers; the fields are those of :class:`models.manifest.Manifest`."""
+
+    kind: str
+    training_window: TrainingWindow
+    popular: Sequence[str] = ()
+    popular_min_users: int = 1
+    kind_weights: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def export(
+    directory: Path, factors: graph.Factors, items: Sequence[str], top_k: int, card: Card, *, int8: bool = True
+) -> Manifest:
+    """Write the model, served in INT8 or FP32, with its manifest to ``directory``, replacing a model that is there.
+
+    The files are written beside it and moved into place at the end. ``top_k`` is cut to the number of items.
+    The date in the model's name is the end of its training window, so equal input gives equal bytes.
+    """
+    check_items(items, "the vocabulary")
+    if factors.items != len(items):
+        raise ModelError(f"the factors hold {factors.items} items, the vocabulary {len(items)}")
+    top_k = min(top_k, factors.items)
+    fp32 = graph.fp32_model(factors, top_k)
+    served = _bytes(int8_of(fp32) if int8 else fp32)
+    manifest = _manifest(served, items, top_k, card, "int8-dynamic" if int8 else "fp32")
+    with _replaced(directory) as staging:
+        (staging / MODEL_FILE).write_bytes(served)
+        (staging / FP32_FILE).write_bytes(_bytes(fp32))
+        write(staging, manifest, items)
+    return manifest
+
+
+@contextmanager
+def _replaced(directory: Path) -> Iterator[Path]:
+    """A new directory beside ``directory`` that takes its place on success and is removed on failure."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if directory.exists() and not (directory / MANIFEST_FILE).exists() and any(directory.iterdir()):
+        raise ModelError(f"{directory} holds other files than a model: name a directory of its own")
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        old = staging.with_name(f"{staging.name}-old")
+        if directory.exists():
+            directory.rename(old)
+        staging.rename(directory)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _bytes(model: ModelProto) -> bytes:
+    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+
+
+def _manifest(served: bytes, items: Sequence[str], top_k: int, card: Card, quantisation: str) -> Manifest:
+    digest = sha256_of(served)
+    day = datetime.fromtimestamp(card.training_window.to_ms / 1000, UTC).date()
+    history, ranked = ("users", RECENT_ITEMS_MAX), ("users", top_k)
+    return Manifest(
+        name=f"{card.kind}-{day.isoformat()}-{digest[:8]}",
+        sha256=digest,
+        size_bytes=len(served),
+        opset=graph.OPSET,
+        inputs={"items": Tensor("int32", history), "weights": Tensor("float32", history)},
+        outputs={"scores": Tensor("float32", ranked), "ids": Tensor("int64", ranked)},
+        top_k=top_k,
+        items_sha256=sha256_of(encode_items(items)),
+        items_count=len(items),
+        quantisation=quantisation,
+        training_window=card.training_window,
+        metrics=card.metrics,
+        popular=tuple(card.popular),
+        popular_min_users=card.popular_min_users,
+        kind_weights=card.kind_weights,
+    )

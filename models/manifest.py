@@ -1,0 +1,254 @@
+"""The manifest of a model directory: what the model is, and whether the files beside it are those it was written for.
+
+A model directory holds four files::
+
+    manifest.json      this module's :class:`Manifest`
+    model.onnx         the graph that is served (INT8 by default)
+    model.fp32.onnx    the graph it was quantised from (optional, never served)
+    items.txt          the vocabulary: one item id a line; line n is row n of the model, row 0 is padding
+
+:func:`load` checks all that can be checked without running the graph; :mod:`models.scorer` checks the rest.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from schemas.errors import ModelError
+from schemas.events import ID_LENGTH_MAX
+
+FORMAT_VERSION: Final = 1
+RECENT_ITEMS_MAX: Final = 20
+"""Items of a user's recent history that a model sees, newest last."""
+TOP_K_MAX: Final = 1_000
+VOCABULARY_MAX: Final = 2_000_000
+POPULAR_MAX: Final = 200
+
+MANIFEST_FILE: Final = "manifest.json"
+MODEL_FILE: Final = "model.onnx"
+FP32_FILE: Final = "model.fp32.onnx"
+ITEMS_FILE: Final = "items.txt"
+QUANTISATIONS: Final = ("int8-dynamic", "fp32")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """One input or output: an ONNX element type by its numpy name, and its shape; a string is a free dimension."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class TrainingWindow(msgspec.Struct, frozen=True):
+    """What a model was trained on: times are ms since the epoch, both ends included; the rest are counts."""
+
+    from_ms: int
+    to_ms: int
+    interactions: int
+    users: int
+    items: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """What ``manifest.json`` holds.
+
+    ``popular`` are the most popular item ids at training time, best first, each used by at least
+    ``popular_min_users`` distinct users. ``metrics`` is a table: way of ranking → measure → value.
+    """
+
+    name: str
+    sha256: str
+    size_bytes: int
+    opset: int
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    top_k: int
+    items_sha256: str
+    items_count: int
+    quantisation: str
+    training_window: TrainingWindow
+    metrics: dict[str, dict[str, float]]
+    popular: tuple[str, ...]
+    popular_min_users: int
+    kind_weights: dict[str, float]
+    recent_items_max: int = RECENT_ITEMS_MAX
+    format_version: int = FORMAT_VERSION
+
+
+def load(directory: Path) -> Manifest:
+    """Read and check the manifest of ``directory``; raises :class:`ModelError` that says what to mend."""
+    return load_with_items(directory)[0]
+
+
+def load_with_items(directory: Path) -> tuple[Manifest, list[str]]:
+    """:func:`load`, and the vocabulary in row order: ``items[0]`` is row 1 of the model (row 0 is padding)."""
+    manifest = _decode(directory / MANIFEST_FILE)
+    check_fields(manifest, str(directory / MANIFEST_FILE))
+    check_model_file(directory / MODEL_FILE, manifest)
+    items = _read_items(directory / ITEMS_FILE, manifest)
+    unknown = set(manifest.popular).difference(items)
+    if unknown:
+        raise ModelError(
+            f"{directory / MANIFEST_FILE}: 'popular' names {len(unknown)} item(s) that are not in {ITEMS_FILE}, "
+            f"such as {min(unknown)!r}: export again with `make model`"
+        )
+    return manifest, items
+
+
+def write(directory: Path, manifest: Manifest, items: Sequence[str]) -> None:
+    """Write ``manifest.json`` and ``items.txt``; ``model.onnx`` must be there already, or loading will refuse it."""
+    check_fields(manifest, MANIFEST_FILE)
+    (directory / ITEMS_FILE).write_bytes(encode_items(items))
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    (directory / MANIFEST_FILE).write_bytes(encoded + b"\n")
+
+
+def encode_items(items: Sequence[str]) -> bytes:
+    """The bytes of ``items.txt``; raises :class:`ModelError` where the vocabulary is not one (see `check_items`)."""
+    check_items(items, ITEMS_FILE)
+    return "".join(f"{item}\n" for item in items).encode()
+
+
+def sha256_of(content: bytes) -> str:
+    """SHA-256 in lower-case hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_items(items: Sequence[str], where: str) -> None:
+    """A vocabulary is 1 to `VOCABULARY_MAX` distinct ids of 1 to `ID_LENGTH_MAX` characters on one line each."""
+    if not items:
+        raise ModelError(f"{where}: the vocabulary is empty, so the model can recommend nothing: train on more data")
+    if len(items) > VOCABULARY_MAX:
+        raise ModelError(f"{where}: {len(items)} items, at most {VOCABULARY_MAX} are allowed: train on fewer")
+    for row, item in enumerate(items, start=1):
+        if not item or len(item) > ID_LENGTH_MAX or "\n" in item or "\r" in item:
+            raise ModelError(f"{where}: line {row} is not an item id of 1 to {ID_LENGTH_MAX} characters")
+    if len(set(items)) != len(items):
+        seen: set[str] = set()
+        twice = next(item for item in items if item in seen or seen.add(item))  # type: ignore[func-returns-value]
+        raise ModelError(f"{where}: item id {twice!r} is there twice: every row needs an id of its own")
+
+
+def check_fields(manifest: Manifest, where: str) -> None:
+    """Check every field against its bounds, without looking at any other file."""
+    for problem in _problems(manifest):
+        raise ModelError(f"{where}: {problem}: export again with `make model`")
+
+
+def check_model_file(path: Path, manifest: Manifest) -> None:
+    """``model.onnx`` must be, byte for byte, the file that the manifest was written for."""
+    content = _read(path)
+    if len(content) != manifest.size_bytes:
+        raise ModelError(
+            f"{path} has {len(content)} bytes, the manifest says {manifest.size_bytes}: "
+            "the copy is not whole, or it is another model's; export again with `make model`"
+        )
+    found = sha256_of(content)
+    if found != manifest.sha256:
+        raise ModelError(
+            f"{path} has sha256 {found}, the manifest says {manifest.sha256}: export again with `make model`"
+        )
+
+
+def _problems(manifest: Manifest) -> list[str]:
+    return [
+        *_identity_problems(manifest),
+        *_bound("size_bytes", manifest.size_bytes, 1, 2**31),
+        *_bound("opset", manifest.opset, 7, 100),
+        *_bound("recent_items_max", manifest.recent_items_max, 1, 1_000),
+        *_bound("items_count", manifest.items_count, 1, VOCABULARY_MAX),
+        *_bound("top_k", manifest.top_k, 1, min(TOP_K_MAX, max(1, manifest.items_count))),
+        *_bound("popular_min_users", manifest.popular_min_users, 1, 10**9),
+        *_bound("the length of 'popular'", len(manifest.popular), 0, POPULAR_MAX),
+        *_window_problems(manifest.training_window),
+        *_tensor_problems(manifest),
+    ]
+
+
+def _identity_problems(manifest: Manifest) -> list[str]:
+    problems = []
+    if manifest.format_version != FORMAT_VERSION:
+        problems.append(f"format_version is {manifest.format_version}, this release reads {FORMAT_VERSION}")
+    if not _NAME.fullmatch(manifest.name):
+        problems.append(f"name {manifest.name[:128]!r} must be 1 to 128 of a-z, 0-9, '.', '_' and '-'")
+    for field, digest in (("sha256", manifest.sha256), ("items_sha256", manifest.items_sha256)):
+        if not _SHA256.fullmatch(digest):
+            problems.append(f"{field} must be 64 hex digits")
+    if manifest.quantisation not in QUANTISATIONS:
+        problems.append(f"quantisation is {manifest.quantisation!r}, it must be one of {', '.join(QUANTISATIONS)}")
+    if len(set(manifest.popular)) != len(manifest.popular):
+        problems.append("'popular' names an item twice")
+    if any(not 0 <= weight < float("inf") for weight in manifest.kind_weights.values()):
+        problems.append("kind_weights must be finite and not negative")
+    return problems
+
+
+def _bound(field: str, value: int, low: int, high: int) -> list[str]:
+    return [] if low <= value <= high else [f"{field} is {value}, it must be from {low} to {high}"]
+
+
+def _window_problems(window: TrainingWindow) -> list[str]:
+    if window.from_ms > window.to_ms:
+        return [f"training_window ends ({window.to_ms}) before it begins ({window.from_ms})"]
+    if min(window.interactions, window.users, window.items) < 0:
+        return ["training_window holds a negative count"]
+    return []
+
+
+def _tensor_problems(manifest: Manifest) -> list[str]:
+    problems = []
+    history = Tensor("int32", ("users", manifest.recent_items_max))
+    if manifest.inputs.get("items") != history:
+        problems.append(f"input 'items' must be {describe(history)}, not {describe(manifest.inputs.get('items'))}")
+    weights = Tensor("float32", history.shape)
+    if manifest.inputs.get("weights", weights) != weights:
+        problems.append(f"input 'weights' must be {describe(weights)}, not {describe(manifest.inputs.get('weights'))}")
+    unknown = sorted(set(manifest.inputs) - {"items", "weights"})
+    if unknown:
+        problems.append(f"input {unknown[0]!r} is not one that the scorer can feed (items, weights)")
+    ranked = "ids" in manifest.outputs
+    scores = Tensor("float32", ("users", manifest.top_k if ranked else manifest.items_count + 1))
+    if manifest.outputs.get("scores") != scores:
+        problems.append(f"output 'scores' must be {describe(scores)}, not {describe(manifest.outputs.get('scores'))}")
+    if ranked and manifest.outputs["ids"] not in (Tensor("int32", scores.shape), Tensor("int64", scores.shape)):
+        problems.append(f"output 'ids' must be int32 or int64 and of the shape of 'scores' {list(scores.shape)}")
+    return problems
+
+
+def describe(tensor: Tensor | None) -> str:
+    """A tensor as people write it: ``int32[users, 20]``."""
+    return "absent" if tensor is None else f"{tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
+
+
+def _decode(path: Path) -> Manifest:
+    try:
+        return msgspec.json.decode(_read(path), type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{path}: {error}: export again with `make model`") from error
+
+
+def _read_items(path: Path, manifest: Manifest) -> list[str]:
+    content = _read(path)
+    found = sha256_of(content)
+    if found != manifest.items_sha256:
+        raise ModelError(
+            f"{path} has sha256 {found}, the manifest says {manifest.items_sha256}: export again with `make model`"
+        )
+    items = content.decode().removesuffix("\n").split("\n") if content else []
+    check_items(items, str(path))
+    if len(items) != manifest.items_count:
+        raise ModelError(f"{path} has {len(items)} items, the manifest says {manifest.items_count}")
+    return items
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): make a model with `make model`") from error

@@ -1,0 +1,171 @@
+"""Runs a model: the only module that imports onnxruntime.
+
+One :class:`Scorer` per Python worker, made when the operator opens; it is not shared between threads by us, though
+``score`` keeps no state and may be called from any.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from models.manifest import MODEL_FILE, Manifest, Tensor, describe, load_with_items
+from schemas.errors import ModelError
+
+WARM_UP_USERS: Final = (1, 8, 64)
+CHUNK_USERS: Final = 64
+"""Users scored in one run of the graph; larger batches are cut, so that their scores stay in the CPU's cache."""
+
+_DTYPES: Final = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
+
+History = npt.NDArray[np.int32]
+Weights = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+class Scorer:
+    """A model that is loaded, checked and warm.
+
+    ``manifest``: what it is. ``items``: row → item id, row 0 is padding and ``""``. ``index``: item id → row, from 1.
+    """
+
+    def __init__(self, manifest: Manifest, items: list[str], session: Any) -> None:
+        self.manifest = manifest
+        self.items = ["", *items]
+        self.index = {item: row for row, item in enumerate(items, start=1)}
+        self._session = session
+        self._weighted = "weights" in manifest.inputs
+        self._ranked = "ids" in manifest.outputs
+
+    @classmethod
+    def open(cls, directory: Path, *, threads: int = 1) -> "Scorer":
+        """Load the model in ``directory``; raises :class:`ModelError` where it and its manifest do not agree."""
+        manifest, items = load_with_items(directory)
+        path = directory / MODEL_FILE
+        session = _session(path, threads)
+        _check_graph(path, manifest, session)
+        scorer = cls(manifest, items, session)
+        scorer._warm_up(path)
+        return scorer
+
+    def score(self, items: History, weights: Weights | None = None) -> tuple[Scores, Rows]:
+        """Rank the vocabulary for each user.
+
+        ``items`` int32[users, recent_items_max]: rows of the recent items, newest last, 0 is padding.
+        ``weights`` float32 of the same shape: how much each counts; left out, all count 1; fed only if the graph
+        takes it. Returns ``(scores float32[users, top_k], rows int64[users, top_k])``, best first; padding is never
+        among them. A user's result does not depend on the other users of the batch.
+        Raises :class:`ModelError` for another shape or a row outside the vocabulary.
+        """
+        history = self._checked(items)
+        if weights is not None and weights.shape != history.shape:
+            raise ModelError(
+                f"weights are {list(weights.shape)}, the items are {list(history.shape)}: give one for each"
+            )
+        counted = None if weights is None else np.ascontiguousarray(weights, dtype=np.float32)
+        cuts = range(0, max(len(history), 1), CHUNK_USERS)
+        parts = [
+            self._run(history[at : at + CHUNK_USERS], None if counted is None else counted[at : at + CHUNK_USERS])
+            for at in cuts
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts])
+
+    def _checked(self, items: History) -> History:
+        width = self.manifest.recent_items_max
+        if items.ndim != 2 or items.shape[1] != width:
+            raise ModelError(f"items are {list(items.shape)}, model {self.manifest.name} takes int32[users, {width}]")
+        history = np.ascontiguousarray(items, dtype=np.int32)
+        if history.size and (history.min() < 0 or history.max() >= len(self.items)):
+            raise ModelError(
+                f"a row is outside 0..{len(self.items) - 1}, the vocabulary of model {self.manifest.name}: "
+                "map item ids with this scorer's own `index`"
+            )
+        return history
+
+    def _run(self, history: History, weights: Weights | None) -> tuple[Scores, Rows]:
+        if not len(history):
+            return np.empty((0, self.manifest.top_k), np.float32), np.empty((0, self.manifest.top_k), np.int64)
+        feed: dict[str, Any] = {"items": history}
+        if self._weighted:
+            feed["weights"] = np.ones(history.shape, np.float32) if weights is None else weights
+        if not self._ranked:
+            return best_of(self._session.run(["scores"], feed)[0], self.manifest.top_k)
+        scores, rows = self._session.run(["scores", "ids"], feed)
+        return scores, rows.astype(np.int64, copy=False)
+
+    def _warm_up(self, path: Path) -> None:
+        for users in WARM_UP_USERS:
+            try:
+                scores, rows = self.score(np.ones((users, self.manifest.recent_items_max), np.int32))
+            except ort.capi.onnxruntime_pybind11_state.Fail as error:
+                raise ModelError(f"{path} cannot be run on {users} user(s): {error}") from error
+            expected = (users, self.manifest.top_k)
+            if scores.shape != expected or rows.shape != expected:
+                raise ModelError(f"{path} answers {list(scores.shape)} for {users} user(s), not {list(expected)}")
+            if rows.min() < 1 or rows.max() >= len(self.items):
+                raise ModelError(
+                    f"{path} returned a row outside 1..{len(self.items) - 1}: give row 0, the padding, a score of -inf"
+                )
+
+
+def best_of(scores: Scores, k: int) -> tuple[Scores, Rows]:
+    """The ``k`` best columns of float32[users, columns], best first, column 0 (padding) left out; ties by column."""
+    real = scores[:, 1:]
+    k = min(k, real.shape[1])
+    best = np.argpartition(real, real.shape[1] - k, axis=1)[:, real.shape[1] - k :]
+    best.sort(axis=1)
+    order = np.argsort(-np.take_along_axis(real, best, axis=1), axis=1, kind="stable")
+    rows = np.take_along_axis(best, order, axis=1)
+    return np.take_along_axis(real, rows, axis=1), rows.astype(np.int64) + 1
+
+
+def _session(path: Path, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a class of its own for each status, all straight from Exception
+        raise ModelError(f"{path} is not a graph that onnxruntime {ort.__version__} can run: {error}") from error
+
+
+def _check_graph(path: Path, manifest: Manifest, session: Any) -> None:
+    """Names, types and shapes in the graph must be those in the manifest; a free dimension may have any name."""
+    for side, declared, found in (
+        ("input", manifest.inputs, session.get_inputs()),
+        ("output", manifest.outputs, session.get_outputs()),
+    ):
+        actual = {value.name: _tensor(value) for value in found}
+        if set(actual) != set(declared):
+            raise ModelError(
+                f"{path} has the {side}s {', '.join(sorted(actual))}; "
+                f"the manifest says {', '.join(sorted(declared))}: export again with `make model`"
+            )
+        for name, tensor in declared.items():
+            if not _agree(tensor, actual[name]):
+                raise ModelError(
+                    f"{path}: {side} {name!r} is {describe(actual[name])}, "
+                    f"the manifest says {describe(tensor)}: export again with `make model`"
+                )
+
+
+def _tensor(value: Any) -> Tensor:
+    shape = tuple(size if isinstance(size, int) else str(size or "?") for size in value.shape)
+    return Tensor(_DTYPES.get(value.type, value.type), shape)
+
+
+def _agree(declared: Tensor, actual: Tensor) -> bool:
+    if declared.dtype != actual.dtype or len(declared.shape) != len(actual.shape):
+        return False
+    return all(
+        isinstance(want, str) == isinstance(have, str) and (isinstance(want, str) or want == have)
+        for want, have in zip(declared.shape, actual.shape, strict=True)
+    )
