@@ -1,0 +1,1 @@
+"""The local stack: Kafka, Redis and a Flink session cluster as plain processes, without containers or root."""

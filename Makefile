@@ -1,0 +1,76 @@
+# Everything that people and CI run. `make` alone says what there is.
+# Nothing is written outside of this checkout but Maven's and pip's own caches.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+PYTHON3 ?= python3
+PYTHON := .venv/bin/python
+# Passed on to what a target runs: make demo ARGS="--help"
+ARGS ?=
+
+PACKAGES := $(wildcard schemas models udfs jobs serving bench deploy)
+# Quick ones first, so that a plain mistake shows before any process is started.
+TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
+
+.PHONY: help setup up down status demo model test check bench format jars-lock clean
+
+help: ## what there is to run
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
+	  do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: .venv/.requirements .local/jars/.verified ## the Python environment and the jars; done already = done at once
+
+up: setup ## start Kafka, Redis, Flink and the job; ARGS="--task-managers 2", ARGS=--no-job
+	@$(PYTHON) -m deploy.local up $(ARGS)
+
+down: ## end all that `make up` started, and forget its data
+	@[ ! -x $(PYTHON) ] || $(PYTHON) -m deploy.local down $(ARGS)
+
+status: setup ## what runs, and where it listens
+	@$(PYTHON) -m deploy.local status $(ARGS)
+
+demo: setup ## the journey of a click, on screen
+	@$(PYTHON) -m deploy.demo $(ARGS)
+
+model: setup ## train the built-in model
+	@$(PYTHON) -m models.train $(ARGS)
+
+test: check ## check, then every test: quick ones first, real processes last
+	@$(PYTHON) -m pytest $(TESTS) $(ARGS)
+
+check: setup ## formatting, lint, types and the direction of the dependencies
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy $(PACKAGES)
+	@$(PYTHON) -m pytest tests/unit -k layering --no-header
+
+bench: setup ## measure; each figure stands beside its peer or its limit
+	@$(PYTHON) -m bench $(ARGS)
+
+format: setup ## put the code into the one format
+	@$(PYTHON) -m ruff format .
+	@$(PYTHON) -m ruff check --fix .
+
+jars-lock: | .venv/.requirements ## after a change of version in deploy/local/jars/pom.xml: pin the new jars
+	@$(PYTHON) -m deploy.local.fetch_jars --lock && touch .local/jars/.verified
+
+clean: down ## remove what was built, trained and cached here (.venv stays)
+	rm -rf .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.venv/.requirements: requirements.txt requirements-dev.txt $(wildcard serving/requirements.txt)
+	@$(PYTHON3) -c 'import sys; sys.exit(0 if sys.version_info[:2] in ((3, 11), (3, 12)) else 1)' || \
+	  { echo "setup: $(PYTHON3) is missing or not Python 3.11 or 3.12 (PyFlink needs one of them);" \
+	         "say which to use: make setup PYTHON3=python3.11" >&2; exit 1; }
+	@[ -x $(PYTHON) ] || { echo "setup: creating .venv with $$($(PYTHON3) --version)"; $(PYTHON3) -m venv .venv; }
+	@echo "setup: installing requirements-dev.txt (the first time takes a few minutes)"
+	@$(PYTHON) -m pip install --disable-pip-version-check -r requirements-dev.txt \
+	  | { grep --line-buffered -vE 'already satisfied|^ ' || true; }
+	@touch $@
+
+.local/jars/.verified: deploy/local/jars/pom.xml deploy/local/jars/SHA256SUMS | .venv/.requirements
+	@$(PYTHON) -m deploy.local.fetch_jars
+	@touch $@

@@ -1,0 +1,97 @@
+"""Fetch the Java parts with Maven and refuse any byte that is not the pinned one.
+
+Run by `make setup`. `--lock` writes SHA256SUMS from what Maven fetched, after a change of version in pom.xml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from deploy.local.errors import JarError, StackError
+from deploy.local.files import write_atomically
+from deploy.local.paths import JARS, POM, SUMS
+
+
+def fetch(directory: Path) -> None:
+    """Copy all jars that pom.xml names below directory, from Maven's own cache where it has them."""
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise JarError("mvn is not on PATH; install Maven 3.8 or newer")
+    command = [maven, "-B", "-q", "-f", str(POM), "package", f"-Djars.directory={directory}"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise JarError(f"mvn failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+
+
+def install(directory: Path, sums: Path) -> int:
+    """Have exactly the pinned jars below directory; says how many. Jars that are not the pinned ones never get there."""
+    with contextlib.suppress(JarError):
+        return verify(directory, sums)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".jars-") as fresh:
+        fetch(Path(fresh))
+        count = verify(Path(fresh), sums)
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(fresh, directory)
+    return count
+
+
+def lock(sums: Path) -> int:
+    """Write the checksums of what Maven fetches now; says how many jars there are."""
+    with tempfile.TemporaryDirectory() as fresh:
+        fetch(Path(fresh))
+        lines = [f"{digest}  {name}\n" for name, digest in checksums(Path(fresh)).items()]
+    write_atomically(sums, "".join(lines))
+    return len(lines)
+
+
+def checksums(directory: Path) -> dict[str, str]:
+    """Relative path → sha256 of every jar below directory."""
+    jars = sorted(directory.rglob("*.jar"))
+    return {str(jar.relative_to(directory)): hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
+
+
+def verify(directory: Path, sums: Path) -> int:
+    """Raise JarError naming the first jar that differs, is missing or is not expected; says how many are right."""
+    pinned = _read(sums)
+    found = checksums(directory)
+    for name in sorted(pinned.keys() | found.keys()):
+        if name not in found:
+            raise JarError(f"{name} is missing below {directory}; run `make setup`")
+        if name not in pinned:
+            raise JarError(f"{name} is not in {sums.name}: refused (a change of version needs `make jars-lock`)")
+        if found[name] != pinned[name]:
+            raise JarError(f"{name} has sha256 {found[name]}, but {sums.name} pins {pinned[name]}: refused")
+    return len(pinned)
+
+
+def _read(sums: Path) -> dict[str, str]:
+    rows = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
+    return {name.strip(): digest for digest, name in rows}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fetch, then verify (or lock)."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.local.fetch_jars", description=__doc__)
+    parser.add_argument("--lock", action="store_true", help="write SHA256SUMS instead of checking against it")
+    options = parser.parse_args(arguments)
+    JARS.parent.mkdir(parents=True, exist_ok=True)
+    print("jars: fetching what is missing, by Maven ...", flush=True)
+    try:
+        if options.lock:
+            print(f"jars: {lock(SUMS)} files pinned in {SUMS.name}")
+        print(f"jars: {install(JARS, SUMS)} files have the pinned sha256", flush=True)
+    except StackError as error:
+        print(f"jars: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""flink-conf.yaml of this repository, and what one stack adds to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.local.errors import StackError
+from deploy.local.ports import LOOPBACK
+
+
+def read_flat(text: str) -> dict[str, str]:
+    """Settings of a file with one flat `key: value` per line. Nesting is refused: a key must have one spelling.
+
+    >>> read_flat("# why\\nheartbeat.timeout: 8 s\\n")
+    {'heartbeat.timeout': '8 s'}
+    """
+    settings: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        key, colon, value = line.partition(": ")
+        if not colon or key != key.strip() or not value.strip():
+            raise StackError(f"flink-conf.yaml line {number}: expected a flat `key: value`, found {line!r}")
+        if key in settings:
+            raise StackError(f"flink-conf.yaml line {number}: {key} is set twice")
+        settings[key] = value.strip()
+    return settings
+
+
+def render(defaults: str, overrides: Mapping[str, str]) -> str:
+    """config.yaml: the defaults, each override in place of the default that it replaces.
+
+    >>> render("a.b: 1\\nc: 2", {"c": "3 s"})
+    'a.b: "1"\\nc: "3 s"\\n'
+    """
+    settings = {**read_flat(defaults), **overrides}
+    # A JSON string is a YAML string, so no value can be taken for anything but itself.
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
+
+
+def place_settings(directory: Path, rpc_port: int, rest_port: int, python: str) -> dict[str, str]:
+    """What only the place knows: everything on loopback, everything below the stack's directory."""
+    data = directory / "flink"
+    return {
+        "jobmanager.rpc.address": LOOPBACK,
+        "jobmanager.rpc.port": str(rpc_port),
+        "jobmanager.bind-host": LOOPBACK,
+        "taskmanager.host": LOOPBACK,
+        "taskmanager.bind-host": LOOPBACK,
+        # 0 lets the system choose; the JobManager tells the rest of the cluster.
+        "taskmanager.rpc.port": "0",
+        "taskmanager.data.port": "0",
+        "blob.server.port": "0",
+        "metrics.internal.query-service.port": "0",
+        "rest.address": LOOPBACK,
+        "rest.bind-address": LOOPBACK,
+        "rest.port": str(rest_port),
+        "rest.bind-port": str(rest_port),
+        "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
+        "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
+        "io.tmp.dirs": str(data / "tmp"),
+        "python.executable": python,
+        "python.client.executable": python,
+    }

@@ -1,0 +1,143 @@
+"""Flink's REST interface, as far as the stack, the demo and the tests need it. Standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from deploy.local.errors import RestError
+from deploy.local.waiting import until
+
+_FINAL = frozenset({"FAILED", "CANCELED", "FINISHED"})
+
+
+class FlinkRest:
+    """A client of one JobManager. Every call makes a connection of its own, so an instance may be shared by threads."""
+
+    def __init__(self, host: str, port: int, timeout_s: float = 10) -> None:
+        self._host = host
+        self._port = port
+        self._timeout_s = timeout_s
+
+    @classmethod
+    def at(cls, url: str) -> FlinkRest:
+        """A client for `http://host:port`, as it stands in endpoints.json."""
+        parts = urlsplit(url)
+        return cls(parts.hostname or "localhost", parts.port or 8081)
+
+    def get(self, path: str) -> Any:
+        """GET a path and decode the answer. Raises RestError."""
+        return self._call("GET", path, None)
+
+    def is_up(self) -> bool:
+        """Whether the JobManager answers."""
+        try:
+            self.get("/overview")
+        except RestError:
+            return False
+        return True
+
+    def task_managers(self) -> list[dict[str, Any]]:
+        """The registered TaskManagers, as /taskmanagers lists them."""
+        return list(self.get("/taskmanagers")["taskmanagers"])
+
+    def wait_task_managers(self, count: int, timeout_s: float = 60) -> None:
+        """Wait until exactly count TaskManagers are registered; one that was killed counts until Flink has noticed."""
+        until(lambda: len(self.task_managers()) == count, f"{count} TaskManagers", timeout_s)
+
+    def jobs(self) -> dict[str, str]:
+        """Job id → state, of all jobs that the JobManager remembers."""
+        return {job["id"]: job["status"] for job in self.get("/jobs")["jobs"]}
+
+    def state(self, job: str) -> str:
+        """The state of a job: CREATED, RUNNING, RESTARTING, FAILED and so on."""
+        return str(self.get(f"/jobs/{job}")["state"])
+
+    def is_running(self, job: str) -> bool:
+        """Whether the job and each subtask of each of its vertices run. Raises RestError if the job has ended."""
+        details = self.get(f"/jobs/{job}")
+        if details["state"] in _FINAL:
+            raise RestError(f"job {job} is {details['state']}:\n{self.exceptions(job)}")
+        counts = [vertex["tasks"] for vertex in details["vertices"]]
+        return details["state"] == "RUNNING" and all(_only_running(tasks) for tasks in counts)
+
+    def wait_running(self, job: str, timeout_s: float = 120) -> None:
+        """Wait until all subtasks run. Raises NotReadyError with the last exceptions, RestError if the job ended."""
+        until(lambda: self.is_running(job), f"job {job} to run", timeout_s, 0.1, lambda: self.exceptions(job))
+
+    def wait_state(self, job: str, state: str, timeout_s: float = 60) -> None:
+        """Wait until the job is in this state."""
+        until(
+            lambda: self.state(job) == state, f"job {job} to be {state}", timeout_s, 0.1, lambda: self.exceptions(job)
+        )
+
+    def exceptions(self, job: str, characters_max: int = 4000) -> str:
+        """The newest failures of a job as Flink tells them, newest first, cut; empty if there were none."""
+        entries = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
+        return "\n".join(str(entry["stacktrace"]) for entry in entries)[:characters_max]
+
+    def checkpoints(self, job: str) -> dict[str, Any]:
+        """Checkpoint counts, the latest ones and their sizes, as /jobs/…/checkpoints gives them."""
+        return dict(self.get(f"/jobs/{job}/checkpoints"))
+
+    def checkpoint(self, job: str, timeout_s: float = 60) -> int:
+        """Take a checkpoint now and give its number: it holds everything that the job had done before this call."""
+        trigger = self._call("POST", f"/jobs/{job}/checkpoints", {"checkpointType": "CONFIGURED"})["request-id"]
+        operation = self._await_operation(f"/jobs/{job}/checkpoints/{trigger}", f"a checkpoint of {job}", timeout_s)
+        return int(operation["checkpointId"])
+
+    def metrics(self, path: str, names: list[str]) -> dict[str, str]:
+        """Metric id → value. path is where they live, for example `/jobs/<id>/vertices/<id>/subtasks`."""
+        wanted = quote(",".join(names), safe=",")
+        return {row["id"]: str(row.get("value", row)) for row in self.get(f"{path}/metrics?get={wanted}")}
+
+    def metric_names(self, path: str) -> list[str]:
+        """The ids of all metrics at a path."""
+        return [row["id"] for row in self.get(f"{path}/metrics")]
+
+    def cancel(self, job: str, timeout_s: float = 60) -> None:
+        """Cancel a job and wait until it is gone."""
+        self._call("PATCH", f"/jobs/{job}?mode=cancel", None)
+        self.wait_state(job, "CANCELED", timeout_s)
+
+    def stop_with_savepoint(self, job: str, directory: str | None = None, timeout_s: float = 120) -> str:
+        """Stop a job with a savepoint and give the savepoint's path. Raises RestError with Flink's reason."""
+        body = {"drain": False, "formatType": "CANONICAL", **({"targetDirectory": directory} if directory else {})}
+        trigger = self._call("POST", f"/jobs/{job}/stop", body)["request-id"]
+        operation = self._await_operation(f"/jobs/{job}/savepoints/{trigger}", f"the savepoint of {job}", timeout_s)
+        self.wait_state(job, "FINISHED", timeout_s)
+        return str(operation["location"])
+
+    def _await_operation(self, path: str, what: str, timeout_s: float) -> dict[str, Any]:
+        answer: dict[str, Any] = {}
+
+        def is_done() -> bool:
+            answer.update(self.get(path))
+            return bool(answer["status"]["id"] == "COMPLETED")
+
+        until(is_done, what, timeout_s)
+        if answer["operation"].get("failure-cause"):
+            raise RestError(f"{what} failed: {str(answer['operation']['failure-cause'])[:4000]}")
+        return dict(answer["operation"])
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        # Not urlopen: it would send requests for loopback to a proxy that the environment names.
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        try:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise RestError(f"{method} {path}: no answer from {self._host}:{self._port} ({error})") from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise RestError(f"{method} {path}: {response.status} {content[:2000].decode()}", response.status)
+        return json.loads(content) if content else None
+
+
+def _only_running(tasks: dict[str, int]) -> bool:
+    return tasks["RUNNING"] == sum(tasks.values())

@@ -1,0 +1,122 @@
+"""One Kafka broker (KRaft, broker and controller in one), loopback only, from plain jars."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from deploy.local.errors import JarError, StackError
+from deploy.local.paths import CACHE, JARS, KAFKA_LOG4J
+from deploy.local.ports import LOOPBACK, is_listening
+from deploy.local.processes import ProcessRecord, ProcessTable
+
+# Any id does: it names a cluster of one broker whose data lives below one directory.
+_CLUSTER_ID = "ZnJlc2hldC1sb2NhbC0wMQ"
+
+
+class KafkaBroker:
+    """Starts empty or on the data that it finds; ready when an admin client gets an answer."""
+
+    name = "kafka"
+
+    def __init__(self, table: ProcessTable, port: int, controller_port: int) -> None:
+        self._table = table
+        self.port = port
+        self._controller_port = controller_port
+        self._directory = table.directory / "kafka"
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The address as Kafka clients want it."""
+        return f"{LOOPBACK}:{self.port}"
+
+    def start(self) -> ProcessRecord:
+        """Start the broker, on formatted storage; it is ready when is_ready() says so."""
+        data = self._directory / "data"
+        if not data.exists():
+            shutil.copytree(_formatted_storage(), data)
+        properties = self._directory / "server.properties"
+        properties.write_text(_properties(self.port, self._controller_port, data))
+        return self._table.start(self.name, _java("-Xms256m", "-Xmx512m", "kafka.Kafka", str(properties)), {})
+
+    def is_ready(self) -> bool:
+        """Whether the broker answers an admin client."""
+        if not is_listening(self.port):
+            return False
+        try:
+            client = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=2000)
+        except (KafkaError, OSError, ValueError):
+            return False
+        try:
+            return bool(client.describe_cluster().get("brokers"))
+        except (KafkaError, OSError, ValueError):
+            return False
+        finally:
+            client.close()
+
+
+def _properties(port: int, controller_port: int, data: Path) -> str:
+    address, controller = f"{LOOPBACK}:{port}", f"{LOOPBACK}:{controller_port}"
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{controller}",
+        "listeners": f"PLAINTEXT://{address},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{address}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": str(data),
+        # A misspelt topic must be an error, and the order of two topics is the order of their appends.
+        "auto.create.topics.enable": "false",
+        "log.message.timestamp.type": "LogAppendTime",
+        # One broker has no replicas, and few partitions of the internal topics make the first commit quick.
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "1",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "group.initial.rebalance.delay.ms": "0",
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _formatted_storage() -> Path:
+    """An empty storage directory as the broker wants it, made once for each version and copied from then on.
+
+    Formatting writes a few hundred bytes, does not depend on ports and costs a Java start.
+    """
+    version = next(iter((JARS / "kafka").glob("kafka_*.jar")), Path("none")).stem
+    kept = CACHE / f"storage-{version}"
+    if not kept.exists():
+        draft = CACHE / f".storage-{os.getpid()}"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        properties = draft.with_suffix(".properties")
+        properties.write_text(_properties(9092, 9093, draft))
+        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", str(properties)]
+        done = subprocess.run(_java("-Xmx128m", *tool), check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise StackError(f"formatting Kafka's storage failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        properties.unlink()
+        draft.rename(kept)
+    return kept
+
+
+def _java(*words: str) -> list[str]:
+    jars = sorted((JARS / "kafka").glob("*.jar"))
+    if not jars:
+        raise JarError("Kafka's jars are not here yet; run `make setup`")
+    java = shutil.which("java")
+    if java is None:
+        raise StackError("java is not on PATH; install Java 17")
+    classpath = ":".join(str(jar) for jar in jars)
+    # Few classes are ever compiled by the second compiler in a broker this small, and C1 alone starts sooner.
+    logging = f"-Dlog4j2.configurationFile={Path(KAFKA_LOG4J)}"
+    return [java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", logging, "-cp", classpath, *words]

@@ -1,0 +1,46 @@
+"""Free ports on the loopback interface."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+LOOPBACK = "127.0.0.1"
+
+# Below the range from which Linux takes ports for outgoing connections (32768 and up): a port found free here
+# is not taken by somebody's connection before the service gets round to binding it.
+_RANGE = range(15_000, 32_000)
+_TRIES_MAX = 200
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nothing listens on, never given twice by this process.
+
+    >>> free_port() != free_port()
+    True
+    """
+    for _ in range(_TRIES_MAX):
+        port = random.choice(_RANGE)  # noqa: S311 (no secret: it only keeps two stacks apart)
+        if port not in _given and _can_bind(port):
+            _given.add(port)
+            return port
+    raise OSError(f"no free port found in {_RANGE.start}-{_RANGE.stop} after {_TRIES_MAX} tries")
+
+
+def is_listening(port: int) -> bool:
+    """Whether something accepts connections on this port of the loopback interface."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=0.5):
+            return True
+    except OSError:
+        return False
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as candidate:
+        try:
+            candidate.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,250 @@
+"""The whole local stack: Kafka, Redis and Flink, started together, ended together, found again from another shell."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deploy.local.errors import StackError
+from deploy.local.files import write_atomically
+from deploy.local.flink import FlinkCluster
+from deploy.local.flink_rest import FlinkRest
+from deploy.local.kafka import KafkaBroker
+from deploy.local.ports import free_port
+from deploy.local.processes import ProcessRecord, ProcessTable, end_processes
+from deploy.local.redis import RedisServer
+from deploy.local.waiting import until
+
+START_TIMEOUT_S = 90
+END_GRACE_S = 8
+_DATA = ("kafka", "redis", "flink", "log")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that is starting: its processes, and the question whether it is ready."""
+
+    name: str
+    records: tuple[ProcessRecord, ...]
+    is_ready: Callable[[], bool]
+
+
+class LocalStack:
+    """One stack below one directory; several may run side by side.
+
+    start() begins empty: the parts' data belong together (lists in Redis, consents in Kafka, state in checkpoints),
+    so they live from start() to stop() and are never mixed with those of an earlier run. Logs of the last run stay
+    until the next start(). LocalStack.attach(directory) gives a stack that another process started.
+
+        with LocalStack(tmp_path, task_managers=2) as stack:
+            job = stack.flink_run(["-py", "jobs/personalise.py"])
+            stack.rest.wait_running(job)
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        task_managers: int = 1,
+        flink_settings: Mapping[str, str] | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.directory = directory.resolve()
+        self._task_managers = task_managers
+        self._report = report
+        self._table = ProcessTable(self.directory)
+        ports = _read_ports(self.directory) or {name: free_port() for name in _PORTS}
+        self._ports = ports
+        self.kafka = KafkaBroker(self._table, ports["kafka"], ports["kafka_controller"])
+        self.redis = RedisServer(self._table, ports["redis"])
+        self.flink = FlinkCluster(self._table, ports["flink_rpc"], ports["flink_rest"], flink_settings or {})
+
+    @classmethod
+    def attach(cls, directory: Path) -> LocalStack:
+        """The stack that runs below this directory. Raises StackError if none does."""
+        if not is_up(directory):
+            raise StackError(f"no stack is up below {directory}")
+        return cls(directory)
+
+    @property
+    def rest(self) -> FlinkRest:
+        """Flink's REST interface."""
+        return self.flink.rest
+
+    @property
+    def endpoints_path(self) -> Path:
+        """The file from which black-box clients learn the addresses."""
+        return self.directory / "endpoints.json"
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where the parts listen, by the names that endpoints.json uses."""
+        return {"kafka": self.kafka.bootstrap_servers, "redis": self.redis.url, "flink": self.flink.url}
+
+    def start(self) -> None:
+        """Start all parts at once and wait until each is ready. Leaves nothing behind if it fails or is interrupted."""
+        with self._exclusively():
+            if is_up(self.directory):
+                raise StackError(f"a stack is up below {self.directory} already")
+            self._end_all()
+            try:
+                self._begin_empty()
+                self._start_parts()
+            except BaseException:
+                self._end_all()
+                raise
+
+    def stop(self) -> None:
+        """End every process of the stack and its Python workers, and forget its data. Harmless if nothing runs."""
+        self.endpoints_path.unlink(missing_ok=True)
+        self._end_all()
+        for name in ("kafka", "redis", "flink"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        (self.directory / "run" / "ports").unlink(missing_ok=True)
+
+    def publish_endpoints(self, **more: str) -> None:
+        """Write endpoints.json: the addresses and what the product adds (topic_prefix, key_ring and so on)."""
+        write_atomically(self.endpoints_path, json.dumps({**self.addresses, **more}, indent=2) + "\n")
+
+    def flink_run(
+        self, arguments: list[str], environment: Mapping[str, str] | None = None, timeout_s: float = 180
+    ) -> str:
+        """`flink run -d <arguments>`; gives the job's id. Raises SubmitError with the client's last lines."""
+        return self.flink.run(arguments, environment or {}, timeout_s)
+
+    def task_managers(self) -> list[ProcessRecord]:
+        """The running TaskManagers, by number."""
+        return self.flink.task_managers()
+
+    def add_task_manager(self, timeout_s: float = START_TIMEOUT_S) -> ProcessRecord:
+        """Start one more TaskManager and wait until it is registered."""
+        before = {manager["id"] for manager in self.rest.task_managers()}
+        record = self.flink.add_task_manager()
+
+        def has_arrived() -> bool:
+            return bool({manager["id"] for manager in self.rest.task_managers()} - before)
+
+        self._wait(Part(record.name, (record,), has_arrived), timeout_s)
+        return record
+
+    def kill_task_manager(self, index: int = 0) -> ProcessRecord:
+        """Kill a TaskManager as a crash would, and reap the Python workers that it can no longer take along.
+
+        The JobManager notices at once that a connection broke, or after heartbeat.timeout.
+        """
+        record = self.task_managers()[index]
+        self._table.kill(record)
+        return record
+
+    def kill_redis(self) -> None:
+        """Kill Redis as a crash would; start_redis() brings it back on the same port, with what its AOF holds."""
+        self._kill(self.redis.name)
+
+    def start_redis(self) -> None:
+        """Start Redis again after kill_redis()."""
+        self._wait(Part(self.redis.name, (self.redis.start(),), self.redis.is_ready), START_TIMEOUT_S)
+
+    def kill_kafka(self) -> None:
+        """Kill the broker as a crash would; start_kafka() brings it back on the same port with its data."""
+        self._kill(self.kafka.name)
+
+    def start_kafka(self) -> None:
+        """Start the broker again after kill_kafka()."""
+        self._wait(Part(self.kafka.name, (self.kafka.start(),), self.kafka.is_ready), START_TIMEOUT_S)
+
+    def processes(self) -> list[ProcessRecord]:
+        """All recorded processes, running or not."""
+        return self._table.records()
+
+    def python_workers(self) -> list[int]:
+        """Process ids of Flink's Python workers (thread mode has none but those of vectorised UDFs)."""
+        return [process.pid for process in self._table.unrecorded()]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _begin_empty(self) -> None:
+        for name in _DATA:
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        write_atomically(self.directory / "run" / "ports", json.dumps(self._ports) + "\n")
+
+    def _start_parts(self) -> None:
+        begun = time.monotonic()
+        self.flink.prepare()
+        redis = Part("redis", (self.redis.start(),), self.redis.is_ready)
+        manager = self.flink.start_job_manager()
+        kafka = Part("kafka", (self.kafka.start(),), self.kafka.is_ready)
+        workers = tuple(self.flink.add_task_manager() for _ in range(self._task_managers))
+        flink = Part(f"flink with {len(workers)} TaskManager(s)", (manager, *workers), self._flink_is_ready)
+        waiting = [redis, kafka, flink]
+        until(
+            lambda: self._all_ready(waiting, begun), "the stack", START_TIMEOUT_S, 0.05, lambda: self._missing(waiting)
+        )
+
+    def _all_ready(self, waiting: list[Part], begun: float) -> bool:
+        for part in list(waiting):
+            if self._is_ready(part):
+                waiting.remove(part)
+                self._report(f"{part.name}: ready after {time.monotonic() - begun:.1f} s")
+        return not waiting
+
+    def _is_ready(self, part: Part) -> bool:
+        for record in part.records:
+            self._table.check_running(record)
+        return part.is_ready()
+
+    def _missing(self, waiting: list[Part]) -> str:
+        return "\n".join(f"{part.name} is not ready; log: {part.records[-1].log}" for part in waiting)
+
+    def _wait(self, part: Part, timeout_s: float) -> None:
+        until(lambda: self._is_ready(part), part.name, timeout_s, 0.05, lambda: self._missing([part]))
+
+    def _flink_is_ready(self) -> bool:
+        return self.rest.is_up() and len(self.rest.task_managers()) >= self._task_managers
+
+    def _kill(self, name: str) -> None:
+        record = self._table.record(name)
+        if record is not None:
+            self._table.kill(record)
+
+    def _end_all(self) -> None:
+        self._table.end(self._table.records(), END_GRACE_S)
+        end_processes(self._table.unrecorded(), grace_s=1)
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """One start() at a time for a directory; the lock goes away with this process."""
+        lock = self.directory / "run" / "lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StackError(f"another start is under way below {self.directory}") from error
+            yield
+
+
+_PORTS = ("kafka", "kafka_controller", "redis", "flink_rpc", "flink_rest")
+
+
+def is_up(directory: Path) -> bool:
+    """Whether a stack runs below this directory (or is starting or was left half-ended)."""
+    return any(record.is_running() for record in ProcessTable(directory).records())
+
+
+def _read_ports(directory: Path) -> dict[str, int] | None:
+    file = directory / "run" / "ports"
+    return json.loads(file.read_text()) if is_up(directory) and file.exists() else None

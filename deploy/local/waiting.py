@@ -1,0 +1,27 @@
+"""Waiting by condition with a deadline, never by a sleep of a guessed length."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from deploy.local.errors import NotReadyError
+
+
+def until(
+    condition: Callable[[], bool],
+    what: str,
+    timeout_s: float,
+    every_s: float = 0.05,
+    explain: Callable[[], str] = str,
+) -> None:
+    """Return as soon as the condition holds; raise NotReadyError after timeout_s, with what explain() then says.
+
+    >>> until(lambda: True, "the sky to be blue", timeout_s=1)
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            details = explain()
+            raise NotReadyError(f"waited {timeout_s:g} s for {what}" + (f":\n{details}" if details else ""))
+        time.sleep(every_s)
