@@ -27,7 +27,7 @@ def up(task_managers: int, with_job: bool) -> int:
         if with_job:
             from deploy.local import product
 
-            product.start(stack)
+            product.start(stack, report=_say)
         else:
             stack.publish_endpoints()
     except BaseException:

@@ -31,7 +31,7 @@ def fetch(directory: Path) -> None:
 
 
 def install(directory: Path, sums: Path) -> int:
-    """Have exactly the pinned jars below directory; says how many. Jars that are not the pinned ones never get there."""
+    """Have exactly the pinned jars below directory; says how many. Others never get there."""
     with contextlib.suppress(JarError):
         return verify(directory, sums)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".jars-") as fresh:

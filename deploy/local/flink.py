@@ -15,18 +15,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import pyflink
-
-from deploy.local import flink_config
-from deploy.local.errors import JarError, StackError, SubmitError
+from deploy.local import flink_config, flink_libraries
+from deploy.local.errors import SubmitError
 from deploy.local.files import tail, write_atomically
 from deploy.local.flink_jvm import memory_arguments
+from deploy.local.flink_libraries import FLINK_HOME
 from deploy.local.flink_rest import FlinkRest
-from deploy.local.paths import FLINK_CONF, JARS
+from deploy.local.java import Java
+from deploy.local.paths import FLINK_CONF
 from deploy.local.ports import LOOPBACK
 from deploy.local.processes import ProcessRecord, ProcessTable
 
-FLINK_HOME = Path(pyflink.__file__).parent
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 _CLIENT = "org.apache.flink.client.cli.CliFrontend"
@@ -36,11 +35,13 @@ _JOB_ID = re.compile(r"Job has been submitted with JobID ([0-9a-f]{32})")
 class FlinkCluster:
     """Call order: prepare(), start_job_manager() and add_task_manager() in any order, then wait on rest."""
 
-    def __init__(self, table: ProcessTable, rpc_port: int, rest_port: int, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, table: ProcessTable, java: Java, rpc_port: int, rest_port: int, settings: Mapping[str, str]
+    ) -> None:
         self._table = table
+        self._java = java
         self._directory = table.directory / "flink"
         self._conf = self._directory / "conf"
-        self._lib = self._directory / "lib"
         self._settings = settings
         self.rpc_port = rpc_port
         self.rest_port = rest_port
@@ -53,14 +54,13 @@ class FlinkCluster:
 
     def prepare(self) -> None:
         """Lay out the configuration and the library directory that the processes read."""
-        for name in ("conf", "lib", "tmp", "checkpoints", "savepoints"):
+        for name in ("conf", "checkpoints", "savepoints"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
         place = flink_config.place_settings(self._table.directory, self.rpc_port, self.rest_port, sys.executable)
         text = flink_config.render(FLINK_CONF.read_text(), {**place, **self._settings})
         write_atomically(self._conf / "config.yaml", text)
         for stock in (FLINK_HOME / "conf").glob("log4j*.properties"):
             shutil.copyfile(stock, self._conf / stock.name)
-        self._link_libraries()
 
     def start_job_manager(self) -> ProcessRecord:
         """Start the JobManager; it is ready when rest.is_up() says so."""
@@ -81,7 +81,7 @@ class FlinkCluster:
         """`flink run -d <arguments>` against this cluster; gives the job's id. Raises SubmitError."""
         log = self._table.directory / "log" / "client.log"
         target = ["run", "-d", "-m", f"{LOOPBACK}:{self.rest_port}", *arguments]
-        command = self._java(self._java_options("client"), log, "log4j-cli.properties", [_CLIENT, *target])
+        command = self._command("client", [], log, "log4j-cli.properties", [_CLIENT, *target])
         environment = self._table.environment({**self.environment(), **environment})
         try:
             done = subprocess.run(
@@ -91,8 +91,9 @@ class FlinkCluster:
             raise SubmitError(f"flink run did not end within {timeout_s:g} s:\n{_last(error.output)}") from error
         submitted = _JOB_ID.search(done.stdout)
         if done.returncode != 0 or submitted is None:
-            output = _last(done.stdout + done.stderr)
-            raise SubmitError(f"flink run failed ({done.returncode}):\n{output}\n{tail(log)}\nLog: {log}")
+            # The job's own traceback is in the one, Flink's reason in the other.
+            output = "\n".join(filter(None, (_last(done.stdout), _last(done.stderr)))) or tail(log)
+            raise SubmitError(f"flink run failed ({done.returncode}):\n{output}\nLog: {log}")
         return submitted.group(1)
 
     def environment(self) -> dict[str, str]:
@@ -104,46 +105,30 @@ class FlinkCluster:
             "FLINK_HOME": str(FLINK_HOME),
             "FLINK_BIN_DIR": str(FLINK_HOME / "bin"),
             "FLINK_CONF_DIR": str(self._conf),
-            "FLINK_LIB_DIR": str(self._lib),
+            "FLINK_LIB_DIR": str(flink_libraries.directory()),
             "FLINK_OPT_DIR": str(FLINK_HOME / "opt"),
             "FLINK_PLUGINS_DIR": str(FLINK_HOME / "plugins"),
+            # What Python functions and workers would leave in /tmp goes away with the stack.
+            "TMPDIR": str(self._table.directory / "tmp"),
             "FLINK_LOG_DIR": str(self._table.directory / "log"),
         }
 
     def _start(self, role: str, name: str, main: str, memory_command: str) -> ProcessRecord:
-        flags, dynamic = memory_arguments(self._conf / "config.yaml", self._lib, memory_command)
+        config, libraries = self._conf / "config.yaml", flink_libraries.classpath()
+        flags, dynamic = memory_arguments(self._java, config, libraries, memory_command)
         log = self._table.directory / "log" / f"{name}.log"
+        words = [main, "--configDir", str(self._conf), *dynamic]
         # The console would repeat the log file; .out is left for what the JVM and Python functions print.
-        options = [*flags, *self._java_options(role), "-Dconsole.log.level=OFF"]
-        arguments = ["--configDir", str(self._conf), *dynamic]
-        command = self._java(options, log, "log4j-console.properties", [main, *arguments])
+        options = [*flags, "-Dconsole.log.level=OFF"]
+        command = self._command(role, options, log, "log4j-console.properties", words)
         return self._table.start(name, command, self.environment())
 
-    def _java_options(self, role: str) -> list[str]:
+    def _command(self, role: str, options: list[str], log: Path, logging: str, words: list[str]) -> list[str]:
         settings = flink_config.read_flat((self._conf / "config.yaml").read_text())
-        options = [json.loads(settings.get(f"env.java.opts.{name}", '""')) for name in ("all", role)]
-        return " ".join(options).split()
-
-    def _java(self, options: list[str], log: Path, logging: str, words: list[str]) -> list[str]:
-        java = shutil.which("java")
-        if java is None:
-            raise StackError("java is not on PATH; install Java 17")
-        log_options = [f"-Dlog.file={log}", f"-Dlog4j.configurationFile={(self._conf / logging).as_uri()}"]
-        # Flink's own scripts put flink-dist last, so that the connectors come first.
-        jars = sorted(self._lib.glob("*.jar"), key=lambda jar: (jar.name.startswith("flink-dist"), jar.name))
-        classpath = ":".join(str(jar) for jar in jars)
-        return [java, *options, *log_options, "-classpath", classpath, *words]
-
-    def _link_libraries(self) -> None:
-        connector = list((JARS / "flink").glob("*.jar"))
-        if not connector:
-            raise JarError("the Kafka connector is not here yet; run `make setup`")
-        # The Python jar belongs here and not to the job: a job that brings it along loads pemja's library into a class
-        # loader of its own, and the second such job in the same TaskManager fails.
-        for jar in [*(FLINK_HOME / "lib").glob("*.jar"), *(FLINK_HOME / "opt").glob("flink-python*.jar"), *connector]:
-            link = self._lib / jar.name
-            link.unlink(missing_ok=True)
-            link.symlink_to(jar)
+        configured = [json.loads(settings.get(f"env.java.opts.{name}", '""')) for name in ("all", role)]
+        logged = [f"-Dlog.file={log}", f"-Dlog4j.configurationFile={(self._conf / logging).as_uri()}"]
+        all_options = [*options, *" ".join(configured).split(), *logged]
+        return self._java.command(role, flink_libraries.classpath(), all_options, words)
 
 
 def _last(output: str | bytes | None, lines: int = 30) -> str:

@@ -60,7 +60,7 @@ def place_settings(directory: Path, rpc_port: int, rest_port: int, python: str) 
         "rest.bind-port": str(rest_port),
         "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
         "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
-        "io.tmp.dirs": str(data / "tmp"),
+        "io.tmp.dirs": str(directory / "tmp"),
         "python.executable": python,
         "python.client.executable": python,
     }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyflink
@@ -13,13 +13,14 @@ import pyflink
 from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
 from deploy.local.flink_config import read_flat
+from deploy.local.java import Java
 from deploy.local.paths import CACHE
 
 _RESULT = "BASH_JAVA_UTILS_EXEC_RESULT:"
 _UTILS = "org.apache.flink.runtime.util.bash.BashJavaUtils"
 
 
-def memory_arguments(config: Path, lib: Path, command: str) -> tuple[list[str], list[str]]:
+def memory_arguments(java: Java, config: Path, libraries: Sequence[Path], command: str) -> tuple[list[str], list[str]]:
     """Java flags and `-D` settings for a process with this config.yaml.
 
     command is GET_JM_RESOURCE_PARAMS or GET_TM_RESOURCE_PARAMS. The answer depends on the sizes in the configuration
@@ -29,7 +30,7 @@ def memory_arguments(config: Path, lib: Path, command: str) -> tuple[list[str], 
     question = json.dumps([pyflink.__version__, command, relevant], sort_keys=True)
     answer = CACHE / f"jvm-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
     if not answer.exists():
-        flags, dynamic = _ask(config.parent, lib, command)
+        flags, dynamic = _ask(java, config.parent, libraries, command)
         write_atomically(answer, json.dumps({"flags": flags, "dynamic": dynamic}))
     kept = json.loads(answer.read_text())
     return kept["flags"], kept["dynamic"]
@@ -39,12 +40,12 @@ def _has_a_say(key: str) -> bool:
     return ".memory." in key or key.startswith(("taskmanager.numberOfTaskSlots", "taskmanager.cpu"))
 
 
-def _ask(conf_directory: Path, lib: Path, command: str) -> tuple[list[str], list[str]]:
+def _ask(java: Java, conf_directory: Path, libraries: Sequence[Path], command: str) -> tuple[list[str], list[str]]:
     utils = Path(pyflink.__file__).parent / "bin" / "bash-java-utils.jar"
-    dist = next(lib.glob("flink-dist*.jar"))
-    java = shutil.which("java") or "java"
-    words = [java, "-cp", f"{utils}:{dist}", _UTILS, command, "--configDir", str(conf_directory)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    words = [_UTILS, command, "--configDir", str(conf_directory)]
+    done = subprocess.run(
+        java.command("utils", [utils, *libraries], [], words), check=False, capture_output=True, text=True
+    )
     lines = [line.removeprefix(_RESULT).split() for line in done.stdout.splitlines() if line.startswith(_RESULT)]
     if done.returncode != 0 or len(lines) != 2:
         raise StackError(f"Flink did not accept the memory settings:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -11,6 +11,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from deploy.local.errors import JarError, StackError
+from deploy.local.java import Java
 from deploy.local.paths import CACHE, JARS, KAFKA_LOG4J
 from deploy.local.ports import LOOPBACK, is_listening
 from deploy.local.processes import ProcessRecord, ProcessTable
@@ -18,14 +19,18 @@ from deploy.local.processes import ProcessRecord, ProcessTable
 # Any id does: it names a cluster of one broker whose data lives below one directory.
 _CLUSTER_ID = "ZnJlc2hldC1sb2NhbC0wMQ"
 
+# In a broker this small the second compiler costs a core for the first seconds and gives little.
+_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={KAFKA_LOG4J}")
+
 
 class KafkaBroker:
     """Starts empty or on the data that it finds; ready when an admin client gets an answer."""
 
     name = "kafka"
 
-    def __init__(self, table: ProcessTable, port: int, controller_port: int) -> None:
+    def __init__(self, table: ProcessTable, java: Java, port: int, controller_port: int) -> None:
         self._table = table
+        self._java = java
         self.port = port
         self._controller_port = controller_port
         self._directory = table.directory / "kafka"
@@ -39,10 +44,12 @@ class KafkaBroker:
         """Start the broker, on formatted storage; it is ready when is_ready() says so."""
         data = self._directory / "data"
         if not data.exists():
-            shutil.copytree(_formatted_storage(), data)
+            shutil.copytree(_formatted_storage(self._java), data)
         properties = self._directory / "server.properties"
         properties.write_text(_properties(self.port, self._controller_port, data))
-        return self._table.start(self.name, _java("-Xms256m", "-Xmx512m", "kafka.Kafka", str(properties)), {})
+        options = ["-Xms256m", "-Xmx512m", *_JAVA_OPTIONS]
+        command = self._java.command(self.name, _jars(), options, ["kafka.Kafka", str(properties)])
+        return self._table.start(self.name, command, {})
 
     def is_ready(self) -> bool:
         """Whether the broker answers an admin client."""
@@ -87,7 +94,7 @@ def _properties(port: int, controller_port: int, data: Path) -> str:
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
-def _formatted_storage() -> Path:
+def _formatted_storage(java: Java) -> Path:
     """An empty storage directory as the broker wants it, made once for each version and copied from then on.
 
     Formatting writes a few hundred bytes, does not depend on ports and costs a Java start.
@@ -101,7 +108,8 @@ def _formatted_storage() -> Path:
         properties = draft.with_suffix(".properties")
         properties.write_text(_properties(9092, 9093, draft))
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", str(properties)]
-        done = subprocess.run(_java("-Xmx128m", *tool), check=False, capture_output=True, text=True)
+        command = java.command("format", _jars(), _JAVA_OPTIONS, tool)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             raise StackError(f"formatting Kafka's storage failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         properties.unlink()
@@ -109,14 +117,8 @@ def _formatted_storage() -> Path:
     return kept
 
 
-def _java(*words: str) -> list[str]:
+def _jars() -> list[Path]:
     jars = sorted((JARS / "kafka").glob("*.jar"))
     if not jars:
         raise JarError("Kafka's jars are not here yet; run `make setup`")
-    java = shutil.which("java")
-    if java is None:
-        raise StackError("java is not on PATH; install Java 17")
-    classpath = ":".join(str(jar) for jar in jars)
-    # Few classes are ever compiled by the second compiler in a broker this small, and C1 alone starts sooner.
-    logging = f"-Dlog4j2.configurationFile={Path(KAFKA_LOG4J)}"
-    return [java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", logging, "-cp", classpath, *words]
+    return jars

@@ -17,6 +17,7 @@ from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
 from deploy.local.flink import FlinkCluster
 from deploy.local.flink_rest import FlinkRest
+from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessRecord, ProcessTable, end_processes
@@ -25,7 +26,7 @@ from deploy.local.waiting import until
 
 START_TIMEOUT_S = 90
 END_GRACE_S = 8
-_DATA = ("kafka", "redis", "flink", "log")
+_DATA = ("kafka", "redis", "flink", "tmp")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class LocalStack:
         task_managers: int = 1,
         flink_settings: Mapping[str, str] | None = None,
         report: Callable[[str], None] = lambda line: None,
+        records_classes: bool = False,
     ) -> None:
         self.directory = directory.resolve()
         self._task_managers = task_managers
@@ -62,9 +64,10 @@ class LocalStack:
         self._table = ProcessTable(self.directory)
         ports = _read_ports(self.directory) or {name: free_port() for name in _PORTS}
         self._ports = ports
-        self.kafka = KafkaBroker(self._table, ports["kafka"], ports["kafka_controller"])
+        java = Java(self.directory / "tmp", records_classes)
+        self.kafka = KafkaBroker(self._table, java, ports["kafka"], ports["kafka_controller"])
         self.redis = RedisServer(self._table, ports["redis"])
-        self.flink = FlinkCluster(self._table, ports["flink_rpc"], ports["flink_rest"], flink_settings or {})
+        self.flink = FlinkCluster(self._table, java, ports["flink_rpc"], ports["flink_rest"], flink_settings or {})
 
     @classmethod
     def attach(cls, directory: Path) -> LocalStack:
@@ -105,7 +108,7 @@ class LocalStack:
         """End every process of the stack and its Python workers, and forget its data. Harmless if nothing runs."""
         self.endpoints_path.unlink(missing_ok=True)
         self._end_all()
-        for name in ("kafka", "redis", "flink"):
+        for name in _DATA:
             shutil.rmtree(self.directory / name, ignore_errors=True)
         (self.directory / "run" / "ports").unlink(missing_ok=True)
 
@@ -177,8 +180,9 @@ class LocalStack:
         self.stop()
 
     def _begin_empty(self) -> None:
-        for name in _DATA:
+        for name in (*_DATA, "log"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
+        (self.directory / "tmp").mkdir()
         write_atomically(self.directory / "run" / "ports", json.dumps(self._ports) + "\n")
 
     def _start_parts(self) -> None:

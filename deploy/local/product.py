@@ -1,0 +1,97 @@
+"""What makes the stack Freshet: topics, a key ring, a model, settings, and the job submitted with `flink run`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+
+from deploy.local.files import write_atomically
+from deploy.local.paths import LOCAL, ROOT
+from deploy.local.stack import LocalStack
+from jobs.settings import KafkaSettings, Settings, load_settings, python_kafka_options
+from models.manifest import MANIFEST_FILE
+from schemas.pseudonyms import new_key_ring, write_key_ring
+from schemas.topics import TOPICS, topic_config
+
+RAW_PARTITIONS = 4
+JOB = ROOT / "jobs" / "personalise.py"
+
+
+class Product(NamedTuple):
+    """A running product: the addresses as in endpoints.json, the job's settings and their file, its id in Flink."""
+
+    endpoints: dict[str, str]
+    settings: Settings
+    settings_path: Path
+    job_id: str
+
+
+def start(
+    stack: LocalStack, *, model_directory: Path | None = None, report: Callable[[str], None] = lambda line: None
+) -> Product:
+    """Create what the job needs, submit it, wait until it runs, and publish the addresses."""
+    key_ring = stack.directory / "key-ring.json"
+    if not key_ring.exists():
+        write_key_ring(new_key_ring(), key_ring)
+    settings_path = stack.directory / "freshet.toml"
+    model = model_directory or default_model(report)
+    write_atomically(settings_path, settings_text(stack, key_ring, model))
+    settings = load_settings(settings_path)
+    create_topics(settings.kafka)
+    report("submitting the job")
+    job_id = submit(stack, settings_path)
+    stack.rest.wait_running(job_id)
+    product = {"topic_prefix": settings.kafka.topic_prefix, "key_ring": str(key_ring), "settings": str(settings_path)}
+    stack.publish_endpoints(**product)
+    return Product({**stack.addresses, **product}, settings, settings_path, job_id)
+
+
+def settings_text(stack: LocalStack, key_ring: Path, model: Path) -> str:
+    """The settings file of the local job: addresses and paths, all else as the defaults have it."""
+    # A TOML basic string is written like a JSON string.
+    kafka, redis, ring, directory = map(
+        json.dumps, (stack.kafka.bootstrap_servers, stack.redis.url, str(key_ring), str(model.resolve()))
+    )
+    return (
+        f"[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
+        f"[privacy]\nkey_ring = {ring}\n\n[model]\ndirectory = {directory}\n"
+    )
+
+
+def submit(stack: LocalStack, settings_path: Path, options: tuple[str, ...] = ()) -> str:
+    """`flink run` as a data engineer would type it; `options` go before the job's own. Returns the job's id."""
+    command = [*options, "-pyfs", str(ROOT), "-pyexec", sys.executable, "-pyclientexec", sys.executable]
+    return stack.flink_run([*command, "-py", str(JOB), "--settings", str(settings_path)])
+
+
+def create_topics(kafka: KafkaSettings) -> None:
+    """Create the topics that are not there yet, with the partitions and the retention of schemas/topics.py."""
+    admin = KafkaAdminClient(**python_kafka_options(kafka))
+    try:
+        known = set(admin.list_topics())
+        admin.create_topics(
+            [
+                NewTopic(kafka.topic(topic.name), topic.partitions or RAW_PARTITIONS, 1, topic_configs=topic_config(topic))
+                for topic in TOPICS
+                if kafka.topic(topic.name) not in known
+            ]
+        )
+    finally:
+        admin.close()
+
+
+def default_model(report: Callable[[str], None]) -> Path:
+    """The model of the simulated shop, trained in seconds and kept for the next start."""
+    directory = LOCAL / "model"
+    if not (directory / MANIFEST_FILE).exists():
+        report("training the default model")
+        from models.random_model import random_model
+
+        random_model(directory)
+    return directory
