@@ -1,7 +1,7 @@
 """From the bytes of a record to a checked object, or to the reason why not. JSON here; others by adapter.
 
-A codec is a pair of functions, for interactions and for consent changes. They raise :class:`BadRecord` and nothing else,
-whatever the bytes; what they return is bounded in every field (see :mod:`schemas.events`).
+A codec is a pair of functions, for interactions and for consent changes. They raise :class:`BadRecord` and nothing
+else, whatever the bytes; what they return is bounded in every field (see :mod:`schemas.events`).
 """
 
 import re
@@ -14,6 +14,7 @@ from schemas.consents import ConsentChange, LenientConsentChange
 from schemas.events import ITEM_REQUIRED, Interaction, LenientInteraction
 from schemas.rejects import RejectReason
 
+S = TypeVar("S")
 T = TypeVar("T")
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 
@@ -39,27 +40,38 @@ class Codec(NamedTuple):
 def json_codec() -> Codec:
     """The codec for JSON, the default."""
     return Codec(
-        _tolerant(msgspec.json.Decoder(Interaction), msgspec.json.Decoder(LenientInteraction), check_interaction),
-        _tolerant(msgspec.json.Decoder(ConsentChange), msgspec.json.Decoder(LenientConsentChange), check_consent),
+        _json(msgspec.json.Decoder(Interaction), msgspec.json.Decoder(LenientInteraction), check_interaction),
+        _json(msgspec.json.Decoder(ConsentChange), msgspec.json.Decoder(LenientConsentChange), check_consent),
     )
 
 
-def _tolerant(
+def _json(
     strict: msgspec.json.Decoder[T], lenient: msgspec.json.Decoder[T], check: Callable[[T], None]
 ) -> Callable[[bytes], tuple[T, bool]]:
+    decode = tolerant(strict.decode, lenient.decode, check)
+
+    def decode_sized(raw: bytes) -> tuple[T, bool]:
+        check_size(raw)
+        return decode(raw)
+
+    return decode_sized
+
+
+def tolerant(
+    strict: Callable[[S], T], lenient: Callable[[S], T], check: Callable[[T], None]
+) -> Callable[[S], tuple[T, bool]]:
     """Decode strictly, because that is how unknown fields show, and leniently only where some do."""
 
-    def decode(raw: bytes) -> tuple[T, bool]:
-        check_size(raw)
+    def decode(raw: S) -> tuple[T, bool]:
         unknown_fields = False
         try:
             try:
-                record = strict.decode(raw)
+                record = strict(raw)
             except msgspec.ValidationError as error:
                 if not _is_unknown_field(error):
                     raise
                 unknown_fields = True
-                record = lenient.decode(raw)
+                record = lenient(raw)
         except (ValueError, RecursionError) as error:
             raise BadRecord(reason_of(error)) from None
         check(record)
@@ -85,10 +97,21 @@ def check_interaction(event: Interaction) -> None:
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
     if not (event.user_id.isprintable() and event.event_id.isprintable()):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
-    texts = [text for text in (event.session_id, event.request_id, event.query) if text is not None]
+    if not ((event.session_id or "").isprintable() and (event.request_id or "").isprintable()):
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+    if event.query is not None:
+        _check_free_text(event.query)
     if event.context:
-        texts += event.context.values()
-    if not all(text.isprintable() for text in texts):
+        for text in event.context.values():
+            _check_free_text(text)
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def _check_free_text(text: str) -> None:
+    """People write with joiners, emoji and no-break spaces, none of which Python calls printable."""
+    if not text.isprintable() and _CONTROL.search(text):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
 
 
@@ -123,6 +146,8 @@ def reason_of(error: Exception) -> RejectReason:
 
 
 def _validation_reason(message: str) -> RejectReason:
+    if message.startswith("Invalid enum value"):  # the one message with a value in it: look at its end only
+        return RejectReason.UNKNOWN_TYPE if message.endswith("at `$.type`") else RejectReason.OUT_OF_RANGE
     place = _PLACE.search(message)
     field = (place[1] or place[2]) if place else None
     absent = "missing required" in message or "got `null`" in message or "length >= 1" in message
@@ -130,8 +155,6 @@ def _validation_reason(message: str) -> RejectReason:
         return _MISSING[field]
     if "missing required" in message:
         return RejectReason.MISSING_FIELD
-    if "Invalid enum value" in message:
-        return RejectReason.UNKNOWN_TYPE if field == "type" else RejectReason.OUT_OF_RANGE
     if any(word in message for word in _RANGE_WORDS):
         return RejectReason.OUT_OF_RANGE
     return RejectReason.WRONG_TYPE
