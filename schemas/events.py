@@ -31,7 +31,8 @@ EventId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
 UserId = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX)]
 ItemId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
 ShortText = Annotated[str, Meta(max_length=ID_LENGTH_MAX)]
-Label = Annotated[str, Meta(max_length=32, pattern=r"^[A-Za-z0-9_.\-]*$")]
+# `(?!\n)` because Python's `$` also matches before a last line feed; in JSON Schema's dialect it changes nothing.
+Label = Annotated[str, Meta(max_length=32, pattern=r"^[A-Za-z0-9_.\-]*$(?!\n)")]
 
 
 class Interaction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -45,7 +46,7 @@ class Interaction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     item_id: ItemId | None = None
     position: Annotated[int, Meta(ge=0, le=100_000)] | None = None
     value: Annotated[float, Meta(ge=0, le=VALUE_MAX)] | None = None
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)")] | None = None
     quantity: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     surface: Label | None = None
     request_id: ShortText | None = None
