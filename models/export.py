@@ -41,7 +41,7 @@ class Card:
 
 
 def export(
-    directory: Path, factors: graph.Factors, items: Sequence[str], top_k: int, card: Card, *, int8: bool = True
+    directory: Path, numbers: graph.Transitions, items: Sequence[str], top_k: int, card: Card, *, int8: bool = True
 ) -> Manifest:
     """Write the model, served in INT8 or FP32, with its manifest to ``directory``, replacing a model that is there.
 
@@ -49,12 +49,12 @@ def export(
     The date in the model's name is the end of its training window, so equal input gives equal bytes.
     """
     check_items(items, "the vocabulary")
-    if factors.items != len(items):
-        raise ModelError(f"the factors hold {factors.items} items, the vocabulary {len(items)}")
-    top_k = min(top_k, factors.items)
-    fp32 = graph.fp32_model(factors, top_k)
+    if numbers.items != len(items):
+        raise ModelError(f"the numbers are for {numbers.items} items, the vocabulary has {len(items)}")
+    top_k = min(top_k, numbers.items)
+    fp32 = graph.fp32_model(numbers, top_k)
     served = _bytes(int8_of(fp32) if int8 else fp32)
-    manifest = _manifest(served, items, top_k, card, "int8-dynamic" if int8 else "fp32")
+    manifest = _manifest(served, items, top_k, card, "int8-weights" if int8 else "fp32")
     with _replaced(directory) as staging:
         (staging / MODEL_FILE).write_bytes(served)
         (staging / FP32_FILE).write_bytes(_bytes(fp32))

@@ -32,7 +32,7 @@ MANIFEST_FILE: Final = "manifest.json"
 MODEL_FILE: Final = "model.onnx"
 FP32_FILE: Final = "model.fp32.onnx"
 ITEMS_FILE: Final = "items.txt"
-QUANTISATIONS: Final = ("int8-dynamic", "fp32")
+QUANTISATIONS: Final = ("int8-weights", "int8-dynamic", "fp32")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -6,34 +6,37 @@ from typing import Final
 import numpy as np
 
 from models.export import Card, export
-from models.graph import Factors, Floats
-from models.manifest import POPULAR_MAX, RECENT_ITEMS_MAX, Manifest, TrainingWindow
+from models.graph import Transitions
+from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
+from models.transitions import lag_weights
 
-LAG_DECAY: Final = 0.85
 TRAINED_AT_MS: Final = 1_735_689_600_000
 """2025-01-01, a date for the name of a model that was never trained."""
+LAG_DECAY: Final = 0.95
+POPULARITY_WEIGHT: Final = 0.05
 
 
-def random_factors(items: int, dim: int, seed: int) -> Factors:
-    """Random factors: embeddings N(0, 1), popularity falling with the row as in a shop (Zipf, exponent 1)."""
+def random_transitions(items: int, neighbours: int, seed: int) -> Transitions:
+    """Items on a ring in random order, each followed by others near it; popularity falls with the row (Zipf)."""
     random = np.random.default_rng(seed)
-    inward = random.normal(size=(items + 1, dim)).astype(np.float32)
-    inward[0] = 0
-    outward = random.normal(size=(dim, items + 1)).astype(np.float32)
-    bias = np.concatenate([[-np.inf], -np.log(np.arange(1, items + 1))]).astype(np.float32)
-    return Factors(inward, outward, bias, lag_weights(LAG_DECAY))
-
-
-def lag_weights(decay: float) -> Floats:
-    """Weight of each position of the history, oldest first: ``decay ** lag``, the newest has lag 0."""
-    return (decay ** np.arange(RECENT_ITEMS_MAX - 1, -1, -1)).astype(np.float32)
+    reach = min(4 * neighbours, items - 1)
+    steps = min(neighbours, reach)
+    ring = random.permutation(items)
+    place = np.argsort(ring)
+    offsets = random.random((items, reach)).argsort(axis=1)[:, :steps] + 1
+    following = np.zeros((items + 1, neighbours), np.int32)
+    following[1:, :steps] = ring[(place[:, None] + offsets) % items] + 1
+    values = np.zeros((items + 1, neighbours), np.float32)
+    values[1:, :steps] = random.exponential(size=(items, steps))
+    bias = np.concatenate([[-np.inf], -POPULARITY_WEIGHT * np.log(np.arange(1, items + 1))]).astype(np.float32)
+    return Transitions(following, values, bias, lag_weights(LAG_DECAY))
 
 
 def random_model(
-    directory: Path, items: int = 10_000, dim: int = 64, top_k: int = 50, seed: int = 0, *, int8: bool = True
+    directory: Path, items: int = 10_000, neighbours: int = 64, top_k: int = 50, seed: int = 0, *, int8: bool = True
 ) -> Manifest:
     """Export a random model with the ids ``item-00001``… to ``directory``; the same arguments give the same bytes."""
     ids = [f"item-{row:05d}" for row in range(1, items + 1)]
     window = TrainingWindow(TRAINED_AT_MS, TRAINED_AT_MS, 0, 0, items)
     card = Card("random", window, popular=ids[:POPULAR_MAX])
-    return export(directory, random_factors(items, dim, seed), ids, top_k, card, int8=int8)
+    return export(directory, random_transitions(items, neighbours, seed), ids, top_k, card, int8=int8)
