@@ -9,9 +9,7 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-EventType = Literal[
-    "impression", "view", "click", "scroll", "dwell", "search", "add_to_cart", "purchase", "rating"
-]
+EventType = Literal["impression", "view", "click", "scroll", "dwell", "search", "add_to_cart", "purchase", "rating"]
 EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventType)
 """The kinds in a fixed order: a kind is stored as its place here, so only ever append."""
 
@@ -64,7 +62,8 @@ class LenientInteraction(Interaction, forbid_unknown_fields=False):
 class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     """An accepted interaction as it stands in the `events` topic: pseudonymised and consented.
 
-    `event`, `session` and `request` are keyed hashes (base64url) of the ids that the producer sent.
+    `event`, `session` and `request` are keyed hashes (hexadecimal) of the ids that the producer sent.
+    `context` holds only the keys that name segments; the free text of a search is not carried on.
     """
 
     pseudonym: str
@@ -79,7 +78,6 @@ class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     quantity: int | None = None
     surface: str | None = None
     request: str | None = None
-    query: str | None = None
     scroll_pct: float | None = None
     dwell_ms: int | None = None
     context: dict[str, str] | None = None

@@ -5,7 +5,7 @@
 `v` and `epoch` come first, so that the write script reads them without parsing the whole.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -32,6 +32,7 @@ class RecommendationList(msgspec.Struct, frozen=True, gc=False):
 
 
 _decoder = msgspec.json.Decoder(RecommendationList)
+_encoder = msgspec.json.Encoder()
 
 
 def decode_list(raw: bytes) -> RecommendationList:
@@ -40,18 +41,30 @@ def decode_list(raw: bytes) -> RecommendationList:
 
 
 def item_fragment(item_id: str) -> bytes:
-    """The JSON of one listed item up to its score: made once for each item of a vocabulary."""
-    return b'{"id":' + msgspec.json.encode(item_id) + b',"score":'
+    """The JSON that ends the item before and begins this one up to its score: made once for each item."""
+    return b'},{"id":' + msgspec.json.encode(item_id) + b',"score":'
 
 
 def encode_list(
-    version: int, epoch: int, model: bytes, at: int, reason: Reason, scored: Iterable[tuple[bytes, float]]
+    version: int, epoch: int, model: bytes, at: int, reason: Reason, fragments: Sequence[bytes], scores: Sequence[float]
 ) -> bytes:
-    """The bytes of a list from prepared parts: `model` as JSON, items as (:func:`item_fragment`, score).
+    """The bytes of a list from prepared parts: `model` as JSON, items as :func:`item_fragment`, finite scores.
 
-    >>> encode_list(3, 7, b'"m"', 9, "popular", [(item_fragment("tea"), 0.5)])
+    Half the cost of encoding one object an item, and lists are written more often than anything else is done.
+
+    >>> encode_list(3, 7, b'"m"', 9, "popular", [item_fragment("tea")], [0.5])
     b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"popular","items":[{"id":"tea","score":0.5}]}'
     """
-    items = b",".join([b"%b%.6g}" % part for part in scored])
-    head = b'{"v":%d,"epoch":%d,"model":%b,"at":%d,"reason":"%b","items":['
-    return head % (version, epoch, model, at, reason.encode()) + items + b"]}"
+    head = b'{"v":%d,"epoch":%d,"model":%b,"at":%d,"reason":"%b","items":[' % (
+        version,
+        epoch,
+        model,
+        at,
+        reason.encode(),
+    )
+    if not fragments:
+        return head + b"]}"
+    parts: list[bytes] = [b""] * (2 * len(fragments))
+    parts[::2] = fragments
+    parts[1::2] = _encoder.encode(scores)[1:-1].split(b",")
+    return head + b"".join(parts)[2:] + b"}]}"

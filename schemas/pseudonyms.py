@@ -69,7 +69,9 @@ def load_key_ring(path: str | None) -> KeyRing:
         ring = msgspec.json.decode(raw, type=KeyRing)
         _check(ring)
     except KeyError:
-        raise SettingsError(f"no key ring: set privacy.key_ring to a file, or {KEY_RING_VARIABLE} to its text") from None
+        raise SettingsError(
+            f"no key ring: set privacy.key_ring to a file, or {KEY_RING_VARIABLE} to its text"
+        ) from None
     except OSError as error:
         raise SettingsError(f"{source} cannot be read: {error.strerror}") from None
     except ValueError:
@@ -133,6 +135,6 @@ class Pseudonymiser:
         """8 bytes that stand for `request_id`."""
         return self._request(request_id.encode())[:EVENT_HASH_BYTES]
 
-    def bucket(self, user_id: str, buckets: int) -> int:
-        """The bucket of `user_id`, 0 ≤ bucket < `buckets`; the same for every key id."""
-        return int.from_bytes(self._route(user_id.encode())[:4], "big") % buckets
+    def route(self, user_id: str) -> int:
+        """A 32-bit number that stays the same for every key id; `route % buckets` is the user's bucket."""
+        return int.from_bytes(self._route(user_id.encode())[:4], "big")

@@ -24,7 +24,6 @@ class RejectReason(StrEnum):
     TIME_IN_FUTURE = "time_in_future"
     TIME_TOO_OLD = "time_too_old"
     TOO_LATE = "too_late"
-    KEY_MISMATCH = "key_mismatch"
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -12,15 +12,15 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from deploy.local.files import write_atomically
-from deploy.local.paths import LOCAL, ROOT
+from deploy.local.paths import LOCAL
 from deploy.local.stack import LocalStack
+from deploy.package import build
 from jobs.settings import KafkaSettings, Settings, load_settings, python_kafka_options
 from models.manifest import MANIFEST_FILE
 from schemas.pseudonyms import new_key_ring, write_key_ring
 from schemas.topics import TOPICS, topic_config
 
 RAW_PARTITIONS = 4
-JOB = ROOT / "jobs" / "personalise.py"
 
 
 class Product(NamedTuple):
@@ -66,8 +66,9 @@ def settings_text(stack: LocalStack, key_ring: Path, model: Path) -> str:
 
 def submit(stack: LocalStack, settings_path: Path, options: tuple[str, ...] = ()) -> str:
     """`flink run` as a data engineer would type it; `options` go before the job's own. Returns the job's id."""
-    command = [*options, "-pyfs", str(ROOT), "-pyexec", sys.executable, "-pyclientexec", sys.executable]
-    return stack.flink_run([*command, "-py", str(JOB), "--settings", str(settings_path)])
+    package = build(stack.directory / "freshet.zip")
+    command = [*options, "-pyfs", str(package), "-pyexec", sys.executable, "-pyclientexec", sys.executable]
+    return stack.flink_run([*command, "-pym", "jobs.personalise", "--settings", str(settings_path)])
 
 
 def create_topics(kafka: KafkaSettings) -> None:
@@ -77,7 +78,9 @@ def create_topics(kafka: KafkaSettings) -> None:
         known = set(admin.list_topics())
         admin.create_topics(
             [
-                NewTopic(kafka.topic(topic.name), topic.partitions or RAW_PARTITIONS, 1, topic_configs=topic_config(topic))
+                NewTopic(
+                    kafka.topic(topic.name), topic.partitions or RAW_PARTITIONS, 1, topic_configs=topic_config(topic)
+                )
                 for topic in TOPICS
                 if kafka.topic(topic.name) not in known
             ]

@@ -1,0 +1,100 @@
+"""The edges of a job that know Flink and Kafka: source, sinks, keys, execution mode."""
+
+from pyflink.common.serialization import ByteArraySchema
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.datastream.connectors.base import DeliveryGuarantee
+from pyflink.datastream.connectors.kafka import KafkaRecordSerializationSchema, KafkaSink
+from pyflink.java_gateway import get_gateway
+from pyflink.table import StreamTableEnvironment, Table
+
+from jobs.settings import Settings, flink_kafka_properties
+
+SOURCE_UID = "raw-records-v1"
+
+
+def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> Table:
+    """The records of the raw topics as they are: topic, partition, offset, append_time, key, value.
+
+    Reads what is committed only. Without a savepoint it begins at the earliest record, so that state is complete.
+    """
+    kafka = settings.kafka
+    options = {
+        "connector": "kafka",
+        "topic": ";".join(settings.topic_names()),
+        "key.format": "raw",
+        "key.fields": "key",
+        "value.format": "raw",
+        "value.fields-include": "EXCEPT_KEY",
+        "scan.startup.mode": "earliest-offset",
+        "properties.group.id": kafka.group_id,
+        "properties.isolation.level": "read_committed",
+        "properties.fetch.max.wait.ms": "100",
+        "properties.max.poll.records": "2000",
+        **{f"properties.{name}": value for name, value in flink_kafka_properties(kafka).items()},
+    }
+    with_clause = ", ".join(f"{_sql(name)} = {_sql(value)}" for name, value in options.items())
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE raw_records ("
+        "`key` BYTES, `value` BYTES, "
+        "`topic` STRING METADATA VIRTUAL, `partition` INT METADATA VIRTUAL, `offset` BIGINT METADATA VIRTUAL, "
+        "`append_time` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL"
+        f") WITH ({with_clause})"
+    )
+    return t_env.from_path("raw_records")
+
+
+def _sql(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def to_stream(t_env: StreamTableEnvironment, table: Table) -> DataStream:
+    """`table` as a stream, its Kafka source under a uid of ours: the planner's changes with the query."""
+    stream = t_env.to_data_stream(table)
+    transformation = stream._j_data_stream.getTransformation()
+    for predecessor in transformation.getTransitivePredecessors():
+        if predecessor.getClass().getSimpleName() == "SourceTransformation":
+            predecessor.setUid(SOURCE_UID)
+    return stream
+
+
+def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_once: bool) -> None:
+    """Write the byte records of `stream` to `topic`; the uid is the topic's name and the guarantee."""
+    kafka = settings.kafka
+    record = KafkaRecordSerializationSchema.builder()
+    record.set_topic(kafka.topic(topic)).set_value_serialization_schema(ByteArraySchema())
+    guarantee = DeliveryGuarantee.EXACTLY_ONCE if exactly_once else DeliveryGuarantee.AT_LEAST_ONCE
+    builder = KafkaSink.builder().set_record_serializer(record.build()).set_delivery_guarantee(guarantee)
+    for name, value in flink_kafka_properties(kafka).items():
+        builder.set_property(name, value)
+    builder.set_bootstrap_servers(kafka.bootstrap_servers)
+    if exactly_once:
+        builder.set_transactional_id_prefix(f"{kafka.group_id}-{topic}")
+        builder.set_property("transaction.timeout.ms", str(kafka.transaction_timeout_ms))
+    stream.sink_to(builder.build()).uid(f"{topic}-v1").name(topic)
+
+
+def execution_mode(env: StreamExecutionEnvironment) -> str:
+    """`thread` or `process`: what the cluster's configuration and the command line say together."""
+    configuration = env._j_stream_execution_environment.getConfiguration()
+    j_options = get_gateway().jvm.org.apache.flink.python.PythonOptions
+    return str(configuration.get(j_options.PYTHON_EXECUTION_MODE))
+
+
+def bucket_keys(buckets: int, max_parallelism: int) -> list[int]:
+    """An integer for each bucket, such that the key groups of the buckets lie at even distances.
+
+    A few consecutive integers hash unevenly: with 8 of them one of two subtasks may get all the work.
+    """
+    jvm = get_gateway().jvm
+    assign = jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment.assignToKeyGroup
+    wanted = [(2 * bucket + 1) * max_parallelism // (2 * buckets) for bucket in range(buckets)]
+    found: dict[int, int] = {}
+    row = get_gateway().new_array(jvm.Object, 1)
+    candidate = 0
+    while len(found) < buckets:
+        row[0] = candidate
+        key_group = assign(jvm.org.apache.flink.types.Row.of(row), max_parallelism)
+        if key_group in wanted:
+            found.setdefault(key_group, candidate)
+        candidate += 1
+    return [found[key_group] for key_group in wanted]

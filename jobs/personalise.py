@@ -1,0 +1,130 @@
+"""The personalise job: an event's whole way, top to bottom, in the order in which it happens.
+
+    flink run -d -pyfs freshet.zip -pyexec <python> -pyclientexec <python> -pym jobs.personalise --settings freshet.toml
+
+::
+
+     interactions ─┐
+     consents ─────┼─ ingest ───────────► key by bucket ─► personalise ─► score ─► write ─► lists in Redis
+     control ──────┘  decode, validate,                    consent,       ONNX     versioned, consent-fenced
+                      pseudonymise,                        dedupe,
+                      pack per bucket                      profile
+                                                             ├─► dead-letters, receipts, events
+                                                             └─► sums ─► key by segment ─► popular lists in Redis
+
+Operators: `raw-records` (source), `ingest` (vectorised UDF), `personalise`, `popular`, and the sinks
+`dead-letters` and `events` (exactly once) and `receipts` (at least once). `build` wires them and nothing else.
+"""
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from pyflink.common import Types
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.table import DataTypes, StreamTableEnvironment, Table
+from pyflink.table.expressions import col
+from pyflink.table.udf import udf
+
+from jobs.flink import bucket_keys, execution_mode, raw_records, sink_to_topic, to_stream
+from jobs.settings import Settings, load_settings
+from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
+from models.scorer import Scorer
+from schemas import topics
+from schemas.errors import FreshetError
+from schemas.pseudonyms import load_key_ring
+from udfs.operators.ingest_udf import IngestUdf
+from udfs.operators.personalise_operator import BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS, PersonaliseOperator
+from udfs.operators.popular_operator import PopularOperator
+
+
+class Streams(NamedTuple):
+    """What the job reads. `raw` has the columns topic, partition, offset, append_time, key, value."""
+
+    raw: Table
+    to_stream: Callable[[Table], DataStream]
+
+
+class Outputs(NamedTuple):
+    """What the job writes beside Redis: streams of bytes, to be sunk by `main`. `published` never has a record."""
+
+    rejects: DataStream
+    clean_events: DataStream
+    receipts: DataStream
+    published: DataStream
+
+
+def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: list[int]) -> Outputs:
+    """The journey. `keys[bucket]` is the key of a bucket; `epoch` is the submission time in ms.
+
+    `mode` (thread or process) is in the uids of the keyed operators, because the two do not share state.
+    """
+    ingest = udf(
+        IngestUdf(functools.partial(open_ingest, settings, keys)),
+        result_type=DataTypes.ROW(
+            [DataTypes.FIELD("bucket", DataTypes.INT()), DataTypes.FIELD("packed", DataTypes.BYTES())]
+        ),
+        func_type="pandas",
+        name="ingest",
+    )
+    columns = (col(name) for name in ("topic", "partition", "offset", "append_time", "key", "value"))
+    packed = (
+        streams.raw.select(ingest(*columns).alias("element"))
+        .select(col("element").get("bucket").alias("bucket"), col("element").get("packed").alias("packed"))
+        .where(col("packed").is_not_null)
+    )
+    elements = streams.to_stream(packed)
+
+    personalised = (
+        elements.key_by(lambda element: element[0], key_type=Types.INT())
+        .process(
+            PersonaliseOperator(functools.partial(open_personalise_parts, settings, epoch)),
+            output_type=Types.ROW([Types.STRING(), BYTES]),
+        )
+        .uid(f"personalise-v1-{mode}")
+        .name("personalise")
+    )
+    published = (
+        personalised.key_by(lambda sums: sums[0], key_type=Types.STRING())
+        .process(PopularOperator(functools.partial(open_popular_parts, settings, epoch)), output_type=BYTES)
+        .uid(f"popular-v1-{mode}")
+        .name("popular")
+    )
+    return Outputs(
+        personalised.get_side_output(REJECTS),
+        personalised.get_side_output(CLEAN_EVENTS),
+        personalised.get_side_output(RECEIPTS),
+        published,
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Check everything that can be checked, then submit."""
+    parser = argparse.ArgumentParser(prog="personalise", description="Submit the personalise job.")
+    parser.add_argument("--settings", type=Path, required=True, help="the TOML file, see jobs/settings.py")
+    settings = load_settings(parser.parse_args(arguments).settings)
+    Scorer.open(Path(settings.model.directory))
+    load_key_ring(settings.privacy.key_ring)
+
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_max_parallelism(settings.job.max_parallelism)
+    t_env = StreamTableEnvironment.create(env)
+    streams = Streams(raw_records(t_env, settings), functools.partial(to_stream, t_env))
+    keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
+    outputs = build(streams, settings, execution_mode(env), time.time_ns() // 1_000_000, keys)
+
+    sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings, exactly_once=True)
+    sink_to_topic(outputs.clean_events, topics.EVENTS, settings, exactly_once=True)
+    sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
+    env.execute(settings.job.name)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except FreshetError as error:
+        sys.exit(f"not submitted: {type(error).__name__}: {error}")

@@ -1,0 +1,159 @@
+"""The settings of the job: read once, at the edge, from a TOML file into a frozen object.
+
+Secrets are not in the file: it names the environment variables that hold them, or the key ring's path.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas import topics
+from schemas.errors import SettingsError
+from udfs.due import RefreshSettings
+from udfs.ingest import TopicNames
+from udfs.popularity import PopularitySettings
+from udfs.profile import ProfileBounds
+from udfs.ranking import ListRules
+from udfs.store import RedisSettings
+
+SASL_MODULES: Final = {
+    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
+    "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
+    "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
+}
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How Kafka is reached. `ca_file`, `cert_file`, `key_file` are PEM; the password is in `password_variable`."""
+
+    bootstrap_servers: str
+    topic_prefix: str = "freshet."
+    group_id: str = "freshet-personalise"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = None
+    password_variable: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    transaction_timeout_ms: Annotated[int, Meta(ge=10_000)] = 15 * topics.MINUTE_MS
+
+    def topic(self, name: str) -> str:
+        """The full name of a topic of :mod:`schemas.topics`."""
+        return self.topic_prefix + name
+
+
+class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the raw topics are written. `schema_source` is a folder of schema files or a registry's address."""
+
+    format: Literal["json", "avro", "protobuf"] = "json"
+    framing: Literal["plain", "confluent"] = "plain"
+    schema_source: str | None = None
+
+
+class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`key_ring` is a path that every worker can read; left out, the variable FRESHET_KEY_RING holds its text."""
+
+    key_ring: str | None = None
+
+
+class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`directory` holds manifest.json and model.onnx, at the same path on every worker."""
+
+    directory: str
+
+
+class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`buckets` is fixed for the life of a job's state: at least the largest parallelism ever wanted, and few."""
+
+    name: str = "freshet-personalise"
+    buckets: Annotated[int, Meta(ge=1, le=1024)] = 8
+    max_parallelism: Annotated[int, Meta(ge=1, le=32_768)] = 128
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set; tables of the TOML file have these names."""
+
+    kafka: KafkaSettings
+    redis: RedisSettings
+    model: ModelSettings
+    privacy: PrivacySettings = PrivacySettings()
+    input: InputSettings = InputSettings()
+    job: JobSettings = JobSettings()
+    profile: ProfileBounds = ProfileBounds()
+    lists: ListRules = ListRules()
+    refresh: RefreshSettings = RefreshSettings()
+    popularity: PopularitySettings = PopularitySettings()
+
+    def topic_names(self) -> TopicNames:
+        """The topics that ingest reads."""
+        kafka = self.kafka
+        return TopicNames(kafka.topic(topics.INTERACTIONS), kafka.topic(topics.CONSENTS), kafka.topic(topics.CONTROL))
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings in the TOML file `path`; raises :class:`SettingsError` that names the setting."""
+    try:
+        settings = msgspec.toml.decode(path.read_bytes(), type=Settings)
+    except OSError as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"settings file {path}: {error}") from None
+    if settings.job.buckets > settings.job.max_parallelism:
+        raise SettingsError(f"settings file {path}: job.buckets must not exceed job.max_parallelism")
+    return settings
+
+
+def secret(variable: str | None) -> str | None:
+    """The secret in the environment variable that a setting names; None where none is named."""
+    if variable is None:
+        return None
+    try:
+        return os.environ[variable]
+    except KeyError:
+        raise SettingsError(f"the environment variable {variable}, named by a setting, is not set") from None
+
+
+def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
+    """The properties of Kafka's Java client for source and sinks, security included."""
+    properties = {"bootstrap.servers": kafka.bootstrap_servers, "security.protocol": kafka.security_protocol}
+    if kafka.ca_file:
+        properties |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": kafka.ca_file}
+    if kafka.cert_file and kafka.key_file:
+        properties |= {
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.certificate.chain": Path(kafka.cert_file).read_text(),
+            "ssl.keystore.key": Path(kafka.key_file).read_text(),
+        }
+    if kafka.sasl_mechanism:
+        module, password = SASL_MODULES[kafka.sasl_mechanism], secret(kafka.password_variable)
+        properties["sasl.mechanism"] = kafka.sasl_mechanism
+        properties["sasl.jaas.config"] = (
+            f'{module} required username="{_quoted(kafka.username)}" password="{_quoted(password)}";'
+        )
+    return properties
+
+
+def _quoted(text: str | None) -> str:
+    return (text or "").replace("\\", "\\\\").replace('"', '\\"')
+
+
+def python_kafka_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """The same for kafka-python's clients."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap_servers.split(","),
+        "security_protocol": kafka.security_protocol,
+        "ssl_cafile": kafka.ca_file,
+        "ssl_certfile": kafka.cert_file,
+        "ssl_keyfile": kafka.key_file,
+    }
+    if kafka.sasl_mechanism:
+        options |= {
+            "sasl_mechanism": kafka.sasl_mechanism,
+            "sasl_plain_username": kafka.username,
+            "sasl_plain_password": secret(kafka.password_variable),
+        }
+    return {name: value for name, value in options.items() if value is not None}

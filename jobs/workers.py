@@ -1,0 +1,55 @@
+"""What the operators open in a worker: made from settings, there and not before, so no secret is in the job graph."""
+
+from pathlib import Path
+
+from jobs.settings import Settings, secret
+from models.scorer import Scorer
+from schemas.codec_choice import codec_for
+from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from udfs.ingest import Ingest
+from udfs.operators.personalise_operator import Parts
+from udfs.operators.popular_operator import PopularParts
+from udfs.ranking import PopularItems, Ranker
+from udfs.store import RedisStore, connect
+
+
+def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
+    """The ingest rule with this worker's keys; `keys[bucket]` is how the bucket is called in keyed streams."""
+    source = settings.input
+    return Ingest(
+        settings.topic_names(),
+        codec_for(source.format, source.framing, source.schema_source),
+        Pseudonymiser(load_key_ring(settings.privacy.key_ring)),
+        keys,
+        settings.popularity.segments,
+    )
+
+
+def open_store(settings: Settings, epoch: int) -> RedisStore:
+    """A store with a connection of its own."""
+    client = connect(settings.redis, secret(settings.redis.password_variable))
+    return RedisStore(client, settings.redis.prefix, epoch)
+
+
+def open_personalise_parts(settings: Settings, epoch: int) -> Parts:
+    """Model, store and bounds for the personalise operator."""
+    scorer = Scorer.open(Path(settings.model.directory))
+    name = scorer.manifest.name
+    ranker = Ranker(scorer, name, settings.lists, settings.profile, epoch)
+    return Parts(
+        ranker,
+        open_store(settings, epoch),
+        PopularItems.ranked(scorer.manifest.popular),
+        name,
+        epoch,
+        settings.topic_names().interactions,
+        settings.profile,
+        settings.refresh,
+        settings.popularity.half_life_ms,
+        max(1, settings.refresh.users_per_second // settings.job.buckets),
+    )
+
+
+def open_popular_parts(settings: Settings, epoch: int) -> PopularParts:
+    """Store and settings for the popular operator. Popular lists come from no model."""
+    return PopularParts(open_store(settings, epoch), "popularity", epoch, settings.popularity)

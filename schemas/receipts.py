@@ -1,0 +1,93 @@
+"""Receipts: what the job did, as JSON in the `receipts` topic, at least once. The tag `kind` tells them apart."""
+
+import msgspec
+
+from schemas.lists import Reason
+
+
+class ListReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One list write: `outcome` is written, stale, no_consent or gone; `event_at` the append time that caused it."""
+
+    pseudonym: str
+    version: int
+    reason: Reason
+    outcome: str
+    event_at: int
+
+
+class AccountTotals(msgspec.Struct, frozen=True):
+    """Totals of a bucket since its state began; interactions unless the name says otherwise."""
+
+    sent: int
+    accepted: int
+    duplicates: int
+    denied: int
+    rejected: dict[str, int]
+    consents_applied: int
+    consents_replayed: int
+    others_rejected: int
+    unknown_fields: int
+
+
+class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=True):
+    """Everything that one element or one timer did in `bucket`: its list writes, and the bucket's account after it."""
+
+    bucket: int
+    epoch: int
+    at: int
+    model: str
+    lists: list[ListReceipt]
+    account: AccountTotals
+
+
+class ConsentReceipt(msgspec.Struct, tag="consent", tag_field="kind", frozen=True):
+    """A consent is in force: from here on state and Redis obey it. (`consent_at`, `offset`) is its topic order."""
+
+    pseudonym: str
+    level: str
+    version: int
+    consent_at: int
+    offset: int
+    outcome: str
+    at: int
+
+
+class AccountReceipt(msgspec.Struct, tag="account", tag_field="kind", frozen=True):
+    """The answer of one bucket to the command `account`."""
+
+    request: str
+    bucket: int
+    account: AccountTotals
+
+
+class StateReceipt(msgspec.Struct, tag="state", tag_field="kind", frozen=True):
+    """One user's state, in answer to the command `states`; `state` as in :class:`udfs.state.UserState`."""
+
+    request: str
+    bucket: int
+    pseudonym: str
+    state: msgspec.Raw
+
+
+class StatesEndReceipt(msgspec.Struct, tag="states_end", tag_field="kind", frozen=True):
+    """All `users` of `bucket` have been told."""
+
+    request: str
+    bucket: int
+    users: int
+
+
+Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | StateReceipt | StatesEndReceipt
+
+_encoder = msgspec.json.Encoder()
+_decoder: "msgspec.json.Decoder[Receipt]" = msgspec.json.Decoder(Receipt)
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """The JSON of `receipt`."""
+    return _encoder.encode(receipt)
+
+
+def decode_receipt(raw: bytes) -> Receipt:
+    """The receipt behind `raw`."""
+    return _decoder.decode(raw)

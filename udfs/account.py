@@ -1,0 +1,59 @@
+"""The account of a bucket: what became of every record, exactly, because it is kept in keyed state.
+
+accepted + rejected + duplicates + denied = interactions sent, whatever failed and was replayed in between.
+"""
+
+from typing import Final
+
+import msgspec
+
+from schemas.rejects import RejectReason
+from udfs.profile import Outcome
+
+
+class Account(msgspec.Struct, array_like=True, gc=False):
+    """Running totals of one bucket. `rejected` is by reason, of interactions; what else was rejected stands apart."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    denied: int = 0
+    rejected: dict[str, int] = {}
+    consents_applied: int = 0
+    consents_replayed: int = 0
+    others_rejected: int = 0
+    unknown_fields: int = 0
+
+    def note(self, outcome: Outcome) -> None:
+        """Count one interaction that passed ingest."""
+        if outcome <= Outcome.MOVED:
+            self.accepted += 1
+        elif outcome == Outcome.DUPLICATE:
+            self.duplicates += 1
+        elif outcome == Outcome.DENIED:
+            self.denied += 1
+        else:
+            self.reject(RejectReason.TOO_LATE)
+
+    def reject(self, reason: RejectReason) -> None:
+        """Count one rejected interaction."""
+        self.rejected[reason.value] = self.rejected.get(reason.value, 0) + 1
+
+    @property
+    def sent(self) -> int:
+        """All interactions that this bucket has accounted for."""
+        return self.accepted + self.duplicates + self.denied + sum(self.rejected.values())
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Account)
+ACCOUNT_VERSION: Final = 1
+
+
+def encode_account(account: Account) -> bytes:
+    """Versioned bytes of `account`."""
+    return bytes([ACCOUNT_VERSION]) + _encoder.encode(account)
+
+
+def decode_account(raw: bytes | None) -> Account:
+    """The account behind `raw`; an empty one for None."""
+    return Account() if raw is None else _decoder.decode(memoryview(raw)[1:])

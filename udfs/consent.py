@@ -1,0 +1,49 @@
+"""Consent as rules: what a consent change does to a user's state, and whether an interaction may be used.
+
+Missing means denied. The last change in topic order holds; a change that is not newer than the one in force was seen
+before (a replay) and does nothing. The two raw topics have no mutual order, hence `not_before`: an interaction that
+was appended before the grant is denied even if the grant is read first.
+"""
+
+from schemas.consents import Level
+from udfs.elements import ConsentRecord, EventRecord
+from udfs.state import Profile, UserState
+
+
+def consent_order(state: UserState) -> tuple[int, int]:
+    """The place in topic order of the consent in force."""
+    return state.consent_at, state.consent_offset
+
+
+def apply_consent(state: UserState, change: ConsentRecord) -> bool:
+    """Put `change` in force; False, and nothing touched, if it is not newer than the consent in force.
+
+    A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing from before is kept.
+    """
+    if (change.append_ts, change.offset) <= consent_order(state):
+        return False
+    narrows = change.level < state.level
+    if state.level == Level.NONE:
+        state.not_before = change.append_ts
+    if narrows or state.profile is None:
+        state.profile = None if change.level == Level.NONE else Profile()
+    state.level, state.purposes, state.expires_at = change.level, change.purposes, change.expires_at
+    state.consent_at, state.consent_offset = change.append_ts, change.offset
+    state.version += 1
+    return True
+
+
+def allows(state: UserState | None, event: EventRecord) -> bool:
+    """Whether `event` may be used under the consent in force at its append time."""
+    return (
+        state is not None
+        and state.level != Level.NONE
+        and event.append_ts >= state.not_before
+        and not (0 < state.expires_at <= event.append_ts)
+    )
+
+
+def withdraw(state: UserState) -> None:
+    """Treat the consent as withdrawn without a new record, as when it expired."""
+    state.level, state.purposes, state.profile = Level.NONE, 0, None
+    state.version += 1

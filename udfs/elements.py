@@ -1,0 +1,71 @@
+"""What crosses the border between the JVM and Python: one packed element per bucket and Arrow batch.
+
+An element holds everything that one batch of records had for one bucket, already decoded, checked and pseudonymised.
+It lives between two operators of one job only and is never kept, so its form may change with any release
+(a savepoint holds no elements: channels are aligned).
+"""
+
+from typing import Final
+
+import msgspec
+
+from schemas.control import Command
+from schemas.rejects import Reject
+
+
+class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An interaction behind the ingest operator: `kind` is its place in :data:`schemas.events.EVENT_TYPES`.
+
+    `clean` is its JSON for the `events` topic but for the purposes; `user_bit` is one of 64, drawn by a keyed hash of
+    the user: popular lists count distinct users with it.
+    """
+
+    pseudonym: str
+    event: bytes
+    kind: int
+    ts: int
+    append_ts: int
+    partition: int
+    offset: int
+    user_bit: int
+    item: str | None
+    session: bytes | None
+    segments: tuple[str, ...]
+    clean: bytes
+    schema_v: int
+
+
+class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A consent change behind the ingest operator; (`append_ts`, `offset`) is its place in topic order."""
+
+    pseudonym: str
+    level: int
+    purposes: int
+    append_ts: int
+    offset: int
+    expires_at: int
+
+
+class Element(msgspec.Struct, array_like=True, gc=False):
+    """All that one batch had for `bucket`, in the order in which it was read."""
+
+    bucket: int
+    events: list[EventRecord] = []
+    consents: list[ConsentRecord] = []
+    rejects: list[Reject] = []
+    commands: list[Command] = []
+    unknown_fields: int = 0
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Element)
+
+
+def pack(element: Element) -> bytes:
+    """The bytes of `element`."""
+    return _encoder.encode(element)
+
+
+def unpack(raw: bytes) -> Element:
+    """The element behind `raw`."""
+    return _decoder.decode(raw)

@@ -1,0 +1,190 @@
+"""Ingest as a rule: from the raw records of one batch to one packed element per bucket.
+
+Raw identifiers enter here and do not leave: behind this line stand pseudonyms and keyed hashes only.
+What cannot be taken becomes a reject that travels in the element, so that it leaves the job exactly once.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from schemas.codecs import BadRecord, Codec
+from schemas.consents import LEVEL_OF, Level, purposes_bits
+from schemas.control import Command
+from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, KIND_OF, CleanEvent, Interaction
+from schemas.pseudonyms import Pseudonymiser
+from schemas.rejects import Origin, Reject, RejectReason
+from schemas.topics import MINUTE_MS
+from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.popularity import USER_BITS
+
+FUTURE_SKEW_MAX_MS: Final = 5 * MINUTE_MS
+"""How far a producer's clock may run ahead of the broker's."""
+
+_encode_clean: Final = msgspec.json.Encoder().encode
+_decode_command: Final = msgspec.json.Decoder(Command).decode
+
+
+class RawRecord(NamedTuple):
+    """A Kafka record as the source hands it over; `append_ts` is the broker's LogAppendTime in ms."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_ts: int
+    key: bytes | None
+    value: bytes | None
+
+
+class TopicNames(NamedTuple):
+    """The full names of the topics that ingest reads."""
+
+    interactions: str
+    consents: str
+    control: str
+
+
+class Ingest:
+    """Packs batches. One object a worker; holds secrets, so it is made in `open()` and never pickled.
+
+    `bucket_keys[bucket]` is what the bucket is keyed by in the stream.
+    """
+
+    def __init__(
+        self,
+        topics: TopicNames,
+        codec: Codec,
+        pseudonymiser: Pseudonymiser,
+        bucket_keys: Sequence[int],
+        segments: tuple[str, ...],
+    ) -> None:
+        self._codec = codec
+        self._pseudonymiser = pseudonymiser
+        self._bucket_keys = bucket_keys
+        self._buckets = len(bucket_keys)
+        self._surface = "surface" in segments
+        self._context_keys = tuple(name.removeprefix("context.") for name in segments if name.startswith("context."))
+        self._take: dict[str, Callable[[RawRecord, dict[int, Element]], None]] = {
+            topics.interactions: self._interaction,
+            topics.consents: self._consent,
+            topics.control: self._command,
+        }
+
+    def pack(self, records: Iterable[RawRecord]) -> list[tuple[int, bytes]]:
+        """(bucket key, packed element) for each bucket that `records` touch: never more than there are records."""
+        elements: dict[int, Element] = {}
+        for record in records:
+            try:
+                self._take[record.topic](record, elements)
+            except BadRecord as bad:
+                self._reject(record, bad.reason, elements)
+        return [(self._bucket_keys[bucket], pack(element)) for bucket, element in elements.items()]
+
+    def _element(self, bucket: int, elements: dict[int, Element]) -> Element:
+        element = elements.get(bucket)
+        if element is None:
+            element = elements[bucket] = Element(bucket)
+        return element
+
+    def _reject(self, record: RawRecord, reason: RejectReason, elements: dict[int, Element]) -> None:
+        """Rejects have no user that could be trusted, so they are spread over the buckets by offset."""
+        element = self._element(record.offset % self._buckets, elements)
+        element.rejects.append(Reject(reason, Origin(record.topic, record.partition, record.offset, record.append_ts)))
+
+    def _interaction(self, record: RawRecord, elements: dict[int, Element]) -> None:
+        event, unknown_fields = self._codec.interaction(record.value)  # type: ignore[arg-type]
+        if event.ts > record.append_ts + FUTURE_SKEW_MAX_MS or event.ts > EVENT_TS_MAX:
+            raise BadRecord(RejectReason.TIME_IN_FUTURE)
+        if event.ts < EVENT_TS_MIN:
+            raise BadRecord(RejectReason.TIME_TOO_OLD)
+        route = self._pseudonymiser.route(event.user_id)
+        element = self._element(route % self._buckets, elements)
+        element.events.append(self._event_record(record, event, route))
+        element.unknown_fields += unknown_fields
+
+    def _event_record(self, record: RawRecord, event: Interaction, route: int) -> EventRecord:
+        pseudonymiser = self._pseudonymiser
+        pseudonym = pseudonymiser.user(event.user_id)
+        event_hash = pseudonymiser.event(event.event_id)
+        session = None if event.session_id is None else pseudonymiser.session(event.session_id)
+        context = self._allowed_context(event)
+        clean = CleanEvent(
+            pseudonym,
+            event_hash.hex(),
+            event.type,
+            event.ts,
+            event.item_id,
+            None if session is None else session.hex(),
+            event.position,
+            event.value,
+            event.currency,
+            event.quantity,
+            event.surface,
+            None if event.request_id is None else pseudonymiser.request(event.request_id).hex(),
+            event.scroll_pct,
+            event.dwell_ms,
+            context,
+            event.schema_v,
+        )
+        return EventRecord(
+            pseudonym,
+            event_hash,
+            KIND_OF[event.type],
+            event.ts,
+            record.append_ts,
+            record.partition,
+            record.offset,
+            route // self._buckets % USER_BITS,
+            event.item_id,
+            session,
+            self._segments(event, context),
+            _encode_clean(clean),
+            event.schema_v,
+        )
+
+    def _allowed_context(self, event: Interaction) -> dict[str, str] | None:
+        """Only the context keys that name segments go any further."""
+        if not event.context:
+            return None
+        return {key: event.context[key] for key in self._context_keys if key in event.context} or None
+
+    def _segments(self, event: Interaction, context: dict[str, str] | None) -> tuple[str, ...]:
+        segments = [f"surface:{event.surface}"] if self._surface and event.surface else []
+        if context:
+            segments += [f"{key}:{value}" for key, value in context.items() if value]
+        return tuple(segments)
+
+    def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
+        """A record without a value takes the consent away: no consent on record means no consent."""
+        if record.value is None and record.key:
+            user_id, level, purposes, expires_at = _text(record.key), Level.NONE, 0, 0
+            unknown_fields = False
+        else:
+            change, unknown_fields = self._codec.consent(record.value)  # type: ignore[arg-type]
+            user_id, purposes = change.user_id, purposes_bits(change)
+            level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
+            expires_at = change.expires_at or 0
+        element = self._element(self._pseudonymiser.route(user_id) % self._buckets, elements)
+        element.consents.append(
+            ConsentRecord(
+                self._pseudonymiser.user(user_id), level, purposes, record.append_ts, record.offset, expires_at
+            )
+        )
+        element.unknown_fields += unknown_fields
+
+    def _command(self, record: RawRecord, elements: dict[int, Element]) -> None:
+        try:
+            command = _decode_command(record.value or b"")
+        except (ValueError, RecursionError):
+            raise BadRecord(RejectReason.MALFORMED) from None
+        if command.bucket >= self._buckets:
+            raise BadRecord(RejectReason.OUT_OF_RANGE)
+        self._element(command.bucket, elements).commands.append(command)
+
+
+def _text(key: bytes) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise BadRecord(RejectReason.BAD_ENCODING) from None

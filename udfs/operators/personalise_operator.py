@@ -1,0 +1,224 @@
+"""Shell around the rules for a bucket's users: reads state, calls the rules, writes Redis, state and side outputs.
+
+Everything that an element causes is done before the next element begins, so a checkpoint never sees half of it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from pyflink.common import Row, Types
+from pyflink.datastream import OutputTag, RuntimeContext
+from pyflink.datastream.functions import KeyedProcessFunction
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+
+from schemas.consents import LEVEL_NAME, Level
+from schemas.control import Command
+from schemas.receipts import (
+    AccountReceipt,
+    AccountTotals,
+    ConsentReceipt,
+    ElementReceipt,
+    ListReceipt,
+    StateReceipt,
+    StatesEndReceipt,
+    encode_receipt,
+)
+from schemas.rejects import dead_letter
+from schemas.store import WriteOutcome
+from udfs.account import Account, decode_account, encode_account
+from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
+from udfs.elements import ConsentRecord, unpack
+from udfs.personalise import Changes, Users, apply, clean_event
+from udfs.popularity import encode_sums, sum_by_segment
+from udfs.profile import ProfileBounds
+from udfs.ranking import ListWrite, PopularItems, Ranker
+from udfs.state import decode_state
+from udfs.store import ListStore, Written, patiently
+
+BYTES: Final = Types.PRIMITIVE_ARRAY(Types.BYTE())
+REJECTS: Final = OutputTag("rejects", BYTES)
+CLEAN_EVENTS: Final = OutputTag("clean-events", BYTES)
+RECEIPTS: Final = OutputTag("receipts", BYTES)
+POPULAR_REFRESH_MS: Final = 1_000
+COUNTERS: Final = (
+    "accepted",
+    "rejected",
+    "lists_written",
+    "lists_refused",
+    "lists_refreshed",
+    "profiles_forgotten",
+    "store_retries",
+)
+
+
+class Parts(NamedTuple):
+    """What the operator works with; made in the worker by `open_parts`, or by a test from fakes.
+
+    `fallback` fills lists up until popular lists exist. `interactions` is the topic that interactions come from.
+    """
+
+    ranker: Ranker
+    store: ListStore
+    fallback: PopularItems
+    model_name: str
+    epoch: int
+    interactions: str
+    bounds: ProfileBounds
+    refresh: RefreshSettings
+    popularity_half_life_ms: int
+    due_users_per_second: int
+
+
+class PersonaliseOperator(KeyedProcessFunction):
+    """Keyed by bucket; takes (bucket key, packed element). Main output: (segment, packed sums) for popularity."""
+
+    def __init__(self, open_parts: Callable[[], Parts]) -> None:
+        self._open_parts = open_parts
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Called by Flink in the worker before the first element."""
+        names = Types.STRING(), Types.PICKLED_BYTE_ARRAY()
+        self._users = runtime_context.get_map_state(MapStateDescriptor("users-v1", *names))
+        self._account = runtime_context.get_state(ValueStateDescriptor("account-v1", names[1]))
+        self._parts = self._open_parts()
+        pages = runtime_context.get_map_state(MapStateDescriptor("due-v1", *names))
+        self._due = DueIndex(pages, self._parts.due_users_per_second)
+        self._popular, self._popular_at_ms = self._parts.fallback, 0
+        group = runtime_context.get_metrics_group().add_group("freshet")
+        self._counters = {name: group.counter(name) for name in COUNTERS}
+
+    def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        """Carry out one packed element."""
+        parts, element = self._parts, unpack(value[1])
+        now_ms = ctx.timer_service().current_processing_time()
+        account = decode_account(self._account.value())
+        users = Users(self._users.get)
+        changes = apply(element, users, account, parts.bounds, parts.interactions)
+        moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
+        lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
+        written = self._write(changes.consents, lists, now_ms)
+        self._keep(users, now_ms, ctx)
+        self._account.update(encode_account(account))
+        self._count(changes, lists, written)
+        yield from self._tell(changes, users, account, element.bucket, lists, written)
+        for command in element.commands:
+            yield from self._answer(command, account)
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
+        """A slot of the due index has come: forget what ended or expired, refresh the lists that age."""
+        parts, users = self._parts, Users(self._users.get)
+        refresh, forget = {}, []
+        for pseudonym in self._due.take(timestamp):
+            state = users.get(pseudonym)
+            if state is None or state.due_slot != timestamp:
+                continue
+            state.due_slot = 0
+            users.mark(pseudonym)
+            due = when_due(state, timestamp, parts.bounds, parts.refresh)
+            if due == Due.REFRESH:
+                refresh[pseudonym] = state
+            elif due == Due.FORGET:
+                forget.append(pseudonym)
+        lists = parts.ranker.rank(refresh, self._popular, timestamp, parts.refresh.list_ttl_ms)
+        self._write([], lists, timestamp)
+        patiently(lambda: parts.store.forget(forget), self._counters["store_retries"].inc)
+        self._keep(users, timestamp, ctx)
+        self._counters["lists_refreshed"].inc(len(lists))
+        self._counters["profiles_forgotten"].inc(len(forget))
+        return iter(())
+
+    def _write(self, consents: list[ConsentRecord], lists: list[ListWrite], now_ms: int) -> Written:
+        """One round trip; `popular:all` comes along once a second, for filling lists up."""
+        want_popular = now_ms - self._popular_at_ms >= POPULAR_REFRESH_MS
+        store = self._parts.store
+        written = patiently(lambda: store.write(consents, lists, want_popular), self._counters["store_retries"].inc)
+        if want_popular:
+            self._popular_at_ms = now_ms
+            self._popular = PopularItems.of(written.popular) if written.popular else self._parts.fallback
+        return written
+
+    def _keep(self, users: Users, now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
+        """Enter changed users into the due index, then store them: the slot is part of what is stored."""
+        bounds, refresh = self._parts.bounds, self._parts.refresh
+        slots = self._due.add(users.changed(), lambda state: next_due_ms(state, now_ms, bounds, refresh))
+        for slot in slots:
+            ctx.timer_service().register_processing_time_timer(slot)
+        for pseudonym, raw in users.writes():
+            self._users.put(pseudonym, raw)
+
+    def _count(self, changes: Changes, lists: Sequence[ListWrite], written: Written) -> None:
+        self._counters["accepted"].inc(len(changes.accepted))
+        self._counters["rejected"].inc(len(changes.rejects))
+        self._counters["lists_written"].inc(written.lists.count(WriteOutcome.WRITTEN))
+        self._counters["lists_refused"].inc(len(lists) - written.lists.count(WriteOutcome.WRITTEN))
+
+    def _tell(
+        self,
+        changes: Changes,
+        users: Users,
+        account: Account,
+        bucket: int,
+        lists: Sequence[ListWrite],
+        written: Written,
+    ) -> Iterator[Any]:
+        """Side outputs and popularity sums of one element."""
+        for reject in changes.rejects:
+            yield REJECTS, dead_letter(reject)
+        for event in changes.accepted:
+            state = users.get(event.pseudonym)
+            if state is not None and (clean := clean_event(event, state)):
+                yield CLEAN_EVENTS, clean
+        at_ms = time.time_ns() // 1_000_000
+        for change, outcome in zip(changes.consents, written.consents, strict=True):
+            yield RECEIPTS, encode_receipt(consent_receipt(change, users, outcome.name.lower(), at_ms))
+        yield (
+            RECEIPTS,
+            encode_receipt(
+                ElementReceipt(
+                    bucket,
+                    self._parts.epoch,
+                    at_ms,
+                    self._parts.model_name,
+                    [
+                        ListReceipt(
+                            write.pseudonym,
+                            write.version,
+                            write.reason,
+                            outcome.name.lower(),
+                            changes.moved[write.pseudonym],
+                        )
+                        for write, outcome in zip(lists, written.lists, strict=True)
+                    ],
+                    totals(account),
+                )
+            ),
+        )
+        for sums in sum_by_segment(changes.accepted, self._parts.popularity_half_life_ms):
+            yield Row(sums.segment, encode_sums(sums))
+
+    def _answer(self, command: Command, account: Account) -> Iterator[Any]:
+        """The answer to a command leaves on `receipts`."""
+        request, bucket = command.request, command.bucket
+        if command.kind == "account":
+            yield RECEIPTS, encode_receipt(AccountReceipt(request, bucket, totals(account)))
+            return
+        users = 0
+        for pseudonym, raw in self._users.items():
+            users += 1
+            state = msgspec.Raw(msgspec.json.encode(msgspec.structs.asdict(decode_state(raw))))
+            yield RECEIPTS, encode_receipt(StateReceipt(request, bucket, pseudonym, state))
+        yield RECEIPTS, encode_receipt(StatesEndReceipt(request, bucket, users))
+
+
+def totals(account: Account) -> AccountTotals:
+    """`account` as receipts tell it."""
+    return AccountTotals(sent=account.sent, **msgspec.structs.asdict(account))
+
+
+def consent_receipt(change: ConsentRecord, users: Users, outcome: str, at_ms: int) -> ConsentReceipt:
+    """The receipt of a consent that came into force."""
+    version = users.get_or_new(change.pseudonym).version
+    level = LEVEL_NAME[Level(change.level)]
+    return ConsentReceipt(change.pseudonym, level, version, change.append_ts, change.offset, outcome, at_ms)

@@ -1,0 +1,83 @@
+"""Shell around :mod:`udfs.popularity`: keyed by segment, merges sums, publishes the top list once a second."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+from pyflink.common import Types
+from pyflink.datastream import RuntimeContext
+from pyflink.datastream.functions import KeyedProcessFunction
+from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
+
+from schemas.lists import encode_list, item_fragment
+from udfs.popularity import (
+    PopularitySettings,
+    PopularityTable,
+    decode_popularity,
+    decode_sums,
+    encode_popularity,
+)
+from udfs.store import ListStore, patiently
+
+
+class PopularParts(NamedTuple):
+    """What the operator works with; made in the worker, or by a test from fakes."""
+
+    store: ListStore
+    model_name: str
+    epoch: int
+    settings: PopularitySettings
+
+
+class PopularOperator(KeyedProcessFunction):
+    """Takes (segment, packed sums). No output: what it publishes stands in Redis.
+
+    Sums are appended to a list state as they come, one small write, and merged into the table once a second:
+    nothing is buffered outside state, and the table, which may be large, is not written for every element.
+    """
+
+    def __init__(self, open_parts: Callable[[], PopularParts]) -> None:
+        self._open_parts = open_parts
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Called by Flink in the worker before the first element."""
+        raw = Types.PICKLED_BYTE_ARRAY()
+        self._pending = runtime_context.get_list_state(ListStateDescriptor("pending-v1", raw))
+        self._table = runtime_context.get_state(ValueStateDescriptor("popularity-v1", raw))
+        self._parts = self._open_parts()
+        self._retries = runtime_context.get_metrics_group().add_group("freshet").counter("store_retries")
+
+    def process_element(self, value: tuple[str, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        """Append the sums of one element; the timer of this second's end merges them."""
+        self._pending.add(value[1])
+        every_ms = self._parts.settings.publish_every_ms
+        now_ms = ctx.timer_service().current_processing_time()
+        ctx.timer_service().register_processing_time_timer((now_ms // every_ms + 1) * every_ms)
+        return iter(())
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
+        """Merge what has come since, and publish."""
+        parts = self._parts
+        table = PopularityTable(decode_popularity(self._table.value()), parts.settings)
+        table.merge(decode_sums(raw) for raw in self._pending.get() or ())
+        self._pending.clear()
+        popularity = table.close()
+        self._table.update(encode_popularity(popularity))
+        top = table.top()
+        if top:
+            payload = encode_list(
+                popularity.version,
+                parts.epoch,
+                msgspec.json.encode(parts.model_name),
+                time.time_ns() // 1_000_000,
+                "popular",
+                [item_fragment(item) for item, _ in top],
+                [round(weight, 4) for _, weight in top],
+            )
+            segment, ttl_ms = str(ctx.get_current_key()), parts.settings.list_ttl_ms
+            patiently(
+                lambda: parts.store.write_popular(segment, parts.epoch, popularity.version, ttl_ms, payload),
+                self._retries.inc,
+            )
+        return iter(())

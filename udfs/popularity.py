@@ -1,0 +1,167 @@
+"""Recency-weighted popularity: sums made where consent is known, merged per segment, published as top lists.
+
+Forward decay (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009): an interaction at time t weighs
+w · 2^((t − L) / half-life) for a landmark L, so that sums merge in any order and nothing is touched as time passes.
+
+An item is published only when at least k users met it. Each user sets one of 64 bits of the item, drawn by a keyed
+hash; distinct bits never outnumber distinct users, so k bits prove k users, and 6 bits of a hash tell nobody apart.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from schemas.topics import HOUR_MS
+from udfs.elements import EventRecord
+from udfs.profile import WEIGHT_OF_KIND
+
+ALL: Final = "all"
+USER_BITS: Final = 64
+
+ItemSums = dict[str, tuple[float, int]]
+"""item → (weight as of the sums' reference time, user bits)"""
+
+
+class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How popularity is kept and published. `segments` are fields (`surface`) or context keys (`context.country`)."""
+
+    segments: tuple[str, ...] = ("surface", "context.country")
+    half_life_ms: int = 24 * HOUR_MS
+    users_min: int = 5
+    list_items: int = 50
+    items_max: int = 20_000
+    publish_every_ms: int = 1_000
+    list_ttl_ms: int = 7 * 24 * HOUR_MS
+
+
+class SegmentSums(msgspec.Struct, array_like=True, gc=False):
+    """What one element adds to one segment: weights as of `reference_ts`."""
+
+    segment: str
+    reference_ts: int
+    items: ItemSums
+
+
+def sum_by_segment(accepted: Iterable[EventRecord], half_life_ms: int) -> list[SegmentSums]:
+    """The sums of consented events, one record a segment, for everybody first."""
+    weighing = [event for event in accepted if event.item is not None and WEIGHT_OF_KIND[event.kind]]
+    if not weighing:
+        return []
+    reference = max(event.ts for event in weighing)
+    sums: dict[str, ItemSums] = {ALL: {}}
+    for event in weighing:
+        weight = WEIGHT_OF_KIND[event.kind] * 2.0 ** ((event.ts - reference) / half_life_ms)
+        bit = 1 << event.user_bit
+        for segment in (ALL, *event.segments):
+            items = sums.setdefault(segment, {})
+            known, bits = items.get(event.item, (0.0, 0))  # type: ignore[arg-type]
+            items[event.item] = (known + weight, bits | bit)  # type: ignore[index]
+    return [SegmentSums(segment, reference, items) for segment, items in sums.items()]
+
+
+class Popularity(msgspec.Struct, array_like=True, gc=False):
+    """A segment's popularity: parallel columns, weights as of the landmark `reference_ts`."""
+
+    reference_ts: int = 0
+    version: int = 0
+    items: list[str] = []
+    weights: bytes = b""
+    users: bytes = b""
+
+
+class PopularityTable:
+    """A :class:`Popularity` opened for merging. Columns: weights float64[items], users uint64[items]."""
+
+    def __init__(self, popularity: Popularity, settings: PopularitySettings) -> None:
+        self._settings = settings
+        self._version = popularity.version
+        self._reference_ts = popularity.reference_ts
+        self._items = popularity.items
+        self._place = {item: place for place, item in enumerate(self._items)}
+        self._weights = np.frombuffer(popularity.weights, np.float64).copy()
+        self._users = np.frombuffer(popularity.users, np.uint64).copy()
+
+    def merge(self, pending: Iterable[SegmentSums]) -> None:
+        """Add the sums of elements, in any order."""
+        pending = list(pending)
+        if not pending:
+            return
+        self._move_landmark(max(sums.reference_ts for sums in pending))
+        added: dict[str, tuple[float, int]] = {}
+        for sums in pending:
+            fading = 2.0 ** ((sums.reference_ts - self._reference_ts) / self._settings.half_life_ms)
+            for item, (weight, bits) in sums.items.items():
+                known, known_bits = added.get(item, (0.0, 0))
+                added[item] = (known + weight * fading, known_bits | bits)
+        self._add(added)
+        self._version += 1
+
+    def _move_landmark(self, newest_ts: int) -> None:
+        if newest_ts <= self._reference_ts:
+            return
+        self._weights *= 2.0 ** ((self._reference_ts - newest_ts) / self._settings.half_life_ms)
+        self._reference_ts = newest_ts
+
+    def _add(self, added: Mapping[str, tuple[float, int]]) -> None:
+        new = [item for item in added if item not in self._place]
+        for item in new:
+            self._place[item] = len(self._items)
+            self._items.append(item)
+        self._weights = np.append(self._weights, np.zeros(len(new)))
+        self._users = np.append(self._users, np.zeros(len(new), np.uint64))
+        places = [self._place[item] for item in added]
+        self._weights[places] += [weight for weight, _ in added.values()]
+        self._users[places] |= np.array([bits for _, bits in added.values()], np.uint64)
+        if len(self._items) > self._settings.items_max:
+            self._keep(np.argsort(-self._weights, kind="stable")[: self._settings.items_max // 2])
+
+    def _keep(self, places: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
+        self._items = [self._items[place] for place in places]
+        self._place = {item: place for place, item in enumerate(self._items)}
+        self._weights, self._users = self._weights[places], self._users[places]
+
+    def top(self) -> list[tuple[str, float]]:
+        """The items to publish with their weights, best first; ties by item id. None met by fewer than k users."""
+        enough = np.flatnonzero(np.bitwise_count(self._users) >= self._settings.users_min)
+        size = min(len(enough), self._settings.list_items)
+        if not size:
+            return []
+        weights = self._weights[enough]
+        threshold = np.partition(weights, -size)[-size]
+        best = enough[weights >= threshold]
+        ranked = sorted((-float(self._weights[place]), self._items[place]) for place in best)
+        return [(item, -weight) for weight, item in ranked[:size]]
+
+    def close(self) -> Popularity:
+        """What to keep."""
+        return Popularity(
+            self._reference_ts, self._version, self._items, self._weights.tobytes(), self._users.tobytes()
+        )
+
+
+_sums_encoder: Final = msgspec.msgpack.Encoder()
+_sums_decoder: Final = msgspec.msgpack.Decoder(SegmentSums)
+_table_decoder: Final = msgspec.msgpack.Decoder(Popularity)
+POPULARITY_VERSION: Final = 1
+
+
+def encode_sums(sums: SegmentSums) -> bytes:
+    """The bytes of `sums` between two operators."""
+    return _sums_encoder.encode(sums)
+
+
+def decode_sums(raw: bytes) -> SegmentSums:
+    """The sums behind `raw`."""
+    return _sums_decoder.decode(raw)
+
+
+def encode_popularity(popularity: Popularity) -> bytes:
+    """Versioned bytes for `popularity-v1`."""
+    return bytes([POPULARITY_VERSION]) + _sums_encoder.encode(popularity)
+
+
+def decode_popularity(raw: bytes | None) -> Popularity:
+    """The popularity behind `raw`; an empty one for None."""
+    return Popularity() if raw is None else _table_decoder.decode(memoryview(raw)[1:])

@@ -1,0 +1,161 @@
+"""The profile rules: how one interaction changes what is kept of a user. Time arrives with the event."""
+
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from schemas.consents import Level
+from schemas.events import EVENT_TYPES, KIND_OF
+from schemas.pseudonyms import EVENT_HASH_BYTES
+from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
+from udfs.consent import allows
+from udfs.elements import EventRecord
+from udfs.state import Profile, Recent, Session, UserState
+
+PURCHASE: Final = KIND_OF["purchase"]
+
+RECENT_ITEMS_MAX: Final = 20
+"""Width of the model's `items` input, so a constant of the product and not a setting."""
+
+KIND_WEIGHTS: Final[dict[str, float]] = {
+    "view": 1.0,
+    "click": 1.0,
+    "dwell": 1.0,
+    "rating": 2.0,
+    "add_to_cart": 2.0,
+    "purchase": 3.0,
+}
+"""How much a kind says of a taste, for the profile and for popularity; kinds left out say nothing."""
+
+WEIGHT_OF_KIND: Final[tuple[float, ...]] = tuple(KIND_WEIGHTS.get(name, 0.0) for name in EVENT_TYPES)
+
+
+class ProfileBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is kept of a user, and for how long. Times in ms."""
+
+    bought_items_max: int = 64
+    event_ids_max: int = 512
+    dedupe_horizon_ms: int = 7 * DAY_MS
+    session_gap_ms: int = 30 * MINUTE_MS
+    counts_half_life_ms: int = 7 * DAY_MS
+    recents_half_life_ms: int = 6 * HOUR_MS
+    idle_profile_ttl_ms: int = 90 * DAY_MS
+
+
+class Outcome(IntEnum):
+    """What became of an interaction. Together with rejects at ingest these sum to what was sent."""
+
+    ACCEPTED = 0
+    MOVED = 1
+    """Accepted, and the list depends on it."""
+    DUPLICATE = 2
+    DENIED = 3
+    TOO_LATE = 4
+
+
+def take(state: UserState | None, event: EventRecord, bounds: ProfileBounds) -> Outcome:
+    """Apply `event` to `state` if consent and the dedupe window allow it, and say what became of it."""
+    if state is None or not allows(state, event):
+        return Outcome.DENIED
+    profile = state.profile or Profile()
+    if seen_before(profile.event_ids, event.event):
+        return Outcome.DUPLICATE
+    if event.ts < profile.newest_ts - bounds.dedupe_horizon_ms:
+        return Outcome.TOO_LATE
+    if state.level == Level.SESSION and _in_another_session(profile, event, bounds.session_gap_ms):
+        if event.ts < profile.newest_ts:
+            return Outcome.DENIED
+        profile = Profile()
+    state.profile = profile
+    state.version += 1
+    return Outcome.MOVED if _note(profile, event, bounds) else Outcome.ACCEPTED
+
+
+def _note(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> bool:
+    """Write an accepted event into the profile; True if a list depends on what changed."""
+    profile.event_ids = (profile.event_ids + event.event)[-bounds.event_ids_max * EVENT_HASH_BYTES :]
+    _count(profile, event.kind, event.ts, bounds.counts_half_life_ms)
+    _join_session(profile, event, bounds.session_gap_ms)
+    profile.newest_ts = max(profile.newest_ts, event.ts)
+    profile.active_at = max(profile.active_at, event.append_ts)
+    if event.item is None or WEIGHT_OF_KIND[event.kind] == 0.0:
+        return False
+    insert_recent(profile.recents, (event.item, event.ts, event.kind))
+    if event.kind == PURCHASE:
+        _remember_bought(profile.bought, event.item, bounds.bought_items_max)
+    return True
+
+
+def seen_before(event_ids: bytes, event: bytes) -> bool:
+    """Whether `event` is one of the hashes in `event_ids`: a search in bytes that honours the borders of the hashes.
+
+    >>> seen_before(b"ABCDEFGHabcdefgh", b"abcdefgh"), seen_before(b"ABCDEFGHabcdefgh", b"EFGHabcd")
+    (True, False)
+    """
+    place = event_ids.find(event)
+    while place > 0 and place % EVENT_HASH_BYTES:
+        place = event_ids.find(event, place + 1)
+    return place >= 0
+
+
+def insert_recent(recents: list[Recent], recent: Recent) -> None:
+    """Put `recent` where its time belongs, newest last; one entry an item, at most RECENT_ITEMS_MAX.
+
+    An item met again keeps its newest time and, of its kinds, the one that weighs most.
+    """
+    item, ts, kind = recent
+    for place, (known, known_ts, known_kind) in enumerate(recents):
+        if known == item:
+            ts = max(ts, known_ts)
+            kind = max(kind, known_kind, key=lambda k: (WEIGHT_OF_KIND[k], k))
+            del recents[place]
+            break
+    place = len(recents)
+    while place and recents[place - 1][1] > ts:
+        place -= 1
+    recents.insert(place, (item, ts, kind))
+    if len(recents) > RECENT_ITEMS_MAX:
+        del recents[0]
+
+
+def _remember_bought(bought: list[str], item: str, bought_max: int) -> None:
+    if item in bought:
+        bought.remove(item)
+    bought.append(item)
+    if len(bought) > bought_max:
+        del bought[0]
+
+
+def _count(profile: Profile, kind: int, ts: int, half_life_ms: int) -> None:
+    """Exponentially decayed counts as of the newest event time (Cormode et al. 2009, backward form)."""
+    age = profile.newest_ts - ts
+    if age >= 0:
+        profile.counts[kind] += 0.5 ** (age / half_life_ms)
+        return
+    fading = 0.5 ** (-age / half_life_ms)
+    profile.counts = [count * fading for count in profile.counts]
+    profile.counts[kind] += 1.0
+
+
+def _in_another_session(profile: Profile, event: EventRecord, gap_ms: int) -> bool:
+    session = profile.session
+    if session is None:
+        return False
+    return (event.session or b"") != session.id or abs(event.ts - session.last) > gap_ms
+
+
+def _join_session(profile: Profile, event: EventRecord, gap_ms: int) -> None:
+    session = profile.session
+    if session is None or _in_another_session(profile, event, gap_ms):
+        if session is None or event.ts >= session.last:
+            profile.session = Session(event.session or b"", event.ts, event.ts, 1)
+        return
+    session.started, session.last = min(session.started, event.ts), max(session.last, event.ts)
+    session.events += 1
+
+
+def recency_weights(profile: Profile, half_life_ms: int) -> list[float]:
+    """How much each recent item counts: its kind's weight, halved every `half_life_ms` before the newest event."""
+    newest = profile.newest_ts
+    return [WEIGHT_OF_KIND[kind] * 0.5 ** ((newest - ts) / half_life_ms) for _, ts, kind in profile.recents]

@@ -1,0 +1,193 @@
+"""The one place where the job writes to Redis: consents first, then lists, one pipeline for an element.
+
+Redis down is retried here, inside the element, with backoff: no restart, no loss, backpressure is right (rule 9).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import msgspec
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from schemas.consents import LEVEL_NAME, Level
+from schemas.errors import StoreUnavailable
+from schemas.lists import RecommendationList, decode_list
+from schemas.store import (
+    WRITE_CONSENT,
+    WRITE_LIST,
+    WRITE_POPULAR,
+    ConsentOutcome,
+    WriteOutcome,
+    consent_value,
+    popular_key,
+    user_keys,
+)
+from udfs.elements import ConsentRecord
+from udfs.popularity import ALL
+from udfs.ranking import ListWrite
+
+T = TypeVar("T")
+BACKOFF_FIRST_S: Final = 0.05
+BACKOFF_MAX_S: Final = 2.0
+
+
+class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How Redis is reached. The password comes from the variable that `password_variable` names, never from here."""
+
+    url: str
+    prefix: str = ""
+    username: str | None = None
+    password_variable: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    timeout_ms: int = 1_000
+
+
+class Written(NamedTuple):
+    """What Redis answered, in the order of what was asked."""
+
+    consents: list[ConsentOutcome]
+    lists: list[WriteOutcome]
+    popular: RecommendationList | None
+
+
+class ListStore(Protocol):
+    """The store as operators see it; all methods raise :class:`StoreUnavailable` when it does not answer."""
+
+    def write(self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool) -> Written:
+        """Put consents in force, then write lists; `popular:all` comes along where it is wanted."""
+        ...
+
+    def forget(self, pseudonyms: Sequence[str]) -> None:
+        """Delete the lists of users of whom nothing is kept any more."""
+        ...
+
+    def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
+        """Write the popular list of a segment."""
+        ...
+
+
+class RedisStore:
+    """A :class:`ListStore` in Redis 6.2 or later, or Valkey."""
+
+    def __init__(self, client: "redis.Redis[bytes]", prefix: str, epoch: int) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._epoch = epoch
+        self._scripts: dict[str, str] = {}
+
+    def write(self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool) -> Written:
+        """See :class:`ListStore`. One round trip."""
+        commands = [self._consent_command(change) for change in consents]
+        commands += [self._list_command(write) for write in lists]
+        if want_popular:
+            commands.append(("GET", popular_key(self._prefix, ALL)))
+        answers = self._run(commands)
+        lists_at, popular_at = len(consents), len(consents) + len(lists)
+        raw_popular = answers[popular_at] if want_popular else None
+        return Written(
+            [ConsentOutcome(answer) for answer in answers[:lists_at]],
+            [WriteOutcome(answer) for answer in answers[lists_at:popular_at]],
+            None if raw_popular is None else decode_list(raw_popular),
+        )
+
+    def forget(self, pseudonyms: Sequence[str]) -> None:
+        """See :class:`ListStore`."""
+        self._run([("DEL", user_keys(self._prefix, pseudonym)[0]) for pseudonym in pseudonyms])
+
+    def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
+        """See :class:`ListStore`."""
+        key = popular_key(self._prefix, segment)
+        [answer] = self._run([("EVALSHA", self._sha(WRITE_POPULAR), 1, key, epoch, version, ttl_ms, payload)])
+        return WriteOutcome(answer)
+
+    def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
+        value = consent_value(Level(change.level), change.append_ts, change.offset)
+        keys = user_keys(self._prefix, change.pseudonym)
+        at, offset, expires_at = change.append_ts, change.offset, change.expires_at
+        return "EVALSHA", self._sha(WRITE_CONSENT), 3, *keys, at, offset, value, expires_at
+
+    def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
+        keys = user_keys(self._prefix, write.pseudonym)
+        level = LEVEL_NAME[write.level]
+        epoch, version, ttl_ms = self._epoch, write.version, write.ttl_ms
+        return "EVALSHA", self._sha(WRITE_LIST), 3, *keys, epoch, version, ttl_ms, level, write.payload
+
+    def _sha(self, script: str) -> str:
+        sha = self._scripts.get(script)
+        if sha is None:
+            sha = self._scripts[script] = str(self._once(lambda: self._client.script_load(script)))
+        return sha
+
+    def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if not commands:
+            return []
+        answers = self._once(lambda: self._pipelined(commands))
+        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
+            for script in self._scripts:
+                self._once(lambda script=script: self._client.script_load(script))
+            answers = self._once(lambda: self._pipelined(commands))
+        for answer in answers:
+            if isinstance(answer, redis.exceptions.RedisError):
+                raise StoreUnavailable(f"Redis refused a write: {type(answer).__name__}")
+        return answers
+
+    def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """All commands in one write and one read, past redis-py's pipeline: half of its cost is bookkeeping."""
+        connection = self._client.connection_pool.get_connection("_")
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            return [_answer(connection) for _ in commands]
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self._client.connection_pool.release(connection)
+
+    def _once(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except redis.exceptions.RedisError as error:
+            raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response(disable_decoding=True)
+    except redis.exceptions.ResponseError as error:
+        return error
+
+
+def connect(settings: RedisSettings, password: str | None) -> "redis.Redis[bytes]":
+    """A client that does not retry by itself: :func:`patiently` decides that."""
+    timeout_s = settings.timeout_ms / 1000
+    tls = {
+        "ssl_ca_certs": settings.ca_file,
+        "ssl_certfile": settings.cert_file,
+        "ssl_keyfile": settings.key_file,
+    }
+    return redis.Redis.from_url(
+        settings.url,
+        username=settings.username,
+        password=password,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        **({key: value for key, value in tls.items() if value} if settings.url.startswith("rediss:") else {}),
+    )
+
+
+def patiently(call: Callable[[], T], on_failure: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> T:
+    """`call()`, again and again with doubling pauses until the store answers; `on_failure` is told of each failure."""
+    pause_s = BACKOFF_FIRST_S
+    while True:
+        try:
+            return call()
+        except StoreUnavailable:
+            on_failure()
+            sleep(pause_s)
+            pause_s = min(2 * pause_s, BACKOFF_MAX_S)
