@@ -61,6 +61,9 @@ def place_settings(directory: Path, rpc_port: int, rest_port: int, python: str) 
         "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
         "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
         "io.tmp.dirs": str(directory / "tmp"),
+        # They live for seconds or have little to do: the second compiler would take a core to no end.
+        "env.java.opts.client": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "env.java.opts.jobmanager": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "python.executable": python,
         "python.client.executable": python,
     }

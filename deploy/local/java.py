@@ -1,8 +1,8 @@
 """Start Java so that it starts soon: with an archive of the classes that a part loads.
 
-Loading and checking some ten thousand classes is most of what a starting broker or TaskManager does. `make setup`
-records them once for each part (deploy/local/record_classes.py); where there is no archive, or Java finds that it does
-not fit, everything works the same and takes twice as long to start.
+Loading and checking some ten thousand classes is most of what a starting broker or TaskManager does. `make warm`
+records them for each part (deploy/local/record_classes.py); where there is no archive, or Java finds that it does not
+fit, everything works the same and takes longer to start.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from deploy.local.files import tail, write_atomically
 
 MARKER = "FRESHET_STACK"
 _CREATE_TIME_TOLERANCE_S = 0.02
+_KILL_WAIT_S = 10
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,27 @@ def end_processes(processes: list[psutil.Process], grace_s: float) -> None:
     """TERM all of them, wait, KILL those that are left. A process that is gone already is fine."""
     for process in processes:
         _signal(process, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
-    _, left = psutil.wait_procs(processes, timeout=grace_s or 10)
-    for process in left:
+    for process in _left_after(grace_s or _KILL_WAIT_S, processes):
         _signal(process, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=10)
+    _left_after(_KILL_WAIT_S, processes)
+
+
+def _left_after(timeout_s: float, processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run after timeout_s, or earlier as soon as none does.
+
+    Not psutil.wait_procs: it waits for zombies, and an orphan's zombie lasts until process 1 gets round to it.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (left := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -57,10 +57,12 @@ class LocalStack:
         flink_settings: Mapping[str, str] | None = None,
         report: Callable[[str], None] = lambda line: None,
         records_classes: bool = False,
+        end_grace_s: float = END_GRACE_S,
     ) -> None:
         self.directory = directory.resolve()
         self._task_managers = task_managers
         self._report = report
+        self._end_grace_s = end_grace_s
         self._table = ProcessTable(self.directory)
         ports = _read_ports(self.directory) or {name: free_port() for name in _PORTS}
         self._ports = ports
@@ -96,18 +98,18 @@ class LocalStack:
         with self._exclusively():
             if is_up(self.directory):
                 raise StackError(f"a stack is up below {self.directory} already")
-            self._end_all()
+            self._end_all(grace_s=0)  # Python workers that an earlier stack left behind
             try:
                 self._begin_empty()
                 self._start_parts()
             except BaseException:
-                self._end_all()
+                self._end_all(grace_s=0)  # nothing in it is worth a wait
                 raise
 
     def stop(self) -> None:
         """End every process of the stack and its Python workers, and forget its data. Harmless if nothing runs."""
         self.endpoints_path.unlink(missing_ok=True)
-        self._end_all()
+        self._end_all(self._end_grace_s)
         for name in _DATA:
             shutil.rmtree(self.directory / name, ignore_errors=True)
         (self.directory / "run" / "ports").unlink(missing_ok=True)
@@ -145,6 +147,17 @@ class LocalStack:
         record = self.task_managers()[index]
         self._table.kill(record)
         return record
+
+    def replace_task_managers(self) -> None:
+        """End every TaskManager, each against a fresh one: what a new release of the code needs in thread mode.
+
+        Thread mode has one interpreter per TaskManager, which imports a module once. A job submitted later with
+        changed modules runs the old ones there, without a word.
+        """
+        old = self.task_managers()
+        self._table.end(old, self._end_grace_s)
+        for _ in old:
+            self.add_task_manager()
 
     def kill_redis(self) -> None:
         """Kill Redis as a crash would; start_redis() brings it back on the same port, with what its AOF holds."""
@@ -224,9 +237,9 @@ class LocalStack:
         if record is not None:
             self._table.kill(record)
 
-    def _end_all(self) -> None:
-        self._table.end(self._table.records(), END_GRACE_S)
-        end_processes(self._table.unrecorded(), grace_s=1)
+    def _end_all(self, grace_s: float) -> None:
+        self._table.end(self._table.records(), grace_s)
+        end_processes(self._table.unrecorded(), min(grace_s, 1))
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:

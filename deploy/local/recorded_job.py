@@ -1,0 +1,61 @@
+"""A job that loads what our jobs load, for record_classes.py: Kafka in and out, a vectorised UDF, keyed state."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pandas as pd
+from pyflink.common import Types
+from pyflink.common.serialization import SimpleStringSchema
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.datastream.connectors.kafka import KafkaRecordSerializationSchema, KafkaSink
+from pyflink.datastream.functions import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import MapState, MapStateDescriptor
+from pyflink.table import StreamTableEnvironment
+from pyflink.table.udf import udf
+
+_SOURCE = """
+CREATE TABLE numbers (`value` BYTES, `offset` BIGINT METADATA) WITH (
+  'connector' = 'kafka', 'topic' = '{topic}', 'format' = 'raw',
+  'scan.startup.mode' = 'earliest-offset', 'properties.bootstrap.servers' = '{servers}')
+"""
+
+
+class Count(KeyedProcessFunction):  # type: ignore[misc]
+    """How often each value came."""
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Open the state."""
+        descriptor = MapStateDescriptor("counts-v1", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        self._counts: MapState = runtime_context.get_map_state(descriptor)
+
+    def process_element(self, value: str, ctx: KeyedProcessFunction.Context) -> Iterator[str]:
+        """Count one value."""
+        count = int(self._counts.get(value) or 0) + 1
+        self._counts.put(value, str(count).encode())
+        yield f"{value} {count}"
+
+
+@udf(result_type="STRING", func_type="pandas")  # type: ignore[untyped-decorator]
+def to_text(values: pd.Series) -> pd.Series:
+    """Bytes to text, a batch at a time."""
+    return values.map(lambda value: value.decode())
+
+
+def main(servers: str, topic_in: str, topic_out: str) -> None:
+    """Build and submit."""
+    environment = StreamExecutionEnvironment.get_execution_environment()
+    tables = StreamTableEnvironment.create(environment)
+    tables.execute_sql(_SOURCE.format(topic=topic_in, servers=servers))
+    table = tables.from_path("numbers")
+    texts = tables.to_data_stream(table.select(to_text(table.value))).map(lambda row: row[0], Types.STRING())
+    counts = texts.key_by(lambda text: text, Types.STRING()).process(Count(), Types.STRING()).uid("count")
+    schema = KafkaRecordSerializationSchema.builder().set_topic(topic_out)
+    schema = schema.set_value_serialization_schema(SimpleStringSchema()).build()
+    counts.sink_to(KafkaSink.builder().set_bootstrap_servers(servers).set_record_serializer(schema).build())
+    environment.execute("record classes")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

@@ -1,0 +1,200 @@
+"""The local stack, as far as it can be seen without starting it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.local import flink_config, ports
+from deploy.local.errors import JarError, NotReadyError, ProcessDiedError, StackError
+from deploy.local.fetch_jars import verify
+from deploy.local.files import tail, write_atomically
+from deploy.local.paths import FLINK_CONF, SUMS
+from deploy.local.processes import MARKER, ProcessRecord, ProcessTable
+from deploy.local.stack import LocalStack, is_up
+from deploy.local.waiting import until
+
+SLEEP = [sys.executable, "-c", "import time; print('asleep', flush=True); time.sleep(60)"]
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture
+def table(tmp_path):
+    table = ProcessTable(tmp_path)
+    yield table
+    table.end(table.records(), grace_s=0)
+
+
+def has_printed(record, word):
+    return lambda: word in tail_of(record)
+
+
+def tail_of(record):
+    return Path(record.log).read_text()
+
+
+def test_our_flink_defaults_are_flat_and_keep_the_stock_java_options():
+    settings = flink_config.read_flat(FLINK_CONF.read_text())
+    assert settings["python.execution-mode"] == "thread"
+    assert settings["taskmanager.numberOfTaskSlots"] == "1"
+    assert "--add-opens=java.base/java.util=ALL-UNNAMED" in settings["env.java.opts.all"]
+
+
+def test_an_override_replaces_a_default_and_is_there_once():
+    rendered = flink_config.render("heartbeat.timeout: 8 s\nrest.port: 8081", {"heartbeat.timeout": "3 s", "a.b": "c"})
+    assert rendered.splitlines() == ['heartbeat.timeout: "3 s"', 'rest.port: "8081"', 'a.b: "c"']
+
+
+def test_a_value_with_yaml_in_it_stays_a_value():
+    assert flink_config.render("", {"key": 'yes: "no" # or'}) == 'key: "yes: \\"no\\" # or"\n'
+
+
+@pytest.mark.parametrize("text", ["taskmanager:\n  numberOfTaskSlots: 1", "a: 1\na: 2", "no colon", "empty: "])
+def test_a_configuration_that_is_not_flat_is_refused_with_its_line(text):
+    with pytest.raises(StackError, match=r"line [12]"):
+        flink_config.read_flat(text)
+
+
+def test_everything_of_a_stack_listens_on_loopback(tmp_path):
+    settings = flink_config.place_settings(tmp_path, 1, 2, "python")
+    hosts = {value for key, value in settings.items() if key.endswith(("host", "address"))}
+    assert hosts == {"127.0.0.1"}
+
+
+def test_ports_are_free_and_given_once():
+    given = [ports.free_port() for _ in range(50)]
+    assert len(set(given)) == 50
+    assert not any(ports.is_listening(port) for port in given)
+
+
+def test_a_process_is_recorded_found_from_elsewhere_and_ended(table, tmp_path):
+    table.start("sleeper", SLEEP, {})
+    elsewhere = ProcessTable(tmp_path)
+    assert is_up(tmp_path)
+    assert elsewhere.record("sleeper").is_running()
+    elsewhere.end(elsewhere.records(), grace_s=5)
+    assert not is_up(tmp_path)
+    assert elsewhere.records() == []
+
+
+def test_a_stranger_with_a_reused_process_id_is_left_alone(tmp_path):
+    with subprocess.Popen(SLEEP, stdout=subprocess.DEVNULL) as stranger:
+        reused = ProcessRecord("kafka", stranger.pid, time.time() - 3600, str(tmp_path / "kafka.out"))
+        assert not reused.is_running()
+        ProcessTable(tmp_path).end([reused], grace_s=0)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_process_that_ignores_term_is_killed_after_the_grace_period(table):
+    record = table.start("stubborn", [sys.executable, "-c", STUBBORN], {})
+    until(has_printed(record, "deaf"), "the handler", 5)
+    table.end([record], grace_s=0.2)
+    assert not record.is_running()
+
+
+def test_a_process_does_not_get_the_terminals_interrupt(table):
+    record = table.start("sleeper", SLEEP, {})
+    assert os.getsid(record.pid) == record.pid != os.getsid(0)
+
+
+def test_children_that_a_crash_leaves_behind_are_reaped(table):
+    code = f"import subprocess, time; subprocess.Popen({SLEEP!r}); time.sleep(60)"
+    record = table.start("parent", [sys.executable, "-c", code], {})
+    until(has_printed(record, "asleep"), "the child", 5)
+    assert len(table.unrecorded()) == 1
+    table.kill(record)
+    assert table.unrecorded() == []
+
+
+def test_an_orphan_is_found_by_the_marker_that_it_inherited(table, tmp_path):
+    code = f"import subprocess; subprocess.Popen({SLEEP!r})"
+    record = table.start("parent", [sys.executable, "-c", code], {})
+    until(lambda: not record.is_running(), "the parent to end", 5)
+    until(has_printed(record, "asleep"), "the child", 5)
+    (orphan,) = table.unrecorded()
+    assert orphan.environ()[MARKER] == str(tmp_path)
+    LocalStack(tmp_path).stop()
+    assert table.unrecorded() == []
+
+
+def test_the_error_about_a_dead_process_shows_its_last_lines_and_its_log(table):
+    record = table.start("kafka", [sys.executable, "-c", "raise SystemExit('no space left')"], {})
+    until(lambda: not record.is_running(), "its end", 5)
+    with pytest.raises(ProcessDiedError, match=r"(?s)kafka ended.*no space left.*kafka\.out"):
+        table.check_running(record)
+
+
+def test_stopping_what_never_ran_is_harmless(tmp_path):
+    LocalStack(tmp_path).stop()
+    LocalStack(tmp_path).stop()
+
+
+def test_attaching_to_nothing_is_refused(tmp_path):
+    with pytest.raises(StackError, match="no stack is up"):
+        LocalStack.attach(tmp_path)
+
+
+def test_endpoints_name_the_addresses_and_what_the_product_adds(tmp_path):
+    stack = LocalStack(tmp_path)
+    stack.publish_endpoints(topic_prefix="local")
+    endpoints = json.loads(stack.endpoints_path.read_text())
+    assert endpoints["redis"].startswith("redis://127.0.0.1:")
+    assert endpoints["flink"].startswith("http://127.0.0.1:")
+    assert endpoints["topic_prefix"] == "local"
+
+
+def test_a_wait_that_runs_out_says_what_it_waited_for():
+    with pytest.raises(NotReadyError, match=r"(?s)for the moon.*it is day"):
+        until(lambda: False, "the moon", timeout_s=0.01, every_s=0.001, explain=lambda: "it is day")
+
+
+@pytest.fixture
+def pinned(tmp_path):
+    jars = tmp_path / "jars"
+    (jars / "kafka").mkdir(parents=True)
+    (jars / "kafka" / "a.jar").write_bytes(b"hello")
+    digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_text(f"{digest}  kafka/a.jar\n")
+    return jars, sums
+
+
+def test_pinned_jars_are_accepted(pinned):
+    assert verify(*pinned) == 1
+
+
+def test_a_changed_jar_is_refused_by_name(pinned):
+    (pinned[0] / "kafka" / "a.jar").write_bytes(b"hello!")
+    with pytest.raises(JarError, match=r"kafka/a\.jar has sha256 .* refused"):
+        verify(*pinned)
+
+
+def test_a_missing_jar_is_refused_by_name(pinned):
+    (pinned[0] / "kafka" / "a.jar").unlink()
+    with pytest.raises(JarError, match=r"kafka/a\.jar is missing"):
+        verify(*pinned)
+
+
+def test_a_jar_that_nobody_pinned_is_refused_by_name(pinned):
+    (pinned[0] / "kafka" / "b.jar").write_bytes(b"who?")
+    with pytest.raises(JarError, match=r"kafka/b\.jar is not in SHA256SUMS"):
+        verify(*pinned)
+
+
+def test_the_broker_and_the_connector_are_pinned():
+    text = SUMS.read_text()
+    assert "kafka/kafka_2.13-" in text
+    assert "flink/flink-sql-connector-kafka-" in text
+
+
+def test_the_tail_of_a_long_log_is_short(tmp_path):
+    log = tmp_path / "a.log"
+    write_atomically(log, "".join(f"line {n}\n" for n in range(10_000)))
+    assert tail(log, lines=2) == "line 9998\nline 9999"
