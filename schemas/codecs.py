@@ -19,7 +19,7 @@ T = TypeVar("T")
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 
 
-class BadRecord(Exception):
+class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of ours
     """Bytes that are not a record of ours. Carries the reason and nothing of the bytes."""
 
     def __init__(self, reason: RejectReason) -> None:

@@ -34,5 +34,5 @@ class StackError(FreshetError):
     """The local stack could not be started, or is not there."""
 
 
-class StoreUnavailable(FreshetError):
+class StoreUnavailable(FreshetError):  # noqa: N818 - a state that passes
     """Redis did not answer in time, or refused for a reason that passes (loading, read-only)."""

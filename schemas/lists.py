@@ -1,6 +1,7 @@
 """Recommendation lists as they stand in Redis: ready-to-send JSON bytes.
 
-``{"v": version, "epoch": ms, "model": …, "at": ms, "reason": "personalised|session|popular", "items": [{"id": …, "score": …}, …]}``
+``{"v": version, "epoch": ms, "model": …, "at": ms, "reason": "personalised|session|popular",
+"items": [{"id": …, "score": …}, …]}``
 
 `v` and `epoch` come first, so that the write script reads them without parsing the whole.
 """

@@ -41,12 +41,13 @@ class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=Tru
 
 
 class ConsentReceipt(msgspec.Struct, tag="consent", tag_field="kind", frozen=True):
-    """A consent is in force: from here on state and Redis obey it. (`consent_at`, `offset`) is its topic order."""
+    """A consent is in force: from here on state and Redis obey it. `consent_at` is its append time."""
 
     pseudonym: str
     level: str
     version: int
     consent_at: int
+    partition: int
     offset: int
     outcome: str
     at: int

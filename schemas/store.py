@@ -3,11 +3,11 @@
 Per user, under one hash tag so that a Cluster keeps them in one slot:
 
 ``{pseudonym}:list``     the list, ready-to-send bytes (:mod:`schemas.lists`), expiring
-``{pseudonym}:consent``  ``{"level":"full","at":ms,"offset":n}``: the last consent in topic order
+``{pseudonym}:consent``  ``{"level":"full","at":ms,"partition":n,"offset":n}``: the last consent in topic order
 ``{pseudonym}:gone``     a tombstone: an erased user
 
 ``popular:<segment>`` holds the popular list of a segment, ``popular:all`` that of everybody.
-Order of consents is (append time, offset) in the `consents` topic; order of lists is (epoch, version).
+Consents are ordered by offset within a partition of `consents`, by append time across; lists by (epoch, version).
 All numbers stay below 2^53, because Lua compares doubles.
 """
 
@@ -44,13 +44,13 @@ def popular_key(prefix: str, segment: str) -> str:
     return f"{prefix}popular:{segment}"
 
 
-def consent_value(level: Level, at: int, offset: int) -> bytes:
+def consent_value(level: Level, at: int, partition: int, offset: int) -> bytes:
     """The bytes of a consent key.
 
-    >>> consent_value(Level.FULL, 12, 3)
-    b'{"level":"full","at":12,"offset":3}'
+    >>> consent_value(Level.FULL, 12, 0, 3)
+    b'{"level":"full","at":12,"partition":0,"offset":3}'
     """
-    return b'{"level":"%b","at":%d,"offset":%d}' % (LEVEL_NAME[level].encode(), at, offset)
+    return b'{"level":"%b","at":%d,"partition":%d,"offset":%d}' % (LEVEL_NAME[level].encode(), at, partition, offset)
 
 
 WRITE_LIST: Final = """
@@ -70,16 +70,17 @@ return 1
 """Writes a list if the user's consent is still the one it was made under, and no newer list stands there."""
 
 WRITE_CONSENT: Final = """
--- KEYS list consent gone; ARGV at offset bytes expires_at
-local at, offset = string.match(redis.call('GET', KEYS[2]) or '', '"at":(%d+),"offset":(%d+)}')
-if at then
-  at, offset = tonumber(at), tonumber(offset)
-  local my_at, my_offset = tonumber(ARGV[1]), tonumber(ARGV[2])
-  if at > my_at or (at == my_at and offset > my_offset) then return 0 end
-  if at == my_at and offset == my_offset then return 1 end
+-- KEYS list consent gone; ARGV at partition offset expires_at bytes
+local known = redis.call('GET', KEYS[2])
+if known then
+  local at, partition, offset = string.match(known, '"at":(%d+),"partition":(%d+),"offset":(%d+)}')
+  if partition == ARGV[2] then
+    if tonumber(offset) > tonumber(ARGV[3]) then return 0 end
+    if offset == ARGV[3] then return 1 end
+  elseif tonumber(at) >= tonumber(ARGV[1]) then return 0 end
 end
-if ARGV[4] == '0' then redis.call('SET', KEYS[2], ARGV[3])
-else redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4]) end
+if ARGV[4] == '0' then redis.call('SET', KEYS[2], ARGV[5])
+else redis.call('SET', KEYS[2], ARGV[5], 'PXAT', ARGV[4]) end
 redis.call('DEL', KEYS[1])
 return 1
 """

@@ -1,8 +1,9 @@
 """Consent as rules: what a consent change does to a user's state, and whether an interaction may be used.
 
 Missing means denied. The last change in topic order holds; a change that is not newer than the one in force was seen
-before (a replay) and does nothing. The two raw topics have no mutual order, hence `not_before`: an interaction that
-was appended before the grant is denied even if the grant is read first.
+before (a replay) and does nothing. Topic order is the offset, because a broker's clock may step back; append time only
+orders the partitions of a user who moved when partitions were added. The two raw topics have no mutual order, hence
+`not_before`: an interaction that was appended before the grant is denied even if the grant is read first.
 """
 
 from schemas.consents import Level
@@ -10,9 +11,11 @@ from udfs.elements import ConsentRecord, EventRecord
 from udfs.state import Profile, UserState
 
 
-def consent_order(state: UserState) -> tuple[int, int]:
-    """The place in topic order of the consent in force."""
-    return state.consent_at, state.consent_offset
+def is_newer(state: UserState, change: ConsentRecord) -> bool:
+    """Whether `change` comes after the consent in force, in topic order."""
+    if change.partition == state.consent_partition:
+        return change.offset > state.consent_offset
+    return change.append_ts > state.consent_at
 
 
 def apply_consent(state: UserState, change: ConsentRecord) -> bool:
@@ -20,7 +23,7 @@ def apply_consent(state: UserState, change: ConsentRecord) -> bool:
 
     A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing from before is kept.
     """
-    if (change.append_ts, change.offset) <= consent_order(state):
+    if not is_newer(state, change):
         return False
     narrows = change.level < state.level
     if state.level == Level.NONE:
@@ -28,7 +31,7 @@ def apply_consent(state: UserState, change: ConsentRecord) -> bool:
     if narrows or state.profile is None:
         state.profile = None if change.level == Level.NONE else Profile()
     state.level, state.purposes, state.expires_at = change.level, change.purposes, change.expires_at
-    state.consent_at, state.consent_offset = change.append_ts, change.offset
+    state.consent_at, state.consent_partition, state.consent_offset = change.append_ts, change.partition, change.offset
     state.version += 1
     return True
 

@@ -30,7 +30,7 @@ class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Due(IntEnum):
-    """What to do for a user whose slot has come. FORGET: the profile is gone from `state`, the list is to be deleted."""
+    """What to do for a user whose slot has come; FORGET: nothing is kept any more, the list is to be deleted."""
 
     NOTHING = 0
     REFRESH = 1

@@ -36,12 +36,13 @@ class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A consent change behind the ingest operator; (`append_ts`, `offset`) is its place in topic order."""
+    """A consent change behind the ingest operator; :func:`udfs.consent.is_newer` orders two."""
 
     pseudonym: str
     level: int
     purposes: int
     append_ts: int
+    partition: int
     offset: int
     expires_at: int
 

@@ -168,7 +168,13 @@ class Ingest:
         element = self._element(self._pseudonymiser.route(user_id) % self._buckets, elements)
         element.consents.append(
             ConsentRecord(
-                self._pseudonymiser.user(user_id), level, purposes, record.append_ts, record.offset, expires_at
+                self._pseudonymiser.user(user_id),
+                level,
+                purposes,
+                record.append_ts,
+                record.partition,
+                record.offset,
+                expires_at,
             )
         )
         element.unknown_fields += unknown_fields

@@ -68,8 +68,11 @@ class Changes(NamedTuple):
 
 
 def apply(element: Element, users: Users, account: Account, bounds: ProfileBounds, interactions: str) -> Changes:
-    """Apply `element` to `users` and `account`. `interactions` is the topic that rejects of events are said to be of."""
+    """Apply `element` to `users` and `account`. `interactions` is the topic that its events came from."""
     changes = Changes(_apply_consents(element, users, account), {}, [], element.rejects)
+    for change in changes.consents:
+        if _has_a_taste(users.get(change.pseudonym)):
+            changes.moved[change.pseudonym] = change.append_ts
     for reject in element.rejects:
         if reject.origin.topic == interactions:
             account.reject(reject.reason)
@@ -88,6 +91,11 @@ def apply(element: Element, users: Users, account: Account, bounds: ProfileBound
             origin = Origin(interactions, event.partition, event.offset, event.append_ts)
             changes.rejects.append(Reject(RejectReason.TOO_LATE, origin, event.schema_v))
     return changes
+
+
+def _has_a_taste(state: UserState | None) -> bool:
+    """A consent that changed took the old list away: a user who still has a profile gets a new one."""
+    return state is not None and state.profile is not None and bool(state.profile.recents)
 
 
 def _apply_consents(element: Element, users: Users, account: Account) -> list[ConsentRecord]:

@@ -47,14 +47,15 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
 class UserState(msgspec.Struct, array_like=True, gc=False):
     """A user's consent and, while it allows one, their profile.
 
-    `version` counts accepted changes and survives a withdrawal. (`consent_at`, `consent_offset`) is the place of the
-    last consent in topic order. Interactions appended before `not_before` fall into a denied period.
-    `due_slot` is the slot of the due index (ms since the epoch) in which the user stands, 0 for none.
+    `version` counts accepted changes and survives a withdrawal. `consent_at`, `consent_partition`, `consent_offset` are
+    the append time and the place of the last consent. Interactions appended before `not_before` fall into a denied
+    period. `due_slot` is the slot of the due index (ms since the epoch) in which the user stands, 0 for none.
     """
 
     level: int = Level.NONE
     purposes: int = 0
     consent_at: int = 0
+    consent_partition: int = -1
     consent_offset: int = -1
     not_before: int = 0
     expires_at: int = 0

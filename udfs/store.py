@@ -3,6 +3,7 @@
 Redis down is retried here, inside the element, with backoff: no restart, no loss, backpressure is right (rule 9).
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -106,10 +107,10 @@ class RedisStore:
         return WriteOutcome(answer)
 
     def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
-        value = consent_value(Level(change.level), change.append_ts, change.offset)
+        at, partition, offset = change.append_ts, change.partition, change.offset
+        value = consent_value(Level(change.level), at, partition, offset)
         keys = user_keys(self._prefix, change.pseudonym)
-        at, offset, expires_at = change.append_ts, change.offset, change.expires_at
-        return "EVALSHA", self._sha(WRITE_CONSENT), 3, *keys, at, offset, value, expires_at
+        return "EVALSHA", self._sha(WRITE_CONSENT), 3, *keys, at, partition, offset, change.expires_at, value
 
     def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
         keys = user_keys(self._prefix, write.pseudonym)
@@ -129,7 +130,7 @@ class RedisStore:
         answers = self._once(lambda: self._pipelined(commands))
         if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
             for script in self._scripts:
-                self._once(lambda script=script: self._client.script_load(script))
+                self._once(functools.partial(self._client.script_load, script))
             answers = self._once(lambda: self._pipelined(commands))
         for answer in answers:
             if isinstance(answer, redis.exceptions.RedisError):
@@ -148,7 +149,7 @@ class RedisStore:
         finally:
             self._client.connection_pool.release(connection)
 
-    def _once(self, call: Callable[[], Any]) -> Any:
+    def _once(self, call: Callable[[], T]) -> T:
         try:
             return call()
         except redis.exceptions.RedisError as error:

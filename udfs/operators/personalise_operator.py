@@ -221,4 +221,5 @@ def consent_receipt(change: ConsentRecord, users: Users, outcome: str, at_ms: in
     """The receipt of a consent that came into force."""
     version = users.get_or_new(change.pseudonym).version
     level = LEVEL_NAME[Level(change.level)]
-    return ConsentReceipt(change.pseudonym, level, version, change.append_ts, change.offset, outcome, at_ms)
+    at, partition, offset = change.append_ts, change.partition, change.offset
+    return ConsentReceipt(change.pseudonym, level, version, at, partition, offset, outcome, at_ms)
