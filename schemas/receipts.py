@@ -62,7 +62,7 @@ class AccountReceipt(msgspec.Struct, tag="account", tag_field="kind", frozen=Tru
 
 
 class StateReceipt(msgspec.Struct, tag="state", tag_field="kind", frozen=True):
-    """One user's state, in answer to the command `states`; `state` as in :class:`udfs.state.UserState`."""
+    """One user's state, in answer to the command `states`; `state` has its fields by name."""
 
     request: str
     bucket: int

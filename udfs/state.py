@@ -5,7 +5,7 @@ Fields are only ever appended, with a default: old bytes then still read. Anythi
 with a reader for the one before, golden bytes in tests/golden and a "State:" line in the changelog.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -79,3 +79,14 @@ def decode_state(raw: bytes) -> UserState:
     if raw[0] != STATE_VERSION:
         raise SchemaError(f"state of version {raw[0]}, this release reads {STATE_VERSION}: upgrade step by step")
     return _decoder.decode(memoryview(raw)[1:])
+
+
+def readable(state: UserState) -> dict[str, Any]:
+    """`state` by field names, hashes in hexadecimal: what a `states` command answers with."""
+    fields = msgspec.structs.asdict(state)
+    if state.profile is not None:
+        profile = fields["profile"] = msgspec.structs.asdict(state.profile)
+        profile["event_ids"] = state.profile.event_ids.hex()
+        if state.profile.session is not None:
+            profile["session"] = msgspec.structs.asdict(state.profile.session) | {"id": state.profile.session.id.hex()}
+    return fields

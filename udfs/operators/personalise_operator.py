@@ -34,7 +34,7 @@ from udfs.personalise import Changes, Users, apply, clean_event
 from udfs.popularity import encode_sums, sum_by_segment
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
-from udfs.state import decode_state
+from udfs.state import decode_state, readable
 from udfs.store import ListStore, Written, patiently
 
 BYTES: Final = Types.PRIMITIVE_ARRAY(Types.BYTE())
@@ -207,7 +207,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         users = 0
         for pseudonym, raw in self._users.items():
             users += 1
-            state = msgspec.Raw(msgspec.json.encode(msgspec.structs.asdict(decode_state(raw))))
+            state = msgspec.Raw(msgspec.json.encode(readable(decode_state(raw))))
             yield RECEIPTS, encode_receipt(StateReceipt(request, bucket, pseudonym, state))
         yield RECEIPTS, encode_receipt(StatesEndReceipt(request, bucket, users))
 

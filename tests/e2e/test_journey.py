@@ -1,0 +1,197 @@
+"""The journey on real parts: what shoppers, frontends and clumsy producers see."""
+
+import json
+import time
+
+import pytest
+
+from schemas import topics
+from schemas.rejects import RejectReason
+from tests.support.live import Live, until
+
+ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
+
+
+def ids(found):
+    return [item.id for item in found.items]
+
+
+def test_a_click_changes_the_list_that_the_next_page_view_reads(live: Live):
+    live.consent(["ada"])
+    live.interact("ada", ITEMS[0])
+    first = live.wait_for_version("ada", 2)
+    live.interact("ada", ITEMS[1])
+    second = live.wait_for_version("ada", 3)
+    assert first.reason == second.reason == "personalised"
+    assert ids(first) != ids(second)
+    assert len(ids(second)) == live.settings.lists.items
+    assert not {ITEMS[0], ITEMS[1]} & set(ids(second)), "items just seen are left out"
+
+
+def test_a_list_expires_and_its_bytes_are_ready_to_send(live: Live):
+    live.consent(["bea"])
+    live.interact("bea", ITEMS[2])
+    live.wait_for_version("bea", 2)
+    raw = live.redis.get(live.keys("bea")[0])
+    assert list(json.loads(raw)) == ["v", "epoch", "model", "at", "reason", "items"]
+    assert 0 < live.redis.pttl(live.keys("bea")[0]) <= live.settings.refresh.list_ttl_ms
+
+
+def test_who_has_not_consented_gets_no_list_and_leaves_no_state(live: Live):
+    live.interact("cleo", ITEMS[0])
+    live.consent(["dan"])
+    live.interact("dan", ITEMS[0])
+    live.wait_for_version("dan", 2)
+    assert live.pseudonymiser.user("cleo") not in live.states()
+    assert live.redis.exists(*live.keys("cleo")) == 0
+
+
+def test_an_opt_out_clears_list_and_profile_and_a_later_event_does_nothing(live: Live):
+    live.consent(["eve"])
+    live.interact("eve", ITEMS[3])
+    live.wait_for_version("eve", 2)
+    live.consent(["eve"], level="none")
+    assert live.list_of("eve") is None
+    live.interact("eve", ITEMS[4])
+    live.consent(["fay"])
+    state = live.states()[live.pseudonymiser.user("eve")]
+    assert state["profile"] is None
+    assert live.list_of("eve") is None
+
+
+def test_who_consents_again_starts_afresh_and_versions_go_on(live: Live):
+    live.consent(["gus"])
+    live.interact("gus", ITEMS[5])
+    live.wait_for_version("gus", 2)
+    live.consent(["gus"], level="none")
+    live.consent(["gus"])
+    live.interact("gus", ITEMS[6])
+    found = live.wait_for_version("gus", 5)
+    recents = live.states()[live.pseudonymiser.user("gus")]["profile"]["recents"]
+    assert found.v == 5
+    assert [item for item, _, _ in recents] == [ITEMS[6]]
+
+
+def test_session_consent_gives_session_lists_that_live_no_longer_than_the_session(live: Live):
+    live.consent(["hal"], level="session")
+    live.interact("hal", ITEMS[7], session_id="s1")
+    found = live.wait_for_version("hal", 2)
+    assert found.reason == "session"
+    assert live.redis.pttl(live.keys("hal")[0]) <= live.settings.profile.session_gap_ms
+    live.interact("hal", ITEMS[8], session_id="s2")
+    live.wait_for_version("hal", 3)
+    recents = live.states()[live.pseudonymiser.user("hal")]["profile"]["recents"]
+    assert [item for item, _, _ in recents] == [ITEMS[8]]
+
+
+def test_the_same_event_twice_is_counted_and_changes_nothing(live: Live):
+    live.consent(["ian"])
+    raw = live.event("ian", ITEMS[9])
+    live.send(topics.INTERACTIONS, [(b"ian", raw), (b"ian", raw)])
+    live.interact("ian", ITEMS[10])
+    assert live.wait_for_version("ian", 3).v == 3
+
+
+def test_what_enough_people_like_becomes_popular_for_all_and_for_the_segment(live: Live):
+    crowd = [f"crowd-{number}" for number in range(live.settings.popularity.users_min * 6)]
+    live.consent(crowd)
+    for user in crowd:
+        live.interact(user, ITEMS[20], "purchase", surface="home", context={"country": "GB"})
+    live.interact(crowd[0], ITEMS[21], "purchase", surface="home")
+    for segment in ("all", "surface:home", "country:GB"):
+        until(lambda segment=segment: live.popular(segment), f"popular:{segment}")
+        assert ids(live.popular(segment))[0] == ITEMS[20]
+        assert ITEMS[21] not in ids(live.popular(segment)), "one user's item is nobody else's business"
+
+
+def test_accepted_events_stand_pseudonymised_in_the_events_topic(live: Live):
+    live.consent(["customer-of-note"])
+    live.interact("customer-of-note", ITEMS[11], session_id="session-of-note", request_id="request-of-note")
+    live.wait_for_version("customer-of-note", 2)
+    live.checkpoint()
+    mine = live.pseudonymiser.user("customer-of-note")
+
+    def clean():
+        events = [json.loads(record.value) for record in live.records(topics.EVENTS)]
+        return [event for event in events if event["pseudonym"] == mine]
+
+    [event] = until(clean, "the clean event")
+    assert event["item_id"] == ITEMS[11] and event["purposes"] == ["personalise", "measure", "train"]
+    assert "of-note" not in json.dumps(event)
+
+
+NOW = time.time_ns() // 1_000_000
+GOOD = {"event_id": "e", "type": "view", "ts": NOW, "user_id": "mallory", "item_id": "x"}
+BAD = {
+    "not JSON": (b"<event/>", RejectReason.MALFORMED),
+    "truncated": (json.dumps(GOOD).encode()[:-9], RejectReason.MALFORMED),
+    "deep nesting": (b'{"x":' * 60_00 + b"1" + b"}" * 60_00, RejectReason.NESTED_TOO_DEEPLY),
+    "bad UTF-8": (b'{"event_id":"\xff"}', RejectReason.BAD_ENCODING),
+    "NUL in an id": (json.dumps({**GOOD, "user_id": "mal\0lory"}).encode(), RejectReason.CONTROL_CHARACTER),
+    "a megabyte": (b'{"x":"' + b"y" * 1_000_000 + b'"}', RejectReason.TOO_LARGE),
+    "unknown type": (json.dumps({**GOOD, "type": "stare"}).encode(), RejectReason.UNKNOWN_TYPE),
+    "no user": (json.dumps({k: v for k, v in GOOD.items() if k != "user_id"}).encode(), RejectReason.MISSING_USER),
+    "no item": (json.dumps({k: v for k, v in GOOD.items() if k != "item_id"}).encode(), RejectReason.MISSING_ITEM),
+    "1e999": (json.dumps(GOOD).encode()[:-1] + b',"value":1e999}', RejectReason.OUT_OF_RANGE),
+    "10^30": (json.dumps({**GOOD, "position": 10**30}).encode(), RejectReason.OUT_OF_RANGE),
+    "NaN": (json.dumps({**GOOD, "value": float("nan")}).encode(), RejectReason.MALFORMED),
+    "far future": (json.dumps({**GOOD, "ts": NOW + 86_400_000}).encode(), RejectReason.TIME_IN_FUTURE),
+    "ancient": (json.dumps({**GOOD, "ts": 12}).encode(), RejectReason.TIME_TOO_OLD),
+    "empty": (b"", RejectReason.EMPTY_VALUE),
+    "a tombstone": (None, RejectReason.EMPTY_VALUE),
+}
+
+
+def test_bad_input_goes_to_the_dead_letters_with_its_reason_and_the_job_lives(live: Live):
+    before = len(live.rejects())
+    live.send(topics.INTERACTIONS, [(b"mallory", raw) for raw, _ in BAD.values()])
+    live.consent(["judy"])
+    live.interact("judy", ITEMS[12], surprise={"deep": [1]}, item_name="dropped")
+    live.interact("judy", "an-item-that-no-model-knows")
+    live.wait_for_version("judy", 3)
+    live.checkpoint()
+    letters = until(lambda: len(live.rejects()) >= before + len(BAD) and live.rejects(), "dead letters")[before:]
+    assert sorted(letter["reason"] for letter in letters) == sorted(reason.value for _, reason in BAD.values())
+    assert all(set(letter) == {"reason", "topic", "partition", "offset", "time", "schema_v"} for letter in letters)
+    assert live.stack.rest.is_running(live.job_id)
+
+
+def test_everything_sent_is_accounted_for(live: Live):
+    sent = sum(1 for _ in live.records(topics.INTERACTIONS))
+    total = live.wait_until_accounted(sent)
+    assert total["accepted"] + total["duplicates"] + total["denied"] + sum(total["rejected"].values()) == sent
+    assert total["unknown_fields"] >= 1
+
+
+def test_redis_away_for_a_while_loses_nothing_and_restarts_nothing(live: Live):
+    live.consent(["kim"])
+    live.interact("kim", ITEMS[13])
+    live.wait_for_version("kim", 2)
+    live.stack.kill_redis()
+    live.interact("kim", ITEMS[14])
+    live.stack.start_redis()
+    assert live.wait_for_version("kim", 3).v == 3
+    assert live.stack.rest.exceptions(live.job_id) == ""
+
+
+@pytest.mark.parametrize("what", ["manifest that does not match", "no manifest"])
+def test_a_model_that_cannot_be_trusted_is_refused_at_submission(live: Live, tmp_path, what):
+    import shutil
+
+    from deploy.local import product
+    from deploy.local.errors import SubmitError
+
+    model = tmp_path / "model"
+    shutil.copytree(live.settings.model.directory, model)
+    if what == "no manifest":
+        (model / "manifest.json").unlink()
+    else:
+        with (model / "model.onnx").open("ab") as file:
+            file.write(b"\0")
+    settings = tmp_path / "freshet.toml"
+    text = live.product.settings_path.read_text()
+    settings.write_text(text.replace(live.settings.model.directory, str(model)))
+    before = live.stack.rest.jobs()
+    with pytest.raises(SubmitError, match="not submitted: ModelError"):
+        product.submit(live.stack, settings)
+    assert live.stack.rest.jobs() == before

@@ -1,0 +1,243 @@
+"""The product as a black box with real parts: what tests send to Kafka, and what they see in Redis and on topics."""
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from deploy.local import product
+from deploy.local.stack import LocalStack
+from jobs.settings import Settings
+from models.random_model import random_model
+from schemas import topics
+from schemas.control import Command
+from schemas.lists import RecommendationList, decode_list
+from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.receipts import (
+    AccountReceipt,
+    AccountTotals,
+    ConsentReceipt,
+    ElementReceipt,
+    Receipt,
+    StateReceipt,
+    StatesEndReceipt,
+    decode_receipt,
+)
+from schemas.store import popular_key, user_keys
+
+DEADLINE_S = 300.0
+
+
+def until(question: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S, pause_s: float = 0.02) -> Any:
+    """The first true answer of `question`; fails with `what` when none came in time."""
+    end = time.monotonic() + deadline_s
+    while not (answer := question()):
+        assert time.monotonic() < end, f"waited {deadline_s:g} s for {what}"
+        time.sleep(pause_s)
+    return answer
+
+
+class Live:
+    """A running stack and job. Everything read starts at the beginning of the topics, so order of calls is free."""
+
+    def __init__(self, stack: LocalStack, running: product.Product) -> None:
+        self.stack, self.product = stack, running
+        self.settings: Settings = running.settings
+        self.job_id = running.job_id
+        self.pseudonymiser = Pseudonymiser(load_key_ring(running.endpoints["key_ring"]))
+        self.redis: Any = redis.Redis.from_url(running.endpoints["redis"])
+        self._receipts = self.consumer(topics.RECEIPTS)
+        self.consents_in_force: Counter[str] = Counter()
+        self.accounts: dict[int, AccountTotals] = {}
+        self._answers: list[Receipt] = []
+        self._producer = self.producer()
+        self._ids = 0
+
+    # -- sending
+
+    def producer(self) -> Any:
+        """An idempotent producer."""
+        return KafkaProducer(
+            bootstrap_servers=self.settings.kafka.bootstrap_servers,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=5,
+            batch_size=262_144,
+            max_in_flight_requests_per_connection=5,
+        )
+
+    def send(self, topic: str, records: Iterable[tuple[bytes | None, bytes | None]]) -> int:
+        """Send (key, value) pairs to a topic and wait until all are acknowledged; returns how many."""
+        name = self.settings.kafka.topic(topic)
+        futures = [self._producer.send(name, key=key, value=value) for key, value in records]
+        self._producer.flush()
+        for future in futures:
+            future.get(0)
+        return len(futures)
+
+    def interact(self, user: str, item: str | None = None, type: str = "click", **more: Any) -> None:
+        """Send one interaction."""
+        self.send(topics.INTERACTIONS, [(user.encode(), self.event(user, item, type, **more))])
+
+    def event(self, user: str, item: str | None = None, type: str = "click", **more: Any) -> bytes:
+        """The JSON of one interaction, now, with an id of its own."""
+        self._ids += 1
+        fields = {"event_id": f"event-{self._ids}", "type": type, "ts": _now_ms(), "user_id": user}
+        return json.dumps({**fields, **({"item_id": item} if item else {}), **more}).encode()
+
+    def consent(self, users: Sequence[str], level: str = "full", **more: Any) -> None:
+        """Send consent changes and wait until the job says that they are in force."""
+        wanted = Counter({self.pseudonymiser.user(user): 1 for user in users}) + self.consents_in_force
+        record = {"level": level, "ts": _now_ms(), **more}
+        self.send(topics.CONSENTS, [(u.encode(), json.dumps({"user_id": u, **record}).encode()) for u in users])
+        until(lambda: self._poll() and not wanted - self.consents_in_force, "consent receipts")
+
+    # -- seeing
+
+    def consumer(self, *names: str) -> Any:
+        """A consumer of whole topics from their beginning, committed records only."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.settings.kafka.bootstrap_servers,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=20,
+            max_poll_records=5_000,
+        )
+        parts = [
+            TopicPartition(self.settings.kafka.topic(name), partition)
+            for name in names
+            for partition in sorted(consumer.partitions_for_topic(self.settings.kafka.topic(name)) or ())
+        ]
+        consumer.assign(parts)
+        consumer.seek_to_beginning(*parts)
+        return consumer
+
+    def records(self, *names: str) -> Iterator[Any]:
+        """Every record that stands in the topics now, in the order of each partition."""
+        consumer = self.consumer(*names)
+        ends = consumer.end_offsets(list(consumer.assignment()))
+        while any(consumer.position(part) < end for part, end in ends.items()):
+            for batch in consumer.poll(timeout_ms=200).values():
+                yield from batch
+        consumer.close()
+
+    def list_of(self, user: str) -> RecommendationList | None:
+        """The list that stands in Redis for `user`."""
+        raw = self.redis.get(self.keys(user)[0])
+        return None if raw is None else decode_list(raw)
+
+    def popular(self, segment: str = "all") -> RecommendationList | None:
+        """The popular list of a segment."""
+        raw = self.redis.get(popular_key(self.settings.redis.prefix, segment))
+        return None if raw is None else decode_list(raw)
+
+    def keys(self, user: str) -> tuple[str, str, str]:
+        """The Redis keys of `user`: list, consent, tombstone."""
+        return user_keys(self.settings.redis.prefix, self.pseudonymiser.user(user))
+
+    def wait_for_version(self, user: str, version: int) -> RecommendationList:
+        """The list of `user` once it is at `version` or later."""
+
+        def arrived() -> RecommendationList | None:
+            found = self.list_of(user)
+            return found if found is not None and found.v >= version else None
+
+        found = until(arrived, f"version {version} of a list", pause_s=0.002)
+        assert found is not None
+        return found
+
+    def wait_until_accounted(self, sent: int, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+        """Wait until the accounts of all buckets add up to `sent` interactions; returns their sum."""
+
+        def done() -> bool:
+            self._poll()
+            return sum(account.sent for account in self.accounts.values()) == sent
+
+        until(done, f"{sent} interactions to be accounted for", deadline_s)
+        return summed(self.accounts.values())
+
+    def ask(self, kind: str) -> list[Receipt]:
+        """Send a command to every bucket; returns the answers once all buckets have answered."""
+        request = uuid.uuid4().hex
+        buckets = self.settings.job.buckets
+        commands = [Command(kind, bucket, request) for bucket in range(buckets)]  # type: ignore[arg-type]
+        self.send(topics.CONTROL, [(None, json.dumps(_plain(command)).encode()) for command in commands])
+
+        def answered() -> list[Receipt]:
+            self._poll()
+            mine = [answer for answer in self._answers if getattr(answer, "request", None) == request]
+            ends = [answer for answer in mine if isinstance(answer, AccountReceipt | StatesEndReceipt)]
+            return mine if len(ends) == buckets else []
+
+        return until(answered, f"answers to {kind}")
+
+    def states(self) -> dict[str, Any]:
+        """The state of every user, by pseudonym, as the job keeps it."""
+        return {a.pseudonym: json.loads(bytes(a.state)) for a in self.ask("states") if isinstance(a, StateReceipt)}
+
+    def rejects(self) -> list[dict[str, Any]]:
+        """The dead letters so far; they appear with a checkpoint."""
+        return [json.loads(record.value) for record in self.records(topics.DEAD_LETTERS)]
+
+    def checkpoint(self) -> None:
+        """Take a checkpoint now: what is written exactly once becomes visible."""
+        self.stack.rest.checkpoint(self.job_id)
+
+    def _poll(self) -> bool:
+        for batch in self._receipts.poll(timeout_ms=50, max_records=5_000).values():
+            for record in batch:
+                self._note(decode_receipt(record.value))
+        return True
+
+    def _note(self, receipt: Receipt) -> None:
+        if isinstance(receipt, ConsentReceipt):
+            self.consents_in_force[receipt.pseudonym] += 1
+        elif isinstance(receipt, ElementReceipt):
+            self.accounts[receipt.bucket] = receipt.account
+        else:
+            self._answers.append(receipt)
+
+    def close(self) -> None:
+        """Close the clients."""
+        self._producer.close()
+        self._receipts.close()
+        self.redis.close()
+
+
+def start_live(directory: Path, task_managers: int = 1, flink_settings: dict[str, str] | None = None) -> Live:
+    """A stack of its own below `directory`, with a small random model, and the job on it. Bounded restarts."""
+    bounded = {"restart-strategy.exponential-delay.attempts-before-reset-backoff": "20"}
+    stack = LocalStack(directory, task_managers, {**bounded, **(flink_settings or {})})
+    stack.start()
+    try:
+        model = directory / "model"
+        random_model(model, items=500)
+        return Live(stack, product.start(stack, model_directory=model))
+    except BaseException:
+        stack.stop()
+        raise
+
+
+def summed(accounts: Iterable[AccountTotals]) -> dict[str, Any]:
+    """The sum of the accounts of several buckets."""
+    total: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    for account in accounts:
+        fields = _plain(account)
+        rejected.update(fields.pop("rejected"))
+        total.update(fields)
+    return {**total, "rejected": dict(rejected)}
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
