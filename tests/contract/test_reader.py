@@ -1,0 +1,191 @@
+"""What a frontend reads, against a real Redis: consent decides in the store, and there is always an answer."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from schemas.consents import Level
+from schemas.lists import Reason, encode_list, item_fragment
+from schemas.pseudonyms import Pseudonymiser, new_key_ring
+from schemas.store import consent_value, popular_key, user_keys
+from serving import reader as reader_module
+from serving.reader import PAUSE_AFTER_FAILURE_MS, POPULAR_FRESH_MS, Reader
+from tests.support.redis_server import RealRedis, running_redis
+
+NOW = 1_750_000_000_000
+RING = new_key_ring()
+LIST, CONSENT, GONE = user_keys("shop:", Pseudonymiser(RING).user("ada"))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ms = NOW
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def pass_ms(self, ms: int) -> None:
+        self.now_ms += ms
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def store(server: RealRedis) -> "redis.Redis[bytes]":
+    server.client.flushall()
+    server.client.script_flush()
+    return server.client
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def reader(server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> Iterator[Reader]:
+    reader = Reader(server.url, RING, "shop:", clock_ms=clock)
+    yield reader
+    reader.close()
+
+
+def a_list(*items: str, reason: Reason = "personalised", version: int = 7, at: int = NOW) -> bytes:
+    fragments = [item_fragment(item) for item in items]
+    return encode_list(version, 1, b'"model"', at, reason, fragments, [1.0] * len(items))
+
+
+def consent(store: "redis.Redis[bytes]", level: Level = Level.FULL) -> None:
+    store.set(CONSENT, consent_value(level, 1, 0, 1))
+
+
+def popular(store: "redis.Redis[bytes]", segment: str, *items: str) -> None:
+    store.set(popular_key("shop:", segment), a_list(*items, reason="popular"))
+
+
+def ids(reader: Reader, segment: str | None = None, n: int = 10) -> list[str]:
+    return [item.id for item in reader.recommend("ada", n, segment).items]
+
+
+def test_a_consenting_user_gets_the_own_list(store: "redis.Redis[bytes]", reader: Reader, clock: Clock) -> None:
+    consent(store)
+    store.set(LIST, a_list("tea", "cup", "pot", version=9, at=NOW - 40))
+    answer = reader.recommend("ada", n=2)
+    assert [item.id for item in answer.items] == ["tea", "cup"]
+    assert (answer.reason, answer.version, answer.age_ms) == ("personalised", 9, 40)
+
+
+def test_a_session_list_says_so(store: "redis.Redis[bytes]", reader: Reader) -> None:
+    consent(store, Level.SESSION)
+    store.set(LIST, a_list("tea", reason="session"))
+    assert reader.recommend("ada").reason == "session"
+
+
+@pytest.mark.parametrize("state", ["none", "absent", "gone"])
+def test_without_consent_no_personalised_list_is_read_even_if_one_stands_there(
+    store: "redis.Redis[bytes]", reader: Reader, state: str
+) -> None:
+    store.set(LIST, a_list("secret"))
+    if state == "none":
+        consent(store, Level.NONE)
+    if state == "gone":
+        consent(store)
+        store.set(GONE, b"1")
+    popular(store, "all", "socks")
+    answer = reader.recommend("ada")
+    assert [item.id for item in answer.items] == ["socks"]
+    assert answer.reason == "popular"
+
+
+def test_a_withdrawal_takes_effect_with_the_next_read(store: "redis.Redis[bytes]", reader: Reader) -> None:
+    consent(store)
+    store.set(LIST, a_list("tea"))
+    assert ids(reader) == ["tea"]
+    consent(store, Level.NONE)
+    assert ids(reader) == []
+
+
+def test_the_segment_stands_in_before_everybody(store: "redis.Redis[bytes]", reader: Reader) -> None:
+    popular(store, "all", "socks")
+    popular(store, "country:GB", "umbrella")
+    assert ids(reader, "country:GB") == ["umbrella"]
+    assert ids(reader, "country:PT") == ["socks"]
+    assert ids(reader) == ["socks"]
+
+
+def test_nothing_at_all_is_an_empty_popular_answer(reader: Reader, store: "redis.Redis[bytes]") -> None:
+    answer = reader.recommend("ada")
+    assert (answer.items, answer.reason, answer.version) == ((), "popular", 0)
+
+
+def test_popular_lists_are_held_and_asked_for_again_after_a_second(
+    store: "redis.Redis[bytes]", reader: Reader, clock: Clock
+) -> None:
+    popular(store, "all", "socks")
+    assert ids(reader) == ["socks"]
+    popular(store, "all", "scarf")
+    clock.pass_ms(POPULAR_FRESH_MS - 1)
+    assert ids(reader) == ["socks"]
+    clock.pass_ms(1)
+    assert ids(reader) == ["scarf"]
+
+
+def test_each_answer_takes_one_round_trip(store: "redis.Redis[bytes]", reader: Reader, clock: Clock) -> None:
+    consent(store)
+    store.set(LIST, a_list("tea"))
+    ids(reader)
+    sent: list[int] = []
+    pool = reader._client.connection_pool
+    connection = pool.get_connection()
+    send = connection.send_packed_command
+    connection.send_packed_command = lambda command, *more, **options: (sent.append(1), send(command, *more, **options))
+    pool.release(connection)
+    ids(reader)
+    clock.pass_ms(POPULAR_FRESH_MS)
+    ids(reader, "country:GB")
+    assert sum(sent) == 2
+
+
+def test_a_list_that_cannot_be_read_is_as_good_as_none(store: "redis.Redis[bytes]", reader: Reader) -> None:
+    consent(store)
+    store.set(LIST, b'{"v":1,')
+    popular(store, "all", "socks")
+    assert ids(reader) == ["socks"]
+
+
+def test_held_segments_are_bounded(
+    store: "redis.Redis[bytes]", reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "SEGMENTS_HELD_MAX", 3)
+    popular(store, "all", "socks")
+    for country in range(10):
+        ids(reader, f"country:{country}")
+    assert len(reader._held) == 3
+    assert ids(reader) == ["socks"]
+
+
+def test_redis_down_answers_with_what_is_held_and_recovers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    clock = Clock()
+    with running_redis(tmp_path_factory.mktemp("falls")) as server:
+        consent(server.client)
+        server.client.set(LIST, a_list("tea"))
+        popular(server.client, "all", "socks")
+        reader = Reader(server.url, RING, "shop:", clock_ms=clock)
+        assert ids(reader) == ["tea"]
+        server.kill()
+        answer = reader.recommend("ada")
+        assert ([item.id for item in answer.items], answer.reason) == (["socks"], "popular")
+        server.start()
+        assert ids(reader) == ["socks"], "left alone for a moment"
+        clock.pass_ms(PAUSE_AFTER_FAILURE_MS)
+        assert ids(reader) == ["tea"], "and asked again after it"
+        reader.close()
+
+
+def test_redis_never_there_is_an_empty_popular_answer() -> None:
+    reader = Reader("redis://127.0.0.1:1/0", RING)
+    assert reader.recommend("ada").items == ()

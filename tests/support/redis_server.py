@@ -1,0 +1,57 @@
+"""A real Redis for contract tests, which can be killed and started again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from deploy.local.ports import free_port
+from deploy.local.processes import ProcessTable
+from deploy.local.redis import RedisServer
+from deploy.local.waiting import until
+
+START_TIMEOUT_S = 20
+
+
+class RealRedis:
+    """One server below `directory`, empty at first; what it holds survives `kill` as its AOF does."""
+
+    def __init__(self, directory: Path) -> None:
+        self._table = ProcessTable(directory)
+        self._server = RedisServer(self._table, free_port())
+        self._record = self._server.start()
+        self._wait()
+        self.client: redis.Redis[bytes] = redis.Redis.from_url(self._server.url)
+
+    @property
+    def url(self) -> str:
+        """The address as redis-py wants it."""
+        return self._server.url
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self._table.kill(self._record)
+
+    def start(self) -> None:
+        """Start it again on the same port."""
+        self._record = self._server.start()
+        self._wait()
+
+    def stop(self) -> None:
+        """End the server."""
+        self.client.close()
+        self._table.end([self._record], grace_s=2)
+
+    def _wait(self) -> None:
+        until(self._server.is_ready, "redis", START_TIMEOUT_S, every_s=0.01)
+
+
+@contextmanager
+def running_redis(directory: Path) -> Iterator[RealRedis]:
+    """A server for the length of the block."""
+    server = RealRedis(directory)
+    try:
+        yield server
+    finally:
+        server.stop()
