@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from schemas.errors import SchemaError
 from schemas.rejects import RejectReason
 from udfs.profile import Outcome
 
@@ -55,5 +56,9 @@ def encode_account(account: Account) -> bytes:
 
 
 def decode_account(raw: bytes | None) -> Account:
-    """The account behind `raw`; an empty one for None."""
-    return Account() if raw is None else _decoder.decode(memoryview(raw)[1:])
+    """The account behind `raw`, an empty one for None; raises :class:`SchemaError` for an unknown version."""
+    if raw is None:
+        return Account()
+    if raw[0] != ACCOUNT_VERSION:
+        raise SchemaError(f"account of version {raw[0]}, this release reads {ACCOUNT_VERSION}: upgrade step by step")
+    return _decoder.decode(memoryview(raw)[1:])

@@ -21,12 +21,16 @@ def is_newer(state: UserState, change: ConsentRecord) -> bool:
 def apply_consent(state: UserState, change: ConsentRecord) -> bool:
     """Put `change` in force; False, and nothing touched, if it is not newer than the consent in force.
 
-    A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing from before is kept.
+    A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing from before is kept,
+    not even what was appended before and is read after. A consent that had expired by then was withdrawn, whether or
+    not its timer has come.
     """
     if not is_newer(state, change):
         return False
+    if state.level != Level.NONE and 0 < state.expires_at <= change.append_ts:
+        withdraw(state)
     narrows = change.level < state.level
-    if state.level == Level.NONE:
+    if narrows or state.level == Level.NONE:
         state.not_before = change.append_ts
     if narrows or state.profile is None:
         state.profile = None if change.level == Level.NONE else Profile()

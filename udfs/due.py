@@ -14,7 +14,7 @@ import msgspec
 from schemas.consents import Level
 from schemas.topics import DAY_MS, MINUTE_MS
 from udfs.consent import withdraw
-from udfs.profile import ProfileBounds
+from udfs.profile import AtLeastOne, ProfileBounds
 from udfs.state import UserState
 
 REFRESH_AT: Final = 0.8
@@ -24,9 +24,9 @@ REFRESH_AT: Final = 0.8
 class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which idle users' lists are kept fresh, and how fast at the most. Times in ms."""
 
-    list_ttl_ms: int = DAY_MS
-    active_within_ms: int = 7 * DAY_MS
-    users_per_second: int = 200
+    list_ttl_ms: AtLeastOne = DAY_MS
+    active_within_ms: AtLeastOne = 7 * DAY_MS
+    users_per_second: AtLeastOne = 200
 
 
 class Due(IntEnum):
@@ -93,7 +93,7 @@ class Pages(Protocol):
 class DueIndex:
     """Slots of users in keyed state. `slot_users_max` bounds how many users one second may bring.
 
-    What is due within a minute fills that minute's slots from its end on, so a minute has one counter.
+    What is due within a minute fills the slots of the next one in turn, so a minute has one counter.
     """
 
     def __init__(self, pages: Pages, slot_users_max: int) -> None:
@@ -115,18 +115,31 @@ class DueIndex:
         return slots
 
     def _fill(self, minute: int, pseudonyms: list[str], users: dict[str, UserState]) -> set[int]:
-        counter, size = f"m{minute}", self._slot_users_max
-        entered = int(self._pages.get(counter) or b"0")
+        """A minute that is full passes the rest on to the next one."""
+        size, slots = self._slot_users_max, set()
+        while pseudonyms:
+            entered = int(self._pages.get(f"m{minute}") or b"0")
+            room = MINUTE_MS // SLOT_MS * size - entered
+            # Who stands before the first free slot would only come later by entering again.
+            first_free = minute + entered // size * SLOT_MS
+            entering = [p for p in pseudonyms if not 0 < users[p].due_slot <= first_free]
+            entering, pseudonyms = entering[:room], entering[room:]
+            for place, pseudonym in enumerate(entering, start=entered):
+                users[pseudonym].due_slot = minute + place // size * SLOT_MS
+            slots |= self._put(entering, users)
+            if entering:
+                self._pages.put(f"m{minute}", b"%d" % (entered + len(entering)))
+            minute += MINUTE_MS
+        return slots
+
+    def _put(self, pseudonyms: list[str], users: dict[str, UserState]) -> set[int]:
         by_slot: dict[int, list[str]] = {}
-        for place, pseudonym in enumerate(pseudonyms, start=entered):
-            slot = minute + place // size * SLOT_MS
-            users[pseudonym].due_slot = slot
-            by_slot.setdefault(slot, []).append(pseudonym)
+        for pseudonym in pseudonyms:
+            by_slot.setdefault(users[pseudonym].due_slot, []).append(pseudonym)
         for slot, its_pseudonyms in by_slot.items():
             known = self._pages.get(str(slot))
             page = ("\n".join(its_pseudonyms)).encode()
             self._pages.put(str(slot), page if known is None else known + b"\n" + page)
-        self._pages.put(counter, b"%d" % (entered + len(pseudonyms)))
         return set(by_slot)
 
     def take(self, slot: int) -> list[str]:

@@ -156,7 +156,10 @@ class Ingest:
         return tuple(segments)
 
     def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
-        """A record without a value takes the consent away: no consent on record means no consent."""
+        """A record without a value takes the consent away: no consent on record means no consent.
+
+        A withdrawal never expires, whatever it says: its key in Redis is what holds off older grants.
+        """
         if record.value is None and record.key:
             user_id, level, purposes, expires_at = _text(record.key), Level.NONE, 0, 0
             unknown_fields = False
@@ -164,7 +167,7 @@ class Ingest:
             change, unknown_fields = self._codec.consent(record.value)  # type: ignore[arg-type]
             user_id, purposes = change.user_id, purposes_bits(change)
             level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
-            expires_at = change.expires_at or 0
+            expires_at = (change.expires_at or 0) if level else 0
         element = self._element(self._pseudonymiser.route(user_id) % self._buckets, elements)
         element.consents.append(
             ConsentRecord(

@@ -8,14 +8,16 @@ hash; distinct bits never outnumber distinct users, so k bits prove k users, and
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
+from schemas.errors import SchemaError
 from schemas.topics import HOUR_MS
 from udfs.elements import EventRecord
-from udfs.profile import WEIGHT_OF_KIND
+from udfs.profile import WEIGHT_OF_KIND, AtLeastOne
 
 ALL: Final = "all"
 USER_BITS: Final = 64
@@ -28,12 +30,12 @@ class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """How popularity is kept and published. `segments` are fields (`surface`) or context keys (`context.country`)."""
 
     segments: tuple[str, ...] = ("surface", "context.country")
-    half_life_ms: int = 24 * HOUR_MS
-    users_min: int = 5
-    list_items: int = 50
-    items_max: int = 20_000
-    publish_every_ms: int = 1_000
-    list_ttl_ms: int = 7 * 24 * HOUR_MS
+    half_life_ms: AtLeastOne = 24 * HOUR_MS
+    users_min: Annotated[int, Meta(ge=1, le=USER_BITS)] = 5
+    list_items: AtLeastOne = 50
+    items_max: Annotated[int, Meta(ge=2)] = 20_000
+    publish_every_ms: AtLeastOne = 1_000
+    list_ttl_ms: AtLeastOne = 7 * 24 * HOUR_MS
 
 
 class SegmentSums(msgspec.Struct, array_like=True, gc=False):
@@ -83,8 +85,12 @@ class PopularityTable:
         self._weights = np.frombuffer(popularity.weights, np.float64).copy()
         self._users = np.frombuffer(popularity.users, np.uint64).copy()
 
-    def merge(self, pending: Iterable[SegmentSums]) -> None:
-        """Add the sums of elements, in any order."""
+    def merge(self, pending: Iterable[SegmentSums], at_ms: int) -> None:
+        """Add the sums of elements, in any order.
+
+        The version becomes `at_ms`, the time of the merge: a count of merges would fall behind Redis after a restore,
+        and every list would be refused until as many merges were made again.
+        """
         pending = list(pending)
         if not pending:
             return
@@ -96,7 +102,7 @@ class PopularityTable:
                 known, known_bits = added.get(item, (0.0, 0))
                 added[item] = (known + weight * fading, known_bits | bits)
         self._add(added)
-        self._version += 1
+        self._version = max(self._version + 1, at_ms)
 
     def _move_landmark(self, newest_ts: int) -> None:
         if newest_ts <= self._reference_ts:
@@ -163,5 +169,11 @@ def encode_popularity(popularity: Popularity) -> bytes:
 
 
 def decode_popularity(raw: bytes | None) -> Popularity:
-    """The popularity behind `raw`; an empty one for None."""
-    return Popularity() if raw is None else _table_decoder.decode(memoryview(raw)[1:])
+    """The popularity behind `raw`, an empty one for None; raises :class:`SchemaError` for an unknown version."""
+    if raw is None:
+        return Popularity()
+    if raw[0] != POPULARITY_VERSION:
+        raise SchemaError(
+            f"popularity of version {raw[0]}, this release reads {POPULARITY_VERSION}: upgrade step by step"
+        )
+    return _table_decoder.decode(memoryview(raw)[1:])

@@ -1,9 +1,10 @@
 """The profile rules: how one interaction changes what is kept of a user. Time arrives with the event."""
 
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from schemas.consents import Level
 from schemas.events import EVENT_TYPES, KIND_OF
@@ -31,16 +32,19 @@ KIND_WEIGHTS: Final[dict[str, float]] = {
 WEIGHT_OF_KIND: Final[tuple[float, ...]] = tuple(KIND_WEIGHTS.get(name, 0.0) for name in EVENT_TYPES)
 
 
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
 class ProfileBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much is kept of a user, and for how long. Times in ms."""
 
-    bought_items_max: int = 64
-    event_ids_max: int = 512
-    dedupe_horizon_ms: int = 7 * DAY_MS
-    session_gap_ms: int = 30 * MINUTE_MS
-    counts_half_life_ms: int = 7 * DAY_MS
-    recents_half_life_ms: int = 6 * HOUR_MS
-    idle_profile_ttl_ms: int = 90 * DAY_MS
+    bought_items_max: AtLeastOne = 64
+    event_ids_max: AtLeastOne = 512
+    dedupe_horizon_ms: AtLeastOne = 7 * DAY_MS
+    session_gap_ms: AtLeastOne = 30 * MINUTE_MS
+    counts_half_life_ms: AtLeastOne = 7 * DAY_MS
+    recents_half_life_ms: AtLeastOne = 6 * HOUR_MS
+    idle_profile_ttl_ms: AtLeastOne = 90 * DAY_MS
 
 
 class Outcome(IntEnum):
@@ -55,7 +59,10 @@ class Outcome(IntEnum):
 
 
 def take(state: UserState | None, event: EventRecord, bounds: ProfileBounds) -> Outcome:
-    """Apply `event` to `state` if consent and the dedupe window allow it, and say what became of it."""
+    """Apply `event` to `state` if consent and the dedupe window allow it, and say what became of it.
+
+    Where only the session may be used, a new one moves the list whatever began it: the old list told of the old one.
+    """
     if state is None or not allows(state, event):
         return Outcome.DENIED
     profile = state.profile or Profile()
@@ -63,13 +70,15 @@ def take(state: UserState | None, event: EventRecord, bounds: ProfileBounds) -> 
         return Outcome.DUPLICATE
     if event.ts < profile.newest_ts - bounds.dedupe_horizon_ms:
         return Outcome.TOO_LATE
-    if state.level == Level.SESSION and _in_another_session(profile, event, bounds.session_gap_ms):
+    began = state.level == Level.SESSION and _in_another_session(profile, event, bounds.session_gap_ms)
+    if began:
         if event.ts < profile.newest_ts:
             return Outcome.DENIED
         profile = Profile()
     state.profile = profile
     state.version += 1
-    return Outcome.MOVED if _note(profile, event, bounds) else Outcome.ACCEPTED
+    moved = _note(profile, event, bounds)
+    return Outcome.MOVED if moved or began else Outcome.ACCEPTED
 
 
 def _note(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> bool:
@@ -142,7 +151,8 @@ def _in_another_session(profile: Profile, event: EventRecord, gap_ms: int) -> bo
     session = profile.session
     if session is None:
         return False
-    return (event.session or b"") != session.id or abs(event.ts - session.last) > gap_ms
+    is_near = session.started - gap_ms <= event.ts <= session.last + gap_ms
+    return not is_near or (event.session or b"") != session.id
 
 
 def _join_session(profile: Profile, event: EventRecord, gap_ms: int) -> None:

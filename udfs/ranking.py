@@ -4,24 +4,25 @@ All changed users of an element are scored in one batch, each once, however many
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from schemas.consents import Level
 from schemas.lists import Reason, RecommendationList, encode_list, item_fragment
-from udfs.profile import RECENT_ITEMS_MAX, ProfileBounds, recency_weights
+from udfs.profile import RECENT_ITEMS_MAX, AtLeastOne, ProfileBounds, recency_weights
 from udfs.state import Profile, UserState
 
 
 class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How lists are made of what the model and popularity say."""
 
-    items: int = 30
+    items: AtLeastOne = 30
     exclude_bought: bool = True
-    exclude_recent: int = RECENT_ITEMS_MAX
+    exclude_recent: Annotated[int, Meta(ge=0)] = RECENT_ITEMS_MAX
 
 
 class Scoring(Protocol):

@@ -6,10 +6,11 @@ Redis down is retried here, inside the element, with backoff: no restart, no los
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import redis
+from msgspec import Meta
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -45,7 +46,7 @@ class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
-    timeout_ms: int = 1_000
+    timeout_ms: Annotated[int, Meta(ge=1)] = 1_000
 
 
 class Written(NamedTuple):

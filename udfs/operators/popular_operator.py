@@ -60,7 +60,7 @@ class PopularOperator(KeyedProcessFunction):
         """Merge what has come since, and publish."""
         parts = self._parts
         table = PopularityTable(decode_popularity(self._table.value()), parts.settings)
-        table.merge(decode_sums(raw) for raw in self._pending.get() or ())
+        table.merge([decode_sums(raw) for raw in self._pending.get() or ()], timestamp)
         self._pending.clear()
         popularity = table.close()
         self._table.update(encode_popularity(popularity))

@@ -1,0 +1,143 @@
+"""Consent: topic order, replays, withdrawals, narrowing, expiry; whatever is missing means no."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.consents import Level
+from tests.support.vocabulary import BEGINNING, HOUR, MINUTE, SECOND, a_consent, an_interaction
+from udfs.consent import allows, apply_consent, withdraw
+from udfs.elements import ConsentRecord
+from udfs.profile import Outcome, ProfileBounds, take
+from udfs.state import UserState, encode_state
+
+BOUNDS = ProfileBounds()
+
+
+def after(*changes: ConsentRecord, state: UserState | None = None) -> UserState:
+    state = state or UserState()
+    for change in changes:
+        apply_consent(state, change)
+    return state
+
+
+def a_shopper(level: str = "full") -> UserState:
+    """Someone with a consent of BEGINNING and one recent item."""
+    state = after(a_consent(level=level, at=BEGINNING))  # type: ignore[arg-type]
+    assert take(state, an_interaction(at=BEGINNING + SECOND), BOUNDS) == Outcome.MOVED
+    return state
+
+
+def test_nobody_is_allowed_anything_without_a_consent_on_record() -> None:
+    assert not allows(None, an_interaction())
+    assert not allows(UserState(), an_interaction())
+    assert take(None, an_interaction(), BOUNDS) == Outcome.DENIED
+
+
+def test_the_last_change_in_topic_order_holds_although_the_clock_of_the_broker_stepped_back() -> None:
+    state = after(a_consent(at=BEGINNING, offset=1), a_consent(level="none", at=BEGINNING - MINUTE, offset=2))
+    assert state.level == Level.NONE
+
+
+def test_across_partitions_append_time_orders() -> None:
+    moved = a_consent(level="none", at=BEGINNING + 1, partition=1, offset=0)
+    assert after(a_consent(at=BEGINNING, offset=9), moved).level == Level.NONE
+    earlier = msgspec.structs.replace(moved, append_ts=BEGINNING)
+    assert after(a_consent(at=BEGINNING, offset=9), earlier).level == Level.FULL
+
+
+changes = st.lists(
+    st.builds(
+        a_consent,
+        level=st.sampled_from(["none", "session", "full"]),
+        at=st.integers(0, 50).map(lambda n: BEGINNING + n * SECOND),
+        expires_at=st.integers(0, 60).map(lambda n: BEGINNING + n * SECOND if n > 9 else 0),
+    ),
+    max_size=12,
+)
+
+
+@given(changes, st.integers(0, 12))
+def test_a_replay_is_harmless(some: list[ConsentRecord], again_from: int) -> None:
+    in_order = sorted(some, key=lambda change: change.offset)
+    once = after(*in_order)
+    replayed = after(*in_order, *in_order[again_from:], state=None)
+    assert encode_state(once) == encode_state(replayed)
+
+
+@given(changes)
+def test_whatever_the_order_of_arrival_the_last_in_topic_order_is_in_force(some: list[ConsentRecord]) -> None:
+    last = max(some, key=lambda change: change.offset, default=None)
+    state = after(*some)
+    if last is not None:
+        newest = [change for change in some if change.offset == last.offset][0]
+        assert (state.level, state.consent_offset) == (newest.level, newest.offset)
+
+
+def test_an_interaction_from_before_the_grant_is_denied_though_it_is_read_after() -> None:
+    state = after(a_consent(at=BEGINNING))
+    assert not allows(state, an_interaction(at=BEGINNING - 1))
+    assert allows(state, an_interaction(at=BEGINNING))
+    late = an_interaction(at=BEGINNING - HOUR, appended=BEGINNING + 1)
+    assert allows(state, late), "append time counts, not event time"
+
+
+def test_an_interaction_from_a_denied_period_stays_denied_after_the_next_grant() -> None:
+    state = after(
+        a_consent(at=BEGINNING),
+        a_consent(level="none", at=BEGINNING + HOUR),
+        a_consent(at=BEGINNING + 2 * HOUR),
+    )
+    assert not allows(state, an_interaction(at=BEGINNING + MINUTE))
+    assert not allows(state, an_interaction(at=BEGINNING + HOUR + MINUTE))
+    assert allows(state, an_interaction(at=BEGINNING + 2 * HOUR))
+
+
+def test_renewing_a_consent_keeps_the_profile_and_what_was_allowed() -> None:
+    state = a_shopper()
+    apply_consent(state, a_consent(at=BEGINNING + HOUR))
+    assert state.profile is not None and state.profile.recents
+    assert allows(state, an_interaction(at=BEGINNING + MINUTE)), "no denied period lay between"
+
+
+def test_a_withdrawal_clears_the_profile_at_once_and_keeps_the_version() -> None:
+    state = a_shopper()
+    version = state.version
+    apply_consent(state, a_consent(level="none", at=BEGINNING + HOUR))
+    assert (state.profile, state.purposes, state.version) == (None, 0, version + 1)
+    apply_consent(state, a_consent(at=BEGINNING + 2 * HOUR))
+    assert state.version == version + 2
+
+
+def test_narrowing_keeps_nothing_from_before() -> None:
+    state = a_shopper()
+    apply_consent(state, a_consent(level="session", at=BEGINNING + HOUR))
+    assert state.profile is not None and state.profile.recents == []
+    assert not allows(state, an_interaction(at=BEGINNING + MINUTE)), "nor what is read late"
+    assert allows(state, an_interaction(at=BEGINNING + HOUR))
+
+
+def test_widening_keeps_the_session() -> None:
+    state = a_shopper("session")
+    apply_consent(state, a_consent(level="full", at=BEGINNING + MINUTE))
+    assert state.profile is not None and state.profile.recents
+
+
+def test_an_expired_consent_allows_nothing_even_before_anything_noticed() -> None:
+    state = after(a_consent(at=BEGINNING, expires_at=BEGINNING + HOUR))
+    assert allows(state, an_interaction(at=BEGINNING + HOUR - 1))
+    assert not allows(state, an_interaction(at=BEGINNING + HOUR))
+
+
+def test_a_grant_after_an_expiry_begins_anew_whether_or_not_the_expiry_was_noticed() -> None:
+    expiring = a_consent(at=BEGINNING, expires_at=BEGINNING + HOUR)
+    again = a_consent(at=BEGINNING + HOUR + MINUTE)
+    unnoticed, noticed = after(expiring), after(expiring)
+    for state in (unnoticed, noticed):
+        take(state, an_interaction(at=BEGINNING + SECOND), BOUNDS)
+    withdraw(noticed)
+    for state in (unnoticed, noticed):
+        apply_consent(state, again)
+    assert encode_state(unnoticed) == encode_state(noticed)
+    assert unnoticed.profile is not None and unnoticed.profile.recents == []
+    assert not allows(unnoticed, an_interaction(at=BEGINNING + HOUR + SECOND)), "between expiry and grant"
