@@ -58,7 +58,10 @@ def status() -> int:
     if endpoints.exists():
         for name, address in json.loads(endpoints.read_text()).items():
             print(f"  {name:<14} {address}")
-    return 0 if all(record.is_running() for record in records) else 1
+    if all(record.is_running() for record in records):
+        return 0
+    print("A part has ended; its log is below .local/log. `make down`, then `make up`, begins anew.")
+    return 1
 
 
 def main(arguments: list[str] | None = None) -> int:

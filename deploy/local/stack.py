@@ -104,15 +104,14 @@ class LocalStack:
                 self._start_parts()
             except BaseException:
                 self._end_all(grace_s=0)  # nothing in it is worth a wait
+                self._forget_data()
                 raise
 
     def stop(self) -> None:
         """End every process of the stack and its Python workers, and forget its data. Harmless if nothing runs."""
         self.endpoints_path.unlink(missing_ok=True)
         self._end_all(self._end_grace_s)
-        for name in _DATA:
-            shutil.rmtree(self.directory / name, ignore_errors=True)
-        (self.directory / "run" / "ports").unlink(missing_ok=True)
+        self._forget_data()
 
     def publish_endpoints(self, **more: str) -> None:
         """Write endpoints.json: the addresses and what the product adds (topic_prefix, key_ring and so on)."""
@@ -193,10 +192,15 @@ class LocalStack:
         self.stop()
 
     def _begin_empty(self) -> None:
-        for name in (*_DATA, "log"):
-            shutil.rmtree(self.directory / name, ignore_errors=True)
+        self._forget_data()
+        shutil.rmtree(self.directory / "log", ignore_errors=True)
         (self.directory / "tmp").mkdir()
         write_atomically(self.directory / "run" / "ports", json.dumps(self._ports) + "\n")
+
+    def _forget_data(self) -> None:
+        for name in _DATA:
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        (self.directory / "run" / "ports").unlink(missing_ok=True)
 
     def _start_parts(self) -> None:
         begun = time.monotonic()
