@@ -135,9 +135,7 @@ class _Tidy:
             raise ValueError
         match schema:
             case str():
-                if schema.rpartition(".")[2] in self._records:
-                    raise ValueError
-                return schema
+                return self._reference(schema)
             case list():
                 return [self.type(branch) for branch in schema]
             case {"type": "record" | "error"}:
@@ -154,6 +152,11 @@ class _Tidy:
             case {"type": str(primitive)}:
                 return self.type(primitive)
         raise ValueError
+
+    def _reference(self, name: str) -> str:
+        if name.rpartition(".")[2] in self._records:
+            raise ValueError
+        return name
 
     def _record(self, schema: dict[str, Any]) -> dict[str, Any]:
         self._records.add(schema["name"].rpartition(".")[2])

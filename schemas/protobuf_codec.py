@@ -226,7 +226,6 @@ def encode(record: Interaction | ConsentChange) -> bytes:
             getattr(message, name).update(value)
         elif isinstance(value, list):
             getattr(message, name).values.extend(value)
-            getattr(message, name).SetInParent()
         else:
             setattr(message, name, value)
     payload: bytes = message.SerializeToString(deterministic=True)

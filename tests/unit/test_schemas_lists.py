@@ -1,0 +1,60 @@
+"""The bytes of lists, against what msgspec makes of the struct."""
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment
+
+numbers = st.integers(0, 2**53 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+scored = st.lists(st.tuples(texts, st.floats(allow_nan=False, allow_infinity=False)), max_size=12)
+reasons = st.sampled_from(["personalised", "session", "popular"])
+
+
+def encoded(whole: RecommendationList) -> bytes:
+    fragments = [item_fragment(item.id) for item in whole.items]
+    scores = [item.score for item in whole.items]
+    return encode_list(
+        whole.v, whole.epoch, msgspec.json.encode(whole.model), whole.at, whole.reason, fragments, scores
+    )
+
+
+lists = st.builds(
+    RecommendationList,
+    v=numbers,
+    epoch=numbers,
+    model=texts,
+    at=numbers,
+    reason=reasons,
+    items=scored.map(lambda pairs: tuple(ListedItem(*pair) for pair in pairs)),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(lists)
+def test_a_list_made_of_parts_is_the_list_made_whole(whole: RecommendationList) -> None:
+    assert encoded(whole) == msgspec.json.encode(whole)
+    assert decode_list(encoded(whole)) == whole
+
+
+@pytest.mark.parametrize("item", ["tee-grün", "茶", '"},{"id":"x', "\\", "a,b", "👨‍👩‍👧", "\x7f", "\x00"])
+def test_no_item_id_breaks_out_of_its_place(item: str) -> None:
+    whole = RecommendationList(1, 2, 'm",', 3, "popular", (ListedItem(item, 0.5), ListedItem("tea", -1e-9)))
+    assert decode_list(encoded(whole)) == whole
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_list_with_a_score_that_is_no_number_is_json_that_no_reader_takes(score: float) -> None:
+    whole = RecommendationList(1, 2, "m", 3, "popular", (ListedItem("tea", score),))
+    assert b'"score":null}' in encoded(whole)
+    with pytest.raises(msgspec.ValidationError):
+        decode_list(encoded(whole))
+
+
+def test_version_and_epoch_stand_in_the_first_64_bytes_where_the_script_looks() -> None:
+    whole = RecommendationList(2**53 - 1, 2**53 - 1, "m" * 99, 3, "popular", ())
+    assert encoded(whole)[:64].startswith(b'{"v":9007199254740991,"epoch":9007199254740991,')

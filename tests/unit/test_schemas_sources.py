@@ -1,0 +1,221 @@
+"""Where schemas come from: the same answers from a directory and from a registry, and what a registry may do wrong."""
+
+import base64
+import http.client
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from schemas.codec_choice import codec_for
+from schemas.codecs import Codec
+from schemas.confluent import SchemaSource
+from schemas.errors import SchemaError, SettingsError
+from schemas.publish import published_files
+from schemas.schema_sources import (
+    REGISTRY_AUTH_VARIABLE,
+    RETRY_PAUSES_S,
+    DirectorySource,
+    RegistrySource,
+    source_at,
+)
+from tests.golden.schemas import INTERACTION, SCHEMA_FILES, golden
+
+AVRO = published_files()["interaction.avsc"]
+FILES = published_files()["freshet.desc"]
+ANSWERS: dict[str, tuple[int, bytes]] = {
+    "/schemas/ids/7": (200, json.dumps({"schema": AVRO.decode()}).encode()),
+    "/schemas/ids/9?format=serialized": (
+        200,
+        json.dumps(
+            {
+                "schemaType": "PROTOBUF",
+                "schema": base64.b64encode(FileDescriptorSet.FromString(FILES).file[0].SerializeToString()).decode(),
+            }
+        ).encode(),
+    ),
+}
+NOT_FOUND = (404, b'{"error_code":40403,"message":"Schema 1 not found"}')
+
+
+class Registry:
+    """A registry as a function of the path; `trouble` comes before the answers."""
+
+    def __init__(self, *trouble: Any) -> None:
+        self.trouble = list(trouble)
+        self.asked = 0
+        self.paused: list[float] = []
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        self.asked += 1
+        if self.trouble:
+            first = self.trouble.pop(0)
+            if isinstance(first, Exception):
+                raise first
+            return first  # type: ignore[no-any-return]
+        plain = path.partition("?")[0]
+        return ANSWERS.get(path) or next((ANSWERS[key] for key in ANSWERS if key.startswith(f"{plain}?")), NOT_FOUND)
+
+    def source(self) -> RegistrySource:
+        return RegistrySource(self.get, sleep=self.paused.append)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    for name, file in SCHEMA_FILES.items():
+        (tmp_path / name).write_bytes(published_files()[file])
+    return tmp_path
+
+
+@pytest.fixture(params=["directory", "registry"])
+def source(request: pytest.FixtureRequest, directory: Path) -> SchemaSource:
+    return DirectorySource(directory) if request.param == "directory" else Registry().source()
+
+
+def test_a_source_knows_its_schemas(source: SchemaSource) -> None:
+    assert source.fetch("avro", 7) == AVRO
+    assert source.fetch("protobuf", 9) == FILES
+
+
+def test_a_source_says_which_it_does_not_know(source: SchemaSource) -> None:
+    assert source.fetch("avro", 1) is None
+    assert source.fetch("protobuf", 1) is None
+
+
+def test_a_schema_of_the_other_form_is_none(source: SchemaSource) -> None:
+    assert source.fetch("avro", 9) is None
+
+
+def test_a_file_that_cannot_be_read_makes_no_record_bad(directory: Path) -> None:
+    (directory / "5.avsc").mkdir()
+    with pytest.raises(SchemaError, match="schema 5"):
+        DirectorySource(directory).fetch("avro", 5)
+
+
+@pytest.mark.parametrize("trouble", [OSError(), TimeoutError(), http.client.BadStatusLine(""), (503, b""), (429, b"")])
+def test_a_registry_in_trouble_is_asked_again(trouble: Any) -> None:
+    registry = Registry(trouble, trouble)
+    assert registry.source().fetch("avro", 7) == AVRO
+    assert registry.paused == list(RETRY_PAUSES_S[:2])
+
+
+def test_a_registry_that_stays_down_makes_no_record_bad() -> None:
+    registry = Registry(*[ConnectionRefusedError()] * 100)
+    with pytest.raises(SchemaError):
+        registry.source().fetch("avro", 7)
+    assert registry.asked == len(RETRY_PAUSES_S) + 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param((404, b"<html>no such page</html>"), id="a wrong address"),
+        pytest.param((404, b'{"error_code":404,"message":"HTTP 404 Not Found"}'), id="a wrong path"),
+        pytest.param((401, b'{"error_code":40101}'), id="no credentials"),
+        pytest.param((302, b""), id="sent elsewhere"),
+        pytest.param((200, b"<html>sign in</html>"), id="a page for people"),
+        pytest.param((200, b"\xff"), id="bytes"),
+    ],
+)
+def test_what_no_registry_says_makes_no_record_bad(answer: tuple[int, bytes]) -> None:
+    with pytest.raises(SchemaError):
+        Registry(answer).source().fetch("avro", 7)
+
+
+def test_a_registry_that_cannot_serialise_protobuf_is_said_so() -> None:
+    text = json.dumps({"schemaType": "PROTOBUF", "schema": 'syntax = "proto3";'}).encode()
+    with pytest.raises(SchemaError, match="directory"):
+        Registry((200, text)).source().fetch("protobuf", 9)
+
+
+def test_schemas_that_refer_to_others_are_not_taken() -> None:
+    references = [{"name": "other", "subject": "other", "version": 1}]
+    answer = json.dumps({"schema": AVRO.decode(), "references": references}).encode()
+    assert Registry((200, answer)).source().fetch("avro", 7) is None
+
+
+@contextmanager
+def serving(seen: list[str | None]) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            status, body = Registry().get(self.path.removeprefix("/registry"))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/registry/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("auth", "header"), [("me:secret", "Basic bWU6c2VjcmV0"), ("token", "Bearer token"), (None, None)]
+)
+def test_a_registry_is_asked_over_http_with_credentials_from_the_environment(
+    auth: str | None, header: str | None
+) -> None:
+    seen: list[str | None] = []
+    with serving(seen) as address:
+        source = source_at(address, {REGISTRY_AUTH_VARIABLE: auth} if auth else {})
+        assert source.fetch("avro", 7) == AVRO
+        assert source.fetch("protobuf", 9) == FILES
+        assert source.fetch("avro", 1) is None
+    assert seen == [header] * 3
+
+
+def test_no_error_shows_a_credential() -> None:
+    with pytest.raises(SettingsError) as caught:
+        source_at("https://me:secret@registry.example/")
+    assert "secret" not in str(caught.value)
+    source = RegistrySource(Registry((403, b"secret")).get)
+    with pytest.raises(SchemaError) as refused:
+        source.fetch("avro", 7)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["http://", "https://registry.example/?key=1", "/no/such/directory"])
+def test_a_place_that_holds_no_schemas_is_refused_at_once(place: str) -> None:
+    with pytest.raises(SettingsError):
+        source_at(place)
+
+
+@pytest.mark.parametrize("name", ["json", "avro", "confluent-avro", "protobuf", "confluent-protobuf"])
+def test_a_codec_is_chosen_by_settings(name: str, directory: Path) -> None:
+    framing, _, format = name.rpartition("-")
+    codec: Codec = codec_for(format, framing or "plain", str(directory) if framing else None)  # type: ignore[arg-type]
+    assert codec.interaction(golden(f"interaction.{name}")) == (INTERACTION, False)
+
+
+@pytest.mark.parametrize(
+    ("format", "framing", "place"),
+    [("json", "confluent", "."), ("avro", "confluent", None), ("avro", "plain", "."), ("xml", "plain", None)],
+)
+def test_settings_that_do_not_go_together_are_refused(format: Any, framing: Any, place: str | None) -> None:
+    with pytest.raises(SettingsError):
+        codec_for(format, framing, place)
+
+
+def test_who_reads_json_needs_neither_avro_nor_protobuf() -> None:
+    code = (
+        "import sys; sys.modules['fastavro'] = sys.modules['google.protobuf'] = None; "
+        "from schemas.codec_choice import codec_for; codec_for('json').interaction"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
