@@ -49,6 +49,8 @@ def evaluate(interactions: Interactions, settings: Settings) -> dict[str, dict[s
     The ways are ``int8`` and ``fp32`` (the model as served and before quantisation) and ``popularity`` (the same list
     for all, weighted by recency), each also as ``…, new items``. Raises :class:`ModelError` without enough data.
     """
+    if not len(interactions):
+        raise ModelError("there are no interactions to ask about")
     cut = int(np.quantile(interactions.ts_ms, 1 - TEST_SHARE))
     trained = train(interactions.where(interactions.ts_ms < cut), settings)
     questions = questions_after(cut, interactions, trained, settings)

@@ -6,12 +6,15 @@ What the graph computes for one user, with ``items[j]`` the item at position ``j
     scores    = bias                                                       float32[items + 1]
     scores[neighbours[items[j], n]] += w[j] * values[items[j], n]          for each position j and neighbour n
 
-and then the best ``top_k`` columns. Only what a history touches is added up: at 10,000 items, 1,280 additions instead
-of the 640,000 multiplications of two embeddings of 64, and better lists (DECISIONS.md has both figures).
+and then the best ``top_k`` columns, ties by row. Only what a history touches is added up: at 10,000 items, 1,280
+additions instead of the 640,000 multiplications of two embeddings of 64, and better lists.
 Every step works within one row, so a user's scores are the same, bit for bit, alone and in any batch.
 
 Dividing by the largest weight makes the list depend on how the recent items compare with one another, not on how long
 ago all of them were. A user without known items gets the bias alone: the popular items.
+
+Rows are ordered by popularity, which makes TopK fast: the first columns it sees are nearly the best, so few of the
+others enter its heap. Two-stage forms (maxima of groups, then what is in the best groups) gained nothing then.
 """
 
 from dataclasses import dataclass
@@ -25,10 +28,6 @@ from models.manifest import RECENT_ITEMS_MAX
 
 OPSET: Final = 21
 IR_VERSION: Final = 10
-GROUP: Final = 20
-"""Columns in a group of the two-stage TopK."""
-TWO_STAGE_FROM: Final = 2_000
-"""Columns from which the two-stage TopK pays."""
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
@@ -106,8 +105,7 @@ def fp32_model(numbers: Transitions, top_k: int) -> ModelProto:
 def transitions_of(model: ModelProto) -> Transitions:
     """Read the numbers back from what :func:`fp32_model` made; raises ``KeyError`` for any other graph."""
     named = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
-    items = len(named["values"])
-    return Transitions(named["neighbours"], named["values"], named["bias"][0, :items], named["lag_weights"])
+    return Transitions(named["neighbours"], named["values"], named["bias"][0], named["lag_weights"])
 
 
 def position_weights(graph: Graph, numbers: Transitions) -> str:
@@ -125,30 +123,9 @@ def finish(graph: Graph, numbers: Transitions, values: str, weights: str, top_k:
     rows = graph.op("Gather", graph.constant("neighbours", numbers.neighbours, np.int32), "items", axis=0)
     flat = graph.constant("flat_neighbours", [-1, RECENT_ITEMS_MAX * numbers.neighbours.shape[1]])
     added = graph.op("Mul", values, graph.op("Unsqueeze", weights, graph.constant("axis_2", [2])))
-    width = _width(numbers.items + 1)
-    bias = np.full((1, width), -np.inf)
-    bias[0, : numbers.items + 1] = numbers.bias
-    shape = graph.op("Concat", graph.op("Shape", "items", end=1), graph.constant("width", [width]), axis=0)
-    base = graph.op("Expand", graph.constant("bias", bias, np.float32), shape)
+    columns = numbers.items + 1
+    shape = graph.op("Concat", graph.op("Shape", "items", end=1), graph.constant("columns", [columns]), axis=0)
+    base = graph.op("Expand", graph.constant("bias", numbers.bias[None, :], np.float32), shape)
     places, additions = graph.op("Reshape", rows, flat), graph.op("Reshape", added, flat)
     scores = graph.op("ScatterElements", base, places, additions, axis=1, reduction="add")
-    if width < TWO_STAGE_FROM or width // GROUP < top_k:
-        graph.top_k(scores, top_k, "scores", "ids")
-    else:
-        _rank_in_groups(graph, scores, width // GROUP, top_k)
-
-
-def _width(columns: int) -> int:
-    """Score columns: where TopK works in two stages, filled up to whole groups."""
-    return columns if columns < TWO_STAGE_FROM else -(-columns // GROUP) * GROUP
-
-
-def _rank_in_groups(graph: Graph, scores: str, groups: int, k: int) -> None:
-    """Exact TopK of float32[users, groups * GROUP]: the k best columns lie in the k groups with the best maxima."""
-    size, last = graph.constant("group", GROUP), graph.constant("axis_2", [2])
-    grouped = graph.op("Reshape", scores, graph.constant("grouped", [-1, groups, GROUP]))
-    graph.top_k(graph.op("ReduceMax", grouped, last, keepdims=0), k, "best_maxima", "best_groups")
-    members = graph.op("GatherND", grouped, graph.op("Unsqueeze", "best_groups", last), batch_dims=1)
-    graph.top_k(graph.op("Reshape", members, graph.constant("flat", [-1, k * GROUP])), k, "scores", "places")
-    group = graph.op("GatherElements", "best_groups", graph.op("Div", "places", size), axis=1)
-    graph.op("Add", graph.op("Mul", group, size), graph.op("Mod", "places", size), out="ids")
+    graph.top_k(scores, top_k, "scores", "ids")

@@ -67,7 +67,7 @@ def read(path: Path, columns: Columns) -> Interactions:
             return from_frame(pd.read_csv(path, dtype={columns.user: str, columns.item: str}), columns)
         with path.open("rb") as lines:
             return from_rows((decoded(line) for line in lines), columns)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
 
 

@@ -240,7 +240,10 @@ def _read_items(path: Path, manifest: Manifest) -> list[str]:
         raise ModelError(
             f"{path} has sha256 {found}, the manifest says {manifest.items_sha256}: export again with `make model`"
         )
-    items = content.decode().removesuffix("\n").split("\n") if content else []
+    try:
+        items = content.decode().removesuffix("\n").split("\n") if content else []
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not UTF-8: {error}") from error
     check_items(items, str(path))
     if len(items) != manifest.items_count:
         raise ModelError(f"{path} has {len(items)} items, the manifest says {manifest.items_count}")

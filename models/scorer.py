@@ -15,8 +15,8 @@ from models.manifest import MODEL_FILE, Manifest, Tensor, describe, load_with_it
 from schemas.errors import ModelError
 
 WARM_UP_USERS: Final = (1, 8, 64)
-CHUNK_USERS: Final = 64
-"""Users scored in one run of the graph; larger batches are cut, so that their scores stay in the CPU's cache."""
+CHUNK_USERS: Final = 32
+"""Users scored in one run of the graph; larger batches are cut, so that their scores stay in the CPU's cache (L2)."""
 
 _DTYPES: Final = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 
@@ -101,12 +101,14 @@ class Scorer:
     def _warm_up(self, path: Path) -> None:
         for users in WARM_UP_USERS:
             try:
-                scores, rows = self.score(np.ones((users, self.manifest.recent_items_max), np.int32))
-            except ort.capi.onnxruntime_pybind11_state.Fail as error:
+                scores, rows = self._run(np.ones((users, self.manifest.recent_items_max), np.int32), None)
+            except Exception as error:  # as in _session
                 raise ModelError(f"{path} cannot be run on {users} user(s): {error}") from error
             expected = (users, self.manifest.top_k)
             if scores.shape != expected or rows.shape != expected:
                 raise ModelError(f"{path} answers {list(scores.shape)} for {users} user(s), not {list(expected)}")
+            if not np.isfinite(scores).all():
+                raise ModelError(f"{path} returned a score that is not finite: row 0 (padding) may be among the rows")
             if rows.min() < 1 or rows.max() >= len(self.items):
                 raise ModelError(
                     f"{path} returned a row outside 1..{len(self.items) - 1}: give row 0, the padding, a score of -inf"
@@ -114,11 +116,18 @@ class Scorer:
 
 
 def best_of(scores: Scores, k: int) -> tuple[Scores, Rows]:
-    """The ``k`` best columns of float32[users, columns], best first, column 0 (padding) left out; ties by column."""
+    """The ``k`` best columns of float32[users, columns], best first, ties by column; column 0 (padding) is left out.
+
+    Raises :class:`ModelError` where a score is not a number.
+    """
     real = scores[:, 1:]
-    k = min(k, real.shape[1])
-    best = np.argpartition(real, real.shape[1] - k, axis=1)[:, real.shape[1] - k :]
-    best.sort(axis=1)
+    columns = real.shape[1]
+    limit = np.partition(real, columns - k, axis=1)[:, columns - k, None]
+    above, level = real > limit, real == limit
+    level &= np.cumsum(level, axis=1) <= k - above.sum(axis=1, keepdims=True)
+    if not ((above | level).sum(axis=1) == k).all():
+        raise ModelError("the model returned scores that are not numbers (NaN)")
+    best = np.nonzero(above | level)[1].reshape(-1, k)
     order = np.argsort(-np.take_along_axis(real, best, axis=1), axis=1, kind="stable")
     rows = np.take_along_axis(best, order, axis=1)
     return np.take_along_axis(real, rows, axis=1), rows.astype(np.int64) + 1
@@ -163,9 +172,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _agree(declared: Tensor, actual: Tensor) -> bool:
+    """A dimension that is free in the graph may be fixed in the manifest (warming up tries it), not the other way."""
     if declared.dtype != actual.dtype or len(declared.shape) != len(actual.shape):
         return False
-    return all(
-        isinstance(want, str) == isinstance(have, str) and (isinstance(want, str) or want == have)
-        for want, have in zip(declared.shape, actual.shape, strict=True)
-    )
+    return all(isinstance(have, str) or have == want for want, have in zip(declared.shape, actual.shape, strict=True))

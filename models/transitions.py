@@ -69,7 +69,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Events:
-    """Interactions that count, sorted by user, then time. ``rows`` are item codes from 0 in the order of the model."""
+    """Interactions that count, sorted by user, then time; an item is in a step once, with its heaviest kind.
+
+    ``rows`` are item codes from 0 in the order of the model.
+    """
 
     users: Ints
     rows: Ints
@@ -130,8 +133,10 @@ def _popularity(
 def _sorted(users: Ints, rows: Ints, ts: Ints, weights: npt.NDArray[np.float64]) -> Events:
     known = rows >= 0
     users, rows, ts, weights = users[known], rows[known], ts[known], weights[known]
-    order = np.lexsort((rows, ts, users))
-    return Events(users[order], rows[order], ts[order], weights[order])
+    order = np.lexsort((weights, rows, ts, users))
+    users, rows, ts, weights = users[order], rows[order], ts[order], weights[order]
+    last = np.r_[(np.diff(users) != 0) | (np.diff(ts) != 0) | (np.diff(rows) != 0), True]
+    return Events(users[last], rows[last], ts[last], weights[last])
 
 
 def _numbers(events: Events, popularity: npt.NDArray[np.float64], settings: Settings) -> Transitions:
@@ -196,7 +201,9 @@ def _typical_best(events: Events, values: Any, lags: Floats) -> float:
     ends = np.flatnonzero(np.r_[np.diff(events.users) != 0, True])
     chosen = ends[np.linspace(0, len(ends) - 1, min(SAMPLE_USERS, len(ends))).astype(np.int64)]
     position = chosen[:, None] - np.arange(len(lags))[::-1]
-    same = (position >= 0) & (events.users[position] == events.users[chosen][:, None])
+    inside = position >= 0
+    position = np.maximum(position, 0)
+    same = inside & (events.users[position] == events.users[chosen][:, None])
     data = np.where(same, lags, 0).ravel()
     user = np.repeat(np.arange(len(chosen)), len(lags))
     histories = sparse.csr_matrix((data, (user, events.rows[position].ravel())), shape=(len(chosen), values.shape[0]))

@@ -1,0 +1,62 @@
+"""What scoring costs: ``python -m models.cost [--items 10000]`` prints microseconds per user for each batch size.
+
+CPU time of this process on one thread, the least of several repeats, so that other work on the machine counts little.
+The model is random but shaped like a trained one; FP32 and INT8 take turns within each repeat.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from models.manifest import RECENT_ITEMS_MAX
+from models.random_model import random_model
+from models.scorer import Scorer
+
+BATCHES: Final = (1, 8, 32, 64, 256)
+REPEATS: Final = 20
+USERS_PER_REPEAT: Final = 512
+
+
+def microseconds_per_user(scorers: Mapping[str, Scorer], users: int, repeats: int) -> dict[str, float]:
+    """CPU microseconds for one user in a batch of ``users``, for each scorer."""
+    random = np.random.default_rng(0)
+    shape = (users, RECENT_ITEMS_MAX)
+    weights = np.ones(shape, np.float32)
+    best = dict.fromkeys(scorers, float("inf"))
+    for _ in range(repeats):
+        for name, scorer in scorers.items():
+            items = random.integers(1, len(scorer.items), shape, dtype=np.int32)
+            runs = max(2, USERS_PER_REPEAT // users)
+            begun = time.process_time()
+            for _ in range(runs):
+                scorer.score(items, weights)
+            best[name] = min(best[name], (time.process_time() - begun) / runs / users * 1e6)
+    return best
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser("python -m models.cost", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--items", type=int, default=10_000, help="vocabulary (default: %(default)s)")
+    parser.add_argument("--top-k", type=int, default=50, help="items in a list (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="the least counts (default: %(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        scorers = {}
+        for name in ("int8", "fp32"):
+            random_model(Path(scratch) / name, options.items, top_k=options.top_k, int8=name == "int8")
+            scorers[name] = Scorer.open(Path(scratch) / name)
+        print(f"{options.items} items, top {options.top_k}: CPU microseconds per user, one thread")
+        print("batch" + "".join(f"{name:>10}" for name in scorers))
+        for users in BATCHES:
+            costs = microseconds_per_user(scorers, users, options.repeats)
+            print(f"{users:5}" + "".join(f"{cost:10.1f}" for cost in costs.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.evaluate import Questions, evaluate, measure, without_seen
+from models.interactions import Columns, Interactions, decoded, from_frame, from_rows, read
+from models.scorer import Scorer
+from models.train import main, train_and_export
+from models.transitions import Settings, train
+from schemas.errors import ModelError
+from tests.support.models import BEGINNING, history, naive_ndcg, purchases
+
+SMALL = Settings(item_users_min=1, popular_users_min=1, top_k=10, neighbours=8)
+
+
+def followers(interactions: Interactions, item: str, settings_: Settings = SMALL) -> dict[str, float]:
+    """What follows ``item``, and how strongly."""
+    trained = train(interactions, settings_)
+    row = trained.items.index(item) + 1
+    named = zip(trained.numbers.neighbours[row], trained.numbers.values[row], strict=True)
+    return {trained.items[neighbour - 1]: float(value) for neighbour, value in named if neighbour}
+
+
+def a_shop(users: int = 60, seed: int = 0) -> Interactions:
+    """People who buy tents, then pegs, then stoves; others who buy pens, then ink, then paper; in many variants."""
+    random = np.random.default_rng(seed)
+    baskets = []
+    for user in range(users):
+        chain = ("tent", "pegs", "stove") if user % 2 else ("pen", "ink", "paper")
+        start = int(random.integers(0, 40))
+        baskets += [
+            (f"user-{user}", start + day, f"{item}-{int(random.integers(0, 4))}") for day, item in enumerate(chain)
+        ]
+    return purchases(*baskets)
+
+
+def test_what_is_bought_later_follows_what_was_bought_before_and_not_the_other_way() -> None:
+    sequences = purchases(("ada", 1, "tent"), ("ada", 2, "pegs"), ("bob", 1, "tent"), ("bob", 3, "pegs"))
+    assert set(followers(sequences, "tent")) == {"pegs"}
+    assert followers(sequences, "pegs") == {}
+
+
+def test_mates_in_a_basket_follow_each_other_both_ways_equally() -> None:
+    baskets = purchases(("ada", 1, "tea cup"), ("bob", 1, "tea cup"))
+    assert followers(baskets, "tea")["cup"] == pytest.approx(followers(baskets, "cup")["tea"])
+
+
+def test_the_order_of_lines_within_a_basket_does_not_matter() -> None:
+    one = train(purchases(("ada", 1, "tea cup"), ("ada", 2, "milk")), SMALL)
+    two = train(purchases(("ada", 2, "milk"), ("ada", 1, "cup tea")), SMALL)
+    assert one.items == two.items
+    assert np.array_equal(one.numbers.values, two.numbers.values)
+
+
+def test_an_item_does_not_follow_itself_within_a_basket() -> None:
+    assert "tea" not in followers(purchases(("ada", 1, "tea tea cup"), ("bob", 1, "tea cup")), "tea")
+
+
+def test_the_next_step_counts_more_than_a_later_one() -> None:
+    counts = followers(purchases(("ada", 1, "a"), ("ada", 2, "b"), ("ada", 3, "c")), "a", SMALL)
+    assert counts["b"] > 0
+    assert counts["c"] > 0
+    near = purchases(("ada", 1, "a"), ("ada", 2, "b"), ("ada", 3, "c"), ("bob", 1, "x"), ("bob", 2, "c"))
+    far = followers(near, "a")
+    assert far["b"] > far["c"]
+
+
+def test_beyond_the_window_of_lags_nothing_follows() -> None:
+    chain = purchases(*[("ada", day, f"item-{day}") for day in range(8)])
+    assert set(followers(chain, "item-0")) == {f"item-{lag}" for lag in range(1, SMALL.lags + 1)}
+
+
+def test_users_do_not_mix() -> None:
+    assert followers(purchases(("ada", 1, "a"), ("bob", 2, "b")), "a") == {}
+
+
+def test_kinds_that_do_not_count_teach_nothing() -> None:
+    with pytest.raises(ModelError, match="there is nothing to learn"):
+        train(purchases(("ada", 1, "a b"), kind="impression"), SMALL)
+
+
+def test_too_few_users_for_any_item_is_said() -> None:
+    with pytest.raises(ModelError, match="no item was used by 2 users or more"):
+        train(purchases(("ada", 1, "a"), ("bob", 2, "b")))
+
+
+def test_rows_are_ordered_by_recent_popularity_and_the_bias_falls_with_them() -> None:
+    data = purchases(*[(f"u{n}", 1, "old") for n in range(5)], *[(f"u{n}", 60, "new") for n in range(3)])
+    trained = train(data, SMALL)
+    assert trained.items == ["new", "old"]
+    assert trained.item_users.tolist() == [3, 5]
+    assert trained.numbers.bias[0] == -np.inf
+    assert (np.diff(trained.numbers.bias[1:]) <= 0).all()
+
+
+def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = train_and_export(a_shop(), tmp_path / "a")
+    assert train_and_export(a_shop(), tmp_path / "b") == first
+
+
+def test_a_trained_model_recommends_what_follows(tmp_path: Path) -> None:
+    manifest = train_and_export(a_shop(), tmp_path / "model", SMALL)
+    scorer = Scorer.open(tmp_path / "model")
+    best = [scorer.items[row] for row in scorer.score(history(scorer.index["tent-0"]))[1][0][:4]]
+    assert all(item.startswith(("pegs", "stove")) for item in best)
+    assert manifest.training_window.users == 60
+    assert manifest.kind_weights["purchase"] == 3
+
+
+def test_popular_items_below_the_minimum_of_users_are_not_named(tmp_path: Path) -> None:
+    data = purchases(*[(f"u{n}", n % 3, "milk") for n in range(6)], ("u0", 1, "rare"), ("u1", 2, "rare"))
+    manifest = train_and_export(data, tmp_path / "model", Settings(popular_users_min=5))
+    assert manifest.popular == ("milk",)
+    assert manifest.items_count == 2
+
+
+def test_the_model_beats_popularity_where_sequences_tell() -> None:
+    metrics = evaluate(a_shop(users=300), SMALL)
+    assert metrics["int8"]["ndcg@10"] > metrics["popularity"]["ndcg@10"] + 0.1
+    assert metrics["int8"]["ndcg@10"] == pytest.approx(metrics["fp32"]["ndcg@10"], abs=0.01)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lists=st.lists(st.permutations(range(1, 25)), min_size=1, max_size=4),
+    answers=st.lists(st.sets(st.integers(1, 40), min_size=1, max_size=15), min_size=4, max_size=4),
+)
+def test_measures_are_those_of_the_naive_twin(lists: list[list[int]], answers: list[set[int]]) -> None:
+    asked = [np.array(sorted(answer)) for answer in answers[: len(lists)]]
+    measured = measure(np.array(lists), asked, items=40)
+    pairs = list(zip(lists, answers, strict=False))
+    assert measured["ndcg@10"] == pytest.approx(np.mean([naive_ndcg(row, answer, 10) for row, answer in pairs]))
+    assert measured["hr@10"] == pytest.approx(np.mean([bool(set(row[:10]) & answer) for row, answer in pairs]))
+    recall = np.mean([len(set(row[:20]) & answer) / len(answer) for row, answer in pairs])
+    assert measured["recall@20"] == pytest.approx(recall)
+    assert measured["coverage@10"] == len({item for row in lists for item in row[:10]}) / 40
+
+
+def test_items_the_model_does_not_know_count_as_missed() -> None:
+    assert measure(np.array([[1, 2, 3]]), [np.array([-5, -4, 1])], items=3)["recall@20"] == pytest.approx(1 / 3)
+
+
+def test_seen_items_are_neither_listed_nor_asked_for() -> None:
+    questions = Questions(
+        np.vstack([history(1), history(2)]), np.ones((2, 20), np.float32), [np.array([1, 3]), np.array([2])]
+    )
+    lists, answers = without_seen(np.array([[1, 3, 4], [2, 3, 4]]), questions)
+    assert [answer.tolist() for answer in answers] == [[3]]
+    assert lists[0][:3].tolist() == [3, 4, -1]
+
+
+def test_rows_that_cannot_be_used_are_dropped_and_counted() -> None:
+    good: dict[str, object] = {"user_id": 7.0, "item_id": "hat", "ts": BEGINNING, "type": "view", "n": 1}
+    bad: list[dict[str, object]] = [
+        {"user_id": None},
+        {"item_id": None},
+        {"type": "sneeze"},
+        {"n": 0},
+        {"ts": 5},
+        {"item_id": "x" * 65},
+    ]
+    frame = pd.DataFrame([good] + [good | change for change in bad])
+    data = from_frame(frame, Columns(quantity="n"))
+    assert len(data) == 1
+    assert data.item_ids == ["hat"]
+    assert list(data.dropped.values()) == [1] * 6
+    assert set(data.dropped) >= {"no user", "no item", "unknown kind", "quantity not above zero"}
+
+
+def test_times_are_read_as_milliseconds_or_as_dates_in_utc() -> None:
+    columns = Columns(every="view")
+    numbers = pd.DataFrame({"user_id": ["a"], "item_id": ["x"], "ts": [1_700_000_000_123]})
+    dates = pd.DataFrame({"user_id": ["a"], "item_id": ["x"], "ts": ["2023-11-14T22:13:20.123"]})
+    stamps = dates.assign(ts=pd.to_datetime(dates["ts"], utc=True))
+    for frame in (numbers, dates, stamps):
+        assert from_frame(frame, columns).ts_ms.tolist() == [1_700_000_000_123]
+
+
+def test_a_missing_column_is_named_with_its_option_and_those_there_are() -> None:
+    with pytest.raises(ModelError, match=r"no column 'user_id': name it with --user; the columns are who, what"):
+        from_frame(pd.DataFrame({"who": ["a"], "what": ["x"]}), Columns(every="view"))
+    with pytest.raises(ModelError, match="'gift' is not a kind of event"):
+        from_frame(pd.DataFrame({"who": ["a"]}), Columns(every="gift"))
+
+
+def test_lines_that_are_not_objects_are_dropped() -> None:
+    lines = [b'{"pseudonym":"a","item_id":"x","type":"view","ts":%d}' % BEGINNING, b"[1]", b"\xff", b"[" * 5000]
+    data = from_rows(map(decoded, lines))
+    assert len(data) == 1
+    assert sum(data.dropped.values()) == 3
+
+
+def test_no_rows_at_all_is_said() -> None:
+    with pytest.raises(ModelError, match="the input is empty"):
+        from_rows([])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_files_of_each_form_give_the_same_interactions(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame({"user_id": ["1", "2"], "item_id": ["007", "8"], "ts": [BEGINNING] * 2, "type": ["view"] * 2})
+    path = tmp_path / f"data.{suffix}"
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+    elif suffix == "parquet":
+        frame.to_parquet(path)
+    else:
+        path.write_text("\n".join(map(json.dumps, frame.to_dict("records"))))
+    assert read(path, Columns()).item_ids == ["007", "8"]
+
+
+def test_the_command_trains_from_stdin_and_ends_with_the_metrics_and_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = a_shop(users=80)
+    rows = zip(shop.users, shop.items, shop.ts_ms, strict=True)
+    lines = [
+        json.dumps({"pseudonym": f"p{user}", "item_id": shop.item_ids[item], "ts": int(ts), "type": "purchase"})
+        for user, item, ts in rows
+    ]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode())))
+    said: list[str] = []
+    assert main(["-", "--out", str(tmp_path / "model")], said.append) == 0
+    assert any(line.startswith("int8, new items") for line in said)
+    assert said[-1].endswith(str(tmp_path / "model"))
+    assert Scorer.open(tmp_path / "model").manifest.metrics["popularity"]["hr@10"] >= 0
+
+
+def test_the_command_says_why_there_is_no_model(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert main([str(tmp_path / "none.csv"), "--out", str(tmp_path / "model")], said.append) == 1
+    assert "no model" in said[-1]
+    assert not (tmp_path / "model").exists()
