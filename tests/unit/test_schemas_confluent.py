@@ -67,7 +67,15 @@ def test_the_place_of_a_message_comes_back(place: tuple[int, ...], payload: byte
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"\x02", b"\x80" * 9, b"\x01", b"\xfe\xff\xff\xff\x0f", bytes([2 * MESSAGE_DEPTH_MAX + 2]) + b"\0" * 99],
+    [
+        b"",
+        b"\x02",
+        b"\x80" * 9,
+        b"\x80" * 5 + b"\0",
+        b"\x01",
+        b"\xfe\xff\xff\xff\x0f",
+        bytes([2 * MESSAGE_DEPTH_MAX + 2]) + b"\0" * 99,
+    ],
 )
 def test_a_place_that_is_none_is_malformed(raw: bytes) -> None:
     with pytest.raises(BadRecord) as caught:
