@@ -1,0 +1,213 @@
+"""Ingest: raw identifiers enter and do not leave, and every record is somewhere exactly once."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.consents import Level
+from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN
+from schemas.rejects import RejectReason
+from tests.support.vocabulary import (
+    BEGINNING,
+    CONSENTS,
+    CONTROL,
+    INTERACTIONS,
+    PSEUDONYMISER,
+    a_raw_command,
+    a_raw_consent,
+    a_raw_interaction,
+    a_tombstone,
+    an_ingest,
+)
+from udfs.elements import ConsentRecord, Element, EventRecord, unpack
+from udfs.ingest import FUTURE_SKEW_MAX_MS, RawRecord
+
+INGEST = an_ingest(buckets=4)
+
+
+def packed(*records: RawRecord) -> dict[int, Element]:
+    return {key: unpack(raw) for key, raw in INGEST.pack(records)}
+
+
+def the_event(record: RawRecord) -> EventRecord:
+    [element] = packed(record).values()
+    [event] = element.events
+    return event
+
+
+def the_consent(record: RawRecord) -> ConsentRecord:
+    [element] = packed(record).values()
+    [change] = element.consents
+    return change
+
+
+def the_reason(record: RawRecord) -> RejectReason:
+    [element] = packed(record).values()
+    [reject] = element.rejects
+    origin = reject.origin
+    assert (origin.topic, origin.partition, origin.offset) == (record.topic, record.partition, record.offset)
+    assert (element.events, element.consents, element.commands) == ([], [], [])
+    return reject.reason
+
+
+printable = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_categories=("C", "Z")), min_size=12)
+long_ids = st.tuples(*[printable.map(lambda text: text[:64])] * 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(long_ids, st.sampled_from(["search", "click"]))
+def test_no_raw_identifier_leaves(ids: tuple[str, str, str, str], kind: str) -> None:
+    user, event, session, request = ids
+    item = {"item": "tea"} if not any("tea" in text for text in ids) else {"item": "cup"}
+    context = {"country": "NL", "email": user, "other": session}
+    records = [
+        a_raw_interaction(
+            user,
+            **item,
+            kind=kind,
+            id=event,
+            session_id=session,
+            request_id=request,
+            query=f"{user} {session}",
+            context=context,
+        ),
+        a_raw_interaction(user, id=event, session_id=session, request_id=request, item=None),
+        a_raw_consent(user, tcf=session),
+        a_tombstone(user),
+        a_raw_consent(user, level="everything"),
+    ]
+    for _, raw in INGEST.pack(records):
+        for text in ids:
+            assert text.encode() not in raw
+            assert msgspec.json.encode(text)[1:-1] not in raw
+
+
+anything = st.builds(
+    RawRecord,
+    st.sampled_from([INTERACTIONS, CONSENTS, CONTROL]),
+    st.integers(0, 3),
+    st.integers(0, 2**40),
+    st.just(BEGINNING),
+    st.none() | st.binary(max_size=8),
+    st.none()
+    | st.binary(max_size=30)
+    | st.sampled_from([a_raw_interaction().value, a_raw_consent().value, a_raw_command().value]),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(anything | st.sampled_from([a_tombstone(), a_raw_command(bucket=9)]), max_size=20))
+def test_every_record_is_in_exactly_one_place(records: list[RawRecord]) -> None:
+    elements = packed(*records)
+    assert len(elements) <= len(records)
+    assert set(elements) <= {100, 101, 102, 103}
+    places = [
+        len(part)
+        for element in elements.values()
+        for part in (element.events, element.consents, element.rejects, element.commands)
+    ]
+    assert sum(places) == len(records)
+
+
+@given(st.text(min_size=1, max_size=20).filter(str.isprintable))
+def test_a_user_is_always_in_the_same_bucket_and_called_the_same(user: str) -> None:
+    records = [a_raw_interaction(user), a_raw_consent(user), a_tombstone(user)]
+    [(key, element)] = packed(*records).items()
+    assert key == 100 + PSEUDONYMISER.route(user) % 4 == 100 + element.bucket
+    names = {record.pseudonym for record in (*element.events, *element.consents)}
+    assert names == {PSEUDONYMISER.user(user)}
+
+
+def test_records_keep_their_order_within_a_bucket() -> None:
+    [element] = packed(*(a_raw_interaction(id=f"e{n}", offset=n) for n in range(50))).values()
+    assert [event.offset for event in element.events] == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("at", "appended", "reason"),
+    [
+        (BEGINNING + FUTURE_SKEW_MAX_MS + 1, BEGINNING, RejectReason.TIME_IN_FUTURE),
+        (EVENT_TS_MAX + 1, EVENT_TS_MAX + 1, RejectReason.TIME_IN_FUTURE),
+        (2**53, BEGINNING, RejectReason.TIME_IN_FUTURE),
+        (EVENT_TS_MIN - 1, BEGINNING, RejectReason.TIME_TOO_OLD),
+        (-1, BEGINNING, RejectReason.TIME_TOO_OLD),
+    ],
+)
+def test_broken_clocks_are_rejected(at: int, appended: int, reason: RejectReason) -> None:
+    assert the_reason(a_raw_interaction(at=at, appended=appended, partition=2, offset=7)) == reason
+
+
+@pytest.mark.parametrize("at", [BEGINNING + FUTURE_SKEW_MAX_MS, EVENT_TS_MIN])
+def test_clocks_may_run_a_little_ahead_and_events_may_be_old(at: int) -> None:
+    assert the_event(a_raw_interaction(at=at, appended=BEGINNING)).ts == at
+
+
+def test_a_tombstone_of_an_interaction_is_a_reject() -> None:
+    assert the_reason(a_tombstone(topic=INTERACTIONS)) == RejectReason.EMPTY_VALUE
+
+
+def test_a_tombstone_of_a_consent_takes_it_away() -> None:
+    change = the_consent(a_tombstone("ada", BEGINNING, offset=3))
+    assert (change.level, change.purposes, change.append_ts, change.offset) == (Level.NONE, 0, BEGINNING, 3)
+    assert change.pseudonym == PSEUDONYMISER.user("ada")
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (a_tombstone("")._replace(key=None), RejectReason.EMPTY_VALUE),
+        (a_tombstone("")._replace(key=b""), RejectReason.EMPTY_VALUE),
+        (a_tombstone()._replace(key=b"\xff\xfe"), RejectReason.BAD_ENCODING),
+        (a_raw_consent(level="much"), RejectReason.OUT_OF_RANGE),
+        (a_raw_consent()._replace(value=b"{"), RejectReason.MALFORMED),
+        (a_raw_command(bucket=4), RejectReason.OUT_OF_RANGE),
+        (a_raw_command(kind="dance"), RejectReason.MALFORMED),
+        (a_raw_command()._replace(value=None), RejectReason.MALFORMED),
+        (a_raw_interaction(item=None), RejectReason.MISSING_ITEM),
+        (a_raw_interaction("a\nb"), RejectReason.CONTROL_CHARACTER),
+    ],
+)
+def test_what_cannot_be_taken_is_a_reject_with_a_reason(record: RawRecord, reason: RejectReason) -> None:
+    assert the_reason(record) == reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "level", "purposes"),
+    [
+        ({"level": "full"}, Level.FULL, 0b111),
+        ({"level": "session", "denied": ["train"]}, Level.SESSION, 0b011),
+        ({"level": "full", "denied": ["personalise"]}, Level.NONE, 0b110),
+        ({"level": "full", "granted": ["measure"]}, Level.NONE, 0b010),
+        ({"level": "none", "granted": ["personalise"]}, Level.NONE, 0),
+    ],
+)
+def test_without_the_purpose_to_personalise_no_level_has_an_effect(
+    fields: dict[str, Any], level: Level, purposes: int
+) -> None:
+    change = the_consent(a_raw_consent(**fields))
+    assert (change.level, change.purposes) == (level, purposes)
+
+
+def test_a_grant_may_expire_and_a_withdrawal_never_does() -> None:
+    later = BEGINNING + 1
+    assert the_consent(a_raw_consent(expires_at=later)).expires_at == later
+    assert the_consent(a_raw_consent(level="none", expires_at=later)).expires_at == 0
+    assert the_consent(a_raw_consent(denied=["personalise"], expires_at=later)).expires_at == 0
+
+
+def test_only_context_that_names_segments_goes_on_and_no_search_text_does() -> None:
+    context = {"country": "NL", "shoe_size": "46"}
+    event = the_event(a_raw_interaction(kind="search", surface="home", context=context, query="red shoes"))
+    assert event.segments == ("surface:home", "country:NL")
+    clean = msgspec.json.decode(event.clean)
+    assert clean["context"] == {"country": "NL"}
+    assert "query" not in clean
+
+
+def test_fields_that_we_do_not_know_are_dropped_and_counted() -> None:
+    [element] = packed(a_raw_interaction(shoe_size=46), a_raw_consent(shoe_size=46), a_raw_interaction()).values()
+    assert (element.unknown_fields, len(element.events), len(element.consents)) == (2, 2, 1)
+    assert b"shoe_size" not in element.events[0].clean

@@ -1,0 +1,103 @@
+"""Stored bytes: what this release writes, all later releases read. Golden files hold it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import SchemaError
+from tests.support.vocabulary import BEGINNING, HOUR, MINUTE, a_consent, an_interaction
+from udfs.account import Account, decode_account, encode_account
+from udfs.consent import apply_consent
+from udfs.popularity import (
+    Popularity,
+    PopularitySettings,
+    PopularityTable,
+    decode_popularity,
+    encode_popularity,
+    sum_by_segment,
+)
+from udfs.profile import ProfileBounds, take
+from udfs.state import UserState, decode_state, encode_state
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "state"
+
+
+def ada() -> UserState:
+    """A user with something in every field."""
+    state = UserState()
+    apply_consent(state, a_consent(expires_at=BEGINNING + 1000 * HOUR, partition=2, offset=41))
+    for n, kind in enumerate(["view", "click", "purchase", "search"]):
+        event = an_interaction(
+            at=BEGINNING + n * MINUTE, item=f"item-{n % 3}", kind=kind, session="s", appended=BEGINNING + HOUR
+        )
+        take(state, event, ProfileBounds())
+    state.due_slot = BEGINNING + 20 * HOUR
+    return state
+
+
+def withdrawn() -> UserState:
+    """A user who said no."""
+    state = ada()
+    apply_consent(state, a_consent(level="none", partition=2, offset=42, at=BEGINNING + HOUR))
+    return state
+
+
+def account() -> Account:
+    return Account(5, 4, 3, {"malformed": 2, "too_late": 1}, 7, 6, 8, 9)
+
+
+def popularity() -> Popularity:
+    table = PopularityTable(Popularity(), PopularitySettings())
+    events = [an_interaction(f"u{n}", BEGINNING + n * HOUR, f"item-{n % 3}", user_bit=7 * n) for n in range(9)]
+    table.merge(sum_by_segment(events, HOUR), BEGINNING + 9 * HOUR)
+    return table.close()
+
+
+CASES: list[tuple[str, Callable[[], Any], Callable[[Any], bytes], Callable[[bytes], Any]]] = [
+    ("users-v1", ada, encode_state, decode_state),
+    ("users-v1-withdrawn", withdrawn, encode_state, decode_state),
+    ("account-v1", account, encode_account, decode_account),
+    ("popularity-v1", popularity, encode_popularity, decode_popularity),
+]
+NAMES = [case[0] for case in CASES]
+
+
+@pytest.mark.parametrize(("name", "made", "encode", "decode"), CASES, ids=NAMES)
+def test_golden_bytes_are_read_and_written(name: str, made: Any, encode: Any, decode: Any) -> None:
+    golden = (GOLDEN / f"{name}.bin").read_bytes()
+    assert decode(golden) == made()
+    assert encode(made()) == golden, "state of this release differs: new version, reader for the old one, State: line"
+
+
+@pytest.mark.parametrize(("name", "made", "encode", "decode"), CASES, ids=NAMES)
+def test_another_version_is_refused(name: str, made: Any, encode: Any, decode: Any) -> None:
+    raw = encode(made())
+    assert raw[0] == 1
+    with pytest.raises(SchemaError, match="version 2, this release reads 1"):
+        decode(b"\x02" + raw[1:])
+
+
+def test_bytes_with_fewer_fields_read_with_the_defaults_of_the_rest() -> None:
+    assert decode_state(b"\x01\x92\x02\x07") == UserState(level=2, purposes=7)
+    assert decode_account(b"\x01\x91\x05") == Account(accepted=5)
+
+
+def test_fields_of_a_later_release_are_passed_over() -> None:
+    fields = UserState(level=2)
+    raw = encode_state(fields)
+    assert raw[1] == 0x9A, "ten fields, as MessagePack's fixarray"
+    assert decode_state(raw[:1] + b"\x9b" + raw[2:] + b"\x2a") == fields
+
+
+def test_two_users_share_nothing() -> None:
+    first, second = ada(), UserState()
+    apply_consent(second, a_consent())
+    assert first.profile is not None and second.profile is not None
+    assert (second.profile.recents, sum(second.profile.counts)) == ([], 0.0)
+
+
+if __name__ == "__main__":
+    for case_name, make, encode_it, _ in CASES:
+        (GOLDEN / f"{case_name}.bin").write_bytes(encode_it(make()))
