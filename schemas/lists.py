@@ -46,26 +46,43 @@ def item_fragment(item_id: str) -> bytes:
     return b'},{"id":' + msgspec.json.encode(item_id) + b',"score":'
 
 
-def encode_list(
-    version: int, epoch: int, model: bytes, at: int, reason: Reason, fragments: Sequence[bytes], scores: Sequence[float]
+def encode_scores(scores: Sequence[float]) -> list[bytes]:
+    """Finite scores as JSON numbers: of all lists of a batch at once, which costs a tenth of one by one.
+
+    >>> encode_scores([0.5, 2.0]), encode_scores([])
+    ([b'0.5', b'2.0'], [])
+    """
+    return _encoder.encode(scores)[1:-1].split(b",") if scores else []
+
+
+def join_list(
+    version: int,
+    epoch: int,
+    model: bytes,
+    at: int,
+    reason: Reason,
+    fragments: Sequence[bytes],
+    numbers: Sequence[bytes],
 ) -> bytes:
-    """The bytes of a list from prepared parts: `model` as JSON, items as :func:`item_fragment`, finite scores.
+    """The bytes of a list from prepared parts: `model` as JSON, items as :func:`item_fragment`, encoded scores.
 
     Half the cost of encoding one object an item, and lists are written more often than anything else is done.
 
-    >>> encode_list(3, 7, b'"m"', 9, "popular", [item_fragment("tea")], [0.5])
+    >>> join_list(3, 7, b'"m"', 9, "popular", [item_fragment("tea")], [b"0.5"])
     b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"popular","items":[{"id":"tea","score":0.5}]}'
     """
-    head = b'{"v":%d,"epoch":%d,"model":%b,"at":%d,"reason":"%b","items":[' % (
-        version,
-        epoch,
-        model,
-        at,
-        reason.encode(),
-    )
+    text = reason.encode()
+    head = b'{"v":%d,"epoch":%d,"model":%b,"at":%d,"reason":"%b","items":[' % (version, epoch, model, at, text)
     if not fragments:
         return head + b"]}"
     parts: list[bytes] = [b""] * (2 * len(fragments))
     parts[::2] = fragments
-    parts[1::2] = _encoder.encode(scores)[1:-1].split(b",")
+    parts[1::2] = numbers
     return head + b"".join(parts)[2:] + b"}]}"
+
+
+def encode_list(
+    version: int, epoch: int, model: bytes, at: int, reason: Reason, fragments: Sequence[bytes], scores: Sequence[float]
+) -> bytes:
+    """:func:`join_list` for one list whose scores are not encoded yet."""
+    return join_list(version, epoch, model, at, reason, fragments, encode_scores(scores))

@@ -4,6 +4,7 @@ Raw identifiers enter here and do not leave: behind this line stand pseudonyms a
 What cannot be taken becomes a reject that travels in the element, so that it leaves the job exactly once.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -21,6 +22,8 @@ from udfs.popularity import USER_BITS
 
 FUTURE_SKEW_MAX_MS: Final = 5 * MINUTE_MS
 """How far a producer's clock may run ahead of the broker's."""
+IDENTITIES_HELD_MAX: Final = 100_000
+"""How many raw user ids (and session ids) the ingest operator holds in memory beside their hashes."""
 
 _encode_clean: Final = msgspec.json.Encoder().encode
 _decode_command: Final = msgspec.json.Decoder(Command).decode
@@ -65,6 +68,9 @@ class Ingest:
         self._buckets = len(bucket_keys)
         self._surface = "surface" in segments
         self._context_keys = tuple(name.removeprefix("context.") for name in segments if name.startswith("context."))
+        # Shoppers come in bursts: most records of a batch are of users and sessions that were met a moment ago.
+        self._identify = functools.lru_cache(IDENTITIES_HELD_MAX)(self._identify_afresh)
+        self._session_hash = functools.lru_cache(IDENTITIES_HELD_MAX)(pseudonymiser.session)
         self._take: dict[str, Callable[[RawRecord, dict[int, Element]], None]] = {
             topics.interactions: self._interaction,
             topics.consents: self._consent,
@@ -98,16 +104,18 @@ class Ingest:
             raise BadRecord(RejectReason.TIME_IN_FUTURE)
         if event.ts < EVENT_TS_MIN:
             raise BadRecord(RejectReason.TIME_TOO_OLD)
-        route = self._pseudonymiser.route(event.user_id)
+        pseudonym, route = self._identify(event.user_id)
         element = self._element(route % self._buckets, elements)
-        element.events.append(self._event_record(record, event, route))
+        element.events.append(self._event_record(record, event, pseudonym, route))
         element.unknown_fields += unknown_fields
 
-    def _event_record(self, record: RawRecord, event: Interaction, route: int) -> EventRecord:
+    def _identify_afresh(self, user_id: str) -> tuple[str, int]:
+        return self._pseudonymiser.user(user_id), self._pseudonymiser.route(user_id)
+
+    def _event_record(self, record: RawRecord, event: Interaction, pseudonym: str, route: int) -> EventRecord:
         pseudonymiser = self._pseudonymiser
-        pseudonym = pseudonymiser.user(event.user_id)
         event_hash = pseudonymiser.event(event.event_id)
-        session = None if event.session_id is None else pseudonymiser.session(event.session_id)
+        session = None if event.session_id is None else self._session_hash(event.session_id)
         context = self._allowed_context(event)
         clean = CleanEvent(
             pseudonym,
@@ -168,10 +176,11 @@ class Ingest:
             user_id, purposes = change.user_id, purposes_bits(change)
             level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
             expires_at = (change.expires_at or 0) if level else 0
-        element = self._element(self._pseudonymiser.route(user_id) % self._buckets, elements)
+        pseudonym, route = self._identify(user_id)
+        element = self._element(route % self._buckets, elements)
         element.consents.append(
             ConsentRecord(
-                self._pseudonymiser.user(user_id),
+                pseudonym,
                 level,
                 purposes,
                 record.append_ts,

@@ -163,9 +163,3 @@ def _join_session(profile: Profile, event: EventRecord, gap_ms: int) -> None:
         return
     session.started, session.last = min(session.started, event.ts), max(session.last, event.ts)
     session.events += 1
-
-
-def recency_weights(profile: Profile, half_life_ms: int) -> list[float]:
-    """How much each recent item counts: its kind's weight, halved every `half_life_ms` before the newest event."""
-    newest = profile.newest_ts
-    return [WEIGHT_OF_KIND[kind] * 0.5 ** ((newest - ts) / half_life_ms) for _, ts, kind in profile.recents]

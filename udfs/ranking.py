@@ -3,8 +3,9 @@
 All changed users of an element are scored in one batch, each once, however many events they had.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -12,9 +13,11 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from schemas.consents import Level
-from schemas.lists import Reason, RecommendationList, encode_list, item_fragment
-from udfs.profile import RECENT_ITEMS_MAX, AtLeastOne, ProfileBounds, recency_weights
+from schemas.lists import Reason, RecommendationList, encode_scores, item_fragment, join_list
+from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, AtLeastOne, ProfileBounds
 from udfs.state import Profile, UserState
+
+WEIGHTS: Final = np.array(WEIGHT_OF_KIND)
 
 
 class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,12 +75,15 @@ class ListWrite(NamedTuple):
 
 
 class Ranker:
-    """Makes lists. `epoch` is the submission time in ms that all writes of this job carry."""
+    """Makes lists. `epoch` is the submission time in ms that all writes of this job carry.
+
+    Columns, not users, are what the hot path works on: one step for all users of an element wherever numpy has one.
+    """
 
     def __init__(self, model: Scoring, model_name: str, rules: ListRules, bounds: ProfileBounds, epoch: int) -> None:
         self._model = model
         self._model_json = msgspec.json.encode(model_name)
-        self._fragments = [item_fragment(item) for item in model.items]
+        self._fragments = np.array([item_fragment(item) for item in model.items], object)
         self._rules = rules
         self._bounds = bounds
         self._epoch = epoch
@@ -89,60 +95,93 @@ class Ranker:
         ready = [(pseudonym, state, state.profile) for pseudonym, state in users.items() if state.profile is not None]
         if not ready:
             return []
-        items, weights = self._features([profile for _, _, profile in ready])
+        profiles = [profile for _, _, profile in ready]
+        items, weights = self._features(profiles)
         scores, rows = self._model.score(items, weights)
-        rounded = np.round(scores.astype(np.float64), 4).tolist()
-        writes = []
-        for (pseudonym, state, profile), known, its_scores, its_rows in zip(
-            ready, items.any(axis=1).tolist(), rounded, rows.tolist(), strict=True
-        ):
-            reason: Reason = "popular" if not known else "session" if state.level == Level.SESSION else "personalised"
-            fragments, values = self._assemble(profile, its_rows if known else [], its_scores, popular)
-            if fragments:
-                payload = encode_list(state.version, self._epoch, self._model_json, now_ms, reason, fragments, values)
-                ttl_ms = self._bounds.session_gap_ms if state.level == Level.SESSION else list_ttl_ms
-                writes.append(ListWrite(pseudonym, state.version, Level(state.level), reason, ttl_ms, payload))
+        known = items.any(axis=1)
+        kept = self._kept(profiles, items, scores, rows) & known[:, None]
+        fragments = self._fragments[rows[kept]].tolist()
+        numbers = encode_scores(np.round(scores[kept].astype(np.float64), 4).tolist())
+        writes, start = [], 0
+        for (pseudonym, state, profile), size in zip(ready, kept.sum(axis=1).tolist(), strict=True):
+            end = start + size
+            mine, its_numbers = fragments[start:end], numbers[start:end]
+            if size < self._rules.items:
+                self._fill_up(mine, its_numbers, profile, popular)
+            if mine:
+                writes.append(self._write(pseudonym, state, size > 0, mine, its_numbers, now_ms, list_ttl_ms))
+            start = end
         return writes
+
+    def _write(
+        self,
+        pseudonym: str,
+        state: UserState,
+        scored: bool,
+        fragments: list[bytes],
+        numbers: list[bytes],
+        now_ms: int,
+        list_ttl_ms: int,
+    ) -> ListWrite:
+        session = state.level == Level.SESSION
+        reason: Reason = "popular" if not scored else "session" if session else "personalised"
+        payload = join_list(state.version, self._epoch, self._model_json, now_ms, reason, fragments, numbers)
+        ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
+        return ListWrite(pseudonym, state.version, Level(state.level), reason, ttl_ms, payload)
 
     def _features(self, profiles: Sequence[Profile]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows int32 and weights float32, both [users, RECENT_ITEMS_MAX], newest last, padded with 0 on the left.
 
+        A weight is that of the item's kind, halved every `recents_half_life_ms` before the user's newest event.
         Items that the model does not know leave no gap.
         """
+        recents = [recent for profile in profiles for recent in profile.recents]
+        row_of = self._model.index.get
+        rows = np.array([row_of(item, 0) for item, _, _ in recents], np.int32)
+        known = np.flatnonzero(rows)
+        users = np.repeat(np.arange(len(profiles)), [len(profile.recents) for profile in profiles])[known]
+        sizes = np.bincount(users, minlength=len(profiles))
+        columns = np.arange(len(known)) + np.repeat(RECENT_ITEMS_MAX - np.cumsum(sizes), sizes)
+        newest = np.array([profile.newest_ts for profile in profiles])[users]
+        ages = newest - np.array([ts for _, ts, _ in recents], np.int64)[known]
+        kinds = np.array([kind for _, _, kind in recents], np.int64)[known]
+
         items = np.zeros((len(profiles), RECENT_ITEMS_MAX), np.int32)
         weights = np.zeros((len(profiles), RECENT_ITEMS_MAX), np.float32)
-        index = self._model.index
-        for user, profile in enumerate(profiles):
-            weight_of = recency_weights(profile, self._bounds.recents_half_life_ms)
-            known = [
-                (row, weight)
-                for (item, _, _), weight in zip(profile.recents, weight_of, strict=True)
-                if (row := index.get(item))
-            ]
-            if known:
-                items[user, -len(known) :], weights[user, -len(known) :] = zip(*known, strict=True)
+        items[users, columns] = rows[known]
+        weights[users, columns] = WEIGHTS[kinds] * np.exp2(-ages / self._bounds.recents_half_life_ms)
         return items, weights
 
-    def _assemble(
-        self, profile: Profile, rows: Sequence[int], scores: Sequence[float], popular: PopularItems
-    ) -> tuple[list[bytes], list[float]]:
-        """The first items that the rules leave, filled up from `popular` where the model's run out."""
-        skip = self._excluded(profile)
-        index, size = self._model.index, self._rules.items
-        skip_rows = {index[item] for item in skip if item in index}
-        kept = [(row, score) for row, score in zip(rows, scores, strict=False) if row not in skip_rows][:size]
-        fragments, values = [self._fragments[row] for row, _ in kept], [score for _, score in kept]
-        if len(kept) < size and popular.ids:
-            skip |= {self._model.items[row] for row, _ in kept}
-            lowest = min(values, default=None)
-            for item, fragment, score in zip(*popular, strict=True):
-                if item not in skip and len(fragments) < size:
-                    fragments.append(fragment)
-                    values.append(score if lowest is None else min(lowest, score))
-        return fragments, values
+    def _kept(
+        self,
+        profiles: Sequence[Profile],
+        items: npt.NDArray[np.int32],
+        scores: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.bool_]:
+        """Which of `rows` the rules leave, at most `items` of them a user: bool[users, k]."""
+        kept = np.isfinite(scores)
+        if self._rules.exclude_recent:
+            recent = items[:, -self._rules.exclude_recent :]
+            kept &= ~(rows[:, :, None] == recent[:, None, :]).any(axis=2)
+        if self._rules.exclude_bought:
+            index = self._model.index
+            for user, profile in enumerate(profiles):
+                if profile.bought:
+                    kept[user] &= ~np.isin(rows[user], [index.get(item, 0) for item in profile.bought])
+        kept &= np.cumsum(kept, axis=1) <= self._rules.items
+        return kept
 
-    def _excluded(self, profile: Profile) -> set[str]:
+    def _fill_up(self, fragments: list[bytes], numbers: list[bytes], profile: Profile, popular: PopularItems) -> None:
+        """Fill a short list up with what is popular, by the same rules, scored no higher than its last item."""
         skip = set(profile.bought) if self._rules.exclude_bought else set()
         if self._rules.exclude_recent:
             skip.update(item for item, _, _ in profile.recents[-self._rules.exclude_recent :])
-        return skip
+        listed = set(fragments)
+        lowest = float(numbers[-1]) if numbers else math.inf
+        for item, fragment, score in zip(*popular, strict=True):
+            if len(fragments) == self._rules.items:
+                return
+            if item not in skip and fragment not in listed:
+                fragments.append(fragment)
+                numbers.append(b"%.4f" % min(lowest, score))

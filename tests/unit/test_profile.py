@@ -9,10 +9,8 @@ from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_use
 from udfs.elements import EventRecord
 from udfs.profile import (
     RECENT_ITEMS_MAX,
-    WEIGHT_OF_KIND,
     Outcome,
     ProfileBounds,
-    recency_weights,
     seen_before,
     take,
 )
@@ -121,13 +119,6 @@ def test_decayed_counts_equal_the_direct_formula(noted: list[tuple[str, int]], h
     newest = max(ts for _, ts in noted)
     direct = [sum(2 ** ((ts - newest) / half_life_ms) for kind, ts in noted if kind == name) for name in EVENT_TYPES]
     assert after(*events, state=a_user(since=0), bounds=bounds).counts == pytest.approx(direct, rel=1e-9, abs=1e-12)
-
-
-def test_a_recent_item_weighs_half_after_a_half_life() -> None:
-    profile = after(
-        an_interaction(at=BEGINNING, item="tea", kind="purchase"), an_interaction(at=BEGINNING + HOUR, item="cup")
-    )
-    assert recency_weights(profile, HOUR) == [WEIGHT_OF_KIND[EVENT_TYPES.index("purchase")] / 2, 1.0]
 
 
 # sessions
