@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluate import Questions, evaluate, measure, without_seen
+from models.evaluate import Questions, evaluate, measure, questions_after, without_seen
 from models.interactions import Columns, Interactions, decoded, from_frame, from_rows, read
 from models.scorer import Scorer
 from models.train import main, train_and_export
 from models.transitions import Settings, train
 from schemas.errors import ModelError
-from tests.support.models import BEGINNING, history, naive_ndcg, purchases
+from tests.support.models import BEGINNING, DAY, history, naive_ndcg, purchases
 
 SMALL = Settings(item_users_min=1, popular_users_min=1, top_k=10, neighbours=8)
 
@@ -63,13 +64,17 @@ def test_an_item_does_not_follow_itself_within_a_basket() -> None:
     assert "tea" not in followers(purchases(("ada", 1, "tea tea cup"), ("bob", 1, "tea cup")), "tea")
 
 
-def test_the_next_step_counts_more_than_a_later_one() -> None:
-    counts = followers(purchases(("ada", 1, "a"), ("ada", 2, "b"), ("ada", 3, "c")), "a", SMALL)
-    assert counts["b"] > 0
-    assert counts["c"] > 0
-    near = purchases(("ada", 1, "a"), ("ada", 2, "b"), ("ada", 3, "c"), ("bob", 1, "x"), ("bob", 2, "c"))
-    far = followers(near, "a")
-    assert far["b"] > far["c"]
+def test_a_step_counts_less_the_further_on_it_is() -> None:
+    chain = purchases(("ada", 1, "a"), ("ada", 2, "b"), ("ada", 3, "c"))
+    slow, fast = (followers(chain, "a", replace(SMALL, lag_decay=decay))["c"] for decay in (0.9, 0.1))
+    assert slow == pytest.approx(0.9 / 1.9, rel=0.05)
+    assert fast == pytest.approx(0.1 / 1.1, rel=0.05)
+
+
+def test_an_old_step_counts_less_than_a_new_one() -> None:
+    data = purchases(("ada", 1, "a"), ("ada", 2, "old"), ("bob", 300, "a"), ("bob", 301, "new"))
+    counts = followers(data, "a")
+    assert counts["new"] > 3 * counts["old"]
 
 
 def test_beyond_the_window_of_lags_nothing_follows() -> None:
@@ -125,6 +130,23 @@ def test_the_model_beats_popularity_where_sequences_tell() -> None:
     metrics = evaluate(a_shop(users=300), SMALL)
     assert metrics["int8"]["ndcg@10"] > metrics["popularity"]["ndcg@10"] + 0.1
     assert metrics["int8"]["ndcg@10"] == pytest.approx(metrics["fp32"]["ndcg@10"], abs=0.01)
+
+
+def test_nothing_after_the_cut_is_learned() -> None:
+    before = [(f"u{n}", n % 7, f"early-{n % 5}") for n in range(40)]
+    after = [(f"u{n}", 30, "late") for n in range(40) if n % 4 == 0]
+    assert evaluate(purchases(*before, *after), SMALL)["int8"]["hr@10"] == 0
+
+
+def test_questions_hold_what_came_before_each_step_and_every_item_of_it() -> None:
+    data = purchases(("ada", 1, "a"), ("ada", 2, "b"), ("bob", 1, "b a"), ("ada", 9, "a ghost ghoul"), ("eve", 9, "a"))
+    trained = train(data.where(data.ts_ms < BEGINNING + 5 * DAY), SMALL)
+    questions = questions_after(BEGINNING + 5 * DAY, data, trained, SMALL)
+    rows = {item: row for row, item in enumerate(trained.items, start=1)}
+    assert questions.histories.tolist() == history(rows["a"], rows["b"]).tolist()
+    assert questions.weights[0, -3:].tolist() == [0, 3, 3]
+    assert len(questions.answers[0]) == 3
+    assert [row for row in questions.answers[0] if row > 0] == [rows["a"]]
 
 
 @settings(max_examples=30, deadline=None)
