@@ -70,7 +70,7 @@ def test_whatever_the_order_of_arrival_the_last_in_topic_order_is_in_force(some:
     last = max(some, key=lambda change: change.offset, default=None)
     state = after(*some)
     if last is not None:
-        newest = [change for change in some if change.offset == last.offset][0]
+        newest = next(change for change in some if change.offset == last.offset)
         assert (state.level, state.consent_offset) == (newest.level, newest.offset)
 
 

@@ -1,0 +1,317 @@
+"""Fakes for what operators stand on: keyed state, timers with a clock that is moved by hand, and a list store.
+
+Flink's state copies what it is given, so a fake that handed out the object itself would hide a forgotten write:
+everything kept here is bytes, text or numbers.
+"""
+
+import copy
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from schemas.consents import LEVEL_NAME, Level
+from schemas.errors import StoreUnavailable
+from schemas.lists import RecommendationList, decode_list
+from schemas.store import ConsentOutcome, WriteOutcome
+from udfs.elements import ConsentRecord
+from udfs.popularity import ALL
+from udfs.ranking import ListWrite
+from udfs.store import Written
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class DictState(UserDict[K, V], Generic[K, V]):
+    """A MapState: `remove` of what is not there is an error, as it is on a RocksDB with a cache in front."""
+
+    def put(self, key: K, value: V) -> None:
+        """Set the value of `key`."""
+        assert isinstance(value, bytes), "state holds bytes"
+        self.data[key] = value
+
+    def remove(self, key: K) -> None:
+        """Remove `key`."""
+        del self.data[key]
+
+
+class Value:
+    """A ValueState."""
+
+    def __init__(self) -> None:
+        self.held: Any = None
+
+    def value(self) -> Any:
+        """What is held, or None."""
+        return self.held
+
+    def update(self, value: Any) -> None:
+        """Hold `value`."""
+        assert isinstance(value, bytes), "state holds bytes"
+        self.held = value
+
+
+class Appended:
+    """A ListState."""
+
+    def __init__(self) -> None:
+        self.held: list[bytes] = []
+
+    def add(self, value: bytes) -> None:
+        """Append `value`."""
+        self.held.append(value)
+
+    def get(self) -> Iterable[bytes] | None:
+        """All values, or None where there are none."""
+        return iter(self.held) if self.held else None
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.held = []
+
+
+class Keyed:
+    """The state of one key, its timers and its clock: a runtime context and a context at once."""
+
+    def __init__(self, key: Any = 100, now_ms: int = 0) -> None:
+        self.key = key
+        self.now_ms = now_ms
+        self.timers: set[int] = set()
+        self.states: dict[str, Any] = {}
+        self.counts: dict[str, int] = {}
+
+    def snapshot(self) -> "Keyed":
+        """A copy of state, timers and clock, as a checkpoint holds them."""
+        return copy.deepcopy(self)
+
+    # as RuntimeContext
+
+    def get_map_state(self, descriptor: Any) -> DictState[str, bytes]:
+        """The map state of this name."""
+        return self.states.setdefault(descriptor.name, DictState[str, bytes]())  # type: ignore[no-any-return]
+
+    def get_state(self, descriptor: Any) -> Value:
+        """The value state of this name."""
+        return self.states.setdefault(descriptor.name, Value())  # type: ignore[no-any-return]
+
+    def get_list_state(self, descriptor: Any) -> Appended:
+        """The list state of this name."""
+        return self.states.setdefault(descriptor.name, Appended())  # type: ignore[no-any-return]
+
+    def get_metrics_group(self) -> "Keyed":
+        """Metrics are counted in `counts`."""
+        return self
+
+    def add_group(self, name: str) -> "Keyed":
+        """Groups make no difference here."""
+        return self
+
+    def counter(self, name: str) -> "Counter":
+        """A counter that shows in `counts`."""
+        return Counter(self.counts, name)
+
+    # as KeyedProcessFunction.Context
+
+    def timer_service(self) -> "Keyed":
+        """The timers of this key."""
+        return self
+
+    def current_processing_time(self) -> int:
+        """The clock, moved by hand."""
+        return self.now_ms
+
+    def register_processing_time_timer(self, timestamp: int) -> None:
+        """As Flink does, a timer set twice fires once."""
+        self.timers.add(timestamp)
+
+    def get_current_key(self) -> Any:
+        """The key."""
+        return self.key
+
+
+class Counter:
+    """A metric."""
+
+    def __init__(self, counts: dict[str, int], name: str) -> None:
+        self._counts, self._name = counts, name
+        counts.setdefault(name, 0)
+
+    def inc(self, value: int = 1) -> None:
+        """Count."""
+        self._counts[self._name] += value
+
+
+class Harness:
+    """Runs a keyed operator on one key: elements, and time that passes."""
+
+    def __init__(self, operator: Any, keyed: Keyed) -> None:
+        self.operator, self.keyed = operator, keyed
+        operator.open(keyed)
+
+    def element(self, value: Any) -> list[Any]:
+        """What the operator emits for `value`."""
+        return list(self.operator.process_element(value, self.keyed))
+
+    def advance_to(self, now_ms: int) -> list[Any]:
+        """Let time pass, and fire on the way what is due; what is emitted."""
+        emitted: list[Any] = []
+        while self.keyed.timers and (timer := min(self.keyed.timers)) <= now_ms:
+            self.keyed.timers.remove(timer)
+            self.keyed.now_ms = max(self.keyed.now_ms, timer)
+            emitted += self.operator.on_timer(timer, self.keyed)
+        self.keyed.now_ms = max(self.keyed.now_ms, now_ms)
+        return emitted
+
+
+class MemoryStore:
+    """A :class:`udfs.store.ListStore` in dicts that answers as the scripts of :mod:`schemas.store` do.
+
+    `clock` gives the time that keys expire by. `fail_next(n)` makes the next n calls raise.
+    """
+
+    def __init__(self, epoch: int, clock: Callable[[], int]) -> None:
+        self.epoch = epoch
+        self._clock = clock
+        self._failures = 0
+        self._lists: dict[str, tuple[bytes, int]] = {}
+        self._consents: dict[str, tuple[ConsentRecord, int]] = {}
+        self._popular: dict[str, tuple[bytes, int]] = {}
+        self._gone: set[str] = set()
+        self.writes = 0
+
+    def at_epoch(self, epoch: int) -> "MemoryStore":
+        """The same keys as a later or earlier deployment sees them."""
+        other = copy.copy(self)
+        other.epoch = epoch
+        return other
+
+    def fail_next(self, calls: int) -> None:
+        """Be down for that many calls."""
+        self._failures = calls
+
+    def write(self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool) -> Written:
+        """See :class:`udfs.store.ListStore`."""
+        self._maybe_fail()
+        consent_outcomes = [self._write_consent(change) for change in consents]
+        list_outcomes = [self._write_list(write) for write in lists]
+        self.writes += len(lists)
+        popular = self.popular(ALL) if want_popular else None
+        return Written(consent_outcomes, list_outcomes, popular)
+
+    def forget(self, pseudonyms: Sequence[str]) -> None:
+        """See :class:`udfs.store.ListStore`."""
+        if pseudonyms:
+            self._maybe_fail()
+        for pseudonym in pseudonyms:
+            self._lists.pop(pseudonym, None)
+
+    def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
+        """See :class:`udfs.store.ListStore`."""
+        self._maybe_fail()
+        known = self.popular(segment)
+        if known is not None and (known.epoch, known.v) > (epoch, version):
+            return WriteOutcome.STALE
+        self._popular[segment] = payload, self._clock() + ttl_ms
+        return WriteOutcome.WRITTEN
+
+    def _maybe_fail(self) -> None:
+        if self._failures:
+            self._failures -= 1
+            raise StoreUnavailable("the fake is down")
+
+    def _write_consent(self, change: ConsentRecord) -> ConsentOutcome:
+        known = self.consent(change.pseudonym)
+        if known is not None:
+            if known.partition == change.partition:
+                if known.offset > change.offset:
+                    return ConsentOutcome.STALE
+                if known.offset == change.offset:
+                    return ConsentOutcome.IN_FORCE
+            elif known.append_ts >= change.append_ts:
+                return ConsentOutcome.STALE
+        self._consents[change.pseudonym] = change, change.expires_at or 2**53
+        self._lists.pop(change.pseudonym, None)
+        return ConsentOutcome.IN_FORCE
+
+    def _write_list(self, write: ListWrite) -> WriteOutcome:
+        if write.pseudonym in self._gone:
+            return WriteOutcome.GONE
+        consent = self.consent(write.pseudonym)
+        if consent is None or consent.level != write.level or consent.level == Level.NONE:
+            return WriteOutcome.NO_CONSENT
+        known = self._alive(self._lists, write.pseudonym)
+        if known is not None:
+            there = decode_list(known)
+            if (there.epoch, there.v) > (self.epoch, write.version):
+                return WriteOutcome.STALE
+        self._lists[write.pseudonym] = write.payload, self._clock() + write.ttl_ms
+        return WriteOutcome.WRITTEN
+
+    def _alive(self, kept: dict[str, tuple[Any, int]], key: str) -> Any:
+        value, until_ms = kept.get(key, (None, 0))
+        return value if until_ms > self._clock() else None
+
+    # what tests look at
+
+    def list_of(self, pseudonym: str) -> RecommendationList | None:
+        """The list as a reader gets it."""
+        consent = self.consent(pseudonym)
+        raw = self._alive(self._lists, pseudonym)
+        if raw is None or pseudonym in self._gone or consent is None or consent.level == Level.NONE:
+            return None
+        return decode_list(raw)
+
+    def has_list_key(self, pseudonym: str) -> bool:
+        """Whether bytes of a list are there at all, readable or not."""
+        return self._alive(self._lists, pseudonym) is not None
+
+    def consent(self, pseudonym: str) -> ConsentRecord | None:
+        """The consent that stands there."""
+        return self._alive(self._consents, pseudonym)  # type: ignore[no-any-return]
+
+    def level(self, pseudonym: str) -> str | None:
+        """The name of its level."""
+        consent = self.consent(pseudonym)
+        return None if consent is None else LEVEL_NAME[Level(consent.level)]
+
+    def bury(self, pseudonym: str) -> None:
+        """Put a tombstone there."""
+        self._gone.add(pseudonym)
+
+    def popular(self, segment: str) -> RecommendationList | None:
+        """The popular list of a segment."""
+        raw = self._alive(self._popular, segment)
+        return None if raw is None else decode_list(raw)
+
+    def lists(self) -> Iterator[tuple[str, RecommendationList]]:
+        """All lists that can be read."""
+        for pseudonym in sorted(self._lists):
+            found = self.list_of(pseudonym)
+            if found is not None:
+                yield pseudonym, found
+
+
+class FixedModel:
+    """A model in numpy: item rows score by a fixed table and by how often and how lately they were met.
+
+    `items` is row → item id with row 0 for padding. All rows are ranked, `top_k` are given. It notes the sizes of the
+    batches that it is asked for in `batches`.
+    """
+
+    def __init__(self, items: Sequence[str], top_k: int = 50) -> None:
+        self.items = ["", *items]
+        self.index = {item: row for row, item in enumerate(items, start=1)}
+        self.top_k = min(top_k, len(items))
+        self.batches: list[int] = []
+
+    def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+        """See :class:`udfs.ranking.Scoring`."""
+        self.batches.append(len(items))
+        size = len(self.items)
+        near = 1.0 / (1.0 + np.abs(np.arange(size)[:, None] - np.arange(size)[None, :]))
+        scores = np.einsum("up,upi->ui", weights, near[items]).astype(np.float32)
+        scores[:, 0] = -np.inf
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
+        return np.take_along_axis(scores, rows, axis=1), rows.astype(np.int64)
