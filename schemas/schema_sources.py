@@ -35,12 +35,23 @@ def source_at(place: str, environment: Mapping[str, str] = os.environ) -> Schema
     """
     if not place.startswith(("http://", "https://")):
         return DirectorySource(Path(place))
-    address = urlsplit(place)
-    if not address.hostname or address.username is not None or address.query or address.fragment:
+    auth = environment.get(REGISTRY_AUTH_VARIABLE, "").strip()
+    if not (auth.isascii() and auth.isprintable()):
+        raise SettingsError(f"{REGISTRY_AUTH_VARIABLE} is user:password or a token, in printable ASCII")
+    return RegistrySource(http_get(_registry_address(place), auth))
+
+
+def _registry_address(place: str) -> SplitResult:
+    try:
+        address = urlsplit(place)
+        known = address.port is None or address.port > 0
+    except ValueError:
+        known = False
+    if not known or not address.hostname or address.username is not None or address.query or address.fragment:
         raise SettingsError(
             f"a schema registry is http(s)://host[:port][/path]; credentials go to {REGISTRY_AUTH_VARIABLE}"
-        )
-    return RegistrySource(http_get(address, environment.get(REGISTRY_AUTH_VARIABLE)))
+        ) from None
+    return address
 
 
 class DirectorySource:
@@ -125,7 +136,7 @@ def _descriptor_set(serialised: str) -> bytes:
     return descriptors
 
 
-def http_get(address: SplitResult, auth: str | None) -> Get:
+def http_get(address: SplitResult, auth: str) -> Get:
     """GET below `address`, without following redirects; never reads more than a schema may have."""
     headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json"}
     if auth:

@@ -123,6 +123,7 @@ def test_a_registry_that_stays_down_makes_no_record_bad() -> None:
         pytest.param((302, b""), id="sent elsewhere"),
         pytest.param((200, b"<html>sign in</html>"), id="a page for people"),
         pytest.param((200, b"\xff"), id="bytes"),
+        pytest.param((200, b'{"schema":"\xff"}'), id="bad UTF-8"),
     ],
 )
 def test_what_no_registry_says_makes_no_record_bad(answer: tuple[int, bytes]) -> None:
@@ -167,7 +168,7 @@ def serving(seen: list[str | None]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("auth", "header"), [("me:secret", "Basic bWU6c2VjcmV0"), ("token", "Bearer token"), (None, None)]
+    ("auth", "header"), [("me:secret", "Basic bWU6c2VjcmV0"), ("token\n", "Bearer token"), (None, None)]
 )
 def test_a_registry_is_asked_over_http_with_credentials_from_the_environment(
     auth: str | None, header: str | None
@@ -185,13 +186,18 @@ def test_no_error_shows_a_credential() -> None:
     with pytest.raises(SettingsError) as caught:
         source_at("https://me:secret@registry.example/")
     assert "secret" not in str(caught.value)
+    with pytest.raises(SettingsError) as unprintable:
+        source_at("https://registry.example/", {REGISTRY_AUTH_VARIABLE: "sec\nret"})
+    assert "ret" not in str(unprintable.value)
     source = RegistrySource(Registry((403, b"secret")).get)
     with pytest.raises(SchemaError) as refused:
         source.fetch("avro", 7)
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("place", ["http://", "https://registry.example/?key=1", "/no/such/directory"])
+@pytest.mark.parametrize(
+    "place", ["http://", "https://registry.example/?key=1", "http://host:port", "http://[", "/no/such/directory"]
+)
 def test_a_place_that_holds_no_schemas_is_refused_at_once(place: str) -> None:
     with pytest.raises(SettingsError):
         source_at(place)
