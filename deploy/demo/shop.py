@@ -34,7 +34,7 @@ SESSION_VISITS_MEAN: Final = 8
 ACTIVE_SHARE: Final = 0.3
 """How much of their time shoppers spend in sessions."""
 
-EVENTS_PER_VISIT: Final = 2.6
+EVENTS_PER_VISIT: Final = 2.5
 STRAY_SHARE: Final = 0.06
 """How often a shopper looks at something that is not to their taste."""
 
@@ -78,7 +78,7 @@ def pace_for(events_per_s: float, shoppers: int) -> Pace:
 
 
 EVERYDAY_PACE: Final = Pace(15_000, 20 * HOUR_MS)
-FOLLOWED_PACE: Final = Pace(700, 3_000)
+FOLLOWED_PACE: Final = Pace(650, 2_000)
 
 
 def shoppers(seed: int, count: int) -> list[Shopper]:
@@ -150,7 +150,7 @@ def second_thoughts(
                 yield consent(shopper, chance.choice(("none", "session")), int(ts))
 
 
-def training_interactions(seed: int = 7, users: int = 1_000, days: int = 7) -> Interactions:
+def training_interactions(seed: int = 7, users: int = 600, days: int = 7) -> Interactions:
     """What other shoppers did in this shop in the days before: the columns that the default model is trained on."""
     start_ms = TRAINING_UNTIL_MS - days * DAY_MS
     stream = events(shoppers(seed, users + 1)[1:], start_ms, seed, EVERYDAY_PACE)
@@ -180,17 +180,20 @@ def price_of(place: int) -> float:
 
 
 def _walk(shopper: Shopper, start_ms: int, chance: random.Random, pace: Pace) -> Iterator[Interaction]:
-    """One shopper's sessions, one after the other."""
+    """One shopper's sessions, one after the other; a session ends by chance, or with a change of taste.
+
+    At the start as many are in a session as ever later.
+    """
     step_ms, gap_ms = shopper.pace or pace
-    ts = start_ms + chance.random() * (gap_ms if shopper.pace is None else 1)
+    is_in_session = shopper.pace is not None or chance.random() < ACTIVE_SHARE
+    ts = start_ms + (0.0 if is_in_session else chance.expovariate(1 / gap_ms))
     context = {"country": shopper.country}
     while True:
         session_id = f"s{chance.getrandbits(48):012x}"
-        visits = 1 + int(chance.expovariate(1 / (SESSION_VISITS_MEAN - 1)))
         turn = int(ts - start_ms) // shopper.taste_lasts_ms
         taste = shopper.tastes[turn % len(shopper.tastes)]
         category = _pick(chance, taste.categories)
-        for _ in range(visits):
+        while int(ts - start_ms) // shopper.taste_lasts_ms == turn:
             place = _item(chance, taste, category)
             for doing in _visit(chance, place):
                 ts += chance.expovariate(1 / step_ms)
@@ -198,6 +201,8 @@ def _walk(shopper: Shopper, start_ms: int, chance: random.Random, pace: Pace) ->
                 yield Interaction(
                     event_id, ts=int(ts), user_id=shopper.user_id, session_id=session_id, context=context, **doing
                 )
+            if chance.random() < 1 / SESSION_VISITS_MEAN:
+                break
         ts += chance.expovariate(1 / gap_ms)
 
 

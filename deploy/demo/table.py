@@ -111,11 +111,14 @@ def interactions_of(path: Path, mapping: Mapping) -> Iterator[tuple[bytes | None
 
 def users_of(path: Path, mapping: Mapping) -> list[str]:
     """The users of the file, each once, in the order in which they appear."""
+    return [user for user in dict.fromkeys(users_of_rows(path, mapping)) if user is not None]
+
+
+def users_of_rows(path: Path, mapping: Mapping) -> Iterator[str | None]:
+    """The user of every row, None where it has none."""
     check(path, mapping)
-    users: dict[str | None, None] = {}
     for chunk in _chunks(path, [mapping.user]):
-        users.update(dict.fromkeys(_texts(chunk, mapping.user, mapping.user_prefix)))
-    return [user for user in users if user is not None]
+        yield from _texts(chunk, mapping.user, mapping.user_prefix)
 
 
 def names_of(path: Path, mapping: Mapping) -> dict[str, str]:

@@ -1,0 +1,172 @@
+"""The picture: a view of what is known, and how it becomes lines of a terminal. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from deploy.demo.followed import Doing, Listed
+from deploy.demo.text import (
+    BOLD,
+    CYAN,
+    DIM,
+    GREEN,
+    RED,
+    YELLOW,
+    ago,
+    clock,
+    fit,
+    paint,
+    plain,
+    safe,
+    sparkline,
+    width_of,
+)
+from deploy.demo.watch import Latency, Totals
+from schemas.rejects import DeadLetter
+
+WIDTH_MIN, WIDTH_MAX = 40, 132
+LIST_ROWS_MAX: Final = 12
+STORIES_SHOWN: Final = 4
+LEVELS: Final = ("full", "session", "none")
+
+
+class View(NamedTuple):
+    """Everything that is shown. Times in ms; `sent` is what was sent to Kafka, `totals` what the job says of it."""
+
+    now_ms: int
+    elapsed_s: float
+    job_state: str
+    notice: str
+    events_per_s: float
+    lists_per_s: float
+    trend: Sequence[int]
+    latency: Latency
+    sent: int
+    totals: Totals
+    levels: Mapping[str, int]
+    last_reject: DeadLetter | None
+    name: str
+    level: str | None
+    doings: Sequence[Doing]
+    listed: Sequence[Listed]
+    list_version: int
+    list_reason: str
+    list_age_ms: int
+    stories: Sequence[str]
+
+
+def render(view: View, width: int, height: int, colour: bool = True) -> list[str]:
+    """At most `height` lines, each of at most `width` columns."""
+    columns = max(WIDTH_MIN, min(width, WIDTH_MAX))
+    head, rule = [_title(view, columns), ""], paint("─" * columns, DIM)
+    numbers = [*_rates(view, columns), "", *_account(view)]
+    stories = [_story(story, newest=place == 0) for place, story in enumerate(view.stories[:STORIES_SHOWN])]
+    stories += [""] * (STORIES_SHOWN - len(stories))
+    spare = height - len(head) - len(numbers) - 2
+    if spare < 6:  # a small terminal: the shopper matters more than the account
+        numbers, spare = numbers[:2], height - len(head) - 4
+    shows_stories = spare >= 6 + STORIES_SHOWN + 1
+    rows = min(LIST_ROWS_MAX, spare - 1 - (STORIES_SHOWN + 1 if shows_stories else 0))
+    body = _shopper(view, columns, max(1, rows))
+    lines = [*head, *numbers, rule, *body] + ([rule, *stories] if shows_stories else [])
+    fitted = [fit(line, min(columns, width)).rstrip() if width_of(line) > width else line for line in lines[:height]]
+    return fitted if colour else [plain(line).rstrip() for line in fitted]
+
+
+def _title(view: View, columns: int) -> str:
+    left = paint(" freshet ", BOLD, "7") + paint("  Kafka → Flink → ONNX → Redis, for real", DIM)
+    state = paint(view.job_state, GREEN if view.job_state == "running" else YELLOW)
+    right = f"job {state}  {clock(view.elapsed_s)}  " + paint("Ctrl-C ends it", DIM)
+    return _apart(left, right, columns)
+
+
+def _apart(left: str, right: str, columns: int) -> str:
+    room = columns - width_of(right) - 1
+    return fit(left, room) + " " + right if room > 10 else fit(left, columns)
+
+
+def _rates(view: View, columns: int) -> list[str]:
+    trend = paint(sparkline(list(view.trend), min(60, columns - 34)), CYAN)
+    p50, p99 = view.latency
+    return [
+        f"  in  {_figure(view.events_per_s)} events/s   {trend}",
+        f"  out {_figure(view.lists_per_s)} lists/s    event → list  p50 {_ms(p50)}  p99 {_ms(p99)}"
+        + paint("   Kafka append to Redis, last 10 s", DIM),
+    ]
+
+
+def _figure(number: float) -> str:
+    return paint(f"{number:>8,.0f}", BOLD)
+
+
+def _ms(value: float | None) -> str:
+    return paint("–", DIM) if value is None else paint(f"{value:,.0f} ms", BOLD)
+
+
+def _account(view: View) -> list[str]:
+    totals = view.totals
+    holds = paint("✓ adds up", GREEN) if totals.adds_up else paint("✗ does not add up", RED, BOLD)
+    parts = (
+        f"accepted {totals.accepted:,} + duplicates {totals.duplicates:,} + "
+        f"denied {totals.denied:,} + rejected {totals.rejects:,}"
+    )
+    under_way = view.sent - totals.sent
+    behind = paint(f"   {under_way:,} under way", DIM) if under_way > 0 else ""
+    reasons = sorted(totals.rejected.items(), key=lambda reason: -reason[1])
+    rejected = " · ".join(f"{reason} {count:,}" for reason, count in reasons) or "none yet"
+    levels = " · ".join(f"{level} {view.levels.get(level, 0):,}" for level in LEVELS)
+    return [
+        f"  {totals.sent:,} = {parts}  {holds}{behind}",
+        f"  {paint('rejected', DIM)}  {rejected}",
+        f"            {_last_reject(view.last_reject)}",
+        f"  {paint('consent', DIM)}   {levels}" + (f"   {paint(view.notice, YELLOW)}" if view.notice else ""),
+    ]
+
+
+def _last_reject(letter: DeadLetter | None) -> str:
+    if letter is None:
+        return paint("dead letters appear with the first checkpoint", DIM)
+    return paint(f"last: {letter.reason}, {letter.topic} partition {letter.partition} offset {letter.offset}", DIM)
+
+
+def _shopper(view: View, columns: int, rows: int) -> list[str]:
+    """What the shopper did on the left, the list on the right; one below the other makes no sense."""
+    left_width = min(56, columns // 2)
+    right_width = columns - left_width - 3
+    consent = f" · consent {view.level}" if view.level else ""
+    left = [f"  {paint(safe(view.name), BOLD)}{paint(consent, DIM)}"]
+    left += [_doing(doing, view.now_ms) for doing in view.doings[:rows]]
+    right = [_list_title(view)] + [_listed(place, item) for place, item in enumerate(view.listed[:rows], start=1)]
+    if len(right) == 1:
+        right.append(paint("nothing yet", DIM))
+    left, right = (side + [""] * (rows + 1 - len(side)) for side in (left, right))
+    bar = paint("│", DIM)
+    return [
+        f"{fit(one, left_width)} {bar} {fit(other, right_width)}".rstrip()
+        for one, other in zip(left, right, strict=True)
+    ]
+
+
+def _doing(doing: Doing, now_ms: int) -> str:
+    when = paint(f"{ago(max(0, now_ms - doing.at_ms)):>10}", DIM)
+    name = safe(doing.name)
+    return f"{when}  {paint(f'{doing.verb:<12}', DIM)} {paint(name, BOLD) if doing.verb == 'clicked' else name}"
+
+
+def _list_title(view: View) -> str:
+    if view.list_version == 0:
+        return paint("the list as a frontend reads it", DIM)
+    age = "now" if view.list_age_ms < 1_000 else f"{view.list_age_ms // 1000} s old"
+    return paint(f"list v{view.list_version}", BOLD) + paint(f" · {view.list_reason} · {age}", DIM)
+
+
+def _listed(place: int, item: Listed) -> str:
+    name = safe(item.name)
+    if item.mark == "new":
+        return f"{place:>2} {paint('new', GREEN, BOLD)} {paint(name, GREEN)}"
+    if item.mark == "up":
+        return f"{place:>2} {paint(' ▲ ', GREEN)} {name}"
+    return f"{place:>2}     {name}"
+
+
+def _story(story: str, newest: bool) -> str:
+    return "  " + (safe(story) if newest else paint(safe(story), DIM))

@@ -1,0 +1,43 @@
+"""The model for a replay: trained on the file itself, so that its items are known, and kept for the next time."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from deploy.demo.table import Mapping, check
+from models.interactions import Columns, read
+from models.manifest import MANIFEST_FILE
+from models.train import train_and_export
+
+_FOLDER: Final = "model-"
+
+
+def ready_file_model(
+    parent: Path, path: Path, mapping: Mapping, say: Callable[[str], None] = lambda line: None
+) -> Path:
+    """A model of the file below `parent`, trained unless it is there; models of other files are removed."""
+    check(path, mapping)
+    directory = parent / f"{_FOLDER}{_identity(path, mapping)}"
+    if not (directory / MANIFEST_FILE).exists():
+        for other in parent.glob(f"{_FOLDER}*"):
+            shutil.rmtree(other)
+        say(f"training a model on {path.name}")
+        train_and_export(read(path, _columns(mapping)), directory, say=say)
+    return directory
+
+
+def _columns(mapping: Mapping) -> Columns:
+    return Columns(
+        mapping.user, mapping.item, mapping.time, mapping.type or "type", mapping.type_constant, mapping.quantity
+    )
+
+
+def _identity(path: Path, mapping: Mapping) -> str:
+    """What the model depends on: the file as it is now, and how it is read."""
+    status = path.stat()
+    text = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {msgspec.json.encode(mapping).decode()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

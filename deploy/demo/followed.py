@@ -1,0 +1,109 @@
+"""One shopper, followed: what they did, the list they see, what changed in it, and how long that took. Pure."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from deploy.demo.watch import OwnList
+from schemas.events import Interaction
+from serving.reader import Recommendation
+
+Mark = Literal["new", "up", ""]
+DOINGS_MAX: Final = 40
+STORIES_MAX: Final = 40
+NEW_STAYS_MS: Final = 4_000
+_VERBS: Final = {
+    "click": "clicked",
+    "view": "looked at",
+    "dwell": "read about",
+    "search": "searched for",
+    "add_to_cart": "wants",
+    "purchase": "bought",
+    "rating": "rated",
+}
+
+
+class Doing(NamedTuple):
+    """Something that the shopper did to a thing, at `at_ms`; `moves` says whether the list depends on it."""
+
+    at_ms: int
+    verb: str
+    name: str
+    moves: bool
+
+
+class Listed(NamedTuple):
+    """An item of the list: its name, and how it stands against the list before."""
+
+    name: str
+    mark: Mark
+
+
+class Followed:
+    """Takes what the shopper does, what the product says of their list, and what a frontend reads."""
+
+    def __init__(self, name: str, item_names: Mapping[str, str]) -> None:
+        self.name = name
+        self._item_names = item_names
+        self._doings: deque[Doing] = deque(maxlen=DOINGS_MAX)
+        self._stories: deque[str] = deque(maxlen=STORIES_MAX)
+        self._shown: tuple[str, ...] = ()
+        self._marked: dict[str, tuple[Mark, int]] = {}
+        self._told_version = 0
+        self.recommendation: Recommendation | None = None
+
+    def note_doing(self, event: Interaction) -> None:
+        """Take an interaction of the shopper that was sent; what was merely shown to them is not told."""
+        verb = _VERBS.get(event.type)
+        if verb is None:
+            return
+        name = f"“{event.query}”" if event.query else self._named(event.item_id or "")
+        self._doings.append(Doing(event.ts, verb, name, event.item_id is not None))
+
+    def note_own(self, own: OwnList | None) -> None:
+        """Take the last list that was written for the shopper, and tell the story of it once."""
+        if own is None or own.version <= self._told_version:
+            return
+        self._told_version = own.version
+        cause = next((doing for doing in reversed(self._doings) if doing.moves and doing.at_ms <= own.event_at), None)
+        if cause is not None:
+            story = f"{self.name} {cause.verb} {cause.name} → list v{own.version}, {own.latency_ms} ms later"
+            self._stories.append(story)
+
+    def note_list(self, recommendation: Recommendation, now_ms: int) -> None:
+        """Take what a frontend reads now, and mark what is new or has risen since it last changed."""
+        ids = tuple(item.id for item in recommendation.items)
+        if ids != self._shown:
+            places = {item: place for place, item in enumerate(self._shown)}
+            self._marked = {
+                item: (mark, now_ms) for place, item in enumerate(ids) if (mark := _mark(places.get(item), place))
+            } | {item: marked for item, marked in self._marked.items() if now_ms - marked[1] < NEW_STAYS_MS // 4}
+            if not self._shown:
+                self._marked = {}
+            self._shown = ids
+        self.recommendation = recommendation
+
+    def listed(self, now_ms: int) -> list[Listed]:
+        """The list as it is shown, best first; marks stay for :data:`NEW_STAYS_MS`."""
+        shown = []
+        for item in self._shown:
+            mark, at_ms = self._marked.get(item, ("", 0))
+            shown.append(Listed(self._named(item), mark if now_ms - at_ms < NEW_STAYS_MS else ""))
+        return shown
+
+    def doings(self) -> list[Doing]:
+        """What the shopper did, the last first."""
+        return list(reversed(self._doings))
+
+    def stories(self) -> Sequence[str]:
+        """What was told, the last first."""
+        return list(reversed(self._stories))
+
+    def _named(self, item_id: str) -> str:
+        return self._item_names.get(item_id, item_id)
+
+
+def _mark(before: int | None, place: int) -> Mark:
+    if before is None:
+        return "new"
+    return "up" if place < before else ""

@@ -1,0 +1,132 @@
+"""The live part of the demo: receipts come in, a frontend reads a list, the picture is drawn, until it is stopped."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from queue import Empty
+from typing import Any, Final
+
+import msgspec
+
+from deploy.demo.dashboard import LIST_ROWS_MAX, View, render
+from deploy.demo.feed import Feed
+from deploy.demo.followed import Followed
+from deploy.demo.receipts import polled
+from deploy.demo.screen import Screen
+from deploy.demo.watch import Watch
+from deploy.local.errors import StackError
+from deploy.local.flink_rest import FlinkRest
+from schemas.pseudonyms import Pseudonymiser
+from schemas.receipts import Receipt, decode_receipt
+from schemas.rejects import DeadLetter
+from schemas.topics import DEAD_LETTERS
+from serving.reader import Reader
+
+POLL_MS: Final = 50
+PROBE_EVERY_S: Final = 2.0
+_decode_letter: Final = msgspec.json.Decoder(DeadLetter).decode
+
+
+class JobProbe(threading.Thread):
+    """Asks Flink for the state of the job now and then; a job that has ended for good stays in `failure`."""
+
+    def __init__(self, rest: FlinkRest, job_id: str) -> None:
+        super().__init__(name="job-probe", daemon=True)
+        self._rest, self._job_id = rest, job_id
+        self._stopping = threading.Event()
+        self.state = "running"
+        self.failure: str | None = None
+
+    def run(self) -> None:
+        """The thread."""
+        while not self._stopping.wait(PROBE_EVERY_S):
+            try:
+                self.state = self._rest.state(self._job_id).lower()
+                if self.state == "failed":
+                    self.failure = self._rest.exceptions(self._job_id)
+            except StackError:
+                self.state = "unreachable"
+
+    def stop(self) -> None:
+        """End the thread; it may take one answer of Flink longer."""
+        self._stopping.set()
+
+
+class Live:
+    """Everything between the product and the picture. `consumer` reads receipts and dead letters from their ends."""
+
+    def __init__(
+        self, consumer: Any, reader: Reader, pseudonymiser: Pseudonymiser, user: str, names: Mapping[str, str]
+    ) -> None:
+        self._consumer, self._reader, self._user = consumer, reader, user
+        self._watch = Watch(pseudonymiser.user(user))
+        self._followed = Followed(user, names)
+
+    def receive(self) -> list[Receipt]:
+        """Take what has arrived from the product; returns the receipts."""
+        receipts = []
+        for record in polled(self._consumer, POLL_MS):
+            if record.topic.endswith(DEAD_LETTERS):
+                self._watch.note_reject(_decode_letter(record.value))
+                continue
+            receipt = decode_receipt(record.value)
+            self._watch.note(receipt, _now_ms())
+            receipts.append(receipt)
+        return receipts
+
+    def show(self, feed: Feed, probe: JobProbe, screen: Screen, is_over: Callable[[], bool]) -> None:
+        """Draw until it is over. Raises what went wrong in the feed, in Kafka or in the job."""
+        began = time.monotonic()
+        with screen:
+            while not is_over():
+                if feed.error is not None:
+                    raise feed.error
+                if probe.failure is not None:
+                    raise StackError(f"the job failed:\n{probe.failure}")
+                self._take(feed)
+                elapsed_s = time.monotonic() - began
+                screen.draw(
+                    lambda width, height, colour, elapsed_s=elapsed_s: render(  # type: ignore[misc]
+                        self._view(feed, probe, elapsed_s), width, height, colour
+                    )
+                )
+
+    def _take(self, feed: Feed) -> None:
+        while True:
+            try:
+                self._followed.note_doing(feed.doings.get_nowait())
+            except Empty:
+                break
+        self.receive()
+        self._followed.note_own(self._watch.own)
+        self._followed.note_list(self._reader.recommend(self._user, LIST_ROWS_MAX), _now_ms())
+
+    def _view(self, feed: Feed, probe: JobProbe, elapsed_s: float) -> View:
+        now_ms, watch, followed = _now_ms(), self._watch, self._followed
+        shown = followed.recommendation
+        return View(
+            now_ms=now_ms,
+            elapsed_s=elapsed_s,
+            job_state=probe.state,
+            notice=feed.notice,
+            events_per_s=watch.events_per_s(now_ms),
+            lists_per_s=watch.lists_per_s(now_ms),
+            trend=watch.trend(now_ms),
+            latency=watch.latency(now_ms),
+            sent=feed.sent,
+            totals=watch.totals(),
+            levels=watch.levels,
+            last_reject=watch.last_reject,
+            name=followed.name,
+            level=watch.own_level,
+            doings=followed.doings(),
+            listed=followed.listed(now_ms),
+            list_version=shown.version if shown else 0,
+            list_reason=shown.reason if shown else "",
+            list_age_ms=shown.age_ms if shown else 0,
+            stories=followed.stories(),
+        )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

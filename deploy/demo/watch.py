@@ -1,0 +1,181 @@
+"""Adds up what the product says it did: from receipts to rates, latencies, accounts and consent levels. Pure."""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from schemas.receipts import ConsentReceipt, ElementReceipt, Receipt
+from schemas.rejects import DeadLetter
+
+WINDOW_MS: Final = 10_000
+RATE_WINDOW_MS: Final = 5_000
+LATENCIES_MAX: Final = 20_000
+TREND_STEPS: Final = 60
+STEP_MS: Final = 1_000
+CONSENTS_TOLD_MAX: Final = 200_000
+
+
+class Totals(NamedTuple):
+    """The account of the whole job: the sum over its buckets."""
+
+    sent: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    denied: int = 0
+    rejected: Mapping[str, int] = {}
+
+    @property
+    def rejects(self) -> int:
+        """All rejected interactions."""
+        return sum(self.rejected.values())
+
+    @property
+    def adds_up(self) -> bool:
+        """Accepted, duplicates, denied and rejected make up what was sent: always."""
+        return self.accepted + self.duplicates + self.denied + self.rejects == self.sent
+
+
+class Latency(NamedTuple):
+    """From Kafka's append of an event to its list in Redis, in ms, over the last seconds; None where there is none."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+class OwnList(NamedTuple):
+    """The last list that was written for the followed shopper: its version, and how long it took."""
+
+    version: int
+    latency_ms: int
+    event_at: int
+
+
+class Watch:
+    """What is known of the product from its receipts, taken in topic order of each partition.
+
+    Receipts come at least once: an account is a total and a level a state, so a repeated one does no harm; a repeated
+    list write counts twice in the rate of lists.
+    """
+
+    def __init__(self, followed: str) -> None:
+        self._followed = followed
+        self._accounts: dict[int, ElementReceipt] = {}
+        self._levels: dict[str, str] = {}
+        self._latencies: deque[tuple[int, int]] = deque(maxlen=LATENCIES_MAX)
+        self._events, self._lists = Meter(), Meter()
+        self.own: OwnList | None = None
+        self.own_level: str | None = None
+        self.lists_written = 0
+        self.last_reject: DeadLetter | None = None
+        self.levels: Counter[str] = Counter()
+
+    def note(self, receipt: Receipt, now_ms: int) -> None:
+        """Take one receipt."""
+        if isinstance(receipt, ElementReceipt):
+            self._note_element(receipt, now_ms)
+        elif isinstance(receipt, ConsentReceipt):
+            self._note_consent(receipt)
+
+    def note_reject(self, letter: DeadLetter) -> None:
+        """Take one dead letter."""
+        self.last_reject = letter
+
+    def _note_element(self, receipt: ElementReceipt, now_ms: int) -> None:
+        known = self._accounts.get(receipt.bucket)
+        before = known.account.sent if known else 0
+        if known is None or (receipt.epoch, receipt.account.sent) >= (known.epoch, before):
+            self._accounts[receipt.bucket] = receipt
+        self._events.add(max(0, receipt.account.sent - before), now_ms)
+        written = [write for write in receipt.lists if write.outcome == "written"]
+        self._lists.add(len(written), now_ms)
+        self.lists_written += len(written)
+        for write in written:
+            self._latencies.append((now_ms, receipt.at - write.event_at))
+            if write.pseudonym == self._followed:
+                self.own = OwnList(write.version, receipt.at - write.event_at, write.event_at)
+
+    def _note_consent(self, receipt: ConsentReceipt) -> None:
+        known = self._levels.get(receipt.pseudonym)
+        if known is None and len(self._levels) >= CONSENTS_TOLD_MAX:
+            return
+        if known is not None:
+            self.levels[known] -= 1
+        self.levels[receipt.level] += 1
+        self._levels[receipt.pseudonym] = receipt.level
+        if receipt.pseudonym == self._followed:
+            self.own_level = receipt.level
+
+    def totals(self) -> Totals:
+        """The sum of the buckets' accounts."""
+        accounts = [receipt.account for receipt in self._accounts.values()]
+        rejected: Counter[str] = Counter()
+        for account in accounts:
+            rejected.update(account.rejected)
+        return Totals(
+            sum(account.sent for account in accounts),
+            sum(account.accepted for account in accounts),
+            sum(account.duplicates for account in accounts),
+            sum(account.denied for account in accounts),
+            rejected,
+        )
+
+    def latency(self, now_ms: int) -> Latency:
+        """p50 and p99 over the last :data:`WINDOW_MS`."""
+        while self._latencies and self._latencies[0][0] < now_ms - WINDOW_MS:
+            self._latencies.popleft()
+        values = sorted(latency for _, latency in self._latencies)
+        if not values:
+            return Latency()
+        return Latency(quantile(values, 0.5), quantile(values, 0.99))
+
+    def events_per_s(self, now_ms: int) -> float:
+        """Interactions that the job accounted for, a second."""
+        return self._events.per_s(now_ms)
+
+    def lists_per_s(self, now_ms: int) -> float:
+        """Lists written, a second."""
+        return self._lists.per_s(now_ms)
+
+    def trend(self, now_ms: int) -> list[int]:
+        """Interactions in each of the last seconds, the oldest first."""
+        return self._events.steps(now_ms)
+
+
+class Meter:
+    """Counts by second for the last minute."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, int] = {}
+        self._began: int | None = None
+
+    def add(self, count: int, now_ms: int) -> None:
+        """Count."""
+        step = now_ms // STEP_MS
+        self._began = step if self._began is None else self._began
+        self._steps[step] = self._steps.get(step, 0) + count
+        while len(self._steps) > TREND_STEPS + 1:
+            del self._steps[min(self._steps)]
+
+    def per_s(self, now_ms: int) -> float:
+        """The rate over the last whole seconds."""
+        step, window = now_ms // STEP_MS, RATE_WINDOW_MS // STEP_MS
+        if self._began is None or self._began == step:
+            return 0.0
+        window = min(window, step - self._began)
+        return sum(self._steps.get(step - back, 0) for back in range(1, window + 1)) * 1000 / (window * STEP_MS)
+
+    def steps(self, now_ms: int) -> list[int]:
+        """The counts of the last whole seconds since the first one, at most :data:`TREND_STEPS`, the oldest first."""
+        step = now_ms // STEP_MS
+        if self._began is None:
+            return []
+        return [self._steps.get(each, 0) for each in range(max(self._began, step - TREND_STEPS), step)]
+
+
+def quantile(ordered: list[int], share: float) -> float:
+    """The nearest-rank quantile of values in order.
+
+    >>> quantile([1, 2, 3, 4], 0.5), quantile([1, 2, 3, 4], 0.99)
+    (2, 4)
+    """
+    return ordered[max(0, -(-len(ordered) * int(share * 1000) // 1000) - 1)]
