@@ -104,7 +104,21 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(f"settings file {path}: {error}") from None
     if settings.job.buckets > settings.job.max_parallelism:
         raise SettingsError(f"settings file {path}: job.buckets must not exceed job.max_parallelism")
+    if complaint := _kafka_complaint(settings.kafka):
+        raise SettingsError(f"settings file {path}: {complaint}")
     return settings
+
+
+def _kafka_complaint(kafka: KafkaSettings) -> str | None:
+    """What does not go together; Kafka's own client would say so only after the job is submitted."""
+    sasl = kafka.security_protocol.startswith("SASL_")
+    if sasl and not (kafka.sasl_mechanism and kafka.username and kafka.password_variable):
+        return f"{kafka.security_protocol} needs kafka.sasl_mechanism, username and password_variable"
+    if kafka.sasl_mechanism and not sasl:
+        return "kafka.sasl_mechanism needs kafka.security_protocol SASL_SSL or SASL_PLAINTEXT"
+    if bool(kafka.cert_file) != bool(kafka.key_file):
+        return "kafka.cert_file and kafka.key_file go together"
+    return None
 
 
 def secret(variable: str | None) -> str | None:
@@ -125,8 +139,8 @@ def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
     if kafka.cert_file and kafka.key_file:
         properties |= {
             "ssl.keystore.type": "PEM",
-            "ssl.keystore.certificate.chain": Path(kafka.cert_file).read_text(),
-            "ssl.keystore.key": Path(kafka.key_file).read_text(),
+            "ssl.keystore.certificate.chain": _pem("kafka.cert_file", kafka.cert_file),
+            "ssl.keystore.key": _pem("kafka.key_file", kafka.key_file),
         }
     if kafka.sasl_mechanism:
         module, password = SASL_MODULES[kafka.sasl_mechanism], secret(kafka.password_variable)
@@ -135,6 +149,13 @@ def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
             f'{module} required username="{_quoted(kafka.username)}" password="{_quoted(password)}";'
         )
     return properties
+
+
+def _pem(setting: str, path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise SettingsError(f"{setting} {path} cannot be read: {error.strerror}") from None
 
 
 def _quoted(text: str | None) -> str:

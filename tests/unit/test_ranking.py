@@ -1,0 +1,194 @@
+"""Lists against a naive ranking: sort, leave out, cut, fill up."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.consents import Level
+from schemas.lists import ListedItem, RecommendationList, decode_list
+from tests.support.fakes import FixedModel
+from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, a_user, an_interaction
+from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, ProfileBounds, take
+from udfs.ranking import ListRules, ListWrite, PopularItems, Ranker
+from udfs.state import UserState
+
+BOUNDS = ProfileBounds(recents_half_life_ms=HOUR)
+ITEMS = [f"i{n}" for n in range(40)]
+POPULAR = PopularItems.ranked(["i3", "hit-1", "i30", "hit-2", "i0"])
+EPOCH, NOW = BEGINNING, BEGINNING + DAY
+
+
+def a_ranker(top_k: int = 10, **rules: Any) -> Ranker:
+    return Ranker(FixedModel(ITEMS, top_k), "fixed", ListRules(**{"items": 6, **rules}), BOUNDS, EPOCH)
+
+
+def who_met(*items: str, bought: tuple[str, ...] = (), level: str = "full", version: int = 7) -> UserState:
+    state = a_user(level, since=0)  # type: ignore[arg-type]
+    for n, item in enumerate(items):
+        kind = "purchase" if item in bought else "click"
+        take(state, an_interaction(at=BEGINNING + n * MINUTE, item=item, kind=kind), BOUNDS)
+    state.version = version
+    return state
+
+
+def ranked(ranker: Ranker, popular: PopularItems = POPULAR, **users: UserState) -> dict[str, ListWrite]:
+    return {write.pseudonym: write for write in ranker.rank(users, popular, NOW, DAY)}
+
+
+def listed(ranker: Ranker, state: UserState, popular: PopularItems = POPULAR) -> RecommendationList:
+    return decode_list(ranked(ranker, popular, ada=state)["ada"].payload)
+
+
+def ids(found: RecommendationList) -> list[str]:
+    return [item.id for item in found.items]
+
+
+def naive(
+    state: UserState, popular: PopularItems, top_k: int, size: int, no_bought: bool, no_recent: bool
+) -> list[tuple[str, float]]:
+    """One user, one item at a time."""
+    assert state.profile is not None
+    model, profile = FixedModel(ITEMS, top_k), state.profile
+    skip = {item for item, _, _ in profile.recents if no_recent} | {item for item in profile.bought if no_bought}
+    history, weights = np.zeros((1, 20), np.int32), np.zeros((1, 20), np.float32)
+    place = RECENT_ITEMS_MAX
+    for item, ts, kind in reversed(profile.recents):
+        if item in model.index:
+            place -= 1
+            history[0, place] = model.index[item]
+            weights[0, place] = WEIGHT_OF_KIND[kind] * 0.5 ** ((profile.newest_ts - ts) / HOUR)
+    chosen: list[tuple[str, float]] = []
+    if place < RECENT_ITEMS_MAX:
+        scores, rows = model.score(history, weights)
+        for score, row in zip(scores[0], rows[0], strict=True):
+            if model.items[row] not in skip:
+                chosen.append((model.items[row], round(float(score), 4)))
+    chosen = chosen[:size]
+    lowest = chosen[-1][1] if chosen else 1e9
+    for item, _, score in zip(*popular, strict=True):
+        if item not in skip and item not in dict(chosen) and len(chosen) < size:
+            chosen.append((item, round(min(score, lowest), 4)))
+    return chosen
+
+
+met = st.lists(st.integers(0, 45).map("i{}".format), max_size=25)
+
+
+@settings(max_examples=100, deadline=None)
+@given(met, st.sets(st.integers(0, 45).map("i{}".format)), st.booleans(), st.booleans(), st.integers(1, 12))
+def test_a_list_equals_the_naive_ranking(
+    items: list[str], bought: set[str], no_bought: bool, no_recent: bool, size: int
+) -> None:
+    state = who_met(*items, bought=tuple(bought))
+    ranker = a_ranker(items=size, exclude_bought=no_bought, exclude_recent=RECENT_ITEMS_MAX if no_recent else 0)
+    expected = naive(state, POPULAR, 10, size, no_bought, no_recent)
+    writes = ranked(ranker, ada=state)
+    got = [] if not writes else [(item.id, item.score) for item in decode_list(writes["ada"].payload).items]
+    assert [item for item, _ in got] == [item for item, _ in expected]
+    assert [score for _, score in got] == pytest.approx([score for _, score in expected], abs=1.01e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(met, min_size=1, max_size=6))
+def test_a_user_alone_gets_the_list_that_they_get_in_a_batch(histories: list[list[str]]) -> None:
+    users = {f"u{n}": who_met(*items, version=n) for n, items in enumerate(histories)}
+    model = FixedModel(ITEMS, 10)
+    batch = ranked(Ranker(model, "fixed", ListRules(items=6), BOUNDS, EPOCH), **users)
+    assert model.batches == [len(users)], "one batch"
+    for name, state in users.items():
+        assert ranked(a_ranker(), **{name: state}) == {name: batch[name]}
+
+
+def test_a_list_says_what_it_is() -> None:
+    write = ranked(a_ranker(), ada=who_met("i5"))["ada"]
+    found = decode_list(write.payload)
+    assert (found.v, found.epoch, found.model, found.at, found.reason) == (7, EPOCH, "fixed", NOW, "personalised")
+    assert (write.version, write.level, write.ttl_ms) == (7, Level.FULL, DAY)
+    assert len(found.items) == 6
+    assert found.items == tuple(sorted(found.items, key=lambda item: -item.score))
+
+
+def test_a_session_list_says_so_and_lives_as_long_as_the_gap() -> None:
+    write = ranked(a_ranker(), ada=who_met("i5", level="session"))["ada"]
+    assert (write.reason, write.level, write.ttl_ms) == ("session", Level.SESSION, BOUNDS.session_gap_ms)
+
+
+def test_what_was_met_or_bought_is_left_out_unless_the_rules_say_otherwise() -> None:
+    state = who_met("i4", "i5", "i6", bought=("i4",))
+    assert not {"i4", "i5", "i6"} & set(ids(listed(a_ranker(), state)))
+    assert "i6" in ids(listed(a_ranker(exclude_recent=0), state))
+    assert "i4" not in ids(listed(a_ranker(exclude_recent=0), state))
+    assert "i4" in ids(listed(a_ranker(exclude_recent=0, exclude_bought=False), state))
+    last_two = set(ids(listed(a_ranker(exclude_recent=2, exclude_bought=False), state)))
+    assert "i4" in last_two and not {"i5", "i6"} & last_two
+
+
+def test_items_that_the_model_does_not_know_leave_no_gap() -> None:
+    plain, with_strangers = who_met("i5", "i6"), who_met("i5", "i6")
+    assert with_strangers.profile is not None
+    with_strangers.profile.recents.insert(1, ("stranger", with_strangers.profile.recents[0][1], 2))
+    assert listed(a_ranker(), plain) == listed(a_ranker(), with_strangers)
+
+
+def test_who_is_known_by_strange_items_only_gets_what_is_popular() -> None:
+    found = listed(a_ranker(), who_met("stranger"))
+    assert (found.reason, ids(found)) == ("popular", ["i3", "hit-1", "i30", "hit-2", "i0"])
+
+
+def test_a_short_list_is_filled_up_with_what_is_popular_scored_no_higher_and_without_repetition() -> None:
+    found = listed(a_ranker(top_k=4, items=8), who_met("i1", "i3"))
+    assert len(set(ids(found))) == len(found.items)
+    assert [item for item in ids(found) if item in POPULAR.ids] == ["hit-1", "i30", "hit-2", "i0"]
+    assert "i3" not in ids(found), "met"
+    scores = [item.score for item in found.items]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_nothing_to_tell_is_no_list() -> None:
+    assert ranked(a_ranker(), PopularItems(), ada=who_met("stranger"), bob=a_user("none")) == {}
+    assert ranked(a_ranker()) == {}
+
+
+class Padded(FixedModel):
+    """A model with fewer items than it must answer: the rest is padding at -inf."""
+
+    def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+        scores, rows = super().score(items, weights)
+        scores[:, 5:], rows[:, 5:] = -np.inf, 0
+        return scores, rows
+
+
+def test_padding_in_the_answer_of_the_model_is_not_listed() -> None:
+    ranker = Ranker(Padded(ITEMS, 10), "padded", ListRules(items=9), BOUNDS, EPOCH)
+    found = listed(ranker, who_met("i5"), PopularItems())
+    assert 0 < len(found.items) < 6
+    assert "" not in ids(found)
+
+
+def test_a_recent_item_weighs_by_kind_and_half_after_a_half_life() -> None:
+    seen: list[Any] = []
+
+    class Watched(FixedModel):
+        def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+            seen.append((items.copy(), weights.copy()))
+            return super().score(items, weights)
+
+    state = who_met("i1", "i2", bought=("i1",))
+    assert state.profile is not None
+    state.profile.recents = [("i1", BEGINNING - HOUR, 7), ("i2", BEGINNING, 2)]
+    state.profile.newest_ts = BEGINNING
+    ranked(Ranker(Watched(ITEMS), "w", ListRules(), BOUNDS, EPOCH), ada=state)
+    [(items, weights)] = seen
+    assert (items.dtype, weights.dtype, items.shape) == (np.int32, np.float32, (1, RECENT_ITEMS_MAX))
+    assert items[0].tolist() == [0] * 18 + [2, 3]
+    assert weights[0].tolist() == [0.0] * 18 + [1.5, 1.0]
+
+
+def test_a_popular_list_of_redis_opens_for_filling_up() -> None:
+    stored = RecommendationList(1, 1, "popularity", 1, "popular", (ListedItem("a", 2.0), ListedItem("b", 1.0)))
+    opened = PopularItems.of(stored)
+    assert (opened.ids, opened.scores) == (["a", "b"], [2.0, 1.0])
+    assert ids(listed(a_ranker(items=2), who_met("stranger"), opened)) == ["a", "b"]
