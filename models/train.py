@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.evaluate import MEASURES, evaluate
+from models.evaluate import MEASURES, before_cut, choose_decay, evaluate
 from models.export import Card, export
 from models.interactions import CLEAN_EVENTS, Columns, Interactions, decoded, from_rows, read
 from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
@@ -36,6 +36,9 @@ def train_and_export(
     to train raises :class:`ModelError`.
     """
     settings = settings or Settings()
+    if settings.history_decay is None:
+        with _stage("choose how fast a history fades", say):
+            settings = _chosen(interactions, settings)
     metrics: dict[str, dict[str, float]] = {}
     with _stage("evaluate on the last fifth of the time", say):
         try:
@@ -47,6 +50,13 @@ def train_and_export(
     with _stage("quantise and write", say):
         card = _card(interactions, trained, settings, metrics)
         return export(directory, trained.numbers, trained.items, settings.top_k, card)
+
+
+def _chosen(interactions: Interactions, settings: Settings) -> Settings:
+    try:
+        return choose_decay(before_cut(interactions), settings)
+    except ModelError:
+        return settings
 
 
 def _card(

@@ -13,7 +13,7 @@ of which the largest ``neighbours`` of each item are kept.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ DAY_MS: Final = 86_400_000
 KIND_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {"view": 1.0, "click": 1.0, "dwell": 1.0, "add_to_cart": 2.0, "purchase": 3.0, "rating": 2.0}
 )
+HISTORY_DECAY: Final = 0.95
+"""Where there is too little data to choose one (see :func:`models.evaluate.choose_decay`)."""
 SAMPLE_USERS: Final = 1_000
 
 Ints = npt.NDArray[np.int64]
@@ -41,7 +43,8 @@ class Settings:
     """How to train. The defaults were chosen on the 60-80 % slice of Online Retail, not on its test slice.
 
     Half-lives are in days. ``item_users_min``: an item used by fewer users is left out. ``popularity_weight``: what
-    e-fold popularity counts, as a share of a typical best score.
+    e-fold popularity counts, as a share of a typical best score. ``history_decay``: what an item of the history counts
+    beside the next newer one; None leaves the choice to the data where there is enough, else `HISTORY_DECAY`.
     """
 
     neighbours: int = 64
@@ -49,7 +52,7 @@ class Settings:
     lags: int = 5
     lag_decay: float = 0.75
     basket_weight: float = 1.0
-    history_decay: float = 0.95
+    history_decay: float | None = None
     half_life_days: float = 30.0
     popularity_half_life_days: float = 7.0
     popularity_weight: float = 0.05
@@ -65,6 +68,11 @@ class Trained:
     numbers: Transitions
     items: list[str]
     item_users: Ints
+    learned: "Learned"
+
+    def with_decay(self, history_decay: float) -> "Trained":
+        """The same transitions for a history that fades by ``history_decay`` from one item to the one before it."""
+        return replace(self, numbers=self.learned.numbers(history_decay))
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,31 @@ class Events:
     rows: Ints
     ts_ms: Ints
     weights: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training found, before it is settled how a history fades.
+
+    ``counts`` and ``values`` are sparse float32[items, items], by item codes in the order of the model; ``neighbours``
+    and ``kept`` are the largest values in the form of :class:`models.graph.Transitions`.
+    """
+
+    events: Events
+    counts: Any
+    values: Any
+    neighbours: npt.NDArray[np.int32]
+    kept: Floats
+    popularity: npt.NDArray[np.float64]
+    settings: Settings
+
+    def numbers(self, history_decay: float) -> Transitions:
+        """The numbers of the model; the prior of popularity is scaled to scores that fade like this."""
+        lags = lag_weights(history_decay)
+        prior = np.log(self.popularity + 0.01 * self.popularity.mean())
+        scale = self.settings.popularity_weight * _typical_best(self.events, self.values, lags)
+        bias = np.concatenate([[-np.inf], (prior - prior.mean()) * scale]).astype(np.float32)
+        return Transitions(self.neighbours, self.kept, bias, lags)
 
 
 def lag_weights(decay: float) -> Floats:
@@ -108,8 +141,12 @@ def train(interactions: Interactions, settings: Settings | None = None) -> Train
     rows = np.full(len(item_users), -1, np.int64)
     rows[order] = np.arange(len(order))
     events = _sorted(users, rows[items], ts, weights[used])
-    numbers = _numbers(events, popularity[order], settings)
-    return Trained(numbers, [interactions.item_ids[code] for code in order], item_users[order])
+    counts = _counts(events, len(order), settings)
+    values = _damped(counts)
+    learned = Learned(events, counts, values, *_strongest(values, settings.neighbours), popularity[order], settings)
+    names = [interactions.item_ids[code] for code in order]
+    decay = HISTORY_DECAY if settings.history_decay is None else settings.history_decay
+    return Trained(learned.numbers(decay), names, item_users[order], learned)
 
 
 def _distinct_users(users: Ints, items: Ints, count: int) -> Ints:
@@ -137,16 +174,6 @@ def _sorted(users: Ints, rows: Ints, ts: Ints, weights: npt.NDArray[np.float64])
     users, rows, ts, weights = users[order], rows[order], ts[order], weights[order]
     last = np.r_[(np.diff(users) != 0) | (np.diff(ts) != 0) | (np.diff(rows) != 0), True]
     return Events(users[last], rows[last], ts[last], weights[last])
-
-
-def _numbers(events: Events, popularity: npt.NDArray[np.float64], settings: Settings) -> Transitions:
-    values = _damped(_counts(events, len(popularity), settings))
-    neighbours, kept = _strongest(values, settings.neighbours)
-    lags = lag_weights(settings.history_decay)
-    prior = np.log(popularity + 0.01 * popularity.mean())
-    scale = settings.popularity_weight * _typical_best(events, values, lags)
-    bias = np.concatenate([[-np.inf], (prior - prior.mean()) * scale]).astype(np.float32)
-    return Transitions(neighbours, kept, bias, lags)
 
 
 def _counts(events: Events, items: int, settings: Settings) -> Any:

@@ -250,6 +250,13 @@ def test_a_graph_that_lists_padding_is_refused_when_it_warms_up(tmp_path: Path) 
         exported(tmp_path / "model", numbers, top_k=3)
 
 
+def test_a_graph_whose_scores_are_not_finite_is_refused_when_it_warms_up(tmp_path: Path) -> None:
+    numbers = random_transitions(6, 2, seed=0)
+    numbers.bias[3] = -np.inf
+    with pytest.raises(ModelError, match="not finite"):
+        exported(tmp_path / "model", numbers, top_k=6)
+
+
 def test_only_the_built_in_graph_can_be_quantised() -> None:
     other = helper.make_model(helper.make_graph([], "other", [], []))
     with pytest.raises(ModelError, match="only the built-in model"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluate import Questions, evaluate, measure, questions_after, without_seen
+from models.evaluate import Questions, choose_decay, evaluate, measure, questions_after, without_seen
 from models.interactions import Columns, Interactions, decoded, from_frame, from_rows, read
 from models.scorer import Scorer
 from models.train import main, train_and_export
@@ -69,6 +69,34 @@ def test_a_step_counts_less_the_further_on_it_is() -> None:
     slow, fast = (followers(chain, "a", replace(SMALL, lag_decay=decay))["c"] for decay in (0.9, 0.1))
     assert slow == pytest.approx(0.9 / 1.9, rel=0.05)
     assert fast == pytest.approx(0.1 / 1.1, rel=0.05)
+
+
+def test_a_large_basket_counts_less_for_each_of_its_items() -> None:
+    data = purchases(("ada", 1, "a"), ("ada", 2, "x"), ("bob", 1, "b c d e"), ("bob", 2, "y"))
+    trained = train(data, replace(SMALL, basket_weight=0.0))
+    counts = trained.learned.counts
+    row = {item: code for code, item in enumerate(trained.items)}
+    assert counts[row["b"], row["y"]] == pytest.approx(counts[row["a"], row["x"]] / 2)
+
+
+def test_the_same_line_twice_counts_once() -> None:
+    assert followers(purchases(("ada", 1, "tea tea cup")), "tea") == followers(purchases(("ada", 1, "tea cup")), "tea")
+
+
+def a_tale(telling: int, users: int = 100) -> Interactions:
+    """Users who take four of 12 hints at random, then what the one at place ``telling`` points to."""
+    random = np.random.default_rng(0)
+    baskets = []
+    for user in range(users):
+        hints = random.choice(12, 4, replace=False)
+        items = [f"hint-{hint}" for hint in hints] + [f"end-{hints[telling]}"]
+        baskets += [(f"user-{user}", user + day, item) for day, item in enumerate(items)]
+    return purchases(*baskets)
+
+
+def test_how_fast_a_history_fades_is_chosen_by_the_data() -> None:
+    assert choose_decay(a_tale(telling=3), SMALL).history_decay == 0.5
+    assert choose_decay(a_tale(telling=0), SMALL).history_decay == 1.0
 
 
 def test_an_old_step_counts_less_than_a_new_one() -> None:
@@ -139,11 +167,13 @@ def test_nothing_after_the_cut_is_learned() -> None:
 
 
 def test_questions_hold_what_came_before_each_step_and_every_item_of_it() -> None:
-    data = purchases(("ada", 1, "a"), ("ada", 2, "b"), ("bob", 1, "b a"), ("ada", 9, "a ghost ghoul"), ("eve", 9, "a"))
+    known = (("ada", 1, "a"), ("ada", 2, "b"), ("bob", 1, "b a"))
+    data = purchases(*known, ("ada", 9, "a ghost ghoul"), ("eve", 9, "a"), ("ada", 10, "b"))
     trained = train(data.where(data.ts_ms < BEGINNING + 5 * DAY), SMALL)
     questions = questions_after(BEGINNING + 5 * DAY, data, trained, SMALL)
     rows = {item: row for row, item in enumerate(trained.items, start=1)}
-    assert questions.histories.tolist() == history(rows["a"], rows["b"]).tolist()
+    assert questions.histories[:1].tolist() == history(rows["a"], rows["b"]).tolist()
+    assert questions.histories[1:].tolist() == history(rows["a"], rows["b"], rows["a"]).tolist()
     assert questions.weights[0, -3:].tolist() == [0, 3, 3]
     assert len(questions.answers[0]) == 3
     assert [row for row in questions.answers[0] if row > 0] == [rows["a"]]
