@@ -23,7 +23,7 @@ from schemas.consents import ConsentChange
 from schemas.control import Command
 from schemas.events import EVENT_TYPES, Interaction
 from schemas.pseudonyms import KeyRing
-from udfs.state import Profile, UserState
+from udfs.state import UserState
 
 RECENT_ITEMS_MAX: Final = 20
 WEIGHTS: Final = {"view": 1, "click": 1, "dwell": 1, "rating": 2, "add_to_cart": 2, "purchase": 3}
@@ -279,7 +279,7 @@ class NaiveProfile:
             del self.recents[min(self.recents, key=lambda name: self.recents[name][:2])]
 
     def as_dict(self) -> dict[str, Any]:
-        """As :func:`plain` gives a :class:`Profile`."""
+        """As :func:`plain` gives a :class:`udfs.state.Profile`."""
         in_order = sorted(self.recents.items(), key=lambda entry: entry[1][:2])
         counts = dict.fromkeys(EVENT_TYPES, 0.0)
         for kind, ts in self.noted:
@@ -309,8 +309,13 @@ def plain(state: UserState) -> dict[str, Any]:
 def plain_receipt(state: bytes) -> dict[str, Any]:
     """The same from the `state` of a :class:`schemas.receipts.StateReceipt`."""
     fields = msgspec.json.decode(state)
-    profile = fields.pop("profile")
-    return plain(UserState(**fields, profile=None if profile is None else msgspec.convert(profile, Profile)))
+    del fields["due_slot"], fields["consent_partition"]
+    if (profile := fields["profile"]) is not None:
+        profile["event_ids"] = bytes.fromhex(profile["event_ids"])
+        profile["recents"] = [tuple(recent) for recent in profile["recents"]]
+        if profile["session"] is not None:
+            profile["session"]["id"] = bytes.fromhex(profile["session"]["id"])
+    return fields  # type: ignore[no-any-return]
 
 
 def differences(expected: dict[str, dict[str, Any]], actual: dict[str, dict[str, Any]]) -> list[str]:

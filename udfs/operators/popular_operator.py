@@ -57,10 +57,14 @@ class PopularOperator(KeyedProcessFunction):
         return iter(())
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
-        """Merge what has come since, and publish."""
-        parts = self._parts
+        """Merge what has come since, and publish.
+
+        The time of the merge is now and not `timestamp`: after a restore the first timer is one of the past, and its
+        list would be older than the one that stands there.
+        """
+        parts, now_ms = self._parts, ctx.timer_service().current_processing_time()
         table = PopularityTable(decode_popularity(self._table.value()), parts.settings)
-        table.merge([decode_sums(raw) for raw in self._pending.get() or ()], timestamp)
+        table.merge([decode_sums(raw) for raw in self._pending.get() or ()], now_ms)
         self._pending.clear()
         popularity = table.close()
         self._table.update(encode_popularity(popularity))

@@ -1,0 +1,426 @@
+"""The personalise operator on fakes: what it does to state, timers, the store and its outputs, and when it fails."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+import udfs.store
+from schemas.lists import RecommendationList
+from schemas.receipts import (
+    AccountReceipt,
+    ConsentReceipt,
+    ElementReceipt,
+    StateReceipt,
+    StatesEndReceipt,
+    decode_receipt,
+)
+from schemas.rejects import RejectReason
+from tests.support.fakes import FixedModel, Harness, Keyed, MemoryStore
+from tests.support.naive import plain, plain_receipt
+from tests.support.vocabulary import (
+    BEGINNING,
+    DAY,
+    HOUR,
+    INTERACTIONS,
+    MINUTE,
+    SECOND,
+    a_command,
+    a_consent,
+    a_reject,
+    an_interaction,
+)
+from udfs.account import Account, decode_account
+from udfs.due import RefreshSettings
+from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.operators.personalise_operator import CLEAN_EVENTS, RECEIPTS, REJECTS, Parts, PersonaliseOperator
+from udfs.popularity import decode_sums
+from udfs.profile import ProfileBounds
+from udfs.ranking import ListRules, PopularItems, Ranker
+from udfs.state import UserState, decode_state
+
+BOUNDS = ProfileBounds()
+REFRESH = RefreshSettings()
+ITEMS = ["tea", "cup", "pot", "jam", "rye", "oil", "salt", "figs"]
+EPOCH = BEGINNING
+CRASH = "crash"
+Record = EventRecord | ConsentRecord
+
+
+class Bucket:
+    """One bucket with its store. `restart` brings a new operator up on a snapshot; the store keeps what it has."""
+
+    def __init__(self) -> None:
+        self.keyed = Keyed(now_ms=BEGINNING)
+        self.store = MemoryStore(EPOCH, lambda: self.keyed.now_ms)
+        self._start()
+
+    def _start(self) -> None:
+        self.model = FixedModel(ITEMS)
+        ranker = Ranker(self.model, "fixed", ListRules(items=4), BOUNDS, EPOCH)
+        parts = Parts(
+            ranker=ranker,
+            store=self.store,
+            fallback=PopularItems.ranked(["figs", "salt"]),
+            model_name="fixed",
+            epoch=EPOCH,
+            interactions=INTERACTIONS,
+            bounds=BOUNDS,
+            refresh=REFRESH,
+            popularity_half_life_ms=DAY,
+            due_users_per_second=5,
+        )
+        self.harness = Harness(PersonaliseOperator(lambda: parts), self.keyed)
+
+    def restart(self, snapshot: Keyed) -> None:
+        now_ms, self.keyed = self.keyed.now_ms, snapshot.snapshot()
+        self.keyed.now_ms = now_ms
+        self._start()
+
+    def take(self, *records: Record, **more: Any) -> list[Any]:
+        """One element with these records."""
+        events = [record for record in records if isinstance(record, EventRecord)]
+        consents = [record for record in records if isinstance(record, ConsentRecord)]
+        self.keyed.now_ms = max([self.keyed.now_ms, *(record.append_ts for record in records)])
+        return self.harness.element((100, pack(Element(3, events, consents, **more))))
+
+    def pass_time(self, ms: int) -> list[Any]:
+        return self.harness.advance_to(self.keyed.now_ms + ms)
+
+    def run_out_of_timers(self) -> None:
+        for _ in range(100_000):
+            if not self.keyed.timers:
+                return
+            self.harness.advance_to(min(self.keyed.timers))
+        raise AssertionError("timers without end")
+
+    def user(self, name: str = "ada") -> UserState | None:
+        raw = self.keyed.states["users-v1"].get(name)
+        return None if raw is None else decode_state(raw)
+
+    def list(self, name: str = "ada") -> RecommendationList | None:
+        return self.store.list_of(name)
+
+    @property
+    def account(self) -> Account:
+        return decode_account(self.keyed.states["account-v1"].value())
+
+    @property
+    def pages(self) -> dict[str, bytes]:
+        return dict(self.keyed.states["due-v1"])
+
+
+def receipts(emitted: list[Any], kind: type) -> list[Any]:
+    told = [decode_receipt(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is RECEIPTS]
+    return [receipt for receipt in told if isinstance(receipt, kind)]
+
+
+def side(emitted: list[Any], tag: Any) -> list[Any]:
+    return [msgspec.json.decode(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is tag]
+
+
+@pytest.fixture(autouse=True)
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Retries do not wait here."""
+    waits = udfs.store.patiently.__defaults__
+    monkeypatch.setattr(udfs.store.patiently, "__defaults__", (lambda _: None,))
+    yield
+    assert waits is not None
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+# the journey
+
+
+def test_a_click_changes_the_list_at_once(bucket: Bucket) -> None:
+    bucket.take(a_consent())
+    assert bucket.list() is None
+    bucket.take(an_interaction(item="tea"))
+    first = bucket.list()
+    assert first is not None and (first.v, first.reason) == (2, "personalised")
+    bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
+    second = bucket.list()
+    assert second is not None and second.v == 3
+    assert [item.id for item in second.items] != [item.id for item in first.items]
+
+
+def test_nothing_is_kept_or_written_of_who_did_not_consent(bucket: Bucket) -> None:
+    emitted = bucket.take(an_interaction())
+    assert (bucket.user(), bucket.pages, bucket.keyed.timers) == (None, {}, set())
+    assert not bucket.store.has_list_key("ada")
+    assert bucket.account.denied == 1
+    assert side(emitted, CLEAN_EVENTS) == []
+
+
+def test_all_users_of_an_element_are_scored_in_one_batch_each_once(bucket: Bucket) -> None:
+    names = ["ada", "bob", "cyd"]
+    bucket.take(
+        *(a_consent(name) for name in names),
+        *(an_interaction(name, BEGINNING + n, item) for n, item in enumerate(ITEMS) for name in names),
+    )
+    assert bucket.model.batches == [3]
+
+
+def test_an_element_leaves_receipts_rejects_clean_events_and_sums(bucket: Bucket) -> None:
+    emitted = bucket.take(a_consent(), an_interaction(), rejects=[a_reject(offset=5)])
+    [consent] = receipts(emitted, ConsentReceipt)
+    assert (consent.pseudonym, consent.level, consent.outcome, consent.version) == ("ada", "full", "in_force", 2)
+    [element] = receipts(emitted, ElementReceipt)
+    [written] = element.lists
+    assert (written.pseudonym, written.version, written.outcome, written.event_at) == ("ada", 2, "written", BEGINNING)
+    assert (element.bucket, element.account.sent, element.account.accepted) == (3, 2, 1)
+    [dead] = side(emitted, REJECTS)
+    assert (dead["reason"], dead["offset"]) == (RejectReason.MALFORMED, 5)
+    [clean] = side(emitted, CLEAN_EVENTS)
+    assert clean == {"purposes": ["personalise", "measure", "train"], "pseudonym": "ada", "item_id": "tea"}
+    [sums] = [out for out in emitted if not isinstance(out, tuple)]
+    assert (sums[0], list(decode_sums(sums[1]).items)) == ("all", ["tea"])
+
+
+def test_duplicates_write_nothing(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    before, writes = bucket.keyed.snapshot(), bucket.store.writes
+    emitted = bucket.take(an_interaction(), an_interaction())
+    assert bucket.store.writes == writes
+    assert bucket.keyed.states["users-v1"] == before.states["users-v1"]
+    assert (bucket.account.accepted, bucket.account.duplicates) == (1, 2)
+    assert side(emitted, CLEAN_EVENTS) == []
+
+
+def test_metrics_count_what_happened(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction(), rejects=[a_reject()])
+    counts = bucket.keyed.counts
+    assert (counts["accepted"], counts["rejected"], counts["lists_written"], counts["lists_refused"]) == (1, 1, 1, 0)
+
+
+# consent
+
+
+def test_an_opt_out_clears_profile_and_list_at_once_and_leaves_nothing_that_could_come_due(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    bucket.take(a_consent(level="none", at=BEGINNING + MINUTE))
+    state = bucket.user()
+    assert state is not None and (state.profile, state.purposes) == (None, 0)
+    assert not bucket.store.has_list_key("ada")
+    bucket.run_out_of_timers()
+    state = bucket.user()
+    assert state is not None and state.due_slot == 0
+    assert (bucket.pages, bucket.keyed.timers) == ({}, set())
+
+
+def test_an_opt_out_and_an_interaction_in_one_element_write_no_list(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    bucket.take(an_interaction(at=BEGINNING + SECOND), a_consent(level="none", at=BEGINNING + MINUTE))
+    assert not bucket.store.has_list_key("ada")
+
+
+def test_a_fence_that_the_frontend_wrote_ahead_refuses_the_list(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    bucket.store.write([a_consent(level="none", at=BEGINNING + HOUR)], [], want_popular=False)
+    emitted = bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
+    assert not bucket.store.has_list_key("ada")
+    assert receipts(emitted, ElementReceipt)[0].lists[0].outcome == "no_consent"
+    assert bucket.keyed.counts["lists_refused"] == 1
+
+
+def test_renewing_a_consent_brings_the_list_back_at_once(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    bucket.take(a_consent(at=BEGINNING + MINUTE))
+    found = bucket.list()
+    assert found is not None and found.v == 3
+
+
+def test_a_consent_expires_without_any_event(bucket: Bucket) -> None:
+    bucket.take(a_consent(expires_at=BEGINNING + HOUR), an_interaction())
+    bucket.pass_time(HOUR + 2 * MINUTE)
+    state = bucket.user()
+    assert state is not None and (state.level, state.profile) == (0, None)
+    assert not bucket.store.has_list_key("ada")
+    assert (bucket.pages, bucket.keyed.timers) == ({}, set())
+
+
+def test_a_consent_that_had_expired_when_it_was_read_leaves_nothing(bucket: Bucket) -> None:
+    bucket.keyed.now_ms = BEGINNING + DAY
+    bucket.take(a_consent(expires_at=BEGINNING + HOUR), an_interaction())
+    bucket.run_out_of_timers()
+    state = bucket.user()
+    assert state is not None and state.profile is None
+    assert bucket.list() is None
+    assert bucket.pages == {}
+
+
+# time
+
+
+def test_a_session_ends_without_any_event(bucket: Bucket) -> None:
+    bucket.take(a_consent(level="session"), an_interaction(session="s"))
+    found = bucket.list()
+    assert found is not None and found.reason == "session"
+    bucket.pass_time(BOUNDS.session_gap_ms - MINUTE)
+    state = bucket.user()
+    assert state is not None and state.profile is not None
+    bucket.pass_time(3 * MINUTE)
+    state = bucket.user()
+    assert state is not None and (state.profile, state.level) == (None, 1)
+    assert not bucket.store.has_list_key("ada")
+    assert (bucket.pages, bucket.keyed.timers) == ({}, set())
+    assert bucket.keyed.counts["profiles_forgotten"] == 1
+
+
+def test_a_session_that_goes_on_is_not_ended(bucket: Bucket) -> None:
+    bucket.take(a_consent(level="session"))
+    for n in range(10):
+        bucket.take(an_interaction(at=BEGINNING + n * 20 * MINUTE, session="s", item=ITEMS[n % 3]))
+        bucket.pass_time(20 * MINUTE)
+    state = bucket.user()
+    assert state is not None and state.profile is not None and len(state.profile.recents) == 3
+    assert bucket.list() is not None
+    bucket.run_out_of_timers()
+    assert bucket.pages == {}
+
+
+def test_the_list_of_a_recently_active_user_never_runs_out_and_that_of_an_inactive_one_does(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    for _ in range(7 * 24 - 1):
+        bucket.pass_time(HOUR)
+        assert bucket.list() is not None
+    bucket.pass_time(2 * DAY + HOUR)
+    assert bucket.list() is None
+    state = bucket.user()
+    assert state is not None and state.profile is not None, "but the profile stays"
+    bucket.take(an_interaction(at=bucket.keyed.now_ms, item="oil"))
+    assert bucket.list() is not None
+    bucket.pass_time(DAY)
+    assert bucket.list() is not None, "and is kept fresh again"
+
+
+def test_a_profile_that_idles_too_long_is_forgotten(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    bucket.pass_time(BOUNDS.idle_profile_ttl_ms + 2 * MINUTE)
+    state = bucket.user()
+    assert state is not None and (state.profile, state.level) == (None, 2)
+    assert (bucket.pages, bucket.keyed.timers) == ({}, set())
+
+
+def test_a_refresh_does_not_change_the_version(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    before = bucket.list()
+    bucket.pass_time(DAY)
+    after = bucket.list()
+    assert before is not None and after is not None
+    assert (after.v, after.items) == (before.v, before.items)
+    assert after.at > before.at
+
+
+# faults
+
+
+def test_a_store_that_is_down_is_asked_again_and_nothing_is_lost(bucket: Bucket) -> None:
+    bucket.store.fail_next(7)
+    bucket.take(a_consent(), an_interaction())
+    assert bucket.list() is not None
+    assert bucket.keyed.counts["store_retries"] == 7
+    assert bucket.account.accepted == 1
+
+
+def test_a_store_that_is_down_when_a_session_ends_is_asked_again(bucket: Bucket) -> None:
+    bucket.take(a_consent(level="session"), an_interaction(session="s"))
+    bucket.store.fail_next(3)
+    bucket.pass_time(HOUR)
+    assert not bucket.store.has_list_key("ada")
+    assert bucket.keyed.counts["store_retries"] >= 3
+
+
+def run(records: Sequence[Record | str], snapshot_at: int, packing: int) -> Bucket:
+    """Records one by one; at CRASH back to the snapshot, and from there again in elements of `packing`."""
+    bucket, snapshot = Bucket(), None
+    for place, record in enumerate(records):
+        if place == snapshot_at:
+            snapshot = bucket.keyed.snapshot()
+        if isinstance(record, str):
+            assert snapshot is not None
+            bucket.restart(snapshot)
+            again = [one for one in records[snapshot_at:place] if not isinstance(one, str)]
+            for start in range(0, len(again), packing):
+                bucket.take(*again[start : start + packing])
+        else:
+            bucket.take(record)
+    return bucket
+
+
+STORY: list[Record | str] = [
+    a_consent("ada"),
+    a_consent("bob", "session"),
+    an_interaction("ada", BEGINNING + 1, "tea"),
+    an_interaction("bob", BEGINNING + 2, "cup", session="s"),
+    an_interaction("ada", BEGINNING + 3, "pot", kind="purchase"),
+    CRASH,
+    an_interaction("ada", BEGINNING + 3, "pot", kind="purchase"),
+    an_interaction("ada", BEGINNING + 4, "jam"),
+    an_interaction("bob", BEGINNING + 5, "rye", session="s"),
+]
+
+
+@pytest.mark.parametrize("snapshot_at", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("packing", [1, 2, 5])
+def test_after_a_crash_other_packing_gives_the_same_states_accounts_and_lists(snapshot_at: int, packing: int) -> None:
+    smooth = run([record for record in STORY if record != CRASH], 0, 1)
+    crashed = run(STORY, snapshot_at, packing)
+    for name in ("ada", "bob"):
+        expected, actual = smooth.user(name), crashed.user(name)
+        assert expected is not None and actual is not None
+        assert plain(actual) == plain(expected)
+        one, other = smooth.list(name), crashed.list(name)
+        assert one is not None and other is not None
+        assert (other.v, other.items, other.reason) == (one.v, one.items, one.reason)
+    assert crashed.account == smooth.account
+    assert crashed.account.sent == 6
+
+
+def test_a_restore_of_a_snapshot_from_before_the_opt_out_serves_nothing(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    snapshot = bucket.keyed.snapshot()
+    opt_out = a_consent(level="none", at=BEGINNING + MINUTE)
+    bucket.take(opt_out)
+    bucket.restart(snapshot)
+    bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
+    assert not bucket.store.has_list_key("ada"), "the fence in the store holds, though state has forgotten"
+    bucket.take(a_consent())
+    assert bucket.store.level("ada") == "none"
+    bucket.take(opt_out)
+    state = bucket.user()
+    assert state is not None and state.profile is None
+
+
+def test_an_old_deployment_never_wins(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    newer = bucket.store.at_epoch(EPOCH + 1)
+    found = bucket.list()
+    assert found is not None
+    ranker = Ranker(bucket.model, "newer", ListRules(items=4), BOUNDS, EPOCH + 1)
+    state = bucket.user()
+    assert state is not None
+    newer.write([], ranker.rank({"ada": state}, PopularItems(), BEGINNING, DAY), want_popular=False)
+    emitted = bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
+    assert receipts(emitted, ElementReceipt)[0].lists[0].outcome == "stale"
+    found = bucket.list()
+    assert found is not None and found.model == "newer"
+
+
+# commands
+
+
+def test_commands_are_answered_on_receipts(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada"), a_consent("bob"), an_interaction("ada"))
+    emitted = bucket.take(commands=[a_command("account", 3, "r1"), a_command("states", 3, "r2")])
+    [account] = receipts(emitted, AccountReceipt)
+    assert (account.request, account.bucket, account.account.accepted) == ("r1", 3, 1)
+    told = {receipt.pseudonym: plain_receipt(bytes(receipt.state)) for receipt in receipts(emitted, StateReceipt)}
+    assert told == {name: plain(bucket.user(name) or UserState()) for name in ("ada", "bob")}
+    [end] = receipts(emitted, StatesEndReceipt)
+    assert (end.request, end.users) == ("r2", 2)

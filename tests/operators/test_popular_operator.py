@@ -1,0 +1,120 @@
+"""The popular operator on fakes: merged once a second, published with a version that never falls behind."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import udfs.store
+from tests.support.fakes import Harness, Keyed, MemoryStore
+from tests.support.vocabulary import BEGINNING, SECOND, an_interaction
+from udfs.elements import EventRecord
+from udfs.operators.popular_operator import PopularOperator, PopularParts
+from udfs.popularity import PopularitySettings, encode_sums, sum_by_segment
+
+SETTINGS = PopularitySettings(users_min=2, list_items=3)
+
+
+class Segment:
+    """The segment `all` with its store."""
+
+    def __init__(self) -> None:
+        self.keyed = Keyed("all", BEGINNING)
+        self.store = MemoryStore(BEGINNING, lambda: self.keyed.now_ms)
+        self._start()
+
+    def _start(self) -> None:
+        parts = PopularParts(self.store, "popularity", BEGINNING, SETTINGS)
+        self.harness = Harness(PopularOperator(lambda: parts), self.keyed)
+
+    def restart(self, snapshot: Keyed) -> None:
+        now_ms, self.keyed = self.keyed.now_ms, snapshot.snapshot()
+        self.keyed.now_ms = now_ms
+        self._start()
+
+    def take(self, *events: EventRecord) -> None:
+        for sums in sum_by_segment(events, SETTINGS.half_life_ms):
+            assert self.harness.element((sums.segment, encode_sums(sums))) == []
+
+    def pass_seconds(self, seconds: int = 1) -> None:
+        assert self.harness.advance_to(self.keyed.now_ms + seconds * SECOND) == []
+
+    def ids(self) -> list[str] | None:
+        found = self.store.popular("all")
+        return None if found is None else [item.id for item in found.items]
+
+
+def met(item: str, *users: int) -> list[EventRecord]:
+    return [an_interaction(f"u{n}", item=item, user_bit=n) for n in users]
+
+
+@pytest.fixture(autouse=True)
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Retries do not wait here."""
+    monkeypatch.setattr(udfs.store.patiently, "__defaults__", (lambda _: None,))
+    yield
+
+
+@pytest.fixture
+def segment() -> Segment:
+    return Segment()
+
+
+def test_what_k_users_met_is_published_within_a_second(segment: Segment) -> None:
+    segment.take(*met("tea", 1))
+    segment.take(*met("tea", 2), *met("cup", 1))
+    assert segment.ids() is None
+    segment.pass_seconds()
+    assert segment.ids() == ["tea"]
+    found = segment.store.popular("all")
+    assert found is not None and (found.reason, found.model) == ("popular", "popularity")
+
+
+def test_what_is_pending_goes_into_the_table_and_no_timer_is_left(segment: Segment) -> None:
+    segment.take(*met("tea", 1, 2))
+    assert segment.keyed.states["pending-v1"].held
+    segment.pass_seconds()
+    assert segment.keyed.states["pending-v1"].held == []
+    assert segment.keyed.timers == set()
+
+
+def test_however_many_elements_a_second_is_merged_once(segment: Segment) -> None:
+    for n in range(20):
+        segment.take(*met("tea", n))
+    assert len(segment.keyed.timers) == 1
+
+
+def test_nothing_is_published_while_nobody_is_hidden_among_others(segment: Segment) -> None:
+    segment.take(*met("tea", 1))
+    segment.pass_seconds()
+    assert segment.ids() is None
+
+
+def test_a_store_that_is_down_is_asked_again(segment: Segment) -> None:
+    segment.take(*met("tea", 1, 2))
+    segment.store.fail_next(4)
+    segment.pass_seconds()
+    assert segment.ids() == ["tea"]
+    assert segment.keyed.counts["store_retries"] == 4
+
+
+def test_after_a_restore_the_first_list_is_not_refused_as_old(segment: Segment) -> None:
+    segment.take(*met("tea", 1, 2))
+    snapshot = segment.keyed.snapshot()
+    for n in range(30):
+        segment.take(*met("cup", n, n + 1))
+        segment.pass_seconds()
+    segment.restart(snapshot)
+    segment.take(*met("pot", *range(60)))
+    segment.pass_seconds()
+    assert segment.ids() is not None and segment.ids()[0] == "pot"  # type: ignore[index]
+
+
+def test_a_restore_counts_nothing_twice(segment: Segment) -> None:
+    segment.take(*met("tea", 1, 2))
+    snapshot = segment.keyed.snapshot()
+    segment.pass_seconds()
+    once = segment.store.popular("all")
+    segment.restart(snapshot)
+    segment.pass_seconds()
+    again = segment.store.popular("all")
+    assert once is not None and again is not None and once.items == again.items
