@@ -140,7 +140,7 @@ class RedisStore:
 
     def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """All commands in one write and one read, past redis-py's pipeline: half of its cost is bookkeeping."""
-        connection = self._client.connection_pool.get_connection("_")
+        connection = self._client.connection_pool.get_connection()
         try:
             connection.send_packed_command(connection.pack_commands(commands))
             return [_answer(connection) for _ in commands]

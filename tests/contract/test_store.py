@@ -1,0 +1,325 @@
+"""What every list store promises, run on the one in memory and on Redis. Fakes are trusted because of this suite."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+import redis
+
+from schemas.consents import Level
+from schemas.lists import encode_list, item_fragment
+from schemas.store import READ_LIST, ConsentOutcome, WriteOutcome, popular_key, user_keys
+from tests.support.fakes import MemoryStore
+from tests.support.redis_server import RealRedis, running_redis
+from tests.support.vocabulary import a_consent
+from udfs.ranking import ListWrite
+from udfs.store import ListStore, RedisSettings, RedisStore, connect
+
+PREFIX = "t."
+EPOCH = 1_000
+MINUTE = 60_000
+_names = itertools.count()
+
+
+class Subject(Protocol):
+    """A store under test, and what stands in it."""
+
+    store: ListStore
+
+    def at_epoch(self, epoch: int) -> ListStore: ...
+    def read(self, user: str) -> dict[str, Any] | None: ...
+    def holds_a_list(self, user: str) -> bool: ...
+    def bury(self, user: str) -> None: ...
+    def now_ms(self) -> int: ...
+    def pass_ms(self, ms: int) -> None: ...
+
+
+class InMemory:
+    """The fake, with a clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self._now_ms = 10 * MINUTE
+        self.store: Any = MemoryStore(EPOCH, self.now_ms)
+
+    def at_epoch(self, epoch: int) -> ListStore:
+        return self.store.at_epoch(epoch)
+
+    def read(self, user: str) -> dict[str, Any] | None:
+        found = self.store.list_of(user)
+        return None if found is None else msgspec.json.decode(msgspec.json.encode(found))
+
+    def holds_a_list(self, user: str) -> bool:
+        return self.store.has_list_key(user)
+
+    def bury(self, user: str) -> None:
+        self.store.bury(user)
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    def pass_ms(self, ms: int) -> None:
+        self._now_ms += ms
+
+
+class InRedis:
+    """The real one, on a real server whose clock is that of the machine."""
+
+    def __init__(self, server: RealRedis) -> None:
+        self.client = server.client
+        self.store: Any = self.at_epoch(EPOCH)
+
+    def at_epoch(self, epoch: int) -> ListStore:
+        return RedisStore(self.client, PREFIX, epoch)
+
+    def read(self, user: str) -> dict[str, Any] | None:
+        raw = self.client.eval(READ_LIST, 3, *user_keys(PREFIX, user))
+        return None if raw is None else msgspec.json.decode(raw)  # type: ignore[arg-type]
+
+    def holds_a_list(self, user: str) -> bool:
+        return bool(self.client.exists(user_keys(PREFIX, user)[0]))
+
+    def bury(self, user: str) -> None:
+        self.client.set(user_keys(PREFIX, user)[2], 1)
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def pass_ms(self, ms: int) -> None:
+        time.sleep(ms / 1000 + 0.005)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "redis"])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    if request.param == "memory":
+        return InMemory()
+    server: RealRedis = request.getfixturevalue("server")
+    server.client.flushall()
+    return InRedis(server)
+
+
+@pytest.fixture
+def ada() -> str:
+    return f"p1.ada-{next(_names)}"
+
+
+def payload(version: int, epoch: int = EPOCH, item: str = "tea") -> bytes:
+    return encode_list(version, epoch, b'"m"', 1, "personalised", [item_fragment(item)], [0.5])
+
+
+def a_list(user: str, version: int, *, epoch: int = EPOCH, level: Level = Level.FULL, ttl_ms: int = MINUTE,
+           item: str = "tea") -> ListWrite:  # fmt: skip
+    return ListWrite(user, version, level, "personalised", ttl_ms, payload(version, epoch, item))
+
+
+def consented(store: ListStore, *changes: Any) -> list[ConsentOutcome]:
+    return store.write(changes, [], want_popular=False).consents
+
+
+def listed(store: ListStore, *writes: ListWrite) -> list[WriteOutcome]:
+    return store.write([], writes, want_popular=False).lists
+
+
+# lists
+
+
+def test_a_list_is_read_as_it_was_written(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada))
+    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.WRITTEN]
+    found = subject.read(ada)
+    assert found is not None
+    assert (found["v"], found["epoch"], found["items"]) == (3, EPOCH, [{"id": "tea", "score": 0.5}])
+
+
+@pytest.mark.parametrize(
+    ("version", "outcome"), [(4, WriteOutcome.WRITTEN), (3, WriteOutcome.WRITTEN), (2, WriteOutcome.STALE)]
+)
+def test_of_one_epoch_the_version_decides_and_an_equal_one_overwrites(
+    subject: Subject, ada: str, version: int, outcome: WriteOutcome
+) -> None:
+    consented(subject.store, a_consent(ada))
+    listed(subject.store, a_list(ada, 3))
+    assert listed(subject.store, a_list(ada, version, item="cup")) == [outcome]
+    found = subject.read(ada)
+    assert found is not None
+    assert found["items"][0]["id"] == ("cup" if outcome == WriteOutcome.WRITTEN else "tea")
+
+
+def test_versions_are_numbers_and_not_texts(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada))
+    assert listed(subject.store, a_list(ada, 9), a_list(ada, 10), a_list(ada, 9)) == [1, 1, 0]
+    large = 2**53 - 1
+    assert listed(subject.store, a_list(ada, large), a_list(ada, large - 1)) == [1, 0]
+
+
+def test_a_later_epoch_wins_whatever_its_version_and_an_earlier_one_never(subject: Subject, ada: str) -> None:
+    earlier, later = subject.at_epoch(EPOCH - 1), subject.at_epoch(EPOCH + 1)
+    consented(subject.store, a_consent(ada))
+    listed(subject.store, a_list(ada, 50))
+    assert listed(later, a_list(ada, 1, epoch=EPOCH + 1)) == [WriteOutcome.WRITTEN]
+    assert listed(subject.store, a_list(ada, 51)) == [WriteOutcome.STALE]
+    assert listed(earlier, a_list(ada, 99, epoch=EPOCH - 1)) == [WriteOutcome.STALE]
+    found = subject.read(ada)
+    assert found is not None and found["epoch"] == EPOCH + 1
+
+
+def test_a_list_expires(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada))
+    listed(subject.store, a_list(ada, 3, ttl_ms=40))
+    subject.pass_ms(40)
+    assert subject.read(ada) is None
+    assert not subject.holds_a_list(ada)
+
+
+def test_a_forgotten_list_is_gone_and_the_consent_stays(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada))
+    listed(subject.store, a_list(ada, 3))
+    subject.store.forget([ada, "p1.nobody"])
+    assert not subject.holds_a_list(ada)
+    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.WRITTEN]
+    subject.store.forget([])
+
+
+# consent
+
+
+def test_without_a_consent_on_record_no_list_is_written(subject: Subject, ada: str) -> None:
+    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
+    assert not subject.holds_a_list(ada)
+
+
+@pytest.mark.parametrize("level", ["none", "session"])
+def test_a_list_made_under_another_level_is_refused(subject: Subject, ada: str, level: Any) -> None:
+    consented(subject.store, a_consent(ada, level))
+    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
+
+
+def test_not_even_a_list_made_under_no_consent_is_written_under_none(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada, "none"))
+    assert listed(subject.store, a_list(ada, 3, level=Level.NONE)) == [WriteOutcome.NO_CONSENT]
+
+
+def test_a_consent_and_a_list_of_one_write_are_put_in_that_order(subject: Subject, ada: str) -> None:
+    written = subject.store.write([a_consent(ada)], [a_list(ada, 1)], want_popular=True)
+    assert written == ([ConsentOutcome.IN_FORCE], [WriteOutcome.WRITTEN], None)
+
+
+def test_a_withdrawal_takes_the_list_away_at_once(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada, offset=1))
+    listed(subject.store, a_list(ada, 3))
+    assert consented(subject.store, a_consent(ada, "none", offset=2)) == [ConsentOutcome.IN_FORCE]
+    assert not subject.holds_a_list(ada)
+    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.NO_CONSENT]
+
+
+def test_the_same_consent_twice_is_harmless(subject: Subject, ada: str) -> None:
+    change = a_consent(ada)
+    consented(subject.store, change)
+    listed(subject.store, a_list(ada, 3))
+    assert consented(subject.store, change) == [ConsentOutcome.IN_FORCE]
+    assert subject.read(ada) is not None, "the list was made under it, so it stays"
+
+
+def test_of_one_partition_the_offset_decides_though_the_clock_stepped_back(subject: Subject, ada: str) -> None:
+    first, second = a_consent(ada, at=2_000, offset=9), a_consent(ada, "none", at=1_000, offset=10)
+    assert consented(subject.store, first, second, first) == [1, 1, 0]
+    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
+
+
+def test_across_partitions_append_time_decides(subject: Subject, ada: str) -> None:
+    here, there = a_consent(ada, at=1_000, offset=9), a_consent(ada, "none", at=2_000, partition=1, offset=0)
+    assert consented(subject.store, here, there, here) == [1, 1, 0]
+    assert consented(subject.store, a_consent(ada, at=3_000, offset=10)) == [1]
+
+
+def test_a_consent_expires_and_with_it_the_right_to_a_list(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada, expires_at=subject.now_ms() + 60))
+    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.WRITTEN]
+    subject.pass_ms(60)
+    assert subject.read(ada) is None
+    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.NO_CONSENT]
+
+
+def test_a_consent_that_has_expired_already_allows_nothing(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada, expires_at=subject.now_ms() - 1_000))
+    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
+
+
+def test_a_tombstone_refuses_whatever_the_consent(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada))
+    listed(subject.store, a_list(ada, 3))
+    subject.bury(ada)
+    assert subject.read(ada) is None
+    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.GONE]
+
+
+def test_users_do_not_touch_each_other(subject: Subject) -> None:
+    consented(subject.store, a_consent("p1.a"), a_consent("p1.b"))
+    assert listed(subject.store, a_list("p1.a", 9), a_list("p1.b", 1)) == [1, 1]
+    consented(subject.store, a_consent("p1.a", "none", at=2**42))
+    assert subject.read("p1.b") is not None
+
+
+# popular lists
+
+
+def test_popular_lists_are_ordered_by_epoch_and_version_and_come_along_with_a_write(subject: Subject) -> None:
+    def write(epoch: int, version: int, item: str) -> WriteOutcome:
+        return subject.store.write_popular("all", epoch, version, MINUTE, payload(version, epoch, item))
+
+    assert write(EPOCH, 5, "tea") == WriteOutcome.WRITTEN
+    assert write(EPOCH, 4, "old") == WriteOutcome.STALE
+    assert write(EPOCH - 1, 9, "old") == WriteOutcome.STALE
+    assert write(EPOCH, 5, "cup") == WriteOutcome.WRITTEN
+    assert subject.store.write([], [], want_popular=False).popular is None
+    popular = subject.store.write([], [], want_popular=True).popular
+    assert popular is not None and popular.items[0].id == "cup"
+    assert write(EPOCH + 1, 1, "jam") == WriteOutcome.WRITTEN
+
+
+def test_segments_have_popular_lists_of_their_own(subject: Subject) -> None:
+    assert subject.store.write_popular("country:NL", EPOCH, 1, MINUTE, payload(1)) == WriteOutcome.WRITTEN
+    assert subject.store.write([], [], want_popular=True).popular is None
+
+
+# what only a server can do
+
+
+def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis) -> None:
+    server.client.flushall()
+    store = InRedis(server).store
+    store.write([a_consent("p1.x")], [a_list("p1.x", 1)], want_popular=False)
+    store.write_popular("all", EPOCH, 1, MINUTE, payload(1))
+    assert set(server.client.keys()) == {b"t.{p1.x}:list", b"t.{p1.x}:consent", popular_key(PREFIX, "all").encode()}
+
+
+def test_connect_uses_the_password_of_an_acl_user(server: RealRedis) -> None:
+    server.client.execute_command("ACL", "SETUSER", "job", "on", ">hush", "~t.*", "+@all", "-@dangerous")
+    settings = RedisSettings(server.url, PREFIX, username="job")
+    client = connect(settings, "hush")
+    assert RedisStore(client, PREFIX, EPOCH).write([a_consent("p1.acl")], [], False).consents == [1]
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        connect(settings, "wrong").ping()
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client.flushall()
+    client.close()
+
+
+def test_connect_asks_for_tls_where_the_address_says_so(tmp_path: Path) -> None:
+    """The server in the wheel has no TLS, so what is checked is what the client would do."""
+    settings = RedisSettings("rediss://cache:6380/0", ca_file="/ca.pem", cert_file="/c.pem", key_file="/k.pem")
+    pool = connect(settings, "hush").connection_pool
+    assert pool.connection_class is redis.SSLConnection
+    asked = pool.connection_kwargs
+    assert (asked["ssl_ca_certs"], asked["ssl_certfile"], asked["ssl_keyfile"]) == ("/ca.pem", "/c.pem", "/k.pem")
+    plain = connect(RedisSettings("redis://cache:6379/0", ca_file="/ca.pem"), None).connection_pool
+    assert plain.connection_class is redis.Connection

@@ -1,0 +1,91 @@
+"""Redis as it fails: scripts forgotten, server gone, server back."""
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from schemas.errors import StoreUnavailable
+from schemas.lists import encode_list, item_fragment
+from schemas.store import user_keys
+from tests.support.redis_server import running_redis
+from tests.support.vocabulary import a_consent
+from udfs.ranking import ListWrite
+from udfs.store import BACKOFF_FIRST_S, BACKOFF_MAX_S, RedisSettings, RedisStore, connect, patiently
+
+PAYLOAD = encode_list(1, 1, b'"m"', 1, "personalised", [item_fragment("tea")], [0.5])
+
+
+def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_waited_for(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        store = RedisStore(connect(RedisSettings(server.url, timeout_ms=500), None), "", epoch=1)
+        write = ListWrite("p1.ada", 1, 2, "personalised", 60_000, PAYLOAD)  # type: ignore[arg-type]
+        assert store.write([a_consent("p1.ada")], [write], want_popular=False).lists == [1]
+
+        server.client.script_flush()
+        assert store.write([a_consent("p1.ada")], [write], want_popular=True)[:2] == ([1], [1])
+        server.client.script_flush()
+        assert store.write_popular("all", 1, 1, 60_000, PAYLOAD) == 1
+
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            store.write([], [write], want_popular=False)
+        with pytest.raises(StoreUnavailable):
+            store.forget(["p1.ada"])
+
+        failures: list[int] = []
+
+        def start_it_again(_: float) -> None:
+            if len(failures) == 2:
+                server.start()
+
+        written = patiently(
+            lambda: store.write([a_consent("p1.ada")], [write], want_popular=False),
+            lambda: failures.append(1),
+            start_it_again,
+        )
+        assert written.lists == [1], "scripts are gone with the server, and loaded again"
+        assert len(failures) == 2
+
+
+def test_a_refusal_is_not_taken_for_an_answer(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        store = RedisStore(connect(RedisSettings(server.url), None), "", epoch=1)
+        server.client.lpush(user_keys("", "p1.ada")[0], "not a list of ours")
+        store.write([], [], want_popular=False)
+        with pytest.raises(StoreUnavailable, match="ResponseError"):
+            write = ListWrite("p1.ada", 1, 2, "personalised", 60_000, PAYLOAD)  # type: ignore[arg-type]
+            server.client.set(user_keys("", "p1.ada")[1], '{"level":"full","at":1,"partition":0,"offset":1}')
+            store.write([], [write], want_popular=False)
+        server.client.delete(user_keys("", "p1.ada")[0])
+        assert store.write([], [write], want_popular=False).lists == [1], "the connection is in step again"
+
+
+def test_pauses_double_up_to_a_limit_and_every_failure_is_told() -> None:
+    pauses: list[float] = []
+    failures: list[int] = []
+
+    def call() -> str:
+        if len(failures) < 9:
+            raise StoreUnavailable
+        return "done"
+
+    assert patiently(call, lambda: failures.append(1), pauses.append) == "done"
+    assert pauses[:3] == [BACKOFF_FIRST_S, 2 * BACKOFF_FIRST_S, 4 * BACKOFF_FIRST_S]
+    assert max(pauses) == pauses[-1] == BACKOFF_MAX_S
+    assert len(failures) == 9
+
+
+def test_other_errors_are_not_waited_out() -> None:
+    def wrong() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        patiently(wrong, lambda: None, lambda _: None)
+
+
+def test_an_error_tells_nothing_of_what_was_written() -> None:
+    store = RedisStore(redis.Redis(port=1), "", epoch=1)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.write([a_consent("p1.secret")], [], want_popular=False)
+    assert "p1.secret" not in str(caught.value)
