@@ -7,7 +7,8 @@ What the graph computes for one user, with ``items[j]`` the item at position ``j
     scores[neighbours[items[j], n]] += w[j] * values[items[j], n]          for each position j and neighbour n
 
 and then the best ``top_k`` columns, ties by row. Only what a history touches is added up: at 10,000 items, 1,280
-additions instead of the 640,000 multiplications of two embeddings of 64, and better lists.
+additions instead of the 640,000 multiplications of two embeddings of 64: less for few users, the same for many, and
+better lists than a factorisation to 64 dimensions of the same counts gives.
 Every step works within one row, so a user's scores are the same, bit for bit, alone and in any batch.
 
 Dividing by the largest weight makes the list depend on how the recent items compare with one another, not on how long
