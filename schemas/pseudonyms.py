@@ -80,8 +80,8 @@ def load_key_ring(path: str | None) -> KeyRing:
 
 
 def _check(ring: KeyRing) -> None:
-    texts = [ring.routing, *(ring.keys[domain][str(ring.current)] for domain in DOMAINS if domain in ring.keys)]
-    if len(texts) != len(DOMAINS) + 1 or any(len(bytes.fromhex(text)) != KEY_BYTES for text in texts):
+    current = [ring.keys.get(domain, {}).get(str(ring.current), "") for domain in DOMAINS]
+    if any(len(bytes.fromhex(text)) != KEY_BYTES for text in (ring.routing, *current)):
         raise ValueError
 
 

@@ -25,9 +25,7 @@ def up(task_managers: int, with_job: bool) -> int:
     stack.start()
     try:
         if with_job:
-            from deploy.local import product
-
-            product.start(stack, report=_say)
+            _start_product(stack)
         else:
             stack.publish_endpoints()
     except BaseException:
@@ -35,6 +33,21 @@ def up(task_managers: int, with_job: bool) -> int:
         raise
     _say(f"up after {time.monotonic() - begun:.1f} s; addresses: {stack.endpoints_path.relative_to(ROOT)}")
     return status()
+
+
+def _start_product(stack: LocalStack) -> None:
+    """The job with the model of the simulated shop, whose items stand in the `catalogue` topic."""
+    from deploy.demo.producer import Producer
+    from deploy.demo.shop import CATALOGUE
+    from deploy.demo.shop_model import ready_shop_model
+    from deploy.local import product
+
+    running = product.start(stack, model_directory=ready_shop_model(LOCAL / "model", _say), report=_say)
+    producer = Producer(running.settings.kafka)
+    for item in CATALOGUE:
+        producer.send_item(item)
+    producer.flush()
+    producer.close()
 
 
 def down() -> int:

@@ -12,11 +12,9 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from deploy.local.files import write_atomically
-from deploy.local.paths import LOCAL
 from deploy.local.stack import LocalStack
 from deploy.package import build
 from jobs.settings import KafkaSettings, Settings, load_settings, python_kafka_options
-from models.manifest import MANIFEST_FILE
 from schemas.pseudonyms import new_key_ring, write_key_ring
 from schemas.topics import TOPICS, topic_config
 
@@ -32,16 +30,13 @@ class Product(NamedTuple):
     job_id: str
 
 
-def start(
-    stack: LocalStack, *, model_directory: Path | None = None, report: Callable[[str], None] = lambda line: None
-) -> Product:
+def start(stack: LocalStack, *, model_directory: Path, report: Callable[[str], None] = lambda line: None) -> Product:
     """Create what the job needs, submit it, wait until it runs, and publish the addresses."""
     key_ring = stack.directory / "key-ring.json"
     if not key_ring.exists():
         write_key_ring(new_key_ring(), key_ring)
     settings_path = stack.directory / "freshet.toml"
-    model = model_directory or default_model(report)
-    write_atomically(settings_path, settings_text(stack, key_ring, model))
+    write_atomically(settings_path, settings_text(stack, key_ring, model_directory))
     settings = load_settings(settings_path)
     create_topics(settings.kafka)
     report("submitting the job")
@@ -87,14 +82,3 @@ def create_topics(kafka: KafkaSettings) -> None:
         )
     finally:
         admin.close()
-
-
-def default_model(report: Callable[[str], None]) -> Path:
-    """The model of the simulated shop, trained in seconds and kept for the next start."""
-    directory = LOCAL / "model"
-    if not (directory / MANIFEST_FILE).exists():
-        report("training the default model")
-        from models.random_model import random_model
-
-        random_model(directory)
-    return directory

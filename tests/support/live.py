@@ -55,9 +55,11 @@ class Live:
         self._receipts = self.consumer(topics.RECEIPTS)
         self.consents_in_force: Counter[str] = Counter()
         self.accounts: dict[int, AccountTotals] = {}
+        self._newest: dict[int, tuple[int, int]] = {}
         self._answers: list[Receipt] = []
         self._producer = self.producer()
         self._ids = 0
+        self.mode = "thread"
 
     # -- sending
 
@@ -155,12 +157,13 @@ class Live:
     def wait_until_accounted(self, sent: int, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
         """Wait until the accounts of all buckets add up to `sent` interactions; returns their sum."""
 
-        def done() -> bool:
-            self._poll()
-            return sum(account.sent for account in self.accounts.values()) == sent
-
-        until(done, f"{sent} interactions to be accounted for", deadline_s)
+        until(lambda: self.accounted() == sent, f"{sent} interactions to be accounted for", deadline_s)
         return summed(self.accounts.values())
+
+    def accounted(self) -> int:
+        """How many interactions the job has accounted for so far."""
+        self._poll()
+        return sum(account.sent for account in self.accounts.values())
 
     def ask(self, kind: str) -> list[Receipt]:
         """Send a command to every bucket; returns the answers once all buckets have answered."""
@@ -181,6 +184,18 @@ class Live:
         """The state of every user, by pseudonym, as the job keeps it."""
         return {a.pseudonym: json.loads(bytes(a.state)) for a in self.ask("states") if isinstance(a, StateReceipt)}
 
+    def plain_states(self) -> dict[str, dict[str, Any]]:
+        """The same in the form of the naive twin's :meth:`tests.support.naive.NaiveReplay.states`."""
+        states = self.states()
+        for state in states.values():
+            del state["due_slot"], state["consent_partition"]
+            if (profile := state["profile"]) is not None:
+                profile["recents"] = [tuple(recent) for recent in profile["recents"]]
+                profile["event_ids"] = bytes.fromhex(profile["event_ids"])
+                if profile["session"] is not None:
+                    profile["session"]["id"] = bytes.fromhex(profile["session"]["id"])
+        return states
+
     def rejects(self) -> list[dict[str, Any]]:
         """The dead letters so far; they appear with a checkpoint."""
         return [json.loads(record.value) for record in self.records(topics.DEAD_LETTERS)]
@@ -199,9 +214,15 @@ class Live:
         if isinstance(receipt, ConsentReceipt):
             self.consents_in_force[receipt.pseudonym] += 1
         elif isinstance(receipt, ElementReceipt):
-            self.accounts[receipt.bucket] = receipt.account
+            self._note_account(receipt)
         else:
             self._answers.append(receipt)
+
+    def _note_account(self, receipt: ElementReceipt) -> None:
+        """Partitions have no mutual order, so the newest is told by its time."""
+        newest = (receipt.at, receipt.account.sent)
+        if newest >= self._newest.get(receipt.bucket, (0, 0)):
+            self._newest[receipt.bucket], self.accounts[receipt.bucket] = newest, receipt.account
 
     def close(self) -> None:
         """Close the clients."""

@@ -158,9 +158,6 @@ def test_a_key_ring_that_is_not_there_is_said_so(tmp_path: Path) -> None:
         load_key_ring(str(tmp_path / "none.json"))
 
 
-@pytest.mark.xfail(
-    reason="the KeyError of a missing current key is taken for a missing variable", raises=AssertionError
-)
 @pytest.mark.parametrize("changes", [{"current": 2}, {"keys": WHOLE["keys"] | {"event": {}}}])
 def test_a_key_ring_without_its_current_key_is_said_to_be_no_key_ring(
     changes: dict[str, object], tmp_path: Path

@@ -1,0 +1,73 @@
+"""All of Online Retail through the job, dirty lines included, while a TaskManager dies: equal to a naive replay."""
+
+import re
+import threading
+
+import pytest
+
+from schemas import topics
+from tests.support import retail
+from tests.support.live import Live, start_live, until
+
+RAW_ID = re.compile(rb"customer-\d{5}")
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory):
+    running = start_live(tmp_path_factory.mktemp("replay"), 2, {"parallelism.default": "2"})
+    try:
+        yield running
+    finally:
+        running.close()
+        running.stack.stop()
+
+
+@retail.needs_retail
+def test_a_replay_with_a_task_manager_killed_in_its_middle_equals_a_naive_one(live: Live):
+    retail.consent_all(live)
+    counts: list[int] = []
+    sending = threading.Thread(target=lambda: counts.append(send_all(live)))
+    sending.start()
+    until(lambda: live.accounted() > 150_000, "a third of the replay")
+    live.stack.kill_task_manager(0)
+    live.stack.add_task_manager()
+    sending.join()
+    [sent] = counts
+    account = retail.assert_equals_twin(live, sent)
+    assert sent == 541_909
+    assert account["rejected"]["missing_user"] > 130_000
+    assert account["denied"] > 10_000
+
+
+def send_all(live: Live) -> int:
+    sender = live.producer()
+    name, sent = live.settings.kafka.topic(topics.INTERACTIONS), 0
+    for key, payload in retail.lines():
+        sender.send(name, key=key, value=payload)
+        sent += 1
+        if sent % 20_000 == 0:
+            sender.flush()
+    sender.close()
+    return sent
+
+
+@retail.needs_retail
+def test_raw_user_ids_stand_in_the_raw_topics_only(live: Live):
+    live.checkpoint()
+    assert RAW_ID.search(next(live.records(topics.INTERACTIONS)).key or b""), "the search finds what is there"
+    assert places_of_raw_ids(live) == []
+
+
+def places_of_raw_ids(live: Live) -> list[str]:
+    folder = live.stack.directory
+    files = [path for part in ("flink", "log", "redis", "tmp") for path in (folder / part).rglob("*") if path.is_file()]
+    assert any("chk-" in str(path) for path in files)
+    found = [str(path) for path in files if RAW_ID.search(path.read_bytes())]
+    for topic in (topics.DEAD_LETTERS, topics.EVENTS, topics.RECEIPTS):
+        found += [topic for record in live.records(topic) if RAW_ID.search(record.value)][:1]
+    keys = list(live.redis.scan_iter(count=10_000))
+    values = live.redis.pipeline(transaction=False)
+    for key in keys:
+        values.dump(key)
+    texts = [key + (value or b"") for key, value in zip(keys, values.execute(), strict=True)]
+    return found + ["redis" for text in texts if RAW_ID.search(text)]
