@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from jobs.history import history
 from schemas import topics
 from schemas.rejects import RejectReason
 from tests.support.live import Live, until
@@ -195,3 +196,19 @@ def test_a_model_that_cannot_be_trusted_is_refused_at_submission(live: Live, tmp
     with pytest.raises(SubmitError, match="not submitted: ModelError"):
         product.submit(live.stack, settings)
     assert live.stack.rest.jobs() == before
+
+
+def test_the_history_for_training_holds_only_what_may_be_trained_on(live: Live):
+    live.consent(["lea"])
+    live.consent(["moe"], denied=["train"])
+    for user in ("lea", "moe"):
+        live.interact(user, ITEMS[15])
+        live.wait_for_version(user, 2)
+    live.checkpoint()
+    lea, moe = (live.pseudonymiser.user(user) for user in ("lea", "moe"))
+
+    def users():
+        seen = {json.loads(event)["pseudonym"] for event in history(live.settings)}
+        return seen if lea in seen else None
+
+    assert moe not in until(users, "the history")
