@@ -177,3 +177,11 @@ def test_seen_before_equals_a_list_of_ids(known: list[bytes], event: bytes) -> N
     event_ids = b"".join(known)
     assert seen_before(event_ids, event) == (event in known)
     assert all(seen_before(event_ids, one) for one in known)
+
+
+@given(st.lists(an_id, min_size=2, max_size=6), st.integers(0, 40))
+def test_two_halves_of_two_ids_are_not_an_id(known: list[bytes], place: int) -> None:
+    event_ids = b"".join(known)
+    across = event_ids[place : place + 8]
+    if len(across) == 8:
+        assert seen_before(event_ids, across) == (across in known)
