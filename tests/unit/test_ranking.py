@@ -162,7 +162,7 @@ class Padded(FixedModel):
 
 
 def test_padding_in_the_answer_of_the_model_is_not_listed() -> None:
-    ranker = Ranker(Padded(ITEMS, 10), "padded", ListRules(items=9), BOUNDS, EPOCH)
+    ranker = Ranker(Padded(ITEMS, 10), "padded", ListRules(items=9, exclude_recent=0), BOUNDS, EPOCH)
     found = listed(ranker, who_met("i5"), PopularItems())
     assert 0 < len(found.items) < 6
     assert "" not in ids(found)
