@@ -24,6 +24,7 @@ from deploy.demo.watch import Latency, Totals
 from schemas.rejects import DeadLetter
 
 WIDTH_MIN, WIDTH_MAX = 40, 132
+NARROW: Final = 90
 LIST_ROWS_MAX: Final = 12
 STORIES_SHOWN: Final = 4
 LEVELS: Final = ("full", "session", "none")
@@ -58,7 +59,7 @@ def render(view: View, width: int, height: int, colour: bool = True) -> list[str
     """At most `height` lines, each of at most `width` columns."""
     columns = max(WIDTH_MIN, min(width, WIDTH_MAX))
     head, rule = [_title(view, columns), ""], paint("─" * columns, DIM)
-    numbers = [*_rates(view, columns), "", *_account(view)]
+    numbers = [*_rates(view, columns), "", *_account(view, columns)]
     stories = [_story(story, newest=place == 0) for place, story in enumerate(view.stories[:STORIES_SHOWN])]
     stories += [""] * (STORIES_SHOWN - len(stories))
     spare = height - len(head) - len(numbers) - 2
@@ -102,7 +103,7 @@ def _ms(value: float | None) -> str:
     return paint("–", DIM) if value is None else paint(f"{value:,.0f} ms", BOLD)
 
 
-def _account(view: View) -> list[str]:
+def _account(view: View, columns: int) -> list[str]:
     totals = view.totals
     holds = paint("✓ adds up", GREEN) if totals.adds_up else paint("✗ does not add up", RED, BOLD)
     parts = (
@@ -111,15 +112,24 @@ def _account(view: View) -> list[str]:
     )
     under_way = view.sent - totals.sent
     behind = paint(f"   {under_way:,} under way", DIM) if under_way > 0 else ""
-    reasons = sorted(totals.rejected.items(), key=lambda reason: -reason[1])
-    rejected = " · ".join(f"{reason} {count:,}" for reason, count in reasons) or "none yet"
     levels = " · ".join(f"{level} {view.levels.get(level, 0):,}" for level in LEVELS)
     return [
         f"  {totals.sent:,} = {parts}  {holds}{behind}",
-        f"  {paint('rejected', DIM)}  {rejected}",
+        f"  {paint('rejected', DIM)}  {_reasons(totals.rejected, columns - 12)}",
         f"            {_last_reject(view.last_reject)}",
         f"  {paint('consent', DIM)}   {levels}" + (f"   {paint(view.notice, YELLOW)}" if view.notice else ""),
     ]
+
+
+def _reasons(rejected: Mapping[str, int], columns: int) -> str:
+    """As many reasons as fit, the most frequent first, and how many more there are."""
+    told = [f"{reason} {count:,}" for reason, count in sorted(rejected.items(), key=lambda each: -each[1])]
+    for shown in range(len(told), 0, -1):
+        more = f" · {len(told) - shown} more" if shown < len(told) else ""
+        line = " · ".join(told[:shown]) + more
+        if len(line) <= columns:
+            return line
+    return told[0] if told else "none yet"
 
 
 def _last_reject(letter: DeadLetter | None) -> str:
@@ -134,7 +144,7 @@ def _shopper(view: View, columns: int, rows: int) -> list[str]:
     right_width = columns - left_width - 3
     consent = f" · consent {view.level}" if view.level else ""
     left = [f"  {paint(safe(view.name), BOLD)}{paint(consent, DIM)}"]
-    left += [_doing(doing, view.now_ms) for doing in view.doings[:rows]]
+    left += [_doing(doing, view.now_ms, short=columns < NARROW) for doing in view.doings[:rows]]
     right = [_list_title(view)] + [_listed(place, item) for place, item in enumerate(view.listed[:rows], start=1)]
     if len(right) == 1:
         right.append(paint("nothing yet", DIM))
@@ -146,10 +156,12 @@ def _shopper(view: View, columns: int, rows: int) -> list[str]:
     ]
 
 
-def _doing(doing: Doing, now_ms: int) -> str:
-    when = paint(f"{ago(max(0, now_ms - doing.at_ms)):>10}", DIM)
-    name = safe(doing.name)
-    return f"{when}  {paint(f'{doing.verb:<12}', DIM)} {paint(name, BOLD) if doing.verb == 'clicked' else name}"
+def _doing(doing: Doing, now_ms: int, short: bool) -> str:
+    """One line; a short one leaves out what may be guessed."""
+    when = ago(max(0, now_ms - doing.at_ms))
+    when, verb = (f"{when.removesuffix(' ago'):>6}", "") if short else (f"{when:>10}  ", f"{doing.verb:<12}")
+    name = paint(safe(doing.name), BOLD) if doing.verb == "clicked" else safe(doing.name)
+    return f"{paint(when, DIM)}{paint(verb, DIM)} {name}"
 
 
 def _list_title(view: View) -> str:

@@ -1,0 +1,266 @@
+"""What the demo shows: sums from receipts, marks on a list, and lines that fit any terminal."""
+
+import io
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from deploy.demo.dashboard import View, render
+from deploy.demo.followed import Doing, Followed, Listed
+from deploy.demo.screen import PlainScreen, TerminalScreen, screen_for
+from deploy.demo.text import BOLD, fit, paint, plain, width_of
+from deploy.demo.watch import Latency, Meter, OwnList, Totals, Watch
+from schemas.events import Interaction
+from schemas.lists import ListedItem
+from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, ListReceipt
+from schemas.rejects import DeadLetter, RejectReason
+from serving.reader import Recommendation
+
+NOW = 1_750_000_000_000
+ADA = "p1.ada"
+NAMES = {"tea-01": "Green Tea Sencha", "cup-01": "Blue Cup", "pot-01": "Iron Pot"}
+
+
+def an_element(bucket: int = 0, accepted: int = 1, epoch: int = 1, **more: Any) -> ElementReceipt:
+    account = AccountTotals(
+        sent=accepted + more.get("denied", 0) + sum(more.get("rejected", {}).values()),
+        accepted=accepted,
+        duplicates=0,
+        denied=more.get("denied", 0),
+        rejected=more.get("rejected", {}),
+        consents_applied=0,
+        consents_replayed=0,
+        others_rejected=0,
+        unknown_fields=0,
+    )
+    return ElementReceipt(bucket, epoch, more.get("at", NOW), "model", more.get("lists", []), account)
+
+
+def a_list(version: int, ms: int, pseudonym: str = ADA, outcome: str = "written") -> ListReceipt:
+    return ListReceipt(pseudonym, version, "personalised", outcome, NOW - ms)
+
+
+def a_consent(pseudonym: str, level: str) -> ConsentReceipt:
+    return ConsentReceipt(
+        pseudonym, level, version=1, consent_at=NOW, partition=0, offset=0, outcome="in_force", at=NOW
+    )
+
+
+def a_recommendation(*items: str, version: int = 1) -> Recommendation:
+    return Recommendation(tuple(ListedItem(item, 1.0) for item in items), "personalised", version, 10)
+
+
+def a_view(**changes: Any) -> View:
+    view = View(
+        now_ms=NOW,
+        elapsed_s=83,
+        job_state="running",
+        notice="",
+        events_per_s=201.4,
+        lists_per_s=143.0,
+        trend=[180, 200, 220, 190],
+        latency=Latency(42, 97),
+        sent=1_234,
+        totals=Totals(1_230, 1_100, 20, 80, {"missing_user": 20, "malformed": 10}),
+        levels={"full": 250, "session": 30, "none": 20},
+        last_reject=DeadLetter(RejectReason.MALFORMED, "freshet.interactions", 2, 1_041, NOW, 0),
+        name="ada",
+        level="full",
+        doings=[Doing(NOW - 3_000, "clicked", "Green Tea Sencha", True)],
+        listed=[Listed("Blue Cup", "new"), Listed("Iron Pot", "up"), Listed("Old Hat", "")],
+        list_version=17,
+        list_reason="personalised",
+        list_age_ms=300,
+        stories=["ada clicked Green Tea Sencha → list v17, 42 ms later"],
+    )
+    return view._replace(**changes)
+
+
+# -- what is known
+
+
+def test_accounts_of_buckets_add_up_and_an_older_receipt_takes_nothing_back() -> None:
+    watch = Watch(ADA)
+    for receipt in (
+        an_element(0, accepted=5, denied=2),
+        an_element(1, accepted=1, rejected={"malformed": 3}),
+        an_element(0, accepted=3),
+    ):
+        watch.note(receipt, NOW)
+    totals = watch.totals()
+    assert (totals.sent, totals.accepted, totals.denied, totals.rejects) == (11, 6, 2, 3)
+    assert totals.adds_up
+
+
+def test_latency_is_of_lists_that_were_written_in_the_last_seconds() -> None:
+    watch = Watch(ADA)
+    watch.note(an_element(lists=[a_list(1, 5_000)]), NOW - 11_000)
+    watch.note(an_element(lists=[a_list(version, version) for version in range(1, 101)]), NOW)
+    watch.note(an_element(lists=[a_list(1, 9_000, outcome="stale")]), NOW)
+    assert watch.latency(NOW) == Latency(50, 99)
+    assert watch.own == OwnList(100, 100, NOW - 100)
+
+
+def test_nothing_known_is_no_latency() -> None:
+    assert Watch(ADA).latency(NOW) == Latency(None, None)
+
+
+def test_levels_follow_the_last_consent_of_each_user() -> None:
+    watch = Watch(ADA)
+    for pseudonym, level in (("a", "full"), ("b", "full"), ("a", "none"), (ADA, "session")):
+        watch.note(a_consent(pseudonym, level), NOW)
+    assert {level: count for level, count in watch.levels.items() if count} == {"full": 1, "none": 1, "session": 1}
+    assert watch.own_level == "session"
+
+
+def test_a_meter_tells_whole_seconds() -> None:
+    meter = Meter()
+    for second in range(10):
+        meter.add(200, NOW + second * 1_000)
+    assert meter.per_s(NOW + 9_500) == 200
+    assert meter.steps(NOW + 9_500) == [200] * 9
+    assert meter.per_s(NOW + 60_000) == 0
+
+
+def test_a_meter_is_bounded() -> None:
+    meter = Meter()
+    for second in range(1_000):
+        meter.add(1, NOW + second * 1_000)
+    assert len(meter._steps) <= 61
+
+
+# -- the followed shopper
+
+
+def test_new_items_are_marked_until_they_are_not_new_any_more() -> None:
+    followed = Followed("ada", NAMES)
+    followed.note_list(a_recommendation("cup-01", "pot-01"), NOW)
+    assert [item.mark for item in followed.listed(NOW)] == ["", ""], "a first list is not news"
+    followed.note_list(a_recommendation("tea-01", "pot-01", "cup-01"), NOW)
+    assert followed.listed(NOW) == [
+        Listed("Green Tea Sencha", "new"),
+        Listed("Iron Pot", ""),
+        Listed("Blue Cup", ""),
+    ]
+    followed.note_list(a_recommendation("pot-01", "tea-01", "cup-01"), NOW + 3_000)
+    assert followed.listed(NOW + 3_000)[0].mark == "up"
+    assert {item.mark for item in followed.listed(NOW + 9_000)} == {""}
+
+
+def test_the_story_of_a_list_names_what_caused_it_and_is_told_once() -> None:
+    followed = Followed("ada", NAMES)
+    followed.note_doing(Interaction("1", "click", NOW - 500, "ada", item_id="tea-01"))
+    followed.note_doing(Interaction("2", "search", NOW - 300, "ada", query="cups"))
+    followed.note_doing(Interaction("3", "click", NOW + 300, "ada", item_id="cup-01"))
+    for _ in range(2):
+        followed.note_own(OwnList(17, 42, NOW - 200))
+    assert followed.stories() == ["ada clicked Green Tea Sencha → list v17, 42 ms later"]
+
+
+def test_impressions_are_not_told() -> None:
+    followed = Followed("ada", NAMES)
+    followed.note_doing(Interaction("1", "impression", NOW, "ada", item_id="tea-01"))
+    assert followed.doings() == []
+
+
+# -- the picture
+
+
+def test_the_picture_says_what_matters() -> None:
+    text = "\n".join(render(a_view(), 110, 32, colour=False))
+    for words in (
+        "201 events/s",
+        "143 lists/s",
+        "p50 42 ms",
+        "p99 97 ms",
+        "1,230 = accepted 1,100 + duplicates 20 + denied 80 + rejected 30",
+        "adds up",
+        "4 under way",
+        "missing_user 20 · malformed 10",
+        "full 250 · session 30 · none 20",
+        "3 s ago  clicked      Green Tea Sencha",
+        "1 new Blue Cup",
+        "list v17 · personalised",
+        "42 ms later",
+    ):
+        assert words in text
+
+
+def test_an_account_that_does_not_add_up_is_said_loudly() -> None:
+    text = "\n".join(render(a_view(totals=Totals(10, 5, 0, 0, {})), 110, 32))
+    assert "does not add up" in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 70, 80, 110, 132, 250])
+@pytest.mark.parametrize("height", [5, 12, 20, 24, 34, 80])
+def test_lines_fit_any_terminal(width: int, height: int) -> None:
+    long = "A very long name of an item that nobody would ever write on a label, 茶, once more"
+    view = a_view(
+        doings=[Doing(NOW - n * 1_000, "clicked", long, True) for n in range(40)],
+        listed=[Listed(long, "new")] * 12,
+        stories=[long * 3] * 9,
+        notice=long,
+    )
+    lines = render(view, width, height)
+    assert len(lines) <= height
+    assert max(width_of(line) for line in lines) <= width
+    assert [plain(line).rstrip() for line in lines] == render(view, width, height, colour=False)
+
+
+def test_a_picture_without_anything_known_yet() -> None:
+    view = a_view(
+        latency=Latency(),
+        totals=Totals(),
+        levels={},
+        last_reject=None,
+        level=None,
+        doings=[],
+        listed=[],
+        list_version=0,
+        stories=[],
+        trend=[],
+        sent=0,
+    )
+    text = "\n".join(render(view, 100, 30, colour=False))
+    assert "nothing yet" in text
+    assert "p50 –" in text
+
+
+def test_names_from_a_file_cannot_command_the_terminal() -> None:
+    view = a_view(listed=[Listed("tea\x1b[2J\x07", "")], name="a\x1b]0;x\x07")
+    escapes = re.findall("\x1b[^m]*.", "\n".join(render(view, 100, 30)))
+    assert all(re.fullmatch("\x1b\\[[0-9;]*m", escape) for escape in escapes)
+    assert "\x07" not in "\n".join(render(view, 100, 30))
+
+
+@pytest.mark.parametrize("width", range(1, 14))
+def test_cut_text_is_as_wide_as_asked_and_its_colours_end(width: int) -> None:
+    cut = fit(paint("茶 green", BOLD) + " tea", width)
+    assert width_of(cut) == width
+    assert cut.count("\x1b[1m") == cut.count("\x1b[0m")
+
+
+# -- the screens
+
+
+def test_a_terminal_is_restored_also_after_an_error() -> None:
+    output = io.StringIO()
+    with pytest.raises(RuntimeError), TerminalScreen(output) as screen:
+        screen.draw(lambda width, height, colour: ["picture"])
+        raise RuntimeError
+    text = output.getvalue()
+    places = [text.index(code) for code in ("\x1b[?1049h", "\x1b[?25l", "\x1b[?25h", "\x1b[?1049l")]
+    assert all(first < second for first, second in pairwise(places))
+    assert text.endswith("picture\n"), "the last picture stays"
+
+
+def test_no_terminal_means_plain_blocks_without_escapes() -> None:
+    output = io.StringIO()
+    screen = screen_for(plain=False, output=output)
+    assert isinstance(screen, PlainScreen)
+    with screen:
+        screen.draw(lambda width, height, colour: render(a_view(), width, height, colour))
+    assert "\x1b" not in output.getvalue()
+    assert "Green Tea Sencha" in output.getvalue()

@@ -1,0 +1,210 @@
+"""Files become payloads row by row, dirty ones as they are; consents come first and are waited for."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pandas as pd
+import pytest
+
+from deploy.demo.receipts import ConsentWaiter, MissingReceiptsError
+from deploy.demo.replay import Choice, Replay, add_mapping_options, level_of, mapping_from
+from deploy.demo.table import ONLINE_RETAIL, Mapping, MappingError, interactions_of, names_of, users_of
+from schemas.codecs import BadRecord, json_codec
+from schemas.consents import ConsentChange
+from schemas.pseudonyms import Pseudonymiser, new_key_ring
+from schemas.receipts import ConsentReceipt, Receipt
+from schemas.rejects import RejectReason
+
+NOW = 1_750_000_000_000
+PSEUDONYMISER = Pseudonymiser(new_key_ring())
+CSV = """who,what,at,kind,count,price
+ada,tea,2024-05-01T10:00:00Z,purchase,2,3.5
+,cup,2024-05-01T10:00:01Z,click,,
+ben,pot,2024-05-01T10:00:02Z,purchase,-1,9
+eva,pot,yesterday,click,a few,
+"""
+SHOP = Mapping(user="who", item="what", time="at", type="kind", quantity="count", value="price")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "shop.csv"
+    path.write_text(CSV)
+    return path
+
+
+def rows(path: Path, mapping: Mapping) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(payload) for _, payload in interactions_of(path, mapping)]
+
+
+def test_a_row_becomes_an_interaction(file: Path) -> None:
+    key, payload = next(interactions_of(file, SHOP))
+    event, unknown = json_codec().interaction(payload)
+    assert (key, unknown) == (b"ada", False)
+    assert (event.event_id, event.type, event.user_id, event.item_id) == ("shop:0", "purchase", "ada", "tea")
+    assert (event.ts, event.quantity, event.value) == (1_714_557_600_000, 2, 3.5)
+
+
+def test_what_is_missing_is_left_out_and_what_is_wrong_stays(file: Path) -> None:
+    _, cup, pot, odd = rows(file, SHOP)
+    assert set(cup) == {"event_id", "type", "ts", "item_id"}
+    assert pot["quantity"] == -1
+    assert (odd["ts"], odd["quantity"]) == ("yesterday", "a few")
+
+
+def test_every_row_is_sent_and_the_dirty_ones_are_rejected_with_a_reason(file: Path) -> None:
+    reasons: list[RejectReason | None] = []
+    for _, payload in interactions_of(file, SHOP):
+        try:
+            json_codec().interaction(payload)
+            reasons.append(None)
+        except BadRecord as bad:
+            reasons.append(bad.reason)
+    assert reasons == [None, RejectReason.MISSING_USER, RejectReason.OUT_OF_RANGE, RejectReason.WRONG_TYPE]
+
+
+def test_a_row_without_a_user_has_no_key(file: Path) -> None:
+    assert [key for key, _ in interactions_of(file, SHOP)] == [b"ada", None, b"ben", b"eva"]
+
+
+def test_prefixes_constants_and_numbers_as_times(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("user_id,item_id,ts\n7,x,1714557600000\n8.0,y,17145\n")
+    mapping = Mapping(type_constant="click", user_prefix="u-", event_id_prefix="run1", currency_constant="GBP")
+    assert rows(path, mapping)[0] == {
+        "event_id": "run1:0",
+        "type": "click",
+        "ts": 1_714_557_600_000,
+        "user_id": "u-7",
+        "item_id": "x",
+        "currency": "GBP",
+    }
+
+
+def test_dates_in_a_form_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("user_id,item_id,ts\na,x,01/05/2024 10:00\n")
+    mapping = Mapping(type_constant="click", time_format="%d/%m/%Y %H:%M")
+    assert rows(path, mapping)[0]["ts"] == 1_714_557_600_000
+
+
+def test_parquet_as_online_retail_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "online.parquet"
+    frame = pd.DataFrame(
+        {
+            "invoice": ["536365", "C536379"],
+            "stock_code": ["85123A", "D"],
+            "description": ["HOLDER", None],
+            "quantity": pd.array([6, -1], dtype="int32"),
+            "invoice_ts": pd.to_datetime(["2010-12-01 08:26", "2010-12-01 09:41"], utc=True),
+            "unit_price": pd.array([2.55, 27.5], dtype="float32"),
+            "customer_id": pd.array([17850, None], dtype="Int32"),
+            "country": ["United Kingdom", "EIRE"],
+        }
+    )
+    frame.to_parquet(path)
+    first, second = rows(path, ONLINE_RETAIL)
+    assert first == {
+        "event_id": "online:0",
+        "type": "purchase",
+        "ts": 1_291_191_960_000,
+        "user_id": "customer-17850",
+        "session_id": "536365",
+        "item_id": "85123A",
+        "value": 2.55,
+        "currency": "GBP",
+        "quantity": 6,
+        "context": {"country": "United Kingdom"},
+    }
+    assert "user_id" not in second
+    assert names_of(path, ONLINE_RETAIL) == {"85123A": "HOLDER"}
+    assert users_of(path, ONLINE_RETAIL) == ["customer-17850"]
+
+
+def test_whole_numbers_that_a_missing_value_made_float_have_no_point(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"user_id": [7.0, None], "item_id": [1, 2], "ts": [NOW, NOW]}).to_parquet(path)
+    assert [key for key, _ in interactions_of(path, Mapping(type_constant="click"))] == [b"7", None]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        (Mapping(user="who", item="what", time="at"), "--type"),
+        (Mapping(user="who", item="what", time="at", type_constant="buy"), "kinds are"),
+        (Mapping(user="person", item="what", time="at", type="kind"), "no column person"),
+    ],
+)
+def test_a_wrong_mapping_says_what_to_change(file: Path, mapping: Mapping, words: str) -> None:
+    with pytest.raises(MappingError, match=words):
+        list(interactions_of(file, mapping))
+
+
+def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MappingError, match="cannot be read"):
+        list(interactions_of(tmp_path / "none.parquet", Mapping(type_constant="click")))
+
+
+def test_a_share_of_users_consents_and_it_is_always_the_same(file: Path) -> None:
+    levels = [level_of(f"user-{number}", Choice(0.7, "session")) for number in range(2_000)]
+    assert 0.65 < levels.count("session") / len(levels) < 0.75
+    assert set(levels) == {"session", "none"}
+    assert levels == [level_of(f"user-{number}", Choice(0.7, "session")) for number in range(2_000)]
+
+
+class Recorder:
+    """Stands for the producer and for the job: what was sent, and the receipts that a job would give."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.consents: list[ConsentChange] = []
+        self.sent: list[tuple[bytes | None, bytes]] = []
+        self._silent = silent
+        self._receipts: list[Receipt] = []
+
+    def send_consent(self, change: ConsentChange) -> None:
+        assert not self.sent, "consents come first"
+        self.consents.append(change)
+        pseudonym = PSEUDONYMISER.user(change.user_id)
+        receipt = ConsentReceipt(
+            pseudonym, change.level, version=1, consent_at=NOW, partition=0, offset=0, outcome="in_force", at=NOW
+        )
+        self._receipts.append(receipt)
+
+    def send_raw_interaction(self, key: bytes | None, payload: bytes) -> None:
+        assert not self._receipts, "receipts are waited for"
+        self.sent.append((key, payload))
+
+    def flush(self) -> None:
+        pass
+
+    def receive(self) -> list[Receipt]:
+        receipts, self._receipts = ([], []) if self._silent else (self._receipts, [])
+        return receipts
+
+
+def replay(recorder: Recorder, file: Path, stopped: Callable[[], bool] = lambda: False) -> Any:
+    waiter = ConsentWaiter(recorder.receive)
+    return Replay(recorder, stopped=stopped).run(file, SHOP, Choice(), waiter, PSEUDONYMISER, NOW)  # type: ignore[arg-type]
+
+
+def test_consents_are_in_force_before_the_first_row_is_sent(file: Path) -> None:
+    recorder = Recorder()
+    counts = replay(recorder, file)
+    assert [change.user_id for change in recorder.consents] == ["ada", "ben", "eva"]
+    assert (counts.consents, counts.interactions, counts.without_user) == (3, 4, 1)
+    assert recorder.sent == list(interactions_of(file, SHOP))
+
+
+def test_receipts_that_do_not_come_are_an_error_that_counts_them() -> None:
+    with pytest.raises(MissingReceiptsError, match="2 of 2"):
+        ConsentWaiter(lambda: []).wait({"p1.a", "p1.b"}, timeout_s=0.01)
+
+
+def test_options_make_a_mapping_and_change_a_preset() -> None:
+    parser = argparse.ArgumentParser()
+    add_mapping_options(parser)
+    options = parser.parse_args(["--preset", "online-retail", "--user-prefix", "c", "--value", "price"])
+    assert mapping_from(options) == msgspec.structs.replace(ONLINE_RETAIL, user_prefix="c", value="price")
