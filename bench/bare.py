@@ -1,0 +1,204 @@
+"""The peer of the job: a plain Python consumer that does the same work per event and nothing for fault tolerance.
+
+The same decoding, validation, HMAC, dedupe, consent, popularity, profile, scoring and list writes, by the same rules;
+but one process, profiles as objects in a dict, no state bytes, no packing, no receipts, no clean events, no due index.
+
+    python -m bench.bare --settings FILE --consents N --events N --pause-after N
+
+It reads all consents, then `--events` interactions. After `--pause-after` of them it prints a line and waits for a line
+on its standard input, so that the harness can begin to count; at the end likewise.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.clients import consumer
+from jobs.settings import Settings, load_settings
+from jobs.workers import open_store
+from models.scorer import Scorer
+from schemas.codecs import json_codec
+from schemas.consents import LEVEL_OF, purposes_bits
+from schemas.events import EVENT_TS_MIN, KIND_OF
+from schemas.lists import encode_list, item_fragment
+from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from udfs.consent import apply_consent
+from udfs.elements import ConsentRecord, EventRecord
+from udfs.ingest import FUTURE_SKEW_MAX_MS
+from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment
+from udfs.profile import Outcome, take
+from udfs.ranking import PopularItems, Ranker
+from udfs.state import UserState
+
+
+class Totals(msgspec.Struct):
+    """What became of the interactions."""
+
+    sent: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    others: int = 0
+    lists: int = 0
+
+
+class PlainConsumer:
+    """All of the product in one object. Call order: consents(), then interactions() a batch at a time."""
+
+    def __init__(self, settings: Settings, epoch: int) -> None:
+        scorer = Scorer.open(Path(settings.model.directory))
+        self._settings = settings
+        self._epoch = epoch
+        self._model_name = scorer.manifest.name
+        self._ranker = Ranker(scorer, self._model_name, settings.lists, settings.profile, epoch)
+        self._codec = json_codec()
+        self._pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
+        self._store = open_store(settings, epoch)
+        self._users: dict[str, UserState] = {}
+        self._popular = PopularItems.ranked(scorer.manifest.popular)
+        self._tables: dict[str, PopularityTable] = {}
+        self._published_at = time.monotonic()
+        self.totals = Totals()
+
+    def consents(self, records: list[Any]) -> None:
+        """Put a batch of consents in force, here and in Redis."""
+        in_force = []
+        for record in records:
+            change, _ = self._codec.consent(record.value)
+            pseudonym, purposes = self._pseudonymiser.user(change.user_id), purposes_bits(change)
+            level = LEVEL_OF[change.level] if purposes & 1 else 0
+            known = ConsentRecord(
+                pseudonym,
+                level,
+                purposes,
+                record.timestamp,
+                record.partition,
+                record.offset,
+                change.expires_at or 0,
+            )
+            if apply_consent(self._users.setdefault(pseudonym, UserState()), known):
+                in_force.append(known)
+        self._store.write(in_force, [], want_popular=False)
+
+    def interactions(self, records: list[Any]) -> None:
+        """Take a batch of interactions, score each changed user once, write all lists in one round trip."""
+        users, bounds, totals = self._users, self._settings.profile, self.totals
+        accepted, moved = [], {}
+        for record in records:
+            event = self._decode(record)
+            state = users.get(event.pseudonym)
+            outcome = take(state, event, bounds)
+            if outcome <= Outcome.MOVED:
+                accepted.append(event)
+                if outcome == Outcome.MOVED:
+                    moved[event.pseudonym] = state
+            elif outcome == Outcome.DUPLICATE:
+                totals.duplicates += 1
+            else:
+                totals.others += 1
+        now_ms = time.time_ns() // 1_000_000
+        lists = self._ranker.rank(moved, self._popular, now_ms, self._settings.refresh.list_ttl_ms)  # type: ignore[arg-type]
+        self._store.write([], lists, want_popular=False)
+        totals.sent += len(records)
+        totals.accepted += len(accepted)
+        totals.lists += len(lists)
+        self._sum_up(accepted, now_ms)
+
+    def _decode(self, record: Any) -> EventRecord:
+        """Decode, validate and pseudonymise; the workload has no bad records, so raising is all that is needed."""
+        event, _ = self._codec.interaction(record.value)
+        if not EVENT_TS_MIN <= event.ts <= record.timestamp + FUTURE_SKEW_MAX_MS:
+            raise ValueError("a bad time")
+        hashes = self._pseudonymiser
+        pseudonym = hashes.user(event.user_id)
+        segments = [f"surface:{event.surface}"] if event.surface else []
+        if event.context and (country := event.context.get("country")):
+            segments.append(f"country:{country}")
+        return EventRecord(
+            pseudonym,
+            hashes.event(event.event_id),
+            KIND_OF[event.type],
+            event.ts,
+            record.timestamp,
+            record.partition,
+            record.offset,
+            hash(pseudonym) % USER_BITS,
+            event.item_id,
+            None if event.session_id is None else hashes.session(event.session_id),
+            tuple(segments),
+            b"",
+            event.schema_v,
+        )
+
+    def _sum_up(self, accepted: list[EventRecord], now_ms: int) -> None:
+        """Merge the sums of a batch; once a second, publish."""
+        popularity = self._settings.popularity
+        for sums in sum_by_segment(accepted, popularity.half_life_ms):
+            table = self._tables.get(sums.segment)
+            if table is None:
+                table = self._tables[sums.segment] = PopularityTable(Popularity(), popularity)
+            table.merge([sums], now_ms)
+        if time.monotonic() - self._published_at >= popularity.publish_every_ms / 1000:
+            self._published_at = time.monotonic()
+            self._publish()
+
+    def _publish(self) -> None:
+        name, ttl_ms, now_ms = msgspec.json.encode("popularity"), 7 * 86_400_000, time.time_ns() // 1_000_000
+        for segment, table in self._tables.items():
+            top = table.top()
+            if not top:
+                continue
+            ids, fragments = [item for item, _ in top], [item_fragment(item) for item, _ in top]
+            weights = [round(weight, 4) for _, weight in top]
+            payload = encode_list(now_ms, self._epoch, name, now_ms, "popular", fragments, weights)
+            self._store.write_popular(segment, self._epoch, now_ms, ttl_ms, payload)
+            if segment == ALL:
+                self._popular = PopularItems(ids, fragments, weights)
+
+
+def drain(reading: Any, count: int, batch: int, handle: Any) -> None:
+    """Hand exactly `count` records to `handle`, as many at a time as a poll gives, `batch` at the most."""
+    left = count
+    while left:
+        polled = reading.poll(timeout_ms=1_000, max_records=min(batch, left))
+        records = [record for its_records in polled.values() for record in its_records]
+        if records:
+            handle(records)
+            left -= len(records)
+
+
+def pause(line: dict[str, Any]) -> None:
+    """Tell the harness, and wait for its answer."""
+    print(msgspec.json.encode(line).decode(), flush=True)
+    sys.stdin.readline()
+
+
+def main() -> None:
+    """Consents, warm-up, pause, the rest, pause."""
+    parser = argparse.ArgumentParser(prog="python -m bench.bare")
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--batch", type=int, default=10_000)
+    for name in ("--consents", "--events", "--pause-after"):
+        parser.add_argument(name, type=int, required=True)
+    options = parser.parse_args()
+    settings = load_settings(options.settings)
+    plain = PlainConsumer(settings, time.time_ns() // 1_000_000)
+    servers, topics = settings.kafka.bootstrap_servers, settings.topic_names()
+    # The job commits its offsets at checkpoints, a plain consumer each 5 s, too. It trusts the broker's checksums.
+    committing = {"group_id": "plain", "enable_auto_commit": True, "check_crcs": False}
+    reading = consumer(servers, topics.consents, **committing)
+    drain(reading, options.consents, options.batch, plain.consents)
+    reading.close()
+    reading = consumer(servers, topics.interactions, **committing)
+    drain(reading, options.pause_after, options.batch, plain.interactions)
+    pause(msgspec.structs.asdict(plain.totals))
+    drain(reading, options.events - options.pause_after, options.batch, plain.interactions)
+    pause(msgspec.structs.asdict(plain.totals))
+    reading.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Figures: percentiles, medians and spreads, limits, and the machine. Pure but for machine()."""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+RATIO_MIN: Final = 0.55
+P50_MORE_MAX_MS: Final = 45
+P99_MORE_MAX_MS: Final = 130
+PERCENTILES: Final = (50, 95, 99)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile: the smallest value that `percent` of all do not exceed.
+
+    >>> percentile([4.0, 1.0, 3.0, 2.0], 50), percentile([4.0, 1.0, 3.0, 2.0], 99)
+    (2.0, 4.0)
+    """
+    ranked = sorted(values)
+    return ranked[max(0, -int(-len(ranked) * percent // 100) - 1)]
+
+
+def percentiles(values_ms: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99, to a tenth of a millisecond."""
+    return {f"p{percent}": round(percentile(values_ms, percent), 1) for percent in PERCENTILES}
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value; of an even number, the mean of the two.
+
+    >>> median([3.0, 1.0, 2.0]), median([1.0, 2.0])
+    (2.0, 1.5)
+    """
+    ranked, half = sorted(values), len(values) // 2
+    return ranked[half] if len(ranked) % 2 else (ranked[half - 1] + ranked[half]) / 2
+
+
+class Verdict(NamedTuple):
+    """A figure beside the limit that it is held against."""
+
+    what: str
+    figure: str
+    limit: str
+    is_met: bool
+
+
+def verdicts(figures: dict[str, Any]) -> list[Verdict]:
+    """All limits for which `figures`, in the form of bench.json, has what is needed."""
+    found = []
+    if "throughput_ratio" in figures:
+        ratio = figures["throughput_ratio"]
+        found.append(Verdict("throughput, job / plain", f"{ratio:.2f}", f">= {RATIO_MIN:.2f}", ratio >= RATIO_MIN))
+    for rate, latency in sorted(figures.get("latency_ms", {}).items(), key=lambda entry: int(entry[0])):
+        plain = figures["plain_latency_ms"][rate]
+        for name, more_ms in (("p50", P50_MORE_MAX_MS), ("p99", P99_MORE_MAX_MS)):
+            limit = plain[name] + more_ms
+            what = f"{name} at {int(rate):,} events/s"
+            shown = f"<= {limit:.1f} ms (plain {plain[name]:.1f} + {more_ms})"
+            found.append(Verdict(what, f"{latency[name]:.1f} ms", shown, latency[name] <= limit))
+    return found
+
+
+def machine() -> str:
+    """Cores, processor, memory and kernel of this machine, in one line."""
+    cpu = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    memory = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "0")
+    gib = int(memory) / 2**20
+    processor, system = cpu[0] if cpu else platform.machine(), f"{platform.system()} {platform.release()}"
+    return f"{os.cpu_count()} cores, {processor}, {gib:.0f} GiB, {system}"
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []

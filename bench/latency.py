@@ -1,0 +1,104 @@
+"""Event→list latency under open-loop load, beside a plain consumer's produce→consume latency for the same probes.
+
+After the consents of all users the job is warmed up (Java compiles for minutes); then each rate is held, and the first
+seconds of it are not counted. Load, plain consumer and probes are three processes; all count by the same clock.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from bench.clients import producer, send_all
+from bench.figures import percentiles
+from bench.probes import Probes, probe_users
+from bench.progress import Progress
+from bench.stand import Stand, Tenant, python
+from bench.workload import USERS, consent_records, user_id
+
+RATES: Final = (500, 2_000)
+WARM_UP_RATE: Final = 2_500
+SETTLE_S: Final = 5
+
+
+class Plan(NamedTuple):
+    """How long to warm up and to measure at each rate, in seconds."""
+
+    warm_up_s: int
+    measure_s: int
+
+
+class Latency(NamedTuple):
+    """Of one rate: milliseconds of each probe, in the job and in the plain consumer; the load's worst lateness."""
+
+    rate: int
+    job_ms: list[float]
+    plain_ms: list[float]
+    load_late_s: float
+
+
+def measure(stand: Stand, plan: Plan) -> list[Latency]:
+    """All rates, in one run."""
+    tenant = stand.tenant("latency")
+    stand.empty_redis()
+    kafka = tenant.settings.kafka
+    job, progress = stand.submit(tenant), Progress(tenant)
+    sending = producer(kafka.bootstrap_servers)
+    ids = [*(user_id(user) for user in range(USERS)), *probe_users()]
+    stand.say(f"producing {len(ids):,} consents")
+    send_all(sending, tenant.settings.topic_names().consents, consent_records(ids, time.time_ns() // 1_000_000))
+    sending.close()
+    progress.wait(consents=len(ids))
+    progress.close()
+    probes = Probes(tenant)
+    with _listener(tenant) as listener:
+        stand.say(f"warming up for {plan.warm_up_s} s at {WARM_UP_RATE:,} events/s")
+        _hold(tenant, probes, WARM_UP_RATE, plan.warm_up_s, 0, seed=1)
+        late_s = {}
+        for rate in RATES:
+            stand.say(f"{rate:,} events/s: {SETTLE_S} s to settle, {plan.measure_s} s measured")
+            late_s[rate] = _hold(tenant, probes, rate, plan.measure_s, SETTLE_S, seed=rate)
+        plain = json.loads(_ended(listener))
+    probes.close()
+    stand.stack.rest.cancel(job)
+    return [Latency(rate, probes.found[str(rate)], plain[str(rate)], late_s[rate]) for rate in RATES]
+
+
+def _hold(tenant: Tenant, probes: Probes, rate: int, seconds: int, settle_s: int, seed: int) -> float:
+    """Hold a rate while probes run; gives how late the load was at its worst."""
+    numbers = {"--rate": rate, "--seconds": settle_s + seconds, "--seed": seed}
+    words = [word for option, number in numbers.items() for word in (option, str(number))]
+    with python("-m", "bench.load", "--settings", str(tenant.path), *words) as load:
+        _expect_ready(load)
+        load.stdin.write("go\n")  # type: ignore[union-attr]
+        load.stdin.flush()  # type: ignore[union-attr]
+        probes.run("settling", settle_s)
+        probes.run(str(rate), seconds)
+        probes.finish()
+        return float(load.stdout.readline())  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def _listener(tenant: Tenant) -> Iterator[Any]:
+    with python("-m", "bench.listener", "--settings", str(tenant.path)) as process:
+        _expect_ready(process)
+        yield process
+
+
+def _expect_ready(process: Any) -> None:
+    if process.stdout.readline() != "ready\n":
+        raise RuntimeError(f"{' '.join(process.args[1:3])} ended early")
+
+
+def _ended(process: Any) -> str:
+    process.stdin.close()
+    return str(process.stdout.readline())
+
+
+def figures(measured: list[Latency]) -> dict[str, Any]:
+    """What goes into bench.json."""
+    return {
+        "latency_ms": {str(latency.rate): percentiles(latency.job_ms) for latency in measured},
+        "plain_latency_ms": {str(latency.rate): percentiles(latency.plain_ms) for latency in measured},
+    }

@@ -1,0 +1,54 @@
+"""Open-loop load in a process of its own: so many events a second, whatever becomes of them.
+
+    python -m bench.load --settings FILE --rate EVENTS_PER_S --seconds S --seed N
+
+Prints `ready` when all events are made, waits for a line, sends, and prints how late its latest tick was.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from bench.clients import producer
+from bench.workload import RATE_PER_S, Record, event_records, make_workload
+from jobs.settings import load_settings
+
+TICK_S: Final = 0.004
+
+
+def send_paced(sending: Any, topic: str, records: list[Record], rate: int) -> float:
+    """Send `records` at `rate` a second; gives the worst delay behind the plan, in seconds."""
+    begun, sent, worst_s = time.monotonic(), 0, 0.0
+    while sent < len(records):
+        due = min(int((time.monotonic() - begun) * rate) + 1, len(records))
+        worst_s = max(worst_s, (due - sent - 1) / rate)
+        for key, value in records[sent:due]:
+            sending.send(topic, value, key)
+        sent = due
+        time.sleep(TICK_S)
+    sending.flush()
+    return worst_s
+
+
+def main() -> None:
+    """Make events, wait, send."""
+    parser = argparse.ArgumentParser(prog="python -m bench.load")
+    parser.add_argument("--settings", type=Path, required=True)
+    for name in ("--rate", "--seconds", "--seed"):
+        parser.add_argument(name, type=int, required=True)
+    options = parser.parse_args()
+    settings = load_settings(options.settings)
+    events = options.rate * options.seconds
+    begin_ms = time.time_ns() // 1_000_000 - events * 1000 // RATE_PER_S
+    records = list(event_records(make_workload(events, begin_ms, options.seed)))
+    sending = producer(settings.kafka.bootstrap_servers, linger_ms=2)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    worst_s = send_paced(sending, settings.topic_names().interactions, records, options.rate)
+    print(f"{worst_s:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

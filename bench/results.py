@@ -1,0 +1,77 @@
+"""Where the figures go: `.local/bench.json` for programs, `bench/RESULTS.md` for people.
+
+Nothing is typed in by hand.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from bench.figures import Verdict
+from deploy.local.files import write_atomically
+from deploy.local.paths import LOCAL, ROOT
+
+JSON_PATH: Final = LOCAL / "bench.json"
+MARKDOWN_PATH: Final = ROOT / "bench" / "RESULTS.md"
+HEAD: Final = """# Results
+
+Written by `make bench`: each section is the last full run of its part, and says when, where and how it was measured.
+"""
+
+
+def merged(known: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    """`known` with what was measured now.
+
+    >>> merged({"throughput_ratio": 0.5, "other": 1}, {"throughput_ratio": 0.6})
+    {'throughput_ratio': 0.6, 'other': 1}
+    """
+    return {**known, **figures}
+
+
+def write_json(figures: dict[str, Any], path: Path = JSON_PATH) -> None:
+    """Put `figures` into bench.json; what was not measured stays."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(merged(known, figures), indent=2) + "\n")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned right.
+
+    >>> print(table(["way", "p50"], [["job", "40"]]))
+    | way | p50 |
+    |---|--:|
+    | job | 40 |
+    """
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    dashes = "|" + "|".join(lines[1]) + "|"
+    return "\n".join(["| " + " | ".join(head) + " |", dashes, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def limits(found: list[Verdict]) -> str:
+    """The limits as a table."""
+    rows = [
+        [verdict.what, verdict.figure, verdict.limit, "met" if verdict.is_met else "**missed**"] for verdict in found
+    ]
+    return table(["held against its limit", "figure", "limit", ""], rows)
+
+
+def section(name: str, body: str) -> str:
+    """`body` between the marks by which it is found again."""
+    return f"<!-- {name} -->\n{body.strip()}\n<!-- /{name} -->"
+
+
+def with_section(text: str, name: str, body: str) -> str:
+    """`text` with the section of that name replaced, or added at the end."""
+    marks = re.compile(rf"<!-- {name} -->.*<!-- /{name} -->", re.DOTALL)
+    new = section(name, body)
+    if marks.search(text):
+        return marks.sub(lambda _: new, text)
+    return f"{text.rstrip()}\n\n{new}\n"
+
+
+def write_section(name: str, body: str, path: Path = MARKDOWN_PATH) -> None:
+    """Put a section into RESULTS.md; all others stay."""
+    text = path.read_text() if path.exists() else HEAD
+    write_atomically(path, with_section(text, name, body))

@@ -1,0 +1,118 @@
+"""The test stand: a stack of its own below `.local/bench`, with jobs that come and go on it."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import redis
+
+from deploy.local import product
+from deploy.local.paths import LOCAL, ROOT
+from deploy.local.stack import LocalStack, is_up
+from jobs.settings import Settings, load_settings
+from models.manifest import MANIFEST_FILE
+from models.random_model import random_model
+from schemas.pseudonyms import new_key_ring, write_key_ring
+
+DIRECTORY = LOCAL / "bench"
+MODEL_ITEMS, MODEL_NEIGHBOURS, MODEL_TOP_K = 10_000, 64, 50
+Say = Callable[[str], None]
+
+
+class Tenant(NamedTuple):
+    """Topics of their own and the settings of a job that reads them."""
+
+    settings: Settings
+    path: Path
+
+
+class Stand:
+    """A running stack, and what benchmarks do with it."""
+
+    def __init__(self, stack: LocalStack, more_settings: str, say: Say) -> None:
+        self.stack = stack
+        self.say = say
+        self._more_settings = more_settings
+        self._key_ring = stack.directory / "key-ring.json"
+        if not self._key_ring.exists():
+            write_key_ring(new_key_ring(), self._key_ring)
+        self._model = stack.directory / "model"
+        if not (self._model / MANIFEST_FILE).exists():
+            say(f"making a model of {MODEL_ITEMS:,} items")
+            random_model(self._model, MODEL_ITEMS, MODEL_NEIGHBOURS, MODEL_TOP_K)
+        self.redis = redis.Redis.from_url(stack.redis.url)
+        # A rewrite of the append-only file falls into the one side's time or the other's by chance.
+        self.redis.config_set("auto-aof-rewrite-percentage", 0)
+
+    @property
+    def servers(self) -> str:
+        """Kafka's address."""
+        return self.stack.kafka.bootstrap_servers
+
+    def tenant(self, name: str) -> Tenant:
+        """Topics with the prefix `name` and settings for them; the same key ring and model for all."""
+        text = product.settings_text(self.stack, self._key_ring, self._model)
+        text = text.replace("[kafka]\n", f'[kafka]\ntopic_prefix = "{name}."\ngroup_id = "{name}"\n', 1)
+        path = self.stack.directory / f"{name}.toml"
+        path.write_text(f"{text}\n{self._more_settings}")
+        settings = load_settings(path)
+        product.create_topics(settings.kafka)
+        return Tenant(settings, path)
+
+    def submit(self, tenant: Tenant) -> str:
+        """Run the job on the tenant's topics; gives its id when all of it runs."""
+        job = product.submit(self.stack, tenant.path)
+        self.stack.rest.wait_running(job)
+        return job
+
+    def empty_redis(self) -> None:
+        """Forget all lists, also in the append-only file."""
+        self.redis.flushall()
+        self.redis.bgrewriteaof()
+        while self.redis.info("persistence")["aof_rewrite_in_progress"]:
+            pass
+
+    def pids(self, *names: str) -> dict[str, int]:
+        """Process ids of parts of the stack, by name; a name may be the beginning of one."""
+        records = self.stack.processes()
+        return {record.name: record.pid for record in records if record.name.startswith(names)}
+
+
+@contextlib.contextmanager
+def stand(flink_settings: Mapping[str, str], more_settings: str, say: Say) -> Iterator[Stand]:
+    """A stand that leaves no process behind, however it ends."""
+    stack = LocalStack(DIRECTORY, 1, flink_settings, say)
+    if is_up(DIRECTORY):
+        say("ending what an earlier run left behind")
+        stack.stop()
+        stack = LocalStack(DIRECTORY, 1, flink_settings, say)
+    say("starting Kafka, Redis and Flink below .local/bench")
+    with stack:
+        yield Stand(stack, more_settings, say)
+
+
+@contextlib.contextmanager
+def python(*arguments: str, **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """A Python process of ours with pipes for its standard input and output; it ends with the block at the latest."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+        **options,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait()

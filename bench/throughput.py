@@ -1,0 +1,163 @@
+"""Events per CPU-second of the job and of the plain consumer on the same events, in the same run.
+
+Order of a repeat: consents are produced and the job applies them; warm-up events are produced and drained; the events
+to be measured are produced inside an open Kafka transaction, which the job cannot see. CPU times are read, the
+transaction is committed, the job drains, and a checkpoint that commits everything ends its time. Then the job is
+cancelled, Redis emptied, and the plain consumer drains the same topics, with the same warm-up not counted.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from bench.clients import producer, send_all
+from bench.cpu import CpuMeter, Seconds, difference, thread_seconds
+from bench.figures import median
+from bench.progress import Progress
+from bench.stand import Stand, Tenant, python
+from bench.workload import (
+    USERS,
+    Record,
+    Workload,
+    consent_records,
+    event_records,
+    final_versions,
+    make_workload,
+    user_id,
+)
+from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.store import user_keys
+
+WARM_UP_SHARE: Final = 0.3
+SAMPLED_USERS: Final = 2_000
+SEED: Final = 20_260_101
+TASK_MANAGER: Final = "taskmanager-1"
+
+
+class Side(NamedTuple):
+    """What one side did in one repeat: events, wall seconds and CPU seconds after the warm-up.
+
+    `cpu` is by process; `threads` by group of threads in the TaskManager, where there is one.
+    """
+
+    events: int
+    wall_s: float
+    cpu: Seconds
+    threads: Seconds
+
+    @property
+    def events_per_cpu_second(self) -> float:
+        """Events for each CPU second of all processes of the side."""
+        return self.events / sum(self.cpu.values())
+
+
+def measure(stand: Stand, name: str, events: int) -> tuple[Side, Side]:
+    """One repeat on topics of its own: (job, bare). Both sides must leave what the workload demands."""
+    warm_up = int(events * WARM_UP_SHARE)
+    tenant = stand.tenant(name)
+    begin_ms = time.time_ns() // 1_000_000 - 3_600_000
+    workload = make_workload(events, begin_ms, SEED)
+    stand.empty_redis()
+    job = _job(stand, tenant, event_records(workload), warm_up, events)
+    in_redis = _check_versions(stand, tenant, workload, "job")
+    stand.empty_redis()
+    bare = _bare(stand, tenant, warm_up, events)
+    if _check_versions(stand, tenant, workload, "plain consumer") != in_redis:
+        raise AssertionError("the sides have written lists of different numbers of users")
+    stand.empty_redis()
+    return job, bare
+
+
+def _job(stand: Stand, tenant: Tenant, records: Iterator[Record], warm_up: int, events: int) -> Side:
+    names, servers, say = tenant.settings.topic_names(), stand.servers, stand.say
+    ids = [user_id(user) for user in range(USERS)]
+    say(f"producing {USERS:,} consents")
+    sending = producer(servers)
+    send_all(sending, names.consents, consent_records(ids, time.time_ns() // 1_000_000))
+    say("submitting the job")
+    job, progress = stand.submit(tenant), Progress(tenant)
+    try:
+        progress.wait(consents=USERS)
+        say(f"job: {warm_up:,} events of warm-up")
+        send_all(sending, names.interactions, islice(records, warm_up))
+        sending.close()
+        progress.wait(sent=warm_up)
+        say(f"producing {events - warm_up:,} events in an open transaction")
+        hidden = producer(servers, transactional_id=f"{names.interactions}-bench", transaction_timeout_ms=600_000)
+        hidden.init_transactions()
+        hidden.begin_transaction()
+        send_all(hidden, names.interactions, records)
+        stand.stack.rest.checkpoint(job)
+        say("job: draining")
+        pids = stand.pids("taskmanager", "jobmanager", "kafka", "redis")
+        meter, threads = CpuMeter(pids, [TASK_MANAGER]), thread_seconds(pids[TASK_MANAGER])
+        begun = time.monotonic()
+        hidden.commit_transaction()
+        progress.wait(sent=events)
+        stand.stack.rest.checkpoint(job)
+        cpu, wall_s = meter.since_begin(), time.monotonic() - begun
+        threads = difference(thread_seconds(pids[TASK_MANAGER]), threads)
+        hidden.close()
+    finally:
+        progress.close()
+    stand.stack.rest.cancel(job)
+    return Side(events - warm_up, wall_s, cpu, threads)
+
+
+def _bare(stand: Stand, tenant: Tenant, warm_up: int, events: int) -> Side:
+    stand.say("plain consumer: warm-up")
+    options: dict[str, int] = {"--consents": USERS, "--events": events, "--pause-after": warm_up}
+    words = [word for option, number in options.items() for word in (option, str(number))]
+    with python("-m", "bench.bare", "--settings", str(tenant.path), *words) as process:
+        _next_line(process)
+        stand.say("plain consumer: draining")
+        pids = {"consumer": process.pid, **stand.pids("kafka", "redis")}
+        meter, begun = CpuMeter(pids), time.monotonic()
+        _answer(process)
+        _next_line(process)
+        cpu, wall_s = meter.since_begin(), time.monotonic() - begun
+        _answer(process)
+        process.wait(30)
+    return Side(events - warm_up, wall_s, cpu, {})
+
+
+def _next_line(process: Any) -> Any:
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError("the plain consumer ended early")
+    return json.loads(line)
+
+
+def _answer(process: Any) -> None:
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+
+
+class _Head(msgspec.Struct):
+    v: int
+
+
+def _check_versions(stand: Stand, tenant: Tenant, workload: Workload, side: str) -> int:
+    """Raise if a sampled user's list is not of the version that the workload demands; gives the number of lists."""
+    pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
+    sample = dict(islice(final_versions(workload).items(), SAMPLED_USERS))
+    keys = [user_keys("", pseudonymiser.user(user_id(user)))[0] for user in sample]
+    for wanted, raw in zip(sample.values(), stand.redis.mget(keys), strict=True):
+        found = None if raw is None else msgspec.json.decode(raw, type=_Head).v
+        if found != wanted:
+            raise AssertionError(f"{side}: a list of version {found} where {wanted} must stand")
+    return sum(1 for _ in stand.redis.scan_iter("*:list", count=10_000))
+
+
+def figures(repeats: list[tuple[Side, Side]]) -> dict[str, Any]:
+    """What goes into bench.json: medians over the repeats; the ratio is the median of the repeats' ratios."""
+    jobs, bares = [job.events_per_cpu_second for job, _ in repeats], [bare.events_per_cpu_second for _, bare in repeats]
+    ratios = [job / bare for job, bare in zip(jobs, bares, strict=True)]
+    return {
+        "throughput_ratio": round(median(ratios), 3),
+        "events_per_cpu_second": {"job": round(median(jobs)), "bare": round(median(bares))},
+    }
