@@ -135,7 +135,7 @@ def _go_live(
 ) -> None:
     ring = load_key_ring(running.settings.privacy.key_ring)
     kafka = running.settings.kafka
-    probe = JobProbe(stack.rest, running.job_id)
+    probe = JobProbe(stack, running.job_id)
     with _sending(Producer(kafka)) as producer, reading(kafka, RECEIPTS, DEAD_LETTERS) as consumer:
         reader = Reader(running.endpoints["redis"], ring, running.settings.redis.prefix)
         prepare = _prepare_shop if options.replay is None else _prepare_file

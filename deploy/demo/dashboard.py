@@ -168,6 +168,8 @@ def _list_title(view: View) -> str:
     if view.list_version == 0:
         return paint("the list as a frontend reads it", DIM)
     age = "now" if view.list_age_ms < 1_000 else f"{view.list_age_ms // 1000} s old"
+    if view.list_reason == "popular":
+        return paint("the popular list", BOLD, YELLOW) + paint(f" · {age}", DIM)
     return paint(f"list v{view.list_version}", BOLD) + paint(f" · {view.list_reason} · {age}", DIM)
 
 

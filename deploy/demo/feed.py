@@ -87,6 +87,7 @@ class ShopFeed(Feed):
 
     def _send(self, record: Record) -> None:
         self._producer.send_raw_interaction(record.key, record.payload)
+        self._producer.check()
         self.sent += 1
         if record.key == self._followed and record.event is not None:
             self.doings.put(record.event)

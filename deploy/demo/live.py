@@ -15,7 +15,7 @@ from deploy.demo.receipts import polled
 from deploy.demo.screen import Screen
 from deploy.demo.watch import Watch
 from deploy.local.errors import StackError
-from deploy.local.flink_rest import FlinkRest
+from deploy.local.stack import LocalStack
 from schemas.pseudonyms import Pseudonymiser
 from schemas.receipts import Receipt, decode_receipt
 from schemas.rejects import DeadLetter
@@ -28,11 +28,14 @@ _decode_letter: Final = msgspec.json.Decoder(DeadLetter).decode
 
 
 class JobProbe(threading.Thread):
-    """Asks Flink for the state of the job now and then; a job that has ended for good stays in `failure`."""
+    """Asks now and then whether all parts run, and Flink for the state of the job.
 
-    def __init__(self, rest: FlinkRest, job_id: str) -> None:
+    A part that ended is told in `state`; a job that has ended for good stays in `failure`.
+    """
+
+    def __init__(self, stack: LocalStack, job_id: str) -> None:
         super().__init__(name="job-probe", daemon=True)
-        self._rest, self._job_id = rest, job_id
+        self._stack, self._job_id = stack, job_id
         self._stopping = threading.Event()
         self.state = "running"
         self.failure: str | None = None
@@ -41,11 +44,13 @@ class JobProbe(threading.Thread):
         """The thread."""
         while not self._stopping.wait(PROBE_EVERY_S):
             try:
-                self.state = self._rest.state(self._job_id).lower()
-                if self.state == "failed":
-                    self.failure = self._rest.exceptions(self._job_id)
+                state = self._stack.rest.state(self._job_id).lower()
+                if state == "failed":
+                    self.failure = self._stack.rest.exceptions(self._job_id)
             except StackError:
-                self.state = "unreachable"
+                state = "unreachable"
+            ended = [record.name for record in self._stack.processes() if not record.is_running()]
+            self.state = ", ".join([state, *(f"{name} ended" for name in ended)])
 
     def stop(self) -> None:
         """End the thread; it may take one answer of Flink longer."""

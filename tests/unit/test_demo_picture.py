@@ -188,6 +188,12 @@ def test_the_picture_says_what_matters() -> None:
         assert words in text
 
 
+def test_a_popular_list_is_not_taken_for_an_own_one() -> None:
+    text = "\n".join(render(a_view(list_reason="popular", list_version=NOW), 110, 32, colour=False))
+    assert "the popular list" in text
+    assert f"v{NOW}" not in text
+
+
 def test_an_account_that_does_not_add_up_is_said_loudly() -> None:
     text = "\n".join(render(a_view(totals=Totals(10, 5, 0, 0, {})), 110, 32))
     assert "does not add up" in text
