@@ -16,7 +16,10 @@ def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> Table:
     """The records of the raw topics as they are: topic, partition, offset, append_time, key, value.
 
     Reads what is committed only. Without a savepoint it begins at the earliest record, so that state is complete.
+    In a zone with summer time, PyFlink would fail on append times of the hour that the clock leaves out or repeats:
+    the zone of the session is set to UTC.
     """
+    t_env.get_config().set_local_timezone("UTC")
     kafka = settings.kafka
     options = {
         "connector": "kafka",

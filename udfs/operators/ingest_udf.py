@@ -32,7 +32,8 @@ class IngestUdf(ScalarFunction):
         value: pd.Series,
     ) -> pd.DataFrame:
         """Called by Flink with one Arrow batch; the six series have the same length."""
-        append_ms = append_time.to_numpy("datetime64[ms]").astype("int64")
+        # PyFlink takes the UTC time that it is given for local time: without its zone it is right again.
+        append_ms = append_time.dt.tz_localize(None).to_numpy("datetime64[ms]").astype("int64")
         columns = (topic, partition, offset, append_ms, key, value)
         packed = self._ingest.pack(map(RawRecord._make, zip(*(column.tolist() for column in columns), strict=True)))
         empty = len(topic) - len(packed)
