@@ -10,10 +10,11 @@ on its standard input, so that the harness can begin to count; at the end likewi
 """
 
 import argparse
+import functools
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -31,8 +32,11 @@ from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import FUTURE_SKEW_MAX_MS
 from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment
 from udfs.profile import Outcome, take
-from udfs.ranking import PopularItems, Ranker
+from udfs.ranking import ListWrite, PopularItems, Ranker
 from udfs.state import UserState
+from udfs.store import patiently
+
+WRITES_MAX: Final = 1_000
 
 
 class Totals(msgspec.Struct):
@@ -81,7 +85,7 @@ class PlainConsumer:
             )
             if apply_consent(self._users.setdefault(pseudonym, UserState()), known):
                 in_force.append(known)
-        self._store.write(in_force, [], want_popular=False)
+        self._write(in_force, [])
 
     def interactions(self, records: list[Any]) -> None:
         """Take a batch of interactions, score each changed user once, write all lists in one round trip."""
@@ -101,11 +105,18 @@ class PlainConsumer:
                 totals.others += 1
         now_ms = time.time_ns() // 1_000_000
         lists = self._ranker.rank(moved, self._popular, now_ms, self._settings.refresh.list_ttl_ms)  # type: ignore[arg-type]
-        self._store.write([], lists, want_popular=False)
+        self._write([], lists)
         totals.sent += len(records)
         totals.accepted += len(accepted)
         totals.lists += len(lists)
         self._sum_up(accepted, now_ms)
+
+    def _write(self, consents: list[ConsentRecord], lists: list[ListWrite]) -> None:
+        """Pipelines of a size that Redis answers well within the timeout, also on a busy machine."""
+        for begin in range(0, max(len(consents), len(lists)), WRITES_MAX):
+            end = begin + WRITES_MAX
+            write = functools.partial(self._store.write, consents[begin:end], lists[begin:end], want_popular=False)
+            patiently(write, lambda: None)
 
     def _decode(self, record: Any) -> EventRecord:
         """Decode, validate and pseudonymise; the workload has no bad records, so raising is all that is needed."""
