@@ -4,6 +4,7 @@ Redis down is retried here, inside the element, with backoff: no restart, no los
 """
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
@@ -32,6 +33,8 @@ from udfs.popularity import ALL
 from udfs.ranking import ListWrite
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
 
@@ -94,7 +97,7 @@ class RedisStore:
         return Written(
             [ConsentOutcome(answer) for answer in answers[:lists_at]],
             [WriteOutcome(answer) for answer in answers[lists_at:popular_at]],
-            None if raw_popular is None else decode_list(raw_popular),
+            _popular(raw_popular),
         )
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
@@ -157,6 +160,14 @@ class RedisStore:
             raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
 
 
+def _popular(raw: bytes | None) -> RecommendationList | None:
+    """A popular list; one that cannot be read is none, for it is written anew within a second."""
+    try:
+        return None if raw is None else decode_list(raw)
+    except msgspec.DecodeError:
+        return None
+
+
 def _answer(connection: Any) -> Any:
     try:
         return connection.read_response(disable_decoding=True)
@@ -189,7 +200,8 @@ def patiently(call: Callable[[], T], on_failure: Callable[[], None], sleep: Call
     while True:
         try:
             return call()
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            logger.warning("%s; trying again in %.2f s", error, pause_s)
             on_failure()
             sleep(pause_s)
             pause_s = min(2 * pause_s, BACKOFF_MAX_S)

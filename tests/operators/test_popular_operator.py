@@ -69,11 +69,23 @@ def test_what_k_users_met_is_published_within_a_second(segment: Segment) -> None
     assert found is not None and (found.reason, found.model) == ("popular", "popularity")
 
 
-def test_what_is_pending_goes_into_the_table_and_no_timer_is_left(segment: Segment) -> None:
+def test_what_is_pending_goes_into_the_table_and_no_timer_of_the_second_is_left(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2))
     assert segment.keyed.states["pending-v1"].held
     segment.pass_seconds()
     assert segment.keyed.states["pending-v1"].held == []
+    assert all(timer >= segment.keyed.now_ms + SETTINGS.list_ttl_ms for timer in segment.keyed.timers)
+
+
+def test_a_segment_of_which_nothing_comes_for_the_life_of_a_list_leaves_no_state_and_no_timer(segment: Segment) -> None:
+    life_s = SETTINGS.list_ttl_ms // SECOND
+    segment.take(*met("tea", 1, 2))
+    segment.pass_seconds(life_s // 2)
+    segment.take(*met("tea", 3))
+    segment.pass_seconds(life_s - 3_600)
+    assert segment.keyed.states["popularity-v1"].held is not None
+    segment.pass_seconds(2 * 3_600)
+    assert segment.keyed.states["popularity-v1"].held is None
     assert segment.keyed.timers == set()
 
 

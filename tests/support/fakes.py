@@ -52,6 +52,10 @@ class Value:
         assert isinstance(value, bytes), "state holds bytes"
         self.held = value
 
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.held = None
+
 
 class Appended:
     """A ListState."""

@@ -157,7 +157,12 @@ class Live:
     def wait_until_accounted(self, sent: int, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
         """Wait until the accounts of all buckets add up to `sent` interactions; returns their sum."""
 
-        until(lambda: self.accounted() == sent, f"{sent} interactions to be accounted for", deadline_s)
+        try:
+            until(lambda: self.accounted() == sent, f"{sent} interactions to be accounted for", deadline_s)
+        except AssertionError as error:
+            rest = self.stack.rest
+            story = f"{self.accounts}; the job is {rest.state(self.job_id)}: {rest.exceptions(self.job_id)}"
+            raise AssertionError(f"{error}: {story}") from None
         return summed(self.accounts.values())
 
     def accounted(self) -> int:

@@ -11,6 +11,7 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from schemas.lists import encode_list, item_fragment
+from schemas.topics import HOUR_MS
 from udfs.popularity import (
     PopularitySettings,
     PopularityTable,
@@ -63,11 +64,17 @@ class PopularOperator(KeyedProcessFunction):
         list would be older than the one that stands there.
         """
         parts, now_ms = self._parts, ctx.timer_service().current_processing_time()
+        pending = [decode_sums(raw) for raw in self._pending.get() or ()]
+        if not pending:
+            self._forget_if_idle(now_ms)
+            return iter(())
         table = PopularityTable(decode_popularity(self._table.value()), parts.settings)
-        table.merge([decode_sums(raw) for raw in self._pending.get() or ()], now_ms)
+        table.merge(pending, now_ms)
         self._pending.clear()
         popularity = table.close()
         self._table.update(encode_popularity(popularity))
+        idle_at_ms = now_ms + parts.settings.list_ttl_ms
+        ctx.timer_service().register_processing_time_timer(-(-idle_at_ms // HOUR_MS) * HOUR_MS)
         top = table.top()
         if top:
             payload = encode_list(
@@ -85,3 +92,9 @@ class PopularOperator(KeyedProcessFunction):
                 self._retries.inc,
             )
         return iter(())
+
+    def _forget_if_idle(self, now_ms: int) -> None:
+        """A segment of which nothing came for a list's life is gone: segments are words of producers, without bound."""
+        merged_at_ms = decode_popularity(self._table.value()).version
+        if now_ms - merged_at_ms >= self._parts.settings.list_ttl_ms:
+            self._table.clear()
