@@ -22,7 +22,7 @@ from deploy.local.flink_jvm import memory_arguments
 from deploy.local.flink_libraries import FLINK_HOME
 from deploy.local.flink_rest import FlinkRest
 from deploy.local.java import Java
-from deploy.local.paths import FLINK_CONF
+from deploy.local.paths import FLINK_CONF, SUPERVISE
 from deploy.local.ports import LOOPBACK
 from deploy.local.processes import ProcessRecord, ProcessTable
 
@@ -70,7 +70,8 @@ class FlinkCluster:
         """Start one more TaskManager, under a number that none has had, so that each log tells of one process."""
         logs = (self._table.directory / "log").glob("taskmanager-*.out")
         number = 1 + max((int(log.stem.partition("-")[2]) for log in logs), default=0)
-        return self._start("taskmanager", f"taskmanager-{number}", _TASK_MANAGER, "GET_TM_RESOURCE_PARAMS")
+        name = f"taskmanager-{number}"
+        return self._start("taskmanager", name, _TASK_MANAGER, "GET_TM_RESOURCE_PARAMS", supervised=True)
 
     def task_managers(self) -> list[ProcessRecord]:
         """The running TaskManagers."""
@@ -113,7 +114,7 @@ class FlinkCluster:
             "FLINK_LOG_DIR": str(self._table.directory / "log"),
         }
 
-    def _start(self, role: str, name: str, main: str, memory_command: str) -> ProcessRecord:
+    def _start(self, role: str, name: str, main: str, memory_command: str, supervised: bool = False) -> ProcessRecord:
         config, libraries = self._conf / "config.yaml", flink_libraries.classpath()
         flags, dynamic = memory_arguments(self._java, config, libraries, memory_command)
         log = self._table.directory / "log" / f"{name}.log"
@@ -121,6 +122,10 @@ class FlinkCluster:
         # The console would repeat the log file; .out is left for what the JVM and Python functions print.
         options = [*flags, "-Dconsole.log.level=OFF"]
         command = self._command(role, options, log, "log4j-console.properties", words)
+        if supervised:
+            words_file = self._directory / "conf" / f"{name}.json"
+            write_atomically(words_file, json.dumps(command))
+            command = [sys.executable, "-P", str(SUPERVISE), str(words_file)]
         return self._table.start(name, command, self.environment())
 
     def _command(self, role: str, options: list[str], log: Path, logging: str, words: list[str]) -> list[str]:

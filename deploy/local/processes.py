@@ -116,6 +116,12 @@ class ProcessTable:
         self.end([record], grace_s=0)
         end_processes(children, grace_s=0)
 
+    def kill_supervised(self, record: ProcessRecord) -> None:
+        """Kill what a supervising process runs, as a crash would; the supervisor starts it again."""
+        process = record.process()
+        children = list(process.children()) if process else []
+        end_processes(children, grace_s=0)
+
     def unrecorded(self) -> list[psutil.Process]:
         """Processes that carry this stack's marker and are no recorded process: Python workers, mostly."""
         known = {record.pid for record in self.records() if record.is_running()}

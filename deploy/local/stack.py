@@ -139,12 +139,12 @@ class LocalStack:
         return record
 
     def kill_task_manager(self, index: int = 0) -> ProcessRecord:
-        """Kill a TaskManager as a crash would, and reap the Python workers that it can no longer take along.
+        """Kill a TaskManager as a crash would; its supervisor starts another one in its place.
 
         The JobManager notices at once that a connection broke, or after heartbeat.timeout.
         """
         record = self.task_managers()[index]
-        self._table.kill(record)
+        self._table.kill_supervised(record)
         return record
 
     def replace_task_managers(self) -> None:

@@ -30,7 +30,6 @@ def test_a_replay_with_a_task_manager_killed_in_its_middle_equals_a_naive_one(li
     sending.start()
     until(lambda: live.accounted() > 150_000, "a third of the replay")
     live.stack.kill_task_manager(0)
-    live.stack.add_task_manager()
     sending.join()
     [sent] = counts
     account = retail.assert_equals_twin(live, sent)
