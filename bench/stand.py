@@ -14,7 +14,6 @@ from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack, is_up
 from jobs.settings import Settings, load_settings
 from models.manifest import MANIFEST_FILE
-from models.random_model import random_model
 from schemas.pseudonyms import new_key_ring, write_key_ring
 
 DIRECTORY = LOCAL / "bench"
@@ -41,6 +40,8 @@ class Stand:
             write_key_ring(new_key_ring(), self._key_ring)
         self._model = stack.directory / "model"
         if not (self._model / MANIFEST_FILE).exists():
+            from models.random_model import random_model  # scipy and pandas: seconds, once
+
             say(f"making a model of {MODEL_ITEMS:,} items")
             random_model(self._model, MODEL_ITEMS, MODEL_NEIGHBOURS, MODEL_TOP_K)
         self.redis = redis.Redis.from_url(stack.redis.url)
