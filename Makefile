@@ -15,7 +15,7 @@ PACKAGES := $(wildcard schemas models udfs jobs serving bench deploy)
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test check bench format jars-lock clean
+.PHONY: help setup warm up down status demo model test check bench format jars-lock constraints clean
 
 help: ## what there is to run
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -61,11 +61,14 @@ format: setup ## put the code into the one format
 jars-lock: | .venv/.requirements ## after a change of version in deploy/local/jars/pom.xml: pin the new jars
 	@$(PYTHON) -m deploy.local.fetch_jars --lock && touch .local/jars/.verified
 
+constraints: setup ## after a change of a version: write down all versions that are installed now
+	@{ head -1 constraints.txt; $(PYTHON) -m pip freeze; } > .local/constraints.txt && mv .local/constraints.txt constraints.txt
+
 clean: down ## remove what was built, trained and cached here (.venv stays)
 	rm -rf .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.venv/.requirements: requirements.txt requirements-dev.txt $(wildcard serving/requirements.txt)
+.venv/.requirements: requirements.txt requirements-dev.txt constraints.txt $(wildcard serving/requirements.txt)
 	@$(PYTHON3) -c 'import sys; sys.exit(0 if sys.version_info[:2] in ((3, 11), (3, 12)) else 1)' || \
 	  { echo "setup: $(PYTHON3) is missing or not Python 3.11 or 3.12 (PyFlink needs one of them);" \
 	         "say which to use: make setup PYTHON3=python3.11" >&2; exit 1; }
