@@ -135,8 +135,9 @@ def _go_live(
 ) -> None:
     ring = load_key_ring(running.settings.privacy.key_ring)
     kafka = running.settings.kafka
+    bulk = options.replay is not None and options.speed is None
     probe = JobProbe(stack, running.job_id)
-    with _sending(Producer(kafka)) as producer, reading(kafka, RECEIPTS, DEAD_LETTERS) as consumer:
+    with _sending(Producer(kafka, bulk=bulk)) as producer, reading(kafka, RECEIPTS, DEAD_LETTERS) as consumer:
         reader = Reader(running.endpoints["redis"], ring, running.settings.redis.prefix)
         prepare = _prepare_shop if options.replay is None else _prepare_file
         live, feed = prepare(options, running, producer, consumer, reader, ring, say)

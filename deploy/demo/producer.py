@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
+from kafka.partitioner.default import DefaultPartitioner, murmur2
 
 from jobs.settings import KafkaSettings, python_kafka_options
 from schemas import topics
@@ -16,8 +18,9 @@ from schemas.consents import ConsentChange
 from schemas.errors import FreshetError
 from schemas.events import Interaction
 
-LINGER_MS: Final = 5
-BATCH_BYTES: Final = 128 * 1024
+LINGER_MS, BATCH_BYTES = 5, 128 * 1024
+BULK_LINGER_MS, BULK_BATCH_BYTES = 200, 512 * 1024
+KEYS_REMEMBERED_MAX: Final = 65_536
 FLUSH_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 5.0
 
@@ -28,19 +31,38 @@ class DeliveryError(FreshetError):
     """Kafka did not take every record; the text says how many and why the first one failed."""
 
 
+@lru_cache(KEYS_REMEMBERED_MAX)
+def _hash_of(key: bytes) -> int:
+    return int(murmur2(key)) & 0x7FFF_FFFF
+
+
+class KnownKeys(DefaultPartitioner):  # type: ignore[misc]
+    """Chooses the partitions that Kafka's own clients choose, but hashes a key once: the hash is pure Python."""
+
+    def partition(
+        self, topic: str, key: Any, serialized_key: bytes | None, value: Any, serialized_value: bytes, cluster: Any
+    ) -> int:
+        """Called by the producer for each record."""
+        if serialized_key is None:
+            return int(super().partition(topic, key, serialized_key, value, serialized_value, cluster))
+        return _hash_of(serialized_key) % len(cluster.partitions_for_topic(topic))
+
+
 class Producer:
     """A :class:`kafka.KafkaProducer` that forgets no failure: `failed` counts them, `flush` and `close` raise.
 
-    May be used from several threads. `close` always ends the sending thread, also when it raises.
+    May be used from several threads. `close` always ends the sending thread, also when it raises. With `bulk` records
+    wait longer for company: a fifth less CPU where somebody sends as fast as they can, and then calls `flush`.
     """
 
-    def __init__(self, kafka: KafkaSettings) -> None:
+    def __init__(self, kafka: KafkaSettings, *, bulk: bool = False) -> None:
         self._producer = KafkaProducer(
             **python_kafka_options(kafka),
             enable_idempotence=True,
             acks="all",
-            linger_ms=LINGER_MS,
-            batch_size=BATCH_BYTES,
+            linger_ms=BULK_LINGER_MS if bulk else LINGER_MS,
+            batch_size=BULK_BATCH_BYTES if bulk else BATCH_BYTES,
+            partitioner=KnownKeys(),
         )
         self._interactions = kafka.topic(topics.INTERACTIONS)
         self._consents = kafka.topic(topics.CONSENTS)

@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _replay_file(options: argparse.Namespace) -> ReplayCounts:
     endpoints = load_endpoints(options.endpoints)
     pseudonymiser = Pseudonymiser(load_key_ring(endpoints.key_ring))
-    producer = Producer(endpoints.kafka_settings())
+    producer = Producer(endpoints.kafka_settings(), bulk=options.speed is None)
     try:
         with waiting_for_consents(endpoints.kafka_settings()) as waiter:
             counts = replay(

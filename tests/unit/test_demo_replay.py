@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 import pandas as pd
 import pytest
+from kafka.partitioner.default import DefaultPartitioner
 
+from deploy.demo.producer import KnownKeys
 from deploy.demo.receipts import ConsentWaiter, MissingReceiptsError
 from deploy.demo.replay import Choice, Replay, add_mapping_options, level_of, mapping_from
 from deploy.demo.table import ONLINE_RETAIL, Mapping, MappingError, interactions_of, names_of, users_of
@@ -208,3 +210,19 @@ def test_options_make_a_mapping_and_change_a_preset() -> None:
     add_mapping_options(parser)
     options = parser.parse_args(["--preset", "online-retail", "--user-prefix", "c", "--value", "price"])
     assert mapping_from(options) == msgspec.structs.replace(ONLINE_RETAIL, user_prefix="c", value="price")
+
+
+def test_partitions_are_those_that_kafkas_own_clients_choose() -> None:
+    class Cluster:
+        def topics(self) -> set[str]:
+            return {"t"}
+
+        def partitions_for_topic(self, topic: str) -> set[int]:
+            return {0, 1, 2, 3}
+
+        available_partitions_for_topic = partitions_for_topic
+
+    for number in range(200):
+        arguments = "t", None, f"user-{number}".encode(), None, b"", Cluster()
+        assert KnownKeys().partition(*arguments) == DefaultPartitioner().partition(*arguments)
+    assert KnownKeys().partition("t", None, None, None, b"", Cluster()) in {0, 1, 2, 3}
