@@ -122,6 +122,7 @@ class Replay:
     def send_rows(self, path: Path, mapping: Mapping, speed: float | None = None) -> ReplayCounts:
         """Send every row. Returns when Kafka has acknowledged all of them."""
         total = count_rows(path)
+        rows_between_flushes = ROWS_PER_CHUNK if speed is None else max(1, min(ROWS_PER_CHUNK, int(speed)))
         begun, sent, without_user = time.monotonic(), 0, 0
         send, on_row = self._producer.send_raw_interaction, self._on_row
         for key, payload in interactions_of(path, mapping):
@@ -132,7 +133,7 @@ class Replay:
                 on_row(key, payload)
             sent += 1
             without_user += key is None
-            if sent % ROWS_PER_CHUNK == 0:
+            if sent % rows_between_flushes == 0:
                 # kafka-python's buffer has no bound of its own.
                 self._producer.flush()
                 self._say(progress(sent, total, time.monotonic() - begun))
