@@ -16,7 +16,7 @@ from deploy.local.stack import LocalStack
 from deploy.package import build
 from jobs.settings import KafkaSettings, Settings, load_settings, python_kafka_options
 from schemas.pseudonyms import new_key_ring, write_key_ring
-from schemas.topics import TOPICS, topic_config
+from schemas.topics import TOPICS, Topic, topic_config
 
 RAW_PARTITIONS = 4
 
@@ -71,14 +71,13 @@ def create_topics(kafka: KafkaSettings) -> None:
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
         known = set(admin.list_topics())
-        admin.create_topics(
-            [
-                NewTopic(
-                    kafka.topic(topic.name), topic.partitions or RAW_PARTITIONS, 1, topic_configs=topic_config(topic)
-                )
-                for topic in TOPICS
-                if kafka.topic(topic.name) not in known
-            ]
-        )
+        missing = [topic for topic in TOPICS if kafka.topic(topic.name) not in known]
+        if missing:
+            admin.create_topics([_new_topic(kafka, topic) for topic in missing])
     finally:
         admin.close()
+
+
+def _new_topic(kafka: KafkaSettings, topic: Topic) -> NewTopic:
+    name, partitions = kafka.topic(topic.name), topic.partitions or RAW_PARTITIONS
+    return NewTopic(name, partitions, 1, topic_configs=topic_config(topic))
