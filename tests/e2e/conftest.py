@@ -7,7 +7,7 @@ import pytest
 from tests.support.live import Live, start_live
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     running = start_live(tmp_path_factory.mktemp("stack"))
     try:
