@@ -118,7 +118,8 @@ def main(arguments: list[str]) -> None:
     outputs = build(streams, settings, execution_mode(env), time.time_ns() // 1_000_000, keys)
 
     sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings, exactly_once=True)
-    sink_to_topic(outputs.clean_events, topics.EVENTS, settings, exactly_once=True)
+    if settings.events.publish:
+        sink_to_topic(outputs.clean_events, topics.EVENTS, settings, exactly_once=True)
     sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
     env.execute(settings.job.name)
 

@@ -66,6 +66,12 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directory: str
 
 
+class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether accepted interactions are published to the `events` topic: what nobody trains on need not be kept."""
+
+    publish: bool = True
+
+
 class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`buckets` is fixed for the life of a job's state: at least the largest parallelism ever wanted, and few."""
 
@@ -82,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: ModelSettings
     privacy: PrivacySettings = PrivacySettings()
     input: InputSettings = InputSettings()
+    events: EventsSettings = EventsSettings()
     job: JobSettings = JobSettings()
     profile: ProfileBounds = ProfileBounds()
     lists: ListRules = ListRules()

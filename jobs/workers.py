@@ -22,6 +22,7 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
         Pseudonymiser(load_key_ring(settings.privacy.key_ring)),
         keys,
         settings.popularity.segments,
+        settings.events.publish,
     )
 
 

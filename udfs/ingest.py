@@ -51,7 +51,7 @@ class TopicNames(NamedTuple):
 class Ingest:
     """Packs batches. One object a worker; holds secrets, so it is made in `open()` and never pickled.
 
-    `bucket_keys[bucket]` is what the bucket is keyed by in the stream.
+    `bucket_keys[bucket]` is what the bucket is keyed by in the stream. Without `publish_events` no event has a `clean`.
     """
 
     def __init__(
@@ -61,11 +61,13 @@ class Ingest:
         pseudonymiser: Pseudonymiser,
         bucket_keys: Sequence[int],
         segments: tuple[str, ...],
+        publish_events: bool = True,
     ) -> None:
         self._codec = codec
         self._pseudonymiser = pseudonymiser
         self._bucket_keys = bucket_keys
         self._buckets = len(bucket_keys)
+        self._publish_events = publish_events
         self._surface = "surface" in segments
         self._context_keys = tuple(name.removeprefix("context.") for name in segments if name.startswith("context."))
         # Shoppers come in bursts: most records of a batch are of users and sessions that were met a moment ago.
@@ -117,24 +119,6 @@ class Ingest:
         event_hash = pseudonymiser.event(event.event_id)
         session = None if event.session_id is None else self._session_hash(event.session_id)
         context = self._allowed_context(event)
-        clean = CleanEvent(
-            pseudonym,
-            event_hash.hex(),
-            event.type,
-            event.ts,
-            event.item_id,
-            None if session is None else session.hex(),
-            event.position,
-            event.value,
-            event.currency,
-            event.quantity,
-            event.surface,
-            None if event.request_id is None else pseudonymiser.request(event.request_id).hex(),
-            event.scroll_pct,
-            event.dwell_ms,
-            context,
-            event.schema_v,
-        )
         return EventRecord(
             pseudonym,
             event_hash,
@@ -147,9 +131,37 @@ class Ingest:
             event.item_id,
             session,
             self._segments(event, context),
-            _encode_clean(clean),
+            self._clean(event, pseudonym, event_hash, session, context) if self._publish_events else b"",
             event.schema_v,
         )
+
+    def _clean(
+        self,
+        event: Interaction,
+        pseudonym: str,
+        event_hash: bytes,
+        session: bytes | None,
+        context: dict[str, str] | None,
+    ) -> bytes:
+        clean = CleanEvent(
+            pseudonym,
+            event_hash.hex(),
+            event.type,
+            event.ts,
+            event.item_id,
+            None if session is None else session.hex(),
+            event.position,
+            event.value,
+            event.currency,
+            event.quantity,
+            event.surface,
+            None if event.request_id is None else self._pseudonymiser.request(event.request_id).hex(),
+            event.scroll_pct,
+            event.dwell_ms,
+            context,
+            event.schema_v,
+        )
+        return _encode_clean(clean)
 
     def _allowed_context(self, event: Interaction) -> dict[str, str] | None:
         """Only the context keys that name segments go any further."""

@@ -122,6 +122,6 @@ def clean_event(event: EventRecord, state: UserState) -> bytes | None:
 
     What a session-level user does is kept nowhere past the session, so it does not go there either.
     """
-    if state.level != Level.FULL or not state.purposes & _KEPT_FOR:
+    if not event.clean or state.level != Level.FULL or not state.purposes & _KEPT_FOR:
         return None
     return b'{"purposes":%b,%b' % (_PURPOSES_JSON[state.purposes], event.clean[1:])

@@ -24,6 +24,8 @@ from tests.support.vocabulary import (
 )
 from udfs.elements import ConsentRecord, Element, EventRecord, unpack
 from udfs.ingest import FUTURE_SKEW_MAX_MS, RawRecord
+from udfs.personalise import clean_event
+from udfs.state import UserState
 
 INGEST = an_ingest(buckets=4)
 
@@ -211,3 +213,11 @@ def test_fields_that_we_do_not_know_are_dropped_and_counted() -> None:
     [element] = packed(a_raw_interaction(shoe_size=46), a_raw_consent(shoe_size=46), a_raw_interaction()).values()
     assert (element.unknown_fields, len(element.events), len(element.consents)) == (2, 2, 1)
     assert b"shoe_size" not in element.events[0].clean
+
+
+def test_where_events_are_not_published_none_is_made() -> None:
+    quiet = an_ingest(publish_events=False)
+    [event] = unpack(quiet.pack([a_raw_interaction()])[0][1]).events
+    assert clean_event(event, UserState(level=Level.FULL, purposes=7)) is None
+    [loud] = unpack(an_ingest().pack([a_raw_interaction()])[0][1]).events
+    assert clean_event(loud, UserState(level=Level.FULL, purposes=7)) is not None
