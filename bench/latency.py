@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from bench.clients import producer, send_all
 from bench.figures import percentiles
-from bench.probes import Probes, probe_users
+from bench.probes import WARM_UP, Probes, probe_users
 from bench.progress import Progress
 from bench.stand import Stand, Tenant, python
 from bench.workload import USERS, consent_records, user_id
@@ -54,7 +54,7 @@ def measure(stand: Stand, plan: Plan) -> list[Latency]:
     probes = Probes(tenant)
     with _listener(tenant) as listener:
         stand.say(f"warming up for {plan.warm_up_s} s at {WARM_UP_RATE:,} events/s")
-        _hold(tenant, probes, WARM_UP_RATE, plan.warm_up_s, 0, seed=1)
+        _hold(tenant, probes, WARM_UP_RATE, 0, plan.warm_up_s, seed=1)
         late_s = {}
         for rate in RATES:
             stand.say(f"{rate:,} events/s: {SETTLE_S} s to settle, {plan.measure_s} s measured")
@@ -73,7 +73,7 @@ def _hold(tenant: Tenant, probes: Probes, rate: int, seconds: int, settle_s: int
         _expect_ready(load)
         load.stdin.write("go\n")  # type: ignore[union-attr]
         load.stdin.flush()  # type: ignore[union-attr]
-        probes.run("settling", settle_s)
+        probes.run(WARM_UP, settle_s)
         probes.run(str(rate), seconds)
         probes.finish()
         return float(load.stdout.readline())  # type: ignore[union-attr]
