@@ -76,7 +76,7 @@ class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`buckets` is fixed for the life of a job's state: at least the largest parallelism ever wanted, and few."""
 
     name: str = "freshet-personalise"
-    buckets: Annotated[int, Meta(ge=1, le=1024)] = 8
+    buckets: Annotated[int, Meta(ge=1, le=1024)] = 4
     max_parallelism: Annotated[int, Meta(ge=1, le=32_768)] = 128
 
 
