@@ -53,20 +53,29 @@ def consent_value(level: Level, at: int, partition: int, offset: int) -> bytes:
     return b'{"level":"%b","at":%d,"partition":%d,"offset":%d}' % (LEVEL_NAME[level].encode(), at, partition, offset)
 
 
-WRITE_LIST: Final = """
--- KEYS list consent gone; ARGV epoch version ttl_ms level bytes
-if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
-local consent = redis.call('GET', KEYS[2])
-if not consent or string.match(consent, '^{"level":"(%a+)"') ~= ARGV[4] or ARGV[4] == 'none' then return -1 end
+_REFUSE_OLDER: Final = """
 local version, epoch = string.match(redis.call('GETRANGE', KEYS[1], 0, 63), '^{"v":(%d+),"epoch":(%d+)')
 if version then
   version, epoch = tonumber(version), tonumber(epoch)
   local mine = tonumber(ARGV[1])
   if epoch > mine or (epoch == mine and version > tonumber(ARGV[2])) then return 0 end
 end
+"""
+"""What both list scripts begin with: KEYS[1] holds the list; ARGV begins with epoch and version."""
+
+WRITE_LIST: Final = (
+    """
+-- KEYS list consent gone; ARGV epoch version ttl_ms level bytes
+if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
+local consent = redis.call('GET', KEYS[2])
+if not consent or string.match(consent, '^{"level":"(%a+)"') ~= ARGV[4] or ARGV[4] == 'none' then return -1 end
+"""
+    + _REFUSE_OLDER
+    + """
 redis.call('SET', KEYS[1], ARGV[5], 'PX', ARGV[3])
 return 1
 """
+)
 """Writes a list if the user's consent is still the one it was made under, and no newer list stands there."""
 
 WRITE_CONSENT: Final = """
@@ -95,15 +104,14 @@ return redis.call('GET', KEYS[1])
 """
 """The user's list, or nothing where consent does not allow one."""
 
-WRITE_POPULAR: Final = """
+WRITE_POPULAR: Final = (
+    """
 -- KEYS popular; ARGV epoch version ttl_ms bytes
-local version, epoch = string.match(redis.call('GETRANGE', KEYS[1], 0, 63), '^{"v":(%d+),"epoch":(%d+)')
-if version then
-  version, epoch = tonumber(version), tonumber(epoch)
-  local mine = tonumber(ARGV[1])
-  if epoch > mine or (epoch == mine and version > tonumber(ARGV[2])) then return 0 end
-end
+"""
+    + _REFUSE_OLDER
+    + """
 redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[3])
 return 1
 """
+)
 """Writes a segment's popular list unless a newer one stands there."""
