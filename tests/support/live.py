@@ -30,6 +30,7 @@ from schemas.receipts import (
     decode_receipt,
 )
 from schemas.store import popular_key, user_keys
+from tests.support.naive import plain_receipt
 
 DEADLINE_S = 300.0
 
@@ -191,15 +192,8 @@ class Live:
 
     def plain_states(self) -> dict[str, dict[str, Any]]:
         """The same in the form of the naive twin's :meth:`tests.support.naive.NaiveReplay.states`."""
-        states = self.states()
-        for state in states.values():
-            del state["due_slot"], state["consent_partition"]
-            if (profile := state["profile"]) is not None:
-                profile["recents"] = [tuple(recent) for recent in profile["recents"]]
-                profile["event_ids"] = bytes.fromhex(profile["event_ids"])
-                if profile["session"] is not None:
-                    profile["session"]["id"] = bytes.fromhex(profile["session"]["id"])
-        return states
+        answers = self.ask("states")
+        return {a.pseudonym: plain_receipt(bytes(a.state)) for a in answers if isinstance(a, StateReceipt)}
 
     def rejects(self) -> list[dict[str, Any]]:
         """The dead letters so far; they appear with a checkpoint."""
