@@ -30,7 +30,7 @@ from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from udfs.consent import apply_consent
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import FUTURE_SKEW_MAX_MS
-from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment
+from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
 from udfs.ranking import ListWrite, PopularItems, Ranker
 from udfs.state import UserState
@@ -147,7 +147,7 @@ class PlainConsumer:
     def _sum_up(self, accepted: list[EventRecord], now_ms: int) -> None:
         """Merge the sums of a batch; once a second, publish."""
         popularity = self._settings.popularity
-        for sums in sum_by_segment(accepted, popularity.half_life_ms):
+        for sums in sum_by_segment(weighing(accepted), popularity.half_life_ms):
             table = self._tables.get(sums.segment)
             if table is None:
                 table = self._tables[sums.segment] = PopularityTable(Popularity(), popularity)

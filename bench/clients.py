@@ -1,8 +1,9 @@
-"""Kafka clients of the benchmarks: kafka-python at its best."""
+"""Kafka clients of the benchmarks: kafka-python at its best, and librdkafka where the harness must not be felt."""
 
 from collections.abc import Iterable
 from typing import Any
 
+import confluent_kafka
 import crcmod.predefined  # type: ignore[import-untyped]
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.record import util
@@ -47,4 +48,21 @@ def consumer(servers: str, topic: str, **options: Any) -> Any:
     }
     reading = KafkaConsumer(bootstrap_servers=servers, **{**defaults, **options})
     reading.assign([TopicPartition(topic, number) for number in sorted(reading.partitions_for_topic(topic))])
+    return reading
+
+
+def light_producer(servers: str, linger_ms: int) -> Any:
+    """A producer for load that is to cost next to nothing beside what is measured: librdkafka, 3 µs a record."""
+    return confluent_kafka.Producer({"bootstrap.servers": servers, "linger.ms": linger_ms, "acks": "all"})
+
+
+def light_consumer(servers: str, topic: str) -> Any:
+    """A consumer of all partitions of `topic` from their end on, as quick as librdkafka hands records over."""
+    options = {"bootstrap.servers": servers, "group.id": "unused", "enable.auto.commit": False, "fetch.wait.max.ms": 50}
+    reading = confluent_kafka.Consumer(options)
+    partitions = reading.list_topics(topic, timeout=30).topics[topic].partitions
+    ends = [confluent_kafka.TopicPartition(topic, number) for number in partitions]
+    for end in ends:
+        _, end.offset = reading.get_watermark_offsets(end, timeout=30)
+    reading.assign(ends)
     return reading

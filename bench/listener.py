@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.clients import consumer
+from bench.clients import light_consumer
 from bench.probes import PROBE, sent_and_phase
 from jobs.settings import load_settings
 
@@ -22,12 +22,11 @@ def listen(reading: Any, has_ended: threading.Event) -> dict[str, list[float]]:
     """Milliseconds from just before the producer's send() to holding the record, by phase of the benchmark."""
     found: dict[str, list[float]] = {}
     while not has_ended.is_set():
-        for records in reading.poll(timeout_ms=100).values():
-            now_ns = time.monotonic_ns()
-            for record in records:
-                if record.key.startswith(PROBE):
-                    sent_ns, phase = sent_and_phase(record.value)
-                    found.setdefault(phase, []).append((now_ns - sent_ns) / 1e6)
+        record = reading.poll(0.1)
+        now_ns = time.monotonic_ns()
+        if record is not None and not record.error() and record.key().startswith(PROBE):
+            sent_ns, phase = sent_and_phase(record.value())
+            found.setdefault(phase, []).append((now_ns - sent_ns) / 1e6)
     return found
 
 
@@ -36,10 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.listener")
     parser.add_argument("--settings", type=Path, required=True)
     settings = load_settings(parser.parse_args().settings)
-    reading = consumer(settings.kafka.bootstrap_servers, settings.topic_names().interactions, check_crcs=False)
-    reading.seek_to_end()
-    for partition in reading.assignment():
-        reading.position(partition)
+    reading = light_consumer(settings.kafka.bootstrap_servers, settings.topic_names().interactions)
     has_ended = threading.Event()
 
     def until_closed() -> None:

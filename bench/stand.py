@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import redis
 
 from deploy.local import product
@@ -77,9 +78,16 @@ class Stand:
             pass
 
     def pids(self, *names: str) -> dict[str, int]:
-        """Process ids of parts of the stack, by name; a name may be the beginning of one."""
-        records = self.stack.processes()
-        return {record.name: record.pid for record in records if record.name.startswith(names)}
+        """Process ids of parts of the stack, by name; a name may be the beginning of one.
+
+        Of a TaskManager it is the id of its Java process, not that of the supervisor that keeps it running.
+        """
+        found = {record.name: record.pid for record in self.stack.processes() if record.name.startswith(names)}
+        for name in found:
+            if name.startswith("taskmanager"):
+                [java] = psutil.Process(found[name]).children()
+                found[name] = java.pid
+        return found
 
 
 @contextlib.contextmanager

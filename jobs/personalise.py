@@ -30,7 +30,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from pyflink.table.expressions import col
 from pyflink.table.udf import udf
 
-from jobs.flink import bucket_keys, execution_mode, raw_records, sink_to_topic, to_stream
+from jobs.flink import bucket_keys, execution_mode, raw_records, sink_to_topic, split_lines, to_stream
 from jobs.settings import Settings, load_settings
 from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
 from models.scorer import Scorer
@@ -50,7 +50,10 @@ class Streams(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What the job writes beside Redis: streams of bytes, to be sunk by `main`. `published` never has a record."""
+    """What the job writes beside Redis: streams of bytes, to be sunk by `main`. `published` never has a record.
+
+    A record of `clean_events` is the clean events of one element as JSON lines.
+    """
 
     rejects: DataStream
     clean_events: DataStream
@@ -119,7 +122,7 @@ def main(arguments: list[str]) -> None:
 
     sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings, exactly_once=True)
     if settings.events.publish:
-        sink_to_topic(outputs.clean_events, topics.EVENTS, settings, exactly_once=True)
+        sink_to_topic(split_lines(t_env, outputs.clean_events), topics.EVENTS, settings, exactly_once=True)
     sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
     env.execute(settings.job.name)
 

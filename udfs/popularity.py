@@ -1,4 +1,4 @@
-"""Recency-weighted popularity: sums made where consent is known, merged per segment, published as top lists.
+"""Recency-weighted popularity: noted where consent is known, summed and merged per segment, published as top lists.
 
 Forward decay (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009): an interaction at time t weighs
 w · 2^((t − L) / half-life) for a landmark L, so that sums merge in any order and nothing is touched as time passes.
@@ -7,7 +7,7 @@ An item is published only when at least k users met it. Each user sets one of 64
 hash; distinct bits never outnumber distinct users, so k bits prove k users, and 6 bits of a hash tell nobody apart.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -38,28 +38,46 @@ class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     list_ttl_ms: AtLeastOne = 7 * 24 * HOUR_MS
 
 
+class Weighing(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What popularity needs of an accepted interaction that counts for its item; no user is in it."""
+
+    item: str
+    kind: int
+    ts: int
+    user_bit: int
+    segments: tuple[str, ...]
+
+
+def weighing(accepted: Iterable[EventRecord]) -> list[Weighing]:
+    """Those of the accepted interactions that count for an item."""
+    return [
+        Weighing(event.item, event.kind, event.ts, event.user_bit, event.segments)
+        for event in accepted
+        if event.item is not None and WEIGHT_OF_KIND[event.kind]
+    ]
+
+
 class SegmentSums(msgspec.Struct, array_like=True, gc=False):
-    """What one element adds to one segment: weights as of `reference_ts`."""
+    """What one bucket adds to one segment: weights as of `reference_ts`."""
 
     segment: str
     reference_ts: int
     items: ItemSums
 
 
-def sum_by_segment(accepted: Iterable[EventRecord], half_life_ms: int) -> list[SegmentSums]:
-    """The sums of consented events, one record a segment, for everybody first."""
-    weighing = [event for event in accepted if event.item is not None and WEIGHT_OF_KIND[event.kind]]
-    if not weighing:
+def sum_by_segment(events: Sequence[Weighing], half_life_ms: int) -> list[SegmentSums]:
+    """The sums of events, one record a segment, for everybody first."""
+    if not events:
         return []
-    reference = max(event.ts for event in weighing)
+    reference = max(event.ts for event in events)
     sums: dict[str, ItemSums] = {ALL: {}}
-    for event in weighing:
+    for event in events:
         weight = WEIGHT_OF_KIND[event.kind] * 2.0 ** ((event.ts - reference) / half_life_ms)
         bit = 1 << event.user_bit
         for segment in (ALL, *event.segments):
             items = sums.setdefault(segment, {})
-            known, bits = items.get(event.item, (0.0, 0))  # type: ignore[arg-type]
-            items[event.item] = (known + weight, bits | bit)  # type: ignore[index]
+            known, bits = items.get(event.item, (0.0, 0))
+            items[event.item] = (known + weight, bits | bit)
     return [SegmentSums(segment, reference, items) for segment, items in sums.items()]
 
 
@@ -147,15 +165,26 @@ class PopularityTable:
         )
 
 
-_sums_encoder: Final = msgspec.msgpack.Encoder()
+_encoder: Final = msgspec.msgpack.Encoder()
+_weighing_decoder: Final = msgspec.msgpack.Decoder(list[Weighing])
 _sums_decoder: Final = msgspec.msgpack.Decoder(SegmentSums)
 _table_decoder: Final = msgspec.msgpack.Decoder(Popularity)
 POPULARITY_VERSION: Final = 1
 
 
+def encode_weighing(events: Sequence[Weighing]) -> bytes:
+    """The bytes of `events` for `weighing-v1`, where they stand for a second."""
+    return _encoder.encode(events)
+
+
+def decode_weighing(raw: bytes) -> list[Weighing]:
+    """The events behind `raw`."""
+    return _weighing_decoder.decode(raw)
+
+
 def encode_sums(sums: SegmentSums) -> bytes:
     """The bytes of `sums` between two operators."""
-    return _sums_encoder.encode(sums)
+    return _encoder.encode(sums)
 
 
 def decode_sums(raw: bytes) -> SegmentSums:
@@ -165,7 +194,7 @@ def decode_sums(raw: bytes) -> SegmentSums:
 
 def encode_popularity(popularity: Popularity) -> bytes:
     """Versioned bytes for `popularity-v1`."""
-    return bytes([POPULARITY_VERSION]) + _sums_encoder.encode(popularity)
+    return bytes([POPULARITY_VERSION]) + _encoder.encode(popularity)
 
 
 def decode_popularity(raw: bytes | None) -> Popularity:

@@ -81,6 +81,7 @@ class RedisStore:
 
     def __init__(self, client: "redis.Redis[bytes]", prefix: str, epoch: int) -> None:
         self._client = client
+        self._connection: Any = None
         self._prefix = prefix
         self._epoch = epoch
         self._scripts: dict[str, str] = {}
@@ -142,16 +143,19 @@ class RedisStore:
         return answers
 
     def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """All commands in one write and one read, past redis-py's pipeline: half of its cost is bookkeeping."""
-        connection = self._client.connection_pool.get_connection()
+        """All commands in one write and one read on a connection of our own, past redis-py's pool and pipeline.
+
+        For a handful of commands their bookkeeping costs more than the commands. A closed connection opens by itself.
+        """
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._client.connection_pool.get_connection()
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             return [_answer(connection) for _ in commands]
         except BaseException:
             connection.disconnect()
             raise
-        finally:
-            self._client.connection_pool.release(connection)
 
     def _once(self, call: Callable[[], T]) -> T:
         try:

@@ -61,9 +61,11 @@ def place_settings(directory: Path, rpc_port: int, rest_port: int, python: str) 
         "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
         "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
         "io.tmp.dirs": str(directory / "tmp"),
-        # They live for seconds or have little to do: the second compiler would take a core to no end.
+        # They live for seconds or have little to do, or share two cores with everything else: the second compiler would
+        # take a core of it for minutes, and most of a TaskManager's work is Python's.
         "env.java.opts.client": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "env.java.opts.jobmanager": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "env.java.opts.taskmanager": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC",
         "python.executable": python,
         "python.client.executable": python,
     }

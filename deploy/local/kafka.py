@@ -78,6 +78,9 @@ def _properties(port: int, controller_port: int, data: Path) -> str:
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": str(data),
+        # Three and eight threads by default: for few cores they only take turns.
+        "num.network.threads": "1",
+        "num.io.threads": "2",
         # A misspelt topic must be an error, and the order of two topics is the order of their appends.
         "auto.create.topics.enable": "false",
         "log.message.timestamp.type": "LogAppendTime",

@@ -1,10 +1,13 @@
 """The journey on real parts: what shoppers, frontends and clumsy producers see."""
 
 import json
+import os
+import sys
 import time
 
 import pytest
 
+from deploy.package import build
 from jobs.history import history
 from schemas import topics
 from schemas.rejects import RejectReason
@@ -196,6 +199,25 @@ def test_a_model_that_cannot_be_trusted_is_refused_at_submission(live: Live, tmp
     with pytest.raises(SubmitError, match="not submitted: ModelError"):
         product.submit(live.stack, settings)
     assert live.stack.rest.jobs() == before
+
+
+def test_the_readme_s_flink_run_is_taken_by_the_cluster(live: Live):
+    import subprocess
+
+    from pyflink.find_flink_home import _find_flink_home
+
+    from tests.support.readme import shell_line
+
+    stack, python = live.stack, sys.executable
+    typed = shell_line("flink run -d -pyfs").split()[1:]
+    typed[typed.index("run") + 1 : typed.index("run") + 1] = ["-m", stack.flink.url.removeprefix("http://")]
+    package = build(stack.directory / "freshet.zip")
+    real = {"freshet.zip": str(package), ".venv/bin/python": python, "freshet.toml": str(live.product.settings_path)}
+    command = [f"{_find_flink_home()}/bin/flink", *(real.get(word, word) for word in typed)]
+    done = subprocess.run(command, env=os.environ | stack.flink.environment(), capture_output=True, text=True)
+    assert "Job has been submitted with JobID" in done.stdout, done.stdout + done.stderr
+    # The only slot is taken, so the second job waits for one; it must not stay.
+    stack.rest.cancel(done.stdout.rpartition("JobID ")[2].strip())
 
 
 def test_the_history_for_training_holds_only_what_may_be_trained_on(live: Live):

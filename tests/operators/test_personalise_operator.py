@@ -166,7 +166,7 @@ def test_all_users_of_an_element_are_scored_in_one_batch_each_once(bucket: Bucke
     assert bucket.model.batches == [3]
 
 
-def test_an_element_leaves_receipts_rejects_clean_events_and_sums(bucket: Bucket) -> None:
+def test_an_element_leaves_receipts_rejects_and_clean_events(bucket: Bucket) -> None:
     emitted = bucket.take(a_consent(), an_interaction(), rejects=[a_reject(offset=5)])
     [consent] = receipts(emitted, ConsentReceipt)
     assert (consent.pseudonym, consent.level, consent.outcome, consent.version) == ("ada", "full", "in_force", 2)
@@ -178,8 +178,28 @@ def test_an_element_leaves_receipts_rejects_clean_events_and_sums(bucket: Bucket
     assert (dead["reason"], dead["offset"]) == (RejectReason.MALFORMED, 5)
     [clean] = side(emitted, CLEAN_EVENTS)
     assert clean == {"purposes": ["personalise", "measure", "train"], "pseudonym": "ada", "item_id": "tea"}
-    [sums] = [out for out in emitted if not isinstance(out, tuple)]
-    assert (sums[0], list(decode_sums(sums[1]).items)) == ("all", ["tea"])
+    assert all(isinstance(out, tuple) for out in emitted), "nothing goes to popularity before the second ends"
+
+
+def test_popularity_hears_of_all_elements_of_a_second_at_its_end_once(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    snapshot = bucket.keyed.snapshot()
+    bucket.take(an_interaction(item="cup", segments=("country:NL",)), an_interaction(kind="impression"))
+    sums = [(segment, decode_sums(raw)) for segment, raw in bucket.pass_time(SECOND)]
+    assert [(segment, set(its.items)) for segment, its in sums] == [("all", {"tea", "cup"}), ("country:NL", {"cup"})]
+    assert bucket.pass_time(SECOND) == []
+    bucket.restart(snapshot)
+    [(_, again)] = bucket.pass_time(SECOND)
+    assert set(decode_sums(again).items) == {"tea"}, (
+        "what a checkpoint held is not lost, what came after it comes again"
+    )
+
+
+def test_a_denied_or_repeated_interaction_adds_nothing_to_popularity(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    bucket.pass_time(SECOND)
+    bucket.take(an_interaction(), an_interaction("bob"))
+    assert bucket.pass_time(SECOND) == []
 
 
 def test_duplicates_write_nothing(bucket: Bucket) -> None:

@@ -9,7 +9,7 @@ from tests.support.fakes import Harness, Keyed, MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, an_interaction
 from udfs.elements import EventRecord
 from udfs.operators.popular_operator import PopularOperator, PopularParts
-from udfs.popularity import PopularitySettings, encode_sums, sum_by_segment
+from udfs.popularity import PopularitySettings, encode_sums, sum_by_segment, weighing
 
 SETTINGS = PopularitySettings(users_min=2, list_items=3)
 
@@ -32,7 +32,7 @@ class Segment:
         self._start()
 
     def take(self, *events: EventRecord) -> None:
-        for sums in sum_by_segment(events, SETTINGS.half_life_ms):
+        for sums in sum_by_segment(weighing(events), SETTINGS.half_life_ms):
             assert self.harness.element((sums.segment, encode_sums(sums))) == []
 
     def pass_seconds(self, seconds: int = 1) -> None:

@@ -21,6 +21,7 @@ from udfs.popularity import (
     encode_popularity,
     encode_sums,
     sum_by_segment,
+    weighing,
 )
 
 WEIGHTS = {"view": 1, "click": 1, "dwell": 1, "rating": 2, "add_to_cart": 2, "purchase": 3}
@@ -32,7 +33,7 @@ def a_table(config: PopularitySettings = EVERYTHING) -> PopularityTable:
 
 
 def of_all(events: list[EventRecord], half_life_ms: int = HOUR) -> list[SegmentSums]:
-    return [sums for sums in sum_by_segment(events, half_life_ms) if sums.segment == ALL]
+    return [sums for sums in sum_by_segment(weighing(events), half_life_ms) if sums.segment == ALL]
 
 
 def merged(*elements: list[EventRecord], config: PopularitySettings = EVERYTHING) -> PopularityTable:
@@ -126,13 +127,13 @@ def test_the_table_is_bounded_and_keeps_the_best() -> None:
 
 
 def test_what_does_not_weigh_adds_nothing() -> None:
-    assert sum_by_segment([an_interaction(kind="impression"), an_interaction(kind="search", item=None)], HOUR) == []
+    assert weighing([an_interaction(kind="impression"), an_interaction(kind="search", item=None)]) == []
 
 
 def test_segments_get_their_own_sums_and_everybody_is_first() -> None:
     here = an_interaction(item="tea", segments=("country:NL", "surface:home"))
     there = an_interaction(item="cup", segments=("country:DE",))
-    sums = {one.segment: set(one.items) for one in sum_by_segment([here, there], HOUR)}
+    sums = {one.segment: set(one.items) for one in sum_by_segment(weighing([here, there]), HOUR)}
     assert list(sums) == [ALL, "country:NL", "surface:home", "country:DE"]
     assert (sums[ALL], sums["country:NL"], sums["country:DE"]) == ({"tea", "cup"}, {"tea"}, {"cup"})
 

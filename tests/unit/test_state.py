@@ -17,6 +17,7 @@ from udfs.popularity import (
     decode_popularity,
     encode_popularity,
     sum_by_segment,
+    weighing,
 )
 from udfs.profile import ProfileBounds, take
 from udfs.state import UserState, decode_state, encode_state
@@ -51,7 +52,7 @@ def account() -> Account:
 def popularity() -> Popularity:
     table = PopularityTable(Popularity(), PopularitySettings())
     events = [an_interaction(f"u{n}", BEGINNING + n * HOUR, f"item-{n % 3}", user_bit=7 * n) for n in range(9)]
-    table.merge(sum_by_segment(events, HOUR), BEGINNING + 9 * HOUR)
+    table.merge(sum_by_segment(weighing(events), HOUR), BEGINNING + 9 * HOUR)
     return table.close()
 
 

@@ -11,7 +11,7 @@ import msgspec
 from pyflink.common import Row, Types
 from pyflink.datastream import OutputTag, RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
-from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 
 from schemas.consents import LEVEL_NAME, Level
 from schemas.control import Command
@@ -29,9 +29,9 @@ from schemas.rejects import dead_letter
 from schemas.store import WriteOutcome
 from udfs.account import Account, decode_account, encode_account
 from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
-from udfs.elements import ConsentRecord, unpack
+from udfs.elements import ConsentRecord, EventRecord, unpack
 from udfs.personalise import Changes, Users, apply, clean_event
-from udfs.popularity import encode_sums, sum_by_segment
+from udfs.popularity import decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
 from udfs.state import decode_state, readable
@@ -42,6 +42,8 @@ REJECTS: Final = OutputTag("rejects", BYTES)
 CLEAN_EVENTS: Final = OutputTag("clean-events", BYTES)
 RECEIPTS: Final = OutputTag("receipts", BYTES)
 POPULAR_REFRESH_MS: Final = 1_000
+SUMS_EVERY_MS: Final = 1_000
+"""How often a bucket tells popularity what it adds. A record for each element and segment costs more than the lists."""
 COUNTERS: Final = (
     "accepted",
     "rejected",
@@ -81,6 +83,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         """Called by Flink in the worker before the first element."""
         names = Types.STRING(), Types.PICKLED_BYTE_ARRAY()
         self._users = runtime_context.get_map_state(MapStateDescriptor("users-v1", *names))
+        self._weighing = runtime_context.get_list_state(ListStateDescriptor("weighing-v1", names[1]))
         self._account = runtime_context.get_state(ValueStateDescriptor("account-v1", names[1]))
         self._parts = self._open_parts()
         pages = runtime_context.get_map_state(MapStateDescriptor("due-v1", *names))
@@ -100,6 +103,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
         written = self._write(changes.consents, lists, now_ms)
         self._keep(users, now_ms, ctx)
+        self._keep_weighing(changes.accepted, now_ms, ctx)
         self._account.update(encode_account(account))
         self._count(changes, lists, written)
         yield from self._tell(changes, users, account, element.bucket, lists, written)
@@ -107,7 +111,8 @@ class PersonaliseOperator(KeyedProcessFunction):
             yield from self._answer(command, account)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
-        """A slot of the due index has come: forget what ended or expired, refresh the lists that age."""
+        """A second has ended: pass its popularity on, forget what ended or expired, refresh the lists that age."""
+        yield from self._sums()
         parts, users = self._parts, Users(self._users.get)
         refresh, forget = {}, []
         for pseudonym in self._due.take(timestamp):
@@ -127,7 +132,14 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._keep(users, timestamp, ctx)
         self._counters["lists_refreshed"].inc(len(lists))
         self._counters["profiles_forgotten"].inc(len(forget))
-        return iter(())
+
+    def _sums(self) -> Iterator[Row]:
+        """What this bucket has added to popularity since it last said so."""
+        events = [event for raw in self._weighing.get() or () for event in decode_weighing(raw)]
+        if events:
+            self._weighing.clear()
+        for sums in sum_by_segment(events, self._parts.popularity_half_life_ms):
+            yield Row(sums.segment, encode_sums(sums))
 
     def _write(self, consents: list[ConsentRecord], lists: list[ListWrite], now_ms: int) -> Written:
         """One round trip; `popular:all` comes along once a second, for filling lists up."""
@@ -148,6 +160,13 @@ class PersonaliseOperator(KeyedProcessFunction):
         for pseudonym, raw in users.writes():
             self._users.put(pseudonym, raw)
 
+    def _keep_weighing(self, accepted: Sequence[EventRecord], now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
+        """Keep what counts for popularity until the second ends."""
+        events = weighing(accepted)
+        if events:
+            self._weighing.add(encode_weighing(events))
+            ctx.timer_service().register_processing_time_timer((now_ms // SUMS_EVERY_MS + 1) * SUMS_EVERY_MS)
+
     def _count(self, changes: Changes, lists: Sequence[ListWrite], written: Written) -> None:
         self._counters["accepted"].inc(len(changes.accepted))
         self._counters["rejected"].inc(len(changes.rejects))
@@ -163,13 +182,11 @@ class PersonaliseOperator(KeyedProcessFunction):
         lists: Sequence[ListWrite],
         written: Written,
     ) -> Iterator[Any]:
-        """Side outputs and popularity sums of one element."""
+        """Side outputs of one element."""
         for reject in changes.rejects:
             yield REJECTS, dead_letter(reject)
-        for event in changes.accepted:
-            state = users.get(event.pseudonym)
-            if state is not None and (clean := clean_event(event, state)):
-                yield CLEAN_EVENTS, clean
+        if clean := clean_lines(changes.accepted, users):
+            yield CLEAN_EVENTS, clean
         at_ms = time.time_ns() // 1_000_000
         for change, outcome in zip(changes.consents, written.consents, strict=True):
             yield RECEIPTS, encode_receipt(consent_receipt(change, users, outcome.name.lower(), at_ms))
@@ -195,8 +212,6 @@ class PersonaliseOperator(KeyedProcessFunction):
                 )
             ),
         )
-        for sums in sum_by_segment(changes.accepted, self._parts.popularity_half_life_ms):
-            yield Row(sums.segment, encode_sums(sums))
 
     def _answer(self, command: Command, account: Account) -> Iterator[Any]:
         """The answer to a command leaves on `receipts`."""
@@ -210,6 +225,16 @@ class PersonaliseOperator(KeyedProcessFunction):
             state = msgspec.Raw(msgspec.json.encode(readable(decode_state(raw))))
             yield RECEIPTS, encode_receipt(StateReceipt(request, bucket, pseudonym, state))
         yield RECEIPTS, encode_receipt(StatesEndReceipt(request, bucket, users))
+
+
+def clean_lines(accepted: Sequence[EventRecord], users: Users) -> bytes:
+    """The clean events of one element as JSON lines: one crossing of the border, however many there are."""
+    found = []
+    for event in accepted:
+        state = users.get(event.pseudonym)
+        if state is not None and (clean := clean_event(event, state)):
+            found.append(clean)
+    return b"\n".join(found)
 
 
 def totals(account: Account) -> AccountTotals:
