@@ -19,11 +19,13 @@ from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules
 from udfs.store import RedisSettings
 
+_SHADED: Final = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security"
 SASL_MODULES: Final = {
-    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
-    "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
-    "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
+    "PLAIN": f"{_SHADED}.plain.PlainLoginModule",
+    "SCRAM-SHA-256": f"{_SHADED}.scram.ScramLoginModule",
+    "SCRAM-SHA-512": f"{_SHADED}.scram.ScramLoginModule",
 }
+"""By the names that Kafka's classes have in `flink-sql-connector-kafka`, which brings a Kafka client of its own."""
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

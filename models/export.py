@@ -55,7 +55,7 @@ def export(
     fp32 = graph.fp32_model(numbers, top_k)
     served = _bytes(int8_of(fp32) if int8 else fp32)
     manifest = _manifest(served, items, top_k, card, "int8-weights" if int8 else "fp32")
-    with _replaced(directory) as staging:
+    with replaced(directory) as staging:
         (staging / MODEL_FILE).write_bytes(served)
         (staging / FP32_FILE).write_bytes(_bytes(fp32))
         write(staging, manifest, items)
@@ -63,7 +63,7 @@ def export(
 
 
 @contextmanager
-def _replaced(directory: Path) -> Iterator[Path]:
+def replaced(directory: Path) -> Iterator[Path]:
     """A new directory beside ``directory`` that takes its place on success and is removed on failure."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists() and not (directory / MANIFEST_FILE).exists() and any(directory.iterdir()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -13,7 +14,7 @@ from kafka.errors import KafkaError
 from deploy.local.errors import JarError, StackError
 from deploy.local.java import Java
 from deploy.local.paths import CACHE, JARS, KAFKA_LOG4J
-from deploy.local.ports import LOOPBACK, is_listening
+from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessRecord, ProcessTable
 
 # Any id does: it names a cluster of one broker whose data lives below one directory.
@@ -34,11 +35,25 @@ class KafkaBroker:
         self.port = port
         self._controller_port = controller_port
         self._directory = table.directory / "kafka"
+        self._more: dict[str, str] = {}
 
     @property
     def bootstrap_servers(self) -> str:
         """The address as Kafka clients want it."""
         return f"{LOOPBACK}:{self.port}"
+
+    def add_listener(self, protocol: str, settings: Mapping[str, str]) -> str:
+        """Listen with `protocol` (such as SASL_SSL) beside the plain listener, from the next start() on.
+
+        `settings` are the listener's, without their prefix. Gives the listener's address.
+        """
+        address = f"{LOOPBACK}:{free_port()}"
+        plain = _properties(self.port, self._controller_port, self._directory)
+        self._more = {f"listener.name.secured.{name}": value for name, value in settings.items()}
+        self._more |= {name: f"{plain[name]},SECURED://{address}" for name in ("listeners", "advertised.listeners")}
+        protocols = "listener.security.protocol.map"
+        self._more[protocols] = f"{plain[protocols]},SECURED:{protocol}"
+        return address
 
     def start(self) -> ProcessRecord:
         """Start the broker, on formatted storage; it is ready when is_ready() says so."""
@@ -46,7 +61,7 @@ class KafkaBroker:
         if not data.exists():
             shutil.copytree(_formatted_storage(self._java), data)
         properties = self._directory / "server.properties"
-        properties.write_text(_properties(self.port, self._controller_port, data))
+        properties.write_text(_text({**_properties(self.port, self._controller_port, data), **self._more}))
         options = ["-Xms256m", "-Xmx512m", *_JAVA_OPTIONS]
         command = self._java.command(self.name, _jars(), options, ["kafka.Kafka", str(properties)])
         return self._table.start(self.name, command, {})
@@ -67,9 +82,9 @@ class KafkaBroker:
             client.close()
 
 
-def _properties(port: int, controller_port: int, data: Path) -> str:
+def _properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
     address, controller = f"{LOOPBACK}:{port}", f"{LOOPBACK}:{controller_port}"
-    settings = {
+    return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@{controller}",
@@ -94,7 +109,10 @@ def _properties(port: int, controller_port: int, data: Path) -> str:
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
     }
-    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _text(properties: Mapping[str, str]) -> str:
+    return "".join(f"{key}={value}\n" for key, value in properties.items())
 
 
 def _formatted_storage(java: Java) -> Path:
@@ -109,7 +127,7 @@ def _formatted_storage(java: Java) -> Path:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         properties = draft.with_suffix(".properties")
-        properties.write_text(_properties(9092, 9093, draft))
+        properties.write_text(_text(_properties(9092, 9093, draft)))
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", str(properties)]
         command = java.command("format", _jars(), _JAVA_OPTIONS, tool)
         done = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -172,7 +172,10 @@ class Live:
         return sum(account.sent for account in self.accounts.values())
 
     def ask(self, kind: str) -> list[Receipt]:
-        """Send a command to every bucket; returns the answers once all buckets have answered."""
+        """Send a command to every bucket; returns the answers once all buckets have answered.
+
+        Receipts come from several partitions, so a bucket's end may be seen before the states that it counts.
+        """
         request = uuid.uuid4().hex
         buckets = self.settings.job.buckets
         commands = [Command(kind, bucket, request) for bucket in range(buckets)]  # type: ignore[arg-type]
@@ -182,7 +185,9 @@ class Live:
             self._poll()
             mine = [answer for answer in self._answers if getattr(answer, "request", None) == request]
             ends = [answer for answer in mine if isinstance(answer, AccountReceipt | StatesEndReceipt)]
-            return mine if len(ends) == buckets else []
+            told = len({answer.pseudonym for answer in mine if isinstance(answer, StateReceipt)})
+            counted = sum(end.users for end in ends if isinstance(end, StatesEndReceipt))
+            return mine if len(ends) == buckets and told == counted else []
 
         return until(answered, f"answers to {kind}")
 

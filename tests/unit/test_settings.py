@@ -112,9 +112,8 @@ def test_sasl_with_a_password_that_has_quotes_in_it(monkeypatch: pytest.MonkeyPa
     )
     properties = flink_kafka_properties(kafka)
     assert properties["sasl.mechanism"] == "SCRAM-SHA-512"
-    assert properties["sasl.jaas.config"] == (
-        'org.apache.kafka.common.security.scram.ScramLoginModule required username="ada" password="pass\\"word\\\\";'
-    )
+    module = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security.scram.ScramLoginModule"
+    assert properties["sasl.jaas.config"] == f'{module} required username="ada" password="pass\\"word\\\\";'
     assert python_kafka_options(kafka)["sasl_plain_password"] == 'pass"word\\'
 
 

@@ -1,0 +1,136 @@
+"""Takes a model of your own into service: ``python -m models.adopt MODEL.onnx --items FILE --name NAME --out DIR``.
+
+The graph, exported from PyTorch, TensorFlow or anything else, takes ``items`` int32[users, 20] (rows of the user's
+recent items, newest last, 0 is padding) and, if it likes, ``weights`` float32[users, 20]. It returns ``scores``
+float32[users, items + 1], one for each row, or the best ones ranked: ``scores`` float32[users, k] and ``ids``
+int32 or int64[users, k]. ``--items`` has one item id a line; line n is row n, row 0 is padding.
+
+The model is run before anything is written: what the job would refuse is refused here.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from models.export import replaced
+from models.manifest import (
+    MODEL_FILE,
+    RECENT_ITEMS_MAX,
+    Manifest,
+    Tensor,
+    TrainingWindow,
+    encode_items,
+    sha256_of,
+    write,
+)
+from models.scorer import Scorer
+from schemas.errors import ModelError
+
+TOP_K: Final = 50
+_DTYPES: Final = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT32: "int32", onnx.TensorProto.INT64: "int64"}
+_QUANTISED: Final = {"MatMulInteger", "DynamicQuantizeLinear", "QLinearMatMul", "DequantizeLinear"}
+
+
+def adopt(model: Path, items: Sequence[str], name: str, directory: Path, top_k: int = TOP_K) -> Manifest:
+    """Write a model directory for the graph in ``model``, replacing a model that is there.
+
+    ``top_k`` is how many rows a list is drawn from where the graph ranks nothing itself; one that does has its own.
+    Raises :class:`ModelError` that says what to mend, for whatever the job could not run.
+    """
+    served = _read(model)
+    graph = _parsed(served, model)
+    outputs = {value.name: value for value in graph.graph.output}
+    ranked = "ids" in outputs
+    if ranked:
+        top_k = _width(outputs["ids"], model)
+    rows = ("users", min(top_k, len(items)) if not ranked else top_k)
+    constants = {constant.name for constant in graph.graph.initializer}
+    inputs = [value.name for value in graph.graph.input if value.name not in constants]
+    history = ("users", RECENT_ITEMS_MAX)
+    kinds = {"items": Tensor("int32", history), "weights": Tensor("float32", history)}
+    manifest = Manifest(
+        name=name,
+        sha256=sha256_of(served),
+        size_bytes=len(served),
+        opset=max((entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")), default=0),
+        inputs={each: kinds.get(each, Tensor("float32", history)) for each in inputs},
+        outputs=(
+            {"scores": Tensor("float32", rows), "ids": Tensor(_dtype(outputs["ids"]), rows)}
+            if ranked
+            else {"scores": Tensor("float32", ("users", len(items) + 1))}
+        ),
+        top_k=int(rows[1]),
+        items_sha256=sha256_of(encode_items(items)),
+        items_count=len(items),
+        quantisation="int8-dynamic" if any(node.op_type in _QUANTISED for node in graph.graph.node) else "fp32",
+        training_window=TrainingWindow(0, 0, 0, 0, len(items)),
+        metrics={},
+        popular=(),
+        popular_min_users=1,
+        kind_weights={},
+    )
+    with replaced(directory) as staging:
+        (staging / MODEL_FILE).write_bytes(served)
+        write(staging, manifest, items)
+        try:
+            Scorer.open(staging)
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(staging / MODEL_FILE), str(model))) from None
+    return manifest
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parsed(served: bytes, model: Path) -> Any:
+    try:
+        return onnx.load_model_from_string(served)
+    except Exception as error:  # protobuf's own class, which onnx does not name
+        raise ModelError(f"{model} is not an ONNX file: {error}") from None
+
+
+def _width(value: Any, model: Path) -> int:
+    dimensions = value.type.tensor_type.shape.dim
+    if len(dimensions) != 2 or not dimensions[1].dim_value:
+        raise ModelError(f"{model}: output 'ids' must be [users, k] with a fixed k: export it with one")
+    return int(dimensions[1].dim_value)
+
+
+def _dtype(value: Any) -> str:
+    return _DTYPES.get(value.type.tensor_type.elem_type, "of another type")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code, 1 where the model is refused."""
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m models.adopt", description=summary, epilog=details, formatter_class=form
+    )
+    parser.add_argument("model", type=Path, help="the ONNX file")
+    parser.add_argument("--items", type=Path, required=True, metavar="FILE", help="item ids, one a line, in row order")
+    parser.add_argument("--name", required=True, help="a-z, 0-9, '.', '_', '-': lists carry it")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the model, replaced whole")
+    parser.add_argument(
+        "--top-k", type=int, default=TOP_K, help="of plain scores, how many are ranked (default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        items = _read(options.items).decode().removesuffix("\n").split("\n")
+        manifest = adopt(options.model, items, options.name, options.out, options.top_k)
+    except (ModelError, UnicodeDecodeError) as error:
+        print(f"not adopted: {error}")
+        return 1
+    print(f"{manifest.name}: {manifest.items_count} items, {manifest.size_bytes / 1e6:.1f} MB, in {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

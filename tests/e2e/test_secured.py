@@ -1,0 +1,95 @@
+"""The job against a broker that wants TLS and a password, and a Redis that wants a user of its own."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local import product
+from deploy.local.stack import LocalStack
+from jobs.settings import load_settings
+from models.random_model import random_model
+from schemas.pseudonyms import new_key_ring, write_key_ring
+from tests.support.live import Live
+
+BROKER_PASSWORD = "only-of-this-test-broker"
+STORE_PASSWORD = "only-of-this-test-store"
+LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+
+
+def keytool(*words: str) -> None:
+    java = shutil.which("java")
+    assert java is not None
+    tool = Path(java).resolve().with_name("keytool")
+    subprocess.run([str(tool), *words], check=True, capture_output=True)
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A key store of a broker on the loopback, and its certificate as PEM."""
+    store, pem = directory / "broker.p12", directory / "ca.pem"
+    opened = ["-keystore", str(store), "-storepass", BROKER_PASSWORD, "-alias", "broker"]
+    names = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1"]
+    keytool("-genkeypair", "-keyalg", "EC", "-storetype", "PKCS12", *names, *opened)
+    keytool("-exportcert", "-rfc", "-file", str(pem), *opened)
+    return store, pem
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    directory = tmp_path_factory.mktemp("secured")
+    store, pem = certificate(directory)
+    stack = LocalStack(directory / "stack")
+    listener = {
+        "sasl.enabled.mechanisms": "PLAIN",
+        "plain.sasl.jaas.config": f'{LOGIN} user_job="{BROKER_PASSWORD}";',
+        "ssl.keystore.type": "PKCS12",
+        "ssl.keystore.location": str(store),
+        "ssl.keystore.password": BROKER_PASSWORD,
+    }
+    address = stack.kafka.add_listener("SASL_SSL", listener)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_BROKER_PASSWORD", BROKER_PASSWORD)
+        patch.setenv("TEST_STORE_PASSWORD", STORE_PASSWORD)
+        with stack:
+            yield submit(stack, directory, address, pem)
+
+
+def submit(stack: LocalStack, directory: Path, address: str, pem: Path) -> Live:
+    random_model(directory / "model", items=60)
+    write_key_ring(new_key_ring(), directory / "ring.json")
+    plain, path = directory / "plain.toml", directory / "secured.toml"
+    text = product.settings_text(stack, directory / "ring.json", directory / "model")
+    plain.write_text(text)
+    kafka = (
+        f'bootstrap_servers = "{address}"\nsecurity_protocol = "SASL_SSL"\nsasl_mechanism = "PLAIN"\nusername = "job"\n'
+        f'password_variable = "TEST_BROKER_PASSWORD"\nca_file = "{pem}"\n'
+    )
+    store = '[redis]\nusername = "job"\npassword_variable = "TEST_STORE_PASSWORD"\n'
+    old = f'bootstrap_servers = "{stack.kafka.bootstrap_servers}"\n'
+    path.write_text(text.replace(old, kafka).replace("[redis]\n", store))
+    settings = load_settings(path)
+    product.create_topics(settings.kafka)
+    endpoints = {**stack.addresses, "key_ring": str(directory / "ring.json")}
+    job = product.submit(stack, path)
+    stack.rest.wait_running(job)
+    live = Live(stack, product.Product(endpoints, load_settings(plain), path, job))
+    rights = ["~*", "+get", "+getrange", "+exists", "+set", "+del", "+evalsha", "+script|load"]
+    live.redis.execute_command("ACL", "SETUSER", "job", "on", f">{STORE_PASSWORD}", *rights)
+    return live
+
+
+def test_a_click_arrives_through_tls_sasl_and_an_acl_user(secured: Live):
+    secured.consent(["ada"])
+    secured.interact("ada", "item-00003")
+    assert secured.wait_for_version("ada", 2).reason == "personalised"
+
+
+def test_no_password_is_in_any_log(secured: Live):
+    logs = [path for path in (secured.stack.directory / "log").iterdir() if path.is_file()]
+    assert len(logs) >= 4
+    for path in logs:
+        text = path.read_text(errors="replace")
+        assert BROKER_PASSWORD not in text, path.name
+        assert STORE_PASSWORD not in text, path.name

@@ -1,0 +1,79 @@
+"""Models of other people's making: what runs is taken into service, what does not is refused with a word on why."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from models.adopt import adopt, main
+from models.graph import fp32_model
+from models.random_model import random_transitions
+from models.scorer import Scorer
+from tests.support.models import history, plain_model
+
+ITEMS = [f"item-{row}" for row in range(1, 31)]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Save a graph, adopt it by the command; exit code and what was printed."""
+
+    def command(model: onnx.ModelProto | bytes, items: list[str] = ITEMS, *more: str) -> tuple[int, str]:
+        content = model if isinstance(model, bytes) else model.SerializeToString()
+        (tmp_path / "mine.onnx").write_bytes(content)
+        (tmp_path / "items").write_text("".join(f"{item}\n" for item in items))
+        words = [str(tmp_path / "mine.onnx"), "--items", str(tmp_path / "items"), "--name", "mine-1"]
+        code = main([*words, "--out", str(tmp_path / "model"), *more])
+        return code, capsys.readouterr().out
+
+    return command
+
+
+def test_plain_scores_are_ranked_by_the_scorer(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+    assert run(plain_model(30), ITEMS, "--top-k", "5")[0] == 0
+    scorer = Scorer.open(tmp_path / "model")
+    scores, rows = scorer.score(history(7, 9, 9))
+    assert (rows.shape, rows[0, :2].tolist(), scores[0, :2].tolist()) == ((1, 5), [9, 7], [2.0, 1.0])
+
+
+def test_a_graph_that_ranks_keeps_its_own_length(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+    assert run(fp32_model(random_transitions(30, 4, seed=1), 12))[0] == 0
+    scorer = Scorer.open(tmp_path / "model")
+    assert (scorer.manifest.top_k, scorer.manifest.name, scorer.items[1]) == (12, "mine-1", "item-1")
+    assert np.isfinite(scorer.score(history(3))[0]).all()
+
+
+def with_another_input() -> onnx.ModelProto:
+    model = plain_model(30)
+    model.graph.input.append(helper.make_tensor_value_info("age", TensorProto.FLOAT, ["users", 1]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "items", "said"),
+    [
+        (b"no graph", ITEMS, "mine.onnx is not an ONNX file"),
+        (plain_model(30), ITEMS[:-1], "output 'scores' is float32[users, 31], the manifest says float32[users, 30]"),
+        (plain_model(30), [*ITEMS[:-1], "item-1"], "item id 'item-1' is there twice"),
+        (with_another_input(), ITEMS, "input 'age' is not one that the scorer can feed"),
+    ],
+    ids=["no graph", "an item too few", "an item twice", "another input"],
+)
+def test_what_the_job_could_not_run_is_refused_and_nothing_is_written(
+    model: onnx.ModelProto | bytes, items: list[str], said: str, tmp_path: Path, run: Callable[..., tuple[int, str]]
+) -> None:
+    code, printed = run(model, items)
+    assert code == 1
+    assert said in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["items", "mine.onnx"]
+
+
+def test_a_refused_model_leaves_the_one_that_is_there(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+    first = tmp_path / "first.onnx"
+    first.write_bytes(plain_model(30).SerializeToString())
+    adopt(first, ITEMS, "first", tmp_path / "model")
+    assert run(b"no graph")[0] == 1
+    assert Scorer.open(tmp_path / "model").manifest.name == "first"
