@@ -52,7 +52,7 @@ def consumer(servers: str, topic: str, **options: Any) -> Any:
 
 
 def light_producer(servers: str, linger_ms: int) -> Any:
-    """A producer for load that is to cost next to nothing beside what is measured: librdkafka, 3 µs a record."""
+    """A producer for load that is to cost next to nothing beside what is measured: librdkafka."""
     return confluent_kafka.Producer({"bootstrap.servers": servers, "linger.ms": linger_ms, "acks": "all"})
 
 

@@ -22,6 +22,7 @@ from models.manifest import (
     Manifest,
     Tensor,
     TrainingWindow,
+    decode_items,
     encode_items,
     sha256_of,
     write,
@@ -44,9 +45,8 @@ def adopt(model: Path, items: Sequence[str], name: str, directory: Path, top_k: 
     graph = _parsed(served, model)
     outputs = {value.name: value for value in graph.graph.output}
     ranked = "ids" in outputs
-    if ranked:
-        top_k = _width(outputs["ids"], model)
-    rows = ("users", min(top_k, len(items)) if not ranked else top_k)
+    top_k = _width(outputs["ids"], model) if ranked else min(top_k, len(items))
+    lists = ("users", top_k)
     constants = {constant.name for constant in graph.graph.initializer}
     inputs = [value.name for value in graph.graph.input if value.name not in constants]
     history = ("users", RECENT_ITEMS_MAX)
@@ -58,11 +58,11 @@ def adopt(model: Path, items: Sequence[str], name: str, directory: Path, top_k: 
         opset=max((entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")), default=0),
         inputs={each: kinds.get(each, Tensor("float32", history)) for each in inputs},
         outputs=(
-            {"scores": Tensor("float32", rows), "ids": Tensor(_dtype(outputs["ids"]), rows)}
+            {"scores": Tensor("float32", lists), "ids": Tensor(_dtype(outputs["ids"]), lists)}
             if ranked
             else {"scores": Tensor("float32", ("users", len(items) + 1))}
         ),
-        top_k=int(rows[1]),
+        top_k=top_k,
         items_sha256=sha256_of(encode_items(items)),
         items_count=len(items),
         quantisation="int8-dynamic" if any(node.op_type in _QUANTISED for node in graph.graph.node) else "fp32",
@@ -123,9 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        items = _read(options.items).decode().removesuffix("\n").split("\n")
+        items = decode_items(_read(options.items), str(options.items))
         manifest = adopt(options.model, items, options.name, options.out, options.top_k)
-    except (ModelError, UnicodeDecodeError) as error:
+    except ModelError as error:
         print(f"not adopted: {error}")
         return 1
     print(f"{manifest.name}: {manifest.items_count} items, {manifest.size_bytes / 1e6:.1f} MB, in {options.out}")

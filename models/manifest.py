@@ -115,6 +115,16 @@ def encode_items(items: Sequence[str]) -> bytes:
     return "".join(f"{item}\n" for item in items).encode()
 
 
+def decode_items(content: bytes, where: str) -> list[str]:
+    """The vocabulary in the bytes of an ``items.txt``, checked as :func:`encode_items` does."""
+    try:
+        items = content.decode().removesuffix("\n").split("\n") if content else []
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{where} is not UTF-8: {error}") from error
+    check_items(items, where)
+    return items
+
+
 def sha256_of(content: bytes) -> str:
     """SHA-256 in lower-case hex."""
     return hashlib.sha256(content).hexdigest()
@@ -240,11 +250,7 @@ def _read_items(path: Path, manifest: Manifest) -> list[str]:
         raise ModelError(
             f"{path} has sha256 {found}, the manifest says {manifest.items_sha256}: export again with `make model`"
         )
-    try:
-        items = content.decode().removesuffix("\n").split("\n") if content else []
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is not UTF-8: {error}") from error
-    check_items(items, str(path))
+    items = decode_items(content, str(path))
     if len(items) != manifest.items_count:
         raise ModelError(f"{path} has {len(items)} items, the manifest says {manifest.items_count}")
     return items

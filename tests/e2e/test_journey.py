@@ -204,8 +204,7 @@ def test_a_model_that_cannot_be_trusted_is_refused_at_submission(live: Live, tmp
 def test_the_readme_s_flink_run_is_taken_by_the_cluster(live: Live):
     import subprocess
 
-    from pyflink.find_flink_home import _find_flink_home
-
+    from deploy.local.flink_libraries import FLINK_HOME
     from tests.support.readme import shell_line
 
     stack, python = live.stack, sys.executable
@@ -213,7 +212,7 @@ def test_the_readme_s_flink_run_is_taken_by_the_cluster(live: Live):
     typed[typed.index("run") + 1 : typed.index("run") + 1] = ["-m", stack.flink.url.removeprefix("http://")]
     package = build(stack.directory / "freshet.zip")
     real = {"freshet.zip": str(package), ".venv/bin/python": python, "freshet.toml": str(live.product.settings_path)}
-    command = [f"{_find_flink_home()}/bin/flink", *(real.get(word, word) for word in typed)]
+    command = [str(FLINK_HOME / "bin" / "flink"), *(real.get(word, word) for word in typed)]
     done = subprocess.run(command, env=os.environ | stack.flink.environment(), capture_output=True, text=True)
     assert "Job has been submitted with JobID" in done.stdout, done.stdout + done.stderr
     # The only slot is taken, so the second job waits for one; it must not stay.

@@ -1,5 +1,6 @@
 """The job against a broker that wants TLS and a password, and a Redis that wants a user of its own."""
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -52,8 +53,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_BROKER_PASSWORD", BROKER_PASSWORD)
         patch.setenv("TEST_STORE_PASSWORD", STORE_PASSWORD)
-        with stack:
-            yield submit(stack, directory, address, pem)
+        with stack, contextlib.closing(submit(stack, directory, address, pem)) as live:
+            yield live
 
 
 def submit(stack: LocalStack, directory: Path, address: str, pem: Path) -> Live:
