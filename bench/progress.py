@@ -29,6 +29,7 @@ class Progress:
             check_crcs=False,
         )
         self._of_bucket: dict[bytes, tuple[int, ...]] = {}
+        self.elements = 0
 
     def _look(self) -> tuple[int, ...]:
         for records in self._reading.poll(timeout_ms=int(LOOK_EVERY_S * 1000), max_records=100_000).values():
@@ -36,6 +37,7 @@ class Progress:
                 element = _ELEMENT.match(record.value)
                 if element is None:
                     continue
+                self.elements += 1
                 counts = _COUNTS.search(record.value, record.value.rfind(b'"account":'))
                 if counts is not None:
                     numbers = tuple(int(number) for number in counts.groups())

@@ -95,13 +95,14 @@ def _job(stand: Stand, tenant: Tenant, records: Iterator[Record], warm_up: int, 
         say("job: draining")
         pids = stand.pids("taskmanager", "jobmanager", "kafka", "redis")
         meter, threads = CpuMeter(pids, [TASK_MANAGER]), thread_seconds(pids[TASK_MANAGER])
-        begun = time.monotonic()
+        begun, elements = time.monotonic(), progress.elements
         hidden.commit_transaction()
         progress.wait(sent=events)
         stand.stack.rest.checkpoint(job)
         cpu, wall_s = meter.since_begin(), time.monotonic() - begun
         threads = difference(thread_seconds(pids[TASK_MANAGER]), threads)
         hidden.close()
+        say(f"job: {(events - warm_up) / (progress.elements - elements):.1f} events an element")
     finally:
         progress.close()
     stand.stack.rest.cancel(job)

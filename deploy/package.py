@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = (".py", ".java")
 PACKAGES = ("schemas", "models", "udfs", "jobs")
 DEFAULT_OUT = ROOT / ".local" / "freshet.zip"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -20,7 +21,7 @@ def build(out: Path = DEFAULT_OUT) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-        for source in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for source in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES):
             entry = zipfile.ZipInfo(source.relative_to(ROOT).as_posix(), _EPOCH)
             archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
     unfinished.replace(out)

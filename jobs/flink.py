@@ -1,14 +1,18 @@
-"""The edges of a job that know Flink and Kafka: source, sinks, keys, execution mode."""
+"""The edges of a job that know Flink and Kafka: source, batches, sinks, keys, execution mode."""
 
+import pkgutil
+
+from pyflink.common import Types
 from pyflink.common.serialization import ByteArraySchema
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
 from pyflink.datastream.connectors.kafka import KafkaRecordSerializationSchema, KafkaSink
 from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, StreamTableEnvironment, Table
+from pyflink.table.expressions import col
 from pyflink.table.types import _to_java_data_type
 
-from jobs.settings import Settings, flink_kafka_properties
+from jobs.settings import BatchSettings, Settings, flink_kafka_properties
 
 LINGER_MS = {True: 100, False: 20}
 """How long a sink waits to send more records together. What is sunk exactly once shows at the next checkpoint anyway;
@@ -16,8 +20,8 @@ a consent's receipt is waited for."""
 SOURCE_UID = "raw-records-v1"
 
 
-def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> Table:
-    """The records of the raw topics as they are: topic, partition, offset, append_time, key, value.
+def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream:
+    """The records of the raw topics as they are: topic, partition, offset, append time, key, value.
 
     Reads what is committed only. Without a savepoint it begins at the earliest record, so that state is complete.
     In a zone with summer time, PyFlink would fail on append times of the hour that the clock leaves out or repeats:
@@ -50,7 +54,8 @@ def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> Table:
         "`append_time` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL"
         f") WITH ({with_clause})"
     )
-    return t_env.from_path("raw_records")
+    columns = (col(name) for name in ("topic", "partition", "offset", "append_time", "key", "value"))
+    return to_stream(t_env, t_env.from_path("raw_records").select(*columns))
 
 
 def _sql(text: str) -> str:
@@ -58,13 +63,41 @@ def _sql(text: str) -> str:
 
 
 def to_stream(t_env: StreamTableEnvironment, table: Table) -> DataStream:
-    """`table` as a stream, its Kafka source under a uid of ours: the planner's changes with the query."""
-    stream = t_env.to_data_stream(table)
-    transformation = stream._j_data_stream.getTransformation()
-    for predecessor in transformation.getTransitivePredecessors():
+    """`table` as a stream of the planner's own rows, its Kafka source under a uid of ours: the planner's changes with
+    the query. Only operators of Java can take such rows."""
+    row_data = get_gateway().jvm.Class.forName("org.apache.flink.table.data.RowData")
+    row_type = table._j_table.getResolvedSchema().toPhysicalRowDataType().bridgedTo(row_data)
+    stream = DataStream(t_env._j_tenv.toDataStream(table._j_table, row_type))
+    for predecessor in stream._j_data_stream.getTransformation().getTransitivePredecessors():
         if predecessor.getClass().getSimpleName() == "SourceTransformation":
             predecessor.setUid(SOURCE_UID)
     return stream
+
+
+def record_batches(raw: DataStream, bounds: BatchSettings) -> DataStream:
+    """Batches of the records of `raw`, rows of (topic, partition, offset, append time, key, value), each as bytes.
+
+    The one operator of ours that runs in Java, because a crossing of the border to Python costs more than a record.
+    Its source travels with the job and is compiled where it runs, as Flink does it with what it generates for SQL:
+    there is no jar to build, and none to put into a cluster.
+    """
+    jvm, java = get_gateway().jvm, pkgutil.get_data("jobs", "RecordBatches.java")
+    numbers = (bounds.records_max, bounds.bytes_max, bounds.wait_ms)
+    settings = get_gateway().new_array(jvm.Object, len(numbers))
+    for place, number in enumerate(numbers):
+        settings[place] = number
+    generated = jvm.org.apache.flink.table.runtime.generated.GeneratedOperator(
+        "RecordBatches", java.decode(), settings, jvm.org.apache.flink.configuration.Configuration()
+    )
+    factory = jvm.org.apache.flink.table.runtime.operators.CodeGenOperatorFactory(generated)
+    kind = Types.PRIMITIVE_ARRAY(Types.BYTE()).get_java_type_info()
+    j_raw, j_streaming = raw._j_data_stream, jvm.org.apache.flink.streaming.api
+    batch = j_streaming.transformations.OneInputTransformation(
+        j_raw.getTransformation(), "batch", factory, kind, j_raw.getParallelism(), False
+    )
+    batch.setUid("batch-v1")
+    j_raw.getExecutionEnvironment().addOperator(batch)
+    return DataStream(j_streaming.datastream.DataStream(j_raw.getExecutionEnvironment(), batch))
 
 
 def split_lines(t_env: StreamTableEnvironment, stream: DataStream) -> DataStream:

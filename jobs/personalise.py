@@ -20,33 +20,29 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
-from pyflink.table import DataTypes, StreamTableEnvironment, Table
-from pyflink.table.expressions import col
-from pyflink.table.udf import udf
+from pyflink.table import StreamTableEnvironment
 
-from jobs.flink import bucket_keys, execution_mode, raw_records, sink_to_topic, split_lines, to_stream
+from jobs.flink import bucket_keys, execution_mode, raw_records, record_batches, sink_to_topic, split_lines
 from jobs.settings import Settings, load_settings
 from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
 from models.scorer import Scorer
 from schemas import topics
 from schemas.errors import FreshetError
 from schemas.pseudonyms import load_key_ring
-from udfs.operators.ingest_udf import IngestUdf
+from udfs.operators.ingest_operator import IngestOperator
 from udfs.operators.personalise_operator import BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS, PersonaliseOperator
 from udfs.operators.popular_operator import PopularOperator
 
 
 class Streams(NamedTuple):
-    """What the job reads. `raw` has the columns topic, partition, offset, append_time, key, value."""
+    """What the job reads: `raw` has rows of topic, partition, offset, append time, key and value."""
 
-    raw: Table
-    to_stream: Callable[[Table], DataStream]
+    raw: DataStream
 
 
 class Outputs(NamedTuple):
@@ -66,22 +62,14 @@ def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: lis
 
     `mode` (thread or process) is in the uids of the keyed operators, because the two do not share state.
     """
-    ingest = udf(
-        IngestUdf(functools.partial(open_ingest, settings, keys)),
-        result_type=DataTypes.ROW(
-            [DataTypes.FIELD("bucket", DataTypes.INT()), DataTypes.FIELD("packed", DataTypes.BYTES())]
-        ),
-        func_type="pandas",
-        name="ingest",
+    elements = (
+        record_batches(streams.raw, settings.batch)
+        .process(
+            IngestOperator(functools.partial(open_ingest, settings, keys)),
+            output_type=Types.ROW([Types.INT(), BYTES]),
+        )
+        .name("ingest")
     )
-    columns = (col(name) for name in ("topic", "partition", "offset", "append_time", "key", "value"))
-    packed = (
-        streams.raw.select(ingest(*columns).alias("element"))
-        .select(col("element").get("bucket").alias("bucket"), col("element").get("packed").alias("packed"))
-        .where(col("packed").is_not_null)
-    )
-    elements = streams.to_stream(packed)
-
     personalised = (
         elements.key_by(lambda element: element[0], key_type=Types.INT())
         .process(
@@ -116,7 +104,7 @@ def main(arguments: list[str]) -> None:
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
     t_env = StreamTableEnvironment.create(env)
-    streams = Streams(raw_records(t_env, settings), functools.partial(to_stream, t_env))
+    streams = Streams(raw_records(t_env, settings))
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
     outputs = build(streams, settings, execution_mode(env), time.time_ns() // 1_000_000, keys)
 

@@ -74,6 +74,14 @@ class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     publish: bool = True
 
 
+class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a batch of raw records ends: at so many records or bytes, or so long after its first record."""
+
+    records_max: Annotated[int, Meta(ge=1)] = 2_000
+    bytes_max: Annotated[int, Meta(ge=1)] = 1 << 20
+    wait_ms: Annotated[int, Meta(ge=1)] = 10
+
+
 class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`buckets` is fixed for the life of a job's state: at least the largest parallelism ever wanted, and few."""
 
@@ -92,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input: InputSettings = InputSettings()
     events: EventsSettings = EventsSettings()
     job: JobSettings = JobSettings()
+    batch: BatchSettings = BatchSettings()
     profile: ProfileBounds = ProfileBounds()
     lists: ListRules = ListRules()
     refresh: RefreshSettings = RefreshSettings()

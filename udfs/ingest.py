@@ -40,6 +40,14 @@ class RawRecord(NamedTuple):
     value: bytes | None
 
 
+_decode_records: Final = msgspec.msgpack.Decoder(list[RawRecord]).decode
+
+
+def unpack_records(batch: bytes) -> list[RawRecord]:
+    """The records of a batch that `jobs/RecordBatches.java` has packed."""
+    return _decode_records(batch)
+
+
 class TopicNames(NamedTuple):
     """The full names of the topics that ingest reads."""
 

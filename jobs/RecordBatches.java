@@ -1,0 +1,110 @@
+import java.io.ByteArrayOutputStream;
+import java.io.DataOutputStream;
+import java.nio.ByteBuffer;
+
+import org.apache.flink.api.common.operators.ProcessingTimeService.ProcessingTimeCallback;
+import org.apache.flink.streaming.api.graph.StreamConfig;
+import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
+import org.apache.flink.streaming.api.operators.BoundedOneInput;
+import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
+import org.apache.flink.streaming.api.operators.Output;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.streaming.runtime.tasks.ProcessingTimeService;
+import org.apache.flink.streaming.runtime.tasks.StreamTask;
+import org.apache.flink.table.data.RowData;
+
+/**
+ * Packs the records of the raw topics into batches, so that Python is entered once for many of them.
+ *
+ * A batch ends when it is full, or so many milliseconds after its first record, or before a checkpoint's barrier:
+ * nothing is held across a checkpoint, so there is no state. What comes out is MessagePack: an array of records, each
+ * an array of topic, partition, offset, append time (ms), key and value, as udfs/ingest.py reads them.
+ *
+ * Flink compiles this text in the TaskManager, as it does with the code that it generates for SQL: see jobs/flink.py.
+ * Its compiler (Janino) knows no lambdas and infers no type arguments.
+ */
+public class RecordBatches extends AbstractStreamOperator
+        implements OneInputStreamOperator, BoundedOneInput, ProcessingTimeCallback {
+
+    private static final int HEAD_BYTES = 5;
+
+    private final int recordsMax;
+    private final int bytesMax;
+    private final long waitMs;
+    private final ByteArrayOutputStream bytes = new ByteArrayOutputStream(1 << 16);
+    private final DataOutputStream out = new DataOutputStream(bytes);
+    private int records = 0;
+    private boolean timed = false;
+
+    public RecordBatches(
+            Object[] settings, StreamTask task, StreamConfig config, Output output, ProcessingTimeService time)
+            throws Exception {
+        recordsMax = ((Integer) settings[0]).intValue();
+        bytesMax = ((Integer) settings[1]).intValue();
+        waitMs = ((Integer) settings[2]).longValue();
+        setup(task, config, output);
+        setProcessingTimeService(time);
+    }
+
+    public void processElement(StreamRecord element) throws Exception {
+        RowData row = (RowData) element.getValue();
+        out.writeByte(0x96);
+        text(row.getString(0).toBytes());
+        out.writeByte(0xd2);
+        out.writeInt(row.getInt(1));
+        out.writeByte(0xd3);
+        out.writeLong(row.getLong(2));
+        out.writeByte(0xd3);
+        out.writeLong(row.getTimestamp(3, 3).getMillisecond());
+        binary(row, 4);
+        binary(row, 5);
+        records++;
+        if (records >= recordsMax || bytes.size() >= bytesMax) {
+            emit();
+        } else if (!timed) {
+            timed = true;
+            getProcessingTimeService().registerTimer(getProcessingTimeService().getCurrentProcessingTime() + waitMs, this);
+        }
+    }
+
+    public void onProcessingTime(long time) throws Exception {
+        timed = false;
+        emit();
+    }
+
+    public void prepareSnapshotPreBarrier(long checkpoint) throws Exception {
+        emit();
+    }
+
+    public void endInput() throws Exception {
+        emit();
+    }
+
+    private void emit() throws Exception {
+        if (records == 0) {
+            return;
+        }
+        ByteBuffer batch = ByteBuffer.allocate(HEAD_BYTES + bytes.size());
+        batch.put((byte) 0xdd).putInt(records).put(bytes.toByteArray());
+        records = 0;
+        bytes.reset();
+        output.collect(new StreamRecord(batch.array()));
+    }
+
+    private void text(byte[] utf8) throws Exception {
+        out.writeByte(0xda);
+        out.writeShort(utf8.length);
+        out.write(utf8);
+    }
+
+    private void binary(RowData row, int column) throws Exception {
+        if (row.isNullAt(column)) {
+            out.writeByte(0xc0);
+            return;
+        }
+        byte[] value = row.getBinary(column);
+        out.writeByte(0xc6);
+        out.writeInt(value.length);
+        out.write(value);
+    }
+}

@@ -1,0 +1,27 @@
+"""Shell around :class:`udfs.ingest.Ingest`: takes batches of raw records, gives packed elements."""
+
+from collections.abc import Callable, Iterator
+
+from pyflink.common import Row
+from pyflink.datastream import ProcessFunction, RuntimeContext
+
+from udfs.ingest import Ingest, unpack_records
+
+
+class IngestOperator(ProcessFunction):
+    """Takes the bytes of one batch; gives a row (bucket key, packed element) for each bucket that it touches.
+
+    `open_ingest` is called once in each worker: it reads the key ring there, so no key is ever in the job graph.
+    """
+
+    def __init__(self, open_ingest: Callable[[], Ingest]) -> None:
+        self._open_ingest = open_ingest
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Called by Flink in the worker before the first batch."""
+        self._ingest = self._open_ingest()
+
+    def process_element(self, value: bytes, ctx: ProcessFunction.Context) -> Iterator[Row]:
+        """Called by Flink with one batch. What is wrong with a record leaves in an element, as a reject."""
+        for bucket_key, element in self._ingest.pack(unpack_records(value)):
+            yield Row(bucket_key, element)
