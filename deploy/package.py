@@ -21,7 +21,9 @@ def build(out: Path = DEFAULT_OUT) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-        for source in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES):
+        for source in sorted(
+            path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES
+        ):
             entry = zipfile.ZipInfo(source.relative_to(ROOT).as_posix(), _EPOCH)
             archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
     unfinished.replace(out)

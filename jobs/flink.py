@@ -1,18 +1,15 @@
-"""The edges of a job that know Flink and Kafka: source, batches, sinks, keys, execution mode."""
+"""The edges of a job that know Flink and Kafka: source, sinks, keys, execution mode."""
 
-import pkgutil
-
-from pyflink.common import Types
+from pyflink.common import Configuration
 from pyflink.common.serialization import ByteArraySchema
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
 from pyflink.datastream.connectors.kafka import KafkaRecordSerializationSchema, KafkaSink
 from pyflink.java_gateway import get_gateway
-from pyflink.table import DataTypes, StreamTableEnvironment, Table
+from pyflink.table import StreamTableEnvironment, Table
 from pyflink.table.expressions import col
-from pyflink.table.types import _to_java_data_type
 
-from jobs.settings import BatchSettings, Settings, flink_kafka_properties
+from jobs.settings import Settings, flink_kafka_properties
 
 LINGER_MS = {True: 100, False: 20}
 """How long a sink waits to send more records together. What is sunk exactly once shows at the next checkpoint anyway;
@@ -24,10 +21,7 @@ def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream
     """The records of the raw topics as they are: topic, partition, offset, append time, key, value.
 
     Reads what is committed only. Without a savepoint it begins at the earliest record, so that state is complete.
-    In a zone with summer time, PyFlink would fail on append times of the hour that the clock leaves out or repeats:
-    the zone of the session is set to UTC.
     """
-    t_env.get_config().set_local_timezone("UTC")
     kafka = settings.kafka
     options = {
         "connector": "kafka",
@@ -74,45 +68,6 @@ def to_stream(t_env: StreamTableEnvironment, table: Table) -> DataStream:
     return stream
 
 
-def record_batches(raw: DataStream, bounds: BatchSettings) -> DataStream:
-    """Batches of the records of `raw`, rows of (topic, partition, offset, append time, key, value), each as bytes.
-
-    The one operator of ours that runs in Java, because a crossing of the border to Python costs more than a record.
-    Its source travels with the job and is compiled where it runs, as Flink does it with what it generates for SQL:
-    there is no jar to build, and none to put into a cluster.
-    """
-    jvm, java = get_gateway().jvm, pkgutil.get_data("jobs", "RecordBatches.java")
-    numbers = (bounds.records_max, bounds.bytes_max, bounds.wait_ms)
-    settings = get_gateway().new_array(jvm.Object, len(numbers))
-    for place, number in enumerate(numbers):
-        settings[place] = number
-    generated = jvm.org.apache.flink.table.runtime.generated.GeneratedOperator(
-        "RecordBatches", java.decode(), settings, jvm.org.apache.flink.configuration.Configuration()
-    )
-    factory = jvm.org.apache.flink.table.runtime.operators.CodeGenOperatorFactory(generated)
-    kind = Types.PRIMITIVE_ARRAY(Types.BYTE()).get_java_type_info()
-    j_raw, j_streaming = raw._j_data_stream, jvm.org.apache.flink.streaming.api
-    batch = j_streaming.transformations.OneInputTransformation(
-        j_raw.getTransformation(), "batch", factory, kind, j_raw.getParallelism(), False
-    )
-    batch.setUid("batch-v1")
-    j_raw.getExecutionEnvironment().addOperator(batch)
-    return DataStream(j_streaming.datastream.DataStream(j_raw.getExecutionEnvironment(), batch))
-
-
-def split_lines(t_env: StreamTableEnvironment, stream: DataStream) -> DataStream:
-    """A record for each line of the records of `stream`, both bytes.
-
-    The JVM splits: for each line a crossing of the border to Python would cost more than all else that is done for it.
-    """
-    t_env.create_temporary_view("packed_lines", stream)
-    lines = t_env.sql_query(
-        "SELECT ENCODE(line, 'UTF-8') FROM packed_lines "
-        r"CROSS JOIN UNNEST(SPLIT(DECODE(f0, 'UTF-8'), U&'\000A')) AS lines(line)"
-    )
-    return DataStream(t_env._j_tenv.toDataStream(lines._j_table, _to_java_data_type(DataTypes.BYTES())))
-
-
 def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_once: bool) -> None:
     """Write the byte records of `stream` to `topic`; the uid is the topic's name and the guarantee."""
     kafka = settings.kafka
@@ -135,6 +90,16 @@ def execution_mode(env: StreamExecutionEnvironment) -> str:
     configuration = env._j_stream_execution_environment.getConfiguration()
     j_options = get_gateway().jvm.org.apache.flink.python.PythonOptions
     return str(configuration.get(j_options.PYTHON_EXECUTION_MODE))
+
+
+def expect_no_bundles(env: StreamExecutionEnvironment) -> None:
+    """In thread mode there are no bundles, but each operator looks all the same whether one is due.
+
+    At the 10 ms that process mode wants, that is three hundredths of a core for nothing.
+    """
+    configuration = Configuration()
+    configuration.set_string("python.fn-execution.bundle.time", "1000")
+    env.configure(configuration)
 
 
 def bucket_keys(buckets: int, max_parallelism: int) -> list[int]:

@@ -27,7 +27,8 @@ from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from jobs.flink import bucket_keys, execution_mode, raw_records, record_batches, sink_to_topic, split_lines
+from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
+from jobs.java_operators import record_batches, split_lines
 from jobs.settings import Settings, load_settings
 from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
 from models.scorer import Scorer
@@ -103,14 +104,18 @@ def main(arguments: list[str]) -> None:
 
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
+    mode = execution_mode(env)
+    if mode == "thread":
+        expect_no_bundles(env)
     t_env = StreamTableEnvironment.create(env)
     streams = Streams(raw_records(t_env, settings))
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
-    outputs = build(streams, settings, execution_mode(env), time.time_ns() // 1_000_000, keys)
+    outputs = build(streams, settings, mode, time.time_ns() // 1_000_000, keys)
 
     sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings, exactly_once=True)
     if settings.events.publish:
-        sink_to_topic(split_lines(t_env, outputs.clean_events), topics.EVENTS, settings, exactly_once=True)
+        clean_events = split_lines(outputs.clean_events, "clean-events")
+        sink_to_topic(clean_events, topics.EVENTS, settings, exactly_once=True)
     sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
     env.execute(settings.job.name)
 

@@ -77,8 +77,8 @@ class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a batch of raw records ends: at so many records or bytes, or so long after its first record."""
 
-    records_max: Annotated[int, Meta(ge=1)] = 2_000
-    bytes_max: Annotated[int, Meta(ge=1)] = 1 << 20
+    records_max: Annotated[int, Meta(ge=1)] = 10_000
+    bytes_max: Annotated[int, Meta(ge=1)] = 1 << 22
     wait_ms: Annotated[int, Meta(ge=1)] = 10
 
 

@@ -18,6 +18,7 @@ from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, AtLeastOne, ProfileBo
 from udfs.state import Profile, UserState
 
 WEIGHTS: Final = np.array(WEIGHT_OF_KIND)
+LEVELS: Final = tuple(Level)
 
 
 class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,7 +128,7 @@ class Ranker:
         reason: Reason = "popular" if not scored else "session" if session else "personalised"
         payload = join_list(state.version, self._epoch, self._model_json, now_ms, reason, fragments, numbers)
         ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
-        return ListWrite(pseudonym, state.version, Level(state.level), reason, ttl_ms, payload)
+        return ListWrite(pseudonym, state.version, LEVELS[state.level], reason, ttl_ms, payload)
 
     def _features(self, profiles: Sequence[Profile]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows int32 and weights float32, both [users, RECENT_ITEMS_MAX], newest last, padded with 0 on the left.

@@ -17,7 +17,8 @@ import org.apache.flink.table.data.RowData;
  * Packs the records of the raw topics into batches, so that Python is entered once for many of them.
  *
  * A batch ends when it is full, or so many milliseconds after its first record, or before a checkpoint's barrier:
- * nothing is held across a checkpoint, so there is no state. What comes out is MessagePack: an array of records, each
+ * nothing is held across a checkpoint, so there is no state. While the operators behind are busy, batches grow: each is
+ * gathered for as long as the one before took to be handed on, within a bound, because large ones cost less. What comes out is MessagePack: an array of records, each
  * an array of topic, partition, offset, append time (ms), key and value, as udfs/ingest.py reads them.
  *
  * Flink compiles this text in the TaskManager, as it does with the code that it generates for SQL: see jobs/flink.py.
@@ -27,6 +28,7 @@ public class RecordBatches extends AbstractStreamOperator
         implements OneInputStreamOperator, BoundedOneInput, ProcessingTimeCallback {
 
     private static final int HEAD_BYTES = 5;
+    private static final int BUSY_WAITS_MAX = 10;
 
     private final int recordsMax;
     private final int bytesMax;
@@ -34,6 +36,7 @@ public class RecordBatches extends AbstractStreamOperator
     private final ByteArrayOutputStream bytes = new ByteArrayOutputStream(1 << 16);
     private final DataOutputStream out = new DataOutputStream(bytes);
     private int records = 0;
+    private long handedOnMs = 0;
     private boolean timed = false;
 
     public RecordBatches(
@@ -63,7 +66,8 @@ public class RecordBatches extends AbstractStreamOperator
             emit();
         } else if (!timed) {
             timed = true;
-            getProcessingTimeService().registerTimer(getProcessingTimeService().getCurrentProcessingTime() + waitMs, this);
+            long gatherMs = Math.min(Math.max(waitMs, handedOnMs), BUSY_WAITS_MAX * waitMs);
+            getProcessingTimeService().registerTimer(nowMs() + gatherMs, this);
         }
     }
 
@@ -88,7 +92,13 @@ public class RecordBatches extends AbstractStreamOperator
         batch.put((byte) 0xdd).putInt(records).put(bytes.toByteArray());
         records = 0;
         bytes.reset();
+        long begunMs = nowMs();
         output.collect(new StreamRecord(batch.array()));
+        handedOnMs = nowMs() - begunMs;
+    }
+
+    private long nowMs() {
+        return getProcessingTimeService().getCurrentProcessingTime();
     }
 
     private void text(byte[] utf8) throws Exception {

@@ -1,0 +1,38 @@
+import java.util.Arrays;
+
+import org.apache.flink.streaming.api.graph.StreamConfig;
+import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
+import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
+import org.apache.flink.streaming.api.operators.Output;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.streaming.runtime.tasks.ProcessingTimeService;
+import org.apache.flink.streaming.runtime.tasks.StreamTask;
+
+/**
+ * Splits records at line feeds: what Python tells of many things in one record becomes a record each.
+ *
+ * A line feed at the end begins no further line, and an empty record has no lines.
+ */
+public class RecordLines extends AbstractStreamOperator implements OneInputStreamOperator {
+
+    public RecordLines(
+            Object[] settings, StreamTask task, StreamConfig config, Output output, ProcessingTimeService time)
+            throws Exception {
+        setup(task, config, output);
+        setProcessingTimeService(time);
+    }
+
+    public void processElement(StreamRecord element) throws Exception {
+        byte[] lines = (byte[]) element.getValue();
+        int begin = 0;
+        for (int at = 0; at < lines.length; at++) {
+            if (lines[at] == '\n') {
+                output.collect(new StreamRecord(Arrays.copyOfRange(lines, begin, at)));
+                begin = at + 1;
+            }
+        }
+        if (begin < lines.length) {
+            output.collect(new StreamRecord(Arrays.copyOfRange(lines, begin, lines.length)));
+        }
+    }
+}

@@ -1,0 +1,47 @@
+"""The operators of ours that run in Java, because a crossing of the border to Python costs more than their work.
+
+Their sources in `jobs/java` travel with the job and are compiled where it runs, as Flink does it with what it generates
+for SQL: there is no jar to build, and none to put into a cluster.
+"""
+
+import pkgutil
+
+from pyflink.common import Types
+from pyflink.datastream import DataStream
+from pyflink.java_gateway import get_gateway
+
+from jobs.settings import BatchSettings
+
+
+def record_batches(raw: DataStream, bounds: BatchSettings) -> DataStream:
+    """Batches of the records of `raw`, rows of (topic, partition, offset, append time, key, value), each as bytes."""
+    return _through(raw, "RecordBatches", "batch", (bounds.records_max, bounds.bytes_max, bounds.wait_ms))
+
+
+def split_lines(stream: DataStream, name: str) -> DataStream:
+    """A record for each line of the records of `stream`, both bytes."""
+    return _through(stream, "RecordLines", name, ())
+
+
+def _through(stream: DataStream, java_class: str, name: str, settings: tuple[int, ...]) -> DataStream:
+    """`stream` through a chained operator of `java_class`, which takes `settings` and gives bytes."""
+    gateway, j_stream = get_gateway(), stream._j_data_stream
+    flink = gateway.jvm.org.apache.flink
+    source = pkgutil.get_data("jobs", f"java/{java_class}.java") or b""
+    j_settings = gateway.new_array(gateway.jvm.Object, len(settings))
+    for place, number in enumerate(settings):
+        j_settings[place] = number
+    runtime, configuration = flink.table.runtime, flink.configuration.Configuration()
+    generated = runtime.generated.GeneratedOperator(java_class, source.decode(), j_settings, configuration)
+    operator = flink.streaming.api.transformations.OneInputTransformation(
+        j_stream.getTransformation(),
+        name,
+        runtime.operators.CodeGenOperatorFactory(generated),
+        Types.PRIMITIVE_ARRAY(Types.BYTE()).get_java_type_info(),
+        j_stream.getParallelism(),
+        False,
+    )
+    operator.setUid(f"{name}-v1")
+    environment = j_stream.getExecutionEnvironment()
+    environment.addOperator(operator)
+    return DataStream(flink.streaming.api.datastream.DataStream(environment, operator))
