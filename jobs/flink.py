@@ -15,6 +15,7 @@ LINGER_MS = {True: 100, False: 20}
 """How long a sink waits to send more records together. What is sunk exactly once shows at the next checkpoint anyway;
 a consent's receipt is waited for."""
 SOURCE_UID = "raw-records-v1"
+RAW_COLUMNS = ("topic", "partition", "offset", "append_time", "key", "value")
 
 
 def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream:
@@ -48,17 +49,17 @@ def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream
         "`append_time` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL"
         f") WITH ({with_clause})"
     )
-    columns = (col(name) for name in ("topic", "partition", "offset", "append_time", "key", "value"))
-    return to_stream(t_env, t_env.from_path("raw_records").select(*columns))
+    return to_stream(t_env, t_env.from_path("raw_records"))
 
 
 def _sql(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def to_stream(t_env: StreamTableEnvironment, table: Table) -> DataStream:
-    """`table` as a stream of the planner's own rows, its Kafka source under a uid of ours: the planner's changes with
-    the query. Only operators of Java can take such rows."""
+def to_stream(t_env: StreamTableEnvironment, raw: Table) -> DataStream:
+    """The columns :data:`RAW_COLUMNS` of `raw`, in this order, as rows of the planner's own, which only operators of
+    Java can take. The Kafka source gets a uid of ours: the planner's changes with the query."""
+    table = raw.select(*(col(name) for name in RAW_COLUMNS))
     row_data = get_gateway().jvm.Class.forName("org.apache.flink.table.data.RowData")
     row_type = table._j_table.getResolvedSchema().toPhysicalRowDataType().bridgedTo(row_data)
     stream = DataStream(t_env._j_tenv.toDataStream(table._j_table, row_type))

@@ -69,6 +69,7 @@ def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: lis
             IngestOperator(functools.partial(open_ingest, settings, keys)),
             output_type=Types.ROW([Types.INT(), BYTES]),
         )
+        .uid("ingest-v1")
         .name("ingest")
     )
     personalised = (

@@ -17,8 +17,9 @@ import org.apache.flink.table.data.RowData;
  * Packs the records of the raw topics into batches, so that Python is entered once for many of them.
  *
  * A batch ends when it is full, or so many milliseconds after its first record, or before a checkpoint's barrier:
- * nothing is held across a checkpoint, so there is no state. While the operators behind are busy, batches grow: each is
- * gathered for as long as the one before took to be handed on, within a bound, because large ones cost less. What comes out is MessagePack: an array of records, each
+ * nothing is held across a checkpoint, so there is no state. While the operators behind are busy, batches grow,
+ * because large ones cost less: each is gathered for a share of the time that the one before took to be handed on, so
+ * that a single pause makes nobody wait longer. What comes out is MessagePack: an array of records, each
  * an array of topic, partition, offset, append time (ms), key and value, as udfs/ingest.py reads them.
  *
  * Flink compiles this text in the TaskManager, as it does with the code that it generates for SQL: see jobs/flink.py.
@@ -28,6 +29,7 @@ public class RecordBatches extends AbstractStreamOperator
         implements OneInputStreamOperator, BoundedOneInput, ProcessingTimeCallback {
 
     private static final int HEAD_BYTES = 5;
+    private static final int BUSY_SHARE = 4;
     private static final int BUSY_WAITS_MAX = 10;
 
     private final int recordsMax;
@@ -66,7 +68,7 @@ public class RecordBatches extends AbstractStreamOperator
             emit();
         } else if (!timed) {
             timed = true;
-            long gatherMs = Math.min(Math.max(waitMs, handedOnMs), BUSY_WAITS_MAX * waitMs);
+            long gatherMs = Math.min(Math.max(waitMs, handedOnMs / BUSY_SHARE), BUSY_WAITS_MAX * waitMs);
             getProcessingTimeService().registerTimer(nowMs() + gatherMs, this);
         }
     }

@@ -106,7 +106,7 @@ def run(settings: Settings, records: list[RawRecord]) -> dict[str, list[bytes]]:
     t_env = StreamTableEnvironment.create(env)
     t_env.get_config().set_local_timezone("Asia/Tokyo")
     keys = bucket_keys(BUCKETS, settings.job.max_parallelism)
-    streams = Streams(as_table(t_env, records), lambda table: to_stream(t_env, table))
+    streams = Streams(to_stream(t_env, as_table(t_env, records)))
     outputs = build(streams, settings, "process", EPOCH, keys)
     kind = Types.ROW([Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
     named = [

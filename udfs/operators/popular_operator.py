@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import msgspec
 from pyflink.common import Types
@@ -54,12 +55,14 @@ class PopularOperator(KeyedProcessFunction):
     def process_element(self, value: tuple[str, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Append the sums of one bucket; a timer merges them.
 
-        Buckets pass on their sums when a second ends, so the timer is half a step later: then those of all have come.
+        Each segment has its moment within the second: all at once would keep the interpreter from the lists meanwhile.
         """
         self._pending.add(value[1])
         every_ms = self._parts.settings.publish_every_ms
-        now_ms, half_ms = ctx.timer_service().current_processing_time(), every_ms // 2
-        ctx.timer_service().register_processing_time_timer(((now_ms + half_ms) // every_ms + 1) * every_ms - half_ms)
+        now_ms, moment_ms = ctx.timer_service().current_processing_time(), crc32(value[0].encode()) % every_ms
+        ctx.timer_service().register_processing_time_timer(
+            now_ms + every_ms - (now_ms - moment_ms) % every_ms,
+        )
         return iter(())
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:

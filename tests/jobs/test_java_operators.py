@@ -1,0 +1,72 @@
+"""The operators that run in Java, compiled from their sources on Flink's own mini cluster; no Python runs in it."""
+
+from collections.abc import Iterable
+
+from pyflink.common import Configuration
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.table import StreamTableEnvironment
+
+from jobs.flink import to_stream
+from jobs.java_operators import record_batches, split_lines
+from jobs.settings import BatchSettings
+from tests.jobs.test_personalise_job import as_table
+from tests.support.vocabulary import BEGINNING, SECOND, a_raw_interaction, a_tombstone
+from udfs.ingest import RawRecord, unpack_records
+
+LONG = 600_000
+RECORDS = [
+    *(a_raw_interaction("ada", offset=n, appended=BEGINNING + n * SECOND, partition=n % 4) for n in range(7)),
+    a_raw_interaction("zoë", item="Tee 🫖", offset=2**40, appended=2**41),
+    a_tombstone("gil", BEGINNING, offset=8),
+    RawRecord("t.interactions", 3, 9, BEGINNING, None, b""),
+    RawRecord("t.interactions", 3, 10, BEGINNING, b"", bytes(range(256)) * 300),
+]
+
+
+def environment() -> StreamExecutionEnvironment:
+    configuration = Configuration()
+    configuration.set_string("restart-strategy.type", "none")
+    env = StreamExecutionEnvironment.get_execution_environment(configuration)
+    env.set_parallelism(1)
+    return env
+
+
+def collected(stream: DataStream) -> list[bytes]:
+    with stream.execute_and_collect("test") as results:
+        return [bytes(number & 255 for number in raw) for raw in results]
+
+
+def raw_stream(records: list[RawRecord], zone: str = "UTC") -> DataStream:
+    t_env = StreamTableEnvironment.create(environment())
+    t_env.get_config().set_local_timezone(zone)
+    return to_stream(t_env, as_table(t_env, records))
+
+
+def batches(bounds: BatchSettings, zone: str = "UTC") -> list[list[RawRecord]]:
+    return [unpack_records(batch) for batch in collected(record_batches(raw_stream(RECORDS, zone), bounds))]
+
+
+def joined(lists: Iterable[list[RawRecord]]) -> list[RawRecord]:
+    return [record for its in lists for record in its]
+
+
+def test_a_batch_ends_when_it_is_full_and_the_last_one_when_the_input_does() -> None:
+    found = batches(BatchSettings(records_max=4, wait_ms=LONG), zone="America/New_York")
+    assert [len(batch) for batch in found] == [4, 4, 3]
+    assert joined(found) == RECORDS, "each record as it was, in order, its time moved by no zone"
+
+
+def test_a_batch_ends_at_so_many_bytes() -> None:
+    found = batches(BatchSettings(bytes_max=1, wait_ms=LONG))
+    assert [len(batch) for batch in found] == [1] * len(RECORDS)
+    assert joined(found) == RECORDS
+
+
+def test_a_record_for_each_line() -> None:
+    texts = [b"one", b"two\nthree", "vier 🫖\n\nf".encode(), b"end\n", b"\n", b""]
+    records = [RawRecord("t.interactions", 0, n, BEGINNING, None, text) for n, text in enumerate(texts)]
+    bounds = BatchSettings(records_max=1)
+    packed = collected(record_batches(raw_stream(records), bounds))
+    found = collected(split_lines(record_batches(raw_stream(records), bounds), "lines"))
+    assert found == [line for raw in packed for line in raw.removesuffix(b"\n").split(b"\n")]
+    assert len(found) > len(texts)
