@@ -12,7 +12,7 @@
                                                              ├─► dead-letters, receipts, events
                                                              └─► sums ─► key by segment ─► popular lists in Redis
 
-Operators: `raw-records` (source), `ingest` (vectorised UDF), `personalise`, `popular`, and the sinks
+Operators: `raw-records` (source), `batch` (Java), `ingest`, `personalise`, `popular`, and the sinks
 `dead-letters` and `events` (exactly once) and `receipts` (at least once). `build` wires them and nothing else.
 """
 

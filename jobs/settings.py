@@ -79,7 +79,7 @@ class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     records_max: Annotated[int, Meta(ge=1)] = 10_000
     bytes_max: Annotated[int, Meta(ge=1)] = 1 << 22
-    wait_ms: Annotated[int, Meta(ge=1)] = 10
+    wait_ms: Annotated[int, Meta(ge=1)] = 20
 
 
 class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

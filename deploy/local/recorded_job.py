@@ -1,11 +1,10 @@
-"""A job that loads what our jobs load, for record_classes.py: Kafka in and out, a vectorised UDF, keyed state."""
+"""A job that loads what our jobs load, for record_classes.py: Kafka in and out, what SQL generates, keyed state."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 
-import pandas as pd
 from pyflink.common import Types
 from pyflink.common.serialization import SimpleStringSchema
 from pyflink.datastream import StreamExecutionEnvironment
@@ -13,7 +12,6 @@ from pyflink.datastream.connectors.kafka import KafkaRecordSerializationSchema, 
 from pyflink.datastream.functions import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapState, MapStateDescriptor
 from pyflink.table import StreamTableEnvironment
-from pyflink.table.udf import udf
 
 _SOURCE = """
 CREATE TABLE numbers (`value` BYTES, `offset` BIGINT METADATA) WITH (
@@ -37,19 +35,13 @@ class Count(KeyedProcessFunction):  # type: ignore[misc]
         yield f"{value} {count}"
 
 
-@udf(result_type="STRING", func_type="pandas")  # type: ignore[untyped-decorator]
-def to_text(values: pd.Series) -> pd.Series:
-    """Bytes to text, a batch at a time."""
-    return values.map(lambda value: value.decode())
-
-
 def main(servers: str, topic_in: str, topic_out: str) -> None:
     """Build and submit."""
     environment = StreamExecutionEnvironment.get_execution_environment()
     tables = StreamTableEnvironment.create(environment)
     tables.execute_sql(_SOURCE.format(topic=topic_in, servers=servers))
-    table = tables.from_path("numbers")
-    texts = tables.to_data_stream(table.select(to_text(table.value))).map(lambda row: row[0], Types.STRING())
+    rows = tables.to_data_stream(tables.sql_query("SELECT DECODE(`value`, 'UTF-8') FROM numbers"))
+    texts = rows.map(lambda row: row[0], Types.STRING())
     counts = texts.key_by(lambda text: text, Types.STRING()).process(Count(), Types.STRING()).uid("count")
     schema = KafkaRecordSerializationSchema.builder().set_topic(topic_out)
     schema = schema.set_value_serialization_schema(SimpleStringSchema()).build()

@@ -179,7 +179,7 @@ class LocalStack:
         return self._table.records()
 
     def python_workers(self) -> list[int]:
-        """Process ids of Flink's Python workers (thread mode has none but those of vectorised UDFs)."""
+        """Process ids of Flink's Python workers (thread mode has none)."""
         return [process.pid for process in self._table.unrecorded()]
 
     def __enter__(self) -> Self:

@@ -22,7 +22,7 @@ import org.apache.flink.table.data.RowData;
  * that a single pause makes nobody wait longer. What comes out is MessagePack: an array of records, each
  * an array of topic, partition, offset, append time (ms), key and value, as udfs/ingest.py reads them.
  *
- * Flink compiles this text in the TaskManager, as it does with the code that it generates for SQL: see jobs/flink.py.
+ * Flink compiles this text in the TaskManager, as it does with the code that it generates for SQL: see jobs/java_operators.py.
  * Its compiler (Janino) knows no lambdas and infers no type arguments.
  */
 public class RecordBatches extends AbstractStreamOperator
