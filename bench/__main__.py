@@ -20,17 +20,20 @@ from bench.stand import Stand, stand
 from deploy.local.errors import StackError
 
 EVENTS, EVENTS_QUICK = 500_000, 150_000
+REPEATS, REPEATS_QUICK = 3, 1
 PLAN, PLAN_QUICK = latency.Plan(warm_up_s=120, measure_s=60), latency.Plan(warm_up_s=60, measure_s=20)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="minutes instead of a quarter of an hour; not for keeping")
+    parser.add_argument("--quick", action="store_true", help="three minutes instead of ten; not for keeping")
     parser.add_argument(
         "--events", type=int, help=f"of the throughput part (default {EVENTS:,}, quick {EVENTS_QUICK:,})"
     )
-    parser.add_argument("--repeats", type=int, help="of the throughput part; medians are kept (default 3, quick 1)")
+    parser.add_argument(
+        "--repeats", type=int, help=f"of the throughput part, for medians (default {REPEATS}, quick {REPEATS_QUICK})"
+    )
     parser.add_argument("--only", choices=("throughput", "latency"))
     parser.add_argument("--warm-up", type=int, metavar="S", help="of the latency part, in seconds")
     parser.add_argument("--seconds", type=int, metavar="S", help="measured at each rate of the latency part")
@@ -50,7 +53,7 @@ def measure(on: Stand, options: argparse.Namespace) -> tuple[dict[str, Any], dic
     if options.only != "latency":
         events = options.events or (EVENTS_QUICK if options.quick else EVENTS)
         repeats = []
-        for number in range(options.repeats or (1 if options.quick else 3)):
+        for number in range(options.repeats or (REPEATS_QUICK if options.quick else REPEATS)):
             repeats.append(throughput.measure(on, f"throughput-{number + 1}", events))
             on.say(report.one_repeat(*repeats[-1]))
         figures |= throughput.figures(repeats)

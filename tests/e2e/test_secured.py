@@ -1,4 +1,4 @@
-"""The job against a broker that wants TLS and a password, and a Redis that wants a user of its own."""
+"""The job against a broker that wants TLS and a password, and a Redis behind TLS that wants a user of its own."""
 
 import contextlib
 import shutil
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 
 from deploy.local import product
 from deploy.local.stack import LocalStack
@@ -14,6 +15,7 @@ from jobs.settings import load_settings
 from models.random_model import random_model
 from schemas.pseudonyms import new_key_ring, write_key_ring
 from tests.support.live import Live
+from tests.support.tls_front import tls_front
 
 BROKER_PASSWORD = "only-of-this-test-broker"
 STORE_PASSWORD = "only-of-this-test-store"
@@ -27,20 +29,23 @@ def keytool(*words: str) -> None:
     subprocess.run([str(tool), *words], check=True, capture_output=True)
 
 
-def certificate(directory: Path) -> tuple[Path, Path]:
-    """A key store of a broker on the loopback, and its certificate as PEM."""
-    store, pem = directory / "broker.p12", directory / "ca.pem"
+def certificate(directory: Path) -> tuple[Path, Path, Path]:
+    """A key store for servers on the loopback, and as PEM its certificate and its key."""
+    store, pem, key = directory / "broker.p12", directory / "ca.pem", directory / "key.pem"
     opened = ["-keystore", str(store), "-storepass", BROKER_PASSWORD, "-alias", "broker"]
     names = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1"]
     keytool("-genkeypair", "-keyalg", "EC", "-storetype", "PKCS12", *names, *opened)
     keytool("-exportcert", "-rfc", "-file", str(pem), *opened)
-    return store, pem
+    private_key, _, _ = pkcs12.load_key_and_certificates(store.read_bytes(), BROKER_PASSWORD.encode())
+    assert private_key is not None
+    key.write_bytes(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return store, pem, key
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     directory = tmp_path_factory.mktemp("secured")
-    store, pem = certificate(directory)
+    store, pem, key = certificate(directory)
     stack = LocalStack(directory / "stack")
     listener = {
         "sasl.enabled.mechanisms": "PLAIN",
@@ -53,11 +58,15 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_BROKER_PASSWORD", BROKER_PASSWORD)
         patch.setenv("TEST_STORE_PASSWORD", STORE_PASSWORD)
-        with stack, contextlib.closing(submit(stack, directory, address, pem)) as live:
+        with (
+            stack,
+            tls_front(pem, key, ("127.0.0.1", stack.redis.port)) as redis_port,
+            contextlib.closing(submit(stack, directory, address, redis_port, pem)) as live,
+        ):
             yield live
 
 
-def submit(stack: LocalStack, directory: Path, address: str, pem: Path) -> Live:
+def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, pem: Path) -> Live:
     random_model(directory / "model", items=60)
     write_key_ring(new_key_ring(), directory / "ring.json")
     plain, path = directory / "plain.toml", directory / "secured.toml"
@@ -67,10 +76,14 @@ def submit(stack: LocalStack, directory: Path, address: str, pem: Path) -> Live:
         f'bootstrap_servers = "{address}"\nsecurity_protocol = "SASL_SSL"\nsasl_mechanism = "PLAIN"\nusername = "job"\n'
         f'password_variable = "TEST_BROKER_PASSWORD"\nca_file = "{pem}"\n'
     )
-    store = '[redis]\nusername = "job"\npassword_variable = "TEST_STORE_PASSWORD"\n'
-    old = f'bootstrap_servers = "{stack.kafka.bootstrap_servers}"\n'
-    path.write_text(text.replace(old, kafka).replace("[redis]\n", store))
+    store = (
+        f'url = "rediss://127.0.0.1:{redis_port}/0"\nusername = "job"\n'
+        f'password_variable = "TEST_STORE_PASSWORD"\nca_file = "{pem}"\n'
+    )
+    old_kafka, old_store = f'bootstrap_servers = "{stack.kafka.bootstrap_servers}"\n', f'url = "{stack.redis.url}"\n'
+    path.write_text(text.replace(old_kafka, kafka).replace(old_store, store))
     settings = load_settings(path)
+    assert settings.redis.url.startswith("rediss:")
     product.create_topics(settings.kafka)
     endpoints = {**stack.addresses, "key_ring": str(directory / "ring.json")}
     job = product.submit(stack, path)
