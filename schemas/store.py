@@ -3,7 +3,8 @@
 Per user, under one hash tag so that a Cluster keeps them in one slot:
 
 ``{pseudonym}:list``     the list, ready-to-send bytes (:mod:`schemas.lists`), expiring
-``{pseudonym}:consent``  ``{"level":"full","at":ms,"partition":n,"offset":n}``: the last consent in topic order
+``{pseudonym}:consent``  ``{"level":"full","expires_at":ms,"at":ms,"partition":n,"offset":n}``: the last consent in
+                         topic order; it stays when it has expired (0: never), for it holds off those before it
 ``{pseudonym}:gone``     a tombstone: an erased user
 
 ``popular:<segment>`` holds the popular list of a segment, ``popular:all`` that of everybody.
@@ -44,13 +45,20 @@ def popular_key(prefix: str, segment: str) -> str:
     return f"{prefix}popular:{segment}"
 
 
-def consent_value(level: Level, at: int, partition: int, offset: int) -> bytes:
-    """The bytes of a consent key.
+def consent_value(level: Level, expires_at: int, at: int, partition: int, offset: int) -> bytes:
+    """The bytes of a consent key; times in ms since the epoch.
 
-    >>> consent_value(Level.FULL, 12, 0, 3)
-    b'{"level":"full","at":12,"partition":0,"offset":3}'
+    >>> consent_value(Level.FULL, 0, 12, 0, 3)
+    b'{"level":"full","expires_at":0,"at":12,"partition":0,"offset":3}'
     """
-    return b'{"level":"%b","at":%d,"partition":%d,"offset":%d}' % (LEVEL_NAME[level].encode(), at, partition, offset)
+    name = LEVEL_NAME[level].encode()
+    return b'{"level":"%b","expires_at":%d,"at":%d,"partition":%d,"offset":%d}' % (
+        name,
+        expires_at,
+        at,
+        partition,
+        offset,
+    )
 
 
 _REFUSE_OLDER: Final = """
@@ -68,18 +76,29 @@ WRITE_LIST: Final = (
 -- KEYS list consent gone; ARGV epoch version ttl_ms level bytes
 if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
 local consent = redis.call('GET', KEYS[2])
-if not consent or string.match(consent, '^{"level":"(%a+)"') ~= ARGV[4] or ARGV[4] == 'none' then return -1 end
+if not consent then return -1 end
+local level, expires_at = string.match(consent, '^{"level":"(%a+)","expires_at":(%d+)')
+if level ~= ARGV[4] or level == 'none' then return -1 end
+local ttl_ms = tonumber(ARGV[3])
+if expires_at ~= '0' then
+  local now = redis.call('TIME')
+  ttl_ms = math.min(ttl_ms, tonumber(expires_at) - now[1] * 1000 - math.floor(now[2] / 1000))
+  if ttl_ms <= 0 then return -1 end
+end
 """
     + _REFUSE_OLDER
     + """
-redis.call('SET', KEYS[1], ARGV[5], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[5], 'PX', ttl_ms)
 return 1
 """
 )
-"""Writes a list if the user's consent is still the one it was made under, and no newer list stands there."""
+"""Writes a list if the user's consent is still the one it was made under, and no newer list stands there.
+
+No list outlives the consent that it was made under, which is why reading need not look at the clock.
+"""
 
 WRITE_CONSENT: Final = """
--- KEYS list consent gone; ARGV at partition offset expires_at bytes
+-- KEYS list consent gone; ARGV at partition offset bytes
 local known = redis.call('GET', KEYS[2])
 if known then
   local at, partition, offset = string.match(known, '"at":(%d+),"partition":(%d+),"offset":(%d+)}')
@@ -88,8 +107,7 @@ if known then
     if offset == ARGV[3] then return 1 end
   elseif tonumber(at) >= tonumber(ARGV[1]) then return 0 end
 end
-if ARGV[4] == '0' then redis.call('SET', KEYS[2], ARGV[5])
-else redis.call('SET', KEYS[2], ARGV[5], 'PXAT', ARGV[4]) end
+redis.call('SET', KEYS[2], ARGV[4])
 redis.call('DEL', KEYS[1])
 return 1
 """

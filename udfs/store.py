@@ -113,9 +113,9 @@ class RedisStore:
 
     def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
         at, partition, offset = change.append_ts, change.partition, change.offset
-        value = consent_value(Level(change.level), at, partition, offset)
+        value = consent_value(Level(change.level), change.expires_at, at, partition, offset)
         keys = user_keys(self._prefix, change.pseudonym)
-        return "EVALSHA", self._sha(WRITE_CONSENT), 3, *keys, at, partition, offset, change.expires_at, value
+        return "EVALSHA", self._sha(WRITE_CONSENT), 3, *keys, at, partition, offset, value
 
     def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
         keys = user_keys(self._prefix, write.pseudonym)

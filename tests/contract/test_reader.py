@@ -60,7 +60,7 @@ def a_list(*items: str, reason: Reason = "personalised", version: int = 7, at: i
 
 
 def consent(store: "redis.Redis[bytes]", level: Level = Level.FULL) -> None:
-    store.set(CONSENT, consent_value(level, 1, 0, 1))
+    store.set(CONSENT, consent_value(level, 0, 1, 0, 1))
 
 
 def popular(store: "redis.Redis[bytes]", segment: str, *items: str) -> None:

@@ -254,6 +254,24 @@ def test_a_consent_that_has_expired_already_allows_nothing(subject: Subject, ada
     assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
 
 
+def test_an_expired_consent_still_holds_off_those_before_it(subject: Subject, ada: str) -> None:
+    """A restored job reads old consents again: one without an expiry must not come back into force."""
+    before, last = a_consent(ada, offset=1), a_consent(ada, offset=2, expires_at=subject.now_ms() + 60)
+    consented(subject.store, before, last)
+    subject.pass_ms(60)
+    assert consented(subject.store, before) == [ConsentOutcome.STALE]
+    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.NO_CONSENT]
+    assert consented(subject.store, a_consent(ada, offset=3)) == [ConsentOutcome.IN_FORCE]
+    assert listed(subject.store, a_list(ada, 5)) == [WriteOutcome.WRITTEN]
+
+
+def test_a_list_ends_with_the_consent_it_was_made_under(server: RealRedis) -> None:
+    subject = InRedis(server)
+    consented(subject.store, a_consent("p1.soon", expires_at=subject.now_ms() + MINUTE // 2))
+    listed(subject.store, a_list("p1.soon", 1))
+    assert 0 < server.client.pttl(user_keys(PREFIX, "p1.soon")[0]) <= MINUTE // 2
+
+
 def test_a_tombstone_refuses_whatever_the_consent(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada))
     listed(subject.store, a_list(ada, 3))

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from schemas.consents import Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
-from schemas.store import user_keys
+from schemas.store import consent_value, user_keys
 from tests.support.redis_server import running_redis
 from tests.support.vocabulary import a_consent
 from udfs.ranking import ListWrite
@@ -55,7 +56,7 @@ def test_a_refusal_is_not_taken_for_an_answer(tmp_path: Path) -> None:
         store.write([], [], want_popular=False)
         with pytest.raises(StoreUnavailable, match="ResponseError"):
             write = ListWrite("p1.ada", 1, 2, "personalised", 60_000, PAYLOAD)  # type: ignore[arg-type]
-            server.client.set(user_keys("", "p1.ada")[1], '{"level":"full","at":1,"partition":0,"offset":1}')
+            server.client.set(user_keys("", "p1.ada")[1], consent_value(Level.FULL, 0, 1, 0, 1))
             store.write([], [write], want_popular=False)
         server.client.delete(user_keys("", "p1.ada")[0])
         assert store.write([], [write], want_popular=False).lists == [1], "the connection is in step again"

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,13 +90,14 @@ def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, pe
     job = product.submit(stack, path)
     stack.rest.wait_running(job)
     live = Live(stack, product.Product(endpoints, load_settings(plain), path, job))
-    rights = ["~*", "+get", "+getrange", "+exists", "+set", "+del", "+evalsha", "+script|load"]
+    rights = ["~*", "+get", "+getrange", "+exists", "+set", "+del", "+time", "+evalsha", "+script|load"]
     live.redis.execute_command("ACL", "SETUSER", "job", "on", f">{STORE_PASSWORD}", *rights)
     return live
 
 
 def test_a_click_arrives_through_tls_sasl_and_an_acl_user(secured: Live):
-    secured.consent(["ada"])
+    in_an_hour = time.time_ns() // 1_000_000 + 3_600_000
+    secured.consent(["ada"], expires_at=in_an_hour)
     secured.interact("ada", "item-00003")
     assert secured.wait_for_version("ada", 2).reason == "personalised"
 

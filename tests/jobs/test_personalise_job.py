@@ -162,7 +162,7 @@ def test_the_journey_of_a_handful_of_people(settings: Settings, server: RealRedi
 
     # Not the lists: at the end of a bounded source every timer may fire, so all may be forgotten by now.
     assert server.client.get(user_keys("t.", PSEUDONYMISER.user("ada"))[1]) == consent_value(
-        Level.FULL, START, 0, PEOPLE.index("ada")
+        Level.FULL, 0, START, 0, PEOPLE.index("ada")
     )
 
 

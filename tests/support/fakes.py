@@ -180,7 +180,7 @@ class MemoryStore:
         self._clock = clock
         self._failures = 0
         self._lists: dict[str, tuple[bytes, int]] = {}
-        self._consents: dict[str, tuple[ConsentRecord, int]] = {}
+        self._consents: dict[str, ConsentRecord] = {}
         self._popular: dict[str, tuple[bytes, int]] = {}
         self._gone: set[str] = set()
         self.writes = 0
@@ -235,7 +235,7 @@ class MemoryStore:
                     return ConsentOutcome.IN_FORCE
             elif known.append_ts >= change.append_ts:
                 return ConsentOutcome.STALE
-        self._consents[change.pseudonym] = change, change.expires_at or 2**53
+        self._consents[change.pseudonym] = change
         self._lists.pop(change.pseudonym, None)
         return ConsentOutcome.IN_FORCE
 
@@ -245,12 +245,15 @@ class MemoryStore:
         consent = self.consent(write.pseudonym)
         if consent is None or consent.level != write.level or consent.level == Level.NONE:
             return WriteOutcome.NO_CONSENT
+        end_ms = min(self._clock() + write.ttl_ms, consent.expires_at or 2**53)
+        if end_ms <= self._clock():
+            return WriteOutcome.NO_CONSENT
         known = self._alive(self._lists, write.pseudonym)
         if known is not None:
             there = decode_list(known)
             if (there.epoch, there.v) > (self.epoch, write.version):
                 return WriteOutcome.STALE
-        self._lists[write.pseudonym] = write.payload, self._clock() + write.ttl_ms
+        self._lists[write.pseudonym] = write.payload, end_ms
         return WriteOutcome.WRITTEN
 
     def _alive(self, kept: dict[str, tuple[Any, int]], key: str) -> Any:
@@ -273,7 +276,7 @@ class MemoryStore:
 
     def consent(self, pseudonym: str) -> ConsentRecord | None:
         """The consent that stands there."""
-        return self._alive(self._consents, pseudonym)  # type: ignore[no-any-return]
+        return self._consents.get(pseudonym)
 
     def level(self, pseudonym: str) -> str | None:
         """The name of its level."""
