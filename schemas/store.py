@@ -73,12 +73,11 @@ end
 
 WRITE_LIST: Final = (
     """
--- KEYS list consent gone; ARGV epoch version ttl_ms level bytes
+-- KEYS list consent gone; ARGV epoch version ttl_ms consent bytes
 if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
-local consent = redis.call('GET', KEYS[2])
-if not consent then return -1 end
-local level, expires_at = string.match(consent, '^{"level":"(%a+)","expires_at":(%d+)')
-if level ~= ARGV[4] or level == 'none' then return -1 end
+if redis.call('GET', KEYS[2]) ~= ARGV[4] then return -1 end
+local level, expires_at = string.match(ARGV[4], '^{"level":"(%a+)","expires_at":(%d+)')
+if level == 'none' then return -1 end
 local ttl_ms = tonumber(ARGV[3])
 if expires_at ~= '0' then
   local now = redis.call('TIME')
@@ -92,8 +91,9 @@ redis.call('SET', KEYS[1], ARGV[5], 'PX', ttl_ms)
 return 1
 """
 )
-"""Writes a list if the user's consent is still the one it was made under, and no newer list stands there.
+"""Writes a list if the user's consent is still the very one it was made under, and no newer list stands there.
 
+The very one, not one like it: a restored job may hold the profile of a user who withdrew since and consented again.
 No list outlives the consent that it was made under, which is why reading need not look at the clock.
 """
 

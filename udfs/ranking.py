@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from schemas.consents import Level
 from schemas.lists import Reason, RecommendationList, encode_scores, item_fragment, join_list
+from schemas.store import consent_value
 from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, AtLeastOne, ProfileBounds
 from udfs.state import Profile, UserState
 
@@ -65,11 +66,11 @@ class PopularItems(NamedTuple):
 
 
 class ListWrite(NamedTuple):
-    """A list to be written: made for consent `level`, at the user's `version`."""
+    """A list to be written, at the user's `version`. `consent` is what stands in Redis of the one it was made under."""
 
     pseudonym: str
     version: int
-    level: Level
+    consent: bytes
     reason: Reason
     ttl_ms: int
     payload: bytes
@@ -128,7 +129,14 @@ class Ranker:
         reason: Reason = "popular" if not scored else "session" if session else "personalised"
         payload = join_list(state.version, self._epoch, self._model_json, now_ms, reason, fragments, numbers)
         ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
-        return ListWrite(pseudonym, state.version, LEVELS[state.level], reason, ttl_ms, payload)
+        consent = consent_value(
+            LEVELS[state.level],
+            state.expires_at,
+            state.consent_at,
+            state.consent_partition,
+            state.consent_offset,
+        )
+        return ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload)
 
     def _features(self, profiles: Sequence[Profile]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows int32 and weights float32, both [users, RECENT_ITEMS_MAX], newest last, padded with 0 on the left.

@@ -15,7 +15,7 @@ from msgspec import Meta
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from schemas.consents import LEVEL_NAME, Level
+from schemas.consents import Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
@@ -113,15 +113,14 @@ class RedisStore:
 
     def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
         at, partition, offset = change.append_ts, change.partition, change.offset
-        value = consent_value(Level(change.level), change.expires_at, at, partition, offset)
+        value = value_of(change)
         keys = user_keys(self._prefix, change.pseudonym)
         return "EVALSHA", self._sha(WRITE_CONSENT), 3, *keys, at, partition, offset, value
 
     def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
         keys = user_keys(self._prefix, write.pseudonym)
-        level = LEVEL_NAME[write.level]
         epoch, version, ttl_ms = self._epoch, write.version, write.ttl_ms
-        return "EVALSHA", self._sha(WRITE_LIST), 3, *keys, epoch, version, ttl_ms, level, write.payload
+        return "EVALSHA", self._sha(WRITE_LIST), 3, *keys, epoch, version, ttl_ms, write.consent, write.payload
 
     def _sha(self, script: str) -> str:
         sha = self._scripts.get(script)
@@ -162,6 +161,11 @@ class RedisStore:
             return call()
         except redis.exceptions.RedisError as error:
             raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
+
+
+def value_of(change: ConsentRecord) -> bytes:
+    """What stands in Redis of `change` when it is in force."""
+    return consent_value(Level(change.level), change.expires_at, change.append_ts, change.partition, change.offset)
 
 
 def _popular(raw: bytes | None) -> RecommendationList | None:

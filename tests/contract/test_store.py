@@ -10,14 +10,14 @@ import msgspec
 import pytest
 import redis
 
-from schemas.consents import Level
 from schemas.lists import encode_list, item_fragment
 from schemas.store import READ_LIST, ConsentOutcome, WriteOutcome, popular_key, user_keys
 from tests.support.fakes import MemoryStore
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import a_consent
+from udfs.elements import ConsentRecord
 from udfs.ranking import ListWrite
-from udfs.store import ListStore, RedisSettings, RedisStore, connect
+from udfs.store import ListStore, RedisSettings, RedisStore, connect, value_of
 
 PREFIX = "t."
 EPOCH = 1_000
@@ -116,9 +116,10 @@ def payload(version: int, epoch: int = EPOCH, item: str = "tea") -> bytes:
     return encode_list(version, epoch, b'"m"', 1, "personalised", [item_fragment(item)], [0.5])
 
 
-def a_list(user: str, version: int, *, epoch: int = EPOCH, level: Level = Level.FULL, ttl_ms: int = MINUTE,
+def a_list(user: str, version: int, *, under: ConsentRecord | None = None, epoch: int = EPOCH, ttl_ms: int = MINUTE,
            item: str = "tea") -> ListWrite:  # fmt: skip
-    return ListWrite(user, version, level, "personalised", ttl_ms, payload(version, epoch, item))
+    consent = value_of(under or a_consent(user))
+    return ListWrite(user, version, consent, "personalised", ttl_ms, payload(version, epoch, item))
 
 
 def consented(store: ListStore, *changes: Any) -> list[ConsentOutcome]:
@@ -204,8 +205,9 @@ def test_a_list_made_under_another_level_is_refused(subject: Subject, ada: str, 
 
 
 def test_not_even_a_list_made_under_no_consent_is_written_under_none(subject: Subject, ada: str) -> None:
-    consented(subject.store, a_consent(ada, "none"))
-    assert listed(subject.store, a_list(ada, 3, level=Level.NONE)) == [WriteOutcome.NO_CONSENT]
+    nothing = a_consent(ada, "none")
+    consented(subject.store, nothing)
+    assert listed(subject.store, a_list(ada, 3, under=nothing)) == [WriteOutcome.NO_CONSENT]
 
 
 def test_a_consent_and_a_list_of_one_write_are_put_in_that_order(subject: Subject, ada: str) -> None:
@@ -214,11 +216,22 @@ def test_a_consent_and_a_list_of_one_write_are_put_in_that_order(subject: Subjec
 
 
 def test_a_withdrawal_takes_the_list_away_at_once(subject: Subject, ada: str) -> None:
-    consented(subject.store, a_consent(ada, offset=1))
-    listed(subject.store, a_list(ada, 3))
+    given = a_consent(ada, offset=1)
+    consented(subject.store, given)
+    assert listed(subject.store, a_list(ada, 3, under=given)) == [WriteOutcome.WRITTEN]
     assert consented(subject.store, a_consent(ada, "none", offset=2)) == [ConsentOutcome.IN_FORCE]
     assert not subject.holds_a_list(ada)
-    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 4, under=given)) == [WriteOutcome.NO_CONSENT]
+
+
+def test_a_list_made_before_a_withdrawal_is_refused_though_the_user_has_consented_again(
+    subject: Subject, ada: str
+) -> None:
+    """What a job restored from a snapshot before the withdrawal would write."""
+    before, again = a_consent(ada, offset=1), a_consent(ada, offset=3)
+    consented(subject.store, before, a_consent(ada, "none", offset=2), again)
+    assert listed(subject.store, a_list(ada, 9, under=before)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 2, under=again)) == [WriteOutcome.WRITTEN]
 
 
 def test_the_same_consent_twice_is_harmless(subject: Subject, ada: str) -> None:
@@ -232,7 +245,7 @@ def test_the_same_consent_twice_is_harmless(subject: Subject, ada: str) -> None:
 def test_of_one_partition_the_offset_decides_though_the_clock_stepped_back(subject: Subject, ada: str) -> None:
     first, second = a_consent(ada, at=2_000, offset=9), a_consent(ada, "none", at=1_000, offset=10)
     assert consented(subject.store, first, second, first) == [1, 1, 0]
-    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 3, under=first)) == [WriteOutcome.NO_CONSENT]
 
 
 def test_across_partitions_append_time_decides(subject: Subject, ada: str) -> None:
@@ -242,33 +255,37 @@ def test_across_partitions_append_time_decides(subject: Subject, ada: str) -> No
 
 
 def test_a_consent_expires_and_with_it_the_right_to_a_list(subject: Subject, ada: str) -> None:
-    consented(subject.store, a_consent(ada, expires_at=subject.now_ms() + 60))
-    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.WRITTEN]
+    soon = a_consent(ada, expires_at=subject.now_ms() + 60)
+    consented(subject.store, soon)
+    assert listed(subject.store, a_list(ada, 3, under=soon)) == [WriteOutcome.WRITTEN]
     subject.pass_ms(60)
     assert subject.read(ada) is None
-    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 4, under=soon)) == [WriteOutcome.NO_CONSENT]
 
 
 def test_a_consent_that_has_expired_already_allows_nothing(subject: Subject, ada: str) -> None:
-    consented(subject.store, a_consent(ada, expires_at=subject.now_ms() - 1_000))
-    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
+    expired = a_consent(ada, expires_at=subject.now_ms() - 1_000)
+    consented(subject.store, expired)
+    assert listed(subject.store, a_list(ada, 3, under=expired)) == [WriteOutcome.NO_CONSENT]
 
 
 def test_an_expired_consent_still_holds_off_those_before_it(subject: Subject, ada: str) -> None:
     """A restored job reads old consents again: one without an expiry must not come back into force."""
     before, last = a_consent(ada, offset=1), a_consent(ada, offset=2, expires_at=subject.now_ms() + 60)
+    again = a_consent(ada, offset=3)
     consented(subject.store, before, last)
     subject.pass_ms(60)
     assert consented(subject.store, before) == [ConsentOutcome.STALE]
-    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.NO_CONSENT]
-    assert consented(subject.store, a_consent(ada, offset=3)) == [ConsentOutcome.IN_FORCE]
-    assert listed(subject.store, a_list(ada, 5)) == [WriteOutcome.WRITTEN]
+    assert listed(subject.store, a_list(ada, 4, under=before)) == [WriteOutcome.NO_CONSENT]
+    assert consented(subject.store, again) == [ConsentOutcome.IN_FORCE]
+    assert listed(subject.store, a_list(ada, 5, under=again)) == [WriteOutcome.WRITTEN]
 
 
 def test_a_list_ends_with_the_consent_it_was_made_under(server: RealRedis) -> None:
     subject = InRedis(server)
-    consented(subject.store, a_consent("p1.soon", expires_at=subject.now_ms() + MINUTE // 2))
-    listed(subject.store, a_list("p1.soon", 1))
+    soon = a_consent("p1.soon", expires_at=subject.now_ms() + MINUTE // 2)
+    consented(subject.store, soon)
+    listed(subject.store, a_list("p1.soon", 1, under=soon))
     assert 0 < server.client.pttl(user_keys(PREFIX, "p1.soon")[0]) <= MINUTE // 2
 
 

@@ -5,26 +5,26 @@ from pathlib import Path
 import pytest
 import redis
 
-from schemas.consents import Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
-from schemas.store import consent_value, user_keys
+from schemas.store import user_keys
 from tests.support.redis_server import running_redis
 from tests.support.vocabulary import a_consent
 from udfs.ranking import ListWrite
-from udfs.store import BACKOFF_FIRST_S, BACKOFF_MAX_S, RedisSettings, RedisStore, connect, patiently
+from udfs.store import BACKOFF_FIRST_S, BACKOFF_MAX_S, RedisSettings, RedisStore, connect, patiently, value_of
 
 PAYLOAD = encode_list(1, 1, b'"m"', 1, "personalised", [item_fragment("tea")], [0.5])
+ADA = a_consent("p1.ada")
 
 
 def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_waited_for(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         store = RedisStore(connect(RedisSettings(server.url, timeout_ms=500), None), "", epoch=1)
-        write = ListWrite("p1.ada", 1, 2, "personalised", 60_000, PAYLOAD)  # type: ignore[arg-type]
-        assert store.write([a_consent("p1.ada")], [write], want_popular=False).lists == [1]
+        write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD)
+        assert store.write([ADA], [write], want_popular=False).lists == [1]
 
         server.client.script_flush()
-        assert store.write([a_consent("p1.ada")], [write], want_popular=True)[:2] == ([1], [1])
+        assert store.write([ADA], [write], want_popular=True)[:2] == ([1], [1])
         server.client.script_flush()
         assert store.write_popular("all", 1, 1, 60_000, PAYLOAD) == 1
 
@@ -41,7 +41,7 @@ def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_wa
                 server.start()
 
         written = patiently(
-            lambda: store.write([a_consent("p1.ada")], [write], want_popular=False),
+            lambda: store.write([ADA], [write], want_popular=False),
             lambda: failures.append(1),
             start_it_again,
         )
@@ -55,8 +55,8 @@ def test_a_refusal_is_not_taken_for_an_answer(tmp_path: Path) -> None:
         server.client.lpush(user_keys("", "p1.ada")[0], "not a list of ours")
         store.write([], [], want_popular=False)
         with pytest.raises(StoreUnavailable, match="ResponseError"):
-            write = ListWrite("p1.ada", 1, 2, "personalised", 60_000, PAYLOAD)  # type: ignore[arg-type]
-            server.client.set(user_keys("", "p1.ada")[1], consent_value(Level.FULL, 0, 1, 0, 1))
+            write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD)
+            server.client.set(user_keys("", "p1.ada")[1], value_of(ADA))
             store.write([], [write], want_popular=False)
         server.client.delete(user_keys("", "p1.ada")[0])
         assert store.write([], [write], want_popular=False).lists == [1], "the connection is in step again"

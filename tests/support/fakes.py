@@ -18,7 +18,7 @@ from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.elements import ConsentRecord
 from udfs.popularity import ALL
 from udfs.ranking import ListWrite
-from udfs.store import Written
+from udfs.store import Written, value_of
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -243,7 +243,7 @@ class MemoryStore:
         if write.pseudonym in self._gone:
             return WriteOutcome.GONE
         consent = self.consent(write.pseudonym)
-        if consent is None or consent.level != write.level or consent.level == Level.NONE:
+        if consent is None or value_of(consent) != write.consent or consent.level == Level.NONE:
             return WriteOutcome.NO_CONSENT
         end_ms = min(self._clock() + write.ttl_ms, consent.expires_at or 2**53)
         if end_ms <= self._clock():
