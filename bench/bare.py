@@ -23,13 +23,12 @@ from jobs.settings import Settings, load_settings
 from jobs.workers import open_store
 from models.scorer import Scorer
 from schemas.codecs import json_codec
-from schemas.consents import LEVEL_OF, purposes_bits
 from schemas.events import EVENT_TS_MIN, KIND_OF
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from udfs.consent import apply_consent
+from udfs.consent import Verdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
-from udfs.ingest import FUTURE_SKEW_MAX_MS
+from udfs.ingest import FUTURE_SKEW_MAX_MS, consent_record
 from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
 from udfs.ranking import ListWrite, PopularItems, Ranker
@@ -72,18 +71,9 @@ class PlainConsumer:
         in_force = []
         for record in records:
             change, _ = self._codec.consent(record.value)
-            pseudonym, purposes = self._pseudonymiser.user(change.user_id), purposes_bits(change)
-            level = LEVEL_OF[change.level] if purposes & 1 else 0
-            known = ConsentRecord(
-                pseudonym,
-                level,
-                purposes,
-                record.timestamp,
-                record.partition,
-                record.offset,
-                change.expires_at or 0,
-            )
-            if apply_consent(self._users.setdefault(pseudonym, UserState()), known):
+            pseudonym = self._pseudonymiser.user(change.user_id)
+            known = consent_record(change, pseudonym, (record.timestamp, record.partition, record.offset))
+            if apply_consent(self._users.setdefault(pseudonym, UserState()), known) == Verdict.APPLIED:
                 in_force.append(known)
         self._write(in_force, [])
 

@@ -57,9 +57,16 @@ class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`key_ring` is a path that every worker can read; left out, the variable FRESHET_KEY_RING holds its text."""
+    """`key_ring` is a path that every worker can read; left out, the variable FRESHET_KEY_RING holds its text.
+
+    `snapshots_kept_ms` is the age of the oldest checkpoint or savepoint that will ever be restored: older ones are
+    refused. `tombstone_ms` is how long withdrawals and erasures hold off what comes from before them; left out, it is
+    as short as is safe (:meth:`Settings.tombstone_ms`).
+    """
 
     key_ring: str | None = None
+    snapshots_kept_ms: Annotated[int, Meta(ge=topics.HOUR_MS)] = topics.CONSENTS_COMPACTION_LAG_MS
+    tombstone_ms: int | None = None
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +113,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refresh: RefreshSettings = RefreshSettings()
     popularity: PopularitySettings = PopularitySettings()
 
+    def tombstone_ms(self) -> int:
+        """The life of a tombstone: longer than a record can be read again, or a snapshot be restored."""
+        return self.privacy.tombstone_ms or self.tombstone_least_ms()
+
+    def tombstone_least_ms(self) -> int:
+        """A day more than the oldest record of `interactions` or the oldest snapshot can be old."""
+        return max(topics.INTERACTIONS_RETENTION_MS, self.privacy.snapshots_kept_ms) + topics.DAY_MS
+
     def topic_names(self) -> TopicNames:
         """The topics that ingest reads."""
         kafka = self.kafka
@@ -122,6 +137,12 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(f"settings file {path}: {error}") from None
     if settings.job.buckets > settings.job.max_parallelism:
         raise SettingsError(f"settings file {path}: job.buckets must not exceed job.max_parallelism")
+    if settings.tombstone_ms() < settings.tombstone_least_ms():
+        raise SettingsError(
+            f"settings file {path}: privacy.tombstone_ms must be at least {settings.tombstone_least_ms()} "
+            "(a day more than the retention of interactions and than privacy.snapshots_kept_ms): "
+            "else what was erased could come back"
+        )
     if complaint := _kafka_complaint(settings.kafka):
         raise SettingsError(f"settings file {path}: {complaint}")
     return settings

@@ -30,7 +30,7 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
 def open_store(settings: Settings, epoch: int) -> RedisStore:
     """A store with a connection of its own."""
     client = connect(settings.redis, secret(settings.redis.password_variable))
-    return RedisStore(client, settings.redis.prefix, epoch)
+    return RedisStore(client, settings.redis.prefix, epoch, settings.tombstone_ms())
 
 
 def open_personalise_parts(settings: Settings, epoch: int) -> Parts:

@@ -27,6 +27,7 @@ class AccountTotals(msgspec.Struct, frozen=True):
     consents_replayed: int
     others_rejected: int
     unknown_fields: int
+    consents_refused: int = 0
 
 
 class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=True):
@@ -41,7 +42,11 @@ class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=Tru
 
 
 class ConsentReceipt(msgspec.Struct, tag="consent", tag_field="kind", frozen=True):
-    """A consent is in force: from here on state and Redis obey it. `consent_at` is its append time."""
+    """What became of a consent change whose append time is `consent_at`.
+
+    `outcome` is in_force (from here on state and Redis obey it), stale (Redis knows a later one, which the job is about
+    to read) or refused (a grant that was given no later than the last withdrawal). With `erased` the user is gone.
+    """
 
     pseudonym: str
     level: str
@@ -51,6 +56,7 @@ class ConsentReceipt(msgspec.Struct, tag="consent", tag_field="kind", frozen=Tru
     offset: int
     outcome: str
     at: int
+    erased: bool = False
 
 
 class AccountReceipt(msgspec.Struct, tag="account", tag_field="kind", frozen=True):

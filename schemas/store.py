@@ -4,8 +4,13 @@ Per user, under one hash tag so that a Cluster keeps them in one slot:
 
 ``{pseudonym}:list``     the list, ready-to-send bytes (:mod:`schemas.lists`), expiring
 ``{pseudonym}:consent``  ``{"level":"full","expires_at":ms,"at":ms,"partition":n,"offset":n}``: the last consent in
-                         topic order; it stays when it has expired (0: never), for it holds off those before it
-``{pseudonym}:gone``     a tombstone: an erased user
+                         topic order; with level none also ``"withdrawn":ms``, when the user said so. It stays for a
+                         tombstone's life after it has expired (0: never) or was withdrawn: it holds off those before it
+``{pseudonym}:gone``     a tombstone, ``{"at":ms,"partition":n,"offset":n,"withdrawn":ms}``: an erased user
+``{pseudonym}:erased``   what was the tombstone of a user who has consented again since
+
+A tombstone's life is longer than any snapshot that may be restored and any record that may be read again is old.
+A withdrawal that is written here before it is in the topic has partition and offset -1.
 
 ``popular:<segment>`` holds the popular list of a segment, ``popular:all`` that of everybody.
 Consents are ordered by offset within a partition of `consents`, by append time across; lists by (epoch, version).
@@ -32,12 +37,18 @@ class ConsentOutcome(IntEnum):
 
     IN_FORCE = 1
     STALE = 0
+    REFUSED = -1
 
 
 def user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str]:
     """The list, consent and tombstone keys of a user."""
     tag = f"{prefix}{{{pseudonym}}}"
     return f"{tag}:list", f"{tag}:consent", f"{tag}:gone"
+
+
+def erased_key(prefix: str, pseudonym: str) -> str:
+    """The key of the tombstone of a user who came back."""
+    return f"{prefix}{{{pseudonym}}}:erased"
 
 
 def popular_key(prefix: str, segment: str) -> str:
@@ -59,6 +70,24 @@ def consent_value(level: Level, expires_at: int, at: int, partition: int, offset
         partition,
         offset,
     )
+
+
+def withdrawn_value(at: int, partition: int, offset: int, withdrawn: int) -> bytes:
+    """The bytes of a consent key after a withdrawal that the user made at `withdrawn`.
+
+    >>> withdrawn_value(12, 0, 3, 11)
+    b'{"level":"none","expires_at":0,"at":12,"partition":0,"offset":3,"withdrawn":11}'
+    """
+    return b'%b,"withdrawn":%d}' % (consent_value(Level.NONE, 0, at, partition, offset)[:-1], withdrawn)
+
+
+def gone_value(at: int, partition: int, offset: int, withdrawn: int) -> bytes:
+    """The bytes of a tombstone.
+
+    >>> gone_value(12, 0, 3, 11)
+    b'{"at":12,"partition":0,"offset":3,"withdrawn":11}'
+    """
+    return b'{"at":%d,"partition":%d,"offset":%d,"withdrawn":%d}' % (at, partition, offset, withdrawn)
 
 
 _REFUSE_OLDER: Final = """
@@ -98,20 +127,56 @@ No list outlives the consent that it was made under, which is why reading need n
 """
 
 WRITE_CONSENT: Final = """
--- KEYS list consent gone; ARGV at partition offset bytes
-local known = redis.call('GET', KEYS[2])
+-- KEYS list consent gone erased; ARGV at partition offset said_at wants bytes ttl_ms; wants: grant, none or erase
+local known = redis.call('GET', KEYS[2]) or redis.call('GET', KEYS[3])
 if known then
-  local at, partition, offset = string.match(known, '"at":(%d+),"partition":(%d+),"offset":(%d+)}')
+  local at, partition, offset = string.match(known, '"at":(%d+),"partition":(%-?%d+),"offset":(%-?%d+)')
+  local withdrawn = string.match(known, '"withdrawn":(%d+)')
+  local comes_after = tonumber(at) < tonumber(ARGV[1])
   if partition == ARGV[2] then
-    if tonumber(offset) > tonumber(ARGV[3]) then return 0 end
     if offset == ARGV[3] then return 1 end
-  elseif tonumber(at) >= tonumber(ARGV[1]) then return 0 end
+    comes_after = tonumber(offset) < tonumber(ARGV[3])
+  elseif partition == '-1' and ARGV[5] ~= 'grant' and tonumber(ARGV[4]) >= tonumber(withdrawn) then
+    comes_after = true
+  end
+  if not comes_after then return 0 end
+  if ARGV[5] == 'grant' and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
 end
-redis.call('SET', KEYS[2], ARGV[4])
+if ARGV[5] == 'erase' then
+  redis.call('SET', KEYS[3], ARGV[6], 'PX', ARGV[7])
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
+  return 1
+end
+if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[4]) end
+if ARGV[7] == '0' then
+  redis.call('SET', KEYS[2], ARGV[6])
+else
+  redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[7])
+end
 redis.call('DEL', KEYS[1])
 return 1
 """
-"""Puts a consent in force unless a later one stands there; a changed consent always takes the old list away."""
+"""Puts a consent in force unless a later one stands there; a changed consent always takes the old list away.
+
+A withdrawal that was written here directly gives its place to the same one from the topic, or to a later one.
+A grant that was given no later than a withdrawal is refused, though it comes after it in the topic.
+"""
+
+WITHDRAW: Final = """
+-- KEYS list consent gone erased; ARGV said_at wants ttl_ms; wants: none or erase
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local place = '"at":' .. now .. ',"partition":-1,"offset":-1,"withdrawn":' .. ARGV[1] .. '}'
+if ARGV[2] == 'erase' then
+  redis.call('SET', KEYS[3], '{' .. place, 'PX', ARGV[3])
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
+else
+  redis.call('SET', KEYS[2], '{"level":"none","expires_at":0,' .. place, 'PX', ARGV[3])
+  redis.call('DEL', KEYS[1])
+end
+return 1
+"""
+"""Ends all personalisation of a user at once, before the topic knows: what has not been appended by now is later."""
 
 READ_LIST: Final = """
 -- KEYS list consent gone

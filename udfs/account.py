@@ -23,6 +23,7 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     consents_replayed: int = 0
     others_rejected: int = 0
     unknown_fields: int = 0
+    consents_refused: int = 0
 
     def note(self, outcome: Outcome) -> None:
         """Count one interaction that passed ingest."""

@@ -2,31 +2,58 @@
 
 Missing means denied. The last change in topic order holds; a change that is not newer than the one in force was seen
 before (a replay) and does nothing. Topic order is the offset, because a broker's clock may step back; append time only
-orders the partitions of a user who moved when partitions were added. The two raw topics have no mutual order, hence
+orders the partitions of a user who moved when partitions were added. A grant that was given no later than the user last
+said no is refused, however late it is appended: it waited somewhere. The two raw topics have no mutual order, hence
 `not_before`: an interaction that was appended before the grant is denied even if the grant is read first.
 """
+
+from enum import Enum
+from typing import Protocol
 
 from schemas.consents import Level
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.state import Profile, UserState
 
 
-def is_newer(state: UserState, change: ConsentRecord) -> bool:
+class Placed(Protocol):
+    """What has a place in `consents`; `append_ts` in ms."""
+
+    @property
+    def append_ts(self) -> int: ...  # noqa: D102
+    @property
+    def partition(self) -> int: ...  # noqa: D102
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+
+
+class Verdict(Enum):
+    """What became of a consent change."""
+
+    APPLIED = "applied"
+    REPLAYED = "replayed"
+    REFUSED = "refused"
+
+
+def is_newer(state: UserState, change: Placed) -> bool:
     """Whether `change` comes after the consent in force, in topic order."""
     if change.partition == state.consent_partition:
         return change.offset > state.consent_offset
     return change.append_ts > state.consent_at
 
 
-def apply_consent(state: UserState, change: ConsentRecord) -> bool:
-    """Put `change` in force; False, and nothing touched, if it is not newer than the consent in force.
+def apply_consent(state: UserState, change: ConsentRecord) -> Verdict:
+    """Put `change` in force, or leave `state` as it is. Erasure is not known here: it leaves no state behind.
 
     A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing from before is kept,
     not even what was appended before and is read after. A consent that had expired by then was withdrawn, whether or
     not its timer has come.
     """
     if not is_newer(state, change):
-        return False
+        return Verdict.REPLAYED
+    if change.level == Level.NONE:
+        state.withdrawn_at = max(state.withdrawn_at, change.said_at)
+    elif change.said_at <= state.withdrawn_at:
+        return Verdict.REFUSED
     if state.level != Level.NONE and 0 < state.expires_at <= change.append_ts:
         withdraw(state)
     narrows = change.level < state.level
@@ -37,7 +64,7 @@ def apply_consent(state: UserState, change: ConsentRecord) -> bool:
     state.level, state.purposes, state.expires_at = change.level, change.purposes, change.expires_at
     state.consent_at, state.consent_partition, state.consent_offset = change.append_ts, change.partition, change.offset
     state.version += 1
-    return True
+    return Verdict.APPLIED
 
 
 def allows(state: UserState | None, event: EventRecord) -> bool:

@@ -5,7 +5,7 @@ so many users, so that what is due is worked off at a bounded rate. A user stand
 only when it comes, so that events cost nothing here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -89,6 +89,10 @@ class Pages(Protocol):
         """Remove `key`, which exists."""
         ...
 
+    def items(self) -> Iterable[tuple[str, bytes]]:
+        """All keys with their values."""
+        ...
+
 
 class DueIndex:
     """Slots of users in keyed state. `slot_users_max` bounds how many users one second may bring.
@@ -141,6 +145,17 @@ class DueIndex:
             page = ("\n".join(its_pseudonyms)).encode()
             self._pages.put(str(slot), page if known is None else known + b"\n" + page)
         return set(by_slot)
+
+    def purge(self, pseudonyms: set[str]) -> None:
+        """Take users out of all slots, also of those in which they stand no more. Reads the whole index."""
+        for key, page in list(self._pages.items()):
+            if not key.startswith("m"):
+                stand_here = page.decode().split("\n")
+                stay = [pseudonym for pseudonym in stand_here if pseudonym not in pseudonyms]
+                if not stay:
+                    self._pages.remove(key)
+                elif len(stay) < len(stand_here):
+                    self._pages.put(key, "\n".join(stay).encode())
 
     def take(self, slot: int) -> list[str]:
         """The users that stand in `slot`, which is then gone; with a minute's first slot goes its counter."""

@@ -36,7 +36,11 @@ class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A consent change behind the ingest operator; :func:`udfs.consent.is_newer` orders two."""
+    """A consent change behind the ingest operator; :func:`udfs.consent.is_newer` orders two.
+
+    `said_at` is when the user said so, by the clock of the collector but never later than `append_ts`. `erase` asks for
+    the erasure of the user. `absent` marks a record without a value: there is no consent on record any more.
+    """
 
     pseudonym: str
     level: int
@@ -45,6 +49,12 @@ class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     partition: int
     offset: int
     expires_at: int
+    said_at: int
+    erase: bool = False
+    absent: bool = False
+    method: str | None = None
+    notice_version: str | None = None
+    jurisdiction: str | None = None
 
 
 class Element(msgspec.Struct, array_like=True, gc=False):

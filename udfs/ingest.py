@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.codecs import BadRecord, Codec
-from schemas.consents import LEVEL_OF, Level, purposes_bits
+from schemas.consents import LEVEL_OF, ConsentChange, Level, purposes_bits
 from schemas.control import Command
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, KIND_OF, CleanEvent, Interaction
 from schemas.pseudonyms import Pseudonymiser
@@ -188,27 +188,15 @@ class Ingest:
 
         A withdrawal never expires, whatever it says: its key in Redis is what holds off older grants.
         """
-        if record.value is None and record.key:
-            user_id, level, purposes, expires_at = _text(record.key), Level.NONE, 0, 0
-            unknown_fields = False
+        absent, unknown_fields = record.value is None and bool(record.key), False
+        if absent:
+            change = ConsentChange(_text(record.key), "none", record.append_ts)
         else:
             change, unknown_fields = self._codec.consent(record.value)  # type: ignore[arg-type]
-            user_id, purposes = change.user_id, purposes_bits(change)
-            level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
-            expires_at = (change.expires_at or 0) if level else 0
-        pseudonym, route = self._identify(user_id)
+        pseudonym, route = self._identify(change.user_id)
         element = self._element(route % self._buckets, elements)
-        element.consents.append(
-            ConsentRecord(
-                pseudonym,
-                level,
-                purposes,
-                record.append_ts,
-                record.partition,
-                record.offset,
-                expires_at,
-            )
-        )
+        place = record.append_ts, record.partition, record.offset
+        element.consents.append(consent_record(change, pseudonym, place, absent))
         element.unknown_fields += unknown_fields
 
     def _command(self, record: RawRecord, elements: dict[int, Element]) -> None:
@@ -221,8 +209,29 @@ class Ingest:
         self._element(command.bucket, elements).commands.append(command)
 
 
-def _text(key: bytes) -> str:
+def consent_record(
+    change: ConsentChange, pseudonym: str, place: tuple[int, int, int], absent: bool = False
+) -> ConsentRecord:
+    """`change` as it goes on; `place` is its append time in ms, its partition and its offset."""
+    purposes = 0 if change.erase else purposes_bits(change)
+    level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
+    return ConsentRecord(
+        pseudonym,
+        level,
+        purposes,
+        *place,
+        (change.expires_at or 0) if level else 0,
+        min(change.ts, place[0]),
+        change.erase,
+        absent,
+        change.method,
+        change.notice_version,
+        change.jurisdiction,
+    )
+
+
+def _text(key: bytes | None) -> str:
     try:
-        return key.decode()
+        return (key or b"").decode()
     except UnicodeDecodeError:
         raise BadRecord(RejectReason.BAD_ENCODING) from None

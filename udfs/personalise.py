@@ -3,13 +3,13 @@
 Within an element consents are applied first (the two raw topics have no mutual order), then interactions as read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from schemas.consents import PURPOSES, Level
 from schemas.rejects import Origin, Reject, RejectReason
 from udfs.account import Account
-from udfs.consent import apply_consent
+from udfs.consent import Placed, Verdict, apply_consent, is_newer, withdraw
 from udfs.elements import ConsentRecord, Element, EventRecord
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import UserState, decode_state, encode_state
@@ -24,6 +24,7 @@ class Users:
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
         self._load = load
         self._known: dict[str, UserState | None] = {}
+        self._stored: set[str] = set()
         self._changed: set[str] = set()
 
     def get(self, pseudonym: str) -> UserState | None:
@@ -31,6 +32,8 @@ class Users:
         if pseudonym in self._known:
             return self._known[pseudonym]
         raw = self._load(pseudonym)
+        if raw is not None:
+            self._stored.add(pseudonym)
         state = self._known[pseudonym] = None if raw is None else decode_state(raw)
         return state
 
@@ -45,6 +48,12 @@ class Users:
         """Say that the user's state has changed."""
         self._changed.add(pseudonym)
 
+    def erase(self, pseudonym: str) -> None:
+        """Keep nothing of the user."""
+        self.get(pseudonym)
+        self._known[pseudonym] = None
+        self._changed.add(pseudonym)
+
     def changed(self) -> dict[str, UserState]:
         """The states that changed."""
         return {pseudonym: state for pseudonym in self._changed if (state := self._known[pseudonym]) is not None}
@@ -53,15 +62,20 @@ class Users:
         """What to store: (pseudonym, bytes) of the users that changed."""
         return [(pseudonym, encode_state(state)) for pseudonym, state in self.changed().items()]
 
+    def erased(self) -> list[str]:
+        """Whose stored bytes are to be removed."""
+        return [pseudonym for pseudonym in self._changed & self._stored if self._known[pseudonym] is None]
+
 
 class Changes(NamedTuple):
     """What an element caused, for the shells to carry out.
 
-    `consents` are those that came into force, `moved` the users whose list depends on what changed with the newest
-    append time that moved each, `accepted` the interactions that were taken.
+    `consents` are those that came into force, `refused` those that never will. `moved` are the users whose list depends
+    on what changed with the newest append time that moved each, `accepted` the interactions that were taken.
     """
 
     consents: list[ConsentRecord]
+    refused: list[ConsentRecord]
     moved: dict[str, int]
     accepted: list[EventRecord]
     rejects: list[Reject]
@@ -69,7 +83,8 @@ class Changes(NamedTuple):
 
 def apply(element: Element, users: Users, account: Account, bounds: ProfileBounds, interactions: str) -> Changes:
     """Apply `element` to `users` and `account`. `interactions` is the topic that its events came from."""
-    changes = Changes(_apply_consents(element, users, account), {}, [], element.rejects)
+    changes = Changes([], [], {}, [], element.rejects)
+    _apply_consents(element, users, account, changes)
     for change in changes.consents:
         if _has_a_taste(users.get(change.pseudonym)):
             changes.moved[change.pseudonym] = change.append_ts
@@ -98,16 +113,48 @@ def _has_a_taste(state: UserState | None) -> bool:
     return state is not None and state.profile is not None and bool(state.profile.recents)
 
 
-def _apply_consents(element: Element, users: Users, account: Account) -> list[ConsentRecord]:
-    in_force = []
+def _apply_consents(element: Element, users: Users, account: Account, changes: Changes) -> None:
     for change in element.consents:
-        if apply_consent(users.get_or_new(change.pseudonym), change):
-            users.mark(change.pseudonym)
+        verdict = _apply_consent(users, change)
+        if verdict == Verdict.APPLIED:
             account.consents_applied += 1
-            in_force.append(change)
+            changes.consents.append(change)
+        elif verdict == Verdict.REFUSED:
+            account.consents_refused += 1
+            changes.refused.append(change)
         else:
             account.consents_replayed += 1
-    return in_force
+
+
+def _apply_consent(users: Users, change: ConsentRecord) -> Verdict:
+    """Erasure leaves no state; and that there is no consent on record needs none."""
+    state = users.get(change.pseudonym)
+    if change.erase or (change.absent and state is None):
+        if state is not None and not is_newer(state, change):
+            return Verdict.REPLAYED
+        users.erase(change.pseudonym)
+        return Verdict.APPLIED
+    verdict = apply_consent(users.get_or_new(change.pseudonym), change)
+    if verdict == Verdict.APPLIED:
+        users.mark(change.pseudonym)
+    return verdict
+
+
+def forget_erased(users: Users, erased: Mapping[str, Placed]) -> None:
+    """Drop what a restored snapshot still holds of users whose erasure, at these places in `consents`, came after."""
+    for pseudonym, erasure in erased.items():
+        state = users.get(pseudonym)
+        if state is not None and is_newer(state, erasure):
+            users.erase(pseudonym)
+
+
+def withdraw_again(users: Users, pseudonyms: Iterable[str]) -> None:
+    """Undo grants that Redis refused: these users have withdrawn there directly, no earlier than they granted."""
+    for pseudonym in pseudonyms:
+        state = users.get(pseudonym)
+        if state is not None:
+            withdraw(state)
+            users.mark(pseudonym)
 
 
 _PURPOSES_JSON: Final = tuple(

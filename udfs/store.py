@@ -25,8 +25,11 @@ from schemas.store import (
     ConsentOutcome,
     WriteOutcome,
     consent_value,
+    erased_key,
+    gone_value,
     popular_key,
     user_keys,
+    withdrawn_value,
 )
 from udfs.elements import ConsentRecord
 from udfs.popularity import ALL
@@ -52,6 +55,14 @@ class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_ms: Annotated[int, Meta(ge=1)] = 1_000
 
 
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where in `consents` a record stands; `append_ts` in ms."""
+
+    append_ts: int = msgspec.field(name="at")
+    partition: int
+    offset: int
+
+
 class Written(NamedTuple):
     """What Redis answered, in the order of what was asked."""
 
@@ -71,16 +82,21 @@ class ListStore(Protocol):
         """Delete the lists of users of whom nothing is kept any more."""
         ...
 
+    def erasures(self, pseudonyms: Sequence[str]) -> dict[str, Place]:
+        """The last erasure of each of `pseudonyms` that has a tombstone, also where the user has come back since."""
+        ...
+
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """Write the popular list of a segment."""
         ...
 
 
 class RedisStore:
-    """A :class:`ListStore` in Redis 6.2 or later, or Valkey."""
+    """A :class:`ListStore` in Redis 6.2 or later, or Valkey. Withdrawals hold for `tombstone_ms`."""
 
-    def __init__(self, client: "redis.Redis[bytes]", prefix: str, epoch: int) -> None:
+    def __init__(self, client: "redis.Redis[bytes]", prefix: str, epoch: int, tombstone_ms: int) -> None:
         self._client = client
+        self._tombstone_ms = tombstone_ms
         self._connection: Any = None
         self._prefix = prefix
         self._epoch = epoch
@@ -105,6 +121,15 @@ class RedisStore:
         """See :class:`ListStore`."""
         self._run([("DEL", user_keys(self._prefix, pseudonym)[0]) for pseudonym in pseudonyms])
 
+    def erasures(self, pseudonyms: Sequence[str]) -> dict[str, Place]:
+        """See :class:`ListStore`. One round trip."""
+        commands = [
+            ("MGET", user_keys(self._prefix, pseudonym)[2], erased_key(self._prefix, pseudonym))
+            for pseudonym in pseudonyms
+        ]
+        tombstones = zip(pseudonyms, self._run(commands), strict=True)
+        return {pseudonym: _decode_place(gone or past) for pseudonym, (gone, past) in tombstones if gone or past}
+
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """See :class:`ListStore`."""
         key = popular_key(self._prefix, segment)
@@ -112,10 +137,12 @@ class RedisStore:
         return WriteOutcome(answer)
 
     def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
-        at, partition, offset = change.append_ts, change.partition, change.offset
-        value = value_of(change)
-        keys = user_keys(self._prefix, change.pseudonym)
-        return "EVALSHA", self._sha(WRITE_CONSENT), 3, *keys, at, partition, offset, value
+        keys = *user_keys(self._prefix, change.pseudonym), erased_key(self._prefix, change.pseudonym)
+        place = change.append_ts, change.partition, change.offset
+        wants = "erase" if change.erase else "grant" if change.level else "none"
+        ttl_ms = ttl_of(change, self._tombstone_ms)
+        sha = self._sha(WRITE_CONSENT)
+        return "EVALSHA", sha, 4, *keys, *place, change.said_at, wants, value_of(change), ttl_ms
 
     def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
         keys = user_keys(self._prefix, write.pseudonym)
@@ -165,7 +192,22 @@ class RedisStore:
 
 def value_of(change: ConsentRecord) -> bytes:
     """What stands in Redis of `change` when it is in force."""
-    return consent_value(Level(change.level), change.expires_at, change.append_ts, change.partition, change.offset)
+    place = change.append_ts, change.partition, change.offset
+    if change.erase:
+        return gone_value(*place, change.said_at)
+    if change.level == Level.NONE:
+        return withdrawn_value(*place, change.said_at)
+    return consent_value(Level(change.level), change.expires_at, *place)
+
+
+def ttl_of(change: ConsentRecord, tombstone_ms: int) -> int:
+    """How long that stands there, in ms; 0 for a consent without an end. An expired one is a fence like any other."""
+    if change.erase or change.level == Level.NONE:
+        return tombstone_ms
+    return max(0, change.expires_at - change.append_ts) + tombstone_ms if change.expires_at else 0
+
+
+_decode_place: Final = msgspec.json.Decoder(Place).decode
 
 
 def _popular(raw: bytes | None) -> RecommendationList | None:

@@ -11,17 +11,19 @@ import pytest
 import redis
 
 from schemas.lists import encode_list, item_fragment
-from schemas.store import READ_LIST, ConsentOutcome, WriteOutcome, popular_key, user_keys
+from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, erased_key, popular_key, user_keys
 from tests.support.fakes import MemoryStore
+from tests.support.readme import job_rights
 from tests.support.redis_server import RealRedis, running_redis
-from tests.support.vocabulary import a_consent
+from tests.support.vocabulary import BEGINNING, a_consent, an_erasure
 from udfs.elements import ConsentRecord
 from udfs.ranking import ListWrite
-from udfs.store import ListStore, RedisSettings, RedisStore, connect, value_of
+from udfs.store import ListStore, Place, RedisSettings, RedisStore, connect, value_of
 
 PREFIX = "t."
 EPOCH = 1_000
 MINUTE = 60_000
+TOMBSTONE = 10 * MINUTE
 _names = itertools.count()
 
 
@@ -33,7 +35,8 @@ class Subject(Protocol):
     def at_epoch(self, epoch: int) -> ListStore: ...
     def read(self, user: str) -> dict[str, Any] | None: ...
     def holds_a_list(self, user: str) -> bool: ...
-    def bury(self, user: str) -> None: ...
+    def withdraw(self, user: str, said_at: int, erase: bool = False) -> None: ...
+    def is_gone(self, user: str) -> bool: ...
     def now_ms(self) -> int: ...
     def pass_ms(self, ms: int) -> None: ...
 
@@ -55,8 +58,11 @@ class InMemory:
     def holds_a_list(self, user: str) -> bool:
         return self.store.has_list_key(user)
 
-    def bury(self, user: str) -> None:
-        self.store.bury(user)
+    def withdraw(self, user: str, said_at: int, erase: bool = False) -> None:
+        self.store.withdraw(user, said_at, erase)
+
+    def is_gone(self, user: str) -> bool:
+        return self.store.is_gone(user)
 
     def now_ms(self) -> int:
         return self._now_ms
@@ -73,7 +79,7 @@ class InRedis:
         self.store: Any = self.at_epoch(EPOCH)
 
     def at_epoch(self, epoch: int) -> ListStore:
-        return RedisStore(self.client, PREFIX, epoch)
+        return RedisStore(self.client, PREFIX, epoch, TOMBSTONE)
 
     def read(self, user: str) -> dict[str, Any] | None:
         raw = self.client.eval(READ_LIST, 3, *user_keys(PREFIX, user))
@@ -82,8 +88,12 @@ class InRedis:
     def holds_a_list(self, user: str) -> bool:
         return bool(self.client.exists(user_keys(PREFIX, user)[0]))
 
-    def bury(self, user: str) -> None:
-        self.client.set(user_keys(PREFIX, user)[2], 1)
+    def withdraw(self, user: str, said_at: int, erase: bool = False) -> None:
+        keys = *user_keys(PREFIX, user), erased_key(PREFIX, user)
+        self.client.eval(WITHDRAW, 4, *keys, said_at, "erase" if erase else "none", TOMBSTONE)
+
+    def is_gone(self, user: str) -> bool:
+        return bool(self.client.exists(user_keys(PREFIX, user)[2]))
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -289,12 +299,109 @@ def test_a_list_ends_with_the_consent_it_was_made_under(server: RealRedis) -> No
     assert 0 < server.client.pttl(user_keys(PREFIX, "p1.soon")[0]) <= MINUTE // 2
 
 
-def test_a_tombstone_refuses_whatever_the_consent(subject: Subject, ada: str) -> None:
-    consented(subject.store, a_consent(ada))
-    listed(subject.store, a_list(ada, 3))
-    subject.bury(ada)
-    assert subject.read(ada) is None
-    assert listed(subject.store, a_list(ada, 4)) == [WriteOutcome.GONE]
+def test_an_erasure_takes_list_and_consent_away_and_leaves_a_tombstone(subject: Subject, ada: str) -> None:
+    given = a_consent(ada, offset=1)
+    consented(subject.store, given)
+    assert listed(subject.store, a_list(ada, 3, under=given)) == [WriteOutcome.WRITTEN]
+    assert consented(subject.store, an_erasure(ada, offset=2)) == [ConsentOutcome.IN_FORCE]
+    assert subject.is_gone(ada) and not subject.holds_a_list(ada)
+    assert listed(subject.store, a_list(ada, 4, under=given)) == [WriteOutcome.GONE]
+    assert consented(subject.store, given) == [ConsentOutcome.STALE], "as a restored job reads it again"
+    assert subject.is_gone(ada) and subject.read(ada) is None
+    assert consented(subject.store, an_erasure(ada, offset=2)) == [ConsentOutcome.IN_FORCE], "the same again"
+
+
+def test_who_consents_after_an_erasure_begins_anew_and_nothing_older_comes_back(subject: Subject, ada: str) -> None:
+    before, again = a_consent(ada, offset=1), a_consent(ada, offset=3)
+    assert consented(subject.store, before, an_erasure(ada, offset=2), again) == [1, 1, 1]
+    assert not subject.is_gone(ada)
+    assert listed(subject.store, a_list(ada, 9, under=before)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 1, under=again)) == [WriteOutcome.WRITTEN]
+    assert consented(subject.store, an_erasure(ada, offset=2)) == [ConsentOutcome.STALE]
+    assert subject.read(ada) is not None
+
+
+def test_the_last_erasure_is_known_also_when_the_user_has_come_back(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada, offset=1), a_consent("p1.never", offset=1))
+    assert subject.store.erasures([ada, "p1.never"]) == {}
+    consented(subject.store, an_erasure(ada, BEGINNING + 5, offset=2, partition=0))
+    expected = {ada: Place(BEGINNING + 5, 0, 2)}
+    assert subject.store.erasures([ada, "p1.never"]) == expected
+    assert consented(subject.store, a_consent(ada, at=BEGINNING + 8, offset=3)) == [ConsentOutcome.IN_FORCE]
+    assert subject.store.erasures([ada]) == expected
+    assert consented(subject.store, an_erasure(ada, BEGINNING + 9, offset=4)) == [ConsentOutcome.IN_FORCE]
+    assert subject.store.erasures([ada]) == {ada: Place(BEGINNING + 9, 0, 4)}
+    assert subject.store.erasures([]) == {}
+
+
+@pytest.mark.parametrize("wants", ["none", "erase"])
+def test_a_grant_given_no_later_than_the_withdrawal_is_refused_though_it_comes_after_it(
+    subject: Subject, ada: str, wants: str
+) -> None:
+    consented(subject.store, a_consent(ada, "none", offset=5, said_at=1_000, erase=wants == "erase"))
+    for late, said_at in ((6, 999), (7, 1_000)):
+        refused = a_consent(ada, offset=late, said_at=said_at)
+        assert consented(subject.store, refused) == [ConsentOutcome.REFUSED]
+        assert listed(subject.store, a_list(ada, 3, under=refused)) in ([WriteOutcome.NO_CONSENT], [WriteOutcome.GONE])
+    newer = a_consent(ada, offset=8, said_at=1_001)
+    assert consented(subject.store, newer) == [ConsentOutcome.IN_FORCE]
+    assert listed(subject.store, a_list(ada, 3, under=newer)) == [WriteOutcome.WRITTEN]
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_direct_withdrawal_holds_at_once_whatever_is_on_its_way(subject: Subject, ada: str, erase: bool) -> None:
+    now = subject.now_ms()
+    given = a_consent(ada, at=now - 50, offset=1, said_at=now - 50)
+    consented(subject.store, given)
+    listed(subject.store, a_list(ada, 3, under=given))
+    subject.withdraw(ada, now - 20, erase)
+    assert subject.read(ada) is None and not subject.holds_a_list(ada)
+    assert subject.is_gone(ada) == erase
+    on_its_way = a_consent(ada, at=now - 10, offset=2, said_at=now - 30)
+    assert consented(subject.store, given, on_its_way) == [ConsentOutcome.STALE, ConsentOutcome.STALE]
+    appended_after = a_consent(ada, at=now + MINUTE, offset=3, said_at=now - 30)
+    assert consented(subject.store, appended_after) == [ConsentOutcome.REFUSED]
+    for consent in (given, on_its_way, appended_after):
+        assert listed(subject.store, a_list(ada, 9, under=consent)) != [WriteOutcome.WRITTEN]
+
+
+@pytest.mark.parametrize("erase", [False, True])
+@pytest.mark.parametrize("skew_ms", [-MINUTE, 0, MINUTE])
+def test_a_direct_withdrawal_gives_its_place_to_the_one_from_the_topic_whatever_the_clocks_say(
+    subject: Subject, ada: str, erase: bool, skew_ms: int
+) -> None:
+    now = subject.now_ms()
+    consented(subject.store, a_consent(ada, at=now - 50, offset=1, said_at=now - 50))
+    subject.withdraw(ada, now, erase)
+    older = a_consent(ada, "none", at=now - 40, offset=2, said_at=now - 40)
+    assert consented(subject.store, older) == [ConsentOutcome.STALE], "another one, from before"
+    same = a_consent(ada, "none", at=now + skew_ms, offset=4, said_at=now, erase=erase)
+    assert consented(subject.store, same) == [ConsentOutcome.IN_FORCE]
+    between = a_consent(ada, at=now + 2 * MINUTE, offset=3, said_at=now + 1)
+    assert consented(subject.store, between) == [ConsentOutcome.STALE]
+    again = a_consent(ada, at=now + skew_ms, offset=5, said_at=now + 1)
+    assert consented(subject.store, again) == [ConsentOutcome.IN_FORCE]
+    assert listed(subject.store, a_list(ada, 1, under=again)) == [WriteOutcome.WRITTEN]
+
+
+def test_what_holds_off_older_ones_stands_for_a_tombstone_s_life(server: RealRedis) -> None:
+    subject = InRedis(server)
+    soon = subject.now_ms() + MINUTE
+    consented(
+        subject.store,
+        a_consent("p1.full"),
+        a_consent("p1.soon", at=subject.now_ms(), expires_at=soon),
+        a_consent("p1.none", "none"),
+        an_erasure("p1.gone"),
+    )
+    subject.withdraw("p1.direct", BEGINNING)
+    life = {name: server.client.pttl(user_keys(PREFIX, f"p1.{name}")[1]) for name in ("full", "soon", "none", "direct")}
+    assert life["full"] == -1, "a consent without an end"
+    assert TOMBSTONE < life["soon"] <= TOMBSTONE + MINUTE
+    for name in ("none", "direct"):
+        assert 0 < life[name] <= TOMBSTONE
+    assert 0 < server.client.pttl(user_keys(PREFIX, "p1.gone")[2]) <= TOMBSTONE
+    assert server.client.keys(f"{PREFIX}{{p1.gone}}*") == [user_keys(PREFIX, "p1.gone")[2].encode()]
 
 
 def test_users_do_not_touch_each_other(subject: Subject) -> None:
@@ -337,11 +444,16 @@ def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis
     assert set(server.client.keys()) == {b"t.{p1.x}:list", b"t.{p1.x}:consent", popular_key(PREFIX, "all").encode()}
 
 
-def test_connect_uses_the_password_of_an_acl_user(server: RealRedis) -> None:
-    server.client.execute_command("ACL", "SETUSER", "job", "on", ">hush", "~t.*", "+@all", "-@dangerous")
-    settings = RedisSettings(server.url, PREFIX, username="job")
-    client = connect(settings, "hush")
-    assert RedisStore(client, PREFIX, EPOCH).write([a_consent("p1.acl")], [], False).consents == [1]
+def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(server: RealRedis) -> None:
+    server.client.execute_command("ACL", "SETUSER", "job", "on", ">hush", "~t.*", *job_rights())
+    store = RedisStore(connect(RedisSettings(server.url, PREFIX, username="job"), "hush"), PREFIX, EPOCH, TOMBSTONE)
+    ends = a_consent("p1.acl", offset=2, expires_at=InRedis(server).now_ms() + MINUTE)
+    erased, again = an_erasure("p1.acl", offset=3), a_consent("p1.acl", offset=4)
+    assert store.write([ends], [a_list("p1.acl", 1, under=ends)], True)[:2] == ([1], [1])
+    assert store.write([erased, again], [a_list("p1.acl", 1, under=again)], True)[:2] == ([1, 1], [1])
+    assert list(store.erasures(["p1.acl"])) == ["p1.acl"]
+    assert store.write_popular("all", EPOCH, 1, MINUTE, payload(1)) == 1
+    store.forget(["p1.acl"])
     with pytest.raises(redis.exceptions.AuthenticationError):
         connect(settings, "wrong").ping()
     with pytest.raises(redis.exceptions.NoPermissionError):

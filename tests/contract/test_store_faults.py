@@ -19,7 +19,7 @@ ADA = a_consent("p1.ada")
 
 def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_waited_for(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
-        store = RedisStore(connect(RedisSettings(server.url, timeout_ms=500), None), "", epoch=1)
+        store = RedisStore(connect(RedisSettings(server.url, timeout_ms=500), None), "", epoch=1, tombstone_ms=60_000)
         write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD)
         assert store.write([ADA], [write], want_popular=False).lists == [1]
 
@@ -51,7 +51,7 @@ def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_wa
 
 def test_a_refusal_is_not_taken_for_an_answer(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
-        store = RedisStore(connect(RedisSettings(server.url), None), "", epoch=1)
+        store = RedisStore(connect(RedisSettings(server.url), None), "", epoch=1, tombstone_ms=60_000)
         server.client.lpush(user_keys("", "p1.ada")[0], "not a list of ours")
         store.write([], [], want_popular=False)
         with pytest.raises(StoreUnavailable, match="ResponseError"):
@@ -86,7 +86,7 @@ def test_other_errors_are_not_waited_out() -> None:
 
 
 def test_an_error_tells_nothing_of_what_was_written() -> None:
-    store = RedisStore(redis.Redis(port=1), "", epoch=1)
+    store = RedisStore(redis.Redis(port=1), "", epoch=1, tombstone_ms=60_000)
     with pytest.raises(StoreUnavailable) as caught:
         store.write([a_consent("p1.secret")], [], want_popular=False)
     assert "p1.secret" not in str(caught.value)

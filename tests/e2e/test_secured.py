@@ -16,6 +16,7 @@ from jobs.settings import load_settings
 from models.random_model import random_model
 from schemas.pseudonyms import new_key_ring, write_key_ring
 from tests.support.live import Live
+from tests.support.readme import job_rights
 from tests.support.tls_front import tls_front
 
 BROKER_PASSWORD = "only-of-this-test-broker"
@@ -90,8 +91,7 @@ def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, pe
     job = product.submit(stack, path)
     stack.rest.wait_running(job)
     live = Live(stack, product.Product(endpoints, load_settings(plain), path, job))
-    rights = ["~*", "+get", "+getrange", "+exists", "+set", "+del", "+time", "+evalsha", "+script|load"]
-    live.redis.execute_command("ACL", "SETUSER", "job", "on", f">{STORE_PASSWORD}", *rights)
+    live.redis.execute_command("ACL", "SETUSER", "job", "on", f">{STORE_PASSWORD}", "~*", *job_rights())
     return live
 
 

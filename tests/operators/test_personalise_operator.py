@@ -1,29 +1,23 @@
 """The personalise operator on fakes: what it does to state, timers, the store and its outputs, and when it fails."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import msgspec
 import pytest
 
-import udfs.store
-from schemas.lists import RecommendationList
 from schemas.receipts import (
     AccountReceipt,
     ConsentReceipt,
     ElementReceipt,
     StateReceipt,
     StatesEndReceipt,
-    decode_receipt,
 )
 from schemas.rejects import RejectReason
-from tests.support.fakes import FixedModel, Harness, Keyed, MemoryStore
+from tests.support.bucket import BOUNDS, EPOCH, ITEMS, Bucket, Record, receipts, side
 from tests.support.naive import plain, plain_receipt
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
     HOUR,
-    INTERACTIONS,
     MINUTE,
     SECOND,
     a_command,
@@ -31,102 +25,12 @@ from tests.support.vocabulary import (
     a_reject,
     an_interaction,
 )
-from udfs.account import Account, decode_account
-from udfs.due import RefreshSettings
-from udfs.elements import ConsentRecord, Element, EventRecord, pack
-from udfs.operators.personalise_operator import CLEAN_EVENTS, RECEIPTS, REJECTS, Parts, PersonaliseOperator
+from udfs.operators.personalise_operator import CLEAN_EVENTS, REJECTS
 from udfs.popularity import decode_sums
-from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, PopularItems, Ranker
-from udfs.state import UserState, decode_state
+from udfs.state import UserState
 
-BOUNDS = ProfileBounds()
-REFRESH = RefreshSettings()
-ITEMS = ["tea", "cup", "pot", "jam", "rye", "oil", "salt", "figs"]
-EPOCH = BEGINNING
 CRASH = "crash"
-Record = EventRecord | ConsentRecord
-
-
-class Bucket:
-    """One bucket with its store. `restart` brings a new operator up on a snapshot; the store keeps what it has."""
-
-    def __init__(self) -> None:
-        self.keyed = Keyed(now_ms=BEGINNING)
-        self.store = MemoryStore(EPOCH, lambda: self.keyed.now_ms)
-        self._start()
-
-    def _start(self) -> None:
-        self.model = FixedModel(ITEMS)
-        ranker = Ranker(self.model, "fixed", ListRules(items=4), BOUNDS, EPOCH)
-        parts = Parts(
-            ranker=ranker,
-            store=self.store,
-            fallback=PopularItems.ranked(["figs", "salt"]),
-            model_name="fixed",
-            epoch=EPOCH,
-            interactions=INTERACTIONS,
-            bounds=BOUNDS,
-            refresh=REFRESH,
-            popularity_half_life_ms=DAY,
-            due_users_per_second=5,
-        )
-        self.harness = Harness(PersonaliseOperator(lambda: parts), self.keyed)
-
-    def restart(self, snapshot: Keyed) -> None:
-        now_ms, self.keyed = self.keyed.now_ms, snapshot.snapshot()
-        self.keyed.now_ms = now_ms
-        self._start()
-
-    def take(self, *records: Record, **more: Any) -> list[Any]:
-        """One element with these records."""
-        events = [record for record in records if isinstance(record, EventRecord)]
-        consents = [record for record in records if isinstance(record, ConsentRecord)]
-        self.keyed.now_ms = max([self.keyed.now_ms, *(record.append_ts for record in records)])
-        return self.harness.element((100, pack(Element(3, events, consents, **more))))
-
-    def pass_time(self, ms: int) -> list[Any]:
-        return self.harness.advance_to(self.keyed.now_ms + ms)
-
-    def run_out_of_timers(self) -> None:
-        for _ in range(100_000):
-            if not self.keyed.timers:
-                return
-            self.harness.advance_to(min(self.keyed.timers))
-        raise AssertionError("timers without end")
-
-    def user(self, name: str = "ada") -> UserState | None:
-        raw = self.keyed.states["users-v1"].get(name)
-        return None if raw is None else decode_state(raw)
-
-    def list(self, name: str = "ada") -> RecommendationList | None:
-        return self.store.list_of(name)
-
-    @property
-    def account(self) -> Account:
-        return decode_account(self.keyed.states["account-v1"].value())
-
-    @property
-    def pages(self) -> dict[str, bytes]:
-        return dict(self.keyed.states["due-v1"])
-
-
-def receipts(emitted: list[Any], kind: type) -> list[Any]:
-    told = [decode_receipt(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is RECEIPTS]
-    return [receipt for receipt in told if isinstance(receipt, kind)]
-
-
-def side(emitted: list[Any], tag: Any) -> list[Any]:
-    return [msgspec.json.decode(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is tag]
-
-
-@pytest.fixture(autouse=True)
-def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Retries do not wait here."""
-    waits = udfs.store.patiently.__defaults__
-    monkeypatch.setattr(udfs.store.patiently, "__defaults__", (lambda _: None,))
-    yield
-    assert waits is not None
 
 
 @pytest.fixture

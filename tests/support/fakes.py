@@ -18,7 +18,10 @@ from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.elements import ConsentRecord
 from udfs.popularity import ALL
 from udfs.ranking import ListWrite
-from udfs.store import Written, value_of
+from udfs.store import Place, Written, value_of
+
+DIRECTLY = -1
+"""The partition of what was withdrawn in Redis before it was in the topic."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -182,7 +185,8 @@ class MemoryStore:
         self._lists: dict[str, tuple[bytes, int]] = {}
         self._consents: dict[str, ConsentRecord] = {}
         self._popular: dict[str, tuple[bytes, int]] = {}
-        self._gone: set[str] = set()
+        self._gone: dict[str, ConsentRecord] = {}
+        self._erased: dict[str, ConsentRecord] = {}
         self.writes = 0
 
     def at_epoch(self, epoch: int) -> "MemoryStore":
@@ -211,6 +215,12 @@ class MemoryStore:
         for pseudonym in pseudonyms:
             self._lists.pop(pseudonym, None)
 
+    def erasures(self, pseudonyms: Sequence[str]) -> dict[str, Place]:
+        """See :class:`udfs.store.ListStore`."""
+        self._maybe_fail()
+        found = {name: self._gone.get(name) or self._erased.get(name) for name in pseudonyms}
+        return {name: Place(e.append_ts, e.partition, e.offset) for name, e in found.items() if e}
+
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """See :class:`udfs.store.ListStore`."""
         self._maybe_fail()
@@ -226,18 +236,32 @@ class MemoryStore:
             raise StoreUnavailable("the fake is down")
 
     def _write_consent(self, change: ConsentRecord) -> ConsentOutcome:
-        known = self.consent(change.pseudonym)
+        pseudonym = change.pseudonym
+        known = self.consent(pseudonym) or self._gone.get(pseudonym)
         if known is not None:
-            if known.partition == change.partition:
-                if known.offset > change.offset:
-                    return ConsentOutcome.STALE
-                if known.offset == change.offset:
-                    return ConsentOutcome.IN_FORCE
-            elif known.append_ts >= change.append_ts:
+            if (known.partition, known.offset) == (change.partition, change.offset):
+                return ConsentOutcome.IN_FORCE
+            if not self._comes_after(known, change):
                 return ConsentOutcome.STALE
-        self._consents[change.pseudonym] = change
-        self._lists.pop(change.pseudonym, None)
+            if change.level and not known.level and change.said_at <= known.said_at:
+                return ConsentOutcome.REFUSED
+        self._lists.pop(pseudonym, None)
+        if change.erase:
+            self._gone[pseudonym] = change
+            self._consents.pop(pseudonym, None)
+            self._erased.pop(pseudonym, None)
+            return ConsentOutcome.IN_FORCE
+        if pseudonym in self._gone:
+            self._erased[pseudonym] = self._gone.pop(pseudonym)
+        self._consents[pseudonym] = change
         return ConsentOutcome.IN_FORCE
+
+    def _comes_after(self, known: ConsentRecord, change: ConsentRecord) -> bool:
+        if known.partition == change.partition:
+            return change.offset > known.offset
+        if known.partition == DIRECTLY and not change.level and change.said_at >= known.said_at:
+            return True
+        return change.append_ts > known.append_ts
 
     def _write_list(self, write: ListWrite) -> WriteOutcome:
         if write.pseudonym in self._gone:
@@ -283,9 +307,20 @@ class MemoryStore:
         consent = self.consent(pseudonym)
         return None if consent is None else LEVEL_NAME[Level(consent.level)]
 
-    def bury(self, pseudonym: str) -> None:
-        """Put a tombstone there."""
-        self._gone.add(pseudonym)
+    def withdraw(self, pseudonym: str, said_at: int, erase: bool = False) -> None:
+        """What the script by which frontends withdraw does."""
+        fence = ConsentRecord(pseudonym, Level.NONE, 0, self._clock(), DIRECTLY, -1, 0, said_at, erase)
+        self._lists.pop(pseudonym, None)
+        if erase:
+            self._gone[pseudonym] = fence
+            self._consents.pop(pseudonym, None)
+            self._erased.pop(pseudonym, None)
+        else:
+            self._consents[pseudonym] = fence
+
+    def is_gone(self, pseudonym: str) -> bool:
+        """Whether a tombstone stands there."""
+        return pseudonym in self._gone
 
     def popular(self, segment: str) -> RecommendationList | None:
         """The popular list of a segment."""

@@ -64,6 +64,7 @@ class NaiveReplay:
             "consents_replayed": 0,
             "others_rejected": 0,
             "unknown_fields": 0,
+            "consents_refused": 0,
         }
         self._pseudonyms: dict[str, str] = {}
 
@@ -130,17 +131,25 @@ class NaiveReplay:
         self._account[outcome] += 1
 
     def _consent(self, append_ts: int, offset: int, key: bytes | None, value: bytes | None) -> None:
-        if value is None and key:
+        absent = value is None and bool(key)
+        if absent:
             try:
+                assert key
                 change = ConsentChange(key.decode(), "none", append_ts)
             except UnicodeDecodeError:
                 raise _Rejected("bad_encoding") from None
         else:
             change, unknown_fields = self._codec.consent(value)  # type: ignore[arg-type]
             self._account["unknown_fields"] += unknown_fields
-        user = self._users.setdefault(self.pseudonym(change.user_id), NaiveUser())
-        newer = user.consent(change, append_ts, offset)
-        self._account["consents_applied" if newer else "consents_replayed"] += 1
+        pseudonym = self.pseudonym(change.user_id)
+        if change.erase or (absent and pseudonym not in self._users):
+            known = self._users.get(pseudonym)
+            outcome = "replayed" if known is not None and offset <= known.consent_offset else "applied"
+            if outcome == "applied":
+                self._users.pop(pseudonym, None)
+        else:
+            outcome = self._users.setdefault(pseudonym, NaiveUser()).consent(change, append_ts, offset)
+        self._account[f"consents_{outcome}"] += 1
 
     def _command(self, value: bytes | None) -> None:
         try:
@@ -166,14 +175,20 @@ class NaiveUser:
         self.not_before = 0
         self.expires_at = 0
         self.version = 0
+        self.withdrawn_at = 0
         self.profile: NaiveProfile | None = None
 
-    def consent(self, change: ConsentChange, append_ts: int, offset: int) -> bool:
-        """Put `change` in force; False if it is not newer than what is in force. One partition, so offsets order."""
+    def consent(self, change: ConsentChange, append_ts: int, offset: int) -> str:
+        """Put `change` in force if it is newer than what is in force. One partition, so offsets order."""
         if offset <= self.consent_offset:
-            return False
+            return "replayed"
         granted = set(PURPOSE_BITS if change.granted is None else change.granted) - set(change.denied or ())
         level = LEVELS[change.level] if "personalise" in granted else 0
+        said_at = min(change.ts, append_ts)
+        if level > 0 and said_at <= self.withdrawn_at:
+            return "refused"
+        if level == 0:
+            self.withdrawn_at = max(self.withdrawn_at, said_at)
         if 0 < self.expires_at <= append_ts and self.level > 0:
             self.level = 0
             self.profile = None
@@ -188,7 +203,7 @@ class NaiveUser:
         self.expires_at = (change.expires_at or 0) if level > 0 else 0
         self.consent_at, self.consent_offset = append_ts, offset
         self.version += 1
-        return True
+        return "applied"
 
     def take(self, event: Interaction, append_ts: int, event_id: bytes, session_id: bytes, bounds: Bounds) -> str:
         """Take `event` if that is allowed, and say what became of it."""
@@ -219,6 +234,7 @@ class NaiveUser:
             "not_before": self.not_before,
             "expires_at": self.expires_at,
             "version": self.version,
+            "withdrawn_at": self.withdrawn_at,
             "profile": None if self.profile is None else self.profile.as_dict(),
         }
 

@@ -10,3 +10,9 @@ def shell_line(beginning: str) -> str:
     text = README.read_text().replace("\\\n", " ")
     [line] = [line for line in text.splitlines() if line.startswith(beginning)]
     return line.partition("#")[0]
+
+
+def job_rights() -> list[str]:
+    """The commands that the README allows the job's user in Redis."""
+    [line] = [line for line in README.read_text().splitlines() if "`~<prefix>* " in line]
+    return line.partition("`~<prefix>* ")[2].partition("`")[0].split()

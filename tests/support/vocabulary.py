@@ -85,10 +85,20 @@ def a_consent(
     partition: int = 0,
     expires_at: int = 0,
     purposes: int = ALL_PURPOSES,
+    said_at: int | None = None,
+    erase: bool = False,
+    absent: bool = False,
 ) -> ConsentRecord:
-    """A consent change behind ingest, appended at `at`; left out, `offset` grows with `at`."""
+    """A consent change behind ingest, appended at `at`; left out, `offset` grows with `at`, and so does `said_at`."""
     place = at - BEGINNING + 1_000_000 if offset is None else offset
-    return ConsentRecord(user, LEVEL_OF[level], purposes if level != "none" else 0, at, partition, place, expires_at)
+    said = at + (0 if offset is None else offset) if said_at is None else said_at
+    granted = purposes if level != "none" else 0
+    return ConsentRecord(user, LEVEL_OF[level], granted, at, partition, place, expires_at, said, erase, absent)
+
+
+def an_erasure(user: str = "ada", at: int = BEGINNING, **fields: Any) -> ConsentRecord:
+    """The record by which a user is erased."""
+    return a_consent(user, "none", at, erase=True, **fields)
 
 
 def a_user(level: LevelName = "full", since: int = BEGINNING, **fields: Any) -> UserState:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from schemas.consents import Level
 from tests.support.vocabulary import BEGINNING, HOUR, MINUTE, SECOND, a_consent, an_interaction
-from udfs.consent import allows, apply_consent, withdraw
+from udfs.consent import Verdict, allows, apply_consent, withdraw
 from udfs.elements import ConsentRecord
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import UserState, encode_state
@@ -72,6 +72,28 @@ def test_whatever_the_order_of_arrival_the_last_in_topic_order_is_in_force(some:
     if last is not None:
         newest = next(change for change in some if change.offset == last.offset)
         assert (state.level, state.consent_offset) == (newest.level, newest.offset)
+
+
+@given(changes)
+def test_a_grant_given_no_later_than_any_withdrawal_before_it_is_never_in_force(some: list[ConsentRecord]) -> None:
+    state, said_no_at = UserState(), 0
+    for n, change in enumerate(some):
+        said = msgspec.structs.replace(change, offset=n, append_ts=BEGINNING + HOUR)
+        verdict = apply_consent(state, said)
+        if change.level == Level.NONE:
+            said_no_at = max(said_no_at, change.said_at)
+        elif change.said_at <= said_no_at:
+            assert verdict == Verdict.REFUSED
+        else:
+            assert verdict == Verdict.APPLIED
+
+
+def test_a_refused_grant_changes_nothing() -> None:
+    state = after(a_consent(at=BEGINNING), a_consent(level="none", at=BEGINNING + HOUR))
+    before = encode_state(state)
+    waited = a_consent(at=BEGINNING + 2 * HOUR, said_at=BEGINNING + HOUR)
+    assert apply_consent(state, waited) == Verdict.REFUSED
+    assert encode_state(state) == before
 
 
 def test_an_interaction_from_before_the_grant_is_denied_though_it_is_read_after() -> None:

@@ -156,6 +156,22 @@ def test_a_user_who_becomes_due_earlier_is_moved() -> None:
     assert dict(slots.pages) == {}
 
 
+@settings(max_examples=40, deadline=None)
+@given(dues, dues, st.sets(st.integers(0, 60).map("u{}".format)))
+def test_purged_users_stand_nowhere_and_the_others_come_as_before(
+    first: dict[str, int], second: dict[str, int], purged: set[str]
+) -> None:
+    slots = Slots(2)
+    slots.enter(**first)
+    slots.enter(**second)
+    slots.index.purge(purged)
+    assert not purged & {name for page in slots.pages.values() for name in page.decode().split("\n")}
+    entered = slots.due.keys()
+    slots.advance()
+    assert slots.taken.keys() == entered - purged
+    assert dict(slots.pages) == {}
+
+
 def test_a_minute_that_is_full_passes_on_to_the_next_and_no_slot_gets_more_than_its_share() -> None:
     slots = Slots(2)
     slots.enter(**{f"a{n}": BEGINNING for n in range(250)})

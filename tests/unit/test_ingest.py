@@ -151,6 +151,24 @@ def test_a_tombstone_of_an_interaction_is_a_reject() -> None:
     assert the_reason(a_tombstone(topic=INTERACTIONS)) == RejectReason.EMPTY_VALUE
 
 
+def test_an_erasure_is_a_withdrawal_whatever_else_the_record_says() -> None:
+    change = the_consent(a_raw_consent(level="full", erase=True))
+    assert (change.erase, change.level, change.purposes, change.absent) == (True, Level.NONE, 0, False)
+    assert not the_consent(a_raw_consent()).erase
+
+
+def test_a_collector_s_clock_counts_but_never_ahead_of_the_broker_s() -> None:
+    record = a_raw_consent(at=BEGINNING)
+    assert the_consent(record._replace(append_ts=BEGINNING + 5)).said_at == BEGINNING
+    assert the_consent(record._replace(append_ts=BEGINNING - 5)).said_at == BEGINNING - 5
+
+
+def test_how_a_consent_was_collected_goes_along() -> None:
+    told = {"method": "banner", "notice_version": "7", "jurisdiction": "GB"}
+    change = the_consent(a_raw_consent(**told))
+    assert (change.method, change.notice_version, change.jurisdiction) == ("banner", "7", "GB")
+
+
 def test_a_tombstone_of_a_consent_takes_it_away() -> None:
     change = the_consent(a_tombstone("ada", BEGINNING, offset=3))
     assert (change.level, change.purposes, change.append_ts, change.offset) == (Level.NONE, 0, BEGINNING, 3)

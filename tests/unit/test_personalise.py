@@ -56,6 +56,8 @@ class Buckets:
             changes = apply(element, users, self.accounts[element.bucket], self.bounds, INTERACTIONS)
             self.rejects.update(reject.reason.value for reject in changes.rejects)
             self.stored.update(users.writes())
+            for pseudonym in users.erased():
+                del self.stored[pseudonym]
 
     def states(self) -> dict[str, dict[str, Any]]:
         return {pseudonym: plain(decode_state(raw)) for pseudonym, raw in self.stored.items()}
@@ -78,6 +80,8 @@ raw_consents = st.builds(
     a_raw_consent,
     user=USERS,
     level=st.sampled_from(["full", "session", "none", "full"]),
+    at=st.integers(0, 40).map(lambda n: BEGINNING + n * MINUTE),
+    erase=st.sampled_from([False, False, False, True]),
     denied=st.sampled_from([[], [], ["train"], ["personalise"]]),
     expires_at=st.sampled_from([BEGINNING + 60 * MINUTE, BEGINNING + 900 * MINUTE]),
 ) | st.builds(a_tombstone, user=USERS)

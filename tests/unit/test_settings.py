@@ -57,6 +57,15 @@ def test_an_error_names_the_file_and_the_setting(text: str, complaint: str, tmp_
     assert "freshet.toml" in str(caught.value)
 
 
+def test_a_tombstone_lives_longer_than_what_could_bring_anything_back(tmp_path: Path) -> None:
+    day = 24 * 3_600_000
+    assert loaded(SMALLEST, tmp_path).tombstone_ms() == 8 * day, "snapshots are kept for 7 days"
+    assert loaded(SMALLEST + f"privacy.snapshots_kept_ms = {day}", tmp_path).tombstone_ms() == 4 * day
+    assert loaded(SMALLEST + f"privacy.tombstone_ms = {9 * day}", tmp_path).tombstone_ms() == 9 * day
+    with pytest.raises(SettingsError, match=r"privacy\.tombstone_ms must be at least 691200000 "):
+        loaded(SMALLEST + f"privacy.tombstone_ms = {8 * day - 1}", tmp_path)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read: No such file"):
         load_settings(tmp_path / "nowhere.toml")

@@ -26,11 +26,11 @@ from schemas.receipts import (
     encode_receipt,
 )
 from schemas.rejects import dead_letter
-from schemas.store import WriteOutcome
+from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.account import Account, decode_account, encode_account
 from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
-from udfs.elements import ConsentRecord, EventRecord, unpack
-from udfs.personalise import Changes, Users, apply, clean_event
+from udfs.elements import ConsentRecord, Element, EventRecord, unpack
+from udfs.personalise import Changes, Users, apply, clean_event, forget_erased, withdraw_again
 from udfs.popularity import decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
@@ -44,6 +44,8 @@ RECEIPTS: Final = OutputTag("receipts", BYTES)
 POPULAR_REFRESH_MS: Final = 1_000
 SUMS_EVERY_MS: Final = 1_000
 """How often a bucket tells popularity what it adds. A record for each element and segment costs more than the lists."""
+ASKED_FOR_MAX: Final = 500_000
+"""Of how many users a bucket's worker remembers that it has asked for their erasure since it was started."""
 COUNTERS: Final = (
     "accepted",
     "rejected",
@@ -89,6 +91,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         pages = runtime_context.get_map_state(MapStateDescriptor("due-v1", *names))
         self._due = DueIndex(pages, self._parts.due_users_per_second)
         self._popular, self._popular_at_ms = self._parts.fallback, 0
+        self._asked_for: set[str] = set()
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._counters = {name: group.counter(name) for name in COUNTERS}
 
@@ -98,10 +101,12 @@ class PersonaliseOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         account = decode_account(self._account.value())
         users = Users(self._users.get)
+        self._forget_erased(element, users)
         changes = apply(element, users, account, parts.bounds, parts.interactions)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
         written = self._write(changes.consents, lists, now_ms)
+        withdraw_again(users, refused_by_store(changes, written))
         self._keep(users, now_ms, ctx)
         self._keep_weighing(changes.accepted, now_ms, ctx)
         self._account.update(encode_account(account))
@@ -133,6 +138,22 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._counters["lists_refreshed"].inc(len(lists))
         self._counters["profiles_forgotten"].inc(len(forget))
 
+    def _forget_erased(self, element: Element, users: Users) -> None:
+        """Before state that a snapshot may have brought back is used the first time, ask whether its user was erased.
+
+        Who has no state here yet cannot have come back with a snapshot, so a job that starts empty never asks.
+        """
+        touched = {event.pseudonym for event in element.events} | {change.pseudonym for change in element.consents}
+        touched -= self._asked_for
+        if len(self._asked_for) + len(touched) > ASKED_FOR_MAX:
+            self._asked_for.clear()
+        self._asked_for |= touched
+        known = [pseudonym for pseudonym in touched if users.get(pseudonym) is not None]
+        if known:
+            store = self._parts.store
+            erased = patiently(lambda: store.erasures(known), self._counters["store_retries"].inc)
+            forget_erased(users, erased)
+
     def _sums(self) -> Iterator[Row]:
         """What this bucket has added to popularity since it last said so."""
         events = [event for raw in self._weighing.get() or () for event in decode_weighing(raw)]
@@ -159,6 +180,10 @@ class PersonaliseOperator(KeyedProcessFunction):
             ctx.timer_service().register_processing_time_timer(slot)
         for pseudonym, raw in users.writes():
             self._users.put(pseudonym, raw)
+        if erased := users.erased():
+            for pseudonym in erased:
+                self._users.remove(pseudonym)
+            self._due.purge(set(erased))
 
     def _keep_weighing(self, accepted: Sequence[EventRecord], now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
         """Keep what counts for popularity until the second ends."""
@@ -189,7 +214,9 @@ class PersonaliseOperator(KeyedProcessFunction):
             yield CLEAN_EVENTS, clean
         at_ms = time.time_ns() // 1_000_000
         for change, outcome in zip(changes.consents, written.consents, strict=True):
-            yield RECEIPTS, encode_receipt(consent_receipt(change, users, outcome.name.lower(), at_ms))
+            yield RECEIPTS, encode_receipt(consent_receipt(change, users, outcome, at_ms))
+        for change in changes.refused:
+            yield RECEIPTS, encode_receipt(consent_receipt(change, users, ConsentOutcome.REFUSED, at_ms))
         yield (
             RECEIPTS,
             encode_receipt(
@@ -242,9 +269,16 @@ def totals(account: Account) -> AccountTotals:
     return AccountTotals(sent=account.sent, **msgspec.structs.asdict(account))
 
 
-def consent_receipt(change: ConsentRecord, users: Users, outcome: str, at_ms: int) -> ConsentReceipt:
-    """The receipt of a consent that came into force."""
-    version = users.get_or_new(change.pseudonym).version
+def refused_by_store(changes: Changes, written: Written) -> list[str]:
+    """Whose grants Redis refused."""
+    outcomes = zip(changes.consents, written.consents, strict=True)
+    return [change.pseudonym for change, outcome in outcomes if outcome == ConsentOutcome.REFUSED]
+
+
+def consent_receipt(change: ConsentRecord, users: Users, outcome: ConsentOutcome, at_ms: int) -> ConsentReceipt:
+    """The receipt of a consent change."""
+    state = users.get(change.pseudonym)
+    version = 0 if state is None else state.version
     level = LEVEL_NAME[Level(change.level)]
-    at, partition, offset = change.append_ts, change.partition, change.offset
-    return ConsentReceipt(change.pseudonym, level, version, at, partition, offset, outcome, at_ms)
+    place = change.append_ts, change.partition, change.offset
+    return ConsentReceipt(change.pseudonym, level, version, *place, outcome.name.lower(), at_ms, change.erase)

@@ -1,0 +1,169 @@
+"""Erasure and withdrawal in the operator on fakes: nothing stays, and nothing comes back with a snapshot."""
+
+import msgspec
+import pytest
+
+from schemas.receipts import ConsentReceipt
+from tests.support.bucket import Bucket, receipts, side
+from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_consent, an_erasure, an_interaction
+from udfs.operators.personalise_operator import CLEAN_EVENTS
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+def with_ada(bucket: Bucket) -> None:
+    """Ada has consented and clicked; so has Bob, whom nothing of this concerns."""
+    for user in ("ada", "bob"):
+        bucket.take(a_consent(user), an_interaction(user, BEGINNING + SECOND, "tea"))
+
+
+def everything_kept(bucket: Bucket) -> bytes:
+    """All bytes of keyed state."""
+    states = bucket.keyed.states.values()
+    maps = [b"".join(k.encode() + v for k, v in state.items()) for state in states if hasattr(state, "items")]
+    others = [repr(state.held).encode() for state in states if hasattr(state, "held")]
+    return b"".join(maps + others)
+
+
+def test_an_erasure_leaves_no_trace_in_state_and_a_tombstone_in_redis(bucket: Bucket) -> None:
+    with_ada(bucket)
+    bucket.take(a_consent("ada", at=BEGINNING + MINUTE, expires_at=BEGINNING + 2 * MINUTE))
+    assert b"ada" in everything_kept(bucket), "the search finds what is there"
+    emitted = bucket.take(an_erasure("ada", BEGINNING + HOUR))
+    assert b"ada" not in everything_kept(bucket)
+    assert bucket.list("ada") is None and bucket.store.is_gone("ada")
+    [receipt] = receipts(emitted, ConsentReceipt)
+    assert (receipt.outcome, receipt.level, receipt.erased) == ("in_force", "none", True)
+    assert bucket.user("bob") is not None and bucket.list("bob") is not None
+    bucket.run_out_of_timers()
+
+
+def test_an_erasure_and_an_interaction_in_one_element_leave_nothing(bucket: Bucket) -> None:
+    with_ada(bucket)
+    emitted = bucket.take(an_interaction("ada", BEGINNING + HOUR, "pot"), an_erasure("ada", BEGINNING + HOUR))
+    assert b"ada" not in everything_kept(bucket)
+    assert side(emitted, CLEAN_EVENTS) == []
+    assert bucket.account.denied == 1
+
+
+def test_an_erasure_of_somebody_unknown_is_carried_out_too(bucket: Bucket) -> None:
+    bucket.take(an_erasure("ada"))
+    assert bucket.store.is_gone("ada")
+    assert bucket.user("ada") is None
+
+
+def test_that_there_is_no_consent_on_record_needs_no_state(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada", "none", absent=True))
+    assert bucket.user("ada") is None
+    assert bucket.store.level("ada") == "none"
+    with_ada(bucket)
+    bucket.take(a_consent("bob", "none", BEGINNING + HOUR, absent=True))
+    state = bucket.user("bob")
+    assert state is not None and state.profile is None and bucket.list("bob") is None
+
+
+def test_who_comes_back_after_an_erasure_begins_at_nothing(bucket: Bucket) -> None:
+    with_ada(bucket)
+    bucket.take(an_erasure("ada", BEGINNING + HOUR), a_consent("ada", at=BEGINNING + 2 * HOUR))
+    bucket.take(an_interaction("ada", BEGINNING + 3 * HOUR, "rye"))
+    state = bucket.user("ada")
+    assert state is not None and state.profile is not None
+    assert [item for item, _, _ in state.profile.recents] == ["rye"]
+    assert bucket.list("ada") is not None
+
+
+@pytest.mark.parametrize("came_back", [False, True])
+def test_a_restore_from_before_an_erasure_brings_nothing_back(bucket: Bucket, came_back: bool) -> None:
+    with_ada(bucket)
+    snapshot = bucket.keyed.snapshot()
+    bucket.take(an_erasure("ada", BEGINNING + HOUR))
+    if came_back:
+        bucket.take(a_consent("ada", at=BEGINNING + 2 * HOUR))
+    bucket.restart(snapshot)
+    replayed = bucket.take(an_interaction("ada", BEGINNING + MINUTE, "pot"), an_interaction("bob", item="pot"))
+    assert b"ada" not in everything_kept(bucket)
+    assert [clean["pseudonym"] for clean in side(replayed, CLEAN_EVENTS)] == ["bob"]
+    assert bucket.list("ada") is None and bucket.list("bob") is not None
+    bucket.take(an_erasure("ada", BEGINNING + HOUR))
+    bucket.take(an_interaction("ada", BEGINNING + HOUR + SECOND, "jam"))
+    assert bucket.list("ada") is None and bucket.user("ada") is None
+
+
+def test_a_restore_from_after_the_return_of_an_erased_user_keeps_what_came_after(bucket: Bucket) -> None:
+    with_ada(bucket)
+    bucket.take(an_erasure("ada", BEGINNING + HOUR), a_consent("ada", at=BEGINNING + 2 * HOUR))
+    bucket.take(an_interaction("ada", BEGINNING + 3 * HOUR, "rye"))
+    bucket.restart(bucket.keyed.snapshot())
+    bucket.take(an_interaction("ada", BEGINNING + 4 * HOUR, "oil"))
+    state = bucket.user("ada")
+    assert state is not None and state.profile is not None
+    assert [item for item, _, _ in state.profile.recents] == ["rye", "oil"]
+
+
+def test_a_list_that_comes_due_after_a_restore_from_before_an_erasure_is_not_written(bucket: Bucket) -> None:
+    with_ada(bucket)
+    snapshot = bucket.keyed.snapshot()
+    bucket.take(an_erasure("ada", BEGINNING + HOUR))
+    bucket.restart(snapshot)
+    bucket.pass_time(2 * DAY)
+    assert bucket.list("ada") is None and not bucket.store.has_list_key("ada")
+    assert bucket.list("bob") is not None
+
+
+def test_a_job_that_starts_empty_asks_for_no_erasures(bucket: Bucket) -> None:
+    asked: list[list[str]] = []
+    ask = bucket.store.erasures
+    bucket.store.erasures = lambda names: asked.append(list(names)) or ask(names)  # type: ignore[method-assign,func-returns-value]
+    with_ada(bucket)
+    bucket.take(an_interaction("ada", BEGINNING + MINUTE, "pot"))
+    assert asked == []
+    bucket.restart(bucket.keyed.snapshot())
+    for n in range(3):
+        bucket.take(an_interaction("ada", BEGINNING + HOUR + n * SECOND, "pot"))
+    assert asked == [["ada"]], "once"
+
+
+def test_a_grant_given_before_the_last_withdrawal_is_refused_and_said_so(bucket: Bucket) -> None:
+    with_ada(bucket)
+    bucket.take(a_consent("ada", "none", BEGINNING + HOUR))
+    waited = a_consent("ada", at=BEGINNING + 2 * HOUR, said_at=BEGINNING + HOUR)
+    emitted = bucket.take(waited, an_interaction("ada", BEGINNING + 3 * HOUR))
+    [receipt] = receipts(emitted, ConsentReceipt)
+    assert receipt.outcome == "refused"
+    assert bucket.account.consents_refused == 1
+    assert bucket.list("ada") is None and bucket.account.denied == 1
+
+
+def test_a_grant_that_redis_refuses_because_of_a_direct_withdrawal_is_undone(bucket: Bucket) -> None:
+    with_ada(bucket)
+    bucket.store.withdraw("ada", said_at=BEGINNING + HOUR)
+    on_its_way = a_consent("ada", at=BEGINNING + 3 * HOUR, said_at=BEGINNING + HOUR - SECOND)
+    emitted = bucket.take(on_its_way, an_interaction("ada", BEGINNING + 3 * HOUR, "pot"))
+    state = bucket.user("ada")
+    assert state is not None and state.profile is None and state.level == 0
+    assert side(emitted, CLEAN_EVENTS) == []
+    assert bucket.list("ada") is None
+    [receipt] = receipts(emitted, ConsentReceipt)
+    assert receipt.outcome == "refused"
+
+
+def test_after_a_direct_withdrawal_no_list_is_written_before_the_job_hears_of_it(bucket: Bucket) -> None:
+    with_ada(bucket)
+    bucket.store.withdraw("ada", said_at=BEGINNING + MINUTE)
+    bucket.take(an_interaction("ada", BEGINNING + HOUR, "pot"))
+    assert bucket.list("ada") is None
+    bucket.take(a_consent("ada", "none", BEGINNING + HOUR, said_at=BEGINNING + MINUTE))
+    state = bucket.user("ada")
+    assert state is not None and state.profile is None
+
+
+def test_a_store_that_is_down_when_it_is_asked_for_erasures_is_asked_again(bucket: Bucket) -> None:
+    with_ada(bucket)
+    bucket.restart(bucket.keyed.snapshot())
+    bucket.store.fail_next(3)
+    bucket.take(an_interaction("ada", BEGINNING + HOUR, "pot"))
+    assert bucket.keyed.counts["store_retries"] == 3
+    assert msgspec.structs.asdict(bucket.account)["accepted"] == 3

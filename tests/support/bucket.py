@@ -1,0 +1,95 @@
+"""One bucket of the personalise operator on fakes: elements go in, time passes, snapshots are taken and restored."""
+
+from typing import Any
+
+import msgspec
+
+from schemas.lists import RecommendationList
+from schemas.receipts import decode_receipt
+from tests.support.fakes import FixedModel, Harness, Keyed, MemoryStore
+from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS
+from udfs.account import Account, decode_account
+from udfs.due import RefreshSettings
+from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.operators.personalise_operator import RECEIPTS, Parts, PersonaliseOperator
+from udfs.profile import ProfileBounds
+from udfs.ranking import ListRules, PopularItems, Ranker
+from udfs.state import UserState, decode_state
+
+BOUNDS = ProfileBounds()
+REFRESH = RefreshSettings()
+ITEMS = ["tea", "cup", "pot", "jam", "rye", "oil", "salt", "figs"]
+EPOCH = BEGINNING
+Record = EventRecord | ConsentRecord
+
+
+class Bucket:
+    """One bucket with its store. `restart` brings a new operator up on a snapshot; the store keeps what it has."""
+
+    def __init__(self) -> None:
+        self.keyed = Keyed(now_ms=BEGINNING)
+        self.store = MemoryStore(EPOCH, lambda: self.keyed.now_ms)
+        self._start()
+
+    def _start(self) -> None:
+        self.model = FixedModel(ITEMS)
+        ranker = Ranker(self.model, "fixed", ListRules(items=4), BOUNDS, EPOCH)
+        parts = Parts(
+            ranker=ranker,
+            store=self.store,
+            fallback=PopularItems.ranked(["figs", "salt"]),
+            model_name="fixed",
+            epoch=EPOCH,
+            interactions=INTERACTIONS,
+            bounds=BOUNDS,
+            refresh=REFRESH,
+            popularity_half_life_ms=DAY,
+            due_users_per_second=5,
+        )
+        self.harness = Harness(PersonaliseOperator(lambda: parts), self.keyed)
+
+    def restart(self, snapshot: Keyed) -> None:
+        now_ms, self.keyed = self.keyed.now_ms, snapshot.snapshot()
+        self.keyed.now_ms = now_ms
+        self._start()
+
+    def take(self, *records: Record, **more: Any) -> list[Any]:
+        """One element with these records."""
+        events = [record for record in records if isinstance(record, EventRecord)]
+        consents = [record for record in records if isinstance(record, ConsentRecord)]
+        self.keyed.now_ms = max([self.keyed.now_ms, *(record.append_ts for record in records)])
+        return self.harness.element((100, pack(Element(3, events, consents, **more))))
+
+    def pass_time(self, ms: int) -> list[Any]:
+        return self.harness.advance_to(self.keyed.now_ms + ms)
+
+    def run_out_of_timers(self) -> None:
+        for _ in range(100_000):
+            if not self.keyed.timers:
+                return
+            self.harness.advance_to(min(self.keyed.timers))
+        raise AssertionError("timers without end")
+
+    def user(self, name: str = "ada") -> UserState | None:
+        raw = self.keyed.states["users-v1"].get(name)
+        return None if raw is None else decode_state(raw)
+
+    def list(self, name: str = "ada") -> RecommendationList | None:
+        return self.store.list_of(name)
+
+    @property
+    def account(self) -> Account:
+        return decode_account(self.keyed.states["account-v1"].value())
+
+    @property
+    def pages(self) -> dict[str, bytes]:
+        return dict(self.keyed.states["due-v1"])
+
+
+def receipts(emitted: list[Any], kind: type) -> list[Any]:
+    told = [decode_receipt(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is RECEIPTS]
+    return [receipt for receipt in told if isinstance(receipt, kind)]
+
+
+def side(emitted: list[Any], tag: Any) -> list[Any]:
+    return [msgspec.json.decode(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is tag]
