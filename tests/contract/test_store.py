@@ -446,7 +446,9 @@ def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis
 
 def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(server: RealRedis) -> None:
     server.client.execute_command("ACL", "SETUSER", "job", "on", ">hush", "~t.*", *job_rights())
-    store = RedisStore(connect(RedisSettings(server.url, PREFIX, username="job"), "hush"), PREFIX, EPOCH, TOMBSTONE)
+    settings = RedisSettings(server.url, PREFIX, username="job")
+    client = connect(settings, "hush")
+    store = RedisStore(client, PREFIX, EPOCH, TOMBSTONE)
     ends = a_consent("p1.acl", offset=2, expires_at=InRedis(server).now_ms() + MINUTE)
     erased, again = an_erasure("p1.acl", offset=3), a_consent("p1.acl", offset=4)
     assert store.write([ends], [a_list("p1.acl", 1, under=ends)], True)[:2] == ([1], [1])
