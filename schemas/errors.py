@@ -7,7 +7,9 @@
     ├── SchemaError        a schema file, a codec or stored bytes are not what they should be
     ├── ModelError         a model directory cannot be trusted or does not fit
     ├── StackError         the local stack could not be started, or is not there
-    └── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
+    ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
+    ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
+    └── ConsentRefused     a grant was given no later than the user's last withdrawal
 
 Bad *data* is never an exception: it is a :class:`schemas.rejects.RejectReason`.
 No message carries a user id or any other value taken from an event.
@@ -36,3 +38,11 @@ class StackError(FreshetError):
 
 class StoreUnavailable(FreshetError):  # noqa: N818 - a state that passes
     """Redis did not answer in time, or refused for a reason that passes (loading, read-only)."""
+
+
+class NotAcknowledged(FreshetError):  # noqa: N818 - a state that passes
+    """A consent change may not have been taken; calling again is safe."""
+
+
+class ConsentRefused(FreshetError):  # noqa: N818 - an answer
+    """A grant was given no later than the user's last withdrawal."""

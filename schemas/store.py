@@ -17,6 +17,7 @@ Consents are ordered by offset within a partition of `consents`, by append time 
 All numbers stay below 2^53, because Lua compares doubles.
 """
 
+import re
 from enum import IntEnum
 from typing import Final
 
@@ -88,6 +89,19 @@ def gone_value(at: int, partition: int, offset: int, withdrawn: int) -> bytes:
     b'{"at":12,"partition":0,"offset":3,"withdrawn":11}'
     """
     return b'{"at":%d,"partition":%d,"offset":%d,"withdrawn":%d}' % (at, partition, offset, withdrawn)
+
+
+_WITHDRAWN: Final = re.compile(rb'"withdrawn":(\d+)')
+
+
+def withdrawn_at(value: bytes) -> int:
+    """When the user behind a consent key or a tombstone last said no, in ms; 0 where the key says nothing of it.
+
+    >>> withdrawn_at(withdrawn_value(12, 0, 3, 11)), withdrawn_at(consent_value(Level.FULL, 0, 12, 0, 3))
+    (11, 0)
+    """
+    found = _WITHDRAWN.search(value)
+    return int(found[1]) if found else 0
 
 
 _REFUSE_OLDER: Final = """

@@ -9,6 +9,8 @@ from deploy.local import product
 from schemas import topics
 from tests.support.live import Live, start_live, until
 
+CONSENTS_AHEAD = 60_000
+
 
 @pytest.fixture(scope="module", params=["thread", "process"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
@@ -31,6 +33,17 @@ def clean_events_of(live: Live, user: str) -> int:
     return sum(json.loads(record.value)["pseudonym"] == mine for record in live.records(topics.EVENTS))
 
 
+def hold_up_consents_behind(live: Live, user: str) -> None:
+    """So many changes of somebody else in the partition of `user` that a replay reads interactions long before."""
+    name = live.settings.kafka.topic(topics.CONSENTS)
+    [mine] = [r for r in live.records(topics.CONSENTS) if r.key == user.encode()]
+    other = json.dumps({"user_id": "somebody-else", "level": "full", "ts": mine.timestamp}).encode()
+    sender = live.producer()
+    for _ in range(CONSENTS_AHEAD):
+        sender.send(name, key=b"somebody-else", value=other, partition=mine.partition)
+    sender.close()
+
+
 def test_a_restore_from_before_an_erasure_brings_nothing_back(live: Live):
     live.consent(["ada", "bob"])
     for user in ("ada", "bob"):
@@ -42,6 +55,7 @@ def test_a_restore_from_before_an_erasure_brings_nothing_back(live: Live):
         live.interact("ada", "item-00002")
     live.interact("bob", "item-00003")
     live.wait_for_version("ada", 22)
+    hold_up_consents_behind(live, "ada")
     live.consent(["ada"], level="none", erase=True)
     assert live.redis.exists(*live.keys("ada")) == 1, "the tombstone alone"
     assert live.pseudonymiser.user("ada") not in live.states()

@@ -1,0 +1,158 @@
+"""Records what users decide about their data, from a frontend or a gateway; a withdrawal holds before the call returns.
+
+    consents = Consents("redis://…", {"bootstrap_servers": "…"}, load_key_ring("key-ring.json"), tombstone_ms=…)
+    consents.record(ConsentChange("ada", "full", ts, method="banner", notice_version="7"))
+    consents.withdraw("ada")
+    consents.erase("ada")
+
+A withdrawal is written to Redis first (the fence), then to the topic, and then its place in the topic to Redis. When
+the call has returned, it is acknowledged: no personalised answer is given any more, whatever the job still has to read.
+A grant is acknowledged when the topic has it, and takes effect when the job has read it.
+Needs `serving/requirements-consents.txt`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import redis
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from schemas import topics
+from schemas.consents import ConsentChange
+from schemas.errors import ConsentRefused, NotAcknowledged
+from schemas.pseudonyms import KeyRing, Pseudonymiser
+from schemas.store import (
+    WITHDRAW,
+    WRITE_CONSENT,
+    erased_key,
+    gone_value,
+    user_keys,
+    withdrawn_at,
+    withdrawn_value,
+)
+
+KAFKA_TIMEOUT_S: Final = 10.0
+STORE_TIMEOUT_S: Final = 1.0
+REPLICAS_TIMEOUT_MS: Final = 500
+
+
+class Acknowledged(NamedTuple):
+    """Where a change stands in `consents`; `append_ts` in ms since the epoch."""
+
+    append_ts: int
+    partition: int
+    offset: int
+
+
+class Consents:
+    """Writes consent changes. Several threads may share one.
+
+    `kafka` has the options of kafka-python's producer. `tombstone_ms` is that of the job (`Settings.tombstone_ms`).
+    With `replicas`, an acknowledged withdrawal has reached so many replicas of Redis too.
+    """
+
+    def __init__(
+        self,
+        store: "str | redis.Redis[bytes]",
+        kafka: Mapping[str, Any],
+        key_ring: KeyRing,
+        *,
+        tombstone_ms: int,
+        topic_prefix: str = "freshet.",
+        prefix: str = "",
+        replicas: int = 0,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._client = store if isinstance(store, redis.Redis) else _client(store)
+        self._producer = KafkaProducer(**{"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
+        self._pseudonymise = Pseudonymiser(key_ring).user
+        self._topic = topic_prefix + topics.CONSENTS
+        self._prefix = prefix
+        self._tombstone_ms = tombstone_ms
+        self._replicas = replicas
+        self._clock_ms = clock_ms
+
+    def record(self, change: ConsentChange) -> Acknowledged:
+        """Write `change`; returns when it is acknowledged.
+
+        Raises :class:`ConsentRefused` for a grant no later than the user's last withdrawal, and
+        :class:`NotAcknowledged` where Redis or Kafka did not answer: it says what stands, and calling again is safe.
+        """
+        if change.erase or change.level == "none":
+            return self._withdraw(change)
+        self._refuse_older(change)
+        return self._append(change)
+
+    def withdraw(self, user_id: str, **more: Any) -> Acknowledged:
+        """End all personalisation of `user_id`. `more` are fields of :class:`ConsentChange`, such as `method`."""
+        return self.record(ConsentChange(user_id, "none", self._clock_ms(), **more))
+
+    def erase(self, user_id: str, **more: Any) -> Acknowledged:
+        """Erase `user_id` (GDPR, article 17)."""
+        return self.withdraw(user_id, erase=True, **more)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._producer.close()
+        self._client.close()
+
+    def _withdraw(self, change: ConsentChange) -> Acknowledged:
+        """Whatever of the two is down, the other one is told: the topic ends it for good, the fence at once."""
+        keys = self._keys(change.user_id)
+        wants = "erase" if change.erase else "none"
+        fence_error = self._try_fenced(WITHDRAW, keys, change.ts, wants, self._tombstone_ms)
+        at = self._append(change)
+        value = (gone_value if change.erase else withdrawn_value)(*at, min(change.ts, at.append_ts))
+        said_at = min(change.ts, at.append_ts)
+        placed_error = self._try_fenced(WRITE_CONSENT, keys, *at, said_at, wants, value, self._tombstone_ms)
+        if placed_error or fence_error:
+            raise NotAcknowledged(
+                f"the withdrawal stands in the topic, but Redis did not take it ({placed_error or fence_error}): "
+                "it takes effect when the job has read it; call again to know"
+            )
+        return at
+
+    def _try_fenced(self, script: str, keys: tuple[str, ...], *arguments: Any) -> str | None:
+        """Run a script and wait for the replicas; what went wrong, or None."""
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.eval(script, len(keys), *keys, *arguments)
+                if self._replicas:
+                    pipeline.execute_command("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
+                reached = pipeline.execute()
+        except redis.RedisError as error:
+            return type(error).__name__
+        if self._replicas and reached[1] < self._replicas:
+            return f"it reached {reached[1]} of {self._replicas} replicas"
+        return None
+
+    def _append(self, change: ConsentChange) -> Acknowledged:
+        try:
+            sent = self._producer.send(self._topic, key=change.user_id.encode(), value=msgspec.json.encode(change))
+            at = sent.get(KAFKA_TIMEOUT_S)
+        except KafkaError as error:
+            raise NotAcknowledged(
+                f"the topic {self._topic} did not take the consent change ({type(error).__name__}); a withdrawal is "
+                "fenced in Redis where that answers, but not recorded: call again"
+            ) from None
+        return Acknowledged(at.timestamp, at.partition, at.offset)
+
+    def _refuse_older(self, grant: ConsentChange) -> None:
+        _, consent, gone, _ = self._keys(grant.user_id)
+        try:
+            known = self._client.get(consent) or self._client.get(gone)
+        except redis.RedisError as error:
+            raise NotAcknowledged(f"Redis did not answer ({type(error).__name__}): nothing was written") from None
+        if known is not None and grant.ts <= withdrawn_at(known):
+            raise ConsentRefused("the user has withdrawn since they gave this consent")
+
+    def _keys(self, user_id: str) -> tuple[str, str, str, str]:
+        pseudonym = self._pseudonymise(user_id)
+        return *user_keys(self._prefix, pseudonym), erased_key(self._prefix, pseudonym)
+
+
+def _client(url: str) -> "redis.Redis[bytes]":
+    return redis.Redis.from_url(url, socket_timeout=STORE_TIMEOUT_S, socket_connect_timeout=STORE_TIMEOUT_S)

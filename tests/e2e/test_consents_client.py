@@ -1,0 +1,153 @@
+"""The library by which frontends record consent: an acknowledged withdrawal has ended personalisation already."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.local import product
+from deploy.local.ports import free_port
+from jobs.settings import python_kafka_options
+from schemas import topics
+from schemas.consents import ConsentChange
+from schemas.errors import ConsentRefused, NotAcknowledged
+from schemas.pseudonyms import load_key_ring
+from serving.consents import Consents
+from serving.reader import Reader
+from tests.support.live import Live
+
+ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
+
+
+def consents_of(live: Live, store: str | None = None, **options) -> Consents:
+    return Consents(
+        store or live.product.endpoints["redis"],
+        python_kafka_options(live.settings.kafka),
+        load_key_ring(live.product.endpoints["key_ring"]),
+        tombstone_ms=live.settings.tombstone_ms(),
+        topic_prefix=live.settings.kafka.topic_prefix,
+        prefix=live.settings.redis.prefix,
+        **options,
+    )
+
+
+@pytest.fixture
+def consents(live: Live) -> Iterator[Consents]:
+    made = consents_of(live)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def reader(live: Live) -> Iterator[Reader]:
+    made = Reader(live.product.endpoints["redis"], load_key_ring(live.product.endpoints["key_ring"]))
+    yield made
+    made.close()
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def with_a_list(live: Live, user: str) -> None:
+    live.consent([user])
+    live.interact(user, ITEMS[0])
+    live.wait_for_version(user, 2)
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_after_an_acknowledged_withdrawal_no_answer_is_personalised_though_clicks_are_on_their_way(
+    live: Live, consents: Consents, reader: Reader, erase: bool
+):
+    user = f"withdrawing-{erase}"
+    with_a_list(live, user)
+    for number in range(300):
+        live.send(topics.INTERACTIONS, [(user.encode(), live.event(user, ITEMS[number % 50]))])
+        if number == 150:
+            acknowledged = consents.erase(user) if erase else consents.withdraw(user)
+        if number >= 150:
+            assert reader.recommend(user).reason == "popular"
+    sent = sum(1 for _ in live.records(topics.INTERACTIONS))
+    live.wait_until_accounted(sent)
+    assert reader.recommend(user).reason == "popular" and live.list_of(user) is None
+    [record] = [r for r in live.records(topics.CONSENTS) if (r.partition, r.offset) == tuple(acknowledged)[1:]]
+    assert (record.key, record.timestamp) == (user.encode(), acknowledged.append_ts)
+    state = live.states().get(live.pseudonymiser.user(user))
+    assert state is None if erase else state["profile"] is None
+
+
+def test_while_the_job_is_away_a_withdrawal_holds_all_the_same(live: Live, consents: Consents, reader: Reader):
+    with_a_list(live, "mia")
+    assert reader.recommend("mia").reason == "personalised"
+    savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
+    try:
+        consents.withdraw("mia")
+        assert reader.recommend("mia").reason == "popular"
+    finally:
+        live.job_id = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
+        live.stack.rest.wait_running(live.job_id)
+    live.interact("mia", ITEMS[1])
+    with_a_list(live, "noa")
+    assert reader.recommend("mia").reason == "popular"
+
+
+def test_who_consents_again_after_a_direct_withdrawal_gets_lists_again(live: Live, consents: Consents):
+    with_a_list(live, "oda")
+    consents.withdraw("oda")
+    consents.record(ConsentChange("oda", "full", now_ms()))
+    live.interact("oda", ITEMS[2])
+    assert live.wait_for_version("oda", 5).reason == "personalised"
+
+
+def test_a_grant_from_before_the_withdrawal_is_refused(live: Live, consents: Consents):
+    before = now_ms()
+    consents.withdraw("pam")
+    with pytest.raises(ConsentRefused):
+        consents.record(ConsentChange("pam", "full", before))
+    assert b"pam" not in [r.key for r in live.records(topics.CONSENTS) if b'"full"' in r.value]
+
+
+def test_a_withdrawal_while_redis_is_away_is_recorded_and_not_acknowledged(live: Live):
+    away = consents_of(live, store=f"redis://127.0.0.1:{free_port()}")
+    try:
+        with pytest.raises(NotAcknowledged, match="stands in the topic"):
+            away.withdraw("quin")
+        with pytest.raises(NotAcknowledged, match="nothing was written"):
+            away.record(ConsentChange("quin", "full", now_ms()))
+    finally:
+        away.close()
+    assert [b'"none"' in r.value for r in live.records(topics.CONSENTS) if r.key == b"quin"] == [True]
+
+
+def test_a_withdrawal_that_reaches_too_few_replicas_is_not_acknowledged(live: Live):
+    replicated = consents_of(live, replicas=1)
+    try:
+        with pytest.raises(NotAcknowledged, match="0 of 1 replicas"):
+            replicated.withdraw("rob")
+    finally:
+        replicated.close()
+
+
+def test_a_withdrawal_during_a_storm_of_writes_of_the_same_user_leaves_no_list_behind(live: Live, consents: Consents):
+    with_a_list(live, "sue")
+    stop = threading.Event()
+    sender = live.producer()
+    name = live.settings.kafka.topic(topics.INTERACTIONS)
+
+    def storm() -> None:
+        while not stop.is_set():
+            sender.send(name, key=b"sue", value=live.event("sue", ITEMS[3]))
+            time.sleep(0.001)
+
+    clicking = threading.Thread(target=storm)
+    clicking.start()
+    try:
+        for _ in range(5):
+            consents.withdraw("sue")
+            assert all(live.list_of("sue") is None for _ in range(200))
+            consents.record(ConsentChange("sue", "full", now_ms() + 1))
+    finally:
+        stop.set()
+        clicking.join()
+        sender.close()
