@@ -9,6 +9,13 @@ A key ring is a JSON file::
 
     {"current": 1, "routing": "<64 hex digits>",
      "keys": {"user": {"1": "<64 hex digits>"}, "session": {…}, "event": {…}, "request": {…}}}
+
+While a rotation is under way it has two keys for users, and says since when (ms since the epoch)::
+
+    {"current": 2, "previous": 1, "rotating_since": …, "relinked_at": 0, …}
+
+Users who are known under their previous pseudonym are moved to the current one. Only the key for users is renewed:
+under new keys for sessions and events, a duplicate on either side of the rotation would count twice.
 """
 
 import hashlib
@@ -39,6 +46,9 @@ class KeyRing(msgspec.Struct, frozen=True):
     current: int
     routing: str
     keys: dict[Domain, dict[str, str]]
+    previous: int | None = None
+    rotating_since: int = 0
+    relinked_at: int = 0
 
     def __repr__(self) -> str:
         return f"KeyRing(current={self.current}, kids={sorted(self.keys.get('user', {}))})"
@@ -56,6 +66,32 @@ def write_key_ring(ring: KeyRing, path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(ring)))
+
+
+def replace_key_ring(ring: KeyRing, path: Path) -> None:
+    """Put `ring` in the place of the file `path` at once: a reader sees the old ring or the new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    write_key_ring(ring, draft)
+    draft.replace(path)
+
+
+def begin_rotation(ring: KeyRing, now_ms: int) -> KeyRing:
+    """`ring` with a fresh key for users under a key id of its own; the one before is kept until the rotation ends."""
+    if ring.previous is not None:
+        raise SettingsError(f"a rotation from key {ring.previous} to key {ring.current} is under way: end it first")
+    kid = 1 + max(int(known) for known in ring.keys["user"])
+    keys = {name: {**kids, str(kid): kids[str(ring.current)]} for name, kids in ring.keys.items()}
+    keys["user"][str(kid)] = secrets.token_hex(KEY_BYTES)
+    changed = {"keys": keys, "current": kid, "previous": ring.current, "rotating_since": now_ms, "relinked_at": 0}
+    return msgspec.structs.replace(ring, **changed)
+
+
+def end_rotation(ring: KeyRing) -> KeyRing:
+    """`ring` without the previous key: what was made with it can be linked to nobody any more."""
+    gone = str(ring.previous)
+    keys = {name: {kid: key for kid, key in kids.items() if kid != gone} for name, kids in ring.keys.items()}
+    return msgspec.structs.replace(ring, keys=keys, previous=None, rotating_since=0, relinked_at=0)
 
 
 def load_key_ring(path: str | None) -> KeyRing:
@@ -80,8 +116,10 @@ def load_key_ring(path: str | None) -> KeyRing:
 
 
 def _check(ring: KeyRing) -> None:
-    current = [ring.keys.get(domain, {}).get(str(ring.current), "") for domain in DOMAINS]
-    if any(len(bytes.fromhex(text)) != KEY_BYTES for text in (ring.routing, *current)):
+    needed = [ring.keys.get(domain, {}).get(str(ring.current), "") for domain in DOMAINS]
+    if ring.previous is not None:
+        needed.append(ring.keys["user"].get(str(ring.previous), ""))
+    if any(len(bytes.fromhex(text)) != KEY_BYTES for text in (ring.routing, *needed)):
         raise ValueError
 
 
@@ -115,13 +153,24 @@ class Pseudonymiser:
         kid = str(ring.current)
         hashes = {domain: keyed_hash(bytes.fromhex(ring.keys[domain][kid])) for domain in DOMAINS}
         self._prefix = f"p{kid}."
+        self._previous_prefix = f"p{ring.previous}."
+        self._previous = None if ring.previous is None else _user_hash(ring, ring.previous)
         self._user, self._session = hashes["user"], hashes["session"]
         self._event, self._request = hashes["event"], hashes["request"]
         self._route = keyed_hash(bytes.fromhex(ring.routing))
 
     def user(self, user_id: str) -> str:
         """The pseudonym of `user_id` under the current key: 25 characters or so, ``p1.Zk…``."""
-        return self._prefix + urlsafe_b64encode(self._user(user_id.encode())[:16])[:22].decode()
+        return self._prefix + _shown(self._user(user_id.encode()))
+
+    def previous(self, user_id: str) -> str | None:
+        """The pseudonym of `user_id` under the previous key, None where no rotation is under way."""
+        return None if self._previous is None else self._previous_prefix + _shown(self._previous(user_id.encode()))
+
+    def all(self, user_id: str) -> list[str]:
+        """Every pseudonym under which `user_id` may be known, the current one first."""
+        previous = self.previous(user_id)
+        return [self.user(user_id)] if previous is None else [self.user(user_id), previous]
 
     def session(self, session_id: str) -> bytes:
         """8 bytes that stand for `session_id`."""
@@ -138,3 +187,20 @@ class Pseudonymiser:
     def route(self, user_id: str) -> int:
         """A 32-bit number that stays the same for every key id; `route % buckets` is the user's bucket."""
         return int.from_bytes(self._route(user_id.encode())[:4], "big")
+
+
+def kid_of(pseudonym: str) -> str:
+    """The id of the key that `pseudonym` was made with.
+
+    >>> kid_of("p12.Zk0")
+    '12'
+    """
+    return pseudonym.partition(".")[0][1:]
+
+
+def _user_hash(ring: KeyRing, kid: int) -> Callable[[bytes], bytes]:
+    return keyed_hash(bytes.fromhex(ring.keys["user"][str(kid)]))
+
+
+def _shown(digest: bytes) -> str:
+    return urlsafe_b64encode(digest[:16])[:22].decode()

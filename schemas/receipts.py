@@ -84,7 +84,15 @@ class StatesEndReceipt(msgspec.Struct, tag="states_end", tag_field="kind", froze
     users: int
 
 
-Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | StateReceipt | StatesEndReceipt
+class KidsReceipt(msgspec.Struct, tag="kids", tag_field="kind", frozen=True):
+    """How many users `bucket` knows under each key id, in answer to the command `kids`."""
+
+    request: str
+    bucket: int
+    users: dict[str, int]
+
+
+Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | StateReceipt | StatesEndReceipt | KidsReceipt
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Receipt]" = msgspec.json.Decoder(Receipt)

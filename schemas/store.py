@@ -192,6 +192,19 @@ return 1
 """
 """Ends all personalisation of a user at once, before the topic knows: what has not been appended by now is later."""
 
+RELINK: Final = """
+-- KEYS list consent gone erased of the current pseudonym; ARGV bytes and ttl_ms of each of the previous one's
+if redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then return 0 end
+for place, key in ipairs(KEYS) do
+  local bytes, ttl_ms = ARGV[2 * place - 1], ARGV[2 * place]
+  if bytes ~= '' then
+    if tonumber(ttl_ms) > 0 then redis.call('SET', key, bytes, 'PX', ttl_ms) else redis.call('SET', key, bytes) end
+  end
+end
+return 1
+"""
+"""Puts what stands under a user's previous pseudonym under the current one, unless something was decided there."""
+
 READ_LIST: Final = """
 -- KEYS list consent gone
 if redis.call('EXISTS', KEYS[3]) == 1 then return false end

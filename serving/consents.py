@@ -34,6 +34,7 @@ from schemas.store import (
     withdrawn_value,
 )
 
+Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
 STORE_TIMEOUT_S: Final = 1.0
 REPLICAS_TIMEOUT_MS: Final = 500
@@ -68,7 +69,7 @@ class Consents:
     ) -> None:
         self._client = store if isinstance(store, redis.Redis) else _client(store)
         self._producer = KafkaProducer(**{"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
-        self._pseudonymise = Pseudonymiser(key_ring).user
+        self._pseudonyms = Pseudonymiser(key_ring).all
         self._topic = topic_prefix + topics.CONSENTS
         self._prefix = prefix
         self._tombstone_ms = tombstone_ms
@@ -101,13 +102,13 @@ class Consents:
 
     def _withdraw(self, change: ConsentChange) -> Acknowledged:
         """Whatever of the two is down, the other one is told: the topic ends it for good, the fence at once."""
-        keys = self._keys(change.user_id)
+        users = self._keys(change.user_id)
         wants = "erase" if change.erase else "none"
-        fence_error = self._try_fenced(WITHDRAW, keys, change.ts, wants, self._tombstone_ms)
+        fence_error = self._try_fenced(WITHDRAW, users, change.ts, wants, self._tombstone_ms)
         at = self._append(change)
         value = (gone_value if change.erase else withdrawn_value)(*at, min(change.ts, at.append_ts))
         said_at = min(change.ts, at.append_ts)
-        placed_error = self._try_fenced(WRITE_CONSENT, keys, *at, said_at, wants, value, self._tombstone_ms)
+        placed_error = self._try_fenced(WRITE_CONSENT, users, *at, said_at, wants, value, self._tombstone_ms)
         if placed_error or fence_error:
             raise NotAcknowledged(
                 f"the withdrawal stands in the topic, but Redis did not take it ({placed_error or fence_error}): "
@@ -115,18 +116,19 @@ class Consents:
             )
         return at
 
-    def _try_fenced(self, script: str, keys: tuple[str, ...], *arguments: Any) -> str | None:
-        """Run a script and wait for the replicas; what went wrong, or None."""
+    def _try_fenced(self, script: str, users: list[Keys], *arguments: Any) -> str | None:
+        """Run a script for each pseudonym of a user and wait for the replicas; what went wrong, or None."""
         try:
             with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.eval(script, len(keys), *keys, *arguments)
+                for keys in users:
+                    pipeline.eval(script, len(keys), *keys, *arguments)
                 if self._replicas:
                     pipeline.execute_command("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
                 reached = pipeline.execute()
         except redis.RedisError as error:
             return type(error).__name__
-        if self._replicas and reached[1] < self._replicas:
-            return f"it reached {reached[1]} of {self._replicas} replicas"
+        if self._replicas and reached[-1] < self._replicas:
+            return f"it reached {reached[-1]} of {self._replicas} replicas"
         return None
 
     def _append(self, change: ConsentChange) -> Acknowledged:
@@ -141,17 +143,21 @@ class Consents:
         return Acknowledged(at.timestamp, at.partition, at.offset)
 
     def _refuse_older(self, grant: ConsentChange) -> None:
-        _, consent, gone, _ = self._keys(grant.user_id)
+        decided = [key for _, consent, gone, _ in self._keys(grant.user_id) for key in (consent, gone)]
         try:
-            known = self._client.get(consent) or self._client.get(gone)
+            with self._client.pipeline(transaction=False) as pipeline:
+                for key in decided:
+                    pipeline.get(key)
+                known = pipeline.execute()
         except redis.RedisError as error:
             raise NotAcknowledged(f"Redis did not answer ({type(error).__name__}): nothing was written") from None
-        if known is not None and grant.ts <= withdrawn_at(known):
+        if grant.ts <= max(withdrawn_at(value or b"") for value in known):
             raise ConsentRefused("the user has withdrawn since they gave this consent")
 
-    def _keys(self, user_id: str) -> tuple[str, str, str, str]:
-        pseudonym = self._pseudonymise(user_id)
-        return *user_keys(self._prefix, pseudonym), erased_key(self._prefix, pseudonym)
+    def _keys(self, user_id: str) -> list[Keys]:
+        """The keys of each pseudonym that the user may be known under: two while a rotation is under way."""
+        prefix = self._prefix
+        return [(*user_keys(prefix, name), erased_key(prefix, name)) for name in self._pseudonyms(user_id)]
 
 
 def _client(url: str) -> "redis.Redis[bytes]":

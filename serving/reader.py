@@ -18,6 +18,7 @@ from schemas.lists import ListedItem, Reason, RecommendationList, decode_list
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import READ_LIST, popular_key, user_keys
 
+Keys = tuple[str, str, str]
 ALL: Final = "all"
 TIMEOUT_S: Final = 0.25
 POPULAR_FRESH_MS: Final = 1_000
@@ -64,7 +65,7 @@ class Reader:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._client = _client(store, timeout_s) if isinstance(store, str) else store
-        self._pseudonymise = Pseudonymiser(key_ring).user
+        self._pseudonyms = Pseudonymiser(key_ring).all
         self._prefix = prefix
         self._clock_ms = clock_ms
         self._held: dict[str, _Held] = {}
@@ -87,10 +88,10 @@ class Reader:
         """The user's list, with the popular lists of `segments` coming along where those held are old."""
         if now_ms < self._ask_again_at_ms:
             return None
-        keys = user_keys(self._prefix, self._pseudonymise(user_id))
+        keys = [user_keys(self._prefix, pseudonym) for pseudonym in self._pseudonyms(user_id)]
         wanted = [segment for segment in segments if self._is_old(segment, now_ms)]
         try:
-            raw, *popular = self._ask(keys, wanted)
+            raw, popular = self._ask(keys, wanted)
         except redis.RedisError:
             self._ask_again_at_ms = now_ms + PAUSE_AFTER_FAILURE_MS
             return None
@@ -98,23 +99,30 @@ class Reader:
             self._hold(segment, _decoded(raw_popular), now_ms)
         return _decoded(raw)
 
-    def _ask(self, keys: tuple[str, str, str], wanted: list[str]) -> list[bytes | None]:
-        """The user's list and the popular lists `wanted`, in one round trip."""
+    def _ask(self, keys: list[Keys], wanted: list[str]) -> tuple[bytes | None, list[bytes | None]]:
+        """The user's list and the popular lists `wanted`, in one round trip.
+
+        While a rotation is under way a user has two pseudonyms; the list under the current one goes first.
+        """
         try:
             return self._read("EVALSHA", _SHA, keys, wanted)
         except redis.exceptions.NoScriptError:  # the first call after Redis was started
             return self._read("EVAL", READ_LIST, keys, wanted)
 
-    def _read(self, command: str, script: str, keys: tuple[str, str, str], wanted: list[str]) -> list[bytes | None]:
-        if not wanted:
-            answer: Any = self._client.execute_command(command, script, 3, *keys)
-            return [answer]
+    def _read(
+        self, command: str, script: str, keys: list[Keys], wanted: list[str]
+    ) -> tuple[bytes | None, list[bytes | None]]:
+        if not wanted and len(keys) == 1:
+            answer: Any = self._client.execute_command(command, script, 3, *keys[0])
+            return answer, []
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.execute_command(command, script, 3, *keys)
+        for of_a_pseudonym in keys:
+            pipeline.execute_command(command, script, 3, *of_a_pseudonym)
         for segment in wanted:
             pipeline.get(popular_key(self._prefix, segment))
         answers: list[bytes | None] = pipeline.execute()
-        return answers
+        own = [raw for raw in answers[: len(keys)] if raw is not None]
+        return own[0] if own else None, answers[len(keys) :]
 
     def _is_old(self, segment: str, now_ms: int) -> bool:
         held = self._held.get(segment)

@@ -58,7 +58,10 @@ class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Element(msgspec.Struct, array_like=True, gc=False):
-    """All that one batch had for `bucket`, in the order in which it was read."""
+    """All that one batch had for `bucket`, in the order in which it was read.
+
+    While a rotation is under way, `links` has the previous pseudonym of each current one that the element names.
+    """
 
     bucket: int
     events: list[EventRecord] = []
@@ -66,6 +69,7 @@ class Element(msgspec.Struct, array_like=True, gc=False):
     rejects: list[Reject] = []
     commands: list[Command] = []
     unknown_fields: int = 0
+    links: dict[str, str] = {}
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -12,7 +12,7 @@ import msgspec
 
 from schemas.codecs import BadRecord, Codec
 from schemas.consents import LEVEL_OF, ConsentChange, Level, purposes_bits
-from schemas.control import Command
+from schemas.control import Command, RelinkCommand, UserCommand
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, KIND_OF, CleanEvent, Interaction
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
@@ -26,7 +26,7 @@ IDENTITIES_HELD_MAX: Final = 100_000
 """How many raw user ids (and session ids) the ingest operator holds in memory beside their hashes."""
 
 _encode_clean: Final = msgspec.json.Encoder().encode
-_decode_command: Final = msgspec.json.Decoder(Command).decode
+_decode_command: Final = msgspec.json.Decoder(Command | UserCommand).decode
 
 
 class RawRecord(NamedTuple):
@@ -114,13 +114,21 @@ class Ingest:
             raise BadRecord(RejectReason.TIME_IN_FUTURE)
         if event.ts < EVENT_TS_MIN:
             raise BadRecord(RejectReason.TIME_TOO_OLD)
-        pseudonym, route = self._identify(event.user_id)
-        element = self._element(route % self._buckets, elements)
+        pseudonym, route, previous = self._identify(event.user_id)
+        element = self._element_of(pseudonym, route, previous, elements)
         element.events.append(self._event_record(record, event, pseudonym, route))
         element.unknown_fields += unknown_fields
 
-    def _identify_afresh(self, user_id: str) -> tuple[str, int]:
-        return self._pseudonymiser.user(user_id), self._pseudonymiser.route(user_id)
+    def _identify_afresh(self, user_id: str) -> tuple[str, int, str | None]:
+        pseudonymiser = self._pseudonymiser
+        return pseudonymiser.user(user_id), pseudonymiser.route(user_id), pseudonymiser.previous(user_id)
+
+    def _element_of(self, pseudonym: str, route: int, previous: str | None, elements: dict[int, Element]) -> Element:
+        """The element of a user's bucket; it says so where they may still be known under their previous pseudonym."""
+        element = self._element(route % self._buckets, elements)
+        if previous is not None:
+            element.links[pseudonym] = previous
+        return element
 
     def _event_record(self, record: RawRecord, event: Interaction, pseudonym: str, route: int) -> EventRecord:
         pseudonymiser = self._pseudonymiser
@@ -193,8 +201,8 @@ class Ingest:
             change = ConsentChange(_text(record.key), "none", record.append_ts)
         else:
             change, unknown_fields = self._codec.consent(record.value)  # type: ignore[arg-type]
-        pseudonym, route = self._identify(change.user_id)
-        element = self._element(route % self._buckets, elements)
+        pseudonym, route, previous = self._identify(change.user_id)
+        element = self._element_of(pseudonym, route, previous, elements)
         place = record.append_ts, record.partition, record.offset
         element.consents.append(consent_record(change, pseudonym, place, absent))
         element.unknown_fields += unknown_fields
@@ -204,6 +212,9 @@ class Ingest:
             command = _decode_command(record.value or b"")
         except (ValueError, RecursionError):
             raise BadRecord(RejectReason.MALFORMED) from None
+        if isinstance(command, RelinkCommand):
+            self._element_of(*self._identify(command.user_id), elements)
+            return
         if command.bucket >= self._buckets:
             raise BadRecord(RejectReason.OUT_OF_RANGE)
         self._element(command.bucket, elements).commands.append(command)

@@ -48,6 +48,16 @@ class Users:
         """Say that the user's state has changed."""
         self._changed.add(pseudonym)
 
+    def rename(self, previous: str, current: str) -> None:
+        """Keep under `current` what is kept under `previous`, unless something is kept there already."""
+        state = self.get(previous)
+        if state is not None and self.get(current) is None:
+            # In the due index it stands under the name that it had.
+            state.due_slot = 0
+            self._known[current] = state
+            self._changed.add(current)
+        self.erase(previous)
+
     def erase(self, pseudonym: str) -> None:
         """Keep nothing of the user."""
         self.get(pseudonym)
@@ -140,9 +150,17 @@ def _apply_consent(users: Users, change: ConsentRecord) -> Verdict:
     return verdict
 
 
-def forget_erased(users: Users, erased: Mapping[str, Placed]) -> None:
+def relink(users: Users, links: Mapping[str, str]) -> dict[str, str]:
+    """Move users to their current pseudonyms; gives those that moved, current → previous. Twice is as good as once."""
+    moved = {current: previous for current, previous in links.items() if users.get(previous) is not None}
+    for current, previous in moved.items():
+        users.rename(previous, current)
+    return moved
+
+
+def forget_erased(users: Users, erased: Iterable[tuple[str, Placed]]) -> None:
     """Drop what a restored snapshot still holds of users whose erasure, at these places in `consents`, came after."""
-    for pseudonym, erasure in erased.items():
+    for pseudonym, erasure in erased:
         state = users.get(pseudonym)
         if state is not None and is_newer(state, erasure):
             users.erase(pseudonym)

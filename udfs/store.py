@@ -6,7 +6,7 @@ Redis down is retried here, inside the element, with backoff: no restart, no los
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from schemas.consents import Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
+    RELINK,
     WRITE_CONSENT,
     WRITE_LIST,
     WRITE_POPULAR,
@@ -86,6 +87,13 @@ class ListStore(Protocol):
         """The last erasure of each of `pseudonyms` that has a tombstone, also where the user has come back since."""
         ...
 
+    def relink(self, links: Mapping[str, str]) -> None:
+        """Move all that stands under previous pseudonyms to current ones: `links` is current → previous.
+
+        Where something was decided under the current one, that stays. Twice is as good as once.
+        """
+        ...
+
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """Write the popular list of a segment."""
         ...
@@ -130,14 +138,29 @@ class RedisStore:
         tombstones = zip(pseudonyms, self._run(commands), strict=True)
         return {pseudonym: _decode_place(gone or past) for pseudonym, (gone, past) in tombstones if gone or past}
 
+    def relink(self, links: Mapping[str, str]) -> None:
+        """See :class:`ListStore`. Three round trips: the two pseudonyms of a user may lie in different slots."""
+        before = [self._keys(previous) for previous in links.values()]
+        raw = self._run([command for keys in before for key in keys for command in (("GET", key), ("PTTL", key))])
+        size = 2 * 4  # a value and a life for each key
+        moves = [
+            ("EVALSHA", self._sha(RELINK), 4, *self._keys(current), *raw[size * place : size * (place + 1)])
+            for place, current in enumerate(links)
+        ]
+        self._run([tuple(b"" if part is None else part for part in move) for move in moves])
+        self._run([("DEL", *keys) for keys in before])
+
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """See :class:`ListStore`."""
         key = popular_key(self._prefix, segment)
         [answer] = self._run([("EVALSHA", self._sha(WRITE_POPULAR), 1, key, epoch, version, ttl_ms, payload)])
         return WriteOutcome(answer)
 
+    def _keys(self, pseudonym: str) -> tuple[str, str, str, str]:
+        return *user_keys(self._prefix, pseudonym), erased_key(self._prefix, pseudonym)
+
     def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
-        keys = *user_keys(self._prefix, change.pseudonym), erased_key(self._prefix, change.pseudonym)
+        keys = self._keys(change.pseudonym)
         place = change.append_ts, change.partition, change.offset
         wants = "erase" if change.erase else "grant" if change.level else "none"
         ttl_ms = ttl_of(change, self._tombstone_ms)

@@ -7,7 +7,7 @@ import redis
 
 from schemas.consents import Level
 from schemas.lists import Reason, encode_list, item_fragment
-from schemas.pseudonyms import Pseudonymiser, new_key_ring
+from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring
 from schemas.store import consent_value, popular_key, user_keys
 from serving import reader as reader_module
 from serving.reader import PAUSE_AFTER_FAILURE_MS, POPULAR_FRESH_MS, Reader
@@ -189,3 +189,20 @@ def test_redis_down_answers_with_what_is_held_and_recovers(tmp_path_factory: pyt
 def test_redis_never_there_is_an_empty_popular_answer() -> None:
     reader = Reader("redis://127.0.0.1:1/0", RING)
     assert reader.recommend("ada").items == ()
+
+
+def test_during_a_rotation_a_list_is_found_under_either_pseudonym(
+    server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
+) -> None:
+    ring = begin_rotation(RING, NOW)
+    rotating = Reader(server.url, ring, "shop:", clock_ms=clock)
+    current, previous = Pseudonymiser(ring).all("ada")
+    for pseudonym, item in ((previous, "old"), (current, "new")):
+        keys = user_keys("shop:", pseudonym)
+        store.set(keys[1], consent_value(Level.FULL, 0, NOW, 0, 1))
+        store.set(keys[0], a_list(item))
+        assert [found.id for found in rotating.recommend("ada").items] == [item], "the current one goes first"
+    store.delete(user_keys("shop:", current)[1])
+    store.set(user_keys("shop:", previous)[1], consent_value(Level.NONE, 0, NOW, 0, 1))
+    assert rotating.recommend("ada").reason == "popular"
+    rotating.close()

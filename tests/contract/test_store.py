@@ -384,6 +384,58 @@ def test_a_direct_withdrawal_gives_its_place_to_the_one_from_the_topic_whatever_
     assert listed(subject.store, a_list(ada, 1, under=again)) == [WriteOutcome.WRITTEN]
 
 
+def test_a_relinked_user_keeps_list_and_consent_and_leaves_nothing_behind(subject: Subject) -> None:
+    given = a_consent("p1.ada", offset=1)
+    consented(subject.store, given, a_consent("p1.bob", offset=1))
+    listed(subject.store, a_list("p1.ada", 3, under=given))
+    before = subject.read("p1.ada")
+    for _ in range(2):
+        subject.store.relink({"p2.ada": "p1.ada", "p2.nobody": "p1.nobody"})
+        assert subject.read("p2.ada") == before and before is not None
+        assert not subject.holds_a_list("p1.ada")
+        assert listed(subject.store, a_list("p1.ada", 4, under=given)) == [WriteOutcome.NO_CONSENT]
+    renamed = msgspec.structs.replace(given, pseudonym="p2.ada")
+    assert listed(subject.store, a_list("p2.ada", 4, under=renamed)) == [WriteOutcome.WRITTEN]
+    assert not subject.holds_a_list("p2.nobody") and not subject.is_gone("p2.nobody")
+
+
+def test_what_was_decided_under_the_current_pseudonym_stays(subject: Subject) -> None:
+    given = a_consent("p1.ada", offset=1)
+    consented(subject.store, given)
+    listed(subject.store, a_list("p1.ada", 3, under=given))
+    subject.withdraw("p2.ada", subject.now_ms())
+    subject.store.relink({"p2.ada": "p1.ada"})
+    assert subject.read("p2.ada") is None and not subject.holds_a_list("p1.ada")
+    renamed = msgspec.structs.replace(given, pseudonym="p2.ada")
+    assert listed(subject.store, a_list("p2.ada", 4, under=renamed)) == [WriteOutcome.NO_CONSENT]
+
+
+@pytest.mark.parametrize("came_back", [False, True])
+def test_an_erasure_moves_with_the_user(subject: Subject, came_back: bool) -> None:
+    consented(subject.store, an_erasure("p1.ada", BEGINNING, offset=2))
+    if came_back:
+        assert consented(subject.store, a_consent("p1.ada", at=BEGINNING + 9, offset=3)) == [1]
+    subject.store.relink({"p2.ada": "p1.ada"})
+    assert subject.store.erasures(["p1.ada", "p2.ada"]) == {"p2.ada": Place(BEGINNING, 0, 2)}
+    assert subject.is_gone("p2.ada") != came_back
+
+
+def test_lives_move_along(server: RealRedis) -> None:
+    subject = InRedis(server)
+    given, no = a_consent("p1.live", offset=1), a_consent("p1.no", "none")
+    consented(subject.store, given, no)
+    listed(subject.store, a_list("p1.live", 3, under=given))
+    subject.store.relink({"p2.live": "p1.live", "p2.no": "p1.no"})
+    life = {key: server.client.pttl(key) for key in (*user_keys(PREFIX, "p2.live")[:2], user_keys(PREFIX, "p2.no")[1])}
+    assert [0 < ms <= limit for ms, limit in zip(life.values(), (MINUTE, 0, TOMBSTONE), strict=True)] == [
+        True,
+        False,
+        True,
+    ]
+    assert life[user_keys(PREFIX, "p2.live")[1]] == -1
+    assert server.client.keys(f"{PREFIX}{{p1.live}}*") == []
+
+
 def test_what_holds_off_older_ones_stands_for_a_tombstone_s_life(server: RealRedis) -> None:
     subject = InRedis(server)
     soon = subject.now_ms() + MINUTE

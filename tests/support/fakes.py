@@ -6,7 +6,7 @@ everything kept here is bytes, text or numbers.
 
 import copy
 from collections import UserDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -220,6 +220,16 @@ class MemoryStore:
         self._maybe_fail()
         found = {name: self._gone.get(name) or self._erased.get(name) for name in pseudonyms}
         return {name: Place(e.append_ts, e.partition, e.offset) for name, e in found.items() if e}
+
+    def relink(self, links: Mapping[str, str]) -> None:
+        """See :class:`udfs.store.ListStore`."""
+        self._maybe_fail()
+        for current, previous in links.items():
+            decided = current in self._consents or current in self._gone
+            for kept in (self._lists, self._consents, self._gone, self._erased):
+                value = kept.pop(previous, None)  # type: ignore[attr-defined]
+                if value is not None and not decided:
+                    kept[current] = value  # type: ignore[index]
 
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """See :class:`udfs.store.ListStore`."""

@@ -16,7 +16,6 @@ from deploy.local.stack import LocalStack
 from jobs.settings import Settings
 from models.random_model import random_model
 from schemas import topics
-from schemas.control import Command
 from schemas.lists import RecommendationList, decode_list
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import (
@@ -24,6 +23,7 @@ from schemas.receipts import (
     AccountTotals,
     ConsentReceipt,
     ElementReceipt,
+    KidsReceipt,
     Receipt,
     StateReceipt,
     StatesEndReceipt,
@@ -178,13 +178,13 @@ class Live:
         """
         request = uuid.uuid4().hex
         buckets = self.settings.job.buckets
-        commands = [Command(kind, bucket, request) for bucket in range(buckets)]  # type: ignore[arg-type]
-        self.send(topics.CONTROL, [(None, json.dumps(_plain(command)).encode()) for command in commands])
+        commands = [{"kind": kind, "bucket": bucket, "request": request} for bucket in range(buckets)]
+        self.send(topics.CONTROL, [(None, json.dumps(command).encode()) for command in commands])
 
         def answered() -> list[Receipt]:
             self._poll()
             mine = [answer for answer in self._answers if getattr(answer, "request", None) == request]
-            ends = [answer for answer in mine if isinstance(answer, AccountReceipt | StatesEndReceipt)]
+            ends = [answer for answer in mine if isinstance(answer, AccountReceipt | StatesEndReceipt | KidsReceipt)]
             told = len({answer.pseudonym for answer in mine if isinstance(answer, StateReceipt)})
             counted = sum(end.users for end in ends if isinstance(end, StatesEndReceipt))
             return mine if len(ends) == buckets and told == counted else []

@@ -20,7 +20,7 @@ import msgspec
 
 from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
-from schemas.control import Command
+from schemas.control import Command, UserCommand
 from schemas.events import EVENT_TYPES, Interaction
 from schemas.pseudonyms import KeyRing
 from udfs.state import UserState
@@ -153,7 +153,7 @@ class NaiveReplay:
 
     def _command(self, value: bytes | None) -> None:
         try:
-            msgspec.json.decode(value or b"", type=Command)
+            msgspec.json.decode(value or b"", type=Command | UserCommand)
         except (ValueError, RecursionError):
             raise _Rejected("malformed") from None
 

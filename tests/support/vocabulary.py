@@ -160,7 +160,8 @@ def a_raw_command(kind: str = "account", bucket: int = 0, request: str = "r1", *
 
 def a_command(kind: str = "account", bucket: int = 0, request: str = "r1") -> Command:
     """A command behind ingest."""
-    return msgspec.convert({"kind": kind, "bucket": bucket, "request": request}, Command)
+    command: Command = msgspec.convert({"kind": kind, "bucket": bucket, "request": request}, Command)
+    return command
 
 
 def an_ingest(

@@ -19,9 +19,13 @@ from schemas.pseudonyms import (
     Domain,
     KeyRing,
     Pseudonymiser,
+    begin_rotation,
+    end_rotation,
     keyed_hash,
+    kid_of,
     load_key_ring,
     new_key_ring,
+    replace_key_ring,
     write_key_ring,
 )
 
@@ -30,9 +34,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 def rotated(ring: KeyRing) -> KeyRing:
-    other = new_key_ring()
-    keys: dict[Domain, dict[str, str]] = {name: ring.keys[name] | {"2": other.keys[name]["1"]} for name in DOMAINS}
-    return KeyRing(current=2, routing=ring.routing, keys=keys)
+    return begin_rotation(ring, now_ms=7)
 
 
 def digest(domain: Domain, text: str, ring: KeyRing = RING) -> bytes:
@@ -74,6 +76,50 @@ def test_a_new_key_makes_a_new_pseudonym_in_the_old_place() -> None:
         assert after.user(user).startswith("p2.")
         assert after.user(user)[3:] != before.user(user)[3:]
         assert after.route(user) == before.route(user)
+
+
+def test_a_rotation_knows_both_pseudonyms_until_it_ends_and_then_the_old_key_is_gone() -> None:
+    ring = rotated(RING)
+    assert (ring.current, ring.previous, ring.rotating_since) == (2, 1, 7)
+    during, before = Pseudonymiser(ring), Pseudonymiser(RING)
+    assert during.all("ada") == [during.user("ada"), before.user("ada")]
+    assert (kid_of(during.user("ada")), during.previous("ada")) == ("2", before.user("ada"))
+    ended = end_rotation(ring)
+    after = Pseudonymiser(ended)
+    assert after.all("ada") == [during.user("ada")]
+    assert RING.keys["user"]["1"] not in secrets_of(ended)
+    assert begin_rotation(ended, 9).current == 3
+    with pytest.raises(SettingsError, match="from key 1 to key 2 is under way"):
+        begin_rotation(ring, 9)
+
+
+@given(ids)
+def test_a_rotation_renews_the_key_for_users_only(text: str) -> None:
+    before, during, after = (
+        Pseudonymiser(RING),
+        Pseudonymiser(rotated(RING)),
+        Pseudonymiser(end_rotation(rotated(RING))),
+    )
+    for hashes in (during, after):
+        for domain in ("session", "event", "request"):
+            assert getattr(hashes, domain)(text) == getattr(before, domain)(text)
+
+
+def test_a_ring_is_replaced_at_once_and_stays_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    write_key_ring(RING, path)
+    ring = rotated(RING)
+    replace_key_ring(ring, path)
+    assert load_key_ring(str(path)) == ring
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_a_ring_whose_previous_key_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    write_key_ring(msgspec.structs.replace(RING, previous=9), path)
+    with pytest.raises(SettingsError, match="is not a key ring"):
+        load_key_ring(str(path))
 
 
 def test_the_route_is_its_own_hash_and_fits_in_32_bits() -> None:

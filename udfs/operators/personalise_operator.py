@@ -4,6 +4,7 @@ Everything that an element causes is done before the next element begins, so a c
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -14,12 +15,14 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 
 from schemas.consents import LEVEL_NAME, Level
-from schemas.control import Command
+from schemas.control import AccountCommand, Command, KidsCommand
+from schemas.pseudonyms import kid_of
 from schemas.receipts import (
     AccountReceipt,
     AccountTotals,
     ConsentReceipt,
     ElementReceipt,
+    KidsReceipt,
     ListReceipt,
     StateReceipt,
     StatesEndReceipt,
@@ -30,7 +33,7 @@ from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.account import Account, decode_account, encode_account
 from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
 from udfs.elements import ConsentRecord, Element, EventRecord, unpack
-from udfs.personalise import Changes, Users, apply, clean_event, forget_erased, withdraw_again
+from udfs.personalise import Changes, Users, apply, clean_event, forget_erased, relink, withdraw_again
 from udfs.popularity import decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
@@ -53,6 +56,7 @@ COUNTERS: Final = (
     "lists_refused",
     "lists_refreshed",
     "profiles_forgotten",
+    "users_relinked",
     "store_retries",
 )
 
@@ -101,7 +105,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         account = decode_account(self._account.value())
         users = Users(self._users.get)
-        self._forget_erased(element, users)
+        self._recall(element, users)
         changes = apply(element, users, account, parts.bounds, parts.interactions)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
@@ -138,21 +142,36 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._counters["lists_refreshed"].inc(len(lists))
         self._counters["profiles_forgotten"].inc(len(forget))
 
-    def _forget_erased(self, element: Element, users: Users) -> None:
+    def _recall(self, element: Element, users: Users) -> None:
+        """Before an element is applied: users are who they are now, and who was erased is forgotten.
+
+        What stands in Redis moves along, also that of users without state whose consent changes: they may be erased.
+        """
+        links = element.links
+        moved = relink(users, links)
+        touched = {event.pseudonym for event in element.events} | {change.pseudonym for change in element.consents}
+        self._forget_erased(touched | moved.keys(), links, users)
+        strangers = {change.pseudonym for change in element.consents if users.get(change.pseudonym) is None}
+        moved |= {pseudonym: links[pseudonym] for pseudonym in strangers & links.keys()}
+        if moved:
+            patiently(lambda: self._parts.store.relink(moved), self._counters["store_retries"].inc)
+            self._counters["users_relinked"].inc(len(moved))
+
+    def _forget_erased(self, touched: set[str], links: dict[str, str], users: Users) -> None:
         """Before state that a snapshot may have brought back is used the first time, ask whether its user was erased.
 
         Who has no state here yet cannot have come back with a snapshot, so a job that starts empty never asks.
         """
-        touched = {event.pseudonym for event in element.events} | {change.pseudonym for change in element.consents}
         touched -= self._asked_for
         if len(self._asked_for) + len(touched) > ASKED_FOR_MAX:
             self._asked_for.clear()
         self._asked_for |= touched
-        known = [pseudonym for pseudonym in touched if users.get(pseudonym) is not None]
-        if known:
+        names = {p: p for p in touched if users.get(p) is not None}
+        names |= {links[p]: p for p in names if p in links}
+        if names:
             store = self._parts.store
-            erased = patiently(lambda: store.erasures(known), self._counters["store_retries"].inc)
-            forget_erased(users, erased)
+            erased = patiently(lambda: store.erasures(list(names)), self._counters["store_retries"].inc)
+            forget_erased(users, [(names[known_as], place) for known_as, place in erased.items()])
 
     def _sums(self) -> Iterator[Row]:
         """What this bucket has added to popularity since it last said so."""
@@ -243,8 +262,12 @@ class PersonaliseOperator(KeyedProcessFunction):
     def _answer(self, command: Command, account: Account) -> Iterator[Any]:
         """The answer to a command leaves on `receipts`."""
         request, bucket = command.request, command.bucket
-        if command.kind == "account":
+        if isinstance(command, AccountCommand):
             yield RECEIPTS, encode_receipt(AccountReceipt(request, bucket, totals(account)))
+            return
+        if isinstance(command, KidsCommand):
+            kids = Counter(kid_of(pseudonym) for pseudonym, _ in self._users.items())
+            yield RECEIPTS, encode_receipt(KidsReceipt(request, bucket, dict(kids)))
             return
         users = 0
         for pseudonym, raw in self._users.items():

@@ -1,0 +1,142 @@
+"""A rotation of the user key in the operator on fakes: users move to their current pseudonym, whole and once."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from schemas.receipts import KidsReceipt
+from tests.support.bucket import Bucket, receipts
+from tests.support.vocabulary import (
+    BEGINNING,
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    a_command,
+    a_consent,
+    an_erasure,
+    an_interaction,
+)
+from udfs.state import UserState
+
+LINKS = {"p2.ada": "p1.ada", "p2.bob": "p1.bob"}
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    """Ada and Bob are known under their previous pseudonyms."""
+    made = Bucket()
+    for n, user in enumerate(("p1.ada", "p1.bob")):
+        made.take(a_consent(user), *(an_interaction(user, BEGINNING + k * SECOND, f"i{n}{k}") for k in range(3)))
+    return made
+
+
+def relinked(bucket: Bucket, *users: str) -> list[Any]:
+    """As a `relink` command does: an element that only names the users."""
+    return bucket.take(links={user: LINKS[user] for user in users})
+
+
+def but_for_the_slot(state: UserState | None) -> UserState:
+    assert state is not None
+    return msgspec.structs.replace(state, due_slot=0)
+
+
+def test_profile_and_list_are_equal_before_and_after_and_only_the_new_name_is_left(bucket: Bucket) -> None:
+    state, found = but_for_the_slot(bucket.user("p1.ada")), bucket.list("p1.ada")
+    for _ in range(2):
+        relinked(bucket, "p2.ada")
+        assert but_for_the_slot(bucket.user("p2.ada")) == state
+        assert bucket.list("p2.ada") == found
+        assert bucket.user("p1.ada") is None and not bucket.store.has_list_key("p1.ada")
+        assert b"p1.ada" not in b"".join(bucket.pages.values())
+    assert bucket.user("p1.bob") is not None, "who was not named stays"
+
+
+def test_the_first_interaction_during_a_rotation_moves_its_user(bucket: Bucket) -> None:
+    bucket.take(an_interaction("p2.ada", BEGINNING + MINUTE, "tea"), links=LINKS)
+    state = bucket.user("p2.ada")
+    assert state is not None and state.profile is not None
+    assert [item for item, _, _ in state.profile.recents] == ["i00", "i01", "i02", "tea"]
+    found = bucket.list("p2.ada")
+    assert found is not None and found.v == state.version
+    assert bucket.account.denied == 0
+
+
+def test_an_interaction_sent_again_across_the_move_is_a_duplicate(bucket: Bucket) -> None:
+    again = an_interaction("p1.ada", BEGINNING + 2 * SECOND, "i02")
+    bucket.take(msgspec.structs.replace(again, pseudonym="p2.ada"), links=LINKS)
+    assert bucket.account.duplicates == 1
+
+
+def test_a_withdrawal_during_a_rotation_finds_the_user_under_the_old_name(bucket: Bucket) -> None:
+    bucket.take(a_consent("p2.ada", "none", BEGINNING + HOUR), links=LINKS)
+    state = bucket.user("p2.ada")
+    assert state is not None and state.profile is None and state.level == 0
+    assert bucket.user("p1.ada") is None
+    assert bucket.list("p2.ada") is None and bucket.list("p1.ada") is None
+
+
+def test_an_erasure_during_a_rotation_leaves_neither_name(bucket: Bucket) -> None:
+    bucket.take(an_erasure("p2.ada", BEGINNING + HOUR), links=LINKS)
+    assert bucket.user("p1.ada") is None and bucket.user("p2.ada") is None
+    assert not bucket.store.has_list_key("p1.ada") and bucket.store.is_gone("p2.ada")
+    assert b".ada" not in b"".join(bucket.pages.values())
+
+
+def test_who_was_erased_before_the_rotation_is_not_brought_back_by_a_grant_that_waited(bucket: Bucket) -> None:
+    bucket.take(an_erasure("p1.ada", BEGINNING + HOUR))
+    waited = a_consent("p2.ada", at=BEGINNING + 2 * HOUR, said_at=BEGINNING + HOUR)
+    bucket.take(waited, an_interaction("p2.ada", BEGINNING + 2 * HOUR, "tea"), links=LINKS)
+    assert bucket.list("p2.ada") is None
+    state = bucket.user("p2.ada")
+    assert state is None or state.profile is None
+
+
+def test_a_restore_from_before_erasure_and_rotation_brings_nothing_back(bucket: Bucket) -> None:
+    snapshot = bucket.keyed.snapshot()
+    bucket.take(an_erasure("p1.ada", BEGINNING + HOUR))
+    bucket.restart(snapshot)
+    bucket.take(an_interaction("p2.ada", BEGINNING + 2 * MINUTE, "tea"), links=LINKS)
+    assert bucket.user("p1.ada") is None and bucket.user("p2.ada") is None
+    assert bucket.list("p2.ada") is None
+
+
+@pytest.mark.parametrize("crash_after", range(4))
+def test_a_crash_in_the_middle_of_a_move_changes_nothing_in_the_end(bucket: Bucket, crash_after: int) -> None:
+    expected = {
+        name: (but_for_the_slot(bucket.user(f"p1.{name}")), bucket.list(f"p1.{name}")) for name in ("ada", "bob")
+    }
+    snapshot = bucket.keyed.snapshot()
+    steps = ["p2.ada", "p2.bob", "p2.ada"]
+    for user in steps[:crash_after]:
+        relinked(bucket, user)
+    bucket.restart(snapshot)
+    for user in steps:
+        relinked(bucket, user)
+    for name, (state, found) in expected.items():
+        assert but_for_the_slot(bucket.user(f"p2.{name}")) == state
+        assert bucket.list(f"p2.{name}") == found
+        assert bucket.user(f"p1.{name}") is None and not bucket.store.has_list_key(f"p1.{name}")
+
+
+def test_what_was_to_come_due_still_comes_under_the_new_name(bucket: Bucket) -> None:
+    relinked(bucket, "p2.ada", "p2.bob")
+    bucket.pass_time(2 * DAY)
+    assert bucket.list("p2.ada") is not None, "refreshed"
+    bucket.run_out_of_timers()
+    assert bucket.list("p2.ada") is None, "forgotten in the end"
+    assert bucket.pages == {}
+
+
+def test_the_job_says_how_many_users_are_known_under_each_key(bucket: Bucket) -> None:
+    def kids() -> dict[str, int]:
+        [receipt] = receipts(bucket.take(commands=[a_command("kids")]), KidsReceipt)
+        users: dict[str, int] = receipt.users
+        return users
+
+    assert kids() == {"1": 2}
+    relinked(bucket, "p2.ada")
+    assert kids() == {"1": 1, "2": 1}
+    relinked(bucket, "p2.bob")
+    assert kids() == {"2": 2}
