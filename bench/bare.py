@@ -23,13 +23,13 @@ from jobs.settings import Settings, load_settings
 from jobs.workers import open_store
 from models.scorer import Scorer
 from schemas.codecs import json_codec
-from schemas.consents import LEVEL_OF, purposes_bits
 from schemas.events import EVENT_TS_MIN, KIND_OF
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from udfs.consent import apply_consent
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import FUTURE_SKEW_MAX_MS
+from udfs.policy import UNRESTRICTED, decide
 from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
 from udfs.ranking import ListWrite, PopularItems, Ranker
@@ -72,16 +72,15 @@ class PlainConsumer:
         in_force = []
         for record in records:
             change, _ = self._codec.consent(record.value)
-            pseudonym, purposes = self._pseudonymiser.user(change.user_id), purposes_bits(change)
-            level = LEVEL_OF[change.level] if purposes & 1 else 0
+            pseudonym, decision = self._pseudonymiser.user(change.user_id), decide(change, UNRESTRICTED)
             known = ConsentRecord(
                 pseudonym,
-                level,
-                purposes,
+                decision.level,
+                decision.purposes,
                 record.timestamp,
                 record.partition,
                 record.offset,
-                change.expires_at or 0,
+                decision.expires_at,
             )
             if apply_consent(self._users.setdefault(pseudonym, UserState()), known):
                 in_force.append(known)

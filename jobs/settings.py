@@ -14,6 +14,7 @@ from schemas import topics
 from schemas.errors import SettingsError
 from udfs.due import RefreshSettings
 from udfs.ingest import TopicNames
+from udfs.policy import UNRESTRICTED, Policy, parse_policy
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules
@@ -57,9 +58,14 @@ class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`key_ring` is a path that every worker can read; left out, the variable FRESHET_KEY_RING holds its text."""
+    """`key_ring` is a path that every worker can read; left out, the variable FRESHET_KEY_RING holds its text.
+
+    `policy` is the path of a policy file (`deploy/consent-policy.toml` is one), the same on every worker; left out,
+    consents mean what they say and no signal is looked at.
+    """
 
     key_ring: str | None = None
+    policy: str | None = None
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,6 +131,18 @@ def load_settings(path: Path) -> Settings:
     if complaint := _kafka_complaint(settings.kafka):
         raise SettingsError(f"settings file {path}: {complaint}")
     return settings
+
+
+def load_policy(path: str | None) -> Policy:
+    """The policy in the TOML file `path`, see :mod:`udfs.policy`; without one, a policy that takes nothing away."""
+    if path is None:
+        return UNRESTRICTED
+    try:
+        return parse_policy(Path(path).read_bytes())
+    except OSError as error:
+        raise SettingsError(f"privacy.policy {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"privacy.policy {path}: {error}") from None
 
 
 def _kafka_complaint(kafka: KafkaSettings) -> str | None:

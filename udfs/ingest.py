@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.codecs import BadRecord, Codec
-from schemas.consents import LEVEL_OF, Level, purposes_bits
+from schemas.consents import Level
 from schemas.control import Command
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, KIND_OF, CleanEvent, Interaction
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.topics import MINUTE_MS
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
 
 FUTURE_SKEW_MAX_MS: Final = 5 * MINUTE_MS
@@ -70,12 +71,14 @@ class Ingest:
         bucket_keys: Sequence[int],
         segments: tuple[str, ...],
         publish_events: bool = True,
+        policy: Policy = UNRESTRICTED,
     ) -> None:
         self._codec = codec
         self._pseudonymiser = pseudonymiser
         self._bucket_keys = bucket_keys
         self._buckets = len(bucket_keys)
         self._publish_events = publish_events
+        self._policy = policy
         self._surface = "surface" in segments
         self._context_keys = tuple(name.removeprefix("context.") for name in segments if name.startswith("context."))
         # Shoppers come in bursts: most records of a batch are of users and sessions that were met a moment ago.
@@ -184,18 +187,15 @@ class Ingest:
         return tuple(segments)
 
     def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
-        """A record without a value takes the consent away: no consent on record means no consent.
-
-        A withdrawal never expires, whatever it says: its key in Redis is what holds off older grants.
-        """
+        """A record without a value takes the consent away: no consent on record means no consent."""
         if record.value is None and record.key:
             user_id, level, purposes, expires_at = _text(record.key), Level.NONE, 0, 0
             unknown_fields = False
         else:
             change, unknown_fields = self._codec.consent(record.value)  # type: ignore[arg-type]
-            user_id, purposes = change.user_id, purposes_bits(change)
-            level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
-            expires_at = (change.expires_at or 0) if level else 0
+            user_id = change.user_id
+            change.ts = min(change.ts, record.append_ts)  # a clock that runs ahead must not make a consent last longer
+            level, purposes, expires_at, _ = decide(change, self._policy)
         pseudonym, route = self._identify(user_id)
         element = self._element(route % self._buckets, elements)
         element.consents.append(
