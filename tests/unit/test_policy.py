@@ -273,6 +273,21 @@ def test_each_reason_has_its_effect(rule: Rule, said: Said, decision: tuple[Leve
     assert decide(a_change(said), Policy(rule)) == (*granted, reasons)
 
 
+def test_the_level_none_takes_every_purpose_even_where_nothing_is_personalised() -> None:
+    nothing = Effect(level="none")
+    rule = Rule(gpc=nothing, usnat=UsnatRule(sale=Effect(("personalise",)), sharing=nothing))
+    assert decide(a_change(Said(True), denied=["personalise"]), Policy(rule)) == (Level.NONE, 0, 0, (Reason.GPC,))
+    sold_and_shared = Said(in_gpp=(None, {"sale": 1, "sharing": 1}, None))
+    assert decide(a_change(sold_and_shared), Policy(rule)).purposes == 0
+
+
+@pytest.mark.parametrize("field", get_args(RequiredField))
+def test_a_required_field_that_is_empty_is_missing(field: RequiredField) -> None:
+    policy = Policy(Rule(requires=(field,)))
+    assert decide(a_change(**{field: ""}), policy).level == Level.NONE
+    assert decide(a_change(**{field: "x"}), policy).level == Level.FULL
+
+
 def test_a_reason_that_took_nothing_is_not_named() -> None:
     rule = Rule(expires_after_days=30, gpc=Effect(("train",), "session"), tcf=TcfRule(purposes={"train": (10,)}))
     said = Said(True, tcf=frozenset())
@@ -332,6 +347,7 @@ def test_the_closest_rule_holds_and_else_the_default(jurisdiction: str | None, d
         ("default.usnat.gpc.level = 'none'", r"unknown field `gpc` - at `\$.default.usnat`"),
         ("default = {}\njurisdictions.eu = {}", r"matching regex .* - at `key` in `\$.jurisdictions`"),
         ("default = {}\njurisdictions.'*' = {}", r"matching regex .* - at `key` in `\$.jurisdictions`"),
+        ('default = {}\njurisdictions."EU\\n" = {}', r"matching regex .* - at `key` in `\$.jurisdictions`"),
         ("default = {}\njurisdictions.'U*S' = {}", r"matching regex .* - at `key` in `\$.jurisdictions`"),
         ("default = {}\njurisdictions.EU.tcf.required = 1", r"got `int` - at `\$.jurisdictions\[...\].tcf.required`"),
     ],

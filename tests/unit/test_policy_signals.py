@@ -1,5 +1,6 @@
 """Signals: what TCF and GPP strings say, read against a writer of our own and strings that others have published."""
 
+import tracemalloc
 from typing import get_args
 
 import pytest
@@ -132,6 +133,18 @@ BLOATED = HEADER + number(1, 12) + "1" + fibonacci(7) + fibonacci(4000)
 )
 def test_of_a_gpp_string_whose_header_cannot_be_read_nothing_is_known(text: str) -> None:
     assert read_gpp(text) == NOTHING_KNOWN
+
+
+def test_a_string_of_a_few_letters_cannot_name_sections_without_end() -> None:
+    groups = ("1" + fibonacci(1) + fibonacci(6_000)) * 1_000
+    text = base64url(HEADER + number(1_000, 12) + groups)
+    tracemalloc.start()
+    try:
+        assert read_gpp(f"{text}~A") == NOTHING_KNOWN
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1_000_000
 
 
 @pytest.mark.parametrize(
