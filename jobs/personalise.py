@@ -29,7 +29,7 @@ from pyflink.table import StreamTableEnvironment
 
 from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
 from jobs.java_operators import record_batches, split_lines
-from jobs.settings import Settings, load_settings
+from jobs.settings import Settings, load_policy, load_settings
 from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
 from models.scorer import Scorer
 from schemas import topics
@@ -100,6 +100,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="personalise", description="Submit the personalise job.")
     parser.add_argument("--settings", type=Path, required=True, help="the TOML file, see jobs/settings.py")
     settings = load_settings(parser.parse_args(arguments).settings)
+    load_policy(settings.privacy.policy)
     Scorer.open(Path(settings.model.directory))
     load_key_ring(settings.privacy.key_ring)
 

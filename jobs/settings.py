@@ -14,6 +14,7 @@ from schemas import topics
 from schemas.errors import SettingsError
 from udfs.due import RefreshSettings
 from udfs.ingest import TopicNames
+from udfs.policy import UNRESTRICTED, Policy, parse_policy
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules
@@ -59,12 +60,14 @@ class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`key_ring` is a path that every worker can read; left out, the variable FRESHET_KEY_RING holds its text.
 
-    `snapshots_kept_ms` is the age of the oldest checkpoint or savepoint that will ever be restored: older ones are
-    refused. `tombstone_ms` is how long withdrawals and erasures hold off what comes from before them; left out, it is
-    as short as is safe (:meth:`Settings.tombstone_ms`).
+    `policy` is the path of a policy file (`deploy/consent-policy.toml` is one), the same on every worker; left out,
+    consents mean what they say and no signal is looked at. `snapshots_kept_ms` is the age of the oldest checkpoint or
+    savepoint that will ever be restored: older ones are refused. `tombstone_ms` is how long withdrawals and erasures
+    hold off what comes from before them; left out, it is as short as is safe (:meth:`Settings.tombstone_ms`).
     """
 
     key_ring: str | None = None
+    policy: str | None = None
     snapshots_kept_ms: Annotated[int, Meta(ge=topics.HOUR_MS)] = topics.CONSENTS_COMPACTION_LAG_MS
     tombstone_ms: int | None = None
 
@@ -146,6 +149,18 @@ def load_settings(path: Path) -> Settings:
     if complaint := _kafka_complaint(settings.kafka):
         raise SettingsError(f"settings file {path}: {complaint}")
     return settings
+
+
+def load_policy(path: str | None) -> Policy:
+    """The policy in the TOML file `path`, see :mod:`udfs.policy`; without one, a policy that takes nothing away."""
+    if path is None:
+        return UNRESTRICTED
+    try:
+        return parse_policy(Path(path).read_bytes())
+    except OSError as error:
+        raise SettingsError(f"privacy.policy {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"privacy.policy {path}: {error}") from None
 
 
 def _kafka_complaint(kafka: KafkaSettings) -> str | None:

@@ -3,7 +3,7 @@
 import gc
 from pathlib import Path
 
-from jobs.settings import Settings, secret
+from jobs.settings import Settings, load_policy, secret
 from models.scorer import Scorer
 from schemas.codec_choice import codec_for
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
@@ -15,7 +15,7 @@ from udfs.store import RedisStore, connect
 
 
 def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
-    """The ingest rule with this worker's keys; `keys[bucket]` is how the bucket is called in keyed streams."""
+    """The ingest rule with this worker's keys and policy; `keys[bucket]` is how keyed streams call the bucket."""
     source = settings.input
     return Ingest(
         settings.topic_names(),
@@ -24,6 +24,7 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
         keys,
         settings.popularity.segments,
         settings.events.publish,
+        load_policy(settings.privacy.policy),
     )
 
 

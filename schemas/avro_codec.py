@@ -1,8 +1,9 @@
 """Avro in place of JSON: the same objects, the same bounds, the same reasons.
 
-Plain records are written with the published schema (``schemas/published/*.avsc``). Framed ones name the schema they
-were written with; its fields are taken by name, so a producer may leave out, reorder and add, use an enum for a text,
-and annotate logical types. Added fields are dropped and counted, as in JSON.
+Plain records are written with the published schema (``schemas/published/*.avsc``) of this release or an earlier one:
+then the fields appended since are absent. Framed ones name the schema they were written with; its fields are taken by
+name, so a producer may leave out, reorder and add, use an enum for a text, and annotate logical types. Added fields are
+dropped and counted, as in JSON.
 """
 
 from collections.abc import Callable
@@ -54,9 +55,18 @@ def avro_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
     }
 
 
-_PUBLISHED: Final[dict[type[msgspec.Struct], Any]] = {
-    struct: fastavro.parse_schema(avro_schema(struct)) for struct in (Interaction, ConsentChange)
-}
+APPENDED: Final[dict[type[msgspec.Struct], int]] = {Interaction: 0, ConsentChange: 1}
+"""How many fields were appended since the first release, one a release."""
+
+
+def _releases(struct: type[msgspec.Struct], appended: int) -> list[Any]:
+    """The published schema of `struct`, and those of the releases before it, newest first."""
+    schema = avro_schema(struct)
+    ends = range(len(schema["fields"]), len(schema["fields"]) - appended - 1, -1)
+    return [fastavro.parse_schema(schema | {"fields": schema["fields"][:end]}) for end in ends]
+
+
+_PUBLISHED: Final = {struct: _releases(struct, appended) for struct, appended in APPENDED.items()}
 
 
 def avro_codec(source: SchemaSource | None = None) -> Codec:
@@ -74,7 +84,7 @@ def avro_codec(source: SchemaSource | None = None) -> Codec:
 def encode(record: Interaction | ConsentChange) -> bytes:
     """The plain bytes of `record`; :func:`schemas.confluent.frame` puts a schema id before them."""
     stream = BytesIO()
-    schema = _PUBLISHED[type(record)]
+    schema = _PUBLISHED[type(record)][0]
     fastavro.schemaless_writer(stream, schema, msgspec.to_builtins(record), strict_allow_default=True)
     return stream.getvalue()
 
@@ -88,11 +98,22 @@ def _decoder(
     def decode(raw: bytes) -> tuple[T, bool]:
         check_size(raw)
         if cache is None:
-            return convert(_read(published, raw))
+            return convert(_read_any(published, raw))
         schema_id, payload = split_frame(raw)
         return convert(_read(cache.get(schema_id), payload))
 
     return decode
+
+
+def _read_any(schemas: list[Any], payload: bytes) -> object:
+    """Plain bytes do not name their schema, but those of an older one end where the newer one goes on."""
+    newest, *older = schemas
+    try:
+        return _read(newest, payload)
+    except BadRecord:
+        if not older:
+            raise
+    return _read_any(older, payload)
 
 
 def _read(schema: Any, payload: bytes) -> object:

@@ -1,6 +1,7 @@
 """Consent changes: a full record each time, never a delta. The `consents` topic is the truth; Redis is a view of it.
 
-The fields map to the consent record of ISO/IEC TS 27560:2023; TCF and GPP strings are kept opaque.
+The fields map to the consent record of ISO/IEC TS 27560:2023. TCF and GPP strings travel as they are: nothing
+here looks into them, only a decision by policy file does (`udfs/policy.py`).
 """
 
 from enum import IntEnum
@@ -36,7 +37,8 @@ class ConsentChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     """Who consents to what from now on; `ts` and `expires_at` in ms since the epoch.
 
     `granted` and `denied` name purposes; left out, `granted` is every purpose for `session` and `full`.
-    `personalise` must be granted for a level above `none` to have any effect.
+    `personalise` must be granted for a level above `none` to have any effect. `gpc` is the `Sec-GPC` header as the
+    collector saw it (:func:`gpc_of`), left out where nobody looked. Fields are only ever appended.
     """
 
     user_id: UserId
@@ -52,6 +54,7 @@ class ConsentChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     tcf: OpaqueText | None = None
     gpp: OpaqueText | None = None
     schema_v: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    gpc: bool | None = None
 
 
 class LenientConsentChange(ConsentChange, forbid_unknown_fields=False):
@@ -68,3 +71,14 @@ def purposes_bits(change: ConsentChange) -> int:
         return 0
     granted = set(PURPOSES if change.granted is None else change.granted) - set(change.denied or ())
     return sum(1 << place for place, purpose in enumerate(PURPOSES) if purpose in granted)
+
+
+def gpc_of(header: str | None) -> bool:
+    """Whether the `Sec-GPC` header of a request (None: it had none) asks not to sell or share.
+
+    Nothing but exactly "1" does, as the Global Privacy Control specification of the W3C has it.
+
+    >>> gpc_of("1"), gpc_of("0"), gpc_of("true"), gpc_of(None)
+    (True, False, False, False)
+    """
+    return header == "1"

@@ -40,6 +40,7 @@ class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     `said_at` is when the user said so, by the clock of the collector but never later than `append_ts`. `erase` asks for
     the erasure of the user. `absent` marks a record without a value: there is no consent on record any more.
+    `narrowed_by` says why less is in force than was granted.
     """
 
     pseudonym: str
@@ -55,6 +56,7 @@ class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     method: str | None = None
     notice_version: str | None = None
     jurisdiction: str | None = None
+    narrowed_by: tuple[str, ...] = ()
 
 
 class Element(msgspec.Struct, array_like=True, gc=False):

@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.codecs import BadRecord, Codec
-from schemas.consents import LEVEL_OF, ConsentChange, Level, purposes_bits
+from schemas.consents import ConsentChange
 from schemas.control import Command, RelinkCommand, UserCommand
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, KIND_OF, CleanEvent, Interaction
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.topics import MINUTE_MS
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
 
 FUTURE_SKEW_MAX_MS: Final = 5 * MINUTE_MS
@@ -70,12 +71,14 @@ class Ingest:
         bucket_keys: Sequence[int],
         segments: tuple[str, ...],
         publish_events: bool = True,
+        policy: Policy = UNRESTRICTED,
     ) -> None:
         self._codec = codec
         self._pseudonymiser = pseudonymiser
         self._bucket_keys = bucket_keys
         self._buckets = len(bucket_keys)
         self._publish_events = publish_events
+        self._policy = policy
         self._surface = "surface" in segments
         self._context_keys = tuple(name.removeprefix("context.") for name in segments if name.startswith("context."))
         # Shoppers come in bursts: most records of a batch are of users and sessions that were met a moment ago.
@@ -192,10 +195,7 @@ class Ingest:
         return tuple(segments)
 
     def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
-        """A record without a value takes the consent away: no consent on record means no consent.
-
-        A withdrawal never expires, whatever it says: its key in Redis is what holds off older grants.
-        """
+        """A record without a value takes the consent away: no consent on record means no consent."""
         absent, unknown_fields = record.value is None and bool(record.key), False
         if absent:
             change = ConsentChange(_text(record.key), "none", record.append_ts)
@@ -204,7 +204,7 @@ class Ingest:
         pseudonym, route, previous = self._identify(change.user_id)
         element = self._element_of(pseudonym, route, previous, elements)
         place = record.append_ts, record.partition, record.offset
-        element.consents.append(consent_record(change, pseudonym, place, absent))
+        element.consents.append(consent_record(change, pseudonym, place, self._policy, absent))
         element.unknown_fields += unknown_fields
 
     def _command(self, record: RawRecord, elements: dict[int, Element]) -> None:
@@ -221,23 +221,33 @@ class Ingest:
 
 
 def consent_record(
-    change: ConsentChange, pseudonym: str, place: tuple[int, int, int], absent: bool = False
+    change: ConsentChange,
+    pseudonym: str,
+    place: tuple[int, int, int],
+    policy: Policy = UNRESTRICTED,
+    absent: bool = False,
 ) -> ConsentRecord:
-    """`change` as it goes on; `place` is its append time in ms, its partition and its offset."""
-    purposes = 0 if change.erase else purposes_bits(change)
-    level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
+    """`change` as it goes on; `place` is its append time in ms, its partition and its offset.
+
+    A clock that runs ahead of the broker's makes no consent last longer, and holds off no later grant.
+    """
+    change.ts = min(change.ts, place[0])
+    if change.erase:
+        change.level = "none"
+    level, purposes, expires_at, narrowed_by = decide(change, policy)
     return ConsentRecord(
         pseudonym,
         level,
         purposes,
         *place,
-        (change.expires_at or 0) if level else 0,
-        min(change.ts, place[0]),
+        expires_at,
+        change.ts,
         change.erase,
         absent,
         change.method,
         change.notice_version,
         change.jurisdiction,
+        narrowed_by,
     )
 
 

@@ -20,7 +20,7 @@ from schemas.consents import ConsentChange, purposes_bits
 from schemas.events import Interaction
 from schemas.publish import published_files
 from schemas.rejects import RejectReason
-from tests.golden.schemas import CONSENT, INTERACTION, SCHEMA_FILES, golden
+from tests.golden.schemas import CONSENT, CONSENT_2, INTERACTION, golden, schema_files
 
 MINIMAL = Interaction(event_id="e", type="search", ts=1_767_225_600_000, user_id="ada")
 
@@ -32,7 +32,7 @@ class Schemas(dict[int, bytes]):
         return self.get(schema_id)
 
 
-PUBLISHED = Schemas({int(name.partition(".")[0]): published_files()[file] for name, file in SCHEMA_FILES.items()})
+PUBLISHED = Schemas({int(name.partition(".")[0]): schema for name, schema in schema_files().items()})
 CODECS: dict[str, Codec] = {
     "json": json_codec(),
     "avro": avro_codec.avro_codec(),
@@ -61,12 +61,13 @@ def reason(decode: Callable[[bytes], object], raw: bytes) -> RejectReason:
 def test_golden_bytes_are_read_as_the_first_release_read_them(name: str) -> None:
     assert CODECS[name].interaction(golden(f"interaction.{name}")) == (INTERACTION, False)
     assert CODECS[name].consent(golden(f"consent.{name}")) == (CONSENT, False)
+    assert CODECS[name].consent(golden(f"consent-2.{name}")) == (CONSENT_2, False)
 
 
 @every_format
 def test_golden_bytes_are_written_as_they_were(name: str) -> None:
     assert ENCODE[name](INTERACTION, 7) == golden(f"interaction.{name}")
-    assert ENCODE[name](CONSENT, 8) == golden(f"consent.{name}")
+    assert ENCODE[name](CONSENT_2, 10) == golden(f"consent-2.{name}")
 
 
 @every_format
@@ -78,7 +79,7 @@ def test_what_is_left_out_is_absent(name: str) -> None:
 @pytest.mark.parametrize("granted", [None, [], ["train"]])
 def test_granting_nothing_is_not_the_same_as_not_saying(name: str, granted: list[Any] | None) -> None:
     change = ConsentChange("ada", "full", 1_767_225_600_000, granted=granted)
-    assert CODECS[name].consent(ENCODE[name](change, 8))[0].granted == granted
+    assert CODECS[name].consent(ENCODE[name](change, 10))[0].granted == granted
     assert purposes_bits(change) == {None: 7, 0: 0, 1: 4}[None if granted is None else len(granted)]
 
 
@@ -123,6 +124,15 @@ def test_no_value_and_half_a_value_are_refused(name: str) -> None:
             continue
         assert "protobuf" in name, "only Protobuf can be cut between two fields"
         assert taken != INTERACTION
+
+
+@pytest.mark.parametrize("gpc", [None, False, True])
+def test_plain_avro_of_an_earlier_release_has_no_signal_and_half_a_signal_is_refused(gpc: bool | None) -> None:
+    whole = avro_codec.encode(msgspec.structs.replace(CONSENT, gpc=gpc))
+    assert whole.startswith(golden("consent.avro"))
+    assert CODECS["avro"].consent(whole)[0].gpc is gpc
+    if gpc is not None:
+        assert reason(CODECS["avro"].consent, whole[:-1]) == "malformed"
 
 
 @pytest.mark.parametrize("name", ["avro", "confluent-avro"])

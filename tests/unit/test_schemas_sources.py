@@ -27,7 +27,7 @@ from schemas.schema_sources import (
     RegistrySource,
     source_at,
 )
-from tests.golden.schemas import INTERACTION, SCHEMA_FILES, golden
+from tests.golden.schemas import INTERACTION, golden, schema_files
 
 AVRO = published_files()["interaction.avsc"]
 FILES = published_files()["freshet.desc"]
@@ -70,8 +70,8 @@ class Registry:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    for name, file in SCHEMA_FILES.items():
-        (tmp_path / name).write_bytes(published_files()[file])
+    for name, schema in schema_files().items():
+        (tmp_path / name).write_bytes(schema)
     return tmp_path
 
 

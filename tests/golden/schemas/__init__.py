@@ -1,13 +1,16 @@
 """One interaction and one consent change, and their bytes in every input format as the first release read them.
 
-The bytes are never made anew: what a producer once wrote must be readable for ever. A new format adds files.
+The bytes are never made anew: what a producer once wrote must be readable for ever. A new format or field adds files.
 """
 
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
+from schemas.publish import published_files
 
 INTERACTION: Final = Interaction(
     event_id="0190f2a4-7c1e-7b3a-9d2e-3f5a6b7c8d9e",
@@ -43,8 +46,19 @@ CONSENT: Final = ConsentChange(
     gpp="DBAA",
     schema_v=2,
 )
-SCHEMA_FILES: Final = {"7.avsc": "interaction.avsc", "8.avsc": "consent.avsc", "9.desc": "freshet.desc"}
-"""The schema ids of the framed bytes: the file of each in a directory of schemas, and the published one it is."""
+CONSENT_2: Final = msgspec.structs.replace(CONSENT, gpc=True)
+"""With the field that came second; its files are `consent-2`."""
+
+
+def schema_files() -> dict[str, bytes]:
+    """What the framed bytes refer to, as a directory of schemas holds it: 8 is the first release's, 10 today's."""
+    published = published_files()
+    return {
+        "7.avsc": published["interaction.avsc"],
+        "8.avsc": (Path(__file__).parent / "consent-1.avsc").read_bytes(),
+        "9.desc": published["freshet.desc"],
+        "10.avsc": published["consent.avsc"],
+    }
 
 
 def golden(name: str) -> bytes:

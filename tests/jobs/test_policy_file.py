@@ -1,0 +1,40 @@
+"""The policy file of the settings: checked before anything is submitted, and in force in every worker."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.personalise import main
+from jobs.settings import KafkaSettings, ModelSettings, PrivacySettings, Settings, load_settings
+from jobs.workers import open_ingest
+from schemas.consents import Level
+from schemas.errors import SettingsError
+from schemas.pseudonyms import write_key_ring
+from tests.support.vocabulary import KEY_RING, a_raw_consent
+from udfs.elements import unpack
+from udfs.store import RedisSettings
+
+
+def test_nothing_is_submitted_with_a_policy_that_cannot_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "freshet.toml"
+    path.write_text(
+        'kafka.bootstrap_servers = "b:1"\nredis.url = "redis://c"\nmodel.directory = "/no/model"\n'
+        'privacy.policy = "/nowhere.toml"\n'
+    )
+    assert load_settings(path).privacy.policy == "/nowhere.toml"
+    with pytest.raises(SettingsError, match=r"privacy\.policy /nowhere\.toml cannot be read"):
+        main(["--settings", str(path)])
+
+
+def test_a_worker_opens_ingest_with_the_policy_of_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text("default.gpc.level = 'none'")
+    write_key_ring(KEY_RING, tmp_path / "ring.json")
+    settings_of = Settings(
+        KafkaSettings("nowhere:1", topic_prefix="t."),
+        RedisSettings("redis://nowhere"),
+        ModelSettings("/no/model"),
+        PrivacySettings(str(tmp_path / "ring.json"), str(tmp_path / "policy.toml")),
+    )
+    [(_, element)] = open_ingest(settings_of, [100]).pack([a_raw_consent(gpc=True)])
+    [change] = unpack(element).consents
+    assert change.level == Level.NONE

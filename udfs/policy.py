@@ -1,0 +1,241 @@
+"""What a consent change comes to: its own words, narrowed by its signals as a policy file says.
+
+One law: a policy and signals take away and never add. A purpose that the record does not grant, nothing grants; level
+and time of expiry are at most those of the record. Each purpose is decided by itself; what cannot be read counts as the
+worst that it could say; what a policy requires and is missing denies everything.
+
+A policy says what its author decided. What the law of a place asks for is not known here.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from schemas.consents import LEVEL_OF, PURPOSES, ConsentChange, Level, Purpose, purposes_bits
+from schemas.topics import DAY_MS
+from udfs.signals import OptOut, Signals, Unread, signals_of
+
+TcfPurpose = Annotated[int, Meta(ge=1, le=11)]
+"""The purposes of TCF 2.2."""
+Days = Annotated[int, Meta(ge=1, le=3650)]
+Jurisdiction = Annotated[str, Meta(max_length=32, pattern=r"^[A-Z0-9_.\-]+\*?$(?!\n)")]
+"""A label in capitals, or the beginning of one with `*` behind it."""
+RequiredField = Literal["notice_version", "method"]
+
+_BIT: Final[dict[Purpose, int]] = {purpose: 1 << place for place, purpose in enumerate(PURPOSES)}
+_PERSONALISE: Final = _BIT["personalise"]
+_ALL: Final = (1 << len(PURPOSES)) - 1
+
+
+class Reason(StrEnum):
+    """Why a decision grants less than the record: what took something away that the record grants."""
+
+    NOTICE_VERSION_MISSING = "notice_version_missing"
+    METHOD_MISSING = "method_missing"
+    AGE = "age"
+    GPC = "gpc"
+    GPC_UNREADABLE = "gpc_unreadable"
+    TCF_MISSING = "tcf_missing"
+    TCF_UNREADABLE = "tcf_unreadable"
+    TCF_NOT_CONSENTED = "tcf_not_consented"
+    USNAT_MISSING = "usnat_missing"
+    USNAT_UNREADABLE = "usnat_unreadable"
+    SALE = "sale"
+    SHARING = "sharing"
+    TARGETED_ADVERTISING = "targeted_advertising"
+
+
+class Effect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a signal takes away: purposes, and all above a level. `level = "none"` takes everything."""
+
+    denies: tuple[Purpose, ...] = ()
+    level: Literal["none", "session"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.denies and self.level is None:
+            raise ValueError("without `denies` or `level` it would have no effect: say one, or leave the table out")
+
+
+class TcfRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which purposes of TCF each of ours needs consent to; `required`: without a TCF string nothing is granted."""
+
+    required: bool = False
+    purposes: dict[Purpose, Annotated[tuple[TcfPurpose, ...], Meta(min_length=1)]] = {}
+
+    def __post_init__(self) -> None:
+        if not self.required and not self.purposes:
+            raise ValueError("without `required = true` or `purposes` it would have no effect: leave the table out")
+
+
+class UsnatRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What each opt-out of GPP's US national section takes; `required`: without that section nothing is granted."""
+
+    required: bool = False
+    sale: Effect | None = None
+    sharing: Effect | None = None
+    targeted_advertising: Effect | None = None
+
+    def __post_init__(self) -> None:
+        if not self.required and not self.effects():
+            raise ValueError("without `required = true` or an opt-out it would have no effect: leave the table out")
+
+    def effects(self) -> dict[OptOut, Effect]:
+        """The effect of each opt-out that has one."""
+        effects: dict[OptOut, Effect | None] = {
+            "sale": self.sale,
+            "sharing": self.sharing,
+            "targeted_advertising": self.targeted_advertising,
+        }
+        return {name: effect for name, effect in effects.items() if effect is not None}
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds in a jurisdiction. Whole by itself: nothing is inherited from another rule.
+
+    `requires` names fields that a record must have; `expires_after_days` is the age, from `ts`, at which every consent
+    ends at the latest.
+    """
+
+    requires: tuple[RequiredField, ...] = ()
+    expires_after_days: Days | None = None
+    gpc: Effect | None = None
+    tcf: TcfRule | None = None
+    usnat: UsnatRule | None = None
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The rules by jurisdiction. `default` holds for records without one, and for those that no other rule names."""
+
+    default: Rule
+    jurisdictions: dict[Jurisdiction, Rule] = {}
+
+    def rule_for(self, jurisdiction: str | None) -> Rule:
+        """The rule that names `jurisdiction`, in capitals or not; else the longest beginning of it; else `default`.
+
+        >>> policy = parse_policy(b'default = {}\\njurisdictions = {"US-*" = {}, "US-CA" = {expires_after_days = 365}}')
+        >>> policy.rule_for("us-ca").expires_after_days
+        365
+        """
+        label, rules = (jurisdiction or "").upper(), self.jurisdictions
+        if not label or not rules:
+            return self.default
+        if label in rules:
+            return rules[label]
+        beginnings = (f"{label[:end]}*" for end in range(len(label), 0, -1))
+        return next((rules[beginning] for beginning in beginnings if beginning in rules), self.default)
+
+
+UNRESTRICTED: Final = Policy(Rule())
+"""Where there is no policy file: every record means what it says, and no signal is looked at."""
+
+
+class Decision(NamedTuple):
+    """What is in force after a change: `purposes` as bits, `expires_at` in ms (0: never); why it is less than said."""
+
+    level: Level
+    purposes: int
+    expires_at: int
+    reasons: tuple[Reason, ...] = ()
+
+
+class _Cut(NamedTuple):
+    """Something to take away: purposes as bits, what is above a level, what is after a time (ms; 0 for none)."""
+
+    reason: Reason
+    denied: int = 0
+    level_max: Level = Level.FULL
+    expires_max: int = 0
+
+
+def parse_policy(text: bytes) -> Policy:
+    """The policy in the TOML `text`; ValueError that names the place of what is wrong."""
+    return msgspec.toml.decode(text, type=Policy)
+
+
+def decide(change: ConsentChange, policy: Policy) -> Decision:
+    """What `change` comes to under `policy`.
+
+    A withdrawal never expires, whatever it says: its key in Redis is what holds off older grants.
+
+    >>> change = ConsentChange("u", "full", 1_700_000_000_000, gpc=True)
+    >>> decide(change, parse_policy(b'default = {gpc = {denies = ["train"], level = "session"}}'))
+    Decision(level=<Level.SESSION: 1>, purposes=3, expires_at=0, reasons=(<Reason.GPC: 'gpc'>,))
+    """
+    granted = _granted(LEVEL_OF[change.level], purposes_bits(change), change.expires_at or 0)
+    rule = policy.rule_for(change.jurisdiction)
+    decision, reasons = granted, []
+    for cut in _cuts(change, rule):
+        if _narrowed(granted, cut) != granted:
+            reasons.append(cut.reason)
+            decision = _narrowed(decision, cut)
+    return decision._replace(reasons=tuple(dict.fromkeys(reasons)))
+
+
+def _granted(level: Level, purposes: int, expires_at: int) -> Decision:
+    """Without the purpose to personalise no level has an effect, without a level nothing expires."""
+    if level == Level.NONE:
+        return Decision(level, 0, 0)
+    return Decision(level, purposes, expires_at) if purposes & _PERSONALISE else Decision(Level.NONE, purposes, 0)
+
+
+def _narrowed(decision: Decision, cut: _Cut) -> Decision:
+    if decision.level == Level.NONE:  # of another level's purposes some may be left, and they are narrowed as well
+        return decision._replace(purposes=0 if cut.level_max == Level.NONE else decision.purposes & ~cut.denied)
+    expires_at = min(filter(None, (decision.expires_at, cut.expires_max)), default=0)
+    return _granted(min(decision.level, cut.level_max), decision.purposes & ~cut.denied, expires_at)
+
+
+def _cuts(change: ConsentChange, rule: Rule) -> Iterator[_Cut]:
+    """All that `rule` takes away from what `change` grants."""
+    if "notice_version" in rule.requires and not change.notice_version:
+        yield _Cut(Reason.NOTICE_VERSION_MISSING, _ALL)
+    if "method" in rule.requires and not change.method:
+        yield _Cut(Reason.METHOD_MISSING, _ALL)
+    if rule.expires_after_days is not None:
+        yield _Cut(Reason.AGE, expires_max=change.ts + rule.expires_after_days * DAY_MS)
+    if rule.gpc or rule.tcf or rule.usnat:
+        signals = signals_of(change)
+        if rule.gpc and signals.gpc:
+            yield _cut(Reason.GPC if signals.gpc is True else Reason.GPC_UNREADABLE, rule.gpc)
+        if rule.tcf:
+            yield from _tcf_cuts(rule.tcf, signals)
+        if rule.usnat:
+            yield from _usnat_cuts(rule.usnat, signals)
+
+
+def _cut(reason: Reason, effect: Effect) -> _Cut:
+    return _Cut(reason, _bits_of(effect.denies), Level.FULL if effect.level is None else LEVEL_OF[effect.level])
+
+
+def _bits_of(purposes: tuple[Purpose, ...]) -> int:
+    return sum(_BIT[purpose] for purpose in set(purposes))
+
+
+def _tcf_cuts(rule: TcfRule, signals: Signals) -> Iterator[_Cut]:
+    if signals.tcf is Unread.MISSING:
+        if rule.required:
+            yield _Cut(Reason.TCF_MISSING, _ALL)
+    elif signals.tcf is Unread.UNREADABLE:
+        yield _Cut(Reason.TCF_UNREADABLE, _ALL if rule.required else _bits_of(tuple(rule.purposes)))
+    else:
+        consented = signals.tcf
+        lacking = tuple(purpose for purpose, needed in rule.purposes.items() if not consented.issuperset(needed))
+        yield _Cut(Reason.TCF_NOT_CONSENTED, _bits_of(lacking))
+
+
+def _usnat_cuts(rule: UsnatRule, signals: Signals) -> Iterator[_Cut]:
+    if signals.usnat is Unread.MISSING:
+        if rule.required:
+            yield _Cut(Reason.USNAT_MISSING, _ALL)
+    elif signals.usnat is Unread.UNREADABLE:
+        if rule.required:
+            yield _Cut(Reason.USNAT_UNREADABLE, _ALL)
+        for effect in rule.effects().values():
+            yield _cut(Reason.USNAT_UNREADABLE, effect)
+    else:
+        for opt_out, effect in rule.effects().items():
+            if opt_out in signals.usnat:
+                yield _cut(Reason(opt_out), effect)
