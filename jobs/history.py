@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
 
-from jobs.settings import Settings, load_settings, python_kafka_options
+from jobs.kafka_reading import records
+from jobs.settings import Settings, load_settings
 from schemas import topics
-from schemas.errors import FreshetError, SettingsError
+from schemas.errors import FreshetError
 
 
 class _Purposes(msgspec.Struct):
@@ -24,27 +24,10 @@ class _Purposes(msgspec.Struct):
 
 def history(settings: Settings, purpose: str = "train") -> Iterator[bytes]:
     """The clean events that stand in the topic now and may be used for `purpose`, in the order of each partition."""
-    topic = settings.kafka.topic(topics.EVENTS)
-    consumer = KafkaConsumer(
-        **python_kafka_options(settings.kafka),
-        group_id=None,
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        max_poll_records=10_000,
-    )
-    try:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        if not partitions:
-            raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        decode = msgspec.json.Decoder(_Purposes).decode
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            for records in consumer.poll(timeout_ms=500).values():
-                yield from (record.value for record in records if purpose in decode(record.value).purposes)
-    finally:
-        consumer.close()
+    decode = msgspec.json.Decoder(_Purposes).decode
+    for record in records(settings, topics.EVENTS):
+        if purpose in decode(record.value).purposes:
+            yield record.value
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@
     ├── StackError         the local stack could not be started, or is not there
     ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
     ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
+    ├── JobSilent          the running job did not answer a command in time
     └── ConsentRefused     a grant was given no later than the user's last withdrawal
 
 Bad *data* is never an exception: it is a :class:`schemas.rejects.RejectReason`.
@@ -46,3 +47,7 @@ class NotAcknowledged(FreshetError):  # noqa: N818 - a state that passes
 
 class ConsentRefused(FreshetError):  # noqa: N818 - an answer
     """A grant was given no later than the user's last withdrawal."""
+
+
+class JobSilent(FreshetError):  # noqa: N818 - a state that passes
+    """The running job did not answer a command in time."""

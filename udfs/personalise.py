@@ -137,9 +137,9 @@ def _apply_consents(element: Element, users: Users, account: Account, changes: C
 
 
 def _apply_consent(users: Users, change: ConsentRecord) -> Verdict:
-    """Erasure leaves no state; and that there is no consent on record needs none."""
+    """Erasure leaves no state, and neither does a consent that is on record no more."""
     state = users.get(change.pseudonym)
-    if change.erase or (change.absent and state is None):
+    if change.erase or change.absent:
         if state is not None and not is_newer(state, change):
             return Verdict.REPLAYED
         users.erase(change.pseudonym)

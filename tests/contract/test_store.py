@@ -506,6 +506,7 @@ def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(
     assert store.write([ends], [a_list("p1.acl", 1, under=ends)], True)[:2] == ([1], [1])
     assert store.write([erased, again], [a_list("p1.acl", 1, under=again)], True)[:2] == ([1, 1], [1])
     assert list(store.erasures(["p1.acl"])) == ["p1.acl"]
+    store.relink({"p2.acl": "p1.acl"})
     assert store.write_popular("all", EPOCH, 1, MINUTE, payload(1)) == 1
     store.forget(["p1.acl"])
     with pytest.raises(redis.exceptions.AuthenticationError):

@@ -61,8 +61,9 @@ def test_that_there_is_no_consent_on_record_needs_no_state(bucket: Bucket) -> No
     assert bucket.store.level("ada") == "none"
     with_ada(bucket)
     bucket.take(a_consent("bob", "none", BEGINNING + HOUR, absent=True))
-    state = bucket.user("bob")
-    assert state is not None and state.profile is None and bucket.list("bob") is None
+    assert bucket.user("bob") is None and bucket.list("bob") is None
+    assert b"bob" not in everything_kept(bucket)
+    assert bucket.store.level("bob") == "none", "what holds off the grants before it"
 
 
 def test_who_comes_back_after_an_erasure_begins_at_nothing(bucket: Bucket) -> None:

@@ -142,7 +142,7 @@ class NaiveReplay:
             change, unknown_fields = self._codec.consent(value)  # type: ignore[arg-type]
             self._account["unknown_fields"] += unknown_fields
         pseudonym = self.pseudonym(change.user_id)
-        if change.erase or (absent and pseudonym not in self._users):
+        if change.erase or absent:
             known = self._users.get(pseudonym)
             outcome = "replayed" if known is not None and offset <= known.consent_offset else "applied"
             if outcome == "applied":
