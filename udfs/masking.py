@@ -96,10 +96,8 @@ def mask(text: str, own_ids: Sequence[str] = ()) -> str:
 
 
 def _end_of_certainty(scanned: str) -> int:
-    """An identifier that begins behind this place may not have been seen whole, because the text went on."""
-    plain = plain_of(scanned)
-    place = max(0, len(plain.text) - IDENTIFIER_LENGTH_MAX)
-    return place if plain.places is None or not plain.places else plain.places[place]
+    """What begins behind this place may not have been seen whole. Invisible characters do not count as seen."""
+    return max(0, len(plain_of(scanned).text) - IDENTIFIER_LENGTH_MAX)
 
 
 def _is_clean(text: str) -> bool:

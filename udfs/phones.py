@@ -63,7 +63,7 @@ _CALLED: Final = re.compile(
     re.IGNORECASE,
 )
 _CALLED_DIGITS: Final = range(7, 14)
-_FRENCH: Final = re.compile(r"0[1-9](?:[ .-][0-9]{2}){4}")
+_FRENCH: Final = re.compile(r"\(?0[1-9](?:[ .-][0-9]{2}){4}")
 _DATE: Final = re.compile(r"[0-9]{1,2}([./-])[0-9]{1,2}\1(?:19|20)[0-9]{2}")
 
 
@@ -92,15 +92,16 @@ def _is_something_else(text: str, start: int, end: int) -> bool:
 
 def _trunk_end(match: re.Match[str]) -> int:
     """Where a number with a leading zero ends: after as many groups as a phone has digits for; 0 if it is none."""
-    if _FRENCH.match(match[0]):
-        return match.start() + 14
+    if french := _FRENCH.match(match[0]):
+        return match.start() + french.end()
     groups = list(_DIGIT_GROUP.finditer(match[0]))
     while groups and sum(len(group[0]) for group in groups) not in _TRUNK_DIGITS:
         groups.pop()
     if len(groups) < 2 or _DATE.match(match[0]):
         return 0
     written = [group[0] for group in groups]
+    # Hungary's capital has an area code of one digit, after 06.
     single = sum(len(group) == 1 for group in written)
-    if single > (written[0] in ("06", "02", "03", "07", "04", "05")) or is_list_of_sizes(written):
+    if single > (written[0] == "06") or is_list_of_sizes(written):
         return 0
     return match.start() + groups[-1].end()

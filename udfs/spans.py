@@ -39,8 +39,8 @@ def is_trade_number(text: str, start: int, end: int) -> bool:
 def is_list_of_sizes(digit_groups: list[str]) -> bool:
     """Whether numbers side by side look like ones to choose from: all round, powers of two, years, or a slow rise.
 
-    >>> is_list_of_sizes(["500", "600", "700"]), is_list_of_sizes(["36", "38", "40", "42"])
-    (True, True)
+    >>> [is_list_of_sizes(row.split()) for row in ("500 600 700", "128 256", "2023 2024 2025", "36 38 40 42")]
+    [True, True, True, True]
     >>> is_list_of_sizes(["612", "345", "678"]), is_list_of_sizes(["06", "30", "123", "4567"])
     (False, False)
     """

@@ -19,7 +19,7 @@ KNOWN: list[tuple[Callable[[str], bool], list[str]]] = [
     (check.bsn, ["111222333", "123456782", "999990019"]),
     (check.pesel, ["44051401359", "02070803628"]),
     (check.cpf, ["11144477735", "52998224725"]),
-    (check.personnummer, ["8112189876", "6408233234"]),
+    (check.personnummer, ["8112189876", "6408233234", "7010632391"]),
     (check.gtin, ["4006381333931", "036000291452", "0306406152", "9780306406157"]),
 ]
 EACH = [
@@ -68,6 +68,13 @@ def test_neighbours_that_change_places_are_seen(body: str, data: st.DataObject) 
     assert not check.verhoeff(swapped + with_check_digit(check.verhoeff, body)[-1])
     if {body[place], body[place + 1]} != {"0", "9"}:
         assert not check.luhn(swapped + with_check_digit(check.luhn, body)[-1])
+
+
+@pytest.mark.parametrize(
+    "digits", [f"4413140135{digit}" for digit in range(10)] + [f"4405320135{digit}" for digit in range(10)]
+)
+def test_a_polish_number_begins_with_a_day_that_there_is(digits: str) -> None:
+    assert not check.pesel(digits)
 
 
 @pytest.mark.parametrize("digit", "0123456789")

@@ -39,6 +39,8 @@ SAMPLES = {
     "+44 7700 900123": "phone",
     "020 7946 0958": "phone",
     "0612345678": "phone",
+    "06 1 234 5678": "phone",
+    "06 10 15 20 30": "phone",
 }
 WRONG = ["GB29 NWBK 6016 1331 9268 18", "4111 1111 1111 1112", "65929970488", "255081416802539", "12345678-A"]
 WRONG += [
@@ -51,7 +53,16 @@ WRONG += [
     "2341 2341 2347",
 ]
 WRONG += ["000-12-3456", "666-12-3456", "987-66-4320", "123-00-4567", "123-45-0000", "GB 12 34 56 C", "DA123456A"]
-WRONG += ["192.0.2.256", "1.2.3.4", "firmware 10.0.2.15", "ab::cd", "12:30:45", "20-10-2024"]
+WRONG += ["192.0.2.256", "1.2.3.4", "firmware 10.0.2.15", "ab::cd", "12:30:45", "20-10-2024", "255131416802521"]
+WRONG += [
+    "1111 2341 2341 2346",
+    "2341 2341 2346 1111",
+    "0 986 452 041",
+    "0012345678905",
+    "01.02.2024 12",
+    "0412 5 6 7812",
+]
+WRONG += ["011 016 024 032 042", "2023 2024 2025", "256 512 5000", "phone 128 256 512"]
 ZEROES = [code for code in range(0x20000) if unicodedata.decimal(chr(code), None) == 0]
 SPACES = " \u00a0\u2007\u2009\u202f\u3000"
 DASHES = "-\u2010\u2011\u2012\u2013\u2212\uff0d"
@@ -81,6 +92,10 @@ def test_an_account_number_ends_where_its_country_says(country: str) -> None:
     assert mask(f"pay {country} tea") == "pay [iban] tea"
     assert mask(f"pay {country[:4]} {country[4:]} 42 tea") == "pay [iban] 42 tea"
     assert "[iban]" not in mask(f"pay {country}7 tea")
+
+
+def test_a_phone_number_ends_where_it_has_enough_digits() -> None:
+    assert mask("0532 123 45 67 42 44") == "[phone] 42 44"
 
 
 disguises = st.fixed_dictionaries(
@@ -215,7 +230,8 @@ ADVERSARIAL = {
 
 
 def seconds(text: str) -> float:
-    """The least CPU time of three, because other processes only ever add to it."""
+    """The least CPU time of three, because other processes only ever add to it; what follows calls every finder."""
+    text += " @ dot 1.1.1 ::: 1234567"
     taken = []
     for _ in range(3):
         begun = time.process_time()
