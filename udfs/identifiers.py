@@ -18,17 +18,18 @@ _ASCII_DOMAIN: Final = (
     rf"(?!-?[0-9A-Za-z])(?!\.?[^{_STOP}.{_UNSPACED}#%*'-])"
 )
 _ANY_DOMAIN: Final = rf"(?:[^{_STOP}.#%*]{{1,63}}\.){{1,8}}[^{_STOP}.#%*0-9_'-][^{_STOP}.#%*_']{{1,23}}"
-_DOMAIN: Final = rf"(?:{_ASCII_DOMAIN}|{_ANY_DOMAIN})"
-_EMAIL: Final = re.compile(rf"{_LOCAL}@{_DOMAIN}")
+# Keyboards put a space behind what they take for the end of a word.
+_EMAIL: Final = re.compile(rf"{_LOCAL}@(?: ?{_ASCII_DOMAIN}|{_ANY_DOMAIN})")
 
-DOT_WORDS: Final = ("dot", "punkt", "punto", "point", "ponto")
+DOT_WORDS: Final = ("dot", "punkt", "punto", "point", "ponto", "точка")
 """What an address that is written out in words cannot do without, unless its @ stands in brackets."""
-_AT_WORD: Final = "at|arroba|arobase|chiocciola|ät"
+_AT_WORD: Final = "at|arroba|arobase|chiocciola|ät|собака"
 _DOT_WORD: Final = "|".join(DOT_WORDS)
 _BRACKETED_AT: Final = rf" ?[(\[{{<] ?(?:{_AT_WORD}|@) ?[)\]}}>] ?"
 _ANY_DOT: Final = rf"(?: ?[(\[{{<] ?(?:{_DOT_WORD}|\.) ?[)\]}}>] ?| (?:{_DOT_WORD}) |\.)"
 _TOP_OF_MANY: Final = (
-    "com|org|net|edu|gov|info|io|example|de|at|ch|fr|be|es|it|nl|pl|pt|br|se|no|dk|fi|cz|eu|uk|us|ca|au|in|jp|mx|ar"
+    "com|org|net|edu|gov|info|io|example|de|at|ch|fr|be|es|it|nl|pl|pt|br|se|no|dk|fi|cz|eu|uk|us|ca|au|in|jp|mx|ar|"
+    "ru|рф"
 )
 _EMAIL_WRITTEN_OUT: Final = re.compile(
     rf"(?<![^{_STOP}])[^{_STOP}]++(?:{_BRACKETED_AT}[\w-]{{1,63}}(?:{_ANY_DOT}[\w-]{{2,63}}){{1,4}}"
@@ -36,7 +37,7 @@ _EMAIL_WRITTEN_OUT: Final = re.compile(
     re.IGNORECASE,
 )
 
-_GAP: Final = r"(?: - |[ ._/-])"
+_GAP: Final = r"(?: - |, ?|[ ._/-])"
 _CARD_SHAPES: Final = tuple(
     re.compile(rf"(?<![0-9])(?=([2-6]{shape})(?![0-9]))")
     for shape in (

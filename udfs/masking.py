@@ -69,11 +69,6 @@ _PLAIN: Final = _plain_table()
 _INVISIBLE: Final = re.compile("[" + "".join(map(chr, (code for code, plain in _PLAIN.items() if plain is None))) + "]")
 _NOT_PLAIN: Final = re.compile("[^ -~]")
 _SUSPECT: Final = re.compile("[@0-9]")
-# `\d` knows the decimal digits of all scripts; spelled out, their 650 would make the search ten times as slow.
-_OTHER_SIGNS: Final = [chr(code) for code, plain in _PLAIN.items() if plain and plain in "@0123456789([{<"]
-_SUSPECT_OF_ANY_SCRIPT: Final = re.compile(
-    r"[@\d" + "".join(sign for sign in _OTHER_SIGNS if not sign.isdecimal()) + "]"
-)
 _SIGNS_OF_WRITTEN_OUT: Final = (*DOT_WORDS, "(", "[", "{", "<")
 
 
@@ -102,8 +97,8 @@ def _end_of_certainty(scanned: str) -> int:
 
 def _is_clean(text: str) -> bool:
     """Whether nothing can be there, told without looking at what anything is: most searches end here."""
-    suspect = _SUSPECT if text.isascii() else _SUSPECT_OF_ANY_SCRIPT
-    return not suspect.search(text) and not _may_be_written_out(text)
+    seen = text if text.isascii() else text.translate(_PLAIN)
+    return not _SUSPECT.search(seen) and not _may_be_written_out(seen)
 
 
 def _may_be_written_out(text: str) -> bool:
