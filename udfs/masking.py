@@ -25,6 +25,7 @@ SCANNED_LENGTH_MAX: Final = 1_024
 IDENTIFIER_LENGTH_MAX: Final = 320
 """Characters of the longest identifier: an e-mail address (RFC 5321: 64 + 1 + 255)."""
 OWN_ID_LENGTH_MIN: Final = 4
+"""Characters; a shorter id of the producer stands in too many words to be looked for."""
 
 _DIGITS_MIN: Final = 6
 """No identifier but an address has fewer digits; a British national insurance number has six."""
@@ -75,8 +76,8 @@ _SIGNS_OF_WRITTEN_OUT: Final = (*DOT_WORDS, "(", "[", "{", "<")
 def mask(text: str, own_ids: Sequence[str] = ()) -> str:
     """`text` with a tag in the place of each identifier, at most :data:`MASKED_LENGTH_MAX` characters long.
 
-    `own_ids` are the producer's names for who and what the text belongs to: they become ``[id]`` from
-    :data:`OWN_ID_LENGTH_MIN` characters on, because shorter ones stand in words.
+    `own_ids` are the producer's names for who and what the text belongs to: those of at least
+    :data:`OWN_ID_LENGTH_MIN` characters become ``[id]``.
 
     >>> mask("red shoes for ada@example.org, call +1 212 555 0134")
     'red shoes for [email], call [phone]'

@@ -1,4 +1,4 @@
-"""National ids of twelve countries, found by shape and, where there is one, by check digit.
+"""National ids of eleven countries, found by shape and, where there is one, by check digit.
 
 Without a check digit (US, UK) the shape has to be the written one, or a word has to say what the number is.
 """

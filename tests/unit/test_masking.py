@@ -203,6 +203,12 @@ def test_identifiers_pressed_behind_much_that_is_masked_are_not_seen_in_part() -
         assert set(masked) <= set("[email] x[card]")
 
 
+def test_invisible_characters_do_not_push_an_identifier_out_of_sight() -> None:
+    address = "a" * 64 + "@" + "b" * 60 + ".example.org "
+    stretched = ("\u200b" * 20).join("lovelace.of.london@mail.example.org")
+    assert set(mask(address * 4 + stretched + " cup" * 300)) <= set("[email] ")
+
+
 def test_ids_of_the_producer_are_masked_however_they_look() -> None:
     assert mask("orders of Grüße-7 and s-4711", ["Grüße-7", "s-4711", "e1"]) == "orders of [id] and [id]"
     assert mask("ada lovelace", ["ada"]) == "ada lovelace"
