@@ -63,7 +63,8 @@ class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     """An accepted interaction as it stands in the `events` topic: pseudonymised and consented.
 
     `event`, `session` and `request` are keyed hashes (hexadecimal) of the ids that the producer sent.
-    `context` holds only the keys that name segments; the free text of a search is not carried on.
+    `context` holds only the keys that name segments. `query` is the text of a search, `surface` and the values of
+    `context` are names of segments: all have tags in the place of identifiers (:mod:`udfs.masking`).
     """
 
     pseudonym: str
@@ -82,3 +83,4 @@ class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     dwell_ms: int | None = None
     context: dict[str, str] | None = None
     schema_v: int = 1
+    query: str | None = None

@@ -18,6 +18,7 @@ from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.topics import MINUTE_MS
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.masking import mask
 from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
 
@@ -25,6 +26,9 @@ FUTURE_SKEW_MAX_MS: Final = 5 * MINUTE_MS
 """How far a producer's clock may run ahead of the broker's."""
 IDENTITIES_HELD_MAX: Final = 100_000
 """How many raw user ids (and session ids) the ingest operator holds in memory beside their hashes."""
+
+SEGMENT_NAMES_HELD_MAX: Final = 10_000
+"""How many surfaces and context values, as producers sent them, it holds beside their masked form."""
 
 _encode_clean: Final = msgspec.json.Encoder().encode
 _decode_command: Final = msgspec.json.Decoder(Command | UserCommand).decode
@@ -83,6 +87,7 @@ class Ingest:
         self._context_keys = tuple(name.removeprefix("context.") for name in segments if name.startswith("context."))
         # Shoppers come in bursts: most records of a batch are of users and sessions that were met a moment ago.
         self._identify = functools.lru_cache(IDENTITIES_HELD_MAX)(self._identify_afresh)
+        self._segment_name = functools.lru_cache(SEGMENT_NAMES_HELD_MAX)(mask)
         self._session_hash = functools.lru_cache(IDENTITIES_HELD_MAX)(pseudonymiser.session)
         self._take: dict[str, Callable[[RawRecord, dict[int, Element]], None]] = {
             topics.interactions: self._interaction,
@@ -137,6 +142,7 @@ class Ingest:
         pseudonymiser = self._pseudonymiser
         event_hash = pseudonymiser.event(event.event_id)
         session = None if event.session_id is None else self._session_hash(event.session_id)
+        surface = self._segment_name(event.surface) if event.surface else event.surface
         context = self._allowed_context(event)
         return EventRecord(
             pseudonym,
@@ -149,8 +155,8 @@ class Ingest:
             route // self._buckets % USER_BITS,
             event.item_id,
             session,
-            self._segments(event, context),
-            self._clean(event, pseudonym, event_hash, session, context) if self._publish_events else b"",
+            self._segments(surface, context),
+            self._clean(event, pseudonym, event_hash, session, surface, context) if self._publish_events else b"",
             event.schema_v,
         )
 
@@ -160,8 +166,10 @@ class Ingest:
         pseudonym: str,
         event_hash: bytes,
         session: bytes | None,
+        surface: str | None,
         context: dict[str, str] | None,
     ) -> bytes:
+        """The one place where the text of a search goes on, masked: not into state, lists, receipts or rejects."""
         clean = CleanEvent(
             pseudonym,
             event_hash.hex(),
@@ -173,23 +181,32 @@ class Ingest:
             event.value,
             event.currency,
             event.quantity,
-            event.surface,
+            surface,
             None if event.request_id is None else self._pseudonymiser.request(event.request_id).hex(),
             event.scroll_pct,
             event.dwell_ms,
             context,
             event.schema_v,
+            self._masked_query(event),
         )
         return _encode_clean(clean)
 
+    @staticmethod
+    def _masked_query(event: Interaction) -> str | None:
+        if not event.query:
+            return None
+        own_ids = (event.user_id, event.event_id, event.session_id, event.request_id)
+        return mask(event.query, [own_id for own_id in own_ids if own_id])
+
     def _allowed_context(self, event: Interaction) -> dict[str, str] | None:
-        """Only the context keys that name segments go any further."""
+        """Only the context keys that name segments go any further; their values become keys in Redis, hence masked."""
         if not event.context:
             return None
-        return {key: event.context[key] for key in self._context_keys if key in event.context} or None
+        name = self._segment_name
+        return {key: name(event.context[key]) for key in self._context_keys if key in event.context} or None
 
-    def _segments(self, event: Interaction, context: dict[str, str] | None) -> tuple[str, ...]:
-        segments = [f"surface:{event.surface}"] if self._surface and event.surface else []
+    def _segments(self, surface: str | None, context: dict[str, str] | None) -> tuple[str, ...]:
+        segments = [f"surface:{surface}"] if self._surface and surface else []
         if context:
             segments += [f"{key}:{value}" for key, value in context.items() if value]
         return tuple(segments)

@@ -110,7 +110,8 @@ def test_what_enough_people_like_becomes_popular_for_all_and_for_the_segment(liv
 
 def test_accepted_events_stand_pseudonymised_in_the_events_topic(live: Live):
     live.consent(["customer-of-note"])
-    live.interact("customer-of-note", ITEMS[11], session_id="session-of-note", request_id="request-of-note")
+    ids_of_note = {"session_id": "session-of-note", "request_id": "request-of-note"}
+    live.interact("customer-of-note", ITEMS[11], query="tea for customer-of-note, ada@example.org", **ids_of_note)
     live.wait_for_version("customer-of-note", 2)
     live.checkpoint()
     mine = live.pseudonymiser.user("customer-of-note")
@@ -121,6 +122,7 @@ def test_accepted_events_stand_pseudonymised_in_the_events_topic(live: Live):
 
     [event] = until(clean, "the clean event")
     assert event["item_id"] == ITEMS[11] and event["purposes"] == ["personalise", "measure", "train"]
+    assert event["query"] == "tea for [id], [email]"
     assert "of-note" not in json.dumps(event)
 
 

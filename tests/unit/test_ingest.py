@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.consents import Level
-from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN
+from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, CleanEvent
 from schemas.rejects import RejectReason
 from tests.support.vocabulary import (
     BEGINNING,
@@ -218,13 +218,39 @@ def test_a_grant_may_expire_and_a_withdrawal_never_does() -> None:
     assert the_consent(a_raw_consent(denied=["personalise"], expires_at=later)).expires_at == 0
 
 
-def test_only_context_that_names_segments_goes_on_and_no_search_text_does() -> None:
+def test_only_context_that_names_segments_goes_on() -> None:
     context = {"country": "NL", "shoe_size": "46"}
-    event = the_event(a_raw_interaction(kind="search", surface="home", context=context, query="red shoes"))
+    event = the_event(a_raw_interaction(kind="search", surface="home", context=context))
     assert event.segments == ("surface:home", "country:NL")
     clean = msgspec.json.decode(event.clean)
     assert clean["context"] == {"country": "NL"}
     assert "query" not in clean
+
+
+def test_a_search_text_goes_on_masked_and_in_the_clean_event_only() -> None:
+    query = "red shoes for ada@example.org, +1 212 555 0134, ada-4711 again"
+    event = the_event(a_raw_interaction("ada-4711", kind="search", item=None, query=query))
+    clean = msgspec.json.decode(event.clean, type=CleanEvent)
+    assert clean.query == "red shoes for [email], [phone], [id] again"
+    elsewhere = msgspec.structs.replace(event, clean=b"")
+    assert b"shoes" not in msgspec.msgpack.encode(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"quantity": 0}, {"kind": "stare"}, {"kind": "click"}, {"query": "red shoes\0"}, {"shoe_size": 46}]
+)
+def test_where_no_clean_event_is_made_no_search_text_goes_on(fields: dict[str, Any]) -> None:
+    record = a_raw_interaction(**({"item": None, "kind": "search", "query": "red shoes"} | fields))
+    [(_, packed)] = an_ingest(publish_events=False).pack([record])
+    assert b"shoes" not in packed
+
+
+@pytest.mark.parametrize("written", ["078-05-1120", "4111111111111111", "192.0.2.15", "212.555.0134"])
+def test_names_of_segments_are_masked_because_they_become_keys(written: str) -> None:
+    event = the_event(a_raw_interaction(surface=written, context={"country": f"for {written}"}))
+    assert [segment.partition(":")[2][-1] for segment in event.segments] == ["]", "]"]
+    assert written.encode() not in msgspec.msgpack.encode(event)
+    assert written.encode() not in event.clean
 
 
 def test_fields_that_we_do_not_know_are_dropped_and_counted() -> None:

@@ -1,0 +1,269 @@
+"""Masking of free text: nothing that points at a person gets through, and searches stay what they were."""
+
+import doctest
+import gc
+import time
+import unicodedata
+from types import ModuleType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from udfs import check_digits, masking, spans
+from udfs.identifiers import cards, emails, ibans, ip_addresses, written_out_emails
+from udfs.masking import IDENTIFIER_LENGTH_MAX, MASKED_LENGTH_MAX, SCANNED_LENGTH_MAX, find, mask, plain_of
+from udfs.national_ids import national_ids
+from udfs.phones import phones
+
+FINDERS = (emails, written_out_emails, ibans, cards, national_ids, ip_addresses, phones)
+SAMPLES = {
+    "ada@example.org": "email",
+    "ada (at) example.org": "email",
+    "GB29 NWBK 6016 1331 9268 19": "iban",
+    "4111 1111 1111 1111": "card",
+    "078-05-1120": "national-id",
+    "QQ 12 34 56 C": "national-id",
+    "65 929 970 489": "national-id",
+    "2 55 08 14 168 025 38": "national-id",
+    "12345678-Z": "national-id",
+    "X1234567L": "national-id",
+    "RSSMRA85T10A562S": "national-id",
+    "111222333": "national-id",
+    "44051401359": "national-id",
+    "111.444.777-35": "national-id",
+    "811218-9876": "national-id",
+    "2341 2341 2346": "national-id",
+    "192.0.2.15": "ip",
+    "2001:db8::8a2e:370:7334": "ip",
+    "+44 7700 900123": "phone",
+    "020 7946 0958": "phone",
+    "0612345678": "phone",
+    "06 1 234 5678": "phone",
+    "8(912)3456789": "phone",
+    "0 532 123 45 68": "phone",
+    "4111, 1111, 1111, 1111": "card",
+    "ada@ example.org": "email",
+    "ivan собака example точка ru": "email",
+    "06 10 15 20 30": "phone",
+}
+WRONG = ["GB29 NWBK 6016 1331 9268 18", "4111 1111 1111 1112", "65929970488", "255081416802539", "12345678-A"]
+WRONG += [
+    "X1234567M",
+    "RSSMRA85T10A562T",
+    "111222334",
+    "44051401358",
+    "111.444.777-36",
+    "811218-9875",
+    "2341 2341 2347",
+]
+WRONG += ["000-12-3456", "666-12-3456", "987-66-4320", "123-00-4567", "123-45-0000", "GB 12 34 56 C", "DA123456A"]
+WRONG += ["192.0.2.256", "1.2.3.4", "firmware 10.0.2.15", "ab::cd", "12:30:45", "20-10-2024", "255131416802521"]
+WRONG += [
+    "1111 2341 2341 2346",
+    "2341 2341 2346 1111",
+    "0 986 452 041",
+    "0012345678905",
+    "01.02.2024 12",
+    "0412 5 6 7812",
+]
+WRONG += ["011 016 024 032 042", "2023 2024 2025", "256 512 5000", "phone 128 256 512"]
+ZEROES = [code for code in range(0x20000) if unicodedata.decimal(chr(code), None) == 0]
+SPACES = " \u00a0\u2007\u2009\u202f\u3000"
+DASHES = "-\u2010\u2011\u2012\u2013\u2212\uff0d"
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f\u202a"
+
+
+@pytest.mark.parametrize(("written", "kind"), SAMPLES.items())
+def test_an_identifier_gives_way_to_the_tag_of_its_kind(written: str, kind: str) -> None:
+    for text in (f"{written}", f"red shoes {written}, size 42", f"({written})", written.lower(), f"42 {written} 42"):
+        assert f"[{kind}]" in mask(text)
+    assert mask(f"red shoes {written}, size") == f"red shoes [{kind}], size"
+
+
+@pytest.mark.parametrize("written", WRONG)
+def test_what_only_looks_like_an_identifier_stays(written: str) -> None:
+    assert mask(f"blue {written}") == f"blue {written}"
+
+
+def test_a_number_whose_check_digit_and_word_say_that_it_is_of_a_thing_stays() -> None:
+    assert mask("0451524934") == mask("isbn 0451524935").removeprefix("isbn ") == "[phone]"
+    assert mask("isbn 0451524934") == "isbn 0451524934"
+    assert mask("upc 885909950805") == "upc 885909950805"
+
+
+@pytest.mark.parametrize("country", ["DE89370400440532013000", "NO9386011117947", "MT84MALT011000012345MTLCAST001S"])
+def test_an_account_number_ends_where_its_country_says(country: str) -> None:
+    assert mask(f"pay {country} tea") == "pay [iban] tea"
+    assert mask(f"pay {country[:4]} {country[4:]} 42 tea") == "pay [iban] 42 tea"
+    assert "[iban]" not in mask(f"pay {country}7 tea")
+
+
+def test_a_phone_number_ends_where_it_has_enough_digits() -> None:
+    assert mask("0532 123 45 67 42 44") == "[phone] 42 44"
+
+
+disguises = st.fixed_dictionaries(
+    {
+        "zero": st.sampled_from(ZEROES),
+        "space": st.sampled_from(SPACES),
+        "dash": st.sampled_from(DASHES),
+        "invisible": st.sampled_from(INVISIBLE),
+        "every": st.integers(1, 4),
+    }
+)
+
+
+def disguised(written: str, zero: int, space: str, dash: str, invisible: str, every: int) -> str:
+    table = {ord(" "): space, ord("-"): dash} | {ord("0") + digit: zero + digit for digit in range(10)}
+    translated = written.translate(table)
+    return "".join(sign + invisible * (place % every == 0) for place, sign in enumerate(translated))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(list(SAMPLES)), disguises)
+def test_no_script_and_no_invisible_character_gets_an_identifier_through(written: str, disguise: dict) -> None:
+    assert mask(f"tea {disguised(written, **disguise)} cup") == f"tea [{SAMPLES[written]}] cup"
+
+
+def test_every_digit_of_unicode_is_a_digit() -> None:
+    for code in range(0x110000):
+        digit = unicodedata.digit(chr(code), None)
+        if digit is not None:
+            assert plain_of(chr(code)).text == str(digit)
+            assert not masking._is_clean(chr(code))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.text(
+        st.characters(exclude_categories=("Nd", "No", "Nl", "Cs")).filter(lambda sign: sign not in "@＠﹫"),
+        max_size=300,
+    )
+)
+def test_text_without_digits_and_at_signs_is_only_cut(text: str) -> None:
+    if not masking._may_be_written_out(plain_of(text).text):
+        assert mask(text) == text[:MASKED_LENGTH_MAX]
+
+
+pieces = st.sampled_from(
+    [*SAMPLES, *WRONG, "tea", "42", " ", "-", ".", "@", ":", "x", "é", "٤", "茶", "\u200b", "(", "+", "dot", "com"]
+)
+texts = st.lists(pieces, max_size=8).map("".join) | st.lists(pieces, max_size=8).map(" ".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts)
+def test_what_is_skipped_for_speed_would_not_have_found_anything(text: str) -> None:
+    """The naive twin asks every finder about every text."""
+    plain = plain_of(text).text
+    naive = masking._joined(sorted(span for finder in FINDERS for span in finder(plain)))
+    assert [span.kind for span in find(text)] == [span.kind for span in naive]
+    assert not naive or not masking._is_clean(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts)
+def test_spans_are_in_order_and_apart_and_within_the_text(text: str) -> None:
+    spans = find(text)
+    places = [place for span in spans for place in (span.start, span.end)]
+    assert places == sorted(places)
+    assert all(0 <= span.start < span.end <= len(text) for span in spans)
+
+
+@pytest.mark.parametrize("length", [MASKED_LENGTH_MAX, SCANNED_LENGTH_MAX, SCANNED_LENGTH_MAX - IDENTIFIER_LENGTH_MAX])
+@pytest.mark.parametrize("invisible", ["", "\u200b"])
+def test_no_cut_leaves_a_part_of_an_identifier(length: int, invisible: str) -> None:
+    for written in ("4111-1111-1111-1111", "ada-lovelace-of-london@mail.example.org"):
+        for place in range(length - 60, length + 20, 3):
+            identifier = "".join(sign + invisible * 10 for sign in written)
+            text = "tea " * (place // 4) + "t " * (place % 4 // 2) + identifier + " cup" * 300
+            masked = mask(text)
+            assert len(masked) <= MASKED_LENGTH_MAX
+            assert set(masked.replace("[card]", "").replace("[email]", "")) <= set("tea cup")
+
+
+def test_a_tag_that_does_not_fit_is_left_out_whole() -> None:
+    for room in range(12):
+        masked = mask("x" * (MASKED_LENGTH_MAX - room - 1) + " ada@example.org")
+        assert masked.endswith("[email]") is (room >= 7)
+        assert "[" not in masked or room >= 7
+
+
+def test_tags_alone_do_not_make_a_text_too_long() -> None:
+    assert mask("1.1.1.10 " * 50) == "[ip] " * 50
+    assert mask("1.1.1.10 " * 100) == "[ip] " * 51
+
+
+def test_identifiers_pressed_behind_much_that_is_masked_are_not_seen_in_part() -> None:
+    """Masking shortens: what stands at the end of what was looked at would come to stand within the cap."""
+    long_address = "a" * 64 + "@" + "b" * 60 + ".example.org "
+    for shift in range(0, 200, 7):
+        masked = mask(long_address * 7 + "x" * shift + " 4111111111111111" * 20)
+        assert set(masked) <= set("[email] x[card]")
+
+
+def test_invisible_characters_do_not_push_an_identifier_out_of_sight() -> None:
+    address = "a" * 64 + "@" + "b" * 60 + ".example.org "
+    stretched = ("\u200b" * 20).join("lovelace.of.london@mail.example.org")
+    assert set(mask(address * 4 + stretched + " cup" * 300)) <= set("[email] ")
+
+
+def test_ids_of_the_producer_are_masked_however_they_look() -> None:
+    assert mask("orders of Grüße-7 and s-4711", ["Grüße-7", "s-4711", "e1"]) == "orders of [id] and [id]"
+    assert mask("ada lovelace", ["ada"]) == "ada lovelace"
+    assert mask("x (a+b)* y", ["(a+b)*"]) == "x [id] y"
+    assert mask("4111111111111111", ["11111111"]) == "[card]"
+
+
+ADVERSARIAL = {
+    "digits": "1",
+    "digits and spaces": "1 ",
+    "leading zeroes": "06 ",
+    "fours": "4111 ",
+    "words": "a",
+    "at signs": "a@",
+    "labels": "a@b." + "b.",
+    "almost an address": "a.",
+    "colons": "1:",
+    "quads": "1.1.",
+    "brackets": "(0)",
+    "plus signs": "+1 ",
+    "hex": "dead:beef:",
+    "accounts": "DE89 ",
+    "ideographs": "茶a",
+    "ideographs only": "茶",
+    "written out": "a at b dot ",
+    "bracketed at": "a(at)b.",
+    "phone words": "tel 1 ",
+    "invisible": "1\u200b",
+}
+
+
+def seconds(text: str) -> float:
+    """The least CPU time of three, because other processes only ever add to it; what follows calls every finder."""
+    text += " @ dot 1.1.1 ::: 1234567"
+    taken = []
+    for _ in range(3):
+        begun = time.process_time()
+        find(text)
+        taken.append(time.process_time() - begun)
+    return min(taken)
+
+
+@pytest.mark.parametrize("pattern", ADVERSARIAL.values(), ids=ADVERSARIAL)
+def test_time_grows_with_the_length_of_a_text_and_no_faster(pattern: str) -> None:
+    """Sixteen times the text: linear is 16, quadratic 256. What is too quick to measure has no growth to fear."""
+    short, long = pattern * (512 // len(pattern)), pattern * (8_192 // len(pattern))
+    gc.disable()
+    try:
+        assert seconds(long) < 64 * max(seconds(short), 50e-6)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("module", [masking, spans, check_digits], ids=lambda module: module.__name__)
+def test_examples_run(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
