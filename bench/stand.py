@@ -15,7 +15,6 @@ from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack, is_up
 from jobs.settings import Settings, load_settings
 from models.manifest import MANIFEST_FILE
-from schemas.pseudonyms import new_key_ring, write_key_ring
 
 DIRECTORY = LOCAL / "bench"
 MODEL_ITEMS, MODEL_NEIGHBOURS, MODEL_TOP_K = 10_000, 64, 50
@@ -37,8 +36,7 @@ class Stand:
         self.say = say
         self._more_settings = more_settings
         self._key_ring = stack.directory / "key-ring.json"
-        if not self._key_ring.exists():
-            write_key_ring(new_key_ring(), self._key_ring)
+        product.make_keys(self._key_ring)
         self._model = stack.directory / "model"
         if not (self._model / MANIFEST_FILE).exists():
             from models.random_model import random_model  # scipy and pandas: seconds, once

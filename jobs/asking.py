@@ -62,6 +62,11 @@ class Asking:
         self._producer.flush()
         return sent
 
+    def send(self, command: BucketCommand) -> None:
+        """Send one command that has no answer, and wait until it is in the topic."""
+        self._send(command)
+        self._producer.flush()
+
     def close(self) -> None:
         """Close the clients."""
         self._producer.close()

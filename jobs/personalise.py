@@ -9,11 +9,11 @@
      control ──────┘  decode, validate,                    consent,       ONNX     versioned, consent-fenced
                       pseudonymise,                        dedupe,
                       pack per bucket                      profile
-                                                             ├─► dead-letters, receipts, events
+                                                             ├─► dead-letters, receipts, events, audit
                                                              └─► sums ─► key by segment ─► popular lists in Redis
 
-Operators: `raw-records` (source), `batch` (Java), `ingest`, `personalise`, `popular`, and the sinks
-`dead-letters` and `events` (exactly once) and `receipts` (at least once). `build` wires them and nothing else.
+Operators: `raw-records` (source), `batch` (Java), `ingest`, `personalise`, `popular`, and the sinks `dead-letters`,
+`events`, `audit` and `audit-heads` (exactly once) and `receipts` (at least once). `build` wires them and nothing else.
 """
 
 import argparse
@@ -35,6 +35,8 @@ from models.scorer import Scorer
 from schemas import topics
 from schemas.errors import FreshetError
 from schemas.pseudonyms import load_key_ring
+from schemas.signing import load_signing_key
+from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.ingest_operator import IngestOperator
 from udfs.operators.personalise_operator import BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS, PersonaliseOperator
 from udfs.operators.popular_operator import PopularOperator
@@ -49,11 +51,13 @@ class Streams(NamedTuple):
 class Outputs(NamedTuple):
     """What the job writes beside Redis: streams of bytes, to be sunk by `main`. `published` never has a record.
 
-    A record of `clean_events` is the clean events of one element as JSON lines.
+    A record of `clean_events` or `audit` is what one element had for it, as JSON lines.
     """
 
     rejects: DataStream
     clean_events: DataStream
+    audit: DataStream
+    audit_heads: DataStream
     receipts: DataStream
     published: DataStream
 
@@ -90,6 +94,8 @@ def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: lis
     return Outputs(
         personalised.get_side_output(REJECTS),
         personalised.get_side_output(CLEAN_EVENTS),
+        personalised.get_side_output(AUDIT),
+        personalised.get_side_output(AUDIT_HEADS),
         personalised.get_side_output(RECEIPTS),
         published,
     )
@@ -103,6 +109,7 @@ def main(arguments: list[str]) -> None:
     load_policy(settings.privacy.policy)
     Scorer.open(Path(settings.model.directory))
     load_key_ring(settings.privacy.key_ring)
+    load_signing_key(settings.audit.signing_key)
 
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
@@ -118,6 +125,9 @@ def main(arguments: list[str]) -> None:
     if settings.events.publish:
         clean_events = split_lines(outputs.clean_events, "clean-events")
         sink_to_topic(clean_events, topics.EVENTS, settings, exactly_once=True)
+    audit = split_lines(outputs.audit, "audit-records")
+    sink_to_topic(audit, topics.AUDIT, settings, exactly_once=True)
+    sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings, exactly_once=True)
     sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
     env.execute(settings.job.name)
 

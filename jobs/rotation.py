@@ -24,9 +24,10 @@ from jobs.asking import Asking
 from jobs.kafka_reading import records
 from jobs.settings import Settings, load_settings
 from schemas import topics
+from schemas.audit import KeyChange
 from schemas.codec_choice import codec_for
 from schemas.codecs import BadRecord, Codec
-from schemas.control import KidsCommand, RelinkCommand
+from schemas.control import KeyCommand, KidsCommand, RelinkCommand
 from schemas.errors import FreshetError, SettingsError
 from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, load_key_ring, replace_key_ring
 from schemas.receipts import KidsReceipt
@@ -39,6 +40,7 @@ def start(settings: Settings) -> None:
     """Add a second key to the ring."""
     path, ring = _ring(settings)
     rotating = begin_rotation(ring, _now_ms())
+    _tell(settings, "rotation_started", rotating.current, 0)
     replace_key_ring(rotating, path)
     _say(f"key {rotating.current} is in the key ring beside key {rotating.previous}; now")
     _say("1. bring the key ring to all frontends and gateways, and restart them")
@@ -58,6 +60,7 @@ def relink(settings: Settings) -> None:
         _wait_until_moved(asking, ring)
     finally:
         asking.close()
+    _tell(settings, "relinked", ring.current, sent)
     replace_key_ring(msgspec.structs.replace(ring, relinked_at=_now_ms()), path)
     _say(f"nobody is known under key {ring.previous} any more")
 
@@ -102,6 +105,7 @@ def end(settings: Settings, snapshots: list[Path]) -> None:
     oldest = oldest_snapshot_ms(snapshots) if snapshots else None
     if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, _now_ms(), oldest):
         raise SettingsError(f"the rotation is not ended: {reason}")
+    _tell(settings, "rotation_ended", ring.previous or 0, 0)
     replace_key_ring(end_rotation(ring), path)
     _say(f"key {ring.previous} is no longer in {path}: destroy its copies; restart job and frontends at leisure")
 
@@ -110,6 +114,15 @@ def oldest_snapshot_ms(folders: list[Path]) -> int:
     """When the oldest checkpoint or savepoint below `folders` was completed, in ms; now, where there is none."""
     times = [file.stat().st_mtime for folder in folders for file in folder.rglob("_metadata")]
     return int(min(times, default=time.time()) * 1000)
+
+
+def _tell(settings: Settings, change: KeyChange, kid: int, users: int) -> None:
+    """Put it into the audit trail, before it is done: what is done and not recorded would be worse."""
+    asking = Asking(settings)
+    try:
+        asking.send(KeyCommand(0, "key", change, kid, users))
+    finally:
+        asking.close()
 
 
 def _users_by_kid(asking: Asking) -> Counter[str]:

@@ -92,6 +92,16 @@ class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait_ms: Annotated[int, Meta(ge=1)] = 20
 
 
+class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`signing_key` is a file that every worker can read; left out, FRESHET_SIGNING_KEY holds its text.
+
+    Where something was recorded, the end of the trail is signed each `heads_every_ms`.
+    """
+
+    signing_key: str | None = None
+    heads_every_ms: Annotated[int, Meta(ge=topics.SECOND_MS, multiple_of=topics.SECOND_MS)] = 10 * topics.SECOND_MS
+
+
 class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`buckets` is fixed for the life of a job's state: at least the largest parallelism ever wanted, and few."""
 
@@ -108,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: ModelSettings
     privacy: PrivacySettings = PrivacySettings()
     input: InputSettings = InputSettings()
+    audit: AuditSettings = AuditSettings()
     events: EventsSettings = EventsSettings()
     job: JobSettings = JobSettings()
     batch: BatchSettings = BatchSettings()

@@ -7,7 +7,9 @@ from jobs.settings import Settings, load_policy, secret
 from models.scorer import Scorer
 from schemas.codec_choice import codec_for
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.signing import load_signing_key
 from udfs.ingest import Ingest
+from udfs.operators.audit_keeper import AuditParts
 from udfs.operators.personalise_operator import Parts
 from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import PopularItems, Ranker
@@ -51,6 +53,7 @@ def open_personalise_parts(settings: Settings, epoch: int) -> Parts:
         settings.refresh,
         settings.popularity.half_life_ms,
         max(1, settings.refresh.users_per_second // settings.job.buckets),
+        AuditParts(load_signing_key(settings.audit.signing_key), settings.audit.heads_every_ms),
     )
 
 

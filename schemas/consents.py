@@ -82,3 +82,12 @@ def gpc_of(header: str | None) -> bool:
     (True, False, False, False)
     """
     return header == "1"
+
+
+def purposes_of(bits: int) -> list[Purpose]:
+    """The purposes behind bits in the order of :data:`PURPOSES`.
+
+    >>> purposes_of(3)
+    ['personalise', 'measure']
+    """
+    return [purpose for place, purpose in enumerate(PURPOSES) if bits >> place & 1]

@@ -4,13 +4,15 @@ The field `kind` tells them apart. Commands for all users are sent once for each
 user id, which ingest pseudonymises like everything else.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
+from schemas.audit import KeyChange, Name
 from schemas.events import UserId
 
+UNNAMED: Final = "unnamed"
 Bucket = Annotated[int, Meta(ge=0, lt=4096)]
 Request = Annotated[str, Meta(min_length=1, max_length=64)]
 """Chosen by who asks; the answer carries it."""
@@ -28,7 +30,10 @@ class AccountCommand(BucketCommand, tag="account", frozen=True, gc=False):
 
 
 class StatesCommand(BucketCommand, tag="states", frozen=True, gc=False):
-    """Answer with the state of each user of the bucket."""
+    """Answer with the state of each user of the bucket. Who asks for it, and what for, goes into the audit trail."""
+
+    role: Name = UNNAMED
+    purpose: Name = UNNAMED
 
 
 class KidsCommand(BucketCommand, tag="kids", frozen=True, gc=False):
@@ -41,5 +46,32 @@ class RelinkCommand(msgspec.Struct, tag="relink", tag_field="kind", frozen=True,
     user_id: UserId
 
 
-Command = AccountCommand | StatesCommand | KidsCommand
-UserCommand = RelinkCommand
+class AccessCommand(msgspec.Struct, tag="access", tag_field="kind", frozen=True, gc=False):
+    """Answer with all that is kept of a user, for their right of access. It goes into the audit trail."""
+
+    user_id: UserId
+    request: Request
+    role: Name = UNNAMED
+    purpose: Name = UNNAMED
+
+
+class ReadsCommand(msgspec.Struct, tag="reads", tag_field="kind", frozen=True, gc=False):
+    """Put into the audit trail that data was read `reads` times: that of `user_id`, or else that of many."""
+
+    role: Name
+    purpose: Name
+    what: Name
+    reads: Annotated[int, Meta(ge=1, lt=2**53)] = 1
+    user_id: UserId | None = None
+
+
+class KeyCommand(BucketCommand, tag="key", frozen=True, gc=False):
+    """Put into the audit trail what happened to the key ring. There is no answer."""
+
+    change: KeyChange
+    kid: int
+    users: int
+
+
+Command = AccountCommand | StatesCommand | KidsCommand | KeyCommand
+UserCommand = RelinkCommand | AccessCommand | ReadsCommand

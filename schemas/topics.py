@@ -4,7 +4,8 @@ from typing import Final
 
 import msgspec
 
-MINUTE_MS: Final = 60_000
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60 * SECOND_MS
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
@@ -26,11 +27,15 @@ CONTROL: Final = "control"
 DEAD_LETTERS: Final = "dead-letters"
 RECEIPTS: Final = "receipts"
 EVENTS: Final = "events"
+AUDIT: Final = "audit"
+AUDIT_HEADS: Final = "audit-heads"
 
 INTERACTIONS_RETENTION_MS: Final = 3 * DAY_MS
 EVENTS_RETENTION_MS: Final = 90 * DAY_MS
 RECEIPTS_RETENTION_MS: Final = 7 * DAY_MS
 DEAD_LETTERS_RETENTION_MS: Final = 14 * DAY_MS
+AUDIT_RETENTION_MS: Final = 3 * 365 * DAY_MS
+"""As long as somebody may ask how a consent was kept; the statute of limitations of most places is three years."""
 CONSENTS_COMPACTION_LAG_MS: Final = 7 * DAY_MS
 """At least the age of the oldest snapshot that may be restored: compaction must not resurrect a consent."""
 
@@ -42,6 +47,8 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic(DEAD_LETTERS, "rejects: reason and origin, never the payload", DEAD_LETTERS_RETENTION_MS, partitions=1),
     Topic(RECEIPTS, "what the job did: lists written, consents in force, accounts", RECEIPTS_RETENTION_MS),
     Topic(EVENTS, "accepted interactions, pseudonymised and consented", EVENTS_RETENTION_MS),
+    Topic(AUDIT, "the audit trail, a chain for each bucket", AUDIT_RETENTION_MS),
+    Topic(AUDIT_HEADS, "signed ends of the chains of the audit trail", AUDIT_RETENTION_MS, partitions=1),
 )
 
 

@@ -30,11 +30,15 @@ class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Due(IntEnum):
-    """What to do for a user whose slot has come; FORGET: nothing is kept any more, the list is to be deleted."""
+    """What to do for a user whose slot has come.
+
+    FORGET: nothing is kept any more, the list is to be deleted. EXPIRED: likewise, because the consent has expired.
+    """
 
     NOTHING = 0
     REFRESH = 1
     FORGET = 2
+    EXPIRED = 3
 
 
 def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: RefreshSettings) -> int | None:
@@ -59,7 +63,7 @@ def when_due(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: Refr
         return Due.NOTHING
     if 0 < state.expires_at <= now_ms:
         withdraw(state)
-        return Due.FORGET
+        return Due.EXPIRED
     idle_ms = now_ms - profile.active_at
     limit_ms = bounds.session_gap_ms if state.level == Level.SESSION else bounds.idle_profile_ttl_ms
     if idle_ms >= limit_ms:

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from schemas.audit import AccessEntry
 from schemas.control import Command
 from schemas.rejects import Reject
 
@@ -59,10 +60,20 @@ class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     narrowed_by: tuple[str, ...] = ()
 
 
+class AskedFor(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """All that is kept of a user is asked for: :class:`schemas.control.AccessCommand` behind the ingest operator."""
+
+    pseudonym: str
+    request: str
+    role: str
+    purpose: str
+
+
 class Element(msgspec.Struct, array_like=True, gc=False):
     """All that one batch had for `bucket`, in the order in which it was read.
 
     While a rotation is under way, `links` has the previous pseudonym of each current one that the element names.
+    `asked_for` are the users whose data somebody asks for, `accesses` what others say that they have read.
     """
 
     bucket: int
@@ -72,6 +83,8 @@ class Element(msgspec.Struct, array_like=True, gc=False):
     commands: list[Command] = []
     unknown_fields: int = 0
     links: dict[str, str] = {}
+    asked_for: list[AskedFor] = []
+    accesses: list[AccessEntry] = []
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -10,14 +10,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from schemas.audit import AccessEntry
 from schemas.codecs import BadRecord, Codec
 from schemas.consents import ConsentChange
-from schemas.control import Command, RelinkCommand, UserCommand
+from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, KIND_OF, CleanEvent, Interaction
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.topics import MINUTE_MS
-from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.elements import AskedFor, ConsentRecord, Element, EventRecord, pack
 from udfs.masking import mask
 from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
@@ -229,12 +230,24 @@ class Ingest:
             command = _decode_command(record.value or b"")
         except (ValueError, RecursionError):
             raise BadRecord(RejectReason.MALFORMED) from None
-        if isinstance(command, RelinkCommand):
-            self._element_of(*self._identify(command.user_id), elements)
+        if isinstance(command, UserCommand):
+            self._user_command(record, command, elements)
             return
         if command.bucket >= self._buckets:
             raise BadRecord(RejectReason.OUT_OF_RANGE)
         self._element(command.bucket, elements).commands.append(command)
+
+    def _user_command(self, record: RawRecord, command: UserCommand, elements: dict[int, Element]) -> None:
+        if command.user_id is None:
+            element, pseudonym = self._element(record.offset % self._buckets, elements), None
+        else:
+            pseudonym, route, previous = self._identify(command.user_id)
+            element = self._element_of(pseudonym, route, previous, elements)
+        if isinstance(command, ReadsCommand):
+            read = AccessEntry(command.role, command.purpose, command.what, command.reads, pseudonym)
+            element.accesses.append(read)
+        elif isinstance(command, AccessCommand) and pseudonym is not None:
+            element.asked_for.append(AskedFor(pseudonym, command.request, command.role, command.purpose))
 
 
 def consent_record(

@@ -81,7 +81,8 @@ class Changes(NamedTuple):
     """What an element caused, for the shells to carry out.
 
     `consents` are those that came into force, `refused` those that never will. `moved` are the users whose list depends
-    on what changed with the newest append time that moved each, `accepted` the interactions that were taken.
+    on what changed with the newest append time that moved each, `accepted` the interactions that were taken. `denied`
+    counts those that were not by user, and by "" those of all users of whom no consent is on record.
     """
 
     consents: list[ConsentRecord]
@@ -89,11 +90,12 @@ class Changes(NamedTuple):
     moved: dict[str, int]
     accepted: list[EventRecord]
     rejects: list[Reject]
+    denied: dict[str, int]
 
 
 def apply(element: Element, users: Users, account: Account, bounds: ProfileBounds, interactions: str) -> Changes:
     """Apply `element` to `users` and `account`. `interactions` is the topic that its events came from."""
-    changes = Changes([], [], {}, [], element.rejects)
+    changes = Changes([], [], {}, [], element.rejects, {})
     _apply_consents(element, users, account, changes)
     for change in changes.consents:
         if _has_a_taste(users.get(change.pseudonym)):
@@ -105,13 +107,17 @@ def apply(element: Element, users: Users, account: Account, bounds: ProfileBound
             account.others_rejected += 1
     account.unknown_fields += element.unknown_fields
     for event in element.events:
-        outcome = take(users.get(event.pseudonym), event, bounds)
+        state = users.get(event.pseudonym)
+        outcome = take(state, event, bounds)
         account.note(outcome)
         if outcome <= Outcome.MOVED:
             users.mark(event.pseudonym)
             changes.accepted.append(event)
             if outcome == Outcome.MOVED:
                 changes.moved[event.pseudonym] = max(event.append_ts, changes.moved.get(event.pseudonym, 0))
+        elif outcome == Outcome.DENIED:
+            name = "" if state is None else event.pseudonym
+            changes.denied[name] = changes.denied.get(name, 0) + 1
         elif outcome == Outcome.TOO_LATE:
             origin = Origin(interactions, event.partition, event.offset, event.append_ts)
             changes.rejects.append(Reject(RejectReason.TOO_LATE, origin, event.schema_v))

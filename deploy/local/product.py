@@ -16,6 +16,7 @@ from deploy.local.stack import LocalStack
 from deploy.package import build
 from jobs.settings import KafkaSettings, Settings, load_settings, python_kafka_options
 from schemas.pseudonyms import new_key_ring, write_key_ring
+from schemas.signing import write_signing_key
 from schemas.topics import TOPICS, Topic, topic_config
 
 RAW_PARTITIONS = 4
@@ -33,8 +34,7 @@ class Product(NamedTuple):
 def start(stack: LocalStack, *, model_directory: Path, report: Callable[[str], None] = lambda line: None) -> Product:
     """Create what the job needs, submit it, wait until it runs, and publish the addresses."""
     key_ring = stack.directory / "key-ring.json"
-    if not key_ring.exists():
-        write_key_ring(new_key_ring(), key_ring)
+    make_keys(key_ring)
     settings_path = stack.directory / "freshet.toml"
     write_atomically(settings_path, settings_text(stack, key_ring, model_directory))
     settings = load_settings(settings_path)
@@ -47,15 +47,26 @@ def start(stack: LocalStack, *, model_directory: Path, report: Callable[[str], N
     return Product({**stack.addresses, **product}, settings, settings_path, job_id)
 
 
+def make_keys(key_ring: Path) -> None:
+    """A key ring, and beside it the key that signs the audit trail; those that are there stay."""
+    if not key_ring.exists():
+        write_key_ring(new_key_ring(), key_ring)
+    if not _signing_key(key_ring).exists():
+        write_signing_key(_signing_key(key_ring))
+
+
+def _signing_key(key_ring: Path) -> Path:
+    return key_ring.with_name("signing-key")
+
+
 def settings_text(stack: LocalStack, key_ring: Path, model: Path) -> str:
     """The settings file of the local job: addresses and paths, all else as the defaults have it."""
     # A TOML basic string is written like a JSON string.
-    kafka, redis, ring, directory = map(
-        json.dumps, (stack.kafka.bootstrap_servers, stack.redis.url, str(key_ring), str(model.resolve()))
-    )
+    paths = map(str, (key_ring, _signing_key(key_ring), model.resolve()))
+    kafka, redis, ring, signing, directory = map(json.dumps, (stack.kafka.bootstrap_servers, stack.redis.url, *paths))
     return (
         f"[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
-        f"[privacy]\nkey_ring = {ring}\n\n[model]\ndirectory = {directory}\n"
+        f"[privacy]\nkey_ring = {ring}\n\n[audit]\nsigning_key = {signing}\n\n[model]\ndirectory = {directory}\n"
     )
 
 

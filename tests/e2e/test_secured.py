@@ -14,7 +14,6 @@ from deploy.local import product
 from deploy.local.stack import LocalStack
 from jobs.settings import load_settings
 from models.random_model import random_model
-from schemas.pseudonyms import new_key_ring, write_key_ring
 from tests.support.live import Live
 from tests.support.readme import job_rights
 from tests.support.tls_front import tls_front
@@ -70,7 +69,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, pem: Path) -> Live:
     random_model(directory / "model", items=60)
-    write_key_ring(new_key_ring(), directory / "ring.json")
+    product.make_keys(directory / "ring.json")
     plain, path = directory / "plain.toml", directory / "secured.toml"
     text = product.settings_text(stack, directory / "ring.json", directory / "model")
     plain.write_text(text)

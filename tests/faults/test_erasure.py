@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.local import product
+from jobs.audit import verification
 from schemas import topics
+from schemas.signing import load_signing_key
 from tests.support.live import Live, start_live, until
 
 CONSENTS_AHEAD = 60_000
@@ -74,3 +76,16 @@ def test_a_restore_from_before_an_erasure_brings_nothing_back(live: Live):
     assert live.list_of("ada") is None
     until(lambda: clean_events_of(live, "bob") > 3, "bob's events, published again")
     assert clean_events_of(live, "ada") == published
+    assert_the_trail_tells_of_it(live)
+
+
+def assert_the_trail_tells_of_it(live: Live) -> None:
+    """The chain goes on from the older savepoint and says so; what was given up still stands there."""
+    key = load_signing_key(live.settings.audit.signing_key)
+    trail = verification(live.settings, [key.public], [])
+    assert trail.findings == []
+    assert any("an older savepoint was restored" in remark for remark in trail.remarks)
+    mine = live.pseudonymiser.user("ada").encode()
+    erasures = [r for r in live.records(topics.AUDIT) if b'"kind":"erasure"' in r.value and mine in r.value]
+    assert len(erasures) >= 1
+    assert not any(b'"ada"' in record.value for record in live.records(topics.AUDIT))

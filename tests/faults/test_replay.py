@@ -5,9 +5,12 @@ import threading
 
 import pytest
 
+from jobs.audit import verification
 from schemas import topics
+from schemas.signing import load_signing_key
 from tests.support import retail
 from tests.support.live import Live, start_live, until
+from udfs.audit_verify import Verification
 
 RAW_ID = re.compile(rb"customer-\d{5}")
 
@@ -51,6 +54,20 @@ def send_all(live: Live) -> int:
 
 
 @retail.needs_retail
+def test_the_audit_trail_is_whole_though_a_task_manager_was_killed(live: Live):
+    live.checkpoint()
+    key = load_signing_key(live.settings.audit.signing_key)
+
+    def whole() -> Verification | None:
+        trail = verification(live.settings, [key.public], [])
+        told = sum(chain.records for chain in trail.chains)
+        return trail if told > 4_000 and all(chain.signed_seq >= 0 for chain in trail.chains) else None
+
+    trail = until(whole, "the consents of all customers in the audit trail", pause_s=2)
+    assert (trail.findings, trail.remarks) == ([], [])
+
+
+@retail.needs_retail
 def test_raw_user_ids_stand_in_the_raw_topics_only(live: Live):
     live.checkpoint()
     assert RAW_ID.search(next(live.records(topics.INTERACTIONS)).key or b""), "the search finds what is there"
@@ -62,7 +79,7 @@ def places_of_raw_ids(live: Live) -> list[str]:
     files = [path for part in ("flink", "log", "redis", "tmp") for path in (folder / part).rglob("*") if path.is_file()]
     assert any("chk-" in str(path) for path in files)
     found = [str(path) for path in files if RAW_ID.search(path.read_bytes())]
-    for topic in (topics.DEAD_LETTERS, topics.EVENTS, topics.RECEIPTS):
+    for topic in (topics.DEAD_LETTERS, topics.EVENTS, topics.RECEIPTS, topics.AUDIT, topics.AUDIT_HEADS):
         found += [topic for record in live.records(topic) if RAW_ID.search(record.value)][:1]
     keys = list(live.redis.scan_iter(count=10_000))
     values = live.redis.pipeline(transaction=False)

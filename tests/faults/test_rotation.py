@@ -1,5 +1,6 @@
 """A rotation of the user key on real parts, with a TaskManager killed in its middle: equal before and after."""
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from deploy.local import product
 from jobs import rotation
+from schemas import topics
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.store import user_keys
 from serving.reader import Reader
@@ -85,6 +87,11 @@ def test_profiles_and_lists_are_equal_before_and_after_though_a_task_manager_is_
     assert "delete it first" in capsys.readouterr().err
     shutil.rmtree(snapshots[0])
     until(lambda: run(live, "end", "--snapshots", str(snapshots[1])) == 0, "the last older checkpoint to go", 120, 1)
+    told = [json.loads(r.value) for r in live.records(topics.AUDIT) if b'"kind":"key"' in r.value]
+    assert [record["change"] for record in sorted(told, key=lambda record: record["seq"])][:2] == [
+        "rotation_started",
+        "relinked",
+    ]
     ended = load_key_ring(live.product.endpoints["key_ring"])
     assert ended.previous is None and ring.keys["user"]["1"] not in str(ended.keys)
 

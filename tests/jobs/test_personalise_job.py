@@ -17,11 +17,12 @@ from pyflink.table.expressions import call, col
 
 from jobs.flink import bucket_keys, to_stream
 from jobs.personalise import Streams, build
-from jobs.settings import JobSettings, KafkaSettings, ModelSettings, PrivacySettings, Settings
+from jobs.settings import AuditSettings, JobSettings, KafkaSettings, ModelSettings, PrivacySettings, Settings
 from models.random_model import random_model
 from schemas.consents import Level
 from schemas.pseudonyms import write_key_ring
 from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, decode_receipt
+from schemas.signing import write_signing_key
 from schemas.store import consent_value, user_keys
 from tests.support.naive import NaiveReplay
 from tests.support.redis_server import RealRedis, running_redis
@@ -69,11 +70,13 @@ def settings(server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Set
     directory = tmp_path_factory.mktemp("job")
     random_model(directory / "model", items=60, neighbours=4, top_k=40)
     write_key_ring(KEY_RING, directory / "ring.json")
+    write_signing_key(directory / "signing-key")
     return Settings(
         KafkaSettings("nowhere:1", topic_prefix="t."),
         RedisSettings(server.url, "t."),
         ModelSettings(str(directory / "model")),
         privacy=PrivacySettings(str(directory / "ring.json")),
+        audit=AuditSettings(str(directory / "signing-key")),
         job=JobSettings(buckets=BUCKETS),
     )
 

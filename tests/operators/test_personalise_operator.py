@@ -12,7 +12,7 @@ from schemas.receipts import (
     StatesEndReceipt,
 )
 from schemas.rejects import RejectReason
-from tests.support.bucket import BOUNDS, EPOCH, ITEMS, Bucket, Record, receipts, side
+from tests.support.bucket import BOUNDS, CRASH, EPOCH, ITEMS, Bucket, Record, receipts, side
 from tests.support.naive import plain, plain_receipt
 from tests.support.vocabulary import (
     BEGINNING,
@@ -29,8 +29,6 @@ from udfs.operators.personalise_operator import CLEAN_EVENTS, REJECTS
 from udfs.popularity import decode_sums
 from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState
-
-CRASH = "crash"
 
 
 @pytest.fixture
@@ -55,7 +53,7 @@ def test_a_click_changes_the_list_at_once(bucket: Bucket) -> None:
 
 def test_nothing_is_kept_or_written_of_who_did_not_consent(bucket: Bucket) -> None:
     emitted = bucket.take(an_interaction())
-    assert (bucket.user(), bucket.pages, bucket.keyed.timers) == (None, {}, set())
+    assert (bucket.user(), bucket.pages) == (None, {})
     assert not bucket.store.has_list_key("ada")
     assert bucket.account.denied == 1
     assert side(emitted, CLEAN_EVENTS) == []

@@ -6,11 +6,13 @@ import msgspec
 
 from schemas.lists import RecommendationList
 from schemas.receipts import decode_receipt
+from schemas.signing import SigningKey
 from tests.support.fakes import FixedModel, Harness, Keyed, MemoryStore
-from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS
+from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS, SECOND
 from udfs.account import Account, decode_account
 from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.operators.audit_keeper import AuditParts
 from udfs.operators.personalise_operator import RECEIPTS, Parts, PersonaliseOperator
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, PopularItems, Ranker
@@ -18,8 +20,10 @@ from udfs.state import UserState, decode_state
 
 BOUNDS = ProfileBounds()
 REFRESH = RefreshSettings()
+SIGNING_KEY = SigningKey(bytes(range(32)))
 ITEMS = ["tea", "cup", "pot", "jam", "rye", "oil", "salt", "figs"]
 EPOCH = BEGINNING
+CRASH = "crash"
 Record = EventRecord | ConsentRecord
 
 
@@ -29,28 +33,32 @@ class Bucket:
     def __init__(self) -> None:
         self.keyed = Keyed(now_ms=BEGINNING)
         self.store = MemoryStore(EPOCH, lambda: self.keyed.now_ms)
+        self.epoch = EPOCH
         self._start()
 
     def _start(self) -> None:
-        self.model = FixedModel(ITEMS)
-        ranker = Ranker(self.model, "fixed", ListRules(items=4), BOUNDS, EPOCH)
+        self.model, self.store.epoch = FixedModel(ITEMS), self.epoch
+        ranker = Ranker(self.model, "fixed", ListRules(items=4), BOUNDS, self.epoch)
         parts = Parts(
             ranker=ranker,
             store=self.store,
             fallback=PopularItems.ranked(["figs", "salt"]),
             model_name="fixed",
-            epoch=EPOCH,
+            epoch=self.epoch,
             interactions=INTERACTIONS,
             bounds=BOUNDS,
             refresh=REFRESH,
             popularity_half_life_ms=DAY,
             due_users_per_second=5,
+            audit=AuditParts(SIGNING_KEY, 10 * SECOND),
         )
         self.harness = Harness(PersonaliseOperator(lambda: parts), self.keyed)
 
-    def restart(self, snapshot: Keyed) -> None:
+    def restart(self, snapshot: Keyed, epoch: int | None = None) -> None:
+        """Go on from `snapshot`, as after a crash, or as a job that was submitted again has an `epoch` of its own."""
         now_ms, self.keyed = self.keyed.now_ms, snapshot.snapshot()
         self.keyed.now_ms = now_ms
+        self.epoch = epoch or self.epoch
         self._start()
 
     def take(self, *records: Record, **more: Any) -> list[Any]:

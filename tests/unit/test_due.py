@@ -13,6 +13,7 @@ from udfs.state import Profile, UserState
 
 BOUNDS, REFRESH = ProfileBounds(), RefreshSettings()
 NOW = BEGINNING + 100 * DAY
+FORGETS = (Due.FORGET, Due.EXPIRED)
 
 
 def someone(level: str = "full", idle_ms: int = 0, **fields: int) -> UserState:
@@ -49,15 +50,15 @@ def test_who_has_no_profile_is_never_due() -> None:
         (someone("full", idle_ms=REFRESH.active_within_ms), Due.REFRESH),
         (someone("full", idle_ms=REFRESH.active_within_ms + 1), Due.NOTHING),
         (someone("full", idle_ms=BOUNDS.idle_profile_ttl_ms), Due.FORGET),
-        (someone("full", expires_at=NOW), Due.FORGET),
+        (someone("full", expires_at=NOW), Due.EXPIRED),
         (someone("full", expires_at=NOW + 1), Due.REFRESH),
     ],
 )
 def test_what_is_done_when_it_is_due(state: UserState, due: Due) -> None:
     version = state.version
     assert when_due(state, NOW, BOUNDS, REFRESH) == due
-    assert (state.profile is None) == (due == Due.FORGET)
-    assert state.version == version + (due == Due.FORGET)
+    assert (state.profile is None) == (due in FORGETS)
+    assert state.version == version + (due in FORGETS)
 
 
 def test_an_expired_consent_is_withdrawn_but_an_ended_session_leaves_the_consent() -> None:
@@ -72,7 +73,7 @@ def test_the_next_look_always_lies_ahead_unless_something_is_due_already(
     level: str, idle_ms: int, expires_in_ms: int | None
 ) -> None:
     state = someone(level, idle_ms, expires_at=0 if expires_in_ms is None else NOW + 1 + expires_in_ms)
-    if when_due(state, NOW, BOUNDS, REFRESH) != Due.FORGET:
+    if when_due(state, NOW, BOUNDS, REFRESH) not in FORGETS:
         due = next_due_ms(state, NOW, BOUNDS, REFRESH)
         assert due is not None and due > NOW, "or the same slot would be entered again and again"
 

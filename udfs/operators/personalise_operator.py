@@ -5,7 +5,7 @@ Everything that an element causes is done before the next element begins, so a c
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -14,8 +14,9 @@ from pyflink.datastream import OutputTag, RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 
+from schemas.audit import AccessEntry, AuditEntry, ExpiryEntry, KeyEntry
 from schemas.consents import LEVEL_NAME, Level
-from schemas.control import AccountCommand, Command, KidsCommand
+from schemas.control import AccountCommand, Command, KeyCommand, KidsCommand
 from schemas.pseudonyms import kid_of
 from schemas.receipts import (
     AccountReceipt,
@@ -31,8 +32,10 @@ from schemas.receipts import (
 from schemas.rejects import dead_letter
 from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.account import Account, decode_account, encode_account
+from udfs.audit import consent_entry
 from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
-from udfs.elements import ConsentRecord, Element, EventRecord, unpack
+from udfs.elements import AskedFor, ConsentRecord, Element, EventRecord, unpack
+from udfs.operators.audit_keeper import AuditKeeper, AuditParts
 from udfs.personalise import Changes, Users, apply, clean_event, forget_erased, relink, withdraw_again
 from udfs.popularity import decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
@@ -77,6 +80,7 @@ class Parts(NamedTuple):
     refresh: RefreshSettings
     popularity_half_life_ms: int
     due_users_per_second: int
+    audit: AuditParts
 
 
 class PersonaliseOperator(KeyedProcessFunction):
@@ -94,6 +98,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._parts = self._open_parts()
         pages = runtime_context.get_map_state(MapStateDescriptor("due-v1", *names))
         self._due = DueIndex(pages, self._parts.due_users_per_second)
+        self._audit = AuditKeeper(runtime_context, self._parts.audit, self._parts.epoch)
         self._popular, self._popular_at_ms = self._parts.fallback, 0
         self._asked_for: set[str] = set()
         group = runtime_context.get_metrics_group().add_group("freshet")
@@ -105,7 +110,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         account = decode_account(self._account.value())
         users = Users(self._users.get)
-        self._recall(element, users)
+        relinked = self._recall(element, users)
         changes = apply(element, users, account, parts.bounds, parts.interactions)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
@@ -116,14 +121,18 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._account.update(encode_account(account))
         self._count(changes, lists, written)
         yield from self._tell(changes, users, account, element.bucket, lists, written)
+        entries = [*consent_entries(changes, written), *element.accesses]
         for command in element.commands:
-            yield from self._answer(command, account)
+            entries += yield from self._answer(command, account)
+        for asked in element.asked_for:
+            entries += yield from self._give_access(asked, users, element.bucket)
+        yield from self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         """A second has ended: pass its popularity on, forget what ended or expired, refresh the lists that age."""
         yield from self._sums()
         parts, users = self._parts, Users(self._users.get)
-        refresh, forget = {}, []
+        refresh, forget, expired = {}, [], []
         for pseudonym in self._due.take(timestamp):
             state = users.get(pseudonym)
             if state is None or state.due_slot != timestamp:
@@ -133,19 +142,23 @@ class PersonaliseOperator(KeyedProcessFunction):
             due = when_due(state, timestamp, parts.bounds, parts.refresh)
             if due == Due.REFRESH:
                 refresh[pseudonym] = state
-            elif due == Due.FORGET:
+            elif due in (Due.FORGET, Due.EXPIRED):
                 forget.append(pseudonym)
+                if due == Due.EXPIRED:
+                    expired.append(ExpiryEntry(pseudonym))
         lists = parts.ranker.rank(refresh, self._popular, timestamp, parts.refresh.list_ttl_ms)
         self._write([], lists, timestamp)
         patiently(lambda: parts.store.forget(forget), self._counters["store_retries"].inc)
         self._keep(users, timestamp, ctx)
         self._counters["lists_refreshed"].inc(len(lists))
         self._counters["profiles_forgotten"].inc(len(forget))
+        yield from self._audit.expired(expired, timestamp, ctx)
 
-    def _recall(self, element: Element, users: Users) -> None:
+    def _recall(self, element: Element, users: Users) -> dict[str, str]:
         """Before an element is applied: users are who they are now, and who was erased is forgotten.
 
-        What stands in Redis moves along, also that of users without state whose consent changes: they may be erased.
+        Gives those who were moved, as current → previous pseudonym. What stands in Redis moves along, also that of
+        users without state whose consent changes: they may be erased.
         """
         links = element.links
         moved = relink(users, links)
@@ -156,6 +169,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         if moved:
             patiently(lambda: self._parts.store.relink(moved), self._counters["store_retries"].inc)
             self._counters["users_relinked"].inc(len(moved))
+        return moved
 
     def _forget_erased(self, touched: set[str], links: dict[str, str], users: Users) -> None:
         """Before state that a snapshot may have brought back is used the first time, ask whether its user was erased.
@@ -259,22 +273,32 @@ class PersonaliseOperator(KeyedProcessFunction):
             ),
         )
 
-    def _answer(self, command: Command, account: Account) -> Iterator[Any]:
-        """The answer to a command leaves on `receipts`."""
+    def _answer(self, command: Command, account: Account) -> Generator[Any, None, list[AuditEntry]]:
+        """The answer to a command leaves on `receipts`; gives what goes into the audit trail."""
         request, bucket = command.request, command.bucket
+        if isinstance(command, KeyCommand):
+            return [KeyEntry(command.change, command.kid, command.users)]
         if isinstance(command, AccountCommand):
             yield RECEIPTS, encode_receipt(AccountReceipt(request, bucket, totals(account)))
-            return
+            return []
         if isinstance(command, KidsCommand):
             kids = Counter(kid_of(pseudonym) for pseudonym, _ in self._users.items())
             yield RECEIPTS, encode_receipt(KidsReceipt(request, bucket, dict(kids)))
-            return
+            return []
         users = 0
         for pseudonym, raw in self._users.items():
             users += 1
             state = msgspec.Raw(msgspec.json.encode(readable(decode_state(raw))))
             yield RECEIPTS, encode_receipt(StateReceipt(request, bucket, pseudonym, state))
         yield RECEIPTS, encode_receipt(StatesEndReceipt(request, bucket, users))
+        return [AccessEntry(command.role, command.purpose, "states", users)]
+
+    def _give_access(self, asked: AskedFor, users: Users, bucket: int) -> Generator[Any, None, list[AuditEntry]]:
+        """All that is kept of a user, or null; what is changed by this very element is included."""
+        state = users.get(asked.pseudonym)
+        found = msgspec.Raw(msgspec.json.encode(None if state is None else readable(state)))
+        yield RECEIPTS, encode_receipt(StateReceipt(asked.request, bucket, asked.pseudonym, found))
+        return [AccessEntry(asked.role, asked.purpose, "profile", 1, asked.pseudonym)]
 
 
 def clean_lines(accepted: Sequence[EventRecord], users: Users) -> bytes:
@@ -290,6 +314,13 @@ def clean_lines(accepted: Sequence[EventRecord], users: Users) -> bytes:
 def totals(account: Account) -> AccountTotals:
     """`account` as receipts tell it."""
     return AccountTotals(sent=account.sent, **msgspec.structs.asdict(account))
+
+
+def consent_entries(changes: Changes, written: Written) -> list[AuditEntry]:
+    """What the audit trail says of the consent changes of an element."""
+    outcomes = zip(changes.consents, written.consents, strict=True)
+    applied = [consent_entry(change, outcome == ConsentOutcome.REFUSED) for change, outcome in outcomes]
+    return applied + [consent_entry(change, refused=True) for change in changes.refused]
 
 
 def refused_by_store(changes: Changes, written: Written) -> list[str]:

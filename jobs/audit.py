@@ -1,0 +1,137 @@
+"""The audit trail from outside of the job::
+
+    python -m jobs.audit verify     --settings freshet.toml [--heads FILE …] [--public-key HEX …]
+    python -m jobs.audit save-heads --settings freshet.toml --out FILE
+    python -m jobs.audit public-key --settings freshet.toml
+    python -m jobs.audit new-key FILE
+
+`verify` names every record that was changed, is missing, stands twice or in another place; exit code 0: there is none,
+1: some, 2: not done. `save-heads` adds the signed heads that are not yet in FILE to it: keep FILE where nobody
+who can write to Kafka can write, and give it to `verify`. Verifying needs the public key only, not the signing key.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.kafka_reading import records
+from jobs.settings import Settings, load_settings
+from schemas import topics
+from schemas.errors import FreshetError, SettingsError
+from schemas.signing import load_signing_key, write_signing_key
+from udfs.audit_verify import Line, Verification, verify
+
+ATTEMPTS = 3
+PAUSE_S = 2.0
+
+
+def verification(settings: Settings, public_keys: list[bytes], head_files: list[Path]) -> Verification:
+    """The trail as it stands in the topics, and with the heads that were kept in files.
+
+    The two topics are committed one after the other, so a head may show a moment before the records that it is of.
+    """
+    for attempt in range(ATTEMPTS):
+        kept_since_ms = time.time_ns() // 1_000_000 - topics.AUDIT_RETENTION_MS
+        heads = [*_lines(settings, topics.AUDIT_HEADS), *_saved(head_files)]
+        found = verify(_lines(settings, topics.AUDIT), heads, public_keys, kept_since_ms)
+        if not found.findings or attempt == ATTEMPTS - 1:
+            break
+        time.sleep(PAUSE_S)
+    return found
+
+
+def _lines(settings: Settings, topic: str) -> Iterator[Line]:
+    for record in records(settings, topic):
+        yield Line(record.partition, record.offset, record.value or b"")
+
+
+def _saved(files: list[Path]) -> Iterator[Line]:
+    """Heads in files; their places are those of lines, in a partition that there is not."""
+    for path in files:
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"heads {path} cannot be read: {error.strerror}") from None
+        for number, line in enumerate(raw.splitlines(), start=1):
+            yield Line(-1, number, line)
+
+
+def save_heads(settings: Settings, out: Path) -> int:
+    """Append the heads of the topic that are not in `out` yet; returns how many."""
+    known = {line.raw for line in _saved([out])} if out.exists() else set()
+    new = [line.raw for line in _lines(settings, topics.AUDIT_HEADS) if line.raw not in known]
+    with out.open("ab") as file:
+        file.writelines(raw + b"\n" for raw in new)
+    return len(new)
+
+
+def report(found: Verification) -> str:
+    """The outcome in words."""
+    lines = ["bucket  segments   records  first    last  signed up to"]
+    for chain in found.chains:
+        place = f"{chain.first_seq:>6}  {chain.last_seq:>6}  {chain.signed_seq:>12}"
+        lines.append(f"{chain.bucket:>6}  {chain.segments:>8}  {chain.records:>8} {place}")
+    lines += [f"note: {remark}" for remark in found.remarks]
+    lines += [f"FOUND: bucket {bucket} record {seq}: {text}" for bucket, seq, text in found.findings]
+    total = sum(chain.records for chain in found.chains)
+    lines.append(
+        f"{total} records, {len(found.findings)} findings" if found.findings else f"{total} records, all in place"
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "new-key":
+            write_signing_key(options.file)
+            print(f"wrote {options.file}; bring it to every worker and nowhere else")
+            return 0
+        settings = load_settings(options.settings)
+        if options.command == "save-heads":
+            print(f"{save_heads(settings, options.out)} heads added to {options.out}")
+        elif options.command == "public-key":
+            print(load_signing_key(settings.audit.signing_key).public.hex())
+        else:
+            keys = options.public_key or [load_signing_key(settings.audit.signing_key).public]
+            found = verification(settings, keys, options.heads)
+            print(report(found))
+            return 1 if found.findings else 0
+    except FreshetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except FileExistsError as error:
+        print(f"error: {error.filename} is there already, and a key is never overwritten", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jobs.audit", description="The audit trail: verify it, keep heads.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    verifying = commands.add_parser("verify", help="name every record that was changed, is missing or out of place")
+    verifying.add_argument("--heads", type=Path, action="append", default=[], help="a file of save-heads")
+    verifying.add_argument(
+        "--public-key", type=_public_key, action="append", default=[], help="instead of the settings' key"
+    )
+    saving = commands.add_parser("save-heads", help="keep the signed heads outside of Kafka")
+    saving.add_argument("--out", type=Path, required=True)
+    public = commands.add_parser("public-key", help="print the key that signatures are verified with")
+    for command in (verifying, saving, public):
+        command.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
+    commands.add_parser("new-key", help="write a new signing key").add_argument("file", type=Path)
+    return parser
+
+
+def _public_key(text: str) -> bytes:
+    raw = bytes.fromhex(text)
+    if len(raw) != 32:
+        raise argparse.ArgumentTypeError("a public key is 64 hexadecimal digits")
+    return raw
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The audit trail: what is recorded of consent, its enforcement and the use of data, as JSON in the topic `audit`.
+
+Each bucket of the job writes a chain of its own. A record is one line of JSON::
+
+    {"kind":"withdrawal","bucket":2,"epoch":ms,"seq":41,"at":ms,…,"prev":"<64 hex>","hash":"<64 hex>"}
+
+`seq` counts up by one; `epoch` is the submission time of the job that wrote it; `prev` is the hash of the record before
+it; `hash` is SHA-256 of all that stands before ``,"hash"``. A job that starts on a chain first opens a segment, with a
+record of kind ``segment`` that names the hash and the number of the record it goes on from, which is not the last one
+where an older savepoint was restored. Pseudonyms, never user ids; bounded texts.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.consents import LevelName, Purpose
+
+Name = Annotated[str, Meta(max_length=128)]
+DeniedReason = Literal["no_consent_on_record", "not_allowed"]
+KeyChange = Literal["rotation_started", "relinked", "rotation_ended"]
+
+
+class ConsentEntry(msgspec.Struct, tag="consent", tag_field="kind", frozen=True, omit_defaults=True):
+    """A consent is in force; `narrowed_by` says why it is less than was granted. Its place is that in `consents`."""
+
+    pseudonym: str
+    level: LevelName
+    purposes: list[Purpose]
+    consent_at: int
+    partition: int
+    offset: int
+    expires_at: int = 0
+    notice_version: str | None = None
+    jurisdiction: str | None = None
+    method: str | None = None
+    narrowed_by: list[str] = []
+
+
+class WithdrawalEntry(msgspec.Struct, tag="withdrawal", tag_field="kind", frozen=True, omit_defaults=True):
+    """A consent was withdrawn; the record's `at` less `consent_at` is how long it took to have effect, in ms."""
+
+    pseudonym: str
+    consent_at: int
+    partition: int
+    offset: int
+    method: str | None = None
+    narrowed_by: list[str] = []
+
+
+class ErasureEntry(msgspec.Struct, tag="erasure", tag_field="kind", frozen=True):
+    """A user was erased from state and Redis."""
+
+    pseudonym: str
+    consent_at: int
+    partition: int
+    offset: int
+
+
+class RefusedEntry(msgspec.Struct, tag="refused", tag_field="kind", frozen=True):
+    """A grant was refused, because it was given no later than the user's last withdrawal."""
+
+    pseudonym: str
+    consent_at: int
+    partition: int
+    offset: int
+
+
+class ExpiryEntry(msgspec.Struct, tag="expiry", tag_field="kind", frozen=True):
+    """A consent expired without any record, and what was kept under it is gone."""
+
+    pseudonym: str
+
+
+class DeniedEntry(msgspec.Struct, tag="denied", tag_field="kind", frozen=True, omit_defaults=True):
+    """So many interactions were not used; without a pseudonym, those of all users of whom no consent is on record."""
+
+    events: int
+    reason: DeniedReason
+    pseudonym: str | None = None
+
+
+class AccessEntry(msgspec.Struct, tag="access", tag_field="kind", frozen=True, omit_defaults=True):
+    """Data was read: `what` of it, by which role, for which purpose; `reads` times, of one user or of many."""
+
+    role: Name
+    purpose: Name
+    what: Name
+    reads: int = 1
+    pseudonym: str | None = None
+
+
+class KeyEntry(msgspec.Struct, tag="key", tag_field="kind", frozen=True):
+    """Something happened to the key ring: to the key `kid`, with so many users known under it."""
+
+    change: KeyChange
+    kid: int
+    users: int
+
+
+class SegmentEntry(msgspec.Struct, tag="segment", tag_field="kind", frozen=True):
+    """A job goes on from the record `parent_seq` with the hash `parent`; -1 and "" where there is none."""
+
+    parent: str
+    parent_seq: int
+
+
+AuditEntry = (
+    ConsentEntry
+    | WithdrawalEntry
+    | ErasureEntry
+    | RefusedEntry
+    | ExpiryEntry
+    | DeniedEntry
+    | AccessEntry
+    | KeyEntry
+    | SegmentEntry
+)
+
+
+class AuditPlace(msgspec.Struct, frozen=True):
+    """What every record of the trail has besides its entry."""
+
+    kind: str
+    bucket: int
+    epoch: int
+    seq: int
+    at: int
+    prev: str
+    hash: str
+
+
+class SignedHead(msgspec.Struct, frozen=True):
+    """The end of a chain as it stood at `at`, signed: in the topic `audit-heads`, and wherever else it is kept.
+
+    `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit.head_message`; `key` the first 16 digits of
+    SHA-256 of the public key.
+    """
+
+    bucket: int
+    epoch: int
+    seq: int
+    hash: str
+    at: int
+    key: str
+    signature: str

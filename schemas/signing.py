@@ -1,0 +1,72 @@
+"""The key that signs the heads of the audit trail: Ed25519, RFC 8032. Not in the key ring, which frontends hold.
+
+A key file holds 64 hexadecimal digits, the seed, and is readable by its owner only.
+"""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from schemas.errors import SettingsError
+
+SIGNING_KEY_VARIABLE: Final = "FRESHET_SIGNING_KEY"
+_SEED_BYTES: Final = 32
+
+
+class SigningKey:
+    """A key that signs. Never printed, never pickled."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public = self._key.public_key().public_bytes_raw()
+        self.id = key_id(self.public)
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes."""
+        return self._key.sign(message)
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.id})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a signing key is not pickled")
+
+
+def key_id(public: bytes) -> str:
+    """How a public key of 32 bytes is called: the first 16 digits of its SHA-256."""
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
+def write_signing_key(path: Path) -> None:
+    """Write a fresh key to a new file; an existing file is never overwritten."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(_SEED_BYTES) + "\n")
+
+
+def load_signing_key(path: str | None) -> SigningKey:
+    """The key in the file `path`, or in the variable FRESHET_SIGNING_KEY where `path` is None.
+
+    Raises :class:`SettingsError`, which never shows any of what was read.
+    """
+    source = f"signing key {path}" if path else f"environment variable {SIGNING_KEY_VARIABLE}"
+    try:
+        text = Path(path).read_text() if path else os.environ[SIGNING_KEY_VARIABLE]
+        seed = bytes.fromhex(text.strip())
+        if len(seed) != _SEED_BYTES:
+            raise ValueError
+    except KeyError:
+        raise SettingsError(
+            f"no signing key for the audit trail: make one with `python -m jobs.audit new-key FILE` and set "
+            f"audit.signing_key to the file, or {SIGNING_KEY_VARIABLE} to its text"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"{source} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise SettingsError(f"{source} is not 64 hexadecimal digits") from None
+    return SigningKey(seed)

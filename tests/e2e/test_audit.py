@@ -1,0 +1,80 @@
+"""The audit trail on real parts, through the command that verifies it."""
+
+import json
+from pathlib import Path
+
+from jobs import audit
+from schemas import topics
+from schemas.signing import load_signing_key
+from tests.support.live import Live, until
+from udfs.audit_verify import Line, verify
+
+
+def run(live: Live, command: str, *more: str) -> int:
+    return audit.main([command, "--settings", str(live.product.settings_path), *more])
+
+
+def trail_of(live: Live, user: str) -> list[dict]:
+    mine = live.pseudonymiser.user(user)
+    told = [json.loads(record.value) for record in live.records(topics.AUDIT)]
+    return sorted((record for record in told if record.get("pseudonym") == mine), key=lambda record: record["seq"])
+
+
+def test_what_happens_to_a_user_is_told_in_order_and_verified(live: Live, capsys, tmp_path: Path):
+    live.consent(["tess"], granted=["personalise", "measure"], notice_version="3", jurisdiction="GB", method="banner")
+    live.interact("tess", "item-00001")
+    live.wait_for_version("tess", 2)
+    live.consent(["tess"], level="none", method="settings page")
+    for _ in range(3):
+        live.interact("tess", "item-00002")
+    live.wait_until_accounted(sum(1 for _ in live.records(topics.INTERACTIONS)))
+    live.consent(["tess"], erase=True, level="none")
+    live.checkpoint()
+    story = until(lambda: (found := trail_of(live, "tess")) and found[-1]["kind"] == "erasure" and found, "the trail")
+    assert [record["kind"] for record in story] == ["consent", "withdrawal", "denied", "erasure"]
+    assert story[0]["purposes"] == ["personalise", "measure"]
+    assert (story[0]["notice_version"], story[0]["jurisdiction"], story[0]["method"]) == ("3", "GB", "banner")
+    assert story[2]["events"] == 3
+    assert all(record["at"] >= record["consent_at"] for record in story if "consent_at" in record)
+
+    def signed() -> bool:
+        live.checkpoint()
+        return any(True for _ in live.records(topics.AUDIT_HEADS))
+
+    until(signed, "a signed head", pause_s=1)
+    kept = tmp_path / "heads.jsonl"
+    capsys.readouterr()
+    assert run(live, "save-heads", "--out", str(kept)) == 0
+    assert run(live, "save-heads", "--out", str(kept)) == 0
+    assert run(live, "verify", "--heads", str(kept)) == 0
+    assert "all in place" in capsys.readouterr().out
+    assert len(set(kept.read_bytes().splitlines())) == len(kept.read_bytes().splitlines())
+    assert run(live, "public-key") == 0
+    public = capsys.readouterr().out.strip()
+    assert run(live, "verify", "--public-key", public) == 0
+    assert run(live, "verify", "--public-key", "00" * 32) == 1
+    assert "not one of those given" in capsys.readouterr().out
+
+
+def test_what_somebody_altered_dropped_or_swapped_in_the_topic_is_named(live: Live):
+    live.consent(["uma", "vic", "wes"])
+    live.checkpoint()
+    lines = [Line(r.partition, r.offset, r.value) for r in live.records(topics.AUDIT)]
+    heads = [Line(r.partition, r.offset, r.value) for r in live.records(topics.AUDIT_HEADS)]
+    keys = [load_signing_key(live.settings.audit.signing_key).public]
+    assert verify(lines, heads, keys, 0).findings == []
+    first, second = next((n, n + 1) for n, line in enumerate(lines[:-1]) if b'"consent"' in line.raw and n > 0)
+    altered = lines[first]._replace(raw=lines[first].raw.replace(b'"full"', b'"none"').replace(b'"at":1', b'"at":2', 1))
+    for tampered in (
+        [*lines[:first], altered, *lines[first + 1 :]],
+        [*lines[:first], *lines[first + 1 :]],
+        [
+            *lines[:first],
+            lines[first]._replace(raw=lines[second].raw),
+            lines[second]._replace(raw=lines[first].raw),
+            *lines[second + 1 :],
+        ],
+    ):
+        findings = verify(tampered, heads, keys, 0).findings
+        touched = {json.loads(lines[n].raw)["seq"] for n in (first, second)}
+        assert touched & {seq for _, seq, _ in findings} or touched & {seq - 1 for _, seq, _ in findings}

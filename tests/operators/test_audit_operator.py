@@ -1,0 +1,141 @@
+"""The audit trail as the operator writes it, on fakes: what is recorded, and that crashes leave one unbroken chain."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from schemas.receipts import StateReceipt
+from tests.support.bucket import CRASH, SIGNING_KEY, Bucket, receipts
+from tests.support.vocabulary import (
+    BEGINNING,
+    HOUR,
+    MINUTE,
+    SECOND,
+    a_command,
+    a_consent,
+    an_erasure,
+    an_interaction,
+)
+from udfs.audit_verify import Line, Verification, verify
+from udfs.elements import AskedFor
+from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
+
+
+def lines_of(emitted: list[Any], tag: Any = AUDIT) -> list[bytes]:
+    """The records that an element or a timer left."""
+    told = [out[1] for out in emitted if isinstance(out, tuple) and out[0] is tag]
+    return [line for joined in told for line in joined.split(b"\n")]
+
+
+def told(emitted: list[Any]) -> list[dict[str, Any]]:
+    """Their content, without place and links; beginnings of segments left out."""
+    found = [msgspec.json.decode(line) for line in lines_of(emitted)]
+    for record in found:
+        for name in ("bucket", "epoch", "seq", "at", "prev", "hash"):
+            del record[name]
+    return [record for record in found if record["kind"] != "segment"]
+
+
+def verified(lines: list[bytes], heads: list[bytes]) -> Verification:
+    in_topic = [Line(0, n, raw) for n, raw in enumerate(lines)]
+    return verify(in_topic, [Line(0, n, raw) for n, raw in enumerate(heads)], [SIGNING_KEY.public], BEGINNING - 1)
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+def test_consents_withdrawals_erasures_and_refusals_are_recorded_with_their_place(bucket: Bucket) -> None:
+    later = {"partition": 0, "pseudonym": "ada"}
+    assert told(bucket.take(a_consent("ada", purposes=0b101, offset=4))) == [
+        {"kind": "consent", "level": "full", "purposes": ["personalise", "train"], "consent_at": BEGINNING,
+         "offset": 4, **later}
+    ]  # fmt: skip
+    assert told(bucket.take(a_consent("ada", "none", BEGINNING + 5, offset=5))) == [
+        {"kind": "withdrawal", "consent_at": BEGINNING + 5, "offset": 5, **later}
+    ]
+    assert told(bucket.take(a_consent("ada", at=BEGINNING + 6, offset=6, said_at=BEGINNING))) == [
+        {"kind": "refused", "consent_at": BEGINNING + 6, "offset": 6, **later}
+    ]
+    assert told(bucket.take(an_erasure("ada", BEGINNING + 7, offset=7))) == [
+        {"kind": "erasure", "consent_at": BEGINNING + 7, "offset": 7, **later}
+    ]
+    assert told(bucket.take(an_erasure("ada", BEGINNING + 7, offset=7), an_interaction("bob"))) != []
+
+
+def test_a_replayed_consent_is_not_recorded_again(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada"))
+    assert lines_of(bucket.take(a_consent("ada"))) == []
+
+
+def test_denied_interactions_are_told_by_user_at_the_end_of_the_interval(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada", "none"))
+    for n in range(3):
+        bucket.take(an_interaction("ada", BEGINNING + n), an_interaction("stranger", BEGINNING + n))
+    assert told(bucket.pass_time(10 * SECOND)) == [
+        {"kind": "denied", "events": 3, "reason": "not_allowed", "pseudonym": "ada"},
+        {"kind": "denied", "events": 3, "reason": "no_consent_on_record"},
+    ]
+    assert told(bucket.pass_time(MINUTE)) == []
+
+
+def test_a_consent_that_expires_without_any_record_is_recorded(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada", expires_at=BEGINNING + MINUTE))
+    assert told(bucket.pass_time(3 * MINUTE)) == [{"kind": "expiry", "pseudonym": "ada"}]
+
+
+def test_reads_are_recorded_by_role_and_purpose(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada"))
+    emitted = bucket.take(
+        commands=[a_command("states"), a_command("account")],
+        asked_for=[AskedFor("ada", "r2", "privacy officer", "GDPR 15"), AskedFor("nobody", "r3", "x", "y")],
+    )
+    assert told(emitted) == [
+        {"kind": "access", "role": "unnamed", "purpose": "unnamed", "what": "states"},
+        {"kind": "access", "role": "privacy officer", "purpose": "GDPR 15", "what": "profile", "pseudonym": "ada"},
+        {"kind": "access", "role": "x", "purpose": "y", "what": "profile", "pseudonym": "nobody"},
+    ]
+    answers = {receipt.request: msgspec.json.decode(receipt.state) for receipt in receipts(emitted, StateReceipt)}
+    assert answers["r2"]["level"] == 2 and answers["r3"] is None
+
+
+def test_an_erased_user_stays_in_no_count(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada", "none"), an_interaction("ada"))
+    emitted = told(bucket.take(an_erasure("ada", BEGINNING + HOUR)))
+    assert [record["kind"] for record in emitted] == ["denied", "erasure"]
+    assert b"ada" not in bucket.keyed.states["audit-v1"].value()
+
+
+def test_heads_are_signed_at_an_interval_where_something_was_recorded(bucket: Bucket) -> None:
+    lines = lines_of(bucket.take(a_consent("ada")))
+    heads = lines_of(bucket.pass_time(10 * SECOND), AUDIT_HEADS)
+    assert len(heads) == 1
+    assert verified(lines, heads).chains[0].signed_seq == 1
+    assert lines_of(bucket.pass_time(HOUR), AUDIT_HEADS) == [], "nothing new"
+
+
+@pytest.mark.parametrize("crash_at", range(1, 7))
+@pytest.mark.parametrize("resubmitted", [False, True])
+def test_whenever_it_crashes_the_chain_stays_whole(bucket: Bucket, crash_at: int, resubmitted: bool) -> None:
+    """What was emitted after the last checkpoint is never committed; a job submitted again has an epoch of its own."""
+    consents = [a_consent(f"u{n}", at=BEGINNING + n * MINUTE, offset=n) for n in range(6)]
+    story = [*consents[:crash_at], CRASH, *consents[crash_at - 1 :]]
+    lines: list[bytes] = []
+    heads: list[bytes] = []
+    snapshot = bucket.keyed.snapshot()
+    for n, record in enumerate(story):
+        if record is CRASH:
+            bucket.restart(snapshot, epoch=BEGINNING + HOUR if resubmitted else None)
+            continue
+        emitted = bucket.take(record) + bucket.pass_time(20 * SECOND)
+        if story[n + 1 : n + 2] == [CRASH]:
+            continue  # lost with the crash
+        lines += lines_of(emitted)
+        heads += lines_of(emitted, AUDIT_HEADS)
+        snapshot = bucket.keyed.snapshot()
+    result = verified(lines, heads)
+    assert result.findings == [] and result.remarks == []
+    assert sum(b'"kind":"consent"' in line for line in lines) == 6
+    assert result.chains[0].segments == 1 + (resubmitted and crash_at > 1)

@@ -1,0 +1,153 @@
+"""The chain of the audit trail as a rule: entries go in, linked records and signed heads come out.
+
+`append` costs some 2 µs a record. What is linked is the bytes of a record as they stand in the topic, so that whoever
+verifies need not know how they were written.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from schemas.audit import (
+    AuditEntry,
+    ConsentEntry,
+    DeniedEntry,
+    ErasureEntry,
+    RefusedEntry,
+    SegmentEntry,
+    SignedHead,
+    WithdrawalEntry,
+)
+from schemas.consents import LEVEL_NAME, Level, purposes_of
+from schemas.errors import SchemaError
+from schemas.signing import SigningKey
+from udfs.elements import ConsentRecord
+
+BOOK_VERSION: Final = 1
+DENIED_HELD_MAX: Final = 1_000
+"""Of so many users at the most denied interactions are counted before they are told."""
+_SIGNED_FOR: Final = b"freshet audit head v1"
+
+
+class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The end of a bucket's chain: its last record's epoch, number and hash (hexadecimal), and the last one signed."""
+
+    epoch: int = 0
+    seq: int = -1
+    hash: str = ""
+    signed_seq: int = -1
+
+
+class Book(msgspec.Struct, array_like=True, gc=False):
+    """What a bucket keeps of its trail: the head, and by user (\"\" for all of whom no consent is on record) how many
+    interactions were denied since the last signed head: a record for each would drown the others."""
+
+    bucket: int
+    head: Head = Head()
+    denied: dict[str, int] = {}
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Book)
+_encode_json: Final = msgspec.json.Encoder().encode
+
+
+def encode_book(book: Book) -> bytes:
+    """Versioned bytes of `book`."""
+    return bytes([BOOK_VERSION]) + _encoder.encode(book)
+
+
+def decode_book(raw: bytes) -> Book:
+    """The book behind `raw`; raises :class:`SchemaError` for an unknown version."""
+    if raw[0] != BOOK_VERSION:
+        raise SchemaError(f"audit book of version {raw[0]}, this release reads {BOOK_VERSION}: upgrade step by step")
+    return _decoder.decode(memoryview(raw)[1:])
+
+
+def note_denied(book: Book, denied: Mapping[str, int]) -> None:
+    """Count interactions that were denied."""
+    for pseudonym, events in denied.items():
+        book.denied[pseudonym] = book.denied.get(pseudonym, 0) + events
+
+
+def rename(book: Book, moved: Mapping[str, str]) -> None:
+    """Count under their current pseudonyms who had other ones: `moved` is current → previous."""
+    for current, previous in moved.items():
+        if events := book.denied.pop(previous, 0):
+            note_denied(book, {current: events})
+
+
+def denied_entries(book: Book, pseudonyms: Iterable[str] | None = None) -> list[AuditEntry]:
+    """Take the counts of `pseudonyms`, or all, out of the book as entries."""
+    chosen = [name for name in (list(book.denied) if pseudonyms is None else pseudonyms) if name in book.denied]
+    return [
+        DeniedEntry(book.denied.pop(name), "not_allowed", name)
+        if name
+        else DeniedEntry(book.denied.pop(name), "no_consent_on_record")
+        for name in chosen
+    ]
+
+
+def consent_entry(change: ConsentRecord, refused: bool) -> AuditEntry:
+    """The entry of a consent change that came into force, or was refused."""
+    place = change.append_ts, change.partition, change.offset
+    narrowed_by = [str(reason) for reason in change.narrowed_by]
+    if change.erase:
+        return ErasureEntry(change.pseudonym, *place)
+    if refused:
+        return RefusedEntry(change.pseudonym, *place)
+    if change.level == Level.NONE:
+        return WithdrawalEntry(change.pseudonym, *place, change.method, narrowed_by)
+    return ConsentEntry(
+        change.pseudonym,
+        LEVEL_NAME[Level(change.level)],
+        purposes_of(change.purposes),
+        *place,
+        change.expires_at,
+        change.notice_version,
+        change.jurisdiction,
+        change.method,
+        narrowed_by,
+    )
+
+
+def append(head: Head, entries: Sequence[AuditEntry], bucket: int, epoch: int, at: int) -> tuple[Head, list[bytes]]:
+    """The chain after `entries`, and their records. The first ones of a job open a segment.
+
+    `epoch` and `at` in ms. A job is told from the one before it by its epoch, which an automatic restart keeps: what
+    was written after the checkpoint was never committed, and is written anew.
+    """
+    if not entries:
+        return head, []
+    if head.epoch != epoch:
+        entries = [SegmentEntry(head.hash, head.seq), *entries]
+    seq, previous, records = head.seq, head.hash, []
+    for entry in entries:
+        seq += 1
+        # The entry's own JSON begins with its kind; the place comes behind that, so that a reader sees it first.
+        kind, _, rest = _encode_json(entry)[1:-1].partition(b",")
+        body = b'{%b,"bucket":%d,"epoch":%d,"seq":%d,"at":%d,%b%b"prev":"%b"' % (
+            kind, bucket, epoch, seq, at, rest, b"," if rest else b"", previous.encode(),
+        )  # fmt: skip
+        previous = record_hash(body)
+        records.append(b'%b,"hash":"%b"}' % (body, previous.encode()))
+    return Head(epoch, seq, previous, head.signed_seq), records
+
+
+def record_hash(body: bytes) -> str:
+    """The hash of a record, from its bytes before ``,"hash"``; the hash of the record before it is among them."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def head_message(bucket: int, epoch: int, seq: int, hash: str, at: int) -> bytes:
+    """What is signed: no signature made for anything else fits it."""
+    return b"%b\n%d\n%d\n%d\n%b\n%d" % (_SIGNED_FOR, bucket, epoch, seq, hash.encode(), at)
+
+
+def sign_head(head: Head, bucket: int, at: int, key: SigningKey) -> tuple[Head, bytes]:
+    """`head`, noted as signed, and its :class:`SignedHead` as JSON."""
+    signature = key.sign(head_message(bucket, head.epoch, head.seq, head.hash, at)).hex()
+    signed = SignedHead(bucket, head.epoch, head.seq, head.hash, at, key.id, signature)
+    return msgspec.structs.replace(head, signed_seq=head.seq), _encode_json(signed)

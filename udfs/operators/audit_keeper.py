@@ -1,0 +1,94 @@
+"""The shell part of a bucket's audit trail: its book in keyed state, its records and signed heads on side outputs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from pyflink.common import Types
+from pyflink.datastream import OutputTag, RuntimeContext
+from pyflink.datastream.functions import KeyedProcessFunction
+from pyflink.datastream.state import ValueStateDescriptor
+
+from schemas.audit import AuditEntry, ErasureEntry
+from schemas.signing import SigningKey
+from udfs.audit import (
+    DENIED_HELD_MAX,
+    Book,
+    append,
+    decode_book,
+    denied_entries,
+    encode_book,
+    note_denied,
+    rename,
+    sign_head,
+)
+
+AUDIT: Final = OutputTag("audit", Types.PRIMITIVE_ARRAY(Types.BYTE()))
+AUDIT_HEADS: Final = OutputTag("audit-heads", Types.PRIMITIVE_ARRAY(Types.BYTE()))
+
+
+class AuditParts(NamedTuple):
+    """The key that signs heads, and how often (ms) a head is signed where something was recorded."""
+
+    key: SigningKey
+    heads_every_ms: int
+
+
+class AuditKeeper:
+    """Keeps the trail of whichever bucket is being processed. `epoch` is the submission time of the job in ms."""
+
+    def __init__(self, context: RuntimeContext, parts: AuditParts, epoch: int) -> None:
+        self._book = context.get_state(ValueStateDescriptor("audit-v1", Types.PICKLED_BYTE_ARRAY()))
+        self._parts = parts
+        self._epoch = epoch
+
+    def record(
+        self,
+        bucket: int,
+        entries: Sequence[AuditEntry],
+        denied: Mapping[str, int],
+        moved: Mapping[str, str],
+        ctx: KeyedProcessFunction.Context,
+    ) -> Iterator[Any]:
+        """Record `entries`, count what was `denied`, and know users by their new names (`moved`: current → previous).
+
+        Of users who are erased nothing stays in the book.
+        """
+        if not (entries or denied or moved):
+            return
+        raw = self._book.value()
+        book = Book(bucket) if raw is None else decode_book(raw)
+        rename(book, moved)
+        note_denied(book, denied)
+        erased = [entry.pseudonym for entry in entries if isinstance(entry, ErasureEntry)]
+        told = denied_entries(book, None if len(book.denied) > DENIED_HELD_MAX else erased)
+        now_ms, every_ms = ctx.timer_service().current_processing_time(), self._parts.heads_every_ms
+        ctx.timer_service().register_processing_time_timer((now_ms // every_ms + 1) * every_ms)
+        yield from self._append(book, [*told, *entries], now_ms)
+        self._book.update(encode_book(book))
+
+    def expired(
+        self, entries: Sequence[AuditEntry], timestamp: int, ctx: KeyedProcessFunction.Context
+    ) -> Iterator[Any]:
+        """A second has ended, in which `entries` came due; at the end of an interval the head is signed."""
+        if entries:
+            raw = self._book.value()
+            assert raw is not None, "a consent that expires was recorded"
+            yield from self.record(decode_book(raw).bucket, entries, {}, {}, ctx)
+        if timestamp % self._parts.heads_every_ms == 0:
+            yield from self._sign(timestamp)
+
+    def _sign(self, now_ms: int) -> Iterator[Any]:
+        raw = self._book.value()
+        if raw is None:
+            return
+        book = decode_book(raw)
+        yield from self._append(book, denied_entries(book), now_ms)
+        if book.head.seq > book.head.signed_seq:
+            book.head, signed = sign_head(book.head, book.bucket, now_ms, self._parts.key)
+            yield AUDIT_HEADS, signed
+        self._book.update(encode_book(book))
+
+    def _append(self, book: Book, entries: Sequence[AuditEntry], at_ms: int) -> Iterator[Any]:
+        book.head, records = append(book.head, entries, book.bucket, self._epoch, at_ms)
+        if records:
+            yield AUDIT, b"\n".join(records)
