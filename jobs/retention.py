@@ -145,8 +145,8 @@ def page(settings: Settings, source: str) -> str:
             "|---|---|---|---|",
             *lines[1:],
             "",
-            "A withdrawal or an erasure does not wait for all of this: profile and list go at once, lines of exports with",
-            f"the next rewrite; `{settings.kafka.topic(topics.EVENTS)}` and older snapshots go when their time is up.",
+            "A withdrawal or an erasure does not wait for all of this: profile and list go at once, lines of exports",
+            f"with the next rewrite; `{settings.kafka.topic(topics.EVENTS)}` and older snapshots at their time.",
         ]
     )
 
