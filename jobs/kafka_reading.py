@@ -4,27 +4,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
-from jobs.settings import Settings, python_kafka_options
+from jobs.settings import KafkaSettings, Settings, python_kafka_options
 from schemas.errors import SettingsError
 
 
 class TopicAsOfNow:
     """The committed records of the topic `name` from its beginning to where it ends when this is made.
 
-    Iterate once, in the order of each partition; that closes it. Raises :class:`SettingsError` where there is no such
-    topic. `done` is the part of it that has been read, from 0 to 1.
+    Iterate once, in the order of each partition; that closes it. Raises :class:`SettingsError` where Kafka
+    does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1.
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
         topic = settings.kafka.topic(name)
-        self._consumer = KafkaConsumer(
-            **python_kafka_options(settings.kafka),
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            max_poll_records=10_000,
-        )
+        self._consumer = _consumer(settings.kafka)
         try:
             numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
             if not numbers:
@@ -56,6 +51,22 @@ class TopicAsOfNow:
     def close(self) -> None:
         """Close the consumer; twice is as good as once."""
         self._consumer.close()
+
+
+def _consumer(kafka: KafkaSettings) -> Any:
+    try:
+        return KafkaConsumer(
+            **python_kafka_options(kafka),
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            max_poll_records=10_000,
+        )
+    except KafkaError as error:
+        raise SettingsError(
+            f"Kafka at {kafka.bootstrap_servers} does not answer ({type(error).__name__}): "
+            "check kafka.bootstrap_servers and the security settings beside it"
+        ) from None
 
 
 def records(settings: Settings, name: str) -> Iterator[Any]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs.export import export, rewrite
+from jobs.export import export, main, rewrite
 from jobs.history import history
 from models.train import main as train
 from schemas import topics
@@ -81,7 +81,9 @@ def test_an_export_honours_consent_as_it_stands_and_its_rewrite_honours_what_cam
 
 
 def test_measuring_and_training_are_permitted_apart(live: Live, shopped, tmp_path):
-    manifest = export(live.settings, tmp_path / "measure", "measure")
+    command = ["--settings", str(live.product.settings_path)]
+    assert main([*command, "--out", str(tmp_path / "measure"), "--purpose", "measure"]) == 0
+    manifest = read_manifest(tmp_path / "measure")
     hashes = ExportHashes(load_key_ring(live.settings.privacy.key_ring), "measure")
     found = counts(tmp_path / "measure", {user: hashes.user(user) for user in shopped})
     assert found[NO_TRAIN] == found[TOOK_BACK] == 3

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from kafka.errors import KafkaTimeoutError
 
 import jobs.export_folder
+import jobs.kafka_reading
 import jobs.retention
 from jobs.export import honour, main, rewrite
 from jobs.export_folder import locked, new_folder
@@ -272,6 +274,23 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--purpose goes with --out" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--settings", "s"])
+
+
+def test_where_kafka_does_not_answer_the_command_says_so_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(**options):
+        raise KafkaTimeoutError
+
+    monkeypatch.setattr(jobs.kafka_reading, "KafkaConsumer", unreachable)
+    write_key_ring(KEY_RING, tmp_path / "ring.json")
+    (tmp_path / "s.toml").write_text(
+        f'kafka.bootstrap_servers = "broker:9"\nredis.url = "redis://r"\nmodel.directory = "/m"\n'
+        f'privacy.key_ring = "{tmp_path / "ring.json"}"\n'
+    )
+    assert main(["--settings", str(tmp_path / "s.toml"), "--out", str(tmp_path / "x")]) == 1
+    assert "error: Kafka at broker:9 does not answer (KafkaTimeoutError)" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"ring.json", "s.toml"}
 
 
 @pytest.mark.parametrize("module", [jobs.export_folder, jobs.retention])
