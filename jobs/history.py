@@ -2,32 +2,82 @@
 
     python -m jobs.history --settings freshet.toml | python -m models.train - --out model
 
-Only what was accepted under a consent to `train`, as it stood when the event was accepted; pseudonyms, never user ids.
+Only what may be trained on, by the rule of exports (:mod:`udfs.export`): a consent to `train` that stands now, and
+stood when the event was accepted. Pseudonyms, never user ids. `python -m jobs.export` writes files that may be kept.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from jobs.kafka_reading import records
+from jobs.kafka_reading import TopicAsOfNow
 from jobs.settings import Settings, load_settings
+from jobs.standings import read_standings
 from schemas import topics
+from schemas.consents import Purpose
 from schemas.errors import FreshetError
+from schemas.events import CleanEvent
+from schemas.exports import LeftOut
+from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from udfs.export import Standing, Standings
 
 
-class _Purposes(msgspec.Struct):
-    purposes: list[str]
+class PublishedEvent(CleanEvent, kw_only=True):
+    """A record of `events`: a clean event and the purposes that were granted when it was accepted."""
+
+    purposes: tuple[str, ...] = ()
 
 
-def history(settings: Settings, purpose: str = "train") -> Iterator[bytes]:
+class Permitted(NamedTuple):
+    """An event that may be used, when it was appended (ms), how its user stands, and its bytes."""
+
+    event: PublishedEvent
+    appended: int
+    standing: Standing
+    raw: bytes
+
+
+_decode: Final = msgspec.json.Decoder(PublishedEvent).decode
+
+
+def permitted(
+    stream: Iterable[Any], standings: Standings, now_ms: int, left_out: Counter[LeftOut]
+) -> Iterator[Permitted]:
+    """Those records of `events` that may be used for the purpose of `standings`; the others are counted by reason.
+
+    Records of releases that did not say when an interaction was appended are as old as they are in `events`.
+    """
+    for record in stream:
+        try:
+            event = _decode(record.value or b"")
+        except (ValueError, RecursionError):
+            left_out[LeftOut.UNREADABLE] += 1
+            continue
+        appended = event.appended or record.timestamp
+        standing = standings.get(event.pseudonym)
+        reason = standings.may_export(standing, event.purposes, appended, now_ms)
+        if reason is None and standing is not None:
+            yield Permitted(event, appended, standing, record.value)
+        elif reason is not None:
+            left_out[reason] += 1
+
+
+def history(settings: Settings, purpose: Purpose = "train") -> Iterator[bytes]:
     """The clean events that stand in the topic now and may be used for `purpose`, in the order of each partition."""
-    decode = msgspec.json.Decoder(_Purposes).decode
-    for record in records(settings, topics.EVENTS):
-        if purpose in decode(record.value).purposes:
-            yield record.value
+    hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
+    events = TopicAsOfNow(settings, topics.EVENTS)
+    try:
+        standings = read_standings(settings, purpose, hashes.all)
+        now_ms = time.time_ns() // 1_000_000
+        yield from (event.raw for event in permitted(events, standings, now_ms, Counter()))
+    finally:
+        events.close()
 
 
 def main(arguments: list[str] | None = None) -> int:

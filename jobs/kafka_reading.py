@@ -4,33 +4,71 @@ from collections.abc import Iterator
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
-from jobs.settings import Settings, python_kafka_options
+from jobs.settings import KafkaSettings, Settings, python_kafka_options
 from schemas.errors import SettingsError
 
 
-def records(settings: Settings, name: str) -> Iterator[Any]:
-    """Every committed record that stands in the topic `name` now, in the order of each partition.
+class TopicAsOfNow:
+    """The committed records of the topic `name` from its beginning to where it ends when this is made.
 
-    Raises :class:`SettingsError` where there is no such topic.
+    Iterate once, in the order of each partition; that closes it. Raises :class:`SettingsError` where Kafka
+    does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1.
     """
-    topic = settings.kafka.topic(name)
-    consumer = KafkaConsumer(
-        **python_kafka_options(settings.kafka),
-        group_id=None,
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        max_poll_records=10_000,
-    )
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        topic = settings.kafka.topic(name)
+        self._consumer = _consumer(settings.kafka)
+        try:
+            numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
+            if not numbers:
+                raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
+            partitions = [TopicPartition(topic, number) for number in numbers]
+            self._consumer.assign(partitions)
+            self._consumer.seek_to_beginning(*partitions)
+            self._begins = self._consumer.beginning_offsets(partitions)
+            self._ends = self._consumer.end_offsets(partitions)
+        except BaseException:
+            self._consumer.close()
+            raise
+        self.done = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        length = sum(self._ends.values()) - sum(self._begins.values())
+        try:
+            while left := self._left():
+                self.done = 1 - left / length
+                for batch in self._consumer.poll(timeout_ms=500).values():
+                    yield from batch
+            self.done = 1.0
+        finally:
+            self.close()
+
+    def _left(self) -> int:
+        return sum(max(0, end - self._consumer.position(partition)) for partition, end in self._ends.items())
+
+    def close(self) -> None:
+        """Close the consumer; twice is as good as once."""
+        self._consumer.close()
+
+
+def _consumer(kafka: KafkaSettings) -> Any:
     try:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        if not partitions:
-            raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            for batch in consumer.poll(timeout_ms=500).values():
-                yield from batch
-    finally:
-        consumer.close()
+        return KafkaConsumer(
+            **python_kafka_options(kafka),
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            max_poll_records=10_000,
+        )
+    except KafkaError as error:
+        raise SettingsError(
+            f"Kafka at {kafka.bootstrap_servers} does not answer ({type(error).__name__}): "
+            "check kafka.bootstrap_servers and the security settings beside it"
+        ) from None
+
+
+def records(settings: Settings, name: str) -> Iterator[Any]:
+    """Every committed record that stands in the topic `name` now; see :class:`TopicAsOfNow`."""
+    yield from TopicAsOfNow(settings, name)

@@ -84,6 +84,16 @@ class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     publish: bool = True
 
 
+class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Exports (`python -m jobs.export`): how long one may be kept, how many bytes of lines a part of it has.
+
+    A lower `retention_days` holds for exports that are already there, too.
+    """
+
+    retention_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+    part_bytes_max: Annotated[int, Meta(ge=1)] = 64 << 20
+
+
 class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a batch of raw records ends: at so many records or bytes, or so long after its first record."""
 
@@ -120,6 +130,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input: InputSettings = InputSettings()
     audit: AuditSettings = AuditSettings()
     events: EventsSettings = EventsSettings()
+    export: ExportSettings = ExportSettings()
     job: JobSettings = JobSettings()
     batch: BatchSettings = BatchSettings()
     profile: ProfileBounds = ProfileBounds()

@@ -1,6 +1,7 @@
 """Interactions as columns, the form in which models are trained; and the readers that make them from files and rows."""
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from schemas.errors import ModelError
+from schemas.errors import ExportError, ModelError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
+from schemas.exports import part_lines, read_manifest
 
 ROWS_PER_CHUNK: Final = 100_000
 
@@ -59,7 +61,12 @@ CLEAN_EVENTS: Final = Columns(user="pseudonym")
 
 
 def read(path: Path, columns: Columns) -> Interactions:
-    """Read a ``.csv``, ``.parquet`` or JSON-lines file; raises :class:`ModelError` that names what is missing."""
+    """Read a ``.csv``, ``.parquet`` or JSON-lines file, or the folder of an export.
+
+    Raises :class:`ModelError` that names what is missing.
+    """
+    if path.is_dir():
+        return from_rows(map(decoded, export_lines(path, time.time_ns() // 1_000_000)), columns)
     try:
         if path.suffix == ".parquet":
             return from_frame(pd.read_parquet(path), columns)
@@ -69,6 +76,20 @@ def read(path: Path, columns: Columns) -> Interactions:
             return from_rows((decoded(line) for line in lines), columns)
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
+
+
+def export_lines(folder: Path, now_ms: int) -> Iterator[bytes]:
+    """The lines of an export; raises :class:`ModelError` for one that may not, or cannot, be trained on."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest.purpose != "train":
+            raise ModelError(f"{folder} was exported to {manifest.purpose}: a model needs an export to train")
+        if now_ms >= manifest.delete_after:
+            raise ModelError(f"{folder} is past its retention: delete it with python -m jobs.export --rewrite {folder}")
+        for part in manifest.parts:
+            yield from part_lines(folder, part)
+    except ExportError as error:
+        raise ModelError(str(error)) from None
 
 
 def decoded(line: bytes) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Train the built-in model on a file: ``python -m models.train FILE --out DIR``.
 
-FILE is CSV, Parquet, or JSON-lines such as the clean events of the ``events`` topic; ``-`` reads JSON-lines from stdin.
+FILE is CSV, Parquet, JSON-lines such as the clean events of the ``events`` topic, or the folder of an export
+(``python -m jobs.export``); ``-`` reads JSON-lines from stdin.
 For the Online Retail data::
 
     python -m models.train online-retail.parquet --out model --user customer_id --item stock_code \\
@@ -104,7 +105,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m models.train", description=summary, epilog=details, formatter_class=form
     )
-    parser.add_argument("file", help="CSV, Parquet or JSON-lines; - for JSON-lines on stdin")
+    parser.add_argument("file", help="CSV, Parquet, JSON-lines or the folder of an export; - for JSON-lines on stdin")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the model, replaced whole")
     parser.add_argument("--user", help="column of the user (default: user_id, pseudonym in JSON-lines)")
     for option in ("item", "time", "kind"):

@@ -6,6 +6,7 @@
     ├── SettingsError      a setting is missing or wrong: says which, and what it takes
     ├── SchemaError        a schema file, a codec or stored bytes are not what they should be
     ├── ModelError         a model directory cannot be trusted or does not fit
+    ├── ExportError        a folder is no export, is damaged, or cannot be written
     ├── StackError         the local stack could not be started, or is not there
     ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
     ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
@@ -31,6 +32,10 @@ class SchemaError(FreshetError):
 
 class ModelError(FreshetError):
     """A model directory cannot be trusted or does not fit this release."""
+
+
+class ExportError(FreshetError):
+    """A folder is not an export that can be read, written or rewritten."""
 
 
 class StackError(FreshetError):

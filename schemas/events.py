@@ -63,6 +63,7 @@ class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     """An accepted interaction as it stands in the `events` topic: pseudonymised and consented.
 
     `event`, `session` and `request` are keyed hashes (hexadecimal) of the ids that the producer sent.
+    `appended` is when the interaction was appended to its raw topic, in ms; 0 in records of releases that did not say.
     `context` holds only the keys that name segments. `query` is the text of a search, `surface` and the values of
     `context` are names of segments: all have tags in the place of identifiers (:mod:`udfs.masking`).
     """
@@ -84,3 +85,4 @@ class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     context: dict[str, str] | None = None
     schema_v: int = 1
     query: str | None = None
+    appended: int = 0

@@ -8,7 +8,9 @@ The bucket of a user comes from a routing key that never rotates: a new pseudony
 A key ring is a JSON file::
 
     {"current": 1, "routing": "<64 hex digits>",
-     "keys": {"user": {"1": "<64 hex digits>"}, "session": {…}, "event": {…}, "request": {…}}}
+     "keys": {"user": {"1": "<64 hex digits>"}, "session": {…}, "event": {…}, "request": {…}, "export": {…}}}
+
+Only exports need the key for exports (:class:`ExportHashes`): a ring from before there was one still serves all else.
 
 While a rotation is under way it has two keys for users, and says since when (ms since the epoch)::
 
@@ -30,8 +32,9 @@ import msgspec
 
 from schemas.errors import SettingsError
 
-Domain = Literal["user", "session", "event", "request"]
-DOMAINS: Final[tuple[Domain, ...]] = ("user", "session", "event", "request")
+Domain = Literal["user", "session", "event", "request", "export"]
+JOURNEY_DOMAINS: Final[tuple[Domain, ...]] = ("user", "session", "event", "request")
+DOMAINS: Final[tuple[Domain, ...]] = (*JOURNEY_DOMAINS, "export")
 KEY_BYTES: Final = 32
 EVENT_HASH_BYTES: Final = 8
 """64 bits tell the events of one user's dedupe window apart; a longer hash would only cost state."""
@@ -116,7 +119,8 @@ def load_key_ring(path: str | None) -> KeyRing:
 
 
 def _check(ring: KeyRing) -> None:
-    needed = [ring.keys.get(domain, {}).get(str(ring.current), "") for domain in DOMAINS]
+    domains = DOMAINS if "export" in ring.keys else JOURNEY_DOMAINS
+    needed = [ring.keys.get(domain, {}).get(str(ring.current), "") for domain in domains]
     if ring.previous is not None:
         needed.append(ring.keys["user"].get(str(ring.previous), ""))
     if any(len(bytes.fromhex(text)) != KEY_BYTES for text in (ring.routing, *needed)):
@@ -151,7 +155,7 @@ class Pseudonymiser:
 
     def __init__(self, ring: KeyRing) -> None:
         kid = str(ring.current)
-        hashes = {domain: keyed_hash(bytes.fromhex(ring.keys[domain][kid])) for domain in DOMAINS}
+        hashes = {domain: keyed_hash(bytes.fromhex(ring.keys[domain][kid])) for domain in JOURNEY_DOMAINS}
         self._prefix = f"p{kid}."
         self._previous_prefix = f"p{ring.previous}."
         self._previous = None if ring.previous is None else _user_hash(ring, ring.previous)
@@ -187,6 +191,41 @@ class Pseudonymiser:
     def route(self, user_id: str) -> int:
         """A 32-bit number that stays the same for every key id; `route % buckets` is the user's bucket."""
         return int.from_bytes(self._route(user_id.encode())[:4], "big")
+
+
+class ExportHashes:
+    """Names for what stands in exports for `purpose`, under a key of their own. Holds a key: never pickle or log it.
+
+    A user's name is made of the raw id, so that a rotation changes no name and an erasure finds it in older exports.
+    The purpose is part of what is hashed: exports for different purposes do not join. Raises :class:`SettingsError`
+    where the ring has no key for exports.
+    """
+
+    def __init__(self, ring: KeyRing, purpose: str) -> None:
+        kid = str(ring.current)
+        key = ring.keys.get("export", {}).get(kid)
+        if key is None:
+            raise SettingsError(
+                f'the key ring has no key for exports: add "export": {{"{kid}": "<64 hex digits>"}} to its "keys"; '
+                "`python -c 'import secrets; print(secrets.token_hex(32))'` prints such digits"
+            )
+        self._hash = keyed_hash(bytes.fromhex(key))
+        self._purpose = purpose.encode()
+
+    def user(self, user_id: str) -> str:
+        """The name of a user, ``x.Zk…``: 24 characters."""
+        return "x." + _shown(self._digest(b"user", user_id))
+
+    def again(self, domain: Literal["session", "request"], keyed: str) -> str:
+        """What stands in exports for a hash of the journey: 16 hexadecimal digits."""
+        return self._digest(domain.encode(), keyed)[:EVENT_HASH_BYTES].hex()
+
+    def check(self) -> str:
+        """What tells this key (and purpose) from any other, and nothing more."""
+        return self._digest(b"check", "")[:EVENT_HASH_BYTES].hex()
+
+    def _digest(self, domain: bytes, text: str) -> bytes:
+        return self._hash(b"%b\0%b\0%b" % (self._purpose, domain, text.encode()))
 
 
 def kid_of(pseudonym: str) -> str:

@@ -157,7 +157,9 @@ class Ingest:
             event.item_id,
             session,
             self._segments(surface, context),
-            self._clean(event, pseudonym, event_hash, session, surface, context) if self._publish_events else b"",
+            self._clean(event, pseudonym, event_hash, session, surface, context, record.append_ts)
+            if self._publish_events
+            else b"",
             event.schema_v,
         )
 
@@ -169,6 +171,7 @@ class Ingest:
         session: bytes | None,
         surface: str | None,
         context: dict[str, str] | None,
+        appended: int,
     ) -> bytes:
         """The one place where the text of a search goes on, masked: not into state, lists, receipts or rejects."""
         clean = CleanEvent(
@@ -189,6 +192,7 @@ class Ingest:
             context,
             event.schema_v,
             self._masked_query(event),
+            appended,
         )
         return _encode_clean(clean)
 

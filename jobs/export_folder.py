@@ -1,0 +1,242 @@
+"""The files of an export: parts bounded in size, a manifest, and folders that appear whole or not at all.
+
+Nothing here knows Kafka. Files are for their owner only. Changed parts get new names and the manifest is replaced at
+once, so whoever reads while an export is rewritten sees the old one or the new one.
+"""
+
+import fcntl
+import gzip
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from schemas.errors import ExportError
+from schemas.exports import MANIFEST, PARTS, ExportedEvent, LeftOut, Manifest, Part, part_lines
+
+_encode: Final = msgspec.json.Encoder().encode
+Judge = Callable[["_Named"], LeftOut | None]
+
+
+class _Named(msgspec.Struct):
+    """What a rewrite looks at in a line."""
+
+    pseudonym: str
+    appended: int
+    ts: int
+
+
+_decode_named: Final = msgspec.json.Decoder(_Named).decode
+
+
+class PartFile:
+    """A part under way. The same lines make the same bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = _create(path)
+        self._gzip = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._file, mtime=0)
+        self._events, self._first_ts, self._last_ts = 0, 0, 0
+        self.lines_bytes = 0
+
+    def write(self, line: bytes, ts: int) -> None:
+        """Append a line, given without its end; `ts` is its event time."""
+        self._gzip.write(line + b"\n")
+        self._first_ts = min(self._first_ts, ts) if self._events else ts
+        self._last_ts = max(self._last_ts, ts) if self._events else ts
+        self._events += 1
+        self.lines_bytes += len(line) + 1
+
+    def close(self) -> Part:
+        """Everything to the disk; what the manifest says of it."""
+        self._gzip.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        with self._path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = self._path.stat().st_size
+        return Part(self._path.name, sha256, size, self._events, self._first_ts, self._last_ts)
+
+
+class Parts:
+    """Events to parts of at most `lines_bytes_max` bytes of lines each (a longer line has a part of its own)."""
+
+    def __init__(self, folder: Path, lines_bytes_max: int) -> None:
+        self._folder, self._lines_bytes_max = folder, lines_bytes_max
+        self._current: PartFile | None = None
+        self._parts: list[Part] = []
+
+    def write(self, event: ExportedEvent) -> None:
+        """Append an event."""
+        line = _encode(event)
+        if self._current is not None and self._current.lines_bytes + len(line) >= self._lines_bytes_max:
+            self._end_part()
+        if self._current is None:
+            self._current = PartFile(self._folder / part_name(len(self._parts), revision=0))
+        self._current.write(line, event.ts)
+
+    def close(self) -> list[Part]:
+        """All parts."""
+        self._end_part()
+        return self._parts
+
+    def _end_part(self) -> None:
+        if self._current is not None:
+            self._parts.append(self._current.close())
+            self._current = None
+
+
+def part_name(number: int, revision: int) -> str:
+    """The name of a part; a part that is rewritten keeps its number.
+
+    >>> part_name(3, revision=1)
+    'part-00003-r1.jsonl.gz'
+    """
+    return f"part-{number:05d}-r{revision}.jsonl.gz"
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `out` at the end; whatever goes wrong before, Ctrl-C too, leaves nothing.
+
+    What a killed export left behind is removed by the next one to the same place.
+    """
+    if out.exists():
+        raise ExportError(f"{out} is there already: name a folder that is not, or delete it first")
+    partial = out.with_name(f".{out.name}.partial")
+    partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(partial):
+        try:
+            for leftover in partial.iterdir():
+                leftover.unlink()
+            yield partial
+            _sync(partial)
+            partial.rename(out)
+            _sync(out.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes in `folder`; the system forgets the lock when the process ends, however it does."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be opened: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExportError(f"{folder} is being written by another process: wait until it has ended") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Put the manifest in place at once."""
+    draft = folder / f".{MANIFEST}"
+    draft.unlink(missing_ok=True)
+    with _create(draft) as file:
+        file.write(msgspec.json.format(_encode(manifest)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(folder / MANIFEST)
+    _sync(folder)
+
+
+def without(folder: Path, manifest: Manifest, judge: Judge, now_ms: int) -> Manifest:
+    """Take out of the export all lines of which `judge` gives a reason; the manifest as it is then.
+
+    Interrupted anywhere, the export is as before or as after, and another run finishes the work.
+    Raises :class:`ExportError` where the export is damaged.
+    """
+    removed: Counter[LeftOut] = Counter(manifest.removed)
+    revision = manifest.revision + 1
+    _remove_strangers(folder, manifest)
+    try:
+        parts = [kept for part in manifest.parts if (kept := _rewritten(folder, part, judge, revision, removed))]
+    except BaseException:
+        _remove_strangers(folder, manifest)
+        raise
+    changed = parts != manifest.parts
+    after = msgspec.structs.replace(
+        manifest,
+        parts=parts,
+        removed=dict(removed),
+        consents_as_of=now_ms,
+        revision=revision if changed else manifest.revision,
+        **totals(parts),
+    )
+    write_manifest(folder, after)
+    _remove_strangers(folder, after)
+    return after
+
+
+def totals(parts: list[Part]) -> dict[str, int | None]:
+    """What a manifest says of all its parts."""
+    return {
+        "events": sum(part.events for part in parts),
+        "first_ts": min((part.first_ts for part in parts), default=None),
+        "last_ts": max((part.last_ts for part in parts), default=None),
+    }
+
+
+def delete_export(folder: Path) -> None:
+    """Delete the files of the export, the manifest last, and the folder, unless there is something else in it."""
+    for part in folder.glob(PARTS):
+        part.unlink()
+    (folder / f".{MANIFEST}").unlink(missing_ok=True)
+    (folder / MANIFEST).unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _rewritten(folder: Path, part: Part, judge: Judge, revision: int, removed: Counter[LeftOut]) -> Part | None:
+    """`part` where nothing is to be taken out, else what is left of it in a file of its own, None where nothing is."""
+    reasons = Counter(reason for _, _, reason in _judged(folder, part, judge) if reason is not None)
+    if not reasons:
+        return part
+    removed.update(reasons)
+    if reasons.total() == part.events:
+        return None
+    file = PartFile(folder / part_name(int(part.name[5:10]), revision))
+    for line, ts, reason in _judged(folder, part, judge):
+        if reason is None:
+            file.write(line, ts)
+    return file.close()
+
+
+def _judged(folder: Path, part: Part, judge: Judge) -> Iterator[tuple[bytes, int, LeftOut | None]]:
+    for line in part_lines(folder, part):
+        named = _decode_named(line)
+        yield line.rstrip(b"\n"), named.ts, judge(named)
+
+
+def _remove_strangers(folder: Path, manifest: Manifest) -> None:
+    """Remove parts that the manifest does not name: what an interrupted rewrite left, or has replaced."""
+    names = {part.name for part in manifest.parts}
+    for path in folder.glob(PARTS):
+        if path.name not in names:
+            path.unlink()
+
+
+def _create(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,169 @@
+"""What is kept, for how long, by which setting, and what sees to it: a table in Markdown::
+
+    python -m jobs.retention --settings freshet.toml
+    python -m jobs.retention > RETENTION.md             # the defaults
+
+Made from the settings that the job itself reads.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from jobs.settings import KafkaSettings, ModelSettings, Settings, load_settings
+from schemas import topics
+from schemas.errors import FreshetError
+from schemas.topics import CONSENTS_COMPACTION_LAG_MS, DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
+from udfs.store import RedisSettings
+
+DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(""), ModelSettings(""))
+"""What holds where nothing is set; the three addresses that have no default say nothing of retention."""
+
+
+class Kept(NamedTuple):
+    """A row: what is kept, how long, by which setting or name that is set, and what enforces it."""
+
+    what: str
+    how_long: str
+    set_by: str
+    enforced_by: str
+
+
+def retention(settings: Settings) -> list[Kept]:
+    """A row for everything that is kept of anybody, and for what lives beside it."""
+    return [*(_topic(settings, topic) for topic in TOPICS), *_state(settings), *_redis(settings), *_files(settings)]
+
+
+def _topic(settings: Settings, topic: Topic) -> Kept:
+    what = f"topic `{settings.kafka.topic(topic.name)}`: {topic.holds}"
+    place = f"`{topic.name}` in `schemas/topics.py`"
+    if topic.retention_ms is not None:
+        return Kept(what, duration(topic.retention_ms), place, "broker: `retention.ms`")
+    lag = duration(CONSENTS_COMPACTION_LAG_MS)
+    return Kept(
+        what, f"the last record of each key without end, earlier ones {lag} or more", place, "broker: compaction"
+    )
+
+
+def _state(settings: Settings) -> list[Kept]:
+    profile, due = settings.profile, "due index of the job"
+    dedupe = f"the last {profile.event_ids_max} events, and with the profile; what is {{}} older is too late"
+    return [
+        Kept(
+            "profile, in state",
+            f"{duration(profile.idle_profile_ttl_ms)} after the last event; until consent ends, if that is earlier",
+            "`profile.idle_profile_ttl_ms`",
+            due,
+        ),
+        Kept(
+            "profile of a session, in state",
+            f"{duration(profile.session_gap_ms)} after the last event",
+            "`profile.session_gap_ms`",
+            due,
+        ),
+        Kept(
+            "dedupe window, in state: hashes of events",
+            dedupe.format(duration(profile.dedupe_horizon_ms)),
+            "`profile.event_ids_max`, `profile.dedupe_horizon_ms`",
+            "rule of the profile, at each event",
+        ),
+        Kept(
+            "checkpoints and savepoints",
+            f"{duration(settings.privacy.snapshots_kept_ms)} at most",
+            "`privacy.snapshots_kept_ms`; how many checkpoints: `flink-conf.yaml`",
+            "Flink deletes checkpoints that newer ones replace; whoever takes a savepoint deletes it",
+        ),
+    ]
+
+
+def _redis(settings: Settings) -> list[Kept]:
+    tombstone, ttl = duration(settings.tombstone_ms()), "Redis: TTL of the key"
+    return [
+        Kept(
+            "list of a user",
+            f"{duration(settings.refresh.list_ttl_ms)} after it was written; until consent ends, if that is earlier",
+            "`refresh.list_ttl_ms`",
+            ttl,
+        ),
+        Kept(
+            "list of a session",
+            f"{duration(settings.profile.session_gap_ms)} after it was written",
+            "`profile.session_gap_ms`",
+            ttl,
+        ),
+        Kept(
+            "consent key",
+            f"as long as the consent holds, and {tombstone} after it has expired or was withdrawn",
+            "the record's `expires_at`, `privacy.tombstone_ms`",
+            ttl,
+        ),
+        Kept("tombstone of an erased user", tombstone, "`privacy.tombstone_ms`", ttl),
+        Kept(
+            "popular lists (nobody's own)",
+            f"{duration(settings.popularity.list_ttl_ms)} after they were last published",
+            "`popularity.list_ttl_ms`",
+            ttl,
+        ),
+    ]
+
+
+def _files(settings: Settings) -> list[Kept]:
+    return [
+        Kept(
+            "exports, for training or measurement",
+            f"{duration(settings.export.retention_days * DAY_MS)} after they were written, however old the events",
+            "`export.retention_days`",
+            "`python -m jobs.export --rewrite`, to be run daily",
+        )
+    ]
+
+
+def duration(ms: int) -> str:
+    """A time in the largest unit that it is whole in.
+
+    >>> duration(3 * 86_400_000), duration(1_800_000), duration(3_600_000), duration(1_500)
+    ('3 days', '30 minutes', '1 hour', '1500 ms')
+    """
+    for unit_ms, unit in ((DAY_MS, "day"), (HOUR_MS, "hour"), (MINUTE_MS, "minute"), (1_000, "second")):
+        if ms % unit_ms == 0:
+            return f"{ms // unit_ms} {unit}{'' if ms == unit_ms else 's'}"
+    return f"{ms} ms"
+
+
+def page(settings: Settings, source: str) -> str:
+    """The table with its heading; `source` says whose settings they are."""
+    rows = [Kept("what", "how long", "set by", "enforced by"), *retention(settings)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(
+        [
+            "# What is kept, and for how long",
+            "",
+            f"Written by `python -m jobs.retention`, from {source}.",
+            "",
+            lines[0],
+            "|---|---|---|---|",
+            *lines[1:],
+            "",
+            "A withdrawal or an erasure does not wait for all of this: profile and list go at once, lines of exports",
+            f"with the next rewrite; `{settings.kafka.topic(topics.EVENTS)}` and older snapshots at their time.",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.retention", description="Print what is kept for how long.")
+    parser.add_argument("--settings", type=Path, help="the TOML file of the job; left out, the defaults")
+    options = parser.parse_args(arguments)
+    try:
+        settings = DEFAULTS if options.settings is None else load_settings(options.settings)
+    except FreshetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(page(settings, "the defaults" if options.settings is None else "the settings of a job"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""How every user stands towards a purpose: the `consents` topic, read from its beginning to where it ends now."""
+
+from collections.abc import Callable, Iterable
+
+from jobs.kafka_reading import records
+from jobs.settings import Settings, load_policy
+from schemas import topics
+from schemas.codec_choice import codec_for
+from schemas.codecs import BadRecord, Codec
+from schemas.consents import ConsentChange, Purpose
+from udfs.export import Standings
+from udfs.ingest import RawRecord, consent_record
+from udfs.policy import Policy
+
+
+def read_standings(
+    settings: Settings,
+    purpose: Purpose,
+    keys_of: Callable[[str], list[str]],
+    name_of: Callable[[str], str] | None = None,
+) -> Standings:
+    """Raw user ids enter here and do not leave.
+
+    `keys_of` says by what a user is asked for, `name_of` what exports call them.
+    """
+    source, topic = settings.input, settings.kafka.topic(topics.CONSENTS)
+    codec = codec_for(source.format, source.framing, source.schema_source)
+    stream = (
+        RawRecord(topic, record.partition, record.offset, record.timestamp, record.key, record.value)
+        for record in records(settings, topics.CONSENTS)
+    )
+    return standings_of(stream, purpose, codec, load_policy(settings.privacy.policy), keys_of, name_of)
+
+
+def standings_of(
+    stream: Iterable[RawRecord],
+    purpose: Purpose,
+    codec: Codec,
+    policy: Policy,
+    keys_of: Callable[[str], list[str]],
+    name_of: Callable[[str], str] | None = None,
+) -> Standings:
+    """The same from records of `consents`. What the job rejects has no effect here either."""
+    standings = Standings(purpose)
+    for record in stream:
+        change = _change_of(codec, record)
+        if change is not None:
+            keys = keys_of(change.user_id)
+            place = record.append_ts, record.partition, record.offset
+            name = "" if name_of is None else name_of(change.user_id)
+            standings.note(keys, consent_record(change, keys[0], place, policy, record.value is None), name)
+    return standings
+
+
+def _change_of(codec: Codec, record: RawRecord) -> ConsentChange | None:
+    try:
+        if record.value is None:
+            return ConsentChange(record.key.decode(), "none", record.append_ts) if record.key else None
+        return codec.consent(record.value)[0]
+    except (BadRecord, UnicodeDecodeError):
+        return None

@@ -1,0 +1,174 @@
+"""Who may be in an export: consent now and then, without a break between, under names that join with nothing else."""
+
+import hmac
+import json
+from base64 import urlsafe_b64encode
+from collections import Counter
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from jobs.history import permitted
+from jobs.standings import standings_of
+from schemas.codecs import json_codec
+from schemas.consents import PURPOSES
+from schemas.errors import SettingsError
+from schemas.exports import LeftOut
+from schemas.pseudonyms import ExportHashes, Pseudonymiser, begin_rotation, load_key_ring, write_key_ring
+from tests.support.exports import a_raw_record_of, an_event_as_published, naive_may_export, standings
+from tests.support.vocabulary import (
+    BEGINNING,
+    DAY,
+    HOUR,
+    KEY_RING,
+    MINUTE,
+    PSEUDONYMISER,
+    a_raw_consent,
+    a_tombstone,
+)
+from udfs.ingest import RawRecord
+from udfs.policy import UNRESTRICTED
+
+NOW = BEGINNING + 40 * MINUTE
+
+moments = st.integers(0, 40).map(lambda minutes: BEGINNING + minutes * MINUTE)
+some_purposes = st.lists(st.sampled_from(PURPOSES), unique=True)
+changes = st.fixed_dictionaries(
+    {"level": st.sampled_from(["none", "session", "full", "full", "full"]), "ts": moments},
+    optional={"granted": some_purposes, "denied": some_purposes, "expires_at": moments, "erase": st.booleans()},
+)
+
+
+@hypothesis_settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(moments, changes | st.none()), max_size=5),
+    moments,
+    some_purposes,
+    st.sampled_from(["train", "measure"]),
+)
+def test_an_event_is_in_if_its_purpose_was_granted_then_now_and_at_every_moment_between(
+    told: list, event_at: int, then: list, purpose: str
+) -> None:
+    told.sort(key=lambda one: one[0])
+    appended, bodies = [at for at, _ in told], [body for _, body in told]
+    records = [a_raw_record_of(body, "ada", at, offset) for offset, (at, body) in enumerate(told)]
+    view = standings(records, purpose)
+    reason = view.may_export(view.get(PSEUDONYMISER.user("ada")), then, event_at, NOW)
+    assert (reason is None) == naive_may_export(bodies, appended, event_at, then, purpose, NOW), reason
+
+
+def reason_for(*consents: RawRecord, appended: int = BEGINNING + HOUR, purposes: int = 0b111) -> LeftOut | None:
+    left_out: Counter[LeftOut] = Counter()
+    event = an_event_as_published("ada", appended, purposes)
+    found = list(permitted([event], standings(list(consents)), BEGINNING + DAY, left_out))
+    assert len(found) + left_out.total() == 1
+    return next(iter(left_out), None)
+
+
+LATER = BEGINNING + 2 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("consents", "reason"),
+    [
+        ([], LeftOut.NO_CONSENT),
+        ([a_raw_consent("bob")], LeftOut.NO_CONSENT),
+        ([a_raw_consent()], None),
+        ([a_raw_consent(), a_raw_consent(level="none", at=LATER, offset=1)], LeftOut.WITHDRAWN),
+        ([a_raw_consent(), a_tombstone(at=LATER, offset=1)], LeftOut.WITHDRAWN),
+        ([a_raw_consent(), a_raw_consent(level="none", at=LATER, offset=1, erase=True)], LeftOut.ERASED),
+        ([a_raw_consent(expires_at=LATER)], LeftOut.EXPIRED),
+        ([a_raw_consent(), a_raw_consent(level="session", at=LATER, offset=1)], LeftOut.SESSION_ONLY),
+        ([a_raw_consent(denied=["train"])], LeftOut.NOT_GRANTED_NOW),
+        ([a_raw_consent(denied=["personalise"])], LeftOut.WITHDRAWN),
+        ([a_raw_consent(at=LATER)], LeftOut.BEFORE_CONSENT),
+        (
+            [a_raw_consent(), a_raw_consent(level="none", at=LATER, offset=1), a_raw_consent(at=LATER + 1, offset=2)],
+            LeftOut.BEFORE_CONSENT,
+        ),
+        (
+            [
+                a_raw_consent(),
+                a_raw_consent(at=LATER, offset=1, denied=["train"]),
+                a_raw_consent(at=LATER + 1, offset=2),
+            ],
+            LeftOut.BEFORE_CONSENT,
+        ),
+        ([a_raw_consent(), a_raw_consent(at=LATER, offset=1)], None),
+        ([a_raw_consent(), RawRecord("t.consents", 0, 1, LATER, b"ada", b"not a record")], None),
+        ([a_raw_consent(), RawRecord("t.consents", 0, 1, LATER, b"\xff", None)], None),
+    ],
+)
+def test_what_is_left_out_says_why(consents: list[RawRecord], reason: LeftOut | None) -> None:
+    assert reason_for(*consents) == reason
+
+
+def test_what_was_accepted_without_the_purpose_stays_out_whatever_is_granted_now() -> None:
+    assert reason_for(a_raw_consent(), purposes=0b011) == LeftOut.NOT_GRANTED_THEN
+
+
+def test_events_that_nobody_can_read_are_counted_and_those_of_older_releases_are_as_old_as_their_record() -> None:
+    event = json.loads(an_event_as_published("ada", BEGINNING).value)
+    assert event.pop("appended") == BEGINNING
+    old = SimpleNamespace(value=json.dumps(event).encode(), timestamp=BEGINNING + 5)
+    broken = [SimpleNamespace(value=raw, timestamp=0) for raw in (None, b"{", b'{"x":' * 50_000, b"\xff", b"{}")]
+    left_out: Counter[LeftOut] = Counter()
+    [found] = permitted([*broken, old], standings([a_raw_consent()]), BEGINNING + DAY, left_out)
+    assert found.appended == BEGINNING + 5
+    assert left_out == {LeftOut.UNREADABLE: 5}
+
+
+def test_an_event_that_was_published_late_is_as_old_as_its_interaction() -> None:
+    came_back = [a_raw_consent(level="none", at=LATER, offset=1), a_raw_consent(at=LATER + 1, offset=2)]
+    event = an_event_as_published("ada", BEGINNING)
+    event.timestamp = LATER + HOUR
+    left_out: Counter[LeftOut] = Counter()
+    assert not list(permitted([event], standings([a_raw_consent(), *came_back]), BEGINNING + DAY, left_out))
+    assert left_out == {LeftOut.BEFORE_CONSENT: 1}
+
+
+def test_while_a_rotation_is_under_way_a_user_is_found_by_both_pseudonyms_under_one_name() -> None:
+    ring = begin_rotation(KEY_RING, now_ms=1)
+    both, hashes = Pseudonymiser(ring), ExportHashes(ring, "train")
+    records = [a_raw_consent(), a_raw_consent(level="none", at=LATER, offset=1)]
+    view = standings_of(records, "train", json_codec(), UNRESTRICTED, both.all, hashes.user)
+    new, old = (view.get(name) for name in both.all("ada"))
+    assert new is old is not None
+    assert old.export_name == ExportHashes(KEY_RING, "train").user("ada"), "a rotation changes no name"
+    assert view.why_left_out(old, BEGINNING, NOW) == LeftOut.WITHDRAWN
+
+
+ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(ids)
+def test_names_of_exports_are_what_the_formula_says_and_differ_by_purpose(user_id: str) -> None:
+    key = bytes.fromhex(KEY_RING.keys["export"]["1"])
+    digest = hmac.digest(key, b"train\0user\0" + user_id.encode(), "sha256")
+    name = ExportHashes(KEY_RING, "train").user(user_id)
+    assert name == "x." + urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+    assert name != ExportHashes(KEY_RING, "measure").user(user_id)
+    assert name[2:] != PSEUDONYMISER.user(user_id)[3:]
+
+
+def test_a_ring_from_before_exports_serves_the_job_and_the_export_says_how_to_add_a_key(tmp_path) -> None:
+    keys = {domain: kids for domain, kids in KEY_RING.keys.items() if domain != "export"}
+    old = msgspec.structs.replace(KEY_RING, keys=keys)
+    write_key_ring(old, tmp_path / "ring.json")
+    ring = load_key_ring(str(tmp_path / "ring.json"))
+    assert Pseudonymiser(ring).user("ada") == PSEUDONYMISER.user("ada")
+    assert begin_rotation(ring, 1).current == 2
+    with pytest.raises(SettingsError, match=r'add "export": \{"1": "<64 hex digits>"\} to its "keys"'):
+        ExportHashes(ring, "train")
+
+
+def test_a_key_for_exports_that_is_no_key_is_refused(tmp_path) -> None:
+    bad = msgspec.structs.replace(KEY_RING, keys={**KEY_RING.keys, "export": {"1": "5ec4e7"}})
+    write_key_ring(bad, tmp_path / "ring.json")
+    with pytest.raises(SettingsError, match="is not a key ring") as caught:
+        load_key_ring(str(tmp_path / "ring.json"))
+    assert "5ec4e7" not in str(caught.value)
