@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from jobs.settings import Settings, python_kafka_options
 from schemas import topics
-from schemas.control import BucketCommand, UserCommand
+from schemas.control import AccessCommand, BucketCommand, UserCommand
 from schemas.errors import JobSilent, SettingsError
 from schemas.receipts import Receipt, decode_receipt
 
@@ -51,6 +51,15 @@ class Asking:
             f"{len(found)} of {buckets} buckets answered within {ANSWER_TIMEOUT_S:g} s: does the job run, and with the "
             "topic prefix and the number of buckets of these settings?"
         )
+
+    def one(self, command: AccessCommand, answer: type[R]) -> R:
+        """Ask for one user; raises :class:`JobSilent` where there is no answer."""
+        self._send(command)
+        self._producer.flush()
+        for receipt in self._until_silent():
+            if isinstance(receipt, answer) and receipt.request == command.request:
+                return receipt
+        raise JobSilent(f"no answer within {ANSWER_TIMEOUT_S:g} s: does the job run, and with these settings?")
 
     def tell(self, commands: Iterator[UserCommand], on_sent: Callable[[int], None]) -> int:
         """Send commands that have no answer; returns how many. `on_sent` is told now and then."""

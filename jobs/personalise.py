@@ -27,6 +27,7 @@ from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
+from jobs.checks import check_snapshot, check_topics
 from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
 from jobs.java_operators import record_batches, split_lines
 from jobs.settings import Settings, load_policy, load_settings
@@ -113,6 +114,8 @@ def main(arguments: list[str]) -> None:
 
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
+    check_topics(settings)
+    check_snapshot(env, settings)
     mode = execution_mode(env)
     if mode == "thread":
         expect_no_bundles(env)

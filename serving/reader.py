@@ -52,7 +52,8 @@ class _Held(msgspec.Struct, frozen=True, gc=False):
 class Reader:
     """Reads the lists under `prefix`. Never raises because of Redis; several threads may share one.
 
-    `store` is the address, or a client of your own that returns bytes; give such a client a timeout.
+    `store` is the address, or a client of your own that returns bytes; give such a client a timeout. `on_read` is told
+    of whose own list was read, such as :meth:`serving.accesses.AccessLog.note`.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class Reader:
         *,
         timeout_s: float = TIMEOUT_S,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        on_read: Callable[[str], None] | None = None,
     ) -> None:
         self._client = _client(store, timeout_s) if isinstance(store, str) else store
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._prefix = prefix
         self._clock_ms = clock_ms
+        self._on_read = on_read
         self._held: dict[str, _Held] = {}
         self._ask_again_at_ms = 0
 
@@ -75,7 +78,10 @@ class Reader:
         """Up to `n` items for `user_id`; `segment`, such as ``country:GB``, says which popular list may stand in."""
         now_ms = self._clock_ms()
         segments = (ALL,) if segment is None else (segment, ALL)
-        found = self._own_list(user_id, segments, now_ms) or self._popular(segments)
+        found = self._own_list(user_id, segments, now_ms)
+        if found is not None and self._on_read is not None:
+            self._on_read(user_id)
+        found = found or self._popular(segments)
         if found is None:
             return Recommendation((), "popular", 0, 0)
         return Recommendation(found.items[:n], found.reason, found.v, max(0, now_ms - found.at))

@@ -1,8 +1,11 @@
 """Savepoints under load, a change of parallelism there and back, and the refusal of the other mode's savepoint."""
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +61,19 @@ def send_steadily(live: Live, hurry: threading.Event) -> None:
         sender.flush()
         hurry.wait(0 if hurry.is_set() else 0.1)
     sender.close()
+
+
+def test_a_savepoint_that_is_too_old_is_refused(live: Live):
+    savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
+    metadata = Path(savepoint.removeprefix("file:")) / "_metadata"
+    kept_s = live.settings.privacy.snapshots_kept_ms / 1000
+    try:
+        os.utime(metadata, (0, time.time() - kept_s - 3600))
+        with pytest.raises(SubmitError, match=r"not submitted: SettingsError: the snapshot is 7\.0 days old"):
+            product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
+    finally:
+        os.utime(metadata)
+        resubmit(live, savepoint, 1)
 
 
 def test_a_savepoint_of_the_other_mode_is_refused_and_not_restored_empty(live: Live):

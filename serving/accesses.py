@@ -1,0 +1,113 @@
+"""Tells the audit trail what a frontend reads: how many lists, by which role and for which purpose, and whose.
+
+    accesses = AccessLog({"bootstrap_servers": "…"}, role="shop frontend", purpose="recommend", share=0.01)
+    reader = Reader(…, on_read=accesses.note)
+
+Reads are counted here and told each `every_s`, by a thread of its own: a read never waits for Kafka, and what could not be
+told is told with the next ones. Needs `serving/requirements-consents.txt`.
+"""
+
+import logging
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from schemas import topics
+from schemas.control import ReadsCommand
+
+KAFKA_TIMEOUT_S: Final = 10.0
+USERS_HELD_MAX: Final = 100_000
+logger = logging.getLogger(__name__)
+
+
+class AccessLog:
+    """Counts reads. `share` of them, from 0 to 1, are told with their user; 1 tells of every read.
+
+    All reads are counted, whatever `share` is. Several threads may share one; close it, and the rest is told.
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        *,
+        role: str,
+        purpose: str,
+        what: str = "list",
+        share: float = 0.0,
+        topic_prefix: str = "freshet.",
+        every_s: float = 10.0,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError("share must be between 0 and 1")
+        self._producer = KafkaProducer(**{"acks": "all", "linger_ms": 50, **kafka})
+        self._topic = topic_prefix + topics.CONTROL
+        self._read = {"role": role, "purpose": purpose, "what": what}
+        self._share = share
+        self._draw = draw
+        self._lock = threading.Lock()
+        self._of_many, self._by_user = 0, Counter[str]()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._tell_now_and_then, args=(every_s,), daemon=True)
+        self._thread.start()
+
+    def note(self, user_id: str) -> None:
+        """The list of `user_id` was read."""
+        named = self._share > 0 and self._draw() < self._share
+        with self._lock:
+            if named and (user_id in self._by_user or len(self._by_user) < USERS_HELD_MAX):
+                self._by_user[user_id] += 1
+            else:
+                self._of_many += 1
+
+    def close(self) -> None:
+        """Tell the rest, and end the thread."""
+        self._closing.set()
+        self._thread.join()
+        self._producer.close()
+
+    def _tell_now_and_then(self, every_s: float) -> None:
+        while not self._closing.wait(every_s):
+            self._tell()
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:
+            of_many, by_user = self._of_many, self._by_user
+            self._of_many, self._by_user = 0, Counter()
+        reads = [ReadsCommand(**self._read, reads=count, user_id=user) for user, count in by_user.items()]
+        if of_many:
+            reads.append(ReadsCommand(**self._read, reads=of_many))
+        under_way = [(command, self._send(command)) for command in reads]
+        for command, sent in under_way:
+            if not _arrived(sent):
+                self._keep(command)
+
+    def _send(self, command: ReadsCommand) -> Any:
+        """What becomes of sending, or None where it could not even begin."""
+        try:
+            return self._producer.send(self._topic, msgspec.json.encode(command))
+        except KafkaError:
+            return None
+
+    def _keep(self, command: ReadsCommand) -> None:
+        with self._lock:
+            if command.user_id is None or len(self._by_user) >= USERS_HELD_MAX:
+                self._of_many += command.reads
+            else:
+                self._by_user[command.user_id] += command.reads
+
+
+def _arrived(sent: Any) -> bool:
+    """Whether Kafka has it; the wait is that of the log's own thread."""
+    try:
+        return sent is not None and sent.get(KAFKA_TIMEOUT_S) is not None
+    except KafkaError as error:
+        logger.warning("reads could not be told to the audit trail (%s); they are told later", type(error).__name__)
+        return False
