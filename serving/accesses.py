@@ -3,8 +3,8 @@
     accesses = AccessLog({"bootstrap_servers": "…"}, role="shop frontend", purpose="recommend", share=0.01)
     reader = Reader(…, on_read=accesses.note)
 
-Reads are counted here and told each `every_s`, by a thread of its own: a read never waits for Kafka, and what could not be
-told is told with the next ones. Needs `serving/requirements-consents.txt`.
+Reads are counted here and told each `every_s`, by a thread of its own: a read never waits for Kafka, and what could not
+be told is told with the next ones. Needs `serving/requirements-consents.txt`.
 """
 
 import logging
