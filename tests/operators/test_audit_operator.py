@@ -9,6 +9,7 @@ from schemas.receipts import StateReceipt
 from tests.support.bucket import CRASH, SIGNING_KEY, Bucket, receipts
 from tests.support.vocabulary import (
     BEGINNING,
+    DAY,
     HOUR,
     MINUTE,
     SECOND,
@@ -19,6 +20,7 @@ from tests.support.vocabulary import (
 )
 from udfs.audit_verify import Line, Verification, verify
 from udfs.elements import AskedFor
+from udfs.operators import audit_keeper
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 
 
@@ -113,7 +115,26 @@ def test_heads_are_signed_at_an_interval_where_something_was_recorded(bucket: Bu
     heads = lines_of(bucket.pass_time(10 * SECOND), AUDIT_HEADS)
     assert len(heads) == 1
     assert verified(lines, heads).chains[0].signed_seq == 1
-    assert lines_of(bucket.pass_time(HOUR), AUDIT_HEADS) == [], "nothing new"
+    bucket.take(an_interaction("ada", BEGINNING + MINUTE))
+    assert lines_of(bucket.pass_time(2 * DAY), AUDIT_HEADS) == [], "lists were refreshed, and nothing was recorded"
+
+
+def test_who_is_moved_is_counted_under_the_new_pseudonym(bucket: Bucket) -> None:
+    bucket.take(a_consent("p1.ada", "none"), an_interaction("p1.ada"))
+    bucket.take(links={"p2.ada": "p1.ada"})
+    assert b"p1.ada" not in bucket.keyed.states["audit-v1"].value()
+    [denied] = told(bucket.pass_time(10 * SECOND))
+    assert denied["pseudonym"] == "p2.ada"
+
+
+def test_many_users_who_are_denied_are_told_before_the_interval_ends(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_keeper, "DENIED_HELD_MAX", 2)
+    users = ["ada", "bob", "cyd"]
+    bucket.take(*(a_consent(user, "none") for user in users))
+    assert told(bucket.take(*(an_interaction(user) for user in users[:2]))) == []
+    assert len(told(bucket.take(an_interaction("cyd")))) == 3
 
 
 @pytest.mark.parametrize("crash_at", range(1, 7))

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -153,22 +154,68 @@ def _as(record: dict[str, object], place: dict[str, object]) -> bytes:
     return b'%b,"hash":"%b"}' % (body, hashlib.sha256(body).hexdigest().encode())
 
 
-@settings(max_examples=40, deadline=None)
-@given(trails)
-def test_a_chain_that_was_written_anew_from_some_record_on_contradicts_its_signed_heads(trail: Trail) -> None:
+def rechained(lines: list[bytes], edit: Callable[[int, dict[str, Any]], None]) -> list[bytes]:
+    """What somebody would write who can write to the topic and cannot sign: all hashes are made to fit."""
     forged, previous = [], {}
-    for n, raw in enumerate(trail.lines):
+    for n, raw in enumerate(lines):
         record = json.loads(raw)
+        edit(n, record)
         place = record["bucket"], record["epoch"]
-        if n == 0:
-            record["at"] += 1
-        if record["kind"] != "segment":
-            record["prev"] = previous[place]
+        record["prev"] = previous.get(place, record["prev"])
         del record["hash"]
         body = json.dumps(record, separators=(",", ":")).encode()[:-1]
         previous[place] = hashlib.sha256(body).hexdigest()
         forged.append(b'%b,"hash":"%b"}' % (body, previous[place].encode()))
+    return forged
+
+
+@settings(max_examples=40, deadline=None)
+@given(trails)
+def test_a_chain_that_was_written_anew_from_some_record_on_contradicts_its_signed_heads(trail: Trail) -> None:
+    forged = rechained(trail.lines, lambda n, record: record.update(at=record["at"] + (n == 0)))
     assert any("a head signed" in finding.text for finding in trail._replace(lines=forged).verified().findings)
+
+
+FORGERIES: dict[str, tuple[Callable[[int, dict[str, Any]], None], str]] = {
+    "a second beginning": (
+        lambda n, record: record.update(kind="segment", parent="", parent_seq=-1) if n == 1 else None,
+        "a second beginning",
+    ),
+    "a first segment that begins late": (lambda n, record: record.update(seq=record["seq"] + 5), "begins at 5"),
+    "a segment that does not follow its parent": (
+        lambda n, record: record.update(parent="ab" * 32, parent_seq=3) if n == 0 else None,
+        "does not follow the parent that it names",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_beginning_is_found_also_where_no_head_was_kept(name: str) -> None:
+    edit, text = FORGERIES[name]
+    trail = written(1, [[[ExpiryEntry("p1.a"), ExpiryEntry("p1.b")]]])
+    findings = Trail(rechained(trail.lines, edit), []).verified().findings
+    assert any(text in finding.text for finding in findings)
+
+
+def test_a_record_that_was_replaced_does_not_fit_the_next_one_also_where_no_head_was_kept() -> None:
+    trail = written(1, [[[ExpiryEntry("p1.a"), ExpiryEntry("p1.b")]]])
+    replaced = rechained(trail.lines[1:2], lambda n, record: record.update(pseudonym="p1.c"))
+    [finding] = Trail([trail.lines[0], *replaced, trail.lines[2]], []).verified().findings
+    assert finding.seq == 2 and "does not follow record 1" in finding.text
+
+
+def test_something_written_behind_the_hash_is_found() -> None:
+    trail = written(1, [[[ExpiryEntry("p1.a")]]])
+    longer = trail.lines[1][:-1] + b',"pseudonym":"p1.b"}'
+    assert "its content is not what was recorded" in Trail([trail.lines[0], longer], []).verified().findings[0].text
+
+
+def test_a_beginning_past_its_retention_excuses_no_later_segment() -> None:
+    batch: list[AuditEntry] = [ExpiryEntry("p1.a")]
+    trail = written(1, [[batch], [batch]])
+    kept = [raw for raw in trail.lines if b'"segment"' not in raw or b'"seq":0' in raw]
+    [finding] = Trail(kept, []).verified(since=BEGINNING + DAY).findings
+    assert finding.seq == 3 and "should still be kept" in finding.text
 
 
 def test_a_dropped_end_is_missing_up_to_the_last_signed_head() -> None:
