@@ -59,7 +59,7 @@ class Stand:
         path = self.stack.directory / f"{name}.toml"
         path.write_text(f"{text}\n{self._more_settings}")
         settings = load_settings(path)
-        product.create_topics(settings.kafka)
+        product.create_local_topics(settings.kafka)
         return Tenant(settings, path)
 
     def submit(self, tenant: Tenant) -> str:

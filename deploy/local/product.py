@@ -8,16 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from kafka import KafkaAdminClient
-from kafka.admin import NewTopic
-
 from deploy.local.files import write_atomically
 from deploy.local.stack import LocalStack
 from deploy.package import build
-from jobs.settings import KafkaSettings, Settings, load_settings, python_kafka_options
+from jobs.settings import KafkaSettings, Settings, load_settings
+from jobs.topics import create_topics
 from schemas.pseudonyms import new_key_ring, write_key_ring
 from schemas.signing import write_signing_key
-from schemas.topics import TOPICS, Topic, topic_config
 
 RAW_PARTITIONS = 4
 
@@ -38,7 +35,7 @@ def start(stack: LocalStack, *, model_directory: Path, report: Callable[[str], N
     settings_path = stack.directory / "freshet.toml"
     write_atomically(settings_path, settings_text(stack, key_ring, model_directory))
     settings = load_settings(settings_path)
-    create_topics(settings.kafka)
+    create_local_topics(settings.kafka)
     report("submitting the job")
     job_id = submit(stack, settings_path)
     stack.rest.wait_running(job_id)
@@ -77,18 +74,6 @@ def submit(stack: LocalStack, settings_path: Path, options: tuple[str, ...] = ()
     return stack.flink_run([*command, "-pym", "jobs.personalise", "--settings", str(settings_path)])
 
 
-def create_topics(kafka: KafkaSettings) -> None:
-    """Create the topics that are not there yet, with the partitions and the retention of schemas/topics.py."""
-    admin = KafkaAdminClient(**python_kafka_options(kafka))
-    try:
-        known = set(admin.list_topics())
-        missing = [topic for topic in TOPICS if kafka.topic(topic.name) not in known]
-        if missing:
-            admin.create_topics([_new_topic(kafka, topic) for topic in missing])
-    finally:
-        admin.close()
-
-
-def _new_topic(kafka: KafkaSettings, topic: Topic) -> NewTopic:
-    name, partitions = kafka.topic(topic.name), topic.partitions or RAW_PARTITIONS
-    return NewTopic(name, partitions, 1, topic_configs=topic_config(topic))
+def create_local_topics(kafka: KafkaSettings) -> None:
+    """All topics, on the one broker that there is here."""
+    create_topics(kafka, RAW_PARTITIONS, replicas=1)

@@ -11,6 +11,7 @@ from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring
 from schemas.store import consent_value, popular_key, user_keys
 from serving import reader as reader_module
 from serving.reader import PAUSE_AFTER_FAILURE_MS, POPULAR_FRESH_MS, Reader
+from tests.support.readme import redis_rights
 from tests.support.redis_server import RealRedis, running_redis
 
 NOW = 1_750_000_000_000
@@ -189,6 +190,22 @@ def test_redis_down_answers_with_what_is_held_and_recovers(tmp_path_factory: pyt
 def test_redis_never_there_is_an_empty_popular_answer() -> None:
     reader = Reader("redis://127.0.0.1:1/0", RING)
     assert reader.recommend("ada").items == ()
+
+
+def test_a_user_with_the_rights_of_the_readme_can_read(
+    server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
+) -> None:
+    store.execute_command(
+        "ACL", "SETUSER", "shop", "on", ">hush", "~shop:*", *redis_rights("To read, a user in Redis needs")
+    )
+    reading = Reader(server.url.replace("//", "//shop:hush@"), RING, "shop:", clock_ms=clock)
+    store.set(CONSENT, consent_value(Level.FULL, 0, NOW, 0, 1))
+    store.set(LIST, a_list("tea"))
+    for _ in range(2):
+        assert reading.recommend("ada").reason == "personalised"
+        store.script_flush()
+    assert len(redis_rights("To read, a user in Redis needs")) == 4
+    reading.close()
 
 
 def test_during_a_rotation_a_list_is_found_under_either_pseudonym(

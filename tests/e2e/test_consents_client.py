@@ -16,6 +16,7 @@ from schemas.pseudonyms import load_key_ring
 from serving.consents import Consents
 from serving.reader import Reader
 from tests.support.live import Live
+from tests.support.readme import redis_rights
 
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
 
@@ -75,6 +76,20 @@ def test_after_an_acknowledged_withdrawal_no_answer_is_personalised_though_click
     assert (record.key, record.timestamp) == (user.encode(), acknowledged.append_ts)
     state = live.states().get(live.pseudonymiser.user(user))
     assert state is None if erase else state["profile"] is None
+
+
+def test_a_user_of_redis_with_the_rights_of_the_readme_can_record_consents(live: Live):
+    rights = redis_rights("to record consents")
+    live.redis.execute_command("ACL", "SETUSER", "gateway", "on", ">hush", "~*", *rights)
+    limited = consents_of(live, store=live.product.endpoints["redis"].replace("//", "//gateway:hush@"))
+    try:
+        limited.record(ConsentChange("lee", "full", now_ms()))
+        limited.withdraw("lee")
+        limited.erase("lee")
+        limited.record(ConsentChange("lee", "full", now_ms() + 1))
+    finally:
+        limited.close()
+        live.redis.execute_command("ACL", "DELUSER", "gateway")
 
 
 def test_while_the_job_is_away_a_withdrawal_holds_all_the_same(live: Live, consents: Consents, reader: Reader):

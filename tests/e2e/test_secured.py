@@ -85,7 +85,7 @@ def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, pe
     path.write_text(text.replace(old_kafka, kafka).replace(old_store, store))
     settings = load_settings(path)
     assert settings.redis.url.startswith("rediss:")
-    product.create_topics(settings.kafka)
+    product.create_local_topics(settings.kafka)
     endpoints = {**stack.addresses, "key_ring": str(directory / "ring.json")}
     job = product.submit(stack, path)
     stack.rest.wait_running(job)

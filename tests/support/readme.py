@@ -12,7 +12,12 @@ def shell_line(beginning: str) -> str:
     return line.partition("#")[0]
 
 
+def redis_rights(before: str) -> list[str]:
+    """The commands that the README allows a user in Redis, behind the words `before`."""
+    text = " ".join(README.read_text().split())
+    return text.partition(f"{before} `~<prefix>* ")[2].partition("`")[0].split()
+
+
 def job_rights() -> list[str]:
-    """The commands that the README allows the job's user in Redis."""
-    [line] = [line for line in README.read_text().splitlines() if "`~<prefix>* " in line]
-    return line.partition("`~<prefix>* ")[2].partition("`")[0].split()
+    """Those of the job's user."""
+    return redis_rights("The job's user in Redis needs")

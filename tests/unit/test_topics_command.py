@@ -1,0 +1,55 @@
+"""The topics as a data engineer creates them."""
+
+from typing import Any
+
+import pytest
+
+from jobs import topics as command
+from schemas.topics import TOPICS
+from tests.support.vocabulary import DAY
+
+
+class Admin:
+    """A broker that has `known` topics."""
+
+    known: frozenset[str] = frozenset()
+    created: list[Any] = []  # noqa: RUF012
+
+    def __init__(self, **_: Any) -> None:
+        type(self).created = []
+
+    def list_topics(self) -> list[str]:
+        """Names."""
+        return list(self.known)
+
+    def create_topics(self, new: list[Any]) -> None:
+        """Note them."""
+        type(self).created += new
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command, "KafkaAdminClient", Admin)
+    path = tmp_path / "freshet.toml"
+    path.write_text('kafka.bootstrap_servers = "b:9092"\nredis.url = "redis://c"\nmodel.directory = "/m"\n')
+    return str(path)
+
+
+def test_all_topics_are_created_with_their_retention(settings: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--settings", settings, "--partitions", "12", "--replicas", "3"]) == 0
+    by_name = {topic.name: topic for topic in Admin.created}
+    assert set(by_name) == {f"freshet.{topic.name}" for topic in TOPICS}
+    assert by_name["freshet.interactions"].topic_configs["retention.ms"] == str(3 * DAY)
+    assert (by_name["freshet.interactions"].num_partitions, by_name["freshet.control"].num_partitions) == (12, 1)
+    assert "created freshet.audit" in capsys.readouterr().out
+
+
+def test_what_is_there_is_left_alone(
+    settings: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Admin, "known", frozenset(f"freshet.{topic.name}" for topic in TOPICS))
+    assert command.main(["--settings", settings]) == 0
+    assert (Admin.created, capsys.readouterr().out.strip()) == ([], "all topics are there")
