@@ -93,6 +93,12 @@ def _redis(settings: Settings) -> list[Kept]:
             ttl,
         ),
         Kept(
+            "last decision on consent, in state: level, purposes, place, no more",
+            "until the user is erased, or the record in `consents` is taken away",
+            "erasure, or a record without a value",
+            "rule of the job, at that record",
+        ),
+        Kept(
             "consent key",
             f"as long as the consent holds, and {tombstone} after it has expired or was withdrawn",
             "the record's `expires_at`, `privacy.tombstone_ms`",

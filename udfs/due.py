@@ -45,7 +45,7 @@ def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: R
     """When to look at the user again, in ms; None where nothing is kept that could become due."""
     profile = state.profile
     if profile is None:
-        return None
+        return state.expires_at or None if state.level != Level.NONE else None
     active_at = profile.active_at or now_ms
     if state.level == Level.SESSION:
         due = active_at + bounds.session_gap_ms
@@ -58,12 +58,12 @@ def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: R
 
 def when_due(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: RefreshSettings) -> Due:
     """Decide, and change `state` accordingly; the caller writes, deletes and indexes again."""
+    if state.level != Level.NONE and 0 < state.expires_at <= now_ms:
+        withdraw(state)
+        return Due.EXPIRED
     profile = state.profile
     if profile is None:
         return Due.NOTHING
-    if 0 < state.expires_at <= now_ms:
-        withdraw(state)
-        return Due.EXPIRED
     idle_ms = now_ms - profile.active_at
     limit_ms = bounds.session_gap_ms if state.level == Level.SESSION else bounds.idle_profile_ttl_ms
     if idle_ms >= limit_ms:

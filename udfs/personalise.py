@@ -172,13 +172,23 @@ def forget_erased(users: Users, erased: Iterable[tuple[str, Placed]]) -> None:
             users.erase(pseudonym)
 
 
-def withdraw_again(users: Users, pseudonyms: Iterable[str]) -> None:
-    """Undo grants that Redis refused: these users have withdrawn there directly, no earlier than they granted."""
-    for pseudonym in pseudonyms:
-        state = users.get(pseudonym)
-        if state is not None:
+def withdraw_again(users: Users, refused: Iterable[ConsentRecord], account: Account, changes: Changes) -> None:
+    """Undo grants that Redis refused: these users have withdrawn there directly, no earlier than they granted.
+
+    What was accepted under such a grant, of the same element, was denied.
+    """
+    undone = set()
+    for change in refused:
+        state = users.get(change.pseudonym)
+        if state is not None and (state.consent_partition, state.consent_offset) == (change.partition, change.offset):
             withdraw(state)
-            users.mark(pseudonym)
+            users.mark(change.pseudonym)
+            undone.add(change.pseudonym)
+    for event in [event for event in changes.accepted if event.pseudonym in undone]:
+        changes.accepted.remove(event)
+        changes.denied[event.pseudonym] = changes.denied.get(event.pseudonym, 0) + 1
+        account.accepted -= 1
+        account.denied += 1
 
 
 _PURPOSES_JSON: Final = tuple(

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from schemas.consents import Level
 from schemas.receipts import StateReceipt
 from tests.support.bucket import CRASH, SIGNING_KEY, Bucket, receipts
 from tests.support.vocabulary import (
@@ -86,6 +87,17 @@ def test_denied_interactions_are_told_by_user_at_the_end_of_the_interval(bucket:
 def test_a_consent_that_expires_without_any_record_is_recorded(bucket: Bucket) -> None:
     bucket.take(a_consent("ada", expires_at=BEGINNING + MINUTE))
     assert told(bucket.pass_time(3 * MINUTE)) == [{"kind": "expiry", "pseudonym": "ada"}]
+
+
+def test_a_consent_expires_also_when_its_profile_was_forgotten_before(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada", "session", expires_at=BEGINNING + 3 * HOUR), an_interaction("ada", session="s"))
+    assert told(bucket.pass_time(2 * HOUR)) == []
+    ended = bucket.user("ada")
+    assert ended is not None and ended.profile is None and ended.level == Level.SESSION
+    assert told(bucket.pass_time(2 * HOUR)) == [{"kind": "expiry", "pseudonym": "ada"}]
+    expired = bucket.user("ada")
+    assert expired is not None and expired.level == Level.NONE
+    bucket.run_out_of_timers()
 
 
 def test_reads_are_recorded_by_role_and_purpose(bucket: Bucket) -> None:

@@ -149,6 +149,16 @@ def test_a_grant_that_redis_refuses_because_of_a_direct_withdrawal_is_undone(buc
     assert bucket.list("ada") is None
     [receipt] = receipts(emitted, ConsentReceipt)
     assert receipt.outcome == "refused"
+    assert (bucket.account.accepted, bucket.account.denied) == (2, 1), "what ada and bob did before, and this"
+
+
+def test_a_newer_grant_behind_a_refused_one_holds(bucket: Bucket) -> None:
+    with_ada(bucket)
+    bucket.store.withdraw("ada", said_at=BEGINNING + HOUR)
+    on_its_way = a_consent("ada", at=BEGINNING + 3 * HOUR, said_at=BEGINNING + HOUR - SECOND)
+    newer = a_consent("ada", at=BEGINNING + 4 * HOUR, said_at=BEGINNING + 2 * HOUR)
+    bucket.take(on_its_way, newer, an_interaction("ada", BEGINNING + 5 * HOUR, "pot"))
+    assert bucket.list("ada") is not None
 
 
 def test_after_a_direct_withdrawal_no_list_is_written_before_the_job_hears_of_it(bucket: Bucket) -> None:

@@ -115,7 +115,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
         written = self._write(changes.consents, lists, now_ms)
-        withdraw_again(users, refused_by_store(changes, written))
+        withdraw_again(users, refused_by_store(changes, written), account, changes)
         self._keep(users, now_ms, ctx)
         self._keep_weighing(changes.accepted, now_ms, ctx)
         self._account.update(encode_account(account))
@@ -323,10 +323,10 @@ def consent_entries(changes: Changes, written: Written) -> list[AuditEntry]:
     return applied + [consent_entry(change, refused=True) for change in changes.refused]
 
 
-def refused_by_store(changes: Changes, written: Written) -> list[str]:
-    """Whose grants Redis refused."""
+def refused_by_store(changes: Changes, written: Written) -> list[ConsentRecord]:
+    """The grants that Redis refused."""
     outcomes = zip(changes.consents, written.consents, strict=True)
-    return [change.pseudonym for change, outcome in outcomes if outcome == ConsentOutcome.REFUSED]
+    return [change for change, outcome in outcomes if outcome == ConsentOutcome.REFUSED]
 
 
 def consent_receipt(change: ConsentRecord, users: Users, outcome: ConsentOutcome, at_ms: int) -> ConsentReceipt:
