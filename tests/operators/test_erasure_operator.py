@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from schemas.consents import Level
 from schemas.receipts import ConsentReceipt
 from tests.support.bucket import Bucket, receipts, side
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_consent, an_erasure, an_interaction
@@ -158,6 +159,8 @@ def test_a_newer_grant_behind_a_refused_one_holds(bucket: Bucket) -> None:
     on_its_way = a_consent("ada", at=BEGINNING + 3 * HOUR, said_at=BEGINNING + HOUR - SECOND)
     newer = a_consent("ada", at=BEGINNING + 4 * HOUR, said_at=BEGINNING + 2 * HOUR)
     bucket.take(on_its_way, newer, an_interaction("ada", BEGINNING + 5 * HOUR, "pot"))
+    state = bucket.user("ada")
+    assert state is not None and state.level == Level.FULL
     assert bucket.list("ada") is not None
 
 
