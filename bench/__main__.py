@@ -1,4 +1,4 @@
-"""`python -m bench`: the job beside a plain consumer, in one run, on the same events.
+"""`python -m bench`: the job beside a plain consumer, and beside itself without consent, on the same events.
 
 Starts a stack of its own below `.local/bench`, and ends it whatever happens. The figures go to `.local/bench.json` and,
 after a full run with the settings as they ship, to `bench/RESULTS.md`.
@@ -30,7 +30,7 @@ FENCE, FENCE_QUICK = fence.Plan(withdrawals=400, warm_up_s=30), fence.Plan(withd
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three minutes instead of ten; not for keeping")
+    parser.add_argument("--quick", action="store_true", help="seven minutes instead of half an hour; not for keeping")
     parser.add_argument(
         "--events",
         type=int,

@@ -1,7 +1,7 @@
 """What the consent check and the fence cost: the job beside itself without them (:mod:`bench.ablation`), in turns.
 
 A pair is one run of each on the very same events, as in :mod:`bench.throughput`; pairs begin with either side by turns,
-so that what the machine does slowly falls on both.
+so that what the machine does slowly falls on both: best an even number of pairs.
 """
 
 from collections.abc import Sequence

@@ -54,7 +54,8 @@ def test_the_figure_is_the_median_of_ratios_within_pairs_and_not_the_ratio_of_me
 
 @pytest.mark.parametrize(("ratio", "is_met"), [(1.0, True), (1.1, True), (1.101, False)])
 def test_consent_may_cost_a_tenth_and_no_more(ratio: float, is_met: bool) -> None:
-    [verdict] = verdicts({"privacy_cpu_ratio": ratio})
+    [verdict] = verdicts({"privacy_cpu_ratio": ratio, "privacy_cpu_ratios": [ratio - 0.1, ratio, ratio + 0.2]})
+    assert verdict.figure == f"{ratio:.3f} ({ratio - 0.1:.3f}–{ratio + 0.2:.3f})"
     assert (verdict.part, verdict.is_met, verdict.limit) == ("privacy", is_met, "<= 1.10")
 
 
