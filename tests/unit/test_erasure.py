@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,6 +112,12 @@ def test_across_partitions_append_time_decides_which_erasure_is_the_last() -> No
     assert last_erasures([late, early])["ada"].erasure == late.change
 
 
+def test_within_a_partition_the_offset_decides_though_a_clock_stepped_back() -> None:
+    erasure = NamedChange(["ada"], an_erasure(at=BEGINNING, offset=5))
+    back = NamedChange(["ada"], a_consent(at=BEGINNING - MINUTE, offset=6, said_at=BEGINNING + MINUTE))
+    assert with_returns(last_erasures([erasure, back]), [erasure, back])["ada"].returned_at == BEGINNING - MINUTE
+
+
 def test_a_record_that_is_no_clean_event_and_names_an_erased_user_is_left_over() -> None:
     left = is_left(["p1.ada"], returned_at=20)
     assert left(a_record(b"not JSON p1.ada"))
@@ -187,6 +194,10 @@ def test_a_partition_without_anybody_who_goes_is_left_alone() -> None:
     assert plan([Seen(7, None, True), Seen(9, None, False), Seen(11, 7, False)]) == Plan(7, 7)
 
 
+def test_what_an_interrupted_run_copied_is_cut_though_nobody_goes_any_more() -> None:
+    assert plan([Seen(1, None, False), Seen(3, None, False), Seen(5, 1, False)]) == Plan(1, 1)
+
+
 def test_a_copy_tells_of_which_offset_it_is_and_when_its_event_was_appended() -> None:
     assert copied_from([("other", b"1"), (REWRITTEN, b"42")]) == 42
     assert copied_from([]) is None
@@ -241,6 +252,38 @@ def test_a_verdict_is_what_a_naive_reading_of_the_evidence_says_and_gives_its_re
     status, reasons = verdict(seen)
     assert status == naive_status(seen)
     assert bool(reasons) == (status not in ("complete", "returned"))
+
+
+PROVED = Evidence(
+    BEGINNING,
+    NOW,
+    BEGINNING,
+    None,
+    BEGINNING + DAY,
+    DAY,
+    {"receipts": 1, "consents": 1},
+    {"savepoint": 1},
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "status"),
+    [
+        ("consents", "complete"),
+        ("receipts", "complete"),
+        ("redis.gone", "complete"),
+        ("interactions", "effective"),
+        ("savepoint", "incomplete"),
+        ("redis.list", "incomplete"),
+        ("redis.consent", "incomplete"),
+        ("redis.erased", "incomplete"),
+        ("redis.elsewhere", "incomplete"),
+        ("events", "incomplete"),
+        ("exports", "incomplete"),
+    ],
+)
+def test_where_something_is_left_decides_how_far_an_erasure_is(place: str, status: str) -> None:
+    assert verdict(msgspec.structs.replace(PROVED, found={**PROVED.found, place: 2})).status == status
 
 
 def test_nothing_planted_proves_nothing() -> None:
