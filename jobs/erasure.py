@@ -17,6 +17,7 @@ of the users who had consented before it was taken.
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -236,4 +237,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # Ended by SIGTERM, too, it erases its canary and deletes the savepoint.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())
