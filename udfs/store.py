@@ -5,8 +5,9 @@ Redis down is retried here, inside the element, with backoff: no restart, no los
 
 import functools
 import logging
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -271,6 +272,22 @@ def connect(settings: RedisSettings, password: str | None) -> "redis.Redis[bytes
         retry=Retry(NoBackoff(), 0),
         **({key: value for key, value in tls.items() if value} if settings.url.startswith("rediss:") else {}),
     )
+
+
+def entries(client: "redis.Redis[bytes]", prefix: str) -> Iterator[tuple[bytes, bytes]]:
+    """Every key under `prefix` with its value, empty where it is no text; needs `+scan +mget`. Some may come twice.
+
+    Raises :class:`StoreUnavailable`.
+    """
+    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+    try:
+        cursor = None
+        while cursor != 0:
+            cursor, keys = client.scan(cursor or 0, match=pattern, count=1_000)
+            values = client.mget(keys) if keys else []
+            yield from ((key, value or b"") for key, value in zip(keys, values, strict=True))
+    except redis.exceptions.RedisError as error:
+        raise StoreUnavailable(f"Redis could not be searched: {type(error).__name__}") from None
 
 
 def patiently(call: Callable[[], T], on_failure: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> T:
