@@ -153,8 +153,9 @@ if known then
   elseif partition == '-1' and ARGV[5] ~= 'grant' and tonumber(ARGV[4]) >= tonumber(withdrawn) then
     comes_after = true
   end
+  local denied = ARGV[5] == 'grant' and withdrawn
+  if denied and (not comes_after or tonumber(ARGV[4]) <= tonumber(withdrawn)) then return -1 end
   if not comes_after then return 0 end
-  if ARGV[5] == 'grant' and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
 end
 if ARGV[5] == 'erase' then
   redis.call('SET', KEYS[3], ARGV[6], 'PX', ARGV[7])
@@ -173,7 +174,8 @@ return 1
 """Puts a consent in force unless a later one stands there; a changed consent always takes the old list away.
 
 A withdrawal that was written here directly gives its place to the same one from the topic, or to a later one.
-A grant that was given no later than a withdrawal is refused, though it comes after it in the topic.
+A grant that was given no later than a withdrawal is refused, though it comes after it in the topic; so is one that
+comes before it, which a restored job reads again: what it allowed then, it allows no more.
 """
 
 WITHDRAW: Final = """

@@ -17,6 +17,8 @@ from serving.consents import Consents
 from serving.reader import Reader
 from tests.support.live import Live
 
+pytestmark = pytest.mark.privacy
+
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
 
 

@@ -21,6 +21,8 @@ from udfs.audit_verify import Line, Verification, verify
 from udfs.elements import AskedFor
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 
+pytestmark = pytest.mark.privacy
+
 
 def lines_of(emitted: list[Any], tag: Any = AUDIT) -> list[bytes]:
     """The records that an element or a timer left."""

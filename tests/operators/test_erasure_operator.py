@@ -8,6 +8,8 @@ from tests.support.bucket import Bucket, receipts, side
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_consent, an_erasure, an_interaction
 from udfs.operators.personalise_operator import CLEAN_EVENTS
 
+pytestmark = pytest.mark.privacy
+
 
 @pytest.fixture
 def bucket() -> Bucket:

@@ -30,19 +30,26 @@ Record = EventRecord | ConsentRecord
 class Bucket:
     """One bucket with its store. `restart` brings a new operator up on a snapshot; the store keeps what it has."""
 
-    def __init__(self) -> None:
-        self.keyed = Keyed(now_ms=BEGINNING)
-        self.store = MemoryStore(EPOCH, lambda: self.keyed.now_ms)
-        self.epoch = EPOCH
+    rules = ListRules(items=4)
+    fallback = PopularItems.ranked(["figs", "salt"])
+
+    def __init__(self, store: Any = None, beginning: int = BEGINNING) -> None:
+        self.keyed = Keyed(now_ms=beginning)
+        self.store = store or MemoryStore(beginning, lambda: self.keyed.now_ms)
+        self.epoch = beginning
         self._start()
 
+    def new_model(self) -> Any:
+        """The model of an operator that starts."""
+        return FixedModel(ITEMS)
+
     def _start(self) -> None:
-        self.model, self.store.epoch = FixedModel(ITEMS), self.epoch
-        ranker = Ranker(self.model, "fixed", ListRules(items=4), BOUNDS, self.epoch)
+        self.model, self.store.epoch = self.new_model(), self.epoch
+        ranker = Ranker(self.model, "fixed", self.rules, BOUNDS, self.epoch)
         parts = Parts(
             ranker=ranker,
             store=self.store,
-            fallback=PopularItems.ranked(["figs", "salt"]),
+            fallback=self.fallback,
             model_name="fixed",
             epoch=self.epoch,
             interactions=INTERACTIONS,

@@ -251,10 +251,11 @@ class MemoryStore:
         if known is not None:
             if (known.partition, known.offset) == (change.partition, change.offset):
                 return ConsentOutcome.IN_FORCE
-            if not self._comes_after(known, change):
-                return ConsentOutcome.STALE
-            if change.level and not known.level and change.said_at <= known.said_at:
+            comes_after = self._comes_after(known, change)
+            if change.level and not known.level and (not comes_after or change.said_at <= known.said_at):
                 return ConsentOutcome.REFUSED
+            if not comes_after:
+                return ConsentOutcome.STALE
         self._lists.pop(pseudonym, None)
         if change.erase:
             self._gone[pseudonym] = change
@@ -327,6 +328,14 @@ class MemoryStore:
             self._erased.pop(pseudonym, None)
         else:
             self._consents[pseudonym] = fence
+
+    def end_tombstones(self, before_ms: int) -> None:
+        """What was decided before `before_ms` has stood for its life: all but consents that are in force."""
+        ending = [name for name, change in self._consents.items() if not change.level]
+        for kept, names in ((self._consents, ending), (self._gone, list(self._gone)), (self._erased, [*self._erased])):
+            for name in names:
+                if kept[name].append_ts < before_ms:
+                    del kept[name]
 
     def is_gone(self, pseudonym: str) -> bool:
         """Whether a tombstone stands there."""

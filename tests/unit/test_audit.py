@@ -27,6 +27,8 @@ from udfs.audit import (
 )
 from udfs.audit_verify import Line, Verification, verify
 
+pytestmark = pytest.mark.privacy
+
 KEY = SigningKey(bytes(range(32)))
 FOREIGN = SigningKey(bytes(32))
 BEFORE_ALL = BEGINNING - DAY

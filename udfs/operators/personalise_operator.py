@@ -324,9 +324,10 @@ def consent_entries(changes: Changes, written: Written) -> list[AuditEntry]:
 
 
 def refused_by_store(changes: Changes, written: Written) -> list[str]:
-    """Whose grants Redis refused."""
+    """Of whom Redis refused the last change of the element: a grant."""
     outcomes = zip(changes.consents, written.consents, strict=True)
-    return [change.pseudonym for change, outcome in outcomes if outcome == ConsentOutcome.REFUSED]
+    last = {change.pseudonym: outcome for change, outcome in outcomes}
+    return [pseudonym for pseudonym, outcome in last.items() if outcome == ConsentOutcome.REFUSED]
 
 
 def consent_receipt(change: ConsentRecord, users: Users, outcome: ConsentOutcome, at_ms: int) -> ConsentReceipt:
