@@ -87,6 +87,14 @@ class Histories(RuleBasedStateMachine):
     def append_what_waited(self, placed: bool) -> None:
         self.world.append_withdrawal(self.fences.pop(0)[0], placed)
 
+    @rule(user=users, erase=st.booleans(), ago=a_while_ago, kept=st.booleans())
+    def leave_and_return(self, user: str, erase: bool, ago: int, kept: bool) -> None:
+        if kept:
+            self.world.savepoint()
+        self.world.say(user, NONE, erase=erase)
+        self.world.say(user, FULL, ago, purposes=ALL_PURPOSES)
+        self.world.read_all()
+
     # what the job does
 
     @rule(clicks=sizes, consents=sizes, control=sizes)
@@ -116,6 +124,15 @@ class Histories(RuleBasedStateMachine):
         kept = self.world.savepoints
         self.world.submit(kept[which % len(kept)])
 
+    @precondition(lambda self: self.world.savepoints)
+    @rule(user=users, back=st.integers(0, 2))
+    def restore_and_click(self, user: str, back: int) -> None:
+        """Consents are read later than the clicks behind them."""
+        self.world.click(user, "s1", 0)
+        kept = self.world.savepoints
+        self.world.submit(kept[max(0, len(kept) - 1 - back)])
+        self.world.read(len(self.world.clicks), 0, 0)
+
     @rule(faults=st.lists(st.sampled_from(["before", "after"]), min_size=1, max_size=4))
     def lose_calls(self, faults: list[str]) -> None:
         self.world.store.faults += faults
@@ -131,6 +148,17 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def start_rotation(self) -> None:
         self.world.start_rotation()
+
+    @precondition(lambda self: self.world.ring.previous is None)
+    @rule(user=users, erase=st.booleans(), ago=a_while_ago)
+    def leave_before_a_rotation_and_return_after(self, user: str, erase: bool, ago: int) -> None:
+        self.world.say(user, NONE, erase=erase)
+        self.world.read_all()
+        self.world.start_rotation()
+        self.world.savepoint()
+        self.world.submit(self.world.savepoints[-1])
+        self.world.say(user, FULL, ago, purposes=ALL_PURPOSES)
+        self.visit(user, "s1", 1)
 
     @precondition(lambda self: self.world.job_ring.previous is not None)
     @rule()

@@ -44,21 +44,25 @@ class Standing(NamedTuple):
 def standing(decisions: Iterable[Decision]) -> Standing:
     """What is in force after `decisions` of one user. The last one holds; a grant from before a no is none.
 
-    A withdrawal that is in Redis and not in the topic has ended what may be shown, not yet what is kept: who is told
-    `NotAcknowledged` is to call again. So a grant after it need not begin at nothing.
+    Two limits of the product are in here. A withdrawal that is in Redis and not in the topic has ended what may be
+    shown, not yet what is kept: who is told `NotAcknowledged` is to call again. And of an erased user nothing is kept
+    to know older grants by: once they have consented again, one from before the erasure that arrives later is taken.
     """
-    now, said_no, fenced = Standing(), 0, Standing()
+    now, kept, said_no, remembered = Standing(), Standing(), 0, True
     for decision in sorted(decisions, key=lambda each: each.at):
         if now.ended_by(decision.at):
-            now = fenced = Standing()
+            now = kept = Standing()
         if decision.level == NONE:
-            fenced = now if decision.direct and now.level else fenced if decision.direct else Standing()
+            kept = (now if now.level else kept) if decision.direct else Standing()
+            remembered = not (decision.direct or decision.erase or decision.absent)
             now, said_no = Standing(), max(said_no, decision.said_at)
         elif decision.said_at > said_no:
-            before, fenced = now if now.level else fenced, Standing()
-            goes_on = before.level > NONE and decision.level >= before.level and not before.ended_by(decision.at)
-            since = before.since if goes_on else decision.at
-            now = Standing(decision.level, decision.purposes, since, decision.expires_at)
+            before = now if now.level else kept
+            goes_on = 0 < before.level <= decision.level and not before.ended_by(decision.at)
+            now = Standing(
+                decision.level, decision.purposes, before.since if goes_on else decision.at, decision.expires_at
+            )
+            kept, said_no = Standing(), said_no if remembered else 0
     return now
 
 

@@ -115,7 +115,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
         written = self._write(changes.consents, lists, now_ms)
-        withdraw_again(users, refused_by_store(changes, written))
+        self._undo(refused_by_store(changes, written), users)
         self._keep(users, now_ms, ctx)
         self._keep_weighing(changes.accepted, now_ms, ctx)
         self._account.update(encode_account(account))
@@ -186,6 +186,11 @@ class PersonaliseOperator(KeyedProcessFunction):
             store = self._parts.store
             erased = patiently(lambda: store.erasures(list(names)), self._counters["store_retries"].inc)
             forget_erased(users, [(names[known_as], place) for known_as, place in erased.items()])
+
+    def _undo(self, refused: list[str], users: Users) -> None:
+        """Take back what was done under grants that Redis refused, lists under a later one of the element included."""
+        withdraw_again(users, refused)
+        patiently(lambda: self._parts.store.forget(refused), self._counters["store_retries"].inc)
 
     def _sums(self) -> Iterator[Row]:
         """What this bucket has added to popularity since it last said so."""
@@ -324,10 +329,14 @@ def consent_entries(changes: Changes, written: Written) -> list[AuditEntry]:
 
 
 def refused_by_store(changes: Changes, written: Written) -> list[str]:
-    """Of whom Redis refused the last change of the element: a grant."""
-    outcomes = zip(changes.consents, written.consents, strict=True)
-    last = {change.pseudonym: outcome for change, outcome in outcomes}
-    return [pseudonym for pseudonym, outcome in last.items() if outcome == ConsentOutcome.REFUSED]
+    """Of whom Redis refused a grant, but for those who said no behind it in the same element: that began anew."""
+    refused: dict[str, None] = {}
+    for change, outcome in zip(changes.consents, written.consents, strict=True):
+        if change.level == Level.NONE:
+            refused.pop(change.pseudonym, None)
+        elif outcome == ConsentOutcome.REFUSED:
+            refused[change.pseudonym] = None
+    return list(refused)
 
 
 def consent_receipt(change: ConsentRecord, users: Users, outcome: ConsentOutcome, at_ms: int) -> ConsentReceipt:
