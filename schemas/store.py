@@ -153,9 +153,11 @@ if known then
   elseif partition == '-1' and ARGV[5] ~= 'grant' and tonumber(ARGV[4]) >= tonumber(withdrawn) then
     comes_after = true
   end
-  local denied = ARGV[5] == 'grant' and withdrawn
-  if denied and (not comes_after or tonumber(ARGV[4]) <= tonumber(withdrawn)) then return -1 end
-  if not comes_after then return 0 end
+  if not comes_after then
+    local denied = withdrawn or redis.call('EXISTS', KEYS[4]) == 1
+    return ARGV[5] == 'grant' and denied and -1 or 0
+  end
+  if ARGV[5] == 'grant' and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
 end
 if ARGV[5] == 'erase' then
   redis.call('SET', KEYS[3], ARGV[6], 'PX', ARGV[7])
@@ -175,7 +177,8 @@ return 1
 
 A withdrawal that was written here directly gives its place to the same one from the topic, or to a later one.
 A grant that was given no later than a withdrawal is refused, though it comes after it in the topic; so is one that
-comes before it, which a restored job reads again: what it allowed then, it allows no more.
+comes before it, which a restored job reads again: what it allowed then, it allows no more. Of a user who was erased and
+came back, every grant but the last is refused so, for the erasure may have come after it.
 """
 
 WITHDRAW: Final = """

@@ -315,6 +315,20 @@ def test_a_restore_from_before_a_grant_keeps_and_publishes_nothing_when_the_user
     assert world.backing.read("p1.ada") is None
 
 
+def test_a_restore_from_before_all_of_it_keeps_nothing_from_before_an_erasure_of_a_user_who_came_back() -> None:
+    world = World(InMemory())
+    world.savepoint()
+    world.say("ada", FULL, purposes=ALL_PURPOSES)
+    world.click("ada", "s1", 0)
+    world.say("ada", NONE, erase=True)
+    world.say("ada", FULL, purposes=ALL_PURPOSES)
+    world.read_all()
+    world.submit(world.savepoints[0])
+    world.read(clicks=1, consents=1, control=0)
+    assert world.emitted_clean == []
+    assert [state.profile for _, state in world.states()] == [None]
+
+
 def test_who_consents_again_behind_a_withdrawal_is_served_though_a_replay_reads_all_three_at_once() -> None:
     world = World(InMemory())
     world.say("ada", FULL, purposes=ALL_PURPOSES)

@@ -252,10 +252,11 @@ class MemoryStore:
             if (known.partition, known.offset) == (change.partition, change.offset):
                 return ConsentOutcome.IN_FORCE
             comes_after = self._comes_after(known, change)
-            if change.level and not known.level and (not comes_after or change.said_at <= known.said_at):
-                return ConsentOutcome.REFUSED
             if not comes_after:
-                return ConsentOutcome.STALE
+                denied = not known.level or pseudonym in self._erased
+                return ConsentOutcome.REFUSED if change.level and denied else ConsentOutcome.STALE
+            if change.level and not known.level and change.said_at <= known.said_at:
+                return ConsentOutcome.REFUSED
         self._lists.pop(pseudonym, None)
         if change.erase:
             self._gone[pseudonym] = change
