@@ -15,11 +15,11 @@ PACKAGES := $(wildcard schemas models udfs jobs serving bench deploy)
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test check bench format jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test check bench format jars-lock constraints clean
 
 help: ## what there is to run
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
-	  do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	  do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 setup: .venv/.requirements .local/jars/.verified ## the Python environment and the jars; done already = done at once
 
@@ -44,6 +44,9 @@ model: setup ## train on a file, ARGS="FILE --out DIR", or without ARGS on the h
 
 test: check ## check, then every test: quick ones first, real processes last
 	@$(PYTHON) -m pytest $(TESTS) $(ARGS)
+
+privacy-test: setup ## all that holds a promise about consent, erasure and identifiers, over many more random histories
+	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest -m privacy $(TESTS) $(ARGS)
 
 check: setup ## formatting, lint, types and the direction of the dependencies
 	@$(PYTHON) -m ruff format --check .

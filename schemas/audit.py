@@ -59,7 +59,7 @@ class ErasureEntry(msgspec.Struct, tag="erasure", tag_field="kind", frozen=True)
 
 
 class RefusedEntry(msgspec.Struct, tag="refused", tag_field="kind", frozen=True):
-    """A grant was refused, because it was given no later than the user's last withdrawal."""
+    """A grant was refused, because it was given or appended no later than the user's last withdrawal."""
 
     pseudonym: str
     consent_at: int

@@ -47,7 +47,8 @@ class ConsentReceipt(msgspec.Struct, tag="consent", tag_field="kind", frozen=Tru
     """What became of a consent change whose append time is `consent_at`.
 
     `outcome` is in_force (from here on state and Redis obey it), stale (Redis knows a later one, which the job is about
-    to read) or refused (a grant that was given no later than the last withdrawal). With `erased` the user is gone.
+    to read) or refused (a grant that was given, or appended, no later than the last withdrawal). With `erased` the user
+    is gone.
     """
 
     pseudonym: str

@@ -156,7 +156,16 @@ if known then
   elseif partition == '-1' and ARGV[5] ~= 'grant' and tonumber(ARGV[4]) >= tonumber(withdrawn) then
     comes_after = true
   end
-  if not comes_after then return 0 end
+  if not comes_after then
+    if ARGV[5] ~= 'grant' then return 0 end
+    if withdrawn then return -1 end
+    local past = redis.call('GET', KEYS[4])
+    if not past then return 0 end
+    at, partition, offset = string.match(past, '"at":(%d+),"partition":(%-?%d+),"offset":(%-?%d+)')
+    local left_since = tonumber(at) > tonumber(ARGV[1])
+    if partition == ARGV[2] then left_since = tonumber(offset) > tonumber(ARGV[3]) end
+    return left_since and -1 or 0
+  end
   if ARGV[5] == 'grant' and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
 end
 if ARGV[5] == 'grant' then
@@ -179,7 +188,8 @@ return 1
 """Puts a consent in force unless a later one stands there; a changed consent always takes the old list away.
 
 A withdrawal that was written here directly gives its place to the same one from the topic, or to a later one.
-A grant that was given no later than a withdrawal is refused, though it comes after it in the topic.
+A grant that was given no later than a withdrawal is refused, though it comes after it in the topic; so is one that
+comes before it, which a restored job reads again: what it allowed then, it allows no more.
 """
 
 WITHDRAW: Final = """

@@ -81,7 +81,8 @@ def rename(book: Book, moved: Mapping[str, str]) -> None:
 
 def denied_entries(book: Book, pseudonyms: Iterable[str] | None = None) -> list[AuditEntry]:
     """Take the counts of `pseudonyms`, or all, out of the book as entries."""
-    chosen = [name for name in (list(book.denied) if pseudonyms is None else pseudonyms) if name in book.denied]
+    asked = dict.fromkeys(book.denied if pseudonyms is None else pseudonyms)
+    chosen = [name for name in asked if name in book.denied]
     return [
         DeniedEntry(book.denied.pop(name), "not_allowed", name)
         if name

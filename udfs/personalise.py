@@ -12,7 +12,7 @@ from udfs.account import Account
 from udfs.consent import Placed, Verdict, apply_consent, is_newer, withdraw
 from udfs.elements import ConsentRecord, Element, EventRecord
 from udfs.profile import Outcome, ProfileBounds, take
-from udfs.state import UserState, decode_state, encode_state
+from udfs.state import Profile, UserState, decode_state, encode_state
 
 
 class Users:
@@ -187,23 +187,29 @@ def forget(users: Users, tombstones: Iterable[tuple[str, Gone]]) -> None:
             users.mark(pseudonym)
 
 
-def withdraw_again(users: Users, refused: Iterable[ConsentRecord], account: Account, changes: Changes) -> None:
-    """Undo grants that Redis refused: these users have withdrawn there directly, no earlier than they granted.
+def withdraw_again(users: Users, refused: Iterable[ConsentRecord], account: Account, changes: Changes) -> set[str]:
+    """Undo grants that Redis refused, because it knows of a withdrawal; gives of whom.
 
-    What was accepted under such a grant, of the same element, was denied.
+    Who has consented again behind such a grant, in the same element, keeps that consent and nothing from before. What
+    was accepted in the element was denied.
     """
     undone = set()
     for change in refused:
         state = users.get(change.pseudonym)
-        if state is not None and (state.consent_partition, state.consent_offset) == (change.partition, change.offset):
+        if state is None or state.profile is None:
+            continue
+        if (state.consent_partition, state.consent_offset) == (change.partition, change.offset):
             withdraw(state)
-            users.mark(change.pseudonym)
-            undone.add(change.pseudonym)
+        else:
+            state.profile, state.not_before = Profile(), state.consent_at
+        users.mark(change.pseudonym)
+        undone.add(change.pseudonym)
     for event in [event for event in changes.accepted if event.pseudonym in undone]:
         changes.accepted.remove(event)
         changes.denied[event.pseudonym] = changes.denied.get(event.pseudonym, 0) + 1
         account.accepted -= 1
         account.denied += 1
+    return undone
 
 
 _PURPOSES_JSON: Final = tuple(

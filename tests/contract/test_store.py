@@ -20,6 +20,8 @@ from udfs.elements import ConsentRecord
 from udfs.ranking import ListWrite
 from udfs.store import ListStore, RedisSettings, RedisStore, Tombstone, connect, value_of
 
+pytestmark = pytest.mark.privacy
+
 PREFIX = "t."
 EPOCH = 1_000
 MINUTE = 60_000
@@ -254,13 +256,13 @@ def test_the_same_consent_twice_is_harmless(subject: Subject, ada: str) -> None:
 
 def test_of_one_partition_the_offset_decides_though_the_clock_stepped_back(subject: Subject, ada: str) -> None:
     first, second = a_consent(ada, at=2_000, offset=9), a_consent(ada, "none", at=1_000, offset=10)
-    assert consented(subject.store, first, second, first) == [1, 1, 0]
+    assert consented(subject.store, first, second, first) == [1, 1, -1], "refused: the user has said no since"
     assert listed(subject.store, a_list(ada, 3, under=first)) == [WriteOutcome.GONE]
 
 
 def test_across_partitions_append_time_decides(subject: Subject, ada: str) -> None:
     here, there = a_consent(ada, at=1_000, offset=9), a_consent(ada, "none", at=2_000, partition=1, offset=0)
-    assert consented(subject.store, here, there, here) == [1, 1, 0]
+    assert consented(subject.store, here, there, here) == [1, 1, -1]
     assert consented(subject.store, a_consent(ada, at=3_000, offset=10)) == [1]
 
 
@@ -306,7 +308,7 @@ def test_an_erasure_takes_list_and_consent_away_and_leaves_a_tombstone(subject: 
     assert consented(subject.store, an_erasure(ada, offset=2)) == [ConsentOutcome.IN_FORCE]
     assert subject.is_gone(ada) and not subject.holds_a_list(ada)
     assert listed(subject.store, a_list(ada, 4, under=given)) == [WriteOutcome.GONE]
-    assert consented(subject.store, given) == [ConsentOutcome.STALE], "as a restored job reads it again"
+    assert consented(subject.store, given) == [ConsentOutcome.REFUSED], "as a restored job reads it again"
     assert subject.is_gone(ada) and subject.read(ada) is None
     assert consented(subject.store, an_erasure(ada, offset=2)) == [ConsentOutcome.IN_FORCE], "the same again"
 
@@ -366,7 +368,7 @@ def test_a_direct_withdrawal_holds_at_once_whatever_is_on_its_way(subject: Subje
     assert subject.read(ada) is None and not subject.holds_a_list(ada)
     assert subject.is_gone(ada)
     on_its_way = a_consent(ada, at=now - 10, offset=2, said_at=now - 30)
-    assert consented(subject.store, given, on_its_way) == [ConsentOutcome.STALE, ConsentOutcome.STALE]
+    assert consented(subject.store, given, on_its_way) == [ConsentOutcome.REFUSED, ConsentOutcome.REFUSED]
     appended_after = a_consent(ada, at=now + MINUTE, offset=3, said_at=now - 30)
     assert consented(subject.store, appended_after) == [ConsentOutcome.REFUSED]
     for consent in (given, on_its_way, appended_after):
@@ -386,7 +388,7 @@ def test_a_direct_withdrawal_gives_its_place_to_the_one_from_the_topic_whatever_
     same = a_consent(ada, "none", at=now + skew_ms, offset=4, said_at=now, erase=erase)
     assert consented(subject.store, same) == [ConsentOutcome.IN_FORCE]
     between = a_consent(ada, at=now + 2 * MINUTE, offset=3, said_at=now + 1)
-    assert consented(subject.store, between) == [ConsentOutcome.STALE]
+    assert consented(subject.store, between) == [ConsentOutcome.REFUSED]
     again = a_consent(ada, at=now + skew_ms, offset=5, said_at=now + 1)
     assert consented(subject.store, again) == [ConsentOutcome.IN_FORCE]
     assert listed(subject.store, a_list(ada, 1, under=again)) == [WriteOutcome.WRITTEN]

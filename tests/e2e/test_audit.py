@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from jobs import audit
 from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support.live import Live, until
 from udfs.audit_verify import Line, verify
+
+pytestmark = pytest.mark.privacy
 
 
 def run(live: Live, command: str, *more: str) -> int:

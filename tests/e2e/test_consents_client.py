@@ -18,6 +18,8 @@ from serving.reader import Reader
 from tests.support.live import Live
 from tests.support.readme import redis_rights
 
+pytestmark = pytest.mark.privacy
+
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
 
 

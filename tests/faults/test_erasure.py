@@ -11,6 +11,8 @@ from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support.live import Live, start_live, until
 
+pytestmark = pytest.mark.privacy
+
 CONSENTS_AHEAD = 60_000
 
 

@@ -10,6 +10,7 @@ from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support import retail
 from tests.support.live import Live, start_live, until
+from tests.support.raw_ids import places_of
 from udfs.audit_verify import Verification
 
 RAW_ID = re.compile(rb"customer-\d{5}")
@@ -71,19 +72,4 @@ def test_the_audit_trail_is_whole_though_a_task_manager_was_killed(live: Live):
 def test_raw_user_ids_stand_in_the_raw_topics_only(live: Live):
     live.checkpoint()
     assert RAW_ID.search(next(live.records(topics.INTERACTIONS)).key or b""), "the search finds what is there"
-    assert places_of_raw_ids(live) == []
-
-
-def places_of_raw_ids(live: Live) -> list[str]:
-    folder = live.stack.directory
-    files = [path for part in ("flink", "log", "redis", "tmp") for path in (folder / part).rglob("*") if path.is_file()]
-    assert any("chk-" in str(path) for path in files)
-    found = [str(path) for path in files if RAW_ID.search(path.read_bytes())]
-    for topic in (topics.DEAD_LETTERS, topics.EVENTS, topics.RECEIPTS, topics.AUDIT, topics.AUDIT_HEADS):
-        found += [topic for record in live.records(topic) if RAW_ID.search(record.value)][:1]
-    keys = list(live.redis.scan_iter(count=10_000))
-    values = live.redis.pipeline(transaction=False)
-    for key in keys:
-        values.dump(key)
-    texts = [key + (value or b"") for key, value in zip(keys, values.execute(), strict=True)]
-    return found + ["redis" for text in texts if RAW_ID.search(text)]
+    assert places_of(live, RAW_ID) == []

@@ -16,6 +16,8 @@ from schemas.store import user_keys
 from serving.reader import Reader
 from tests.support.live import Live, start_live, until
 
+pytestmark = pytest.mark.privacy
+
 SHOPPERS = [f"shopper-{number}" for number in range(3_000)]
 
 

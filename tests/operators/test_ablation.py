@@ -28,7 +28,7 @@ class NoFence(MemoryStore):
 
 
 def unchecked() -> Bucket:
-    return Bucket(UncheckedOperator, UncheckedRanker, NoFence)
+    return Bucket(NoFence(BEGINNING, lambda: BEGINNING), operator=UncheckedOperator, ranker=UncheckedRanker)
 
 
 def list_in(bucket: Bucket, name: str = "ada") -> RecommendationList | None:

@@ -24,6 +24,8 @@ from udfs.elements import AskedFor
 from udfs.operators import audit_keeper
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 
+pytestmark = pytest.mark.privacy
+
 
 def lines_of(emitted: list[Any], tag: Any = AUDIT) -> list[bytes]:
     """The records that an element or a timer left."""

@@ -9,6 +9,8 @@ from tests.support.bucket import Bucket, receipts, side
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_consent, an_erasure, an_interaction
 from udfs.operators.personalise_operator import CLEAN_EVENTS
 
+pytestmark = pytest.mark.privacy
+
 
 @pytest.fixture
 def bucket() -> Bucket:
@@ -180,8 +182,11 @@ def test_a_newer_grant_behind_a_refused_one_holds(bucket: Bucket) -> None:
     on_its_way = a_consent("ada", at=BEGINNING + 3 * HOUR, said_at=BEGINNING + HOUR - SECOND)
     newer = a_consent("ada", at=BEGINNING + 4 * HOUR, said_at=BEGINNING + 2 * HOUR)
     bucket.take(on_its_way, newer, an_interaction("ada", BEGINNING + 5 * HOUR, "pot"))
+    assert bucket.list("ada") is None, "nothing from before is shown, and what came in this element was denied"
+    bucket.take(an_interaction("ada", BEGINNING + 6 * HOUR, "oil"))
     state = bucket.user("ada")
-    assert state is not None and state.level == Level.FULL
+    assert state is not None and state.level == Level.FULL and state.profile is not None
+    assert [item for item, _, _ in state.profile.recents] == ["oil"]
     assert bucket.list("ada") is not None
 
 

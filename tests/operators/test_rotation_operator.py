@@ -20,6 +20,8 @@ from tests.support.vocabulary import (
 )
 from udfs.state import UserState
 
+pytestmark = pytest.mark.privacy
+
 LINKS = {"p2.ada": "p1.ada", "p2.bob": "p1.bob"}
 
 

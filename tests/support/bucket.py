@@ -31,25 +31,33 @@ Record = EventRecord | ConsentRecord
 class Bucket:
     """One bucket with its store. `restart` brings a new operator up on a snapshot; the store keeps what it has."""
 
+    rules = ListRules(items=4)
+    fallback = PopularItems.ranked(["figs", "salt"])
+
     def __init__(
         self,
+        store: Any = None,
+        beginning: int = BEGINNING,
         operator: Callable[[Callable[[], Parts]], PersonaliseOperator] = PersonaliseOperator,
         ranker: type[Ranker] = Ranker,
-        store: type[MemoryStore] = MemoryStore,
     ) -> None:
         self._operator, self._ranker = operator, ranker
-        self.keyed = Keyed(now_ms=BEGINNING)
-        self.store = store(EPOCH, lambda: self.keyed.now_ms)
-        self.epoch = EPOCH
+        self.keyed = Keyed(now_ms=beginning)
+        self.store = store or MemoryStore(beginning, lambda: self.keyed.now_ms)
+        self.epoch = beginning
         self._start()
 
+    def new_model(self) -> Any:
+        """The model of an operator that starts."""
+        return FixedModel(ITEMS)
+
     def _start(self) -> None:
-        self.model, self.store.epoch = FixedModel(ITEMS), self.epoch
-        ranker = self._ranker(self.model, "fixed", ListRules(items=4), BOUNDS, self.epoch)
+        self.model, self.store.epoch = self.new_model(), self.epoch
+        ranker = self._ranker(self.model, "fixed", self.rules, BOUNDS, self.epoch)
         parts = Parts(
             ranker=ranker,
             store=self.store,
-            fallback=PopularItems.ranked(["figs", "salt"]),
+            fallback=self.fallback,
             model_name="fixed",
             epoch=self.epoch,
             interactions=INTERACTIONS,

@@ -251,8 +251,11 @@ class MemoryStore:
         if known is not None:
             if (known.partition, known.offset) == (change.partition, change.offset):
                 return ConsentOutcome.IN_FORCE
-            if not self._comes_after(known, change):
-                return ConsentOutcome.STALE
+            comes_after = self._comes_after(known, change)
+            if not comes_after:
+                past = self._past.get(pseudonym)
+                denied = not known.level or (past is not None and not self._comes_after(past, change))
+                return ConsentOutcome.REFUSED if change.level and denied else ConsentOutcome.STALE
             if change.level and not known.level and change.said_at <= known.said_at:
                 return ConsentOutcome.REFUSED
         self._lists.pop(pseudonym, None)
@@ -328,6 +331,14 @@ class MemoryStore:
             self._past.pop(pseudonym, None)
         else:
             self._consents[pseudonym] = fence
+
+    def end_tombstones(self, before_ms: int) -> None:
+        """What was decided before `before_ms` has stood for its life: all but consents that are in force."""
+        ending = [name for name, change in self._consents.items() if not change.level]
+        for kept, names in ((self._consents, ending), (self._gone, list(self._gone)), (self._past, [*self._past])):
+            for name in names:
+                if kept[name].append_ts < before_ms:
+                    del kept[name]
 
     def is_gone(self, pseudonym: str) -> bool:
         """Whether a tombstone stands there."""

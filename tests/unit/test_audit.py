@@ -30,6 +30,8 @@ from udfs.audit import (
 )
 from udfs.audit_verify import QUIET_MAX_MS, UNSIGNED_MAX_MS, Line, Verification, verify
 
+pytestmark = pytest.mark.privacy
+
 KEY = SigningKey(bytes(range(32)))
 FOREIGN = SigningKey(bytes(32))
 BEFORE_ALL = BEGINNING - 60 * DAY

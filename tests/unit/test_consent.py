@@ -1,6 +1,7 @@
 """Consent: topic order, replays, withdrawals, narrowing, expiry; whatever is missing means no."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,8 @@ from udfs.consent import Verdict, allows, apply_consent, withdraw
 from udfs.elements import ConsentRecord
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import UserState, encode_state
+
+pytestmark = pytest.mark.privacy
 
 BOUNDS = ProfileBounds()
 

@@ -11,6 +11,8 @@ from udfs.due import REFRESH_AT, SLOT_MS, Due, DueIndex, RefreshSettings, next_d
 from udfs.profile import ProfileBounds
 from udfs.state import Profile, UserState
 
+pytestmark = pytest.mark.privacy
+
 BOUNDS, REFRESH = ProfileBounds(), RefreshSettings()
 NOW = BEGINNING + 100 * DAY
 FORGETS = (Due.FORGET, Due.EXPIRED)

@@ -16,6 +16,8 @@ from udfs.masking import IDENTIFIER_LENGTH_MAX, MASKED_LENGTH_MAX, SCANNED_LENGT
 from udfs.national_ids import national_ids
 from udfs.phones import phones
 
+pytestmark = pytest.mark.privacy
+
 FINDERS = (emails, written_out_emails, ibans, cards, national_ids, ip_addresses, phones)
 SAMPLES = {
     "ada@example.org": "email",

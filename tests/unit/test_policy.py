@@ -38,6 +38,8 @@ from udfs.policy import (
 )
 from udfs.signals import OptOut
 
+pytestmark = pytest.mark.privacy
+
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "consent-policy.toml"
 BROKEN = "?"
 OPT_OUTS: tuple[OptOut, ...] = get_args(OptOut)

@@ -12,6 +12,8 @@ from tests.support.iab import LETTERS, base64url, fibonacci, gpp, number, tcf_co
 from tests.support.vocabulary import BEGINNING
 from udfs.signals import OptOut, Signals, Unread, read_gpp, read_tcf, signals_of
 
+pytestmark = pytest.mark.privacy
+
 MISSING, UNREADABLE = Unread.MISSING, Unread.UNREADABLE
 NOTHING_KNOWN = Signals(UNREADABLE, UNREADABLE, UNREADABLE)
 SPECIFIED = "CPXxRfAPXxRfAAfKABENB-CgAAAAAAAAAAYgAAAAAAAA"

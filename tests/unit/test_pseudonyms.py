@@ -29,6 +29,8 @@ from schemas.pseudonyms import (
     write_key_ring,
 )
 
+pytestmark = pytest.mark.privacy
+
 RING = new_key_ring()
 ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 

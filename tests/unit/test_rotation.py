@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from schemas.codecs import json_codec
 from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, new_key_ring
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, a_raw_consent
 from udfs.rotation import why_not_ended
+
+pytestmark = pytest.mark.privacy
 
 KEPT = 7 * DAY
 RING = begin_rotation(new_key_ring(), BEGINNING)

@@ -114,8 +114,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         changes = apply(element, users, account, parts.bounds, parts.interactions)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
-        written = self._write(changes.consents, lists, now_ms)
-        withdraw_again(users, refused_by_store(changes, written), account, changes)
+        lists, written = self._carry_out(changes, lists, users, account, now_ms)
         self._keep(users, now_ms, ctx)
         self._keep_weighing(changes.accepted, now_ms, ctx)
         self._account.update(encode_account(account))
@@ -186,6 +185,24 @@ class PersonaliseOperator(KeyedProcessFunction):
             store = self._parts.store
             found = patiently(lambda: store.tombstones(list(names)), self._counters["store_retries"].inc)
             forget(users, [(names[known_as], tombstone) for known_as, tombstone in found.items()])
+
+    def _carry_out(
+        self, changes: Changes, lists: list[ListWrite], users: Users, account: Account, now_ms: int
+    ) -> tuple[list[ListWrite], Written]:
+        """Write consents, then lists; gives the lists that were written, or tried, and what Redis said.
+
+        Lists of users whose consent changes wait for what Redis says of it: it may know better.
+        """
+        changing = {change.pseudonym for change in changes.consents}
+        waiting = [write for write in lists if write.pseudonym in changing]
+        lists = [write for write in lists if write.pseudonym not in changing]
+        written = self._write(changes.consents, lists, now_ms)
+        undone = withdraw_again(users, refused_by_store(changes, written), account, changes)
+        waiting = [write for write in waiting if write.pseudonym not in undone]
+        if waiting:
+            then = self._write([], waiting, now_ms)
+            lists, written = lists + waiting, written._replace(lists=[*written.lists, *then.lists])
+        return lists, written
 
     def _sums(self) -> Iterator[Row]:
         """What this bucket has added to popularity since it last said so."""
@@ -324,9 +341,14 @@ def consent_entries(changes: Changes, written: Written) -> list[AuditEntry]:
 
 
 def refused_by_store(changes: Changes, written: Written) -> list[ConsentRecord]:
-    """The grants that Redis refused."""
-    outcomes = zip(changes.consents, written.consents, strict=True)
-    return [change for change, outcome in outcomes if outcome == ConsentOutcome.REFUSED]
+    """The grants that Redis refused, but for those of users who said no behind them in the element: that began anew."""
+    refused: dict[str, ConsentRecord] = {}
+    for change, outcome in zip(changes.consents, written.consents, strict=True):
+        if change.level == Level.NONE:
+            refused.pop(change.pseudonym, None)
+        elif outcome == ConsentOutcome.REFUSED:
+            refused[change.pseudonym] = change
+    return list(refused.values())
 
 
 def consent_receipt(change: ConsentRecord, users: Users, outcome: ConsentOutcome, at_ms: int) -> ConsentReceipt:

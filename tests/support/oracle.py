@@ -1,0 +1,71 @@
+"""What may be kept and shown of a user, told from the whole history by its slowest reading; nothing of udfs/ is used.
+
+Times are in ms. Everything here is an upper bound: less may be kept or shown at any time, more never.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+NONE, SESSION, FULL = 0, 1, 2
+PURPOSES = ("personalise", "measure", "train")
+
+
+class Decision(NamedTuple):
+    """What a user decided. `at` is when it was appended to `consents`; `direct`: written to Redis, maybe only there."""
+
+    user: str
+    at: int
+    level: int
+    said_at: int
+    purposes: int = 0
+    expires_at: int = 0
+    erase: bool = False
+    absent: bool = False
+    direct: bool = False
+
+
+class Standing(NamedTuple):
+    """What is in force: `since` is the end of the last time in which less was, `until` is 0 where there is no end."""
+
+    level: int = NONE
+    purposes: int = 0
+    since: int = 0
+    until: int = 0
+
+    def allows(self, appended: int) -> bool:
+        """Whether what was appended then may be used."""
+        return self.level > NONE and appended >= self.since and not self.ended_by(appended)
+
+    def ended_by(self, now: int) -> bool:
+        """Whether it has expired."""
+        return 0 < self.until <= now
+
+
+def standing(decisions: Iterable[Decision]) -> Standing:
+    """What is in force after `decisions` of one user. The last one holds; a grant from before a no is none.
+
+    Two limits of the product are in here. A withdrawal that is in Redis and not in the topic has ended what may be
+    shown, not yet what is kept: who is told `NotAcknowledged` is to call again. And of an erased user nothing is kept
+    to know older grants by: once they have consented again, one from before the erasure that arrives later is taken.
+    """
+    now, kept, said_no, remembered = Standing(), Standing(), 0, True
+    for decision in sorted(decisions, key=lambda each: each.at):
+        if now.ended_by(decision.at):
+            now = kept = Standing()
+        if decision.level == NONE:
+            kept = (now if now.level else kept) if decision.direct else Standing()
+            remembered = not (decision.direct or decision.erase or decision.absent)
+            now, said_no = Standing(), max(said_no, decision.said_at)
+        elif decision.said_at > said_no:
+            before = now if now.level else kept
+            goes_on = 0 < before.level <= decision.level and not before.ended_by(decision.at)
+            now = Standing(
+                decision.level, decision.purposes, before.since if goes_on else decision.at, decision.expires_at
+            )
+            kept, said_no = Standing(), said_no if remembered else 0
+    return now
+
+
+def purpose_names(bits: int) -> list[str]:
+    """The names of purposes."""
+    return [name for place, name in enumerate(PURPOSES) if bits >> place & 1]
