@@ -99,9 +99,7 @@ def test_the_smallest_larger_figure_and_its_equals_go_with_one_that_is_withheld(
     assert figures(30, 5, 20, 40) == [30, None, None, 40]
     assert figures(20, 5, 20, 40) == [None, None, None, 40]
     one_person = a_table((25, 20, 40, 15), (True, False, False, False), 10)
-    assert list(one_person.rows.values()) == [None, 20, None, 15], (
-        "20 is no cover for one person's 25"
-    )
+    assert list(one_person.rows.values()) == [None, 20, None, 15], "20 is no cover for one person's 25"
 
 
 def test_zeros_are_told_where_nothing_is_withheld_and_hidden_where_something_is():

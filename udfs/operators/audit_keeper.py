@@ -1,6 +1,6 @@
 """The shell part of a bucket's audit trail: its book in keyed state, its records and signed heads on side outputs.
 
-What is recorded is counted in Flink metrics as well: :data:`udfs.audit_counts.PRIVACY_COUNTERS`, in the group `freshet`.
+What is recorded is counted in metrics as well: :data:`udfs.audit_counts.PRIVACY_COUNTERS`, in the group `freshet`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
