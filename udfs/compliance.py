@@ -10,7 +10,7 @@ and after it counts as two in the states, which are therefore given by key too.
 No equation may bind two totals of the report, or one would give away what the other withholds; what would be one is
 left out. Every user at a level above `none` grants `personalise`, so that is no row of its own.
 
-Memory: some 240 bytes for each pseudonym in the trail; 8 bytes for each withdrawal of the period; up to `k` names for
+Memory: some 200 bytes for each pseudonym in the trail; 8 bytes for each withdrawal of the period; up to `k` names for
 each of at most :data:`udfs.suppression.CATEGORIES_MAX` values of a text.
 """
 

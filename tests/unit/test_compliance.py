@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.audit import ConsentEntry, DeniedEntry, ErasureEntry, KeyEntry, WithdrawalEntry
+from schemas.audit import AccessEntry, ConsentEntry, DeniedEntry, ErasureEntry, KeyEntry, WithdrawalEntry
 from schemas.rejects import DeadLetter, RejectReason
 from tests.support.trails import Told, a_trail, naive, reported, tellings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
@@ -83,10 +83,25 @@ def test_the_newest_job_says_what_holds_after_a_restore():
     """The withdrawals were given up with the restore, and are about to be told again."""
     first = a_trail(ten(BEGINNING, 0, "full"))
     head = Head(BEGINNING, len(first) - 1, msgspec.json.decode(first[-1])["hash"])
-    lost = a_trail(ten(BEGINNING + HOUR, 20, "none"), head=head)
+    lost = a_trail([*ten(BEGINNING + HOUR, 20, "full"), *ten(BEGINNING + HOUR, 30, "none")], head=head)
     again = a_trail(ten(BEGINNING + 2 * HOUR, 40, "session"), epoch=BEGINNING + 1, head=head)
     rows = reported([*first, *again, *lost], THREE_DAYS).states.levels.rows
     assert rows == {"none": 0, "session": 10, "full": 0, "erased": 0}
+
+
+def test_many_reads_of_one_person_are_not_many_persons():
+    told = [(BEGINNING, AccessEntry("support", "p", "profile", 4, f"p1.{n % 5}")) for n in range(20)]
+    assert list(reported(a_trail(told), THREE_DAYS).accesses.values()) == [None]
+    told += [(BEGINNING, AccessEntry("support", "p", "profile", 4, f"p1.{n}")) for n in range(5, 10)]
+    assert list(reported(a_trail(told), THREE_DAYS).accesses.values()) == [100]
+
+
+def test_a_reason_that_stands_twice_in_a_record_counts_once():
+    told = [
+        (BEGINNING, ConsentEntry(f"p1.{n}", "full", ["personalise"], 0, 0, n, narrowed_by=["gpc", "gpc"]))
+        for n in range(10)
+    ]
+    assert reported(a_trail(told), THREE_DAYS).narrowed["consent"] == {"gpc": 10}
 
 
 def test_the_time_to_effect_is_told_in_nearest_rank_percentiles_of_enough_persons():
