@@ -253,7 +253,7 @@ class Compliance:
             strangers=self._strangers.figure,
             accesses=_figures(self._accesses),
             states=self._states(),
-            keys=sorted(self._keys),
+            keys=sorted(self._keys, key=lambda event: event[:3]),
             rejects=_figures(self._rejects),
             repeats=self._repeats.figure,
             unreadable=self._unreadable,
