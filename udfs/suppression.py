@@ -8,7 +8,8 @@
 4. If fewer than `k` persons are behind the total, nothing of it is shown.
 
 Figures that belong to different totals must not be bound by any other equation: see `udfs/compliance.py`. What
-this does not hold off: two reports over periods that overlap can be subtracted from each other.
+this does not hold off: two reports over periods that overlap can be subtracted from each other, and who knows more than
+the report says, such as that nobody changed a consent twice, can compute more.
 """
 
 from collections import Counter
