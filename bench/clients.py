@@ -51,9 +51,9 @@ def consumer(servers: str, topic: str, **options: Any) -> Any:
     return reading
 
 
-def light_producer(servers: str, linger_ms: int) -> Any:
+def light_producer(servers: str, linger_ms: int, **options: Any) -> Any:
     """A producer for load that is to cost next to nothing beside what is measured: librdkafka."""
-    return confluent_kafka.Producer({"bootstrap.servers": servers, "linger.ms": linger_ms, "acks": "all"})
+    return confluent_kafka.Producer({"bootstrap.servers": servers, "linger.ms": linger_ms, "acks": "all", **options})
 
 
 def light_consumer(servers: str, topic: str) -> Any:

@@ -7,7 +7,7 @@ seconds of it are not counted. Load, plain consumer and probes are three process
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from bench.clients import producer, send_all
@@ -67,16 +67,25 @@ def measure(stand: Stand, plan: Plan) -> list[Latency]:
 
 def _hold(tenant: Tenant, probes: Probes, rate: int, seconds: int, settle_s: int, seed: int) -> float:
     """Hold a rate while probes run; gives how late the load was at its worst."""
-    numbers = {"--rate": rate, "--seconds": settle_s + seconds, "--seed": seed}
+    with loaded(tenant, rate, settle_s + seconds, seed) as late_s:
+        probes.run(WARM_UP, settle_s)
+        probes.run(str(rate), seconds)
+        probes.finish()
+    return late_s()
+
+
+@contextlib.contextmanager
+def loaded(tenant: Tenant, rate: int, seconds: int, seed: int) -> Iterator[Callable[[], float]]:
+    """So many events a second while the block runs, and until they are sent; then says how late they were at worst."""
+    numbers = {"--rate": rate, "--seconds": seconds, "--seed": seed}
     words = [word for option, number in numbers.items() for word in (option, str(number))]
+    late_s: list[float] = []
     with python("-m", "bench.load", "--settings", str(tenant.path), *words) as load:
         _expect_ready(load)
         load.stdin.write("go\n")  # type: ignore[union-attr]
         load.stdin.flush()  # type: ignore[union-attr]
-        probes.run(WARM_UP, settle_s)
-        probes.run(str(rate), seconds)
-        probes.finish()
-        return float(load.stdout.readline())  # type: ignore[union-attr]
+        yield lambda: late_s[0]
+        late_s.append(float(load.stdout.readline()))  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager

@@ -7,12 +7,11 @@ tenth of a core from what is measured.
 
 import random
 import time
-from typing import Any, Final, NamedTuple
-
-import redis
+from typing import Final, NamedTuple
 
 from bench.clients import light_producer
 from bench.stand import Tenant
+from bench.watching import WatchedKeys
 from bench.workload import ITEMS, item_id
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.store import user_keys
@@ -61,7 +60,7 @@ class Probes:
         settings = tenant.settings
         self._topic = settings.topic_names().interactions
         self._sending = light_producer(settings.kafka.bootstrap_servers, linger_ms=0)
-        self._lists = _WatchedLists(settings.redis.url)
+        self._lists = WatchedKeys(settings.redis.url, bytes_max=31)
         pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         self._key_of = {user: user_keys("", pseudonymiser.user(user))[0] for user in probe_users()}
         self._users = list(self._key_of)
@@ -110,9 +109,9 @@ class Probes:
         changed = self._lists.changed(max(seconds, 0.0))
         now_ns = time.monotonic_ns()
         known = [key for key in changed if key in self._waiting]
-        for key, version in zip(known, self._lists.watch(known), strict=True):
+        for key, head in zip(known, self._lists.watch(known), strict=True):
             waiting = self._waiting[key]
-            if version >= waiting.version:
+            if version_of(head) >= waiting.version:
                 self.found.setdefault(waiting.phase, []).append((now_ns - waiting.sent_ns) / 1e6)
                 del self._waiting[key]
 
@@ -122,40 +121,10 @@ class Probes:
         self._lists.close()
 
 
-class _WatchedLists:
-    """Lists in Redis that are told of when they change: a key is watched from each reading of it until its next change.
+def version_of(head: bytes) -> int:
+    """The version of a list that begins so, 0 for none.
 
-    Two connections: one reads with tracking on, the other one gets the invalidation messages.
+    >>> version_of(b'{"v":12,"epoch":1'), version_of(b"")
+    (12, 0)
     """
-
-    def __init__(self, url: str) -> None:
-        pool = redis.Redis.from_url(url).connection_pool
-        self._telling: Any = pool.get_connection("_")
-        self._reading: Any = pool.get_connection("_")
-        [told_to] = self._answers(self._telling, [("CLIENT", "ID")])
-        self._answers(self._telling, [("SUBSCRIBE", "__redis__:invalidate")])
-        self._answers(self._reading, [("CLIENT", "TRACKING", "ON", "REDIRECT", told_to)])
-
-    def watch(self, keys: list[str]) -> list[int]:
-        """The versions of the lists that stand there, 0 for none; each is watched from now on."""
-        heads = self._answers(self._reading, [("GETRANGE", key, 0, 30) for key in keys])
-        return [int(head[_VERSION_AT : head.index(b",")]) if head else 0 for head in heads]
-
-    def changed(self, seconds: float) -> list[str]:
-        """The keys that have changed; waits for the first of them, at most so long."""
-        if not self._telling.can_read(timeout=seconds):
-            return []
-        _, _, keys = self._telling.read_response(disable_decoding=True)
-        return [key.decode() for key in keys or ()]
-
-    def close(self) -> None:
-        """Leave Redis."""
-        self._reading.disconnect()
-        self._telling.disconnect()
-
-    @staticmethod
-    def _answers(connection: Any, commands: list[tuple[Any, ...]]) -> list[Any]:
-        if not commands:
-            return []
-        connection.send_packed_command(connection.pack_commands(commands))
-        return [connection.read_response(disable_decoding=True) for _ in commands]
+    return int(head[_VERSION_AT : head.index(b",")]) if head else 0

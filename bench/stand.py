@@ -13,10 +13,12 @@ import redis
 from deploy.local import product
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack, is_up
+from deploy.package import build, write_zip
 from jobs.settings import Settings, load_settings
 from models.manifest import MANIFEST_FILE
 
 DIRECTORY = LOCAL / "bench"
+ABLATION_FILES = ("__init__.py", "ablation.py", "ablated_job.py")
 MODEL_ITEMS, MODEL_NEIGHBOURS, MODEL_TOP_K = 10_000, 64, 50
 Say = Callable[[str], None]
 
@@ -65,6 +67,15 @@ class Stand:
     def submit(self, tenant: Tenant) -> str:
         """Run the job on the tenant's topics; gives its id when all of it runs."""
         job = product.submit(self.stack, tenant.path)
+        self.stack.rest.wait_running(job)
+        return job
+
+    def submit_ablation(self, tenant: Tenant) -> str:
+        """Run the job without consent on the tenant's topics; gives its id when all of it runs."""
+        directory = self.stack.directory
+        ablation = write_zip(directory / "ablation.zip", [ROOT / "bench" / name for name in ABLATION_FILES])
+        packages = [build(directory / "freshet.zip"), ablation]
+        job = product.submit_module(self.stack, tenant.path, "bench.ablated_job", packages)
         self.stack.rest.wait_running(job)
         return job
 

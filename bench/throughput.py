@@ -8,7 +8,7 @@ cancelled, Redis emptied, and the plain consumer drains the same topics, with th
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +50,11 @@ class Side(NamedTuple):
     threads: Seconds
 
     @property
+    def cpu_us_per_event(self) -> float:
+        """CPU microseconds of all processes of the side for each event."""
+        return sum(self.cpu.values()) / self.events * 1e6
+
+    @property
     def events_per_cpu_second(self) -> float:
         """Events for each CPU second of all processes of the side."""
         return self.events / sum(self.cpu.values())
@@ -62,24 +67,27 @@ def measure(stand: Stand, name: str, events: int) -> tuple[Side, Side]:
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
     workload = make_workload(events, begin_ms, SEED)
     stand.empty_redis()
-    job = _job(stand, tenant, event_records(workload), warm_up, events)
-    in_redis = _check_versions(stand, tenant, workload, "job")
+    job = drain(stand, tenant, event_records(workload), warm_up, events, stand.submit)
+    in_redis = check_versions(stand, tenant, workload, "job")
     stand.empty_redis()
     bare = _bare(stand, tenant, warm_up, events)
-    if _check_versions(stand, tenant, workload, "plain consumer") != in_redis:
+    if check_versions(stand, tenant, workload, "plain consumer") != in_redis:
         raise AssertionError("the sides have written lists of different numbers of users")
     stand.empty_redis()
     return job, bare
 
 
-def _job(stand: Stand, tenant: Tenant, records: Iterator[Record], warm_up: int, events: int) -> Side:
+def drain(
+    stand: Stand, tenant: Tenant, records: Iterator[Record], warm_up: int, events: int, submit: Callable[[Tenant], str]
+) -> Side:
+    """Run the job that `submit` starts on `records`, of which the first `warm_up` do not count, and cancel it."""
     names, servers, say = tenant.settings.topic_names(), stand.servers, stand.say
     ids = [user_id(user) for user in range(USERS)]
     say(f"producing {USERS:,} consents")
     sending = producer(servers)
     send_all(sending, names.consents, consent_records(ids, time.time_ns() // 1_000_000))
     say("submitting the job")
-    job, progress = stand.submit(tenant), Progress(tenant)
+    job, progress = submit(tenant), Progress(tenant)
     try:
         progress.wait(consents=USERS)
         say(f"job: {warm_up:,} events of warm-up")
@@ -142,7 +150,7 @@ class _Head(msgspec.Struct):
     v: int
 
 
-def _check_versions(stand: Stand, tenant: Tenant, workload: Workload, side: str) -> int:
+def check_versions(stand: Stand, tenant: Tenant, workload: Workload, side: str) -> int:
     """Raise if a sampled user's list is not of the version that the workload demands; gives the number of lists."""
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     sample = dict(islice(final_versions(workload).items(), SAMPLED_USERS))

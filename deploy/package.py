@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,12 +19,16 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def build(out: Path = DEFAULT_OUT) -> Path:
     """Write the zip and return its path."""
+    sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES)
+    return write_zip(out, sources)
+
+
+def write_zip(out: Path, sources: Iterable[Path]) -> Path:
+    """Write a zip of `sources`, which lie below the root of the repository, and return its path."""
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-        for source in sorted(
-            path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES
-        ):
+        for source in sorted(sources):
             entry = zipfile.ZipInfo(source.relative_to(ROOT).as_posix(), _EPOCH)
             archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
     unfinished.replace(out)

@@ -11,17 +11,20 @@ who can write to Kafka can write, and give it to `verify`. Verifying needs the p
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from kafka.errors import KafkaError
 
 from jobs.kafka_reading import records
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.errors import FreshetError, SettingsError
 from schemas.signing import load_signing_key, write_signing_key
-from udfs.audit_verify import Line, Verification, verify
+from udfs.audit_verify import UNSIGNED_MAX_MS, Line, Verification, verify
 
 ATTEMPTS = 3
 PAUSE_S = 2.0
@@ -33,9 +36,10 @@ def verification(settings: Settings, public_keys: list[bytes], head_files: list[
     The two topics are committed one after the other, so a head may show a moment before the records that it is of.
     """
     for attempt in range(ATTEMPTS):
-        kept_since_ms = time.time_ns() // 1_000_000 - topics.AUDIT_RETENTION_MS
+        now_ms = time.time_ns() // 1_000_000
+        kept_since_ms, settled_ms = now_ms - topics.AUDIT_RETENTION_MS, now_ms - UNSIGNED_MAX_MS
         heads = [*_lines(settings, topics.AUDIT_HEADS), *_saved(head_files)]
-        found = verify(_lines(settings, topics.AUDIT), heads, public_keys, kept_since_ms)
+        found = verify(_lines(settings, topics.AUDIT), heads, public_keys, kept_since_ms, settled_ms)
         if not found.findings or attempt == ATTEMPTS - 1:
             break
         time.sleep(PAUSE_S)
@@ -59,11 +63,20 @@ def _saved(files: list[Path]) -> Iterator[Line]:
 
 
 def save_heads(settings: Settings, out: Path) -> int:
-    """Append the heads of the topic that are not in `out` yet; returns how many."""
-    known = {line.raw for line in _saved([out])} if out.exists() else set()
+    """Add the heads of the topic that are not in `out` yet, all at once or not at all; returns how many."""
+    saved = [line.raw for line in _saved([out])] if out.exists() else []
+    known = set(saved)
     new = [line.raw for line in _lines(settings, topics.AUDIT_HEADS) if line.raw not in known]
-    with out.open("ab") as file:
-        file.writelines(raw + b"\n" for raw in new)
+    # A half-written line would be a forged head to `verify`, so the file is replaced by a whole one.
+    draft = out.with_name(f".{out.name}.part")
+    try:
+        with draft.open("wb") as file:
+            file.writelines(raw + b"\n" for raw in [*saved, *new])
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(out)
+    except OSError as error:
+        raise SettingsError(f"heads {out} cannot be written: {error.strerror}") from None
     return len(new)
 
 
@@ -105,6 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except FileExistsError as error:
         print(f"error: {error.filename} is there already, and a key is never overwritten", file=sys.stderr)
+        return 2
+    except (KafkaError, OSError) as error:
+        print(f"error: not done: {type(error).__name__}", file=sys.stderr)
         return 2
     return 0
 

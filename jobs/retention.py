@@ -152,7 +152,8 @@ def page(settings: Settings, source: str) -> str:
             *lines[1:],
             "",
             "A withdrawal or an erasure does not wait for all of this: profile and list go at once, lines of exports",
-            f"with the next rewrite; `{settings.kafka.topic(topics.EVENTS)}` and older snapshots at their time.",
+            f"with the next rewrite, those of erased users leave `{settings.kafka.topic(topics.EVENTS)}` with",
+            "`python -m jobs.erasure rewrite-events`; the rest, and older snapshots, at their time.",
         ]
     )
 

@@ -105,11 +105,13 @@ class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`signing_key` is a file that every worker can read; left out, FRESHET_SIGNING_KEY holds its text.
 
-    Where something was recorded, the end of the trail is signed each `heads_every_ms`.
+    Where something was recorded, the end of the trail is signed each `heads_every_ms`; what is younger is not proved.
     """
 
     signing_key: str | None = None
-    heads_every_ms: Annotated[int, Meta(ge=topics.SECOND_MS, multiple_of=topics.SECOND_MS)] = 10 * topics.SECOND_MS
+    heads_every_ms: Annotated[int, Meta(ge=topics.SECOND_MS, le=topics.HOUR_MS, multiple_of=topics.SECOND_MS)] = (
+        10 * topics.SECOND_MS
+    )
 
 
 class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,5 +1,7 @@
 """Receipts: what the job did, as JSON in the `receipts` topic, at least once. The tag `kind` tells them apart."""
 
+from typing import Literal
+
 import msgspec
 
 from schemas.lists import Reason
@@ -92,7 +94,31 @@ class KidsReceipt(msgspec.Struct, tag="kids", tag_field="kind", frozen=True):
     users: dict[str, int]
 
 
-Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | StateReceipt | StatesEndReceipt | KidsReceipt
+ErasureStatus = Literal["effective", "complete", "incomplete", "returned", "not_proved"]
+
+
+class ErasureReceipt(msgspec.Struct, tag="erasure", tag_field="kind", frozen=True):
+    """What a verification (`python -m jobs.erasure verify`) says of an erasure; only the first two are written.
+
+    effective: nothing is left in state, lists, consent view and clean events; complete: nor in any older snapshot, nor
+    in raw interactions; incomplete: `missing` says what is left; returned: the user has consented again since, and
+    nothing is left from before; not_proved: the search did not find what was `planted`. `found` counts by place,
+    `ends_by` says by when (ms) retention has ended what is counted there.
+    """
+
+    pseudonym: str
+    status: ErasureStatus
+    erased_at: int
+    checked_at: int
+    found: dict[str, int]
+    ends_by: dict[str, int]
+    missing: list[str]
+    planted: bool
+
+
+Receipt = (
+    ElementReceipt | ConsentReceipt | AccountReceipt | StateReceipt | StatesEndReceipt | KidsReceipt | ErasureReceipt
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Receipt]" = msgspec.json.Decoder(Receipt)

@@ -6,8 +6,9 @@ Per user, under one hash tag so that a Cluster keeps them in one slot:
 ``{pseudonym}:consent``  ``{"level":"full","expires_at":ms,"at":ms,"partition":n,"offset":n}``: the last consent in
                          topic order; with level none also ``"withdrawn":ms``, when the user said so. It stays for a
                          tombstone's life after it has expired (0: never) or was withdrawn: it holds off those before it
-``{pseudonym}:gone``     a tombstone, ``{"at":ms,"partition":n,"offset":n,"withdrawn":ms}``: an erased user
-``{pseudonym}:erased``   what was the tombstone of a user who has consented again since
+``{pseudonym}:gone``     a tombstone, ``{"erased":false,"at":ms,"partition":n,"offset":n,"withdrawn":ms}``, of a user
+                         who has withdrawn or was erased, with the place of that record
+``{pseudonym}:past``     what was the tombstone of a user who has consented again since
 
 A tombstone's life is longer than any snapshot that may be restored and any record that may be read again is old.
 A withdrawal that is written here before it is in the topic has partition and offset -1.
@@ -47,9 +48,9 @@ def user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str]:
     return f"{tag}:list", f"{tag}:consent", f"{tag}:gone"
 
 
-def erased_key(prefix: str, pseudonym: str) -> str:
+def past_key(prefix: str, pseudonym: str) -> str:
     """The key of the tombstone of a user who came back."""
-    return f"{prefix}{{{pseudonym}}}:erased"
+    return f"{prefix}{{{pseudonym}}}:past"
 
 
 def popular_key(prefix: str, segment: str) -> str:
@@ -82,13 +83,14 @@ def withdrawn_value(at: int, partition: int, offset: int, withdrawn: int) -> byt
     return b'%b,"withdrawn":%d}' % (consent_value(Level.NONE, 0, at, partition, offset)[:-1], withdrawn)
 
 
-def gone_value(at: int, partition: int, offset: int, withdrawn: int) -> bytes:
+def gone_value(at: int, partition: int, offset: int, withdrawn: int, erased: bool) -> bytes:
     """The bytes of a tombstone.
 
-    >>> gone_value(12, 0, 3, 11)
-    b'{"at":12,"partition":0,"offset":3,"withdrawn":11}'
+    >>> gone_value(12, 0, 3, 11, True)
+    b'{"erased":true,"at":12,"partition":0,"offset":3,"withdrawn":11}'
     """
-    return b'{"at":%d,"partition":%d,"offset":%d,"withdrawn":%d}' % (at, partition, offset, withdrawn)
+    said = b"true" if erased else b"false"
+    return b'{"erased":%b,"at":%d,"partition":%d,"offset":%d,"withdrawn":%d}' % (said, at, partition, offset, withdrawn)
 
 
 _WITHDRAWN: Final = re.compile(rb'"withdrawn":(\d+)')
@@ -141,7 +143,8 @@ No list outlives the consent that it was made under, which is why reading need n
 """
 
 WRITE_CONSENT: Final = """
--- KEYS list consent gone erased; ARGV at partition offset said_at wants bytes ttl_ms; wants: grant, none or erase
+-- KEYS list consent gone past; ARGV at partition offset said_at wants bytes ttl_ms tombstone
+-- wants: grant, none or erase; tombstone: empty for a grant
 local known = redis.call('GET', KEYS[2]) or redis.call('GET', KEYS[3])
 if known then
   local at, partition, offset = string.match(known, '"at":(%d+),"partition":(%-?%d+),"offset":(%-?%d+)')
@@ -156,12 +159,15 @@ if known then
   if not comes_after then return 0 end
   if ARGV[5] == 'grant' and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
 end
+if ARGV[5] == 'grant' then
+  if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[4]) end
+else
+  redis.call('SET', KEYS[3], ARGV[8], 'PX', ARGV[7])
+end
 if ARGV[5] == 'erase' then
-  redis.call('SET', KEYS[3], ARGV[6], 'PX', ARGV[7])
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
   return 1
 end
-if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[4]) end
 if ARGV[7] == '0' then
   redis.call('SET', KEYS[2], ARGV[6])
 else
@@ -177,23 +183,24 @@ A grant that was given no later than a withdrawal is refused, though it comes af
 """
 
 WITHDRAW: Final = """
--- KEYS list consent gone erased; ARGV said_at wants ttl_ms; wants: none or erase
+-- KEYS list consent gone past; ARGV said_at wants ttl_ms; wants: none or erase
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local place = '"at":' .. now .. ',"partition":-1,"offset":-1,"withdrawn":' .. ARGV[1] .. '}'
-if ARGV[2] == 'erase' then
-  redis.call('SET', KEYS[3], '{' .. place, 'PX', ARGV[3])
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
+local erased = ARGV[2] == 'erase'
+redis.call('SET', KEYS[3], '{"erased":' .. tostring(erased) .. ',' .. place, 'PX', ARGV[3])
+redis.call('DEL', KEYS[1])
+if erased then
+  redis.call('DEL', KEYS[2], KEYS[4])
 else
   redis.call('SET', KEYS[2], '{"level":"none","expires_at":0,' .. place, 'PX', ARGV[3])
-  redis.call('DEL', KEYS[1])
 end
 return 1
 """
 """Ends all personalisation of a user at once, before the topic knows: what has not been appended by now is later."""
 
 RELINK: Final = """
--- KEYS list consent gone erased of the current pseudonym; ARGV bytes and ttl_ms of each of the previous one's
+-- KEYS list consent gone past of the current pseudonym; ARGV bytes and ttl_ms of each of the previous one's
 if redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then return 0 end
 for place, key in ipairs(KEYS) do
   local bytes, ttl_ms = ARGV[2 * place - 1], ARGV[2 * place]

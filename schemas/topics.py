@@ -47,7 +47,9 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic(DEAD_LETTERS, "rejects: reason and origin, never the payload", DEAD_LETTERS_RETENTION_MS, partitions=1),
     Topic(RECEIPTS, "what the job did: lists written, consents in force, accounts", RECEIPTS_RETENTION_MS),
     Topic(EVENTS, "accepted interactions, pseudonymised and consented", EVENTS_RETENTION_MS),
-    Topic(AUDIT, "the audit trail, a chain for each bucket", AUDIT_RETENTION_MS),
+    # One partition, so that retention only ever cuts beginnings off. Of several, each is cut at its own time, and the
+    # trail has holes that look like dropped records. The order of the records can be verified, too.
+    Topic(AUDIT, "the audit trail, a chain for each bucket", AUDIT_RETENTION_MS, partitions=1),
     Topic(AUDIT_HEADS, "signed ends of the chains of the audit trail", AUDIT_RETENTION_MS, partitions=1),
 )
 

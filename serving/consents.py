@@ -27,8 +27,8 @@ from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import (
     WITHDRAW,
     WRITE_CONSENT,
-    erased_key,
     gone_value,
+    past_key,
     user_keys,
     withdrawn_at,
     withdrawn_value,
@@ -106,9 +106,9 @@ class Consents:
         wants = "erase" if change.erase else "none"
         fence_error = self._try_fenced(WITHDRAW, users, change.ts, wants, self._tombstone_ms)
         at = self._append(change)
-        value = (gone_value if change.erase else withdrawn_value)(*at, min(change.ts, at.append_ts))
         said_at = min(change.ts, at.append_ts)
-        placed_error = self._try_fenced(WRITE_CONSENT, users, *at, said_at, wants, value, self._tombstone_ms)
+        values = withdrawn_value(*at, said_at), self._tombstone_ms, gone_value(*at, said_at, change.erase)
+        placed_error = self._try_fenced(WRITE_CONSENT, users, *at, said_at, wants, *values)
         if placed_error or fence_error:
             raise NotAcknowledged(
                 f"the withdrawal stands in the topic, but Redis did not take it ({placed_error or fence_error}): "
@@ -157,7 +157,7 @@ class Consents:
     def _keys(self, user_id: str) -> list[Keys]:
         """The keys of each pseudonym that the user may be known under: two while a rotation is under way."""
         prefix = self._prefix
-        return [(*user_keys(prefix, name), erased_key(prefix, name)) for name in self._pseudonyms(user_id)]
+        return [(*user_keys(prefix, name), past_key(prefix, name)) for name in self._pseudonyms(user_id)]
 
 
 def _client(url: str) -> "redis.Redis[bytes]":

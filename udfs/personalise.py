@@ -4,7 +4,7 @@ Within an element consents are applied first (the two raw topics have no mutual 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from schemas.consents import PURPOSES, Level
 from schemas.rejects import Origin, Reject, RejectReason
@@ -164,12 +164,27 @@ def relink(users: Users, links: Mapping[str, str]) -> dict[str, str]:
     return moved
 
 
-def forget_erased(users: Users, erased: Iterable[tuple[str, Placed]]) -> None:
-    """Drop what a restored snapshot still holds of users whose erasure, at these places in `consents`, came after."""
-    for pseudonym, erasure in erased:
+class Gone(Placed, Protocol):
+    """A withdrawal, or an erasure, as a tombstone tells of it."""
+
+    @property
+    def erased(self) -> bool: ...  # noqa: D102
+
+
+def forget(users: Users, tombstones: Iterable[tuple[str, Gone]]) -> None:
+    """Drop what a restored snapshot still holds of users who have withdrawn, or were erased, after it was taken.
+
+    The record that did it is read again, and then counts as it did the first time; until then nothing is used.
+    """
+    for pseudonym, tombstone in tombstones:
         state = users.get(pseudonym)
-        if state is not None and is_newer(state, erasure):
+        if state is None or not is_newer(state, tombstone):
+            continue
+        if tombstone.erased:
             users.erase(pseudonym)
+        elif state.level != Level.NONE:
+            state.level, state.purposes, state.profile = Level.NONE, 0, None
+            users.mark(pseudonym)
 
 
 def withdraw_again(users: Users, refused: Iterable[ConsentRecord], account: Account, changes: Changes) -> None:

@@ -5,8 +5,9 @@ Redis down is retried here, inside the element, with backoff: no restart, no los
 
 import functools
 import logging
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -26,8 +27,8 @@ from schemas.store import (
     ConsentOutcome,
     WriteOutcome,
     consent_value,
-    erased_key,
     gone_value,
+    past_key,
     popular_key,
     user_keys,
     withdrawn_value,
@@ -56,12 +57,13 @@ class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_ms: Annotated[int, Meta(ge=1)] = 1_000
 
 
-class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where in `consents` a record stands; `append_ts` in ms."""
+class Tombstone(msgspec.Struct, frozen=True, gc=False):
+    """Where in `consents` a user's last withdrawal or erasure stands; `append_ts` in ms."""
 
     append_ts: int = msgspec.field(name="at")
     partition: int
     offset: int
+    erased: bool
 
 
 class Written(NamedTuple):
@@ -83,8 +85,8 @@ class ListStore(Protocol):
         """Delete the lists of users of whom nothing is kept any more."""
         ...
 
-    def erasures(self, pseudonyms: Sequence[str]) -> dict[str, Place]:
-        """The last erasure of each of `pseudonyms` that has a tombstone, also where the user has come back since."""
+    def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
+        """The tombstones of those of `pseudonyms` who have one, also where the user has come back since."""
         ...
 
     def relink(self, links: Mapping[str, str]) -> None:
@@ -129,14 +131,14 @@ class RedisStore:
         """See :class:`ListStore`."""
         self._run([("DEL", user_keys(self._prefix, pseudonym)[0]) for pseudonym in pseudonyms])
 
-    def erasures(self, pseudonyms: Sequence[str]) -> dict[str, Place]:
+    def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
         """See :class:`ListStore`. One round trip."""
         commands = [
-            ("MGET", user_keys(self._prefix, pseudonym)[2], erased_key(self._prefix, pseudonym))
+            ("MGET", user_keys(self._prefix, pseudonym)[2], past_key(self._prefix, pseudonym))
             for pseudonym in pseudonyms
         ]
-        tombstones = zip(pseudonyms, self._run(commands), strict=True)
-        return {pseudonym: _decode_place(gone or past) for pseudonym, (gone, past) in tombstones if gone or past}
+        found = zip(pseudonyms, self._run(commands), strict=True)
+        return {pseudonym: _decode_tombstone(gone or past) for pseudonym, (gone, past) in found if gone or past}
 
     def held(self, pseudonyms: Sequence[str]) -> dict[str, bytes]:
         """All that stands there of users known under `pseudonyms`: key → value."""
@@ -163,7 +165,7 @@ class RedisStore:
         return WriteOutcome(answer)
 
     def _keys(self, pseudonym: str) -> tuple[str, str, str, str]:
-        return *user_keys(self._prefix, pseudonym), erased_key(self._prefix, pseudonym)
+        return *user_keys(self._prefix, pseudonym), past_key(self._prefix, pseudonym)
 
     def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
         keys = self._keys(change.pseudonym)
@@ -171,7 +173,8 @@ class RedisStore:
         wants = "erase" if change.erase else "grant" if change.level else "none"
         ttl_ms = ttl_of(change, self._tombstone_ms)
         sha = self._sha(WRITE_CONSENT)
-        return "EVALSHA", sha, 4, *keys, *place, change.said_at, wants, value_of(change), ttl_ms
+        tombstone = b"" if change.level else gone_value(*place, change.said_at, change.erase)
+        return "EVALSHA", sha, 4, *keys, *place, change.said_at, wants, value_of(change), ttl_ms, tombstone
 
     def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
         keys = user_keys(self._prefix, write.pseudonym)
@@ -222,8 +225,6 @@ class RedisStore:
 def value_of(change: ConsentRecord) -> bytes:
     """What stands in Redis of `change` when it is in force."""
     place = change.append_ts, change.partition, change.offset
-    if change.erase:
-        return gone_value(*place, change.said_at)
     if change.level == Level.NONE:
         return withdrawn_value(*place, change.said_at)
     return consent_value(Level(change.level), change.expires_at, *place)
@@ -236,7 +237,7 @@ def ttl_of(change: ConsentRecord, tombstone_ms: int) -> int:
     return max(0, change.expires_at - change.append_ts) + tombstone_ms if change.expires_at else 0
 
 
-_decode_place: Final = msgspec.json.Decoder(Place).decode
+_decode_tombstone: Final = msgspec.json.Decoder(Tombstone).decode
 
 
 def _popular(raw: bytes | None) -> RecommendationList | None:
@@ -271,6 +272,22 @@ def connect(settings: RedisSettings, password: str | None) -> "redis.Redis[bytes
         retry=Retry(NoBackoff(), 0),
         **({key: value for key, value in tls.items() if value} if settings.url.startswith("rediss:") else {}),
     )
+
+
+def entries(client: "redis.Redis[bytes]", prefix: str) -> Iterator[tuple[bytes, bytes]]:
+    """Every key under `prefix` with its value, empty where it is no text; needs `+scan +mget`. Some may come twice.
+
+    Raises :class:`StoreUnavailable`.
+    """
+    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+    try:
+        cursor = None
+        while cursor != 0:
+            cursor, keys = client.scan(cursor or 0, match=pattern, count=1_000)
+            values = client.mget(keys) if keys else []
+            yield from ((key, value or b"") for key, value in zip(keys, values, strict=True))
+    except redis.exceptions.RedisError as error:
+        raise StoreUnavailable(f"Redis could not be searched: {type(error).__name__}") from None
 
 
 def patiently(call: Callable[[], T], on_failure: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> T:

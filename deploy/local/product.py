@@ -69,9 +69,16 @@ def settings_text(stack: LocalStack, key_ring: Path, model: Path) -> str:
 
 def submit(stack: LocalStack, settings_path: Path, options: tuple[str, ...] = ()) -> str:
     """`flink run` as a data engineer would type it; `options` go before the job's own. Returns the job's id."""
-    package = build(stack.directory / "freshet.zip")
-    command = [*options, "-pyfs", str(package), "-pyexec", sys.executable, "-pyclientexec", sys.executable]
-    return stack.flink_run([*command, "-pym", "jobs.personalise", "--settings", str(settings_path)])
+    return submit_module(stack, settings_path, "jobs.personalise", [build(stack.directory / "freshet.zip")], options)
+
+
+def submit_module(
+    stack: LocalStack, settings_path: Path, module: str, packages: list[Path], options: tuple[str, ...] = ()
+) -> str:
+    """`flink run` of a module in one of `packages`, zips that travel to the cluster. Returns the job's id."""
+    files = ",".join(map(str, packages))
+    command = [*options, "-pyfs", files, "-pyexec", sys.executable, "-pyclientexec", sys.executable]
+    return stack.flink_run([*command, "-pym", module, "--settings", str(settings_path)])
 
 
 def create_local_topics(kafka: KafkaSettings) -> None:

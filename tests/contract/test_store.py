@@ -11,14 +11,14 @@ import pytest
 import redis
 
 from schemas.lists import encode_list, item_fragment
-from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, erased_key, popular_key, user_keys
+from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, past_key, popular_key, user_keys
 from tests.support.fakes import MemoryStore
 from tests.support.readme import job_rights
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import BEGINNING, a_consent, an_erasure
 from udfs.elements import ConsentRecord
 from udfs.ranking import ListWrite
-from udfs.store import ListStore, Place, RedisSettings, RedisStore, connect, value_of
+from udfs.store import ListStore, RedisSettings, RedisStore, Tombstone, connect, value_of
 
 PREFIX = "t."
 EPOCH = 1_000
@@ -89,7 +89,7 @@ class InRedis:
         return bool(self.client.exists(user_keys(PREFIX, user)[0]))
 
     def withdraw(self, user: str, said_at: int, erase: bool = False) -> None:
-        keys = *user_keys(PREFIX, user), erased_key(PREFIX, user)
+        keys = *user_keys(PREFIX, user), past_key(PREFIX, user)
         self.client.eval(WITHDRAW, 4, *keys, said_at, "erase" if erase else "none", TOMBSTONE)
 
     def is_gone(self, user: str) -> bool:
@@ -211,13 +211,13 @@ def test_without_a_consent_on_record_no_list_is_written(subject: Subject, ada: s
 @pytest.mark.parametrize("level", ["none", "session"])
 def test_a_list_made_under_another_level_is_refused(subject: Subject, ada: str, level: Any) -> None:
     consented(subject.store, a_consent(ada, level))
-    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.GONE if level == "none" else WriteOutcome.NO_CONSENT]
 
 
 def test_not_even_a_list_made_under_no_consent_is_written_under_none(subject: Subject, ada: str) -> None:
     nothing = a_consent(ada, "none")
     consented(subject.store, nothing)
-    assert listed(subject.store, a_list(ada, 3, under=nothing)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 3, under=nothing)) == [WriteOutcome.GONE]
 
 
 def test_a_consent_and_a_list_of_one_write_are_put_in_that_order(subject: Subject, ada: str) -> None:
@@ -231,7 +231,7 @@ def test_a_withdrawal_takes_the_list_away_at_once(subject: Subject, ada: str) ->
     assert listed(subject.store, a_list(ada, 3, under=given)) == [WriteOutcome.WRITTEN]
     assert consented(subject.store, a_consent(ada, "none", offset=2)) == [ConsentOutcome.IN_FORCE]
     assert not subject.holds_a_list(ada)
-    assert listed(subject.store, a_list(ada, 4, under=given)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 4, under=given)) == [WriteOutcome.GONE]
 
 
 def test_a_list_made_before_a_withdrawal_is_refused_though_the_user_has_consented_again(
@@ -255,7 +255,7 @@ def test_the_same_consent_twice_is_harmless(subject: Subject, ada: str) -> None:
 def test_of_one_partition_the_offset_decides_though_the_clock_stepped_back(subject: Subject, ada: str) -> None:
     first, second = a_consent(ada, at=2_000, offset=9), a_consent(ada, "none", at=1_000, offset=10)
     assert consented(subject.store, first, second, first) == [1, 1, 0]
-    assert listed(subject.store, a_list(ada, 3, under=first)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list(ada, 3, under=first)) == [WriteOutcome.GONE]
 
 
 def test_across_partitions_append_time_decides(subject: Subject, ada: str) -> None:
@@ -323,15 +323,23 @@ def test_who_consents_after_an_erasure_begins_anew_and_nothing_older_comes_back(
 
 def test_the_last_erasure_is_known_also_when_the_user_has_come_back(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada, offset=1), a_consent("p1.never", offset=1))
-    assert subject.store.erasures([ada, "p1.never"]) == {}
+    assert subject.store.tombstones([ada, "p1.never"]) == {}
     consented(subject.store, an_erasure(ada, BEGINNING + 5, offset=2, partition=0))
-    expected = {ada: Place(BEGINNING + 5, 0, 2)}
-    assert subject.store.erasures([ada, "p1.never"]) == expected
+    expected = {ada: Tombstone(BEGINNING + 5, 0, 2, True)}
+    assert subject.store.tombstones([ada, "p1.never"]) == expected
     assert consented(subject.store, a_consent(ada, at=BEGINNING + 8, offset=3)) == [ConsentOutcome.IN_FORCE]
-    assert subject.store.erasures([ada]) == expected
+    assert subject.store.tombstones([ada]) == expected
     assert consented(subject.store, an_erasure(ada, BEGINNING + 9, offset=4)) == [ConsentOutcome.IN_FORCE]
-    assert subject.store.erasures([ada]) == {ada: Place(BEGINNING + 9, 0, 4)}
-    assert subject.store.erasures([]) == {}
+    assert subject.store.tombstones([ada]) == {ada: Tombstone(BEGINNING + 9, 0, 4, True)}
+    assert subject.store.tombstones([]) == {}
+
+
+def test_a_withdrawal_leaves_a_tombstone_that_says_so_and_a_grant_lifts_it(subject: Subject, ada: str) -> None:
+    consented(subject.store, a_consent(ada, offset=1), a_consent(ada, "none", BEGINNING + 5, offset=2, partition=0))
+    expected = {ada: Tombstone(BEGINNING + 5, 0, 2, erased=False)}
+    assert subject.is_gone(ada) and subject.store.tombstones([ada]) == expected
+    assert consented(subject.store, a_consent(ada, at=BEGINNING + 9, offset=3)) == [ConsentOutcome.IN_FORCE]
+    assert not subject.is_gone(ada) and subject.store.tombstones([ada]) == expected
 
 
 @pytest.mark.parametrize("wants", ["none", "erase"])
@@ -356,7 +364,7 @@ def test_a_direct_withdrawal_holds_at_once_whatever_is_on_its_way(subject: Subje
     listed(subject.store, a_list(ada, 3, under=given))
     subject.withdraw(ada, now - 20, erase)
     assert subject.read(ada) is None and not subject.holds_a_list(ada)
-    assert subject.is_gone(ada) == erase
+    assert subject.is_gone(ada)
     on_its_way = a_consent(ada, at=now - 10, offset=2, said_at=now - 30)
     assert consented(subject.store, given, on_its_way) == [ConsentOutcome.STALE, ConsentOutcome.STALE]
     appended_after = a_consent(ada, at=now + MINUTE, offset=3, said_at=now - 30)
@@ -407,7 +415,7 @@ def test_what_was_decided_under_the_current_pseudonym_stays(subject: Subject) ->
     subject.store.relink({"p2.ada": "p1.ada"})
     assert subject.read("p2.ada") is None and not subject.holds_a_list("p1.ada")
     renamed = msgspec.structs.replace(given, pseudonym="p2.ada")
-    assert listed(subject.store, a_list("p2.ada", 4, under=renamed)) == [WriteOutcome.NO_CONSENT]
+    assert listed(subject.store, a_list("p2.ada", 4, under=renamed)) == [WriteOutcome.GONE]
 
 
 @pytest.mark.parametrize("came_back", [False, True])
@@ -416,7 +424,7 @@ def test_an_erasure_moves_with_the_user(subject: Subject, came_back: bool) -> No
     if came_back:
         assert consented(subject.store, a_consent("p1.ada", at=BEGINNING + 9, offset=3)) == [1]
     subject.store.relink({"p2.ada": "p1.ada"})
-    assert subject.store.erasures(["p1.ada", "p2.ada"]) == {"p2.ada": Place(BEGINNING, 0, 2)}
+    assert subject.store.tombstones(["p1.ada", "p2.ada"]) == {"p2.ada": Tombstone(BEGINNING, 0, 2, True)}
     assert subject.is_gone("p2.ada") != came_back
 
 
@@ -505,7 +513,7 @@ def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(
     erased, again = an_erasure("p1.acl", offset=3), a_consent("p1.acl", offset=4)
     assert store.write([ends], [a_list("p1.acl", 1, under=ends)], True)[:2] == ([1], [1])
     assert store.write([erased, again], [a_list("p1.acl", 1, under=again)], True)[:2] == ([1, 1], [1])
-    assert list(store.erasures(["p1.acl"])) == ["p1.acl"]
+    assert list(store.tombstones(["p1.acl"])) == ["p1.acl"]
     store.relink({"p2.acl": "p1.acl"})
     assert store.write_popular("all", EPOCH, 1, MINUTE, payload(1)) == 1
     store.forget(["p1.acl"])

@@ -63,18 +63,22 @@ def test_what_somebody_altered_dropped_or_swapped_in_the_topic_is_named(live: Li
     heads = [Line(r.partition, r.offset, r.value) for r in live.records(topics.AUDIT_HEADS)]
     keys = [load_signing_key(live.settings.audit.signing_key).public]
     assert verify(lines, heads, keys, 0).findings == []
-    first, second = next((n, n + 1) for n, line in enumerate(lines[:-1]) if b'"consent"' in line.raw and n > 0)
-    altered = lines[first]._replace(raw=lines[first].raw.replace(b'"full"', b'"none"').replace(b'"at":1', b'"at":2', 1))
-    for tampered in (
-        [*lines[:first], altered, *lines[first + 1 :]],
-        [*lines[:first], *lines[first + 1 :]],
-        [
-            *lines[:first],
-            lines[first]._replace(raw=lines[second].raw),
-            lines[second]._replace(raw=lines[first].raw),
-            *lines[second + 1 :],
-        ],
+    first, second = two_of_a_chain(lines)
+    one, other = lines[first], lines[second]
+    altered = other._replace(raw=other.raw.replace(b'"full"', b'"none"').replace(b'"at":1', b'"at":2', 1))
+    for replaced in (
+        {second: altered},
+        {first: None},
+        {first: one._replace(raw=other.raw), second: other._replace(raw=one.raw)},
     ):
+        tampered = [line for n, kept in enumerate(lines) if (line := replaced.get(n, kept)) is not None]
         findings = verify(tampered, heads, keys, 0).findings
-        touched = {json.loads(lines[n].raw)["seq"] for n in (first, second)}
+        touched = {json.loads(line.raw)["seq"] for line in (one, other)}
         assert touched & {seq for _, seq, _ in findings} or touched & {seq - 1 for _, seq, _ in findings}
+
+
+def two_of_a_chain(lines: list[Line]) -> tuple[int, int]:
+    """The places of a consent and of the record before it: of records of different chains none is the earlier."""
+    chains = [(record["bucket"], record["epoch"]) for record in (json.loads(line.raw) for line in lines)]
+    second = next(n for n, line in enumerate(lines) if b'"kind":"consent"' in line.raw)
+    return max(n for n in range(second) if chains[n] == chains[second]), second

@@ -94,6 +94,27 @@ def test_a_restore_from_before_an_erasure_brings_nothing_back(bucket: Bucket, ca
     assert bucket.list("ada") is None and bucket.user("ada") is None
 
 
+@pytest.mark.parametrize("came_back", [False, True])
+@pytest.mark.parametrize("directly", [False, True])
+def test_an_event_replayed_after_an_opt_out_writes_nothing(bucket: Bucket, came_back: bool, directly: bool) -> None:
+    with_ada(bucket)
+    snapshot = bucket.keyed.snapshot()
+    no = a_consent("ada", "none", BEGINNING + HOUR)
+    if directly:
+        bucket.store.withdraw("ada", no.said_at)
+    if not directly or came_back:
+        bucket.take(no)
+    if came_back:
+        bucket.take(a_consent("ada", at=BEGINNING + 2 * HOUR))
+    bucket.restart(snapshot)
+    replayed = bucket.take(an_interaction("ada", BEGINNING + MINUTE, "pot"), an_interaction("bob", item="pot"))
+    assert [clean["pseudonym"] for clean in side(replayed, CLEAN_EVENTS)] == ["bob"]
+    assert bucket.list("ada") is None and bucket.list("bob") is not None
+    state = bucket.user("ada")
+    assert state is not None and state.profile is None
+    assert len(receipts(bucket.take(no), ConsentReceipt)) == 1, "the record counts as it did the first time"
+
+
 def test_a_restore_from_after_the_return_of_an_erased_user_keeps_what_came_after(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.take(an_erasure("ada", BEGINNING + HOUR), a_consent("ada", at=BEGINNING + 2 * HOUR))
@@ -117,8 +138,8 @@ def test_a_list_that_comes_due_after_a_restore_from_before_an_erasure_is_not_wri
 
 def test_a_job_that_starts_empty_asks_for_no_erasures(bucket: Bucket) -> None:
     asked: list[list[str]] = []
-    ask = bucket.store.erasures
-    bucket.store.erasures = lambda names: asked.append(list(names)) or ask(names)  # type: ignore[method-assign,func-returns-value]
+    ask = bucket.store.tombstones
+    bucket.store.tombstones = lambda names: asked.append(list(names)) or ask(names)  # type: ignore[method-assign,func-returns-value]
     with_ada(bucket)
     bucket.take(an_interaction("ada", BEGINNING + MINUTE, "pot"))
     assert asked == []

@@ -146,7 +146,7 @@ def test_a_fence_that_the_frontend_wrote_ahead_refuses_the_list(bucket: Bucket) 
     bucket.store.write([a_consent(level="none", at=BEGINNING + HOUR)], [], want_popular=False)
     emitted = bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
     assert not bucket.store.has_list_key("ada")
-    assert receipts(emitted, ElementReceipt)[0].lists[0].outcome == "no_consent"
+    assert receipts(emitted, ElementReceipt)[0].lists[0].outcome == "gone"
     assert bucket.keyed.counts["lists_refused"] == 1
 
 

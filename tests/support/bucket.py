@@ -1,5 +1,6 @@
 """One bucket of the personalise operator on fakes: elements go in, time passes, snapshots are taken and restored."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,15 +31,21 @@ Record = EventRecord | ConsentRecord
 class Bucket:
     """One bucket with its store. `restart` brings a new operator up on a snapshot; the store keeps what it has."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        operator: Callable[[Callable[[], Parts]], PersonaliseOperator] = PersonaliseOperator,
+        ranker: type[Ranker] = Ranker,
+        store: type[MemoryStore] = MemoryStore,
+    ) -> None:
+        self._operator, self._ranker = operator, ranker
         self.keyed = Keyed(now_ms=BEGINNING)
-        self.store = MemoryStore(EPOCH, lambda: self.keyed.now_ms)
+        self.store = store(EPOCH, lambda: self.keyed.now_ms)
         self.epoch = EPOCH
         self._start()
 
     def _start(self) -> None:
         self.model, self.store.epoch = FixedModel(ITEMS), self.epoch
-        ranker = Ranker(self.model, "fixed", ListRules(items=4), BOUNDS, self.epoch)
+        ranker = self._ranker(self.model, "fixed", ListRules(items=4), BOUNDS, self.epoch)
         parts = Parts(
             ranker=ranker,
             store=self.store,
@@ -52,7 +59,7 @@ class Bucket:
             due_users_per_second=5,
             audit=AuditParts(SIGNING_KEY, 10 * SECOND),
         )
-        self.harness = Harness(PersonaliseOperator(lambda: parts), self.keyed)
+        self.harness = Harness(self._operator(lambda: parts), self.keyed)
 
     def restart(self, snapshot: Keyed, epoch: int | None = None) -> None:
         """Go on from `snapshot`, as after a crash, or as a job that was submitted again has an `epoch` of its own."""

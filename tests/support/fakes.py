@@ -18,7 +18,7 @@ from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.elements import ConsentRecord
 from udfs.popularity import ALL
 from udfs.ranking import ListWrite
-from udfs.store import Place, Written, value_of
+from udfs.store import Tombstone, Written, value_of
 
 DIRECTLY = -1
 """The partition of what was withdrawn in Redis before it was in the topic."""
@@ -186,7 +186,7 @@ class MemoryStore:
         self._consents: dict[str, ConsentRecord] = {}
         self._popular: dict[str, tuple[bytes, int]] = {}
         self._gone: dict[str, ConsentRecord] = {}
-        self._erased: dict[str, ConsentRecord] = {}
+        self._past: dict[str, ConsentRecord] = {}
         self.writes = 0
 
     def at_epoch(self, epoch: int) -> "MemoryStore":
@@ -215,18 +215,18 @@ class MemoryStore:
         for pseudonym in pseudonyms:
             self._lists.pop(pseudonym, None)
 
-    def erasures(self, pseudonyms: Sequence[str]) -> dict[str, Place]:
+    def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
         """See :class:`udfs.store.ListStore`."""
         self._maybe_fail()
-        found = {name: self._gone.get(name) or self._erased.get(name) for name in pseudonyms}
-        return {name: Place(e.append_ts, e.partition, e.offset) for name, e in found.items() if e}
+        found = {name: self._gone.get(name) or self._past.get(name) for name in pseudonyms}
+        return {name: Tombstone(e.append_ts, e.partition, e.offset, e.erase) for name, e in found.items() if e}
 
     def relink(self, links: Mapping[str, str]) -> None:
         """See :class:`udfs.store.ListStore`."""
         self._maybe_fail()
         for current, previous in links.items():
             decided = current in self._consents or current in self._gone
-            for kept in (self._lists, self._consents, self._gone, self._erased):
+            for kept in (self._lists, self._consents, self._gone, self._past):
                 value = kept.pop(previous, None)  # type: ignore[attr-defined]
                 if value is not None and not decided:
                     kept[current] = value  # type: ignore[index]
@@ -256,13 +256,14 @@ class MemoryStore:
             if change.level and not known.level and change.said_at <= known.said_at:
                 return ConsentOutcome.REFUSED
         self._lists.pop(pseudonym, None)
-        if change.erase:
+        if not change.level:
             self._gone[pseudonym] = change
+        elif pseudonym in self._gone:
+            self._past[pseudonym] = self._gone.pop(pseudonym)
+        if change.erase:
             self._consents.pop(pseudonym, None)
-            self._erased.pop(pseudonym, None)
+            self._past.pop(pseudonym, None)
             return ConsentOutcome.IN_FORCE
-        if pseudonym in self._gone:
-            self._erased[pseudonym] = self._gone.pop(pseudonym)
         self._consents[pseudonym] = change
         return ConsentOutcome.IN_FORCE
 
@@ -321,10 +322,10 @@ class MemoryStore:
         """What the script by which frontends withdraw does."""
         fence = ConsentRecord(pseudonym, Level.NONE, 0, self._clock(), DIRECTLY, -1, 0, said_at, erase)
         self._lists.pop(pseudonym, None)
+        self._gone[pseudonym] = fence
         if erase:
-            self._gone[pseudonym] = fence
             self._consents.pop(pseudonym, None)
-            self._erased.pop(pseudonym, None)
+            self._past.pop(pseudonym, None)
         else:
             self._consents[pseudonym] = fence
 

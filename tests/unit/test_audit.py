@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from schemas.audit import AuditEntry, DeniedEntry, ExpiryEntry, WithdrawalEntry
 from schemas.errors import SchemaError
 from schemas.signing import SigningKey
-from tests.support.vocabulary import BEGINNING, DAY, HOUR
+from schemas.topics import AUDIT, AUDIT_HEADS, TOPICS
+from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
 from udfs.audit import (
     Book,
     Head,
@@ -26,11 +28,11 @@ from udfs.audit import (
     rename,
     sign_head,
 )
-from udfs.audit_verify import Line, Verification, verify
+from udfs.audit_verify import QUIET_MAX_MS, UNSIGNED_MAX_MS, Line, Verification, verify
 
 KEY = SigningKey(bytes(range(32)))
 FOREIGN = SigningKey(bytes(32))
-BEFORE_ALL = BEGINNING - DAY
+BEFORE_ALL = BEGINNING - 60 * DAY
 
 entries = st.one_of(
     st.builds(
@@ -247,6 +249,28 @@ def test_a_restore_of_an_older_savepoint_is_remarked_and_not_complained_of() -> 
     assert result.chains[0].segments == 3
 
 
+@settings(max_examples=60, deadline=None)
+@given(runs, st.lists(st.integers(0, 3), max_size=3))
+def test_what_was_given_up_is_remarked_and_nothing_else(
+    jobs: list[list[list[AuditEntry]]], restored: list[int]
+) -> None:
+    """A naive twin keeps what each job builds upon as a list of its records."""
+    stood: list[list[tuple[int, int]]] = [[]]
+    expected = []
+    for job, batches in enumerate(jobs):
+        base = stood[min(restored[job], len(stood) - 1)] if job < len(restored) else stood[-1]
+        given_up = len([record for record in stood[-1] if record not in base])
+        if not base and job:
+            expected.append((BEGINNING + job, "anew"))
+        elif given_up:
+            expected.append((BEGINNING + job, str(given_up)))
+        stood.append([*base, *((job, n) for n in range(1 + sum(map(len, batches))))])
+    remarks = written(1, jobs, restored).verified().remarks
+    assert [re.findall(r"segment (\d+) .*?(anew|\d+(?= records))", remark)[0] for remark in remarks] == [
+        (str(epoch), told) for epoch, told in expected
+    ]
+
+
 def test_a_segment_without_its_parent_is_found() -> None:
     batch: list[AuditEntry] = [ExpiryEntry("p1.a")]
     trail = written(1, [[batch], [batch]])
@@ -267,6 +291,80 @@ def test_a_record_that_stands_twice_is_found() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a")]]])
     findings = trail._replace(lines=[*trail.lines, trail.lines[-1]]).verified().findings
     assert any("stands twice" in finding.text for finding in findings)
+
+
+def spread(times: list[int], signed: int | None = None) -> Trail:
+    """One record at each of `times`, the first `signed` of them signed a few seconds later; left out, all."""
+    head, lines, heads = Head(), [], []
+    for n, at in enumerate(times):
+        head, records = append(head, [ExpiryEntry("p1.a")], 0, BEGINNING, at)
+        lines += records
+        if signed is None or n < signed:
+            heads.append(sign_head(head, 0, at + 5 * SECOND, KEY)[1])
+    return Trail(lines, heads)
+
+
+def test_a_trail_that_was_made_up_is_not_believed_because_its_hashes_fit() -> None:
+    true = spread([BEGINNING + n * DAY for n in range(4)])
+    forged = rechained(true.lines, lambda n, record: record.update({"pseudonym": "p1.b"} if n else {}))
+    [finding] = Trail(forged, []).verified().findings
+    assert finding.seq == 0 and "unsigned" in finding.text and "5 from it on" in finding.text
+
+
+@given(st.lists(st.integers(0, 2 * UNSIGNED_MAX_MS), min_size=1, max_size=6).map(sorted), st.integers(0, 6))
+def test_what_is_recorded_for_long_without_a_signed_head_is_found(times: list[int], signed: int) -> None:
+    trail = spread([BEGINNING + at for at in times], signed)
+    unsigned = [at for at in times if not times[:signed] or at > times[:signed][-1]]
+    long = bool(unsigned) and unsigned[-1] - unsigned[0] > UNSIGNED_MAX_MS
+    assert [finding.text[:8] for finding in trail.verified().findings] == ["unsigned"] * long
+
+
+def test_a_job_that_is_back_after_hours_has_the_time_to_sign() -> None:
+    trail = spread([BEGINNING, BEGINNING + SECOND, BEGINNING + 9 * HOUR], signed=1)
+    lines = [Line(0, n, raw) for n, raw in enumerate(trail.lines)]
+    heads = [Line(0, n, raw) for n, raw in enumerate(trail.heads)]
+    for settled, found in ((BEGINNING + 8 * HOUR, 0), (BEGINNING + 10 * HOUR, 1)):
+        assert len(verify(lines, heads, [KEY.public], BEFORE_ALL, settled).findings) == found
+
+
+def test_records_past_their_retention_may_outlive_the_heads_that_were_signed_of_them() -> None:
+    trail = spread([BEGINNING, BEGINNING + 9 * HOUR, BEGINNING + 10 * HOUR], signed=0)
+    assert "unsigned" in trail.verified(since=BEGINNING - 1).findings[0].text
+    assert trail.verified(since=BEGINNING).findings == []
+
+
+def test_a_bucket_that_was_silent_when_its_beginning_ran_out_is_no_finding() -> None:
+    trail = spread([BEGINNING, BEGINNING + 3 * DAY, BEGINNING + 6 * DAY])
+    cut = Trail(trail.lines[2:], trail.heads[1:]).verified(since=BEGINNING + 2 * DAY)
+    assert cut.findings == [] and "past its retention" in cut.remarks[0]
+
+
+def test_a_parent_that_ran_out_while_its_segment_is_kept_is_no_finding() -> None:
+    trail = written(1, [[[ExpiryEntry("p1.a")]], [[ExpiryEntry("p1.b")]]])
+    own = [raw for raw in trail.lines if json.loads(raw)["epoch"] == BEGINNING + 1]
+    assert trail._replace(lines=own, heads=trail.heads[1:]).verified(since=BEGINNING).findings == []
+
+
+def test_a_beginning_cut_too_early_is_told_by_the_last_head_that_was_signed_in_it() -> None:
+    trail = spread([BEGINNING + n * DAY for n in range(40)])
+    since = BEGINNING + 10 * DAY
+    assert QUIET_MAX_MS > 21 * DAY, "the records alone do not tell"
+    [finding] = Trail(trail.lines[31:], trail.heads).verified(since=since).findings
+    assert finding.seq == 30 and "should still be kept" in finding.text
+    assert Trail(trail.lines[10:], trail.heads).verified(since=since).findings == []
+
+
+def test_a_dropped_end_is_one_finding_however_many_heads_were_signed_in_it() -> None:
+    trail = spread([BEGINNING + n * SECOND for n in range(9)])
+    [finding] = Trail(trail.lines[:4], trail.heads).verified().findings
+    assert finding.seq == 9
+
+
+def test_retention_cuts_a_trail_at_its_beginning_only_because_it_is_in_one_partition() -> None:
+    assert {topic.name: topic.partitions for topic in TOPICS if topic.name in (AUDIT, AUDIT_HEADS)} == {
+        AUDIT: 1,
+        AUDIT_HEADS: 1,
+    }
 
 
 @given(st.lists(entries, max_size=6), st.integers(0, 6))

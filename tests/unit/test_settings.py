@@ -47,6 +47,7 @@ def test_three_lines_are_enough(tmp_path: Path) -> None:
         (SMALLEST + "refresh.list_ttl_ms = 0", r"at `\$.refresh.list_ttl_ms`"),
         (SMALLEST + "popularity.users_min = 65", r"`int` <= 64 - at `\$.popularity.users_min`"),
         (SMALLEST + "popularity.publish_every_ms = 0", r"at `\$.popularity.publish_every_ms`"),
+        (SMALLEST + "audit.heads_every_ms = 7200000", r"`int` <= 3600000 - at `\$.audit.heads_every_ms`"),
         (SMALLEST + "redis.timeout_ms = 0", r"at `\$.redis.timeout_ms`"),
         ("kafka = [", "freshet.toml"),
     ],

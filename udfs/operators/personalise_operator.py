@@ -36,7 +36,7 @@ from udfs.audit import consent_entry
 from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
 from udfs.elements import AskedFor, ConsentRecord, Element, EventRecord, unpack
 from udfs.operators.audit_keeper import AuditKeeper, AuditParts
-from udfs.personalise import Changes, Users, apply, clean_event, forget_erased, relink, withdraw_again
+from udfs.personalise import Changes, Users, apply, clean_event, forget, relink, withdraw_again
 from udfs.popularity import decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
@@ -51,7 +51,7 @@ POPULAR_REFRESH_MS: Final = 1_000
 SUMS_EVERY_MS: Final = 1_000
 """How often a bucket tells popularity what it adds. A record for each element and segment costs more than the lists."""
 ASKED_FOR_MAX: Final = 500_000
-"""Of how many users a bucket's worker remembers that it has asked for their erasure since it was started."""
+"""Of how many users a bucket's worker remembers that it has asked for their tombstone since it was started."""
 COUNTERS: Final = (
     "accepted",
     "rejected",
@@ -132,7 +132,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         """A second has ended: pass its popularity on, forget what ended or expired, refresh the lists that age."""
         yield from self._sums()
         parts, users = self._parts, Users(self._users.get)
-        refresh, forget, expired = {}, [], []
+        refresh, ended, expired = {}, [], []
         for pseudonym in self._due.take(timestamp):
             state = users.get(pseudonym)
             if state is None or state.due_slot != timestamp:
@@ -143,19 +143,19 @@ class PersonaliseOperator(KeyedProcessFunction):
             if due == Due.REFRESH:
                 refresh[pseudonym] = state
             elif due in (Due.FORGET, Due.EXPIRED):
-                forget.append(pseudonym)
+                ended.append(pseudonym)
                 if due == Due.EXPIRED:
                     expired.append(ExpiryEntry(pseudonym))
         lists = parts.ranker.rank(refresh, self._popular, timestamp, parts.refresh.list_ttl_ms)
         self._write([], lists, timestamp)
-        patiently(lambda: parts.store.forget(forget), self._counters["store_retries"].inc)
+        patiently(lambda: parts.store.forget(ended), self._counters["store_retries"].inc)
         self._keep(users, timestamp, ctx)
         self._counters["lists_refreshed"].inc(len(lists))
-        self._counters["profiles_forgotten"].inc(len(forget))
+        self._counters["profiles_forgotten"].inc(len(ended))
         yield from self._audit.expired(expired, timestamp, ctx)
 
     def _recall(self, element: Element, users: Users) -> dict[str, str]:
-        """Before an element is applied: users are who they are now, and who was erased is forgotten.
+        """Before an element is applied: users are who they are now, and who has left is forgotten.
 
         Gives those who were moved, as current → previous pseudonym. What stands in Redis moves along, also that of
         users without state whose consent changes: they may be erased.
@@ -163,7 +163,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         links = element.links
         moved = relink(users, links)
         touched = {event.pseudonym for event in element.events} | {change.pseudonym for change in element.consents}
-        self._forget_erased(touched | moved.keys(), links, users)
+        self._forget(touched | moved.keys(), links, users)
         strangers = {change.pseudonym for change in element.consents if users.get(change.pseudonym) is None}
         moved |= {pseudonym: links[pseudonym] for pseudonym in strangers & links.keys()}
         if moved:
@@ -171,8 +171,8 @@ class PersonaliseOperator(KeyedProcessFunction):
             self._counters["users_relinked"].inc(len(moved))
         return moved
 
-    def _forget_erased(self, touched: set[str], links: dict[str, str], users: Users) -> None:
-        """Before state that a snapshot may have brought back is used the first time, ask whether its user was erased.
+    def _forget(self, touched: set[str], links: dict[str, str], users: Users) -> None:
+        """Before state that a snapshot may have brought back is used the first time, ask whether its user has left.
 
         Who has no state here yet cannot have come back with a snapshot, so a job that starts empty never asks.
         """
@@ -184,8 +184,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         names |= {links[p]: p for p in names if p in links}
         if names:
             store = self._parts.store
-            erased = patiently(lambda: store.erasures(list(names)), self._counters["store_retries"].inc)
-            forget_erased(users, [(names[known_as], place) for known_as, place in erased.items()])
+            found = patiently(lambda: store.tombstones(list(names)), self._counters["store_retries"].inc)
+            forget(users, [(names[known_as], tombstone) for known_as, tombstone in found.items()])
 
     def _sums(self) -> Iterator[Row]:
         """What this bucket has added to popularity since it last said so."""

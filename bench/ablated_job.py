@@ -1,0 +1,18 @@
+"""The job without consent (:mod:`bench.ablation`), submitted like it: `-pym bench.ablated_job --settings FILE`.
+
+It travels in a zip of its own beside the product's, which knows nothing of it.
+"""
+
+import sys
+from typing import Final
+
+from bench.ablation import UncheckedOperator, open_personalise_parts, with_others
+from jobs import personalise
+
+build: Final = with_others(
+    personalise.build, PersonaliseOperator=UncheckedOperator, open_personalise_parts=open_personalise_parts
+)
+main: Final = with_others(personalise.main, build=build)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

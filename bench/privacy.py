@@ -1,0 +1,87 @@
+"""What the consent check and the fence cost: the job beside itself without them (:mod:`bench.ablation`), in turns.
+
+A pair is one run of each on the very same events, as in :mod:`bench.throughput`; pairs begin with either side by turns,
+so that what the machine does slowly falls on both: best an even number of pairs.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from bench.figures import median
+from bench.stand import Stand, Tenant
+from bench.throughput import SEED, WARM_UP_SHARE, Side, check_versions, drain
+from bench.workload import Workload, event_records, make_workload, user_id
+from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.store import user_keys
+
+PRODUCT: Final = "product"
+ABLATION: Final = "ablation"
+
+
+class Pair(NamedTuple):
+    """The two sides of one pair."""
+
+    product: Side
+    ablation: Side
+
+    @property
+    def ratio(self) -> float:
+        """CPU time for an event with consent to that without."""
+        return self.product.cpu_us_per_event / self.ablation.cpu_us_per_event
+
+
+def order(pairs: int) -> list[tuple[str, str]]:
+    """Which side runs first, and which second, in each pair.
+
+    >>> order(2)
+    [('product', 'ablation'), ('ablation', 'product')]
+    """
+    return [(PRODUCT, ABLATION) if number % 2 == 0 else (ABLATION, PRODUCT) for number in range(pairs)]
+
+
+def measure(stand: Stand, events: int, pairs: int, begin_ms: int) -> list[Pair]:
+    """All pairs. Lists must be of the versions that the workload demands on both sides: both have done the work."""
+    workload = make_workload(events, begin_ms, SEED)
+    measured = []
+    for number, sides in enumerate(order(pairs), start=1):
+        found = {side: _run(stand, f"privacy-{number}-{side}", side, workload) for side in sides}
+        measured.append(Pair(found[PRODUCT], found[ABLATION]))
+        stand.say(one_pair(measured[-1]))
+    return measured
+
+
+def _run(stand: Stand, name: str, side: str, workload: Workload) -> Side:
+    events = len(workload.ts)
+    tenant = stand.tenant(name)
+    stand.empty_redis()
+    submit = stand.submit if side == PRODUCT else stand.submit_ablation
+    measured = drain(stand, tenant, event_records(workload), int(events * WARM_UP_SHARE), events, submit)
+    check_versions(stand, tenant, workload, name)
+    _check_fences(stand, workload, tenant, side)
+    stand.empty_redis()
+    return measured
+
+
+def _check_fences(stand: Stand, workload: Workload, tenant: Tenant, side: str) -> None:
+    """Raise if the job that ran was not that of the side: only the product puts consents into Redis."""
+    pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
+    _, consent, _ = user_keys(tenant.settings.redis.prefix, pseudonymiser.user(user_id(int(workload.user[0]))))
+    if bool(stand.redis.exists(consent)) != (side == PRODUCT):
+        raise AssertionError(f"{side}: the job of the other side has run")
+
+
+def one_pair(pair: Pair) -> str:
+    """A pair in one line."""
+    return (
+        f"with consent {pair.product.cpu_us_per_event:.1f}, without {pair.ablation.cpu_us_per_event:.1f} µs of CPU "
+        f"an event, ratio {pair.ratio:.3f}"
+    )
+
+
+def figures(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What goes into bench.json: the median of the pairs' ratios, and all of them."""
+    ratios = [pair.ratio for pair in pairs]
+    return {
+        "privacy_cpu_ratio": round(median(ratios), 3),
+        "privacy_cpu_ratios": [round(ratio, 3) for ratio in ratios],
+    }

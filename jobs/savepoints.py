@@ -1,0 +1,72 @@
+"""Flink's REST interface, as far as a verification needs it: a savepoint in the form that can be searched."""
+
+import http.client
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from schemas.errors import JobSilent, SettingsError
+
+TIMEOUT_S: Final = 10.0
+POLL_S: Final = 0.2
+
+
+def take_savepoint(flink: str, job_name: str, directory: Path, timeout_s: float) -> Path:
+    """A savepoint of the running job of this name, in canonical format, below `directory`; returns its folder.
+
+    `directory` must be the same place for Flink and for this process. Raises :class:`JobSilent`.
+    """
+    job = _running(flink, job_name)
+    body = {"cancel-job": False, "formatType": "CANONICAL", "target-directory": directory.resolve().as_uri()}
+    trigger = _call(flink, "POST", f"/jobs/{job}/savepoints", body)["request-id"]
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        answer = _call(flink, "GET", f"/jobs/{job}/savepoints/{trigger}")
+        if answer["status"]["id"] == "COMPLETED":
+            return _folder(answer["operation"])
+        time.sleep(POLL_S)
+    raise JobSilent(f"Flink took no savepoint within {timeout_s:g} s")
+
+
+def _running(flink: str, job_name: str) -> str:
+    jobs = [job["jid"] for job in _call(flink, "GET", "/jobs/overview")["jobs"] if _is_it(job, job_name)]
+    if len(jobs) != 1:
+        raise SettingsError(f"{len(jobs)} jobs called {job_name} run in Flink at {flink}, and one is looked for")
+    return str(jobs[0])
+
+
+def _is_it(job: dict[str, Any], name: str) -> bool:
+    return bool(job["name"] == name and job["state"] == "RUNNING")
+
+
+def _folder(operation: dict[str, Any]) -> Path:
+    if cause := operation.get("failure-cause"):
+        raise JobSilent(f"Flink could not take the savepoint: {str(cause.get('class', cause))[:200]}")
+    folder = Path(unquote(urlsplit(operation["location"]).path))
+    if not (folder / "_metadata").is_file():
+        raise SettingsError(
+            f"Flink wrote a savepoint to {folder}, which is not there for this process: --work-dir must be a folder "
+            "that both share, or give a copy of a savepoint by --savepoint"
+        )
+    return folder
+
+
+def _call(flink: str, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    parts = urlsplit(flink)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    # Not urlopen: it would send requests for loopback to a proxy that the environment names.
+    connection = kind(parts.hostname or "localhost", parts.port, timeout=TIMEOUT_S)
+    try:
+        text = None if body is None else json.dumps(body)
+        connection.request(method, parts.path.rstrip("/") + path, text, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+        if response.status >= 400:
+            raise JobSilent(f"Flink at {flink} refused {method} {path}: {response.status}")
+        return json.loads(content)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise JobSilent(f"Flink at {flink} does not answer ({type(error).__name__}): check --flink") from None
+    finally:
+        connection.close()

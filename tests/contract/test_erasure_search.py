@@ -1,0 +1,55 @@
+"""The search for a user in a real Redis: all keys of its prefix and nothing else, with the rights it is given."""
+
+from collections import Counter
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from jobs.erasure_search import in_redis
+from jobs.retention import DEFAULTS
+from schemas.errors import StoreUnavailable
+from schemas.store import user_keys
+from tests.support.readme import redis_rights
+from tests.support.redis_server import RealRedis, running_redis
+from udfs.store import RedisSettings
+
+PREFIX = "a*[b]?."
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+def searched(url: str, *names: str) -> Counter[str]:
+    return in_redis(msgspec.structs.replace(DEFAULTS, redis=RedisSettings(url, prefix=PREFIX)), names)
+
+
+def test_every_place_of_a_user_is_named_and_nobody_else_s(server: RealRedis) -> None:
+    listed, consent, gone = user_keys(PREFIX, "p1.ada")
+    server.client.mset({listed: b"{}", consent: b"{}", gone: b"{}", f"{PREFIX}popular:all": b"[p1.ada]"})
+    server.client.mset({f"{PREFIX}{{p1.bob}}:list": b"{}", "axbx.{p1.ada}:list": b"another prefix"})
+    server.client.rpush(f"{PREFIX}not-text", b"anything")
+    server.client.mset({f"{PREFIX}{number}": b"" for number in range(3_000)})
+    expected = {"redis.list": 1, "redis.consent": 1, "redis.gone": 1, "redis.elsewhere": 1}
+    assert searched(server.url, "p1.ada") == expected
+    assert searched(server.url, "p1.nobody") == {}
+
+
+def test_a_user_with_the_rights_of_the_readme_can_search_and_one_without_is_told(server: RealRedis) -> None:
+    rights = redis_rights("Its user in Redis needs")
+    assert len(rights) == 2
+    for user, allowed in (("officer", rights), ("stranger", rights[:1])):
+        server.client.execute_command("ACL", "SETUSER", user, "on", ">hush", f"~{_literal(PREFIX)}*", *allowed)
+    server.client.set(user_keys(PREFIX, "p1.cyd")[0], b"{}")
+    place = urlsplit(server.url).netloc
+    assert searched(f"redis://officer:hush@{place}", "p1.cyd") == {"redis.list": 1}
+    with pytest.raises(StoreUnavailable, match="could not be searched"):
+        searched(f"redis://stranger:hush@{place}", "p1.cyd")
+
+
+def _literal(prefix: str) -> str:
+    return "".join(f"\\{c}" if c in "*[]?" else c for c in prefix)

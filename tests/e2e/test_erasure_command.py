@@ -1,0 +1,279 @@
+"""Erasure by command on real parts: the events topic without a user, and a proof that finds what is left."""
+
+import io
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer, TopicPartition
+
+from jobs import rewrite_events as rewriting
+from jobs import settled_topic
+from jobs.erasure import Where, main, verify
+from jobs.erasure_search import in_files
+from jobs.export import export, rewrite
+from jobs.rewrite_events import EventsRewrite, copied_from, rewrite_events
+from jobs.savepoints import take_savepoint
+from jobs.settled_topic import settled, settled_ends
+from schemas import topics
+from schemas.errors import JobSilent
+from schemas.receipts import ErasureReceipt, decode_receipt
+from tests.support.live import Live, until
+
+ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def shop(live: Live, *users: str, times: int = 6) -> None:
+    """Interactions of `users` in turns, until they are published; in several checkpoints, hence in all partitions."""
+    before = {user: len(events_of(live, user)) for user in users}
+    for number in range(times):
+        for user in users:
+            live.interact(user, ITEMS[number])
+        if number % 2:
+            live.checkpoint()
+    until(lambda: all(len(events_of(live, u)) == before[u] + times for u in users), "clean events")
+
+
+def events_of(live: Live, user: str) -> list[Any]:
+    mine = f'"{live.pseudonymiser.user(user)}"'.encode()
+    return [record for record in live.records(topics.EVENTS) if mine in record.value]
+
+
+def erase(live: Live, user: str) -> None:
+    live.consent([user], level="none", erase=True)
+
+
+def looked(live: Live, user: str, **more: Any) -> ErasureReceipt:
+    places = {"flink": live.product.endpoints["flink"], **more}
+    return verify(live.settings, user, Where(**places), quiet)
+
+
+def hashes_of(live: Live) -> Counter[str]:
+    """How often each event stands in `events`, by its hash and its user; that of everybody."""
+    found = (json.loads(record.value) for record in live.records(topics.EVENTS))
+    return Counter(event["event"] + event["pseudonym"] for event in found)
+
+
+def in_order(live: Live) -> bool:
+    """Whether the copies of each partition stand in the order of what they are copies of."""
+    last: dict[int, int] = {}
+    for record in live.records(topics.EVENTS):
+        offset = copied_from(record.headers)
+        if offset is not None:
+            if offset <= last.get(record.partition, -1):
+                return False
+            last[record.partition] = offset
+    return True
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    pass
+
+
+def interrupt(line: str) -> None:
+    raise Interrupted
+
+
+def test_erased_users_leave_the_events_topic_and_all_others_stand_once_though_it_was_interrupted(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rewriting, "TRANSACTION_RECORDS_MAX", 2)
+    live.consent(["abe-of-erasure", "bea-of-erasure", "cai-of-erasure"])
+    shop(live, "abe-of-erasure", "bea-of-erasure", "cai-of-erasure")
+    erase(live, "abe-of-erasure")
+    gone = live.pseudonymiser.user("abe-of-erasure")
+    before = hashes_of(live)
+    first = EventsRewrite(live.settings)
+    steps = {partition: found for partition in first.ends if (found := first.plan(partition))}
+    partition, its_steps = next(iter(steps.items()))
+    with pytest.raises(Interrupted):
+        first.copy(partition, its_steps, interrupt)
+    first.close()
+    shop(live, "bea-of-erasure", times=2)
+
+    second = EventsRewrite(live.settings)
+    for partition in second.ends:
+        if its_steps := second.plan(partition):
+            second.copy(partition, its_steps)
+    second.close()
+    assert sum(hashes_of(live).values()) > sum(before.values()), "copied, and not yet cut"
+    erase(live, "cai-of-erasure")
+
+    done = rewrite_events(live.settings, quiet)
+    left = hashes_of(live)
+    also_gone = live.pseudonymiser.user("cai-of-erasure")
+    assert done.removed > 0 and set(left.values()) == {1}
+    assert not [one for one in left if one.endswith((gone, also_gone))]
+    assert set(before) - set(left) == {one for one in before if one.endswith((gone, also_gone))}
+    assert len(events_of(live, "bea-of-erasure")) == 8 and in_order(live)
+    assert rewrite_events(live.settings, quiet) == (0, 0, 0, 0)
+
+
+def test_who_consents_again_keeps_what_came_after(live: Live):
+    live.consent(["dov-of-erasure"])
+    shop(live, "dov-of-erasure")
+    erase(live, "dov-of-erasure")
+    live.consent(["dov-of-erasure"])
+    shop(live, "dov-of-erasure", times=2)
+    assert looked(live, "dov-of-erasure").status == "incomplete"
+    rewrite_events(live.settings, quiet)
+    assert len(events_of(live, "dov-of-erasure")) == 2
+    receipt = looked(live, "dov-of-erasure")
+    assert (receipt.status, receipt.found["events"]) == ("returned", 0)
+
+
+def test_an_erasure_is_proved_end_to_end_by_a_command_that_shows_no_user_id(
+    live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    live.consent(["eva-of-proof"])
+    shop(live, "eva-of-proof")
+    live.wait_for_version("eva-of-proof", 2)
+    erase(live, "eva-of-proof")
+    rewrite_events(live.settings, quiet)
+    command = ["verify", "--settings", str(live.product.settings_path), "--user", "-", "--work-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("eva-of-proof\n"))
+    assert main([*command, "--flink", live.product.endpoints["flink"]]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    mine = live.pseudonymiser.user("eva-of-proof")
+    assert (told["kind"], told["pseudonym"], told["status"]) == ("erasure", mine, "effective")
+    assert told["found"]["interactions"] == 6 and told["found"]["redis.gone"] == 1 and told["found"]["savepoint"] == 0
+    assert told["ends_by"]["interactions"] > told["checked_at"] + 2 * topics.DAY_MS
+    assert "eva-of-proof" not in out + err and "interactions: 6" in err
+    receipts = [decode_receipt(record.value) for record in live.records(topics.RECEIPTS)]
+    [written] = [r for r in receipts if isinstance(r, ErasureReceipt) and r.pseudonym == mine]
+    assert written.status == "effective"
+    assert list(tmp_path.iterdir()) == [], "the savepoint is deleted"
+    canaries = [r.key.decode() for r in live.records(topics.CONSENTS) if r.key.startswith(b"freshet-canary-")]
+    assert {live.pseudonymiser.user(canary) for canary in canaries}.isdisjoint(live.states())
+    assert not any(live.redis.exists(*live.keys(canary)[:2]) for canary in canaries)
+    assert rewrite_events(live.settings, quiet) == (0, 0, 0, 0), "a canary sets off no rewrite"
+
+
+def test_what_is_left_is_found_and_named(live: Live):
+    live.consent(["fay-of-erasure"])
+    shop(live, "fay-of-erasure", times=2)
+    assert in_savepoint(live, "fay-of-erasure") > 0, "the same search finds a user who is there"
+    erase(live, "fay-of-erasure")
+    name = live.pseudonymiser.user("fay-of-erasure")
+    rewrite_events(live.settings, quiet)
+    assert looked(live, "fay-of-erasure").status == "effective"
+    list_key, _, gone_key = live.keys("fay-of-erasure")
+    live.redis.set(list_key, b"{}", ex=300)
+    live.redis.set("popular:by-hand", name, ex=300)
+    by_hand = json.dumps({"pseudonym": name, "event": "00", "type": "view", "ts": 1, "purposes": []}).encode()
+    live.send(topics.EVENTS, [(None, by_hand)])
+    receipt = looked(live, "fay-of-erasure")
+    assert receipt.status == "incomplete"
+    assert receipt.missing == ["redis.list: 1", "redis.elsewhere: 1", "events: 1"]
+    live.redis.delete(list_key, "popular:by-hand")
+    tombstone = live.redis.get(gone_key)
+    live.redis.delete(gone_key)
+    rewrite_events(live.settings, quiet)
+    assert [reason.partition(":")[0] for reason in looked(live, "fay-of-erasure").missing] == ["redis.gone"]
+    live.redis.set(gone_key, tombstone, ex=3600)
+    assert looked(live, "fay-of-erasure").status == "effective"
+
+
+def in_savepoint(live: Live, user: str) -> int:
+    folder = take_savepoint(live.product.endpoints["flink"], live.settings.job.name, live.stack.directory, 60)
+    return in_files(folder, [live.pseudonymiser.user(user)])[0]
+
+
+def test_a_search_that_does_not_find_what_it_must_proves_nothing(live: Live, tmp_path: Path):
+    live.consent(["gus-of-erasure", "hal-of-erasure"])
+    erase(live, "gus-of-erasure")
+    folder = take_savepoint(live.product.endpoints["flink"], live.settings.job.name, tmp_path, 60)
+    assert looked(live, "gus-of-erasure", savepoint=folder, flink=None).status == "effective", "others bear witness"
+    (tmp_path / "blind").mkdir()
+    (tmp_path / "blind" / "_metadata").touch()
+    blind = looked(live, "gus-of-erasure", savepoint=tmp_path / "blind", flink=None)
+    assert (blind.status, blind.planted) == ("not_proved", False)
+    arguments = [
+        "--settings",
+        str(live.product.settings_path),
+        "--user",
+        "gus-of-erasure",
+        "--savepoint",
+        str(tmp_path / "blind"),
+    ]
+    assert main(["verify", *arguments]) == 2
+
+
+def test_an_erasure_is_complete_when_no_older_snapshot_is_left(live: Live, tmp_path: Path):
+    live.consent(["ida-of-erasure"])
+    erase(live, "ida-of-erasure")
+    snapshot = tmp_path / "chk-7" / "_metadata"
+    snapshot.parent.mkdir()
+    snapshot.touch()
+    older = looked(live, "ida-of-erasure", snapshots=[tmp_path])
+    assert older.missing == ["snapshots: 1 may be from before the erasure"]
+    assert older.status == "effective"
+    later_s = snapshot.stat().st_mtime + topics.HOUR_MS / 1000
+    os.utime(snapshot, (later_s, later_s))
+    assert looked(live, "ida-of-erasure", snapshots=[tmp_path]).status == "complete"
+    assert looked(live, "ida-of-erasure").status == "effective", "snapshots may be kept for days"
+
+
+def test_an_export_that_still_names_the_user_is_named(live: Live, tmp_path: Path):
+    live.consent(["jon-of-erasure"])
+    shop(live, "jon-of-erasure", times=2)
+    export(live.settings, tmp_path / "export", "measure")
+    erase(live, "jon-of-erasure")
+    rewrite_events(live.settings, quiet)
+    assert looked(live, "jon-of-erasure", exports=[tmp_path / "export"]).missing == ["exports: 2"]
+    rewrite(live.settings, tmp_path / "export")
+    assert looked(live, "jon-of-erasure", exports=[tmp_path / "export"]).status == "effective"
+
+
+def test_a_user_who_was_never_erased_is_told_so(live: Live, capsys: pytest.CaptureFixture[str]):
+    arguments = [
+        "--settings",
+        str(live.product.settings_path),
+        "--user",
+        "kim-of-erasure",
+        "--flink",
+        "http://localhost:1",
+    ]
+    assert main(["verify", *arguments]) == 2
+    assert "no erasure of this user is on record" in capsys.readouterr().err
+
+
+def test_what_is_written_and_not_committed_is_waited_for(live: Live, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(settled_topic, "STUCK_S", 1.0)
+    writer = KafkaProducer(bootstrap_servers=live.settings.kafka.bootstrap_servers, transactional_id="a-slow-writer")
+    writer.init_transactions()
+    writer.begin_transaction()
+    sent = writer.send(live.settings.kafka.topic(topics.EVENTS), b'{"pseudonym":"p1.nobody"}', partition=0)
+    place = sent.get(30)
+    partition = TopicPartition(place.topic, 0)
+    try:
+        ends = {partition: settled_ends(live.settings, topics.EVENTS)[partition]}
+        assert ends[partition] > place.offset
+        with pytest.raises(JobSilent, match="has been open"):
+            list(settled(live.settings, ends))
+    finally:
+        writer.commit_transaction()
+        writer.close()
+    monkeypatch.undo()
+    assert place.offset in [record.offset for record in settled(live.settings, ends)]
+
+
+def test_reading_goes_on_at_what_is_left_where_the_beginning_is_gone(live: Live):
+    live.consent(["lea-of-erasure", "moe-of-erasure"])
+    shop(live, "lea-of-erasure", "moe-of-erasure", times=2)
+    erase(live, "lea-of-erasure")
+    rewrite_events(live.settings, quiet)
+    ends = settled_ends(live.settings, topics.EVENTS)
+    stand = Counter(record.partition for record in live.records(topics.EVENTS))
+    for partition, end in ends.items():
+        read = list(settled(live.settings, {partition: end}, begin=0))
+        assert len(read) == stand[partition.partition]

@@ -1,0 +1,85 @@
+"""The command beside the audit trail: heads are kept whole, and what could not be done is no verdict."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka.errors import KafkaError
+
+from jobs import audit
+from jobs.retention import DEFAULTS
+from jobs.settings import Settings
+from schemas.errors import SettingsError
+from udfs.audit_verify import Line
+
+SETTINGS_TEXT = """
+kafka.bootstrap_servers = "broker:9092"
+redis.url = "redis://cache:6379/0"
+model.directory = "/models/one"
+"""
+
+
+@pytest.fixture
+def topic(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What stands in every topic."""
+    heads: list[bytes] = []
+    monkeypatch.setattr(audit, "_lines", lambda settings, name: (Line(0, n, raw) for n, raw in enumerate(list(heads))))
+    return heads
+
+
+@pytest.fixture
+def settings_path(tmp_path: Path) -> Path:
+    path = tmp_path / "freshet.toml"
+    path.write_text(SETTINGS_TEXT)
+    return path
+
+
+def test_heads_are_added_once_and_those_that_left_the_topic_stay(topic: list[bytes], tmp_path: Path) -> None:
+    out = tmp_path / "heads.jsonl"
+    topic += [b"one", b"two"]
+    assert audit.save_heads(DEFAULTS, out) == 2
+    topic[:] = [b"two", b"three"]
+    assert audit.save_heads(DEFAULTS, out) == 1
+    assert out.read_bytes() == b"one\ntwo\nthree\n"
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_saving_that_breaks_off_leaves_the_file_as_it_was(
+    topic: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "heads.jsonl"
+    out.write_bytes(b"one\n")
+    topic += [b"two"]
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audit.os, "fsync", full)
+    with pytest.raises(SettingsError, match="cannot be written: No space left"):
+        audit.save_heads(DEFAULTS, out)
+    assert out.read_bytes() == b"one\n"
+
+
+@pytest.mark.parametrize("error", [KafkaError("gone"), OSError("gone"), SettingsError("gone")])
+def test_what_could_not_be_verified_is_told_from_what_was_found(
+    error: Exception, settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines(settings: Settings, name: str) -> Iterator[Any]:
+        raise error
+
+    monkeypatch.setattr(audit, "_lines", lines)
+    assert audit.main(["verify", "--settings", str(settings_path), "--public-key", "ab" * 32]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_trail_that_is_in_place_and_one_that_is_not_have_exit_codes_of_their_own(
+    topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(audit, "PAUSE_S", 0)
+    command = ["verify", "--settings", str(settings_path), "--public-key", "d75a980182b10ab7d54bfed3c964073a"
+               "0ee172f3daa62325af021a68f707511a"]  # fmt: skip
+    assert audit.main(command) == 0
+    topic += [b"{}"]
+    assert audit.main(command) == 1
+    assert "partition 0 offset 0 is not a record of the trail" in capsys.readouterr().out

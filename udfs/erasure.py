@@ -1,0 +1,202 @@
+"""Erasure as rules: whose events go, how a partition is rewritten without them, and what a proof of erasure needs.
+
+Of a user who was erased, everything goes that was appended before they consented again; all of it, where they did not.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from schemas.consents import Level
+from schemas.receipts import ErasureStatus
+from schemas.topics import MINUTE_MS
+from udfs.elements import ConsentRecord
+
+SNAPSHOT_DURATION_MAX_MS: Final = 10 * MINUTE_MS
+"""How long a snapshot may take (Flink's default of `execution.checkpointing.timeout`): one that is completed by then
+after an erasure may have begun before it."""
+
+LEFTOVERS: Final = (
+    "savepoint",
+    "redis.list",
+    "redis.consent",
+    "redis.past",
+    "redis.elsewhere",
+    "events",
+    "exports",
+)
+"""Where nothing may be found of a user whose erasure is effective."""
+
+
+class NamedChange(NamedTuple):
+    """A consent change, and all pseudonyms of its user, the current one first."""
+
+    names: Sequence[str]
+    change: ConsentRecord
+
+
+class Erased(NamedTuple):
+    """A user's last erasure; `returned_at` is the append time (ms) of the first grant after it, None without one."""
+
+    names: Sequence[str]
+    erasure: ConsentRecord
+    returned_at: int | None = None
+
+
+def comes_after(one: ConsentRecord, other: ConsentRecord) -> bool:
+    """Topic order, as in :func:`udfs.consent.is_newer`: by offset within a partition, by append time across."""
+    if one.partition == other.partition:
+        return one.offset > other.offset
+    return one.append_ts > other.append_ts
+
+
+def last_erasures(changes: Iterable[NamedChange]) -> dict[str, Erased]:
+    """Current pseudonym → the last erasure, of those who were ever erased."""
+    found: dict[str, Erased] = {}
+    for names, change in changes:
+        known = found.get(names[0])
+        if change.erase and (known is None or comes_after(change, known.erasure)):
+            found[names[0]] = Erased(names, change)
+    return found
+
+
+def with_returns(erased: Mapping[str, Erased], changes: Iterable[NamedChange]) -> dict[str, Erased]:
+    """The same with `returned_at`, from a second reading of the same changes.
+
+    A grant that was given no later than the erasure was refused, and brought nobody back.
+    """
+    found = dict(erased)
+    for names, change in changes:
+        known = found.get(names[0])
+        if known is None or change.level == Level.NONE or not comes_after(change, known.erasure):
+            continue
+        is_first = known.returned_at is None or change.append_ts < known.returned_at
+        if is_first and change.said_at > known.erasure.said_at:
+            found[names[0]] = known._replace(returned_at=change.append_ts)
+    return found
+
+
+def goes(returns: Mapping[str, int | None], name: str, appended: int) -> bool:
+    """Whether a clean event goes; `returns` is `returned_at` by every pseudonym of everybody who was erased.
+
+    >>> goes({"p1.a": None, "p1.b": 20}, "p1.a", 99), goes({"p1.a": None, "p1.b": 20}, "p1.b", 20)
+    (True, False)
+    """
+    if name not in returns:
+        return False
+    returned_at = returns[name]
+    return returned_at is None or appended < returned_at
+
+
+class Seen(NamedTuple):
+    """A record of a partition: its offset, the offset that it is a copy of (None: of none), and whether it goes."""
+
+    offset: int
+    copy_of: int | None
+    goes: bool
+
+
+class Plan(NamedTuple):
+    """Records after `copied` and up to `up_to` that stay are to be copied, then all up to `up_to` to be deleted."""
+
+    copied: int
+    up_to: int
+
+
+def plan(seen: Iterable[Seen]) -> Plan | None:
+    """How to rewrite a partition, None where nothing is to be done. One pass, no memory.
+
+    Copies are made in the order of offsets, so the last one tells how far an interrupted run came. What it copied is
+    deleted in any case, or it would stand twice. Older copies are of offsets that are there no more.
+    """
+    begins, copied, up_to = -1, -1, -1
+    for offset, copy_of, gone in seen:
+        begins = offset if begins < 0 else begins
+        if copy_of is not None and copy_of >= begins:
+            copied = max(copied, copy_of)
+        if gone:
+            up_to = offset
+    up_to = max(up_to, copied)
+    return Plan(copied, up_to) if up_to >= 0 else None
+
+
+def occurrences(chunks: Iterable[bytes], patterns: Sequence[bytes]) -> list[int]:
+    """How often each of `patterns` stands in the bytes that `chunks` are one after the other, across borders too.
+
+    >>> occurrences([b"..ab", b"c..abc"], [b"abc", b"x"])
+    [2, 0]
+    """
+    counts, before = [0] * len(patterns), b""
+    longest = max(map(len, patterns), default=1)
+    for chunk in chunks:
+        text = before + chunk
+        for number, pattern in enumerate(patterns):
+            # What ended in the text before was counted there.
+            place = text.find(pattern, max(0, len(before) - len(pattern) + 1))
+            while place >= 0:
+                counts[number] += 1
+                place = text.find(pattern, place + 1)
+        before = text[len(text) - longest + 1 :] if len(text) >= longest else text
+    return counts
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What a verification has seen; times in ms.
+
+    `found` counts by place, `planted` counts the canary by place. `applied_at` is when the job carried the erasure out,
+    None where nobody knows. `tombstone_until` is when the tombstone may be gone. `snapshots` is how many snapshots
+    are not surely younger than that, None where nobody looked.
+    """
+
+    erased_at: int
+    now: int
+    applied_at: int | None
+    returned_at: int | None
+    tombstone_until: int
+    snapshots_kept_ms: int
+    found: Mapping[str, int]
+    planted: Mapping[str, int]
+    snapshots: int | None = None
+
+
+class Verdict(NamedTuple):
+    """What is proved, and what is in the way of more."""
+
+    status: ErasureStatus
+    reasons: list[str]
+
+
+def verdict(seen: Evidence) -> Verdict:
+    """Judge. A search that does not find what was planted proves nothing, whatever else it found."""
+    blind = [place for place, count in seen.planted.items() if not count]
+    if blind or not seen.planted:
+        return Verdict("not_proved", [f"what was planted was not found in: {', '.join(blind) or 'any place'}"])
+    if seen.returned_at is not None:
+        left = seen.found.get("events", 0)
+        reasons = [f"events: {left} from before the return"] if left else []
+        return Verdict("incomplete" if left else "returned", reasons)
+    reasons = [f"{place}: {seen.found[place]}" for place in LEFTOVERS if seen.found.get(place)]
+    if not seen.found.get("redis.gone") and seen.now < seen.tombstone_until:
+        reasons.append("redis.gone: the tombstone is missing, an older snapshot could bring the user back")
+    if reasons:
+        return Verdict("incomplete", reasons)
+    waiting = _why_not_complete(seen)
+    return Verdict("effective" if waiting else "complete", waiting)
+
+
+def _why_not_complete(seen: Evidence) -> list[str]:
+    reasons = []
+    if left := seen.found.get("interactions"):
+        reasons.append(f"interactions: {left} raw records, until their retention ends")
+    if seen.snapshots is not None:
+        if seen.snapshots:
+            reasons.append(f"snapshots: {seen.snapshots} may be from before the erasure")
+    elif seen.applied_at is None or seen.now < seen.applied_at + SNAPSHOT_DURATION_MAX_MS + seen.snapshots_kept_ms:
+        reasons.append("snapshots: older ones may be kept until privacy.snapshots_kept_ms is over")
+    return reasons
+
+
+def is_older(completed_at: int, applied_at: int | None) -> bool:
+    """Whether a snapshot that was completed then may hold a user who was erased at `applied_at` (ms, None: unknown)."""
+    return applied_at is None or completed_at <= applied_at + SNAPSHOT_DURATION_MAX_MS
