@@ -19,6 +19,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from kafka.errors import KafkaError
+
 from jobs.audit import hex_key, verification
 from jobs.compliance_document import Circumstances, compliance_document
 from jobs.document import Document, html, markdown
@@ -39,6 +41,8 @@ DAYS: Final = 30
 def report_of(settings: Settings, period: Period, k: int) -> Report:
     """The figures of `period`, from the topics as they stand."""
     counted = Compliance(period, k, told_first(_values(settings, topics.AUDIT)))
+    for raw in _values(settings, topics.RECEIPTS):
+        counted.prove(raw)
     for raw in _values(settings, topics.AUDIT):
         counted.add(raw)
     interactions = settings.kafka.topic(topics.INTERACTIONS)
@@ -108,6 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"error: {options.out} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    except KafkaError as error:
+        print(f"error: not done: {type(error).__name__}", file=sys.stderr)
         return 2
     print(*(f"wrote {path}" for path in paths), sep="\n")
     if verified.findings:

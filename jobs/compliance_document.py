@@ -22,6 +22,11 @@ _NAMES: Final[dict[Kind, str]] = {
     "expiry": "expiries",
     "denied": "interactions denied",
 }
+_PROOFS: Final = {
+    "complete": "complete: nothing is left in older snapshots and raw interactions either",
+    "effective": "effective: nothing is left in state, lists, consent view and clean events",
+    "no receipt": "no receipt",
+}
 _STATES: Final = {
     "none": "none: withdrawn or expired",
     "session": "session",
@@ -176,12 +181,15 @@ def _times(effect: Effect | None) -> Sequence[str]:
 
 def _erasures(report: Report, given: Circumstances) -> Section:
     kept, gone_ms = duration(given.snapshots_kept_ms), given.made_at_ms - given.snapshots_kept_ms
+    receipts_since = minute(given.made_at_ms - topics.RECEIPTS_RETENTION_MS)
+    rows = [(_PROOFS[name], _bound(figure, report.k)) for name, figure in report.proofs.rows.items()]
     return Section(
         "Erasures",
         [
-            f"Carried out in the period: {_lone(report.days['erasure'].total, report.k)}, by day above. Each was "
-            "effective when it was recorded: gone from state and Redis.",
-            f"Those before {minute(gone_ms)} are complete in snapshots too, provided that none older than {kept} "
+            "Each was effective when it was recorded: gone from state and Redis. A receipt is written when "
+            f"python -m jobs.erasure verify proves it; those from before {receipts_since} are past their retention.",
+            _grid(("receipt", "erasures"), [*rows, ("all", _lone(report.proofs.total, report.k))]),
+            f"Erasures before {minute(gone_ms)} are complete in snapshots, provided that none older than {kept} "
             "(privacy.snapshots_kept_ms) is left. Clean events and exports end as the table of retention says.",
         ],
     )

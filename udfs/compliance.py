@@ -1,7 +1,7 @@
 """What the audit trail says of a period, in figures that may be shown: nothing of a person, and no small group.
 
-Call order: :func:`told_first` over the whole trail, then :meth:`Compliance.add` for each of its records, in any order,
-and :meth:`Compliance.reject` for each dead letter; at the end :meth:`Compliance.report`.
+Call order: :func:`told_first` over the whole trail; :meth:`Compliance.prove` for each receipt; :meth:`Compliance.add`
+for each record of the trail, in any order; :meth:`Compliance.reject` for each dead letter; :meth:`Compliance.report`.
 
 A job that was restored from an older savepoint tells consents again, late: each change counts once, with the first time
 that it took effect. (What has no place in `consents`, such as a read, was then done again, and counts again.)
@@ -35,6 +35,7 @@ from schemas.audit import (
 )
 from schemas.consents import LEVEL_OF, PURPOSES
 from schemas.pseudonyms import kid_of
+from schemas.receipts import ErasureReceipt, ErasureStatus
 from schemas.rejects import DeadLetter, RejectReason
 from schemas.topics import DAY_MS
 from udfs.suppression import CATEGORIES_MAX, OTHERS, Cell, Figure, Table, Tally
@@ -46,11 +47,15 @@ NOT_STATED: Final = "(not stated)"
 PRIVACY_REJECTS: Final = frozenset({RejectReason.MISSING_USER, RejectReason.TIME_TOO_OLD, RejectReason.TOO_LATE})
 """Interactions that nobody's consent could be looked up for, or that are older than may be used. Of consents and
 commands every reject is a matter of privacy: a withdrawal that cannot be read is none."""
+PROOFS: Final[tuple[ErasureStatus | Literal["no receipt"], ...]] = ("complete", "effective", "no receipt")
+"""What receipts say of erasures: only what was proved is written as one."""
 _ERASED: Final = STATES.index("erased")
 _CODE_BITS, _SEQ_BITS = 8, 48
 
 _decode_entry: Final = msgspec.json.Decoder(AuditEntry).decode
 _decode_place: Final = msgspec.json.Decoder(AuditPlace).decode
+_RECEIPT_OF_ERASURE: Final = b'"kind":"erasure"'
+_decode_receipt: Final = msgspec.json.Decoder(ErasureReceipt).decode
 _decode_reject: Final = msgspec.json.Decoder(DeadLetter).decode
 
 
@@ -107,6 +112,7 @@ class Report(msgspec.Struct, frozen=True):
     by: dict[tuple[Kind, str], Table]
     narrowed: dict[Kind, dict[str, Figure]]
     effects: dict[Kind, Effect | None]
+    proofs: Table
     strangers: Figure
     accesses: dict[tuple[str, str, str], Figure]
     states: States
@@ -150,12 +156,26 @@ class Compliance:
         self._by: dict[tuple[Kind, str], Tally] = defaultdict(lambda: Tally(k))
         self._narrowed: dict[Kind, dict[str, Cell]] = {"consent": {}, "withdrawal": {}}
         self._took: dict[Kind, array[int]] = {"withdrawal": array("q"), "erasure": array("q")}
+        self._proved: dict[str, tuple[int, ErasureStatus]] = {}
+        self._proofs = Tally(k)
         self._strangers, self._repeats = Cell(k), Cell(k)
         self._accesses: dict[tuple[str, str, str], Cell] = {}
         self._last: dict[str, int] = {}
         self._keys: list[KeyEvent] = []
         self._rejects: dict[tuple[str, str], Cell] = {}
         self._unreadable = 0
+
+    def prove(self, raw: bytes) -> None:
+        """Note one receipt, if it is that of an erasure; of several of a user the newest holds."""
+        if _RECEIPT_OF_ERASURE not in raw:
+            return
+        try:
+            receipt = _decode_receipt(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._unreadable += 1
+            return
+        told = receipt.checked_at, receipt.status
+        self._proved[receipt.pseudonym] = max(told, self._proved.get(receipt.pseudonym, told))
 
     def add(self, raw: bytes) -> None:
         """Count one record of the trail."""
@@ -220,6 +240,9 @@ class Compliance:
         self._on_day(kind, place, name)
         if kind in self._took:
             self._took[kind].append(place.at - entry.consent_at)
+        if isinstance(entry, ErasureEntry):
+            checked_at, status = self._proved.get(name, (-1, None))
+            self._proofs.add(status if status and checked_at >= place.at else "no receipt", name)
         if isinstance(entry, ConsentEntry):
             for what in ("level", "jurisdiction", "notice_version"):
                 self._by[kind, what].add(getattr(entry, what) or NOT_STATED, name)
@@ -250,6 +273,7 @@ class Compliance:
             by={name: tally.table() for name, tally in sorted(self._by.items())},
             narrowed={kind: _figures(cells) for kind, cells in self._narrowed.items()},
             effects={kind: effect_of(sorted(times)) for kind, times in took.items()},
+            proofs=self._proofs.table(PROOFS),
             strangers=self._strangers.figure,
             accesses=_figures(self._accesses),
             states=self._states(),

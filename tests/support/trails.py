@@ -35,8 +35,16 @@ def a_trail(told: Iterable[Told], bucket: int = 0, epoch: int = BEGINNING, head:
     return records
 
 
-def reported(records: Sequence[bytes], period: Period, k: int = 10, rejects: Iterable[bytes] = ()) -> Report:
+def reported(
+    records: Sequence[bytes],
+    period: Period,
+    k: int = 10,
+    rejects: Iterable[bytes] = (),
+    receipts: Iterable[bytes] = (),
+) -> Report:
     counted = Compliance(period, k, told_first(records))
+    for raw in receipts:
+        counted.prove(raw)
     for raw in records:
         counted.add(raw)
     for raw in rejects:

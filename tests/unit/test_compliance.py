@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.audit import AccessEntry, ConsentEntry, DeniedEntry, ErasureEntry, KeyEntry, WithdrawalEntry
+from schemas.receipts import ErasureReceipt, ErasureStatus, encode_receipt
 from schemas.rejects import DeadLetter, RejectReason
 from tests.support.trails import Told, a_trail, naive, reported, tellings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
@@ -110,6 +111,22 @@ def test_the_time_to_effect_is_told_in_nearest_rank_percentiles_of_enough_person
     assert reported(a_trail(told[:9]), THREE_DAYS).effects["withdrawal"] is None
     erased = [(BEGINNING + 7, ErasureEntry(f"p1.{n}", BEGINNING, 0, n)) for n in range(10)]
     assert reported(a_trail(erased), THREE_DAYS).effects["erasure"] == (7, 7, 7, 7)
+
+
+def a_receipt(name: str, status: ErasureStatus, checked_at: int) -> bytes:
+    return encode_receipt(ErasureReceipt(name, status, BEGINNING, checked_at, {}, {}, [], True))
+
+
+def test_erasures_are_told_by_what_the_newest_receipt_after_them_proves():
+    told = [(BEGINNING + HOUR, ErasureEntry(f"p1.{n}", BEGINNING, 0, n)) for n in range(36)]
+    receipts = [a_receipt(f"p1.{n}", "effective", BEGINNING + 2 * HOUR) for n in range(24)]
+    receipts += [a_receipt(f"p1.{n}", "complete", BEGINNING + 3 * HOUR) for n in range(12)]
+    receipts += [a_receipt(f"p1.{n}", "complete", BEGINNING + HOUR - 1) for n in range(24, 36)]
+    receipts += [b'{"kind":"element"}', b"no receipt", b'{"kind":"erasure"}']
+    for order in (receipts, receipts[::-1]):
+        report = reported(a_trail(told), THREE_DAYS, receipts=order)
+        assert report.proofs.rows == {"complete": 12, "effective": 12, "no receipt": 12}
+        assert (report.proofs.total, report.unreadable) == (36, 1)
 
 
 def a_letter(reason: RejectReason, topic: str = "t.interactions", at: int = BEGINNING) -> bytes:
