@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     verifying = commands.add_parser("verify", help="name every record that was changed, is missing or out of place")
     verifying.add_argument("--heads", type=Path, action="append", default=[], help="a file of save-heads")
     verifying.add_argument(
-        "--public-key", type=_public_key, action="append", default=[], help="instead of the settings' key"
+        "--public-key", type=hex_key, action="append", default=[], help="instead of the settings' key"
     )
     saving = commands.add_parser("save-heads", help="keep the signed heads outside of Kafka")
     saving.add_argument("--out", type=Path, required=True)
@@ -142,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _public_key(text: str) -> bytes:
+def hex_key(text: str) -> bytes:
+    """The public key that an option gives in hexadecimal."""
     raw = bytes.fromhex(text)
     if len(raw) != 32:
         raise argparse.ArgumentTypeError("a public key is 64 hexadecimal digits")

@@ -19,6 +19,7 @@ from tests.support.vocabulary import (
     an_erasure,
     an_interaction,
 )
+from udfs.audit_counts import PRIVACY_COUNTERS
 from udfs.audit_verify import Line, Verification, verify
 from udfs.elements import AskedFor
 from udfs.operators import audit_keeper
@@ -174,3 +175,23 @@ def test_whenever_it_crashes_the_chain_stays_whole(bucket: Bucket, crash_at: int
     assert result.findings == [] and result.remarks == []
     assert sum(b'"kind":"consent"' in line for line in lines) == 6
     assert result.chains[0].segments == 1 + (resubmitted and crash_at > 1)
+
+
+def test_what_is_recorded_is_counted_as_metrics(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada"), a_consent("bob"), a_consent("cyd", expires_at=BEGINNING + MINUTE))
+    bucket.keyed.now_ms += 40
+    bucket.take(a_consent("ada", "none", BEGINNING + 10, offset=5_000_000))
+    bucket.take(a_consent("ada", at=BEGINNING + 20, offset=5_000_001, said_at=BEGINNING))
+    bucket.take(an_erasure("bob", BEGINNING + 30, offset=5_000_002))
+    bucket.take(an_interaction("ada", BEGINNING + 35), an_interaction("stranger", BEGINNING + 35))
+    bucket.pass_time(2 * MINUTE)
+    assert {name: bucket.keyed.counts[name] for name in PRIVACY_COUNTERS} == {
+        "consents_granted": 3,
+        "consents_withdrawn": 1,
+        "consents_refused": 1,
+        "consents_expired": 1,
+        "users_erased": 1,
+        "events_denied": 2,
+        "withdrawal_effect_ms_sum": 30,
+        "audit_records": 10,
+    }

@@ -1,4 +1,7 @@
-"""The shell part of a bucket's audit trail: its book in keyed state, its records and signed heads on side outputs."""
+"""The shell part of a bucket's audit trail: its book in keyed state, its records and signed heads on side outputs.
+
+What is recorded is counted in metrics as well: :data:`udfs.audit_counts.PRIVACY_COUNTERS`, in the group `freshet`.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -21,6 +24,7 @@ from udfs.audit import (
     rename,
     sign_head,
 )
+from udfs.audit_counts import PRIVACY_COUNTERS, counts_of
 
 AUDIT: Final = OutputTag("audit", Types.PRIMITIVE_ARRAY(Types.BYTE()))
 AUDIT_HEADS: Final = OutputTag("audit-heads", Types.PRIMITIVE_ARRAY(Types.BYTE()))
@@ -40,6 +44,8 @@ class AuditKeeper:
         self._book = context.get_state(ValueStateDescriptor("audit-v1", Types.PICKLED_BYTE_ARRAY()))
         self._parts = parts
         self._epoch = epoch
+        group = context.get_metrics_group().add_group("freshet")
+        self._counters = {name: group.counter(name) for name in PRIVACY_COUNTERS}
 
     def record(
         self,
@@ -91,4 +97,6 @@ class AuditKeeper:
     def _append(self, book: Book, entries: Sequence[AuditEntry], at_ms: int) -> Iterator[Any]:
         book.head, records = append(book.head, entries, book.bucket, self._epoch, at_ms)
         if records:
+            for name, count in counts_of(entries, len(records), at_ms).items():
+                self._counters[name].inc(count)
             yield AUDIT, b"\n".join(records)

@@ -1,0 +1,103 @@
+"""The compliance report of a running product, and its metrics as Prometheus would read them."""
+
+import re
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs import compliance
+from schemas import topics
+from tests.support.dashboards import LABELS_OF_PROMETHEUS, names_in, queries
+from tests.support.live import Live, until
+from udfs.audit_counts import PRIVACY_COUNTERS
+
+SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+PREFIX = "flink_taskmanager_job_task_operator_freshet_"
+
+
+def scraped(live: Live) -> list[tuple[str, dict[str, str], float]]:
+    """What all processes of the cluster serve: name, labels, value. Their logs say on which port."""
+    samples = []
+    for log in (live.stack.directory / "log").glob("*manager*.log"):
+        for port in re.findall(r"Started PrometheusReporter HTTP server on port (\d+)", log.read_text()):
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+                text = answer.read().decode()
+            samples += [
+                (name, dict(LABEL.findall(labels)), float(value)) for name, labels, value in SAMPLE.findall(text)
+            ]
+    return samples
+
+
+def metric(live: Live, name: str) -> float:
+    return sum(value for found, _, value in scraped(live) if found == PREFIX + name)
+
+
+@pytest.fixture(scope="module")
+def lived(live: Live) -> Live:
+    """Twelve consent, of whom eleven withdraw and ten are erased."""
+    users = [f"reported-{n}" for n in range(12)]
+    live.consent(users, jurisdiction="CH", method="<script>alert(1)</script>")
+    live.consent(users[:11], level="none")
+    live.consent(users[:10], level="none", erase=True)
+    live.checkpoint()
+    return live
+
+
+def run(live: Live, out: Path, *more: str) -> int:
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+    options = ["--settings", str(live.product.settings_path), "--out", str(out), "--to", tomorrow]
+    return compliance.main([*options, *more])
+
+
+def test_a_command_reports_what_happened_and_that_the_trail_is_whole(lived: Live, tmp_path: Path):
+    assert run(lived, tmp_path) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("# Compliance report, ")
+    assert "The trail is whole" in text
+    figures = re.search(r"\| all days \| (\d+) \| (\d+) \| (\d+) ", text)
+    assert figures is not None
+    consents, withdrawals, erasures = map(int, figures.groups())
+    assert consents >= 12 and withdrawals >= 11 and erasures >= 10
+    assert re.search(r"\| withdrawals \| \d+ \| \d+ \| \d+ \| \d+ \|", text), "how long they took"
+    assert "| CH | " in text
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    told = {record.value.decode() for record in lived.records(topics.AUDIT)}
+    pseudonym = lived.pseudonymiser.user("reported-0")
+    assert any(pseudonym in record for record in told)
+    assert not any(name in out for name in ("p1.", "reported-") for out in (text, page))
+
+
+def test_a_trail_that_is_not_whole_is_said_first_and_by_the_exit_code(lived: Live, tmp_path: Path, capsys):
+    lived.checkpoint()
+    until(lambda: (lived.checkpoint(), any(True for _ in lived.records(topics.AUDIT_HEADS)))[1], "a head", pause_s=1)
+    assert run(lived, tmp_path, "--public-key", "00" * 32) == 1
+    assert (tmp_path / "report.md").read_text().splitlines()[0].startswith("**THE AUDIT TRAIL IS NOT WHOLE: ")
+    assert "not whole" in capsys.readouterr().err
+
+
+def test_prometheus_is_told_of_every_consent_withdrawal_and_erasure(lived: Live):
+    found = until(lambda: {name: metric(lived, name) for name in PRIVACY_COUNTERS}, "metrics")
+    assert found["consents_granted"] >= 12
+    assert found["consents_withdrawn"] >= 11
+    assert found["users_erased"] >= 10
+    assert found["audit_records"] >= 33
+    assert 0 < found["withdrawal_effect_ms_sum"] < found["consents_withdrawn"] * 60_000
+
+
+def test_every_query_of_the_dashboards_asks_for_metrics_and_labels_that_are_exported(lived: Live):
+    exported: dict[str, set[str]] = {}
+    for name, labels, _ in scraped(lived):
+        exported.setdefault(name, set()).update(labels)
+    asked = list(queries())
+    assert len(asked) > 10
+    for query in asked:
+        metrics, labels = names_in(query)
+        assert metrics, query
+        for name in metrics:
+            assert name in exported, (query, sorted(n for n in exported if "freshet" in n))
+            assert labels <= exported[name] | LABELS_OF_PROMETHEUS, query

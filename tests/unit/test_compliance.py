@@ -1,0 +1,176 @@
+"""The figures of the compliance report: equal to a naive count where they are shown, and never of a small group."""
+
+import doctest
+import random
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.audit import AccessEntry, ConsentEntry, DeniedEntry, ErasureEntry, KeyEntry, WithdrawalEntry
+from schemas.receipts import ErasureReceipt, ErasureStatus, encode_receipt
+from schemas.rejects import DeadLetter, RejectReason
+from tests.support.trails import Told, a_trail, naive, reported, tellings
+from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
+from udfs import compliance
+from udfs.audit import Head
+from udfs.compliance import KINDS, Period, Report
+
+THREE_DAYS = Period(BEGINNING, BEGINNING + 3 * DAY)
+Found = Iterator[tuple[tuple[str, ...], int | None]]
+
+
+def figures(report: Report) -> Found:
+    """Every figure by the name that the naive twin has for it; None where it is withheld."""
+    for kind in KINDS:
+        yield (kind,), report.days[kind].total
+        yield from (((kind, "day", at), figure) for at, figure in report.days[kind].rows.items())
+    for (kind, what), table in report.by.items():
+        yield from (((kind, what, name), figure) for name, figure in table.rows.items())
+    for kind, reasons in report.narrowed.items():
+        yield from (((kind, "narrowed", reason), figure) for reason, figure in reasons.items())
+    yield ("strangers",), report.strangers
+    yield from ((("access", role), figure) for (role, _, _), figure in report.accesses.items())
+    yield ("states",), report.states.levels.total
+    yield from ((("states", "level", level), figure) for level, figure in report.states.levels.rows.items())
+    yield from ((("states", "kid", kid), figure) for kid, figure in report.states.kids.rows.items())
+    yield from ((("states", "purpose", name), figure) for name, figure in report.states.purposes.items())
+
+
+def lone(name: tuple[str, ...]) -> bool:
+    """Whether a figure belongs to no total, so that nothing but its own smallness withholds it."""
+    return len(name) == 1 or name[0] == "access" or name[1] in ("narrowed", "purpose")
+
+
+@settings(max_examples=40, deadline=None)
+@given(tellings(), st.integers(2, 6), st.randoms(use_true_random=False))
+def test_every_figure_is_that_of_a_naive_count_or_withheld(told: list[Told], k: int, draw: random.Random):
+    records = a_trail(told)
+    draw.shuffle(records)
+    expected, found = naive(told, THREE_DAYS), dict(figures(reported(records, THREE_DAYS, k)))
+    for name, figure in found.items():
+        count, persons = expected.get(name, (0, 0))
+        assert figure is None or (figure == count and (persons >= k or not count)), name
+        assert figure is not None or not lone(name) or 0 < persons < k, name
+    # Every figure that may be shown by itself is there; rows of a table may be left out.
+    assert all(name in found or persons < k for name, (_, persons) in expected.items() if lone(name))
+
+
+@settings(max_examples=25, deadline=None)
+@given(tellings(), st.integers(0, 80))
+def test_a_restore_of_an_older_savepoint_changes_no_count_of_consents(told: list[Told], given_up: int):
+    """A second job goes on from the middle of the first one's work, a day later, and tells the rest again."""
+    first = a_trail(told)
+    middle = max(0, len(told) - given_up)
+    head = Head(BEGINNING, middle, msgspec.json.decode(first[middle])["hash"]) if told else Head()
+    again = a_trail([(at + DAY, entry) for at, entry in told[middle:]], epoch=BEGINNING + 1, head=head)
+    with_places = ("consent", "withdrawal", "erasure", "refused")
+    once, twice = reported(first, THREE_DAYS, 2), reported([*again, *first], THREE_DAYS, 2)
+    assert {kind: twice.days[kind] for kind in with_places} == {kind: once.days[kind] for kind in with_places}
+    assert (twice.by, twice.narrowed, twice.effects) == (once.by, once.narrowed, once.effects)
+
+
+def ten(at: int, offset: int, level: str) -> list[Told]:
+    """Ten persons change their consent to `level`."""
+    names = [(f"p1.{n}", offset + n) for n in range(10)]
+    if level == "none":
+        return [(at, WithdrawalEntry(name, at, 0, place)) for name, place in names]
+    return [(at, ConsentEntry(name, level, ["personalise"], at, 0, place)) for name, place in names]
+
+
+def test_the_newest_job_says_what_holds_after_a_restore():
+    """The withdrawals were given up with the restore, and are about to be told again."""
+    first = a_trail(ten(BEGINNING, 0, "full"))
+    head = Head(BEGINNING, len(first) - 1, msgspec.json.decode(first[-1])["hash"])
+    lost = a_trail([*ten(BEGINNING + HOUR, 20, "full"), *ten(BEGINNING + HOUR, 30, "none")], head=head)
+    again = a_trail(ten(BEGINNING + 2 * HOUR, 40, "session"), epoch=BEGINNING + 1, head=head)
+    rows = reported([*first, *again, *lost], THREE_DAYS).states.levels.rows
+    assert rows == {"none": 0, "session": 10, "full": 0, "erased": 0}
+
+
+def test_many_reads_of_one_person_are_not_many_persons():
+    told = [(BEGINNING, AccessEntry("support", "p", "profile", 4, f"p1.{n % 5}")) for n in range(20)]
+    assert list(reported(a_trail(told), THREE_DAYS).accesses.values()) == [None]
+    told += [(BEGINNING, AccessEntry("support", "p", "profile", 4, f"p1.{n}")) for n in range(5, 10)]
+    assert list(reported(a_trail(told), THREE_DAYS).accesses.values()) == [100]
+
+
+def test_a_reason_that_stands_twice_in_a_record_counts_once():
+    told = [
+        (BEGINNING, ConsentEntry(f"p1.{n}", "full", ["personalise"], 0, 0, n, narrowed_by=["gpc", "gpc"]))
+        for n in range(10)
+    ]
+    assert reported(a_trail(told), THREE_DAYS).narrowed["consent"] == {"gpc": 10}
+
+
+def test_the_time_to_effect_is_told_in_nearest_rank_percentiles_of_enough_persons():
+    told = [(BEGINNING + n, WithdrawalEntry(f"p1.{n}", BEGINNING, 0, n)) for n in range(200)]
+    assert reported(a_trail(told), THREE_DAYS).effects["withdrawal"] == (99, 189, 197, 199)
+    assert reported(a_trail(told[:9]), THREE_DAYS).effects["withdrawal"] is None
+    erased = [(BEGINNING + 7, ErasureEntry(f"p1.{n}", BEGINNING, 0, n)) for n in range(10)]
+    assert reported(a_trail(erased), THREE_DAYS).effects["erasure"] == (7, 7, 7, 7)
+
+
+def a_receipt(name: str, status: ErasureStatus, checked_at: int) -> bytes:
+    return encode_receipt(ErasureReceipt(name, status, BEGINNING, checked_at, {}, {}, [], True))
+
+
+def test_erasures_are_told_by_what_the_newest_receipt_after_them_proves():
+    told = [(BEGINNING + HOUR, ErasureEntry(f"p1.{n}", BEGINNING, 0, n)) for n in range(36)]
+    receipts = [a_receipt(f"p1.{n}", "effective", BEGINNING + 2 * HOUR) for n in range(24)]
+    receipts += [a_receipt(f"p1.{n}", "complete", BEGINNING + 3 * HOUR) for n in range(12)]
+    receipts += [a_receipt(f"p1.{n}", "complete", BEGINNING + HOUR - 1) for n in range(24, 36)]
+    receipts += [b'{"kind":"element"}', b"no receipt", b'{"kind":"erasure"}']
+    for order in (receipts, receipts[::-1]):
+        report = reported(a_trail(told), THREE_DAYS, receipts=order)
+        assert report.proofs.rows == {"complete": 12, "effective": 12, "no receipt": 12}
+        assert (report.proofs.total, report.unreadable) == (36, 1)
+
+
+def a_letter(reason: RejectReason, topic: str = "t.interactions", at: int = BEGINNING) -> bytes:
+    return msgspec.json.encode(DeadLetter(reason, topic, 0, 1, at, 1))
+
+
+def test_rejects_of_consents_count_whatever_the_reason_and_of_interactions_those_of_privacy():
+    letters = [
+        *[a_letter(RejectReason.MALFORMED, "t.consents")] * 10,
+        *[a_letter(RejectReason.MISSING_USER)] * 9,
+        *[a_letter(RejectReason.TOO_LATE)] * 12,
+        *[a_letter(RejectReason.MALFORMED)] * 30,
+        *[a_letter(RejectReason.TOO_LATE, at=BEGINNING - 1)] * 30,
+        *[a_letter(RejectReason.TOO_LATE, at=BEGINNING + 3 * DAY)] * 30,
+    ]
+    report = reported([], THREE_DAYS, rejects=[*letters, b"{"])
+    assert report.rejects == {
+        ("t.consents", "malformed"): 10,
+        ("t.interactions", "missing_user"): None,
+        ("t.interactions", "too_late"): 12,
+    }
+    assert report.unreadable == 1
+
+
+def test_key_events_are_told_in_order_and_their_users_where_there_are_enough():
+    told = [(BEGINNING + HOUR, KeyEntry("relinked", 2, 9)), (BEGINNING + SECOND, KeyEntry("rotation_started", 2, 0))]
+    keys = reported(a_trail(told), THREE_DAYS).keys
+    assert [(event.change, event.users) for event in keys] == [("rotation_started", 0), ("relinked", None)]
+    told = [(BEGINNING, KeyEntry("relinked", 2, 10)), (BEGINNING, KeyEntry("relinked", 2, 5))]
+    assert [event.users for event in reported(a_trail(told), THREE_DAYS).keys] == [10, None], "at the same time"
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b'{"kind":"consent"}', b'{"kind":"unknown"}', b"\xff", b"[1]"])
+def test_what_is_no_record_is_counted_as_unreadable_and_nowhere_else(raw: bytes):
+    report = reported([raw], THREE_DAYS)
+    assert msgspec.structs.replace(report, unreadable=0) == reported([], THREE_DAYS)
+    assert report.unreadable == 1
+
+
+def test_a_report_names_no_pseudonym():
+    told = [(BEGINNING, DeniedEntry(3, "not_allowed", f"p1.somebody{n}")) for n in range(30)]
+    told += [(BEGINNING, ConsentEntry(f"p1.somebody{n}", "full", ["personalise"], 0, 0, n)) for n in range(30)]
+    assert "somebody" not in repr(reported(a_trail(told), THREE_DAYS))
+
+
+def test_the_examples_in_the_documentation_run():
+    assert doctest.testmod(compliance).failed == 0

@@ -1,0 +1,60 @@
+"""Dashboards: well-formed, bound to one data source, and asking for counters that the code has.
+
+What a running job really exports, `tests/e2e/test_compliance.py` sees.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.support.dashboards import dashboards, names_in, queries
+from udfs.audit_counts import PRIVACY_COUNTERS
+from udfs.operators.personalise_operator import COUNTERS
+
+OURS = "flink_taskmanager_job_task_operator_freshet_"
+PRIVACY = dashboards()["privacy.json"]
+
+
+@pytest.mark.parametrize(
+    ("query", "metrics", "labels"),
+    [
+        ("up", {"up"}, set()),
+        ('sum(rate(a_total{job=~"$x, y{"}[$__rate_interval]))', {"a_total"}, {"job"}),
+        ("sum by (tm_id, le) (a:b) / (c > 0)", {"a:b", "c"}, {"tm_id", "le"}),
+        ("rate(a[5m:1m] offset 1h) and on(x) b or vector(0)", {"a", "b"}, {"x"}),
+        ('label_values(a{b="c"}, d)', {"a"}, {"b", "d"}),
+        ("max_over_time(a[1h]) * 1e3 unless ignoring (q) group_left (z) b{}", {"a", "b"}, {"q", "z"}),
+    ],
+)
+def test_a_query_is_taken_apart(query: str, metrics: set[str], labels: set[str]):
+    assert names_in(query) == (metrics, labels)
+
+
+def test_every_privacy_counter_is_on_the_privacy_dashboard_and_no_counter_that_there_is_not():
+    asked = {name.removeprefix(OURS) for query in queries() for name in names_in(query)[0] if name.startswith(OURS)}
+    assert set(PRIVACY_COUNTERS) | {"users_relinked"} <= asked <= {*PRIVACY_COUNTERS, *COUNTERS}
+
+
+def test_the_dashboard_has_one_data_source_and_is_in_utc():
+    assert PRIVACY["timezone"] == "utc" and PRIVACY["schemaVersion"] >= 41
+    sources = [variable for variable in PRIVACY["templating"]["list"] if variable["type"] == "datasource"]
+    assert [(source["name"], source["query"]) for source in sources] == [("datasource", "prometheus")]
+    used = {str(found) for panel in PRIVACY["panels"] for found in (panel["datasource"], *sources_of(panel))}
+    assert used == {"{'type': 'prometheus', 'uid': '${datasource}'}"}
+
+
+def sources_of(panel: dict[str, Any]) -> list[dict[str, str]]:
+    return [target["datasource"] for target in panel["targets"]]
+
+
+def test_panels_have_ids_of_their_own_lie_side_by_side_and_say_what_they_show():
+    panels = PRIVACY["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    covered: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & covered and place["x"] + place["w"] <= 24
+        covered |= cells
+        assert panel["title"] and panel["description"].endswith(".")
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])

@@ -1,0 +1,117 @@
+"""No figure of fewer than k persons is shown or can be worked out, by somebody who knows the rule and does the sums."""
+
+import itertools
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udfs.suppression import OTHERS, Cell, Table, Tally
+
+
+def a_table(counts: tuple[int, ...], of_one: tuple[bool, ...], k: int, closed: bool = True) -> Table:
+    """Cells with so many things to count, each of somebody else, or all of one person."""
+    tally, person = Tally(k), itertools.count()
+    for cell, (count, one) in enumerate(zip(counts, of_one, strict=True)):
+        for _ in range(count):
+            tally.add(f"c{cell}", f"p1.one{cell}" if one else f"p1.{next(person)}")
+    return tally.table([f"c{cell}" for cell in range(len(counts))] if closed else [])
+
+
+def seen(table: Table) -> tuple:
+    return table.total, table.rest, *table.rows.items()
+
+
+@pytest.mark.parametrize(("k", "cells"), [(3, 2), (4, 2), (5, 2), (3, 3)])
+@pytest.mark.parametrize("closed", [True, False])
+def test_who_knows_the_rule_and_tries_every_table_learns_no_small_figure(k: int, cells: int, closed: bool):
+    """All tables up to a total: every table that gives the same picture is among those that are tried."""
+    possible: dict[tuple, list[tuple[tuple[int, ...], tuple[bool, ...]]]] = defaultdict(list)
+    for counts in itertools.product(range(3 * k + 1), repeat=cells):
+        if sum(counts) <= 3 * k:
+            for of_one in itertools.product([False, True], repeat=cells):
+                possible[seen(a_table(counts, of_one, k, closed))].append((counts, of_one))
+    assert len(possible) > 5, "something is shown"
+    for tables in possible.values():
+        for cell in range(cells):
+            small = any(0 < min(counts[cell], 1 if of_one[cell] else k) < k for counts, of_one in tables)
+            assert not small or len({counts[cell] for counts, _ in tables}) > 1, tables
+
+
+persons = st.tuples(st.sampled_from(["p1.", "p2."]), st.integers(0, 15)).map(lambda drawn: f"{drawn[0]}{drawn[1]}")
+told = st.lists(st.tuples(st.sampled_from("abcd"), persons, st.integers(1, 3)), max_size=120)
+
+
+def behind(entries: list[tuple[str, str, int]]) -> int:
+    """The naive twin: whole sets of names, by key."""
+    return max((len({name for _, name, _ in entries if name.startswith(key)}) for key in ("p1.", "p2.")), default=0)
+
+
+@given(told, st.integers(3, 12))
+def test_what_is_shown_and_what_is_left_have_k_persons_behind_them(entries: list[tuple[str, str, int]], k: int):
+    tally = Tally(k)
+    for category, name, count in entries:
+        tally.add(category, name, count)
+    table = tally.table()
+    total = sum(count for _, _, count in entries)
+    assert table.total == (total if not entries or behind(entries) >= k else None)
+    for category, figure in table.rows.items():
+        mine = [entry for entry in entries if entry[0] == category]
+        assert figure == sum(count for _, _, count in mine)
+        assert behind(mine) >= k
+    rest = [entry for entry in entries if entry[0] not in table.rows]
+    if table.total is not None:
+        assert table.rest == sum(count for _, _, count in rest)
+        assert not rest or (behind(rest) >= k and len({category for category, _, _ in rest}) > 1)
+
+
+def test_somebody_with_many_changes_is_one_person():
+    cell = Cell(10)
+    for _ in range(50):
+        cell.add("p1.ada")
+    assert (cell.count, cell.figure) == (50, None)
+
+
+def test_a_person_who_was_renamed_by_a_rotation_may_be_behind_two_names():
+    cell = Cell(10)
+    for n in range(9):
+        cell.add(f"p1.{n}")
+        cell.add(f"p2.{n}")
+    assert cell.figure is None
+    cell.add("p2.9")
+    assert cell.figure == 19
+
+
+def test_where_no_name_was_recorded_events_stand_for_themselves():
+    cell = Cell(10)
+    cell.add(None, 9)
+    assert cell.figure is None
+    cell.add(None)
+    assert cell.figure == 10
+
+
+def figures(*counts: int) -> list[int | None]:
+    return list(a_table(counts, (False,) * len(counts), 10).rows.values())
+
+
+def test_the_smallest_larger_figure_and_its_equals_go_with_one_that_is_withheld():
+    assert figures(30, 5, 20, 40) == [30, None, None, 40]
+    assert figures(20, 5, 20, 40) == [None, None, None, 40]
+    one_person = a_table((25, 20, 40, 15), (True, False, False, False), 10)
+    assert list(one_person.rows.values()) == [None, 20, None, 15], "20 is no cover for one person's 25"
+
+
+def test_zeros_are_told_where_nothing_is_withheld_and_hidden_where_something_is():
+    assert figures(10, 0) == [10, 0]
+    assert figures(12, 0, 5, 11) == [12, None, None, None]
+    assert figures(3, 0) == [None, None]
+
+
+def test_a_flood_of_categories_is_counted_together():
+    tally = Tally(2, categories_max=3)
+    for n in range(40):
+        tally.add(f"c{n // 4}", f"p1.{n}")
+    table = tally.table()
+    assert (set(table.rows), table.total, table.rest) == ({"c0", "c1", "c2", OTHERS}, 40, 0)
+    assert table.rows[OTHERS] == 28
