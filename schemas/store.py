@@ -162,9 +162,10 @@ if known then
     local past = redis.call('GET', KEYS[4])
     if not past then return 0 end
     at, partition, offset = string.match(past, '"at":(%d+),"partition":(%-?%d+),"offset":(%-?%d+)')
+    withdrawn = string.match(past, '"withdrawn":(%d+)')
     local left_since = tonumber(at) > tonumber(ARGV[1])
     if partition == ARGV[2] then left_since = tonumber(offset) > tonumber(ARGV[3]) end
-    return left_since and -1 or 0
+    return (left_since or tonumber(ARGV[4]) <= tonumber(withdrawn)) and -1 or 0
   end
   if ARGV[5] == 'grant' and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
 end

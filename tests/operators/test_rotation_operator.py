@@ -104,6 +104,16 @@ def test_a_restore_from_before_erasure_and_rotation_brings_nothing_back(bucket: 
     assert bucket.list("p2.ada") is None
 
 
+def test_who_was_erased_is_forgotten_also_when_a_restored_job_only_names_them(bucket: Bucket) -> None:
+    relinked(bucket, "p2.ada")
+    snapshot = bucket.keyed.snapshot()
+    bucket.take(an_erasure("p2.ada", BEGINNING + HOUR), links=LINKS)
+    bucket.restart(snapshot)
+    assert bucket.user("p2.ada") is not None
+    relinked(bucket, "p2.ada")
+    assert bucket.user("p2.ada") is None
+
+
 @pytest.mark.parametrize("crash_after", range(4))
 def test_a_crash_in_the_middle_of_a_move_changes_nothing_in_the_end(bucket: Bucket, crash_after: int) -> None:
     expected = {

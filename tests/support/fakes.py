@@ -254,7 +254,8 @@ class MemoryStore:
             comes_after = self._comes_after(known, change)
             if not comes_after:
                 past = self._past.get(pseudonym)
-                denied = not known.level or (past is not None and not self._comes_after(past, change))
+                left = past is not None and (not self._comes_after(past, change) or change.said_at <= past.said_at)
+                denied = left or not known.level
                 return ConsentOutcome.REFUSED if change.level and denied else ConsentOutcome.STALE
             if change.level and not known.level and change.said_at <= known.said_at:
                 return ConsentOutcome.REFUSED

@@ -335,7 +335,7 @@ class World:
     def verified(self) -> Verification:
         """The audit trail that was committed."""
         lines, heads = ([Line(0, n, raw) for n, raw in enumerate(kept)] for kept in (self.lines, self.heads))
-        return verify(lines, heads, [SIGNING_KEY.public], 0)
+        return verify(lines, heads, [SIGNING_KEY.public], 0, settled_ms=0)
 
     # faults
 
@@ -386,8 +386,10 @@ class World:
             self.relinked_at = self.tick()
 
     def may_end_rotation(self) -> bool:
-        kept = [self.checkpoint_held, *self.savepoints]
-        return bool(self.relinked_at) and all(snapshot.at > self.relinked_at for snapshot in kept)
+        kept, old = [self.checkpoint_held, *self.savepoints], f"p{self.ring.previous}."
+        states = [self.bucket.keyed, *(snapshot.keyed for snapshot in kept)]
+        left = any(name.startswith(old) for keyed in states for name in keyed.states["users-v1"])
+        return bool(self.relinked_at) and not left and all(snapshot.at > self.relinked_at for snapshot in kept)
 
     def end_rotation(self) -> None:
         self.ring = Ring(self.ring.current)

@@ -162,7 +162,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         links = element.links
         moved = relink(users, links)
         touched = {event.pseudonym for event in element.events} | {change.pseudonym for change in element.consents}
-        self._forget(touched | moved.keys(), links, users)
+        self._forget(touched | links.keys(), links, users)
         strangers = {change.pseudonym for change in element.consents if users.get(change.pseudonym) is None}
         moved |= {pseudonym: links[pseudonym] for pseudonym in strangers & links.keys()}
         if moved:
