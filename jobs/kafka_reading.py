@@ -60,6 +60,7 @@ def _consumer(kafka: KafkaSettings) -> Any:
             group_id=None,
             enable_auto_commit=False,
             isolation_level="read_committed",
+            auto_offset_reset="earliest",  # where retention overtakes the reading, go on behind the gap
             max_poll_records=10_000,
         )
     except KafkaError as error:
