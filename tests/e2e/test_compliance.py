@@ -44,6 +44,13 @@ def lived(live: Live) -> Live:
     live.consent(users[:11], level="none")
     live.consent(users[:10], level="none", erase=True)
     live.checkpoint()
+    names = [live.pseudonymiser.user(user).encode() for user in users]
+
+    def told() -> bool:
+        mine = [r.value for r in live.records(topics.AUDIT) if any(name in r.value for name in names)]
+        return len(mine) >= 12 + 11 + 10
+
+    until(told, "their consents, withdrawals and erasures in the trail", pause_s=0.2)
     return live
 
 

@@ -53,7 +53,7 @@ def other(live: Live) -> Iterator[Live]:
     path = ring.with_name("freshet.toml")
     write_atomically(path, text.replace("[redis]\n", '[redis]\nprefix = "other:"\n', 1))
     settings = load_settings(path)
-    product.create_topics(settings.kafka)
+    product.create_local_topics(settings.kafka)
     job = product.submit(stack, path)
     stack.rest.wait_running(job)
     tenant = Live(stack, product.Product({**stack.addresses, "key_ring": str(ring)}, settings, path, job))

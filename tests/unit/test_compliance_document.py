@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jobs import compliance, compliance_document, document
@@ -152,6 +152,7 @@ def test_markup_that_was_planted_in_the_trail_stays_text(field: str):
 
 @given(st.text())
 def test_any_text_stays_one_cell_in_both_forms(text: str):
+    assume(document.plain(text).strip() not in ("a", "b", "t"))  # what stands beside it
     made = Document("t", text, [Section(text, [text, Grid(["a", text], [[text, "b"]])])])
     read = Reader(html(made))
     assert read.open == []
