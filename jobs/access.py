@@ -47,11 +47,8 @@ def held(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str,
 
 def _state(settings: Settings, user_id: str, role: str, purpose: str) -> Any:
     """What the job keeps, or None."""
-    request, asking = uuid.uuid4().hex, Asking(settings)
-    try:
-        answer = asking.one(AccessCommand(user_id, request, role, purpose), StateReceipt)
-    finally:
-        asking.close()
+    with Asking(settings) as asking:
+        answer = asking.one(AccessCommand(user_id, uuid.uuid4().hex, role, purpose), StateReceipt)
     return msgspec.json.decode(answer.state)
 
 

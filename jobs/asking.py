@@ -1,17 +1,17 @@
 """Asking the running job: commands go to `control`, answers come on `receipts` (design: topics are the only way in)."""
 
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Self, TypeVar
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from jobs.settings import Settings, python_kafka_options
+from jobs.settled_topic import Tail
 from schemas import topics
 from schemas.control import AccessCommand, BucketCommand, UserCommand
-from schemas.errors import JobSilent, SettingsError
+from schemas.errors import JobSilent
 from schemas.receipts import Receipt, decode_receipt
 
 ANSWER_TIMEOUT_S = 60.0
@@ -19,21 +19,23 @@ R = TypeVar("R", bound=Any)
 
 
 class Asking:
-    """One conversation with the job. Opens at the end of `receipts`; close it."""
+    """One conversation with the job. A context: it opens at the end of `receipts`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        options = python_kafka_options(settings.kafka)
-        self._producer = KafkaProducer(**options, acks="all", linger_ms=5)
-        self._receipts = KafkaConsumer(**options, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=50)
-        topic = settings.kafka.topic(topics.RECEIPTS)
-        partitions = [TopicPartition(topic, n) for n in self._receipts.partitions_for_topic(topic) or ()]
-        if not partitions:
-            raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
-        self._receipts.assign(partitions)
-        self._receipts.seek_to_end(*partitions)
-        for partition in partitions:
-            self._receipts.position(partition)
+        self._producer = KafkaProducer(**python_kafka_options(settings.kafka), acks="all", linger_ms=5)
+        try:
+            self._receipts = Tail(settings, topics.RECEIPTS)
+        except BaseException:
+            self._producer.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._producer.close()
+        self._receipts.close()
 
     def every_bucket(self, command: type[BucketCommand], answer: type[R]) -> list[R]:
         """Ask all buckets for `answer`, which has a `bucket`; raises :class:`JobSilent` where one does not answer."""
@@ -76,16 +78,9 @@ class Asking:
         self._send(command)
         self._producer.flush()
 
-    def close(self) -> None:
-        """Close the clients."""
-        self._producer.close()
-        self._receipts.close()
-
     def _send(self, command: BucketCommand | UserCommand) -> None:
         self._producer.send(self._settings.kafka.topic(topics.CONTROL), msgspec.json.encode(command))
 
     def _until_silent(self) -> Iterator[Receipt]:
-        end = time.monotonic() + ANSWER_TIMEOUT_S
-        while time.monotonic() < end:
-            batches: Sequence[Any] = list(self._receipts.poll(timeout_ms=200).values())
-            yield from (decode_receipt(record.value) for batch in batches for record in batch)
+        for record in self._receipts.records(ANSWER_TIMEOUT_S):
+            yield decode_receipt(record.value)

@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping
 
 from kafka import KafkaAdminClient
-from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 from py4j.protocol import Py4JJavaError
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
 from jobs.settings import Settings, python_kafka_options
+from jobs.topics import topic_settings
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.topics import DAY_MS
@@ -23,7 +23,7 @@ def check_topics(settings: Settings) -> None:
         admin = KafkaAdminClient(**python_kafka_options(settings.kafka))
         try:
             missing = sorted(set(names.values()) - set(admin.list_topics()))
-            found = {} if missing else {name: _config_of(admin, topic) for name, topic in names.items()}
+            found = {} if missing else {name: topic_settings(admin, topic) for name, topic in names.items()}
         finally:
             admin.close()
     except KafkaError as error:
@@ -35,12 +35,6 @@ def check_topics(settings: Settings) -> None:
         raise SettingsError(f"there is no topic {', '.join(missing)}: create the topics of schemas/topics.py first")
     if complaint := complaint_of(settings, found[topics.INTERACTIONS], found[topics.CONSENTS]):
         raise SettingsError(complaint)
-
-
-def _config_of(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-    [of_topics] = admin.describe_configs([resource], config_filter="all").values()
-    return {name: str(entry["value"]) for name, entry in of_topics[topic].items()}
 
 
 def complaint_of(settings: Settings, interactions: Mapping[str, str], consents: Mapping[str, str]) -> str | None:

@@ -3,11 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from jobs.kafka_reading import records
+from jobs.consent_topic import recorded_changes
 from jobs.settings import Settings, load_policy
-from schemas import topics
-from schemas.codec_choice import codec_for
-from schemas.codecs import BadRecord
 from schemas.consents import Level
 from udfs.erasure import Erased, NamedChange, last_erasures, with_returns
 from udfs.ingest import consent_record
@@ -40,16 +37,9 @@ def witnesses(settings: Settings, names_of: Callable[[str], Sequence[str]], befo
 
 
 def _changes(settings: Settings, names_of: Callable[[str], Sequence[str]], only: str | None) -> Iterator[NamedChange]:
-    source, policy = settings.input, load_policy(settings.privacy.policy)
-    codec = codec_for(source.format, source.framing, source.schema_source)
-    for record in records(settings, topics.CONSENTS):
-        if record.value is None:
-            continue
-        try:
-            change, _ = codec.consent(record.value)
-        except BadRecord:
-            continue
-        if change.user_id == only if only is not None else not change.user_id.startswith(CANARY):
+    policy = load_policy(settings.privacy.policy)
+    for change, place, absent in recorded_changes(settings):
+        wanted = change.user_id == only if only is not None else not change.user_id.startswith(CANARY)
+        if wanted and not absent:
             names = names_of(change.user_id)
-            place = record.timestamp, record.partition, record.offset
             yield NamedChange(names, consent_record(change, names[0], place, policy))

@@ -7,13 +7,15 @@ from typing import Any, Final, NamedTuple
 
 from kafka import KafkaAdminClient
 
-from jobs.rewrite_events import topic_settings, whose_of
+from jobs.export import hashes_of
+from jobs.rewrite_events import whose_of
+from jobs.savepoints import completed_ms
 from jobs.settings import Settings, python_kafka_options, secret
 from jobs.settled_topic import has_topic, settled, settled_ends
+from jobs.topics import topic_settings
 from schemas import topics
-from schemas.errors import ExportError, SettingsError
+from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
-from schemas.pseudonyms import ExportHashes, load_key_ring
 from schemas.store import past_key, user_keys
 from udfs.erasure import goes, occurrences
 from udfs.store import connect, entries
@@ -157,17 +159,14 @@ def in_exports(settings: Settings, folders: Sequence[Path], user_id: str) -> int
     count = 0
     for folder in folders:
         manifest = read_manifest(folder)
-        hashes = ExportHashes(load_key_ring(settings.privacy.key_ring), manifest.purpose)
-        if hashes.check() != manifest.key_check:
-            raise ExportError(f"{folder} was written with another key for exports: nobody can be found in it")
-        name = hashes.user(user_id).encode()
+        name = hashes_of(settings, folder, manifest).user(user_id).encode()
         count += sum(name in line for part in manifest.parts for line in part_lines(folder, part))
     return count
 
 
 def snapshot_times(folders: Sequence[Path]) -> list[int]:
-    """When each checkpoint or savepoint below `folders` was completed, in ms."""
-    found = [int(path.stat().st_mtime * 1000) for folder in folders for path in folder.rglob("_metadata")]
+    """When each checkpoint or savepoint below `folders`, which hold some, was completed, in ms."""
+    found = completed_ms(folders)
     if folders and not found:
         raise SettingsError("there is no snapshot below the folders of --snapshots: are they the right ones?")
     return found

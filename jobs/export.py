@@ -98,18 +98,24 @@ def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> M
             delete_export(folder)
             say(f"{folder} was past its retention and is deleted")
             return None
-        hashes = ExportHashes(load_key_ring(settings.privacy.key_ring), manifest.purpose)
-        if hashes.check() != manifest.key_check:
-            raise ExportError(
-                f"{folder} was written with another key for exports than that of the key ring: nobody can be found in "
-                "it; use the settings that it was written with, or delete it"
-            )
+        hashes = hashes_of(settings, folder, manifest)
         say("reading consents")
         standings = read_standings(settings, manifest.purpose, lambda user_id: [hashes.user(user_id)])
         after = honour(folder, manifest, standings, _now_ms())
     say(f"{manifest.events - after.events} of {manifest.events} events taken out of {folder}")
     _say_each(after.removed, "taken out so far", say)
     return after
+
+
+def hashes_of(settings: Settings, folder: Path, manifest: Manifest) -> ExportHashes:
+    """The hashes that the export in `folder` was made with; raises :class:`ExportError` if the key ring has others."""
+    hashes = ExportHashes(load_key_ring(settings.privacy.key_ring), manifest.purpose)
+    if hashes.check() != manifest.key_check:
+        raise ExportError(
+            f"{folder} was written with another key for exports than that of the key ring: nobody can be found in it; "
+            "use the settings that it was written with, or delete it"
+        )
+    return hashes
 
 
 def honour(folder: Path, manifest: Manifest, standings: Standings, now_ms: int) -> Manifest:

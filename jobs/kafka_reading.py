@@ -18,13 +18,9 @@ class TopicAsOfNow:
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
-        topic = settings.kafka.topic(name)
-        self._consumer = _consumer(settings.kafka)
+        self._consumer = open_consumer(settings.kafka)
         try:
-            numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
-            if not numbers:
-                raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
-            partitions = [TopicPartition(topic, number) for number in numbers]
+            partitions = partitions_of(self._consumer, settings.kafka.topic(name))
             self._consumer.assign(partitions)
             self._consumer.seek_to_beginning(*partitions)
             self._begins = self._consumer.beginning_offsets(partitions)
@@ -53,14 +49,16 @@ class TopicAsOfNow:
         self._consumer.close()
 
 
-def _consumer(kafka: KafkaSettings) -> Any:
+def open_consumer(kafka: KafkaSettings, isolation_level: str = "read_committed") -> Any:
+    """A consumer without a group; raises :class:`SettingsError` where Kafka does not answer."""
     try:
         return KafkaConsumer(
             **python_kafka_options(kafka),
             group_id=None,
             enable_auto_commit=False,
-            isolation_level="read_committed",
+            isolation_level=isolation_level,
             auto_offset_reset="earliest",  # where retention overtakes the reading, go on behind the gap
+            fetch_max_wait_ms=100,
             max_poll_records=10_000,
         )
     except KafkaError as error:
@@ -68,6 +66,14 @@ def _consumer(kafka: KafkaSettings) -> Any:
             f"Kafka at {kafka.bootstrap_servers} does not answer ({type(error).__name__}): "
             "check kafka.bootstrap_servers and the security settings beside it"
         ) from None
+
+
+def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic, by number; raises :class:`SettingsError` where there is no such topic."""
+    numbers = sorted(consumer.partitions_for_topic(topic) or ())
+    if not numbers:
+        raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
+    return [TopicPartition(topic, number) for number in numbers]
 
 
 def records(settings: Settings, name: str) -> Iterator[Any]:

@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
 
 from jobs.erased_users import erased_users
 from jobs.settings import Settings, python_kafka_options
 from jobs.settled_topic import settled, settled_ends
+from jobs.topics import topic_settings
 from schemas import topics
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from udfs.erasure import Plan, Seen, goes, plan
@@ -157,13 +157,6 @@ def rewrite_events(settings: Settings, say: Say) -> Rewritten:
         f"retention), {done.copied} copied"
     )
     return done
-
-
-def topic_settings(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
-    """The broker's settings of a topic."""
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-    [of_topics] = admin.describe_configs([resource], config_filter="all").values()
-    return {name: str(entry["value"]) for name, entry in of_topics[topic].items()}
 
 
 _decode: Final = msgspec.json.Decoder(Whose).decode

@@ -21,12 +21,10 @@ from pathlib import Path
 import msgspec
 
 from jobs.asking import Asking
-from jobs.kafka_reading import records
+from jobs.consent_topic import recorded_changes
+from jobs.savepoints import completed_ms
 from jobs.settings import Settings, load_settings
-from schemas import topics
 from schemas.audit import KeyChange
-from schemas.codec_choice import codec_for
-from schemas.codecs import BadRecord, Codec
 from schemas.control import KeyCommand, KidsCommand, RelinkCommand
 from schemas.errors import FreshetError, SettingsError
 from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, load_key_ring, replace_key_ring
@@ -53,13 +51,10 @@ def relink(settings: Settings) -> None:
     path, ring = _ring(settings)
     if ring.previous is None:
         raise SettingsError("no rotation is under way: begin with `python -m jobs.rotation start`")
-    asking = Asking(settings)
-    try:
+    with Asking(settings) as asking:
         sent = asking.tell((RelinkCommand(user) for user in _users(settings)), lambda n: _say(f"{n} users named"))
         _say(f"{sent} users named; waiting for the job")
         _wait_until_moved(asking, ring)
-    finally:
-        asking.close()
     _tell(settings, "relinked", ring.current, sent)
     replace_key_ring(msgspec.structs.replace(ring, relinked_at=_now_ms()), path)
     _say(f"nobody is known under key {ring.previous} any more")
@@ -82,11 +77,8 @@ def _wait_until_moved(asking: Asking, ring: KeyRing) -> None:
 def show(settings: Settings) -> None:
     """Say where a rotation stands."""
     _, ring = _ring(settings)
-    asking = Asking(settings)
-    try:
+    with Asking(settings) as asking:
         users = _users_by_kid(asking)
-    finally:
-        asking.close()
     _say(f"current key: {ring.current}; previous key: {ring.previous or 'none, no rotation is under way'}")
     for kid, count in sorted(users.items()):
         _say(f"{count} users are known under key {kid}")
@@ -97,11 +89,8 @@ def show(settings: Settings) -> None:
 def end(settings: Settings, snapshots: list[Path]) -> None:
     """Destroy the previous key, if nothing is left that it made."""
     path, ring = _ring(settings)
-    asking = Asking(settings)
-    try:
+    with Asking(settings) as asking:
         users = _users_by_kid(asking)
-    finally:
-        asking.close()
     oldest = oldest_snapshot_ms(snapshots) if snapshots else None
     if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, _now_ms(), oldest):
         raise SettingsError(f"the rotation is not ended: {reason}")
@@ -112,17 +101,13 @@ def end(settings: Settings, snapshots: list[Path]) -> None:
 
 def oldest_snapshot_ms(folders: list[Path]) -> int:
     """When the oldest checkpoint or savepoint below `folders` was completed, in ms; now, where there is none."""
-    times = [file.stat().st_mtime for folder in folders for file in folder.rglob("_metadata")]
-    return int(min(times, default=time.time()) * 1000)
+    return min(completed_ms(folders), default=_now_ms())
 
 
 def _tell(settings: Settings, change: KeyChange, kid: int, users: int) -> None:
     """Put it into the audit trail, before it is done: what is done and not recorded would be worse."""
-    asking = Asking(settings)
-    try:
+    with Asking(settings) as asking:
         asking.send(KeyCommand(0, "key", change, kid, users))
-    finally:
-        asking.close()
 
 
 def _users_by_kid(asking: Asking) -> Counter[str]:
@@ -134,21 +119,12 @@ def _users_by_kid(asking: Asking) -> Counter[str]:
 
 def _users(settings: Settings) -> Iterator[str]:
     """Everybody who has a record in `consents`, once each."""
-    source, seen = settings.input, set[str]()
-    codec = codec_for(source.format, source.framing, source.schema_source)
-    for record in records(settings, topics.CONSENTS):
-        user = user_of(codec, record.key, record.value)
-        if user is not None and user not in seen:
+    seen = set[str]()
+    for recorded in recorded_changes(settings):
+        user = recorded.change.user_id
+        if user not in seen:
             seen.add(user)
             yield user
-
-
-def user_of(codec: Codec, key: bytes | None, value: bytes | None) -> str | None:
-    """The raw user id of a record of `consents`; None where the record cannot be read."""
-    try:
-        return (key or b"").decode() or None if value is None else codec.consent(value)[0].user_id
-    except (BadRecord, UnicodeDecodeError):
-        return None
 
 
 def _ring(settings: Settings) -> tuple[Path, KeyRing]:

@@ -1,8 +1,9 @@
-"""Flink's REST interface, as far as a verification needs it: a savepoint in the form that can be searched."""
+"""Savepoints as verifications need them: one in the form that can be searched, taken by Flink's REST, and their age."""
 
 import http.client
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,11 @@ def take_savepoint(flink: str, job_name: str, directory: Path, timeout_s: float)
             return _folder(answer["operation"])
         time.sleep(POLL_S)
     raise JobSilent(f"Flink took no savepoint within {timeout_s:g} s")
+
+
+def completed_ms(folders: Iterable[Path]) -> list[int]:
+    """When each checkpoint or savepoint below `folders` was completed, in ms."""
+    return [int(path.stat().st_mtime * 1000) for folder in folders for path in folder.rglob("_metadata")]
 
 
 def _running(flink: str, job_name: str) -> str:

@@ -8,30 +8,27 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
-from jobs.settings import Settings, python_kafka_options
-from schemas.errors import JobSilent, SettingsError
+from jobs.kafka_reading import open_consumer, partitions_of
+from jobs.settings import Settings
+from schemas.errors import JobSilent
 
 STUCK_S: Final = 120.0
 
 
 def settled_ends(settings: Settings, name: str) -> dict[TopicPartition, int]:
     """Where each partition of the topic `name` ends now, open transactions included."""
-    topic = settings.kafka.topic(name)
-    consumer = _consumer(settings, "read_uncommitted")
+    consumer = open_consumer(settings.kafka, "read_uncommitted")
     try:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        if not partitions:
-            raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
-        return dict(consumer.end_offsets(partitions))
+        return dict(consumer.end_offsets(partitions_of(consumer, settings.kafka.topic(name))))
     finally:
         consumer.close()
 
 
 def has_topic(settings: Settings, name: str) -> bool:
     """Whether there is a topic `name`."""
-    consumer = _consumer(settings, "read_uncommitted")
+    consumer = open_consumer(settings.kafka)
     try:
         return settings.kafka.topic(name) in consumer.topics()
     finally:
@@ -43,7 +40,7 @@ def settled(settings: Settings, ends: Mapping[TopicPartition, int], begin: int |
 
     Raises :class:`JobSilent` where a transaction stays open for :data:`STUCK_S`.
     """
-    consumer = _consumer(settings, "read_committed")
+    consumer = open_consumer(settings.kafka)
     try:
         consumer.assign(list(ends))
         consumer.seek_to_beginning(*ends)
@@ -78,34 +75,25 @@ class Tail:
     def __init__(self, settings: Settings, name: str) -> None:
         self._topic = settings.kafka.topic(name)
         ends = settled_ends(settings, name)
-        self._consumer = _consumer(settings, "read_committed")
+        self._consumer = open_consumer(settings.kafka)
         self._consumer.assign(list(ends))
         for partition, end in ends.items():
             self._consumer.seek(partition, end)
 
-    def wait_for(self, words: bytes, *more: bytes, timeout_s: float) -> None:
-        """Until a record with all of these words in its value comes; raises :class:`JobSilent` when none does."""
+    def records(self, timeout_s: float) -> Iterator[Any]:
+        """What comes within `timeout_s`."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             for batch in self._consumer.poll(timeout_ms=200).values():
-                for record in batch:
-                    if all(word in (record.value or b"") for word in (words, *more)):
-                        return
+                yield from batch
+
+    def wait_for(self, words: bytes, *more: bytes, timeout_s: float) -> None:
+        """Until a record with all of these words in its value comes; raises :class:`JobSilent` when none does."""
+        for record in self.records(timeout_s):
+            if all(word in (record.value or b"") for word in (words, *more)):
+                return
         raise JobSilent(f"nothing came to {self._topic} within {timeout_s:g} s: does the job run, with these settings?")
 
     def close(self) -> None:
         """Close the consumer."""
         self._consumer.close()
-
-
-def _consumer(settings: Settings, isolation_level: str) -> Any:
-    return KafkaConsumer(
-        **python_kafka_options(settings.kafka),
-        group_id=None,
-        enable_auto_commit=False,
-        isolation_level=isolation_level,
-        # Where retention deletes what is being read: go on at what is left, and do not skip that too.
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=100,
-        max_poll_records=5_000,
-    )

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 
+from jobs.consent_topic import change_of
 from jobs.kafka_reading import records
 from jobs.settings import Settings, load_policy
 from schemas import topics
 from schemas.codec_choice import codec_for
-from schemas.codecs import BadRecord, Codec
-from schemas.consents import ConsentChange, Purpose
+from schemas.codecs import Codec
+from schemas.consents import Purpose
 from udfs.export import Standings
 from udfs.ingest import RawRecord, consent_record
 from udfs.policy import Policy
@@ -43,19 +44,10 @@ def standings_of(
     """The same from records of `consents`. What the job rejects has no effect here either."""
     standings = Standings(purpose)
     for record in stream:
-        change = _change_of(codec, record)
+        change = change_of(codec, record.key, record.value, record.append_ts)
         if change is not None:
             keys = keys_of(change.user_id)
             place = record.append_ts, record.partition, record.offset
             name = "" if name_of is None else name_of(change.user_id)
             standings.note(keys, consent_record(change, keys[0], place, policy, record.value is None), name)
     return standings
-
-
-def _change_of(codec: Codec, record: RawRecord) -> ConsentChange | None:
-    try:
-        if record.value is None:
-            return ConsentChange(record.key.decode(), "none", record.append_ts) if record.key else None
-        return codec.consent(record.value)[0]
-    except (BadRecord, UnicodeDecodeError):
-        return None

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from kafka import KafkaAdminClient
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import KafkaError
 
 from jobs.settings import KafkaSettings, load_settings, python_kafka_options
@@ -39,6 +39,13 @@ def create_topics(kafka: KafkaSettings, raw_partitions: int, replicas: int) -> l
         return [kafka.topic(topic.name) for topic in missing]
     finally:
         admin.close()
+
+
+def topic_settings(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
+    """The broker's settings of a topic."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    [of_topics] = admin.describe_configs([resource], config_filter="all").values()
+    return {name: str(entry["value"]) for name, entry in of_topics[topic].items()}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.rotation import oldest_snapshot_ms, user_of
+from jobs.consent_topic import change_of
+from jobs.rotation import oldest_snapshot_ms
 from schemas.codecs import json_codec
 from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, new_key_ring
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, a_raw_consent
@@ -59,7 +60,12 @@ def test_the_oldest_snapshot_is_found_wherever_it_lies(tmp_path: Path) -> None:
 
 def test_a_user_is_read_from_the_value_or_else_from_the_key() -> None:
     codec = json_codec()
-    assert user_of(codec, b"ignored", a_raw_consent("ada").value) == "ada"
-    assert user_of(codec, b"bob", None) == "bob"
+
+    def user_of(key: bytes | None, value: bytes | None) -> str | None:
+        change = change_of(codec, key, value, BEGINNING)
+        return None if change is None else change.user_id
+
+    assert user_of(b"ignored", a_raw_consent("ada").value) == "ada"
+    assert user_of(b"bob", None) == "bob"
     for key, value in ((None, None), (b"\xff", None), (b"cyd", b"{"), (b"cyd", b"")):
-        assert user_of(codec, key, value) is None
+        assert user_of(key, value) is None

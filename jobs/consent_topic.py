@@ -1,0 +1,39 @@
+"""The consent changes that stand in `consents`, as whoever wrote them said them. Raw user ids are in them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jobs.kafka_reading import records
+from jobs.settings import Settings
+from schemas import topics
+from schemas.codec_choice import codec_for
+from schemas.codecs import BadRecord, Codec
+from schemas.consents import ConsentChange
+
+
+class Recorded(NamedTuple):
+    """A change and its place: append time in ms, partition, offset. `absent`: the record has no value."""
+
+    change: ConsentChange
+    place: tuple[int, int, int]
+    absent: bool
+
+
+def recorded_changes(settings: Settings) -> Iterator[Recorded]:
+    """Every change, in the order of each partition. What the job rejects is left out."""
+    source = settings.input
+    codec = codec_for(source.format, source.framing, source.schema_source)
+    for record in records(settings, topics.CONSENTS):
+        change = change_of(codec, record.key, record.value, record.timestamp)
+        if change is not None:
+            yield Recorded(change, (record.timestamp, record.partition, record.offset), record.value is None)
+
+
+def change_of(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> ConsentChange | None:
+    """What a record of `consents` says, None where it cannot be read. Without a value the consent is taken away."""
+    try:
+        if value is None:
+            return ConsentChange(key.decode(), "none", append_ts) if key else None
+        return codec.consent(value)[0]
+    except (BadRecord, UnicodeDecodeError):
+        return None
