@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from jobs.asking import Asking
+from jobs.erasure_search import names_any
 from jobs.kafka_reading import records
 from jobs.settings import Settings, load_settings, secret
 from schemas import topics
@@ -40,8 +41,8 @@ def held(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str,
         "redis": _in_redis(settings, names),
         "consent_history": list(_told(settings, topics.CONSENTS, lambda record: record.key == raw)),
         "raw_interactions": list(_told(settings, topics.INTERACTIONS, lambda record: record.key == raw)),
-        "clean_events": list(_told(settings, topics.EVENTS, _names_one_of(names))),
-        "audit_trail": list(_told(settings, topics.AUDIT, _names_one_of(names))),
+        "clean_events": list(_told(settings, topics.EVENTS, names_any(names))),
+        "audit_trail": list(_told(settings, topics.AUDIT, names_any(names))),
     }
 
 
@@ -67,11 +68,6 @@ def _told(settings: Settings, topic: str, concerns: Callable[[Any], bool]) -> It
         if concerns(record):
             place = {"partition": record.partition, "offset": record.offset, "appended_at": record.timestamp}
             yield {**place, "record": _readable(record.value)}
-
-
-def _names_one_of(names: list[str]) -> Callable[[Any], bool]:
-    wanted = [f'"{name}"'.encode() for name in names]
-    return lambda record: any(name in (record.value or b"") for name in wanted)
 
 
 def _readable(value: bytes | None) -> Any:

@@ -16,7 +16,7 @@ from jobs.topics import topic_settings
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
-from schemas.store import past_key, user_keys
+from schemas.store import all_user_keys
 from udfs.erasure import goes, occurrences
 from udfs.store import connect, entries
 
@@ -56,8 +56,8 @@ def in_redis(settings: Settings, names: Sequence[str]) -> Counter[str]:
     prefix = settings.redis.prefix
     kinds: dict[bytes, str] = {}
     for name in names:
-        keys = *user_keys(prefix, name), past_key(prefix, name)
-        kinds.update(zip((key.encode() for key in keys), ("list", "consent", "gone", "past"), strict=True))
+        keys = (key.encode() for key in all_user_keys(prefix, name))
+        kinds.update(zip(keys, ("list", "consent", "gone", "past"), strict=True))
     wanted, seen = [name.encode() for name in names], {}
     client = connect(settings.redis, secret(settings.redis.password_variable))
     try:

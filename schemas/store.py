@@ -20,7 +20,7 @@ All numbers stay below 2^53, because Lua compares doubles.
 
 import re
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from schemas.consents import LEVEL_NAME, Level
 
@@ -51,6 +51,11 @@ def user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str]:
 def past_key(prefix: str, pseudonym: str) -> str:
     """The key of the tombstone of a user who came back."""
     return f"{prefix}{{{pseudonym}}}:past"
+
+
+def all_user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str, str]:
+    """All keys of a user: list, consent, tombstone, and the tombstone of who came back."""
+    return *user_keys(prefix, pseudonym), past_key(prefix, pseudonym)
 
 
 def popular_key(prefix: str, segment: str) -> str:
@@ -91,6 +96,36 @@ def gone_value(at: int, partition: int, offset: int, withdrawn: int, erased: boo
     """
     said = b"true" if erased else b"false"
     return b'{"erased":%b,"at":%d,"partition":%d,"offset":%d,"withdrawn":%d}' % (said, at, partition, offset, withdrawn)
+
+
+class Decision(NamedTuple):
+    """What :data:`WRITE_CONSENT` is told of a consent change; times in ms. With `erase` the level is none."""
+
+    level: Level
+    expires_at: int
+    at: int
+    partition: int
+    offset: int
+    said_at: int
+    erase: bool
+
+    def value(self) -> bytes:
+        """The bytes of the consent key when it is in force."""
+        place = self.at, self.partition, self.offset
+        if self.level == Level.NONE:
+            return withdrawn_value(*place, self.said_at)
+        return consent_value(self.level, self.expires_at, *place)
+
+    def arguments(self, tombstone_ms: int) -> tuple[Any, ...]:
+        """ARGV of the script. What is no more, or ends, is a fence for `tombstone_ms` after; what has no end stays."""
+        place = self.at, self.partition, self.offset
+        if self.level == Level.NONE:
+            wants, ttl_ms = "erase" if self.erase else "none", tombstone_ms
+            tombstone = gone_value(*place, self.said_at, self.erase)
+        else:
+            wants, tombstone = "grant", b""
+            ttl_ms = max(0, self.expires_at - self.at) + tombstone_ms if self.expires_at else 0
+        return *place, self.said_at, wants, self.value(), ttl_ms, tombstone
 
 
 _WITHDRAWN: Final = re.compile(rb'"withdrawn":(\d+)')

@@ -21,18 +21,10 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from schemas import topics
-from schemas.consents import ConsentChange
+from schemas.consents import ConsentChange, Level
 from schemas.errors import ConsentRefused, NotAcknowledged
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import (
-    WITHDRAW,
-    WRITE_CONSENT,
-    gone_value,
-    past_key,
-    user_keys,
-    withdrawn_at,
-    withdrawn_value,
-)
+from schemas.store import WITHDRAW, WRITE_CONSENT, Decision, all_user_keys, withdrawn_at
 
 Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
@@ -106,9 +98,8 @@ class Consents:
         wants = "erase" if change.erase else "none"
         fence_error = self._try_fenced(WITHDRAW, users, change.ts, wants, self._tombstone_ms)
         at = self._append(change)
-        said_at = min(change.ts, at.append_ts)
-        values = withdrawn_value(*at, said_at), self._tombstone_ms, gone_value(*at, said_at, change.erase)
-        placed_error = self._try_fenced(WRITE_CONSENT, users, *at, said_at, wants, *values)
+        decision = Decision(Level.NONE, 0, *at, min(change.ts, at.append_ts), change.erase)
+        placed_error = self._try_fenced(WRITE_CONSENT, users, *decision.arguments(self._tombstone_ms))
         if placed_error or fence_error:
             raise NotAcknowledged(
                 f"the withdrawal stands in the topic, but Redis did not take it ({placed_error or fence_error}): "
@@ -157,7 +148,7 @@ class Consents:
     def _keys(self, user_id: str) -> list[Keys]:
         """The keys of each pseudonym that the user may be known under: two while a rotation is under way."""
         prefix = self._prefix
-        return [(*user_keys(prefix, name), past_key(prefix, name)) for name in self._pseudonyms(user_id)]
+        return [all_user_keys(prefix, name) for name in self._pseudonyms(user_id)]
 
 
 def _client(url: str) -> "redis.Redis[bytes]":

@@ -6,7 +6,9 @@ Within an element consents are applied first (the two raw topics have no mutual 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
-from schemas.consents import PURPOSES, Level
+import msgspec
+
+from schemas.consents import PURPOSES, Level, purposes_of
 from schemas.rejects import Origin, Reject, RejectReason
 from udfs.account import Account
 from udfs.consent import Placed, Verdict, apply_consent, is_newer, withdraw
@@ -204,18 +206,16 @@ def withdraw_again(users: Users, refused: Iterable[ConsentRecord], account: Acco
             state.profile, state.not_before = Profile(), state.consent_at
         users.mark(change.pseudonym)
         undone.add(change.pseudonym)
-    for event in [event for event in changes.accepted if event.pseudonym in undone]:
-        changes.accepted.remove(event)
+    denied = [event for event in changes.accepted if event.pseudonym in undone]
+    changes.accepted[:] = [event for event in changes.accepted if event.pseudonym not in undone]
+    for event in denied:
         changes.denied[event.pseudonym] = changes.denied.get(event.pseudonym, 0) + 1
-        account.accepted -= 1
-        account.denied += 1
+    account.accepted -= len(denied)
+    account.denied += len(denied)
     return undone
 
 
-_PURPOSES_JSON: Final = tuple(
-    b"[" + b",".join(b'"%b"' % name.encode() for place, name in enumerate(PURPOSES) if bits >> place & 1) + b"]"
-    for bits in range(1 << len(PURPOSES))
-)
+_PURPOSES_JSON: Final = tuple(msgspec.json.encode(purposes_of(bits)) for bits in range(1 << len(PURPOSES)))
 _KEPT_FOR: Final = ~(1 << PURPOSES.index("personalise"))
 
 

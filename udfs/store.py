@@ -25,13 +25,12 @@ from schemas.store import (
     WRITE_LIST,
     WRITE_POPULAR,
     ConsentOutcome,
+    Decision,
     WriteOutcome,
-    consent_value,
-    gone_value,
+    all_user_keys,
     past_key,
     popular_key,
     user_keys,
-    withdrawn_value,
 )
 from udfs.elements import ConsentRecord
 from udfs.popularity import ALL
@@ -165,16 +164,11 @@ class RedisStore:
         return WriteOutcome(answer)
 
     def _keys(self, pseudonym: str) -> tuple[str, str, str, str]:
-        return *user_keys(self._prefix, pseudonym), past_key(self._prefix, pseudonym)
+        return all_user_keys(self._prefix, pseudonym)
 
     def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
-        keys = self._keys(change.pseudonym)
-        place = change.append_ts, change.partition, change.offset
-        wants = "erase" if change.erase else "grant" if change.level else "none"
-        ttl_ms = ttl_of(change, self._tombstone_ms)
-        sha = self._sha(WRITE_CONSENT)
-        tombstone = b"" if change.level else gone_value(*place, change.said_at, change.erase)
-        return "EVALSHA", sha, 4, *keys, *place, change.said_at, wants, value_of(change), ttl_ms, tombstone
+        arguments = decision_of(change).arguments(self._tombstone_ms)
+        return "EVALSHA", self._sha(WRITE_CONSENT), 4, *self._keys(change.pseudonym), *arguments
 
     def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
         keys = user_keys(self._prefix, write.pseudonym)
@@ -222,19 +216,15 @@ class RedisStore:
             raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
 
 
+def decision_of(change: ConsentRecord) -> Decision:
+    """`change` as Redis is told of it."""
+    place = change.append_ts, change.partition, change.offset
+    return Decision(Level(change.level), change.expires_at, *place, change.said_at, change.erase)
+
+
 def value_of(change: ConsentRecord) -> bytes:
     """What stands in Redis of `change` when it is in force."""
-    place = change.append_ts, change.partition, change.offset
-    if change.level == Level.NONE:
-        return withdrawn_value(*place, change.said_at)
-    return consent_value(Level(change.level), change.expires_at, *place)
-
-
-def ttl_of(change: ConsentRecord, tombstone_ms: int) -> int:
-    """How long that stands there, in ms; 0 for a consent without an end. An expired one is a fence like any other."""
-    if change.erase or change.level == Level.NONE:
-        return tombstone_ms
-    return max(0, change.expires_at - change.append_ts) + tombstone_ms if change.expires_at else 0
+    return decision_of(change).value()
 
 
 _decode_tombstone: Final = msgspec.json.Decoder(Tombstone).decode

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from schemas.lists import encode_list, item_fragment
-from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, past_key, popular_key, user_keys
+from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, all_user_keys, popular_key, user_keys
 from tests.support.fakes import MemoryStore
 from tests.support.readme import job_rights
 from tests.support.redis_server import RealRedis, running_redis
@@ -91,7 +91,7 @@ class InRedis:
         return bool(self.client.exists(user_keys(PREFIX, user)[0]))
 
     def withdraw(self, user: str, said_at: int, erase: bool = False) -> None:
-        keys = *user_keys(PREFIX, user), past_key(PREFIX, user)
+        keys = all_user_keys(PREFIX, user)
         self.client.eval(WITHDRAW, 4, *keys, said_at, "erase" if erase else "none", TOMBSTONE)
 
     def is_gone(self, user: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
-from schemas.store import READ_LIST, WITHDRAW, past_key, user_keys
+from schemas.store import READ_LIST, WITHDRAW, all_user_keys, user_keys
 from schemas.topics import DAY_MS
 from tests.support.bucket import SIGNING_KEY, Bucket, side
 from tests.support.fakes import Keyed, MemoryStore
@@ -153,7 +153,7 @@ class InRedis:
         return self._client.get(user_keys("", pseudonym)[1])
 
     def withdraw(self, pseudonym: str, said_at: int, erase: bool) -> None:
-        keys = *user_keys("", pseudonym), past_key("", pseudonym)
+        keys = all_user_keys("", pseudonym)
         self._client.eval(WITHDRAW, 4, *keys, said_at, "erase" if erase else "none", TOMBSTONE_MS)
 
 

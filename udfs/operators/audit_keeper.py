@@ -89,9 +89,10 @@ class AuditKeeper:
             return
         book = decode_book(raw)
         yield from self._append(book, denied_entries(book), now_ms)
-        if book.head.seq > book.head.signed_seq:
-            book.head, signed = sign_head(book.head, book.bucket, now_ms, self._parts.key)
-            yield AUDIT_HEADS, signed
+        if book.head.seq == book.head.signed_seq:
+            return
+        book.head, signed = sign_head(book.head, book.bucket, now_ms, self._parts.key)
+        yield AUDIT_HEADS, signed
         self._book.update(encode_book(book))
 
     def _append(self, book: Book, entries: Sequence[AuditEntry], at_ms: int) -> Iterator[Any]:

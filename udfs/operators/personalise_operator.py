@@ -193,6 +193,8 @@ class PersonaliseOperator(KeyedProcessFunction):
 
         Lists of users whose consent changes wait for what Redis says of it: it may know better.
         """
+        if not changes.consents:
+            return lists, self._write([], lists, now_ms)
         changing = {change.pseudonym for change in changes.consents}
         waiting = [write for write in lists if write.pseudonym in changing]
         lists = [write for write in lists if write.pseudonym not in changing]
