@@ -17,7 +17,6 @@ from typing import Any, Final, TypeVar, cast
 
 from jobs import workers
 from jobs.settings import Settings, secret
-from schemas.lists import Reason, join_list
 from schemas.store import WRITE_POPULAR, ConsentOutcome
 from udfs import personalise, profile
 from udfs.elements import ConsentRecord, Element, EventRecord
@@ -110,22 +109,15 @@ class UncheckedOperator(PersonaliseOperator):
         return {}
 
 
+def no_consent_value(*place: object) -> bytes:
+    """In the place of :func:`schemas.store.consent_value`."""
+    return b""
+
+
 class UncheckedRanker(Ranker):
     """A ranker whose lists do not name the consent that they were made under."""
 
-    def _write(
-        self,
-        pseudonym: str,
-        state: UserState,
-        scored: bool,
-        fragments: list[bytes],
-        numbers: list[bytes],
-        now_ms: int,
-        list_ttl_ms: int,
-    ) -> ListWrite:
-        reason: Reason = "personalised" if scored else "popular"
-        payload = join_list(state.version, self._epoch, self._model_json, now_ms, reason, fragments, numbers)
-        return ListWrite(pseudonym, state.version, b"", reason, list_ttl_ms, payload)
+    _write = with_others(Ranker._write, consent_value=no_consent_value)
 
 
 class UncheckedStore(RedisStore):

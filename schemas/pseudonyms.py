@@ -31,6 +31,7 @@ from typing import Final, Literal
 import msgspec
 
 from schemas.errors import SettingsError
+from schemas.secret_files import read_secret, write_secret
 
 Domain = Literal["user", "session", "event", "request", "export"]
 JOURNEY_DOMAINS: Final[tuple[Domain, ...]] = ("user", "session", "event", "request")
@@ -65,10 +66,7 @@ def new_key_ring() -> KeyRing:
 
 def write_key_ring(ring: KeyRing, path: Path) -> None:
     """Write `ring` to a new file that only its owner can read; an existing file is never overwritten."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(ring)))
+    write_secret(path, msgspec.json.format(msgspec.json.encode(ring)))
 
 
 def replace_key_ring(ring: KeyRing, path: Path) -> None:
@@ -102,18 +100,12 @@ def load_key_ring(path: str | None) -> KeyRing:
 
     Raises :class:`SettingsError`, which never shows any of what was read.
     """
-    source = f"key ring {path}" if path else f"environment variable {KEY_RING_VARIABLE}"
+    missing = f"no key ring: set privacy.key_ring to a file, or {KEY_RING_VARIABLE} to its text"
+    source, raw = read_secret("key ring", path, KEY_RING_VARIABLE, missing)
     try:
-        raw = Path(path).read_bytes() if path else os.environ[KEY_RING_VARIABLE].encode()
         ring = msgspec.json.decode(raw, type=KeyRing)
         _check(ring)
-    except KeyError:
-        raise SettingsError(
-            f"no key ring: set privacy.key_ring to a file, or {KEY_RING_VARIABLE} to its text"
-        ) from None
-    except OSError as error:
-        raise SettingsError(f"{source} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (KeyError, ValueError):
         raise SettingsError(f"{source} is not a key ring: see schemas/pseudonyms.py for its form") from None
     return ring
 

@@ -4,7 +4,6 @@ A key file holds 64 hexadecimal digits, the seed, and is readable by its owner o
 """
 
 import hashlib
-import os
 import secrets
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schemas.errors import SettingsError
+from schemas.secret_files import read_secret, write_secret
 
 SIGNING_KEY_VARIABLE: Final = "FRESHET_SIGNING_KEY"
 _SEED_BYTES: Final = 32
@@ -43,10 +43,7 @@ def key_id(public: bytes) -> str:
 
 def write_signing_key(path: Path) -> None:
     """Write a fresh key to a new file; an existing file is never overwritten."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(_SEED_BYTES) + "\n")
+    write_secret(path, f"{secrets.token_hex(_SEED_BYTES)}\n".encode())
 
 
 def load_signing_key(path: str | None) -> SigningKey:
@@ -54,19 +51,15 @@ def load_signing_key(path: str | None) -> SigningKey:
 
     Raises :class:`SettingsError`, which never shows any of what was read.
     """
-    source = f"signing key {path}" if path else f"environment variable {SIGNING_KEY_VARIABLE}"
+    missing = (
+        "no signing key for the audit trail: make one with `python -m jobs.audit new-key FILE` and set "
+        f"audit.signing_key to the file, or {SIGNING_KEY_VARIABLE} to its text"
+    )
+    source, raw = read_secret("signing key", path, SIGNING_KEY_VARIABLE, missing)
     try:
-        text = Path(path).read_text() if path else os.environ[SIGNING_KEY_VARIABLE]
-        seed = bytes.fromhex(text.strip())
-        if len(seed) != _SEED_BYTES:
-            raise ValueError
-    except KeyError:
-        raise SettingsError(
-            f"no signing key for the audit trail: make one with `python -m jobs.audit new-key FILE` and set "
-            f"audit.signing_key to the file, or {SIGNING_KEY_VARIABLE} to its text"
-        ) from None
-    except OSError as error:
-        raise SettingsError(f"{source} cannot be read: {error.strerror}") from None
+        seed = bytes.fromhex(raw.decode().strip())
     except ValueError:
-        raise SettingsError(f"{source} is not 64 hexadecimal digits") from None
+        seed = b""
+    if len(seed) != _SEED_BYTES:
+        raise SettingsError(f"{source} is not 64 hexadecimal digits")
     return SigningKey(seed)

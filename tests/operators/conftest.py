@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import udfs.store
+from tests.support.bucket import Bucket
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +15,9 @@ def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(udfs.store.patiently, "__defaults__", (lambda _: None,))
     yield
     assert waits is not None
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    """A bucket in which nothing has happened yet."""
+    return Bucket()

@@ -48,11 +48,6 @@ def verified(lines: list[bytes], heads: list[bytes]) -> Verification:
     return verify(in_topic, [Line(0, n, raw) for n, raw in enumerate(heads)], [SIGNING_KEY.public], BEGINNING - 1)
 
 
-@pytest.fixture
-def bucket() -> Bucket:
-    return Bucket()
-
-
 def test_consents_withdrawals_erasures_and_refusals_are_recorded_with_their_place(bucket: Bucket) -> None:
     later = {"partition": 0, "pseudonym": "ada"}
     assert told(bucket.take(a_consent("ada", purposes=0b101, offset=4))) == [

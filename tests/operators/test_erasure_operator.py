@@ -12,11 +12,6 @@ from udfs.operators.personalise_operator import CLEAN_EVENTS
 pytestmark = pytest.mark.privacy
 
 
-@pytest.fixture
-def bucket() -> Bucket:
-    return Bucket()
-
-
 def with_ada(bucket: Bucket) -> None:
     """Ada has consented and clicked; so has Bob, whom nothing of this concerns."""
     for user in ("ada", "bob"):

@@ -30,12 +30,6 @@ from udfs.popularity import decode_sums
 from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState
 
-
-@pytest.fixture
-def bucket() -> Bucket:
-    return Bucket()
-
-
 # the journey
 
 

@@ -1,0 +1,28 @@
+"""Files and variables that hold secrets: written for their owner only, read without showing any of it."""
+
+import os
+from pathlib import Path
+
+from schemas.errors import SettingsError
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write `content` to a new file that only its owner can read; an existing file is never overwritten."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def read_secret(what: str, path: str | None, variable: str, missing: str) -> tuple[str, bytes]:
+    """Where a secret came from, in words, and its bytes: the file `path`, or the variable where `path` is None.
+
+    Raises :class:`SettingsError`, with `missing` where there is neither.
+    """
+    source = f"{what} {path}" if path else f"environment variable {variable}"
+    try:
+        return source, Path(path).read_bytes() if path else os.environ[variable].encode()
+    except KeyError:
+        raise SettingsError(missing) from None
+    except OSError as error:
+        raise SettingsError(f"{source} cannot be read: {error.strerror}") from None
