@@ -9,7 +9,6 @@ files of their own, under names of their own: they are not looked into.
 
 import argparse
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import msgspec
 
 from jobs.asking import Asking
+from jobs.clock import clock_ms
 from jobs.erasure_search import names_any
 from jobs.kafka_reading import records
 from jobs.settings import Settings, load_settings, secret
@@ -36,7 +36,7 @@ def held(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str,
     return {
         "user_id": user_id,
         "pseudonyms": names,
-        "collected_at": time.time_ns() // 1_000_000,
+        "collected_at": clock_ms(),
         "profile_and_consent": _state(settings, user_id, role, purpose),
         "redis": _in_redis(settings, names),
         "consent_history": list(_told(settings, topics.CONSENTS, lambda record: record.key == raw)),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
+from jobs.clock import clock_ms
 from jobs.kafka_reading import records
 from jobs.settings import Settings, load_settings
 from schemas import topics
@@ -36,7 +37,7 @@ def verification(settings: Settings, public_keys: list[bytes], head_files: list[
     The two topics are committed one after the other, so a head may show a moment before the records that it is of.
     """
     for attempt in range(ATTEMPTS):
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         kept_since_ms, settled_ms = now_ms - topics.AUDIT_RETENTION_MS, now_ms - UNSIGNED_MAX_MS
         heads = [*_lines(settings, topics.AUDIT_HEADS), *_saved(head_files)]
         found = verify(_lines(settings, topics.AUDIT), heads, public_keys, kept_since_ms, settled_ms)

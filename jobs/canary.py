@@ -1,7 +1,6 @@
 """A canary: a user who is nobody, planted so that a search which finds nothing has shown what it would find."""
 
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from kafka import KafkaProducer
 
+from jobs.clock import clock_ms
 from jobs.erased_users import CANARY
 from jobs.settings import Settings, python_kafka_options
 from jobs.settled_topic import Tail
@@ -50,21 +50,21 @@ def planted(settings: Settings, hashes: Pseudonymiser, timeout_s: float) -> Iter
             granted = ConsentChange(
                 user_id,
                 "full",
-                _now_ms(),
+                clock_ms(),
                 ["personalise", "measure"],
                 method="canary",
                 notice_version="canary",
-                expires_at=_now_ms() + LIFE_MS,
+                expires_at=clock_ms() + LIFE_MS,
             )
             _send(settings, producer, topics.CONSENTS, user_id, granted)
             receipts.wait_for(named, timeout_s=timeout_s)
-            search = Interaction(secrets.token_hex(8), "search", _now_ms(), user_id)
+            search = Interaction(secrets.token_hex(8), "search", clock_ms(), user_id)
             _send(settings, producer, topics.INTERACTIONS, user_id, search)
             if settings.events.publish:
                 events.wait_for(canary.name.encode(), timeout_s=timeout_s)
             yield canary
         finally:
-            _send(settings, producer, topics.CONSENTS, user_id, ConsentChange(user_id, "none", _now_ms(), erase=True))
+            _send(settings, producer, topics.CONSENTS, user_id, ConsentChange(user_id, "none", clock_ms(), erase=True))
         receipts.wait_for(named, b'"erased":true', timeout_s=timeout_s)
     finally:
         producer.close()
@@ -75,7 +75,3 @@ def planted(settings: Settings, hashes: Pseudonymiser, timeout_s: float) -> Iter
 def _send(settings: Settings, producer: Any, topic: str, user_id: str, record: msgspec.Struct) -> None:
     name = settings.kafka.topic(topic)
     producer.send(name, key=user_id.encode(), value=msgspec.json.encode(record)).get(timeout=30)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,6 +1,5 @@
 """What is checked before a job is submitted, against brokers and snapshot: nothing that has ended may come back."""
 
-import time
 from collections.abc import Mapping
 
 from kafka import KafkaAdminClient
@@ -9,6 +8,7 @@ from py4j.protocol import Py4JJavaError
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
+from jobs.clock import clock_ms
 from jobs.settings import Settings, python_kafka_options
 from jobs.topics import topic_settings
 from schemas import topics
@@ -73,7 +73,7 @@ def check_snapshot(env: StreamExecutionEnvironment, settings: Settings) -> None:
     written_ms = _written_ms(str(path))
     if written_ms is None:
         return
-    age_ms = time.time_ns() // 1_000_000 - written_ms
+    age_ms = clock_ms() - written_ms
     if age_ms > settings.privacy.snapshots_kept_ms:
         raise SettingsError(
             f"the snapshot is {age_ms / DAY_MS:.1f} days old, and privacy.snapshots_kept_ms allows "

@@ -20,7 +20,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +31,7 @@ from kafka.errors import KafkaError
 
 from jobs import erasure_search as search
 from jobs.canary import planted
+from jobs.clock import clock_ms, day
 from jobs.erased_users import erased_users, witnesses
 from jobs.kafka_reading import records
 from jobs.rewrite_events import rewrite_events
@@ -70,7 +70,7 @@ def verify(settings: Settings, user_id: str, where: Where, say: Say) -> ErasureR
     times = search.snapshot_times(where.snapshots)
     in_exports = {"exports": search.in_exports(settings, where.exports, user_id)} if where.exports else {}
     found, planted_found, ends_by = _searched(settings, hashes, user_id, erased, where, say)
-    applied_at, now = _applied_at(settings, erased), _now_ms()
+    applied_at, now = _applied_at(settings, erased), clock_ms()
     evidence = Evidence(
         erased.erasure.append_ts,
         now,
@@ -158,7 +158,7 @@ def _applied_at(settings: Settings, erased: Erased) -> int | None:
             receipt = decode_receipt(record.value)
             if isinstance(receipt, ConsentReceipt) and (receipt.partition, receipt.offset) == place:
                 return receipt.at
-    aged_out = _now_ms() - topics.RECEIPTS_RETENTION_MS
+    aged_out = clock_ms() - topics.RECEIPTS_RETENTION_MS
     return aged_out if erased.erasure.append_ts < aged_out else None
 
 
@@ -172,19 +172,11 @@ def _publish(settings: Settings, receipt: ErasureReceipt) -> None:
 
 def summary(receipt: ErasureReceipt) -> str:
     """The outcome in words."""
-    lines = [f"{receipt.pseudonym}: {receipt.status.replace('_', ' ')}, erased {_day(receipt.erased_at)}"]
+    lines = [f"{receipt.pseudonym}: {receipt.status.replace('_', ' ')}, erased {day(receipt.erased_at)}"]
     lines += [f"  {reason}" for reason in receipt.missing]
     for topic, at in receipt.ends_by.items():
-        lines.append(f"  {topic}: {receipt.found[topic]} records; retention ends them by {_day(at)} at the latest")
+        lines.append(f"  {topic}: {receipt.found[topic]} records; retention ends them by {day(at)} at the latest")
     return "\n".join(lines)
-
-
-def _day(ms: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(ms / 1000))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _say(line: str) -> None:

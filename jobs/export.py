@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from jobs.clock import clock_ms, day
 from jobs.export_folder import Parts, delete_export, locked, new_folder, totals, without, write_manifest
 from jobs.history import permitted
 from jobs.kafka_reading import TopicAsOfNow
@@ -54,12 +55,12 @@ def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda li
         try:
             say("reading consents")
             standings = read_standings(settings, purpose, Pseudonymiser(ring).all, hashes.user)
-            manifest = write(settings, folder, _watched(events, say), standings, hashes, _now_ms())
+            manifest = write(settings, folder, _watched(events, say), standings, hashes, clock_ms())
         finally:
             events.close()
     say(f"{manifest.events} of {manifest.read} events for {purpose}, in {out}")
     _say_each(manifest.left_out, "left out", say)
-    say(f"to be deleted after {_day(manifest.delete_after)}; until then: python -m jobs.export --rewrite {out}, daily")
+    say(f"to be deleted after {day(manifest.delete_after)}; until then: python -m jobs.export --rewrite {out}, daily")
     return manifest
 
 
@@ -94,14 +95,14 @@ def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> M
     """Take out of the export in `folder` what may not be in it any more; None where it was past its retention."""
     with locked(folder):
         manifest = read_manifest(folder)
-        if is_past(settings, manifest, _now_ms()):
+        if is_past(settings, manifest, clock_ms()):
             delete_export(folder)
             say(f"{folder} was past its retention and is deleted")
             return None
         hashes = hashes_of(settings, folder, manifest)
         say("reading consents")
         standings = read_standings(settings, manifest.purpose, lambda user_id: [hashes.user(user_id)])
-        after = honour(folder, manifest, standings, _now_ms())
+        after = honour(folder, manifest, standings, clock_ms())
     say(f"{manifest.events - after.events} of {manifest.events} events taken out of {folder}")
     _say_each(after.removed, "taken out so far", say)
     return after
@@ -157,14 +158,6 @@ def _watched(events: TopicAsOfNow, say: Say) -> Iterator[Any]:
 def _say_each(counts: dict[LeftOut, int], what: str, say: Say) -> None:
     for reason, count in sorted(counts.items()):
         say(f"  {what}: {count} {reason.value}")
-
-
-def _day(ms: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(ms / 1000))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _print(line: str) -> None:

@@ -8,7 +8,6 @@ stood when the event was accepted. Pseudonyms, never user ids. `python -m jobs.e
 
 import argparse
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from jobs.clock import clock_ms
 from jobs.kafka_reading import TopicAsOfNow
 from jobs.settings import Settings, load_settings
 from jobs.standings import read_standings
@@ -74,7 +74,7 @@ def history(settings: Settings, purpose: Purpose = "train") -> Iterator[bytes]:
     events = TopicAsOfNow(settings, topics.EVENTS)
     try:
         standings = read_standings(settings, purpose, hashes.all)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock_ms()
         yield from (event.raw for event in permitted(events, standings, now_ms, Counter()))
     finally:
         events.close()

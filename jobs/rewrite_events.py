@@ -9,13 +9,13 @@ Safe beside the job: transactions that were open when the run began are waited f
 decided, and no copy overlooked. One run at a time: a second one fences the first, which then stops with an error.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
+from jobs.clock import clock_ms
 from jobs.erased_users import erased_users
 from jobs.settings import Settings, python_kafka_options
 from jobs.settled_topic import settled, settled_ends
@@ -67,7 +67,7 @@ class EventsRewrite:
         hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         erased = erased_users(settings, hashes.all)
         self._returns = {name: user.returned_at for user in erased.values() for name in user.names}
-        self._kept_since = time.time_ns() // 1_000_000 - self._retention_ms()
+        self._kept_since = clock_ms() - self._retention_ms()
         self.erased = len(erased)
 
     def plan(self, partition: TopicPartition) -> Plan | None:

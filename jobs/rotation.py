@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from jobs.asking import Asking
+from jobs.clock import clock_ms
 from jobs.consent_topic import recorded_changes
 from jobs.savepoints import completed_ms
 from jobs.settings import Settings, load_settings
@@ -37,7 +38,7 @@ MOVED_WITHIN_S = 600.0
 def start(settings: Settings) -> None:
     """Add a second key to the ring."""
     path, ring = _ring(settings)
-    rotating = begin_rotation(ring, _now_ms())
+    rotating = begin_rotation(ring, clock_ms())
     _tell(settings, "rotation_started", rotating.current, 0)
     replace_key_ring(rotating, path)
     _say(f"key {rotating.current} is in the key ring beside key {rotating.previous}; now")
@@ -56,7 +57,7 @@ def relink(settings: Settings) -> None:
         _say(f"{sent} users named; waiting for the job")
         _wait_until_moved(asking, ring)
     _tell(settings, "relinked", ring.current, sent)
-    replace_key_ring(msgspec.structs.replace(ring, relinked_at=_now_ms()), path)
+    replace_key_ring(msgspec.structs.replace(ring, relinked_at=clock_ms()), path)
     _say(f"nobody is known under key {ring.previous} any more")
 
 
@@ -83,7 +84,7 @@ def show(settings: Settings) -> None:
     for kid, count in sorted(users.items()):
         _say(f"{count} users are known under key {kid}")
     if ring.previous is not None:
-        _say(why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, _now_ms(), None) or "it can be ended")
+        _say(why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), None) or "it can be ended")
 
 
 def end(settings: Settings, snapshots: list[Path]) -> None:
@@ -92,7 +93,7 @@ def end(settings: Settings, snapshots: list[Path]) -> None:
     with Asking(settings) as asking:
         users = _users_by_kid(asking)
     oldest = oldest_snapshot_ms(snapshots) if snapshots else None
-    if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, _now_ms(), oldest):
+    if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), oldest):
         raise SettingsError(f"the rotation is not ended: {reason}")
     _tell(settings, "rotation_ended", ring.previous or 0, 0)
     replace_key_ring(end_rotation(ring), path)
@@ -101,7 +102,7 @@ def end(settings: Settings, snapshots: list[Path]) -> None:
 
 def oldest_snapshot_ms(folders: list[Path]) -> int:
     """When the oldest checkpoint or savepoint below `folders` was completed, in ms; now, where there is none."""
-    return min(completed_ms(folders), default=_now_ms())
+    return min(completed_ms(folders), default=clock_ms())
 
 
 def _tell(settings: Settings, change: KeyChange, kid: int, users: int) -> None:
@@ -131,10 +132,6 @@ def _ring(settings: Settings) -> tuple[Path, KeyRing]:
     if settings.privacy.key_ring is None:
         raise SettingsError("a rotation needs the key ring in a file: set privacy.key_ring")
     return Path(settings.privacy.key_ring), load_key_ring(settings.privacy.key_ring)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _say(line: str) -> None:

@@ -8,7 +8,7 @@ said no is refused, however late it is appended: it waited somewhere. The two ra
 """
 
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from schemas.consents import Level
 from udfs.elements import ConsentRecord, EventRecord
@@ -34,11 +34,24 @@ class Verdict(Enum):
     REFUSED = "refused"
 
 
+class Place(NamedTuple):
+    """A place in `consents`; `append_ts` in ms."""
+
+    append_ts: int
+    partition: int
+    offset: int
+
+
+def comes_after(one: Placed, other: Placed) -> bool:
+    """Topic order: by offset within a partition, by append time across."""
+    if one.partition == other.partition:
+        return one.offset > other.offset
+    return one.append_ts > other.append_ts
+
+
 def is_newer(state: UserState, change: Placed) -> bool:
     """Whether `change` comes after the consent in force, in topic order."""
-    if change.partition == state.consent_partition:
-        return change.offset > state.consent_offset
-    return change.append_ts > state.consent_at
+    return comes_after(change, Place(state.consent_at, state.consent_partition, state.consent_offset))
 
 
 def apply_consent(state: UserState, change: ConsentRecord) -> Verdict:

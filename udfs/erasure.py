@@ -11,6 +11,7 @@ import msgspec
 from schemas.consents import Level
 from schemas.receipts import ErasureStatus
 from schemas.topics import MINUTE_MS
+from udfs.consent import comes_after
 from udfs.elements import ConsentRecord
 
 SNAPSHOT_DURATION_MAX_MS: Final = 10 * MINUTE_MS
@@ -42,13 +43,6 @@ class Erased(NamedTuple):
     names: Sequence[str]
     erasure: ConsentRecord
     returned_at: int | None = None
-
-
-def comes_after(one: ConsentRecord, other: ConsentRecord) -> bool:
-    """Topic order, as in :func:`udfs.consent.is_newer`: by offset within a partition, by append time across."""
-    if one.partition == other.partition:
-        return one.offset > other.offset
-    return one.append_ts > other.append_ts
 
 
 def last_erasures(changes: Iterable[NamedChange]) -> dict[str, Erased]:
