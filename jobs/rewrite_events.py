@@ -10,7 +10,7 @@ decided, and no copy overlooked. One run at a time: a second one fences the firs
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
@@ -83,11 +83,11 @@ class EventsRewrite:
         ends = {partition: steps.up_to + 1}
         begin = steps.copied + 1 if steps.copied >= 0 else None
         for chunk in chunked(settled(self._settings, ends, begin), TRANSACTION_RECORDS_MAX):
-            gone = [self._goes(record) for record in chunk]
-            old = [not go and self._appended(record) < self._kept_since for go, record in zip(gone, chunk, strict=True)]
-            stay = [r for r, go, is_old in zip(chunk, gone, old, strict=True) if not (go or is_old)]
+            fates = [self._fate(record) for record in chunk]
+            stay = [record for record, fate in zip(chunk, fates, strict=True) if fate == "stays"]
             self._commit(partition, stay)
-            copied, removed, aged = copied + len(stay), removed + sum(gone) + sum(old), aged + sum(old)
+            copied, removed = copied + len(stay), removed + len(chunk) - len(stay)
+            aged += fates.count("aged")
             on_copied(f"partition {partition.partition}: {copied} copied, {removed} left behind")
         return Rewritten(1, copied, removed, aged)
 
@@ -102,16 +102,15 @@ class EventsRewrite:
 
     def _seen(self, partition: TopicPartition) -> Iterator[Seen]:
         for record in settled(self._settings, {partition: self.ends[partition]}):
-            yield Seen(record.offset, copied_from(record.headers), self._goes(record))
+            yield Seen(record.offset, copied_from(record.headers), self._fate(record) == "goes")
 
-    def _goes(self, record: Any) -> bool:
+    def _fate(self, record: Any) -> Literal["goes", "aged", "stays"]:
+        """What becomes of a record that is before the last one that goes."""
         whose = whose_of(record.value)
-        return whose is not None and goes(self._returns, whose.pseudonym, whose.appended or record.timestamp)
-
-    @staticmethod
-    def _appended(record: Any) -> int:
-        whose = whose_of(record.value)
-        return int((whose and whose.appended) or record.timestamp)
+        appended = (whose.appended if whose else 0) or record.timestamp
+        if whose is not None and goes(self._returns, whose.pseudonym, appended):
+            return "goes"
+        return "aged" if appended < self._kept_since else "stays"
 
     def _commit(self, partition: TopicPartition, stay: Sequence[Any]) -> None:
         if not stay:
