@@ -17,6 +17,7 @@ class Recorded(NamedTuple):
     change: ConsentChange
     place: tuple[int, int, int]
     absent: bool
+    key: bytes | None
 
 
 def recorded_changes(settings: Settings) -> Iterator[Recorded]:
@@ -26,7 +27,8 @@ def recorded_changes(settings: Settings) -> Iterator[Recorded]:
     for record in records(settings, topics.CONSENTS):
         change = change_of(codec, record.key, record.value, record.timestamp)
         if change is not None:
-            yield Recorded(change, (record.timestamp, record.partition, record.offset), record.value is None)
+            place = record.timestamp, record.partition, record.offset
+            yield Recorded(change, place, record.value is None, record.key)
 
 
 def change_of(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> ConsentChange | None:

@@ -38,7 +38,7 @@ def witnesses(settings: Settings, names_of: Callable[[str], Sequence[str]], befo
 
 def _changes(settings: Settings, names_of: Callable[[str], Sequence[str]], only: str | None) -> Iterator[NamedChange]:
     policy = load_policy(settings.privacy.policy)
-    for change, place, absent in recorded_changes(settings):
+    for change, place, absent, _ in recorded_changes(settings):
         wanted = change.user_id == only if only is not None else not change.user_id.startswith(CANARY)
         if wanted and not absent:
             names = names_of(change.user_id)

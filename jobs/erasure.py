@@ -2,6 +2,7 @@
 
     python -m jobs.erasure rewrite-events --settings freshet.toml
     python -m jobs.erasure verify --settings freshet.toml --user ID --flink http://… [--export DIR] [--snapshots DIR]
+    python -m jobs.erasure purge-consents --settings freshet.toml
 
 The job erases state and Redis as it reads the record of an erasure. `rewrite-events` takes everybody who was erased out
 of `events` (:mod:`jobs.rewrite_events`). `verify` then searches a savepoint, Redis, the topics and exports for one user
@@ -9,6 +10,8 @@ of `events` (:mod:`jobs.rewrite_events`). `verify` then searches a savepoint, Re
 effective, complete, or returned; 1 something is left, and where; 2 not proved, because the search did not find what it
 had planted, or it could not be made. The receipt is printed as JSON; if it says effective or complete, it is written to
 `receipts` too.
+
+`purge-consents` takes whose erasure is over out of `consents` (:mod:`jobs.purge_consents`).
 
 A savepoint holds everybody's state: it is taken into a folder that only this user can enter, and deleted at the end.
 With `--savepoint` one that is there is searched; then it is not the canary that must be found in it, but at least one
@@ -34,6 +37,7 @@ from jobs.canary import planted
 from jobs.clock import clock_ms, day
 from jobs.erased_users import erased_users, witnesses
 from jobs.kafka_reading import records
+from jobs.purge_consents import purge_consents
 from jobs.rewrite_events import rewrite_events
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings, load_settings, python_kafka_options
@@ -191,6 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "rewrite-events":
             rewrite_events(settings, _say)
             return 0
+        if options.command == "purge-consents":
+            purge_consents(settings, _say)
+            return 0
         user_id = sys.stdin.readline().rstrip("\n") if options.user == "-" else options.user
         if not user_id:
             raise SettingsError("no user id was given")
@@ -215,7 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     rewriting = commands.add_parser("rewrite-events", help="take everybody who was erased out of the events topic")
     verifying = commands.add_parser("verify", help="search for an erased user everywhere, and write the receipt")
-    for command in (rewriting, verifying):
+    purging = commands.add_parser("purge-consents", help="take users whose erasure is over out of the consents topic")
+    for command in (rewriting, verifying, purging):
         command.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
     verifying.add_argument("--user", required=True, metavar="ID", help="the user id; - reads it from standard input")
     state = verifying.add_mutually_exclusive_group(required=True)

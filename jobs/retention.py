@@ -40,10 +40,12 @@ def _topic(settings: Settings, topic: Topic) -> Kept:
     place = f"`{topic.name}` in `schemas/topics.py`"
     if topic.retention_ms is not None:
         return Kept(what, duration(topic.retention_ms), place, "broker: `retention.ms`")
-    lag = duration(CONSENTS_COMPACTION_LAG_MS)
-    return Kept(
-        what, f"the last record of each key without end, earlier ones {lag} or more", place, "broker: compaction"
-    )
+    last, earlier = "without end", f"earlier ones {duration(CONSENTS_COMPACTION_LAG_MS)} or more"
+    by = "broker: compaction"
+    if topic.name == topics.CONSENTS:
+        last += f", of an erased user until {duration(settings.tombstone_ms())} after the erasure"
+        by += ", `python -m jobs.erasure purge-consents`, to be run daily"
+    return Kept(what, f"the last record of each key {last}; {earlier}", place, by)
 
 
 def _state(settings: Settings) -> list[Kept]:

@@ -100,7 +100,9 @@ def consent_entry(change: ConsentRecord, refused: bool) -> AuditEntry:
     if refused:
         return RefusedEntry(change.pseudonym, *place)
     if change.level == Level.NONE:
-        return WithdrawalEntry(change.pseudonym, *place, change.method, narrowed_by)
+        return WithdrawalEntry(
+            change.pseudonym, *place, "record_removed" if change.absent else change.method, narrowed_by
+        )
     return ConsentEntry(
         change.pseudonym,
         LEVEL_NAME[Level(change.level)],

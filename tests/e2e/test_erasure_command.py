@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
@@ -16,9 +17,12 @@ from jobs import settled_topic
 from jobs.erasure import Where, main, verify
 from jobs.erasure_search import in_files
 from jobs.export import export, rewrite
+from jobs.purge_consents import purge_consents
 from jobs.rewrite_events import EventsRewrite, copied_from, rewrite_events
 from jobs.savepoints import take_savepoint
+from jobs.settings import Settings
 from jobs.settled_topic import settled, settled_ends
+from jobs.topics import create_topics
 from schemas import topics
 from schemas.errors import JobSilent
 from schemas.receipts import ErasureReceipt, decode_receipt
@@ -283,3 +287,34 @@ def test_reading_goes_on_at_what_is_left_where_the_beginning_is_gone(live: Live)
     for partition, end in ends.items():
         read = list(settled(live.settings, {partition: end}, begin=0))
         assert len(read) == stand[partition.partition]
+
+
+def with_topics_of_its_own(live: Live) -> Settings:
+    settings = live.settings
+    settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, topic_prefix="purged."))
+    create_topics(settings.kafka, raw_partitions=2, replicas=1)
+    return settings
+
+
+def test_a_user_whose_erasure_is_over_leaves_consents_and_events(live: Live):
+    settings = with_topics_of_its_own(live)
+    erasure = {"level": "none", "ts": topics.DAY_MS * 20_000, "erase": True}
+    says = {"uma": erasure, "vic": erasure | {"erase": False}, "wil": erasure}
+    producer = live.producer()
+    consents, events = settings.kafka.topic(topics.CONSENTS), settings.kafka.topic(topics.EVENTS)
+    for user in says:
+        clean = json.dumps({"pseudonym": live.pseudonymiser.user(user), "event": "00", "purposes": ["train"]})
+        producer.send(events, clean.encode(), partition=0)
+    for user, said in says.items():
+        record = json.dumps({"user_id": user, **said}).encode()
+        key = b"not-wil" if user == "wil" else user.encode()
+        at = producer.send(consents, record, key, partition=1).get(30).timestamp
+    told: list[str] = []
+    assert purge_consents(settings, told.append, at) == 0, "as long as a tombstone stands"
+    assert purge_consents(settings, told.append, at + settings.tombstone_ms() + 1) == 1
+    assert "1 users stay" in told[-1] and "uma" not in "".join(told)
+    left = {record.key: record.value for record in settled(settings, settled_ends(settings, topics.CONSENTS))}
+    assert left[b"uma"] is None and left[b"vic"] is not None and left[b"not-wil"] is not None
+    stay = [json.loads(record.value) for record in settled(settings, settled_ends(settings, topics.EVENTS))]
+    assert [event["pseudonym"] for event in stay] == [live.pseudonymiser.user("vic")]
+    assert purge_consents(settings, told.append, at + settings.tombstone_ms() + 1) == 0, "twice is as good as once"
