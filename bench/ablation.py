@@ -16,7 +16,8 @@ from types import FunctionType
 from typing import Any, Final, TypeVar, cast
 
 from jobs import workers
-from jobs.settings import Settings, secret
+from jobs.settings import Settings
+from schemas.secret_files import secret
 from schemas.store import WRITE_POPULAR, ConsentOutcome
 from udfs import personalise, profile
 from udfs.elements import ConsentRecord, Element, EventRecord

@@ -20,12 +20,13 @@ from jobs.asking import Asking
 from jobs.clock import clock_ms
 from jobs.erasure_search import names_any
 from jobs.kafka_reading import records
-from jobs.settings import Settings, load_settings, secret
+from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.control import AccessCommand
 from schemas.errors import FreshetError, SettingsError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import StateReceipt
+from schemas.secret_files import secret
 from udfs.store import RedisStore, connect
 
 

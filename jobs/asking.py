@@ -7,11 +7,12 @@ from typing import Any, Self, TypeVar
 import msgspec
 from kafka import KafkaProducer
 
-from jobs.settings import Settings, python_kafka_options
+from jobs.settings import Settings
 from jobs.settled_topic import Tail
 from schemas import topics
 from schemas.control import AccessCommand, BucketCommand, UserCommand
 from schemas.errors import JobSilent
+from schemas.kafka_settings import python_kafka_options
 from schemas.receipts import Receipt, decode_receipt
 
 ANSWER_TIMEOUT_S = 60.0

@@ -10,12 +10,13 @@ from kafka import KafkaProducer
 
 from jobs.clock import clock_ms
 from jobs.erased_users import CANARY
-from jobs.settings import Settings, python_kafka_options
+from jobs.settings import Settings
 from jobs.settled_topic import Tail
 from schemas import topics
 from schemas.consents import ConsentChange
 from schemas.errors import SettingsError
 from schemas.events import Interaction
+from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser
 
 LIFE_MS: Final = topics.HOUR_MS

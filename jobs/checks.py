@@ -9,10 +9,11 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
 from jobs.clock import clock_ms
-from jobs.settings import Settings, python_kafka_options
+from jobs.settings import Settings
 from jobs.topics import topic_settings
 from schemas import topics
 from schemas.errors import SettingsError
+from schemas.kafka_settings import python_kafka_options
 from schemas.topics import DAY_MS
 
 

@@ -40,9 +40,10 @@ from jobs.kafka_reading import records
 from jobs.purge_consents import purge_consents
 from jobs.rewrite_events import rewrite_events
 from jobs.savepoints import take_savepoint
-from jobs.settings import Settings, load_settings, python_kafka_options
+from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.errors import FreshetError, SettingsError
+from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import ConsentReceipt, ErasureReceipt, decode_receipt, encode_receipt
 from udfs.erasure import Erased, Evidence, is_older, verdict

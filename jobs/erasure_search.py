@@ -10,12 +10,14 @@ from kafka import KafkaAdminClient
 from jobs.export import hashes_of
 from jobs.rewrite_events import whose_of
 from jobs.savepoints import completed_ms
-from jobs.settings import Settings, python_kafka_options, secret
+from jobs.settings import Settings
 from jobs.settled_topic import has_topic, settled, settled_ends
 from jobs.topics import topic_settings
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
+from schemas.kafka_settings import python_kafka_options
+from schemas.secret_files import secret
 from schemas.store import all_user_keys
 from udfs.erasure import goes, occurrences
 from udfs.store import connect, entries

@@ -6,8 +6,9 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from jobs.settings import KafkaSettings, Settings, python_kafka_options
+from jobs.settings import Settings
 from schemas.errors import SettingsError
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
 
 
 class TopicAsOfNow:

@@ -15,9 +15,10 @@ from kafka import KafkaProducer
 from jobs.clock import clock_ms
 from jobs.consent_topic import Recorded, recorded_changes
 from jobs.rewrite_events import rewrite_events
-from jobs.settings import Settings, python_kafka_options
+from jobs.settings import Settings
 from jobs.settled_topic import Tail, has_topic
 from schemas import topics
+from schemas.kafka_settings import python_kafka_options
 from udfs.consent import Place, comes_after
 
 Say = Callable[[str], None]

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from jobs.settings import KafkaSettings, ModelSettings, Settings, load_settings
+from jobs.settings import ModelSettings, Settings, load_settings
 from schemas import topics
 from schemas.errors import FreshetError
+from schemas.kafka_settings import KafkaSettings
 from schemas.topics import CONSENTS_COMPACTION_LAG_MS, DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
 from udfs.store import RedisSettings
 

@@ -17,10 +17,11 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from jobs.clock import clock_ms
 from jobs.erased_users import erased_users
-from jobs.settings import Settings, python_kafka_options
+from jobs.settings import Settings
 from jobs.settled_topic import settled, settled_ends
 from jobs.topics import topic_settings
 from schemas import topics
+from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from udfs.erasure import Plan, Seen, goes, plan
 

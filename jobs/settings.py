@@ -3,15 +3,16 @@
 Secrets are not in the file: it names the environment variables that hold them, or the key ring's path.
 """
 
-import os
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from schemas import topics
 from schemas.errors import SettingsError
+from schemas.kafka_settings import KafkaSettings, complaint_of
+from schemas.secret_files import secret
 from udfs.due import RefreshSettings
 from udfs.ingest import TopicNames
 from udfs.policy import UNRESTRICTED, Policy, parse_policy
@@ -27,26 +28,6 @@ SASL_MODULES: Final = {
     "SCRAM-SHA-512": f"{_SHADED}.scram.ScramLoginModule",
 }
 """By the names that Kafka's classes have in `flink-sql-connector-kafka`, which brings a Kafka client of its own."""
-
-
-class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How Kafka is reached. `ca_file`, `cert_file`, `key_file` are PEM; the password is in `password_variable`."""
-
-    bootstrap_servers: str
-    topic_prefix: str = "freshet."
-    group_id: str = "freshet-personalise"
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    username: str | None = None
-    password_variable: str | None = None
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    transaction_timeout_ms: Annotated[int, Meta(ge=10_000)] = 15 * topics.MINUTE_MS
-
-    def topic(self, name: str) -> str:
-        """The full name of a topic of :mod:`schemas.topics`."""
-        return self.topic_prefix + name
 
 
 class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -170,7 +151,7 @@ def load_settings(path: Path) -> Settings:
             "(a day more than the retention of interactions and than privacy.snapshots_kept_ms): "
             "else what was erased could come back"
         )
-    if complaint := _kafka_complaint(settings.kafka):
+    if complaint := complaint_of(settings.kafka):
         raise SettingsError(f"settings file {path}: {complaint}")
     return settings
 
@@ -185,28 +166,6 @@ def load_policy(path: str | None) -> Policy:
         raise SettingsError(f"privacy.policy {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise SettingsError(f"privacy.policy {path}: {error}") from None
-
-
-def _kafka_complaint(kafka: KafkaSettings) -> str | None:
-    """What does not go together; Kafka's own client would say so only after the job is submitted."""
-    sasl = kafka.security_protocol.startswith("SASL_")
-    if sasl and not (kafka.sasl_mechanism and kafka.username and kafka.password_variable):
-        return f"{kafka.security_protocol} needs kafka.sasl_mechanism, username and password_variable"
-    if kafka.sasl_mechanism and not sasl:
-        return "kafka.sasl_mechanism needs kafka.security_protocol SASL_SSL or SASL_PLAINTEXT"
-    if bool(kafka.cert_file) != bool(kafka.key_file):
-        return "kafka.cert_file and kafka.key_file go together"
-    return None
-
-
-def secret(variable: str | None) -> str | None:
-    """The secret in the environment variable that a setting names; None where none is named."""
-    if variable is None:
-        return None
-    try:
-        return os.environ[variable]
-    except KeyError:
-        raise SettingsError(f"the environment variable {variable}, named by a setting, is not set") from None
 
 
 def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
@@ -238,21 +197,3 @@ def _pem(setting: str, path: str) -> str:
 
 def _quoted(text: str | None) -> str:
     return (text or "").replace("\\", "\\\\").replace('"', '\\"')
-
-
-def python_kafka_options(kafka: KafkaSettings) -> dict[str, Any]:
-    """The same for kafka-python's clients."""
-    options: dict[str, Any] = {
-        "bootstrap_servers": kafka.bootstrap_servers.split(","),
-        "security_protocol": kafka.security_protocol,
-        "ssl_cafile": kafka.ca_file,
-        "ssl_certfile": kafka.cert_file,
-        "ssl_keyfile": kafka.key_file,
-    }
-    if kafka.sasl_mechanism:
-        options |= {
-            "sasl_mechanism": kafka.sasl_mechanism,
-            "sasl_plain_username": kafka.username,
-            "sasl_plain_password": secret(kafka.password_variable),
-        }
-    return {name: value for name, value in options.items() if value is not None}

@@ -13,8 +13,9 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import KafkaError
 
-from jobs.settings import KafkaSettings, load_settings, python_kafka_options
+from jobs.settings import load_settings
 from schemas.errors import FreshetError
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.topics import TOPICS, topic_config
 
 

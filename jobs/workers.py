@@ -3,10 +3,11 @@
 import gc
 from pathlib import Path
 
-from jobs.settings import Settings, load_policy, secret
+from jobs.settings import Settings, load_policy
 from models.scorer import Scorer
 from schemas.codec_choice import codec_for
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.secret_files import secret
 from schemas.signing import load_signing_key
 from udfs.ingest import Ingest
 from udfs.operators.audit_keeper import AuditParts

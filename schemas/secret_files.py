@@ -26,3 +26,13 @@ def read_secret(what: str, path: str | None, variable: str, missing: str) -> tup
         raise SettingsError(missing) from None
     except OSError as error:
         raise SettingsError(f"{source} cannot be read: {error.strerror}") from None
+
+
+def secret(variable: str | None) -> str | None:
+    """The secret in the environment variable that a setting names; None where none is named."""
+    if variable is None:
+        return None
+    try:
+        return os.environ[variable]
+    except KeyError:
+        raise SettingsError(f"the environment variable {variable}, named by a setting, is not set") from None

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 
 from deploy.local.paths import LOCAL
-from jobs.settings import KafkaSettings
 from schemas.errors import StackError
+from schemas.kafka_settings import KafkaSettings
 
 ENDPOINTS_PATH = LOCAL / "endpoints.json"
 

@@ -16,10 +16,10 @@ from deploy.demo.producer import Producer
 from deploy.demo.receipts import waiting_for_consents
 from deploy.demo.replay import Choice, Replay
 from deploy.demo.table import Mapping
-from jobs.settings import KafkaSettings
 from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
+from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import Pseudonymiser
 
 LATE_MAX_MS: Final = 5_000

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from deploy.local.files import write_atomically
 from deploy.local.stack import LocalStack
 from deploy.package import build
-from jobs.settings import KafkaSettings, Settings, load_settings
+from jobs.settings import Settings, load_settings
 from jobs.topics import create_topics
+from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import new_key_ring, write_key_ring
 from schemas.signing import write_signing_key
 

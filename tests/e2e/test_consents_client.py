@@ -8,10 +8,10 @@ import pytest
 
 from deploy.local import product
 from deploy.local.ports import free_port
-from jobs.settings import python_kafka_options
 from schemas import topics
 from schemas.consents import ConsentChange
 from schemas.errors import ConsentRefused, NotAcknowledged
+from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import load_key_ring
 from serving.consents import Consents
 from serving.reader import Reader

@@ -17,9 +17,10 @@ from pyflink.table.expressions import call, col
 
 from jobs.flink import bucket_keys, to_stream
 from jobs.personalise import Streams, build
-from jobs.settings import AuditSettings, JobSettings, KafkaSettings, ModelSettings, PrivacySettings, Settings
+from jobs.settings import AuditSettings, JobSettings, ModelSettings, PrivacySettings, Settings
 from models.random_model import random_model
 from schemas.consents import Level
+from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import write_key_ring
 from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, decode_receipt
 from schemas.signing import write_signing_key

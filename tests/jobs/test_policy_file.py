@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from jobs.personalise import main
-from jobs.settings import KafkaSettings, ModelSettings, PrivacySettings, Settings, load_settings
+from jobs.settings import ModelSettings, PrivacySettings, Settings, load_settings
 from jobs.workers import open_ingest
 from schemas.consents import Level
 from schemas.errors import SettingsError
+from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import write_key_ring
 from tests.support.vocabulary import KEY_RING, a_raw_consent
 from udfs.elements import unpack

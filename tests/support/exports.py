@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from jobs.export import write
-from jobs.settings import ExportSettings, KafkaSettings, ModelSettings, Settings
+from jobs.settings import ExportSettings, ModelSettings, Settings
 from jobs.standings import standings_of
 from schemas.codecs import json_codec
 from schemas.consents import PURPOSES, Purpose
 from schemas.exports import Manifest, part_lines
+from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import ExportHashes
 from tests.support.vocabulary import BEGINNING, CONSENTS, KEY_RING, PSEUDONYMISER, a_raw_interaction, an_ingest
 from udfs.elements import unpack

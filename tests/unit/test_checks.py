@@ -3,7 +3,8 @@
 import pytest
 
 from jobs.checks import complaint_of
-from jobs.settings import KafkaSettings, ModelSettings, PrivacySettings, Settings
+from jobs.settings import ModelSettings, PrivacySettings, Settings
+from schemas.kafka_settings import KafkaSettings
 from schemas.topics import CONSENTS, INTERACTIONS, TOPICS, topic_config
 from tests.support.vocabulary import DAY, HOUR
 from udfs.store import RedisSettings

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.settings import KafkaSettings, Settings, flink_kafka_properties, load_settings, python_kafka_options, secret
+from jobs.settings import Settings, flink_kafka_properties, load_settings
 from schemas.errors import SettingsError
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
+from schemas.secret_files import secret
 
 SMALLEST = """
 kafka.bootstrap_servers = "broker:9092"

@@ -1,0 +1,59 @@
+"""How Kafka is reached, as settings files say it, and as kafka-python wants it."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas import topics
+from schemas.secret_files import secret
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How Kafka is reached. `ca_file`, `cert_file`, `key_file` are PEM; the password is in `password_variable`."""
+
+    bootstrap_servers: str
+    topic_prefix: str = "freshet."
+    group_id: str = "freshet-personalise"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = None
+    password_variable: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    transaction_timeout_ms: Annotated[int, Meta(ge=10_000)] = 15 * topics.MINUTE_MS
+
+    def topic(self, name: str) -> str:
+        """The full name of a topic of :mod:`schemas.topics`."""
+        return self.topic_prefix + name
+
+
+def complaint_of(kafka: KafkaSettings) -> str | None:
+    """What does not go together; Kafka's own client would say so only after the job is submitted."""
+    sasl = kafka.security_protocol.startswith("SASL_")
+    if sasl and not (kafka.sasl_mechanism and kafka.username and kafka.password_variable):
+        return f"{kafka.security_protocol} needs kafka.sasl_mechanism, username and password_variable"
+    if kafka.sasl_mechanism and not sasl:
+        return "kafka.sasl_mechanism needs kafka.security_protocol SASL_SSL or SASL_PLAINTEXT"
+    if bool(kafka.cert_file) != bool(kafka.key_file):
+        return "kafka.cert_file and kafka.key_file go together"
+    return None
+
+
+def python_kafka_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """The options of kafka-python's clients, security included."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap_servers.split(","),
+        "security_protocol": kafka.security_protocol,
+        "ssl_cafile": kafka.ca_file,
+        "ssl_certfile": kafka.cert_file,
+        "ssl_keyfile": kafka.key_file,
+    }
+    if kafka.sasl_mechanism:
+        options |= {
+            "sasl_mechanism": kafka.sasl_mechanism,
+            "sasl_plain_username": kafka.username,
+            "sasl_plain_password": secret(kafka.password_variable),
+        }
+    return {name: value for name, value in options.items() if value is not None}
