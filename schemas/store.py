@@ -263,9 +263,10 @@ READ_LIST: Final = """
 if redis.call('EXISTS', KEYS[3]) == 1 then return false end
 local consent = redis.call('GET', KEYS[2])
 if not consent or string.sub(consent, 1, 15) == '{"level":"none"' then return false end
-return redis.call('GET', KEYS[1])
+local list = redis.call('GET', KEYS[1])
+return list and {list, consent}
 """
-"""The user's list, or nothing where consent does not allow one."""
+"""The user's list and the consent that it stands under, or nothing where consent does not allow one."""
 
 WRITE_POPULAR: Final = (
     """

@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple
 
 from deploy.demo.watch import OwnList
 from schemas.events import Interaction
-from serving.reader import Recommendation
+from serving.answers import Recommendation
 
 Mark = Literal["new", "up", ""]
 DOINGS_MAX: Final = 40

@@ -1,6 +1,11 @@
-"""What a frontend reads, against a real Redis: consent decides in the store, and there is always an answer."""
+"""What a frontend reads, against a real Redis: consent decides in the store, and there is always an answer.
 
+One suite for both readers: that of threads, and that of asyncio, which is driven by a loop of its own here.
+"""
+
+import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -9,8 +14,11 @@ from schemas.consents import Level
 from schemas.lists import Reason, encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring
 from schemas.store import consent_value, popular_key, user_keys
-from serving import reader as reader_module
-from serving.reader import PAUSE_AFTER_FAILURE_MS, POPULAR_FRESH_MS, Reader
+from serving import answers
+from serving.answers import POPULAR_FRESH_MS, Recommendation
+from serving.async_reader import AsyncReader
+from serving.reader import PAUSE_AFTER_FAILURE_MS, Reader
+from serving.redis_address import RedisAddress
 from tests.support.readme import redis_rights
 from tests.support.redis_server import RealRedis, running_redis
 
@@ -28,6 +36,39 @@ class Clock:
 
     def pass_ms(self, ms: int) -> None:
         self.now_ms += ms
+
+
+class OfAsyncio:
+    """An :class:`AsyncReader` whose loop runs as long as it is asked."""
+
+    def __init__(self, url: str, *arguments: Any, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self.reader = AsyncReader(RedisAddress((url,), timeout_ms=2_000), *arguments, **options)
+        self._runner.run(self.reader.open())
+        self._popular = self.reader._popular
+
+    def recommend(self, *arguments: Any, **options: Any) -> Recommendation:
+        return self._runner.run(self.reader.recommend(*arguments, **options))
+
+    def come_back(self) -> None:
+        async def until_up() -> None:
+            while not self.reader.is_up():
+                await asyncio.sleep(0.01)
+
+        self._runner.run(asyncio.wait_for(until_up(), 10))
+
+    def close(self) -> None:
+        self._runner.run(self.reader.close())
+        self._runner.close()
+
+
+AnyReader = Reader | OfAsyncio
+KINDS = [pytest.param(Reader, id="threads"), pytest.param(OfAsyncio, id="asyncio")]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +90,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def reader(server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> Iterator[Reader]:
-    reader = Reader(server.url, RING, "shop:", clock_ms=clock)
+def reader(kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> Iterator[AnyReader]:
+    reader = kind(server.url, RING, "shop:", clock_ms=clock)
     yield reader
     reader.close()
 
@@ -68,11 +109,11 @@ def popular(store: "redis.Redis[bytes]", segment: str, *items: str) -> None:
     store.set(popular_key("shop:", segment), a_list(*items, reason="popular"))
 
 
-def ids(reader: Reader, segment: str | None = None, n: int = 10) -> list[str]:
-    return [item.id for item in reader.recommend("ada", n, segment).items]
+def ids(reader: AnyReader, segment: str | None = None, n: int = 10) -> list[str]:
+    return [item.id for item in reader.recommend("ada", n, segment=segment).items]
 
 
-def test_a_consenting_user_gets_the_own_list(store: "redis.Redis[bytes]", reader: Reader, clock: Clock) -> None:
+def test_a_consenting_user_gets_the_own_list(store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock) -> None:
     consent(store)
     store.set(LIST, a_list("tea", "cup", "pot", version=9, at=NOW - 40))
     answer = reader.recommend("ada", n=2)
@@ -80,7 +121,7 @@ def test_a_consenting_user_gets_the_own_list(store: "redis.Redis[bytes]", reader
     assert (answer.reason, answer.version, answer.age_ms) == ("personalised", 9, 40)
 
 
-def test_a_session_list_says_so(store: "redis.Redis[bytes]", reader: Reader) -> None:
+def test_a_session_list_says_so(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
     consent(store, Level.SESSION)
     store.set(LIST, a_list("tea", reason="session"))
     assert reader.recommend("ada").reason == "session"
@@ -88,7 +129,7 @@ def test_a_session_list_says_so(store: "redis.Redis[bytes]", reader: Reader) -> 
 
 @pytest.mark.parametrize("state", ["none", "absent", "gone"])
 def test_without_consent_no_personalised_list_is_read_even_if_one_stands_there(
-    store: "redis.Redis[bytes]", reader: Reader, state: str
+    store: "redis.Redis[bytes]", reader: AnyReader, state: str
 ) -> None:
     store.set(LIST, a_list("secret"))
     if state == "none":
@@ -102,7 +143,7 @@ def test_without_consent_no_personalised_list_is_read_even_if_one_stands_there(
     assert answer.reason == "popular"
 
 
-def test_a_withdrawal_takes_effect_with_the_next_read(store: "redis.Redis[bytes]", reader: Reader) -> None:
+def test_a_withdrawal_takes_effect_with_the_next_read(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
     consent(store)
     store.set(LIST, a_list("tea"))
     assert ids(reader) == ["tea"]
@@ -110,7 +151,7 @@ def test_a_withdrawal_takes_effect_with_the_next_read(store: "redis.Redis[bytes]
     assert ids(reader) == []
 
 
-def test_the_segment_stands_in_before_everybody(store: "redis.Redis[bytes]", reader: Reader) -> None:
+def test_the_segment_stands_in_before_everybody(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
     popular(store, "all", "socks")
     popular(store, "country:GB", "umbrella")
     assert ids(reader, "country:GB") == ["umbrella"]
@@ -118,13 +159,13 @@ def test_the_segment_stands_in_before_everybody(store: "redis.Redis[bytes]", rea
     assert ids(reader) == ["socks"]
 
 
-def test_nothing_at_all_is_an_empty_popular_answer(reader: Reader, store: "redis.Redis[bytes]") -> None:
+def test_nothing_at_all_is_an_empty_popular_answer(reader: AnyReader, store: "redis.Redis[bytes]") -> None:
     answer = reader.recommend("ada")
     assert (answer.items, answer.reason, answer.version) == ((), "popular", 0)
 
 
 def test_popular_lists_are_held_and_asked_for_again_after_a_second(
-    store: "redis.Redis[bytes]", reader: Reader, clock: Clock
+    store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock
 ) -> None:
     popular(store, "all", "socks")
     assert ids(reader) == ["socks"]
@@ -135,7 +176,8 @@ def test_popular_lists_are_held_and_asked_for_again_after_a_second(
     assert ids(reader) == ["scarf"]
 
 
-def test_each_answer_takes_one_round_trip(store: "redis.Redis[bytes]", reader: Reader, clock: Clock) -> None:
+def test_each_answer_takes_one_round_trip(server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> None:
+    reader = Reader(server.url, RING, "shop:", clock_ms=clock)
     consent(store)
     store.set(LIST, a_list("tea"))
     ids(reader)
@@ -149,9 +191,10 @@ def test_each_answer_takes_one_round_trip(store: "redis.Redis[bytes]", reader: R
     clock.pass_ms(POPULAR_FRESH_MS)
     ids(reader, "country:GB")
     assert sum(sent) == 2
+    reader.close()
 
 
-def test_a_list_that_cannot_be_read_is_as_good_as_none(store: "redis.Redis[bytes]", reader: Reader) -> None:
+def test_a_list_that_cannot_be_read_is_as_good_as_none(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
     consent(store)
     store.set(LIST, b'{"v":1,')
     popular(store, "all", "socks")
@@ -159,23 +202,23 @@ def test_a_list_that_cannot_be_read_is_as_good_as_none(store: "redis.Redis[bytes
 
 
 def test_held_segments_are_bounded(
-    store: "redis.Redis[bytes]", reader: Reader, monkeypatch: pytest.MonkeyPatch
+    store: "redis.Redis[bytes]", reader: AnyReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "SEGMENTS_HELD_MAX", 3)
+    monkeypatch.setattr(answers, "SEGMENTS_HELD_MAX", 3)
     popular(store, "all", "socks")
     for country in range(10):
         ids(reader, f"country:{country}")
-    assert len(reader._held) == 3
+    assert len(reader._popular._held) == 3
     assert ids(reader) == ["socks"]
 
 
-def test_redis_down_answers_with_what_is_held_and_recovers(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_redis_down_answers_with_what_is_held_and_recovers(kind: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     clock = Clock()
     with running_redis(tmp_path_factory.mktemp("falls")) as server:
         consent(server.client)
         server.client.set(LIST, a_list("tea"))
         popular(server.client, "all", "socks")
-        reader = Reader(server.url, RING, "shop:", clock_ms=clock)
+        reader = kind(server.url, RING, "shop:", clock_ms=clock)
         assert ids(reader) == ["tea"]
         server.kill()
         answer = reader.recommend("ada")
@@ -183,22 +226,25 @@ def test_redis_down_answers_with_what_is_held_and_recovers(tmp_path_factory: pyt
         server.start()
         assert ids(reader) == ["socks"], "left alone for a moment"
         clock.pass_ms(PAUSE_AFTER_FAILURE_MS)
+        if isinstance(reader, OfAsyncio):
+            reader.come_back()
         assert ids(reader) == ["tea"], "and asked again after it"
         reader.close()
 
 
-def test_redis_never_there_is_an_empty_popular_answer() -> None:
-    reader = Reader("redis://127.0.0.1:1/0", RING)
+def test_redis_never_there_is_an_empty_popular_answer(kind: Any) -> None:
+    reader = kind("redis://127.0.0.1:1/0", RING)
     assert reader.recommend("ada").items == ()
+    reader.close()
 
 
 def test_a_user_with_the_rights_of_the_readme_can_read(
-    server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
+    kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
 ) -> None:
     store.execute_command(
         "ACL", "SETUSER", "shop", "on", ">hush", "~shop:*", *redis_rights("To read, a user in Redis needs")
     )
-    reading = Reader(server.url.replace("//", "//shop:hush@"), RING, "shop:", clock_ms=clock)
+    reading = kind(server.url.replace("//", "//shop:hush@"), RING, "shop:", clock_ms=clock)
     store.set(CONSENT, consent_value(Level.FULL, 0, NOW, 0, 1))
     store.set(LIST, a_list("tea"))
     for _ in range(2):
@@ -209,10 +255,10 @@ def test_a_user_with_the_rights_of_the_readme_can_read(
 
 
 def test_during_a_rotation_a_list_is_found_under_either_pseudonym(
-    server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
+    kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
 ) -> None:
     ring = begin_rotation(RING, NOW)
-    rotating = Reader(server.url, ring, "shop:", clock_ms=clock)
+    rotating = kind(server.url, ring, "shop:", clock_ms=clock)
     current, previous = Pseudonymiser(ring).all("ada")
     for pseudonym, item in ((previous, "old"), (current, "new")):
         keys = user_keys("shop:", pseudonym)

@@ -84,8 +84,8 @@ class InRedis:
         return RedisStore(self.client, PREFIX, epoch, TOMBSTONE)
 
     def read(self, user: str) -> dict[str, Any] | None:
-        raw = self.client.eval(READ_LIST, 3, *user_keys(PREFIX, user))
-        return None if raw is None else msgspec.json.decode(raw)  # type: ignore[arg-type]
+        found: Any = self.client.eval(READ_LIST, 3, *user_keys(PREFIX, user))
+        return None if found is None else msgspec.json.decode(found[0])
 
     def holds_a_list(self, user: str) -> bool:
         return bool(self.client.exists(user_keys(PREFIX, user)[0]))

@@ -146,8 +146,8 @@ class InRedis:
             pass
 
     def read(self, pseudonym: str) -> RecommendationList | None:
-        raw = self._client.eval(READ_LIST, 3, *user_keys("", pseudonym))
-        return None if raw is None else decode_list(raw)
+        found = self._client.eval(READ_LIST, 3, *user_keys("", pseudonym))
+        return None if found is None else decode_list(found[0])
 
     def consent(self, pseudonym: str) -> Any:
         return self._client.get(user_keys("", pseudonym)[1])

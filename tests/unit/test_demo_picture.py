@@ -16,7 +16,7 @@ from schemas.events import Interaction
 from schemas.lists import ListedItem
 from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, ListReceipt
 from schemas.rejects import DeadLetter, RejectReason
-from serving.reader import Recommendation
+from serving.answers import Recommendation
 
 NOW = 1_750_000_000_000
 ADA = "p1.ada"

@@ -1,0 +1,151 @@
+"""What a reader answers, as rules: which list stands in for which, what is filtered, what is held of popular lists.
+
+The user's own list → the segment's popular list → ``popular:all`` → nothing. Pure: time is an argument.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from schemas.catalogue import CatalogueItem
+from schemas.lists import ListedItem, Reason, RecommendationList, decode_list
+
+ALL: Final = "all"
+"""The segment of everybody."""
+POPULAR_FRESH_MS: Final = 1_000
+"""A popular list that is held longer than this is asked for again: the job writes them each second."""
+SEGMENTS_HELD_MAX: Final = 1_000
+NONE_LISTED: Final = b'{"v":0,"epoch":0,"model":"","at":0,"reason":"popular","items":[]}'
+"""The list of who cannot be told anything, as it would stand in Redis."""
+_NEXT_ITEM: Final = b'},{"id":'
+
+
+class Recommendation(msgspec.Struct, frozen=True, gc=False):
+    """An answer: at most as many items as were asked for, best first.
+
+    `reason` says which kind of list it is. `version` is the list's, `age_ms` how long ago it was made; both are 0
+    where there is no list at all.
+    """
+
+    items: tuple[ListedItem, ...]
+    reason: Reason
+    version: int
+    age_ms: int
+
+
+class Listed(NamedTuple):
+    """A list, as it stands in Redis and decoded."""
+
+    raw: bytes
+    found: RecommendationList
+
+
+class Own(NamedTuple):
+    """A user's own list as it stands in Redis, and the consent that it stands under."""
+
+    raw: bytes
+    consent: bytes
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """What of a list may be shown. Of an item that the catalogue does not know, nobody knows that it is sold out."""
+
+    exclude: Collection[str] = ()
+    in_stock: bool = False
+    category: str | None = None
+    catalogue: Mapping[str, CatalogueItem] = {}
+
+    def __call__(self, item: ListedItem) -> bool:
+        """Whether `item` may be shown."""
+        if item.id in self.exclude:
+            return False
+        known = self.catalogue.get(item.id)
+        if self.category is not None and (known is None or known.category != self.category):
+            return False
+        return not self.in_stock or known is None or known.available
+
+
+def segments_of(surface: str | None = None, segment: str | None = None) -> tuple[str, ...]:
+    """The segments whose popular lists may stand in, in that order.
+
+    >>> segments_of("home", "country:GB"), segments_of()
+    (('country:GB', 'surface:home', 'all'), ('all',))
+    """
+    of_surface = None if surface is None else f"surface:{surface}"
+    return tuple(name for name in (segment, of_surface, ALL) if name is not None)
+
+
+def answer(
+    lists: Iterable[RecommendationList], n: int, now_ms: int, keep: Callable[[ListedItem], bool] | None = None
+) -> Recommendation:
+    """The first of `lists` of which something may be shown, cut to `n` items."""
+    for one in lists:
+        items = one.items[:n] if keep is None else tuple(filter(keep, one.items))[:n]
+        if items or n == 0:
+            return Recommendation(items, one.reason, one.v, max(0, now_ms - one.at))
+    return Recommendation((), "popular", 0, 0)
+
+
+def cut(raw: bytes, n: int) -> bytes:
+    """The bytes of a list with its first `n` items only, without decoding it.
+
+    What begins an item holds a quotation mark that inside of a JSON string would have a backslash before it.
+
+    >>> cut(b'{"v":1,"items":[{"id":"tea","score":0.5},{"id":"cup","score":0.25}]}', 1)
+    b'{"v":1,"items":[{"id":"tea","score":0.5}]}'
+    """
+    if n <= 0:
+        head, _, _ = raw.partition(b'"items":[')
+        return head + b'"items":[]}'
+    parts = raw.split(_NEXT_ITEM, n)
+    return raw if len(parts) <= n else _NEXT_ITEM.join(parts[:n]) + b"}]}"
+
+
+def decoded(raw: bytes | None) -> RecommendationList | None:
+    """A list that cannot be read is as good as none."""
+    try:
+        return None if raw is None else decode_list(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class _Held(NamedTuple):
+    popular: Listed | None
+    asked_at_ms: int
+
+
+class PopularLists:
+    """The popular lists that a process holds, at most :data:`SEGMENTS_HELD_MAX`; they are nobody's own."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, _Held] = {}
+        self._holding = threading.Lock()
+
+    def to_ask(self, segments: Iterable[str], now_ms: int) -> list[str]:
+        """Those of `segments` that are not held, or for too long."""
+        held = self._held
+        return [name for name in segments if name not in held or now_ms - held[name].asked_at_ms >= POPULAR_FRESH_MS]
+
+    def hold(self, segment: str, raw: bytes | None, now_ms: int) -> None:
+        """Hold what was read; where Redis has lost its popular lists, the last that was read stays."""
+        found = decoded(raw)
+        with self._holding:
+            known = self._held.pop(segment, None)
+            popular = Listed(raw, found) if raw is not None and found is not None else known and known.popular
+            while len(self._held) >= SEGMENTS_HELD_MAX:
+                del self._held[next(name for name in self._held if name != ALL)]
+            self._held[segment] = _Held(popular, now_ms)
+
+    def asked(self, segment: str, now_ms: int) -> None:
+        """Nobody else needs to ask for `segment` now."""
+        with self._holding:
+            known = self._held.get(segment)
+            if known is not None:
+                self._held[segment] = _Held(known.popular, now_ms)
+
+    def of(self, segments: Iterable[str]) -> list[Listed]:
+        """What is held of `segments`, in their order."""
+        held = (self._held.get(name) for name in segments)
+        return [one.popular for one in held if one is not None and one.popular is not None]

@@ -1,0 +1,99 @@
+"""What filters know of items: the `catalogue` topic, held in this process and followed by a thread.
+
+Needs `serving/requirements-kafka.txt`.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from schemas import topics
+from schemas.catalogue import CatalogueItem
+
+POLL_MS: Final = 200
+PAUSE_S: Final = 1.0
+ITEMS_MAX: Final = 2_000_000
+_decode: Final = msgspec.json.Decoder(CatalogueItem).decode
+logger = logging.getLogger(__name__)
+
+
+class Catalogue(Mapping[str, CatalogueItem]):
+    """Item id → item, as the topic says so far. A record without a value takes its item out. Close it.
+
+    `kafka` has the options of kafka-python's consumer. `ready` is set when all that stood in the topic was read; while
+    Kafka is away, what was read stays. At most :data:`ITEMS_MAX` items are held; what comes after is not known.
+    """
+
+    def __init__(self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.") -> None:
+        self._kafka = dict(kafka)
+        self._topic = topic_prefix + topics.CATALOGUE
+        self._items: dict[str, CatalogueItem] = {}
+        self._places: dict[TopicPartition, int] = {}
+        self._closing = threading.Event()
+        self.ready = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="catalogue", daemon=True)
+        self._thread.start()
+
+    def __getitem__(self, item_id: str) -> CatalogueItem:
+        return self._items[item_id]
+
+    def get(self, item_id: str, default: Any = None) -> Any:
+        """The item, or `default`."""
+        return self._items.get(item_id, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._items))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._read()
+            except KafkaError as error:
+                logger.warning("the catalogue cannot be read (%s); trying again", type(error).__name__)
+                self._closing.wait(PAUSE_S)
+
+    def _read(self) -> None:
+        consumer = KafkaConsumer(**self._kafka, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
+        try:
+            partitions = [TopicPartition(self._topic, n) for n in consumer.partitions_for_topic(self._topic) or ()]
+            if not partitions:  # not there yet
+                self._closing.wait(PAUSE_S)
+                return
+            consumer.assign(partitions)
+            for partition, offset in self._places.items():
+                consumer.seek(partition, offset)
+            ends = consumer.end_offsets(partitions)
+            while not self._closing.is_set():
+                for partition, batch in consumer.poll(timeout_ms=POLL_MS).items():
+                    for record in batch:
+                        self._take(record.key, record.value)
+                    self._places[partition] = batch[-1].offset + 1
+                if not self.ready.is_set() and all(consumer.position(one) >= end for one, end in ends.items()):
+                    self.ready.set()
+        finally:
+            consumer.close()
+
+    def _take(self, key: bytes | None, value: bytes | None) -> None:
+        """What is no item is left out: who writes the catalogue is told by who reads it into a model."""
+        try:
+            if value is None:
+                self._items.pop((key or b"").decode(), None)
+                return
+            item = _decode(value)
+        except (ValueError, RecursionError):
+            return
+        if item.item_id in self._items or len(self._items) < ITEMS_MAX:
+            self._items[item.item_id] = item

@@ -1,0 +1,105 @@
+"""One connection to Redis for any number of asyncio tasks.
+
+Answers come in the order of the commands, so tasks need neither a lock nor a connection each: what is asked in one turn
+of the event loop leaves in one write. There is no timer for each call either: one for all looks at the oldest. An
+answer that takes longer than `timeout_s` ends the connection, for all that was asked behind it would wait as long.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import hiredis
+
+from schemas.errors import StoreUnavailable
+
+WAITING_MAX: Final = 10_000
+"""Commands without an answer yet: with more, callers are told at once that Redis is away."""
+_AWAY: Final = "Redis is away"
+
+
+class Pipe(asyncio.Protocol):
+    """An open connection. `on_lost` is called once, when it is one no more."""
+
+    def __init__(self, timeout_s: float, on_lost: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader()
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._to_write: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def ask(self, command: bytes) -> "asyncio.Future[Any]":
+        """The answer to a packed command, to be awaited; :class:`StoreUnavailable` or `hiredis.ReplyError` if none."""
+        loop = self._loop
+        future = loop.create_future()
+        if self._transport is None or len(self._waiting) >= WAITING_MAX:
+            future.set_exception(StoreUnavailable(_AWAY))
+            return future
+        if not self._to_write:
+            loop.call_soon(self._flush)
+        self._to_write.append(command)
+        self._waiting.append((future, loop.time()))
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._look_at_oldest)
+        return future
+
+    def close(self) -> None:
+        """End the connection; whoever waits is told that Redis is away."""
+        if self._transport is not None:
+            self._transport.abort()
+            self.connection_lost(None)
+
+    # -- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio with what came; gives each whole answer to whom it is for."""
+        reader, waiting = self._reader, self._waiting
+        try:
+            reader.feed(data)
+            while (answer := reader.gets()) is not False:
+                future, _ = waiting.popleft()
+                if future.done():
+                    continue
+                if isinstance(answer, hiredis.ReplyError):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+        except (hiredis.ProtocolError, IndexError):  # not Redis, or an answer that nobody asked for
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        if self._transport is None:
+            return
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._to_write.clear()
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(StoreUnavailable(_AWAY))
+        self._on_lost()
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._to_write:
+            self._transport.write(b"".join(self._to_write))
+        self._to_write.clear()
+
+    def _look_at_oldest(self) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        left_s = self._waiting[0][1] + self._timeout_s - self._loop.time()
+        if left_s <= 0:
+            self.close()
+        else:
+            self._timer = self._loop.call_later(left_s, self._look_at_oldest)
