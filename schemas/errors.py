@@ -10,6 +10,7 @@
     ├── StackError         the local stack could not be started, or is not there
     ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
     ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
+    ├── InvalidEvent       an interaction is not of the documented form: says what, and was not sent
     ├── JobSilent          the running job did not answer a command in time
     └── ConsentRefused     a grant was given no later than the user's last withdrawal
 
@@ -56,3 +57,11 @@ class ConsentRefused(FreshetError):  # noqa: N818 - an answer
 
 class JobSilent(FreshetError):  # noqa: N818 - a state that passes
     """The running job did not answer a command in time."""
+
+
+class InvalidEvent(FreshetError):  # noqa: N818 - a verdict on data
+    """An interaction is not of the documented form; `reason` is one that the job would reject it for."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -46,31 +46,35 @@ class AccessLog:
     ) -> None:
         if not 0 <= share <= 1:
             raise ValueError("share must be between 0 and 1")
-        self._producer = KafkaProducer(**{"acks": "all", "linger_ms": 50, **kafka})
+        self._kafka = {"acks": "all", "linger_ms": 50, "bootstrap_timeout_ms": 2_000, "max_block_ms": 2_000, **kafka}
+        self._producer: Any = None
         self._topic = topic_prefix + topics.CONTROL
-        self._read = {"role": role, "purpose": purpose, "what": what}
+        self._role = role
+        self._read = {"purpose": purpose, "what": what}
         self._share = share
         self._draw = draw
         self._lock = threading.Lock()
-        self._of_many, self._by_user = 0, Counter[str]()
+        self._of_many, self._by_user = Counter[str](), Counter[tuple[str, str]]()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._tell_now_and_then, args=(every_s,), daemon=True)
         self._thread.start()
 
-    def note(self, user_id: str) -> None:
-        """The list of `user_id` was read."""
+    def note(self, user_id: str, role: str | None = None) -> None:
+        """The list of `user_id` was read, by `role` where that is another than this log's."""
+        role = role or self._role
         named = self._share > 0 and self._draw() < self._share
         with self._lock:
-            if named and (user_id in self._by_user or len(self._by_user) < USERS_HELD_MAX):
-                self._by_user[user_id] += 1
+            if named and ((role, user_id) in self._by_user or len(self._by_user) < USERS_HELD_MAX):
+                self._by_user[role, user_id] += 1
             else:
-                self._of_many += 1
+                self._of_many[role] += 1
 
     def close(self) -> None:
         """Tell the rest, and end the thread."""
         self._closing.set()
         self._thread.join()
-        self._producer.close()
+        if self._producer is not None:
+            self._producer.close()
 
     def _tell_now_and_then(self, every_s: float) -> None:
         while not self._closing.wait(every_s):
@@ -80,10 +84,9 @@ class AccessLog:
     def _tell(self) -> None:
         with self._lock:
             of_many, by_user = self._of_many, self._by_user
-            self._of_many, self._by_user = 0, Counter()
-        reads = [ReadsCommand(**self._read, reads=count, user_id=user) for user, count in by_user.items()]
-        if of_many:
-            reads.append(ReadsCommand(**self._read, reads=of_many))
+            self._of_many, self._by_user = Counter(), Counter()
+        reads = [ReadsCommand(role, **self._read, reads=n, user_id=user) for (role, user), n in by_user.items()]
+        reads += [ReadsCommand(role, **self._read, reads=n) for role, n in of_many.items()]
         under_way = [(command, self._send(command)) for command in reads]
         for command, sent in under_way:
             if not _arrived(sent):
@@ -92,6 +95,8 @@ class AccessLog:
     def _send(self, command: ReadsCommand) -> Any:
         """What becomes of sending, or None where it could not even begin."""
         try:
+            if self._producer is None:  # Kafka may be away when the log is made
+                self._producer = KafkaProducer(**self._kafka)
             return self._producer.send(self._topic, msgspec.json.encode(command))
         except KafkaError:
             return None
@@ -99,9 +104,9 @@ class AccessLog:
     def _keep(self, command: ReadsCommand) -> None:
         with self._lock:
             if command.user_id is None or len(self._by_user) >= USERS_HELD_MAX:
-                self._of_many += command.reads
+                self._of_many[command.role] += command.reads
             else:
-                self._by_user[command.user_id] += command.reads
+                self._by_user[command.role, command.user_id] += command.reads
 
 
 def _arrived(sent: Any) -> bool:

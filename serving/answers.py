@@ -149,3 +149,7 @@ class PopularLists:
         """What is held of `segments`, in their order."""
         held = (self._held.get(name) for name in segments)
         return [one.popular for one in held if one is not None and one.popular is not None]
+
+    def all(self) -> dict[str, Listed]:
+        """All that is held, by segment."""
+        return {name: one.popular for name, one in list(self._held.items()) if one.popular is not None}

@@ -113,6 +113,14 @@ class AsyncReader:
             await asyncio.wait(asked)
         return self._popular.of(segments)
 
+    def held(self, segments: Sequence[str]) -> list[Listed]:
+        """What is held of `segments` here, without asking anybody."""
+        return self._popular.of(segments)
+
+    def all_held(self) -> dict[str, Listed]:
+        """Every popular list that is held here, by segment."""
+        return self._popular.all()
+
     def _ask_popular(self, segment: str, now_ms: int) -> "asyncio.Future[Any]":
         """Ask for a popular list, to be held when it comes; whoever has one already need not wait for that."""
         self._popular.asked(segment, now_ms)

@@ -66,7 +66,8 @@ class Catalogue(Mapping[str, CatalogueItem]):
                 self._closing.wait(PAUSE_S)
 
     def _read(self) -> None:
-        consumer = KafkaConsumer(**self._kafka, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
+        options = {"bootstrap_timeout_ms": 2_000, **self._kafka, "group_id": None, "enable_auto_commit": False}
+        consumer = KafkaConsumer(**options, auto_offset_reset="earliest")
         try:
             partitions = [TopicPartition(self._topic, n) for n in consumer.partitions_for_topic(self._topic) or ()]
             if not partitions:  # not there yet

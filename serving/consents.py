@@ -60,7 +60,8 @@ class Consents:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._client = store if isinstance(store, redis.Redis) else _client(store)
-        self._producer = KafkaProducer(**{"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
+        waits = {"bootstrap_timeout_ms": 5_000, "max_block_ms": 5_000}
+        self._producer = KafkaProducer(**{"acks": "all", "enable_idempotence": True, "linger_ms": 0, **waits, **kafka})
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._topic = topic_prefix + topics.CONSENTS
         self._prefix = prefix

@@ -1,0 +1,160 @@
+"""Sends interactions, checked like the job will check them: what is refused here is said, and never sent.
+
+    with EventProducer({"bootstrap_servers": "…"}) as events:
+        events.record(Interaction("id-1", "click", ts, "ada", item_id="tea"))
+        events.record_all([…])
+
+A record is idempotent and acknowledged by all replicas, keyed by its user. Needs `serving/requirements-kafka.txt`.
+"""
+
+import atexit
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from schemas import topics
+from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
+from schemas.errors import InvalidEvent, NotAcknowledged
+from schemas.events import Interaction
+from schemas.rejects import RejectReason
+
+KAFKA_TIMEOUT_S: Final = 10.0
+_decode: Final = json_codec().interaction
+_check: Final = msgspec.json.Decoder(Interaction).decode
+_DETAILS: Final = {
+    RejectReason.EMPTY_VALUE: "there is nothing",
+    RejectReason.TOO_LARGE: f"an interaction has at most {PAYLOAD_BYTES_MAX} bytes",
+    RejectReason.MISSING_ITEM: "this type of interaction needs `item_id`",
+    RejectReason.MISSING_USER: "`user_id` is missing",
+    RejectReason.CONTROL_CHARACTER: "ids, `query` and the values of `context` have no control characters",
+}
+
+
+class Stands(NamedTuple):
+    """Where an interaction stands in `interactions`; `append_ts` in ms since the epoch."""
+
+    append_ts: int
+    partition: int
+    offset: int
+
+
+class EventProducer:
+    """Several threads may share one. Close it, or leave its context; what is under way is sent at exit, too.
+
+    `kafka` has the options of kafka-python's producer. With a `transactional_id`, :meth:`record_all` is all or nothing:
+    an id is one producer's own, a second one with it ends the first.
+    """
+
+    def __init__(
+        self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.", transactional_id: str | None = None
+    ) -> None:
+        waits = {"bootstrap_timeout_ms": 5_000, "max_block_ms": 5_000}
+        options = {"acks": "all", "enable_idempotence": True, "linger_ms": 2, **waits, **kafka}
+        self._producer = KafkaProducer(**options, transactional_id=transactional_id)
+        self._topic = topic_prefix + topics.INTERACTIONS
+        self._transactional = transactional_id is not None
+        self._in_transaction = threading.Lock()
+        if self._transactional:
+            self._producer.init_transactions()
+        self._at_exit = weakref.finalize(self, self._producer.close, KAFKA_TIMEOUT_S)
+        atexit.register(self._at_exit)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def record(self, event: Interaction) -> Stands:
+        """Send one and wait until it is acknowledged.
+
+        Raises :class:`InvalidEvent`, and :class:`NotAcknowledged` where Kafka did not answer: sending it again is safe,
+        because the job takes an `event_id` once.
+        """
+        return self.record_all([event])[0]
+
+    def record_all(self, events: Sequence[Interaction]) -> list[Stands]:
+        """Send many and wait until all are acknowledged; nothing is sent where one is not valid."""
+        checked = [checked_event(event) for event in events]
+        return self.send_all(checked)
+
+    def send_all(self, checked: "Sequence[Checked]") -> list[Stands]:
+        """The same for what was checked by :func:`checked_event` or :func:`read_event`."""
+        try:
+            if not self._transactional:
+                return self._sent(checked)
+            with self._in_transaction:
+                return self._in_one_transaction(checked)
+        except KafkaError as error:
+            raise NotAcknowledged(
+                f"Kafka did not acknowledge the interactions ({type(error).__name__}): send them again"
+            ) from None
+
+    def flush(self) -> None:
+        """Return when nothing is under way."""
+        self._producer.flush()
+
+    def close(self) -> None:
+        """Send what is under way, and close."""
+        atexit.unregister(self._at_exit)
+        self._at_exit()
+
+    def _in_one_transaction(self, checked: "Sequence[Checked]") -> list[Stands]:
+        self._producer.begin_transaction()
+        try:
+            stands = self._sent(checked)
+            self._producer.commit_transaction()
+        except BaseException:
+            self._producer.abort_transaction()
+            raise
+        return stands
+
+    def _sent(self, checked: "Sequence[Checked]") -> list[Stands]:
+        under_way = [self._producer.send(self._topic, one.value, one.key) for one in checked]
+        if under_way:
+            self._producer.flush(KAFKA_TIMEOUT_S)
+        found = [future.get(KAFKA_TIMEOUT_S) for future in under_way]
+        return [Stands(one.timestamp, one.partition, one.offset) for one in found]
+
+
+class Checked(NamedTuple):
+    """An interaction as it goes to Kafka."""
+
+    key: bytes
+    value: bytes
+
+
+def checked_event(event: Interaction) -> Checked:
+    """`event` as a record; raises :class:`InvalidEvent`."""
+    return read_event(msgspec.json.encode(event))
+
+
+def read_event(raw: bytes) -> Checked:
+    """The JSON of an interaction as a record; raises :class:`InvalidEvent`. A field that is not known is an error."""
+    try:
+        event, unknown_fields = _decode(raw)
+    except BadRecord as error:
+        raise InvalidEvent(error.reason.value, complaint(error.reason, raw)) from None
+    if unknown_fields:
+        raise InvalidEvent("unknown_field", "there is a field that interactions do not have")
+    return Checked(event.user_id.encode(), msgspec.json.encode(event))
+
+
+def complaint(reason: RejectReason, raw: bytes) -> str:
+    """What is wrong with the JSON of an interaction, by field, and without any of its values."""
+    if reason in _DETAILS:
+        return _DETAILS[reason]
+    try:
+        _check(raw)
+    except msgspec.ValidationError as error:
+        text, at, place = str(error).rpartition(" - at ")
+        # The one message with a value in it.
+        return f"not one of the values that are allowed{at}{place}" if text.startswith("Invalid enum") else str(error)
+    except (ValueError, RecursionError):
+        pass
+    return "this is not JSON as it should be"

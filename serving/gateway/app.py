@@ -1,0 +1,149 @@
+"""The gateway, put together: the hot lane in front, then the gate, then the framework with the other routes.
+
+A request of the hot route never reaches what stands behind the lane; the route is there for its document.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import prometheus_client
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CollectorRegistry, multiprocess
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from schemas.errors import SettingsError
+from serving.gateway import documents
+from serving.gateway.admission import Admission, Limits
+from serving.gateway.caching import Purger
+from serving.gateway.gate import Gate
+from serving.gateway.lane import Lane
+from serving.gateway.logs import log_as_json
+from serving.gateway.metrics import Meter
+from serving.gateway.problems import Problem
+from serving.gateway.routes import router
+from serving.gateway.security import Authenticator
+from serving.gateway.settings import GatewaySettings, load_gateway_settings
+from serving.gateway.tenants import close_tenant, make_tenant
+
+SETTINGS_VARIABLE: Final = "FRESHET_GATEWAY_SETTINGS"
+MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+REFRESH_EVERY_S: Final = 2.0
+logger = logging.getLogger("freshet.gateway")
+
+
+class Gateway:
+    """The ASGI application. `api` is the part of it that FastAPI knows."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._authenticator = Authenticator(settings.auth)
+        self._tenants = {name: make_tenant(name, settings, of) for name, of in settings.tenants.items()}
+        registry, admission, limits = CollectorRegistry(), Admission(settings.admission), Limits(settings.admission)
+        parts = self._authenticator, self._tenants, admission, limits, Meter(registry)
+        self.api = documented_api(self._lifespan)
+        state, server = self.api.state, settings.server
+        state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
+        state.exposition = lambda: prometheus_client.generate_latest(_scraped(registry))
+        gate = Gate(self.api, *parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
+        self._lane = Lane(gate, *parts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await self._lane(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, api: FastAPI) -> AsyncIterator[None]:
+        self._drain_first()
+        tenants = self._tenants.values()
+        await asyncio.gather(*(tenant.reader.open() for tenant in tenants))
+        purging = asyncio.create_task(Purger(self._settings.cache, self._tenants).run())
+        refreshing = asyncio.create_task(_refresh(self._authenticator))
+        yield
+        purging.cancel()
+        refreshing.cancel()
+        await asyncio.gather(purging, refreshing, return_exceptions=True)
+        await asyncio.gather(*(tenant.reader.close() for tenant in tenants))
+        await asyncio.gather(*(asyncio.to_thread(close_tenant, tenant) for tenant in tenants))
+
+    def _drain_first(self) -> None:
+        """On SIGTERM, say in /readyz for a while that no requests are to be sent here; then end as uvicorn does."""
+        drain_s, end = self._settings.server.drain_s, signal.getsignal(signal.SIGTERM)
+        if not drain_s or not callable(end) or threading.current_thread() is not threading.main_thread():
+            return
+        loop = asyncio.get_running_loop()
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            signal.signal(signal.SIGTERM, end)  # a second one ends the patience
+            self.api.state.draining = True
+            loop.call_soon_threadsafe(loop.call_later, drain_s, end, number, frame)
+
+        signal.signal(signal.SIGTERM, drain)
+
+
+def documented_api(lifespan: Any = None) -> FastAPI:
+    """All routes, and the OpenAPI document of them."""
+    api = FastAPI(title="Freshet", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    api.include_router(router)
+    api.add_exception_handler(Problem, _as_problem)  # type: ignore[arg-type]
+    api.add_exception_handler(HTTPException, _as_other_problem)  # type: ignore[arg-type]
+    _document(api)
+    return api
+
+
+def _document(api: FastAPI) -> None:
+    """Let the OpenAPI document have the schemas that the routes refer to, and say how to be let in."""
+    ordinary = api.openapi
+
+    def openapi() -> documents.Document:
+        document = ordinary()
+        parts = document.setdefault("components", {})
+        parts.setdefault("schemas", {}).update(documents.components())
+        parts["securitySchemes"] = documents.SECURITY_SCHEMES
+        document["security"] = [{name: []} for name in documents.SECURITY_SCHEMES]
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]
+
+
+async def _refresh(authenticator: Authenticator) -> None:
+    while True:
+        await asyncio.sleep(REFRESH_EVERY_S)
+        try:
+            if await asyncio.to_thread(authenticator.refresh):
+                logger.info("API keys and key set were read again")
+        except SettingsError as error:
+            logger.error("%s: the old ones stay in force", error)
+
+
+def _scraped(registry: CollectorRegistry) -> CollectorRegistry:
+    """The registry of this process, or that of all workers together."""
+    if MULTIPROCESS_VARIABLE not in os.environ:
+        return registry
+    of_all = CollectorRegistry()
+    multiprocess.MultiProcessCollector(of_all)  # type: ignore[no-untyped-call]
+    return of_all
+
+
+def _as_problem(request: Request, problem: Problem) -> Response:
+    answer = problem.answer()
+    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    return Response(answer.body, answer.status, headers)
+
+
+def _as_other_problem(request: Request, error: HTTPException) -> Response:
+    return _as_problem(request, Problem(error.status_code, "not-found", "there is nothing here: see /openapi.json"))
+
+
+def from_environment() -> Gateway:
+    """The gateway of the settings file that the environment names: what each worker calls."""
+    log_as_json()
+    return Gateway(load_gateway_settings(Path(os.environ[SETTINGS_VARIABLE])))

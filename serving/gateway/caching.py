@@ -1,0 +1,84 @@
+"""What caches in front of the gateway are told (RFC 9111, 5861, 9213), and told when a popular list has changed.
+
+A personalised answer is its user's own: a private cache may keep it, and asks each time (`no-cache`), so that a
+withdrawal holds there as well. A popular list is nobody's own: shared caches may keep it, and serve it stale for as
+long as the gateway is away.
+"""
+
+import asyncio
+import logging
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+
+from serving.answers import Listed
+from serving.gateway.settings import CacheSettings
+from serving.gateway.tenants import Tenant
+
+PURGE_EVERY_S = 1.0
+PURGE_TIMEOUT_S = 2.0
+logger = logging.getLogger("freshet.gateway")
+
+
+def surrogate_key(tenant: str, segment: str) -> str:
+    """The key by which a popular list is purged; white space would end it.
+
+    >>> surrogate_key("default", "country:GB")
+    'popular/default/country:GB'
+    """
+    return "popular/" + "/".join("".join(part.split()) for part in (tenant, segment))
+
+
+def popular_headers(
+    settings: CacheSettings, tenant: str, segments: Sequence[str], tag: bytes, shared: bool
+) -> dict[str, str]:
+    """The headers of a popular list; where it is not `shared`, every cache has to ask."""
+    stale = f"stale-while-revalidate={settings.stale_while_revalidate_s}, stale-if-error={settings.stale_if_error_s}"
+    fresh = f"public, max-age={settings.fresh_s}, {stale}"
+    headers = {"etag": tag.decode(), "cache-control": fresh if shared else "private, no-cache"}
+    if shared:
+        headers["cdn-cache-control"] = fresh
+        headers["surrogate-key"] = " ".join(surrogate_key(tenant, segment) for segment in segments)
+    return headers
+
+
+class Purger:
+    """Tells `purge_url` which surrogate keys have changed: those whose lists hold other items than a second ago."""
+
+    def __init__(self, settings: CacheSettings, tenants: Mapping[str, Tenant]) -> None:
+        self._url = settings.purge_url
+        self._tenants = tenants
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    async def run(self) -> None:
+        """Look each second, until cancelled; returns at once where there is nobody to tell."""
+        while self._url is not None:
+            await asyncio.sleep(PURGE_EVERY_S)
+            for tenant in self._tenants.values():  # with a cache in front, nobody else asks for them
+                await tenant.reader.popular(list(tenant.reader.all_held()), time.time_ns() // 1_000_000)
+            if changed := self.changed():
+                await asyncio.to_thread(self._purge, changed)
+
+    def changed(self) -> list[str]:
+        """The surrogate keys of popular lists that have other items than when this was last asked."""
+        found = {
+            surrogate_key(name, segment): _items(listed)
+            for name, tenant in self._tenants.items()
+            for segment, listed in tenant.reader.all_held().items()
+        }
+        known, self._known = self._known, found
+        return sorted(key for key, items in found.items() if key in known and known[key] != items)
+
+    def _purge(self, keys: list[str]) -> None:
+        request = urllib.request.Request(  # noqa: S310 - a setting, not data
+            str(self._url), data=b"", method="POST", headers={"Surrogate-Key": " ".join(keys)}
+        )
+        try:
+            urllib.request.urlopen(request, timeout=PURGE_TIMEOUT_S).close()  # noqa: S310
+        except (OSError, urllib.error.URLError) as error:
+            logger.warning("a cache could not be told to purge (%s): it goes on for as long as lists are fresh", error)
+
+
+def _items(listed: Listed) -> tuple[str, ...]:
+    return tuple(item.id for item in listed.found.items)

@@ -1,0 +1,186 @@
+"""What every request but those of the hot route goes through, in this order: which route, who asks, may they, are they
+within their limits, is there room; then the body within its bounds, the deadline, and the answer whatever happens."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from serving.gateway.admission import Admission, Limits
+from serving.gateway.lane import App, Receive, Scope, Send
+from serving.gateway.metrics import Meter
+from serving.gateway.problems import Answer, Headers, Problem, forbidden, too_many, unavailable
+from serving.gateway.roles import ROUTES, Route
+from serving.gateway.security import Authenticator, Principal
+from serving.gateway.tenants import Tenant, tenant_of
+
+BODY_S_MAX: Final = 10.0
+logger = logging.getLogger("freshet.gateway")
+
+
+class Gate:
+    """Lets requests through to `app`, with `principal` and `tenant` in their state."""
+
+    def __init__(
+        self,
+        app: App,
+        authenticator: Authenticator,
+        tenants: Mapping[str, Tenant],
+        admission: Admission,
+        limits: Limits,
+        meter: Meter,
+        *,
+        body_bytes_max: int,
+        deadline_s: float,
+    ) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._tenants = tenants
+        self._admission = admission
+        self._limits = limits
+        self._meter = meter
+        self._body_bytes_max = body_bytes_max
+        self._deadline_s = deadline_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sending = _Sending(send)
+        begun_s = time.perf_counter()
+        name, role = "unknown", "none"
+        try:
+            name = route_of(scope["method"], scope["path"])
+            route = ROUTES[name]
+            if route.roles:
+                principal = self._authenticator.principal(dict(scope["headers"]))
+                role = principal.role
+                self._admit(name, principal, scope, sending)
+            await self._pass_on(route, scope, receive, sending)
+        except Problem as problem:
+            await sending.instead(problem.answer())
+        except Exception as error:
+            # Neither its text nor its values: both may hold what a request held.
+            logger.error("a request of %s failed", name, extra={"error": type(error).__name__, "at": _place_of(error)})
+            await sending.instead(Problem(500, "internal", "this is a fault of the gateway, and it is logged").answer())
+        seconds = time.perf_counter() - begun_s
+        self._meter.answered(name, role, sending.status, seconds)
+        if name not in ("livez", "readyz"):
+            logger.info(
+                "%s %d", name, sending.status,
+                extra={"route": name, "status": sending.status, "role": role, "ms": round(1000 * seconds, 1),
+                       "trace": trace_of(scope)},
+            )  # fmt: skip
+
+    def _admit(self, name: str, principal: Principal, scope: Scope, sending: "_Sending") -> None:
+        if name not in principal.allowed:
+            raise forbidden(name)
+        now_s = time.time()
+        left = self._limits.take(principal.subject, now_s)
+        if left < 0:
+            raise too_many(self._limits.again_in_s(principal.subject, now_s), "this key has used up its requests")
+        sending.headers = [(b"ratelimit-policy", self._limits.policy), (b"ratelimit", b'"key";r=%d' % left)]
+        scope["state"]["principal"] = principal
+        scope["state"]["tenant"] = tenant_of(self._tenants, principal.tenant)
+
+    async def _pass_on(self, route: Route, scope: Scope, receive: Receive, sending: "_Sending") -> None:
+        if route.admitted == "health":
+            await self._app(scope, receive, sending)
+            return
+        if route.admitted == "write" and not self._admission.takes_write():
+            raise too_many(1, "the gateway has more to do than it can: try again")
+        self._admission.writes_under_way += route.admitted == "write"
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._app(scope, _Bounded(receive, self._body_bytes_max), sending)
+        except TimeoutError:
+            raise unavailable("this took too long") from None
+        finally:
+            self._admission.writes_under_way -= route.admitted == "write"
+
+
+class _Bounded:
+    """`receive`, for bodies within their bounds."""
+
+    def __init__(self, receive: Receive, bytes_max: int) -> None:
+        self._receive = receive
+        self._left = bytes_max
+
+    async def __call__(self) -> Any:
+        try:
+            async with asyncio.timeout(BODY_S_MAX):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem(408, "too-slow", f"the body has to go on within {BODY_S_MAX:g} s") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise Problem(413, "too-large", "the body is larger than is taken here: send less at a time")
+        return message
+
+
+class _Sending:
+    """`send`, which knows what was sent, and adds the headers that every answer has."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.headers: Headers = []
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self.headers]
+        await self._send(message)
+
+    async def instead(self, answer: Answer) -> None:
+        """Answer with this, unless an answer has begun."""
+        if self.status:
+            return
+        headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+        if answer.status in (408, 413):  # the rest of the body is not read
+            headers.append((b"connection", b"close"))
+        await self({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": answer.body})
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.escape(path).replace(r"\{user\}", "(?s:.+)") + r"\Z")
+
+
+_PATTERNS: Final = [(name, route.method, _pattern(route.path)) for name, route in ROUTES.items()]
+
+
+def route_of(method: str, path: str) -> str:
+    """The name of a route; raises :class:`Problem` (404, 405).
+
+    >>> route_of("GET", "/v1/users/ada/data"), route_of("DELETE", "/v1/users/ada/data")
+    ('access', 'erasure')
+    """
+    fits = {its: name for name, its, pattern in _PATTERNS if pattern.match(path)}
+    if method in fits:
+        return fits[method]
+    if not fits:
+        raise Problem(404, "not-found", "there is nothing here: see /openapi.json")
+    raise Problem(405, "method-not-allowed", "this method does nothing here", [("Allow", ", ".join(sorted(fits)))])
+
+
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def trace_of(scope: Scope) -> str | None:
+    """The trace id in the `traceparent` of a request (W3C Trace Context), None where it has none."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            found = _TRACEPARENT.fullmatch(value)
+            return None if found is None else found[1].decode()
+    return None
+
+
+def _place_of(error: BaseException) -> str:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "" if traceback is None else f"{traceback.tb_frame.f_code.co_qualname}:{traceback.tb_lineno}"

@@ -1,0 +1,77 @@
+"""What the gateway says when it cannot do what was asked: problem details (RFC 9457), and nothing of its insides."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+PROBLEM_TYPE: Final = "urn:freshet:problem:"
+CONTENT_TYPE: Final = b"application/problem+json"
+Headers = list[tuple[bytes, bytes]]
+
+
+class Answer(NamedTuple):
+    """An HTTP answer: status, headers without Content-Length, body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Problem(Exception):  # noqa: N818 - an answer
+    """Why a request is refused. `kind` is for programs, `detail` for people: what is wrong, and how to mend it.
+
+    `more` goes into the body; none of it may hold a value taken from a request.
+    """
+
+    def __init__(
+        self, status: int, kind: str, detail: str, headers: Iterable[tuple[str, str]] = (), **more: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.kind, self.detail, self.more = status, kind, detail, more
+        self.headers = list(headers)
+
+    def answer(self) -> Answer:
+        """The problem as an answer. Nobody may keep it."""
+        body = {
+            "type": PROBLEM_TYPE + self.kind,
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            **self.more,
+        }
+        headers = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store")]
+        headers += [(name.lower().encode(), value.encode()) for name, value in self.headers]
+        return Answer(self.status, headers, msgspec.json.encode(body))
+
+
+def unauthenticated(detail: str = "give an API key in X-API-Key, or a token in Authorization: Bearer") -> Problem:
+    """Nobody is known to ask."""
+    return Problem(401, "unauthenticated", detail, [("WWW-Authenticate", 'Bearer realm="freshet"')])
+
+
+def bad_token() -> Problem:
+    """A token or key that is not valid. Why is not said: it helps only those who guess."""
+    challenge = 'Bearer realm="freshet", error="invalid_token"'
+    return Problem(401, "bad-credentials", "the token or API key is not valid here", [("WWW-Authenticate", challenge)])
+
+
+def forbidden(route: str) -> Problem:
+    """Somebody who may not."""
+    return Problem(403, "forbidden", f"none of your roles may use {route}")
+
+
+def bad_request(detail: str, **more: Any) -> Problem:
+    """A request that is not of the documented form."""
+    return Problem(400, "bad-request", detail, **more)
+
+
+def too_many(retry_after_s: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Problem:
+    """More than allowed."""
+    return Problem(429, "too-many-requests", detail, [("Retry-After", str(retry_after_s)), *headers])
+
+
+def unavailable(detail: str, retry_after_s: int = 1) -> Problem:
+    """Something behind the gateway is away."""
+    return Problem(503, "unavailable", detail, [("Retry-After", str(retry_after_s))])

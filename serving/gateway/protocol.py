@@ -1,0 +1,96 @@
+"""HTTP/1.1 with bounds that the server has none for: the size of a request's head, and the time it may take to come."""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.gateway.problems import Problem
+
+HEAD_BYTES_MAX: Final = 16_384
+PATH_BYTES_MAX: Final = 4_096
+HEAD_S_MAX: Final = 10.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """The protocol of uvicorn, which drops who sends a head too large or too slowly."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._in_head = True
+        self._head_bytes = 0
+        self._chunk_bytes = 0
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio; whoever connects has to say something."""
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(HEAD_S_MAX, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self._be_patient()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        self._chunk_bytes = len(data)
+        super().data_received(data)
+        if not self._in_head:
+            if self._patience is not None:
+                self._be_patient()
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse(431, "headers-too-large", f"the head of a request has at most {HEAD_BYTES_MAX} bytes")
+        elif self._patience is None:
+            self._patience = self.loop.call_later(HEAD_S_MAX, self._give_up)
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._in_head = False
+        if self._head_bytes + self._chunk_bytes > PATH_BYTES_MAX and self._refuses_head():
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser, also behind a head that was refused."""
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser, also behind a head that was refused."""
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def _refuses_head(self) -> bool:
+        if len(self.url) > PATH_BYTES_MAX:
+            self._refuse(414, "path-too-long", f"path and query have at most {PATH_BYTES_MAX} bytes")
+            return True
+        if sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES_MAX:
+            self._refuse(431, "headers-too-large", f"the head of a request has at most {HEAD_BYTES_MAX} bytes")
+            return True
+        return False
+
+    def _refuse(self, status: int, kind: str, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        answer = Problem(status, kind, detail).answer()
+        headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"connection", b"close")]
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + answer.body)
+        self.transport.close()
+
+    def _give_up(self) -> None:
+        self._patience = None
+        self._refuse(408, "too-slow", f"a request's head has to come within {HEAD_S_MAX:g} s")
+
+    def _be_patient(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None

@@ -1,0 +1,47 @@
+"""Who may do what: the one table of routes and roles. What is not in it is not served."""
+
+from typing import Final, Literal, NamedTuple, get_args
+
+Role = Literal["frontend", "producer", "privacy", "operator", "admin"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+Admitted = Literal["read", "write", "health"]
+
+
+class Route(NamedTuple):
+    """A route: who may use it (nobody = everybody, without a token), and how it is admitted under load."""
+
+    method: str
+    path: str
+    roles: frozenset[Role]
+    admitted: Admitted
+
+
+def _route(method: str, path: str, admitted: Admitted, *roles: Role) -> Route:
+    return Route(method, path, frozenset(roles), admitted)
+
+
+ROUTES: Final[dict[str, Route]] = {
+    "recommendations": _route("GET", "/v1/recommendations/{user}", "read", "frontend", "admin"),
+    "popular": _route("GET", "/v1/popular", "read", "frontend", "producer", "operator", "admin"),
+    "events": _route("POST", "/v1/events", "write", "producer", "admin"),
+    "consent": _route("POST", "/v1/consent", "write", "producer", "privacy", "admin"),
+    "erasure": _route("DELETE", "/v1/users/{user}", "write", "privacy", "admin"),
+    "access": _route("GET", "/v1/users/{user}/data", "write", "privacy", "admin"),
+    "model": _route("GET", "/v1/model", "write", "operator", "admin"),
+    "metrics": _route("GET", "/metrics", "write", "operator", "admin"),
+    "openapi": _route("GET", "/openapi.json", "write", *ROLES),
+    "livez": _route("GET", "/livez", "health"),
+    "readyz": _route("GET", "/readyz", "health"),
+}
+
+URGENCY_BEST: Final[dict[Role, int]] = {"frontend": 0, "producer": 2, "privacy": 2, "operator": 2, "admin": 0}
+"""The most urgent value of RFC 9218 (0 to 7) that a role may ask for."""
+
+
+def allowed(roles: frozenset[str]) -> frozenset[str]:
+    """The names of the routes that somebody with `roles` may use.
+
+    >>> sorted(allowed(frozenset({"privacy"})))
+    ['access', 'consent', 'erasure', 'livez', 'openapi', 'readyz']
+    """
+    return frozenset(name for name, route in ROUTES.items() if not route.roles or route.roles & roles)

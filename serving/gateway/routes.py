@@ -1,0 +1,188 @@
+"""The routes but the hot one: what each does, in the order of the table in :mod:`serving.gateway.roles`."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from schemas.codecs import BadRecord, json_codec
+from schemas.consents import ConsentChange
+from schemas.errors import ConsentRefused, InvalidEvent, NotAcknowledged
+from schemas.events import USER_ID_LENGTH_MAX
+from serving.answers import NONE_LISTED, cut
+from serving.consents import Consents
+from serving.events import Checked, EventProducer, Stands, read_event
+from serving.gateway import documents
+from serving.gateway.caching import popular_headers
+from serving.gateway.lane import JSON, read_query, tag_of
+from serving.gateway.problems import Problem, bad_request, unavailable
+from serving.gateway.tenants import Lazily, Tenant
+
+T = TypeVar("T")
+R = TypeVar("R")
+EVENTS_MAX: Final = 500
+_consent: Final = json_codec().consent
+_raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
+router = APIRouter()
+
+
+@router.get("/v1/recommendations/{user}", **documents.RECOMMENDATIONS)
+async def recommendations(request: Request) -> Response:
+    """The user's list, or the popular list that stands in for it: there is always an answer."""
+    # Never called, for the lane is in front: it stands here for the document.
+    raise Problem(404, "not-found", "this route is answered in front")
+
+
+@router.get("/v1/popular", **documents.POPULAR)
+async def popular(request: Request) -> Response:
+    """The popular list of a surface or segment, for everybody alike."""
+    tenant: Tenant = request.state.tenant
+    query, shared = _popular_query(request, tenant)
+    found = await tenant.reader.popular(query.segments, time.time_ns() // 1_000_000)
+    raw = found[0].raw if found else NONE_LISTED
+    tag = tag_of(raw, b"")
+    headers = popular_headers(request.app.state.cache, tenant.name, query.segments, tag, shared)
+    if tag in request.headers.get("if-none-match", "").encode():
+        return Response(status_code=304, headers=headers)
+    return Response(cut(raw, query.n), headers=headers, media_type="application/json")
+
+
+def _popular_query(request: Request, tenant: Tenant) -> Any:
+    """The query, and whether any cache may keep the answer: a URL that all tenants share must not be kept."""
+    raw = request.scope["query_string"]
+    named = f"tenant={tenant.name}".encode()
+    parts = [part for part in raw.split(b"&") if part]
+    if any(part.startswith(b"tenant=") and part != named for part in parts):
+        raise Problem(403, "other-tenant", "this is not the tenant of these credentials")
+    query = read_query(b"&".join(part for part in parts if part != named))
+    if query.filters:
+        raise bad_request("a popular list is asked for with n, surface, segment and tenant only")
+    return query, named in parts or len(request.app.state.tenants) == 1
+
+
+@router.post("/v1/events", status_code=202, **documents.EVENTS)
+async def events(request: Request) -> Response:
+    """Record one interaction, or up to 500 in a JSON array: each is judged for itself."""
+    body = await _json_body(request)
+    if body.lstrip()[:1] != b"[":
+        try:
+            stands = await _with(request.state.tenant.events, EventProducer.send_all, [read_event(body)])
+        except InvalidEvent as error:
+            raise Problem(400, "invalid-event", str(error), reason=error.reason) from None
+        return _json({"status": "accepted", **stands[0]._asdict()}, 202)
+    verdicts = _read_events(body)
+    checked = [one for one in verdicts if isinstance(one, Checked)]
+    stands = await _with(request.state.tenant.events, EventProducer.send_all, checked) if checked else []
+    return _json(_results(verdicts, stands), 202)
+
+
+def _read_events(body: bytes) -> list[Checked | InvalidEvent]:
+    try:
+        raws = _raw_events.decode(body)
+    except (ValueError, RecursionError):
+        raise bad_request("the body is neither an interaction nor an array of interactions, as JSON") from None
+    if not 0 < len(raws) <= EVENTS_MAX:
+        raise bad_request(f"an array has 1 to {EVENTS_MAX} interactions")
+    verdicts: list[Checked | InvalidEvent] = []
+    for raw in raws:
+        try:
+            verdicts.append(read_event(bytes(raw)))
+        except InvalidEvent as error:
+            verdicts.append(error)
+    return verdicts
+
+
+def _results(verdicts: list[Checked | InvalidEvent], stands: list[Stands]) -> dict[str, Any]:
+    places = iter(stands)
+    results = [
+        {"status": "rejected", "reason": one.reason, "detail": str(one)}
+        if isinstance(one, InvalidEvent)
+        else {"status": "accepted", **next(places)._asdict()}
+        for one in verdicts
+    ]
+    return {"accepted": len(stands), "rejected": len(verdicts) - len(stands), "results": results}
+
+
+@router.post("/v1/consent", **documents.CONSENT)
+async def consent(request: Request) -> Response:
+    """Record a consent change. A withdrawal holds when this has answered; a grant when the job has read it."""
+    body = await _json_body(request)
+    try:
+        change, unknown_fields = _consent(body)
+    except BadRecord as error:
+        raise Problem(400, "invalid-consent", "this is not a consent change", reason=error.reason.value) from None
+    if unknown_fields:
+        raise Problem(400, "invalid-consent", "there is a field that consents do not have", reason="unknown_field")
+    return await _recorded(request, change)
+
+
+@router.delete("/v1/users/{user:path}", **documents.ERASURE)
+async def erasure(request: Request) -> Response:
+    """Erase a user (GDPR, article 17). No answer is personalised after this one."""
+    user_id = _user(request.path_params["user"])
+    return await _recorded(request, ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True))
+
+
+async def _recorded(request: Request, change: ConsentChange) -> Response:
+    try:
+        at = await _with(request.state.tenant.consents, Consents.record, change)
+    except ConsentRefused as error:
+        raise Problem(409, "older-than-withdrawal", str(error)) from None
+    return _json({"status": "acknowledged", **at._asdict()})
+
+
+def _user(user: str) -> str:
+    if not 0 < len(user) <= USER_ID_LENGTH_MAX or not user.isprintable():
+        raise bad_request(f"a user id has 1 to {USER_ID_LENGTH_MAX} characters, none of them a control character")
+    return user
+
+
+@router.get("/v1/model", **documents.MODEL)
+async def model(request: Request) -> Response:
+    """Which models made the lists that this process has served, and when it last served one of each."""
+    served = request.state.tenant.models
+    return _json({"models": [{"name": msgspec.json.decode(name), "served_at": at} for name, at in served.items()]})
+
+
+@router.get("/metrics", **documents.METRICS)
+async def metrics(request: Request) -> Response:
+    """The metrics of all workers, for Prometheus."""
+    return Response(request.app.state.exposition(), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/livez", **documents.LIVE)
+async def livez() -> Response:
+    """Whether this process lives."""
+    return _json({"status": "live"})
+
+
+@router.get("/readyz", **documents.READY)
+async def readyz(request: Request) -> Response:
+    """Whether requests are to be sent here. Without Redis, popular lists are answered: that is ready, too."""
+    if request.app.state.draining:
+        raise unavailable("this process is about to end")
+    up = {name: tenant.reader.is_up() for name, tenant in request.app.state.tenants.items()}
+    return _json({"status": "ready", "redis": "up" if all(up.values()) else "away"})
+
+
+async def _with(part: Lazily[T], call: Callable[[T, Any], R], argument: Any) -> R:
+    """Call something that waits for Kafka, in a thread. Raises :class:`Problem` (503)."""
+    try:
+        return await asyncio.to_thread(lambda: call(part.get(), argument))
+    except NotAcknowledged as error:
+        raise unavailable(str(error)) from None
+
+
+async def _json_body(request: Request) -> bytes:
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(415, "unsupported-media-type", "the body is JSON: Content-Type: application/json")
+    return await request.body()
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    headers = {"cache-control": "no-store"}
+    return Response(msgspec.json.encode(body), status, headers, media_type=JSON[1].decode())

@@ -1,0 +1,214 @@
+"""Who asks: JSON Web Tokens, checked by keys in a file, and API keys, known by their hashes only.
+
+A token names its key with `kid`, and the key says the algorithm: what a token says of that decides nothing. Roles and
+tenant come from the token or with the API key, from nowhere else. No secret is ever logged or answered.
+"""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import jwt
+import msgspec
+from msgspec import Meta
+
+from schemas.errors import SettingsError
+from serving.gateway.problems import bad_token, unauthenticated
+from serving.gateway.roles import ROLES, URGENCY_BEST, Role, allowed
+
+ALGORITHMS: Final = ("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "EdDSA")
+HMAC_KEY_BYTES_MIN: Final = 32
+TOKENS_HELD_MAX: Final = 10_000
+API_KEY_BYTES: Final = 32
+LEEWAY_S: Final = 30
+RSA_BITS_MIN: Final = 2_048
+
+
+class Principal(msgspec.Struct, frozen=True, gc=False):
+    """Who asks. `subject` names them in limits, `role` (their first) in metrics and audit; `allowed` names routes.
+
+    `urgency_best` is the most urgent value of RFC 9218 that they may ask for. `expires_at` in s since the epoch.
+    """
+
+    subject: str
+    role: str
+    tenant: str
+    allowed: frozenset[str]
+    urgency_best: int
+    expires_at: float
+
+
+class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A key as its file has it: of the key itself only the SHA-256, which is enough for what is random."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    roles: Annotated[tuple[Role, ...], Meta(min_length=1)]
+    tenant: str = "default"
+    expires_at: float | None = None
+
+
+class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`api_keys` and `jwks` are files, read again when they change. Tokens must be for `audience`, by `issuer`."""
+
+    api_keys: str | None = None
+    jwks: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+
+
+class Authenticator:
+    """Tells who asks from the headers of a request. What was checked is remembered until it expires.
+
+    Raises :class:`SettingsError` where the files cannot be used.
+    """
+
+    def __init__(self, settings: AuthSettings, clock_s: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._clock_s = clock_s
+        self._checked: dict[bytes, Principal] = {}
+        self._read_at: dict[str, int] = {}
+        self._api_keys: dict[str, ApiKey] = {}
+        self._jwks: dict[str, jwt.PyJWK] = {}
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the files again if they have changed, and forget whom the old ones let in; whether they had.
+
+        Raises :class:`SettingsError` where the new ones cannot be used; then the old ones stay in force.
+        """
+        paths = [path for path in (self._settings.api_keys, self._settings.jwks) if path is not None]
+        read_at = {path: _changed_at(path) for path in paths}
+        if read_at == self._read_at and paths:
+            return False
+        api_keys, jwks = read_api_keys(self._settings.api_keys), read_jwks(self._settings.jwks)
+        self._api_keys, self._jwks, self._read_at = api_keys, jwks, read_at
+        self._checked.clear()
+        return True
+
+    def principal(self, headers: Mapping[bytes, bytes]) -> Principal:
+        """Who asks. Raises :class:`Problem` (401)."""
+        credentials = headers.get(b"x-api-key") or headers.get(b"authorization")
+        if not credentials:
+            raise unauthenticated()
+        known = self._checked.get(credentials)
+        now_s = self._clock_s()
+        if known is not None and now_s < known.expires_at:
+            return known
+        found = self._check(headers, now_s)
+        if len(self._checked) >= TOKENS_HELD_MAX:
+            self._checked.clear()
+        self._checked[credentials] = found
+        return found
+
+    def _check(self, headers: Mapping[bytes, bytes], now_s: float) -> Principal:
+        api_key = headers.get(b"x-api-key")
+        if api_key is not None:
+            return self._by_api_key(api_key, now_s)
+        scheme, _, token = headers[b"authorization"].partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise unauthenticated()
+        return self._by_token(token.strip(), now_s)
+
+    def _by_api_key(self, api_key: bytes, now_s: float) -> Principal:
+        found = self._api_keys.get(hashlib.sha256(api_key).hexdigest())
+        if found is None or (found.expires_at is not None and found.expires_at <= now_s):
+            raise bad_token()
+        return _principal(found.id, found.roles, found.tenant, found.expires_at or float("inf"))
+
+    def _by_token(self, token: bytes, now_s: float) -> Principal:
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+            key = self._jwks[kid] if kid is not None else _the_only(self._jwks)
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[str(key.algorithm_name)],
+                audience=self._settings.audience,
+                issuer=self._settings.issuer,
+                leeway=LEEWAY_S,
+                options={"require": ["exp", "sub"], "verify_aud": self._settings.audience is not None},
+            )
+            roles, tenant, subject = claims.get("roles", []), claims.get("tenant", "default"), claims["sub"]
+            if not isinstance(roles, list) or not isinstance(tenant, str) or not isinstance(subject, str):
+                raise bad_token()
+        except (jwt.PyJWTError, LookupError, TypeError, ValueError, RecursionError):
+            raise bad_token() from None
+        known = [role for role in ROLES if role in roles]
+        return _principal(subject, known, tenant, float(claims["exp"]) + LEEWAY_S)
+
+
+def _principal(subject: str, roles: "list[Role] | tuple[Role, ...]", tenant: str, expires_at: float) -> Principal:
+    best = min((URGENCY_BEST[role] for role in roles), default=7)
+    return Principal(subject, roles[0] if roles else "none", tenant, allowed(frozenset(roles)), best, expires_at)
+
+
+def _the_only(jwks: dict[str, jwt.PyJWK]) -> jwt.PyJWK:
+    if len(jwks) != 1:
+        raise KeyError
+    return next(iter(jwks.values()))
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
+def read_api_keys(path: str | None) -> dict[str, ApiKey]:
+    """The keys of a file by their hash; raises :class:`SettingsError`."""
+    if path is None:
+        return {}
+    try:
+        keys = msgspec.json.decode(Path(path).read_bytes(), type=list[ApiKey])
+    except OSError as error:
+        raise SettingsError(f"the file of API keys {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path} is not a file of API keys: {error}") from None
+    if len({key.id for key in keys}) < len(keys):
+        raise SettingsError(f"{path}: two API keys have the same id")
+    return {key.sha256: key for key in keys}
+
+
+def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
+    """The keys of a JSON Web Key Set by `kid`; raises :class:`SettingsError`, which shows none of them."""
+    if path is None:
+        return {}
+    try:
+        found = msgspec.json.decode(Path(path).read_bytes())["keys"]
+        keys = {entry["kid"]: _jwk(entry) for entry in found}
+    except OSError as error:
+        raise SettingsError(f"the key set {path} cannot be read: {error.strerror}") from None
+    except (LookupError, TypeError, ValueError, RecursionError, jwt.PyJWTError):
+        raise SettingsError(
+            f"{path} is not a key set that can be used: each of `keys` needs `kid`, `kty` and `alg`, one of "
+            f"{', '.join(ALGORITHMS)}; HMAC keys {HMAC_KEY_BYTES_MIN} bytes or more, RSA keys {RSA_BITS_MIN} bits"
+        ) from None
+    if len(keys) < len(found):
+        raise SettingsError(f"{path}: two keys have the same kid")
+    return keys
+
+
+def _jwk(entry: dict[str, Any]) -> jwt.PyJWK:
+    if entry["alg"] not in ALGORITHMS or not isinstance(entry["kid"], str):
+        raise ValueError
+    key = jwt.PyJWK(entry)
+    is_short = len(key.key) < HMAC_KEY_BYTES_MIN if isinstance(key.key, bytes) else _bits(key.key) < RSA_BITS_MIN
+    if is_short:
+        raise ValueError
+    return key
+
+
+def _bits(key: Any) -> int:
+    """The length of an RSA key; that of the others is fixed."""
+    return int(getattr(key, "key_size", RSA_BITS_MIN))
+
+
+def new_api_key(id: str, roles: tuple[Role, ...], tenant: str, expires_at: float | None) -> tuple[str, ApiKey]:
+    """A random key, to be shown once, and what is to be kept of it."""
+    key = "freshet_" + secrets.token_urlsafe(API_KEY_BYTES)
+    return key, ApiKey(id, hashlib.sha256(key.encode()).hexdigest(), roles, tenant, expires_at)

@@ -1,0 +1,115 @@
+"""A tenant as the gateway sees it: keys, lists and topics of its own, and nothing that it shares."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+from kafka.errors import KafkaError
+
+from schemas.catalogue import CatalogueItem
+from schemas.errors import NotAcknowledged
+from schemas.kafka_settings import python_kafka_options
+from schemas.pseudonyms import load_key_ring
+from schemas.secret_files import secret
+from serving.accesses import AccessLog
+from serving.async_reader import AsyncReader
+from serving.catalogue import Catalogue
+from serving.consents import Consents
+from serving.events import EventProducer
+from serving.gateway.problems import Problem
+from serving.gateway.settings import GatewaySettings, TenantSettings
+from serving.redis_client import client_of
+
+T = TypeVar("T")
+FENCE_TIMEOUT_MS: Final = 1_000
+"""A withdrawal may wait longer for Redis than a list."""
+
+
+class Lazily(Generic[T]):
+    """Makes something when it is first needed: Kafka may be away when a gateway starts, and lists are read even so.
+
+    Blocking: use it in a thread.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: T | None = None
+        self._making = threading.Lock()
+
+    def get(self) -> T:
+        """What was made; raises :class:`NotAcknowledged` where it cannot be."""
+        with self._making:
+            if self._made is None:
+                try:
+                    self._made = self._make()
+                except KafkaError as error:
+                    raise NotAcknowledged(f"Kafka cannot be reached ({type(error).__name__}): try again") from None
+            return self._made
+
+    def made(self) -> T | None:
+        """What was made, if anything."""
+        return self._made
+
+
+class Tenant(NamedTuple):
+    """What a request of one tenant is served with. `note_read` is told of whom and by which role a list was read.
+
+    `models` is when a list of each model (its name as JSON) was last served here, in ms since the epoch.
+    """
+
+    name: str
+    reader: AsyncReader
+    catalogue: Mapping[str, CatalogueItem]
+    note_read: Callable[[str, str], None]
+    events: Lazily[EventProducer]
+    consents: Lazily[Consents]
+    models: dict[bytes, int]
+    closing: list[Callable[[], None]]
+
+
+def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Tenant:
+    """A tenant that connects to nothing yet but to its catalogue. Raises :class:`SettingsError`."""
+    ring = load_key_ring(of.key_ring)
+    kafka: dict[str, Any] = python_kafka_options(settings.kafka)
+    password = secret(settings.redis_password_variable)
+    catalogue = Catalogue(kafka, topic_prefix=of.topic_prefix)
+    audit = settings.audit
+    accesses = AccessLog(
+        kafka,
+        role="frontend",
+        purpose=audit.purpose,
+        share=audit.share,
+        topic_prefix=of.topic_prefix,
+        every_s=audit.every_s,
+    )
+    events = Lazily(lambda: EventProducer(kafka, topic_prefix=of.topic_prefix))
+    consents = Lazily(
+        lambda: Consents(
+            client_of(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password),
+            kafka,
+            ring,
+            tombstone_ms=of.tombstone_ms,
+            topic_prefix=of.topic_prefix,
+            prefix=of.redis_prefix,
+        )
+    )
+    reader = AsyncReader(settings.redis, ring, of.redis_prefix, password=password, catalogue=catalogue)
+    return Tenant(name, reader, catalogue, accesses.note, events, consents, {}, [catalogue.close, accesses.close])
+
+
+def close_tenant(tenant: Tenant) -> None:
+    """End everything of a tenant but its reader, which the loop closes. Blocking."""
+    for close in tenant.closing:
+        close()
+    for made in (tenant.events.made(), tenant.consents.made()):
+        if made is not None:
+            made.close()
+
+
+def tenant_of(tenants: Mapping[str, Tenant], name: str) -> Tenant:
+    """The tenant that a token names. Raises :class:`Problem` (403)."""
+    found = tenants.get(name)
+    if found is None:
+        raise Problem(403, "unknown-tenant", "the tenant of these credentials is not served here")
+    return found
