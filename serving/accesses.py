@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from schemas import topics
 from schemas.control import ReadsCommand
+from serving.kafka_sender import LazyProducer
 
 KAFKA_TIMEOUT_S: Final = 10.0
 USERS_HELD_MAX: Final = 100_000
@@ -46,8 +46,7 @@ class AccessLog:
     ) -> None:
         if not 0 <= share <= 1:
             raise ValueError("share must be between 0 and 1")
-        self._kafka = {"acks": "all", "linger_ms": 50, "bootstrap_timeout_ms": 2_000, "max_block_ms": 2_000, **kafka}
-        self._producer: Any = None
+        self._producer = LazyProducer({"acks": "all", "linger_ms": 50, **kafka})
         self._topic = topic_prefix + topics.CONTROL
         self._role = role
         self._read = {"purpose": purpose, "what": what}
@@ -73,8 +72,7 @@ class AccessLog:
         """Tell the rest, and end the thread."""
         self._closing.set()
         self._thread.join()
-        if self._producer is not None:
-            self._producer.close()
+        self._producer.close()
 
     def _tell_now_and_then(self, every_s: float) -> None:
         while not self._closing.wait(every_s):
@@ -95,9 +93,7 @@ class AccessLog:
     def _send(self, command: ReadsCommand) -> Any:
         """What becomes of sending, or None where it could not even begin."""
         try:
-            if self._producer is None:  # Kafka may be away when the log is made
-                self._producer = KafkaProducer(**self._kafka)
-            return self._producer.send(self._topic, msgspec.json.encode(command))
+            return self._producer.get().send(self._topic, msgspec.json.encode(command))
         except KafkaError:
             return None
 

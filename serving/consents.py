@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from schemas import topics
@@ -25,6 +24,7 @@ from schemas.consents import ConsentChange, Level
 from schemas.errors import ConsentRefused, NotAcknowledged
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import WITHDRAW, WRITE_CONSENT, Decision, all_user_keys, withdrawn_at
+from serving.kafka_sender import LazyProducer
 
 Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
@@ -60,8 +60,7 @@ class Consents:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._client = store if isinstance(store, redis.Redis) else _client(store)
-        waits = {"bootstrap_timeout_ms": 5_000, "max_block_ms": 5_000}
-        self._producer = KafkaProducer(**{"acks": "all", "enable_idempotence": True, "linger_ms": 0, **waits, **kafka})
+        self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._topic = topic_prefix + topics.CONSENTS
         self._prefix = prefix
@@ -125,7 +124,8 @@ class Consents:
 
     def _append(self, change: ConsentChange) -> Acknowledged:
         try:
-            sent = self._producer.send(self._topic, key=change.user_id.encode(), value=msgspec.json.encode(change))
+            producer = self._producer.get()
+            sent = producer.send(self._topic, key=change.user_id.encode(), value=msgspec.json.encode(change))
             at = sent.get(KAFKA_TIMEOUT_S)
         except KafkaError as error:
             raise NotAcknowledged(

@@ -7,14 +7,12 @@
 A record is idempotent and acknowledged by all replicas, keyed by its user. Needs `serving/requirements-kafka.txt`.
 """
 
-import atexit
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from schemas import topics
@@ -22,6 +20,7 @@ from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
 from schemas.errors import InvalidEvent, NotAcknowledged
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
+from serving.kafka_sender import LazyProducer
 
 KAFKA_TIMEOUT_S: Final = 10.0
 _decode: Final = json_codec().interaction
@@ -53,16 +52,14 @@ class EventProducer:
     def __init__(
         self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.", transactional_id: str | None = None
     ) -> None:
-        waits = {"bootstrap_timeout_ms": 5_000, "max_block_ms": 5_000}
-        options = {"acks": "all", "enable_idempotence": True, "linger_ms": 2, **waits, **kafka}
-        self._producer = KafkaProducer(**options, transactional_id=transactional_id)
-        self._topic = topic_prefix + topics.INTERACTIONS
+        options = {"acks": "all", "enable_idempotence": True, "linger_ms": 2, **kafka}
         self._transactional = transactional_id is not None
-        self._in_transaction = threading.Lock()
         if self._transactional:
-            self._producer.init_transactions()
+            options["transactional_id"] = transactional_id
+        self._producer = LazyProducer(options)
+        self._topic = topic_prefix + topics.INTERACTIONS
+        self._in_transaction = threading.Lock()
         self._at_exit = weakref.finalize(self, self._producer.close, KAFKA_TIMEOUT_S)
-        atexit.register(self._at_exit)
 
     def __enter__(self) -> Self:
         return self
@@ -97,27 +94,28 @@ class EventProducer:
 
     def flush(self) -> None:
         """Return when nothing is under way."""
-        self._producer.flush()
+        self._producer.get().flush()
 
     def close(self) -> None:
         """Send what is under way, and close."""
-        atexit.unregister(self._at_exit)
         self._at_exit()
 
     def _in_one_transaction(self, checked: "Sequence[Checked]") -> list[Stands]:
-        self._producer.begin_transaction()
+        producer = self._producer.get()
+        producer.begin_transaction()
         try:
             stands = self._sent(checked)
-            self._producer.commit_transaction()
+            producer.commit_transaction()
         except BaseException:
-            self._producer.abort_transaction()
+            producer.abort_transaction()
             raise
         return stands
 
     def _sent(self, checked: "Sequence[Checked]") -> list[Stands]:
-        under_way = [self._producer.send(self._topic, one.value, one.key) for one in checked]
+        producer = self._producer.get()
+        under_way = [producer.send(self._topic, one.value, one.key) for one in checked]
         if under_way:
-            self._producer.flush(KAFKA_TIMEOUT_S)
+            producer.flush(KAFKA_TIMEOUT_S)
         found = [future.get(KAFKA_TIMEOUT_S) for future in under_way]
         return [Stands(one.timestamp, one.partition, one.offset) for one in found]
 

@@ -13,15 +13,13 @@ from schemas.consents import ConsentChange
 from schemas.errors import ConsentRefused, InvalidEvent, NotAcknowledged
 from schemas.events import USER_ID_LENGTH_MAX
 from serving.answers import NONE_LISTED, cut
-from serving.consents import Consents
-from serving.events import Checked, EventProducer, Stands, read_event
+from serving.events import Checked, Stands, read_event
 from serving.gateway import documents
 from serving.gateway.caching import popular_headers
 from serving.gateway.lane import JSON, read_query, tag_of
 from serving.gateway.problems import Problem, bad_request, unavailable
-from serving.gateway.tenants import Lazily, Tenant
+from serving.gateway.tenants import Tenant
 
-T = TypeVar("T")
 R = TypeVar("R")
 EVENTS_MAX: Final = 500
 _consent: Final = json_codec().consent
@@ -69,13 +67,13 @@ async def events(request: Request) -> Response:
     body = await _json_body(request)
     if body.lstrip()[:1] != b"[":
         try:
-            stands = await _with(request.state.tenant.events, EventProducer.send_all, [read_event(body)])
+            stands = await _in_thread(request.state.tenant.events.send_all, [read_event(body)])
         except InvalidEvent as error:
             raise Problem(400, "invalid-event", str(error), reason=error.reason) from None
         return _json({"status": "accepted", **stands[0]._asdict()}, 202)
     verdicts = _read_events(body)
     checked = [one for one in verdicts if isinstance(one, Checked)]
-    stands = await _with(request.state.tenant.events, EventProducer.send_all, checked) if checked else []
+    stands = await _in_thread(request.state.tenant.events.send_all, checked) if checked else []
     return _json(_results(verdicts, stands), 202)
 
 
@@ -128,7 +126,7 @@ async def erasure(request: Request) -> Response:
 
 async def _recorded(request: Request, change: ConsentChange) -> Response:
     try:
-        at = await _with(request.state.tenant.consents, Consents.record, change)
+        at = await _in_thread(request.state.tenant.consents.record, change)
     except ConsentRefused as error:
         raise Problem(409, "older-than-withdrawal", str(error)) from None
     return _json({"status": "acknowledged", **at._asdict()})
@@ -168,10 +166,10 @@ async def readyz(request: Request) -> Response:
     return _json({"status": "ready", "redis": "up" if all(up.values()) else "away"})
 
 
-async def _with(part: Lazily[T], call: Callable[[T, Any], R], argument: Any) -> R:
-    """Call something that waits for Kafka, in a thread. Raises :class:`Problem` (503)."""
+async def _in_thread(call: Callable[[Any], R], argument: Any) -> R:
+    """Call something that waits for Kafka. Raises :class:`Problem` (503)."""
     try:
-        return await asyncio.to_thread(lambda: call(part.get(), argument))
+        return await asyncio.to_thread(call, argument)
     except NotAcknowledged as error:
         raise unavailable(str(error)) from None
 

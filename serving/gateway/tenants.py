@@ -1,14 +1,11 @@
 """A tenant as the gateway sees it: keys, lists and topics of its own, and nothing that it shares."""
 
-import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from kafka.errors import KafkaError
 
 from schemas.catalogue import CatalogueItem
-from schemas.errors import NotAcknowledged
 from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import load_key_ring
 from schemas.secret_files import secret
@@ -21,35 +18,8 @@ from serving.gateway.problems import Problem
 from serving.gateway.settings import GatewaySettings, TenantSettings
 from serving.redis_client import client_of
 
-T = TypeVar("T")
 FENCE_TIMEOUT_MS: Final = 1_000
 """A withdrawal may wait longer for Redis than a list."""
-
-
-class Lazily(Generic[T]):
-    """Makes something when it is first needed: Kafka may be away when a gateway starts, and lists are read even so.
-
-    Blocking: use it in a thread.
-    """
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._made: T | None = None
-        self._making = threading.Lock()
-
-    def get(self) -> T:
-        """What was made; raises :class:`NotAcknowledged` where it cannot be."""
-        with self._making:
-            if self._made is None:
-                try:
-                    self._made = self._make()
-                except KafkaError as error:
-                    raise NotAcknowledged(f"Kafka cannot be reached ({type(error).__name__}): try again") from None
-            return self._made
-
-    def made(self) -> T | None:
-        """What was made, if anything."""
-        return self._made
 
 
 class Tenant(NamedTuple):
@@ -62,8 +32,8 @@ class Tenant(NamedTuple):
     reader: AsyncReader
     catalogue: Mapping[str, CatalogueItem]
     note_read: Callable[[str, str], None]
-    events: Lazily[EventProducer]
-    consents: Lazily[Consents]
+    events: EventProducer
+    consents: Consents
     models: dict[bytes, int]
     closing: list[Callable[[], None]]
 
@@ -83,28 +53,32 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
         topic_prefix=of.topic_prefix,
         every_s=audit.every_s,
     )
-    events = Lazily(lambda: EventProducer(kafka, topic_prefix=of.topic_prefix))
-    consents = Lazily(
-        lambda: Consents(
-            client_of(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password),
-            kafka,
-            ring,
-            tombstone_ms=of.tombstone_ms,
-            topic_prefix=of.topic_prefix,
-            prefix=of.redis_prefix,
-        )
+    events = EventProducer(kafka, topic_prefix=of.topic_prefix)
+    consents = Consents(
+        client_of(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password),
+        kafka,
+        ring,
+        tombstone_ms=of.tombstone_ms,
+        topic_prefix=of.topic_prefix,
+        prefix=of.redis_prefix,
     )
     reader = AsyncReader(settings.redis, ring, of.redis_prefix, password=password, catalogue=catalogue)
-    return Tenant(name, reader, catalogue, accesses.note, events, consents, {}, [catalogue.close, accesses.close])
+    return Tenant(
+        name,
+        reader,
+        catalogue,
+        accesses.note,
+        events,
+        consents,
+        {},
+        [catalogue.close, accesses.close, events.close, consents.close],
+    )
 
 
 def close_tenant(tenant: Tenant) -> None:
     """End everything of a tenant but its reader, which the loop closes. Blocking."""
     for close in tenant.closing:
         close()
-    for made in (tenant.events.made(), tenant.consents.made()):
-        if made is not None:
-            made.close()
 
 
 def tenant_of(tenants: Mapping[str, Tenant], name: str) -> Tenant:
