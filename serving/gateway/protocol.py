@@ -46,6 +46,10 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._patience is None:
             self._patience = self.loop.call_later(HEAD_S_MAX, self._give_up)
 
+    def send_400_response(self, msg: str) -> None:
+        """Called where the parser gives up."""
+        self._refuse(400, "bad-request", "this is not a request of HTTP/1.1")
+
     def on_message_begin(self) -> None:
         """Called by the parser."""
         self._in_head, self._head_bytes = True, 0

@@ -1,0 +1,367 @@
+"""The gateway as frontends see it, on a real Redis: who may do what, what is answered, and what is refused how."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+
+from deploy.local.ports import LOOPBACK
+from schemas.consents import Level
+from schemas.pseudonyms import Pseudonymiser
+from schemas.store import consent_value, user_keys
+from serving.gateway.protocol import HEAD_BYTES_MAX, PATH_BYTES_MAX
+from serving.gateway.roles import ROLES, ROUTES, Role, Route
+from tests.support.gateway import HMAC_SECRET, RunningGateway, a_token, give_list, give_popular, running_gateway
+from tests.support.redis_server import RealRedis, running_redis
+
+ITEMS = ["tea", "cup", "pot"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    with running_gateway(tmp_path_factory.mktemp("gateway"), server.url) as gateway:
+        yield gateway
+
+
+@pytest.fixture(autouse=True)
+def store(server: RealRedis, gateway: RunningGateway) -> Any:
+    server.client.flushall()
+    give_list(server.client, gateway.rings["default"], "ada", ITEMS)
+    give_popular(server.client, ["socks", "scarf"])
+    return server.client
+
+
+def keys_of(gateway: RunningGateway, user: str) -> tuple[str, str, str]:
+    return user_keys("default:", Pseudonymiser(gateway.rings["default"]).user(user))
+
+
+def ids(answer: Any) -> list[str]:
+    return [item["id"] for item in answer.json()["items"]]
+
+
+# -- who may do what
+
+
+@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize("role", [None, *ROLES])
+def test_the_table_of_roles_is_what_the_gateway_does(gateway: RunningGateway, name: str, role: Role | None) -> None:
+    route: Route = ROUTES[name]
+    answer = gateway.ask(route.method, route.path.replace("{user}", "ada"), role)
+    if not route.roles:
+        assert answer.status_code == 200
+    elif role is None:
+        assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer")
+    elif role in route.roles:
+        assert answer.status_code not in (401, 403)
+    else:
+        assert answer.status_code == 403
+
+
+def test_each_route_of_the_document_is_in_the_table_and_the_other_way_round(gateway: RunningGateway) -> None:
+    document = gateway.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert described | {("GET", "/openapi.json")} == {(route.method, route.path) for route in ROUTES.values()}
+
+
+def bad_tokens() -> dict[str, str]:
+    """Tokens that look right but for one thing."""
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    good = a_token()
+    head, body, signature = good.split(".")
+    other_body = a_token(roles=["admin"]).split(".")[1]
+    return {
+        "no algorithm": a_token("", algorithm="none"),
+        "another key": a_token(b"another secret, of 32 bytes or more too"),
+        "an algorithm of the token's choice": a_token(HMAC_SECRET * 2, algorithm="HS512"),
+        "RSA where HMAC is": a_token(rsa_key, algorithm="RS256"),
+        "expired": a_token(exp=time.time() - 60),
+        "never expires": a_token(exp=None),
+        "not yet": a_token(nbf=time.time() + 600),
+        "for somebody else": a_token(aud="another-service"),
+        "for nobody": a_token(aud=None),
+        "without a subject": a_token(sub=None),
+        "an unknown key": a_token(kid="k2"),
+        "a key that is no text": jwt.encode({"sub": "x"}, HMAC_SECRET, headers={"kid": "../../etc/passwd"}),
+        "its signature stripped": f"{head}.{body}.",
+        "no signature": f"{head}.{body}",
+        "another body": f"{head}.{other_body}.{signature}",
+        "nonsense": "x" * 300,
+        "roles that are no list": a_token(roles="frontend"),
+        "a tenant that is no text": a_token(tenant=7),
+    }
+
+
+BAD_TOKENS = bad_tokens()
+
+
+@pytest.mark.parametrize("what", BAD_TOKENS)
+def test_a_token_that_is_not_right_opens_nothing(gateway: RunningGateway, what: str) -> None:
+    answer = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {BAD_TOKENS[what]}")
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:freshet:problem:bad-credentials"
+
+
+def test_a_token_of_a_tenant_that_is_not_here_opens_nothing(gateway: RunningGateway) -> None:
+    answer = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {a_token(tenant='other')}")
+    assert (answer.status_code, answer.json()["type"]) == (403, "urn:freshet:problem:unknown-tenant")
+
+
+def test_a_good_token_opens_what_its_roles_may(gateway: RunningGateway) -> None:
+    for scheme in ("Bearer", "bearer"):
+        answer = gateway.get("/v1/recommendations/ada", None, authorization=f"{scheme} {a_token()}")
+        assert ids(answer) == ITEMS
+    refused = gateway.get("/metrics", None, authorization=f"Bearer {a_token()}")
+    assert refused.status_code == 403
+    nobody = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {a_token(roles=['chef'])}")
+    assert nobody.status_code == 403
+
+
+def test_keys_and_key_sets_that_changed_are_read_again(server: RealRedis, tmp_path: Any) -> None:
+    with running_gateway(tmp_path, server.url) as gateway:
+        key, private = ed25519.Ed25519PrivateKey.generate(), a_token
+        new = private(key, algorithm="EdDSA", kid="ed")
+        assert gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 401
+        public = jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        (tmp_path / "jwks.json").write_text(f'{{"keys": [{_json({**public, "kid": "ed", "alg": "EdDSA"})}]}}')
+        (tmp_path / "api-keys.json").write_text("[]")
+        _until(lambda: gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 200)
+        assert gateway.get("/v1/popular", "frontend").status_code == 401, "a key that was taken out"
+        old = gateway.get("/v1/popular", None, authorization=f"Bearer {a_token()}")
+        assert old.status_code == 401, "a token of a key that was taken out, though it was let in before"
+        (tmp_path / "jwks.json").write_text("nonsense")
+        _until(lambda: "the old ones stay in force" in gateway.logged())
+        assert gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 200
+
+
+# -- what is answered
+
+
+def test_a_list_goes_out_as_it_stands_in_redis(gateway: RunningGateway, store: Any) -> None:
+    whole = gateway.get("/v1/recommendations/ada?n=100")
+    assert whole.content == store.get(keys_of(gateway, "ada")[0])
+    assert ids(gateway.get("/v1/recommendations/ada?n=2")) == ["tea", "cup"]
+    assert ids(gateway.get("/v1/recommendations/nobody")) == ["socks", "scarf"]
+
+
+def test_filters_take_items_out(gateway: RunningGateway) -> None:
+    assert ids(gateway.get("/v1/recommendations/ada?exclude=tea&exclude=pot")) == ["cup"]
+    everything = "&".join(f"exclude={item}" for item in ITEMS)
+    answer = gateway.get(f"/v1/recommendations/ada?{everything}")
+    assert (ids(answer), answer.json()["reason"]) == (["socks", "scarf"], "popular")
+
+
+@pytest.mark.parametrize("user", ["a b", "ä/ö", "a%2Fb", "..", "../../x", "x" * 256, "%00", "ada?n=1", "{user}"])
+def test_any_user_id_may_stand_in_a_path(gateway: RunningGateway, store: Any, user: str) -> None:
+    from urllib.parse import quote
+
+    give_list(store, gateway.rings["default"], user, ["mine"])
+    answer = raw_get(gateway, f"/v1/recommendations/{quote(user, safe='')}")
+    assert b" 200 " in answer and b'"mine"' in answer
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["n=0", "n=101", "n=x", "n=-1", "n=1&n=2", "n=", "n=%31%32%33%34", "what=1", "in_stock=yes", "surface=", "&&", "n",
+     "segment=" + "x" * 101, "exclude=", "category=%ff", "n=٣"],
+)  # fmt: skip
+def test_a_query_that_is_not_as_documented_is_refused_with_the_reason(gateway: RunningGateway, query: str) -> None:
+    answer = raw_get(gateway, f"/v1/recommendations/ada?{query}".encode())
+    assert b" 400 " in answer and b"urn:freshet:problem:bad-request" in answer
+
+
+def test_an_answer_that_the_caller_has_is_not_sent_again_while_it_may_be_used(
+    gateway: RunningGateway, store: Any
+) -> None:
+    first = gateway.get("/v1/recommendations/ada")
+    tag = first.headers["etag"]
+    assert first.headers["cache-control"] == "private, no-cache"
+    again = gateway.get("/v1/recommendations/ada", **{"if-none-match": f'"x", {tag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    store.set(keys_of(gateway, "ada")[1], consent_value(Level.NONE, 0, 2, 0, 2))
+    withdrawn = gateway.get("/v1/recommendations/ada", **{"if-none-match": tag})
+    assert (withdrawn.status_code, ids(withdrawn)) == (200, ["socks", "scarf"])
+
+
+def test_the_same_list_under_another_consent_is_another_answer(gateway: RunningGateway, store: Any) -> None:
+    """Erased and back: versions begin anew, and may come to where they were."""
+    tag = gateway.get("/v1/recommendations/ada").headers["etag"]
+    give_list(store, gateway.rings["default"], "ada", ITEMS, place=9)
+    assert gateway.get("/v1/recommendations/ada", **{"if-none-match": tag}).status_code == 200
+
+
+def test_a_popular_list_may_be_kept_by_any_cache(gateway: RunningGateway, store: Any) -> None:
+    give_popular(store, ["umbrella"], "country:GB")
+    answer = gateway.get("/v1/popular?segment=country:GB&n=1")
+    assert ids(answer) == ["umbrella"]
+    assert answer.headers["cache-control"].startswith("public, max-age=1, stale-while-revalidate=")
+    assert "stale-if-error" in answer.headers["cdn-cache-control"] and "vary" not in answer.headers
+    assert answer.headers["surrogate-key"] == "popular/default/country:GB popular/default/all"
+    known = {"if-none-match": answer.headers["etag"]}
+    assert gateway.get("/v1/popular?segment=country:GB&n=1", **known).status_code == 304
+
+
+def test_limits_are_told(gateway: RunningGateway) -> None:
+    for path in ("/v1/recommendations/ada", "/v1/popular"):
+        headers = gateway.get(path).headers
+        assert headers["ratelimit-policy"].startswith('"key";q=') and headers["ratelimit"].startswith('"key";r=')
+
+
+def test_a_deadline_is_kept_and_checked(gateway: RunningGateway) -> None:
+    assert gateway.get("/v1/recommendations/ada", **{"freshet-deadline-ms": "500"}).status_code == 200
+    for wrong in ("0", "-1", "soon", "99999"):
+        answer = gateway.get("/v1/recommendations/ada", **{"freshet-deadline-ms": wrong})
+        assert answer.status_code == 400
+
+
+def test_without_kafka_lists_are_read_and_what_needs_it_says_so(gateway: RunningGateway) -> None:
+    event = {"event_id": "e", "type": "click", "ts": 1_750_000_000_000, "user_id": "ada", "item_id": "tea"}
+    answer = gateway.ask("POST", "/v1/events", "producer", json=event)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_a_withdrawal_is_fenced_while_kafka_is_away(gateway: RunningGateway) -> None:
+    assert gateway.get("/v1/recommendations/ada").json()["reason"] == "personalised"
+    change = {"user_id": "ada", "level": "none", "ts": time.time_ns() // 1_000_000}
+    assert gateway.ask("POST", "/v1/consent", "privacy", json=change).status_code == 503
+    assert gateway.get("/v1/recommendations/ada").json()["reason"] == "popular"
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("{", "malformed"),
+        ("", "empty_value"),
+        ('{"event_id": "e"}', "missing_field"),
+        ('{"event_id": "e", "type": "hush", "ts": 1, "user_id": "hush"}', "unknown_type"),
+        ('{"event_id": "e", "type": "click", "ts": 1750000000000, "user_id": "hush"}', "missing_item"),
+        ('{"event_id": "e", "type": "search", "ts": 1750000000000, "user_id": "hush", "x": 1}', "unknown_field"),
+    ],
+)
+def test_an_interaction_that_is_none_is_refused_by_reason_and_not_shown(
+    gateway: RunningGateway, body: str, reason: str
+) -> None:
+    answer = gateway.ask("POST", "/v1/events", "producer", content=body)
+    assert (answer.status_code, answer.json()["reason"]) == (400, reason)
+    assert "hush" not in answer.text + gateway.logged()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/recommendations", 404),
+        ("GET", "/v1/recommendations/", 400),
+        ("POST", "/v1/recommendations/ada", 405),
+        ("PUT", "/v1/events", 405),
+        ("GET", "/docs", 404),
+        ("DELETE", "/v1/users/", 404),
+        ("TRACE", "/v1/popular", 405),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_form(gateway: RunningGateway, method: str, path: str, status: int) -> None:
+    answer = gateway.ask(method, path, "admin")
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.json()["status"] == status
+
+
+def test_a_body_that_is_too_large_or_not_json_is_refused(gateway: RunningGateway) -> None:
+    answer = gateway.ask("POST", "/v1/events", "producer", content=b" " * 2_000_000)
+    assert answer.status_code == 413
+    answer = gateway.ask("POST", "/v1/events", "producer", content="a=1", headers={"content-type": "text/plain"})
+    assert answer.status_code == 415
+
+
+def test_who_may_not_is_told_so_before_anything_of_the_body_is_read(gateway: RunningGateway) -> None:
+    head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {gateway.keys['frontend']}\r\nContent-Length: 900000\r\n"
+    assert b" 403 " in raw(gateway, f"{head}\r\n".encode())
+
+
+def raw_get(gateway: RunningGateway, target: str | bytes) -> bytes:
+    target = target.encode() if isinstance(target, str) else target
+    key = gateway.keys["frontend"].encode()
+    return raw(gateway, b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: %b\r\n\r\n" % (target, key))
+
+
+def raw(gateway: RunningGateway, sent: bytes) -> bytes:
+    """What comes back for bytes as they are, up to a head and the body that it tells of."""
+    with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
+        with contextlib.suppress(ConnectionError):  # refused before all was sent
+            connection.sendall(sent)
+        received = b""
+        try:
+            while chunk := connection.recv(65_536):
+                received += chunk
+                head, _, body = received.partition(b"\r\n\r\n")
+                length = [line[16:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")]
+                if length and len(body) >= int(length[0]):
+                    break
+        except ConnectionError:
+            pass
+        return received
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /" + b"x" * (PATH_BYTES_MAX + 1) + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Much: " + b"x" * HEAD_BYTES_MAX + b"\r\n\r\n", b"431"),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 10_000, b"431"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
+        (b"GET /livez HTTP/9.9\r\n\r\n", b"400"),
+        (b"POST /v1/events HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", b"400"),
+    ],
+    ids=["path", "header", "endless head", "TLS", "version", "smuggling", "length"],
+)
+def test_what_is_not_http_within_bounds_is_dropped_and_others_are_served(
+    gateway: RunningGateway, sent: bytes, status: bytes
+) -> None:
+    answer = raw(gateway, sent)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert gateway.get("/v1/recommendations/ada").status_code == 200
+
+
+def test_nothing_secret_and_nobody_is_logged(gateway: RunningGateway) -> None:
+    gateway.get("/v1/recommendations/ada")
+    gateway.ask("DELETE", "/v1/users/ada", "privacy")
+    logged = gateway.logged()
+    assert not [key for key in gateway.keys.values() if key in logged]
+    assert "ada" not in logged and Pseudonymiser(gateway.rings["default"]).user("ada") not in logged
+
+
+def test_metrics_tell_reads_by_route_reason_and_role_and_of_nobody(gateway: RunningGateway) -> None:
+    gateway.get("/v1/recommendations/ada")
+    told = gateway.get("/metrics", "operator").text
+    assert (
+        'freshet_gateway_request_seconds_count{reason="personalised",role="frontend",route="recommendations"}' in told
+    )
+    assert "ada" not in told
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def _until(question: Any, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,0 +1,196 @@
+"""Connections that come back by themselves, on real servers: what callers see while Redis is away, slow or moved."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import SettingsError, StoreUnavailable
+from serving.links import Links, links_to, pack, slot_of
+from serving.pipe import WAITING_MAX
+from serving.redis_address import RedisAddress
+from tests.support.redis_kinds import HALF, Watched, move_slot, running_cluster
+from tests.support.redis_server import RealRedis, running_redis
+
+TIMEOUT_MS = 100
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+def run(address: RedisAddress, story: Callable[[Links], Awaitable[None]]) -> None:
+    """Open links, let the story happen, close them; nothing may be left running."""
+
+    async def all_of_it() -> None:
+        links = links_to(address)
+        await links.open()
+        try:
+            await story(links)
+        finally:
+            await links.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(all_of_it())
+
+
+async def get(links: Links, key: str) -> Any:
+    return await links.ask(key, pack(("GET", key)))
+
+
+async def until(question: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not await question():
+            await asyncio.sleep(0.01)
+
+
+async def answers(links: Links, key: str) -> bool:
+    try:
+        await get(links, key)
+    except Exception:
+        return False
+    return True
+
+
+def test_each_caller_gets_its_own_answer(server: RealRedis) -> None:
+    server.client.mset({f"k{number}": number for number in range(500)})
+
+    async def story(links: Links) -> None:
+        found = await asyncio.gather(*(get(links, f"k{number}") for number in range(500)))
+        assert [int(value) for value in found] == list(range(500))
+        assert server.client.info("clients")["connected_clients"] <= 2
+
+    run(RedisAddress((server.url,)), story)
+
+
+def test_a_caller_who_gives_up_takes_nobody_elses_answer(server: RealRedis) -> None:
+    server.client.mset({"a": "1", "b": "2"})
+
+    async def story(links: Links) -> None:
+        given_up = links.ask("a", pack(("GET", "a")))
+        waited_for = links.ask("b", pack(("GET", "b")))
+        given_up.cancel()
+        assert await waited_for == b"2"
+
+    run(RedisAddress((server.url,)), story)
+
+
+def test_an_error_of_redis_is_the_callers_own(server: RealRedis) -> None:
+    async def story(links: Links) -> None:
+        wrong, right = links.ask("", pack(("NOSUCH",))), links.ask("", pack(("PING",)))
+        with pytest.raises(Exception, match="unknown command"):
+            await wrong
+        assert await right == b"PONG"
+
+    run(RedisAddress((server.url,)), story)
+
+
+def test_a_paused_server_fails_callers_in_time_then_at_once_and_comes_back(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with running_redis(tmp_path_factory.mktemp("paused")) as paused:
+        pid = paused.client.info("server")["process_id"]
+
+        async def story(links: Links) -> None:
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(StoreUnavailable):
+                    async with asyncio.timeout(20 * TIMEOUT_MS / 1000):
+                        await get(links, "a")
+                assert not links.is_up()
+                # Nobody waits again, though the connection is being tried.
+                begun = time.process_time()
+                for _ in range(100):
+                    with pytest.raises(StoreUnavailable):
+                        await get(links, "a")
+                assert time.process_time() - begun < 1.0
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            await until(lambda: answers(links, "a"))
+
+        run(RedisAddress((paused.url,), timeout_ms=TIMEOUT_MS), story)
+
+
+def test_more_callers_than_may_wait_are_told_so(server: RealRedis) -> None:
+    async def story(links: Links) -> None:
+        asked = [links.ask("a", pack(("GET", "a"))) for _ in range(WAITING_MAX + 1)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in found if isinstance(one, Exception)] == [StoreUnavailable]
+
+    run(RedisAddress((server.url,), timeout_ms=10_000), story)
+
+
+def test_what_is_not_redis_is_not_listened_to() -> None:
+    async def story() -> None:
+        async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        links = links_to(RedisAddress((f"redis://127.0.0.1:{port}",), timeout_ms=TIMEOUT_MS))
+        await links.open()
+        assert not links.is_up()
+        await links.close()
+        server.close()
+
+    asyncio.run(story())
+
+
+def test_a_cluster_is_asked_where_the_key_is_also_after_it_moved(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as nodes:
+        keys = [f"{{p1.{number}}}:list" for number in range(60)]
+        sides = {slot_of(key) < HALF for key in keys}
+        assert sides == {True, False}
+
+        async def story(links: Links) -> None:
+            assert all([await answers(links, key) for key in keys])
+            moved = next(key for key in keys if slot_of(key) < HALF)
+            move_slot(nodes, slot_of(moved))
+            with pytest.raises(Exception, match="MOVED"):
+                await get(links, moved)
+            await until(lambda: answers(links, moved))
+            assert all([await answers(links, key) for key in keys])
+            nodes[0].kill()
+            await until(lambda: answers(links, moved))
+            left_alone = next(key for key in keys if slot_of(key) >= HALF)
+            assert await answers(links, left_alone), "the other node is not to blame"
+
+        run(RedisAddress((nodes[0].url, nodes[1].url), kind="cluster", timeout_ms=500), story)
+
+
+def test_after_a_failover_the_new_primary_is_asked(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    try:
+        watched.primary.client.set("a", "1")
+
+        async def story(links: Links) -> None:
+            assert await get(links, "a") == b"1"
+            watched.primary.kill()
+            await until(lambda: answers(links, "a"), 60)
+            assert await links.ask("b", pack(("SET", "b", "2"))) == b"OK", "a primary takes writes"
+            assert watched.replica.client.get("b") == b"2"
+
+        address = RedisAddress((watched.sentinel.url,), kind="sentinel", service="lists", timeout_ms=500)
+        run(address, story)
+    finally:
+        watched.end()
+
+
+@pytest.mark.parametrize("url", ["http://host", "redis://", "host:6379", "redis://host:port", "redis://host/db"])
+def test_an_address_that_is_none_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises((SettingsError, ValueError)) as raised:
+        RedisAddress((url.replace("//", "//user:hush@"),))
+    assert "hush" not in str(raised.value)
+
+
+def test_tls_files_that_are_not_there_are_said_at_once() -> None:
+    with pytest.raises(SettingsError, match="TLS files"):
+        links_to(RedisAddress(("rediss://127.0.0.1:1",), ca_file="/nowhere"))

@@ -1,0 +1,136 @@
+"""A real gateway on a real Redis, without Kafka unless one is given: what frontends see of it."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+
+from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.waiting import until
+from schemas.consents import Level
+from schemas.lists import encode_list, item_fragment
+from schemas.pseudonyms import Pseudonymiser, load_key_ring, new_key_ring, write_key_ring
+from schemas.store import consent_value, popular_key, user_keys
+from serving.gateway.__main__ import add_api_key
+from serving.gateway.roles import ROLES
+
+START_TIMEOUT_S = 60
+AUDIENCE = "freshet-tests"
+HMAC_SECRET = b"a secret for tests only, of 32 bytes or more"
+NO_KAFKA = "127.0.0.1:1"
+
+
+def jwks_of(**keys: bytes) -> dict[str, Any]:
+    """A key set of HMAC keys by kid."""
+    encoded = {kid: jwt.utils.base64url_encode(secret).decode() for kid, secret in keys.items()}
+    return {"keys": [{"kid": kid, "kty": "oct", "alg": "HS256", "k": k} for kid, k in encoded.items()]}
+
+
+def a_token(secret: Any = HMAC_SECRET, *, kid: str | None = "k1", algorithm: str = "HS256", **claims: Any) -> str:
+    """A token; claims that are None are left out."""
+    body = {"sub": "tests", "aud": AUDIENCE, "exp": time.time() + 600, "roles": ["frontend"], "tenant": "default"}
+    body = {name: value for name, value in {**body, **claims}.items() if value is not None}
+    return jwt.encode(body, secret, algorithm, headers={"kid": kid} if kid else None)
+
+
+class RunningGateway:
+    """A gateway with an API key for each role, below `directory`. `more` is TOML that is added to its settings."""
+
+    def __init__(self, directory: Path, redis_url: str, kafka: str = NO_KAFKA, more: str = "", **tenants: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self.port = directory, free_port()
+        self.keys = {role: add_api_key(directory / "api-keys.json", role, (role,), "default", None) for role in ROLES}
+        (directory / "jwks.json").write_text(json.dumps(jwks_of(k1=HMAC_SECRET)))
+        rings = tenants or {"default": self._new_ring("default")}
+        self.rings = {name: load_key_ring(path) for name, path in rings.items()}
+        self.settings = directory / "gateway.toml"
+        self.settings.write_text(
+            f'redis.urls = ["{redis_url}"]\nkafka.bootstrap_servers = "{kafka}"\n'
+            f'auth.api_keys = "{directory}/api-keys.json"\nauth.jwks = "{directory}/jwks.json"\n'
+            f'auth.audience = "{AUDIENCE}"\nserver.port = {self.port}\n'
+            + "".join(f'[tenants.{name}]\nkey_ring = "{path}"\ntombstone_ms = 100000\nredis_prefix = "{name}:"\n'
+                      for name, path in rings.items())
+            + more
+        )  # fmt: skip
+        self.log = (directory / "gateway.log").open("w+")
+        self.base = f"http://{LOOPBACK}:{self.port}"
+        self.process = self._started()
+        self.http = httpx.Client(base_url=self.base, timeout=30)
+
+    def _new_ring(self, name: str) -> str:
+        path = self.directory / f"{name}-ring.json"
+        write_key_ring(new_key_ring(), path)
+        return str(path)
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "serving.gateway", "run", "--settings", str(self.settings)]
+        process = subprocess.Popen(command, stderr=self.log, stdout=self.log, cwd=Path(__file__).parents[2])
+        until(lambda: self._is_live(process), "the gateway", START_TIMEOUT_S, explain=self.logged)
+        return process
+
+    def _is_live(self, process: "subprocess.Popen[bytes]") -> bool:
+        assert process.poll() is None, self.logged()
+        try:
+            return httpx.get(f"{self.base}/livez", timeout=1).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def logged(self) -> str:
+        """What it has logged."""
+        return (self.directory / "gateway.log").read_text()
+
+    def get(self, path: str, role: str | None = "frontend", **headers: str) -> httpx.Response:
+        """An answer to somebody with the API key of `role`."""
+        return self.ask("GET", path, role, headers=headers)
+
+    def ask(self, method: str, path: str, role: str | None = "frontend", **more: Any) -> httpx.Response:
+        """The same for any method."""
+        headers = dict(more.pop("headers", {}))
+        if role is not None:
+            headers["X-API-Key"] = self.keys[role]
+        return self.http.request(method, path, headers=headers, **more)
+
+    def close(self) -> int:
+        """End it as a supervisor would; returns its exit code."""
+        self.http.close()
+        self.process.terminate()
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.log.close()
+
+
+def a_list(*items: str, version: int = 7, at: int = 1_750_000_000_000, reason: Any = "personalised") -> bytes:
+    """A list as it stands in Redis."""
+    scores = [1.0 - 0.01 * place for place in range(len(items))]
+    return encode_list(version, 1, b'"model-1"', at, reason, [item_fragment(item) for item in items], scores)
+
+
+def give_list(client: Any, ring: Any, user: str, items: Sequence[str], tenant: str = "default", place: int = 1) -> None:
+    """Let `user` have consented, and have a list."""
+    list_key, consent_key, _ = user_keys(f"{tenant}:", Pseudonymiser(ring).user(user))
+    client.set(consent_key, consent_value(Level.FULL, 0, 1, 0, place))
+    client.set(list_key, a_list(*items))
+
+
+def give_popular(client: Any, items: Sequence[str], segment: str = "all", tenant: str = "default") -> None:
+    """Let something be popular."""
+    client.set(popular_key(f"{tenant}:", segment), a_list(*items, reason="popular"))
+
+
+@contextmanager
+def running_gateway(directory: Path, redis_url: str, **options: Any) -> Iterator[RunningGateway]:
+    """A gateway for the length of the block."""
+    gateway = RunningGateway(directory, redis_url, **options)
+    try:
+        yield gateway
+    finally:
+        gateway.close()

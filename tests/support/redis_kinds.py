@@ -1,0 +1,111 @@
+"""A real Redis Cluster of two primaries, and a primary and replica watched by a Sentinel, for contract tests."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.processes import ProcessTable
+from deploy.local.redis import executable
+from deploy.local.waiting import until
+
+START_TIMEOUT_S = 20
+HALF = 8_192
+
+
+class Node:
+    """A server with `options`, empty at first."""
+
+    def __init__(self, table: ProcessTable, name: str, *options: str, sentinel: str | None = None) -> None:
+        self.port, self._table = free_port(), table
+        folder = table.directory / name
+        folder.mkdir(parents=True)
+        words = [executable()]
+        if sentinel is not None:
+            config = folder / "sentinel.conf"
+            config.write_text(sentinel)
+            words += [str(config), "--sentinel"]
+        words += ["--port", str(self.port), "--bind", LOOPBACK, "--dir", str(folder), *options]
+        self._record = table.start(name, words, {})
+        self.client: Any = redis.Redis(LOOPBACK, self.port)
+        until(self._answers, name, START_TIMEOUT_S, every_s=0.02)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._table.kill(self._record)
+
+    def end(self) -> None:
+        """End it."""
+        self.client.close()
+        self._table.end([self._record], grace_s=1)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
+
+
+@contextmanager
+def running_cluster(directory: Path) -> Iterator[list[Node]]:
+    """Two primaries with half of the slots each."""
+    table = ProcessTable(directory)
+    nodes = [Node(table, f"node-{number}", "--cluster-enabled", "yes", "--save", "") for number in (1, 2)]
+    try:
+        first, second = nodes
+        first.client.execute_command("CLUSTER", "ADDSLOTS", *range(HALF))
+        second.client.execute_command("CLUSTER", "ADDSLOTS", *range(HALF, 2 * HALF))
+        # Or both are of epoch 0, and which of them has a slot that moves is not decided.
+        for epoch, node in enumerate(nodes, start=1):
+            node.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
+        first.client.execute_command("CLUSTER", "MEET", LOOPBACK, second.port)
+        for node in nodes:
+            until(lambda node=node: _is_whole(node), "the cluster", START_TIMEOUT_S, every_s=0.02)
+        yield nodes
+    finally:
+        for node in nodes:
+            node.end()
+
+
+def _is_whole(node: Node) -> bool:
+    info = node.client.execute_command("CLUSTER INFO")
+    return (info["cluster_state"], info["cluster_known_nodes"]) == ("ok", "2")
+
+
+def move_slot(nodes: list[Node], slot: int) -> None:
+    """Give an empty slot of the first node to the second one."""
+    first, second = nodes
+    target = second.client.execute_command("CLUSTER", "MYID")
+    for node in (second, first):
+        node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target)
+
+
+class Watched:
+    """A primary and its replica, and the Sentinel that watches them."""
+
+    def __init__(self, directory: Path) -> None:
+        table = ProcessTable(directory)
+        self.primary = Node(table, "primary", "--save", "")
+        self.replica = Node(table, "replica", "--save", "", "--replicaof", LOOPBACK, str(self.primary.port))
+        watch = (
+            f"sentinel monitor lists {LOOPBACK} {self.primary.port} 1\n"
+            "sentinel down-after-milliseconds lists 500\nsentinel failover-timeout lists 2000\n"
+        )
+        self.sentinel = Node(table, "sentinel", sentinel=watch)
+        until(self._knows_replica, "the replica", START_TIMEOUT_S, every_s=0.05)
+
+    def _knows_replica(self) -> bool:
+        return len(self.sentinel.client.execute_command("SENTINEL", "replicas", "lists")) == 1
+
+    def end(self) -> None:
+        """End all."""
+        for node in (self.sentinel, self.replica, self.primary):
+            node.end()
