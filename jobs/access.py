@@ -9,74 +9,29 @@ files of their own, under names of their own: they are not looked into.
 
 import argparse
 import sys
-import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from jobs.asking import Asking
 from jobs.clock import clock_ms
-from jobs.erasure_search import names_any
-from jobs.kafka_reading import records
 from jobs.settings import Settings, load_settings
-from schemas import topics
-from schemas.control import AccessCommand
 from schemas.errors import FreshetError, SettingsError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.receipts import StateReceipt
 from schemas.secret_files import secret
-from udfs.store import RedisStore, connect
+from serving.access import access_command, held
+from udfs.store import connect
 
 
-def held(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str, Any]:
+def held_of(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str, Any]:
     """Everything that is held of `user_id`, by where it is held; what is not there is null or empty."""
     names = Pseudonymiser(load_key_ring(settings.privacy.key_ring)).all(user_id)
-    raw = user_id.encode()
-    return {
-        "user_id": user_id,
-        "pseudonyms": names,
-        "collected_at": clock_ms(),
-        "profile_and_consent": _state(settings, user_id, role, purpose),
-        "redis": _in_redis(settings, names),
-        "consent_history": list(_told(settings, topics.CONSENTS, lambda record: record.key == raw)),
-        "raw_interactions": list(_told(settings, topics.INTERACTIONS, lambda record: record.key == raw)),
-        "clean_events": list(_told(settings, topics.EVENTS, names_any(names))),
-        "audit_trail": list(_told(settings, topics.AUDIT, names_any(names))),
-    }
-
-
-def _state(settings: Settings, user_id: str, role: str, purpose: str) -> Any:
-    """What the job keeps, or None."""
-    with Asking(settings) as asking:
-        answer = asking.one(AccessCommand(user_id, uuid.uuid4().hex, role, purpose), StateReceipt)
-    return msgspec.json.decode(answer.state)
-
-
-def _in_redis(settings: Settings, names: list[str]) -> dict[str, Any]:
-    """The user's keys as they stand, lists as JSON."""
     client = connect(settings.redis, secret(settings.redis.password_variable))
     try:
-        found = RedisStore(client, settings.redis.prefix, 0, settings.tombstone_ms()).held(names)
+        command = access_command(user_id, role, purpose)
+        return held(settings.kafka, client, settings.redis.prefix, names, command) | {"collected_at": clock_ms()}
     finally:
         client.close()
-    return {key: _readable(value) for key, value in found.items()}
-
-
-def _told(settings: Settings, topic: str, concerns: Callable[[Any], bool]) -> Iterator[dict[str, Any]]:
-    for record in records(settings, topic):
-        if concerns(record):
-            place = {"partition": record.partition, "offset": record.offset, "appended_at": record.timestamp}
-            yield {**place, "record": _readable(record.value)}
-
-
-def _readable(value: bytes | None) -> Any:
-    """JSON where it is JSON; records of other formats as the hexadecimal digits of their bytes."""
-    try:
-        return None if value is None else msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return {"hex": (value or b"").hex()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not user_id:
             raise SettingsError("no user id was given")
-        document = held(load_settings(options.settings), user_id, options.role, options.purpose)
+        document = held_of(load_settings(options.settings), user_id, options.role, options.purpose)
     except FreshetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -20,10 +20,10 @@ from pathlib import Path
 from kafka.errors import KafkaError
 
 from jobs.clock import clock_ms
-from jobs.kafka_reading import records
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.errors import FreshetError, SettingsError
+from schemas.kafka_reading import records
 from schemas.signing import load_signing_key, write_signing_key
 from udfs.audit_verify import UNSIGNED_MAX_MS, Line, Verification, verify
 
@@ -48,7 +48,7 @@ def verification(settings: Settings, public_keys: list[bytes], head_files: list[
 
 
 def _lines(settings: Settings, topic: str) -> Iterator[Line]:
-    for record in records(settings, topic):
+    for record in records(settings.kafka, topic):
         yield Line(record.partition, record.offset, record.value or b"")
 
 

@@ -11,13 +11,13 @@ from kafka import KafkaProducer
 from jobs.clock import clock_ms
 from jobs.erased_users import CANARY
 from jobs.settings import Settings
-from jobs.settled_topic import Tail
 from schemas import topics
 from schemas.consents import ConsentChange
 from schemas.errors import SettingsError
 from schemas.events import Interaction
 from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser
+from schemas.settled_topic import Tail
 
 LIFE_MS: Final = topics.HOUR_MS
 """A canary whose verification was killed ends by itself."""
@@ -43,7 +43,7 @@ def planted(settings: Settings, hashes: Pseudonymiser, timeout_s: float) -> Iter
         )
     user_id = CANARY + secrets.token_hex(8)
     canary = Canary(user_id, hashes.user(user_id))
-    receipts, events = Tail(settings, topics.RECEIPTS), Tail(settings, topics.EVENTS)
+    receipts, events = Tail(settings.kafka, topics.RECEIPTS), Tail(settings.kafka, topics.EVENTS)
     producer = KafkaProducer(**python_kafka_options(settings.kafka), acks="all", linger_ms=0)
     named = f'"kind":"consent","pseudonym":"{canary.name}"'.encode()
     try:

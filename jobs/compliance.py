@@ -24,11 +24,11 @@ from kafka.errors import KafkaError
 from jobs.audit import hex_key, verification
 from jobs.compliance_document import Circumstances, compliance_document
 from jobs.document import Document, html, markdown
-from jobs.kafka_reading import records
 from jobs.retention import retention
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.errors import FreshetError
+from schemas.kafka_reading import records
 from schemas.pseudonyms import load_key_ring
 from schemas.signing import load_signing_key
 from udfs.audit_verify import Verification
@@ -52,7 +52,7 @@ def report_of(settings: Settings, period: Period, k: int) -> Report:
 
 
 def _values(settings: Settings, topic: str) -> Iterator[bytes]:
-    for record in records(settings, topic):
+    for record in records(settings.kafka, topic):
         yield record.value or b""
 
 

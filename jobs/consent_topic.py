@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jobs.kafka_reading import records
 from jobs.settings import Settings
 from schemas import topics
 from schemas.codec_choice import codec_for
 from schemas.codecs import BadRecord, Codec
 from schemas.consents import ConsentChange
+from schemas.kafka_reading import records
 
 
 class Recorded(NamedTuple):
@@ -24,7 +24,7 @@ def recorded_changes(settings: Settings) -> Iterator[Recorded]:
     """Every change, in the order of each partition. What the job rejects is left out."""
     source = settings.input
     codec = codec_for(source.format, source.framing, source.schema_source)
-    for record in records(settings, topics.CONSENTS):
+    for record in records(settings.kafka, topics.CONSENTS):
         change = change_of(codec, record.key, record.value, record.timestamp)
         if change is not None:
             place = record.timestamp, record.partition, record.offset

@@ -36,13 +36,13 @@ from jobs import erasure_search as search
 from jobs.canary import planted
 from jobs.clock import clock_ms, day
 from jobs.erased_users import erased_users, witnesses
-from jobs.kafka_reading import records
 from jobs.purge_consents import purge_consents
 from jobs.rewrite_events import rewrite_events
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.errors import FreshetError, SettingsError
+from schemas.kafka_reading import names_any, records
 from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import ConsentReceipt, ErasureReceipt, decode_receipt, encode_receipt
@@ -157,8 +157,8 @@ def _taken_at(savepoint: Path) -> int:
 def _applied_at(settings: Settings, erased: Erased) -> int | None:
     """When the job carried the erasure out, in ms; no later than that if its receipt has aged out; None: not known."""
     place = erased.erasure.partition, erased.erasure.offset
-    tells = search.names_any(erased.names)
-    for record in records(settings, topics.RECEIPTS):
+    tells = names_any(erased.names)
+    for record in records(settings.kafka, topics.RECEIPTS):
         if tells(record):
             receipt = decode_receipt(record.value)
             if isinstance(receipt, ConsentReceipt) and (receipt.partition, receipt.offset) == place:

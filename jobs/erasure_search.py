@@ -1,7 +1,7 @@
 """Where a pseudonym stands: in the files of a savepoint, in Redis, in topics, in exports. Counts only leave here."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,13 +11,14 @@ from jobs.export import hashes_of
 from jobs.rewrite_events import whose_of
 from jobs.savepoints import completed_ms
 from jobs.settings import Settings
-from jobs.settled_topic import has_topic, settled, settled_ends
 from jobs.topics import topic_settings
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
+from schemas.kafka_reading import names_any
 from schemas.kafka_settings import python_kafka_options
 from schemas.secret_files import secret
+from schemas.settled_topic import has_topic, settled, settled_ends
 from schemas.store import all_user_keys
 from udfs.erasure import goes, occurrences
 from udfs.store import connect, entries
@@ -96,7 +97,7 @@ def in_topics(settings: Settings, *searches: Concerns) -> list[dict[str, InTopic
     try:
         found: list[dict[str, InTopic]] = [{} for _ in searches]
         for name in searches[0]:
-            if has_topic(settings, name):
+            if has_topic(settings.kafka, name):
                 config = topic_settings(admin, settings.kafka.topic(name))
                 for into, times in zip(found, _times(settings, name, searches), strict=True):
                     into[name] = InTopic(len(times), _ends_by(config, times))
@@ -108,7 +109,7 @@ def in_topics(settings: Settings, *searches: Concerns) -> list[dict[str, InTopic
 def _times(settings: Settings, name: str, searches: Sequence[Concerns]) -> list[list[int]]:
     """When what each search finds in a topic was appended."""
     times: list[list[int]] = [[] for _ in searches]
-    for record in settled(settings, settled_ends(settings, name)):
+    for record in settled(settings.kafka, settled_ends(settings.kafka, name)):
         for one, concerns in zip(times, searches, strict=True):
             if concerns[name](record):
                 one.append(record.timestamp)
@@ -121,12 +122,6 @@ def _ends_by(config: dict[str, str], times: Sequence[int]) -> int:
     if not times or retention_ms < 0 or "delete" not in config.get("cleanup.policy", ""):
         return 0
     return max(times) + retention_ms + int(config.get("segment.ms", 0))
-
-
-def names_any(names: Iterable[str]) -> Callable[[Any], bool]:
-    """Whether a record has one of `names` anywhere in it."""
-    wanted = [name.encode() for name in names]
-    return lambda record: any(name in part for part in _parts(record) for name in wanted)
 
 
 def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bool]:
@@ -142,12 +137,6 @@ def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bo
         return not known or goes(returns, whose.pseudonym, whose.appended or record.timestamp)  # type: ignore[union-attr]
 
     return left
-
-
-def _parts(record: Any) -> Iterator[bytes]:
-    yield record.key or b""
-    yield record.value or b""
-    yield from (value or b"" for _, value in record.headers or ())
 
 
 def of_user(user_id: str) -> Callable[[Any], bool]:

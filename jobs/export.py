@@ -26,13 +26,13 @@ import msgspec
 from jobs.clock import clock_ms, day
 from jobs.export_folder import Parts, delete_export, locked, new_folder, totals, without, write_manifest
 from jobs.history import permitted
-from jobs.kafka_reading import TopicAsOfNow
 from jobs.settings import Settings, load_policy, load_settings
 from jobs.standings import read_standings
 from schemas import topics
 from schemas.consents import Purpose
 from schemas.errors import ExportError, FreshetError
 from schemas.exports import LeftOut, Manifest, read_manifest
+from schemas.kafka_reading import TopicAsOfNow
 from schemas.pseudonyms import ExportHashes, Pseudonymiser, load_key_ring
 from schemas.topics import DAY_MS
 from udfs.export import Standings, exported
@@ -51,7 +51,7 @@ def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda li
     ring = load_key_ring(settings.privacy.key_ring)
     hashes = ExportHashes(ring, purpose)
     with new_folder(out) as folder:
-        events = TopicAsOfNow(settings, topics.EVENTS)
+        events = TopicAsOfNow(settings.kafka, topics.EVENTS)
         try:
             say("reading consents")
             standings = read_standings(settings, purpose, Pseudonymiser(ring).all, hashes.user)

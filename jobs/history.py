@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from jobs.clock import clock_ms
-from jobs.kafka_reading import TopicAsOfNow
 from jobs.settings import Settings, load_settings
 from jobs.standings import read_standings
 from schemas import topics
@@ -24,6 +23,7 @@ from schemas.consents import Purpose
 from schemas.errors import FreshetError
 from schemas.events import CleanEvent
 from schemas.exports import LeftOut
+from schemas.kafka_reading import TopicAsOfNow
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from udfs.export import Standing, Standings
 
@@ -71,7 +71,7 @@ def permitted(
 def history(settings: Settings, purpose: Purpose = "train") -> Iterator[bytes]:
     """The clean events that stand in the topic now and may be used for `purpose`, in the order of each partition."""
     hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
-    events = TopicAsOfNow(settings, topics.EVENTS)
+    events = TopicAsOfNow(settings.kafka, topics.EVENTS)
     try:
         standings = read_standings(settings, purpose, hashes.all)
         now_ms = clock_ms()

@@ -16,9 +16,9 @@ from jobs.clock import clock_ms
 from jobs.consent_topic import Recorded, recorded_changes
 from jobs.rewrite_events import rewrite_events
 from jobs.settings import Settings
-from jobs.settled_topic import Tail, has_topic
 from schemas import topics
 from schemas.kafka_settings import python_kafka_options
+from schemas.settled_topic import Tail, has_topic
 from udfs.consent import Place, comes_after
 
 Say = Callable[[str], None]
@@ -59,9 +59,9 @@ def erasures_that_are_over(changes: Callable[[], Iterator[Recorded]], before_ms:
 def purge_consents(settings: Settings, say: Say, now_ms: int | None = None) -> int:
     """Take users whose erasure is over out of `events`, then out of `consents`; returns how many. Says counts only."""
     before_ms = (clock_ms() if now_ms is None else now_ms) - settings.tombstone_ms()
-    if has_topic(settings, topics.EVENTS):
+    if has_topic(settings.kafka, topics.EVENTS):
         rewrite_events(settings, say)  # it knows them by their record in `consents` only
-    tail = Tail(settings, topics.CONSENTS)
+    tail = Tail(settings.kafka, topics.CONSENTS)
     try:
         over, misplaced = erasures_that_are_over(lambda: recorded_changes(settings), before_ms)
         back = {(record.key or b"").decode(errors="replace") for record in tail.records(CATCH_UP_S)}

@@ -18,11 +18,11 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from jobs.clock import clock_ms
 from jobs.erased_users import erased_users
 from jobs.settings import Settings
-from jobs.settled_topic import settled, settled_ends
 from jobs.topics import topic_settings
 from schemas import topics
 from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.settled_topic import settled, settled_ends
 from udfs.erasure import Plan, Seen, goes, plan
 
 Say = Callable[[str], None]
@@ -64,7 +64,7 @@ class EventsRewrite:
         # Ends what an interrupted run left open, before anything is read.
         self._producer.init_transactions()
         # Consents are read after it is known where `events` ends: a later return brings no record into doubt.
-        self.ends = settled_ends(settings, topics.EVENTS)
+        self.ends = settled_ends(settings.kafka, topics.EVENTS)
         hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         erased = erased_users(settings, hashes.all)
         self._returns = {name: user.returned_at for user in erased.values() for name in user.names}
@@ -83,7 +83,7 @@ class EventsRewrite:
         copied = removed = aged = 0
         ends = {partition: steps.up_to + 1}
         begin = steps.copied + 1 if steps.copied >= 0 else None
-        for chunk in chunked(settled(self._settings, ends, begin), TRANSACTION_RECORDS_MAX):
+        for chunk in chunked(settled(self._settings.kafka, ends, begin), TRANSACTION_RECORDS_MAX):
             fates = [self._fate(record) for record in chunk]
             stay = [record for record, fate in zip(chunk, fates, strict=True) if fate == "stays"]
             self._commit(partition, stay)
@@ -102,7 +102,7 @@ class EventsRewrite:
         self._admin.close()
 
     def _seen(self, partition: TopicPartition) -> Iterator[Seen]:
-        for record in settled(self._settings, {partition: self.ends[partition]}):
+        for record in settled(self._settings.kafka, {partition: self.ends[partition]}):
             yield Seen(record.offset, copied_from(record.headers), self._fate(record) == "goes")
 
     def _fate(self, record: Any) -> Literal["goes", "aged", "stays"]:

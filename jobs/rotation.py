@@ -20,11 +20,11 @@ from pathlib import Path
 
 import msgspec
 
-from jobs.asking import Asking
 from jobs.clock import clock_ms
 from jobs.consent_topic import recorded_changes
 from jobs.savepoints import completed_ms
 from jobs.settings import Settings, load_settings
+from schemas.asking import Asking
 from schemas.audit import KeyChange
 from schemas.control import KeyCommand, KidsCommand, RelinkCommand
 from schemas.errors import FreshetError, SettingsError
@@ -52,7 +52,7 @@ def relink(settings: Settings) -> None:
     path, ring = _ring(settings)
     if ring.previous is None:
         raise SettingsError("no rotation is under way: begin with `python -m jobs.rotation start`")
-    with Asking(settings) as asking:
+    with Asking(settings.kafka, settings.job.buckets) as asking:
         sent = asking.tell((RelinkCommand(user) for user in _users(settings)), lambda n: _say(f"{n} users named"))
         _say(f"{sent} users named; waiting for the job")
         _wait_until_moved(asking, ring)
@@ -78,7 +78,7 @@ def _wait_until_moved(asking: Asking, ring: KeyRing) -> None:
 def show(settings: Settings) -> None:
     """Say where a rotation stands."""
     _, ring = _ring(settings)
-    with Asking(settings) as asking:
+    with Asking(settings.kafka, settings.job.buckets) as asking:
         users = _users_by_kid(asking)
     _say(f"current key: {ring.current}; previous key: {ring.previous or 'none, no rotation is under way'}")
     for kid, count in sorted(users.items()):
@@ -90,7 +90,7 @@ def show(settings: Settings) -> None:
 def end(settings: Settings, snapshots: list[Path]) -> None:
     """Destroy the previous key, if nothing is left that it made."""
     path, ring = _ring(settings)
-    with Asking(settings) as asking:
+    with Asking(settings.kafka, settings.job.buckets) as asking:
         users = _users_by_kid(asking)
     oldest = oldest_snapshot_ms(snapshots) if snapshots else None
     if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), oldest):
@@ -107,7 +107,7 @@ def oldest_snapshot_ms(folders: list[Path]) -> int:
 
 def _tell(settings: Settings, change: KeyChange, kid: int, users: int) -> None:
     """Put it into the audit trail, before it is done: what is done and not recorded would be worse."""
-    with Asking(settings) as asking:
+    with Asking(settings.kafka, settings.job.buckets) as asking:
         asking.send(KeyCommand(0, "key", change, kid, users))
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable
 
 from jobs.consent_topic import change_of
-from jobs.kafka_reading import records
 from jobs.settings import Settings, load_policy
 from schemas import topics
 from schemas.codec_choice import codec_for
 from schemas.codecs import Codec
 from schemas.consents import Purpose
+from schemas.kafka_reading import records
 from udfs.export import Standings
 from udfs.ingest import RawRecord, consent_record
 from udfs.policy import Policy
@@ -28,7 +28,7 @@ def read_standings(
     codec = codec_for(source.format, source.framing, source.schema_source)
     stream = (
         RawRecord(topic, record.partition, record.offset, record.timestamp, record.key, record.value)
-        for record in records(settings, topics.CONSENTS)
+        for record in records(settings.kafka, topics.CONSENTS)
     )
     return standings_of(stream, purpose, codec, load_policy(settings.privacy.policy), keys_of, name_of)
 

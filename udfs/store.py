@@ -139,12 +139,6 @@ class RedisStore:
         found = zip(pseudonyms, self._run(commands), strict=True)
         return {pseudonym: _decode_tombstone(gone or past) for pseudonym, (gone, past) in found if gone or past}
 
-    def held(self, pseudonyms: Sequence[str]) -> dict[str, bytes]:
-        """All that stands there of users known under `pseudonyms`: key → value."""
-        keys = [key for pseudonym in pseudonyms for key in self._keys(pseudonym)]
-        values = zip(keys, self._run([("GET", key) for key in keys]), strict=True)
-        return {key: value for key, value in values if value is not None}
-
     def relink(self, links: Mapping[str, str]) -> None:
         """See :class:`ListStore`. Three round trips: the two pseudonyms of a user may lie in different slots."""
         before = [self._keys(previous) for previous in links.values()]

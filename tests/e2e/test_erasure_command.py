@@ -21,11 +21,11 @@ from jobs.purge_consents import purge_consents
 from jobs.rewrite_events import EventsRewrite, copied_from, rewrite_events
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
-from jobs.settled_topic import settled, settled_ends
 from jobs.topics import create_topics
 from schemas import topics
 from schemas.errors import JobSilent
 from schemas.receipts import ErasureReceipt, decode_receipt
+from schemas.settled_topic import settled, settled_ends
 from tests.support.live import Live, until
 
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
@@ -266,15 +266,15 @@ def test_what_is_written_and_not_committed_is_waited_for(live: Live, monkeypatch
     place = sent.get(30)
     partition = TopicPartition(place.topic, 0)
     try:
-        ends = {partition: settled_ends(live.settings, topics.EVENTS)[partition]}
+        ends = {partition: settled_ends(live.settings.kafka, topics.EVENTS)[partition]}
         assert ends[partition] > place.offset
         with pytest.raises(JobSilent, match="has been open"):
-            list(settled(live.settings, ends))
+            list(settled(live.settings.kafka, ends))
     finally:
         writer.commit_transaction()
         writer.close()
     monkeypatch.undo()
-    assert place.offset in [record.offset for record in settled(live.settings, ends)]
+    assert place.offset in [record.offset for record in settled(live.settings.kafka, ends)]
 
 
 def test_reading_goes_on_at_what_is_left_where_the_beginning_is_gone(live: Live):
@@ -282,10 +282,10 @@ def test_reading_goes_on_at_what_is_left_where_the_beginning_is_gone(live: Live)
     shop(live, "lea-of-erasure", "moe-of-erasure", times=2)
     erase(live, "lea-of-erasure")
     rewrite_events(live.settings, quiet)
-    ends = settled_ends(live.settings, topics.EVENTS)
+    ends = settled_ends(live.settings.kafka, topics.EVENTS)
     stand = Counter(record.partition for record in live.records(topics.EVENTS))
     for partition, end in ends.items():
-        read = list(settled(live.settings, {partition: end}, begin=0))
+        read = list(settled(live.settings.kafka, {partition: end}, begin=0))
         assert len(read) == stand[partition.partition]
 
 
@@ -313,8 +313,10 @@ def test_a_user_whose_erasure_is_over_leaves_consents_and_events(live: Live):
     assert purge_consents(settings, told.append, at) == 0, "as long as a tombstone stands"
     assert purge_consents(settings, told.append, at + settings.tombstone_ms() + 1) == 1
     assert "1 users stay" in told[-1] and "uma" not in "".join(told)
-    left = {record.key: record.value for record in settled(settings, settled_ends(settings, topics.CONSENTS))}
+    left = {
+        record.key: record.value for record in settled(settings.kafka, settled_ends(settings.kafka, topics.CONSENTS))
+    }
     assert left[b"uma"] is None and left[b"vic"] is not None and left[b"not-wil"] is not None
-    stay = [json.loads(record.value) for record in settled(settings, settled_ends(settings, topics.EVENTS))]
+    stay = [json.loads(record.value) for record in settled(settings.kafka, settled_ends(settings.kafka, topics.EVENTS))]
     assert [event["pseudonym"] for event in stay] == [live.pseudonymiser.user("vic")]
     assert purge_consents(settings, told.append, at + settings.tombstone_ms() + 1) == 0, "twice is as good as once"

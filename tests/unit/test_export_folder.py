@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from kafka.errors import KafkaTimeoutError
 
 import jobs.export_folder
-import jobs.kafka_reading
 import jobs.retention
+import schemas.kafka_reading
 from jobs.export import honour, main, rewrite
 from jobs.export_folder import locked, new_folder
 from jobs.settings import PrivacySettings
@@ -282,7 +282,7 @@ def test_where_kafka_does_not_answer_the_command_says_so_and_leaves_nothing(
     def unreachable(**options):
         raise KafkaTimeoutError
 
-    monkeypatch.setattr(jobs.kafka_reading, "KafkaConsumer", unreachable)
+    monkeypatch.setattr(schemas.kafka_reading, "KafkaConsumer", unreachable)
     write_key_ring(KEY_RING, tmp_path / "ring.json")
     (tmp_path / "s.toml").write_text(
         f'kafka.bootstrap_servers = "broker:9"\nredis.url = "redis://r"\nmodel.directory = "/m"\n'

@@ -1,6 +1,6 @@
 """Reading a topic up to where it ends, open transactions included: what is written and not committed is waited for.
 
-:mod:`jobs.kafka_reading` reads what is committed now. That is not enough to say that something stands nowhere in a
+:mod:`schemas.kafka_reading` reads what is committed now. That is not enough to say that something stands nowhere in a
 topic, or to delete from it: a record of a transaction that is still open would show, or be lost, a moment later.
 """
 
@@ -10,37 +10,37 @@ from typing import Any, Final
 
 from kafka import TopicPartition
 
-from jobs.kafka_reading import open_consumer, partitions_of
-from jobs.settings import Settings
 from schemas.errors import JobSilent
+from schemas.kafka_reading import open_consumer, partitions_of
+from schemas.kafka_settings import KafkaSettings
 
 STUCK_S: Final = 120.0
 
 
-def settled_ends(settings: Settings, name: str) -> dict[TopicPartition, int]:
+def settled_ends(kafka: KafkaSettings, name: str) -> dict[TopicPartition, int]:
     """Where each partition of the topic `name` ends now, open transactions included."""
-    consumer = open_consumer(settings.kafka, "read_uncommitted")
+    consumer = open_consumer(kafka, "read_uncommitted")
     try:
-        return dict(consumer.end_offsets(partitions_of(consumer, settings.kafka.topic(name))))
+        return dict(consumer.end_offsets(partitions_of(consumer, kafka.topic(name))))
     finally:
         consumer.close()
 
 
-def has_topic(settings: Settings, name: str) -> bool:
+def has_topic(kafka: KafkaSettings, name: str) -> bool:
     """Whether there is a topic `name`."""
-    consumer = open_consumer(settings.kafka)
+    consumer = open_consumer(kafka)
     try:
-        return settings.kafka.topic(name) in consumer.topics()
+        return kafka.topic(name) in consumer.topics()
     finally:
         consumer.close()
 
 
-def settled(settings: Settings, ends: Mapping[TopicPartition, int], begin: int | None = None) -> Iterator[Any]:
+def settled(kafka: KafkaSettings, ends: Mapping[TopicPartition, int], begin: int | None = None) -> Iterator[Any]:
     """The committed records before `ends`, in the order of each partition, from `begin` or the beginning on.
 
     Raises :class:`JobSilent` where a transaction stays open for :data:`STUCK_S`.
     """
-    consumer = open_consumer(settings.kafka)
+    consumer = open_consumer(kafka)
     try:
         consumer.assign(list(ends))
         consumer.seek_to_beginning(*ends)
@@ -72,10 +72,10 @@ def _up_to(consumer: Any, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
 class Tail:
     """What is committed to a topic from the moment on in which this is made. Close it."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
-        self._topic = settings.kafka.topic(name)
-        ends = settled_ends(settings, name)
-        self._consumer = open_consumer(settings.kafka)
+    def __init__(self, kafka: KafkaSettings, name: str) -> None:
+        self._topic = kafka.topic(name)
+        ends = settled_ends(kafka, name)
+        self._consumer = open_consumer(kafka)
         self._consumer.assign(list(ends))
         for partition, end in ends.items():
             self._consumer.seek(partition, end)

@@ -7,26 +7,27 @@ from typing import Any, Self, TypeVar
 import msgspec
 from kafka import KafkaProducer
 
-from jobs.settings import Settings
-from jobs.settled_topic import Tail
 from schemas import topics
 from schemas.control import AccessCommand, BucketCommand, UserCommand
 from schemas.errors import JobSilent
-from schemas.kafka_settings import python_kafka_options
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.receipts import Receipt, decode_receipt
+from schemas.settled_topic import Tail
 
 ANSWER_TIMEOUT_S = 60.0
 R = TypeVar("R", bound=Any)
 
 
 class Asking:
-    """One conversation with the job. A context: it opens at the end of `receipts`."""
+    """One conversation with a job of so many `buckets`. A context: it opens at the end of `receipts`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._producer = KafkaProducer(**python_kafka_options(settings.kafka), acks="all", linger_ms=5)
+    def __init__(self, kafka: KafkaSettings, buckets: int = 0, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self._buckets = buckets
+        self._topic = kafka.topic(topics.CONTROL)
+        self._timeout_s = timeout_s
+        self._producer = KafkaProducer(**python_kafka_options(kafka), acks="all", linger_ms=5)
         try:
-            self._receipts = Tail(settings, topics.RECEIPTS)
+            self._receipts = Tail(kafka, topics.RECEIPTS)
         except BaseException:
             self._producer.close()
             raise
@@ -40,7 +41,7 @@ class Asking:
 
     def every_bucket(self, command: type[BucketCommand], answer: type[R]) -> list[R]:
         """Ask all buckets for `answer`, which has a `bucket`; raises :class:`JobSilent` where one does not answer."""
-        request, buckets = uuid.uuid4().hex, self._settings.job.buckets
+        request, buckets = uuid.uuid4().hex, self._buckets
         for bucket in range(buckets):
             self._send(command(bucket, request))
         self._producer.flush()
@@ -51,7 +52,7 @@ class Asking:
                 if len(found) == buckets:
                     return list(found.values())
         raise JobSilent(
-            f"{len(found)} of {buckets} buckets answered within {ANSWER_TIMEOUT_S:g} s: does the job run, and with the "
+            f"{len(found)} of {buckets} buckets answered within {self._timeout_s:g} s: does the job run, and with the "
             "topic prefix and the number of buckets of these settings?"
         )
 
@@ -62,7 +63,7 @@ class Asking:
         for receipt in self._until_silent():
             if isinstance(receipt, answer) and receipt.request == command.request:
                 return receipt
-        raise JobSilent(f"no answer within {ANSWER_TIMEOUT_S:g} s: does the job run, and with these settings?")
+        raise JobSilent(f"no answer within {self._timeout_s:g} s: does the job run, and with these settings?")
 
     def tell(self, commands: Iterator[UserCommand], on_sent: Callable[[int], None]) -> int:
         """Send commands that have no answer; returns how many. `on_sent` is told now and then."""
@@ -80,8 +81,8 @@ class Asking:
         self._producer.flush()
 
     def _send(self, command: BucketCommand | UserCommand) -> None:
-        self._producer.send(self._settings.kafka.topic(topics.CONTROL), msgspec.json.encode(command))
+        self._producer.send(self._topic, msgspec.json.encode(command))
 
     def _until_silent(self) -> Iterator[Receipt]:
-        for record in self._receipts.records(ANSWER_TIMEOUT_S):
+        for record in self._receipts.records(self._timeout_s):
             yield decode_receipt(record.value)

@@ -1,12 +1,11 @@
 """Reading a topic as it stands: from its beginning to where it ends now."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from jobs.settings import Settings
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
 
@@ -18,10 +17,10 @@ class TopicAsOfNow:
     does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1.
     """
 
-    def __init__(self, settings: Settings, name: str) -> None:
-        self._consumer = open_consumer(settings.kafka)
+    def __init__(self, kafka: KafkaSettings, name: str) -> None:
+        self._consumer = open_consumer(kafka)
         try:
-            partitions = partitions_of(self._consumer, settings.kafka.topic(name))
+            partitions = partitions_of(self._consumer, kafka.topic(name))
             self._consumer.assign(partitions)
             self._consumer.seek_to_beginning(*partitions)
             self._begins = self._consumer.beginning_offsets(partitions)
@@ -77,6 +76,18 @@ def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in numbers]
 
 
-def records(settings: Settings, name: str) -> Iterator[Any]:
+def records(kafka: KafkaSettings, name: str) -> Iterator[Any]:
     """Every committed record that stands in the topic `name` now; see :class:`TopicAsOfNow`."""
-    yield from TopicAsOfNow(settings, name)
+    yield from TopicAsOfNow(kafka, name)
+
+
+def names_any(names: Iterable[str]) -> Callable[[Any], bool]:
+    """Whether a record has one of `names` anywhere in it."""
+    wanted = [name.encode() for name in names]
+    return lambda record: any(name in part for part in _parts(record) for name in wanted)
+
+
+def _parts(record: Any) -> Iterator[bytes]:
+    yield record.key or b""
+    yield record.value or b""
+    yield from (value or b"" for _, value in record.headers or ())

@@ -1,0 +1,83 @@
+"""All that is held of one person, as one document: rights of access and portability (GDPR, articles 15 and 20).
+
+The job answers with its state while it runs; Redis and the topics are read as they stand. The reading itself goes into
+the audit trail. Exports are files of their own, under names of their own: they are not looked into.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from schemas import topics
+from schemas.asking import ANSWER_TIMEOUT_S, Asking
+from schemas.control import AccessCommand
+from schemas.errors import StoreUnavailable
+from schemas.kafka_reading import names_any, records
+from schemas.kafka_settings import KafkaSettings
+from schemas.receipts import StateReceipt
+from schemas.store import all_user_keys
+
+
+def held(
+    kafka: KafkaSettings,
+    store: "redis.Redis[bytes] | redis.RedisCluster",
+    prefix: str,
+    names: Sequence[str],
+    command: AccessCommand,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+) -> dict[str, Any]:
+    """Everything that is held of a user who is known under `names`; what is not there is null or empty.
+
+    `command` says of whom, who asks and what for; the job has `timeout_s` to answer it. Reads whole topics. Raises
+    :class:`schemas.errors.FreshetError`.
+    """
+    raw = command.user_id.encode()
+    return {
+        "user_id": command.user_id,
+        "pseudonyms": list(names),
+        "profile_and_consent": _state(kafka, command, timeout_s),
+        "redis": _in_redis(store, prefix, names),
+        "consent_history": list(_told(kafka, topics.CONSENTS, lambda record: record.key == raw)),
+        "raw_interactions": list(_told(kafka, topics.INTERACTIONS, lambda record: record.key == raw)),
+        "clean_events": list(_told(kafka, topics.EVENTS, names_any(names))),
+        "audit_trail": list(_told(kafka, topics.AUDIT, names_any(names))),
+    }
+
+
+def access_command(user_id: str, role: str, purpose: str) -> AccessCommand:
+    """Somebody in `role` asks for all that is held of a user, for `purpose`."""
+    return AccessCommand(user_id, uuid.uuid4().hex, role, purpose)
+
+
+def _state(kafka: KafkaSettings, command: AccessCommand, timeout_s: float) -> Any:
+    """What the job keeps, or None."""
+    with Asking(kafka, timeout_s=timeout_s) as asking:
+        answer = asking.one(command, StateReceipt)
+    return msgspec.json.decode(answer.state)
+
+
+def _in_redis(store: Any, prefix: str, names: Sequence[str]) -> dict[str, Any]:
+    """The user's keys as they stand, lists as JSON."""
+    try:
+        found = {key: store.get(key) for name in names for key in all_user_keys(prefix, name)}
+    except redis.RedisError as error:
+        raise StoreUnavailable(f"Redis could not be read: {type(error).__name__}") from None
+    return {key: _readable(value) for key, value in found.items() if value is not None}
+
+
+def _told(kafka: KafkaSettings, topic: str, concerns: Callable[[Any], bool]) -> Iterator[dict[str, Any]]:
+    for record in records(kafka, topic):
+        if concerns(record):
+            place = {"partition": record.partition, "offset": record.offset, "appended_at": record.timestamp}
+            yield {**place, "record": _readable(record.value)}
+
+
+def _readable(value: bytes | None) -> Any:
+    """JSON where it is JSON; records of other formats as the hexadecimal digits of their bytes."""
+    try:
+        return None if value is None else msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {"hex": (value or b"").hex()}
