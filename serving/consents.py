@@ -8,7 +8,7 @@
 A withdrawal is written to Redis first (the fence), then to the topic, and then its place in the topic to Redis. When
 the call has returned, it is acknowledged: no personalised answer is given any more, whatever the job still has to read.
 A grant is acknowledged when the topic has it, and takes effect when the job has read it.
-Needs `serving/requirements-consents.txt`.
+Needs `serving/requirements-kafka.txt`.
 """
 
 import time

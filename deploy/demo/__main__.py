@@ -27,6 +27,7 @@ from deploy.demo.shop_model import ready_shop_model
 from deploy.demo.table import names_of, users_of_rows
 from deploy.local import product
 from deploy.local.errors import StackError
+from deploy.local.gateway_product import curl_line, start_gateway
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack
 from schemas.errors import FreshetError
@@ -120,8 +121,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, say: Callable[[str
         model = ready_file_model(DIRECTORY, options.replay, mapping_from(options), say)
     say(f"starting Kafka, Redis and Flink below {DIRECTORY.relative_to(ROOT)}")
     with LocalStack(DIRECTORY, report=say) as stack:
-        running = product.start(stack, model_directory=model, report=say)
-        say("the job runs")
+        running = start_gateway(stack, product.start(stack, model_directory=model, report=say))
+        say("the job runs, and the gateway takes requests")
         _go_live(options, stack, running, interrupts, say)
         say("ending Kafka, Redis and Flink")
 
@@ -141,6 +142,8 @@ def _go_live(
         reader = Reader(running.endpoints["redis"], ring, running.settings.redis.prefix)
         prepare = _prepare_shop if options.replay is None else _prepare_file
         live, feed = prepare(options, running, producer, consumer, reader, ring, say)
+        live.hint = curl_line(stack, live.user, str(ROOT))
+        say(f"this list over HTTP: {live.hint}")
         deadline = time.monotonic() + (options.seconds or float("inf"))
         interrupts.deferred = True
         try:

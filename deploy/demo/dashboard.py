@@ -53,12 +53,13 @@ class View(NamedTuple):
     list_reason: str
     list_age_ms: int
     stories: Sequence[str]
+    hint: str = ""
 
 
 def render(view: View, width: int, height: int, colour: bool = True) -> list[str]:
     """At most `height` lines, each of at most `width` columns."""
     columns = max(WIDTH_MIN, min(width, WIDTH_MAX))
-    head, rule = [_title(view, columns), ""], paint("─" * columns, DIM)
+    head, rule = [_title(view, columns), paint(view.hint, DIM)], paint("─" * columns, DIM)
     numbers = [*_rates(view, columns), "", *_account(view, columns)]
     stories = [_story(story, newest=place == 0) for place, story in enumerate(view.stories[:STORIES_SHOWN])]
     stories += [""] * (STORIES_SHOWN - len(stories))

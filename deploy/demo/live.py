@@ -58,12 +58,16 @@ class JobProbe(threading.Thread):
 
 
 class Live:
-    """Everything between the product and the picture. `consumer` reads receipts and dead letters from their ends."""
+    """Everything between the product and the picture. `consumer` reads receipts and dead letters from their ends.
+
+    `hint` is a command that the picture shows at its end.
+    """
 
     def __init__(
         self, consumer: Any, reader: Reader, pseudonymiser: Pseudonymiser, user: str, names: Mapping[str, str]
     ) -> None:
-        self._consumer, self._reader, self._user = consumer, reader, user
+        self._consumer, self._reader, self.user = consumer, reader, user
+        self.hint = ""
         self._watch = Watch(pseudonymiser.user(user))
         self._followed = Followed(user, names)
 
@@ -104,7 +108,7 @@ class Live:
                 break
         self.receive()
         self._followed.note_own(self._watch.own)
-        self._followed.note_list(self._reader.recommend(self._user, LIST_ROWS_MAX), _now_ms())
+        self._followed.note_list(self._reader.recommend(self.user, LIST_ROWS_MAX), _now_ms())
 
     def _view(self, feed: Feed, probe: JobProbe, elapsed_s: float) -> View:
         now_ms, watch, followed = _now_ms(), self._watch, self._followed
@@ -130,6 +134,7 @@ class Live:
             list_reason=shown.reason if shown else "",
             list_age_ms=shown.age_ms if shown else 0,
             stories=followed.stories(),
+            hint=self.hint,
         )
 
 

@@ -41,8 +41,11 @@ def _start_product(stack: LocalStack) -> None:
     from deploy.demo.shop import CATALOGUE
     from deploy.demo.shop_model import ready_shop_model
     from deploy.local import product
+    from deploy.local.gateway_product import curl_line, start_gateway
 
     running = product.start(stack, model_directory=ready_shop_model(LOCAL / "model", _say), report=_say)
+    start_gateway(stack, running)
+    _say(f"the gateway takes requests: {curl_line(stack, 'ada', str(ROOT))}")
     producer = Producer(running.settings.kafka)
     for item in CATALOGUE:
         producer.send_item(item)

@@ -17,6 +17,7 @@ from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
 from deploy.local.flink import FlinkCluster
 from deploy.local.flink_rest import FlinkRest
+from deploy.local.gateway import GatewayServer
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
@@ -69,6 +70,7 @@ class LocalStack:
         java = Java(self.directory / "tmp", records_classes)
         self.kafka = KafkaBroker(self._table, java, ports["kafka"], ports["kafka_controller"])
         self.redis = RedisServer(self._table, ports["redis"])
+        self.gateway = GatewayServer(self._table, ports["gateway"])
         self.flink = FlinkCluster(self._table, java, ports["flink_rpc"], ports["flink_rest"], flink_settings or {})
 
     @classmethod
@@ -166,6 +168,10 @@ class LocalStack:
         """Start Redis again after kill_redis()."""
         self._wait(Part(self.redis.name, (self.redis.start(),), self.redis.is_ready), START_TIMEOUT_S)
 
+    def start_gateway(self, settings: Path) -> None:
+        """Start the gateway with these settings, which name its port; stop() ends it, too."""
+        self._wait(Part(self.gateway.name, (self.gateway.start(settings),), self.gateway.is_ready), START_TIMEOUT_S)
+
     def kill_kafka(self) -> None:
         """Kill the broker as a crash would; start_kafka() brings it back on the same port with its data."""
         self._kill(self.kafka.name)
@@ -258,7 +264,7 @@ class LocalStack:
             yield
 
 
-_PORTS = ("kafka", "kafka_controller", "redis", "flink_rpc", "flink_rest")
+_PORTS = ("kafka", "kafka_controller", "redis", "flink_rpc", "flink_rest", "gateway")
 
 
 def is_up(directory: Path) -> bool:

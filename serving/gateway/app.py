@@ -52,6 +52,7 @@ class Gateway:
         self.api = documented_api(self._lifespan)
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
+        state.collecting = asyncio.Lock()
         state.exposition = lambda: prometheus_client.generate_latest(_scraped(registry))
         gate = Gate(self.api, *parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
         self._lane = Lane(gate, *parts)

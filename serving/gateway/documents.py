@@ -189,6 +189,20 @@ ERASURE: Final[Document] = {
     "responses": _answers(200, "acknowledged", Acknowledged, 400, 408, 409, 413, 503),
     "openapi_extra": {"parameters": [_USER]},
 }
+ACCESS: Final[Document] = {
+    "operation_id": "access",
+    "responses": _answers(200, "all that is held", None, 400, 503)
+    | {200: {"description": "all that is held", "content": {"application/json": {"schema": {"type": "object"}}}}},
+    "openapi_extra": {
+        "parameters": [
+            _USER,
+            {
+                **_parameter("purpose", {"type": "string", "minLength": 1, "maxLength": 128}, "what this is read for"),
+                "required": True,
+            },
+        ]
+    },
+}
 MODEL: Final[Document] = {
     "operation_id": "model",
     "responses": _answers(200, "the models", ServedModels),

@@ -1,29 +1,42 @@
 """The routes but the hot one: what each does, in the order of the table in :mod:`serving.gateway.roles`."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from kafka.errors import KafkaError
 
 from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
-from schemas.errors import ConsentRefused, InvalidEvent, NotAcknowledged
+from schemas.errors import (
+    ConsentRefused,
+    FreshetError,
+    InvalidEvent,
+    JobSilent,
+    NotAcknowledged,
+    SettingsError,
+    StoreUnavailable,
+)
 from schemas.events import USER_ID_LENGTH_MAX
+from serving.access import access_command
 from serving.answers import NONE_LISTED, cut
 from serving.events import Checked, Stands, read_event
 from serving.gateway import documents
 from serving.gateway.caching import popular_headers
 from serving.gateway.lane import JSON, read_query, tag_of
-from serving.gateway.problems import Problem, bad_request, unavailable
+from serving.gateway.problems import Problem, bad_request, too_many, unavailable
 from serving.gateway.tenants import Tenant
 
 R = TypeVar("R")
 EVENTS_MAX: Final = 500
+PURPOSE_LENGTH_MAX: Final = 128
 _consent: Final = json_codec().consent
 _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
+logger = logging.getLogger("freshet.gateway")
 router = APIRouter()
 
 
@@ -124,6 +137,21 @@ async def erasure(request: Request) -> Response:
     return await _recorded(request, ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True))
 
 
+@router.get("/v1/users/{user:path}/data", **documents.ACCESS)
+async def access(request: Request) -> Response:
+    """All that is held of a user (GDPR, articles 15 and 20). `purpose` goes into the audit trail with your role."""
+    user_id = _user(request.path_params["user"])
+    purpose = request.query_params.get("purpose", "")
+    if not 0 < len(purpose) <= PURPOSE_LENGTH_MAX:
+        raise bad_request(f"purpose says what this is read for, in 1 to {PURPOSE_LENGTH_MAX} characters")
+    if request.app.state.collecting.locked():
+        raise too_many(5, "one document is being collected already: try again")
+    async with request.app.state.collecting:
+        command = access_command(user_id, request.state.principal.role, purpose)
+        document = await _in_thread(request.state.tenant.held, command)
+    return _json(document | {"collected_at": time.time_ns() // 1_000_000})
+
+
 async def _recorded(request: Request, change: ConsentChange) -> Response:
     try:
         at = await _in_thread(request.state.tenant.consents.record, change)
@@ -171,7 +199,11 @@ async def _in_thread(call: Callable[[Any], R], argument: Any) -> R:
     try:
         return await asyncio.to_thread(call, argument)
     except NotAcknowledged as error:
-        raise unavailable(str(error)) from None
+        logger.warning("%s", error)
+        raise unavailable("this may not have been recorded: send it again, which is safe") from None
+    except (JobSilent, StoreUnavailable, SettingsError, KafkaError) as error:
+        logger.warning("%s", error if isinstance(error, FreshetError) else type(error).__name__)
+        raise unavailable("a part behind the gateway does not answer: try again") from None
 
 
 async def _json_body(request: Request) -> bytes:

@@ -6,9 +6,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from schemas.catalogue import CatalogueItem
+from schemas.control import AccessCommand
 from schemas.kafka_settings import python_kafka_options
-from schemas.pseudonyms import load_key_ring
+from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.secret_files import secret
+from serving.access import held
 from serving.accesses import AccessLog
 from serving.async_reader import AsyncReader
 from serving.catalogue import Catalogue
@@ -18,6 +20,7 @@ from serving.gateway.problems import Problem
 from serving.gateway.settings import GatewaySettings, TenantSettings
 from serving.redis_client import client_of
 
+ACCESS_TIMEOUT_S: Final = 20.0
 FENCE_TIMEOUT_MS: Final = 1_000
 """A withdrawal may wait longer for Redis than a list."""
 
@@ -25,7 +28,8 @@ FENCE_TIMEOUT_MS: Final = 1_000
 class Tenant(NamedTuple):
     """What a request of one tenant is served with. `note_read` is told of whom and by which role a list was read.
 
-    `models` is when a list of each model (its name as JSON) was last served here, in ms since the epoch.
+    `models` is when a list of each model (its name as JSON) was last served here, in ms since the epoch. `held` gives
+    all that is held of a person, blocking.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Tenant(NamedTuple):
     events: EventProducer
     consents: Consents
     models: dict[bytes, int]
+    held: Callable[[AccessCommand], dict[str, Any]]
     closing: list[Callable[[], None]]
 
 
@@ -54,25 +59,18 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
         every_s=audit.every_s,
     )
     events = EventProducer(kafka, topic_prefix=of.topic_prefix)
-    consents = Consents(
-        client_of(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password),
-        kafka,
-        ring,
-        tombstone_ms=of.tombstone_ms,
-        topic_prefix=of.topic_prefix,
-        prefix=of.redis_prefix,
-    )
-    reader = AsyncReader(settings.redis, ring, of.redis_prefix, password=password, catalogue=catalogue)
-    return Tenant(
-        name,
-        reader,
-        catalogue,
-        accesses.note,
-        events,
-        consents,
-        {},
-        [catalogue.close, accesses.close, events.close, consents.close],
-    )
+    store = client_of(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password)
+    prefix = of.redis_prefix
+    consents = Consents(store, kafka, ring, tombstone_ms=of.tombstone_ms, topic_prefix=of.topic_prefix, prefix=prefix)
+    names = Pseudonymiser(ring).all
+    of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
+
+    def held_of(command: AccessCommand) -> dict[str, Any]:
+        return held(of_tenant, store, prefix, names(command.user_id), command, ACCESS_TIMEOUT_S)
+
+    reader = AsyncReader(settings.redis, ring, prefix, password=password, catalogue=catalogue)
+    closing = [catalogue.close, accesses.close, events.close, consents.close]
+    return Tenant(name, reader, catalogue, accesses.note, events, consents, {}, held_of, closing)
 
 
 def close_tenant(tenant: Tenant) -> None:
