@@ -26,7 +26,7 @@ def start_gateway(stack: LocalStack, running: Product) -> Product:
     key = secrets.token_bytes(32)
     for name in ("jwks.json", HEADER_FILE):
         (stack.directory / name).unlink(missing_ok=True)
-    write_secret(stack.directory / "jwks.json", _key_set(key))
+    write_secret(stack.directory / "jwks.json", key_set(key))
     write_atomically(stack.directory / "gateway.toml", _settings_text(stack, running))
     stack.start_gateway(stack.directory / "gateway.toml")
     token = jwt.encode(
@@ -47,7 +47,8 @@ def curl_line(stack: LocalStack, user_id: str, root: str) -> str:
     return f"curl -sH @{header} {stack.gateway.url}/v1/recommendations/{quote(user_id, safe='')}"
 
 
-def _key_set(key: bytes) -> bytes:
+def key_set(key: bytes) -> bytes:
+    """A JSON Web Key Set of one HMAC key."""
     text = base64.urlsafe_b64encode(key).rstrip(b"=").decode()
     return json.dumps({"keys": [{"kid": "local", "kty": "oct", "alg": "HS256", "k": text}]}).encode()
 

@@ -1,0 +1,129 @@
+"""A closed loop of HTTP clients that cost little: each connection asks again when it is answered."""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import uvloop
+
+from deploy.local.ports import LOOPBACK
+
+_LENGTH: Final = b"content-length: "
+
+
+Requests = Callable[[], bytes | None]
+"""Gives the next request, or None when there is none to come."""
+
+
+class Answered(NamedTuple):
+    """One answer: when it came (monotonic), after how long, its status, and whether it was a user's own list."""
+
+    at_s: float
+    seconds: float
+    status: int
+    own: bool
+
+
+class Loaded(NamedTuple):
+    """What a load came to, and how long it took."""
+
+    answers: list[Answered]
+    lasted_s: float
+
+    @property
+    def seconds(self) -> list[float]:
+        """How long each answer took."""
+        return [answer.seconds for answer in self.answers]
+
+    @property
+    def statuses(self) -> dict[int, int]:
+        """How often each status came."""
+        return dict(Counter(answer.status for answer in self.answers))
+
+
+class _Client(asyncio.Protocol):
+    def __init__(self, requests: Requests, answers: list[Answered], done: "asyncio.Future[None]") -> None:
+        self._requests, self._answers, self._done = requests, answers, done
+        self._received = b""
+        self._begun_s = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator or len(body) < _length(head):
+            return
+        now_s = time.monotonic()
+        self._answers.append(Answered(now_s, now_s - self._begun_s, int(head[9:12]), b'"reason":"personal' in body))
+        self._received = b""
+        self._ask()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_exception(exc or ConnectionResetError("the server closed the connection"))
+
+    def _ask(self) -> None:
+        request = self._requests()
+        if request is None:
+            if not self._done.done():
+                self._done.set_result(None)
+            self._transport.close()
+            return
+        self._begun_s = time.monotonic()
+        self._transport.write(request)
+
+
+def _length(head: bytes) -> int:
+    lowered = head.lower()
+    begin = lowered.find(_LENGTH)
+    if begin < 0:
+        return 0
+    begin += len(_LENGTH)
+    end = lowered.find(b"\r", begin)
+    return int(lowered[begin : end if end >= 0 else None])
+
+
+def ask_often(port: int, requests: Sequence[bytes], connections: int, total: int) -> Loaded:
+    """Send `total` requests, taken in turns from `requests`, over so many connections of the loopback interface."""
+    left = iter(range(total))
+
+    def following() -> bytes | None:
+        number = next(left, None)
+        return None if number is None else requests[number % len(requests)]
+
+    return uvloop.run(_load(port, following, connections))
+
+
+def ask_for(port: int, groups: Sequence[tuple[Sequence[bytes], int]], seconds: float) -> list[Loaded]:
+    """Groups of (requests, connections) at the same time, for so long; what became of each group."""
+
+    async def loads() -> list[Loaded]:
+        end = time.monotonic() + seconds
+        return await asyncio.gather(
+            *(_load(port, _until(end, requests), connections) for requests, connections in groups)
+        )
+
+    return uvloop.run(loads())
+
+
+def _until(end: float, requests: Sequence[bytes]) -> Requests:
+    numbers = itertools.count()
+    return lambda: requests[next(numbers) % len(requests)] if time.monotonic() < end else None
+
+
+async def _load(port: int, requests: Requests, connections: int) -> Loaded:
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    answers: list[Answered] = []
+    ends = [loop.create_future() for _ in range(connections)]
+    for done in ends:
+        client = partial(_Client, requests, answers, done)
+        await loop.create_connection(client, LOOPBACK, port)
+    await asyncio.gather(*ends)
+    return Loaded(answers, time.perf_counter() - began)

@@ -1,0 +1,248 @@
+"""`python -m bench.read`: what a read costs: gateway and library beside nginx with a file and Feast's feature server.
+
+CPU time of the serving process (for the library: of the calling one) by request, 32 at a time, in one run on one
+machine with the same lists. The figures go to `.local/bench-read.json` and, after a full run, to `bench/RESULTS.md`.
+"""
+
+import argparse
+import asyncio
+import shlex
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psutil
+import uvloop
+
+from bench import read_faults, read_feast, read_nginx
+from bench.cpu import cpu_seconds
+from bench.figures import machine, median, percentile
+from bench.http_load import Loaded, ask_for, ask_often
+from bench.read_stand import ReadStand, read_stand, user_name
+from bench.results import table, write_json, write_section
+from deploy.local.paths import LOCAL
+from serving.async_reader import AsyncReader
+from serving.redis_address import RedisAddress
+
+DIRECTORY: Final = LOCAL / "bench-read"
+JSON_PATH: Final = LOCAL / "bench-read.json"
+CONNECTIONS: Final = 32
+GATEWAY_MAX_US: Final = 85.0
+CLIENT_MAX_US: Final = 12.0
+FEAST_MIN_TIMES: Final = 20.0
+OVERLOAD_P99_MAX_TIMES: Final = 2.0
+OVERLOAD_TIMES: Final = 10
+DOWN_P99_MAX_MS: Final = 100.0
+RECOVERY_MAX_S: Final = 2.0
+Side = dict[str, Any]
+
+
+def served(pid: int, port: int, requests: list[bytes], total: int) -> Side:
+    """CPU and latency of a server, by request, after a tenth of it as warm-up."""
+    ask_often(port, requests, CONNECTIONS, max(500, total // 10))
+    process = psutil.Process(pid)
+    before = _cpu(process)
+    loaded = ask_often(port, requests, CONNECTIONS, total)
+    used = _cpu(process) - before
+    return {"cpu_us": round(1e6 * used / total, 1), **_of(loaded)}
+
+
+def _cpu(process: psutil.Process) -> float:
+    return cpu_seconds(process) + sum(cpu_seconds(child) for child in process.children(recursive=True))
+
+
+def _of(loaded: Loaded) -> Side:
+    return _latency(loaded.seconds, loaded.lasted_s) | {"statuses": loaded.statuses}
+
+
+def _latency(seconds: list[float], lasted_s: float) -> Side:
+    ranked = {f"p{rank}_ms": round(1e3 * percentile(seconds, rank), 2) for rank in (50, 99)}
+    return {"per_s": round(len(seconds) / lasted_s), **ranked}
+
+
+def read_by_library(stand: ReadStand, total: int) -> Side:
+    """CPU of this process by read of the asyncio library, 32 in flight."""
+
+    async def reads() -> Side:
+        address = RedisAddress((stand.redis_url,), timeout_ms=1_000)
+        async with AsyncReader(address, stand.ring) as reader:
+            await _reading(reader, total // 10)
+            before = time.process_time()
+            began = time.perf_counter()
+            seconds = await _reading(reader, total)
+            used, lasted = time.process_time() - before, time.perf_counter() - began
+        return {"cpu_us": round(1e6 * used / total, 1), **_latency(seconds, lasted)}
+
+    return uvloop.run(reads())
+
+
+async def _reading(reader: AsyncReader, total: int) -> list[float]:
+    names = [user_name(number) for number in range(1_000)]
+    seconds: list[float] = []
+
+    async def one_after_the_other(count: int) -> None:
+        for number in range(count):
+            began = time.perf_counter()
+            answer = await reader.recommend(names[number % 1_000], 20)
+            seconds.append(time.perf_counter() - began)
+            assert answer.reason == "personalised"
+
+    await asyncio.gather(*(one_after_the_other(total // CONNECTIONS) for _ in range(CONNECTIONS)))
+    return seconds
+
+
+def overloaded(stand: ReadStand, seconds: float) -> Side:
+    """p99 of urgent requests alone, and beside ten times as many connections with requests that can wait."""
+    urgent, rest = stand.requests("u=0"), stand.requests("u=7")
+    [alone] = ask_for(stand.port, [(urgent, CONNECTIONS)], seconds / 3)
+    beside, low = ask_for(stand.port, [(urgent, CONNECTIONS), (rest, CONNECTIONS * OVERLOAD_TIMES)], seconds)
+    return {
+        "alone": _of(alone),
+        "beside": _of(beside),
+        "low": _of(low),
+        "p99_times": round(percentile(beside.seconds, 99) / percentile(alone.seconds, 99), 2),
+    }
+
+
+def measure(stand: ReadStand, total: int, repeats: int, feast: bool, say: Any) -> dict[str, Any]:
+    """All sides in turns, `repeats` times; the figure of each is its median."""
+    sides: dict[str, list[Side]] = {}
+    requests = stand.requests()
+    with read_nginx.running(stand) as nginx, read_feast.running(stand, feast, say) as feature_server:
+        for number in range(repeats):
+            say(f"round {number + 1} of {repeats}: gateway")
+            sides.setdefault("gateway", []).append(served(stand.gateway.pid, stand.port, requests, total))
+            say("library")
+            sides.setdefault("client", []).append(read_by_library(stand, 2 * total))
+            if not isinstance(nginx, str):
+                say("nginx")
+                sides.setdefault("nginx", []).append(served(nginx.pid, nginx.port, nginx.requests, total))
+            if not isinstance(feature_server, str):
+                say("the feature server of Feast")
+                asked = max(500, total // 10)
+                sides.setdefault("feast", []).append(
+                    served(feature_server.pid, feature_server.port, feature_server.requests, asked)
+                )
+    found = {f"{name}_cpu_us": median([side["cpu_us"] for side in each]) for name, each in sides.items()}
+    absent = {name: why for name, why in (("nginx", nginx), ("feast", feature_server)) if isinstance(why, str)}
+    nothing: dict[str, Any] = {f"{name}_cpu_us": None for name in absent} | {
+        f"{name}_reason": absent[name] for name in absent
+    }
+    return found | nothing | {"sides": sides}
+
+
+def verdicts(found: dict[str, Any]) -> list[list[str]]:
+    """A row for each limit."""
+    rows = [
+        _row("gateway, CPU a request", found["gateway_cpu_us"], GATEWAY_MAX_US, "µs"),
+        _row("library (asyncio, 32 in flight), CPU a read", found["client_cpu_us"], CLIENT_MAX_US, "µs"),
+    ]
+    if found.get("feast_cpu_us"):
+        times = found["feast_cpu_us"] / found["gateway_cpu_us"]
+        met = "met" if times >= FEAST_MIN_TIMES else "**missed**"
+        rows.append(["Feast's feature server, times the gateway", f"{times:.1f}", f">= {FEAST_MIN_TIMES:g}", met])
+    for name, seen in found.get("faults", {}).items():
+        rows.append(_row(f"Redis {name}: answers that failed", seen["failed"], 0, ""))
+        rows.append(_row(f"Redis {name}: p99 meanwhile", seen["p99_ms"], DOWN_P99_MAX_MS, "ms"))
+        rows.append(_row(f"Redis {name}: own lists again after", seen["recovered_s"], RECOVERY_MAX_S, "s"))
+    if "overload" in found:
+        times = found["overload"]["p99_times"]
+        rows.append(_row("p99 of urgent requests, overloaded / alone", times, OVERLOAD_P99_MAX_TIMES, "times"))
+    return rows
+
+
+def _row(what: str, figure: float, limit: float, unit: str) -> list[str]:
+    return [
+        what,
+        f"{figure:g} {unit}".strip(),
+        f"<= {limit:g} {unit}".strip(),
+        "met" if figure <= limit else "**missed**",
+    ]
+
+
+def body(found: dict[str, Any], command: str) -> str:
+    """The section of RESULTS.md."""
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    rows = []
+    for name, each in found["sides"].items():
+        cpu = [side["cpu_us"] for side in each]
+        spread = f"{min(cpu):g}–{max(cpu):g}"
+        middle = {key: median([side[key] for side in each]) for key in ("per_s", "p50_ms", "p99_ms")}
+        rows.append([_NAMES[name], f"{median(cpu):g}", spread, *(f"{value:g}" for value in middle.values())])
+    absent = [
+        f"{name} was not measured: {found[f'{name}_reason']}."
+        for name in ("nginx", "feast")
+        if f"{name}_reason" in found
+    ]
+    return "\n\n".join(
+        [
+            "## Reading",
+            f"{when} on {machine()}; `{command}`.",
+            table(["held against its limit", "figure", "limit", ""], verdicts(found)),
+            f"{CONNECTIONS} connections (library: reads in flight), lists of {found['list_bytes']} bytes, one worker; "
+            "the gateway with a token, audit and metrics. nginx serves a file of the same size: what HTTP costs. "
+            "CPU in µs of the serving process, for the library of the calling one; median of the rounds.",
+            table(["side", "CPU µs", "lowest–highest", "answers/s", "p50 ms", "p99 ms"], rows),
+            _overload_text(found.get("overload")),
+            *absent,
+        ]
+    )
+
+
+def _overload_text(found: Side | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f"Overload: {CONNECTIONS} connections with urgent requests (`u=0`) beside {CONNECTIONS * OVERLOAD_TIMES} with "
+        f"requests that can wait (`u=7`): p99 of the urgent ones {found['beside']['p99_ms']:g} ms, alone "
+        f"{found['alone']['p99_ms']:g} ms; the others were answered {found['low']['per_s']:,} times a second, with p99 "
+        f"{found['low']['p99_ms']:g} ms."
+    )
+
+
+_NAMES: Final = {
+    "gateway": "gateway",
+    "client": "library, asyncio",
+    "nginx": "nginx, a file",
+    "feast": "Feast, feature server",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code: 1 where a limit is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.read", description=__doc__)
+    parser.add_argument("--requests", type=int, default=30_000, help="of each side in each round (default 30,000)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
+    parser.add_argument("--overload-s", type=float, default=30.0, help="how long it is overloaded; 0: not at all")
+    parser.add_argument("--no-feast", action="store_true", help="do not install and measure Feast")
+    options = parser.parse_args(arguments)
+    command = shlex.join(["python", "-m", "bench.read", *(sys.argv[1:] if arguments is None else arguments)])
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    try:
+        with read_stand(DIRECTORY) as stand:
+            found = measure(stand, options.requests, options.repeats, not options.no_feast, _say)
+            if options.overload_s:
+                _say(f"overload, {options.overload_s:g} s")
+                found["overload"] = overloaded(stand, options.overload_s)
+            for name, fault in read_faults.FAULTS.items():
+                _say(f"Redis {name}")
+                found.setdefault("faults", {})[name] = read_faults.seen_while(stand, fault)._asdict()
+    finally:
+        shutil.rmtree(DIRECTORY, ignore_errors=True)
+    found |= {"list_bytes": len(stand.listed), "machine": machine(), "command": command, "at": time.time()}
+    write_json(found, JSON_PATH)
+    text = body(found, command)
+    if options.repeats >= 3 and options.overload_s:
+        write_section("reading", text)
+    print(text)
+    return int(any("missed" in row[-1] for row in verdicts(found)))
+
+
+def _say(line: str) -> None:
+    print(f"bench-read: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

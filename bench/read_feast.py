@@ -1,0 +1,106 @@
+"""The Python feature server of Feast on the same Redis, with a list as a feature: the peer among feature stores.
+
+It lives in an environment of its own below `.local/feast`, made when it is first measured.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.read_nginx import Peer
+from bench.read_stand import ReadStand, user_name
+from deploy.local.paths import LOCAL
+from deploy.local.ports import LOOPBACK, free_port, is_listening
+from deploy.local.processes import ProcessTable
+from deploy.local.waiting import until
+
+VERSION: Final = "0.67.0"
+ENVIRONMENT: Final = LOCAL / "feast"
+USERS: Final = 1_000
+START_TIMEOUT_S: Final = 120
+STORE: Final = """project: lists
+provider: local
+registry: {folder}/registry.db
+online_store: {{type: redis, connection_string: "{host}:{port},db=1"}}
+offline_store: {{type: file}}
+entity_key_serialization_version: 3
+telemetry: false
+"""
+FILL: Final = """
+import sys, pandas as pd
+from datetime import datetime, timedelta, timezone
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
+from feast.types import String
+folder, listed, users = sys.argv[1], sys.argv[2], int(sys.argv[3])
+now = datetime.now(timezone.utc)
+frame = pd.DataFrame({"user_id": [f"user-{n:05d}" for n in range(users)], "list": listed, "at": now})
+frame.to_parquet(folder + "/lists.parquet")
+user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
+source = FileSource(path=folder + "/lists.parquet", timestamp_field="at")
+view = FeatureView(name="lists", entities=[user], ttl=timedelta(days=1), schema=[Field(name="list", dtype=String)],
+                   source=source, online=True)
+store = FeatureStore(folder)
+store.apply([user, view])
+store.write_to_online_store("lists", frame)
+"""
+
+
+@contextmanager
+def running(stand: ReadStand, wanted: bool, say: Callable[[str], None]) -> Iterator[Peer | str]:
+    """The server, or why it does not run."""
+    python = ENVIRONMENT / "bin" / "python"
+    folder, table = stand.directory / "feast", ProcessTable(stand.directory)
+    records = []
+    try:
+        why = "it was not asked for" if not wanted else _installed(python, say) or _filled(python, folder, stand, say)
+        if why:
+            yield why
+            return
+        port = free_port()
+        command = [str(python.with_name("feast")), "-c", str(folder), "serve", "-h", LOOPBACK, "-p", str(port)]
+        records.append(table.start("feast", [*command, "-w", "1", "--no-access-log"], {"FEAST_USAGE": "False"}))
+        until(lambda: is_listening(port), "Feast", START_TIMEOUT_S)
+        yield Peer(records[0].pid, port, [_request(port, number) for number in range(USERS)])
+    finally:
+        table.end(records, 5)
+
+
+def _installed(python: Path, say: Callable[[str], None]) -> str | None:
+    """Install it if it is not there; why that did not work, or None."""
+    if (ENVIRONMENT / "ready").exists():
+        return None
+    say(f"installing Feast {VERSION} below .local/feast (once, some minutes)")
+    for command in (
+        [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)],
+        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", f"feast[redis]=={VERSION}"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"Feast could not be installed ({_last_line(done.stderr)})"
+    (ENVIRONMENT / "ready").touch()
+    return None
+
+
+def _filled(python: Path, folder: Path, stand: ReadStand, say: Callable[[str], None]) -> str | None:
+    say(f"{USERS} lists as a feature of Feast")
+    folder.mkdir(parents=True)
+    (folder / "feature_store.yaml").write_text(STORE.format(folder=folder, host=LOOPBACK, port=stand.store.port))
+    command = [str(python), "-c", FILL, str(folder), stand.listed.decode(), str(USERS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"Feast could not be filled ({_last_line(done.stderr)})" if done.returncode else None
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1][:200]
+
+
+def _request(port: int, user: int) -> bytes:
+    asked = json.dumps({"features": ["lists:list"], "entities": {"user_id": [user_name(user)]}})
+    return (
+        f"POST /get-online-features HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(asked)}\r\n\r\n{asked}"
+    ).encode()

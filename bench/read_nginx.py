@@ -1,0 +1,51 @@
+"""nginx with a file of the size of a list: what HTTP itself costs. Where nginx is installed."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from bench.read_stand import ReadStand
+from deploy.local.ports import LOOPBACK, free_port, is_listening
+from deploy.local.processes import ProcessTable
+from deploy.local.waiting import until
+
+CONFIG = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 100000000; default_type application/json;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{ listen {host}:{port}; root {folder}/html; }}
+}}
+"""
+
+
+class Peer(NamedTuple):
+    """A server to compare with."""
+
+    pid: int
+    port: int
+    requests: list[bytes]
+
+
+@contextmanager
+def running(stand: ReadStand) -> Iterator[Peer | str]:
+    """nginx, or why it does not run."""
+    executable = shutil.which("nginx")
+    if executable is None:
+        yield "nginx is not installed"
+        return
+    folder, port = stand.directory / "nginx", free_port()
+    (folder / "html").mkdir(parents=True)
+    (folder / "html" / "list").write_bytes(stand.listed)
+    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, host=LOOPBACK, port=port))
+    table = ProcessTable(stand.directory)
+    record = table.start("nginx", [executable, "-p", str(folder), "-c", str(folder / "nginx.conf")], {})
+    try:
+        until(lambda: is_listening(port), "nginx", 20)
+        request = f"GET /list HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nAccept: application/json\r\n\r\n".encode()
+        yield Peer(record.pid, port, [request])
+    finally:
+        table.end([record], 2)

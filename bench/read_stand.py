@@ -1,0 +1,146 @@
+"""Where reading is measured: Redis with lists in it, Kafka for the audit trail, and a gateway that uses both."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import jwt
+import redis
+
+from deploy.local.gateway import GatewayServer
+from deploy.local.gateway_product import AUDIENCE, key_set
+from deploy.local.java import Java
+from deploy.local.kafka import KafkaBroker
+from deploy.local.ports import free_port
+from deploy.local.processes import ProcessRecord, ProcessTable
+from deploy.local.product import create_local_topics
+from deploy.local.redis import RedisServer
+from deploy.local.waiting import until
+from schemas.consents import Level
+from schemas.kafka_settings import KafkaSettings
+from schemas.lists import encode_list, item_fragment
+from schemas.pseudonyms import KeyRing, Pseudonymiser, new_key_ring, write_key_ring
+from schemas.store import consent_value, popular_key, user_keys
+
+USERS = 10_000
+ITEMS = 17
+"""So many that a list has the 778 bytes of which the project's notes on Redis tell."""
+START_TIMEOUT_S = 60
+SECRET = b"a secret of the benchmark only, 32 bytes or more"
+
+
+class ReadStand(NamedTuple):
+    """What runs, and where. `listed` is the bytes of a list."""
+
+    directory: Path
+    table: ProcessTable
+    store: RedisServer
+    gateway: ProcessRecord
+    port: int
+    ring: KeyRing
+    listed: bytes
+
+    @property
+    def redis_url(self) -> str:
+        """Where Redis is."""
+        return self.store.url
+
+    def redis_pid(self) -> int:
+        """The process id of Redis."""
+        return self._redis().pid
+
+    def kill_redis(self) -> None:
+        """End Redis as a crash would."""
+        self.table.kill(self._redis())
+
+    def start_redis(self) -> None:
+        """Start it again, with what its AOF holds."""
+        self.store.start()
+        until(self.store.is_ready, "Redis", START_TIMEOUT_S, every_s=0.01)
+
+    def fill(self) -> None:
+        """Put everybody's list into Redis."""
+        fill(self.redis_url, self.ring)
+
+    def _redis(self) -> ProcessRecord:
+        found = self.table.record(self.store.name)
+        assert found is not None
+        return found
+
+    def request(self, user: int, priority: str = "u=3") -> bytes:
+        """A request for somebody's list, with what frontends send."""
+        token = jwt.encode(
+            {"sub": "shop", "aud": AUDIENCE, "roles": ["frontend"], "exp": 4e9}, SECRET, "HS256", {"kid": "local"}
+        )
+        return (
+            f"GET /v1/recommendations/{user_name(user)}?n=20 HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+            f"User-Agent: bench\r\nAccept: application/json\r\nAuthorization: Bearer {token}\r\n"
+            f"Priority: {priority}\r\n\r\n"
+        ).encode()
+
+    def requests(self, priority: str = "u=3", users: int = 1_000) -> list[bytes]:
+        """Requests for the lists of many."""
+        return [self.request(user, priority) for user in range(users)]
+
+
+def user_name(number: int) -> str:
+    """The id of a user."""
+    return f"user-{number:05d}"
+
+
+@contextmanager
+def read_stand(directory: Path) -> Iterator[ReadStand]:
+    """Everything up and filled; ended whatever happens."""
+    table = ProcessTable(directory)
+    (directory / "tmp").mkdir(parents=True, exist_ok=True)
+    with ExitStack() as ending:
+        ending.callback(lambda: table.end(table.records(), 5))
+        store = RedisServer(table, free_port())
+        broker = KafkaBroker(table, Java(directory / "tmp"), free_port(), free_port())
+        store.start()
+        broker.start()
+        until(lambda: store.is_ready() and broker.is_ready(), "Redis and Kafka", START_TIMEOUT_S)
+        create_local_topics(KafkaSettings(broker.bootstrap_servers))
+        ring = new_key_ring()
+        fill(store.url, ring)
+        gateway = GatewayServer(table, free_port())
+        record = gateway.start(_settings(directory, store.url, broker.bootstrap_servers, gateway.port, ring))
+        until(gateway.is_ready, "the gateway", START_TIMEOUT_S)
+        yield ReadStand(directory, table, store, record, gateway.port, ring, a_list())
+
+
+def a_list() -> bytes:
+    """A list of :data:`ITEMS`."""
+    at = 1_750_000_000_000
+    scores = [0.9876543 - 0.0312345 * place for place in range(ITEMS)]
+    items = [item_fragment(f"item-{place:05d}") for place in range(ITEMS)]
+    return encode_list(7, at, b'"model-1"', at, "personalised", items, scores)
+
+
+def fill(url: str, ring: KeyRing) -> None:
+    """Let everybody have consented, and have a list."""
+    pseudonyms = Pseudonymiser(ring)
+    consent = consent_value(Level.FULL, 0, 1, 0, 1)
+    with redis.Redis.from_url(url) as client:
+        pipeline = client.pipeline(transaction=False)
+        for number in range(USERS):
+            list_key, consent_key, _ = user_keys("", pseudonyms.user(user_name(number)))
+            pipeline.set(list_key, a_list()).set(consent_key, consent)
+        pipeline.set(popular_key("", "all"), a_list().replace(b'"personalised"', b'"popular"'))
+        pipeline.execute()
+
+
+def _settings(directory: Path, redis_url: str, kafka: str, port: int, ring: KeyRing) -> Path:
+    path, keys, ring_path = (directory / name for name in ("gateway.toml", "jwks.json", f"ring-{time.time_ns()}.json"))
+    write_key_ring(ring, ring_path)
+    keys.write_bytes(key_set(SECRET))
+    path.write_text(
+        f"redis.urls = [{json.dumps(redis_url)}]\nkafka.bootstrap_servers = {json.dumps(kafka)}\n"
+        f"auth.jwks = {json.dumps(str(keys))}\nauth.audience = {json.dumps(AUDIENCE)}\nserver.port = {port}\n"
+        f"audit.share = 0.01\naudit.every_s = 1.0\n"
+        f"[tenants.default]\nkey_ring = {json.dumps(str(ring_path))}\ntombstone_ms = 100000\n"
+    )
+    return path
