@@ -2,7 +2,8 @@
 
     with EventProducer({"bootstrap_servers": "…"}) as events:
         events.record(Interaction("id-1", "click", ts, "ada", item_id="tea"))
-        events.record_all([…])
+        events.record_all([…])       # waits until all are acknowledged
+        events.send(Interaction(…))  # does not wait; what is under way is sent when the producer is closed
 
 A record is idempotent and acknowledged by all replicas, keyed by its user. Needs `serving/requirements-kafka.txt`.
 """
@@ -10,6 +11,7 @@ A record is idempotent and acknowledged by all replicas, keyed by its user. Need
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -67,6 +69,21 @@ class EventProducer:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    def send(self, event: Interaction) -> "Future[Stands]":
+        """Send one and do not wait: the future has its place, or :class:`NotAcknowledged`. Not for transactions.
+
+        Raises :class:`InvalidEvent`, and :class:`NotAcknowledged` where it cannot even begin.
+        """
+        checked = checked_event(event)
+        stands: Future[Stands] = Future()
+        try:
+            sent = self._producer.get().send(self._topic, checked.value, checked.key)
+        except KafkaError as error:
+            raise _not_acknowledged(error) from None
+        sent.add_callback(lambda at: stands.set_result(Stands(at.timestamp, at.partition, at.offset)))
+        sent.add_errback(lambda error: stands.set_exception(_not_acknowledged(error)))
+        return stands
+
     def record(self, event: Interaction) -> Stands:
         """Send one and wait until it is acknowledged.
 
@@ -88,9 +105,7 @@ class EventProducer:
             with self._in_transaction:
                 return self._in_one_transaction(checked)
         except KafkaError as error:
-            raise NotAcknowledged(
-                f"Kafka did not acknowledge the interactions ({type(error).__name__}): send them again"
-            ) from None
+            raise _not_acknowledged(error) from None
 
     def flush(self) -> None:
         """Return when nothing is under way."""
@@ -118,6 +133,10 @@ class EventProducer:
             producer.flush(KAFKA_TIMEOUT_S)
         found = [future.get(KAFKA_TIMEOUT_S) for future in under_way]
         return [Stands(one.timestamp, one.partition, one.offset) for one in found]
+
+
+def _not_acknowledged(error: BaseException) -> NotAcknowledged:
+    return NotAcknowledged(f"Kafka did not acknowledge the interaction ({type(error).__name__}): send it again")
 
 
 class Checked(NamedTuple):

@@ -1,6 +1,7 @@
 """A real gateway on a real Redis, without Kafka unless one is given: what frontends see of it."""
 
 import json
+import ssl
 import subprocess
 import sys
 import time
@@ -43,7 +44,18 @@ def a_token(secret: Any = HMAC_SECRET, *, kid: str | None = "k1", algorithm: str
 class RunningGateway:
     """A gateway with an API key for each role, below `directory`. `more` is TOML that is added to its settings."""
 
-    def __init__(self, directory: Path, redis_url: str, kafka: str = NO_KAFKA, more: str = "", **tenants: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        redis_url: str,
+        kafka: str = NO_KAFKA,
+        more: str = "",
+        tombstone_ms: int = 100_000,
+        redis_prefix: str | None = None,
+        server: str = "",
+        verify: ssl.SSLContext | None = None,
+        **tenants: str,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.port = directory, free_port()
         self.keys = {role: add_api_key(directory / "api-keys.json", role, (role,), "default", None) for role in ROLES}
@@ -54,15 +66,16 @@ class RunningGateway:
         self.settings.write_text(
             f'redis.urls = ["{redis_url}"]\nkafka.bootstrap_servers = "{kafka}"\n'
             f'auth.api_keys = "{directory}/api-keys.json"\nauth.jwks = "{directory}/jwks.json"\n'
-            f'auth.audience = "{AUDIENCE}"\nserver.port = {self.port}\n'
-            + "".join(f'[tenants.{name}]\nkey_ring = "{path}"\ntombstone_ms = 100000\nredis_prefix = "{name}:"\n'
+            f'auth.audience = "{AUDIENCE}"\nserver.port = {self.port}\n{server}\n'
+            + "".join(f'[tenants.{name}]\nkey_ring = "{path}"\ntombstone_ms = {tombstone_ms}\n'
+                      f'redis_prefix = "{name + ":" if redis_prefix is None else redis_prefix}"\n'
                       for name, path in rings.items())
             + more
         )  # fmt: skip
         self.log = (directory / "gateway.log").open("w+")
-        self.base = f"http://{LOOPBACK}:{self.port}"
+        self.base = f"{'https' if verify else 'http'}://{LOOPBACK}:{self.port}"
+        self.http = httpx.Client(base_url=self.base, timeout=30, verify=verify or False)
         self.process = self._started()
-        self.http = httpx.Client(base_url=self.base, timeout=30)
 
     def _new_ring(self, name: str) -> str:
         path = self.directory / f"{name}-ring.json"
@@ -78,7 +91,7 @@ class RunningGateway:
     def _is_live(self, process: "subprocess.Popen[bytes]") -> bool:
         assert process.poll() is None, self.logged()
         try:
-            return httpx.get(f"{self.base}/livez", timeout=1).status_code == 200
+            return self.http.get("/livez").status_code == 200
         except httpx.TransportError:
             return False
 

@@ -1,0 +1,86 @@
+"""Runs the gateway on uvicorn: one process or several workers, over TLS where the settings say so."""
+
+import contextlib
+import os
+import shutil
+import signal
+import ssl
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from serving.gateway.app import MULTIPROCESS_VARIABLE, SETTINGS_VARIABLE
+from serving.gateway.logs import log_as_json
+from serving.gateway.protocol import BoundedProtocol
+from serving.gateway.security import Authenticator
+from serving.gateway.settings import ServerSettings, load_gateway_settings
+
+KEEP_ALIVE_S: Final = 65
+
+
+class Config(uvicorn.Config):
+    """Uvicorn's, with TLS 1.2 at least."""
+
+    def load(self) -> None:
+        """Called once in each worker."""
+        super().load()
+        if self.ssl is not None:
+            self.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+
+
+def run(path: Path) -> int:
+    """Serve until told to end."""
+    settings = load_gateway_settings(path)
+    Authenticator(settings.auth)  # says what is wrong before any worker starts
+    log_as_json()
+    os.environ[SETTINGS_VARIABLE] = str(path.resolve())
+    server = settings.server
+    config = Config(
+        "serving.gateway.app:from_environment",
+        factory=True,
+        host=server.host,
+        port=server.port,
+        workers=server.workers,
+        http=BoundedProtocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=server.grace_s,
+        **_tls(server),
+    )
+    if server.workers > 1:
+        return _with_workers(config)
+    serving = uvicorn.Server(config)
+    # Uvicorn ends well on SIGTERM, and then sends it once more to whoever handled it before.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    with contextlib.suppress(KeyboardInterrupt):
+        serving.run()
+    return 0 if serving.started else 1
+
+
+def _with_workers(config: Config) -> int:
+    """Several workers share a socket, and a folder for their metrics."""
+    folder = tempfile.mkdtemp(prefix="freshet-gateway-")
+    os.environ[MULTIPROCESS_VARIABLE] = folder
+    try:
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _tls(server: ServerSettings) -> dict[str, Any]:
+    if server.cert_file is None:
+        return {}
+    options = {"ssl_certfile": server.cert_file, "ssl_keyfile": server.key_file}
+    if server.client_ca_file is None:
+        return options
+    return options | {"ssl_ca_certs": server.client_ca_file, "ssl_cert_reqs": ssl.CERT_REQUIRED}

@@ -1,0 +1,133 @@
+"""Caches in front of the gateway: a popular list may be kept and served stale, a user's own never; a purge is told."""
+
+import http.server
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.local.ports import LOOPBACK, free_port, is_listening
+from deploy.local.waiting import until
+from schemas.consents import Level
+from schemas.pseudonyms import Pseudonymiser
+from schemas.store import consent_value, user_keys
+from tests.support.gateway import RunningGateway, give_list, give_popular, running_gateway
+from tests.support.redis_server import RealRedis, running_redis
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+CONFIG = """
+{user} daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log warn;
+events {{ worker_connections 64; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  proxy_cache_path {folder}/cache keys_zone=lists:1m;
+  server {{
+    listen {host}:{port};
+    location / {{
+      proxy_pass http://{host}:{behind};
+      proxy_cache lists; proxy_cache_key $request_uri; proxy_cache_background_update on;
+      proxy_set_header X-API-Key {key};
+      add_header X-Cache $upstream_cache_status always;
+    }}
+  }}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Callable[[RunningGateway], httpx.Client]]:
+    if NGINX is None:
+        pytest.skip("nginx is not installed: a cache in front of the gateway was not tested")
+    ends: list[Callable[[], Any]] = []
+
+    def in_front_of(gateway: RunningGateway) -> httpx.Client:
+        port, folder = free_port(), tmp_path / "nginx"
+        folder.mkdir()
+        # Its workers are somebody else where it is started as root, and could not write below this folder.
+        settings = {
+            "user": "user root;" if os.geteuid() == 0 else "",
+            "folder": folder,
+            "host": LOOPBACK,
+            "port": port,
+            "behind": gateway.port,
+        }
+        (folder / "nginx.conf").write_text(CONFIG.format(**settings, key=gateway.keys["frontend"]))
+        # The folder stands before the configuration is read, or nginx looks for its log where it may not write.
+        process = subprocess.Popen([NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", "nginx.conf"])
+        client = httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=30)
+        ends.extend([client.close, process.terminate, process.wait])
+        until(lambda: is_listening(port), "nginx", 20)
+        return client
+
+    yield in_front_of
+    for end in ends:
+        end()
+
+
+def test_a_cache_in_front_just_works(server: RealRedis, tmp_path: Path, nginx: Any) -> None:
+    with running_gateway(tmp_path / "gateway", server.url) as gateway:
+        give_list(server.client, gateway.rings["default"], "ada", ["tea"])
+        give_list(server.client, gateway.rings["default"], "bob", ["cup"])
+        give_popular(server.client, ["socks"])
+        front = nginx(gateway)
+        assert front.get("/v1/popular").headers["x-cache"] == "MISS"
+        until(lambda: front.get("/v1/popular").headers["x-cache"] == "HIT", "an answer from the cache", 20)
+        for user, item in (("ada", "tea"), ("bob", "cup"), ("ada", "tea")):
+            answer = front.get(f"/v1/recommendations/{user}")
+            assert (answer.headers["x-cache"], answer.json()["items"][0]["id"]) == ("MISS", item)
+        known = {"if-none-match": front.get("/v1/recommendations/ada").headers["etag"]}
+        consent_key = user_keys("default:", Pseudonymiser(gateway.rings["default"]).user("ada"))[1]
+        server.client.set(consent_key, consent_value(Level.NONE, 0, 2, 0, 2))
+        assert front.get("/v1/recommendations/ada", headers=known).json()["reason"] == "popular"
+        gateway.process.kill()
+        gateway.process.wait()
+        time.sleep(1.1)  # no longer fresh
+        stale = front.get("/v1/popular")
+        assert stale.status_code == 200 and stale.headers["x-cache"] in ("STALE", "UPDATING")
+        assert front.get("/v1/recommendations/bob").status_code == 502, "nobody's own list is kept"
+
+
+def test_a_purge_names_the_lists_that_have_other_items(server: RealRedis, tmp_path: Path) -> None:
+    purged: list[str] = []
+
+    class Purged(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            purged.append(self.headers["Surrogate-Key"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    cache = http.server.HTTPServer((LOOPBACK, 0), Purged)
+    serving = threading.Thread(target=cache.serve_forever)
+    serving.start()
+    try:
+        more = f'[cache]\npurge_url = "http://{LOOPBACK}:{cache.server_port}/purge"\n'
+        with running_gateway(tmp_path / "gateway", server.url, more=more) as gateway:
+            give_popular(server.client, ["socks"])
+            give_popular(server.client, ["umbrella"], "country:GB")
+            gateway.get("/v1/popular?segment=country:GB")
+            time.sleep(2.5)  # the same items again and again are no news
+            assert purged == []
+            give_popular(server.client, ["scarf"], "country:GB")
+            until(lambda: purged == ["popular/default/country:GB"], "the purge", 20, explain=lambda: str(purged))
+    finally:
+        cache.shutdown()
+        serving.join()
+        cache.server_close()

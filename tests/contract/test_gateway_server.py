@@ -1,0 +1,127 @@
+"""How the gateway serves: over TLS, with several workers, until what is under way has ended, whoever dawdles."""
+
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from deploy.local.ports import LOOPBACK
+from serving.gateway import protocol
+from tests.support.certificates import certificates
+from tests.support.gateway import a_token, give_list, give_popular, running_gateway
+from tests.support.redis_server import RealRedis, running_redis
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+def test_tls_with_certificates_of_clients(server: RealRedis, tmp_path: Path) -> None:
+    made = certificates(tmp_path / "tls")
+    known = ssl.create_default_context(cafile=str(made.authority))
+    known.load_cert_chain(made.client, made.client_key)
+    lines = (
+        f'server.cert_file = "{made.server}"\nserver.key_file = "{made.server_key}"\n'
+        f'server.client_ca_file = "{made.authority}"\n'
+    )
+    with running_gateway(tmp_path / "gateway", server.url, server=lines, verify=known) as gateway:
+        give_list(server.client, gateway.rings["default"], "ada", ["tea"])
+        answer = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {a_token()}")
+        assert answer.json()["reason"] == "personalised"
+        stranger = ssl.create_default_context(cafile=str(made.authority))
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{gateway.base}/livez", verify=stranger)
+        known.maximum_version = ssl.TLSVersion.TLSv1_1
+        known.minimum_version = ssl.TLSVersion.TLSv1
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{gateway.base}/livez", verify=known)
+
+
+def test_several_workers_serve_on_one_port_and_their_metrics_are_summed(server: RealRedis, tmp_path: Path) -> None:
+    with running_gateway(tmp_path, server.url, server="server.workers = 2") as gateway:
+        give_list(server.client, gateway.rings["default"], "ada", ["tea"])
+        for _ in range(20):
+            with httpx.Client(base_url=gateway.base) as fresh:  # a connection each, so that both workers have some
+                answer = fresh.get("/v1/recommendations/ada", headers={"X-API-Key": gateway.keys["frontend"]})
+                assert answer.json()["reason"] == "personalised"
+        told = gateway.get("/metrics", "operator").text
+        [count] = [
+            float(line.rpartition(" ")[2])
+            for line in told.splitlines()
+            if line.startswith("freshet_gateway_request_seconds_count") and 'reason="personalised"' in line
+        ]
+        assert count == 20
+        workers = psutil.Process(gateway.process.pid).children()
+        gateway.process.terminate()
+        assert gateway.process.wait(30) == 0
+        assert not psutil.wait_procs(workers, timeout=30)[1], "no worker is left"
+
+
+def test_before_it_ends_it_says_so_and_what_is_under_way_is_answered(server: RealRedis, tmp_path: Path) -> None:
+    with running_gateway(tmp_path, server.url, server="server.drain_s = 3") as gateway:
+        give_popular(server.client, ["socks"])
+        assert gateway.get("/readyz", None).status_code == 200
+        os.kill(gateway.process.pid, signal.SIGTERM)
+        _until(lambda: gateway.get("/readyz", None).status_code == 503)
+        assert gateway.get("/v1/recommendations/ada").status_code == 200, "whoever still comes is served"
+        assert gateway.process.wait(30) == 0
+
+
+def test_who_sends_a_request_too_slowly_is_dropped_and_others_are_served(server: RealRedis, tmp_path: Path) -> None:
+    with running_gateway(tmp_path, server.url) as gateway:
+        slow = [socket.create_connection((LOOPBACK, gateway.port), timeout=60) for _ in range(50)]
+        for connection in slow[:25]:  # the others say nothing at all
+            connection.sendall(b"GET /v1/recommendations/ada HTTP/1.1\r\nX-A:")
+        stopping = threading.Event()
+
+        def dawdle() -> None:
+            while not stopping.wait(1.0):
+                for connection in slow[:25]:
+                    try:
+                        connection.sendall(b" x")
+                    except OSError:
+                        return
+
+        dawdling = threading.Thread(target=dawdle)
+        dawdling.start()
+        try:
+            assert gateway.get("/v1/recommendations/ada").status_code == 200
+            for connection in slow:
+                assert connection.recv(12) in (b"HTTP/1.1 408", b"")
+        finally:
+            stopping.set()
+            dawdling.join()
+            for connection in slow:
+                connection.close()
+        assert gateway.get("/v1/recommendations/ada").status_code == 200
+    assert protocol.HEAD_S_MAX < 60
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('server.cert_file = "/nowhere"', "server.cert_file and server.key_file go together"),
+        ("server.workers = 0", "server.workers"),
+        ("server.what = 1", "what"),
+    ],
+)
+def test_settings_that_are_wrong_are_said_and_nothing_starts(tmp_path: Path, line: str, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint), running_gateway(tmp_path, "redis://127.0.0.1:1", server=line):
+        pass
+
+
+def _until(question: "object", seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not question():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,0 +1,149 @@
+"""The gateway on the whole journey: what is posted comes back as a list, and what is withdrawn does not."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from schemas import topics
+from schemas.errors import InvalidEvent
+from schemas.events import Interaction
+from schemas.kafka_settings import python_kafka_options
+from schemas.receipts import ConsentReceipt, decode_receipt
+from serving.events import EventProducer
+from tests.support.gateway import RunningGateway
+from tests.support.live import Live, until
+
+ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
+
+
+@pytest.fixture(scope="module")
+def gateway(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    gateway = RunningGateway(
+        tmp_path_factory.mktemp("gateway"),
+        live.product.endpoints["redis"],
+        live.settings.kafka.bootstrap_servers,
+        "[audit]\nshare = 1.0\nevery_s = 0.2\n",
+        live.settings.tombstone_ms(),
+        live.settings.redis.prefix,
+        default=live.product.endpoints["key_ring"],
+    )
+    yield gateway
+    assert gateway.close() == 0
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def an_event(user: str, item: str, number: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "event_id": f"{user}-{item}-{number}", "type": "click", "ts": now_ms(), "user_id": user, "item_id": item, **more
+    }  # fmt: skip
+
+
+def consent(live: Live, gateway: RunningGateway, user: str, level: str = "full", **more: Any) -> None:
+    """Recorded over HTTP, and in force."""
+    change = {"user_id": user, "level": level, "ts": now_ms(), **more}
+    answer = gateway.ask("POST", "/v1/consent", "producer", json=change)
+    assert answer.status_code == 200
+    place = answer.json()["partition"], answer.json()["offset"]
+    until(lambda: place in receipts(live), "the receipt of a consent")
+
+
+def receipts(live: Live) -> set[tuple[int, int]]:
+    found = (decode_receipt(record.value) for record in live.records(topics.RECEIPTS))
+    return {(one.partition, one.offset) for one in found if isinstance(one, ConsentReceipt)}
+
+
+def reason(gateway: RunningGateway, user: str) -> str:
+    return gateway.get(f"/v1/recommendations/{user}").json()["reason"]
+
+
+def test_what_is_posted_comes_back_as_a_list_until_it_is_withdrawn(live: Live, gateway: RunningGateway) -> None:
+    consent(live, gateway, "gil-of-gateway")
+    assert reason(gateway, "gil-of-gateway") == "popular"
+    posted = gateway.ask("POST", "/v1/events", "producer", json=an_event("gil-of-gateway", ITEMS[0]))
+    assert (posted.status_code, posted.json()["status"]) == (202, "accepted")
+    until(lambda: reason(gateway, "gil-of-gateway") == "personalised", "a list")
+    none = {"user_id": "gil-of-gateway", "level": "none", "ts": now_ms()}
+    assert gateway.ask("POST", "/v1/consent", "privacy", json=none).status_code == 200
+    assert reason(gateway, "gil-of-gateway") == "popular", "at once"
+    late = {"user_id": "gil-of-gateway", "level": "full", "ts": now_ms() - 60_000}
+    refused = gateway.ask("POST", "/v1/consent", "producer", json=late)
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:freshet:problem:older-than-withdrawal")
+
+
+def test_each_of_a_batch_is_judged_for_itself(live: Live, gateway: RunningGateway) -> None:
+    consent(live, gateway, "hux-of-gateway")
+    batch = [an_event("hux-of-gateway", ITEMS[place], place) for place in range(3)]
+    batch[1]["item_id"] = None
+    answer = gateway.ask("POST", "/v1/events", "producer", json=batch)
+    told = answer.json()
+    assert (answer.status_code, told["accepted"], told["rejected"]) == (202, 2, 1)
+    assert [one["status"] for one in told["results"]] == ["accepted", "rejected", "accepted"]
+    assert told["results"][1]["reason"] == "missing_item"
+    live.wait_for_version("hux-of-gateway", 3)
+    stored = [record for record in live.records(topics.INTERACTIONS) if record.key == b"hux-of-gateway"]
+    assert len({record.partition for record in stored}) == 1, "keyed by user"
+    assert {(r.partition, r.offset) for r in stored} == {
+        (one["partition"], one["offset"]) for one in told["results"] if one["status"] == "accepted"
+    }
+
+
+def test_an_erasure_and_all_that_is_held_over_http(live: Live, gateway: RunningGateway) -> None:
+    consent(live, gateway, "ivy-of-gateway")
+    gateway.ask("POST", "/v1/events", "producer", json=an_event("ivy-of-gateway", ITEMS[1]))
+    until(lambda: reason(gateway, "ivy-of-gateway") == "personalised", "a list")
+    refused = gateway.ask("GET", "/v1/users/ivy-of-gateway/data", "privacy")
+    assert refused.status_code == 400, "nobody reads it without saying what for"
+    held = gateway.ask("GET", "/v1/users/ivy-of-gateway/data?purpose=request+47", "privacy").json()
+    assert held["profile_and_consent"]["profile"]["recents"] and len(held["raw_interactions"]) == 1
+    assert gateway.ask("DELETE", "/v1/users/ivy-of-gateway", "privacy").status_code == 200
+    assert reason(gateway, "ivy-of-gateway") == "popular"
+    until(lambda: live.pseudonymiser.user("ivy-of-gateway") not in live.states(), "an erased state")
+
+
+def test_reads_are_in_the_audit_trail_by_role_and_purpose(live: Live, gateway: RunningGateway) -> None:
+    consent(live, gateway, "jed-of-gateway")
+    gateway.ask("POST", "/v1/events", "producer", json=an_event("jed-of-gateway", ITEMS[2]))
+    until(lambda: reason(gateway, "jed-of-gateway") == "personalised", "a list")
+    name = live.pseudonymiser.user("jed-of-gateway")
+
+    def told() -> bool:
+        live.checkpoint()
+        trail = [record.value for record in live.records(topics.AUDIT)]
+        return any(b'"kind":"access"' in v and name.encode() in v and b'"frontend"' in v for v in trail)
+
+    until(told, "the read in the audit trail")
+
+
+def test_the_producer_of_the_library_is_all_or_nothing_with_a_transactional_id(live: Live) -> None:
+    kafka = python_kafka_options(live.settings.kafka)
+    event = Interaction("kay-1", "click", now_ms(), "kay-of-gateway", item_id=ITEMS[3])
+    wrong = Interaction("kay-2", "click", now_ms(), "kay-of-gateway")
+    with EventProducer(kafka, topic_prefix=live.settings.kafka.topic_prefix, transactional_id="kay") as events:
+        with pytest.raises(InvalidEvent, match="item_id"):
+            events.record_all([event, wrong])
+        [first, second] = events.record_all([event, event])
+        assert second.offset > first.offset
+    with EventProducer(kafka, topic_prefix=live.settings.kafka.topic_prefix) as events:
+        sent = events.send(event)
+    assert sent.result(30).partition == first.partition, "sent when the producer was closed"
+    mine = [record for record in live.records(topics.INTERACTIONS) if record.key == b"kay-of-gateway"]
+    assert len(mine) == 3
+
+
+def test_what_a_transaction_has_not_committed_is_not_read(live: Live) -> None:
+    kafka = python_kafka_options(live.settings.kafka)
+    producer = EventProducer(kafka, topic_prefix=live.settings.kafka.topic_prefix, transactional_id="lee")
+    event = Interaction("lee-1", "click", now_ms(), "lee-of-gateway", item_id=ITEMS[4])
+    inner = producer._producer.get()
+    inner.begin_transaction()
+    at = inner.send(live.settings.kafka.topic(topics.INTERACTIONS), b"{}", b"lee-of-gateway").get(30)
+    inner.abort_transaction()
+    producer.record_all([event])
+    producer.close()
+    mine = [record for record in live.records(topics.INTERACTIONS) if record.key == b"lee-of-gateway"]
+    assert len(mine) == 1 and mine[0].offset > at.offset

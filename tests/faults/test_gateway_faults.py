@@ -1,0 +1,25 @@
+"""Redis fails under the gateway in five ways while frontends go on asking: always an answer, and own lists again.
+
+The limits of the benchmark (`make bench-read`) are tighter; here only what must hold on any machine is asserted.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.read_faults import FAULTS, SLOW_S, seen_while
+from bench.read_stand import ReadStand, read_stand
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadStand]:
+    with read_stand(tmp_path_factory.mktemp("stand")) as stand:
+        yield stand
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_there_is_always_an_answer_while_redis_is(stand: ReadStand, name: str) -> None:
+    seen = seen_while(stand, FAULTS[name])
+    assert seen.answers > 100 and seen.failed == 0
+    assert seen.p99_ms < 1_000 * SLOW_S / 2, "nobody waits for Redis"
+    assert seen.recovered_s < 3.5, "own lists are back before the watching ends"

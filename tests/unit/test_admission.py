@@ -1,0 +1,93 @@
+"""Who is served first, as rules."""
+
+import asyncio
+import doctest
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.gateway import admission, lane, roles
+from serving.gateway.admission import Admission, AdmissionSettings, Limits, class_of, urgency_of
+from serving.gateway.roles import ROLES, URGENCY_BEST, allowed
+from serving.gateway.security import Principal
+
+
+def somebody(role: str = "frontend", best: int = 0) -> Principal:
+    return Principal("s", role, "default", allowed(frozenset({role})), best, 0.0)
+
+
+@given(st.binary(max_size=12))
+def test_any_priority_header_is_an_urgency(header: bytes) -> None:
+    assert 0 <= urgency_of(header) <= 7
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nobody_is_more_urgent_than_their_role_may_be(role: roles.Role) -> None:
+    best = URGENCY_BEST[role]
+    asked = [class_of(somebody(role, best), b"u=%d" % urgency) for urgency in range(8)]
+    own = ["high" if u <= 2 else "normal" if u <= 4 else "low" for u in (max(best, asked_u) for asked_u in range(8))]
+    assert asked == own
+
+
+def test_low_is_shed_first_and_high_last() -> None:
+    settings = AdmissionSettings(low_max=1, normal_max=2, high_max=3)
+    taken = []
+    for under_way in range(4):
+        found = Admission(settings)
+        found.under_way = under_way
+        taken.append([found.takes(of) for of in ("low", "normal", "high")])
+    assert taken == [[True, True, True], [False, True, True], [False, False, True], [False, False, False]]
+
+
+@given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 5), st.integers(1, 8))
+def test_in_no_span_of_time_a_key_gets_more_than_its_burst_and_its_rate(
+    pauses: list[float], rate: int, burst: int
+) -> None:
+    limits = Limits(AdmissionSettings(per_key_rate=rate, per_key_burst=burst))
+    now, granted = 100.0, []
+    for pause in pauses:
+        now += pause
+        left = limits.take("s", now)
+        if left >= 0:
+            granted.append(now)
+            assert left <= burst - 1
+        else:
+            assert limits.again_in_s("s", now) >= 1
+    for begin, first in enumerate(granted):
+        for count, last in enumerate(granted[begin:], start=1):
+            assert count <= burst + (last - first) * rate + 1e-6
+
+
+def test_one_key_takes_nothing_from_another_and_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "KEYS_HELD_MAX", 3)
+    limits = Limits(AdmissionSettings(per_key_rate=1, per_key_burst=1))
+    assert [limits.take(f"s{number}", 1.0) for number in range(10)] == [0] * 10
+    assert len(limits._left) == 3 and limits.take("s9", 1.0) == -1
+
+
+def test_those_who_are_shed_go_in_turn_and_no_faster_than_they_may() -> None:
+    settings = AdmissionSettings(shed_per_s=1_000, shed_waiting_max=50)
+
+    async def story() -> list[tuple[float, int]]:
+        shedding, loop = Admission(settings), asyncio.get_running_loop()
+        gone: list[tuple[float, int]] = []
+
+        async def one(number: int) -> None:
+            await shedding.shed_turn()
+            gone.append((loop.time(), number))
+
+        await asyncio.gather(*(one(number) for number in range(60)))
+        return gone
+
+    gone = asyncio.run(story())
+    assert sorted(number for _, number in gone[:10]) == list(range(50, 60)), "beyond the bound nobody waits"
+    assert [number for _, number in gone[10:]] == list(range(50))
+    times = [at for at, _ in gone[10:]]
+    assert all(later >= earlier for earlier, later in pairwise(times)) and times[-1] - times[0] >= 0.04
+
+
+@pytest.mark.parametrize("module", [admission, lane, roles])
+def test_examples_hold(module: object) -> None:
+    assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -1,0 +1,86 @@
+"""What a reader answers, as rules."""
+
+import doctest
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.catalogue import CatalogueItem
+from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment
+from serving import answers
+from serving.answers import ALL, NONE_LISTED, POPULAR_FRESH_MS, Filter, PopularLists, answer, cut, decoded
+from tests.support.vocabulary import BEGINNING
+
+an_id = st.text(min_size=1, max_size=12) | st.sampled_from(['},{"id":', '"', "\\", '\\"},{"id":"', "]}", "é"])
+
+
+def raw_list(ids: list[str], version: int = 3) -> bytes:
+    scores = [1.0 / (place + 1) for place in range(len(ids))]
+    return encode_list(version, 7, b'"m"', BEGINNING, "personalised", [item_fragment(one) for one in ids], scores)
+
+
+@given(st.lists(an_id, max_size=8), st.integers(-1, 10))
+def test_bytes_cut_to_n_items_are_the_list_cut_to_n_items(ids: list[str], n: int) -> None:
+    raw = raw_list(ids)
+    whole, less = decode_list(raw), decode_list(cut(raw, n))
+    assert less == msgspec.structs.replace(whole, items=whole.items[: max(0, n)])
+
+
+CATALOGUE = {
+    "tea": CatalogueItem("tea", "Tea", "drinks"),
+    "cup": CatalogueItem("cup", "Cup", "things", available=False),
+    "pot": CatalogueItem("pot", "Pot"),
+}
+
+
+@given(
+    st.lists(st.sampled_from(["tea", "cup", "pot", "new"]), max_size=6),
+    st.frozensets(st.sampled_from(["tea", "cup", "pot", "new"])),
+    st.booleans(),
+    st.sampled_from([None, "drinks", "things"]),
+)
+def test_filters_keep_what_is_wanted(
+    ids: list[str], exclude: frozenset[str], in_stock: bool, category: str | None
+) -> None:
+    keep = Filter(exclude, in_stock, category, CATALOGUE)
+    kept = [one for one in ids if keep(ListedItem(one, 1.0))]
+    assert not set(kept) & exclude
+    for one in ids:
+        known = CATALOGUE.get(one)
+        sold_out = in_stock and known is not None and not known.available
+        other = category is not None and (known is None or known.category != category)
+        assert (one in kept) == (one not in exclude and not sold_out and not other)
+
+
+def a_list(*ids: str) -> RecommendationList:
+    return decode_list(raw_list(list(ids)))
+
+
+def test_where_filters_leave_nothing_the_next_list_is_answered() -> None:
+    found = answer([a_list("tea"), a_list("cup", "pot")], 5, BEGINNING + 40, lambda item: item.id != "tea")
+    assert [item.id for item in found.items] == ["cup", "pot"] and found.age_ms == 40
+    nothing = answer([a_list("tea")], 5, BEGINNING, lambda item: False)
+    assert (nothing.items, nothing.reason, nothing.version, nothing.age_ms) == ((), "popular", 0, 0)
+
+
+def test_the_answer_of_nothing_is_a_list_like_any_other() -> None:
+    assert decoded(NONE_LISTED) == RecommendationList(0, 0, "", 0, "popular", ())
+
+
+def test_a_popular_list_is_asked_for_once_a_second_and_kept_where_redis_lost_it() -> None:
+    held = PopularLists()
+    assert held.to_ask(["a", ALL], 0) == ["a", ALL]
+    held.hold("a", raw_list(["tea"]), 0)
+    held.hold(ALL, None, 0)
+    assert held.to_ask(["a", ALL], POPULAR_FRESH_MS - 1) == []
+    assert held.to_ask(["a", ALL], POPULAR_FRESH_MS) == ["a", ALL]
+    held.asked("a", POPULAR_FRESH_MS)
+    assert held.to_ask(["a"], POPULAR_FRESH_MS) == [], "somebody asks already"
+    held.hold("a", None, POPULAR_FRESH_MS)
+    held.hold("a", b"{", POPULAR_FRESH_MS)
+    assert [one.found.items[0].id for one in held.of(["b", "a", ALL])] == ["tea"]
+
+
+def test_examples_hold() -> None:
+    assert doctest.testmod(answers).failed == 0
