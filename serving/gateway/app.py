@@ -28,7 +28,7 @@ from serving.gateway.gate import Gate
 from serving.gateway.lane import Lane
 from serving.gateway.logs import log_as_json
 from serving.gateway.metrics import Meter
-from serving.gateway.problems import Problem
+from serving.gateway.problems import Problem, fault
 from serving.gateway.routes import router
 from serving.gateway.security import Authenticator
 from serving.gateway.settings import GatewaySettings, load_gateway_settings
@@ -96,6 +96,7 @@ def documented_api(lifespan: Any = None) -> FastAPI:
     api.include_router(router)
     api.add_exception_handler(Problem, _as_problem)  # type: ignore[arg-type]
     api.add_exception_handler(HTTPException, _as_other_problem)  # type: ignore[arg-type]
+    api.add_exception_handler(Exception, _as_fault)
     _document(api)
     return api
 
@@ -142,6 +143,11 @@ def _as_problem(request: Request, problem: Problem) -> Response:
 
 def _as_other_problem(request: Request, error: HTTPException) -> Response:
     return _as_problem(request, Problem(error.status_code, "not-found", "there is nothing here: see /openapi.json"))
+
+
+def _as_fault(request: Request, error: Exception) -> Response:
+    """The framework raises it once more behind this, and the gate logs it."""
+    return _as_problem(request, fault())
 
 
 def from_environment() -> Gateway:

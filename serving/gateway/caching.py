@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from serving.answers import Listed
 from serving.gateway.settings import CacheSettings
@@ -22,12 +23,12 @@ logger = logging.getLogger("freshet.gateway")
 
 
 def surrogate_key(tenant: str, segment: str) -> str:
-    """The key by which a popular list is purged; white space would end it.
+    """The key by which a popular list is purged, in the letters that a header may have.
 
-    >>> surrogate_key("default", "country:GB")
-    'popular/default/country:GB'
+    >>> surrogate_key("default", "country:GB"), surrogate_key("default", "surface:a b")
+    ('popular/default/country:GB', 'popular/default/surface:a%20b')
     """
-    return "popular/" + "/".join("".join(part.split()) for part in (tenant, segment))
+    return f"popular/{quote(tenant, safe='')}/{quote(segment, safe=':')}"
 
 
 def popular_headers(

@@ -102,15 +102,21 @@ _PROBLEMS: Final = {
     408: "the body came too slowly",
     409: "the user said no since",
     413: "too large",
+    414: "path and query are too long",
     415: "not JSON",
+    431: "the headers are too large",
     429: "too many requests; Retry-After says when to come back",
     503: "Kafka or Redis is away; Retry-After says when to come back",
 }
 
 
+_HEAD: Final = (400, 408, 414, 431)
+"""Of requests whose head is not as it should be, whatever they are for."""
+
+
 def _answers(ok: int, description: str, kind: type | None, *problems: int) -> dict[int | str, Document]:
     answers: dict[int | str, Document] = {ok: {"description": description, **(_content(kind) if kind else {})}}
-    return answers | {status: _problem(_PROBLEMS[status]) for status in (401, 403, 429, *problems)}
+    return answers | {status: _problem(_PROBLEMS[status]) for status in (*_HEAD, 401, 403, 429, *problems)}
 
 
 def _parameter(name: str, schema: Document, description: str, where: str = "query") -> Document:
@@ -158,19 +164,19 @@ def _body(schema: Document) -> Document:
 
 RECOMMENDATIONS: Final[Document] = {
     "operation_id": "recommendations",
-    "responses": _answers(200, "the user's list, or what stands in for it", RecommendationList, 400) | _NOT_MODIFIED,
+    "responses": _answers(200, "the user's list, or what stands in for it", RecommendationList) | _NOT_MODIFIED,
     "openapi_extra": {"parameters": [_USER, _N, _SURFACE, _SEGMENT, *_FILTERS, _PRIORITY, _DEADLINE]},
 }
 POPULAR: Final[Document] = {
     "operation_id": "popular",
-    "responses": _answers(200, "a popular list", RecommendationList, 400) | _NOT_MODIFIED,
+    "responses": _answers(200, "a popular list", RecommendationList) | _NOT_MODIFIED,
     "openapi_extra": {
         "parameters": [_N, _SURFACE, _SEGMENT, _text("lets caches tell tenants apart; that of the caller", "tenant")]
     },
 }
 EVENTS: Final[Document] = {
     "operation_id": "events",
-    "responses": _answers(202, "what became of each", EventResults, 400, 408, 413, 415, 503),
+    "responses": _answers(202, "what became of each", EventResults, 413, 415, 503),
     "openapi_extra": {
         "requestBody": _body({"oneOf": [_of(Interaction), {"type": "array", "items": _of(Interaction)}]})
     },
@@ -181,17 +187,17 @@ EVENTS["responses"][202] = {
 }
 CONSENT: Final[Document] = {
     "operation_id": "consent",
-    "responses": _answers(200, "acknowledged", Acknowledged, 400, 408, 409, 413, 415, 503),
+    "responses": _answers(200, "acknowledged", Acknowledged, 409, 413, 415, 503),
     "openapi_extra": {"requestBody": _body(_of(ConsentChange))},
 }
 ERASURE: Final[Document] = {
     "operation_id": "erasure",
-    "responses": _answers(200, "acknowledged", Acknowledged, 400, 408, 409, 413, 503),
+    "responses": _answers(200, "acknowledged", Acknowledged, 409, 413, 503),
     "openapi_extra": {"parameters": [_USER]},
 }
 ACCESS: Final[Document] = {
     "operation_id": "access",
-    "responses": _answers(200, "all that is held", None, 400, 503)
+    "responses": _answers(200, "all that is held", None, 503)
     | {200: {"description": "all that is held", "content": {"application/json": {"schema": {"type": "object"}}}}},
     "openapi_extra": {
         "parameters": [
@@ -212,13 +218,18 @@ METRICS: Final[Document] = {
     "responses": _answers(200, "metrics in Prometheus' text format", None)
     | {200: {"description": "metrics in Prometheus' text format", "content": {"text/plain": {}}}},
 }
+_HEADS: Final = {status: _problem(_PROBLEMS[status]) for status in _HEAD}
 LIVE: Final[Document] = {
     "operation_id": "livez",
-    "responses": {200: {"description": "it lives", **_content(Health)}},
+    "responses": {200: {"description": "it lives", **_content(Health)}, **_HEADS},
 }
 READY: Final[Document] = {
     "operation_id": "readyz",
-    "responses": {200: {"description": "it is ready", **_content(Health)}, 503: _problem("it is about to end")},
+    "responses": {
+        200: {"description": "it is ready", **_content(Health)},
+        503: _problem("it is about to end"),
+        **_HEADS,
+    },
 }
 SECURITY_SCHEMES: Final[Document] = {
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},

@@ -11,7 +11,7 @@ from typing import Any, Final
 from serving.gateway.admission import Admission, Limits
 from serving.gateway.lane import App, Receive, Scope, Send
 from serving.gateway.metrics import Meter
-from serving.gateway.problems import Answer, Headers, Problem, forbidden, too_many, unavailable
+from serving.gateway.problems import Answer, Headers, Problem, fault, forbidden, too_many, unavailable
 from serving.gateway.roles import ROUTES, Route
 from serving.gateway.security import Authenticator, Principal
 from serving.gateway.tenants import Tenant, tenant_of
@@ -65,7 +65,7 @@ class Gate:
         except Exception as error:
             # Neither its text nor its values: both may hold what a request held.
             logger.error("a request of %s failed", name, extra={"error": type(error).__name__, "at": _place_of(error)})
-            await sending.instead(Problem(500, "internal", "this is a fault of the gateway, and it is logged").answer())
+            await sending.instead(fault().answer())
         seconds = time.perf_counter() - begun_s
         self._meter.answered(name, role, sending.status, seconds)
         if name not in ("livez", "readyz"):

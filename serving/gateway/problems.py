@@ -75,3 +75,8 @@ def too_many(retry_after_s: int, detail: str, headers: Iterable[tuple[str, str]]
 def unavailable(detail: str, retry_after_s: int = 1) -> Problem:
     """Something behind the gateway is away."""
     return Problem(503, "unavailable", detail, [("Retry-After", str(retry_after_s))])
+
+
+def fault() -> Problem:
+    """A mistake of ours."""
+    return Problem(500, "internal", "this is a fault of the gateway, and it is logged")

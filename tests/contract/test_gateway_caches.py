@@ -18,6 +18,7 @@ from deploy.local.waiting import until
 from schemas.consents import Level
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import consent_value, user_keys
+from serving.gateway.caching import surrogate_key
 from tests.support.gateway import RunningGateway, give_list, give_popular, running_gateway
 from tests.support.redis_server import RealRedis, running_redis
 
@@ -96,10 +97,15 @@ def test_a_cache_in_front_just_works(server: RealRedis, tmp_path: Path, nginx: A
         assert front.get("/v1/recommendations/ada", headers=known).json()["reason"] == "popular"
         gateway.process.kill()
         gateway.process.wait()
-        time.sleep(1.1)  # no longer fresh
-        stale = front.get("/v1/popular")
-        assert stale.status_code == 200 and stale.headers["x-cache"] in ("STALE", "UPDATING")
+        until(lambda: front.get("/v1/popular").headers["x-cache"] in ("STALE", "UPDATING"), "a stale answer", 20)
+        assert front.get("/v1/popular").status_code == 200
         assert front.get("/v1/recommendations/bob").status_code == 502, "nobody's own list is kept"
+
+
+@pytest.mark.parametrize("segment", ["surface:ä", "a b", "a\r\nb: c", "\u3000"])
+def test_a_segment_of_any_name_becomes_a_key_that_a_header_may_have(segment: str) -> None:
+    key = surrogate_key("default", segment)
+    assert key.isascii() and key.isprintable() and " " not in key
 
 
 def test_a_purge_names_the_lists_that_have_other_items(server: RealRedis, tmp_path: Path) -> None:

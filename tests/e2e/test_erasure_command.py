@@ -13,7 +13,6 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 
 from jobs import rewrite_events as rewriting
-from jobs import settled_topic
 from jobs.erasure import Where, main, verify
 from jobs.erasure_search import in_files
 from jobs.export import export, rewrite
@@ -22,7 +21,7 @@ from jobs.rewrite_events import EventsRewrite, copied_from, rewrite_events
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
 from jobs.topics import create_topics
-from schemas import topics
+from schemas import settled_topic, topics
 from schemas.errors import JobSilent
 from schemas.receipts import ErasureReceipt, decode_receipt
 from schemas.settled_topic import settled, settled_ends
