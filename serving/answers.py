@@ -5,7 +5,7 @@ The user's own list → the segment's popular list → ``popular:all`` → nothi
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -42,11 +42,8 @@ class Listed(NamedTuple):
     found: RecommendationList
 
 
-class Own(NamedTuple):
-    """A user's own list as it stands in Redis, and the consent that it stands under."""
-
-    raw: bytes
-    consent: bytes
+Own: TypeAlias = list[bytes]
+"""A user's own list as it stands in Redis, and the consent that it stands under, as the script answers them."""
 
 
 class Filter(msgspec.Struct, frozen=True):

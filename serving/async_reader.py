@@ -16,13 +16,13 @@ import hiredis
 
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
-from schemas.lists import RecommendationList
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import READ_LIST, popular_key, user_keys
 from serving.answers import Filter, Listed, Own, PopularLists, Recommendation, answer, decoded, segments_of
 from serving.links import Links, links_to, pack
 from serving.redis_address import RedisAddress
 
+EVERYBODY: Final = segments_of()
 _SHA: Final = hashlib.sha1(READ_LIST.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -45,8 +45,11 @@ class AsyncReader:
         on_read: Callable[[str], None] | None = None,
     ) -> None:
         self._links: Links = links_to(address, password)
-        self._pseudonyms = Pseudonymiser(key_ring).all
+        pseudonymiser = Pseudonymiser(key_ring)
+        self._pseudonym, self._pseudonyms = pseudonymiser.user, pseudonymiser.all
+        self._rotating = key_ring.previous is not None
         self._prefix = prefix
+        self._command = _command(prefix, pseudonymiser.user(""))
         self._catalogue = {} if catalogue is None else catalogue
         self._clock_ms = clock_ms
         self._on_read = on_read
@@ -88,23 +91,28 @@ class AsyncReader:
         of whatever list is answered; where they leave nothing of one, the next one is answered.
         """
         now_ms = self._clock_ms()
-        own, popular = await self.lists(user_id, segments_of(surface, segment), now_ms)
-        found = decoded(own.raw) if own is not None else None
-        lists: list[RecommendationList] = [] if found is None else [found]
-        lists += [one.found for one in popular]
+        segments = EVERYBODY if surface is None and segment is None else segments_of(surface, segment)
         keep = Filter(exclude, in_stock, category, self._catalogue) if exclude or in_stock or category else None
-        if found is not None and self._on_read is not None:
+        own = await self.own(user_id, segments, now_ms)
+        found = None if own is None else decoded(own[0])
+        if found is None:
+            return answer([one.found for one in self._popular.of(segments)], n, now_ms, keep)
+        if self._on_read is not None:
             self._on_read(user_id)
-        return answer(lists, n, now_ms, keep)
+        if keep is None:
+            return Recommendation(found.items[:n], found.reason, found.v, max(0, now_ms - found.at))
+        return answer([found, *(one.found for one in self._popular.of(segments))], n, now_ms, keep)
 
-    async def lists(self, user_id: str, segments: Sequence[str], now_ms: int) -> tuple[Own | None, list[Listed]]:
-        """The user's own list if there is one that may be read, and the popular lists that may stand in for it."""
-        popular = self._popular
-        asked = [self._ask_popular(name, now_ms) for name in popular.to_ask(segments, now_ms)]
-        own = await self._own(user_id)
+    async def own(self, user_id: str, segments: Sequence[str], now_ms: int) -> Own | None:
+        """The user's own list if there is one that may be read.
+
+        If there is none, :meth:`held` has what may stand in when this returns.
+        """
+        asked = [self._ask_popular(name, now_ms) for name in self._popular.to_ask(segments, now_ms)]
+        own = await self._own_of_two(user_id) if self._rotating else await self._own(self._pseudonym(user_id))
         if own is None and asked:
             await asyncio.wait(asked)
-        return own, popular.of(segments)
+        return own
 
     async def popular(self, segments: Sequence[str], now_ms: int) -> list[Listed]:
         """What is popular in `segments`, in their order."""
@@ -133,34 +141,44 @@ class AsyncReader:
         if not asked.cancelled() and asked.exception() is None:
             self._popular.hold(segment, asked.result(), now_ms)
 
-    async def _own(self, user_id: str) -> Own | None:
+    async def _own_of_two(self, user_id: str) -> Own | None:
         """While a rotation is under way a user has two pseudonyms; the list under the current one goes first."""
-        names = self._pseudonyms(user_id)
-        if len(names) == 1:
-            return await self._answered(names[0], self._ask_own("EVALSHA", _SHA, names[0]))
-        asked = [self._answered(name, self._ask_own("EVALSHA", _SHA, name)) for name in names]
-        found = [own for own in await asyncio.gather(*asked) if own is not None]
-        return found[0] if found else None
+        found = await asyncio.gather(*(self._own(name) for name in self._pseudonyms(user_id)))
+        return next((own for own in found if own is not None), None)
 
-    async def _answered(self, pseudonym: str, asked: "asyncio.Future[Any]") -> Own | None:
+    async def _own(self, pseudonym: str) -> Own | None:
         try:
-            found = await asked
+            own: Own | None = await self._links.ask(pseudonym, self._command(pseudonym))
         except StoreUnavailable:
             return None
         except hiredis.ReplyError as error:
-            found = await self._again(error, pseudonym)
-        return None if found is None else Own(*found)
+            return await self._again(error, pseudonym)
+        return own
 
-    def _ask_own(self, command: str, script: str, pseudonym: str) -> "asyncio.Future[Any]":
-        keys = user_keys(self._prefix, pseudonym)
-        return self._links.ask(keys[0], pack((command, script, 3, *keys)))
-
-    async def _again(self, error: hiredis.ReplyError, pseudonym: str) -> list[bytes] | None:
+    async def _again(self, error: hiredis.ReplyError, pseudonym: str) -> Own | None:
         """The first call after Redis was started sends the script; a slot that moved is looked for once more."""
         if not str(error).startswith(("NOSCRIPT", "MOVED")):
             return None
+        command = pack(("EVAL", READ_LIST, 3, *user_keys(self._prefix, pseudonym)))
         try:
-            found: list[bytes] | None = await self._ask_own("EVAL", READ_LIST, pseudonym)
+            own: Own | None = await self._links.ask(pseudonym, command)
         except (StoreUnavailable, hiredis.ReplyError):
             return None
-        return found
+        return own
+
+
+def _command(prefix: str, example: str) -> Callable[[str], bytes]:
+    """The packed reading of a user's list as a function of the pseudonym: packed once, and filled in.
+
+    Pseudonyms under one key have one length; any other is packed as it comes.
+    """
+    marked = pack(("EVALSHA", _SHA, 3, *user_keys(prefix, "\0" * len(example))))
+    template = marked.replace(b"%", b"%%").replace(b"\0" * len(example), b"%b")
+
+    def command(pseudonym: str) -> bytes:
+        if len(pseudonym) != len(example):
+            return pack(("EVALSHA", _SHA, 3, *user_keys(prefix, pseudonym)))
+        name = pseudonym.encode()
+        return template % (name, name, name)
+
+    return command

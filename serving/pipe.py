@@ -1,8 +1,9 @@
 """One connection to Redis for any number of asyncio tasks.
 
 Answers come in the order of the commands, so tasks need neither a lock nor a connection each: what is asked in one turn
-of the event loop leaves in one write. There is no timer for each call either: one for all looks at the oldest. An
-answer that takes longer than `timeout_s` ends the connection, for all that was asked behind it would wait as long.
+of the event loop leaves in one write. There is no timer for each call either: one for all looks whether the oldest is
+still the one that it saw before. An answer that takes longer than `timeout_s` (at most half of it more) ends the
+connection, for all that was asked behind it would wait as long.
 """
 
 import asyncio
@@ -16,6 +17,8 @@ from schemas.errors import StoreUnavailable
 
 WAITING_MAX: Final = 10_000
 """Commands without an answer yet: with more, callers are told at once that Redis is away."""
+LOOKS: Final = 2
+"""So often the oldest command is looked at within `timeout_s`."""
 _AWAY: Final = "Redis is away"
 
 
@@ -28,7 +31,8 @@ class Pipe(asyncio.Protocol):
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._oldest_seen: tuple[asyncio.Future[Any] | None, int] = None, 0
         self._to_write: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -42,9 +46,9 @@ class Pipe(asyncio.Protocol):
         if not self._to_write:
             loop.call_soon(self._flush)
         self._to_write.append(command)
-        self._waiting.append((future, loop.time()))
+        self._waiting.append(future)
         if self._timer is None:
-            self._timer = loop.call_later(self._timeout_s, self._look_at_oldest)
+            self._timer = loop.call_later(self._timeout_s / LOOKS, self._look_at_oldest)
         return future
 
     def is_open(self) -> bool:
@@ -69,7 +73,7 @@ class Pipe(asyncio.Protocol):
         try:
             reader.feed(data)
             while (answer := reader.gets()) is not False:
-                future, _ = waiting.popleft()
+                future = waiting.popleft()
                 if future.done():
                     continue
                 if isinstance(answer, hiredis.ReplyError):
@@ -88,7 +92,7 @@ class Pipe(asyncio.Protocol):
             self._timer.cancel()
         self._to_write.clear()
         while self._waiting:
-            future, _ = self._waiting.popleft()
+            future = self._waiting.popleft()
             if not future.done():
                 future.set_exception(StoreUnavailable(_AWAY))
         self._on_lost()
@@ -101,9 +105,12 @@ class Pipe(asyncio.Protocol):
     def _look_at_oldest(self) -> None:
         self._timer = None
         if not self._waiting:
+            self._oldest_seen = None, 0
             return
-        left_s = self._waiting[0][1] + self._timeout_s - self._loop.time()
-        if left_s <= 0:
+        oldest, (seen, times) = self._waiting[0], self._oldest_seen
+        times = times + 1 if oldest is seen else 0
+        if times >= LOOKS:
             self.close()
-        else:
-            self._timer = self._loop.call_later(left_s, self._look_at_oldest)
+            return
+        self._oldest_seen = oldest, times
+        self._timer = self._loop.call_later(self._timeout_s / LOOKS, self._look_at_oldest)

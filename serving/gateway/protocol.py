@@ -1,11 +1,13 @@
 """HTTP/1.1 with bounds that the server has none for: the size of a request's head, and the time it may take to come."""
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from serving.gateway.problems import Problem
+from serving.gateway.lane import SEND_WHOLE
+from serving.gateway.problems import Headers, Problem
 
 HEAD_BYTES_MAX: Final = 16_384
 PATH_BYTES_MAX: Final = 4_096
@@ -61,6 +63,24 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_bytes + self._chunk_bytes > PATH_BYTES_MAX and self._refuses_head():
             return
         super().on_headers_complete()
+        self.scope[SEND_WHOLE] = partial(self.send_whole, self.cycle)  # type: ignore[typeddict-unknown-key]
+
+    def send_whole(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
+        """Answer in one write; False where that cannot be now, and ASGI's messages are to be sent instead.
+
+        Trusts the caller: names in small letters, values without line breaks, Content-Length among them.
+        """
+        if cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
+            return False
+        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        cycle.transport.write(b"".join((STATUS_LINE[status], *lines, end, body)))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser, also behind a head that was refused."""
