@@ -62,7 +62,9 @@ def running(stand: ReadStand, wanted: bool, say: Callable[[str], None]) -> Itera
             return
         port = free_port()
         command = [str(python.with_name("feast")), "-c", str(folder), "serve", "-h", LOOPBACK, "-p", str(port)]
-        records.append(table.start("feast", [*command, "-w", "1", "--no-access-log"], {"FEAST_USAGE": "False"}))
+        # Else its worker ends after a thousand requests, and takes the connections with it.
+        command += ["-w", "1", "--max-requests", "0", "--no-access-log"]
+        records.append(table.start("feast", command, {"FEAST_USAGE": "False"}))
         until(lambda: is_listening(port), "Feast", START_TIMEOUT_S)
         yield Peer(records[0].pid, port, [_request(port, number) for number in range(USERS)])
     finally:

@@ -45,6 +45,7 @@ def _topic(settings: Settings, topic: Topic) -> Kept:
     by = "broker: compaction"
     if topic.name == topics.CONSENTS:
         last += f", of an erased user until {duration(settings.tombstone_ms())} after the erasure"
+        place += ", `privacy.tombstone_ms`"
         by += ", `python -m jobs.erasure purge-consents`, to be run daily"
     return Kept(what, f"the last record of each key {last}; {earlier}", place, by)
 
