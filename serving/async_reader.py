@@ -114,6 +114,18 @@ class AsyncReader:
             await asyncio.wait(asked)
         return own
 
+    def ask_own(self, user_id: str, segments: Sequence[str], now_ms: int) -> "asyncio.Future[Any] | None":
+        """The same for who has callbacks and no task: the future has what Redis answers, or its error.
+
+        None where it takes more than one question: :meth:`own` is to be awaited then, as it is after an error.
+        """
+        if self._rotating:
+            return None
+        for name in self._popular.to_ask(segments, now_ms):
+            self._ask_popular(name, now_ms)
+        pseudonym = self._pseudonym(user_id)
+        return self._links.ask(pseudonym, self._command(pseudonym))
+
     async def popular(self, segments: Sequence[str], now_ms: int) -> list[Listed]:
         """What is popular in `segments`, in their order."""
         asked = [self._ask_popular(name, now_ms) for name in self._popular.to_ask(segments, now_ms)]

@@ -41,7 +41,7 @@ logger = logging.getLogger("freshet.gateway")
 
 
 class Gateway:
-    """The ASGI application. `api` is the part of it that FastAPI knows."""
+    """The ASGI application. `api` is the part of it that FastAPI knows; `board` is for servers that know the lane."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
@@ -55,7 +55,8 @@ class Gateway:
         state.collecting = asyncio.Lock()
         state.exposition = lambda: prometheus_client.generate_latest(_scraped(registry))
         gate = Gate(self.api, *parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
-        self._lane = Lane(gate, *parts)
+        self._lane = Lane(gate, *parts, slow_s=server.slow_ms / 1000)
+        self.board = self._lane.board
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -137,7 +138,7 @@ def _scraped(registry: CollectorRegistry) -> CollectorRegistry:
 
 def _as_problem(request: Request, problem: Problem) -> Response:
     answer = problem.answer()
-    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    headers = {name.decode(): value.decode() for name, value in answer.headers if name != b"content-length"}
     return Response(answer.body, answer.status, headers)
 
 

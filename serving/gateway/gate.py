@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from serving.gateway.admission import Admission, Limits
-from serving.gateway.lane import App, Receive, Scope, Send
+from serving.gateway.lane import App, Receive, Scope, Send, trace_of
 from serving.gateway.metrics import Meter
-from serving.gateway.problems import Answer, Headers, Problem, fault, forbidden, too_many, unavailable
+from serving.gateway.problems import Answer, Headers, Problem, fault, forbidden, place_of, too_many, unavailable
 from serving.gateway.roles import ROUTES, Route
 from serving.gateway.security import Authenticator, Principal
 from serving.gateway.tenants import Tenant, tenant_of
@@ -64,7 +64,7 @@ class Gate:
             await sending.instead(problem.answer())
         except Exception as error:
             # Neither its text nor its values: both may hold what a request held.
-            logger.error("a request of %s failed", name, extra={"error": type(error).__name__, "at": _place_of(error)})
+            logger.error("a request of %s failed", name, extra={"error": type(error).__name__, "at": place_of(error)})
             await sending.instead(fault().answer())
         seconds = time.perf_counter() - begun_s
         self._meter.answered(name, role, sending.status, seconds)
@@ -72,7 +72,7 @@ class Gate:
             logger.info(
                 "%s %d", name, sending.status,
                 extra={"route": name, "status": sending.status, "role": role, "ms": round(1000 * seconds, 1),
-                       "trace": trace_of(scope)},
+                       "trace": trace_of(dict(scope["headers"]).get(b"traceparent"))},
             )  # fmt: skip
 
     def _admit(self, name: str, principal: Principal, scope: Scope, sending: "_Sending") -> None:
@@ -139,7 +139,7 @@ class _Sending:
         """Answer with this, unless an answer has begun."""
         if self.status:
             return
-        headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+        headers = list(answer.headers)
         if answer.status in (408, 413):  # the rest of the body is not read
             headers.append((b"connection", b"close"))
         await self({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -165,22 +165,3 @@ def route_of(method: str, path: str) -> str:
     if not fits:
         raise Problem(404, "not-found", "there is nothing here: see /openapi.json")
     raise Problem(405, "method-not-allowed", "this method does nothing here", [("Allow", ", ".join(sorted(fits)))])
-
-
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def trace_of(scope: Scope) -> str | None:
-    """The trace id in the `traceparent` of a request (W3C Trace Context), None where it has none."""
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            found = _TRACEPARENT.fullmatch(value)
-            return None if found is None else found[1].decode()
-    return None
-
-
-def _place_of(error: BaseException) -> str:
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return "" if traceback is None else f"{traceback.tb_frame.f_code.co_qualname}:{traceback.tb_lineno}"

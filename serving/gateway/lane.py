@@ -5,11 +5,12 @@ A list goes out as the bytes that stand in Redis, cut to `n` items; only filters
 """
 
 import asyncio
+import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 from zlib import crc32
 
@@ -18,10 +19,9 @@ import msgspec
 from schemas.events import USER_ID_LENGTH_MAX
 from schemas.lists import RecommendationList
 from serving.answers import NONE_LISTED, Filter, Listed, Own, cut, decoded, segments_of
-from serving.async_reader import AsyncReader
 from serving.gateway.admission import Admission, Class, Limits, class_of
 from serving.gateway.metrics import Meter
-from serving.gateway.problems import Answer, Headers, Problem, bad_request, forbidden, too_many
+from serving.gateway.problems import Answer, Header, Headers, Problem, bad_request, fault, forbidden, place_of, too_many
 from serving.gateway.security import Authenticator, Principal
 from serving.gateway.tenants import Tenant, tenant_of
 
@@ -42,8 +42,11 @@ PRIVATE: Final = (b"cache-control", b"private, no-cache")
 """A cache of the user's own may keep the answer, and must ask each time whether it may still use it."""
 VARY: Final = (b"vary", b"authorization, x-api-key")
 JSON: Final = (b"content-type", b"application/json")
-SEND_WHOLE: Final = "freshet.send_whole"
-"""Where a scope has what :meth:`serving.gateway.protocol.BoundedProtocol.send_whole` does, if it has it."""
+NOBODY: Final = "none"
+"""The role of who is not known, in metrics."""
+REFUSED: Final = "refused"
+"""The reason of what is no list, in metrics."""
+logger = logging.getLogger("freshet.gateway")
 SHED: Final = (b"freshet-shed", b"overload")
 
 
@@ -74,8 +77,35 @@ class Found(NamedTuple):
     reason: str
 
 
+class Asked(NamedTuple):
+    """A request of the hot route that may be answered. `known` is what the caller has; `left` what its key has left."""
+
+    role: str
+    tenant: Tenant
+    user_id: str
+    query: Query
+    of: Class
+    now_ms: int
+    known: bytes
+    deadline_s: float | None
+    left: int
+    trace: str | None
+
+
+class Flight(Protocol):
+    """A request that the server hands over without a task of its own; to be landed once."""
+
+    def land(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer it. Content-Length is among the headers."""
+        ...
+
+
 class Lane:
-    """Answers the hot route and passes everything else on to `app`."""
+    """Answers the hot route and passes everything else on to `app`.
+
+    Where the server can do that it hands requests over by :meth:`board`, which takes no task for what is answered by
+    one look into Redis; everywhere else :meth:`serve` does the same by ASGI.
+    """
 
     def __init__(
         self,
@@ -85,13 +115,16 @@ class Lane:
         admission: Admission,
         limits: Limits,
         meter: Meter,
+        slow_s: float,
     ) -> None:
+        self._slow_s = slow_s
         self._app = app
         self._authenticator = authenticator
         self._tenants = tenants
         self._admission = admission
         self._limits = limits
         self._meter = meter
+        self._flying: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -101,80 +134,143 @@ class Lane:
         await self.serve(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the hot route."""
-        begun_s = time.perf_counter()
-        admission = self._admission
-        admission.under_way += 1
-        role, reason = "none", "refused"
+        """Answer the hot route by ASGI."""
+        begun_s, role, asked = time.perf_counter(), NOBODY, None
         try:
             headers = dict(scope["headers"])
             principal = self._authenticator.principal(headers)
             role = principal.role
-            answer, reason = await self._answer(scope, headers, principal)
+            asked = self._look(principal, headers, scope["raw_path"], scope["query_string"])
+            answer, reason = await self._answer(asked)
         except Problem as problem:
-            answer = problem.answer()
-        finally:
-            admission.under_way -= 1
-        await _send(scope, send, answer)
-        self._meter.read(role, reason, answer.status, time.perf_counter() - begun_s)
+            answer, reason = problem.answer(), REFUSED
+        except Exception as error:
+            answer, reason = _fault(error), REFUSED
+        status, answered, body = answer
+        await send({"type": "http.response.start", "status": status, "headers": answered})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        self._note(role, reason, status, begun_s, asked)
 
-    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], principal: Principal) -> tuple[Answer, str]:
+    def board(self, flight: Flight, raw_path: bytes, query: bytes, raw_headers: list[tuple[bytes, bytes]]) -> None:
+        """The same for a request without a body, which is landed now or later."""
+        begun_s, role = time.perf_counter(), NOBODY
+        try:
+            headers = dict(raw_headers)
+            principal = self._authenticator.principal(headers)
+            role = principal.role
+            asked = self._look(principal, headers, raw_path, query)
+        except Problem as problem:
+            self._land(flight, problem.answer(), REFUSED, role, begun_s, None)
+            return
+        except Exception as error:
+            self._land(flight, _fault(error), REFUSED, role, begun_s, None)
+            return
+        own = None
+        if asked.deadline_s is None and self._admission.takes(asked.of):
+            own = asked.tenant.reader.ask_own(asked.user_id, asked.query.segments, asked.now_ms)
+        if own is None:
+            self._fly(flight, asked, begun_s)
+            return
+        self._admission.under_way += 1
+        own.add_done_callback(lambda done: self._arrived(flight, asked, begun_s, done))
+
+    def _arrived(self, flight: Flight, asked: Asked, begun_s: float, own: "asyncio.Future[Any]") -> None:
+        """Redis has answered, or has not: then what is held stands in, and what takes longer takes a task."""
+        self._admission.under_way -= 1
+        failed = own.cancelled() or own.exception() is not None
+        if failed or own.result() is None:
+            held = asked.tenant.reader.held(asked.query.segments)
+            if not held or (failed and asked.tenant.reader.is_up()):
+                self._fly(flight, asked, begun_s)
+                return
+        try:
+            answer, reason = self._answered(asked, None if failed else own.result())
+        except Exception as error:
+            answer, reason = _fault(error), REFUSED
+        self._land(flight, answer, reason, asked.role, begun_s, asked)
+
+    def _fly(self, flight: Flight, asked: Asked, begun_s: float) -> None:
+        """Answer in a task."""
+        task = asyncio.ensure_future(self._flown(flight, asked, begun_s))
+        self._flying.add(task)
+        task.add_done_callback(self._flying.discard)
+
+    async def _flown(self, flight: Flight, asked: Asked, begun_s: float) -> None:
+        try:
+            answer, reason = await self._answer(asked)
+        except Exception as error:
+            answer, reason = _fault(error), REFUSED
+        self._land(flight, answer, reason, asked.role, begun_s, asked)
+
+    def _land(
+        self, flight: Flight, answer: Answer, reason: str, role: str, begun_s: float, asked: Asked | None
+    ) -> None:
+        flight.land(*answer)
+        self._note(role, reason, answer.status, begun_s, asked)
+
+    def _note(self, role: str, reason: str, status: int, begun_s: float, asked: Asked | None) -> None:
+        """Count it; log what was slow, and what is part of a trace that somebody samples."""
+        seconds = time.perf_counter() - begun_s
+        self._meter.read(role, reason, status, seconds)
+        trace = None if asked is None else asked.trace
+        if seconds > self._slow_s or trace is not None:
+            told = {"route": "recommendations", "reason": reason, "status": status, "role": role, "trace": trace}
+            logger.info("recommendations %d", status, extra={**told, "ms": round(1000 * seconds, 1)})
+
+    def _look(self, principal: Principal, headers: Mapping[bytes, bytes], raw_path: bytes, query: bytes) -> Asked:
+        """What is asked, by whom. Raises :class:`Problem`."""
         if "recommendations" not in principal.allowed:
             raise forbidden("recommendations")
         now_s = time.time()
         left = self._limits.take(principal.subject, now_s)
         if left < 0:
             raise too_many(self._limits.again_in_s(principal.subject, now_s), "this key has used up its requests")
-        query = read_query(scope["query_string"])
-        user_id = user_in(scope["raw_path"])
-        tenant = tenant_of(self._tenants, principal.tenant)
-        of = class_of(principal, headers.get(b"priority"))
-        answered: Headers = [
-            JSON, PRIVATE, VARY, (b"ratelimit-policy", self._limits.policy), (b"ratelimit", b'"key";r=%d' % left),
-        ]  # fmt: skip
-        found = await self._read(tenant, user_id, query, of, principal.role, headers, int(now_s * 1000), answered)
-        answered.append((b"etag", found.tag))
-        if found.tag in headers.get(b"if-none-match", b""):
-            return Answer(304, answered, b""), found.reason
-        return Answer(200, answered, found.body), found.reason
-
-    async def _read(
-        self,
-        tenant: Tenant,
-        user_id: str,
-        query: Query,
-        of: Class,
-        role: str,
-        headers: dict[bytes, bytes],
-        now_ms: int,
-        answered: Headers,
-    ) -> Found:
-        reader = tenant.reader
-        if not self._admission.takes(of):
-            answered.append(SHED)
-            await self._admission.shed_turn()
-            return choose(None, reader, query, tenant, now_ms)
         deadline = headers.get(b"freshet-deadline-ms")
-        if deadline is None:
-            own = await reader.own(user_id, query.segments, now_ms)
-        else:
-            own = await _within(deadline_s(deadline), reader.own(user_id, query.segments, now_ms))
-        found = choose(own, reader, query, tenant, now_ms)
+        return Asked(
+            principal.role,
+            tenant_of(self._tenants, principal.tenant),
+            user_in(raw_path),
+            read_query(query),
+            class_of(principal, headers.get(b"priority")),
+            int(now_s * 1000),
+            headers.get(b"if-none-match", b""),
+            None if deadline is None else deadline_s(deadline),
+            left,
+            trace_of(headers.get(b"traceparent")),
+        )
+
+    async def _answer(self, asked: Asked) -> tuple[Answer, str]:
+        """The user's list, or what stands in; who is shed waits for that, and Redis is not asked."""
+        admission, reader = self._admission, asked.tenant.reader
+        if not admission.takes(asked.of):
+            await admission.shed_turn()
+            return self._answered(asked, None, (SHED,))
+        admission.under_way += 1
+        try:
+            own = reader.own(asked.user_id, asked.query.segments, asked.now_ms)
+            return self._answered(
+                asked, await own if asked.deadline_s is None else await _within(asked.deadline_s, own)
+            )
+        finally:
+            admission.under_way -= 1
+
+    def _answered(self, asked: Asked, own: Own | None, more: Sequence[Header] = ()) -> tuple[Answer, str]:
+
+        found = choose(own, asked.tenant, asked.query, asked.now_ms)
         if found.reason in ("personalised", "session"):
-            tenant.note_read(user_id, role)
-        return found
+            asked.tenant.note_read(asked.user_id, asked.role)
+        status, body = (304, b"") if found.tag in asked.known else (200, found.body)
+        headers = [
+            JSON, PRIVATE, VARY, (b"ratelimit-policy", self._limits.policy), (b"ratelimit", b'"key";r=%d' % asked.left),
+            (b"etag", found.tag), (b"content-length", b"%d" % len(found.body)), *more,
+        ]  # fmt: skip
+        return Answer(status, headers, body), found.reason
 
 
-async def _send(scope: Scope, send: Send, answer: Answer) -> None:
-    """In one write where the server can do that, which costs a third of what the two messages of ASGI do."""
-    status, headers, body = answer
-    headers.append((b"content-length", b"%d" % len(body)))
-    if scope["method"] == "HEAD":
-        body = b""
-    send_whole = scope.get(SEND_WHOLE)
-    if send_whole is None or not send_whole(status, headers, body):
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+def _fault(error: Exception) -> Answer:
+    # Neither its text nor its values: both may hold what a request held.
+    logger.error("a request of the hot route failed", extra={"error": type(error).__name__, "at": place_of(error)})
+    return fault().answer()
 
 
 async def _within(seconds: float, own: Awaitable[Own | None]) -> Own | None:
@@ -186,8 +282,9 @@ async def _within(seconds: float, own: Awaitable[Own | None]) -> Own | None:
         return None
 
 
-def choose(own: Own | None, reader: AsyncReader, query: Query, tenant: Tenant, now_ms: int) -> Found:
+def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
     """The first list of which something may be shown."""
+    reader = tenant.reader
     if query.filters:
         return _filtered(own, reader.held(query.segments), query, tenant)
     if own is not None:
@@ -253,6 +350,19 @@ def user_in(raw_path: bytes) -> str:
     if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or b"/" in raw:
         raise bad_request(f"the path ends with a user id of 1 to {USER_ID_LENGTH_MAX} characters, a slash as %2F")
     return user_id
+
+
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
+
+
+def trace_of(header: bytes | None) -> str | None:
+    """The trace id in a `traceparent` (W3C Trace Context) of a trace that is sampled; None for any other.
+
+    >>> trace_of(b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01") == "a" * 32, trace_of(b"nonsense"), trace_of(None)
+    (True, None, None)
+    """
+    found = None if header is None else _TRACEPARENT.fullmatch(header)
+    return None if found is None or not int(found[2], 16) & 1 else found[1].decode()
 
 
 def deadline_s(header: bytes) -> float:

@@ -8,11 +8,12 @@ import msgspec
 
 PROBLEM_TYPE: Final = "urn:freshet:problem:"
 CONTENT_TYPE: Final = b"application/problem+json"
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = list[Header]
 
 
 class Answer(NamedTuple):
-    """An HTTP answer: status, headers without Content-Length, body."""
+    """An HTTP answer: status, headers with Content-Length, body."""
 
     status: int
     headers: Headers
@@ -41,9 +42,10 @@ class Problem(Exception):  # noqa: N818 - an answer
             "detail": self.detail,
             **self.more,
         }
+        raw = msgspec.json.encode(body)
         headers = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store")]
         headers += [(name.lower().encode(), value.encode()) for name, value in self.headers]
-        return Answer(self.status, headers, msgspec.json.encode(body))
+        return Answer(self.status, [*headers, (b"content-length", b"%d" % len(raw))], raw)
 
 
 def unauthenticated(detail: str = "give an API key in X-API-Key, or a token in Authorization: Bearer") -> Problem:
@@ -80,3 +82,11 @@ def unavailable(detail: str, retry_after_s: int = 1) -> Problem:
 def fault() -> Problem:
     """A mistake of ours."""
     return Problem(500, "internal", "this is a fault of the gateway, and it is logged")
+
+
+def place_of(error: BaseException) -> str:
+    """Where in the code it was raised."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "" if traceback is None else f"{traceback.tb_frame.f_code.co_qualname}:{traceback.tb_lineno}"

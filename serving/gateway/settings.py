@@ -18,8 +18,8 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens. With `cert_file` it speaks TLS, with `client_ca_file` it wants clients' certificates.
 
-    On SIGTERM `/readyz` says no for `drain_s`, then what is under way has `grace_s` to end. Requests that take longer
-    than `slow_ms` are logged.
+    On SIGTERM `/readyz` says no for `drain_s`, then what is under way has `grace_s` to end. Reads that take longer than
+    `slow_ms` are logged, and those of a trace that is sampled; requests of all other routes always are.
     """
 
     host: str = "127.0.0.1"

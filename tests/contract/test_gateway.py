@@ -337,6 +337,61 @@ def test_what_is_not_http_within_bounds_is_dropped_and_others_are_served(
     assert gateway.get("/v1/recommendations/ada").status_code == 200
 
 
+def test_requests_that_come_before_the_answer_to_others_are_answered_in_turn(
+    gateway: RunningGateway, store: Any
+) -> None:
+    users = ["ada", "bob", "cyd"]
+    for user in users:
+        give_list(store, gateway.rings["default"], user, [user])
+    head = f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n"
+    sent = "".join(
+        f"GET /v1/recommendations/{user} HTTP/1.1\r\n{head}\r\nGET /v1/popular HTTP/1.1\r\n{head}\r\n" for user in users
+    )
+    sent += f"GET /v1/recommendations/last HTTP/1.1\r\n{head}Connection: close\r\n\r\n"
+    for pieces in (1, 7):
+        with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
+            size = -(-len(sent) // pieces)
+            for begin in range(0, len(sent), size):
+                connection.sendall(sent[begin : begin + size].encode())
+                time.sleep(0.01)
+            received = b""
+            while chunk := connection.recv(65_536):
+                received += chunk
+        bodies = received.split(b'{"v":')[1:]
+        assert [user.encode() in body for user, body in zip(users, bodies[::2], strict=False)] == [True] * 3
+        assert [b"socks" in body for body in bodies[1::2]] == [True] * 3 and b"socks" in bodies[6]
+        assert received.count(b"HTTP/1.1 200") == 7
+
+
+def test_who_goes_away_before_the_answer_disturbs_nobody(gateway: RunningGateway) -> None:
+    for _ in range(50):
+        with socket.create_connection((LOOPBACK, gateway.port)) as connection:
+            key = gateway.keys["frontend"]
+            connection.sendall(f"GET /v1/recommendations/ada HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
+    assert gateway.get("/v1/recommendations/ada").json()["reason"] == "personalised"
+    assert '"level": "error"' not in gateway.logged()
+
+
+@pytest.mark.parametrize("more", ["Connection: close\r\n", "Content-Length: 2\r\n", "Expect: 100-continue\r\n", ""])
+def test_the_two_ways_of_the_hot_route_answer_alike(gateway: RunningGateway, more: str) -> None:
+    head = f"GET /v1/recommendations/ada HTTP/1.1\r\nHost: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n"
+    answer = raw(gateway, f"{head}{more}\r\n{'{}' if 'Length' in more else ''}".encode())
+    whole = gateway.get("/v1/recommendations/ada")
+    assert answer.endswith(whole.content)
+    for name in ("etag", "cache-control", "vary", "ratelimit-policy", "content-type"):
+        assert f"{name}: {whole.headers[name]}".encode() in answer
+
+
+def test_a_sampled_trace_is_in_the_log(gateway: RunningGateway) -> None:
+    ids = {flag: f"{int(flag)}" * 32 for flag in ("01", "02")}
+    for path in ("/v1/recommendations/ada", "/v1/popular"):
+        for flag, trace in ids.items():
+            gateway.get(path, traceparent=f"00-{trace}-{'b' * 16}-{flag}")
+    lines = [line for line in gateway.logged().splitlines() if ids["01"] in line]
+    assert ['"route": "recommendations"' in line for line in lines] == [True, False]
+    assert ids["02"] not in gateway.logged()
+
+
 def test_nothing_secret_and_nobody_is_logged(gateway: RunningGateway) -> None:
     gateway.get("/v1/recommendations/ada")
     gateway.ask("DELETE", "/v1/users/ada", "privacy")
