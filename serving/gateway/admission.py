@@ -1,12 +1,12 @@
 """Who is served first when there is more to do than can be done: urgency (RFC 9218), shedding and limits by key.
 
-Reads are shed by answering with a popular list, in a queue that is emptied at a bounded rate, so that those who ask
-again and again as fast as they are answered leave room for the others. Pure but for the queue: time is an argument.
+Reads are shed by answering with a popular list after a pause, so that those who ask again as soon as they are answered
+leave room for the others. As long as somebody waits, requests of the low class wait, too.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -17,12 +17,11 @@ from serving.gateway.security import Principal
 Class = Literal["high", "normal", "low"]
 URGENCY_DEFAULT: Final = 3
 KEYS_HELD_MAX: Final = 10_000
-SHED_EVERY_S: Final = 0.002
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
 class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many requests one worker takes at a time before it sheds those of a class, and how fast it answers these.
+    """How many requests one worker takes at a time before it sheds those of a class, and how long these wait.
 
     `per_key_rate` is requests a second that one subject may make of one worker, `per_key_burst` how many at once.
     """
@@ -30,13 +29,14 @@ class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     low_max: AtLeastOne = 32
     normal_max: AtLeastOne = 64
     high_max: AtLeastOne = 512
-    shed_per_s: AtLeastOne = 4_000
+    shed_wait_ms: AtLeastOne = 250
     shed_waiting_max: AtLeastOne = 5_000
     writes_max: AtLeastOne = 32
     per_key_rate: AtLeastOne = 50_000
     per_key_burst: AtLeastOne = 50_000
 
 
+@lru_cache(256)
 def urgency_of(priority: bytes | None) -> int:
     """The urgency in a `Priority` header (RFC 9218): 0 to 7, smaller is more urgent; the default where it has none.
 
@@ -70,34 +70,25 @@ class Admission:
         }
         self.under_way = 0
         self.writes_under_way = 0
-        self._waiting: deque[asyncio.Future[bool]] = deque()
+        self.waiting = 0
 
     def takes(self, of: Class) -> bool:
         """Whether a read of this class is to be answered as it should be."""
-        return self.under_way < self._max[of]
+        return self.under_way < self._max[of] and not (self.waiting and of == "low")
 
     def takes_write(self) -> bool:
         """Whether a write, or a request of an administrator, is to be taken."""
         return self.writes_under_way < self._settings.writes_max
 
-    async def shed_turn(self) -> None:
-        """Wait until one who was shed may be answered. Beyond `shed_waiting_max` nobody waits."""
-        if len(self._waiting) >= self._settings.shed_waiting_max:
+    async def pause(self) -> None:
+        """Wait as who is shed has to. Beyond `shed_waiting_max` nobody waits: their number is bounded."""
+        if self.waiting >= self._settings.shed_waiting_max:
             return
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_later(SHED_EVERY_S, self._let_some_go)
-        turn = loop.create_future()
-        self._waiting.append(turn)
-        await turn
-
-    def _let_some_go(self) -> None:
-        for _ in range(min(len(self._waiting), max(1, int(self._settings.shed_per_s * SHED_EVERY_S)))):
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(True)
-        if self._waiting:
-            asyncio.get_running_loop().call_later(SHED_EVERY_S, self._let_some_go)
+        self.waiting += 1
+        try:
+            await asyncio.sleep(self._settings.shed_wait_ms / 1000)
+        finally:
+            self.waiting -= 1
 
 
 class Limits:

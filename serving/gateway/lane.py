@@ -243,7 +243,7 @@ class Lane:
         """The user's list, or what stands in; who is shed waits for that, and Redis is not asked."""
         admission, reader = self._admission, asked.tenant.reader
         if not admission.takes(asked.of):
-            await admission.shed_turn()
+            await admission.pause()
             return self._answered(asked, None, (SHED,))
         admission.under_way += 1
         try:
