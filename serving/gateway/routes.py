@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from fastapi import APIRouter, Request, Response
 from kafka.errors import KafkaError
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
@@ -37,6 +38,15 @@ PURPOSE_LENGTH_MAX: Final = 128
 _consent: Final = json_codec().consent
 _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
 logger = logging.getLogger("freshet.gateway")
+
+
+class _UserInPath(StringConvertor):
+    """Any characters, slashes and line breaks among them: what a user id may be is said by the route, not by a 404."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("user", _UserInPath())
 router = APIRouter()
 
 
@@ -130,14 +140,14 @@ async def consent(request: Request) -> Response:
     return await _recorded(request, change)
 
 
-@router.delete("/v1/users/{user:path}", **documents.ERASURE)
+@router.delete("/v1/users/{user:user}", **documents.ERASURE)
 async def erasure(request: Request) -> Response:
     """Erase a user (GDPR, article 17). No answer is personalised after this one."""
     user_id = _user(request.path_params["user"])
     return await _recorded(request, ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True))
 
 
-@router.get("/v1/users/{user:path}/data", **documents.ACCESS)
+@router.get("/v1/users/{user:user}/data", **documents.ACCESS)
 async def access(request: Request) -> Response:
     """All that is held of a user (GDPR, articles 15 and 20). `purpose` goes into the audit trail with your role."""
     user_id = _user(request.path_params["user"])

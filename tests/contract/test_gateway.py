@@ -280,6 +280,14 @@ def test_what_is_not_there_is_said_in_one_form(gateway: RunningGateway, method: 
     assert answer.json()["status"] == status
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/users/%0A%0A", "/v1/users/a%0A", "/v1/users/%00/data?purpose=x", "/v1/users/a%0Ab/data?purpose=x"]
+)
+def test_a_user_id_with_control_characters_is_refused_for_that(gateway: RunningGateway, path: str) -> None:
+    answer = gateway.ask("GET" if "data" in path else "DELETE", f"/v1/users/{path}", "privacy")
+    assert answer.status_code == 400 and "control character" in answer.json()["detail"]
+
+
 def test_a_body_that_is_too_large_or_not_json_is_refused(gateway: RunningGateway) -> None:
     answer = gateway.ask("POST", "/v1/events", "producer", content=b" " * 2_000_000)
     assert answer.status_code == 413

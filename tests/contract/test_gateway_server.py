@@ -26,6 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
         yield server
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_with_certificates_of_clients(server: RealRedis, tmp_path: Path) -> None:
     made = certificates(tmp_path / "tls")
     known = ssl.create_default_context(cafile=str(made.authority))

@@ -1,6 +1,7 @@
 """Whatever is sent, the gateway answers as its OpenAPI document says, and never with a fault of its own."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,9 @@ from serving.gateway.roles import ROLES, ROUTES, Route
 from tests.support.gateway import RunningGateway, a_token
 from tests.support.live import Live
 
+SEARCHES = "FRESHET_EXAMPLES" in os.environ
+"""Whether to look for something new; else the same requests are sent each time."""
+EXAMPLES = int(os.environ.get("FRESHET_EXAMPLES", "20"))
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -60,7 +64,7 @@ def test_every_answer_is_a_documented_one(document: Any, route: Route, mode: Gen
     operation = document[route.path][route.method]
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, derandomize=not SEARCHES, deadline=None, suppress_health_check=list(HealthCheck))
     def answered(case: Any) -> None:
         case.call_and_validate(headers=authorized(), checks=CHECKS)
 
