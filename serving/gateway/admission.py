@@ -80,13 +80,17 @@ class Admission:
         """Whether a write, or a request of an administrator, is to be taken."""
         return self.writes_under_way < self._settings.writes_max
 
-    async def pause(self) -> None:
-        """Wait as who is shed has to. Beyond `shed_waiting_max` nobody waits: their number is bounded."""
+    async def pause(self, deadline_s: float | None = None) -> None:
+        """Wait as who is shed has to, but no longer than a caller's deadline.
+
+        Beyond `shed_waiting_max` nobody waits: their number is bounded.
+        """
         if self.waiting >= self._settings.shed_waiting_max:
             return
         self.waiting += 1
         try:
-            await asyncio.sleep(self._settings.shed_wait_ms / 1000)
+            wait_s = self._settings.shed_wait_ms / 1000
+            await asyncio.sleep(wait_s if deadline_s is None else min(wait_s, deadline_s))
         finally:
             self.waiting -= 1
 

@@ -28,6 +28,7 @@ from serving.gateway.gate import Gate
 from serving.gateway.lane import Lane
 from serving.gateway.logs import log_as_json
 from serving.gateway.metrics import Meter
+from serving.gateway.parts import Parts
 from serving.gateway.problems import Problem, fault
 from serving.gateway.routes import router
 from serving.gateway.security import Authenticator
@@ -48,14 +49,14 @@ class Gateway:
         self._authenticator = Authenticator(settings.auth)
         self._tenants = {name: make_tenant(name, settings, of) for name, of in settings.tenants.items()}
         registry, admission, limits = CollectorRegistry(), Admission(settings.admission), Limits(settings.admission)
-        parts = self._authenticator, self._tenants, admission, limits, Meter(registry)
+        parts = Parts(self._authenticator, self._tenants, admission, limits, Meter(registry))
         self.api = documented_api(self._lifespan)
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
         state.collecting = asyncio.Lock()
         state.exposition = lambda: prometheus_client.generate_latest(_scraped(registry))
-        gate = Gate(self.api, *parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
-        self._lane = Lane(gate, *parts, slow_s=server.slow_ms / 1000)
+        gate = Gate(self.api, parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
+        self._lane = Lane(gate, parts, slow_s=server.slow_ms / 1000)
         self.board = self._lane.board
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,8 +7,8 @@ import msgspec
 from schemas.consents import ConsentChange
 from schemas.events import USER_ID_LENGTH_MAX, Interaction
 from schemas.lists import RecommendationList
-from serving.gateway.lane import DEADLINE_MS_MAX, EXCLUDED_MAX, N_DEFAULT, N_MAX, NAME_LENGTH_MAX
 from serving.gateway.problems import CONTENT_TYPE
+from serving.gateway.questions import DEADLINE_MS_MAX, EXCLUDED_MAX, N_DEFAULT, N_MAX, NAME_LENGTH_MAX
 
 Document = dict[str, Any]
 

@@ -5,16 +5,15 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 
-from serving.gateway.admission import Admission, Limits
-from serving.gateway.lane import App, Receive, Scope, Send, trace_of
-from serving.gateway.metrics import Meter
+from serving.gateway.lane import App, Receive, Scope, Send
+from serving.gateway.parts import Parts
 from serving.gateway.problems import Answer, Headers, Problem, fault, forbidden, place_of, too_many, unavailable
+from serving.gateway.questions import trace_of
 from serving.gateway.roles import ROUTES, Route
-from serving.gateway.security import Authenticator, Principal
-from serving.gateway.tenants import Tenant, tenant_of
+from serving.gateway.security import Principal
+from serving.gateway.tenants import tenant_of
 
 BODY_S_MAX: Final = 10.0
 logger = logging.getLogger("freshet.gateway")
@@ -23,24 +22,9 @@ logger = logging.getLogger("freshet.gateway")
 class Gate:
     """Lets requests through to `app`, with `principal` and `tenant` in their state."""
 
-    def __init__(
-        self,
-        app: App,
-        authenticator: Authenticator,
-        tenants: Mapping[str, Tenant],
-        admission: Admission,
-        limits: Limits,
-        meter: Meter,
-        *,
-        body_bytes_max: int,
-        deadline_s: float,
-    ) -> None:
+    def __init__(self, app: App, parts: Parts, *, body_bytes_max: int, deadline_s: float) -> None:
         self._app = app
-        self._authenticator = authenticator
-        self._tenants = tenants
-        self._admission = admission
-        self._limits = limits
-        self._meter = meter
+        self._authenticator, self._tenants, self._admission, self._limits, self._meter = parts
         self._body_bytes_max = body_bytes_max
         self._deadline_s = deadline_s
 

@@ -6,23 +6,17 @@ A list goes out as the bytes that stand in Redis, cut to `n` items; only filters
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
-from urllib.parse import parse_qsl, unquote_to_bytes
-from zlib import crc32
 
-import msgspec
-
-from schemas.events import USER_ID_LENGTH_MAX
-from schemas.lists import RecommendationList
-from serving.answers import NONE_LISTED, Filter, Listed, Own, cut, decoded, segments_of
-from serving.gateway.admission import Admission, Class, Limits, class_of
-from serving.gateway.metrics import Meter
-from serving.gateway.problems import Answer, Header, Headers, Problem, bad_request, fault, forbidden, place_of, too_many
-from serving.gateway.security import Authenticator, Principal
+from serving.answers import Own
+from serving.gateway.admission import Class, class_of
+from serving.gateway.listing import choose
+from serving.gateway.parts import Parts
+from serving.gateway.problems import Answer, Header, Headers, Problem, fault, forbidden, place_of, too_many
+from serving.gateway.questions import PREFIX, Query, deadline_s, read_query, trace_of, user_in
+from serving.gateway.security import Principal
 from serving.gateway.tenants import Tenant, tenant_of
 
 Scope = MutableMapping[str, Any]
@@ -30,14 +24,6 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-PREFIX: Final = "/v1/recommendations/"
-_RAW_PREFIX: Final = PREFIX.encode()
-N_DEFAULT: Final = 10
-N_MAX: Final = 100
-NAME_LENGTH_MAX: Final = 100
-EXCLUDED_MAX: Final = 200
-DEADLINE_MS_MAX: Final = 10_000
-QUERIES_HELD_MAX: Final = 4_096
 PRIVATE: Final = (b"cache-control", b"private, no-cache")
 """A cache of the user's own may keep the answer, and must ask each time whether it may still use it."""
 VARY: Final = (b"vary", b"authorization, x-api-key")
@@ -48,33 +34,6 @@ REFUSED: Final = "refused"
 """The reason of what is no list, in metrics."""
 logger = logging.getLogger("freshet.gateway")
 SHED: Final = (b"freshet-shed", b"overload")
-
-
-_HEAD: Final = re.compile(rb'\{"v":(\d+),"epoch":(\d+),"model":("(?:[^"\\]|\\.)*"),"at":(\d+),"reason":"(\w+)"')
-_PLACE: Final = re.compile(rb'"at":(\d+),"partition":(-?\d+),"offset":(-?\d+)')
-
-
-class Query(NamedTuple):
-    """What is asked for, but for the user."""
-
-    n: int
-    segments: tuple[str, ...]
-    exclude: frozenset[str]
-    in_stock: bool
-    category: str | None
-
-    @property
-    def filters(self) -> bool:
-        """Whether items are to be taken out."""
-        return bool(self.exclude or self.in_stock or self.category is not None)
-
-
-class Found(NamedTuple):
-    """What is answered: the bytes, what tells it from any other answer, and what it was for metrics."""
-
-    body: bytes
-    tag: bytes
-    reason: str
 
 
 class Asked(NamedTuple):
@@ -107,23 +66,10 @@ class Lane:
     one look into Redis; everywhere else :meth:`serve` does the same by ASGI.
     """
 
-    def __init__(
-        self,
-        app: App,
-        authenticator: Authenticator,
-        tenants: Mapping[str, Tenant],
-        admission: Admission,
-        limits: Limits,
-        meter: Meter,
-        slow_s: float,
-    ) -> None:
-        self._slow_s = slow_s
+    def __init__(self, app: App, parts: Parts, slow_s: float) -> None:
         self._app = app
-        self._authenticator = authenticator
-        self._tenants = tenants
-        self._admission = admission
-        self._limits = limits
-        self._meter = meter
+        self._slow_s = slow_s
+        self._authenticator, self._tenants, self._admission, self._limits, self._meter = parts
         self._flying: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -243,19 +189,17 @@ class Lane:
         """The user's list, or what stands in; who is shed waits for that, and Redis is not asked."""
         admission, reader = self._admission, asked.tenant.reader
         if not admission.takes(asked.of):
-            await admission.pause()
+            await admission.pause(asked.deadline_s)
             return self._answered(asked, None, (SHED,))
         admission.under_way += 1
         try:
             own = reader.own(asked.user_id, asked.query.segments, asked.now_ms)
-            return self._answered(
-                asked, await own if asked.deadline_s is None else await _within(asked.deadline_s, own)
-            )
+            found = await own if asked.deadline_s is None else await _within(asked.deadline_s, own)
+            return self._answered(asked, found)
         finally:
             admission.under_way -= 1
 
     def _answered(self, asked: Asked, own: Own | None, more: Sequence[Header] = ()) -> tuple[Answer, str]:
-
         found = choose(own, asked.tenant, asked.query, asked.now_ms)
         if found.reason in ("personalised", "session"):
             asked.tenant.note_read(asked.user_id, asked.role)
@@ -280,133 +224,3 @@ async def _within(seconds: float, own: Awaitable[Own | None]) -> Own | None:
             return await own
     except TimeoutError:
         return None
-
-
-def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
-    """The first list of which something may be shown."""
-    reader = tenant.reader
-    if query.filters:
-        return _filtered(own, reader.held(query.segments), query, tenant)
-    if own is not None:
-        raw, consent = own
-        try:
-            tag, model, reason = described(raw, consent)
-            tenant.models[model] = now_ms
-            return Found(cut(raw, query.n), tag, reason)
-        except ValueError:  # a list that cannot be read is as good as none
-            pass
-    for listed in reader.held(query.segments):
-        return Found(cut(listed.raw, query.n), tag_of(listed.raw, b""), "popular")
-    return Found(NONE_LISTED, tag_of(NONE_LISTED, b""), "nothing")
-
-
-def _filtered(own: Own | None, popular: list[Listed], query: Query, tenant: Tenant) -> Found:
-    keep = Filter(query.exclude, query.in_stock, query.category, tenant.catalogue)
-    mine = None if own is None else decoded(own[0])
-    lists: list[tuple[bytes, bytes, RecommendationList]] = []
-    if own is not None and mine is not None:
-        lists.append((own[0], own[1], mine))
-    lists += [(listed.raw, b"", listed.found) for listed in popular]
-    for raw, consent, found in lists:
-        items = tuple(filter(keep, found.items))[: query.n]
-        if items or query.n == 0:
-            body = msgspec.json.encode(msgspec.structs.replace(found, items=items))
-            # What is sold out may change while the list does not.
-            tag = b'%b.%x"' % (tag_of(raw, consent)[:-1], crc32(body))
-            return Found(body, tag, found.reason)
-    return Found(NONE_LISTED, tag_of(NONE_LISTED, b""), "nothing")
-
-
-def tag_of(raw: bytes, consent: bytes) -> bytes:
-    """A strong ETag: version and epoch of a list, when it was made, and the place of the consent it stands under.
-
-    Raises :class:`ValueError` for what is no list.
-
-    >>> consent = b'{"level":"full","expires_at":0,"at":12,"partition":0,"offset":5}'
-    >>> tag_of(b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"session","items":[]}', consent)
-    b'"3.7.9.12-0-5"'
-    """
-    return described(raw, consent)[0]
-
-
-def described(raw: bytes, consent: bytes) -> tuple[bytes, bytes, str]:
-    """The ETag of a list, the name of its model as JSON, and its reason. Raises :class:`ValueError` for no list."""
-    found = _HEAD.match(raw)
-    if found is None:
-        raise ValueError
-    version, epoch, model, at, reason = found.groups()
-    place = _PLACE.search(consent)
-    tag = b'"%b.%b.%b.%b"' % (version, epoch, at, b"-".join(place.groups()) if place else b"")
-    return tag, model, reason.decode()
-
-
-def user_in(raw_path: bytes) -> str:
-    """The user id of a path, which may have a slash in it if that is written %2F. Raises :class:`Problem` (400)."""
-    raw = raw_path[len(_RAW_PREFIX) :]
-    try:
-        user_id = (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
-    except UnicodeDecodeError:
-        raise bad_request("the user id in the path is not UTF-8") from None
-    if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or b"/" in raw:
-        raise bad_request(f"the path ends with a user id of 1 to {USER_ID_LENGTH_MAX} characters, a slash as %2F")
-    return user_id
-
-
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
-
-
-def trace_of(header: bytes | None) -> str | None:
-    """The trace id in a `traceparent` (W3C Trace Context) of a trace that is sampled; None for any other.
-
-    >>> trace_of(b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01") == "a" * 32, trace_of(b"nonsense"), trace_of(None)
-    (True, None, None)
-    """
-    found = None if header is None else _TRACEPARENT.fullmatch(header)
-    return None if found is None or not int(found[2], 16) & 1 else found[1].decode()
-
-
-def deadline_s(header: bytes) -> float:
-    """The caller's deadline; raises :class:`Problem` (400)."""
-    if not header.isdigit() or not 0 < int(header) <= DEADLINE_MS_MAX:
-        raise bad_request(f"Freshet-Deadline-Ms is a whole number from 1 to {DEADLINE_MS_MAX}")
-    return int(header) / 1000
-
-
-@lru_cache(QUERIES_HELD_MAX)
-def read_query(raw: bytes) -> Query:
-    """The parameters of the hot route. Raises :class:`Problem` (400) for those that are not of the documented form."""
-    if not raw:
-        return Query(N_DEFAULT, segments_of(), frozenset(), False, None)
-    try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
-    except (ValueError, UnicodeDecodeError):
-        raise bad_request("the query is not of the form name=value&name=value") from None
-    exclude = [value for name, value in pairs if name == "exclude"]
-    single = {name: value for name, value in pairs if name != "exclude"}
-    if len(single) + len(exclude) < len(pairs):
-        raise bad_request("a parameter but exclude was given twice")
-    if unknown := single.keys() - {"n", "surface", "segment", "in_stock", "category"}:
-        raise bad_request(f"{len(unknown)} parameters are not known here: see /openapi.json")
-    texts = [single.get(name) for name in ("surface", "segment", "category")]
-    if any(text is not None and not 0 < len(text) <= NAME_LENGTH_MAX for text in [*texts, *exclude]):
-        raise bad_request(f"surface, segment, category and exclude have 1 to {NAME_LENGTH_MAX} characters")
-    if len(exclude) > EXCLUDED_MAX:
-        raise bad_request(f"exclude is given at most {EXCLUDED_MAX} times")
-    surface, segment, category = texts
-    return Query(
-        _n(single.get("n")), segments_of(surface, segment), frozenset(exclude), _flag(single.get("in_stock")), category
-    )
-
-
-def _n(text: str | None) -> int:
-    if text is None:
-        return N_DEFAULT
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= N_MAX and len(text) < 9):
-        raise bad_request(f"n is a whole number from 1 to {N_MAX}")
-    return int(text)
-
-
-def _flag(text: str | None) -> bool:
-    if text not in (None, "true", "false"):
-        raise bad_request("in_stock is true or false")
-    return text == "true"

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.gateway.lane import PREFIX
 from serving.gateway.problems import Headers, Problem
+from serving.gateway.questions import PREFIX
 
 HEAD_BYTES_MAX: Final = 16_384
 PATH_BYTES_MAX: Final = 4_096

@@ -28,8 +28,10 @@ from serving.answers import NONE_LISTED, cut
 from serving.events import Checked, Stands, read_event
 from serving.gateway import documents
 from serving.gateway.caching import popular_headers
-from serving.gateway.lane import JSON, read_query, tag_of
+from serving.gateway.lane import JSON
+from serving.gateway.listing import tag_of
 from serving.gateway.problems import Problem, bad_request, too_many, unavailable
+from serving.gateway.questions import read_query
 from serving.gateway.tenants import Tenant
 
 R = TypeVar("R")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.gateway import admission, lane, roles
+from serving.gateway import admission, caching, gate, listing, questions, roles
 from serving.gateway.admission import Admission, AdmissionSettings, Limits, class_of, urgency_of
 from serving.gateway.roles import ROLES, URGENCY_BEST, allowed
 from serving.gateway.security import Principal
@@ -86,6 +86,6 @@ def test_who_is_shed_waits_and_as_long_as_somebody_does_low_requests_are_shed() 
     assert asyncio.run(story()) == [False, True, True, True]
 
 
-@pytest.mark.parametrize("module", [admission, lane, roles])
+@pytest.mark.parametrize("module", [admission, caching, gate, listing, questions, roles])
 def test_examples_hold(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""Which list is answered, as bytes, and what tells it from any other; it is decoded only where filters ask for that."""
+
+import re
+from typing import Final, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from schemas.lists import RecommendationList
+from serving.answers import NONE_LISTED, Filter, Listed, Own, cut, decoded
+from serving.gateway.questions import Query
+from serving.gateway.tenants import Tenant
+
+_HEAD: Final = re.compile(rb'\{"v":(\d+),"epoch":(\d+),"model":("(?:[^"\\]|\\.)*"),"at":(\d+),"reason":"(\w+)"')
+_PLACE: Final = re.compile(rb'"at":(\d+),"partition":(-?\d+),"offset":(-?\d+)')
+
+
+class Found(NamedTuple):
+    """What is answered: the bytes, what tells it from any other answer, and what it was for metrics."""
+
+    body: bytes
+    tag: bytes
+    reason: str
+
+
+def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
+    """The first list of which something may be shown."""
+    reader = tenant.reader
+    if query.filters:
+        return _filtered(own, reader.held(query.segments), query, tenant)
+    if own is not None:
+        raw, consent = own
+        try:
+            tag, model, reason = described(raw, consent)
+            tenant.models[model] = now_ms
+            return Found(cut(raw, query.n), tag, reason)
+        except ValueError:  # a list that cannot be read is as good as none
+            pass
+    for listed in reader.held(query.segments):
+        return Found(cut(listed.raw, query.n), tag_of(listed.raw, b""), "popular")
+    return Found(NONE_LISTED, tag_of(NONE_LISTED, b""), "nothing")
+
+
+def _filtered(own: Own | None, popular: list[Listed], query: Query, tenant: Tenant) -> Found:
+    keep = Filter(query.exclude, query.in_stock, query.category, tenant.catalogue)
+    mine = None if own is None else decoded(own[0])
+    lists: list[tuple[bytes, bytes, RecommendationList]] = []
+    if own is not None and mine is not None:
+        lists.append((own[0], own[1], mine))
+    lists += [(listed.raw, b"", listed.found) for listed in popular]
+    for raw, consent, found in lists:
+        items = tuple(filter(keep, found.items))[: query.n]
+        if items or query.n == 0:
+            body = msgspec.json.encode(msgspec.structs.replace(found, items=items))
+            # What is sold out may change while the list does not.
+            tag = b'%b.%x"' % (tag_of(raw, consent)[:-1], crc32(body))
+            return Found(body, tag, found.reason)
+    return Found(NONE_LISTED, tag_of(NONE_LISTED, b""), "nothing")
+
+
+def tag_of(raw: bytes, consent: bytes) -> bytes:
+    """A strong ETag: version and epoch of a list, when it was made, and the place of the consent it stands under.
+
+    Raises :class:`ValueError` for what is no list.
+
+    >>> consent = b'{"level":"full","expires_at":0,"at":12,"partition":0,"offset":5}'
+    >>> tag_of(b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"session","items":[]}', consent)
+    b'"3.7.9.12-0-5"'
+    """
+    return described(raw, consent)[0]
+
+
+def described(raw: bytes, consent: bytes) -> tuple[bytes, bytes, str]:
+    """The ETag of a list, the name of its model as JSON, and its reason. Raises :class:`ValueError` for no list."""
+    found = _HEAD.match(raw)
+    if found is None:
+        raise ValueError
+    version, epoch, model, at, reason = found.groups()
+    place = _PLACE.search(consent)
+    tag = b'"%b.%b.%b.%b"' % (version, epoch, at, b"-".join(place.groups()) if place else b"")
+    return tag, model, reason.decode()

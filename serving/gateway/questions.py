@@ -1,0 +1,107 @@
+"""What a request of the hot route asks, read from its path, query and headers, or refused with the reason."""
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from schemas.events import USER_ID_LENGTH_MAX
+from serving.answers import segments_of
+from serving.gateway.problems import bad_request
+
+PREFIX: Final = "/v1/recommendations/"
+"""How the path of the hot route begins; a user id follows."""
+_RAW_PREFIX: Final = PREFIX.encode()
+N_DEFAULT: Final = 10
+N_MAX: Final = 100
+NAME_LENGTH_MAX: Final = 100
+EXCLUDED_MAX: Final = 200
+DEADLINE_MS_MAX: Final = 10_000
+QUERIES_HELD_MAX: Final = 4_096
+
+
+class Query(NamedTuple):
+    """What is asked for, but for the user."""
+
+    n: int
+    segments: tuple[str, ...]
+    exclude: frozenset[str]
+    in_stock: bool
+    category: str | None
+
+    @property
+    def filters(self) -> bool:
+        """Whether items are to be taken out."""
+        return bool(self.exclude or self.in_stock or self.category is not None)
+
+
+def user_in(raw_path: bytes) -> str:
+    """The user id of a path, which may have a slash in it if that is written %2F. Raises :class:`Problem` (400)."""
+    raw = raw_path[len(_RAW_PREFIX) :]
+    try:
+        user_id = (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+    except UnicodeDecodeError:
+        raise bad_request("the user id in the path is not UTF-8") from None
+    if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or b"/" in raw:
+        raise bad_request(f"the path ends with a user id of 1 to {USER_ID_LENGTH_MAX} characters, a slash as %2F")
+    return user_id
+
+
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
+
+
+def trace_of(header: bytes | None) -> str | None:
+    """The trace id in a `traceparent` (W3C Trace Context) of a trace that is sampled; None for any other.
+
+    >>> trace_of(b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01") == "a" * 32, trace_of(b"nonsense"), trace_of(None)
+    (True, None, None)
+    """
+    found = None if header is None else _TRACEPARENT.fullmatch(header)
+    return None if found is None or not int(found[2], 16) & 1 else found[1].decode()
+
+
+def deadline_s(header: bytes) -> float:
+    """The caller's deadline; raises :class:`Problem` (400)."""
+    if not header.isdigit() or not 0 < int(header) <= DEADLINE_MS_MAX:
+        raise bad_request(f"Freshet-Deadline-Ms is a whole number from 1 to {DEADLINE_MS_MAX}")
+    return int(header) / 1000
+
+
+@lru_cache(QUERIES_HELD_MAX)
+def read_query(raw: bytes) -> Query:
+    """The parameters of the hot route. Raises :class:`Problem` (400) for those that are not of the documented form."""
+    if not raw:
+        return Query(N_DEFAULT, segments_of(), frozenset(), False, None)
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
+    except (ValueError, UnicodeDecodeError):
+        raise bad_request("the query is not of the form name=value&name=value") from None
+    exclude = [value for name, value in pairs if name == "exclude"]
+    single = {name: value for name, value in pairs if name != "exclude"}
+    if len(single) + len(exclude) < len(pairs):
+        raise bad_request("a parameter but exclude was given twice")
+    if unknown := single.keys() - {"n", "surface", "segment", "in_stock", "category"}:
+        raise bad_request(f"{len(unknown)} parameters are not known here: see /openapi.json")
+    texts = [single.get(name) for name in ("surface", "segment", "category")]
+    if any(text is not None and not 0 < len(text) <= NAME_LENGTH_MAX for text in [*texts, *exclude]):
+        raise bad_request(f"surface, segment, category and exclude have 1 to {NAME_LENGTH_MAX} characters")
+    if len(exclude) > EXCLUDED_MAX:
+        raise bad_request(f"exclude is given at most {EXCLUDED_MAX} times")
+    surface, segment, category = texts
+    return Query(
+        _n(single.get("n")), segments_of(surface, segment), frozenset(exclude), _flag(single.get("in_stock")), category
+    )
+
+
+def _n(text: str | None) -> int:
+    if text is None:
+        return N_DEFAULT
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= N_MAX and len(text) < 9):
+        raise bad_request(f"n is a whole number from 1 to {N_MAX}")
+    return int(text)
+
+
+def _flag(text: str | None) -> bool:
+    if text not in (None, "true", "false"):
+        raise bad_request("in_stock is true or false")
+    return text == "true"
