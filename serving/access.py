@@ -19,6 +19,7 @@ from schemas.kafka_reading import names_any, records
 from schemas.kafka_settings import KafkaSettings
 from schemas.receipts import StateReceipt
 from schemas.store import all_user_keys
+from serving.redis_client import AWAY
 
 
 def held(
@@ -63,7 +64,7 @@ def _in_redis(store: Any, prefix: str, names: Sequence[str]) -> dict[str, Any]:
     """The user's keys as they stand, lists as JSON."""
     try:
         found = {key: store.get(key) for name in names for key in all_user_keys(prefix, name)}
-    except redis.RedisError as error:
+    except AWAY as error:
         raise StoreUnavailable(f"Redis could not be read: {type(error).__name__}") from None
     return {key: _readable(value) for key, value in found.items() if value is not None}
 

@@ -21,10 +21,11 @@ from kafka.errors import KafkaError
 
 from schemas import topics
 from schemas.consents import ConsentChange, Level
-from schemas.errors import ConsentRefused, NotAcknowledged
+from schemas.errors import ConsentRefused, NotAcknowledged, SettingsError
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import WITHDRAW, WRITE_CONSENT, Decision, all_user_keys, withdrawn_at
 from serving.kafka_sender import LazyProducer
+from serving.redis_client import AWAY, LazyCluster
 
 Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
@@ -49,7 +50,7 @@ class Consents:
 
     def __init__(
         self,
-        store: "str | redis.Redis[bytes]",
+        store: "str | redis.Redis[bytes] | redis.RedisCluster",
         kafka: Mapping[str, Any],
         key_ring: KeyRing,
         *,
@@ -59,7 +60,11 @@ class Consents:
         replicas: int = 0,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._client = store if isinstance(store, redis.Redis) else _client(store)
+        self._client: Any = _client(store) if isinstance(store, str) else store
+        if replicas and isinstance(self._client, redis.RedisCluster | LazyCluster):
+            raise SettingsError(
+                "WAIT has no node of its own in a Cluster: `replicas` is for one server, or for Sentinels"
+            )
         self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._topic = topic_prefix + topics.CONSENTS
@@ -112,11 +117,11 @@ class Consents:
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for keys in users:
-                    pipeline.eval(script, len(keys), *keys, *arguments)
+                    pipeline.execute_command("EVAL", script, len(keys), *keys, *arguments)
                 if self._replicas:
                     pipeline.execute_command("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
                 reached = pipeline.execute()
-        except redis.RedisError as error:
+        except AWAY as error:
             return type(error).__name__
         if self._replicas and reached[-1] < self._replicas:
             return f"it reached {reached[-1]} of {self._replicas} replicas"
@@ -141,7 +146,7 @@ class Consents:
                 for key in decided:
                     pipeline.get(key)
                 known = pipeline.execute()
-        except redis.RedisError as error:
+        except AWAY as error:
             raise NotAcknowledged(f"Redis did not answer ({type(error).__name__}): nothing was written") from None
         if grant.ts <= max(withdrawn_at(value or b"") for value in known):
             raise ConsentRefused("the user has withdrawn since they gave this consent")

@@ -17,7 +17,7 @@ from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import READ_LIST, popular_key, user_keys
 from serving.answers import Filter, PopularLists, Recommendation, answer, decoded, segments_of
 from serving.redis_address import RedisAddress
-from serving.redis_client import client_of
+from serving.redis_client import AWAY, LazyCluster, client_of
 
 Keys = tuple[str, str, str]
 PAUSE_AFTER_FAILURE_MS: Final = 250
@@ -92,7 +92,7 @@ class Reader:
         wanted = self._popular.to_ask(segments, now_ms)
         try:
             raw, popular = self._ask(keys, wanted)
-        except redis.RedisError:
+        except AWAY:
             self._ask_again_at_ms = now_ms + PAUSE_AFTER_FAILURE_MS
             return None
         for segment, raw_popular in zip(wanted, popular, strict=True):
@@ -120,7 +120,7 @@ class Reader:
 
     def _answers(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """In one round trip, but for a Cluster, where popular lists are on other nodes."""
-        if len(commands) == 1 or isinstance(self._client, redis.RedisCluster):
+        if len(commands) == 1 or isinstance(self._client, redis.RedisCluster | LazyCluster):
             return [self._client.execute_command(*command) for command in commands]
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:

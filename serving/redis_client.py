@@ -1,5 +1,7 @@
 """Clients of redis-py for the parts that do without asyncio."""
 
+import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import redis
@@ -11,6 +13,30 @@ from serving.redis_address import Place, RedisAddress, parse, tls_context
 
 TIMEOUT_MS: Final = 250
 """Of those who give a plain URL."""
+
+
+AWAY: Final = (redis.RedisError, redis.exceptions.RedisClusterException)
+"""What clients raise where Redis does not answer as it should."""
+
+
+class LazyCluster:
+    """A client of a Cluster that is made when it is first asked for something: the Cluster may be away until then."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+        self._making = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        with self._making:
+            if self._made is None:
+                self._made = self._make()
+        return getattr(self._made, name)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._made is not None:
+            self._made.close()
 
 
 def client_of(
@@ -41,7 +67,7 @@ def _client(address: RedisAddress, password: str | None) -> Any:
     options = {**timeouts, **tls, **_login(address, first, password)}
     if address.kind == "cluster":
         nodes = [redis.cluster.ClusterNode(place.host, place.port) for place in places]
-        return redis.RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=1, **options)
+        return LazyCluster(lambda: redis.RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=1, **options))
     return redis.Redis(
         first.host,
         first.port,

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from deploy.local.ports import LOOPBACK
+from schemas.pseudonyms import new_key_ring, write_key_ring
 from serving.gateway import protocol
 from tests.support.certificates import certificates
 from tests.support.gateway import a_token, give_list, give_popular, running_gateway
@@ -66,6 +67,31 @@ def test_several_workers_serve_on_one_port_and_their_metrics_are_summed(server: 
         gateway.process.terminate()
         assert gateway.process.wait(30) == 0
         assert not psutil.wait_procs(workers, timeout=30)[1], "no worker is left"
+
+
+def test_tenants_see_their_own_lists_and_nothing_of_each_other(server: RealRedis, tmp_path: Path) -> None:
+    rings = {name: tmp_path / f"{name}.json" for name in ("north", "south")}
+    for path in rings.values():
+        write_key_ring(new_key_ring(), path)
+    with running_gateway(
+        tmp_path / "gateway", server.url, **{name: str(path) for name, path in rings.items()}
+    ) as gateway:
+        for name in rings:
+            give_list(server.client, gateway.rings[name], "ada", [f"of-{name}"], tenant=name)
+            give_popular(server.client, [f"popular-{name}"], tenant=name)
+        for name in rings:
+            bearer = f"Bearer {a_token(tenant=name)}"
+            [item] = gateway.get("/v1/recommendations/ada", None, authorization=bearer).json()["items"]
+            assert item["id"] == f"of-{name}"
+            unnamed = gateway.get("/v1/popular", None, authorization=bearer)
+            assert unnamed.json()["items"][0]["id"] == f"popular-{name}"
+            assert unnamed.headers["cache-control"] == "private, no-cache", "one URL, two answers: nobody may share it"
+            named = gateway.get(f"/v1/popular?tenant={name}", None, authorization=bearer)
+            assert named.headers["cache-control"].startswith("public")
+            other = gateway.get("/v1/popular?tenant=other", None, authorization=bearer)
+            assert (other.status_code, other.json()["type"]) == (403, "urn:freshet:problem:other-tenant")
+        nobody = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {a_token(tenant='default')}")
+        assert nobody.status_code == 403
 
 
 def test_before_it_ends_it_says_so_and_what_is_under_way_is_answered(server: RealRedis, tmp_path: Path) -> None:
