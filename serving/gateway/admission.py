@@ -5,6 +5,7 @@ leave room for the others. As long as somebody waits, requests of the low class 
 """
 
 import asyncio
+import random
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Final, Literal
@@ -21,7 +22,7 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
 class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many requests one worker takes at a time before it sheds those of a class, and how long these wait.
+    """How many requests one worker takes at a time before it sheds those of a class, and how long these wait (mean).
 
     `per_key_rate` is requests a second that one subject may make of one worker, `per_key_burst` how many at once.
     """
@@ -89,7 +90,8 @@ class Admission:
             return
         self.waiting += 1
         try:
-            wait_s = self._settings.shed_wait_ms / 1000
+            # Who was shed together must not come back together.
+            wait_s = self._settings.shed_wait_ms / 1000 * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
             await asyncio.sleep(wait_s if deadline_s is None else min(wait_s, deadline_s))
         finally:
             self.waiting -= 1
