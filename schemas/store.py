@@ -18,6 +18,7 @@ Consents are ordered by offset within a partition of `consents`, by append time 
 All numbers stay below 2^53, because Lua compares doubles.
 """
 
+import hashlib
 import re
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -267,6 +268,9 @@ local list = redis.call('GET', KEYS[1])
 return list and {list, consent}
 """
 """The user's list and the consent that it stands under, or nothing where consent does not allow one."""
+
+READ_LIST_SHA: Final = hashlib.sha1(READ_LIST.encode(), usedforsecurity=False).hexdigest()
+"""What Redis calls it by."""
 
 WRITE_POPULAR: Final = (
     """

@@ -64,6 +64,15 @@ class Filter(msgspec.Struct, frozen=True):
         return not self.in_stock or known is None or known.available
 
 
+def filter_of(
+    exclude: Collection[str], in_stock: bool, category: str | None, catalogue: Mapping[str, CatalogueItem]
+) -> Filter | None:
+    """What takes items out, None where all may be shown."""
+    if not exclude and not in_stock and category is None:
+        return None
+    return Filter(exclude, in_stock, category, catalogue)
+
+
 def segments_of(surface: str | None = None, segment: str | None = None) -> tuple[str, ...]:
     """The segments whose popular lists may stand in, in that order.
 
@@ -96,8 +105,9 @@ def cut(raw: bytes, n: int) -> bytes:
     if n <= 0:
         head, _, _ = raw.partition(b'"items":[')
         return head + b'"items":[]}'
-    parts = raw.split(_NEXT_ITEM, n)
-    return raw if len(parts) <= n else _NEXT_ITEM.join(parts[:n]) + b"}]}"
+    if raw.count(_NEXT_ITEM) < n:
+        return raw
+    return _NEXT_ITEM.join(raw.split(_NEXT_ITEM, n)[:n]) + b"}]}"
 
 
 def decoded(raw: bytes | None) -> RecommendationList | None:

@@ -7,7 +7,6 @@
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Self
@@ -17,13 +16,13 @@ import hiredis
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import READ_LIST, popular_key, user_keys
-from serving.answers import Filter, Listed, Own, PopularLists, Recommendation, answer, decoded, segments_of
+from schemas.store import READ_LIST, READ_LIST_SHA, popular_key, user_keys
+from serving.answers import Listed, Own, PopularLists, Recommendation, answer, decoded, filter_of, segments_of
 from serving.links import Links, links_to, pack
+from serving.pipe import Then, awaited
 from serving.redis_address import RedisAddress
 
 EVERYBODY: Final = segments_of()
-_SHA: Final = hashlib.sha1(READ_LIST.encode(), usedforsecurity=False).hexdigest()
 
 
 class AsyncReader:
@@ -92,7 +91,7 @@ class AsyncReader:
         """
         now_ms = self._clock_ms()
         segments = EVERYBODY if surface is None and segment is None else segments_of(surface, segment)
-        keep = Filter(exclude, in_stock, category, self._catalogue) if exclude or in_stock or category else None
+        keep = filter_of(exclude, in_stock, category, self._catalogue)
         own = await self.own(user_id, segments, now_ms)
         found = None if own is None else decoded(own[0])
         if found is None:
@@ -108,27 +107,27 @@ class AsyncReader:
 
         If there is none, :meth:`held` has what may stand in when this returns.
         """
-        asked = [self._ask_popular(name, now_ms) for name in self._popular.to_ask(segments, now_ms)]
+        asked = self._refresh(segments, now_ms)
         own = await self._own_of_two(user_id) if self._rotating else await self._own(self._pseudonym(user_id))
         if own is None and asked:
             await asyncio.wait(asked)
         return own
 
-    def ask_own(self, user_id: str, segments: Sequence[str], now_ms: int) -> "asyncio.Future[Any] | None":
-        """The same for who has callbacks and no task: the future has what Redis answers, or its error.
+    def ask_own(self, user_id: str, segments: Sequence[str], now_ms: int, then: Then) -> bool:
+        """The same for who has no task: `then` is called with what Redis answers, or with its error.
 
-        None where it takes more than one question: :meth:`own` is to be awaited then, as it is after an error.
+        False where it takes more than one question: :meth:`own` is to be awaited then, as it is after an error.
         """
         if self._rotating:
-            return None
-        for name in self._popular.to_ask(segments, now_ms):
-            self._ask_popular(name, now_ms)
+            return False
+        self._refresh(segments, now_ms)
         pseudonym = self._pseudonym(user_id)
-        return self._links.ask(pseudonym, self._command(pseudonym))
+        self._links.ask(pseudonym, self._command(pseudonym), then)
+        return True
 
     async def popular(self, segments: Sequence[str], now_ms: int) -> list[Listed]:
         """What is popular in `segments`, in their order."""
-        asked = [self._ask_popular(name, now_ms) for name in self._popular.to_ask(segments, now_ms)]
+        asked = self._refresh(segments, now_ms)
         if asked:
             await asyncio.wait(asked)
         return self._popular.of(segments)
@@ -141,17 +140,22 @@ class AsyncReader:
         """Every popular list that is held here, by segment."""
         return self._popular.all()
 
-    def _ask_popular(self, segment: str, now_ms: int) -> "asyncio.Future[Any]":
-        """Ask for a popular list, to be held when it comes; whoever has one already need not wait for that."""
+    def _refresh(self, segments: Sequence[str], now_ms: int) -> "list[asyncio.Future[Any]]":
+        """Ask for popular lists that are missing or old; whoever has one already need not wait for what is returned."""
+        wanted = self._popular.to_ask(segments, now_ms)
+        return [awaited(self._ask_popular, name, now_ms) for name in wanted]
+
+    def _ask_popular(self, segment: str, now_ms: int, then: Then) -> None:
+        """Ask for a popular list; when it is held, or cannot be, call `then` with nothing."""
+
+        def hold(answer: Any) -> None:
+            if not isinstance(answer, Exception):
+                self._popular.hold(segment, answer, now_ms)
+            then(None)
+
         self._popular.asked(segment, now_ms)
         key = popular_key(self._prefix, segment)
-        asked = self._links.ask(key, pack(("GET", key)))
-        asked.add_done_callback(lambda done: self._hold_popular(segment, done, now_ms))
-        return asked
-
-    def _hold_popular(self, segment: str, asked: "asyncio.Future[Any]", now_ms: int) -> None:
-        if not asked.cancelled() and asked.exception() is None:
-            self._popular.hold(segment, asked.result(), now_ms)
+        self._links.ask(key, pack(("GET", key)), hold)
 
     async def _own_of_two(self, user_id: str) -> Own | None:
         """While a rotation is under way a user has two pseudonyms; the list under the current one goes first."""
@@ -160,7 +164,7 @@ class AsyncReader:
 
     async def _own(self, pseudonym: str) -> Own | None:
         try:
-            own: Own | None = await self._links.ask(pseudonym, self._command(pseudonym))
+            own: Own | None = await awaited(self._links.ask, pseudonym, self._command(pseudonym))
         except StoreUnavailable:
             return None
         except hiredis.ReplyError as error:
@@ -173,7 +177,7 @@ class AsyncReader:
             return None
         command = pack(("EVAL", READ_LIST, 3, *user_keys(self._prefix, pseudonym)))
         try:
-            own: Own | None = await self._links.ask(pseudonym, command)
+            own: Own | None = await awaited(self._links.ask, pseudonym, command)
         except (StoreUnavailable, hiredis.ReplyError):
             return None
         return own
@@ -184,12 +188,12 @@ def _command(prefix: str, example: str) -> Callable[[str], bytes]:
 
     Pseudonyms under one key have one length; any other is packed as it comes.
     """
-    marked = pack(("EVALSHA", _SHA, 3, *user_keys(prefix, "\0" * len(example))))
+    marked = pack(("EVALSHA", READ_LIST_SHA, 3, *user_keys(prefix, "\0" * len(example))))
     template = marked.replace(b"%", b"%%").replace(b"\0" * len(example), b"%b")
 
     def command(pseudonym: str) -> bytes:
         if len(pseudonym) != len(example):
-            return pack(("EVALSHA", _SHA, 3, *user_keys(prefix, pseudonym)))
+            return pack(("EVALSHA", READ_LIST_SHA, 3, *user_keys(prefix, pseudonym)))
         name = pseudonym.encode()
         return template % (name, name, name)
 

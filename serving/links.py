@@ -15,7 +15,7 @@ import hiredis
 import msgspec
 
 from schemas.errors import StoreUnavailable
-from serving.pipe import Pipe
+from serving.pipe import AWAY, Pipe, Then, awaited
 from serving.redis_address import Place, RedisAddress, parse, tls_context
 
 PAUSE_FIRST_S: Final = 0.05
@@ -38,11 +38,8 @@ class Links(Protocol):
         """End all connections."""
         ...
 
-    def ask(self, key: str, command: bytes) -> "asyncio.Future[Any]":
-        """The answer to a packed command about `key`, to be awaited.
-
-        It raises :class:`StoreUnavailable` where there is none, and `hiredis.ReplyError` for an error of Redis.
-        """
+    def ask(self, key: str, command: bytes, then: Then) -> None:
+        """Send a packed command about `key`, and call `then` with the answer."""
         ...
 
     def is_up(self) -> bool:
@@ -76,46 +73,59 @@ async def _at_once(place: Place) -> Place:
     return place
 
 
-class Link:
-    """A connection to the server that `locate` names, again and again."""
+class _Kept:
+    """What a task keeps up, from its opening to its closing."""
 
-    def __init__(self, login: Login, locate: Callable[[], Awaitable[Place]]) -> None:
-        self._login = login
-        self._locate = locate
-        self._pipe: Pipe | None = None
+    def __init__(self) -> None:
         self._keeping: asyncio.Task[None] | None = None
-        self._first_try: asyncio.Event | None = None
+        self._tried = asyncio.Event()
 
     async def open(self) -> None:
         """Connect if that is possible now; keep trying if not."""
         if self._keeping is None:
-            self._first_try = asyncio.Event()
-            self._keeping = asyncio.create_task(self._keep_up(self._first_try))
-        assert self._first_try is not None
-        await self._first_try.wait()
+            self._tried = asyncio.Event()
+            self._keeping = asyncio.create_task(self._keep_up())
+        await self._tried.wait()
 
     async def close(self) -> None:
-        """End the connection."""
+        """Try no more."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
             self._keeping = None
+
+    async def _keep_up(self) -> None:
+        """Connect again and again; set `_tried` when it was tried once."""
+        raise NotImplementedError
+
+
+class Link(_Kept):
+    """A connection to the server that `locate` names, again and again."""
+
+    def __init__(self, login: Login, locate: Callable[[], Awaitable[Place]]) -> None:
+        super().__init__()
+        self._login = login
+        self._locate = locate
+        self._pipe: Pipe | None = None
+
+    async def close(self) -> None:
+        """End the connection."""
+        await super().close()
         if self._pipe is not None:
             self._pipe.close()
 
-    def ask(self, key: str, command: bytes) -> "asyncio.Future[Any]":
+    def ask(self, key: str, command: bytes, then: Then) -> None:
         """See :class:`Links`."""
-        if self._pipe is not None:
-            return self._pipe.ask(command)
-        future = asyncio.get_running_loop().create_future()
-        future.set_exception(StoreUnavailable("Redis is away"))
-        return future
+        if self._pipe is None:
+            then(StoreUnavailable(AWAY))
+        else:
+            self._pipe.ask(command, then)
 
     def is_up(self) -> bool:
         """See :class:`Links`."""
         return self._pipe is not None and self._pipe.is_open()
 
-    async def _keep_up(self, first_try: asyncio.Event) -> None:
+    async def _keep_up(self) -> None:
         pause_s, said = PAUSE_FIRST_S, False
         while True:
             lost = asyncio.Event()
@@ -128,14 +138,14 @@ class Link:
                         "Redis cannot be reached (%s); answers are popular lists until it can", _cause(error)
                     )
                 said = True
-                first_try.set()
+                self._tried.set()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MAX_S)
                 continue
             if said:
                 logger.warning("Redis can be reached again")
             pause_s, said = PAUSE_FIRST_S, False
-            first_try.set()
+            self._tried.set()
             await lost.wait()
             self._pipe = None
 
@@ -152,9 +162,9 @@ async def connect(login: Login, place: Place, on_lost: Callable[[], None]) -> Pi
     try:
         user, secret = login.address.username or place.username, login.password or place.password
         if secret is not None:
-            await pipe.ask(pack(("AUTH", secret) if user is None else ("AUTH", user, secret)))
+            await awaited(pipe.ask, pack(("AUTH", secret) if user is None else ("AUTH", user, secret)))
         if place.database:
-            await pipe.ask(pack(("SELECT", place.database)))
+            await awaited(pipe.ask, pack(("SELECT", place.database)))
         await _answers(pipe)
     except BaseException:
         pipe.close()
@@ -165,7 +175,7 @@ async def connect(login: Login, place: Place, on_lost: Callable[[], None]) -> Pi
 async def _answers(pipe: Pipe) -> None:
     """Return when the server answers commands; a user need not have the right to PING."""
     try:
-        await pipe.ask(pack(("PING",)))
+        await awaited(pipe.ask, pack(("PING",)))
     except hiredis.ReplyError as error:
         if not str(error).startswith("NOPERM"):
             raise
@@ -188,7 +198,7 @@ async def _primary(login: Login, sentinels: Iterable[Place]) -> Place:
         except (OSError, StoreUnavailable, hiredis.ReplyError):
             continue
         try:
-            found = await pipe.ask(pack(("SENTINEL", "get-master-addr-by-name", login.address.service)))
+            found = await awaited(pipe.ask, pack(("SENTINEL", "get-master-addr-by-name", login.address.service)))
         except (StoreUnavailable, hiredis.ReplyError):
             continue
         finally:
@@ -213,61 +223,51 @@ def slot_of(key: str) -> int:
     return crc_hqx(key.encode(), 0) % SLOTS
 
 
-class ClusterLinks:
+def _is_of_slots(answer: Any) -> bool:
+    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith(("MOVED", "CLUSTERDOWN"))
+
+
+class ClusterLinks(_Kept):
     """A link to each primary of a Cluster. Where a slot is, is asked anew when a node says that it moved."""
 
     def __init__(self, login: Login, seeds: list[Place]) -> None:
+        super().__init__()
         self._login = login
         self._seeds = seeds
         self._nodes: dict[tuple[str, int], Link] = {}
         self._slots: list[Link | None] = [None] * SLOTS
-        self._keeping: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
-        self._first_try = asyncio.Event()
-
-    async def open(self) -> None:
-        """Ask where the slots are; keep asking if nobody answers."""
-        if self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep_up())
-        await self._first_try.wait()
 
     async def close(self) -> None:
         """End all connections."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
-            self._keeping = None
+        await super().close()
         await asyncio.gather(*(link.close() for link in self._nodes.values()))
 
-    def ask(self, key: str, command: bytes) -> "asyncio.Future[Any]":
+    def ask(self, key: str, command: bytes, then: Then) -> None:
         """See :class:`Links`. One that is told MOVED fails, and makes the next ones find the slot."""
         link = self._slots[slot_of(key)]
         if link is None:
             self._moved.set()
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(StoreUnavailable("nobody serves this slot"))
-            return future
-        future = link.ask(key, command)
-        future.add_done_callback(self._look_for_moved)
-        return future
+            then(StoreUnavailable("nobody serves this slot"))
+            return
+
+        def look(answer: Any) -> None:
+            # A primary that is away may have been replaced by one of its replicas.
+            if isinstance(answer, StoreUnavailable) or _is_of_slots(answer):
+                self._moved.set()
+            then(answer)
+
+        link.ask(key, command, look)
 
     def is_up(self) -> bool:
         """See :class:`Links`."""
         return any(link.is_up() for link in self._nodes.values())
 
-    def _look_for_moved(self, future: "asyncio.Future[Any]") -> None:
-        if future.cancelled():
-            return
-        error = future.exception()
-        # A primary that is away may have been replaced by one of its replicas.
-        if isinstance(error, StoreUnavailable) or (error and str(error).startswith(("MOVED", "CLUSTERDOWN"))):
-            self._moved.set()
-
     async def _keep_up(self) -> None:
         pause_s = PAUSE_FIRST_S
         while True:
             known = await self._find_slots()
-            self._first_try.set()
+            self._tried.set()
             pause_s = PAUSE_FIRST_S if known else min(2 * pause_s, PAUSE_MAX_S)
             await asyncio.sleep(pause_s)  # however often slots are missed, nodes are asked a few times a second
             if known:
@@ -283,7 +283,7 @@ class ClusterLinks:
                 async with asyncio.timeout(self._login.address.connect_timeout_ms / 1000):
                     pipe = await connect(self._login, place, lambda: None)
                     try:
-                        ranges = await pipe.ask(pack(("CLUSTER", "SLOTS")))
+                        ranges = await awaited(pipe.ask, pack(("CLUSTER", "SLOTS")))
                     finally:
                         pipe.close()
             except (OSError, StoreUnavailable, hiredis.ReplyError):

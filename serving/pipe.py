@@ -1,9 +1,9 @@
 """One connection to Redis for any number of asyncio tasks.
 
 Answers come in the order of the commands, so tasks need neither a lock nor a connection each: what is asked in one turn
-of the event loop leaves in one write. There is no timer for each call either: one for all looks whether the oldest is
-still the one that it saw before. An answer that takes longer than `timeout_s` (at most half of it more) ends the
-connection, for all that was asked behind it would wait as long.
+of the event loop leaves in one write. Whoever asks is called with the answer; :func:`awaited` is for tasks. There is no
+timer for each call either: one for all looks whether the oldest is still the one that it saw before. An answer that
+takes longer than `timeout_s` (at most half of it more) ends the connection, for all behind it would wait as long.
 """
 
 import asyncio
@@ -19,7 +19,25 @@ WAITING_MAX: Final = 10_000
 """Commands without an answer yet: with more, callers are told at once that Redis is away."""
 LOOKS: Final = 2
 """So often the oldest command is looked at within `timeout_s`."""
-_AWAY: Final = "Redis is away"
+AWAY: Final = "Redis is away"
+Then = Callable[[Any], None]
+"""Called once with what Redis answers, or with a `hiredis.ReplyError` or :class:`StoreUnavailable`; must not raise."""
+
+
+def awaited(ask: Callable[..., None], *arguments: Any) -> "asyncio.Future[Any]":
+    """What `ask(*arguments, then)` gives to `then`, to be awaited; raised where it is an error."""
+    future = asyncio.get_running_loop().create_future()
+
+    def settle(answer: Any) -> None:
+        if future.done():
+            return
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    ask(*arguments, settle)
+    return future
 
 
 class Pipe(asyncio.Protocol):
@@ -31,25 +49,22 @@ class Pipe(asyncio.Protocol):
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._oldest_seen: tuple[asyncio.Future[Any] | None, int] = None, 0
+        self._waiting: deque[Then] = deque()
+        self._oldest_seen: tuple[Then | None, int] = None, 0
         self._to_write: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def ask(self, command: bytes) -> "asyncio.Future[Any]":
-        """The answer to a packed command, to be awaited; :class:`StoreUnavailable` or `hiredis.ReplyError` if none."""
-        loop = self._loop
-        future = loop.create_future()
+    def ask(self, command: bytes, then: Then) -> None:
+        """Send a packed command, and call `then` with the answer."""
         if self._transport is None or len(self._waiting) >= WAITING_MAX:
-            future.set_exception(StoreUnavailable(_AWAY))
-            return future
+            then(StoreUnavailable(AWAY))
+            return
         if not self._to_write:
-            loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._to_write.append(command)
-        self._waiting.append(future)
+        self._waiting.append(then)
         if self._timer is None:
-            self._timer = loop.call_later(self._timeout_s / LOOKS, self._look_at_oldest)
-        return future
+            self._timer = self._loop.call_later(self._timeout_s / LOOKS, self._look_at_oldest)
 
     def is_open(self) -> bool:
         """Whether a command would be sent."""
@@ -73,14 +88,11 @@ class Pipe(asyncio.Protocol):
         try:
             reader.feed(data)
             while (answer := reader.gets()) is not False:
-                future = waiting.popleft()
-                if future.done():
-                    continue
-                if isinstance(answer, hiredis.ReplyError):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
-        except (hiredis.ProtocolError, IndexError):  # not Redis, or an answer that nobody asked for
+                if not waiting:  # an answer that nobody asked for
+                    self.close()
+                    return
+                waiting.popleft()(answer)
+        except hiredis.ProtocolError:  # not Redis
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,9 +104,7 @@ class Pipe(asyncio.Protocol):
             self._timer.cancel()
         self._to_write.clear()
         while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(StoreUnavailable(_AWAY))
+            self._waiting.popleft()(StoreUnavailable(AWAY))
         self._on_lost()
 
     def _flush(self) -> None:

@@ -5,7 +5,6 @@ Consent is checked in Redis, in the same script that reads the list, so nothing 
 :mod:`serving.async_reader` is the same for asyncio.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
@@ -14,16 +13,14 @@ import redis
 
 from schemas.catalogue import CatalogueItem
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import READ_LIST, popular_key, user_keys
-from serving.answers import Filter, PopularLists, Recommendation, answer, decoded, segments_of
+from schemas.store import READ_LIST, READ_LIST_SHA, popular_key, user_keys
+from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of
 from serving.redis_address import RedisAddress
 from serving.redis_client import AWAY, LazyCluster, client_of
 
 Keys = tuple[str, str, str]
 PAUSE_AFTER_FAILURE_MS: Final = 250
 """Redis is left alone for so long after it did not answer, so that callers do not wait for it one after the other."""
-
-_SHA: Final = hashlib.sha1(READ_LIST.encode(), usedforsecurity=False).hexdigest()
 
 
 class Reader:
@@ -77,7 +74,7 @@ class Reader:
             self._on_read(user_id)
         lists = [] if found is None else [found]
         lists += [one.found for one in self._popular.of(segments)]
-        keep = Filter(exclude, in_stock, category, self._catalogue) if exclude or in_stock or category else None
+        keep = filter_of(exclude, in_stock, category, self._catalogue)
         return answer(lists, n, now_ms, keep)
 
     def close(self) -> None:
@@ -105,7 +102,7 @@ class Reader:
         While a rotation is under way a user has two pseudonyms; the list under the current one goes first.
         """
         try:
-            return self._read("EVALSHA", _SHA, keys, wanted)
+            return self._read("EVALSHA", READ_LIST_SHA, keys, wanted)
         except redis.exceptions.NoScriptError:  # the first call after Redis was started
             return self._read("EVAL", READ_LIST, keys, wanted)
 

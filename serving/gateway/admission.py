@@ -6,13 +6,13 @@ leave room for the others. As long as somebody waits, requests of the low class 
 
 import asyncio
 import random
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Hashable, Mapping
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from serving.gateway.problems import Headers
 from serving.gateway.security import Principal
 
 Class = Literal["high", "normal", "low"]
@@ -24,7 +24,8 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many requests one worker takes at a time before it sheds those of a class, and how long these wait (mean).
 
-    `per_key_rate` is requests a second that one subject may make of one worker, `per_key_burst` how many at once.
+    `per_key_rate` is requests a second that one subject of a tenant may make of one worker, `per_key_burst` how many at
+    once.
     """
 
     low_max: AtLeastOne = 32
@@ -37,7 +38,6 @@ class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     per_key_burst: AtLeastOne = 50_000
 
 
-@lru_cache(256)
 def urgency_of(priority: bytes | None) -> int:
     """The urgency in a `Priority` header (RFC 9218): 0 to 7, smaller is more urgent; the default where it has none.
 
@@ -53,9 +53,9 @@ def urgency_of(priority: bytes | None) -> int:
     return URGENCY_DEFAULT
 
 
-def class_of(principal: Principal, priority: bytes | None) -> Class:
+def class_of(principal: Principal, urgency: int) -> Class:
     """The class of a request: what it asks for, no better than its role may ask for."""
-    urgency = max(urgency_of(priority), principal.urgency_best)
+    urgency = max(urgency, principal.urgency_best)
     return "high" if urgency <= 2 else "normal" if urgency <= 4 else "low"
 
 
@@ -98,25 +98,30 @@ class Admission:
 
 
 class Limits:
-    """A token bucket for each subject; those that are full again are forgotten first."""
+    """A token bucket for each key; of more than :data:`KEYS_HELD_MAX`, the one met first is forgotten."""
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self._rate, self._burst = float(settings.per_key_rate), float(settings.per_key_burst)
-        self._left: dict[str, tuple[float, float]] = {}
-        self.policy = b'"key";q=%d;w=%d' % (settings.per_key_burst, max(1, round(self._burst / self._rate)))
+        self._left: dict[Hashable, tuple[float, float]] = {}
+        window_s = max(1, round(self._burst / self._rate))
+        self._policy = (b"ratelimit-policy", b'"key";q=%d;w=%d' % (settings.per_key_burst, window_s))
 
-    def take(self, subject: str, now_s: float) -> int:
-        """How many requests `subject` has left after this one, -1 where there is none for this one."""
-        left, then_s = self._left.get(subject, (self._burst, now_s))
+    def headers(self, left: int) -> Headers:
+        """What tells a caller of the limit, and how many requests are left of it."""
+        return [self._policy, (b"ratelimit", b'"key";r=%d' % left)]
+
+    def take(self, key: Hashable, now_s: float) -> int:
+        """How many requests `key` has left after this one, -1 where there is none for this one."""
+        left, then_s = self._left.get(key, (self._burst, now_s))
         left = min(self._burst, left + (now_s - then_s) * self._rate)
         if left < 1.0:
             return -1
-        if subject not in self._left and len(self._left) >= KEYS_HELD_MAX:
+        if key not in self._left and len(self._left) >= KEYS_HELD_MAX:
             del self._left[next(iter(self._left))]
-        self._left[subject] = (left - 1.0, now_s)
+        self._left[key] = (left - 1.0, now_s)
         return int(left - 1.0)
 
-    def again_in_s(self, subject: str, now_s: float) -> int:
-        """In how many whole seconds `subject` has at least one again."""
-        left, then_s = self._left.get(subject, (self._burst, now_s))
+    def again_in_s(self, key: Hashable, now_s: float) -> int:
+        """In how many whole seconds `key` has at least one again."""
+        left, then_s = self._left.get(key, (self._burst, now_s))
         return max(1, round((1.0 - left) / self._rate - (now_s - then_s)))

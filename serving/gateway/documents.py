@@ -8,7 +8,14 @@ from schemas.consents import ConsentChange
 from schemas.events import USER_ID_LENGTH_MAX, Interaction
 from schemas.lists import RecommendationList
 from serving.gateway.problems import CONTENT_TYPE
-from serving.gateway.questions import DEADLINE_MS_MAX, EXCLUDED_MAX, N_DEFAULT, N_MAX, NAME_LENGTH_MAX
+from serving.gateway.questions import (
+    DEADLINE_MS_MAX,
+    EXCLUDED_MAX,
+    N_DEFAULT,
+    N_MAX,
+    NAME_LENGTH_MAX,
+    PURPOSE_LENGTH_MAX,
+)
 
 Document = dict[str, Any]
 
@@ -146,6 +153,7 @@ _FILTERS: Final = [
     _parameter("in_stock", {"type": "boolean", "default": False}, "only what the catalogue does not know to be gone"),
     _text("only items of this category", "category"),
 ]  # fmt: skip
+_PURPOSE: Final = {"type": "string", "minLength": 1, "maxLength": PURPOSE_LENGTH_MAX}
 _PRIORITY: Final = _parameter(
     "Priority", {"type": "string", "example": "u=1"}, "urgency (RFC 9218), no better than a role may ask for", "header"
 )
@@ -203,7 +211,7 @@ ACCESS: Final[Document] = {
         "parameters": [
             _USER,
             {
-                **_parameter("purpose", {"type": "string", "minLength": 1, "maxLength": 128}, "what this is read for"),
+                **_parameter("purpose", _PURPOSE, "what this is read for"),
                 "required": True,
             },
         ]

@@ -8,12 +8,12 @@ import time
 from typing import Any, Final
 
 from serving.gateway.lane import App, Receive, Scope, Send
+from serving.gateway.metrics import NOBODY
 from serving.gateway.parts import Parts
-from serving.gateway.problems import Answer, Headers, Problem, fault, forbidden, place_of, too_many, unavailable
+from serving.gateway.problems import Answer, Headers, Problem, logged, too_many, unavailable
 from serving.gateway.questions import trace_of
 from serving.gateway.roles import ROUTES, Route
 from serving.gateway.security import Principal
-from serving.gateway.tenants import tenant_of
 
 BODY_S_MAX: Final = 10.0
 logger = logging.getLogger("freshet.gateway")
@@ -24,7 +24,8 @@ class Gate:
 
     def __init__(self, app: App, parts: Parts, *, body_bytes_max: int, deadline_s: float) -> None:
         self._app = app
-        self._authenticator, self._tenants, self._admission, self._limits, self._meter = parts
+        self._parts = parts
+        self._admission = parts.admission
         self._body_bytes_max = body_bytes_max
         self._deadline_s = deadline_s
 
@@ -35,23 +36,21 @@ class Gate:
             return
         sending = _Sending(send)
         begun_s = time.perf_counter()
-        name, role = "unknown", "none"
+        name, role = "unknown", NOBODY
         try:
             name = route_of(scope["method"], scope["path"])
             route = ROUTES[name]
             if route.roles:
-                principal = self._authenticator.principal(dict(scope["headers"]))
+                principal = self._parts.authenticator.principal(dict(scope["headers"]))
                 role = principal.role
                 self._admit(name, principal, scope, sending)
             await self._pass_on(route, scope, receive, sending)
         except Problem as problem:
             await sending.instead(problem.answer())
         except Exception as error:
-            # Neither its text nor its values: both may hold what a request held.
-            logger.error("a request of %s failed", name, extra={"error": type(error).__name__, "at": place_of(error)})
-            await sending.instead(fault().answer())
+            await sending.instead(logged(error, name).answer())
         seconds = time.perf_counter() - begun_s
-        self._meter.answered(name, role, sending.status, seconds)
+        self._parts.meter.answered(name, role, sending.status, seconds)
         if name not in ("livez", "readyz"):
             logger.info(
                 "%s %d", name, sending.status,
@@ -60,15 +59,10 @@ class Gate:
             )  # fmt: skip
 
     def _admit(self, name: str, principal: Principal, scope: Scope, sending: "_Sending") -> None:
-        if name not in principal.allowed:
-            raise forbidden(name)
-        now_s = time.time()
-        left = self._limits.take(principal.subject, now_s)
-        if left < 0:
-            raise too_many(self._limits.again_in_s(principal.subject, now_s), "this key has used up its requests")
-        sending.headers = [(b"ratelimit-policy", self._limits.policy), (b"ratelimit", b'"key";r=%d' % left)]
+        tenant, left = self._parts.admit(principal, name, time.time())
+        sending.headers = self._parts.limits.headers(left)
         scope["state"]["principal"] = principal
-        scope["state"]["tenant"] = tenant_of(self._tenants, principal.tenant)
+        scope["state"]["tenant"] = tenant
 
     async def _pass_on(self, route: Route, scope: Scope, receive: Receive, sending: "_Sending") -> None:
         if route.admitted == "health":

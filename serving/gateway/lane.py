@@ -7,17 +7,18 @@ A list goes out as the bytes that stand in Redis, cut to `n` items; only filters
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from serving.answers import Own
 from serving.gateway.admission import Class, class_of
 from serving.gateway.listing import choose
+from serving.gateway.metrics import NOBODY
 from serving.gateway.parts import Parts
-from serving.gateway.problems import Answer, Header, Headers, Problem, fault, forbidden, place_of, too_many
-from serving.gateway.questions import PREFIX, Query, deadline_s, read_query, trace_of, user_in
+from serving.gateway.problems import Answer, Header, Headers, Problem, logged
+from serving.gateway.questions import PREFIX, Head, Query, deadline_s, head_of, read_query, user_in
 from serving.gateway.security import Principal
-from serving.gateway.tenants import Tenant, tenant_of
+from serving.gateway.tenants import Tenant
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -28,8 +29,6 @@ PRIVATE: Final = (b"cache-control", b"private, no-cache")
 """A cache of the user's own may keep the answer, and must ask each time whether it may still use it."""
 VARY: Final = (b"vary", b"authorization, x-api-key")
 JSON: Final = (b"content-type", b"application/json")
-NOBODY: Final = "none"
-"""The role of who is not known, in metrics."""
 REFUSED: Final = "refused"
 """The reason of what is no list, in metrics."""
 logger = logging.getLogger("freshet.gateway")
@@ -37,18 +36,17 @@ SHED: Final = (b"freshet-shed", b"overload")
 
 
 class Asked(NamedTuple):
-    """A request of the hot route that may be answered. `known` is what the caller has; `left` what its key has left."""
+    """A request of the hot route that may be answered; its key has `left` requests left."""
 
     role: str
     tenant: Tenant
+    left: int
     user_id: str
     query: Query
     of: Class
     now_ms: int
-    known: bytes
     deadline_s: float | None
-    left: int
-    trace: str | None
+    head: Head
 
 
 class Flight(Protocol):
@@ -69,7 +67,8 @@ class Lane:
     def __init__(self, app: App, parts: Parts, slow_s: float) -> None:
         self._app = app
         self._slow_s = slow_s
-        self._authenticator, self._tenants, self._admission, self._limits, self._meter = parts
+        self._parts = parts
+        self._authenticator, _, self._admission, self._limits, self._meter = parts
         self._flying: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,10 +82,10 @@ class Lane:
         """Answer the hot route by ASGI."""
         begun_s, role, asked = time.perf_counter(), NOBODY, None
         try:
-            headers = dict(scope["headers"])
-            principal = self._authenticator.principal(headers)
+            head = head_of(dict(scope["headers"]))
+            principal = self._authenticator.principal(head.lines)
             role = principal.role
-            asked = self._look(principal, headers, scope["raw_path"], scope["query_string"])
+            asked = self._look(principal, head, scope["raw_path"], scope["query_string"])
             answer, reason = await self._answer(asked)
         except Problem as problem:
             answer, reason = problem.answer(), REFUSED
@@ -97,43 +96,48 @@ class Lane:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
         self._note(role, reason, status, begun_s, asked)
 
-    def board(self, flight: Flight, raw_path: bytes, query: bytes, raw_headers: list[tuple[bytes, bytes]]) -> None:
+    def board(self, flight: Flight, raw_path: bytes, query: bytes, head: Head) -> None:
         """The same for a request without a body, which is landed now or later."""
         begun_s, role = time.perf_counter(), NOBODY
         try:
-            headers = dict(raw_headers)
-            principal = self._authenticator.principal(headers)
+            principal = self._authenticator.principal(head.lines)
             role = principal.role
-            asked = self._look(principal, headers, raw_path, query)
+            asked = self._look(principal, head, raw_path, query)
         except Problem as problem:
             self._land(flight, problem.answer(), REFUSED, role, begun_s, None)
             return
         except Exception as error:
             self._land(flight, _fault(error), REFUSED, role, begun_s, None)
             return
-        own = None
-        if asked.deadline_s is None and self._admission.takes(asked.of):
-            own = asked.tenant.reader.ask_own(asked.user_id, asked.query.segments, asked.now_ms)
-        if own is None:
+        admission = self._admission
+        if asked.deadline_s is not None or not admission.takes(asked.of):
             self._fly(flight, asked, begun_s)
             return
-        self._admission.under_way += 1
-        own.add_done_callback(lambda done: self._arrived(flight, asked, begun_s, done))
+        admission.under_way += 1
+        if not asked.tenant.reader.ask_own(
+            asked.user_id,
+            asked.query.segments,
+            asked.now_ms,
+            lambda answer: self._arrived(flight, asked, begun_s, answer),
+        ):
+            admission.under_way -= 1
+            self._fly(flight, asked, begun_s)
 
-    def _arrived(self, flight: Flight, asked: Asked, begun_s: float, own: "asyncio.Future[Any]") -> None:
+    def _arrived(self, flight: Flight, asked: Asked, begun_s: float, answer: Any) -> None:
         """Redis has answered, or has not: then what is held stands in, and what takes longer takes a task."""
         self._admission.under_way -= 1
-        failed = own.cancelled() or own.exception() is not None
-        if failed or own.result() is None:
-            held = asked.tenant.reader.held(asked.query.segments)
-            if not held or (failed and asked.tenant.reader.is_up()):
+        failed = isinstance(answer, Exception)
+        own: Own | None = None if failed else answer
+        if own is None:
+            reader = asked.tenant.reader
+            if not reader.held(asked.query.segments) or (failed and reader.is_up()):
                 self._fly(flight, asked, begun_s)
                 return
         try:
-            answer, reason = self._answered(asked, None if failed else own.result())
+            found, reason = self._answered(asked, own)
         except Exception as error:
-            answer, reason = _fault(error), REFUSED
-        self._land(flight, answer, reason, asked.role, begun_s, asked)
+            found, reason = _fault(error), REFUSED
+        self._land(flight, found, reason, asked.role, begun_s, asked)
 
     def _fly(self, flight: Flight, asked: Asked, begun_s: float) -> None:
         """Answer in a task."""
@@ -158,31 +162,25 @@ class Lane:
         """Count it; log what was slow, and what is part of a trace that somebody samples."""
         seconds = time.perf_counter() - begun_s
         self._meter.read(role, reason, status, seconds)
-        trace = None if asked is None else asked.trace
+        trace = None if asked is None else asked.head.trace
         if seconds > self._slow_s or trace is not None:
             told = {"route": "recommendations", "reason": reason, "status": status, "role": role, "trace": trace}
             logger.info("recommendations %d", status, extra={**told, "ms": round(1000 * seconds, 1)})
 
-    def _look(self, principal: Principal, headers: Mapping[bytes, bytes], raw_path: bytes, query: bytes) -> Asked:
+    def _look(self, principal: Principal, head: Head, raw_path: bytes, query: bytes) -> Asked:
         """What is asked, by whom. Raises :class:`Problem`."""
-        if "recommendations" not in principal.allowed:
-            raise forbidden("recommendations")
         now_s = time.time()
-        left = self._limits.take(principal.subject, now_s)
-        if left < 0:
-            raise too_many(self._limits.again_in_s(principal.subject, now_s), "this key has used up its requests")
-        deadline = headers.get(b"freshet-deadline-ms")
+        tenant, left = self._parts.admit(principal, "recommendations", now_s)
         return Asked(
             principal.role,
-            tenant_of(self._tenants, principal.tenant),
+            tenant,
+            left,
             user_in(raw_path),
             read_query(query),
-            class_of(principal, headers.get(b"priority")),
+            class_of(principal, head.urgency),
             int(now_s * 1000),
-            headers.get(b"if-none-match", b""),
-            None if deadline is None else deadline_s(deadline),
-            left,
-            trace_of(headers.get(b"traceparent")),
+            None if head.deadline is None else deadline_s(head.deadline),
+            head,
         )
 
     async def _answer(self, asked: Asked) -> tuple[Answer, str]:
@@ -203,18 +201,14 @@ class Lane:
         found = choose(own, asked.tenant, asked.query, asked.now_ms)
         if found.reason in ("personalised", "session"):
             asked.tenant.note_read(asked.user_id, asked.role)
-        status, body = (304, b"") if found.tag in asked.known else (200, found.body)
-        headers = [
-            JSON, PRIVATE, VARY, (b"ratelimit-policy", self._limits.policy), (b"ratelimit", b'"key";r=%d' % asked.left),
-            (b"etag", found.tag), (b"content-length", b"%d" % len(found.body)), *more,
-        ]  # fmt: skip
+        status, body = (304, b"") if found.tag in asked.head.known else (200, found.body)
+        length = b"content-length", b"%d" % len(found.body)
+        headers = [JSON, PRIVATE, VARY, *self._limits.headers(asked.left), (b"etag", found.tag), length, *more]
         return Answer(status, headers, body), found.reason
 
 
 def _fault(error: Exception) -> Answer:
-    # Neither its text nor its values: both may hold what a request held.
-    logger.error("a request of the hot route failed", extra={"error": type(error).__name__, "at": place_of(error)})
-    return fault().answer()
+    return logged(error, "the hot route").answer()
 
 
 async def _within(seconds: float, own: Awaitable[Own | None]) -> Own | None:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from serving.gateway.admission import Admission, Limits
 from serving.gateway.metrics import Meter
-from serving.gateway.security import Authenticator
-from serving.gateway.tenants import Tenant
+from serving.gateway.problems import forbidden, too_many
+from serving.gateway.security import Authenticator, Principal
+from serving.gateway.tenants import Tenant, tenant_of
 
 
 class Parts(NamedTuple):
@@ -17,3 +18,13 @@ class Parts(NamedTuple):
     admission: Admission
     limits: Limits
     meter: Meter
+
+    def admit(self, principal: Principal, route: str, now_s: float) -> tuple[Tenant, int]:
+        """The tenant that a request is for, and how many requests its key has left. Raises :class:`Problem`."""
+        if route not in principal.allowed:
+            raise forbidden(route)
+        key = principal.tenant, principal.subject
+        left = self.limits.take(key, now_s)
+        if left < 0:
+            raise too_many(self.limits.again_in_s(key, now_s), "this key has used up its requests")
+        return tenant_of(self.tenants, principal.tenant), left

@@ -1,5 +1,6 @@
 """What the gateway says when it cannot do what was asked: problem details (RFC 9457), and nothing of its insides."""
 
+import logging
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
@@ -10,6 +11,7 @@ PROBLEM_TYPE: Final = "urn:freshet:problem:"
 CONTENT_TYPE: Final = b"application/problem+json"
 Header = tuple[bytes, bytes]
 Headers = list[Header]
+logger = logging.getLogger("freshet.gateway")
 
 
 class Answer(NamedTuple):
@@ -48,8 +50,9 @@ class Problem(Exception):  # noqa: N818 - an answer
         return Answer(self.status, [*headers, (b"content-length", b"%d" % len(raw))], raw)
 
 
-def unauthenticated(detail: str = "give an API key in X-API-Key, or a token in Authorization: Bearer") -> Problem:
+def unauthenticated() -> Problem:
     """Nobody is known to ask."""
+    detail = "give an API key in X-API-Key, or a token in Authorization: Bearer"
     return Problem(401, "unauthenticated", detail, [("WWW-Authenticate", 'Bearer realm="freshet"')])
 
 
@@ -64,19 +67,19 @@ def forbidden(route: str) -> Problem:
     return Problem(403, "forbidden", f"none of your roles may use {route}")
 
 
-def bad_request(detail: str, **more: Any) -> Problem:
+def bad_request(detail: str) -> Problem:
     """A request that is not of the documented form."""
-    return Problem(400, "bad-request", detail, **more)
+    return Problem(400, "bad-request", detail)
 
 
-def too_many(retry_after_s: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> Problem:
+def too_many(retry_after_s: int, detail: str) -> Problem:
     """More than allowed."""
-    return Problem(429, "too-many-requests", detail, [("Retry-After", str(retry_after_s)), *headers])
+    return Problem(429, "too-many-requests", detail, [("Retry-After", str(retry_after_s))])
 
 
-def unavailable(detail: str, retry_after_s: int = 1) -> Problem:
+def unavailable(detail: str) -> Problem:
     """Something behind the gateway is away."""
-    return Problem(503, "unavailable", detail, [("Retry-After", str(retry_after_s))])
+    return Problem(503, "unavailable", detail, [("Retry-After", "1")])
 
 
 def fault() -> Problem:
@@ -84,7 +87,13 @@ def fault() -> Problem:
     return Problem(500, "internal", "this is a fault of the gateway, and it is logged")
 
 
-def place_of(error: BaseException) -> str:
+def logged(error: Exception, route: str) -> Problem:
+    """A mistake of ours, logged without its text and values: both may hold what a request held."""
+    logger.error("a request of %s failed", route, extra={"error": type(error).__name__, "at": _place_of(error)})
+    return fault()
+
+
+def _place_of(error: BaseException) -> str:
     """Where in the code it was raised."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

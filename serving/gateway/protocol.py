@@ -1,20 +1,32 @@
 """HTTP/1.1 with bounds that the server has none for, the size of a request's head and the time it may take to come; and
-with a way for the hot route that takes no task, no scope and no messages: half of what a request costs."""
+with a way for the hot route that takes no task, no scope and no messages.
+
+Clients send the same header lines again and again. Where the parser has taken some for the hot route, the same bytes
+behind another request line of the same form need no parser: they are known.
+"""
 
 import asyncio
+import re
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.gateway.problems import Headers, Problem
-from serving.gateway.questions import PREFIX
+from serving.gateway.questions import PREFIX, Head, head_of
 
 HEAD_BYTES_MAX: Final = 16_384
 PATH_BYTES_MAX: Final = 4_096
 HEAD_S_MAX: Final = 10.0
+LOOK_EVERY_S: Final = 2.5
+"""How often a connection is looked at for having taken too long."""
+HEADS_KNOWN_MAX: Final = 1_024
 HOT: Final = PREFIX.encode()
 UNUSUAL: Final = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers of requests that are more than a head."""
+CHANGING: Final = frozenset({b"traceparent", b"if-none-match"})
+"""Headers that do not come again with the same value."""
+_REQUEST_LINE: Final = re.compile(rb"GET (%b[!-\"$->@-~]+)(?:\?([!-\"$-~]*))? HTTP/1\.1" % HOT)
+_known: Final[dict[bytes, Head]] = {}
 
 
 class _NoEvent:
@@ -30,9 +42,9 @@ class Boarded:
     __slots__ = ("body", "disconnected", "keep_alive", "more_body", "protocol", "response_complete")
     message_event = _NoEvent()
 
-    def __init__(self, protocol: HttpToolsProtocol) -> None:
+    def __init__(self, protocol: "BoundedProtocol", keep_alive: bool) -> None:
         self.protocol = protocol
-        self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
+        self.keep_alive = keep_alive
         self.response_complete = self.disconnected = False
         self.body, self.more_body = b"", True
 
@@ -45,9 +57,10 @@ class Boarded:
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         protocol.transport.write(b"".join((STATUS_LINE[status], *lines, end, body)))
         self.response_complete = True
-        if not self.keep_alive:
+        if self.keep_alive:
+            protocol.landed()
+        else:
             protocol.transport.close()
-        protocol.on_response_complete()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -58,31 +71,46 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._chunk_bytes = 0
-        self._patience: asyncio.TimerHandle | None = None
+        self._chunk = b""
+        self._is_between_requests = True
+        self._head_until_s: float | None = None
+        self._idle_until_s: float | None = None
+        self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio; whoever connects has to say something."""
         super().connection_made(transport)
-        self._patience = self.loop.call_later(HEAD_S_MAX, self._give_up)
+        self._head_until_s = self.loop.time() + HEAD_S_MAX
+        self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
-        self._be_patient()
+        if self._watch is not None:
+            self._watch.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
+        self._idle_until_s = None
+        if self._is_between_requests and self._boards_at_once(data):
+            return
+        self._chunk = data if self._is_between_requests else b""
         self._chunk_bytes = len(data)
         super().data_received(data)
         if not self._in_head:
-            if self._patience is not None:
-                self._be_patient()
+            self._head_until_s = None
             return
         self._head_bytes += len(data)
         if self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(431, "headers-too-large", f"the head of a request has at most {HEAD_BYTES_MAX} bytes")
-        elif self._patience is None:
-            self._patience = self.loop.call_later(HEAD_S_MAX, self._give_up)
+        elif self._head_until_s is None:
+            self._head_until_s = self.loop.time() + HEAD_S_MAX
+
+    def landed(self) -> None:
+        """Called when a request of the hot route was answered."""
+        self._idle_until_s = self.loop.time() + self.timeout_keep_alive
+        if self.pipeline:
+            self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Called where the parser gives up."""
@@ -90,7 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._is_between_requests = True, 0, False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -98,20 +126,62 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._head_bytes + self._chunk_bytes > PATH_BYTES_MAX and self._refuses_head():
             return
-        if self._boards():
-            self.cycle = Boarded(self)  # type: ignore[assignment]
-            path, _, query = self.url.partition(b"?")
-            self.app.board(self.cycle, path, query, self.headers)
-        else:
+        if not self._may_board() or not self._is_hot():
             super().on_headers_complete()
+            return
+        head = head_of(dict(self.headers))
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        if keep_alive:
+            self._remember(head)
+        path, _, query = self.url.partition(b"?")
+        self._board(path, query, head, keep_alive)
 
-    def _boards(self) -> bool:
-        """Whether this is for the hot route, and nothing about it, nor before it, takes uvicorn's own care."""
+    def _boards_at_once(self, data: bytes) -> bool:
+        """Hand over a request of the hot route whose header lines are known; whether it is one."""
+        line, _, lines = data.partition(b"\r\n")
+        head = _known.get(lines)
+        if head is None or len(line) > PATH_BYTES_MAX or not self._may_board():
+            return False
+        asked = _REQUEST_LINE.fullmatch(line)
+        if asked is None:
+            return False
+        self._head_until_s = None
+        self._unset_keepalive_if_required()
+        self._board(asked[1], asked[2] or b"", head, keep_alive=True)
+        return True
+
+    def _remember(self, head: Head) -> None:
+        """Know these header lines again, if they came in one piece with their request line and nothing behind them."""
+        line, _, lines = self._chunk.partition(b"\r\n")
+        if (
+            lines.endswith(b"\r\n\r\n")
+            and lines.count(b"\n") == len(self.headers) + 1
+            and len(lines) <= HEAD_BYTES_MAX - PATH_BYTES_MAX
+            and not CHANGING & head.lines.keys()
+            and _REQUEST_LINE.fullmatch(line)
+        ):
+            if len(_known) >= HEADS_KNOWN_MAX:
+                _known.clear()
+            _known[lines] = head
+
+    def _board(self, path: bytes, query: bytes, head: Head, keep_alive: bool) -> None:
+        flight = Boarded(self, keep_alive)
+        self.cycle = flight  # type: ignore[assignment]
+        self.app.board(flight, path, query, head)
+
+    def _may_board(self) -> bool:
+        """Whether nothing before this request takes uvicorn's own care."""
         return (
-            self.url.startswith(HOT)
-            and (self.cycle is None or self.cycle.response_complete)
+            (self.cycle is None or self.cycle.response_complete)
             and not self.pipeline
             and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    def _is_hot(self) -> bool:
+        """Whether this is for the hot route, and nothing about it takes uvicorn's own care."""
+        return (
+            self.url.startswith(HOT)
             and self.parser.get_method() == b"GET"
             and not any(name in UNUSUAL for name, _ in self.headers)
             and b"#" not in self.url
@@ -124,6 +194,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser, also behind a head that was refused."""
+        self._is_between_requests = True
         if self.cycle is not None:
             super().on_message_complete()
 
@@ -145,11 +216,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + answer.body)
         self.transport.close()
 
-    def _give_up(self) -> None:
-        self._patience = None
-        self._refuse(408, "too-slow", f"a request's head has to come within {HEAD_S_MAX:g} s")
-
-    def _be_patient(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _look(self) -> None:
+        """Drop who took too long, for a head or between requests of the hot route; uvicorn sees to the others."""
+        self._watch = None
+        now_s = self.loop.time()
+        if self._head_until_s is not None and now_s >= self._head_until_s:
+            self._refuse(408, "too-slow", f"a request's head has to come within {HEAD_S_MAX:g} s")
+        elif self._idle_until_s is not None and now_s >= self._idle_until_s:
+            self.transport.close()
+        else:
+            self._watch = self.loop.call_later(LOOK_EVERY_S, self._look)

@@ -1,12 +1,14 @@
 """What a request of the hot route asks, read from its path, query and headers, or refused with the reason."""
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from schemas.events import USER_ID_LENGTH_MAX
 from serving.answers import segments_of
+from serving.gateway.admission import urgency_of
 from serving.gateway.problems import bad_request
 
 PREFIX: Final = "/v1/recommendations/"
@@ -16,6 +18,7 @@ N_DEFAULT: Final = 10
 N_MAX: Final = 100
 NAME_LENGTH_MAX: Final = 100
 EXCLUDED_MAX: Final = 200
+PURPOSE_LENGTH_MAX: Final = 128
 DEADLINE_MS_MAX: Final = 10_000
 QUERIES_HELD_MAX: Final = 4_096
 
@@ -33,6 +36,27 @@ class Query(NamedTuple):
     def filters(self) -> bool:
         """Whether items are to be taken out."""
         return bool(self.exclude or self.in_stock or self.category is not None)
+
+
+class Head(NamedTuple):
+    """What the header lines of a request, by their names in small letters, say to the hot route."""
+
+    lines: Mapping[bytes, bytes]
+    urgency: int
+    known: bytes
+    deadline: bytes | None
+    trace: str | None
+
+
+def head_of(lines: Mapping[bytes, bytes]) -> Head:
+    """Take from `lines` what matters here."""
+    return Head(
+        lines,
+        urgency_of(lines.get(b"priority")),
+        lines.get(b"if-none-match", b""),
+        lines.get(b"freshet-deadline-ms"),
+        trace_of(lines.get(b"traceparent")),
+    )
 
 
 def user_in(raw_path: bytes) -> str:

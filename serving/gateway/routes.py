@@ -31,12 +31,11 @@ from serving.gateway.caching import popular_headers
 from serving.gateway.lane import JSON
 from serving.gateway.listing import tag_of
 from serving.gateway.problems import Problem, bad_request, too_many, unavailable
-from serving.gateway.questions import read_query
+from serving.gateway.questions import PURPOSE_LENGTH_MAX, Query, read_query
 from serving.gateway.tenants import Tenant
 
 R = TypeVar("R")
 EVENTS_MAX: Final = 500
-PURPOSE_LENGTH_MAX: Final = 128
 _consent: Final = json_codec().consent
 _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
 logger = logging.getLogger("freshet.gateway")
@@ -73,7 +72,7 @@ async def popular(request: Request) -> Response:
     return Response(cut(raw, query.n), headers=headers, media_type="application/json")
 
 
-def _popular_query(request: Request, tenant: Tenant) -> Any:
+def _popular_query(request: Request, tenant: Tenant) -> tuple[Query, bool]:
     """The query, and whether any cache may keep the answer: a URL that all tenants share must not be kept."""
     raw = request.scope["query_string"]
     named = f"tenant={tenant.name}".encode()

@@ -12,7 +12,7 @@ import pytest
 
 from schemas.errors import SettingsError, StoreUnavailable
 from serving.links import Links, links_to, pack, slot_of
-from serving.pipe import WAITING_MAX
+from serving.pipe import WAITING_MAX, awaited
 from serving.redis_address import RedisAddress
 from tests.support.redis_kinds import HALF, Watched, move_slot, running_cluster
 from tests.support.redis_server import RealRedis, running_redis
@@ -42,7 +42,7 @@ def run(address: RedisAddress, story: Callable[[Links], Awaitable[None]]) -> Non
 
 
 async def get(links: Links, key: str) -> Any:
-    return await links.ask(key, pack(("GET", key)))
+    return await awaited(links.ask, key, pack(("GET", key)))
 
 
 async def until(question: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
@@ -74,8 +74,8 @@ def test_a_caller_who_gives_up_takes_nobody_elses_answer(server: RealRedis) -> N
     server.client.mset({"a": "1", "b": "2"})
 
     async def story(links: Links) -> None:
-        given_up = links.ask("a", pack(("GET", "a")))
-        waited_for = links.ask("b", pack(("GET", "b")))
+        given_up = awaited(links.ask, "a", pack(("GET", "a")))
+        waited_for = awaited(links.ask, "b", pack(("GET", "b")))
         given_up.cancel()
         assert await waited_for == b"2"
 
@@ -84,7 +84,7 @@ def test_a_caller_who_gives_up_takes_nobody_elses_answer(server: RealRedis) -> N
 
 def test_an_error_of_redis_is_the_callers_own(server: RealRedis) -> None:
     async def story(links: Links) -> None:
-        wrong, right = links.ask("", pack(("NOSUCH",))), links.ask("", pack(("PING",)))
+        wrong, right = awaited(links.ask, "", pack(("NOSUCH",))), awaited(links.ask, "", pack(("PING",)))
         with pytest.raises(Exception, match="unknown command"):
             await wrong
         assert await right == b"PONG"
@@ -120,7 +120,7 @@ def test_a_paused_server_fails_callers_in_time_then_at_once_and_comes_back(
 
 def test_more_callers_than_may_wait_are_told_so(server: RealRedis) -> None:
     async def story(links: Links) -> None:
-        asked = [links.ask("a", pack(("GET", "a"))) for _ in range(WAITING_MAX + 1)]
+        asked = [awaited(links.ask, "a", pack(("GET", "a"))) for _ in range(WAITING_MAX + 1)]
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(one) for one in found if isinstance(one, Exception)] == [StoreUnavailable]
 
@@ -175,7 +175,7 @@ def test_after_a_failover_the_new_primary_is_asked(tmp_path: Path) -> None:
             assert await get(links, "a") == b"1"
             watched.primary.kill()
             await until(lambda: answers(links, "a"), 60)
-            assert await links.ask("b", pack(("SET", "b", "2"))) == b"OK", "a primary takes writes"
+            assert await awaited(links.ask, "b", pack(("SET", "b", "2"))) == b"OK", "a primary takes writes"
             assert watched.replica.client.get("b") == b"2"
 
         address = RedisAddress((watched.sentinel.url,), kind="sentinel", service="lists", timeout_ms=500)

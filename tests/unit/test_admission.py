@@ -25,7 +25,7 @@ def test_any_priority_header_is_an_urgency(header: bytes) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_nobody_is_more_urgent_than_their_role_may_be(role: roles.Role) -> None:
     best = URGENCY_BEST[role]
-    asked = [class_of(somebody(role, best), b"u=%d" % urgency) for urgency in range(8)]
+    asked = [class_of(somebody(role, best), urgency) for urgency in range(8)]
     own = ["high" if u <= 2 else "normal" if u <= 4 else "low" for u in (max(best, asked_u) for asked_u in range(8))]
     assert asked == own
 
