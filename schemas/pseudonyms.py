@@ -23,7 +23,7 @@ under new keys for sessions and events, a duplicate on either side of the rotati
 import hashlib
 import os
 import secrets
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
@@ -42,6 +42,7 @@ EVENT_HASH_BYTES: Final = 8
 
 KEY_RING_VARIABLE: Final = "FRESHET_KEY_RING"
 _BLOCK_BYTES: Final = 64
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 class KeyRing(msgspec.Struct, frozen=True):
@@ -234,4 +235,4 @@ def _user_hash(ring: KeyRing, kid: int) -> Callable[[bytes], bytes]:
 
 
 def _shown(digest: bytes) -> str:
-    return urlsafe_b64encode(digest[:16])[:22].decode()
+    return b2a_base64(digest[:16], newline=False).translate(_URL_SAFE, b"=").decode()

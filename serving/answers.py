@@ -132,8 +132,12 @@ class PopularLists:
 
     def to_ask(self, segments: Iterable[str], now_ms: int) -> list[str]:
         """Those of `segments` that are not held, or for too long."""
-        held = self._held
-        return [name for name in segments if name not in held or now_ms - held[name].asked_at_ms >= POPULAR_FRESH_MS]
+        wanted = []
+        for name in segments:
+            known = self._held.get(name)
+            if known is None or now_ms - known.asked_at_ms >= POPULAR_FRESH_MS:
+                wanted.append(name)
+        return wanted
 
     def hold(self, segment: str, raw: bytes | None, now_ms: int) -> None:
         """Hold what was read; where Redis has lost its popular lists, the last that was read stays."""

@@ -107,10 +107,15 @@ class AsyncReader:
 
         If there is none, :meth:`held` has what may stand in when this returns.
         """
-        asked = self._refresh(segments, now_ms)
-        own = await self._own_of_two(user_id) if self._rotating else await self._own(self._pseudonym(user_id))
-        if own is None and asked:
-            await asyncio.wait(asked)
+        refreshing = self._refresh(segments, now_ms)
+        if self._rotating:
+            own = await self._own_of_two(user_id)
+        else:
+            pseudonym = self._pseudonym(user_id)
+            answer = await self._asked(pseudonym)
+            own = await self._again(answer, pseudonym) if isinstance(answer, Exception) else answer
+        if own is None and refreshing:
+            await asyncio.wait(refreshing)
         return own
 
     def ask_own(self, user_id: str, segments: Sequence[str], now_ms: int, then: Then) -> bool:
@@ -127,9 +132,9 @@ class AsyncReader:
 
     async def popular(self, segments: Sequence[str], now_ms: int) -> list[Listed]:
         """What is popular in `segments`, in their order."""
-        asked = self._refresh(segments, now_ms)
-        if asked:
-            await asyncio.wait(asked)
+        refreshing = self._refresh(segments, now_ms)
+        if refreshing:
+            await asyncio.wait(refreshing)
         return self._popular.of(segments)
 
     def held(self, segments: Sequence[str]) -> list[Listed]:
@@ -143,37 +148,40 @@ class AsyncReader:
     def _refresh(self, segments: Sequence[str], now_ms: int) -> "list[asyncio.Future[Any]]":
         """Ask for popular lists that are missing or old; whoever has one already need not wait for what is returned."""
         wanted = self._popular.to_ask(segments, now_ms)
-        return [awaited(self._ask_popular, name, now_ms) for name in wanted]
+        return [self._ask_popular(name, now_ms) for name in wanted] if wanted else []
 
-    def _ask_popular(self, segment: str, now_ms: int, then: Then) -> None:
-        """Ask for a popular list; when it is held, or cannot be, call `then` with nothing."""
+    def _ask_popular(self, segment: str, now_ms: int) -> "asyncio.Future[Any]":
+        """Ask for a popular list; the future is done when it is held, or cannot be."""
+        done = asyncio.get_running_loop().create_future()
 
         def hold(answer: Any) -> None:
             if not isinstance(answer, Exception):
                 self._popular.hold(segment, answer, now_ms)
-            then(None)
+            done.set_result(None)
 
         self._popular.asked(segment, now_ms)
         key = popular_key(self._prefix, segment)
         self._links.ask(key, pack(("GET", key)), hold)
+        return done
+
+    def _asked(self, pseudonym: str) -> "asyncio.Future[Any]":
+        """What Redis answers, be it an error, for one pseudonym."""
+        future = asyncio.get_running_loop().create_future()
+        self._links.ask(pseudonym, self._command(pseudonym), future.set_result)
+        return future
 
     async def _own_of_two(self, user_id: str) -> Own | None:
         """While a rotation is under way a user has two pseudonyms; the list under the current one goes first."""
-        found = await asyncio.gather(*(self._own(name) for name in self._pseudonyms(user_id)))
-        return next((own for own in found if own is not None), None)
+        for name, asking in [(name, self._asked(name)) for name in self._pseudonyms(user_id)]:
+            answer = await asking
+            own = await self._again(answer, name) if isinstance(answer, Exception) else answer
+            if own is not None:
+                return own
+        return None
 
-    async def _own(self, pseudonym: str) -> Own | None:
-        try:
-            own: Own | None = await awaited(self._links.ask, pseudonym, self._command(pseudonym))
-        except StoreUnavailable:
-            return None
-        except hiredis.ReplyError as error:
-            return await self._again(error, pseudonym)
-        return own
-
-    async def _again(self, error: hiredis.ReplyError, pseudonym: str) -> Own | None:
+    async def _again(self, error: Exception, pseudonym: str) -> Own | None:
         """The first call after Redis was started sends the script; a slot that moved is looked for once more."""
-        if not str(error).startswith(("NOSCRIPT", "MOVED")):
+        if not isinstance(error, hiredis.ReplyError) or not str(error).startswith(("NOSCRIPT", "MOVED")):
             return None
         command = pack(("EVAL", READ_LIST, 3, *user_keys(self._prefix, pseudonym)))
         try:

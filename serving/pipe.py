@@ -21,23 +21,20 @@ LOOKS: Final = 2
 """So often the oldest command is looked at within `timeout_s`."""
 AWAY: Final = "Redis is away"
 Then = Callable[[Any], None]
-"""Called once with what Redis answers, or with a `hiredis.ReplyError` or :class:`StoreUnavailable`; must not raise."""
+"""Called once with what Redis answers, or with a `hiredis.ReplyError` or :class:`StoreUnavailable` as a value.
+
+The `set_result` of a future is one, also of a future that may be cancelled.
+"""
 
 
-def awaited(ask: Callable[..., None], *arguments: Any) -> "asyncio.Future[Any]":
-    """What `ask(*arguments, then)` gives to `then`, to be awaited; raised where it is an error."""
+async def awaited(ask: Callable[..., None], *arguments: Any) -> Any:
+    """What `ask(*arguments, then)` gives to `then`; raised where it is an error."""
     future = asyncio.get_running_loop().create_future()
-
-    def settle(answer: Any) -> None:
-        if future.done():
-            return
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
-
-    ask(*arguments, settle)
-    return future
+    ask(*arguments, future.set_result)
+    answer = await future
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class Pipe(asyncio.Protocol):
@@ -91,7 +88,11 @@ class Pipe(asyncio.Protocol):
                 if not waiting:  # an answer that nobody asked for
                     self.close()
                     return
-                waiting.popleft()(answer)
+                then = waiting.popleft()
+                try:
+                    then(answer)
+                except Exception as error:
+                    self._not_taken(error)
         except hiredis.ProtocolError:  # not Redis
             self.close()
 
@@ -104,8 +105,17 @@ class Pipe(asyncio.Protocol):
             self._timer.cancel()
         self._to_write.clear()
         while self._waiting:
-            self._waiting.popleft()(StoreUnavailable(AWAY))
+            then = self._waiting.popleft()
+            try:
+                then(StoreUnavailable(AWAY))
+            except Exception as error:
+                self._not_taken(error)
         self._on_lost()
+
+    def _not_taken(self, error: Exception) -> None:
+        """One caller's mistake is nothing to the others on this connection; and whoever has given up makes none."""
+        if not isinstance(error, asyncio.InvalidStateError):
+            self._loop.call_exception_handler({"message": "an answer of Redis was not taken", "exception": error})
 
     def _flush(self) -> None:
         if self._transport is not None and self._to_write:

@@ -18,6 +18,8 @@ from serving.gateway.security import Principal
 Class = Literal["high", "normal", "low"]
 URGENCY_DEFAULT: Final = 3
 KEYS_HELD_MAX: Final = 10_000
+LEFT: Final = b'"key";r=%d'
+"""What the RateLimit header says: `left` requests of one key."""
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
@@ -104,11 +106,11 @@ class Limits:
         self._rate, self._burst = float(settings.per_key_rate), float(settings.per_key_burst)
         self._left: dict[Hashable, tuple[float, float]] = {}
         window_s = max(1, round(self._burst / self._rate))
-        self._policy = (b"ratelimit-policy", b'"key";q=%d;w=%d' % (settings.per_key_burst, window_s))
+        self.policy = (b"ratelimit-policy", b'"key";q=%d;w=%d' % (settings.per_key_burst, window_s))
 
     def headers(self, left: int) -> Headers:
         """What tells a caller of the limit, and how many requests are left of it."""
-        return [self._policy, (b"ratelimit", b'"key";r=%d' % left)]
+        return [self.policy, (b"ratelimit", LEFT % left)]
 
     def take(self, key: Hashable, now_s: float) -> int:
         """How many requests `key` has left after this one, -1 where there is none for this one."""

@@ -7,15 +7,15 @@ A list goes out as the bytes that stand in Redis, cut to `n` items; only filters
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from serving.answers import Own
-from serving.gateway.admission import Class, class_of
+from serving.gateway.admission import LEFT, Class, class_of
 from serving.gateway.listing import choose
 from serving.gateway.metrics import NOBODY
 from serving.gateway.parts import Parts
-from serving.gateway.problems import Answer, Header, Headers, Problem, logged
+from serving.gateway.problems import Answer, Problem, joined, logged, split
 from serving.gateway.questions import PREFIX, Head, Query, deadline_s, head_of, read_query, user_in
 from serving.gateway.security import Principal
 from serving.gateway.tenants import Tenant
@@ -25,14 +25,29 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+JSON: Final = (b"content-type", b"application/json")
 PRIVATE: Final = (b"cache-control", b"private, no-cache")
 """A cache of the user's own may keep the answer, and must ask each time whether it may still use it."""
 VARY: Final = (b"vary", b"authorization, x-api-key")
-JSON: Final = (b"content-type", b"application/json")
 REFUSED: Final = "refused"
 """The reason of what is no list, in metrics."""
 logger = logging.getLogger("freshet.gateway")
-SHED: Final = (b"freshet-shed", b"overload")
+SHED: Final = joined([(b"freshet-shed", b"overload")])
+
+
+_LINES: Final = b"%bratelimit: %b\r\netag: %b\r\ncontent-length: %d\r\n%b"
+
+
+class Landing(NamedTuple):
+    """An answer with its headers as lines: those of the hot route are written, not listed."""
+
+    status: int
+    lines: bytes
+    body: bytes
+
+
+def _landing(answer: Answer) -> Landing:
+    return Landing(answer.status, joined(answer.headers), answer.body)
 
 
 class Asked(NamedTuple):
@@ -52,8 +67,8 @@ class Asked(NamedTuple):
 class Flight(Protocol):
     """A request that the server hands over without a task of its own; to be landed once."""
 
-    def land(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer it. Content-Length is among the headers."""
+    def land(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer it; `lines` are those of the headers, Content-Length among them."""
         ...
 
 
@@ -67,6 +82,7 @@ class Lane:
     def __init__(self, app: App, parts: Parts, slow_s: float) -> None:
         self._app = app
         self._slow_s = slow_s
+        self._common = joined([JSON, PRIVATE, VARY, parts.limits.policy])
         self._parts = parts
         self._authenticator, _, self._admission, self._limits, self._meter = parts
         self._flying: set[asyncio.Task[None]] = set()
@@ -88,11 +104,11 @@ class Lane:
             asked = self._look(principal, head, scope["raw_path"], scope["query_string"])
             answer, reason = await self._answer(asked)
         except Problem as problem:
-            answer, reason = problem.answer(), REFUSED
+            answer, reason = _landing(problem.answer()), REFUSED
         except Exception as error:
             answer, reason = _fault(error), REFUSED
-        status, answered, body = answer
-        await send({"type": "http.response.start", "status": status, "headers": answered})
+        status, lines, body = answer
+        await send({"type": "http.response.start", "status": status, "headers": split(lines)})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
         self._note(role, reason, status, begun_s, asked)
 
@@ -104,7 +120,7 @@ class Lane:
             role = principal.role
             asked = self._look(principal, head, raw_path, query)
         except Problem as problem:
-            self._land(flight, problem.answer(), REFUSED, role, begun_s, None)
+            self._land(flight, _landing(problem.answer()), REFUSED, role, begun_s, None)
             return
         except Exception as error:
             self._land(flight, _fault(error), REFUSED, role, begun_s, None)
@@ -153,7 +169,7 @@ class Lane:
         self._land(flight, answer, reason, asked.role, begun_s, asked)
 
     def _land(
-        self, flight: Flight, answer: Answer, reason: str, role: str, begun_s: float, asked: Asked | None
+        self, flight: Flight, answer: Landing, reason: str, role: str, begun_s: float, asked: Asked | None
     ) -> None:
         flight.land(*answer)
         self._note(role, reason, answer.status, begun_s, asked)
@@ -183,12 +199,12 @@ class Lane:
             head,
         )
 
-    async def _answer(self, asked: Asked) -> tuple[Answer, str]:
+    async def _answer(self, asked: Asked) -> tuple[Landing, str]:
         """The user's list, or what stands in; who is shed waits for that, and Redis is not asked."""
         admission, reader = self._admission, asked.tenant.reader
         if not admission.takes(asked.of):
             await admission.pause(asked.deadline_s)
-            return self._answered(asked, None, (SHED,))
+            return self._answered(asked, None, SHED)
         admission.under_way += 1
         try:
             own = reader.own(asked.user_id, asked.query.segments, asked.now_ms)
@@ -197,18 +213,18 @@ class Lane:
         finally:
             admission.under_way -= 1
 
-    def _answered(self, asked: Asked, own: Own | None, more: Sequence[Header] = ()) -> tuple[Answer, str]:
+    def _answered(self, asked: Asked, own: Own | None, more: bytes = b"") -> tuple[Landing, str]:
         found = choose(own, asked.tenant, asked.query, asked.now_ms)
         if found.reason in ("personalised", "session"):
             asked.tenant.note_read(asked.user_id, asked.role)
-        status, body = (304, b"") if found.tag in asked.head.known else (200, found.body)
-        length = b"content-length", b"%d" % len(found.body)
-        headers = [JSON, PRIVATE, VARY, *self._limits.headers(asked.left), (b"etag", found.tag), length, *more]
-        return Answer(status, headers, body), found.reason
+        lines = _LINES % (self._common, LEFT % asked.left, found.tag, len(found.body), more)
+        if found.tag in asked.head.known:
+            return Landing(304, lines, b""), found.reason
+        return Landing(200, lines, found.body), found.reason
 
 
-def _fault(error: Exception) -> Answer:
-    return logged(error, "the hot route").answer()
+def _fault(error: Exception) -> Landing:
+    return _landing(logged(error, "the hot route").answer())
 
 
 async def _within(seconds: float, own: Awaitable[Own | None]) -> Own | None:

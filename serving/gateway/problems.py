@@ -22,6 +22,21 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def joined(headers: Iterable[Header]) -> bytes:
+    """Headers as HTTP/1.1 sends them. Trusts the caller: names in small letters, values without line breaks."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def split(lines: bytes) -> Headers:
+    """The headers in what :func:`joined` has made.
+
+    >>> split(joined([(b"etag", b"1: 2"), (b"vary", b"")]))
+    [(b'etag', b'1: 2'), (b'vary', b'')]
+    """
+    pairs = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
+    return [(name, value) for name, _, value in pairs]
+
+
 class Problem(Exception):  # noqa: N818 - an answer
     """Why a request is refused. `kind` is for programs, `detail` for people: what is wrong, and how to mend it.
 

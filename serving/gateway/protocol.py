@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.gateway.problems import Headers, Problem
+from serving.gateway.problems import Problem, joined
 from serving.gateway.questions import PREFIX, Head, head_of
 
 HEAD_BYTES_MAX: Final = 16_384
@@ -48,14 +48,14 @@ class Boarded:
         self.response_complete = self.disconnected = False
         self.body, self.more_body = b"", True
 
-    def land(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer in one write. Trusts the caller: names in small letters, values without line breaks."""
+    def land(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer in one write; `lines` are those of the headers."""
         if self.disconnected:
             return
         protocol = self.protocol
-        lines = [b"%b: %b\r\n" % header for header in (*protocol.server_state.default_headers, *headers)]
+        common = joined(protocol.server_state.default_headers)
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        protocol.transport.write(b"".join((STATUS_LINE[status], *lines, end, body)))
+        protocol.transport.write(b"".join((STATUS_LINE[status], common, lines, end, body)))
         self.response_complete = True
         if self.keep_alive:
             protocol.landed()
@@ -211,8 +211,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         answer = Problem(status, kind, detail).answer()
-        headers = [*answer.headers, (b"connection", b"close")]
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        lines = joined([*answer.headers, (b"connection", b"close")])
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + answer.body)
         self.transport.close()
 

@@ -74,8 +74,9 @@ def test_a_caller_who_gives_up_takes_nobody_elses_answer(server: RealRedis) -> N
     server.client.mset({"a": "1", "b": "2"})
 
     async def story(links: Links) -> None:
-        given_up = awaited(links.ask, "a", pack(("GET", "a")))
-        waited_for = awaited(links.ask, "b", pack(("GET", "b")))
+        given_up = asyncio.create_task(get(links, "a"))
+        waited_for = asyncio.create_task(get(links, "b"))
+        await asyncio.sleep(0)
         given_up.cancel()
         assert await waited_for == b"2"
 
@@ -84,10 +85,24 @@ def test_a_caller_who_gives_up_takes_nobody_elses_answer(server: RealRedis) -> N
 
 def test_an_error_of_redis_is_the_callers_own(server: RealRedis) -> None:
     async def story(links: Links) -> None:
-        wrong, right = awaited(links.ask, "", pack(("NOSUCH",))), awaited(links.ask, "", pack(("PING",)))
-        with pytest.raises(Exception, match="unknown command"):
-            await wrong
-        assert await right == b"PONG"
+        asked = [awaited(links.ask, "", pack((command,))) for command in ("NOSUCH", "PING")]
+        wrong, right = await asyncio.gather(*asked, return_exceptions=True)
+        assert "unknown command" in str(wrong)
+        assert right == b"PONG"
+
+    run(RedisAddress((server.url,)), story)
+
+
+def test_a_mistake_of_one_caller_is_nothing_to_the_others(server: RealRedis) -> None:
+    def mistaken(answer: Any) -> None:
+        raise ValueError
+
+    async def story(links: Links) -> None:
+        said: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, what: said.append(what["exception"]))
+        links.ask("", pack(("PING",)), mistaken)
+        assert await awaited(links.ask, "", pack(("PING",))) == b"PONG"
+        assert [type(error) for error in said] == [ValueError]
 
     run(RedisAddress((server.url,)), story)
 
