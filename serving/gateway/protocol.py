@@ -94,7 +94,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._idle_until_s = None
         if self._is_between_requests and self._boards_at_once(data):
             return
-        self._chunk = data if self._is_between_requests else b""
+        self._chunk = data
         self._chunk_bytes = len(data)
         super().data_received(data)
         if not self._in_head:
@@ -151,14 +151,13 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def _remember(self, head: Head) -> None:
-        """Know these header lines again, if they came in one piece with their request line and nothing behind them."""
-        line, _, lines = self._chunk.partition(b"\r\n")
+        """Know these header lines again, if they came in one piece, one line each, with nothing behind them."""
+        lines = self._chunk.partition(b"\r\n")[2]
         if (
             lines.endswith(b"\r\n\r\n")
             and lines.count(b"\n") == len(self.headers) + 1
             and len(lines) <= HEAD_BYTES_MAX - PATH_BYTES_MAX
             and not CHANGING & head.lines.keys()
-            and _REQUEST_LINE.fullmatch(line)
         ):
             if len(_known) >= HEADS_KNOWN_MAX:
                 _known.clear()
@@ -173,7 +172,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether nothing before this request takes uvicorn's own care."""
         return (
             (self.cycle is None or self.cycle.response_complete)
-            and not self.pipeline
             and not self.flow.write_paused
             and not self.transport.is_closing()
         )

@@ -1,0 +1,219 @@
+"""Header lines that are known save the parser, and change nothing: beside a protocol that knows none."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from serving.gateway import protocol
+from serving.gateway.problems import joined
+from serving.gateway.protocol import BoundedProtocol
+from serving.gateway.questions import Head
+
+HOT = b"/v1/recommendations/"
+LINES = [
+    b"Host: shop\r\n\r\n",
+    b"host: shop\r\nAuthorization: Bearer a.b.c\r\n\r\n",
+    b"Host: shop\r\nPriority: u=1\r\n\r\n",
+    b"Host: shop\r\nConnection: close\r\n\r\n",
+    b"Host: shop\r\nConnection: keep-alive\r\n\r\n",
+    b"Host: shop\r\nContent-Length: 3\r\n\r\nabc",
+    b"Host: shop\r\nContent-Length: 0\r\n\r\n",
+    b"Host: shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"Host: shop\r\ntraceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01\r\n\r\n",
+    b"Host: shop\r\nX-Folded: one\r\n two\r\n\r\n",
+    b"Host: shop\nX-Bare: line\n\n",
+    b"Host: shop\r\nno colon here\r\n\r\n",
+    b"\r\n",
+]
+REQUEST_LINES = [
+    b"GET " + HOT + b"ada HTTP/1.1\r\n",
+    b"GET " + HOT + b"ada?n=3 HTTP/1.1\r\n",
+    b"GET " + HOT + b"a%20b?n=3&n=4?x HTTP/1.1\r\n",
+    b"GET " + HOT + b"ada?n=3#part HTTP/1.1\r\n",
+    b"GET " + HOT + b"ada#part HTTP/1.1\r\n",
+    b"GET " + HOT + b"ada HTTP/1.0\r\n",
+    b"GET " + HOT + b"ada HTTP/1.1\n",
+    b"GET  " + HOT + b"ada HTTP/1.1\r\n",
+    b"GET " + HOT + b"a da HTTP/1.1\r\n",
+    b"GET " + HOT + b" HTTP/1.1\r\n",
+    b"GET " + HOT + b"\xc3\xa9 HTTP/1.1\r\n",
+    b"GET " + HOT + b"long" * 1_100 + b" HTTP/1.1\r\n",
+    b"HEAD " + HOT + b"ada HTTP/1.1\r\n",
+    b"POST " + HOT + b"ada HTTP/1.1\r\n",
+    b"GET /v1/popular HTTP/1.1\r\n",
+    b"GET http://shop" + HOT + b"ada HTTP/1.1\r\n",
+]
+Pieces = list[bytes]
+
+
+class Echo:
+    """Answers with what it was asked, at once or a little later."""
+
+    def board(self, flight: Any, path: bytes, query: bytes, head: Head) -> None:
+        said = repr(("hot", path, query, sorted(head.lines.items()), head[1:])).encode()
+        lines = joined([(b"content-length", b"%d" % len(said))])
+        if query:
+            asyncio.get_running_loop().call_soon(flight.land, 200, lines, said)
+        else:
+            flight.land(200, lines, said)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        said = repr((scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], body)).encode()
+        headers = [(b"content-length", b"%d" % len(said))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": said})
+
+
+class Sent:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.bytes = b""
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.bytes += data
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def sent_for(pieces: Pieces, patient: bool = True) -> tuple[bytes, bool]:
+    """What a server sends to whom sends these, waiting for answers between them or not, and whether it hangs up."""
+    echo: Any = Echo()
+    config = uvicorn.Config(echo, http=BoundedProtocol, ws="none", lifespan="off", log_config=None, access_log=False)
+    config.load()
+    config.loaded_app = echo
+    state, transport = ServerState(), Sent()
+    server = BoundedProtocol(config, state, {})
+    server.connection_made(transport)  # type: ignore[arg-type]
+    for piece in pieces:
+        if transport.closing:
+            break
+        server.data_received(piece)
+        if patient:
+            await _rest()
+    await _rest()
+    sent = transport.bytes, transport.closing
+    server.connection_lost(None)
+    await asyncio.gather(*state.tasks)
+    return sent
+
+
+async def _rest() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def pieces_of(requests: Pieces, cuts: list[int]) -> Pieces:
+    """Requests as they come: each for itself, in two pieces, or (-1) together with the next."""
+    pieces: Pieces = [b""]
+    for request, cut in zip(requests, cuts, strict=True):
+        if cut < 0:
+            pieces[-1] += request
+        else:
+            pieces[-1] += request[: cut or None]
+            pieces.append(request[cut:] if cut else b"")
+    return [piece for piece in pieces if piece]
+
+
+@pytest.fixture(autouse=True)
+def known() -> Iterator[dict[bytes, Head]]:
+    protocol._known.clear()
+    yield protocol._known
+    protocol._known.clear()
+
+
+requests = st.tuples(st.sampled_from(REQUEST_LINES), st.sampled_from(LINES)).map(b"".join)
+cuts = st.sampled_from([0, 0, 0, 0, -1, -1, 5, 60])
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(requests, cuts), min_size=1, max_size=8), st.booleans())
+def test_who_is_known_is_answered_as_who_is_not(sent: list[tuple[bytes, int]], patient: bool) -> None:
+    pieces = pieces_of([request for request, _ in sent], [cut for _, cut in sent])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BoundedProtocol, "_remember", lambda self, head: None)
+        protocol._known.clear()
+        expected = asyncio.run(sent_for(pieces, patient))
+    asyncio.run(sent_for([REQUEST_LINES[0] + lines for lines in LINES[:3]]))
+    assert asyncio.run(sent_for(pieces, patient)) == expected
+
+
+@pytest.mark.parametrize("before", [b"X: ", b"Content-Length: 1000\r\n\r\n", b"Host: shop\r\n"])
+def test_what_looks_known_in_the_middle_of_a_request_is_part_of_it(before: bytes) -> None:
+    inner = REQUEST_LINES[0] + LINES[0]
+    pieces = [REQUEST_LINES[13] + before, inner]
+    expected = asyncio.run(sent_for(pieces))
+    asyncio.run(sent_for([inner]))
+    assert asyncio.run(sent_for(pieces)) == expected
+
+
+def test_a_request_that_comes_before_the_one_before_it_is_answered_waits_for_that() -> None:
+    pieces = [REQUEST_LINES[1] + LINES[0], REQUEST_LINES[0] + LINES[0]]
+    sent, _ = asyncio.run(sent_for([*pieces, *pieces], patient=False))
+    assert re.findall(rb"ada', b'([^']*)'", sent) == [b"n=3", b"", b"n=3", b""]
+
+
+def test_every_line_of_every_form_is_answered_alike_before_and_after() -> None:
+    for request_line in REQUEST_LINES:
+        for lines in LINES:
+            protocol._known.clear()
+            first = asyncio.run(sent_for([request_line + lines]))
+            for other in LINES:
+                asyncio.run(sent_for([REQUEST_LINES[0] + other]))
+            assert asyncio.run(sent_for([request_line + lines])) == first
+
+
+def test_lines_are_known_only_where_they_came_whole_and_alone_and_do_not_change(known: dict[bytes, Head]) -> None:
+    first = REQUEST_LINES[0]
+    for lines in (LINES[5], LINES[7], LINES[8], LINES[9], LINES[10], LINES[3]):
+        asyncio.run(sent_for([first + lines]))
+    asyncio.run(sent_for([first + LINES[0][:9], LINES[0][9:]]))
+    asyncio.run(sent_for([2 * (first + LINES[0])]))
+    asyncio.run(sent_for([first + LINES[0] + b"GE"]))
+    asyncio.run(sent_for([REQUEST_LINES[5] + LINES[0]]))
+    assert not known
+    asyncio.run(sent_for([first + LINES[0], first + LINES[1]]))
+    assert list(known) == [LINES[0], LINES[1]]
+
+
+def test_no_more_lines_are_known_than_are_to_be(known: dict[bytes, Head]) -> None:
+    first = REQUEST_LINES[0]
+    asyncio.run(sent_for([first + b"X: %d\r\n\r\n" % number for number in range(protocol.HEADS_KNOWN_MAX + 3)]))
+    assert len(known) == 3
+
+
+def test_the_parser_sees_known_lines_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    ordinary = HttpToolsProtocol.data_received
+    monkeypatch.setattr(
+        HttpToolsProtocol, "data_received", lambda self, data: (parsed.append(data), ordinary(self, data))
+    )
+    pieces = [line + lines for lines in LINES[:2] for line in REQUEST_LINES[:3]]
+    sent, closing = asyncio.run(sent_for(pieces))
+    assert parsed == [pieces[0], pieces[3]]
+    assert sent.count(b"HTTP/1.1 200 OK") == len(pieces)
+    assert not closing
