@@ -13,15 +13,14 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import psutil
 import uvloop
 
 from bench import read_faults, read_feast, read_nginx
-from bench.cpu import cpu_seconds
-from bench.figures import machine, median, percentile
+from bench.cpu import CpuMeter
+from bench.figures import Verdict, machine, median, percentile
 from bench.http_load import Loaded, ask_for, ask_often
 from bench.read_stand import ReadStand, read_stand, user_name
-from bench.results import table, write_json, write_section
+from bench.results import limits, table, write_json, write_section
 from deploy.local.paths import LOCAL
 from serving.async_reader import AsyncReader
 from serving.redis_address import RedisAddress
@@ -42,15 +41,10 @@ Side = dict[str, Any]
 def served(pid: int, port: int, requests: list[bytes], total: int) -> Side:
     """CPU and latency of a server, by request, after a tenth of it as warm-up."""
     ask_often(port, requests, CONNECTIONS, max(500, total // 10))
-    process = psutil.Process(pid)
-    before = _cpu(process)
+    meter = CpuMeter({"server": pid})
     loaded = ask_often(port, requests, CONNECTIONS, total)
-    used = _cpu(process) - before
+    used = meter.since_begin()["server"]
     return {"cpu_us": round(1e6 * used / total, 1), **_of(loaded)}
-
-
-def _cpu(process: psutil.Process) -> float:
-    return cpu_seconds(process) + sum(cpu_seconds(child) for child in process.children(recursive=True))
 
 
 def _of(loaded: Loaded) -> Side:
@@ -133,33 +127,29 @@ def measure(stand: ReadStand, total: int, repeats: int, feast: bool, say: Any) -
     return found | nothing | {"sides": sides}
 
 
-def verdicts(found: dict[str, Any]) -> list[list[str]]:
-    """A row for each limit."""
-    rows = [
-        _row("gateway, CPU a request", found["gateway_cpu_us"], GATEWAY_MAX_US, "µs"),
-        _row("library (asyncio, 32 in flight), CPU a read", found["client_cpu_us"], CLIENT_MAX_US, "µs"),
+def verdicts(found: dict[str, Any]) -> list[Verdict]:
+    """All limits for which `found` has what is needed."""
+    held = [
+        _at_most("gateway, CPU a request", found["gateway_cpu_us"], GATEWAY_MAX_US, "µs"),
+        _at_most("library (asyncio, 32 in flight), CPU a read", found["client_cpu_us"], CLIENT_MAX_US, "µs"),
     ]
     if found.get("feast_cpu_us"):
-        times = found["feast_cpu_us"] / found["gateway_cpu_us"]
-        met = "met" if times >= FEAST_MIN_TIMES else "**missed**"
-        rows.append(["Feast's feature server, times the gateway", f"{times:.1f}", f">= {FEAST_MIN_TIMES:g}", met])
+        times, limit = found["feast_cpu_us"] / found["gateway_cpu_us"], f">= {FEAST_MIN_TIMES:g}"
+        what = "Feast's feature server, times the gateway"
+        held.append(Verdict("reading", what, f"{times:.1f}", limit, times >= FEAST_MIN_TIMES))
     for name, seen in found.get("faults", {}).items():
-        rows.append(_row(f"Redis {name}: answers that failed", seen["failed"], 0, ""))
-        rows.append(_row(f"Redis {name}: p99 meanwhile", seen["p99_ms"], DOWN_P99_MAX_MS, "ms"))
-        rows.append(_row(f"Redis {name}: own lists again after", seen["recovered_s"], RECOVERY_MAX_S, "s"))
+        held.append(_at_most(f"Redis {name}: answers that failed", seen["failed"], 0, ""))
+        held.append(_at_most(f"Redis {name}: p99 meanwhile", seen["p99_ms"], DOWN_P99_MAX_MS, "ms"))
+        held.append(_at_most(f"Redis {name}: own lists again after", seen["recovered_s"], RECOVERY_MAX_S, "s"))
     if "overload" in found:
         times = found["overload"]["p99_times"]
-        rows.append(_row("p99 of urgent requests, overloaded / alone", times, OVERLOAD_P99_MAX_TIMES, "times"))
-    return rows
+        held.append(_at_most("p99 of urgent requests, overloaded / alone", times, OVERLOAD_P99_MAX_TIMES, "times"))
+    return held
 
 
-def _row(what: str, figure: float, limit: float, unit: str) -> list[str]:
-    return [
-        what,
-        f"{figure:g} {unit}".strip(),
-        f"<= {limit:g} {unit}".strip(),
-        "met" if figure <= limit else "**missed**",
-    ]
+def _at_most(what: str, figure: float, limit: float, unit: str) -> Verdict:
+    shown, at_most = f"{figure:g} {unit}".strip(), f"<= {limit:g} {unit}".strip()
+    return Verdict("reading", what, shown, at_most, figure <= limit)
 
 
 def body(found: dict[str, Any], command: str) -> str:
@@ -180,7 +170,7 @@ def body(found: dict[str, Any], command: str) -> str:
         [
             "## Reading",
             f"{when} on {machine()}; `{command}`.",
-            table(["held against its limit", "figure", "limit", ""], verdicts(found)),
+            limits(verdicts(found)),
             f"{CONNECTIONS} connections (library: reads in flight), lists of {found['list_bytes']} bytes, one worker; "
             "the gateway with a token, audit and metrics. nginx serves a file of the same size: what HTTP costs. "
             "CPU in µs of the serving process, for the library of the calling one; median of the rounds.",
@@ -237,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.repeats >= 3 and options.overload_s:
         write_section("reading", text)
     print(text)
-    return int(any("missed" in row[-1] for row in verdicts(found)))
+    return int(not all(verdict.is_met for verdict in verdicts(found)))
 
 
 def _say(line: str) -> None:

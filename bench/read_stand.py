@@ -1,6 +1,5 @@
 """Where reading is measured: Redis with lists in it, Kafka for the audit trail, and a gateway that uses both."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,10 +10,10 @@ import jwt
 import redis
 
 from deploy.local.gateway import GatewayServer
-from deploy.local.gateway_product import AUDIENCE, key_set
+from deploy.local.gateway_product import AUDIENCE, key_set, settings_text
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
-from deploy.local.ports import free_port
+from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.processes import ProcessRecord, ProcessTable
 from deploy.local.product import create_local_topics
 from deploy.local.redis import RedisServer
@@ -70,20 +69,17 @@ class ReadStand(NamedTuple):
         assert found is not None
         return found
 
-    def request(self, user: int, priority: str = "u=3") -> bytes:
-        """A request for somebody's list, with what frontends send."""
+    def requests(self, priority: str = "u=3", users: int = 1_000) -> list[bytes]:
+        """Requests for the lists of many, with what frontends send."""
         token = jwt.encode(
             {"sub": "shop", "aud": AUDIENCE, "roles": ["frontend"], "exp": 4e9}, SECRET, "HS256", {"kid": "local"}
         )
-        return (
-            f"GET /v1/recommendations/{user_name(user)}?n=20 HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
-            f"User-Agent: bench\r\nAccept: application/json\r\nAuthorization: Bearer {token}\r\n"
-            f"Priority: {priority}\r\n\r\n"
-        ).encode()
-
-    def requests(self, priority: str = "u=3", users: int = 1_000) -> list[bytes]:
-        """Requests for the lists of many."""
-        return [self.request(user, priority) for user in range(users)]
+        lines = (
+            f"Host: {LOOPBACK}:{self.port}\r\nUser-Agent: bench\r\nAccept: application/json\r\n"
+            f"Authorization: Bearer {token}\r\nPriority: {priority}\r\n\r\n"
+        )
+        paths = (f"/v1/recommendations/{user_name(number)}?n=20" for number in range(users))
+        return [f"GET {path} HTTP/1.1\r\n{lines}".encode() for path in paths]
 
 
 def user_name(number: int) -> str:
@@ -137,10 +133,6 @@ def _settings(directory: Path, redis_url: str, kafka: str, port: int, ring: KeyR
     path, keys, ring_path = (directory / name for name in ("gateway.toml", "jwks.json", f"ring-{time.time_ns()}.json"))
     write_key_ring(ring, ring_path)
     keys.write_bytes(key_set(SECRET))
-    path.write_text(
-        f"redis.urls = [{json.dumps(redis_url)}]\nkafka.bootstrap_servers = {json.dumps(kafka)}\n"
-        f"auth.jwks = {json.dumps(str(keys))}\nauth.audience = {json.dumps(AUDIENCE)}\nserver.port = {port}\n"
-        f"audit.share = 0.01\naudit.every_s = 1.0\n"
-        f"[tenants.default]\nkey_ring = {json.dumps(str(ring_path))}\ntombstone_ms = 100000\n"
-    )
+    tenant = {"key_ring": str(ring_path), "tombstone_ms": 100_000}
+    path.write_text("audit.share = 0.01\naudit.every_s = 1.0\n" + settings_text(redis_url, kafka, keys, port, tenant))
     return path

@@ -6,6 +6,8 @@ import base64
 import json
 import secrets
 import time
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import jwt
@@ -27,7 +29,7 @@ def start_gateway(stack: LocalStack, running: Product) -> Product:
     for name in ("jwks.json", HEADER_FILE):
         (stack.directory / name).unlink(missing_ok=True)
     write_secret(stack.directory / "jwks.json", key_set(key))
-    write_atomically(stack.directory / "gateway.toml", _settings_text(stack, running))
+    write_atomically(stack.directory / "gateway.toml", _settings_of(stack, running))
     stack.start_gateway(stack.directory / "gateway.toml")
     token = jwt.encode(
         {"sub": "demo", "aud": AUDIENCE, "roles": list(ROLES), "exp": time.time() + TOKEN_DAYS * 86_400},
@@ -53,18 +55,27 @@ def key_set(key: bytes) -> bytes:
     return json.dumps({"keys": [{"kid": "local", "kty": "oct", "alg": "HS256", "k": text}]}).encode()
 
 
-def _settings_text(stack: LocalStack, running: Product) -> str:
+def settings_text(redis_url: str, bootstrap_servers: str, jwks: Path, port: int, tenant: dict[str, Any]) -> str:
+    """Settings of a gateway with one tenant, in TOML."""
     # A TOML basic string is written like a JSON string.
+    lines = {
+        "redis.urls": [redis_url],
+        "kafka.bootstrap_servers": bootstrap_servers,
+        "auth.jwks": str(jwks),
+        "auth.audience": AUDIENCE,
+        "server.port": port,
+        **{f"tenants.default.{name}": value for name, value in tenant.items()},
+    }
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
+
+
+def _settings_of(stack: LocalStack, running: Product) -> str:
     settings = running.settings
     tenant = {
         "key_ring": str(settings.privacy.key_ring),
+        "tombstone_ms": settings.tombstone_ms(),
         "topic_prefix": settings.kafka.topic_prefix,
         "redis_prefix": settings.redis.prefix,
     }
-    return (
-        f"redis.urls = [{json.dumps(stack.redis.url)}]\n"
-        f"kafka.bootstrap_servers = {json.dumps(stack.kafka.bootstrap_servers)}\n"
-        f"auth.jwks = {json.dumps(str(stack.directory / 'jwks.json'))}\nauth.audience = {json.dumps(AUDIENCE)}\n"
-        f"server.port = {stack.gateway.port}\n\n[tenants.default]\ntombstone_ms = {settings.tombstone_ms()}\n"
-        + "".join(f"{name} = {json.dumps(value)}\n" for name, value in tenant.items())
-    )
+    jwks = stack.directory / "jwks.json"
+    return settings_text(stack.redis.url, stack.kafka.bootstrap_servers, jwks, stack.gateway.port, tenant)
