@@ -108,9 +108,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def landed(self) -> None:
         """Called when a request of the hot route was answered."""
-        self._idle_until_s = self.loop.time() + self.timeout_keep_alive
         if self.pipeline:
             self.on_response_complete()
+        else:
+            self._idle_until_s = self.loop.time() + self.timeout_keep_alive
 
     def send_400_response(self, msg: str) -> None:
         """Called where the parser gives up."""

@@ -100,15 +100,22 @@ class Sent:
     def resume_reading(self) -> None: ...
 
 
-async def sent_for(pieces: Pieces, patient: bool = True) -> tuple[bytes, bool]:
-    """What a server sends to whom sends these, waiting for answers between them or not, and whether it hangs up."""
+def served(state: ServerState, transport: Sent, **more: Any) -> BoundedProtocol:
+    """The protocol on a connection that has just been made."""
     echo: Any = Echo()
-    config = uvicorn.Config(echo, http=BoundedProtocol, ws="none", lifespan="off", log_config=None, access_log=False)
+    options: dict[str, Any] = {"ws": "none", "lifespan": "off", "log_config": None, "access_log": False, **more}
+    config = uvicorn.Config(echo, http=BoundedProtocol, **options)
     config.load()
     config.loaded_app = echo
+    protocol = BoundedProtocol(config, state, {})
+    protocol.connection_made(transport)  # type: ignore[arg-type]
+    return protocol
+
+
+async def sent_for(pieces: Pieces, patient: bool = True) -> tuple[bytes, bool]:
+    """What a server sends to whom sends these, waiting for answers between them or not, and whether it hangs up."""
     state, transport = ServerState(), Sent()
-    server = BoundedProtocol(config, state, {})
-    server.connection_made(transport)  # type: ignore[arg-type]
+    server = served(state, transport)
     for piece in pieces:
         if transport.closing:
             break
@@ -217,3 +224,37 @@ def test_the_parser_sees_known_lines_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert parsed == [pieces[0], pieces[3]]
     assert sent.count(b"HTTP/1.1 200 OK") == len(pieces)
     assert not closing
+
+
+@pytest.mark.parametrize("asked_often", [1, 2])
+def test_who_says_nothing_after_an_answer_is_dropped_and_who_waits_for_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, asked_often: int
+) -> None:
+    monkeypatch.setattr(protocol, "LOOK_EVERY_S", 0.001)
+    landing: list[Any] = []
+
+    async def story() -> None:
+        transport = Sent()
+        server = served(ServerState(), transport, timeout_keep_alive=0)
+        monkeypatch.setattr(server.app, "board", lambda flight, *asked: landing.append(flight))
+        looked = 0
+
+        def look() -> None:
+            nonlocal looked
+            looked += 1
+            BoundedProtocol._look(server)
+
+        server._look = look  # type: ignore[method-assign]
+        for number in range(asked_often):
+            server.data_received(REQUEST_LINES[0] + LINES[0])
+            async with asyncio.timeout(30):
+                while looked < 5 * (number + 1):
+                    await asyncio.sleep(0.001)
+            assert not transport.closing
+            landing.pop().land(200, b"", b"")
+        async with asyncio.timeout(30):
+            while not transport.closing:
+                await asyncio.sleep(0.001)
+        server.connection_lost(None)
+
+    asyncio.run(story())
