@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from schemas import topics
+from schemas.catalogue import CatalogueItem
 from schemas.errors import InvalidEvent
 from schemas.events import Interaction
 from schemas.kafka_settings import python_kafka_options
@@ -103,6 +105,28 @@ def test_an_erasure_and_all_that_is_held_over_http(live: Live, gateway: RunningG
     assert gateway.ask("DELETE", "/v1/users/ivy-of-gateway", "privacy").status_code == 200
     assert reason(gateway, "ivy-of-gateway") == "popular"
     until(lambda: live.pseudonymiser.user("ivy-of-gateway") not in live.states(), "an erased state")
+
+
+def test_filters_know_what_the_catalogue_says_now(live: Live, gateway: RunningGateway) -> None:
+    consent(live, gateway, "mia-of-gateway")
+    gateway.ask("POST", "/v1/events", "producer", json=an_event("mia-of-gateway", ITEMS[4]))
+    until(lambda: reason(gateway, "mia-of-gateway") == "personalised", "a list")
+
+    def shown(query: str) -> list[str]:
+        answer = gateway.get(f"/v1/recommendations/mia-of-gateway?{query}")
+        return [item["id"] for item in answer.json()["items"]]
+
+    first, second, *rest = shown("n=100")
+    told = [CatalogueItem(first, "a", "tea", available=False), CatalogueItem(second, "b", "tea")]
+    live.send(topics.CATALOGUE, [(item.item_id.encode(), msgspec.json.encode(item)) for item in told])
+    until(lambda: shown("n=100&category=tea") == [first, second], "what the catalogue says")
+    assert shown("n=100&in_stock=true") == [second, *rest], "of what it does not know, nobody knows that it is sold out"
+    assert shown(f"n=100&in_stock=true&category=tea&exclude={second}") == [], (
+        "rather nothing than what was not asked for"
+    )
+    assert shown("n=1&in_stock=true") == [second], "filtered first, then cut"
+    live.send(topics.CATALOGUE, [(item.item_id.encode(), None) for item in told])
+    until(lambda: shown("n=100&in_stock=true") == [first, second, *rest], "what is in no catalogue any more")
 
 
 def test_reads_are_in_the_audit_trail_by_role_and_purpose(live: Live, gateway: RunningGateway) -> None:
