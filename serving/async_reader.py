@@ -112,8 +112,8 @@ class AsyncReader:
             own = await self._own_of_two(user_id)
         else:
             pseudonym = self._pseudonym(user_id)
-            answer = await self._asked(pseudonym)
-            own = await self._again(answer, pseudonym) if isinstance(answer, Exception) else answer
+            told = await self._asked(pseudonym)
+            own = await self._again(told, pseudonym) if isinstance(told, Exception) else told
         if own is None and refreshing:
             await asyncio.wait(refreshing)
         return own
@@ -173,8 +173,8 @@ class AsyncReader:
     async def _own_of_two(self, user_id: str) -> Own | None:
         """While a rotation is under way a user has two pseudonyms; the list under the current one goes first."""
         for name, asking in [(name, self._asked(name)) for name in self._pseudonyms(user_id)]:
-            answer = await asking
-            own = await self._again(answer, name) if isinstance(answer, Exception) else answer
+            told = await asking
+            own = await self._again(told, name) if isinstance(told, Exception) else told
             if own is not None:
                 return own
         return None

@@ -70,7 +70,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._in_head = True
         self._head_bytes = 0
-        self._chunk_bytes = 0
         self._chunk = b""
         self._is_between_requests = True
         self._head_until_s: float | None = None
@@ -95,8 +94,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_between_requests and self._boards_at_once(data):
             return
         self._chunk = data
-        self._chunk_bytes = len(data)
         super().data_received(data)
+        self._chunk = b""  # a connection at rest holds nobody's bytes
         if not self._in_head:
             self._head_until_s = None
             return
@@ -125,7 +124,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._in_head = False
-        if self._head_bytes + self._chunk_bytes > PATH_BYTES_MAX and self._refuses_head():
+        if self._head_bytes + len(self._chunk) > PATH_BYTES_MAX and self._refuses_head():
             return
         if not self._may_board() or not self._is_hot():
             super().on_headers_complete()
