@@ -1,5 +1,7 @@
 """A real Redis for contract tests, which can be killed and started again."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,15 @@ class RealRedis:
         """Start it again on the same port."""
         self._record = self._server.start()
         self._wait()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it stand still for the length of the block; what is sent to it waits."""
+        os.kill(self._record.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._record.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End the server."""

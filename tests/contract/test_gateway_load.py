@@ -1,0 +1,154 @@
+"""Who is served when there is more to do than may be, over HTTP. Redis stands still, so that reads stay under way."""
+
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local.ports import LOOPBACK
+from schemas.pseudonyms import new_key_ring, write_key_ring
+from tests.support.gateway import RunningGateway, a_token, give_list, give_popular, running_gateway
+from tests.support.redis_server import RealRedis, running_redis
+
+PATIENCE_S = 20
+"""Who was not answered by then is not going to be: Redis, and whoever is shed, is waited for three times as long."""
+MUCH_LATER_MS = 3_000 * PATIENCE_S
+LOW, NORMAL, HIGH = "u=7", "u=3", "u=0"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def gateway(server: RealRedis, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RunningGateway]:
+    """One that takes a read of the low class, two of the normal, three in all, and one write."""
+    shed_wait_ms = getattr(request, "param", 1)
+    more = (
+        f"redis.timeout_ms = {MUCH_LATER_MS}\nadmission.low_max = 1\nadmission.normal_max = 2\n"
+        f"admission.high_max = 3\nadmission.writes_max = 1\nadmission.shed_wait_ms = {shed_wait_ms}\n"
+    )
+    with running_gateway(tmp_path, server.url, server=more) as gateway:
+        give_list(server.client, gateway.rings["default"], "ada", ["tea"])
+        give_popular(server.client, ["socks"])
+        assert gateway.get("/v1/recommendations/nobody").json()["reason"] == "popular"  # it is held from here on
+        yield gateway
+
+
+class Asking:
+    """A request that is sent and not waited for."""
+
+    def __init__(self, gateway: RunningGateway, role: str, target: str, *lines: str) -> None:
+        self._socket = socket.create_connection((LOOPBACK, gateway.port), timeout=PATIENCE_S)
+        head = [f"{target} HTTP/1.1", "Host: x", f"X-API-Key: {gateway.keys[role]}", "Connection: close", *lines]
+        self.send("\r\n".join(head) + "\r\n\r\n")
+
+    def send(self, text: str) -> None:
+        self._socket.sendall(text.encode())
+
+    def is_answered(self) -> bool:
+        """Whether something came by now."""
+        return bool(select.select([self._socket], [], [], 0)[0])
+
+    def answer(self) -> bytes:
+        """The answer, to be waited for."""
+        with self._socket:
+            return b"".join(iter(lambda: self._socket.recv(65_536), b""))
+
+
+def reading(gateway: RunningGateway, priority: str, *lines: str) -> Asking:
+    return Asking(gateway, "frontend", "GET /v1/recommendations/ada", f"Priority: {priority}", *lines)
+
+
+def in_order_of_answers(pair: list[Asking]) -> list[Asking]:
+    """Wait until one of them is answered; that one comes last."""
+    _until(lambda: any(asking.is_answered() for asking in pair))
+    return sorted(pair, key=Asking.is_answered)
+
+
+def is_shed(answer: bytes) -> bool:
+    """Whether it is what they get who are shed: a popular list, and a header that says so."""
+    says_so = b"freshet-shed: overload" in answer
+    assert answer.startswith(b"HTTP/1.1 200") and (b'"socks"' if says_so else b'"tea"') in answer
+    return says_so
+
+
+def test_reads_are_shed_by_class_and_all_others_get_their_own_list(server: RealRedis, gateway: RunningGateway) -> None:
+    taken = []
+    with server.paused():
+        for priority in (LOW, NORMAL, HIGH):
+            pair = [reading(gateway, priority) for _ in range(2)]  # which one comes first is not known
+            waiting, answered = in_order_of_answers(pair)
+            taken.append(waiting)
+            assert is_shed(answered.answer())
+        assert not [asking for asking in taken if asking.is_answered()]
+    assert [is_shed(asking.answer()) for asking in taken] == [False] * 3
+
+
+@pytest.mark.parametrize("gateway", [MUCH_LATER_MS], indirect=True)
+def test_who_is_shed_waits_but_not_beyond_their_deadline(server: RealRedis, gateway: RunningGateway) -> None:
+    with server.paused():
+        pair = [reading(gateway, LOW) for _ in range(2)]
+        assert is_shed(reading(gateway, LOW, "Freshet-Deadline-Ms: 100").answer())
+        assert not any(asking.is_answered() for asking in pair)
+    waiting, answered = in_order_of_answers(pair)
+    assert not is_shed(answered.answer()) and not waiting.is_answered()
+
+
+def test_a_read_with_a_deadline_is_answered_by_then_though_redis_is_slow(
+    server: RealRedis, gateway: RunningGateway
+) -> None:
+    with server.paused():
+        answer = reading(gateway, HIGH, "Freshet-Deadline-Ms: 50").answer()
+    assert answer.startswith(b"HTTP/1.1 200") and b'"socks"' in answer and b"freshet-shed" not in answer
+
+
+def test_writes_and_administrators_are_told_to_come_back_and_then_are_taken(gateway: RunningGateway) -> None:
+    event = '{"event_id": "e", "type": "click", "ts": 1750000000000, "user_id": "ada"}'  # refused, once it is read
+    writing = Asking(gateway, "producer", "POST /v1/events", f"Content-Length: {len(event)}")
+    _until(lambda: gateway.get("/metrics", "operator").status_code == 429)
+    for method, path, role in [("POST", "/v1/events", "producer"), ("DELETE", "/v1/users/ada", "privacy")]:
+        refused = gateway.ask(method, path, role)
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:freshet:problem:too-many-requests")
+        assert int(refused.headers["retry-after"]) >= 1
+    assert gateway.get("/v1/recommendations/ada").json()["reason"] == "personalised", "reads are none of these"
+    assert gateway.get("/readyz", None).status_code == 200
+    writing.send(event)
+    assert b"HTTP/1.1 400" in writing.answer()
+    assert gateway.get("/metrics", "operator").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])
+def test_a_key_that_has_used_up_its_requests_is_refused_and_nobody_else_is(
+    server: RealRedis, tmp_path: Path, path: str
+) -> None:
+    rings = {name: tmp_path / f"{name}.json" for name in ("north", "south")}
+    for ring in rings.values():
+        write_key_ring(new_key_ring(), ring)
+    limits = "admission.per_key_rate = 1\nadmission.per_key_burst = 1\n"
+    paths = {name: str(ring) for name, ring in rings.items()}
+    with running_gateway(tmp_path / "gateway", server.url, server=limits, **paths) as gateway:
+
+        def ask(tenant: str, subject: str) -> httpx.Response:
+            return gateway.get(path, None, authorization=f"Bearer {a_token(tenant=tenant, sub=subject)}")
+
+        _until(lambda: ask("north", "busy").status_code == 429)
+        refused = ask("north", "busy")
+        assert refused.json()["type"] == "urn:freshet:problem:too-many-requests"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert ask("south", "busy").status_code == 200, "of the same name, but of another tenant"
+        assert ask("north", "other").status_code == 200
+        _until(lambda: ask("north", "busy").status_code == 200)
+
+
+def _until(question: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not question():
+        assert time.monotonic() < end
+        time.sleep(0.02)

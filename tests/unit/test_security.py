@@ -1,0 +1,92 @@
+"""Whom credentials let in, and until when, as rules: a real key set and real API keys in files."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from serving.gateway import security
+from serving.gateway.problems import Problem
+from serving.gateway.security import ApiKey, Authenticator, AuthSettings, new_api_key
+from tests.support.gateway import AUDIENCE, HMAC_SECRET, a_token, jwks_of
+
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+
+
+def authenticator(
+    folder: Path, *keys: ApiKey, jwks: dict[str, Any] | None = None, clock_s: Callable[[], float] = time.time
+) -> Authenticator:
+    (folder / "keys.json").write_text(json.dumps([json.loads(security.msgspec.json.encode(key)) for key in keys]))
+    (folder / "jwks.json").write_text(json.dumps(jwks_of(k1=HMAC_SECRET) if jwks is None else jwks))
+    settings = AuthSettings(str(folder / "keys.json"), str(folder / "jwks.json"), audience=AUDIENCE)
+    return Authenticator(settings, clock_s)
+
+
+def lets_in(authenticator: Authenticator, **headers: str) -> bool:
+    try:
+        authenticator.principal({name.replace("_", "-").encode(): value.encode() for name, value in headers.items()})
+    except Problem as problem:
+        assert problem.status == 401
+        return False
+    return True
+
+
+def test_a_token_that_was_let_in_is_refused_once_it_has_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(security, "LEEWAY_S", 0)
+    door, bearer = authenticator(tmp_path), f"Bearer {a_token(exp=int(time.time()) + 2)}"
+    assert lets_in(door, authorization=bearer)
+    end = time.monotonic() + 30
+    while lets_in(door, authorization=bearer):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_an_api_key_is_one_until_it_expires_and_is_no_longer_when_its_file_forgets_it(tmp_path: Path) -> None:
+    now = [1_000.0]
+    secret, key = new_api_key("shop", ("frontend",), "default", 1_010.0)
+    door = authenticator(tmp_path, key, clock_s=lambda: now[0])
+    assert lets_in(door, x_api_key=secret) and not lets_in(door, x_api_key=secret[:-1])
+    now[0] = 1_010.0
+    assert not lets_in(door, x_api_key=secret), "though it was let in before"
+    assert not lets_in(authenticator(tmp_path, key, clock_s=lambda: now[0]), x_api_key=secret)
+    now[0] = 1_000.0
+    (tmp_path / "keys.json").write_text("[]\n")
+    assert door.refresh() and not lets_in(door, x_api_key=secret)
+
+
+@pytest.mark.filterwarnings("ignore:The HMAC key is")
+def test_the_key_says_the_algorithm_and_not_the_token(tmp_path: Path) -> None:
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True)
+    rsa_entry = {**public, "kid": "rsa", "alg": "RS256"}
+    door = authenticator(tmp_path, jwks={"keys": [*jwks_of(k1=HMAC_SECRET)["keys"], rsa_entry]})
+    assert lets_in(door, authorization=f"Bearer {a_token()}")
+    assert lets_in(door, authorization=f"Bearer {a_token(RSA_KEY, kid='rsa', algorithm='RS256')}")
+    other = {"kid": "k1", "algorithm": "HS512"}, {"kid": "k1", "algorithm": "HS384"}
+    for choice in other:
+        assert not lets_in(door, authorization=f"Bearer {a_token(HMAC_SECRET, **choice)}")  # type: ignore[arg-type]
+    assert not lets_in(door, authorization=f"Bearer {a_token(RSA_KEY, kid='rsa', algorithm='RS512')}")
+    assert not lets_in(door, authorization=f"Bearer {signed_with_what_everybody_knows()}")
+
+
+def signed_with_what_everybody_knows() -> str:
+    """HMAC with the public key as the secret, which PyJWT makes nobody but an attacker sign."""
+    pem = RSA_KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    head, body, _ = a_token(kid="rsa").split(".")
+    signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(f"{head}.{body}".encode(), pem)
+    return f"{head}.{body}.{jwt.utils.base64url_encode(signature).decode()}"
+
+
+def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "TOKENS_HELD_MAX", 3)
+    door = authenticator(tmp_path)
+    for number in range(10):
+        assert lets_in(door, authorization=f"Bearer {a_token(sub=str(number))}")
+        assert len(door._checked) <= 3
