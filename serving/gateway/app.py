@@ -33,7 +33,7 @@ from serving.gateway.problems import Problem, fault
 from serving.gateway.routes import router
 from serving.gateway.security import Authenticator
 from serving.gateway.settings import GatewaySettings, load_gateway_settings
-from serving.gateway.tenants import close_tenant, make_tenant
+from serving.gateway.tenants import make_tenant
 
 SETTINGS_VARIABLE: Final = "FRESHET_GATEWAY_SETTINGS"
 MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -75,7 +75,8 @@ class Gateway:
         refreshing.cancel()
         await asyncio.gather(purging, refreshing, return_exceptions=True)
         await asyncio.gather(*(tenant.reader.close() for tenant in tenants))
-        await asyncio.gather(*(asyncio.to_thread(close_tenant, tenant) for tenant in tenants))
+        # Each may wait for a Kafka that is away: all at once, so that ending takes no longer than the longest.
+        await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
 
     def _drain_first(self) -> None:
         """On SIGTERM, say in /readyz for a while that no requests are to be sent here; then end as uvicorn does."""

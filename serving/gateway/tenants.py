@@ -29,7 +29,8 @@ class Tenant(NamedTuple):
     """What a request of one tenant is served with. `note_read` is told of whom and by which role a list was read.
 
     `models` is when a list of each model (its name as JSON) was last served here, in ms since the epoch. `held` gives
-    all that is held of a person, blocking.
+    all that is held of a person, blocking. `closing` ends everything but the reader, which the loop closes; each of it
+    may wait for Kafka.
     """
 
     name: str
@@ -71,12 +72,6 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
     reader = AsyncReader(settings.redis, ring, prefix, password=password, catalogue=catalogue)
     closing = [catalogue.close, accesses.close, events.close, consents.close]
     return Tenant(name, reader, catalogue, accesses.note, events, consents, {}, held_of, closing)
-
-
-def close_tenant(tenant: Tenant) -> None:
-    """End everything of a tenant but its reader, which the loop closes. Blocking."""
-    for close in tenant.closing:
-        close()
 
 
 def tenant_of(tenants: Mapping[str, Tenant], name: str) -> Tenant:
