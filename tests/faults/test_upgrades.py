@@ -1,5 +1,7 @@
-"""Savepoints under load, a change of parallelism there and back, and the refusal of the other mode's savepoint."""
+"""Savepoints: under load, with a change of parallelism there and back, those that are refused, and one from before an
+erasure, which brings nothing back."""
 
+import json
 import os
 import threading
 import time
@@ -11,11 +13,14 @@ import pytest
 
 from deploy.local import product
 from deploy.local.errors import SubmitError
+from jobs.audit import verification
 from schemas import topics
+from schemas.signing import load_signing_key
 from tests.support import retail
 from tests.support.live import Live, start_live, until
 
 LINES = 60_000
+CONSENTS_AHEAD = 60_000
 
 
 @pytest.fixture(scope="module", params=["thread", "process"])
@@ -85,3 +90,65 @@ def test_a_savepoint_of_the_other_mode_is_refused_and_not_restored_empty(live: L
         product.submit(live.stack, live.product.settings_path, options)
     resubmit(live, savepoint, 1)
     assert live.pseudonymiser.user("ada") in live.plain_states()
+
+
+def clean_events_of(live: Live, user: str) -> int:
+    mine = live.pseudonymiser.user(user)
+    return sum(json.loads(record.value)["pseudonym"] == mine for record in live.records(topics.EVENTS))
+
+
+def hold_up_consents_behind(live: Live, user: str) -> None:
+    """So many changes of somebody else in the partition of `user` that a replay reads interactions long before."""
+    name = live.settings.kafka.topic(topics.CONSENTS)
+    [mine] = [r for r in live.records(topics.CONSENTS) if r.key == user.encode()]
+    other = json.dumps({"user_id": "somebody-else", "level": "full", "ts": mine.timestamp}).encode()
+    sender = live.producer()
+    for _ in range(CONSENTS_AHEAD):
+        sender.send(name, key=b"somebody-else", value=other, partition=mine.partition)
+    sender.close()
+
+
+@pytest.mark.privacy
+def test_a_savepoint_from_before_an_erasure_brings_nothing_back(live: Live):
+    live.consent(["eve", "rob"])
+    for user in ("eve", "rob"):
+        live.interact(user, "item-00001")
+        live.wait_for_version(user, 2)
+    before = live.stack.rest.stop_with_savepoint(live.job_id)
+    resubmit(live, before, 1)
+    for _ in range(20):
+        live.interact("eve", "item-00002")
+    live.interact("rob", "item-00003")
+    live.wait_for_version("eve", 22)
+    hold_up_consents_behind(live, "eve")
+    live.consent(["eve"], level="none", erase=True)
+    assert live.redis.exists(*live.keys("eve")) == 1, "the tombstone alone"
+    assert live.pseudonymiser.user("eve") not in live.states()
+    after = live.stack.rest.stop_with_savepoint(live.job_id)
+    assert after != before
+    published = clean_events_of(live, "eve")
+    assert published == 21
+
+    resubmit(live, before, 1)
+    live.interact("rob", "item-00004")
+    live.wait_for_version("rob", 4)
+    live.checkpoint()
+    states = live.states()
+    assert live.pseudonymiser.user("rob") in states
+    assert live.pseudonymiser.user("eve") not in states
+    assert live.list_of("eve") is None
+    until(lambda: clean_events_of(live, "rob") > 3, "rob's events, published again")
+    assert clean_events_of(live, "eve") == published
+    assert_the_trail_tells_of_it(live)
+
+
+def assert_the_trail_tells_of_it(live: Live) -> None:
+    """The chain goes on from the older savepoint and says so; what was given up still stands there."""
+    key = load_signing_key(live.settings.audit.signing_key)
+    trail = verification(live.settings, [key.public], [])
+    assert trail.findings == []
+    assert any("an older savepoint was restored" in remark for remark in trail.remarks)
+    mine = live.pseudonymiser.user("eve").encode()
+    erasures = [r for r in live.records(topics.AUDIT) if b'"kind":"erasure"' in r.value and mine in r.value]
+    assert len(erasures) >= 1
+    assert not any(b'"eve"' in record.value for record in live.records(topics.AUDIT))
