@@ -42,6 +42,8 @@ EVENT_HASH_BYTES: Final = 8
 
 KEY_RING_VARIABLE: Final = "FRESHET_KEY_RING"
 _BLOCK_BYTES: Final = 64
+_SHOWN_LENGTH: Final = 22
+"""Of 16 bytes in base64, without the padding."""
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
@@ -130,13 +132,13 @@ def keyed_hash(key: bytes) -> Callable[[bytes], bytes]:
     True
     """
     block = key.ljust(_BLOCK_BYTES, b"\0")
-    inner_start = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-    outer_start = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+    begin_inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block)).copy
+    begin_outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block)).copy
 
     def digest(message: bytes) -> bytes:
-        inner = inner_start.copy()
+        inner = begin_inner()
         inner.update(message)
-        outer = outer_start.copy()
+        outer = begin_outer()
         outer.update(inner.digest())
         return outer.digest()
 
@@ -235,4 +237,4 @@ def _user_hash(ring: KeyRing, kid: int) -> Callable[[bytes], bytes]:
 
 
 def _shown(digest: bytes) -> str:
-    return b2a_base64(digest[:16], newline=False).translate(_URL_SAFE, b"=").decode()
+    return b2a_base64(digest[:16], newline=False)[:_SHOWN_LENGTH].translate(_URL_SAFE).decode()

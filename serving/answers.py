@@ -118,7 +118,7 @@ def decoded(raw: bytes | None) -> RecommendationList | None:
         return None
 
 
-class _Held(NamedTuple):
+class _Held(msgspec.Struct, frozen=True):
     popular: Listed | None
     asked_at_ms: int
 
@@ -144,7 +144,8 @@ class PopularLists:
         found = decoded(raw)
         with self._holding:
             known = self._held.pop(segment, None)
-            popular = Listed(raw, found) if raw is not None and found is not None else known and known.popular
+            last = None if known is None else known.popular
+            popular = last if raw is None or found is None else Listed(raw, found)
             while len(self._held) >= SEGMENTS_HELD_MAX:
                 del self._held[next(name for name in self._held if name != ALL)]
             self._held[segment] = _Held(popular, now_ms)

@@ -104,7 +104,7 @@ class Limits:
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self._rate, self._burst = float(settings.per_key_rate), float(settings.per_key_burst)
-        self._left: dict[Hashable, tuple[float, float]] = {}
+        self._left: dict[Hashable, list[float]] = {}
         window_s = max(1, round(self._burst / self._rate))
         self.policy = (b"ratelimit-policy", b'"key";q=%d;w=%d' % (settings.per_key_burst, window_s))
 
@@ -114,13 +114,16 @@ class Limits:
 
     def take(self, key: Hashable, now_s: float) -> int:
         """How many requests `key` has left after this one, -1 where there is none for this one."""
-        left, then_s = self._left.get(key, (self._burst, now_s))
+        bucket = self._left.get(key)
+        if bucket is None:
+            if len(self._left) >= KEYS_HELD_MAX:
+                del self._left[next(iter(self._left))]
+            bucket = self._left[key] = [self._burst, now_s]
+        left, then_s = bucket
         left = min(self._burst, left + (now_s - then_s) * self._rate)
         if left < 1.0:
             return -1
-        if key not in self._left and len(self._left) >= KEYS_HELD_MAX:
-            del self._left[next(iter(self._left))]
-        self._left[key] = (left - 1.0, now_s)
+        bucket[:] = left - 1.0, now_s
         return int(left - 1.0)
 
     def again_in_s(self, key: Hashable, now_s: float) -> int:

@@ -8,7 +8,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
+
+import msgspec
 
 from serving.answers import Own
 from serving.gateway.admission import LEFT, Class, class_of
@@ -35,10 +38,10 @@ logger = logging.getLogger("freshet.gateway")
 SHED: Final = joined([(b"freshet-shed", b"overload")])
 
 
-_LINES: Final = b"%bratelimit: %b\r\netag: %b\r\ncontent-length: %d\r\n%b"
+_LINES: Final = b"%bratelimit: " + LEFT + b"\r\netag: %b\r\ncontent-length: %d\r\n%b"
 
 
-class Landing(NamedTuple):
+class Landing(msgspec.Struct, frozen=True, gc=False):
     """An answer with its headers as lines: those of the hot route are written, not listed."""
 
     status: int
@@ -50,7 +53,7 @@ def _landing(answer: Answer) -> Landing:
     return Landing(answer.status, joined(answer.headers), answer.body)
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """A request of the hot route that may be answered; its key has `left` requests left."""
 
     role: str
@@ -107,10 +110,9 @@ class Lane:
             answer, reason = _landing(problem.answer()), REFUSED
         except Exception as error:
             answer, reason = _fault(error), REFUSED
-        status, lines, body = answer
-        await send({"type": "http.response.start", "status": status, "headers": split(lines)})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-        self._note(role, reason, status, begun_s, asked)
+        await send({"type": "http.response.start", "status": answer.status, "headers": split(answer.lines)})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+        self._note(role, reason, answer.status, begun_s, asked)
 
     def board(self, flight: Flight, raw_path: bytes, query: bytes, head: Head) -> None:
         """The same for a request without a body, which is landed now or later."""
@@ -134,7 +136,7 @@ class Lane:
             asked.user_id,
             asked.query.segments,
             asked.now_ms,
-            lambda answer: self._arrived(flight, asked, begun_s, answer),
+            partial(self._arrived, flight, asked, begun_s),
         ):
             admission.under_way -= 1
             self._fly(flight, asked, begun_s)
@@ -171,7 +173,7 @@ class Lane:
     def _land(
         self, flight: Flight, answer: Landing, reason: str, role: str, begun_s: float, asked: Asked | None
     ) -> None:
-        flight.land(*answer)
+        flight.land(answer.status, answer.lines, answer.body)
         self._note(role, reason, answer.status, begun_s, asked)
 
     def _note(self, role: str, reason: str, status: int, begun_s: float, asked: Asked | None) -> None:
@@ -217,7 +219,7 @@ class Lane:
         found = choose(own, asked.tenant, asked.query, asked.now_ms)
         if found.reason in ("personalised", "session"):
             asked.tenant.note_read(asked.user_id, asked.role)
-        lines = _LINES % (self._common, LEFT % asked.left, found.tag, len(found.body), more)
+        lines = _LINES % (self._common, asked.left, found.tag, len(found.body), more)
         if found.tag in asked.head.known:
             return Landing(304, lines, b""), found.reason
         return Landing(200, lines, found.body), found.reason

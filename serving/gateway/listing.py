@@ -1,7 +1,7 @@
 """Which list is answered, as bytes, and what tells it from any other; it is decoded only where filters ask for that."""
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 from zlib import crc32
 
 import msgspec
@@ -11,11 +11,13 @@ from serving.answers import NONE_LISTED, Filter, Listed, Own, cut, decoded
 from serving.gateway.questions import Query
 from serving.gateway.tenants import Tenant
 
-_HEAD: Final = re.compile(rb'\{"v":(\d+),"epoch":(\d+),"model":("(?:[^"\\]|\\.)*"),"at":(\d+),"reason":"(\w+)"')
-_PLACE: Final = re.compile(rb'"at":(\d+),"partition":(-?\d+),"offset":(-?\d+)')
+_HEAD: Final = re.compile(
+    rb'\{"v":([0-9]+),"epoch":([0-9]+),"model":("[^"\\]*(?:\\.[^"\\]*)*"),"at":([0-9]+),"reason":"([a-z]+)"'
+)
+_PLACE: Final = re.compile(rb'"at":([0-9]+),"partition":(-?[0-9]+),"offset":(-?[0-9]+)')
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """What is answered: the bytes, what tells it from any other answer, and what it was for metrics."""
 
     body: bytes

@@ -1,5 +1,6 @@
 """What the gateway counts, for Prometheus. No label holds a user, a subject or a path."""
 
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -21,19 +22,19 @@ class Meter:
             buckets=BUCKETS_S,
         )
         self._answers = Counter("freshet_gateway_answers", "Answers by status.", ("route", "status"), registry=registry)
-        self._reads: dict[tuple[str, str], Histogram] = {}
-        self._statuses: dict[int, Counter] = {}
+        self._of_reads: dict[tuple[str, str, int], tuple[Callable[[float], None], Callable[[], None]]] = {}
 
     def read(self, role: str, reason: str, status: int, seconds: float) -> None:
         """Note an answer of the hot route."""
-        known = self._reads.get((role, reason))
+        of = role, reason, status
+        known = self._of_reads.get(of)
         if known is None:
-            known = self._reads[role, reason] = self._seconds.labels("recommendations", reason, role)
-        known.observe(seconds)
-        answers = self._statuses.get(status)
-        if answers is None:
-            answers = self._statuses[status] = self._answers.labels("recommendations", str(status))
-        answers.inc()
+            route = "recommendations"
+            children = self._seconds.labels(route, reason, role), self._answers.labels(route, str(status))
+            known = self._of_reads[of] = children[0].observe, children[1].inc
+        observe, count = known
+        observe(seconds)
+        count()
 
     def answered(self, route: str, role: str, status: int, seconds: float) -> None:
         """Note an answer of any other route."""

@@ -7,8 +7,9 @@ behind another request line of the same form need no parser: they are known.
 
 import asyncio
 import re
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.gateway.problems import Problem, joined
@@ -36,31 +37,46 @@ class _NoEvent:
         """Called where more of the request, or its end, has come."""
 
 
-class Boarded:
+class Boarded(msgspec.Struct):
     """A request that :meth:`serving.gateway.lane.Lane.board` answers: as much of a cycle as uvicorn looks at."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "more_body", "protocol", "response_complete")
-    message_event = _NoEvent()
-
-    def __init__(self, protocol: "BoundedProtocol", keep_alive: bool) -> None:
-        self.protocol = protocol
-        self.keep_alive = keep_alive
-        self.response_complete = self.disconnected = False
-        self.body, self.more_body = b"", True
+    message_event: ClassVar = _NoEvent()
+    protocol: "BoundedProtocol"
+    keep_alive: bool
+    response_complete: bool = False
+    disconnected: bool = False
+    body: bytes = b""
+    more_body: bool = True
 
     def land(self, status: int, lines: bytes, body: bytes) -> None:
         """Answer in one write; `lines` are those of the headers."""
         if self.disconnected:
             return
         protocol = self.protocol
-        common = joined(protocol.server_state.default_headers)
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        protocol.transport.write(b"".join((STATUS_LINE[status], common, lines, end, body)))
+        protocol.transport.write(b"".join((STATUS_LINE[status], _dated.lines_of(protocol), lines, end, body)))
         self.response_complete = True
         if self.keep_alive:
             protocol.landed()
         else:
             protocol.transport.close()
+
+
+class _Dated:
+    """The headers that all answers have as lines; uvicorn makes them anew each second, for their date."""
+
+    def __init__(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] | None = None
+        self._lines = b""
+
+    def lines_of(self, protocol: "BoundedProtocol") -> bytes:
+        headers = protocol.server_state.default_headers
+        if headers is not self._headers:
+            self._headers, self._lines = headers, joined(headers)
+        return self._lines
+
+
+_dated: Final = _Dated()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -73,7 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._chunk = b""
         self._is_between_requests = True
         self._head_until_s: float | None = None
-        self._idle_until_s: float | None = None
+        self._rest_looks: int | None = None
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
-        self._idle_until_s = None
+        self._rest_looks = None
         if self._is_between_requests and self._boards_at_once(data):
             return
         self._chunk = data
@@ -110,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self.on_response_complete()
         else:
-            self._idle_until_s = self.loop.time() + self.timeout_keep_alive
+            self._rest_looks = 0
 
     def send_400_response(self, msg: str) -> None:
         """Called where the parser gives up."""
@@ -146,7 +162,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if asked is None:
             return False
         self._head_until_s = None
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         self._board(asked[1], asked[2] or b"", head, keep_alive=True)
         return True
 
@@ -219,7 +236,11 @@ class BoundedProtocol(HttpToolsProtocol):
         now_s = self.loop.time()
         if self._head_until_s is not None and now_s >= self._head_until_s:
             self._refuse(408, "too-slow", f"a request's head has to come within {HEAD_S_MAX:g} s")
-        elif self._idle_until_s is not None and now_s >= self._idle_until_s:
-            self.transport.close()
-        else:
-            self._watch = self.loop.call_later(LOOK_EVERY_S, self._look)
+            return
+        if self._rest_looks is not None:
+            # Counting costs no look at the clock for each answer; the first look came too early to count.
+            self._rest_looks += 1
+            if (self._rest_looks - 1) * LOOK_EVERY_S >= self.timeout_keep_alive:
+                self.transport.close()
+                return
+        self._watch = self.loop.call_later(LOOK_EVERY_S, self._look)

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
 
 from schemas.events import USER_ID_LENGTH_MAX
 from serving.answers import segments_of
@@ -23,7 +25,7 @@ DEADLINE_MS_MAX: Final = 10_000
 QUERIES_HELD_MAX: Final = 4_096
 
 
-class Query(NamedTuple):
+class Query(msgspec.Struct, frozen=True):
     """What is asked for, but for the user."""
 
     n: int
@@ -38,7 +40,7 @@ class Query(NamedTuple):
         return bool(self.exclude or self.in_stock or self.category is not None)
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """What the header lines of a request, by their names in small letters, say to the hot route."""
 
     lines: Mapping[bytes, bytes]

@@ -1,7 +1,7 @@
 """A tenant as the gateway sees it: keys, lists and topics of its own, and nothing that it shares."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -25,7 +25,7 @@ FENCE_TIMEOUT_MS: Final = 1_000
 """A withdrawal may wait longer for Redis than a list."""
 
 
-class Tenant(NamedTuple):
+class Tenant(msgspec.Struct, frozen=True):
     """What a request of one tenant is served with. `note_read` is told of whom and by which role a list was read.
 
     `models` is when a list of each model (its name as JSON) was last served here, in ms since the epoch. `held` gives

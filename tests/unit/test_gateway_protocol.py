@@ -58,7 +58,8 @@ class Echo:
     """Answers with what it was asked, at once or a little later."""
 
     def board(self, flight: Any, path: bytes, query: bytes, head: Head) -> None:
-        said = repr(("hot", path, query, sorted(head.lines.items()), head[1:])).encode()
+        others = head.urgency, head.known, head.deadline, head.trace
+        said = repr(("hot", path, query, sorted(head.lines.items()), others)).encode()
         lines = joined([(b"content-length", b"%d" % len(said))])
         if query:
             asyncio.get_running_loop().call_soon(flight.land, 200, lines, said)
