@@ -53,6 +53,7 @@ class AsyncReader:
         self._clock_ms = clock_ms
         self._on_read = on_read
         self._popular = PopularLists()
+        self._future: Callable[[], asyncio.Future[Any]] = lambda: asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -63,6 +64,8 @@ class AsyncReader:
 
     async def open(self) -> None:
         """Connect. Where Redis is away this returns all the same, and connects when it is back."""
+        # To ask asyncio each time which loop is running is a call of the system each time (`getpid`).
+        self._future = asyncio.get_running_loop().create_future
         await self._links.open()
 
     async def close(self) -> None:
@@ -107,28 +110,28 @@ class AsyncReader:
 
         If there is none, :meth:`held` has what may stand in when this returns.
         """
-        refreshing = self._refresh(segments, now_ms)
         if self._rotating:
-            own = await self._own_of_two(user_id)
+            told, refreshing = await self._own_of_two(user_id), self._refresh(segments, now_ms)
         else:
-            pseudonym = self._pseudonym(user_id)
-            told = await self._asked(pseudonym)
-            own = await self._again(told, pseudonym) if isinstance(told, Exception) else told
-        if own is None and refreshing:
-            await asyncio.wait(refreshing)
-        return own
+            asking = self._future()
+            refreshing = self.ask_own(user_id, segments, now_ms, asking.set_result)
+            told = await asking
+        return told if isinstance(told, list) else await self._otherwise(told, user_id, refreshing)
 
-    def ask_own(self, user_id: str, segments: Sequence[str], now_ms: int, then: Then) -> bool:
+    def may_ask_own(self) -> bool:
+        """Whether one question is enough, so that :meth:`ask_own` may be used: not while a rotation is under way."""
+        return not self._rotating
+
+    def ask_own(self, user_id: str, segments: Sequence[str], now_ms: int, then: Then) -> "list[asyncio.Future[Any]]":
         """The same for who has no task: `then` is called with what Redis answers, or with its error.
 
-        False where it takes more than one question: :meth:`own` is to be awaited then, as it is after an error.
+        After an error :meth:`own` is to be awaited. What is returned is done when popular lists that were too old
+        have been asked for again.
         """
-        if self._rotating:
-            return False
-        self._refresh(segments, now_ms)
+        refreshing = self._refresh(segments, now_ms)
         pseudonym = self._pseudonym(user_id)
         self._links.ask(pseudonym, self._command(pseudonym), then)
-        return True
+        return refreshing
 
     async def popular(self, segments: Sequence[str], now_ms: int) -> list[Listed]:
         """What is popular in `segments`, in their order."""
@@ -152,7 +155,7 @@ class AsyncReader:
 
     def _ask_popular(self, segment: str, now_ms: int) -> "asyncio.Future[Any]":
         """Ask for a popular list; the future is done when it is held, or cannot be."""
-        done = asyncio.get_running_loop().create_future()
+        done = self._future()
 
         def hold(answer: Any) -> None:
             if not isinstance(answer, Exception):
@@ -164,9 +167,16 @@ class AsyncReader:
         self._links.ask(key, pack(("GET", key)), hold)
         return done
 
+    async def _otherwise(self, told: Any, user_id: str, refreshing: "list[asyncio.Future[Any]]") -> Own | None:
+        """What is to be done where the first answer is no list."""
+        own = await self._again(told, self._pseudonym(user_id)) if isinstance(told, Exception) else None
+        if own is None and refreshing:
+            await asyncio.wait(refreshing)
+        return own
+
     def _asked(self, pseudonym: str) -> "asyncio.Future[Any]":
         """What Redis answers, be it an error, for one pseudonym."""
-        future = asyncio.get_running_loop().create_future()
+        future = self._future()
         self._links.ask(pseudonym, self._command(pseudonym), future.set_result)
         return future
 

@@ -128,18 +128,13 @@ class Lane:
             self._land(flight, _fault(error), REFUSED, role, begun_s, None)
             return
         admission = self._admission
-        if asked.deadline_s is not None or not admission.takes(asked.of):
+        reader = asked.tenant.reader
+        if asked.deadline_s is not None or not reader.may_ask_own() or not admission.takes(asked.of):
             self._fly(flight, asked, begun_s)
             return
         admission.under_way += 1
-        if not asked.tenant.reader.ask_own(
-            asked.user_id,
-            asked.query.segments,
-            asked.now_ms,
-            partial(self._arrived, flight, asked, begun_s),
-        ):
-            admission.under_way -= 1
-            self._fly(flight, asked, begun_s)
+        arrived = partial(self._arrived, flight, asked, begun_s)
+        reader.ask_own(asked.user_id, asked.query.segments, asked.now_ms, arrived)
 
     def _arrived(self, flight: Flight, asked: Asked, begun_s: float, answer: Any) -> None:
         """Redis has answered, or has not: then what is held stands in, and what takes longer takes a task."""
