@@ -111,7 +111,8 @@ class AsyncReader:
         If there is none, :meth:`held` has what may stand in when this returns.
         """
         if self._rotating:
-            told, refreshing = await self._own_of_two(user_id), self._refresh(segments, now_ms)
+            refreshing = self._refresh(segments, now_ms)
+            told = await self._own_of_two(user_id)
         else:
             asking = self._future()
             refreshing = self.ask_own(user_id, segments, now_ms, asking.set_result)
@@ -123,10 +124,10 @@ class AsyncReader:
         return not self._rotating
 
     def ask_own(self, user_id: str, segments: Sequence[str], now_ms: int, then: Then) -> "list[asyncio.Future[Any]]":
-        """The same for who has no task: `then` is called with what Redis answers, or with its error.
+        """As :meth:`own`, for who has no task: `then` is called with what Redis answers, or with its error.
 
-        After an error :meth:`own` is to be awaited. What is returned is done when popular lists that were too old
-        have been asked for again.
+        After an error :meth:`own` is to be awaited. The futures are done when popular lists that are not held, or for
+        too long, were asked for.
         """
         refreshing = self._refresh(segments, now_ms)
         pseudonym = self._pseudonym(user_id)

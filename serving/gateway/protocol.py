@@ -37,7 +37,7 @@ class _NoEvent:
         """Called where more of the request, or its end, has come."""
 
 
-class Boarded(msgspec.Struct):
+class Boarded(msgspec.Struct, eq=False):
     """A request that :meth:`serving.gateway.lane.Lane.board` answers: as much of a cycle as uvicorn looks at."""
 
     message_event: ClassVar = _NoEvent()

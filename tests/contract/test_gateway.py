@@ -4,6 +4,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from deploy.local.ports import LOOPBACK
 from schemas.consents import Level
-from schemas.pseudonyms import Pseudonymiser
+from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring, write_key_ring
 from schemas.store import consent_value, user_keys
 from serving.gateway.protocol import HEAD_BYTES_MAX, PATH_BYTES_MAX
 from serving.gateway.roles import ROLES, ROUTES, Role, Route
@@ -154,6 +155,17 @@ def test_a_list_goes_out_as_it_stands_in_redis(gateway: RunningGateway, store: A
     assert whole.content == store.get(keys_of(gateway, "ada")[0])
     assert ids(gateway.get("/v1/recommendations/ada?n=2")) == ["tea", "cup"]
     assert ids(gateway.get("/v1/recommendations/nobody")) == ["socks", "scarf"]
+
+
+def test_while_a_rotation_is_under_way_a_list_is_read_under_either_pseudonym(server: RealRedis, tmp_path: Path) -> None:
+    before, path = new_key_ring(), tmp_path / "ring.json"
+    write_key_ring(begin_rotation(before, 1), path)
+    with running_gateway(tmp_path / "gateway", server.url, default=str(path)) as gateway:
+        give_list(server.client, before, "not-moved", ["tea"])
+        give_list(server.client, gateway.rings["default"], "moved", ["cup"])
+        assert ids(gateway.get("/v1/recommendations/nobody")) == ["socks", "scarf"]  # held from here on
+        assert ids(gateway.get("/v1/recommendations/not-moved")) == ["tea"]
+        assert ids(gateway.get("/v1/recommendations/moved")) == ["cup"]
 
 
 def test_filters_take_items_out(gateway: RunningGateway) -> None:

@@ -259,3 +259,16 @@ def test_who_says_nothing_after_an_answer_is_dropped_and_who_waits_for_one_is_no
         server.connection_lost(None)
 
     asyncio.run(story())
+
+
+def test_answers_have_the_headers_that_all_have_as_they_are_now() -> None:
+    async def story() -> bytes:
+        state, transport = ServerState(), Sent()
+        server = served(state, transport)
+        for date in (b"today", b"today", b"tomorrow"):
+            state.default_headers = [(b"date", date)]
+            server.data_received(REQUEST_LINES[0] + LINES[0])
+        server.connection_lost(None)
+        return transport.bytes
+
+    assert re.findall(rb"date: (\w+)", asyncio.run(story())) == [b"today", b"today", b"tomorrow"]
