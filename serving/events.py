@@ -61,7 +61,7 @@ class EventProducer:
         self._producer = LazyProducer(options)
         self._topic = topic_prefix + topics.INTERACTIONS
         self._in_transaction = threading.Lock()
-        self._at_exit = weakref.finalize(self, self._producer.close, KAFKA_TIMEOUT_S)
+        self._closing = weakref.finalize(self, self._producer.close)
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +113,7 @@ class EventProducer:
 
     def close(self) -> None:
         """Send what is under way, and close."""
-        self._at_exit()
+        self._closing()
 
     def _in_one_transaction(self, checked: "Sequence[Checked]") -> list[Stands]:
         producer = self._producer.get()

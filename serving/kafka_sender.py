@@ -1,17 +1,25 @@
 """A Kafka producer that is made when something is to be sent: Kafka may be away when a frontend starts."""
 
+import atexit
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
 from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
 
 AWAY_AFTER_MS: Final = 5_000
 """How long a caller waits for Kafka to be found, where the options say nothing else."""
 
 
+CLOSE_S: Final = 10.0
+"""How long closing waits for Kafka to take what is under way."""
+logger = logging.getLogger(__name__)
+
+
 class LazyProducer:
-    """Makes one producer of kafka-python for `options`. Several threads may share it."""
+    """Makes one producer of kafka-python for `options`, closed at exit at the latest. Several threads may share it."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = {"bootstrap_timeout_ms": AWAY_AFTER_MS, "max_block_ms": AWAY_AFTER_MS, **options}
@@ -26,11 +34,21 @@ class LazyProducer:
                 if "transactional_id" in self._options:
                     made.init_transactions()
                 self._made = made
+                # Kafka-python closes it at exit, too, after a second; what is registered later is called first.
+                atexit.register(self.close)
             return self._made
 
-    def close(self, timeout_s: float | None = None) -> None:
+    def close(self) -> None:
         """Send what is under way, and close. Twice is as good as once."""
         with self._making:
-            if self._made is not None:
-                self._made.close(timeout_s)
-                self._made = None
+            made, self._made = self._made, None
+            if made is None:
+                return
+            atexit.unregister(self.close)
+            try:
+                made.close(CLOSE_S)
+            except KafkaTimeoutError:
+                logger.warning("Kafka has not taken within %g s what was still to be sent", CLOSE_S)
+                # Kafka-python gives up only what it need not flush; whose sending failed is told by their future.
+                made.flush = lambda timeout=None: None
+                made.close(0)
