@@ -11,8 +11,6 @@ from kafka.errors import KafkaTimeoutError
 
 AWAY_AFTER_MS: Final = 5_000
 """How long a caller waits for Kafka to be found, where the options say nothing else."""
-
-
 CLOSE_S: Final = 10.0
 """How long closing waits for Kafka to take what is under way."""
 logger = logging.getLogger(__name__)

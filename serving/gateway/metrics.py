@@ -30,8 +30,10 @@ class Meter:
         known = self._of_reads.get(of)
         if known is None:
             route = "recommendations"
-            children = self._seconds.labels(route, reason, role), self._answers.labels(route, str(status))
-            known = self._of_reads[of] = children[0].observe, children[1].inc
+            known = self._of_reads[of] = (
+                self._seconds.labels(route, reason, role).observe,
+                self._answers.labels(route, str(status)).inc,
+            )
         observe, count = known
         observe(seconds)
         count()

@@ -162,8 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if asked is None:
             return False
         self._head_until_s = None
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
+        self._unset_keepalive_if_required()
         self._board(asked[1], asked[2] or b"", head, keep_alive=True)
         return True
 

@@ -1,11 +1,8 @@
 """The producer for interactions on a real Kafka, in a process of its own that ends without a word."""
 
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from deploy.local.waiting import until
 from schemas import topics
 from schemas.kafka_reading import records
 from schemas.kafka_settings import KafkaSettings
+from tests.support.standstill import standing_still
 
 START_TIMEOUT_S = 60
 SHOP = """
@@ -85,20 +83,11 @@ def complaints(shop: "subprocess.Popen[str]") -> str:
     return shop.stderr.read()
 
 
-@contextmanager
-def paused(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 def test_what_was_sent_arrives_though_nobody_closes_and_kafka_dawdles(
     broker: tuple[KafkaSettings, int], shop: "subprocess.Popen[str]"
 ) -> None:
     kafka, pid = broker
-    with paused(pid):
+    with standing_still(pid):
         send(shop)
         with pytest.raises(subprocess.TimeoutExpired):  # longer than the second that kafka-python gives itself
             shop.wait(2.5)
@@ -109,7 +98,7 @@ def test_what_was_sent_arrives_though_nobody_closes_and_kafka_dawdles(
 def test_who_ends_while_kafka_is_away_says_what_is_lost_and_ends(
     broker: tuple[KafkaSettings, int], shop: "subprocess.Popen[str]"
 ) -> None:
-    with paused(broker[1]):
+    with standing_still(broker[1]):
         send(shop)
         said = complaints(shop)
     assert said == "Kafka has not taken within 4 s what was still to be sent\n"

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from deploy.local.ports import LOOPBACK
+from deploy.local.waiting import until
 from schemas.consents import Level
 from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring, write_key_ring
 from schemas.store import consent_value, user_keys
@@ -138,12 +139,14 @@ def test_keys_and_key_sets_that_changed_are_read_again(server: RealRedis, tmp_pa
         public = jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
         (tmp_path / "jwks.json").write_text(f'{{"keys": [{_json({**public, "kid": "ed", "alg": "EdDSA"})}]}}')
         (tmp_path / "api-keys.json").write_text("[]")
-        _until(lambda: gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 200)
+        until(
+            lambda: gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 200, "new keys", 30
+        )
         assert gateway.get("/v1/popular", "frontend").status_code == 401, "a key that was taken out"
         old = gateway.get("/v1/popular", None, authorization=f"Bearer {a_token()}")
         assert old.status_code == 401, "a token of a key that was taken out, though it was let in before"
         (tmp_path / "jwks.json").write_text("nonsense")
-        _until(lambda: "the old ones stay in force" in gateway.logged())
+        until(lambda: "the old ones stay in force" in gateway.logged(), "the complaint", 30)
         assert gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 200
 
 
@@ -433,10 +436,3 @@ def _json(value: Any) -> str:
     import json
 
     return json.dumps(value)
-
-
-def _until(question: Any, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < end
-        time.sleep(0.05)

@@ -2,16 +2,15 @@
 
 import select
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from deploy.local.ports import LOOPBACK
-from schemas.pseudonyms import new_key_ring, write_key_ring
-from tests.support.gateway import RunningGateway, a_token, give_list, give_popular, running_gateway
+from deploy.local.waiting import until
+from tests.support.gateway import RunningGateway, a_token, give_list, give_popular, new_rings, running_gateway
 from tests.support.redis_server import RealRedis, running_redis
 
 PATIENCE_S = 20
@@ -68,7 +67,7 @@ def reading(gateway: RunningGateway, priority: str, *lines: str) -> Asking:
 
 def in_order_of_answers(pair: list[Asking]) -> list[Asking]:
     """Wait until one of them is answered; that one comes last."""
-    _until(lambda: any(asking.is_answered() for asking in pair))
+    until(lambda: any(asking.is_answered() for asking in pair), "one of two answers", PATIENCE_S)
     return sorted(pair, key=Asking.is_answered)
 
 
@@ -112,7 +111,7 @@ def test_a_read_with_a_deadline_is_answered_by_then_though_redis_is_slow(
 def test_writes_and_administrators_are_told_to_come_back_and_then_are_taken(gateway: RunningGateway) -> None:
     event = '{"event_id": "e", "type": "click", "ts": 1750000000000, "user_id": "ada"}'  # refused, once it is read
     writing = Asking(gateway, "producer", "POST /v1/events", f"Content-Length: {len(event)}")
-    _until(lambda: gateway.get("/metrics", "operator").status_code == 429)
+    until(lambda: gateway.get("/metrics", "operator").status_code == 429, "a write to be under way", PATIENCE_S)
     for method, path, role in [("POST", "/v1/events", "producer"), ("DELETE", "/v1/users/ada", "privacy")]:
         refused = gateway.ask(method, path, role)
         assert (refused.status_code, refused.json()["type"]) == (429, "urn:freshet:problem:too-many-requests")
@@ -128,27 +127,17 @@ def test_writes_and_administrators_are_told_to_come_back_and_then_are_taken(gate
 def test_a_key_that_has_used_up_its_requests_is_refused_and_nobody_else_is(
     server: RealRedis, tmp_path: Path, path: str
 ) -> None:
-    rings = {name: tmp_path / f"{name}.json" for name in ("north", "south")}
-    for ring in rings.values():
-        write_key_ring(new_key_ring(), ring)
     limits = "admission.per_key_rate = 1\nadmission.per_key_burst = 1\n"
-    paths = {name: str(ring) for name, ring in rings.items()}
-    with running_gateway(tmp_path / "gateway", server.url, server=limits, **paths) as gateway:
+    rings = new_rings(tmp_path, "north", "south")
+    with running_gateway(tmp_path / "gateway", server.url, server=limits, **rings) as gateway:
 
         def ask(tenant: str, subject: str) -> httpx.Response:
             return gateway.get(path, None, authorization=f"Bearer {a_token(tenant=tenant, sub=subject)}")
 
-        _until(lambda: ask("north", "busy").status_code == 429)
+        until(lambda: ask("north", "busy").status_code == 429, "the limit", PATIENCE_S)
         refused = ask("north", "busy")
         assert refused.json()["type"] == "urn:freshet:problem:too-many-requests"
         assert int(refused.headers["retry-after"]) >= 1
         assert ask("south", "busy").status_code == 200, "of the same name, but of another tenant"
         assert ask("north", "other").status_code == 200
-        _until(lambda: ask("north", "busy").status_code == 200)
-
-
-def _until(question: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not question():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+        until(lambda: ask("north", "busy").status_code == 200, "the end of it", PATIENCE_S)

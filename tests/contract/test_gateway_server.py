@@ -5,7 +5,6 @@ import signal
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import psutil
 import pytest
 
 from deploy.local.ports import LOOPBACK
-from schemas.pseudonyms import new_key_ring, write_key_ring
+from deploy.local.waiting import until
 from serving.gateway import protocol
 from tests.support.certificates import certificates
-from tests.support.gateway import a_token, give_list, give_popular, running_gateway
+from tests.support.gateway import a_token, give_list, give_popular, new_rings, running_gateway
 from tests.support.redis_server import RealRedis, running_redis
 
 
@@ -70,12 +69,8 @@ def test_several_workers_serve_on_one_port_and_their_metrics_are_summed(server: 
 
 
 def test_tenants_see_their_own_lists_and_nothing_of_each_other(server: RealRedis, tmp_path: Path) -> None:
-    rings = {name: tmp_path / f"{name}.json" for name in ("north", "south")}
-    for path in rings.values():
-        write_key_ring(new_key_ring(), path)
-    with running_gateway(
-        tmp_path / "gateway", server.url, **{name: str(path) for name, path in rings.items()}
-    ) as gateway:
+    rings = new_rings(tmp_path, "north", "south")
+    with running_gateway(tmp_path / "gateway", server.url, **rings) as gateway:
         for name in rings:
             give_list(server.client, gateway.rings[name], "ada", [f"of-{name}"], tenant=name)
             give_popular(server.client, [f"popular-{name}"], tenant=name)
@@ -99,7 +94,7 @@ def test_before_it_ends_it_says_so_and_what_is_under_way_is_answered(server: Rea
         give_popular(server.client, ["socks"])
         assert gateway.get("/readyz", None).status_code == 200
         os.kill(gateway.process.pid, signal.SIGTERM)
-        _until(lambda: gateway.get("/readyz", None).status_code == 503)
+        until(lambda: gateway.get("/readyz", None).status_code == 503, "the end to be announced", 30)
         assert gateway.get("/v1/recommendations/ada").status_code == 200, "whoever still comes is served"
         assert gateway.process.wait(30) == 0
 
@@ -145,10 +140,3 @@ def test_who_sends_a_request_too_slowly_is_dropped_and_others_are_served(server:
 def test_settings_that_are_wrong_are_said_and_nothing_starts(tmp_path: Path, line: str, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint), running_gateway(tmp_path, "redis://127.0.0.1:1", server=line):
         pass
-
-
-def _until(question: "object", seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not question():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.05)

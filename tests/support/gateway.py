@@ -42,6 +42,14 @@ def a_token(secret: Any = HMAC_SECRET, *, kid: str | None = "k1", algorithm: str
     return jwt.encode(body, secret, algorithm, headers={"kid": kid} if kid else None)
 
 
+def new_rings(directory: Path, *tenants: str) -> dict[str, str]:
+    """A key ring for each tenant: where it is."""
+    paths = {name: directory / f"{name}-ring.json" for name in tenants}
+    for path in paths.values():
+        write_key_ring(new_key_ring(), path)
+    return {name: str(path) for name, path in paths.items()}
+
+
 class RunningGateway:
     """A gateway with an API key for each role, below `directory`. `more` is TOML that is added to its settings."""
 
@@ -61,7 +69,7 @@ class RunningGateway:
         self.directory, self.port = directory, free_port()
         self.keys = {role: add_api_key(directory / "api-keys.json", role, (role,), "default", None) for role in ROLES}
         (directory / "jwks.json").write_text(json.dumps(jwks_of(k1=HMAC_SECRET)))
-        rings = tenants or {"default": self._new_ring("default")}
+        rings = tenants or new_rings(directory, "default")
         self.rings = {name: load_key_ring(path) for name, path in rings.items()}
         self.settings = directory / "gateway.toml"
         self.settings.write_text(
@@ -77,11 +85,6 @@ class RunningGateway:
         self.base = f"{'https' if verify else 'http'}://{LOOPBACK}:{self.port}"
         self.http = httpx.Client(base_url=self.base, timeout=30, verify=verify or False)
         self.process = self._started()
-
-    def _new_ring(self, name: str) -> str:
-        path = self.directory / f"{name}-ring.json"
-        write_key_ring(new_key_ring(), path)
-        return str(path)
 
     def _started(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "serving.gateway", "run", "--settings", str(self.settings)]

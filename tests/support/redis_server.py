@@ -1,9 +1,7 @@
 """A real Redis for contract tests, which can be killed and started again."""
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import redis
@@ -12,6 +10,7 @@ from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.redis import RedisServer
 from deploy.local.waiting import until
+from tests.support.standstill import standing_still
 
 START_TIMEOUT_S = 20
 
@@ -40,14 +39,9 @@ class RealRedis:
         self._record = self._server.start()
         self._wait()
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let it stand still for the length of the block; what is sent to it waits."""
-        os.kill(self._record.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._record.pid, signal.SIGCONT)
+    def paused(self) -> AbstractContextManager[None]:
+        """Let it stand still for the length of the block."""
+        return standing_still(self._record.pid)
 
     def stop(self) -> None:
         """End the server."""

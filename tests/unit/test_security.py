@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -22,7 +23,7 @@ RSA_KEY = rsa.generate_private_key(65537, 2048)
 def authenticator(
     folder: Path, *keys: ApiKey, jwks: dict[str, Any] | None = None, clock_s: Callable[[], float] = time.time
 ) -> Authenticator:
-    (folder / "keys.json").write_text(json.dumps([json.loads(security.msgspec.json.encode(key)) for key in keys]))
+    (folder / "keys.json").write_bytes(msgspec.json.encode(keys))
     (folder / "jwks.json").write_text(json.dumps(jwks_of(k1=HMAC_SECRET) if jwks is None else jwks))
     settings = AuthSettings(str(folder / "keys.json"), str(folder / "jwks.json"), audience=AUDIENCE)
     return Authenticator(settings, clock_s)

@@ -1,0 +1,16 @@
+"""A process that stands still: it takes what is sent to it, and answers nothing."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """For the length of the block; then it goes on."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
