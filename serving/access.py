@@ -36,6 +36,8 @@ def held(
     :class:`schemas.errors.FreshetError`.
     """
     raw = command.user_id.encode()
+    # Read before the job is asked, which tells the trail of this very reading: soon, at a time that is not known.
+    audit_trail = list(_told(kafka, topics.AUDIT, names_any(names)))
     return {
         "user_id": command.user_id,
         "pseudonyms": list(names),
@@ -44,7 +46,7 @@ def held(
         "consent_history": list(_told(kafka, topics.CONSENTS, lambda record: record.key == raw)),
         "raw_interactions": list(_told(kafka, topics.INTERACTIONS, lambda record: record.key == raw)),
         "clean_events": list(_told(kafka, topics.EVENTS, names_any(names))),
-        "audit_trail": list(_told(kafka, topics.AUDIT, names_any(names))),
+        "audit_trail": audit_trail,
     }
 
 

@@ -24,7 +24,10 @@ def test_everything_held_of_a_person_is_in_one_document_and_nothing_of_anybody_e
         live.wait_for_version(user, 2)
     live.checkpoint()
     mine = live.pseudonymiser.user("xena")
-    until(lambda: any(mine.encode() in record.value for record in live.records(topics.EVENTS)), "the clean event")
+    for name in (topics.EVENTS, topics.AUDIT):
+        until(
+            lambda name=name: any(mine.encode() in record.value for record in live.records(name)), f"a record in {name}"
+        )
     document = held(live, capsys, "xena")
     assert document["pseudonyms"] == [mine]
     assert [item for item, _, _ in document["profile_and_consent"]["profile"]["recents"]] == ["item-00007"]
