@@ -20,7 +20,8 @@ from tests.support import retail
 from tests.support.live import Live, start_live, until
 
 LINES = 60_000
-CONSENTS_AHEAD = 60_000
+CONSENTS_AHEAD, CONSENT_BYTES = 3_000, 2_000
+"""Several times what one fetch takes from a partition (1 MB)."""
 
 
 @pytest.fixture(scope="module", params=["thread", "process"])
@@ -98,10 +99,10 @@ def clean_events_of(live: Live, user: str) -> int:
 
 
 def hold_up_consents_behind(live: Live, user: str) -> None:
-    """So many changes of somebody else in the partition of `user` that a replay reads interactions long before."""
+    """So much of somebody else in the partition of `user` that a replay reads interactions long before."""
     name = live.settings.kafka.topic(topics.CONSENTS)
     [mine] = [r for r in live.records(topics.CONSENTS) if r.key == user.encode()]
-    other = json.dumps({"user_id": "somebody-else", "level": "full", "ts": mine.timestamp}).encode()
+    other = json.dumps({"user_id": "somebody-else", "level": "full", "ts": mine.timestamp}).encode().ljust(CONSENT_BYTES)
     sender = live.producer()
     for _ in range(CONSENTS_AHEAD):
         sender.send(name, key=b"somebody-else", value=other, partition=mine.partition)
