@@ -14,9 +14,6 @@ from bench.http_load import Loaded, ask_for
 from bench.read_stand import ReadStand
 
 CONNECTIONS: Final = 16
-BEFORE_S: Final = 1.0
-DOWN_S: Final = 4.0
-AFTER_S: Final = 4.0
 SLOW_S: Final = 2.0
 NOBODY: Final = 1
 """A port on which nothing listens."""
@@ -31,11 +28,23 @@ class Seen(NamedTuple):
     recovered_s: float
 
 
+class Phases(NamedTuple):
+    """How long frontends ask before, while and after Redis is away."""
+
+    before_s: float = 1.0
+    down_s: float = 4.0
+    after_s: float = 4.0
+
+
+PHASES: Final = Phases()
+
+
 class Fault(NamedTuple):
-    """What happens to Redis, and what ends it."""
+    """What happens to Redis, what ends it, and how long it goes on after that."""
 
     begin: Callable[[ReadStand], None]
     end: Callable[[ReadStand], None]
+    lasts_s: float = 0.0
 
 
 def _ask(stand: ReadStand, *commands: tuple[Any, ...]) -> None:
@@ -44,19 +53,22 @@ def _ask(stand: ReadStand, *commands: tuple[Any, ...]) -> None:
             client.execute_command(*command)
 
 
-def _slow(stand: ReadStand) -> None:
+class _Slow:
     """Every answer takes two seconds: the server sleeps so long, again and again."""
-    end = time.monotonic() + DOWN_S
 
-    def sleep_again() -> None:
-        while time.monotonic() < end:
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def begin(self, stand: ReadStand) -> None:
+        self._over.clear()
+        threading.Thread(target=self._sleep_again, args=(stand,), daemon=True).start()
+
+    def end(self, stand: ReadStand) -> None:
+        self._over.set()
+
+    def _sleep_again(self, stand: ReadStand) -> None:
+        while not self._over.is_set():
             _ask(stand, ("DEBUG", "SLEEP", str(SLOW_S)))
-
-    threading.Thread(target=sleep_again, daemon=True).start()
-
-
-def _nothing(stand: ReadStand) -> None:
-    pass
 
 
 def _signalled(number: signal.Signals) -> Callable[[ReadStand], None]:
@@ -67,30 +79,29 @@ def _asked(*commands: tuple[Any, ...]) -> Callable[[ReadStand], None]:
     return lambda stand: _ask(stand, *commands)
 
 
+_SLOW: Final = _Slow()
 FAULTS: Final[dict[str, Fault]] = {
     "killed": Fault(ReadStand.kill_redis, ReadStand.start_redis),
     "paused": Fault(_signalled(signal.SIGSTOP), _signalled(signal.SIGCONT)),
     "flushed": Fault(_asked(("FLUSHALL",), ("SCRIPT", "FLUSH")), ReadStand.fill),
     "read-only": Fault(_asked(("REPLICAOF", "127.0.0.1", NOBODY)), _asked(("REPLICAOF", "NO", "ONE"))),
-    "slow": Fault(_slow, _nothing),
+    "slow": Fault(_SLOW.begin, _SLOW.end, lasts_s=SLOW_S),
 }
 
 
-def seen_while(stand: ReadStand, fault: Fault) -> Seen:
+def seen_while(stand: ReadStand, fault: Fault, phases: Phases = PHASES) -> Seen:
     """Ask all the time, before, while and after; judge what came."""
     found: list[Loaded] = []
     asking = threading.Thread(
-        target=lambda: found.extend(
-            ask_for(stand.port, [(stand.requests(), CONNECTIONS)], BEFORE_S + DOWN_S + AFTER_S + SLOW_S)
-        )
+        target=lambda: found.extend(ask_for(stand.port, [(stand.requests(), CONNECTIONS)], sum(phases) + fault.lasts_s))
     )
     asking.start()
-    time.sleep(BEFORE_S)
+    time.sleep(phases.before_s)
     began_s = time.monotonic()
     fault.begin(stand)
-    time.sleep(DOWN_S)
+    time.sleep(phases.down_s)
     fault.end(stand)
-    ended_s = time.monotonic() + (SLOW_S if fault.begin is _slow else 0.0)  # its last sleep goes on
+    ended_s = time.monotonic() + fault.lasts_s
     asking.join()
     answers = found[0].answers
     during = [answer.seconds for answer in answers if began_s <= answer.at_s <= ended_s]

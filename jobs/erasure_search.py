@@ -18,7 +18,7 @@ from schemas.exports import part_lines, read_manifest
 from schemas.kafka_reading import names_any
 from schemas.kafka_settings import python_kafka_options
 from schemas.secret_files import secret
-from schemas.settled_topic import has_topic, settled, settled_ends
+from schemas.settled_topic import settled, settled_ends
 from schemas.store import all_user_keys
 from udfs.erasure import goes, occurrences
 from udfs.store import connect, entries
@@ -96,8 +96,9 @@ def in_topics(settings: Settings, *searches: Concerns) -> list[dict[str, InTopic
     admin = KafkaAdminClient(**python_kafka_options(settings.kafka))
     try:
         found: list[dict[str, InTopic]] = [{} for _ in searches]
+        there = set(admin.list_topics())
         for name in searches[0]:
-            if has_topic(settings.kafka, name):
+            if settings.kafka.topic(name) in there:
                 config = topic_settings(admin, settings.kafka.topic(name))
                 for into, times in zip(found, _times(settings, name, searches), strict=True):
                     into[name] = InTopic(len(times), _ends_by(config, times))

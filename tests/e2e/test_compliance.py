@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import compliance
+from jobs import audit, compliance
 from schemas import topics
 from tests.support.dashboards import LABELS_OF_PROMETHEUS, names_in, queries
 from tests.support.live import Live, until
@@ -79,9 +79,12 @@ def test_a_command_reports_what_happened_and_that_the_trail_is_whole(lived: Live
     assert not any(name in out for name in ("p1.", "reported-") for out in (text, page))
 
 
-def test_a_trail_that_is_not_whole_is_said_first_and_by_the_exit_code(lived: Live, tmp_path: Path, capsys):
+def test_a_trail_that_is_not_whole_is_said_first_and_by_the_exit_code(
+    lived: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     lived.checkpoint()
     until(lambda: (lived.checkpoint(), any(True for _ in lived.records(topics.AUDIT_HEADS)))[1], "a head", pause_s=1)
+    monkeypatch.setattr(audit, "PAUSE_S", 0)
     assert run(lived, tmp_path, "--public-key", "00" * 32) == 1
     assert (tmp_path / "report.md").read_text().splitlines()[0].startswith("**THE AUDIT TRAIL IS NOT WHOLE: ")
     assert "not whole" in capsys.readouterr().err

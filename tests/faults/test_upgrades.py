@@ -102,7 +102,8 @@ def hold_up_consents_behind(live: Live, user: str) -> None:
     """So much of somebody else in the partition of `user` that a replay reads interactions long before."""
     name = live.settings.kafka.topic(topics.CONSENTS)
     [mine] = [r for r in live.records(topics.CONSENTS) if r.key == user.encode()]
-    other = json.dumps({"user_id": "somebody-else", "level": "full", "ts": mine.timestamp}).encode().ljust(CONSENT_BYTES)
+    other = json.dumps({"user_id": "somebody-else", "level": "full", "ts": mine.timestamp}).encode()
+    other = other.ljust(CONSENT_BYTES)
     sender = live.producer()
     for _ in range(CONSENTS_AHEAD):
         sender.send(name, key=b"somebody-else", value=other, partition=mine.partition)
