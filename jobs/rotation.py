@@ -1,5 +1,6 @@
-"""Rotation of the key behind pseudonyms, while everything runs::
+"""The key ring behind pseudonyms, and its rotation while everything runs::
 
+    python -m jobs.rotation new-key-ring FILE                # the first one
     python -m jobs.rotation start  --settings freshet.toml   # a second key; then frontends, then the job are restarted
     python -m jobs.rotation relink --settings freshet.toml   # everybody is moved to the new pseudonym
     python -m jobs.rotation show   --settings freshet.toml
@@ -28,7 +29,15 @@ from schemas.asking import Asking
 from schemas.audit import KeyChange
 from schemas.control import KeyCommand, KidsCommand, RelinkCommand
 from schemas.errors import FreshetError, SettingsError
-from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, load_key_ring, replace_key_ring
+from schemas.pseudonyms import (
+    KeyRing,
+    begin_rotation,
+    end_rotation,
+    load_key_ring,
+    new_key_ring,
+    replace_key_ring,
+    write_key_ring,
+)
 from schemas.receipts import KidsReceipt
 from udfs.rotation import why_not_ended
 
@@ -142,6 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jobs.rotation", description="Rotate the key behind pseudonyms.")
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("new-key-ring", help="write a new key ring").add_argument("file", type=Path)
     for name, what in (("start", start), ("relink", relink), ("show", show), ("end", end)):
         command = commands.add_parser(name, help=what.__doc__)
         command.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
@@ -152,12 +162,16 @@ def main(arguments: list[str] | None = None) -> int:
             )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
+        if options.command == "new-key-ring":
+            write_key_ring(new_key_ring(), options.file)
+            _say(f"wrote {options.file}; bring it to every worker, frontend and gateway, and nowhere else")
+            return 0
         settings = load_settings(options.settings)
         if options.command == "end":
             end(settings, options.snapshots)
         else:
             {"start": start, "relink": relink, "show": show}[options.command](settings)
-    except FreshetError as error:
+    except (FreshetError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

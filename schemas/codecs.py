@@ -11,7 +11,14 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from schemas.consents import ConsentChange, LenientConsentChange
-from schemas.events import ITEM_REQUIRED, Interaction, LenientInteraction
+from schemas.events import (
+    EVENT_TS_MAX,
+    EVENT_TS_MIN,
+    FUTURE_SKEW_MAX_MS,
+    ITEM_REQUIRED,
+    Interaction,
+    LenientInteraction,
+)
 from schemas.rejects import RejectReason
 
 S = TypeVar("S")
@@ -113,6 +120,14 @@ def _check_free_text(text: str) -> None:
     """People write with joiners, emoji and no-break spaces, none of which Python calls printable."""
     if not text.isprintable() and _CONTROL.search(text):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
+
+
+def check_event_time(ts: int, now_ms: int) -> None:
+    """Whether `ts` may be the time of an event that arrives now; seconds or µs where ms are meant may not."""
+    if ts > now_ms + FUTURE_SKEW_MAX_MS or ts > EVENT_TS_MAX:
+        raise BadRecord(RejectReason.TIME_IN_FUTURE)
+    if ts < EVENT_TS_MIN:
+        raise BadRecord(RejectReason.TIME_TOO_OLD)
 
 
 def check_consent(change: ConsentChange) -> None:

@@ -55,6 +55,14 @@ class ConsentRefused(FreshetError):  # noqa: N818 - an answer
     """A grant was given no later than the user's last withdrawal."""
 
 
+class InvalidConsent(FreshetError):  # noqa: N818 - a verdict on data
+    """A consent change is not of the documented form; `reason` is one that the job would reject it for."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class JobSilent(FreshetError):  # noqa: N818 - a state that passes
     """The running job did not answer a command in time."""
 

@@ -19,6 +19,8 @@ ITEM_REQUIRED: Final = frozenset(EVENT_TYPES) - {"search", "scroll"}
 EVENT_TS_MIN: Final = 946_684_800_000
 """2000-01-01 in ms: an event time before it is a broken clock, not a late event."""
 EVENT_TS_MAX: Final = 253_402_300_799_999
+FUTURE_SKEW_MAX_MS: Final = 5 * 60_000
+"""How far a producer's clock may run ahead."""
 ID_LENGTH_MAX: Final = 64
 USER_ID_LENGTH_MAX: Final = 256
 QUERY_LENGTH_MAX: Final = 256

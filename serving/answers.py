@@ -87,9 +87,10 @@ def answer(
     lists: Iterable[RecommendationList], n: int, now_ms: int, keep: Callable[[ListedItem], bool] | None = None
 ) -> Recommendation:
     """The first of `lists` of which something may be shown, cut to `n` items."""
+    n = max(n, 0)
     for one in lists:
         items = one.items[:n] if keep is None else tuple(filter(keep, one.items))[:n]
-        if items or n == 0:
+        if items or not n:
             return Recommendation(items, one.reason, one.v, max(0, now_ms - one.at))
     return Recommendation((), "popular", 0, 0)
 

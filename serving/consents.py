@@ -20,10 +20,14 @@ import redis
 from kafka.errors import KafkaError
 
 from schemas import topics
+from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange, Level
-from schemas.errors import ConsentRefused, NotAcknowledged, SettingsError
+from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, SettingsError
+from schemas.events import FUTURE_SKEW_MAX_MS
 from schemas.pseudonyms import KeyRing, Pseudonymiser
+from schemas.rejects import RejectReason
 from schemas.store import WITHDRAW, WRITE_CONSENT, Decision, all_user_keys, withdrawn_at
+from serving.complaints import complaint
 from serving.kafka_sender import LazyProducer
 from serving.redis_client import AWAY, LazyCluster
 
@@ -31,6 +35,13 @@ Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
 STORE_TIMEOUT_S: Final = 1.0
 REPLICAS_TIMEOUT_MS: Final = 500
+_decode: Final = json_codec().consent
+_check: Final = msgspec.json.Decoder(ConsentChange).decode
+_DETAILS: Final = {
+    RejectReason.EMPTY_VALUE: "there is nothing",
+    RejectReason.MISSING_USER: "`user_id` is missing or empty",
+    RejectReason.CONTROL_CHARACTER: "`user_id` has no control characters",
+}
 
 
 class Acknowledged(NamedTuple):
@@ -76,11 +87,15 @@ class Consents:
     def record(self, change: ConsentChange) -> Acknowledged:
         """Write `change`; returns when it is acknowledged.
 
-        Raises :class:`ConsentRefused` for a grant no later than the user's last withdrawal, and
-        :class:`NotAcknowledged` where Redis or Kafka did not answer: it says what stands, and calling again is safe.
+        Raises :class:`InvalidConsent`, :class:`ConsentRefused` for a grant no later than the user's last withdrawal,
+        and :class:`NotAcknowledged` where Redis or Kafka did not answer: it says what stands, and calling again is
+        safe.
         """
+        _refuse_invalid(change)
         if change.erase or change.level == "none":
             return self._withdraw(change)
+        if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal of the next years would be later
+            raise InvalidConsent("time_in_future", "`ts` of a grant is in the future: now, in milliseconds, is wanted")
         self._refuse_older(change)
         return self._append(change)
 
@@ -155,6 +170,26 @@ class Consents:
         """The keys of each pseudonym that the user may be known under: two while a rotation is under way."""
         prefix = self._prefix
         return [all_user_keys(prefix, name) for name in self._pseudonyms(user_id)]
+
+
+def read_consent(raw: bytes) -> ConsentChange:
+    """The JSON of a consent change; raises :class:`InvalidConsent`. A field that is not known is an error."""
+    try:
+        change, unknown_fields = _decode(raw)
+    except BadRecord as error:
+        raise InvalidConsent(error.reason.value, _DETAILS.get(error.reason) or complaint(raw, _check)) from None
+    if unknown_fields:
+        raise InvalidConsent("unknown_field", "there is a field that consents do not have")
+    return change
+
+
+def _refuse_invalid(change: ConsentChange) -> None:
+    """What the job would not take must not be acknowledged."""
+    try:
+        raw = msgspec.json.encode(change)
+    except UnicodeEncodeError:
+        raise InvalidConsent(RejectReason.BAD_ENCODING.value, "there is a text that is not Unicode") from None
+    read_consent(raw)
 
 
 def _client(url: str) -> "redis.Redis[bytes]":

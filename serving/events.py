@@ -8,7 +8,9 @@
 A record is idempotent and acknowledged by all replicas, keyed by its user. Needs `serving/requirements-kafka.txt`.
 """
 
+import math
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -18,21 +20,25 @@ import msgspec
 from kafka.errors import KafkaError
 
 from schemas import topics
-from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
-from schemas.errors import InvalidEvent, NotAcknowledged
+from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, check_event_time, json_codec
+from schemas.errors import InvalidEvent, NotAcknowledged, SettingsError
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
+from serving.complaints import complaint
 from serving.kafka_sender import LazyProducer
 
 KAFKA_TIMEOUT_S: Final = 10.0
+OF_TRANSACTIONS: Final = "; if that fails, too, another producer has taken over the transactional_id: make a new one"
 _decode: Final = json_codec().interaction
 _check: Final = msgspec.json.Decoder(Interaction).decode
 _DETAILS: Final = {
     RejectReason.EMPTY_VALUE: "there is nothing",
     RejectReason.TOO_LARGE: f"an interaction has at most {PAYLOAD_BYTES_MAX} bytes",
     RejectReason.MISSING_ITEM: "this type of interaction needs `item_id`",
-    RejectReason.MISSING_USER: "`user_id` is missing",
+    RejectReason.MISSING_USER: "`user_id` is missing or empty",
     RejectReason.CONTROL_CHARACTER: "ids, `query` and the values of `context` have no control characters",
+    RejectReason.TIME_IN_FUTURE: "`ts` is in the future: milliseconds since the epoch are wanted",
+    RejectReason.TIME_TOO_OLD: "`ts` is before the year 2000: milliseconds since the epoch are wanted",
 }
 
 
@@ -72,8 +78,11 @@ class EventProducer:
     def send(self, event: Interaction) -> "Future[Stands]":
         """Send one and do not wait: the future has its place, or :class:`NotAcknowledged`. Not for transactions.
 
-        Raises :class:`InvalidEvent`, and :class:`NotAcknowledged` where it cannot even begin.
+        Raises :class:`InvalidEvent`, :class:`SettingsError` with a `transactional_id`, and :class:`NotAcknowledged` where it
+        cannot even begin.
         """
+        if self._transactional:
+            raise SettingsError("a producer with a transactional_id sends with record_all, all or nothing")
         checked = checked_event(event)
         stands: Future[Stands] = Future()
         try:
@@ -105,7 +114,7 @@ class EventProducer:
             with self._in_transaction:
                 return self._in_one_transaction(checked)
         except KafkaError as error:
-            raise _not_acknowledged(error) from None
+            raise _not_acknowledged(error, OF_TRANSACTIONS if self._transactional else "") from None
 
     def flush(self) -> None:
         """Return when nothing is under way."""
@@ -135,8 +144,8 @@ class EventProducer:
         return [Stands(one.timestamp, one.partition, one.offset) for one in found]
 
 
-def _not_acknowledged(error: BaseException) -> NotAcknowledged:
-    return NotAcknowledged(f"Kafka did not acknowledge the interaction ({type(error).__name__}): send it again")
+def _not_acknowledged(error: BaseException, more: str = "") -> NotAcknowledged:
+    return NotAcknowledged(f"Kafka did not acknowledge the interaction ({type(error).__name__}): send it again{more}")
 
 
 class Checked(NamedTuple):
@@ -148,30 +157,22 @@ class Checked(NamedTuple):
 
 def checked_event(event: Interaction) -> Checked:
     """`event` as a record; raises :class:`InvalidEvent`."""
-    return read_event(msgspec.json.encode(event))
+    if not math.isfinite(event.value or 0.0):  # JSON has no such number, and the encoder says nothing of it
+        raise InvalidEvent(RejectReason.OUT_OF_RANGE.value, "`value` is not a number")
+    try:
+        raw = msgspec.json.encode(event)
+    except UnicodeEncodeError:
+        raise InvalidEvent(RejectReason.BAD_ENCODING.value, "there is a text that is not Unicode") from None
+    return read_event(raw)
 
 
 def read_event(raw: bytes) -> Checked:
     """The JSON of an interaction as a record; raises :class:`InvalidEvent`. A field that is not known is an error."""
     try:
         event, unknown_fields = _decode(raw)
+        check_event_time(event.ts, time.time_ns() // 1_000_000)
     except BadRecord as error:
-        raise InvalidEvent(error.reason.value, complaint(error.reason, raw)) from None
+        raise InvalidEvent(error.reason.value, _DETAILS.get(error.reason) or complaint(raw, _check)) from None
     if unknown_fields:
         raise InvalidEvent("unknown_field", "there is a field that interactions do not have")
     return Checked(event.user_id.encode(), msgspec.json.encode(event))
-
-
-def complaint(reason: RejectReason, raw: bytes) -> str:
-    """What is wrong with the JSON of an interaction, by field, and without any of its values."""
-    if reason in _DETAILS:
-        return _DETAILS[reason]
-    try:
-        _check(raw)
-    except msgspec.ValidationError as error:
-        text, at, place = str(error).rpartition(" - at ")
-        # The one message with a value in it.
-        return f"not one of the values that are allowed{at}{place}" if text.startswith("Invalid enum") else str(error)
-    except (ValueError, RecursionError):
-        pass
-    return "this is not JSON as it should be"

@@ -5,6 +5,7 @@ Consent is checked in Redis, in the same script that reads the list, so nothing 
 :mod:`serving.async_reader` is the same for asyncio.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
@@ -21,6 +22,7 @@ from serving.redis_client import AWAY, LazyCluster, client_of
 Keys = tuple[str, str, str]
 PAUSE_AFTER_FAILURE_MS: Final = 250
 """Redis is left alone for so long after it did not answer, so that callers do not wait for it one after the other."""
+logger = logging.getLogger(__name__)
 
 
 class Reader:
@@ -50,6 +52,7 @@ class Reader:
         self._on_read = on_read
         self._popular = PopularLists()
         self._ask_again_at_ms = 0
+        self._is_away = False
 
     def recommend(
         self,
@@ -89,9 +92,15 @@ class Reader:
         wanted = self._popular.to_ask(segments, now_ms)
         try:
             raw, popular = self._ask(keys, wanted)
-        except AWAY:
+        except AWAY as error:
             self._ask_again_at_ms = now_ms + PAUSE_AFTER_FAILURE_MS
+            if not self._is_away:
+                self._is_away = True
+                logger.warning("Redis cannot be read (%s): popular lists held here stand in", type(error).__name__)
             return None
+        if self._is_away:
+            self._is_away = False
+            logger.warning("Redis can be read again")
         for segment, raw_popular in zip(wanted, popular, strict=True):
             self._popular.hold(segment, raw_popular, now_ms)
         return raw

@@ -11,20 +11,17 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.audit import AccessEntry
-from schemas.codecs import BadRecord, Codec
+from schemas.codecs import BadRecord, Codec, check_event_time
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
-from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, KIND_OF, CleanEvent, Interaction
+from schemas.events import KIND_OF, CleanEvent, Interaction
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
-from schemas.topics import MINUTE_MS
 from udfs.elements import AskedFor, ConsentRecord, Element, EventRecord, pack
 from udfs.masking import mask
 from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
 
-FUTURE_SKEW_MAX_MS: Final = 5 * MINUTE_MS
-"""How far a producer's clock may run ahead of the broker's."""
 IDENTITIES_HELD_MAX: Final = 100_000
 """How many raw user ids (and session ids) the ingest operator holds in memory beside their hashes."""
 
@@ -119,10 +116,7 @@ class Ingest:
 
     def _interaction(self, record: RawRecord, elements: dict[int, Element]) -> None:
         event, unknown_fields = self._codec.interaction(record.value)  # type: ignore[arg-type]
-        if event.ts > record.append_ts + FUTURE_SKEW_MAX_MS or event.ts > EVENT_TS_MAX:
-            raise BadRecord(RejectReason.TIME_IN_FUTURE)
-        if event.ts < EVENT_TS_MIN:
-            raise BadRecord(RejectReason.TIME_TOO_OLD)
+        check_event_time(event.ts, record.append_ts)
         pseudonym, route, previous = self._identify(event.user_id)
         element = self._element_of(pseudonym, route, previous, elements)
         element.events.append(self._event_record(record, event, pseudonym, route))

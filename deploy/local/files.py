@@ -10,8 +10,9 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace the file in one step: a reader sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
+    draft.touch(mode)
     draft.chmod(mode)
+    draft.write_text(text)
     draft.replace(path)
 
 

@@ -117,7 +117,8 @@ class LocalStack:
 
     def publish_endpoints(self, **more: str) -> None:
         """Write endpoints.json: the addresses and what the product adds (topic_prefix, key_ring and so on)."""
-        write_atomically(self.endpoints_path, json.dumps({**self.addresses, **more}, indent=2) + "\n")
+        # There may be a token among it.
+        write_atomically(self.endpoints_path, json.dumps({**self.addresses, **more}, indent=2) + "\n", mode=0o600)
 
     def flink_run(
         self, arguments: list[str], environment: Mapping[str, str] | None = None, timeout_s: float = 180

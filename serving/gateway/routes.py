@@ -11,11 +11,11 @@ from fastapi import APIRouter, Request, Response
 from kafka.errors import KafkaError
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.errors import (
     ConsentRefused,
     FreshetError,
+    InvalidConsent,
     InvalidEvent,
     JobSilent,
     NotAcknowledged,
@@ -25,6 +25,7 @@ from schemas.errors import (
 from schemas.events import USER_ID_LENGTH_MAX
 from serving.access import access_command
 from serving.answers import NONE_LISTED, cut
+from serving.consents import read_consent
 from serving.events import Checked, Stands, read_event
 from serving.gateway import documents
 from serving.gateway.caching import popular_headers
@@ -36,7 +37,6 @@ from serving.gateway.tenants import Tenant
 
 R = TypeVar("R")
 EVENTS_MAX: Final = 500
-_consent: Final = json_codec().consent
 _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
 logger = logging.getLogger("freshet.gateway")
 
@@ -133,12 +133,9 @@ async def consent(request: Request) -> Response:
     """Record a consent change. A withdrawal holds when this has answered; a grant when the job has read it."""
     body = await _json_body(request)
     try:
-        change, unknown_fields = _consent(body)
-    except BadRecord as error:
-        raise Problem(400, "invalid-consent", "this is not a consent change", reason=error.reason.value) from None
-    if unknown_fields:
-        raise Problem(400, "invalid-consent", "there is a field that consents do not have", reason="unknown_field")
-    return await _recorded(request, change)
+        return await _recorded(request, read_consent(body))
+    except InvalidConsent as error:
+        raise Problem(400, "invalid-consent", str(error), reason=error.reason) from None
 
 
 @router.delete("/v1/users/{user:user}", **documents.ERASURE)

@@ -12,11 +12,14 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from schemas.errors import SettingsError
+from schemas.pseudonyms import load_key_ring
+from schemas.secret_files import secret
 from serving.gateway.app import MULTIPROCESS_VARIABLE, SETTINGS_VARIABLE
 from serving.gateway.logs import log_as_json
 from serving.gateway.protocol import BoundedProtocol
 from serving.gateway.security import Authenticator
-from serving.gateway.settings import ServerSettings, load_gateway_settings
+from serving.gateway.settings import GatewaySettings, ServerSettings, load_gateway_settings
 
 KEEP_ALIVE_S: Final = 65
 
@@ -34,7 +37,7 @@ class Config(uvicorn.Config):
 def run(path: Path) -> int:
     """Serve until told to end."""
     settings = load_gateway_settings(path)
-    Authenticator(settings.auth)  # says what is wrong before any worker starts
+    _refuse_unusable(settings)
     log_as_json()
     os.environ[SETTINGS_VARIABLE] = str(path.resolve())
     server = settings.server
@@ -64,6 +67,29 @@ def run(path: Path) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         serving.run()
     return 0 if serving.started else 1
+
+
+def _refuse_unusable(settings: GatewaySettings) -> None:
+    """Say what is wrong with the files that the settings name, while somebody looks: workers are started again forever.
+
+    Raises :class:`SettingsError`.
+    """
+    Authenticator(settings.auth)
+    secret(settings.redis_password_variable)
+    for tenant in settings.tenants.values():
+        load_key_ring(tenant.key_ring)
+    server = settings.server
+    if server.cert_file is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(server.cert_file, server.key_file, password="")
+        if server.client_ca_file is not None:
+            context.load_verify_locations(server.client_ca_file)
+    except OSError as error:
+        raise SettingsError(
+            f"server.cert_file, server.key_file or server.client_ca_file cannot be used: {error.strerror or error}"
+        ) from None
 
 
 def _with_workers(config: Config) -> int:

@@ -135,6 +135,8 @@ def test_who_sends_a_request_too_slowly_is_dropped_and_others_are_served(server:
         ('server.cert_file = "/nowhere"', "server.cert_file and server.key_file go together"),
         ("server.workers = 0", "server.workers"),
         ("server.what = 1", "what"),
+        ('server.workers = 2\nredis_password_variable = "NOT_THERE"', "NOT_THERE"),
+        ('server.workers = 2\nserver.cert_file = "/nowhere"\nserver.key_file = "/nowhere"', "server.cert_file"),
     ],
 )
 def test_settings_that_are_wrong_are_said_and_nothing_starts(tmp_path: Path, line: str, complaint: str) -> None:

@@ -212,7 +212,9 @@ def test_held_segments_are_bounded(
     assert ids(reader) == ["socks"]
 
 
-def test_redis_down_answers_with_what_is_held_and_recovers(kind: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_redis_down_answers_with_what_is_held_and_recovers(
+    kind: Any, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = Clock()
     with running_redis(tmp_path_factory.mktemp("falls")) as server:
         consent(server.client)
@@ -229,6 +231,8 @@ def test_redis_down_answers_with_what_is_held_and_recovers(kind: Any, tmp_path_f
         if isinstance(reader, OfAsyncio):
             reader.come_back()
         assert ids(reader) == ["tea"], "and asked again after it"
+        told = [record.getMessage() for record in caplog.records if record.name.startswith("serving.")]
+        assert len(told) == 2, "operators are told once that it is away, and once that it is back"
         reader.close()
 
 

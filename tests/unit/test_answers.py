@@ -27,6 +27,11 @@ def test_bytes_cut_to_n_items_are_the_list_cut_to_n_items(ids: list[str], n: int
     assert less == msgspec.structs.replace(whole, items=whole.items[: max(0, n)])
 
 
+@given(st.lists(an_id, max_size=8), st.integers(-3, 10))
+def test_an_answer_has_as_many_items_as_were_asked_for_and_of_less_than_none_none(ids: list[str], n: int) -> None:
+    assert [item.id for item in answer([decode_list(raw_list(ids))], n, BEGINNING).items] == ids[: max(0, n)]
+
+
 CATALOGUE = {
     "tea": CatalogueItem("tea", "Tea", "drinks"),
     "cup": CatalogueItem("cup", "Cup", "things", available=False),

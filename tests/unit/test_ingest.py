@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.consents import Level
-from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, CleanEvent
+from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, CleanEvent
 from schemas.rejects import RejectReason
 from tests.support.vocabulary import (
     BEGINNING,
@@ -23,7 +23,7 @@ from tests.support.vocabulary import (
     an_ingest,
 )
 from udfs.elements import ConsentRecord, Element, EventRecord, unpack
-from udfs.ingest import FUTURE_SKEW_MAX_MS, RawRecord
+from udfs.ingest import RawRecord
 from udfs.personalise import clean_event
 from udfs.state import UserState
 
