@@ -78,8 +78,8 @@ class EventProducer:
     def send(self, event: Interaction) -> "Future[Stands]":
         """Send one and do not wait: the future has its place, or :class:`NotAcknowledged`. Not for transactions.
 
-        Raises :class:`InvalidEvent`, :class:`SettingsError` with a `transactional_id`, and :class:`NotAcknowledged` where it
-        cannot even begin.
+        Raises :class:`InvalidEvent`, :class:`SettingsError` with a `transactional_id`, and :class:`NotAcknowledged`
+        where it cannot even begin.
         """
         if self._transactional:
             raise SettingsError("a producer with a transactional_id sends with record_all, all or nothing")
