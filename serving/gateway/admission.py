@@ -27,7 +27,7 @@ class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """How many requests one worker takes at a time before it sheds those of a class, and how long these wait (mean).
 
     `per_key_rate` is requests a second that one subject of a tenant may make of one worker, `per_key_burst` how many at
-    once.
+    once. `writes_max` is how many consent changes are under way at a time, and how many of all other writes.
     """
 
     low_max: AtLeastOne = 32
@@ -72,16 +72,16 @@ class Admission:
             "low": settings.low_max,
         }
         self.under_way = 0
-        self.writes_under_way = 0
+        self.writes_under_way = {"write": 0, "consent": 0}
         self.waiting = 0
 
     def takes(self, of: Class) -> bool:
         """Whether a read of this class is to be answered as it should be."""
         return self.under_way < self._max[of] and not (self.waiting and of == "low")
 
-    def takes_write(self) -> bool:
-        """Whether a write, or a request of an administrator, is to be taken."""
-        return self.writes_under_way < self._settings.writes_max
+    def takes_write(self, admitted: str) -> bool:
+        """Whether a write, or a request of an administrator, is to be taken. No withdrawal waits behind events."""
+        return self.writes_under_way[admitted] < self._settings.writes_max
 
     async def pause(self, deadline_s: float | None = None) -> None:
         """Wait as who is shed has to, but no longer than a caller's deadline.

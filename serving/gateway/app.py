@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -54,6 +55,11 @@ class Gateway:
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
         state.collecting = asyncio.Lock()
+        # A thread for each that is let in, so that none waits for one; and no withdrawal for what events wait for.
+        state.threads = {
+            kind: ThreadPoolExecutor(settings.admission.writes_max, f"freshet-{kind}")
+            for kind in admission.writes_under_way
+        }
         state.exposition = lambda: prometheus_client.generate_latest(_scraped(registry))
         gate = Gate(self.api, parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
         self._lane = Lane(gate, parts, slow_s=server.slow_ms / 1000)
@@ -68,12 +74,14 @@ class Gateway:
         self._drain_first()
         tenants = self._tenants.values()
         await asyncio.gather(*(tenant.reader.open() for tenant in tenants))
+        refreshing_in = ThreadPoolExecutor(1, "freshet-refresh")
         purging = asyncio.create_task(Purger(self._settings.cache, self._tenants).run())
-        refreshing = asyncio.create_task(_refresh(self._authenticator))
+        refreshing = asyncio.create_task(_refresh(self._authenticator, refreshing_in))
         yield
         purging.cancel()
         refreshing.cancel()
         await asyncio.gather(purging, refreshing, return_exceptions=True)
+        refreshing_in.shutdown(wait=False)
         await asyncio.gather(*(tenant.reader.close() for tenant in tenants))
         # Each may wait for a Kafka that is away: all at once, so that ending takes no longer than the longest.
         await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
@@ -119,11 +127,13 @@ def _document(api: FastAPI) -> None:
     api.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _refresh(authenticator: Authenticator) -> None:
+async def _refresh(authenticator: Authenticator, thread: ThreadPoolExecutor) -> None:
+    """A key that was taken out must not stay in force because something else hangs: in a thread of its own."""
+    loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(REFRESH_EVERY_S)
         try:
-            if await asyncio.to_thread(authenticator.refresh):
+            if await loop.run_in_executor(thread, authenticator.refresh):
                 logger.info("API keys and key set were read again")
         except SettingsError as error:
             logger.error("%s: the old ones stay in force", error)

@@ -20,7 +20,7 @@ logger = logging.getLogger("freshet.gateway")
 
 
 class Gate:
-    """Lets requests through to `app`, with `principal` and `tenant` in their state."""
+    """Lets requests through to `app`, with `role`, `admitted` and `tenant` in their state."""
 
     def __init__(self, app: App, parts: Parts, *, body_bytes_max: int, deadline_s: float) -> None:
         self._app = app
@@ -38,11 +38,11 @@ class Gate:
         begun_s = time.perf_counter()
         name, role = "unknown", NOBODY
         try:
-            name = route_of(scope["method"], scope["path"])
+            name = route_of(scope["method"], scope["raw_path"])
             route = ROUTES[name]
             if route.roles:
                 principal = self._parts.authenticator.principal(dict(scope["headers"]))
-                role = principal.role
+                role = principal.opens.get(name, principal.role)
                 self._admit(name, principal, scope, sending)
             await self._pass_on(route, scope, receive, sending)
         except Problem as problem:
@@ -61,23 +61,26 @@ class Gate:
     def _admit(self, name: str, principal: Principal, scope: Scope, sending: "_Sending") -> None:
         tenant, left = self._parts.admit(principal, name, time.time())
         sending.headers = self._parts.limits.headers(left)
-        scope["state"]["principal"] = principal
+        scope["state"]["role"], scope["state"]["admitted"] = principal.opens[name], ROUTES[name].admitted
         scope["state"]["tenant"] = tenant
 
     async def _pass_on(self, route: Route, scope: Scope, receive: Receive, sending: "_Sending") -> None:
         if route.admitted == "health":
             await self._app(scope, receive, sending)
             return
-        if route.admitted == "write" and not self._admission.takes_write():
+        under_way, kind = self._admission.writes_under_way, route.admitted
+        if kind in under_way and not self._admission.takes_write(kind):
             raise too_many(1, "the gateway has more to do than it can: try again")
-        self._admission.writes_under_way += route.admitted == "write"
+        if kind in under_way:
+            under_way[kind] += 1
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._app(scope, _Bounded(receive, self._body_bytes_max), sending)
         except TimeoutError:
             raise unavailable("this took too long") from None
         finally:
-            self._admission.writes_under_way -= route.admitted == "write"
+            if kind in under_way:
+                under_way[kind] -= 1
 
 
 class _Bounded:
@@ -124,20 +127,20 @@ class _Sending:
         await self._send({"type": "http.response.body", "body": answer.body})
 
 
-def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(re.escape(path).replace(r"\{user\}", "(?s:.+)") + r"\Z")
+def _pattern(path: str) -> re.Pattern[bytes]:
+    return re.compile(re.escape(path).replace(r"\{user\}", "[^/]+").encode() + rb"\Z")
 
 
 _PATTERNS: Final = [(name, route.method, _pattern(route.path)) for name, route in ROUTES.items()]
 
 
-def route_of(method: str, path: str) -> str:
-    """The name of a route; raises :class:`Problem` (404, 405).
+def route_of(method: str, raw_path: bytes) -> str:
+    """The name of a route; raises :class:`Problem` (404, 405). A slash in a user id is written %2F.
 
-    >>> route_of("GET", "/v1/users/ada/data"), route_of("DELETE", "/v1/users/ada/data")
+    >>> route_of("GET", b"/v1/users/ada/data"), route_of("DELETE", b"/v1/users/ada%2Fdata")
     ('access', 'erasure')
     """
-    fits = {its: name for name, its, pattern in _PATTERNS if pattern.match(path)}
+    fits = {its: name for name, its, pattern in _PATTERNS if pattern.match(raw_path)}
     if method in fits:
         return fits[method]
     if not fits:

@@ -28,6 +28,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+NAME: Final = "recommendations"
+"""The route, as :mod:`serving.gateway.roles` calls it."""
 JSON: Final = (b"content-type", b"application/json")
 PRIVATE: Final = (b"cache-control", b"private, no-cache")
 """A cache of the user's own may keep the answer, and must ask each time whether it may still use it."""
@@ -103,8 +105,8 @@ class Lane:
         try:
             head = head_of(dict(scope["headers"]))
             principal = self._authenticator.principal(head.lines)
-            role = principal.role
-            asked = self._look(principal, head, scope["raw_path"], scope["query_string"])
+            role = principal.opens.get(NAME, principal.role)
+            asked = self._look(principal, role, head, scope["raw_path"], scope["query_string"])
             answer, reason = await self._answer(asked)
         except Problem as problem:
             answer, reason = _landing(problem.answer()), REFUSED
@@ -119,8 +121,8 @@ class Lane:
         begun_s, role = time.perf_counter(), NOBODY
         try:
             principal = self._authenticator.principal(head.lines)
-            role = principal.role
-            asked = self._look(principal, head, raw_path, query)
+            role = principal.opens.get(NAME, principal.role)
+            asked = self._look(principal, role, head, raw_path, query)
         except Problem as problem:
             self._land(flight, _landing(problem.answer()), REFUSED, role, begun_s, None)
             return
@@ -180,12 +182,12 @@ class Lane:
             told = {"route": "recommendations", "reason": reason, "status": status, "role": role, "trace": trace}
             logger.info("recommendations %d", status, extra={**told, "ms": round(1000 * seconds, 1)})
 
-    def _look(self, principal: Principal, head: Head, raw_path: bytes, query: bytes) -> Asked:
+    def _look(self, principal: Principal, role: str, head: Head, raw_path: bytes, query: bytes) -> Asked:
         """What is asked, by whom. Raises :class:`Problem`."""
         now_s = time.time()
-        tenant, left = self._parts.admit(principal, "recommendations", now_s)
+        tenant, left = self._parts.admit(principal, NAME, now_s)
         return Asked(
-            principal.role,
+            role,
             tenant,
             left,
             user_in(raw_path),

@@ -21,7 +21,7 @@ class Parts(NamedTuple):
 
     def admit(self, principal: Principal, route: str, now_s: float) -> tuple[Tenant, int]:
         """The tenant that a request is for, and how many requests its key has left. Raises :class:`Problem`."""
-        if route not in principal.allowed:
+        if route not in principal.opens:
             raise forbidden(route)
         key = principal.tenant, principal.subject
         left = self.limits.take(key, now_s)

@@ -104,7 +104,7 @@ def fault() -> Problem:
 
 def logged(error: Exception, route: str) -> Problem:
     """A mistake of ours, logged without its text and values: both may hold what a request held."""
-    logger.error("a request of %s failed", route, extra={"error": type(error).__name__, "at": _place_of(error)})
+    logger.error("a request of %s failed", route, extra={"error": type(error).__name__, "where": _place_of(error)})
     return fault()
 
 

@@ -22,6 +22,8 @@ NAME_LENGTH_MAX: Final = 100
 EXCLUDED_MAX: Final = 200
 PURPOSE_LENGTH_MAX: Final = 128
 DEADLINE_MS_MAX: Final = 10_000
+DEADLINE_DIGITS_MAX: Final = 9
+"""Python refuses to read numbers of thousands of digits."""
 QUERIES_HELD_MAX: Final = 4_096
 
 
@@ -62,14 +64,18 @@ def head_of(lines: Mapping[bytes, bytes]) -> Head:
 
 
 def user_in(raw_path: bytes) -> str:
-    """The user id of a path, which may have a slash in it if that is written %2F. Raises :class:`Problem` (400)."""
-    raw = raw_path[len(_RAW_PREFIX) :]
+    """The user id in a path of the hot route. Raises :class:`Problem` (400)."""
+    return user_of(raw_path[len(_RAW_PREFIX) :])
+
+
+def user_of(raw: bytes) -> str:
+    """A user id as it stands in a path, where a slash is written %2F. Raises :class:`Problem` (400)."""
     try:
         user_id = (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
     except UnicodeDecodeError:
         raise bad_request("the user id in the path is not UTF-8") from None
     if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or b"/" in raw:
-        raise bad_request(f"the path ends with a user id of 1 to {USER_ID_LENGTH_MAX} characters, a slash as %2F")
+        raise bad_request(f"a user id in a path has 1 to {USER_ID_LENGTH_MAX} characters, a slash as %2F")
     return user_id
 
 
@@ -88,7 +94,7 @@ def trace_of(header: bytes | None) -> str | None:
 
 def deadline_s(header: bytes) -> float:
     """The caller's deadline; raises :class:`Problem` (400)."""
-    if not header.isdigit() or not 0 < int(header) <= DEADLINE_MS_MAX:
+    if not header.isdigit() or len(header) > DEADLINE_DIGITS_MAX or not 0 < int(header) <= DEADLINE_MS_MAX:
         raise bad_request(f"Freshet-Deadline-Ms is a whole number from 1 to {DEADLINE_MS_MAX}")
     return int(header) / 1000
 

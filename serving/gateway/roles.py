@@ -1,10 +1,11 @@
 """Who may do what: the one table of routes and roles. What is not in it is not served."""
 
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, get_args
 
 Role = Literal["frontend", "producer", "privacy", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
-Admitted = Literal["read", "write", "health"]
+Admitted = Literal["read", "write", "consent", "health"]
 
 
 class Route(NamedTuple):
@@ -24,8 +25,8 @@ ROUTES: Final[dict[str, Route]] = {
     "recommendations": _route("GET", "/v1/recommendations/{user}", "read", "frontend", "admin"),
     "popular": _route("GET", "/v1/popular", "read", "frontend", "producer", "operator", "admin"),
     "events": _route("POST", "/v1/events", "write", "producer", "admin"),
-    "consent": _route("POST", "/v1/consent", "write", "producer", "privacy", "admin"),
-    "erasure": _route("DELETE", "/v1/users/{user}", "write", "privacy", "admin"),
+    "consent": _route("POST", "/v1/consent", "consent", "producer", "privacy", "admin"),
+    "erasure": _route("DELETE", "/v1/users/{user}", "consent", "privacy", "admin"),
     "access": _route("GET", "/v1/users/{user}/data", "write", "privacy", "admin"),
     "model": _route("GET", "/v1/model", "write", "operator", "admin"),
     "metrics": _route("GET", "/metrics", "write", "operator", "admin"),
@@ -38,10 +39,12 @@ URGENCY_BEST: Final[dict[Role, int]] = {"frontend": 0, "producer": 2, "privacy":
 """The most urgent value of RFC 9218 (0 to 7) that a role may ask for."""
 
 
-def allowed(roles: frozenset[str]) -> frozenset[str]:
-    """The names of the routes that somebody with `roles` may use.
+def opened_by(roles: Sequence[Role]) -> dict[str, Role]:
+    """The names of the routes that somebody with `roles` may use, each with the first of them that opens it.
 
-    >>> sorted(allowed(frozenset({"privacy"})))
-    ['access', 'consent', 'erasure', 'livez', 'openapi', 'readyz']
+    >>> opened_by(["producer", "privacy"])
+    {'popular': 'producer', 'events': 'producer', 'consent': 'producer', 'erasure': 'privacy', 'access': 'privacy', \
+'openapi': 'producer'}
     """
-    return frozenset(name for name, route in ROUTES.items() if not route.roles or route.roles & roles)
+    opening = {name: [role for role in roles if role in route.roles] for name, route in ROUTES.items()}
+    return {name: its[0] for name, its in opening.items() if its}

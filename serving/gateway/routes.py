@@ -22,7 +22,6 @@ from schemas.errors import (
     SettingsError,
     StoreUnavailable,
 )
-from schemas.events import USER_ID_LENGTH_MAX
 from serving.access import access_command
 from serving.answers import NONE_LISTED, cut
 from serving.consents import read_consent
@@ -32,7 +31,7 @@ from serving.gateway.caching import popular_headers
 from serving.gateway.lane import JSON
 from serving.gateway.listing import tag_of
 from serving.gateway.problems import Problem, bad_request, too_many, unavailable
-from serving.gateway.questions import PURPOSE_LENGTH_MAX, Query, read_query
+from serving.gateway.questions import PURPOSE_LENGTH_MAX, Query, read_query, user_of
 from serving.gateway.tenants import Tenant
 
 R = TypeVar("R")
@@ -42,7 +41,7 @@ logger = logging.getLogger("freshet.gateway")
 
 
 class _UserInPath(StringConvertor):
-    """Any characters, slashes and line breaks among them: what a user id may be is said by the route, not by a 404."""
+    """Any characters, decoded slashes and line breaks among them: the gate has looked at the path as it was sent."""
 
     regex = "(?s:.+)"
 
@@ -64,7 +63,9 @@ async def popular(request: Request) -> Response:
     tenant: Tenant = request.state.tenant
     query, shared = _popular_query(request, tenant)
     found = await tenant.reader.popular(query.segments, time.time_ns() // 1_000_000)
-    raw = found[0].raw if found else NONE_LISTED
+    if not found:  # a cache that held this would give up a list that it has
+        return Response(NONE_LISTED, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
+    raw = found[0].raw
     tag = tag_of(raw, b"")
     headers = popular_headers(request.app.state.cache, tenant.name, query.segments, tag, shared)
     if tag in request.headers.get("if-none-match", "").encode():
@@ -91,13 +92,13 @@ async def events(request: Request) -> Response:
     body = await _json_body(request)
     if body.lstrip()[:1] != b"[":
         try:
-            stands = await _in_thread(request.state.tenant.events.send_all, [read_event(body)])
+            stands = await _in_thread(request, request.state.tenant.events.send_all, [read_event(body)])
         except InvalidEvent as error:
             raise Problem(400, "invalid-event", str(error), reason=error.reason) from None
         return _json({"status": "accepted", **stands[0]._asdict()}, 202)
     verdicts = _read_events(body)
     checked = [one for one in verdicts if isinstance(one, Checked)]
-    stands = await _in_thread(request.state.tenant.events.send_all, checked) if checked else []
+    stands = await _in_thread(request, request.state.tenant.events.send_all, checked) if checked else []
     return _json(_results(verdicts, stands), 202)
 
 
@@ -141,36 +142,38 @@ async def consent(request: Request) -> Response:
 @router.delete("/v1/users/{user:user}", **documents.ERASURE)
 async def erasure(request: Request) -> Response:
     """Erase a user (GDPR, article 17). No answer is personalised after this one."""
-    user_id = _user(request.path_params["user"])
+    user_id = _user(request)
     return await _recorded(request, ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True))
 
 
 @router.get("/v1/users/{user:user}/data", **documents.ACCESS)
 async def access(request: Request) -> Response:
     """All that is held of a user (GDPR, articles 15 and 20). `purpose` goes into the audit trail with your role."""
-    user_id = _user(request.path_params["user"])
+    user_id = _user(request)
     purpose = request.query_params.get("purpose", "")
     if not 0 < len(purpose) <= PURPOSE_LENGTH_MAX:
         raise bad_request(f"purpose says what this is read for, in 1 to {PURPOSE_LENGTH_MAX} characters")
     if request.app.state.collecting.locked():
         raise too_many(5, "one document is being collected already: try again")
     async with request.app.state.collecting:
-        command = access_command(user_id, request.state.principal.role, purpose)
-        document = await _in_thread(request.state.tenant.held, command)
+        command = access_command(user_id, request.state.role, purpose)
+        document = await _in_thread(request, request.state.tenant.held, command)
     return _json(document | {"collected_at": time.time_ns() // 1_000_000})
 
 
 async def _recorded(request: Request, change: ConsentChange) -> Response:
     try:
-        at = await _in_thread(request.state.tenant.consents.record, change)
+        at = await _in_thread(request, request.state.tenant.consents.record, change)
     except ConsentRefused as error:
         raise Problem(409, "older-than-withdrawal", str(error)) from None
     return _json({"status": "acknowledged", **at._asdict()})
 
 
-def _user(user: str) -> str:
-    if not 0 < len(user) <= USER_ID_LENGTH_MAX or not user.isprintable():
-        raise bad_request(f"a user id has 1 to {USER_ID_LENGTH_MAX} characters, none of them a control character")
+def _user(request: Request) -> str:
+    """The user in `/v1/users/{user}` and below it: what the framework has decoded does not tell %2F from a slash."""
+    user = user_of(request.scope["raw_path"].split(b"/")[3])
+    if not user.isprintable():
+        raise bad_request("a user id has no control characters")
     return user
 
 
@@ -202,10 +205,11 @@ async def readyz(request: Request) -> Response:
     return _json({"status": "ready", "redis": "up" if all(up.values()) else "away"})
 
 
-async def _in_thread(call: Callable[[Any], R], argument: Any) -> R:
-    """Call something that waits for Kafka. Raises :class:`Problem` (503)."""
+async def _in_thread(request: Request, call: Callable[[Any], R], argument: Any) -> R:
+    """Call something that waits for Kafka, in a thread of this kind of request. Raises :class:`Problem` (503)."""
+    threads = request.app.state.threads[request.state.admitted]
     try:
-        return await asyncio.to_thread(call, argument)
+        return await asyncio.get_running_loop().run_in_executor(threads, call, argument)
     except NotAcknowledged as error:
         logger.warning("%s", error)
         raise unavailable("this may not have been recorded: send it again, which is safe") from None

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from schemas.errors import SettingsError
 from serving.gateway.problems import bad_token, unauthenticated
-from serving.gateway.roles import ROLES, URGENCY_BEST, Role, allowed
+from serving.gateway.roles import ROLES, URGENCY_BEST, Role, opened_by
 
 ALGORITHMS: Final = ("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "EdDSA")
 HMAC_KEY_BYTES_MIN: Final = 32
@@ -28,15 +28,16 @@ RSA_BITS_MIN: Final = 2_048
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """Who asks. `subject` names them in limits, `role` (their first) in metrics and audit; `allowed` names routes.
+    """Who asks. `subject` names them in limits; `opens` says which role of theirs opens a route, for metrics and audit.
 
-    `urgency_best` is the most urgent value of RFC 9218 that they may ask for. `expires_at` in s since the epoch.
+    `role` is their first, for what none of them opens. `urgency_best` is the most urgent value of RFC 9218 that they
+    may ask for. `expires_at` in s since the epoch.
     """
 
     subject: str
     role: str
     tenant: str
-    allowed: frozenset[str]
+    opens: Mapping[str, str]
     urgency_best: int
     expires_at: float
 
@@ -69,7 +70,8 @@ class Authenticator:
     def __init__(self, settings: AuthSettings, clock_s: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock_s = clock_s
-        self._checked: dict[bytes, Principal] = {}
+        self._checked_keys: dict[bytes, Principal] = {}
+        self._checked_tokens: dict[bytes, Principal] = {}
         self._read_at: dict[str, int] = {}
         self._api_keys: dict[str, ApiKey] = {}
         self._jwks: dict[str, jwt.PyJWK] = {}
@@ -86,32 +88,33 @@ class Authenticator:
             return False
         api_keys, jwks = read_api_keys(self._settings.api_keys), read_jwks(self._settings.jwks)
         self._api_keys, self._jwks, self._read_at = api_keys, jwks, read_at
-        self._checked.clear()
+        self._checked_keys.clear()
+        self._checked_tokens.clear()
         return True
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Who asks. Raises :class:`Problem` (401)."""
-        credentials = headers.get(b"x-api-key") or headers.get(b"authorization")
-        if not credentials:
+        credentials, is_key = headers.get(b"x-api-key"), True
+        if credentials is None:
+            credentials, is_key = headers.get(b"authorization"), False
+        if credentials is None:
             raise unauthenticated()
-        known = self._checked.get(credentials)
+        checked = self._checked_keys if is_key else self._checked_tokens
+        known = checked.get(credentials)
         now_s = self._clock_s()
         if known is not None and now_s < known.expires_at:
             return known
-        found = self._check(headers, now_s)
-        if len(self._checked) >= TOKENS_HELD_MAX:
-            self._checked.clear()
-        self._checked[credentials] = found
+        found = self._by_api_key(credentials, now_s) if is_key else self._by_authorization(credentials)
+        if len(checked) >= TOKENS_HELD_MAX:
+            checked.clear()
+        checked[credentials] = found
         return found
 
-    def _check(self, headers: Mapping[bytes, bytes], now_s: float) -> Principal:
-        api_key = headers.get(b"x-api-key")
-        if api_key is not None:
-            return self._by_api_key(api_key, now_s)
-        scheme, _, token = headers[b"authorization"].partition(b" ")
+    def _by_authorization(self, authorization: bytes) -> Principal:
+        scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
             raise unauthenticated()
-        return self._by_token(token.strip(), now_s)
+        return self._by_token(token.strip())
 
     def _by_api_key(self, api_key: bytes, now_s: float) -> Principal:
         found = self._api_keys.get(hashlib.sha256(api_key).hexdigest())
@@ -119,7 +122,7 @@ class Authenticator:
             raise bad_token()
         return _principal(found.id, found.roles, found.tenant, found.expires_at or float("inf"))
 
-    def _by_token(self, token: bytes, now_s: float) -> Principal:
+    def _by_token(self, token: bytes) -> Principal:
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = self._jwks[kid] if kid is not None else _the_only(self._jwks)
@@ -135,15 +138,15 @@ class Authenticator:
             roles, tenant, subject = claims.get("roles", []), claims.get("tenant", "default"), claims["sub"]
             if not isinstance(roles, list) or not isinstance(tenant, str) or not isinstance(subject, str):
                 raise bad_token()
-        except (jwt.PyJWTError, LookupError, TypeError, ValueError, RecursionError):
+            expires_at = float(claims["exp"]) + LEEWAY_S
+        except (jwt.PyJWTError, LookupError, TypeError, ValueError, OverflowError, RecursionError):
             raise bad_token() from None
-        known = [role for role in ROLES if role in roles]
-        return _principal(subject, known, tenant, float(claims["exp"]) + LEEWAY_S)
+        return _principal(subject, [role for role in ROLES if role in roles], tenant, expires_at)
 
 
 def _principal(subject: str, roles: "list[Role] | tuple[Role, ...]", tenant: str, expires_at: float) -> Principal:
     best = min((URGENCY_BEST[role] for role in roles), default=7)
-    return Principal(subject, roles[0] if roles else "none", tenant, allowed(frozenset(roles)), best, expires_at)
+    return Principal(subject, roles[0] if roles else "none", tenant, opened_by(roles), best, expires_at)
 
 
 def _the_only(jwks: dict[str, jwt.PyJWK]) -> jwt.PyJWK:

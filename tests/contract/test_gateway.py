@@ -1,6 +1,7 @@
 """The gateway as frontends see it, on a real Redis: who may do what, what is answered, and what is refused how."""
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -137,7 +138,7 @@ def test_keys_and_key_sets_that_changed_are_read_again(server: RealRedis, tmp_pa
         new = private(key, algorithm="EdDSA", kid="ed")
         assert gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 401
         public = jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
-        (tmp_path / "jwks.json").write_text(f'{{"keys": [{_json({**public, "kid": "ed", "alg": "EdDSA"})}]}}')
+        (tmp_path / "jwks.json").write_text(f'{{"keys": [{json.dumps({**public, "kid": "ed", "alg": "EdDSA"})}]}}')
         (tmp_path / "api-keys.json").write_text("[]")
         until(
             lambda: gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 200, "new keys", 30
@@ -236,7 +237,7 @@ def test_limits_are_told(gateway: RunningGateway) -> None:
 
 def test_a_deadline_is_kept_and_checked(gateway: RunningGateway) -> None:
     assert gateway.get("/v1/recommendations/ada", **{"freshet-deadline-ms": "500"}).status_code == 200
-    for wrong in ("0", "-1", "soon", "99999"):
+    for wrong in ("0", "-1", "soon", "99999", "1" * 5_000):
         answer = gateway.get("/v1/recommendations/ada", **{"freshet-deadline-ms": wrong})
         assert answer.status_code == 400
 
@@ -287,6 +288,11 @@ def test_an_interaction_that_is_none_is_refused_by_reason_and_not_shown(
         ("GET", "/docs", 404),
         ("DELETE", "/v1/users/", 404),
         ("TRACE", "/v1/popular", 405),
+        ("DELETE", "/v1/users/ada/", 404),
+        ("DELETE", "/v1/users/ada/data", 405),
+        ("DELETE", "/v1/users/%FF", 400),
+        ("GET", "/v1/users/%FF/data?purpose=x", 400),
+        ("GET", "/v1/users/ada/bob/data?purpose=x", 404),
     ],
 )
 def test_what_is_not_there_is_said_in_one_form(gateway: RunningGateway, method: str, path: str, status: int) -> None:
@@ -299,7 +305,7 @@ def test_what_is_not_there_is_said_in_one_form(gateway: RunningGateway, method: 
     "path", ["/v1/users/%0A%0A", "/v1/users/a%0A", "/v1/users/%00/data?purpose=x", "/v1/users/a%0Ab/data?purpose=x"]
 )
 def test_a_user_id_with_control_characters_is_refused_for_that(gateway: RunningGateway, path: str) -> None:
-    answer = gateway.ask("GET" if "data" in path else "DELETE", f"/v1/users/{path}", "privacy")
+    answer = gateway.ask("GET" if "data" in path else "DELETE", path, "privacy")
     assert answer.status_code == 400 and "control character" in answer.json()["detail"]
 
 
@@ -423,6 +429,15 @@ def test_nothing_secret_and_nobody_is_logged(gateway: RunningGateway) -> None:
     assert "ada" not in logged and Pseudonymiser(gateway.rings["default"]).user("ada") not in logged
 
 
+def test_the_role_that_opened_a_route_is_the_one_that_is_told(gateway: RunningGateway) -> None:
+    bearer = f"Bearer {a_token(roles=['frontend', 'producer', 'operator'])}"
+    for path in ("/v1/model", "/v1/recommendations/ada", "/v1/users/ada/data"):
+        gateway.get(path, None, authorization=bearer)
+    lines = [json.loads(line) for line in gateway.logged().splitlines()]
+    told = [(line["route"], line["status"], line["role"]) for line in lines if line.get("status")]
+    assert told[-2:] == [("model", 200, "operator"), ("access", 403, "frontend")]
+
+
 def test_metrics_tell_reads_by_route_reason_and_role_and_of_nobody(gateway: RunningGateway) -> None:
     gateway.get("/v1/recommendations/ada")
     told = gateway.get("/metrics", "operator").text
@@ -430,9 +445,3 @@ def test_metrics_tell_reads_by_route_reason_and_role_and_of_nobody(gateway: Runn
         'freshet_gateway_request_seconds_count{reason="personalised",role="frontend",route="recommendations"}' in told
     )
     assert "ada" not in told
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)

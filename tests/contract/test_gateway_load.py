@@ -1,5 +1,6 @@
 """Who is served when there is more to do than may be, over HTTP. Redis stands still, so that reads stay under way."""
 
+import json
 import select
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from deploy.local.ports import LOOPBACK
 from deploy.local.waiting import until
-from tests.support.gateway import RunningGateway, a_token, give_list, give_popular, new_rings, running_gateway
+from tests.support.gateway import RunningGateway, a_token, give_list, give_popular, jwks_of, new_rings, running_gateway
 from tests.support.redis_server import RealRedis, running_redis
 
 PATIENCE_S = 20
@@ -38,6 +39,29 @@ def gateway(server: RealRedis, tmp_path: Path, request: pytest.FixtureRequest) -
         give_popular(server.client, ["socks"])
         assert gateway.get("/v1/recommendations/nobody").json()["reason"] == "popular"  # it is held from here on
         yield gateway
+
+
+def test_no_withdrawal_and_no_key_that_was_taken_out_waits_for_events(server: RealRedis, tmp_path: Path) -> None:
+    """There is no Kafka, and events wait for it one after the other."""
+    with running_gateway(tmp_path, server.url) as gateway:
+        give_list(server.client, gateway.rings["default"], "ada", ["tea"])
+        bearer = {"authorization": f"Bearer {a_token()}"}
+        assert gateway.get("/v1/recommendations/ada", None, **bearer).json()["reason"] == "personalised"
+        body = '{"event_id":"e","type":"click","ts":1750000000000,"user_id":"bob","item_id":"tea"}'
+        lines = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+        events = [Asking(gateway, "producer", "POST /v1/events", *lines) for _ in range(32)]
+        for event in events:
+            event.send(body)
+        refused = Asking(gateway, "producer", "POST /v1/events", *lines)
+        refused.send(body)
+        assert b" 429 " in refused.answer(), "all that may be under way are"
+        withdrawing = Asking(gateway, "privacy", "DELETE /v1/users/ada")
+        until(lambda: gateway.get("/v1/recommendations/ada").json()["reason"] == "popular", "the fence", PATIENCE_S)
+        (tmp_path / "jwks.json").write_text(json.dumps(jwks_of(k2=b"another secret, of 32 bytes or more")))
+        refused_now = lambda: gateway.get("/v1/recommendations/ada", None, **bearer).status_code == 401  # noqa: E731
+        until(refused_now, "the key to be forgotten", PATIENCE_S)
+        assert sum(event.is_answered() for event in events) < len(events) - 8, "and they still wait"
+        withdrawing.answer()
 
 
 class Asking:
@@ -112,7 +136,7 @@ def test_writes_and_administrators_are_told_to_come_back_and_then_are_taken(gate
     event = '{"event_id": "e", "type": "click", "ts": 1750000000000, "user_id": "ada"}'  # refused, once it is read
     writing = Asking(gateway, "producer", "POST /v1/events", f"Content-Length: {len(event)}")
     until(lambda: gateway.get("/metrics", "operator").status_code == 429, "a write to be under way", PATIENCE_S)
-    for method, path, role in [("POST", "/v1/events", "producer"), ("DELETE", "/v1/users/ada", "privacy")]:
+    for method, path, role in [("POST", "/v1/events", "producer"), ("GET", "/v1/users/ada/data?purpose=x", "privacy")]:
         refused = gateway.ask(method, path, role)
         assert (refused.status_code, refused.json()["type"]) == (429, "urn:freshet:problem:too-many-requests")
         assert int(refused.headers["retry-after"]) >= 1

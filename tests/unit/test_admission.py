@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from serving.gateway import admission, caching, gate, listing, questions, roles
 from serving.gateway.admission import Admission, AdmissionSettings, Limits, class_of, urgency_of
-from serving.gateway.roles import ROLES, URGENCY_BEST, allowed
+from serving.gateway.roles import ROLES, URGENCY_BEST, opened_by
 from serving.gateway.security import Principal
 
 
 def somebody(role: str = "frontend", best: int = 0) -> Principal:
-    return Principal("s", role, "default", allowed(frozenset({role})), best, 0.0)
+    return Principal("s", role, "default", opened_by([role]), best, 0.0)
 
 
 @given(st.binary(max_size=12))

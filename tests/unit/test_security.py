@@ -85,9 +85,21 @@ def signed_with_what_everybody_knows() -> str:
     return f"{head}.{body}.{jwt.utils.base64url_encode(signature).decode()}"
 
 
+def test_what_was_let_in_as_one_kind_of_credential_is_not_let_in_as_the_other(tmp_path: Path) -> None:
+    secret, key = new_api_key("shop", ("frontend",), "default", None)
+    door, bearer = authenticator(tmp_path, key), f"Bearer {a_token()}"
+    assert lets_in(door, x_api_key=secret) and lets_in(door, authorization=bearer)
+    assert not lets_in(door, authorization=secret) and not lets_in(door, x_api_key=bearer)
+    assert not lets_in(door, x_api_key="", authorization=bearer), "an empty key is a wrong one"
+
+
+def test_a_token_with_an_end_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
+    assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {a_token(exp=10**400)}")
+
+
 def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "TOKENS_HELD_MAX", 3)
     door = authenticator(tmp_path)
     for number in range(10):
         assert lets_in(door, authorization=f"Bearer {a_token(sub=str(number))}")
-        assert len(door._checked) <= 3
+        assert len(door._checked_tokens) <= 3
