@@ -74,14 +74,12 @@ class Gateway:
         self._drain_first()
         tenants = self._tenants.values()
         await asyncio.gather(*(tenant.reader.open() for tenant in tenants))
-        refreshing_in = ThreadPoolExecutor(1, "freshet-refresh")
         purging = asyncio.create_task(Purger(self._settings.cache, self._tenants).run())
-        refreshing = asyncio.create_task(_refresh(self._authenticator, refreshing_in))
+        refreshing = asyncio.create_task(_refresh(self._authenticator))
         yield
         purging.cancel()
         refreshing.cancel()
         await asyncio.gather(purging, refreshing, return_exceptions=True)
-        refreshing_in.shutdown(wait=False)
         await asyncio.gather(*(tenant.reader.close() for tenant in tenants))
         # Each may wait for a Kafka that is away: all at once, so that ending takes no longer than the longest.
         await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
@@ -127,13 +125,12 @@ def _document(api: FastAPI) -> None:
     api.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _refresh(authenticator: Authenticator, thread: ThreadPoolExecutor) -> None:
-    """A key that was taken out must not stay in force because something else hangs: in a thread of its own."""
-    loop = asyncio.get_running_loop()
+async def _refresh(authenticator: Authenticator) -> None:
+    """In a thread of asyncio's own, which nothing else here has: a key that was taken out must not wait for Kafka."""
     while True:
         await asyncio.sleep(REFRESH_EVERY_S)
         try:
-            if await loop.run_in_executor(thread, authenticator.refresh):
+            if await asyncio.to_thread(authenticator.refresh):
                 logger.info("API keys and key set were read again")
         except SettingsError as error:
             logger.error("%s: the old ones stay in force", error)

@@ -57,6 +57,7 @@ def test_no_withdrawal_and_no_key_that_was_taken_out_waits_for_events(server: Re
         assert b" 429 " in refused.answer(), "all that may be under way are"
         withdrawing = Asking(gateway, "privacy", "DELETE /v1/users/ada")
         until(lambda: gateway.get("/v1/recommendations/ada").json()["reason"] == "popular", "the fence", PATIENCE_S)
+        assert not any(event.is_answered() for event in events), "it came before any of them was given up"
         (tmp_path / "jwks.json").write_text(json.dumps(jwks_of(k2=b"another secret, of 32 bytes or more")))
         refused_now = lambda: gateway.get("/v1/recommendations/ada", None, **bearer).status_code == 401  # noqa: E731
         until(refused_now, "the key to be forgotten", PATIENCE_S)
