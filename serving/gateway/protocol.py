@@ -10,7 +10,7 @@ import re
 from typing import Any, ClassVar, Final
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.gateway.problems import Problem, joined
 from serving.gateway.questions import PREFIX, Head, head_of
@@ -20,6 +20,8 @@ PATH_BYTES_MAX: Final = 4_096
 HEAD_S_MAX: Final = 10.0
 LOOK_EVERY_S: Final = 2.5
 """How often a connection is looked at for having taken too long."""
+LINGER_S: Final = 2.0
+"""How long the rest of a request that is answered already is heard out, and thrown away."""
 HEADS_KNOWN_MAX: Final = 1_024
 HOT: Final = PREFIX.encode()
 UNUSUAL: Final = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
@@ -50,9 +52,9 @@ class Boarded(msgspec.Struct, eq=False):
 
     def land(self, status: int, lines: bytes, body: bytes) -> None:
         """Answer in one write; `lines` are those of the headers."""
-        if self.disconnected:
-            return
         protocol = self.protocol
+        if self.disconnected or protocol.transport.is_closing():
+            return
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         protocol.transport.write(b"".join((STATUS_LINE[status], _dated.lines_of(protocol), lines, end, body)))
         self.response_complete = True
@@ -60,6 +62,15 @@ class Boarded(msgspec.Struct, eq=False):
             protocol.landed()
         else:
             protocol.transport.close()
+
+
+class _Lingering:
+    """The transport of a cycle of uvicorn's, which the protocol closes."""
+
+    def __init__(self, protocol: "BoundedProtocol") -> None:
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+        self.close = protocol.end
 
 
 class _Dated:
@@ -86,6 +97,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._in_head = True
         self._head_bytes = 0
+        self._others_bytes = 0
+        self._begun = 0
+        self._refusal: bytes | None = None
+        self._is_lingering = False
         self._chunk = b""
         self._is_between_requests = True
         self._head_until_s: float | None = None
@@ -109,14 +124,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._rest_looks = None
         if self._is_between_requests and self._boards_at_once(data):
             return
-        self._chunk = data
+        if self._is_ending():
+            return
+        self._chunk, self._begun, was_between = data, 0, self._is_between_requests
         super().data_received(data)
         self._chunk = b""  # a connection at rest holds nobody's bytes
         if not self._in_head:
             self._head_until_s = None
             return
         self._head_bytes += len(data)
-        if self._head_bytes > HEAD_BYTES_MAX:
+        if self._begun > was_between:  # before this head came other requests, or the rest of one
+            self._others_bytes = len(data)
+        if self._head_bytes - self._others_bytes > HEAD_BYTES_MAX:
             self._refuse(431, "headers-too-large", f"the head of a request has at most {HEAD_BYTES_MAX} bytes")
         elif self._head_until_s is None:
             self._head_until_s = self.loop.time() + HEAD_S_MAX
@@ -125,8 +144,41 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called when a request of the hot route was answered."""
         if self.pipeline:
             self.on_response_complete()
+        elif self._refusal is not None:
+            self._say_last(self._refusal)
         else:
             self._rest_looks = 0
+
+    def on_response_complete(self) -> None:
+        """Called when a request was answered by uvicorn's cycle."""
+        if self._refusal is not None and not self.pipeline:
+            self._say_last(self._refusal)
+        elif self._is_rest_to_come():
+            self.end()
+        else:
+            super().on_response_complete()
+
+    def end(self) -> None:
+        """Close; where a request was answered before it had come to its end, hear the rest out for a moment.
+
+        Closing at once would reset the connection, and its answer might be lost (RFC 9112, section 9.6).
+        """
+        if not self._is_rest_to_come():
+            self.transport.close()
+        elif not self._is_lingering:
+            self._is_lingering = True
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.flow.resume_reading()
+            self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _is_rest_to_come(self) -> bool:
+        cycle = self.cycle
+        return isinstance(cycle, RequestResponseCycle) and cycle.response_complete and cycle.more_body
+
+    def _is_ending(self) -> bool:
+        """Whether nothing that still comes is a request any more."""
+        return self._is_lingering or self._refusal is not None or self.transport.is_closing()
 
     def send_400_response(self, msg: str) -> None:
         """Called where the parser gives up."""
@@ -135,15 +187,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Called by the parser."""
         self._in_head, self._head_bytes, self._is_between_requests = True, 0, False
+        self._others_bytes, self._begun = 0, self._begun + 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        self._in_head = False
+        if self._is_ending():
+            return
         if self._head_bytes + len(self._chunk) > PATH_BYTES_MAX and self._refuses_head():
             return
+        self._in_head = False
         if not self._may_board() or not self._is_hot():
             super().on_headers_complete()
+            cycle = self.cycle
+            cycle.transport = _Lingering(self)  # type: ignore[assignment]
+            self.scope["state"]["is_whole"] = lambda: not cycle.more_body
             return
         head = head_of(dict(self.headers))
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
@@ -203,13 +261,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser, also behind a head that was refused."""
-        if self.cycle is not None:
+        if self.cycle is not None and not self._is_ending():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser, also behind a head that was refused."""
         self._is_between_requests = True
-        if self.cycle is not None:
+        if self.cycle is not None and not self._is_ending():
             super().on_message_complete()
 
     def _refuses_head(self) -> bool:
@@ -222,11 +280,27 @@ class BoundedProtocol(HttpToolsProtocol):
         return False
 
     def _refuse(self, status: int, kind: str, detail: str) -> None:
-        if self.transport.is_closing():
+        """Answer what is no request that could be served, behind the answers to all before it, and close."""
+        if self._is_ending():
             return
         answer = Problem(status, kind, detail).answer()
         lines = joined([*answer.headers, (b"connection", b"close")])
-        self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + answer.body)
+        refusal = STATUS_LINE[status] + lines + b"\r\n" + answer.body
+        if self._is_answer_due():
+            self._refusal = refusal
+        else:
+            self._say_last(refusal)
+
+    def _is_answer_due(self) -> bool:
+        """Whether a request before the one that is refused is not answered yet."""
+        is_in_body = not self._in_head and not self._is_between_requests
+        if is_in_body and self.pipeline and self.pipeline[0][0] is self.cycle:
+            self.pipeline.popleft()  # what is refused waits for its turn, which it will not get
+            return True
+        return not is_in_body and self.cycle is not None and not self.cycle.response_complete
+
+    def _say_last(self, refusal: bytes) -> None:
+        self.transport.write(refusal)
         self.transport.close()
 
     def _look(self) -> None:

@@ -445,3 +445,74 @@ def test_metrics_tell_reads_by_route_reason_and_role_and_of_nobody(gateway: Runn
         'freshet_gateway_request_seconds_count{reason="personalised",role="frontend",route="recommendations"}' in told
     )
     assert "ada" not in told
+
+
+def conversation(gateway: RunningGateway, *pieces: bytes) -> bytes:
+    """What comes back until the gateway closes, to pieces that are sent one after the other."""
+    with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
+        received = b""
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.05)
+            while chunk := connection.recv(65_536):
+                received += chunk
+        except ConnectionError:
+            pass
+        return received
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        (b"GET /v1/recommendations/" + b"x" * (PATH_BYTES_MAX + 1) + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
+        (b"garbage\r\n\r\n", b"400"),
+        (b"POST /v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+    ],
+    ids=["path", "garbage", "chunk"],
+)
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_what_is_refused_is_refused_behind_the_answers_to_what_came_before(
+    gateway: RunningGateway, store: Any, last: bytes, status: bytes, in_pieces: bool
+) -> None:
+    give_list(store, gateway.rings["default"], "ada", ["tea"])
+    key = f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n\r\n".encode()
+    before = [b"GET /v1/recommendations/ada HTTP/1.1\r\n" + key, b"GET /v1/popular HTTP/1.1\r\n" + key]
+    behind = b"GET /v1/recommendations/ada HTTP/1.1\r\n" + key
+    pieces = [*before, last, behind] if in_pieces else [b"".join([*before, last, behind])]
+    answers = conversation(gateway, *pieces).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"200", status]
+    assert b'"tea"' in answers[0] and '"level": "error"' not in gateway.logged()
+
+
+def test_a_head_is_measured_by_its_own_bytes(gateway: RunningGateway) -> None:
+    key = f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n".encode()
+    body = b"[" + b" " * 3 * HEAD_BYTES_MAX + b"]"
+    posted = b"POST /v1/events HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (key, len(body), body)
+    next_one = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answers = conversation(gateway, posted + next_one[:10], next_one[10:]).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"403", b"200"]
+    many = (b"GET /v1/recommendations/ada HTTP/1.1\r\n" + key + b"X: " + b"y" * 200 + b"\r\n\r\n") * 400 + next_one
+    answers = conversation(gateway, many).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200"] * 401
+
+
+@pytest.mark.parametrize(
+    ("role", "length", "status"), [("producer", 10**11, b"413"), ("nobody", 10**11, b"401"), ("frontend", 10, b"403")]
+)
+def test_the_rest_of_a_body_that_is_not_wanted_is_not_taken(
+    gateway: RunningGateway, role: str, length: int, status: bytes
+) -> None:
+    head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {gateway.keys.get(role, role)}\r\n"
+    with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
+        connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
+        if length > 10:
+            connection.sendall(b" " * 2_000_000)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += connection.recv(65_536)
+        assert answer[9:12] == status and b"\r\nconnection: close\r\n" in answer
+        with pytest.raises(ConnectionError):
+            while True:
+                connection.sendall(b" " * 65_536)
+                time.sleep(0.01)
