@@ -12,7 +12,7 @@ from serving.gateway.lane import App, Receive, Scope, Send
 from serving.gateway.metrics import NOBODY
 from serving.gateway.parts import Parts
 from serving.gateway.problems import Answer, Headers, Problem, logged, too_many, unavailable
-from serving.gateway.questions import trace_of
+from serving.gateway.questions import lines_of, trace_of
 from serving.gateway.roles import ROUTES, Route
 from serving.gateway.security import Principal
 
@@ -42,7 +42,7 @@ class Gate:
             name = route_of(scope["method"], scope["raw_path"])
             route = ROUTES[name]
             if route.roles:
-                principal = self._parts.authenticator.principal(dict(scope["headers"]))
+                principal = self._parts.authenticator.principal(lines_of(scope["headers"]))
                 role = principal.opens.get(name, principal.role)
                 self._admit(name, principal, scope, sending)
             await self._pass_on(route, scope, receive, sending)

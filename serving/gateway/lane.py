@@ -19,7 +19,7 @@ from serving.gateway.listing import choose
 from serving.gateway.metrics import NOBODY
 from serving.gateway.parts import Parts
 from serving.gateway.problems import Answer, Problem, joined, logged, split
-from serving.gateway.questions import PREFIX, Head, Query, deadline_s, head_of, read_query, user_in
+from serving.gateway.questions import PREFIX, Head, Query, deadline_s, head_of, is_known, lines_of, read_query, user_in
 from serving.gateway.security import Principal
 from serving.gateway.tenants import Tenant
 
@@ -94,7 +94,8 @@ class Lane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or not scope["path"].startswith(PREFIX) or scope["method"] not in ("GET", "HEAD"):
+        is_hot = scope["type"] == "http" and scope["raw_path"].startswith(PREFIX)
+        if not is_hot or scope["method"] not in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
         await self.serve(scope, receive, send)
@@ -103,7 +104,7 @@ class Lane:
         """Answer the hot route by ASGI."""
         begun_s, role, asked = time.perf_counter(), NOBODY, None
         try:
-            head = head_of(dict(scope["headers"]))
+            head = head_of(lines_of(scope["headers"]))
             principal = self._authenticator.principal(head.lines)
             role = principal.opens.get(NAME, principal.role)
             asked = self._look(principal, role, head, scope["raw_path"], scope["query_string"])
@@ -217,7 +218,8 @@ class Lane:
         if found.reason in ("personalised", "session"):
             asked.tenant.note_read(asked.user_id, asked.role)
         lines = _LINES % (self._common, asked.left, found.tag, len(found.body), more)
-        if found.tag in asked.head.known:
+        known = asked.head.known
+        if known and is_known(found.tag, known):
             return Landing(304, lines, b""), found.reason
         return Landing(200, lines, found.body), found.reason
 

@@ -13,7 +13,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.gateway.problems import Problem, joined
-from serving.gateway.questions import PREFIX, Head, head_of
+from serving.gateway.questions import PREFIX, Head, head_of, lines_of
 
 HEAD_BYTES_MAX: Final = 16_384
 PATH_BYTES_MAX: Final = 4_096
@@ -23,12 +23,11 @@ LOOK_EVERY_S: Final = 2.5
 LINGER_S: Final = 2.0
 """How long the rest of a request that is answered already is heard out, and thrown away."""
 HEADS_KNOWN_MAX: Final = 1_024
-HOT: Final = PREFIX.encode()
 UNUSUAL: Final = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers of requests that are more than a head."""
 CHANGING: Final = frozenset({b"traceparent", b"if-none-match"})
 """Headers that do not come again with the same value."""
-_REQUEST_LINE: Final = re.compile(rb"GET (%b[!-\"$->@-~]+)(?:\?([!-\"$-~]*))? HTTP/1\.1" % HOT)
+_REQUEST_LINE: Final = re.compile(rb"GET (%b[!-\"$->@-~]+)(?:\?([!-\"$-~]*))? HTTP/1\.1" % PREFIX)
 _known: Final[dict[bytes, Head]] = {}
 
 
@@ -203,7 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.transport = _Lingering(self)  # type: ignore[assignment]
             self.scope["state"]["is_whole"] = lambda: not cycle.more_body
             return
-        head = head_of(dict(self.headers))
+        head = head_of(lines_of(self.headers))
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         if keep_alive:
             self._remember(head)
@@ -253,7 +252,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_hot(self) -> bool:
         """Whether this is for the hot route, and nothing about it takes uvicorn's own care."""
         return (
-            self.url.startswith(HOT)
+            self.url.startswith(PREFIX)
             and self.parser.get_method() == b"GET"
             and not any(name in UNUSUAL for name, _ in self.headers)
             and b"#" not in self.url

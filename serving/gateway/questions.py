@@ -1,7 +1,7 @@
 """What a request of the hot route asks, read from its path, query and headers, or refused with the reason."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -13,9 +13,8 @@ from serving.answers import segments_of
 from serving.gateway.admission import urgency_of
 from serving.gateway.problems import bad_request
 
-PREFIX: Final = "/v1/recommendations/"
+PREFIX: Final = b"/v1/recommendations/"
 """How the path of the hot route begins; a user id follows."""
-_RAW_PREFIX: Final = PREFIX.encode()
 N_DEFAULT: Final = 10
 N_MAX: Final = 100
 NAME_LENGTH_MAX: Final = 100
@@ -52,6 +51,32 @@ class Head(msgspec.Struct, frozen=True):
     trace: str | None
 
 
+def lines_of(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
+    """Headers by name. Lines of `If-None-Match` add up; of two credentials of a kind nobody knows which is meant.
+
+    >>> lines_of([(b"if-none-match", b'"1"'), (b"x-api-key", b"a"), (b"if-none-match", b'"2"'), (b"x-api-key", b"b")])
+    {b'if-none-match': b'"1", "2"', b'x-api-key': b''}
+    """
+    lines = dict(headers)
+    if len(lines) < len(headers):
+        known = [value for name, value in headers if name == b"if-none-match"]
+        if known:
+            lines[b"if-none-match"] = b", ".join(known)
+        for credentials in (b"authorization", b"x-api-key"):
+            if sum(name == credentials for name, _ in headers) > 1:
+                lines[credentials] = b""
+    return lines
+
+
+def is_known(tag: bytes, known: bytes) -> bool:
+    """Whether `If-None-Match: known` fits what has the ETag `tag`.
+
+    >>> is_known(b'"1"', b'"2", W/"1"'), is_known(b'"1"', b"*"), is_known(b'"1"', b"")
+    (True, True, False)
+    """
+    return tag in known or known.strip() == b"*"
+
+
 def head_of(lines: Mapping[bytes, bytes]) -> Head:
     """Take from `lines` what matters here."""
     return Head(
@@ -65,18 +90,30 @@ def head_of(lines: Mapping[bytes, bytes]) -> Head:
 
 def user_in(raw_path: bytes) -> str:
     """The user id in a path of the hot route. Raises :class:`Problem` (400)."""
-    return user_of(raw_path[len(_RAW_PREFIX) :])
+    return user_of(raw_path[len(PREFIX) :])
 
 
 def user_of(raw: bytes) -> str:
     """A user id as it stands in a path, where a slash is written %2F. Raises :class:`Problem` (400)."""
     try:
-        user_id = (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+        user_id = raw.decode() if b"%" not in raw else _unquoted(raw)
     except UnicodeDecodeError:
         raise bad_request("the user id in the path is not UTF-8") from None
     if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or b"/" in raw:
         raise bad_request(f"a user id in a path has 1 to {USER_ID_LENGTH_MAX} characters, a slash as %2F")
     return user_id
+
+
+_ESCAPED: Final = re.compile(rb"(?:[^%]|%[0-9A-Fa-f]{2})*")
+
+
+def _unquoted(raw: bytes) -> str:
+    if _ESCAPED.fullmatch(raw) is None:
+        raise bad_request("a % in a path is written %25")
+    text = unquote_to_bytes(raw).decode()
+    if not text.isprintable():
+        raise bad_request("a user id has no control characters")
+    return text
 
 
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")

@@ -229,6 +229,17 @@ def test_a_popular_list_may_be_kept_by_any_cache(gateway: RunningGateway, store:
     assert gateway.get("/v1/popular?segment=country:GB&n=1", **known).status_code == 304
 
 
+@pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])
+def test_what_a_caller_has_may_be_said_in_several_lines_or_with_a_star(gateway: RunningGateway, path: str) -> None:
+    tag = gateway.get(path).headers["etag"]
+    key = ("X-API-Key", gateway.keys["frontend"])
+    for known in (["*"], [tag, '"other"'], ['"other"', tag], [f'"other", W/{tag}']):
+        lines = [key, *(("If-None-Match", value) for value in known)]
+        assert gateway.http.get(path, headers=lines).status_code == 304
+    assert gateway.http.get(path, headers=[key, ("If-None-Match", '"other"')]).status_code == 200
+    assert gateway.http.get(path, headers=[key, key]).status_code == 401, "which of the two?"
+
+
 def test_limits_are_told(gateway: RunningGateway) -> None:
     for path in ("/v1/recommendations/ada", "/v1/popular"):
         headers = gateway.get(path).headers
@@ -288,6 +299,11 @@ def test_an_interaction_that_is_none_is_refused_by_reason_and_not_shown(
         ("GET", "/docs", 404),
         ("DELETE", "/v1/users/", 404),
         ("TRACE", "/v1/popular", 405),
+        ("GET", "/v1/recommendations%2Fada", 404),
+        ("GET", "/v1/%72ecommendations/ada", 404),
+        ("GET", "/v1/recommendations/%zz", 400),
+        ("GET", "/v1/recommendations/ada%00", 400),
+        ("DELETE", "/v1/users/ada%zz", 400),
         ("DELETE", "/v1/users/ada/", 404),
         ("DELETE", "/v1/users/ada/data", 405),
         ("DELETE", "/v1/users/%FF", 400),

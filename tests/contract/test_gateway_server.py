@@ -83,6 +83,8 @@ def test_tenants_see_their_own_lists_and_nothing_of_each_other(server: RealRedis
             assert unnamed.headers["cache-control"] == "private, no-cache", "one URL, two answers: nobody may share it"
             named = gateway.get(f"/v1/popular?tenant={name}", None, authorization=bearer)
             assert named.headers["cache-control"].startswith("public")
+            encoded = f"/v1/popular?tenant=%{ord(name[0]):x}{name[1:]}"
+            assert gateway.get(encoded, None, authorization=bearer).status_code == 200
             other = gateway.get("/v1/popular?tenant=other", None, authorization=bearer)
             assert (other.status_code, other.json()["type"]) == (403, "urn:freshet:problem:other-tenant")
         nobody = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {a_token(tenant='default')}")
