@@ -39,13 +39,15 @@ class Gate:
         begun_s = time.perf_counter()
         name, role = "unknown", NOBODY
         try:
-            name = route_of(scope["method"], scope["raw_path"])
+            # The server leaves out the body of an answer to HEAD.
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            name = route_of(method, scope["raw_path"])
             route = ROUTES[name]
             if route.roles:
                 principal = self._parts.authenticator.principal(lines_of(scope["headers"]))
                 role = principal.opens.get(name, principal.role)
                 self._admit(name, principal, scope, sending)
-            await self._pass_on(route, scope, receive, sending)
+            await self._pass_on(route, {**scope, "method": method}, receive, sending)
         except Problem as problem:
             await sending.instead(problem.answer())
         except Exception as error:

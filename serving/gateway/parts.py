@@ -26,5 +26,7 @@ class Parts(NamedTuple):
         key = principal.tenant, principal.subject
         left = self.limits.take(key, now_s)
         if left < 0:
-            raise too_many(self.limits.again_in_s(key, now_s), "this key has used up its requests")
+            problem = too_many(self.limits.again_in_s(key, now_s), "this key has used up its requests")
+            problem.headers += [(name.decode(), value.decode()) for name, value in self.limits.headers(0)]
+            raise problem
         return tenant_of(self.tenants, principal.tenant), left

@@ -25,6 +25,8 @@ LINGER_S: Final = 2.0
 HEADS_KNOWN_MAX: Final = 1_024
 UNUSUAL: Final = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers of requests that are more than a head."""
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+"""What the Host header may say (RFC 9110, section 7.2)."""
 CHANGING: Final = frozenset({b"traceparent", b"if-none-match"})
 """Headers that do not come again with the same value."""
 _REQUEST_LINE: Final = re.compile(rb"GET (%b[!-\"$->@-~]+)(?:\?([!-\"$-~]*))? HTTP/1\.1" % PREFIX)
@@ -193,7 +195,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by the parser."""
         if self._is_ending():
             return
-        if self._head_bytes + len(self._chunk) > PATH_BYTES_MAX and self._refuses_head():
+        is_long = self._head_bytes + len(self._chunk) > PATH_BYTES_MAX
+        if (is_long and self._refuses_head()) or self._refuses_version_or_host():
             return
         self._in_head = False
         if not self._may_board() or not self._is_hot():
@@ -275,6 +278,17 @@ class BoundedProtocol(HttpToolsProtocol):
             return True
         if sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES_MAX:
             self._refuse(431, "headers-too-large", f"the head of a request has at most {HEAD_BYTES_MAX} bytes")
+            return True
+        return False
+
+    def _refuses_version_or_host(self) -> bool:
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._refuse(505 if version > "1.1" else 400, "http-version", "requests are of HTTP/1.1 or HTTP/1.0")
+            return True
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _HOST.fullmatch(hosts[0])):
+            self._refuse(400, "host", "a request of HTTP/1.1 has one Host header: a name, with or without a port")
             return True
         return False
 

@@ -246,6 +246,14 @@ def test_limits_are_told(gateway: RunningGateway) -> None:
         assert headers["ratelimit-policy"].startswith('"key";q=') and headers["ratelimit"].startswith('"key";r=')
 
 
+@pytest.mark.parametrize("path", ["/v1/popular", "/v1/recommendations/ada", "/livez"])
+def test_head_is_answered_like_get_without_the_body(gateway: RunningGateway, path: str) -> None:
+    whole, head = gateway.get(path), gateway.ask("HEAD", path)
+    assert (head.status_code, head.content) == (200, b"") and whole.content
+    for name in ("content-length", "content-type", "etag", "cache-control"):
+        assert head.headers.get(name) == whole.headers.get(name)
+
+
 def test_a_deadline_is_kept_and_checked(gateway: RunningGateway) -> None:
     assert gateway.get("/v1/recommendations/ada", **{"freshet-deadline-ms": "500"}).status_code == 200
     for wrong in ("0", "-1", "soon", "99999", "1" * 5_000):
@@ -371,8 +379,26 @@ def raw(gateway: RunningGateway, sent: bytes) -> bytes:
         (b"GET /livez HTTP/9.9\r\n\r\n", b"400"),
         (b"POST /v1/events HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         (b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", b"400"),
+        (b"GET /livez HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET /v1/recommendations/ada HTTP/1.1\r\nHost: a b@/\r\n\r\n", b"400"),
+        (b"GET /livez HTTP/2.0\r\nHost: x\r\n\r\n", b"505"),
+        (b"GET /livez\r\n\r\n", b"400"),
     ],
-    ids=["path", "header", "endless head", "TLS", "version", "smuggling", "length"],
+    ids=[
+        "path",
+        "header",
+        "endless head",
+        "TLS",
+        "version",
+        "smuggling",
+        "length",
+        "no host",
+        "two hosts",
+        "no such host",
+        "version 2",
+        "no version",
+    ],
 )
 def test_what_is_not_http_within_bounds_is_dropped_and_others_are_served(
     gateway: RunningGateway, sent: bytes, status: bytes

@@ -163,6 +163,7 @@ def test_a_key_that_has_used_up_its_requests_is_refused_and_nobody_else_is(
         refused = ask("north", "busy")
         assert refused.json()["type"] == "urn:freshet:problem:too-many-requests"
         assert int(refused.headers["retry-after"]) >= 1
+        assert refused.headers["ratelimit"] == '"key";r=0' and refused.headers["ratelimit-policy"]
         assert ask("south", "busy").status_code == 200, "of the same name, but of another tenant"
         assert ask("north", "other").status_code == 200
         until(lambda: ask("north", "busy").status_code == 200, "the end of it", PATIENCE_S)

@@ -31,6 +31,8 @@ LINES = [
     b"Host: shop\r\nX-Folded: one\r\n two\r\n\r\n",
     b"Host: shop\nX-Bare: line\n\n",
     b"Host: shop\r\nno colon here\r\n\r\n",
+    b"X-No: host\r\n\r\n",
+    b"Host: shop\r\nHost: shop\r\n\r\n",
     b"\r\n",
 ]
 REQUEST_LINES = [
@@ -210,7 +212,9 @@ def test_lines_are_known_only_where_they_came_whole_and_alone_and_do_not_change(
 
 def test_no_more_lines_are_known_than_are_to_be(known: dict[bytes, Head]) -> None:
     first = REQUEST_LINES[0]
-    asyncio.run(sent_for([first + b"X: %d\r\n\r\n" % number for number in range(protocol.HEADS_KNOWN_MAX + 3)]))
+    asyncio.run(
+        sent_for([first + b"Host: x\r\nX: %d\r\n\r\n" % number for number in range(protocol.HEADS_KNOWN_MAX + 3)])
+    )
     assert len(known) == 3
 
 
