@@ -31,6 +31,7 @@ from serving.gateway.logs import log_as_json
 from serving.gateway.metrics import Meter
 from serving.gateway.parts import Parts
 from serving.gateway.problems import Problem, fault
+from serving.gateway.roles import ROUTES
 from serving.gateway.routes import router
 from serving.gateway.security import Authenticator
 from serving.gateway.settings import GatewaySettings, load_gateway_settings
@@ -120,6 +121,9 @@ def _document(api: FastAPI) -> None:
         parts.setdefault("schemas", {}).update(documents.components())
         parts["securitySchemes"] = documents.SECURITY_SCHEMES
         document["security"] = [{name: []} for name in documents.SECURITY_SCHEMES]
+        for route in ROUTES.values():
+            if not route.roles:
+                document["paths"][route.path][route.method.lower()]["security"] = []
         return document
 
     api.openapi = openapi  # type: ignore[method-assign]

@@ -1,5 +1,6 @@
 """What OpenAPI says of each route: parameters, bodies, and every answer that it gives."""
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -86,7 +87,11 @@ _REFERENCE: Final = "#/components/schemas/{name}"
 
 def components() -> Document:
     """The schemas that the documents refer to."""
-    return msgspec.json.schema_components(_TYPES, ref_template=_REFERENCE)[1]
+    found = msgspec.json.schema_components(_TYPES, ref_template=_REFERENCE)[1]
+    for schema in found.values():
+        if "description" in schema:  # a docstring, with the marks of Sphinx
+            schema["description"] = re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", schema["description"])
+    return found
 
 
 def _of(kind: type) -> Document:

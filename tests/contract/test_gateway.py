@@ -75,6 +75,11 @@ def test_each_route_of_the_document_is_in_the_table_and_the_other_way_round(gate
     document = gateway.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert ":func:" not in json.dumps(document)
+    open_to_all = {
+        path for path, its in document["paths"].items() if any(one.get("security") == [] for one in its.values())
+    }
+    assert open_to_all == {"/livez", "/readyz"}
     assert described | {("GET", "/openapi.json")} == {(route.method, route.path) for route in ROUTES.values()}
 
 
