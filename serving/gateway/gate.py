@@ -5,7 +5,6 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from serving.gateway.lane import App, Receive, Scope, Send
@@ -35,7 +34,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sending = _Sending(send, scope["state"].get("is_whole", lambda: True))
+        sending = _Sending(send)
         begun_s = time.perf_counter()
         name, role = "unknown", NOBODY
         try:
@@ -108,18 +107,15 @@ class _Bounded:
 class _Sending:
     """`send`, which knows what was sent, and adds the headers that every answer has."""
 
-    def __init__(self, send: Send, is_whole: Callable[[], bool]) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._is_whole = is_whole
         self.status = 0
         self.headers: Headers = []
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            # The rest of a body that is not read is no next request: the server closes (serving/gateway/protocol.py).
-            closing = [] if self._is_whole() else [(b"connection", b"close")]
-            message["headers"] = [*message["headers"], *self.headers, *closing]
+            message["headers"] = [*message["headers"], *self.headers]
         await self._send(message)
 
     async def instead(self, answer: Answer) -> None:

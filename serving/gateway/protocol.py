@@ -7,6 +7,7 @@ behind another request line of the same form need no parser: they are known.
 
 import asyncio
 import re
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -66,12 +67,27 @@ class Boarded(msgspec.Struct, eq=False):
 
 
 class _Lingering:
-    """The transport of a cycle of uvicorn's, which the protocol closes."""
+    """The transport of a cycle of uvicorn's: who has gone is written nothing, and the protocol closes."""
 
     def __init__(self, protocol: "BoundedProtocol") -> None:
-        self.write = protocol.transport.write
+        self._transport = protocol.transport
         self.is_closing = protocol.transport.is_closing
         self.close = protocol.end
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+
+async def _early_ends(cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Let `app` answer; an answer before all of the request has come is the last one: the rest of it is not read."""
+
+    async def sending(message: Any) -> None:
+        if cycle.more_body and message["type"] == "http.response.start":
+            cycle.keep_alive = False
+        await send(message)
+
+    await app(scope, receive, sending)
 
 
 class _Dated:
@@ -114,6 +130,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_until_s = self.loop.time() + HEAD_S_MAX
         self._look()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, partial(_early_ends, cycle, app))
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
         if self._watch is not None:
@@ -132,6 +151,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._chunk = b""  # a connection at rest holds nobody's bytes
         if not self._in_head:
             self._head_until_s = None
+            if self._is_between_requests and self.cycle is not None and self.cycle.response_complete:
+                self._rest_looks = 0  # line breaks between requests are nothing to wait for
             return
         self._head_bytes += len(data)
         if self._begun > was_between:  # before this head came other requests, or the rest of one
@@ -201,9 +222,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         if not self._may_board() or not self._is_hot():
             super().on_headers_complete()
-            cycle = self.cycle
-            cycle.transport = _Lingering(self)  # type: ignore[assignment]
-            self.scope["state"]["is_whole"] = lambda: not cycle.more_body
+            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
             return
         head = head_of(lines_of(self.headers))
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()

@@ -53,6 +53,8 @@ REQUEST_LINES = [
     b"GET /v1/popular HTTP/1.1\r\n",
     b"GET http://shop" + HOT + b"ada HTTP/1.1\r\n",
 ]
+EARLY = "/early"
+"""Answered without a look at the body."""
 Pieces = list[bytes]
 
 
@@ -68,8 +70,10 @@ class Echo:
         else:
             flight.land(200, lines, said)
 
+    def refused(self, status: int) -> None: ...
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", True
+        body, more = b"", scope["path"] != EARLY
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
@@ -87,6 +91,8 @@ class Sent:
         self.closing = False
 
     def write(self, data: bytes) -> None:
+        if self.closing:  # as that of uvloop does
+            raise RuntimeError
         self.bytes += data
 
     def is_closing(self) -> bool:
@@ -95,12 +101,30 @@ class Sent:
     def close(self) -> None:
         self.closing = True
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.close()  # to who reads it is the same
+
     def get_extra_info(self, name: str) -> None:
         return None
 
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+
+class Faults:
+    """A logger of what must not be."""
+
+    level = 50
+
+    def __init__(self, faults: list[Any]) -> None:
+        self._faults = faults
+
+    def error(self, *told: Any, **more: Any) -> None:
+        self._faults.append((told, more))
 
 
 def served(state: ServerState, transport: Sent, **more: Any) -> BoundedProtocol:
@@ -213,7 +237,7 @@ def test_lines_are_known_only_where_they_came_whole_and_alone_and_do_not_change(
 def test_no_more_lines_are_known_than_are_to_be(known: dict[bytes, Head]) -> None:
     first = REQUEST_LINES[0]
     asyncio.run(
-        sent_for([first + b"Host: x\r\nX: %d\r\n\r\n" % number for number in range(protocol.HEADS_KNOWN_MAX + 3)])
+        sent_for([first + b"Host: shop\r\nX: %d\r\n\r\n" % number for number in range(protocol.HEADS_KNOWN_MAX + 3)])
     )
     assert len(known) == 3
 
@@ -276,3 +300,135 @@ def test_answers_have_the_headers_that_all_have_as_they_are_now() -> None:
         return transport.bytes
 
     assert re.findall(rb"date: (\w+)", asyncio.run(story())) == [b"today", b"today", b"tomorrow"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "closes"),
+    [
+        (b"Content-Length: 3\r\n\r\nab", True),
+        (b"Content-Length: 3\r\n\r\nabc", False),
+        (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", True),
+        (b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
+        (b"\r\n", False),
+    ],
+)
+def test_an_answer_before_the_end_of_a_request_is_the_last_one(lines: bytes, closes: bool) -> None:
+    sent, closing = asyncio.run(sent_for([b"POST /early HTTP/1.1\r\nHost: shop\r\n" + lines]))
+    assert sent.startswith(b"HTTP/1.1 200")
+    assert (closing, b"connection: close\r\n" in sent) == (closes, closes)
+
+
+def slow(number: int) -> bytes:
+    return b"POST /slow%d HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\n\r\nabc" % number
+
+
+LATER = REQUEST_LINES[1] + LINES[0]
+"""Of the hot route, answered a little later."""
+LONG_PATH = REQUEST_LINES[11] + LINES[0]
+
+
+@pytest.mark.parametrize("before", [[slow(1)], [LATER], [slow(1), LATER, slow(2)], [LATER, LATER]])
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (LONG_PATH, b"414"),
+        (LONG_PATH[:-2] + LINES[5][12:], b"414"),
+        (b"garbage\r\n\r\n", b"400"),
+        (REQUEST_LINES[13] + b"X: " + b"x" * protocol.HEAD_BYTES_MAX + b"\r\n\r\n", b"431"),
+        (b"POST /bad HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+    ],
+)
+def test_what_is_refused_is_answered_behind_what_came_before_it(
+    before: Pieces, together: bool, refused: bytes, status: bytes
+) -> None:
+    requests = [*before, refused + LATER]
+    sent, closing = asyncio.run(sent_for([b"".join(requests)] if together else requests, patient=False))
+    assert re.findall(rb"HTTP/1.1 (\d+)", sent) == [b"200"] * len(before) + [status]
+    bodies = re.findall(rb"\r\n\r\n(\(.*?\))HTTP", sent)
+    assert [b"slow" in body for body in bodies] == [b"slow" in request for request in before]
+    assert [b"b'abc')" in body for body in bodies] == [b"slow" in request for request in before]
+    assert closing and sent.count(b"connection: close\r\n") == 1
+
+
+def test_only_the_bytes_of_a_head_count_as_such() -> None:
+    body = b"x" * 40_000
+    post = b"POST /v1/events HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    get = b"GET /livez HTTP/1.1\r\nHost: shop\r\nX: " + b"x" * 800 + b"\r\n\r\n"
+    for pieces in ([post + get[:10], get[10:]], [25 * get + get[:10], get[10:]], [post[:99], post[99:] + get]):
+        sent, closing = asyncio.run(sent_for(pieces))
+        assert set(re.findall(rb"HTTP/1.1 (\d+)", sent)) == {b"200"} and not closing
+        assert sent.count(b"HTTP/1.1 200") == b"".join(pieces).count(b" HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("before", [b"", slow(1), LATER])
+def test_a_head_that_does_not_end_is_refused_wherever_it_begins(before: bytes) -> None:
+    line = b"X: " + b"x" * 1_000 + b"\r\n"
+    sent, closing = asyncio.run(sent_for([before + REQUEST_LINES[13] + line, *[line] * 20]))
+    assert closing and re.findall(rb"HTTP/1.1 (\d+)", sent)[-1:] == [b"431"]
+    whole = REQUEST_LINES[13] + 17 * line
+    sent, closing = asyncio.run(sent_for([before + whole, b"\r\n"]))
+    assert closing and re.findall(rb"HTTP/1.1 (\d+)", sent)[-1:] == [b"431"]
+
+
+@pytest.mark.parametrize("first", [slow(1), LATER])
+def test_who_goes_away_with_several_requests_under_way_is_written_nothing(first: bytes) -> None:
+    async def story() -> None:
+        faults: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        state, transport = ServerState(), Sent()
+        server = served(state, transport)
+        server.logger = Faults(faults)  # type: ignore[assignment]
+        server.data_received(first + slow(2))
+        server.transport.close()
+        server.connection_lost(None)
+        await _rest()
+        assert not state.tasks and not faults and not transport.bytes
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("path", [HOT + b"ada", b"/livez"])
+@pytest.mark.parametrize(
+    ("version", "lines", "status"),
+    [
+        (b" HTTP/1.1", b"", 400),
+        (b" HTTP/1.1", b"Host: a\r\nHost: a\r\n", 400),
+        (b" HTTP/1.0", b"Host: a\r\nHost: a\r\n", 400),
+        (b" HTTP/1.1", b"Host: a b\r\n", 400),
+        (b" HTTP/1.1", b"Host: a@b\r\n", 400),
+        (b" HTTP/1.1", b"Host: a/b\r\n", 400),
+        (b" HTTP/1.1", b"Host: [::1\r\n", 400),
+        (b"", b"Host: a\r\n", 400),
+        (b" HTTP/2.0", b"Host: a\r\n", 505),
+        (b" HTTP/1.0", b"", 200),
+        (b" HTTP/1.1", b"Host:\r\n", 200),
+        (b" HTTP/1.1", b"Host: [::1]:80\r\n", 200),
+        (b" HTTP/1.1", b"hOST: shop_1.example:8080\r\n", 200),
+    ],
+)
+def test_a_request_names_its_version_and_one_host(path: bytes, version: bytes, lines: bytes, status: int) -> None:
+    asyncio.run(sent_for([REQUEST_LINES[0] + line for line in LINES]))
+    sent, closing = asyncio.run(sent_for([b"GET " + path + version + b"\r\n" + lines + b"\r\n"]))
+    assert sent.startswith(b"HTTP/1.1 %d " % status)
+    assert closing == (status != 200 or version == b" HTTP/1.0")
+
+
+@pytest.mark.parametrize("request_", [REQUEST_LINES[0] + LINES[0], REQUEST_LINES[14] + LINES[0]])
+def test_who_says_only_line_breaks_after_an_answer_is_dropped_as_who_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, request_: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "LOOK_EVERY_S", 0.001)
+
+    async def story() -> None:
+        transport = Sent()
+        server = served(ServerState(), transport, timeout_keep_alive=0.01)
+        server.data_received(request_)
+        await _rest()
+        server.data_received(b"\r\n")
+        async with asyncio.timeout(30):
+            while not transport.closing:
+                await asyncio.sleep(0.001)
+        server.connection_lost(None)
+
+    asyncio.run(story())
