@@ -3,11 +3,12 @@
 import atexit
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 AWAY_AFTER_MS: Final = 5_000
 """How long a caller waits for Kafka to be found, where the options say nothing else."""
@@ -23,18 +24,29 @@ class LazyProducer:
         self._options = {"bootstrap_timeout_ms": AWAY_AFTER_MS, "max_block_ms": AWAY_AFTER_MS, **options}
         self._made: Any = None
         self._making = threading.Lock()
+        self._failure: tuple[float, KafkaError] | None = None
 
     def get(self) -> Any:
         """The producer; raises `KafkaError` where it cannot be made now."""
+        asked_s = time.monotonic()
         with self._making:
             if self._made is None:
-                made = KafkaProducer(**self._options)
-                if "transactional_id" in self._options:
-                    made.init_transactions()
-                self._made = made
+                if self._failure is not None and self._failure[0] > asked_s:
+                    raise self._failure[1]  # who waited for an attempt does not begin the next one, one after the other
+                try:
+                    self._made = self._make()
+                except KafkaError as error:
+                    self._failure = time.monotonic(), error
+                    raise
                 # Kafka-python closes it at exit, too, after a second; what is registered later is called first.
                 atexit.register(self.close)
             return self._made
+
+    def _make(self) -> Any:
+        made = KafkaProducer(**self._options)
+        if "transactional_id" in self._options:
+            made.init_transactions()
+        return made
 
     def close(self) -> None:
         """Send what is under way, and close. Twice is as good as once."""

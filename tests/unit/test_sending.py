@@ -1,14 +1,19 @@
 """What frontends send is judged before it is sent: whatever the job would not take is refused, and says why."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from kafka.errors import KafkaTimeoutError
 
+from deploy.local.waiting import until
 from schemas.consents import ConsentChange
 from schemas.errors import InvalidConsent, InvalidEvent, NotAcknowledged
 from schemas.events import Interaction
 from schemas.pseudonyms import new_key_ring
+from serving import kafka_sender
 from serving.consents import Consents
 from serving.events import checked_event
 
@@ -46,6 +51,28 @@ def test_no_consent_is_acknowledged_that_the_job_would_not_take(
         consents.record(change)
     assert refused.value.reason == reason
     assert not {"nein", "xxx", str(NOW_MS // 1_000)} & set(str(refused.value).split()), "no value is repeated"
+
+
+def test_many_wait_together_for_a_kafka_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, may_fail = [], threading.Event()
+
+    def away(**options: Any) -> None:
+        tried.append(options)
+        may_fail.wait(30)
+        raise KafkaTimeoutError
+
+    monkeypatch.setattr(kafka_sender, "KafkaProducer", away)
+    sender = kafka_sender.LazyProducer({})
+    with ThreadPoolExecutor(9) as threads:
+        asking = [threads.submit(sender.get) for _ in range(8)]
+        until(lambda: bool(tried), "the first attempt", 30)
+        time.sleep(0.2)  # for the others to wait for it: one that comes later may try again
+        may_fail.set()
+        assert all(isinstance(one.exception(30), KafkaTimeoutError) for one in asking)
+    assert len(tried) == 1
+    with pytest.raises(KafkaTimeoutError):
+        sender.get()
+    assert len(tried) == 2, "who comes later tries again"
 
 
 def test_a_withdrawal_by_a_clock_that_runs_ahead_is_not_refused(consents: Consents) -> None:
