@@ -23,12 +23,12 @@ from jobs.settings import Settings, load_settings
 from jobs.workers import open_store
 from models.scorer import Scorer
 from schemas.codecs import json_codec
-from schemas.events import EVENT_TS_MIN, KIND_OF
+from schemas.events import EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, KIND_OF
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from udfs.consent import Verdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
-from udfs.ingest import FUTURE_SKEW_MAX_MS, consent_record
+from udfs.ingest import consent_record
 from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
 from udfs.ranking import ListWrite, PopularItems, Ranker
