@@ -20,8 +20,8 @@ import redis
 from kafka.errors import KafkaError
 
 from schemas import topics
-from schemas.codecs import BadRecord, json_codec
-from schemas.consents import ConsentChange, Level
+from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
+from schemas.consents import ConsentChange, LenientConsentChange, Level
 from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, SettingsError
 from schemas.events import FUTURE_SKEW_MAX_MS
 from schemas.pseudonyms import KeyRing, Pseudonymiser
@@ -36,9 +36,10 @@ KAFKA_TIMEOUT_S: Final = 10.0
 STORE_TIMEOUT_S: Final = 1.0
 REPLICAS_TIMEOUT_MS: Final = 500
 _decode: Final = json_codec().consent
-_check: Final = msgspec.json.Decoder(ConsentChange).decode
+_check: Final = msgspec.json.Decoder(LenientConsentChange).decode
 _DETAILS: Final = {
     RejectReason.EMPTY_VALUE: "there is nothing",
+    RejectReason.TOO_LARGE: f"a consent change has at most {PAYLOAD_BYTES_MAX} bytes",
     RejectReason.MISSING_USER: "`user_id` is missing or empty",
     RejectReason.CONTROL_CHARACTER: "`user_id` has no control characters",
 }

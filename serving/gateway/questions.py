@@ -24,6 +24,8 @@ DEADLINE_MS_MAX: Final = 10_000
 DEADLINE_DIGITS_MAX: Final = 9
 """Python refuses to read numbers of thousands of digits."""
 QUERIES_HELD_MAX: Final = 4_096
+UNKNOWN_NAMED_MAX: Final = 5
+_PLAIN_NAME: Final = re.compile("[a-z_]{1,20}")
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -150,7 +152,8 @@ def read_query(raw: bytes) -> Query:
     if len(single) + len(exclude) < len(pairs):
         raise bad_request("a parameter but exclude was given twice")
     if unknown := single.keys() - {"n", "surface", "segment", "in_stock", "category"}:
-        raise bad_request(f"{len(unknown)} parameters are not known here: see /openapi.json")
+        named = sorted(name for name in unknown if _PLAIN_NAME.fullmatch(name))[:UNKNOWN_NAMED_MAX]
+        raise bad_request(f"{' and '.join(named) or 'some'}: no such parameter, see /openapi.json")
     texts = [single.get(name) for name in ("surface", "segment", "category")]
     if any(text is not None and not 0 < len(text) <= NAME_LENGTH_MAX for text in [*texts, *exclude]):
         raise bad_request(f"surface, segment, category and exclude have 1 to {NAME_LENGTH_MAX} characters")

@@ -88,8 +88,8 @@ class Authenticator:
             return False
         api_keys, jwks = read_api_keys(self._settings.api_keys), read_jwks(self._settings.jwks)
         self._api_keys, self._jwks, self._read_at = api_keys, jwks, read_at
-        self._checked_keys.clear()
-        self._checked_tokens.clear()
+        # New ones, and not emptied: who is being checked by the old keys at this moment is remembered where nobody looks.
+        self._checked_keys, self._checked_tokens = {}, {}
         return True
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal:

@@ -97,6 +97,22 @@ def test_a_token_with_an_end_beyond_all_numbers_is_refused(tmp_path: Path) -> No
     assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {a_token(exp=10**400)}")
 
 
+def test_who_is_checked_while_keys_change_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    door, bearer = authenticator(tmp_path), f"Bearer {a_token()}"
+    check = door._by_token
+
+    def change_meanwhile(token: bytes) -> Any:
+        found = check(token)
+        (tmp_path / "jwks.json").write_text(json.dumps(jwks_of(k2=b"another secret, of 32 bytes or more")))
+        assert door.refresh()
+        return found
+
+    monkeypatch.setattr(door, "_by_token", change_meanwhile)
+    assert lets_in(door, authorization=bearer)
+    monkeypatch.undo()
+    assert not lets_in(door, authorization=bearer)
+
+
 def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "TOKENS_HELD_MAX", 3)
     door = authenticator(tmp_path)
