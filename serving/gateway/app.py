@@ -44,7 +44,8 @@ logger = logging.getLogger("freshet.gateway")
 
 
 class Gateway:
-    """The ASGI application. `api` is the part of it that FastAPI knows; `board` is for servers that know the lane."""
+    """The ASGI application. `api` is the part of it that FastAPI knows; `board` is for servers that know the lane,
+    `refused` counts what they refuse themselves."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
@@ -65,6 +66,7 @@ class Gateway:
         gate = Gate(self.api, parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
         self._lane = Lane(gate, parts, slow_s=server.slow_ms / 1000)
         self.board = self._lane.board
+        self.refused = parts.meter.refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

@@ -38,6 +38,10 @@ class Meter:
         observe(seconds)
         count()
 
+    def refused(self, status: int) -> None:
+        """Note an answer to what was no request of any route: it has no duration."""
+        self._answers.labels("unknown", str(status)).inc()
+
     def answered(self, route: str, role: str, status: int, seconds: float) -> None:
         """Note an answer of any other route."""
         self._seconds.labels(route, "", role).observe(seconds)

@@ -133,6 +133,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         super()._start_asgi_task(cycle, partial(_early_ends, cycle, app))
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Called by asyncio where a client has said all it will: what is under way is answered, and then it ends."""
+        cycle = self.cycle
+        if self.scheme == "https" or cycle is None or cycle.response_complete or not self._is_between_requests:
+            return False  # TLS knows no such half, and half of a request is none
+        cycle.keep_alive = False
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
         if self._watch is not None:
@@ -315,6 +323,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what is no request that could be served, behind the answers to all before it, and close."""
         if self._is_ending():
             return
+        self.app.refused(status)
         answer = Problem(status, kind, detail).answer()
         lines = joined([*answer.headers, (b"connection", b"close")])
         refusal = STATUS_LINE[status] + lines + b"\r\n" + answer.body

@@ -88,7 +88,7 @@ class Authenticator:
             return False
         api_keys, jwks = read_api_keys(self._settings.api_keys), read_jwks(self._settings.jwks)
         self._api_keys, self._jwks, self._read_at = api_keys, jwks, read_at
-        # New ones, and not emptied: who is being checked by the old keys at this moment is remembered where nobody looks.
+        # New ones: who is being checked by the old keys at this moment is remembered where nobody looks any more.
         self._checked_keys, self._checked_tokens = {}, {}
         return True
 

@@ -439,6 +439,24 @@ def test_requests_that_come_before_the_answer_to_others_are_answered_in_turn(
         assert received.count(b"HTTP/1.1 200") == 7
 
 
+def test_who_says_that_nothing_more_comes_is_answered(gateway: RunningGateway) -> None:
+    head = f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n\r\n"
+    targets = ["/v1/recommendations/ada", "/v1/popular"]
+    for asked in (targets[:1], targets[1:], targets, targets[::-1]):
+        with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
+            connection.sendall("".join(f"GET {target} HTTP/1.1\r\n{head}" for target in asked).encode())
+            connection.shutdown(socket.SHUT_WR)
+            received = b""
+            while chunk := connection.recv(65_536):
+                received += chunk
+        assert received.count(b"HTTP/1.1 200") == len(asked)
+    for begun in (b"", b"GET /livez HT", b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"):
+        with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
+            connection.sendall(begun)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(65_536) == b""
+
+
 def test_who_goes_away_before_the_answer_disturbs_nobody(gateway: RunningGateway) -> None:
     for _ in range(50):
         with socket.create_connection((LOOPBACK, gateway.port)) as connection:
@@ -483,6 +501,14 @@ def test_the_role_that_opened_a_route_is_the_one_that_is_told(gateway: RunningGa
     lines = [json.loads(line) for line in gateway.logged().splitlines()]
     told = [(line["route"], line["status"], line["role"]) for line in lines if line.get("status")]
     assert told[-2:] == [("model", 200, "operator"), ("access", 403, "frontend")]
+
+
+def test_what_is_refused_before_any_route_is_counted(gateway: RunningGateway) -> None:
+    raw(gateway, b"garbage\r\n\r\n")
+    raw(gateway, b"GET /" + b"x" * (PATH_BYTES_MAX + 1) + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    told = gateway.get("/metrics", "operator").text
+    for status in (400, 414):
+        assert f'freshet_gateway_answers_total{{route="unknown",status="{status}"}}' in told
 
 
 def test_metrics_tell_reads_by_route_reason_and_role_and_of_nobody(gateway: RunningGateway) -> None:
