@@ -67,16 +67,22 @@ class Boarded(msgspec.Struct, eq=False):
 
 
 class _Lingering:
-    """The transport of a cycle of uvicorn's: who has gone is written nothing, and the protocol closes."""
+    """The transport of a cycle of uvicorn's: who has gone is written nothing, what still comes is heard out."""
 
-    def __init__(self, protocol: "BoundedProtocol") -> None:
+    def __init__(self, protocol: "BoundedProtocol", cycle: RequestResponseCycle) -> None:
+        self._protocol, self._cycle = protocol, cycle
         self._transport = protocol.transport
         self.is_closing = protocol.transport.is_closing
-        self.close = protocol.end
 
     def write(self, data: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def close(self) -> None:
+        if self._cycle.more_body:
+            self._protocol.linger()
+        else:
+            self._transport.close()
 
 
 async def _early_ends(cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -172,39 +178,30 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def landed(self) -> None:
         """Called when a request of the hot route was answered."""
-        if self.pipeline:
+        if self.pipeline or self._refusal is not None:
             self.on_response_complete()
-        elif self._refusal is not None:
-            self._say_last(self._refusal)
         else:
             self._rest_looks = 0
 
     def on_response_complete(self) -> None:
-        """Called when a request was answered by uvicorn's cycle."""
+        """Called when a request was answered and others wait behind it, or uvicorn's cycle has answered one."""
         if self._refusal is not None and not self.pipeline:
             self._say_last(self._refusal)
-        elif self._is_rest_to_come():
-            self.end()
-        else:
+        elif not self._is_lingering:
             super().on_response_complete()
 
-    def end(self) -> None:
-        """Close; where a request was answered before it had come to its end, hear the rest out for a moment.
+    def linger(self) -> None:
+        """Hear out for a moment what still comes of a request that was answered before its end, and close.
 
         Closing at once would reset the connection, and its answer might be lost (RFC 9112, section 9.6).
         """
-        if not self._is_rest_to_come():
-            self.transport.close()
-        elif not self._is_lingering:
-            self._is_lingering = True
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-            self.flow.resume_reading()
-            self.loop.call_later(LINGER_S, self.transport.close)
-
-    def _is_rest_to_come(self) -> bool:
-        cycle = self.cycle
-        return isinstance(cycle, RequestResponseCycle) and cycle.response_complete and cycle.more_body
+        if self._is_lingering:
+            return
+        self._is_lingering = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(LINGER_S, self.transport.close)
 
     def _is_ending(self) -> bool:
         """Whether nothing that still comes is a request any more."""
@@ -230,7 +227,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         if not self._may_board() or not self._is_hot():
             super().on_headers_complete()
-            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+            self.cycle.transport = _Lingering(self, self.cycle)  # type: ignore[assignment]
             return
         head = head_of(lines_of(self.headers))
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
