@@ -52,7 +52,6 @@ class Reader:
         self._on_read = on_read
         self._popular = PopularLists()
         self._ask_again_at_ms = 0
-        self._is_away = False
 
     def recommend(
         self,
@@ -93,13 +92,12 @@ class Reader:
         try:
             raw, popular = self._ask(keys, wanted)
         except AWAY as error:
-            self._ask_again_at_ms = now_ms + PAUSE_AFTER_FAILURE_MS
-            if not self._is_away:
-                self._is_away = True
+            if not self._ask_again_at_ms:
                 logger.warning("Redis cannot be read (%s): popular lists held here stand in", type(error).__name__)
+            self._ask_again_at_ms = now_ms + PAUSE_AFTER_FAILURE_MS
             return None
-        if self._is_away:
-            self._is_away = False
+        if self._ask_again_at_ms:
+            self._ask_again_at_ms = 0
             logger.warning("Redis can be read again")
         for segment, raw_popular in zip(wanted, popular, strict=True):
             self._popular.hold(segment, raw_popular, now_ms)
