@@ -5,14 +5,16 @@ leave room for the others. As long as somebody waits, requests of the low class 
 """
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from serving.gateway.problems import Headers
+from serving.gateway.problems import Headers, too_many
+from serving.gateway.roles import Admitted
 from serving.gateway.security import Principal
 
 Class = Literal["high", "normal", "low"]
@@ -72,16 +74,29 @@ class Admission:
             "low": settings.low_max,
         }
         self.under_way = 0
-        self.writes_under_way = {"write": 0, "consent": 0}
+        self.writes_under_way: dict[Admitted, int] = {"write": 0, "consent": 0}
         self.waiting = 0
 
     def takes(self, of: Class) -> bool:
         """Whether a read of this class is to be answered as it should be."""
         return self.under_way < self._max[of] and not (self.waiting and of == "low")
 
-    def takes_write(self, admitted: str) -> bool:
-        """Whether a write, or a request of an administrator, is to be taken. No withdrawal waits behind events."""
-        return self.writes_under_way[admitted] < self._settings.writes_max
+    @contextlib.contextmanager
+    def room_for(self, kind: Admitted) -> Iterator[None]:
+        """Hold room for a write, or a request of an administrator; reads have rules of their own.
+
+        No withdrawal waits behind events. Raises :class:`Problem` (429) where there is none.
+        """
+        if kind not in self.writes_under_way:
+            yield
+            return
+        if self.writes_under_way[kind] >= self._settings.writes_max:
+            raise too_many(1, "the gateway has more to do than it can: try again")
+        self.writes_under_way[kind] += 1
+        try:
+            yield
+        finally:
+            self.writes_under_way[kind] -= 1
 
     async def pause(self, deadline_s: float | None = None) -> None:
         """Wait as who is shed has to, but no longer than a caller's deadline.

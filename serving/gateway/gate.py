@@ -10,7 +10,7 @@ from typing import Any, Final
 from serving.gateway.lane import App, Receive, Scope, Send
 from serving.gateway.metrics import NOBODY
 from serving.gateway.parts import Parts
-from serving.gateway.problems import Answer, Headers, Problem, logged, too_many, unavailable
+from serving.gateway.problems import Answer, Headers, Problem, logged, unavailable
 from serving.gateway.questions import lines_of, trace_of
 from serving.gateway.roles import ROUTES, Route
 from serving.gateway.security import Principal
@@ -44,7 +44,7 @@ class Gate:
             route = ROUTES[name]
             if route.roles:
                 principal = self._parts.authenticator.principal(lines_of(scope["headers"]))
-                role = principal.opens.get(name, principal.role)
+                role = principal.role_for(name)
                 self._admit(name, principal, scope, sending)
             await self._pass_on(route, {**scope, "method": method}, receive, sending)
         except Problem as problem:
@@ -70,19 +70,12 @@ class Gate:
         if route.admitted == "health":
             await self._app(scope, receive, sending)
             return
-        under_way, kind = self._admission.writes_under_way, route.admitted
-        if kind in under_way and not self._admission.takes_write(kind):
-            raise too_many(1, "the gateway has more to do than it can: try again")
-        if kind in under_way:
-            under_way[kind] += 1
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                await self._app(scope, _Bounded(receive, self._body_bytes_max), sending)
-        except TimeoutError:
-            raise unavailable("this took too long") from None
-        finally:
-            if kind in under_way:
-                under_way[kind] -= 1
+        with self._admission.room_for(route.admitted):
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    await self._app(scope, _Bounded(receive, self._body_bytes_max), sending)
+            except TimeoutError:
+                raise unavailable("this took too long") from None
 
 
 class _Bounded:

@@ -106,7 +106,7 @@ class Lane:
         try:
             head = head_of(lines_of(scope["headers"]))
             principal = self._authenticator.principal(head.lines)
-            role = principal.opens.get(NAME, principal.role)
+            role = principal.role_for(NAME)
             asked = self._look(principal, role, head, scope["raw_path"], scope["query_string"])
             answer, reason = await self._answer(asked)
         except Problem as problem:
@@ -122,7 +122,7 @@ class Lane:
         begun_s, role = time.perf_counter(), NOBODY
         try:
             principal = self._authenticator.principal(head.lines)
-            role = principal.opens.get(NAME, principal.role)
+            role = principal.role_for(NAME)
             asked = self._look(principal, role, head, raw_path, query)
         except Problem as problem:
             self._land(flight, _landing(problem.answer()), REFUSED, role, begun_s, None)

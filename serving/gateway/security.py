@@ -28,9 +28,9 @@ RSA_BITS_MIN: Final = 2_048
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """Who asks. `subject` names them in limits; `opens` says which role of theirs opens a route, for metrics and audit.
+    """Who asks. `subject` names them in limits, `role` is their first; `opens` says which of their roles opens a route.
 
-    `role` is their first, for what none of them opens. `urgency_best` is the most urgent value of RFC 9218 that they
+    `urgency_best` is the most urgent value of RFC 9218 that they
     may ask for. `expires_at` in s since the epoch.
     """
 
@@ -40,6 +40,10 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     opens: Mapping[str, str]
     urgency_best: int
     expires_at: float
+
+    def role_for(self, route: str) -> str:
+        """The role that metrics and audit name: the one that opens `route`, else the first."""
+        return self.opens.get(route, self.role)
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
