@@ -4,7 +4,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -358,19 +358,36 @@ def raw_get(gateway: RunningGateway, target: str | bytes) -> bytes:
 
 def raw(gateway: RunningGateway, sent: bytes) -> bytes:
     """What comes back for bytes as they are, up to a head and the body that it tells of."""
+    return conversation(gateway, sent, enough=is_whole)
+
+
+def is_whole(answer: bytes) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = [line[16:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")]
+    return bool(length) and len(body) >= int(length[0])
+
+
+def conversation(
+    gateway: RunningGateway,
+    *pieces: bytes,
+    says_all: bool = False,
+    enough: Callable[[bytes], bool] = lambda received: False,
+) -> bytes:
+    """What comes back for pieces that are sent one after the other, until it is enough or the gateway closes.
+
+    Who `says_all` closes their own side then.
+    """
     with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
-        with contextlib.suppress(ConnectionError):  # refused before all was sent
-            connection.sendall(sent)
         received = b""
-        try:
-            while chunk := connection.recv(65_536):
+        with contextlib.suppress(ConnectionError):  # refused before all was sent
+            for place, piece in enumerate(pieces):
+                time.sleep(0.05 * (place > 0))
+                connection.sendall(piece)
+            if says_all:
+                connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while not enough(received) and (chunk := connection.recv(65_536)):
                 received += chunk
-                head, _, body = received.partition(b"\r\n\r\n")
-                length = [line[16:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")]
-                if length and len(body) >= int(length[0]):
-                    break
-        except ConnectionError:
-            pass
         return received
 
 
@@ -425,14 +442,9 @@ def test_requests_that_come_before_the_answer_to_others_are_answered_in_turn(
     )
     sent += f"GET /v1/recommendations/last HTTP/1.1\r\n{head}Connection: close\r\n\r\n"
     for pieces in (1, 7):
-        with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
-            size = -(-len(sent) // pieces)
-            for begin in range(0, len(sent), size):
-                connection.sendall(sent[begin : begin + size].encode())
-                time.sleep(0.01)
-            received = b""
-            while chunk := connection.recv(65_536):
-                received += chunk
+        size = -(-len(sent) // pieces)
+        cut = [sent[begin : begin + size].encode() for begin in range(0, len(sent), size)]
+        received = conversation(gateway, *cut)
         bodies = received.split(b'{"v":')[1:]
         assert [user.encode() in body for user, body in zip(users, bodies[::2], strict=False)] == [True] * 3
         assert [b"socks" in body for body in bodies[1::2]] == [True] * 3 and b"socks" in bodies[6]
@@ -443,18 +455,11 @@ def test_who_says_that_nothing_more_comes_is_answered(gateway: RunningGateway) -
     head = f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n\r\n"
     targets = ["/v1/recommendations/ada", "/v1/popular"]
     for asked in (targets[:1], targets[1:], targets, targets[::-1]):
-        with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
-            connection.sendall("".join(f"GET {target} HTTP/1.1\r\n{head}" for target in asked).encode())
-            connection.shutdown(socket.SHUT_WR)
-            received = b""
-            while chunk := connection.recv(65_536):
-                received += chunk
+        sent = "".join(f"GET {target} HTTP/1.1\r\n{head}" for target in asked).encode()
+        received = conversation(gateway, sent, says_all=True)
         assert received.count(b"HTTP/1.1 200") == len(asked)
     for begun in (b"", b"GET /livez HT", b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"):
-        with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
-            connection.sendall(begun)
-            connection.shutdown(socket.SHUT_WR)
-            assert connection.recv(65_536) == b""
+        assert conversation(gateway, begun, says_all=True) == b""
 
 
 def test_who_goes_away_before_the_answer_disturbs_nobody(gateway: RunningGateway) -> None:
@@ -518,21 +523,6 @@ def test_metrics_tell_reads_by_route_reason_and_role_and_of_nobody(gateway: Runn
         'freshet_gateway_request_seconds_count{reason="personalised",role="frontend",route="recommendations"}' in told
     )
     assert "ada" not in told
-
-
-def conversation(gateway: RunningGateway, *pieces: bytes) -> bytes:
-    """What comes back until the gateway closes, to pieces that are sent one after the other."""
-    with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
-        received = b""
-        try:
-            for piece in pieces:
-                connection.sendall(piece)
-                time.sleep(0.05)
-            while chunk := connection.recv(65_536):
-                received += chunk
-        except ConnectionError:
-            pass
-        return received
 
 
 @pytest.mark.parametrize(
