@@ -10,7 +10,9 @@
     ├── StackError         the local stack could not be started, or is not there
     ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
     ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
-    ├── InvalidEvent       an interaction is not of the documented form: says what, and was not sent
+    ├── InvalidRecord      what is to be sent is not of the documented form: says what, and was not sent
+    │   ├── InvalidEvent       an interaction
+    │   └── InvalidConsent     a consent change
     ├── JobSilent          the running job did not answer a command in time
     └── ConsentRefused     a grant was given no later than the user's last withdrawal
 
@@ -55,21 +57,21 @@ class ConsentRefused(FreshetError):  # noqa: N818 - an answer
     """A grant was given no later than the user's last withdrawal."""
 
 
-class InvalidConsent(FreshetError):  # noqa: N818 - a verdict on data
-    """A consent change is not of the documented form; `reason` is one that the job would reject it for."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 class JobSilent(FreshetError):  # noqa: N818 - a state that passes
     """The running job did not answer a command in time."""
 
 
-class InvalidEvent(FreshetError):  # noqa: N818 - a verdict on data
-    """An interaction is not of the documented form; `reason` is one that the job would reject it for."""
+class InvalidRecord(FreshetError):  # noqa: N818 - a verdict on data
+    """What is to be sent is not of the documented form; `reason` is one that the job would reject it for."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class InvalidEvent(InvalidRecord):
+    """An interaction that is not."""
+
+
+class InvalidConsent(InvalidRecord):
+    """A consent change that is not."""

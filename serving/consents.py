@@ -20,14 +20,14 @@ import redis
 from kafka.errors import KafkaError
 
 from schemas import topics
-from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
+from schemas.codecs import json_codec
 from schemas.consents import ConsentChange, LenientConsentChange, Level
 from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, SettingsError
 from schemas.events import FUTURE_SKEW_MAX_MS
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.rejects import RejectReason
 from schemas.store import WITHDRAW, WRITE_CONSENT, Decision, all_user_keys, withdrawn_at
-from serving.complaints import complaint
+from serving.forms import Form
 from serving.kafka_sender import LazyProducer
 from serving.redis_client import AWAY, LazyCluster
 
@@ -35,14 +35,13 @@ Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
 STORE_TIMEOUT_S: Final = 1.0
 REPLICAS_TIMEOUT_MS: Final = 500
-_decode: Final = json_codec().consent
-_check: Final = msgspec.json.Decoder(LenientConsentChange).decode
-_DETAILS: Final = {
-    RejectReason.EMPTY_VALUE: "there is nothing",
-    RejectReason.TOO_LARGE: f"a consent change has at most {PAYLOAD_BYTES_MAX} bytes",
-    RejectReason.MISSING_USER: "`user_id` is missing or empty",
-    RejectReason.CONTROL_CHARACTER: "`user_id` has no control characters",
-}
+_FORM: Final = Form(
+    "consents",
+    json_codec().consent,
+    LenientConsentChange,
+    InvalidConsent,
+    {RejectReason.CONTROL_CHARACTER: "`user_id` has no control characters"},
+)
 
 
 class Acknowledged(NamedTuple):
@@ -92,7 +91,7 @@ class Consents:
         and :class:`NotAcknowledged` where Redis or Kafka did not answer: it says what stands, and calling again is
         safe.
         """
-        _refuse_invalid(change)
+        read_consent(_FORM.encoded(change))  # what the job would not take must not be acknowledged
         if change.erase or change.level == "none":
             return self._withdraw(change)
         if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal of the next years would be later
@@ -175,22 +174,7 @@ class Consents:
 
 def read_consent(raw: bytes) -> ConsentChange:
     """The JSON of a consent change; raises :class:`InvalidConsent`. A field that is not known is an error."""
-    try:
-        change, unknown_fields = _decode(raw)
-    except BadRecord as error:
-        raise InvalidConsent(error.reason.value, _DETAILS.get(error.reason) or complaint(raw, _check)) from None
-    if unknown_fields:
-        raise InvalidConsent("unknown_field", "there is a field that consents do not have")
-    return change
-
-
-def _refuse_invalid(change: ConsentChange) -> None:
-    """What the job would not take must not be acknowledged."""
-    try:
-        raw = msgspec.json.encode(change)
-    except UnicodeEncodeError:
-        raise InvalidConsent(RejectReason.BAD_ENCODING.value, "there is a text that is not Unicode") from None
-    read_consent(raw)
+    return _FORM.read(raw)
 
 
 def _client(url: str) -> "redis.Redis[bytes]":

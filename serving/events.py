@@ -20,26 +20,36 @@ import msgspec
 from kafka.errors import KafkaError
 
 from schemas import topics
-from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, check_event_time, json_codec
+from schemas.codecs import check_event_time, json_codec
 from schemas.errors import InvalidEvent, NotAcknowledged, SettingsError
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
-from serving.complaints import complaint
+from serving.forms import Form
 from serving.kafka_sender import LazyProducer
 
 KAFKA_TIMEOUT_S: Final = 10.0
 OF_TRANSACTIONS: Final = "; if that fails, too, another producer has taken over the transactional_id: make a new one"
-_decode: Final = json_codec().interaction
-_check: Final = msgspec.json.Decoder(Interaction).decode
-_DETAILS: Final = {
-    RejectReason.EMPTY_VALUE: "there is nothing",
-    RejectReason.TOO_LARGE: f"an interaction has at most {PAYLOAD_BYTES_MAX} bytes",
-    RejectReason.MISSING_ITEM: "this type of interaction needs `item_id`",
-    RejectReason.MISSING_USER: "`user_id` is missing or empty",
-    RejectReason.CONTROL_CHARACTER: "ids, `query` and the values of `context` have no control characters",
-    RejectReason.TIME_IN_FUTURE: "`ts` is in the future: milliseconds since the epoch are wanted",
-    RejectReason.TIME_TOO_OLD: "`ts` is before the year 2000: milliseconds since the epoch are wanted",
-}
+_codec: Final = json_codec().interaction
+
+
+def _decode(raw: bytes) -> tuple[Interaction, bool]:
+    event, unknown_fields = _codec(raw)
+    check_event_time(event.ts, time.time_ns() // 1_000_000)
+    return event, unknown_fields
+
+
+_FORM: Final = Form(
+    "interactions",
+    _decode,
+    Interaction,
+    InvalidEvent,
+    {
+        RejectReason.MISSING_ITEM: "this type of interaction needs `item_id`",
+        RejectReason.CONTROL_CHARACTER: "ids, `query` and the values of `context` have no control characters",
+        RejectReason.TIME_IN_FUTURE: "`ts` is in the future: milliseconds since the epoch are wanted",
+        RejectReason.TIME_TOO_OLD: "`ts` is before the year 2000: milliseconds since the epoch are wanted",
+    },
+)
 
 
 class Stands(NamedTuple):
@@ -159,20 +169,10 @@ def checked_event(event: Interaction) -> Checked:
     """`event` as a record; raises :class:`InvalidEvent`."""
     if not math.isfinite(event.value or 0.0):  # JSON has no such number, and the encoder says nothing of it
         raise InvalidEvent(RejectReason.OUT_OF_RANGE.value, "`value` is not a number")
-    try:
-        raw = msgspec.json.encode(event)
-    except UnicodeEncodeError:
-        raise InvalidEvent(RejectReason.BAD_ENCODING.value, "there is a text that is not Unicode") from None
-    return read_event(raw)
+    return read_event(_FORM.encoded(event))
 
 
 def read_event(raw: bytes) -> Checked:
     """The JSON of an interaction as a record; raises :class:`InvalidEvent`. A field that is not known is an error."""
-    try:
-        event, unknown_fields = _decode(raw)
-        check_event_time(event.ts, time.time_ns() // 1_000_000)
-    except BadRecord as error:
-        raise InvalidEvent(error.reason.value, _DETAILS.get(error.reason) or complaint(raw, _check)) from None
-    if unknown_fields:
-        raise InvalidEvent("unknown_field", "there is a field that interactions do not have")
+    event = _FORM.read(raw)
     return Checked(event.user_id.encode(), msgspec.json.encode(event))
