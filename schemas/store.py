@@ -3,15 +3,22 @@
 Per user, under one hash tag so that a Cluster keeps them in one slot:
 
 ``{pseudonym}:list``     the list, ready-to-send bytes (:mod:`schemas.lists`), expiring
-``{pseudonym}:consent``  ``{"level":"full","expires_at":ms,"at":ms,"partition":n,"offset":n}``: the last consent in
-                         topic order; with level none also ``"withdrawn":ms``, when the user said so. It stays for a
-                         tombstone's life after it has expired (0: never) or was withdrawn: it holds off those before it
+``{pseudonym}:consent``  ``{"level":"full","expires_at":ms,"at":ms,"partition":n,"offset":n,"generation":token}``: the
+                         last consent in topic order; with level none also ``"withdrawn":ms``, when the user said so. It
+                         stays for a tombstone's life after it has expired (0: never) or was withdrawn: it holds off
+                         those before it
 ``{pseudonym}:gone``     a tombstone, ``{"erased":false,"at":ms,"partition":n,"offset":n,"withdrawn":ms}``, of a user
                          who has withdrawn or was erased, with the place of that record
 ``{pseudonym}:past``     what was the tombstone of a user who has consented again since
 
 A tombstone's life is longer than any snapshot that may be restored and any record that may be read again is old.
 A withdrawal that is written here before it is in the topic has partition and offset -1.
+
+``generation`` is the generation record (:class:`Generation`): which Redis processes are known to hold every
+acknowledged decision. Redis may come back older than it was: after a crash, a failover to a replica that lagged, a
+restored dump. A process has a run id of its own, so whoever connects compares it with the record. Where it is not among
+`runs`, no personal list is read until the job has made a new token, has read `consents` up to where it ended by then,
+and has written the consents anew. A grant counts only with the token of the record; what forbids counts with any.
 
 ``popular:<segment>`` holds the popular list of a segment, ``popular:all`` that of everybody.
 Consents are ordered by offset within a partition of `consents`, by append time across; lists by (epoch, version).
@@ -21,18 +28,23 @@ All numbers stay below 2^53, because Lua compares doubles.
 import hashlib
 import re
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta
 
 from schemas.consents import LEVEL_NAME, Level
+from schemas.topics import DAY_MS
 
 
 class WriteOutcome(IntEnum):
-    """What the list script answers."""
+    """What the list script answers. NO_ROOM: Redis has reached `maxmemory` and takes nothing more."""
 
     WRITTEN = 1
     STALE = 0
     NO_CONSENT = -1
     GONE = -2
+    NO_ROOM = -3
 
 
 class ConsentOutcome(IntEnum):
@@ -57,6 +69,51 @@ def past_key(prefix: str, pseudonym: str) -> str:
 def all_user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str, str]:
     """All keys of a user: list, consent, tombstone, and the tombstone of who came back."""
     return *user_keys(prefix, pseudonym), past_key(prefix, pseudonym)
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """The generation record: `runs` are the run ids (``INFO server``) of the Redis processes that `token` holds for.
+
+    One process, or all primaries of a Cluster. `at` is when it was made, in ms since the epoch.
+    """
+
+    token: Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
+    runs: tuple[str, ...]
+    at: int
+
+
+_decode_generation: Final = msgspec.json.Decoder(Generation).decode
+
+
+def generation_key(prefix: str) -> str:
+    """The key of the generation record. In a Cluster it lies in one slot and speaks for all nodes."""
+    return f"{prefix}generation"
+
+
+def decode_generation(raw: bytes | None) -> Generation | None:
+    """The generation record in `raw`; one that cannot be read is none, and nothing is believed."""
+    try:
+        return None if raw is None else _decode_generation(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def proof_of(token: str) -> bytes:
+    """What a consent key ends with when it counts in the generation `token`: ARGV[1] of :data:`READ_LIST`.
+
+    >>> proof_of("0123456789ab")
+    b'"generation":"0123456789ab"}'
+    """
+    return b'"generation":"%b"}' % token.encode()
+
+
+def proven(consent: bytes, token: str) -> bytes:
+    """A consent value that counts in the generation `token`; with "" one that counts in none.
+
+    >>> proven(b'{"level":"full"}', "0123456789ab"), proven(b'{"level":"full"}', "")
+    (b'{"level":"full","generation":"0123456789ab"}', b'{"level":"full"}')
+    """
+    return b"%b,%b" % (consent[:-1], proof_of(token)) if token else consent
 
 
 def popular_key(prefix: str, segment: str) -> str:
@@ -100,7 +157,10 @@ def gone_value(at: int, partition: int, offset: int, withdrawn: int, erased: boo
 
 
 class Decision(NamedTuple):
-    """What :data:`WRITE_CONSENT` is told of a consent change; times in ms. With `erase` the level is none."""
+    """What :data:`WRITE_CONSENT` is told of a consent change; times in ms. With `erase` the level is none.
+
+    `token` is the generation that a grant counts in, "" for none.
+    """
 
     level: Level
     expires_at: int
@@ -109,13 +169,14 @@ class Decision(NamedTuple):
     offset: int
     said_at: int
     erase: bool
+    token: str = ""
 
     def value(self) -> bytes:
         """The bytes of the consent key when it is in force."""
         place = self.at, self.partition, self.offset
         if self.level == Level.NONE:
             return withdrawn_value(*place, self.said_at)
-        return consent_value(self.level, self.expires_at, *place)
+        return proven(consent_value(self.level, self.expires_at, *place), self.token)
 
     def arguments(self, tombstone_ms: int) -> tuple[Any, ...]:
         """ARGV of the script. What is no more, or ends, is a fence for `tombstone_ms` after; what has no end stays."""
@@ -126,7 +187,17 @@ class Decision(NamedTuple):
         else:
             wants, tombstone = "grant", b""
             ttl_ms = max(0, self.expires_at - self.at) + tombstone_ms if self.expires_at else 0
-        return *place, self.said_at, wants, self.value(), ttl_ms, tombstone
+        return *place, self.said_at, wants, self.value(), ttl_ms, tombstone, proof_of(self.token) if self.token else b""
+
+
+def hold_arguments(at: int, partition: int, offset: int, said_at: int, tombstone_ms: int) -> tuple[Any, ...]:
+    """ARGV of :data:`WRITE_CONSENT` that holds personalisation until the job has put the record at this place in force.
+
+    Whoever records a consent change does not know the job's policy, so any change but a withdrawal may leave less than
+    before. Times in ms.
+    """
+    value = consent_value(Level.NONE, 0, at, partition, offset)
+    return at, partition, offset, said_at, "hold", value, tombstone_ms, b"", b""
 
 
 _WITHDRAWN: Final = re.compile(rb'"withdrawn":(\d+)')
@@ -179,39 +250,50 @@ No list outlives the consent that it was made under, which is why reading need n
 """
 
 WRITE_CONSENT: Final = """
--- KEYS list consent gone past; ARGV at partition offset said_at wants bytes ttl_ms tombstone
--- wants: grant, none or erase; tombstone: empty for a grant
-local known = redis.call('GET', KEYS[2]) or redis.call('GET', KEYS[3])
-if known then
-  local at, partition, offset = string.match(known, '"at":(%d+),"partition":(%-?%d+),"offset":(%-?%d+)')
+-- KEYS list consent gone past; ARGV at partition offset said_at wants bytes ttl_ms tombstone proof
+-- wants: grant, hold, none or erase; tombstone: empty but for none and erase
+-- proof: of the generation that a grant counts in, or empty
+local permits = ARGV[5] == 'grant' or ARGV[5] == 'hold'
+local place = '"at":(%d+),"partition":(%-?%d+),"offset":(%-?%d+)'
+local known = redis.call('GET', KEYS[2])
+if not (known and string.find(known, place)) then known = redis.call('GET', KEYS[3]) end
+local at, partition, offset
+if known then at, partition, offset = string.match(known, place) end
+if at then
   local withdrawn = string.match(known, '"withdrawn":(%d+)')
   local comes_after = tonumber(at) < tonumber(ARGV[1])
   if partition == ARGV[2] then
-    if offset == ARGV[3] then return 1 end
-    comes_after = tonumber(offset) < tonumber(ARGV[3])
-  elseif partition == '-1' and ARGV[5] ~= 'grant' and tonumber(ARGV[4]) >= tonumber(withdrawn) then
+    if offset == ARGV[3] then
+      if ARGV[5] ~= 'grant' or ARGV[9] == '' or string.sub(known, -#ARGV[9]) == ARGV[9] then return 1 end
+      comes_after = true
+    else
+      comes_after = tonumber(offset) < tonumber(ARGV[3])
+    end
+  elseif partition == '-1' and not permits and tonumber(ARGV[4]) >= tonumber(withdrawn or 0) then
     comes_after = true
   end
   if not comes_after then
-    if ARGV[5] ~= 'grant' then return 0 end
+    if not permits then return 0 end
     if withdrawn then return -1 end
     local past = redis.call('GET', KEYS[4])
     if not past then return 0 end
-    at, partition, offset = string.match(past, '"at":(%d+),"partition":(%-?%d+),"offset":(%-?%d+)')
+    at, partition, offset = string.match(past, place)
     withdrawn = string.match(past, '"withdrawn":(%d+)')
+    if not (at and withdrawn) then return 0 end
     local left_since = tonumber(at) > tonumber(ARGV[1])
     if partition == ARGV[2] then left_since = tonumber(offset) > tonumber(ARGV[3]) end
     return (left_since or tonumber(ARGV[4]) <= tonumber(withdrawn)) and -1 or 0
   end
-  if ARGV[5] == 'grant' and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
+  if permits and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
 end
+redis.call('DEL', KEYS[1])
 if ARGV[5] == 'grant' then
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[4]) end
-else
+elseif not permits then
   redis.call('SET', KEYS[3], ARGV[8], 'PX', ARGV[7])
 end
 if ARGV[5] == 'erase' then
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
+  redis.call('DEL', KEYS[2], KEYS[4])
   return 1
 end
 if ARGV[7] == '0' then
@@ -219,7 +301,6 @@ if ARGV[7] == '0' then
 else
   redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[7])
 end
-redis.call('DEL', KEYS[1])
 return 1
 """
 """Puts a consent in force unless a later one stands there; a changed consent always takes the old list away.
@@ -227,24 +308,37 @@ return 1
 A withdrawal that was written here directly gives its place to the same one from the topic, or to a later one.
 A grant that was given no later than a withdrawal is refused, though it comes after it in the topic; so is one that
 comes before it, which a restored job reads again: what it allowed then, it allows no more.
+
+A hold is the place of a record that the job has not put in force yet: until then nothing is personal. The grant at the
+very place ends it, once it counts in a generation. A value that cannot be read counts as none.
+
+The list goes first: where Redis has reached `maxmemory`, a script may add only after it has removed something.
 """
 
-WITHDRAW: Final = """
+WITHDRAW: Final = f"""
 -- KEYS list consent gone past; ARGV said_at wants ttl_ms; wants: none or erase
-local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local place = '"at":' .. now .. ',"partition":-1,"offset":-1,"withdrawn":' .. ARGV[1] .. '}'
-local erased = ARGV[2] == 'erase'
-redis.call('SET', KEYS[3], '{"erased":' .. tostring(erased) .. ',' .. place, 'PX', ARGV[3])
 redis.call('DEL', KEYS[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local said = tonumber(ARGV[1])
+if said > now or said < now - {DAY_MS} then said = now end
+said = string.format('%.0f', said)
+local place = '"at":' .. string.format('%.0f', now) .. ',"partition":-1,"offset":-1,"withdrawn":' .. said .. '}}'
+local erased = ARGV[2] == 'erase'
+redis.call('SET', KEYS[3], '{{"erased":' .. tostring(erased) .. ',' .. place, 'PX', ARGV[3])
 if erased then
   redis.call('DEL', KEYS[2], KEYS[4])
 else
-  redis.call('SET', KEYS[2], '{"level":"none","expires_at":0,' .. place, 'PX', ARGV[3])
+  redis.call('SET', KEYS[2], '{{"level":"none","expires_at":0,' .. place, 'PX', ARGV[3])
 end
-return 1
+return said
 """
-"""Ends all personalisation of a user at once, before the topic knows: what has not been appended by now is later."""
+"""Ends all personalisation of a user at once, before the topic knows: what has not been appended by now is later.
+
+Answers when the user counts as having said so, in ms: `said_at`, or now where that lies in the future or more than a
+day back. A clock that runs ahead must not hold off later grants, and one that stands must not let older grants pass.
+The list goes first, as in :data:`WRITE_CONSENT`.
+"""
 
 RELINK: Final = """
 -- KEYS list consent gone past of the current pseudonym; ARGV bytes and ttl_ms of each of the previous one's
@@ -260,17 +354,29 @@ return 1
 """Puts what stands under a user's previous pseudonym under the current one, unless something was decided there."""
 
 READ_LIST: Final = """
--- KEYS list consent gone
+-- KEYS list consent gone; ARGV proof
 if redis.call('EXISTS', KEYS[3]) == 1 then return false end
 local consent = redis.call('GET', KEYS[2])
 if not consent or string.sub(consent, 1, 15) == '{"level":"none"' then return false end
+if ARGV[1] and string.sub(consent, -#ARGV[1]) ~= ARGV[1] then return false end
 local list = redis.call('GET', KEYS[1])
 return list and {list, consent}
 """
-"""The user's list and the consent that it stands under, or nothing where consent does not allow one."""
+"""The user's list and the consent that it stands under, or nothing where consent does not allow one.
+
+`proof` is :func:`proof_of` the token of the generation record, whose `runs` have the run id of this very connection.
+"""
 
 READ_LIST_SHA: Final = hashlib.sha1(READ_LIST.encode(), usedforsecurity=False).hexdigest()
 """What Redis calls it by."""
+
+RENEW_GENERATION: Final = """
+-- KEYS generation; ARGV previous next
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+"""Replaces the generation record unless somebody else has done so: `previous` is what was read, empty for none."""
 
 WRITE_POPULAR: Final = (
     """
