@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 # Passed on to what a target runs: make demo ARGS="--help"
 ARGS ?=
 
-PACKAGES := $(wildcard schemas models udfs jobs serving bench deploy)
+PACKAGES := $(wildcard schemas adapters models udfs jobs serving bench deploy)
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Final, TypeVar, cast
 
+from adapters.redis.client import Keyed, connect
+from adapters.redis.scripts import Script
 from jobs import workers
 from jobs.settings import Settings
-from schemas.secret_files import secret
 from schemas.store import WRITE_POPULAR, ConsentOutcome
 from udfs import personalise, profile
 from udfs.elements import ConsentRecord, Element, EventRecord
@@ -25,10 +26,11 @@ from udfs.operators import personalise_operator
 from udfs.operators.personalise_operator import Parts, PersonaliseOperator
 from udfs.ranking import ListWrite, Ranker
 from udfs.state import UserState, decode_state
-from udfs.store import RedisStore, Tombstone, Written, connect
+from udfs.store import RedisStore, Tombstone, Written
 
 F = TypeVar("F")
 WRITE_LIST: Final = WRITE_POPULAR
+_WRITE_LIST: Final = Script(WRITE_LIST)
 """The comparison of versions and a SET with PX, for one key: that is what a list takes where there is no fence."""
 
 
@@ -136,15 +138,14 @@ class UncheckedStore(RedisStore):
     def relink(self, links: Mapping[str, str]) -> None:
         """Nobody moves."""
 
-    def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
+    def _list_command(self, write: ListWrite) -> Keyed:
         key = f"{self._prefix}{{{write.pseudonym}}}:list"
-        return "EVALSHA", self._sha(WRITE_LIST), 1, key, self._epoch, write.version, write.ttl_ms, write.payload
+        return key, _WRITE_LIST((key,), self._epoch, write.version, write.ttl_ms, write.payload)
 
 
 def open_store(settings: Settings, epoch: int) -> UncheckedStore:
     """In the place of :func:`jobs.workers.open_store`."""
-    client = connect(settings.redis, secret(settings.redis.password_variable))
-    return UncheckedStore(client, settings.redis.prefix, epoch, settings.tombstone_ms())
+    return UncheckedStore(connect(settings.redis), epoch, settings.tombstone_ms())
 
 
 _open_parts = with_others(workers.open_personalise_parts, Ranker=UncheckedRanker, open_store=open_store)

@@ -142,8 +142,8 @@ class _Withdrawals:
         servers = settings.kafka.bootstrap_servers
         self._sending = light_producer(servers, linger_ms=0, partitioner=PARTITIONER)
         self._receipts = light_consumer(servers, settings.kafka.topic(topics.RECEIPTS))
-        self._keys = WatchedKeys(settings.redis.url, bytes_max=len(_WITHDRAWN))
-        self._redis_url = settings.redis.url
+        self._keys = WatchedKeys(settings.redis.urls[0], bytes_max=len(_WITHDRAWN))
+        self._redis_url = settings.redis.urls[0]
         self._random = random.Random(1)  # noqa: S311
         self._has_ended = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._hear_acks, self._hear_receipts)]

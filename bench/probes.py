@@ -60,7 +60,7 @@ class Probes:
         settings = tenant.settings
         self._topic = settings.topic_names().interactions
         self._sending = light_producer(settings.kafka.bootstrap_servers, linger_ms=0)
-        self._lists = WatchedKeys(settings.redis.url, bytes_max=31)
+        self._lists = WatchedKeys(settings.redis.urls[0], bytes_max=31)
         pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         self._key_of = {user: user_keys("", pseudonymiser.user(user))[0] for user in probe_users()}
         self._users = list(self._key_of)

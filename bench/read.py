@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import uvloop
 
+from adapters.redis.address import RedisAddress
 from bench import read_faults, read_feast, read_nginx
 from bench.cpu import CpuMeter
 from bench.figures import Verdict, machine, median, percentile
@@ -23,7 +24,6 @@ from bench.read_stand import ReadStand, read_stand, user_name
 from bench.results import limits, table, write_json, write_section
 from deploy.local.paths import LOCAL
 from serving.async_reader import AsyncReader
-from serving.redis_address import RedisAddress
 
 DIRECTORY: Final = LOCAL / "bench-read"
 JSON_PATH: Final = LOCAL / "bench-read.json"

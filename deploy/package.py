@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".java")
-PACKAGES = ("schemas", "models", "udfs", "jobs")
+PACKAGES = ("adapters", "schemas", "models", "udfs", "jobs")
 DEFAULT_OUT = ROOT / ".local" / "freshet.zip"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

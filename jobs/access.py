@@ -14,22 +14,21 @@ from typing import Any
 
 import msgspec
 
+from adapters.redis.client import connect
 from jobs.clock import clock_ms
 from jobs.settings import Settings, load_settings
 from schemas.errors import FreshetError, SettingsError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.secret_files import secret
 from serving.access import access_command, held
-from udfs.store import connect
 
 
 def held_of(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str, Any]:
     """Everything that is held of `user_id`, by where it is held; what is not there is null or empty."""
     names = Pseudonymiser(load_key_ring(settings.privacy.key_ring)).all(user_id)
-    client = connect(settings.redis, secret(settings.redis.password_variable))
+    client = connect(settings.redis)
     try:
         command = access_command(user_id, role, purpose)
-        return held(settings.kafka, client, settings.redis.prefix, names, command) | {"collected_at": clock_ms()}
+        return held(settings.kafka, client, names, command) | {"collected_at": clock_ms()}
     finally:
         client.close()
 

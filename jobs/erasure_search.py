@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from kafka import KafkaAdminClient
 
+from adapters.redis.client import connect
 from jobs.export import hashes_of
 from jobs.rewrite_events import whose_of
 from jobs.savepoints import completed_ms
@@ -17,11 +18,9 @@ from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
 from schemas.kafka_reading import names_any
 from schemas.kafka_settings import python_kafka_options
-from schemas.secret_files import secret
 from schemas.settled_topic import settled, settled_ends
 from schemas.store import all_user_keys
 from udfs.erasure import goes, occurrences
-from udfs.store import connect, entries
 
 CHUNK_BYTES: Final = 1 << 20
 BY_PSEUDONYM: Final = (topics.RECEIPTS, topics.DEAD_LETTERS, topics.AUDIT)
@@ -62,9 +61,9 @@ def in_redis(settings: Settings, names: Sequence[str]) -> Counter[str]:
         keys = (key.encode() for key in all_user_keys(prefix, name))
         kinds.update(zip(keys, ("list", "consent", "gone", "past"), strict=True))
     wanted, seen = [name.encode() for name in names], {}
-    client = connect(settings.redis, secret(settings.redis.password_variable))
+    client = connect(settings.redis)
     try:
-        for key, value in entries(client, prefix):
+        for key, value in client.entries():
             if any(name in key or name in value for name in wanted):
                 seen[key] = "redis." + kinds.get(key, "elsewhere")
     finally:

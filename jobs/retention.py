@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from adapters.redis.address import RedisSettings
 from jobs.settings import ModelSettings, Settings, load_settings
 from schemas import topics
 from schemas.errors import FreshetError
 from schemas.kafka_settings import KafkaSettings
 from schemas.topics import CONSENTS_COMPACTION_LAG_MS, DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
-from udfs.store import RedisSettings
 
-DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(""), ModelSettings(""))
+DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"), ModelSettings(""))
 """What holds where nothing is set; the three addresses that have no default say nothing of retention."""
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from adapters.redis.address import RedisSettings
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, complaint_of
@@ -19,7 +20,6 @@ from udfs.policy import UNRESTRICTED, Policy, parse_policy
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules
-from udfs.store import RedisSettings
 
 _SHADED: Final = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security"
 SASL_MODULES: Final = {

@@ -3,18 +3,18 @@
 import gc
 from pathlib import Path
 
+from adapters.redis.client import connect
 from jobs.settings import Settings, load_policy
 from models.scorer import Scorer
 from schemas.codec_choice import codec_for
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.secret_files import secret
 from schemas.signing import load_signing_key
 from udfs.ingest import Ingest
 from udfs.operators.audit_keeper import AuditParts
 from udfs.operators.personalise_operator import Parts
 from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import PopularItems, Ranker
-from udfs.store import RedisStore, connect
+from udfs.store import RedisStore
 
 
 def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
@@ -33,8 +33,7 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
 
 def open_store(settings: Settings, epoch: int) -> RedisStore:
     """A store with a connection of its own."""
-    client = connect(settings.redis, secret(settings.redis.password_variable))
-    return RedisStore(client, settings.redis.prefix, epoch, settings.tombstone_ms())
+    return RedisStore(connect(settings.redis), epoch, settings.tombstone_ms())
 
 
 def open_personalise_parts(settings: Settings, epoch: int) -> Parts:

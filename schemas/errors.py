@@ -9,6 +9,9 @@
     ├── ExportError        a folder is no export, is damaged, or cannot be written
     ├── StackError         the local stack could not be started, or is not there
     ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
+    │   └── StoreFull          Redis has reached `maxmemory`: it can remove, but takes nothing more
+    ├── StoreMisconfigured Redis refused for a reason that only somebody can mend: says which, and how
+    ├── Interrupted        a wait ended because the task was cancelled
     ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
     ├── InvalidRecord      what is to be sent is not of the documented form: says what, and was not sent
     │   ├── InvalidEvent       an interaction
@@ -47,6 +50,21 @@ class StackError(FreshetError):
 
 class StoreUnavailable(FreshetError):  # noqa: N818 - a state that passes
     """Redis did not answer in time, or refused for a reason that passes (loading, read-only)."""
+
+
+class StoreFull(StoreUnavailable):
+    """Redis has reached `maxmemory`: scripts may remove, but add nothing."""
+
+
+class StoreMisconfigured(FreshetError):  # noqa: N818 - what somebody has to mend
+    """Redis refused for a reason that does not pass by itself: rights, password, script, `maxmemory-policy`.
+
+    The message has Redis' error code and the pattern of the keys, never a key.
+    """
+
+
+class Interrupted(FreshetError):  # noqa: N818 - not a mistake
+    """A wait for Redis ended because the task is being cancelled."""
 
 
 class NotAcknowledged(FreshetError):  # noqa: N818 - a state that passes

@@ -72,9 +72,10 @@ def all_user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str, str]:
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """The generation record: `runs` are the run ids (``INFO server``) of the Redis processes that `token` holds for.
+    """The generation record: `runs` are the lives of Redis processes that `token` holds for.
 
-    One process, or all primaries of a Cluster. `at` is when it was made, in ms since the epoch.
+    A life is ``<run_id>.<master_replid>``: a server that was demoted and promoted again is another one
+    (:mod:`adapters.redis.greeting`). One process, or all primaries of a Cluster. `at` is in ms since the epoch.
     """
 
     token: Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]

@@ -9,23 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-import redis
 
+from adapters.redis.client import RedisClient, always
 from schemas import topics
 from schemas.asking import ANSWER_TIMEOUT_S, Asking
 from schemas.control import AccessCommand
-from schemas.errors import StoreUnavailable
 from schemas.kafka_reading import names_any, records
 from schemas.kafka_settings import KafkaSettings
 from schemas.receipts import StateReceipt
 from schemas.store import all_user_keys
-from serving.redis_client import AWAY
 
 
 def held(
     kafka: KafkaSettings,
-    store: "redis.Redis[bytes] | redis.RedisCluster",
-    prefix: str,
+    store: RedisClient,
     names: Sequence[str],
     command: AccessCommand,
     timeout_s: float = ANSWER_TIMEOUT_S,
@@ -42,7 +39,7 @@ def held(
         "user_id": command.user_id,
         "pseudonyms": list(names),
         "profile_and_consent": _state(kafka, command, timeout_s),
-        "redis": _in_redis(store, prefix, names),
+        "redis": _in_redis(store, names),
         "consent_history": list(_told(kafka, topics.CONSENTS, lambda record: record.key == raw)),
         "raw_interactions": list(_told(kafka, topics.INTERACTIONS, lambda record: record.key == raw)),
         "clean_events": list(_told(kafka, topics.EVENTS, names_any(names))),
@@ -62,13 +59,11 @@ def _state(kafka: KafkaSettings, command: AccessCommand, timeout_s: float) -> An
     return msgspec.json.decode(answer.state)
 
 
-def _in_redis(store: Any, prefix: str, names: Sequence[str]) -> dict[str, Any]:
+def _in_redis(store: RedisClient, names: Sequence[str]) -> dict[str, Any]:
     """The user's keys as they stand, lists as JSON."""
-    try:
-        found = {key: store.get(key) for name in names for key in all_user_keys(prefix, name)}
-    except AWAY as error:
-        raise StoreUnavailable(f"Redis could not be read: {type(error).__name__}") from None
-    return {key: _readable(value) for key, value in found.items() if value is not None}
+    keys = [key for name in names for key in all_user_keys(store.prefix, name)]
+    values = store.run(always([(key, ("GET", key)) for key in keys]))
+    return {key: _readable(value) for key, value in zip(keys, values, strict=True) if value is not None}
 
 
 def _told(kafka: KafkaSettings, topic: str, concerns: Callable[[Any], bool]) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import hiredis
 
+from adapters.redis.address import RedisAddress
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
@@ -20,7 +21,6 @@ from schemas.store import READ_LIST, READ_LIST_SHA, popular_key, user_keys
 from serving.answers import Listed, Own, PopularLists, Recommendation, answer, decoded, filter_of, segments_of
 from serving.links import Links, links_to, pack
 from serving.pipe import Then, awaited
-from serving.redis_address import RedisAddress
 
 EVERYBODY: Final = segments_of()
 

@@ -16,25 +16,27 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import redis
 from kafka.errors import KafkaError
 
+from adapters.redis.address import RedisAddress
+from adapters.redis.client import Keyed, RedisClient, always
+from adapters.redis.scripts import Script
 from schemas import topics
 from schemas.codecs import json_codec
 from schemas.consents import ConsentChange, LenientConsentChange, Level
-from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, SettingsError
+from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, StoreMisconfigured, StoreUnavailable
 from schemas.events import FUTURE_SKEW_MAX_MS
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.rejects import RejectReason
 from schemas.store import WITHDRAW, WRITE_CONSENT, Decision, all_user_keys, withdrawn_at
 from serving.forms import Form
 from serving.kafka_sender import LazyProducer
-from serving.redis_client import AWAY, LazyCluster
 
 Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
-STORE_TIMEOUT_S: Final = 1.0
-REPLICAS_TIMEOUT_MS: Final = 500
+AWAY: Final = (StoreUnavailable, StoreMisconfigured)
+_WITHDRAW: Final = Script(WITHDRAW)
+_WRITE_CONSENT: Final = Script(WRITE_CONSENT)
 _FORM: Final = Form(
     "consents",
     json_codec().consent,
@@ -56,32 +58,28 @@ class Consents:
     """Writes consent changes. Several threads may share one.
 
     `kafka` has the options of kafka-python's producer. `tombstone_ms` is that of the job (`Settings.tombstone_ms`).
-    With `replicas`, an acknowledged withdrawal has reached so many replicas of Redis too.
+    `store` is the address of Redis, or a client whose prefix comes before `prefix`. With `replicas` in the address, an
+    acknowledged withdrawal has reached so many replicas, too.
     """
 
     def __init__(
         self,
-        store: "str | redis.Redis[bytes] | redis.RedisCluster",
+        store: RedisAddress | RedisClient | str,
         kafka: Mapping[str, Any],
         key_ring: KeyRing,
         *,
         tombstone_ms: int,
         topic_prefix: str = "freshet.",
         prefix: str = "",
-        replicas: int = 0,
+        password: str | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._client: Any = _client(store) if isinstance(store, str) else store
-        if replicas and isinstance(self._client, redis.RedisCluster | LazyCluster):
-            raise SettingsError(
-                "WAIT has no node of its own in a Cluster: `replicas` is for one server, or for Sentinels"
-            )
+        self._client = store if isinstance(store, RedisClient) else _client(store, password, prefix)
         self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._topic = topic_prefix + topics.CONSENTS
-        self._prefix = prefix
+        self._prefix = self._client.prefix
         self._tombstone_ms = tombstone_ms
-        self._replicas = replicas
         self._clock_ms = clock_ms
 
     def record(self, change: ConsentChange) -> Acknowledged:
@@ -116,10 +114,10 @@ class Consents:
         """Whatever of the two is down, the other one is told: the topic ends it for good, the fence at once."""
         users = self._keys(change.user_id)
         wants = "erase" if change.erase else "none"
-        fence_error = self._try_fenced(WITHDRAW, users, change.ts, wants, self._tombstone_ms)
+        fence_error = self._try_fenced(_WITHDRAW, users, change.ts, wants, self._tombstone_ms)
         at = self._append(change)
         decision = Decision(Level.NONE, 0, *at, min(change.ts, at.append_ts), change.erase)
-        placed_error = self._try_fenced(WRITE_CONSENT, users, *decision.arguments(self._tombstone_ms))
+        placed_error = self._try_fenced(_WRITE_CONSENT, users, *decision.arguments(self._tombstone_ms))
         if placed_error or fence_error:
             raise NotAcknowledged(
                 f"the withdrawal stands in the topic, but Redis did not take it ({placed_error or fence_error}): "
@@ -127,19 +125,13 @@ class Consents:
             )
         return at
 
-    def _try_fenced(self, script: str, users: list[Keys], *arguments: Any) -> str | None:
+    def _try_fenced(self, script: Script, users: list[Keys], *arguments: Any) -> str | None:
         """Run a script for each pseudonym of a user and wait for the replicas; what went wrong, or None."""
+        commands: list[Keyed] = [(keys[0], script(keys, *arguments)) for keys in users]
         try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for keys in users:
-                    pipeline.execute_command("EVAL", script, len(keys), *keys, *arguments)
-                if self._replicas:
-                    pipeline.execute_command("WAIT", self._replicas, REPLICAS_TIMEOUT_MS)
-                reached = pipeline.execute()
+            self._client.run(always(commands), durable=True)
         except AWAY as error:
-            return type(error).__name__
-        if self._replicas and reached[-1] < self._replicas:
-            return f"it reached {reached[-1]} of {self._replicas} replicas"
+            return str(error)
         return None
 
     def _append(self, change: ConsentChange) -> Acknowledged:
@@ -157,12 +149,9 @@ class Consents:
     def _refuse_older(self, grant: ConsentChange) -> None:
         decided = [key for _, consent, gone, _ in self._keys(grant.user_id) for key in (consent, gone)]
         try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for key in decided:
-                    pipeline.get(key)
-                known = pipeline.execute()
+            known = self._client.run(always([(key, ("GET", key)) for key in decided]))
         except AWAY as error:
-            raise NotAcknowledged(f"Redis did not answer ({type(error).__name__}): nothing was written") from None
+            raise NotAcknowledged(f"Redis did not answer ({error}): nothing was written") from None
         if grant.ts <= max(withdrawn_at(value or b"") for value in known):
             raise ConsentRefused("the user has withdrawn since they gave this consent")
 
@@ -177,5 +166,6 @@ def read_consent(raw: bytes) -> ConsentChange:
     return _FORM.read(raw)
 
 
-def _client(url: str) -> "redis.Redis[bytes]":
-    return redis.Redis.from_url(url, socket_timeout=STORE_TIMEOUT_S, socket_connect_timeout=STORE_TIMEOUT_S)
+def _client(store: RedisAddress | str, password: str | None, prefix: str) -> RedisClient:
+    address = RedisAddress((store,)) if isinstance(store, str) else store
+    return RedisClient(address, password, prefix=prefix)

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple, Protocol
 import hiredis
 import msgspec
 
+from adapters.redis.address import READ_TIMEOUT_MS, Place, RedisAddress, parse, tls_context
 from schemas.errors import StoreUnavailable
 from serving.pipe import AWAY, Pipe, Then, awaited
-from serving.redis_address import Place, RedisAddress, parse, tls_context
 
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_MAX_S: Final = 0.5
@@ -154,7 +154,7 @@ async def connect(login: Login, place: Place, on_lost: Callable[[], None]) -> Pi
     """An open connection that has logged in, and whose server answers."""
     loop = asyncio.get_running_loop()
     _, pipe = await loop.create_connection(
-        lambda: Pipe(login.address.timeout_ms / 1000, on_lost),
+        lambda: Pipe(login.address.timeout_s(READ_TIMEOUT_MS), on_lost),
         place.host,
         place.port,
         ssl=login.tls if place.tls else None,

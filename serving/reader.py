@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import redis
 
+from adapters.redis.address import RedisAddress
 from schemas.catalogue import CatalogueItem
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import READ_LIST, READ_LIST_SHA, popular_key, user_keys
 from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of
-from serving.redis_address import RedisAddress
 from serving.redis_client import AWAY, LazyCluster, client_of
 
 Keys = tuple[str, str, str]

@@ -9,7 +9,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from serving.redis_address import Place, RedisAddress, parse, tls_context
+from adapters.redis.address import READ_TIMEOUT_MS, Place, RedisAddress, parse, tls_context
 
 TIMEOUT_MS: Final = 250
 """Of those who give a plain URL."""
@@ -53,7 +53,7 @@ def _client(address: RedisAddress, password: str | None) -> Any:
     places = [parse(url) for url in address.urls]
     first = places[0]
     timeouts = {
-        "socket_timeout": address.timeout_ms / 1000,
+        "socket_timeout": address.timeout_s(READ_TIMEOUT_MS),
         "socket_connect_timeout": address.connect_timeout_ms / 1000,
     }
     tls = _tls(address, any(place.tls for place in places))

@@ -3,19 +3,15 @@
 Redis down is retried here, inside the element, with backoff: no restart, no loss, backpressure is right (rule 9).
 """
 
-import functools
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
-import redis
-from msgspec import Meta
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from adapters.redis.client import Keyed, RedisClient, always
+from adapters.redis.scripts import Script
 from schemas.consents import Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
@@ -39,21 +35,12 @@ from udfs.ranking import ListWrite
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+_RELINK: Final = Script(RELINK)
+_WRITE_CONSENT: Final = Script(WRITE_CONSENT)
+_WRITE_LIST: Final = Script(WRITE_LIST)
+_WRITE_POPULAR: Final = Script(WRITE_POPULAR)
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
-
-
-class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How Redis is reached. The password comes from the variable that `password_variable` names, never from here."""
-
-    url: str
-    prefix: str = ""
-    username: str | None = None
-    password_variable: str | None = None
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    timeout_ms: Annotated[int, Meta(ge=1)] = 1_000
 
 
 class Tombstone(msgspec.Struct, frozen=True, gc=False):
@@ -101,23 +88,25 @@ class ListStore(Protocol):
 
 
 class RedisStore:
-    """A :class:`ListStore` in Redis 6.2 or later, or Valkey. Withdrawals hold for `tombstone_ms`."""
+    """A :class:`ListStore` in Redis 6.2 or later, or Valkey. Withdrawals hold for `tombstone_ms`.
 
-    def __init__(self, client: "redis.Redis[bytes]", prefix: str, epoch: int, tombstone_ms: int) -> None:
-        self._client = client
+    Raises :class:`StoreMisconfigured`, too, where somebody has to mend something.
+    """
+
+    def __init__(self, client: RedisClient, epoch: int, tombstone_ms: int) -> None:
+        self.client: Final = client
         self._tombstone_ms = tombstone_ms
-        self._connection: Any = None
-        self._prefix = prefix
+        self._prefix = client.prefix
         self._epoch = epoch
-        self._scripts: dict[str, str] = {}
 
     def write(self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool) -> Written:
         """See :class:`ListStore`. One round trip."""
-        commands = [self._consent_command(change) for change in consents]
+        commands: list[Keyed] = [self._consent_command(change) for change in consents]
         commands += [self._list_command(write) for write in lists]
         if want_popular:
-            commands.append(("GET", popular_key(self._prefix, ALL)))
-        answers = self._run(commands)
+            key = popular_key(self._prefix, ALL)
+            commands.append((key, ("GET", key)))
+        answers = self.client.run(always(commands), durable=bool(consents))
         lists_at, popular_at = len(consents), len(consents) + len(lists)
         raw_popular = answers[popular_at] if want_popular else None
         return Written(
@@ -128,86 +117,48 @@ class RedisStore:
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
         """See :class:`ListStore`."""
-        self._run([("DEL", user_keys(self._prefix, pseudonym)[0]) for pseudonym in pseudonyms])
+        keys = [user_keys(self._prefix, pseudonym)[0] for pseudonym in pseudonyms]
+        self.client.run(always([(key, ("DEL", key)) for key in keys]))
 
     def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
         """See :class:`ListStore`. One round trip."""
-        commands = [
-            ("MGET", user_keys(self._prefix, pseudonym)[2], past_key(self._prefix, pseudonym))
-            for pseudonym in pseudonyms
-        ]
-        found = zip(pseudonyms, self._run(commands), strict=True)
+        commands: list[Keyed] = []
+        for pseudonym in pseudonyms:
+            gone, past = user_keys(self._prefix, pseudonym)[2], past_key(self._prefix, pseudonym)
+            commands.append((gone, ("MGET", gone, past)))
+        found = zip(pseudonyms, self.client.run(always(commands)), strict=True)
         return {pseudonym: _decode_tombstone(gone or past) for pseudonym, (gone, past) in found if gone or past}
 
     def relink(self, links: Mapping[str, str]) -> None:
         """See :class:`ListStore`. Three round trips: the two pseudonyms of a user may lie in different slots."""
         before = [self._keys(previous) for previous in links.values()]
-        raw = self._run([command for keys in before for key in keys for command in (("GET", key), ("PTTL", key))])
+        reads: list[Keyed] = [(k, command) for keys in before for k in keys for command in (("GET", k), ("PTTL", k))]
+        raw = [b"" if part is None else part for part in self.client.run(always(reads))]
         size = 2 * 4  # a value and a life for each key
-        moves = [
-            ("EVALSHA", self._sha(RELINK), 4, *self._keys(current), *raw[size * place : size * (place + 1)])
-            for place, current in enumerate(links)
-        ]
-        self._run([tuple(b"" if part is None else part for part in move) for move in moves])
-        self._run([("DEL", *keys) for keys in before])
+        moves: list[Keyed] = []
+        for place, current in enumerate(links):
+            keys = self._keys(current)
+            moves.append((keys[0], _RELINK(keys, *raw[size * place : size * (place + 1)])))
+        self.client.run(always(moves), durable=True)
+        self.client.run(always([(keys[0], ("DEL", *keys)) for keys in before]))
 
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """See :class:`ListStore`."""
         key = popular_key(self._prefix, segment)
-        [answer] = self._run([("EVALSHA", self._sha(WRITE_POPULAR), 1, key, epoch, version, ttl_ms, payload)])
+        [answer] = self.client.run(always([(key, _WRITE_POPULAR((key,), epoch, version, ttl_ms, payload))]))
         return WriteOutcome(answer)
 
     def _keys(self, pseudonym: str) -> tuple[str, str, str, str]:
         return all_user_keys(self._prefix, pseudonym)
 
-    def _consent_command(self, change: ConsentRecord) -> tuple[Any, ...]:
-        arguments = decision_of(change).arguments(self._tombstone_ms)
-        return "EVALSHA", self._sha(WRITE_CONSENT), 4, *self._keys(change.pseudonym), *arguments
+    def _consent_command(self, change: ConsentRecord) -> Keyed:
+        keys = self._keys(change.pseudonym)
+        return keys[0], _WRITE_CONSENT(keys, *decision_of(change).arguments(self._tombstone_ms))
 
-    def _list_command(self, write: ListWrite) -> tuple[Any, ...]:
+    def _list_command(self, write: ListWrite) -> Keyed:
         keys = user_keys(self._prefix, write.pseudonym)
-        epoch, version, ttl_ms = self._epoch, write.version, write.ttl_ms
-        return "EVALSHA", self._sha(WRITE_LIST), 3, *keys, epoch, version, ttl_ms, write.consent, write.payload
-
-    def _sha(self, script: str) -> str:
-        sha = self._scripts.get(script)
-        if sha is None:
-            sha = self._scripts[script] = str(self._once(lambda: self._client.script_load(script)))
-        return sha
-
-    def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        if not commands:
-            return []
-        answers = self._once(lambda: self._pipelined(commands))
-        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
-            for script in self._scripts:
-                self._once(functools.partial(self._client.script_load, script))
-            answers = self._once(lambda: self._pipelined(commands))
-        for answer in answers:
-            if isinstance(answer, redis.exceptions.RedisError):
-                raise StoreUnavailable(f"Redis refused a write: {type(answer).__name__}")
-        return answers
-
-    def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """All commands in one write and one read on a connection of our own, past redis-py's pool and pipeline.
-
-        For a handful of commands their bookkeeping costs more than the commands. A closed connection opens by itself.
-        """
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._client.connection_pool.get_connection()
-        try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            return [_answer(connection) for _ in commands]
-        except BaseException:
-            connection.disconnect()
-            raise
-
-    def _once(self, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except redis.exceptions.RedisError as error:
-            raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
+        made = self._epoch, write.version, write.ttl_ms, write.consent, write.payload
+        return keys[0], _WRITE_LIST(keys, *made)
 
 
 def decision_of(change: ConsentRecord) -> Decision:
@@ -230,48 +181,6 @@ def _popular(raw: bytes | None) -> RecommendationList | None:
         return None if raw is None else decode_list(raw)
     except msgspec.DecodeError:
         return None
-
-
-def _answer(connection: Any) -> Any:
-    try:
-        return connection.read_response(disable_decoding=True)
-    except redis.exceptions.ResponseError as error:
-        return error
-
-
-def connect(settings: RedisSettings, password: str | None) -> "redis.Redis[bytes]":
-    """A client that does not retry by itself: :func:`patiently` decides that."""
-    timeout_s = settings.timeout_ms / 1000
-    tls = {
-        "ssl_ca_certs": settings.ca_file,
-        "ssl_certfile": settings.cert_file,
-        "ssl_keyfile": settings.key_file,
-    }
-    return redis.Redis.from_url(
-        settings.url,
-        username=settings.username,
-        password=password,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        **({key: value for key, value in tls.items() if value} if settings.url.startswith("rediss:") else {}),
-    )
-
-
-def entries(client: "redis.Redis[bytes]", prefix: str) -> Iterator[tuple[bytes, bytes]]:
-    """Every key under `prefix` with its value, empty where it is no text; needs `+scan +mget`. Some may come twice.
-
-    Raises :class:`StoreUnavailable`.
-    """
-    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
-    try:
-        cursor = None
-        while cursor != 0:
-            cursor, keys = client.scan(cursor or 0, match=pattern, count=1_000)
-            values = client.mget(keys) if keys else []
-            yield from ((key, value or b"") for key, value in zip(keys, values, strict=True))
-    except redis.exceptions.RedisError as error:
-        raise StoreUnavailable(f"Redis could not be searched: {type(error).__name__}") from None
 
 
 def patiently(call: Callable[[], T], on_failure: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> T:

@@ -6,11 +6,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from adapters.redis.address import RedisAddress
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, complaint_of
 from serving.gateway.admission import AdmissionSettings
 from serving.gateway.security import AuthSettings
-from serving.redis_address import RedisAddress
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
 

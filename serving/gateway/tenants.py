@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters.redis.client import RedisClient
 from schemas.catalogue import CatalogueItem
 from schemas.control import AccessCommand
 from schemas.kafka_settings import python_kafka_options
@@ -18,7 +19,6 @@ from serving.consents import Consents
 from serving.events import EventProducer
 from serving.gateway.problems import Problem
 from serving.gateway.settings import GatewaySettings, TenantSettings
-from serving.redis_client import client_of
 
 ACCESS_TIMEOUT_S: Final = 20.0
 FENCE_TIMEOUT_MS: Final = 1_000
@@ -60,14 +60,14 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
         every_s=audit.every_s,
     )
     events = EventProducer(kafka, topic_prefix=of.topic_prefix)
-    store = client_of(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password)
     prefix = of.redis_prefix
-    consents = Consents(store, kafka, ring, tombstone_ms=of.tombstone_ms, topic_prefix=of.topic_prefix, prefix=prefix)
+    store = RedisClient(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password, prefix=prefix)
+    consents = Consents(store, kafka, ring, tombstone_ms=of.tombstone_ms, topic_prefix=of.topic_prefix)
     names = Pseudonymiser(ring).all
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 
     def held_of(command: AccessCommand) -> dict[str, Any]:
-        return held(of_tenant, store, prefix, names(command.user_id), command, ACCESS_TIMEOUT_S)
+        return held(of_tenant, store, names(command.user_id), command, ACCESS_TIMEOUT_S)
 
     reader = AsyncReader(settings.redis, ring, prefix, password=password, catalogue=catalogue)
     closing = [catalogue.close, accesses.close, events.close, consents.close]

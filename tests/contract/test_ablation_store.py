@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 
 def store_of(server: RealRedis, kind: type[RedisStore]) -> Any:
-    return kind(server.client, "t.", EPOCH, TOMBSTONE)
+    return kind(server.store_client("t."), EPOCH, TOMBSTONE)
 
 
 def a_list(user: str, version: int) -> ListWrite:

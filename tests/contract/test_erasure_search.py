@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from adapters.redis.address import RedisSettings
 from jobs.erasure_search import in_redis
 from jobs.retention import DEFAULTS
-from schemas.errors import StoreUnavailable
+from schemas.errors import StoreMisconfigured
 from schemas.store import user_keys
 from tests.support.readme import redis_rights
 from tests.support.redis_server import RealRedis, running_redis
-from udfs.store import RedisSettings
 
 PREFIX = "a*[b]?."
 
@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 
 def searched(url: str, *names: str) -> Counter[str]:
-    return in_redis(msgspec.structs.replace(DEFAULTS, redis=RedisSettings(url, prefix=PREFIX)), names)
+    return in_redis(msgspec.structs.replace(DEFAULTS, redis=RedisSettings((url,), prefix=PREFIX)), names)
 
 
 def test_every_place_of_a_user_is_named_and_nobody_else_s(server: RealRedis) -> None:
@@ -41,13 +41,13 @@ def test_every_place_of_a_user_is_named_and_nobody_else_s(server: RealRedis) -> 
 
 def test_a_user_with_the_rights_of_the_readme_can_search_and_one_without_is_told(server: RealRedis) -> None:
     rights = redis_rights("Its user in Redis needs")
-    assert len(rights) == 2
-    for user, allowed in (("officer", rights), ("stranger", rights[:1])):
+    assert rights[0] == "+scan" and len(rights) == 3
+    for user, allowed in (("officer", rights), ("stranger", rights[1:])):
         server.client.execute_command("ACL", "SETUSER", user, "on", ">hush", f"~{_literal(PREFIX)}*", *allowed)
     server.client.set(user_keys(PREFIX, "p1.cyd")[0], b"{}")
     place = urlsplit(server.url).netloc
     assert searched(f"redis://officer:hush@{place}", "p1.cyd") == {"redis.list": 1}
-    with pytest.raises(StoreUnavailable, match="could not be searched"):
+    with pytest.raises(StoreMisconfigured, match="NOPERM"):
         searched(f"redis://stranger:hush@{place}", "p1.cyd")
 
 

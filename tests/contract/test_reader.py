@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from adapters.redis.address import RedisAddress
 from schemas.consents import Level
 from schemas.lists import Reason, encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring
@@ -18,7 +19,6 @@ from serving import answers
 from serving.answers import POPULAR_FRESH_MS, Recommendation
 from serving.async_reader import AsyncReader
 from serving.reader import PAUSE_AFTER_FAILURE_MS, Reader
-from serving.redis_address import RedisAddress
 from tests.support.readme import redis_rights
 from tests.support.redis_server import RealRedis, running_redis
 

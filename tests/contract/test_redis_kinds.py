@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapters.redis.address import RedisAddress
 from deploy.local.ports import LOOPBACK
 from schemas.errors import NotAcknowledged
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
@@ -15,7 +16,6 @@ from serving.async_reader import AsyncReader
 from serving.consents import Consents
 from serving.links import slot_of
 from serving.reader import Reader
-from serving.redis_address import RedisAddress
 from serving.redis_client import client_of
 from tests.support.certificates import certificates
 from tests.support.gateway import a_list, give_list
@@ -77,7 +77,7 @@ def test_lists_in_a_cluster_are_read_on_whichever_node(cluster: Any, read: Read)
 def test_a_withdrawal_is_fenced_in_a_cluster_on_whichever_node(cluster: Any) -> None:
     address, client = cluster
     consents = Consents(
-        client_of(address), {"bootstrap_servers": f"{LOOPBACK}:1", "bootstrap_timeout_ms": 100}, RING,
+        address, {"bootstrap_servers": f"{LOOPBACK}:1", "bootstrap_timeout_ms": 100}, RING,
         tombstone_ms=100_000, prefix="default:",
     )  # fmt: skip
     for user in USERS[-4:]:

@@ -3,13 +3,14 @@
 import itertools
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import pytest
-import redis
 
+from adapters.redis.address import RedisAddress
+from adapters.redis.client import RedisClient
+from schemas.errors import StoreMisconfigured
 from schemas.lists import encode_list, item_fragment
 from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, all_user_keys, popular_key, user_keys
 from tests.support.fakes import MemoryStore
@@ -18,7 +19,7 @@ from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import BEGINNING, a_consent, an_erasure
 from udfs.elements import ConsentRecord
 from udfs.ranking import ListWrite
-from udfs.store import ListStore, RedisSettings, RedisStore, Tombstone, connect, value_of
+from udfs.store import ListStore, RedisStore, Tombstone, value_of
 
 pytestmark = pytest.mark.privacy
 
@@ -77,11 +78,11 @@ class InRedis:
     """The real one, on a real server whose clock is that of the machine."""
 
     def __init__(self, server: RealRedis) -> None:
-        self.client = server.client
+        self.server, self.client = server, server.client
         self.store: Any = self.at_epoch(EPOCH)
 
     def at_epoch(self, epoch: int) -> ListStore:
-        return RedisStore(self.client, PREFIX, epoch, TOMBSTONE)
+        return RedisStore(self.server.store_client(PREFIX), epoch, TOMBSTONE)
 
     def read(self, user: str) -> dict[str, Any] | None:
         found: Any = self.client.eval(READ_LIST, 3, *user_keys(PREFIX, user))
@@ -508,9 +509,8 @@ def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis
 
 def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(server: RealRedis) -> None:
     server.client.execute_command("ACL", "SETUSER", "job", "on", ">hush", "~t.*", *job_rights())
-    settings = RedisSettings(server.url, PREFIX, username="job")
-    client = connect(settings, "hush")
-    store = RedisStore(client, PREFIX, EPOCH, TOMBSTONE)
+    client = RedisClient(RedisAddress((server.url,), username="job"), "hush", prefix=PREFIX)
+    store = RedisStore(client, EPOCH, TOMBSTONE)
     ends = a_consent("p1.acl", offset=2, expires_at=InRedis(server).now_ms() + MINUTE)
     erased, again = an_erasure("p1.acl", offset=3), a_consent("p1.acl", offset=4)
     assert store.write([ends], [a_list("p1.acl", 1, under=ends)], True)[:2] == ([1], [1])
@@ -519,19 +519,12 @@ def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(
     store.relink({"p2.acl": "p1.acl"})
     assert store.write_popular("all", EPOCH, 1, MINUTE, payload(1)) == 1
     store.forget(["p1.acl"])
-    with pytest.raises(redis.exceptions.AuthenticationError):
-        connect(settings, "wrong").ping()
-    with pytest.raises(redis.exceptions.NoPermissionError):
-        client.flushall()
+    for _ in range(2):
+        client.renew_generation(by_force=True)
+    assert client.standing().token is not None
+    wrong = RedisClient(RedisAddress((server.url,), username="job"), "wrong", prefix=PREFIX)
+    with pytest.raises(StoreMisconfigured, match="WRONGPASS"):
+        wrong.standing()
+    with pytest.raises(StoreMisconfigured, match=r"NOPERM, keys t\.\*"):
+        client.ask_each(("FLUSHALL",))
     client.close()
-
-
-def test_connect_asks_for_tls_where_the_address_says_so(tmp_path: Path) -> None:
-    """The server in the wheel has no TLS, so what is checked is what the client would do."""
-    settings = RedisSettings("rediss://cache:6380/0", ca_file="/ca.pem", cert_file="/c.pem", key_file="/k.pem")
-    pool = connect(settings, "hush").connection_pool
-    assert pool.connection_class is redis.SSLConnection
-    asked = pool.connection_kwargs
-    assert (asked["ssl_ca_certs"], asked["ssl_certfile"], asked["ssl_keyfile"]) == ("/ca.pem", "/c.pem", "/k.pem")
-    plain = connect(RedisSettings("redis://cache:6379/0", ca_file="/ca.pem"), None).connection_pool
-    assert plain.connection_class is redis.Connection

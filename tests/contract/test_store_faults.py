@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import pytest
-import redis
 
+from adapters.redis.address import RedisAddress
+from adapters.redis.client import RedisClient
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
-from schemas.store import user_keys
+from schemas.store import all_user_keys
 from tests.support.redis_server import running_redis
-from tests.support.vocabulary import a_consent
+from tests.support.vocabulary import a_consent, an_erasure
 from udfs.ranking import ListWrite
-from udfs.store import BACKOFF_FIRST_S, BACKOFF_MAX_S, RedisSettings, RedisStore, connect, patiently, value_of
+from udfs.store import BACKOFF_FIRST_S, BACKOFF_MAX_S, RedisStore, patiently, value_of
 
 PAYLOAD = encode_list(1, 1, b'"m"', 1, "personalised", [item_fragment("tea")], [0.5])
 ADA = a_consent("p1.ada")
@@ -19,7 +20,7 @@ ADA = a_consent("p1.ada")
 
 def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_waited_for(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
-        store = RedisStore(connect(RedisSettings(server.url, timeout_ms=500), None), "", epoch=1, tombstone_ms=60_000)
+        store = RedisStore(server.store_client(timeout_ms=500), epoch=1, tombstone_ms=60_000)
         write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD)
         assert store.write([ADA], [write], want_popular=False).lists == [1]
 
@@ -49,17 +50,21 @@ def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_wa
         assert len(failures) == 2
 
 
-def test_a_refusal_is_not_taken_for_an_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", range(4))
+def test_a_key_of_a_user_that_is_no_string_is_removed_and_the_write_goes_on(tmp_path: Path, place: int) -> None:
+    repaired: list[int] = []
     with running_redis(tmp_path) as server:
-        store = RedisStore(connect(RedisSettings(server.url), None), "", epoch=1, tombstone_ms=60_000)
-        server.client.lpush(user_keys("", "p1.ada")[0], "not a list of ours")
-        store.write([], [], want_popular=False)
-        with pytest.raises(StoreUnavailable, match="ResponseError"):
-            write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD)
-            server.client.set(user_keys("", "p1.ada")[1], value_of(ADA))
-            store.write([], [write], want_popular=False)
-        server.client.delete(user_keys("", "p1.ada")[0])
-        assert store.write([], [write], want_popular=False).lists == [1], "the connection is in step again"
+        client = RedisClient(RedisAddress(url=server.url), on_repair=repaired.append)
+        store = RedisStore(client, epoch=1, tombstone_ms=60_000)
+        server.client.lpush(all_user_keys("", "p1.ada")[place], "not one of ours")
+        erased, again = an_erasure("p1.ada", offset=20), a_consent("p1.ada", offset=21)
+        write = ListWrite("p1.ada", 1, value_of(again), "personalised", 60_000, PAYLOAD)
+        written = store.write([a_consent("p1.ada", offset=19), erased, again], [write], want_popular=False)
+        assert written[:2] == ([1, 1, 1], [1])
+        assert server.client.type(all_user_keys("", "p1.ada")[place]) in (b"string", b"none")
+        client.close()
+    # SET and DEL take a key of any type; what is read is repaired before.
+    assert repaired in ([], [1])
 
 
 def test_pauses_double_up_to_a_limit_and_every_failure_is_told() -> None:
@@ -86,7 +91,7 @@ def test_other_errors_are_not_waited_out() -> None:
 
 
 def test_an_error_tells_nothing_of_what_was_written() -> None:
-    store = RedisStore(redis.Redis(port=1), "", epoch=1, tombstone_ms=60_000)
+    store = RedisStore(RedisClient(RedisAddress(url="redis://127.0.0.1:1")), epoch=1, tombstone_ms=60_000)
     with pytest.raises(StoreUnavailable) as caught:
         store.write([a_consent("p1.secret")], [], want_popular=False)
     assert "p1.secret" not in str(caught.value)

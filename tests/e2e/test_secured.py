@@ -84,7 +84,7 @@ def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, pe
     old_kafka, old_store = f'bootstrap_servers = "{stack.kafka.bootstrap_servers}"\n', f'url = "{stack.redis.url}"\n'
     path.write_text(text.replace(old_kafka, kafka).replace(old_store, store))
     settings = load_settings(path)
-    assert settings.redis.url.startswith("rediss:")
+    assert settings.redis.urls[0].startswith("rediss:")
     product.create_local_topics(settings.kafka)
     endpoints = {**stack.addresses, "key_ring": str(directory / "ring.json")}
     job = product.submit(stack, path)

@@ -15,6 +15,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from pyflink.table.expressions import call, col
 
+from adapters.redis.address import RedisSettings
 from jobs.flink import bucket_keys, to_stream
 from jobs.personalise import Streams, build
 from jobs.settings import AuditSettings, JobSettings, ModelSettings, PrivacySettings, Settings
@@ -38,7 +39,6 @@ from tests.support.vocabulary import (
 )
 from udfs.ingest import RawRecord
 from udfs.profile import ProfileBounds
-from udfs.store import RedisSettings
 
 START = time.time_ns() // 1_000_000 - MINUTE
 """Not long ago: what was done long ago would be forgotten by timers while the run goes on."""
@@ -74,7 +74,7 @@ def settings(server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Set
     write_signing_key(directory / "signing-key")
     return Settings(
         KafkaSettings("nowhere:1", topic_prefix="t."),
-        RedisSettings(server.url, "t."),
+        RedisSettings((server.url,), prefix="t."),
         ModelSettings(str(directory / "model")),
         privacy=PrivacySettings(str(directory / "ring.json")),
         audit=AuditSettings(str(directory / "signing-key")),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.redis.address import RedisSettings
 from jobs.personalise import main
 from jobs.settings import ModelSettings, PrivacySettings, Settings, load_settings
 from jobs.workers import open_ingest
@@ -13,7 +14,6 @@ from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import write_key_ring
 from tests.support.vocabulary import KEY_RING, a_raw_consent
 from udfs.elements import unpack
-from udfs.store import RedisSettings
 
 
 def test_nothing_is_submitted_with_a_policy_that_cannot_be_loaded(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_worker_opens_ingest_with_the_policy_of_the_settings(tmp_path: Path) -
     write_key_ring(KEY_RING, tmp_path / "ring.json")
     settings_of = Settings(
         KafkaSettings("nowhere:1", topic_prefix="t."),
-        RedisSettings("redis://nowhere"),
+        RedisSettings(url="redis://nowhere"),
         ModelSettings("/no/model"),
         PrivacySettings(str(tmp_path / "ring.json"), str(tmp_path / "policy.toml")),
     )

@@ -271,7 +271,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 
 def test_nor_on_a_real_redis(server: RealRedis) -> None:
-    run(lambda: InRedis(server.client), HISTORIES // 5)
+    run(lambda: InRedis(server), HISTORIES // 5)
 
 
 def a_world(*grants: str) -> World:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from adapters.redis.address import RedisSettings
 from jobs.export import write
 from jobs.settings import ExportSettings, ModelSettings, Settings
 from jobs.standings import standings_of
@@ -22,9 +23,8 @@ from udfs.ingest import RawRecord
 from udfs.personalise import clean_event
 from udfs.policy import UNRESTRICTED
 from udfs.state import UserState
-from udfs.store import RedisSettings
 
-SETTINGS = Settings(KafkaSettings("nowhere:1"), RedisSettings("redis://nowhere"), ModelSettings("/nowhere"))
+SETTINGS = Settings(KafkaSettings("nowhere:1"), RedisSettings(url="redis://nowhere"), ModelSettings("/nowhere"))
 INGEST = an_ingest()
 
 

@@ -88,6 +88,20 @@ def move_slot(nodes: list[Node], slot: int) -> None:
         node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target)
 
 
+@contextmanager
+def a_pair(directory: Path) -> Iterator[tuple[Node, Node]]:
+    """A primary and its replica, which is in step."""
+    table = ProcessTable(directory)
+    primary = Node(table, "primary", "--save", "")
+    replica = Node(table, "replica", "--save", "", "--replicaof", LOOPBACK, str(primary.port))
+    try:
+        until(lambda: replica.client.info("replication")["master_link_status"] == "up", "the replica", START_TIMEOUT_S)
+        yield primary, replica
+    finally:
+        for node in (replica, primary):
+            node.end()
+
+
 class Watched:
     """A primary and its replica, and the Sentinel that watches them."""
 

@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 
+from adapters.redis.address import RedisAddress
+from adapters.redis.client import RedisClient
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.redis import RedisServer
@@ -29,6 +32,10 @@ class RealRedis:
     def url(self) -> str:
         """The address as redis-py wants it."""
         return self._server.url
+
+    def store_client(self, prefix: str = "", **options: Any) -> RedisClient:
+        """A client of ours, which waits a second for answers."""
+        return RedisClient(RedisAddress((self.url,), **options), prefix=prefix)
 
     def kill(self) -> None:
         """End the server as a crash would."""

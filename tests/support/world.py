@@ -17,6 +17,7 @@ from schemas.topics import DAY_MS
 from tests.support.bucket import SIGNING_KEY, Bucket, side
 from tests.support.fakes import Keyed, MemoryStore
 from tests.support.oracle import NONE, Decision
+from tests.support.redis_server import RealRedis
 from tests.support.vocabulary import BEGINNING, a_consent, a_reject, an_interaction
 from udfs.audit_verify import Line, Verification, verify
 from udfs.elements import ConsentRecord, EventRecord
@@ -129,13 +130,14 @@ class InRedis:
 
     has_time = False
 
-    def __init__(self, client: Any) -> None:
-        client.flushall()
-        self._client = client
+    def __init__(self, server: RealRedis) -> None:
+        server.client.flushall()
+        self._client: Any = server.client
+        self._store_client = server.store_client()
         self._stores: dict[int, RedisStore] = {}
 
     def store_of(self, epoch: int) -> Any:
-        return self._stores.setdefault(epoch, RedisStore(self._client, "", epoch, TOMBSTONE_MS))
+        return self._stores.setdefault(epoch, RedisStore(self._store_client, epoch, TOMBSTONE_MS))
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -2,19 +2,19 @@
 
 import pytest
 
+from adapters.redis.address import RedisSettings
 from jobs.checks import complaint_of
 from jobs.settings import ModelSettings, PrivacySettings, Settings
 from schemas.kafka_settings import KafkaSettings
 from schemas.topics import CONSENTS, INTERACTIONS, TOPICS, topic_config
 from tests.support.vocabulary import DAY, HOUR
-from udfs.store import RedisSettings
 
 CONFIG = {topic.name: topic_config(topic) for topic in TOPICS}
 
 
 def settings_of(**privacy: int) -> Settings:
     kafka, model = KafkaSettings("broker:9092", topic_prefix="t."), ModelSettings("/model")
-    return Settings(kafka, RedisSettings("redis://cache"), model, PrivacySettings(**privacy))  # type: ignore[arg-type]
+    return Settings(kafka, RedisSettings(url="redis://cache"), model, PrivacySettings(**privacy))  # type: ignore[arg-type]
 
 
 def complaint(settings: Settings, **changed: dict[str, str]) -> str:

@@ -22,6 +22,8 @@ RETENTIONS = {
 NO_RETENTIONS = {
     "kafka.transaction_timeout_ms",
     "redis.timeout_ms",
+    "redis.connect_timeout_ms",
+    "redis.outage_max_ms",
     "audit.heads_every_ms",
     "batch.wait_ms",
     "profile.counts_half_life_ms",

@@ -1,0 +1,115 @@
+"""What is asked of a server on each new connection, and what it comes to: pure, for sockets and for asyncio alike.
+
+A connection counts for nothing until its server has said that it is a primary and which life of Redis it is. A life is
+one process (``run_id``) between two changes of its role (``master_replid``): whoever was demoted and promoted again may
+have missed what was acknowledged in between. Where the generation record (:class:`schemas.store.Generation`) does not
+hold that life, the connection is *closed*: popular lists may be read there, and nothing personal.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import hiredis
+
+from schemas.errors import StoreUnavailable
+from schemas.store import Generation, decode_generation, generation_key
+
+Command = tuple[Any, ...]
+REPLICA_LAG_MAX_S: Final = 10
+"""A replica that has not acknowledged for longer than this does not count as in touch."""
+LOOK_EVERY_S: Final = 1.0
+"""So long a look at role, replicas and generation record holds."""
+LOOK_CLOSED_EVERY_S: Final = 0.1
+"""The same while a connection is closed: personal lists come back soon after the job has renewed the record."""
+
+
+class Look(NamedTuple):
+    """What a server says of itself now; `raw` is the generation record, None where there is none or not here."""
+
+    replid: str
+    replicas: int
+    raw: bytes | None
+    elsewhere: bool
+    """Whether the generation record is in a slot of another node of the Cluster."""
+
+
+class Standing(NamedTuple):
+    """Which life of Redis a connection leads to, and the generation `token` that it holds for; None is *closed*.
+
+    `because` says why it is closed.
+    """
+
+    life: str
+    token: str | None
+    because: str = ""
+
+
+def look(prefix: str) -> tuple[Command, Command]:
+    """The commands whose answers :func:`looked` takes."""
+    return ("INFO", "replication"), ("GET", generation_key(prefix))
+
+
+def looked(info: Any, raw: Any) -> Look:
+    """The answers to :func:`look`.
+
+    Raises :class:`StoreUnavailable` for a server that is no primary, and an error answer as `hiredis.ReplyError`.
+    """
+    if isinstance(info, hiredis.ReplyError):
+        raise info
+    said = info_of(info)
+    if said.get("role") != "master":
+        raise StoreUnavailable("this server of Redis is no primary")
+    elsewhere = isinstance(raw, hiredis.ReplyError) and str(raw).startswith(("MOVED", "ASK"))
+    if isinstance(raw, hiredis.ReplyError) and not elsewhere and not str(raw).startswith("WRONGTYPE"):
+        raise raw
+    return Look(said.get("master_replid", ""), in_touch(said), raw if isinstance(raw, bytes) else None, elsewhere)
+
+
+def info_of(info: bytes) -> dict[str, str]:
+    """The lines of an ``INFO`` answer.
+
+    >>> info_of(b"# Replication" + bytes([13, 10]) + b"role:master")
+    {'role': 'master'}
+    """
+    return dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
+
+
+def in_touch(replication: Mapping[str, str]) -> int:
+    """How many replicas are online and have acknowledged within :data:`REPLICA_LAG_MAX_S`.
+
+    >>> in_touch({"slave0": "ip=a,port=1,state=online,offset=3,lag=0", "slave1": "ip=b,port=1,state=online,lag=11"})
+    1
+    """
+    found = 0
+    for name, value in replication.items():
+        if name.startswith("slave") and name[5:].isdigit():
+            of_replica = dict(part.split("=", 1) for part in value.split(",") if "=" in part)
+            lag = of_replica.get("lag", "")
+            found += of_replica.get("state") == "online" and lag.isdigit() and int(lag) <= REPLICA_LAG_MAX_S
+    return found
+
+
+def life_of(server: Any, seen: Look) -> str:
+    """The life of Redis behind ``INFO server`` and a look; raises an error answer as `hiredis.ReplyError`."""
+    if isinstance(server, hiredis.ReplyError):
+        raise server
+    run_id = info_of(server).get("run_id")
+    if not run_id:
+        raise StoreUnavailable("this server of Redis does not say its run_id")
+    return f"{run_id}.{seen.replid}"
+
+
+def standing_of(life: str, seen: Look, record: Generation | None, replicas_least: int = 0) -> Standing:
+    """What may be read on a connection. With `replicas_least` a primary that has lost its replicas is closed, too."""
+    if record is None:
+        return Standing(life, None, "there is no generation record")
+    if life not in record.runs:
+        return Standing(life, None, "this life of Redis is not in the generation record")
+    if seen.replicas < replicas_least:
+        return Standing(life, None, f"{seen.replicas} of {replicas_least} replicas are in touch")
+    return Standing(life, record.token)
+
+
+def record_of(seen: Look) -> Generation | None:
+    """The generation record that was seen."""
+    return decode_generation(seen.raw)

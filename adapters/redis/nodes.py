@@ -1,0 +1,162 @@
+"""Which server to connect to: the one of the address, the primary that Sentinels name, the node of a slot."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import hiredis
+import msgspec
+
+from adapters.redis.address import Place, parse
+from adapters.redis.connection import Connection, Login
+from adapters.redis.replies import raised_for
+from adapters.redis.slots import SLOTS, slot_of
+from schemas.errors import StoreUnavailable
+
+UNPLACED: Final = Place("", 0, 0, False, None, None)
+
+
+class Nodes(Protocol):
+    """Where keys are. A node is a :class:`Place`; which server it leads to is decided by :meth:`locate`."""
+
+    def of(self, keys: Sequence[str]) -> list[Place]:
+        """The node of each key. Raises :class:`StoreUnavailable`."""
+        ...
+
+    def all(self) -> list[Place]:
+        """All nodes that have keys. Raises :class:`StoreUnavailable`."""
+        ...
+
+    def locate(self, node: Place) -> Place:
+        """Where to connect for `node` now. Raises :class:`StoreUnavailable`."""
+        ...
+
+    def forget(self) -> None:
+        """What is known may be wrong: ask again."""
+        ...
+
+
+def nodes_of(login: Login) -> Nodes:
+    """The nodes of an address."""
+    places = [parse(url) for url in login.address.urls]
+    if login.address.kind == "cluster":
+        return ClusterNodes(login, places)
+    return OneNode(login, places)
+
+
+class OneNode:
+    """One server, or the primary of Sentinels: all keys are there."""
+
+    def __init__(self, login: Login, places: list[Place]) -> None:
+        self._login, self._places = login, places
+
+    def of(self, keys: Sequence[str]) -> list[Place]:
+        """See :class:`Nodes`."""
+        return [UNPLACED] * len(keys)
+
+    def all(self) -> list[Place]:
+        """See :class:`Nodes`."""
+        return [UNPLACED]
+
+    def locate(self, node: Place) -> Place:
+        """See :class:`Nodes`."""
+        return _primary(self._login, self._places) if self._login.address.kind == "sentinel" else self._places[0]
+
+    def forget(self) -> None:
+        """See :class:`Nodes`. Nothing is remembered."""
+
+
+class ClusterNodes:
+    """The primaries of a Cluster, by slot."""
+
+    def __init__(self, login: Login, seeds: list[Place]) -> None:
+        self._login, self._seeds = login, seeds
+        self._slots: list[Place] | None = None
+        self._known: list[Place] = []
+
+    def of(self, keys: Sequence[str]) -> list[Place]:
+        """See :class:`Nodes`."""
+        slots = self._slots or self._ask()
+        found = [slots[slot_of(key)] for key in keys]
+        if UNPLACED in found:
+            self.forget()
+            raise StoreUnavailable("no node of the Cluster serves this slot")
+        return found
+
+    def all(self) -> list[Place]:
+        """See :class:`Nodes`."""
+        slots = self._slots or self._ask()
+        if UNPLACED in slots:
+            self.forget()
+            raise StoreUnavailable("some slots of the Cluster are served by no node")
+        return list(dict.fromkeys(slots))
+
+    def locate(self, node: Place) -> Place:
+        """See :class:`Nodes`."""
+        return node
+
+    def forget(self) -> None:
+        """See :class:`Nodes`."""
+        self._slots = None
+
+    def _ask(self) -> list[Place]:
+        """Ask the nodes that are known, then the seeds, for the slots."""
+        first: Exception = StoreUnavailable("no node of the Cluster answers")
+        for place in dict.fromkeys([*self._known, *self._seeds]):
+            try:
+                ranges = asked_once(self._login, place, ("CLUSTER", "SLOTS"))
+            except StoreUnavailable as error:
+                first = error
+                continue
+            if ranges:
+                slots = slots_in(ranges, place)
+                self._known = list(dict.fromkeys(one for one in slots if one is not UNPLACED))
+                self._slots = slots
+                return slots
+        raise first
+
+
+def slots_in(ranges: Iterable[Any], asked: Place) -> list[Place]:
+    """The answer to CLUSTER SLOTS as the primary of each slot, :data:`UNPLACED` where nobody serves it.
+
+    An empty host is that of who was asked.
+    """
+    slots = [UNPLACED] * SLOTS
+    for begin, end, primary, *_ in ranges:
+        host = (primary[0] or b"").decode() or asked.host
+        place = msgspec.structs.replace(asked, host=host, port=int(primary[1]), database=0)
+        slots[begin : end + 1] = itertools.repeat(place, end + 1 - begin)
+    return slots
+
+
+def asked_once(login: Login, place: Place, command: tuple[Any, ...]) -> Any:
+    """The answer to one command, on a connection of its own without a handshake."""
+    connection = Connection(login, place)
+    try:
+        *_, answer = answers = connection.ask([*login.commands(place), command])
+    finally:
+        connection.close()
+    for one in answers:
+        if isinstance(one, hiredis.ReplyError):
+            raise raised_for(one, login.prefix)
+    return answer
+
+
+def of_sentinels(login: Login) -> Login:
+    """Sentinels have users of their own: those in their URLs."""
+    return login._replace(address=msgspec.structs.replace(login.address, username=None), password=None)
+
+
+def _primary(login: Login, sentinels: Sequence[Place]) -> Place:
+    """Where the primary is, by the first Sentinel that knows."""
+    asking = of_sentinels(login)
+    command = "SENTINEL", "get-master-addr-by-name", login.address.service
+    for sentinel in sentinels:
+        try:
+            found = asked_once(asking, msgspec.structs.replace(sentinel, database=0), command)
+        except StoreUnavailable:
+            continue
+        if found is not None:
+            host, port = found
+            return Place(host.decode(), int(port), sentinel.database, sentinel.tls, None, None)
+    raise StoreUnavailable("no Sentinel knows the primary")
