@@ -1,4 +1,6 @@
-"""Records what users decide about their data, from a frontend or a gateway; a withdrawal holds before the call returns.
+"""Records what users decide about their data, from a frontend or a gateway.
+
+Whatever leaves less than before holds before the call returns.
 
     consents = Consents("redis://…", {"bootstrap_servers": "…"}, load_key_ring("key-ring.json"), tombstone_ms=…)
     consents.record(ConsentChange("ada", "full", ts, method="banner", notice_version="7"))
@@ -7,7 +9,10 @@
 
 A withdrawal is written to Redis first (the fence), then to the topic, and then its place in the topic to Redis. When
 the call has returned, it is acknowledged: no personalised answer is given any more, whatever the job still has to read.
-A grant is acknowledged when the topic has it, and takes effect when the job has read it.
+
+Any other change is written to the topic, and then held in Redis: from when the call has returned until the job has put
+the change in force, no answer is personalised. It may leave less than the consent before it (a lower level, a purpose
+denied, an end, a signal that the job's policy heeds), and only the job knows.
 Needs `serving/requirements-kafka.txt`.
 """
 
@@ -28,7 +33,15 @@ from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, Stor
 from schemas.events import FUTURE_SKEW_MAX_MS
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.rejects import RejectReason
-from schemas.store import WITHDRAW, WRITE_CONSENT, Decision, all_user_keys, withdrawn_at
+from schemas.store import (
+    WITHDRAW,
+    WRITE_CONSENT,
+    ConsentOutcome,
+    Decision,
+    all_user_keys,
+    hold_arguments,
+    withdrawn_at,
+)
 from serving.forms import Form
 from serving.kafka_sender import LazyProducer
 
@@ -95,7 +108,7 @@ class Consents:
         if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal of the next years would be later
             raise InvalidConsent("time_in_future", "`ts` of a grant is in the future: now, in milliseconds, is wanted")
         self._refuse_older(change)
-        return self._append(change)
+        return self._change(change)
 
     def withdraw(self, user_id: str, **more: Any) -> Acknowledged:
         """End all personalisation of `user_id`. `more` are fields of :class:`ConsentChange`, such as `method`."""
@@ -114,25 +127,47 @@ class Consents:
         """Whatever of the two is down, the other one is told: the topic ends it for good, the fence at once."""
         users = self._keys(change.user_id)
         wants = "erase" if change.erase else "none"
-        fence_error = self._try_fenced(_WITHDRAW, users, change.ts, wants, self._tombstone_ms)
+        fence = self._try_fence(_WITHDRAW, [(keys, (change.ts, wants, self._tombstone_ms)) for keys in users])
         at = self._append(change)
-        decision = Decision(Level.NONE, 0, *at, min(change.ts, at.append_ts), change.erase)
-        placed_error = self._try_fenced(_WRITE_CONSENT, users, *decision.arguments(self._tombstone_ms))
-        if placed_error or fence_error:
+        # Redis bounds when the user may have said so by its own clock: the record goes by the same time, or it would
+        # look older than its own fence.
+        said = (
+            [int(answer) for answer in fence]
+            if isinstance(fence, list)
+            else [min(change.ts, at.append_ts)] * len(users)
+        )
+        decisions = [
+            Decision(Level.NONE, 0, *at, said_at, change.erase).arguments(self._tombstone_ms) for said_at in said
+        ]
+        placed = self._try_fence(_WRITE_CONSENT, list(zip(users, decisions, strict=True)))
+        if error := next((answer for answer in (placed, fence) if isinstance(answer, str)), None):
             raise NotAcknowledged(
-                f"the withdrawal stands in the topic, but Redis did not take it ({placed_error or fence_error}): "
+                f"the withdrawal stands in the topic, but Redis did not take it ({error}): "
                 "it takes effect when the job has read it; call again to know"
             )
         return at
 
-    def _try_fenced(self, script: Script, users: list[Keys], *arguments: Any) -> str | None:
-        """Run a script for each pseudonym of a user and wait for the replicas; what went wrong, or None."""
-        commands: list[Keyed] = [(keys[0], script(keys, *arguments)) for keys in users]
+    def _change(self, change: ConsentChange) -> Acknowledged:
+        """The topic first: a change that it does not take must hold nothing off."""
+        users, at = self._keys(change.user_id), self._append(change)
+        hold = hold_arguments(*at, min(change.ts, at.append_ts), self._tombstone_ms)
+        held = self._try_fence(_WRITE_CONSENT, [(keys, hold) for keys in users])
+        if isinstance(held, str):
+            raise NotAcknowledged(
+                f"the change stands in the topic, but Redis did not take it ({held}): until the job has read it, "
+                "the consent before it may still be served; call again to know"
+            )
+        if ConsentOutcome.REFUSED in held:
+            raise ConsentRefused("the user has withdrawn since they gave this consent")
+        return at
+
+    def _try_fence(self, script: Script, calls: list[tuple[Keys, tuple[Any, ...]]]) -> list[Any] | str:
+        """Run a script for each pseudonym of a user and wait for the replicas; the answers, or what went wrong."""
+        commands: list[Keyed] = [(keys[0], script(keys, *arguments)) for keys, arguments in calls]
         try:
-            self._client.run(always(commands), durable=True)
+            return self._client.run(always(commands), durable=True)
         except AWAY as error:
             return str(error)
-        return None
 
     def _append(self, change: ConsentChange) -> Acknowledged:
         try:
