@@ -126,9 +126,11 @@ class UncheckedRanker(Ranker):
 class UncheckedStore(RedisStore):
     """A store without consents: the last list stands, whoever's it is."""
 
-    def write(self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool) -> Written:
+    def write(
+        self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
+    ) -> Written:
         """See :class:`udfs.store.ListStore`; all consents are said to be in force."""
-        written = super().write((), lists, want_popular)
+        written = super().write((), lists, want_popular, token)
         return written._replace(consents=[ConsentOutcome.IN_FORCE] * len(consents))
 
     def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
@@ -138,7 +140,7 @@ class UncheckedStore(RedisStore):
     def relink(self, links: Mapping[str, str]) -> None:
         """Nobody moves."""
 
-    def _list_command(self, write: ListWrite) -> Keyed:
+    def _list_command(self, write: ListWrite, token: str) -> Keyed:
         key = f"{self._prefix}{{{write.pseudonym}}}:list"
         return key, _WRITE_LIST((key,), self._epoch, write.version, write.ttl_ms, write.payload)
 

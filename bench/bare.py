@@ -105,8 +105,8 @@ class PlainConsumer:
         """Pipelines of a size that Redis answers well within the timeout, also on a busy machine."""
         for begin in range(0, max(len(consents), len(lists)), WRITES_MAX):
             end = begin + WRITES_MAX
-            write = functools.partial(self._store.write, consents[begin:end], lists[begin:end], want_popular=False)
-            patiently(write, lambda: None)
+            some = consents[begin:end], lists[begin:end]
+            patiently(functools.partial(self._store.write, *some, want_popular=False, token=""), lambda: None)
 
     def _decode(self, record: Any) -> EventRecord:
         """Decode, validate and pseudonymise; the workload has no bad records, so raising is all that is needed."""

@@ -4,6 +4,7 @@ import gc
 from pathlib import Path
 
 from adapters.redis.client import connect
+from jobs.marks import Marker
 from jobs.settings import Settings, load_policy
 from models.scorer import Scorer
 from schemas.codec_choice import codec_for
@@ -11,6 +12,7 @@ from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.signing import load_signing_key
 from udfs.ingest import Ingest
 from udfs.operators.audit_keeper import AuditParts
+from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.personalise_operator import Parts
 from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import PopularItems, Ranker
@@ -54,6 +56,7 @@ def open_personalise_parts(settings: Settings, epoch: int) -> Parts:
         settings.popularity.half_life_ms,
         max(1, settings.refresh.users_per_second // settings.job.buckets),
         AuditParts(load_signing_key(settings.audit.signing_key), settings.audit.heads_every_ms),
+        GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),
     )
 
 

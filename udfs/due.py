@@ -22,11 +22,15 @@ REFRESH_AT: Final = 0.8
 
 
 class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which idle users' lists are kept fresh, and how fast at the most. Times in ms."""
+    """Which idle users' lists are kept fresh, and how fast at the most. Times in ms.
+
+    `rebuilt_per_second` bounds how many users' consents and lists are written again after Redis has lost data.
+    """
 
     list_ttl_ms: AtLeastOne = DAY_MS
     active_within_ms: AtLeastOne = 7 * DAY_MS
     users_per_second: AtLeastOne = 200
+    rebuilt_per_second: AtLeastOne = 4_000
 
 
 class Due(IntEnum):

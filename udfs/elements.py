@@ -69,11 +69,20 @@ class AskedFor(msgspec.Struct, array_like=True, frozen=True, gc=False):
     purpose: str
 
 
+class BucketMark(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A mark as it reaches each bucket: it stood in `partition`, and `partitions` have one for `token`."""
+
+    token: str
+    partition: int
+    partitions: int
+
+
 class Element(msgspec.Struct, array_like=True, gc=False):
     """All that one batch had for `bucket`, in the order in which it was read.
 
     While a rotation is under way, `links` has the previous pseudonym of each current one that the element names.
-    `asked_for` are the users whose data somebody asks for, `accesses` what others say that they have read.
+    `asked_for` are the users whose data somebody asks for, `accesses` what others say that they have read. `marks` are
+    those of `consents` that the batch had, for every bucket.
     """
 
     bucket: int
@@ -85,6 +94,7 @@ class Element(msgspec.Struct, array_like=True, gc=False):
     links: dict[str, str] = {}
     asked_for: list[AskedFor] = []
     accesses: list[AccessEntry] = []
+    marks: list[BucketMark] = []
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

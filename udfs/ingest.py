@@ -15,9 +15,10 @@ from schemas.codecs import BadRecord, Codec, check_event_time
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
 from schemas.events import KIND_OF, CleanEvent, Interaction
+from schemas.marks import MARK_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
-from udfs.elements import AskedFor, ConsentRecord, Element, EventRecord, pack
+from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, pack
 from udfs.masking import mask
 from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
@@ -94,7 +95,7 @@ class Ingest:
         }
 
     def pack(self, records: Iterable[RawRecord]) -> list[tuple[int, bytes]]:
-        """(bucket key, packed element) for each bucket that `records` touch: never more than there are records."""
+        """(bucket key, packed element) for each bucket that `records` touch; a mark of `consents` touches all."""
         elements: dict[int, Element] = {}
         for record in records:
             try:
@@ -212,6 +213,9 @@ class Ingest:
 
     def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
         """A record without a value takes the consent away: no consent on record means no consent."""
+        if record.key == MARK_KEY:
+            self._mark(record, elements)
+            return
         absent, unknown_fields = record.value is None and bool(record.key), False
         if absent:
             change = ConsentChange(_text(record.key), "none", record.append_ts)
@@ -222,6 +226,15 @@ class Ingest:
         place = record.append_ts, record.partition, record.offset
         element.consents.append(consent_record(change, pseudonym, place, self._policy, absent))
         element.unknown_fields += unknown_fields
+
+    def _mark(self, record: RawRecord, elements: dict[int, Element]) -> None:
+        """Every bucket is told: what stood before the mark in its partition is in this batch or an earlier one."""
+        mark = decode_mark(record.value)
+        if mark is None:
+            raise BadRecord(RejectReason.MALFORMED)
+        for bucket in range(self._buckets):
+            told = BucketMark(mark.token, record.partition, mark.partitions)
+            self._element(bucket, elements).marks.append(told)
 
     def _command(self, record: RawRecord, elements: dict[int, Element]) -> None:
         try:

@@ -26,6 +26,7 @@ from schemas.store import (
     all_user_keys,
     past_key,
     popular_key,
+    proven,
     user_keys,
 )
 from udfs.elements import ConsentRecord
@@ -63,8 +64,14 @@ class Written(NamedTuple):
 class ListStore(Protocol):
     """The store as operators see it; all methods raise :class:`StoreUnavailable` when it does not answer."""
 
-    def write(self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool) -> Written:
-        """Put consents in force, then write lists; `popular:all` comes along where it is wanted."""
+    def in_force(self) -> str:
+        """The token of the generation that Redis is in; a new one where Redis may have forgotten decisions."""
+        ...
+
+    def write(
+        self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
+    ) -> Written:
+        """Put consents in force in the generation `token`, then write lists; `popular:all` comes along where wanted."""
         ...
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
@@ -99,10 +106,16 @@ class RedisStore:
         self._prefix = client.prefix
         self._epoch = epoch
 
-    def write(self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool) -> Written:
+    def in_force(self) -> str:
+        """See :class:`ListStore`."""
+        return self.client.renew_generation()
+
+    def write(
+        self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
+    ) -> Written:
         """See :class:`ListStore`. One round trip."""
-        commands: list[Keyed] = [self._consent_command(change) for change in consents]
-        commands += [self._list_command(write) for write in lists]
+        commands: list[Keyed] = [self._consent_command(change, token) for change in consents]
+        commands += [self._list_command(write, token) for write in lists]
         if want_popular:
             key = popular_key(self._prefix, ALL)
             commands.append((key, ("GET", key)))
@@ -151,13 +164,14 @@ class RedisStore:
     def _keys(self, pseudonym: str) -> tuple[str, str, str, str]:
         return all_user_keys(self._prefix, pseudonym)
 
-    def _consent_command(self, change: ConsentRecord) -> Keyed:
+    def _consent_command(self, change: ConsentRecord, token: str) -> Keyed:
         keys = self._keys(change.pseudonym)
-        return keys[0], _WRITE_CONSENT(keys, *decision_of(change).arguments(self._tombstone_ms))
+        decision = decision_of(change)._replace(token=token)
+        return keys[0], _WRITE_CONSENT(keys, *decision.arguments(self._tombstone_ms))
 
-    def _list_command(self, write: ListWrite) -> Keyed:
+    def _list_command(self, write: ListWrite, token: str) -> Keyed:
         keys = user_keys(self._prefix, write.pseudonym)
-        made = self._epoch, write.version, write.ttl_ms, write.consent, write.payload
+        made = self._epoch, write.version, write.ttl_ms, proven(write.consent, token), write.payload
         return keys[0], _WRITE_LIST(keys, *made)
 
 

@@ -9,6 +9,7 @@ import pytest
 from bench.ablation import UncheckedStore
 from schemas.lists import encode_list, item_fragment
 from schemas.store import WriteOutcome, user_keys
+from tests.support.fakes import TOKEN
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import a_consent, an_erasure
 from udfs.ranking import ListWrite
@@ -35,10 +36,10 @@ def a_list(user: str, version: int) -> ListWrite:
 
 def test_a_list_of_who_never_consented_or_was_erased_is_written_where_the_product_refuses(server: RealRedis) -> None:
     product, ablation = store_of(server, RedisStore), store_of(server, UncheckedStore)
-    product.write([an_erasure("bob")], [], want_popular=False)
+    product.write([an_erasure("bob")], [], want_popular=False, token=TOKEN)
     lists = [a_list("ada", 3), a_list("bob", 3)]
-    assert product.write([], lists, False).lists == [WriteOutcome.NO_CONSENT, WriteOutcome.GONE]
-    assert ablation.write([], lists, False).lists == [WriteOutcome.WRITTEN, WriteOutcome.WRITTEN]
+    assert product.write([], lists, False, TOKEN).lists == [WriteOutcome.NO_CONSENT, WriteOutcome.GONE]
+    assert ablation.write([], lists, False, TOKEN).lists == [WriteOutcome.WRITTEN, WriteOutcome.WRITTEN]
     for write in lists:
         key = user_keys("t.", write.pseudonym)[0]
         assert server.client.get(key) == write.payload
@@ -47,12 +48,12 @@ def test_a_list_of_who_never_consented_or_was_erased_is_written_where_the_produc
 
 def test_an_older_list_is_refused_there_too(server: RealRedis) -> None:
     ablation = store_of(server, UncheckedStore)
-    outcomes = [ablation.write([], [a_list("cyd", version)], False).lists[0] for version in (3, 2, 3, 4)]
+    outcomes = [ablation.write([], [a_list("cyd", version)], False, TOKEN).lists[0] for version in (3, 2, 3, 4)]
     assert outcomes == [WriteOutcome.WRITTEN, WriteOutcome.STALE, WriteOutcome.WRITTEN, WriteOutcome.WRITTEN]
 
 
 def test_consents_do_not_reach_redis_and_are_said_to_be_in_force(server: RealRedis) -> None:
     ablation = store_of(server, UncheckedStore)
-    [outcome] = ablation.write([a_consent("dan")], [], False).consents
+    [outcome] = ablation.write([a_consent("dan")], [], False, TOKEN).consents
     assert outcome.name == "IN_FORCE"
     assert server.client.exists(*user_keys("t.", "dan")) == 0

@@ -13,7 +13,7 @@ from adapters.redis.client import RedisClient
 from schemas.errors import StoreMisconfigured
 from schemas.lists import encode_list, item_fragment
 from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, all_user_keys, popular_key, user_keys
-from tests.support.fakes import MemoryStore
+from tests.support.fakes import TOKEN, MemoryStore
 from tests.support.readme import job_rights
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import BEGINNING, a_consent, an_erasure
@@ -136,11 +136,11 @@ def a_list(user: str, version: int, *, under: ConsentRecord | None = None, epoch
 
 
 def consented(store: ListStore, *changes: Any) -> list[ConsentOutcome]:
-    return store.write(changes, [], want_popular=False).consents
+    return store.write(changes, [], want_popular=False, token=TOKEN).consents
 
 
 def listed(store: ListStore, *writes: ListWrite) -> list[WriteOutcome]:
-    return store.write([], writes, want_popular=False).lists
+    return store.write([], writes, want_popular=False, token=TOKEN).lists
 
 
 # lists
@@ -224,7 +224,7 @@ def test_not_even_a_list_made_under_no_consent_is_written_under_none(subject: Su
 
 
 def test_a_consent_and_a_list_of_one_write_are_put_in_that_order(subject: Subject, ada: str) -> None:
-    written = subject.store.write([a_consent(ada)], [a_list(ada, 1)], want_popular=True)
+    written = subject.store.write([a_consent(ada)], [a_list(ada, 1)], want_popular=True, token=TOKEN)
     assert written == ([ConsentOutcome.IN_FORCE], [WriteOutcome.WRITTEN], None)
 
 
@@ -485,15 +485,15 @@ def test_popular_lists_are_ordered_by_epoch_and_version_and_come_along_with_a_wr
     assert write(EPOCH, 4, "old") == WriteOutcome.STALE
     assert write(EPOCH - 1, 9, "old") == WriteOutcome.STALE
     assert write(EPOCH, 5, "cup") == WriteOutcome.WRITTEN
-    assert subject.store.write([], [], want_popular=False).popular is None
-    popular = subject.store.write([], [], want_popular=True).popular
+    assert subject.store.write([], [], want_popular=False, token=TOKEN).popular is None
+    popular = subject.store.write([], [], want_popular=True, token=TOKEN).popular
     assert popular is not None and popular.items[0].id == "cup"
     assert write(EPOCH + 1, 1, "jam") == WriteOutcome.WRITTEN
 
 
 def test_segments_have_popular_lists_of_their_own(subject: Subject) -> None:
     assert subject.store.write_popular("country:NL", EPOCH, 1, MINUTE, payload(1)) == WriteOutcome.WRITTEN
-    assert subject.store.write([], [], want_popular=True).popular is None
+    assert subject.store.write([], [], want_popular=True, token=TOKEN).popular is None
 
 
 # what only a server can do
@@ -502,7 +502,7 @@ def test_segments_have_popular_lists_of_their_own(subject: Subject) -> None:
 def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis) -> None:
     server.client.flushall()
     store = InRedis(server).store
-    store.write([a_consent("p1.x")], [a_list("p1.x", 1)], want_popular=False)
+    store.write([a_consent("p1.x")], [a_list("p1.x", 1)], want_popular=False, token=TOKEN)
     store.write_popular("all", EPOCH, 1, MINUTE, payload(1))
     assert set(server.client.keys()) == {b"t.{p1.x}:list", b"t.{p1.x}:consent", popular_key(PREFIX, "all").encode()}
 
@@ -513,8 +513,8 @@ def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(
     store = RedisStore(client, EPOCH, TOMBSTONE)
     ends = a_consent("p1.acl", offset=2, expires_at=InRedis(server).now_ms() + MINUTE)
     erased, again = an_erasure("p1.acl", offset=3), a_consent("p1.acl", offset=4)
-    assert store.write([ends], [a_list("p1.acl", 1, under=ends)], True)[:2] == ([1], [1])
-    assert store.write([erased, again], [a_list("p1.acl", 1, under=again)], True)[:2] == ([1, 1], [1])
+    assert store.write([ends], [a_list("p1.acl", 1, under=ends)], True, TOKEN)[:2] == ([1], [1])
+    assert store.write([erased, again], [a_list("p1.acl", 1, under=again)], True, TOKEN)[:2] == ([1, 1], [1])
     assert list(store.tombstones(["p1.acl"])) == ["p1.acl"]
     store.relink({"p2.acl": "p1.acl"})
     assert store.write_popular("all", EPOCH, 1, MINUTE, payload(1)) == 1

@@ -9,6 +9,7 @@ from adapters.redis.client import RedisClient
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
 from schemas.store import all_user_keys
+from tests.support.fakes import TOKEN
 from tests.support.redis_server import running_redis
 from tests.support.vocabulary import a_consent, an_erasure
 from udfs.ranking import ListWrite
@@ -22,16 +23,16 @@ def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_wa
     with running_redis(tmp_path) as server:
         store = RedisStore(server.store_client(timeout_ms=500), epoch=1, tombstone_ms=60_000)
         write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD)
-        assert store.write([ADA], [write], want_popular=False).lists == [1]
+        assert store.write([ADA], [write], want_popular=False, token=TOKEN).lists == [1]
 
         server.client.script_flush()
-        assert store.write([ADA], [write], want_popular=True)[:2] == ([1], [1])
+        assert store.write([ADA], [write], want_popular=True, token=TOKEN)[:2] == ([1], [1])
         server.client.script_flush()
         assert store.write_popular("all", 1, 1, 60_000, PAYLOAD) == 1
 
         server.kill()
         with pytest.raises(StoreUnavailable):
-            store.write([], [write], want_popular=False)
+            store.write([], [write], want_popular=False, token=TOKEN)
         with pytest.raises(StoreUnavailable):
             store.forget(["p1.ada"])
 
@@ -42,7 +43,7 @@ def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_wa
                 server.start()
 
         written = patiently(
-            lambda: store.write([ADA], [write], want_popular=False),
+            lambda: store.write([ADA], [write], want_popular=False, token=TOKEN),
             lambda: failures.append(1),
             start_it_again,
         )
@@ -59,7 +60,7 @@ def test_a_key_of_a_user_that_is_no_string_is_removed_and_the_write_goes_on(tmp_
         server.client.lpush(all_user_keys("", "p1.ada")[place], "not one of ours")
         erased, again = an_erasure("p1.ada", offset=20), a_consent("p1.ada", offset=21)
         write = ListWrite("p1.ada", 1, value_of(again), "personalised", 60_000, PAYLOAD)
-        written = store.write([a_consent("p1.ada", offset=19), erased, again], [write], want_popular=False)
+        written = store.write([a_consent("p1.ada", offset=19), erased, again], [write], want_popular=False, token=TOKEN)
         assert written[:2] == ([1, 1, 1], [1])
         assert server.client.type(all_user_keys("", "p1.ada")[place]) in (b"string", b"none")
         client.close()
@@ -93,5 +94,5 @@ def test_other_errors_are_not_waited_out() -> None:
 def test_an_error_tells_nothing_of_what_was_written() -> None:
     store = RedisStore(RedisClient(RedisAddress(url="redis://127.0.0.1:1")), epoch=1, tombstone_ms=60_000)
     with pytest.raises(StoreUnavailable) as caught:
-        store.write([a_consent("p1.secret")], [], want_popular=False)
+        store.write([a_consent("p1.secret")], [], want_popular=False, token=TOKEN)
     assert "p1.secret" not in str(caught.value)

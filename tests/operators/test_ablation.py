@@ -22,7 +22,7 @@ LATER = BEGINNING + 10 * SECOND
 class NoFence(MemoryStore):
     """Takes every list, as the script of :class:`bench.ablation.UncheckedStore` does."""
 
-    def _write_list(self, write: ListWrite) -> WriteOutcome:
+    def _write_list(self, write: ListWrite, token: str) -> WriteOutcome:
         self._lists[write.pseudonym] = write.payload, self._clock() + write.ttl_ms
         return WriteOutcome.WRITTEN
 

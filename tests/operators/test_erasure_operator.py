@@ -159,6 +159,7 @@ def test_a_grant_given_before_the_last_withdrawal_is_refused_and_said_so(bucket:
 
 def test_a_grant_that_redis_refuses_because_of_a_direct_withdrawal_is_undone(bucket: Bucket) -> None:
     with_ada(bucket)
+    bucket.keyed.now_ms = BEGINNING + HOUR
     bucket.store.withdraw("ada", said_at=BEGINNING + HOUR)
     on_its_way = a_consent("ada", at=BEGINNING + 3 * HOUR, said_at=BEGINNING + HOUR - SECOND)
     emitted = bucket.take(on_its_way, an_interaction("ada", BEGINNING + 3 * HOUR, "pot"))
@@ -173,6 +174,7 @@ def test_a_grant_that_redis_refuses_because_of_a_direct_withdrawal_is_undone(buc
 
 def test_a_newer_grant_behind_a_refused_one_holds(bucket: Bucket) -> None:
     with_ada(bucket)
+    bucket.keyed.now_ms = BEGINNING + HOUR
     bucket.store.withdraw("ada", said_at=BEGINNING + HOUR)
     on_its_way = a_consent("ada", at=BEGINNING + 3 * HOUR, said_at=BEGINNING + HOUR - SECOND)
     newer = a_consent("ada", at=BEGINNING + 4 * HOUR, said_at=BEGINNING + 2 * HOUR)

@@ -13,6 +13,7 @@ from schemas.receipts import (
 )
 from schemas.rejects import RejectReason
 from tests.support.bucket import BOUNDS, CRASH, EPOCH, ITEMS, Bucket, Record, receipts, side
+from tests.support.fakes import TOKEN
 from tests.support.naive import plain, plain_receipt
 from tests.support.vocabulary import (
     BEGINNING,
@@ -126,7 +127,7 @@ def test_an_opt_out_clears_profile_and_list_at_once_and_leaves_nothing_that_coul
     bucket.run_out_of_timers()
     state = bucket.user()
     assert state is not None and state.due_slot == 0
-    assert (bucket.pages, bucket.keyed.timers) == ({}, set())
+    assert (bucket.pages, bucket.timers) == ({}, set())
 
 
 def test_an_opt_out_and_an_interaction_in_one_element_write_no_list(bucket: Bucket) -> None:
@@ -137,7 +138,7 @@ def test_an_opt_out_and_an_interaction_in_one_element_write_no_list(bucket: Buck
 
 def test_a_fence_that_the_frontend_wrote_ahead_refuses_the_list(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
-    bucket.store.write([a_consent(level="none", at=BEGINNING + HOUR)], [], want_popular=False)
+    bucket.store.write([a_consent(level="none", at=BEGINNING + HOUR)], [], want_popular=False, token=TOKEN)
     emitted = bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
     assert not bucket.store.has_list_key("ada")
     assert receipts(emitted, ElementReceipt)[0].lists[0].outcome == "gone"
@@ -157,7 +158,7 @@ def test_a_consent_expires_without_any_event(bucket: Bucket) -> None:
     state = bucket.user()
     assert state is not None and (state.level, state.profile) == (0, None)
     assert not bucket.store.has_list_key("ada")
-    assert (bucket.pages, bucket.keyed.timers) == ({}, set())
+    assert (bucket.pages, bucket.timers) == ({}, set())
 
 
 def test_a_consent_that_had_expired_when_it_was_read_leaves_nothing(bucket: Bucket) -> None:
@@ -184,7 +185,7 @@ def test_a_session_ends_without_any_event(bucket: Bucket) -> None:
     state = bucket.user()
     assert state is not None and (state.profile, state.level) == (None, 1)
     assert not bucket.store.has_list_key("ada")
-    assert (bucket.pages, bucket.keyed.timers) == ({}, set())
+    assert (bucket.pages, bucket.timers) == ({}, set())
     assert bucket.keyed.counts["profiles_forgotten"] == 1
 
 
@@ -220,7 +221,7 @@ def test_a_profile_that_idles_too_long_is_forgotten(bucket: Bucket) -> None:
     bucket.pass_time(BOUNDS.idle_profile_ttl_ms + 2 * MINUTE)
     state = bucket.user()
     assert state is not None and (state.profile, state.level) == (None, 2)
-    assert (bucket.pages, bucket.keyed.timers) == ({}, set())
+    assert (bucket.pages, bucket.timers) == ({}, set())
 
 
 def test_a_refresh_does_not_change_the_version(bucket: Bucket) -> None:
@@ -321,7 +322,7 @@ def test_an_old_deployment_never_wins(bucket: Bucket) -> None:
     ranker = Ranker(bucket.model, "newer", ListRules(items=4), BOUNDS, EPOCH + 1)
     state = bucket.user()
     assert state is not None
-    newer.write([], ranker.rank({"ada": state}, PopularItems(), BEGINNING, DAY), want_popular=False)
+    newer.write([], ranker.rank({"ada": state}, PopularItems(), BEGINNING, DAY), want_popular=False, token=TOKEN)
     emitted = bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
     assert receipts(emitted, ElementReceipt)[0].lists[0].outcome == "stale"
     found = bucket.list()

@@ -142,6 +142,41 @@ class Histories(RuleBasedStateMachine):
     def outlive_tombstones(self) -> None:
         self.world.outlive_tombstones()
 
+    # what Redis does
+
+    @precondition(lambda self: self.world.backing.has_time)
+    @rule()
+    def dump(self) -> None:
+        self.world.dump()
+
+    @precondition(lambda self: self.world.dumps)
+    @rule(which=st.integers(0, 3), watched=st.booleans())
+    def redis_goes_back(self, which: int, watched: bool) -> None:
+        self.shown.clear()
+        self.world.redis_goes_back(which)
+        if watched:
+            self.world.watch()
+
+    @precondition(lambda self: self.world.backing.has_time)
+    @rule(user=users, erase=st.booleans())
+    def redis_forgets_that_a_user_left(self, user: str, erase: bool) -> None:
+        """The job has read neither the grant nor the withdrawal behind it, which was acknowledged."""
+        self.world.read_all()
+        self.what_must_hold()
+        self.world.say(user, FULL, purposes=ALL_PURPOSES)
+        self.world.dump()
+        self.end_directly(user, erase, "acknowledged")
+        self.redis_goes_back(len(self.world.dumps) - 1, watched=True)
+        self.world.click(user, "s1", 0)
+        self.world.read(clicks=1, consents=1, control=0)
+
+    @precondition(lambda self: self.world.dumps)
+    @rule(clicks=sizes, consents=sizes)
+    def watch(self, clicks: int, consents: int) -> None:
+        self.world.watch()
+        self.world.read(clicks, consents, 0)
+        self.world.pass_time(SECOND)
+
     # rotation
 
     @precondition(lambda self: self.world.ring.previous is None)

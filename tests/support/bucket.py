@@ -8,12 +8,14 @@ import msgspec
 from schemas.lists import RecommendationList
 from schemas.receipts import decode_receipt
 from schemas.signing import SigningKey
-from tests.support.fakes import FixedModel, Harness, Keyed, MemoryStore
+from tests.support.fakes import TOKEN, FixedModel, Harness, Keyed, MemoryStore, Value
 from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS, SECOND
 from udfs.account import Account, decode_account
 from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.generations import Caught, encode_caught
 from udfs.operators.audit_keeper import AuditParts
+from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.personalise_operator import RECEIPTS, Parts, PersonaliseOperator
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, PopularItems, Ranker
@@ -25,6 +27,8 @@ SIGNING_KEY = SigningKey(bytes(range(32)))
 ITEMS = ["tea", "cup", "pot", "jam", "rye", "oil", "salt", "figs"]
 EPOCH = BEGINNING
 CRASH = "crash"
+WATCH_EVERY = 100 * 365 * DAY
+"""A bucket with users is watched for ever; here, later than any test lets time pass. See :meth:`Bucket.watch`."""
 Record = EventRecord | ConsentRecord
 
 
@@ -43,6 +47,9 @@ class Bucket:
     ) -> None:
         self._operator, self._ranker = operator, ranker
         self.keyed = Keyed(now_ms=beginning)
+        caught = self.keyed.states["generation-v1"] = Value()
+        caught.update(encode_caught(Caught(TOKEN)))
+        self.marks_asked_for: list[str] = []
         self.store = store or MemoryStore(beginning, lambda: self.keyed.now_ms)
         self.epoch = beginning
         self._start()
@@ -66,6 +73,7 @@ class Bucket:
             popularity_half_life_ms=DAY,
             due_users_per_second=5,
             audit=AuditParts(SIGNING_KEY, 10 * SECOND),
+            generation=GenerationParts(self.marks_asked_for.append, users_per_second=20, watch_every_ms=WATCH_EVERY),
         )
         self.harness = Harness(self._operator(lambda: parts), self.keyed)
 
@@ -86,11 +94,21 @@ class Bucket:
     def pass_time(self, ms: int) -> list[Any]:
         return self.harness.advance_to(self.keyed.now_ms + ms)
 
+    def watch(self) -> list[Any]:
+        """The second comes in which the bucket asks which generation is in force."""
+        return list(self.harness.operator.on_timer(WATCH_EVERY, self.keyed))
+
+    @property
+    def timers(self) -> set[int]:
+        """All but the one by which the bucket is watched."""
+        return {timer for timer in self.keyed.timers if timer % WATCH_EVERY}
+
     def run_out_of_timers(self) -> None:
+        """Until the bucket is only watched."""
         for _ in range(100_000):
-            if not self.keyed.timers:
+            if not self.timers:
                 return
-            self.harness.advance_to(min(self.keyed.timers))
+            self.harness.advance_to(min(self.timers))
         raise AssertionError("timers without end")
 
     def user(self, name: str = "ada") -> UserState | None:

@@ -9,17 +9,21 @@ from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import numpy as np
 
 from schemas.consents import LEVEL_NAME, Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import ConsentOutcome, WriteOutcome
+from schemas.topics import DAY_MS
 from udfs.elements import ConsentRecord
 from udfs.popularity import ALL
 from udfs.ranking import ListWrite
 from udfs.store import Tombstone, Written, value_of
 
+TOKEN = "0" * 12
+"""The generation that a fresh fake store is in, and that a bucket of tests has caught up with."""
 DIRECTLY = -1
 """The partition of what was withdrawn in Redis before it was in the topic."""
 
@@ -38,6 +42,10 @@ class DictState(UserDict[K, V], Generic[K, V]):
     def remove(self, key: K) -> None:
         """Remove `key`."""
         del self.data[key]
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing."""
+        return not self.data
 
 
 class Value:
@@ -175,7 +183,8 @@ class Harness:
 class MemoryStore:
     """A :class:`udfs.store.ListStore` in dicts that answers as the scripts of :mod:`schemas.store` do.
 
-    `clock` gives the time that keys expire by. `fail_next(n)` makes the next n calls raise.
+    `clock` gives the time that keys expire by. `fail_next(n)` makes the next n calls raise. `go_back_to(copy)` is a
+    crash that loses what came after `copy = held()`: readers are closed until `in_force` has made a new generation.
     """
 
     def __init__(self, epoch: int, clock: Callable[[], int]) -> None:
@@ -187,6 +196,8 @@ class MemoryStore:
         self._popular: dict[str, tuple[bytes, int]] = {}
         self._gone: dict[str, ConsentRecord] = {}
         self._past: dict[str, ConsentRecord] = {}
+        self._proofs: dict[str, str] = {}
+        self._generation = {"token": TOKEN, "open": True}
         self.writes = 0
 
     def at_epoch(self, epoch: int) -> "MemoryStore":
@@ -199,11 +210,34 @@ class MemoryStore:
         """Be down for that many calls."""
         self._failures = calls
 
-    def write(self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool) -> Written:
+    def held(self) -> Any:
+        """All that is held, as a dump has it."""
+        kept = self._lists, self._consents, self._popular, self._gone, self._past, self._proofs
+        return [dict(each) for each in kept]
+
+    def go_back_to(self, held: Any) -> None:
+        """Come back as another process with what was held then."""
+        kept = self._lists, self._consents, self._popular, self._gone, self._past, self._proofs
+        for each, before in zip(kept, held, strict=True):
+            each.clear()  # type: ignore[attr-defined]
+            each.update(before)  # type: ignore[attr-defined]
+        self._generation["open"] = False
+
+    def in_force(self) -> str:
         """See :class:`udfs.store.ListStore`."""
         self._maybe_fail()
-        consent_outcomes = [self._write_consent(change) for change in consents]
-        list_outcomes = [self._write_list(write) for write in lists]
+        if not self._generation["open"]:
+            token = f"{int(str(self._generation['token']), 16) + 1:012x}"
+            self._generation.update(token=token, open=True)
+        return str(self._generation["token"])
+
+    def write(
+        self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
+    ) -> Written:
+        """See :class:`udfs.store.ListStore`."""
+        self._maybe_fail()
+        consent_outcomes = [self._write_consent(change, token) for change in consents]
+        list_outcomes = [self._write_list(write, token) for write in lists]
         self.writes += len(lists)
         popular = self.popular(ALL) if want_popular else None
         return Written(consent_outcomes, list_outcomes, popular)
@@ -226,7 +260,7 @@ class MemoryStore:
         self._maybe_fail()
         for current, previous in links.items():
             decided = current in self._consents or current in self._gone
-            for kept in (self._lists, self._consents, self._gone, self._past):
+            for kept in (self._lists, self._consents, self._gone, self._past, self._proofs):
                 value = kept.pop(previous, None)  # type: ignore[attr-defined]
                 if value is not None and not decided:
                     kept[current] = value  # type: ignore[index]
@@ -245,20 +279,23 @@ class MemoryStore:
             self._failures -= 1
             raise StoreUnavailable("the fake is down")
 
-    def _write_consent(self, change: ConsentRecord) -> ConsentOutcome:
+    def _write_consent(self, change: ConsentRecord, token: str) -> ConsentOutcome:
         pseudonym = change.pseudonym
         known = self.consent(pseudonym) or self._gone.get(pseudonym)
         if known is not None:
-            if (known.partition, known.offset) == (change.partition, change.offset):
+            there = (known.partition, known.offset) == (change.partition, change.offset)
+            if there and (not change.level or token in ("", self._proofs.get(pseudonym))):
                 return ConsentOutcome.IN_FORCE
-            comes_after = self._comes_after(known, change)
+            comes_after = there or self._comes_after(known, change)
             if not comes_after:
                 past = self._past.get(pseudonym)
                 left = past is not None and (not self._comes_after(past, change) or change.said_at <= past.said_at)
                 denied = left or not known.level
                 return ConsentOutcome.REFUSED if change.level and denied else ConsentOutcome.STALE
-            if change.level and not known.level and change.said_at <= known.said_at:
-                return ConsentOutcome.REFUSED
+            if not known.level and change.said_at <= known.said_at:
+                if change.level:
+                    return ConsentOutcome.REFUSED
+                change = msgspec.structs.replace(change, said_at=known.said_at)
         self._lists.pop(pseudonym, None)
         if not change.level:
             self._gone[pseudonym] = change
@@ -269,6 +306,7 @@ class MemoryStore:
             self._past.pop(pseudonym, None)
             return ConsentOutcome.IN_FORCE
         self._consents[pseudonym] = change
+        self._proofs[pseudonym] = token if change.level else ""
         return ConsentOutcome.IN_FORCE
 
     def _comes_after(self, known: ConsentRecord, change: ConsentRecord) -> bool:
@@ -278,11 +316,13 @@ class MemoryStore:
             return True
         return change.append_ts > known.append_ts
 
-    def _write_list(self, write: ListWrite) -> WriteOutcome:
+    def _write_list(self, write: ListWrite, token: str) -> WriteOutcome:
         if write.pseudonym in self._gone:
             return WriteOutcome.GONE
         consent = self.consent(write.pseudonym)
         if consent is None or value_of(consent) != write.consent or consent.level == Level.NONE:
+            return WriteOutcome.NO_CONSENT
+        if self._proofs[write.pseudonym] != token:
             return WriteOutcome.NO_CONSENT
         end_ms = min(self._clock() + write.ttl_ms, consent.expires_at or 2**53)
         if end_ms <= self._clock():
@@ -307,7 +347,8 @@ class MemoryStore:
         raw = self._alive(self._lists, pseudonym)
         if raw is None or pseudonym in self._gone or consent is None or consent.level == Level.NONE:
             return None
-        return decode_list(raw)
+        proven = self._generation["open"] and self._proofs[pseudonym] == self._generation["token"]
+        return decode_list(raw) if proven else None
 
     def has_list_key(self, pseudonym: str) -> bool:
         """Whether bytes of a list are there at all, readable or not."""
@@ -322,8 +363,10 @@ class MemoryStore:
         consent = self.consent(pseudonym)
         return None if consent is None else LEVEL_NAME[Level(consent.level)]
 
-    def withdraw(self, pseudonym: str, said_at: int, erase: bool = False) -> None:
-        """What the script by which frontends withdraw does."""
+    def withdraw(self, pseudonym: str, said_at: int, erase: bool = False) -> int:
+        """What the script by which frontends withdraw does; when the user counts as having said so."""
+        if not self._clock() - DAY_MS <= said_at <= self._clock():
+            said_at = self._clock()
         fence = ConsentRecord(pseudonym, Level.NONE, 0, self._clock(), DIRECTLY, -1, 0, said_at, erase)
         self._lists.pop(pseudonym, None)
         self._gone[pseudonym] = fence
@@ -332,6 +375,7 @@ class MemoryStore:
             self._past.pop(pseudonym, None)
         else:
             self._consents[pseudonym] = fence
+        return said_at
 
     def end_tombstones(self, before_ms: int) -> None:
         """What was decided before `before_ms` has stood for its life: all but consents that are in force."""

@@ -12,15 +12,15 @@ import numpy as np
 
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
-from schemas.store import READ_LIST, WITHDRAW, all_user_keys, user_keys
+from schemas.store import READ_LIST, WITHDRAW, all_user_keys, proof_of, user_keys
 from schemas.topics import DAY_MS
 from tests.support.bucket import SIGNING_KEY, Bucket, side
-from tests.support.fakes import Keyed, MemoryStore
+from tests.support.fakes import TOKEN, Keyed, MemoryStore
 from tests.support.oracle import NONE, Decision
 from tests.support.redis_server import RealRedis
 from tests.support.vocabulary import BEGINNING, a_consent, a_reject, an_interaction
 from udfs.audit_verify import Line, Verification, verify
-from udfs.elements import ConsentRecord, EventRecord
+from udfs.elements import BucketMark, ConsentRecord, EventRecord
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.personalise_operator import CLEAN_EVENTS
 from udfs.ranking import ListRules, PopularItems
@@ -49,6 +49,7 @@ class Position(NamedTuple):
     clicks: int = 0
     consents: int = 0
     control: int = 0
+    marks: int = 0
 
 
 class Snapshot(NamedTuple):
@@ -92,6 +93,8 @@ class Backing(Protocol):
     def consent(self, pseudonym: str) -> Any: ...
     def withdraw(self, pseudonym: str, said_at: int, erase: bool) -> None: ...
     def end_tombstones(self) -> None: ...
+    def held(self) -> Any: ...
+    def go_back_to(self, held: Any) -> None: ...
 
 
 class InMemory:
@@ -124,6 +127,12 @@ class InMemory:
     def end_tombstones(self) -> None:
         self._store.end_tombstones(self._now_ms - TOMBSTONE_MS)
 
+    def held(self) -> Any:
+        return self._store.held()
+
+    def go_back_to(self, held: Any) -> None:
+        self._store.go_back_to(held)
+
 
 class InRedis:
     """The real store on a real server, whose clock is that of the machine: it passes by itself, and slowly."""
@@ -148,7 +157,7 @@ class InRedis:
             pass
 
     def read(self, pseudonym: str) -> RecommendationList | None:
-        found = self._client.eval(READ_LIST, 3, *user_keys("", pseudonym))
+        found = self._client.eval(READ_LIST, 3, *user_keys("", pseudonym), proof_of(TOKEN))
         return None if found is None else decode_list(found[0])
 
     def consent(self, pseudonym: str) -> Any:
@@ -202,6 +211,8 @@ class World:
         self.clicks: list[Click] = []
         self.consents: list[Decision] = []
         self.control: list[str] = []
+        self.marks: list[tuple[int, str]] = []
+        self.dumps: list[Any] = []
         self.position = self.furthest = Position()
         self.directs: list[Decision] = []
         self.placed: set[int] = set()
@@ -209,7 +220,7 @@ class World:
         self.lines: list[bytes] = []
         self.heads: list[bytes] = []
         self.emitted_clean: list[dict[str, Any]] = []
-        self.restarted_at = self.fired_at = 0
+        self.restarted_at = self.fired_at = self.forgot_at = 0
         self.named: set[str] = set()
         self.checkpoint_held = self._snapshot()
         self.savepoints: list[Snapshot] = []
@@ -270,7 +281,7 @@ class World:
         if placed:
             self.placed.add(offset)
             for name in self.ring.names(fence.user):
-                self.backing.store_of(self.store.epoch).write([self._consent(offset, name)], [], False)
+                self.backing.store_of(self.store.epoch).write([self._consent(offset, name)], [], False, "")
 
     def read(self, clicks: int, consents: int, control: int) -> None:
         """One element with so many records of each topic, or what there is."""
@@ -279,7 +290,10 @@ class World:
             min(len(self.clicks), start.clicks + clicks),
             min(len(self.consents), start.consents + consents),
             min(len(self.control), start.control + control),
+            start.marks,
         )
+        met = [token for before, token in self.marks[start.marks :] if before <= end.consents]
+        end = end._replace(marks=start.marks + len(met))
         if end == start:
             return
         read = range(start.clicks, end.clicks)
@@ -296,7 +310,8 @@ class World:
         self.named |= users
         if changes:
             self.fired_at = 0
-        self._note(self.bucket.take(*events, *changes, links=links, rejects=rejects))
+        marks = [BucketMark(token, 0, 1) for token in met]
+        self._note(self.bucket.take(*events, *changes, links=links, rejects=rejects, marks=marks))
 
     def read_all(self) -> None:
         self.read(len(self.clicks), len(self.consents), len(self.control))
@@ -374,6 +389,21 @@ class World:
         self.checkpoint()
         self.backing.end_tombstones()
 
+    def dump(self) -> None:
+        """A snapshot of Redis, or a replica that lags from here on."""
+        self.dumps.append(self.backing.held())
+
+    def redis_goes_back(self, which: int) -> None:
+        """Redis comes back with what it held then."""
+        self.forgot_at = self.tick()
+        self.backing.go_back_to(self.dumps[which % len(self.dumps)])
+
+    def watch(self) -> None:
+        """A second ends: the bucket asks which generation Redis is in; where it is another one, marks are written."""
+        self._note(self.bucket.watch())
+        self.marks += [(len(self.consents), token) for token in self.bucket.marks_asked_for]
+        self.bucket.marks_asked_for.clear()
+
     # rotation
 
     def start_rotation(self) -> None:
@@ -409,7 +439,8 @@ class World:
     def read_of(self, user: str) -> list[Decision]:
         """What this life of the job has read, and whatever erasure stood in Redis when it asked for it."""
         read = [change for change in self.consents[: self.position.consents] if change.user == user]
-        erased = [d for d in self.known(user) if d.erase and d.at < self.restarted_at] if user in self.named else []
+        stood = [d for d in self.known(user) if d.erase and self.forgot_at < d.at < self.restarted_at]
+        erased = stood if user in self.named else []
         return list(dict.fromkeys([*read, *(each._replace(direct=False) for each in erased)]))
 
     def appended(self, item: str) -> list[Click]:

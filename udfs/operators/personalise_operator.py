@@ -35,7 +35,9 @@ from udfs.account import Account, decode_account, encode_account
 from udfs.audit import consent_entry
 from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
 from udfs.elements import AskedFor, ConsentRecord, Element, EventRecord, unpack
+from udfs.generations import has_a_list, standing_decision
 from udfs.operators.audit_keeper import AuditKeeper, AuditParts
+from udfs.operators.generation_keeper import GenerationKeeper, GenerationParts
 from udfs.personalise import Changes, Users, apply, clean_event, forget, relink, withdraw_again
 from udfs.popularity import decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
@@ -60,6 +62,7 @@ COUNTERS: Final = (
     "lists_refreshed",
     "profiles_forgotten",
     "users_relinked",
+    "users_rebuilt",
     "store_retries",
 )
 
@@ -81,6 +84,7 @@ class Parts(NamedTuple):
     popularity_half_life_ms: int
     due_users_per_second: int
     audit: AuditParts
+    generation: GenerationParts
 
 
 class PersonaliseOperator(KeyedProcessFunction):
@@ -99,6 +103,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         pages = runtime_context.get_map_state(MapStateDescriptor("due-v1", *names))
         self._due = DueIndex(pages, self._parts.due_users_per_second)
         self._audit = AuditKeeper(runtime_context, self._parts.audit, self._parts.epoch)
+        self._generation = GenerationKeeper(runtime_context, self._parts.generation, self._generation_in_force)
         self._popular, self._popular_at_ms = self._parts.fallback, 0
         self._asked_for: set[str] = set()
         group = runtime_context.get_metrics_group().add_group("freshet")
@@ -114,8 +119,10 @@ class PersonaliseOperator(KeyedProcessFunction):
         changes = apply(element, users, account, parts.bounds, parts.interactions)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
-        lists, written = self._carry_out(changes, lists, users, account, now_ms)
+        lists, written = self._carry_out(changes, lists, users, account, now_ms, self._generation.proven(ctx))
         self._keep(users, now_ms, ctx)
+        if element.marks:
+            self._generation.take(element.marks, self._users.keys, ctx)
         self._keep_weighing(changes.accepted, now_ms, ctx)
         self._account.update(encode_account(account))
         self._count(changes, lists, written)
@@ -146,12 +153,33 @@ class PersonaliseOperator(KeyedProcessFunction):
                 if due == Due.EXPIRED:
                     expired.append(ExpiryEntry(pseudonym))
         lists = parts.ranker.rank(refresh, self._popular, timestamp, parts.refresh.list_ttl_ms)
-        self._write([], lists, timestamp)
+        self._write([], lists, timestamp, self._generation.proven(ctx))
         patiently(lambda: parts.store.forget(ended), self._counters["store_retries"].inc)
         self._keep(users, timestamp, ctx)
         self._counters["lists_refreshed"].inc(len(lists))
         self._counters["profiles_forgotten"].inc(len(ended))
         yield from self._audit.expired(expired, timestamp, ctx)
+        self._write_again(self._generation.due(timestamp, self._has_users, ctx), ctx)
+
+    def _write_again(self, pseudonyms: Sequence[str], ctx: KeyedProcessFunction.OnTimerContext) -> None:
+        """After Redis has forgotten: write the consents and lists of these users as their state has them."""
+        parts, users, now_ms = self._parts, Users(self._users.get), ctx.timer_service().current_processing_time()
+        known = {pseudonym: state for pseudonym in pseudonyms if (state := users.get(pseudonym)) is not None}
+        if not known:
+            return
+        decisions = [standing_decision(pseudonym, state) for pseudonym, state in known.items()]
+        active = {
+            name: state for name, state in known.items() if has_a_list(state, now_ms, parts.bounds, parts.refresh)
+        }
+        lists = parts.ranker.rank(active, self._popular, now_ms, parts.refresh.list_ttl_ms)
+        self._write(decisions, lists, now_ms, self._generation.proven(ctx))
+        self._counters["users_rebuilt"].inc(len(known))
+
+    def _has_users(self) -> bool:
+        return not self._users.is_empty()
+
+    def _generation_in_force(self) -> str:
+        return patiently(self._parts.store.in_force, self._counters["store_retries"].inc)
 
     def _recall(self, element: Element, users: Users) -> dict[str, str]:
         """Before an element is applied: users are who they are now, and who has left is forgotten.
@@ -187,22 +215,22 @@ class PersonaliseOperator(KeyedProcessFunction):
             forget(users, [(names[known_as], tombstone) for known_as, tombstone in found.items()])
 
     def _carry_out(
-        self, changes: Changes, lists: list[ListWrite], users: Users, account: Account, now_ms: int
+        self, changes: Changes, lists: list[ListWrite], users: Users, account: Account, now_ms: int, token: str
     ) -> tuple[list[ListWrite], Written]:
         """Write consents, then lists; gives the lists that were written, or tried, and what Redis said.
 
         Lists of users whose consent changes wait for what Redis says of it: it may know better.
         """
         if not changes.consents:
-            return lists, self._write([], lists, now_ms)
+            return lists, self._write([], lists, now_ms, token)
         changing = {change.pseudonym for change in changes.consents}
         waiting = [write for write in lists if write.pseudonym in changing]
         lists = [write for write in lists if write.pseudonym not in changing]
-        written = self._write(changes.consents, lists, now_ms)
+        written = self._write(changes.consents, lists, now_ms, token)
         undone = withdraw_again(users, refused_by_store(changes, written), account, changes)
         waiting = [write for write in waiting if write.pseudonym not in undone]
         if waiting:
-            then = self._write([], waiting, now_ms)
+            then = self._write([], waiting, now_ms, token)
             lists, written = lists + waiting, written._replace(lists=[*written.lists, *then.lists])
         return lists, written
 
@@ -214,11 +242,16 @@ class PersonaliseOperator(KeyedProcessFunction):
         for sums in sum_by_segment(events, self._parts.popularity_half_life_ms):
             yield Row(sums.segment, encode_sums(sums))
 
-    def _write(self, consents: list[ConsentRecord], lists: list[ListWrite], now_ms: int) -> Written:
-        """One round trip; `popular:all` comes along once a second, for filling lists up."""
+    def _write(self, consents: list[ConsentRecord], lists: list[ListWrite], now_ms: int, token: str) -> Written:
+        """One round trip; `popular:all` comes along once a second, for filling lists up.
+
+        Grants count in the generation `token`, which is not the one in force where the bucket has not caught up.
+        """
         want_popular = now_ms - self._popular_at_ms >= POPULAR_REFRESH_MS
         store = self._parts.store
-        written = patiently(lambda: store.write(consents, lists, want_popular), self._counters["store_retries"].inc)
+        written = patiently(
+            lambda: store.write(consents, lists, want_popular, token), self._counters["store_retries"].inc
+        )
         if want_popular:
             self._popular_at_ms = now_ms
             self._popular = PopularItems.of(written.popular) if written.popular else self._parts.fallback
@@ -236,6 +269,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             for pseudonym in erased:
                 self._users.remove(pseudonym)
             self._due.purge(set(erased))
+            self._generation.forget(erased)
 
     def _keep_weighing(self, accepted: Sequence[EventRecord], now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
         """Keep what counts for popularity until the second ends."""

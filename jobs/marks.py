@@ -1,0 +1,67 @@
+"""Writes marks to `consents` (:mod:`schemas.marks`), from the submission and from the workers of the job."""
+
+import logging
+import threading
+import time
+from typing import Final
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from schemas import topics
+from schemas.errors import SettingsError
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
+from schemas.marks import MARK_KEY, Mark, encode_mark
+
+ACKNOWLEDGED_S: Final = 10.0
+ASK_AGAIN_S: Final = 5.0
+logger = logging.getLogger(__name__)
+
+
+def write_marks(kafka: KafkaSettings, token: str) -> None:
+    """Write a mark of the generation `token` to each partition of `consents`; returns when Kafka has them all.
+
+    Raises :class:`SettingsError` where Kafka refuses or does not answer.
+    """
+    topic = kafka.topic(topics.CONSENTS)
+    try:
+        producer = KafkaProducer(**python_kafka_options(kafka), acks="all")
+        try:
+            partitions = sorted(producer.partitions_for(topic) or ())
+            value = encode_mark(Mark(token, len(partitions)))
+            sent = [producer.send(topic, value, MARK_KEY, partition=partition) for partition in partitions]
+            for future in sent:
+                future.get(ACKNOWLEDGED_S)
+        finally:
+            producer.close(timeout=ACKNOWLEDGED_S)
+    except (KafkaError, ValueError) as error:
+        raise SettingsError(
+            f"no marks could be written to {topic} ({type(error).__name__}): no consent takes effect in Redis without "
+            "them. The job's user in Kafka needs Write and Describe on that topic"
+        ) from None
+
+
+class Marker:
+    """Writes marks in a thread of its own, one at a time, and the same ones again only after :data:`ASK_AGAIN_S`."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._asked: tuple[str, float] = "", 0.0
+        self._writing = threading.Lock()
+
+    def __call__(self, token: str) -> None:
+        """Have marks written soon; returns at once."""
+        asked, at_s = self._asked
+        if asked == token and time.monotonic() < at_s + ASK_AGAIN_S:
+            return
+        if self._writing.acquire(blocking=False):
+            self._asked = token, time.monotonic()
+            threading.Thread(target=self._write, args=(token,), name="freshet-marks", daemon=True).start()
+
+    def _write(self, token: str) -> None:
+        try:
+            write_marks(self._kafka, token)
+        except SettingsError as error:
+            logger.error("%s; trying again", error)
+        finally:
+            self._writing.release()

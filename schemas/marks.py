@@ -1,0 +1,40 @@
+"""Marks in `consents`: whoever has read one from each partition has read all that stood there when they were written.
+
+The job writes them when Redis may have forgotten decisions: a bucket that has met the marks of a generation has read
+every decision that was acknowledged before, and may put consents in force in that generation.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+MARK_KEY: Final = b"\x00freshet-mark"
+"""No user id: those have no control characters. One key, so compaction leaves the last mark of a partition."""
+
+
+class Mark(msgspec.Struct, frozen=True, gc=False):
+    """Written to each of `partitions` partitions of `consents` for the generation `token`."""
+
+    token: Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
+    partitions: Annotated[int, Meta(ge=1, le=100_000)]
+
+
+_decode: Final = msgspec.json.Decoder(Mark).decode
+
+
+def encode_mark(mark: Mark) -> bytes:
+    """The value of a mark's record.
+
+    >>> encode_mark(Mark("0123456789ab", 4))
+    b'{"token":"0123456789ab","partitions":4}'
+    """
+    return msgspec.json.encode(mark)
+
+
+def decode_mark(raw: bytes | None) -> Mark | None:
+    """The mark in `raw`, or None where that is none."""
+    try:
+        return _decode(raw or b"")
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,120 @@
+"""The shell part of :mod:`udfs.generations`: which generation Redis is in, which one a bucket has caught up with, and
+whose consents and lists are still to be written again.
+
+Redis loses what it held: by a crash, a failover, FLUSHALL. Each second every bucket asks which generation is in force.
+Where it is not the one that the bucket has caught up with, marks are asked for; once they have been met, all users of
+the bucket are entered into pages, and the pages are worked off at a bounded rate. Nothing of that needs an event.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from pyflink.common import Types
+from pyflink.datastream import RuntimeContext
+from pyflink.datastream.functions import KeyedProcessFunction
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+
+from udfs.elements import BucketMark
+from udfs.generations import Caught, decode_caught, encode_caught
+
+REBUILD_EVERY_MS: Final = 100
+logger = logging.getLogger(__name__)
+
+
+class GenerationParts(NamedTuple):
+    """`ask_for_marks` has marks of a generation written to `consents`; it returns at once and may be called often.
+
+    `users_per_second` bounds how fast the users of a bucket are written again, `watch_every_ms` is how often it asks
+    Redis for its generation.
+    """
+
+    ask_for_marks: Callable[[str], None]
+    users_per_second: int
+    watch_every_ms: int = 1_000
+
+
+class GenerationKeeper:
+    """Keeps what whichever bucket is being processed has caught up with. `in_force` asks Redis for its generation."""
+
+    def __init__(self, context: RuntimeContext, parts: GenerationParts, in_force: Callable[[], str]) -> None:
+        raw = Types.PICKLED_BYTE_ARRAY()
+        self._caught = context.get_state(ValueStateDescriptor("generation-v1", raw))
+        self._pages = context.get_map_state(MapStateDescriptor("rebuild-v1", Types.STRING(), raw))
+        self._parts = parts
+        self._in_force = in_force
+        self._page_users = max(1, parts.users_per_second * REBUILD_EVERY_MS // 1_000)
+        self._known: dict[Any, Caught] = {}
+        """By bucket key, beside its bytes in state."""
+
+    def proven(self, ctx: KeyedProcessFunction.Context) -> str:
+        """The generation in which this bucket's grants count; each bucket that is met is watched from then on."""
+        key = ctx.get_current_key()
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = decode_caught(self._caught.value())
+            _register(ctx, self._parts.watch_every_ms)
+        return known.proven
+
+    def take(self, marks: Iterable[BucketMark], users: Callable[[], Iterable[str]], ctx: Any) -> None:
+        """Take marks in. Where a generation's are complete, all `users` of the bucket are to be written again."""
+        self.proven(ctx)
+        caught = self._known[ctx.get_current_key()]
+        complete = [caught.note(mark) for mark in marks]
+        self._caught.update(encode_caught(caught))
+        if any(complete):
+            self._enter(users())
+            _register(ctx, REBUILD_EVERY_MS)
+
+    def due(self, timestamp: int, has_users: Callable[[], bool], ctx: Any) -> list[str]:
+        """At a timer: the users whose consents and lists are to be written now."""
+        if timestamp % self._parts.watch_every_ms == 0:
+            self._watch(has_users(), ctx)
+        if timestamp % REBUILD_EVERY_MS:
+            return []
+        name = next(iter(self._pages.keys()), None)
+        if name is None:
+            return []
+        page = self._pages.get(name)
+        self._pages.remove(name)
+        if self._pages.is_empty():
+            logger.warning("consents and lists of bucket key %s have been written again", ctx.get_current_key())
+        else:
+            _register(ctx, REBUILD_EVERY_MS)
+        return bytes(page).decode().split("\n")
+
+    def forget(self, pseudonyms: Sequence[str]) -> None:
+        """Let no page name users who were erased."""
+        gone = set(pseudonyms)
+        for name, page in list(self._pages.items()):
+            named = bytes(page).decode().split("\n")
+            if not gone.isdisjoint(named):
+                self._pages.put(name, "\n".join(one for one in named if one not in gone).encode())
+
+    def _watch(self, has_users: bool, ctx: Any) -> None:
+        """A bucket without users has nothing to write again: it is watched from its next element on."""
+        if not has_users:
+            self._known.pop(ctx.get_current_key(), None)
+            return
+        proven, in_force = self.proven(ctx), self._in_force()
+        _register(ctx, self._parts.watch_every_ms)
+        if in_force != proven:
+            self._parts.ask_for_marks(in_force)
+
+    def _enter(self, users: Iterable[str]) -> None:
+        """The users of the bucket in pages, in the place of what an earlier rebuild has left."""
+        self._pages.clear()
+        page: list[str] = []
+        pages = 0
+        for pseudonym in users:
+            page.append(pseudonym)
+            if len(page) == self._page_users:
+                self._pages.put(str(pages), "\n".join(page).encode())
+                page, pages = [], pages + 1
+        if page:
+            self._pages.put(str(pages), "\n".join(page).encode())
+
+
+def _register(ctx: Any, every_ms: int) -> None:
+    now_ms = ctx.timer_service().current_processing_time()
+    ctx.timer_service().register_processing_time_timer((now_ms // every_ms + 1) * every_ms)
