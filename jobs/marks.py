@@ -8,8 +8,10 @@ from typing import Final
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from adapters.redis.client import connect
+from jobs.settings import Settings
 from schemas import topics
-from schemas.errors import SettingsError
+from schemas.errors import SettingsError, StoreUnavailable
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.marks import MARK_KEY, Mark, encode_mark
 
@@ -39,6 +41,20 @@ def write_marks(kafka: KafkaSettings, token: str) -> None:
             f"no marks could be written to {topic} ({type(error).__name__}): no consent takes effect in Redis without "
             "them. The job's user in Kafka needs Write and Describe on that topic"
         ) from None
+
+
+def mark_submission(settings: Settings) -> None:
+    """Write marks of the generation that Redis is in, so that the job has caught up once it has read what is there now.
+
+    Where Redis is away the job does without: it asks for marks itself when Redis is back.
+    """
+    client = connect(settings.redis)
+    try:
+        write_marks(settings.kafka, client.renew_generation())
+    except StoreUnavailable as error:
+        logger.warning("%s: no list is personal before Redis is back and the job has caught up", error)
+    finally:
+        client.close()
 
 
 class Marker:

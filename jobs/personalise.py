@@ -30,6 +30,7 @@ from pyflink.table import StreamTableEnvironment
 from jobs.checks import check_snapshot, check_topics
 from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
 from jobs.java_operators import record_batches, split_lines
+from jobs.marks import mark_submission
 from jobs.settings import Settings, load_policy, load_settings
 from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
 from models.scorer import Scorer
@@ -121,6 +122,7 @@ def main(arguments: list[str]) -> None:
         expect_no_bundles(env)
     t_env = StreamTableEnvironment.create(env)
     streams = Streams(raw_records(t_env, settings))
+    mark_submission(settings)
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
     outputs = build(streams, settings, mode, time.time_ns() // 1_000_000, keys)
 
