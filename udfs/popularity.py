@@ -65,6 +65,10 @@ class SegmentSums(msgspec.Struct, array_like=True, gc=False):
     items: ItemSums
 
 
+NOTHING_NEW: Final = SegmentSums(ALL, 0, {})
+"""Has the list of everybody published again, as after Redis has lost it. Others come back with their next event."""
+
+
 def sum_by_segment(events: Sequence[Weighing], half_life_ms: int) -> list[SegmentSums]:
     """The sums of events, one record a segment, for everybody first."""
     if not events:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from adapters.redis.address import RedisAddress
 from deploy.local import product
 from deploy.local.ports import free_port
 from schemas import topics
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.privacy
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
 
 
-def consents_of(live: Live, store: str | None = None, **options) -> Consents:
+def consents_of(live: Live, store: RedisAddress | str | None = None, **options) -> Consents:
     return Consents(
         store or live.product.endpoints["redis"],
         python_kafka_options(live.settings.kafka),
@@ -109,6 +110,33 @@ def test_while_the_job_is_away_a_withdrawal_holds_all_the_same(live: Live, conse
     assert reader.recommend("mia").reason == "popular"
 
 
+NARROWER = {
+    "a level": {"level": "session"},
+    "a purpose denied": {"level": "full", "denied": ["personalise"]},
+    "nothing granted": {"level": "full", "granted": []},
+    "another purpose only": {"level": "full", "granted": ["measure"]},
+    "an end in the past": {"level": "full", "expires_at": 1_700_000_000_000},
+    "a signal": {"level": "full", "gpc": True},
+}
+
+
+def test_while_the_job_is_away_a_narrowed_consent_holds_when_it_is_acknowledged(
+    live: Live, consents: Consents, reader: Reader
+):
+    users = {f"narrows-{number}": fields for number, fields in enumerate(NARROWER.values())}
+    for user in users:
+        with_a_list(live, user)
+        assert reader.recommend(user).reason == "personalised"
+    savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
+    try:
+        for user, fields in users.items():
+            consents.record(ConsentChange(user, ts=now_ms(), **fields))
+            assert reader.recommend(user).reason == "popular", fields
+    finally:
+        live.job_id = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
+        live.stack.rest.wait_running(live.job_id)
+
+
 def test_who_consents_again_after_a_direct_withdrawal_gets_lists_again(live: Live, consents: Consents):
     with_a_list(live, "oda")
     consents.withdraw("oda")
@@ -138,7 +166,7 @@ def test_a_withdrawal_while_redis_is_away_is_recorded_and_not_acknowledged(live:
 
 
 def test_a_withdrawal_that_reaches_too_few_replicas_is_not_acknowledged(live: Live):
-    replicated = consents_of(live, replicas=1)
+    replicated = consents_of(live, RedisAddress((live.product.endpoints["redis"],), replicas=1))
     try:
         with pytest.raises(NotAcknowledged, match="0 of 1 replicas"):
             replicated.withdraw("rob")

@@ -9,7 +9,7 @@ from tests.support.fakes import Harness, Keyed, MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, an_interaction
 from udfs.elements import EventRecord
 from udfs.operators.popular_operator import PopularOperator, PopularParts
-from udfs.popularity import PopularitySettings, encode_sums, sum_by_segment, weighing
+from udfs.popularity import NOTHING_NEW, PopularitySettings, encode_sums, sum_by_segment, weighing
 
 SETTINGS = PopularitySettings(users_min=2, list_items=3)
 
@@ -130,3 +130,15 @@ def test_a_restore_counts_nothing_twice(segment: Segment) -> None:
     segment.pass_seconds()
     again = segment.store.popular("all")
     assert once is not None and again is not None and once.items == again.items
+
+
+def test_what_redis_has_lost_is_published_again_when_a_bucket_says_so(segment: Segment) -> None:
+    segment.take(*met("tea", 1, 2))
+    segment.pass_seconds()
+    empty = MemoryStore(BEGINNING, lambda: 0).held()
+    segment.store.go_back_to(empty)
+    segment.pass_seconds(5)
+    assert segment.ids() is None
+    assert segment.harness.element(("all", encode_sums(NOTHING_NEW))) == []
+    segment.pass_seconds()
+    assert segment.ids() == ["tea"]

@@ -56,8 +56,8 @@ class GenerationKeeper:
             _register(ctx, self._parts.watch_every_ms)
         return known.proven
 
-    def take(self, marks: Iterable[BucketMark], users: Callable[[], Iterable[str]], ctx: Any) -> None:
-        """Take marks in. Where a generation's are complete, all `users` of the bucket are to be written again."""
+    def take(self, marks: Iterable[BucketMark], users: Callable[[], Iterable[str]], ctx: Any) -> bool:
+        """Take marks in; where a generation's are complete, enter all `users` to be written again, and say so."""
         self.proven(ctx)
         caught = self._known[ctx.get_current_key()]
         complete = [caught.note(mark) for mark in marks]
@@ -65,6 +65,7 @@ class GenerationKeeper:
         if any(complete):
             self._enter(users())
             _register(ctx, REBUILD_EVERY_MS)
+        return any(complete)
 
     def due(self, timestamp: int, has_users: Callable[[], bool], ctx: Any) -> list[str]:
         """At a timer: the users whose consents and lists are to be written now."""

@@ -39,7 +39,7 @@ from udfs.generations import has_a_list, standing_decision
 from udfs.operators.audit_keeper import AuditKeeper, AuditParts
 from udfs.operators.generation_keeper import GenerationKeeper, GenerationParts
 from udfs.personalise import Changes, Users, apply, clean_event, forget, relink, withdraw_again
-from udfs.popularity import decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
+from udfs.popularity import ALL, NOTHING_NEW, decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
 from udfs.state import decode_state, readable
@@ -121,8 +121,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
         lists, written = self._carry_out(changes, lists, users, account, now_ms, self._generation.proven(ctx))
         self._keep(users, now_ms, ctx)
-        if element.marks:
-            self._generation.take(element.marks, self._users.keys, ctx)
+        if element.marks and self._generation.take(element.marks, self._users.keys, ctx):
+            yield Row(ALL, encode_sums(NOTHING_NEW))
         self._keep_weighing(changes.accepted, now_ms, ctx)
         self._account.update(encode_account(account))
         self._count(changes, lists, written)
