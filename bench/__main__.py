@@ -14,14 +14,16 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from bench import fence, latency, privacy, privacy_report, report, throughput
+from bench import fence, latency, privacy, privacy_report, rebuild, report, throughput
 from bench.figures import machine, verdicts
 from bench.results import limits, write_json, write_section
 from bench.stand import Stand, stand
+from bench.workload import USERS
 from deploy.local.errors import StackError
 
 EVENTS, EVENTS_QUICK = 500_000, 150_000
 REPEATS, REPEATS_QUICK = 3, 1
+REBUILD_QUICK = 15_000
 PRIVACY_EVENTS, PAIRS = 430_000, 4
 PLAN, PLAN_QUICK = latency.Plan(warm_up_s=120, measure_s=60), latency.Plan(warm_up_s=60, measure_s=20)
 FENCE, FENCE_QUICK = fence.Plan(withdrawals=400, warm_up_s=30), fence.Plan(withdrawals=100, warm_up_s=10)
@@ -87,10 +89,16 @@ def _privacy(on: Stand, options: argparse.Namespace) -> Measured:
     return privacy.figures(cost) | fence.figures(fences), privacy_report.body(cost, events, fences, plan)
 
 
+def _rebuild(on: Stand, options: argparse.Namespace) -> Measured:
+    measured = rebuild.measure(on, REBUILD_QUICK if options.quick else USERS)
+    return rebuild.figures(measured), rebuild.body(measured)
+
+
 PARTS: dict[str, Callable[[Stand, argparse.Namespace], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
     "privacy": _privacy,
+    "rebuild": _rebuild,
 }
 
 

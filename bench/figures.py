@@ -9,6 +9,9 @@ from typing import Any, Final, NamedTuple
 RATIO_MIN: Final = 0.55
 CONSENT_CPU_MAX: Final = 1.10
 P50_MORE_MAX_MS: Final = 45
+REBUILD_FIRST_MAX_S: Final = 5.0
+REBUILD_ALL_MAX_S: Final = 60.0
+REBUILD_LISTS: Final = 100_000
 P99_MORE_MAX_MS: Final = 130
 PERCENTILES: Final = (50, 95, 99)
 
@@ -68,6 +71,15 @@ def verdicts(figures: dict[str, Any]) -> list[Verdict]:
         shown = f"{ratio:.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
         limit, is_met = f"<= {CONSENT_CPU_MAX:.2f}", ratio <= CONSENT_CPU_MAX
         found.append(Verdict("privacy", "CPU per event, with / without consent", shown, limit, is_met))
+    if "rebuild_all_s" in figures:
+        first_s, all_s, lists = figures["rebuild_first_s"], figures["rebuild_all_s"], figures["rebuild_lists"]
+        first = f"<= {REBUILD_FIRST_MAX_S:g} s"
+        found.append(
+            Verdict("rebuild", "first list after FLUSHALL", f"{first_s:.1f} s", first, first_s <= REBUILD_FIRST_MAX_S)
+        )
+        limit_s = REBUILD_ALL_MAX_S * max(lists, REBUILD_LISTS) / REBUILD_LISTS
+        what = f"{lists:,} lists after FLUSHALL"
+        found.append(Verdict("rebuild", what, f"{all_s:.1f} s", f"<= {limit_s:g} s", all_s <= limit_s))
     return found
 
 
