@@ -79,12 +79,24 @@ def _asked(*commands: tuple[Any, ...]) -> Callable[[ReadStand], None]:
     return lambda stand: _ask(stand, *commands)
 
 
+def _started_and_filled(stand: ReadStand) -> None:
+    """A Redis that has restarted may be older than it was: the job writes consents and lists anew."""
+    stand.start_redis()
+    stand.fill()
+
+
+def _promoted_and_filled(stand: ReadStand) -> None:
+    """So may one that was a replica meanwhile."""
+    _ask(stand, ("REPLICAOF", "NO", "ONE"))
+    stand.fill()
+
+
 _SLOW: Final = _Slow()
 FAULTS: Final[dict[str, Fault]] = {
-    "killed": Fault(ReadStand.kill_redis, ReadStand.start_redis),
+    "killed": Fault(ReadStand.kill_redis, _started_and_filled),
     "paused": Fault(_signalled(signal.SIGSTOP), _signalled(signal.SIGCONT)),
     "flushed": Fault(_asked(("FLUSHALL",), ("SCRIPT", "FLUSH")), ReadStand.fill),
-    "read-only": Fault(_asked(("REPLICAOF", "127.0.0.1", NOBODY)), _asked(("REPLICAOF", "NO", "ONE"))),
+    "read-only": Fault(_asked(("REPLICAOF", "127.0.0.1", NOBODY)), _promoted_and_filled),
     "slow": Fault(_SLOW.begin, _SLOW.end, lasts_s=SLOW_S),
 }
 

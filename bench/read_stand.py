@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jwt
 import redis
 
+from adapters.redis.address import RedisAddress
+from adapters.redis.client import RedisClient
 from deploy.local.gateway import GatewayServer
 from deploy.local.gateway_product import AUDIENCE, key_set, settings_text
 from deploy.local.java import Java
@@ -22,7 +24,7 @@ from schemas.consents import Level
 from schemas.kafka_settings import KafkaSettings
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import KeyRing, Pseudonymiser, new_key_ring, write_key_ring
-from schemas.store import consent_value, popular_key, user_keys
+from schemas.store import consent_value, popular_key, proven, user_keys
 
 USERS = 10_000
 ITEMS = 17
@@ -119,7 +121,8 @@ def a_list() -> bytes:
 def fill(url: str, ring: KeyRing) -> None:
     """Let everybody have consented, and have a list."""
     pseudonyms = Pseudonymiser(ring)
-    consent = consent_value(Level.FULL, 0, 1, 0, 1)
+    token = _generation(url)
+    consent = proven(consent_value(Level.FULL, 0, 1, 0, 1), token)
     with redis.Redis.from_url(url) as client:
         pipeline = client.pipeline(transaction=False)
         for number in range(USERS):
@@ -127,6 +130,15 @@ def fill(url: str, ring: KeyRing) -> None:
             pipeline.set(list_key, a_list()).set(consent_key, consent)
         pipeline.set(popular_key("", "all"), a_list().replace(b'"personalised"', b'"popular"'))
         pipeline.execute()
+
+
+def _generation(url: str) -> str:
+    """What the job does: say that Redis is new enough, and in which generation consents count."""
+    client = RedisClient(RedisAddress((url,)))
+    try:
+        return client.renew_generation()
+    finally:
+        client.close()
 
 
 def _settings(directory: Path, redis_url: str, kafka: str, port: int, ring: KeyRing) -> Path:

@@ -43,12 +43,13 @@ class AsyncReader:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         on_read: Callable[[str], None] | None = None,
     ) -> None:
-        self._links: Links = links_to(address, password)
+        self._links: Links = links_to(address, password, prefix)
         pseudonymiser = Pseudonymiser(key_ring)
         self._pseudonym, self._pseudonyms = pseudonymiser.user, pseudonymiser.all
         self._rotating = key_ring.previous is not None
         self._prefix = prefix
-        self._command = _command(prefix, pseudonymiser.user(""))
+        self._example = pseudonymiser.user("")
+        self._proof, self._command = b"", _command(prefix, self._example, b"")
         self._catalogue = {} if catalogue is None else catalogue
         self._clock_ms = clock_ms
         self._on_read = on_read
@@ -75,6 +76,14 @@ class AsyncReader:
     def is_up(self) -> bool:
         """Whether there is a connection to Redis."""
         return self._links.is_up()
+
+    def closed_because(self) -> str:
+        """Why no personal lists are read, though Redis may be up; empty while they are.
+
+        After a restart, a failover or a flush, Redis may be older than acknowledged withdrawals: personal lists come
+        back when the job has written consents and lists anew.
+        """
+        return self._links.closed_because()
 
     async def recommend(
         self,
@@ -131,7 +140,13 @@ class AsyncReader:
         """
         refreshing = self._refresh(segments, now_ms)
         pseudonym = self._pseudonym(user_id)
-        self._links.ask(pseudonym, self._command(pseudonym), then)
+        pipe = self._links.personal(pseudonym)
+        if pipe is None:
+            then(None)
+        elif pipe.proof is self._proof:
+            pipe.ask(self._command(pseudonym), then)
+        else:
+            self._ask_for(pseudonym, then)
         return refreshing
 
     async def popular(self, segments: Sequence[str], now_ms: int) -> list[Listed]:
@@ -178,8 +193,18 @@ class AsyncReader:
     def _asked(self, pseudonym: str) -> "asyncio.Future[Any]":
         """What Redis answers, be it an error, for one pseudonym."""
         future = self._future()
-        self._links.ask(pseudonym, self._command(pseudonym), future.set_result)
+        self._ask_for(pseudonym, future.set_result)
         return future
+
+    def _ask_for(self, pseudonym: str, then: Then) -> None:
+        """Ask for a user's own list on a connection that is known to lead to a Redis that is new enough."""
+        pipe = self._links.personal(pseudonym)
+        if pipe is None:
+            then(None)
+            return
+        if pipe.proof is not self._proof:
+            self._proof, self._command = pipe.proof, _command(self._prefix, self._example, pipe.proof)
+        pipe.ask(self._command(pseudonym), then)
 
     async def _own_of_two(self, user_id: str) -> Own | None:
         """While a rotation is under way a user has two pseudonyms; the list under the current one goes first."""
@@ -194,25 +219,27 @@ class AsyncReader:
         """The first call after Redis was started sends the script; a slot that moved is looked for once more."""
         if not isinstance(error, hiredis.ReplyError) or not str(error).startswith(("NOSCRIPT", "MOVED")):
             return None
-        command = pack(("EVAL", READ_LIST, 3, *user_keys(self._prefix, pseudonym)))
+        keys = user_keys(self._prefix, pseudonym)
+        if (pipe := self._links.personal(keys[0])) is None:
+            return None
         try:
-            own: Own | None = await awaited(self._links.ask, pseudonym, command)
+            own: Own | None = await awaited(pipe.ask, pack(("EVAL", READ_LIST, 3, *keys, pipe.proof)))
         except (StoreUnavailable, hiredis.ReplyError):
             return None
         return own
 
 
-def _command(prefix: str, example: str) -> Callable[[str], bytes]:
+def _command(prefix: str, example: str, proof: bytes) -> Callable[[str], bytes]:
     """The packed reading of a user's list as a function of the pseudonym: packed once, and filled in.
 
     Pseudonyms under one key have one length; any other is packed as it comes.
     """
-    marked = pack(("EVALSHA", READ_LIST_SHA, 3, *user_keys(prefix, "\0" * len(example))))
+    marked = pack(("EVALSHA", READ_LIST_SHA, 3, *user_keys(prefix, "\0" * len(example)), proof))
     template = marked.replace(b"%", b"%%").replace(b"\0" * len(example), b"%b")
 
     def command(pseudonym: str) -> bytes:
         if len(pseudonym) != len(example):
-            return pack(("EVALSHA", READ_LIST_SHA, 3, *user_keys(prefix, pseudonym)))
+            return pack(("EVALSHA", READ_LIST_SHA, 3, *user_keys(prefix, pseudonym), proof))
         name = pseudonym.encode()
         return template % (name, name, name)
 

@@ -2,25 +2,45 @@
 
 A link that is down fails calls at once, and tries again in the background with growing pauses: that is the circuit
 breaker. Whoever asks waits for Redis at most `timeout_ms` of its address, once; nobody waits for a connection.
+
+A link shakes hands on each new connection and looks at the server again each second (:mod:`adapters.redis.greeting`).
+A server that is no primary, or says that it is the wrong one, is left. While what a link leads to is *closed*, nothing
+personal may be read from it: see :meth:`Links.personal`.
 """
 
 import asyncio
 import logging
-import ssl
-from binascii import crc_hqx
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import hiredis
 import msgspec
 
-from adapters.redis.address import READ_TIMEOUT_MS, Place, RedisAddress, parse, tls_context
+from adapters.redis.address import Place, RedisAddress, parse
+from adapters.redis.connection import Login
+from adapters.redis.greeting import (
+    LOOK_CLOSED_EVERY_S,
+    LOOK_EVERY_S,
+    Look,
+    Standing,
+    life_of,
+    look,
+    looked,
+    record_of,
+    standing_of,
+)
+from adapters.redis.nodes import UNPLACED, of_sentinels, slots_in
+from adapters.redis.replies import Remedy, code_of, remedy_for
+from adapters.redis.slots import SLOTS, slot_of
 from schemas.errors import StoreUnavailable
+from schemas.store import Generation, generation_key, proof_of
 from serving.pipe import AWAY, Pipe, Then, awaited
 
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_MAX_S: Final = 0.5
-SLOTS: Final = 16_384
+LOOK_AGE_MAX_S: Final = 3 * LOOK_EVERY_S
+"""So long a look is believed where the loop, or the process, stood still meanwhile."""
+NEVER: Final = Standing("", None, "Redis has not answered yet")
 logger = logging.getLogger(__name__)
 
 pack: Final[Callable[[tuple[Any, ...]], bytes]] = hiredis.pack_command
@@ -42,26 +62,29 @@ class Links(Protocol):
         """Send a packed command about `key`, and call `then` with the answer."""
         ...
 
+    def personal(self, key: str) -> Pipe | None:
+        """The connection on which something personal under `key` may be read now, by its `proof`.
+
+        None while there is none, or while it leads to a Redis that may be too old. It holds until the loop runs on.
+        """
+        ...
+
     def is_up(self) -> bool:
         """Whether a command would be sent now."""
         ...
 
-
-class Login(NamedTuple):
-    """How to be let in. Never show it: it has a password."""
-
-    address: RedisAddress
-    password: str | None
-    tls: ssl.SSLContext | None
+    def closed_because(self) -> str:
+        """Why nothing personal may be read, where that is so on any connection; else empty."""
+        ...
 
 
-def links_to(address: RedisAddress, password: str | None = None) -> Links:
+def links_to(address: RedisAddress, password: str | None = None, prefix: str = "") -> Links:
     """The links that `address` asks for; `password` goes with its `username` and comes before one in a URL.
 
-    Raises :class:`SettingsError` where its files cannot be used.
+    The generation record is that under `prefix`. Raises :class:`SettingsError` where its files cannot be used.
     """
     places = [parse(url) for url in address.urls]
-    login = Login(address, password, tls_context(address, any(place.tls for place in places)))
+    login = Login.of(address, password, prefix, reading=True)
     if address.kind == "cluster":
         return ClusterLinks(login, places)
     if address.kind == "sentinel":
@@ -100,13 +123,27 @@ class _Kept:
 
 
 class Link(_Kept):
-    """A connection to the server that `locate` names, again and again."""
+    """A connection to the server that `locate` names, again and again.
 
-    def __init__(self, login: Login, locate: Callable[[], Awaitable[Place]]) -> None:
+    `record` is the generation record by a look. `on_wrong` is called where keys may be somewhere else now.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        locate: Callable[[], Awaitable[Place]],
+        record: Callable[[Look], Generation | None] = record_of,
+        on_wrong: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
         self._login = login
         self._locate = locate
+        self._record = record
+        self._on_wrong = on_wrong
         self._pipe: Pipe | None = None
+        self._personal: Pipe | None = None
+        self._run_id = ""
+        self._standing = NEVER
 
     async def close(self) -> None:
         """End the connection."""
@@ -121,9 +158,17 @@ class Link(_Kept):
         else:
             self._pipe.ask(command, then)
 
+    def personal(self, key: str) -> Pipe | None:
+        """See :class:`Links`."""
+        return self._personal
+
     def is_up(self) -> bool:
         """See :class:`Links`."""
         return self._pipe is not None and self._pipe.is_open()
+
+    def closed_because(self) -> str:
+        """See :class:`Links`."""
+        return self._standing.because
 
     async def _keep_up(self) -> None:
         pause_s, said = PAUSE_FIRST_S, False
@@ -131,7 +176,7 @@ class Link(_Kept):
             lost = asyncio.Event()
             try:
                 async with asyncio.timeout(self._login.address.connect_timeout_ms / 1000):
-                    self._pipe = await connect(self._login, await self._locate(), lost.set)
+                    await self._connect(lost.set)
             except (OSError, StoreUnavailable, hiredis.ReplyError) as error:
                 if not said:
                     logger.warning(
@@ -146,25 +191,92 @@ class Link(_Kept):
                 logger.warning("Redis can be reached again")
             pause_s, said = PAUSE_FIRST_S, False
             self._tried.set()
-            await lost.wait()
-            self._pipe = None
+            try:
+                await self._look_each_second(lost)
+            finally:
+                self._pipe = self._personal = None
+                self._standing = NEVER
+                self._on_wrong()
+
+    async def _connect(self, on_lost: Callable[[], None]) -> None:
+        """A connection that has logged in, to a primary whose life is known."""
+        pipe = await connect(self._login, await self._locate(), on_lost, self._judge)
+        try:
+            # Asked in one turn, they leave in one write.
+            asked = [_future(pipe, command) for command in (("INFO", "server"), *look(self._login.prefix))]
+            server, info, raw = [await future for future in asked]
+            for answer in (server, info, raw):
+                if isinstance(answer, StoreUnavailable):
+                    raise answer
+            seen = looked(info, raw, reading=True)
+            self._run_id = life_of(server, seen).partition(".")[0]
+        except BaseException:
+            pipe.close()
+            raise
+        self._pipe = pipe
+        self._take(pipe, seen)
+
+    async def _look_each_second(self, lost: asyncio.Event) -> None:
+        """Until the connection is lost, or leads to a server that is no primary."""
+        pipe = self._pipe
+        assert pipe is not None
+        while not lost.is_set():
+            every_s = LOOK_CLOSED_EVERY_S if self._standing.token is None else LOOK_EVERY_S
+            try:
+                async with asyncio.timeout(every_s):
+                    await lost.wait()
+            except TimeoutError:
+                await self._look(pipe)
+
+    async def _look(self, pipe: Pipe) -> None:
+        asked = [_future(pipe, command) for command in look(self._login.prefix)]
+        info, raw = [await future for future in asked]
+        if isinstance(info, StoreUnavailable):
+            return  # lost: the loop sees it
+        try:
+            self._take(pipe, looked(info, raw, reading=True))
+        except (StoreUnavailable, hiredis.ReplyError) as error:
+            logger.warning("a server of Redis is left: %s", _cause(error))
+            pipe.close()
+
+    def _take(self, pipe: Pipe, seen: Look) -> None:
+        """From now on the connection stands as a look says."""
+        life = f"{self._run_id}.{seen.replid}"
+        before, self._standing = (
+            self._standing,
+            standing_of(life, seen, self._record(seen), self._login.replicas_least()),
+        )
+        token, because = self._standing.token, self._standing.because
+        if because and because != before.because:
+            logger.warning("no personal lists are read from Redis: %s", because)
+        elif before.because and before is not NEVER and not because:
+            logger.warning("personal lists are read from Redis again")
+        pipe.proof = b"" if token is None else proof_of(token)
+        pipe.good_until_s = asyncio.get_running_loop().time() + LOOK_AGE_MAX_S
+        self._personal = None if token is None else pipe
+
+    def _judge(self, error: hiredis.ReplyError) -> bool:
+        """Whether an error answer ends the connection."""
+        remedy = remedy_for(error)
+        if remedy == Remedy.REMAP:
+            self._on_wrong()
+        return remedy == Remedy.RELOCATE
 
 
-async def connect(login: Login, place: Place, on_lost: Callable[[], None]) -> Pipe:
+async def connect(
+    login: Login,
+    place: Place,
+    on_lost: Callable[[], None] = lambda: None,
+    on_error: Callable[[hiredis.ReplyError], bool] = lambda error: False,
+) -> Pipe:
     """An open connection that has logged in, and whose server answers."""
     loop = asyncio.get_running_loop()
     _, pipe = await loop.create_connection(
-        lambda: Pipe(login.address.timeout_s(READ_TIMEOUT_MS), on_lost),
-        place.host,
-        place.port,
-        ssl=login.tls if place.tls else None,
+        lambda: Pipe(login.timeout_s(), on_lost, on_error), place.host, place.port, ssl=login.tls if place.tls else None
     )
     try:
-        user, secret = login.address.username or place.username, login.password or place.password
-        if secret is not None:
-            await awaited(pipe.ask, pack(("AUTH", secret) if user is None else ("AUTH", user, secret)))
-        if place.database:
-            await awaited(pipe.ask, pack(("SELECT", place.database)))
+        for command in login.commands(place):
+            await awaited(pipe.ask, pack(command))
         await _answers(pipe)
     except BaseException:
         pipe.close()
@@ -172,29 +284,34 @@ async def connect(login: Login, place: Place, on_lost: Callable[[], None]) -> Pi
     return pipe
 
 
+def _future(pipe: Pipe, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    pipe.ask(pack(command), future.set_result)
+    return future
+
+
 async def _answers(pipe: Pipe) -> None:
     """Return when the server answers commands; a user need not have the right to PING."""
     try:
         await awaited(pipe.ask, pack(("PING",)))
     except hiredis.ReplyError as error:
-        if not str(error).startswith("NOPERM"):
+        if code_of(error) != "NOPERM":
             raise
 
 
 def _cause(error: Exception) -> str:
     """What may be said of an error: the code of Redis's answer, never its text, which may hold what was sent."""
-    return str(error).partition(" ")[0] if isinstance(error, hiredis.ReplyError) else type(error).__name__
+    if isinstance(error, hiredis.ReplyError):
+        return code_of(error)
+    return str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
 
 
 async def _primary(login: Login, sentinels: Iterable[Place]) -> Place:
-    """Where the primary is, by the first Sentinel that knows; raises :class:`StoreUnavailable`.
-
-    Sentinels have users of their own: those in their URLs.
-    """
-    of_sentinels = Login(msgspec.structs.replace(login.address, username=None), None, login.tls)
+    """Where the primary is, by the first Sentinel that knows; raises :class:`StoreUnavailable`."""
+    asking = of_sentinels(login)
     for sentinel in sentinels:
         try:
-            pipe = await connect(of_sentinels, msgspec.structs.replace(sentinel, database=0), lambda: None)
+            pipe = await connect(asking, msgspec.structs.replace(sentinel, database=0))
         except (OSError, StoreUnavailable, hiredis.ReplyError):
             continue
         try:
@@ -209,24 +326,6 @@ async def _primary(login: Login, sentinels: Iterable[Place]) -> Place:
     raise StoreUnavailable("no Sentinel knows the primary")
 
 
-def slot_of(key: str) -> int:
-    """The slot of a key: CRC-16 (XMODEM) of its hash tag, or of all of it, as the Redis Cluster specification has it.
-
-    >>> slot_of("123456789"), slot_of("shop:{p1.a}:list") == slot_of("{p1.a}:gone")
-    (12739, True)
-    """
-    begin = key.find("{")
-    if begin >= 0:
-        end = key.find("}", begin + 1)
-        if end > begin + 1:
-            key = key[begin + 1 : end]
-    return crc_hqx(key.encode(), 0) % SLOTS
-
-
-def _is_of_slots(answer: Any) -> bool:
-    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith(("MOVED", "CLUSTERDOWN"))
-
-
 class ClusterLinks(_Kept):
     """A link to each primary of a Cluster. Where a slot is, is asked anew when a node says that it moved."""
 
@@ -234,9 +333,10 @@ class ClusterLinks(_Kept):
         super().__init__()
         self._login = login
         self._seeds = seeds
-        self._nodes: dict[tuple[str, int], Link] = {}
+        self._nodes: dict[Place, Link] = {}
         self._slots: list[Link | None] = [None] * SLOTS
         self._moved = asyncio.Event()
+        self._record: tuple[Generation | None, float] = None, 0.0
 
     async def close(self) -> None:
         """End all connections."""
@@ -249,19 +349,27 @@ class ClusterLinks(_Kept):
         if link is None:
             self._moved.set()
             then(StoreUnavailable("nobody serves this slot"))
-            return
-
-        def look(answer: Any) -> None:
-            # A primary that is away may have been replaced by one of its replicas.
-            if isinstance(answer, StoreUnavailable) or _is_of_slots(answer):
+        else:
+            if not link.is_up():  # it may have been replaced by one of its replicas
                 self._moved.set()
-            then(answer)
+            link.ask(key, command, then)
 
-        link.ask(key, command, look)
+    def personal(self, key: str) -> Pipe | None:
+        """See :class:`Links`."""
+        link = self._slots[slot_of(key)]
+        if link is None or not link.is_up():
+            self._moved.set()
+            return None
+        return link.personal(key)
 
     def is_up(self) -> bool:
         """See :class:`Links`."""
         return any(link.is_up() for link in self._nodes.values())
+
+    def closed_because(self) -> str:
+        """See :class:`Links`."""
+        found = [link.closed_because() for link in self._nodes.values()]
+        return next(filter(None, found), "" if found else NEVER.because)
 
     async def _keep_up(self) -> None:
         pause_s = PAUSE_FIRST_S
@@ -276,12 +384,10 @@ class ClusterLinks(_Kept):
 
     async def _find_slots(self) -> bool:
         """Ask the nodes that are known, then the seeds; whether one answered."""
-        first = self._seeds[0]
-        known = [Place(host, port, 0, first.tls, first.username, first.password) for host, port in self._nodes]
-        for place in [*known, *self._seeds]:
+        for place in dict.fromkeys([*self._nodes, *self._seeds]):
             try:
                 async with asyncio.timeout(self._login.address.connect_timeout_ms / 1000):
-                    pipe = await connect(self._login, place, lambda: None)
+                    pipe = await connect(self._login, place)
                     try:
                         ranges = await awaited(pipe.ask, pack(("CLUSTER", "SLOTS")))
                     finally:
@@ -289,24 +395,30 @@ class ClusterLinks(_Kept):
             except (OSError, StoreUnavailable, hiredis.ReplyError):
                 continue
             if ranges:
-                await self._place_slots(ranges, place)
+                await self._place_slots(slots_in(ranges, place))
                 return True
         return False
 
-    async def _place_slots(self, ranges: list[Any], asked: Place) -> None:
-        slots: list[Link | None] = [None] * SLOTS
-        in_use: dict[tuple[str, int], Link] = {}
-        for begin, end, primary, *_ in ranges:
-            node = (primary[0] or b"").decode() or asked.host, int(primary[1])
-            link = in_use.get(node) or self._nodes.get(node) or self._link_to(node, asked)
-            in_use[node] = link
-            slots[begin : end + 1] = [link] * (end + 1 - begin)
-        gone = [link for node, link in self._nodes.items() if node not in in_use]
+    async def _place_slots(self, places: list[Place]) -> None:
+        in_use = {place: self._nodes.get(place) or self._link_to(place) for place in dict.fromkeys(places)}
+        in_use.pop(UNPLACED, None)
+        gone = [link for place, link in self._nodes.items() if place not in in_use]
         self._nodes = in_use
+        # The node that has the generation record first, for the others need it.
+        owner = in_use.get(places[slot_of(generation_key(self._login.prefix))])
+        if owner is not None:
+            await owner.open()
         await asyncio.gather(*(link.open() for link in in_use.values()))
-        self._slots = slots
+        self._slots = [in_use.get(place) for place in places]
         await asyncio.gather(*(link.close() for link in gone))
 
-    def _link_to(self, node: tuple[str, int], asked: Place) -> Link:
-        place = Place(*node, 0, asked.tls, asked.username, asked.password)
-        return Link(self._login, lambda: _at_once(place))
+    def _link_to(self, place: Place) -> Link:
+        return Link(self._login, lambda: _at_once(place), self._record_by, self._moved.set)
+
+    def _record_by(self, seen: Look) -> Generation | None:
+        """The generation record, as it was last seen on the node that has it."""
+        now_s = asyncio.get_running_loop().time()
+        if not seen.elsewhere:
+            self._record = record_of(seen), now_s
+        record, at_s = self._record
+        return record if now_s - at_s < LOOK_AGE_MAX_S else None

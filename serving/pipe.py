@@ -7,6 +7,7 @@ takes longer than `timeout_s` (at most half of it more) ends the connection, for
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -38,12 +39,25 @@ async def awaited(ask: Callable[..., None], *arguments: Any) -> Any:
 
 
 class Pipe(asyncio.Protocol):
-    """An open connection. `on_lost` is called once, when it is one no more."""
+    """An open connection. `on_lost` is called once, when it is one no more.
 
-    def __init__(self, timeout_s: float, on_lost: Callable[[], None]) -> None:
+    It ends with an error answer for which `on_error` says yes: those behind it would be as wrong. `proof` is what a
+    consent must end with to be read here, empty while nothing personal may be. The connection ends at `good_until_s`
+    (of the loop's clock) when something is to be sent: the server was not looked at for too long.
+    """
+
+    def __init__(
+        self,
+        timeout_s: float,
+        on_lost: Callable[[], None],
+        on_error: Callable[[hiredis.ReplyError], bool] = lambda error: False,
+    ) -> None:
+        self.proof = b""
+        self.good_until_s = math.inf
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._on_lost = on_lost
+        self._on_error = on_error
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[Then] = deque()
@@ -93,6 +107,9 @@ class Pipe(asyncio.Protocol):
                     then(answer)
                 except Exception as error:
                     self._not_taken(error)
+                if type(answer) is hiredis.ReplyError and self._on_error(answer):
+                    self.close()
+                    return
         except hiredis.ProtocolError:  # not Redis
             self.close()
 
@@ -118,8 +135,12 @@ class Pipe(asyncio.Protocol):
             self._loop.call_exception_handler({"message": "an answer of Redis was not taken", "exception": error})
 
     def _flush(self) -> None:
-        if self._transport is not None and self._to_write:
-            self._transport.write(b"".join(self._to_write))
+        if self._transport is None or not self._to_write:
+            return
+        if self._loop.time() >= self.good_until_s:  # the loop, or the process, stood still
+            self.close()
+            return
+        self._transport.write(b"".join(self._to_write))
         self._to_write.clear()
 
     def _look_at_oldest(self) -> None:

@@ -8,34 +8,39 @@ Consent is checked in Redis, in the same script that reads the list, so nothing 
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
-
-import redis
+from typing import Final
 
 from adapters.redis.address import RedisAddress
+from adapters.redis.client import Keyed, RedisClient
+from adapters.redis.greeting import Standing
+from adapters.redis.replies import Remedy
+from adapters.redis.scripts import Script
 from schemas.catalogue import CatalogueItem
+from schemas.errors import StoreMisconfigured, StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import READ_LIST, READ_LIST_SHA, popular_key, user_keys
+from schemas.store import READ_LIST, popular_key, proof_of, user_keys
 from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of
-from serving.redis_client import AWAY, LazyCluster, client_of
 
 Keys = tuple[str, str, str]
 PAUSE_AFTER_FAILURE_MS: Final = 250
 """Redis is left alone for so long after it did not answer, so that callers do not wait for it one after the other."""
+URL_TIMEOUT_MS: Final = 250
+"""How long an answer may take where `store` is a plain URL."""
+_READ: Final = Script(READ_LIST)
 logger = logging.getLogger(__name__)
 
 
 class Reader:
     """Reads the lists under `prefix`. Never raises because of Redis; several threads may share one.
 
-    `store` is the address, or a client of your own that returns bytes; give such a client a timeout. `catalogue` is
-    what filters know of items, such as :class:`serving.catalogue.Catalogue`. `on_read` is told of whose own list was
-    read, such as :meth:`serving.accesses.AccessLog.note`.
+    `store` is the address of Redis. `catalogue` is what filters know of items, such as
+    :class:`serving.catalogue.Catalogue`. `on_read` is told of whose own list was read, such as
+    :meth:`serving.accesses.AccessLog.note`.
     """
 
     def __init__(
         self,
-        store: "RedisAddress | str | redis.Redis[bytes] | redis.RedisCluster",
+        store: RedisAddress | str,
         key_ring: KeyRing,
         prefix: str = "",
         *,
@@ -44,7 +49,8 @@ class Reader:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         on_read: Callable[[str], None] | None = None,
     ) -> None:
-        self._client = client_of(store, password)
+        address = RedisAddress((store,), timeout_ms=URL_TIMEOUT_MS) if isinstance(store, str) else store
+        self._client = RedisClient(address, password, prefix=prefix, reading=True)
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._prefix = prefix
         self._catalogue = {} if catalogue is None else catalogue
@@ -52,6 +58,7 @@ class Reader:
         self._on_read = on_read
         self._popular = PopularLists()
         self._ask_again_at_ms = 0
+        self._closed_because = ""
 
     def recommend(
         self,
@@ -79,6 +86,14 @@ class Reader:
         keep = filter_of(exclude, in_stock, category, self._catalogue)
         return answer(lists, n, now_ms, keep)
 
+    def closed_because(self) -> str:
+        """Why the last read looked at no personal list, though Redis answered; empty where it did.
+
+        After a restart, a failover or a flush, Redis may be older than acknowledged withdrawals: personal lists come
+        back when the job has written consents and lists anew.
+        """
+        return self._closed_because
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -91,9 +106,9 @@ class Reader:
         wanted = self._popular.to_ask(segments, now_ms)
         try:
             raw, popular = self._ask(keys, wanted)
-        except AWAY as error:
+        except (StoreUnavailable, StoreMisconfigured) as error:
             if not self._ask_again_at_ms:
-                logger.warning("Redis cannot be read (%s): popular lists held here stand in", type(error).__name__)
+                logger.warning("Redis cannot be read (%s): popular lists held here stand in", error)
             self._ask_again_at_ms = now_ms + PAUSE_AFTER_FAILURE_MS
             return None
         if self._ask_again_at_ms:
@@ -108,26 +123,24 @@ class Reader:
 
         While a rotation is under way a user has two pseudonyms; the list under the current one goes first.
         """
-        try:
-            return self._read("EVALSHA", READ_LIST_SHA, keys, wanted)
-        except redis.exceptions.NoScriptError:  # the first call after Redis was started
-            return self._read("EVAL", READ_LIST, keys, wanted)
+        made_for: list[Standing] = []
 
-    def _read(
-        self, command: str, script: str, keys: list[Keys], wanted: list[str]
-    ) -> tuple[bytes | None, list[bytes | None]]:
-        asked: list[tuple[Any, ...]] = [(command, script, 3, *of_a_pseudonym) for of_a_pseudonym in keys]
-        asked += [("GET", popular_key(self._prefix, segment)) for segment in wanted]
-        answers = self._answers(asked)
-        own = [found[0] for found in answers[: len(keys)] if found is not None]
-        return own[0] if own else None, answers[len(keys) :]
+        def build(standing: Standing) -> list[Keyed]:
+            made_for.append(standing)
+            proof = None if standing.token is None else proof_of(standing.token)
+            commands: list[Keyed] = [(of_one[0], _READ(of_one, proof) if proof else None) for of_one in keys]
+            for segment in wanted:
+                key = popular_key(self._prefix, segment)
+                commands.append((key, ("GET", key)))
+            return commands
 
-    def _answers(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """In one round trip, but for a Cluster, where popular lists are on other nodes."""
-        if len(commands) == 1 or isinstance(self._client, redis.RedisCluster | LazyCluster):
-            return [self._client.execute_command(*command) for command in commands]
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Any] = pipeline.execute()
-        return answers
+        answers = self._client.run(build, leave=(Remedy.REPAIR,))
+        self._note(made_for[-1].because)
+        own = [found[0] for found in answers[: len(keys)] if isinstance(found, list)]
+        popular = [found if isinstance(found, bytes) else None for found in answers[len(keys) :]]
+        return own[0] if own else None, popular
+
+    def _note(self, because: str) -> None:
+        if because != self._closed_because:
+            self._closed_because = because
+            logger.warning("personal lists are %s", f"not read from Redis: {because}" if because else "read again")

@@ -37,7 +37,8 @@ class RedisClient:
 
     All methods raise :class:`StoreUnavailable` where Redis does not answer or says what passes by itself,
     :class:`StoreFull` where it has reached `maxmemory`, and :class:`StoreMisconfigured` where somebody must mend it.
-    With `leaves_isolated`, a primary with fewer replicas in touch than the address wants is closed: for readers.
+    With `reading`, a primary with fewer replicas in touch than the address wants is closed, and so is one whose user
+    may not look at it.
     `on_repair` is told of each key that was removed because it was no string.
     """
 
@@ -47,13 +48,12 @@ class RedisClient:
         password: str | None = None,
         *,
         prefix: str = "",
-        leaves_isolated: bool = False,
+        reading: bool = False,
         on_repair: Callable[[int], None] = lambda keys: None,
     ) -> None:
         self.prefix: Final = prefix
-        self._login = Login.of(address, password, prefix)
+        self._login = Login.of(address, password, prefix, reading)
         self._replicas = address.replicas
-        self._replicas_least = address.replicas if leaves_isolated else 0
         self._on_repair = on_repair
         self._nodes: Nodes = nodes_of(self._login)
         self._idle: dict[Place, list[Connection]] = {}
@@ -222,7 +222,7 @@ class RedisClient:
         else:
             record = connection.record
             self._record = record, time.monotonic()
-        return standing_of(connection.life, seen, record, self._replicas_least)
+        return standing_of(connection.life, seen, record, self._login.replicas_least())
 
     def _record_elsewhere(self) -> Generation | None:
         """The generation record of a Cluster, from the node that has it; as old as a look may be."""

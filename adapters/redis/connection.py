@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 
 import hiredis
 
-from adapters.redis.address import WRITE_TIMEOUT_MS, Place, RedisAddress, parse, tls_context
+from adapters.redis.address import READ_TIMEOUT_MS, WRITE_TIMEOUT_MS, Place, RedisAddress, parse, tls_context
 from adapters.redis.greeting import Command, Look, life_of, look, looked, record_of
 from adapters.redis.replies import raised_for
-from schemas.errors import StoreUnavailable
+from schemas.errors import SettingsError, StoreUnavailable
 from schemas.store import Generation
 
 _CHUNK: Final = 1 << 16
@@ -25,16 +25,24 @@ class Login(NamedTuple):
     password: str | None
     tls: ssl.SSLContext | None
     prefix: str
+    reading: bool = False
+    """Readers leave a primary that has lost its replicas, and see a closed Redis where they may not look."""
 
     @classmethod
-    def of(cls, address: RedisAddress, password: str | None, prefix: str) -> "Login":
-        """Raises :class:`SettingsError` where TLS files cannot be used."""
+    def of(cls, address: RedisAddress, password: str | None, prefix: str, reading: bool = False) -> "Login":
+        """Raises :class:`SettingsError` where TLS files cannot be used, or a Cluster could not place keys."""
+        if address.kind == "cluster" and "{" in prefix:
+            raise SettingsError("the prefix of keys in a Cluster must not contain {: it would decide their slots")
         tls = tls_context(address, any(parse(url).tls for url in address.urls))
-        return cls(address, password, tls, prefix)
+        return cls(address, password, tls, prefix, reading)
 
     def timeout_s(self) -> float:
         """How long an answer may take."""
-        return self.address.timeout_s(WRITE_TIMEOUT_MS)
+        return self.address.timeout_s(READ_TIMEOUT_MS if self.reading else WRITE_TIMEOUT_MS)
+
+    def replicas_least(self) -> int:
+        """How many replicas must be in touch for a connection to be open."""
+        return self.address.replicas if self.reading else 0
 
     def commands(self, place: Place) -> list[Command]:
         """What logs in at `place`."""
@@ -56,12 +64,13 @@ class Connection:
     def __init__(self, login: Login, place: Place) -> None:
         self.place = place
         self._prefix = login.prefix
+        self._reading = login.reading
         self._reader = hiredis.Reader()
         self._socket = _opened(login, place)
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
         self.life = ""
-        self.seen = Look("", 0, None, False)
+        self.seen = Look()
         self.record: Generation | None = None
         self._looked_at_s = 0.0
         self._unread = 0
@@ -77,8 +86,8 @@ class Connection:
             for answer in answers[: len(begin)]:
                 if isinstance(answer, hiredis.ReplyError):
                     raise answer
-            server, *rest = answers[len(begin) :]
-            self.seen = looked(*rest)
+            server, info, raw = answers[len(begin) :]
+            self.seen = looked(info, raw, self._reading)
             self.life = life_of(server, self.seen)
             self.record = record_of(self.seen)
         except hiredis.ReplyError as error:
@@ -92,7 +101,7 @@ class Connection:
     def look_again(self, info: Any, raw: Any) -> None:
         """Take the answers to :func:`adapters.redis.greeting.look`. Raises as :meth:`greet` does."""
         try:
-            self.seen = looked(info, raw)
+            self.seen = looked(info, raw, self._reading)
             self.record = record_of(self.seen)
         except hiredis.ReplyError as error:
             raise raised_for(error, self._prefix) from None

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import hiredis
 
+from adapters.redis.replies import code_of
 from schemas.errors import StoreUnavailable
 from schemas.store import Generation, decode_generation, generation_key
 
@@ -26,11 +27,13 @@ LOOK_CLOSED_EVERY_S: Final = 0.1
 class Look(NamedTuple):
     """What a server says of itself now; `raw` is the generation record, None where there is none or not here."""
 
-    replid: str
-    replicas: int
-    raw: bytes | None
-    elsewhere: bool
+    replid: str = ""
+    replicas: int = 0
+    raw: bytes | None = None
+    elsewhere: bool = False
     """Whether the generation record is in a slot of another node of the Cluster."""
+    refused: str = ""
+    """The error code, where the user of Redis may not look."""
 
 
 class Standing(NamedTuple):
@@ -49,11 +52,15 @@ def look(prefix: str) -> tuple[Command, Command]:
     return ("INFO", "replication"), ("GET", generation_key(prefix))
 
 
-def looked(info: Any, raw: Any) -> Look:
+def looked(info: Any, raw: Any, reading: bool = False) -> Look:
     """The answers to :func:`look`.
 
-    Raises :class:`StoreUnavailable` for a server that is no primary, and an error answer as `hiredis.ReplyError`.
+    Raises :class:`StoreUnavailable` for a server that is no primary, and an error answer as `hiredis.ReplyError`. With
+    `reading`, a user who may not look sees a closed Redis: popular lists can be read all the same.
     """
+    for answer in (info, raw):
+        if reading and isinstance(answer, hiredis.ReplyError) and code_of(answer) == "NOPERM":
+            return Look(refused="NOPERM")
     if isinstance(info, hiredis.ReplyError):
         raise info
     said = info_of(info)
@@ -62,7 +69,8 @@ def looked(info: Any, raw: Any) -> Look:
     elsewhere = isinstance(raw, hiredis.ReplyError) and str(raw).startswith(("MOVED", "ASK"))
     if isinstance(raw, hiredis.ReplyError) and not elsewhere and not str(raw).startswith("WRONGTYPE"):
         raise raw
-    return Look(said.get("master_replid", ""), in_touch(said), raw if isinstance(raw, bytes) else None, elsewhere)
+    replid, found = said.get("master_replid", ""), raw if isinstance(raw, bytes) else None
+    return Look(replid, in_touch(said), found, elsewhere)
 
 
 def info_of(info: bytes) -> dict[str, str]:
@@ -91,6 +99,8 @@ def in_touch(replication: Mapping[str, str]) -> int:
 
 def life_of(server: Any, seen: Look) -> str:
     """The life of Redis behind ``INFO server`` and a look; raises an error answer as `hiredis.ReplyError`."""
+    if seen.refused:
+        return ""
     if isinstance(server, hiredis.ReplyError):
         raise server
     run_id = info_of(server).get("run_id")
@@ -101,6 +111,8 @@ def life_of(server: Any, seen: Look) -> str:
 
 def standing_of(life: str, seen: Look, record: Generation | None, replicas_least: int = 0) -> Standing:
     """What may be read on a connection. With `replicas_least` a primary that has lost its replicas is closed, too."""
+    if seen.refused:
+        return Standing(life, None, f"its user may not look at it ({seen.refused}): give them +info")
     if record is None:
         return Standing(life, None, "there is no generation record")
     if life not in record.runs:

@@ -60,7 +60,7 @@ class OneNode:
 
     def locate(self, node: Place) -> Place:
         """See :class:`Nodes`."""
-        return _primary(self._login, self._places) if self._login.address.kind == "sentinel" else self._places[0]
+        return primary_of(self._login, self._places) if self._login.address.kind == "sentinel" else self._places[0]
 
     def forget(self) -> None:
         """See :class:`Nodes`. Nothing is remembered."""
@@ -147,7 +147,7 @@ def of_sentinels(login: Login) -> Login:
     return login._replace(address=msgspec.structs.replace(login.address, username=None), password=None)
 
 
-def _primary(login: Login, sentinels: Sequence[Place]) -> Place:
+def primary_of(login: Login, sentinels: Sequence[Place]) -> Place:
     """Where the primary is, by the first Sentinel that knows."""
     asking = of_sentinels(login)
     command = "SENTINEL", "get-master-addr-by-name", login.address.service

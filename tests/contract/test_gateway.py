@@ -20,6 +20,7 @@ from schemas.store import consent_value, user_keys
 from serving.gateway.protocol import HEAD_BYTES_MAX, PATH_BYTES_MAX
 from serving.gateway.roles import ROLES, ROUTES, Role, Route
 from tests.support.gateway import HMAC_SECRET, RunningGateway, a_token, give_list, give_popular, running_gateway
+from tests.support.generations import empty
 from tests.support.redis_server import RealRedis, running_redis
 
 ITEMS = ["tea", "cup", "pot"]
@@ -39,7 +40,7 @@ def gateway(server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(autouse=True)
 def store(server: RealRedis, gateway: RunningGateway) -> Any:
-    server.client.flushall()
+    empty(server.client)
     give_list(server.client, gateway.rings["default"], "ada", ITEMS)
     give_popular(server.client, ["socks", "scarf"])
     return server.client

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from adapters.redis.address import RedisAddress
+from adapters.redis.client import RedisClient, always
 from deploy.local.ports import LOOPBACK
 from schemas.errors import NotAcknowledged
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
@@ -16,7 +17,6 @@ from serving.async_reader import AsyncReader
 from serving.consents import Consents
 from serving.links import slot_of
 from serving.reader import Reader
-from serving.redis_client import client_of
 from tests.support.certificates import certificates
 from tests.support.gateway import a_list, give_list
 from tests.support.readme import redis_rights
@@ -57,10 +57,11 @@ def read(request: pytest.FixtureRequest) -> Any:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisAddress, Any]]:
     with running_cluster(tmp_path_factory.mktemp("cluster")) as nodes:
         address = RedisAddress(tuple(node.url for node in nodes), kind="cluster", timeout_ms=2_000)
-        client = client_of(address)
+        client = RedisClient(address, prefix="default:")
         for user in USERS:
             give_list(client, RING, user, [f"of-{user}"])
-        client.set(popular_key("default:", "all"), a_list("socks", reason="popular"))
+        key = popular_key("default:", "all")
+        client.run(always([(key, ("SET", key, a_list("socks", reason="popular")))]))
         yield address, client
         client.close()
 
@@ -84,7 +85,8 @@ def test_a_withdrawal_is_fenced_in_a_cluster_on_whichever_node(cluster: Any) -> 
         with pytest.raises(NotAcknowledged):  # Kafka is away; the fence is what counts
             consents.withdraw(user)
         list_key, _, gone_key = user_keys("default:", NAMES.user(user))
-        assert client.get(list_key) is None and client.get(gone_key) is not None
+        listed, gone = client.run(always([(key, ("GET", key)) for key in (list_key, gone_key)]))
+        assert listed is None and gone is not None
     consents.close()
 
 

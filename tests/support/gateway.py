@@ -1,5 +1,6 @@
 """A real gateway on a real Redis, without Kafka unless one is given: what frontends see of it."""
 
+import contextlib
 import json
 import ssl
 import subprocess
@@ -14,14 +15,17 @@ import httpx
 import jwt
 import psutil
 
+from adapters.redis.address import RedisAddress
+from adapters.redis.client import always
 from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.waiting import until
-from schemas.consents import Level
+from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, load_key_ring, new_key_ring, write_key_ring
-from schemas.store import consent_value, popular_key, user_keys
+from schemas.store import popular_key, user_keys
 from serving.gateway.__main__ import add_api_key
 from serving.gateway.roles import ROLES
+from tests.support.generations import a_proven_consent, client_for, generation
 
 START_TIMEOUT_S = 60
 AUDIENCE = "freshet-tests"
@@ -81,6 +85,10 @@ class RunningGateway:
                       for name, path in rings.items())
             + more
         )  # fmt: skip
+        with contextlib.suppress(StoreUnavailable):
+            for name in rings:
+                prefix = f"{name}:" if redis_prefix is None else redis_prefix
+                generation(RedisAddress((redis_url,)), prefix)
         self.log = (directory / "gateway.log").open("w+")
         self.base = f"{'https' if verify else 'http'}://{LOOPBACK}:{self.port}"
         self.http = httpx.Client(base_url=self.base, timeout=30, verify=verify or False)
@@ -142,9 +150,13 @@ def a_list(*items: str, version: int = 7, at: int = 1_750_000_000_000, reason: A
 
 def give_list(client: Any, ring: Any, user: str, items: Sequence[str], tenant: str = "default", place: int = 1) -> None:
     """Let `user` have consented, and have a list."""
-    list_key, consent_key, _ = user_keys(f"{tenant}:", Pseudonymiser(ring).user(user))
-    client.set(consent_key, consent_value(Level.FULL, 0, 1, 0, place))
-    client.set(list_key, a_list(*items))
+    prefix = f"{tenant}:"
+    list_key, consent_key, _ = user_keys(prefix, Pseudonymiser(ring).user(user))
+    consent = a_proven_consent(client, prefix, place=place)
+    store = client_for(client, prefix)
+    store.run(always([(consent_key, ("SET", consent_key, consent)), (list_key, ("SET", list_key, a_list(*items)))]))
+    if store is not client:
+        store.close()
 
 
 def give_popular(client: Any, items: Sequence[str], segment: str = "all", tenant: str = "default") -> None:

@@ -23,7 +23,7 @@ OURS = {"adapters", "schemas", "models", "udfs", "jobs", "serving", "bench", "de
 ONLY_IN = {
     "pyflink": ("udfs/operators/", "jobs/"),
     "onnxruntime": ("models/scorer.py",),
-    "redis": ("serving/reader.py", "serving/redis_client.py"),
+    "redis": (),
     "adapters": ("adapters/", "udfs/store.py", "udfs/operators/", "jobs/", "serving/"),
     "hiredis": ("adapters/redis/", "serving/"),
 }
