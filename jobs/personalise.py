@@ -31,6 +31,7 @@ from jobs.checks import check_snapshot, check_topics
 from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
 from jobs.java_operators import record_batches, split_lines
 from jobs.marks import mark_submission
+from jobs.redis_check import check_redis, ride_out
 from jobs.settings import Settings, load_policy, load_settings
 from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
 from models.scorer import Scorer
@@ -117,6 +118,8 @@ def main(arguments: list[str]) -> None:
     env.set_max_parallelism(settings.job.max_parallelism)
     check_topics(settings)
     check_snapshot(env, settings)
+    check_redis(settings.redis)
+    ride_out(env, settings.redis.outage_max_ms)
     mode = execution_mode(env)
     if mode == "thread":
         expect_no_bundles(env)

@@ -1,0 +1,89 @@
+"""Whether a Redis is fit for what it is used for: it must forget nothing by itself, and let its user do their work."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from adapters.redis.client import RedisClient, always
+from adapters.redis.greeting import Command, info_of
+from adapters.redis.scripts import Script
+from schemas.errors import StoreMisconfigured
+
+LOOKS: Final[tuple[Command, ...]] = (("INFO", "memory"), ("INFO", "persistence"))
+_RIGHTS: Final = Script("""
+-- KEYS two of our own; whatever the scripts of schemas/store.py do, done to keys that hold nothing
+local refused = {}
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then
+    if string.find(answer.err, "can't") or string.find(answer.err, 'NOPERM') or string.find(answer.err, 'ACL') then
+      refused[#refused + 1] = string.lower((...))
+    end
+  end
+end
+try('SET', KEYS[1], '', 'PX', 1000)
+try('GET', KEYS[1])
+try('GETRANGE', KEYS[1], 0, 1)
+try('EXISTS', KEYS[1])
+try('TYPE', KEYS[1])
+try('RENAME', KEYS[1], KEYS[2])
+try('TIME')
+try('DEL', KEYS[1], KEYS[2])
+return refused
+""")
+
+
+class Fitness(NamedTuple):
+    """What of a Redis breaks promises (`wrong`), and what makes recovery slow (`weak`).
+
+    Sentences that say how to mend it.
+    """
+
+    wrong: tuple[str, ...]
+    weak: tuple[str, ...]
+
+
+def fitness_of(memory: bytes, persistence: bytes) -> Fitness:
+    """The answers to :data:`LOOKS`, judged."""
+    return judged(info_of(memory) | info_of(persistence))
+
+
+def judged(info: Mapping[str, str]) -> Fitness:
+    """What INFO says, judged.
+
+    >>> judged({"maxmemory_policy": "noeviction", "aof_enabled": "1"})
+    Fitness(wrong=(), weak=())
+    """
+    wrong, weak = [], []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        wrong.append(
+            f"Redis evicts keys when its memory is full (maxmemory-policy {policy}), and withdrawals are keys: "
+            "set maxmemory-policy noeviction"
+        )
+    if info.get("aof_enabled", "1") != "1":
+        weak.append(
+            "Redis has no append-only file (appendonly no): after a restart nobody has a personal list until the job "
+            "has written all of them again; set appendonly yes"
+        )
+    return Fitness(tuple(wrong), tuple(weak))
+
+
+def fitness(client: RedisClient) -> Fitness:
+    """That of all primaries. Raises as :class:`RedisClient` does."""
+    found = [fitness_of(*answers) for answers in client.ask_each(*LOOKS)]
+    wrong, weak = (tuple(dict.fromkeys(line for one in found for line in one[part])) for part in (0, 1))
+    return Fitness(wrong, weak)
+
+
+def check_rights(client: RedisClient) -> None:
+    """Try what the job does to keys of its own that hold nothing.
+
+    Raises :class:`StoreMisconfigured`, which names the commands that the user lacks, and :class:`StoreUnavailable`.
+    """
+    keys = [f"{client.prefix}{{freshet-check}}:{name}" for name in ("one", "other")]
+    [refused] = client.run(always([(keys[0], _RIGHTS(keys))]))
+    if refused:
+        names = " ".join(f"+{name.decode()}" for name in refused)
+        raise StoreMisconfigured(f"Redis refuses (NOPERM, keys {client.prefix}*): its user needs {names}")
+    asked: list[Command] = [("MGET", *keys), ("PTTL", keys[0]), ("GET", keys[0]), ("DEL", *keys)]
+    client.run(always([(keys[0], command) for command in asked]), durable=True)
