@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters.redis.patience import Patience
 from bench.clients import consumer
 from jobs.settings import Settings, load_settings
 from jobs.workers import open_store
@@ -33,7 +34,6 @@ from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_
 from udfs.profile import Outcome, take
 from udfs.ranking import ListWrite, PopularItems, Ranker
 from udfs.state import UserState
-from udfs.store import patiently
 
 WRITES_MAX: Final = 1_000
 
@@ -60,6 +60,7 @@ class PlainConsumer:
         self._codec = json_codec()
         self._pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         self._store = open_store(settings, epoch)
+        self._patiently = Patience(settings.redis.outage_max_ms)
         self._users: dict[str, UserState] = {}
         self._popular = PopularItems.ranked(scorer.manifest.popular)
         self._tables: dict[str, PopularityTable] = {}
@@ -106,7 +107,7 @@ class PlainConsumer:
         for begin in range(0, max(len(consents), len(lists)), WRITES_MAX):
             end = begin + WRITES_MAX
             some = consents[begin:end], lists[begin:end]
-            patiently(functools.partial(self._store.write, *some, want_popular=False, token=""), lambda: None)
+            self._patiently(functools.partial(self._store.write, *some, want_popular=False, token=""), lambda: None)
 
     def _decode(self, record: Any) -> EventRecord:
         """Decode, validate and pseudonymise; the workload has no bad records, so raising is all that is needed."""

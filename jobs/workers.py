@@ -35,7 +35,7 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
 
 def open_store(settings: Settings, epoch: int) -> RedisStore:
     """A store with a connection of its own."""
-    return RedisStore(connect(settings.redis), epoch, settings.tombstone_ms())
+    return RedisStore(connect(settings.redis), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
 
 
 def open_personalise_parts(settings: Settings, epoch: int) -> Parts:

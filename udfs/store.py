@@ -1,19 +1,18 @@
 """The one place where the job writes to Redis: consents first, then lists, one pipeline for an element.
 
-Redis down is retried here, inside the element, with backoff: no restart, no loss, backpressure is right (rule 9).
+Operators wait for a Redis that is away inside the element (:mod:`adapters.redis.patience`): no restart, no loss, and
+backpressure is right.
 """
 
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from adapters.redis.address import OUTAGE_MAX_MS
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import Script
 from schemas.consents import Level
-from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
     RELINK,
@@ -33,15 +32,10 @@ from udfs.elements import ConsentRecord
 from udfs.popularity import ALL
 from udfs.ranking import ListWrite
 
-T = TypeVar("T")
-logger = logging.getLogger(__name__)
-
 _RELINK: Final = Script(RELINK)
 _WRITE_CONSENT: Final = Script(WRITE_CONSENT)
 _WRITE_LIST: Final = Script(WRITE_LIST)
 _WRITE_POPULAR: Final = Script(WRITE_POPULAR)
-BACKOFF_FIRST_S: Final = 0.05
-BACKOFF_MAX_S: Final = 2.0
 
 
 class Tombstone(msgspec.Struct, frozen=True, gc=False):
@@ -62,7 +56,12 @@ class Written(NamedTuple):
 
 
 class ListStore(Protocol):
-    """The store as operators see it; all methods raise :class:`StoreUnavailable` when it does not answer."""
+    """The store as operators see it; all methods raise :class:`StoreUnavailable` when it does not answer.
+
+    `outage_max_ms` is how long an operator waits for it before its task fails.
+    """
+
+    outage_max_ms: int
 
     def in_force(self) -> str:
         """The token of the generation that Redis is in; a new one where Redis may have forgotten decisions."""
@@ -100,8 +99,9 @@ class RedisStore:
     Raises :class:`StoreMisconfigured`, too, where somebody has to mend something.
     """
 
-    def __init__(self, client: RedisClient, epoch: int, tombstone_ms: int) -> None:
+    def __init__(self, client: RedisClient, epoch: int, tombstone_ms: int, outage_max_ms: int = OUTAGE_MAX_MS) -> None:
         self.client: Final = client
+        self.outage_max_ms = outage_max_ms
         self._tombstone_ms = tombstone_ms
         self._prefix = client.prefix
         self._epoch = epoch
@@ -195,16 +195,3 @@ def _popular(raw: bytes | None) -> RecommendationList | None:
         return None if raw is None else decode_list(raw)
     except msgspec.DecodeError:
         return None
-
-
-def patiently(call: Callable[[], T], on_failure: Callable[[], None], sleep: Callable[[float], None] = time.sleep) -> T:
-    """`call()`, again and again with doubling pauses until the store answers; `on_failure` is told of each failure."""
-    pause_s = BACKOFF_FIRST_S
-    while True:
-        try:
-            return call()
-        except StoreUnavailable as error:
-            logger.warning("%s; trying again in %.2f s", error, pause_s)
-            on_failure()
-            sleep(pause_s)
-            pause_s = min(2 * pause_s, BACKOFF_MAX_S)

@@ -16,6 +16,8 @@ from schemas.topics import HOUR_MS
 Milliseconds = Annotated[int, Meta(ge=1)]
 READ_TIMEOUT_MS: Final = 50
 """How long a reader waits for an answer where `timeout_ms` does not say."""
+OUTAGE_MAX_MS: Final = HOUR_MS
+"""How long the job waits for Redis where the settings do not say."""
 WRITE_TIMEOUT_MS: Final = 1_000
 """The same for the job and for consent changes, which must not be given up lightly."""
 
@@ -73,7 +75,7 @@ class RedisSettings(RedisAddress, frozen=True, forbid_unknown_fields=True):
     """
 
     prefix: str = ""
-    outage_max_ms: Annotated[int, Meta(ge=1_000)] = HOUR_MS
+    outage_max_ms: Annotated[int, Meta(ge=1_000)] = OUTAGE_MAX_MS
     persistence: Literal["required", "warn"] = "warn"
 
 

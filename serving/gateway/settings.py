@@ -9,6 +9,7 @@ from msgspec import Meta
 from adapters.redis.address import RedisAddress
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, complaint_of
+from schemas.secret_files import secret
 from serving.gateway.admission import AdmissionSettings
 from serving.gateway.security import AuthSettings
 
@@ -73,6 +74,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: AuditSettings = AuditSettings()
     cache: CacheSettings = CacheSettings()
     redis_password_variable: str | None = None
+
+    def redis_password(self) -> str | None:
+        """From the variable of `redis.password_variable`, or of `redis_password_variable`, as older files say it."""
+        return secret(self.redis.password_variable or self.redis_password_variable)
 
 
 def load_gateway_settings(path: Path) -> GatewaySettings:

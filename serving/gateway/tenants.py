@@ -10,7 +10,6 @@ from schemas.catalogue import CatalogueItem
 from schemas.control import AccessCommand
 from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.secret_files import secret
 from serving.access import held
 from serving.accesses import AccessLog
 from serving.async_reader import AsyncReader
@@ -48,7 +47,7 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
     """A tenant that connects to nothing yet but to its catalogue. Raises :class:`SettingsError`."""
     ring = load_key_ring(of.key_ring)
     kafka: dict[str, Any] = python_kafka_options(settings.kafka)
-    password = secret(settings.redis_password_variable)
+    password = settings.redis_password()
     catalogue = Catalogue(kafka, topic_prefix=of.topic_prefix)
     audit = settings.audit
     accesses = AccessLog(

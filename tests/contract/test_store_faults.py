@@ -6,6 +6,7 @@ import pytest
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient
+from adapters.redis.patience import Patience
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
 from schemas.store import all_user_keys
@@ -13,7 +14,7 @@ from tests.support.fakes import TOKEN
 from tests.support.redis_server import running_redis
 from tests.support.vocabulary import a_consent, an_erasure
 from udfs.ranking import ListWrite
-from udfs.store import BACKOFF_FIRST_S, BACKOFF_MAX_S, RedisStore, patiently, value_of
+from udfs.store import RedisStore, value_of
 
 PAYLOAD = encode_list(1, 1, b'"m"', 1, "personalised", [item_fragment("tea")], [0.5])
 ADA = a_consent("p1.ada")
@@ -38,15 +39,12 @@ def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_wa
 
         failures: list[int] = []
 
-        def start_it_again(_: float) -> None:
+        def start_it_again() -> None:
+            failures.append(1)
             if len(failures) == 2:
                 server.start()
 
-        written = patiently(
-            lambda: store.write([ADA], [write], want_popular=False, token=TOKEN),
-            lambda: failures.append(1),
-            start_it_again,
-        )
+        written = Patience(60_000)(lambda: store.write([ADA], [write], want_popular=False, token=TOKEN), start_it_again)
         assert written.lists == [1], "scripts are gone with the server, and loaded again"
         assert len(failures) == 2
 
@@ -66,29 +64,6 @@ def test_a_key_of_a_user_that_is_no_string_is_removed_and_the_write_goes_on(tmp_
         client.close()
     # SET and DEL take a key of any type; what is read is repaired before.
     assert repaired in ([], [1])
-
-
-def test_pauses_double_up_to_a_limit_and_every_failure_is_told() -> None:
-    pauses: list[float] = []
-    failures: list[int] = []
-
-    def call() -> str:
-        if len(failures) < 9:
-            raise StoreUnavailable
-        return "done"
-
-    assert patiently(call, lambda: failures.append(1), pauses.append) == "done"
-    assert pauses[:3] == [BACKOFF_FIRST_S, 2 * BACKOFF_FIRST_S, 4 * BACKOFF_FIRST_S]
-    assert max(pauses) == pauses[-1] == BACKOFF_MAX_S
-    assert len(failures) == 9
-
-
-def test_other_errors_are_not_waited_out() -> None:
-    def wrong() -> None:
-        raise ValueError
-
-    with pytest.raises(ValueError):
-        patiently(wrong, lambda: None, lambda _: None)
 
 
 def test_an_error_tells_nothing_of_what_was_written() -> None:

@@ -4,17 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-import udfs.store
+import adapters.redis.patience
 from tests.support.bucket import Bucket
 
 
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Retries do not wait here."""
-    waits = udfs.store.patiently.__defaults__
-    monkeypatch.setattr(udfs.store.patiently, "__defaults__", (lambda _: None,))
+    monkeypatch.setattr(adapters.redis.patience, "nap", lambda _: None)
     yield
-    assert waits is not None
 
 
 @pytest.fixture

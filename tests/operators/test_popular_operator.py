@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import udfs.store
+import adapters.redis.patience
 from tests.support.fakes import Harness, Keyed, MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, an_interaction
 from udfs.elements import EventRecord
@@ -50,7 +50,7 @@ def met(item: str, *users: int) -> list[EventRecord]:
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Retries do not wait here."""
-    monkeypatch.setattr(udfs.store.patiently, "__defaults__", (lambda _: None,))
+    monkeypatch.setattr(adapters.redis.patience, "nap", lambda _: None)
     yield
 
 

@@ -189,6 +189,7 @@ class MemoryStore:
 
     def __init__(self, epoch: int, clock: Callable[[], int]) -> None:
         self.epoch = epoch
+        self.outage_max_ms = 3_600_000
         self._clock = clock
         self._failures = 0
         self._lists: dict[str, tuple[bytes, int]] = {}

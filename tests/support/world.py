@@ -174,6 +174,7 @@ class Unsteady:
     def __init__(self, backing: Any) -> None:
         self.faults: list[str] = []
         self.epoch = 0
+        self.outage_max_ms = 3_600_000
         self._backing = backing
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

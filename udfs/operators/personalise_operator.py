@@ -14,6 +14,7 @@ from pyflink.datastream import OutputTag, RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 
+from adapters.redis.patience import Patience
 from schemas.audit import AccessEntry, AuditEntry, ExpiryEntry, KeyEntry
 from schemas.consents import LEVEL_NAME, Level
 from schemas.control import AccountCommand, Command, KeyCommand, KidsCommand
@@ -37,13 +38,14 @@ from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
 from udfs.elements import AskedFor, ConsentRecord, Element, EventRecord, unpack
 from udfs.generations import has_a_list, standing_decision
 from udfs.operators.audit_keeper import AuditKeeper, AuditParts
+from udfs.operators.cancellation import interrupted
 from udfs.operators.generation_keeper import GenerationKeeper, GenerationParts
 from udfs.personalise import Changes, Users, apply, clean_event, forget, relink, withdraw_again
 from udfs.popularity import ALL, NOTHING_NEW, decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
 from udfs.state import decode_state, readable
-from udfs.store import ListStore, Written, patiently
+from udfs.store import ListStore, Written
 
 BYTES: Final = Types.PRIMITIVE_ARRAY(Types.BYTE())
 REJECTS: Final = OutputTag("rejects", BYTES)
@@ -102,6 +104,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._parts = self._open_parts()
         pages = runtime_context.get_map_state(MapStateDescriptor("due-v1", *names))
         self._due = DueIndex(pages, self._parts.due_users_per_second)
+        self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._audit = AuditKeeper(runtime_context, self._parts.audit, self._parts.epoch)
         self._generation = GenerationKeeper(runtime_context, self._parts.generation, self._generation_in_force)
         self._popular, self._popular_at_ms = self._parts.fallback, 0
@@ -154,7 +157,7 @@ class PersonaliseOperator(KeyedProcessFunction):
                     expired.append(ExpiryEntry(pseudonym))
         lists = parts.ranker.rank(refresh, self._popular, timestamp, parts.refresh.list_ttl_ms)
         self._write([], lists, timestamp, self._generation.proven(ctx))
-        patiently(lambda: parts.store.forget(ended), self._counters["store_retries"].inc)
+        self._patiently(lambda: parts.store.forget(ended), self._counters["store_retries"].inc)
         self._keep(users, timestamp, ctx)
         self._counters["lists_refreshed"].inc(len(lists))
         self._counters["profiles_forgotten"].inc(len(ended))
@@ -179,7 +182,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         return not self._users.is_empty()
 
     def _generation_in_force(self) -> str:
-        return patiently(self._parts.store.in_force, self._counters["store_retries"].inc)
+        return self._patiently(self._parts.store.in_force, self._counters["store_retries"].inc)
 
     def _recall(self, element: Element, users: Users) -> dict[str, str]:
         """Before an element is applied: users are who they are now, and who has left is forgotten.
@@ -194,7 +197,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         strangers = {change.pseudonym for change in element.consents if users.get(change.pseudonym) is None}
         moved |= {pseudonym: links[pseudonym] for pseudonym in strangers & links.keys()}
         if moved:
-            patiently(lambda: self._parts.store.relink(moved), self._counters["store_retries"].inc)
+            self._patiently(lambda: self._parts.store.relink(moved), self._counters["store_retries"].inc)
             self._counters["users_relinked"].inc(len(moved))
         return moved
 
@@ -211,7 +214,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         names |= {links[p]: p for p in names if p in links}
         if names:
             store = self._parts.store
-            found = patiently(lambda: store.tombstones(list(names)), self._counters["store_retries"].inc)
+            found = self._patiently(lambda: store.tombstones(list(names)), self._counters["store_retries"].inc)
             forget(users, [(names[known_as], tombstone) for known_as, tombstone in found.items()])
 
     def _carry_out(
@@ -249,7 +252,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         """
         want_popular = now_ms - self._popular_at_ms >= POPULAR_REFRESH_MS
         store = self._parts.store
-        written = patiently(
+        written = self._patiently(
             lambda: store.write(consents, lists, want_popular, token), self._counters["store_retries"].inc
         )
         if want_popular:

@@ -11,8 +11,10 @@ from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
+from adapters.redis.patience import Patience
 from schemas.lists import encode_list, item_fragment
 from schemas.topics import HOUR_MS
+from udfs.operators.cancellation import interrupted
 from udfs.popularity import (
     PopularitySettings,
     PopularityTable,
@@ -20,7 +22,7 @@ from udfs.popularity import (
     decode_sums,
     encode_popularity,
 )
-from udfs.store import ListStore, patiently
+from udfs.store import ListStore
 
 
 class PopularParts(NamedTuple):
@@ -49,6 +51,7 @@ class PopularOperator(KeyedProcessFunction):
         self._pending = runtime_context.get_list_state(ListStateDescriptor("pending-v1", raw))
         self._table = runtime_context.get_state(ValueStateDescriptor("popularity-v1", raw))
         self._parts = self._open_parts()
+        self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._opened: dict[str, PopularityTable] = {}
         self._retries = runtime_context.get_metrics_group().add_group("freshet").counter("store_retries")
 
@@ -98,7 +101,7 @@ class PopularOperator(KeyedProcessFunction):
                 [round(weight, 4) for _, weight in top],
             )
             ttl_ms = parts.settings.list_ttl_ms
-            patiently(
+            self._patiently(
                 lambda: parts.store.write_popular(segment, parts.epoch, popularity.version, ttl_ms, payload),
                 self._retries.inc,
             )
