@@ -12,9 +12,9 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from adapters.redis.client import RedisClient
 from schemas.errors import SettingsError
 from schemas.pseudonyms import load_key_ring
-from schemas.secret_files import secret
 from serving.gateway.app import MULTIPROCESS_VARIABLE, SETTINGS_VARIABLE
 from serving.gateway.logs import log_as_json
 from serving.gateway.protocol import BoundedProtocol
@@ -75,7 +75,7 @@ def _refuse_unusable(settings: GatewaySettings) -> None:
     Raises :class:`SettingsError`.
     """
     Authenticator(settings.auth)
-    secret(settings.redis_password_variable)
+    RedisClient(settings.redis, settings.redis_password()).close()  # password and TLS files; it connects to nothing
     for tenant in settings.tenants.values():
         load_key_ring(tenant.key_ring)
     server = settings.server

@@ -9,12 +9,15 @@ import msgspec
 import pytest
 
 from adapters.redis.address import RedisAddress
-from adapters.redis.client import RedisClient
+from adapters.redis.client import RedisClient, always
+from adapters.redis.greeting import Command
+from adapters.redis.scripts import Script
 from schemas.errors import StoreMisconfigured
 from schemas.lists import encode_list, item_fragment
 from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, all_user_keys, popular_key, user_keys
 from tests.support.fakes import TOKEN, MemoryStore
 from tests.support.readme import job_rights
+from tests.support.redis_kinds import KINDS, running_kind
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import BEGINNING, a_consent, an_erasure
 from udfs.elements import ConsentRecord
@@ -28,6 +31,7 @@ EPOCH = 1_000
 MINUTE = 60_000
 TOMBSTONE = 10 * MINUTE
 _names = itertools.count()
+_READ, _WITHDRAW = Script(READ_LIST), Script(WITHDRAW)
 
 
 class Subject(Protocol):
@@ -75,28 +79,36 @@ class InMemory:
 
 
 class InRedis:
-    """The real one, on a real server whose clock is that of the machine."""
+    """The real one, on real servers whose clock is that of the machine."""
 
-    def __init__(self, server: RealRedis) -> None:
-        self.server, self.client = server, server.client
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
+        self.client = RedisClient(address, prefix=PREFIX)
         self.store: Any = self.at_epoch(EPOCH)
 
     def at_epoch(self, epoch: int) -> ListStore:
-        return RedisStore(self.server.store_client(PREFIX), epoch, TOMBSTONE)
+        return RedisStore(RedisClient(self._address, prefix=PREFIX), epoch, TOMBSTONE)
 
     def read(self, user: str) -> dict[str, Any] | None:
-        found: Any = self.client.eval(READ_LIST, 3, *user_keys(PREFIX, user))
+        keys = user_keys(PREFIX, user)
+        found = self._ask(keys[0], _READ(keys))
         return None if found is None else msgspec.json.decode(found[0])
 
     def holds_a_list(self, user: str) -> bool:
-        return bool(self.client.exists(user_keys(PREFIX, user)[0]))
+        return self._exists(user_keys(PREFIX, user)[0])
 
     def withdraw(self, user: str, said_at: int, erase: bool = False) -> None:
         keys = all_user_keys(PREFIX, user)
-        self.client.eval(WITHDRAW, 4, *keys, said_at, "erase" if erase else "none", TOMBSTONE)
+        self._ask(keys[0], _WITHDRAW(keys, said_at, "erase" if erase else "none", TOMBSTONE))
 
     def is_gone(self, user: str) -> bool:
-        return bool(self.client.exists(user_keys(PREFIX, user)[2]))
+        return self._exists(user_keys(PREFIX, user)[2])
+
+    def _exists(self, key: str) -> bool:
+        return bool(self._ask(key, ("EXISTS", key)))
+
+    def _ask(self, key: str, command: Command) -> Any:
+        return self.client.run(always([(key, command)]))[0]
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -111,13 +123,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
         yield running
 
 
-@pytest.fixture(params=["memory", "redis"])
-def subject(request: pytest.FixtureRequest) -> Subject:
+@pytest.fixture(scope="module", params=["memory", *KINDS])
+def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisAddress | None]:
     if request.param == "memory":
+        yield None
+        return
+    with running_kind(request.param, tmp_path_factory.mktemp(request.param)) as address:
+        yield address
+
+
+@pytest.fixture
+def subject(kind: RedisAddress | None) -> Subject:
+    if kind is None:
         return InMemory()
-    server: RealRedis = request.getfixturevalue("server")
-    server.client.flushall()
-    return InRedis(server)
+    subject = InRedis(kind)
+    subject.client.ask_each(("FLUSHALL",))
+    return subject
 
 
 @pytest.fixture
@@ -295,7 +316,7 @@ def test_an_expired_consent_still_holds_off_those_before_it(subject: Subject, ad
 
 
 def test_a_list_ends_with_the_consent_it_was_made_under(server: RealRedis) -> None:
-    subject = InRedis(server)
+    subject = InRedis(RedisAddress((server.url,)))
     soon = a_consent("p1.soon", expires_at=subject.now_ms() + MINUTE // 2)
     consented(subject.store, soon)
     listed(subject.store, a_list("p1.soon", 1, under=soon))
@@ -432,7 +453,7 @@ def test_an_erasure_moves_with_the_user(subject: Subject, came_back: bool) -> No
 
 
 def test_lives_move_along(server: RealRedis) -> None:
-    subject = InRedis(server)
+    subject = InRedis(RedisAddress((server.url,)))
     given, no = a_consent("p1.live", offset=1), a_consent("p1.no", "none")
     consented(subject.store, given, no)
     listed(subject.store, a_list("p1.live", 3, under=given))
@@ -448,7 +469,7 @@ def test_lives_move_along(server: RealRedis) -> None:
 
 
 def test_what_holds_off_older_ones_stands_for_a_tombstone_s_life(server: RealRedis) -> None:
-    subject = InRedis(server)
+    subject = InRedis(RedisAddress((server.url,)))
     soon = subject.now_ms() + MINUTE
     consented(
         subject.store,
@@ -501,7 +522,7 @@ def test_segments_have_popular_lists_of_their_own(subject: Subject) -> None:
 
 def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis) -> None:
     server.client.flushall()
-    store = InRedis(server).store
+    store = InRedis(RedisAddress((server.url,))).store
     store.write([a_consent("p1.x")], [a_list("p1.x", 1)], want_popular=False, token=TOKEN)
     store.write_popular("all", EPOCH, 1, MINUTE, payload(1))
     assert set(server.client.keys()) == {b"t.{p1.x}:list", b"t.{p1.x}:consent", popular_key(PREFIX, "all").encode()}
@@ -511,7 +532,7 @@ def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(
     server.client.execute_command("ACL", "SETUSER", "job", "on", ">hush", "~t.*", *job_rights())
     client = RedisClient(RedisAddress((server.url,), username="job"), "hush", prefix=PREFIX)
     store = RedisStore(client, EPOCH, TOMBSTONE)
-    ends = a_consent("p1.acl", offset=2, expires_at=InRedis(server).now_ms() + MINUTE)
+    ends = a_consent("p1.acl", offset=2, expires_at=InRedis(RedisAddress((server.url,))).now_ms() + MINUTE)
     erased, again = an_erasure("p1.acl", offset=3), a_consent("p1.acl", offset=4)
     assert store.write([ends], [a_list("p1.acl", 1, under=ends)], True, TOKEN)[:2] == ([1], [1])
     assert store.write([erased, again], [a_list("p1.acl", 1, under=again)], True, TOKEN)[:2] == ([1, 1], [1])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
 
 from deploy.local import product
@@ -87,11 +88,11 @@ def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, pe
     assert settings.redis.urls[0].startswith("rediss:")
     product.create_local_topics(settings.kafka)
     endpoints = {**stack.addresses, "key_ring": str(directory / "ring.json")}
+    with redis.Redis.from_url(stack.redis.url) as client:
+        client.execute_command("ACL", "SETUSER", "job", "on", f">{STORE_PASSWORD}", "~*", *job_rights())
     job = product.submit(stack, path)
     stack.rest.wait_running(job)
-    live = Live(stack, product.Product(endpoints, load_settings(plain), path, job))
-    live.redis.execute_command("ACL", "SETUSER", "job", "on", f">{STORE_PASSWORD}", "~*", *job_rights())
-    return live
+    return Live(stack, product.Product(endpoints, load_settings(plain), path, job))
 
 
 def test_a_click_arrives_through_tls_sasl_and_an_acl_user(secured: Live):

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from adapters.redis.address import RedisAddress
 from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.redis import executable
@@ -99,6 +100,30 @@ def a_pair(directory: Path) -> Iterator[tuple[Node, Node]]:
         yield primary, replica
     finally:
         for node in (replica, primary):
+            node.end()
+
+
+KINDS = ("server", "sentinel", "cluster")
+
+
+@contextmanager
+def running_kind(kind: str, directory: Path) -> Iterator[RedisAddress]:
+    """Redis of one kind, empty at first: where it is."""
+    if kind == "cluster":
+        with running_cluster(directory) as nodes:
+            yield RedisAddress(tuple(node.url for node in nodes), kind="cluster", timeout_ms=2_000)
+    elif kind == "sentinel":
+        watched = Watched(directory)
+        try:
+            yield RedisAddress((watched.sentinel.url,), kind="sentinel", service="lists", timeout_ms=2_000)
+        finally:
+            watched.end()
+    else:
+        table = ProcessTable(directory)
+        node = Node(table, "server", "--save", "")
+        try:
+            yield RedisAddress((node.url,), timeout_ms=2_000)
+        finally:
             node.end()
 
 
