@@ -16,7 +16,8 @@ import msgspec
 
 from adapters.redis.client import connect
 from jobs.clock import clock_ms
-from jobs.settings import Settings, load_settings
+from jobs.registration import load_deployed
+from jobs.settings import Settings
 from schemas.errors import FreshetError, SettingsError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from serving.access import access_command, held
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not user_id:
             raise SettingsError("no user id was given")
-        document = held_of(load_settings(options.settings), user_id, options.role, options.purpose)
+        document = held_of(load_deployed(options.settings), user_id, options.role, options.purpose)
     except FreshetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -37,9 +37,10 @@ from jobs.canary import planted
 from jobs.clock import clock_ms, day
 from jobs.erased_users import erased_users, witnesses
 from jobs.purge_consents import purge_consents
+from jobs.registration import load_deployed
 from jobs.rewrite_events import rewrite_events
 from jobs.savepoints import take_savepoint
-from jobs.settings import Settings, load_settings
+from jobs.settings import Settings
 from schemas import topics
 from schemas.errors import FreshetError, SettingsError
 from schemas.kafka_reading import names_any, records
@@ -192,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        settings = load_settings(options.settings)
+        settings = load_deployed(options.settings)
         if options.command == "rewrite-events":
             rewrite_events(settings, _say)
             return 0

@@ -26,7 +26,8 @@ import msgspec
 from jobs.clock import clock_ms, day
 from jobs.export_folder import Parts, delete_export, locked, new_folder, totals, without, write_manifest
 from jobs.history import permitted
-from jobs.settings import Settings, load_policy, load_settings
+from jobs.registration import load_deployed
+from jobs.settings import Settings, load_policy
 from jobs.standings import read_standings
 from schemas import topics
 from schemas.consents import Purpose
@@ -181,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code. Ended by Ctrl-C or SIGTERM, it leaves nothing half-written."""
     options = _arguments(arguments)
     try:
-        settings = load_settings(options.settings)
+        settings = load_deployed(options.settings)
         if options.out:
             export(settings, options.out, options.purpose or "train", _print)
         else:

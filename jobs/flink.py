@@ -9,7 +9,8 @@ from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment, Table
 from pyflink.table.expressions import col
 
-from jobs.settings import Settings, flink_kafka_properties
+from jobs.kafka_properties import flink_kafka_properties
+from jobs.settings import Settings
 
 LINGER_MS = {True: 100, False: 20}
 """How long a sink waits to send more records together. What is sunk exactly once shows at the next checkpoint anyway;
@@ -32,7 +33,7 @@ def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream
         "value.format": "raw",
         "value.fields-include": "EXCEPT_KEY",
         "scan.startup.mode": "earliest-offset",
-        "properties.group.id": kafka.group_id,
+        "properties.group.id": kafka.group(),
         "properties.isolation.level": "read_committed",
         # The broker answers each 10 ms, or when there is much to tell. An answer for every append would make batches of
         # a few events at low rates, each of which costs the broker and the job more than the events.
@@ -81,7 +82,7 @@ def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_on
         builder.set_property(name, value)
     builder.set_bootstrap_servers(kafka.bootstrap_servers)
     if exactly_once:
-        builder.set_transactional_id_prefix(f"{kafka.group_id}-{topic}")
+        builder.set_transactional_id_prefix(f"{kafka.group()}-{topic}")
         builder.set_property("transaction.timeout.ms", str(kafka.transaction_timeout_ms))
     stream.sink_to(builder.build()).uid(f"{topic}-v1").name(topic)
 

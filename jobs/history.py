@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from jobs.clock import clock_ms
-from jobs.settings import Settings, load_settings
+from jobs.registration import load_deployed
+from jobs.settings import Settings
 from jobs.standings import read_standings
 from schemas import topics
 from schemas.consents import Purpose
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     events = 0
     try:
-        for event in history(load_settings(options.settings)):
+        for event in history(load_deployed(options.settings)):
             sys.stdout.buffer.write(event + b"\n")
             events += 1
     except FreshetError as error:

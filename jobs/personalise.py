@@ -19,7 +19,6 @@ Operators: `raw-records` (source), `batch` (Java), `ingest`, `personalise`, `pop
 import argparse
 import functools
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +26,16 @@ from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from jobs.checks import check_snapshot, check_topics
+from jobs.checks import check_topics
+from jobs.deployment import Deployment, deployment_of, encode_pins
 from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
-from jobs.java_operators import record_batches, split_lines
+from jobs.java_operators import record_batches, snapshot_guard, split_lines
 from jobs.marks import mark_submission
 from jobs.redis_check import check_redis, ride_out
+from jobs.registration import Registration, claim_group
+from jobs.running_jobs import expect_not_running, mark
 from jobs.settings import Settings, load_policy, load_settings
+from jobs.snapshots import check_snapshot
 from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
 from models.scorer import Scorer
 from schemas import topics
@@ -66,7 +69,7 @@ class Outputs(NamedTuple):
 
 
 def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: list[int]) -> Outputs:
-    """The journey. `keys[bucket]` is the key of a bucket; `epoch` is the submission time in ms.
+    """The journey. `keys[bucket]` is the key of a bucket; `epoch` is the submission time in ms, by the broker's clock.
 
     `mode` (thread or process) is in the uids of the keyed operators, because the two do not share state.
     """
@@ -108,27 +111,51 @@ def main(arguments: list[str]) -> None:
     """Check everything that can be checked, then submit."""
     parser = argparse.ArgumentParser(prog="personalise", description="Submit the personalise job.")
     parser.add_argument("--settings", type=Path, required=True, help="the TOML file, see jobs/settings.py")
-    settings = load_settings(parser.parse_args(arguments).settings)
+    parser.add_argument(
+        "--new-deployment",
+        action="store_true",
+        help="record these settings in the place of those that the deployment was last submitted with; its state "
+        "cannot be restored under others, so leave -s out where they differ",
+    )
+    options = parser.parse_args(arguments)
+    settings = load_settings(options.settings)
     load_policy(settings.privacy.policy)
     Scorer.open(Path(settings.model.directory))
-    load_key_ring(settings.privacy.key_ring)
     load_signing_key(settings.audit.signing_key)
-
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
-    check_topics(settings)
-    check_snapshot(env, settings)
     check_redis(settings.redis)
     ride_out(env, settings.redis.outage_max_ms)
-    mode = execution_mode(env)
-    if mode == "thread":
+    deployment = register(env, settings, options.new_deployment)
+    if deployment.mode == "thread":
         expect_no_bundles(env)
     t_env = StreamTableEnvironment.create(env)
-    streams = Streams(raw_records(t_env, settings))
+    raw = snapshot_guard(
+        raw_records(t_env, settings), encode_pins(deployment.pins()), settings.privacy.snapshots_kept_ms
+    )
     mark_submission(settings)
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
-    outputs = build(streams, settings, mode, time.time_ns() // 1_000_000, keys)
+    outputs = build(Streams(raw), settings, deployment.mode, deployment.epoch, keys)
+    sink(outputs, settings)
+    env.execute(settings.job.name)
 
+
+def register(env: StreamExecutionEnvironment, settings: Settings, replace: bool) -> Deployment:
+    """Compare this submission with topics, snapshot, running jobs and the submission before; record and return it."""
+    topic_ids = check_topics(settings)
+    claim_group(settings.kafka)
+    ring = load_key_ring(settings.privacy.key_ring)
+    deployment = deployment_of(settings, ring, execution_mode(env), topic_ids)
+    check_snapshot(env, settings, deployment.pins())
+    name = topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
+    expect_not_running(env, name)
+    mark(env, name)
+    with Registration(settings.kafka) as registration:
+        return registration.take(deployment, replace)
+
+
+def sink(outputs: Outputs, settings: Settings) -> None:
+    """Write the outputs to their topics."""
     sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings, exactly_once=True)
     if settings.events.publish:
         clean_events = split_lines(outputs.clean_events, "clean-events")
@@ -137,7 +164,6 @@ def main(arguments: list[str]) -> None:
     sink_to_topic(audit, topics.AUDIT, settings, exactly_once=True)
     sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings, exactly_once=True)
     sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
-    env.execute(settings.job.name)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class EventsRewrite:
         self._admin = KafkaAdminClient(**options)
         self._producer = KafkaProducer(
             **options,
-            transactional_id=f"{settings.kafka.group_id}-rewrite-events",
+            transactional_id=f"{settings.kafka.group()}-rewrite-events",
             acks="all",
             linger_ms=20,
             max_in_flight_requests_per_connection=1,

@@ -23,8 +23,9 @@ import msgspec
 
 from jobs.clock import clock_ms
 from jobs.consent_topic import recorded_changes
+from jobs.registration import load_deployed
 from jobs.savepoints import completed_ms
-from jobs.settings import Settings, load_settings
+from jobs.settings import Settings
 from schemas.asking import Asking
 from schemas.audit import KeyChange
 from schemas.control import KeyCommand, KidsCommand, RelinkCommand
@@ -166,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
             write_key_ring(new_key_ring(), options.file)
             _say(f"wrote {options.file}; bring it to every worker, frontend and gateway, and nowhere else")
             return 0
-        settings = load_settings(options.settings)
+        settings = load_deployed(options.settings)
         if options.command == "end":
             end(settings, options.snapshots)
         else:

@@ -21,10 +21,10 @@ def take_savepoint(flink: str, job_name: str, directory: Path, timeout_s: float)
     """
     job = _running(flink, job_name)
     body = {"cancel-job": False, "formatType": "CANONICAL", "target-directory": directory.resolve().as_uri()}
-    trigger = _call(flink, "POST", f"/jobs/{job}/savepoints", body)["request-id"]
+    trigger = ask_flink(flink, "POST", f"/jobs/{job}/savepoints", body)["request-id"]
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        answer = _call(flink, "GET", f"/jobs/{job}/savepoints/{trigger}")
+        answer = ask_flink(flink, "GET", f"/jobs/{job}/savepoints/{trigger}")
         if answer["status"]["id"] == "COMPLETED":
             return _folder(answer["operation"])
         time.sleep(POLL_S)
@@ -37,7 +37,7 @@ def completed_ms(folders: Iterable[Path]) -> list[int]:
 
 
 def _running(flink: str, job_name: str) -> str:
-    jobs = [job["jid"] for job in _call(flink, "GET", "/jobs/overview")["jobs"] if _is_it(job, job_name)]
+    jobs = [job["jid"] for job in ask_flink(flink, "GET", "/jobs/overview")["jobs"] if _is_it(job, job_name)]
     if len(jobs) != 1:
         raise SettingsError(f"{len(jobs)} jobs called {job_name} run in Flink at {flink}, and one is looked for")
     return str(jobs[0])
@@ -59,7 +59,8 @@ def _folder(operation: dict[str, Any]) -> Path:
     return folder
 
 
-def _call(flink: str, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def ask_flink(flink: str, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """Call the REST interface at `flink` and decode the answer; raises :class:`JobSilent`."""
     parts = urlsplit(flink)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     # Not urlopen: it would send requests for loopback to a proxy that the environment names.

@@ -4,30 +4,21 @@ Secrets are not in the file: it names the environment variables that hold them, 
 """
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from adapters.redis.address import RedisSettings
+from adapters.redis.address import RedisSettings, parse
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, complaint_of
-from schemas.secret_files import secret
 from udfs.due import RefreshSettings
 from udfs.ingest import TopicNames
 from udfs.policy import UNRESTRICTED, Policy, parse_policy
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules
-
-_SHADED: Final = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security"
-SASL_MODULES: Final = {
-    "PLAIN": f"{_SHADED}.plain.PlainLoginModule",
-    "SCRAM-SHA-256": f"{_SHADED}.scram.ScramLoginModule",
-    "SCRAM-SHA-512": f"{_SHADED}.scram.ScramLoginModule",
-}
-"""By the names that Kafka's classes have in `flink-sql-connector-kafka`, which brings a Kafka client of its own."""
 
 
 class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,6 +142,11 @@ def load_settings(path: Path) -> Settings:
             "(a day more than the retention of interactions and than privacy.snapshots_kept_ms): "
             "else what was erased could come back"
         )
+    if any(parse(url).password is not None for url in settings.redis.urls):
+        raise SettingsError(
+            f"settings file {path}: redis.urls must hold no password, which would be in the job graph: put it into an "
+            "environment variable and name that in redis.password_variable"
+        )
     if complaint := complaint_of(settings.kafka):
         raise SettingsError(f"settings file {path}: {complaint}")
     return settings
@@ -166,34 +162,3 @@ def load_policy(path: str | None) -> Policy:
         raise SettingsError(f"privacy.policy {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise SettingsError(f"privacy.policy {path}: {error}") from None
-
-
-def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
-    """The properties of Kafka's Java client for source and sinks, security included."""
-    properties = {"bootstrap.servers": kafka.bootstrap_servers, "security.protocol": kafka.security_protocol}
-    if kafka.ca_file:
-        properties |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": kafka.ca_file}
-    if kafka.cert_file and kafka.key_file:
-        properties |= {
-            "ssl.keystore.type": "PEM",
-            "ssl.keystore.certificate.chain": _pem("kafka.cert_file", kafka.cert_file),
-            "ssl.keystore.key": _pem("kafka.key_file", kafka.key_file),
-        }
-    if kafka.sasl_mechanism:
-        module, password = SASL_MODULES[kafka.sasl_mechanism], secret(kafka.password_variable)
-        properties["sasl.mechanism"] = kafka.sasl_mechanism
-        properties["sasl.jaas.config"] = (
-            f'{module} required username="{_quoted(kafka.username)}" password="{_quoted(password)}";'
-        )
-    return properties
-
-
-def _pem(setting: str, path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError as error:
-        raise SettingsError(f"{setting} {path} cannot be read: {error.strerror}") from None
-
-
-def _quoted(text: str | None) -> str:
-    return (text or "").replace("\\", "\\\\").replace('"', '\\"')

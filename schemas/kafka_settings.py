@@ -1,6 +1,7 @@
 """How Kafka is reached, as settings files say it, and as kafka-python wants it."""
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -8,13 +9,19 @@ from msgspec import Meta
 from schemas import topics
 from schemas.secret_files import secret
 
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 
 class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How Kafka is reached. `ca_file`, `cert_file`, `key_file` are PEM; the password is in `password_variable`."""
+    """How Kafka is reached. `ca_file`, `cert_file`, `key_file` are PEM; the password is in `password_variable`.
+
+    `group_id` is the consumer group, and the prefix of all transactional ids. Leave it out: the default is derived from
+    `topic_prefix` (:meth:`group`). Two jobs with the same one abort each other's transactions.
+    """
 
     bootstrap_servers: str
     topic_prefix: str = "freshet."
-    group_id: str = "freshet-personalise"
+    group_id: str | None = None
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     username: str | None = None
@@ -28,12 +35,25 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The full name of a topic of :mod:`schemas.topics`."""
         return self.topic_prefix + name
 
+    def group(self) -> str:
+        """The consumer group and prefix of transactional ids; without `group_id`, different for each topic prefix.
+
+        >>> [KafkaSettings("", topic_prefix=prefix).group() for prefix in ("freshet.", "shop.", "shop", "shop-", "")]
+        ['freshet-personalise', 'shop-personalise', 'shop.personalise', 'shop-.personalise', '.personalise']
+        """
+        if self.group_id is not None:
+            return self.group_id
+        stem = self.topic_prefix.removesuffix(".")
+        return f"{stem}-personalise" if stem != self.topic_prefix else f"{stem}.personalise"
+
 
 def complaint_of(kafka: KafkaSettings) -> str | None:
     """What does not go together; Kafka's own client would say so only after the job is submitted."""
     sasl = kafka.security_protocol.startswith("SASL_")
     if sasl and not (kafka.sasl_mechanism and kafka.username and kafka.password_variable):
         return f"{kafka.security_protocol} needs kafka.sasl_mechanism, username and password_variable"
+    if kafka.password_variable is not None and not _VARIABLE.fullmatch(kafka.password_variable):
+        return "kafka.password_variable is the name of an environment variable: letters, digits and underscores"
     if kafka.sasl_mechanism and not sasl:
         return "kafka.sasl_mechanism needs kafka.security_protocol SASL_SSL or SASL_PLAINTEXT"
     if bool(kafka.cert_file) != bool(kafka.key_file):

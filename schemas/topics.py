@@ -29,6 +29,7 @@ RECEIPTS: Final = "receipts"
 EVENTS: Final = "events"
 AUDIT: Final = "audit"
 AUDIT_HEADS: Final = "audit-heads"
+DEPLOYMENT: Final = "deployment"
 
 INTERACTIONS_RETENTION_MS: Final = 3 * DAY_MS
 EVENTS_RETENTION_MS: Final = 90 * DAY_MS
@@ -51,6 +52,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     # trail has holes that look like dropped records. The order of the records can be verified, too.
     Topic(AUDIT, "the audit trail, a chain for each bucket", AUDIT_RETENTION_MS, partitions=1),
     Topic(AUDIT_HEADS, "signed ends of the chains of the audit trail", AUDIT_RETENTION_MS, partitions=1),
+    Topic(DEPLOYMENT, "settings that the state depends on, as last submitted", None, partitions=1, compacted=True),
 )
 
 

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from jobs.settings import Settings, flink_kafka_properties, load_settings
+from jobs.kafka_properties import flink_kafka_properties
+from jobs.settings import Settings, load_settings
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.secret_files import secret
@@ -89,7 +91,11 @@ def test_plain_kafka_needs_no_more_than_an_address() -> None:
     assert python_kafka_options(kafka) == {"bootstrap_servers": ["a:1", "b:2"], "security_protocol": "PLAINTEXT"}
 
 
-def test_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
+PROVIDERS = "org.apache.flink.kafka.shaded.org.apache.kafka.common.config.provider"
+
+
+@pytest.mark.privacy
+def test_a_private_key_stays_in_its_file(tmp_path: Path) -> None:
     for name in ("cert", "key"):
         (tmp_path / name).write_text(f"PEM of the {name}")
     files = {"ca_file": "/ca.pem", "cert_file": str(tmp_path / "cert"), "key_file": str(tmp_path / "key")}
@@ -100,43 +106,69 @@ def test_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": "/ca.pem",
         "ssl.keystore.type": "PEM",
-        "ssl.keystore.certificate.chain": "PEM of the cert",
-        "ssl.keystore.key": "PEM of the key",
+        "ssl.keystore.certificate.chain": f"${{directory:{tmp_path}:cert}}",
+        "ssl.keystore.key": f"${{directory:{tmp_path}:key}}",
+        "config.providers": "directory",
+        "config.providers.directory.class": f"{PROVIDERS}.DirectoryConfigProvider",
+        "config.providers.directory.param.allowed.paths": str(tmp_path),
     }
     options = python_kafka_options(kafka)
     assert (options["ssl_cafile"], options["ssl_keyfile"]) == ("/ca.pem", files["key_file"])
 
 
-def test_a_certificate_that_cannot_be_read_is_an_error_of_settings() -> None:
+def test_a_certificate_that_cannot_be_read_is_an_error_of_settings(tmp_path: Path) -> None:
     kafka = KafkaSettings("a:1", security_protocol="SSL", cert_file="/nowhere.pem", key_file="/nowhere.pem")
     with pytest.raises(SettingsError, match=r"kafka\.cert_file /nowhere\.pem cannot be read"):
         flink_kafka_properties(kafka)
+    strange = tmp_path / "a:b.pem"
+    strange.touch()
+    with pytest.raises(SettingsError, match="resolves no path with one of"):
+        flink_kafka_properties(msgspec.structs.replace(kafka, cert_file=str(strange), key_file=str(strange)))
 
 
-def test_sasl_with_a_password_that_has_quotes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_SECRET", 'pass"word\\')
+def sasl(password: str, patch: pytest.MonkeyPatch) -> dict[str, str]:
+    patch.setenv("TEST_SECRET", password)
     kafka = KafkaSettings(
         "a:1",
         security_protocol="SASL_SSL",
         sasl_mechanism="SCRAM-SHA-512",
-        username="ada",
+        username='a"da',
         password_variable="TEST_SECRET",
     )
-    properties = flink_kafka_properties(kafka)
+    assert python_kafka_options(kafka)["sasl_plain_password"] == password
+    return flink_kafka_properties(kafka)
+
+
+@pytest.mark.privacy
+def test_a_password_stays_in_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = sasl('pass"word', monkeypatch)
     assert properties["sasl.mechanism"] == "SCRAM-SHA-512"
     module = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security.scram.ScramLoginModule"
-    assert properties["sasl.jaas.config"] == f'{module} required username="ada" password="pass\\"word\\\\";'
-    assert python_kafka_options(kafka)["sasl_plain_password"] == 'pass"word\\'
+    expected = f"""{module} required username="a\\"da" password='${{env:TEST_SECRET}}';"""
+    assert properties["sasl.jaas.config"] == expected
+    assert 'password="${env:TEST_SECRET}"' in sasl("pass'word", monkeypatch)["sasl.jaas.config"]
+    assert not any("word" in value.replace("password=", "") for value in properties.values())
+    assert properties["config.providers"] == "env"
+    assert properties["config.providers.env.param.allowlist.pattern"] == "TEST_SECRET"
 
 
-@pytest.mark.parametrize(
-    ("lines", "complaint"),
-    [
-        ("kafka.security_protocol = 'SASL_SSL'", "SASL_SSL needs kafka.sasl_mechanism, username and password_variable"),
-        ("kafka.sasl_mechanism = 'PLAIN'", "kafka.sasl_mechanism needs kafka.security_protocol SASL_SSL or SASL_PLAIN"),
-        ("kafka.cert_file = '/c.pem'", "kafka.cert_file and kafka.key_file go together"),
-    ],
-)
-def test_security_settings_that_do_not_go_together_are_refused(lines: str, complaint: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=complaint):
-        loaded(SMALLEST + lines, tmp_path)
+@pytest.mark.parametrize("password", ["back\\slash", "both'\"", "line\nbreak"])
+def test_a_password_that_the_java_client_would_misread_is_refused(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="the password in TEST_SECRET has") as caught:
+        sasl(password, monkeypatch)
+    assert password not in str(caught.value)
+
+
+@pytest.mark.privacy
+def test_a_password_in_the_address_of_redis_is_refused_and_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"redis\.urls must hold no password") as caught:
+        loaded(SMALLEST.replace("redis://cache", "redis://me:hush@cache"), tmp_path)
+    assert "hush" not in str(caught.value)
+
+
+def test_two_deployments_share_no_group_by_default(tmp_path: Path) -> None:
+    one, other = (loaded(SMALLEST + f"kafka.topic_prefix = '{name}'", tmp_path).kafka for name in ("a.", "b."))
+    assert one.group() != other.group()
+    assert loaded(SMALLEST, tmp_path).kafka.group() == "freshet-personalise", "transactions of the release before"

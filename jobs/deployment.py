@@ -1,0 +1,131 @@
+"""The identity of a deployment: the settings that its state, topics and lists depend on.
+
+A job whose buckets, keys, execution mode, prefixes or topics differ from those that its state was made with would not
+fail: it would leave profiles behind that no erasure reaches. So the identity is written down where the settings file
+has no say, and compared at each submission: in the topic `deployment` (:mod:`jobs.registration`), and in every
+checkpoint and savepoint (`jobs/java/SnapshotGuard.java`, :mod:`jobs.snapshots`).
+
+Keys are known by fingerprints, HMAC-SHA-256 of a fixed text under the key: they tell keys apart and nothing more.
+"""
+
+import hmac
+import json
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from jobs.settings import Settings
+from schemas.pseudonyms import DOMAINS, KeyRing
+
+FINGERPRINT_BYTES: Final = 8
+_FINGERPRINTED: Final = b"freshet deployment"
+BEGIN_ANEW: Final = (
+    "put it back, or begin anew with empty state: submit without -s and with --new-deployment (profiles are lost, "
+    "consents are read again from the topic)"
+)
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """What is recorded. `topic_ids` are Kafka's own, by our short names; a re-created topic has another one.
+
+    `users` are fingerprints of the keys behind pseudonyms, by key id; `hashes` those of the other keys, by domain.
+    `epoch` is the submission time in ms, later than that of every submission before.
+    """
+
+    buckets: int
+    max_parallelism: int
+    mode: str
+    topic_prefix: str
+    redis_prefix: str
+    routing: str
+    current_key: int
+    users: dict[str, str]
+    hashes: dict[str, str]
+    topic_ids: dict[str, str]
+    epoch: int = 0
+
+    def pins(self) -> dict[str, str]:
+        """What every snapshot holds: name → value, equal for the life of the state. Keys of users rotate."""
+        pins = {
+            "job.buckets": str(self.buckets),
+            "job.max_parallelism": str(self.max_parallelism),
+            "python.execution-mode": self.mode,
+            "kafka.topic_prefix": json.dumps(self.topic_prefix),
+            "redis.prefix": json.dumps(self.redis_prefix),
+            "the fingerprint of the routing key": self.routing,
+        }
+        return pins | {f"the id of topic {name}": topic_id for name, topic_id in self.topic_ids.items()}
+
+
+def deployment_of(settings: Settings, ring: KeyRing, mode: str, topic_ids: Mapping[str, str]) -> Deployment:
+    """The identity that these settings, this key ring, this execution mode and the topics come to."""
+    current = str(ring.current)
+    others = [domain for domain in DOMAINS if domain != "user" and current in ring.keys.get(domain, {})]
+    return Deployment(
+        buckets=settings.job.buckets,
+        max_parallelism=settings.job.max_parallelism,
+        mode=mode,
+        topic_prefix=settings.kafka.topic_prefix,
+        redis_prefix=settings.redis.prefix,
+        routing=fingerprint(ring.routing),
+        current_key=ring.current,
+        users={kid: fingerprint(key) for kid, key in ring.keys["user"].items()},
+        hashes={domain: fingerprint(ring.keys[domain][current]) for domain in others},
+        topic_ids=dict(topic_ids),
+    )
+
+
+def fingerprint(key: str) -> str:
+    """16 hexadecimal digits that tell the key (hexadecimal) from any other."""
+    return hmac.digest(bytes.fromhex(key), _FINGERPRINTED, "sha256")[:FINGERPRINT_BYTES].hex()
+
+
+def encode_pins(pins: Mapping[str, str]) -> str:
+    """Pins as the state holds them: a line `name=value` for each."""
+    return "".join(f"{name}={value}\n" for name, value in sorted(pins.items()))
+
+
+def decode_pins(text: str) -> dict[str, str]:
+    """
+    >>> decode_pins(encode_pins({"job.buckets": "4", "redis.prefix": '"a=b"'}))
+    {'job.buckets': '4', 'redis.prefix': '"a=b"'}
+    """
+    return {name: value for name, _, value in (line.partition("=") for line in text.splitlines())}
+
+
+def complaint_about_snapshot(snapshot: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Why a snapshot with these pins must not be restored by a job with those; None where it may."""
+    for name in sorted(snapshot.keys() & now.keys()):
+        if snapshot[name] != now[name]:
+            return (
+                f"the snapshot was taken with {name} {snapshot[name]}, and this submission has {now[name]}: its state "
+                "would be out of reach of consents and erasures. Restore it with the settings it was taken with: "
+                f"{BEGIN_ANEW}"
+            )
+    return None
+
+
+def complaint_about_record(recorded: Deployment, now: Deployment) -> str | None:
+    """Why `now` is not a submission of the deployment that was `recorded`; None where it is."""
+    before, after = recorded.pins(), now.pins()
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            return f"{name} is {after[name]}, and this deployment was last submitted with {before[name]}: {BEGIN_ANEW}"
+    return _complaint_about_keys(recorded, now)
+
+
+def _complaint_about_keys(recorded: Deployment, now: Deployment) -> str | None:
+    keys = "bring back the key ring that the deployment was last submitted with"
+    for kid in sorted(recorded.users.keys() & now.users.keys()):
+        if recorded.users[kid] != now.users[kid]:
+            return f"key {kid} of the key ring is not the key {kid} that pseudonyms were made with: {keys}"
+    if str(recorded.current_key) not in now.users or now.current_key < recorded.current_key:
+        return (
+            f"pseudonyms were made with key {recorded.current_key}, and the current key of the key ring is "
+            f"{now.current_key}: {keys}; only `python -m jobs.rotation` changes keys"
+        )
+    for domain in sorted(recorded.hashes.keys() & now.hashes.keys()):
+        if recorded.hashes[domain] != now.hashes[domain]:
+            return f"the key ring has another key for the domain `{domain}`: {keys}"
+    return None

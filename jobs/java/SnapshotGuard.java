@@ -1,0 +1,102 @@
+import java.nio.charset.StandardCharsets;
+import java.util.Iterator;
+
+import org.apache.flink.api.common.state.ListState;
+import org.apache.flink.api.common.state.ListStateDescriptor;
+import org.apache.flink.api.common.typeutils.base.array.BytePrimitiveArraySerializer;
+import org.apache.flink.runtime.execution.SuppressRestartsException;
+import org.apache.flink.runtime.state.StateInitializationContext;
+import org.apache.flink.runtime.state.StateSnapshotContext;
+import org.apache.flink.streaming.api.graph.StreamConfig;
+import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
+import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
+import org.apache.flink.streaming.api.operators.Output;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.streaming.runtime.tasks.ProcessingTimeService;
+import org.apache.flink.streaming.runtime.tasks.StreamTask;
+
+/**
+ * Hands the raw records on as they are, and refuses a snapshot that this job must not restore.
+ *
+ * Every checkpoint and savepoint holds the identity of the deployment (lines `name=value`, jobs/deployment.py) and the
+ * time at which it was taken. A job that restores one compares both before it reads a record, also when it recovers by
+ * itself, and ends in FAILED where they do not fit: a restart would restore the same snapshot again.
+ */
+public class SnapshotGuard extends AbstractStreamOperator implements OneInputStreamOperator {
+
+    private static final String TAKEN_AT = "taken-at=";
+
+    private final String pins;
+    private final long keptMs;
+    private ListState identity;
+
+    public SnapshotGuard(
+            Object[] settings, StreamTask task, StreamConfig config, Output output, ProcessingTimeService time)
+            throws Exception {
+        pins = (String) settings[0];
+        keptMs = Long.parseLong((String) settings[1]);
+        setup(task, config, output);
+        setProcessingTimeService(time);
+    }
+
+    public void processElement(StreamRecord element) throws Exception {
+        output.collect(element);
+    }
+
+    public void initializeState(StateInitializationContext context) throws Exception {
+        super.initializeState(context);
+        identity = context.getOperatorStateStore()
+                .getUnionListState(new ListStateDescriptor("deployment-v1", BytePrimitiveArraySerializer.INSTANCE));
+        Iterator restored = ((Iterable) identity.get()).iterator();
+        while (restored.hasNext()) {
+            compare(new String((byte[]) restored.next(), StandardCharsets.UTF_8));
+        }
+    }
+
+    public void snapshotState(StateSnapshotContext context) throws Exception {
+        super.snapshotState(context);
+        identity.clear();
+        if (getRuntimeContext().getTaskInfo().getIndexOfThisSubtask() == 0) {
+            String held = pins + TAKEN_AT + System.currentTimeMillis() + "\n";
+            identity.add(held.getBytes(StandardCharsets.UTF_8));
+        }
+    }
+
+    private void compare(String held) {
+        String[] lines = held.split("\n");
+        for (int at = 0; at < lines.length; at++) {
+            String line = lines[at];
+            int equals = line.indexOf('=');
+            if (line.startsWith(TAKEN_AT)) {
+                compareAge(Long.parseLong(line.substring(equals + 1)));
+            } else if (equals > 0) {
+                compareValue(line.substring(0, equals), line.substring(equals + 1));
+            }
+        }
+    }
+
+    private void compareValue(String name, String value) {
+        String[] lines = pins.split("\n");
+        for (int at = 0; at < lines.length; at++) {
+            if (lines[at].startsWith(name + "=") && !lines[at].equals(name + "=" + value)) {
+                refuse("The snapshot was taken with " + name + " " + value + ", and this job has "
+                        + lines[at].substring(name.length() + 1) + ": its state would be out of reach of consents and "
+                        + "erasures. Restore it with the settings it was taken with, or submit without a snapshot and "
+                        + "with --new-deployment.");
+            }
+        }
+    }
+
+    private void compareAge(long takenMs) {
+        long ageMs = System.currentTimeMillis() - takenMs;
+        if (ageMs > keptMs) {
+            refuse("The snapshot is " + ageMs / 3600000L + " hours old, and privacy.snapshots_kept_ms allows "
+                    + keptMs / 3600000L + ": withdrawals and erasures since may not be readable any more. Submit "
+                    + "without a snapshot: profiles are lost, consents are read again from the topic.");
+        }
+    }
+
+    private void refuse(String why) {
+        throw new SuppressRestartsException(new IllegalStateException(why));
+    }
+}

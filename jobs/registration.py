@@ -1,0 +1,229 @@
+"""Registers a submission in the topic `deployment`: compares it with the one before, and gives it its epoch.
+
+The topic holds one record that counts, the last one. A transactional id fences submissions from each other: of two at
+once, the second ends the first one's transaction, and the first is refused.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    InvalidProducerEpochError,
+    InvalidTxnStateError,
+    KafkaError,
+    NotCoordinatorError,
+    ProducerFencedError,
+)
+
+from jobs.deployment import Deployment, complaint_about_record, deployment_of
+from jobs.settings import Settings, load_settings
+from schemas import topics
+from schemas.audit import SignedHead
+from schemas.errors import SettingsError
+from schemas.kafka_reading import open_consumer, partitions_of, records
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
+from schemas.pseudonyms import load_key_ring
+from schemas.settled_topic import has_topic
+
+KEY: Final = b"deployment"
+CLAIM_KEY: Final = b"submission"
+ANSWER_S: Final = 30.0
+HEADS_SEEN_MAX: Final = 5_000
+HEADS_ENOUGH: Final = 100
+"""So many signed heads come from all buckets of a job, or from nearly all of them."""
+_decode = msgspec.json.Decoder(Deployment).decode
+_decode_head = msgspec.json.Decoder(SignedHead).decode
+
+
+class Registration:
+    """One submission under way. A context; :meth:`take` ends it."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._topic = kafka.topic(topics.DEPLOYMENT)
+        try:
+            self._producer = KafkaProducer(
+                **python_kafka_options(kafka), transactional_id=f"{kafka.group()}-deployment", acks="all"
+            )
+        except KafkaError as error:
+            raise _refused(kafka, error) from None
+        try:
+            self._producer.init_transactions()
+            self.recorded = last_recorded(kafka)
+        except KafkaError as error:
+            self._producer.close()
+            raise _refused(kafka, error) from None
+        except BaseException:
+            self._producer.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._producer.close()
+
+    def take(self, deployment: Deployment, replace: bool) -> Deployment:
+        """Record `deployment` with an epoch after all before it, and return it.
+
+        The epoch is the broker's clock, so that the clock of the submitting machine has no say. Raises
+        :class:`SettingsError` where `deployment` differs from what was recorded, unless it is to `replace` that.
+        """
+        seen = None if self.recorded else heads_seen(self._kafka)
+        if self.recorded is not None and not replace:
+            refuse_if(complaint_about_record(self.recorded, deployment))
+        if seen is not None and not replace:
+            refuse_if(complaint_about_buckets(seen, deployment.buckets))
+        before = self.recorded.epoch if self.recorded else max((head.epoch for head in seen or ()), default=0)
+        try:
+            self._producer.begin_transaction()
+            claimed_ms = self._send(CLAIM_KEY, b"{}")
+            taken = msgspec.structs.replace(deployment, epoch=max(claimed_ms, before + 1))
+            self._send(KEY, msgspec.json.encode(taken))
+            self._producer.commit_transaction()
+        except (ProducerFencedError, InvalidProducerEpochError, InvalidTxnStateError):
+            raise SettingsError(
+                "another submission of this deployment began while this one was under way, and goes before it: see "
+                "that one job runs, and submit again if none does"
+            ) from None
+        except KafkaError as error:
+            raise _refused(self._kafka, error) from None
+        return taken
+
+    def _send(self, key: bytes, value: bytes) -> int:
+        """Send a record; returns its append time (ms) by the broker's clock."""
+        return int(self._producer.send(self._topic, key=key, value=value).get(ANSWER_S).timestamp)
+
+
+def last_recorded(kafka: KafkaSettings) -> Deployment | None:
+    """What was recorded at the last submission; None before the first one."""
+    found = None
+    for record in records(kafka, topics.DEPLOYMENT):
+        if record.key == KEY and record.value is not None:
+            found = record.value
+    try:
+        return None if found is None else _decode(found)
+    except ValueError:
+        raise SettingsError(
+            f"the record in {kafka.topic(topics.DEPLOYMENT)} cannot be read: was it written by a later release?"
+        ) from None
+
+
+def refuse_if(complaint: str | None) -> None:
+    """Raise :class:`SettingsError` with `complaint`, if there is one."""
+    if complaint is not None:
+        raise SettingsError(complaint)
+
+
+def heads_seen(kafka: KafkaSettings) -> list[SignedHead]:
+    """The last signed heads of the audit trail: what is known of a deployment from before there was a record of it."""
+    consumer = open_consumer(kafka)
+    try:
+        partitions = partitions_of(consumer, kafka.topic(topics.AUDIT_HEADS))
+        consumer.assign(partitions)
+        ends, begins = consumer.end_offsets(partitions), consumer.beginning_offsets(partitions)
+        for partition in partitions:
+            consumer.seek(partition, max(begins[partition], ends[partition] - HEADS_SEEN_MAX))
+        return [head for value in _values(consumer, ends) if (head := _head(value)) is not None]
+    finally:
+        consumer.close()
+
+
+def _values(consumer: Any, ends: dict[TopicPartition, int]) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    end_s = time.monotonic() + ANSWER_S
+    while any(consumer.position(partition) < end for partition, end in ends.items()):
+        if time.monotonic() > end_s:
+            raise SettingsError("the topic audit-heads could not be read in time: does Kafka answer?")
+        found += [record.value for batch in consumer.poll(timeout_ms=500).values() for record in batch]
+    return found
+
+
+def _head(value: bytes | None) -> SignedHead | None:
+    try:
+        return _decode_head(value or b"")
+    except ValueError:
+        return None
+
+
+def complaint_about_buckets(heads: list[SignedHead], buckets: int) -> str | None:
+    """Why a deployment whose audit trail ends with `heads` does not seem to have so many `buckets`."""
+    if not heads:
+        return None
+    epoch = max(head.epoch for head in heads)
+    last = [head.bucket for head in heads if head.epoch == epoch]
+    known = max(last) + 1
+    if known > buckets or (len(last) >= HEADS_ENOUGH and known <= buckets // 2):
+        return (
+            f"job.buckets is {buckets}, and the audit trail of the last job ends in {known} buckets: set job.buckets "
+            "to what that job had, or begin anew with empty state: submit without -s and with --new-deployment"
+        )
+    return None
+
+
+def claim_group(kafka: KafkaSettings) -> None:
+    """Claim the consumer group of these settings by an offset in our topic `deployment`.
+
+    Raises :class:`SettingsError` where a job with other topics uses the group: its transactional ids would be the same,
+    and each job would abort the transactions of the other.
+    """
+    group, ours = kafka.group(), {kafka.topic(topic.name) for topic in topics.TOPICS}
+    admin = KafkaAdminClient(**python_kafka_options(kafka))
+    try:
+        others = sorted({partition.topic for partition in _offsets(admin, group)} - ours)
+        if not others:
+            mine = TopicPartition(kafka.topic(topics.DEPLOYMENT), 0)
+            admin.alter_group_offsets(group, {mine: OffsetAndMetadata(0, "", -1)})
+    except KafkaError as error:
+        raise SettingsError(
+            f"consumer group {group} could not be looked at ({type(error).__name__}): the user of these settings needs "
+            "Read on that group"
+        ) from None
+    finally:
+        admin.close()
+    if others:
+        raise SettingsError(
+            f"consumer group {group} has read {others[0]}, which is not a topic of this deployment: two jobs with one "
+            "group abort each other's transactions. Leave kafka.group_id out or choose another one, or delete the "
+            "offsets of that topic if no job reads it any more"
+        )
+
+
+def _offsets(admin: Any, group: str) -> Any:
+    """The committed offsets of `group`; in a young cluster the first question only brings the coordinator about."""
+    end_s = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            return admin.list_group_offsets({group: None})[group]
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+            if time.monotonic() > end_s:
+                raise
+            time.sleep(0.2)
+
+
+def _refused(kafka: KafkaSettings, error: KafkaError) -> SettingsError:
+    return SettingsError(
+        f"the submission could not be recorded in {kafka.topic(topics.DEPLOYMENT)} ({type(error).__name__}): the user "
+        f"of these settings needs Read and Write on that topic, and Write on the transactional ids {kafka.group()}-…"
+    )
+
+
+def load_deployed(path: Path) -> Settings:
+    """The settings in the file `path`, for a command about the job that runs.
+
+    Raises :class:`SettingsError` where they are not those of the last submission: a command with other keys, buckets or
+    topics finds nobody, and would say that nothing is left of them. Before a first submission nothing is compared.
+    """
+    settings = load_settings(path)
+    if not has_topic(settings.kafka, topics.DEPLOYMENT):
+        return settings
+    recorded = last_recorded(settings.kafka)
+    if recorded is not None:
+        ring = load_key_ring(settings.privacy.key_ring)
+        refuse_if(complaint_about_record(recorded, deployment_of(settings, ring, recorded.mode, recorded.topic_ids)))
+    return settings

@@ -1,0 +1,52 @@
+"""Whether the deployment that is submitted runs already: two of it would write everything twice.
+
+A job carries its deployment in Flink's global job parameters, which its REST interface shows. Only the cluster that is
+submitted to is asked.
+"""
+
+import sys
+from typing import Final
+
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+
+from jobs.savepoints import ask_flink
+from schemas.errors import JobSilent, SettingsError
+
+PARAMETER: Final = "freshet.deployment"
+ENDED: Final = frozenset({"FAILED", "CANCELED", "FINISHED"})
+
+
+def mark(env: StreamExecutionEnvironment, deployment: str) -> None:
+    """Have the job that is built in `env` carry the name of its deployment."""
+    env.get_config().set_global_job_parameters({PARAMETER: deployment})
+
+
+def expect_not_running(env: StreamExecutionEnvironment, deployment: str) -> None:
+    """Raise :class:`SettingsError` where a job of this deployment has not ended in the cluster that is submitted to."""
+    address = _rest_address(env)
+    if address is None:
+        return
+    try:
+        jobs = [job for job in ask_flink(address, "GET", "/jobs/overview")["jobs"] if job["state"] not in ENDED]
+        names = {job["jid"]: ask_flink(address, "GET", f"/jobs/{job['jid']}/config") for job in jobs}
+    except JobSilent as error:
+        print(f"not checked whether a job of this deployment runs already: {error}", file=sys.stderr)
+        return
+    for job in jobs:
+        parameters = names[job["jid"]].get("execution-config", {}).get("user-config", {})
+        if parameters.get(PARAMETER) == deployment:
+            raise SettingsError(
+                f"job {job['jid']} ({job['state']}) is of this deployment: stop it first, with a savepoint "
+                f"(flink stop --savepointPath … {job['jid']}), and submit with -s and that savepoint"
+            )
+
+
+def _rest_address(env: StreamExecutionEnvironment) -> str | None:
+    """Where the cluster's REST interface is, as the client's configuration says; None where it does not."""
+    configuration = env._j_stream_execution_environment.getConfiguration()
+    options = get_gateway().jvm.org.apache.flink.configuration
+    if not configuration.contains(options.RestOptions.ADDRESS):
+        return None
+    scheme = "https" if configuration.get(options.SecurityOptions.SSL_REST_ENABLED) else "http"
+    return f"{scheme}://{configuration.get(options.RestOptions.ADDRESS)}:{configuration.get(options.RestOptions.PORT)}"

@@ -1,0 +1,108 @@
+"""The snapshot that a job is submitted with, read by the client before anything is started."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+
+from jobs.clock import clock_ms
+from jobs.deployment import complaint_about_snapshot, decode_pins
+from jobs.settings import Settings
+from schemas.errors import SettingsError
+from schemas.topics import DAY_MS
+
+IDENTITY_STATE = "deployment-v1"
+"""As `jobs/java/SnapshotGuard.java` calls it."""
+
+
+def check_snapshot(env: StreamExecutionEnvironment, settings: Settings, pins: dict[str, str]) -> None:
+    """Raise :class:`SettingsError` where the job must not start from the snapshot it is submitted with.
+
+    That is one older than `privacy.snapshots_kept_ms` (its age is that of its `_metadata` file), or one taken under
+    another identity than `pins`. What cannot be found is left to Flink to complain of; what the client cannot read,
+    the job compares when it restores it.
+    """
+    path = snapshot_path(env)
+    if path is None:
+        return
+    _check_age(path, settings.privacy.snapshots_kept_ms)
+    for held in identities_in(path):
+        if complaint := complaint_about_snapshot(held, pins):
+            raise SettingsError(complaint)
+
+
+def snapshot_path(env: StreamExecutionEnvironment) -> str | None:
+    """What `flink run -s` names; None where the job begins with empty state."""
+    configuration = env._j_stream_execution_environment.getConfiguration()
+    option = get_gateway().jvm.org.apache.flink.configuration.StateRecoveryOptions.SAVEPOINT_PATH
+    path = configuration.get(option)
+    return None if path is None else str(path)
+
+
+def _check_age(path: str, kept_ms: int) -> None:
+    written_ms = _written_ms(path)
+    if written_ms is None:
+        return
+    age_ms = clock_ms() - written_ms
+    if age_ms > kept_ms:
+        raise SettingsError(
+            f"the snapshot is {age_ms / DAY_MS:.1f} days old, and privacy.snapshots_kept_ms allows "
+            f"{kept_ms / DAY_MS:.1f}: withdrawals and erasures since may not be readable any more. Submit without -s: "
+            "profiles are lost, consents are read again from the topic"
+        )
+
+
+def _written_ms(path: str) -> int | None:
+    fs = get_gateway().jvm.org.apache.flink.core.fs
+    for name in (path, f"{path.rstrip('/')}/_metadata"):
+        try:
+            status = fs.Path(name).getFileSystem().getFileStatus(fs.Path(name))
+        except Py4JJavaError:
+            continue
+        if not status.isDir():
+            return int(status.getModificationTime())
+    return None
+
+
+def identities_in(path: str) -> Iterator[dict[str, str]]:
+    """The pins that the snapshot at `path` holds; none where it is of a release that held none, or unreadable here."""
+    try:
+        yield from [decode_pins(raw.decode()) for handle in _operator_states(path) for raw in _held(handle)]
+    except Py4JError:
+        return
+
+
+def _operator_states(path: str) -> Iterator[Any]:
+    """The handles of all operator state (of Java) in the snapshot."""
+    jvm = get_gateway().jvm
+    runtime = jvm.org.apache.flink.runtime
+    location = runtime.state.filesystem.AbstractFsCheckpointStorageAccess.resolveCheckpointPointer(path)
+    stream = jvm.java.io.DataInputStream(location.getMetadataHandle().openInputStream())
+    try:
+        loader = jvm.Thread.currentThread().getContextClassLoader()
+        metadata = runtime.checkpoint.Checkpoints.loadCheckpointMetadata(stream, loader, path)
+    finally:
+        stream.close()
+    # Of Java's collections, only those of public classes can be asked from here.
+    for operator in jvm.java.util.ArrayList(metadata.getOperatorStates()):
+        for number in range(operator.getParallelism()):
+            if (subtask := operator.getState(number)) is not None:
+                yield from jvm.java.util.ArrayList(subtask.getManagedOperatorState())
+
+
+def _held(handle: Any) -> Iterator[bytes]:
+    """The elements of the identity's list state behind `handle`, which may have others only."""
+    place = handle.getStateNameToPartitionOffsets().get(IDENTITY_STATE)
+    if place is None:
+        return
+    jvm = get_gateway().jvm
+    serializer = jvm.org.apache.flink.api.common.typeutils.base.array.BytePrimitiveArraySerializer.INSTANCE
+    stream = handle.openInputStream()
+    try:
+        for offset in place.getOffsets():
+            stream.seek(offset)
+            yield bytes(serializer.deserialize(jvm.org.apache.flink.core.memory.DataInputViewStreamWrapper(stream)))
+    finally:
+        stream.close()

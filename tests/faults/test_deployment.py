@@ -1,0 +1,154 @@
+"""A deployment keeps its identity: what would orphan its state is refused at submission and at the restore."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deploy.local import product
+from deploy.local.errors import SubmitError
+from deploy.package import build
+from jobs.registration import KEY, Registration, last_recorded
+from schemas import topics
+from schemas.errors import SettingsError
+from schemas.pseudonyms import begin_rotation, load_key_ring, new_key_ring, replace_key_ring
+from tests.support.live import Live, start_live, until
+
+pytestmark = pytest.mark.privacy
+CARELESS = Path(__file__).parents[1] / "support" / "careless_job.py"
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    running = start_live(tmp_path_factory.mktemp("deployment"))
+    try:
+        running.consent(["ada"])
+        yield running
+    finally:
+        running.close()
+        running.stack.stop()
+
+
+@pytest.fixture(scope="module")
+def savepoint(live: Live) -> str:
+    """Of the job, which is stopped."""
+    return live.stack.rest.stop_with_savepoint(live.job_id)
+
+
+def changed(live: Live, old: str, new: str) -> Path:
+    """A settings file with something else in it."""
+    path = live.product.settings_path
+    text = path.read_text()
+    assert old in text
+    other = path.with_name("changed.toml")
+    other.write_text(text.replace(old, new, 1))
+    return other
+
+
+def refusal(live: Live, path: Path, *options: str) -> str:
+    """What the submission is refused with."""
+    with pytest.raises(SubmitError) as caught:
+        product.submit(live.stack, path, options)
+    told = str(caught.value)
+    assert "not submitted: SettingsError: " in told, told
+    return told
+
+
+def test_a_second_submission_of_a_running_job_is_refused(live: Live) -> None:
+    found = refusal(live, live.product.settings_path)
+    assert f"job {live.job_id} (RUNNING) is of this deployment: stop it first" in found
+
+
+BUCKETS = ("[model]\n", "[job]\nbuckets = 8\n\n[model]\n")
+
+
+def test_another_number_of_buckets_is_refused_with_a_savepoint_and_without(live: Live, savepoint: str) -> None:
+    path = changed(live, *BUCKETS)
+    found = refusal(live, path, "-s", savepoint)
+    assert "the snapshot was taken with job.buckets 4, and this submission has 8" in found
+    assert "job.buckets is 8, and this deployment was last submitted with 4" in refusal(live, path)
+
+
+def test_another_prefix_in_redis_is_refused(live: Live, savepoint: str) -> None:
+    assert "redis.prefix is" in refusal(live, changed(live, "[redis]\n", '[redis]\nprefix = "other:"\n'))
+
+
+def test_another_key_ring_is_refused_and_a_rotated_one_is_not_compared_away(live: Live, savepoint: str) -> None:
+    path = Path(live.product.endpoints["key_ring"])
+    ring = load_key_ring(str(path))
+    try:
+        replace_key_ring(new_key_ring(), path)
+        assert "the fingerprint of the routing key" in refusal(live, live.product.settings_path, "-s", savepoint)
+        replace_key_ring(begin_rotation(ring, 1), path)
+        rotated = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
+        live.stack.rest.wait_running(rotated)
+        live.stack.rest.cancel(rotated)
+        replace_key_ring(ring, path)
+        assert "pseudonyms were made with key 2" in refusal(live, live.product.settings_path, "-s", savepoint)
+    finally:
+        replace_key_ring(ring, path)
+        forget_rotation(live)
+
+
+def forget_rotation(live: Live) -> None:
+    """Record the deployment as before the rotation, which no command does: for the tests that come behind."""
+    with Registration(live.settings.kafka) as registration:
+        recorded = registration.recorded
+        assert recorded is not None
+        kept = {kid: key for kid, key in recorded.users.items() if kid == "1"}
+        registration.take(msgspec.structs.replace(recorded, current_key=1, users=kept), replace=True)
+
+
+def test_a_group_that_another_deployment_reads_with_is_refused(live: Live, savepoint: str) -> None:
+    group = live.settings.kafka.group()
+    other = changed(live, "[kafka]\n", f'[kafka]\ntopic_prefix = "other."\ngroup_id = "{group}"\n')
+    product.create_local_topics(product.load_settings(other).kafka)
+    assert "two jobs with one group abort each other's transactions" in refusal(live, other)
+
+
+def test_an_epoch_is_later_than_all_before_whatever_the_clocks_say(live: Live, savepoint: str) -> None:
+    with Registration(live.settings.kafka) as registration:
+        recorded = registration.recorded
+        assert recorded is not None
+        future = recorded.epoch + 10 * 365 * topics.DAY_MS
+        live.send(topics.DEPLOYMENT, [(KEY, msgspec.json.encode(msgspec.structs.replace(recorded, epoch=future)))])
+        registration.recorded = last_recorded(live.settings.kafka)
+        assert registration.take(recorded, replace=False).epoch == future + 1
+    live.send(topics.DEPLOYMENT, [(KEY, msgspec.json.encode(recorded))])
+
+
+def test_of_two_submissions_at_once_the_first_is_refused(live: Live, savepoint: str) -> None:
+    with Registration(live.settings.kafka) as first:
+        assert first.recorded is not None
+        with Registration(live.settings.kafka) as second:
+            with pytest.raises(SettingsError, match="another submission of this deployment began"):
+                first.take(first.recorded, replace=False)
+            taken = second.take(first.recorded, replace=False)
+    assert last_recorded(live.settings.kafka) == taken
+
+
+def submit_carelessly(live: Live, path: Path, kept_ms: int, *options: str) -> str:
+    zipped = live.stack.directory / "careless.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.write(CARELESS, CARELESS.name)
+    packages = [build(live.stack.directory / "freshet.zip"), zipped]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_KEPT_MS", str(kept_ms))
+        return product.submit_module(live.stack, path, CARELESS.stem, packages, options)
+
+
+def test_a_job_that_restores_the_state_of_other_buckets_ends_and_says_why(live: Live, savepoint: str) -> None:
+    job = submit_carelessly(live, changed(live, *BUCKETS), 10**12, "-s", savepoint)
+    live.stack.rest.wait_state(job, "FAILED")
+    assert "The snapshot was taken with job.buckets 4, and this job has 8" in live.stack.rest.exceptions(job, 100_000)
+
+
+def test_a_job_that_recovers_from_a_checkpoint_that_is_too_old_ends_and_says_why(live: Live, savepoint: str) -> None:
+    job = submit_carelessly(live, live.product.settings_path, 1)
+    live.stack.rest.wait_running(job)
+    until(lambda: live.stack.rest.checkpoints(job)["counts"]["completed"] >= 1, "a checkpoint")
+    live.stack.kill_task_manager()
+    live.stack.rest.wait_state(job, "FAILED", timeout_s=120)
+    assert "hours old, and privacy.snapshots_kept_ms allows" in live.stack.rest.exceptions(job, 100_000)

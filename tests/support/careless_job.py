@@ -1,0 +1,18 @@
+"""The job as it would be submitted by a client that cannot read the snapshot, keeping snapshots for `KEPT_MS` only.
+
+`-pym careless_job`; it travels in a zip of its own beside the product's.
+"""
+
+import os
+import sys
+
+from jobs import personalise
+from jobs.java_operators import snapshot_guard
+
+KEPT_MS = int(os.environ.get("TEST_KEPT_MS", str(7 * 24 * 3_600_000)))
+
+personalise.check_snapshot = lambda env, settings, pins: None
+personalise.snapshot_guard = lambda raw, pins, kept_ms: snapshot_guard(raw, pins, KEPT_MS)
+
+if __name__ == "__main__":
+    personalise.main([*sys.argv[1:], "--new-deployment"])

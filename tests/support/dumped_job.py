@@ -1,0 +1,27 @@
+"""The job as it would be submitted, written to the file that TEST_DUMP names: job graph and stream graph, as Java does.
+
+`-pym dumped_job`; it travels in a zip of its own beside the product's. Nothing is submitted.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+
+from jobs import personalise
+
+
+def dump(env: StreamExecutionEnvironment, name: str | None = None) -> Any:
+    """In the place of `execute`."""
+    serialize = get_gateway().jvm.org.apache.flink.util.InstantiationUtil.serializeObject
+    job_graph = env._generate_stream_graph(True, name or "").getJobGraph()
+    Path(os.environ["TEST_DUMP"]).write_bytes(bytes(serialize(job_graph)))
+
+
+StreamExecutionEnvironment.execute = dump  # type: ignore[method-assign,assignment]
+
+if __name__ == "__main__":
+    personalise.main([*sys.argv[1:], "--new-deployment"])
