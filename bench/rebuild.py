@@ -12,7 +12,7 @@ from bench.clients import producer, send_all
 from bench.probes import probe_value
 from bench.progress import Progress
 from bench.stand import Stand, Tenant
-from bench.workload import USERS, consent_records, user_id
+from bench.workload import ITEMS, USERS, consent_records, user_id
 from schemas.pseudonyms import load_key_ring
 from serving.reader import Reader
 
@@ -52,7 +52,7 @@ def _lists_for(stand: Stand, tenant: Tenant, users: int) -> None:
     sending, progress = producer(stand.servers), Progress(tenant)
     send_all(sending, names.consents, consent_records(ids, now_ms))
     progress.wait(consents=users)
-    clicks = ((who.encode(), probe_value(who, place, "first", place, now_ms)) for place, who in enumerate(ids))
+    clicks = ((who.encode(), probe_value(who, place % ITEMS, "first", place, now_ms)) for place, who in enumerate(ids))
     send_all(sending, names.interactions, clicks)
     sending.close()
     progress.wait(sent=users, consents=users)
