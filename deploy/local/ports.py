@@ -14,16 +14,19 @@ _TRIES_MAX = 200
 _given: set[int] = set()
 
 
-def free_port() -> int:
+def free_port(with_port_above: int = 0) -> int:
     """A port that nothing listens on, never given twice by this process.
+
+    `with_port_above` asks that the port so much above is free as well, as the bus of a Redis Cluster needs it.
 
     >>> free_port() != free_port()
     True
     """
     for _ in range(_TRIES_MAX):
         port = random.choice(_RANGE)  # noqa: S311 (no secret: it only keeps two stacks apart)
-        if port not in _given and _can_bind(port):
-            _given.add(port)
+        pair = {port, port + with_port_above}
+        if not pair & _given and all(map(_can_bind, pair)):
+            _given.update(pair)
             return port
     raise OSError(f"no free port found in {_RANGE.start}-{_RANGE.stop} after {_TRIES_MAX} tries")
 

@@ -14,7 +14,16 @@ from adapters.redis.greeting import Command
 from adapters.redis.scripts import Script
 from schemas.errors import StoreMisconfigured
 from schemas.lists import encode_list, item_fragment
-from schemas.store import READ_LIST, WITHDRAW, ConsentOutcome, WriteOutcome, all_user_keys, popular_key, user_keys
+from schemas.store import (
+    READ_LIST,
+    WITHDRAW,
+    ConsentOutcome,
+    WriteOutcome,
+    all_user_keys,
+    popular_key,
+    proof_of,
+    user_keys,
+)
 from tests.support.fakes import TOKEN, MemoryStore
 from tests.support.readme import job_rights
 from tests.support.redis_kinds import KINDS, running_kind
@@ -91,7 +100,7 @@ class InRedis:
 
     def read(self, user: str) -> dict[str, Any] | None:
         keys = user_keys(PREFIX, user)
-        found = self._ask(keys[0], _READ(keys))
+        found = self._ask(keys[0], _READ(keys, proof_of(TOKEN)))
         return None if found is None else msgspec.json.decode(found[0])
 
     def holds_a_list(self, user: str) -> bool:

@@ -15,13 +15,15 @@ from deploy.local.waiting import until
 
 START_TIMEOUT_S = 20
 HALF = 8_192
+CLUSTER_BUS_ABOVE = 10_000
 
 
 class Node:
     """A server with `options`, empty at first."""
 
     def __init__(self, table: ProcessTable, name: str, *options: str, sentinel: str | None = None) -> None:
-        self.port, self._table = free_port(), table
+        in_cluster = "--cluster-enabled" in options
+        self.port, self._table = free_port(CLUSTER_BUS_ABOVE if in_cluster else 0), table
         folder = table.directory / name
         folder.mkdir(parents=True)
         words = [executable()]
