@@ -61,7 +61,7 @@ class Gate:
             )  # fmt: skip
 
     def _admit(self, name: str, principal: Principal, scope: Scope, sending: "_Sending") -> None:
-        tenant, left = self._parts.admit(principal, name, time.time())
+        tenant, left = self._parts.admit(principal, name, time.monotonic())
         sending.headers = self._parts.limits.headers(left)
         scope["state"]["role"], scope["state"]["admitted"] = principal.opens[name], ROUTES[name].admitted
         scope["state"]["tenant"] = tenant

@@ -40,7 +40,9 @@ logger = logging.getLogger("freshet.gateway")
 SHED: Final = joined([(b"freshet-shed", b"overload")])
 
 
-_LINES: Final = b"%bratelimit: " + LEFT + b"\r\netag: %b\r\ncontent-length: %d\r\n%b"
+_UNCHANGED: Final = b"%bratelimit: " + LEFT + b"\r\netag: %b\r\n%b"
+"""Of an answer 304, which has no body: a server would wait for what a Content-Length promised."""
+_LINES: Final = _UNCHANGED[:-2] + b"content-length: %d\r\n%b"
 
 
 class Landing(msgspec.Struct, frozen=True, gc=False):
@@ -185,8 +187,7 @@ class Lane:
 
     def _look(self, principal: Principal, role: str, head: Head, raw_path: bytes, query: bytes) -> Asked:
         """What is asked, by whom. Raises :class:`Problem`."""
-        now_s = time.time()
-        tenant, left = self._parts.admit(principal, NAME, now_s)
+        tenant, left = self._parts.admit(principal, NAME, time.monotonic())
         return Asked(
             role,
             tenant,
@@ -194,7 +195,7 @@ class Lane:
             user_in(raw_path),
             read_query(query),
             class_of(principal, head.urgency),
-            int(now_s * 1000),
+            time.time_ns() // 1_000_000,
             None if head.deadline is None else deadline_s(head.deadline),
             head,
         )
@@ -217,10 +218,10 @@ class Lane:
         found = choose(own, asked.tenant, asked.query, asked.now_ms)
         if found.reason in ("personalised", "session"):
             asked.tenant.note_read(asked.user_id, asked.role)
-        lines = _LINES % (self._common, asked.left, found.tag, len(found.body), more)
         known = asked.head.known
         if known and is_known(found.tag, known):
-            return Landing(304, lines, b""), found.reason
+            return Landing(304, _UNCHANGED % (self._common, asked.left, found.tag, more), b""), found.reason
+        lines = _LINES % (self._common, asked.left, found.tag, len(found.body), more)
         return Landing(200, lines, found.body), found.reason
 
 

@@ -1,8 +1,7 @@
 """HTTP/1.1 with bounds that the server has none for, the size of a request's head and the time it may take to come; and
 with a way for the hot route that takes no task, no scope and no messages.
 
-Clients send the same header lines again and again. Where the parser has taken some for the hot route, the same bytes
-behind another request line of the same form need no parser: they are known.
+Nothing of a request is remembered for another one: what one client sends must never authenticate another.
 """
 
 import asyncio
@@ -23,15 +22,10 @@ LOOK_EVERY_S: Final = 2.5
 """How often a connection is looked at for having taken too long."""
 LINGER_S: Final = 2.0
 """How long the rest of a request that is answered already is heard out, and thrown away."""
-HEADS_KNOWN_MAX: Final = 1_024
 UNUSUAL: Final = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers of requests that are more than a head."""
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 """What the Host header may say (RFC 9110, section 7.2)."""
-CHANGING: Final = frozenset({b"traceparent", b"if-none-match"})
-"""Headers that do not come again with the same value."""
-_REQUEST_LINE: Final = re.compile(rb"GET (%b[!-\"$->@-~]+)(?:\?([!-\"$-~]*))? HTTP/1\.1" % PREFIX)
-_known: Final[dict[bytes, Head]] = {}
 
 
 class _NoEvent:
@@ -121,6 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._others_bytes = 0
+        self._trailer_bytes = 0
         self._begun = 0
         self._refusal: bytes | None = None
         self._is_lingering = False
@@ -156,15 +151,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
         self._rest_looks = None
-        if self._is_between_requests and self._boards_at_once(data):
-            return
         if self._is_ending():
             return
         self._chunk, self._begun, was_between = data, 0, self._is_between_requests
+        self._trailer_bytes += len(data)
         super().data_received(data)
         self._chunk = b""  # a connection at rest holds nobody's bytes
         if not self._in_head:
             self._head_until_s = None
+            if self._trailer_bytes > HEAD_BYTES_MAX + len(data):
+                self.transport.close()  # what goes on is no body: trailers, or the extension of a chunk
             if self._is_between_requests and self.cycle is not None and self.cycle.response_complete:
                 self._rest_looks = 0  # line breaks between requests are nothing to wait for
             return
@@ -217,6 +213,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._others_bytes, self._begun = 0, self._begun + 1
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, also for the trailers of a body in chunks: those are counted and thrown away."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         if self._is_ending():
@@ -231,37 +232,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         head = head_of(lines_of(self.headers))
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        if keep_alive:
-            self._remember(head)
         path, _, query = self.url.partition(b"?")
         self._board(path, query, head, keep_alive)
-
-    def _boards_at_once(self, data: bytes) -> bool:
-        """Hand over a request of the hot route whose header lines are known; whether it is one."""
-        line, _, lines = data.partition(b"\r\n")
-        head = _known.get(lines)
-        if head is None or len(line) > PATH_BYTES_MAX or not self._may_board():
-            return False
-        asked = _REQUEST_LINE.fullmatch(line)
-        if asked is None:
-            return False
-        self._head_until_s = None
-        self._unset_keepalive_if_required()
-        self._board(asked[1], asked[2] or b"", head, keep_alive=True)
-        return True
-
-    def _remember(self, head: Head) -> None:
-        """Know these header lines again, if they came in one piece, one line each, with nothing behind them."""
-        lines = self._chunk.partition(b"\r\n")[2]
-        if (
-            lines.endswith(b"\r\n\r\n")
-            and lines.count(b"\n") == len(self.headers) + 1
-            and len(lines) <= HEAD_BYTES_MAX - PATH_BYTES_MAX
-            and not CHANGING & head.lines.keys()
-        ):
-            if len(_known) >= HEADS_KNOWN_MAX:
-                _known.clear()
-            _known[lines] = head
 
     def _board(self, path: bytes, query: bytes, head: Head, keep_alive: bool) -> None:
         flight = Boarded(self, keep_alive)
@@ -287,12 +259,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser, also behind a head that was refused."""
+        self._trailer_bytes = 0
         if self.cycle is not None and not self._is_ending():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser, also behind a head that was refused."""
-        self._is_between_requests = True
+        self._is_between_requests, self._trailer_bytes = True, 0
         if self.cycle is not None and not self._is_ending():
             super().on_message_complete()
 

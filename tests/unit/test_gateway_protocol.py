@@ -1,15 +1,13 @@
-"""Header lines that are known save the parser, and change nothing: beside a protocol that knows none."""
+"""The protocol of the gateway's own server: whatever comes, in whichever pieces."""
 
 import asyncio
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from serving.gateway import protocol
@@ -173,86 +171,48 @@ def pieces_of(requests: Pieces, cuts: list[int]) -> Pieces:
     return [piece for piece in pieces if piece]
 
 
-@pytest.fixture(autouse=True)
-def known() -> Iterator[dict[bytes, Head]]:
-    protocol._known.clear()
-    yield protocol._known
-    protocol._known.clear()
-
-
 requests = st.tuples(st.sampled_from(REQUEST_LINES), st.sampled_from(LINES)).map(b"".join)
 cuts = st.sampled_from([0, 0, 0, 0, -1, -1, 5, 60])
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(st.tuples(requests, cuts), min_size=1, max_size=8), st.booleans())
-def test_who_is_known_is_answered_as_who_is_not(sent: list[tuple[bytes, int]], patient: bool) -> None:
-    pieces = pieces_of([request for request, _ in sent], [cut for _, cut in sent])
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(BoundedProtocol, "_remember", lambda self, head: None)
-        protocol._known.clear()
-        expected = asyncio.run(sent_for(pieces, patient))
-    asyncio.run(sent_for([REQUEST_LINES[0] + lines for lines in LINES[:3]]))
+@given(
+    st.lists(st.tuples(requests, cuts), min_size=1, max_size=8),
+    st.lists(st.tuples(requests, cuts), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_no_request_changes_the_answer_to_another_connection(
+    sent: list[tuple[bytes, int]], before: list[tuple[bytes, int]], patient: bool
+) -> None:
+    pieces, others = (pieces_of([request for request, _ in each], [cut for _, cut in each]) for each in (sent, before))
+    expected = asyncio.run(sent_for(pieces, patient))
+    asyncio.run(sent_for(others))
     assert asyncio.run(sent_for(pieces, patient)) == expected
 
 
-@pytest.mark.parametrize("before", [b"X: ", b"Content-Length: 1000\r\n\r\n", b"Host: shop\r\n"])
-def test_what_looks_known_in_the_middle_of_a_request_is_part_of_it(before: bytes) -> None:
-    inner = REQUEST_LINES[0] + LINES[0]
-    pieces = [REQUEST_LINES[13] + before, inner]
-    expected = asyncio.run(sent_for(pieces))
-    asyncio.run(sent_for([inner]))
-    assert asyncio.run(sent_for(pieces)) == expected
+def test_a_head_in_two_pieces_lends_its_credentials_to_nobody() -> None:
+    """Header lines were remembered by their last piece, so whoever sent that piece was taken for its first sender."""
+    last = b"Accept: */*\r\n" + 3 * b"\r\n"
+    begin = b"GET " + HOT + b"ada HTTP/1.1\r\nX-API-Key: K\r\nHo"
+    answered, _ = asyncio.run(sent_for([begin, b"st: shop\r\n" + last]))
+    assert b"200 OK" in answered and b"b'K'" in answered
+    answered, _ = asyncio.run(sent_for([b"GET " + HOT + b"bob HTTP/1.1\r\n" + last]))
+    assert b"400 Bad Request" in answered and b"b'K'" not in answered
+
+
+def test_trailers_of_a_body_are_thrown_away_and_bounded() -> None:
+    head = b"POST /v1/events HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+    answered, closing = asyncio.run(sent_for([head, b"X-Trailer: one\r\n", b"\r\n"]))
+    assert b"200 OK" in answered and b"trailer" not in answered and not closing
+    for trailers in ([b"X: y\r\n" * 1_000] * 40, [b"X: ", *[b"y" * 4_000] * 40]):
+        answered, closing = asyncio.run(sent_for([head, *trailers]))
+        assert closing and b"200 OK" not in answered
 
 
 def test_a_request_that_comes_before_the_one_before_it_is_answered_waits_for_that() -> None:
     pieces = [REQUEST_LINES[1] + LINES[0], REQUEST_LINES[0] + LINES[0]]
     sent, _ = asyncio.run(sent_for([*pieces, *pieces], patient=False))
     assert re.findall(rb"ada', b'([^']*)'", sent) == [b"n=3", b"", b"n=3", b""]
-
-
-def test_every_line_of_every_form_is_answered_alike_before_and_after() -> None:
-    for request_line in REQUEST_LINES:
-        for lines in LINES:
-            protocol._known.clear()
-            first = asyncio.run(sent_for([request_line + lines]))
-            for other in LINES:
-                asyncio.run(sent_for([REQUEST_LINES[0] + other]))
-            assert asyncio.run(sent_for([request_line + lines])) == first
-
-
-def test_lines_are_known_only_where_they_came_whole_and_alone_and_do_not_change(known: dict[bytes, Head]) -> None:
-    first = REQUEST_LINES[0]
-    for lines in (LINES[5], LINES[7], LINES[8], LINES[9], LINES[10], LINES[3]):
-        asyncio.run(sent_for([first + lines]))
-    asyncio.run(sent_for([first + LINES[0][:9], LINES[0][9:]]))
-    asyncio.run(sent_for([2 * (first + LINES[0])]))
-    asyncio.run(sent_for([first + LINES[0] + b"GE"]))
-    asyncio.run(sent_for([REQUEST_LINES[5] + LINES[0]]))
-    assert not known
-    asyncio.run(sent_for([first + LINES[0], first + LINES[1]]))
-    assert list(known) == [LINES[0], LINES[1]]
-
-
-def test_no_more_lines_are_known_than_are_to_be(known: dict[bytes, Head]) -> None:
-    first = REQUEST_LINES[0]
-    asyncio.run(
-        sent_for([first + b"Host: shop\r\nX: %d\r\n\r\n" % number for number in range(protocol.HEADS_KNOWN_MAX + 3)])
-    )
-    assert len(known) == 3
-
-
-def test_the_parser_sees_known_lines_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    parsed = []
-    ordinary = HttpToolsProtocol.data_received
-    monkeypatch.setattr(
-        HttpToolsProtocol, "data_received", lambda self, data: (parsed.append(data), ordinary(self, data))
-    )
-    pieces = [line + lines for lines in LINES[:2] for line in REQUEST_LINES[:3]]
-    sent, closing = asyncio.run(sent_for(pieces))
-    assert parsed == [pieces[0], pieces[3]]
-    assert sent.count(b"HTTP/1.1 200 OK") == len(pieces)
-    assert not closing
 
 
 @pytest.mark.parametrize("asked_often", [1, 2])
