@@ -5,6 +5,8 @@ from typing import Final
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
+from py4j.protocol import Py4JJavaError
+from pyflink.java_gateway import get_gateway
 
 from jobs.settings import Settings
 from jobs.topics import topic_settings
@@ -13,6 +15,12 @@ from schemas.errors import SettingsError
 from schemas.kafka_settings import python_kafka_options
 from schemas.topics import DAY_MS
 
+CODEC_CLASSES: Final = {
+    "com.github.luben.zstd.ZstdInputStreamNoFinalizer": "zstd-jni",
+    "org.xerial.snappy.SnappyInputStream": "snappy-java",
+    "net.jpountz.lz4.LZ4Factory": "lz4-java",
+}
+"""What the Kafka client in flink-sql-connector-kafka takes from its surroundings; all but zstd are in flink-dist."""
 RAW: Final = (topics.INTERACTIONS, topics.CONSENTS, topics.CONTROL)
 
 
@@ -41,6 +49,19 @@ def check_topics(settings: Settings) -> dict[str, str]:
         raise SettingsError(complaint)
     ids = {name: str(described[names[name]].get("topic_id") or "") for name in RAW}
     return {name: topic_id for name, topic_id in ids.items() if topic_id.strip("0-")}
+
+
+def check_codecs() -> None:
+    """Raise :class:`SettingsError` where Flink's libraries cannot read every codec that a producer may choose."""
+    jvm = get_gateway().jvm
+    for name, jar in CODEC_CLASSES.items():
+        try:
+            jvm.java.lang.Class.forName(name)
+        except Py4JJavaError:
+            raise SettingsError(
+                f"{jar} is not in Flink's lib/: one batch that a producer has compressed so would stop the job for "
+                "good. Put the jar beside flink-sql-connector-kafka, on the client, the JobManager and the TaskManagers"
+            ) from None
 
 
 def complaint_of(settings: Settings, interactions: Mapping[str, str], consents: Mapping[str, str]) -> str | None:

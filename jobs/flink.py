@@ -15,6 +15,7 @@ from jobs.settings import Settings
 LINGER_MS = {True: 100, False: 20}
 """How long a sink waits to send more records together. What is sunk exactly once shows at the next checkpoint anyway;
 a consent's receipt is waited for."""
+DISCOVERY_S = 5
 SOURCE_UID = "raw-records-v1"
 RAW_COLUMNS = ("topic", "partition", "offset", "append_time", "key", "value")
 
@@ -33,6 +34,8 @@ def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream
         "value.format": "raw",
         "value.fields-include": "EXCEPT_KEY",
         "scan.startup.mode": "earliest-offset",
+        # A partition that is added is read from its beginning, and no later than this: it may hold a withdrawal.
+        "scan.topic-partition-discovery.interval": f"{DISCOVERY_S} s",
         "properties.group.id": kafka.group(),
         "properties.isolation.level": "read_committed",
         # The broker answers each 10 ms, or when there is much to tell. An answer for every append would make batches of

@@ -26,7 +26,7 @@ from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from jobs.checks import check_topics
+from jobs.checks import check_codecs, check_topics
 from jobs.deployment import Deployment, deployment_of, encode_pins
 from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
 from jobs.java_operators import record_batches, snapshot_guard, split_lines
@@ -142,6 +142,7 @@ def main(arguments: list[str]) -> None:
 
 def register(env: StreamExecutionEnvironment, settings: Settings, replace: bool) -> Deployment:
     """Compare this submission with topics, snapshot, running jobs and the submission before; record and return it."""
+    check_codecs()
     topic_ids = check_topics(settings)
     claim_group(settings.kafka)
     ring = load_key_ring(settings.privacy.key_ring)

@@ -17,6 +17,8 @@ from schemas.catalogue import CatalogueItem
 
 POLL_MS: Final = 200
 PAUSE_S: Final = 1.0
+DISCOVERY_MS: Final = 5_000
+"""Until a partition that was added is known."""
 ITEMS_MAX: Final = 2_000_000
 _decode: Final = msgspec.json.Decoder(CatalogueItem).decode
 logger = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class Catalogue(Mapping[str, CatalogueItem]):
 
     def _read(self) -> None:
         options = {"bootstrap_timeout_ms": 2_000, **self._kafka, "group_id": None, "enable_auto_commit": False}
+        options |= {"isolation_level": "read_committed", "metadata_max_age_ms": DISCOVERY_MS}
         consumer = KafkaConsumer(**options, auto_offset_reset="earliest")
         try:
             partitions = [TopicPartition(self._topic, n) for n in consumer.partitions_for_topic(self._topic) or ()]
@@ -77,7 +80,7 @@ class Catalogue(Mapping[str, CatalogueItem]):
             for partition, offset in self._places.items():
                 consumer.seek(partition, offset)
             ends = consumer.end_offsets(partitions)
-            while not self._closing.is_set():
+            while not self._closing.is_set() and not self._has_more(consumer, partitions):
                 for partition, batch in consumer.poll(timeout_ms=POLL_MS).items():
                     for record in batch:
                         self._take(record.key, record.value)
@@ -86,6 +89,10 @@ class Catalogue(Mapping[str, CatalogueItem]):
                     self.ready.set()
         finally:
             consumer.close()
+
+    def _has_more(self, consumer: Any, partitions: list[TopicPartition]) -> bool:
+        """Whether partitions were added. A new consumer then reads them, too, and goes on where this one was."""
+        return len(consumer.partitions_for_topic(self._topic) or ()) > len(partitions)
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
         """What is no item is left out: who writes the catalogue is told by who reads it into a model."""

@@ -21,6 +21,7 @@ import org.apache.flink.streaming.runtime.tasks.StreamTask;
  * Every checkpoint and savepoint holds the identity of the deployment (lines `name=value`, jobs/deployment.py) and the
  * time at which it was taken. A job that restores one compares both before it reads a record, also when it recovers by
  * itself, and ends in FAILED where they do not fit: a restart would restore the same snapshot again.
+ * So does a job whose TaskManager lacks what the connector needs to read every codec of Kafka.
  */
 public class SnapshotGuard extends AbstractStreamOperator implements OneInputStreamOperator {
 
@@ -45,6 +46,7 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
 
     public void initializeState(StateInitializationContext context) throws Exception {
         super.initializeState(context);
+        expectZstd();
         identity = context.getOperatorStateStore()
                 .getUnionListState(new ListStateDescriptor("deployment-v1", BytePrimitiveArraySerializer.INSTANCE));
         Iterator restored = ((Iterable) identity.get()).iterator();
@@ -59,6 +61,15 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
         if (getRuntimeContext().getTaskInfo().getIndexOfThisSubtask() == 0) {
             String held = pins + TAKEN_AT + System.currentTimeMillis() + "\n";
             identity.add(held.getBytes(StandardCharsets.UTF_8));
+        }
+    }
+
+    private void expectZstd() {
+        try {
+            Class.forName("com.github.luben.zstd.ZstdInputStreamNoFinalizer");
+        } catch (ClassNotFoundException missing) {
+            refuse("zstd-jni is not in the lib folder of this TaskManager: one batch that a producer has compressed with "
+                    + "zstd would stop the job for good. Put zstd-jni beside flink-sql-connector-kafka.");
         }
     }
 

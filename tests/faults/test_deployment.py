@@ -1,11 +1,15 @@
 """A deployment keeps its identity: what would orphan its state is refused at submission and at the restore."""
 
+import json
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import NewPartitions
 
 from deploy.local import product
 from deploy.local.errors import SubmitError
@@ -17,6 +21,8 @@ from schemas.pseudonyms import begin_rotation, load_key_ring, new_key_ring, repl
 from tests.support.live import Live, start_live, until
 
 pytestmark = pytest.mark.privacy
+ADDED_S = 60.0
+"""Flink's default would take five minutes, ours takes five seconds."""
 CARELESS = Path(__file__).parents[1] / "support" / "careless_job.py"
 
 
@@ -59,6 +65,24 @@ def refusal(live: Live, path: Path, *options: str) -> str:
 def test_a_second_submission_of_a_running_job_is_refused(live: Live) -> None:
     found = refusal(live, live.product.settings_path)
     assert f"job {live.job_id} (RUNNING) is of this deployment: stop it first" in found
+
+
+def test_a_withdrawal_in_a_partition_that_was_added_takes_effect_within_seconds(live: Live) -> None:
+    live.consent(["late"])
+    live.interact("late", "item-00001")
+    live.wait_for_version("late", 2)
+    topic, partitions = live.settings.kafka.topic(topics.CONSENTS), 2 * product.RAW_PARTITIONS
+    admin = KafkaAdminClient(bootstrap_servers=live.settings.kafka.bootstrap_servers)
+    sender = live.producer()
+    try:
+        admin.create_partitions({topic: NewPartitions(partitions)})
+        said = {"user_id": "late", "level": "none", "ts": time.time_ns() // 1_000_000}
+        until(lambda: len(sender.partitions_for(topic)) == partitions, "the partitions", ADDED_S, 0.5)
+        sender.send(topic, json.dumps(said).encode(), b"late", partition=partitions - 1).get(10)
+        until(lambda: live.list_of("late") is None, "the withdrawal", ADDED_S)
+    finally:
+        admin.close()
+        sender.close()
 
 
 BUCKETS = ("[model]\n", "[job]\nbuckets = 8\n\n[model]\n")

@@ -101,6 +101,11 @@ class Live:
         self.send(topics.CONSENTS, [(u.encode(), json.dumps({"user_id": u, **record}).encode()) for u in users])
         until(lambda: self._poll() and not wanted - self.consents_in_force, "consent receipts")
 
+    def wait_for_consent(self, user: str) -> None:
+        """Wait until the job says that a consent change of `user`, who had none before, is in force."""
+        name = self.pseudonymiser.user(user)
+        until(lambda: self._poll() and self.consents_in_force[name], "a consent receipt")
+
     # -- seeing
 
     def consumer(self, *names: str) -> Any:

@@ -1,0 +1,143 @@
+"""Every reader in Python reads what a producer of another make may write: each codec, transactions, headers, no key.
+
+Batches of the formats before version 2 are not among them: no broker since Kafka 4.0 takes or gives them.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from kafka import KafkaAdminClient
+from kafka.admin import NewPartitions
+
+from deploy.local.java import Java
+from deploy.local.kafka import KafkaBroker
+from deploy.local.ports import free_port
+from deploy.local.processes import ProcessTable
+from deploy.local.product import create_local_topics
+from deploy.local.waiting import until
+from schemas import topics
+from schemas.catalogue import CatalogueItem
+from schemas.kafka_reading import records
+from schemas.kafka_settings import KafkaSettings
+from schemas.settled_topic import Tail, settled, settled_ends
+from serving.catalogue import Catalogue
+
+START_TIMEOUT_S = 60
+COMPACTED = {topic.name for topic in topics.TOPICS if topic.compacted}
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+LONG = dict.fromkeys(CODECS, 3000000) | {"none": 900_000}
+"""Bytes: compressed, larger than what some decoders give at once, and still within the broker's limit of a megabyte."""
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    directory = tmp_path_factory.mktemp("kafka")
+    table = ProcessTable(directory)
+    (directory / "tmp").mkdir()
+    broker = KafkaBroker(table, Java(directory / "tmp"), free_port(), free_port())
+    broker.start()
+    try:
+        until(broker.is_ready, "Kafka", START_TIMEOUT_S)
+        yield KafkaSettings(broker.bootstrap_servers)
+    finally:
+        table.end(table.records(), 5)
+
+
+@pytest.fixture
+def fresh(kafka: KafkaSettings) -> KafkaSettings:
+    """Topics of their own."""
+    settings = msgspec.structs.replace(kafka, topic_prefix=f"{uuid.uuid4().hex[:8]}.")
+    create_local_topics(settings)
+    return settings
+
+
+def producer(kafka: KafkaSettings, codec: str, **more: str | int) -> Producer:
+    """librdkafka: another implementation than any that reads here."""
+    options = {"bootstrap.servers": kafka.bootstrap_servers, "compression.type": codec, "linger.ms": 50}
+    return Producer({**options, "message.max.bytes": 10_000_000, **more})
+
+
+def write_everything(kafka: KafkaSettings, name: str, codec: str, value: Callable[[str], bytes]) -> None:
+    """Plain batches with headers, without key, without value; a committed and an aborted transaction."""
+    topic = kafka.topic(name)
+    plain = producer(kafka, codec)
+    plain.produce(topic, value("plain"), b"plain", headers=[("h", b"1"), ("h", None)])
+    if name not in COMPACTED:  # of a compacted topic, the broker refuses a batch with such a record
+        plain.produce(topic, value("no-key"), None)
+    plain.produce(topic, None, b"gone")
+    plain.produce(topic, value("zeros") + b" " * LONG[codec], b"zeros")
+    assert plain.flush(30) == 0
+    for outcome in ("aborted", "committed"):
+        transactional = producer(kafka, codec, **{"transactional.id": f"{kafka.topic_prefix}{outcome}"})
+        transactional.init_transactions(30)
+        transactional.begin_transaction()
+        transactional.produce(topic, value(outcome), outcome.encode())
+        assert transactional.flush(30) == 0
+        if outcome == "aborted":
+            transactional.abort_transaction(30)
+        else:
+            transactional.commit_transaction(30)
+
+
+WRITTEN = {(b"plain", True), (None, True), (b"gone", False), (b"zeros", True), (b"committed", True)}
+
+
+def read_as_of_now(kafka: KafkaSettings, name: str) -> set[tuple[bytes | None, bool]]:
+    return {(record.key, record.value is not None) for record in records(kafka, name)}
+
+
+def read_settled(kafka: KafkaSettings, name: str) -> set[tuple[bytes | None, bool]]:
+    return {(record.key, record.value is not None) for record in settled(kafka, settled_ends(kafka, name))}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("read", [read_as_of_now, read_settled])
+def test_a_topic_is_read_whatever_its_producer_compresses_with(fresh: KafkaSettings, codec: str, read) -> None:
+    for name in (topics.INTERACTIONS, topics.CONSENTS):
+        write_everything(fresh, name, codec, lambda text: b'{"n":"%b"}' % text.encode())
+        assert read(fresh, name) == WRITTEN - ({(None, True)} if name in COMPACTED else set())
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_answers_are_waited_for_whatever_they_are_compressed_with(fresh: KafkaSettings, codec: str) -> None:
+    tail = Tail(fresh, topics.RECEIPTS)
+    try:
+        sender = producer(fresh, codec)
+        sender.produce(fresh.topic(topics.RECEIPTS), b'{"request":"r"}' + b" " * LONG[codec])
+        assert sender.flush(30) == 0
+        tail.wait_for(b'"request":"r"', timeout_s=30)
+    finally:
+        tail.close()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_catalogue_has_what_is_committed_whatever_it_is_compressed_with(fresh: KafkaSettings, codec: str) -> None:
+    def item(name: str) -> bytes:
+        return msgspec.json.encode(CatalogueItem(name, name))
+
+    write_everything(fresh, topics.CATALOGUE, codec, item)
+    catalogue = Catalogue({"bootstrap_servers": fresh.bootstrap_servers}, topic_prefix=fresh.topic_prefix)
+    try:
+        until(catalogue.ready.is_set, "the catalogue", 30)
+        assert set(catalogue) == {"plain", "zeros", "committed"}
+    finally:
+        catalogue.close()
+
+
+def test_the_catalogue_follows_partitions_that_are_added(fresh: KafkaSettings) -> None:
+    catalogue = Catalogue({"bootstrap_servers": fresh.bootstrap_servers}, topic_prefix=fresh.topic_prefix)
+    admin = KafkaAdminClient(bootstrap_servers=fresh.bootstrap_servers)
+    try:
+        until(catalogue.ready.is_set, "the catalogue", 30)
+        topic = fresh.topic(topics.CATALOGUE)
+        admin.create_partitions({topic: NewPartitions(3)})
+        sender = producer(fresh, "none")
+        sender.produce(topic, msgspec.json.encode(CatalogueItem("late", "late")), b"late", partition=2)
+        assert sender.flush(30) == 0
+        until(lambda: "late" in catalogue, "an item in a partition that was added", 30)
+    finally:
+        admin.close()
+        catalogue.close()
