@@ -28,8 +28,9 @@ _INTERNATIONAL: Final = re.compile(
     FLAGS,
 )
 _TRUNK: Final = re.compile(
-    rf"{NOT_INSIDE_A_WORD}(?<![.,])\(?0[1-9][0-9]{{0,4}}\)?(?:{_GAP}?[0-9]{{1,8}}){{1,6}}{NOT_GOING_ON}", FLAGS
+    rf"{NOT_INSIDE_A_WORD}(?<![.,])\(?0[1-9][0-9]{{0,4}}\)?(?:{_GAP}?[0-9]{{1,8}}+){{1,6}}{NOT_GOING_ON}", FLAGS
 )
+"""Groups are possessive: a row of digits may be cut into groups in millions of ways, of which one is enough."""
 _BARE: Final = re.compile(
     r"(?<![0-9A-Za-z.,-])(?:0[4-7][0-9]{8}|0[1-9][0-9]{9}|01[5-7][0-9]{9}|1[3-9][0-9]{9}|89[0-9]{9})(?![0-9A-Za-z-])",
     FLAGS,
