@@ -272,15 +272,15 @@ def test_examples_run(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("text", ["0134", "01 23", "0(0)1", "0 1-2", "+1 2", "1.1:", "a@1.", "at 1 dot "])
-def test_the_work_grows_with_the_text_and_not_with_the_ways_to_cut_it(text: str) -> None:
+def test_no_text_costs_many_times_what_an_ordinary_row_of_numbers_does(text: str) -> None:
     """A row of 256 digits could be cut into groups in so many ways that one search took 75 to 160 ms."""
 
-    def cpu_s(length: int) -> float:
-        searched, spent = (text * length)[:length], []
+    def cpu_s(searched: str) -> float:
+        spent = []
         for _ in range(5):
             begun = time.process_time()
             mask(searched)
             spent.append(time.process_time() - begun)
         return min(spent)
 
-    assert cpu_s(256) < 30 * cpu_s(64)
+    assert cpu_s((text * 256)[:256]) < 25 * cpu_s("1 " * 128)
