@@ -6,9 +6,10 @@ from typing import NamedTuple
 from jobs.settings import Settings
 from schemas import topics
 from schemas.codec_choice import codec_for
-from schemas.codecs import BadRecord, Codec
+from schemas.codecs import BadRecord, Codec, unreadable_consent
 from schemas.consents import ConsentChange
 from schemas.kafka_reading import records
+from schemas.marks import MARK_KEY
 
 
 class Recorded(NamedTuple):
@@ -32,10 +33,13 @@ def recorded_changes(settings: Settings) -> Iterator[Recorded]:
 
 
 def change_of(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> ConsentChange | None:
-    """What a record of `consents` says, None where it cannot be read. Without a value the consent is taken away."""
+    """What a record of `consents` says, as the job reads it; None where it names nobody.
+
+    Without a value the consent is taken away; what cannot be read is a withdrawal.
+    """
     try:
         if value is None:
             return ConsentChange(key.decode(), "none", append_ts) if key else None
         return codec.consent(value)[0]
     except (BadRecord, UnicodeDecodeError):
-        return None
+        return None if key == MARK_KEY else unreadable_consent(key, value, append_ts)

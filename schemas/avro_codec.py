@@ -14,7 +14,16 @@ from typing import Any, Final, TypeVar
 import fastavro
 import msgspec
 
-from schemas.codecs import BadRecord, Codec, check_consent, check_interaction, check_size, tolerant
+from schemas.codecs import (
+    CONSENT_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    BadRecord,
+    Codec,
+    check_consent,
+    check_interaction,
+    check_size,
+    tolerant,
+)
 from schemas.confluent import SchemaCache, SchemaSource, split_frame
 from schemas.consents import ConsentChange, LenientConsentChange
 from schemas.events import Interaction, LenientInteraction
@@ -95,8 +104,10 @@ def _decoder(
     convert = tolerant(partial(msgspec.convert, type=struct), partial(msgspec.convert, type=lenient), check)
     published = _PUBLISHED[struct]
 
+    bytes_max = CONSENT_BYTES_MAX if struct is ConsentChange else PAYLOAD_BYTES_MAX
+
     def decode(raw: bytes) -> tuple[T, bool]:
-        check_size(raw)
+        check_size(raw, bytes_max)
         if cache is None:
             return convert(_read_any(published, raw))
         schema_id, payload = split_frame(raw)

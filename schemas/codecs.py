@@ -6,7 +6,7 @@ else, whatever the bytes; what they return is bounded in every field (see :mod:`
 
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,14 +16,18 @@ from schemas.events import (
     EVENT_TS_MIN,
     FUTURE_SKEW_MAX_MS,
     ITEM_REQUIRED,
+    USER_ID_LENGTH_MAX,
     Interaction,
     LenientInteraction,
+    UserId,
 )
 from schemas.rejects import RejectReason
 
 S = TypeVar("S")
 T = TypeVar("T")
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
+CONSENT_BYTES_MAX: Final = 512 * 1024
+"""Of a consent change, which may carry TCF and GPP strings of 64 KiB each."""
 
 
 class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of ours
@@ -48,17 +52,25 @@ def json_codec() -> Codec:
     """The codec for JSON, the default."""
     return Codec(
         _json(msgspec.json.Decoder(Interaction), msgspec.json.Decoder(LenientInteraction), check_interaction),
-        _json(msgspec.json.Decoder(ConsentChange), msgspec.json.Decoder(LenientConsentChange), check_consent),
+        _json(
+            msgspec.json.Decoder(ConsentChange),
+            msgspec.json.Decoder(LenientConsentChange),
+            check_consent,
+            CONSENT_BYTES_MAX,
+        ),
     )
 
 
 def _json(
-    strict: msgspec.json.Decoder[T], lenient: msgspec.json.Decoder[T], check: Callable[[T], None]
+    strict: msgspec.json.Decoder[T],
+    lenient: msgspec.json.Decoder[T],
+    check: Callable[[T], None],
+    bytes_max: int = PAYLOAD_BYTES_MAX,
 ) -> Callable[[bytes], tuple[T, bool]]:
     decode = tolerant(strict.decode, lenient.decode, check)
 
     def decode_sized(raw: bytes) -> tuple[T, bool]:
-        check_size(raw)
+        check_size(raw, bytes_max)
         return decode(raw)
 
     return decode_sized
@@ -87,11 +99,11 @@ def tolerant(
     return decode
 
 
-def check_size(raw: bytes | None) -> None:
-    """Refuse what is empty or larger than :data:`PAYLOAD_BYTES_MAX` before anything looks inside."""
+def check_size(raw: bytes | None, bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+    """Refuse what is empty or larger than `bytes_max` before anything looks inside."""
     if not raw:
         raise BadRecord(RejectReason.EMPTY_VALUE)
-    if len(raw) > PAYLOAD_BYTES_MAX:
+    if len(raw) > bytes_max:
         raise BadRecord(RejectReason.TOO_LARGE)
 
 
@@ -134,6 +146,44 @@ def check_consent(change: ConsentChange) -> None:
     """A user id without control characters."""
     if not change.user_id.isprintable():
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
+
+
+UNREADABLE: Final = "unreadable_record"
+"""How a consent change came that cannot be read, in the audit trail."""
+
+
+class _Named(msgspec.Struct, gc=False):
+    """As much of a consent change as says whom it is about; all else may be wrong."""
+
+    user_id: UserId
+    erase: Any = False
+
+
+_decode_named: Final = msgspec.json.Decoder(_Named).decode
+
+
+def unreadable_consent(key: bytes | None, value: bytes | None, append_ts: int) -> ConsentChange | None:
+    """What a record of `consents` counts as that cannot be read: a withdrawal of whoever it names, or None.
+
+    Somebody decided something, and nobody can tell what: personalisation must not go on. The user is the one in the
+    JSON, whatever is wrong with the rest, or else the key of the record.
+
+    >>> unreadable_consent(b"ada", b'{"user_id":"ada","level":"some"}', 1_700_000_000_000).level
+    'none'
+    >>> unreadable_consent(None, b"nonsense", 1_700_000_000_000) is None
+    True
+    """
+    try:
+        named = _decode_named(value or b"")
+        user_id, erase = named.user_id, named.erase is True
+    except (ValueError, RecursionError):
+        try:
+            user_id, erase = (key or b"").decode(), False
+        except UnicodeDecodeError:
+            return None
+    if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or not user_id.isprintable():
+        return None
+    return ConsentChange(user_id, "none", append_ts, method=UNREADABLE, erase=erase)
 
 
 def _is_unknown_field(error: msgspec.ValidationError) -> bool:

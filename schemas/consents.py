@@ -29,7 +29,8 @@ class Level(IntEnum):
 LEVEL_OF: Final[dict[str, Level]] = {"none": Level.NONE, "session": Level.SESSION, "full": Level.FULL}
 LEVEL_NAME: Final[dict[Level, LevelName]] = {Level.NONE: "none", Level.SESSION: "session", Level.FULL: "full"}
 
-OpaqueText = Annotated[str, Meta(max_length=4096)]
+OpaqueText = Annotated[str, Meta(max_length=65_536)]
+"""TCF sets no bound on its strings; real ones have more than 4,096 characters."""
 Time = Annotated[int, Meta(ge=EVENT_TS_MIN, le=EVENT_TS_MAX)]
 
 

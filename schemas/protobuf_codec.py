@@ -19,7 +19,16 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from schemas.codecs import BadRecord, Codec, check_consent, check_interaction, check_size, tolerant
+from schemas.codecs import (
+    CONSENT_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    BadRecord,
+    Codec,
+    check_consent,
+    check_interaction,
+    check_size,
+    tolerant,
+)
 from schemas.confluent import SchemaCache, SchemaSource, frame, message_place, split_frame, split_message_place
 from schemas.consents import ConsentChange, LenientConsentChange
 from schemas.events import Interaction, LenientInteraction
@@ -203,8 +212,10 @@ def _decoder(
     convert = tolerant(partial(msgspec.convert, type=struct), partial(msgspec.convert, type=lenient), check)
     published = _PUBLISHED.reader(_PLACE[struct])
 
+    bytes_max = CONSENT_BYTES_MAX if struct is ConsentChange else PAYLOAD_BYTES_MAX
+
     def decode(raw: bytes) -> tuple[T, bool]:
-        check_size(raw)
+        check_size(raw, bytes_max)
         if cache is None:
             reader, payload = published, raw
         else:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.audit import AccessEntry
-from schemas.codecs import BadRecord, Codec, check_event_time
+from schemas.codecs import BadRecord, Codec, check_event_time, unreadable_consent
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
 from schemas.events import KIND_OF, CleanEvent, Interaction
@@ -220,12 +220,22 @@ class Ingest:
         if absent:
             change = ConsentChange(_text(record.key), "none", record.append_ts)
         else:
-            change, unknown_fields = self._codec.consent(record.value)  # type: ignore[arg-type]
+            change, unknown_fields = self._readable(record)
         pseudonym, route, previous = self._identify(change.user_id)
         element = self._element_of(pseudonym, route, previous, elements)
         place = record.append_ts, record.partition, record.offset
         element.consents.append(consent_record(change, pseudonym, place, self._policy, absent))
         element.unknown_fields += unknown_fields
+
+    def _readable(self, record: RawRecord) -> tuple[ConsentChange, bool]:
+        """What cannot be read counts as a withdrawal of whoever it names; of nobody, it is a dead letter."""
+        try:
+            return self._codec.consent(record.value)  # type: ignore[arg-type]
+        except BadRecord:
+            change = unreadable_consent(record.key, record.value, record.append_ts)
+            if change is None:
+                raise
+            return change, False
 
     def _mark(self, record: RawRecord, elements: dict[int, Element]) -> None:
         """Every bucket is told: what stood before the mark in its partition is in this batch or an earlier one."""

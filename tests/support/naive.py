@@ -139,7 +139,13 @@ class NaiveReplay:
             except UnicodeDecodeError:
                 raise _Rejected("bad_encoding") from None
         else:
-            change, unknown_fields = self._codec.consent(value)  # type: ignore[arg-type]
+            try:
+                change, unknown_fields = self._codec.consent(value)  # type: ignore[arg-type]
+            except BadRecord:
+                named = named_in(key, value)
+                if named is None:
+                    raise
+                change, unknown_fields = ConsentChange(named, "none", append_ts), False
             self._account["unknown_fields"] += unknown_fields
         pseudonym = self.pseudonym(change.user_id)
         if change.erase or absent:
@@ -156,6 +162,17 @@ class NaiveReplay:
             msgspec.json.decode(value or b"", type=Command | UserCommand)
         except (ValueError, RecursionError):
             raise _Rejected("malformed") from None
+
+
+def named_in(key: bytes | None, value: bytes | None) -> str | None:
+    """Whom a consent change that cannot be read is about: the user in its JSON, or else its key."""
+    try:
+        user = msgspec.json.decode(value or b"")["user_id"]
+        if not isinstance(user, str) or not 1 <= len(user) <= 256:
+            raise ValueError
+    except (ValueError, RecursionError, TypeError, KeyError):
+        user = (key or b"\0").decode(errors="replace").replace("\ufffd", "\0")
+    return user if 1 <= len(user) <= 256 and user.isprintable() else None
 
 
 class _Rejected(Exception):  # noqa: N818

@@ -99,7 +99,8 @@ LATER = BEGINNING + 2 * HOUR
             LeftOut.BEFORE_CONSENT,
         ),
         ([a_raw_consent(), a_raw_consent(at=LATER, offset=1)], None),
-        ([a_raw_consent(), RawRecord("t.consents", 0, 1, LATER, b"ada", b"not a record")], None),
+        ([a_raw_consent(), RawRecord("t.consents", 0, 1, LATER, b"ada", b"not a record")], LeftOut.WITHDRAWN),
+        ([a_raw_consent(), RawRecord("t.consents", 0, 1, LATER, None, b"not a record")], None),
         ([a_raw_consent(), RawRecord("t.consents", 0, 1, LATER, b"\xff", None)], None),
     ],
 )

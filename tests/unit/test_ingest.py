@@ -175,14 +175,50 @@ def test_a_tombstone_of_a_consent_takes_it_away() -> None:
     assert change.pseudonym == PSEUDONYMISER.user("ada")
 
 
+UNREADABLE = {
+    "an unknown level": a_raw_consent(level="much"),
+    "a field of the wrong type": a_raw_consent(expires_at="tomorrow"),
+    "no time": a_raw_consent()._replace(value=b'{"user_id":"ada","level":"none"}'),
+    "a TCF string beyond all bounds": a_raw_consent(tcf="x" * 70_000),
+    "a purpose that nobody knows": a_raw_consent(granted=["sell"]),
+    "not JSON": a_raw_consent()._replace(value=b"{"),
+    "nothing": a_raw_consent()._replace(value=b""),
+    "bad UTF-8": a_raw_consent()._replace(value=b'{"user_id":"ada","level":"\xff"}'),
+    "too deep": a_raw_consent()._replace(value=b'{"user_id":"ada","x":' + b"[" * 20_000 + b"}"),
+    "too large": a_raw_consent()._replace(value=b'{"user_id":"ada","level":"none","x":"' + b"y" * 600_000 + b'"}'),
+    "another key": a_raw_consent(level="much")._replace(key=b"bob"),
+    "no key": a_raw_consent(level="much")._replace(key=None),
+}
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("record", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_consent_that_cannot_be_read_is_a_withdrawal_of_whom_it_names(record: RawRecord) -> None:
+    change = the_consent(record)
+    assert (change.pseudonym, change.level, change.purposes) == (PSEUDONYMISER.user("ada"), Level.NONE, 0)
+    assert (change.method, change.said_at, change.erase) == ("unreadable_record", record.append_ts, False)
+
+
+@pytest.mark.privacy
+def test_an_erasure_with_something_else_wrong_is_one() -> None:
+    change = the_consent(a_raw_consent(level="much", erase=True))
+    assert (change.pseudonym, change.level, change.erase) == (PSEUDONYMISER.user("ada"), Level.NONE, True)
+
+
+@pytest.mark.privacy
+def test_a_withdrawal_with_a_long_tcf_string_is_read() -> None:
+    change = the_consent(a_raw_consent(level="none", tcf="C" * 4_642, method="banner"))
+    assert (change.level, change.method) == (Level.NONE, "banner")
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
         (a_tombstone("")._replace(key=None), RejectReason.EMPTY_VALUE),
         (a_tombstone("")._replace(key=b""), RejectReason.EMPTY_VALUE),
         (a_tombstone()._replace(key=b"\xff\xfe"), RejectReason.BAD_ENCODING),
-        (a_raw_consent(level="much"), RejectReason.OUT_OF_RANGE),
-        (a_raw_consent()._replace(value=b"{"), RejectReason.MALFORMED),
+        (a_raw_consent()._replace(key=None, value=b"{"), RejectReason.MALFORMED),
+        (a_raw_consent()._replace(key=b"a\nb", value=b"{"), RejectReason.MALFORMED),
         (a_raw_command(bucket=4), RejectReason.OUT_OF_RANGE),
         (a_raw_command(kind="dance"), RejectReason.MALFORMED),
         (a_raw_command()._replace(value=None), RejectReason.MALFORMED),

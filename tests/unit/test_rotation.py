@@ -67,5 +67,8 @@ def test_a_user_is_read_from_the_value_or_else_from_the_key() -> None:
 
     assert user_of(b"ignored", a_raw_consent("ada").value) == "ada"
     assert user_of(b"bob", None) == "bob"
-    for key, value in ((None, None), (b"\xff", None), (b"cyd", b"{"), (b"cyd", b"")):
+    for key, value in ((None, None), (b"\xff", None), (None, b"{"), (b"\0", b"")):
         assert user_of(key, value) is None
+    assert user_of(b"cyd", b"{") == user_of(b"cyd", b"") == "cyd", (
+        "what cannot be read is a withdrawal of whom it names"
+    )
