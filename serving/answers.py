@@ -4,6 +4,7 @@ The user's own list → the segment's popular list → ``popular:all`` → nothi
 """
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
@@ -87,12 +88,17 @@ def answer(
     lists: Iterable[RecommendationList], n: int, now_ms: int, keep: Callable[[ListedItem], bool] | None = None
 ) -> Recommendation:
     """The first of `lists` of which something may be shown, cut to `n` items."""
-    n = max(n, 0)
+    n = at_least_0(n)
     for one in lists:
         items = one.items[:n] if keep is None else tuple(filter(keep, one.items))[:n]
         if items or not n:
             return Recommendation(items, one.reason, one.v, max(0, now_ms - one.at))
     return Recommendation((), "popular", 0, 0)
+
+
+def at_least_0(n: int) -> int:
+    """How many items an `n` asks for: a negative one asks for none, and not for all but some as a slice would."""
+    return max(n, 0)
 
 
 def cut(raw: bytes, n: int) -> bytes:
@@ -124,8 +130,16 @@ class _Held(msgspec.Struct, frozen=True):
     asked_at_ms: int
 
 
+def steady_ms() -> int:
+    """Milliseconds of a clock that is never set: durations are measured with it, times of day are not."""
+    return time.monotonic_ns() // 1_000_000
+
+
 class PopularLists:
-    """The popular lists that a process holds, at most :data:`SEGMENTS_HELD_MAX`; they are nobody's own."""
+    """The popular lists that a process holds, at most :data:`SEGMENTS_HELD_MAX`; they are nobody's own.
+
+    `now_ms` is of a clock that is never set back, such as :func:`steady_ms`.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}

@@ -18,7 +18,18 @@ from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import READ_LIST, READ_LIST_SHA, popular_key, user_keys
-from serving.answers import Listed, Own, PopularLists, Recommendation, answer, decoded, filter_of, segments_of
+from serving.answers import (
+    Listed,
+    Own,
+    PopularLists,
+    Recommendation,
+    answer,
+    at_least_0,
+    decoded,
+    filter_of,
+    segments_of,
+    steady_ms,
+)
 from serving.links import Links, links_to, pack
 from serving.pipe import Then, awaited
 
@@ -41,6 +52,7 @@ class AsyncReader:
         password: str | None = None,
         catalogue: Mapping[str, CatalogueItem] | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        steady_ms: Callable[[], int] = steady_ms,
         on_read: Callable[[str], None] | None = None,
     ) -> None:
         self._links: Links = links_to(address, password, prefix)
@@ -51,7 +63,7 @@ class AsyncReader:
         self._example = pseudonymiser.user("")
         self._proof, self._command = b"", _command(prefix, self._example, b"")
         self._catalogue = {} if catalogue is None else catalogue
-        self._clock_ms = clock_ms
+        self._clock_ms, self._steady_ms = clock_ms, steady_ms
         self._on_read = on_read
         self._popular = PopularLists()
         self._future: Callable[[], asyncio.Future[Any]] = lambda: asyncio.get_running_loop().create_future()
@@ -96,7 +108,7 @@ class AsyncReader:
         in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
-        """Up to `n` items for `user_id`.
+        """Up to `n` items for `user_id`; none where `n` is negative.
 
         `surface`, and `segment` such as ``country:GB``, say which popular lists may stand in. Filters take items out
         of whatever list is answered; where they leave nothing of one, the next one is answered.
@@ -104,27 +116,27 @@ class AsyncReader:
         now_ms = self._clock_ms()
         segments = EVERYBODY if surface is None and segment is None else segments_of(surface, segment)
         keep = filter_of(exclude, in_stock, category, self._catalogue)
-        own = await self.own(user_id, segments, now_ms)
+        own = await self.own(user_id, segments)
         found = None if own is None else decoded(own[0])
         if found is None:
             return answer([one.found for one in self._popular.of(segments)], n, now_ms, keep)
         if self._on_read is not None:
             self._on_read(user_id)
         if keep is None:
-            return Recommendation(found.items[:n], found.reason, found.v, max(0, now_ms - found.at))
+            return Recommendation(found.items[: at_least_0(n)], found.reason, found.v, max(0, now_ms - found.at))
         return answer([found, *(one.found for one in self._popular.of(segments))], n, now_ms, keep)
 
-    async def own(self, user_id: str, segments: Sequence[str], now_ms: int) -> Own | None:
+    async def own(self, user_id: str, segments: Sequence[str]) -> Own | None:
         """The user's own list if there is one that may be read.
 
         If there is none, :meth:`held` has what may stand in when this returns.
         """
         if self._rotating:
-            refreshing = self._refresh(segments, now_ms)
+            refreshing = self._refresh(segments)
             told = await self._own_of_two(user_id)
         else:
             asking = self._future()
-            refreshing = self.ask_own(user_id, segments, now_ms, asking.set_result)
+            refreshing = self.ask_own(user_id, segments, asking.set_result)
             told = await asking
         return told if isinstance(told, list) else await self._otherwise(told, user_id, refreshing)
 
@@ -132,13 +144,13 @@ class AsyncReader:
         """Whether one question is enough, so that :meth:`ask_own` may be used: not while a rotation is under way."""
         return not self._rotating
 
-    def ask_own(self, user_id: str, segments: Sequence[str], now_ms: int, then: Then) -> "list[asyncio.Future[Any]]":
+    def ask_own(self, user_id: str, segments: Sequence[str], then: Then) -> "list[asyncio.Future[Any]]":
         """As :meth:`own`, for who has no task: `then` is called with what Redis answers, or with its error.
 
         After an error :meth:`own` is to be awaited. The futures are done when popular lists that are not held, or for
         too long, were asked for.
         """
-        refreshing = self._refresh(segments, now_ms)
+        refreshing = self._refresh(segments)
         pseudonym = self._pseudonym(user_id)
         pipe = self._links.personal(pseudonym)
         if pipe is None:
@@ -149,9 +161,9 @@ class AsyncReader:
             self._ask_for(pseudonym, then)
         return refreshing
 
-    async def popular(self, segments: Sequence[str], now_ms: int) -> list[Listed]:
+    async def popular(self, segments: Sequence[str]) -> list[Listed]:
         """What is popular in `segments`, in their order."""
-        refreshing = self._refresh(segments, now_ms)
+        refreshing = self._refresh(segments)
         if refreshing:
             await asyncio.wait(refreshing)
         return self._popular.of(segments)
@@ -164,8 +176,9 @@ class AsyncReader:
         """Every popular list that is held here, by segment."""
         return self._popular.all()
 
-    def _refresh(self, segments: Sequence[str], now_ms: int) -> "list[asyncio.Future[Any]]":
+    def _refresh(self, segments: Sequence[str]) -> "list[asyncio.Future[Any]]":
         """Ask for popular lists that are missing or old; whoever has one already need not wait for what is returned."""
+        now_ms = self._steady_ms()
         wanted = self._popular.to_ask(segments, now_ms)
         return [self._ask_popular(name, now_ms) for name in wanted] if wanted else []
 

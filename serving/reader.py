@@ -19,7 +19,7 @@ from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreMisconfigured, StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import READ_LIST, popular_key, proof_of, user_keys
-from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of
+from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of, steady_ms
 
 Keys = tuple[str, str, str]
 PAUSE_AFTER_FAILURE_MS: Final = 250
@@ -47,6 +47,7 @@ class Reader:
         password: str | None = None,
         catalogue: Mapping[str, CatalogueItem] | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        steady_ms: Callable[[], int] = steady_ms,
         on_read: Callable[[str], None] | None = None,
     ) -> None:
         address = RedisAddress((store,), timeout_ms=URL_TIMEOUT_MS) if isinstance(store, str) else store
@@ -54,10 +55,10 @@ class Reader:
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._prefix = prefix
         self._catalogue = {} if catalogue is None else catalogue
-        self._clock_ms = clock_ms
+        self._clock_ms, self._steady_ms = clock_ms, steady_ms
         self._on_read = on_read
         self._popular = PopularLists()
-        self._ask_again_at_ms = 0
+        self._is_away, self._ask_again_at_ms = False, 0
         self._closed_because = ""
 
     def recommend(
@@ -71,14 +72,14 @@ class Reader:
         in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
-        """Up to `n` items for `user_id`.
+        """Up to `n` items for `user_id`; none where `n` is negative.
 
         `surface`, and `segment` such as ``country:GB``, say which popular lists may stand in. Filters take items out
         of whatever list is answered; where they leave nothing of one, the next one is answered.
         """
         now_ms = self._clock_ms()
         segments = segments_of(surface, segment)
-        found = decoded(self._own_list(user_id, segments, now_ms))
+        found = decoded(self._own_list(user_id, segments))
         if found is not None and self._on_read is not None:
             self._on_read(user_id)
         lists = [] if found is None else [found]
@@ -98,21 +99,22 @@ class Reader:
         """Close the connections."""
         self._client.close()
 
-    def _own_list(self, user_id: str, segments: tuple[str, ...], now_ms: int) -> bytes | None:
+    def _own_list(self, user_id: str, segments: tuple[str, ...]) -> bytes | None:
         """The user's list, with the popular lists of `segments` coming along where those held are old."""
-        if now_ms < self._ask_again_at_ms:
+        now_ms = self._steady_ms()
+        if self._is_away and now_ms < self._ask_again_at_ms:
             return None
         keys = [user_keys(self._prefix, pseudonym) for pseudonym in self._pseudonyms(user_id)]
         wanted = self._popular.to_ask(segments, now_ms)
         try:
             raw, popular = self._ask(keys, wanted)
         except (StoreUnavailable, StoreMisconfigured) as error:
-            if not self._ask_again_at_ms:
+            if not self._is_away:
                 logger.warning("Redis cannot be read (%s): popular lists held here stand in", error)
-            self._ask_again_at_ms = now_ms + PAUSE_AFTER_FAILURE_MS
+            self._is_away, self._ask_again_at_ms = True, now_ms + PAUSE_AFTER_FAILURE_MS
             return None
-        if self._ask_again_at_ms:
-            self._ask_again_at_ms = 0
+        if self._is_away:
+            self._is_away = False
             logger.warning("Redis can be read again")
         for segment, raw_popular in zip(wanted, popular, strict=True):
             self._popular.hold(segment, raw_popular, now_ms)

@@ -7,7 +7,6 @@ long as the gateway is away.
 
 import asyncio
 import logging
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -57,7 +56,7 @@ class Purger:
         while self._url is not None:
             await asyncio.sleep(PURGE_EVERY_S)
             for tenant in self._tenants.values():  # with a cache in front, nobody else asks for them
-                await tenant.reader.popular(list(tenant.reader.all_held()), time.time_ns() // 1_000_000)
+                await tenant.reader.popular(list(tenant.reader.all_held()))
             if changed := self.changed():
                 await asyncio.to_thread(self._purge, changed)
 

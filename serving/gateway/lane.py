@@ -139,7 +139,7 @@ class Lane:
             return
         admission.under_way += 1
         arrived = partial(self._arrived, flight, asked, begun_s)
-        reader.ask_own(asked.user_id, asked.query.segments, asked.now_ms, arrived)
+        reader.ask_own(asked.user_id, asked.query.segments, arrived)
 
     def _arrived(self, flight: Flight, asked: Asked, begun_s: float, answer: Any) -> None:
         """Redis has answered, or has not: then what is held stands in, and what takes longer takes a task."""
@@ -208,7 +208,7 @@ class Lane:
             return self._answered(asked, None, SHED)
         admission.under_way += 1
         try:
-            own = reader.own(asked.user_id, asked.query.segments, asked.now_ms)
+            own = reader.own(asked.user_id, asked.query.segments)
             found = await own if asked.deadline_s is None else await _within(asked.deadline_s, own)
             return self._answered(asked, found)
         finally:

@@ -63,7 +63,7 @@ async def popular(request: Request) -> Response:
     """The popular list of a surface or segment, for everybody alike."""
     tenant: Tenant = request.state.tenant
     query, shared = _popular_query(request, tenant)
-    found = await tenant.reader.popular(query.segments, time.time_ns() // 1_000_000)
+    found = await tenant.reader.popular(query.segments)
     if not found:  # a cache that held this would give up a list that it has
         return Response(NONE_LISTED, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
     raw = found[0].raw

@@ -30,13 +30,20 @@ LIST, CONSENT, GONE = user_keys("shop:", Pseudonymiser(RING).user("ada"))
 
 class Clock:
     def __init__(self) -> None:
-        self.now_ms = NOW
+        self.now_ms, self.set_back_ms = NOW, 0
 
     def __call__(self) -> int:
         return self.now_ms
 
     def pass_ms(self, ms: int) -> None:
         self.now_ms += ms
+
+    def steady(self) -> int:
+        """The same moments by a clock that nobody sets."""
+        return self.now_ms + self.set_back_ms
+
+    def set_back(self, ms: int) -> None:
+        self.now_ms, self.set_back_ms = self.now_ms - ms, self.set_back_ms + ms
 
 
 class OfAsyncio:
@@ -93,7 +100,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def reader(kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> Iterator[AnyReader]:
-    reader = kind(server.url, RING, "shop:", clock_ms=clock)
+    reader = kind(server.url, RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
     yield reader
     reader.close()
 
@@ -178,10 +185,32 @@ def test_popular_lists_are_held_and_asked_for_again_after_a_second(
     assert ids(reader) == ["scarf"]
 
 
+def test_a_clock_set_back_does_not_stop_popular_lists_from_being_refreshed(
+    store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock
+) -> None:
+    popular(store, "all", "socks")
+    assert ids(reader) == ["socks"]
+    popular(store, "all", "scarf")
+    clock.set_back(3_600_000)
+    clock.pass_ms(POPULAR_FRESH_MS)
+    assert ids(reader) == ["scarf"]
+
+
+@pytest.mark.parametrize("n", [0, -1, -10])
+def test_a_negative_n_asks_for_no_items(store: "redis.Redis[bytes]", reader: AnyReader, n: int) -> None:
+    popular(store, "all", "socks", "scarf")
+    assert ids(reader, n=n) == []
+    consent(store)
+    store.set(LIST, a_list("tea", "cup", "pot"))
+    answer = reader.recommend("ada", n)
+    assert (answer.items, answer.reason) == ((), "personalised")
+    assert reader.recommend("ada", n, exclude=["tea"]).items == ()
+
+
 def test_each_answer_takes_one_round_trip(
     server: RealRedis, store: "redis.Redis[bytes]", clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = Reader(server.url, RING, "shop:", clock_ms=clock)
+    reader = Reader(server.url, RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
     consent(store)
     store.set(LIST, a_list("tea"))
     ids(reader)
@@ -224,7 +253,7 @@ def test_redis_down_answers_with_what_is_held_and_recovers(
         consent(server.client)
         server.client.set(LIST, a_list("tea"))
         popular(server.client, "all", "socks")
-        reader = kind(server.url, RING, "shop:", clock_ms=clock)
+        reader = kind(server.url, RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
         assert ids(reader) == ["tea"]
         server.kill()
         answer = reader.recommend("ada")
@@ -232,6 +261,7 @@ def test_redis_down_answers_with_what_is_held_and_recovers(
         server.start()
         assert ids(reader) == ["socks"], "left alone for a moment"
         consent(server.client)  # the job writes them anew: a Redis that restarted may be older than it was
+        clock.set_back(3_600_000)
         clock.pass_ms(PAUSE_AFTER_FAILURE_MS)
         if isinstance(reader, OfAsyncio):
             reader.come_back()
@@ -253,7 +283,7 @@ def test_a_user_with_the_rights_of_the_readme_can_read(
     store.execute_command(
         "ACL", "SETUSER", "shop", "on", ">hush", "~shop:*", *redis_rights("To read, a user in Redis needs")
     )
-    reading = kind(server.url.replace("//", "//shop:hush@"), RING, "shop:", clock_ms=clock)
+    reading = kind(server.url.replace("//", "//shop:hush@"), RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
     store.set(CONSENT, a_proven_consent(store, "shop:"))
     store.set(LIST, a_list("tea"))
     for _ in range(2):
@@ -267,7 +297,7 @@ def test_during_a_rotation_a_list_is_found_under_either_pseudonym(
     kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
 ) -> None:
     ring = begin_rotation(RING, NOW)
-    rotating = kind(server.url, ring, "shop:", clock_ms=clock)
+    rotating = kind(server.url, ring, "shop:", clock_ms=clock, steady_ms=clock.steady)
     current, previous = Pseudonymiser(ring).all("ada")
     for pseudonym, item in ((previous, "old"), (current, "new")):
         keys = user_keys("shop:", pseudonym)
