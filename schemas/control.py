@@ -14,6 +14,8 @@ from schemas.events import UserId
 
 UNNAMED: Final = "unnamed"
 Bucket = Annotated[int, Meta(ge=0, lt=4096)]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+"""No more than MessagePack, JSON and Lua can carry: what cannot be packed would end the job again and again."""
 Request = Annotated[str, Meta(min_length=1, max_length=64)]
 """Chosen by who asks; the answer carries it."""
 
@@ -69,8 +71,8 @@ class KeyCommand(BucketCommand, tag="key", frozen=True, gc=False):
     """Put into the audit trail what happened to the key ring. There is no answer."""
 
     change: KeyChange
-    kid: int
-    users: int
+    kid: Count
+    users: Count
 
 
 Command = AccountCommand | StatesCommand | KidsCommand | KeyCommand

@@ -14,7 +14,7 @@ from schemas.audit import AccessEntry
 from schemas.codecs import BadRecord, Codec, check_event_time, unreadable_consent
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
-from schemas.events import KIND_OF, CleanEvent, Interaction
+from schemas.events import KIND_OF, USER_ID_LENGTH_MAX, CleanEvent, Interaction
 from schemas.marks import MARK_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
@@ -303,7 +303,13 @@ def consent_record(
 
 
 def _text(key: bytes | None) -> str:
+    """The user id in a key, bounded as one in a value is: it is held in memory."""
     try:
-        return (key or b"").decode()
+        user_id = (key or b"").decode()
     except UnicodeDecodeError:
         raise BadRecord(RejectReason.BAD_ENCODING) from None
+    if len(user_id) > USER_ID_LENGTH_MAX:
+        raise BadRecord(RejectReason.OUT_OF_RANGE)
+    if not user_id.isprintable():
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+    return user_id

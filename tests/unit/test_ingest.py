@@ -175,6 +175,7 @@ def test_a_tombstone_of_a_consent_takes_it_away() -> None:
     assert change.pseudonym == PSEUDONYMISER.user("ada")
 
 
+KEY_COMMAND = b'{"kind":"key","bucket":0,"request":"r","change":"started","kid":%d,"users":%d}'
 UNREADABLE = {
     "an unknown level": a_raw_consent(level="much"),
     "a field of the wrong type": a_raw_consent(expires_at="tomorrow"),
@@ -219,6 +220,11 @@ def test_a_withdrawal_with_a_long_tcf_string_is_read() -> None:
         (a_tombstone()._replace(key=b"\xff\xfe"), RejectReason.BAD_ENCODING),
         (a_raw_consent()._replace(key=None, value=b"{"), RejectReason.MALFORMED),
         (a_raw_consent()._replace(key=b"a\nb", value=b"{"), RejectReason.MALFORMED),
+        (a_tombstone("x" * 1_000_000), RejectReason.OUT_OF_RANGE),
+        (a_tombstone("a\nb"), RejectReason.CONTROL_CHARACTER),
+        (a_raw_command()._replace(value=KEY_COMMAND % (10**25, 1)), RejectReason.MALFORMED),
+        (a_raw_command()._replace(value=KEY_COMMAND % (1, 10**25)), RejectReason.MALFORMED),
+        (a_raw_command()._replace(value=KEY_COMMAND % (-1, 1)), RejectReason.MALFORMED),
         (a_raw_command(bucket=4), RejectReason.OUT_OF_RANGE),
         (a_raw_command(kind="dance"), RejectReason.MALFORMED),
         (a_raw_command()._replace(value=None), RejectReason.MALFORMED),

@@ -76,15 +76,19 @@ class Buckets:
 USERS = st.sampled_from(["ada", "bob", "cyd"])
 seconds = st.integers(-45 * 60, 75 * 60)
 
-raw_consents = st.builds(
-    a_raw_consent,
-    user=USERS,
-    level=st.sampled_from(["full", "session", "none", "full"]),
-    at=st.integers(0, 40).map(lambda n: BEGINNING + n * MINUTE),
-    erase=st.sampled_from([False, False, False, True]),
-    denied=st.sampled_from([[], [], ["train"], ["personalise"]]),
-    expires_at=st.sampled_from([BEGINNING + 60 * MINUTE, BEGINNING + 900 * MINUTE]),
-) | st.builds(a_tombstone, user=USERS)
+raw_consents = (
+    st.builds(
+        a_raw_consent,
+        user=USERS,
+        level=st.sampled_from(["full", "session", "none", "full"]),
+        at=st.integers(0, 40).map(lambda n: BEGINNING + n * MINUTE),
+        erase=st.sampled_from([False, False, False, True]),
+        denied=st.sampled_from([[], [], ["train"], ["personalise"]]),
+        expires_at=st.sampled_from([BEGINNING + 60 * MINUTE, BEGINNING + 900 * MINUTE]),
+    )
+    | st.builds(a_tombstone, user=USERS)
+    | st.builds(a_raw_consent, user=USERS, level=st.just("much"))
+)
 good = st.builds(
     a_raw_interaction,
     user=USERS | st.just("nobody"),
@@ -102,7 +106,7 @@ bad = st.sampled_from(
         a_raw_interaction()._replace(value=b"{"),
         a_raw_interaction()._replace(value=None),
         a_raw_interaction(unheard_of="x"),
-        a_raw_consent()._replace(value=b"[]"),
+        a_raw_consent()._replace(key=None, value=b"[]"),
         a_raw_command(kind="dance"),
     ]
 )
