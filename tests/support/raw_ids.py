@@ -1,6 +1,7 @@
 """Where a pattern stands that must stand nowhere: snapshots, logs, Redis, all topics but the raw ones, Flink's REST."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ NAMES_AT_ONCE = 40
 def places_of(live: Live, pattern: re.Pattern[bytes]) -> list[str]:
     """Every place where `pattern` is found. A checkpoint must have been taken; a job that has ended has no metrics."""
     folder = live.stack.directory
-    files = [path for part in ("flink", "log", "redis", "tmp") for path in (folder / part).rglob("*") if path.is_file()]
+    files = [path for part in ("flink", "log", "redis", "tmp") for path in files_below(folder / part)]
     assert any("chk-" in str(path) for path in files)
     found = [str(path.relative_to(folder)) for path in files if pattern.search(bytes_of(path))]
     for topic in WITHOUT_IDS:
@@ -30,6 +31,12 @@ def places_of(live: Live, pattern: re.Pattern[bytes]) -> list[str]:
     texts = [key + (value or b"") for key, value in zip(keys, values.execute(), strict=True)]
     found += ["redis" for text in texts if pattern.search(text)]
     return found + [path for path, text in told_by_rest(live.stack.rest, live.job_id) if pattern.search(text)]
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files; of a checkpoint that a later one takes the place of in this moment, those that are left."""
+    for parent, _, names in os.walk(folder):  # passes over a folder that is gone, where Path.rglob raises
+        yield from (Path(parent) / name for name in names)
 
 
 def bytes_of(path: Path) -> bytes:
