@@ -381,10 +381,14 @@ READ_LIST_SHA: Final = hashlib.sha1(READ_LIST.encode(), usedforsecurity=False).h
 RENEW_GENERATION: Final = """
 -- KEYS generation; ARGV previous next
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
-"""Replaces the generation record unless somebody else has done so: `previous` is what was read, empty for none."""
+"""Replaces the generation record unless somebody else has done so: `previous` is what was read, empty for none.
+
+It removes first: where Redis has reached `maxmemory`, a script may add only after that.
+"""
 
 WRITE_POPULAR: Final = (
     """

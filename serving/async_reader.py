@@ -89,6 +89,10 @@ class AsyncReader:
         """Whether there is a connection to Redis."""
         return self._links.is_up()
 
+    def state(self) -> str:
+        """`up`, `closed` (popular lists only, see :meth:`closed_because`) or `away`."""
+        return "away" if not self.is_up() else "closed" if self.closed_because() else "up"
+
     def closed_because(self) -> str:
         """Why no personal lists are read, though Redis may be up; empty while they are.
 
@@ -96,6 +100,10 @@ class AsyncReader:
         back when the job has written consents and lists anew.
         """
         return self._links.closed_because()
+
+    def complaints(self) -> tuple[str, ...]:
+        """What is wrong with the configuration of Redis, in sentences that say how to mend it."""
+        return self._links.complaints()
 
     async def recommend(
         self,

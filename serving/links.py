@@ -18,6 +18,7 @@ import msgspec
 
 from adapters.redis.address import Place, RedisAddress, parse
 from adapters.redis.connection import Login
+from adapters.redis.fitness import LOOKS, Fitness, fitness_of
 from adapters.redis.greeting import (
     LOOK_CLOSED_EVERY_S,
     LOOK_EVERY_S,
@@ -75,6 +76,10 @@ class Links(Protocol):
 
     def closed_because(self) -> str:
         """Why nothing personal may be read, where that is so on any connection; else empty."""
+        ...
+
+    def complaints(self) -> tuple[str, ...]:
+        """What is wrong with the configuration of Redis, in sentences that say how to mend it."""
         ...
 
 
@@ -144,6 +149,7 @@ class Link(_Kept):
         self._personal: Pipe | None = None
         self._run_id = ""
         self._standing = NEVER
+        self._fitness = Fitness((), ())
 
     async def close(self) -> None:
         """End the connection."""
@@ -169,6 +175,10 @@ class Link(_Kept):
     def closed_because(self) -> str:
         """See :class:`Links`."""
         return self._standing.because
+
+    def complaints(self) -> tuple[str, ...]:
+        """See :class:`Links`."""
+        return self._fitness.wrong + self._fitness.weak
 
     async def _keep_up(self) -> None:
         pause_s, said = PAUSE_FIRST_S, False
@@ -203,8 +213,8 @@ class Link(_Kept):
         pipe = await connect(self._login, await self._locate(), on_lost, self._judge)
         try:
             # Asked in one turn, they leave in one write.
-            asked = [_future(pipe, command) for command in (("INFO", "server"), *look(self._login.prefix))]
-            server, info, raw = [await future for future in asked]
+            commands = (("INFO", "server"), *look(self._login.prefix), *LOOKS)
+            server, info, raw, *fit = [await future for future in [_future(pipe, one) for one in commands]]
             for answer in (server, info, raw):
                 if isinstance(answer, StoreUnavailable):
                     raise answer
@@ -213,8 +223,19 @@ class Link(_Kept):
         except BaseException:
             pipe.close()
             raise
+        self._note_fitness(fit)
         self._pipe = pipe
         self._take(pipe, seen)
+
+    def _note_fitness(self, fit: list[Any]) -> None:
+        """Say what is wrong with the server's configuration, when it is first seen to be."""
+        if not all(isinstance(one, bytes) for one in fit):
+            return
+        found = fitness_of(*fit)
+        if found != self._fitness:
+            for line in found.wrong + found.weak:
+                logger.error("%s", line)
+        self._fitness = found
 
     async def _look_each_second(self, lost: asyncio.Event) -> None:
         """Until the connection is lost, or leads to a server that is no primary."""
@@ -370,6 +391,10 @@ class ClusterLinks(_Kept):
         """See :class:`Links`."""
         found = [link.closed_because() for link in self._nodes.values()]
         return next(filter(None, found), "" if found else NEVER.because)
+
+    def complaints(self) -> tuple[str, ...]:
+        """See :class:`Links`."""
+        return tuple(dict.fromkeys(line for link in self._nodes.values() for line in link.complaints()))
 
     async def _keep_up(self) -> None:
         pause_s = PAUSE_FIRST_S

@@ -4,15 +4,18 @@ Operators wait for a Redis that is away inside the element (:mod:`adapters.redis
 backpressure is right.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from adapters.redis.address import OUTAGE_MAX_MS
 from adapters.redis.client import Keyed, RedisClient, always
+from adapters.redis.replies import Remedy
 from adapters.redis.scripts import Script
 from schemas.consents import Level
+from schemas.errors import StoreFull
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
     RELINK,
@@ -32,6 +35,9 @@ from udfs.elements import ConsentRecord
 from udfs.popularity import ALL
 from udfs.ranking import ListWrite
 
+_FULL: Final = (Remedy.MAKE_ROOM,)
+"""Left to the store: it takes withdrawals where it takes no lists."""
+logger = logging.getLogger(__name__)
 _RELINK: Final = Script(RELINK)
 _WRITE_CONSENT: Final = Script(WRITE_CONSENT)
 _WRITE_LIST: Final = Script(WRITE_LIST)
@@ -105,6 +111,7 @@ class RedisStore:
         self._tombstone_ms = tombstone_ms
         self._prefix = client.prefix
         self._epoch = epoch
+        self._full = False
 
     def in_force(self) -> str:
         """See :class:`ListStore`."""
@@ -119,14 +126,14 @@ class RedisStore:
         if want_popular:
             key = popular_key(self._prefix, ALL)
             commands.append((key, ("GET", key)))
-        answers = self.client.run(always(commands), durable=bool(consents))
+        answers = self.client.run(always(commands), durable=bool(consents), leave=_FULL)
         lists_at, popular_at = len(consents), len(consents) + len(lists)
+        if any(isinstance(answer, Exception) for answer in answers[:lists_at]):
+            raise StoreFull("Redis has reached maxmemory and takes no consents")
+        written = [_outcome(answer) for answer in answers[lists_at:popular_at]]
+        self._note_room(WriteOutcome.NO_ROOM in written)
         raw_popular = answers[popular_at] if want_popular else None
-        return Written(
-            [ConsentOutcome(answer) for answer in answers[:lists_at]],
-            [WriteOutcome(answer) for answer in answers[lists_at:popular_at]],
-            _popular(raw_popular),
-        )
+        return Written([ConsentOutcome(answer) for answer in answers[:lists_at]], written, _popular(raw_popular))
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
         """See :class:`ListStore`."""
@@ -158,8 +165,17 @@ class RedisStore:
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """See :class:`ListStore`."""
         key = popular_key(self._prefix, segment)
-        [answer] = self.client.run(always([(key, _WRITE_POPULAR((key,), epoch, version, ttl_ms, payload))]))
-        return WriteOutcome(answer)
+        command = _WRITE_POPULAR((key,), epoch, version, ttl_ms, payload)
+        [answer] = self.client.run(always([(key, command)]), leave=_FULL)
+        return _outcome(answer)
+
+    def _note_room(self, full: bool) -> None:
+        """Say once that lists stay as they are, and once that they move again. Withdrawals go through all the time."""
+        if full and not self._full:
+            logger.error("Redis has reached maxmemory: lists stay as they are until it has room (metric lists_no_room)")
+        elif self._full and not full:
+            logger.warning("Redis has room for lists again")
+        self._full = full
 
     def _keys(self, pseudonym: str) -> tuple[str, str, str, str]:
         return all_user_keys(self._prefix, pseudonym)
@@ -173,6 +189,11 @@ class RedisStore:
         keys = user_keys(self._prefix, write.pseudonym)
         made = self._epoch, write.version, write.ttl_ms, proven(write.consent, token), write.payload
         return keys[0], _WRITE_LIST(keys, *made)
+
+
+def _outcome(answer: Any) -> WriteOutcome:
+    """What became of a list; an error answer that is left there says that there is no room."""
+    return WriteOutcome.NO_ROOM if isinstance(answer, Exception) else WriteOutcome(answer)
 
 
 def decision_of(change: ConsentRecord) -> Decision:

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -35,11 +35,12 @@ from serving.gateway.roles import ROUTES
 from serving.gateway.routes import router
 from serving.gateway.security import Authenticator
 from serving.gateway.settings import GatewaySettings, load_gateway_settings
-from serving.gateway.tenants import make_tenant
+from serving.gateway.tenants import Tenant, make_tenant
 
 SETTINGS_VARIABLE: Final = "FRESHET_GATEWAY_SETTINGS"
 MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 REFRESH_EVERY_S: Final = 2.0
+NOTE_EVERY_S: Final = 1.0
 logger = logging.getLogger("freshet.gateway")
 
 
@@ -52,7 +53,8 @@ class Gateway:
         self._authenticator = Authenticator(settings.auth)
         self._tenants = {name: make_tenant(name, settings, of) for name, of in settings.tenants.items()}
         registry, admission, limits = CollectorRegistry(), Admission(settings.admission), Limits(settings.admission)
-        parts = Parts(self._authenticator, self._tenants, admission, limits, Meter(registry))
+        self._meter = Meter(registry)
+        parts = Parts(self._authenticator, self._tenants, admission, limits, self._meter)
         self.api = documented_api(self._lifespan)
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
@@ -79,10 +81,11 @@ class Gateway:
         await asyncio.gather(*(tenant.reader.open() for tenant in tenants))
         purging = asyncio.create_task(Purger(self._settings.cache, self._tenants).run())
         refreshing = asyncio.create_task(_refresh(self._authenticator))
+        noting = asyncio.create_task(_note_redis(self._tenants, self._meter))
         yield
-        purging.cancel()
-        refreshing.cancel()
-        await asyncio.gather(purging, refreshing, return_exceptions=True)
+        for task in (purging, refreshing, noting):
+            task.cancel()
+        await asyncio.gather(purging, refreshing, noting, return_exceptions=True)
         await asyncio.gather(*(tenant.reader.close() for tenant in tenants))
         # Each may wait for a Kafka that is away: all at once, so that ending takes no longer than the longest.
         await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
@@ -140,6 +143,14 @@ async def _refresh(authenticator: Authenticator) -> None:
                 logger.info("API keys and key set were read again")
         except SettingsError as error:
             logger.error("%s: the old ones stay in force", error)
+
+
+async def _note_redis(tenants: Mapping[str, Tenant], meter: Meter) -> None:
+    """Keep the metrics of Redis as they are now."""
+    while True:
+        for name, tenant in tenants.items():
+            meter.redis(name, tenant.reader.state(), len(tenant.reader.complaints()))
+        await asyncio.sleep(NOTE_EVERY_S)
 
 
 def _scraped(registry: CollectorRegistry) -> CollectorRegistry:

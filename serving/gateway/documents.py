@@ -73,10 +73,16 @@ class ServedModels(msgspec.Struct):
 
 
 class Health(msgspec.Struct):
-    """Whether a process lives, or is ready; `redis` is up or away."""
+    """Whether a process lives, or is ready.
+
+    `redis` is up, away, or closed: after a restart, a failover or a flush it may be older than acknowledged
+    withdrawals, and everybody gets popular lists until the job has caught up. `complaints` say what is wrong with how
+    it is configured.
+    """
 
     status: str
     redis: str | None = None
+    complaints: list[str] | None = None
 
 
 _TYPES: Final = (

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 NOBODY: Final = "none"
 """The role of who is not known."""
@@ -22,6 +22,14 @@ class Meter:
             buckets=BUCKETS_S,
         )
         self._answers = Counter("freshet_gateway_answers", "Answers by status.", ("route", "status"), registry=registry)
+        self._redis = Gauge(
+            "freshet_gateway_redis",
+            "1 for the state that a tenant's Redis is in: up, closed (popular lists only) or away; and how many "
+            "complaints there are about its configuration.",
+            ("tenant", "state"),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self._of_reads: dict[tuple[str, str, int], tuple[Callable[[float], None], Callable[[], None]]] = {}
 
     def read(self, role: str, reason: str, status: int, seconds: float) -> None:
@@ -37,6 +45,12 @@ class Meter:
         observe, count = known
         observe(seconds)
         count()
+
+    def redis(self, tenant: str, state: str, complaints: int) -> None:
+        """Note how a tenant's Redis stands. With several workers, a state counts that any of them sees."""
+        for name in ("up", "closed", "away"):
+            self._redis.labels(tenant, name).set(name == state)
+        self._redis.labels(tenant, "complaints").set(complaints)
 
     def refused(self, status: int) -> None:
         """Note an answer to what was no request of any route: it has no duration."""

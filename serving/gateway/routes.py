@@ -21,6 +21,7 @@ from schemas.errors import (
     JobSilent,
     NotAcknowledged,
     SettingsError,
+    StoreMisconfigured,
     StoreUnavailable,
 )
 from serving.access import access_command
@@ -199,8 +200,11 @@ async def readyz(request: Request) -> Response:
     """Whether requests are to be sent here. Without Redis, popular lists are answered: that is ready, too."""
     if request.app.state.draining:
         raise unavailable("this process is about to end")
-    up = {name: tenant.reader.is_up() for name, tenant in request.app.state.tenants.items()}
-    return _json({"status": "ready", "redis": "up" if all(up.values()) else "away"})
+    readers = [tenant.reader for tenant in request.app.state.tenants.values()]
+    states = {reader.state() for reader in readers}
+    worst = next(state for state in ("away", "closed", "up") if state in states)
+    complaints = list(dict.fromkeys(line for reader in readers for line in reader.complaints()))
+    return _json({"status": "ready", "redis": worst, "complaints": complaints})
 
 
 async def _in_thread(request: Request, call: Callable[[Any], R], argument: Any) -> R:
@@ -211,7 +215,7 @@ async def _in_thread(request: Request, call: Callable[[Any], R], argument: Any) 
     except NotAcknowledged as error:
         logger.warning("%s", error)
         raise unavailable("this may not have been recorded: send it again, which is safe") from None
-    except (JobSilent, StoreUnavailable, SettingsError, KafkaError) as error:
+    except (JobSilent, StoreUnavailable, StoreMisconfigured, SettingsError, KafkaError) as error:
         logger.warning("%s", error if isinstance(error, FreshetError) else type(error).__name__)
         raise unavailable("a part behind the gateway does not answer: try again") from None
 

@@ -11,7 +11,7 @@ from adapters.redis.greeting import Standing
 from deploy.local.waiting import until
 from schemas.errors import StoreFull, StoreMisconfigured, StoreUnavailable
 from schemas.store import decode_generation, generation_key
-from tests.support.redis_kinds import Node, a_pair
+from tests.support.redis_kinds import a_pair, fail_over
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.tcp_front import TcpFront
 
@@ -174,13 +174,6 @@ def test_an_idle_replica_count_is_waited_for(tmp_path: Path) -> None:
             client.run(always([("k", ("SET", "k", "2"))]), durable=True)
         assert client.run(always([("k", ("GET", "k"))])) == [b"2"], "the connection is in step"
         client.close()
-
-
-def fail_over(old: Node, new: Node, front: TcpFront) -> None:
-    """The replica becomes the primary; new connections to the address lead there, old ones stay where they are."""
-    new.client.replicaof("NO", "ONE")
-    old.client.replicaof("127.0.0.1", new.port)
-    front.lead_to(new.port)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from adapters.redis.client import RedisClient
 from adapters.redis.patience import Patience
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
-from schemas.store import all_user_keys
+from schemas.store import WriteOutcome, all_user_keys, user_keys
 from tests.support.fakes import TOKEN
 from tests.support.redis_server import running_redis
 from tests.support.vocabulary import a_consent, an_erasure
@@ -71,3 +71,28 @@ def test_an_error_tells_nothing_of_what_was_written() -> None:
     with pytest.raises(StoreUnavailable) as caught:
         store.write([a_consent("p1.secret")], [], want_popular=False, token=TOKEN)
     assert "p1.secret" not in str(caught.value)
+
+
+def test_a_full_redis_takes_withdrawals_and_leaves_lists_as_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_redis(tmp_path) as server:
+        client = server.store_client()
+        store = RedisStore(client, epoch=1, tombstone_ms=60_000)
+        users = [a_consent(f"p1.{name}", offset=1) for name in ("ada", "bob")]
+        lists = [ListWrite(one.pseudonym, 1, value_of(one), "personalised", 60_000, PAYLOAD) for one in users]
+        assert store.write(users, lists, want_popular=False, token=TOKEN).lists == [1, 1]
+        server.client.config_set("maxmemory", 1)
+        newer = [write._replace(version=2) for write in lists]
+        withdrawn = a_consent("p1.ada", "none", offset=2)
+        written = store.write([withdrawn], newer[1:], want_popular=True, token=TOKEN)
+        assert written[:2] == ([1], [WriteOutcome.NO_ROOM])
+        assert server.client.get(user_keys("", "p1.ada")[0]) is None
+        assert store.write_popular("all", 1, 1, 60_000, PAYLOAD) == WriteOutcome.NO_ROOM
+        made = client.renew_generation(by_force=True)
+        assert client.standing().token == made, "a full Redis that has restarted is not closed for good"
+        store.write([], newer[1:], want_popular=False, token=TOKEN)
+        server.client.config_set("maxmemory", 0)
+        assert store.write([], newer[1:], want_popular=False, token=TOKEN).lists == [1]
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == 2 and "maxmemory" in told[0] and "room" in told[1], "told once, not at each element"

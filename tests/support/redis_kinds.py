@@ -1,7 +1,7 @@
 """A real Redis Cluster of two primaries, and a primary and replica watched by a Sentinel, for contract tests."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.redis import executable
 from deploy.local.waiting import until
+from tests.support.standstill import standing_still
+from tests.support.tcp_front import TcpFront
 
 START_TIMEOUT_S = 20
 HALF = 8_192
@@ -44,6 +46,10 @@ class Node:
     def kill(self) -> None:
         """End it as a crash would."""
         self._table.kill(self._record)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Let it stand still for the length of the block."""
+        return standing_still(self._record.pid)
 
     def end(self) -> None:
         """End it."""
@@ -103,6 +109,13 @@ def a_pair(directory: Path) -> Iterator[tuple[Node, Node]]:
     finally:
         for node in (replica, primary):
             node.end()
+
+
+def fail_over(old: Node, new: Node, front: TcpFront) -> None:
+    """The replica becomes the primary; new connections to the address lead there, old ones stay where they are."""
+    new.client.replicaof("NO", "ONE")
+    old.client.replicaof(LOOPBACK, new.port)
+    front.lead_to(new.port)
 
 
 KINDS = ("server", "sentinel", "cluster")

@@ -61,6 +61,7 @@ COUNTERS: Final = (
     "rejected",
     "lists_written",
     "lists_refused",
+    "lists_no_room",
     "lists_refreshed",
     "profiles_forgotten",
     "users_relinked",
@@ -285,6 +286,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._counters["accepted"].inc(len(changes.accepted))
         self._counters["rejected"].inc(len(changes.rejects))
         self._counters["lists_written"].inc(written.lists.count(WriteOutcome.WRITTEN))
+        self._counters["lists_no_room"].inc(written.lists.count(WriteOutcome.NO_ROOM))
         self._counters["lists_refused"].inc(len(lists) - written.lists.count(WriteOutcome.WRITTEN))
 
     def _tell(

@@ -1,0 +1,166 @@
+"""Readers and a Redis that may be too old: closed until somebody says otherwise, and never for longer than needed.
+
+One suite for both readers; that of asyncio is driven by a loop in a thread, so its connections are kept up meanwhile.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.redis import greeting
+from adapters.redis.address import RedisAddress
+from deploy.local.waiting import until
+from schemas.errors import NotAcknowledged
+from schemas.pseudonyms import Pseudonymiser, new_key_ring
+from schemas.store import user_keys
+from serving.async_reader import AsyncReader
+from serving.consents import Consents
+from serving.reader import Reader
+from tests.support.gateway import give_list, give_popular, running_gateway
+from tests.support.generations import generation
+from tests.support.redis_kinds import a_pair, fail_over
+from tests.support.redis_server import running_redis
+from tests.support.tcp_front import TcpFront
+
+pytestmark = pytest.mark.privacy
+RING = new_key_ring()
+PREFIX = "default:"
+SOON_S = 5
+
+
+class OfAsyncio:
+    """An :class:`AsyncReader` whose loop runs all the time."""
+
+    def __init__(self, address: RedisAddress, *arguments: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.reader = AsyncReader(address, *arguments)
+        self._run(self.reader.open())
+
+    def recommend(self, user: str) -> Any:
+        return self._run(self.reader.recommend(user))
+
+    def closed_because(self) -> str:
+        return self.reader.closed_because()
+
+    def close(self) -> None:
+        self._run(self.reader.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self, what: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
+
+
+@pytest.fixture(params=[Reader, OfAsyncio], ids=["threads", "asyncio"])
+def reader_of(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    made: list[Any] = []
+
+    def make(url: str, **options: Any) -> Any:
+        made.append(request.param(RedisAddress((url,), timeout_ms=2_000, **options), RING, PREFIX))
+        return made[-1]
+
+    yield make
+    for reader in made:
+        reader.close()
+
+
+def becomes(reader: Any, reason: str, seconds: float = SOON_S) -> None:
+    until(lambda: reader.recommend("ada").reason == reason, f"lists that are {reason}", seconds, every_s=0.01)
+
+
+def test_a_list_and_a_consent_from_before_a_crash_are_not_read(tmp_path: Path, reader_of: Any) -> None:
+    with running_redis(tmp_path) as server:
+        give_list(server.client, RING, "ada", ["tea"])
+        give_popular(server.client, ["socks"])
+        reader = reader_of(server.url)
+        assert reader.recommend("ada").reason == "personalised"
+        server.kill()
+        server.start()
+        assert server.client.get(user_keys(PREFIX, Pseudonymiser(RING).user("ada"))[0]) is not None, "AOF has both"
+        becomes(reader, "popular")
+        until(lambda: bool(reader.recommend("ada").items), "what is popular", SOON_S, every_s=0.05)
+        assert reader.recommend("ada").reason == "popular"
+        until(lambda: reader.recommend("ada") and "generation record" in reader.closed_because(), "why", SOON_S)
+        generation(server.client, PREFIX)
+        assert reader.recommend("ada").reason == "popular", "the consent still counts in the generation before"
+        give_list(server.client, RING, "ada", ["tea"])
+        becomes(reader, "personalised")
+        assert reader.closed_because() == ""
+
+
+def test_a_demoted_primary_behind_one_address_is_left_with_its_lists(tmp_path: Path, reader_of: Any) -> None:
+    """E26: three withdrawals answered 503, no newer list, and the user was still personalised half a minute later."""
+    with a_pair(tmp_path) as (old, new), TcpFront(old.port) as front:
+        give_list(old.client, RING, "ada", ["tea"])
+        url = f"redis://127.0.0.1:{front.port}"
+        reader = reader_of(url)
+        assert reader.recommend("ada").reason == "personalised"
+        consents = Consents(
+            RedisAddress((url,)), {"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 100}, RING,
+            tombstone_ms=100_000, prefix=PREFIX,
+        )  # fmt: skip
+        consents._client.standing()
+        fail_over(old, new, front)
+        with pytest.raises(NotAcknowledged):  # Kafka is away; the fence is what counts
+            consents.withdraw("ada")
+        consents.close()
+        gone = user_keys(PREFIX, Pseudonymiser(RING).user("ada"))[2]
+        assert new.client.get(gone) is not None, "fenced on the new primary, with the first call"
+        becomes(reader, "popular", 2 * greeting.LOOK_EVERY_S)
+
+
+def test_a_primary_that_has_lost_its_replicas_is_left_within_a_bound(
+    tmp_path: Path, reader_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be cut off from the rest, where another one was promoted and has taken withdrawals since."""
+    monkeypatch.setattr(greeting, "REPLICA_LAG_MAX_S", 2)
+    with a_pair(tmp_path) as (primary, replica):
+        give_list(primary.client, RING, "ada", ["tea"])
+        reader, careless = reader_of(primary.url, replicas=1), reader_of(primary.url)
+        becomes(reader, "personalised")
+        with replica.paused():
+            becomes(reader, "popular", 2 + 2 * greeting.LOOK_EVERY_S + 2)
+            assert "0 of 1 replicas" in reader.closed_because()
+            assert careless.recommend("ada").reason == "personalised", "that is what `replicas` is for"
+        becomes(reader, "personalised", 20)
+
+
+def test_a_user_who_may_not_look_reads_popular_lists_and_is_told_why(tmp_path: Path, reader_of: Any) -> None:
+    with running_redis(tmp_path) as server:
+        give_list(server.client, RING, "ada", ["tea"])
+        give_popular(server.client, ["socks"])
+        rights = ("+get", "+exists", "+evalsha", "+eval")
+        server.client.execute_command("ACL", "SETUSER", "shop", "on", ">hush", f"~{PREFIX}*", *rights)
+        reader = reader_of(server.url.replace("//", "//shop:hush@"))
+        answer = reader.recommend("ada")
+        assert (answer.reason, [item.id for item in answer.items]) == ("popular", ["socks"])
+        assert "+info" in reader.closed_because()
+
+
+def test_the_gateway_tells_whether_its_redis_is_believed_and_fit(tmp_path: Path) -> None:
+    with running_redis(tmp_path / "redis") as server:
+        server.client.config_set("maxmemory-policy", "allkeys-lru")
+        with running_gateway(tmp_path / "gateway", server.url) as gateway:
+
+            def told() -> dict[str, Any]:
+                return dict(gateway.get("/readyz", None).json())
+
+            assert told()["redis"] == "up" and "noeviction" in told()["complaints"][0]
+            give_list(server.client, gateway.rings["default"], "ada", ["tea"])
+            server.client.flushall()
+            until(lambda: told()["redis"] == "closed", "a closed Redis", SOON_S)
+            until(
+                lambda: 'redis{state="closed",tenant="default"} 1.0' in gateway.get("/metrics", "operator").text,
+                "the metric", SOON_S,
+            )  # fmt: skip
+            assert 'redis{state="complaints",tenant="default"} 1.0' in gateway.get("/metrics", "operator").text
+            generation(server.client, PREFIX)
+            until(lambda: told()["redis"] == "up", "an open one", SOON_S)
+            server.kill()
+            until(lambda: told()["redis"] == "away", "no Redis", SOON_S)
