@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from schemas.errors import SettingsError
 from serving.gateway import documents
 from serving.gateway.admission import Admission, Limits
+from serving.gateway.bounds import Ledger
 from serving.gateway.caching import Purger
 from serving.gateway.gate import Gate
 from serving.gateway.lane import Lane
@@ -45,8 +46,8 @@ logger = logging.getLogger("freshet.gateway")
 
 
 class Gateway:
-    """The ASGI application. `api` is the part of it that FastAPI knows; `board` is for servers that know the lane,
-    `refused` counts what they refuse themselves."""
+    """The ASGI application. `api` is the part of it that FastAPI knows. For the server: `ledger` bounds what it holds,
+    `refused` counts what it refuses itself, `board` answers requests of the fast lane."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
@@ -69,6 +70,7 @@ class Gateway:
         self._lane = Lane(gate, parts, slow_s=server.slow_ms / 1000)
         self.board = self._lane.board
         self.refused = parts.meter.refused
+        self.ledger = Ledger(server.connections_max, server.held_bytes_max)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

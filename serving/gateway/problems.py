@@ -97,6 +97,11 @@ def unavailable(detail: str) -> Problem:
     return Problem(503, "unavailable", detail, [("Retry-After", "1")])
 
 
+def overloaded(detail: str) -> Problem:
+    """The gateway itself has no room."""
+    return Problem(503, "overloaded", detail, [("Retry-After", "1")])
+
+
 def fault() -> Problem:
     """A mistake of ours."""
     return Problem(500, "internal", "this is a fault of the gateway, and it is logged")

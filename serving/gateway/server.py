@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import ssl
@@ -16,12 +17,15 @@ from adapters.redis.client import RedisClient
 from schemas.errors import SettingsError
 from schemas.pseudonyms import load_key_ring
 from serving.gateway.app import MULTIPROCESS_VARIABLE, SETTINGS_VARIABLE
+from serving.gateway.bounds import BoundedProtocol
+from serving.gateway.fast_lane import LaneProtocol
 from serving.gateway.logs import log_as_json
-from serving.gateway.protocol import BoundedProtocol
 from serving.gateway.security import Authenticator
 from serving.gateway.settings import GatewaySettings, ServerSettings, load_gateway_settings
 
 KEEP_ALIVE_S: Final = 65
+FILES_BESIDE: Final = 256
+"""Open files beside the connections of clients: Kafka, Redis, certificates, metrics of workers."""
 
 
 class Config(uvicorn.Config):
@@ -38,6 +42,7 @@ def run(path: Path) -> int:
     """Serve until told to end."""
     settings = load_gateway_settings(path)
     _refuse_unusable(settings)
+    _allow_files(settings.server.connections_max + FILES_BESIDE)
     log_as_json()
     os.environ[SETTINGS_VARIABLE] = str(path.resolve())
     server = settings.server
@@ -47,7 +52,7 @@ def run(path: Path) -> int:
         host=server.host,
         port=server.port,
         workers=server.workers,
-        http=BoundedProtocol,
+        http=LaneProtocol if server.fast_lane else BoundedProtocol,
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -90,6 +95,18 @@ def _refuse_unusable(settings: GatewaySettings) -> None:
         raise SettingsError(
             f"server.cert_file, server.key_file or server.client_ca_file cannot be used: {error.strerror or error}"
         ) from None
+
+
+def _allow_files(count: int) -> None:
+    """Let this process and its workers open so many files. Raises :class:`SettingsError`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise SettingsError(
+            f"this process may open {hard} files (ulimit -Hn), and server.connections_max needs {count}: "
+            f"raise the limit, or set server.connections_max to {max(1, hard - FILES_BESIDE)} or less"
+        )
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def _with_workers(config: Config) -> int:

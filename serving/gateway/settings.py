@@ -21,6 +21,11 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     On SIGTERM `/readyz` says no for `drain_s`, then what is under way has `grace_s` to end. Reads that take longer than
     `slow_ms` are logged, and those of a trace that is sampled; requests of all other routes always are.
+
+    One worker has `connections_max` connections at most, and holds `held_bytes_max` bytes of requests that are not
+    complete yet and answers that are not read yet, for all of them. Bodies that a handler reads come on top of that: at
+    most `body_bytes_max` each, `admission.writes_max` of a kind at a time. Without `fast_lane` every request goes by
+    ASGI: slower, with the same answers.
     """
 
     host: str = "127.0.0.1"
@@ -34,6 +39,9 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[float, Meta(ge=0)] = 0.0
     grace_s: AtLeastOne = 10
     slow_ms: AtLeastOne = 250
+    connections_max: AtLeastOne = 2_048
+    held_bytes_max: Annotated[int, Meta(ge=1_048_576)] = 67_108_864
+    fast_lane: bool = True
 
 
 class TenantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

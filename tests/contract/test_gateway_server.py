@@ -14,7 +14,7 @@ import pytest
 
 from deploy.local.ports import LOOPBACK
 from deploy.local.waiting import until
-from serving.gateway import protocol
+from serving.gateway import bounds
 from tests.support.certificates import certificates
 from tests.support.gateway import a_token, give_list, give_popular, new_rings, running_gateway
 from tests.support.redis_server import RealRedis, running_redis
@@ -128,7 +128,7 @@ def test_who_sends_a_request_too_slowly_is_dropped_and_others_are_served(server:
             for connection in slow:
                 connection.close()
         assert gateway.get("/v1/recommendations/ada").status_code == 200
-    assert protocol.HEAD_S_MAX < 60
+    assert bounds.HEAD_S_MAX < 60
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The protocol of the gateway's own server: whatever comes, in whichever pieces."""
+"""What the gateway's server does with bytes, whatever the pieces in which they come, with and without the fast lane."""
 
 import asyncio
 import re
@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from serving.gateway import protocol
+from serving.gateway import bounds
+from serving.gateway.bounds import BoundedProtocol, Ledger
+from serving.gateway.fast_lane import LaneProtocol
 from serving.gateway.problems import joined
-from serving.gateway.protocol import BoundedProtocol
-from serving.gateway.questions import Head
+from serving.gateway.questions import Head, lines_of
 
 HOT = b"/v1/recommendations/"
 LINES = [
@@ -59,9 +60,11 @@ Pieces = list[bytes]
 class Echo:
     """Answers with what it was asked, at once or a little later."""
 
+    def __init__(self) -> None:
+        self.ledger = Ledger(connections_max=100, held_bytes_max=10_000_000)
+
     def board(self, flight: Any, path: bytes, query: bytes, head: Head) -> None:
-        others = head.urgency, head.known, head.deadline, head.trace
-        said = repr(("hot", path, query, sorted(head.lines.items()), others)).encode()
+        said = repr(("GET", path, query, sorted(head.lines.items()), b"")).encode()
         lines = joined([(b"content-length", b"%d" % len(said))])
         if query:
             asyncio.get_running_loop().call_soon(flight.land, 200, lines, said)
@@ -75,7 +78,8 @@ class Echo:
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        said = repr((scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], body)).encode()
+        lines = sorted(lines_of(scope["headers"]).items())
+        said = repr((scope["method"], scope["raw_path"], scope["query_string"], lines, body)).encode()
         headers = [(b"content-length", b"%d" % len(said))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": said})
@@ -86,7 +90,8 @@ class Sent:
 
     def __init__(self) -> None:
         self.bytes = b""
-        self.closing = False
+        self.closing = self.paused = False
+        self.unsent = 0
 
     def write(self, data: bytes) -> None:
         if self.closing:  # as that of uvloop does
@@ -105,12 +110,20 @@ class Sent:
     def write_eof(self) -> None:
         self.close()  # to who reads it is the same
 
+    def abort(self) -> None:
+        self.closing = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
     def get_extra_info(self, name: str) -> None:
         return None
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.paused = True
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.paused = False
 
 
 class Faults:
@@ -125,14 +138,23 @@ class Faults:
         self._faults.append((told, more))
 
 
+kind: type[BoundedProtocol] = LaneProtocol
+
+
+@pytest.fixture(autouse=True, scope="module", params=[LaneProtocol, BoundedProtocol])
+def _with_and_without_the_fast_lane(request: pytest.FixtureRequest) -> None:
+    global kind
+    kind = request.param
+
+
 def served(state: ServerState, transport: Sent, **more: Any) -> BoundedProtocol:
     """The protocol on a connection that has just been made."""
     echo: Any = Echo()
     options: dict[str, Any] = {"ws": "none", "lifespan": "off", "log_config": None, "access_log": False, **more}
-    config = uvicorn.Config(echo, http=BoundedProtocol, **options)
+    config = uvicorn.Config(echo, http=kind, **options)
     config.load()
     config.loaded_app = echo
-    protocol = BoundedProtocol(config, state, {})
+    protocol = kind(config, state, {})
     protocol.connection_made(transport)  # type: ignore[arg-type]
     return protocol
 
@@ -151,6 +173,7 @@ async def sent_for(pieces: Pieces, patient: bool = True) -> tuple[bytes, bool]:
     sent = transport.bytes, transport.closing
     server.connection_lost(None)
     await asyncio.gather(*state.tasks)
+    assert server.app.ledger.held_bytes == 0, "nothing is held for a peer that has gone"
     return sent
 
 
@@ -219,7 +242,9 @@ def test_a_request_that_comes_before_the_one_before_it_is_answered_waits_for_tha
 def test_who_says_nothing_after_an_answer_is_dropped_and_who_waits_for_one_is_not(
     monkeypatch: pytest.MonkeyPatch, asked_often: int
 ) -> None:
-    monkeypatch.setattr(protocol, "LOOK_EVERY_S", 0.001)
+    if kind is not LaneProtocol:
+        pytest.skip("uvicorn's own timer does that for requests by ASGI")
+    monkeypatch.setattr(bounds, "LOOK_EVERY_S", 0.001)
     landing: list[Any] = []
 
     async def story() -> None:
@@ -231,7 +256,7 @@ def test_who_says_nothing_after_an_answer_is_dropped_and_who_waits_for_one_is_no
         def look() -> None:
             nonlocal looked
             looked += 1
-            BoundedProtocol._look(server)
+            kind._look(server)
 
         server._look = look  # type: ignore[method-assign]
         for number in range(asked_often):
@@ -256,6 +281,7 @@ def test_answers_have_the_headers_that_all_have_as_they_are_now() -> None:
         for date in (b"today", b"today", b"tomorrow"):
             state.default_headers = [(b"date", date)]
             server.data_received(REQUEST_LINES[0] + LINES[0])
+            await _rest()
         server.connection_lost(None)
         return transport.bytes
 
@@ -295,8 +321,10 @@ LONG_PATH = REQUEST_LINES[11] + LINES[0]
         (LONG_PATH, b"414"),
         (LONG_PATH[:-2] + LINES[5][12:], b"414"),
         (b"garbage\r\n\r\n", b"400"),
-        (REQUEST_LINES[13] + b"X: " + b"x" * protocol.HEAD_BYTES_MAX + b"\r\n\r\n", b"431"),
+        (REQUEST_LINES[13] + b"X: " + b"x" * bounds.HEAD_BYTES_MAX + b"\r\n\r\n", b"431"),
         (b"POST /bad HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"POST /bad HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", b"501"),
+        (b"POST /bad HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"501"),
     ],
 )
 def test_what_is_refused_is_answered_behind_what_came_before_it(
@@ -378,7 +406,7 @@ def test_a_request_names_its_version_and_one_host(path: bytes, version: bytes, l
 def test_who_says_only_line_breaks_after_an_answer_is_dropped_as_who_says_nothing(
     monkeypatch: pytest.MonkeyPatch, request_: bytes
 ) -> None:
-    monkeypatch.setattr(protocol, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(bounds, "LOOK_EVERY_S", 0.001)
 
     async def story() -> None:
         transport = Sent()
@@ -392,3 +420,134 @@ def test_who_says_only_line_breaks_after_an_answer_is_dropped_as_who_says_nothin
         server.connection_lost(None)
 
     asyncio.run(story())
+
+
+def get(number: int) -> bytes:
+    return b"GET /%d HTTP/1.1\r\nHost:\r\n\r\n" % number
+
+
+COUNT = 2_000
+
+
+@pytest.mark.parametrize("path", [b"/%d", HOT + b"%d?n=1"])
+def test_a_pipeline_of_thousands_of_requests_is_answered_in_turn_and_held_as_bytes(path: bytes) -> None:
+    requests = [b"GET " + path % number + b" HTTP/1.1\r\nHost:\r\n\r\n" for number in range(COUNT)]
+    data = b"".join(requests)
+
+    async def story() -> bytes:
+        state, transport = ServerState(), Sent()
+        server, begin = served(state, transport), 0
+        while transport.bytes.count(b" 200 OK") < len(requests) and not transport.closing:
+            if not transport.paused and begin < len(data):
+                server.data_received(data[begin : begin + 20_000])
+                begin += 20_000
+            assert len(server.pipeline) * len(requests[0]) <= bounds.PIECE_BYTES
+            assert server.app.ledger.held_bytes <= 20_000
+            await asyncio.sleep(0)
+        await _rest()
+        server.connection_lost(None)
+        assert not server.app.ledger.held_bytes
+        return transport.bytes
+
+    sent = asyncio.run(story())
+    found = [int(number) for number in re.findall(rb"'GET', b'/(?:v1/recommendations/)?(\d+)'", sent)]
+    assert found == list(range(COUNT))
+
+
+def begun(length: int) -> bytes:
+    """A request of which so much has come that is to be held: its end has not."""
+    head = b"POST /slow HTTP/1.1\r\nHost: shop\r\nContent-Length: 1000000\r\n\r\n"
+    return head + b"x" * length
+
+
+def test_what_is_held_for_all_peers_together_is_bounded() -> None:
+    async def story() -> None:
+        state, ledger = ServerState(), Ledger(connections_max=10, held_bytes_max=100_000)
+        transports = [Sent() for _ in range(4)]
+        servers = [served(state, transport) for transport in transports]
+        for server in servers:
+            server._ledger = ledger
+        for server in servers[:3]:
+            server.data_received(begun(40_000))
+        assert [transport.closing for transport in transports] == [False, False, True, False]
+        assert b" 503 " in transports[2].bytes and ledger.held_bytes <= 100_000
+        servers[3].data_received(get(1))
+        await _rest()
+        assert b" 200 " in transports[3].bytes, "who sends whole requests holds nothing, and is answered"
+        for server in servers:
+            server.connection_lost(None)
+        await asyncio.gather(*state.tasks)
+        assert ledger.held_bytes == 0
+
+    asyncio.run(story())
+
+
+def test_a_head_is_bounded_in_bytes_and_in_headers() -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost:\r\n"
+    for count, status in ((bounds.HEADERS_MAX - 1, b"200"), (bounds.HEADERS_MAX, b"431"), (3_000, b"431")):
+        whole = head + b"a:\r\n" * count + b"\r\n"
+        for pieces in ([whole], [whole[begin : begin + 1_000] for begin in range(0, len(whole), 1_000)]):
+            sent, closing = asyncio.run(sent_for(pieces))
+            assert sent.startswith(b"HTTP/1.1 " + status) and closing == (status != b"200")
+
+
+def test_no_more_connections_are_taken_than_there_may_be() -> None:
+    async def story() -> None:
+        state = ServerState()
+        transports = [Sent() for _ in range(102)]
+        servers = [served(state, transport) for transport in transports]
+        assert [transport.closing for transport in transports] == [False] * 100 + [True] * 2
+        assert transports[-1].bytes.startswith(b"HTTP/1.1 503 ")
+        for server in servers:
+            server.connection_lost(None)
+        assert not state.connections
+
+    asyncio.run(story())
+
+
+def test_a_peer_that_does_not_read_its_answer_is_dropped_and_a_slow_one_is_not() -> None:
+    async def story() -> list[bool]:
+        transport = Sent()
+        server = served(ServerState(), transport)
+        limit_s, found = bounds.SEND_S_MAX, []
+        for now_s, unsent in (
+            (0.0, 5_000_000),
+            (limit_s - 1, 5_000_000 - bounds.SENT_BYTES_MIN),
+            (2 * limit_s - 2, 5_000_000 - 2 * bounds.SENT_BYTES_MIN),
+            (2 * limit_s, 0),
+            (3 * limit_s, 10),
+            (4 * limit_s - 1, 9),
+            (4 * limit_s, 9),
+        ):
+            transport.unsent = unsent
+            found.append(server._is_too_slow_a_reader(now_s))
+        server.connection_lost(None)
+        return found
+
+    assert asyncio.run(story()) == [False] * 6 + [True]
+
+
+def test_answers_that_are_not_read_count_as_held_and_end_the_connection_where_there_is_no_room() -> None:
+    async def story() -> None:
+        transport = Sent()
+        server = served(ServerState(), transport)
+        ledger = server.app.ledger
+        transport.unsent = 5_000_000
+        server.pause_writing()
+        assert ledger.held_bytes == 5_000_000
+        server.resume_writing()
+        assert ledger.held_bytes == 0
+        transport.unsent = ledger.held_bytes_max + 1
+        server.pause_writing()
+        await _rest()
+        assert transport.closing and ledger.held_bytes == 0
+        server.connection_lost(None)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("upgrade", [b"websocket", b"h2c"])
+def test_a_request_that_would_upgrade_is_answered_as_it_is_and_is_the_last_one(upgrade: bytes) -> None:
+    asked = b"GET /livez HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: " + upgrade + b"\r\n\r\n"
+    sent, closing = asyncio.run(sent_for([asked + get(2)]))
+    assert closing and sent.count(b"HTTP/1.1 200") == 1 and b"connection: close\r\n" in sent

@@ -1,0 +1,434 @@
+"""Bounds of an HTTP/1.1 server that uvicorn has none for: sizes, times, connections, and bytes held for peers in total.
+
+An ingress has most of these as settings; a process without one needs them itself. Everything here is about framing:
+the application sees nothing of it. Nothing of a request outlives its connection.
+
+What comes is parsed in pieces of :data:`PIECE_BYTES`. What comes behind a request that waits for its turn stays
+unparsed, and reading stops: a pipeline of thousands of requests costs its bytes, not thousands of objects.
+"""
+
+import asyncio
+import re
+from functools import partial
+from typing import Any, Final, Protocol
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from serving.gateway.problems import Problem, joined, overloaded
+
+HEAD_BYTES_MAX: Final = 16_384
+PATH_BYTES_MAX: Final = 4_096
+HEADERS_MAX: Final = 100
+HEAD_S_MAX: Final = 10.0
+PIECE_BYTES: Final = 4_096
+"""So much is parsed at once."""
+UNPARSED_BYTES_MAX: Final = 1_048_576
+"""So much may wait behind a pipeline: a few reads of the event loop, which come though reading has stopped."""
+SEND_S_MAX: Final = 30.0
+"""A peer takes :data:`SENT_BYTES_MIN` of an answer within this time, or all that is left of it."""
+SENT_BYTES_MIN: Final = 65_536
+LOOK_EVERY_S: Final = 2.5
+"""How often a connection is looked at for having taken too long."""
+LINGER_S: Final = 2.0
+"""How long the rest of a request that is answered already is read and thrown away."""
+HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+"""What the Host header may say (RFC 9110, section 7.2)."""
+
+
+class Ledger(msgspec.Struct):
+    """The bytes that one process holds for all its peers, and how many connections it has at most."""
+
+    connections_max: int
+    held_bytes_max: int
+    held_bytes: int = 0
+
+
+class Served(Protocol):
+    """What the protocol asks of its application, beside ASGI."""
+
+    ledger: Ledger
+
+    def refused(self, status: int) -> None:
+        """Count a request that was refused before it came to the application."""
+        ...
+
+
+class _NoTrailers(list[tuple[bytes, bytes]]):
+    """Where the parser's headers go while a body is read: trailers are not kept."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        """Drop `header`."""
+
+
+_NO_TRAILERS: Final = _NoTrailers()
+
+
+class _Lingering:
+    """The transport of a cycle of uvicorn's: a peer that has gone is written nothing; `close` may have to wait."""
+
+    def __init__(self, protocol: "BoundedProtocol", cycle: RequestResponseCycle) -> None:
+        self._protocol, self._cycle = protocol, cycle
+        self._transport = protocol.transport
+        self.is_closing = protocol.transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._cycle.more_body:
+            self._protocol.linger()
+        else:
+            self._transport.close()
+
+
+class _Flow(FlowControl):
+    """Reading goes on only where nothing that has come waits to be parsed."""
+
+    def __init__(self, protocol: "BoundedProtocol", transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not self._protocol.is_behind():
+            super().resume_reading()
+
+
+async def _closing_where_early(cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Let `app` answer; an answer before the request has come in full is the last one on its connection."""
+
+    async def sending(message: Any) -> None:
+        if cycle.more_body and message["type"] == "http.response.start":
+            cycle.keep_alive = False
+        await send(message)
+
+    await app(scope, receive, sending)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """The protocol of uvicorn with bounds. A request that breaks one is refused as a problem, and the connection ends.
+
+    Refusals come behind the answers to all requests before them.
+    """
+
+    app: Any  # Served, and ASGI
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._ledger: Ledger = self.app.ledger
+        self._in_head = True
+        self._between_requests = True
+        self._progressed = False
+        self._silent_bytes = 0
+        self._waiting = b""
+        self._booked = self._booked_unsent = 0
+        self._piece_bytes = 0
+        self._refusal: bytes | None = None
+        self._is_lingering = False
+        self._head_until_s: float | None = None
+        self._rest_looks: int | None = None
+        self._is_lost = self._is_half_closed = False
+        self._unsent, self._send_until_s = 0, 0.0
+        self._watch: asyncio.TimerHandle | None = None
+
+    # -- what asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A peer has connected; its first head is due soon."""
+        super().connection_made(transport)
+        self.flow = _Flow(self, transport)
+        self._head_until_s = self.loop.time() + HEAD_S_MAX
+        if len(self.connections) > self._ledger.connections_max:
+            self._refuse(overloaded("the gateway has as many connections as it may have"))
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A connection has ended; nothing is held for it from here on."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._waiting = b""
+        self._book(0)
+        self._book_unsent(0)
+        self._is_lost = True
+        super().connection_lost(exc)
+        self.pipeline.clear()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The peer sends no more: requests under way are answered, and then the connection ends."""
+        cycle = self.cycle
+        if self.scheme == "https" or cycle is None or cycle.response_complete or not self._between_requests:
+            return False  # TLS has no half-closed connections, and half of a request is none
+        if self._waiting:
+            self._is_half_closed = True
+        else:
+            cycle.keep_alive = False
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self._is_ending():
+            return
+        if self.is_behind() or len(data) > PIECE_BYTES:
+            self._waiting += data
+            self._parse_waiting()
+        else:
+            self._parse(data)
+        self._settle()
+
+    def pause_writing(self) -> None:
+        """The peer reads slowly."""
+        super().pause_writing()
+        self._book_unsent(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """The peer has read most of it."""
+        super().resume_writing()
+        self._book_unsent(0)
+
+    # -- parsing
+
+    def is_behind(self) -> bool:
+        """Whether a request waits for the answer to another one."""
+        return bool(self.pipeline or self._waiting)
+
+    def _parse_waiting(self) -> None:
+        """Parse what has come, piece by piece, until a request has to wait for its turn."""
+        data, begin = self._waiting, 0
+        self._waiting = b""
+        while begin < len(data) and not self.pipeline and not self._is_ending():
+            self._parse(data[begin : begin + PIECE_BYTES])
+            begin += PIECE_BYTES
+        if begin < len(data) and not self._is_ending():
+            self._waiting = data[begin:]
+            self.flow.pause_reading()
+            if len(self._waiting) > UNPARSED_BYTES_MAX:
+                self._refuse(overloaded("too many requests were sent before the answers to others were taken"))
+
+    def _parse(self, piece: bytes) -> None:
+        self._piece_bytes, self._progressed = len(piece), False
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            pass  # the request is answered as if it had not asked for that, and is the last one
+        except httptools.HttpParserError:
+            self._refuse(Problem(400, "bad-request", "this is not a request of HTTP/1.1"))
+            return
+        # Trailers, extensions of chunks and heads without an end are what the parser says nothing of.
+        self._silent_bytes = 0 if self._progressed and not self._in_head else self._silent_bytes + len(piece)
+        too_many = self._in_head and len(self.headers or ()) > HEADERS_MAX
+        if self._silent_bytes > HEAD_BYTES_MAX + PIECE_BYTES or too_many:
+            self._refuse(_too_large())
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._in_head, self._between_requests, self._silent_bytes = True, False, 0
+        self._rest_looks = None  # line breaks between requests do not come as far as this
+        self._unset_keepalive_if_required()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        if self._is_ending() or self._refuses_head():
+            return
+        self._in_head, self._progressed = False, True
+        super().on_headers_complete()
+        cycle = self.cycle
+        cycle.transport = _Lingering(self, cycle)  # type: ignore[assignment]
+        if self.parser.should_upgrade():
+            cycle.keep_alive = False  # the parser stops here: what comes behind is no request to it
+        self.headers = _NO_TRAILERS
+
+    def on_chunk_header(self) -> None:
+        """Called by the parser."""
+        self._progressed = True
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser, also behind a head that was refused."""
+        self._progressed = True
+        if self.cycle is not None and not self._is_ending():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser, also behind a head that was refused."""
+        self._between_requests = self._progressed = True
+        if self.cycle is not None and not self._is_ending():
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, partial(_closing_where_early, cycle, app))
+
+    # -- the ends of requests and connections
+
+    def on_response_complete(self) -> None:
+        """Called when a request was answered."""
+        if self._refusal is not None and not self.pipeline:
+            self._say_last(self._refusal)
+        elif not self._is_lingering:
+            super().on_response_complete()
+            if self._waiting and not self.pipeline:
+                self.loop.call_soon(self._go_on)
+        self._settle()
+
+    def _go_on(self) -> None:
+        """Parse what waited for the answers to requests before it."""
+        if not self._is_ending() and not self.pipeline:
+            self._parse_waiting()
+        if self._is_half_closed and not self._waiting and self.cycle is not None:
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
+        if not self._is_lost:
+            self.flow.resume_reading()
+        self._settle()
+
+    def linger(self) -> None:
+        """Read for a moment what still comes of a request that was answered before its end, throw it away, and close.
+
+        Closing at once would reset the connection, and the answer might be lost (RFC 9112, section 9.6).
+        """
+        if self._is_lingering:
+            return
+        self._is_lingering = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _is_ending(self) -> bool:
+        """Whether nothing that still comes is a request any more."""
+        return self._is_lingering or self._refusal is not None or self.transport.is_closing()
+
+    def _refuses_head(self) -> bool:
+        complaint = None
+        # A head within one piece cannot be too long.
+        if self._silent_bytes + self._piece_bytes > PATH_BYTES_MAX or len(self.headers) > HEADERS_MAX:
+            complaint = _size_complaint(self.url, self.headers)
+        complaint = complaint or _form_complaint(self.parser.get_http_version(), self.headers)
+        if complaint is not None:
+            self._refuse(complaint)
+        return complaint is not None
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what cannot be served, behind the answers to all before it, and close."""
+        if self._is_ending():
+            return
+        self.app.refused(problem.status)
+        self._waiting = b""
+        answer = problem.answer()
+        lines = joined([*answer.headers, (b"connection", b"close")])
+        refusal = STATUS_LINE[problem.status] + lines + b"\r\n" + answer.body
+        if self._is_answer_due():
+            self._refusal = refusal
+        elif self._is_answer_begun():
+            self.transport.close()
+        else:
+            self._say_last(refusal)
+
+    def _is_answer_begun(self) -> bool:
+        """Whether a part of an answer was sent: nothing may be said in its middle."""
+        cycle = self.cycle
+        return isinstance(cycle, RequestResponseCycle) and cycle.response_started and not cycle.response_complete
+
+    def _is_answer_due(self) -> bool:
+        """Whether a request before the one that is refused is not answered yet."""
+        is_in_body = not self._in_head and not self._between_requests
+        if is_in_body and self.pipeline and self.pipeline[0][0] is self.cycle:
+            self.pipeline.popleft()  # what is refused waits for its turn, which it will not get
+            return True
+        return not is_in_body and self.cycle is not None and not self.cycle.response_complete
+
+    def _say_last(self, refusal: bytes) -> None:
+        self.transport.write(refusal)
+        self.transport.close()
+
+    # -- what is held, and for how long
+
+    def _settle(self) -> None:
+        """Note what is held for this peer now, and until when its head has to come."""
+        if self._is_lost:
+            return
+        cycle = self.cycle
+        if self._in_head and not self._between_requests:
+            if self._head_until_s is None:
+                self._head_until_s = self.loop.time() + HEAD_S_MAX
+        elif cycle is not None:
+            self._head_until_s = None
+        held = len(self._waiting) + self._silent_bytes
+        if cycle is not None and not cycle.response_complete:
+            held += len(cycle.body)
+        if held != self._booked and not self._book(held):
+            self._refuse(overloaded("the gateway holds as many bytes of requests as it may"))
+
+    def _book(self, held: int) -> bool:
+        """Whether so many bytes may be held for this connection; then they are."""
+        more = held - self._booked
+        if more > 0 and self._ledger.held_bytes + more > self._ledger.held_bytes_max:
+            return False
+        self._ledger.held_bytes += more
+        self._booked = held
+        return True
+
+    def _book_unsent(self, unsent: int) -> None:
+        """Count what the peer has not read yet; a connection without room for that ends, whatever it was told."""
+        more = unsent - self._booked_unsent
+        if more > 0 and self._ledger.held_bytes + more > self._ledger.held_bytes_max:
+            self.loop.call_soon(self.transport.abort)  # not in the middle of a write
+            return
+        self._ledger.held_bytes += more
+        self._booked_unsent = unsent
+
+    def _look(self) -> None:
+        """Drop a peer that takes too long to send a head, to take an answer, or between requests of the fast lane."""
+        self._watch = None
+        now_s = self.loop.time()
+        if self._is_too_slow_a_reader(now_s):
+            self.transport.abort()
+            return
+        if self.is_behind():
+            self._head_until_s = None  # it is the gateway that others wait for
+        elif self._head_until_s is not None and now_s >= self._head_until_s:
+            self._refuse(Problem(408, "too-slow", f"a request's head has to come within {HEAD_S_MAX:g} s"))
+        if self._rest_looks is not None:
+            # Counting costs no look at the clock for each answer; the first look came too early to count.
+            self._rest_looks += 1
+            if (self._rest_looks - 1) * LOOK_EVERY_S >= self.timeout_keep_alive:
+                self.transport.close()
+        self._watch = self.loop.call_later(LOOK_EVERY_S, self._look)
+
+    def _is_too_slow_a_reader(self, now_s: float) -> bool:
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent:
+            self._unsent = 0
+        elif not self._unsent or unsent <= self._unsent - SENT_BYTES_MIN:
+            self._unsent, self._send_until_s = unsent, now_s + SEND_S_MAX
+        return bool(unsent) and now_s >= self._send_until_s
+
+
+def _too_large() -> Problem:
+    detail = f"the head of a request has at most {HEAD_BYTES_MAX} bytes and {HEADERS_MAX} headers"
+    return Problem(431, "headers-too-large", detail)
+
+
+def _size_complaint(url: bytes, headers: list[tuple[bytes, bytes]]) -> Problem | None:
+    if len(url) > PATH_BYTES_MAX:
+        return Problem(414, "path-too-long", f"path and query have at most {PATH_BYTES_MAX} bytes")
+    if sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES_MAX or len(headers) > HEADERS_MAX:
+        return _too_large()
+    return None
+
+
+def _form_complaint(version: str, headers: list[tuple[bytes, bytes]]) -> Problem | None:
+    """What is wrong with version, Host and transfer coding of a head; the parser has seen to the rest."""
+    if version not in ("1.0", "1.1"):
+        status = 505 if version > "1.1" else 400
+        return Problem(status, "http-version", "requests are of HTTP/1.1 or HTTP/1.0")
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not HOST.fullmatch(hosts[0])):
+        return Problem(400, "host", "a request of HTTP/1.1 has one Host header: a name, with or without a port")
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings and (codings != [b"chunked"] or version == "1.0"):
+        return Problem(501, "transfer-coding", "the one transfer coding that is read here is chunked, of HTTP/1.1")
+    return None

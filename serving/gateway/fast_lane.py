@@ -1,0 +1,116 @@
+"""The hot route without ASGI: no task, no scope and no messages for a request that one look into Redis answers.
+
+What a request asks is decided by :class:`serving.gateway.lane.Lane` either way. `server.fast_lane = false` in the
+settings leaves this file out; everything then goes by ASGI, with the same answers.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from serving.gateway.bounds import HEADERS_MAX, HOST, PIECE_BYTES, BoundedProtocol
+from serving.gateway.problems import joined
+from serving.gateway.questions import PREFIX, head_of, lines_of
+
+UNUSUAL: Final = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+"""Headers of requests that are more than a head."""
+
+
+class _NoEvent:
+    """Nobody waits for what comes after the head."""
+
+    def set(self) -> None:
+        """Called where more of the request, or its end, has come."""
+
+
+class Boarded(msgspec.Struct, eq=False):
+    """A request that :meth:`serving.gateway.lane.Lane.board` answers: as much of a cycle as uvicorn looks at."""
+
+    message_event: ClassVar = _NoEvent()
+    protocol: "LaneProtocol"
+    keep_alive: bool
+    response_complete: bool = False
+    disconnected: bool = False
+    body: bytes = b""
+    more_body: bool = True
+
+    def land(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer in one write; `lines` are those of the headers."""
+        protocol = self.protocol
+        if self.disconnected or protocol.transport.is_closing():
+            return
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        protocol.transport.write(b"".join((STATUS_LINE[status], _dated.lines_of(protocol), lines, end, body)))
+        self.response_complete = True
+        protocol.landed(self.keep_alive)
+
+
+class _Dated:
+    """The headers that all answers have as lines; uvicorn makes them anew each second, for their date."""
+
+    def __init__(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] | None = None
+        self._lines = b""
+
+    def lines_of(self, protocol: "LaneProtocol") -> bytes:
+        headers = protocol.server_state.default_headers
+        if headers is not self._headers:
+            self._headers, self._lines = headers, joined(headers)
+        return self._lines
+
+
+_dated: Final = _Dated()
+
+
+class LaneProtocol(BoundedProtocol):
+    """Hands plain requests of the hot route to `app.board`; all others take their way through ASGI."""
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        if not self.url.startswith(PREFIX) or not self._boards():
+            super().on_headers_complete()
+
+    def _boards(self) -> bool:
+        """Hand over a request if nothing about it takes the care of uvicorn or of :class:`BoundedProtocol`."""
+        headers, parser = self.headers, self.parser
+        lines: Mapping[bytes, bytes] = dict(headers)
+        if len(lines) < len(headers):
+            if sum(name == b"host" for name, _ in headers) > 1:
+                return False
+            lines = lines_of(headers)
+        if (
+            self._silent_bytes + self._piece_bytes > PIECE_BYTES
+            or not UNUSUAL.isdisjoint(lines)
+            or len(headers) > HEADERS_MAX
+            or parser.get_method() != b"GET"
+            or parser.get_http_version() != "1.1"
+            or HOST.fullmatch(lines.get(b"host", b"@")) is None
+            or b"#" in self.url
+            or not self._may_board()
+        ):
+            return False
+        self._in_head = False
+        path, _, query = self.url.partition(b"?")
+        flight = Boarded(self, parser.should_keep_alive())
+        self.cycle = flight  # type: ignore[assignment]
+        self.app.board(flight, path, query, head_of(lines))
+        return True
+
+    def _may_board(self) -> bool:
+        """Whether no answer before this one is due, and the peer reads answers."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and not self._is_ending()
+        )
+
+    def landed(self, keep_alive: bool) -> None:
+        """Called when a request of the fast lane was answered."""
+        if not keep_alive:
+            self.transport.close()
+        elif self.pipeline or self._refusal is not None:
+            self.on_response_complete()
+        else:
+            self._rest_looks = 0
