@@ -59,7 +59,7 @@ class Gateway:
         self.api = documented_api(self._lifespan)
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
-        state.collecting = asyncio.Lock()
+        state.collecting, state.meter, state.body_bytes_max = asyncio.Lock(), self._meter, server.body_bytes_max
         # A thread for each that is let in, so that none waits for one; and no withdrawal for what events wait for.
         state.threads = {
             kind: ThreadPoolExecutor(settings.admission.writes_max, f"freshet-{kind}")
@@ -69,7 +69,7 @@ class Gateway:
         gate = Gate(self.api, parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
         self._lane = Lane(gate, parts, slow_s=server.slow_ms / 1000)
         self.board = self._lane.board
-        self.refused = parts.meter.refused
+        self.refused = self._meter.refused
         self.ledger = Ledger(server.connections_max, server.held_bytes_max)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +109,8 @@ class Gateway:
 
 def documented_api(lifespan: Any = None) -> FastAPI:
     """All routes, and the OpenAPI document of them."""
-    api = FastAPI(title="Freshet", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    about = documents.ABOUT
+    api = FastAPI(title="Freshet", version="1", description=about, docs_url=None, redoc_url=None, lifespan=lifespan)
     api.include_router(router)
     api.add_exception_handler(Problem, _as_problem)  # type: ignore[arg-type]
     api.add_exception_handler(HTTPException, _as_other_problem)  # type: ignore[arg-type]

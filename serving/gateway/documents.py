@@ -121,8 +121,8 @@ _PROBLEMS: Final = {
     409: "the user said no since",
     413: "too large",
     414: "path and query are too long",
-    415: "not JSON",
-    431: "the headers are too large",
+    415: "not JSON, or in a content encoding other than gzip",
+    431: "the headers are too large or too many",
     429: "too many requests; Retry-After says when to come back",
     503: "Kafka or Redis is away; Retry-After says when to come back",
 }
@@ -251,6 +251,14 @@ READY: Final[Document] = {
     },
 }
 SECURITY_SCHEMES: Final[Document] = {
-    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "token": {"type": "http", "scheme": "bearer", "description": "a JSON Web Token or an API key"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "basic": {"type": "http", "scheme": "basic", "description": "an API key as the password, with any user name"},
 }
+ABOUT: Final = """Recommendation lists, interactions and consents over HTTP.
+
+- Paths are compared as they were sent: one with a slash at its end, or with two slashes in a row, is not found.
+- Query parameters that are not documented are ignored and counted; one that is documented must be of its form.
+- Bodies are JSON, as they are or with `Content-Encoding: gzip`; the bound of a body holds for both forms.
+- Errors are problem details (RFC 9457).
+"""

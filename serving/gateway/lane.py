@@ -188,12 +188,15 @@ class Lane:
     def _look(self, principal: Principal, role: str, head: Head, raw_path: bytes, query: bytes) -> Asked:
         """What is asked, by whom. Raises :class:`Problem`."""
         tenant, left = self._parts.admit(principal, NAME, time.monotonic())
+        asked = read_query(query)
+        if asked.ignored:
+            self._meter.ignored(NAME, asked.ignored)
         return Asked(
             role,
             tenant,
             left,
             user_in(raw_path),
-            read_query(query),
+            asked,
             class_of(principal, head.urgency),
             time.time_ns() // 1_000_000,
             None if head.deadline is None else deadline_s(head.deadline),

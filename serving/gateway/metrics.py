@@ -30,6 +30,12 @@ class Meter:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self._ignored = Counter(
+            "freshet_gateway_ignored_parameters",
+            "Query parameters of read routes that are not documented, and were ignored.",
+            ("route",),
+            registry=registry,
+        )
         self._of_reads: dict[tuple[str, str, int], tuple[Callable[[float], None], Callable[[], None]]] = {}
 
     def read(self, role: str, reason: str, status: int, seconds: float) -> None:
@@ -51,6 +57,10 @@ class Meter:
         for name in ("up", "closed", "away"):
             self._redis.labels(tenant, name).set(name == state)
         self._redis.labels(tenant, "complaints").set(complaints)
+
+    def ignored(self, route: str, count: int) -> None:
+        """Note parameters of a read route that were ignored."""
+        self._ignored.labels(route).inc(count)
 
     def refused(self, status: int) -> None:
         """Note an answer to what was no request of any route: it has no duration."""

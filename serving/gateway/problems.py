@@ -67,13 +67,14 @@ class Problem(Exception):  # noqa: N818 - an answer
 
 def unauthenticated() -> Problem:
     """Nobody is known to ask."""
-    detail = "give an API key in X-API-Key, or a token in Authorization: Bearer"
-    return Problem(401, "unauthenticated", detail, [("WWW-Authenticate", 'Bearer realm="freshet"')])
+    detail = "give an API key in X-API-Key, or a token or an API key in Authorization: Bearer, or a key by Basic"
+    challenges = 'Bearer realm="freshet", Basic realm="freshet", charset="UTF-8"'
+    return Problem(401, "unauthenticated", detail, [("WWW-Authenticate", challenges)])
 
 
 def bad_token() -> Problem:
     """A token or key that is not valid. Why is not said: it helps only those who guess."""
-    challenge = 'Bearer realm="freshet", error="invalid_token"'
+    challenge = 'Bearer realm="freshet", error="invalid_token", Basic realm="freshet", charset="UTF-8"'
     return Problem(401, "bad-credentials", "the token or API key is not valid here", [("WWW-Authenticate", challenge)])
 
 

@@ -24,18 +24,20 @@ DEADLINE_MS_MAX: Final = 10_000
 DEADLINE_DIGITS_MAX: Final = 9
 """Python refuses to read numbers of thousands of digits."""
 QUERIES_HELD_MAX: Final = 4_096
-UNKNOWN_NAMED_MAX: Final = 5
-_PLAIN_NAME: Final = re.compile("[a-z_]{1,20}")
+QUERY_HELD_BYTES_MAX: Final = 128
+"""Longer queries are read each time: what is held is bounded in bytes, too."""
+PARAMETERS: Final = frozenset({b"n", b"surface", b"segment", b"exclude", b"in_stock", b"category"})
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What is asked for, but for the user."""
+    """What is asked for, but for the user; `ignored` parameters were not understood."""
 
     n: int
     segments: tuple[str, ...]
     exclude: frozenset[str]
     in_stock: bool
     category: str | None
+    ignored: int = 0
 
     @property
     def filters(self) -> bool:
@@ -138,31 +140,55 @@ def deadline_s(header: bytes) -> float:
     return int(header) / 1000
 
 
-@lru_cache(QUERIES_HELD_MAX)
 def read_query(raw: bytes) -> Query:
-    """The parameters of the hot route. Raises :class:`Problem` (400) for those that are not of the documented form."""
+    """The parameters of the hot route. Raises :class:`Problem` (400) for those that are not of the documented form.
+
+    Parameters that are not documented are ignored, such as those that campaigns and ingresses add.
+    """
+    return _held_query(raw) if len(raw) <= QUERY_HELD_BYTES_MAX else _read_query(raw)
+
+
+def _read_query(raw: bytes) -> Query:
     if not raw:
         return Query(N_DEFAULT, segments_of(), frozenset(), False, None)
-    try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
-    except (ValueError, UnicodeDecodeError):
-        raise bad_request("the query is not of the form name=value&name=value") from None
+    pairs, ignored = _known_pairs(raw)
     exclude = [value for name, value in pairs if name == "exclude"]
     single = {name: value for name, value in pairs if name != "exclude"}
     if len(single) + len(exclude) < len(pairs):
         raise bad_request("a parameter but exclude was given twice")
-    if unknown := single.keys() - {"n", "surface", "segment", "in_stock", "category"}:
-        named = sorted(name for name in unknown if _PLAIN_NAME.fullmatch(name))[:UNKNOWN_NAMED_MAX]
-        raise bad_request(f"{' and '.join(named) or 'some'}: no such parameter, see /openapi.json")
     texts = [single.get(name) for name in ("surface", "segment", "category")]
     if any(text is not None and not 0 < len(text) <= NAME_LENGTH_MAX for text in [*texts, *exclude]):
         raise bad_request(f"surface, segment, category and exclude have 1 to {NAME_LENGTH_MAX} characters")
     if len(exclude) > EXCLUDED_MAX:
         raise bad_request(f"exclude is given at most {EXCLUDED_MAX} times")
     surface, segment, category = texts
-    return Query(
-        _n(single.get("n")), segments_of(surface, segment), frozenset(exclude), _flag(single.get("in_stock")), category
-    )
+    n, in_stock = _n(single.get("n")), _flag(single.get("in_stock"))
+    return Query(n, segments_of(surface, segment), frozenset(exclude), in_stock, category, ignored)
+
+
+_held_query: Final = lru_cache(QUERIES_HELD_MAX)(_read_query)
+
+
+def _known_pairs(raw: bytes) -> tuple[list[tuple[str, str]], int]:
+    """The documented parameters, decoded, and how many others there are."""
+    parts = raw.split(b"&")
+    known = [part for part in parts if _name_in(part) in PARAMETERS]
+    if b"" in parts:
+        raise bad_request("the query is not of the form name=value&name=value")
+    try:
+        pairs = [
+            pair
+            for part in known
+            for pair in parse_qsl(part.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
+        ]
+    except (ValueError, UnicodeDecodeError):
+        raise bad_request("the query is not of the form name=value&name=value") from None
+    return pairs, len(parts) - len(known)
+
+
+def _name_in(part: bytes) -> bytes:
+    name, _, _ = part.partition(b"=")
+    return name if b"%" not in name else unquote_to_bytes(name)
 
 
 def _n(text: str | None) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote_plus
@@ -85,6 +86,8 @@ def _popular_query(request: Request, tenant: Tenant) -> tuple[Query, bool]:
     query = read_query(b"&".join(part for part in parts if part not in named))
     if query.filters:
         raise bad_request("a popular list is asked for with n, surface, segment and tenant only")
+    if query.ignored:
+        request.app.state.meter.ignored("popular", query.ignored)
     return query, bool(named) or len(request.app.state.tenants) == 1
 
 
@@ -224,7 +227,26 @@ async def _json_body(request: Request) -> bytes:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "unsupported-media-type", "the body is JSON: Content-Type: application/json")
-    return await request.body()
+    codings = [coding.strip().lower() for coding in request.headers.get("content-encoding", "identity").split(",")]
+    if codings not in (["identity"], ["gzip"]):
+        accepted = [("Accept-Encoding", "gzip, identity")]
+        raise Problem(415, "unsupported-encoding", "Content-Encoding is gzip, once, or left out", accepted)
+    body = await request.body()
+    return body if codings == ["identity"] else unzipped(body, request.app.state.body_bytes_max)
+
+
+def unzipped(body: bytes, bytes_max: int) -> bytes:
+    """The content of a gzip file with one member. Raises :class:`Problem`: 413 beyond `bytes_max`, 400 for no gzip."""
+    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        content = decoder.decompress(body, bytes_max + 1)
+    except zlib.error:
+        raise bad_request("the body is not gzip, as Content-Encoding says it is") from None
+    if len(content) > bytes_max:
+        raise Problem(413, "too-large", "the body is larger than is taken here, decoded: send less at a time")
+    if not decoder.eof or decoder.unused_data:
+        raise bad_request("the body is not gzip, as Content-Encoding says it is: one member, complete")
+    return content
 
 
 def _json(body: Any, status: int = 200) -> Response:

@@ -1,9 +1,13 @@
 """Who asks: JSON Web Tokens, checked by keys in a file, and API keys, known by their hashes only.
 
+An API key comes in `X-API-Key`, as the token of `Authorization: Bearer`, or as the password of `Authorization: Basic`:
+clients such as Prometheus send no headers of their own.
+
 A token names its key with `kid`, and the key says the algorithm: what a token says of that decides nothing. Roles and
 tenant come from the token or with the API key, from nowhere else. No secret is ever logged or answered.
 """
 
+import base64
 import hashlib
 import secrets
 import time
@@ -22,6 +26,10 @@ from serving.gateway.roles import ROLES, URGENCY_BEST, Role, opened_by
 ALGORITHMS: Final = ("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "EdDSA")
 HMAC_KEY_BYTES_MIN: Final = 32
 TOKENS_HELD_MAX: Final = 10_000
+HELD_BYTES_MAX: Final = 2_048
+"""Longer credentials are checked each time: what is held is bounded in bytes, too."""
+NAME_LENGTH_MAX: Final = 256
+"""Of a token's `sub` and `tenant`, which limits are kept by."""
 API_KEY_BYTES: Final = 32
 LEEWAY_S: Final = 30
 RSA_BITS_MIN: Final = 2_048
@@ -108,23 +116,30 @@ class Authenticator:
         now_s = self._clock_s()
         if known is not None and now_s < known.expires_at:
             return known
-        found = self._by_api_key(credentials, now_s) if is_key else self._by_authorization(credentials)
-        if len(checked) >= TOKENS_HELD_MAX:
-            checked.clear()
-        checked[credentials] = found
+        found = self._by_api_key(credentials, now_s) if is_key else self._by_authorization(credentials, now_s)
+        if len(credentials) <= HELD_BYTES_MAX:
+            while len(checked) >= TOKENS_HELD_MAX:
+                del checked[next(iter(checked))]
+            checked[credentials] = found
         return found
 
-    def _by_authorization(self, authorization: bytes) -> Principal:
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
+    def _by_authorization(self, authorization: bytes, now_s: float) -> Principal:
+        scheme, _, given = authorization.partition(b" ")
+        scheme, given = scheme.lower(), given.strip()
+        if scheme == b"basic":
+            return self._by_api_key(_password(given), now_s)
+        if scheme != b"bearer":
             raise unauthenticated()
-        return self._by_token(token.strip())
+        if _sha256(given) in self._api_keys:
+            return self._by_api_key(given, now_s)
+        return self._by_token(given)
 
     def _by_api_key(self, api_key: bytes, now_s: float) -> Principal:
-        found = self._api_keys.get(hashlib.sha256(api_key).hexdigest())
+        found = self._api_keys.get(_sha256(api_key))
         if found is None or (found.expires_at is not None and found.expires_at <= now_s):
             raise bad_token()
-        return _principal(found.id, found.roles, found.tenant, found.expires_at or float("inf"))
+        expires_at = float("inf") if found.expires_at is None else found.expires_at
+        return _principal(found.id, found.roles, found.tenant, expires_at)
 
     def _by_token(self, token: bytes) -> Principal:
         try:
@@ -142,10 +157,27 @@ class Authenticator:
             roles, tenant, subject = claims.get("roles", []), claims.get("tenant", "default"), claims["sub"]
             if not isinstance(roles, list) or not isinstance(tenant, str) or not isinstance(subject, str):
                 raise bad_token()
+            if max(len(tenant), len(subject)) > NAME_LENGTH_MAX:
+                raise bad_token()
             expires_at = float(claims["exp"]) + LEEWAY_S
         except (jwt.PyJWTError, LookupError, TypeError, ValueError, OverflowError, RecursionError):
             raise bad_token() from None
         return _principal(subject, [role for role in ROLES if role in roles], tenant, expires_at)
+
+
+def _sha256(api_key: bytes) -> str:
+    return hashlib.sha256(api_key).hexdigest()
+
+
+def _password(credentials: bytes) -> bytes:
+    """The password in credentials of Basic (RFC 7617). Raises :class:`Problem` (401)."""
+    try:
+        _, separator, password = base64.b64decode(credentials, validate=True).partition(b":")
+    except ValueError:
+        raise bad_token() from None
+    if not separator:
+        raise bad_token()
+    return password
 
 
 def _principal(subject: str, roles: "list[Role] | tuple[Role, ...]", tenant: str, expires_at: float) -> Principal:

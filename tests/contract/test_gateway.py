@@ -1,7 +1,9 @@
 """The gateway as frontends see it, on a real Redis: who may do what, what is answered, and what is refused how."""
 
 import contextlib
+import gzip
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -196,12 +198,32 @@ def test_any_user_id_may_stand_in_a_path(gateway: RunningGateway, store: Any, us
 
 @pytest.mark.parametrize(
     "query",
-    ["n=0", "n=101", "n=x", "n=-1", "n=1&n=2", "n=", "n=%31%32%33%34", "what=1", "in_stock=yes", "surface=", "&&", "n",
+    ["n=0", "n=101", "n=x", "n=-1", "n=1&n=2", "n=", "n=%31%32%33%34", "in_stock=yes", "surface=", "&&", "n", "%6e=0",
      "segment=" + "x" * 101, "exclude=", "category=%ff", "n=٣"],
 )  # fmt: skip
 def test_a_query_that_is_not_as_documented_is_refused_with_the_reason(gateway: RunningGateway, query: str) -> None:
     answer = raw_get(gateway, f"/v1/recommendations/ada?{query}".encode())
     assert b" 400 " in answer and b"urn:freshet:problem:bad-request" in answer
+
+
+@pytest.mark.parametrize("more", ["utm_source=news", "fbclid", "utm=%ff&utm=%zz", "x=1&x=2", "what=" + "y" * 500])
+@pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])
+def test_parameters_that_are_not_documented_are_ignored_and_counted(
+    gateway: RunningGateway, path: str, more: str
+) -> None:
+    route = path.split("/")[2]
+
+    def ignored() -> float:
+        told = gateway.get("/metrics", "operator").text
+        line = re.search(rf'freshet_gateway_ignored_parameters_total{{route="{route}"}} (.*)', told)
+        return 0.0 if line is None else float(line[1])
+
+    before = ignored()
+    answer = raw_get(gateway, f"{path}?{more}&n=1")
+    assert b" 200 " in answer and answer.count(b'"id":') == 1
+    assert ignored() == before + more.count("&") + 1
+    assert "utm" not in gateway.get("/metrics", "operator").text, "their names are anybody's bytes"
+    assert ignored() == before + more.count("&") + 1
 
 
 def test_an_answer_that_the_caller_has_is_not_sent_again_while_it_may_be_used(
@@ -344,6 +366,46 @@ def test_a_body_that_is_too_large_or_not_json_is_refused(gateway: RunningGateway
     assert answer.status_code == 413
     answer = gateway.ask("POST", "/v1/events", "producer", content="a=1", headers={"content-type": "text/plain"})
     assert answer.status_code == 415
+
+
+def a_click(**more: Any) -> bytes:
+    event = {"event_id": "e", "type": "click", "ts": 1_750_000_000_000, "user_id": "ada", "item_id": "tea", **more}
+    return json.dumps(event).encode()
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/consent"])
+@pytest.mark.parametrize(
+    ("body", "coding", "status"),
+    [
+        (gzip.compress(a_click()), "gzip", 503),
+        (gzip.compress(a_click()), " GZIP ", 503),
+        (a_click(), "identity", 503),
+        (a_click(), "gzip", 400),
+        (b"", "gzip", 400),
+        (gzip.compress(a_click())[:-1], "gzip", 400),
+        (gzip.compress(a_click()) + b"x", "gzip", 400),
+        (gzip.compress(b" " * 1_048_577), "gzip", 413),
+        (gzip.compress(gzip.compress(a_click())), "gzip, gzip", 415),
+        (a_click(), "br", 415),
+        (a_click(), "", 415),
+    ],
+    ids=["gzip", "capitals", "identity", "plain", "empty", "cut", "more", "bomb", "twice", "brotli", "none"],
+)
+def test_a_body_is_what_its_content_encoding_says(
+    gateway: RunningGateway, path: str, body: bytes, coding: str, status: int
+) -> None:
+    answer = gateway.ask("POST", path, "producer", content=body, headers={"content-encoding": coding})
+    if path == "/v1/consent" and status == 503:  # no consent record, but read as JSON
+        assert answer.status_code == 400 and answer.json()["reason"] == "missing_field"
+    else:
+        assert answer.status_code == status
+    assert ("accept-encoding" in answer.headers) == (status == 415)
+
+
+@pytest.mark.parametrize("path", ["/v1/popular/", "//v1/popular", "/v1//popular", "/livez/", "//livez"])
+def test_paths_are_compared_as_they_were_sent(gateway: RunningGateway, path: str) -> None:
+    assert b" 404 " in raw_get(gateway, path)
+    assert "slash" in gateway.get("/openapi.json").json()["info"]["description"]
 
 
 def test_who_may_not_is_told_so_before_anything_of_the_body_is_read(gateway: RunningGateway) -> None:

@@ -1,5 +1,6 @@
 """Whom credentials let in, and until when, as rules: a real key set and real API keys in files."""
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -91,6 +92,56 @@ def test_what_was_let_in_as_one_kind_of_credential_is_not_let_in_as_the_other(tm
     assert lets_in(door, x_api_key=secret) and lets_in(door, authorization=bearer)
     assert not lets_in(door, authorization=secret) and not lets_in(door, x_api_key=bearer)
     assert not lets_in(door, x_api_key="", authorization=bearer), "an empty key is a wrong one"
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def test_an_api_key_comes_as_a_bearer_token_or_a_password_too(tmp_path: Path) -> None:
+    """Prometheus sends neither headers of its own nor tokens that change."""
+    now = [1_000.0]
+    secret, key = new_api_key("prometheus", ("operator",), "default", 1_010.0)
+    door = authenticator(tmp_path, key, clock_s=lambda: now[0])
+    good = [
+        f"Bearer {secret}",
+        f"bearer  {secret}",
+        basic("prometheus", secret),
+        basic("", secret),
+        basic("a b", secret),
+    ]
+    for credentials in good:
+        assert lets_in(door, authorization=credentials)
+    wrong = [f"Bearer {secret[:-1]}", basic(secret, ""), basic("prometheus", secret + "x"), basic("a", f"b:{secret}")]
+    wrong += [
+        f"Basic {secret}",
+        "Basic",
+        "Basic !",
+        "Basic " + base64.b64encode(secret.encode()).decode(),
+        f"Basi {secret}",
+    ]
+    for credentials in wrong:
+        assert not lets_in(door, authorization=credentials), credentials
+    assert not lets_in(door, x_api_key=good[2])
+    now[0] = 1_010.0
+    assert not any(lets_in(door, authorization=credentials) for credentials in good), "though they were let in before"
+
+
+def test_what_is_remembered_of_one_key_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "TOKENS_HELD_MAX", 3)
+    secret, key = new_api_key("shop", ("frontend",), "default", None)
+    door, bearer = authenticator(tmp_path, key), f"Bearer {a_token()}"
+    assert lets_in(door, authorization=bearer)
+    for spaces in (1, 2, 5_000, 3):
+        assert lets_in(door, authorization="Bearer " + " " * spaces + secret)
+        assert lets_in(door, authorization=basic("x" * spaces, secret))
+        assert len(door._checked_tokens) <= 3
+        assert sum(map(len, door._checked_tokens)) <= 3 * security.HELD_BYTES_MAX
+
+
+@pytest.mark.parametrize("claims", [{"sub": "x" * 257}, {"tenant": "x" * 257}, {"sub": ["a"]}, {"exp": float("nan")}])
+def test_a_token_whose_claims_cannot_be_held_is_refused(tmp_path: Path, claims: dict[str, Any]) -> None:
+    assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {a_token(**claims)}")
 
 
 def test_a_token_with_an_end_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
