@@ -128,14 +128,17 @@ class Limits:
         return [self.policy, (b"ratelimit", LEFT % left)]
 
     def take(self, key: Hashable, now_s: float) -> int:
-        """How many requests `key` has left after this one, -1 where there is none for this one."""
+        """How many requests `key` has left after this one, -1 where there is none for this one.
+
+        `now_s` is of a monotonic clock: the wall clock may be set back.
+        """
         bucket = self._left.get(key)
         if bucket is None:
             if len(self._left) >= KEYS_HELD_MAX:
                 del self._left[next(iter(self._left))]
             bucket = self._left[key] = [self._burst, now_s]
         left, then_s = bucket
-        left = min(self._burst, left + (now_s - then_s) * self._rate)
+        left = min(self._burst, left + max(0.0, now_s - then_s) * self._rate)
         if left < 1.0:
             return -1
         bucket[:] = left - 1.0, now_s

@@ -34,9 +34,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def gateway(server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    with running_gateway(tmp_path_factory.mktemp("gateway"), server.url) as gateway:
+@pytest.fixture(scope="module", params=["true", "false"], ids=["fast lane", "ASGI only"])
+def gateway(
+    server: RealRedis, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[RunningGateway]:
+    lane = f"server.fast_lane = {request.param}"
+    with running_gateway(tmp_path_factory.mktemp("gateway"), server.url, server=lane) as gateway:
         yield gateway
 
 
@@ -378,7 +381,7 @@ def a_click(**more: Any) -> bytes:
     ("body", "coding", "status"),
     [
         (gzip.compress(a_click()), "gzip", 503),
-        (gzip.compress(a_click()), " GZIP ", 503),
+        (gzip.compress(a_click()), "GZip", 503),
         (a_click(), "identity", 503),
         (a_click(), "gzip", 400),
         (b"", "gzip", 400),
@@ -542,6 +545,32 @@ def test_the_two_ways_of_the_hot_route_answer_alike(gateway: RunningGateway, mor
     assert answer.endswith(whole.content)
     for name in ("etag", "cache-control", "vary", "ratelimit-policy", "content-type"):
         assert f"{name}: {whole.headers[name]}".encode() in answer
+
+
+def header_names(answer: bytes) -> set[bytes]:
+    return {line.partition(b":")[0] for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]}
+
+
+@pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])
+def test_not_modified_has_the_same_headers_on_every_way_and_answers_behind_it_come(
+    gateway: RunningGateway, path: str
+) -> None:
+    whole, key = gateway.get(path), f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n"
+    known = f"If-None-Match: {whole.headers['etag']}\r\n"
+    found = []
+    for more in ("", "Content-Length: 0\r\n", "Expect: 100-continue\r\n"):
+        asked = f"GET {path} HTTP/1.1\r\n{key}{known}{more}\r\n"
+        last = f"GET {path} HTTP/1.1\r\n{key}Connection: close\r\n\r\n"
+        received = conversation(gateway, (asked * 3 + f"HEAD {asked[4:]}" + last).encode())
+        answers = received.split(b"HTTP/1.1 ")[1:]
+        assert [answer[:3] for answer in answers] == [b"304"] * 4 + [b"200"]
+        assert not any(answer.partition(b"\r\n\r\n")[2] for answer in answers[:4]), "no body"
+        assert b"content-length" not in header_names(answers[0])
+        found += [header_names(answer) for answer in answers[:4]]
+    assert all(names == found[0] for names in found)
+    of_the_whole = {name.encode() for name in whole.headers} & {b"date", b"etag", b"cache-control", b"vary"}
+    assert of_the_whole <= found[0] and {b"date", b"etag", b"cache-control"} <= of_the_whole, "RFC 9110, section 15.4.5"
+    assert "Exception in ASGI" not in gateway.logged() and '"level": "error"' not in gateway.logged()
 
 
 def test_a_sampled_trace_is_in_the_log(gateway: RunningGateway) -> None:

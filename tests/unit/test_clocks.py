@@ -1,0 +1,34 @@
+"""Durations are measured by a clock that is never set back; the wall clock says moments only."""
+
+import re
+from pathlib import Path
+
+from serving.gateway.admission import AdmissionSettings, Limits
+
+ROOT = Path(__file__).parents[2]
+WALL = re.compile(r"time\.time\b|time\.time_ns\b|datetime\.now|utcnow|fromtimestamp")
+MOMENTS = {
+    "adapters/redis/client.py": "when a generation was made, for people",
+    "serving/async_reader.py": "how old a list is, which says when it was made",
+    "serving/consents.py": "when a person said something",
+    "serving/events.py": "events that are dated in the future",
+    "serving/gateway/__main__.py": "until when an API key is one",
+    "serving/gateway/lane.py": "when a model was last served",
+    "serving/gateway/routes.py": "when an erasure was asked for, and a document collected",
+    "serving/gateway/security.py": "until when tokens and keys let in",
+    "serving/reader.py": "how old a list is",
+}
+"""What may look at the wall clock, and for what."""
+
+
+def test_nothing_but_moments_comes_from_the_wall_clock() -> None:
+    files = [path for package in ("serving", "adapters") for path in (ROOT / package).rglob("*.py")]
+    found = {str(path.relative_to(ROOT)) for path in files if WALL.search(path.read_text())}
+    assert found <= MOMENTS.keys(), "use time.monotonic for how long something takes, or say here which moment it is"
+
+
+def test_a_clock_that_is_set_back_takes_nothing_from_a_key() -> None:
+    limits = Limits(AdmissionSettings(per_key_rate=10, per_key_burst=10))
+    assert [limits.take("shop", 100.0) for _ in range(5)] == [9, 8, 7, 6, 5]
+    assert limits.take("shop", 99.0) == 4
+    assert limits.take("shop", 100.0) == 9
