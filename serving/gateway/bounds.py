@@ -97,12 +97,15 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-async def _closing_where_early(cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
+async def _closing_where_early(app: Any, scope: Any, receive: Any, send: Any) -> None:
     """Let `app` answer; an answer before the request has come in full is the last one on its connection."""
+    cycle: RequestResponseCycle = receive.__self__
 
     async def sending(message: Any) -> None:
-        if cycle.more_body and message["type"] == "http.response.start":
-            cycle.keep_alive = False
+        if message["type"] == "http.response.start":
+            cycle.keep_alive = cycle.keep_alive and not cycle.more_body
+            if not cycle.keep_alive:  # releases of uvicorn before 0.53 do not say so
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
         await send(message)
 
     await app(scope, receive, sending)
@@ -114,11 +117,11 @@ class BoundedProtocol(HttpToolsProtocol):
     Refusals come behind the answers to all requests before them.
     """
 
-    app: Any  # Served, and ASGI
-
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._ledger: Ledger = self.app.ledger
+        self.served: Any = self.app
+        self.app = partial(_closing_where_early, self.served)
+        self._ledger: Ledger = self.served.ledger
         self._in_head = True
         self._between_requests = True
         self._progressed = False
@@ -257,9 +260,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self._is_ending():
             super().on_message_complete()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        super()._start_asgi_task(cycle, partial(_closing_where_early, cycle, app))
-
     # -- the ends of requests and connections
 
     def on_response_complete(self) -> None:
@@ -315,7 +315,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what cannot be served, behind the answers to all before it, and close."""
         if self._is_ending():
             return
-        self.app.refused(problem.status)
+        self.served.refused(problem.status)
         self._waiting = b""
         answer = problem.answer()
         lines = joined([*answer.headers, (b"connection", b"close")])

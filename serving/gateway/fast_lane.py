@@ -95,7 +95,7 @@ class LaneProtocol(BoundedProtocol):
         path, _, query = self.url.partition(b"?")
         flight = Boarded(self, parser.should_keep_alive())
         self.cycle = flight  # type: ignore[assignment]
-        self.app.board(flight, path, query, head_of(lines))
+        self.served.board(flight, path, query, head_of(lines))
         return True
 
     def _may_board(self) -> bool:

@@ -7,6 +7,8 @@ import re
 import time
 from typing import Any, Final
 
+from starlette.requests import ClientDisconnect
+
 from serving.gateway.lane import App, Receive, Scope, Send
 from serving.gateway.metrics import NOBODY
 from serving.gateway.parts import Parts
@@ -16,6 +18,8 @@ from serving.gateway.roles import ROUTES, Route
 from serving.gateway.security import Principal
 
 BODY_S_MAX: Final = 10.0
+CLIENT_GONE: Final = 499
+"""The status, in metrics, of a request whose client left before its end."""
 logger = logging.getLogger("freshet.gateway")
 
 
@@ -49,6 +53,8 @@ class Gate:
             await self._pass_on(route, {**scope, "method": method}, receive, sending)
         except Problem as problem:
             await sending.instead(problem.answer())
+        except ClientDisconnect:  # nobody is there to be answered, and nothing is wrong here
+            sending.status = sending.status or CLIENT_GONE
         except Exception as error:
             await sending.instead(logged(error, name).answer())
         seconds = time.perf_counter() - begun_s

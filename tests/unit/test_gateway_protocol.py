@@ -173,7 +173,7 @@ async def sent_for(pieces: Pieces, patient: bool = True) -> tuple[bytes, bool]:
     sent = transport.bytes, transport.closing
     server.connection_lost(None)
     await asyncio.gather(*state.tasks)
-    assert server.app.ledger.held_bytes == 0, "nothing is held for a peer that has gone"
+    assert server.served.ledger.held_bytes == 0, "nothing is held for a peer that has gone"
     return sent
 
 
@@ -250,7 +250,7 @@ def test_who_says_nothing_after_an_answer_is_dropped_and_who_waits_for_one_is_no
     async def story() -> None:
         transport = Sent()
         server = served(ServerState(), transport, timeout_keep_alive=0)
-        monkeypatch.setattr(server.app, "board", lambda flight, *asked: landing.append(flight))
+        monkeypatch.setattr(server.served, "board", lambda flight, *asked: landing.append(flight))
         looked = 0
 
         def look() -> None:
@@ -442,11 +442,11 @@ def test_a_pipeline_of_thousands_of_requests_is_answered_in_turn_and_held_as_byt
                 server.data_received(data[begin : begin + 20_000])
                 begin += 20_000
             assert len(server.pipeline) * len(requests[0]) <= bounds.PIECE_BYTES
-            assert server.app.ledger.held_bytes <= 20_000
+            assert server.served.ledger.held_bytes <= 20_000
             await asyncio.sleep(0)
         await _rest()
         server.connection_lost(None)
-        assert not server.app.ledger.held_bytes
+        assert not server.served.ledger.held_bytes
         return transport.bytes
 
     sent = asyncio.run(story())
@@ -531,7 +531,7 @@ def test_answers_that_are_not_read_count_as_held_and_end_the_connection_where_th
     async def story() -> None:
         transport = Sent()
         server = served(ServerState(), transport)
-        ledger = server.app.ledger
+        ledger = server.served.ledger
         transport.unsent = 5_000_000
         server.pause_writing()
         assert ledger.held_bytes == 5_000_000
