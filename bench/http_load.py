@@ -17,6 +17,17 @@ _LENGTH: Final = b"content-length: "
 
 Requests = Callable[[], bytes | None]
 """Gives the next request, or None when there is none to come."""
+REQUEST_ID: Final = b"{request-id}"
+CLIENT: Final = b"{client}"
+"""What stands in a request for an id and an address of its own, as an ingress adds them."""
+_ids: Final = itertools.count(1)
+
+
+def unique(request: bytes) -> bytes:
+    """`request` with an id and a client's address that no other has."""
+    number = next(_ids)
+    client = b"10.%d.%d.%d" % (number >> 16 & 255, number >> 8 & 255, number & 255)
+    return request.replace(REQUEST_ID, b"%032x" % (number * 0x9E3779B97F4A7C15)).replace(CLIENT, client)
 
 
 class Answered(NamedTuple):
@@ -96,7 +107,7 @@ def ask_often(port: int, requests: Sequence[bytes], connections: int, total: int
 
     def following() -> bytes | None:
         number = next(left, None)
-        return None if number is None else requests[number % len(requests)]
+        return None if number is None else unique(requests[number % len(requests)])
 
     return uvloop.run(_load(port, following, connections))
 
@@ -115,7 +126,7 @@ def ask_for(port: int, groups: Sequence[tuple[Sequence[bytes], int]], seconds: f
 
 def _until(end: float, requests: Sequence[bytes]) -> Requests:
     numbers = itertools.count()
-    return lambda: requests[next(numbers) % len(requests)] if time.monotonic() < end else None
+    return lambda: unique(requests[next(numbers) % len(requests)]) if time.monotonic() < end else None
 
 
 async def _load(port: int, requests: Requests, connections: int) -> Loaded:

@@ -103,11 +103,12 @@ def overloaded(stand: ReadStand, seconds: float) -> Side:
 def measure(stand: ReadStand, total: int, repeats: int, feast: bool, say: Any) -> dict[str, Any]:
     """All sides in turns, `repeats` times; the figure of each is its median."""
     sides: dict[str, list[Side]] = {}
-    requests = stand.requests()
+    requests, constant = stand.requests(), stand.requests(unique=False)
     with read_nginx.running(stand) as nginx, read_feast.running(stand, feast, say) as feature_server:
         for number in range(repeats):
             say(f"round {number + 1} of {repeats}: gateway")
             sides.setdefault("gateway", []).append(served(stand.gateway.pid, stand.port, requests, total))
+            sides.setdefault("constant", []).append(served(stand.gateway.pid, stand.port, constant, total))
             say("library")
             sides.setdefault("client", []).append(read_by_library(stand, 2 * total))
             if not isinstance(nginx, str):
@@ -175,9 +176,21 @@ def body(found: dict[str, Any], command: str) -> str:
             "the gateway with a token, audit and metrics. nginx serves a file of the same size: what HTTP costs. "
             "CPU in µs of the serving process, for the library of the calling one; median of the rounds.",
             table(["side", "CPU µs", "lowest–highest", "answers/s", "p50 ms", "p99 ms"], rows),
+            _headers_text(found["sides"]),
             _overload_text(found.get("overload")),
             *absent,
         ]
+    )
+
+
+def _headers_text(sides: dict[str, list[Side]]) -> str:
+    differences = [
+        one["cpu_us"] - other["cpu_us"] for one, other in zip(sides["gateway"], sides["constant"], strict=True)
+    ]
+    return (
+        "Each request has an `X-Request-Id` and an `X-Forwarded-For` of its own, as behind an ingress. That costs "
+        f"{median(differences):+.1f} µs ({min(differences):+.1f} to {max(differences):+.1f}) beside requests with "
+        "constant ones."
     )
 
 
@@ -194,6 +207,7 @@ def _overload_text(found: Side | None) -> str:
 
 _NAMES: Final = {
     "gateway": "gateway",
+    "constant": "gateway, constant headers",
     "client": "library, asyncio",
     "nginx": "nginx, a file",
     "feast": "Feast, feature server",

@@ -11,6 +11,7 @@ import redis
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient
+from bench.http_load import CLIENT, REQUEST_ID
 from deploy.local.gateway import GatewayServer
 from deploy.local.gateway_product import AUDIENCE, key_set, settings_text
 from deploy.local.java import Java
@@ -71,14 +72,19 @@ class ReadStand(NamedTuple):
         assert found is not None
         return found
 
-    def requests(self, priority: str = "u=3", users: int = 1_000) -> list[bytes]:
-        """Requests for the lists of many, with what frontends send."""
+    def requests(self, priority: str = "u=3", users: int = 1_000, unique: bool = True) -> list[bytes]:
+        """Requests for the lists of many, with what frontends send and an ingress adds.
+
+        Where they are not `unique`, each has the id and the client's address of all others.
+        """
+        request_id, client = (REQUEST_ID.decode(), CLIENT.decode()) if unique else ("0" * 32, "10.0.0.1")
         token = jwt.encode(
             {"sub": "shop", "aud": AUDIENCE, "roles": ["frontend"], "exp": 4e9}, SECRET, "HS256", {"kid": "local"}
         )
         lines = (
             f"Host: {LOOPBACK}:{self.port}\r\nUser-Agent: bench\r\nAccept: application/json\r\n"
-            f"Authorization: Bearer {token}\r\nPriority: {priority}\r\n\r\n"
+            f"Authorization: Bearer {token}\r\nPriority: {priority}\r\n"
+            f"X-Request-Id: {request_id}\r\nX-Forwarded-For: {client}\r\n\r\n"
         )
         paths = (f"/v1/recommendations/{user_name(number)}?n=20" for number in range(users))
         return [f"GET {path} HTTP/1.1\r\n{lines}".encode() for path in paths]

@@ -1,4 +1,4 @@
-"""What a peer can make the gateway hold: its memory, seen from outside, while somebody sends what is never to be kept."""
+"""What a peer can make the gateway hold: its memory, seen from outside, while somebody sends what is not to be kept."""
 
 import json
 import socket
