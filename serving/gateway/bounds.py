@@ -174,11 +174,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes have come."""
         if self._is_ending():
             return
-        if self.is_behind() or len(data) > PIECE_BYTES:
+        if len(data) <= PIECE_BYTES and not self.pipeline and not self._waiting:
+            self._parse(data)
+        else:
             self._waiting += data
             self._parse_waiting()
-        else:
-            self._parse(data)
         self._settle()
 
     def pause_writing(self) -> None:
@@ -229,7 +229,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by the parser."""
         self._in_head, self._between_requests, self._silent_bytes = True, False, 0
         self._rest_looks = None  # line breaks between requests do not come as far as this
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        self._begin_message()
+
+    def _begin_message(self) -> None:
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

@@ -5,10 +5,10 @@ settings leaves this file out; everything then goes by ASGI, with the same answe
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.gateway.bounds import HEADERS_MAX, HOST, PIECE_BYTES, BoundedProtocol
 from serving.gateway.problems import joined
@@ -65,12 +65,34 @@ _dated: Final = _Dated()
 
 
 class LaneProtocol(BoundedProtocol):
-    """Hands plain requests of the hot route to `app.board`; all others take their way through ASGI."""
+    """Hands plain requests of the hot route to `board` of the application; all others take their way through ASGI."""
+
+    def _begin_message(self) -> None:
+        """Uvicorn makes a scope here, which the fast lane does without: it is made when it is needed."""
+        self.url, self.headers = b"", []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        if not self.url.startswith(PREFIX) or not self._boards():
-            super().on_headers_complete()
+        if self.url.startswith(PREFIX) and self._boards():
+            return
+        url, headers = self.url, self.headers
+        HttpToolsProtocol.on_message_begin(self)
+        self.url = url
+        for name, value in headers:
+            HttpToolsProtocol.on_header(self, name, value)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        cycle: Any = self.cycle
+        if type(cycle) is Boarded:
+            self._between_requests = self._progressed = True
+        else:
+            super().on_message_complete()
 
     def _boards(self) -> bool:
         """Hand over a request if nothing about it takes the care of uvicorn or of :class:`BoundedProtocol`."""
