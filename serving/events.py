@@ -150,7 +150,8 @@ class EventProducer:
         under_way = [producer.send(self._topic, one.value, one.key) for one in checked]
         if under_way:
             producer.flush(KAFKA_TIMEOUT_S)
-        found = [future.get(KAFKA_TIMEOUT_S) for future in under_way]
+        end_s = time.monotonic() + KAFKA_TIMEOUT_S  # for all of them, not for one after the other
+        found = [future.get(max(0.0, end_s - time.monotonic())) for future in under_way]
         return [Stands(one.timestamp, one.partition, one.offset) for one in found]
 
 

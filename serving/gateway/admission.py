@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Annotated, Final, Literal
+from concurrent.futures import Future
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -97,6 +98,20 @@ class Admission:
             yield
         finally:
             self.writes_under_way[kind] -= 1
+
+    def hold_until_done(self, kind: Admitted, work: "Future[Any]") -> None:
+        """Hold room for `work` that goes on in a thread after its request was given up, however it ends."""
+        loop = asyncio.get_running_loop()
+        self.writes_under_way[kind] += 1
+
+        def release() -> None:
+            self.writes_under_way[kind] -= 1
+
+        def done(work: "Future[Any]") -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the gateway
+                loop.call_soon_threadsafe(release)
+
+        work.add_done_callback(done)
 
     async def pause(self, deadline_s: float | None = None) -> None:
         """Wait as who is shed has to, but no longer than a caller's deadline.

@@ -59,6 +59,7 @@ class Gateway:
         self.api = documented_api(self._lifespan)
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
+        state.admission = admission
         state.collecting, state.meter, state.body_bytes_max = asyncio.Lock(), self._meter, server.body_bytes_max
         # A thread for each that is let in, so that none waits for one; and no withdrawal for what events wait for.
         state.threads = {

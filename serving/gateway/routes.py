@@ -211,10 +211,17 @@ async def readyz(request: Request) -> Response:
 
 
 async def _in_thread(request: Request, call: Callable[[Any], R], argument: Any) -> R:
-    """Call something that waits for Kafka, in a thread of this kind of request. Raises :class:`Problem` (503)."""
-    threads = request.app.state.threads[request.state.admitted]
+    """Call something that waits for Kafka, in a thread of this kind of request. Raises :class:`Problem` (503).
+
+    A thread cannot be interrupted: where the request is given up, its room is held until the thread has ended.
+    """
+    state, kind = request.app.state, request.state.admitted
+    work = state.threads[kind].submit(call, argument)
     try:
-        return await asyncio.get_running_loop().run_in_executor(threads, call, argument)
+        return await asyncio.wrap_future(work)
+    except asyncio.CancelledError:
+        state.admission.hold_until_done(kind, work)
+        raise
     except NotAcknowledged as error:
         logger.warning("%s", error)
         raise unavailable("this may not have been recorded: send it again, which is safe") from None

@@ -2,6 +2,8 @@
 
 import asyncio
 import doctest
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from serving.gateway import admission, caching, gate, listing, questions, roles
 from serving.gateway.admission import Admission, AdmissionSettings, Limits, class_of, urgency_of
+from serving.gateway.problems import Problem
 from serving.gateway.roles import ROLES, URGENCY_BEST, opened_by
 from serving.gateway.security import Principal
 
@@ -64,6 +67,28 @@ def test_one_key_takes_nothing_from_another_and_keys_are_bounded(monkeypatch: py
     limits = Limits(AdmissionSettings(per_key_rate=1, per_key_burst=1))
     assert [limits.take(f"s{number}", 1.0) for number in range(10)] == [0] * 10
     assert len(limits._left) == 3 and limits.take("s9", 1.0) == -1
+
+
+def test_room_is_held_until_a_thread_ends_whose_request_was_given_up() -> None:
+    async def story() -> list[int]:
+        admitting, ending = Admission(AdmissionSettings(writes_max=1)), threading.Event()
+        with ThreadPoolExecutor(1) as threads:
+            with admitting.room_for("write"):
+                work = threads.submit(ending.wait, 30)
+                admitting.hold_until_done("write", work)
+            under_way = [admitting.writes_under_way["write"]]
+            with pytest.raises(Problem), admitting.room_for("write"):
+                pass
+            ending.set()
+            await asyncio.wrap_future(work)
+            async with asyncio.timeout(30):
+                while admitting.writes_under_way["write"]:
+                    await asyncio.sleep(0.001)
+            with admitting.room_for("write"):
+                under_way.append(admitting.writes_under_way["write"])
+        return under_way
+
+    assert asyncio.run(story()) == [1, 1]
 
 
 def test_who_is_shed_waits_and_as_long_as_somebody_does_low_requests_are_shed() -> None:
