@@ -8,7 +8,6 @@ unparsed, and reading stops: a pipeline of thousands of requests costs its bytes
 """
 
 import asyncio
-import re
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -17,11 +16,9 @@ import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from serving.gateway.heads import HEAD_BYTES_MAX, HEADERS_MAX, PATH_BYTES_MAX, form_complaint, size_complaint, too_large
 from serving.gateway.problems import Problem, joined, overloaded
 
-HEAD_BYTES_MAX: Final = 16_384
-PATH_BYTES_MAX: Final = 4_096
-HEADERS_MAX: Final = 100
 HEAD_S_MAX: Final = 10.0
 PIECE_BYTES: Final = 4_096
 """So much is parsed at once."""
@@ -34,8 +31,6 @@ LOOK_EVERY_S: Final = 2.5
 """How often a connection is looked at for having taken too long."""
 LINGER_S: Final = 2.0
 """How long the rest of a request that is answered already is read and thrown away."""
-HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
-"""What the Host header may say (RFC 9110, section 7.2)."""
 
 
 class Ledger(msgspec.Struct):
@@ -223,7 +218,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._silent_bytes = 0 if self._progressed and not self._in_head else self._silent_bytes + len(piece)
         too_many = self._in_head and len(self.headers or ()) > HEADERS_MAX
         if self._silent_bytes > HEAD_BYTES_MAX + PIECE_BYTES or too_many:
-            self._refuse(_too_large())
+            self._refuse(too_large())
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -309,8 +304,8 @@ class BoundedProtocol(HttpToolsProtocol):
         complaint = None
         # A head within one piece cannot be too long.
         if self._silent_bytes + self._piece_bytes > PATH_BYTES_MAX or len(self.headers) > HEADERS_MAX:
-            complaint = _size_complaint(self.url, self.headers)
-        complaint = complaint or _form_complaint(self.parser.get_http_version(), self.headers)
+            complaint = size_complaint(self.url, self.headers)
+        complaint = complaint or form_complaint(self.parser.get_http_version(), self.headers)
         if complaint is not None:
             self._refuse(complaint)
         return complaint is not None
@@ -409,30 +404,3 @@ class BoundedProtocol(HttpToolsProtocol):
         elif not self._unsent or unsent <= self._unsent - SENT_BYTES_MIN:
             self._unsent, self._send_until_s = unsent, now_s + SEND_S_MAX
         return bool(unsent) and now_s >= self._send_until_s
-
-
-def _too_large() -> Problem:
-    detail = f"the head of a request has at most {HEAD_BYTES_MAX} bytes and {HEADERS_MAX} headers"
-    return Problem(431, "headers-too-large", detail)
-
-
-def _size_complaint(url: bytes, headers: list[tuple[bytes, bytes]]) -> Problem | None:
-    if len(url) > PATH_BYTES_MAX:
-        return Problem(414, "path-too-long", f"path and query have at most {PATH_BYTES_MAX} bytes")
-    if sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES_MAX or len(headers) > HEADERS_MAX:
-        return _too_large()
-    return None
-
-
-def _form_complaint(version: str, headers: list[tuple[bytes, bytes]]) -> Problem | None:
-    """What is wrong with version, Host and transfer coding of a head; the parser has seen to the rest."""
-    if version not in ("1.0", "1.1"):
-        status = 505 if version > "1.1" else 400
-        return Problem(status, "http-version", "requests are of HTTP/1.1 or HTTP/1.0")
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not HOST.fullmatch(hosts[0])):
-        return Problem(400, "host", "a request of HTTP/1.1 has one Host header: a name, with or without a port")
-    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
-    if codings and (codings != [b"chunked"] or version == "1.0"):
-        return Problem(501, "transfer-coding", "the one transfer coding that is read here is chunked, of HTTP/1.1")
-    return None

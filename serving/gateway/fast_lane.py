@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Final
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.gateway.bounds import HEADERS_MAX, HOST, PIECE_BYTES, BoundedProtocol
+from serving.gateway.bounds import PIECE_BYTES, BoundedProtocol
+from serving.gateway.heads import HEADERS_MAX, HOST
 from serving.gateway.problems import joined
 from serving.gateway.questions import PREFIX, head_of, lines_of
 

@@ -19,7 +19,7 @@ from deploy.local.waiting import until
 from schemas.consents import Level
 from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring, write_key_ring
 from schemas.store import consent_value, user_keys
-from serving.gateway.bounds import HEAD_BYTES_MAX, PATH_BYTES_MAX
+from serving.gateway.heads import HEAD_BYTES_MAX, PATH_BYTES_MAX
 from serving.gateway.roles import ROLES, ROUTES, Role, Route
 from tests.support.gateway import HMAC_SECRET, RunningGateway, a_token, give_list, give_popular, running_gateway
 from tests.support.generations import empty

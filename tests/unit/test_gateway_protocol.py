@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from serving.gateway import bounds
+from serving.gateway import bounds, heads
 from serving.gateway.bounds import BoundedProtocol, Ledger
 from serving.gateway.fast_lane import LaneProtocol
 from serving.gateway.problems import joined
@@ -321,7 +321,7 @@ LONG_PATH = REQUEST_LINES[11] + LINES[0]
         (LONG_PATH, b"414"),
         (LONG_PATH[:-2] + LINES[5][12:], b"414"),
         (b"garbage\r\n\r\n", b"400"),
-        (REQUEST_LINES[13] + b"X: " + b"x" * bounds.HEAD_BYTES_MAX + b"\r\n\r\n", b"431"),
+        (REQUEST_LINES[13] + b"X: " + b"x" * heads.HEAD_BYTES_MAX + b"\r\n\r\n", b"431"),
         (b"POST /bad HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
         (b"POST /bad HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", b"501"),
         (b"POST /bad HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"501"),
@@ -484,7 +484,7 @@ def test_what_is_held_for_all_peers_together_is_bounded() -> None:
 
 def test_a_head_is_bounded_in_bytes_and_in_headers() -> None:
     head = b"GET /livez HTTP/1.1\r\nHost:\r\n"
-    for count, status in ((bounds.HEADERS_MAX - 1, b"200"), (bounds.HEADERS_MAX, b"431"), (3_000, b"431")):
+    for count, status in ((heads.HEADERS_MAX - 1, b"200"), (heads.HEADERS_MAX, b"431"), (3_000, b"431")):
         whole = head + b"a:\r\n" * count + b"\r\n"
         for pieces in ([whole], [whole[begin : begin + 1_000] for begin in range(0, len(whole), 1_000)]):
             sent, closing = asyncio.run(sent_for(pieces))
