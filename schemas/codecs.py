@@ -51,23 +51,14 @@ class Codec(NamedTuple):
 def json_codec() -> Codec:
     """The codec for JSON, the default."""
     return Codec(
-        _json(msgspec.json.Decoder(Interaction), msgspec.json.Decoder(LenientInteraction), check_interaction),
-        _json(
-            msgspec.json.Decoder(ConsentChange),
-            msgspec.json.Decoder(LenientConsentChange),
-            check_consent,
-            CONSENT_BYTES_MAX,
-        ),
+        _json(Interaction, LenientInteraction, check_interaction),
+        _json(ConsentChange, LenientConsentChange, check_consent),
     )
 
 
-def _json(
-    strict: msgspec.json.Decoder[T],
-    lenient: msgspec.json.Decoder[T],
-    check: Callable[[T], None],
-    bytes_max: int = PAYLOAD_BYTES_MAX,
-) -> Callable[[bytes], tuple[T, bool]]:
-    decode = tolerant(strict.decode, lenient.decode, check)
+def _json(struct: type[T], lenient: type[T], check: Callable[[T], None]) -> Callable[[bytes], tuple[T, bool]]:
+    decode = tolerant(msgspec.json.Decoder(struct).decode, msgspec.json.Decoder(lenient).decode, check)
+    bytes_max = bytes_max_of(struct)
 
     def decode_sized(raw: bytes) -> tuple[T, bool]:
         check_size(raw, bytes_max)
@@ -99,7 +90,12 @@ def tolerant(
     return decode
 
 
-def check_size(raw: bytes | None, bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+def bytes_max_of(struct: type[Any]) -> int:
+    """The largest size of a record of this type, in bytes, in any format."""
+    return CONSENT_BYTES_MAX if issubclass(struct, ConsentChange) else PAYLOAD_BYTES_MAX
+
+
+def check_size(raw: bytes | None, bytes_max: int) -> None:
     """Refuse what is empty or larger than `bytes_max` before anything looks inside."""
     if not raw:
         raise BadRecord(RejectReason.EMPTY_VALUE)

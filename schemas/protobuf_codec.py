@@ -20,10 +20,9 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from schemas.codecs import (
-    CONSENT_BYTES_MAX,
-    PAYLOAD_BYTES_MAX,
     BadRecord,
     Codec,
+    bytes_max_of,
     check_consent,
     check_interaction,
     check_size,
@@ -212,7 +211,7 @@ def _decoder(
     convert = tolerant(partial(msgspec.convert, type=struct), partial(msgspec.convert, type=lenient), check)
     published = _PUBLISHED.reader(_PLACE[struct])
 
-    bytes_max = CONSENT_BYTES_MAX if struct is ConsentChange else PAYLOAD_BYTES_MAX
+    bytes_max = bytes_max_of(struct)
 
     def decode(raw: bytes) -> tuple[T, bool]:
         check_size(raw, bytes_max)

@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord
+from schemas.codecs import BadRecord, bytes_max_of
 from schemas.errors import InvalidRecord
 from schemas.rejects import RejectReason
 
@@ -31,7 +31,7 @@ class Form(Generic[T]):
         self._check = msgspec.json.Decoder(bounds).decode
         self._details = {
             RejectReason.EMPTY_VALUE: "there is nothing",
-            RejectReason.TOO_LARGE: f"{name} have at most {PAYLOAD_BYTES_MAX} bytes",
+            RejectReason.TOO_LARGE: f"{name} have at most {bytes_max_of(bounds)} bytes",
             RejectReason.MISSING_USER: "`user_id` is missing or empty",
             **details,
         }

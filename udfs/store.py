@@ -182,8 +182,7 @@ class RedisStore:
 
     def _consent_command(self, change: ConsentRecord, token: str) -> Keyed:
         keys = self._keys(change.pseudonym)
-        decision = decision_of(change)._replace(token=token)
-        return keys[0], _WRITE_CONSENT(keys, *decision.arguments(self._tombstone_ms))
+        return keys[0], _WRITE_CONSENT(keys, *decision_of(change, token).arguments(self._tombstone_ms))
 
     def _list_command(self, write: ListWrite, token: str) -> Keyed:
         keys = user_keys(self._prefix, write.pseudonym)
@@ -196,10 +195,10 @@ def _outcome(answer: Any) -> WriteOutcome:
     return WriteOutcome.NO_ROOM if isinstance(answer, Exception) else WriteOutcome(answer)
 
 
-def decision_of(change: ConsentRecord) -> Decision:
-    """`change` as Redis is told of it."""
+def decision_of(change: ConsentRecord, token: str = "") -> Decision:
+    """`change` as Redis is told of it; a grant counts in the generation `token`, with "" in none."""
     place = change.append_ts, change.partition, change.offset
-    return Decision(Level(change.level), change.expires_at, *place, change.said_at, change.erase)
+    return Decision(Level(change.level), change.expires_at, *place, change.said_at, change.erase, token)
 
 
 def value_of(change: ConsentRecord) -> bytes:

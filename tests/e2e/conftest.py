@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.live import Live, start_live
+from schemas.pseudonyms import load_key_ring
+from serving.consents import Consents
+from serving.reader import Reader
+from tests.support.live import Live, consents_of, start_live
 
 SETTINGS = {
     "metrics.reporters": "prometheus",
@@ -22,3 +25,17 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     finally:
         running.close()
         running.stack.stop()
+
+
+@pytest.fixture
+def consents(live: Live) -> Iterator[Consents]:
+    made = consents_of(live)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def reader(live: Live) -> Iterator[Reader]:
+    made = Reader(live.product.endpoints["redis"], load_key_ring(live.product.endpoints["key_ring"]))
+    yield made
+    made.close()

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,42 +11,14 @@ from deploy.local.ports import free_port
 from schemas import topics
 from schemas.consents import ConsentChange
 from schemas.errors import ConsentRefused, NotAcknowledged
-from schemas.kafka_settings import python_kafka_options
-from schemas.pseudonyms import load_key_ring
 from serving.consents import Consents
 from serving.reader import Reader
-from tests.support.live import Live
+from tests.support.live import Live, consents_of
 from tests.support.readme import redis_rights
 
 pytestmark = pytest.mark.privacy
 
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
-
-
-def consents_of(live: Live, store: RedisAddress | str | None = None, **options) -> Consents:
-    return Consents(
-        store or live.product.endpoints["redis"],
-        python_kafka_options(live.settings.kafka),
-        load_key_ring(live.product.endpoints["key_ring"]),
-        tombstone_ms=live.settings.tombstone_ms(),
-        topic_prefix=live.settings.kafka.topic_prefix,
-        prefix=live.settings.redis.prefix,
-        **options,
-    )
-
-
-@pytest.fixture
-def consents(live: Live) -> Iterator[Consents]:
-    made = consents_of(live)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def reader(live: Live) -> Iterator[Reader]:
-    made = Reader(live.product.endpoints["redis"], load_key_ring(live.product.endpoints["key_ring"]))
-    yield made
-    made.close()
 
 
 def now_ms() -> int:

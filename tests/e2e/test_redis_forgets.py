@@ -3,41 +3,17 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.local import product
-from schemas.kafka_settings import python_kafka_options
-from schemas.pseudonyms import load_key_ring
 from serving.consents import Consents
 from serving.reader import Reader
 from tests.support.live import Live, until
 
 pytestmark = pytest.mark.privacy
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]
-
-
-@pytest.fixture
-def consents(live: Live) -> Iterator[Consents]:
-    made = Consents(
-        live.product.endpoints["redis"],
-        python_kafka_options(live.settings.kafka),
-        load_key_ring(live.product.endpoints["key_ring"]),
-        tombstone_ms=live.settings.tombstone_ms(),
-        topic_prefix=live.settings.kafka.topic_prefix,
-        prefix=live.settings.redis.prefix,
-    )
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def reader(live: Live) -> Iterator[Reader]:
-    made = Reader(live.product.endpoints["redis"], load_key_ring(live.product.endpoints["key_ring"]))
-    yield made
-    made.close()
 
 
 def with_lists(live: Live, *users: str) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import redis
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from adapters.redis.address import RedisAddress
 from deploy.local import product
 from deploy.local.stack import LocalStack
 from jobs.settings import Settings
 from models.random_model import random_model
 from schemas import topics
+from schemas.kafka_settings import python_kafka_options
 from schemas.lists import RecommendationList, decode_list
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import (
@@ -30,6 +32,7 @@ from schemas.receipts import (
     decode_receipt,
 )
 from schemas.store import popular_key, user_keys
+from serving.consents import Consents
 from tests.support.naive import plain_receipt
 
 DEADLINE_S = 300.0
@@ -267,6 +270,19 @@ def summed(accounts: Iterable[AccountTotals]) -> dict[str, Any]:
 
 def _plain(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+def consents_of(live: Live, store: RedisAddress | str | None = None, **options: Any) -> Consents:
+    """The library as a frontend of this stack has it; `store` stands in for its Redis. Close it."""
+    return Consents(
+        store or live.product.endpoints["redis"],
+        python_kafka_options(live.settings.kafka),
+        load_key_ring(live.product.endpoints["key_ring"]),
+        tombstone_ms=live.settings.tombstone_ms(),
+        topic_prefix=live.settings.kafka.topic_prefix,
+        prefix=live.settings.redis.prefix,
+        **options,
+    )
 
 
 def _now_ms() -> int:

@@ -38,6 +38,7 @@ def consents() -> Consents:
         ({"ts": NOW_MS // 1_000, "erase": True}, "out_of_range", r"\$\.ts"),
         ({"method": "x" * 1_000}, "out_of_range", r"\$\.method"),
         ({"level": "nein"}, "out_of_range", r"\$\.level"),
+        ({"gpp": "x" * 600_000}, "too_large", "524288 bytes"),
         ({"user_id": ""}, "missing_user", "user_id"),
         ({"user_id": "u\x009"}, "control_character", "user_id"),
         ({"user_id": "\ud800"}, "bad_encoding", "Unicode"),
