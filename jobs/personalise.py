@@ -12,8 +12,11 @@
                                                              ├─► dead-letters, receipts, events, audit
                                                              └─► sums ─► key by segment ─► popular lists in Redis
 
-Operators: `raw-records` (source), `batch` (Java), `ingest`, `personalise`, `popular`, and the sinks `dead-letters`,
-`events`, `audit` and `audit-heads` (exactly once) and `receipts` (at least once). `build` wires them and nothing else.
+Operators: `raw-records` (source), the guard of snapshots and `batch` (Java), `ingest`, `personalise`, `popular`, and
+the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once) and `receipts` (at least once). `build`
+wires them and nothing else. When Redis has lost data, personalise has marks written to `consents`; once it has met
+them, it has caught up with every acknowledged decision, and writes consents and lists again
+(:mod:`udfs.generations`).
 """
 
 import argparse

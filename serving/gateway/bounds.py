@@ -9,7 +9,7 @@ unparsed, and reading stops: a pipeline of thousands of requests costs its bytes
 
 import asyncio
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import httptools
 import msgspec
@@ -39,16 +39,6 @@ class Ledger(msgspec.Struct):
     connections_max: int
     held_bytes_max: int
     held_bytes: int = 0
-
-
-class Served(Protocol):
-    """What the protocol asks of its application, beside ASGI."""
-
-    ledger: Ledger
-
-    def refused(self, status: int) -> None:
-        """Count a request that was refused before it came to the application."""
-        ...
 
 
 class _NoTrailers(list[tuple[bytes, bytes]]):
