@@ -171,7 +171,7 @@ def _problems(manifest: Manifest) -> list[str]:
         *_identity_problems(manifest),
         *_bound("size_bytes", manifest.size_bytes, 1, 2**31),
         *_bound("opset", manifest.opset, 7, 100),
-        *_bound("recent_items_max", manifest.recent_items_max, 1, 1_000),
+        *_width_problems(manifest),
         *_bound("items_count", manifest.items_count, 1, VOCABULARY_MAX),
         *_bound("top_k", manifest.top_k, 1, min(TOP_K_MAX, max(1, manifest.items_count))),
         *_bound("popular_min_users", manifest.popular_min_users, 1, 10**9),
@@ -201,6 +201,13 @@ def _identity_problems(manifest: Manifest) -> list[str]:
 
 def _bound(field: str, value: int, low: int, high: int) -> list[str]:
     return [] if low <= value <= high else [f"{field} is {value}, it must be from {low} to {high}"]
+
+
+def _width_problems(manifest: Manifest) -> list[str]:
+    """The job feeds histories of one width only: a model of another one would be refused with the first click."""
+    if manifest.recent_items_max == RECENT_ITEMS_MAX:
+        return []
+    return [f"recent_items_max is {manifest.recent_items_max}, histories have {RECENT_ITEMS_MAX} items"]
 
 
 def _window_problems(window: TrainingWindow) -> list[str]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from models.manifest import MODEL_FILE, Manifest, Tensor, describe, load_with_items
+from models.trial import find_fault
 from schemas.errors import ModelError
 
 WARM_UP_USERS: Final = (1, 8, 64)
@@ -99,34 +100,31 @@ class Scorer:
         return scores, rows.astype(np.int64, copy=False)
 
     def _warm_up(self, path: Path) -> None:
-        for users in WARM_UP_USERS:
-            try:
-                scores, rows = self._run(np.ones((users, self.manifest.recent_items_max), np.int32), None)
-            except Exception as error:  # as in _session
-                raise ModelError(f"{path} cannot be run on {users} user(s): {error}") from error
-            expected = (users, self.manifest.top_k)
-            if scores.shape != expected or rows.shape != expected:
-                raise ModelError(f"{path} answers {list(scores.shape)} for {users} user(s), not {list(expected)}")
-            if not np.isfinite(scores).all():
-                raise ModelError(f"{path} returned a score that is not finite: row 0 (padding) may be among the rows")
-            if rows.min() < 1 or rows.max() >= len(self.items):
-                raise ModelError(
-                    f"{path} returned a row outside 1..{len(self.items) - 1}: give row 0, the padding, a score of -inf"
-                )
+        """Run it on each size of batch, then on the histories that shops send (:mod:`models.trial`)."""
+        width, items = self.manifest.recent_items_max, len(self.items) - 1
+        try:
+            for users in WARM_UP_USERS:
+                self._run(np.ones((users, width), np.int32), None)
+            fault = find_fault(self._run, items, width, self.manifest.top_k)
+        except Exception as error:  # as in _session
+            raise ModelError(f"{path} cannot be run: {error}") from error
+        if fault is not None:
+            raise ModelError(f"{path} cannot be used: {fault}")
 
 
 def best_of(scores: Scores, k: int) -> tuple[Scores, Rows]:
     """The ``k`` best columns of float32[users, columns], best first, ties by column; column 0 (padding) is left out.
 
-    Raises :class:`ModelError` where a score is not a number.
+    All scores of a user of whom one is not a number (NaN) become -inf: nothing can be said of their order.
     """
     real = scores[:, 1:]
     columns = real.shape[1]
     limit = np.partition(real, columns - k, axis=1)[:, columns - k, None]
     above, level = real > limit, real == limit
     level &= np.cumsum(level, axis=1) <= k - above.sum(axis=1, keepdims=True)
-    if not ((above | level).sum(axis=1) == k).all():
-        raise ModelError("the model returned scores that are not numbers (NaN)")
+    broken = (above | level).sum(axis=1) != k
+    if broken.any():
+        return best_of(np.where(broken[:, None], np.float32(-np.inf), scores), k)
     best = np.nonzero(above | level)[1].reshape(-1, k)
     order = np.argsort(-np.take_along_axis(real, best, axis=1), axis=1, kind="stable")
     rows = np.take_along_axis(best, order, axis=1)

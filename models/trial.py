@@ -1,0 +1,83 @@
+"""Histories that shops send, to try a model on before it is taken into service.
+
+Most graphs score a full history. Many divide by the length of the history, or take a softmax over it, and answer 0/0
+for a new user, or for one who met only items that the model does not know: the scorer sees the same row of padding.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Histories = npt.NDArray[np.int32]
+Weights = npt.NDArray[np.float32]
+Answer = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+BATCH_USERS: Final = 64
+
+
+def find_fault(score: Callable[[Histories, Weights], Answer], items: int, width: int, top_k: int) -> str | None:
+    """What is wrong with the answers of `score`, with the history that shows it; None where all are right.
+
+    `score` takes rows int32[users, width], where 0 is padding, and weights float32 of the same shape; it is to give
+    scores float32[users, top_k], finite, and rows int[users, top_k] from 1 to `items`, the same each time.
+    Raises what `score` raises.
+    """
+    for name, histories in trials(items, width):
+        weights = _weights(histories)
+        scores, rows = score(histories, weights)
+        again = score(histories, weights)
+        fault = _fault(scores, rows, (len(histories), top_k), items)
+        if fault is None and not (np.array_equal(scores, again[0]) and np.array_equal(rows, again[1])):
+            fault = "differs from call to call: leave random operators (dropout, sampling) out of the graph"
+        if fault is not None:
+            return f"what it returned for {name} {fault}"
+    return None
+
+
+def trials(items: int, width: int) -> Iterator[tuple[str, Histories]]:
+    """(name, rows int32[users, width]) of each kind of history, then of all kinds in a batch, of 1 and 64 users."""
+    full = (np.arange(width) % items + 1).astype(np.int32)
+    empty = np.zeros(width, np.int32)
+    one, part, last = empty.copy(), full.copy(), full.copy()
+    one[-1] = 1
+    part[: width // 2] = 0
+    last[:] = items
+    kinds = {
+        "an empty history, which is also one of unknown items only": empty,
+        "a history of one item": one,
+        "a history that is partly padding": part,
+        "a full history": full,
+        "the last item again and again": last,
+    }
+    for name, history in kinds.items():
+        yield name, history[None]
+    # Chosen so that each kind meets each other one as its neighbour.
+    places = np.arange(BATCH_USERS) ** 2 % len(kinds)
+    yield f"a batch of {BATCH_USERS} mixed histories", np.stack(list(kinds.values()))[places]
+    yield f"a batch of {BATCH_USERS} empty histories", np.zeros((BATCH_USERS, width), np.int32)
+
+
+def _weights(histories: Histories) -> Weights:
+    """As the job makes them: 0 for padding, less for what is longer ago."""
+    fading = np.exp2(np.arange(histories.shape[1]) - histories.shape[1] + 1.0)
+    return np.where(histories > 0, fading, 0.0).astype(np.float32)
+
+
+def _fault(
+    scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], shape: tuple[int, int], items: int
+) -> str | None:
+    if scores.shape != shape or rows.shape != shape:
+        return f"is {list(scores.shape)}, not {list(shape)}"
+    if not np.isfinite(scores).all():
+        return (
+            "holds a score that is not finite: guard divisions by the length of the history, and softmax over a "
+            "history that is all padding (0/0); row 0 (padding) may be among the rows"
+        )
+    if rows.min() < 1 or rows.max() > items:
+        return f"holds a row outside 1..{items}: give row 0, the padding, a score of -inf"
+    ordered = np.sort(rows, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        return "names a row twice"
+    return None
