@@ -93,8 +93,8 @@ class NoAudit:
 class UncheckedOperator(PersonaliseOperator):
     """The personalise operator that keeps and ranks everybody."""
 
-    process_element = with_others(
-        PersonaliseOperator.process_element,
+    _carry_out = with_others(
+        PersonaliseOperator._carry_out,
         apply=with_others(personalise.apply, take=with_others(profile.take, allows=always)),
         Users=Everybody,
     )

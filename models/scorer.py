@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from models.manifest import MODEL_FILE, Manifest, Tensor, describe, load_with_items
+from models.run_limit import RunLimit
 from models.trial import find_fault
 from schemas.errors import ModelError
 
@@ -38,6 +39,7 @@ class Scorer:
         self.items = ["", *items]
         self.index = {item: row for row, item in enumerate(items, start=1)}
         self._session = session
+        self._limited = RunLimit(ort.RunOptions)
         self._weighted = "weights" in manifest.inputs
         self._ranked = "ids" in manifest.outputs
 
@@ -59,7 +61,8 @@ class Scorer:
         ``weights`` float32 of the same shape: how much each counts; left out, all count 1; fed only if the graph
         takes it. Returns ``(scores float32[users, top_k], rows int64[users, top_k])``, best first; padding is never
         among them. A user's result does not depend on the other users of the batch.
-        Raises :class:`ModelError` for another shape or a row outside the vocabulary.
+        Raises :class:`ModelError` for another shape or a row outside the vocabulary, and :class:`ModelTooSlow` where a
+        run was ended (:data:`models.run_limit.RUN_MAX_S`).
         """
         history = self._checked(items)
         if weights is not None and weights.shape != history.shape:
@@ -95,8 +98,9 @@ class Scorer:
         if self._weighted:
             feed["weights"] = np.ones(history.shape, np.float32) if weights is None else weights
         if not self._ranked:
-            return best_of(self._session.run(["scores"], feed)[0], self.manifest.top_k)
-        scores, rows = self._session.run(["scores", "ids"], feed)
+            only_scores = self._limited(lambda options: self._session.run(["scores"], feed, options))
+            return best_of(only_scores[0], self.manifest.top_k)
+        scores, rows = self._limited(lambda options: self._session.run(["scores", "ids"], feed, options))
         return scores, rows.astype(np.int64, copy=False)
 
     def _warm_up(self, path: Path) -> None:

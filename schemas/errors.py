@@ -6,11 +6,13 @@
     ├── SettingsError      a setting is missing or wrong: says which, and what it takes
     ├── SchemaError        a schema file, a codec or stored bytes are not what they should be
     ├── ModelError         a model directory cannot be trusted or does not fit
+    │   └── ModelTooSlow       a run of the graph was ended because it took too long
     ├── ExportError        a folder is no export, is damaged, or cannot be written
     ├── StackError         the local stack could not be started, or is not there
     ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
     │   └── StoreFull          Redis has reached `maxmemory`: it can remove, but takes nothing more
     ├── StoreMisconfigured Redis refused for a reason that only somebody can mend: says which, and how
+    ├── StateUnavailable   Flink could not read state
     ├── Interrupted        a wait ended because the task was cancelled
     ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
     ├── InvalidRecord      what is to be sent is not of the documented form: says what, and was not sent
@@ -22,6 +24,8 @@
 Bad *data* is never an exception: it is a :class:`schemas.rejects.RejectReason`.
 No message carries a user id or any other value taken from an event.
 """
+
+from pathlib import Path
 
 
 class FreshetError(Exception):
@@ -38,6 +42,10 @@ class SchemaError(FreshetError):
 
 class ModelError(FreshetError):
     """A model directory cannot be trusted or does not fit this release."""
+
+
+class ModelTooSlow(ModelError):  # noqa: N818 - a state that passes
+    """A run of the graph was ended because it took too long."""
 
 
 class ExportError(FreshetError):
@@ -61,6 +69,10 @@ class StoreMisconfigured(FreshetError):  # noqa: N818 - what somebody has to men
 
     The message has Redis' error code and the pattern of the keys, never a key.
     """
+
+
+class StateUnavailable(FreshetError):  # noqa: N818 - a state that passes
+    """Flink could not read state: the task fails, and starts again from its last checkpoint."""
 
 
 class Interrupted(FreshetError):  # noqa: N818 - not a mistake
@@ -93,3 +105,14 @@ class InvalidEvent(InvalidRecord):
 
 class InvalidConsent(InvalidRecord):
     """A consent change that is not."""
+
+
+def where(error: BaseException) -> str:
+    """What is safe to log of `error`: ours hold no value of anybody; of others, the kind and the line that raised."""
+    if isinstance(error, FreshetError):
+        return str(error)
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    at = "" if place is None else f" at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
+    return f"{type(error).__name__}{at}"

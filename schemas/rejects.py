@@ -24,6 +24,7 @@ class RejectReason(StrEnum):
     TIME_IN_FUTURE = "time_in_future"
     TIME_TOO_OLD = "time_too_old"
     TOO_LATE = "too_late"
+    NOT_CARRIED_OUT = "not_carried_out"
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):

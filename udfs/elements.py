@@ -11,7 +11,9 @@ import msgspec
 
 from schemas.audit import AccessEntry
 from schemas.control import Command
-from schemas.rejects import Reject
+from schemas.rejects import Origin, Reject, RejectReason
+
+NOT_CARRIED_OUT: Final = RejectReason.NOT_CARRIED_OUT.value
 
 
 class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -95,6 +97,48 @@ class Element(msgspec.Struct, array_like=True, gc=False):
     asked_for: list[AskedFor] = []
     accesses: list[AccessEntry] = []
     marks: list[BucketMark] = []
+
+
+_RECORDS: Final = ("consents", "events", "rejects", "commands", "asked_for", "accesses", "marks")
+"""The lists of an element, in the order in which they count: a mark follows all that it vouches for."""
+
+
+def halves(element: Element) -> list[Element]:
+    """`element` cut in two, to be carried out one after the other; none where it has one record or less."""
+    records = [(name, record) for name in _RECORDS for record in getattr(element, name)]
+    if len(records) < 2:
+        return []
+    middle = len(records) // 2
+    first = Element(element.bucket, unknown_fields=element.unknown_fields, links=element.links)
+    second = Element(element.bucket, links=element.links)
+    for half, part in ((first, records[:middle]), (second, records[middle:])):
+        for name, record in part:
+            getattr(half, name).append(record)
+    return [first, second]
+
+
+def given_up(element: Element, interactions: str) -> Element | None:
+    """What is carried out in the place of an element of one record that cannot be; None where nothing is left to try.
+
+    An interaction, read from the topic `interactions`, becomes a dead letter; a consent change counts as a withdrawal.
+    """
+    instead = Element(element.bucket, unknown_fields=element.unknown_fields, links=element.links)
+    for event in element.events:
+        origin = Origin(interactions, event.partition, event.offset, event.append_ts)
+        instead.rejects.append(Reject(RejectReason.NOT_CARRIED_OUT, origin))
+    for change in element.consents:
+        if change.narrowed_by != (NOT_CARRIED_OUT,):
+            instead.consents.append(withdrawal_instead_of(change))
+    return instead if instead.rejects or instead.consents else None
+
+
+def withdrawal_instead_of(change: ConsentRecord) -> ConsentRecord:
+    """The withdrawal that stands where `change` cannot be carried out; an erasure stays one."""
+    place = change.append_ts, change.partition, change.offset
+    narrowed_by = (NOT_CARRIED_OUT,)
+    return ConsentRecord(
+        change.pseudonym, 0, 0, *place, 0, change.append_ts, change.erase, change.absent, narrowed_by=narrowed_by
+    )
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

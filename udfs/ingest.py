@@ -5,24 +5,27 @@ What cannot be taken becomes a reject that travels in the element, so that it le
 """
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from schemas.audit import AccessEntry
-from schemas.codecs import BadRecord, Codec, check_event_time, unreadable_consent
+from schemas.codecs import UNREADABLE, BadRecord, Codec, check_event_time, unreadable_consent
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
 from schemas.events import KIND_OF, USER_ID_LENGTH_MAX, CleanEvent, Interaction
 from schemas.marks import MARK_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
-from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, pack
+from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, pack
 from udfs.masking import mask
 from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
+from udfs.telling import Teller
 
+logger = logging.getLogger(__name__)
 IDENTITIES_HELD_MAX: Final = 100_000
 """How many raw user ids (and session ids) the ingest operator holds in memory beside their hashes."""
 
@@ -76,6 +79,9 @@ class Ingest:
         publish_events: bool = True,
         policy: Policy = UNRESTRICTED,
     ) -> None:
+        self._interactions = topics.interactions
+        self._tell_of_record = Teller(logger, "a record cannot be taken: it is a dead letter")
+        self._tell_of_consent = Teller(logger, "a consent cannot be taken: it counts as a withdrawal")
         self._codec = codec
         self._pseudonymiser = pseudonymiser
         self._bucket_keys = bucket_keys
@@ -102,7 +108,26 @@ class Ingest:
                 self._take[record.topic](record, elements)
             except BadRecord as bad:
                 self._reject(record, bad.reason, elements)
-        return [(self._bucket_keys[bucket], pack(element)) for bucket, element in elements.items()]
+            except Exception as error:  # whatever it is, it would be raised again after each restart
+                self._tell_of_record(error)
+                self._reject(record, RejectReason.NOT_CARRIED_OUT, elements)
+        return [
+            (self._bucket_keys[bucket], raw) for bucket, element in elements.items() for raw in self._packed(element)
+        ]
+
+    def _packed(self, element: Element) -> list[bytes]:
+        """The bytes of `element`, in as many parts as it takes to leave out what no bytes can be made of."""
+        try:
+            return [pack(element)]
+        except Exception as error:  # as above
+            parts = halves(element)
+            if not parts:
+                instead = given_up(element, self._interactions)
+                if instead is None:
+                    raise
+                self._tell_of_record(error)
+                parts = [instead]
+        return [raw for part in parts for raw in self._packed(part)]
 
     def _element(self, bucket: int, elements: dict[int, Element]) -> Element:
         element = elements.get(bucket)
@@ -119,8 +144,9 @@ class Ingest:
         event, unknown_fields = self._codec.interaction(record.value)  # type: ignore[arg-type]
         check_event_time(event.ts, record.append_ts)
         pseudonym, route, previous = self._identify(event.user_id)
+        event_record = self._event_record(record, event, pseudonym, route)
         element = self._element_of(pseudonym, route, previous, elements)
-        element.events.append(self._event_record(record, event, pseudonym, route))
+        element.events.append(event_record)
         element.unknown_fields += unknown_fields
 
     def _identify_afresh(self, user_id: str) -> tuple[str, int, str | None]:
@@ -222,19 +248,27 @@ class Ingest:
         else:
             change, unknown_fields = self._readable(record)
         pseudonym, route, previous = self._identify(change.user_id)
-        element = self._element_of(pseudonym, route, previous, elements)
         place = record.append_ts, record.partition, record.offset
-        element.consents.append(consent_record(change, pseudonym, place, self._policy, absent))
+        try:
+            consent = consent_record(change, pseudonym, place, self._policy, absent)
+        except Exception as error:  # whatever a rule cannot judge must not leave an older consent in force
+            self._tell_of_consent(error)
+            withdrawal = ConsentChange(change.user_id, "none", record.append_ts, method=UNREADABLE, erase=change.erase)
+            consent = consent_record(withdrawal, pseudonym, place)
+        element = self._element_of(pseudonym, route, previous, elements)
+        element.consents.append(consent)
         element.unknown_fields += unknown_fields
 
     def _readable(self, record: RawRecord) -> tuple[ConsentChange, bool]:
         """What cannot be read counts as a withdrawal of whoever it names; of nobody, it is a dead letter."""
         try:
             return self._codec.consent(record.value)  # type: ignore[arg-type]
-        except BadRecord:
+        except Exception as error:  # a BadRecord, or what a codec did not foresee
             change = unreadable_consent(record.key, record.value, record.append_ts)
             if change is None:
                 raise
+            if not isinstance(error, BadRecord):
+                self._tell_of_consent(error)
             return change, False
 
     def _mark(self, record: RawRecord, elements: dict[int, Element]) -> None:

@@ -97,7 +97,7 @@ class Changes(NamedTuple):
 
 def apply(element: Element, users: Users, account: Account, bounds: ProfileBounds, interactions: str) -> Changes:
     """Apply `element` to `users` and `account`. `interactions` is the topic that its events came from."""
-    changes = Changes([], [], {}, [], element.rejects, {})
+    changes = Changes([], [], {}, [], list(element.rejects), {})
     _apply_consents(element, users, account, changes)
     for change in changes.consents:
         if _has_a_taste(users.get(change.pseudonym)):

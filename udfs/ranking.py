@@ -3,9 +3,10 @@
 All changed users of an element are scored in one batch, each once, however many events they had.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, NamedTuple, Protocol
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,11 +16,14 @@ from msgspec import Meta
 from schemas.consents import Level
 from schemas.lists import Reason, RecommendationList, encode_scores, item_fragment, join_list
 from schemas.store import consent_value
+from udfs.guarded_model import GuardedModel, Scoring
 from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, AtLeastOne, ProfileBounds
 from udfs.state import Profile, UserState
+from udfs.telling import Teller
 
 WEIGHTS: Final = np.array(WEIGHT_OF_KIND)
 LEVELS: Final = tuple(Level)
+logger = logging.getLogger(__name__)
 
 
 class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,22 +32,6 @@ class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: AtLeastOne = 30
     exclude_bought: bool = True
     exclude_recent: Annotated[int, Meta(ge=0)] = RECENT_ITEMS_MAX
-
-
-class Scoring(Protocol):
-    """What ranking needs of a model; :class:`models.scorer.Scorer` is one.
-
-    `items` is row → item id with row 0 for padding, `index` item id → row.
-    """
-
-    items: list[str]
-    index: dict[str, int]
-
-    def score(
-        self, items: npt.NDArray[np.int32], weights: npt.NDArray[np.float32] | None
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """(scores float32[users, k], rows int[users, k]), best first, for int32[users, RECENT_ITEMS_MAX] rows."""
-        ...
 
 
 class PopularItems(NamedTuple):
@@ -83,23 +71,45 @@ class Ranker:
     """
 
     def __init__(self, model: Scoring, model_name: str, rules: ListRules, bounds: ProfileBounds, epoch: int) -> None:
-        self._model = model
+        self._model = GuardedModel(model)
+        self._index = model.index
         self._model_json = msgspec.json.encode(model_name)
         self._fragments = np.array([item_fragment(item) for item in model.items], object)
         self._rules = rules
         self._bounds = bounds
         self._epoch = epoch
+        self._tell = Teller(logger, "a list cannot be made: its user has none")
 
     def rank(
         self, users: Mapping[str, UserState], popular: PopularItems, now_ms: int, list_ttl_ms: int
     ) -> list[ListWrite]:
-        """One list for each of `users` that has a profile and something to be told from it."""
+        """One list for each of `users` that has a profile and something to be told from it.
+
+        Where ranking fails for a user, whatever the reason, the others have theirs.
+        """
+        try:
+            return self._rank(users, popular, now_ms, list_ttl_ms)
+        except Exception as error:  # a list is never worth the job: consents and withdrawals wait behind it
+            if len(users) == 1:
+                self._tell(error)
+                return []
+        alone = [{pseudonym: state} for pseudonym, state in users.items()]
+        return [write for one in alone for write in self.rank(one, popular, now_ms, list_ttl_ms)]
+
+    @property
+    def failed(self) -> int:
+        """Of how many users the model, or ranking, has failed since the worker began."""
+        return self._model.failed + self._tell.count
+
+    def _rank(
+        self, users: Mapping[str, UserState], popular: PopularItems, now_ms: int, list_ttl_ms: int
+    ) -> list[ListWrite]:
         ready = [(pseudonym, state, state.profile) for pseudonym, state in users.items() if state.profile is not None]
         if not ready:
             return []
         profiles = [profile for _, _, profile in ready]
         items, weights = self._features(profiles)
-        scores, rows = self._model.score(items, weights)
+        scores, rows = self._model.score(items, weights, now_ms)
         known = items.any(axis=1)
         kept = self._kept(profiles, items, scores, rows) & known[:, None]
         fragments = self._fragments[rows[kept]].tolist()
@@ -145,7 +155,7 @@ class Ranker:
         Items that the model does not know leave no gap.
         """
         recents = [recent for profile in profiles for recent in profile.recents]
-        row_of = self._model.index.get
+        row_of = self._index.get
         rows = np.array([row_of(item, 0) for item, _, _ in recents], np.int32)
         known = np.flatnonzero(rows)
         users = np.repeat(np.arange(len(profiles)), [len(profile.recents) for profile in profiles])[known]
@@ -174,7 +184,7 @@ class Ranker:
             recent = items[:, -self._rules.exclude_recent :]
             kept &= ~(rows[:, :, None] == recent[:, None, :]).any(axis=2)
         if self._rules.exclude_bought:
-            index = self._model.index
+            index = self._index
             for user, profile in enumerate(profiles):
                 if profile.bought:
                     kept[user] &= ~np.isin(rows[user], [index.get(item, 0) for item in profile.bought])

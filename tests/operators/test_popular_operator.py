@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
+from pyflink.common import Types
+from pyflink.datastream.state import ListStateDescriptor
 
 import adapters.redis.patience
 from tests.support.fakes import Harness, Keyed, MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, an_interaction
 from udfs.elements import EventRecord
 from udfs.operators.popular_operator import PopularOperator, PopularParts
-from udfs.popularity import NOTHING_NEW, PopularitySettings, encode_sums, sum_by_segment, weighing
+from udfs.popularity import NOTHING_NEW, PopularitySettings, SegmentSums, encode_sums, sum_by_segment, weighing
 
 SETTINGS = PopularitySettings(users_min=2, list_items=3)
 
@@ -142,3 +144,16 @@ def test_what_redis_has_lost_is_published_again_when_a_bucket_says_so(segment: S
     assert segment.harness.element(("all", encode_sums(NOTHING_NEW))) == []
     segment.pass_seconds()
     assert segment.ids() == ["tea"]
+
+
+def test_sums_that_cannot_be_merged_cost_nobody_else_their_popularity(segment: Segment) -> None:
+    segment.take(*met("tea", 1, 2, 3))
+    segment.keyed.get_list_state(ListStateDescriptor("pending-v1", Types.PICKLED_BYTE_ARRAY())).add(b"no sums")
+    segment.harness.element(("all", encode_sums(SegmentSums("all", BEGINNING, {"jam": (1.0, -1)}))))
+    segment.take(*met("cup", 1, 2))
+    segment.pass_seconds()
+    assert segment.ids() == ["tea", "cup"]
+    assert segment.keyed.counts["records_given_up"] == 2
+    segment.take(*met("pot", 1, 2, 3, 4))
+    segment.pass_seconds()
+    assert segment.ids() == ["pot", "tea", "cup"]

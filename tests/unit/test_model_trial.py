@@ -1,5 +1,8 @@
 """Models that score a full history and fail on the others that shops send: refused before they are in service."""
 
+import gc
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from models import run_limit
 from models.adopt import adopt
 from models.manifest import RECENT_ITEMS_MAX
 from models.random_model import random_model
@@ -92,6 +96,55 @@ def test_a_model_that_fails_on_some_histories_is_not_adopted(model: onnx.ModelPr
     with pytest.raises(ModelError, match=said):
         adopted(model, tmp_path)
     assert not (tmp_path / "model").exists()
+
+
+def endless() -> onnx.ModelProto:
+    """A graph with a loop of 2^60 turns."""
+    turn = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go on"]), helper.make_node("Mul", ["sum", "half"], ["next"])],
+        "turn",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+        [numpy_helper.from_array(np.array(0.5, np.float32), "half")],
+    )
+    model = a_graph(
+        *averaged(length="guarded")[:-1],
+        helper.make_node("Div", ["summed", "guarded"], ["sure"]),
+        helper.make_node("Loop", ["turns", "yes", "sure"], ["scores"], body=turn),
+    )
+    numbers = [np.array(2**60, np.int64), np.array(True)]
+    model.graph.initializer.extend(map(numpy_helper.from_array, numbers, ["turns", "yes"]))
+    return model
+
+
+def test_a_model_that_never_answers_is_stopped_and_not_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_limit, "RUN_MAX_S", 0.2)
+    with pytest.raises(ModelError, match=r"stopped after 0\.2 s"):
+        adopted(endless(), tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_thread_that_ends_long_runs_ends_with_the_model(tmp_path: Path) -> None:
+    def watching() -> int:
+        return sum(thread.name == "freshet-run-limit" for thread in threading.enumerate())
+
+    before = watching()
+    scorer = Scorer.open(adopted(GUARDED_AVERAGE, tmp_path))
+    assert watching() > before
+    del scorer
+    gc.collect()
+    for _ in range(100):
+        if watching() <= before:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the thread goes on")
 
 
 def test_a_guarded_average_is_adopted(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 Everything that an element causes is done before the next element begins, so a checkpoint never sees half of it.
 """
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from adapters.redis.patience import Patience
 from schemas.audit import AccessEntry, AuditEntry, ExpiryEntry, KeyEntry
 from schemas.consents import LEVEL_NAME, Level
 from schemas.control import AccountCommand, Command, KeyCommand, KidsCommand
+from schemas.errors import FreshetError, StateUnavailable
 from schemas.pseudonyms import kid_of
 from schemas.receipts import (
     AccountReceipt,
@@ -35,7 +37,7 @@ from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.account import Account, decode_account, encode_account
 from udfs.audit import consent_entry
 from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
-from udfs.elements import AskedFor, ConsentRecord, Element, EventRecord, unpack
+from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, unpack
 from udfs.generations import has_a_list, standing_decision
 from udfs.operators.audit_keeper import AuditKeeper, AuditParts
 from udfs.operators.cancellation import interrupted
@@ -46,7 +48,9 @@ from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
 from udfs.state import decode_state, readable
 from udfs.store import ListStore, Written
+from udfs.telling import Teller
 
+logger = logging.getLogger(__name__)
 BYTES: Final = Types.PRIMITIVE_ARRAY(Types.BYTE())
 REJECTS: Final = OutputTag("rejects", BYTES)
 CLEAN_EVENTS: Final = OutputTag("clean-events", BYTES)
@@ -63,9 +67,11 @@ COUNTERS: Final = (
     "lists_refused",
     "lists_no_room",
     "lists_refreshed",
+    "lists_without_model",
     "profiles_forgotten",
     "users_relinked",
     "users_rebuilt",
+    "records_given_up",
     "store_retries",
 )
 
@@ -90,6 +96,27 @@ class Parts(NamedTuple):
     generation: GenerationParts
 
 
+class Attempt(NamedTuple):
+    """An element to be carried out. One record alone has a second attempt: the first may have failed for nothing."""
+
+    element: Element
+    first: bool = True
+
+
+class Done(NamedTuple):
+    """What an element has led to, all that can fail for what a record says being done."""
+
+    changes: Changes
+    lists: list[ListWrite]
+    written: Written
+    writes: list[tuple[str, bytes]]
+    erased: list[str]
+    account: bytes
+    weighing: bytes
+    marks: list[BucketMark]
+    told: list[Any]
+
+
 class PersonaliseOperator(KeyedProcessFunction):
     """Keyed by bucket; takes (bucket key, packed element). Main output: (segment, packed sums) for popularity."""
 
@@ -110,33 +137,80 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._generation = GenerationKeeper(runtime_context, self._parts.generation, self._generation_in_force)
         self._popular, self._popular_at_ms = self._parts.fallback, 0
         self._asked_for: set[str] = set()
+        self._failed = 0
+        self._given_up = Teller(logger, "a record is given up: dead letters or the audit trail have its coordinates")
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._counters = {name: group.counter(name) for name in COUNTERS}
 
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
-        """Carry out one packed element."""
-        parts, element = self._parts, unpack(value[1])
+        """Carry out one packed element; what of it cannot be is cut out of it, and leaves as dead letters."""
+        waiting = [Attempt(unpack(value[1]))]
+        while waiting:
+            attempt = waiting.pop()
+            try:
+                done = self._carry_out(attempt.element, ctx)
+            except FreshetError:  # of Redis, of Flink, of state from another release: none is the fault of a record
+                raise
+            except Exception as error:
+                waiting += reversed(self._apart(attempt, error))
+            else:
+                yield from self._keep(done, ctx)
+
+    def _carry_out(self, element: Element, ctx: KeyedProcessFunction.Context) -> Done:
+        """Carry out `element` but for state: until that is kept, Redis takes the same again, and a part of it."""
+        parts = self._parts
         now_ms = ctx.timer_service().current_processing_time()
-        account = decode_account(self._account.value())
-        users = Users(self._users.get)
+        account, users = decode_account(self._account.value()), Users(self._stored)
         relinked = self._recall(element, users)
         changes = apply(element, users, account, parts.bounds, parts.interactions)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
-        lists, written = self._carry_out(changes, lists, users, account, now_ms, self._generation.proven(ctx))
-        self._keep(users, now_ms, ctx)
-        if element.marks and self._generation.take(element.marks, self._users.keys, ctx):
-            yield Row(ALL, encode_sums(NOTHING_NEW))
-        self._keep_weighing(changes.accepted, now_ms, ctx)
-        self._account.update(encode_account(account))
-        self._count(changes, lists, written)
-        yield from self._tell(changes, users, account, element.bucket, lists, written)
+        lists, written = self._write_all(changes, lists, users, account, now_ms, self._generation.proven(ctx))
+        writes = self._enter(users, now_ms, ctx)
+        told = [*self._tell(changes, users, account, element.bucket, lists, written)]
         entries = [*consent_entries(changes, written), *element.accesses]
         for command in element.commands:
-            entries += yield from self._answer(command, account)
+            entries += self._answer(command, account, told)
         for asked in element.asked_for:
-            entries += yield from self._give_access(asked, users, element.bucket)
-        yield from self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
+            entries.append(self._give_access(asked, users, element.bucket, told))
+        events = weighing(changes.accepted)
+        counted = encode_account(account), encode_weighing(events) if events else b""
+        told += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
+        return Done(changes, lists, written, writes, users.erased(), *counted, element.marks, told)
+
+    def _keep(self, done: Done, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        """Put into state what an element has led to, and let go what it tells."""
+        self._put(done.writes, done.erased)
+        if done.marks and self._generation.take(done.marks, self._users.keys, ctx):
+            yield Row(ALL, encode_sums(NOTHING_NEW))
+        if done.weighing:
+            self._weighing.add(done.weighing)
+            register_second(ctx)
+        self._account.update(done.account)
+        self._count(done.changes, done.lists, done.written)
+        yield from done.told
+
+    def _apart(self, attempt: Attempt, error: Exception) -> list[Attempt]:
+        """What to carry out in the place of an element that could not be, in this order."""
+        # What the tombstones had said went with the attempt: ask again.
+        self._asked_for.clear()
+        if parts := halves(attempt.element):
+            return [Attempt(part) for part in parts]
+        if attempt.first:
+            return [Attempt(attempt.element, first=False)]
+        instead = given_up(attempt.element, self._parts.interactions)
+        if instead is None:
+            raise error
+        self._given_up(error)
+        self._counters["records_given_up"].inc()
+        return [Attempt(instead)]
+
+    def _stored(self, pseudonym: str) -> bytes | None:
+        try:
+            raw: bytes | None = self._users.get(pseudonym)
+        except Exception as error:  # whatever Flink raises where state cannot be read: that is no record's fault
+            raise StateUnavailable(f"state of a user could not be read: {type(error).__name__}") from error
+        return raw
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         """A second has ended: pass its popularity on, forget what ended or expired, refresh the lists that age."""
@@ -159,8 +233,9 @@ class PersonaliseOperator(KeyedProcessFunction):
         lists = parts.ranker.rank(refresh, self._popular, timestamp, parts.refresh.list_ttl_ms)
         self._write([], lists, timestamp, self._generation.proven(ctx))
         self._patiently(lambda: parts.store.forget(ended), self._counters["store_retries"].inc)
-        self._keep(users, timestamp, ctx)
+        self._put(self._enter(users, timestamp, ctx), users.erased())
         self._counters["lists_refreshed"].inc(len(lists))
+        self._count_failed()
         self._counters["profiles_forgotten"].inc(len(ended))
         yield from self._audit.expired(expired, timestamp, ctx)
         self._write_again(self._generation.due(timestamp, self._has_users, ctx), ctx)
@@ -218,7 +293,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             found = self._patiently(lambda: store.tombstones(list(names)), self._counters["store_retries"].inc)
             forget(users, [(names[known_as], tombstone) for known_as, tombstone in found.items()])
 
-    def _carry_out(
+    def _write_all(
         self, changes: Changes, lists: list[ListWrite], users: Users, account: Account, now_ms: int, token: str
     ) -> tuple[list[ListWrite], Written]:
         """Write consents, then lists; gives the lists that were written, or tried, and what Redis said.
@@ -261,26 +336,22 @@ class PersonaliseOperator(KeyedProcessFunction):
             self._popular = PopularItems.of(written.popular) if written.popular else self._parts.fallback
         return written
 
-    def _keep(self, users: Users, now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
-        """Enter changed users into the due index, then store them: the slot is part of what is stored."""
+    def _enter(self, users: Users, now_ms: int, ctx: KeyedProcessFunction.Context) -> list[tuple[str, bytes]]:
+        """Enter changed users into the due index; gives what to store of them: the slot is part of it."""
         bounds, refresh = self._parts.bounds, self._parts.refresh
         slots = self._due.add(users.changed(), lambda state: next_due_ms(state, now_ms, bounds, refresh))
         for slot in slots:
             ctx.timer_service().register_processing_time_timer(slot)
-        for pseudonym, raw in users.writes():
+        return users.writes()
+
+    def _put(self, writes: list[tuple[str, bytes]], erased: list[str]) -> None:
+        for pseudonym, raw in writes:
             self._users.put(pseudonym, raw)
-        if erased := users.erased():
+        if erased:
             for pseudonym in erased:
                 self._users.remove(pseudonym)
             self._due.purge(set(erased))
             self._generation.forget(erased)
-
-    def _keep_weighing(self, accepted: Sequence[EventRecord], now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
-        """Keep what counts for popularity until the second ends."""
-        events = weighing(accepted)
-        if events:
-            self._weighing.add(encode_weighing(events))
-            ctx.timer_service().register_processing_time_timer((now_ms // SUMS_EVERY_MS + 1) * SUMS_EVERY_MS)
 
     def _count(self, changes: Changes, lists: Sequence[ListWrite], written: Written) -> None:
         self._counters["accepted"].inc(len(changes.accepted))
@@ -288,6 +359,11 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._counters["lists_written"].inc(written.lists.count(WriteOutcome.WRITTEN))
         self._counters["lists_no_room"].inc(written.lists.count(WriteOutcome.NO_ROOM))
         self._counters["lists_refused"].inc(len(lists) - written.lists.count(WriteOutcome.WRITTEN))
+        self._count_failed()
+
+    def _count_failed(self) -> None:
+        failed, self._failed = self._parts.ranker.failed - self._failed, self._parts.ranker.failed
+        self._counters["lists_without_model"].inc(failed)
 
     def _tell(
         self,
@@ -331,32 +407,38 @@ class PersonaliseOperator(KeyedProcessFunction):
             ),
         )
 
-    def _answer(self, command: Command, account: Account) -> Generator[Any, None, list[AuditEntry]]:
-        """The answer to a command leaves on `receipts`; gives what goes into the audit trail."""
+    def _answer(self, command: Command, account: Account, told: list[Any]) -> list[AuditEntry]:
+        """The answer to a command is `told` on `receipts`; gives what goes into the audit trail."""
         request, bucket = command.request, command.bucket
         if isinstance(command, KeyCommand):
             return [KeyEntry(command.change, command.kid, command.users)]
         if isinstance(command, AccountCommand):
-            yield RECEIPTS, encode_receipt(AccountReceipt(request, bucket, totals(account)))
+            told.append((RECEIPTS, encode_receipt(AccountReceipt(request, bucket, totals(account)))))
             return []
         if isinstance(command, KidsCommand):
             kids = Counter(kid_of(pseudonym) for pseudonym, _ in self._users.items())
-            yield RECEIPTS, encode_receipt(KidsReceipt(request, bucket, dict(kids)))
+            told.append((RECEIPTS, encode_receipt(KidsReceipt(request, bucket, dict(kids)))))
             return []
         users = 0
         for pseudonym, raw in self._users.items():
             users += 1
             state = msgspec.Raw(msgspec.json.encode(readable(decode_state(raw))))
-            yield RECEIPTS, encode_receipt(StateReceipt(request, bucket, pseudonym, state))
-        yield RECEIPTS, encode_receipt(StatesEndReceipt(request, bucket, users))
+            told.append((RECEIPTS, encode_receipt(StateReceipt(request, bucket, pseudonym, state))))
+        told.append((RECEIPTS, encode_receipt(StatesEndReceipt(request, bucket, users))))
         return [AccessEntry(command.role, command.purpose, "states", users)]
 
-    def _give_access(self, asked: AskedFor, users: Users, bucket: int) -> Generator[Any, None, list[AuditEntry]]:
+    def _give_access(self, asked: AskedFor, users: Users, bucket: int, told: list[Any]) -> AuditEntry:
         """All that is kept of a user, or null; what is changed by this very element is included."""
         state = users.get(asked.pseudonym)
         found = msgspec.Raw(msgspec.json.encode(None if state is None else readable(state)))
-        yield RECEIPTS, encode_receipt(StateReceipt(asked.request, bucket, asked.pseudonym, found))
-        return [AccessEntry(asked.role, asked.purpose, "profile", 1, asked.pseudonym)]
+        told.append((RECEIPTS, encode_receipt(StateReceipt(asked.request, bucket, asked.pseudonym, found))))
+        return AccessEntry(asked.role, asked.purpose, "profile", 1, asked.pseudonym)
+
+
+def register_second(ctx: KeyedProcessFunction.Context) -> None:
+    """A timer for the end of this second."""
+    now_ms = ctx.timer_service().current_processing_time()
+    ctx.timer_service().register_processing_time_timer((now_ms // SUMS_EVERY_MS + 1) * SUMS_EVERY_MS)
 
 
 def clean_lines(accepted: Sequence[EventRecord], users: Users) -> bytes:

@@ -1,7 +1,8 @@
 """Shell around :mod:`udfs.popularity`: keyed by segment, merges sums, publishes the top list once a second."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -16,13 +17,18 @@ from schemas.lists import encode_list, item_fragment
 from schemas.topics import HOUR_MS
 from udfs.operators.cancellation import interrupted
 from udfs.popularity import (
+    Popularity,
     PopularitySettings,
     PopularityTable,
+    SegmentSums,
     decode_popularity,
     decode_sums,
     encode_popularity,
 )
 from udfs.store import ListStore
+from udfs.telling import Teller
+
+logger = logging.getLogger(__name__)
 
 
 class PopularParts(NamedTuple):
@@ -53,7 +59,9 @@ class PopularOperator(KeyedProcessFunction):
         self._parts = self._open_parts()
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._opened: dict[str, PopularityTable] = {}
-        self._retries = runtime_context.get_metrics_group().add_group("freshet").counter("store_retries")
+        group = runtime_context.get_metrics_group().add_group("freshet")
+        self._tell = Teller(logger, "popularity of a second cannot be merged: what fits is")
+        self._retries, self._given_up = group.counter("store_retries"), group.counter("records_given_up")
 
     def process_element(self, value: tuple[str, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Append the sums of one bucket; a timer merges them.
@@ -75,15 +83,11 @@ class PopularOperator(KeyedProcessFunction):
         list would be older than the one that stands there.
         """
         parts, now_ms, segment = self._parts, ctx.timer_service().current_processing_time(), str(ctx.get_current_key())
-        pending = [decode_sums(raw) for raw in self._pending.get() or ()]
+        pending = list(self._pending.get() or ())
         if not pending:
             self._forget_if_idle(segment, now_ms)
             return iter(())
-        table = self._opened.get(segment)
-        if table is None:
-            stored = decode_popularity(self._table.value())
-            table = self._opened[segment] = PopularityTable(stored, parts.settings)
-        table.merge(pending, now_ms)
+        table = self._merged(segment, pending, now_ms)
         self._pending.clear()
         popularity = table.close()
         self._table.update(encode_popularity(popularity))
@@ -106,6 +110,33 @@ class PopularOperator(KeyedProcessFunction):
                 self._retries.inc,
             )
         return iter(())
+
+    def _merged(self, segment: str, pending: Sequence[bytes], now_ms: int) -> PopularityTable:
+        """The table of `segment` with `pending` in it; sums that cannot be merged are left out."""
+        table = self._opened.get(segment) or self._open_table(segment)
+        try:
+            table.merge([decode_sums(raw) for raw in pending], now_ms)
+        except Exception as error:  # whatever it is, it would be raised again after each restart
+            self._tell(error)
+            # What is in memory may be half merged; what is in state is whole.
+            table = self._open_table(segment)
+            table.merge([sums for raw in pending if (sums := self._mergeable(raw)) is not None], now_ms)
+        return table
+
+    def _mergeable(self, raw: bytes) -> SegmentSums | None:
+        """The sums behind `raw` if an empty table takes them; what it does not is counted."""
+        try:
+            sums = decode_sums(raw)
+            PopularityTable(Popularity(), self._parts.settings).merge([sums], 0)
+        except Exception:  # told already
+            self._given_up.inc()
+            return None
+        return sums
+
+    def _open_table(self, segment: str) -> PopularityTable:
+        stored = decode_popularity(self._table.value())
+        table = self._opened[segment] = PopularityTable(stored, self._parts.settings)
+        return table
 
     def _forget_if_idle(self, segment: str, now_ms: int) -> None:
         """A segment of which nothing came for a list's life is gone: segments are words of producers, without bound."""

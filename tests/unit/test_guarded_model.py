@@ -1,0 +1,99 @@
+"""A model that fails costs the users that it fails for their ranking, nobody else's, and never the job."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import ModelTooSlow
+from tests.support.fakes import FixedModel
+from tests.support.models import history
+from udfs.guarded_model import REST_MS, GuardedModel
+
+ITEMS = [f"item-{number}" for number in range(1, 9)]
+POISON = 8
+"""The row of the item for whose friends the model fails."""
+FAULTS = ["raises", "nan", "foreign", "negative", "twice", "short"]
+
+
+class Failing(FixedModel):
+    """Fails in the way of `fault` where :data:`POISON` is the newest item of a user."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(ITEMS, top_k=5)
+        self.fault = fault
+
+    def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+        scores, rows = super().score(items, weights)
+        bad = items[:, -1] == POISON
+        if not bad.any():
+            return scores, rows
+        if self.fault == "raises":
+            raise ValueError("a graph of somebody else's")
+        if self.fault == "slow":
+            raise ModelTooSlow("the model was stopped")
+        if self.fault == "short":
+            return scores[:, :0], rows[:, :0]
+        scores[bad, 1] = np.nan if self.fault == "nan" else scores[bad, 1]
+        rows[bad, 1] = {"foreign": 9, "negative": -1, "twice": rows[bad, 0]}.get(self.fault, rows[bad, 1])
+        return scores, rows
+
+
+def asked(newest: list[int]) -> tuple[Any, Any]:
+    items = np.concatenate([history(3, row) for row in newest])
+    return items, (items > 0).astype(np.float32)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.sampled_from(FAULTS), st.lists(st.integers(1, 7), min_size=1, max_size=40), st.integers(0, 39))
+def test_a_model_that_fails_for_a_user_costs_nobody_else_their_scores(fault: str, newest: list[int], at: int) -> None:
+    at %= len(newest)
+    newest = [*newest[:at], POISON, *newest[at:]]
+    model = Failing(fault)
+    guarded = GuardedModel(model)
+    scores, rows = guarded.score(*asked(newest), 0)
+    others = np.array([row != POISON for row in newest])
+    assert np.isneginf(scores[at]).all()
+    assert guarded.failed == 1
+    for place in np.flatnonzero(others):
+        alone, its_rows = FixedModel(ITEMS, top_k=5).score(*asked([newest[place]]))
+        assert np.allclose(scores[place], alone[0]), "by the sum of weights in another order"
+        assert rows[place].tolist() == its_rows[0].tolist()
+    assert len(model.batches) <= 1 + 4 * len(newest).bit_length()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_model_that_fails_for_everybody_is_asked_a_bounded_number_of_times(fault: str) -> None:
+    model = Failing(fault)
+    guarded = GuardedModel(model)
+    scores, _ = guarded.score(*asked([POISON] * 64), 0)
+    assert scores.shape[0] == 64
+    assert np.isneginf(scores).all()
+    assert guarded.failed == 64
+    assert len(model.batches) <= 1 + 4 * 7
+
+
+@pytest.mark.parametrize("fault", ["slow", "raises"])
+def test_a_model_that_hangs_or_fails_for_whole_batches_rests_and_is_tried_again(fault: str) -> None:
+    model = Failing(fault)
+    guarded = GuardedModel(model)
+    guarded.score(*asked([POISON] * 4), 1_000)
+    tried = len(model.batches)
+    assert np.isneginf(guarded.score(*asked([1, 2]), 1_000 + REST_MS - 1)[0]).all()
+    assert len(model.batches) == tried, "it rests"
+    assert np.isfinite(guarded.score(*asked([1, 2]), 1_000 + REST_MS)[0]).all()
+
+
+def test_padding_may_stand_in_any_row_and_come_twice() -> None:
+    class Padded(FixedModel):
+        def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+            scores, rows = super().score(items, weights)
+            scores[:, 2:], rows[:, 2:] = -np.inf, 0
+            return scores, rows
+
+    guarded = GuardedModel(Padded(ITEMS, 5))
+    scores, _ = guarded.score(*asked([1, 2, 3]), 0)
+    assert np.isfinite(scores).sum() == 6
+    assert guarded.failed == 0
