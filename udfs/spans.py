@@ -27,13 +27,14 @@ NOT_INSIDE_A_WORD: Final = r"(?<![0-9A-Za-z])"
 NOT_GOING_ON: Final = r"(?![0-9A-Za-z])"
 _TRADE_WORD: Final = re.compile(r"(?:isbn|issn|ean|upc|gtin|asin|barcode)(?:-1[0-4])?[ :#.]*\Z", FLAGS)
 _TRADE_WORD_LENGTH_MAX: Final = 16
+_NOT_DIGITS: Final = re.compile("[^0-9]")
 
 
 def is_trade_number(text: str, start: int, end: int) -> bool:
     """Whether a word before says that it is the number of a thing, and its check digit says so too."""
     if not _TRADE_WORD.search(text[max(0, start - _TRADE_WORD_LENGTH_MAX) : start]):
         return False
-    return gtin(text[start:end].replace("-", "").replace(" ", "")) if text[start].isdigit() else False
+    return text[start].isdigit() and gtin(_NOT_DIGITS.sub("", text[start:end]))
 
 
 def is_list_of_sizes(digit_groups: list[str]) -> bool:

@@ -94,6 +94,15 @@ def test_a_number_whose_check_digit_and_word_say_that_it_is_of_a_thing_stays() -
     assert mask("upc 885909950805") == "upc 885909950805"
 
 
+@pytest.mark.parametrize(
+    "written", [*SAMPLES, *WRONG, "212.555.0134", "(212) 555 0134", "01/23/45/67/89", "78.05.1120 x"]
+)
+@pytest.mark.parametrize("word", ["isbn", "EAN-13:", "barcode #"])
+def test_no_separator_in_the_number_of_a_thing_stops_the_job(word: str, written: str) -> None:
+    """`isbn 212.555.0134` raised ValueError once: one search, and the job restarted for ever."""
+    assert mask(f"{word} {written}").startswith(word)
+
+
 @pytest.mark.parametrize("country", ["DE89370400440532013000", "NO9386011117947", "MT84MALT011000012345MTLCAST001S"])
 def test_an_account_number_ends_where_its_country_says(country: str) -> None:
     assert mask(f"pay {country} tea") == "pay [iban] tea"
