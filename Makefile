@@ -15,7 +15,7 @@ PACKAGES := $(wildcard schemas adapters models udfs jobs serving bench deploy)
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test privacy-test check bench bench-read format jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read format jars-lock constraints clean
 
 help: ## what there is to run
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -47,6 +47,9 @@ test: check ## check, then every test: quick ones first, real processes last
 
 privacy-test: setup ## all that holds a promise about consent, erasure and identifiers, over many more random histories
 	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest -m privacy $(TESTS) $(ARGS)
+
+fuzz: setup ## a million records of rubbish through ingest and personalise; FRESHET_FUZZ_SEED=2 for others
+	@FRESHET_FUZZ_RECORDS=$${FRESHET_FUZZ_RECORDS:-1000000} $(PYTHON) -m pytest tests/operators/test_fuzz.py $(ARGS)
 
 check: setup ## formatting, lint, types and the direction of the dependencies
 	@$(PYTHON) -m ruff format --check .
