@@ -34,7 +34,7 @@ from jobs.deployment import Deployment, deployment_of, encode_pins
 from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
 from jobs.java_operators import record_batches, snapshot_guard, split_lines
 from jobs.marks import mark_submission
-from jobs.redis_check import check_redis, ride_out
+from jobs.redis_check import check_redis, claim_prefix, ride_out
 from jobs.registration import Registration, claim_group
 from jobs.running_jobs import expect_not_running, mark
 from jobs.settings import Settings, load_policy, load_settings
@@ -153,6 +153,7 @@ def register(env: StreamExecutionEnvironment, settings: Settings, replace: bool)
     check_snapshot(env, settings, deployment.pins())
     name = topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
     expect_not_running(env, name)
+    claim_prefix(settings.redis, name, replace)
     mark(env, name)
     with Registration(settings.kafka) as registration:
         return registration.take(deployment, replace)

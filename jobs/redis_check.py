@@ -1,5 +1,6 @@
 """What is checked of Redis before the job is submitted, and what of Flink follows from how long it may be away."""
 
+import json
 import logging
 import math
 from typing import Final
@@ -7,9 +8,10 @@ from typing import Final
 from pyflink.datastream import StreamExecutionEnvironment
 
 from adapters.redis.address import RedisSettings
-from adapters.redis.client import connect
+from adapters.redis.client import always, connect
 from adapters.redis.fitness import check_rights, fitness
 from schemas.errors import SettingsError, StoreUnavailable
+from schemas.store import owner_key
 
 SPARE_CHECKPOINTS: Final = 3
 """So many more may fail than an outage takes: those that it begins and ends in, and one that was slow before."""
@@ -35,6 +37,32 @@ def check_redis(settings: RedisSettings) -> None:
         raise SettingsError("; ".join(refused))
     for line in found.weak:
         logger.warning("%s", line)
+
+
+def claim_prefix(settings: RedisSettings, deployment: str, replace: bool) -> None:
+    """Write down that the prefix of these settings is that of `deployment`, the id of its topic `consents`.
+
+    Raises :class:`SettingsError` where it is another's, unless it is to `replace` that: two jobs with one prefix have
+    each other's consents, generations and lists refused. What Redis has lost, the next submission writes again.
+    """
+    client = connect(settings)
+    key = owner_key(settings.prefix)
+    try:
+        if replace:
+            client.run(always([(key, ("SET", key, deployment))]))
+        client.run(always([(key, ("SET", key, deployment, "NX"))]))
+        [found] = client.run(always([(key, ("GET", key))]))
+    except StoreUnavailable as error:
+        logger.warning("whose prefix it is could not be read from Redis (%s)", error)
+        return
+    finally:
+        client.close()
+    if found != deployment.encode():
+        raise SettingsError(
+            f"redis.prefix {json.dumps(settings.prefix)} is that of another deployment, whose topic `consents` has the "
+            f"id {(found or b'').decode(errors='replace')}: choose another prefix, or submit with --new-deployment if "
+            "that one is gone for good"
+        )
 
 
 def ride_out(env: StreamExecutionEnvironment, outage_max_ms: int) -> None:

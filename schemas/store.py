@@ -117,6 +117,15 @@ def proven(consent: bytes, token: str) -> bytes:
     return b"%b,%b" % (consent[:-1], proof_of(token)) if token else consent
 
 
+def owner_key(prefix: str) -> str:
+    """Where it stands which deployment the keys under `prefix` are of.
+
+    >>> owner_key("shop:")
+    'shop:deployment'
+    """
+    return f"{prefix}deployment"
+
+
 def popular_key(prefix: str, segment: str) -> str:
     """The key of a segment's popular list."""
     return f"{prefix}popular:{segment}"

@@ -18,6 +18,7 @@ from jobs.registration import KEY, Registration, last_recorded
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.pseudonyms import begin_rotation, load_key_ring, new_key_ring, replace_key_ring
+from schemas.store import owner_key
 from tests.support.live import Live, start_live, until
 
 pytestmark = pytest.mark.privacy
@@ -97,6 +98,16 @@ def test_another_number_of_buckets_is_refused_with_a_savepoint_and_without(live:
 
 def test_another_prefix_in_redis_is_refused(live: Live, savepoint: str) -> None:
     assert "redis.prefix is" in refusal(live, changed(live, "[redis]\n", '[redis]\nprefix = "other:"\n'))
+
+
+def test_a_prefix_in_redis_of_another_deployment_is_refused(live: Live, savepoint: str) -> None:
+    owner = owner_key("")
+    ours = live.redis.get(owner)
+    assert ours, "the first submission has claimed it"
+    live.redis.set(owner, "another-topic-id")
+    said = refusal(live, live.product.settings_path, "-s", savepoint)
+    live.redis.set(owner, ours)
+    assert "is that of another deployment" in said and "another-topic-id" in said
 
 
 def test_another_key_ring_is_refused_and_a_rotated_one_is_not_compared_away(live: Live, savepoint: str) -> None:
