@@ -54,12 +54,12 @@ class Stand:
         """Kafka's address."""
         return self.stack.kafka.bootstrap_servers
 
-    def tenant(self, name: str) -> Tenant:
+    def tenant(self, name: str, more_settings: str = "") -> Tenant:
         """Topics with the prefix `name` and settings for them; the same key ring and model for all."""
         text = product.settings_text(self.stack, self._key_ring, self._model)
         text = text.replace("[kafka]\n", f'[kafka]\ntopic_prefix = "{name}."\ngroup_id = "{name}"\n', 1)
         path = self.stack.directory / f"{name}.toml"
-        path.write_text(f"{text}\n{self._more_settings}")
+        path.write_text(f"{text}\n{more_settings}\n{self._more_settings}")
         settings = load_settings(path)
         product.create_local_topics(settings.kafka)
         return Tenant(settings, path)

@@ -1,0 +1,149 @@
+"""What a number of buckets costs: CPU time and latency of the job at two rates and at saturation, for each of several.
+
+A bucket is the unit in which state is spread over cores: more of them let a job grow, and make each element smaller.
+The numbers are tried one after the other in one TaskManager, the first of them twice: what Java compiles meanwhile
+would count against whoever begins.
+"""
+
+import time
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from bench.clients import producer, send_all
+from bench.cpu import CpuMeter
+from bench.figures import percentile
+from bench.latency import RATES, SETTLE_S, WARM_UP_RATE, loaded
+from bench.probes import WARM_UP, Probes, probe_users
+from bench.progress import Progress
+from bench.results import table
+from bench.stand import Stand, Tenant
+from bench.workload import USERS, consent_records, event_records, make_workload, user_id
+
+BUCKETS: Final = (4, 8, 16, 32, 64)
+SEED: Final = 64
+
+
+class Plan(NamedTuple):
+    """Seconds of warm-up and at each rate, and the events of saturation."""
+
+    warm_up_s: int
+    measure_s: int
+    events: int
+
+
+class Held(NamedTuple):
+    """A rate: CPU microseconds of TaskManager and Redis for each event, milliseconds of each probe."""
+
+    cpu_us: float
+    ms: list[float]
+
+
+class Cost(NamedTuple):
+    """Of one number of buckets. `full_cpu_us` and `full_events` are those of saturation, for each event and element."""
+
+    buckets: int
+    held: dict[int, Held]
+    full_cpu_us: float
+    full_events: float
+
+
+def measure(stand: Stand, plan: Plan) -> list[Cost]:
+    """All numbers of buckets; the first one is measured once more before and forgotten."""
+    _one(stand, BUCKETS[0], plan, "buckets-first")
+    return [_one(stand, buckets, plan, f"buckets-{buckets}") for buckets in BUCKETS]
+
+
+def _one(stand: Stand, buckets: int, plan: Plan, name: str) -> Cost:
+    stand.say(f"{buckets} buckets")
+    tenant = stand.tenant(name, f"[job]\nbuckets = {buckets}\n")
+    stand.empty_redis()
+    job, progress = stand.submit(tenant), Progress(tenant)
+    ids = [*(user_id(user) for user in range(USERS)), *probe_users()]
+    sending = producer(stand.servers)
+    send_all(sending, tenant.settings.topic_names().consents, consent_records(ids, time.time_ns() // 1_000_000))
+    sending.close()
+    progress.wait(consents=len(ids))
+    probes = Probes(tenant)
+    _hold(stand, tenant, probes, WARM_UP_RATE, plan.warm_up_s)
+    held = {rate: _hold(stand, tenant, probes, rate, plan.measure_s) for rate in RATES}
+    probes.close()
+    full = _saturated(stand, tenant, progress, plan.events)
+    progress.close()
+    stand.stack.rest.cancel(job)
+    return Cost(buckets, held, *full)
+
+
+def _hold(stand: Stand, tenant: Tenant, probes: Probes, rate: int, seconds: int) -> Held:
+    with loaded(tenant, rate, SETTLE_S + seconds, seed=rate):
+        probes.run(WARM_UP, SETTLE_S)
+        meter = CpuMeter(stand.pids("taskmanager", "redis"))
+        probes.run(str(rate), seconds)
+        cpu_s = sum(meter.since_begin().values())
+        probes.finish()
+    return Held(cpu_s / (rate * seconds) * 1e6, probes.found.get(str(rate), []))
+
+
+def _saturated(stand: Stand, tenant: Tenant, progress: Progress, events: int) -> tuple[float, float]:
+    """As the throughput part drains: all events become visible at once."""
+    topic = tenant.settings.topic_names().interactions
+    begin_ms = time.time_ns() // 1_000_000 - 3_600_000
+    records = event_records(make_workload(events, begin_ms, SEED))
+    hidden = producer(stand.servers, transactional_id=f"{topic}-bench", transaction_timeout_ms=600_000)
+    hidden.init_transactions()
+    hidden.begin_transaction()
+    send_all(hidden, topic, islice(records, events))
+    sent, elements = _settled(progress), progress.elements
+    meter = CpuMeter(stand.pids("taskmanager", "redis"))
+    hidden.commit_transaction()
+    progress.wait(sent=sent + events)
+    cpu_s = sum(meter.since_begin().values())
+    hidden.close()
+    return cpu_s / events * 1e6, events / (progress.elements - elements)
+
+
+def _settled(progress: Progress) -> int:
+    """How many interactions are accounted for once nothing more comes."""
+    before, now = -1, progress.wait()["sent"]
+    while now != before:
+        time.sleep(1)
+        before, now = now, progress.wait()["sent"]
+    return now
+
+
+def figures(costs: list[Cost]) -> dict[str, Any]:
+    """What goes into bench.json."""
+    return {
+        "buckets": {
+            str(cost.buckets): {
+                **{f"cpu_us_at_{rate}": round(held.cpu_us) for rate, held in cost.held.items()},
+                **{f"p99_ms_at_{rate}": round(percentile(held.ms, 99), 1) for rate, held in cost.held.items()},
+                "cpu_us_at_saturation": round(cost.full_cpu_us, 1),
+                "events_an_element": round(cost.full_events, 1),
+            }
+            for cost in costs
+        }
+    }
+
+
+def body(costs: list[Cost], plan: Plan) -> str:
+    """The section of RESULTS.md."""
+    text = (
+        f"CPU time of TaskManager and Redis for each event, and event → list, with one TaskManager of two cores; "
+        f"{plan.measure_s} s at each rate, {plan.events:,} events at saturation. In parentheses: beside "
+        f"{costs[0].buckets} buckets."
+    )
+    rates = list(costs[0].held)
+    head = ["buckets"]
+    for rate in rates:
+        head += [f"{rate:,}/s: µs", "p50 ms", "p99 ms"]
+    head += ["saturation: µs", "events an element"]
+    rows = []
+    for cost in costs:
+        row = [str(cost.buckets)]
+        for rate in rates:
+            held, first = cost.held[rate], costs[0].held[rate]
+            row.append(f"{held.cpu_us:,.0f} ({held.cpu_us / first.cpu_us:.2f})")
+            row += [f"{percentile(held.ms, 50):.1f}", f"{percentile(held.ms, 99):.1f}"]
+        row.append(f"{cost.full_cpu_us:,.0f} ({cost.full_cpu_us / costs[0].full_cpu_us:.2f})")
+        rows.append([*row, f"{cost.full_events:.1f}"])
+    return "\n\n".join([text, table(head, rows)])
