@@ -245,8 +245,9 @@ def _rejects(report: Report, given: Circumstances) -> Section:
         (_named(topic), _named(reason), _lone(count, report.k)) for (topic, reason), count in report.rejects.items()
     ]
     blocks: list[str | Grid] = [
-        "Consents and commands that could not be taken, for whatever reason; and interactions without a user, or older "
-        "than may be used (missing_user, time_too_old, too_late). Records, for nobody knows of how many persons.",
+        "Consents and commands that could not be taken, for whatever reason; and interactions without a user, older "
+        "than may be used, or with an item that is called like a person (missing_user, time_too_old, too_late, "
+        "personal_item). Records, for nobody knows of how many persons.",
         _grid(("topic", "reason", "records"), rows) if rows else "None.",
     ]
     kept_since = given.made_at_ms - topics.DEAD_LETTERS_RETENTION_MS

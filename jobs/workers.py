@@ -30,6 +30,7 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
         settings.popularity.segments,
         settings.events.publish,
         load_policy(settings.privacy.policy),
+        settings.privacy.numbers_are_items,
     )
 
 

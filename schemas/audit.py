@@ -10,14 +10,15 @@ record of kind ``segment`` that names the hash and the number of the record it g
 where an older savepoint was restored. Pseudonyms, never user ids; bounded texts.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from schemas.consents import LevelName, Purpose
 
-Name = Annotated[str, Meta(max_length=128)]
+NAME_LENGTH_MAX: Final = 128
+Name = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
 DeniedReason = Literal["no_consent_on_record", "not_allowed"]
 KeyChange = Literal["rotation_started", "relinked", "rotation_ended"]
 

@@ -25,6 +25,7 @@ class RejectReason(StrEnum):
     TIME_TOO_OLD = "time_too_old"
     TOO_LATE = "too_late"
     NOT_CARRIED_OUT = "not_carried_out"
+    PERSONAL_ITEM = "personal_item"
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -44,9 +44,11 @@ Kind = Literal["consent", "withdrawal", "erasure", "refused", "expiry", "denied"
 KINDS: Final[tuple[Kind, ...]] = ("consent", "withdrawal", "erasure", "refused", "expiry", "denied")
 STATES: Final = ("none", "session", "full", "erased")
 NOT_STATED: Final = "(not stated)"
-PRIVACY_REJECTS: Final = frozenset({RejectReason.MISSING_USER, RejectReason.TIME_TOO_OLD, RejectReason.TOO_LATE})
-"""Interactions that nobody's consent could be looked up for, or that are older than may be used. Of consents and
-commands every reject is a matter of privacy: a withdrawal that cannot be read is none."""
+PRIVACY_REJECTS: Final = frozenset(
+    {RejectReason.MISSING_USER, RejectReason.TIME_TOO_OLD, RejectReason.TOO_LATE, RejectReason.PERSONAL_ITEM}
+)
+"""Interactions that nobody's consent could be looked up for, that are older than may be used, or whose item is
+called like a person. Of consents and commands every one is a matter of privacy: an unread withdrawal is none."""
 PROOFS: Final[tuple[ErasureStatus | Literal["no receipt"], ...]] = ("complete", "effective", "no receipt")
 """What receipts say of erasures: only what was proved is written as one."""
 _ERASED: Final = STATES.index("erased")

@@ -14,13 +14,13 @@ import msgspec
 from schemas.audit import AccessEntry
 from schemas.codecs import UNREADABLE, BadRecord, Codec, check_event_time, unreadable_consent
 from schemas.consents import ConsentChange
-from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
+from schemas.control import AccessCommand, Command, ReadsCommand, StatesCommand, UserCommand
 from schemas.events import KIND_OF, USER_ID_LENGTH_MAX, CleanEvent, Interaction
 from schemas.marks import MARK_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, pack
-from udfs.masking import mask
+from udfs.personal import holds_identifier, is_own_id, masked, mentions, told, told_if_said
 from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
 from udfs.telling import Teller
@@ -31,6 +31,9 @@ IDENTITIES_HELD_MAX: Final = 100_000
 
 SEGMENT_NAMES_HELD_MAX: Final = 10_000
 """How many surfaces and context values, as producers sent them, it holds beside their masked form."""
+
+ITEMS_HELD_MAX: Final = 100_000
+"""Of how many items it remembers whether their id could name a person."""
 
 _encode_clean: Final = msgspec.json.Encoder().encode
 _decode_command: Final = msgspec.json.Decoder(Command | UserCommand).decode
@@ -67,6 +70,7 @@ class Ingest:
     """Packs batches. One object a worker; holds secrets, so it is made in `open()` and never pickled.
 
     `bucket_keys[bucket]` is what the bucket is keyed by in the stream. Without `publish_events` no event has a `clean`.
+    With `numbers_are_items`, a bare row of digits is always taken for an item's number.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Ingest:
         segments: tuple[str, ...],
         publish_events: bool = True,
         policy: Policy = UNRESTRICTED,
+        numbers_are_items: bool = False,
     ) -> None:
         self._interactions = topics.interactions
         self._tell_of_record = Teller(logger, "a record cannot be taken: it is a dead letter")
@@ -92,7 +97,10 @@ class Ingest:
         self._context_keys = tuple(name.removeprefix("context.") for name in segments if name.startswith("context."))
         # Shoppers come in bursts: most records of a batch are of users and sessions that were met a moment ago.
         self._identify = functools.lru_cache(IDENTITIES_HELD_MAX)(self._identify_afresh)
-        self._segment_name = functools.lru_cache(SEGMENT_NAMES_HELD_MAX)(mask)
+        self._segment_name = functools.lru_cache(SEGMENT_NAMES_HELD_MAX)(masked)
+        self._holds_identifier = functools.lru_cache(ITEMS_HELD_MAX)(
+            functools.partial(holds_identifier, numbers_are_items=numbers_are_items)
+        )
         self._session_hash = functools.lru_cache(IDENTITIES_HELD_MAX)(pseudonymiser.session)
         self._take: dict[str, Callable[[RawRecord, dict[int, Element]], None]] = {
             topics.interactions: self._interaction,
@@ -143,11 +151,20 @@ class Ingest:
     def _interaction(self, record: RawRecord, elements: dict[int, Element]) -> None:
         event, unknown_fields = self._codec.interaction(record.value)  # type: ignore[arg-type]
         check_event_time(event.ts, record.append_ts)
+        self._check_item(event)
         pseudonym, route, previous = self._identify(event.user_id)
         event_record = self._event_record(record, event, pseudonym, route)
         element = self._element_of(pseudonym, route, previous, elements)
         element.events.append(event_record)
         element.unknown_fields += unknown_fields
+
+    def _check_item(self, event: Interaction) -> None:
+        """The id of an item goes into clean events and popular lists as it is, so it must not be that of a person."""
+        item_id = event.item_id
+        if item_id is None:
+            return
+        if is_own_id(item_id, event.user_id, event.session_id) or self._holds_identifier(item_id):
+            raise BadRecord(RejectReason.PERSONAL_ITEM)
 
     def _identify_afresh(self, user_id: str) -> tuple[str, int, str | None]:
         pseudonymiser = self._pseudonymiser
@@ -164,8 +181,9 @@ class Ingest:
         pseudonymiser = self._pseudonymiser
         event_hash = pseudonymiser.event(event.event_id)
         session = None if event.session_id is None else self._session_hash(event.session_id)
-        surface = self._segment_name(event.surface) if event.surface else event.surface
-        context = self._allowed_context(event)
+        own_ids = _own_ids(event)
+        surface = self._masked_name(event.surface, own_ids) if event.surface else event.surface
+        context = self._allowed_context(event, own_ids)
         return EventRecord(
             pseudonym,
             event_hash,
@@ -219,17 +237,18 @@ class Ingest:
 
     @staticmethod
     def _masked_query(event: Interaction) -> str | None:
-        if not event.query:
-            return None
-        own_ids = (event.user_id, event.event_id, event.session_id, event.request_id)
-        return mask(event.query, [own_id for own_id in own_ids if own_id])
+        return masked(event.query, _own_ids(event)) if event.query else None
 
-    def _allowed_context(self, event: Interaction) -> dict[str, str] | None:
+    def _masked_name(self, name: str, own_ids: list[str]) -> str:
+        """The name of a segment. Few differ, so the masked form is remembered, unless an own id is in it."""
+        return masked(name, own_ids) if mentions(name, own_ids) else self._segment_name(name)
+
+    def _allowed_context(self, event: Interaction, own_ids: list[str]) -> dict[str, str] | None:
         """Only the context keys that name segments go any further; their values become keys in Redis, hence masked."""
-        if not event.context:
+        context = event.context
+        if not context:
             return None
-        name = self._segment_name
-        return {key: name(event.context[key]) for key in self._context_keys if key in event.context} or None
+        return {key: self._masked_name(context[key], own_ids) for key in self._context_keys if key in context} or None
 
     def _segments(self, surface: str | None, context: dict[str, str] | None) -> tuple[str, ...]:
         segments = [f"surface:{surface}"] if self._surface and surface else []
@@ -290,6 +309,8 @@ class Ingest:
             return
         if command.bucket >= self._buckets:
             raise BadRecord(RejectReason.OUT_OF_RANGE)
+        if isinstance(command, StatesCommand):
+            command = msgspec.structs.replace(command, role=told(command.role), purpose=told(command.purpose))
         self._element(command.bucket, elements).commands.append(command)
 
     def _user_command(self, record: RawRecord, command: UserCommand, elements: dict[int, Element]) -> None:
@@ -298,11 +319,19 @@ class Ingest:
         else:
             pseudonym, route, previous = self._identify(command.user_id)
             element = self._element_of(pseudonym, route, previous, elements)
+        own_ids = [] if command.user_id is None else [command.user_id]
         if isinstance(command, ReadsCommand):
-            read = AccessEntry(command.role, command.purpose, command.what, command.reads, pseudonym)
-            element.accesses.append(read)
+            role, purpose, what = (told(text, own_ids) for text in (command.role, command.purpose, command.what))
+            element.accesses.append(AccessEntry(role, purpose, what, command.reads, pseudonym))
         elif isinstance(command, AccessCommand) and pseudonym is not None:
-            element.asked_for.append(AskedFor(pseudonym, command.request, command.role, command.purpose))
+            role, purpose = told(command.role, own_ids), told(command.purpose, own_ids)
+            element.asked_for.append(AskedFor(pseudonym, command.request, role, purpose))
+
+
+def _own_ids(event: Interaction) -> list[str]:
+    """The producer's names for who and what an event belongs to."""
+    own_ids = (event.user_id, event.event_id, event.session_id, event.request_id)
+    return [own_id for own_id in own_ids if own_id]
 
 
 def consent_record(
@@ -314,12 +343,14 @@ def consent_record(
 ) -> ConsentRecord:
     """`change` as it goes on; `place` is its append time in ms, its partition and its offset.
 
-    A clock that runs ahead of the broker's makes no consent last longer, and holds off no later grant.
+    A clock that runs ahead of the broker's makes no consent last longer, and holds off no later grant. What the record
+    says freely is masked behind the decision: it goes into the audit trail.
     """
     change.ts = min(change.ts, place[0])
     if change.erase:
         change.level = "none"
     level, purposes, expires_at, narrowed_by = decide(change, policy)
+    own_ids = [change.user_id]
     return ConsentRecord(
         pseudonym,
         level,
@@ -329,9 +360,9 @@ def consent_record(
         change.ts,
         change.erase,
         absent,
-        change.method,
-        change.notice_version,
-        change.jurisdiction,
+        told_if_said(change.method, own_ids),
+        told_if_said(change.notice_version, own_ids),
+        told_if_said(change.jurisdiction, own_ids),
         narrowed_by,
     )
 

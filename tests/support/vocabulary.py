@@ -165,8 +165,11 @@ def a_command(kind: str = "account", bucket: int = 0, request: str = "r1") -> Co
 
 
 def an_ingest(
-    buckets: int = 4, segments: tuple[str, ...] = ("surface", "context.country"), publish_events: bool = True
+    buckets: int = 4,
+    segments: tuple[str, ...] = ("surface", "context.country"),
+    publish_events: bool = True,
+    **more: Any,
 ) -> Ingest:
     """The ingest rule under the key ring of the tests; the key of a bucket is 100 + its number."""
     keys = [100 + bucket for bucket in range(buckets)]
-    return Ingest(TOPICS, json_codec(), PSEUDONYMISER, keys, segments, publish_events)
+    return Ingest(TOPICS, json_codec(), PSEUDONYMISER, keys, segments, publish_events, **more)

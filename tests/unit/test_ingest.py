@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.audit import AccessEntry
 from schemas.consents import Level
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, CleanEvent
 from schemas.rejects import RejectReason
@@ -293,6 +294,79 @@ def test_names_of_segments_are_masked_because_they_become_keys(written: str) -> 
     assert [segment.partition(":")[2][-1] for segment in event.segments] == ["]", "]"]
     assert written.encode() not in msgspec.msgpack.encode(event)
     assert written.encode() not in event.clean
+
+
+PERSONAL = ["ada@example.org", "+1 212 555 0134", "4111111111111111", "078-05-1120", "192.0.2.15"]
+"""An e-mail address, a phone number, a card, a national id and an address of the net."""
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("item", [*PERSONAL, "ada-4711", "ADA-4711", "session-1"])
+def test_an_item_that_is_called_like_a_person_is_rejected_and_leaves_nothing_behind(item: str) -> None:
+    record = a_raw_interaction("ada-4711", item=item, session_id="session-1")
+    assert the_reason(record) == RejectReason.PERSONAL_ITEM
+    assert item.encode() not in INGEST.pack([record])[0][1]
+
+
+def test_item_numbers_of_shops_are_taken() -> None:
+    taken = ["item-00001", "85123A", "9783161484100", "4006381333931", "B07XJ8C8F5", "1", "5d41402abc4b2a76b9719d91"]
+    uuids = [f"ef5af8b2-59ed-4caf-{n:04d}-56ff2c0d6eea" for n in range(0, 10_000, 7)]
+    for item in taken + uuids:
+        assert the_event(a_raw_interaction("ada-4711", item=item, session_id="1")).item == item
+
+
+def test_a_shop_may_say_that_rows_of_digits_are_its_items() -> None:
+    numbered = an_ingest(numbers_are_items=True)
+    [event] = unpack(numbered.pack([a_raw_interaction(item="4111111111111111")])[0][1]).events
+    assert event.item == "4111111111111111"
+    for item in ("ada@example.org", "4111 1111 1111 1111", "4711"):
+        [reject] = unpack(numbered.pack([a_raw_interaction("4711", item=item)])[0][1]).rejects
+        assert reject.reason == RejectReason.PERSONAL_ITEM
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("own", ["ada-4711", "eve"])
+def test_the_own_id_of_a_user_is_in_no_name_of_a_segment_and_in_no_search(own: str) -> None:
+    for user in ("somebody-else", own):
+        event = the_event(a_raw_interaction(user, kind="search", surface=own, context={"country": own}, query=own))
+        clean = msgspec.json.decode(event.clean, type=CleanEvent)
+        said = [*(segment.partition(":")[2] for segment in event.segments), clean.surface, clean.query]
+        assert set(said) == {"[id]" if user == own else own}
+
+
+FREELY_SAID = [f"call with {text}" for text in PERSONAL] + ["as ada-4711 asked"]
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("text", FREELY_SAID)
+def test_what_is_said_freely_of_a_consent_or_a_read_is_masked_before_the_trail_has_it(text: str) -> None:
+    """Whatever of a consent or a command could reach the trail: none of it does as it was written."""
+    given = {"method": text, "notice_version": text, "jurisdiction": "ada-4711"}
+    reads = {"kind": "reads", "role": text, "purpose": text, "what": text, "user_id": "ada-4711"}
+    access = {"kind": "access", "request": "r1", "role": text, "purpose": text, "user_id": "ada-4711"}
+    states = {"kind": "states", "bucket": 1, "request": "r1", "role": text, "purpose": text}
+    commands = [a_raw_command()._replace(value=msgspec.json.encode(body)) for body in (reads, access, states)]
+    if "ada-4711" in text:
+        commands.pop()  # nobody's own
+    for record in (a_raw_consent("ada-4711", **given), a_raw_consent("ada-4711", "none", **given), *commands):
+        [(_, raw)] = INGEST.pack([record])
+        element = unpack(raw)
+        assert element.consents or element.accesses or element.asked_for or element.commands
+        said = "ada-4711" if "ada-4711" in text else text.removeprefix("call with ")
+        assert said.encode() not in raw and b"ada-4711" not in raw, record.value
+
+
+@pytest.mark.privacy
+def test_what_is_masked_stays_as_short_as_the_reader_of_the_trail_takes() -> None:
+    reads = {"kind": "reads", "role": "a@b.co " * 18, "purpose": "list", "what": "list", "user_id": "ada"}
+    [(_, raw)] = INGEST.pack([a_raw_command()._replace(value=msgspec.json.encode(reads))])
+    [access] = unpack(raw).accesses
+    assert msgspec.convert(msgspec.to_builtins(access), AccessEntry) == access
+
+
+def test_how_a_consent_was_recorded_is_kept_where_nothing_in_it_is_personal() -> None:
+    change = the_consent(a_raw_consent(method="settings page", notice_version="2025-01", jurisdiction="GB"))
+    assert (change.method, change.notice_version, change.jurisdiction) == ("settings page", "2025-01", "GB")
 
 
 def test_fields_that_we_do_not_know_are_dropped_and_counted() -> None:
