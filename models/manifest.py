@@ -20,6 +20,7 @@ import msgspec
 
 from schemas.errors import ModelError
 from schemas.events import ID_LENGTH_MAX
+from schemas.ids import is_id
 
 FORMAT_VERSION: Final = 1
 RECENT_ITEMS_MAX: Final = 20
@@ -137,8 +138,13 @@ def check_items(items: Sequence[str], where: str) -> None:
     if len(items) > VOCABULARY_MAX:
         raise ModelError(f"{where}: {len(items)} items, at most {VOCABULARY_MAX} are allowed: train on fewer")
     for row, item in enumerate(items, start=1):
-        if not item or len(item) > ID_LENGTH_MAX or "\n" in item or "\r" in item:
+        if not 0 < len(item) <= ID_LENGTH_MAX:
             raise ModelError(f"{where}: line {row} is not an item id of 1 to {ID_LENGTH_MAX} characters")
+        if not is_id(item):
+            raise ModelError(
+                f"{where}: line {row} has a control character, a byte order mark or another that no item id may have: "
+                "no event could name this item"
+            )
     if len(set(items)) != len(items):
         seen: set[str] = set()
         twice = next(item for item in items if item in seen or seen.add(item))  # type: ignore[func-returns-value]

@@ -21,6 +21,7 @@ from schemas.events import (
     LenientInteraction,
     UserId,
 )
+from schemas.ids import is_free_text, is_id
 from schemas.rejects import RejectReason
 
 S = TypeVar("S")
@@ -104,15 +105,15 @@ def check_size(raw: bytes | None, bytes_max: int) -> None:
 
 
 def check_interaction(event: Interaction) -> None:
-    """What types alone cannot say: an item where the kind needs one, and texts without control characters."""
+    """What types alone cannot say: an item where the kind needs one, and which characters (:mod:`schemas.ids`)."""
     if event.item_id is None:
         if event.type in ITEM_REQUIRED:
             raise BadRecord(RejectReason.MISSING_ITEM)
-    elif not event.item_id.isprintable():
+    elif not is_id(event.item_id):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
-    if not (event.user_id.isprintable() and event.event_id.isprintable()):
+    if not (is_id(event.user_id) and is_id(event.event_id)):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
-    if not ((event.session_id or "").isprintable() and (event.request_id or "").isprintable()):
+    if not (is_id(event.session_id or "") and is_id(event.request_id or "")):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
     if event.query is not None:
         _check_free_text(event.query)
@@ -121,12 +122,8 @@ def check_interaction(event: Interaction) -> None:
             _check_free_text(text)
 
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
 def _check_free_text(text: str) -> None:
-    """People write with joiners, emoji and no-break spaces, none of which Python calls printable."""
-    if not text.isprintable() and _CONTROL.search(text):
+    if not is_free_text(text):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
 
 
@@ -139,8 +136,8 @@ def check_event_time(ts: int, now_ms: int) -> None:
 
 
 def check_consent(change: ConsentChange) -> None:
-    """A user id without control characters."""
-    if not change.user_id.isprintable():
+    """A user id of characters that an id may have."""
+    if not is_id(change.user_id):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
 
 
@@ -177,7 +174,7 @@ def unreadable_consent(key: bytes | None, value: bytes | None, append_ts: int) -
             user_id, erase = (key or b"").decode(), False
         except UnicodeDecodeError:
             return None
-    if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or not user_id.isprintable():
+    if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or not is_id(user_id):
         return None
     return ConsentChange(user_id, "none", append_ts, method=UNREADABLE, erase=erase)
 

@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 
 from schemas import topics
 from schemas.catalogue import CatalogueItem
+from schemas.ids import is_id
 
 POLL_MS: Final = 200
 PAUSE_S: Final = 1.0
@@ -102,6 +103,8 @@ class Catalogue(Mapping[str, CatalogueItem]):
                 return
             item = _decode(value)
         except (ValueError, RecursionError):
+            return
+        if not is_id(item.item_id):
             return
         if item.item_id in self._items or len(self._items) < ITEMS_MAX:
             self._items[item.item_id] = item

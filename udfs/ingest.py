@@ -16,6 +16,7 @@ from schemas.codecs import UNREADABLE, BadRecord, Codec, check_event_time, unrea
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, StatesCommand, UserCommand
 from schemas.events import KIND_OF, USER_ID_LENGTH_MAX, CleanEvent, Interaction
+from schemas.ids import is_id
 from schemas.marks import MARK_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
@@ -375,6 +376,6 @@ def _text(key: bytes | None) -> str:
         raise BadRecord(RejectReason.BAD_ENCODING) from None
     if len(user_id) > USER_ID_LENGTH_MAX:
         raise BadRecord(RejectReason.OUT_OF_RANGE)
-    if not user_id.isprintable():
+    if not is_id(user_id):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
     return user_id

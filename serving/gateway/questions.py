@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 
 from schemas.events import USER_ID_LENGTH_MAX
+from schemas.ids import is_id
 from serving.answers import segments_of
 from serving.gateway.admission import urgency_of
 from serving.gateway.problems import bad_request
@@ -105,6 +106,8 @@ def user_of(raw: bytes) -> str:
         raise bad_request("the user id in the path is not UTF-8") from None
     if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or b"/" in raw:
         raise bad_request(f"a user id in a path has 1 to {USER_ID_LENGTH_MAX} characters, a slash as %2F")
+    if not is_id(user_id):
+        raise bad_request("a user id has no control characters")
     return user_id
 
 
@@ -114,10 +117,7 @@ _ESCAPED: Final = re.compile(rb"(?:[^%]|%[0-9A-Fa-f]{2})*")
 def _unquoted(raw: bytes) -> str:
     if _ESCAPED.fullmatch(raw) is None:
         raise bad_request("a % in a path is written %25")
-    text = unquote_to_bytes(raw).decode()
-    if not text.isprintable():
-        raise bad_request("a user id has no control characters")
-    return text
+    return unquote_to_bytes(raw).decode()
 
 
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")

@@ -190,7 +190,24 @@ def test_filters_take_items_out(gateway: RunningGateway) -> None:
     assert (ids(answer), answer.json()["reason"]) == (["socks", "scarf"], "popular")
 
 
-@pytest.mark.parametrize("user", ["a b", "ä/ö", "a%2Fb", "..", "../../x", "x" * 256, "%00", "ada?n=1", "{user}"])
+@pytest.mark.parametrize(
+    "user",
+    [
+        "a b",
+        "ä/ö",
+        "a%2Fb",
+        "..",
+        "../../x",
+        "x" * 256,
+        "%00",
+        "ada?n=1",
+        "{user}",
+        "👩‍👩‍👧‍👦",
+        "می‌روم",
+        "a\u00a0b",
+        "\u200f" * 256,
+    ],
+)
 def test_any_user_id_may_stand_in_a_path(gateway: RunningGateway, store: Any, user: str) -> None:
     from urllib.parse import quote
 
@@ -357,7 +374,16 @@ def test_what_is_not_there_is_said_in_one_form(gateway: RunningGateway, method: 
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/users/%0A%0A", "/v1/users/a%0A", "/v1/users/%00/data?purpose=x", "/v1/users/a%0Ab/data?purpose=x"]
+    "path",
+    [
+        "/v1/users/%0A%0A",
+        "/v1/users/a%0A",
+        "/v1/users/%00/data?purpose=x",
+        "/v1/users/a%0Ab/data?purpose=x",
+        "/v1/users/a%E2%80%AEb",
+        "/v1/users/a%E2%80%A8b",
+        "/v1/users/%EF%BB%BFa/data?purpose=x",
+    ],
 )
 def test_a_user_id_with_control_characters_is_refused_for_that(gateway: RunningGateway, path: str) -> None:
     answer = gateway.ask("GET" if "data" in path else "DELETE", path, "privacy")

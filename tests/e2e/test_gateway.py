@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -105,6 +106,23 @@ def test_an_erasure_and_all_that_is_held_over_http(live: Live, gateway: RunningG
     assert gateway.ask("DELETE", "/v1/users/ivy-of-gateway", "privacy").status_code == 200
     assert reason(gateway, "ivy-of-gateway") == "popular"
     until(lambda: live.pseudonymiser.user("ivy-of-gateway") not in live.states(), "an erased state")
+
+
+@pytest.mark.parametrize("user", ["👩‍👩‍👧‍👦-of-gateway", "می‌روم-of-gateway", "no\u00a0break-of-gateway"])
+def test_an_id_of_any_script_makes_the_whole_journey(live: Live, gateway: RunningGateway, user: str) -> None:
+    """Body and path of HTTP, keys in Kafka and Redis, the audit trail, and what is told of a user who asks."""
+    consent(live, gateway, user)
+    posted = gateway.ask("POST", "/v1/events", "producer", json=an_event(user, ITEMS[0]))
+    assert (posted.status_code, posted.json()["status"]) == (202, "accepted")
+    path = quote(user, safe="")
+    until(lambda: reason(gateway, path) == "personalised", "a list")
+    held = gateway.ask("GET", f"/v1/users/{path}/data?purpose=request+47", "privacy").json()
+    assert [one["record"]["user_id"] for one in held["raw_interactions"]] == [user]
+    name = live.pseudonymiser.user(user).encode()
+    until(lambda: (live.checkpoint(), any(name in r.value for r in live.records(topics.AUDIT)))[1], "the audit trail")
+    assert gateway.ask("DELETE", f"/v1/users/{path}", "privacy").status_code == 200
+    assert reason(gateway, path) == "popular"
+    until(lambda: live.pseudonymiser.user(user) not in live.states(), "an erased state")
 
 
 def test_filters_know_what_the_catalogue_says_now(live: Live, gateway: RunningGateway) -> None:

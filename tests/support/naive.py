@@ -22,6 +22,7 @@ from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.control import Command, UserCommand
 from schemas.events import EVENT_TYPES, Interaction
+from schemas.ids import is_id
 from schemas.pseudonyms import KeyRing
 from udfs.state import UserState
 
@@ -172,7 +173,7 @@ def named_in(key: bytes | None, value: bytes | None) -> str | None:
             raise ValueError
     except (ValueError, RecursionError, TypeError, KeyError):
         user = (key or b"\0").decode(errors="replace").replace("\ufffd", "\0")
-    return user if 1 <= len(user) <= 256 and user.isprintable() else None
+    return user if 1 <= len(user) <= 256 and is_id(user) else None
 
 
 class _Rejected(Exception):  # noqa: N818

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.events import CONTEXT_ENTRIES_MAX, EVENT_TYPES, ITEM_REQUIRED, Interaction
+from schemas.ids import is_id
 from schemas.rejects import RejectReason
 
 CODEC = json_codec()
@@ -101,6 +102,8 @@ def test_bytes_that_are_no_event_are_refused_with_the_reason(raw: bytes, expecte
         ({"item_id": None}, "missing_item"),
         ({"item_id": ""}, "missing_item"),
         ({"item_id": "a\u202eb"}, "control_character"),
+        ({"user_id": "a\u2029b"}, "control_character"),
+        ({"item_id": "\ufeffitem-1"}, "control_character"),
         ({"session_id": "\x7f"}, "control_character"),
         ({"request_id": "\x1b[31m"}, "control_character"),
         ({"query": "tea\ttime"}, "control_character"),
@@ -225,5 +228,5 @@ def test_what_is_taken_is_bounded_whatever_stands_in_its_fields(changes: dict[st
     except BadRecord:
         return
     assert msgspec.convert(msgspec.to_builtins(taken), Interaction).user_id == taken.user_id
-    assert taken.user_id.isprintable()
+    assert is_id(taken.user_id)
     assert abs(taken.ts) <= 2**53

@@ -83,7 +83,9 @@ def test_a_vocabulary_of_another_length_is_refused(model: Path) -> None:
         ([], "empty"),
         (["hat", "hat"], "'hat' is there twice"),
         (["hat", ""], "line 2 is not an item id"),
-        (["two\nlines"], "line 1 is not an item id"),
+        (["two\nlines"], "line 1 has a control character"),
+        (["hat", "line\u2028separator"], "line 2 has a control character"),
+        (["\ufeffhat", "bag"], "line 1 has a control character, a byte order mark"),
         (["x" * 65], "line 1 is not an item id"),
     ],
 )

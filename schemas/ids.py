@@ -1,0 +1,39 @@
+"""Which characters an id may have, and which a free text: one rule for producers, job, gateway, models and catalogue.
+
+An id is what its bytes are. It is not normalised: `é` in one code point and in two are two users, as they are two keys
+to Kafka, and whoever hands an id over twice must write it in the same way twice. Scripts and emoji need joiners,
+no-break spaces, direction marks, variation selectors, tags and private-use letters, so an id may have them; characters
+that are not assigned yet are tomorrow's emoji.
+
+Refused is what a producer can only have sent by mistake, or to deceive who reads a log: control characters, surrogates,
+line and paragraph separators, embeddings, overrides and isolates of direction, a byte order mark, annotation marks,
+deprecated format characters, and noncharacters.
+"""
+
+import re
+from typing import Final
+
+_CONTROLS_AND_BREAKS: Final = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_DIRECTIONS: Final = "\u202a-\u202e\u2066-\u2069"
+_DEPRECATED_AND_MARKS: Final = "\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0001"
+_NONCHARACTERS: Final = "\ufdd0-\ufdef" + "".join(
+    f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17)
+)
+_NOT_IN_IDS: Final = re.compile(f"[{_CONTROLS_AND_BREAKS}{_DIRECTIONS}{_DEPRECATED_AND_MARKS}{_NONCHARACTERS}]")
+_NOT_IN_TEXTS: Final = re.compile(f"[{_CONTROLS_AND_BREAKS}]")
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` has only characters that an id may have; its length is bounded elsewhere.
+
+    >>> [is_id(text) for text in ("ada", "\U0001f469\u200d\U0001f680", "می\u200cروم", "a\u00a0b", "")]
+    [True, True, True, True, True]
+    >>> [is_id(text) for text in ("a\\nb", "a\u2028b", "a\u202eb", "\ufefftea", "\uffff")]
+    [False, False, False, False, False]
+    """
+    return text.isprintable() or _NOT_IN_IDS.search(text) is None
+
+
+def is_free_text(text: str) -> bool:
+    """Whether people may have typed or pasted `text`: that may bring directions and marks along, but no control."""
+    return text.isprintable() or _NOT_IN_TEXTS.search(text) is None

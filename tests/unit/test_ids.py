@@ -1,0 +1,129 @@
+"""What an id may be written with: every script and every emoji, and nothing that only deceives."""
+
+import doctest
+import unicodedata
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.manifest import decode_items, encode_items
+from schemas import ids
+from schemas.codecs import BadRecord, json_codec
+from schemas.ids import is_free_text, is_id
+from schemas.rejects import RejectReason
+from serving.catalogue import Catalogue
+from serving.gateway.problems import Problem
+from serving.gateway.questions import user_of
+from tests.support.vocabulary import (
+    a_raw_consent,
+    a_raw_interaction,
+    a_tombstone,
+    an_ingest,
+)
+from udfs.elements import unpack
+
+WRITTEN = {
+    "a family": "👩‍👩‍👧‍👦",
+    "a flag of letters and tags": "🏴󠁧󠁢󠁳󠁣󠁴󠁿",
+    "Persian with a non-joiner": "می‌روم",
+    "Sinhala with a joiner": "ශ්‍රී",
+    "French with no-break spaces": "où\u202fça\u00a0va",
+    "Hebrew with a direction mark": "\u200fשלום\u200e",
+    "ideographs with their space": "山田\u3000太郎",
+    "a private-use letter": "\uf8ff-store",
+    "decomposed": "e\u0301",
+    "not assigned yet": "\U0001fbff\U0003fffd",
+}
+REFUSED = {
+    "a line feed": "a\nb",
+    "NUL": "\0",
+    "C1": "a\x85b",
+    "a line separator": "a\u2028b",
+    "a paragraph separator": "a\u2029b",
+    "an override": "a\u202eb",
+    "an isolate": "\u2066a\u2069",
+    "a byte order mark": "\ufeffa",
+    "a noncharacter": "a\ufdd0",
+    "the last noncharacter": "a\U0010ffff",
+}
+_DIRECTED = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+_NAMED = frozenset(map(ord, "\ufeff\ufff9\ufffa\ufffb\u206a\u206b\u206c\u206d\u206e\u206f\U000e0001"))
+
+
+def test_every_code_point_is_judged_by_what_unicode_says_of_it() -> None:
+    """The twin asks the database of Unicode, and knows noncharacters by the arithmetic of the standard (23.7)."""
+    for code in range(0x110000):
+        character = chr(code)
+        control = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        noncharacter = 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
+        deceives = unicodedata.bidirectional(character) in _DIRECTED or code in _NAMED
+        assert is_id(f"a{character}") is not (control or noncharacter or deceives), hex(code)
+        assert is_free_text(character) is not control, hex(code)
+
+
+def taken(user: str, item: str = "tea") -> list[Any]:
+    """What a user's interaction, consent and record without a value end as."""
+    records = [a_raw_interaction(user, item=item), a_raw_consent(user), a_tombstone(user)]
+    elements = [unpack(raw) for _, raw in an_ingest(4).pack(records)]
+    return [(element.events, element.consents, element.rejects) for element in elements]
+
+
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
+def test_an_id_of_any_script_is_taken_everywhere_as_it_is_written(written: str) -> None:
+    [(events, consents, rejects)] = taken(written, item=written)
+    assert (len(events), len(consents), rejects) == (1, 2, [])
+    assert events[0].item == written
+    for path in (quote(written, safe="").encode(), written.encode()):
+        assert user_of(path) == written
+    assert decode_items(encode_items([written, "tea"]), "items.txt") == [written, "tea"]
+    assert in_catalogue(written)
+
+
+@pytest.mark.parametrize("written", REFUSED.values(), ids=REFUSED)
+def test_an_id_that_can_only_deceive_is_taken_nowhere(written: str) -> None:
+    elements = taken(written)
+    reasons = [reject.reason for _, _, rejects in elements for reject in rejects]
+    assert reasons == [RejectReason.CONTROL_CHARACTER] * 3
+    assert not any(events or consents for events, consents, _ in elements)
+    for path in (quote(written, safe="").encode(), written.encode()):
+        with pytest.raises(Problem, match="control character"):
+            user_of(path)
+    assert not in_catalogue(written)
+
+
+def in_catalogue(item_id: str) -> bool:
+    catalogue = Catalogue.__new__(Catalogue)
+    catalogue._items = {}
+    catalogue._take(None, msgspec.json.encode({"item_id": item_id, "name": "tea"}))
+    return item_id in catalogue
+
+
+def test_ids_are_not_normalised_so_two_spellings_are_two_users() -> None:
+    composed, decomposed = "\u00e9", "e\u0301"
+    assert unicodedata.normalize("NFC", decomposed) == composed
+    names = {events[0].pseudonym for user in (composed, decomposed) for events, _, _ in taken(user) if events}
+    assert len(names) == 2
+
+
+@given(st.text(min_size=1, max_size=64))
+def test_gateway_and_job_agree_on_every_text(text: str) -> None:
+    try:
+        user_of(quote(text, safe="").encode())
+        in_a_path = True
+    except Problem:
+        in_a_path = False
+    value = msgspec.json.encode({"user_id": text, "level": "full", "ts": 1_750_000_000_000})
+    try:
+        in_a_record = json_codec().consent(value)[0].user_id == text
+    except BadRecord:
+        in_a_record = False
+    assert in_a_path == in_a_record == is_id(text)
+
+
+def test_examples_run() -> None:
+    result = doctest.testmod(ids)
+    assert result.attempted and not result.failed
