@@ -74,9 +74,9 @@ def taken(user: str, item: str = "tea") -> list[Any]:
 
 @pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
 def test_an_id_of_any_script_is_taken_everywhere_as_it_is_written(written: str) -> None:
-    [(events, consents, rejects)] = taken(written, item=written)
+    [(events, consents, rejects)] = taken(written, item=f"cup of {written}")
     assert (len(events), len(consents), rejects) == (1, 2, [])
-    assert events[0].item == written
+    assert events[0].item == f"cup of {written}"
     for path in (quote(written, safe="").encode(), written.encode()):
         assert user_of(path) == written
     assert decode_items(encode_items([written, "tea"]), "items.txt") == [written, "tea"]
