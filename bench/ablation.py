@@ -72,9 +72,9 @@ class Everybody(personalise.Users):
         state = self._known.get(pseudonym)
         if state is None:
             raw = self._load(pseudonym)
-            if raw is not None:
-                self._stored.add(pseudonym)
             state = self._known[pseudonym] = UserState() if raw is None else decode_state(raw)
+            if raw is not None:
+                self._stored[pseudonym] = state.due_slot
         return state
 
 

@@ -26,7 +26,8 @@ class Users:
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
         self._load = load
         self._known: dict[str, UserState | None] = {}
-        self._stored: set[str] = set()
+        self._stored: dict[str, int] = {}
+        """In which slot of the due index each stored user stood when they were loaded, 0 for none."""
         self._changed: set[str] = set()
 
     def get(self, pseudonym: str) -> UserState | None:
@@ -34,9 +35,9 @@ class Users:
         if pseudonym in self._known:
             return self._known[pseudonym]
         raw = self._load(pseudonym)
-        if raw is not None:
-            self._stored.add(pseudonym)
         state = self._known[pseudonym] = None if raw is None else decode_state(raw)
+        if state is not None:
+            self._stored[pseudonym] = state.due_slot
         return state
 
     def get_or_new(self, pseudonym: str) -> UserState:
@@ -76,7 +77,20 @@ class Users:
 
     def erased(self) -> list[str]:
         """Whose stored bytes are to be removed."""
-        return [pseudonym for pseudonym in self._changed & self._stored if self._known[pseudonym] is None]
+        return [pseudonym for pseudonym in self._changed & self._stored.keys() if self._known[pseudonym] is None]
+
+    def entered(self) -> list[str]:
+        """Who is to be stored for the first time."""
+        return [pseudonym for pseudonym in self.changed() if pseudonym not in self._stored]
+
+    def left(self) -> dict[int, set[str]]:
+        """Who stands no more where they stood in the due index, by slot."""
+        left: dict[int, set[str]] = {}
+        for pseudonym in self._changed & self._stored.keys():
+            slot, state = self._stored[pseudonym], self._known[pseudonym]
+            if slot and (state is None or state.due_slot != slot):
+                left.setdefault(slot, set()).add(pseudonym)
+        return left
 
 
 class Changes(NamedTuple):

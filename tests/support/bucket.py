@@ -8,7 +8,7 @@ import msgspec
 from schemas.lists import RecommendationList
 from schemas.receipts import decode_receipt
 from schemas.signing import SigningKey
-from tests.support.fakes import TOKEN, FixedModel, Harness, Keyed, MemoryStore, Value
+from tests.support.fakes import TOKEN, DictState, FixedModel, Harness, Keyed, MemoryStore, Value
 from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS, SECOND
 from udfs.account import Account, decode_account
 from udfs.due import RefreshSettings
@@ -124,7 +124,13 @@ class Bucket:
 
     @property
     def pages(self) -> dict[str, bytes]:
-        return dict(self.keyed.states["due-v1"])
+        """The due index."""
+        return {**self.keyed.states["due-v1"].data, **self.keyed.states["due-v2"].data}
+
+    @property
+    def reads(self) -> int:
+        """How many entries of map states were read."""
+        return sum(state.reads for state in self.keyed.states.values() if isinstance(state, DictState))
 
 
 def receipts(emitted: list[Any], kind: type) -> list[Any]:

@@ -32,7 +32,26 @@ V = TypeVar("V")
 
 
 class DictState(UserDict[K, V], Generic[K, V]):
-    """A MapState: `remove` of what is not there is an error, as it is on a RocksDB with a cache in front."""
+    """A MapState: `remove` of what is not there is an error, as it is on a RocksDB with a cache in front.
+
+    `reads` counts the entries that were looked up or passed in an iteration.
+    """
+
+    reads = 0
+
+    def __getitem__(self, key: K) -> V:
+        self.reads += 1
+        return self.data[key]
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value of `key`, or None."""
+        self.reads += 1
+        return self.data.get(key, default)
+
+    def __iter__(self) -> Iterator[K]:
+        for key in self.data:
+            self.reads += 1
+            yield key
 
     def put(self, key: K, value: V) -> None:
         """Set the value of `key`."""

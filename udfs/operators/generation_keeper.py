@@ -7,8 +7,10 @@ the bucket are entered into pages, and the pages are worked off at a bounded rat
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 from pyflink.common import Types
 from pyflink.datastream import RuntimeContext
@@ -19,6 +21,8 @@ from udfs.elements import BucketMark
 from udfs.generations import Caught, decode_caught, encode_caught
 
 REBUILD_EVERY_MS: Final = 100
+ENTERED_AT_ONCE: Final = 100_000
+"""Of how many users the names are held in memory, some 10 MB, while a rebuild enters them into pages."""
 logger = logging.getLogger(__name__)
 
 
@@ -56,14 +60,23 @@ class GenerationKeeper:
             _register(ctx, self._parts.watch_every_ms)
         return known.proven
 
-    def take(self, marks: Iterable[BucketMark], users: Callable[[], Iterable[str]], ctx: Any) -> bool:
-        """Take marks in; where a generation's are complete, enter all `users` to be written again, and say so."""
+    def take(
+        self,
+        marks: Iterable[BucketMark],
+        users: Callable[[], Iterable[str]],
+        kids: Callable[[], Counter[str]],
+        ctx: Any,
+    ) -> bool:
+        """Take marks in; where a generation's are complete, enter all `users` to be written again, and say so.
+
+        `kids` counts them, by key id.
+        """
         self.proven(ctx)
         caught = self._known[ctx.get_current_key()]
         complete = [caught.note(mark) for mark in marks]
         self._caught.update(encode_caught(caught))
         if any(complete):
-            self._enter(users())
+            self._enter(users(), kids().total())
             _register(ctx, REBUILD_EVERY_MS)
         return any(complete)
 
@@ -85,10 +98,18 @@ class GenerationKeeper:
         return bytes(page).decode().split("\n")
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
-        """Let no page name users who were erased."""
+        """Let no page name users who were erased. One page a user."""
+        name = next(iter(self._pages.keys()), None) if pseudonyms else None
+        if name is None:
+            return
+        if name.isdigit():  # pages of a release that entered users as they came: any may name them
+            names = set(self._pages.keys())
+        else:
+            pages = _pages_of(name)
+            names = {_page_of(pseudonym, pages) for pseudonym in pseudonyms}
         gone = set(pseudonyms)
-        for name, page in list(self._pages.items()):
-            named = bytes(page).decode().split("\n")
+        for name in names:
+            named = bytes(self._pages.get(name) or b"").decode().split("\n")
             if not gone.isdisjoint(named):
                 self._pages.put(name, "\n".join(one for one in named if one not in gone).encode())
 
@@ -102,18 +123,35 @@ class GenerationKeeper:
         if in_force != proven:
             self._parts.ask_for_marks(in_force)
 
-    def _enter(self, users: Iterable[str]) -> None:
-        """The users of the bucket in pages, in the place of what an earlier rebuild has left."""
+    def _enter(self, users: Iterable[str], count: int) -> None:
+        """The users of the bucket in pages, in the place of what an earlier rebuild has left.
+
+        A page is found by a hash of its users, so that whoever is erased costs one of them. What a page takes on is
+        held back, as many users as fit into memory with ease, so that it is not written for each.
+        """
         self._pages.clear()
-        page: list[str] = []
-        pages = 0
-        for pseudonym in users:
-            page.append(pseudonym)
-            if len(page) == self._page_users:
-                self._pages.put(str(pages), "\n".join(page).encode())
-                page, pages = [], pages + 1
-        if page:
-            self._pages.put(str(pages), "\n".join(page).encode())
+        pages = -(-count // self._page_users) or 1
+        held: dict[str, list[str]] = {}
+        for number, pseudonym in enumerate(users, start=1):
+            held.setdefault(_page_of(pseudonym, pages), []).append(pseudonym)
+            if number % ENTERED_AT_ONCE == 0:
+                self._write(held)
+                held = {}
+        self._write(held)
+
+    def _write(self, entered: Mapping[str, list[str]]) -> None:
+        for name, pseudonyms in entered.items():
+            page, known = "\n".join(pseudonyms).encode(), self._pages.get(name)
+            self._pages.put(name, page if known is None else bytes(known) + b"\n" + page)
+
+
+def _page_of(pseudonym: str, pages: int) -> str:
+    """The name of the page of `pseudonym`, one of `pages`: it says how many there are."""
+    return f"{crc32(pseudonym.encode()) % pages}/{pages}"
+
+
+def _pages_of(name: str) -> int:
+    return int(name.partition("/")[2])
 
 
 def _register(ctx: Any, every_ms: int) -> None:

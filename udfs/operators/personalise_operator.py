@@ -5,7 +5,6 @@ Everything that an element causes is done before the next element begins, so a c
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +19,6 @@ from schemas.audit import AccessEntry, AuditEntry, ExpiryEntry, KeyEntry
 from schemas.consents import LEVEL_NAME, Level
 from schemas.control import AccountCommand, Command, KeyCommand, KidsCommand
 from schemas.errors import FreshetError, StateUnavailable
-from schemas.pseudonyms import kid_of
 from schemas.receipts import (
     AccountReceipt,
     AccountTotals,
@@ -36,12 +34,14 @@ from schemas.rejects import dead_letter
 from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.account import Account, decode_account, encode_account
 from udfs.audit import consent_entry
-from udfs.due import Due, DueIndex, RefreshSettings, next_due_ms, when_due
+from udfs.due import Due, RefreshSettings, next_due_ms, when_due
 from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, unpack
 from udfs.generations import has_a_list, standing_decision
 from udfs.operators.audit_keeper import AuditKeeper, AuditParts
 from udfs.operators.cancellation import interrupted
+from udfs.operators.due_keeper import DueChanges, DueKeeper
 from udfs.operators.generation_keeper import GenerationKeeper, GenerationParts
+from udfs.operators.kids_keeper import KidsKeeper
 from udfs.personalise import Changes, Users, apply, clean_event, forget, relink, withdraw_again
 from udfs.popularity import ALL, NOTHING_NEW, decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
 from udfs.profile import ProfileBounds
@@ -96,6 +96,15 @@ class Parts(NamedTuple):
     generation: GenerationParts
 
 
+class UserWrites(NamedTuple):
+    """What is to be done to the state of users: bytes to store, who is new among them, who goes, who comes due when."""
+
+    writes: list[tuple[str, bytes]]
+    entered: list[str]
+    erased: list[str]
+    due: DueChanges
+
+
 class Attempt(NamedTuple):
     """An element to be carried out. One record alone has a second attempt: the first may have failed for nothing."""
 
@@ -109,8 +118,7 @@ class Done(NamedTuple):
     changes: Changes
     lists: list[ListWrite]
     written: Written
-    writes: list[tuple[str, bytes]]
-    erased: list[str]
+    users: UserWrites
     account: bytes
     weighing: bytes
     marks: list[BucketMark]
@@ -130,8 +138,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._weighing = runtime_context.get_list_state(ListStateDescriptor("weighing-v1", names[1]))
         self._account = runtime_context.get_state(ValueStateDescriptor("account-v1", names[1]))
         self._parts = self._open_parts()
-        pages = runtime_context.get_map_state(MapStateDescriptor("due-v1", *names))
-        self._due = DueIndex(pages, self._parts.due_users_per_second)
+        self._due = DueKeeper(runtime_context, self._parts.due_users_per_second)
+        self._kids = KidsKeeper(runtime_context, self._users)
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._audit = AuditKeeper(runtime_context, self._parts.audit, self._parts.epoch)
         self._generation = GenerationKeeper(runtime_context, self._parts.generation, self._generation_in_force)
@@ -166,7 +174,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
         lists, written = self._write_all(changes, lists, users, account, now_ms, self._generation.proven(ctx))
-        writes = self._enter(users, now_ms, ctx)
+        writes = self._writes(users, now_ms)
         told = [*self._tell(changes, users, account, element.bucket, lists, written)]
         entries = [*consent_entries(changes, written), *element.accesses]
         for command in element.commands:
@@ -176,12 +184,12 @@ class PersonaliseOperator(KeyedProcessFunction):
         events = weighing(changes.accepted)
         counted = encode_account(account), encode_weighing(events) if events else b""
         told += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
-        return Done(changes, lists, written, writes, users.erased(), *counted, element.marks, told)
+        return Done(changes, lists, written, writes, *counted, element.marks, told)
 
     def _keep(self, done: Done, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Put into state what an element has led to, and let go what it tells."""
-        self._put(done.writes, done.erased)
-        if done.marks and self._generation.take(done.marks, self._users.keys, ctx):
+        self._put(done.users, ctx)
+        if done.marks and self._generation.take(done.marks, self._users.keys, self._kids.kids, ctx):
             yield Row(ALL, encode_sums(NOTHING_NEW))
         if done.weighing:
             self._weighing.add(done.weighing)
@@ -217,12 +225,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         yield from self._sums()
         parts, users = self._parts, Users(self._users.get)
         refresh, ended, expired = {}, [], []
-        for pseudonym in self._due.take(timestamp):
-            state = users.get(pseudonym)
-            if state is None or state.due_slot != timestamp:
-                continue
-            state.due_slot = 0
-            users.mark(pseudonym)
+        for pseudonym, state in self._due.take(timestamp, users):
             due = when_due(state, timestamp, parts.bounds, parts.refresh)
             if due == Due.REFRESH:
                 refresh[pseudonym] = state
@@ -233,7 +236,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         lists = parts.ranker.rank(refresh, self._popular, timestamp, parts.refresh.list_ttl_ms)
         self._write([], lists, timestamp, self._generation.proven(ctx))
         self._patiently(lambda: parts.store.forget(ended), self._counters["store_retries"].inc)
-        self._put(self._enter(users, timestamp, ctx), users.erased())
+        self._put(self._writes(users, timestamp), ctx)
         self._counters["lists_refreshed"].inc(len(lists))
         self._count_failed()
         self._counters["profiles_forgotten"].inc(len(ended))
@@ -336,22 +339,20 @@ class PersonaliseOperator(KeyedProcessFunction):
             self._popular = PopularItems.of(written.popular) if written.popular else self._parts.fallback
         return written
 
-    def _enter(self, users: Users, now_ms: int, ctx: KeyedProcessFunction.Context) -> list[tuple[str, bytes]]:
-        """Enter changed users into the due index; gives what to store of them: the slot is part of it."""
+    def _writes(self, users: Users, now_ms: int) -> UserWrites:
+        """What to store of users who changed: the slot of the due index in which they stand is part of it."""
         bounds, refresh = self._parts.bounds, self._parts.refresh
-        slots = self._due.add(users.changed(), lambda state: next_due_ms(state, now_ms, bounds, refresh))
-        for slot in slots:
-            ctx.timer_service().register_processing_time_timer(slot)
-        return users.writes()
+        due = self._due.changes(users, lambda state: next_due_ms(state, now_ms, bounds, refresh))
+        return UserWrites(users.writes(), users.entered(), users.erased(), due)
 
-    def _put(self, writes: list[tuple[str, bytes]], erased: list[str]) -> None:
-        for pseudonym, raw in writes:
+    def _put(self, users: UserWrites, ctx: KeyedProcessFunction.Context) -> None:
+        self._kids.note(users.entered, users.erased)
+        for pseudonym, raw in users.writes:
             self._users.put(pseudonym, raw)
-        if erased:
-            for pseudonym in erased:
-                self._users.remove(pseudonym)
-            self._due.purge(set(erased))
-            self._generation.forget(erased)
+        for pseudonym in users.erased:
+            self._users.remove(pseudonym)
+        self._due.put(users.due, users.erased, ctx)
+        self._generation.forget(users.erased)
 
     def _count(self, changes: Changes, lists: Sequence[ListWrite], written: Written) -> None:
         self._counters["accepted"].inc(len(changes.accepted))
@@ -416,7 +417,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             told.append((RECEIPTS, encode_receipt(AccountReceipt(request, bucket, totals(account)))))
             return []
         if isinstance(command, KidsCommand):
-            kids = Counter(kid_of(pseudonym) for pseudonym, _ in self._users.items())
+            kids = self._kids.kids()
             told.append((RECEIPTS, encode_receipt(KidsReceipt(request, bucket, dict(kids)))))
             return []
         users = 0

@@ -1,0 +1,41 @@
+"""The shell part of :mod:`udfs.kids`: counts kept in state, and how they begin after a restore from before they were.
+
+A bucket that had users before they were counted is counted when somebody asks, once; until then nothing is noted.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from pyflink.common import Types
+from pyflink.datastream import RuntimeContext
+from pyflink.datastream.state import ValueStateDescriptor
+
+from udfs.kids import changed_kids, count_kids, decode_kids, encode_kids
+
+
+class KidsKeeper:
+    """Counts the users of whichever bucket is being processed. `users` is their map state."""
+
+    def __init__(self, context: RuntimeContext, users: Any) -> None:
+        self._counts = context.get_state(ValueStateDescriptor("kids-v1", Types.PICKLED_BYTE_ARRAY()))
+        self._users = users
+
+    def note(self, entered: Collection[str], gone: Collection[str]) -> None:
+        """Before users are stored or removed: some enter, others will be gone."""
+        if not entered and not gone:
+            return
+        kids = decode_kids(self._counts.value())
+        if kids is None:
+            if not self._users.is_empty():
+                return
+            kids = Counter()
+        self._counts.update(encode_kids(changed_kids(kids, entered, gone)))
+
+    def kids(self) -> Counter[str]:
+        """Users by key id."""
+        kids = decode_kids(self._counts.value())
+        if kids is None:
+            kids = count_kids(self._users.keys())
+            self._counts.update(encode_kids(kids))
+        return kids
