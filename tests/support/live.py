@@ -243,15 +243,24 @@ class Live:
         self.redis.close()
 
 
-def start_live(directory: Path, task_managers: int = 1, flink_settings: dict[str, str] | None = None) -> Live:
-    """A stack of its own below `directory`, with a small random model, and the job on it. Bounded restarts."""
+def small_model(directory: Path) -> None:
+    """A random model of 500 items."""
+    random_model(directory, items=500)
+
+
+def start_live(
+    directory: Path,
+    task_managers: int = 1,
+    flink_settings: dict[str, str] | None = None,
+    model: Callable[[Path], None] = small_model,
+) -> Live:
+    """A stack of its own below `directory`, with what `model` makes, and the job on it. Bounded restarts."""
     bounded = {"restart-strategy.exponential-delay.attempts-before-reset-backoff": "20"}
     stack = LocalStack(directory, task_managers, {**bounded, **(flink_settings or {})})
     stack.start()
     try:
-        model = directory / "model"
-        random_model(model, items=500)
-        return Live(stack, product.start(stack, model_directory=model))
+        model(directory / "model")
+        return Live(stack, product.start(stack, model_directory=directory / "model"))
     except BaseException:
         stack.stop()
         raise
