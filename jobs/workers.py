@@ -54,7 +54,7 @@ def open_personalise_parts(settings: Settings, epoch: int) -> Parts:
         settings.topic_names().interactions,
         settings.profile,
         settings.refresh,
-        settings.popularity.half_life_ms,
+        settings.popularity,
         max(1, settings.refresh.users_per_second // settings.job.buckets),
         AuditParts(load_signing_key(settings.audit.signing_key), settings.audit.heads_every_ms),
         GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),

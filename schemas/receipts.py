@@ -30,6 +30,7 @@ class AccountTotals(msgspec.Struct, frozen=True):
     others_rejected: int
     unknown_fields: int
     consents_refused: int = 0
+    segments_left_out: int = 0
 
 
 class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=True):

@@ -13,7 +13,10 @@ from udfs.profile import Outcome
 
 
 class Account(msgspec.Struct, array_like=True, gc=False):
-    """Running totals of one bucket. `rejected` is by reason, of interactions; what else was rejected stands apart."""
+    """Running totals of one bucket. `rejected` is by reason, of interactions; what else was rejected stands apart.
+
+    `segments_left_out` is how many times an accepted interaction was not counted for a segment: there were too many.
+    """
 
     accepted: int = 0
     duplicates: int = 0
@@ -24,6 +27,7 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     others_rejected: int = 0
     unknown_fields: int = 0
     consents_refused: int = 0
+    segments_left_out: int = 0
 
     def note(self, outcome: Outcome) -> None:
         """Count one interaction that passed ingest."""

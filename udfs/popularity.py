@@ -27,9 +27,13 @@ ItemSums = dict[str, tuple[float, int]]
 
 
 class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How popularity is kept and published. `segments` are fields (`surface`) or context keys (`context.country`)."""
+    """How popularity is kept and published. `segments` are fields (`surface`) or context keys (`context.country`).
+
+    `segments_max` bounds how many values of them each bucket passes on (:mod:`udfs.segments`).
+    """
 
     segments: tuple[str, ...] = ("surface", "context.country")
+    segments_max: AtLeastOne = 500
     half_life_ms: AtLeastOne = 24 * HOUR_MS
     users_min: Annotated[int, Meta(ge=1, le=USER_BITS)] = 5
     list_items: AtLeastOne = 50

@@ -99,6 +99,18 @@ def test_a_denied_or_repeated_interaction_adds_nothing_to_popularity(bucket: Buc
     assert bucket.pass_time(SECOND) == []
 
 
+def test_segments_beyond_the_bound_reach_no_popularity_and_are_counted_also_after_a_restart(bucket: Bucket) -> None:
+    bucket.take(a_consent())
+    passed_on = set()
+    for n in range(20):
+        bucket.take(an_interaction(at=BEGINNING + n, item="tea", id=f"e{n}", segments=(f"surface:{n}", "country:NL")))
+        passed_on |= {segment for segment, _ in bucket.pass_time(SECOND) if isinstance(segment, str)}
+        bucket.restart(bucket.keyed.snapshot())
+    assert passed_on == {"all", "surface:0", "country:NL", "surface:1"}
+    assert bucket.account.segments_left_out == bucket.keyed.counts["segments_left_out"] == 18
+    assert bucket.account.accepted == 20
+
+
 def test_duplicates_write_nothing(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     before, writes = bucket.keyed.snapshot(), bucket.store.writes

@@ -17,12 +17,14 @@ from udfs.generations import Caught, encode_caught
 from udfs.operators.audit_keeper import AuditParts
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.personalise_operator import RECEIPTS, Parts, PersonaliseOperator
+from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState, decode_state
 
 BOUNDS = ProfileBounds()
 REFRESH = RefreshSettings()
+POPULARITY = PopularitySettings(half_life_ms=DAY, segments_max=3)
 SIGNING_KEY = SigningKey(bytes(range(32)))
 ITEMS = ["tea", "cup", "pot", "jam", "rye", "oil", "salt", "figs"]
 EPOCH = BEGINNING
@@ -70,7 +72,7 @@ class Bucket:
             interactions=INTERACTIONS,
             bounds=BOUNDS,
             refresh=REFRESH,
-            popularity_half_life_ms=DAY,
+            popularity=POPULARITY,
             due_users_per_second=5,
             audit=AuditParts(SIGNING_KEY, 10 * SECOND),
             generation=GenerationParts(self.marks_asked_for.append, users_per_second=20, watch_every_ms=WATCH_EVERY),

@@ -66,6 +66,7 @@ class NaiveReplay:
             "others_rejected": 0,
             "unknown_fields": 0,
             "consents_refused": 0,
+            "segments_left_out": 0,
         }
         self._pseudonyms: dict[str, str] = {}
 

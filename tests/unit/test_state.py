@@ -47,7 +47,7 @@ def withdrawn() -> UserState:
 
 
 def account() -> Account:
-    return Account(5, 4, 3, {"malformed": 2, "too_late": 1}, 7, 6, 8, 9, 10)
+    return Account(5, 4, 3, {"malformed": 2, "too_late": 1}, 7, 6, 8, 9, 10, 11)
 
 
 def popularity() -> Popularity:
@@ -84,7 +84,9 @@ def test_another_version_is_refused(name: str, made: Any, encode: Any, decode: A
 def test_golden_bytes_from_before_a_field_was_added_are_read() -> None:
     assert decode_state((GOLDEN / "users-v1-of-10-fields.bin").read_bytes()) == ada()
     older = decode_account((GOLDEN / "account-v1-of-8-fields.bin").read_bytes())
-    assert older == msgspec.structs.replace(account(), consents_refused=0)
+    assert older == msgspec.structs.replace(account(), consents_refused=0, segments_left_out=0)
+    older = decode_account((GOLDEN / "account-v1-of-9-fields.bin").read_bytes())
+    assert older == msgspec.structs.replace(account(), segments_left_out=0)
 
 
 def test_bytes_with_fewer_fields_read_with_the_defaults_of_the_rest() -> None:

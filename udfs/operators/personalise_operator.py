@@ -42,10 +42,21 @@ from udfs.operators.cancellation import interrupted
 from udfs.operators.due_keeper import DueChanges, DueKeeper
 from udfs.operators.generation_keeper import GenerationKeeper, GenerationParts
 from udfs.operators.kids_keeper import KidsKeeper
+from udfs.operators.segment_keeper import SegmentKeeper
 from udfs.personalise import Changes, Users, apply, clean_event, forget, relink, withdraw_again
-from udfs.popularity import ALL, NOTHING_NEW, decode_weighing, encode_sums, encode_weighing, sum_by_segment, weighing
+from udfs.popularity import (
+    ALL,
+    NOTHING_NEW,
+    PopularitySettings,
+    decode_weighing,
+    encode_sums,
+    encode_weighing,
+    sum_by_segment,
+    weighing,
+)
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
+from udfs.segments import Admitted
 from udfs.state import decode_state, readable
 from udfs.store import ListStore, Written
 from udfs.telling import Teller
@@ -69,6 +80,7 @@ COUNTERS: Final = (
     "lists_refreshed",
     "lists_without_model",
     "profiles_forgotten",
+    "segments_left_out",
     "users_relinked",
     "users_rebuilt",
     "records_given_up",
@@ -90,7 +102,7 @@ class Parts(NamedTuple):
     interactions: str
     bounds: ProfileBounds
     refresh: RefreshSettings
-    popularity_half_life_ms: int
+    popularity: PopularitySettings
     due_users_per_second: int
     audit: AuditParts
     generation: GenerationParts
@@ -121,6 +133,7 @@ class Done(NamedTuple):
     users: UserWrites
     account: bytes
     weighing: bytes
+    weighed: Admitted
     marks: list[BucketMark]
     told: list[Any]
 
@@ -140,6 +153,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._parts = self._open_parts()
         self._due = DueKeeper(runtime_context, self._parts.due_users_per_second)
         self._kids = KidsKeeper(runtime_context, self._users)
+        self._segments = SegmentKeeper(runtime_context, self._parts.popularity)
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._audit = AuditKeeper(runtime_context, self._parts.audit, self._parts.epoch)
         self._generation = GenerationKeeper(runtime_context, self._parts.generation, self._generation_in_force)
@@ -175,16 +189,17 @@ class PersonaliseOperator(KeyedProcessFunction):
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
         lists, written = self._write_all(changes, lists, users, account, now_ms, self._generation.proven(ctx))
         writes = self._writes(users, now_ms)
+        weighed = self._segments.admit(weighing(changes.accepted), now_ms, ctx)
+        account.segments_left_out += weighed.left_out
         told = [*self._tell(changes, users, account, element.bucket, lists, written)]
         entries = [*consent_entries(changes, written), *element.accesses]
         for command in element.commands:
             entries += self._answer(command, account, told)
         for asked in element.asked_for:
             entries.append(self._give_access(asked, users, element.bucket, told))
-        events = weighing(changes.accepted)
-        counted = encode_account(account), encode_weighing(events) if events else b""
+        counted = encode_account(account), encode_weighing(weighed.events) if weighed.events else b""
         told += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
-        return Done(changes, lists, written, writes, *counted, element.marks, told)
+        return Done(changes, lists, written, writes, *counted, weighed, element.marks, told)
 
     def _keep(self, done: Done, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Put into state what an element has led to, and let go what it tells."""
@@ -194,6 +209,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         if done.weighing:
             self._weighing.add(done.weighing)
             register_second(ctx)
+        self._segments.put(done.weighed, ctx)
+        self._counters["segments_left_out"].inc(done.weighed.left_out)
         self._account.update(done.account)
         self._count(done.changes, done.lists, done.written)
         yield from done.told
@@ -321,7 +338,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         events = [event for raw in self._weighing.get() or () for event in decode_weighing(raw)]
         if events:
             self._weighing.clear()
-        for sums in sum_by_segment(events, self._parts.popularity_half_life_ms):
+        for sums in sum_by_segment(events, self._parts.popularity.half_life_ms):
             yield Row(sums.segment, encode_sums(sums))
 
     def _write(self, consents: list[ConsentRecord], lists: list[ListWrite], now_ms: int, token: str) -> Written:
