@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from jobs.locations import location_of, path_of
 from schemas.errors import JobSilent, SettingsError
 
 TIMEOUT_S: Final = 10.0
@@ -20,7 +21,7 @@ def take_savepoint(flink: str, job_name: str, directory: Path, timeout_s: float)
     `directory` must be the same place for Flink and for this process. Raises :class:`JobSilent`.
     """
     job = _running(flink, job_name)
-    body = {"cancel-job": False, "formatType": "CANONICAL", "target-directory": directory.resolve().as_uri()}
+    body = {"cancel-job": False, "formatType": "CANONICAL", "target-directory": location_of(directory.resolve())}
     trigger = ask_flink(flink, "POST", f"/jobs/{job}/savepoints", body)["request-id"]
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -50,7 +51,7 @@ def _is_it(job: dict[str, Any], name: str) -> bool:
 def _folder(operation: dict[str, Any]) -> Path:
     if cause := operation.get("failure-cause"):
         raise JobSilent(f"Flink could not take the savepoint: {str(cause.get('class', cause))[:200]}")
-    folder = Path(unquote(urlsplit(operation["location"]).path))
+    folder = path_of(operation["location"])
     if not (folder / "_metadata").is_file():
         raise SettingsError(
             f"Flink wrote a savepoint to {folder}, which is not there for this process: --work-dir must be a folder "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from deploy.local.errors import JarError, StackError
 from deploy.local.files import write_atomically
+from deploy.local.java import ENVIRONMENT
 from deploy.local.paths import JARS, POM, SUMS
 
 
@@ -25,7 +27,9 @@ def fetch(directory: Path) -> None:
     if maven is None:
         raise JarError("mvn is not on PATH; install Maven 3.8 or newer")
     command = [maven, "-B", "-q", "-f", str(POM), "package", f"-Djars.directory={directory}"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env={**os.environ, **ENVIRONMENT}, check=False, capture_output=True, encoding="utf-8"
+    )
     if done.returncode != 0:
         raise JarError(f"mvn failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
 

@@ -12,7 +12,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.touch(mode)
     draft.chmod(mode)
-    draft.write_text(text)
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 

@@ -57,7 +57,7 @@ class FlinkCluster:
         for name in ("conf", "checkpoints", "savepoints"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
         place = flink_config.place_settings(self._table.directory, self.rpc_port, self.rest_port, sys.executable)
-        text = flink_config.render(FLINK_CONF.read_text(), {**place, **self._settings})
+        text = flink_config.render(FLINK_CONF.read_text(encoding="utf-8"), {**place, **self._settings})
         write_atomically(self._conf / "config.yaml", text)
         for stock in (FLINK_HOME / "conf").glob("log4j*.properties"):
             shutil.copyfile(stock, self._conf / stock.name)
@@ -86,7 +86,13 @@ class FlinkCluster:
         environment = self._table.environment({**self.environment(), **environment})
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+                command,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout_s,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise SubmitError(f"flink run did not end within {timeout_s:g} s:\n{_last(error.output)}") from error
@@ -117,7 +123,8 @@ class FlinkCluster:
     def _start(self, role: str, name: str, main: str, memory_command: str, supervised: bool = False) -> ProcessRecord:
         config, libraries = self._conf / "config.yaml", flink_libraries.classpath()
         flags, dynamic = memory_arguments(self._java, config, libraries, memory_command)
-        log = self._table.directory / "log" / f"{name}.log"
+        # Relative to where a process starts: Log4j would take `%` and `${` of the whole path for patterns of its own.
+        log = Path("log", f"{name}.log")
         words = [main, "--configDir", str(self._conf), *dynamic]
         # The console would repeat the log file; .out is left for what the JVM and Python functions print.
         options = [*flags, "-Dconsole.log.level=OFF"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deploy.local.errors import StackError
 from deploy.local.ports import LOOPBACK
+from jobs.locations import location_of
 
 
 def read_flat(text: str) -> dict[str, str]:
@@ -60,8 +61,8 @@ def place_settings(directory: Path, rpc_port: int, rest_port: int, python: str) 
         "rest.bind-address": LOOPBACK,
         "rest.port": str(rest_port),
         "rest.bind-port": str(rest_port),
-        "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
-        "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
+        "execution.checkpointing.dir": location_of(data / "checkpoints"),
+        "execution.checkpointing.savepoint-dir": location_of(data / "savepoints"),
         "io.tmp.dirs": str(directory / "tmp"),
         # They live for seconds or have little to do, or share two cores with everything else: the second compiler would
         # take a core of it for minutes, and most of a TaskManager's work is Python's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyflink
 from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
 from deploy.local.flink_config import read_flat
-from deploy.local.java import Java
+from deploy.local.java import ENVIRONMENT, Java
 from deploy.local.paths import CACHE
 
 _RESULT = "BASH_JAVA_UTILS_EXEC_RESULT:"
@@ -43,9 +44,8 @@ def _has_a_say(key: str) -> bool:
 def _ask(java: Java, conf_directory: Path, libraries: Sequence[Path], command: str) -> tuple[list[str], list[str]]:
     utils = Path(pyflink.__file__).parent / "bin" / "bash-java-utils.jar"
     words = [_UTILS, command, "--configDir", str(conf_directory)]
-    done = subprocess.run(
-        java.command("utils", [utils, *libraries], [], words), check=False, capture_output=True, text=True
-    )
+    asked = java.command("utils", [utils, *libraries], [], words)
+    done = subprocess.run(asked, env={**os.environ, **ENVIRONMENT}, check=False, capture_output=True, encoding="utf-8")
     lines = [line.removeprefix(_RESULT).split() for line in done.stdout.splitlines() if line.startswith(_RESULT)]
     if done.returncode != 0 or len(lines) != 2:
         raise StackError(f"Flink did not accept the memory settings:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -17,6 +17,12 @@ from pathlib import Path
 from deploy.local.errors import StackError
 from deploy.local.paths import CACHE
 
+ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
+"""For every process of the stack: Java reads its arguments and the names of files in the encoding of the locale."""
+
+# Upper and lower case are those of English: in Turkish, `classic` in capitals is `CLASSİC`, which Kafka does not know.
+_LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
+
 
 @dataclass(frozen=True)
 class Java:
@@ -39,7 +45,7 @@ class Java:
             # -Xlog: an archive that does not fit is no news for the log of a part.
             sharing = [f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
         path = ":".join(str(jar) for jar in classpath)
-        return [executable, *sharing, f"-Djava.io.tmpdir={self.temporary}", *options, "-cp", path, *words]
+        return [executable, *sharing, *_LOCALE, f"-Djava.io.tmpdir={self.temporary}", *options, "-cp", path, *words]
 
 
 def keep_recorded() -> int:

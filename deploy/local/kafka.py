@@ -12,7 +12,8 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from deploy.local.errors import JarError, StackError
-from deploy.local.java import Java
+from deploy.local.escaping import properties_of
+from deploy.local.java import ENVIRONMENT, Java
 from deploy.local.paths import CACHE, JARS, KAFKA_LOG4J
 from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessRecord, ProcessTable
@@ -21,7 +22,7 @@ from deploy.local.processes import ProcessRecord, ProcessTable
 _CLUSTER_ID = "ZnJlc2hldC1sb2NhbC0wMQ"
 
 # In a broker this small the second compiler costs a core for the first seconds and gives little.
-_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={KAFKA_LOG4J}")
+_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={KAFKA_LOG4J.as_uri()}")
 
 
 class KafkaBroker:
@@ -61,7 +62,7 @@ class KafkaBroker:
         if not data.exists():
             shutil.copytree(_formatted_storage(self._java), data)
         properties = self._directory / "server.properties"
-        properties.write_text(_text({**_properties(self.port, self._controller_port, data), **self._more}))
+        properties.write_bytes(properties_of({**_properties(self.port, self._controller_port, data), **self._more}))
         options = ["-Xms256m", "-Xmx512m", *_JAVA_OPTIONS]
         command = self._java.command(self.name, _jars(), options, ["kafka.Kafka", str(properties)])
         return self._table.start(self.name, command, {})
@@ -111,10 +112,6 @@ def _properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
     }
 
 
-def _text(properties: Mapping[str, str]) -> str:
-    return "".join(f"{key}={value}\n" for key, value in properties.items())
-
-
 def _formatted_storage(java: Java) -> Path:
     """An empty storage directory as the broker wants it, made once for each version and copied from then on.
 
@@ -122,18 +119,21 @@ def _formatted_storage(java: Java) -> Path:
     """
     version = next(iter((JARS / "kafka").glob("kafka_*.jar")), Path("none")).stem
     kept = CACHE / f"storage-{version}"
-    if not kept.exists():
+    if not (kept / "meta.properties").exists():
         draft = CACHE / f".storage-{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         properties = draft.with_suffix(".properties")
-        properties.write_text(_text(_properties(9092, 9093, draft)))
+        properties.write_bytes(properties_of(_properties(9092, 9093, draft)))
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER_ID, "--config", str(properties)]
         command = java.command("format", _jars(), _JAVA_OPTIONS, tool)
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env={**os.environ, **ENVIRONMENT}, check=False, capture_output=True, encoding="utf-8"
+        )
         if done.returncode != 0:
             raise StackError(f"formatting Kafka's storage failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         properties.unlink()
+        shutil.rmtree(kept, ignore_errors=True)
         draft.rename(kept)
     return kept
 

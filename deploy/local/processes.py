@@ -20,6 +20,7 @@ import psutil
 
 from deploy.local.errors import ProcessDiedError
 from deploy.local.files import tail, write_atomically
+from deploy.local.java import ENVIRONMENT
 
 MARKER = "FRESHET_STACK"
 _CREATE_TIME_TOLERANCE_S = 0.02
@@ -60,8 +61,8 @@ class ProcessTable:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        """The environment of this process plus the marker plus what a part asks for."""
-        return {**os.environ, MARKER: str(self.directory), **extra}
+        """The environment of this process in the locale of the stack, plus the marker plus what a part asks for."""
+        return {**os.environ, **ENVIRONMENT, MARKER: str(self.directory), **extra}
 
     def start(self, name: str, command: Sequence[str], extra_environment: Mapping[str, str]) -> ProcessRecord:
         """Start a process in a session of its own (a Ctrl-C at the terminal does not reach it) and record it."""

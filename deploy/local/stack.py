@@ -14,12 +14,14 @@ from types import TracebackType
 from typing import Self
 
 from deploy.local.errors import StackError
+from deploy.local.escaping import check_directory
 from deploy.local.files import write_atomically
 from deploy.local.flink import FlinkCluster
 from deploy.local.flink_rest import FlinkRest
 from deploy.local.gateway import GatewayServer
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
+from deploy.local.paths import ROOT
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessRecord, ProcessTable, end_processes
 from deploy.local.redis import RedisServer
@@ -97,6 +99,8 @@ class LocalStack:
 
     def start(self) -> None:
         """Start all parts at once and wait until each is ready. Leaves nothing behind if it fails or is interrupted."""
+        for directory in (self.directory, ROOT):
+            check_directory(directory)
         with self._exclusively():
             if is_up(self.directory):
                 raise StackError(f"a stack is up below {self.directory} already")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -11,8 +12,10 @@ import pytest
 
 from deploy.local import flink_config, ports
 from deploy.local.errors import JarError, NotReadyError, ProcessDiedError, StackError
+from deploy.local.escaping import check_directory
 from deploy.local.fetch_jars import verify
 from deploy.local.files import tail, write_atomically
+from deploy.local.java import Java
 from deploy.local.paths import FLINK_CONF, SUMS
 from deploy.local.processes import MARKER, ProcessRecord, ProcessTable
 from deploy.local.stack import LocalStack, is_up
@@ -65,6 +68,57 @@ def test_everything_of_a_stack_listens_on_loopback(tmp_path):
     settings = flink_config.place_settings(tmp_path, 1, 2, "python")
     hosts = {value for key, value in settings.items() if key.endswith(("host", "address"))}
     assert hosts == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a:b", "a colon"),
+        ("Smith, John", "a comma"),
+        ("a;b", "a semicolon"),
+        ("a\\b", "a backslash"),
+        ("it's", "a single quotation mark"),
+        ("${HOME}", "a placeholder"),
+        ("two\nlines", "a control character"),
+        ("shop \N{SHOPPING TROLLEY}", "an emoji"),
+    ],
+)
+def test_a_folder_that_java_cannot_be_given_is_refused_before_anything_starts(tmp_path, name, words):
+    with pytest.raises(StackError, match=f"{words}.*move or rename the folder"):
+        LocalStack(tmp_path / name).start()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["my shop (1)", "josé", "100% & $HOME", 'a "quote"', "#1?", "Ελλάδα", "日本"])
+def test_folders_with_names_that_people_give_are_taken(tmp_path, name):
+    check_directory(tmp_path / name)
+
+
+def test_the_stack_does_not_speak_the_language_of_its_user(table, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "tr_TR.UTF-8")
+    assert table.environment({})["LC_ALL"] == "C.UTF-8"
+    command = Java(table.directory).command("kafka", [], [], ["kafka.Kafka"])
+    assert {"-Duser.language=en", "-Duser.country=US"} <= set(command)
+    assert "-Duser.language=en" in flink_config.read_flat(FLINK_CONF.read_text())["env.java.opts.all"].split()
+
+
+def test_make_model_takes_the_name_of_a_file_with_spaces_and_quotes():
+    words = ["--file", "my file.csv", "--out", "it's mine"]
+    recipe = subprocess.run(
+        ["make", "--dry-run", "--assume-old=setup", "model", f"ARGS={shlex.join(words)}"],
+        cwd=FLINK_CONF.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = recipe.stdout.replace(".venv/bin/python", "shown")
+    said = subprocess.run(
+        ["bash", "-c", f"shown() {{ printf '%s\\n' \"$@\"; }}; {line}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.splitlines() == ["-m", "models.train", *words]
 
 
 def test_ports_are_free_and_given_once():

@@ -1,0 +1,53 @@
+"""Paths and other values as the parts of the stack must be given them; places for Flink are in `jobs/locations.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.local.errors import StackError
+
+_REFUSED = {
+    ":": "a colon",
+    ",": "a comma",
+    ";": "a semicolon",
+    "\\": "a backslash",
+    "'": "a single quotation mark",
+    "${": "the beginning of a placeholder, ${",
+}
+
+
+def check_directory(directory: Path) -> None:
+    """Raise StackError where a stack cannot live below `directory`.
+
+    Colons separate what is on a class path, commas and semicolons the entries of lists in settings, and none can be
+    escaped there. Flink takes a backslash for a slash, and its thread mode writes the path between single quotation
+    marks into Python code. Java's security configuration expands `${…}`, and Java loads no class from a path with a
+    character beyond U+FFFF, such as an emoji.
+    """
+    text = str(directory)
+    found = [name for part, name in _REFUSED.items() if part in text]
+    if not text.isprintable():
+        found.append("a control character, or bytes that are not UTF-8,")
+    if any(ord(character) > 0xFFFF for character in text):
+        found.append("an emoji or another character beyond U+FFFF")
+    if found:
+        raise StackError(
+            f"the path {text!r} has {' and '.join(found)} in it, which Java and the lists of paths that it is "
+            "given cannot hold: move or rename the folder"
+        )
+
+
+def properties_of(values: Mapping[str, str]) -> bytes:
+    """A file of Java properties, which is Latin-1: all but plain ASCII is escaped.
+
+    >>> properties_of({"log.dirs": "/josé/my shop"})
+    b'log.dirs=/jos\\\\u00e9/my\\\\u0020shop\\n'
+    """
+    return "".join(f"{key}={_escaped(value)}\n" for key, value in values.items()).encode()
+
+
+def _escaped(value: str) -> str:
+    units = memoryview(value.encode("utf-16-be")).cast("B")
+    codes = [units[at] << 8 | units[at + 1] for at in range(0, len(units), 2)]
+    return "".join(chr(code) if 0x20 < code < 0x7F and code != 0x5C else f"\\u{code:04x}" for code in codes)
