@@ -42,6 +42,7 @@ from jobs.rewrite_events import rewrite_events
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
 from schemas import topics
+from schemas.codec_choice import codec_for
 from schemas.errors import FreshetError, SettingsError
 from schemas.kafka_reading import names_any, records
 from schemas.kafka_settings import python_kafka_options
@@ -101,6 +102,8 @@ def _searched(
     settings: Settings, hashes: Pseudonymiser, user_id: str, erased: Erased, where: Where, say: Say
 ) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """(what was found of the user, what of the canary, by when retention ends it), by place."""
+    source = settings.input
+    codec = codec_for(source.format, source.framing, source.schema_source)
     say("planting a canary")
     with planted(settings, hashes, where.timeout_s) as canary:
         with _savepoint(settings, where, say) as folder:
@@ -116,8 +119,8 @@ def _searched(
         say("searching the topics")
         of_user, of_canary = search.in_topics(
             settings,
-            search.by_topic(user_id, erased.names, erased.returned_at),
-            search.by_topic(canary.user_id, [canary.name], None),
+            search.by_topic(codec, user_id, erased.names, erased.returned_at),
+            search.by_topic(codec, canary.user_id, [canary.name], None),
         )
     found |= {topic: one.records for topic, one in of_user.items()}
     seen |= {topic: one.records for topic, one in of_canary.items() if _must_see(settings, topic)}

@@ -14,6 +14,7 @@ from jobs.savepoints import completed_ms
 from jobs.settings import Settings
 from jobs.topics import topic_settings
 from schemas import topics
+from schemas.codecs import BadRecord, Codec
 from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
 from schemas.kafka_reading import names_any
@@ -75,14 +76,13 @@ Concerns = dict[str, Callable[[Any], bool]]
 """Topic → whether a record of it is meant."""
 
 
-def by_topic(user_id: str, names: Sequence[str], returned_at: int | None) -> Concerns:
-    """What of each topic concerns a user who was erased and, perhaps, returned."""
-    raw = of_user(user_id)
+def by_topic(codec: Codec, user_id: str, names: Sequence[str], returned_at: int | None) -> Concerns:
+    """What of each topic concerns a user who was erased and, perhaps, returned; `codec` is the job's."""
     return {
         topics.EVENTS: is_left(names, returned_at),
-        topics.INTERACTIONS: raw,
-        topics.CONSENTS: raw,
-        topics.CONTROL: raw,
+        topics.INTERACTIONS: of_user(user_id, codec.interaction),
+        topics.CONSENTS: of_user(user_id, codec.consent),
+        topics.CONTROL: of_user(user_id),
         **{topic: names_any(names) for topic in BY_PSEUDONYM},
     }
 
@@ -139,10 +139,25 @@ def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bo
     return left
 
 
-def of_user(user_id: str) -> Callable[[Any], bool]:
-    """Whether a record of a raw topic is of this user: by its key, as clients write it, or in its value."""
+def of_user(user_id: str, decode: Callable[[bytes], tuple[Any, bool]] | None = None) -> Callable[[Any], bool]:
+    """Whether a record of a raw topic is of this user: by its key, as clients write it, or in its value.
+
+    `decode` reads values that do not show an id as JSON without escapes does.
+    """
     raw, quoted = user_id.encode(), f'"{user_id}"'.encode()
-    return lambda record: record.key == raw or quoted in (record.value or b"")
+
+    def concerns(record: Any) -> bool:
+        value = record.value or b""
+        if record.key == raw or quoted in value:
+            return True
+        if decode is None or not (raw in value or b"\\" in value):
+            return False
+        try:
+            return bool(decode(value)[0].user_id == user_id)
+        except BadRecord:
+            return False
+
+    return concerns
 
 
 def in_exports(settings: Settings, folders: Sequence[Path], user_id: str) -> int:

@@ -4,13 +4,14 @@ Secrets are not in the file: it names the environment variables that hold them, 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from adapters.redis.address import RedisSettings, parse
 from schemas import topics
+from schemas.codec_choice import InputSettings
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, complaint_of
 from udfs.due import RefreshSettings
@@ -19,14 +20,6 @@ from udfs.policy import UNRESTRICTED, Policy, parse_policy
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules
-
-
-class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the raw topics are written. `schema_source` is a folder of schema files or a registry's address."""
-
-    format: Literal["json", "avro", "protobuf"] = "json"
-    framing: Literal["plain", "confluent"] = "plain"
-    schema_source: str | None = None
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

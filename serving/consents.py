@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from kafka.errors import KafkaError
 
 from adapters.redis.address import RedisAddress
@@ -42,6 +41,7 @@ from schemas.store import (
     hold_arguments,
     withdrawn_at,
 )
+from schemas.writers import AS_JSON, WriteSettings, writer_for
 from serving.forms import Form
 from serving.kafka_sender import LazyProducer
 
@@ -72,7 +72,8 @@ class Consents:
 
     `kafka` has the options of kafka-python's producer. `tombstone_ms` is that of the job (`Settings.tombstone_ms`).
     `store` is the address of Redis, or a client whose prefix comes before `prefix`. With `replicas` in the address, an
-    acknowledged withdrawal has reached so many replicas, too.
+    acknowledged withdrawal has reached so many replicas, too. `input` is the job's: records are written in its format.
+    Raises :class:`SettingsError` where the job could not read them.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Consents:
         prefix: str = "",
         password: str | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        input: WriteSettings = AS_JSON,
     ) -> None:
+        self._write = writer_for(input).consent
         self._client = store if isinstance(store, RedisClient) else _client(store, password, prefix)
         self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
         self._pseudonyms = Pseudonymiser(key_ring).all
@@ -102,7 +105,7 @@ class Consents:
         and :class:`NotAcknowledged` where Redis or Kafka did not answer: it says what stands, and calling again is
         safe.
         """
-        read_consent(_FORM.encoded(change))  # what the job would not take must not be acknowledged
+        change = read_consent(_FORM.encoded(change))  # what the job would not take must not be acknowledged
         if change.erase or change.level == "none":
             return self._withdraw(change)
         if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal of the next years would be later
@@ -172,7 +175,7 @@ class Consents:
     def _append(self, change: ConsentChange) -> Acknowledged:
         try:
             producer = self._producer.get()
-            sent = producer.send(self._topic, key=change.user_id.encode(), value=msgspec.json.encode(change))
+            sent = producer.send(self._topic, key=change.user_id.encode(), value=self._write(change))
             at = sent.get(KAFKA_TIMEOUT_S)
         except KafkaError as error:
             raise NotAcknowledged(

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, Self
 
-import msgspec
 from kafka.errors import KafkaError
 
 from schemas import topics
@@ -24,6 +23,7 @@ from schemas.codecs import check_event_time, json_codec
 from schemas.errors import InvalidEvent, NotAcknowledged, SettingsError
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
+from schemas.writers import AS_JSON, WriteSettings, writer_for
 from serving.forms import Form
 from serving.kafka_sender import LazyProducer
 
@@ -64,12 +64,19 @@ class EventProducer:
     """Several threads may share one. Close it, or leave its context; what is under way is sent at exit, too.
 
     `kafka` has the options of kafka-python's producer. With a `transactional_id`, :meth:`record_all` is all or nothing:
-    an id is one producer's own, a second one with it ends the first.
+    an id is one producer's own, a second one with it ends the first. `input` is the job's: records are written in its
+    format. Raises :class:`SettingsError` where the job could not read them.
     """
 
     def __init__(
-        self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.", transactional_id: str | None = None
+        self,
+        kafka: Mapping[str, Any],
+        *,
+        topic_prefix: str = "freshet.",
+        transactional_id: str | None = None,
+        input: WriteSettings = AS_JSON,
     ) -> None:
+        self._write = writer_for(input).interaction
         options = {"acks": "all", "enable_idempotence": True, "linger_ms": 2, **kafka}
         self._transactional = transactional_id is not None
         if self._transactional:
@@ -96,7 +103,7 @@ class EventProducer:
         checked = checked_event(event)
         stands: Future[Stands] = Future()
         try:
-            sent = self._producer.get().send(self._topic, checked.value, checked.key)
+            sent = self._producer.get().send(self._topic, self._write(checked), _key(checked))
         except KafkaError as error:
             raise _not_acknowledged(error) from None
         sent.add_callback(lambda at: stands.set_result(Stands(at.timestamp, at.partition, at.offset)))
@@ -116,7 +123,7 @@ class EventProducer:
         checked = [checked_event(event) for event in events]
         return self.send_all(checked)
 
-    def send_all(self, checked: "Sequence[Checked]") -> list[Stands]:
+    def send_all(self, checked: Sequence[Interaction]) -> list[Stands]:
         """The same for what was checked by :func:`checked_event` or :func:`read_event`."""
         try:
             if not self._transactional:
@@ -134,7 +141,7 @@ class EventProducer:
         """Send what is under way, and close."""
         self._closing()
 
-    def _in_one_transaction(self, checked: "Sequence[Checked]") -> list[Stands]:
+    def _in_one_transaction(self, checked: Sequence[Interaction]) -> list[Stands]:
         producer = self._producer.get()
         producer.begin_transaction()
         try:
@@ -145,9 +152,9 @@ class EventProducer:
             raise
         return stands
 
-    def _sent(self, checked: "Sequence[Checked]") -> list[Stands]:
+    def _sent(self, checked: Sequence[Interaction]) -> list[Stands]:
         producer = self._producer.get()
-        under_way = [producer.send(self._topic, one.value, one.key) for one in checked]
+        under_way = [producer.send(self._topic, self._write(one), _key(one)) for one in checked]
         if under_way:
             producer.flush(KAFKA_TIMEOUT_S)
         end_s = time.monotonic() + KAFKA_TIMEOUT_S  # for all of them, not for one after the other
@@ -159,21 +166,17 @@ def _not_acknowledged(error: BaseException, more: str = "") -> NotAcknowledged:
     return NotAcknowledged(f"Kafka did not acknowledge the interaction ({type(error).__name__}): send it again{more}")
 
 
-class Checked(NamedTuple):
-    """An interaction as it goes to Kafka."""
-
-    key: bytes
-    value: bytes
-
-
-def checked_event(event: Interaction) -> Checked:
-    """`event` as a record; raises :class:`InvalidEvent`."""
+def checked_event(event: Interaction) -> Interaction:
+    """`event` as the job will read it; raises :class:`InvalidEvent`."""
     if not math.isfinite(event.value or 0.0):  # JSON has no such number, and the encoder says nothing of it
         raise InvalidEvent(RejectReason.OUT_OF_RANGE.value, "`value` is not a number")
     return read_event(_FORM.encoded(event))
 
 
-def read_event(raw: bytes) -> Checked:
-    """The JSON of an interaction as a record; raises :class:`InvalidEvent`. A field that is not known is an error."""
-    event = _FORM.read(raw)
-    return Checked(event.user_id.encode(), msgspec.json.encode(event))
+def read_event(raw: bytes) -> Interaction:
+    """The interaction in the JSON `raw`; raises :class:`InvalidEvent`. A field that is not known is an error."""
+    return _FORM.read(raw)
+
+
+def _key(event: Interaction) -> bytes:
+    return event.user_id.encode()

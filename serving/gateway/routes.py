@@ -25,10 +25,11 @@ from schemas.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
+from schemas.events import Interaction
 from serving.access import access_command
 from serving.answers import NONE_LISTED, cut
 from serving.consents import read_consent
-from serving.events import Checked, Stands, read_event
+from serving.events import Stands, read_event
 from serving.gateway import documents
 from serving.gateway.caching import popular_headers
 from serving.gateway.lane import JSON
@@ -102,19 +103,19 @@ async def events(request: Request) -> Response:
             raise Problem(400, "invalid-event", str(error), reason=error.reason) from None
         return _json({"status": "accepted", **stands[0]._asdict()}, 202)
     verdicts = _read_events(body)
-    checked = [one for one in verdicts if isinstance(one, Checked)]
+    checked = [one for one in verdicts if isinstance(one, Interaction)]
     stands = await _in_thread(request, request.state.tenant.events.send_all, checked) if checked else []
     return _json(_results(verdicts, stands), 202)
 
 
-def _read_events(body: bytes) -> list[Checked | InvalidEvent]:
+def _read_events(body: bytes) -> list[Interaction | InvalidEvent]:
     try:
         raws = _raw_events.decode(body)
     except (ValueError, RecursionError):
         raise bad_request("the body is neither an interaction nor an array of interactions, as JSON") from None
     if not 0 < len(raws) <= EVENTS_MAX:
         raise bad_request(f"an array has 1 to {EVENTS_MAX} interactions")
-    verdicts: list[Checked | InvalidEvent] = []
+    verdicts: list[Interaction | InvalidEvent] = []
     for raw in raws:
         try:
             verdicts.append(read_event(bytes(raw)))
@@ -123,7 +124,7 @@ def _read_events(body: bytes) -> list[Checked | InvalidEvent]:
     return verdicts
 
 
-def _results(verdicts: list[Checked | InvalidEvent], stands: list[Stands]) -> dict[str, Any]:
+def _results(verdicts: list[Interaction | InvalidEvent], stands: list[Stands]) -> dict[str, Any]:
     places = iter(stands)
     results = [
         {"status": "rejected", "reason": one.reason, "detail": str(one)}

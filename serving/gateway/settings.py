@@ -10,6 +10,7 @@ from adapters.redis.address import RedisAddress
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, complaint_of
 from schemas.secret_files import secret
+from schemas.writers import WriteSettings
 from serving.gateway.admission import AdmissionSettings
 from serving.gateway.security import AuthSettings
 
@@ -45,12 +46,13 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TenantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a tenant has of its own. `tombstone_ms` is that of its job, see :mod:`jobs.settings`."""
+    """What a tenant has of its own. `tombstone_ms` and `input` are those of its job, see :mod:`jobs.settings`."""
 
     key_ring: str
     tombstone_ms: AtLeastOne
     redis_prefix: str = ""
     topic_prefix: str = "freshet."
+    input: WriteSettings = WriteSettings()
 
 
 class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

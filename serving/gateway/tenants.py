@@ -58,10 +58,10 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
         topic_prefix=of.topic_prefix,
         every_s=audit.every_s,
     )
-    events = EventProducer(kafka, topic_prefix=of.topic_prefix)
+    events = EventProducer(kafka, topic_prefix=of.topic_prefix, input=of.input)
     prefix = of.redis_prefix
     store = RedisClient(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password, prefix=prefix)
-    consents = Consents(store, kafka, ring, tombstone_ms=of.tombstone_ms, topic_prefix=of.topic_prefix)
+    consents = Consents(store, kafka, ring, tombstone_ms=of.tombstone_ms, topic_prefix=of.topic_prefix, input=of.input)
     names = Pseudonymiser(ring).all
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 
