@@ -164,7 +164,10 @@ def _applied_at(settings: Settings, erased: Erased) -> int | None:
     tells = names_any(erased.names)
     for record in records(settings.kafka, topics.RECEIPTS):
         if tells(record):
-            receipt = decode_receipt(record.value)
+            try:
+                receipt = decode_receipt(record.value)
+            except msgspec.DecodeError:  # of a kind that only another release has
+                continue
             if isinstance(receipt, ConsentReceipt) and (receipt.partition, receipt.offset) == place:
                 return receipt.at
     aged_out = clock_ms() - topics.RECEIPTS_RETENTION_MS

@@ -24,7 +24,7 @@ from schemas.store import all_user_keys
 from udfs.erasure import goes, occurrences
 
 CHUNK_BYTES: Final = 1 << 20
-BY_PSEUDONYM: Final = (topics.RECEIPTS, topics.DEAD_LETTERS, topics.AUDIT)
+BY_PSEUDONYM: Final = (topics.RECEIPTS, topics.ANSWERS, topics.DEAD_LETTERS, topics.AUDIT)
 """Topics that may tell of an erased user until their retention ends."""
 
 

@@ -9,13 +9,13 @@
      control ──────┘  decode, validate,                    consent,       ONNX     versioned, consent-fenced
                       pseudonymise,                        dedupe,
                       pack per bucket                      profile
-                                                             ├─► dead-letters, receipts, events, audit
+                                                             ├─► dead-letters, receipts, answers, events, audit
                                                              └─► sums ─► key by segment ─► popular lists in Redis
 
 Operators: `raw-records` (source), the guard of snapshots and `batch` (Java), `ingest`, `personalise`, `popular`, and
-the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once) and `receipts` (at least once). `build`
-wires them and nothing else. When Redis has lost data, personalise has marks written to `consents`; once it has met
-them, it has caught up with every acknowledged decision, and writes consents and lists again
+the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts` and `answers` (at least once).
+`build` wires them and nothing else. When Redis has lost data, personalise has marks written to `consents`; once it has
+met them, it has caught up with every acknowledged decision, and writes consents and lists again
 (:mod:`udfs.generations`).
 """
 
@@ -47,7 +47,7 @@ from schemas.pseudonyms import load_key_ring
 from schemas.signing import load_signing_key
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.ingest_operator import IngestOperator
-from udfs.operators.personalise_operator import BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS, PersonaliseOperator
+from udfs.operators.personalise_operator import ANSWERS, BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS, PersonaliseOperator
 from udfs.operators.popular_operator import PopularOperator
 
 
@@ -68,6 +68,7 @@ class Outputs(NamedTuple):
     audit: DataStream
     audit_heads: DataStream
     receipts: DataStream
+    answers: DataStream
     published: DataStream
 
 
@@ -106,6 +107,7 @@ def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: lis
         personalised.get_side_output(AUDIT),
         personalised.get_side_output(AUDIT_HEADS),
         personalised.get_side_output(RECEIPTS),
+        personalised.get_side_output(ANSWERS),
         published,
     )
 
@@ -169,6 +171,7 @@ def sink(outputs: Outputs, settings: Settings) -> None:
     sink_to_topic(audit, topics.AUDIT, settings, exactly_once=True)
     sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings, exactly_once=True)
     sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
+    sink_to_topic(outputs.answers, topics.ANSWERS, settings, exactly_once=False)
 
 
 if __name__ == "__main__":

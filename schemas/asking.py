@@ -1,5 +1,6 @@
-"""Asking the running job: commands go to `control`, answers come on `receipts` (design: topics are the only way in)."""
+"""Asking the running job: commands go to `control`, answers come on `receipts`, those about a person on `answers`."""
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
@@ -8,8 +9,10 @@ import msgspec
 from kafka import KafkaProducer
 
 from schemas import topics
+from schemas.answers import StateAnswer, decode_answer
 from schemas.control import AccessCommand, BucketCommand, UserCommand
 from schemas.errors import JobSilent
+from schemas.kafka_reading import OnTurn, nothing
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.receipts import Receipt, decode_receipt
 from schemas.settled_topic import Tail
@@ -21,7 +24,7 @@ R = TypeVar("R", bound=Any)
 class Asking:
     """One conversation with a job of so many `buckets`. A context: it opens at the end of `receipts`."""
 
-    def __init__(self, kafka: KafkaSettings, buckets: int = 0, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    def __init__(self, kafka: KafkaSettings, buckets: int, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self._buckets = buckets
         self._topic = kafka.topic(topics.CONTROL)
         self._timeout_s = timeout_s
@@ -56,15 +59,6 @@ class Asking:
             "topic prefix and the number of buckets of these settings?"
         )
 
-    def one(self, command: AccessCommand, answer: type[R]) -> R:
-        """Ask for one user; raises :class:`JobSilent` where there is no answer."""
-        self._send(command)
-        self._producer.flush()
-        for receipt in self._until_silent():
-            if isinstance(receipt, answer) and receipt.request == command.request:
-                return receipt
-        raise JobSilent(f"no answer within {self._timeout_s:g} s: does the job run, and with these settings?")
-
     def tell(self, commands: Iterator[UserCommand], on_sent: Callable[[int], None]) -> int:
         """Send commands that have no answer; returns how many. `on_sent` is told now and then."""
         sent = 0
@@ -86,3 +80,24 @@ class Asking:
     def _until_silent(self) -> Iterator[Receipt]:
         for record in self._receipts.records(self._timeout_s):
             yield decode_receipt(record.value)
+
+
+def state_of(
+    kafka: KafkaSettings, command: AccessCommand, timeout_s: float = ANSWER_TIMEOUT_S, on_turn: OnTurn = nothing
+) -> StateAnswer:
+    """What the job keeps of one user. `on_turn` is called while the answer is waited for, and may end that.
+
+    Raises :class:`JobSilent` where there is no answer within `timeout_s`.
+    """
+    request = command.request.encode()
+    producer = KafkaProducer(**python_kafka_options(kafka), acks="all", linger_ms=5)
+    try:
+        with contextlib.closing(Tail(kafka, topics.ANSWERS)) as answers:
+            producer.send(kafka.topic(topics.CONTROL), msgspec.json.encode(command))
+            producer.flush(timeout_s)
+            for record in answers.records(timeout_s, on_turn):
+                if request in record.value and isinstance(answer := decode_answer(record.value), StateAnswer):
+                    return answer
+    finally:
+        producer.close(timeout_s)
+    raise JobSilent(f"no answer within {timeout_s:g} s: does the job run, and with these settings?")

@@ -1,4 +1,6 @@
-"""Commands to the running job, JSON in `control`. Topics are the only way into state; answers leave on `receipts`.
+"""Commands to the running job, JSON in `control`. Topics are the only way into state.
+
+Answers leave on `receipts`; what is held of a person leaves on `answers`, which keeps it for an hour.
 
 The field `kind` tells them apart. Commands for all users are sent once for each bucket; those for one user name the raw
 user id, which ingest pseudonymises like everything else.
@@ -29,13 +31,6 @@ class BucketCommand(msgspec.Struct, frozen=True, gc=False, tag_field="kind"):
 
 class AccountCommand(BucketCommand, tag="account", frozen=True, gc=False):
     """Answer with the bucket's account."""
-
-
-class StatesCommand(BucketCommand, tag="states", frozen=True, gc=False):
-    """Answer with the state of each user of the bucket. Who asks for it, and what for, goes into the audit trail."""
-
-    role: Name = UNNAMED
-    purpose: Name = UNNAMED
 
 
 class KidsCommand(BucketCommand, tag="kids", frozen=True, gc=False):
@@ -75,5 +70,5 @@ class KeyCommand(BucketCommand, tag="key", frozen=True, gc=False):
     users: Count
 
 
-Command = AccountCommand | StatesCommand | KidsCommand | KeyCommand
+Command = AccountCommand | KidsCommand | KeyCommand
 UserCommand = RelinkCommand | AccessCommand | ReadsCommand

@@ -1,6 +1,6 @@
 """Reading a topic as it stands: from its beginning to where it ends now."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -9,18 +9,37 @@ from kafka.errors import KafkaError
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
 
+OnTurn = Callable[[], None]
+"""Called each time that Kafka was asked for more, also where nothing came; what it raises ends the reading."""
+
+
+def nothing() -> None:
+    """An `OnTurn` that lets a reading go on."""
+
 
 class TopicAsOfNow:
     """The committed records of the topic `name` from its beginning to where it ends when this is made.
 
     Iterate once, in the order of each partition; that closes it. Raises :class:`SettingsError` where Kafka
-    does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1.
+    does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1. With `choose`, only
+    the partitions are read whose numbers it gives for how many there are.
     """
 
-    def __init__(self, kafka: KafkaSettings, name: str) -> None:
-        self._consumer = open_consumer(kafka)
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        name: str,
+        on_turn: OnTurn = nothing,
+        choose: Callable[[int], Collection[int]] | None = None,
+    ) -> None:
+        self._consumer, self._on_turn = open_consumer(kafka), on_turn
         try:
             partitions = partitions_of(self._consumer, kafka.topic(name))
+            self.count = len(partitions)
+            if choose is not None:
+                chosen = choose(self.count)
+                partitions = [partition for partition in partitions if partition.partition in chosen]
+            self.read = [partition.partition for partition in partitions]
             self._consumer.assign(partitions)
             self._consumer.seek_to_beginning(*partitions)
             self._begins = self._consumer.beginning_offsets(partitions)
@@ -35,6 +54,7 @@ class TopicAsOfNow:
         try:
             while left := self._left():
                 self.done = 1 - left / length
+                self._on_turn()
                 for batch in self._consumer.poll(timeout_ms=500).values():
                     yield from batch
             self.done = 1.0

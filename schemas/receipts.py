@@ -71,23 +71,6 @@ class AccountReceipt(msgspec.Struct, tag="account", tag_field="kind", frozen=Tru
     account: AccountTotals
 
 
-class StateReceipt(msgspec.Struct, tag="state", tag_field="kind", frozen=True):
-    """One user's state, in answer to the command `states`; `state` has its fields by name."""
-
-    request: str
-    bucket: int
-    pseudonym: str
-    state: msgspec.Raw
-
-
-class StatesEndReceipt(msgspec.Struct, tag="states_end", tag_field="kind", frozen=True):
-    """All `users` of `bucket` have been told."""
-
-    request: str
-    bucket: int
-    users: int
-
-
 class KidsReceipt(msgspec.Struct, tag="kids", tag_field="kind", frozen=True):
     """How many users `bucket` knows under each key id, in answer to the command `kids`."""
 
@@ -118,9 +101,7 @@ class ErasureReceipt(msgspec.Struct, tag="erasure", tag_field="kind", frozen=Tru
     planted: bool
 
 
-Receipt = (
-    ElementReceipt | ConsentReceipt | AccountReceipt | StateReceipt | StatesEndReceipt | KidsReceipt | ErasureReceipt
-)
+Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | KidsReceipt | ErasureReceipt
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Receipt]" = msgspec.json.Decoder(Receipt)
@@ -132,5 +113,5 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 
 def decode_receipt(raw: bytes) -> Receipt:
-    """The receipt behind `raw`."""
+    """The receipt behind `raw`. Raises :class:`msgspec.DecodeError`."""
     return _decoder.decode(raw)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from kafka import TopicPartition
 
 from schemas.errors import JobSilent
-from schemas.kafka_reading import open_consumer, partitions_of
+from schemas.kafka_reading import OnTurn, nothing, open_consumer, partitions_of
 from schemas.kafka_settings import KafkaSettings
 
 STUCK_S: Final = 120.0
@@ -80,10 +80,11 @@ class Tail:
         for partition, end in ends.items():
             self._consumer.seek(partition, end)
 
-    def records(self, timeout_s: float) -> Iterator[Any]:
+    def records(self, timeout_s: float, on_turn: OnTurn = nothing) -> Iterator[Any]:
         """What comes within `timeout_s`."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
+            on_turn()
             for batch in self._consumer.poll(timeout_ms=200).values():
                 yield from batch
 

@@ -26,6 +26,7 @@ CATALOGUE: Final = "catalogue"
 CONTROL: Final = "control"
 DEAD_LETTERS: Final = "dead-letters"
 RECEIPTS: Final = "receipts"
+ANSWERS: Final = "answers"
 EVENTS: Final = "events"
 AUDIT: Final = "audit"
 AUDIT_HEADS: Final = "audit-heads"
@@ -34,6 +35,7 @@ DEPLOYMENT: Final = "deployment"
 INTERACTIONS_RETENTION_MS: Final = 3 * DAY_MS
 EVENTS_RETENTION_MS: Final = 90 * DAY_MS
 RECEIPTS_RETENTION_MS: Final = 7 * DAY_MS
+ANSWERS_RETENTION_MS: Final = HOUR_MS
 DEAD_LETTERS_RETENTION_MS: Final = 14 * DAY_MS
 AUDIT_RETENTION_MS: Final = 3 * 365 * DAY_MS
 """As long as somebody may ask how a consent was kept; the statute of limitations of most places is three years."""
@@ -47,6 +49,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic(CONTROL, "commands to the job", INTERACTIONS_RETENTION_MS, partitions=1),
     Topic(DEAD_LETTERS, "rejects: reason and origin, never the payload", DEAD_LETTERS_RETENTION_MS, partitions=1),
     Topic(RECEIPTS, "what the job did: lists written, consents in force, accounts", RECEIPTS_RETENTION_MS),
+    Topic(ANSWERS, "what was held of a person, for those who asked", ANSWERS_RETENTION_MS),
     Topic(EVENTS, "accepted interactions, pseudonymised and consented", EVENTS_RETENTION_MS),
     # One partition, so that retention only ever cuts beginnings off. Of several, each is cut at its own time, and the
     # trail has holes that look like dropped records. The order of the records can be verified, too.

@@ -12,11 +12,10 @@ import msgspec
 
 from adapters.redis.client import RedisClient, always
 from schemas import topics
-from schemas.asking import ANSWER_TIMEOUT_S, Asking
+from schemas.asking import ANSWER_TIMEOUT_S, state_of
 from schemas.control import AccessCommand
 from schemas.kafka_reading import names_any, records
 from schemas.kafka_settings import KafkaSettings
-from schemas.receipts import StateReceipt
 from schemas.store import all_user_keys
 
 
@@ -54,9 +53,7 @@ def access_command(user_id: str, role: str, purpose: str) -> AccessCommand:
 
 def _state(kafka: KafkaSettings, command: AccessCommand, timeout_s: float) -> Any:
     """What the job keeps, or None."""
-    with Asking(kafka, timeout_s=timeout_s) as asking:
-        answer = asking.one(command, StateReceipt)
-    return msgspec.json.decode(answer.state)
+    return msgspec.json.decode(state_of(kafka, command, timeout_s).state)
 
 
 def _in_redis(store: RedisClient, names: Sequence[str]) -> dict[str, Any]:

@@ -183,6 +183,8 @@ def _why_not_complete(seen: Evidence) -> list[str]:
     reasons = []
     if left := seen.found.get("interactions"):
         reasons.append(f"interactions: {left} raw records, until their retention ends")
+    if left := seen.found.get("answers"):
+        reasons.append(f"answers: {left} to those who asked what was held, until their retention ends")
     if seen.snapshots is not None:
         if seen.snapshots:
             reasons.append(f"snapshots: {seen.snapshots} may be from before the erasure")

@@ -14,7 +14,7 @@ import msgspec
 from schemas.audit import AccessEntry
 from schemas.codecs import UNREADABLE, BadRecord, Codec, check_event_time, unreadable_consent
 from schemas.consents import ConsentChange
-from schemas.control import AccessCommand, Command, ReadsCommand, StatesCommand, UserCommand
+from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
 from schemas.events import KIND_OF, USER_ID_LENGTH_MAX, CleanEvent, Interaction
 from schemas.ids import is_id
 from schemas.marks import MARK_KEY, decode_mark
@@ -310,8 +310,6 @@ class Ingest:
             return
         if command.bucket >= self._buckets:
             raise BadRecord(RejectReason.OUT_OF_RANGE)
-        if isinstance(command, StatesCommand):
-            command = msgspec.structs.replace(command, role=told(command.role), purpose=told(command.purpose))
         self._element(command.bucket, elements).commands.append(command)
 
     def _user_command(self, record: RawRecord, command: UserCommand, elements: dict[int, Element]) -> None:

@@ -84,7 +84,7 @@ def decode_state(raw: bytes) -> UserState:
 
 
 def readable(state: UserState) -> dict[str, Any]:
-    """`state` by field names, hashes in hexadecimal: what a `states` command answers with."""
+    """`state` by field names, hashes in hexadecimal: what an `access` command answers with."""
     fields = msgspec.structs.asdict(state)
     if state.profile is not None:
         profile = fields["profile"] = msgspec.structs.asdict(state.profile)

@@ -48,7 +48,7 @@ def test_after_an_acknowledged_withdrawal_no_answer_is_personalised_though_click
     assert reader.recommend(user).reason == "popular" and live.list_of(user) is None
     [record] = [r for r in live.records(topics.CONSENTS) if (r.partition, r.offset) == tuple(acknowledged)[1:]]
     assert (record.key, record.timestamp) == (user.encode(), acknowledged.append_ts)
-    state = live.states().get(live.pseudonymiser.user(user))
+    state = live.states([user]).get(live.pseudonymiser.user(user))
     assert state is None if erase else state["profile"] is None
 
 

@@ -6,8 +6,7 @@ import msgspec
 import pytest
 
 from schemas.consents import Level
-from schemas.receipts import StateReceipt
-from tests.support.bucket import CRASH, SIGNING_KEY, Bucket, receipts
+from tests.support.bucket import CRASH, SIGNING_KEY, Bucket, answers
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
@@ -24,6 +23,7 @@ from udfs.audit_verify import Line, Verification, verify
 from udfs.elements import AskedFor
 from udfs.operators import audit_keeper
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
+from udfs.operators.personalise_operator import RECEIPTS
 
 pytestmark = pytest.mark.privacy
 
@@ -101,16 +101,17 @@ def test_a_consent_expires_also_when_its_profile_was_forgotten_before(bucket: Bu
 def test_reads_are_recorded_by_role_and_purpose(bucket: Bucket) -> None:
     bucket.take(a_consent("ada"))
     emitted = bucket.take(
-        commands=[a_command("states"), a_command("account")],
+        commands=[a_command("account")],
         asked_for=[AskedFor("ada", "r2", "privacy officer", "GDPR 15"), AskedFor("nobody", "r3", "x", "y")],
     )
     assert told(emitted) == [
-        {"kind": "access", "role": "unnamed", "purpose": "unnamed", "what": "states"},
         {"kind": "access", "role": "privacy officer", "purpose": "GDPR 15", "what": "profile", "pseudonym": "ada"},
         {"kind": "access", "role": "x", "purpose": "y", "what": "profile", "pseudonym": "nobody"},
     ]
-    answers = {receipt.request: msgspec.json.decode(receipt.state) for receipt in receipts(emitted, StateReceipt)}
-    assert answers["r2"]["level"] == 2 and answers["r3"] is None
+    found = {answer.request: msgspec.json.decode(answer.state) for answer in answers(emitted)}
+    assert found["r2"]["level"] == 2 and found["r3"] is None
+    told_on_receipts = [msgspec.json.decode(out[1])["kind"] for out in emitted if out[0] is RECEIPTS]
+    assert told_on_receipts == ["element", "account"], "no profile where everything else is read from"
 
 
 def test_an_erased_user_stays_in_no_count(bucket: Bucket) -> None:

@@ -4,17 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from schemas.receipts import (
-    AccountReceipt,
-    ConsentReceipt,
-    ElementReceipt,
-    StateReceipt,
-    StatesEndReceipt,
-)
+from schemas.receipts import AccountReceipt, ConsentReceipt, ElementReceipt
 from schemas.rejects import RejectReason
-from tests.support.bucket import BOUNDS, CRASH, EPOCH, ITEMS, Bucket, Record, receipts, side
+from tests.support.bucket import BOUNDS, CRASH, EPOCH, ITEMS, Bucket, Record, answers, receipts, side
 from tests.support.fakes import TOKEN
-from tests.support.naive import plain, plain_receipt
+from tests.support.naive import plain, plain_answer
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
@@ -26,6 +20,7 @@ from tests.support.vocabulary import (
     a_reject,
     an_interaction,
 )
+from udfs.elements import AskedFor
 from udfs.operators.personalise_operator import CLEAN_EVENTS, REJECTS
 from udfs.popularity import decode_sums
 from udfs.ranking import ListRules, PopularItems, Ranker
@@ -345,11 +340,15 @@ def test_an_old_deployment_never_wins(bucket: Bucket) -> None:
 
 
 def test_commands_are_answered_on_receipts(bucket: Bucket) -> None:
-    bucket.take(a_consent("ada"), a_consent("bob"), an_interaction("ada"))
-    emitted = bucket.take(commands=[a_command("account", 3, "r1"), a_command("states", 3, "r2")])
+    bucket.take(a_consent("ada"), an_interaction("ada"))
+    emitted = bucket.take(commands=[a_command("account", 3, "r1")])
     [account] = receipts(emitted, AccountReceipt)
     assert (account.request, account.bucket, account.account.accepted) == ("r1", 3, 1)
-    told = {receipt.pseudonym: plain_receipt(bytes(receipt.state)) for receipt in receipts(emitted, StateReceipt)}
-    assert told == {name: plain(bucket.user(name) or UserState()) for name in ("ada", "bob")}
-    [end] = receipts(emitted, StatesEndReceipt)
-    assert (end.request, end.users) == ("r2", 2)
+
+
+def test_the_state_of_a_user_is_told_to_who_asks_for_it_and_nobody_elses(bucket: Bucket) -> None:
+    bucket.take(a_consent("ada"), a_consent("bob"), an_interaction("ada"))
+    emitted = bucket.take(asked_for=[AskedFor("ada", "r2", "privacy officer", "GDPR 15")])
+    [answer] = answers(emitted)
+    assert (answer.request, answer.bucket, answer.pseudonym) == ("r2", 3, "ada")
+    assert plain_answer(bytes(answer.state)) == plain(bucket.user("ada") or UserState())

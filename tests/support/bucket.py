@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.answers import StateAnswer, decode_answer
 from schemas.lists import RecommendationList
 from schemas.receipts import decode_receipt
 from schemas.signing import SigningKey
@@ -16,7 +17,7 @@ from udfs.elements import ConsentRecord, Element, EventRecord, pack
 from udfs.generations import Caught, encode_caught
 from udfs.operators.audit_keeper import AuditParts
 from udfs.operators.generation_keeper import GenerationParts
-from udfs.operators.personalise_operator import RECEIPTS, Parts, PersonaliseOperator
+from udfs.operators.personalise_operator import ANSWERS, RECEIPTS, Parts, PersonaliseOperator
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, PopularItems, Ranker
@@ -138,6 +139,11 @@ class Bucket:
 def receipts(emitted: list[Any], kind: type) -> list[Any]:
     told = [decode_receipt(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is RECEIPTS]
     return [receipt for receipt in told if isinstance(receipt, kind)]
+
+
+def answers(emitted: list[Any]) -> list[StateAnswer]:
+    """What those were told who asked for what is held of a person."""
+    return [decode_answer(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is ANSWERS]
 
 
 def side(emitted: list[Any], tag: Any) -> list[Any]:

@@ -17,23 +17,21 @@ from deploy.local.stack import LocalStack
 from jobs.settings import Settings
 from models.random_model import random_model
 from schemas import topics
+from schemas.answers import StateAnswer, decode_answer
 from schemas.kafka_settings import python_kafka_options
 from schemas.lists import RecommendationList, decode_list
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import (
-    AccountReceipt,
     AccountTotals,
     ConsentReceipt,
     ElementReceipt,
     KidsReceipt,
     Receipt,
-    StateReceipt,
-    StatesEndReceipt,
     decode_receipt,
 )
 from schemas.store import popular_key, user_keys
 from serving.consents import Consents
-from tests.support.naive import plain_receipt
+from tests.support.naive import plain_answer
 
 DEADLINE_S = 300.0
 
@@ -57,6 +55,7 @@ class Live:
         self.pseudonymiser = Pseudonymiser(load_key_ring(running.endpoints["key_ring"]))
         self.redis: Any = redis.Redis.from_url(running.endpoints["redis"])
         self._receipts = self.consumer(topics.RECEIPTS)
+        self._states = self.consumer(topics.ANSWERS)
         self.consents_in_force: Counter[str] = Counter()
         self.accounts: dict[int, AccountTotals] = {}
         self._newest: dict[int, tuple[int, int]] = {}
@@ -180,10 +179,7 @@ class Live:
         return sum(account.sent for account in self.accounts.values())
 
     def ask(self, kind: str) -> list[Receipt]:
-        """Send a command to every bucket; returns the answers once all buckets have answered.
-
-        Receipts come from several partitions, so a bucket's end may be seen before the states that it counts.
-        """
+        """Send a command to every bucket; returns the answers once all buckets have answered."""
         request = uuid.uuid4().hex
         buckets = self.settings.job.buckets
         commands = [{"kind": kind, "bucket": bucket, "request": request} for bucket in range(buckets)]
@@ -192,21 +188,38 @@ class Live:
         def answered() -> list[Receipt]:
             self._poll()
             mine = [answer for answer in self._answers if getattr(answer, "request", None) == request]
-            ends = [answer for answer in mine if isinstance(answer, AccountReceipt | StatesEndReceipt | KidsReceipt)]
-            told = len({answer.pseudonym for answer in mine if isinstance(answer, StateReceipt)})
-            counted = sum(end.users for end in ends if isinstance(end, StatesEndReceipt))
-            return mine if len(ends) == buckets and told == counted else []
+            return mine if len({answer.bucket for answer in mine}) == buckets else []
 
         return until(answered, f"answers to {kind}")
 
-    def states(self) -> dict[str, Any]:
-        """The state of every user, by pseudonym, as the job keeps it."""
-        return {a.pseudonym: json.loads(bytes(a.state)) for a in self.ask("states") if isinstance(a, StateReceipt)}
+    def states(self, users: Iterable[str]) -> dict[str, Any]:
+        """The state of each of these users, by pseudonym, as the job keeps it; who has none is left out."""
+        return {name: json.loads(raw) for name, raw in self._raw_states(users).items()}
 
-    def plain_states(self) -> dict[str, dict[str, Any]]:
+    def plain_states(self, users: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The same in the form of the naive twin's :meth:`tests.support.naive.NaiveReplay.states`."""
-        answers = self.ask("states")
-        return {a.pseudonym: plain_receipt(bytes(a.state)) for a in answers if isinstance(a, StateReceipt)}
+        return {name: plain_answer(raw) for name, raw in self._raw_states(users).items()}
+
+    def known_users(self) -> Counter[str]:
+        """How many users the job knows under each key id."""
+        answers = {answer.bucket: answer for answer in self.ask("kids") if isinstance(answer, KidsReceipt)}
+        return Counter({}) + sum((Counter(answer.users) for answer in answers.values()), Counter())
+
+    def _raw_states(self, users: Iterable[str]) -> dict[str, bytes]:
+        wanted = {uuid.uuid4().hex: user for user in users}
+        commands = [{"kind": "access", "user_id": user, "request": request} for request, user in wanted.items()]
+        self.send(topics.CONTROL, [(None, json.dumps(command).encode()) for command in commands])
+        found: dict[str, StateAnswer] = {}
+
+        def answered() -> bool:
+            for batch in self._states.poll(timeout_ms=50, max_records=5_000).values():
+                told = [decode_answer(record.value) for record in batch]
+                found.update({a.request: a for a in told if isinstance(a, StateAnswer) and a.request in wanted})
+            return len(found) == len(wanted)
+
+        until(answered, f"the states of {len(wanted)} users")
+        states = {answer.pseudonym: bytes(answer.state) for answer in found.values()}
+        return {name: raw for name, raw in states.items() if raw != b"null"}
 
     def rejects(self) -> list[dict[str, Any]]:
         """The dead letters so far; they appear with a checkpoint."""
@@ -240,6 +253,7 @@ class Live:
         """Close the clients."""
         self._producer.close()
         self._receipts.close()
+        self._states.close()
         self.redis.close()
 
 

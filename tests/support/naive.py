@@ -341,8 +341,8 @@ def plain(state: UserState) -> dict[str, Any]:
     return fields
 
 
-def plain_receipt(state: bytes) -> dict[str, Any]:
-    """The same from the `state` of a :class:`schemas.receipts.StateReceipt`."""
+def plain_answer(state: bytes) -> dict[str, Any]:
+    """The same from the `state` of a :class:`schemas.answers.StateAnswer`."""
     fields = msgspec.json.decode(state)
     del fields["due_slot"], fields["consent_partition"]
     if (profile := fields["profile"]) is not None:

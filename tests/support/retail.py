@@ -51,7 +51,9 @@ def assert_equals_twin(live: Live, sent: int) -> dict[str, Any]:
     outcomes = ("sent", "accepted", "duplicates", "denied", "rejected")
     assert {name: account[name] for name in outcomes} == {name: expected[name] for name in outcomes}
     assert account["accepted"] + account["duplicates"] + account["denied"] + sum(account["rejected"].values()) == sent
-    states = live.plain_states()
+    sent_to = live.records(topics.CONSENTS, topics.INTERACTIONS)
+    states = live.plain_states({record.key.decode() for record in sent_to if record.key})
+    assert live.known_users().total() == len(states), "of nobody else"
     assert differences(naive.states(), states)[:3] == []
     assert _versions_in_redis(live, states) == {
         pseudonym: state["version"] for pseudonym, state in states.items() if (state["profile"] or {}).get("recents")

@@ -248,7 +248,9 @@ evidence = st.builds(
     returned_at=st.none() | times,
     tombstone_until=times,
     snapshots_kept_ms=st.sampled_from([DAY, 7 * DAY]),
-    found=st.dictionaries(st.sampled_from([*LEFTOVERS, "redis.gone", "interactions", "receipts"]), st.integers(0, 2)),
+    found=st.dictionaries(
+        st.sampled_from([*LEFTOVERS, "redis.gone", "interactions", "answers", "receipts"]), st.integers(0, 2)
+    ),
     planted=st.fixed_dictionaries({"savepoint": st.integers(0, 2), "redis": st.just(1), "events": st.just(1)}),
     snapshots=st.none() | st.integers(0, 2),
 )
@@ -264,7 +266,8 @@ def naive_status(seen: Evidence) -> str:
         return "incomplete"
     by_time = seen.applied_at is not None and NOW - seen.applied_at >= seen.snapshots_kept_ms + SNAPSHOT_DURATION_MAX_MS
     no_snapshot = by_time if seen.snapshots is None else seen.snapshots == 0
-    return "complete" if no_snapshot and not seen.found.get("interactions", 0) else "effective"
+    copies = seen.found.get("interactions", 0) + seen.found.get("answers", 0)
+    return "complete" if no_snapshot and not copies else "effective"
 
 
 @given(evidence)
@@ -293,6 +296,7 @@ PROVED = Evidence(
         ("receipts", "complete"),
         ("redis.gone", "complete"),
         ("interactions", "effective"),
+        ("answers", "effective"),
         ("savepoint", "incomplete"),
         ("redis.list", "incomplete"),
         ("redis.consent", "incomplete"),

@@ -15,9 +15,10 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 
 from adapters.redis.patience import Patience
+from schemas.answers import StateAnswer, encode_answer
 from schemas.audit import AccessEntry, AuditEntry, ExpiryEntry, KeyEntry
 from schemas.consents import LEVEL_NAME, Level
-from schemas.control import AccountCommand, Command, KeyCommand, KidsCommand
+from schemas.control import AccountCommand, Command, KeyCommand
 from schemas.errors import FreshetError, StateUnavailable
 from schemas.receipts import (
     AccountReceipt,
@@ -26,8 +27,6 @@ from schemas.receipts import (
     ElementReceipt,
     KidsReceipt,
     ListReceipt,
-    StateReceipt,
-    StatesEndReceipt,
     encode_receipt,
 )
 from schemas.rejects import dead_letter
@@ -57,7 +56,7 @@ from udfs.popularity import (
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListWrite, PopularItems, Ranker
 from udfs.segments import Admitted
-from udfs.state import decode_state, readable
+from udfs.state import readable
 from udfs.store import ListStore, Written
 from udfs.telling import Teller
 
@@ -66,6 +65,7 @@ BYTES: Final = Types.PRIMITIVE_ARRAY(Types.BYTE())
 REJECTS: Final = OutputTag("rejects", BYTES)
 CLEAN_EVENTS: Final = OutputTag("clean-events", BYTES)
 RECEIPTS: Final = OutputTag("receipts", BYTES)
+ANSWERS: Final = OutputTag("answers", BYTES)
 POPULAR_REFRESH_MS: Final = 1_000
 SUMS_EVERY_MS: Final = 1_000
 """How often a bucket tells popularity what it adds. A record for each element and segment costs more than the lists."""
@@ -433,23 +433,15 @@ class PersonaliseOperator(KeyedProcessFunction):
         if isinstance(command, AccountCommand):
             told.append((RECEIPTS, encode_receipt(AccountReceipt(request, bucket, totals(account)))))
             return []
-        if isinstance(command, KidsCommand):
-            kids = self._kids.kids()
-            told.append((RECEIPTS, encode_receipt(KidsReceipt(request, bucket, dict(kids)))))
-            return []
-        users = 0
-        for pseudonym, raw in self._users.items():
-            users += 1
-            state = msgspec.Raw(msgspec.json.encode(readable(decode_state(raw))))
-            told.append((RECEIPTS, encode_receipt(StateReceipt(request, bucket, pseudonym, state))))
-        told.append((RECEIPTS, encode_receipt(StatesEndReceipt(request, bucket, users))))
-        return [AccessEntry(command.role, command.purpose, "states", users)]
+        kids = self._kids.kids()
+        told.append((RECEIPTS, encode_receipt(KidsReceipt(request, bucket, dict(kids)))))
+        return []
 
     def _give_access(self, asked: AskedFor, users: Users, bucket: int, told: list[Any]) -> AuditEntry:
         """All that is kept of a user, or null; what is changed by this very element is included."""
         state = users.get(asked.pseudonym)
         found = msgspec.Raw(msgspec.json.encode(None if state is None else readable(state)))
-        told.append((RECEIPTS, encode_receipt(StateReceipt(asked.request, bucket, asked.pseudonym, found))))
+        told.append((ANSWERS, encode_answer(StateAnswer(asked.request, bucket, asked.pseudonym, found))))
         return AccessEntry(asked.role, asked.purpose, "profile", 1, asked.pseudonym)
 
 
