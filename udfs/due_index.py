@@ -3,6 +3,9 @@
 A user stands in one slot, `UserState.due_slot`, and their name in the page of that slot and in no other, so that
 whoever is erased or renamed costs one page. Releases that kept the pages in `due-v1` left names behind where a user had
 moved to an earlier slot: those pages are `older`, searched whole for the erased until they have been moved over.
+
+After a downtime the timers of many slots come at once. They are put off and worked off in their order, a few at a time;
+whoever stands in such a slot goes on standing there.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -13,6 +16,8 @@ from schemas.topics import MINUTE_MS
 from udfs.state import UserState
 
 SLOT_MS: Final = 1_000
+WAITING_TOGETHER: Final = 100
+"""Slots that wait stand in chunks of so many, so that a long queue is not written anew for each."""
 OLDER_PAGES_AT_ONCE: Final = 20
 """How many older pages are moved over at a time: of 50 users each, some 10 ms."""
 
@@ -157,6 +162,48 @@ class DueIndex:
         if slot % MINUTE_MS == 0:
             self._pop(f"m{slot}")
         return list(dict.fromkeys(name for page in self._pop(str(slot)) for name in _names(page)))
+
+    def is_free(self, slot: int) -> bool:
+        """Whether nobody stands in `slot`."""
+        return self._pages.get(str(slot)) is None and self._older.get(str(slot)) is None
+
+    def put_off(self, slot: int) -> None:
+        """Let a slot whose timer has come wait behind those that wait already."""
+        first, last = self._waiting() or (0, 0)
+        chunk = self._pages.get(f"w{last}")
+        if chunk is not None and chunk.count(b" ") + 1 >= WAITING_TOGETHER:
+            last, chunk = last + 1, None
+        self._pages.put(f"w{last}", b"%d" % slot if chunk is None else chunk + b" %d" % slot)
+        self._pages.put("w", b"%d %d" % (first, last))
+
+    def is_behind(self) -> bool:
+        """Whether any slots wait."""
+        return self._waiting() is not None
+
+    def next_waiting(self, slots_max: int) -> list[int]:
+        """Slots that wait no more, in the order in which they were put off."""
+        waiting = self._waiting()
+        if waiting is None or slots_max <= 0:
+            return []
+        first, last = waiting
+        slots = (self._pages.get(f"w{first}") or b"").split()
+        if slots[slots_max:]:
+            self._pages.put(f"w{first}", b" ".join(slots[slots_max:]))
+        else:
+            self._pages.remove(f"w{first}")
+            if first < last:
+                self._pages.put("w", b"%d %d" % (first + 1, last))
+            else:
+                self._pages.remove("w")
+        return [int(slot) for slot in slots[:slots_max]]
+
+    def _waiting(self) -> tuple[int, int] | None:
+        """The numbers of the first and the last chunk of slots that wait."""
+        raw = self._pages.get("w")
+        if raw is None:
+            return None
+        first, last = raw.split()
+        return int(first), int(last)
 
     def _pop(self, key: str) -> list[bytes]:
         popped = []

@@ -211,3 +211,21 @@ def test_pages_have_the_bytes_that_the_next_release_will_read() -> None:
         str(BEGINNING): b"ada",
         str(BEGINNING + SLOT_MS): b"bob",
     }
+
+
+@given(st.lists(st.one_of(st.integers(1, 400).map(lambda n: [n]), st.integers(0, 60)), max_size=12))
+def test_slots_that_are_put_off_come_back_each_once_and_in_their_order(steps: list[list[int] | int]) -> None:
+    slots, put_off, came = Slots(1), list[int](), list[int]()
+    for step in steps:
+        if isinstance(step, int):
+            came += slots.index.next_waiting(step)
+        else:
+            for _ in range(step[0]):
+                put_off.append(BEGINNING + len(put_off) * SLOT_MS)
+                slots.index.put_off(put_off[-1])
+        assert slots.index.is_behind() == (len(came) < len(put_off))
+        assert max(map(len, slots.pages.data.values()), default=0) < 2_000, "a long queue is not written anew for each"
+    while slots.index.is_behind():
+        came += slots.index.next_waiting(7)
+    assert came == put_off
+    assert dict(slots.pages) == {}

@@ -1,15 +1,22 @@
 """The shell part of :mod:`udfs.due_index`: a bucket's due index in keyed state, its timers and what a timer brings."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pyflink.common import Types
 from pyflink.datastream import RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor
 
+from schemas.topics import MINUTE_MS
 from udfs.due_index import DueIndex, Entered
 from udfs.personalise import Users
 from udfs.state import UserState
+
+LATE_MS: Final = MINUTE_MS
+"""What is up to so late is worked off at once: a task that is busy, or was restarted."""
+CATCH_UP_EVERY_MS: Final = 100
+CATCH_UP_SLOTS: Final = 2
+"""How many late slots of a bucket are worked off within that time. One of 50 users takes some 4 ms."""
 
 
 class DueChanges(NamedTuple):
@@ -27,17 +34,55 @@ class DueKeeper:
         pages = context.get_map_state(MapStateDescriptor("due-v2", *names))
         self._older = context.get_map_state(MapStateDescriptor("due-v1", *names))
         self._index = DueIndex(pages, slot_users_max, self._older)
+        self._spent: dict[Any, tuple[int, int]] = {}
+        """By bucket key: the last tick in which late slots were worked off, and how many."""
 
-    def take(self, timestamp: int, users: Users) -> Iterator[tuple[str, UserState]]:
+    def is_put_off(self, timestamp: int, ctx: Any) -> bool:
+        """At a timer: whether it comes so late that many others come with it, and what it brings waits for its turn."""
+        now_ms = ctx.timer_service().current_processing_time()
+        if timestamp >= now_ms - LATE_MS:
+            return False
+        if self._index.is_free(timestamp):
+            self._index.take(timestamp)
+        elif self._room(now_ms, ctx):
+            self._spend(1, now_ms, ctx)
+            return False
+        else:
+            self._index.put_off(timestamp)
+        self._come_back(now_ms, ctx)
+        return True
+
+    def take(self, timestamp: int, users: Users, ctx: Any) -> Iterator[tuple[str, UserState]]:
         """At a timer: the users whose time has come; they stand nowhere from now on."""
         if not self._older.is_empty():
             self._index.move_older(lambda pseudonym: _slot_of(users.get(pseudonym)))
-        for pseudonym in self._index.take(timestamp):
-            state = users.get(pseudonym)
-            if state is not None and state.due_slot == timestamp:
-                state.due_slot = 0
-                users.mark(pseudonym)
-                yield pseudonym, state
+        for slot in [timestamp, *self._waited(ctx)]:
+            for pseudonym in self._index.take(slot):
+                state = users.get(pseudonym)
+                if state is not None and state.due_slot == slot:
+                    state.due_slot = 0
+                    users.mark(pseudonym)
+                    yield pseudonym, state
+
+    def _waited(self, ctx: Any) -> list[int]:
+        """Slots that were put off and whose turn it is."""
+        now_ms = ctx.timer_service().current_processing_time()
+        slots = self._index.next_waiting(self._room(now_ms, ctx))
+        self._spend(len(slots), now_ms, ctx)
+        self._come_back(now_ms, ctx)
+        return slots
+
+    def _come_back(self, now_ms: int, ctx: Any) -> None:
+        if self._index.is_behind():
+            ctx.timer_service().register_processing_time_timer((now_ms // CATCH_UP_EVERY_MS + 1) * CATCH_UP_EVERY_MS)
+
+    def _room(self, now_ms: int, ctx: Any) -> int:
+        tick, spent = self._spent.get(ctx.get_current_key(), (0, 0))
+        return CATCH_UP_SLOTS - spent if tick == now_ms // CATCH_UP_EVERY_MS else CATCH_UP_SLOTS
+
+    def _spend(self, slots: int, now_ms: int, ctx: Any) -> None:
+        spent = CATCH_UP_SLOTS - self._room(now_ms, ctx) + slots
+        self._spent[ctx.get_current_key()] = now_ms // CATCH_UP_EVERY_MS, spent
 
     def changes(self, users: Users, due_of: Callable[[UserState], int | None]) -> DueChanges:
         """Where changed users come to stand, and who stands no more where they stood. Only reads state."""

@@ -97,6 +97,12 @@ class GenerationKeeper:
             _register(ctx, REBUILD_EVERY_MS)
         return bytes(page).decode().split("\n")
 
+    def come_back(self, ctx: Any) -> None:
+        """At a timer that is put off: go on with the next one."""
+        _register(ctx, self._parts.watch_every_ms)
+        if not self._pages.is_empty():
+            _register(ctx, REBUILD_EVERY_MS)
+
     def forget(self, pseudonyms: Sequence[str]) -> None:
         """Let no page name users who were erased. One page a user."""
         name = next(iter(self._pages.keys()), None) if pseudonyms else None

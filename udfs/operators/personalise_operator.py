@@ -240,20 +240,25 @@ class PersonaliseOperator(KeyedProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         """A second has ended: pass its popularity on, forget what ended or expired, refresh the lists that age."""
         yield from self._sums()
+        if self._due.is_put_off(timestamp, ctx):
+            self._generation.come_back(ctx)
+            yield from self._audit.expired([], timestamp, ctx)
+            return
         parts, users = self._parts, Users(self._users.get)
+        now_ms = ctx.timer_service().current_processing_time()
         refresh, ended, expired = {}, [], []
-        for pseudonym, state in self._due.take(timestamp, users):
-            due = when_due(state, timestamp, parts.bounds, parts.refresh)
+        for pseudonym, state in self._due.take(timestamp, users, ctx):
+            due = when_due(state, now_ms, parts.bounds, parts.refresh)
             if due == Due.REFRESH:
                 refresh[pseudonym] = state
             elif due in (Due.FORGET, Due.EXPIRED):
                 ended.append(pseudonym)
                 if due == Due.EXPIRED:
                     expired.append(ExpiryEntry(pseudonym))
-        lists = parts.ranker.rank(refresh, self._popular, timestamp, parts.refresh.list_ttl_ms)
-        self._write([], lists, timestamp, self._generation.proven(ctx))
+        lists = parts.ranker.rank(refresh, self._popular, now_ms, parts.refresh.list_ttl_ms)
+        self._write([], lists, now_ms, self._generation.proven(ctx))
         self._patiently(lambda: parts.store.forget(ended), self._counters["store_retries"].inc)
-        self._put(self._writes(users, timestamp), ctx)
+        self._put(self._writes(users, now_ms), ctx)
         self._counters["lists_refreshed"].inc(len(lists))
         self._count_failed()
         self._counters["profiles_forgotten"].inc(len(ended))
