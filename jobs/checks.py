@@ -1,5 +1,6 @@
 """What is checked against the brokers before a job is submitted: nothing that has ended may come back."""
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -9,11 +10,10 @@ from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
 from jobs.settings import Settings
-from jobs.topics import topic_settings
+from jobs.topics import broker_settings, unfit_topics
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_settings import python_kafka_options
-from schemas.topics import DAY_MS
 
 CODEC_CLASSES: Final = {
     "com.github.luben.zstd.ZstdInputStreamNoFinalizer": "zstd-jni",
@@ -21,6 +21,9 @@ CODEC_CLASSES: Final = {
     "net.jpountz.lz4.LZ4Factory": "lz4-java",
 }
 """What the Kafka client in flink-sql-connector-kafka takes from its surroundings; all but zstd are in flink-dist."""
+CHECK_INTERVAL: Final = "log.retention.check.interval.ms"
+_RELATIONS: Final = dict.fromkeys(topics.AT_MOST, "≤") | dict.fromkeys(topics.AT_LEAST, "≥")
+logger = logging.getLogger(__name__)
 RAW: Final = (topics.INTERACTIONS, topics.CONSENTS, topics.CONTROL)
 
 
@@ -29,23 +32,26 @@ def check_topics(settings: Settings) -> dict[str, str]:
 
     Returns Kafka's ids of the raw topics, by our short names; empty where the broker has none (before 2.8).
     """
-    names = {topic.name: settings.kafka.topic(topic.name) for topic in topics.TOPICS}
+    kafka, names = settings.kafka, {topic.name: settings.kafka.topic(topic.name) for topic in topics.TOPICS}
     try:
-        admin = KafkaAdminClient(**python_kafka_options(settings.kafka))
+        admin = KafkaAdminClient(**python_kafka_options(kafka))
         try:
             missing = sorted(set(names.values()) - set(admin.list_topics()))
-            found = {} if missing else {name: topic_settings(admin, names[name]) for name in RAW}
+            changes = {} if missing else unfit_topics(admin, kafka, settings.privacy.snapshots_kept_ms)
             described = {} if missing else {topic["name"]: topic for topic in admin.describe_topics([*names.values()])}
+            broker = broker_settings(admin)
         finally:
             admin.close()
-    except KafkaError as error:
+    except (KafkaError, OSError) as error:  # OSError: of files for TLS
         raise SettingsError(
             f"the topics could not be looked at ({type(error).__name__}): kafka.bootstrap_servers must answer the "
             "client that submits, and its user needs Describe and DescribeConfigs on topics"
         ) from None
     if missing:
         raise SettingsError(f"there is no topic {', '.join(missing)}: create it with `python -m jobs.topics`")
-    if complaint := complaint_of(settings, found[topics.INTERACTIONS], found[topics.CONSENTS]):
+    if not broker:
+        logger.warning("the brokers' settings are not ours to see: %s is taken to be an hour at most", CHECK_INTERVAL)
+    if complaint := complaint_of_topics(changes) or complaint_of_broker(broker):
         raise SettingsError(complaint)
     ids = {name: str(described[names[name]].get("topic_id") or "") for name in RAW}
     return {name: topic_id for name, topic_id in ids.items() if topic_id.strip("0-")}
@@ -64,23 +70,29 @@ def check_codecs() -> None:
             ) from None
 
 
-def complaint_of(settings: Settings, interactions: Mapping[str, str], consents: Mapping[str, str]) -> str | None:
-    """What is wrong with the broker's settings of the two raw topics, or None."""
-    kept_ms, name = settings.privacy.snapshots_kept_ms, settings.kafka.topic(topics.CONSENTS)
-    for topic, config in ((settings.kafka.topic(topics.INTERACTIONS), interactions), (name, consents)):
-        if config.get("message.timestamp.type") != "LogAppendTime":
-            return f"topic {topic} needs message.timestamp.type=LogAppendTime: the order of consents depends on it"
-    if "compact" in consents.get("cleanup.policy", ""):
-        for setting in ("min.compaction.lag.ms", "delete.retention.ms"):
-            if int(consents.get(setting, 0)) < kept_ms:
-                return (
-                    f"topic {name} has {setting}={consents.get(setting, 0)}, less than privacy.snapshots_kept_ms="
-                    f"{kept_ms}: a restored job would not read a withdrawal that compaction has dropped"
-                )
-    retention_ms = int(interactions.get("retention.ms", -1))
-    if retention_ms < 0 or retention_ms + DAY_MS > settings.tombstone_ms():
+def complaint_of_topics(unfit: Mapping[str, Mapping[str, str]]) -> str | None:
+    """What is wrong with settings of topics, given what they would have to be, by topic; None where nothing is."""
+    if not unfit:
+        return None
+    wanted = "; ".join(f"{topic} needs {_assigned(changes)}" for topic, changes in unfit.items())
+    return (
+        f"{wanted}: with the settings that they have, records are kept longer than RETENTION.md says, or what has "
+        "ended could come back. `python -m jobs.topics --settings … --alter` sets them"
+    )
+
+
+def _assigned(changes: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {_RELATIONS.get(name, '=')} {value}" for name, value in changes.items())
+
+
+def complaint_of_broker(broker: Mapping[str, str]) -> str | None:
+    """What of a broker's settings lets records live longer than was promised; None where nothing is known to."""
+    check_ms = int(broker.get(CHECK_INTERVAL, 0))
+    if check_ms > topics.RETENTION_CHECK_MAX_MS:
         return (
-            f"topic {settings.kafka.topic(topics.INTERACTIONS)} has retention.ms={retention_ms}: privacy.tombstone_ms "
-            "must be a day longer, or interactions of erased users could be read when their tombstones are gone"
+            f"the brokers have {CHECK_INTERVAL}={check_ms}, and records are to go {topics.RETENTION_CHECK_MAX_MS} ms "
+            "after their retention at the latest: lower it on the brokers"
         )
+    if broker.get("log.cleaner.enable", "true") != "true":
+        return "the brokers have log.cleaner.enable=false: nothing would ever leave the topic of consents"
     return None

@@ -9,7 +9,7 @@ from schemas.codec_choice import codec_for
 from schemas.codecs import BadRecord, Codec, unreadable_consent
 from schemas.consents import ConsentChange
 from schemas.kafka_reading import records
-from schemas.marks import MARK_KEY
+from schemas.marks import MARK_KEY, MOVE_ON_KEY
 
 
 class Recorded(NamedTuple):
@@ -37,6 +37,8 @@ def change_of(codec: Codec, key: bytes | None, value: bytes | None, append_ts: i
 
     Without a value the consent is taken away; what cannot be read is a withdrawal.
     """
+    if key == MOVE_ON_KEY:
+        return None
     try:
         if value is None:
             return ConsentChange(key.decode(), "none", append_ts) if key else None

@@ -21,6 +21,7 @@ from schemas.kafka_reading import names_any
 from schemas.kafka_settings import python_kafka_options
 from schemas.settled_topic import settled, settled_ends
 from schemas.store import all_user_keys
+from schemas.topics import RETENTION_CHECK_MAX_MS
 from udfs.erasure import goes, occurrences
 
 CHUNK_BYTES: Final = 1 << 20
@@ -117,11 +118,15 @@ def _times(settings: Settings, name: str, searches: Sequence[Concerns]) -> list[
 
 
 def _ends_by(config: dict[str, str], times: Sequence[int]) -> int:
-    """The broker deletes a whole segment when its newest record is too old, and a segment may grow for segment.ms."""
+    """The broker deletes a whole segment when its newest record is too old, and a segment may grow for segment.ms.
+
+    It looks once in a while, and leaves the file for a moment.
+    """
     retention_ms = int(config.get("retention.ms", -1))
     if not times or retention_ms < 0 or "delete" not in config.get("cleanup.policy", ""):
         return 0
-    return max(times) + retention_ms + int(config.get("segment.ms", 0))
+    late_ms = RETENTION_CHECK_MAX_MS + int(config.get("file.delete.delay.ms", 0))
+    return max(times) + retention_ms + int(config.get("segment.ms", 0)) + late_ms
 
 
 def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bool]:

@@ -86,7 +86,7 @@ def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_on
     builder.set_bootstrap_servers(kafka.bootstrap_servers)
     if exactly_once:
         builder.set_transactional_id_prefix(f"{kafka.group()}-{topic}")
-        builder.set_property("transaction.timeout.ms", str(kafka.transaction_timeout_ms))
+        builder.set_property("transaction.timeout.ms", str(settings.transaction_timeout_ms()))
     stream.sink_to(builder.build()).uid(f"{topic}-v1").name(topic)
 
 

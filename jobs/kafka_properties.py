@@ -27,6 +27,7 @@ def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
     properties = {"bootstrap.servers": kafka.bootstrap_servers, "security.protocol": kafka.security_protocol}
     providers: dict[str, str] = {}
     if kafka.ca_file:
+        _read("kafka.ca_file", kafka.ca_file)
         properties |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": kafka.ca_file}
     if kafka.cert_file and kafka.key_file:
         files = {"kafka.cert_file": kafka.cert_file, "kafka.key_file": kafka.key_file}
@@ -58,13 +59,18 @@ def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
 
 def _readable(setting: str, path: str) -> Path:
     """The absolute path of a PEM file that can be read; raises :class:`SettingsError`."""
+    found = _read(setting, path)
+    if set(str(found)) & set(":,{}$"):
+        raise SettingsError(f"{setting} {path}: Kafka's client resolves no path with one of : , {{ }} $ in it")
+    return found
+
+
+def _read(setting: str, path: str) -> Path:
     found = Path(path).absolute()
     try:
         found.read_bytes()
     except OSError as error:
         raise SettingsError(f"{setting} {path} cannot be read: {error.strerror}") from None
-    if set(str(found)) & set(":,{}$"):
-        raise SettingsError(f"{setting} {path}: Kafka's client resolves no path with one of : , {{ }} $ in it")
     return found
 
 

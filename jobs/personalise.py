@@ -39,12 +39,10 @@ from jobs.registration import Registration, claim_group
 from jobs.running_jobs import expect_not_running, mark
 from jobs.settings import Settings, load_policy, load_settings
 from jobs.snapshots import check_snapshot
-from jobs.workers import open_ingest, open_personalise_parts, open_popular_parts
-from models.scorer import Scorer
+from jobs.workers import open_ingest, open_once, open_personalise_parts, open_popular_parts
 from schemas import topics
 from schemas.errors import FreshetError
 from schemas.pseudonyms import load_key_ring
-from schemas.signing import load_signing_key
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.ingest_operator import IngestOperator
 from udfs.operators.personalise_operator import ANSWERS, BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS, PersonaliseOperator
@@ -125,8 +123,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     settings = load_settings(options.settings)
     load_policy(settings.privacy.policy)
-    Scorer.open(Path(settings.model.directory))
-    load_signing_key(settings.audit.signing_key)
+    open_once(settings)
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
     check_redis(settings.redis)
@@ -157,7 +154,7 @@ def register(env: StreamExecutionEnvironment, settings: Settings, replace: bool)
     expect_not_running(env, name)
     claim_prefix(settings.redis, name, replace)
     mark(env, name)
-    with Registration(settings.kafka) as registration:
+    with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
         return registration.take(deployment, replace)
 
 

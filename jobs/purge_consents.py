@@ -1,14 +1,15 @@
 """Takes users whose erasure is over out of `consents`, the one raw topic that lasts: the last place that names them.
 
 An erasure is over when its tombstone has ended: nothing from before it can be read again or restored any more. A record
-without a value takes the place of what stands there; compaction deletes the old ones, and later that one too.
+without a value takes the place of what stands there; compaction deletes the old ones, and later that one too. So that
+it comes to that where nothing else is written, each run also writes a record that says nothing to every partition.
 
 A client library must not write under a key but the user's own. Where one did, the record is left, and counted. Who
 consents in the very moment in which this command writes has to consent again: without a record there is no consent.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kafka import KafkaProducer
 
@@ -18,6 +19,7 @@ from jobs.rewrite_events import rewrite_events
 from jobs.settings import Settings
 from schemas import topics
 from schemas.kafka_settings import python_kafka_options
+from schemas.marks import MOVE_ON_KEY
 from schemas.settled_topic import Tail, has_topic
 from udfs.consent import Place, comes_after
 
@@ -75,6 +77,12 @@ def purge_consents(settings: Settings, say: Say, now_ms: int | None = None) -> i
     return len(going)
 
 
+def move_on(producer: KafkaProducer, topic: str) -> list[Any]:
+    """Let every partition close a segment that is due: an idle one never would, and keep what was purged."""
+    partitions = sorted(producer.partitions_for(topic) or ())
+    return [producer.send(topic, key=MOVE_ON_KEY, value=None, partition=partition) for partition in partitions]
+
+
 def _take_away(settings: Settings, going: dict[str, set[int]]) -> None:
     topic = settings.kafka.topic(topics.CONSENTS)
     producer = KafkaProducer(**python_kafka_options(settings.kafka), acks="all")
@@ -84,6 +92,7 @@ def _take_away(settings: Settings, going: dict[str, set[int]]) -> None:
             for user, partitions in going.items()
             for partition in sorted(partitions)
         ]
+        sent += move_on(producer, topic)
         producer.flush()
         for future in sent:
             future.get(0)

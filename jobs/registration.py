@@ -14,6 +14,7 @@ from kafka.errors import (
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     InvalidProducerEpochError,
+    InvalidTransactionTimeoutError,
     InvalidTxnStateError,
     KafkaError,
     NotCoordinatorError,
@@ -43,12 +44,16 @@ _decode_head = msgspec.json.Decoder(SignedHead).decode
 class Registration:
     """One submission under way. A context; :meth:`take` ends it."""
 
-    def __init__(self, kafka: KafkaSettings) -> None:
+    def __init__(self, kafka: KafkaSettings, transaction_timeout_ms: int) -> None:
+        """Ask for the timeout of the sinks' transactions, too: the brokers say here whether they allow it."""
         self._kafka = kafka
         self._topic = kafka.topic(topics.DEPLOYMENT)
         try:
             self._producer = KafkaProducer(
-                **python_kafka_options(kafka), transactional_id=f"{kafka.group()}-deployment", acks="all"
+                **python_kafka_options(kafka),
+                transactional_id=f"{kafka.group()}-deployment",
+                transaction_timeout_ms=transaction_timeout_ms,
+                acks="all",
             )
         except KafkaError as error:
             raise _refused(kafka, error) from None
@@ -57,6 +62,8 @@ class Registration:
             self.recorded = last_recorded(kafka)
         except KafkaError as error:
             self._producer.close()
+            if InvalidTransactionTimeoutError.__name__ in str(error):  # the client wraps it
+                raise SettingsError(_timeout_refused(transaction_timeout_ms)) from None
             raise _refused(kafka, error) from None
         except BaseException:
             self._producer.close()
@@ -204,6 +211,14 @@ def _offsets(admin: Any, group: str) -> Any:
             if time.monotonic() > end_s:
                 raise
             time.sleep(0.2)
+
+
+def _timeout_refused(timeout_ms: int) -> str:
+    return (
+        f"the brokers' transaction.max.timeout.ms is less than {timeout_ms}: a job that is away for longer loses the "
+        "audit records and clean events of its last checkpoint. Raise it on the brokers, or set "
+        "kafka.transaction_timeout_ms to what they have and be back sooner"
+    )
 
 
 def _refused(kafka: KafkaSettings, error: KafkaError) -> SettingsError:

@@ -16,7 +16,7 @@ from jobs.settings import ModelSettings, Settings, load_settings
 from schemas import topics
 from schemas.errors import FreshetError
 from schemas.kafka_settings import KafkaSettings
-from schemas.topics import CONSENTS_COMPACTION_LAG_MS, DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
+from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
 
 DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"), ModelSettings(""))
 """What holds where nothing is set; the three addresses that have no default say nothing of retention."""
@@ -40,11 +40,19 @@ def _topic(settings: Settings, topic: Topic) -> Kept:
     what = f"topic `{settings.kafka.topic(topic.name)}`: {topic.holds}"
     place = f"`{topic.name}` in `schemas/topics.py`"
     if topic.retention_ms is not None:
-        return Kept(what, duration(topic.retention_ms), place, "broker: `retention.ms`")
-    last, earlier = "without end", f"earlier ones {duration(CONSENTS_COMPACTION_LAG_MS)} or more"
+        least, most = duration(topic.retention_ms), duration(topic.life_max_ms() or 0)
+        by = "broker: `retention.ms`, `segment.ms`: whole segments go, when their last record may"
+        return Kept(what, f"{least}; {most} at most", place, by)
+    lag_ms = topics.compaction_lag_ms(settings.privacy.snapshots_kept_ms)
+    place += ", `privacy.snapshots_kept_ms`"
+    last, earlier = "without end", f"earlier ones {duration(lag_ms)} or more"
     by = "broker: compaction"
     if topic.name == topics.CONSENTS:
-        last += f", of an erased user until {duration(settings.tombstone_ms())} after the erasure"
+        gone_ms = topics.PURGED_EVERY_MS + topics.compacted_ms(lag_ms)
+        key_ms = topics.PURGED_EVERY_MS + topics.purged_key_ms(lag_ms)
+        last += f", of an erased user until {duration(settings.tombstone_ms())} after the erasure; then the records "
+        last += f"go within {duration(gone_ms)}, the bare key within {duration(key_ms)}"
+        earlier += f", {duration(topics.compacted_ms(lag_ms))} at most"
         place += ", `privacy.tombstone_ms`"
         by += ", `python -m jobs.erasure purge-consents`, to be run daily"
     return Kept(what, f"the last record of each key {last}; {earlier}", place, by)
@@ -130,15 +138,19 @@ def _files(settings: Settings) -> list[Kept]:
 
 
 def duration(ms: int) -> str:
-    """A time in the largest unit that it is whole in.
+    """A time in the units that it is whole in.
 
-    >>> duration(3 * 86_400_000), duration(1_800_000), duration(3_600_000), duration(1_500)
-    ('3 days', '30 minutes', '1 hour', '1500 ms')
+    >>> duration(3 * 86_400_000), duration(1_800_000), duration(1_500), duration(86_400_000 + 3_660_000)
+    ('3 days', '30 minutes', '1500 ms', '1 day 1 hour 1 minute')
     """
+    if ms % 1_000 or not ms:
+        return f"{ms} ms"
+    parts = []
     for unit_ms, unit in ((DAY_MS, "day"), (HOUR_MS, "hour"), (MINUTE_MS, "minute"), (1_000, "second")):
-        if ms % unit_ms == 0:
-            return f"{ms // unit_ms} {unit}{'' if ms == unit_ms else 's'}"
-    return f"{ms} ms"
+        number, ms = divmod(ms, unit_ms)
+        if number:
+            parts.append(f"{number} {unit}{'' if number == 1 else 's'}")
+    return " ".join(parts)
 
 
 def page(settings: Settings, source: str) -> str:

@@ -4,7 +4,7 @@ Secrets are not in the file: it names the environment variables that hold them, 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,9 @@ from udfs.policy import UNRESTRICTED, Policy, parse_policy
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules
+
+COMMITTED_LATE_MS: Final = 15 * topics.MINUTE_MS
+"""A transaction is as old as the checkpoint before an outage, and is committed when the one after it is complete."""
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,7 +119,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def tombstone_least_ms(self) -> int:
         """A day more than the oldest record of `interactions` or the oldest snapshot can be old."""
-        return max(topics.INTERACTIONS_RETENTION_MS, self.privacy.snapshots_kept_ms) + topics.DAY_MS
+        return max(topics.interactions_life_max_ms(), self.privacy.snapshots_kept_ms) + topics.DAY_MS
+
+    def transaction_timeout_ms(self) -> int:
+        """How long a transaction of the sinks may stay open: longer than any outage that is ridden out."""
+        return self.kafka.transaction_timeout_ms or self.redis.outage_max_ms + COMMITTED_LATE_MS
 
     def topic_names(self) -> TopicNames:
         """The topics that ingest reads."""
@@ -137,7 +144,7 @@ def load_settings(path: Path) -> Settings:
     if settings.tombstone_ms() < settings.tombstone_least_ms():
         raise SettingsError(
             f"settings file {path}: privacy.tombstone_ms must be at least {settings.tombstone_least_ms()} "
-            "(a day more than the retention of interactions and than privacy.snapshots_kept_ms): "
+            "(a day more than interactions live at most, and than privacy.snapshots_kept_ms): "
             "else what was erased could come back"
         )
     if any(parse(url).password is not None for url in settings.redis.urls):

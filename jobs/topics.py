@@ -2,7 +2,7 @@
 
     python -m jobs.topics --settings freshet.toml --partitions 12 --replicas 3
 
-What exists is left as it is; the job refuses at submission what does not hold its promises.
+What exists is left as it is; the job refuses at submission what does not hold its promises, and `--alter` mends it.
 """
 
 import argparse
@@ -11,15 +11,17 @@ from pathlib import Path
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
-from kafka.errors import KafkaError
+from kafka.errors import ClusterAuthorizationFailedError, KafkaError
 
 from jobs.settings import load_settings
-from schemas.errors import FreshetError
+from schemas.errors import FreshetError, SettingsError
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
-from schemas.topics import TOPICS, topic_config
+from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, topic_config, unfit
 
 
-def create_topics(kafka: KafkaSettings, raw_partitions: int, replicas: int) -> list[str]:
+def create_topics(
+    kafka: KafkaSettings, raw_partitions: int, replicas: int, snapshots_kept_ms: int = CONSENTS_COMPACTION_LAG_MS
+) -> list[str]:
     """Create what is missing; returns the names. `raw_partitions` is for the topics that are read in parallel."""
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
@@ -32,7 +34,7 @@ def create_topics(kafka: KafkaSettings, raw_partitions: int, replicas: int) -> l
                         kafka.topic(topic.name),
                         topic.partitions or raw_partitions,
                         replicas,
-                        topic_configs=topic_config(topic),
+                        topic_configs=topic_config(topic, snapshots_kept_ms),
                     )
                     for topic in missing
                 ]
@@ -40,6 +42,46 @@ def create_topics(kafka: KafkaSettings, raw_partitions: int, replicas: int) -> l
         return [kafka.topic(topic.name) for topic in missing]
     finally:
         admin.close()
+
+
+def alter_topics(kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict[str, str]]:
+    """Set what does not hold the promises in the topics that are there; returns it, by topic."""
+    admin = KafkaAdminClient(**python_kafka_options(kafka))
+    try:
+        changes = unfit_topics(admin, kafka, snapshots_kept_ms)
+        if changes:
+            topic = ConfigResourceType.TOPIC
+            admin.alter_configs([ConfigResource(topic, name, configs=changed) for name, changed in changes.items()])
+        if left := unfit_topics(admin, kafka, snapshots_kept_ms):
+            raise SettingsError(
+                f"Kafka did not take the settings of {', '.join(left)}: the user of these settings needs AlterConfigs "
+                "on topics"
+            )
+        return changes
+    finally:
+        admin.close()
+
+
+def unfit_topics(admin: KafkaAdminClient, kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict[str, str]]:
+    """What would have to change in the topics that are there, by full name: see :func:`schemas.topics.unfit`."""
+    known = set(admin.list_topics())
+    found = {
+        name: unfit(topic_config(topic, snapshots_kept_ms), topic_settings(admin, name))
+        for topic in TOPICS
+        if (name := kafka.topic(topic.name)) in known
+    }
+    return {name: changes for name, changes in found.items() if changes}
+
+
+def broker_settings(admin: KafkaAdminClient) -> dict[str, str]:
+    """The settings of a broker; none where we may not see them."""
+    node = str(admin.describe_cluster()["brokers"][0]["broker_id"])
+    resource = ConfigResource(ConfigResourceType.BROKER, node)
+    try:
+        [of_brokers] = admin.describe_configs([resource], config_filter="all").values()
+    except ClusterAuthorizationFailedError:
+        return {}
+    return {name: str(entry["value"]) for name, entry in of_brokers[node].items()}
 
 
 def topic_settings(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
@@ -57,16 +99,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
     parser.add_argument("--partitions", type=int, default=4, help="of the topics that are read in parallel (default 4)")
     parser.add_argument("--replicas", type=int, default=3, help="of each (default 3)")
+    parser.add_argument("--alter", action="store_true", help="also set what does not fit in the topics that are there")
     options = parser.parse_args(arguments)
     try:
-        created = create_topics(load_settings(options.settings).kafka, options.partitions, options.replicas)
+        settings = load_settings(options.settings)
+        kept_ms = settings.privacy.snapshots_kept_ms
+        created = create_topics(settings.kafka, options.partitions, options.replicas, kept_ms)
+        altered = alter_topics(settings.kafka, kept_ms) if options.alter else {}
     except KafkaError as error:
         print(f"error: Kafka refused ({type(error).__name__}): {error}", file=sys.stderr)
         return 1
     except FreshetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join(f"created {name}" for name in created) or "all topics are there")
+    lines = [f"created {name}" for name in created]
+    lines += [f"set {name}={value} in {topic}" for topic, changes in altered.items() for name, value in changes.items()]
+    print("\n".join(lines) or "all topics are there")
     return 0
 
 

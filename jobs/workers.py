@@ -4,11 +4,13 @@ import gc
 from pathlib import Path
 
 from adapters.redis.client import connect
+from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker
 from jobs.settings import Settings, load_policy
 from models.scorer import Scorer
 from schemas.codec_choice import codec_for
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.schema_sources import source_at
 from schemas.signing import load_signing_key
 from udfs.ingest import Ingest
 from udfs.operators.audit_keeper import AuditParts
@@ -17,6 +19,20 @@ from udfs.operators.personalise_operator import Parts
 from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import PopularItems, Ranker
 from udfs.store import RedisStore
+
+
+def open_once(settings: Settings) -> None:
+    """Open what every worker opens: what cannot be opened is refused, not started again and again.
+
+    Raises a :class:`schemas.errors.FreshetError` that says what it is. Redis may be away.
+    """
+    flink_kafka_properties(settings.kafka)
+    source = settings.input
+    if source.schema_source is not None and source.format != "json":
+        source_at(source.schema_source).fetch(source.format, 1)  # any id does: a registry must answer
+    open_ingest(settings, list(range(settings.job.buckets)))
+    open_personalise_parts(settings, 1)  # its store connects when it is used first
+    open_popular_parts(settings, 1)
 
 
 def open_ingest(settings: Settings, keys: list[int]) -> Ingest:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from schemas import topics
 from schemas.secret_files import secret
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_SERVER: Final = re.compile(r"^\s*[^\s,]+:[0-9]{1,5}\s*$")
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,6 +18,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `group_id` is the consumer group, and the prefix of all transactional ids. Leave it out: the default is derived from
     `topic_prefix` (:meth:`group`). Two jobs with the same one abort each other's transactions.
+
+    `transaction_timeout_ms` is how long the job may be away without losing what it has written and not committed; the
+    brokers' transaction.max.timeout.ms bounds it. Left out, it goes by `redis.outage_max_ms`.
     """
 
     bootstrap_servers: str
@@ -29,7 +33,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
-    transaction_timeout_ms: Annotated[int, Meta(ge=10_000)] = 15 * topics.MINUTE_MS
+    transaction_timeout_ms: Annotated[int, Meta(ge=10_000)] | None = None
 
     def topic(self, name: str) -> str:
         """The full name of a topic of :mod:`schemas.topics`."""
@@ -49,6 +53,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def complaint_of(kafka: KafkaSettings) -> str | None:
     """What does not go together; Kafka's own client would say so only after the job is submitted."""
+    if not all(_SERVER.search(server) for server in kafka.bootstrap_servers.split(",")):
+        return "kafka.bootstrap_servers is host:port, or several of them with commas between"
     sasl = kafka.security_protocol.startswith("SASL_")
     if sasl and not (kafka.sasl_mechanism and kafka.username and kafka.password_variable):
         return f"{kafka.security_protocol} needs kafka.sasl_mechanism, username and password_variable"

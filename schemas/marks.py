@@ -12,6 +12,9 @@ from msgspec import Meta
 MARK_KEY: Final = b"\x00freshet-mark"
 """No user id: those have no control characters. One key, so compaction leaves the last mark of a partition."""
 
+MOVE_ON_KEY: Final = b"\x00freshet-move-on"
+"""Of records without a value that say nothing: Kafka closes a segment of a partition only when a record comes."""
+
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
     """Written to each of `partitions` partitions of `consents` for the generation `token`."""

@@ -1,5 +1,6 @@
 """The Kafka topics: names, partitions, clean-up and retention. One configurable prefix stands before each name."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -11,13 +12,23 @@ DAY_MS: Final = 24 * HOUR_MS
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """A topic as it is created. `partitions` 0 means: as many as the raw topics have."""
+    """A topic as it is created. `partitions` 0 means: as many as the raw topics have.
+
+    `segment_ms` is how long a segment takes records: Kafka deletes and compacts whole segments that are closed.
+    """
 
     name: str
     holds: str
     retention_ms: int | None
     partitions: int = 0
     compacted: bool = False
+    segment_ms: int = DAY_MS
+
+    def life_max_ms(self) -> int | None:
+        """The oldest that a record gets before it is gone from the disks; None where the last one of a key stays."""
+        if self.retention_ms is None:
+            return None
+        return self.retention_ms + self.segment_ms + RETENTION_CHECK_MAX_MS + FILE_DELETE_DELAY_MS
 
 
 INTERACTIONS: Final = "interactions"
@@ -41,6 +52,14 @@ AUDIT_RETENTION_MS: Final = 3 * 365 * DAY_MS
 """As long as somebody may ask how a consent was kept; the statute of limitations of most places is three years."""
 CONSENTS_COMPACTION_LAG_MS: Final = 7 * DAY_MS
 """At least the age of the oldest snapshot that may be restored: compaction must not resurrect a consent."""
+AT_MOST: Final = frozenset({"retention.ms", "segment.ms", "file.delete.delay.ms", "max.compaction.lag.ms"})
+AT_LEAST: Final = frozenset({"min.compaction.lag.ms"})
+"""Settings that may be less, or more, than a topic is created with; the others are equal."""
+PURGED_EVERY_MS: Final = DAY_MS
+"""How often `python -m jobs.erasure purge-consents` is to be run; each run moves every partition of `consents` on."""
+RETENTION_CHECK_MAX_MS: Final = HOUR_MS
+"""The longest `log.retention.check.interval.ms` of brokers that is taken; Kafka's default is 5 minutes."""
+FILE_DELETE_DELAY_MS: Final = MINUTE_MS
 
 TOPICS: Final[tuple[Topic, ...]] = (
     Topic(INTERACTIONS, "raw interactions, key = user id", INTERACTIONS_RETENTION_MS),
@@ -49,22 +68,76 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic(CONTROL, "commands to the job", INTERACTIONS_RETENTION_MS, partitions=1),
     Topic(DEAD_LETTERS, "rejects: reason and origin, never the payload", DEAD_LETTERS_RETENTION_MS, partitions=1),
     Topic(RECEIPTS, "what the job did: lists written, consents in force, accounts", RECEIPTS_RETENTION_MS),
-    Topic(ANSWERS, "what was held of a person, for those who asked", ANSWERS_RETENTION_MS),
+    Topic(ANSWERS, "what was held of a person, for those who asked", ANSWERS_RETENTION_MS, segment_ms=10 * MINUTE_MS),
     Topic(EVENTS, "accepted interactions, pseudonymised and consented", EVENTS_RETENTION_MS),
     # One partition, so that retention only ever cuts beginnings off. Of several, each is cut at its own time, and the
     # trail has holes that look like dropped records. The order of the records can be verified, too.
-    Topic(AUDIT, "the audit trail, a chain for each bucket", AUDIT_RETENTION_MS, partitions=1),
-    Topic(AUDIT_HEADS, "signed ends of the chains of the audit trail", AUDIT_RETENTION_MS, partitions=1),
+    Topic(AUDIT, "the audit trail, a chain for each bucket", AUDIT_RETENTION_MS, partitions=1, segment_ms=7 * DAY_MS),
+    Topic(
+        AUDIT_HEADS,
+        "signed ends of the chains of the audit trail",
+        AUDIT_RETENTION_MS,
+        partitions=1,
+        segment_ms=7 * DAY_MS,
+    ),
     Topic(DEPLOYMENT, "settings that the state depends on, as last submitted", None, partitions=1, compacted=True),
 )
 
 
-def topic_config(topic: Topic) -> dict[str, str]:
-    """The broker settings of `topic`: append time is the clock that orders the two raw topics."""
-    config = {"message.timestamp.type": "LogAppendTime"}
+def compaction_lag_ms(snapshots_kept_ms: int) -> int:
+    """How long compaction leaves a record alone, and keeps one without a value after it."""
+    return max(CONSENTS_COMPACTION_LAG_MS, snapshots_kept_ms)
+
+
+def compacted_ms(lag_ms: int) -> int:
+    """How long a record stands in a compacted topic after a later one of its key, at most.
+
+    Its segment takes records for a day and is closed by the first record after that; once its newest record is older
+    than the lag, it must be cleaned.
+    """
+    return DAY_MS + PURGED_EVERY_MS + lag_ms
+
+
+def purged_key_ms(lag_ms: int) -> int:
+    """The same for the key of a record without a value, which goes when it is cleaned again after the lag."""
+    return compacted_ms(lag_ms) + lag_ms + DAY_MS + PURGED_EVERY_MS
+
+
+def topic_config(topic: Topic, snapshots_kept_ms: int = CONSENTS_COMPACTION_LAG_MS) -> dict[str, str]:
+    """The broker settings of `topic`: append time is the clock that orders the two raw topics and ends records."""
+    config: dict[str, str | int] = {
+        "message.timestamp.type": "LogAppendTime",
+        "segment.ms": topic.segment_ms,
+        "file.delete.delay.ms": FILE_DELETE_DELAY_MS,
+    }
     if topic.compacted:
-        lag = str(CONSENTS_COMPACTION_LAG_MS)
-        config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": lag, "delete.retention.ms": lag}
+        lag_ms = compaction_lag_ms(snapshots_kept_ms)
+        config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": lag_ms, "delete.retention.ms": lag_ms}
+        config["max.compaction.lag.ms"] = lag_ms + DAY_MS
     if topic.retention_ms is not None:
-        config["retention.ms"] = str(topic.retention_ms)
-    return config
+        config |= {"cleanup.policy": "delete", "retention.ms": topic.retention_ms}
+    return {name: str(value) for name, value in config.items()}
+
+
+def unfit(wanted: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """What of a topic's settings keeps records longer, or less long, than promised: name → what it has to be.
+
+    >>> unfit({"retention.ms": "10", "segment.ms": "5"}, {"retention.ms": "-1", "segment.ms": "4"})
+    {'retention.ms': '10'}
+    """
+    return {name: value for name, value in wanted.items() if not _fits(name, value, found.get(name, ""))}
+
+
+def _fits(name: str, wanted: str, found: str) -> bool:
+    if name in AT_MOST:
+        return found.isdigit() and int(found) <= int(wanted)  # -1 is without end
+    if name in AT_LEAST:
+        return found.isdigit() and int(found) >= int(wanted)
+    return found == wanted
+
+
+def interactions_life_max_ms() -> int:
+    """How old a record of `interactions` gets, at most: so long may an interaction be read again."""
+    [life_ms] = [topic.life_max_ms() for topic in TOPICS if topic.name == INTERACTIONS]
+    assert life_ms is not None
+    return life_ms

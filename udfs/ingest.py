@@ -17,7 +17,7 @@ from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
 from schemas.events import KIND_OF, USER_ID_LENGTH_MAX, CleanEvent, Interaction
 from schemas.ids import is_id
-from schemas.marks import MARK_KEY, decode_mark
+from schemas.marks import MARK_KEY, MOVE_ON_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, pack
@@ -261,6 +261,8 @@ class Ingest:
         """A record without a value takes the consent away: no consent on record means no consent."""
         if record.key == MARK_KEY:
             self._mark(record, elements)
+            return
+        if record.key == MOVE_ON_KEY:
             return
         absent, unknown_fields = record.value is None and bool(record.key), False
         if absent:

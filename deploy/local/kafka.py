@@ -30,13 +30,21 @@ class KafkaBroker:
 
     name = "kafka"
 
-    def __init__(self, table: ProcessTable, java: Java, port: int, controller_port: int) -> None:
+    def __init__(
+        self,
+        table: ProcessTable,
+        java: Java,
+        port: int,
+        controller_port: int,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """`properties` are the broker's, beside or instead of ours."""
         self._table = table
         self._java = java
         self.port = port
         self._controller_port = controller_port
         self._directory = table.directory / "kafka"
-        self._more: dict[str, str] = {}
+        self._more = dict(properties or {})
 
     @property
     def bootstrap_servers(self) -> str:
@@ -50,7 +58,7 @@ class KafkaBroker:
         """
         address = f"{LOOPBACK}:{free_port()}"
         plain = _properties(self.port, self._controller_port, self._directory)
-        self._more = {f"listener.name.secured.{name}": value for name, value in settings.items()}
+        self._more |= {f"listener.name.secured.{name}": value for name, value in settings.items()}
         self._more |= {name: f"{plain[name]},SECURED://{address}" for name in ("listeners", "advertised.listeners")}
         protocols = "listener.security.protocol.map"
         self._more[protocols] = f"{plain[protocols]},SECURED:{protocol}"
@@ -106,6 +114,8 @@ def _properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
         "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "1",
+        # The job's transactions outlive an outage of an hour; 15 minutes is the default.
+        "transaction.max.timeout.ms": "7200000",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",

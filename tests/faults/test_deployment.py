@@ -20,6 +20,7 @@ from schemas.errors import SettingsError
 from schemas.pseudonyms import begin_rotation, load_key_ring, new_key_ring, replace_key_ring
 from schemas.store import owner_key
 from tests.support.live import Live, start_live, until
+from tests.support.vocabulary import MINUTE
 
 pytestmark = pytest.mark.privacy
 ADDED_S = 60.0
@@ -129,7 +130,7 @@ def test_another_key_ring_is_refused_and_a_rotated_one_is_not_compared_away(live
 
 def forget_rotation(live: Live) -> None:
     """Record the deployment as before the rotation, which no command does: for the tests that come behind."""
-    with Registration(live.settings.kafka) as registration:
+    with Registration(live.settings.kafka, MINUTE) as registration:
         recorded = registration.recorded
         assert recorded is not None
         kept = {kid: key for kid, key in recorded.users.items() if kid == "1"}
@@ -144,7 +145,7 @@ def test_a_group_that_another_deployment_reads_with_is_refused(live: Live, savep
 
 
 def test_an_epoch_is_later_than_all_before_whatever_the_clocks_say(live: Live, savepoint: str) -> None:
-    with Registration(live.settings.kafka) as registration:
+    with Registration(live.settings.kafka, MINUTE) as registration:
         recorded = registration.recorded
         assert recorded is not None
         future = recorded.epoch + 10 * 365 * topics.DAY_MS
@@ -155,9 +156,9 @@ def test_an_epoch_is_later_than_all_before_whatever_the_clocks_say(live: Live, s
 
 
 def test_of_two_submissions_at_once_the_first_is_refused(live: Live, savepoint: str) -> None:
-    with Registration(live.settings.kafka) as first:
+    with Registration(live.settings.kafka, MINUTE) as first:
         assert first.recorded is not None
-        with Registration(live.settings.kafka) as second:
+        with Registration(live.settings.kafka, MINUTE) as second:
             with pytest.raises(SettingsError, match="another submission of this deployment began"):
                 first.take(first.recorded, replace=False)
             taken = second.take(first.recorded, replace=False)

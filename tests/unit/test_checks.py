@@ -1,49 +1,71 @@
-"""What is refused at submission because something that has ended could come back."""
+"""What is refused at submission because something that has ended could come back, or is kept longer than promised."""
 
 import pytest
 
-from adapters.redis.address import RedisSettings
-from jobs.checks import complaint_of
-from jobs.settings import ModelSettings, PrivacySettings, Settings
-from schemas.kafka_settings import KafkaSettings
-from schemas.topics import CONSENTS, INTERACTIONS, TOPICS, topic_config
-from tests.support.vocabulary import DAY, HOUR
+from jobs.checks import complaint_of_broker, complaint_of_topics
+from jobs.retention import DEFAULTS
+from schemas.topics import AUDIT, CONSENTS, EVENTS, INTERACTIONS, TOPICS, interactions_life_max_ms, topic_config, unfit
+from tests.support.vocabulary import DAY, HOUR, MINUTE
 
 CONFIG = {topic.name: topic_config(topic) for topic in TOPICS}
 
 
-def settings_of(**privacy: int) -> Settings:
-    kafka, model = KafkaSettings("broker:9092", topic_prefix="t."), ModelSettings("/model")
-    return Settings(kafka, RedisSettings(url="redis://cache"), model, PrivacySettings(**privacy))  # type: ignore[arg-type]
-
-
-def complaint(settings: Settings, **changed: dict[str, str]) -> str:
-    config = {name: {**CONFIG[name], **changed.get(name, {})} for name in (INTERACTIONS, CONSENTS)}
-    return complaint_of(settings, config[INTERACTIONS], config[CONSENTS]) or ""
+def complaint(topic: str, name: str, value: str, kept_ms: int = DAY) -> str:
+    """What is said where `topic` has another value of one setting, and snapshots are kept so long."""
+    [wanted] = [topic_config(one, kept_ms) for one in TOPICS if one.name == topic]
+    changes = unfit(wanted, {**CONFIG[topic], name: value})
+    return complaint_of_topics({f"t.{topic}": changes} if changes else {}) or ""
 
 
 def test_the_topics_as_we_create_them_are_accepted() -> None:
-    assert complaint(settings_of()) == ""
+    assert all(not unfit(config, config) for config in CONFIG.values())
+    assert complaint_of_topics({}) is None
+
+
+@pytest.mark.parametrize("topic", CONFIG)
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("retention.ms", ("{}", "-1", "")),
+        ("segment.ms", ("{}", "", "9223372036854775807")),
+        ("file.delete.delay.ms", ("{}", "")),
+        ("max.compaction.lag.ms", ("{}", "9223372036854775807")),
+        ("message.timestamp.type", ("CreateTime",)),
+        ("cleanup.policy", ("compact,delete", "")),
+    ],
+)
+def test_a_setting_by_which_a_topic_keeps_records_longer_is_refused(topic: str, name: str, values: tuple[str, ...]):
+    wanted = CONFIG[topic].get(name)
+    for value in values if wanted else ():
+        longer = value.format(int(wanted or 0) + 1) if "{" in value else value
+        assert f"t.{topic} needs {name}" in complaint(topic, name, longer)
+    if wanted and wanted.isdigit():
+        assert complaint(topic, name, str(int(wanted) - 1)) == "", "less is what was promised"
 
 
 @pytest.mark.parametrize("name", ["min.compaction.lag.ms", "delete.retention.ms"])
 def test_compaction_before_the_oldest_snapshot_is_refused(name: str) -> None:
-    assert f"t.consents has {name}=1" in complaint(settings_of(), consents={name: "1"})
-    assert f"{name}=0" in complaint(settings_of(), consents={name: "0"})
-    longer = settings_of(snapshots_kept_ms=8 * DAY)
-    assert "min.compaction.lag.ms" in complaint(longer)
-    assert complaint(settings_of(), consents={"cleanup.policy": "delete", name: "1"}) == "", "nothing is compacted"
+    assert f"t.consents needs {name}" in complaint(CONSENTS, name, "1")
+    assert name in complaint(CONSENTS, "nothing", "", kept_ms=8 * DAY)
+    assert complaint(CONSENTS, "min.compaction.lag.ms", str(8 * DAY)) == ""
 
 
-@pytest.mark.parametrize("retention_ms", [-1, 7 * DAY + 1])
-def test_interactions_that_outlive_a_tombstone_are_refused(retention_ms: int) -> None:
-    assert "privacy.tombstone_ms must be a day longer" in complaint(
-        settings_of(), interactions={"retention.ms": str(retention_ms)}
-    )
-    assert complaint(settings_of(), interactions={"retention.ms": str(7 * DAY)}) == ""
-    assert complaint(settings_of(tombstone_ms=9 * DAY), interactions={"retention.ms": str(8 * DAY - HOUR)}) == ""
+def test_a_complaint_says_how_to_mend_it() -> None:
+    said = complaint(EVENTS, "segment.ms", str(7 * DAY))
+    assert "segment.ms ≤ 86400000" in said and "python -m jobs.topics --settings … --alter" in said
 
 
-@pytest.mark.parametrize("topic", [INTERACTIONS, CONSENTS])
-def test_producers_clocks_are_refused(topic: str) -> None:
-    assert "LogAppendTime" in complaint(settings_of(), **{topic: {"message.timestamp.type": "CreateTime"}})
+def test_tombstones_outlive_interactions_by_a_day() -> None:
+    life = interactions_life_max_ms()
+    config = CONFIG[INTERACTIONS]
+    assert life == sum(int(config[name]) for name in ("retention.ms", "segment.ms", "file.delete.delay.ms")) + HOUR
+    assert DEFAULTS.tombstone_ms() >= life + DAY
+    assert int(CONFIG[AUDIT]["segment.ms"]) == 7 * DAY
+
+
+def test_a_broker_that_seldom_looks_or_never_compacts_is_refused() -> None:
+    interval = "log.retention.check.interval.ms"
+    assert complaint_of_broker({}) is None
+    assert complaint_of_broker({interval: str(5 * MINUTE), "log.cleaner.enable": "true"}) is None
+    assert "lower it on the brokers" in (complaint_of_broker({interval: str(HOUR + 1)}) or "")
+    assert "log.cleaner.enable" in (complaint_of_broker({interval: "1", "log.cleaner.enable": "false"}) or "")

@@ -7,6 +7,7 @@ import pytest
 
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.settings import Settings, load_settings
+from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.secret_files import secret
@@ -16,6 +17,7 @@ kafka.bootstrap_servers = "broker:9092"
 redis.url = "redis://cache:6379/0"
 model.directory = "/models/one"
 """
+LATE = topics.RETENTION_CHECK_MAX_MS + topics.FILE_DELETE_DELAY_MS
 
 
 def loaded(text: str, directory: Path) -> Settings:
@@ -65,10 +67,18 @@ def test_an_error_names_the_file_and_the_setting(text: str, complaint: str, tmp_
 def test_a_tombstone_lives_longer_than_what_could_bring_anything_back(tmp_path: Path) -> None:
     day = 24 * 3_600_000
     assert loaded(SMALLEST, tmp_path).tombstone_ms() == 8 * day, "snapshots are kept for 7 days"
-    assert loaded(SMALLEST + f"privacy.snapshots_kept_ms = {day}", tmp_path).tombstone_ms() == 4 * day
+    assert loaded(SMALLEST + f"privacy.snapshots_kept_ms = {day}", tmp_path).tombstone_ms() == 5 * day + LATE, (
+        "an interaction lives for 4 days and an hour"
+    )
     assert loaded(SMALLEST + f"privacy.tombstone_ms = {9 * day}", tmp_path).tombstone_ms() == 9 * day
     with pytest.raises(SettingsError, match=r"privacy\.tombstone_ms must be at least 691200000 "):
         loaded(SMALLEST + f"privacy.tombstone_ms = {8 * day - 1}", tmp_path)
+
+
+def test_transactions_outlive_the_longest_outage_unless_they_are_set(tmp_path: Path) -> None:
+    assert loaded(SMALLEST, tmp_path).transaction_timeout_ms() == 75 * 60_000
+    assert loaded(SMALLEST + "redis.outage_max_ms = 60000", tmp_path).transaction_timeout_ms() == 16 * 60_000
+    assert loaded(SMALLEST + "kafka.transaction_timeout_ms = 20000", tmp_path).transaction_timeout_ms() == 20_000
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -96,15 +106,15 @@ PROVIDERS = "org.apache.flink.kafka.shaded.org.apache.kafka.common.config.provid
 
 @pytest.mark.privacy
 def test_a_private_key_stays_in_its_file(tmp_path: Path) -> None:
-    for name in ("cert", "key"):
+    for name in ("ca", "cert", "key"):
         (tmp_path / name).write_text(f"PEM of the {name}")
-    files = {"ca_file": "/ca.pem", "cert_file": str(tmp_path / "cert"), "key_file": str(tmp_path / "key")}
+    files = {"ca_file": str(tmp_path / "ca"), "cert_file": str(tmp_path / "cert"), "key_file": str(tmp_path / "key")}
     kafka = KafkaSettings("a:1", security_protocol="SSL", **files)
     assert flink_kafka_properties(kafka) == {
         "bootstrap.servers": "a:1",
         "security.protocol": "SSL",
         "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": "/ca.pem",
+        "ssl.truststore.location": files["ca_file"],
         "ssl.keystore.type": "PEM",
         "ssl.keystore.certificate.chain": f"${{directory:{tmp_path}:cert}}",
         "ssl.keystore.key": f"${{directory:{tmp_path}:key}}",
@@ -113,7 +123,7 @@ def test_a_private_key_stays_in_its_file(tmp_path: Path) -> None:
         "config.providers.directory.param.allowed.paths": str(tmp_path),
     }
     options = python_kafka_options(kafka)
-    assert (options["ssl_cafile"], options["ssl_keyfile"]) == ("/ca.pem", files["key_file"])
+    assert (options["ssl_cafile"], options["ssl_keyfile"]) == (files["ca_file"], files["key_file"])
 
 
 def test_a_certificate_that_cannot_be_read_is_an_error_of_settings(tmp_path: Path) -> None:

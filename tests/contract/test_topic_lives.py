@@ -1,0 +1,152 @@
+"""How long records live in a real broker, by the settings that our topics have, in seconds for days."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+
+from deploy.local.java import Java
+from deploy.local.kafka import KafkaBroker
+from deploy.local.ports import free_port
+from deploy.local.processes import ProcessTable
+from deploy.local.product import create_local_topics
+from deploy.local.waiting import until
+from jobs import topics as command
+from jobs.checks import check_topics
+from jobs.purge_consents import move_on
+from jobs.registration import Registration
+from jobs.retention import DEFAULTS
+from jobs.settings import Settings
+from schemas import topics
+from schemas.errors import SettingsError
+from schemas.kafka_reading import open_consumer, records
+from schemas.topics import DAY_MS, TOPICS, topic_config
+
+WAIT_S = 60
+TIMES = {"log.retention.check.interval.ms": "500", "log.cleaner.backoff.ms": "200", "log.initial.task.delay.ms": "0"}
+BROKER = TIMES | {"transaction.max.timeout.ms": "900000"}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    directory = tmp_path_factory.mktemp("kafka")
+    table = ProcessTable(directory)
+    (directory / "tmp").mkdir()
+    made = KafkaBroker(table, Java(directory / "tmp"), free_port(), free_port(), BROKER)
+    made.start()
+    try:
+        until(made.is_ready, "Kafka", WAIT_S)
+        yield made
+    finally:
+        table.end(table.records(), 5)
+
+
+@pytest.fixture
+def settings(broker: KafkaBroker, request: pytest.FixtureRequest) -> Settings:
+    """Of a deployment with topics of its own."""
+    kafka = msgspec.structs.replace(
+        DEFAULTS.kafka, bootstrap_servers=broker.bootstrap_servers, topic_prefix=f"{request.node.originalname}."
+    )
+    create_local_topics(kafka)
+    return msgspec.structs.replace(DEFAULTS, kafka=kafka)
+
+
+def in_seconds(config: dict[str, str]) -> dict[str, str]:
+    """A second for a day, and a second for everything that is less."""
+    return {
+        name: str(max(1, int(value) // DAY_MS) * 1_000) if value.isdigit() else value for name, value in config.items()
+    }
+
+
+def alter(settings: Settings, name: str, config: dict[str, str]) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+    try:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.kafka.topic(name), configs=config)])
+    finally:
+        admin.close()
+
+
+def config_of(name: str) -> dict[str, str]:
+    [config] = [topic_config(topic) for topic in TOPICS if topic.name == name]
+    return config
+
+
+@pytest.fixture
+def send(settings: Settings) -> Iterator[Callable[[str, bytes, bytes | None], None]]:
+    """(topic, key, value) → partition 0."""
+    producer = KafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers)
+
+    def sent(name: str, key: bytes, value: bytes | None) -> None:
+        producer.send(settings.kafka.topic(name), value, key, partition=0).get(WAIT_S)
+
+    yield sent
+    producer.close()
+
+
+def begin(settings: Settings, name: str) -> int:
+    """The first offset that is left of partition 0."""
+    consumer = open_consumer(settings.kafka)
+    try:
+        partition = TopicPartition(settings.kafka.topic(name), 0)
+        return int(consumer.beginning_offsets([partition])[partition])
+    finally:
+        consumer.close()
+
+
+def test_a_record_of_a_busy_partition_goes_although_others_keep_coming(settings: Settings, send: Any) -> None:
+    alter(settings, topics.INTERACTIONS, in_seconds(config_of(topics.INTERACTIONS)))
+    send(topics.INTERACTIONS, b"ada", b"first")
+
+    def first_is_gone() -> bool:
+        send(topics.INTERACTIONS, b"bob", b"more")
+        return begin(settings, topics.INTERACTIONS) > 0
+
+    until(first_is_gone, "the first record to go", WAIT_S)
+
+
+def test_a_purged_id_leaves_a_partition_in_which_nothing_else_is_written(settings: Settings, send: Any) -> None:
+    alter(settings, topics.CONSENTS, in_seconds(config_of(topics.CONSENTS)))
+    send(topics.CONSENTS, b"ada", b"consent")
+    send(topics.CONSENTS, b"ada", None)
+    producer = KafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers)
+
+    def ada_is_gone() -> bool:
+        for future in move_on(producer, settings.kafka.topic(topics.CONSENTS)):
+            future.get(WAIT_S)
+        return all(record.key != b"ada" for record in records(settings.kafka, topics.CONSENTS))
+
+    try:
+        until(ada_is_gone, "the id and the record without a value to go", WAIT_S)
+    finally:
+        producer.close()
+
+
+def test_topics_of_before_are_refused_with_the_command_that_mends_them(
+    broker: KafkaBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kafka = msgspec.structs.replace(DEFAULTS.kafka, bootstrap_servers=broker.bootstrap_servers, topic_prefix="old.")
+    old = msgspec.structs.replace(DEFAULTS, kafka=kafka)
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    admin.create_topics([NewTopic(kafka.topic(topic.name), topic.partitions or 2, 1) for topic in TOPICS])
+    admin.close()
+    with pytest.raises(SettingsError, match=r"old\.consents needs .*segment\.ms ≤ 86400000.*jobs\.topics .*--alter"):
+        check_topics(old)
+    path = tmp_path / "freshet.toml"
+    path.write_text(
+        f'kafka.bootstrap_servers = "{kafka.bootstrap_servers}"\nkafka.topic_prefix = "old."\n'
+        'redis.url = "redis://c"\nmodel.directory = "/m"\n'
+    )
+    assert command.main(["--settings", str(path), "--alter"]) == 0
+    assert "set segment.ms=86400000 in old.consents" in capsys.readouterr().out
+    assert set(check_topics(old)) == {topics.INTERACTIONS, topics.CONSENTS, topics.CONTROL}
+
+
+def test_transactions_that_the_brokers_would_end_in_an_outage_are_refused(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match=r"transaction\.max\.timeout\.ms is less than 4500000"):
+        Registration(settings.kafka, settings.transaction_timeout_ms())
+    with Registration(settings.kafka, 900_000) as registration:
+        assert registration.recorded is None
