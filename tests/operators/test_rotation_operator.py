@@ -7,6 +7,7 @@ import pytest
 
 from schemas.receipts import KidsReceipt
 from tests.support.bucket import Bucket, receipts
+from tests.support.fakes import MemoryStore
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
@@ -18,6 +19,7 @@ from tests.support.vocabulary import (
     an_erasure,
     an_interaction,
 )
+from udfs.elements import BucketMark
 from udfs.state import UserState
 
 pytestmark = pytest.mark.privacy
@@ -152,3 +154,15 @@ def test_the_job_says_how_many_users_are_known_under_each_key(bucket: Bucket) ->
     assert kids() == {"1": 1, "2": 1}
     relinked(bucket, "p2.bob")
     assert kids() == {"2": 2}
+
+
+def test_who_moves_while_lost_lists_are_written_again_gets_consent_and_list_under_the_new_name(bucket: Bucket) -> None:
+    found = bucket.list("p1.ada")
+    bucket.store.go_back_to(MemoryStore(BEGINNING, lambda: 0).held())
+    bucket.take(marks=[BucketMark(bucket.store.in_force(), 0, 1)])
+    relinked(bucket, "p2.ada")
+    assert bucket.list("p2.ada") is None
+    bucket.pass_time(MINUTE)
+    again = bucket.list("p2.ada")
+    assert again is not None and found is not None and again.items == found.items
+    assert bucket.keyed.states["rebuild-v1"].is_empty()

@@ -86,7 +86,7 @@ class GenerationKeeper:
             self._watch(has_users(), ctx)
         if timestamp % REBUILD_EVERY_MS:
             return []
-        name = next(iter(self._pages.keys()), None)
+        name = self._some_page()
         if name is None:
             return []
         page = self._pages.get(name)
@@ -105,19 +105,29 @@ class GenerationKeeper:
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
         """Let no page name users who were erased. One page a user."""
-        name = next(iter(self._pages.keys()), None) if pseudonyms else None
+        name = self._some_page() if pseudonyms else None
         if name is None:
             return
         if name.isdigit():  # pages of a release that entered users as they came: any may name them
             names = set(self._pages.keys())
         else:
-            pages = _pages_of(name)
-            names = {_page_of(pseudonym, pages) for pseudonym in pseudonyms}
+            names = {_page_of(pseudonym, _pages_of(name)) for pseudonym in pseudonyms}
         gone = set(pseudonyms)
         for name in names:
             named = bytes(self._pages.get(name) or b"").decode().split("\n")
             if not gone.isdisjoint(named):
                 self._pages.put(name, "\n".join(one for one in named if one not in gone).encode())
+
+    def add(self, pseudonyms: Sequence[str]) -> None:
+        """Let users who were renamed be written again under their new names, where a rebuild is under way."""
+        name = self._some_page() if pseudonyms else None
+        if name is None:
+            return
+        for pseudonym in pseudonyms:
+            self._write({name if name.isdigit() else _page_of(pseudonym, _pages_of(name)): [pseudonym]})
+
+    def _some_page(self) -> str | None:
+        return next(iter(self._pages.keys()), None)
 
     def _watch(self, has_users: bool, ctx: Any) -> None:
         """A bucket without users has nothing to write again: it is watched from its next element on."""

@@ -5,7 +5,7 @@ Everything that an element causes is done before the next element begins, so a c
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -109,10 +109,14 @@ class Parts(NamedTuple):
 
 
 class UserWrites(NamedTuple):
-    """What is to be done to the state of users: bytes to store, who is new among them, who goes, who comes due when."""
+    """What is to be done to the state of users: bytes to store, who is new among them, who goes, who comes due when.
+
+    Of those who are new, the `renamed` were known before.
+    """
 
     writes: list[tuple[str, bytes]]
     entered: list[str]
+    renamed: list[str]
     erased: list[str]
     due: DueChanges
 
@@ -188,7 +192,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._popular, now_ms, parts.refresh.list_ttl_ms)
         lists, written = self._write_all(changes, lists, users, account, now_ms, self._generation.proven(ctx))
-        writes = self._writes(users, now_ms)
+        writes = self._writes(users, now_ms, relinked)
         weighed = self._segments.admit(weighing(changes.accepted), now_ms, ctx)
         account.segments_left_out += weighed.left_out
         told = [*self._tell(changes, users, account, element.bucket, lists, written)]
@@ -361,11 +365,13 @@ class PersonaliseOperator(KeyedProcessFunction):
             self._popular = PopularItems.of(written.popular) if written.popular else self._parts.fallback
         return written
 
-    def _writes(self, users: Users, now_ms: int) -> UserWrites:
+    def _writes(self, users: Users, now_ms: int, relinked: Collection[str] = ()) -> UserWrites:
         """What to store of users who changed: the slot of the due index in which they stand is part of it."""
         bounds, refresh = self._parts.bounds, self._parts.refresh
         due = self._due.changes(users, lambda state: next_due_ms(state, now_ms, bounds, refresh))
-        return UserWrites(users.writes(), users.entered(), users.erased(), due)
+        entered = users.entered()
+        renamed = [pseudonym for pseudonym in entered if pseudonym in relinked]
+        return UserWrites(users.writes(), entered, renamed, users.erased(), due)
 
     def _put(self, users: UserWrites, ctx: KeyedProcessFunction.Context) -> None:
         self._kids.note(users.entered, users.erased)
@@ -375,6 +381,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             self._users.remove(pseudonym)
         self._due.put(users.due, users.erased, ctx)
         self._generation.forget(users.erased)
+        self._generation.add(users.renamed)
 
     def _count(self, changes: Changes, lists: Sequence[ListWrite], written: Written) -> None:
         self._counters["accepted"].inc(len(changes.accepted))
