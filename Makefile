@@ -15,7 +15,7 @@ PACKAGES := $(wildcard schemas adapters models udfs jobs serving bench deploy)
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read format jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read masking format jars-lock constraints clean
 
 help: ## what there is to run
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -62,6 +62,9 @@ bench: setup ## measure; each figure stands beside its peer or its limit
 
 bench-read: setup ## measure what reading costs: gateway and library beside nginx and Feast (10 minutes)
 	@$(PYTHON) -m bench.read $(ARGS)
+
+masking: setup ## look for the text that is the most expensive to mask: millions of texts, half an hour
+	@$(PYTHON) -m bench.masking $(ARGS)
 
 format: setup ## put the code into the one format
 	@$(PYTHON) -m ruff format .

@@ -3,13 +3,18 @@
 All take ASCII digits and capital letters without separators, and say whether the check holds.
 """
 
+import itertools
+import operator
 from typing import Final
 
-_LUHN_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_VALUES: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
+_LUHN_DOUBLED: Final = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
+_IBAN_VALUES: Final = {letter: str(value) for value, letter in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", 10)}
 _VERHOEFF_TURN: Final = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
 _DNI_LETTERS: Final = "TRWAGMYFPDXBNJZSQVHLCKE"
 _PESEL_WEIGHTS: Final = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
 _BSN_WEIGHTS: Final = (9, 8, 7, 6, 5, 4, 3, 2, -1)
+_CPF_WEIGHTS: Final = (11, 10, 9, 8, 7, 6, 5, 4, 3, 2)
 _CF_ODD: Final = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
 _DAYS_MAX: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
@@ -20,8 +25,8 @@ def luhn(digits: str) -> bool:
     >>> luhn("4111111111111111"), luhn("4111111111111112")
     (True, False)
     """
-    numbers = [int(digit) for digit in reversed(digits)]
-    return (sum(numbers[::2]) + sum(_LUHN_DOUBLED[number] for number in numbers[1::2])) % 10 == 0
+    numbers = digits.encode()[::-1]
+    return (sum(numbers[::2].translate(_VALUES)) + sum(numbers[1::2].translate(_LUHN_DOUBLED))) % 10 == 0
 
 
 def iban(account: str) -> bool:
@@ -30,13 +35,21 @@ def iban(account: str) -> bool:
     >>> iban("GB29NWBK60161331926819"), iban("GB29NWBK60161331926818")
     (True, False)
     """
-    return int("".join(str(int(character, 36)) for character in account[4:] + account[:4])) % 97 == 1
+    return int((account[4:] + account[:4]).translate(_IBAN_VALUES)) % 97 == 1
 
 
-def _compose(left: int, right: int) -> int:
+def _product(left: int, right: int) -> int:
     """The product in the dihedral group of order ten; 5 to 9 are the reflections."""
     turn = left + right if left < 5 else left - right
     return turn % 5 + 5 * ((left >= 5) != (right >= 5))
+
+
+def _turned(number: int, places: int) -> int:
+    return _turned(_VERHOEFF_TURN[number], places - 1) if places else number
+
+
+_VERHOEFF_PRODUCT: Final = [[_product(left, right) for right in range(10)] for left in range(10)]
+_VERHOEFF_TURNED: Final = [[_turned(number, place) for number in range(10)] for place in range(8)]
 
 
 def verhoeff(digits: str) -> bool:
@@ -46,21 +59,21 @@ def verhoeff(digits: str) -> bool:
     (True, False)
     """
     check = 0
-    for place, digit in enumerate(reversed(digits)):
-        number = int(digit)
-        for _ in range(place % 8):
-            number = _VERHOEFF_TURN[number]
-        check = _compose(check, number)
+    for turned, number in zip(
+        itertools.cycle(_VERHOEFF_TURNED), digits.encode()[::-1].translate(_VALUES), strict=False
+    ):
+        check = _VERHOEFF_PRODUCT[check][turned[number]]
     return check == 0
 
 
 def steuer_id(digits: str) -> bool:
     """Germany: ISO 7064 mod 11,10; of the first ten digits one stands twice or three times, and it alone."""
+    if digits[0] == "0" or len(set(digits[:10])) not in (8, 9):
+        return False
     product = 10
     for digit in digits[:10]:
         product = ((int(digit) + product) % 10 or 10) * 2 % 11
-    distinct = len(set(digits[:10]))
-    return digits[0] != "0" and distinct in (8, 9) and (11 - product) % 10 == int(digits[10])
+    return (11 - product) % 10 == int(digits[10])
 
 
 def nir(text: str) -> bool:
@@ -93,11 +106,9 @@ def pesel(digits: str) -> bool:
 
 def cpf(digits: str) -> bool:
     """Brazil: two check digits mod 11; eleven equal digits pass the sums and are nobody's."""
-    if len(set(digits)) == 1:
+    if _weighed(digits[:9], _CPF_WEIGHTS[1:]) * 10 % 11 % 10 != int(digits[9]) or len(set(digits)) == 1:
         return False
-    return all(
-        _weighed(digits[:length], range(length + 1, 1, -1)) * 10 % 11 % 10 == int(digits[length]) for length in (9, 10)
-    )
+    return _weighed(digits[:10], _CPF_WEIGHTS) * 10 % 11 % 10 == int(digits[10])
 
 
 def personnummer(digits: str) -> bool:
@@ -113,7 +124,7 @@ def gtin(digits: str) -> bool:
     >>> gtin("4006381333931"), gtin("0306406152"), gtin("4006381333932")
     (True, True, False)
     """
-    numbers = [int(digit) for digit in reversed(digits)]
+    numbers = digits.encode()[::-1].translate(_VALUES)
     if len(numbers) == 10:
         return sum(number * place for place, number in enumerate(numbers, 1)) % 11 == 0
     return len(numbers) in (8, 12, 13, 14) and (sum(numbers[::2]) + 3 * sum(numbers[1::2])) % 10 == 0
@@ -124,5 +135,5 @@ def is_day(month: int, day: int) -> bool:
     return 1 <= month <= 12 and 1 <= day <= _DAYS_MAX[month - 1]
 
 
-def _weighed(digits: str, weights: tuple[int, ...] | range) -> int:
-    return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=True))
+def _weighed(digits: str, weights: tuple[int, ...]) -> int:
+    return sum(map(operator.mul, digits.encode().translate(_VALUES), weights))

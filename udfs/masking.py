@@ -1,7 +1,9 @@
 """Free text without what points at a person: identifiers give way to tags such as ``[email]``.
 
-``mask`` is pure and linear in the length of the text. It looks at the text as a reader does, not as bytes: digits of
-any script, full-width letters, no-break spaces, typographic dashes and invisible characters make no difference.
+``mask`` is pure and linear in the length of the text; `make masking` looks for the worst text. One with more numbers in
+it than anybody searches for is not looked at and goes on as a tag. The others are looked at as a reader does, not as
+bytes: digits of any script, full-width letters, no-break spaces, typographic dashes and invisible characters make no
+difference.
 
 Found are e-mail addresses, phone numbers, payment cards, IBANs, IP addresses and the national ids of
 :mod:`udfs.national_ids`. Names and postal addresses are not: no pattern tells them from what shops sell.
@@ -27,21 +29,27 @@ IDENTIFIER_LENGTH_MAX: Final = 320
 OWN_ID_LENGTH_MIN: Final = 4
 """Characters; a shorter id of the producer stands in too many words to be looked for."""
 
+NUMBERS_MAX: Final = 20
+DIGITS_MAX: Final = 72
+"""Numbers, and digits, of the longest text that is looked at; one with more of either is ``[numbers]`` as a whole."""
+OWN_IDS_MAX: Final = 16
+"""Places where own ids stand in the longest text that is looked at; one with more of them is ``[id]`` as a whole."""
+
 _DIGITS_MIN: Final = 6
 """No identifier but an address has fewer digits; a British national insurance number has six."""
-_PRIORITY: Final = ("email", "iban", "card", "national-id", "ip", "phone", "id")
+_PRIORITY: Final = ("email", "iban", "card", "national-id", "ip", "phone", "numbers", "id")
 """Which kind names a place where two overlap."""
 
 
 class Plain(NamedTuple):
-    """A text as a reader sees it. `places[n]` is where character `n` stood, and None where none has moved."""
+    """A text as a reader sees it, in small letters. `places[n]` is where character `n` stood; None: none has moved."""
 
     text: str
     places: list[int] | None
 
 
 def _plain_character(code: int) -> str | None:
-    """What a character beyond ASCII is to a reader; None if it cannot be seen."""
+    """What a character is to a reader, in small letters; None if it cannot be seen."""
     character = chr(code)
     digit = unicodedata.digit(character, None)
     if digit is not None:
@@ -55,21 +63,24 @@ def _plain_character(code: int) -> str | None:
         return "-"
     if character in "\u066b\u3002\uff61\u2024":
         return "."
+    if character in "\u0130\u0131":
+        return "i"
     folded = unicodedata.normalize("NFKC", character)
-    return folded if len(folded) == 1 and folded.isascii() else character
+    small = (folded if len(folded) == 1 and folded.isascii() else character).lower()
+    return small if len(small) == 1 else character
 
 
 def _plain_table() -> dict[int, str | None]:
     """Only the characters that change; digits, letters of mathematics and invisible ones end below these bounds."""
-    codes = [*range(0x20), *range(0x7F, 0x3100), *range(0xFE00, 0x10000), *range(0x10400, 0x20000)]
+    codes = [*range(0x3100), *range(0xFE00, 0x10000), *range(0x10400, 0x20000)]
     codes += [*range(0xA600, 0xAC00), *range(0xE0000, 0xE0200)]
     return {code: plain for code in codes if (plain := _plain_character(code)) != chr(code)}
 
 
 _PLAIN: Final = _plain_table()
-_INVISIBLE: Final = re.compile("[" + "".join(map(chr, (code for code, plain in _PLAIN.items() if plain is None))) + "]")
-_NOT_PLAIN: Final = re.compile("[^ -~]")
+_INVISIBLE: Final = frozenset(chr(code) for code, plain in _PLAIN.items() if plain is None)
 _SUSPECT: Final = re.compile("[@0-9]")
+_NUMBER: Final = re.compile("[0-9]+")
 _SIGNS_OF_WRITTEN_OUT: Final = (*DOT_WORDS, "(", "[", "{", "<")
 
 
@@ -84,26 +95,24 @@ def mask(text: str, own_ids: Sequence[str] = ()) -> str:
     >>> mask("iphone 15 pro 256gb"), mask("orders of customer-7", ["customer-7"])
     ('iphone 15 pro 256gb', 'orders of [id]')
     """
-    if _is_clean(text) and not any(own_id in text for own_id in own_ids):
+    scanned, plain = text[:SCANNED_LENGTH_MAX], plain_of(text)
+    if _is_clean(plain.text) and not any(own_id in text for own_id in own_ids):
         return text[:MASKED_LENGTH_MAX]
-    scanned = text[:SCANNED_LENGTH_MAX]
-    end = len(text) if len(scanned) == len(text) else _end_of_certainty(scanned)
-    return _replaced(scanned, [span for span in find(scanned, own_ids) if span.start < end], end)
+    end = len(text)
+    if end > SCANNED_LENGTH_MAX:
+        plain = plain_of(scanned)
+        # What begins behind this place may not have been seen whole. Invisible characters do not count as seen.
+        end = max(0, len(plain.text) - IDENTIFIER_LENGTH_MAX)
+    return _replaced(scanned, [span for span in _find(scanned, plain, own_ids) if span.start < end], end)
 
 
-def _end_of_certainty(scanned: str) -> int:
-    """What begins behind this place may not have been seen whole. Invisible characters do not count as seen."""
-    return max(0, len(plain_of(scanned).text) - IDENTIFIER_LENGTH_MAX)
-
-
-def _is_clean(text: str) -> bool:
+def _is_clean(plain: str) -> bool:
     """Whether nothing can be there, told without looking at what anything is: most searches end here."""
-    seen = text if text.isascii() else text.translate(_PLAIN)
-    return not _SUSPECT.search(seen) and not _may_be_written_out(seen)
+    return not _SUSPECT.search(plain) and not _may_be_written_out(plain)
 
 
 def _may_be_written_out(text: str) -> bool:
-    return any(map(text.lower().__contains__, _SIGNS_OF_WRITTEN_OUT))
+    return any(map(text.__contains__, _SIGNS_OF_WRITTEN_OUT))
 
 
 def _replaced(text: str, spans: list[Span], end: int) -> str:
@@ -121,15 +130,36 @@ def _replaced(text: str, spans: list[Span], end: int) -> str:
 
 def find(text: str, own_ids: Sequence[str] = ()) -> list[Span]:
     """The identifiers in `text`, in order; where several overlap, they are one."""
-    plain = plain_of(text)
+    return _find(text, plain_of(text), own_ids)
+
+
+def _find(text: str, plain: Plain, own_ids: Sequence[str]) -> list[Span]:
+    if _is_all_numbers(plain.text):
+        return [Span(0, len(text), "numbers")]
     spans = [span for finder in _finders(plain.text) for span in finder(plain.text)]
     if plain.places is not None:
         places = [*plain.places, len(text)]
         spans = [Span(places[span.start], places[span.end], span.kind) for span in spans]
-    for own_id in own_ids:
-        if len(own_id) >= OWN_ID_LENGTH_MIN:
-            spans += [Span(*match.span(), "id") for match in re.finditer(re.escape(own_id), text)]
+    names = {own_id for own_id in own_ids if len(own_id) >= OWN_ID_LENGTH_MIN and own_id in text}
+    if sum(map(text.count, names)) > OWN_IDS_MAX:
+        return [Span(0, len(text), "id")]
+    for name in names:
+        spans += _places(text, name)
     return _joined(sorted(spans))
+
+
+def _is_all_numbers(plain: str) -> bool:
+    """Whether there are more numbers than anybody searches for: to look at them all would cost too much."""
+    digits = sum(map(plain.count, "0123456789"))
+    return digits > DIGITS_MAX or (digits > NUMBERS_MAX and len(_NUMBER.findall(plain)) > NUMBERS_MAX)
+
+
+def _places(text: str, name: str) -> Iterator[Span]:
+    """Where `name` stands. No pattern: to compile one costs more than all else that is done for a search."""
+    start = text.find(name)
+    while start >= 0:
+        yield Span(start, start + len(name), "id")
+        start = text.find(name, start + len(name))
 
 
 def _joined(spans: list[Span]) -> list[Span]:
@@ -148,7 +178,7 @@ def _finders(text: str) -> Iterator[Finder]:
         yield emails
     if _may_be_written_out(text):
         yield written_out_emails
-    if text.count(".") > 2 or text.count(":") > 1:
+    if "." in text or ":" in text:
         yield ip_addresses
     if sum(map(text.count, "0123456789")) >= _DIGITS_MIN:
         yield from (ibans, cards, national_ids, phones)
@@ -160,9 +190,9 @@ def plain_of(text: str) -> Plain:
     >>> plain_of("４１\\u200b１１\\u2011٠")
     Plain(text='4111-0', places=[0, 1, 3, 4, 5, 6])
     """
-    if not _NOT_PLAIN.search(text):
-        return Plain(text, None)
-    places = None
-    if _INVISIBLE.search(text):
-        places = [place for place, character in enumerate(text) if not _INVISIBLE.match(character)]
-    return Plain(text.translate(_PLAIN), places)
+    if text.isascii() and text.isprintable():
+        return Plain(text.lower(), None)
+    plain = text.translate(_PLAIN)
+    if len(plain) == len(text):
+        return Plain(plain, None)
+    return Plain(plain, [place for place, character in enumerate(text) if character not in _INVISIBLE])

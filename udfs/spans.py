@@ -1,7 +1,8 @@
 """What a finder of identifiers returns, and the words that finders share.
 
-Finders look at a *plain* text (see :func:`udfs.masking.plain`): digits of any script are ASCII there, and so are
-dashes and spaces. Every pattern is bounded in length from each start, or possessive, so that a search is linear.
+Finders look at a *plain* text (see :func:`udfs.masking.plain_of`): digits of any script are ASCII there, and so are
+dashes and spaces; all letters are small. Every pattern is bounded in length from each start, or possessive, and has one
+way to read a text, so that a search is linear.
 """
 
 import itertools
@@ -22,19 +23,20 @@ class Span(NamedTuple):
 
 Finder = Callable[[str], Iterator[Span]]
 
-FLAGS: Final = re.ASCII | re.IGNORECASE
-NOT_INSIDE_A_WORD: Final = r"(?<![0-9A-Za-z])"
-NOT_GOING_ON: Final = r"(?![0-9A-Za-z])"
-_TRADE_WORD: Final = re.compile(r"(?:isbn|issn|ean|upc|gtin|asin|barcode)(?:-1[0-4])?[ :#.]*\Z", FLAGS)
+NOT_INSIDE_A_WORD: Final = r"(?<![0-9a-z])"
+NOT_GOING_ON: Final = r"(?![0-9a-z])"
+_TRADE_WORDS: Final = ("isbn", "issn", "ean", "upc", "gtin", "asin", "barcode")
+_TRADE_WORD_ENDS: Final = ("-10", "-11", "-12", "-13", "-14")
 _TRADE_WORD_LENGTH_MAX: Final = 16
 _NOT_DIGITS: Final = re.compile("[^0-9]")
 
 
 def is_trade_number(text: str, start: int, end: int) -> bool:
     """Whether a word before says that it is the number of a thing, and its check digit says so too."""
-    if not _TRADE_WORD.search(text[max(0, start - _TRADE_WORD_LENGTH_MAX) : start]):
-        return False
-    return text[start].isdigit() and gtin(_NOT_DIGITS.sub("", text[start:end]))
+    before = text[max(0, start - _TRADE_WORD_LENGTH_MAX) : start].rstrip(" :#.")
+    if before.endswith(_TRADE_WORD_ENDS):
+        before = before[:-3]
+    return before.endswith(_TRADE_WORDS) and text[start].isdigit() and gtin(_NOT_DIGITS.sub("", text[start:end]))
 
 
 def is_list_of_sizes(digit_groups: list[str]) -> bool:
@@ -47,9 +49,16 @@ def is_list_of_sizes(digit_groups: list[str]) -> bool:
     """
     if len(digit_groups) < 2:
         return False
-    numbers = [int(group) for group in digit_groups]
-    if all(number % 10 == 0 or number & (number - 1) == 0 for number in numbers):
+    numbers = list(map(int, digit_groups))
+    first = numbers[0]
+    if _is_round(first) and all(map(_is_round, numbers)):
         return True
-    if all(1900 <= number < 2100 for number in numbers):
+    if first >= 1900 and max(numbers) < 2100 and min(numbers) >= 1900:
         return True
-    return len(numbers) > 3 and all(left < right <= 2 * left for left, right in itertools.pairwise(numbers))
+    if len(numbers) < 4 or not first < numbers[1] <= 2 * first:
+        return False
+    return all(left < right <= 2 * left for left, right in itertools.pairwise(numbers))
+
+
+def _is_round(number: int) -> bool:
+    return number % 10 == 0 or number & (number - 1) == 0
