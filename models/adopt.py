@@ -5,6 +5,7 @@ recent items, newest last, 0 is padding) and, if it likes, ``weights`` float32[u
 float32[users, items + 1], one for each row, or the best ones ranked: ``scores`` float32[users, k] and ``ids``
 int32 or int64[users, k]. ``--items`` has one item id a line; line n is row n, row 0 is padding.
 
+Weights in a file of their own (``MODEL.onnx.data``) are taken in. ``--items`` is UTF-8 or UTF-16, with any line ends.
 The model is run before anything is written: what the job would refuse is refused here.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
+from onnx.external_data_helper import _get_all_tensors, load_external_data_for_model, uses_external_data
 
 from models.export import replaced
 from models.manifest import (
@@ -22,15 +24,18 @@ from models.manifest import (
     Manifest,
     Tensor,
     TrainingWindow,
-    decode_items,
+    check_items,
     encode_items,
     sha256_of,
     write,
 )
 from models.scorer import Scorer
-from schemas.errors import ModelError
+from models.text_files import lines_of
+from schemas.errors import FileError, ModelError
 
 TOP_K: Final = 50
+MODEL_BYTES_MAX: Final = 2**31 - 1
+"""What fits into one ONNX file."""
 _DTYPES: Final = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT32: "int32", onnx.TensorProto.INT64: "int64"}
 _QUANTISED: Final = {"MatMulInteger", "DynamicQuantizeLinear", "QLinearMatMul", "DequantizeLinear"}
 
@@ -41,8 +46,7 @@ def adopt(model: Path, items: Sequence[str], name: str, directory: Path, top_k: 
     ``top_k`` is how many rows a list is drawn from where the graph ranks nothing itself; one that does has its own.
     Raises :class:`ModelError` that says what to mend, for whatever the job could not run.
     """
-    served = _read(model)
-    graph = _parsed(served, model)
+    graph, served = _whole(model)
     outputs = {value.name: value for value in graph.graph.output}
     ranked = "ids" in outputs
     top_k = _width(outputs["ids"], model) if ranked else min(top_k, len(items))
@@ -80,6 +84,25 @@ def adopt(model: Path, items: Sequence[str], name: str, directory: Path, top_k: 
         except ModelError as error:
             raise ModelError(str(error).replace(str(staging / MODEL_FILE), str(model))) from None
     return manifest
+
+
+def _whole(model: Path) -> tuple[Any, bytes]:
+    """The graph, and the bytes that are served: those of the file, or with the weights that it keeps in other files
+    beside it (``model.onnx.data``, as PyTorch's exporter writes them), so that a model is one file."""
+    served = _read(model)
+    graph = _parsed(served, model)
+    if not any(uses_external_data(tensor) for tensor in _get_all_tensors(graph)):
+        return graph, served
+    try:
+        load_external_data_for_model(graph, str(model.parent))
+    except Exception as error:  # as in _parsed
+        raise ModelError(
+            f"{model} keeps weights in another file, which cannot be read: {error}: put it beside the model, "
+            "under the name that it was exported with"
+        ) from None
+    if graph.ByteSize() > MODEL_BYTES_MAX:
+        raise ModelError(f"{model} has {graph.ByteSize()} bytes with its weights, at most {MODEL_BYTES_MAX} are taken")
+    return graph, graph.SerializeToString(deterministic=True)
 
 
 def _read(path: Path) -> bytes:
@@ -123,9 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        items = decode_items(_read(options.items), str(options.items))
+        items = lines_of(options.items)
+        check_items(items, str(options.items))
         manifest = adopt(options.model, items, options.name, options.out, options.top_k)
-    except ModelError as error:
+    except (ModelError, FileError) as error:
         print(f"not adopted: {error}")
         return 1
     print(f"{manifest.name}: {manifest.items_count} items, {manifest.size_bytes / 1e6:.1f} MB, in {options.out}")

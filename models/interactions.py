@@ -1,20 +1,23 @@
 """Interactions as columns, the form in which models are trained; and the readers that make them from files and rows."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from schemas.errors import ExportError, ModelError
+from models.cells import TWO_READINGS, Cell, check_form, has_two_readings, milliseconds_of, number_of, texts_of
+from models.files import NESTED, NO_OBJECT, cell_of, object_of, open_table
+from schemas.errors import ExportError, FileError, ModelError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
 from schemas.exports import part_lines, read_manifest
+from schemas.ids import is_id
 
 ROWS_PER_CHUNK: Final = 100_000
 
@@ -25,7 +28,7 @@ class Interactions:
 
     ``users`` int64[n] and ``items`` int64[n]: codes from 0; ``item_ids[code]`` is the item's id; users need no ids.
     ``ts_ms`` int64[n]: ms since the epoch. ``kinds`` int64[n]: places in ``schemas.events.EVENT_TYPES``.
-    ``dropped``: reason → rows that the reader left out.
+    ``dropped``: reason → rows that the reader left out. ``note``: what to know of how the file was read.
     """
 
     users: npt.NDArray[np.int64]
@@ -34,9 +37,16 @@ class Interactions:
     kinds: npt.NDArray[np.int64]
     item_ids: list[str]
     dropped: dict[str, int] = field(default_factory=dict)
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.ts_ms)
+
+    def told(self) -> list[str]:
+        """What was read and what was not, as lines of text."""
+        lines = [f"  {len(self)} interactions, {len(self.item_ids)} items"]
+        lines += [f"  {self.note}"] * (self.note is not None)
+        return lines + [f"  dropped {rows}: {reason}" for reason, rows in self.dropped.items()]
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Interactions":
         """The rows where ``keep`` bool[n] holds; the codes stay as they are."""
@@ -46,7 +56,8 @@ class Interactions:
 @dataclass(frozen=True)
 class Columns:
     """Names of the columns in a file. ``every`` is the kind of all rows where a file has no such column;
-    rows whose ``quantity`` is not above zero (returns, cancellations) are dropped."""
+    rows whose ``quantity`` is not above zero (returns, cancellations) are dropped. ``time_form`` is how dates are
+    written, as for ``strptime``, where that can be read in two ways."""
 
     user: str = "user_id"
     item: str = "item_id"
@@ -54,6 +65,12 @@ class Columns:
     kind: str = "type"
     every: str | None = None
     quantity: str | None = None
+    time_form: str | None = None
+
+    def in_file(self) -> list[str]:
+        """The columns that the file must have, each once."""
+        names = (self.user, self.item, self.time, self.kind if self.every is None else None, self.quantity)
+        return list(dict.fromkeys(name for name in names if name is not None))
 
 
 CLEAN_EVENTS: Final = Columns(user="pseudonym")
@@ -61,21 +78,36 @@ CLEAN_EVENTS: Final = Columns(user="pseudonym")
 
 
 def read(path: Path, columns: Columns) -> Interactions:
-    """Read a ``.csv``, ``.parquet`` or JSON-lines file, or the folder of an export.
+    """Read a CSV, Parquet or JSON-lines file (:mod:`models.files`), or the folder of an export.
 
-    Raises :class:`ModelError` that names what is missing.
+    Rows that cannot be used are dropped and counted by reason. Raises :class:`ModelError` that names what is missing.
     """
     if path.is_dir():
         return from_rows(map(decoded, export_lines(path, time.time_ns() // 1_000_000)), columns)
     try:
-        if path.suffix == ".parquet":
-            return from_frame(pd.read_parquet(path), columns)
-        if path.suffix in (".csv", ".gz"):
-            return from_frame(pd.read_csv(path, dtype={columns.user: str, columns.item: str}), columns)
-        with path.open("rb") as lines:
-            return from_rows((decoded(line) for line in lines), columns)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
+        check_form(columns.time_form)
+        table = open_table(path)
+        wanted = columns.in_file()
+        _check_columns(table.names, columns)
+        left_out: Counter[str] = Counter()
+        chunks = [pd.DataFrame(chunk, dtype=object) for chunk in table.chunks(wanted, left_out)]
+    except FileError as error:
+        raise ModelError(str(error)) from None
+    if not chunks:
+        raise ModelError(f"there are no interactions to read in {path}{_told(left_out)}")
+    frame = pd.concat(chunks, ignore_index=True)
+    return _from_cells(frame, columns, left_out, table.decimal_comma, table.note)
+
+
+def default_user(path: Path) -> str:
+    """The column of the user where nobody names it: that of clean events if the file has it and no ``user_id``."""
+    if path.is_dir():
+        return CLEAN_EVENTS.user
+    try:
+        names = open_table(path).names
+    except FileError as error:
+        raise ModelError(str(error)) from None
+    return CLEAN_EVENTS.user if CLEAN_EVENTS.user in names and Columns().user not in names else Columns().user
 
 
 def export_lines(folder: Path, now_ms: int) -> Iterator[bytes]:
@@ -94,30 +126,60 @@ def export_lines(folder: Path, now_ms: int) -> Iterator[bytes]:
 
 def decoded(line: bytes) -> dict[str, Any]:
     """One line of JSON; a line that is not an object is an empty row, which is counted as dropped."""
-    try:
-        row = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return row if isinstance(row, dict) else {}
+    return object_of(line.removeprefix(b"\xef\xbb\xbf")) or {}
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], columns: Columns = CLEAN_EVENTS) -> Interactions:
     """Columns from an iterator of rows, such as the clean events of a topic, read in chunks."""
-    names = (columns.user, columns.item, columns.time, columns.kind, *filter(None, [columns.quantity]))
-    rows = iter(rows)
-    chunks = []
-    while chunk := [[row.get(name) for name in names] for row in islice(rows, ROWS_PER_CHUNK)]:
-        chunks.append(pd.DataFrame(chunk, columns=list(names)))
+    names = columns.in_file()
+    rows, left_out, chunks = iter(rows), Counter[str](), []
+    while chunk := list(islice(rows, ROWS_PER_CHUNK)):
+        taken = [cells for row in chunk if (cells := _cells(row, names, left_out)) is not None]
+        chunks.append(pd.DataFrame(taken, columns=names, dtype=object))
     if not chunks:
         raise ModelError("there are no interactions to read: the input is empty")
-    return from_frame(pd.concat(chunks, ignore_index=True), columns)
+    return _from_cells(pd.concat(chunks, ignore_index=True), columns, left_out)
+
+
+def _cells(row: Mapping[str, Any], names: list[str], left_out: Counter[str]) -> list[Cell] | None:
+    try:
+        if row:
+            return [cell_of(row.get(name)) for name in names]
+        left_out[NO_OBJECT] += 1
+    except TypeError:
+        left_out[NESTED] += 1
+    return None
 
 
 def from_frame(frame: pd.DataFrame, columns: Columns) -> Interactions:
-    """Columns from a table; rows that cannot be used are dropped and counted by reason."""
-    frame = _with_kind(frame, columns)
-    _check_columns(frame, columns)
-    dropped: dict[str, int] = {}
+    """Columns from a table of pandas; rows that cannot be used are dropped and counted by reason."""
+    _check_columns(list(frame.columns), columns)
+    cells = {name: list(map(_plain, frame[name])) for name in columns.in_file()}
+    return _from_cells(pd.DataFrame(cells, dtype=object), columns, {})
+
+
+def _from_cells(
+    frame: pd.DataFrame,
+    columns: Columns,
+    left_out: Mapping[str, int],
+    decimal_comma: bool = False,
+    note: str | None = None,
+) -> Interactions:
+    """Columns from a table of :data:`models.cells.Cell`; rows that cannot be used are dropped and counted by reason,
+    those that were ``left_out`` before with them."""
+    given = frame[columns.time].tolist()
+    times = milliseconds_of(given, columns.time_form)
+    unclear = np.array([time is None and has_two_readings(cell) for time, cell in zip(times, given, strict=True)], bool)
+    if columns.every is not None:
+        frame = frame.assign(**{columns.kind: columns.every})
+    frame = frame.assign(
+        **{
+            name: np.array(texts_of(frame[name].tolist()), dtype=object)
+            for name in (columns.user, columns.item, columns.kind)
+        },
+        **{columns.time: np.array([-1 if each is None else each for each in times], dtype=object)},
+    )
+    dropped = dict(left_out)
 
     def drop(reason: str, bad: Callable[[pd.DataFrame], Any]) -> None:
         nonlocal frame
@@ -130,48 +192,51 @@ def from_frame(frame: pd.DataFrame, columns: Columns) -> Interactions:
     drop("no item", lambda rows: rows[columns.item].isna())
     drop("unknown kind", lambda rows: ~rows[columns.kind].isin(EVENT_TYPES))
     if columns.quantity is not None:
-        drop("quantity not above zero", lambda rows: ~(pd.to_numeric(rows[columns.quantity], errors="coerce") > 0))
-    frame = frame.assign(**{columns.time: _milliseconds(frame[columns.time]), columns.item: _ids(frame[columns.item])})
+        drop("quantity not above zero", lambda rows: ~_is_positive(rows[columns.quantity], decimal_comma))
+    drop(TWO_READINGS, lambda rows: unclear[rows.index])
     drop("no valid time", lambda rows: ~rows[columns.time].between(EVENT_TS_MIN, EVENT_TS_MAX))
     drop("item id empty or too long", lambda rows: ~rows[columns.item].str.len().between(1, ID_LENGTH_MAX))
-    users, _ = pd.factorize(_ids(frame[columns.user]), sort=True)
+    unfit = {item for item in set(frame[columns.item]) if not is_id(item)}
+    drop("item id with a character that no id may have", lambda rows: rows[columns.item].isin(unfit))
+    users, _ = pd.factorize(frame[columns.user], sort=True)
     items, item_ids = pd.factorize(frame[columns.item], sort=True)
     kinds = frame[columns.kind].map(KIND_OF).to_numpy(np.int64)
-    times = frame[columns.time].to_numpy(np.int64)
-    return Interactions(users.astype(np.int64), items.astype(np.int64), times, kinds, list(map(str, item_ids)), dropped)
+    ts_ms = frame[columns.time].to_numpy(np.int64)
+    item_names = list(map(str, item_ids))
+    return Interactions(users.astype(np.int64), items.astype(np.int64), ts_ms, kinds, item_names, dropped, note)
 
 
-def _with_kind(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    if columns.every is None:
-        return frame
-    if columns.every not in KIND_OF:
+def _is_positive(values: pd.Series, decimal_comma: bool) -> npt.NDArray[np.bool_]:
+    numbers = (number_of(value, decimal_comma) for value in values)
+    return np.array([isinstance(each, int | float) and each > 0 for each in numbers], dtype=bool)
+
+
+def _plain(value: Any) -> Cell:
+    """A value of pandas or numpy as a cell; what is missing is None."""
+    if isinstance(value, str) or value is None:
+        return value
+    if value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, pd.Timestamp):
+        aware = value.tz_localize("UTC") if value.tz is None else value
+        return int((aware - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(milliseconds=1))
+    return cell_of(value.item() if isinstance(value, np.generic) else value)
+
+
+def _told(left_out: Mapping[str, int]) -> str:
+    return "".join(f"; left out {rows}: {reason}" for reason, rows in left_out.items())
+
+
+def _check_columns(have: list[str], columns: Columns) -> None:
+    if columns.every is not None and columns.every not in KIND_OF:
         raise ModelError(f"{columns.every!r} is not a kind of event; kinds are {', '.join(EVENT_TYPES)}")
-    return frame.assign(**{columns.kind: columns.every})
-
-
-def _check_columns(frame: pd.DataFrame, columns: Columns) -> None:
     wanted = {"--user": columns.user, "--item": columns.item, "--time": columns.time, "--kind": columns.kind}
+    if columns.every is not None:
+        del wanted["--kind"]
     if columns.quantity is not None:
         wanted["--quantity"] = columns.quantity
     for option, name in wanted.items():
-        if name not in frame.columns:
-            have = ", ".join(map(str, frame.columns))
+        if name not in have:
             hint = " (or --every KIND where all rows are of one kind)" if option == "--kind" else ""
-            raise ModelError(f"there is no column {name!r}: name it with {option}{hint}; the columns are {have}")
-
-
-def _milliseconds(times: pd.Series) -> pd.Series:
-    """Times as ms since the epoch: numbers are taken to be that already, anything else is read as a date, UTC
-    where it names no zone; what cannot be read becomes -1."""
-    numbers = pd.to_numeric(times, errors="coerce") if times.dtype.kind not in "M" else None
-    if numbers is not None and (numbers.notna().any() or not len(times)):
-        return numbers.fillna(-1).astype("int64")
-    dates = pd.to_datetime(times, utc=True, errors="coerce")
-    return (dates - pd.Timestamp(0, tz="UTC")).floordiv(pd.Timedelta(milliseconds=1)).fillna(-1).astype("int64")
-
-
-def _ids(values: pd.Series) -> pd.Series:
-    """Ids as text; whole numbers that a reader made float by a missing value are written without the point."""
-    if values.dtype.kind == "f" and (values % 1 == 0).all():
-        values = values.astype("int64")
-    return values.astype(str)
+            there = ", ".join(map(str, have))
+            raise ModelError(f"there is no column {name!r}: name it with {option}{hint}; the columns are {there}")

@@ -20,7 +20,7 @@ import numpy as np
 
 from models.evaluate import MEASURES, before_cut, choose_decay, evaluate
 from models.export import Card, export
-from models.interactions import CLEAN_EVENTS, Columns, Interactions, decoded, from_rows, read
+from models.interactions import CLEAN_EVENTS, Columns, Interactions, decoded, default_user, from_rows, read
 from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
 from models.transitions import Settings, Trained, train
 from schemas.errors import ModelError
@@ -111,6 +111,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     for option in ("item", "time", "kind"):
         parser.add_argument(f"--{option}", default=getattr(Columns(), option), help="column (default: %(default)s)")
     parser.add_argument("--every", metavar="KIND", help="kind of all rows, where there is no column for it")
+    parser.add_argument("--time-format", metavar="FORMAT", help="how dates are written, as for strptime: %%d/%%m/%%Y")
     parser.add_argument("--quantity", help="column of a quantity; rows not above zero are dropped")
     for option, text in (("top-k", "items in a list"), ("neighbours", "neighbours kept for each item")):
         default = getattr(Settings(), option.replace("-", "_"))
@@ -119,12 +120,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _read(options: argparse.Namespace) -> Interactions:
-    lines = Path(options.file).suffix not in (".parquet", ".csv", ".gz")
-    user = options.user or (CLEAN_EVENTS.user if lines else Columns().user)
-    columns = Columns(user, options.item, options.time, options.kind, options.every, options.quantity)
+    rest = (options.item, options.time, options.kind, options.every, options.quantity, options.time_format)
     if options.file == "-":
-        return from_rows(map(decoded, sys.stdin.buffer), columns)
-    return read(Path(options.file), columns)
+        return from_rows(map(decoded, sys.stdin.buffer), Columns(options.user or CLEAN_EVENTS.user, *rest))
+    path = Path(options.file)
+    return read(path, Columns(options.user or default_user(path), *rest))
 
 
 def main(arguments: Sequence[str] | None = None, say: Print = print) -> int:
@@ -133,9 +133,8 @@ def main(arguments: Sequence[str] | None = None, say: Print = print) -> int:
     try:
         with _stage("read", say):
             interactions = _read(options)
-        say(f"  {len(interactions)} interactions, {len(interactions.item_ids)} items")
-        for reason, rows in interactions.dropped.items():
-            say(f"  dropped {rows}: {reason}")
+        for line in interactions.told():
+            say(line)
         settings = replace(Settings(), top_k=options.top_k, neighbours=options.neighbours)
         manifest = train_and_export(interactions, options.out, settings, say)
     except ModelError as error:

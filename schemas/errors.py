@@ -7,6 +7,7 @@
     ├── SchemaError        a schema file, a codec or stored bytes are not what they should be
     ├── ModelError         a model directory cannot be trusted or does not fit
     │   └── ModelTooSlow       a run of the graph was ended because it took too long
+    ├── FileError          somebody's CSV, Parquet or JSON file cannot be read: says what to change
     ├── ExportError        a folder is no export, is damaged, or cannot be written
     ├── StackError         the local stack could not be started, or is not there
     ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
@@ -46,6 +47,10 @@ class ModelError(FreshetError):
 
 class ModelTooSlow(ModelError):  # noqa: N818 - a state that passes
     """A run of the graph was ended because it took too long."""
+
+
+class FileError(FreshetError):
+    """A file of somebody's own cannot be read as a table; the text says what to change."""
 
 
 class ExportError(FreshetError):

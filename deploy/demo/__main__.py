@@ -100,7 +100,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=_positive, metavar="N", help="end by itself after so long")
     parser.add_argument("--plain", action="store_true", help="a block of text every 5 s instead of a live picture")
     replay = parser.add_argument_group("a file of your own instead of simulated shoppers")
-    replay.add_argument("--replay", type=Path, metavar="FILE", help="CSV or Parquet")
+    replay.add_argument("--replay", type=Path, metavar="FILE", help="CSV, Parquet or JSON-lines")
     replay.add_argument("--speed", type=_positive, metavar="N", help="rows a second (default: as fast as Kafka takes)")
     replay.add_argument("--follow", metavar="USER", help="whose list to show (default: who has most rows)")
     add_mapping_options(parser)

@@ -125,7 +125,8 @@ class FileFeed(Feed):
             replay.send_consents(self._path, self._mapping, self._choice, waiter, self._pseudonymiser, _now_ms())
         if not self._stopping.is_set():
             counts = replay.send_rows(self._path, self._mapping, self._speed)
-            self._say(f"all {counts.interactions:,} rows sent in {counts.seconds:.1f} s")
+            done = f"all {counts.interactions:,} rows sent in {counts.seconds:.1f} s"
+            self._say("; ".join([done, *counts.told()]))
 
     def _say(self, line: str) -> None:
         self.notice = line

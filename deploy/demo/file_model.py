@@ -26,14 +26,16 @@ def ready_file_model(
         for other in parent.glob(f"{_FOLDER}*"):
             shutil.rmtree(other)
         say(f"training a model on {path.name}")
-        train_and_export(read(path, _columns(mapping)), directory, say=say)
+        interactions = read(path, _columns(mapping))
+        for line in interactions.told():
+            say(line)
+        train_and_export(interactions, directory, say=say)
     return directory
 
 
 def _columns(mapping: Mapping) -> Columns:
-    return Columns(
-        mapping.user, mapping.item, mapping.time, mapping.type or "type", mapping.type_constant, mapping.quantity
-    )
+    kind, every = mapping.type or Columns().kind, None if mapping.type else mapping.type_constant
+    return Columns(mapping.user, mapping.item, mapping.time, kind, every, mapping.quantity, mapping.time_format)
 
 
 def _identity(path: Path, mapping: Mapping) -> str:

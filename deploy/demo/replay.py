@@ -1,4 +1,4 @@
-"""Replay a CSV or Parquet file of your own into a running product: ``python -m deploy.demo.replay FILE …``.
+"""Replay a CSV, Parquet or JSON-lines file of your own into a running product: ``python -m deploy.demo.replay FILE …``.
 
 Consents first, and their receipts are waited for; then every row, dirty ones too. For the Online Retail data::
 
@@ -9,7 +9,8 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
@@ -18,7 +19,8 @@ import msgspec
 from deploy.demo.endpoints import ENDPOINTS_PATH, load_endpoints
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, waiting_for_consents
-from deploy.demo.table import PRESETS, ROWS_PER_CHUNK, Mapping, count_rows, interactions_of, users_of
+from deploy.demo.table import PRESETS, Mapping, check, interactions_of, users_of
+from models.cells import ROWS_PER_CHUNK
 from schemas.consents import ConsentChange, LevelName
 from schemas.errors import FreshetError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
@@ -36,12 +38,20 @@ class Choice(NamedTuple):
 
 
 class ReplayCounts(NamedTuple):
-    """What was sent, all of it acknowledged by Kafka, and the seconds that the interactions took."""
+    """What was sent, all of it acknowledged by Kafka, and the seconds that the interactions took.
+
+    `remarks`: by reason, rows that could not be sent, and times that were sent as they are.
+    """
 
     consents: int
     interactions: int
     without_user: int
     seconds: float
+    remarks: Collection[tuple[str, int]] = ()
+
+    def told(self) -> list[str]:
+        """The remarks as lines of text."""
+        return [f"{rows:,} rows with {reason}" for reason, rows in sorted(self.remarks)]
 
 
 def level_of(user_id: str, choice: Choice) -> LevelName:
@@ -121,11 +131,11 @@ class Replay:
 
     def send_rows(self, path: Path, mapping: Mapping, speed: float | None = None) -> ReplayCounts:
         """Send every row. Returns when Kafka has acknowledged all of them."""
-        total = count_rows(path)
+        table, remarks = check(path, mapping), Counter[str]()
         rows_between_flushes = ROWS_PER_CHUNK if speed is None else max(1, min(ROWS_PER_CHUNK, int(speed)))
         begun, sent, without_user = time.monotonic(), 0, 0
         send, on_row = self._producer.send_raw_interaction, self._on_row
-        for key, payload in interactions_of(path, mapping):
+        for key, payload in interactions_of(path, mapping, remarks):
             if speed is not None and not self._pace(begun + sent / speed):
                 break
             send(key, payload)
@@ -136,13 +146,15 @@ class Replay:
             if sent % rows_between_flushes == 0:
                 # kafka-python's buffer has no bound of its own.
                 self._producer.flush()
-                self._say(progress(sent, total, time.monotonic() - begun))
+                self._say(progress(sent, table.rows, time.monotonic() - begun))
                 if self._stopped():
                     break
         self._producer.flush()
         seconds = time.monotonic() - begun
-        self._say(progress(sent, total, seconds))
-        return ReplayCounts(0, sent, without_user, seconds)
+        self._say(progress(sent, table.rows, seconds))
+        if table.note is not None:
+            self._say(table.note)
+        return ReplayCounts(0, sent, without_user, seconds, tuple(remarks.items()))
 
     def _pace(self, due: float) -> bool:
         """Wait until `due`; False if the replay was stopped meanwhile."""
@@ -232,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m deploy.demo.replay", description=summary, epilog=details, formatter_class=form
     )
-    parser.add_argument("file", type=Path, help="CSV or Parquet")
+    parser.add_argument("file", type=Path, help="CSV, Parquet or JSON-lines")
     parser.add_argument("--speed", type=float, metavar="N", help="rows a second (default: as fast as Kafka takes them)")
     parser.add_argument("--endpoints", type=Path, default=ENDPOINTS_PATH, metavar="FILE", help="endpoints.json")
     add_mapping_options(parser)
@@ -249,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"sent {counts.interactions:,} interactions, {counts.without_user:,} of them without a user, "
         f"and {counts.consents:,} consents in {counts.seconds:.1f} s"
     )
+    for line in counts.told():
+        print(line)
     return 0
 
 

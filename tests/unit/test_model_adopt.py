@@ -1,5 +1,6 @@
 """Models of other people's making: what runs is taken into service, what does not is refused with a word on why."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from models.adopt import adopt, main
 from models.graph import fp32_model
 from models.random_model import random_transitions
 from models.scorer import Scorer
+from schemas.errors import ModelError
 from tests.support.models import history, plain_model
 
 ITEMS = [f"item-{row}" for row in range(1, 31)]
@@ -69,6 +71,63 @@ def test_what_the_job_could_not_run_is_refused_and_nothing_is_written(
     assert code == 1
     assert said in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["items", "mine.onnx"]
+
+
+def as_windows_writes(items: list[str]) -> str:
+    return "".join(f"{item}\r\n" for item in items)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_items_that_windows_wrote_are_those_of_the_events(tmp_path: Path, encoding: str) -> None:
+    names = ["café", *ITEMS[1:]]
+    (tmp_path / "my model é.onnx").write_bytes(plain_model(30).SerializeToString())
+    (tmp_path / "items.txt").write_bytes(as_windows_writes(names).encode(encoding))
+    words = [str(tmp_path / "my model é.onnx"), "--items", str(tmp_path / "items.txt"), "--name", "mine"]
+    assert main([*words, "--out", str(tmp_path / "the model")]) == 0
+    assert Scorer.open(tmp_path / "the model").items == ["", *names]
+
+
+def test_items_in_an_encoding_that_can_only_be_guessed_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.onnx").write_bytes(plain_model(30).SerializeToString())
+    (tmp_path / "items.txt").write_bytes(as_windows_writes(["café", *ITEMS[1:]]).encode("cp1252"))
+    words = [str(tmp_path / "mine.onnx"), "--items", str(tmp_path / "items.txt"), "--name", "mine"]
+    assert main([*words, "--out", str(tmp_path / "model")]) == 1
+    assert "items.txt is not UTF-8: save it as UTF-8" in capsys.readouterr().out
+
+
+def saved_with_data(path: Path) -> onnx.ModelProto:
+    """As PyTorch's exporter writes it: the weights in `<name>.onnx.data`."""
+    model = fp32_model(random_transitions(30, 4, seed=1), 12)
+    path.parent.mkdir()
+    onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=0)
+    assert path.with_name(f"{path.name}.data").stat().st_size > 0
+    return fp32_model(random_transitions(30, 4, seed=1), 12)
+
+
+def test_weights_in_a_file_beside_the_model_are_taken_in(tmp_path: Path) -> None:
+    path = tmp_path / "my export (1)" / "mine.onnx"
+    model = saved_with_data(path)
+    adopt(path, ITEMS, "mine", tmp_path / "model")
+    shutil.rmtree(path.parent)
+    whole = tmp_path / "whole.onnx"
+    whole.write_bytes(model.SerializeToString())
+    adopt(whole, ITEMS, "whole", tmp_path / "expected")
+    (scores, rows), (expected, expected_rows) = (
+        Scorer.open(tmp_path / name).score(history(3, 7)) for name in ("model", "expected")
+    )
+    assert np.array_equal(scores, expected)
+    assert np.array_equal(rows, expected_rows)
+
+
+def test_weights_that_are_not_beside_the_model_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "export" / "mine.onnx"
+    saved_with_data(path)
+    path.with_name("mine.onnx.data").rename(tmp_path / "weights")
+    with pytest.raises(ModelError, match=r"keeps weights in another file, .*put it beside the model"):
+        adopt(path, ITEMS, "mine", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_refused_model_leaves_the_one_that_is_there(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:

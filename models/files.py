@@ -1,0 +1,226 @@
+"""Tables of somebody's own, CSV, Parquet and JSON lines: the one reader of replay and training.
+
+A file is told by its content, not by its name: ``SHOP.CSV``, ``shop`` and ``shop.csv.gz`` are read alike.
+Rows that cannot be read are left out and counted by reason; nothing is left out in silence.
+"""
+
+import csv
+import io
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import msgspec
+
+from models.cells import MISSING, ROWS_PER_CHUNK, Cell, Chunk
+from models.parquet_files import MARK, batches, columns_and_rows
+from models.text_files import REPLACED, WINDOWS, beginning, opened
+from schemas.errors import FileError
+
+FIELD_CHARACTERS_MAX: Final = 1 << 20
+"""A field of CSV that is longer has a quotation mark that nothing closes."""
+
+WRONG_WIDTH: Final = "another number of fields than the header"
+WRONG_QUOTES: Final = "quotation marks that do not fit"
+WRONG_ENCODING: Final = "text that is not of the file's encoding"
+NO_OBJECT: Final = "not a JSON object"
+NESTED: Final = "a list or an object where a value should be"
+
+_DELIMITERS: Final = ",;\t|"
+_BINARY: Final = frozenset(map(chr, range(9)))
+_HEAD_CHARACTERS: Final = 1 << 16
+_ROWS_FOR_NAMES: Final = 1_000
+
+LeftOut = Counter[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file that can be read any number of times.
+
+    ``names``: its columns; of JSON, those of the first thousand rows. ``rows``: how many there are, where that is known
+    without reading them. ``decimal_comma``: numbers are written as in ``2,50``. ``note``: what a reader of the file
+    should know of how it is read.
+    """
+
+    names: list[str]
+    _read: Callable[[Sequence[str], LeftOut], Iterator[Chunk]]
+    rows: int | None = None
+    decimal_comma: bool = False
+    note: str | None = None
+
+    def chunks(self, columns: Iterable[str], left_out: LeftOut) -> Iterator[Chunk]:
+        """The columns' values in the order of the file, some thousand rows at a time; all lists of a chunk are of one
+        length. ``left_out`` is told the rows that could not be read, by reason. Raises :class:`FileError`."""
+        return self._read(list(dict.fromkeys(columns)), left_out)
+
+
+def open_table(path: Path) -> Table:
+    """The table in a file; raises :class:`FileError` that says what to change."""
+    head = beginning(path)
+    if head.startswith(MARK):
+        names, rows = columns_and_rows(path)
+        return Table(names, lambda columns, left_out: batches(path, columns, left_out), rows)
+    with opened(path) as (text, encoding):
+        note = f"{path.name} is not UTF-8: read as Windows-1252" if encoding.name == WINDOWS else None
+        shown = text.read(_HEAD_CHARACTERS)
+    if shown.lstrip("\ufeff \t\r\n")[:1] in ("{", "["):
+        return Table(_names_of_objects(path), lambda columns, left_out: _objects_of(path, columns, left_out), note=note)
+    delimiter, names = _header(path, shown)
+    return Table(
+        names,
+        lambda columns, left_out: _csv(path, delimiter, names, columns, left_out),
+        decimal_comma=delimiter != ",",
+        note=note,
+    )
+
+
+# -- CSV
+
+
+def _header(path: Path, shown: str) -> tuple[str, list[str]]:
+    """The delimiter that cuts the header into most names, and the names."""
+    found = {delimiter: _first_row(shown, delimiter) for delimiter in _DELIMITERS}
+    delimiter = max(_DELIMITERS, key=lambda each: len(found[each]))
+    names = [name.strip() for name in found[delimiter]]
+    if not any(names):
+        raise FileError(f"{path} is empty: it has no header that names the columns")
+    if not _BINARY.isdisjoint("".join(names)):
+        raise FileError(f"{path} is neither CSV nor Parquet nor JSON lines")
+    return delimiter, names
+
+
+def _first_row(shown: str, delimiter: str) -> list[str]:
+    lines = _without_hint(io.StringIO(shown, newline=""))
+    try:
+        return next((row for row in csv.reader(lines, delimiter=delimiter) if row), [])
+    except csv.Error:
+        return []
+
+
+def _without_hint(lines: Iterator[str]) -> Iterator[str]:
+    """The lines without the first where it is ``sep=;``, which tells Excel the delimiter, and without a mark."""
+    first = next(lines, "").removeprefix("\ufeff")
+    is_hint = first.lower().startswith("sep=") and len(first.strip("\r\n")) <= len("sep=;")
+    return lines if is_hint else itertools.chain([first], lines)
+
+
+def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:
+    places = [_place(path, names, column) for column in columns]
+    with opened(path) as (text, encoding):
+        rows = _records(text, delimiter, len(names), left_out)
+        next(rows, None)
+        while taken := list(itertools.islice(rows, ROWS_PER_CHUNK)):
+            if encoding.bad_lines:
+                taken = _readable(taken, places, left_out)
+            yield {
+                column: [None if row[place] in MISSING else row[place] for row in taken]
+                for column, place in zip(columns, places, strict=True)
+            }
+
+
+def _place(path: Path, names: list[str], column: str) -> int:
+    if names.count(column) > 1:
+        raise FileError(f"{path.name} has {names.count(column)} columns that are called {column}: rename all but one")
+    return names.index(column)
+
+
+def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Iterator[list[str]]:
+    """The rows of the header's width, the header among them. A quotation mark that is not closed where a field ends
+    costs the lines that it takes in: they are counted."""
+    csv.field_size_limit(FIELD_CHARACTERS_MAX)
+    reader = csv.reader(_without_hint(text), delimiter=delimiter, strict=True)
+    while True:
+        before = reader.line_num
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            left_out[WRONG_QUOTES] += reader.line_num - before
+            continue
+        if len(row) == width:
+            yield row
+        elif row:
+            left_out[WRONG_WIDTH] += 1
+
+
+def _readable(rows: list[list[str]], places: list[int], left_out: LeftOut) -> list[list[str]]:
+    readable = [row for row in rows if not any(REPLACED in row[place] for place in places)]
+    left_out[WRONG_ENCODING] += len(rows) - len(readable)
+    return readable
+
+
+# -- JSON
+
+
+def object_of(line: str | bytes) -> dict[str, Any] | None:
+    """One line of JSON, None where it is no object."""
+    try:
+        row = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def cell_of(value: Any) -> Cell:
+    """A value of a JSON object; raises :class:`TypeError` for a list or an object."""
+    if value is None or isinstance(value, str | float):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return value
+    raise TypeError
+
+
+def _names_of_objects(path: Path) -> list[str]:
+    with opened(path) as (text, _):
+        first = itertools.islice(_objects(text), _ROWS_FOR_NAMES)
+        return list(dict.fromkeys(name for row in first if row is not None for name in row))
+
+
+def _objects_of(path: Path, columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:
+    with opened(path) as (text, encoding):
+        rows = _rows_of_objects(_objects(text), columns, bool(encoding.bad_lines), left_out)
+        while taken := list(itertools.islice(rows, ROWS_PER_CHUNK)):
+            yield {column: [row[place] for row in taken] for place, column in enumerate(columns)}
+
+
+def _objects(text: TextIO) -> Iterator[dict[str, Any] | None]:
+    """The objects of JSON lines, or of one JSON list of them."""
+    first = next((line for line in text if line.strip("\ufeff \t\r\n")), "").lstrip("\ufeff")
+    if first.lstrip().startswith("[") and (whole := _list_of(first + text.read())) is not None:
+        yield from (row if isinstance(row, dict) else None for row in whole)
+        return
+    text.seek(0)
+    yield from (object_of(line.lstrip("\ufeff")) for line in text if line.strip("\ufeff \t\r\n"))
+
+
+def _list_of(whole: str) -> list[Any] | None:
+    try:
+        found = msgspec.json.decode(whole)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _rows_of_objects(
+    objects: Iterable[dict[str, Any] | None], columns: Sequence[str], suspicious: bool, left_out: LeftOut
+) -> Iterator[list[Cell]]:
+    for row in objects:
+        if row is None:
+            left_out[NO_OBJECT] += 1
+            continue
+        try:
+            cells = [cell_of(row.get(column)) for column in columns]
+        except TypeError:
+            left_out[NESTED] += 1
+            continue
+        if suspicious and any(isinstance(cell, str) and REPLACED in cell for cell in cells):
+            left_out[WRONG_ENCODING] += 1
+        else:
+            yield cells

@@ -1,0 +1,406 @@
+"""Files as Excel, Windows and exporters write them: what was written is read, and what is not read is counted."""
+
+import csv
+import doctest
+import gzip
+import io
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from deploy.demo.file_model import ready_file_model
+from deploy.demo.table import Mapping, MappingError, interactions_of
+from models import cells, files, text_files
+from models.cells import TWO_READINGS, milliseconds_of, number_of
+from models.files import NESTED, NO_OBJECT, WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH, open_table
+from models.interactions import Columns, read
+from models.parquet_files import NO_TEXT
+from models.train import main
+from schemas.errors import FileError, ModelError
+
+LATIN = st.text('àâäçéèêëîïôöûùüÿñabc ;"0', min_size=1, max_size=12)
+"""Of which no two in Windows-1252 are a letter in UTF-8."""
+ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\ufeff"), min_size=1, max_size=12)
+SHOP = Mapping(type_constant="click")
+VIEWS = Columns(every="view")
+MARCH = 1_709_251_200_000
+quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def rows_of(path: Path, *columns: str) -> tuple[list[tuple[Any, ...]], Counter[str]]:
+    table, left_out = open_table(path), Counter[str]()
+    wanted = columns or tuple(table.names)
+    return [row for chunk in table.chunks(wanted, left_out) for row in zip(*chunk.values(), strict=True)], left_out
+
+
+def written(rows: list[list[str]], delimiter: str = ",", end: str = "\r\n") -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, lineterminator=end).writerows([["user_id", "name, or so", "ts"], *rows])
+    return text.getvalue()
+
+
+def table_of(texts: st.SearchStrategy[str]) -> st.SearchStrategy[list[list[str]]]:
+    some = texts.filter(lambda text: text not in cells.MISSING)
+    return st.lists(st.lists(some, min_size=3, max_size=3), min_size=1, max_size=6)
+
+
+@quick
+@given(
+    rows=table_of(ANY),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+    delimiter=st.sampled_from(",;\t|"),
+    end=st.sampled_from(["\n", "\r\n"]),
+    packed=st.booleans(),
+)
+@example([["a", 'two\r\nlines, "quoted"', "é"]], "utf-16", ";", "\r\n", True)
+def test_csv_is_read_as_it_was_written(
+    tmp_path: Path, rows: list[list[str]], encoding: str, delimiter: str, end: str, packed: bool
+) -> None:
+    path, content = tmp_path / "SHOP.CSV", written(rows, delimiter, end).encode(encoding)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    read_back, left_out = rows_of(path)
+    assert [list(row) for row in read_back] == rows
+    assert not left_out
+
+
+@quick
+@given(rows=table_of(LATIN))
+@example([["josé", "crème brûlée", "€"]])
+def test_csv_of_windows_is_read_as_it_was_written_and_said_to_be(tmp_path: Path, rows: list[list[str]]) -> None:
+    path, content = tmp_path / "shop.csv", written([*rows, ["ü", "ü", "ü"]], ";").encode("cp1252")
+    path.write_bytes(content)
+    assert [list(row) for row in rows_of(path)[0]] == [*rows, ["ü", "ü", "ü"]]
+    assert "Windows-1252" in str(open_table(path).note)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_told_by_its_zeros(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_bytes(written([["josé", "x", "1"]]).encode(encoding))
+    assert rows_of(path)[0] == [("josé", "x", "1")]
+
+
+def test_a_few_bytes_that_are_not_utf_8_cost_their_rows_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    good = "".join(f"é{row},x,1\n" for row in range(5)).encode()
+    path.write_bytes(b"user_id,item_id,ts\n" + good + b"jos\xe9,x,1\nada,x,1\n")
+    found, left_out = rows_of(path)
+    assert [row[0] for row in found] == [*(f"é{row}" for row in range(5)), "ada"]
+    assert left_out == {WRONG_ENCODING: 1}
+
+
+@quick
+@given(widths=st.lists(st.integers(1, 6), min_size=1, max_size=40))
+def test_every_row_of_csv_is_taken_or_counted(tmp_path: Path, widths: list[int]) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("user_id,item_id,ts\n" + "".join(",".join(["x"] * width) + "\n" for width in widths))
+    found, left_out = rows_of(path)
+    assert len(found) == widths.count(3)
+    assert left_out[WRONG_WIDTH] == len(widths) - len(found)
+
+
+def test_a_quotation_mark_that_nothing_closes_costs_the_lines_that_it_takes_in(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text('user_id,item_id,ts\na,"12 inch,1\nb,tea,2\nc,"cup",3\nd,pot,4\n')
+    found, left_out = rows_of(path)
+    assert found == [("d", "pot", "4")]
+    assert left_out == {WRONG_QUOTES: 3}
+
+
+def test_line_breaks_in_quoted_descriptions_of_a_large_file_are_part_of_them(tmp_path: Path) -> None:
+    path, rows = (
+        tmp_path / "shop.csv",
+        [[f"u{row}", f"first line\nsecond line of {row} " + "x" * 200] for row in range(25_000)],
+    )
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["user_id", "description"], *rows])
+    assert path.stat().st_size > 5 << 20
+    assert [list(row) for row in rows_of(path)[0]] == rows
+
+
+def test_the_hint_that_tells_excel_the_delimiter_is_no_header(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("\ufeffsep=;\r\nuser_id;item_id;ts\r\na;x;1\r\n")
+    assert rows_of(path) == ([("a", "x", "1")], {})
+
+
+@quick
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {}, optional={name: st.none() | ANY | st.integers(-(2**63), 2**64) | st.booleans() for name in "abc"}
+        ),
+        min_size=1,
+        max_size=8,
+    ).filter(lambda rows: any(rows)),
+    as_list=st.booleans(),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+def test_json_is_read_as_it_was_written(
+    tmp_path: Path, rows: list[dict[str, Any]], as_list: bool, encoding: str
+) -> None:
+    path = tmp_path / "shop.json"
+    text = json.dumps(rows, indent=1) if as_list else "\n".join(map(json.dumps, rows))
+    path.write_bytes(text.encode(encoding))
+    names = sorted({name for row in rows for name in row})
+    expected = [tuple(str(v).lower() if isinstance(v := row.get(n), bool) else v for n in names) for row in rows]
+    assert rows_of(path, *names) == (expected, {})
+
+
+def test_lines_of_json_that_are_no_rows_are_counted_by_reason(tmp_path: Path) -> None:
+    path = tmp_path / "shop.jsonl"
+    path.write_text('{"a": 1}\n[1]\n\nnonsense\n{"a": [1, 2]}\n{"a": {"b": 1}}\n{"a": "x"}\n')
+    assert rows_of(path, "a") == ([(1,), ("x",)], {NO_OBJECT: 2, NESTED: 2})
+
+
+PARQUET: dict[str, tuple[Any, list[Any]]] = {
+    "binary": (pa.array(["é".encode(), None], pa.binary()), ["é", None]),
+    "dictionary": (pa.array(["x", None]).dictionary_encode(), ["x", None]),
+    "large_string": (pa.array(["x", None], pa.large_string()), ["x", None]),
+    "int8": (pa.array([7, None], pa.int8()), [7, None]),
+    "uint64": (pa.array([2**63, None], pa.uint64()), [2**63, None]),
+    "float32": (pa.array([2.55, None], pa.float32()), [2.55, None]),
+    "decimal": (pa.array(["2.50", None]).cast(pa.decimal128(9, 2)), ["2.50", None]),
+    "bool": (pa.array([True, None]), ["true", None]),
+    "date": (pa.array([datetime(2024, 3, 1).date(), None], pa.date32()), [MARCH, None]),
+    "naive": (pa.array([datetime(2024, 3, 1), None], pa.timestamp("ns")), [MARCH, None]),
+    "zoned": (pa.array([datetime(2024, 3, 1, tzinfo=UTC), None], pa.timestamp("s", "Asia/Tokyo")), [MARCH, None]),
+    "before 1970": (pa.array([-1, None], pa.int64()).cast(pa.timestamp("us")), [-1, None]),
+    "nothing": (pa.nulls(2), [None, None]),
+}
+
+
+@pytest.mark.parametrize(("values", "expected"), PARQUET.values(), ids=PARQUET)
+def test_parquet_of_any_type_is_read(tmp_path: Path, values: Any, expected: list[Any]) -> None:
+    pq.write_table(pa.table({"a": values, "unused list": pa.array([[1], None])}), tmp_path / "x.PARQUET")
+    assert rows_of(tmp_path / "x.PARQUET", "a") == ([(value,) for value in expected], {})
+
+
+def call_uuid(path: Path, column: str) -> None:
+    """Give a column of 16 bytes the logical type UUID (14 of the union that is field 10 of its SchemaElement), as
+    Spark, DuckDB and Arrow from release 18 on write it."""
+    content, name = path.read_bytes(), bytes([0x18, len(column)]) + column.encode()
+    size = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - size : -8]
+    assert footer.count(name + b"\0") == 1
+    footer = footer.replace(name + b"\0", name + b"\x6c\xec\0\0" + b"\0")
+    path.write_bytes(content[: -8 - size] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    assert pq.ParquetFile(path).schema.column(0).logical_type.type == "UUID"
+
+
+def test_uuids_are_users_in_training_and_in_a_replay_beside_columns_that_nobody_named(tmp_path: Path) -> None:
+    users, path = [uuid.uuid4() for _ in range(3)], tmp_path / "shop.parquet"
+    columns = {"item_id": ["x", "y", "x"], "ts": [MARCH] * 3, "tags": [["a"], [], None], "more": [{"k": 1}] * 3}
+    ids = pa.array([user.bytes for user in users], pa.binary(16))
+    pq.write_table(pa.table({"user_id": ids, **columns}), path, store_schema=False)
+    call_uuid(path, "user_id")
+    assert [key for key, _ in interactions_of(path, SHOP)] == [str(user).encode() for user in users]
+    assert (len(read(path, VIEWS)), read(path, VIEWS).dropped) == (3, {})
+
+
+@pytest.mark.parametrize("values", [[[1]], [{"k": 1}], [timedelta(1)]], ids=["list", "struct", "duration"])
+def test_a_column_that_holds_no_single_values_is_named(tmp_path: Path, values: list[Any]) -> None:
+    path = tmp_path / "shop.parquet"
+    pq.write_table(pa.table({"user_id": values, "item_id": ["x"], "ts": [MARCH]}), path)
+    with pytest.raises(MappingError, match=r"column user_id of shop\.parquet holds"):
+        list(interactions_of(path, SHOP))
+    with pytest.raises(ModelError, match=r"column user_id of shop\.parquet holds"):
+        read(path, VIEWS)
+
+
+def test_rows_whose_bytes_are_no_text_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "shop.parquet"
+    pq.write_table(pa.table({"a": pa.array([b"x", b"\xff", None], pa.binary()), "b": [1, 2, 3]}), path)
+    assert rows_of(path) == ([("x", 1), (None, 3)], {NO_TEXT: 1})
+    pq.write_table(pa.table({"user_id": pa.array([b"\xff"]), "item_id": ["x"], "ts": [MARCH]}), path)
+    assert (len(read(path, VIEWS)), read(path, VIEWS).dropped) == (0, {NO_TEXT: 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b"PK\x03\x04rest", "Excel workbook"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd"),
+        (gzip.compress(b"user_id,item_id\n" * 100)[:-20], "cannot be read"),
+        (b"PAR1 and no more", "cannot be read"),
+        (b"\x7fELF\x01\x02\x01\x00\x03\x03", "neither CSV nor Parquet"),
+    ],
+    ids=["empty", "blank", "workbook", "zstd", "cut", "no parquet", "program"],
+)
+def test_a_file_that_is_no_table_says_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "my shop é.csv"
+    path.write_bytes(content)
+    with pytest.raises(MappingError, match=words):
+        list(interactions_of(path, SHOP))
+    with pytest.raises(ModelError, match=words):
+        read(path, VIEWS)
+
+
+def test_two_columns_of_one_name_are_refused_where_one_of_them_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("user_id,item_id,ts,item_id\na,x,1,y\n")
+    assert rows_of(path, "user_id")[0] == [("a",)]
+    with pytest.raises(FileError, match="2 columns that are called item_id"):
+        rows_of(path, "item_id")
+
+
+TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)).map(
+    lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000)
+)
+TOKYO = timezone(timedelta(hours=9))
+FORMS: list[Callable[[datetime], str]] = [
+    lambda time: time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    lambda time: time.astimezone(TOKYO).isoformat(sep=" ", timespec="microseconds"),
+    lambda time: f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03} UTC",
+    lambda time: f"{time:%Y-%m-%d %H:%M:%S},{time.microsecond // 1000:03}",
+    lambda time: f"{time.year}/{time.month}/{time.day} {time.hour}:{time:%M:%S}.{time.microsecond // 1000:03}",
+    lambda time: f"{time.day}.{time.month}.{time.year} {time.hour}:{time:%M:%S}.{time.microsecond // 1000:03}",
+    lambda time: str(round(time.timestamp() * 1000)),
+]
+
+
+@given(given_times=st.lists(st.tuples(TIMES, st.sampled_from(FORMS)), max_size=8))
+def test_times_in_mixed_forms_are_all_read(given_times: list[tuple[datetime, Callable[[datetime], str]]]) -> None:
+    expected = [round(time.timestamp() * 1000) for time, _ in given_times]
+    assert milliseconds_of([form(time) for time, form in given_times]) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["now", "today", "10:00", "May", "2024-02-30", "3/1/2024", "01-03-2024", "", "1e400", "x"]
+)
+def test_what_is_no_time_is_none(text: str) -> None:
+    assert milliseconds_of([text]) == [None]
+
+
+def test_a_time_without_a_zone_is_utc_whatever_the_row_before_it_had() -> None:
+    assert milliseconds_of(["2024-03-01T00:00:00+05:30", "2024-03-01 0:00"])[1] == MARCH
+
+
+def test_mail_and_iso_dates_are_times() -> None:
+    assert milliseconds_of(["Fri, 01 Mar 2024 00:00:00 GMT", "2024-03-01", "20240301T000000Z"]) == [MARCH, MARCH, None]
+
+
+@given(st.decimals(-(10**9), 10**9, places=2), st.booleans())
+def test_numbers_of_excel_are_read_in_both_ways_of_writing(value: Any, comma: bool) -> None:
+    text = f"{value:,.2f}"
+    if comma:
+        text = text.translate(str.maketrans(",.", ".,"))
+    assert number_of(text, comma) == float(value)
+    assert number_of(text.replace("." if comma else ",", "\u00a0"), comma) == float(value)
+
+
+def mixed(path: Path, rows: int = 40) -> None:
+    forms = "2024-03-01T{:02}:00:00.000Z", "2024-03-01T{:02}:00:01Z", "2024-03-01 {}:00"
+    lines = [f"u{row},x,{forms[row % 3].format(row % 24)}\n" for row in range(rows)]
+    path.write_text("user_id,item_id,ts\n" + "".join(lines))
+
+
+def test_all_rows_of_a_file_with_mixed_times_are_trained_on_and_sent(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    mixed(path)
+    data = read(path, VIEWS)
+    sent = [msgspec.json.decode(payload)["ts"] for _, payload in interactions_of(path, SHOP)]
+    assert (len(data), data.dropped, sent) == (40, {}, data.ts_ms.tolist())
+
+
+def test_dates_with_two_readings_are_counted_and_read_once_their_form_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("user_id,item_id,ts\na,x,01/03/2024 0:00\nb,x,2024-03-01\n")
+    assert read(path, VIEWS).dropped == {TWO_READINGS: 1}
+    remarks = Counter[str]()
+    assert len(list(interactions_of(path, SHOP, remarks))) == 2
+    assert remarks == {TWO_READINGS: 1}
+    assert read(path, Columns(every="view", time_form="%d/%m/%Y %H:%M")).ts_ms.tolist() == [MARCH, MARCH]
+    with pytest.raises(ModelError, match="no form of a time"):
+        read(path, Columns(every="view", time_form="%Q"))
+
+
+def test_an_excel_file_with_semicolons_and_decimal_commas_is_sent_and_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "Überblick März.CSV"
+    text = "Kunde;Artikel;Zeit;Menge;Preis\r\nJosé;Käse;1.3.2024 00:00;2;1.234,50\r\nAda;Tee;01.03.2024;-1;3,5\r\n"
+    path.write_bytes(text.encode("cp1252"))
+    mapping = Mapping(
+        user="Kunde", item="Artikel", time="Zeit", type_constant="purchase", quantity="Menge", value="Preis"
+    )
+    first, second = (msgspec.json.decode(payload) for _, payload in interactions_of(path, mapping))
+    assert (first["user_id"], first["item_id"], first["ts"], first["value"]) == ("José", "Käse", MARCH, 1234.5)
+    assert (second["quantity"], second["value"], second["event_id"]) == (-1, 3.5, "Überblick März:1")
+    data = read(path, Columns("Kunde", "Artikel", "Zeit", every="purchase", quantity="Menge"))
+    assert (data.item_ids, data.dropped) == (["Käse"], {"quantity not above zero": 1})
+    assert any("Windows-1252" in line for line in data.told())
+
+
+def test_ids_in_json_are_the_same_whether_written_as_numbers_or_text(tmp_path: Path) -> None:
+    path = tmp_path / "shop.jsonl"
+    path.write_text("".join(f'{{"user_id":{user},"item_id":"x","ts":{MARCH}}}\n' for user in ("7", '"7"', "7.0")))
+    assert len(set(read(path, VIEWS).users)) == 1
+    assert {key for key, _ in interactions_of(path, SHOP)} == {b"7"}
+
+
+def test_an_item_that_no_event_can_name_costs_its_row_and_not_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text('user_id,item_id,ts\na,"two\nlines",2024-03-01\na,x,2024-03-01\n')
+    data = read(path, VIEWS)
+    assert (data.item_ids, sum(data.dropped.values())) == (["x"], 1)
+
+
+def test_event_ids_of_a_file_with_a_long_name_fit(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 200 + ".csv")
+    path.write_text(f"user_id,item_id,ts\na,x,{MARCH}\n")
+    (event,) = (msgspec.json.decode(payload) for _, payload in interactions_of(path, SHOP))
+    assert len(event["event_id"]) <= 64
+
+
+def test_training_on_a_file_says_every_row_that_it_leaves_out(tmp_path: Path) -> None:
+    path, said = tmp_path / "my shop.csv", list[str]()
+    steps = "".join(f"u{user},item-{step},{MARCH + step * 60_000}\n" for user in range(40) for step in range(4))
+    path.write_text(f"user_id,item_id,ts\n{steps}a,x\na,x,soon\n,x,{MARCH}\n")
+    assert main([str(path), "--out", str(tmp_path / "model"), "--every", "view"], said.append) == 0
+    ready_file_model(tmp_path / "demo", path, SHOP, said.append)
+    for line in (f"  dropped 1: {WRONG_WIDTH}", "  dropped 1: no valid time", "  dropped 1: no user"):
+        assert said.count(line) == 2
+
+
+@pytest.mark.parametrize("rows", ["", "a,x\n", "a,x,soon\n", ",x,2024-03-01\n"])
+def test_a_file_without_a_row_to_train_on_says_why_there_is_no_model(tmp_path: Path, rows: str) -> None:
+    path, said = tmp_path / "shop.csv", list[str]()
+    path.write_text("user_id,item_id,ts\n" + rows)
+    assert main([str(path), "--out", str(tmp_path / "model"), "--every", "view"], said.append) == 1
+    assert "no model: " in said[-1]
+    assert not rows or any(" 1: " in line for line in said)
+
+
+def test_the_default_column_of_users_goes_by_the_columns_and_not_by_the_ending(tmp_path: Path) -> None:
+    path, said = tmp_path / "export", list[str]()
+    rows = [
+        {"pseudonym": f"p{u}", "item_id": f"i{s}", "type": "view", "ts": MARCH + s} for u in range(40) for s in range(4)
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    assert main([str(path), "--out", str(tmp_path / "model")], said.append) == 0
+    assert "  160 interactions, 4 items" in said
+
+
+def test_the_examples_hold() -> None:
+    for module in (cells, files, text_files):
+        assert doctest.testmod(module).failed == 0
+
+
+def test_missing_values_of_pandas_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    pd.DataFrame({"user_id": [1.0, np.nan], "item_id": ["x", "y"], "ts": [MARCH, MARCH]}).to_csv(path, index=False)
+    assert read(path, VIEWS).dropped == {"no user": 1}
