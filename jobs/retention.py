@@ -60,7 +60,10 @@ def _topic(settings: Settings, topic: Topic) -> Kept:
 
 def _state(settings: Settings) -> list[Kept]:
     profile, due = settings.profile, "due index of the job"
-    dedupe = f"the last {profile.event_ids_max} events, and with the profile; what is {{}} older is too late"
+    dedupe = (
+        f"the last {profile.event_ids_max} events, and with the profile; what is {{0}} older is too late; "
+        "without personalisation, {0} after the last event"
+    )
     return [
         Kept(
             "profile, in state",

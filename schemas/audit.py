@@ -40,7 +40,10 @@ class ConsentEntry(msgspec.Struct, tag="consent", tag_field="kind", frozen=True,
 
 
 class WithdrawalEntry(msgspec.Struct, tag="withdrawal", tag_field="kind", frozen=True, omit_defaults=True):
-    """A consent was withdrawn; the record's `at` less `consent_at` is how long it took to have effect, in ms."""
+    """Personalisation was withdrawn; the record's `at` less `consent_at` is how long it took to have effect, in ms.
+
+    `purposes` are those that were granted without it.
+    """
 
     pseudonym: str
     consent_at: int
@@ -48,6 +51,7 @@ class WithdrawalEntry(msgspec.Struct, tag="withdrawal", tag_field="kind", frozen
     offset: int
     method: str | None = None
     narrowed_by: list[str] = []
+    purposes: list[Purpose] = []
 
 
 class ErasureEntry(msgspec.Struct, tag="erasure", tag_field="kind", frozen=True):

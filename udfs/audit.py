@@ -101,7 +101,11 @@ def consent_entry(change: ConsentRecord, refused: bool) -> AuditEntry:
         return RefusedEntry(change.pseudonym, *place)
     if change.level == Level.NONE:
         return WithdrawalEntry(
-            change.pseudonym, *place, "record_removed" if change.absent else change.method, narrowed_by
+            change.pseudonym,
+            *place,
+            "record_removed" if change.absent else change.method,
+            narrowed_by,
+            purposes_of(change.purposes),
         )
     return ConsentEntry(
         change.pseudonym,

@@ -220,10 +220,10 @@ class Compliance:
     def _note_state(self, place: AuditPlace, entry: AuditEntry) -> None:
         """The last of a user's records counts: a user stays in one bucket, whose records are numbered."""
         match entry:
-            case ConsentEntry():
+            case ConsentEntry() | WithdrawalEntry():
                 granted = sum(1 << bit for bit, purpose in enumerate(PURPOSES) if purpose in entry.purposes)
-                code = LEVEL_OF[entry.level] | granted << 2
-            case WithdrawalEntry() | ExpiryEntry():
+                code = (LEVEL_OF[entry.level] if isinstance(entry, ConsentEntry) else 0) | granted << 2
+            case ExpiryEntry():
                 code = 0
             case ErasureEntry():
                 code = _ERASED

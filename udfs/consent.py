@@ -59,32 +59,51 @@ def apply_consent(state: UserState, change: ConsentRecord) -> Verdict:
 
     A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing from before is kept,
     not even what was appended before and is read after. A consent that had expired by then was withdrawn, whether or
-    not its timer has come.
+    not its timer has come. Who denies to personalise alone says no to that, and yes to the other purposes.
     """
     if not is_newer(state, change):
         return Verdict.REPLAYED
+    kept_for = _kept_for(state, change)
     if change.level == Level.NONE:
         state.withdrawn_at = max(state.withdrawn_at, change.said_at)
     elif change.said_at <= state.withdrawn_at:
         return Verdict.REFUSED
-    if state.level != Level.NONE and 0 < state.expires_at <= change.append_ts:
+    if has_expired(state, change.append_ts):
         withdraw(state)
     narrows = change.level < state.level
-    if narrows or state.level == Level.NONE:
+    if narrows or (state.level == Level.NONE and not (state.kept_for and kept_for)):
         state.not_before = change.append_ts
-    if narrows or state.profile is None:
-        state.profile = None if change.level == Level.NONE else Profile()
+    if change.level == Level.NONE and not kept_for:
+        state.profile = None
+    elif narrows or state.profile is None:
+        state.profile = Profile()
     state.level, state.purposes, state.expires_at = change.level, change.purposes, change.expires_at
+    if change.level == Level.NONE:
+        state.purposes, state.expires_at = kept_for, change.expires_at if kept_for else 0
+    state.kept_for = kept_for
     state.consent_at, state.consent_partition, state.consent_offset = change.append_ts, change.partition, change.offset
     state.version += 1
     return Verdict.APPLIED
 
 
+def _kept_for(state: UserState, change: ConsentRecord) -> int:
+    """What `change` grants without personalisation: nothing where it was said no later than a no to everything."""
+    if change.level != Level.NONE or change.erase or change.absent:
+        return 0
+    is_later = change.said_at >= state.withdrawn_at if state.kept_for else change.said_at > state.withdrawn_at
+    return change.purposes if is_later else 0
+
+
+def has_expired(state: UserState, now_ms: int) -> bool:
+    """Whether the consent in force, of whatever purposes, has ended."""
+    return (state.level != Level.NONE or state.kept_for != 0) and 0 < state.expires_at <= now_ms
+
+
 def allows(state: UserState | None, event: EventRecord) -> bool:
-    """Whether `event` may be used under the consent in force at its append time."""
+    """Whether `event` may be used for some purpose under the consent in force at its append time."""
     return (
         state is not None
-        and state.level != Level.NONE
+        and (state.level != Level.NONE or (state.kept_for != 0 and event.clean != b""))
         and event.append_ts >= state.not_before
         and not (0 < state.expires_at <= event.append_ts)
     )
@@ -92,5 +111,5 @@ def allows(state: UserState | None, event: EventRecord) -> bool:
 
 def withdraw(state: UserState) -> None:
     """Treat the consent as withdrawn without a new record, as when it expired."""
-    state.level, state.purposes, state.profile = Level.NONE, 0, None
+    state.level, state.purposes, state.kept_for, state.profile = Level.NONE, 0, 0, None
     state.version += 1

@@ -12,7 +12,7 @@ import msgspec
 
 from schemas.consents import Level
 from schemas.topics import DAY_MS
-from udfs.consent import withdraw
+from udfs.consent import has_expired, withdraw
 from udfs.profile import AtLeastOne, ProfileBounds
 from udfs.state import UserState
 
@@ -48,9 +48,11 @@ def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: R
     """When to look at the user again, in ms; None where nothing is kept that could become due."""
     profile = state.profile
     if profile is None:
-        return state.expires_at or None if state.level != Level.NONE else None
+        return state.expires_at or None if state.level != Level.NONE or state.kept_for else None
     active_at = profile.active_at or now_ms
-    if state.level == Level.SESSION:
+    if state.kept_for:
+        due = active_at + bounds.dedupe_horizon_ms
+    elif state.level == Level.SESSION:
         due = active_at + bounds.session_gap_ms
     elif now_ms - active_at <= refresh.active_within_ms:
         due = now_ms + int(REFRESH_AT * refresh.list_ttl_ms)
@@ -61,14 +63,14 @@ def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: R
 
 def when_due(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: RefreshSettings) -> Due:
     """Decide, and change `state` accordingly; the caller writes, deletes and indexes again."""
-    if state.level != Level.NONE and 0 < state.expires_at <= now_ms:
+    if has_expired(state, now_ms):
         withdraw(state)
         return Due.EXPIRED
     profile = state.profile
     if profile is None:
         return Due.NOTHING
     idle_ms = now_ms - profile.active_at
-    limit_ms = bounds.session_gap_ms if state.level == Level.SESSION else bounds.idle_profile_ttl_ms
+    limit_ms = _kept_ms(state, bounds)
     if idle_ms >= limit_ms:
         state.profile = None
         state.version += 1
@@ -76,3 +78,10 @@ def when_due(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: Refr
     if state.level == Level.FULL and idle_ms <= refresh.active_within_ms:
         return Due.REFRESH
     return Due.NOTHING
+
+
+def _kept_ms(state: UserState, bounds: ProfileBounds) -> int:
+    """How long an idle user's profile is kept. Without personalisation it knows duplicates, and no more."""
+    if state.kept_for:
+        return bounds.dedupe_horizon_ms
+    return bounds.session_gap_ms if state.level == Level.SESSION else bounds.idle_profile_ttl_ms

@@ -55,6 +55,11 @@ def last_erasures(changes: Iterable[NamedChange]) -> dict[str, Erased]:
     return found
 
 
+def _is_a_no(change: ConsentRecord) -> bool:
+    """Whether nothing is granted, not even a purpose without personalisation."""
+    return change.level == Level.NONE and not change.purposes
+
+
 def with_returns(erased: Mapping[str, Erased], changes: Iterable[NamedChange]) -> dict[str, Erased]:
     """The same with `returned_at`, from a second reading of the same changes.
 
@@ -63,7 +68,7 @@ def with_returns(erased: Mapping[str, Erased], changes: Iterable[NamedChange]) -
     found = dict(erased)
     for names, change in changes:
         known = found.get(names[0])
-        if known is None or change.level == Level.NONE or not comes_after(change, known.erasure):
+        if known is None or _is_a_no(change) or not comes_after(change, known.erasure):
             continue
         is_first = known.returned_at is None or change.append_ts < known.returned_at
         if is_first and change.said_at > known.erasure.said_at:

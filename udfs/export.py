@@ -79,11 +79,11 @@ class Standings:
     def _refusal(self, standing: Standing, at_ms: int) -> LeftOut | None:
         if standing.erased:
             return LeftOut.ERASED
-        if standing.level == Level.NONE:
+        if standing.level == Level.NONE and not standing.kept_for:
             return LeftOut.WITHDRAWN
         if 0 < standing.expires_at <= at_ms:
             return LeftOut.EXPIRED
-        if standing.level != Level.FULL:
+        if standing.level == Level.SESSION:
             return LeftOut.SESSION_ONLY
         return None if standing.purposes & self._bit else LeftOut.NOT_GRANTED_NOW
 

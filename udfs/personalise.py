@@ -97,8 +97,9 @@ class Changes(NamedTuple):
     """What an element caused, for the shells to carry out.
 
     `consents` are those that came into force, `refused` those that never will. `moved` are the users whose list depends
-    on what changed with the newest append time that moved each, `accepted` the interactions that were taken. `denied`
-    counts those that were not by user, and by "" those of all users of whom no consent is on record.
+    on what changed with the newest append time that moved each, `accepted` the interactions that were taken, `kept`
+    those of users who deny to personalise: they are published, and no list heeds them. `denied` counts those that were
+    not taken by user, and by "" those of all users of whom no consent is on record.
     """
 
     consents: list[ConsentRecord]
@@ -107,11 +108,12 @@ class Changes(NamedTuple):
     accepted: list[EventRecord]
     rejects: list[Reject]
     denied: dict[str, int]
+    kept: list[EventRecord]
 
 
 def apply(element: Element, users: Users, account: Account, bounds: ProfileBounds, interactions: str) -> Changes:
     """Apply `element` to `users` and `account`. `interactions` is the topic that its events came from."""
-    changes = Changes([], [], {}, [], list(element.rejects), {})
+    changes = Changes([], [], {}, [], list(element.rejects), {}, [])
     _apply_consents(element, users, account, changes)
     for change in changes.consents:
         if _has_a_taste(users.get(change.pseudonym)):
@@ -128,7 +130,7 @@ def apply(element: Element, users: Users, account: Account, bounds: ProfileBound
         account.note(outcome)
         if outcome <= Outcome.MOVED:
             users.mark(event.pseudonym)
-            changes.accepted.append(event)
+            (changes.kept if state is not None and state.kept_for else changes.accepted).append(event)
             if outcome == Outcome.MOVED:
                 changes.moved[event.pseudonym] = max(event.append_ts, changes.moved.get(event.pseudonym, 0))
         elif outcome == Outcome.DENIED:
@@ -198,8 +200,8 @@ def forget(users: Users, tombstones: Iterable[tuple[str, Gone]]) -> None:
             continue
         if tombstone.erased:
             users.erase(pseudonym)
-        elif state.level != Level.NONE:
-            state.level, state.purposes, state.profile = Level.NONE, 0, None
+        elif state.level != Level.NONE or state.kept_for:
+            state.level, state.purposes, state.kept_for, state.profile = Level.NONE, 0, 0, None
             users.mark(pseudonym)
 
 
@@ -238,6 +240,7 @@ def clean_event(event: EventRecord, state: UserState) -> bytes | None:
 
     What a session-level user does is kept nowhere past the session, so it does not go there either.
     """
-    if not event.clean or state.level != Level.FULL or not state.purposes & _KEPT_FOR:
+    purposes = state.purposes if state.level == Level.FULL else state.kept_for
+    if not event.clean or not purposes & _KEPT_FOR:
         return None
-    return b'{"purposes":%b,%b' % (_PURPOSES_JSON[state.purposes], event.clean[1:])
+    return b'{"purposes":%b,%b' % (_PURPOSES_JSON[purposes], event.clean[1:])

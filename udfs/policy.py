@@ -164,28 +164,33 @@ def decide(change: ConsentChange, policy: Policy) -> Decision:
     >>> decide(change, parse_policy(b'default = {gpc = {denies = ["train"], level = "session"}}'))
     Decision(level=<Level.SESSION: 1>, purposes=3, expires_at=0, reasons=(<Reason.GPC: 'gpc'>,))
     """
-    granted = _granted(LEVEL_OF[change.level], purposes_bits(change), change.expires_at or 0)
+    said = Decision(LEVEL_OF[change.level], purposes_bits(change), change.expires_at or 0)
     rule = policy.rule_for(change.jurisdiction)
-    decision, reasons = granted, []
+    granted, narrowed, reasons = _in_force(said), said, []
     for cut in _cuts(change, rule):
-        if _narrowed(granted, cut) != granted:
+        if _in_force(_narrowed(said, cut)) != granted:
             reasons.append(cut.reason)
-            decision = _narrowed(decision, cut)
-    return decision._replace(reasons=tuple(dict.fromkeys(reasons)))
+            narrowed = _narrowed(narrowed, cut)
+    return _in_force(narrowed)._replace(reasons=tuple(dict.fromkeys(reasons)))
 
 
-def _granted(level: Level, purposes: int, expires_at: int) -> Decision:
-    """Without the purpose to personalise no level has an effect, without a level nothing expires."""
-    if level == Level.NONE:
-        return Decision(level, 0, 0)
-    return Decision(level, purposes, expires_at) if purposes & _PERSONALISE else Decision(Level.NONE, purposes, 0)
+def _in_force(decision: Decision) -> Decision:
+    """What `decision` comes to.
+
+    Without the purpose to personalise there is no level. The other purposes are left where what the user does may be
+    kept, which is at the level `full` only: for them events are published, and nothing else is done.
+    """
+    level, purposes, expires_at, _ = decision
+    if level != Level.NONE and purposes & _PERSONALISE:
+        return decision
+    return (
+        Decision(Level.NONE, purposes, expires_at) if level == Level.FULL and purposes else Decision(Level.NONE, 0, 0)
+    )
 
 
 def _narrowed(decision: Decision, cut: _Cut) -> Decision:
-    if decision.level == Level.NONE:  # of another level's purposes some may be left, and they are narrowed as well
-        return decision._replace(purposes=0 if cut.level_max == Level.NONE else decision.purposes & ~cut.denied)
     expires_at = min(filter(None, (decision.expires_at, cut.expires_max)), default=0)
-    return _granted(min(decision.level, cut.level_max), decision.purposes & ~cut.denied, expires_at)
+    return Decision(min(decision.level, cut.level_max), decision.purposes & ~cut.denied, expires_at)
 
 
 def _cuts(change: ConsentChange, rule: Rule) -> Iterator[_Cut]:

@@ -77,23 +77,31 @@ def take(state: UserState | None, event: EventRecord, bounds: ProfileBounds) -> 
         profile = Profile()
     state.profile = profile
     state.version += 1
+    if state.kept_for:
+        _remember(profile, event, bounds)
+        return Outcome.ACCEPTED
     moved = _note(profile, event, bounds)
     return Outcome.MOVED if moved or began else Outcome.ACCEPTED
 
 
 def _note(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> bool:
     """Write an accepted event into the profile; True if a list depends on what changed."""
-    profile.event_ids = (profile.event_ids + event.event)[-bounds.event_ids_max * EVENT_HASH_BYTES :]
     _count(profile, event.kind, event.ts, bounds.counts_half_life_ms)
     _join_session(profile, event, bounds.session_gap_ms)
-    profile.newest_ts = max(profile.newest_ts, event.ts)
-    profile.active_at = max(profile.active_at, event.append_ts)
+    _remember(profile, event, bounds)
     if event.item is None or WEIGHT_OF_KIND[event.kind] == 0.0:
         return False
     insert_recent(profile.recents, (event.item, event.ts, event.kind))
     if event.kind == PURCHASE:
         _remember_bought(profile.bought, event.item, bounds.bought_items_max)
     return True
+
+
+def _remember(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> None:
+    """As much of an event as knows the next one by: duplicates, and what comes too late to be known as one."""
+    profile.event_ids = (profile.event_ids + event.event)[-bounds.event_ids_max * EVENT_HASH_BYTES :]
+    profile.newest_ts = max(profile.newest_ts, event.ts)
+    profile.active_at = max(profile.active_at, event.append_ts)
 
 
 def seen_before(event_ids: bytes, event: bytes) -> bool:

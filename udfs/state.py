@@ -50,7 +50,9 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     `version` counts accepted changes and survives a withdrawal. `consent_at`, `consent_partition`, `consent_offset` are
     the append time and the place of the last consent. Interactions appended before `not_before` fall into a denied
     period. `due_slot` is the slot of the due index (ms since the epoch) in which the user stands, 0 for none.
-    `withdrawn_at` is when the user last said no, by the clock of the collector, 0 for never.
+    `withdrawn_at` is when the user last said no, by the clock of the collector, 0 for never. `kept_for` are purposes
+    that events are published for though nothing is personalised, 0 at any level above none; the profile then holds what
+    knows duplicates, no more.
     """
 
     level: int = Level.NONE
@@ -64,6 +66,7 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     due_slot: int = 0
     profile: Profile | None = None
     withdrawn_at: int = 0
+    kept_for: int = 0
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

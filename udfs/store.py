@@ -198,7 +198,9 @@ def _outcome(answer: Any) -> WriteOutcome:
 def decision_of(change: ConsentRecord, token: str = "") -> Decision:
     """`change` as Redis is told of it; a grant counts in the generation `token`, with "" in none."""
     place = change.append_ts, change.partition, change.offset
-    return Decision(Level(change.level), change.expires_at, *place, change.said_at, change.erase, token)
+    # What holds off older grants never ends, though purposes that were granted without personalisation may.
+    expires_at = 0 if change.level == Level.NONE else change.expires_at
+    return Decision(Level(change.level), expires_at, *place, change.said_at, change.erase, token)
 
 
 def value_of(change: ConsentRecord) -> bytes:

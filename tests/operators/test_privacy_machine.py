@@ -69,6 +69,12 @@ class Histories(RuleBasedStateMachine):
         expires_in = data.draw(st.sampled_from(ends), label="expires_in")
         self.world.say(user, level, ago, expires_in, purposes=purposes)
 
+    @rule(user=users, purposes=st.sampled_from([0b010, 0b100, 0b110]), ago=a_while_ago, data=st.data())
+    def grant_all_but_personalisation(self, user: str, purposes: int, ago: int, data: Any) -> None:
+        ends = [0, 0, MINUTE, HOUR] if self.world.backing.has_time else [0]
+        expires_in = data.draw(st.sampled_from(ends), label="expires_in")
+        self.world.say(user, NONE, ago, expires_in, purposes=purposes)
+
     @rule(user=users, ago=a_while_ago, how=st.sampled_from(["none", "erase", "absent"]))
     def end(self, user: str, ago: int, how: str) -> None:
         absent = how == "absent"
@@ -249,7 +255,9 @@ class Histories(RuleBasedStateMachine):
             if state.profile is None or not state.profile.event_ids:
                 continue
             allowed = standing(world.read_of(user))
-            assert allowed.level > NONE, f"a profile of {user} without consent"
+            assert allowed.level > NONE or allowed.alone, f"a profile of {user} without consent"
+            profile = state.profile
+            assert allowed.level > NONE or not (profile.recents or profile.session or any(profile.counts)), "a taste"
             for item, _, _ in state.profile.recents:
                 assert any(click.at >= allowed.since for click in world.appended(item)), "an item from a denied period"
             assert not allowed.ended_by(world.fired_at - DUE_WITHIN_MS), "a profile after the consent's end"
@@ -265,8 +273,9 @@ class Histories(RuleBasedStateMachine):
         for clean in self.world.emitted_clean:
             user = clean["pseudonym"].partition(".")[2]
             allowed = standing(self.world.read_of(user))
-            assert allowed.level == FULL and allowed.purposes & 0b110, f"a clean event of {user} without consent"
-            assert clean["purposes"] == purpose_names(allowed.purposes)
+            purposes = allowed.purposes if allowed.level == FULL else allowed.alone
+            assert purposes & 0b110, f"a clean event of {user} without consent"
+            assert clean["purposes"] == purpose_names(purposes)
             sent = self.world.appended(clean["item_id"])
             assert any(allowed.allows(click.at) for click in sent), "a clean event from a denied period"
         self.world.emitted_clean.clear()

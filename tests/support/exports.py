@@ -70,13 +70,18 @@ def naive_may_export(
     `consents` are the bodies of one user's records in topic order (None: no value), `appended` their append times.
     """
     in_force: list[tuple[int, dict[str, Any] | None]] = []
-    said_no = 0
+    said_no, alone = 0, False  # alone: the last word grants something, but not to personalise
     for body, at in zip(consents, appended, strict=True):
         said = at if body is None else min(body["ts"], at)
         if not _grants(body, "personalise"):
+            others = body is not None and body["level"] == "full" and any(_grants(body, one) for one in PURPOSES)
+            alone = others and (said >= said_no if alone else said > said_no)
+            body = body if alone else None
             said_no = max(said_no, said)
         elif said <= said_no:
             continue
+        else:
+            alone = False
         in_force.append((at, body))
     before = [place for place, (at, _) in enumerate(in_force) if at <= event_at]
     if not before or purpose not in then:
@@ -84,7 +89,7 @@ def naive_may_export(
     for place in range(before[-1], len(in_force)):
         at, body = in_force[place]
         end = in_force[place + 1][0] if place + 1 < len(in_force) else now
-        if not _grants(body, purpose) or body["level"] != "full" or not _grants(body, "personalise"):
+        if not _grants(body, purpose) or body["level"] != "full":
             return False
         if body.get("expires_at") and body["expires_at"] <= end:
             return False

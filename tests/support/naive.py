@@ -195,6 +195,7 @@ class NaiveUser:
         self.expires_at = 0
         self.version = 0
         self.withdrawn_at = 0
+        self.kept_for = 0
         self.profile: NaiveProfile | None = None
 
     def consent(self, change: ConsentChange, append_ts: int, offset: int) -> str:
@@ -206,20 +207,25 @@ class NaiveUser:
         said_at = min(change.ts, append_ts)
         if level > 0 and said_at <= self.withdrawn_at:
             return "refused"
+        alone = sum(PURPOSE_BITS[purpose] for purpose in granted) if level == 0 and change.level == "full" else 0
+        if said_at < self.withdrawn_at or (said_at == self.withdrawn_at and not self.kept_for):
+            alone = 0
         if level == 0:
             self.withdrawn_at = max(self.withdrawn_at, said_at)
-        if 0 < self.expires_at <= append_ts and self.level > 0:
-            self.level = 0
+        if 0 < self.expires_at <= append_ts and (self.level > 0 or self.kept_for):
+            self.level = self.kept_for = 0
             self.profile = None
             self.version += 1
-        if self.level == 0 or level < self.level:
+        goes_on_alone = self.level == level == 0 and self.kept_for and alone
+        if (self.level == 0 and not goes_on_alone) or level < self.level:
             self.not_before = append_ts
+        if level < self.level or not (level or alone):
             self.profile = None
-        if level > 0 and self.profile is None:
+        if (level > 0 or alone) and self.profile is None:
             self.profile = NaiveProfile()
-        self.level = level
-        self.purposes = 0 if change.level == "none" else sum(PURPOSE_BITS[purpose] for purpose in granted)
-        self.expires_at = (change.expires_at or 0) if level > 0 else 0
+        self.level, self.kept_for = level, alone
+        self.purposes = sum(PURPOSE_BITS[purpose] for purpose in granted) if level > 0 else alone
+        self.expires_at = (change.expires_at or 0) if self.purposes else 0
         self.consent_at, self.consent_offset = append_ts, offset
         self.version += 1
         return "applied"
@@ -227,7 +233,7 @@ class NaiveUser:
     def take(self, event: Interaction, append_ts: int, event_id: bytes, session_id: bytes, bounds: Bounds) -> str:
         """Take `event` if that is allowed, and say what became of it."""
         expired = 0 < self.expires_at <= append_ts
-        if self.level == 0 or append_ts < self.not_before or expired:
+        if not (self.level or self.kept_for) or append_ts < self.not_before or expired:
             return "denied"
         profile = self.profile or NaiveProfile()
         if event_id in profile.event_ids:
@@ -238,7 +244,10 @@ class NaiveUser:
             if event.ts < profile.newest_ts:
                 return "denied"
             profile = NaiveProfile()
-        profile.note(event, append_ts, event_id, session_id, bounds)
+        if self.level == 0:
+            profile.know(event, append_ts, event_id, bounds)
+        else:
+            profile.note(event, append_ts, event_id, session_id, bounds)
         self.profile = profile
         self.version += 1
         return "accepted"
@@ -254,6 +263,7 @@ class NaiveUser:
             "expires_at": self.expires_at,
             "version": self.version,
             "withdrawn_at": self.withdrawn_at,
+            "kept_for": self.kept_for,
             "profile": None if self.profile is None else self.profile.as_dict(),
         }
 
@@ -282,17 +292,21 @@ class NaiveProfile:
         """Remember `event`."""
         self.half_life_ms = bounds.counts_half_life_ms
         self.noted.append((event.type, event.ts))
-        self.event_ids[event_id] = None
-        if len(self.event_ids) > bounds.event_ids_max:
-            del self.event_ids[next(iter(self.event_ids))]
         self.note_session(event.ts, session_id, bounds)
-        self.newest_ts = max(self.newest_ts, event.ts)
-        self.active_at = max(self.active_at, append_ts)
+        self.know(event, append_ts, event_id, bounds)
         if event.item_id is not None and event.type in WEIGHTS:
             self.note_item(event.item_id, event.ts, event.type)
             if event.type == "purchase":
                 self.bought = [item for item in self.bought if item != event.item_id] + [event.item_id]
                 self.bought = self.bought[-bounds.bought_items_max :]
+
+    def know(self, event: Interaction, append_ts: int, event_id: bytes, bounds: Bounds) -> None:
+        """Remember that there was an event, and nothing of what it was."""
+        self.event_ids[event_id] = None
+        if len(self.event_ids) > bounds.event_ids_max:
+            del self.event_ids[next(iter(self.event_ids))]
+        self.newest_ts = max(self.newest_ts, event.ts)
+        self.active_at = max(self.active_at, append_ts)
 
     def note_session(self, ts: int, session_id: bytes, bounds: Bounds) -> None:
         """Let the event into the last session, or begin a new one with it; a late one of another does neither."""

@@ -11,7 +11,10 @@ PURPOSES = ("personalise", "measure", "train")
 
 
 class Decision(NamedTuple):
-    """What a user decided. `at` is when it was appended to `consents`; `direct`: written to Redis, maybe only there."""
+    """What a user decided. `at` is when it was appended to `consents`; `direct`: written to Redis, maybe only there.
+
+    With the level none, `purposes` are those that are granted without personalisation.
+    """
 
     user: str
     at: int
@@ -31,10 +34,11 @@ class Standing(NamedTuple):
     purposes: int = 0
     since: int = 0
     until: int = 0
+    alone: int = 0
 
     def allows(self, appended: int) -> bool:
         """Whether what was appended then may be used."""
-        return self.level > NONE and appended >= self.since and not self.ended_by(appended)
+        return (self.level > NONE or self.alone > 0) and appended >= self.since and not self.ended_by(appended)
 
     def ended_by(self, now: int) -> bool:
         """Whether it has expired."""
@@ -48,14 +52,21 @@ def standing(decisions: Iterable[Decision]) -> Standing:
     shown, not yet what is kept: who is told `NotAcknowledged` is to call again. And of an erased user nothing is kept
     to know older grants by: once they have consented again, one from before the erasure that arrives later is taken.
     """
-    now, kept, said_no, remembered = Standing(), Standing(), 0, True
+    now, kept, said_no, remembered, known_no = Standing(), Standing(), 0, True, 0
     for decision in sorted(decisions, key=lambda each: each.at):
         if now.ended_by(decision.at):
             now = kept = Standing()
         if decision.level == NONE:
             kept = (now if now.level else kept) if decision.direct else Standing()
             remembered = not (decision.direct or decision.erase or decision.absent)
-            now, said_no = Standing(), max(said_no, decision.said_at)
+            alone = 0 if decision.erase or decision.absent else decision.purposes
+            if decision.said_at < known_no or (decision.said_at == known_no and not now.alone):
+                alone = 0
+            since = now.since if now.alone and alone else decision.at
+            now = Standing(NONE, 0, since, decision.expires_at, alone) if alone else Standing()
+            said_no = max(said_no, decision.said_at)
+            if not decision.direct:
+                known_no = max(known_no, decision.said_at) if remembered else 0
         elif decision.said_at > said_no:
             before = now if now.level else kept
             goes_on = 0 < before.level <= decision.level and not before.ended_by(decision.at)

@@ -84,15 +84,18 @@ def a_consent(
     offset: int | None = None,
     partition: int = 0,
     expires_at: int = 0,
-    purposes: int = ALL_PURPOSES,
+    purposes: int | None = None,
     said_at: int | None = None,
     erase: bool = False,
     absent: bool = False,
 ) -> ConsentRecord:
-    """A consent change behind ingest, appended at `at`; left out, `offset` grows with `at`, and so does `said_at`."""
+    """A consent change behind ingest, appended at `at`; left out, `offset` grows with `at`, and so does `said_at`.
+
+    Left out, `purposes` are all of them, and none with the level none.
+    """
     place = at - BEGINNING + 1_000_000 if offset is None else offset
     said = at + (0 if offset is None else offset) if said_at is None else said_at
-    granted = purposes if level != "none" else 0
+    granted = (ALL_PURPOSES if level != "none" else 0) if purposes is None else purposes
     return ConsentRecord(user, LEVEL_OF[level], granted, at, partition, place, expires_at, said, erase, absent)
 
 

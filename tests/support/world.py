@@ -262,7 +262,7 @@ class World:
     def say(self, user: str, level: int, said_ms_ago: int = 0, expires_in_ms: int = 0, **more: Any) -> int:
         """Append a consent change; returns its offset."""
         at = self.tick()
-        until = at - said_ms_ago + expires_in_ms if expires_in_ms and level else 0
+        until = at - said_ms_ago + expires_in_ms if expires_in_ms and (level or more.get("purposes")) else 0
         self.consents.append(Decision(user, at, level, at - said_ms_ago, expires_at=until, **more))
         return len(self.consents) - 1
 

@@ -84,7 +84,10 @@ LATER = BEGINNING + 2 * HOUR
         ([a_raw_consent(expires_at=LATER)], LeftOut.EXPIRED),
         ([a_raw_consent(), a_raw_consent(level="session", at=LATER, offset=1)], LeftOut.SESSION_ONLY),
         ([a_raw_consent(denied=["train"])], LeftOut.NOT_GRANTED_NOW),
-        ([a_raw_consent(denied=["personalise"])], LeftOut.WITHDRAWN),
+        ([a_raw_consent(denied=["personalise"])], None),
+        ([a_raw_consent(denied=["personalise", "train"])], LeftOut.NOT_GRANTED_NOW),
+        ([a_raw_consent(denied=["personalise"], level="session")], LeftOut.WITHDRAWN),
+        ([a_raw_consent(denied=["personalise"], expires_at=LATER)], LeftOut.EXPIRED),
         ([a_raw_consent(at=LATER)], LeftOut.BEFORE_CONSENT),
         (
             [a_raw_consent(), a_raw_consent(level="none", at=LATER, offset=1), a_raw_consent(at=LATER + 1, offset=2)],

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.audit import AccessEntry
-from schemas.consents import Level
+from schemas.consents import PURPOSES, Level
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, CleanEvent
 from schemas.ids import is_id
 from schemas.rejects import RejectReason
@@ -260,7 +260,9 @@ def test_a_grant_may_expire_and_a_withdrawal_never_does() -> None:
     later = BEGINNING + 1
     assert the_consent(a_raw_consent(expires_at=later)).expires_at == later
     assert the_consent(a_raw_consent(level="none", expires_at=later)).expires_at == 0
-    assert the_consent(a_raw_consent(denied=["personalise"], expires_at=later)).expires_at == 0
+    assert the_consent(a_raw_consent(denied=["personalise"], expires_at=later)).expires_at == later
+    assert the_consent(a_raw_consent(denied=list(PURPOSES), expires_at=later)).expires_at == 0
+    assert the_consent(a_raw_consent(level="session", denied=["personalise"], expires_at=later)).purposes == 0
 
 
 def test_only_context_that_names_segments_goes_on() -> None:

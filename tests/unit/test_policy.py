@@ -135,14 +135,16 @@ def as_said(change: ConsentChange) -> Decision:
     """What the record grants by itself: the formula that ingest had before there were policies."""
     purposes = purposes_bits(change)
     level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
-    return Decision(level, purposes, (change.expires_at or 0) if level else 0)
+    if level == Level.NONE and change.level != "full":
+        purposes = 0
+    return Decision(level, purposes, (change.expires_at or 0) if purposes else 0)
 
 
 def is_within(inner: Decision, outer: Decision) -> bool:
     """Whether `inner` allows nothing that `outer` does not."""
     ends_in_time = not outer.expires_at or 0 < inner.expires_at <= outer.expires_at
     no_more = inner.level <= outer.level and inner.purposes & ~outer.purposes == 0
-    return no_more and (inner.level == Level.NONE or ends_in_time)
+    return no_more and (inner.purposes == 0 or ends_in_time)
 
 
 class NaiveDecision:
@@ -200,12 +202,13 @@ class NaiveDecision:
 
     def decision(self) -> Decision:
         purposes = sum(2**place for place, purpose in enumerate(PURPOSES) if self.allows(purpose))
-        if purposes % 2 == 0:
-            return Decision(Level.NONE, purposes, 0)
         capped = self.change.level == "session" or any(effect.level == "session" for effect in self.effects())
         ends = [self.change.expires_at] if self.change.expires_at else []
         if self.rule.expires_after_days:
             ends.append(self.change.ts + self.rule.expires_after_days * 86_400_000)
+        if purposes % 2 == 0:
+            purposes = 0 if capped else purposes
+            return Decision(Level.NONE, purposes, min(ends, default=0) if purposes else 0)
         return Decision(Level.SESSION if capped else Level.FULL, purposes, min(ends, default=0))
 
 
@@ -402,7 +405,7 @@ def test_the_example_loads_and_does_what_its_comments_say(
 ) -> None:
     decision = decide(a_change(said, jurisdiction=place, **EVERYTHING), load_policy(str(EXAMPLE)))
     assert (decision.level, decision.purposes) == (level, purposes)
-    assert (decision.expires_at > BEGINNING) == (level > Level.NONE)
+    assert (decision.expires_at > BEGINNING) == (purposes > 0)
 
 
 def packed(policy: Policy, record: RawRecord) -> bytes:

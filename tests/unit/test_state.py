@@ -83,6 +83,8 @@ def test_another_version_is_refused(name: str, made: Any, encode: Any, decode: A
 
 def test_golden_bytes_from_before_a_field_was_added_are_read() -> None:
     assert decode_state((GOLDEN / "users-v1-of-10-fields.bin").read_bytes()) == ada()
+    assert decode_state((GOLDEN / "users-v1-of-11-fields.bin").read_bytes()) == ada()
+    assert decode_state((GOLDEN / "users-v1-withdrawn-of-11-fields.bin").read_bytes()) == withdrawn()
     older = decode_account((GOLDEN / "account-v1-of-8-fields.bin").read_bytes())
     assert older == msgspec.structs.replace(account(), consents_refused=0, segments_left_out=0)
     older = decode_account((GOLDEN / "account-v1-of-9-fields.bin").read_bytes())

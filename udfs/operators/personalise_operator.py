@@ -384,7 +384,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._generation.add(users.renamed)
 
     def _count(self, changes: Changes, lists: Sequence[ListWrite], written: Written) -> None:
-        self._counters["accepted"].inc(len(changes.accepted))
+        self._counters["accepted"].inc(len(changes.accepted) + len(changes.kept))
         self._counters["rejected"].inc(len(changes.rejects))
         self._counters["lists_written"].inc(written.lists.count(WriteOutcome.WRITTEN))
         self._counters["lists_no_room"].inc(written.lists.count(WriteOutcome.NO_ROOM))
@@ -407,7 +407,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         """Side outputs of one element."""
         for reject in changes.rejects:
             yield REJECTS, dead_letter(reject)
-        if clean := clean_lines(changes.accepted, users):
+        if clean := clean_lines([*changes.accepted, *changes.kept], users):
             yield CLEAN_EVENTS, clean
         at_ms = time.time_ns() // 1_000_000
         for change, outcome in zip(changes.consents, written.consents, strict=True):

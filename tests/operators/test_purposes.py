@@ -1,0 +1,92 @@
+"""Each purpose is granted and denied by itself: who denies to personalise may still let themselves be measured."""
+
+import json
+
+import pytest
+
+from tests.support.bucket import BOUNDS, Bucket
+from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_consent, an_interaction
+from udfs.elements import EventRecord
+from udfs.operators.personalise_operator import CLEAN_EVENTS
+from udfs.state import Profile
+
+pytestmark = pytest.mark.privacy
+
+MEASURE, MEASURE_AND_TRAIN = 0b010, 0b110
+
+
+def click(n: int = 0) -> EventRecord:
+    at = BEGINNING + HOUR + n * SECOND
+    return an_interaction(at=at, appended=at, item="tea", id=f"click-{n}")
+
+
+def measured(bucket: Bucket, *events: EventRecord) -> list[list[str]]:
+    lines = [out[1] for out in bucket.take(*events) if isinstance(out, tuple) and out[0] is CLEAN_EVENTS]
+    return [json.loads(line)["purposes"] for joined in lines for line in joined.splitlines()]
+
+
+def test_events_of_who_denies_to_personalise_are_published_for_what_they_grant(bucket: Bucket) -> None:
+    bucket.take(a_consent(level="none", purposes=MEASURE_AND_TRAIN))
+    assert measured(bucket, click(0), click(1)) == [["measure", "train"]] * 2
+    bucket.take(a_consent(level="none", purposes=MEASURE, at=BEGINNING + 2 * HOUR))
+    assert measured(bucket, click(7200)) == [["measure"]]
+    assert (bucket.account.accepted, bucket.account.denied) == (3, 0)
+
+
+def test_of_who_denies_to_personalise_nothing_is_kept_but_what_knows_duplicates(bucket: Bucket) -> None:
+    bucket.take(a_consent(level="none", purposes=MEASURE))
+    assert measured(bucket, click(0), click(0), click(1)) == [["measure"]] * 2
+    user = bucket.user()
+    assert user is not None and user.profile is not None
+    assert user.profile == Profile(
+        event_ids=user.profile.event_ids, newest_ts=click(1).ts, active_at=click(1).append_ts
+    )
+    assert bucket.account.duplicates == 1
+    assert bucket.list() is None and bucket.model.batches == []
+    assert not bucket.keyed.states["weighing-v1"].get(), "no popular list heeds them"
+    bucket.pass_time(BOUNDS.dedupe_horizon_ms + DAY)
+    user = bucket.user()
+    assert user is not None and user.profile is None
+
+
+def test_whoever_stops_personalisation_leaves_no_taste_behind(bucket: Bucket) -> None:
+    bucket.take(a_consent(), click(0))
+    assert bucket.list() is not None
+    bucket.take(a_consent(level="none", purposes=MEASURE, at=BEGINNING + 2 * HOUR))
+    assert bucket.list() is None
+    user = bucket.user()
+    assert user is not None and user.profile == Profile()
+
+
+def test_a_withdrawal_ends_what_was_granted_alone(bucket: Bucket) -> None:
+    bucket.take(a_consent(level="none", purposes=MEASURE))
+    bucket.take(a_consent(level="none", at=BEGINNING + MINUTE))
+    assert measured(bucket, click()) == []
+    user = bucket.user()
+    assert user is not None and (user.kept_for, user.purposes, user.profile) == (0, 0, None)
+
+
+def test_a_purpose_that_was_granted_before_a_withdrawal_and_arrives_after_it_is_none(bucket: Bucket) -> None:
+    bucket.take(a_consent(level="none", said_at=BEGINNING + MINUTE))
+    bucket.take(a_consent(level="none", purposes=MEASURE, at=BEGINNING + 2 * MINUTE, said_at=BEGINNING))
+    assert measured(bucket, click()) == []
+    late = BEGINNING + 3 * MINUTE
+    bucket.take(a_consent(level="none", purposes=MEASURE, at=late))
+    bucket.take(a_consent(level="none", purposes=MEASURE, at=late + SECOND, said_at=late))
+    assert measured(bucket, click()) == [["measure"]], "sending it twice is as good as once"
+
+
+def test_what_was_granted_alone_expires(bucket: Bucket) -> None:
+    bucket.take(a_consent(level="none", purposes=MEASURE, expires_at=BEGINNING + HOUR))
+    assert measured(bucket, click(1)) == []
+    bucket.pass_time(2 * HOUR)
+    user = bucket.user()
+    assert user is not None and user.kept_for == 0
+
+
+def test_an_older_grant_does_not_bring_personalisation_back(bucket: Bucket) -> None:
+    said = BEGINNING + MINUTE
+    bucket.take(a_consent(level="none", purposes=MEASURE, said_at=said))
+    bucket.take(a_consent(at=BEGINNING + 2 * MINUTE, said_at=BEGINNING))
+    assert measured(bucket, click()) == [["measure"]]
+    assert bucket.list() is None
