@@ -1,0 +1,60 @@
+"""The whole checkout in folders with names that people give, under the locales that people have."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy.local.flink_rest import FlinkRest
+from deploy.local.paths import JARS, ROOT
+
+NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "tests")
+# What Java makes of LC_ALL=tr_TR.UTF-8 where that locale is installed.
+TURKISH = {"LC_ALL": "tr_TR.UTF-8", "JAVA_TOOL_OPTIONS": "-Duser.language=tr -Duser.country=TR"}
+PLACES = [
+    ("josé", {"LC_ALL": "POSIX", "LANG": ""}),
+    ('my shop (1) 100%2F "50%" $HOME #1?', TURKISH),
+]
+
+
+@contextmanager
+def stack_of(checkout: Path, environment: dict[str, str]) -> Iterator[FlinkRest]:
+    """`make up` in a copy of this checkout; Flink's REST interface."""
+    shutil.copytree(ROOT, checkout, ignore=NOT_COPIED)
+    (checkout / ".local").mkdir()
+    (checkout / ".local" / "jars").symlink_to(JARS)
+    (checkout / ".venv").symlink_to(sys.prefix)
+    try:
+        run(checkout, environment, "up")
+        yield FlinkRest.at(json.loads((checkout / ".local" / "endpoints.json").read_text())["flink"])
+    finally:
+        run(checkout, environment, "down")
+
+
+def run(checkout: Path, environment: dict[str, str], command: str) -> None:
+    words = [".venv/bin/python", "-m", "deploy.local", command]
+    done = subprocess.run(
+        words, cwd=checkout, env={**os.environ, **environment}, check=False, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
+
+
+@pytest.mark.parametrize(("name", "environment"), PLACES, ids=["posix", "turkish"])
+def test_a_checkout_starts_in_any_folder_and_leaves_nothing_beside_it(
+    tmp_path: Path, name: str, environment: dict[str, str]
+) -> None:
+    checkout = tmp_path / name
+    with stack_of(checkout, environment) as flink:
+        (job,) = flink.jobs()
+        flink.checkpoint(job)
+        assert list((checkout / ".local" / "flink" / "checkpoints").glob("*/chk-*/_metadata"))
+        savepoint = flink.stop_with_savepoint(job)
+        assert f"{checkout}/.local/flink/savepoints/" in savepoint
+        assert list(tmp_path.iterdir()) == [checkout]
+    assert not list(tmp_path.rglob("_metadata"))
