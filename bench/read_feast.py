@@ -24,7 +24,7 @@ USERS: Final = 1_000
 START_TIMEOUT_S: Final = 120
 STORE: Final = """project: lists
 provider: local
-registry: {folder}/registry.db
+registry: "{folder}/registry.db"
 online_store: {{type: redis, connection_string: "{host}:{port},db=1"}}
 offline_store: {{type: file}}
 entity_key_serialization_version: 3

@@ -10,14 +10,15 @@ from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessTable
 from deploy.local.waiting import until
 
+# Paths are relative to the prefix, `-p`: in its configuration nginx takes `$` for a variable.
 CONFIG = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn;
+daemon off; worker_processes 1; pid nginx.pid; error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
   access_log off; keepalive_requests 100000000; default_type application/json;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  server {{ listen {host}:{port}; root {folder}/html; }}
+  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+  uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+  server {{ listen {host}:{port}; root html; }}
 }}
 """
 
@@ -40,7 +41,7 @@ def running(stand: ReadStand) -> Iterator[Peer | str]:
     folder, port = stand.directory / "nginx", free_port()
     (folder / "html").mkdir(parents=True)
     (folder / "html" / "list").write_bytes(stand.listed)
-    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, host=LOOPBACK, port=port))
+    (folder / "nginx.conf").write_text(CONFIG.format(host=LOOPBACK, port=port))
     table = ProcessTable(stand.directory)
     record = table.start("nginx", [executable, "-p", str(folder), "-c", str(folder / "nginx.conf")], {})
     try:

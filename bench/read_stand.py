@@ -152,5 +152,6 @@ def _settings(directory: Path, redis_url: str, kafka: str, port: int, ring: KeyR
     write_key_ring(ring, ring_path)
     keys.write_bytes(key_set(SECRET))
     tenant = {"key_ring": str(ring_path), "tombstone_ms": 100_000}
-    path.write_text("audit.share = 0.01\naudit.every_s = 1.0\n" + settings_text(redis_url, kafka, keys, port, tenant))
+    text = settings_text(redis_url, kafka, keys, port, tenant)
+    path.write_text(f"audit.share = 0.01\naudit.every_s = 1.0\n{text}", encoding="utf-8")
     return path

@@ -59,7 +59,7 @@ class Stand:
         text = product.settings_text(self.stack, self._key_ring, self._model)
         text = text.replace("[kafka]\n", f'[kafka]\ntopic_prefix = "{name}."\ngroup_id = "{name}"\n', 1)
         path = self.stack.directory / f"{name}.toml"
-        path.write_text(f"{text}\n{more_settings}\n{self._more_settings}")
+        path.write_text(f"{text}\n{more_settings}\n{self._more_settings}", encoding="utf-8")
         settings = load_settings(path)
         product.create_local_topics(settings.kafka)
         return Tenant(settings, path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deploy.local.errors import StackError
 
@@ -45,6 +47,15 @@ def properties_of(values: Mapping[str, str]) -> bytes:
     b'log.dirs=/jos\\\\u00e9/my\\\\u0020shop\\n'
     """
     return "".join(f"{key}={_escaped(value)}\n" for key, value in values.items()).encode()
+
+
+def toml_of(value: Any) -> str:
+    """A string, a number or a list of strings in TOML, which has no surrogate pairs, unlike JSON.
+
+    >>> print(toml_of("/my shop/josé"))
+    "/my shop/josé"
+    """
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _escaped(value: str) -> str:

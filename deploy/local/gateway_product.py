@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import jwt
 
+from deploy.local.escaping import toml_of
 from deploy.local.files import write_atomically
 from deploy.local.product import Product
 from deploy.local.stack import LocalStack
@@ -57,7 +58,6 @@ def key_set(key: bytes) -> bytes:
 
 def settings_text(redis_url: str, bootstrap_servers: str, jwks: Path, port: int, tenant: dict[str, Any]) -> str:
     """Settings of a gateway with one tenant, in TOML."""
-    # A TOML basic string is written like a JSON string.
     lines = {
         "redis.urls": [redis_url],
         "kafka.bootstrap_servers": bootstrap_servers,
@@ -66,7 +66,7 @@ def settings_text(redis_url: str, bootstrap_servers: str, jwks: Path, port: int,
         "server.port": port,
         **{f"tenants.default.{name}": value for name, value in tenant.items()},
     }
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
+    return "".join(f"{name} = {toml_of(value)}\n" for name, value in lines.items())
 
 
 def _settings_of(stack: LocalStack, running: Product) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from deploy.local.escaping import toml_of
 from deploy.local.files import write_atomically
 from deploy.local.stack import LocalStack
 from deploy.package import build
@@ -59,9 +59,8 @@ def _signing_key(key_ring: Path) -> Path:
 
 def settings_text(stack: LocalStack, key_ring: Path, model: Path) -> str:
     """The settings file of the local job: addresses and paths, all else as the defaults have it."""
-    # A TOML basic string is written like a JSON string.
     paths = map(str, (key_ring, _signing_key(key_ring), model.resolve()))
-    kafka, redis, ring, signing, directory = map(json.dumps, (stack.kafka.bootstrap_servers, stack.redis.url, *paths))
+    kafka, redis, ring, signing, directory = map(toml_of, (stack.kafka.bootstrap_servers, stack.redis.url, *paths))
     return (
         f"[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
         f"[privacy]\nkey_ring = {ring}\n\n[audit]\nsigning_key = {signing}\n\n[model]\ndirectory = {directory}\n"

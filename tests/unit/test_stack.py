@@ -6,11 +6,12 @@ import shlex
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from deploy.local import flink_config, ports
+from deploy.local import flink_config, gateway_product, ports, product
 from deploy.local.errors import JarError, NotReadyError, ProcessDiedError, StackError
 from deploy.local.escaping import check_directory
 from deploy.local.fetch_jars import verify
@@ -20,6 +21,7 @@ from deploy.local.paths import FLINK_CONF, SUMS
 from deploy.local.processes import MARKER, ProcessRecord, ProcessTable
 from deploy.local.stack import LocalStack, is_up
 from deploy.local.waiting import until
+from jobs.settings import load_settings
 
 SLEEP = [sys.executable, "-c", "import time; print('asleep', flush=True); time.sleep(60)"]
 STUBBORN = (
@@ -92,6 +94,19 @@ def test_a_folder_that_java_cannot_be_given_is_refused_before_anything_starts(tm
 @pytest.mark.parametrize("name", ["my shop (1)", "josé", "100% & $HOME", 'a "quote"', "#1?", "Ελλάδα", "日本"])
 def test_folders_with_names_that_people_give_are_taken(tmp_path, name):
     check_directory(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ['a "b" \\ c', "josé", "shop \N{SHOPPING TROLLEY}", "del\x7f"])
+def test_settings_name_the_paths_that_they_were_made_with(tmp_path, name):
+    path = tmp_path / name / "freshet.toml"
+    write_atomically(path, product.settings_text(LocalStack(tmp_path), tmp_path / name / "ring", tmp_path / name))
+    settings = load_settings(path)
+    assert (settings.model.directory, settings.privacy.key_ring) == (
+        str(tmp_path / name),
+        str(tmp_path / name / "ring"),
+    )
+    text = gateway_product.settings_text("redis://x", "x", path, 1, {"key_ring": str(tmp_path / name)})
+    assert tomllib.loads(text)["auth"]["jwks"] == str(path)
 
 
 def test_the_stack_does_not_speak_the_language_of_its_user(table, monkeypatch):
