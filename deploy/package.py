@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from jobs.release import PACKAGES, SUFFIXES
+
 ROOT = Path(__file__).resolve().parents[1]
-SUFFIXES = (".py", ".java")
-PACKAGES = ("adapters", "schemas", "models", "udfs", "jobs")
 DEFAULT_OUT = ROOT / ".local" / "freshet.zip"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -107,6 +107,20 @@ def expect_no_bundles(env: StreamExecutionEnvironment) -> None:
     env.configure(configuration)
 
 
+def told_of_buckets(buckets: int, parallelism: int) -> str:
+    """What a submission says of its buckets: they cap the cores of a job for the life of its state.
+
+    >>> told_of_buckets(4, 2)
+    'state is kept in 4 buckets: at most 4 subtasks of it ever have work, 2 of them run now'
+    >>> told_of_buckets(4, 6)
+    'state is kept in 4 buckets: at most 4 subtasks of it ever have work, and 2 of the 6 that run now have none'
+    """
+    said = f"state is kept in {buckets} buckets: at most {buckets} subtasks of it ever have work"
+    if parallelism > buckets:
+        return f"{said}, and {parallelism - buckets} of the {parallelism} that run now have none"
+    return f"{said}, {parallelism} of them run now"
+
+
 def bucket_keys(buckets: int, max_parallelism: int) -> list[int]:
     """An integer for each bucket, such that the key groups of the buckets lie at even distances.
 

@@ -31,11 +31,12 @@ from pyflink.table import StreamTableEnvironment
 
 from jobs.checks import check_codecs, check_topics
 from jobs.deployment import Deployment, deployment_of, encode_pins
-from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic
+from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic, told_of_buckets
 from jobs.java_operators import record_batches, snapshot_guard, split_lines
 from jobs.marks import mark_submission
 from jobs.redis_check import check_redis, claim_prefix, ride_out
 from jobs.registration import Registration, claim_group
+from jobs.release import RELEASE, opened
 from jobs.running_jobs import expect_not_running, mark
 from jobs.settings import Settings, load_policy, load_settings
 from jobs.snapshots import check_snapshot
@@ -78,7 +79,7 @@ def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: lis
     elements = (
         record_batches(streams.raw, settings.batch)
         .process(
-            IngestOperator(functools.partial(open_ingest, settings, keys)),
+            IngestOperator(functools.partial(opened, RELEASE, functools.partial(open_ingest, settings, keys))),
             output_type=Types.ROW([Types.INT(), BYTES]),
         )
         .uid("ingest-v1")
@@ -87,7 +88,9 @@ def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: lis
     personalised = (
         elements.key_by(lambda element: element[0], key_type=Types.INT())
         .process(
-            PersonaliseOperator(functools.partial(open_personalise_parts, settings, epoch)),
+            PersonaliseOperator(
+                functools.partial(opened, RELEASE, functools.partial(open_personalise_parts, settings, epoch))
+            ),
             output_type=Types.ROW([Types.STRING(), BYTES]),
         )
         .uid(f"personalise-v1-{mode}")
@@ -95,7 +98,10 @@ def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: lis
     )
     published = (
         personalised.key_by(lambda sums: sums[0], key_type=Types.STRING())
-        .process(PopularOperator(functools.partial(open_popular_parts, settings, epoch)), output_type=BYTES)
+        .process(
+            PopularOperator(functools.partial(opened, RELEASE, functools.partial(open_popular_parts, settings, epoch))),
+            output_type=BYTES,
+        )
         .uid(f"popular-v1-{mode}")
         .name("popular")
     )
@@ -136,6 +142,7 @@ def main(arguments: list[str]) -> None:
         raw_records(t_env, settings), encode_pins(deployment.pins()), settings.privacy.snapshots_kept_ms
     )
     mark_submission(settings)
+    print(told_of_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
     outputs = build(Streams(raw), settings, deployment.mode, deployment.epoch, keys)
     sink(outputs, settings)

@@ -158,7 +158,7 @@ class LocalStack:
         """End every TaskManager, each against a fresh one: what a new release of the code needs in thread mode.
 
         Thread mode has one interpreter per TaskManager, which imports a module once. A job submitted later with
-        changed modules runs the old ones there, without a word.
+        changed modules is refused there.
         """
         old = self.task_managers()
         self._table.end(old, self._end_grace_s)

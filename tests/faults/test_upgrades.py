@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from deploy.local import product
 from deploy.local.errors import SubmitError
+from deploy.package import build
 from jobs.audit import verification
 from schemas import topics
 from schemas.signing import load_signing_key
@@ -152,3 +154,24 @@ def assert_the_trail_tells_of_it(live: Live) -> None:
     erasures = [r for r in live.records(topics.AUDIT) if b'"kind":"erasure"' in r.value and mine in r.value]
     assert len(erasures) >= 1
     assert not any(b'"eve"' in record.value for record in live.records(topics.AUDIT))
+
+
+def test_another_release_on_old_task_managers_is_refused_and_runs_on_new_ones(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thread mode would run the modules that it has. In process mode each job has workers of its own."""
+    savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
+    newer = tmp_path / "newer.zip"
+    with zipfile.ZipFile(build(tmp_path / "freshet.zip")) as old, zipfile.ZipFile(newer, "w") as archive:
+        for name in old.namelist():
+            archive.writestr(name, old.read(name) + (b"# newer\n" if name == "udfs/consent.py" else b""))
+    monkeypatch.chdir(tmp_path)  # the client would import what lies in its working directory
+    settings = live.product.settings_path
+    live.job_id = product.submit_module(live.stack, settings, "jobs.personalise", [newer], ("-s", savepoint))
+    if live.mode == "thread":
+        told = "was submitted: replace the TaskManagers"
+        until(lambda: told in live.stack.rest.exceptions(live.job_id, 100_000), "the refusal")
+        live.stack.replace_task_managers()
+    live.stack.rest.wait_running(live.job_id)
+    live.consent(["zoe"])
+    assert live.stack.rest.state(live.job_id) == "RUNNING"
