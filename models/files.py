@@ -7,6 +7,7 @@ Rows that cannot be read are left out and counted by reason; nothing is left out
 import csv
 import io
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -129,8 +130,10 @@ def _place(path: Path, names: list[str], column: str) -> int:
 
 
 def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Iterator[list[str]]:
-    """The rows of the header's width, the header among them. A quotation mark that is not closed where a field ends
-    costs the lines that it takes in: they are counted."""
+    """The rows of the header's width, the header among them; empty fields beyond it are no fields.
+
+    A quotation mark that is not closed where a field ends costs the lines that it takes in: they are counted.
+    """
     csv.field_size_limit(FIELD_CHARACTERS_MAX)
     reader = csv.reader(_without_hint(text), delimiter=delimiter, strict=True)
     while True:
@@ -142,8 +145,8 @@ def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Ite
         except csv.Error:
             left_out[WRONG_QUOTES] += reader.line_num - before
             continue
-        if len(row) == width:
-            yield row
+        if len(row) >= width and not any(row[width:]):
+            yield row[:width]
         elif row:
             left_out[WRONG_WIDTH] += 1
 
@@ -159,11 +162,20 @@ def _readable(rows: list[list[str]], places: list[int], left_out: LeftOut) -> li
 
 def object_of(line: str | bytes) -> dict[str, Any] | None:
     """One line of JSON, None where it is no object."""
-    try:
-        row = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
+    row = _json(line)
     return row if isinstance(row, dict) else None
+
+
+def _json(text: str | bytes) -> Any:
+    """What the text says, None where it is no JSON. NaN, which is none, is what Python and pandas write."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def cell_of(value: Any) -> Cell:
@@ -201,10 +213,7 @@ def _objects(text: TextIO) -> Iterator[dict[str, Any] | None]:
 
 
 def _list_of(whole: str) -> list[Any] | None:
-    try:
-        found = msgspec.json.decode(whole)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
+    found = _json(whole)
     return found if isinstance(found, list) else None
 
 

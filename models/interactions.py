@@ -22,6 +22,9 @@ from schemas.ids import is_id
 ROWS_PER_CHUNK: Final = 100_000
 
 
+NO_TIME: Final = "no valid time (numbers are ms since the epoch)"
+
+
 @dataclass(frozen=True)
 class Interactions:
     """Columns of equal length ``n``, in any order.
@@ -194,7 +197,7 @@ def _from_cells(
     if columns.quantity is not None:
         drop("quantity not above zero", lambda rows: ~_is_positive(rows[columns.quantity], decimal_comma))
     drop(TWO_READINGS, lambda rows: unclear[rows.index])
-    drop("no valid time", lambda rows: ~rows[columns.time].between(EVENT_TS_MIN, EVENT_TS_MAX))
+    drop(NO_TIME, lambda rows: ~rows[columns.time].between(EVENT_TS_MIN, EVENT_TS_MAX))
     drop("item id empty or too long", lambda rows: ~rows[columns.item].str.len().between(1, ID_LENGTH_MAX))
     unfit = {item for item in set(frame[columns.item]) if not is_id(item)}
     drop("item id with a character that no id may have", lambda rows: rows[columns.item].isin(unfit))

@@ -3,6 +3,7 @@ packed with gzip or not."""
 
 import gzip
 import io
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,8 +57,10 @@ def opened(path: Path) -> Iterator[tuple[TextIO, Encoding]]:
 
 
 def beginning(path: Path, size: int = 16) -> bytes:
-    """The first bytes of a file; raises :class:`FileError`."""
+    """The first bytes of a file; raises :class:`FileError`, also for what can be read once only, or not at all."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileError(f"{path} is no regular file: write what it holds to one")
         with path.open("rb") as file:
             return file.read(size)
     except OSError as error:

@@ -126,7 +126,7 @@ class FileFeed(Feed):
         if not self._stopping.is_set():
             counts = replay.send_rows(self._path, self._mapping, self._speed)
             done = f"all {counts.interactions:,} rows sent in {counts.seconds:.1f} s"
-            self._say("; ".join([done, *counts.told()]))
+            self._say("; ".join([done, *counts.remarks]))
 
     def _say(self, line: str) -> None:
         self.notice = line

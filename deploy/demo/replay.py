@@ -10,7 +10,7 @@ import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
@@ -40,18 +40,14 @@ class Choice(NamedTuple):
 class ReplayCounts(NamedTuple):
     """What was sent, all of it acknowledged by Kafka, and the seconds that the interactions took.
 
-    `remarks`: by reason, rows that could not be sent, and times that were sent as they are.
+    `remarks`: how the file was read, which rows could not be sent, and which times were sent as they are.
     """
 
     consents: int
     interactions: int
     without_user: int
     seconds: float
-    remarks: Collection[tuple[str, int]] = ()
-
-    def told(self) -> list[str]:
-        """The remarks as lines of text."""
-        return [f"{rows:,} rows with {reason}" for reason, rows in sorted(self.remarks)]
+    remarks: tuple[str, ...] = ()
 
 
 def level_of(user_id: str, choice: Choice) -> LevelName:
@@ -152,9 +148,8 @@ class Replay:
         self._producer.flush()
         seconds = time.monotonic() - begun
         self._say(progress(sent, table.rows, seconds))
-        if table.note is not None:
-            self._say(table.note)
-        return ReplayCounts(0, sent, without_user, seconds, tuple(remarks.items()))
+        told = (f"{reason}: {rows:,}" for reason, rows in sorted(remarks.items()))
+        return ReplayCounts(0, sent, without_user, seconds, (*filter(None, [table.note]), *told))
 
     def _pace(self, due: float) -> bool:
         """Wait until `due`; False if the replay was stopped meanwhile."""
@@ -261,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"sent {counts.interactions:,} interactions, {counts.without_user:,} of them without a user, "
         f"and {counts.consents:,} consents in {counts.seconds:.1f} s"
     )
-    for line in counts.told():
+    for line in counts.remarks:
         print(line)
     return 0
 

@@ -13,7 +13,8 @@ from kafka.partitioner.default import DefaultPartitioner
 from deploy.demo.producer import KnownKeys
 from deploy.demo.receipts import ConsentWaiter, MissingReceiptsError
 from deploy.demo.replay import Choice, Replay, add_mapping_options, level_of, mapping_from
-from deploy.demo.table import ONLINE_RETAIL, Mapping, MappingError, interactions_of, names_of, users_of
+from deploy.demo.table import ONLINE_RETAIL, UNREAD_TIME, Mapping, MappingError, interactions_of, names_of, users_of
+from models.files import WRONG_WIDTH
 from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
@@ -198,6 +199,16 @@ def test_consents_are_in_force_before_the_first_row_is_sent(file: Path) -> None:
     assert [change.user_id for change in recorder.consents] == ["ada", "ben", "eva"]
     assert (counts.consents, counts.interactions, counts.without_user) == (3, 4, 1)
     assert recorder.sent == list(interactions_of(file, SHOP))
+
+
+def test_a_replay_tells_how_it_read_the_file_and_what_it_could_not_send(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_bytes(CSV.replace("ada", "josé").encode("cp1252") + b"eva,pot\n")
+    assert replay(Recorder(), path).remarks == (
+        "shop.csv is not UTF-8: read as Windows-1252",
+        f"{UNREAD_TIME}: 1",
+        f"{WRONG_WIDTH}: 1",
+    )
 
 
 def test_receipts_that_do_not_come_are_an_error_that_counts_them() -> None:

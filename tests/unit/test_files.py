@@ -5,6 +5,7 @@ import doctest
 import gzip
 import io
 import json
+import os
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from deploy.demo.table import Mapping, MappingError, interactions_of
 from models import cells, files, text_files
 from models.cells import TWO_READINGS, milliseconds_of, number_of
 from models.files import NESTED, NO_OBJECT, WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH, open_table
-from models.interactions import Columns, read
+from models.interactions import NO_TIME, Columns, read
 from models.parquet_files import NO_TEXT
 from models.train import main
 from schemas.errors import FileError, ModelError
@@ -112,6 +113,12 @@ def test_every_row_of_csv_is_taken_or_counted(tmp_path: Path, widths: list[int])
     assert left_out[WRONG_WIDTH] == len(widths) - len(found)
 
 
+def test_empty_fields_beyond_the_header_are_no_fields(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("user_id,item_id,ts\na,x,1,,\nb,y,2\nc,z,3,,more\n")
+    assert rows_of(path) == ([("a", "x", "1"), ("b", "y", "2")], {WRONG_WIDTH: 1})
+
+
 def test_a_quotation_mark_that_nothing_closes_costs_the_lines_that_it_takes_in(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text('user_id,item_id,ts\na,"12 inch,1\nb,tea,2\nc,"cup",3\nd,pot,4\n')
@@ -158,6 +165,20 @@ def test_json_is_read_as_it_was_written(
     names = sorted({name for row in rows for name in row})
     expected = [tuple(str(v).lower() if isinstance(v := row.get(n), bool) else v for n in names) for row in rows]
     assert rows_of(path, *names) == (expected, {})
+
+
+def test_nan_that_python_writes_is_a_missing_value(tmp_path: Path) -> None:
+    path = tmp_path / "shop.jsonl"
+    path.write_text("".join(f'{{"user_id":{user},"item_id":"x","ts":{MARCH}}}\n' for user in ("NaN", "7")))
+    assert read(path, VIEWS).dropped == {"no user": 1}
+    assert [key for key, _ in interactions_of(path, SHOP)] == [None, b"7"]
+
+
+def test_what_can_be_read_once_only_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(FileError, match="is no regular file"):
+            open_table(path)
 
 
 def test_lines_of_json_that_are_no_rows_are_counted_by_reason(tmp_path: Path) -> None:
@@ -372,7 +393,7 @@ def test_training_on_a_file_says_every_row_that_it_leaves_out(tmp_path: Path) ->
     path.write_text(f"user_id,item_id,ts\n{steps}a,x\na,x,soon\n,x,{MARCH}\n")
     assert main([str(path), "--out", str(tmp_path / "model"), "--every", "view"], said.append) == 0
     ready_file_model(tmp_path / "demo", path, SHOP, said.append)
-    for line in (f"  dropped 1: {WRONG_WIDTH}", "  dropped 1: no valid time", "  dropped 1: no user"):
+    for line in (f"  dropped 1: {WRONG_WIDTH}", f"  dropped 1: {NO_TIME}", "  dropped 1: no user"):
         assert said.count(line) == 2
 
 
