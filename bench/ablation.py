@@ -153,6 +153,6 @@ def open_store(settings: Settings, epoch: int) -> UncheckedStore:
 _open_parts = with_others(workers.open_personalise_parts, Ranker=UncheckedRanker, open_store=open_store)
 
 
-def open_personalise_parts(settings: Settings, epoch: int) -> Parts:
+def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Parts:
     """In the place of :func:`jobs.workers.open_personalise_parts`."""
-    return _open_parts(settings, epoch)
+    return _open_parts(settings, epoch, trail)

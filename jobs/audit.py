@@ -1,46 +1,53 @@
 """The audit trail from outside of the job::
 
-    python -m jobs.audit verify     --settings freshet.toml [--heads FILE …] [--public-key HEX …]
+    python -m jobs.audit verify     --settings freshet.toml [--heads FILE …] [--public-key HEX …] [--trail ID …]
     python -m jobs.audit save-heads --settings freshet.toml --out FILE
     python -m jobs.audit public-key --settings freshet.toml
     python -m jobs.audit new-key FILE
 
-`verify` names every record that was changed, is missing, stands twice or in another place; exit code 0: there is none,
-1: some, 2: not done. `save-heads` adds the signed heads that are not yet in FILE to it: keep FILE where nobody
-who can write to Kafka can write, and give it to `verify`. Verifying needs the public key only, not the signing key.
+`verify` names every record that was changed, is missing, stands twice, was put in or is out of place; exit code 0:
+there is none, 1: some, 2: not done. It believes what was signed for the topic that it reads; a trail that was moved
+here from another topic is signed for that one: name it by Kafka's id with `--trail`. `save-heads` adds the signed heads
+that are not yet in FILE to it: keep FILE where nobody who can write to Kafka can write, and give it to `verify`.
+Verifying needs the public key only, not the signing key.
 """
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kafka.errors import KafkaError
 
 from jobs.clock import clock_ms
 from jobs.settings import Settings, load_settings
+from jobs.trail import trail_id
 from schemas import topics
 from schemas.errors import FreshetError, SettingsError
 from schemas.kafka_reading import records
 from schemas.signing import load_signing_key, write_signing_key
-from udfs.audit_verify import UNSIGNED_MAX_MS, Line, Verification, verify
+from udfs.audit_proof import Line, Trust
+from udfs.audit_verify import Times, Verification, verify
 
 ATTEMPTS = 3
 PAUSE_S = 2.0
 
 
-def verification(settings: Settings, public_keys: list[bytes], head_files: list[Path]) -> Verification:
-    """The trail as it stands in the topics, and with the heads that were kept in files.
+def verification(
+    settings: Settings, public_keys: list[bytes], head_files: list[Path], trails: Sequence[str] = ()
+) -> Verification:
+    """The trail as it stands in the topics, and with the heads that were kept in files; `trails` are further ones that
+    signatures may be for.
 
     The two topics are committed one after the other, so a head may show a moment before the records that it is of.
     """
+    trust = Trust(public_keys, [trail_id(settings.kafka), *trails])
     for attempt in range(ATTEMPTS):
         now_ms = clock_ms()
-        kept_since_ms, settled_ms = now_ms - topics.AUDIT_RETENTION_MS, now_ms - UNSIGNED_MAX_MS
         heads = [*_lines(settings, topics.AUDIT_HEADS), *_saved(head_files)]
-        found = verify(_lines(settings, topics.AUDIT), heads, public_keys, kept_since_ms, settled_ms)
+        found = verify(_lines(settings, topics.AUDIT), heads, trust, Times(now_ms - topics.AUDIT_RETENTION_MS, now_ms))
         if not found.findings or attempt == ATTEMPTS - 1:
             break
         time.sleep(PAUSE_S)
@@ -90,9 +97,9 @@ def report(found: Verification) -> str:
     lines += [f"note: {remark}" for remark in found.remarks]
     lines += [f"FOUND: bucket {bucket} record {seq}: {text}" for bucket, seq, text in found.findings]
     total = sum(chain.records for chain in found.chains)
-    lines.append(
-        f"{total} records, {len(found.findings)} findings" if found.findings else f"{total} records, all in place"
-    )
+    outcome = f"{len(found.findings)} findings" if found.findings else "all in place"
+    not_proved = f"; {len(found.unproved)} are not signed, or not yet" if found.unproved else ""
+    lines.append(f"{total} records, {outcome}{not_proved}")
     return "\n".join(lines)
 
 
@@ -111,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(load_signing_key(settings.audit.signing_key).public.hex())
         else:
             keys = options.public_key or [load_signing_key(settings.audit.signing_key).public]
-            found = verification(settings, keys, options.heads)
+            found = verification(settings, keys, options.heads, options.trail)
             print(report(found))
             return 1 if found.findings else 0
     except FreshetError as error:
@@ -130,10 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.audit", description="The audit trail: verify it, keep heads.")
     commands = parser.add_subparsers(dest="command", required=True)
     verifying = commands.add_parser("verify", help="name every record that was changed, is missing or out of place")
-    verifying.add_argument("--heads", type=Path, action="append", default=[], help="a file of save-heads")
-    verifying.add_argument(
-        "--public-key", type=hex_key, action="append", default=[], help="instead of the settings' key"
-    )
+    add_trust(verifying)
     saving = commands.add_parser("save-heads", help="keep the signed heads outside of Kafka")
     saving.add_argument("--out", type=Path, required=True)
     public = commands.add_parser("public-key", help="print the key that signatures are verified with")
@@ -141,6 +145,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
     commands.add_parser("new-key", help="write a new signing key").add_argument("file", type=Path)
     return parser
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is believed of a trail."""
+    parser.add_argument("--heads", type=Path, action="append", default=[], help="a file of `jobs.audit save-heads`")
+    parser.add_argument("--public-key", type=hex_key, action="append", default=[], help="instead of the settings' key")
+    parser.add_argument(
+        "--trail", action="append", default=[], metavar="ID", help="Kafka's id of a topic that the trail was moved from"
+    )
 
 
 def hex_key(text: str) -> bytes:

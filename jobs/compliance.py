@@ -2,7 +2,7 @@
 
     python -m jobs.compliance --settings freshet.toml --out DIR                    # the last 30 days, today included
     python -m jobs.compliance --settings freshet.toml --out DIR --from 2026-01-01 --to 2026-02-01 [--k 20]
-                              [--heads FILE …] [--public-key HEX …]
+                              [--heads FILE …] [--public-key HEX …] [--trail ID …]
 
 Days are days of UTC, and that of `--to` is the first that is left out. DIR gets `report.md` and `report.html`. Exit
 code 0: the audit trail is whole; 1: it is not, and the report says so on its first line; 2: there is no report.
@@ -21,7 +21,7 @@ from typing import Final
 
 from kafka.errors import KafkaError
 
-from jobs.audit import hex_key, verification
+from jobs.audit import add_trust, verification
 from jobs.compliance_document import Circumstances, compliance_document
 from jobs.document import Document, html, markdown
 from jobs.retention import retention
@@ -38,17 +38,24 @@ from udfs.suppression import K_LEAST
 DAYS: Final = 30
 
 
-def report_of(settings: Settings, period: Period, k: int) -> Report:
-    """The figures of `period`, from the topics as they stand."""
-    counted = Compliance(period, k, told_first(_values(settings, topics.AUDIT)))
+def report_of(settings: Settings, period: Period, k: int, verified: Verification) -> Report:
+    """The figures of `period`, from the topics as they stand. Of the trail counts what is proved."""
+    counted = Compliance(period, k, told_first(_proved(settings, verified)))
     for raw in _values(settings, topics.RECEIPTS):
         counted.prove(raw)
-    for raw in _values(settings, topics.AUDIT):
+    for raw in _proved(settings, verified):
         counted.add(raw)
     interactions = settings.kafka.topic(topics.INTERACTIONS)
     for raw in _values(settings, topics.DEAD_LETTERS):
         counted.reject(raw, interactions)
     return counted.report()
+
+
+def _proved(settings: Settings, verified: Verification) -> Iterator[bytes]:
+    """The records of the trail, but for those that nobody vouches for, and those that came after it was verified."""
+    for record in records(settings.kafka, topics.AUDIT):
+        if verified.vouches_for(record.partition, record.offset):
+            yield record.value or b""
 
 
 def _values(settings: Settings, topic: str) -> Iterator[bytes]:
@@ -104,8 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings(options.settings)
         keys = options.public_key or [load_signing_key(settings.audit.signing_key).public]
-        verified = verification(settings, keys, options.heads)
-        report = report_of(settings, period, options.k)
+        verified = verification(settings, keys, options.heads, options.trail)
+        report = report_of(settings, period, options.k, verified)
         paths = write(options.out, document_of(settings, report, verified, now_ms))
     except FreshetError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -129,8 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--from", type=date.fromisoformat, dest="start", metavar="DAY", help="the first day, UTC")
     parser.add_argument("--to", type=date.fromisoformat, dest="end", metavar="DAY", help="the day after the last")
     parser.add_argument("--k", type=_k, default=K_LEAST, help=f"no figure of fewer persons is shown; {K_LEAST} or more")
-    parser.add_argument("--heads", type=Path, action="append", default=[], help="a file of `jobs.audit save-heads`")
-    parser.add_argument("--public-key", type=hex_key, action="append", default=[], help="instead of the settings' key")
+    add_trust(parser)
     return parser
 
 

@@ -125,6 +125,8 @@ def _trail(report: Report, found: Verification) -> Section:
     ]
     blocks.append(_grid(("bucket", "records", "last record", "signed up to"), chains))
     blocks += found.remarks
+    if found.unproved:
+        blocks.append(f"{len(found.unproved)} records are signed by nobody, or not yet: they are in no figure.")
     if report.repeats != 0:
         blocks.append(
             f"Jobs restored from an older savepoint told {_lone(report.repeats, report.k)} changes again; each counts "

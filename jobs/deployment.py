@@ -30,7 +30,8 @@ class Deployment(msgspec.Struct, frozen=True):
     """What is recorded. `topic_ids` are Kafka's own, by our short names; a re-created topic has another one.
 
     `users` are fingerprints of the keys behind pseudonyms, by key id; `hashes` those of the other keys, by domain.
-    `epoch` is the submission time in ms, later than that of every submission before.
+    `epoch` is the submission time in ms, later than that of every submission before. `trail` is what the job's
+    signatures are bound to (:func:`jobs.trail.trail_id`); it may change, and the audit trail then tells of that itself.
     """
 
     buckets: int
@@ -44,6 +45,7 @@ class Deployment(msgspec.Struct, frozen=True):
     hashes: dict[str, str]
     topic_ids: dict[str, str]
     epoch: int = 0
+    trail: str = ""
 
     def pins(self) -> dict[str, str]:
         """What every snapshot holds: name → value, equal for the life of the state. Keys of users rotate."""
@@ -58,7 +60,9 @@ class Deployment(msgspec.Struct, frozen=True):
         return pins | {f"the id of topic {name}": topic_id for name, topic_id in self.topic_ids.items()}
 
 
-def deployment_of(settings: Settings, ring: KeyRing, mode: str, topic_ids: Mapping[str, str]) -> Deployment:
+def deployment_of(
+    settings: Settings, ring: KeyRing, mode: str, topic_ids: Mapping[str, str], trail: str = ""
+) -> Deployment:
     """The identity that these settings, this key ring, this execution mode and the topics come to."""
     current = str(ring.current)
     others = [domain for domain in DOMAINS if domain != "user" and current in ring.keys.get(domain, {})]
@@ -73,6 +77,7 @@ def deployment_of(settings: Settings, ring: KeyRing, mode: str, topic_ids: Mappi
         users={kid: fingerprint(key) for kid, key in ring.keys["user"].items()},
         hashes={domain: fingerprint(ring.keys[domain][current]) for domain in others},
         topic_ids=dict(topic_ids),
+        trail=trail,
     )
 
 

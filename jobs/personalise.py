@@ -40,6 +40,7 @@ from jobs.release import RELEASE, opened
 from jobs.running_jobs import expect_not_running, mark
 from jobs.settings import Settings, load_policy, load_settings
 from jobs.snapshots import check_snapshot
+from jobs.trail import trail_id
 from jobs.workers import open_ingest, open_once, open_personalise_parts, open_popular_parts
 from schemas import topics
 from schemas.errors import FreshetError
@@ -71,11 +72,12 @@ class Outputs(NamedTuple):
     published: DataStream
 
 
-def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: list[int]) -> Outputs:
-    """The journey. `keys[bucket]` is the key of a bucket; `epoch` is the submission time in ms, by the broker's clock.
+def build(streams: Streams, settings: Settings, deployment: Deployment, keys: list[int]) -> Outputs:
+    """The journey. `keys[bucket]` is the key of a bucket.
 
-    `mode` (thread or process) is in the uids of the keyed operators, because the two do not share state.
+    The execution mode (thread or process) is in the uids of the keyed operators, because the two do not share state.
     """
+    mode, epoch = deployment.mode, deployment.epoch
     elements = (
         record_batches(streams.raw, settings.batch)
         .process(
@@ -89,7 +91,9 @@ def build(streams: Streams, settings: Settings, mode: str, epoch: int, keys: lis
         elements.key_by(lambda element: element[0], key_type=Types.INT())
         .process(
             PersonaliseOperator(
-                functools.partial(opened, RELEASE, functools.partial(open_personalise_parts, settings, epoch))
+                functools.partial(
+                    opened, RELEASE, functools.partial(open_personalise_parts, settings, epoch, deployment.trail)
+                )
             ),
             output_type=Types.ROW([Types.STRING(), BYTES]),
         )
@@ -144,7 +148,7 @@ def main(arguments: list[str]) -> None:
     mark_submission(settings)
     print(told_of_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
-    outputs = build(Streams(raw), settings, deployment.mode, deployment.epoch, keys)
+    outputs = build(Streams(raw), settings, deployment, keys)
     sink(outputs, settings)
     env.execute(settings.job.name)
 
@@ -155,7 +159,7 @@ def register(env: StreamExecutionEnvironment, settings: Settings, replace: bool)
     topic_ids = check_topics(settings)
     claim_group(settings.kafka)
     ring = load_key_ring(settings.privacy.key_ring)
-    deployment = deployment_of(settings, ring, execution_mode(env), topic_ids)
+    deployment = deployment_of(settings, ring, execution_mode(env), topic_ids, trail_id(settings.kafka))
     check_snapshot(env, settings, deployment.pins())
     name = topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
     expect_not_running(env, name)

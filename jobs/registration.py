@@ -115,7 +115,7 @@ def last_recorded(kafka: KafkaSettings) -> Deployment | None:
             found = record.value
     try:
         return None if found is None else _decode(found)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SettingsError(
             f"the record in {kafka.topic(topics.DEPLOYMENT)} cannot be read: was it written by a later release?"
         ) from None
@@ -154,7 +154,7 @@ def _values(consumer: Any, ends: dict[TopicPartition, int]) -> list[bytes | None
 def _head(value: bytes | None) -> SignedHead | None:
     try:
         return _decode_head(value or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

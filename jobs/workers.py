@@ -12,8 +12,8 @@ from schemas.codec_choice import codec_for
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.schema_sources import source_at
 from schemas.signing import load_signing_key
+from udfs.audit import Author
 from udfs.ingest import Ingest
-from udfs.operators.audit_keeper import AuditParts
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.personalise_operator import Parts
 from udfs.operators.popular_operator import PopularParts
@@ -31,7 +31,7 @@ def open_once(settings: Settings) -> None:
     if source.schema_source is not None and source.format != "json":
         source_at(source.schema_source).fetch(source.format, 1)  # any id does: a registry must answer
     open_ingest(settings, list(range(settings.job.buckets)))
-    open_personalise_parts(settings, 1)  # its store connects when it is used first
+    open_personalise_parts(settings, 1, "")  # its store connects when it is used first
     open_popular_parts(settings, 1)
 
 
@@ -55,8 +55,8 @@ def open_store(settings: Settings, epoch: int) -> RedisStore:
     return RedisStore(connect(settings.redis), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
 
 
-def open_personalise_parts(settings: Settings, epoch: int) -> Parts:
-    """Model, store and bounds for the personalise operator."""
+def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Parts:
+    """Model, store and bounds for the personalise operator; `trail` is that of :func:`jobs.trail.trail_id`."""
     scorer = Scorer.open(Path(settings.model.directory))
     _collect_garbage_seldom()
     name = scorer.manifest.name
@@ -72,7 +72,7 @@ def open_personalise_parts(settings: Settings, epoch: int) -> Parts:
         settings.refresh,
         settings.popularity,
         max(1, settings.refresh.users_per_second // settings.job.buckets),
-        AuditParts(load_signing_key(settings.audit.signing_key), settings.audit.heads_every_ms),
+        Author(load_signing_key(settings.audit.signing_key), epoch, trail, settings.audit.heads_every_ms),
         GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),
     )
 

@@ -74,5 +74,5 @@ def _readable(value: bytes | None) -> Any:
     """JSON where it is JSON; records of other formats as the hexadecimal digits of their bytes."""
     try:
         return None if value is None else msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"hex": (value or b"").hex()}

@@ -6,7 +6,7 @@ verifies need not know how they were written.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,22 @@ from udfs.elements import ConsentRecord
 BOOK_VERSION: Final = 1
 DENIED_HELD_MAX: Final = 1_000
 """Of so many users at the most denied interactions are counted before they are told."""
-_SIGNED_FOR: Final = b"freshet audit head v1"
+_SIGNED_HEAD: Final = b"freshet audit head v2"
+_SIGNED_HEAD_OF_NO_TRAIL: Final = b"freshet audit head v1"
+_SIGNED_SEGMENT: Final = b"freshet audit segment v1"
+
+
+class Author(NamedTuple):
+    """The job that writes a trail: its key, and its submission time, `epoch`, in ms.
+
+    `trail` is what the topic is known by, that it writes to. A head is signed each `heads_every_ms` where something was
+    recorded.
+    """
+
+    key: SigningKey
+    epoch: int
+    trail: str
+    heads_every_ms: int
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -120,27 +135,33 @@ def consent_entry(change: ConsentRecord, refused: bool) -> AuditEntry:
     )
 
 
-def append(head: Head, entries: Sequence[AuditEntry], bucket: int, epoch: int, at: int) -> tuple[Head, list[bytes]]:
-    """The chain after `entries`, and their records. The first ones of a job open a segment.
+def append(head: Head, entries: Sequence[AuditEntry], bucket: int, author: Author, at: int) -> tuple[Head, list[bytes]]:
+    """The chain after `entries`, and their records. The first ones of a job open a segment, which is signed.
 
-    `epoch` and `at` in ms. A job is told from the one before it by its epoch, which an automatic restart keeps: what
-    was written after the checkpoint was never committed, and is written anew.
+    `at` in ms. A job is told from the one before it by its epoch, which an automatic restart keeps: what was written
+    after the checkpoint was never committed, and is written anew.
     """
     if not entries:
         return head, []
-    if head.epoch != epoch:
-        entries = [SegmentEntry(head.hash, head.seq), *entries]
+    if head.epoch != author.epoch:
+        entries = [open_segment(head, bucket, author, at), *entries]
     seq, previous, records = head.seq, head.hash, []
     for entry in entries:
         seq += 1
-        # The entry's own JSON begins with its kind; the place comes behind that, so that a reader sees it first.
-        kind, _, rest = _encode_json(entry)[1:-1].partition(b",")
-        body = b'{%b,"bucket":%d,"epoch":%d,"seq":%d,"at":%d,%b%b"prev":"%b"' % (
-            kind, bucket, epoch, seq, at, rest, b"," if rest else b"", previous.encode(),
-        )  # fmt: skip
-        previous = record_hash(body)
-        records.append(b'%b,"hash":"%b"}' % (body, previous.encode()))
-    return Head(epoch, seq, previous, head.signed_seq), records
+        raw, previous = linked(entry, (bucket, author.epoch, seq, at), previous)
+        records.append(raw)
+    return Head(author.epoch, seq, previous, head.signed_seq), records
+
+
+def linked(entry: AuditEntry, place: tuple[int, int, int, int], previous: str) -> tuple[bytes, str]:
+    """The record of `entry` behind the one with the hash `previous`, and its hash; `place`: bucket, epoch, seq, at."""
+    # The entry's own JSON begins with its kind; the place comes behind that, so that a reader sees it first.
+    kind, _, rest = _encode_json(entry)[1:-1].partition(b",")
+    body = b'{%b,"bucket":%d,"epoch":%d,"seq":%d,"at":%d,%b%b"prev":"%b"' % (
+        kind, *place, rest, b"," if rest else b"", previous.encode(),
+    )  # fmt: skip
+    own = record_hash(body)
+    return b'%b,"hash":"%b"}' % (body, own.encode()), own
 
 
 def record_hash(body: bytes) -> str:
@@ -148,13 +169,30 @@ def record_hash(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def head_message(bucket: int, epoch: int, seq: int, hash: str, at: int) -> bytes:
-    """What is signed: no signature made for anything else fits it."""
-    return b"%b\n%d\n%d\n%d\n%b\n%d" % (_SIGNED_FOR, bucket, epoch, seq, hash.encode(), at)
+def open_segment(head: Head, bucket: int, author: Author, at: int) -> SegmentEntry:
+    """The signed beginning of what `author` writes behind `head`."""
+    opening = SegmentEntry(head.hash, head.seq, author.trail, author.heads_every_ms, author.key.id)
+    signature = author.key.sign(segment_message(opening, bucket, author.epoch, at))
+    return msgspec.structs.replace(opening, signature=signature.hex())
 
 
-def sign_head(head: Head, bucket: int, at: int, key: SigningKey) -> tuple[Head, bytes]:
+def segment_message(opening: SegmentEntry, bucket: int, epoch: int, at: int) -> bytes:
+    """What is signed of the beginning of a segment: no signature made for anything else fits it."""
+    return b"%b\n%d\n%d\n%d\n%d\n%b\n%d\n%b" % (
+        _SIGNED_SEGMENT, bucket, epoch, at, opening.parent_seq, opening.parent.encode(), opening.heads_every_ms,
+        opening.trail.encode(),
+    )  # fmt: skip
+
+
+def head_message(head: SignedHead) -> bytes:
+    """What is signed of the end of a chain: no signature made for anything else fits it."""
+    of_trail = (_SIGNED_HEAD + b"\n" + head.trail.encode()) if head.trail else _SIGNED_HEAD_OF_NO_TRAIL
+    return b"%b\n%d\n%d\n%d\n%b\n%d" % (of_trail, head.bucket, head.epoch, head.seq, head.hash.encode(), head.at)
+
+
+def sign_head(head: Head, bucket: int, at: int, author: Author) -> tuple[Head, bytes]:
     """`head`, noted as signed, and its :class:`SignedHead` as JSON."""
-    signature = key.sign(head_message(bucket, head.epoch, head.seq, head.hash, at)).hex()
-    signed = SignedHead(bucket, head.epoch, head.seq, head.hash, at, key.id, signature)
-    return msgspec.structs.replace(head, signed_seq=head.seq), _encode_json(signed)
+    signed = SignedHead(bucket, head.epoch, head.seq, head.hash, at, author.key.id, "", author.trail)
+    signature = author.key.sign(head_message(signed)).hex()
+    told = _encode_json(msgspec.structs.replace(signed, signature=signature))
+    return msgspec.structs.replace(head, signed_seq=head.seq), told

@@ -38,6 +38,7 @@ from schemas.pseudonyms import kid_of
 from schemas.receipts import ErasureReceipt, ErasureStatus
 from schemas.rejects import DeadLetter, RejectReason
 from schemas.topics import DAY_MS
+from udfs.audit_proof import UNREADABLE
 from udfs.suppression import CATEGORIES_MAX, OTHERS, Cell, Figure, Table, Tally
 
 Kind = Literal["consent", "withdrawal", "erasure", "refused", "expiry", "denied"]
@@ -144,7 +145,7 @@ def told_first(trail: Iterable[bytes]) -> FirstTold:
 def _decoded(raw: bytes) -> tuple[AuditPlace, AuditEntry] | None:
     try:
         return _decode_place(raw), _decode_entry(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
@@ -173,7 +174,7 @@ class Compliance:
             return
         try:
             receipt = _decode_receipt(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             self._unreadable += 1
             return
         told = receipt.checked_at, receipt.status
@@ -211,7 +212,7 @@ class Compliance:
         """Count one dead letter; `interactions` is the topic of that name."""
         try:
             letter = _decode_reject(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             self._unreadable += 1
             return
         if self._period.holds(letter.time) and (letter.topic != interactions or letter.reason in PRIVACY_REJECTS):

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from jobs import audit
+from jobs.trail import trail_id
 from schemas import topics
 from schemas.signing import load_signing_key
+from tests.support.forger import forged_segment
 from tests.support.live import Live, until
-from udfs.audit_verify import Line, verify
+from udfs.audit_proof import Line, Trust
+from udfs.audit_verify import Times, verify
 
 pytestmark = pytest.mark.privacy
 
@@ -68,8 +71,16 @@ def test_what_somebody_altered_dropped_or_swapped_in_the_topic_is_named(live: Li
     live.checkpoint()
     lines = [Line(r.partition, r.offset, r.value) for r in live.records(topics.AUDIT)]
     heads = [Line(r.partition, r.offset, r.value) for r in live.records(topics.AUDIT_HEADS)]
-    keys = [load_signing_key(live.settings.audit.signing_key).public]
-    assert verify(lines, heads, keys, 0).findings == []
+    trail = trail_id(live.settings.kafka)
+    trust = Trust([load_signing_key(live.settings.audit.signing_key).public], [trail])
+    assert verify(lines, heads, trust, Times(0)).findings == []
+    openings = [json.loads(line.raw) for line in lines if b'"kind":"segment"' in line.raw]
+    assert {opening["trail"] for opening in openings} == {trail} and "-" in trail, "Kafka's own id of the topic"
+    forged = forged_segment(json.loads(lines[-1].raw), openings[-1]["epoch"] + 1, openings[-1]["at"], 2)
+    put_in = [*lines, *(Line(0, lines[-1].offset + n, raw) for n, raw in enumerate(forged, start=1))]
+    found = verify(put_in, heads, trust, Times(0))
+    assert any("nobody who has the key" in finding.text for finding in found.findings)
+    assert not any(found.vouches_for(0, line.offset) for line in put_in[len(lines) :])
     first, second = two_of_a_chain(lines)
     one, other = lines[first], lines[second]
     altered = other._replace(raw=other.raw.replace(b'"full"', b'"none"').replace(b'"at":1', b'"at":2', 1))
@@ -79,7 +90,7 @@ def test_what_somebody_altered_dropped_or_swapped_in_the_topic_is_named(live: Li
         {first: one._replace(raw=other.raw), second: other._replace(raw=one.raw)},
     ):
         tampered = [line for n, kept in enumerate(lines) if (line := replaced.get(n, kept)) is not None]
-        findings = verify(tampered, heads, keys, 0).findings
+        findings = verify(tampered, heads, trust, Times(0)).findings
         touched = {json.loads(line.raw)["seq"] for line in (one, other)}
         assert touched & {seq for _, seq, _ in findings} or touched & {seq - 1 for _, seq, _ in findings}
 

@@ -9,6 +9,7 @@ import pytest
 
 from jobs import audit, compliance
 from schemas import topics
+from schemas.signing import load_signing_key
 from tests.support.dashboards import LABELS_OF_PROMETHEUS, names_in, queries
 from tests.support.live import Live, until
 from udfs.audit_counts import PRIVACY_COUNTERS
@@ -51,6 +52,13 @@ def lived(live: Live) -> Live:
         return len(mine) >= 12 + 11 + 10
 
     until(told, "their consents, withdrawals and erasures in the trail", pause_s=0.2)
+    key = load_signing_key(live.settings.audit.signing_key)
+
+    def proved() -> bool:
+        live.checkpoint()
+        return not audit.verification(live.settings, [key.public], []).unproved
+
+    until(proved, "a signed head of the last of them: what is not proved is in no figure", pause_s=1)
     return live
 
 

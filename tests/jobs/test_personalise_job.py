@@ -16,13 +16,14 @@ from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from pyflink.table.expressions import call, col
 
 from adapters.redis.address import RedisSettings
+from jobs.deployment import deployment_of
 from jobs.flink import bucket_keys, to_stream
 from jobs.personalise import Streams, build
 from jobs.settings import AuditSettings, JobSettings, ModelSettings, PrivacySettings, Settings
 from models.random_model import random_model
 from schemas.consents import Level
 from schemas.kafka_settings import KafkaSettings
-from schemas.pseudonyms import write_key_ring
+from schemas.pseudonyms import load_key_ring, write_key_ring
 from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, decode_receipt
 from schemas.signing import write_signing_key
 from schemas.store import consent_value, user_keys
@@ -110,8 +111,10 @@ def run(settings: Settings, records: list[RawRecord]) -> dict[str, list[bytes]]:
     t_env = StreamTableEnvironment.create(env)
     t_env.get_config().set_local_timezone("Asia/Tokyo")
     keys = bucket_keys(BUCKETS, settings.job.max_parallelism)
+    ring = load_key_ring(settings.privacy.key_ring)
+    deployment = msgspec.structs.replace(deployment_of(settings, ring, "process", {}, "a trail"), epoch=EPOCH)
     streams = Streams(to_stream(t_env, as_table(t_env, records)))
-    outputs = build(streams, settings, "process", EPOCH, keys)
+    outputs = build(streams, settings, deployment, keys)
     kind = Types.ROW([Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
     named = [
         getattr(outputs, name).map(lambda raw, name=name: Row(name, raw), output_type=kind)

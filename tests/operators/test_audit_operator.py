@@ -1,12 +1,14 @@
 """The audit trail as the operator writes it, on fakes: what is recorded, and that crashes leave one unbroken chain."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from schemas.consents import Level
-from tests.support.bucket import CRASH, SIGNING_KEY, Bucket, answers
+from tests.support.bucket import CRASH, Bucket, answers
+from tests.support.trails import KEY, TRUST
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
@@ -19,7 +21,8 @@ from tests.support.vocabulary import (
     an_interaction,
 )
 from udfs.audit_counts import PRIVACY_COUNTERS
-from udfs.audit_verify import Line, Verification, verify
+from udfs.audit_proof import Line
+from udfs.audit_verify import Times, Verification, verify
 from udfs.elements import AskedFor
 from udfs.operators import audit_keeper
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
@@ -45,7 +48,7 @@ def told(emitted: list[Any]) -> list[dict[str, Any]]:
 
 def verified(lines: list[bytes], heads: list[bytes]) -> Verification:
     in_topic = [Line(0, n, raw) for n, raw in enumerate(lines)]
-    return verify(in_topic, [Line(0, n, raw) for n, raw in enumerate(heads)], [SIGNING_KEY.public], BEGINNING - 1)
+    return verify(in_topic, [Line(0, n, raw) for n, raw in enumerate(heads)], TRUST, Times(BEGINNING - 1))
 
 
 def test_consents_withdrawals_erasures_and_refusals_are_recorded_with_their_place(bucket: Bucket) -> None:
@@ -171,6 +174,37 @@ def test_whenever_it_crashes_the_chain_stays_whole(bucket: Bucket, crash_at: int
     assert result.findings == [] and result.remarks == []
     assert sum(b'"kind":"consent"' in line for line in lines) == 6
     assert result.chains[0].segments == 1 + (resubmitted and crash_at > 1)
+
+
+def test_state_of_a_release_that_did_not_sign_segments_is_gone_on_from_with_a_signed_one(bucket: Bucket) -> None:
+    """The upgrade through a savepoint: the trail that it left, its book, and what this release writes behind them."""
+    folder = Path(__file__).parents[1] / "golden" / "audit"
+    lines, heads = ((folder / f"unsigned-segments{of}.jsonl").read_bytes().splitlines() for of in ("", "-heads"))
+    bucket.keyed.states["audit-v1"].update((folder / "unsigned-segments-book-3.bin").read_bytes())
+    bucket.keyed.now_ms = BEGINNING + 3 * HOUR
+    bucket.restart(bucket.keyed.snapshot(), epoch=BEGINNING + 3 * HOUR)
+    emitted = bucket.take(a_consent("ada", at=BEGINNING + 3 * HOUR)) + bucket.pass_time(10 * SECOND)
+    new = lines_of(emitted)
+    opening = msgspec.json.decode(new[0])
+    assert (opening["kind"], opening["trail"], opening["key"]) == ("segment", TRUST.trails[0], KEY.id)
+    assert [record["kind"] for record in told(emitted)] == ["consent", "denied"], "the counts of the book are told"
+    result = verified([*lines, *new], [*heads, *lines_of(emitted, AUDIT_HEADS)])
+    assert result.findings == []
+    left = {(0, n) for n, raw in enumerate(lines) if b'"bucket":0' in raw and b'"expiry"' in raw}
+    assert result.unproved == left, "but for the bucket in which nothing was recorded since"
+
+
+def test_heads_that_are_signed_late_say_when(bucket: Bucket) -> None:
+    """A timer that came due while the job was away fires when it is back."""
+    lines = lines_of(bucket.take(a_consent("ada")))
+    snapshot = bucket.keyed.snapshot()
+    bucket.keyed.now_ms += HOUR
+    bucket.restart(snapshot)
+    late = bucket.take(a_consent("bob", at=BEGINNING + HOUR, offset=9))
+    emitted = bucket.pass_time(0)
+    [head] = [msgspec.json.decode(raw) for raw in lines_of(emitted, AUDIT_HEADS)]
+    assert head["at"] == BEGINNING + HOUR
+    assert verified([*lines, *lines_of(late)], lines_of(emitted, AUDIT_HEADS)).findings == []
 
 
 def test_what_is_recorded_is_counted_as_metrics(bucket: Bucket) -> None:

@@ -286,7 +286,7 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.world.checkpoint()
-        assert self.world.verified().findings == []
+        assert self.world.findings() == []
 
 
 def run(backing: Callable[[], Any], histories: int) -> None:

@@ -8,14 +8,13 @@ import msgspec
 from schemas.answers import StateAnswer, decode_answer
 from schemas.lists import RecommendationList
 from schemas.receipts import decode_receipt
-from schemas.signing import SigningKey
 from tests.support.fakes import TOKEN, DictState, FixedModel, Harness, Keyed, MemoryStore, Value
-from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS, SECOND
+from tests.support.trails import an_author
+from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS
 from udfs.account import Account, decode_account
 from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
 from udfs.generations import Caught, encode_caught
-from udfs.operators.audit_keeper import AuditParts
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.personalise_operator import ANSWERS, RECEIPTS, Parts, PersonaliseOperator
 from udfs.popularity import PopularitySettings
@@ -26,7 +25,6 @@ from udfs.state import UserState, decode_state
 BOUNDS = ProfileBounds()
 REFRESH = RefreshSettings()
 POPULARITY = PopularitySettings(half_life_ms=DAY, segments_max=3)
-SIGNING_KEY = SigningKey(bytes(range(32)))
 ITEMS = ["tea", "cup", "pot", "jam", "rye", "oil", "salt", "figs"]
 EPOCH = BEGINNING
 CRASH = "crash"
@@ -75,7 +73,7 @@ class Bucket:
             refresh=REFRESH,
             popularity=POPULARITY,
             due_users_per_second=5,
-            audit=AuditParts(SIGNING_KEY, 10 * SECOND),
+            audit=an_author(self.epoch),
             generation=GenerationParts(self.marks_asked_for.append, users_per_second=20, watch_every_ms=WATCH_EVERY),
         )
         self.harness = Harness(self._operator(lambda: parts), self.keyed)

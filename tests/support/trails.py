@@ -18,19 +18,31 @@ from schemas.audit import (
     RefusedEntry,
     WithdrawalEntry,
 )
-from tests.support.vocabulary import BEGINNING, DAY, HOUR
-from udfs.audit import Head, append
+from schemas.signing import SigningKey
+from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
+from udfs.audit import Author, Head, append
+from udfs.audit_proof import Trust
 from udfs.compliance import Compliance, Period, Report, told_first
+
+KEY = SigningKey(bytes(range(32)))
+TRAIL = "the topic of these tests"
+HEADS_EVERY = 10 * SECOND
+TRUST = Trust([KEY.public], [TRAIL])
 
 Told = tuple[int, AuditEntry]
 """When it was told, in ms, and what."""
+
+
+def an_author(epoch: int = BEGINNING, trail: str = TRAIL, key: SigningKey = KEY) -> Author:
+    """The job that was submitted at `epoch`."""
+    return Author(key, epoch, trail, HEADS_EVERY)
 
 
 def a_trail(told: Iterable[Told], bucket: int = 0, epoch: int = BEGINNING, head: Head = Head()) -> list[bytes]:  # noqa: B008
     """The records of one job."""
     records: list[bytes] = []
     for at, entry in told:
-        head, more = append(head, [entry], bucket, epoch, at)
+        head, more = append(head, [entry], bucket, an_author(epoch), at)
         records += more
     return records
 

@@ -16,6 +16,7 @@ from schemas.audit import AuditEntry, DeniedEntry, ExpiryEntry, WithdrawalEntry
 from schemas.errors import SchemaError
 from schemas.signing import SigningKey
 from schemas.topics import AUDIT, AUDIT_HEADS, TOPICS
+from tests.support.trails import HEADS_EVERY, KEY, TRAIL, TRUST, an_author
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
 from udfs.audit import (
     Book,
@@ -28,11 +29,12 @@ from udfs.audit import (
     rename,
     sign_head,
 )
-from udfs.audit_verify import QUIET_MAX_MS, UNSIGNED_MAX_MS, Line, Verification, verify
+from udfs.audit_proof import Line, Trust
+from udfs.audit_verify import QUIET_MAX_MS, SETTLED_MS, SIGNING_LAG_MAX_MS, Times, Verification, verify
 
 pytestmark = pytest.mark.privacy
 
-KEY = SigningKey(bytes(range(32)))
+UNSIGNED_MAX_MS = HEADS_EVERY + SIGNING_LAG_MAX_MS
 FOREIGN = SigningKey(bytes(32))
 BEFORE_ALL = BEGINNING - 60 * DAY
 
@@ -53,7 +55,8 @@ class Trail(NamedTuple):
 
     def verified(self, since: int = BEFORE_ALL, key: SigningKey = KEY) -> Verification:
         at = [Line(0, n, raw) for n, raw in enumerate(self.lines)]
-        return verify(at, [Line(1, n, raw) for n, raw in enumerate(self.heads)], [key.public], since)
+        heads = [Line(1, n, raw) for n, raw in enumerate(self.heads)]
+        return verify(at, heads, Trust([key.public], [TRAIL]), Times(since))
 
 
 def written(buckets: int, runs: list[list[list[AuditEntry]]], restored: list[int] = []) -> Trail:  # noqa: B006
@@ -65,11 +68,12 @@ def written(buckets: int, runs: list[list[list[AuditEntry]]], restored: list[int
         for run, batches in enumerate(runs):
             if run < len(restored):
                 head = after[min(restored[run], len(after) - 1)]
+            author = an_author(BEGINNING + run)
             for batch in batches:
-                head, records = append(head, batch, bucket, BEGINNING + run, BEGINNING + HOUR)
+                head, records = append(head, batch, bucket, author, BEGINNING + HOUR)
                 lines += records
                 if records:
-                    head, signed = sign_head(head, bucket, BEGINNING + HOUR, KEY)
+                    head, signed = sign_head(head, bucket, BEGINNING + HOUR, author)
                     heads.append(signed)
             after.append(head)
     return Trail(lines, heads)
@@ -218,7 +222,7 @@ def test_a_beginning_past_its_retention_excuses_no_later_segment() -> None:
     batch: list[AuditEntry] = [ExpiryEntry("p1.a")]
     trail = written(1, [[batch], [batch]])
     kept = [raw for raw in trail.lines if b'"segment"' not in raw or b'"seq":0' in raw]
-    [finding] = Trail(kept, []).verified(since=BEGINNING + DAY).findings
+    [finding] = Trail(kept, trail.heads).verified(since=BEGINNING + DAY).findings
     assert finding.seq == 3 and "should still be kept" in finding.text
 
 
@@ -299,10 +303,10 @@ def spread(times: list[int], signed: int | None = None) -> Trail:
     """One record at each of `times`, the first `signed` of them signed a few seconds later; left out, all."""
     head, lines, heads = Head(), [], []
     for n, at in enumerate(times):
-        head, records = append(head, [ExpiryEntry("p1.a")], 0, BEGINNING, at)
+        head, records = append(head, [ExpiryEntry("p1.a")], 0, an_author(), at)
         lines += records
         if signed is None or n < signed:
-            heads.append(sign_head(head, 0, at + 5 * SECOND, KEY)[1])
+            heads.append(sign_head(head, 0, at + 5 * SECOND, an_author())[1])
     return Trail(lines, heads)
 
 
@@ -310,13 +314,13 @@ def test_a_trail_that_was_made_up_is_not_believed_because_its_hashes_fit() -> No
     true = spread([BEGINNING + n * DAY for n in range(4)])
     forged = rechained(true.lines, lambda n, record: record.update({"pseudonym": "p1.b"} if n else {}))
     [finding] = Trail(forged, []).verified().findings
-    assert finding.seq == 0 and "unsigned" in finding.text and "5 from it on" in finding.text
+    assert finding.seq == 1 and "unsigned" in finding.text and "4 from it on" in finding.text
 
 
 @given(st.lists(st.integers(0, 2 * UNSIGNED_MAX_MS), min_size=1, max_size=6).map(sorted), st.integers(0, 6))
 def test_what_is_recorded_for_long_without_a_signed_head_is_found(times: list[int], signed: int) -> None:
     trail = spread([BEGINNING + at for at in times], signed)
-    unsigned = [at for at in times if not times[:signed] or at > times[:signed][-1]]
+    unsigned = times[signed:]
     long = bool(unsigned) and unsigned[-1] - unsigned[0] > UNSIGNED_MAX_MS
     assert [finding.text[:8] for finding in trail.verified().findings] == ["unsigned"] * long
 
@@ -325,14 +329,15 @@ def test_a_job_that_is_back_after_hours_has_the_time_to_sign() -> None:
     trail = spread([BEGINNING, BEGINNING + SECOND, BEGINNING + 9 * HOUR], signed=1)
     lines = [Line(0, n, raw) for n, raw in enumerate(trail.lines)]
     heads = [Line(0, n, raw) for n, raw in enumerate(trail.heads)]
-    for settled, found in ((BEGINNING + 8 * HOUR, 0), (BEGINNING + 10 * HOUR, 1)):
-        assert len(verify(lines, heads, [KEY.public], BEFORE_ALL, settled).findings) == found
+    back = BEGINNING + 9 * HOUR
+    for now, found in ((back + SETTLED_MS - 1, 0), (back + SETTLED_MS, 1)):
+        assert len(verify(lines, heads, TRUST, Times(BEFORE_ALL, now)).findings) == found
 
 
 def test_records_past_their_retention_may_outlive_the_heads_that_were_signed_of_them() -> None:
     trail = spread([BEGINNING, BEGINNING + 9 * HOUR, BEGINNING + 10 * HOUR], signed=0)
     assert "unsigned" in trail.verified(since=BEGINNING - 1).findings[0].text
-    assert trail.verified(since=BEGINNING).findings == []
+    assert trail.verified(since=BEGINNING + 9 * HOUR).findings == []
 
 
 def test_a_bucket_that_was_silent_when_its_beginning_ran_out_is_no_finding() -> None:
@@ -371,9 +376,9 @@ def test_retention_cuts_a_trail_at_its_beginning_only_because_it_is_in_one_parti
 
 @given(st.lists(entries, max_size=6), st.integers(0, 6))
 def test_appending_in_two_goes_is_as_good_as_one(some: list[AuditEntry], cut: int) -> None:
-    at_once = append(Head(), some, 1, BEGINNING, BEGINNING)
-    head, first = append(Head(), some[:cut], 1, BEGINNING, BEGINNING)
-    head, second = append(head, some[cut:], 1, BEGINNING, BEGINNING)
+    at_once = append(Head(), some, 1, an_author(), BEGINNING)
+    head, first = append(Head(), some[:cut], 1, an_author(), BEGINNING)
+    head, second = append(head, some[cut:], 1, an_author(), BEGINNING)
     assert (head, first + second) == at_once
 
 

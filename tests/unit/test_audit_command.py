@@ -11,7 +11,7 @@ from jobs import audit
 from jobs.retention import DEFAULTS
 from jobs.settings import Settings
 from schemas.errors import SettingsError
-from udfs.audit_verify import Line
+from udfs.audit_proof import Line
 
 SETTINGS_TEXT = """
 kafka.bootstrap_servers = "broker:9092"
@@ -24,6 +24,7 @@ model.directory = "/models/one"
 def topic(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What stands in every topic."""
     heads: list[bytes] = []
+    monkeypatch.setattr(audit, "trail_id", lambda kafka: "a topic")
     monkeypatch.setattr(audit, "_lines", lambda settings, name: (Line(0, n, raw) for n, raw in enumerate(list(heads))))
     return heads
 
@@ -68,6 +69,7 @@ def test_what_could_not_be_verified_is_told_from_what_was_found(
     def lines(settings: Settings, name: str) -> Iterator[Any]:
         raise error
 
+    monkeypatch.setattr(audit, "trail_id", lambda kafka: "a topic")
     monkeypatch.setattr(audit, "_lines", lines)
     assert audit.main(["verify", "--settings", str(settings_path), "--public-key", "ab" * 32]) == 2
     assert "error: " in capsys.readouterr().err

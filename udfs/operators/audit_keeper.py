@@ -4,7 +4,7 @@ What is recorded is counted in metrics as well: :data:`udfs.audit_counts.PRIVACY
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pyflink.common import Types
 from pyflink.datastream import OutputTag, RuntimeContext
@@ -12,9 +12,9 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ValueStateDescriptor
 
 from schemas.audit import AuditEntry, ErasureEntry
-from schemas.signing import SigningKey
 from udfs.audit import (
     DENIED_HELD_MAX,
+    Author,
     Book,
     append,
     decode_book,
@@ -30,20 +30,12 @@ AUDIT: Final = OutputTag("audit", Types.PRIMITIVE_ARRAY(Types.BYTE()))
 AUDIT_HEADS: Final = OutputTag("audit-heads", Types.PRIMITIVE_ARRAY(Types.BYTE()))
 
 
-class AuditParts(NamedTuple):
-    """The key that signs heads, and how often (ms) a head is signed where something was recorded."""
-
-    key: SigningKey
-    heads_every_ms: int
-
-
 class AuditKeeper:
-    """Keeps the trail of whichever bucket is being processed. `epoch` is the submission time of the job in ms."""
+    """Keeps the trail of whichever bucket is being processed; `author` is the job."""
 
-    def __init__(self, context: RuntimeContext, parts: AuditParts, epoch: int) -> None:
+    def __init__(self, context: RuntimeContext, author: Author) -> None:
         self._book = context.get_state(ValueStateDescriptor("audit-v1", Types.PICKLED_BYTE_ARRAY()))
-        self._parts = parts
-        self._epoch = epoch
+        self._author = author
         group = context.get_metrics_group().add_group("freshet")
         self._counters = {name: group.counter(name) for name in PRIVACY_COUNTERS}
 
@@ -67,7 +59,7 @@ class AuditKeeper:
         note_denied(book, denied)
         erased = [entry.pseudonym for entry in entries if isinstance(entry, ErasureEntry)]
         told = denied_entries(book, None if len(book.denied) > DENIED_HELD_MAX else erased)
-        now_ms, every_ms = ctx.timer_service().current_processing_time(), self._parts.heads_every_ms
+        now_ms, every_ms = ctx.timer_service().current_processing_time(), self._author.heads_every_ms
         ctx.timer_service().register_processing_time_timer((now_ms // every_ms + 1) * every_ms)
         yield from self._append(book, [*told, *entries], now_ms)
         self._book.update(encode_book(book))
@@ -80,8 +72,9 @@ class AuditKeeper:
             raw = self._book.value()
             assert raw is not None, "a consent that expires was recorded"
             yield from self.record(decode_book(raw).bucket, entries, {}, {}, ctx)
-        if timestamp % self._parts.heads_every_ms == 0:
-            yield from self._sign(timestamp)
+        if timestamp % self._author.heads_every_ms == 0:
+            # Timers that came due while the job was away fire late: the time is now, and goes on from record to record.
+            yield from self._sign(ctx.timer_service().current_processing_time())
 
     def _sign(self, now_ms: int) -> Iterator[Any]:
         raw = self._book.value()
@@ -91,12 +84,12 @@ class AuditKeeper:
         yield from self._append(book, denied_entries(book), now_ms)
         if book.head.seq == book.head.signed_seq:
             return
-        book.head, signed = sign_head(book.head, book.bucket, now_ms, self._parts.key)
+        book.head, signed = sign_head(book.head, book.bucket, now_ms, self._author)
         yield AUDIT_HEADS, signed
         self._book.update(encode_book(book))
 
     def _append(self, book: Book, entries: Sequence[AuditEntry], at_ms: int) -> Iterator[Any]:
-        book.head, records = append(book.head, entries, book.bucket, self._epoch, at_ms)
+        book.head, records = append(book.head, entries, book.bucket, self._author, at_ms)
         if records:
             for name, count in counts_of(entries, len(records), at_ms).items():
                 self._counters[name].inc(count)

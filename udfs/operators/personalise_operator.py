@@ -32,11 +32,11 @@ from schemas.receipts import (
 from schemas.rejects import dead_letter
 from schemas.store import ConsentOutcome, WriteOutcome
 from udfs.account import Account, decode_account, encode_account
-from udfs.audit import consent_entry
+from udfs.audit import Author, consent_entry
 from udfs.due import Due, RefreshSettings, next_due_ms, when_due
 from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, unpack
 from udfs.generations import has_a_list, standing_decision
-from udfs.operators.audit_keeper import AuditKeeper, AuditParts
+from udfs.operators.audit_keeper import AuditKeeper
 from udfs.operators.cancellation import interrupted
 from udfs.operators.due_keeper import DueChanges, DueKeeper
 from udfs.operators.generation_keeper import GenerationKeeper, GenerationParts
@@ -104,7 +104,7 @@ class Parts(NamedTuple):
     refresh: RefreshSettings
     popularity: PopularitySettings
     due_users_per_second: int
-    audit: AuditParts
+    audit: Author
     generation: GenerationParts
 
 
@@ -159,7 +159,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._kids = KidsKeeper(runtime_context, self._users)
         self._segments = SegmentKeeper(runtime_context, self._parts.popularity)
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
-        self._audit = AuditKeeper(runtime_context, self._parts.audit, self._parts.epoch)
+        self._audit = AuditKeeper(runtime_context, self._parts.audit)
         self._generation = GenerationKeeper(runtime_context, self._parts.generation, self._generation_in_force)
         self._popular, self._popular_at_ms = self._parts.fallback, 0
         self._asked_for: set[str] = set()

@@ -1,0 +1,35 @@
+"""Which audit trail a job writes to and a command reads: what its signatures are bound to.
+
+A signing key may serve several deployments, and topics are copied, deleted and created again under their old names. So
+what is signed names the topic by the id that Kafka gave it when it was created, which no other topic ever has.
+"""
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from schemas import topics
+from schemas.errors import SettingsError
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
+
+
+def trail_id(kafka: KafkaSettings) -> str:
+    """Kafka's id of the topic `audit`; the topic's name where brokers give no ids (before 2.8).
+
+    Raises :class:`SettingsError` where there is no such topic, or nobody may look at it.
+    """
+    name = kafka.topic(topics.AUDIT)
+    try:
+        admin = KafkaAdminClient(**python_kafka_options(kafka))
+        try:
+            described = admin.describe_topics([name]) if name in admin.list_topics() else []
+        finally:
+            admin.close()
+    except KafkaError as error:
+        raise SettingsError(
+            f"topic {name} could not be looked at ({type(error).__name__}): kafka.bootstrap_servers must answer, and "
+            "the user of these settings needs Describe on it"
+        ) from None
+    if not described:
+        raise SettingsError(f"there is no topic {name}: create it with `python -m jobs.topics`")
+    topic_id = str(described[0].get("topic_id") or "")
+    return topic_id if topic_id.strip("0-") else name

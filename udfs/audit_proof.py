@@ -1,0 +1,185 @@
+"""Which records of an audit trail are proved: those that something builds upon which is signed with a known key.
+
+Signed are the beginnings of segments and, each interval, the ends of chains. Each names a hash, and with it every
+record before it. Who can write to the topics and has no key can neither make such a record nor put one before it.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from schemas.audit import AuditPlace, SegmentEntry, SignedHead
+from schemas.signing import key_id
+from udfs.audit import head_message, linked, record_hash, segment_message
+
+HASH_MARK: Final = b',"hash":"'
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no record of the trail, whoever made them up."""
+
+
+class Line(NamedTuple):
+    """A record as it stands in a topic."""
+
+    partition: int
+    offset: int
+    raw: bytes
+
+    @property
+    def where(self) -> str:
+        """Its place in words."""
+        return f"partition {self.partition} offset {self.offset}"
+
+
+class Record(NamedTuple):
+    """A record whose hash is right. `opening` is what its segment goes on from, None but for the first of a segment."""
+
+    place: AuditPlace
+    line: Line
+    opening: SegmentEntry | None
+
+
+class Trust(NamedTuple):
+    """What is believed: signatures under one of `public_keys`, made for one of the `trails`.
+
+    A trail is Kafka's id of the topic `audit` (:func:`jobs.trail.trail_id`): what was signed under the same key for
+    another topic, of another tenant, a copy or an earlier topic of this name, proves nothing here.
+    """
+
+    public_keys: Sequence[bytes]
+    trails: Collection[str]
+
+
+decode_place: Final = msgspec.json.Decoder(AuditPlace).decode
+_decode_segment: Final = msgspec.json.Decoder(SegmentEntry).decode
+_decode_head: Final = msgspec.json.Decoder(SignedHead).decode
+
+
+def read_record(line: Line) -> Record | AuditPlace | None:
+    """The record; only its place where its content is not what was hashed; None where it is no record at all."""
+    try:
+        place = decode_place(line.raw)
+        opening = _decode_segment(line.raw) if place.kind == "segment" else None
+    except UNREADABLE:
+        return None
+    body, mark, rest = line.raw.rpartition(HASH_MARK)
+    if not mark or rest != b'%b"}' % place.hash.encode() or record_hash(body) != place.hash:
+        return place
+    return Record(place, line, opening)
+
+
+def read_head(line: Line) -> SignedHead | None:
+    """The head, whoever signed it; None where it is none."""
+    try:
+        return _decode_head(line.raw)
+    except UNREADABLE:
+        return None
+
+
+class Signatures:
+    """Judges signatures by what is trusted. Each complaint says what is wrong, None that nothing is."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._keys = {key_id(public): Ed25519PublicKey.from_public_bytes(public) for public in trust.public_keys}
+        self._trails = frozenset(trust.trails)
+
+    def complaint_about_head(self, head: SignedHead) -> str | None:
+        """Why a head proves nothing. One that names no trail is of a release that did not, see :class:`Chain`."""
+        if complaint := self._complaint("a head", head.key, head.signature, head_message(head)):
+            return complaint
+        if head.trail and head.trail not in self._trails:
+            return f"a head is signed for another trail, {head.trail}"
+        return None
+
+    def complaint_about_opening(self, record: Record) -> str | None:
+        """Why a signed beginning of a segment proves nothing."""
+        place, opening = record.place, record.opening
+        assert opening is not None
+        message = segment_message(opening, place.bucket, place.epoch, place.at)
+        if complaint := self._complaint("the beginning of a segment", opening.key, opening.signature, message):
+            return complaint
+        if opening.trail not in self._trails:
+            return f"the beginning of a segment is signed for another trail, {opening.trail or 'without a name'}"
+        # Byte for byte what the job wrote: no member stands twice, none beside those that are signed.
+        written = linked(opening, (place.bucket, place.epoch, opening.parent_seq + 1, place.at), opening.parent)
+        if written[0] != record.line.raw:
+            return "changed: the beginning of a segment is not as it was signed"
+        return None
+
+    def _complaint(self, what: str, key: str, signature: str, message: bytes) -> str | None:
+        fits = False
+        try:
+            raw = bytes.fromhex(signature)
+            self._keys[key].verify(raw, message)
+            fits = raw.hex() == signature  # as the job writes it: capitals and spaces would read the same
+        except KeyError:
+            return f"{what} is signed with the key {key[:16]!a}, which is not one of those given"
+        except (InvalidSignature, ValueError):
+            pass
+        return None if fits else f"changed: the signature of {what} does not fit it"
+
+
+class Chain:
+    """The records of one bucket, and which of them are proved.
+
+    `records` are in no order that matters. `twice` has pairs of which the second stands where the first does, byte for
+    byte or by its number; where one of them is proved, it is the first.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._by_hash: dict[str, Record] = {}
+        self._proved: set[str] = set()
+        self.twice: list[tuple[Record, Record]] = []
+        for record in records:
+            known = self._by_hash.setdefault(record.place.hash, record)
+            if known is not record:
+                self.twice.append((known, record))
+
+    def prove_opening(self, opening: Record) -> None:
+        """The signature of this beginning is good."""
+        self._prove(self._by_hash[opening.place.hash], None)
+
+    def prove_head(self, head: SignedHead, signed_from: Mapping[int, int]) -> None:
+        """The signature of this head is good. One that names no trail vouches for what stands before `signed_from`.
+
+        That is where the first signed segment of the trail begins, by partition: since then no release has left the
+        trail out, and a head without one is of anywhere.
+        """
+        record = self._by_hash.get(head.hash)
+        if record is not None and (record.place.epoch, record.place.seq) == (head.epoch, head.seq):
+            self._prove(record, None if head.trail else signed_from)
+
+    def _prove(self, record: Record | None, until: Mapping[int, int] | None) -> None:
+        """A record, and all that it builds upon; with `until`, only what stands before that."""
+        while record is not None and record.place.hash not in self._proved:
+            if until is not None and record.line.offset >= until.get(record.line.partition, sys.maxsize):
+                return
+            self._proved.add(record.place.hash)
+            record = self._before(record)
+
+    def _before(self, record: Record) -> Record | None:
+        before = self._by_hash.get(record.place.prev)
+        if before is None or before.place.seq != record.place.seq - 1:
+            return None
+        return before if record.opening is not None or before.place.epoch == record.place.epoch else None
+
+    def is_proved(self, record: Record) -> bool:
+        """Whether the job wrote this record."""
+        return record.place.hash in self._proved
+
+    def proved(self) -> list[Record]:
+        """All that are proved."""
+        return [self._by_hash[hash] for hash in self._proved]
+
+    def segments(self) -> dict[int, dict[int, Record]]:
+        """By epoch and number; of several records with one number a proved one. Call it once, when all is proved."""
+        segments: dict[int, dict[int, Record]] = defaultdict(dict)
+        for record in sorted(self._by_hash.values(), key=self.is_proved, reverse=True):
+            known = segments[record.place.epoch].setdefault(record.place.seq, record)
+            if known is not record:
+                self.twice.append((known, record))
+        return dict(sorted(segments.items()))
