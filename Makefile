@@ -6,6 +6,9 @@ SHELL := bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
+# Names of files are UTF-8 for the parts in Java, so they are for Python, whatever the locale says.
+export PYTHONUTF8 := 1
+
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 # Passed on to what a target runs: make demo ARGS="--help"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ _REFUSED = {
 }
 
 
-def check_directory(directory: Path) -> None:
-    """Raise StackError where a stack cannot live below `directory`.
+def check_directory(directory: Path, encoding: str = sys.getfilesystemencoding()) -> None:
+    """Raise StackError where a stack cannot live below `directory`, which Python has decoded by `encoding`.
 
     Colons separate what is on a class path, commas and semicolons the entries of lists in settings, and none can be
     escaped there. Flink takes a backslash for a slash, and its thread mode writes the path between single quotation
@@ -28,6 +29,11 @@ def check_directory(directory: Path) -> None:
     character beyond U+FFFF, such as an emoji.
     """
     text = str(directory)
+    if not text.isascii() and encoding.lower().replace("-", "") != "utf8":
+        raise StackError(
+            f"the path {text!r} is not ASCII, and Python reads the names of files as {encoding}, Java as UTF-8: "
+            "start with make, or set PYTHONUTF8=1"
+        )
     found = [name for part, name in _REFUSED.items() if part in text]
     if not text.isprintable():
         found.append("a control character, or bytes that are not UTF-8,")

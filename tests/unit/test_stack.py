@@ -40,6 +40,20 @@ def has_printed(record, word):
     return lambda: word in tail_of(record)
 
 
+def make(*words, **environment):
+    """What `make` prints, run as from a shell, also where `make test` runs these tests."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(
+        ["make", *words],
+        cwd=FLINK_CONF.parent,
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 def tail_of(record):
     return Path(record.log).read_text()
 
@@ -91,6 +105,18 @@ def test_a_folder_that_java_cannot_be_given_is_refused_before_anything_starts(tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_python_and_java_must_read_names_of_files_alike(tmp_path):
+    check_directory(tmp_path, "iso-8859-9")
+    with pytest.raises(StackError, match="PYTHONUTF8=1"):
+        check_directory(tmp_path / "josÃ©", "iso-8859-9")
+
+
+def test_make_has_python_read_names_of_files_as_utf_8():
+    probe = """probe: ; @$(PYTHON) -c 'import sys; print(sys.getfilesystemencoding())'"""
+    said = make(f"--eval={probe}", "probe", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert said == "utf-8\n"
+
+
 @pytest.mark.parametrize("name", ["my shop (1)", "josé", "100% & $HOME", 'a "quote"', "#1?", "Ελλάδα", "日本"])
 def test_folders_with_names_that_people_give_are_taken(tmp_path, name):
     check_directory(tmp_path / name)
@@ -119,14 +145,8 @@ def test_the_stack_does_not_speak_the_language_of_its_user(table, monkeypatch):
 
 def test_make_model_takes_the_name_of_a_file_with_spaces_and_quotes():
     words = ["--file", "my file.csv", "--out", "it's mine"]
-    recipe = subprocess.run(
-        ["make", "--dry-run", "--assume-old=setup", "model", f"ARGS={shlex.join(words)}"],
-        cwd=FLINK_CONF.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    line = recipe.stdout.replace(".venv/bin/python", "shown")
+    recipe = make("--dry-run", "--assume-old=setup", "model", f"ARGS={shlex.join(words)}")
+    line = recipe.replace(".venv/bin/python", "shown")
     said = subprocess.run(
         ["bash", "-c", f"shown() {{ printf '%s\\n' \"$@\"; }}; {line}"],
         capture_output=True,
