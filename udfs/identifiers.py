@@ -19,7 +19,8 @@ _ASCII_DOMAIN: Final = (
 )
 _ANY_DOMAIN: Final = rf"(?:[^{_STOP}.#%*]{{1,63}}\.){{1,8}}[^{_STOP}.#%*0-9_'-][^{_STOP}.#%*_']{{1,23}}"
 # Keyboards put a space behind what they take for the end of a word.
-_EMAIL: Final = re.compile(rf"{_LOCAL}@(?: ?{_ASCII_DOMAIN}|{_ANY_DOMAIN})")
+_AT_DOMAIN: Final = re.compile(rf"@(?: ?{_ASCII_DOMAIN}|{_ANY_DOMAIN})")
+_LOCAL_END: Final = re.compile(rf"{_LOCAL}\Z")
 
 DOT_WORDS: Final = ("dot", "punkt", "punto", "point", "ponto", "точка")
 """What an address that is written out in words cannot do without, unless its @ stands in brackets."""
@@ -63,16 +64,21 @@ _IBAN_COUNTRIES: Final = (
 _IBAN_LENGTH: Final = {entry[:2]: int(entry[2:]) for entry in _IBAN_COUNTRIES.split()}
 """Characters of an account number by country (SWIFT's registry of IBAN)."""
 
-_IPV4: Final = re.compile(r"(?<![0-9a-z.,])(?=([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?![0-9a-z]|\.[0-9]))")
-_IPV6: Final = re.compile(r"(?<![0-9a-z:.])[0-9a-f:]{4,39}(?:(?<=:)[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?![0-9a-z:])")
+_IPV4: Final = re.compile(r"[0-9](?<![0-9a-z.,][0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![0-9a-z]|\.[0-9])")
+_IPV6: Final = re.compile(
+    r"[0-9a-f:](?<![0-9a-z:.][0-9a-f:])[0-9a-f:]{3,38}(?:(?<=:)[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?![0-9a-z:])"
+)
 _VERSION_WORD: Final = re.compile(r"(?:\bv|ver|version|firmware|fw|release|build|driver|bios|update)[ .:]*\Z", re.ASCII)
 _VERSION_WORD_LENGTH_MAX: Final = 12
 
 
 def emails(text: str) -> Iterator[Span]:
     """Addresses with an @, of any script."""
-    for match in _EMAIL.finditer(text):
-        yield Span(*match.span(), "email")
+    end = 0
+    for domain in _AT_DOMAIN.finditer(text):  # first, because most of a text is before no @
+        if local := _LOCAL_END.search(text, end, domain.start()):
+            end = domain.end()
+            yield Span(local.start(), end, "email")
 
 
 def written_out_emails(text: str) -> Iterator[Span]:
@@ -109,10 +115,10 @@ def _iban_rest(length: int) -> re.Pattern[str]:
 def ip_addresses(text: str) -> Iterator[Span]:
     """IPv4 and IPv6. Four single digits, or four numbers after a word such as `firmware`, are a version."""
     for match in _IPV4.finditer(text) if text.count(".") > 2 else ():
-        parts = match[1].split(".")
+        parts = match[0].split(".")
         before = text[max(0, match.start() - _VERSION_WORD_LENGTH_MAX) : match.start()]
         if max(map(int, parts)) <= 255 and max(map(len, parts)) > 1 and not _VERSION_WORD.search(before):
-            yield Span(*match.span(1), "ip")
+            yield Span(*match.span(), "ip")
     for match in _IPV6.finditer(text) if text.count(":") > 1 else ():
         if _is_ipv6(match[0]):
             yield Span(*match.span(), "ip")

@@ -12,6 +12,7 @@ Found are e-mail addresses, phone numbers, payment cards, IBANs, IP addresses an
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from schemas.events import QUERY_LENGTH_MAX
@@ -29,8 +30,8 @@ IDENTIFIER_LENGTH_MAX: Final = 320
 OWN_ID_LENGTH_MIN: Final = 4
 """Characters; a shorter id of the producer stands in too many words to be looked for."""
 
-NUMBERS_MAX: Final = 20
-DIGITS_MAX: Final = 72
+NUMBERS_MAX: Final = 16
+DIGITS_MAX: Final = 48
 """Numbers, and digits, of the longest text that is looked at; one with more of either is ``[numbers]`` as a whole."""
 OWN_IDS_MAX: Final = 16
 """Places where own ids stand in the longest text that is looked at; one with more of them is ``[id]`` as a whole."""
@@ -140,11 +141,10 @@ def _find(text: str, plain: Plain, own_ids: Sequence[str]) -> list[Span]:
     if plain.places is not None:
         places = [*plain.places, len(text)]
         spans = [Span(places[span.start], places[span.end], span.kind) for span in spans]
-    names = {own_id for own_id in own_ids if len(own_id) >= OWN_ID_LENGTH_MIN and own_id in text}
-    if sum(map(text.count, names)) > OWN_IDS_MAX:
+    of_own = [span for own_id in set(own_ids) for span in islice(_places(text, own_id), OWN_IDS_MAX + 1)]
+    if len(of_own) > OWN_IDS_MAX:
         return [Span(0, len(text), "id")]
-    for name in names:
-        spans += _places(text, name)
+    spans += of_own
     return _joined(sorted(spans))
 
 
@@ -156,7 +156,7 @@ def _is_all_numbers(plain: str) -> bool:
 
 def _places(text: str, name: str) -> Iterator[Span]:
     """Where `name` stands. No pattern: to compile one costs more than all else that is done for a search."""
-    start = text.find(name)
+    start = text.find(name) if len(name) >= OWN_ID_LENGTH_MIN else -1
     while start >= 0:
         yield Span(start, start + len(name), "id")
         start = text.find(name, start + len(name))

@@ -227,7 +227,7 @@ def test_identifiers_pressed_behind_much_that_is_masked_are_not_seen_in_part() -
     """Masking shortens: what stands at the end of what was looked at would come to stand within the cap."""
     long_address = "a" * 64 + "@" + "b" * 60 + ".example.org "
     for shift in range(0, 200, 7):
-        masked = mask(long_address * 7 + "x" * shift + " 4111111111111111" * 20)
+        masked = mask(long_address * 7 + "x" * shift + " 4111111111111111" * 3)
         assert set(masked) <= set("[email] x[card]")
 
 
@@ -318,5 +318,5 @@ def test_a_text_with_more_numbers_than_anybody_searches_for_is_a_tag() -> None:
 
 
 def test_a_text_that_is_full_of_own_ids_is_a_tag() -> None:
-    assert mask("ada-1 tea " * OWN_IDS_MAX, ["ada-1"]) == "[id] tea " * OWN_IDS_MAX
-    assert mask("ada-1 tea " * (OWN_IDS_MAX + 1), ["ada-1"]) == "[id]"
+    assert mask("ada-x tea " * OWN_IDS_MAX, ["ada-x"]) == "[id] tea " * OWN_IDS_MAX
+    assert mask("ada-x tea " * (OWN_IDS_MAX + 1), ["ada-x"]) == "[id]"
