@@ -6,6 +6,7 @@ else, whatever the bytes; what they return is bounded in every field (see :mod:`
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -23,6 +24,7 @@ from schemas.events import (
 )
 from schemas.ids import is_free_text, is_id
 from schemas.rejects import RejectReason
+from schemas.shapes import fields_of
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -59,13 +61,46 @@ def json_codec() -> Codec:
 
 def _json(struct: type[T], lenient: type[T], check: Callable[[T], None]) -> Callable[[bytes], tuple[T, bool]]:
     decode = tolerant(msgspec.json.Decoder(struct).decode, msgspec.json.Decoder(lenient).decode, check)
-    bytes_max = bytes_max_of(struct)
+    convert = tolerant(partial(msgspec.convert, type=struct), partial(msgspec.convert, type=lenient), check)
+    bytes_max, integers = bytes_max_of(struct), integers_of(struct)
 
     def decode_sized(raw: bytes) -> tuple[T, bool]:
         check_size(raw, bytes_max)
-        return decode(raw)
+        try:
+            return decode(raw)
+        except BadRecord as bad:
+            if bad.reason is not RejectReason.WRONG_TYPE:
+                raise
+            fields = _with_whole_numbers(raw, integers)
+            if fields is None:
+                raise
+        return convert(fields)
 
     return decode_sized
+
+
+def integers_of(struct: type[Any]) -> frozenset[str]:
+    """The names of the fields of `struct` that hold whole numbers."""
+    return frozenset(field.name for field in fields_of(struct) if field.kind in ("int32", "int64"))
+
+
+def _with_whole_numbers(raw: bytes, integers: frozenset[str]) -> dict[str, Any] | None:
+    """The fields in the JSON `raw` where a whole number is written like `1.0` or `1e3`, as JSON Schema allows, or None.
+
+    JavaScript, Python and spreadsheets write them so once a number has been through a division.
+    """
+    try:
+        fields = msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict):
+        return None
+    whole = {
+        name: int(value)
+        for name in integers & fields.keys()
+        if isinstance(value := fields[name], float) and value.is_integer()
+    }
+    return fields | whole if whole else None
 
 
 def tolerant(

@@ -9,6 +9,8 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from schemas.ids import ID_PATTERN, TEXT_PATTERN
+
 EventType = Literal["impression", "view", "click", "scroll", "dwell", "search", "add_to_cart", "purchase", "rating"]
 EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventType)
 """The kinds in a fixed order: a kind is stored as its place here, so only ever append."""
@@ -27,9 +29,15 @@ QUERY_LENGTH_MAX: Final = 256
 CONTEXT_ENTRIES_MAX: Final = 16
 VALUE_MAX: Final = 1e9
 
-EventId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
-UserId = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX)]
-ItemId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
+# What characters a text may have is checked by the codecs (`schemas/ids.py`), and published here.
+_AS_ID: Final = {"pattern": ID_PATTERN}
+_AS_TEXT: Final = {"pattern": TEXT_PATTERN}
+EventId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX, extra_json_schema=_AS_ID)]
+UserId = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX, extra_json_schema=_AS_ID)]
+ItemId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX, extra_json_schema=_AS_ID)]
+OptionalId = Annotated[str, Meta(max_length=ID_LENGTH_MAX, extra_json_schema=_AS_ID)]
+"""An id that may be empty, which says as much as none."""
+ContextValue = Annotated[str, Meta(max_length=ID_LENGTH_MAX, extra_json_schema=_AS_TEXT)]
 ShortText = Annotated[str, Meta(max_length=ID_LENGTH_MAX)]
 # `(?!\n)` because Python's `$` also matches before a last line feed; in JSON Schema's dialect it changes nothing.
 Label = Annotated[str, Meta(max_length=32, pattern=r"^[A-Za-z0-9_.\-]*$(?!\n)")]
@@ -42,18 +50,18 @@ class Interaction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     type: EventType
     ts: Annotated[int, Meta(ge=-(2**53), le=2**53)]
     user_id: UserId
-    session_id: ShortText | None = None
+    session_id: OptionalId | None = None
     item_id: ItemId | None = None
     position: Annotated[int, Meta(ge=0, le=100_000)] | None = None
     value: Annotated[float, Meta(ge=0, le=VALUE_MAX)] | None = None
     currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)")] | None = None
     quantity: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     surface: Label | None = None
-    request_id: ShortText | None = None
-    query: Annotated[str, Meta(max_length=QUERY_LENGTH_MAX)] | None = None
+    request_id: OptionalId | None = None
+    query: Annotated[str, Meta(max_length=QUERY_LENGTH_MAX, extra_json_schema=_AS_TEXT)] | None = None
     scroll_pct: Annotated[float, Meta(ge=0, le=100)] | None = None
     dwell_ms: Annotated[int, Meta(ge=0, le=86_400_000)] | None = None
-    context: Annotated[dict[Label, ShortText], Meta(max_length=CONTEXT_ENTRIES_MAX)] | None = None
+    context: Annotated[dict[Label, ContextValue], Meta(max_length=CONTEXT_ENTRIES_MAX)] | None = None
     schema_v: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
 
 

@@ -13,14 +13,20 @@ deprecated format characters, and noncharacters.
 import re
 from typing import Final
 
-_CONTROLS_AND_BREAKS: Final = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-_DIRECTIONS: Final = "\u202a-\u202e\u2066-\u2069"
-_DEPRECATED_AND_MARKS: Final = "\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0001"
-_NONCHARACTERS: Final = "\ufdd0-\ufdef" + "".join(
-    f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17)
+_CONTROLS_AND_BREAKS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_DIRECTIONS: Final = r"\u202a-\u202e\u2066-\u2069"
+_DEPRECATED_AND_MARKS: Final = r"\u206a-\u206f\ufeff\ufff9-\ufffb" + "\U000e0001"
+_NONCHARACTERS: Final = r"\ufdd0-\ufdef\ufffe\uffff" + "".join(
+    f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(1, 17)
 )
-_NOT_IN_IDS: Final = re.compile(f"[{_CONTROLS_AND_BREAKS}{_DIRECTIONS}{_DEPRECATED_AND_MARKS}{_NONCHARACTERS}]")
+_IN_NO_ID: Final = _CONTROLS_AND_BREAKS + _DIRECTIONS + _DEPRECATED_AND_MARKS + _NONCHARACTERS
+_NOT_IN_IDS: Final = re.compile(f"[{_IN_NO_ID}]")
 _NOT_IN_TEXTS: Final = re.compile(f"[{_CONTROLS_AND_BREAKS}]")
+
+# As published, for JSON Schema's dialect (ECMAScript with `u`) and for Python's. `(?!\n)` because Python's `$` also
+# matches before a last line feed; in ECMAScript it changes nothing.
+ID_PATTERN: Final = f"^[^{_IN_NO_ID}]*$(?!\\n)"
+TEXT_PATTERN: Final = f"^[^{_CONTROLS_AND_BREAKS}]*$(?!\\n)"
 
 
 def is_id(text: str) -> bool:

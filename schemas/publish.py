@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from schemas.avro_codec import avro_schema
 from schemas.consents import ConsentChange, LenientConsentChange
-from schemas.events import Interaction, LenientInteraction
+from schemas.events import EVENT_TYPES, ITEM_REQUIRED, Interaction, LenientInteraction
 from schemas.lists import RecommendationList
 from schemas.protobuf_codec import MESSAGES, file_descriptor
 from schemas.rejects import DeadLetter
@@ -29,10 +29,17 @@ _PROTO_NAME: Final = {
 }
 
 
+ITEM_RULE: Final = {
+    "if": {"properties": {"type": {"enum": sorted(set(EVENT_TYPES) - ITEM_REQUIRED)}}},
+    "else": {"properties": {"item_id": {"type": "string"}}, "required": ["item_id"]},
+}
+"""These types of interaction may go without an item, all others may not."""
+
+
 def published_files() -> dict[str, bytes]:
     """Every published file: its name and its bytes."""
     return {
-        "interaction.schema.json": _json_text(json_schema(LenientInteraction, Interaction)),
+        "interaction.schema.json": _json_text(json_schema(LenientInteraction, Interaction) | ITEM_RULE),
         "consent.schema.json": _json_text(json_schema(LenientConsentChange, ConsentChange)),
         "list.schema.json": _json_text(json_schema(RecommendationList, RecommendationList)),
         "dead-letter.schema.json": _json_text(json_schema(DeadLetter, DeadLetter)),
@@ -90,7 +97,7 @@ def _field_type(field: FieldDescriptorProto, entries: set[str]) -> str:
 
 
 def _json_text(schema: object) -> bytes:
-    return json.dumps(schema, indent=2, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(schema, indent=2).encode() + b"\n"
 
 
 def main() -> None:

@@ -47,6 +47,8 @@ def _kind(shape: types.Type) -> Kind:
     match shape:
         case types.UnionType(types=(inner, types.NoneType())):
             return _kind(inner)
+        case types.Metadata(type=inner):
+            return _kind(inner)
         case types.IntType(ge=low, le=high):
             return "int64" if low is None or high is None or max(-low, high) > _INT32_MAX else "int32"
         case types.FloatType():
