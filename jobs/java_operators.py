@@ -14,10 +14,13 @@ from pyflink.java_gateway import get_gateway
 from jobs.settings import BatchSettings
 
 
-def snapshot_guard(raw: DataStream, pins: str, kept_ms: int) -> DataStream:
-    """`raw` as it is, in a job that restores no snapshot with other `pins` and none older than `kept_ms`."""
+def snapshot_guard(raw: DataStream, pins: str, kept_ms: int, transaction_ms: int) -> DataStream:
+    """`raw` as it is, in a job that restores no snapshot with other `pins` and none older than `kept_ms`.
+
+    It warns of one that is older than transactions of the sinks last: something may be lost.
+    """
     row_type = raw._j_data_stream.getType()
-    return _through(raw, "SnapshotGuard", "snapshot-guard", (pins, str(kept_ms)), row_type)
+    return _through(raw, "SnapshotGuard", "snapshot-guard", (pins, str(kept_ms), str(transaction_ms)), row_type)
 
 
 def record_batches(raw: DataStream, bounds: BatchSettings) -> DataStream:

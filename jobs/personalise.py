@@ -143,7 +143,10 @@ def main(arguments: list[str]) -> None:
         expect_no_bundles(env)
     t_env = StreamTableEnvironment.create(env)
     raw = snapshot_guard(
-        raw_records(t_env, settings), encode_pins(deployment.pins()), settings.privacy.snapshots_kept_ms
+        raw_records(t_env, settings),
+        encode_pins(deployment.pins()),
+        settings.privacy.snapshots_kept_ms,
+        settings.transaction_timeout_ms(),
     )
     mark_submission(settings)
     print(told_of_buckets(settings.job.buckets, env.get_parallelism()), flush=True)

@@ -1,5 +1,6 @@
 """What the operators open in a worker: made from settings, there and not before, so no secret is in the job graph."""
 
+import functools
 import gc
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from adapters.redis.client import connect
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker
 from jobs.settings import Settings, load_policy
+from jobs.unread import Unread, oldest_unread_ms
 from models.scorer import Scorer
 from schemas.codec_choice import codec_for
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
@@ -74,6 +76,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Parts:
         max(1, settings.refresh.users_per_second // settings.job.buckets),
         Author(load_signing_key(settings.audit.signing_key), epoch, trail, settings.audit.heads_every_ms),
         GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),
+        Unread(functools.partial(oldest_unread_ms, settings.kafka)),
     )
 
 

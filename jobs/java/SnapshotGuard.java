@@ -21,7 +21,8 @@ import org.apache.flink.streaming.runtime.tasks.StreamTask;
  * Every checkpoint and savepoint holds the identity of the deployment (lines `name=value`, jobs/deployment.py) and the
  * time at which it was taken. A job that restores one compares both before it reads a record, also when it recovers by
  * itself, and ends in FAILED where they do not fit: a restart would restore the same snapshot again.
- * So does a job whose TaskManager lacks what the connector needs to read every codec of Kafka.
+ * So does a job whose TaskManager lacks what the connector needs to read every codec of Kafka. A snapshot that is older
+ * than the sinks' transactions is told of, because some of what they wrote may be lost.
  */
 public class SnapshotGuard extends AbstractStreamOperator implements OneInputStreamOperator {
 
@@ -29,6 +30,7 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
 
     private final String pins;
     private final long keptMs;
+    private final long transactionMs;
     private ListState identity;
 
     public SnapshotGuard(
@@ -36,6 +38,7 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
             throws Exception {
         pins = (String) settings[0];
         keptMs = Long.parseLong((String) settings[1]);
+        transactionMs = Long.parseLong((String) settings[2]);
         setup(task, config, output);
         setProcessingTimeService(time);
     }
@@ -83,6 +86,7 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
             int equals = line.indexOf('=');
             if (line.startsWith(TAKEN_AT)) {
                 compareAge(Long.parseLong(line.substring(equals + 1)));
+                compareTransactions(Long.parseLong(line.substring(equals + 1)));
             } else if (equals > 0) {
                 compareValue(line.substring(0, equals), line.substring(equals + 1));
             }
@@ -107,6 +111,21 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
             refuse("The snapshot is " + ageMs / 3600000L + " hours old, and privacy.snapshots_kept_ms allows "
                     + keptMs / 3600000L + ": withdrawals and erasures since may not be readable any more. Submit "
                     + "without a snapshot: profiles are lost, consents are read again from the topic.");
+        }
+    }
+
+    /**
+     * Kafka aborts what the sinks had written for a checkpoint and not committed; they go on without it, with a line in
+     * the log for each transaction. Of the audit trail, verifying it names what is missing; of events nothing would.
+     */
+    private void compareTransactions(long takenMs) {
+        long ageMs = System.currentTimeMillis() - takenMs;
+        if (ageMs > transactionMs) {
+            getMetricGroup().addGroup("freshet").counter("restores_past_transactions").inc();
+            LOG.warn("The snapshot is " + ageMs / 1000L + " s old, and Kafka ends transactions after "
+                    + transactionMs / 1000L + " s: if the job ended between that checkpoint and its commit, the clean "
+                    + "events, dead letters and audit records of that one checkpoint are lost. `python -m jobs.audit"
+                    + " verify` names the audit records.");
         }
     }
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
@@ -21,6 +21,7 @@ from jobs.purge_consents import move_on
 from jobs.registration import Registration
 from jobs.retention import DEFAULTS
 from jobs.settings import Settings
+from jobs.unread import oldest_unread_ms
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_reading import open_consumer, records
@@ -143,6 +144,24 @@ def test_topics_of_before_are_refused_with_the_command_that_mends_them(
     assert command.main(["--settings", str(path), "--alter"]) == 0
     assert "set segment.ms=86400000 in old.consents" in capsys.readouterr().out
     assert set(check_topics(old)) == {topics.INTERACTIONS, topics.CONSENTS, topics.CONTROL}
+
+
+def test_a_consent_in_a_partition_that_no_job_has_read_is_the_oldest_unread_one(settings: Settings, send: Any) -> None:
+    kafka, topic = settings.kafka, settings.kafka.topic(topics.CONSENTS)
+    assert oldest_unread_ms(kafka) == 0, "there is none"
+    send(topics.CONSENTS, b"ada", b"consent")
+    until(lambda: oldest_unread_ms(kafka) > 1_000, "a consent that nobody reads to age", WAIT_S)
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    try:
+        admin.alter_group_offsets(kafka.group(), {TopicPartition(topic, 0): OffsetAndMetadata(1, "", -1)})
+        assert oldest_unread_ms(kafka) == 0, "the job has read it"
+        admin.create_partitions({topic: NewPartitions(9)})
+    finally:
+        admin.close()
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
+    producer.send(topic, b"consent", b"bob", partition=8).get(WAIT_S)
+    producer.close()
+    until(lambda: oldest_unread_ms(kafka) > 1_000, "a consent in a new partition to age", WAIT_S)
 
 
 def test_transactions_that_the_brokers_would_end_in_an_outage_are_refused(settings: Settings) -> None:

@@ -181,6 +181,25 @@ def test_a_job_that_restores_the_state_of_other_buckets_ends_and_says_why(live: 
     assert "The snapshot was taken with job.buckets 4, and this job has 8" in live.stack.rest.exceptions(job, 100_000)
 
 
+def test_a_job_that_was_away_for_longer_than_transactions_last_tells_what_may_be_lost(
+    live: Live, savepoint: str
+) -> None:
+    path = changed(live, "[kafka]\n", "[kafka]\ntransaction_timeout_ms = 10000\n")
+    taken_s = time.monotonic()
+    until(lambda: time.monotonic() > taken_s + 10, "the savepoint to age", deadline_s=20)
+    job = product.submit(live.stack, path, ("-s", savepoint))
+    live.stack.rest.wait_running(job)
+    logs = live.stack.directory / "log"
+
+    def is_told() -> bool:
+        return any(
+            "clean events, dead letters and audit records" in log.read_text() for log in logs.glob("taskmanager*")
+        )
+
+    until(is_told, "the warning in the log of a TaskManager")
+    live.stack.rest.cancel(job)
+
+
 def test_a_job_that_recovers_from_a_checkpoint_that_is_too_old_ends_and_says_why(live: Live, savepoint: str) -> None:
     job = submit_carelessly(live, live.product.settings_path, 1)
     live.stack.rest.wait_running(job)

@@ -21,7 +21,7 @@ from tests.support.vocabulary import (
     an_interaction,
 )
 from udfs.elements import AskedFor
-from udfs.operators.personalise_operator import CLEAN_EVENTS, REJECTS
+from udfs.operators.personalise_operator import CLEAN_EVENTS, REJECTS, UNREAD
 from udfs.popularity import decode_sums
 from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState
@@ -352,3 +352,12 @@ def test_the_state_of_a_user_is_told_to_who_asks_for_it_and_nobody_elses(bucket:
     [answer] = answers(emitted)
     assert (answer.request, answer.bucket, answer.pseudonym) == ("r2", 3, "ada")
     assert plain_answer(bytes(answer.state)) == plain(bucket.user("ada") or UserState())
+
+
+def test_the_gauge_of_unread_consents_goes_up_and_down_with_each_second(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    for unread_ms in (7_000, 90_000, 300):
+        bucket.unread_ms = unread_ms
+        bucket.pass_time(SECOND)
+        bucket.watch()
+        assert bucket.keyed.counts[UNREAD] == unread_ms

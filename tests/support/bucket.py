@@ -51,6 +51,7 @@ class Bucket:
         caught = self.keyed.states["generation-v1"] = Value()
         caught.update(encode_caught(Caught(TOKEN)))
         self.marks_asked_for: list[str] = []
+        self.unread_ms = 0
         self.store = store or MemoryStore(beginning, lambda: self.keyed.now_ms)
         self.epoch = beginning
         self._start()
@@ -75,6 +76,7 @@ class Bucket:
             due_users_per_second=5,
             audit=an_author(self.epoch),
             generation=GenerationParts(self.marks_asked_for.append, users_per_second=20, watch_every_ms=WATCH_EVERY),
+            unread_ms=lambda: self.unread_ms,
         )
         self.harness = Harness(self._operator(lambda: parts), self.keyed)
 

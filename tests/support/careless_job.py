@@ -12,7 +12,9 @@ from jobs.java_operators import snapshot_guard
 KEPT_MS = int(os.environ.get("TEST_KEPT_MS", str(7 * 24 * 3_600_000)))
 
 personalise.check_snapshot = lambda env, settings, pins: None
-personalise.snapshot_guard = lambda raw, pins, kept_ms: snapshot_guard(raw, pins, KEPT_MS)
+personalise.snapshot_guard = lambda raw, pins, kept_ms, transaction_ms: snapshot_guard(
+    raw, pins, KEPT_MS, transaction_ms
+)
 
 if __name__ == "__main__":
     personalise.main([*sys.argv[1:], "--new-deployment"])

@@ -71,7 +71,10 @@ SUMS_EVERY_MS: Final = 1_000
 """How often a bucket tells popularity what it adds. A record for each element and segment costs more than the lists."""
 ASKED_FOR_MAX: Final = 500_000
 """Of how many users a bucket's worker remembers that it has asked for their tombstone since it was started."""
+UNREAD: Final = "oldest_unread_consent_ms"
+"""A gauge, kept as a counter that goes up and down: only those can be set from Python in both execution modes."""
 COUNTERS: Final = (
+    UNREAD,
     "accepted",
     "rejected",
     "lists_written",
@@ -92,6 +95,7 @@ class Parts(NamedTuple):
     """What the operator works with; made in the worker by `open_parts`, or by a test from fakes.
 
     `fallback` fills lists up until popular lists exist. `interactions` is the topic that interactions come from.
+    `unread_ms` says how old the oldest consent may be that is not read; it returns at once.
     """
 
     ranker: Ranker
@@ -106,6 +110,7 @@ class Parts(NamedTuple):
     due_users_per_second: int
     audit: Author
     generation: GenerationParts
+    unread_ms: Callable[[], int]
 
 
 class UserWrites(NamedTuple):
@@ -163,7 +168,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._generation = GenerationKeeper(runtime_context, self._parts.generation, self._generation_in_force)
         self._popular, self._popular_at_ms = self._parts.fallback, 0
         self._asked_for: set[str] = set()
-        self._failed = 0
+        self._failed = self._unread_ms = 0
         self._given_up = Teller(logger, "a record is given up: dead letters or the audit trail have its coordinates")
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._counters = {name: group.counter(name) for name in COUNTERS}
@@ -267,7 +272,13 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._count_failed()
         self._counters["profiles_forgotten"].inc(len(ended))
         yield from self._audit.expired(expired, timestamp, ctx)
+        self._count_unread()
         self._write_again(self._generation.due(timestamp, self._has_users, ctx), ctx)
+
+    def _count_unread(self) -> None:
+        unread_ms = self._parts.unread_ms()
+        self._counters[UNREAD].inc(unread_ms - self._unread_ms)
+        self._unread_ms = unread_ms
 
     def _write_again(self, pseudonyms: Sequence[str], ctx: KeyedProcessFunction.OnTimerContext) -> None:
         """After Redis has forgotten: write the consents and lists of these users as their state has them."""

@@ -1,0 +1,93 @@
+"""How old the oldest consent may be that the job has not read: a figure for alarms, from outside of its source.
+
+It compares what stands in `consents` with the offsets that Flink commits at each checkpoint. So partitions that the
+source does not know yet count, and so does what a job that restarts or waits has not got to.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.errors import KafkaError
+
+from schemas import topics
+from schemas.errors import SettingsError
+from schemas.kafka_reading import open_consumer
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
+
+LOOK_EVERY_S: Final = 10.0
+FOUND_S: Final = 5.0
+"""What stands behind an offset may be marks of transactions only; so long is a record waited for."""
+logger = logging.getLogger(__name__)
+Look = Callable[[], int]
+"""The age in ms of the oldest consent that is not read, 0 where there is none. Raises where Kafka does not say."""
+
+
+class Unread:
+    """Call it often: every consent older than so many ms has been read, and is in a completed checkpoint.
+
+    Looks in a thread of its own, at most each :data:`LOOK_EVERY_S`; in between, and while Kafka does not answer, the
+    figure grows with time.
+    """
+
+    def __init__(self, look: Look, clock: Callable[[], float] = time.monotonic) -> None:
+        self._look = look
+        self._clock = clock
+        self._read_up_to_s = self._looked_s = clock()
+        self._looking = threading.Lock()
+
+    def __call__(self) -> int:
+        """In ms; returns at once."""
+        now_s = self._clock()
+        unread_ms = round(1_000 * (now_s - self._read_up_to_s))
+        if now_s >= self._looked_s + LOOK_EVERY_S and self._looking.acquire(blocking=False):
+            self._looked_s = now_s
+            threading.Thread(target=self._look_once, args=(now_s,), name="freshet-unread", daemon=True).start()
+        return unread_ms
+
+    def _look_once(self, at_s: float) -> None:
+        try:
+            self._read_up_to_s = at_s - self._look() / 1_000
+        except (KafkaError, SettingsError, OSError, ValueError) as error:
+            logger.warning("it could not be seen which consents are unread (%s)", type(error).__name__)
+        finally:
+            self._looking.release()
+
+
+def oldest_unread_ms(kafka: KafkaSettings) -> int:
+    """A :data:`Look`: opens clients and closes them, so that a job that has ended leaves none behind."""
+    topic = kafka.topic(topics.CONSENTS)
+    admin = KafkaAdminClient(**python_kafka_options(kafka))
+    try:
+        committed = admin.list_group_offsets({kafka.group(): None})[kafka.group()]
+        [described] = admin.describe_topics([topic])
+    finally:
+        admin.close()
+    partitions = [TopicPartition(topic, one["partition_index"]) for one in described["partitions"]]
+    consumer = open_consumer(kafka)
+    try:
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        at = {one: committed[one].offset if one in committed else begins[one] for one in partitions}
+        behind = {one: max(offset, begins[one]) for one, offset in at.items() if offset < ends[one]}
+        times = [*_first_times(consumer, behind, ends)]
+    finally:
+        consumer.close()
+    return max(0, time.time_ns() // 1_000_000 - min(times)) if times else 0
+
+
+def _first_times(consumer: Any, behind: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> Iterable[int]:
+    """The append time (ms) of the first record at each offset of `behind`."""
+    consumer.assign([*behind])
+    for partition, offset in behind.items():
+        consumer.seek(partition, offset)
+    left, end_s = set(behind), time.monotonic() + FOUND_S
+    while left and time.monotonic() < end_s:
+        for partition, found in consumer.poll(timeout_ms=200).items():
+            if found and partition in left:
+                left.remove(partition)
+                consumer.pause(partition)
+                yield found[0].timestamp
+        left -= {one for one in left if consumer.position(one) >= ends[one]}

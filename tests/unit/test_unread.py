@@ -1,0 +1,54 @@
+"""The gauge of unread consents grows until a look says otherwise, and a look that fails says nothing."""
+
+import pytest
+
+from jobs.unread import LOOK_EVERY_S, Unread
+from schemas.errors import SettingsError
+from tests.support.live import until
+
+
+class Clock:
+    """Seconds."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def looked(unread: Unread) -> bool:
+    return not unread._looking.locked()
+
+
+def test_the_age_is_that_of_the_last_look_and_the_time_since(clock: Clock) -> None:
+    ages = iter([0, 3_000])
+    unread = Unread(lambda: next(ages), clock)
+    clock.now_s += LOOK_EVERY_S
+    assert unread() == 10_000, "nothing is known yet"
+    until(lambda: looked(unread), "the look")
+    assert unread() == 0
+    clock.now_s += 4
+    assert unread() == 4_000, "no look is due"
+    clock.now_s += LOOK_EVERY_S
+    unread()
+    until(lambda: looked(unread), "the look")
+    assert unread() == 3_000
+    assert next(ages, None) is None
+
+
+@pytest.mark.parametrize("error", [SettingsError("no"), OSError(), ValueError()])
+def test_while_kafka_does_not_answer_the_age_grows(clock: Clock, error: Exception) -> None:
+    def fails() -> int:
+        raise error
+
+    unread = Unread(fails, clock)
+    for _ in range(3):
+        clock.now_s += LOOK_EVERY_S
+        unread()
+        until(lambda: looked(unread), "the look")
+    assert unread() == 30_000
