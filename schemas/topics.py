@@ -15,6 +15,7 @@ class Topic(msgspec.Struct, frozen=True):
     """A topic as it is created. `partitions` 0 means: as many as the raw topics have.
 
     `segment_ms` is how long a segment takes records: Kafka deletes and compacts whole segments that are closed.
+    `foreign`: producers write to it that are not ours, and may send batches that are small only while compressed.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Topic(msgspec.Struct, frozen=True):
     partitions: int = 0
     compacted: bool = False
     segment_ms: int = DAY_MS
+    foreign: bool = False
 
     def life_max_ms(self) -> int | None:
         """The oldest that a record gets before it is gone from the disks; None where the last one of a key stays."""
@@ -52,7 +54,11 @@ AUDIT_RETENTION_MS: Final = 3 * 365 * DAY_MS
 """As long as somebody may ask how a consent was kept; the statute of limitations of most places is three years."""
 CONSENTS_COMPACTION_LAG_MS: Final = 7 * DAY_MS
 """At least the age of the oldest snapshot that may be restored: compaction must not resurrect a consent."""
-AT_MOST: Final = frozenset({"retention.ms", "segment.ms", "file.delete.delay.ms", "max.compaction.lag.ms"})
+MESSAGE_BYTES_MAX: Final = 1_048_588
+"""Of a batch as it is stored; Kafka's default."""
+AT_MOST: Final = frozenset(
+    {"retention.ms", "segment.ms", "file.delete.delay.ms", "max.compaction.lag.ms", "max.message.bytes"}
+)
 AT_LEAST: Final = frozenset({"min.compaction.lag.ms"})
 """Settings that may be less, or more, than a topic is created with; the others are equal."""
 PURGED_EVERY_MS: Final = DAY_MS
@@ -62,10 +68,10 @@ RETENTION_CHECK_MAX_MS: Final = HOUR_MS
 FILE_DELETE_DELAY_MS: Final = MINUTE_MS
 
 TOPICS: Final[tuple[Topic, ...]] = (
-    Topic(INTERACTIONS, "raw interactions, key = user id", INTERACTIONS_RETENTION_MS),
-    Topic(CONSENTS, "raw consent changes, key = user id", None, compacted=True),
-    Topic(CATALOGUE, "items, key = item id", None, partitions=1, compacted=True),
-    Topic(CONTROL, "commands to the job", INTERACTIONS_RETENTION_MS, partitions=1),
+    Topic(INTERACTIONS, "raw interactions, key = user id", INTERACTIONS_RETENTION_MS, foreign=True),
+    Topic(CONSENTS, "raw consent changes, key = user id", None, compacted=True, foreign=True),
+    Topic(CATALOGUE, "items, key = item id", None, partitions=1, compacted=True, foreign=True),
+    Topic(CONTROL, "commands to the job", INTERACTIONS_RETENTION_MS, partitions=1, foreign=True),
     Topic(DEAD_LETTERS, "rejects: reason and origin, never the payload", DEAD_LETTERS_RETENTION_MS, partitions=1),
     Topic(RECEIPTS, "what the job did: lists written, consents in force, accounts", RECEIPTS_RETENTION_MS),
     Topic(ANSWERS, "what was held of a person, for those who asked", ANSWERS_RETENTION_MS, segment_ms=10 * MINUTE_MS),
@@ -114,6 +120,9 @@ def topic_config(topic: Topic, snapshots_kept_ms: int = CONSENTS_COMPACTION_LAG_
         lag_ms = compaction_lag_ms(snapshots_kept_ms)
         config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": lag_ms, "delete.retention.ms": lag_ms}
         config["max.compaction.lag.ms"] = lag_ms + DAY_MS
+    if topic.foreign:
+        # 900 MB of zeros are 0.9 MB as gzip, and more than any reader's memory: the broker unpacks, then it measures.
+        config |= {"compression.type": "uncompressed", "max.message.bytes": MESSAGE_BYTES_MAX}
     if topic.retention_ms is not None:
         config |= {"cleanup.policy": "delete", "retention.ms": topic.retention_ms}
     return {name: str(value) for name, value in config.items()}

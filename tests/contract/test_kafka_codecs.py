@@ -24,6 +24,7 @@ from schemas.kafka_reading import records
 from schemas.kafka_settings import KafkaSettings
 from schemas.settled_topic import Tail, settled, settled_ends
 from serving.catalogue import Catalogue
+from tests.support.topics import keep_compressed
 
 START_TIMEOUT_S = 60
 COMPACTED = {topic.name for topic in topics.TOPICS if topic.compacted}
@@ -51,6 +52,7 @@ def fresh(kafka: KafkaSettings) -> KafkaSettings:
     """Topics of their own."""
     settings = msgspec.structs.replace(kafka, topic_prefix=f"{uuid.uuid4().hex[:8]}.")
     create_local_topics(settings)
+    keep_compressed(settings)
     return settings
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
+from kafka.admin import NewPartitions, NewTopic
 
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
@@ -26,8 +27,10 @@ from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_reading import open_consumer, records
 from schemas.topics import DAY_MS, TOPICS, topic_config
+from tests.support.topics import alter
 
 WAIT_S = 60
+BOMB_BYTES = 20_000_000
 TIMES = {"log.retention.check.interval.ms": "500", "log.cleaner.backoff.ms": "200", "log.initial.task.delay.ms": "0"}
 BROKER = TIMES | {"transaction.max.timeout.ms": "900000"}
 
@@ -58,17 +61,8 @@ def settings(broker: KafkaBroker, request: pytest.FixtureRequest) -> Settings:
 
 def in_seconds(config: dict[str, str]) -> dict[str, str]:
     """A second for a day, and a second for everything that is less."""
-    return {
-        name: str(max(1, int(value) // DAY_MS) * 1_000) if value.isdigit() else value for name, value in config.items()
-    }
-
-
-def alter(settings: Settings, name: str, config: dict[str, str]) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
-    try:
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.kafka.topic(name), configs=config)])
-    finally:
-        admin.close()
+    times = {name: max(1, int(value) // DAY_MS) * 1_000 for name, value in config.items() if name.endswith(".ms")}
+    return config | {name: str(ms) for name, ms in times.items()}
 
 
 def config_of(name: str) -> dict[str, str]:
@@ -99,7 +93,7 @@ def begin(settings: Settings, name: str) -> int:
 
 
 def test_a_record_of_a_busy_partition_goes_although_others_keep_coming(settings: Settings, send: Any) -> None:
-    alter(settings, topics.INTERACTIONS, in_seconds(config_of(topics.INTERACTIONS)))
+    alter(settings.kafka, topics.INTERACTIONS, in_seconds(config_of(topics.INTERACTIONS)))
     send(topics.INTERACTIONS, b"ada", b"first")
 
     def first_is_gone() -> bool:
@@ -110,7 +104,7 @@ def test_a_record_of_a_busy_partition_goes_although_others_keep_coming(settings:
 
 
 def test_a_purged_id_leaves_a_partition_in_which_nothing_else_is_written(settings: Settings, send: Any) -> None:
-    alter(settings, topics.CONSENTS, in_seconds(config_of(topics.CONSENTS)))
+    alter(settings.kafka, topics.CONSENTS, in_seconds(config_of(topics.CONSENTS)))
     send(topics.CONSENTS, b"ada", b"consent")
     send(topics.CONSENTS, b"ada", None)
     producer = KafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers)
@@ -162,6 +156,23 @@ def test_a_consent_in_a_partition_that_no_job_has_read_is_the_oldest_unread_one(
     producer.send(topic, b"consent", b"bob", partition=8).get(WAIT_S)
     producer.close()
     until(lambda: oldest_unread_ms(kafka) > 1_000, "a consent in a new partition to age", WAIT_S)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "lz4", "snappy"])
+def test_a_record_that_is_small_only_while_compressed_is_refused_by_the_broker(settings: Settings, codec: str) -> None:
+    unpacked = {"compression.type": codec, "message.max.bytes": BOMB_BYTES + 1_000, "message.timeout.ms": 30_000}
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, **unpacked})
+    errors: dict[tuple[str, int], str] = {}
+    for name in (topic.name for topic in TOPICS if topic.foreign):
+        for size in (900_000, BOMB_BYTES):
+            place = name, size
+
+            def delivered(error: Any, message: Any, place: tuple[str, int] = place) -> None:
+                errors[place] = error.name() if error else ""
+
+            producer.produce(settings.kafka.topic(name), bytes(size), b"key", on_delivery=delivered)
+            assert producer.flush(WAIT_S) == 0
+            assert errors[place] == ("" if size < topics.MESSAGE_BYTES_MAX else "MSG_SIZE_TOO_LARGE")
 
 
 def test_transactions_that_the_brokers_would_end_in_an_outage_are_refused(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from confluent_kafka import Producer
 
 from schemas import topics
 from tests.support.live import Live
+from tests.support.topics import keep_compressed
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
@@ -22,6 +23,7 @@ def consent(user: str) -> bytes:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_consents_and_interactions_take_effect_whatever_they_are_compressed_with(live: Live, codec: str):
+    keep_compressed(live.settings.kafka)
     committed, plain, aborted = (f"{name}-{codec}" for name in ("committed", "plain", "aborted"))
     consents, interactions = (live.settings.kafka.topic(name) for name in (topics.CONSENTS, topics.INTERACTIONS))
     for user in (aborted, committed):

@@ -30,6 +30,8 @@ def test_the_topics_as_we_create_them_are_accepted() -> None:
         ("segment.ms", ("{}", "", "9223372036854775807")),
         ("file.delete.delay.ms", ("{}", "")),
         ("max.compaction.lag.ms", ("{}", "9223372036854775807")),
+        ("max.message.bytes", ("{}", "")),
+        ("compression.type", ("producer", "gzip", "")),
         ("message.timestamp.type", ("CreateTime",)),
         ("cleanup.policy", ("compact,delete", "")),
     ],
