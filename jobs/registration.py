@@ -182,7 +182,7 @@ def claim_group(kafka: KafkaSettings) -> None:
     group, ours = kafka.group(), {kafka.topic(topic.name) for topic in topics.TOPICS}
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
-        others = sorted({partition.topic for partition in _offsets(admin, group)} - ours)
+        others = sorted({partition.topic for partition in committed_offsets(admin, group)} - ours)
         if not others:
             mine = TopicPartition(kafka.topic(topics.DEPLOYMENT), 0)
             admin.alter_group_offsets(group, {mine: OffsetAndMetadata(0, "", -1)})
@@ -201,7 +201,7 @@ def claim_group(kafka: KafkaSettings) -> None:
         )
 
 
-def _offsets(admin: Any, group: str) -> Any:
+def committed_offsets(admin: Any, group: str) -> Any:
     """The committed offsets of `group`; in a young cluster the first question only brings the coordinator about."""
     end_s = time.monotonic() + ANSWER_S
     while True:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError
 
+from jobs.registration import committed_offsets
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_reading import open_consumer
@@ -62,7 +63,7 @@ def oldest_unread_ms(kafka: KafkaSettings) -> int:
     topic = kafka.topic(topics.CONSENTS)
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
-        committed = admin.list_group_offsets({kafka.group(): None})[kafka.group()]
+        committed = committed_offsets(admin, kafka.group())
         [described] = admin.describe_topics([topic])
     finally:
         admin.close()

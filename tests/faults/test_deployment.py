@@ -165,22 +165,6 @@ def test_of_two_submissions_at_once_the_first_is_refused(live: Live, savepoint: 
     assert last_recorded(live.settings.kafka) == taken
 
 
-def submit_carelessly(live: Live, path: Path, kept_ms: int, *options: str) -> str:
-    zipped = live.stack.directory / "careless.zip"
-    with zipfile.ZipFile(zipped, "w") as archive:
-        archive.write(CARELESS, CARELESS.name)
-    packages = [build(live.stack.directory / "freshet.zip"), zipped]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TEST_KEPT_MS", str(kept_ms))
-        return product.submit_module(live.stack, path, CARELESS.stem, packages, options)
-
-
-def test_a_job_that_restores_the_state_of_other_buckets_ends_and_says_why(live: Live, savepoint: str) -> None:
-    job = submit_carelessly(live, changed(live, *BUCKETS), 10**12, "-s", savepoint)
-    live.stack.rest.wait_state(job, "FAILED")
-    assert "The snapshot was taken with job.buckets 4, and this job has 8" in live.stack.rest.exceptions(job, 100_000)
-
-
 def test_a_job_that_was_away_for_longer_than_transactions_last_tells_what_may_be_lost(
     live: Live, savepoint: str
 ) -> None:
@@ -198,6 +182,22 @@ def test_a_job_that_was_away_for_longer_than_transactions_last_tells_what_may_be
 
     until(is_told, "the warning in the log of a TaskManager")
     live.stack.rest.cancel(job)
+
+
+def submit_carelessly(live: Live, path: Path, kept_ms: int, *options: str) -> str:
+    zipped = live.stack.directory / "careless.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.write(CARELESS, CARELESS.name)
+    packages = [build(live.stack.directory / "freshet.zip"), zipped]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_KEPT_MS", str(kept_ms))
+        return product.submit_module(live.stack, path, CARELESS.stem, packages, options)
+
+
+def test_a_job_that_restores_the_state_of_other_buckets_ends_and_says_why(live: Live, savepoint: str) -> None:
+    job = submit_carelessly(live, changed(live, *BUCKETS), 10**12, "-s", savepoint)
+    live.stack.rest.wait_state(job, "FAILED")
+    assert "The snapshot was taken with job.buckets 4, and this job has 8" in live.stack.rest.exceptions(job, 100_000)
 
 
 def test_a_job_that_recovers_from_a_checkpoint_that_is_too_old_ends_and_says_why(live: Live, savepoint: str) -> None:
