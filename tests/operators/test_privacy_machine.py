@@ -14,7 +14,8 @@ from schemas.lists import RecommendationList
 from tests.support.oracle import FULL, NONE, SESSION, purpose_names, standing
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import ALL_PURPOSES, DAY, HOUR, MINUTE, SECOND
-from tests.support.world import InMemory, InRedis, World
+from tests.support.world import InMemory, InRedis, World, of_an_earlier_release
+from udfs.kids import count_kids, decode_kids
 
 pytestmark = pytest.mark.privacy
 
@@ -131,6 +132,12 @@ class Histories(RuleBasedStateMachine):
         self.world.submit(kept[which % len(kept)])
 
     @precondition(lambda self: self.world.savepoints)
+    @rule(which=st.integers(0, 5))
+    def restore_what_an_earlier_release_kept(self, which: int) -> None:
+        kept = self.world.savepoints
+        self.world.submit(of_an_earlier_release(kept[which % len(kept)]))
+
+    @precondition(lambda self: self.world.savepoints)
     @rule(user=users, back=st.integers(0, 2))
     def restore_and_click(self, user: str, back: int) -> None:
         """Consents are read later than the clicks behind them."""
@@ -220,6 +227,7 @@ class Histories(RuleBasedStateMachine):
         self.nothing_is_left_of_the_erased()
         self.clean_events_are_consented()
         self.the_account_adds_up()
+        self.users_are_counted_and_stand_in_one_place()
 
     def no_list_without_consent_in_force(self) -> None:
         for user in USERS:
@@ -283,6 +291,15 @@ class Histories(RuleBasedStateMachine):
     def the_account_adds_up(self) -> None:
         if self.world.position.clicks:
             assert self.world.bucket.account.sent == self.world.position.clicks
+
+    def users_are_counted_and_stand_in_one_place(self) -> None:
+        states = self.world.bucket.keyed.states
+        kids = decode_kids(states["kids-v1"].value())
+        assert kids is None or kids == count_kids(states["users-v1"].data)
+        for key, page in states["due-v2"].data.items():
+            for name in page.decode().split("\n") if key.isdigit() else []:
+                state = self.world.bucket.user(name)
+                assert state is not None and state.due_slot == int(key), "a name where nobody stands"
 
     def teardown(self) -> None:
         self.world.checkpoint()

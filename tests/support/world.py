@@ -482,3 +482,17 @@ def side_lines(emitted: list[Any]) -> list[dict[str, Any]]:
         for line in out[1].split(b"\n")
         for clean in side([(CLEAN_EVENTS, line)], CLEAN_EVENTS)
     ]
+
+
+def of_an_earlier_release(snapshot: Snapshot) -> Snapshot:
+    """`snapshot` as a release left it that counted no users and left names behind in pages of the due index."""
+    keyed = snapshot.keyed.snapshot()
+    states = keyed.states
+    if "w" in states["due-v2"].data:  # slots that wait for their turn: that release had none
+        return snapshot
+    older, names = states["due-v1"], "\n".join(states["users-v1"].data).encode()
+    for key, page in states["due-v2"].data.items():
+        older.put(key, page + b"\n" + names if key.isdigit() else page.split(b" ")[0])
+    states["due-v2"].data.clear()
+    states["kids-v1"].clear()
+    return snapshot._replace(keyed=keyed)
