@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -114,12 +115,15 @@ def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], l
     with opened(path) as (text, encoding):
         rows = _records(text, delimiter, len(names), left_out)
         next(rows, None)
-        while taken := list(itertools.islice(rows, ROWS_PER_CHUNK)):
+        # One place more than is wanted: a single one would not give tuples.
+        picked = map(itemgetter(*places, 0), rows)
+        while taken := list(itertools.islice(picked, ROWS_PER_CHUNK)):
             if encoding.bad_lines:
-                taken = _readable(taken, places, left_out)
+                taken = _readable(taken, left_out)
+            values = zip(*taken, strict=True) if taken else itertools.repeat(())
             yield {
-                column: [None if row[place] in MISSING else row[place] for row in taken]
-                for column, place in zip(columns, places, strict=True)
+                column: [None if cell in MISSING else cell for cell in cells]
+                for column, cells in zip(columns, values, strict=False)
             }
 
 
@@ -145,14 +149,14 @@ def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Ite
         except csv.Error:
             left_out[WRONG_QUOTES] += reader.line_num - before
             continue
-        if len(row) >= width and not any(row[width:]):
-            yield row[:width]
+        if len(row) == width or (len(row) > width and not any(row[width:])):
+            yield row
         elif row:
             left_out[WRONG_WIDTH] += 1
 
 
-def _readable(rows: list[list[str]], places: list[int], left_out: LeftOut) -> list[list[str]]:
-    readable = [row for row in rows if not any(REPLACED in row[place] for place in places)]
+def _readable(rows: list[tuple[str, ...]], left_out: LeftOut) -> list[tuple[str, ...]]:
+    readable = [row for row in rows if not any(REPLACED in cell for cell in row[:-1])]
     left_out[WRONG_ENCODING] += len(rows) - len(readable)
     return readable
 
