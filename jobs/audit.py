@@ -22,14 +22,16 @@ from pathlib import Path
 from kafka.errors import KafkaError
 
 from jobs.clock import clock_ms
+from jobs.registration import last_recorded
 from jobs.settings import Settings, load_settings
 from jobs.trail import trail_id
 from schemas import topics
 from schemas.errors import FreshetError, SettingsError
 from schemas.kafka_reading import records
+from schemas.settled_topic import has_topic
 from schemas.signing import load_signing_key, write_signing_key
 from udfs.audit_proof import Line, Trust
-from udfs.audit_verify import Times, Verification, verify
+from udfs.audit_verify import Finding, Times, Verification, verify
 
 ATTEMPTS = 3
 PAUSE_S = 2.0
@@ -43,7 +45,8 @@ def verification(
 
     The two topics are committed one after the other, so a head may show a moment before the records that it is of.
     """
-    trust = Trust(public_keys, [trail_id(settings.kafka), *trails])
+    trail = trail_id(settings.kafka)
+    trust = Trust(public_keys, [trail, *trails])
     for attempt in range(ATTEMPTS):
         now_ms = clock_ms()
         heads = [*_lines(settings, topics.AUDIT_HEADS), *_saved(head_files)]
@@ -51,7 +54,33 @@ def verification(
         if not found.findings or attempt == ATTEMPTS - 1:
             break
         time.sleep(PAUSE_S)
+    if complaint := complaint_about_topic(submitted_with(settings), trail, trails):
+        found.findings.append(Finding(-1, -1, complaint))
     return found
+
+
+def submitted_with(settings: Settings) -> str:
+    """The trail that the last submission was told to write to; "" where there is no record of one."""
+    if not has_topic(settings.kafka, topics.DEPLOYMENT):
+        return ""
+    recorded = last_recorded(settings.kafka)
+    return "" if recorded is None else recorded.trail
+
+
+def complaint_about_topic(recorded: str, trail: str, moved_from: Sequence[str]) -> str | None:
+    """Whether the topic was deleted and made again behind the back of the job, which would empty it without a trace.
+
+    >>> complaint_about_topic("one", "two", [])
+    'missing: the job was submitted to write to the topic one, and this is two: it was deleted and created again'
+    >>> complaint_about_topic("one", "one", []), complaint_about_topic("", "two", [])
+    (None, None)
+    """
+    if not recorded or recorded == trail or recorded in moved_from:
+        return None
+    return (
+        f"missing: the job was submitted to write to the topic {recorded}, and this is {trail}: it was deleted and "
+        "created again"
+    )
 
 
 def _lines(settings: Settings, topic: str) -> Iterator[Line]:

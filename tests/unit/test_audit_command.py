@@ -25,6 +25,7 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What stands in every topic."""
     heads: list[bytes] = []
     monkeypatch.setattr(audit, "trail_id", lambda kafka: "a topic")
+    monkeypatch.setattr(audit, "submitted_with", lambda settings: "a topic")
     monkeypatch.setattr(audit, "_lines", lambda settings, name: (Line(0, n, raw) for n, raw in enumerate(list(heads))))
     return heads
 
@@ -85,3 +86,14 @@ def test_a_trail_that_is_in_place_and_one_that_is_not_have_exit_codes_of_their_o
     topic += [b"{}"]
     assert audit.main(command) == 1
     assert "partition 0 offset 0 is not a record of the trail" in capsys.readouterr().out
+
+
+def test_an_audit_topic_that_was_emptied_by_making_it_again_is_found(
+    topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is left in it that could tell."""
+    monkeypatch.setattr(audit, "submitted_with", lambda settings: "the topic before")
+    command = ["verify", "--settings", str(settings_path), "--public-key", "ab" * 32]
+    assert audit.main(command) == 1
+    assert "was deleted and created again" in capsys.readouterr().out
+    assert audit.main([*command, "--trail", "the topic before"]) == 0
