@@ -8,6 +8,7 @@ else the machine does does not.
 import argparse
 import gc
 import heapq
+import multiprocessing
 import random
 import shlex
 import sys
@@ -153,7 +154,15 @@ def search(texts: int, seed: int, length: int = QUERY_LENGTH_MAX, say: Callable[
     return sorted((Cost(cost_us(cost.text, 50), cost.text) for cost in pool), reverse=True)
 
 
-def body(worst: list[Cost], texts: int, seconds: float) -> str:
+def search_in(processes: int, texts: int, seed: int) -> list[Cost]:
+    """So many searches side by side, which know nothing of each other; gives the worst of all, measured again alone."""
+    with multiprocessing.get_context("spawn").Pool(processes, gc.disable) as pool:
+        found = pool.starmap(search, [(texts // processes, seed + number) for number in range(processes)])
+    worst = sorted((cost for costs in found for cost in costs), reverse=True)[:POOL]
+    return sorted((Cost(cost_us(cost.text, 200), cost.text) for cost in worst), reverse=True)
+
+
+def body(worst: list[Cost], texts: int) -> str:
     """The section of RESULTS.md."""
     rows = [[f"`{ascii(cost.text[:60])[1:-1].replace('|', '')}…`", f"{cost.us:.0f}"] for cost in worst[:5]]
     verdict = "met" if worst[0].us <= LIMIT_US else "**missed**"
@@ -161,7 +170,7 @@ def body(worst: list[Cost], texts: int, seconds: float) -> str:
     return (
         f"Of {texts:,} texts of {QUERY_LENGTH_MAX} characters with four own ids in each, half of them neighbours of "
         f"the worst so far, the worst takes **{worst[0].us:.0f} µs of CPU** (limit {LIMIT_US:.0f}: {verdict}). "
-        f"`red shoes size 42 under 100 euros` takes {typical:.1f} µs. The search took {seconds:.0f} s of CPU.\n\n"
+        f"`red shoes size 42 under 100 euros` takes {typical:.1f} µs.\n\n"
         + table(["the worst texts begin with", "µs"], rows)
     )
 
@@ -171,12 +180,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.masking", description=__doc__)
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--dry", action="store_true", help="do not write bench/RESULTS.md")
     options = parser.parse_args(arguments)
     gc.disable()
-    begun = time.thread_time()
-    worst = search(options.texts, options.seed)
-    found = body(worst, options.texts, time.thread_time() - begun)
+    worst = search_in(options.processes, options.texts, options.seed)
+    found = body(worst, options.texts)
     print(found)
     if not options.dry:
         command = shlex.join(["python", "-m", "bench.masking", *(sys.argv[1:] if arguments is None else arguments)])
