@@ -51,8 +51,8 @@ test: check ## check, then every test: quick ones first, real processes last
 privacy-test: setup ## all that holds a promise about consent, erasure and identifiers, over many more random histories
 	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest -m privacy $(TESTS) $(ARGS)
 
-fuzz: setup ## a million records of rubbish through ingest and personalise; FRESHET_FUZZ_SEED=2 for others
-	@FRESHET_FUZZ_RECORDS=$${FRESHET_FUZZ_RECORDS:-1000000} $(PYTHON) -m pytest tests/operators/test_fuzz.py $(ARGS)
+fuzz: setup ## a million records of rubbish through ingest and personalise, a million hard texts through ingest; FRESHET_FUZZ_SEED=2 for others
+	@FRESHET_FUZZ_RECORDS=$${FRESHET_FUZZ_RECORDS:-1000000} $(PYTHON) -m pytest tests/operators/test_fuzz.py tests/unit/test_fuzz_ingest.py $(ARGS)
 
 check: setup ## formatting, lint, types and the direction of the dependencies
 	@$(PYTHON) -m ruff format --check .

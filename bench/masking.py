@@ -111,6 +111,12 @@ def _mixed(rng: random.Random, length: int) -> str:
     return _filled("".join(rng.choices(_PARTS, k=length // 4)), length)
 
 
+def _named(rng: random.Random, length: int) -> str:
+    """Words such as `isbn` before what they may be about."""
+    shapes = [rng.choice(_SHAPES).translate({ord(" "): rng.choice(" -./")}) for _ in range(length // 12 + 1)]
+    return _filled(" ".join(f"{rng.choice(_WORDS)} {shape}" for shape in shapes), length)
+
+
 def _few_signs(rng: random.Random, length: int) -> str:
     return "".join(rng.choices(rng.sample(_SIGNS, rng.randint(1, 5)), k=length))
 
@@ -138,7 +144,7 @@ def made(rng: random.Random, pool: list[Cost], length: int) -> str:
     """The next text to try: half of them are neighbours of the worst so far."""
     if pool and rng.random() < 0.5:
         return _changed(rng, rng.choice(pool).text, rng.choice(pool).text, length)
-    return rng.choice((_repeated, _repeated, _mixed, _few_signs))(rng, length)
+    return rng.choice((_repeated, _repeated, _mixed, _named, _few_signs))(rng, length)
 
 
 def search(texts: int, seed: int, length: int = QUERY_LENGTH_MAX, say: Callable[[str], None] = print) -> list[Cost]:
