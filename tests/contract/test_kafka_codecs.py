@@ -3,7 +3,6 @@
 Batches of the formats before version 2 are not among them: no broker since Kafka 4.0 takes or gives them.
 """
 
-import uuid
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -12,11 +11,6 @@ from confluent_kafka import Producer
 from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
 
-from deploy.local.java import Java
-from deploy.local.kafka import KafkaBroker
-from deploy.local.ports import free_port
-from deploy.local.processes import ProcessTable
-from deploy.local.product import create_local_topics
 from deploy.local.waiting import until
 from schemas import topics
 from schemas.catalogue import CatalogueItem
@@ -24,9 +18,9 @@ from schemas.kafka_reading import records
 from schemas.kafka_settings import KafkaSettings
 from schemas.settled_topic import Tail, settled, settled_ends
 from serving.catalogue import Catalogue
+from tests.support.kafka import running_kafka, with_topics_of_its_own
 from tests.support.topics import keep_compressed
 
-START_TIMEOUT_S = 60
 COMPACTED = {topic.name for topic in topics.TOPICS if topic.compacted}
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 LONG = dict.fromkeys(CODECS, 3000000) | {"none": 900_000}
@@ -35,23 +29,14 @@ LONG = dict.fromkeys(CODECS, 3000000) | {"none": 900_000}
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
-    directory = tmp_path_factory.mktemp("kafka")
-    table = ProcessTable(directory)
-    (directory / "tmp").mkdir()
-    broker = KafkaBroker(table, Java(directory / "tmp"), free_port(), free_port())
-    broker.start()
-    try:
-        until(broker.is_ready, "Kafka", START_TIMEOUT_S)
-        yield KafkaSettings(broker.bootstrap_servers)
-    finally:
-        table.end(table.records(), 5)
+    with running_kafka(tmp_path_factory.mktemp("kafka")) as settings:
+        yield settings
 
 
 @pytest.fixture
 def fresh(kafka: KafkaSettings) -> KafkaSettings:
     """Topics of their own."""
-    settings = msgspec.structs.replace(kafka, topic_prefix=f"{uuid.uuid4().hex[:8]}.")
-    create_local_topics(settings)
+    settings = with_topics_of_its_own(kafka)
     keep_compressed(settings)
     return settings
 

@@ -1,0 +1,33 @@
+"""Into which partitions the producers of the world put a record with a key, so that a search need not read them all."""
+
+import zlib
+from typing import Final
+
+from kafka.partitioner.default import murmur2
+
+_FNV_BASIS: Final = 0x811C9DC5
+_FNV_PRIME: Final = 0x01000193
+_POSITIVE: Final = 0x7FFFFFFF
+_SIGN: Final = 0x80000000
+
+
+def likely_partitions(key: bytes, count: int) -> frozenset[int]:
+    """Where a record with `key` stands, of `count` partitions, whichever of the usual hashes its producer takes.
+
+    These are murmur2 (Java, kafka-python and most others), CRC-32 (librdkafka and what is made of it) and FNV-1a
+    (Sarama, kafka-go; librdkafka on request), negative hashes turned or masked.
+
+    >>> sorted(likely_partitions(b"ada", 12)), sorted(likely_partitions(b"ada", 1))
+    ([0, 5, 7], [0])
+    """
+    fnv = _fnv1a(key)
+    turned = (1 << 32) - fnv if fnv & _SIGN else fnv
+    hashes = (murmur2(key) & _POSITIVE, zlib.crc32(key), turned, fnv & _POSITIVE)
+    return frozenset(number % count for number in hashes)
+
+
+def _fnv1a(key: bytes) -> int:
+    number = _FNV_BASIS
+    for byte in key:
+        number = (number ^ byte) * _FNV_PRIME & 0xFFFFFFFF
+    return number

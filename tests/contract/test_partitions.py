@@ -1,0 +1,53 @@
+"""Where producers of other makes put the records of a user, and that a search for the user looks there."""
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Producer
+from kafka import KafkaProducer
+
+from schemas import topics
+from schemas.kafka_reading import TopicAsOfNow
+from schemas.kafka_settings import KafkaSettings
+from schemas.partitions import likely_partitions
+from tests.support.kafka import running_kafka, with_topics_of_its_own
+
+USERS = [f"user-{number}" for number in range(200)] + ["", "ä", "a b", "x" * 256]
+LIBRDKAFKA = ("consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random")
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    with running_kafka(tmp_path_factory.mktemp("kafka")) as settings:
+        yield settings
+
+
+def stood_in(kafka: KafkaSettings) -> dict[bytes, int]:
+    """The partition of each key, and that there were several."""
+    reading = TopicAsOfNow(kafka, topics.INTERACTIONS)
+    found = {record.key: record.partition for record in reading}
+    assert set(found.values()) == set(range(reading.count)) and reading.count > 1
+    return found
+
+
+@pytest.mark.parametrize("partitioner", LIBRDKAFKA)
+def test_a_record_of_librdkafka_is_in_a_likely_partition(kafka: KafkaSettings, partitioner: str) -> None:
+    fresh = with_topics_of_its_own(kafka)
+    producer = Producer({"bootstrap.servers": fresh.bootstrap_servers, "partitioner": partitioner})
+    keys = [user.encode() for user in USERS if user]
+    for key in keys:
+        producer.produce(fresh.topic(topics.INTERACTIONS), b"{}", key)
+    assert producer.flush(30) == 0
+    found = stood_in(fresh)
+    assert [key for key in keys if found[key] not in likely_partitions(key, 4)] == []
+
+
+def test_a_record_of_kafka_python_is_in_a_likely_partition(kafka: KafkaSettings) -> None:
+    fresh = with_topics_of_its_own(kafka)
+    producer = KafkaProducer(bootstrap_servers=fresh.bootstrap_servers)
+    keys = [user.encode() for user in USERS if user]
+    for key in keys:
+        producer.send(fresh.topic(topics.INTERACTIONS), b"{}", key)
+    producer.close()
+    found = stood_in(fresh)
+    assert [key for key in keys if found[key] not in likely_partitions(key, 4)] == []
