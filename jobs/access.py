@@ -20,7 +20,7 @@ from jobs.registration import load_deployed
 from jobs.settings import Settings
 from schemas.errors import FreshetError, SettingsError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from serving.access import access_command, held
+from serving.access import Collector, access_command
 
 
 def held_of(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str, Any]:
@@ -29,7 +29,8 @@ def held_of(settings: Settings, user_id: str, role: str, purpose: str) -> dict[s
     client = connect(settings.redis)
     try:
         command = access_command(user_id, role, purpose)
-        return held(settings.kafka, client, names, command) | {"collected_at": clock_ms()}
+        collector = Collector(settings.kafka, client, everywhere=True)
+        return collector.held(names, command) | {"collected_at": clock_ms()}
     finally:
         client.close()
 

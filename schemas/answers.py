@@ -15,7 +15,34 @@ class StateAnswer(msgspec.Struct, tag="state", tag_field="kind", frozen=True):
     state: msgspec.Raw
 
 
-Answer = StateAnswer
+class TakenIn(msgspec.Struct, tag="taken_in", tag_field="kind", frozen=True):
+    """A gateway begins to collect what is held of the user whose pseudonym is the key of this record.
+
+    `nonce` names it to records behind it. `owner` is a digest of who asks, `same` one of that and the purpose.
+    """
+
+    nonce: str
+    owner: str
+    same: str
+
+
+class Part(msgspec.Struct, tag="part", tag_field="kind", frozen=True):
+    """One of `parts` pieces, from 0 on, of the document that was collected for `nonce`."""
+
+    nonce: str
+    number: int
+    parts: int
+    content: bytes
+
+
+class NotCollected(msgspec.Struct, tag="not_collected", tag_field="kind", frozen=True):
+    """There is no document for `nonce`, and `why`; nothing that was asked, or is held, is in it."""
+
+    nonce: str
+    why: str
+
+
+Answer = StateAnswer | TakenIn | Part | NotCollected
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Answer]" = msgspec.json.Decoder(Answer)

@@ -96,7 +96,7 @@ def state_of(
             producer.send(kafka.topic(topics.CONTROL), msgspec.json.encode(command))
             producer.flush(timeout_s)
             for record in answers.records(timeout_s, on_turn):
-                if request in record.value and isinstance(answer := decode_answer(record.value), StateAnswer):
+                if request in (record.value or b"") and isinstance(answer := decode_answer(record.value), StateAnswer):
                     return answer
     finally:
         producer.close(timeout_s)

@@ -19,6 +19,8 @@
     ├── InvalidRecord      what is to be sent is not of the documented form: says what, and was not sent
     │   ├── InvalidEvent       an interaction
     │   └── InvalidConsent     a consent change
+    ├── CollectionEnded    what is held of a person was not collected to its end: says why
+    │   └── TooMuchHeld        more is held than may be collected
     ├── JobSilent          the running job did not answer a command in time
     └── ConsentRefused     a grant was given no later than the user's last withdrawal
 
@@ -90,6 +92,17 @@ class NotAcknowledged(FreshetError):  # noqa: N818 - a state that passes
 
 class ConsentRefused(FreshetError):  # noqa: N818 - an answer
     """A grant was given no later than the user's last withdrawal."""
+
+
+class CollectionEnded(FreshetError):  # noqa: N818 - not a mistake
+    """Collecting what is held of a person was ended; the message may be told to who asked."""
+
+
+class TooMuchHeld(CollectionEnded):
+    """More is held of a person than may be collected."""
+
+    def __init__(self) -> None:
+        super().__init__("more is held than is answered here: `python -m jobs.access` has no such bound")
 
 
 class JobSilent(FreshetError):  # noqa: N818 - a state that passes

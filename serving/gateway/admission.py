@@ -30,7 +30,8 @@ class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """How many requests one worker takes at a time before it sheds those of a class, and how long these wait (mean).
 
     `per_key_rate` is requests a second that one subject of a tenant may make of one worker, `per_key_burst` how many at
-    once. `writes_max` is how many consent changes are under way at a time, and how many of all other writes.
+    once. `writes_max` is how many consent changes are under way at a time, and how many of all other writes;
+    `access_max` how many requests for what is held of somebody are being answered.
     """
 
     low_max: AtLeastOne = 32
@@ -39,6 +40,7 @@ class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     shed_wait_ms: AtLeastOne = 250
     shed_waiting_max: AtLeastOne = 5_000
     writes_max: AtLeastOne = 32
+    access_max: AtLeastOne = 4
     per_key_rate: AtLeastOne = 50_000
     per_key_burst: AtLeastOne = 50_000
 
@@ -75,7 +77,12 @@ class Admission:
             "low": settings.low_max,
         }
         self.under_way = 0
-        self.writes_under_way: dict[Admitted, int] = {"write": 0, "consent": 0}
+        self.writes_max: Mapping[Admitted, int] = {
+            "write": settings.writes_max,
+            "consent": settings.writes_max,
+            "access": settings.access_max,
+        }
+        self.writes_under_way: dict[Admitted, int] = dict.fromkeys(self.writes_max, 0)
         self.waiting = 0
 
     def takes(self, of: Class) -> bool:
@@ -91,7 +98,7 @@ class Admission:
         if kind not in self.writes_under_way:
             yield
             return
-        if self.writes_under_way[kind] >= self._settings.writes_max:
+        if self.writes_under_way[kind] >= self.writes_max[kind]:
             raise too_many(1, "the gateway has more to do than it can: try again")
         self.writes_under_way[kind] += 1
         try:

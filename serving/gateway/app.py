@@ -26,6 +26,7 @@ from serving.gateway import documents
 from serving.gateway.admission import Admission, Limits
 from serving.gateway.bounds import Ledger
 from serving.gateway.caching import Purger
+from serving.gateway.collecting import Collecting
 from serving.gateway.gate import Gate
 from serving.gateway.lane import Lane
 from serving.gateway.logs import log_as_json
@@ -60,11 +61,11 @@ class Gateway:
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
         state.admission = admission
-        state.collecting, state.meter, state.body_bytes_max = asyncio.Lock(), self._meter, server.body_bytes_max
+        state.collecting = self._collecting = Collecting(settings.access)
+        state.meter, state.body_bytes_max = self._meter, server.body_bytes_max
         # A thread for each that is let in, so that none waits for one; and no withdrawal for what events wait for.
         state.threads = {
-            kind: ThreadPoolExecutor(settings.admission.writes_max, f"freshet-{kind}")
-            for kind in admission.writes_under_way
+            kind: ThreadPoolExecutor(most, f"freshet-{kind}") for kind, most in admission.writes_max.items()
         }
         state.exposition = lambda: prometheus_client.generate_latest(_scraped(registry))
         gate = Gate(self.api, parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
@@ -89,7 +90,7 @@ class Gateway:
         for task in (purging, refreshing, noting):
             task.cancel()
         await asyncio.gather(purging, refreshing, noting, return_exceptions=True)
-        await asyncio.gather(*(tenant.reader.close() for tenant in tenants))
+        await asyncio.gather(*(tenant.reader.close() for tenant in tenants), asyncio.to_thread(self._collecting.close))
         # Each may wait for a Kafka that is away: all at once, so that ending takes no longer than the longest.
         await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
 

@@ -59,6 +59,13 @@ class EventResults(msgspec.Struct):
     results: list[EventResult]
 
 
+class BeingCollected(msgspec.Struct):
+    """What is held of a user is being collected: `id` is what to ask for, `status` is collecting."""
+
+    id: str
+    status: str
+
+
 class ServedModel(msgspec.Struct):
     """`served_at` in ms since the epoch."""
 
@@ -86,7 +93,8 @@ class Health(msgspec.Struct):
 
 
 _TYPES: Final = (
-    RecommendationList, Interaction, ConsentChange, ProblemDetails, Acknowledged, EventResults, ServedModels, Health,
+    RecommendationList, Interaction, ConsentChange, ProblemDetails, Acknowledged, EventResults, BeingCollected,
+    ServedModels, Health,
 )  # fmt: skip
 _REFERENCE: Final = "#/components/schemas/{name}"
 
@@ -119,6 +127,7 @@ _PROBLEMS: Final = {
     404: "not there",
     408: "the body came too slowly",
     409: "the user said no since",
+    410: "it was not collected, and why; ask for it anew",
     413: "too large",
     414: "path and query are too long",
     415: "not JSON, or in a content encoding other than gzip",
@@ -216,8 +225,7 @@ ERASURE: Final[Document] = {
 }
 ACCESS: Final[Document] = {
     "operation_id": "access",
-    "responses": _answers(200, "all that is held", None, 503)
-    | {200: {"description": "all that is held", "content": {"application/json": {"schema": {"type": "object"}}}}},
+    "responses": _answers(202, "it is being collected; Location says where to get it", BeingCollected, 503),
     "openapi_extra": {
         "parameters": [
             _USER,
@@ -225,6 +233,20 @@ ACCESS: Final[Document] = {
                 **_parameter("purpose", _PURPOSE, "what this is read for"),
                 "required": True,
             },
+        ]
+    },
+}
+ANSWER: Final[Document] = {
+    "operation_id": "answer",
+    "responses": _answers(200, "all that is held", None, 404, 410, 503)
+    | {
+        200: {"description": "all that is held", "content": {"application/json": {"schema": {"type": "object"}}}},
+        202: {"description": "it is still being collected; Retry-After says when to ask", **_content(BeingCollected)},
+    },
+    "openapi_extra": {
+        "parameters": [
+            _USER,
+            _parameter("id", {"type": "string", "pattern": "^[0-9a-f-]+$"}, "what was answered to who asked", "path"),
         ]
     },
 }

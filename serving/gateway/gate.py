@@ -24,7 +24,7 @@ logger = logging.getLogger("freshet.gateway")
 
 
 class Gate:
-    """Lets requests through to `app`, with `role`, `admitted` and `tenant` in their state."""
+    """Lets requests through to `app`, with `role`, `admitted`, `tenant` and `subject` in their state."""
 
     def __init__(self, app: App, parts: Parts, *, body_bytes_max: int, deadline_s: float) -> None:
         self._app = app
@@ -70,7 +70,7 @@ class Gate:
         tenant, left = self._parts.admit(principal, name, time.monotonic())
         sending.headers = self._parts.limits.headers(left)
         scope["state"]["role"], scope["state"]["admitted"] = principal.opens[name], ROUTES[name].admitted
-        scope["state"]["tenant"] = tenant
+        scope["state"]["tenant"], scope["state"]["subject"] = tenant, principal.subject
 
     async def _pass_on(self, route: Route, scope: Scope, receive: Receive, sending: "_Sending") -> None:
         if route.admitted == "health":
@@ -126,7 +126,8 @@ class _Sending:
 
 
 def _pattern(path: str) -> re.Pattern[bytes]:
-    return re.compile(re.escape(path).replace(r"\{user\}", "[^/]+").encode() + rb"\Z")
+    escaped = re.escape(path).replace(r"\{user\}", "[^/]+").replace(r"\{id\}", "[0-9a-f-]+")
+    return re.compile(escaped.encode() + rb"\Z")
 
 
 _PATTERNS: Final = [(name, route.method, _pattern(route.path)) for name, route in ROUTES.items()]

@@ -5,7 +5,7 @@ from typing import Final, Literal, NamedTuple, get_args
 
 Role = Literal["frontend", "producer", "privacy", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
-Admitted = Literal["read", "write", "consent", "health"]
+Admitted = Literal["read", "write", "consent", "access", "health"]
 
 
 class Route(NamedTuple):
@@ -27,7 +27,8 @@ ROUTES: Final[dict[str, Route]] = {
     "events": _route("POST", "/v1/events", "write", "producer", "admin"),
     "consent": _route("POST", "/v1/consent", "consent", "producer", "privacy", "admin"),
     "erasure": _route("DELETE", "/v1/users/{user}", "consent", "privacy", "admin"),
-    "access": _route("GET", "/v1/users/{user}/data", "write", "privacy", "admin"),
+    "access": _route("GET", "/v1/users/{user}/data", "access", "privacy", "admin"),
+    "answer": _route("GET", "/v1/users/{user}/data/{id}", "access", "privacy", "admin"),
     "model": _route("GET", "/v1/model", "write", "operator", "admin"),
     "metrics": _route("GET", "/metrics", "write", "operator", "admin"),
     "openapi": _route("GET", "/openapi.json", "write", *ROLES),
@@ -44,7 +45,7 @@ def opened_by(roles: Sequence[Role]) -> dict[str, Role]:
 
     >>> opened_by(["producer", "privacy"])
     {'popular': 'producer', 'events': 'producer', 'consent': 'producer', 'erasure': 'privacy', 'access': 'privacy', \
-'openapi': 'producer'}
+'answer': 'privacy', 'openapi': 'producer'}
     """
     opening = {name: [role for role in roles if role in route.roles] for name, route in ROUTES.items()}
     return {name: its[0] for name, its in opening.items() if its}

@@ -5,6 +5,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote_plus
 
@@ -13,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 from kafka.errors import KafkaError
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from schemas.answers import NotCollected
 from schemas.consents import ConsentChange
 from schemas.errors import (
     ConsentRefused,
@@ -32,14 +34,18 @@ from serving.consents import read_consent
 from serving.events import Stands, read_event
 from serving.gateway import documents
 from serving.gateway.caching import popular_headers
+from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
 from serving.gateway.listing import tag_of
-from serving.gateway.problems import Problem, bad_request, too_many, unavailable
+from serving.gateway.problems import Problem, bad_request, unavailable
 from serving.gateway.questions import PURPOSE_LENGTH_MAX, Query, is_known, lines_of, read_query, user_of
 from serving.gateway.tenants import Tenant
+from serving.kept_answers import Ticket, asker, read_ticket
 
 R = TypeVar("R")
 EVENTS_MAX: Final = 500
+COLLECTED_AFTER_S: Final = 2
+"""After so long it is worth while to ask for what is being collected."""
 _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
 logger = logging.getLogger("freshet.gateway")
 
@@ -152,19 +158,55 @@ async def erasure(request: Request) -> Response:
     return await _recorded(request, ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True))
 
 
-@router.get("/v1/users/{user:user}/data", **documents.ACCESS)
+@router.get("/v1/users/{user:user}/data", status_code=202, **documents.ACCESS)
 async def access(request: Request) -> Response:
-    """All that is held of a user (GDPR, articles 15 and 20). `purpose` goes into the audit trail with your role."""
+    """Have all that is held of a user collected (GDPR, articles 15 and 20), to be fetched by the id that is answered.
+
+    `purpose` goes into the audit trail with your role. The same asked again, while it is being collected, has the same
+    id, whichever gateway is asked.
+    """
     user_id = _user(request)
     purpose = request.query_params.get("purpose", "")
     if not 0 < len(purpose) <= PURPOSE_LENGTH_MAX:
         raise bad_request(f"purpose says what this is read for, in 1 to {PURPOSE_LENGTH_MAX} characters")
-    if request.app.state.collecting.locked():
-        raise too_many(5, "one document is being collected already: try again")
-    async with request.app.state.collecting:
-        command = access_command(user_id, request.state.role, purpose)
-        document = await _in_thread(request, request.state.tenant.held, command)
-    return _json(document | {"collected_at": time.time_ns() // 1_000_000})
+    tenant, role = request.state.tenant, request.state.role
+    pseudonym = tenant.names(user_id)[0]
+    who = asker(request.state.subject, role, pseudonym, purpose)
+    question = Question(pseudonym, who, access_command(user_id, role, purpose))
+    ticket = await _in_thread(request, partial(request.app.state.collecting.ask, tenant), question)
+    return _being_collected(ticket, request.scope["raw_path"])
+
+
+@router.get("/v1/users/{user:user}/data/{id}", **documents.ANSWER)
+async def answer(request: Request, id: str) -> Response:
+    """What was collected of a user, for the credentials that asked for it and no others, for an hour."""
+    tenant, collecting, ticket = request.state.tenant, request.app.state.collecting, read_ticket(id)
+    not_there = Problem(404, "not-found", "you have asked for nothing under this id, of this user, in the last hour")
+    if ticket is None:
+        raise not_there
+    user_id, subject, role = _user(request), request.state.subject, request.state.role
+    owners = [asker(subject, role, pseudonym).owner for pseudonym in tenant.names(user_id)]
+    if collecting.is_under_way(ticket, owners):
+        return _being_collected(ticket)
+    standing = await _in_thread(request, partial(tenant.answers.look_up, ticket), owners)
+    if standing is None:
+        raise not_there
+    if standing.answer is None:
+        return _being_collected(ticket)
+    if isinstance(standing.answer, NotCollected):
+        raise Problem(410, "not-collected", standing.answer.why)
+    if await _in_thread(request, partial(tenant.is_erased_since, user_id), standing.taken_in_ms):
+        raise Problem(410, "not-collected", "the user was erased: what was collected before is not given out")
+    return Response(standing.answer, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
+
+
+def _being_collected(ticket: Ticket, asked_at: bytes | None = None) -> Response:
+    """Come back later; where a request was taken in at the path `asked_at`, also to where."""
+    response = _json({"id": ticket.id, "status": "collecting"}, 202)
+    response.headers["retry-after"] = str(COLLECTED_AFTER_S)
+    if asked_at is not None:
+        response.headers["location"] = f"{asked_at.decode('ascii')}/{ticket.id}"
+    return response
 
 
 async def _recorded(request: Request, change: ConsentChange) -> Response:

@@ -72,6 +72,18 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     purge_url: str | None = None
 
 
+class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One worker collects what is held of `at_once` people at a time; `waiting_max` more may wait for that.
+
+    What takes longer than `deadline_ms` from the request on, or is larger than `document_bytes_max`, is given up.
+    """
+
+    at_once: Annotated[int, Meta(ge=1)] = 1
+    waiting_max: Annotated[int, Meta(ge=0)] = 16
+    deadline_ms: Annotated[int, Meta(ge=1, le=1_800_000)] = 600_000
+    document_bytes_max: Annotated[int, Meta(ge=1)] = 16_777_216
+
+
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set; tables of the TOML file have these names."""
 
@@ -83,6 +95,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admission: AdmissionSettings = AdmissionSettings()
     audit: AuditSettings = AuditSettings()
     cache: CacheSettings = CacheSettings()
+    access: AccessSettings = AccessSettings()
     redis_password_variable: str | None = None
 
     def redis_password(self) -> str | None:

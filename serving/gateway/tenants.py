@@ -8,9 +8,10 @@ import msgspec
 from adapters.redis.client import RedisClient
 from schemas.catalogue import CatalogueItem
 from schemas.control import AccessCommand
+from schemas.kafka_reading import OnTurn
 from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from serving.access import held
+from serving.access import Collector, is_erased_since
 from serving.accesses import AccessLog
 from serving.async_reader import AsyncReader
 from serving.catalogue import Catalogue
@@ -18,8 +19,10 @@ from serving.consents import Consents
 from serving.events import EventProducer
 from serving.gateway.problems import Problem
 from serving.gateway.settings import GatewaySettings, TenantSettings
+from serving.kept_answers import KeptAnswers
 
-ACCESS_TIMEOUT_S: Final = 20.0
+ANSWER_LASTS_LONGER_S: Final = 60.0
+"""Than a collection may: by then, what has not been answered never will be."""
 FENCE_TIMEOUT_MS: Final = 1_000
 """A withdrawal may wait longer for Redis than a list."""
 
@@ -27,9 +30,10 @@ FENCE_TIMEOUT_MS: Final = 1_000
 class Tenant(msgspec.Struct, frozen=True):
     """What a request of one tenant is served with. `note_read` is told of whom and by which role a list was read.
 
-    `models` is when a list of each model (its name as JSON) was last served here, in ms since the epoch. `held` gives
-    all that is held of a person, blocking. `closing` ends everything but the reader, which the loop closes; each of it
-    may wait for Kafka.
+    `models` is when a list of each model (its name as JSON) was last served here, in ms since the epoch. `names` gives
+    the pseudonyms of a user, the current one first; `held` all that is held of one, blocking, up to a number of bytes;
+    `answers` keeps it for who asked, and `is_erased_since` (a time in ms) says when not to give it out any more.
+    `closing` ends everything but the reader, which the loop closes; each of it may wait for Kafka.
     """
 
     name: str
@@ -39,7 +43,10 @@ class Tenant(msgspec.Struct, frozen=True):
     events: EventProducer
     consents: Consents
     models: dict[bytes, int]
-    held: Callable[[AccessCommand], dict[str, Any]]
+    names: Callable[[str], list[str]]
+    held: Callable[[AccessCommand, int, OnTurn], dict[str, Any]]
+    answers: KeptAnswers
+    is_erased_since: Callable[[str, int], bool]
     closing: list[Callable[[], None]]
 
 
@@ -65,12 +72,20 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
     names = Pseudonymiser(ring).all
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 
-    def held_of(command: AccessCommand) -> dict[str, Any]:
-        return held(of_tenant, store, names(command.user_id), command, ACCESS_TIMEOUT_S)
+    def held_of(command: AccessCommand, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+        collector = Collector(of_tenant, store, everywhere=False, bytes_max=bytes_max, on_turn=on_turn)
+        return collector.held(names(command.user_id), command)
+
+    def erased_since(user_id: str, at_ms: int) -> bool:
+        return is_erased_since(store, names(user_id), at_ms)
+
+    answers = KeptAnswers(of_tenant, settings.access.deadline_ms / 1000 + ANSWER_LASTS_LONGER_S)
 
     reader = AsyncReader(settings.redis, ring, prefix, password=password, catalogue=catalogue)
-    closing = [catalogue.close, accesses.close, events.close, consents.close]
-    return Tenant(name, reader, catalogue, accesses.note, events, consents, {}, held_of, closing)
+    closing = [catalogue.close, accesses.close, events.close, consents.close, answers.close]
+    return Tenant(
+        name, reader, catalogue, accesses.note, events, consents, {}, names, held_of, answers, erased_since, closing
+    )
 
 
 def tenant_of(tenants: Mapping[str, Tenant], name: str) -> Tenant:

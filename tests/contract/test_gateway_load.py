@@ -136,7 +136,7 @@ def test_writes_and_administrators_are_told_to_come_back_and_then_are_taken(gate
     event = '{"event_id": "e", "type": "click", "ts": 1750000000000, "user_id": "ada"}'  # refused, once it is read
     writing = Asking(gateway, "producer", "POST /v1/events", f"Content-Length: {len(event)}")
     until(lambda: gateway.get("/metrics", "operator").status_code == 429, "a write to be under way", PATIENCE_S)
-    for method, path, role in [("POST", "/v1/events", "producer"), ("GET", "/v1/users/ada/data?purpose=x", "privacy")]:
+    for method, path, role in [("POST", "/v1/events", "producer"), ("GET", "/v1/model", "operator")]:
         refused = gateway.ask(method, path, role)
         assert (refused.status_code, refused.json()["type"]) == (429, "urn:freshet:problem:too-many-requests")
         assert int(refused.headers["retry-after"]) >= 1

@@ -60,6 +60,20 @@ def receipts(live: Live) -> set[tuple[int, int]]:
     return {(one.partition, one.offset) for one in found if isinstance(one, ConsentReceipt)}
 
 
+def collected(gateway: RunningGateway, user: str) -> dict[str, Any]:
+    """All that is held of a user, once it has been collected."""
+    asked = gateway.ask("GET", f"/v1/users/{user}/data?purpose=request+47", "privacy")
+    assert asked.status_code == 202
+
+    def answer() -> Any:
+        found = gateway.ask("GET", asked.headers["location"], "privacy")
+        assert found.status_code in (200, 202), found.text
+        return found.json() if found.status_code == 200 else None
+
+    held: dict[str, Any] = until(answer, "what is held", pause_s=0.5)
+    return held
+
+
 def reason(gateway: RunningGateway, user: str) -> str:
     return gateway.get(f"/v1/recommendations/{user}").json()["reason"]
 
@@ -101,9 +115,16 @@ def test_an_erasure_and_all_that_is_held_over_http(live: Live, gateway: RunningG
     until(lambda: reason(gateway, "ivy-of-gateway") == "personalised", "a list")
     refused = gateway.ask("GET", "/v1/users/ivy-of-gateway/data", "privacy")
     assert refused.status_code == 400, "nobody reads it without saying what for"
-    held = gateway.ask("GET", "/v1/users/ivy-of-gateway/data?purpose=request+47", "privacy").json()
+    held = collected(gateway, "ivy-of-gateway")
     assert held["profile_and_consent"]["profile"]["recents"] and len(held["raw_interactions"]) == 1
+    assert [record["record"]["level"] for record in held["consent_history"]] == ["full"]
+    for topic in ("consents", "interactions"):
+        assert len(held["partitions"][topic]["read"]) < held["partitions"][topic]["of"], "not the whole topic"
+    asked = gateway.ask("GET", "/v1/users/ivy-of-gateway/data?purpose=request+48", "privacy").headers["location"]
+    until(lambda: gateway.ask("GET", asked, "privacy").status_code == 200, "what is held", pause_s=0.5)
     assert gateway.ask("DELETE", "/v1/users/ivy-of-gateway", "privacy").status_code == 200
+    gone = gateway.ask("GET", asked, "privacy")
+    assert (gone.status_code, gone.json()["type"]) == (410, "urn:freshet:problem:not-collected"), "erased is erased"
     assert reason(gateway, "ivy-of-gateway") == "popular"
     until(lambda: not live.states(["ivy-of-gateway"]), "an erased state")
 
@@ -116,7 +137,7 @@ def test_an_id_of_any_script_makes_the_whole_journey(live: Live, gateway: Runnin
     assert (posted.status_code, posted.json()["status"]) == (202, "accepted")
     path = quote(user, safe="")
     until(lambda: reason(gateway, path) == "personalised", "a list")
-    held = gateway.ask("GET", f"/v1/users/{path}/data?purpose=request+47", "privacy").json()
+    held = collected(gateway, path)
     assert [one["record"]["user_id"] for one in held["raw_interactions"]] == [user]
     name = live.pseudonymiser.user(user).encode()
     until(lambda: (live.checkpoint(), any(name in r.value for r in live.records(topics.AUDIT)))[1], "the audit trail")

@@ -14,8 +14,10 @@ MOMENTS = {
     "serving/events.py": "events that are dated in the future",
     "serving/gateway/__main__.py": "until when an API key is one",
     "serving/gateway/lane.py": "when a model was last served",
-    "serving/gateway/routes.py": "when an erasure was asked for, and a document collected",
+    "serving/gateway/collecting.py": "when a document was collected",
+    "serving/gateway/routes.py": "when an erasure was asked for",
     "serving/gateway/security.py": "until when tokens and keys let in",
+    "serving/kept_answers.py": "which other gateways' requests are over, by the broker's time of their records",
     "serving/reader.py": "how old a list is",
 }
 """What may look at the wall clock, and for what."""

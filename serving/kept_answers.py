@@ -1,0 +1,205 @@
+"""What was collected of a person, kept in the topic `answers` for whoever asked, by whichever gateway.
+
+A request is a record there, its place in the topic the id: two gateways that are asked the same at the same time find
+out from the order of their records whose it is, and a third one can tell what has become of it.
+"""
+
+import contextlib
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Collection, Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from kafka import TopicPartition
+
+from schemas import topics
+from schemas.answers import NotCollected, Part, TakenIn, decode_answer, encode_answer
+from schemas.errors import JobSilent
+from schemas.kafka_reading import open_consumer, partitions_of
+from schemas.kafka_settings import KafkaSettings, python_kafka_options
+from serving.kafka_sender import LazyProducer
+
+PART_BYTES: Final = 384 * 1024
+"""As Base64 and with its names, half of what a broker takes as one record by default."""
+KAFKA_TIMEOUT_S: Final = 10.0
+NONCE_BYTES: Final = 16
+_ID: Final = re.compile(r"([0-9]{1,5})-([0-9]{1,18})-([0-9a-f]{32})")
+
+
+class Asker(NamedTuple):
+    """Who asks for what is held of a person: digests, so that no name of anybody stands in the topic.
+
+    `owner` is that of who asks and in which role; only they are answered. `same` is one of that, the user and the
+    purpose: who asks the same again is told of the request that is under way.
+    """
+
+    owner: str
+    same: str
+
+
+def asker(subject: str, role: str, pseudonym: str, purpose: str = "") -> Asker:
+    """The digests of who asks for what is held of the user called `pseudonym`."""
+    return Asker(_digest(subject, role, pseudonym), _digest(subject, role, pseudonym, purpose))
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256(msgspec.json.encode(words)).hexdigest()
+
+
+class Ticket(NamedTuple):
+    """A request as its id names it: where its record stands in `answers`, and what those behind it call it."""
+
+    partition: int
+    offset: int
+    nonce: str
+
+    @property
+    def id(self) -> str:
+        """What clients are given.
+
+        >>> read_ticket(Ticket(3, 17, "0" * 32).id)
+        Ticket(partition=3, offset=17, nonce='00000000000000000000000000000000')
+        """
+        return f"{self.partition}-{self.offset}-{self.nonce}"
+
+
+def read_ticket(id: str) -> Ticket | None:
+    """The ticket behind an id, or None where it is none.
+
+    >>> read_ticket("1-2-3"), read_ticket("")
+    (None, None)
+    """
+    found = _ID.fullmatch(id)
+    return None if found is None else Ticket(int(found[1]), int(found[2]), found[3])
+
+
+class Standing(NamedTuple):
+    """The answer to a request that was taken in at `taken_in_ms`, by the broker's clock; None while it is collected."""
+
+    answer: bytes | NotCollected | None
+    taken_in_ms: int
+
+
+class KeptAnswers:
+    """The requests and answers of a tenant. Those taken in more than `lasts_s` ago have ended, however. Close it.
+
+    Blocks; several threads may share one. Raises :class:`schemas.errors.FreshetError` and `KafkaError` where Kafka does
+    not answer.
+    """
+
+    def __init__(self, kafka: KafkaSettings, lasts_s: float) -> None:
+        self._kafka, self._lasts_ms = kafka, int(1000 * lasts_s)
+        self._topic = kafka.topic(topics.ANSWERS)
+        self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, **python_kafka_options(kafka)})
+
+    def take_in(self, pseudonym: str, asker: Asker) -> tuple[Ticket, bool]:
+        """The request of `asker` that is under way, and whether it is a new one, to be collected by the caller."""
+        nonce = secrets.token_hex(NONCE_BYTES)
+        at = self._send(pseudonym, TakenIn(nonce, *asker))
+        mine = Ticket(at.partition, at.offset, nonce)
+        first = self._under_way(mine, asker.same, at.timestamp)
+        if first is None:
+            return mine, True
+        self.give_up(mine, pseudonym, "another request for the same was under way")
+        return first, False
+
+    def _under_way(self, mine: Ticket, same: str, taken_in_ms: int) -> Ticket | None:
+        """The oldest request for the same before `mine` that has not ended."""
+        partition = TopicPartition(self._topic, mine.partition)
+        found: dict[str, Ticket] = {}
+        with contextlib.closing(open_consumer(self._kafka)) as consumer:
+            consumer.assign([partition])
+            begin = consumer.offsets_for_times({partition: max(0, taken_in_ms - self._lasts_ms)})[partition]
+            consumer.seek(partition, mine.offset if begin is None else min(begin.offset, mine.offset))
+            for record in _up_to(consumer, partition, mine.offset):
+                answer = _read(record)
+                if isinstance(answer, TakenIn) and answer.same == same:
+                    found[answer.nonce] = Ticket(record.partition, record.offset, answer.nonce)
+                elif isinstance(answer, NotCollected) or (isinstance(answer, Part) and _is_last(answer)):
+                    found.pop(answer.nonce, None)
+        return next(iter(found.values()), None)
+
+    def finish(self, ticket: Ticket, pseudonym: str, document: bytes) -> None:
+        """Keep `document` as the answer to the request."""
+        pieces = [document[at : at + PART_BYTES] for at in range(0, len(document), PART_BYTES)]
+        for number, piece in enumerate(pieces):
+            # One after the other: the last one says that all of them are there.
+            self._send(pseudonym, Part(ticket.nonce, number, len(pieces), piece), ticket.partition)
+
+    def give_up(self, ticket: Ticket, pseudonym: str, why: str) -> None:
+        """Say that there will be no answer to the request."""
+        self._send(pseudonym, NotCollected(ticket.nonce, why), ticket.partition)
+
+    def look_up(self, ticket: Ticket, owners: Collection[str]) -> Standing | None:
+        """How a request of one of `owners` stands, who are one under all names of a user.
+
+        None where there is no such request, or not of this owner, or not any more.
+        """
+        partition = TopicPartition(self._topic, ticket.partition)
+        with contextlib.closing(open_consumer(self._kafka)) as consumer:
+            if partition not in partitions_of(consumer, self._topic):
+                return None
+            consumer.assign([partition])
+            end = consumer.end_offsets([partition])[partition]
+            if not consumer.beginning_offsets([partition])[partition] <= ticket.offset < end:
+                return None
+            consumer.seek(partition, ticket.offset)
+            records = _up_to(consumer, partition, end)
+            first = next(records, None)
+            if first is None or first.offset != ticket.offset:
+                return None
+            opened = _read(first)
+            if not isinstance(opened, TakenIn) or opened.nonce != ticket.nonce or opened.owner not in owners:
+                return None
+            found = _answer_in(records, ticket.nonce)
+        if found is None and time.time_ns() // 1_000_000 > first.timestamp + self._lasts_ms:
+            found = NotCollected(ticket.nonce, "the gateway that collected this has ended: ask again")
+        return Standing(found, first.timestamp)
+
+    def _send(self, pseudonym: str, answer: TakenIn | Part | NotCollected, partition: int | None = None) -> Any:
+        sent = self._producer.get().send(
+            self._topic, key=pseudonym.encode(), value=encode_answer(answer), partition=partition
+        )
+        return sent.get(KAFKA_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the producer."""
+        self._producer.close()
+
+
+def _is_last(part: Part) -> bool:
+    return part.number == part.parts - 1
+
+
+def _answer_in(records: Iterator[Any], nonce: str) -> bytes | NotCollected | None:
+    parts: dict[int, bytes] = {}
+    for record in records:
+        answer = _read(record) if nonce.encode() in (record.value or b"") else None
+        if isinstance(answer, NotCollected) and answer.nonce == nonce:
+            return answer
+        if isinstance(answer, Part) and answer.nonce == nonce:
+            parts[answer.number] = answer.content
+            if len(parts) == answer.parts:
+                return b"".join(parts[number] for number in sorted(parts))
+    return None
+
+
+def _read(record: Any) -> Any:
+    try:
+        return decode_answer(record.value or b"")
+    except msgspec.DecodeError:  # of a kind that only another release has
+        return None
+
+
+def _up_to(consumer: Any, partition: TopicPartition, end: int) -> Iterator[Any]:
+    """The records before `end`, from where the consumer stands."""
+    by_s = time.monotonic() + KAFKA_TIMEOUT_S
+    while consumer.position(partition) < end:
+        if time.monotonic() > by_s:
+            raise JobSilent(f"{partition.topic} could not be read within {KAFKA_TIMEOUT_S:g} s")
+        for record in consumer.poll(timeout_ms=500).get(partition, []):
+            if record.offset < end:
+                yield record

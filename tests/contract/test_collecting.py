@@ -1,0 +1,186 @@
+"""Collecting what is held of people, on a real Kafka: bounds, one collection for one question, and that it ends."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+from kafka.errors import KafkaError
+
+from schemas import topics
+from schemas.answers import NotCollected
+from schemas.asking import state_of
+from schemas.errors import CollectionEnded
+from schemas.kafka_reading import OnTurn, TopicAsOfNow
+from schemas.kafka_settings import KafkaSettings
+from serving.access import access_command
+from serving.gateway.collecting import Collecting, Question
+from serving.gateway.problems import Problem
+from serving.gateway.settings import AccessSettings
+from serving.kept_answers import KeptAnswers, Ticket, asker
+from tests.support.kafka import running_kafka, with_topics_of_its_own
+from tests.support.live import until
+
+DEADLINE_MS = 60_000
+LONG_S = 600
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    with running_kafka(tmp_path_factory.mktemp("kafka")) as settings:
+        yield settings
+
+
+class Shop(NamedTuple):
+    """A tenant as far as collecting knows one; `held` is what a test gives."""
+
+    name: str
+    answers: KeptAnswers
+    held: Callable[[Any, int, OnTurn], dict[str, Any]]
+
+
+class Stand:
+    """Collecting for one shop. `held` waits until it is `let_go`, and looks now and then whether it is to end."""
+
+    def __init__(self, kafka: KafkaSettings, **settings: int) -> None:
+        self.answers = KeptAnswers(kafka, LONG_S)
+        self.collecting = Collecting(AccessSettings(**{"at_once": 1, "waiting_max": 1, **settings}))
+        self.shop: Any = Shop("default", self.answers, self.held)
+        self.let_go = threading.Event()
+        self.begun: list[str] = []
+
+    def held(self, command: Any, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+        self.begun.append(command.user_id)
+        while not self.let_go.wait(0.01):
+            on_turn()
+        return {"user_id": command.user_id}
+
+    def ask(self, user: str = "ada", purpose: str = "request 47") -> Ticket:
+        who = asker("officer", "privacy", f"p1.{user}", purpose)
+        return self.collecting.ask(self.shop, Question(f"p1.{user}", who, access_command(user, "privacy", purpose)))
+
+    def answer(self, ticket: Ticket, user: str = "ada") -> Any:
+        standing = self.answers.look_up(ticket, [asker("officer", "privacy", f"p1.{user}").owner])
+        assert standing is not None
+        return standing.answer
+
+    def ended(self, ticket: Ticket, user: str = "ada") -> Any:
+        return until(lambda: self.answer(ticket, user), "an answer", 60)
+
+    def close(self) -> None:
+        self.let_go.set()
+        self.collecting.close()
+        self.answers.close()
+
+
+@pytest.fixture
+def stand(request: pytest.FixtureRequest, broker: KafkaSettings) -> Iterator[Stand]:
+    stand = Stand(with_topics_of_its_own(broker), **getattr(request, "param", {}))
+    yield stand
+    stand.close()
+
+
+def test_who_asks_again_is_told_of_the_same_and_it_is_collected_once(stand: Stand) -> None:
+    tickets = {stand.ask() for _ in range(5)}
+    assert len(tickets) == 1
+    stand.let_go.set()
+    assert b'"user_id":"ada"' in stand.ended(*tickets)
+    assert stand.begun == ["ada"]
+
+
+def test_more_than_there_is_room_for_are_told_so_until_somebody_is_done(stand: Stand) -> None:
+    first, second = stand.ask("ada"), stand.ask("bob")
+    with pytest.raises(Problem) as refused:
+        stand.ask("cyd")
+    assert refused.value.status == 429 and int(dict(refused.value.headers)["Retry-After"]) >= 1
+    assert stand.ask("bob") == second, "no more room is needed for what waits already"
+    stand.let_go.set()
+    assert stand.ended(first, "ada") and stand.ended(second, "bob")
+    assert stand.begun == ["ada", "bob"], "what was refused was not collected"
+    assert stand.ended(until(lambda: stand.ask("cyd"), "room"), "cyd")
+
+
+@pytest.mark.parametrize("stand", [{"deadline_ms": 300}], indirect=True)
+def test_what_takes_too_long_ends_also_what_has_waited_too_long(stand: Stand) -> None:
+    running, waiting = stand.ask("ada"), stand.ask("bob")
+    for ticket, user in ((running, "ada"), (waiting, "bob")):
+        told = stand.ended(ticket, user)
+        assert isinstance(told, NotCollected) and "too long" in told.why
+    assert stand.begun == ["ada"], "what has waited too long is not begun"
+    assert until(lambda: stand.ask("cyd"), "room")
+
+
+def test_at_the_end_of_a_gateway_nothing_goes_on_and_who_asked_is_told(stand: Stand) -> None:
+    tickets = {user: stand.ask(user) for user in ("ada", "bob")}
+    until(lambda: stand.begun, "the first one to begin", 60)
+    stand.collecting.close()
+    for user, ticket in tickets.items():
+        told = stand.answer(ticket, user)
+        assert isinstance(told, NotCollected) and "ended" in told.why
+    assert [thread.name for thread in threading.enumerate() if "collecting" in thread.name] == []
+
+
+@pytest.mark.parametrize("stand", [{"document_bytes_max": 10}], indirect=True)
+def test_what_is_too_large_is_not_answered_and_what_helps_is_said(stand: Stand) -> None:
+    stand.let_go.set()
+    told = stand.ended(stand.ask())
+    assert isinstance(told, NotCollected) and "jobs.access" in told.why
+
+
+def test_an_error_tells_nobody_what_was_being_read(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(command: Any, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+        raise ValueError(f"what is held of {command.user_id} is odd")
+
+    stand.shop = stand.shop._replace(held=broken)
+    with caplog.at_level(logging.DEBUG, "freshet"):
+        told = stand.ended(stand.ask("ada-lovelace"), "ada-lovelace")
+    assert isinstance(told, NotCollected) and "lovelace" not in told.why
+    assert "ValueError" in caplog.text and "lovelace" not in caplog.text
+
+
+def test_kafka_away_is_said_and_takes_no_room(broker: KafkaSettings) -> None:
+    stand = Stand(KafkaSettings("127.0.0.1:1"))
+    for _ in range(3):
+        with pytest.raises(KafkaError):
+            stand.ask("ada")
+    assert stand.collecting._under_way == {}
+    stand.close()
+
+
+# readings that end
+
+
+def connections(kafka: KafkaSettings) -> int:
+    """How many this process has to the broker."""
+    port = int(kafka.bootstrap_servers.rpartition(":")[2])
+    return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections("tcp"))
+
+
+def after(turns: int) -> OnTurn:
+    """Ends a reading at that turn."""
+    left = [turns]
+
+    def on_turn() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise CollectionEnded("enough")
+
+    return on_turn
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_reading_that_is_ended_leaves_no_consumer_behind(broker: KafkaSettings, turns: int) -> None:
+    kafka = with_topics_of_its_own(broker)
+    answers = KeptAnswers(kafka, LONG_S)
+    for number in range(3):
+        answers.take_in("p1.ada", asker("officer", "privacy", "p1.ada", str(number)))
+    answers.close()
+    before = connections(kafka)
+    with pytest.raises(CollectionEnded):
+        for _ in TopicAsOfNow(kafka, topics.ANSWERS, after(turns)):
+            pytest.fail("this has more than it may have") if turns == 0 else None
+    with pytest.raises(CollectionEnded):
+        state_of(kafka, access_command("ada", "privacy", "x"), on_turn=after(turns))
+    assert connections(kafka) <= before

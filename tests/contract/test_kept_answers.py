@@ -1,0 +1,172 @@
+"""What was collected of a person, on a real Kafka: whose a request is, who is answered, and by which gateway."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import pytest
+from kafka import KafkaProducer
+
+from jobs.erasure_search import BY_PSEUDONYM
+from schemas import topics
+from schemas.answers import NotCollected, TakenIn, encode_answer
+from schemas.kafka_reading import names_any, records
+from schemas.kafka_settings import KafkaSettings
+from serving.kept_answers import PART_BYTES, Asker, KeptAnswers, Ticket, asker
+from tests.support.kafka import running_kafka, with_topics_of_its_own
+
+LONG_S = 600
+NAME = "p1.ada"
+OFFICER = asker("officer", "privacy", NAME, "request 47")
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    with running_kafka(tmp_path_factory.mktemp("kafka")) as settings:
+        yield settings
+
+
+@pytest.fixture
+def kafka(broker: KafkaSettings) -> KafkaSettings:
+    return with_topics_of_its_own(broker)
+
+
+@pytest.fixture
+def gateways(kafka: KafkaSettings) -> Iterator[tuple[KeptAnswers, KeptAnswers]]:
+    """Two that know nothing of each other."""
+    both = KeptAnswers(kafka, LONG_S), KeptAnswers(kafka, LONG_S)
+    yield both
+    for one in both:
+        one.close()
+
+
+Gateways = tuple[KeptAnswers, KeptAnswers]
+
+
+def answer(gateway: KeptAnswers, ticket: Ticket, *more_owners: str) -> bytes | NotCollected | None:
+    """What the officer is answered."""
+    standing = gateway.look_up(ticket, [*more_owners, OFFICER.owner])
+    assert standing is not None
+    return standing.answer
+
+
+@pytest.mark.parametrize("size", [1, PART_BYTES, PART_BYTES + 1, 4 * PART_BYTES])
+def test_a_document_of_any_size_is_answered_whole_by_another_gateway(gateways: Gateways, size: int) -> None:
+    one, other = gateways
+    document = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    ticket, is_new = one.take_in(NAME, OFFICER)
+    assert is_new and answer(other, ticket) is None
+    one.finish(ticket, NAME, document)
+    assert answer(other, ticket) == document
+
+
+def test_the_same_asked_again_anywhere_is_the_same_request_until_it_has_ended(gateways: Gateways) -> None:
+    one, other = gateways
+    first, is_new = one.take_in(NAME, OFFICER)
+    assert is_new
+    assert other.take_in(NAME, OFFICER) == (first, False) == one.take_in(NAME, OFFICER)
+    one.finish(first, NAME, b"{}")
+    second, is_new = other.take_in(NAME, OFFICER)
+    assert is_new and second != first
+    other.give_up(second, NAME, "it took too long")
+    third, is_new = one.take_in(NAME, OFFICER)
+    assert is_new and third not in (first, second)
+
+
+def test_a_request_of_others_or_for_something_else_is_one_of_its_own(gateways: Gateways) -> None:
+    one, other = gateways
+    askers = [
+        OFFICER,
+        asker("officer", "privacy", NAME, "request 48"),
+        asker("officer", "admin", NAME, "request 47"),
+        asker("other", "privacy", NAME, "request 47"),
+    ]
+    taken_in = [(one if number % 2 else other).take_in(NAME, who) for number, who in enumerate(askers)]
+    assert all(is_new for _, is_new in taken_in) and len({ticket for ticket, _ in taken_in}) == len(askers)
+
+
+def test_of_many_who_ask_the_same_at_once_one_collects(gateways: Gateways) -> None:
+    ready = threading.Barrier(8)
+
+    def ask(number: int) -> tuple[Ticket, bool]:
+        ready.wait()
+        return gateways[number % 2].take_in(NAME, OFFICER)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(ask, range(8)))
+    assert len({ticket for ticket, _ in told}) == 1 and sum(is_new for _, is_new in told) == 1
+
+
+def test_nobody_but_who_asked_is_answered(gateways: Gateways) -> None:
+    one, other = gateways
+    ticket, _ = one.take_in(NAME, OFFICER)
+    one.finish(ticket, NAME, b"{}")
+    strangers = [
+        asker("other", "privacy", NAME),
+        asker("officer", "admin", NAME),
+        asker("officer", "privacy", "p1.bob"),
+    ]
+    for stranger in strangers:
+        assert other.look_up(ticket, [stranger.owner]) is None
+    assert answer(other, ticket, strangers[0].owner) == b"{}", "under the name before a rotation"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"nonce": "0" * 32}, {"offset": 10**17}, {"partition": 99_999}, {"offset": 1}, {"partition": 0}]
+)
+def test_an_id_that_was_not_given_out_is_not_there(gateways: Gateways, changed: dict[str, Any]) -> None:
+    one, other = gateways
+    ticket, _ = one.take_in(NAME, OFFICER)
+    one.finish(ticket, NAME, b"{}")
+    assert ticket._replace(**changed) != ticket
+    assert other.look_up(ticket._replace(**changed), [OFFICER.owner]) is None
+
+
+def test_what_a_gateway_that_is_gone_had_taken_in_ends_and_can_be_asked_for_again(kafka: KafkaSettings) -> None:
+    """Short enough to be over before the next record; the broker's clock says when each was appended."""
+    gone, here = KeptAnswers(kafka, 0.001), KeptAnswers(kafka, 0.001)
+    ticket, _ = gone.take_in(NAME, OFFICER)
+    found = None
+    while found is None:
+        found = answer(here, ticket)
+    assert isinstance(found, NotCollected) and "has ended" in found.why
+    again, is_new = here.take_in(NAME, OFFICER)
+    assert is_new and again != ticket
+    gone.close()
+    here.close()
+
+
+def test_what_it_did_not_write_itself_does_not_disturb_it(gateways: Gateways, kafka: KafkaSettings) -> None:
+    one, other = gateways
+    ticket, _ = one.take_in(NAME, OFFICER)
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
+    strange = [b"", b"{", b'{"kind":"of another release"}', encode_answer(TakenIn("0" * 32, "x", "y")), None]
+    for value in strange:
+        producer.send(kafka.topic(topics.ANSWERS), value, NAME.encode(), partition=ticket.partition)
+    producer.close()
+    one.finish(ticket, NAME, b"{}")
+    assert answer(other, ticket) == b"{}"
+    assert other.take_in(NAME, OFFICER)[1]
+
+
+@pytest.mark.privacy
+def test_a_search_for_an_erased_user_sees_every_record_and_no_name_of_who_asked_stands_there(
+    gateways: Gateways, kafka: KafkaSettings
+) -> None:
+    one, _ = gateways
+    who = asker("olga@shop.example", "privacy", NAME, "for Ada's lawyer")
+    ticket, _ = one.take_in(NAME, who)
+    one.finish(ticket, NAME, b'{"user_id":"ada"}')
+    one.give_up(ticket, NAME, "it took too long")
+    told = list(records(kafka, topics.ANSWERS))
+    concerns = names_any([NAME])
+    assert topics.ANSWERS in BY_PSEUDONYM
+    assert len(told) == 3 and all(concerns(record) for record in told)
+    assert not any(word in record.value for record in told for word in (b"olga", b"lawyer"))
+    assert isinstance(msgspec.json.decode(told[0].value), dict)
+
+
+def test_digests_of_who_asks_keep_their_words_apart() -> None:
+    assert asker("a", "bc", "d") != asker("ab", "c", "d") and isinstance(OFFICER, Asker)

@@ -1,0 +1,32 @@
+"""Which partitions a search for what is held of a person reads."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.partitions import likely_partitions
+from serving.access import partitions_of_user
+
+keys = st.binary(min_size=1, max_size=20)
+counts = st.integers(1, 64)
+
+
+@given(keys, counts, st.integers(-1, 63))
+def test_the_partition_of_the_last_consent_is_always_read(raw: bytes, count: int, consented_in: int) -> None:
+    chosen = set(partitions_of_user(raw, {"consent_partition": consented_in})(count))
+    assert consented_in in chosen or not 0 <= consented_in < count
+    assert likely_partitions(raw, count) <= chosen <= set(range(count))
+
+
+@given(keys, counts)
+def test_where_no_hash_puts_the_last_consent_all_partitions_are_read(raw: bytes, count: int) -> None:
+    likely = likely_partitions(raw, count)
+    for consented_in in range(count):
+        chosen = set(partitions_of_user(raw, {"consent_partition": consented_in})(count))
+        assert chosen == (likely if consented_in in likely else set(range(count)))
+
+
+@given(keys, counts)
+def test_of_somebody_without_state_the_likely_ones_are_read_and_these_are_few(raw: bytes, count: int) -> None:
+    chosen = set(partitions_of_user(raw, None)(count))
+    assert chosen == likely_partitions(raw, count) == set(partitions_of_user(raw, {"consent_partition": -1})(count))
+    assert 1 <= len(chosen) <= 4
