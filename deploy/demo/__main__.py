@@ -154,6 +154,8 @@ def _go_live(
             feed.stop()
             probe.stop()
             reader.close()
+            for remark in feed.remarks:
+                say(remark)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from deploy.demo import shop
 from deploy.demo.dirt import Record, dirty
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import waiting_for_consents
-from deploy.demo.replay import Choice, Replay
+from deploy.demo.replay import Choice, Replay, ReplayCounts
 from deploy.demo.table import Mapping
 from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
@@ -42,6 +42,7 @@ class Feed(threading.Thread):
         self.doings: SimpleQueue[Interaction] = SimpleQueue()
         self.sent = 0
         self.notice = ""
+        self.remarks: tuple[str, ...] = ()
         self.error: Exception | None = None
 
     def run(self) -> None:
@@ -125,8 +126,13 @@ class FileFeed(Feed):
             replay.send_consents(self._path, self._mapping, self._choice, waiter, self._pseudonymiser, _now_ms())
         if not self._stopping.is_set():
             counts = replay.send_rows(self._path, self._mapping, self._speed)
-            done = f"all {counts.interactions:,} rows sent in {counts.seconds:.1f} s"
-            self._say("; ".join([done, *counts.remarks]))
+            self.finish(counts)
+
+    def finish(self, counts: ReplayCounts) -> None:
+        """Tell what was sent; the picture has room for one line, so what was not taken is kept for afterwards."""
+        self.remarks = counts.remarks
+        hint = f"; {len(counts.remarks)} remark(s) at the end" if counts.remarks else ""
+        self._say(f"all {counts.interactions:,} rows sent in {counts.seconds:.1f} s{hint}")
 
     def _say(self, line: str) -> None:
         self.notice = line

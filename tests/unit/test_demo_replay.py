@@ -10,13 +10,15 @@ import pandas as pd
 import pytest
 from kafka.partitioner.default import DefaultPartitioner
 
+from deploy.demo.feed import FileFeed
 from deploy.demo.producer import KnownKeys
 from deploy.demo.receipts import ConsentWaiter, MissingReceiptsError
-from deploy.demo.replay import Choice, Replay, add_mapping_options, level_of, mapping_from
+from deploy.demo.replay import Choice, Replay, ReplayCounts, add_mapping_options, level_of, mapping_from
 from deploy.demo.table import ONLINE_RETAIL, UNREAD_TIME, Mapping, MappingError, interactions_of, names_of, users_of
 from models.files import WRONG_WIDTH
 from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
+from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
 from schemas.receipts import ConsentReceipt, Receipt
 from schemas.rejects import RejectReason
@@ -209,6 +211,13 @@ def test_a_replay_tells_how_it_read_the_file_and_what_it_could_not_send(tmp_path
         f"{UNREAD_TIME}: 1",
         f"{WRONG_WIDTH}: 1",
     )
+
+
+def test_what_a_file_held_back_is_kept_until_the_picture_is_gone(file: Path) -> None:
+    feed = FileFeed(Recorder(), "ada", file, SHOP, Choice(), None, KafkaSettings("nowhere:1"), PSEUDONYMISER)  # type: ignore[arg-type]
+    feed.finish(ReplayCounts(3, 4, 1, 0.5, (f"{WRONG_WIDTH}: 1",)))
+    assert feed.remarks == (f"{WRONG_WIDTH}: 1",)
+    assert feed.notice == "all 4 rows sent in 0.5 s; 1 remark(s) at the end"
 
 
 def test_receipts_that_do_not_come_are_an_error_that_counts_them() -> None:
