@@ -74,11 +74,13 @@ _VERSION_WORD_LENGTH_MAX: Final = 12
 
 def emails(text: str) -> Iterator[Span]:
     """Addresses with an @, of any script."""
-    end = 0
+    begin = 0
     for domain in _AT_DOMAIN.finditer(text):  # first, because most of a text is before no @
-        if local := _LOCAL_END.search(text, end, domain.start()):
-            end = domain.end()
-            yield Span(local.start(), end, "email")
+        local = _LOCAL_END.search(text, begin, domain.start())
+        begin = domain.start() + 1  # no address goes on over an @, so what stands before it is looked at once
+        if local:
+            begin = domain.end()
+            yield Span(local.start(), begin, "email")
 
 
 def written_out_emails(text: str) -> Iterator[Span]:

@@ -252,6 +252,7 @@ ADVERSARIAL = {
     "words": "a",
     "at signs": "a@",
     "labels": "a@b." + "b.",
+    "domains of nobody": "z)@가.q",
     "almost an address": "a.",
     "colons": "1:",
     "quads": "1.1.",
