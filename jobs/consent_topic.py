@@ -6,7 +6,8 @@ from typing import NamedTuple
 from jobs.settings import Settings
 from schemas import topics
 from schemas.codec_choice import codec_for
-from schemas.codecs import BadRecord, Codec, unreadable_consent
+from schemas.codecs import BadRecord, Codec
+from schemas.consent_records import said_in
 from schemas.consents import ConsentChange
 from schemas.kafka_reading import records
 from schemas.marks import MARK_KEY, MOVE_ON_KEY
@@ -33,15 +34,10 @@ def recorded_changes(settings: Settings) -> Iterator[Recorded]:
 
 
 def change_of(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> ConsentChange | None:
-    """What a record of `consents` says, as the job reads it; None where it names nobody.
-
-    Without a value the consent is taken away; what cannot be read is a withdrawal.
-    """
-    if key == MOVE_ON_KEY:
+    """What a record of `consents` says, as the job reads it; None where it names nobody."""
+    if key in (MARK_KEY, MOVE_ON_KEY):
         return None
     try:
-        if value is None:
-            return ConsentChange(key.decode(), "none", append_ts) if key else None
-        return codec.consent(value)[0]
-    except (BadRecord, UnicodeDecodeError):
-        return None if key == MARK_KEY else unreadable_consent(key, value, append_ts)
+        return said_in(codec, key, value, append_ts).change
+    except BadRecord:
+        return None

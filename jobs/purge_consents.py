@@ -4,7 +4,8 @@ An erasure is over when its tombstone has ended: nothing from before it can be r
 without a value takes the place of what stands there; compaction deletes the old ones, and later that one too. So that
 it comes to that where nothing else is written, each run also writes a record that says nothing to every partition.
 
-A client library must not write under a key but the user's own. Where one did, the record is left, and counted. Who
+A client library must not write under a key but the user's own: such a record grants nothing. It is left, and counted.
+Who
 consents in the very moment in which this command writes has to consent again: without a record there is no consent.
 """
 

@@ -17,6 +17,7 @@ import msgspec
 from schemas.codecs import (
     BadRecord,
     Codec,
+    Named,
     bytes_max_of,
     check_consent,
     check_interaction,
@@ -86,7 +87,39 @@ def avro_codec(source: SchemaSource | None = None) -> Codec:
     return Codec(
         _decoder(Interaction, LenientInteraction, check_interaction, cache),
         _decoder(ConsentChange, LenientConsentChange, check_consent, cache),
+        partial(_whom, cache),
     )
+
+
+def _whom(cache: SchemaCache[Any] | None, raw: bytes) -> Named | None:
+    """Whom a consent change names: its fields up to the user's id may be there where the rest is not."""
+    schemas, payload = _PUBLISHED[ConsentChange], raw
+    try:
+        if cache is not None:
+            schema_id, payload = split_frame(raw)
+            schemas = [cache.get(schema_id)]
+        record = _read_any(schemas, payload)
+        whole = True
+    except BadRecord:
+        record, whole = _beginning(schemas[0], payload), False
+    fields = record if isinstance(record, dict) else {}
+    user_id = fields.get("user_id")
+    return Named(user_id, fields.get("erase") is True, whole) if isinstance(user_id, str) else None
+
+
+def _beginning(schema: Any, payload: bytes) -> object:
+    """The fields of a record up to the user's id; None where they are not there."""
+    names = [field["name"] for field in schema.get("fields", ())] if isinstance(schema, dict) else []
+    if "user_id" not in names:
+        return None
+    cut = schema["fields"][: names.index("user_id") + 1]
+    try:
+        beginning = fastavro.parse_schema({"type": "record", "name": "freshet.Beginning", "fields": cut})
+        read: object = fastavro.schemaless_reader(BytesIO(payload), beginning, None)
+        return read
+    except Exception:
+        # As in `_read`: what fastavro raises on foreign bytes is not documented.
+        return None
 
 
 def encode(record: Interaction | ConsentChange) -> bytes:

@@ -17,10 +17,8 @@ from schemas.events import (
     EVENT_TS_MIN,
     FUTURE_SKEW_MAX_MS,
     ITEM_REQUIRED,
-    USER_ID_LENGTH_MAX,
     Interaction,
     LenientInteraction,
-    UserId,
 )
 from schemas.ids import is_free_text, is_id
 from schemas.rejects import RejectReason
@@ -41,14 +39,55 @@ class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of o
         self.reason = reason
 
 
-class Codec(NamedTuple):
-    """How the values of the raw topics are read. Both functions raise :class:`BadRecord` only.
+class Named(NamedTuple):
+    """Whom a consent change names that cannot be read. `whole`: its form is whole, and only what it says is wrong."""
 
-    The second part of each result is true where the record had fields that we do not know: they were dropped.
+    user_id: str
+    erase: bool
+    whole: bool
+
+
+class _Named(msgspec.Struct, gc=False):
+    """As much of a consent change as says whom it is about; all else may be wrong."""
+
+    user_id: str
+    erase: Any = False
+
+
+_decode_named: Final = msgspec.json.Decoder(_Named).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+_USER_ID_IN_JSON: Final = re.compile(rb'"user_id"\s*:\s*("(?:[^"\\]|\\.){1,1536}")')
+"""A user's id of 256 characters has at most 1,536 bytes when each is escaped."""
+
+
+def named_in_json(raw: bytes) -> Named | None:
+    """Whom the JSON `raw` names, whatever is wrong with the rest of it; None where it names nobody.
+
+    >>> named_in_json(b'{"user_id":"ada","level":"some"}'), named_in_json(b'{"user_id":"ada","lev')
+    (Named(user_id='ada', erase=False, whole=True), Named(user_id='ada', erase=False, whole=False))
+    """
+    try:
+        named = _decode_named(raw)
+        return Named(named.user_id, named.erase is True, True)
+    except (ValueError, RecursionError):
+        pass
+    found = _USER_ID_IN_JSON.search(raw)
+    try:
+        return Named(_decode_text(found[1]), False, False) if found else None
+    except ValueError:
+        return None
+
+
+class Codec(NamedTuple):
+    """How the values of the raw topics are read. `interaction` and `consent` raise :class:`BadRecord` only.
+
+    The second part of their results is true where the record had fields that we do not know: they were dropped.
+    `named` says whom a consent change is about that `consent` did not take.
     """
 
     interaction: Callable[[bytes], tuple[Interaction, bool]]
     consent: Callable[[bytes], tuple[ConsentChange, bool]]
+    named: Callable[[bytes], Named | None] = named_in_json
 
 
 def json_codec() -> Codec:
@@ -174,44 +213,6 @@ def check_consent(change: ConsentChange) -> None:
     """A user id of characters that an id may have."""
     if not is_id(change.user_id):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
-
-
-UNREADABLE: Final = "unreadable_record"
-"""How a consent change came that cannot be read, in the audit trail."""
-
-
-class _Named(msgspec.Struct, gc=False):
-    """As much of a consent change as says whom it is about; all else may be wrong."""
-
-    user_id: UserId
-    erase: Any = False
-
-
-_decode_named: Final = msgspec.json.Decoder(_Named).decode
-
-
-def unreadable_consent(key: bytes | None, value: bytes | None, append_ts: int) -> ConsentChange | None:
-    """What a record of `consents` counts as that cannot be read: a withdrawal of whoever it names, or None.
-
-    Somebody decided something, and nobody can tell what: personalisation must not go on. The user is the one in the
-    JSON, whatever is wrong with the rest, or else the key of the record.
-
-    >>> unreadable_consent(b"ada", b'{"user_id":"ada","level":"some"}', 1_700_000_000_000).level
-    'none'
-    >>> unreadable_consent(None, b"nonsense", 1_700_000_000_000) is None
-    True
-    """
-    try:
-        named = _decode_named(value or b"")
-        user_id, erase = named.user_id, named.erase is True
-    except (ValueError, RecursionError):
-        try:
-            user_id, erase = (key or b"").decode(), False
-        except UnicodeDecodeError:
-            return None
-    if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or not is_id(user_id):
-        return None
-    return ConsentChange(user_id, "none", append_ts, method=UNREADABLE, erase=erase)
 
 
 def _is_unknown_field(error: msgspec.ValidationError) -> bool:

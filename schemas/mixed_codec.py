@@ -14,7 +14,7 @@ which is in no message of ours, and no field has the number 0.
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from schemas.codecs import BadRecord, Codec, json_codec
+from schemas.codecs import BadRecord, Codec, Named, json_codec, named_in_json
 from schemas.confluent import HEADER_BYTES, MAGIC
 from schemas.rejects import RejectReason
 
@@ -31,7 +31,21 @@ def told_apart(plain: Codec, framed: Codec | None = None) -> Codec:
     return Codec(
         _told_apart(json.interaction, plain.interaction, framed.interaction if framed else _no_schema),
         _told_apart(json.consent, plain.consent, framed.consent if framed else _no_schema),
+        _named(plain, framed),
     )
+
+
+def _named(plain: Codec, framed: Codec | None) -> Callable[[bytes], Named | None]:
+    """By the same choice; a frame without a schema may hold JSON."""
+
+    def named(raw: bytes) -> Named | None:
+        if raw[:1] == JSON_START or _json_within(raw) is not None:
+            return named_in_json(_json_within(raw) or raw)
+        if raw[:1] == bytes([MAGIC]):
+            return framed.named(raw) if framed else None
+        return plain.named(raw)
+
+    return named
 
 
 def _no_schema(raw: bytes) -> tuple[T, bool]:

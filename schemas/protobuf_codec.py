@@ -6,7 +6,8 @@ own: no `granted` means every purpose, an empty one means none. A foreign schema
 is read the strict way: empty.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
@@ -22,6 +23,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from schemas.codecs import (
     BadRecord,
     Codec,
+    Named,
     bytes_max_of,
     check_consent,
     check_interaction,
@@ -39,6 +41,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 PACKAGE: Final = "freshet"
 MESSAGES: Final[tuple[type[msgspec.Struct], ...]] = (Interaction, ConsentChange)
 """In the order of the published file, which framed records refer to."""
+
+FIELDS_LOOKED_AT_MAX: Final = 64
+"""In how many fields of a broken message a user is looked for."""
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 _PRIMITIVE: Final[dict[Kind, int]] = {
     "text": FieldDescriptorProto.TYPE_STRING,
@@ -202,7 +208,56 @@ def protobuf_codec(source: SchemaSource | None = None) -> Codec:
     return Codec(
         _decoder(Interaction, LenientInteraction, check_interaction, cache),
         _decoder(ConsentChange, LenientConsentChange, check_consent, cache),
+        partial(_named, cache),
     )
+
+
+def _named(cache: SchemaCache[MessageFile] | None, raw: bytes) -> Named | None:
+    """Whom a consent change names: each field that is whole is read by itself where all together cannot be."""
+    reader, payload = _PUBLISHED.reader(_PLACE[ConsentChange]), raw
+    try:
+        if cache is not None:
+            schema_id, framed = split_frame(raw)
+            place, payload = split_message_place(framed)
+            reader = cache.get(schema_id).reader(place)
+    except BadRecord:
+        return None
+    record, whole = {}, False
+    try:
+        record, whole = reader.read(payload)[0], True
+    except BadRecord:
+        for field in _whole_fields(payload):
+            with suppress(BadRecord):
+                record |= reader.read(field)[0]
+    user_id = record.get("user_id")
+    return Named(user_id, record.get("erase") is True, whole) if isinstance(user_id, str) else None
+
+
+def _whole_fields(payload: bytes) -> Iterator[bytes]:
+    """The fields at the beginning of a message, each with its tag, up to the first that is not whole."""
+    at = 0
+    for _ in range(FIELDS_LOOKED_AT_MAX):
+        begin = at
+        tag, at = _plain_varint(payload, at)
+        length = {_VARINT: 0, _FIXED64: 8, _FIXED32: 4}.get(tag & 7, -1)
+        if tag & 7 == _VARINT:
+            _, at = _plain_varint(payload, at)
+        elif tag & 7 == _LENGTH:
+            length, at = _plain_varint(payload, at)
+        if length < 0 or at + length > len(payload) or at == begin:
+            return
+        at += length
+        yield payload[begin:at]
+
+
+def _plain_varint(raw: bytes, at: int) -> tuple[int, int]:
+    """A varint of `raw` from `at` on, and where it ends; a negative number where it is not whole."""
+    number = 0
+    for shift, byte in enumerate(raw[at : at + 10]):
+        number |= (byte & 0x7F) << (7 * shift)
+        if byte < 0x80:
+            return number, at + shift + 1
+    return -1, at
 
 
 def _decoder(

@@ -13,6 +13,8 @@ the call has returned, it is acknowledged: no personalised answer is given any m
 Any other change is written to the topic, and then held in Redis: from when the call has returned until the job has put
 the change in force, no answer is personalised. It may leave less than the consent before it (a lower level, a purpose
 denied, an end, a signal that the job's policy heeds), and only the job knows.
+
+A change that is not valid and names its user counts as a withdrawal, as it does for the job (:func:`heard`).
 Needs `serving/requirements-kafka.txt`.
 """
 
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from kafka.errors import KafkaError
 
 from adapters.redis.address import RedisAddress
@@ -27,6 +30,7 @@ from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import Script
 from schemas import topics
 from schemas.codecs import json_codec
+from schemas.consent_records import UNREADABLE, is_user_id
 from schemas.consents import ConsentChange, LenientConsentChange, Level
 from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, StoreMisconfigured, StoreUnavailable
 from schemas.events import FUTURE_SKEW_MAX_MS
@@ -42,7 +46,7 @@ from schemas.store import (
     withdrawn_at,
 )
 from schemas.writers import AS_JSON, WriteSettings, writer_for
-from serving.forms import Form
+from serving.forms import UNKNOWN_FIELD, Form
 from serving.kafka_sender import LazyProducer
 
 Keys = tuple[str, str, str, str]
@@ -101,13 +105,26 @@ class Consents:
     def record(self, change: ConsentChange) -> Acknowledged:
         """Write `change`; returns when it is acknowledged.
 
-        Raises :class:`InvalidConsent`, :class:`ConsentRefused` for a grant no later than the user's last withdrawal,
-        and :class:`NotAcknowledged` where Redis or Kafka did not answer: it says what stands, and calling again is
-        safe.
+        Raises :class:`InvalidConsent` (see :func:`heard`), :class:`ConsentRefused` for a grant no later than the user's
+        last withdrawal, and :class:`NotAcknowledged` where Redis or Kafka did not answer: it says what stands, and
+        calling again is safe.
         """
-        change = read_consent(_FORM.encoded(change))  # what the job would not take must not be acknowledged
+        try:
+            raw = _FORM.encoded(change)
+        except InvalidConsent as invalid:
+            return self.record_heard(
+                _counted(_Said(change.user_id, change.level, change.erase), invalid, self._clock_ms())
+            )
+        return self.record_heard(heard(raw, self._clock_ms()))
+
+    def record_heard(self, said: "Heard") -> Acknowledged:
+        """The same for what :func:`heard` gives. Raises :class:`InvalidConsent` where no withdrawal was meant."""
+        change = said.change
         if change.erase or change.level == "none":
-            return self._withdraw(change)
+            at = self._withdraw(change)
+            if said.invalid is not None and not said.meant:
+                raise InvalidConsent(said.invalid.reason, f"{said.invalid}; it counts as a withdrawal, which stands")
+            return at
         if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal of the next years would be later
             raise InvalidConsent("time_in_future", "`ts` of a grant is in the future: now, in milliseconds, is wanted")
         self._refuse_older(change)
@@ -202,6 +219,53 @@ class Consents:
 def read_consent(raw: bytes) -> ConsentChange:
     """The JSON of a consent change; raises :class:`InvalidConsent`. A field that is not known is an error."""
     return _FORM.read(raw)
+
+
+class Heard(NamedTuple):
+    """A change as it counts. `invalid` is what is wrong with what was sent: then it is a withdrawal.
+
+    `meant` is false where that is not what was said: whoever sent it is told so, behind the withdrawal.
+    """
+
+    change: ConsentChange
+    invalid: InvalidConsent | None = None
+    meant: bool = True
+
+
+class _Said(msgspec.Struct):
+    """As much of a change as says whom it is about, and whether they leave."""
+
+    user_id: str
+    level: Any = None
+    erase: Any = False
+
+
+_decode_said: Final = msgspec.json.Decoder(_Said).decode
+
+
+def heard(raw: bytes, now_ms: int) -> Heard:
+    """The change in the JSON `raw`.
+
+    Somebody decided something: where it names its user and is wrong in the rest, it is a withdrawal as of `now_ms`, as
+    the job would read it. A grant with a field that is not known is refused and nothing is recorded: all that is known
+    of it is right. Raises :class:`InvalidConsent` then, and where nobody is named.
+    """
+    try:
+        return Heard(read_consent(raw))
+    except InvalidConsent as invalid:
+        try:
+            said = _decode_said(raw)
+        except (ValueError, RecursionError):
+            raise invalid from None
+        return _counted(said, invalid, now_ms)
+
+
+def _counted(said: _Said, invalid: InvalidConsent, now_ms: int) -> Heard:
+    meant = said.erase is True or said.level == "none"
+    if not is_user_id(said.user_id) or (invalid.reason == UNKNOWN_FIELD and not meant):
+        raise invalid
+    change = ConsentChange(said.user_id, "none", now_ms, method=UNREADABLE, erase=said.erase is True)
+    return Heard(change, invalid, meant)
 
 
 def _client(store: RedisAddress | str, password: str | None, prefix: str) -> RedisClient:

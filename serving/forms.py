@@ -1,7 +1,7 @@
 """How records are judged before a frontend sends them: as the job will judge them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -10,6 +10,7 @@ from schemas.errors import InvalidRecord
 from schemas.rejects import RejectReason
 
 T = TypeVar("T")
+UNKNOWN_FIELD: Final = "unknown_field"
 
 
 class Form(Generic[T]):
@@ -44,7 +45,7 @@ class Form(Generic[T]):
             detail = self._details.get(error.reason) or self._complaint(raw)
             raise self._invalid(error.reason.value, detail) from None
         if unknown_fields:
-            raise self._invalid("unknown_field", f"there is a field that {self._name} do not have")
+            raise self._invalid(UNKNOWN_FIELD, f"there is a field that {self._name} do not have")
         return record
 
     def encoded(self, record: T) -> bytes:

@@ -12,11 +12,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.audit import AccessEntry
-from schemas.codecs import UNREADABLE, BadRecord, Codec, check_event_time, unreadable_consent
+from schemas.codecs import BadRecord, Codec, check_event_time
+from schemas.consent_records import UNREADABLE, said_in
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
-from schemas.events import KIND_OF, USER_ID_LENGTH_MAX, CleanEvent, Interaction
-from schemas.ids import is_id
+from schemas.errors import FreshetError
+from schemas.events import KIND_OF, CleanEvent, Interaction
 from schemas.marks import MARK_KEY, MOVE_ON_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
@@ -117,6 +118,8 @@ class Ingest:
                 self._take[record.topic](record, elements)
             except BadRecord as bad:
                 self._reject(record, bad.reason, elements)
+            except FreshetError:  # a schema that could not be asked for: the record may be good, and is read again
+                raise
             except Exception as error:  # whatever it is, it would be raised again after each restart
                 self._tell_of_record(error)
                 self._reject(record, RejectReason.NOT_CARRIED_OUT, elements)
@@ -258,40 +261,27 @@ class Ingest:
         return tuple(segments)
 
     def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
-        """A record without a value takes the consent away: no consent on record means no consent."""
+        """What a record comes to is said by :mod:`schemas.consent_records`; one that names nobody is a dead letter."""
         if record.key == MARK_KEY:
             self._mark(record, elements)
             return
         if record.key == MOVE_ON_KEY:
             return
-        absent, unknown_fields = record.value is None and bool(record.key), False
-        if absent:
-            change = ConsentChange(_text(record.key), "none", record.append_ts)
-        else:
-            change, unknown_fields = self._readable(record)
+        said = said_in(self._codec, record.key, record.value, record.append_ts)
+        if said.error is not None:
+            self._tell_of_consent(said.error)
+        change = said.change
         pseudonym, route, previous = self._identify(change.user_id)
         place = record.append_ts, record.partition, record.offset
         try:
-            consent = consent_record(change, pseudonym, place, self._policy, absent)
+            consent = consent_record(change, pseudonym, place, self._policy, said.absent)
         except Exception as error:  # whatever a rule cannot judge must not leave an older consent in force
             self._tell_of_consent(error)
             withdrawal = ConsentChange(change.user_id, "none", record.append_ts, method=UNREADABLE, erase=change.erase)
             consent = consent_record(withdrawal, pseudonym, place)
         element = self._element_of(pseudonym, route, previous, elements)
         element.consents.append(consent)
-        element.unknown_fields += unknown_fields
-
-    def _readable(self, record: RawRecord) -> tuple[ConsentChange, bool]:
-        """What cannot be read counts as a withdrawal of whoever it names; of nobody, it is a dead letter."""
-        try:
-            return self._codec.consent(record.value)  # type: ignore[arg-type]
-        except Exception as error:  # a BadRecord, or what a codec did not foresee
-            change = unreadable_consent(record.key, record.value, record.append_ts)
-            if change is None:
-                raise
-            if not isinstance(error, BadRecord):
-                self._tell_of_consent(error)
-            return change, False
+        element.unknown_fields += said.unknown_fields
 
     def _mark(self, record: RawRecord, elements: dict[int, Element]) -> None:
         """Every bucket is told: what stood before the mark in its partition is in this batch or an earlier one."""
@@ -366,16 +356,3 @@ def consent_record(
         told_if_said(change.jurisdiction, own_ids),
         narrowed_by,
     )
-
-
-def _text(key: bytes | None) -> str:
-    """The user id in a key, bounded as one in a value is: it is held in memory."""
-    try:
-        user_id = (key or b"").decode()
-    except UnicodeDecodeError:
-        raise BadRecord(RejectReason.BAD_ENCODING) from None
-    if len(user_id) > USER_ID_LENGTH_MAX:
-        raise BadRecord(RejectReason.OUT_OF_RANGE)
-    if not is_id(user_id):
-        raise BadRecord(RejectReason.CONTROL_CHARACTER)
-    return user_id

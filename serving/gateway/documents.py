@@ -32,12 +32,18 @@ class ProblemDetails(msgspec.Struct):
 
 
 class Acknowledged(msgspec.Struct):
-    """Where a record stands in its topic; `append_ts` in ms since the epoch."""
+    """Where a record stands in its topic; `append_ts` in ms since the epoch.
+
+    With `counted_as` the record was not valid for that `reason`, and counts as a withdrawal.
+    """
 
     status: str
     append_ts: int
     partition: int
     offset: int
+    counted_as: str | None = None
+    reason: str | None = None
+    detail: str | None = None
 
 
 class EventResult(msgspec.Struct):

@@ -30,7 +30,7 @@ from schemas.errors import (
 from schemas.events import Interaction
 from serving.access import access_command
 from serving.answers import NONE_LISTED, cut
-from serving.consents import read_consent
+from serving.consents import Heard, heard
 from serving.events import Stands, read_event
 from serving.gateway import documents
 from serving.gateway.caching import popular_headers
@@ -143,10 +143,13 @@ def _results(verdicts: list[Interaction | InvalidEvent], stands: list[Stands]) -
 
 @router.post("/v1/consent", **documents.CONSENT)
 async def consent(request: Request) -> Response:
-    """Record a consent change. A withdrawal holds when this has answered; a grant when the job has read it."""
+    """Record a consent change. A withdrawal holds when this has answered; a grant when the job has read it.
+
+    What is not valid and names its user counts as a withdrawal; where it says nothing of one, the answer is 400.
+    """
     body = await _json_body(request)
     try:
-        return await _recorded(request, read_consent(body))
+        return await _recorded(request, heard(body, time.time_ns() // 1_000_000))
     except InvalidConsent as error:
         raise Problem(400, "invalid-consent", str(error), reason=error.reason) from None
 
@@ -155,7 +158,7 @@ async def consent(request: Request) -> Response:
 async def erasure(request: Request) -> Response:
     """Erase a user (GDPR, article 17). No answer is personalised after this one."""
     user_id = _user(request)
-    return await _recorded(request, ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True))
+    return await _recorded(request, Heard(ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True)))
 
 
 @router.get("/v1/users/{user:user}/data", status_code=202, **documents.ACCESS)
@@ -209,12 +212,14 @@ def _being_collected(ticket: Ticket, asked_at: bytes | None = None) -> Response:
     return response
 
 
-async def _recorded(request: Request, change: ConsentChange) -> Response:
+async def _recorded(request: Request, said: Heard) -> Response:
     try:
-        at = await _in_thread(request, request.state.tenant.consents.record, change)
+        at = await _in_thread(request, request.state.tenant.consents.record_heard, said)
     except ConsentRefused as error:
         raise Problem(409, "older-than-withdrawal", str(error)) from None
-    return _json({"status": "acknowledged", **at._asdict()})
+    invalid = said.invalid
+    wrong = {} if invalid is None else {"counted_as": "withdrawal", "reason": invalid.reason, "detail": str(invalid)}
+    return _json({"status": "acknowledged", **at._asdict(), **wrong})
 
 
 def _user(request: Request) -> str:

@@ -10,7 +10,7 @@ from deploy.local import product
 from deploy.local.ports import free_port
 from schemas import topics
 from schemas.consents import ConsentChange
-from schemas.errors import ConsentRefused, NotAcknowledged
+from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged
 from serving.consents import Consents
 from serving.reader import Reader
 from tests.support.live import Live, consents_of
@@ -106,6 +106,22 @@ def test_while_the_job_is_away_a_narrowed_consent_holds_when_it_is_acknowledged(
     finally:
         live.job_id = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
         live.stack.rest.wait_running(live.job_id)
+
+
+def test_a_broken_withdrawal_holds_when_it_is_acknowledged_and_a_broken_grant_is_refused_behind_one(
+    live: Live, consents: Consents, reader: Reader
+):
+    for user, fields in {"bea-broken": {"level": "none"}, "cid-broken": {"level": "full"}}.items():
+        with_a_list(live, user)
+        broken = ConsentChange(user, ts=now_ms(), method="x" * 1_000, **fields)
+        if fields["level"] == "none":
+            consents.record(broken)
+        else:
+            with pytest.raises(InvalidConsent, match="counts as a withdrawal, which stands"):
+                consents.record(broken)
+        assert reader.recommend(user).reason == "popular"
+        [told] = [r.value for r in live.records(topics.CONSENTS) if r.key == user.encode()][-1:]
+        assert b'"level":"none"' in told and b"unreadable_record" in told
 
 
 def test_who_consents_again_after_a_direct_withdrawal_gets_lists_again(live: Live, consents: Consents):

@@ -92,6 +92,19 @@ def test_what_is_posted_comes_back_as_a_list_until_it_is_withdrawn(live: Live, g
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:freshet:problem:older-than-withdrawal")
 
 
+def test_a_broken_consent_is_a_withdrawal_and_its_sender_is_told(live: Live, gateway: RunningGateway) -> None:
+    for user, level, status in (("ike-of-gateway", "none", 200), ("jan-of-gateway", "full", 400)):
+        consent(live, gateway, user)
+        gateway.ask("POST", "/v1/events", "producer", json=an_event(user, ITEMS[0]))
+        until(lambda user=user: reason(gateway, user) == "personalised", "a list")
+        broken = {"user_id": user, "level": level, "ts": now_ms(), "notice_version": 7}
+        answer = gateway.ask("POST", "/v1/consent", "privacy", json=broken)
+        told = answer.json()
+        assert (answer.status_code, told["reason"]) == (status, "wrong_type")
+        assert told.get("counted_as") == ("withdrawal" if status == 200 else None)
+        assert reason(gateway, user) == "popular", "at once"
+
+
 def test_each_of_a_batch_is_judged_for_itself(live: Live, gateway: RunningGateway) -> None:
     consent(live, gateway, "hux-of-gateway")
     batch = [an_event("hux-of-gateway", ITEMS[place], place) for place in range(3)]

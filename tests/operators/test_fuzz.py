@@ -120,6 +120,7 @@ class Rubbish:
         self._encode = {INTERACTIONS: encode_event, CONSENTS: encode_consent}
         self._offsets: Counter[str] = Counter()
         self._last = b"{}"
+        self._user = b""
 
     def record(self, now_ms: int) -> RawRecord:
         chance = self.chance
@@ -136,13 +137,14 @@ class Rubbish:
         if topic == CONSENTS and chance.random() < 0.01:
             return MARK_KEY
         return chance.choices(
-            [chance.choice(USERS).encode(), None, b"", b"\xff\xfe", "é\u200d".encode(), b"k" * 100_000],
-            [40, 2, 1, 1, 1, 0.02],
+            [self._user, chance.choice(USERS).encode(), None, b"", b"\xff\xfe", "é\u200d".encode(), b"k" * 100_000],
+            [36, 4, 2, 1, 1, 1, 0.02],
         )[0]
 
     def _value(self, topic: str, now_ms: int) -> bytes | None:
         chance = self.chance
         fields = {INTERACTIONS: self._event, CONSENTS: self._consent, CONTROL: self._command}[topic](now_ms)
+        self._user = str(fields.get("user_id", "")).encode()
         mood = chance.random()
         if mood < 0.02:
             return None

@@ -143,6 +143,8 @@ class NaiveReplay:
         else:
             try:
                 change, unknown_fields = self._codec.consent(value)  # type: ignore[arg-type]
+                if key is not None and key != change.user_id.encode() and change.level != "none" and not change.erase:
+                    change = ConsentChange(change.user_id, "none", append_ts)
             except BadRecord:
                 named = named_in(key, value)
                 if named is None:

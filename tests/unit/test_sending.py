@@ -1,21 +1,25 @@
 """What frontends send is judged before it is sent: whatever the job would not take is refused, and says why."""
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from kafka.errors import KafkaTimeoutError
 
 from deploy.local.waiting import until
+from schemas.codecs import json_codec
+from schemas.consent_records import said_in
 from schemas.consents import ConsentChange
 from schemas.errors import InvalidConsent, InvalidEvent, NotAcknowledged
 from schemas.events import Interaction
 from schemas.pseudonyms import new_key_ring
 from serving import kafka_sender
-from serving.consents import Consents
+from serving.consents import Consents, heard
 from serving.events import checked_event
 
 pytestmark = pytest.mark.privacy
@@ -34,11 +38,6 @@ def consents() -> Consents:
 @pytest.mark.parametrize(
     ("fields", "reason", "complaint"),
     [
-        ({"ts": NOW_MS // 1_000}, "out_of_range", r"\$\.ts"),
-        ({"ts": NOW_MS // 1_000, "erase": True}, "out_of_range", r"\$\.ts"),
-        ({"method": "x" * 1_000}, "out_of_range", r"\$\.method"),
-        ({"level": "nein"}, "out_of_range", r"\$\.level"),
-        ({"gpp": "x" * 600_000}, "too_large", "524288 bytes"),
         ({"user_id": ""}, "missing_user", "user_id"),
         ({"user_id": "u\x009"}, "control_character", "user_id"),
         ({"user_id": "\ud800"}, "bad_encoding", "Unicode"),
@@ -52,7 +51,50 @@ def test_no_consent_is_acknowledged_that_the_job_would_not_take(
     with pytest.raises(InvalidConsent, match=complaint) as refused:
         consents.record(change)
     assert refused.value.reason == reason
-    assert not {"nein", "xxx", str(NOW_MS // 1_000)} & set(str(refused.value).split()), "no value is repeated"
+
+
+WRONG = [
+    ({"ts": NOW_MS // 1_000}, "out_of_range", r"\$\.ts"),
+    ({"ts": None}, "wrong_type", r"\$\.ts"),
+    ({"method": "x" * 1_000}, "out_of_range", r"\$\.method"),
+    ({"notice_version": 7}, "wrong_type", r"\$\.notice_version"),
+    ({"granted": ["sell"]}, "out_of_range", "granted"),
+    ({"gpp": "x" * 600_000}, "too_large", "524288 bytes"),
+]
+
+
+@pytest.mark.parametrize(("fields", "reason", "complaint"), WRONG)
+@pytest.mark.parametrize(
+    ("said", "meant"), [({"level": "none"}, True), ({"level": "full", "erase": True}, True), ({"level": "full"}, False)]
+)
+def test_what_is_wrong_and_names_its_user_is_heard_as_a_withdrawal_as_the_job_reads_it(
+    fields: dict[str, Any], reason: str, complaint: str, said: dict[str, Any], meant: bool
+) -> None:
+    raw = msgspec.json.encode({"user_id": "ada", "ts": NOW_MS, **said, **fields})
+    told = heard(raw, NOW_MS + 1)
+    assert told.change == said_in(json_codec(), b"ada", raw, NOW_MS + 1).change
+    assert told.change.erase is ("erase" in said)
+    assert told.invalid is not None and told.meant is meant
+    assert told.invalid.reason == reason and re.search(complaint, str(told.invalid))
+    assert not {"sell", "xxx", str(NOW_MS // 1_000)} & set(str(told.invalid).split()), "no value is repeated"
+
+
+def test_an_unknown_level_is_a_withdrawal_that_was_not_meant() -> None:
+    told = heard(b'{"user_id":"ada","level":"nein","ts":%d}' % NOW_MS, NOW_MS)
+    assert (told.change.level, told.meant) == ("none", False)
+
+
+def test_a_withdrawal_with_a_field_that_is_not_known_holds_and_a_grant_with_one_changes_nothing() -> None:
+    raw = b'{"user_id":"ada","level":"%b","ts":%d,"colour":"red"}'
+    assert heard(raw % (b"none", NOW_MS), NOW_MS).change.level == "none"
+    with pytest.raises(InvalidConsent, match="a field that consents do not have"):
+        heard(raw % (b"full", NOW_MS), NOW_MS)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"nonsense", b'{"level":"none"}', b'{"user_id":"a\\n","level":"none"}'])
+def test_what_names_nobody_is_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidConsent):
+        heard(raw, NOW_MS)
 
 
 def test_many_wait_together_for_a_kafka_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
