@@ -185,7 +185,7 @@ damage = st.tuples(st.integers(0, 400), st.binary(max_size=10), st.integers(0, 1
 @given(st.binary(max_size=200), st.lists(damage, min_size=1, max_size=3))
 def test_any_bytes_are_a_record_or_a_bad_record(noise: bytes, wounds: list[tuple[int, bytes, int]]) -> None:
     for name, codec in CODECS.items():
-        for decode, whole in zip(codec, (golden(f"interaction.{name}"), golden(f"consent.{name}")), strict=True):
+        for decode, whole in zip(codec[:2], (golden(f"interaction.{name}"), golden(f"consent.{name}")), strict=True):
             wounded = whole
             for at, put, cut in wounds:
                 at %= len(whole)
