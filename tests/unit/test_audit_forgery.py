@@ -285,7 +285,8 @@ def test_a_forgery_is_found_and_nothing_of_it_believed(forgery: str) -> None:
     explained = [remark for remark in found.remarks if "not proved" not in remark]
     assert explained == [] or forgery == "two jobs at once"
     signed = {*STORY.topics.lines} | ({*topics.lines} if forgery == "two jobs at once" else set())
-    assert set(believed(topics, found)) <= signed
+    trusted = believed(topics, found)
+    assert set(trusted) <= signed and len(trusted) == len(set(trusted))
 
 
 def test_an_end_that_was_cut_with_its_heads_is_found_by_kept_heads_and_by_the_job_that_goes_on() -> None:
