@@ -181,9 +181,13 @@ async def access(request: Request) -> Response:
 
 
 @router.get("/v1/users/{user:user}/data/{id}", **documents.ANSWER)
-async def answer(request: Request, id: str) -> Response:
+async def answer(request: Request) -> Response:
     """What was collected of a user, for the credentials that asked for it and no others, for an hour."""
-    tenant, collecting, ticket = request.state.tenant, request.app.state.collecting, read_ticket(id)
+    tenant, collecting, ticket = (
+        request.state.tenant,
+        request.app.state.collecting,
+        read_ticket(request.path_params["id"]),
+    )
     not_there = Problem(404, "not-found", "you have asked for nothing under this id, of this user, in the last hour")
     if ticket is None:
         raise not_there
