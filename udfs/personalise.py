@@ -11,7 +11,7 @@ import msgspec
 from schemas.consents import PURPOSES, Level, purposes_of
 from schemas.rejects import Origin, Reject, RejectReason
 from udfs.account import Account
-from udfs.consent import Placed, Verdict, apply_consent, is_newer, withdraw
+from udfs.consent import Placed, Verdict, apply_consent, comes_after, is_newer, withdraw
 from udfs.elements import ConsentRecord, Element, EventRecord
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import Profile, UserState, decode_state, encode_state
@@ -187,6 +187,8 @@ class Gone(Placed, Protocol):
 
     @property
     def erased(self) -> bool: ...  # noqa: D102
+    @property
+    def said_at(self) -> int: ...  # noqa: D102
 
 
 def forget(users: Users, tombstones: Iterable[tuple[str, Gone]]) -> None:
@@ -203,6 +205,16 @@ def forget(users: Users, tombstones: Iterable[tuple[str, Gone]]) -> None:
         elif state.level != Level.NONE or state.kept_for:
             state.level, state.purposes, state.kept_for, state.profile = Level.NONE, 0, 0, None
             users.mark(pseudonym)
+
+
+def is_granted_alone(change: ConsentRecord) -> bool:
+    """Whether `change` grants purposes without personalisation."""
+    return change.level == Level.NONE and change.purposes != 0 and not (change.erase or change.absent)
+
+
+def is_fenced(change: ConsentRecord, tombstone: Gone) -> bool:
+    """Whether the user has said no to everything later than they granted what `change` does."""
+    return tombstone.said_at > change.said_at or comes_after(tombstone, change)
 
 
 def withdraw_again(users: Users, refused: Iterable[ConsentRecord], account: Account, changes: Changes) -> set[str]:

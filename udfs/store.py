@@ -45,12 +45,16 @@ _WRITE_POPULAR: Final = Script(WRITE_POPULAR)
 
 
 class Tombstone(msgspec.Struct, frozen=True, gc=False):
-    """Where in `consents` a user's last withdrawal or erasure stands; `append_ts` in ms."""
+    """Where in `consents` a user's last withdrawal or erasure stands; `append_ts` in ms.
+
+    `said_at` is when they last said no, 0 where a release before did not write it.
+    """
 
     append_ts: int = msgspec.field(name="at")
     partition: int
     offset: int
     erased: bool
+    said_at: int = msgspec.field(name="withdrawn", default=0)
 
 
 class Written(NamedTuple):

@@ -90,3 +90,33 @@ def test_an_older_grant_does_not_bring_personalisation_back(bucket: Bucket) -> N
     bucket.take(a_consent(at=BEGINNING + 2 * MINUTE, said_at=BEGINNING))
     assert measured(bucket, click()) == [["measure"]]
     assert bucket.list() is None
+
+
+@pytest.mark.parametrize("erase", [False, True])
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_withdrawal_that_redis_alone_knows_of_ends_what_was_granted_alone(erase: bool, read_before: bool) -> None:
+    """It was acknowledged, and its record has not been read: the grant is read after a crash, perhaps once more."""
+    bucket = Bucket()
+    granted = a_consent(level="none", purposes=MEASURE)
+    snapshot = bucket.keyed.snapshot()
+    if read_before:
+        bucket.take(granted)
+        assert measured(bucket, click(0)) == [["measure"]]
+    bucket.keyed.now_ms = BEGINNING + 2 * HOUR
+    bucket.store.withdraw("ada", BEGINNING + 2 * HOUR, erase=erase)
+    bucket.restart(snapshot)
+    assert measured(bucket, click(1)) == []
+    bucket.take(granted, click(2))
+    assert measured(bucket, click(3)) == []
+    user = bucket.user()
+    assert user is None or (user.kept_for, user.profile) == (0, None)
+
+
+def test_what_was_granted_alone_before_a_withdrawal_that_redis_alone_knows_of_is_none_behind_it(bucket: Bucket) -> None:
+    bucket.keyed.now_ms = BEGINNING + 2 * HOUR
+    bucket.store.withdraw("ada", BEGINNING + 2 * HOUR)
+    late = BEGINNING + 3 * HOUR
+    bucket.take(a_consent(level="none", purposes=MEASURE, at=late, said_at=BEGINNING + HOUR))
+    assert measured(bucket, click(3 * 3600)) == []
+    bucket.take(a_consent(level="none", purposes=MEASURE, at=late + SECOND))
+    assert measured(bucket, click(3 * 3600)) == [["measure"]]

@@ -273,7 +273,9 @@ class MemoryStore:
         """See :class:`udfs.store.ListStore`."""
         self._maybe_fail()
         found = {name: self._gone.get(name) or self._past.get(name) for name in pseudonyms}
-        return {name: Tombstone(e.append_ts, e.partition, e.offset, e.erase) for name, e in found.items() if e}
+        return {
+            name: Tombstone(e.append_ts, e.partition, e.offset, e.erase, e.said_at) for name, e in found.items() if e
+        }
 
     def relink(self, links: Mapping[str, str]) -> None:
         """See :class:`udfs.store.ListStore`."""

@@ -42,7 +42,17 @@ from udfs.operators.due_keeper import DueChanges, DueKeeper
 from udfs.operators.generation_keeper import GenerationKeeper, GenerationParts
 from udfs.operators.kids_keeper import KidsKeeper
 from udfs.operators.segment_keeper import SegmentKeeper
-from udfs.personalise import Changes, Users, apply, clean_event, forget, relink, withdraw_again
+from udfs.personalise import (
+    Changes,
+    Users,
+    apply,
+    clean_event,
+    forget,
+    is_fenced,
+    is_granted_alone,
+    relink,
+    withdraw_again,
+)
 from udfs.popularity import (
     ALL,
     NOTHING_NEW,
@@ -345,13 +355,31 @@ class PersonaliseOperator(KeyedProcessFunction):
         changing = {change.pseudonym for change in changes.consents}
         waiting = [write for write in lists if write.pseudonym in changing]
         lists = [write for write in lists if write.pseudonym not in changing]
-        written = self._write(changes.consents, lists, now_ms, token)
+        written = self._judged(changes.consents, self._write(changes.consents, lists, now_ms, token))
         undone = withdraw_again(users, refused_by_store(changes, written), account, changes)
         waiting = [write for write in waiting if write.pseudonym not in undone]
         if waiting:
             then = self._write([], waiting, now_ms, token)
             lists, written = lists + waiting, written._replace(lists=[*written.lists, *then.lists])
         return lists, written
+
+    def _judged(self, consents: Sequence[ConsentRecord], written: Written) -> Written:
+        """What Redis said, and of purposes that are granted without personalisation what its tombstones say.
+
+        To Redis such a consent is a withdrawal, which nothing refuses; a later no to everything refuses the purposes.
+        """
+        alone = [change.pseudonym for change in consents if is_granted_alone(change)]
+        if not alone:
+            return written
+        store = self._parts.store
+        found = self._patiently(lambda: store.tombstones(alone), self._counters["store_retries"].inc)
+        outcomes = [
+            ConsentOutcome.REFUSED
+            if is_granted_alone(change) and change.pseudonym in found and is_fenced(change, found[change.pseudonym])
+            else outcome
+            for change, outcome in zip(consents, written.consents, strict=True)
+        ]
+        return written._replace(consents=outcomes)
 
     def _sums(self) -> Iterator[Row]:
         """What this bucket has added to popularity since it last said so."""
@@ -500,10 +528,10 @@ def refused_by_store(changes: Changes, written: Written) -> list[ConsentRecord]:
     """The grants that Redis refused, but for those of users who said no behind them in the element: that began anew."""
     refused: dict[str, ConsentRecord] = {}
     for change, outcome in zip(changes.consents, written.consents, strict=True):
-        if change.level == Level.NONE:
-            refused.pop(change.pseudonym, None)
-        elif outcome == ConsentOutcome.REFUSED:
+        if outcome == ConsentOutcome.REFUSED:
             refused[change.pseudonym] = change
+        elif change.level == Level.NONE:
+            refused.pop(change.pseudonym, None)
     return list(refused.values())
 
 
