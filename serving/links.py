@@ -21,6 +21,7 @@ from adapters.redis.connection import Login
 from adapters.redis.fitness import LOOKS, Fitness, fitness_of
 from adapters.redis.greeting import (
     LOOK_CLOSED_EVERY_S,
+    LOOK_COMMANDS,
     LOOK_EVERY_S,
     Look,
     Standing,
@@ -214,11 +215,12 @@ class Link(_Kept):
         try:
             # Asked in one turn, they leave in one write.
             commands = (("INFO", "server"), *look(self._login.prefix), *LOOKS)
-            server, info, raw, *fit = [await future for future in [_future(pipe, one) for one in commands]]
-            for answer in (server, info, raw):
+            server, *answers = [await future for future in [_future(pipe, one) for one in commands]]
+            told, fit = answers[:LOOK_COMMANDS], answers[LOOK_COMMANDS:]
+            for answer in (server, *told):
                 if isinstance(answer, StoreUnavailable):
                     raise answer
-            seen = looked(info, raw, reading=True)
+            seen = looked(*told, reading=True)
             self._run_id = life_of(server, seen).partition(".")[0]
         except BaseException:
             pipe.close()
@@ -251,18 +253,18 @@ class Link(_Kept):
 
     async def _look(self, pipe: Pipe) -> None:
         asked = [_future(pipe, command) for command in look(self._login.prefix)]
-        info, raw = [await future for future in asked]
-        if isinstance(info, StoreUnavailable):
+        answers = [await future for future in asked]
+        if any(isinstance(answer, StoreUnavailable) for answer in answers):
             return  # lost: the loop sees it
         try:
-            self._take(pipe, looked(info, raw, reading=True))
+            self._take(pipe, looked(*answers, reading=True))
         except (StoreUnavailable, hiredis.ReplyError) as error:
             logger.warning("a server of Redis is left: %s", _cause(error))
             pipe.close()
 
     def _take(self, pipe: Pipe, seen: Look) -> None:
         """From now on the connection stands as a look says."""
-        life = f"{self._run_id}.{seen.replid}"
+        life = seen.life(self._run_id)
         before, self._standing = (
             self._standing,
             standing_of(life, seen, self._record(seen), self._login.replicas_least()),

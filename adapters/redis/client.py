@@ -14,7 +14,15 @@ import msgspec
 
 from adapters.redis.address import Place, RedisAddress, RedisSettings
 from adapters.redis.connection import Connection, ConnectionLost, Login, opened
-from adapters.redis.greeting import LOOK_CLOSED_EVERY_S, LOOK_EVERY_S, Command, Standing, look, standing_of
+from adapters.redis.greeting import (
+    LOOK_CLOSED_EVERY_S,
+    LOOK_COMMANDS,
+    LOOK_EVERY_S,
+    Command,
+    Standing,
+    look,
+    standing_of,
+)
 from adapters.redis.nodes import Nodes, nodes_of
 from adapters.redis.replies import Remedy, raised_for, remedy_for
 from adapters.redis.scripts import REPAIR, Script, keys_of, whole
@@ -363,11 +371,11 @@ class _Batch:
         return found
 
     def _answers(self) -> list[Any]:
-        extra = bool(self._replicas) + 2 * self.looked
+        extra = bool(self._replicas) + LOOK_COMMANDS * self.looked
         found = self.connection.receive(len(self.wanted) + extra)
         if self.looked:
             try:
-                self.connection.look_again(*found[-2:])
+                self.connection.look_again(*found[-LOOK_COMMANDS:])
             except StoreUnavailable as error:
                 self.connection.close()
                 raise _Again(error) from None

@@ -86,8 +86,8 @@ class Connection:
             for answer in answers[: len(begin)]:
                 if isinstance(answer, hiredis.ReplyError):
                     raise answer
-            server, info, raw = answers[len(begin) :]
-            self.seen = looked(info, raw, self._reading)
+            server, *seen = answers[len(begin) :]
+            self.seen = looked(*seen, reading=self._reading)
             self.life = life_of(server, self.seen)
             self.record = record_of(self.seen)
         except hiredis.ReplyError as error:
@@ -98,14 +98,14 @@ class Connection:
         """How long ago the server was last looked at."""
         return time.monotonic() - self._looked_at_s
 
-    def look_again(self, info: Any, raw: Any) -> None:
+    def look_again(self, *answers: Any) -> None:
         """Take the answers to :func:`adapters.redis.greeting.look`. Raises as :meth:`greet` does."""
         try:
-            self.seen = looked(info, raw, self._reading)
+            self.seen = looked(*answers, reading=self._reading)
             self.record = record_of(self.seen)
         except hiredis.ReplyError as error:
             raise raised_for(error, self._prefix) from None
-        self.life = f"{self.life.partition('.')[0]}.{self.seen.replid}"
+        self.life = self.seen.life(self.life.partition(".")[0])
         self._looked_at_s = time.monotonic()
 
     def is_idle(self) -> bool:

@@ -2,8 +2,9 @@
 
 A connection counts for nothing until its server has said that it is a primary and which life of Redis it is. A life is
 one process (``run_id``) between two changes of its role (``master_replid``): whoever was demoted and promoted again may
-have missed what was acknowledged in between. Where the generation record (:class:`schemas.store.Generation`) does not
-hold that life, the connection is *closed*: popular lists may be read there, and nothing personal.
+have missed what was acknowledged in between. It ends with FLUSHALL and the like, too: what was copied before may be put
+back into the running process, the generation record with it. Where that record (:class:`schemas.store.Generation`) does
+not hold the life, the connection is *closed*: popular lists may be read there, and nothing personal.
 """
 
 from collections.abc import Mapping
@@ -22,18 +23,29 @@ LOOK_EVERY_S: Final = 1.0
 """So long a look at role, replicas and generation record holds."""
 LOOK_CLOSED_EVERY_S: Final = 0.1
 """The same while a connection is closed: personal lists come back soon after the job has renewed the record."""
+WHOLESALE: Final = ("flushall", "flushdb", "swapdb", "restore", "debug")
+"""Commands by which all keys may go back to what they were. CONFIG RESETSTAT forgets how often they were called.
+
+RESTORE-ASKING, with which a slot of a Cluster moves, is none of them: it brings keys along as they are.
+"""
 
 
 class Look(NamedTuple):
     """What a server says of itself now; `raw` is the generation record, None where there is none or not here."""
 
     replid: str = ""
+    put_back: int = 0
+    """How often keys were removed or put back wholesale, since the process began: :data:`WHOLESALE`."""
     replicas: int = 0
     raw: bytes | None = None
     elsewhere: bool = False
     """Whether the generation record is in a slot of another node of the Cluster."""
     refused: str = ""
     """The error code, where the user of Redis may not look."""
+
+    def life(self, run_id: str) -> str:
+        """The life of the process `run_id`."""
+        return f"{run_id}.{self.replid}" + (f".{self.put_back}" if self.put_back else "")
 
 
 class Standing(NamedTuple):
@@ -47,22 +59,26 @@ class Standing(NamedTuple):
     because: str = ""
 
 
-def look(prefix: str) -> tuple[Command, Command]:
-    """The commands whose answers :func:`looked` takes."""
-    return ("INFO", "replication"), ("GET", generation_key(prefix))
+def look(prefix: str) -> tuple[Command, ...]:
+    """The commands whose answers :func:`looked` takes, :data:`LOOK_COMMANDS` of them."""
+    return ("INFO", "replication"), ("INFO", "commandstats"), ("GET", generation_key(prefix))
 
 
-def looked(info: Any, raw: Any, reading: bool = False) -> Look:
+LOOK_COMMANDS: Final = len(look(""))
+
+
+def looked(info: Any, stats: Any, raw: Any, *, reading: bool = False) -> Look:
     """The answers to :func:`look`.
 
     Raises :class:`StoreUnavailable` for a server that is no primary, and an error answer as `hiredis.ReplyError`. With
     `reading`, a user who may not look sees a closed Redis: popular lists can be read all the same.
     """
-    for answer in (info, raw):
+    for answer in (info, stats, raw):
         if reading and isinstance(answer, hiredis.ReplyError) and code_of(answer) == "NOPERM":
             return Look(refused="NOPERM")
-    if isinstance(info, hiredis.ReplyError):
-        raise info
+    for answer in (info, stats):
+        if isinstance(answer, hiredis.ReplyError):
+            raise answer
     said = info_of(info)
     if said.get("role") != "master":
         raise StoreUnavailable("this server of Redis is no primary")
@@ -70,7 +86,7 @@ def looked(info: Any, raw: Any, reading: bool = False) -> Look:
     if isinstance(raw, hiredis.ReplyError) and not elsewhere and not str(raw).startswith("WRONGTYPE"):
         raise raw
     replid, found = said.get("master_replid", ""), raw if isinstance(raw, bytes) else None
-    return Look(replid, in_touch(said), found, elsewhere)
+    return Look(replid, put_back(info_of(stats)), in_touch(said), found, elsewhere)
 
 
 def info_of(info: bytes) -> dict[str, str]:
@@ -80,6 +96,16 @@ def info_of(info: bytes) -> dict[str, str]:
     {'role': 'master'}
     """
     return dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
+
+
+def put_back(stats: Mapping[str, str]) -> int:
+    """How often the commands :data:`WHOLESALE` were called.
+
+    >>> put_back({"cmdstat_flushall": "calls=2,usec=9,usec_per_call=4.50", "cmdstat_get": "calls=5,usec=3"})
+    2
+    """
+    calls = (stats.get(f"cmdstat_{name}", "").partition("calls=")[2].partition(",")[0] for name in WHOLESALE)
+    return sum(int(count) for count in calls if count.isdigit())
 
 
 def in_touch(replication: Mapping[str, str]) -> int:
@@ -106,7 +132,7 @@ def life_of(server: Any, seen: Look) -> str:
     run_id = info_of(server).get("run_id")
     if not run_id:
         raise StoreUnavailable("this server of Redis does not say its run_id")
-    return f"{run_id}.{seen.replid}"
+    return seen.life(run_id)
 
 
 def standing_of(life: str, seen: Look, record: Generation | None, replicas_least: int = 0) -> Standing:

@@ -223,7 +223,7 @@ def test_each_answer_takes_one_round_trip(
     ids(reader, "country:GB")
     connection._looked_at_s = 0.0  # the look at the server comes along
     ids(reader)
-    assert sent == [1, 3, 3]
+    assert sent == [1, 3, 4]
     reader.close()
 
 
