@@ -358,18 +358,18 @@ def test_the_last_erasure_is_known_also_when_the_user_has_come_back(subject: Sub
     consented(subject.store, a_consent(ada, offset=1), a_consent("p1.never", offset=1))
     assert subject.store.tombstones([ada, "p1.never"]) == {}
     consented(subject.store, an_erasure(ada, BEGINNING + 5, offset=2, partition=0))
-    expected = {ada: Tombstone(BEGINNING + 5, 0, 2, True)}
+    expected = {ada: Tombstone(BEGINNING + 5, 0, 2, True, BEGINNING + 7)}
     assert subject.store.tombstones([ada, "p1.never"]) == expected
     assert consented(subject.store, a_consent(ada, at=BEGINNING + 8, offset=3)) == [ConsentOutcome.IN_FORCE]
     assert subject.store.tombstones([ada]) == expected
     assert consented(subject.store, an_erasure(ada, BEGINNING + 9, offset=4)) == [ConsentOutcome.IN_FORCE]
-    assert subject.store.tombstones([ada]) == {ada: Tombstone(BEGINNING + 9, 0, 4, True)}
+    assert subject.store.tombstones([ada]) == {ada: Tombstone(BEGINNING + 9, 0, 4, True, BEGINNING + 13)}
     assert subject.store.tombstones([]) == {}
 
 
 def test_a_withdrawal_leaves_a_tombstone_that_says_so_and_a_grant_lifts_it(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada, offset=1), a_consent(ada, "none", BEGINNING + 5, offset=2, partition=0))
-    expected = {ada: Tombstone(BEGINNING + 5, 0, 2, erased=False)}
+    expected = {ada: Tombstone(BEGINNING + 5, 0, 2, erased=False, said_at=BEGINNING + 7)}
     assert subject.is_gone(ada) and subject.store.tombstones([ada]) == expected
     assert consented(subject.store, a_consent(ada, at=BEGINNING + 9, offset=3)) == [ConsentOutcome.IN_FORCE]
     assert not subject.is_gone(ada) and subject.store.tombstones([ada]) == expected
@@ -457,7 +457,7 @@ def test_an_erasure_moves_with_the_user(subject: Subject, came_back: bool) -> No
     if came_back:
         assert consented(subject.store, a_consent("p1.ada", at=BEGINNING + 9, offset=3)) == [1]
     subject.store.relink({"p2.ada": "p1.ada"})
-    assert subject.store.tombstones(["p1.ada", "p2.ada"]) == {"p2.ada": Tombstone(BEGINNING, 0, 2, True)}
+    assert subject.store.tombstones(["p1.ada", "p2.ada"]) == {"p2.ada": Tombstone(BEGINNING, 0, 2, True, BEGINNING + 2)}
     assert subject.is_gone("p2.ada") != came_back
 
 
