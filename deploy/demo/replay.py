@@ -23,6 +23,8 @@ from deploy.demo.table import PRESETS, Mapping, check, interactions_of, users_of
 from models.cells import ROWS_PER_CHUNK
 from schemas.consents import ConsentChange, LevelName
 from schemas.errors import FreshetError
+from schemas.events import USER_ID_LENGTH_MAX
+from schemas.ids import is_id
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 
 RECEIPT_TIMEOUT_S: Final = 60.0
@@ -61,8 +63,14 @@ def level_of(user_id: str, choice: Choice) -> LevelName:
 
 
 def consents_of(path: Path, mapping: Mapping, choice: Choice, at_ms: int) -> Iterator[ConsentChange]:
-    """The consent of each user of the file, in the order in which they appear."""
+    """The consent of each user of the file, in the order in which they appear.
+
+    Of a user id that no consent may have none is sent: the job would refuse it, and no receipt would ever come. The
+    rows are sent all the same, and are dead letters.
+    """
     for user in users_of(path, mapping):
+        if not (0 < len(user) <= USER_ID_LENGTH_MAX and is_id(user)):
+            continue
         yield ConsentChange(user, level_of(user, choice), at_ms, method="replay")
 
 

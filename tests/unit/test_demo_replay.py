@@ -13,7 +13,15 @@ from kafka.partitioner.default import DefaultPartitioner
 from deploy.demo.feed import FileFeed
 from deploy.demo.producer import KnownKeys
 from deploy.demo.receipts import ConsentWaiter, MissingReceiptsError
-from deploy.demo.replay import Choice, Replay, ReplayCounts, add_mapping_options, level_of, mapping_from
+from deploy.demo.replay import (
+    Choice,
+    Replay,
+    ReplayCounts,
+    add_mapping_options,
+    consents_of,
+    level_of,
+    mapping_from,
+)
 from deploy.demo.table import ONLINE_RETAIL, UNREAD_TIME, Mapping, MappingError, interactions_of, names_of, users_of
 from models.files import WRONG_WIDTH
 from schemas.codecs import BadRecord, json_codec
@@ -246,3 +254,12 @@ def test_partitions_are_those_that_kafkas_own_clients_choose() -> None:
         arguments = "t", None, f"user-{number}".encode(), None, b"", Cluster()
         assert KnownKeys().partition(*arguments) == DefaultPartitioner().partition(*arguments)
     assert KnownKeys().partition("t", None, None, None, b"", Cluster()) in {0, 1, 2, 3}
+
+
+def test_no_consent_is_sent_of_a_user_of_whom_the_job_would_take_none(tmp_path: Path) -> None:
+    """Its receipt would be waited for, and no row of anybody sent."""
+    path = tmp_path / "shop.csv"
+    path.write_text(CSV + f"{'x' * 300},pot,2024-05-01T10:00:03Z,click,,\na\u202eb,pot,2024-05-01T10:00:04Z,click,,\n")
+    consents = consents_of(path, SHOP, Choice(), NOW)
+    assert [change.user_id for change in consents] == ["ada", "ben", "eva"]
+    assert len(rows(path, SHOP)) == 6, "what the rows are, the job says"
