@@ -47,6 +47,17 @@ def producer(kafka: KafkaSettings, codec: str, **more: str | int) -> Producer:
     return Producer({**options, "message.max.bytes": 10_000_000, **more})
 
 
+def until_taken(sender: Producer, topic: str, value: bytes, key: bytes) -> None:
+    """Send it until the broker takes it: the setting that lets such a record through takes effect a moment later."""
+
+    def is_taken() -> bool:
+        refused: list[object] = []
+        sender.produce(topic, value, key, on_delivery=lambda error, _: refused.append(error))
+        return sender.flush(30) == 0 and refused == [None]
+
+    until(is_taken, "the broker to take a long record", 30)
+
+
 def write_everything(kafka: KafkaSettings, name: str, codec: str, value: Callable[[str], bytes]) -> None:
     """Plain batches with headers, without key, without value; a committed and an aborted transaction."""
     topic = kafka.topic(name)
@@ -55,8 +66,8 @@ def write_everything(kafka: KafkaSettings, name: str, codec: str, value: Callabl
     if name not in COMPACTED:  # of a compacted topic, the broker refuses a batch with such a record
         plain.produce(topic, value("no-key"), None)
     plain.produce(topic, None, b"gone")
-    plain.produce(topic, value("zeros") + b" " * LONG[codec], b"zeros")
     assert plain.flush(30) == 0
+    until_taken(plain, topic, value("zeros") + b" " * LONG[codec], b"zeros")
     for outcome in ("aborted", "committed"):
         transactional = producer(kafka, codec, **{"transactional.id": f"{kafka.topic_prefix}{outcome}"})
         transactional.init_transactions(30)

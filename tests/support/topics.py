@@ -3,15 +3,21 @@
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from deploy.local.waiting import until
+from jobs.topics import topic_settings
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.topics import TOPICS
+
+SEEN_S = 30
 
 
 def alter(kafka: KafkaSettings, name: str, config: dict[str, str]) -> None:
     """Set `config` in one of our topics."""
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, kafka.topic(name), configs=config)])
+        topic = kafka.topic(name)
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=config)])
+        until(lambda: config.items() <= topic_settings(admin, topic).items(), f"settings of {name}", SEEN_S)
     finally:
         admin.close()
 
