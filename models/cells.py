@@ -1,11 +1,11 @@
-"""Values of a file as what they stand for: ids as text, numbers with their decimal comma, times in ms."""
+"""Values of a file as what they stand for: ids as text, numbers by their decimal mark, times in ms."""
 
 import math
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, Literal
 
 from schemas.errors import FileError
 
@@ -20,6 +20,14 @@ MISSING: Final = frozenset(["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan"
 TWO_READINGS: Final = "a date in which day and month cannot be told apart: say how with --time-format"
 """The reason for which such rows are not taken."""
 
+LOST_DIGITS: Final = (
+    "an id in scientific notation, such as 4.00638E+12, has lost digits: format the column as text and export again"
+)
+"""The reason for which such rows are not taken: ids that begin alike have become one."""
+
+DecimalMark = Literal[".", ",", "?"]
+"""What separates the decimals of a column's numbers; ``?`` where a column has both, and ``1,234`` says nothing."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZONE: Final = r"\s*(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?"
 _CLOCK: Final = rf"(?:[T ]+(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<part>\d+))?)?{_ZONE})?"
@@ -33,8 +41,13 @@ _WITH_NAMES: Final = re.compile(
 )
 _PLAIN: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.A)
 _WHOLE: Final = re.compile(r"[+-]?\d{1,30}", re.A)
-_DECIMAL_COMMA: Final = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+", re.A)
-_THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.A)
+_NUMBERS: Final[dict[Literal[".", ","], re.Pattern[str]]] = {
+    ".": re.compile(r"[+-]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)", re.A),
+    ",": re.compile(r"[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?|(?:\d+(?:,\d+)?|,\d+)(?:[eE][+-]?\d+)?)", re.A),
+}
+"""Numbers by their decimal mark; the other mark separates thousands."""
+_SCIENTIFIC: Final = re.compile(r"\s*[+-]?\d(?:[.,]\d+)?[eE]\+\d{2,3}\s*", re.A)
+_EXACT_FLOAT_MAX: Final = 2.0**53
 _SPACES: Final = str.maketrans("", "", " \u00a0\u202f")
 
 
@@ -53,28 +66,63 @@ def text_of(cell: Cell) -> str | None:
     return str(cell)
 
 
-def number_of(cell: Cell, decimal_comma: bool = False) -> Cell:
-    """A number; text that is none stays as it is. ``1,234`` has a decimal comma where the file's other numbers have.
+def has_lost_digits(cell: Cell) -> bool:
+    """Whether an id is one that Excel rounded, or a float beyond the whole numbers that floats can tell apart.
+
+    >>> has_lost_digits("4.00638E+12"), has_lost_digits(2.0**60), has_lost_digits("2E10"), has_lost_digits(2**60)
+    (True, True, False, False)
+    """
+    if isinstance(cell, str):
+        return _SCIENTIFIC.fullmatch(cell) is not None
+    return isinstance(cell, float) and math.isfinite(cell) and abs(cell) >= _EXACT_FLOAT_MAX
+
+
+def decimal_marks(text: str) -> str:
+    """The decimal marks with which the text is a number that has a separator.
+
+    One mark is proof of how the column is written; two are no proof, nor is none.
+
+    >>> [decimal_marks(text) for text in ("12.50", "2,50", "0.123", "1.234.567", "1,234", "1.234", "1234", "a few")]
+    ['.', ',', '.', ',', '.,', '.,', '', '']
+    """
+    text = _without_spaces(text)
+    if text.isdigit():
+        return ""
+    marks = "".join(mark for mark, form in _NUMBERS.items() if form.fullmatch(text))
+    return marks if "." in text or "," in text else ""
+
+
+def number_of(cell: Cell, mark: DecimalMark = ".") -> Cell:
+    """A number; text that is none stays as it is, and so does ``1,234`` where the column's ``mark`` is not known.
+
+    A number that can be read in one way only is read in that way, whatever the mark of its column.
 
     >>> number_of("3"), number_of("2,50"), number_of("1.234,5"), number_of("a few")
     (3, 2.5, 1234.5, 'a few')
-    >>> number_of("1,234"), number_of("1,234", decimal_comma=True)
-    (1234, 1.234)
+    >>> number_of("1,234"), number_of("1,234", ","), number_of("1,234", "?")
+    (1234, 1.234, '1,234')
     """
     if isinstance(cell, float) and not math.isfinite(cell):
         return None
     if not isinstance(cell, str):
         return cell
-    text = cell.strip().translate(_SPACES)
-    if not decimal_comma and _THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")
-    elif _DECIMAL_COMMA.fullmatch(text):
-        text = text.replace(".", "").replace(",", ".")
+    text = _without_spaces(cell)
+    marks = decimal_marks(text)
+    if len(marks) == 2:
+        if mark == "?":
+            return cell
+        marks = mark
+    if marks:
+        text = text.replace("," if marks == "." else ".", "").replace(marks, ".")
     if _WHOLE.fullmatch(text):
         return int(text)
     if _PLAIN.fullmatch(text) and math.isfinite(number := float(text)):
         return number
     return None if text.lower() in ("inf", "+inf", "-inf", "infinity", "-infinity") else cell
+
+
+def _without_spaces(text: str) -> str:
+    return text.strip().translate(_SPACES)
 
 
 def milliseconds_of(cells: Sequence[Cell], form: str | None = None) -> list[int | None]:

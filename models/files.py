@@ -8,8 +8,9 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from models.cells import MISSING, ROWS_PER_CHUNK, Cell, Chunk
+from models.cells import MISSING, ROWS_PER_CHUNK, Cell, Chunk, DecimalMark
+from models.decimals import Evidence
 from models.parquet_files import MARK, batches, columns_and_rows
 from models.text_files import REPLACED, WINDOWS, beginning, opened
 from schemas.errors import FileError
@@ -30,9 +32,13 @@ WRONG_QUOTES: Final = "quotation marks that do not fit"
 WRONG_ENCODING: Final = "text that is not of the file's encoding"
 NO_OBJECT: Final = "not a JSON object"
 NESTED: Final = "a list or an object where a value should be"
+HALF_CHARACTER: Final = "half of a character (a lone surrogate)"
 
 _DELIMITERS: Final = ",;\t|"
 _BINARY: Final = frozenset(map(chr, range(9)))
+_QUOTED_NAME: Final = re.compile(r"^([\[`'])([^\[\]`']+)[\]`']$")
+"""A column's name as SQL exports quote it."""
+_BRACKETS: Final = re.compile(r"\[[^\[\]{}\"]+\]\s*(?:[,;\t|]|$)")
 _HEAD_CHARACTERS: Final = 1 << 16
 _ROWS_FOR_NAMES: Final = 1_000
 
@@ -44,40 +50,56 @@ class Table:
     """A file that can be read any number of times.
 
     ``names``: its columns; of JSON, those of the first thousand rows. ``rows``: how many there are, where that is known
-    without reading them. ``decimal_comma``: numbers are written as in ``2,50``. ``note``: what a reader of the file
-    should know of how it is read.
+    without reading them. ``usual_mark``: the decimal mark of numbers where they prove none. ``note``: what a reader of
+    the file should know of how it is read.
     """
 
     names: list[str]
     _read: Callable[[Sequence[str], LeftOut], Iterator[Chunk]]
     rows: int | None = None
-    decimal_comma: bool = False
+    usual_mark: DecimalMark = "."
     note: str | None = None
+    typed: frozenset[str] = frozenset()
+    """Columns whose numbers are of a type of the file: no way of writing is to be told."""
 
     def chunks(self, columns: Iterable[str], left_out: LeftOut) -> Iterator[Chunk]:
         """The columns' values in the order of the file, some thousand rows at a time; all lists of a chunk are of one
         length. ``left_out`` is told the rows that could not be read, by reason. Raises :class:`FileError`."""
         return self._read(list(dict.fromkeys(columns)), left_out)
 
+    def evidence(self, columns: Iterable[str]) -> Evidence:
+        """How the numbers of the columns are written, from all rows of the file. Raises :class:`FileError`."""
+        wanted = [column for column in columns if column not in self.typed]
+        return Evidence(self.chunks(wanted, Counter()) if wanted else (), self.usual_mark)
+
 
 def open_table(path: Path) -> Table:
     """The table in a file; raises :class:`FileError` that says what to change."""
     head = beginning(path)
     if head.startswith(MARK):
-        names, rows = columns_and_rows(path)
-        return Table(names, lambda columns, left_out: batches(path, columns, left_out), rows)
+        names, rows, typed = columns_and_rows(path)
+        return Table(names, lambda columns, left_out: batches(path, columns, left_out), rows, typed=typed)
     with opened(path) as (text, encoding):
         note = f"{path.name} is not UTF-8: read as Windows-1252" if encoding.name == WINDOWS else None
         shown = text.read(_HEAD_CHARACTERS)
-    if shown.lstrip("\ufeff \t\r\n")[:1] in ("{", "["):
+    if _is_json(shown.lstrip("\ufeff \t\r\n")):
         return Table(_names_of_objects(path), lambda columns, left_out: _objects_of(path, columns, left_out), note=note)
     delimiter, names = _header(path, shown)
     return Table(
         names,
         lambda columns, left_out: _csv(path, delimiter, names, columns, left_out),
-        decimal_comma=delimiter != ",",
+        # Excel takes the semicolon where the comma is the decimal mark.
+        usual_mark="," if delimiter == ";" else ".",
         note=note,
     )
+
+
+def _is_json(shown: str) -> bool:
+    """Whether the text begins as JSON does; ``[user],[item]`` is a header of CSV."""
+    if not shown.startswith("["):
+        return shown.startswith("{")
+    first = shown.splitlines()[0]
+    return _BRACKETS.match(first) is None or _json(first) is not None
 
 
 # -- CSV
@@ -87,7 +109,7 @@ def _header(path: Path, shown: str) -> tuple[str, list[str]]:
     """The delimiter that cuts the header into most names, and the names."""
     found = {delimiter: _first_row(shown, delimiter) for delimiter in _DELIMITERS}
     delimiter = max(_DELIMITERS, key=lambda each: len(found[each]))
-    names = [name.strip() for name in found[delimiter]]
+    names = [_QUOTED_NAME.sub(r"\2", name.strip()) for name in found[delimiter]]
     if not any(names):
         raise FileError(f"{path} is empty: it has no header that names the columns")
     if not _BINARY.isdisjoint("".join(names)):
@@ -193,10 +215,33 @@ def cell_of(value: Any) -> Cell:
     raise TypeError
 
 
+def cells_of(row: Mapping[str, Any], columns: Iterable[str], left_out: LeftOut) -> list[Cell] | None:
+    """The columns of a JSON object, None where it is left out: ``left_out`` is told the reason."""
+    try:
+        cells = [cell_of(row.get(column)) for column in columns]
+    except TypeError:
+        left_out[NESTED] += 1
+        return None
+    if all(_is_whole(cell) for cell in cells if isinstance(cell, str)):
+        return cells
+    left_out[HALF_CHARACTER] += 1
+    return None
+
+
+def _is_whole(text: str) -> bool:
+    """Whether text has no half of a surrogate pair, which JSON can escape and UTF-8 cannot say."""
+    return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
+
+
 def _names_of_objects(path: Path) -> list[str]:
     with opened(path) as (text, _):
         first = itertools.islice(_objects(text), _ROWS_FOR_NAMES)
-        return list(dict.fromkeys(name for row in first if row is not None for name in row))
+        names = list(dict.fromkeys(name for row in first if row is not None for name in row if _is_whole(name)))
+    if not names:
+        raise FileError(
+            f"{path} begins as JSON and has no object to read: write one object a line, or one list of them"
+        )
+    return names
 
 
 def _objects_of(path: Path, columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:
@@ -228,10 +273,8 @@ def _rows_of_objects(
         if row is None:
             left_out[NO_OBJECT] += 1
             continue
-        try:
-            cells = [cell_of(row.get(column)) for column in columns]
-        except TypeError:
-            left_out[NESTED] += 1
+        cells = cells_of(row, columns, left_out)
+        if cells is None:
             continue
         if suspicious and any(isinstance(cell, str) and REPLACED in cell for cell in cells):
             left_out[WRONG_ENCODING] += 1

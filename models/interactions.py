@@ -12,8 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from models.cells import TWO_READINGS, Cell, check_form, has_two_readings, milliseconds_of, number_of, texts_of
-from models.files import NESTED, NO_OBJECT, cell_of, object_of, open_table
+from models.cells import (
+    LOST_DIGITS,
+    TWO_READINGS,
+    Cell,
+    check_form,
+    has_lost_digits,
+    has_two_readings,
+    milliseconds_of,
+    number_of,
+    texts_of,
+)
+from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
 from schemas.errors import ExportError, FileError, ModelError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
 from schemas.exports import part_lines, read_manifest
@@ -99,7 +109,7 @@ def read(path: Path, columns: Columns) -> Interactions:
     if not chunks:
         raise ModelError(f"there are no interactions to read in {path}{_told(left_out)}")
     frame = pd.concat(chunks, ignore_index=True)
-    return _from_cells(frame, columns, left_out, table.decimal_comma, table.note)
+    return _from_cells(frame, columns, left_out, table.note)
 
 
 def default_user(path: Path) -> str:
@@ -145,12 +155,9 @@ def from_rows(rows: Iterable[Mapping[str, Any]], columns: Columns = CLEAN_EVENTS
 
 
 def _cells(row: Mapping[str, Any], names: list[str], left_out: Counter[str]) -> list[Cell] | None:
-    try:
-        if row:
-            return [cell_of(row.get(name)) for name in names]
-        left_out[NO_OBJECT] += 1
-    except TypeError:
-        left_out[NESTED] += 1
+    if row:
+        return cells_of(row, names, left_out)
+    left_out[NO_OBJECT] += 1
     return None
 
 
@@ -165,7 +172,6 @@ def _from_cells(
     frame: pd.DataFrame,
     columns: Columns,
     left_out: Mapping[str, int],
-    decimal_comma: bool = False,
     note: str | None = None,
 ) -> Interactions:
     """Columns from a table of :data:`models.cells.Cell`; rows that cannot be used are dropped and counted by reason,
@@ -173,6 +179,7 @@ def _from_cells(
     given = frame[columns.time].tolist()
     times = milliseconds_of(given, columns.time_form)
     unclear = np.array([time is None and has_two_readings(cell) for time, cell in zip(times, given, strict=True)], bool)
+    rounded = _rounded(frame[columns.user]) | _rounded(frame[columns.item])
     if columns.every is not None:
         frame = frame.assign(**{columns.kind: columns.every})
     frame = frame.assign(
@@ -193,14 +200,20 @@ def _from_cells(
 
     drop("no user", lambda rows: rows[columns.user].isna())
     drop("no item", lambda rows: rows[columns.item].isna())
+    drop(LOST_DIGITS, lambda rows: rounded[rows.index])
     drop("unknown kind", lambda rows: ~rows[columns.kind].isin(EVENT_TYPES))
     if columns.quantity is not None:
-        drop("quantity not above zero", lambda rows: ~_is_positive(rows[columns.quantity], decimal_comma))
+        drop("quantity not above zero", lambda rows: ~_is_positive(rows[columns.quantity]))
     drop(TWO_READINGS, lambda rows: unclear[rows.index])
     drop(NO_TIME, lambda rows: ~rows[columns.time].between(EVENT_TS_MIN, EVENT_TS_MAX))
     drop("item id empty or too long", lambda rows: ~rows[columns.item].str.len().between(1, ID_LENGTH_MAX))
     unfit = {item for item in set(frame[columns.item]) if not is_id(item)}
     drop("item id with a character that no id may have", lambda rows: rows[columns.item].isin(unfit))
+    return _coded(frame, columns, dropped, note)
+
+
+def _coded(frame: pd.DataFrame, columns: Columns, dropped: dict[str, int], note: str | None) -> Interactions:
+    """Columns from rows that can all be used."""
     users, _ = pd.factorize(frame[columns.user], sort=True)
     items, item_ids = pd.factorize(frame[columns.item], sort=True)
     kinds = frame[columns.kind].map(KIND_OF).to_numpy(np.int64)
@@ -209,8 +222,13 @@ def _from_cells(
     return Interactions(users.astype(np.int64), items.astype(np.int64), ts_ms, kinds, item_names, dropped, note)
 
 
-def _is_positive(values: pd.Series, decimal_comma: bool) -> npt.NDArray[np.bool_]:
-    numbers = (number_of(value, decimal_comma) for value in values)
+def _rounded(values: pd.Series) -> npt.NDArray[np.bool_]:
+    return np.fromiter(map(has_lost_digits, values), dtype=bool, count=len(values))
+
+
+def _is_positive(values: pd.Series) -> npt.NDArray[np.bool_]:
+    """Which numbers are above zero; that is the same in both readings of ``1,234``."""
+    numbers = map(number_of, values)
     return np.array([isinstance(each, int | float) and each > 0 for each in numbers], dtype=bool)
 
 

@@ -17,11 +17,14 @@ MARK: Final = b"PAR1"
 NO_TEXT: Final = "bytes that are no text"
 
 
-def columns_and_rows(path: Path) -> tuple[list[str], int]:
-    """The names of the columns, and how many rows there are; raises :class:`FileError`."""
+def columns_and_rows(path: Path) -> tuple[list[str], int, frozenset[str]]:
+    """The names of the columns, how many rows there are, and the columns that hold numbers by their type; raises
+    :class:`FileError`."""
     try:
         with pa.parquet.ParquetFile(path) as file:
-            return list(file.schema_arrow.names), int(file.metadata.num_rows)
+            schema = file.schema_arrow
+            typed = frozenset(column.name for column in schema if _is_number(column.type))
+            return list(schema.names), int(file.metadata.num_rows), typed
     except (OSError, pa.ArrowException) as error:
         raise FileError(f"{path} cannot be read: {error}") from None
 
@@ -89,6 +92,11 @@ def _listed(values: Any) -> list[Any]:
     present = values.is_valid().to_numpy(zero_copy_only=False).tolist()
     filled = pc.fill_null(values, 0).to_numpy(zero_copy_only=False).tolist()
     return [value if is_present else None for value, is_present in zip(filled, present, strict=True)]
+
+
+def _is_number(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _is_bytes(kind: Any) -> bool:

@@ -2,7 +2,8 @@
 
 Every row is sent, dirty ones too, as they are: a negative quantity stays negative, a missing user is left out, a time
 that cannot be read is sent as the text that stood there. It is the job that rejects them, each with a reason.
-What is no row of the table, such as a line with too few fields, cannot be sent; it is counted by reason.
+What is no row of the table, such as a line with too few fields, cannot be sent; a row whose id lost digits is not sent,
+as its id is now that of others. Both are counted by reason.
 """
 
 from collections import Counter
@@ -13,7 +14,20 @@ from typing import Any, Final
 
 import msgspec
 
-from models.cells import TWO_READINGS, Cell, Chunk, check_form, has_two_readings, milliseconds_of, number_of, texts_of
+from models.cells import (
+    LOST_DIGITS,
+    TWO_READINGS,
+    Cell,
+    Chunk,
+    DecimalMark,
+    check_form,
+    has_lost_digits,
+    has_two_readings,
+    milliseconds_of,
+    number_of,
+    texts_of,
+)
+from models.decimals import unclear
 from models.files import Table, open_table
 from schemas.errors import FileError, FreshetError
 from schemas.events import EVENT_TYPES
@@ -21,6 +35,9 @@ from schemas.ids import is_id
 
 PREFIX_LENGTH_MAX: Final = 48
 """Of a file's name in its event ids, which have room for 64 characters."""
+UNCLEAR_NUMBER: Final = (
+    "a number such as 1,234 in a column with decimal points and decimal commas: sent as it is, and the job rejects it"
+)
 UNREAD_TIME: Final = "a time that cannot be read: sent as it is, and the job rejects it"
 
 
@@ -60,6 +77,10 @@ class Mapping(msgspec.Struct, frozen=True):
         fields = (self.user, self.item, self.time, self.type, self.session, self.quantity, self.value)
         others = (self.currency, self.country, self.surface, self.query)
         return [column for column in (*fields, *others) if column is not None]
+
+    def ids(self) -> list[str]:
+        """The columns that name somebody or something."""
+        return [column for column in (self.user, self.item, self.session) if column is not None]
 
 
 ONLINE_RETAIL: Final = Mapping(
@@ -103,13 +124,14 @@ def interactions_of(
     ``remarks`` is told, by reason, the rows that could not be sent, and the times that could not be read.
     """
     table, remarks = check(path, mapping), Counter() if remarks is None else remarks
+    marks = _decimal_marks(table, mapping, remarks)
     prefix = mapping.event_id_prefix or _id_of(path.stem)
     encode = msgspec.json.Encoder().encode
     first = 0
-    for chunk in _chunks(table, mapping.columns(), remarks):
+    for chunk in _chunks(table, mapping.columns(), mapping.ids(), remarks):
         users = _prefixed(texts_of(chunk[mapping.user]), mapping.user_prefix)
         keys = [None if user is None else user.encode() for user in users]
-        fields = _fields(chunk, mapping, users, table.decimal_comma, remarks)
+        fields = _fields(chunk, mapping, users, marks, remarks)
         rows = map(_Row, _event_ids(prefix, first, len(users)), *fields)
         yield from zip(keys, map(encode, rows), strict=True)
         first += len(users)
@@ -122,7 +144,7 @@ def users_of(path: Path, mapping: Mapping) -> list[str]:
 
 def users_of_rows(path: Path, mapping: Mapping) -> Iterator[str | None]:
     """The user of every row, None where it has none."""
-    for chunk in _chunks(check(path, mapping), [mapping.user], Counter()):
+    for chunk in _chunks(check(path, mapping), [mapping.user], [mapping.user], Counter()):
         yield from _prefixed(texts_of(chunk[mapping.user]), mapping.user_prefix)
 
 
@@ -131,7 +153,7 @@ def names_of(path: Path, mapping: Mapping) -> dict[str, str]:
     names: dict[str, str] = {}
     if mapping.name is None:
         return names
-    for chunk in _chunks(check(path, mapping, mapping.name), [mapping.item, mapping.name], Counter()):
+    for chunk in _chunks(check(path, mapping, mapping.name), [mapping.item, mapping.name], [mapping.item], Counter()):
         pairs = zip(texts_of(chunk[mapping.item]), texts_of(chunk[mapping.name]), strict=True)
         names.update((item, name) for item, name in pairs if item and name)
     return names
@@ -155,15 +177,38 @@ def check(path: Path, mapping: Mapping, *more: str) -> Table:
     return table
 
 
-def _chunks(table: Table, columns: list[str], remarks: Counter[str]) -> Iterator[Chunk]:
+def _decimal_marks(table: Table, mapping: Mapping, remarks: Counter[str]) -> dict[str, DecimalMark]:
     try:
-        yield from table.chunks(columns, remarks)
+        evidence = table.evidence(filter(None, (mapping.value, mapping.quantity)))
+    except FileError as error:
+        raise MappingError(str(error)) from None
+    remarks.update(evidence.guessed())
+    return evidence.marks()
+
+
+def _chunks(table: Table, columns: list[str], ids: list[str], remarks: Counter[str]) -> Iterator[Chunk]:
+    try:
+        for chunk in table.chunks(columns, remarks):
+            yield _with_whole_ids(chunk, ids, remarks)
     except FileError as error:
         raise MappingError(str(error)) from None
 
 
+def _with_whole_ids(chunk: Chunk, ids: list[str], remarks: Counter[str]) -> Chunk:
+    """The rows whose ids have all their digits."""
+    rounded = {row for column in ids for row, cell in enumerate(chunk[column]) if has_lost_digits(cell)}
+    if not rounded:
+        return chunk
+    remarks[LOST_DIGITS] += len(rounded)
+    return {column: [cell for row, cell in enumerate(cells) if row not in rounded] for column, cells in chunk.items()}
+
+
 def _fields(
-    chunk: Chunk, mapping: Mapping, users: list[str | None], decimal_comma: bool, remarks: Counter[str]
+    chunk: Chunk,
+    mapping: Mapping,
+    users: list[str | None],
+    marks: dict[str, DecimalMark],
+    remarks: Counter[str],
 ) -> list[Any]:
     """The columns of :class:`_Row` after the event id, each an iterable of one value a row."""
 
@@ -171,7 +216,12 @@ def _fields(
         return repeat(constant) if column is None else texts_of(chunk[column])
 
     def numbers(column: str | None) -> Any:
-        return repeat(None) if column is None else [number_of(cell, decimal_comma) for cell in chunk[column]]
+        if column is None:
+            return repeat(None)
+        mark = marks.get(column, ".")
+        if mark == "?" and (count := unclear(chunk[column], mark)):
+            remarks[UNCLEAR_NUMBER] += count
+        return [number_of(cell, mark) for cell in chunk[column]]
 
     countries: Any = repeat(None)
     if mapping.country:

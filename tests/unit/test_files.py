@@ -23,10 +23,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deploy.demo.file_model import ready_file_model
-from deploy.demo.table import Mapping, MappingError, interactions_of
+from deploy.demo.table import UNCLEAR_NUMBER, Mapping, MappingError, interactions_of, names_of, users_of
 from models import cells, files, text_files
-from models.cells import TWO_READINGS, milliseconds_of, number_of
-from models.files import NESTED, NO_OBJECT, WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH, open_table
+from models.cells import LOST_DIGITS, TWO_READINGS, milliseconds_of, number_of
+from models.files import HALF_CHARACTER, NESTED, NO_OBJECT, WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH, open_table
 from models.interactions import NO_TIME, Columns, read
 from models.parquet_files import NO_TEXT
 from models.train import main
@@ -259,9 +259,11 @@ def test_rows_whose_bytes_are_no_text_are_counted(tmp_path: Path) -> None:
         (b"\x28\xb5\x2f\xfdrest", "zstd"),
         (gzip.compress(b"user_id,item_id\n" * 100)[:-20], "cannot be read"),
         (b"PAR1 and no more", "cannot be read"),
+        (b'{\n"user_id": "a"\n}\n', "one object a line, or one list"),
+        (b'[{"user_id": "a"},\n{"user_id": "b"', "one object a line, or one list"),
         (b"\x7fELF\x01\x02\x01\x00\x03\x03", "neither CSV nor Parquet"),
     ],
-    ids=["empty", "blank", "workbook", "zstd", "cut", "no parquet", "program"],
+    ids=["empty", "blank", "workbook", "zstd", "cut", "no parquet", "pretty", "cut json", "program"],
 )
 def test_a_file_that_is_no_table_says_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "my shop é.csv"
@@ -321,8 +323,163 @@ def test_numbers_of_excel_are_read_in_both_ways_of_writing(value: Any, comma: bo
     text = f"{value:,.2f}"
     if comma:
         text = text.translate(str.maketrans(",.", ".,"))
-    assert number_of(text, comma) == float(value)
-    assert number_of(text.replace("." if comma else ",", "\u00a0"), comma) == float(value)
+    assert number_of(text, "," if comma else ".") == float(value)
+    assert number_of(text.replace("." if comma else ",", "\u00a0"), "," if comma else ".") == float(value)
+
+
+SHOP_OF_NUMBERS = Mapping(type_constant="purchase", quantity="quantity", value="value")
+
+
+def numbers_sent(path: Path, numbers: list[tuple[str, str]], delimiter: str) -> tuple[list[Any], Counter[str]]:
+    """(quantity, value) as a replay sends them, and its remarks."""
+    lines = [["user_id", "item_id", "ts", "quantity", "value"], *(["a", "x", str(MARCH), *each] for each in numbers)]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter).writerows(lines)
+    path.write_text(text.getvalue())
+    remarks = Counter[str]()
+    sent = [msgspec.json.decode(payload) for _, payload in interactions_of(path, SHOP_OF_NUMBERS, remarks)]
+    return [(row.get("quantity"), row.get("value")) for row in sent], remarks
+
+
+def values_sent(path: Path, values: list[str], delimiter: str) -> tuple[list[Any], Counter[str]]:
+    sent, remarks = numbers_sent(path, [("1", value) for value in values], delimiter)
+    return [value for _, value in sent], remarks
+
+
+@quick
+@given(
+    amounts=st.lists(st.decimals(-(10**7), 10**7, places=2) | st.integers(-(10**7), 10**7), min_size=1, max_size=8),
+    comma=st.booleans(),
+    delimiter=st.sampled_from(",;\t|"),
+)
+@example([1234, 12], False, "\t")
+def test_a_column_is_read_as_written_whatever_separates_its_fields(
+    tmp_path: Path, amounts: list[Any], comma: bool, delimiter: str
+) -> None:
+    texts = [f"{amount:,}" for amount in amounts] + ["12.50"]
+    if comma:
+        texts = [text.translate(str.maketrans(",.", ".,")) for text in texts]
+    sent, remarks = values_sent(tmp_path / "shop", texts, delimiter)
+    assert sent == [*(float(amount) for amount in amounts), 12.5]
+    assert not remarks
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "values", "expected"),
+    [
+        ("\t", ["1,234", "12.50"], [1234, 12.5]),
+        (";", ["1.234", "1.234,50"], [1234, 1234.5]),
+        (";", ["1,234", "12.50"], [1234, 12.5]),
+        (",", ["1.234", "2,5"], [1234, 2.5]),
+        (";", ["1.234", "0.125"], [1.234, 0.125]),
+        (";", ["1,234", "1,234,567"], [1234, 1234567]),
+        ("\t", ["1,234", "1.234.567"], [1.234, 1234567]),
+    ],
+)
+def test_one_proof_anywhere_in_a_column_decides_what_a_comma_is(
+    tmp_path: Path, delimiter: str, values: list[str], expected: list[float]
+) -> None:
+    for order in (1, -1):
+        sent, remarks = values_sent(tmp_path / "shop", values[::order], delimiter)
+        assert (sent, remarks) == (expected[::order], {})
+
+
+def test_a_column_that_proves_nothing_is_read_as_the_others_of_its_file_are(tmp_path: Path) -> None:
+    sent, remarks = numbers_sent(tmp_path / "shop", [("1,234", "12.50"), ("1,000", "1,000")], ";")
+    assert (sent, remarks) == ([(1234, 12.5), (1000, 1000)], {})
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "word", "expected"), [(";", "comma", 1.234), ("\t", "point", 1234), (",", "point", 1234)]
+)
+def test_numbers_with_two_readings_are_told_where_nothing_says_which(
+    tmp_path: Path, delimiter: str, word: str, expected: float
+) -> None:
+    sent, remarks = values_sent(tmp_path / "shop", ["1,234", "7", "1,234"], delimiter)
+    assert sent == [expected, 7, expected]
+    ((sentence, count),) = remarks.items()
+    assert count == 2
+    assert f"numbers of value that can be read in two ways, such as 1,234, are read with a decimal {word}" in sentence
+
+
+def test_a_number_with_two_readings_beside_points_and_commas_is_sent_as_it_is_and_told(tmp_path: Path) -> None:
+    sent, remarks = values_sent(tmp_path / "shop", ["2,50", "12.50", "1,234", "1.234", "1.234,5", "9"], ";")
+    assert sent == [2.5, 12.5, "1,234", "1.234", 1234.5, 9]
+    assert remarks == {UNCLEAR_NUMBER: 2}
+
+
+def test_numbers_that_parquet_knows_to_be_numbers_have_one_reading(tmp_path: Path) -> None:
+    path, remarks = tmp_path / "shop.parquet", Counter[str]()
+    value = pa.array(["1.234"]).cast(pa.decimal128(9, 3))
+    pq.write_table(pa.table({"user_id": ["a"], "item_id": ["x"], "ts": [MARCH], "quantity": [1], "value": value}), path)
+    (sent,) = (msgspec.json.decode(payload) for _, payload in interactions_of(path, SHOP_OF_NUMBERS, remarks))
+    assert (sent["value"], remarks) == (1.234, {})
+
+
+@given(st.integers(-(10**7), 10**7), st.sampled_from(".,"))
+def test_a_quantity_above_zero_is_that_in_both_readings(value: int, separator: str) -> None:
+    text = f"{value:,}".replace(",", separator)
+    signs = {float(str(number_of(text, mark))) > 0 for mark in (".", ",")}  # type: ignore[arg-type]
+    assert signs == {value > 0}
+
+
+@pytest.mark.parametrize("rounded", ["4.00638E+12", "4,00638E+12", "4e+15"])
+@pytest.mark.parametrize("column", ["user_id", "item_id", "session"])
+def test_ids_that_excel_rounded_cost_their_rows_and_are_told(tmp_path: Path, rounded: str, column: str) -> None:
+    path, remarks = tmp_path / "shop.csv", Counter[str]()
+    good = {"user_id": "a", "item_id": "2E10", "ts": str(MARCH), "session": "s", "name": "Tea"}
+    rows = [good, {**good, column: rounded}, {**good, column: rounded}]
+    pd.DataFrame(rows).to_csv(path, index=False, sep=";")
+    mapping = Mapping(type_constant="click", session="session", name="name")
+    assert [key for key, _ in interactions_of(path, mapping, remarks)] == [b"a"]
+    assert remarks == {LOST_DIGITS: 2}
+    assert (users_of(path, mapping), names_of(path, mapping)) == (["a"], {"2E10": "Tea"})
+    if column != "session":
+        data = read(path, VIEWS)
+        assert (data.item_ids, len(data), data.dropped) == (["2E10"], 1, {LOST_DIGITS: 2})
+
+
+def test_ids_that_were_floats_beyond_what_floats_can_tell_apart_cost_their_rows(tmp_path: Path) -> None:
+    path, remarks = tmp_path / "shop.parquet", Counter[str]()
+    items = [7.0, float(2**53 + 1), float(2**53), None]
+    pq.write_table(pa.table({"user_id": ["a"] * 4, "item_id": pa.array(items), "ts": [MARCH] * 4}), path)
+    assert len(list(interactions_of(path, SHOP, remarks))) == 2
+    assert remarks == {LOST_DIGITS: 2}
+    assert (read(path, VIEWS).item_ids, read(path, VIEWS).dropped) == (["7"], {LOST_DIGITS: 2, "no item": 1})
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_half_a_character_costs_its_row_in_a_replay_and_in_training(tmp_path: Path, column: str, as_list: bool) -> None:
+    path, remarks = tmp_path / "shop.jsonl", Counter[str]()
+    good = {"user_id": "\U0001f600", "item_id": "x", "ts": MARCH}
+    rows = [good, {**good, column: "x\ud800"}, {**good, "\udfff": 1}]
+    path.write_text(json.dumps(rows) if as_list else "\n".join(map(json.dumps, rows)))
+    assert [key for key, _ in interactions_of(path, SHOP, remarks)] == ["\U0001f600".encode()] * 2
+    assert remarks == {HALF_CHARACTER: 1}
+    assert (len(read(path, VIEWS)), read(path, VIEWS).dropped) == (2, {HALF_CHARACTER: 1})
+    assert users_of(path, SHOP) == ["\U0001f600"]
+    assert "\udfff" not in open_table(path).names
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["[user_id],[item_id],[ts]", "[user_id];item_id;ts", "`user_id`\t`item_id`\t`ts`", "'user_id','item_id',ts"],
+)
+def test_names_that_sql_exports_quote_are_names_of_csv(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "shop"
+    delimiter = next(each for each in ",;\t" if each in header)
+    path.write_text(f"{header}\na{delimiter}x{delimiter}{MARCH}\n")
+    assert rows_of(path, "user_id", "item_id", "ts") == ([("a", "x", str(MARCH))], {})
+    assert (len(read(path, VIEWS)), read(path, VIEWS).dropped) == (1, {})
+
+
+def test_a_bracket_around_one_name_is_a_header_and_around_json_is_json(tmp_path: Path) -> None:
+    path = tmp_path / "shop"
+    path.write_text("[user_id]\na\n")
+    assert rows_of(path, "user_id") == ([("a",)], {})
+    path.write_text('[1]\n{"user_id": "a"}\n')
+    assert rows_of(path, "user_id") == ([("a",)], {NO_OBJECT: 1})
 
 
 def mixed(path: Path, rows: int = 40) -> None:

@@ -1,0 +1,65 @@
+"""The decimal mark of a file's columns, decided once and by proof, before the first number is read.
+
+``12.50``, ``0.123`` and ``1,234.5`` prove a decimal point; ``2,50``, ``1.234.567`` and ``1.234,5`` prove a comma.
+``1,234`` and ``1.234`` prove nothing: they are read by what the rest of the column proves.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from models.cells import Cell, Chunk, DecimalMark, decimal_marks
+
+_NAMES = {".": "point", ",": "comma"}
+
+
+class Evidence:
+    """How the numbers of some columns are written. ``usual`` is taken where nothing in the file proves a mark."""
+
+    def __init__(self, chunks: Iterable[Chunk], usual: DecimalMark) -> None:
+        self._usual = usual
+        self._found: dict[str, Counter[str]] = {}
+        for chunk in chunks:
+            for column, cells in chunk.items():
+                self._found.setdefault(column, Counter()).update(_marks_of(cells))
+
+    def marks(self) -> dict[str, DecimalMark]:
+        """Column → what its numbers prove, else what the other columns prove, else what is usual."""
+        file = _proved(self._found.values())
+        return {
+            column: _proved([found]) or (file if file in (".", ",") else None) or self._usual
+            for column, found in self._found.items()
+        }
+
+    def guessed(self) -> dict[str, int]:
+        """Sentence → numbers that can be read in two ways, of columns where nothing in the file says in which."""
+        return {
+            _guess(column, self._usual): found[".,"]
+            for column, found in self._found.items()
+            if found[".,"] and _proved([found]) is None and _proved(self._found.values()) in (None, "?")
+        }
+
+
+def unclear(cells: Iterable[Cell], mark: DecimalMark) -> int:
+    """How many cells a column's mark leaves with two readings."""
+    return _marks_of(cells)[".,"] if mark == "?" else 0
+
+
+def _marks_of(cells: Iterable[Cell]) -> Counter[str]:
+    found = Counter[str]()
+    for text, times in Counter(cell for cell in cells if isinstance(cell, str)).items():
+        found[decimal_marks(text)] += times
+    return found
+
+
+def _proved(found: Iterable[Mapping[str, int]]) -> DecimalMark | None:
+    proved = {mark for each in found for mark in (".", ",") if each.get(mark)}
+    if len(proved) == 2:
+        return "?"
+    return "." if "." in proved else "," if proved else None
+
+
+def _guess(column: str, mark: str) -> str:
+    return (
+        f"numbers of {column} that can be read in two ways, such as 1,234, are read with a decimal {_NAMES[mark]}, as "
+        "nothing in the file says which it is: write them without separators of thousands if that is wrong"
+    )
