@@ -7,14 +7,17 @@ from jobs.settings import Settings
 from schemas import topics
 from schemas.codec_choice import codec_for
 from schemas.codecs import BadRecord, Codec
-from schemas.consent_records import said_in
+from schemas.consent_records import Said, said_in
 from schemas.consents import ConsentChange
 from schemas.kafka_reading import records
 from schemas.marks import MARK_KEY, MOVE_ON_KEY
 
 
 class Recorded(NamedTuple):
-    """A change and its place: append time in ms, partition, offset. `absent`: the record has no value."""
+    """A change and its place: append time in ms, partition, offset. `absent`: the record has no value.
+
+    A record that cannot be read may be a change of two users.
+    """
 
     change: ConsentChange
     place: tuple[int, int, int]
@@ -27,17 +30,16 @@ def recorded_changes(settings: Settings) -> Iterator[Recorded]:
     source = settings.input
     codec = codec_for(source.format, source.framing, source.schema_source)
     for record in records(settings.kafka, topics.CONSENTS):
-        change = change_of(codec, record.key, record.value, record.timestamp)
-        if change is not None:
-            place = record.timestamp, record.partition, record.offset
-            yield Recorded(change, place, record.value is None, record.key)
+        place = record.timestamp, record.partition, record.offset
+        for said in read_record(codec, record.key, record.value, record.timestamp):
+            yield Recorded(said.change, place, said.absent, record.key)
 
 
-def change_of(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> ConsentChange | None:
-    """What a record of `consents` says, as the job reads it; None where it names nobody."""
+def read_record(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[Said]:
+    """What a record of `consents` says of each user, as the job reads it; nothing where it names nobody."""
     if key in (MARK_KEY, MOVE_ON_KEY):
-        return None
+        return []
     try:
-        return said_in(codec, key, value, append_ts).change
+        return said_in(codec, key, value, append_ts)
     except BadRecord:
-        return None
+        return []

@@ -19,6 +19,7 @@ from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
 from schemas.kafka_reading import names_any
 from schemas.kafka_settings import python_kafka_options
+from schemas.naming import named_in_key
 from schemas.settled_topic import settled, settled_ends
 from schemas.store import all_user_keys
 from schemas.topics import RETENTION_CHECK_MAX_MS
@@ -153,7 +154,7 @@ def of_user(user_id: str, decode: Callable[[bytes], tuple[Any, bool]] | None = N
 
     def concerns(record: Any) -> bool:
         value = record.value or b""
-        if record.key == raw or quoted in value:
+        if user_id in named_in_key(record.key or b"") or quoted in value:
             return True
         if decode is None or not (raw in value or b"\\" in value):
             return False

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from jobs.consent_topic import change_of
+from jobs.consent_topic import read_record
 from jobs.settings import Settings, load_policy
 from schemas import topics
 from schemas.codec_choice import codec_for
@@ -44,10 +44,9 @@ def standings_of(
     """The same from records of `consents`. What the job rejects has no effect here either."""
     standings = Standings(purpose)
     for record in stream:
-        change = change_of(codec, record.key, record.value, record.append_ts)
-        if change is not None:
-            keys = keys_of(change.user_id)
-            place = record.append_ts, record.partition, record.offset
-            name = "" if name_of is None else name_of(change.user_id)
-            standings.note(keys, consent_record(change, keys[0], place, policy, record.value is None), name)
+        place = record.append_ts, record.partition, record.offset
+        for said in read_record(codec, record.key, record.value, record.append_ts):
+            user_id = said.change.user_id
+            keys, name = keys_of(user_id), "" if name_of is None else name_of(user_id)
+            standings.note(keys, consent_record(said.change, keys[0], place, policy, said.absent), name)
     return standings

@@ -17,7 +17,6 @@ import msgspec
 from schemas.codecs import (
     BadRecord,
     Codec,
-    Named,
     bytes_max_of,
     check_consent,
     check_interaction,
@@ -27,6 +26,7 @@ from schemas.codecs import (
 from schemas.confluent import SchemaCache, SchemaSource, split_frame
 from schemas.consents import ConsentChange, LenientConsentChange
 from schemas.events import Interaction, LenientInteraction
+from schemas.naming import Named
 from schemas.rejects import RejectReason
 from schemas.shapes import Kind, fields_of, summary_of
 

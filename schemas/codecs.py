@@ -21,6 +21,7 @@ from schemas.events import (
     LenientInteraction,
 )
 from schemas.ids import is_free_text, is_id
+from schemas.naming import Named, named_in_json
 from schemas.rejects import RejectReason
 from schemas.shapes import fields_of
 
@@ -37,45 +38,6 @@ class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of o
     def __init__(self, reason: RejectReason) -> None:
         super().__init__(reason.value)
         self.reason = reason
-
-
-class Named(NamedTuple):
-    """Whom a consent change names that cannot be read. `whole`: its form is whole, and only what it says is wrong."""
-
-    user_id: str
-    erase: bool
-    whole: bool
-
-
-class _Named(msgspec.Struct, gc=False):
-    """As much of a consent change as says whom it is about; all else may be wrong."""
-
-    user_id: str
-    erase: Any = False
-
-
-_decode_named: Final = msgspec.json.Decoder(_Named).decode
-_decode_text: Final = msgspec.json.Decoder(str).decode
-_USER_ID_IN_JSON: Final = re.compile(rb'"user_id"\s*:\s*("(?:[^"\\]|\\.){1,1536}")')
-"""A user's id of 256 characters has at most 1,536 bytes when each is escaped."""
-
-
-def named_in_json(raw: bytes) -> Named | None:
-    """Whom the JSON `raw` names, whatever is wrong with the rest of it; None where it names nobody.
-
-    >>> named_in_json(b'{"user_id":"ada","level":"some"}'), named_in_json(b'{"user_id":"ada","lev')
-    (Named(user_id='ada', erase=False, whole=True), Named(user_id='ada', erase=False, whole=False))
-    """
-    try:
-        named = _decode_named(raw)
-        return Named(named.user_id, named.erase is True, True)
-    except (ValueError, RecursionError):
-        pass
-    found = _USER_ID_IN_JSON.search(raw)
-    try:
-        return Named(_decode_text(found[1]), False, False) if found else None
-    except ValueError:
-        return None
 
 
 class Codec(NamedTuple):

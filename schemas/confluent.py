@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from schemas.codecs import BadRecord
+from schemas.naming import HEADER_BYTES, MAGIC
 from schemas.rejects import RejectReason
 
 T = TypeVar("T")
 Form = Literal["avro", "protobuf"]
 
-MAGIC: Final = 0
-HEADER_BYTES: Final = 5
 SCHEMA_ID_MAX: Final = 2**31 - 1
 SCHEMA_BYTES_MAX: Final = 256 * 1024
 SCHEMAS_CACHED_MAX: Final = 256

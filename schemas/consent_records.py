@@ -2,23 +2,26 @@
 
 Somebody decided something, so where it cannot be told what, it counts as a withdrawal of whoever is named:
 
-- A record that cannot be read names the user that its value gives whole; else the one of its key; else the one that the
-  readable part of its value gives.
+- A record that cannot be read names the user that its value gives whole. Where its form is broken, it names the user
+  of its key and the one behind `user_id` in its JSON: nobody can say which of them is right, so both withdraw. Where it
+  is Avro or Protobuf, the readable part of its value counts if the key names nobody: any bytes may begin like an id.
 - A record under a key that is not its user's id grants nothing. It stands in another partition than the user's other
   records, so nothing orders it among them, and compaction drops it with the next record of that key: a withdrawal
   might be forgotten, and a grant outlive it.
-- A record without a value takes the consent of its key away.
+- A record without a value takes the consent of its key away. A key as serialisers write one (:func:`named_in_key`) may
+  be that of two users: the one whose id it is, and the one whose id it holds.
 """
 
 from typing import Final, NamedTuple
 
 import msgspec
 
-from schemas.codecs import BadRecord, Codec, Named
+from schemas.codecs import BadRecord, Codec
 from schemas.consents import ConsentChange
 from schemas.errors import FreshetError
 from schemas.events import USER_ID_LENGTH_MAX
 from schemas.ids import is_id
+from schemas.naming import Named, named_in_key
 from schemas.rejects import RejectReason
 
 UNREADABLE: Final = "unreadable_record"
@@ -27,7 +30,10 @@ FOREIGN_KEY: Final = "foreign_key"
 
 
 class Said(NamedTuple):
-    """What a record says. `absent`: it has no value. `error`: why it could not be read, where that was unforeseen."""
+    """What a record says of one user. `absent`: it has no value.
+
+    `error`: why it could not be read, where that was unforeseen.
+    """
 
     change: ConsentChange
     unknown_fields: bool = False
@@ -35,44 +41,44 @@ class Said(NamedTuple):
     error: Exception | None = None
 
 
-def said_in(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> Said:
-    """What a record that was appended at `append_ts` (ms) says; :class:`BadRecord` where it names nobody."""
+def said_in(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[Said]:
+    """What a record that was appended at `append_ts` (ms) says, of each user once, of at least one.
+
+    More than one only withdraw. Raises :class:`BadRecord` where it names nobody.
+    """
     if value is None and key:
-        return Said(ConsentChange(_user_of(key), "none", append_ts), absent=True)
+        return [_absent(user_id, key, append_ts) for user_id in _users_of(key)]
     try:
         change, unknown_fields = codec.consent(value)  # type: ignore[arg-type]
     except FreshetError:  # a schema that could not be asked for: the record may be good
         raise
     except Exception as error:  # a BadRecord, or what a codec did not foresee
-        change_instead = unreadable_consent(codec, key, value, append_ts)
-        if change_instead is None:
+        withdrawals = unreadable_consent(codec, key, value, append_ts)
+        if not withdrawals:
             raise
-        return Said(change_instead, error=None if isinstance(error, BadRecord) else error)
+        unforeseen = None if isinstance(error, BadRecord) else error
+        return [Said(change, error=unforeseen) for change in withdrawals]
     if key is None or key == change.user_id.encode():
-        return Said(change, unknown_fields)
-    return Said(_under_a_foreign_key(change, append_ts), unknown_fields)
+        return [Said(change, unknown_fields)]
+    return [Said(_under_a_foreign_key(change, append_ts), unknown_fields)]
 
 
-def unreadable_consent(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> ConsentChange | None:
-    """The withdrawal that a record counts as which cannot be read, or None where it names nobody.
+def unreadable_consent(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[ConsentChange]:
+    """The withdrawals that a record counts as which cannot be read; none where it names nobody.
 
     >>> from schemas.codecs import json_codec
-    >>> unreadable_consent(json_codec(), b"ada", b'{"user_id":"ada","level":"some"}', 1_700_000_000_000).level
-    'none'
-    >>> unreadable_consent(json_codec(), None, b"nonsense", 1_700_000_000_000) is None
-    True
+    >>> def whom(key, value):
+    ...     return [change.user_id for change in unreadable_consent(json_codec(), key, value, 1_700_000_000_000)]
+    >>> whom(b"bob", b'{"user_id":"ada","level":"some"}'), whom(b"bob", b'{"user_id":"ada","lev'), whom(None, b"{")
+    (['ada'], ['bob', 'ada'], [])
     """
     named = _named(codec, value or b"")
     if named is not None and named.whole and is_user_id(named.user_id):
-        return ConsentChange(named.user_id, "none", append_ts, method=UNREADABLE, erase=named.erase)
-    try:
-        of_key = (key or b"").decode()
-    except UnicodeDecodeError:
-        of_key = ""
-    for user_id in (of_key, named.user_id if named is not None else ""):
-        if is_user_id(user_id):
-            return ConsentChange(user_id, "none", append_ts, method=UNREADABLE)
-    return None
+        return [ConsentChange(named.user_id, "none", append_ts, method=UNREADABLE, erase=named.erase)]
+    users = [user_id for user_id in named_in_key(key or b"") if is_user_id(user_id)]
+    if named is not None and (named.by_name or not users) and is_user_id(named.user_id):
+        users.append(named.user_id)
+    return [ConsentChange(user_id, "none", append_ts, method=UNREADABLE) for user_id in dict.fromkeys(users)]
 
 
 def _named(codec: Codec, value: bytes) -> Named | None:
@@ -95,14 +101,20 @@ def _under_a_foreign_key(change: ConsentChange, append_ts: int) -> ConsentChange
     return ConsentChange(change.user_id, "none", append_ts, method=FOREIGN_KEY)
 
 
-def _user_of(key: bytes) -> str:
-    """The user id in a key, bounded as one in a value is: it is held in memory."""
-    try:
-        user_id = key.decode()
-    except UnicodeDecodeError:
-        raise BadRecord(RejectReason.BAD_ENCODING) from None
-    if len(user_id) > USER_ID_LENGTH_MAX:
-        raise BadRecord(RejectReason.OUT_OF_RANGE)
-    if not is_id(user_id):
-        raise BadRecord(RejectReason.CONTROL_CHARACTER)
-    return user_id
+def _absent(user_id: str, key: bytes, append_ts: int) -> Said:
+    """A record without a value. It takes away what stands under its key, so only of the user whose id that is."""
+    if user_id.encode() == key:
+        return Said(ConsentChange(user_id, "none", append_ts), absent=True)
+    return Said(ConsentChange(user_id, "none", append_ts, method=FOREIGN_KEY))
+
+
+def _users_of(key: bytes) -> list[str]:
+    """The user ids in a key, bounded as one in a value is: they are held in memory."""
+    texts = named_in_key(key)
+    users = [text for text in texts if is_user_id(text)]
+    if users:
+        return users
+    if not texts:
+        raise BadRecord(RejectReason.BAD_ENCODING)
+    too_long = any(len(text) > USER_ID_LENGTH_MAX for text in texts)
+    raise BadRecord(RejectReason.OUT_OF_RANGE if too_long else RejectReason.CONTROL_CHARACTER)

@@ -14,8 +14,8 @@ which is in no message of ours, and no field has the number 0.
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from schemas.codecs import BadRecord, Codec, Named, json_codec, named_in_json
-from schemas.confluent import HEADER_BYTES, MAGIC
+from schemas.codecs import BadRecord, Codec, json_codec
+from schemas.naming import HEADER_BYTES, MAGIC, Named, looks_like_json, named_in_json
 from schemas.rejects import RejectReason
 
 T = TypeVar("T")
@@ -36,11 +36,12 @@ def told_apart(plain: Codec, framed: Codec | None = None) -> Codec:
 
 
 def _named(plain: Codec, framed: Codec | None) -> Callable[[bytes], Named | None]:
-    """By the same choice; a frame without a schema may hold JSON."""
+    """JSON names first, with a frame or without: it needs no schema."""
 
     def named(raw: bytes) -> Named | None:
-        if raw[:1] == JSON_START or _json_within(raw) is not None:
-            return named_in_json(_json_within(raw) or raw)
+        by_name = named_in_json(raw) if looks_like_json(raw) else None
+        if by_name is not None or raw[:1] == JSON_START:
+            return by_name
         if raw[:1] == bytes([MAGIC]):
             return framed.named(raw) if framed else None
         return plain.named(raw)

@@ -23,7 +23,6 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from schemas.codecs import (
     BadRecord,
     Codec,
-    Named,
     bytes_max_of,
     check_consent,
     check_interaction,
@@ -33,6 +32,7 @@ from schemas.codecs import (
 from schemas.confluent import SchemaCache, SchemaSource, frame, message_place, split_frame, split_message_place
 from schemas.consents import ConsentChange, LenientConsentChange
 from schemas.events import Interaction, LenientInteraction
+from schemas.naming import Named
 from schemas.rejects import RejectReason
 from schemas.shapes import Kind, fields_of
 

@@ -13,7 +13,7 @@ import msgspec
 
 from schemas.audit import AccessEntry
 from schemas.codecs import BadRecord, Codec, check_event_time
-from schemas.consent_records import UNREADABLE, said_in
+from schemas.consent_records import UNREADABLE, Said, said_in
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
 from schemas.errors import FreshetError
@@ -267,17 +267,19 @@ class Ingest:
             return
         if record.key == MOVE_ON_KEY:
             return
-        said = said_in(self._codec, record.key, record.value, record.append_ts)
+        for said in said_in(self._codec, record.key, record.value, record.append_ts):
+            self._said(said, (record.append_ts, record.partition, record.offset), elements)
+
+    def _said(self, said: Said, place: tuple[int, int, int], elements: dict[int, Element]) -> None:
         if said.error is not None:
             self._tell_of_consent(said.error)
         change = said.change
         pseudonym, route, previous = self._identify(change.user_id)
-        place = record.append_ts, record.partition, record.offset
         try:
             consent = consent_record(change, pseudonym, place, self._policy, said.absent)
         except Exception as error:  # whatever a rule cannot judge must not leave an older consent in force
             self._tell_of_consent(error)
-            withdrawal = ConsentChange(change.user_id, "none", record.append_ts, method=UNREADABLE, erase=change.erase)
+            withdrawal = ConsentChange(change.user_id, "none", place[0], method=UNREADABLE, erase=change.erase)
             consent = consent_record(withdrawal, pseudonym, place)
         element = self._element_of(pseudonym, route, previous, elements)
         element.consents.append(consent)

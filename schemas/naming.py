@@ -1,0 +1,166 @@
+"""Whom a consent change names that cannot be read, by its value or by its key. Nothing here raises.
+
+What is found counts towards a withdrawal only, never towards a grant: so it may be read with tolerance. Each function
+takes time linear in the bytes.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+MAGIC: Final = 0
+HEADER_BYTES: Final = 5
+"""Of a Confluent frame: the zero byte and the schema id."""
+TOKENS_MAX: Final = 10_000
+"""How many texts and brackets of a broken record are looked at, one after another."""
+_LENGTH_BYTES_MAX: Final = 2
+_AROUND_JSON: Final = " \t\r\n\0\ufeff"
+_BYTES_AROUND_JSON: Final = _AROUND_JSON.encode()
+_AROUND_AN_ID: Final = "\t\r\n\0\ufeff"
+"""What no id may have. A space may be part of one."""
+
+
+class Named(NamedTuple):
+    """Whom a consent change names that cannot be read.
+
+    `whole`: its form is whole, and only what it says is wrong. `by_name`: the id stands behind the name `user_id`, so
+    it is no accident of bytes.
+    """
+
+    user_id: str
+    erase: bool
+    whole: bool
+    by_name: bool = False
+
+
+class _Named(msgspec.Struct, gc=False):
+    """As much of a consent change as says whom it is about; all else may be wrong."""
+
+    user_id: str
+    erase: Any = False
+
+
+_decode_named: Final = msgspec.json.Decoder(_Named).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\[\s\S])*(?:"\s*:?)?|[\[\]{}]')
+"""A text with the colon behind it, or a bracket. A text without an end goes on to the end, so none is read twice."""
+_USER_ID: Final = re.compile(r'"user_id"\s*:\s*("(?:[^"\\]|\\.){1,1536}")')
+"""A user's id of 256 characters has at most 1,536 bytes when each is escaped."""
+
+
+def named_in_json(raw: bytes) -> Named | None:
+    """Whom the JSON `raw` names, whatever is wrong with the rest of it or around it; None where it names nobody.
+
+    >>> named_in_json(b'{"user_id":"ada","level":"some"}')
+    Named(user_id='ada', erase=False, whole=True, by_name=True)
+    >>> named_in_json(b'{"user_id":"ada","lev')
+    Named(user_id='ada', erase=False, whole=False, by_name=True)
+    """
+    text = _json_text(raw)
+    try:
+        named = _decode_named(text.encode("utf-8", "surrogateescape"))
+        return Named(named.user_id, named.erase is True, True, True)
+    except (ValueError, RecursionError):
+        pass
+    user_id = _member(text)
+    return None if user_id is None else Named(user_id, False, False, True)
+
+
+def looks_like_json(raw: bytes) -> bool:
+    """Whether `raw` begins as JSON does, behind what producers put around it."""
+    return _json_text(raw).startswith(("{", "[", '"'))
+
+
+def named_in_key(key: bytes) -> list[str]:
+    """The texts that may be the user's id in the Kafka key `key`: as it is, and as serialisers write one.
+
+    These write a JSON text, a JSON object, and each in a Confluent frame, there as bare text and as Avro too.
+
+    >>> named_in_key(b"ada"), named_in_key(b'"ada"'), named_in_key(b"\\0\\0\\0\\0\\1\\6ada")
+    (['ada'], ['"ada"', 'ada'], ['\\x06ada', 'ada'])
+    """
+    framed = key[:1] == bytes([MAGIC]) and len(key) > HEADER_BYTES
+    payload = key[HEADER_BYTES:] if framed else key
+    text = _bare(payload)
+    found = [text, _unquoted(text), _avro_text(payload) if framed else None]
+    if "user_id" in (text or ""):
+        named = named_in_json(key)
+        found.append(None if named is None else named.user_id)
+    return list(dict.fromkeys(one for one in found if one))
+
+
+def _json_text(raw: bytes) -> str:
+    """The JSON in `raw`: out of its frame, in whatever UTF it is, and where a text holds the whole, out of that."""
+    within_frame = raw[HEADER_BYTES:].lstrip(_BYTES_AROUND_JSON) if raw[:1] == bytes([MAGIC]) else b""
+    text = _decoded(within_frame if within_frame.startswith(b"{") else raw).strip(_AROUND_JSON)
+    within = _unquoted(text)
+    return text if within is None else within.strip(_AROUND_JSON)
+
+
+def _decoded(raw: bytes) -> str:
+    """Surrogates, which no id may have, stand for what is not UTF."""
+    encoding = json.detect_encoding(raw)
+    if not encoding.startswith("utf-8"):
+        text = raw.decode(encoding, "replace").replace("\ufffd", "\udcff")
+        if "user_id" in text:
+            return text
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _bare(raw: bytes) -> str | None:
+    try:
+        return raw.decode().strip(_AROUND_AN_ID)
+    except UnicodeDecodeError:
+        return None
+
+
+def _unquoted(text: str | None) -> str | None:
+    """What the JSON text `text` says, or None where it is none."""
+    if text is None or not text.startswith('"'):
+        return None
+    try:
+        return _decode_text(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _avro_text(payload: bytes) -> str | None:
+    """An Avro string: its length in bytes, doubled, seven bits a byte, and its UTF-8."""
+    length = 0
+    for at, byte in enumerate(payload[:_LENGTH_BYTES_MAX]):
+        length |= (byte & 0x7F) << (7 * at)
+        if byte < 0x80:
+            text = payload[at + 1 :]
+            return _bare(text) if length == 2 * len(text) else None
+    return None
+
+
+def _member(text: str) -> str | None:
+    """The text behind the name `user_id` that stands least deep, the first of them; else the first to be found."""
+    found = min(_members(text), key=lambda one: one[0], default=None)
+    if found is not None:
+        return found[1]
+    by_eye = _USER_ID.search(text)
+    return _unquoted(by_eye[1]) if by_eye else None
+
+
+def _members(text: str) -> Iterator[tuple[int, str]]:
+    """(depth, text) of each member `user_id`, up to the first of an object that is in no other."""
+    depth, is_next = 0, False
+    for match in islice(_TOKEN.finditer(text), TOKENS_MAX):
+        found = match[0]
+        if found[0] != '"':
+            depth += 1 if found in "{[" else -1
+            is_next = False
+            continue
+        is_name = found.endswith(":")
+        user_id = _unquoted(found.rstrip()) if is_next and not is_name else None
+        if user_id is not None:
+            yield depth, user_id
+            if depth <= 1:
+                return
+        is_next = is_name and found.startswith('"user_id"')
