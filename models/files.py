@@ -140,7 +140,7 @@ def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], l
         # One place more than is wanted: a single one would not give tuples.
         picked = map(itemgetter(*places, 0), rows)
         while taken := list(itertools.islice(picked, ROWS_PER_CHUNK)):
-            if encoding.bad_lines:
+            if encoding.replaces:
                 taken = _readable(taken, left_out)
             values = zip(*taken, strict=True) if taken else itertools.repeat(())
             yield {
@@ -179,7 +179,8 @@ def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Ite
 
 def _readable(rows: list[tuple[str, ...]], left_out: LeftOut) -> list[tuple[str, ...]]:
     readable = [row for row in rows if not any(REPLACED in cell for cell in row[:-1])]
-    left_out[WRONG_ENCODING] += len(rows) - len(readable)
+    if bad := len(rows) - len(readable):
+        left_out[WRONG_ENCODING] += bad
     return readable
 
 
@@ -246,7 +247,7 @@ def _names_of_objects(path: Path) -> list[str]:
 
 def _objects_of(path: Path, columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:
     with opened(path) as (text, encoding):
-        rows = _rows_of_objects(_objects(text), columns, bool(encoding.bad_lines), left_out)
+        rows = _rows_of_objects(_objects(text), columns, encoding.replaces, left_out)
         while taken := list(itertools.islice(rows, ROWS_PER_CHUNK)):
             yield {column: [row[place] for row in taken] for place, column in enumerate(columns)}
 

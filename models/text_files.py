@@ -43,6 +43,12 @@ class Encoding(NamedTuple):
     name: str
     bad_lines: int = 0
 
+    @property
+    def replaces(self) -> bool:
+        """Whether :data:`REPLACED` in the text stands for a byte; Windows-1252 has no such character, and five bytes
+        that are none."""
+        return self.bad_lines > 0 or self.name == WINDOWS
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[TextIO, Encoding]]:

@@ -103,6 +103,13 @@ def test_a_few_bytes_that_are_not_utf_8_cost_their_rows_and_no_others(tmp_path: 
     assert left_out == {WRONG_ENCODING: 1}
 
 
+def test_bytes_that_windows_does_not_have_cost_their_rows_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_bytes(b"user_id,item_id,ts\njos\xe9,x,1\na\x81,x,1\na\x8d,x,1\nada,x,1\n")
+    found, left_out = rows_of(path, "user_id")
+    assert (found, left_out) == ([("jos\u00e9",), ("ada",)], {WRONG_ENCODING: 2})
+
+
 @quick
 @given(widths=st.lists(st.integers(1, 6), min_size=1, max_size=40))
 def test_every_row_of_csv_is_taken_or_counted(tmp_path: Path, widths: list[int]) -> None:
