@@ -7,7 +7,10 @@ What exists is left as it is; the job refuses at submission what does not hold i
 
 import argparse
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
@@ -17,6 +20,8 @@ from jobs.settings import load_settings
 from schemas.errors import FreshetError, SettingsError
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, topic_config, unfit
+
+HEARD_S: Final = 10.0
 
 
 def create_topics(
@@ -52,7 +57,7 @@ def alter_topics(kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict
         if changes:
             topic = ConfigResourceType.TOPIC
             admin.alter_configs([ConfigResource(topic, name, configs=changed) for name, changed in changes.items()])
-        if left := unfit_topics(admin, kafka, snapshots_kept_ms):
+        if left := _left_after(lambda: unfit_topics(admin, kafka, snapshots_kept_ms)):
             raise SettingsError(
                 f"Kafka did not take the settings of {', '.join(left)}: the user of these settings needs AlterConfigs "
                 "on topics"
@@ -60,6 +65,14 @@ def alter_topics(kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict
         return changes
     finally:
         admin.close()
+
+
+def _left_after(unfit: Callable[[], dict[str, dict[str, str]]]) -> dict[str, dict[str, str]]:
+    """What is still unfit when the brokers have had the time to hear of it: they do so a moment later."""
+    end_s = time.monotonic() + HEARD_S
+    while (left := unfit()) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    return left
 
 
 def unfit_topics(admin: KafkaAdminClient, kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict[str, str]]:

@@ -2,10 +2,12 @@
 
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Producer
 
+from jobs.topics import alter_topics
 from schemas import topics
 from tests.support.live import Live
 from tests.support.topics import keep_compressed
@@ -21,9 +23,16 @@ def consent(user: str) -> bytes:
     return json.dumps({"user_id": user, "level": "full", "ts": time.time_ns() // 1_000_000}).encode()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compressed(live: Live) -> Iterator[None]:
+    """Batches stay compressed, as those of releases before do; the job that runs is used by other tests, too."""
+    keep_compressed(live.settings.kafka)
+    yield
+    alter_topics(live.settings.kafka, live.settings.privacy.snapshots_kept_ms)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_consents_and_interactions_take_effect_whatever_they_are_compressed_with(live: Live, codec: str):
-    keep_compressed(live.settings.kafka)
     committed, plain, aborted = (f"{name}-{codec}" for name in ("committed", "plain", "aborted"))
     consents, interactions = (live.settings.kafka.topic(name) for name in (topics.CONSENTS, topics.INTERACTIONS))
     for user in (aborted, committed):
