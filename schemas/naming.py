@@ -20,8 +20,6 @@ TOKENS_MAX: Final = 10_000
 _LENGTH_BYTES_MAX: Final = 2
 _AROUND_JSON: Final = " \t\r\n\0\ufeff"
 _BYTES_AROUND_JSON: Final = _AROUND_JSON.encode()
-_AROUND_AN_ID: Final = "\t\r\n\0\ufeff"
-"""What no id may have. A space may be part of one."""
 
 
 class Named(NamedTuple):
@@ -113,7 +111,7 @@ def _decoded(raw: bytes) -> str:
 
 def _bare(raw: bytes) -> str | None:
     try:
-        return raw.decode().strip(_AROUND_AN_ID)
+        return raw.decode()
     except UnicodeDecodeError:
         return None
 

@@ -208,9 +208,6 @@ AS_KEYS: dict[str, Callable[[str], bytes]] = {
     "framed JSON": lambda user_id: frame(7, json.dumps(user_id, ensure_ascii=False).encode()),
     "a framed JSON object": lambda user_id: frame(7, json.dumps({"user_id": user_id}).encode()),
     "framed Avro": lambda user_id: frame(7, as_avro(user_id)),
-    "with a byte order mark": lambda user_id: BOM + user_id.encode(),
-    "with a NUL at its end": lambda user_id: user_id.encode() + b"\0",
-    "in a line": lambda user_id: user_id.encode() + b"\r\n",
 }
 
 
