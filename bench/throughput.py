@@ -34,6 +34,7 @@ from schemas.store import user_keys
 
 WARM_UP_SHARE: Final = 0.3
 SAMPLED_USERS: Final = 2_000
+PROVEN_S: Final = 120
 SEED: Final = 20_260_101
 TASK_MANAGER: Final = "taskmanager-1"
 
@@ -90,6 +91,7 @@ def drain(
     job, progress = submit(tenant), Progress(tenant)
     try:
         progress.wait(consents=USERS)
+        _wait_until_proven(stand, tenant)
         say(f"job: {warm_up:,} events of warm-up")
         send_all(sending, names.interactions, islice(records, warm_up))
         sending.close()
@@ -115,6 +117,20 @@ def drain(
         progress.close()
     stand.stack.rest.cancel(job)
     return Side(events - warm_up, wall_s, cpu, threads)
+
+
+def _wait_until_proven(stand: Stand, tenant: Tenant) -> None:
+    """Until the consents count in Redis: they were there before the job, which writes such ones again, bit by bit.
+
+    Until then no list is written, and the two sides would not do the same.
+    """
+    pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
+    keys = [user_keys("", pseudonymiser.user(user_id(user)))[1] for user in range(0, USERS, USERS // SAMPLED_USERS)]
+    end_s = time.monotonic() + PROVEN_S
+    while not all(raw and b'"generation"' in raw for raw in stand.redis.mget(keys)):
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"after {PROVEN_S} s not all consents count in Redis")
+        time.sleep(0.5)
 
 
 def _bare(stand: Stand, tenant: Tenant, warm_up: int, events: int) -> Side:
