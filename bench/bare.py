@@ -26,6 +26,7 @@ from models.scorer import Scorer
 from schemas.codecs import json_codec
 from schemas.events import EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, KIND_OF
 from schemas.lists import encode_list, item_fragment
+from schemas.marks import MARK_KEY
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from udfs.consent import Verdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
@@ -162,11 +163,14 @@ class PlainConsumer:
 
 
 def drain(reading: Any, count: int, batch: int, handle: Any) -> None:
-    """Hand exactly `count` records to `handle`, as many at a time as a poll gives, `batch` at the most."""
+    """Hand exactly `count` records to `handle`, as many at a time as a poll gives, `batch` at the most.
+
+    Marks of the job, which stand in `consents`, are nobody's.
+    """
     left = count
     while left:
         polled = reading.poll(timeout_ms=1_000, max_records=min(batch, left))
-        records = [record for its_records in polled.values() for record in its_records]
+        records = [record for its_records in polled.values() for record in its_records if record.key != MARK_KEY]
         if records:
             handle(records)
             left -= len(records)
