@@ -23,7 +23,7 @@ LOOK_EVERY_S: Final = 1.0
 """So long a look at role, replicas and generation record holds."""
 LOOK_CLOSED_EVERY_S: Final = 0.1
 """The same while a connection is closed: personal lists come back soon after the job has renewed the record."""
-WHOLESALE: Final = ("flushall", "flushdb", "swapdb", "restore", "debug")
+WHOLESALE: Final = ("flushall", "flushdb", "swapdb", "restore")
 """Commands by which all keys may go back to what they were. CONFIG RESETSTAT forgets how often they were called.
 
 RESTORE-ASKING, with which a slot of a Cluster moves, is none of them: it brings keys along as they are.

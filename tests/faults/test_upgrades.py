@@ -159,7 +159,7 @@ def assert_the_trail_tells_of_it(live: Live) -> None:
 def test_another_release_on_old_task_managers_is_refused_and_runs_on_new_ones(
     live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thread mode would run the modules that it has. In process mode each job has workers of its own."""
+    """Thread mode would run the modules that it has. In process mode a worker may serve the next job, or may not."""
     savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
     newer = tmp_path / "newer.zip"
     with zipfile.ZipFile(build(tmp_path / "freshet.zip")) as old, zipfile.ZipFile(newer, "w") as archive:
@@ -171,7 +171,7 @@ def test_another_release_on_old_task_managers_is_refused_and_runs_on_new_ones(
     if live.mode == "thread":
         told = "was submitted: replace the TaskManagers"
         until(lambda: told in live.stack.rest.exceptions(live.job_id, 100_000), "the refusal")
-        live.stack.replace_task_managers()
+    live.stack.replace_task_managers()
     live.stack.rest.wait_running(live.job_id)
     live.consent(["zoe"])
     assert live.stack.rest.state(live.job_id) == "RUNNING"
