@@ -25,6 +25,7 @@ from udfs.audit import (
     sign_head,
 )
 from udfs.audit_counts import PRIVACY_COUNTERS, counts_of
+from udfs.operators.timers import register_end_of
 
 AUDIT: Final = OutputTag("audit", Types.PRIMITIVE_ARRAY(Types.BYTE()))
 AUDIT_HEADS: Final = OutputTag("audit-heads", Types.PRIMITIVE_ARRAY(Types.BYTE()))
@@ -59,9 +60,8 @@ class AuditKeeper:
         note_denied(book, denied)
         erased = [entry.pseudonym for entry in entries if isinstance(entry, ErasureEntry)]
         told = denied_entries(book, None if len(book.denied) > DENIED_HELD_MAX else erased)
-        now_ms, every_ms = ctx.timer_service().current_processing_time(), self._author.heads_every_ms
-        ctx.timer_service().register_processing_time_timer((now_ms // every_ms + 1) * every_ms)
-        yield from self._append(book, [*told, *entries], now_ms)
+        register_end_of(self._author.heads_every_ms, ctx)
+        yield from self._append(book, [*told, *entries], ctx.timer_service().current_processing_time())
         self._book.update(encode_book(book))
 
     def expired(

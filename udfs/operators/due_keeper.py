@@ -9,6 +9,7 @@ from pyflink.datastream.state import MapStateDescriptor
 
 from schemas.topics import MINUTE_MS
 from udfs.due_index import DueIndex, Entered
+from udfs.operators.timers import register_end_of
 from udfs.personalise import Users
 from udfs.state import UserState
 
@@ -49,7 +50,7 @@ class DueKeeper:
             return False
         else:
             self._index.put_off(timestamp)
-        self._come_back(now_ms, ctx)
+        self._come_back(ctx)
         return True
 
     def take(self, timestamp: int, users: Users, ctx: Any) -> Iterator[tuple[str, UserState]]:
@@ -69,12 +70,12 @@ class DueKeeper:
         now_ms = ctx.timer_service().current_processing_time()
         slots = self._index.next_waiting(self._room(now_ms, ctx))
         self._spend(len(slots), now_ms, ctx)
-        self._come_back(now_ms, ctx)
+        self._come_back(ctx)
         return slots
 
-    def _come_back(self, now_ms: int, ctx: Any) -> None:
+    def _come_back(self, ctx: Any) -> None:
         if self._index.is_behind():
-            ctx.timer_service().register_processing_time_timer((now_ms // CATCH_UP_EVERY_MS + 1) * CATCH_UP_EVERY_MS)
+            register_end_of(CATCH_UP_EVERY_MS, ctx)
 
     def _room(self, now_ms: int, ctx: Any) -> int:
         tick, spent = self._spent.get(ctx.get_current_key(), (0, 0))

@@ -19,6 +19,7 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from udfs.elements import BucketMark
 from udfs.generations import Caught, decode_caught, encode_caught
+from udfs.operators.timers import register_end_of
 
 REBUILD_EVERY_MS: Final = 100
 ENTERED_AT_ONCE: Final = 100_000
@@ -57,7 +58,7 @@ class GenerationKeeper:
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = decode_caught(self._caught.value())
-            _register(ctx, self._parts.watch_every_ms)
+            register_end_of(self._parts.watch_every_ms, ctx)
         return known.proven
 
     def take(
@@ -77,7 +78,7 @@ class GenerationKeeper:
         self._caught.update(encode_caught(caught))
         if any(complete):
             self._enter(users(), kids().total())
-            _register(ctx, REBUILD_EVERY_MS)
+            register_end_of(REBUILD_EVERY_MS, ctx)
         return any(complete)
 
     def due(self, timestamp: int, has_users: Callable[[], bool], ctx: Any) -> list[str]:
@@ -94,14 +95,14 @@ class GenerationKeeper:
         if self._pages.is_empty():
             logger.warning("consents and lists of bucket key %s have been written again", ctx.get_current_key())
         else:
-            _register(ctx, REBUILD_EVERY_MS)
+            register_end_of(REBUILD_EVERY_MS, ctx)
         return bytes(page).decode().split("\n")
 
     def come_back(self, ctx: Any) -> None:
         """At a timer that is put off: go on with the next one."""
-        _register(ctx, self._parts.watch_every_ms)
+        register_end_of(self._parts.watch_every_ms, ctx)
         if not self._pages.is_empty():
-            _register(ctx, REBUILD_EVERY_MS)
+            register_end_of(REBUILD_EVERY_MS, ctx)
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
         """Let no page name users who were erased. One page a user."""
@@ -135,7 +136,7 @@ class GenerationKeeper:
             self._known.pop(ctx.get_current_key(), None)
             return
         proven, in_force = self.proven(ctx), self._in_force()
-        _register(ctx, self._parts.watch_every_ms)
+        register_end_of(self._parts.watch_every_ms, ctx)
         if in_force != proven:
             self._parts.ask_for_marks(in_force)
 
@@ -168,8 +169,3 @@ def _page_of(pseudonym: str, pages: int) -> str:
 
 def _pages_of(name: str) -> int:
     return int(name.partition("/")[2])
-
-
-def _register(ctx: Any, every_ms: int) -> None:
-    now_ms = ctx.timer_service().current_processing_time()
-    ctx.timer_service().register_processing_time_timer((now_ms // every_ms + 1) * every_ms)

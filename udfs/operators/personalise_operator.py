@@ -42,6 +42,7 @@ from udfs.operators.due_keeper import DueChanges, DueKeeper
 from udfs.operators.generation_keeper import GenerationKeeper, GenerationParts
 from udfs.operators.kids_keeper import KidsKeeper
 from udfs.operators.segment_keeper import SegmentKeeper
+from udfs.operators.timers import register_end_of
 from udfs.personalise import (
     Changes,
     Users,
@@ -227,7 +228,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             yield Row(ALL, encode_sums(NOTHING_NEW))
         if done.weighing:
             self._weighing.add(done.weighing)
-            register_second(ctx)
+            register_end_of(SUMS_EVERY_MS, ctx)
         self._segments.put(done.weighed, ctx)
         self._counters["segments_left_out"].inc(done.weighed.left_out)
         self._account.update(done.account)
@@ -494,12 +495,6 @@ class PersonaliseOperator(KeyedProcessFunction):
         found = msgspec.Raw(msgspec.json.encode(None if state is None else readable(state)))
         told.append((ANSWERS, encode_answer(StateAnswer(asked.request, bucket, asked.pseudonym, found))))
         return AccessEntry(asked.role, asked.purpose, "profile", 1, asked.pseudonym)
-
-
-def register_second(ctx: KeyedProcessFunction.Context) -> None:
-    """A timer for the end of this second."""
-    now_ms = ctx.timer_service().current_processing_time()
-    ctx.timer_service().register_processing_time_timer((now_ms // SUMS_EVERY_MS + 1) * SUMS_EVERY_MS)
 
 
 def clean_lines(accepted: Sequence[EventRecord], users: Users) -> bytes:

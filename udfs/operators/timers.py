@@ -1,0 +1,9 @@
+"""Timers at the ends of intervals, which all that waits for the same end shares."""
+
+from typing import Any
+
+
+def register_end_of(every_ms: int, ctx: Any) -> None:
+    """A timer for the end of the interval of `every_ms` that is under way."""
+    timers = ctx.timer_service()
+    timers.register_processing_time_timer((timers.current_processing_time() // every_ms + 1) * every_ms)
