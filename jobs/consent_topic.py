@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jobs.settings import Settings
 from schemas import topics
-from schemas.codec_choice import codec_for
+from schemas.codec_choice import codec_of
 from schemas.codecs import BadRecord, Codec
 from schemas.consent_records import Said, said_in
 from schemas.consents import ConsentChange
@@ -27,8 +27,7 @@ class Recorded(NamedTuple):
 
 def recorded_changes(settings: Settings) -> Iterator[Recorded]:
     """Every change, in the order of each partition. What the job rejects is left out."""
-    source = settings.input
-    codec = codec_for(source.format, source.framing, source.schema_source)
+    codec = codec_of(settings.input)
     for record in records(settings.kafka, topics.CONSENTS):
         place = record.timestamp, record.partition, record.offset
         for said in read_record(codec, record.key, record.value, record.timestamp):

@@ -42,7 +42,7 @@ from jobs.rewrite_events import rewrite_events
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
 from schemas import topics
-from schemas.codec_choice import codec_for
+from schemas.codec_choice import codec_of
 from schemas.errors import FreshetError, SettingsError
 from schemas.kafka_reading import names_any, records
 from schemas.kafka_settings import python_kafka_options
@@ -102,8 +102,7 @@ def _searched(
     settings: Settings, hashes: Pseudonymiser, user_id: str, erased: Erased, where: Where, say: Say
 ) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """(what was found of the user, what of the canary, by when retention ends it), by place."""
-    source = settings.input
-    codec = codec_for(source.format, source.framing, source.schema_source)
+    codec = codec_of(settings.input)
     say("planting a canary")
     with planted(settings, hashes, where.timeout_s) as canary:
         with _savepoint(settings, where, say) as folder:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from jobs.consent_topic import read_record
 from jobs.settings import Settings, load_policy
 from schemas import topics
-from schemas.codec_choice import codec_for
+from schemas.codec_choice import codec_of
 from schemas.codecs import Codec
 from schemas.consents import Purpose
 from schemas.kafka_reading import records
@@ -24,8 +24,7 @@ def read_standings(
 
     `keys_of` says by what a user is asked for, `name_of` what exports call them.
     """
-    source, topic = settings.input, settings.kafka.topic(topics.CONSENTS)
-    codec = codec_for(source.format, source.framing, source.schema_source)
+    topic, codec = settings.kafka.topic(topics.CONSENTS), codec_of(settings.input)
     stream = (
         RawRecord(topic, record.partition, record.offset, record.timestamp, record.key, record.value)
         for record in records(settings.kafka, topics.CONSENTS)

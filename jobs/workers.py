@@ -10,7 +10,7 @@ from jobs.marks import Marker
 from jobs.settings import Settings, load_policy
 from jobs.unread import Unread, oldest_unread_ms
 from models.scorer import Scorer
-from schemas.codec_choice import codec_for
+from schemas.codec_choice import codec_of
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.schema_sources import source_at
 from schemas.signing import load_signing_key
@@ -39,10 +39,9 @@ def open_once(settings: Settings) -> None:
 
 def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
     """The ingest rule with this worker's keys and policy; `keys[bucket]` is how keyed streams call the bucket."""
-    source = settings.input
     return Ingest(
         settings.topic_names(),
-        codec_for(source.format, source.framing, source.schema_source),
+        codec_of(settings.input),
         Pseudonymiser(load_key_ring(settings.privacy.key_ring)),
         keys,
         settings.popularity.segments,

@@ -43,6 +43,11 @@ def codec_for(format: Format, framing: Framing = "plain", schema_source: str | N
     return told_apart(_codec(format, None), _codec(format, source) if source else None)
 
 
+def codec_of(settings: InputSettings) -> Codec:
+    """:func:`codec_for` these settings."""
+    return codec_for(settings.format, settings.framing, settings.schema_source)
+
+
 def _codec(format: Format, source: SchemaSource | None) -> Codec:
     try:
         match format:

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from schemas.codec_choice import InputSettings, codec_for
+from schemas.codec_choice import InputSettings, codec_of
 from schemas.codecs import BadRecord
 from schemas.confluent import SCHEMA_ID_MAX, frame
 from schemas.consents import ConsentChange
@@ -44,7 +44,7 @@ def writer_for(settings: WriteSettings) -> Writer:
 
     Raises :class:`SettingsError` where the job could not read what would be written.
     """
-    codec = codec_for(settings.format, settings.framing, settings.schema_source)
+    codec = codec_of(settings)
     if settings.framing == "plain":
         if settings.interactions_schema_id is not None or settings.consents_schema_id is not None:
             raise SettingsError("schema ids go with confluent framing: plain records name none")
