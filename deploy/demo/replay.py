@@ -21,10 +21,9 @@ from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, waiting_for_consents
 from deploy.demo.table import PRESETS, Mapping, check, interactions_of, users_of
 from models.cells import ROWS_PER_CHUNK
+from schemas.consent_records import is_user_id
 from schemas.consents import ConsentChange, LevelName
 from schemas.errors import FreshetError
-from schemas.events import USER_ID_LENGTH_MAX
-from schemas.ids import is_id
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 
 RECEIPT_TIMEOUT_S: Final = 60.0
@@ -69,9 +68,8 @@ def consents_of(path: Path, mapping: Mapping, choice: Choice, at_ms: int) -> Ite
     rows are sent all the same, and are dead letters.
     """
     for user in users_of(path, mapping):
-        if not (0 < len(user) <= USER_ID_LENGTH_MAX and is_id(user)):
-            continue
-        yield ConsentChange(user, level_of(user, choice), at_ms, method="replay")
+        if is_user_id(user):
+            yield ConsentChange(user, level_of(user, choice), at_ms, method="replay")
 
 
 class Replay:
