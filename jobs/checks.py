@@ -10,7 +10,7 @@ from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
 from jobs.settings import Settings
-from jobs.topics import broker_settings, unfit_topics
+from jobs.topics import broker_settings, topic_id, unfit_topics
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_settings import python_kafka_options
@@ -53,8 +53,7 @@ def check_topics(settings: Settings) -> dict[str, str]:
         logger.warning("the brokers' settings are not ours to see: %s is taken to be an hour at most", CHECK_INTERVAL)
     if complaint := complaint_of_topics(changes) or complaint_of_broker(broker):
         raise SettingsError(complaint)
-    ids = {name: str(described[names[name]].get("topic_id") or "") for name in RAW}
-    return {name: topic_id for name, topic_id in ids.items() if topic_id.strip("0-")}
+    return {name: found for name in RAW if (found := topic_id(described[names[name]]))}
 
 
 def check_codecs() -> None:

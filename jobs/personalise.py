@@ -38,7 +38,7 @@ from jobs.redis_check import check_redis, claim_prefix, ride_out
 from jobs.registration import Registration, claim_group
 from jobs.release import RELEASE, opened
 from jobs.running_jobs import expect_not_running, mark
-from jobs.settings import Settings, load_policy, load_settings
+from jobs.settings import Settings, load_settings
 from jobs.snapshots import check_snapshot
 from jobs.trail import trail_id
 from jobs.workers import open_ingest, open_once, open_personalise_parts, open_popular_parts
@@ -132,7 +132,6 @@ def main(arguments: list[str]) -> None:
     )
     options = parser.parse_args(arguments)
     settings = load_settings(options.settings)
-    load_policy(settings.privacy.policy)
     open_once(settings)
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)

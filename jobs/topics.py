@@ -8,9 +8,9 @@ What exists is left as it is; the job refuses at submission what does not hold i
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
@@ -95,6 +95,12 @@ def broker_settings(admin: KafkaAdminClient) -> dict[str, str]:
     except ClusterAuthorizationFailedError:
         return {}
     return {name: str(entry["value"]) for name, entry in of_brokers[node].items()}
+
+
+def topic_id(described: Mapping[str, Any]) -> str:
+    """Kafka's id of a topic that was described, "" where the broker gives none (before 2.8)."""
+    found = str(described.get("topic_id") or "")
+    return found if found.strip("0-") else ""
 
 
 def topic_settings(admin: KafkaAdminClient, topic: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ what is signed names the topic by the id that Kafka gave it when it was created,
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from jobs.topics import topic_id
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.kafka_settings import KafkaSettings, python_kafka_options
@@ -31,5 +32,4 @@ def trail_id(kafka: KafkaSettings) -> str:
         ) from None
     if not described:
         raise SettingsError(f"there is no topic {name}: create it with `python -m jobs.topics`")
-    topic_id = str(described[0].get("topic_id") or "")
-    return topic_id if topic_id.strip("0-") else name
+    return topic_id(described[0]) or name
