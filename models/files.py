@@ -49,11 +49,12 @@ LeftOut = Counter[str]
 class Table:
     """A file that can be read any number of times.
 
-    ``names``: its columns; of JSON, those of the first thousand rows. ``rows``: how many there are, where that is known
-    without reading them. ``usual_mark``: the decimal mark of numbers where they prove none. ``note``: what a reader of
-    the file should know of how it is read.
+    ``file``: its name. ``names``: its columns; of JSON, those of the first thousand rows. ``rows``: how many there are,
+    where that is known without reading them. ``usual_mark``: the decimal mark of numbers where they prove none.
+    ``note``: what a reader of the file should know of how it is read.
     """
 
+    file: str
     names: list[str]
     _read: Callable[[Sequence[str], LeftOut], Iterator[Chunk]]
     rows: int | None = None
@@ -65,7 +66,11 @@ class Table:
     def chunks(self, columns: Iterable[str], left_out: LeftOut) -> Iterator[Chunk]:
         """The columns' values in the order of the file, some thousand rows at a time; all lists of a chunk are of one
         length. ``left_out`` is told the rows that could not be read, by reason. Raises :class:`FileError`."""
-        return self._read(list(dict.fromkeys(columns)), left_out)
+        wanted = list(dict.fromkeys(columns))
+        for column in wanted:
+            if (count := self.names.count(column)) > 1:
+                raise FileError(f"{self.file} has {count} columns that are called {column}: rename all but one")
+        return self._read(wanted, left_out)
 
     def evidence(self, columns: Iterable[str]) -> Evidence:
         """How the numbers of the columns are written, from all rows of the file. Raises :class:`FileError`."""
@@ -78,14 +83,16 @@ def open_table(path: Path) -> Table:
     head = beginning(path)
     if head.startswith(MARK):
         names, rows, typed = columns_and_rows(path)
-        return Table(names, lambda columns, left_out: batches(path, columns, left_out), rows, typed=typed)
+        return Table(path.name, names, lambda columns, left_out: batches(path, columns, left_out), rows, typed=typed)
     with opened(path) as (text, encoding):
         note = f"{path.name} is not UTF-8: read as Windows-1252" if encoding.name == WINDOWS else None
         shown = text.read(_HEAD_CHARACTERS)
     if _is_json(shown.lstrip("\ufeff \t\r\n")):
-        return Table(_names_of_objects(path), lambda columns, left_out: _objects_of(path, columns, left_out), note=note)
+        names = _names_of_objects(path)
+        return Table(path.name, names, lambda columns, left_out: _objects_of(path, columns, left_out), note=note)
     delimiter, names = _header(path, shown)
     return Table(
+        path.name,
         names,
         lambda columns, left_out: _csv(path, delimiter, names, columns, left_out),
         # Excel takes the semicolon where the comma is the decimal mark.
@@ -133,7 +140,7 @@ def _without_hint(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:
-    places = [_place(path, names, column) for column in columns]
+    places = [names.index(column) for column in columns]
     with opened(path) as (text, encoding):
         rows = _records(text, delimiter, len(names), left_out)
         next(rows, None)
@@ -147,12 +154,6 @@ def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], l
                 column: [None if cell in MISSING else cell for cell in cells]
                 for column, cells in zip(columns, values, strict=False)
             }
-
-
-def _place(path: Path, names: list[str], column: str) -> int:
-    if names.count(column) > 1:
-        raise FileError(f"{path.name} has {names.count(column)} columns that are called {column}: rename all but one")
-    return names.index(column)
 
 
 def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Iterator[list[str]]:

@@ -34,9 +34,6 @@ def batches(path: Path, columns: Sequence[str], left_out: Counter[str]) -> Itera
     Raises :class:`FileError`, also for a column that does not hold single values."""
     try:
         with pa.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if twice := [name for name in columns if names.count(name) > 1]:
-                raise FileError(f"{path.name} has more than one column {', '.join(twice)}: rename all but one")
             uuids = _uuid_columns(file)
             for batch in file.iter_batches(ROWS_PER_CHUNK, columns=list(columns)):
                 read = {name: _cells(path, name, batch.column(name), name in uuids) for name in columns}

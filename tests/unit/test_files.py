@@ -287,6 +287,11 @@ def test_two_columns_of_one_name_are_refused_where_one_of_them_is_wanted(tmp_pat
     assert rows_of(path, "user_id")[0] == [("a",)]
     with pytest.raises(FileError, match="2 columns that are called item_id"):
         rows_of(path, "item_id")
+    columns = [pa.array(["a"]), pa.array(["x"]), pa.array([1]), pa.array(["y"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["user_id", "item_id", "ts", "item_id"]), path)
+    assert rows_of(path, "user_id")[0] == [("a",)]
+    with pytest.raises(FileError, match="2 columns that are called item_id"):
+        rows_of(path, "item_id")
 
 
 TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)).map(
