@@ -79,8 +79,9 @@ class GuardedModel:
             except Exception:  # as above
                 middle = part.start + size // 2
                 waiting += [slice(part.start, middle), slice(middle, part.stop)] if size > 1 else []
-        if users > 1 and not found:
-            self._rest(now_ms, ModelError("the model failed for each part of a batch"))
+        else:
+            if users > 1 and not found:
+                self._rest(now_ms, ModelError("the model failed for each part of a batch"))
         return self._joined(users, found)
 
     def _joined(self, users: int, found: list[tuple[slice, Answer]]) -> Answer:
