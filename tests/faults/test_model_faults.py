@@ -14,7 +14,7 @@ from models.adopt import adopt
 from schemas.pseudonyms import load_key_ring
 from serving.reader import Reader
 from tests.support.live import Live, start_live, until
-from tests.support.models import plain_model
+from tests.support.models import endless_turn, plain_model
 
 ITEMS = 40
 NAMES = [f"item-{row:02d}" for row in range(1, ITEMS + 1)]
@@ -27,25 +27,11 @@ def faulty_model() -> ModelProto:
     model = plain_model(ITEMS)
     graph = model.graph
     graph.node[-1].output[0] = "sound"
-    turn = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go on"]), helper.make_node("Mul", ["sum", "unit"], ["next"])],
-        "turn",
-        [
-            helper.make_tensor_value_info("number", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("go on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
-        ],
-        [numpy_helper.from_array(np.array(1.0, np.float32), "unit")],
-    )
     graph.node.extend(
         [
             *counted("hangs", everybody=True),
             helper.make_node("Mul", ["hangs count", "many"], ["turns"]),
-            helper.make_node("Loop", ["turns", "yes", "sound"], ["ended"], body=turn),
+            helper.make_node("Loop", ["turns", "yes", "sound"], ["ended"], body=endless_turn()),
             *counted("raises", everybody=True),
             helper.make_node("Mul", ["raises count", "many"], ["place"]),
             helper.make_node("Gather", ["nothing", "place"], ["zero"]),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from models.graph import Transitions
 from models.interactions import Interactions, from_rows
@@ -92,6 +92,24 @@ def plain_model(items: int, users: int | str = "users") -> onnx.ModelProto:
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def endless_turn() -> onnx.GraphProto:
+    """One turn of a loop that never says that it has ended, and gives on what it is given."""
+    return helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go on"]), helper.make_node("Mul", ["sum", "unit"], ["next"])],
+        "turn",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+        [numpy_helper.from_array(np.array(1.0, np.float32), "unit")],
+    )
 
 
 def manifest_of(directory: Path) -> Manifest:

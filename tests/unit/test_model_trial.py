@@ -18,7 +18,7 @@ from models.random_model import random_model
 from models.scorer import Scorer
 from models.trial import Answer, Histories, Weights, find_fault
 from schemas.errors import ModelError
-from tests.support.models import edit_manifest
+from tests.support.models import edit_manifest, endless_turn
 
 ITEMS, TOP_K = 30, 5
 NAMES = [f"item-{row}" for row in range(1, ITEMS + 1)]
@@ -100,24 +100,10 @@ def test_a_model_that_fails_on_some_histories_is_not_adopted(model: onnx.ModelPr
 
 def endless() -> onnx.ModelProto:
     """A graph with a loop of 2^60 turns."""
-    turn = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go on"]), helper.make_node("Mul", ["sum", "half"], ["next"])],
-        "turn",
-        [
-            helper.make_tensor_value_info("number", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("go on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
-        ],
-        [numpy_helper.from_array(np.array(0.5, np.float32), "half")],
-    )
     model = a_graph(
         *averaged(length="guarded")[:-1],
         helper.make_node("Div", ["summed", "guarded"], ["sure"]),
-        helper.make_node("Loop", ["turns", "yes", "sure"], ["scores"], body=turn),
+        helper.make_node("Loop", ["turns", "yes", "sure"], ["scores"], body=endless_turn()),
     )
     numbers = [np.array(2**60, np.int64), np.array(True)]
     model.graph.initializer.extend(map(numpy_helper.from_array, numbers, ["turns", "yes"]))
