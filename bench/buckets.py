@@ -9,7 +9,7 @@ import time
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from bench.clients import producer, send_all
+from bench.clients import hide, producer, send_all
 from bench.cpu import CpuMeter
 from bench.figures import percentile
 from bench.latency import RATES, SETTLE_S, WARM_UP_RATE, loaded
@@ -88,10 +88,7 @@ def _saturated(stand: Stand, tenant: Tenant, progress: Progress, events: int) ->
     topic = tenant.settings.topic_names().interactions
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
     records = event_records(make_workload(events, begin_ms, SEED))
-    hidden = producer(stand.servers, transactional_id=f"{topic}-bench", transaction_timeout_ms=600_000)
-    hidden.init_transactions()
-    hidden.begin_transaction()
-    send_all(hidden, topic, islice(records, events))
+    hidden = hide(stand.servers, topic, islice(records, events))
     sent, elements = _settled(progress), progress.elements
     meter = CpuMeter(stand.pids("taskmanager", "redis"))
     hidden.commit_transaction()

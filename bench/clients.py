@@ -36,6 +36,15 @@ def send_all(sending: Any, topic: str, records: Iterable[Record]) -> int:
     return count
 
 
+def hide(servers: str, topic: str, records: Iterable[Record]) -> Any:
+    """Send `records` in a transaction; gives its producer, whose `commit_transaction` lets them be seen all at once."""
+    hidden = producer(servers, transactional_id=f"{topic}-bench", transaction_timeout_ms=600_000)
+    hidden.init_transactions()
+    hidden.begin_transaction()
+    send_all(hidden, topic, records)
+    return hidden
+
+
 def consumer(servers: str, topic: str, **options: Any) -> Any:
     """A consumer of all partitions of `topic` from the start, with large fetches."""
     use_fast_checksum()

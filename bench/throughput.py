@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bench.clients import producer, send_all
+from bench.clients import hide, producer, send_all
 from bench.cpu import CpuMeter, Seconds, difference, thread_seconds
 from bench.figures import median
 from bench.progress import Progress
@@ -97,10 +97,7 @@ def drain(
         sending.close()
         progress.wait(sent=warm_up)
         say(f"producing {events - warm_up:,} events in an open transaction")
-        hidden = producer(servers, transactional_id=f"{names.interactions}-bench", transaction_timeout_ms=600_000)
-        hidden.init_transactions()
-        hidden.begin_transaction()
-        send_all(hidden, names.interactions, records)
+        hidden = hide(servers, names.interactions, records)
         stand.stack.rest.checkpoint(job)
         say("job: draining")
         pids = stand.pids("taskmanager", "jobmanager", "kafka", "redis")
