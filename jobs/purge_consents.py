@@ -5,8 +5,7 @@ without a value takes the place of what stands there; compaction deletes the old
 it comes to that where nothing else is written, each run also writes a record that says nothing to every partition.
 
 A client library must not write under a key but the user's own: such a record grants nothing. It is left, and counted.
-Who
-consents in the very moment in which this command writes has to consent again: without a record there is no consent.
+Who consents in the very moment in which this command writes has to consent again: without a record there is no consent.
 """
 
 from collections.abc import Callable, Iterator
