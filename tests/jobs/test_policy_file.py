@@ -17,10 +17,11 @@ from udfs.elements import unpack
 
 
 def test_nothing_is_submitted_with_a_policy_that_cannot_be_loaded(tmp_path: Path) -> None:
+    write_key_ring(KEY_RING, tmp_path / "ring.json")
     path = tmp_path / "freshet.toml"
     path.write_text(
         'kafka.bootstrap_servers = "b:1"\nredis.url = "redis://c"\nmodel.directory = "/no/model"\n'
-        'privacy.policy = "/nowhere.toml"\n'
+        f'privacy.policy = "/nowhere.toml"\nprivacy.key_ring = "{tmp_path / "ring.json"}"\n'
     )
     assert load_settings(path).privacy.policy == "/nowhere.toml"
     with pytest.raises(SettingsError, match=r"privacy\.policy /nowhere\.toml cannot be read"):
