@@ -18,6 +18,7 @@ from adapters.redis.client import connect
 from jobs.clock import clock_ms
 from jobs.registration import load_deployed
 from jobs.settings import Settings
+from schemas.codec_choice import codec_of
 from schemas.errors import FreshetError, SettingsError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from serving.access import Collector, access_command
@@ -29,7 +30,7 @@ def held_of(settings: Settings, user_id: str, role: str, purpose: str) -> dict[s
     client = connect(settings.redis)
     try:
         command = access_command(user_id, role, purpose)
-        collector = Collector(settings.kafka, client, everywhere=True)
+        collector = Collector(settings.kafka, client, codec_of(settings.input), everywhere=True)
         return collector.held(names, command) | {"collected_at": clock_ms()}
     finally:
         client.close()

@@ -14,12 +14,12 @@ from jobs.savepoints import completed_ms
 from jobs.settings import Settings
 from jobs.topics import topic_settings
 from schemas import topics
-from schemas.codecs import BadRecord, Codec
+from schemas.codecs import Codec
 from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
 from schemas.kafka_reading import names_any
 from schemas.kafka_settings import python_kafka_options
-from schemas.naming import named_in_key
+from schemas.raw_records import OfUser, in_consents, in_interactions, in_json
 from schemas.settled_topic import settled, settled_ends
 from schemas.store import all_user_keys
 from schemas.topics import RETENTION_CHECK_MAX_MS
@@ -82,9 +82,9 @@ def by_topic(codec: Codec, user_id: str, names: Sequence[str], returned_at: int 
     """What of each topic concerns a user who was erased and, perhaps, returned; `codec` is the job's."""
     return {
         topics.EVENTS: is_left(names, returned_at),
-        topics.INTERACTIONS: of_user(user_id, codec.interaction),
-        topics.CONSENTS: of_user(user_id, codec.consent),
-        topics.CONTROL: of_user(user_id),
+        topics.INTERACTIONS: OfUser(user_id, in_interactions(codec)).concerns,
+        topics.CONSENTS: OfUser(user_id, in_consents(codec)).concerns,
+        topics.CONTROL: OfUser(user_id, in_json).concerns,
         **{topic: names_any(names) for topic in BY_PSEUDONYM},
     }
 
@@ -143,27 +143,6 @@ def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bo
         return not known or goes(returns, whose.pseudonym, whose.appended or record.timestamp)  # type: ignore[union-attr]
 
     return left
-
-
-def of_user(user_id: str, decode: Callable[[bytes], tuple[Any, bool]] | None = None) -> Callable[[Any], bool]:
-    """Whether a record of a raw topic is of this user: by its key, as clients write it, or in its value.
-
-    `decode` reads values that do not show an id as JSON without escapes does.
-    """
-    raw, quoted = user_id.encode(), f'"{user_id}"'.encode()
-
-    def concerns(record: Any) -> bool:
-        value = record.value or b""
-        if user_id in named_in_key(record.key or b"") or quoted in value:
-            return True
-        if decode is None or not (raw in value or b"\\" in value):
-            return False
-        try:
-            return bool(decode(value)[0].user_id == user_id)
-        except BadRecord:
-            return False
-
-    return concerns
 
 
 def in_exports(settings: Settings, folders: Sequence[Path], user_id: str) -> int:

@@ -15,16 +15,19 @@ import msgspec
 from adapters.redis.client import RedisClient, always
 from schemas import topics
 from schemas.asking import ANSWER_TIMEOUT_S, state_of
+from schemas.codecs import Codec
 from schemas.control import AccessCommand
 from schemas.errors import TooMuchHeld
 from schemas.kafka_reading import OnTurn, TopicAsOfNow, names_any, nothing
 from schemas.kafka_settings import KafkaSettings
 from schemas.partitions import likely_partitions
+from schemas.raw_records import OfUser, in_consents, in_interactions
 from schemas.store import all_user_keys, past_key, user_keys
 
 Choose = Callable[[int], Collection[int]]
 """The partitions to read, of so many."""
 CLOCKS_DIFFER_MS: Final = topics.MINUTE_MS
+WITHHELD: Final = {"withheld": "the value of this record does not tell of this user alone"}
 NOBODYS_PARTITION: Final = -1
 """In state: no consent of the user was read."""
 
@@ -33,21 +36,24 @@ class Collector:
     """Collects what is held of one person. `on_turn` is called while topics are read, and ends it by raising.
 
     With `everywhere`, every partition of the raw topics is read; without, those in which the usual producers put the
-    records of a user, and all where state tells of a record elsewhere. More than `bytes_max` is not collected. Raises
-    :class:`schemas.errors.FreshetError`.
+    records of a user, and all where state tells of a record elsewhere. In those, the records of the user are found by
+    the rule by which an erasure is proved (:mod:`schemas.raw_records`); `codec` is the job's. More than `bytes_max` is
+    not collected. Raises :class:`schemas.errors.FreshetError`.
     """
 
     def __init__(
         self,
         kafka: KafkaSettings,
         store: RedisClient,
+        codec: Codec,
         *,
         everywhere: bool,
         bytes_max: int | None = None,
         on_turn: OnTurn = nothing,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        self._kafka, self._store, self._on_turn, self._timeout_s = kafka, store, on_turn, timeout_s
+        self._kafka, self._store, self._codec = kafka, store, codec
+        self._on_turn, self._timeout_s = on_turn, timeout_s
         self._everywhere, self._bytes_left = everywhere, math.inf if bytes_max is None else bytes_max
         self._partitions: dict[str, dict[str, Any]] = {}
 
@@ -55,40 +61,46 @@ class Collector:
         """Everything that is held of a user who is known under `names`; what is not there is null or empty.
 
         `command` says of whom, who asks and what for. `partitions` has the numbers of those that were read of each
-        topic, and how many there are.
+        topic, and how many there are. Of a raw record that concerns the user, and whose value is not theirs alone, only
+        the place is told.
         """
-        raw = command.user_id.encode()
+        user_id = command.user_id
         # Read before the job is asked, which tells the trail of this very reading: soon, at a time that is not known.
         audit_trail = self._told(topics.AUDIT, names_any(names))
         state = msgspec.json.decode(state_of(self._kafka, command, self._timeout_s, self._on_turn).state)
-        choose = everything if self._everywhere else partitions_of_user(raw, state)
+        choose = everything if self._everywhere else partitions_of_user(user_id.encode(), state)
         return {
-            "user_id": command.user_id,
+            "user_id": user_id,
             "pseudonyms": list(names),
             "profile_and_consent": state,
             "redis": self._in_redis(names),
-            "consent_history": self._told(topics.CONSENTS, lambda record: record.key == raw, choose),
-            "raw_interactions": self._told(topics.INTERACTIONS, lambda record: record.key == raw, choose),
+            "consent_history": self._raw(topics.CONSENTS, OfUser(user_id, in_consents(self._codec)), choose),
+            "raw_interactions": self._raw(topics.INTERACTIONS, OfUser(user_id, in_interactions(self._codec)), choose),
             # The job writes these two without keys: they may stand in any partition.
             "clean_events": self._told(topics.EVENTS, names_any(names)),
             "audit_trail": audit_trail,
             "partitions": self._partitions,
         }
 
+    def _raw(self, topic: str, of_user: OfUser, choose: Choose) -> list[dict[str, Any]]:
+        return self._told(topic, of_user.concerns, choose, of_user.may_see)
+
     def _told(
         self,
         topic: str,
         concerns: Callable[[Any], bool],
         choose: Choose | None = None,
+        may_see: Callable[[Any], bool] = lambda record: True,
     ) -> list[dict[str, Any]]:
         found = []
         with contextlib.closing(TopicAsOfNow(self._kafka, topic, self._on_turn, choose)) as reading:
             self._partitions[topic] = {"read": reading.read, "of": reading.count}
             for record in reading:
                 if concerns(record):
+                    shown = _readable(record.value) if may_see(record) else WITHHELD
                     self._take(len(record.value or b""))
                     place = {"partition": record.partition, "offset": record.offset, "appended_at": record.timestamp}
-                    found.append({**place, "record": _readable(record.value)})
+                    found.append({**place, "record": shown})
         return found
 
     def _take(self, size: int) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from adapters.redis.client import RedisClient
 from schemas.catalogue import CatalogueItem
+from schemas.codec_choice import codec_of
 from schemas.control import AccessCommand
 from schemas.kafka_reading import OnTurn
 from schemas.kafka_settings import python_kafka_options
@@ -73,7 +74,8 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 
     def held_of(command: AccessCommand, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
-        collector = Collector(of_tenant, store, everywhere=False, bytes_max=bytes_max, on_turn=on_turn)
+        codec = codec_of(of.input)  # of this thread alone: it holds the schemas that it has met
+        collector = Collector(of_tenant, store, codec, everywhere=False, bytes_max=bytes_max, on_turn=on_turn)
         return collector.held(names(command.user_id), command)
 
     def erased_since(user_id: str, at_ms: int) -> bool:

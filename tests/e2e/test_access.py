@@ -5,8 +5,12 @@ import json
 
 import pytest
 
+from adapters.redis.client import connect
 from jobs import access
+from jobs.erasure_search import by_topic, in_topics
 from schemas import topics
+from schemas.codec_choice import codec_of
+from serving.access import Collector, access_command
 from tests.support.live import Live, until
 
 
@@ -63,3 +67,54 @@ def test_of_a_stranger_nothing_is_held(live: Live, capsys, monkeypatch: pytest.M
         [],
         [],
     ]
+
+
+def send_to_each_partition(live: Live, topic: str, key: bytes | None, values: list[bytes]) -> None:
+    producer, name = live.producer(), live.settings.kafka.topic(topic)
+    for partition, value in enumerate(values):
+        producer.send(name, value, key, partition=partition).get(30)
+    producer.close()
+
+
+def held_by_a_gateway(live: Live, user: str) -> dict:
+    client = connect(live.settings.redis)
+    try:
+        collector = Collector(live.settings.kafka, client, codec_of(live.settings.input), everywhere=False)
+        return collector.held([live.pseudonymiser.user(user)], access_command(user, "officer", "request 2"))
+    finally:
+        client.close()
+
+
+def items(document: dict) -> set[str]:
+    return {entry["record"]["item_id"] for entry in document["raw_interactions"]}
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("key", [None, b'"wren"', b"\0\0\0\0\7\x08wren"])
+def test_records_under_no_key_of_the_user_are_found_as_a_proof_of_erasure_finds_them(live: Live, capsys, key):
+    """The command reads every partition, the gateway those in which the usual producers put records of the user."""
+    user, of_key = "wren", "none" if key is None else key.hex()
+    live.consent([user])
+    count = held(live, capsys, user)["partitions"]["interactions"]["of"]
+    sent = [f"item-{partition:05d}-{of_key}" for partition in range(count)]
+    before = in_topics(live.settings, by_topic(codec_of(live.settings.input), user, [], None))
+    send_to_each_partition(live, topics.INTERACTIONS, key, [live.event(user, item) for item in sent])
+    of_others = live.event("vera", "of-vera", query=f'"{user}"')
+    send_to_each_partition(live, topics.INTERACTIONS, b"vera", [of_others])
+    after = in_topics(live.settings, by_topic(codec_of(live.settings.input), user, [], None))
+    assert after[0][topics.INTERACTIONS].records - before[0][topics.INTERACTIONS].records == count
+    document = held(live, capsys, user)
+    assert set(sent) <= items(document) and "vera" not in json.dumps(document["raw_interactions"])
+    assert len(document["raw_interactions"]) == after[0][topics.INTERACTIONS].records
+    bounded = held_by_a_gateway(live, user)
+    read = bounded["partitions"]["interactions"]["read"]
+    assert len(read) < count and set(sent) & items(bounded) == {sent[partition] for partition in read}
+
+
+@pytest.mark.privacy
+def test_of_a_record_of_somebody_else_under_the_key_of_a_user_the_place_alone_is_told(live: Live, capsys):
+    live.consent(["ursa"])
+    live.send(topics.INTERACTIONS, [(b"ursa", live.event("thea", "item-00001")), (b"ursa", b"{")])
+    told = held(live, capsys, "ursa")["raw_interactions"]
+    assert ["withheld" in one["record"] for one in told] == [True, False] and "thea" not in json.dumps(told)
+    assert items(held(live, capsys, "thea")) == {"item-00001"}

@@ -11,13 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.erasure import summary
-from jobs.erasure_search import in_files, is_left, of_user, snapshot_times
+from jobs.erasure_search import in_files, is_left, snapshot_times
 from jobs.rewrite_events import REWRITTEN, chunked, copied_from, whose_of, with_append_time
-from schemas.codec_choice import codec_for
 from schemas.errors import SettingsError
-from schemas.events import Interaction
 from schemas.receipts import ErasureReceipt, decode_receipt, encode_receipt
-from schemas.writers import WriteSettings, writer_for
 from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_erasure
 from udfs.erasure import (
     LEFTOVERS,
@@ -35,24 +32,7 @@ from udfs.erasure import (
     with_returns,
 )
 
-_WRITERS = {name: writer_for(WriteSettings(name)) for name in ("json", "avro", "protobuf")}  # type: ignore[arg-type]
-
 # -- the search
-
-
-@pytest.mark.parametrize("format", ["json", "avro", "protobuf"])
-@pytest.mark.parametrize("written_as", ["json", "escaped", "avro", "protobuf"])
-def test_a_search_knows_a_user_in_every_format_whatever_the_key(format: str, written_as: str) -> None:
-    event = Interaction("event", "search", BEGINNING, "ada", query="of bob, not of adam")
-    escaped = msgspec.json.encode(event).replace(b'"ada"', b'"\\u0061da"')
-    value = {"escaped": escaped}.get(written_as) or _WRITERS[written_as].interaction(event)
-    record = SimpleNamespace(key=None, value=value)
-    found = {
-        user: of_user(user, codec_for(format).interaction)(record)  # type: ignore[arg-type]
-        for user in ("ada", "bob", "adam", "a")
-    }
-    readable = written_as == format or written_as in ("json", "escaped")
-    assert found == {"ada": readable, "bob": False, "adam": False, "a": False}
 
 
 @given(

@@ -1,0 +1,142 @@
+"""Whose a raw record is: what a search for a user finds, and what of it is shown to that user."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.erasure_search import by_topic
+from schemas import topics
+from schemas.codec_choice import codec_for
+from schemas.codecs import json_codec
+from schemas.consents import ConsentChange
+from schemas.errors import SchemaError
+from schemas.events import Interaction
+from schemas.marks import MARK_KEY, Mark, encode_mark
+from schemas.raw_records import OfUser, in_consents, in_interactions
+from schemas.writers import WriteSettings, writer_for
+from tests.support.vocabulary import BEGINNING
+
+pytestmark = pytest.mark.privacy
+
+FORMATS = ("json", "avro", "protobuf")
+WRITERS = {name: writer_for(WriteSettings(name)) for name in FORMATS}  # type: ignore[arg-type]
+USERS = ("ada", "bob", "adam", "a")
+EVENT = Interaction("event", "search", BEGINNING, "ada", query="of bob, not of adam")
+CHANGE = ConsentChange("ada", "full", BEGINNING, method="bob")
+
+
+def a_record(value: bytes | None, key: bytes | None = None) -> Any:
+    return SimpleNamespace(key=key, value=value)
+
+
+def interactions_of(user: str, format: str = "json") -> OfUser:
+    return OfUser(user, in_interactions(codec_for(format)))  # type: ignore[arg-type]
+
+
+def consents_of(user: str, format: str = "json") -> OfUser:
+    return OfUser(user, in_consents(codec_for(format)))  # type: ignore[arg-type]
+
+
+def found(of: Any, record: Any, format: str = "json") -> dict[str, tuple[bool, bool]]:
+    """User → (concerns, may_see), of those whom the record concerns."""
+    searches = {user: of(user, format) for user in USERS}
+    return {user: (True, one.may_see(record)) for user, one in searches.items() if one.concerns(record)}
+
+
+THEIRS, NOT_SHOWN = (True, True), (True, False)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("written_as", ["json", "escaped", "avro", "protobuf"])
+def test_a_record_without_a_key_is_of_whom_its_value_names_in_every_format(format: str, written_as: str) -> None:
+    readable = written_as == format or written_as in ("json", "escaped")
+    for of, value in (
+        (interactions_of, (_escaped(EVENT) if written_as == "escaped" else WRITERS[written_as].interaction(EVENT))),
+        (consents_of, (_escaped(CHANGE) if written_as == "escaped" else WRITERS[written_as].consent(CHANGE))),
+    ):
+        assert found(of, a_record(value), format) == ({"ada": THEIRS} if readable else {})
+
+
+def _escaped(record: Interaction | ConsentChange) -> bytes:
+    return msgspec.json.encode(record).replace(b'"ada"', b'"\\u0061da"')
+
+
+@pytest.mark.parametrize("key", [b"ada", b'"ada"', b'{"user_id":"ada"}', b"\0\0\0\0\7ada", b"\0\0\0\0\7\6ada"])
+@pytest.mark.parametrize("value", [b"\xff", b"{", None, WRITERS["protobuf"].interaction(EVENT)])
+def test_what_cannot_be_read_is_of_whom_its_key_names(key: bytes, value: bytes | None) -> None:
+    assert found(interactions_of, a_record(value, key)) == {"ada": THEIRS}
+    assert found(consents_of, a_record(value, key)) == {"ada": THEIRS}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_record_under_the_key_of_another_concerns_both_and_is_shown_to_whom_its_value_names(format: str) -> None:
+    values = ((interactions_of, WRITERS[format].interaction(EVENT)), (consents_of, WRITERS[format].consent(CHANGE)))
+    for of, value in values:
+        assert found(of, a_record(value, b"bob"), format) == {"ada": THEIRS, "bob": NOT_SHOWN}
+
+
+def test_who_is_called_like_a_word_of_others_records_gets_none_of_them() -> None:
+    of_another = Interaction("e", "click", BEGINNING, "bob", item_id="ada", surface="home", context={"ada": "ada"})
+    record = a_record(WRITERS["json"].interaction(of_another), b"bob")
+    for user in ("ada", "click", "home", "user_id"):
+        assert not interactions_of(user).concerns(record)
+    assert interactions_of("bob").may_see(record)
+
+
+def test_a_broken_record_concerns_whom_it_quotes_where_it_names_nobody_and_is_shown_to_nobody_for_that() -> None:
+    assert found(interactions_of, a_record(b'{"user":{"id":"ada"}}')) == {"ada": NOT_SHOWN}
+    assert found(interactions_of, a_record(b'{"user_id":"ada","ty')) == {"ada": THEIRS}
+    assert found(interactions_of, a_record(b'{"user_id":"ada","for":"bob","ty')) == {"ada": THEIRS}
+    assert found(interactions_of, a_record(b'{"user_id":"ada","ty', b"bob")) == {"ada": THEIRS, "bob": NOT_SHOWN}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le", "utf-16"])
+def test_a_consent_in_another_utf_is_found_as_the_job_reads_it(encoding: str) -> None:
+    value = json.dumps({"user_id": "zoë", "level": "full", "ts": BEGINNING}, ensure_ascii=False).encode(encoding)
+    assert consents_of("zoë").concerns(a_record(value)) and consents_of("zoë").may_see(a_record(value))
+
+
+def test_marks_of_the_job_are_nobodys() -> None:
+    mark = a_record(encode_mark(Mark("0123456789ab", 4)), MARK_KEY)
+    assert not any(consents_of(user).concerns(mark) for user in ("shet-mark", "token", "0123456789ab"))
+
+
+def test_what_no_codec_foresaw_is_read_as_broken_and_a_schema_source_that_is_silent_is_said() -> None:
+    def broken(value: bytes) -> Any:
+        raise ZeroDivisionError
+
+    def silent(value: bytes) -> Any:
+        raise SchemaError("the registry does not answer")
+
+    record = a_record(WRITERS["json"].interaction(EVENT))
+    for read in (in_interactions, in_consents):
+        assert OfUser("ada", read(json_codec()._replace(interaction=broken, consent=broken))).concerns(record)
+        with pytest.raises(SchemaError):
+            OfUser("ada", read(json_codec()._replace(interaction=silent, consent=silent))).concerns(record)
+
+
+ids = st.text('aäé√😀"\\ ', min_size=1, max_size=3)
+
+
+@given(ids, ids, st.sampled_from(FORMATS), st.booleans())
+def test_no_record_is_passed_over_unread_that_names_the_user(user: str, other: str, format: str, ascii: bool) -> None:
+    """A value is decoded only where the user's id can be in it: that leaves out none."""
+    event = Interaction("event", "search", BEGINNING, user, query=other)
+    value = WRITERS[format].interaction(event)
+    if format == "json":
+        value = json.dumps(msgspec.to_builtins(event), ensure_ascii=ascii).encode()
+    for one in (user, other):
+        naive = one in in_interactions(codec_for(format))(value)  # type: ignore[arg-type]
+        assert interactions_of(one, format).concerns(a_record(value)) == naive == (one == user)
+
+
+def test_commands_are_found_by_the_user_they_name() -> None:
+    search = by_topic(json_codec(), "officer", ["p1.officer"], None)[topics.CONTROL]
+    command = {"kind": "access", "user_id": "ada", "request": "1", "role": "officer", "purpose": "x"}
+    assert not search(a_record(json.dumps(command).encode()))
+    assert search(a_record(json.dumps({**command, "user_id": "officer"}).encode()))
