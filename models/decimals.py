@@ -15,12 +15,14 @@ _NAMES = {".": "point", ",": "comma"}
 class Evidence:
     """How the numbers of some columns are written. ``usual`` is taken where nothing in the file proves a mark."""
 
-    def __init__(self, chunks: Iterable[Chunk], usual: DecimalMark) -> None:
+    def __init__(self, columns: Iterable[str], usual: DecimalMark) -> None:
         self._usual = usual
-        self._found: dict[str, Counter[str]] = {}
-        for chunk in chunks:
-            for column, cells in chunk.items():
-                self._found.setdefault(column, Counter()).update(_marks_of(cells))
+        self._found: dict[str, Counter[str]] = {column: Counter() for column in columns}
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in some rows; other columns among them say nothing."""
+        for column, found in self._found.items():
+            found.update(_marks_of(chunk[column]))
 
     def marks(self) -> dict[str, DecimalMark]:
         """Column → what its numbers prove, else what the other columns prove, else what is usual."""

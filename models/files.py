@@ -20,8 +20,9 @@ import msgspec
 
 from models.cells import MISSING, ROWS_PER_CHUNK, Cell, Chunk, DecimalMark
 from models.decimals import Evidence
-from models.parquet_files import MARK, batches, columns_and_rows
+from models.parquet_files import MARK, batches, schema_of
 from models.text_files import REPLACED, WINDOWS, beginning, opened
+from models.times import MILLISECONDS, TimeEvidence, Unit
 from schemas.errors import FileError
 
 FIELD_CHARACTERS_MAX: Final = 1 << 20
@@ -39,6 +40,8 @@ _BINARY: Final = frozenset(map(chr, range(9)))
 _QUOTED_NAME: Final = re.compile(r"^([\[`'])([^\[\]`']+)[\]`']$")
 """A column's name as SQL exports quote it."""
 _BRACKETS: Final = re.compile(r"\[[^\[\]{}\"]+\]\s*(?:[,;\t|]|$)")
+_HINT: Final = re.compile(r"(\"?)sep=(?P<mark>\\t|[^\w\r\n\"]?)\1(?P=mark)*\s*", re.I)
+"""A first line that tells Excel the delimiter, as exporters write it: bare, in quotes, or filled up like a row."""
 _HEAD_CHARACTERS: Final = 1 << 16
 _ROWS_FOR_NAMES: Final = 1_000
 
@@ -62,6 +65,8 @@ class Table:
     note: str | None = None
     typed: frozenset[str] = frozenset()
     """Columns whose numbers are of a type of the file: no way of writing is to be told."""
+    times: frozenset[str] = frozenset()
+    """Columns that the file itself knows to be times: their cells are ms since the epoch."""
 
     def chunks(self, columns: Iterable[str], left_out: LeftOut) -> Iterator[Chunk]:
         """The columns' values in the order of the file, some thousand rows at a time; all lists of a chunk are of one
@@ -72,18 +77,35 @@ class Table:
                 raise FileError(f"{self.file} has {count} columns that are called {column}: rename all but one")
         return self._read(wanted, left_out)
 
-    def evidence(self, columns: Iterable[str]) -> Evidence:
-        """How the numbers of the columns are written, from all rows of the file. Raises :class:`FileError`."""
-        wanted = [column for column in columns if column not in self.typed]
-        return Evidence(self.chunks(wanted, Counter()) if wanted else (), self.usual_mark)
+    def evidence(self, numbers: Iterable[str], time: str, form: str | None) -> tuple[Evidence, Unit | None]:
+        """How the numbers of some columns are written, and in which unit the numbers of another are times (those that
+        are not in ``form``), from all rows of the file. Raises :class:`FileError`."""
+        untyped = [column for column in numbers if column not in self.typed]
+        marks, times = Evidence(untyped, self.usual_mark), TimeEvidence(form)
+        asked = [*untyped, time] if time not in self.times else untyped
+        for chunk in self.chunks(asked, Counter()) if asked else ():
+            marks.add(chunk)
+            times.add(chunk.get(time, ()) if time in asked else ())
+        return marks, self.unit(time, times)
+
+    def unit(self, time: str, evidence: TimeEvidence) -> Unit | None:
+        """The unit of a column of times: what the file itself says, else what is proved. Raises :class:`FileError`."""
+        return MILLISECONDS if time in self.times else evidence.unit(self.file, time)
 
 
 def open_table(path: Path) -> Table:
     """The table in a file; raises :class:`FileError` that says what to change."""
     head = beginning(path)
     if head.startswith(MARK):
-        names, rows, typed = columns_and_rows(path)
-        return Table(path.name, names, lambda columns, left_out: batches(path, columns, left_out), rows, typed=typed)
+        schema = schema_of(path)
+        return Table(
+            path.name,
+            schema.names,
+            lambda columns, left_out: batches(path, columns, left_out),
+            schema.rows,
+            typed=schema.numbers,
+            times=schema.times,
+        )
     with opened(path) as (text, encoding):
         note = f"{path.name} is not UTF-8: read as Windows-1252" if encoding.name == WINDOWS else None
         shown = text.read(_HEAD_CHARACTERS)
@@ -113,9 +135,10 @@ def _is_json(shown: str) -> bool:
 
 
 def _header(path: Path, shown: str) -> tuple[str, list[str]]:
-    """The delimiter that cuts the header into most names, and the names."""
-    found = {delimiter: _first_row(shown, delimiter) for delimiter in _DELIMITERS}
-    delimiter = max(_DELIMITERS, key=lambda each: len(found[each]))
+    """The delimiter that the hint says where it cuts the header, else that which cuts it into most names; the names."""
+    hint = _hinted(io.StringIO(shown, newline="").readline().removeprefix("\ufeff")) or ""
+    found = {delimiter: _first_row(shown, delimiter) for delimiter in hint + _DELIMITERS}
+    delimiter = hint if hint and len(found[hint]) > 1 else max(_DELIMITERS, key=lambda each: len(found[each]))
     names = [_QUOTED_NAME.sub(r"\2", name.strip()) for name in found[delimiter]]
     if not any(names):
         raise FileError(f"{path} is empty: it has no header that names the columns")
@@ -133,10 +156,19 @@ def _first_row(shown: str, delimiter: str) -> list[str]:
 
 
 def _without_hint(lines: Iterator[str]) -> Iterator[str]:
-    """The lines without the first where it is ``sep=;``, which tells Excel the delimiter, and without a mark."""
+    """The lines without the first where it is a hint, and without a mark."""
     first = next(lines, "").removeprefix("\ufeff")
-    is_hint = first.lower().startswith("sep=") and len(first.strip("\r\n")) <= len("sep=;")
-    return lines if is_hint else itertools.chain([first], lines)
+    return lines if _hinted(first) is not None else itertools.chain([first], lines)
+
+
+def _hinted(line: str) -> str | None:
+    r"""The delimiter that a line such as ``sep=;`` tells Excel, empty where it tells none; None for any other line.
+
+    >>> [_hinted(line) for line in ("sep=;", '"sep=,"', "sep=\t", r"sep=\t", "sep=", "separator;item")]
+    [';', ',', '\t', '\t', '', None]
+    """
+    found = _HINT.fullmatch(line)
+    return None if found is None else found["mark"].replace("\\t", "\t")
 
 
 def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:

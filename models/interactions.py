@@ -12,18 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from models.cells import (
-    LOST_DIGITS,
-    TWO_READINGS,
-    Cell,
-    check_form,
-    has_lost_digits,
-    has_two_readings,
-    milliseconds_of,
-    number_of,
-    texts_of,
-)
+from models.cells import LOST_DIGITS, Cell, has_lost_digits, number_of, texts_of
 from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
+from models.times import TWO_READINGS, TimeEvidence, Unit, check_form, has_two_readings, milliseconds_of, told_of
 from schemas.errors import ExportError, FileError, ModelError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
 from schemas.exports import part_lines, read_manifest
@@ -32,7 +23,7 @@ from schemas.ids import is_id
 ROWS_PER_CHUNK: Final = 100_000
 
 
-NO_TIME: Final = "no valid time (numbers are ms since the epoch)"
+NO_TIME: Final = "no valid time (write dates such as 2024-03-01T10:00:00Z, or all times in one unit since the epoch)"
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Interactions:
 
     ``users`` int64[n] and ``items`` int64[n]: codes from 0; ``item_ids[code]`` is the item's id; users need no ids.
     ``ts_ms`` int64[n]: ms since the epoch. ``kinds`` int64[n]: places in ``schemas.events.EVENT_TYPES``.
-    ``dropped``: reason → rows that the reader left out. ``note``: what to know of how the file was read.
+    ``dropped``: reason → rows that the reader left out. ``notes``: what to know of how the file was read.
     """
 
     users: npt.NDArray[np.int64]
@@ -50,7 +41,7 @@ class Interactions:
     kinds: npt.NDArray[np.int64]
     item_ids: list[str]
     dropped: dict[str, int] = field(default_factory=dict)
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ts_ms)
@@ -58,7 +49,7 @@ class Interactions:
     def told(self) -> list[str]:
         """What was read and what was not, as lines of text."""
         lines = [f"  {len(self)} interactions, {len(self.item_ids)} items"]
-        lines += [f"  {self.note}"] * (self.note is not None)
+        lines += [f"  {note}" for note in self.notes]
         return lines + [f"  dropped {rows}: {reason}" for reason, rows in self.dropped.items()]
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Interactions":
@@ -103,13 +94,18 @@ def read(path: Path, columns: Columns) -> Interactions:
         wanted = columns.in_file()
         _check_columns(table.names, columns)
         left_out: Counter[str] = Counter()
-        chunks = [pd.DataFrame(chunk, dtype=object) for chunk in table.chunks(wanted, left_out)]
+        chunks, times = [], TimeEvidence(columns.time_form)
+        for chunk in table.chunks(wanted, left_out):
+            times.add(() if columns.time in table.times else chunk[columns.time])
+            chunks.append(pd.DataFrame(chunk, dtype=object))
+        unit = table.unit(columns.time, times)
     except FileError as error:
         raise ModelError(str(error)) from None
     if not chunks:
         raise ModelError(f"there are no interactions to read in {path}{_told(left_out)}")
     frame = pd.concat(chunks, ignore_index=True)
-    return _from_cells(frame, columns, left_out, table.note)
+    notes = told_of(None if columns.time in table.times else unit, columns.time)
+    return _from_cells(frame, columns, unit, left_out, (*filter(None, [table.note]), *notes))
 
 
 def default_user(path: Path) -> str:
@@ -151,7 +147,18 @@ def from_rows(rows: Iterable[Mapping[str, Any]], columns: Columns = CLEAN_EVENTS
         chunks.append(pd.DataFrame(taken, columns=names, dtype=object))
     if not chunks:
         raise ModelError("there are no interactions to read: the input is empty")
-    return _from_cells(pd.concat(chunks, ignore_index=True), columns, left_out)
+    frame = pd.concat(chunks, ignore_index=True)
+    unit = _unit(frame, columns, "the input")
+    return _from_cells(frame, columns, unit, left_out, tuple(told_of(unit, columns.time)))
+
+
+def _unit(frame: pd.DataFrame, columns: Columns, source: str) -> Unit | None:
+    times = TimeEvidence(columns.time_form)
+    times.add(frame[columns.time].tolist())
+    try:
+        return times.unit(source, columns.time)
+    except FileError as error:
+        raise ModelError(str(error)) from None
 
 
 def _cells(row: Mapping[str, Any], names: list[str], left_out: Counter[str]) -> list[Cell] | None:
@@ -164,20 +171,22 @@ def _cells(row: Mapping[str, Any], names: list[str], left_out: Counter[str]) -> 
 def from_frame(frame: pd.DataFrame, columns: Columns) -> Interactions:
     """Columns from a table of pandas; rows that cannot be used are dropped and counted by reason."""
     _check_columns(list(frame.columns), columns)
-    cells = {name: list(map(_plain, frame[name])) for name in columns.in_file()}
-    return _from_cells(pd.DataFrame(cells, dtype=object), columns, {})
+    cells = pd.DataFrame({name: list(map(_plain, frame[name])) for name in columns.in_file()}, dtype=object)
+    return _from_cells(cells, columns, _unit(cells, columns, "the table"), {})
 
 
 def _from_cells(
     frame: pd.DataFrame,
     columns: Columns,
+    unit: Unit | None,
     left_out: Mapping[str, int],
-    note: str | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Interactions:
-    """Columns from a table of :data:`models.cells.Cell`; rows that cannot be used are dropped and counted by reason,
-    those that were ``left_out`` before with them."""
+    """Columns from a table of :data:`models.cells.Cell`, whose times count in ``unit`` where they are numbers.
+
+    Rows that cannot be used are dropped and counted by reason, those that were ``left_out`` before with them."""
     given = frame[columns.time].tolist()
-    times = milliseconds_of(given, columns.time_form)
+    times = milliseconds_of(given, columns.time_form, unit)
     unclear = np.array([time is None and has_two_readings(cell) for time, cell in zip(times, given, strict=True)], bool)
     rounded = _rounded(frame[columns.user]) | _rounded(frame[columns.item])
     if columns.every is not None:
@@ -209,17 +218,17 @@ def _from_cells(
     drop("item id empty or too long", lambda rows: ~rows[columns.item].str.len().between(1, ID_LENGTH_MAX))
     unfit = {item for item in set(frame[columns.item]) if not is_id(item)}
     drop("item id with a character that no id may have", lambda rows: rows[columns.item].isin(unfit))
-    return _coded(frame, columns, dropped, note)
+    return _coded(frame, columns, dropped, notes)
 
 
-def _coded(frame: pd.DataFrame, columns: Columns, dropped: dict[str, int], note: str | None) -> Interactions:
+def _coded(frame: pd.DataFrame, columns: Columns, dropped: dict[str, int], notes: tuple[str, ...]) -> Interactions:
     """Columns from rows that can all be used."""
     users, _ = pd.factorize(frame[columns.user], sort=True)
     items, item_ids = pd.factorize(frame[columns.item], sort=True)
     kinds = frame[columns.kind].map(KIND_OF).to_numpy(np.int64)
     ts_ms = frame[columns.time].to_numpy(np.int64)
     item_names = list(map(str, item_ids))
-    return Interactions(users.astype(np.int64), items.astype(np.int64), ts_ms, kinds, item_names, dropped, note)
+    return Interactions(users.astype(np.int64), items.astype(np.int64), ts_ms, kinds, item_names, dropped, notes)
 
 
 def _rounded(values: pd.Series) -> npt.NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import pyarrow as pa
@@ -17,14 +17,23 @@ MARK: Final = b"PAR1"
 NO_TEXT: Final = "bytes that are no text"
 
 
-def columns_and_rows(path: Path) -> tuple[list[str], int, frozenset[str]]:
-    """The names of the columns, how many rows there are, and the columns that hold numbers by their type; raises
-    :class:`FileError`."""
+class Schema(NamedTuple):
+    """The names of the columns, how many rows there are, and the columns that hold numbers, or times, by their type."""
+
+    names: list[str]
+    rows: int
+    numbers: frozenset[str]
+    times: frozenset[str]
+
+
+def schema_of(path: Path) -> Schema:
+    """What the file says of itself; raises :class:`FileError`."""
     try:
         with pa.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
-            typed = frozenset(column.name for column in schema if _is_number(column.type))
-            return list(schema.names), int(file.metadata.num_rows), typed
+            numbers = frozenset(column.name for column in schema if _is_number(column.type))
+            times = frozenset(column.name for column in schema if _is_time(column.type))
+            return Schema(list(schema.names), int(file.metadata.num_rows), numbers, times)
     except (OSError, pa.ArrowException) as error:
         raise FileError(f"{path} cannot be read: {error}") from None
 
@@ -68,7 +77,7 @@ def _cells(path: Path, name: str, values: Any, is_uuid: bool) -> list[Any]:
         raise FileError(f"column {name} of {path.name} holds {kind}: name a column of single values or times")
     if is_uuid:
         return [None if value is None else str(UUID(bytes=value)) for value in values.to_pylist()]
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+    if _is_time(kind):
         return _listed(_ms(values))
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         # As it was printed: 2.55, not 2.5499999523162842.
@@ -94,6 +103,11 @@ def _listed(values: Any) -> list[Any]:
 def _is_number(kind: Any) -> bool:
     types = pa.types
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _is_time(kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def _is_bytes(kind: Any) -> bool:

@@ -108,8 +108,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("file", help="CSV, Parquet, JSON-lines or the folder of an export; - for JSON-lines on stdin")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the model, replaced whole")
     parser.add_argument("--user", help="column of the user (default: user_id, pseudonym in JSON-lines)")
-    for option in ("item", "time", "kind"):
-        parser.add_argument(f"--{option}", default=getattr(Columns(), option), help="column (default: %(default)s)")
+    for option, text in (("item", ""), ("time", ": dates, or numbers in any usual unit"), ("kind", "")):
+        parser.add_argument(
+            f"--{option}", default=getattr(Columns(), option), help=f"column{text} (default: %(default)s)"
+        )
     parser.add_argument("--every", metavar="KIND", help="kind of all rows, where there is no column for it")
     parser.add_argument("--time-format", metavar="FORMAT", help="how dates are written, as for strptime: %%d/%%m/%%Y")
     parser.add_argument("--quantity", help="column of a quantity; rows not above zero are dropped")

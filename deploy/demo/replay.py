@@ -19,7 +19,7 @@ import msgspec
 from deploy.demo.endpoints import ENDPOINTS_PATH, load_endpoints
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, waiting_for_consents
-from deploy.demo.table import PRESETS, Mapping, check, interactions_of, users_of
+from deploy.demo.table import PRESETS, Mapping, Reading, interactions_of, reading_of, users_of
 from models.cells import ROWS_PER_CHUNK
 from schemas.consent_records import is_user_id
 from schemas.consents import ConsentChange, LevelName
@@ -86,6 +86,7 @@ class Replay:
         self._say = say
         self._stopped = stopped
         self._on_row = on_row
+        self._readings: dict[tuple[Path, Mapping], Reading] = {}
 
     def run(
         self,
@@ -110,7 +111,10 @@ class Replay:
         pseudonymiser: Pseudonymiser,
         at_ms: int,
     ) -> int:
-        """Send the consents in portions and wait for the receipts of each. Returns how many were sent."""
+        """Send the consents in portions and wait for the receipts of each. Returns how many were sent.
+
+        Raises :class:`~deploy.demo.table.MappingError` before the first for a file whose rows could not be sent."""
+        self._reading(path, mapping)
         sent, portion = 0, set[str]()
         for change in consents_of(path, mapping, choice, at_ms):
             self._producer.send_consent(change)
@@ -121,6 +125,11 @@ class Replay:
                 portion = set()
         self._await(portion, waiter, sent)
         return sent
+
+    def _reading(self, path: Path, mapping: Mapping) -> Reading:
+        if (path, mapping) not in self._readings:
+            self._readings[path, mapping] = reading_of(path, mapping)
+        return self._readings[path, mapping]
 
     def _await(self, portion: set[str], waiter: ConsentWaiter, sent: int) -> None:
         self._producer.flush()
@@ -133,11 +142,11 @@ class Replay:
 
     def send_rows(self, path: Path, mapping: Mapping, speed: float | None = None) -> ReplayCounts:
         """Send every row. Returns when Kafka has acknowledged all of them."""
-        table, remarks = check(path, mapping), Counter[str]()
+        reading, remarks = self._reading(path, mapping), Counter[str]()
         rows_between_flushes = ROWS_PER_CHUNK if speed is None else max(1, min(ROWS_PER_CHUNK, int(speed)))
         begun, sent, without_user = time.monotonic(), 0, 0
         send, on_row = self._producer.send_raw_interaction, self._on_row
-        for key, payload in interactions_of(path, mapping, remarks):
+        for key, payload in interactions_of(path, mapping, remarks, reading):
             if speed is not None and not self._pace(begun + sent / speed):
                 break
             send(key, payload)
@@ -148,14 +157,14 @@ class Replay:
             if sent % rows_between_flushes == 0:
                 # kafka-python's buffer has no bound of its own.
                 self._producer.flush()
-                self._say(progress(sent, table.rows, time.monotonic() - begun))
+                self._say(progress(sent, reading.table.rows, time.monotonic() - begun))
                 if self._stopped():
                     break
         self._producer.flush()
         seconds = time.monotonic() - begun
-        self._say(progress(sent, table.rows, seconds))
+        self._say(progress(sent, reading.table.rows, seconds))
         told = (f"{reason}: {rows:,}" for reason, rows in sorted(remarks.items()))
-        return ReplayCounts(0, sent, without_user, seconds, (*filter(None, [table.note]), *told))
+        return ReplayCounts(0, sent, without_user, seconds, (*reading.notes, *told))
 
     def _pace(self, due: float) -> bool:
         """Wait until `due`; False if the replay was stopped meanwhile."""
@@ -207,7 +216,7 @@ def add_mapping_options(parser: argparse.ArgumentParser) -> None:
 _HELP: Final[dict[str, tuple[str, str]]] = {
     "user": ("column of the user (default user_id)", "COLUMN"),
     "item": ("column of the item (default item_id)", "COLUMN"),
-    "time": ("column of the time: ms since the epoch, or dates (default ts)", "COLUMN"),
+    "time": ("column of the time: dates, or numbers in any usual unit (default ts)", "COLUMN"),
     "type": ("column of the kind of event", "COLUMN"),
     "type_constant": ("the kind of all rows, where no column says it", "KIND"),
     "currency_constant": ("the currency of all rows", "GBP"),

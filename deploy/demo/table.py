@@ -10,25 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from models.cells import (
-    LOST_DIGITS,
-    TWO_READINGS,
-    Cell,
-    Chunk,
-    DecimalMark,
-    check_form,
-    has_lost_digits,
-    has_two_readings,
-    milliseconds_of,
-    number_of,
-    texts_of,
-)
+from models.cells import LOST_DIGITS, Cell, Chunk, DecimalMark, has_lost_digits, number_of, texts_of
 from models.decimals import unclear
 from models.files import Table, open_table
+from models.times import TWO_READINGS, Unit, check_form, has_two_readings, milliseconds_of, told_of
 from schemas.errors import FileError, FreshetError
 from schemas.events import EVENT_TYPES
 from schemas.ids import is_id
@@ -50,7 +39,8 @@ class Mapping(msgspec.Struct, frozen=True):
 
     `type_constant` is the kind of all rows where no column says it, `currency_constant` likewise. `user_prefix` is put
     before every user. Event ids are ``<event_id_prefix>:<row>``, rows counted from 0; the prefix is the file's name
-    where none is given. `time_format` is as for `strptime`, for dates that can be read in two ways. `name` is the
+    where none is given. `time_format` is as for `strptime`, for dates that can be read in two ways; times that are
+    numbers need none. `name` is the
     item's name, for people to read; it is not sent.
     """
 
@@ -116,22 +106,48 @@ class _Row(msgspec.Struct, omit_defaults=True, gc=False):
     context: Any = None
 
 
+class Reading(NamedTuple):
+    """How a file is read, from what all of its rows prove: the decimal marks of columns, the unit of times.
+
+    `notes` tell it; `guessed`: sentence → numbers of which nothing says how they are written."""
+
+    table: Table
+    marks: dict[str, DecimalMark]
+    unit: Unit | None
+    notes: tuple[str, ...]
+    guessed: dict[str, int]
+
+
+def reading_of(path: Path, mapping: Mapping) -> Reading:
+    """Raises :class:`MappingError` where the file or the mapping cannot be used."""
+    table = check(path, mapping)
+    numbers = [column for column in (mapping.value, mapping.quantity) if column is not None]
+    try:
+        evidence, unit = table.evidence(numbers, mapping.time, mapping.time_format)
+    except FileError as error:
+        raise MappingError(str(error)) from None
+    told = told_of(None if mapping.time in table.times else unit, mapping.time)
+    return Reading(table, evidence.marks(), unit, (*filter(None, [table.note]), *told), evidence.guessed())
+
+
 def interactions_of(
-    path: Path, mapping: Mapping, remarks: Counter[str] | None = None
+    path: Path, mapping: Mapping, remarks: Counter[str] | None = None, reading: Reading | None = None
 ) -> Iterator[tuple[bytes | None, bytes]]:
     """(key, payload) of every row in the order of the file; the key is None where there is no user.
 
     ``remarks`` is told, by reason, the rows that could not be sent, and the times that could not be read.
+    ``reading`` is :func:`reading_of` the file where it is known already.
     """
-    table, remarks = check(path, mapping), Counter() if remarks is None else remarks
-    marks = _decimal_marks(table, mapping, remarks)
+    remarks = Counter() if remarks is None else remarks
+    reading = reading or reading_of(path, mapping)
+    remarks.update(reading.guessed)
     prefix = mapping.event_id_prefix or _id_of(path.stem)
     encode = msgspec.json.Encoder().encode
     first = 0
-    for chunk in _chunks(table, mapping.columns(), mapping.ids(), remarks):
+    for chunk in _chunks(reading.table, mapping.columns(), mapping.ids(), remarks):
         users = _prefixed(texts_of(chunk[mapping.user]), mapping.user_prefix)
         keys = [None if user is None else user.encode() for user in users]
-        fields = _fields(chunk, mapping, users, marks, remarks)
+        fields = _fields(chunk, mapping, users, reading, remarks)
         rows = map(_Row, _event_ids(prefix, first, len(users)), *fields)
         yield from zip(keys, map(encode, rows), strict=True)
         first += len(users)
@@ -177,15 +193,6 @@ def check(path: Path, mapping: Mapping, *more: str) -> Table:
     return table
 
 
-def _decimal_marks(table: Table, mapping: Mapping, remarks: Counter[str]) -> dict[str, DecimalMark]:
-    try:
-        evidence = table.evidence(filter(None, (mapping.value, mapping.quantity)))
-    except FileError as error:
-        raise MappingError(str(error)) from None
-    remarks.update(evidence.guessed())
-    return evidence.marks()
-
-
 def _chunks(table: Table, columns: list[str], ids: list[str], remarks: Counter[str]) -> Iterator[Chunk]:
     try:
         for chunk in table.chunks(columns, remarks):
@@ -207,7 +214,7 @@ def _fields(
     chunk: Chunk,
     mapping: Mapping,
     users: list[str | None],
-    marks: dict[str, DecimalMark],
+    reading: Reading,
     remarks: Counter[str],
 ) -> list[Any]:
     """The columns of :class:`_Row` after the event id, each an iterable of one value a row."""
@@ -218,7 +225,7 @@ def _fields(
     def numbers(column: str | None) -> Any:
         if column is None:
             return repeat(None)
-        mark = marks.get(column, ".")
+        mark = reading.marks.get(column, ".")
         if mark == "?" and (count := unclear(chunk[column], mark)):
             remarks[UNCLEAR_NUMBER] += count
         return [number_of(cell, mark) for cell in chunk[column]]
@@ -228,7 +235,7 @@ def _fields(
         countries = [None if name is None else {"country": name} for name in texts(mapping.country)]
     return [
         texts(mapping.type, mapping.type_constant),
-        _times(chunk[mapping.time], mapping.time_format, remarks),
+        _times(chunk[mapping.time], mapping.time_format, reading.unit, remarks),
         users,
         texts(mapping.session),
         texts(mapping.item),
@@ -253,9 +260,9 @@ def _prefixed(texts: list[str | None], prefix: str) -> list[str | None]:
     return [None if text is None else prefix + text for text in texts] if prefix else texts
 
 
-def _times(cells: list[Cell], form: str | None, remarks: Counter[str]) -> list[Cell]:
+def _times(cells: list[Cell], form: str | None, unit: Unit | None, remarks: Counter[str]) -> list[Cell]:
     """Ms since the epoch; what is no time is left as it is."""
-    times: list[Cell] = list(milliseconds_of(cells, form))
+    times: list[Cell] = list(milliseconds_of(cells, form, unit))
     for row, cell in enumerate(cells):
         if times[row] is None and cell is not None:
             times[row] = cell

@@ -211,6 +211,14 @@ def test_consents_are_in_force_before_the_first_row_is_sent(file: Path) -> None:
     assert recorder.sent == list(interactions_of(file, SHOP))
 
 
+def test_no_consent_is_sent_for_a_file_whose_times_are_in_two_units(tmp_path: Path) -> None:
+    path, recorder = tmp_path / "shop.csv", Recorder()
+    path.write_text("who,what,at,kind,count,price\nada,tea,1714557600,click,,\nada,tea,1714557600000,click,,\n")
+    with pytest.raises(MappingError, match=r"column at of shop\.csv are in more than one unit: 17145576"):
+        replay(recorder, path)
+    assert (recorder.consents, recorder.sent) == ([], [])
+
+
 def test_a_replay_tells_how_it_read_the_file_and_what_it_could_not_send(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_bytes(CSV.replace("ada", "josé").encode("cp1252") + b"eva,pot\n")

@@ -1,5 +1,6 @@
 """Files as Excel, Windows and exporters write them: what was written is read, and what is not read is counted."""
 
+import calendar
 import csv
 import doctest
 import gzip
@@ -23,12 +24,22 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deploy.demo.file_model import ready_file_model
-from deploy.demo.table import UNCLEAR_NUMBER, Mapping, MappingError, interactions_of, names_of, users_of
-from models import cells, files, text_files
-from models.cells import LOST_DIGITS, TWO_READINGS, milliseconds_of, number_of
+from deploy.demo.table import (
+    UNCLEAR_NUMBER,
+    UNREAD_TIME,
+    Mapping,
+    MappingError,
+    interactions_of,
+    names_of,
+    reading_of,
+    users_of,
+)
+from models import cells, files, text_files, times
+from models.cells import LOST_DIGITS, number_of
 from models.files import HALF_CHARACTER, NESTED, NO_OBJECT, WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH, open_table
-from models.interactions import NO_TIME, Columns, read
+from models.interactions import NO_TIME, Columns, from_frame, from_rows, read
 from models.parquet_files import NO_TEXT
+from models.times import TWO_READINGS, milliseconds_of
 from models.train import main
 from schemas.errors import FileError, ModelError
 
@@ -145,10 +156,42 @@ def test_line_breaks_in_quoted_descriptions_of_a_large_file_are_part_of_them(tmp
     assert [list(row) for row in rows_of(path)[0]] == rows
 
 
-def test_the_hint_that_tells_excel_the_delimiter_is_no_header(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("hint", "delimiter"),
+    [
+        ("sep=;", ";"),
+        ('"sep=;"', ";"),
+        ('"SEP=,"', ","),
+        ("sep=,", ","),
+        ("sep=\t", "\t"),
+        (r"sep=\t", "\t"),
+        ('"sep=\t"', "\t"),
+        ("sep=;;;", ";"),
+        ('"sep=,",,', ","),
+        ("sep=^", "^"),
+        ("sep=", ";"),
+        ("sep=,", ";"),
+    ],
+)
+def test_the_hint_that_tells_excel_the_delimiter_is_no_header(
+    tmp_path: Path, hint: str, delimiter: str, end: str
+) -> None:
     path = tmp_path / "shop.csv"
-    path.write_text("\ufeffsep=;\r\nuser_id;item_id;ts\r\na;x;1\r\n")
+    with path.open("w", newline="") as file:
+        file.write(f"\ufeff{hint}{end}")
+        csv.writer(file, delimiter=delimiter, lineterminator=end).writerows(
+            [["user_id", "item_id", "ts"], ["a", "x", "1"]]
+        )
     assert rows_of(path) == ([("a", "x", "1")], {})
+
+
+def test_the_hint_says_the_delimiter_where_the_header_could_be_cut_in_two_ways(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text('"sep=;"\nuser_id;name, or so, of it;ts\na;x,y;1\n')
+    assert rows_of(path) == ([("a", "x,y", "1")], {})
+    path.write_text("sepal,petal\n1,2\n")
+    assert open_table(path).names == ["sepal", "petal"]
 
 
 @quick
@@ -330,6 +373,160 @@ def test_mail_and_iso_dates_are_times() -> None:
     assert milliseconds_of(["Fri, 01 Mar 2024 00:00:00 GMT", "2024-03-01", "20240301T000000Z"]) == [MARCH, MARCH, None]
 
 
+MOMENTS = st.datetimes(datetime(2000, 1, 2), datetime(2099, 12, 31), timezones=st.just(UTC))
+EXCEL_BEGINS = datetime(1899, 12, 30, tzinfo=UTC)
+
+
+def in_seconds(time: datetime) -> int:
+    return calendar.timegm(time.utctimetuple())
+
+
+def to_seconds(time: datetime) -> datetime:
+    return time.replace(microsecond=0)
+
+
+def to_ms(time: datetime) -> datetime:
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+COUNTS: dict[str, tuple[str, Callable[[datetime], str], Callable[[datetime], datetime]]] = {
+    "s": ("seconds", lambda time: f"{in_seconds(time)}", to_seconds),
+    "s with decimals": ("seconds", lambda time: f"{in_seconds(time)}.{time.microsecond:06}", to_ms),
+    "s with a comma": ("seconds", lambda time: f"{in_seconds(time)},{time.microsecond:06}", to_ms),
+    "s as floats": ("seconds", lambda time: repr(time.timestamp()), to_ms),
+    "ms": ("milliseconds", lambda time: f"{in_seconds(time)}{time.microsecond // 1000:03}", to_ms),
+    "ms as floats": ("milliseconds", lambda time: f"{in_seconds(time)}{time.microsecond // 1000:03}.75", to_ms),
+    "us": ("microseconds", lambda time: f"{in_seconds(time)}{time.microsecond:06}", to_ms),
+    "ns": ("nanoseconds", lambda time: f"{in_seconds(time)}{time.microsecond:06}999", to_ms),
+    "ns of pandas": ("nanoseconds", lambda time: str(pd.Timestamp(time).value), to_ms),
+    "ns of Java": ("nanoseconds", lambda time: f"{in_seconds(time) / 10**9!r}E18", to_seconds),
+    "days": ("days since 1899-12-30", lambda time: repr((to_ms(time) - EXCEL_BEGINS) / timedelta(days=1)), to_ms),
+    "days of a German Excel": (
+        "days since 1899-12-30",
+        lambda time: f"{(to_seconds(time) - EXCEL_BEGINS) / timedelta(days=1):.10f}".replace(".", ","),
+        to_seconds,
+    ),
+}
+"""How a column of times counts, by datetime and pandas: its unit, how it is written, what can be read of it."""
+
+
+def write_times(path: Path, values: list[str], form: str) -> None:
+    """A table of these times, of one user and one item; JSON and Parquet have them as numbers."""
+    if form == "csv":
+        lines = [["user_id", "item_id", "ts"], *(["a", "x", value] for value in values)]
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter=";").writerows(lines)
+        return
+    numbers = [int(value) if value.isdigit() else float(value.replace(",", ".")) for value in values]
+    if form == "json":
+        path.write_text("".join(f'{{"user_id":"a","item_id":"x","ts":{number!r}}}\n' for number in numbers))
+    else:
+        columns = {"user_id": ["a"] * len(numbers), "item_id": ["x"] * len(numbers), "ts": pa.array(numbers)}
+        pq.write_table(pa.table(columns), path)
+
+
+def times_sent(path: Path, mapping: Mapping = SHOP) -> list[Any]:
+    return [msgspec.json.decode(payload)["ts"] for _, payload in interactions_of(path, mapping)]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@settings(quick, max_examples=20)
+@given(times=st.lists(MOMENTS, min_size=1, max_size=6), form=st.sampled_from(["csv", "json", "parquet"]))
+@example(times=[datetime(2024, 3, 1, 10, 0, 0, 123_000, UTC)], form="csv")
+@example(times=[datetime(2099, 12, 31, 23, 59, 59, 999_000, UTC), datetime(2000, 1, 2, tzinfo=UTC)], form="json")
+def test_times_that_are_numbers_are_read_in_the_unit_that_their_column_proves(
+    tmp_path: Path, times: list[datetime], count: str, form: str
+) -> None:
+    path, (unit, write, readable) = tmp_path / "shop", COUNTS[count]
+    write_times(path, list(map(write, times)), form)
+    expected = [(readable(time) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) for time in times]
+    data = read(path, VIEWS)
+    assert (data.ts_ms.tolist(), data.dropped) == (expected, {})
+    assert times_sent(path) == expected
+    for notes in (data.notes, reading_of(path, SHOP).notes):
+        assert len(notes) == 1 and f"times of ts are numbers: read as {unit}" in notes[0]
+
+
+UNITS = {"s": "s", "ms": "ms", "us": "us", "ns of pandas": "ns"}
+
+
+@quick
+@given(times=st.lists(MOMENTS, min_size=1, max_size=6), count=st.sampled_from(sorted(UNITS)))
+def test_times_that_are_numbers_are_read_as_pandas_reads_them_once_it_is_told_the_unit(
+    tmp_path: Path, times: list[datetime], count: str
+) -> None:
+    path, values = tmp_path / "shop.csv", [COUNTS[count][1](time) for time in times]
+    write_times(path, values, "csv")
+    by_pandas = pd.to_datetime(pd.Series(values).astype("int64"), unit=UNITS[count], utc=True).astype("int64") // 10**6
+    assert read(path, VIEWS).ts_ms.tolist() == by_pandas.tolist()
+
+
+@quick
+@given(
+    times=st.lists(MOMENTS, min_size=2, max_size=6),
+    counts=st.lists(st.sampled_from(["s", "ms", "us", "ns", "days"]), min_size=2, max_size=2, unique=True),
+    form=st.sampled_from(["csv", "json"]),
+    data=st.data(),
+)
+def test_a_column_in_two_units_is_refused_by_name_before_anything_is_sent(
+    tmp_path: Path, times: list[datetime], counts: list[str], form: str, data: st.DataObject
+) -> None:
+    path, (first, second) = tmp_path / "shop", counts
+    values = [COUNTS[first][1](time) for time in times[1:]] + [COUNTS[second][1](times[0])]
+    write_times(path, data.draw(st.permutations(values)), form)
+    words = [COUNTS[each][0] for each in counts]
+    for reader in (lambda: read(path, VIEWS), lambda: next(interactions_of(path, SHOP))):
+        with pytest.raises((ModelError, MappingError)) as refused:
+            reader()
+        assert all(word in str(refused.value) for word in ("column ts of shop", "write all of them in one", *words))
+
+
+def test_the_rows_of_a_stream_are_read_by_the_same_rule() -> None:
+    def events(*times: Any) -> list[dict[str, Any]]:
+        return [{"user_id": "a", "item_id": "x", "ts": time} for time in times]
+
+    assert from_rows(events(MARCH // 1000, "2024-03-01"), VIEWS).ts_ms.tolist() == [MARCH, MARCH]
+    assert from_frame(pd.DataFrame(events(MARCH // 1000)), VIEWS).ts_ms.tolist() == [MARCH]
+    with pytest.raises(ModelError, match="column ts of the input are in more than one unit"):
+        from_rows(events(MARCH // 1000, MARCH), VIEWS)
+
+
+def test_numbers_that_prove_no_unit_are_no_times_and_dates_beside_numbers_stay_dates(tmp_path: Path) -> None:
+    path, remarks = tmp_path / "shop.csv", Counter[str]()
+    path.write_text('user_id,item_id,ts\na,x,20240301100000\na,x,2024-03-01\na,x,0\na,x,"45,000"\n')
+    assert (read(path, VIEWS).ts_ms.tolist(), read(path, VIEWS).dropped) == ([MARCH], {NO_TIME: 3})
+    sent = [msgspec.json.decode(payload)["ts"] for _, payload in interactions_of(path, SHOP, remarks)]
+    assert (sent, remarks) == (["20240301100000", MARCH, "0", "45,000"], {UNREAD_TIME: 3})
+    path.write_text(f"user_id,item_id,ts\na,x,{MARCH // 1000}\na,x,2024-03-01\na,x,0\na,x,1.70925E+09\n")
+    assert (read(path, VIEWS).ts_ms.tolist(), read(path, VIEWS).dropped) == ([MARCH, MARCH], {NO_TIME: 2})
+    assert times_sent(path) == [MARCH, MARCH, 0, "1.70925E+09"]
+
+
+def test_numbers_in_the_form_that_was_said_are_dates_and_prove_no_unit(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text(f"user_id,item_id,ts\na,x,0103202400\na,x,{MARCH}\n")
+    columns = Columns(every="view", time_form="%d%m%Y%H")
+    assert read(path, columns).ts_ms.tolist() == [MARCH, MARCH]
+    path.write_text(f"user_id,item_id,ts\na,x,1003202400\na,x,{MARCH}\n")
+    assert (read(path, columns).ts_ms.tolist(), read(path, columns).notes) == (
+        [MARCH + 9 * 86_400_000, MARCH],
+        ("times of ts are numbers: read as milliseconds since the epoch",),
+    )
+
+
+def test_times_of_parquet_are_what_their_type_says(tmp_path: Path) -> None:
+    path, early = tmp_path / "shop.parquet", datetime(1970, 1, 21, tzinfo=UTC)
+    times = pa.array([datetime(2024, 3, 1, tzinfo=UTC), early], pa.timestamp("ms", "UTC")).dictionary_encode()
+    pq.write_table(pa.table({"user_id": ["a"] * 2, "item_id": ["x"] * 2, "ts": times}), path)
+    assert times_sent(path) == [MARCH, 20 * 86_400_000]
+    assert (read(path, VIEWS).ts_ms.tolist(), read(path, VIEWS).notes) == ([MARCH], ())
+
+
+@pytest.mark.parametrize("number", [10**30, 10**400, "9" * 70, "1e400", -(10**30)], ids=lambda each: str(each)[:5])
+def test_numbers_beyond_all_times_are_no_times(number: Any) -> None:
+    assert milliseconds_of([number]) == [None]
+
+
 @given(st.decimals(-(10**9), 10**9, places=2), st.booleans())
 def test_numbers_of_excel_are_read_in_both_ways_of_writing(value: Any, comma: bool) -> None:
     text = f"{value:,.2f}"
@@ -431,7 +628,7 @@ def test_numbers_that_parquet_knows_to_be_numbers_have_one_reading(tmp_path: Pat
 @given(st.integers(-(10**7), 10**7), st.sampled_from(".,"))
 def test_a_quantity_above_zero_is_that_in_both_readings(value: int, separator: str) -> None:
     text = f"{value:,}".replace(",", separator)
-    signs = {float(str(number_of(text, mark))) > 0 for mark in (".", ",")}  # type: ignore[arg-type]
+    signs = {float(str(number_of(text, mark))) > 0 for mark in (".", ",")}
     assert signs == {value > 0}
 
 
@@ -586,7 +783,7 @@ def test_the_default_column_of_users_goes_by_the_columns_and_not_by_the_ending(t
 
 
 def test_the_examples_hold() -> None:
-    for module in (cells, files, text_files):
+    for module in (cells, files, text_files, times):
         assert doctest.testmod(module).failed == 0
 
 

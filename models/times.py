@@ -1,0 +1,217 @@
+"""Times of a file as ms since the epoch: dates by how they are written, numbers by the unit that their column proves.
+
+``1709251200`` is a time of 2024 in seconds and one of January 1970 in milliseconds. A number that is a time between
+2000 and 2100 is that in one unit only, so it proves the unit of its column; a column that proves two is refused.
+"""
+
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from fractions import Fraction
+from typing import Final
+
+from models.cells import Cell, decimal_marks
+from schemas.errors import FileError
+
+TWO_READINGS: Final = "a date in which day and month cannot be told apart: say how with --time-format"
+"""The reason for which such rows are not taken."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ZONE: Final = r"\s*(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?"
+_CLOCK: Final = rf"(?:[T ]+(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<part>\d+))?)?{_ZONE})?"
+_YEAR_FIRST: Final = re.compile(
+    rf"(?P<year>\d{{4}})([-/.])(?P<month>\d{{1,2}})\2(?P<day>\d{{1,2}}){_CLOCK}", re.A | re.I
+)
+_DAY_FIRST: Final = re.compile(rf"(?P<day>\d{{1,2}})\.(?P<month>\d{{1,2}})\.(?P<year>\d{{4}}){_CLOCK}", re.A | re.I)
+_TWO_WAYS: Final = re.compile(r"\d{1,2}([-/])\d{1,2}\1\d{2,4}\b", re.A)
+_WITH_NAMES: Final = re.compile(
+    r"(?:[A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)?(?: [-+A-Z0-9]+)?", re.A
+)
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:(?:e[+-]?|E-?)\d{1,3})?", re.A)
+"""Not ``1.70925E+12``: so does Excel write what it has rounded."""
+_NUMBER_LENGTH_MAX: Final = 64
+_NUMBER_MAX: Final = 10**24
+
+_HALF: Final = Fraction(1, 2)
+_PROOF_FROM_MS: Final = 946_684_800_000
+_PROOF_TO_MS: Final = 4_102_444_800_000
+"""2000-01-01 and 2100-01-01."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """In what a column counts time: ``ms`` in one of it, from ``zero_ms`` on, as ms since the epoch."""
+
+    name: str
+    ms: Fraction
+    zero_ms: int = 0
+    is_rounded: bool = False
+
+    def milliseconds(self, number: Fraction | int) -> int:
+        """Ms since the epoch, rounded down; to the nearest for days, whose decimals have been rounded before."""
+        ms = number * self.ms
+        return math.floor(ms + _HALF if self.is_rounded else ms) + self.zero_ms
+
+    def number(self, ms: int) -> int:
+        """The number of a time that is a whole one in this unit."""
+        return int((ms - self.zero_ms) / self.ms)
+
+
+_DAY_MS: Final = 86_400_000
+DAYS: Final = Unit("days since 1899-12-30, as Excel counts them", Fraction(_DAY_MS), -25_569 * _DAY_MS, is_rounded=True)
+SECONDS: Final = Unit("seconds since the epoch", Fraction(1000))
+MILLISECONDS: Final = Unit("milliseconds since the epoch", Fraction(1))
+MICROSECONDS: Final = Unit("microseconds since the epoch", Fraction(1, 1000))
+NANOSECONDS: Final = Unit("nanoseconds since the epoch", Fraction(1, 1_000_000))
+_UNITS: Final = (DAYS, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS)
+_BOUNDS: Final = [each.number(ms) for each in _UNITS for ms in (_PROOF_FROM_MS, _PROOF_TO_MS)]
+"""Ascending: the numbers that prove a unit are between its two bounds, and no two units share one."""
+
+
+def unit_proved_by(number: int | Fraction) -> Unit | None:
+    """The one unit in which the number is a time between 2000 and 2100.
+
+    >>> [unit.name[:5] for unit in map(unit_proved_by, (45000, 1709251200, 1709251200000)) if unit]
+    ['days ', 'secon', 'milli']
+    >>> unit_proved_by(20240301), unit_proved_by(0)
+    (None, None)
+    """
+    place = bisect_right(_BOUNDS, number)
+    return _UNITS[place // 2] if place % 2 else None
+
+
+class TimeEvidence:
+    """In which unit a column counts time, from all of its values. Dates, and what is in ``form``, are no numbers."""
+
+    def __init__(self, form: str | None = None) -> None:
+        self._form = form
+        self._found: dict[Unit, Cell] = {}
+
+    def add(self, cells: Iterable[Cell]) -> None:
+        """Take in some of the column's values."""
+        for cell in set(cells):
+            number = _number(cell)
+            if number is None or (unit := unit_proved_by(number)) is None or unit in self._found:
+                continue
+            if self._form is None or _in_form(cell, self._form) is None:
+                self._found[unit] = cell
+
+    def unit(self, file: str, column: str) -> Unit | None:
+        """The unit, None where no number proves one; raises :class:`FileError` where two are proved."""
+        if len(self._found) > 1:
+            shown = " and ".join(f"{cell} in {unit.name}" for unit, cell in list(self._found.items())[:2])
+            raise FileError(
+                f"times of column {column} of {file} are in more than one unit: {shown}: write all of them in one, or "
+                "as dates such as 2024-03-01T10:00:00Z"
+            )
+        return next(iter(self._found), None)
+
+
+def told_of(unit: Unit | None, column: str) -> list[str]:
+    """The sentence that says in which unit a column was read; none where it has no numbers."""
+    return [] if unit is None else [f"times of {column} are numbers: read as {unit.name}"]
+
+
+def milliseconds_of(
+    cells: Sequence[Cell], form: str | None = None, unit: Unit | None = MILLISECONDS
+) -> list[int | None]:
+    """Times as ms since the epoch, None for what is no time: numbers count in ``unit``, texts are dates.
+
+    A date is written as ISO 8601 has it or nearly so, as ``1.3.2024 10:00``, as mails have it, or in ``form``
+    (as for ``strptime``); it is UTC where it names no zone. ``3/1/2024`` is no time without a ``form``, and no number
+    is one without a ``unit``.
+
+    >>> milliseconds_of(["2024-03-01T00:00:00.000Z", "2024-03-01 1:00", 1709254800000, "3/1/2024", "soon"])
+    [1709251200000, 1709254800000, 1709254800000, None, None]
+    >>> milliseconds_of(["2024-03-01", "1709251200.5"], unit=SECONDS), milliseconds_of([45352.25], unit=DAYS)
+    ([1709251200000, 1709251200500], [1709272800000])
+    """
+    read = {cell: _ms_of(cell, form, unit) for cell in set(cells)}
+    return [read[cell] for cell in cells]
+
+
+def has_two_readings(cell: Cell) -> bool:
+    """Whether this is a date of which nobody can say which number is the month."""
+    return isinstance(cell, str) and _TWO_WAYS.match(cell.strip()) is not None
+
+
+def check_form(form: str | None) -> None:
+    """Raise :class:`FileError` where ``strptime`` cannot take the form."""
+    try:
+        datetime.strptime("", form or "")
+    except ValueError as error:
+        if "bad directive" in str(error) or "stray" in str(error):
+            raise FileError(f"{form!r} is no form of a time: {error}") from None
+
+
+def _ms_of(cell: Cell, form: str | None, unit: Unit | None) -> int | None:
+    if form is not None and (found := _in_form(cell, form)) is not None:
+        return found
+    number = _number(cell)
+    if number is not None:
+        return None if unit is None else unit.milliseconds(number)
+    return _date_ms(cell.strip()) if isinstance(cell, str) else None
+
+
+def _number(cell: Cell) -> int | Fraction | None:
+    """A number that has one reading, exactly as it is written."""
+    if cell is None or isinstance(cell, int):
+        return cell if cell is not None and abs(cell) < _NUMBER_MAX else None
+    if isinstance(cell, float):
+        return _fraction(repr(cell)) if math.isfinite(cell) else None
+    text = cell.strip()
+    if len(text) > _NUMBER_LENGTH_MAX or ":" in text:
+        return None
+    if text.isdigit() and text.isascii():
+        return _number(int(text))
+    is_number = _NUMBER.fullmatch(text) is not None and len(decimal_marks(text)) < 2
+    return _fraction(text.replace(",", ".")) if is_number else None
+
+
+def _fraction(text: str) -> int | Fraction | None:
+    if not (near := abs(float(text))) < _NUMBER_MAX:
+        return None
+    exact = Fraction(text) if near else Fraction(0)
+    return exact.numerator if exact.denominator == 1 else exact
+
+
+def _date_ms(text: str) -> int | None:
+    try:
+        return _ms(_date(text))
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _in_form(cell: Cell, form: str) -> int | None:
+    try:
+        return None if cell is None else _ms(datetime.strptime(str(cell).strip(), form))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _date(text: str) -> datetime:
+    if text[:4].isdigit() and text[4:5] == "-":
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            pass
+    if found := _YEAR_FIRST.fullmatch(text) or _DAY_FIRST.fullmatch(text):
+        given = found.groupdict()
+        second, part, zone = given["second"] or "00", (given["part"] or "0")[:6], (given["zone"] or "").upper()
+        day = f"{given['year']}-{given['month']:0>2}-{given['day']:0>2}"
+        zone = "Z" if zone in ("", "UTC", "GMT") else zone
+        return datetime.fromisoformat(
+            f"{day}T{given['hour'] or 0:0>2}:{given['minute'] or '00'}:{second}.{part:0<6}{zone}"
+        )
+    if _WITH_NAMES.fullmatch(text):
+        return parsedate_to_datetime(text)
+    raise ValueError
+
+
+def _ms(time: datetime) -> int:
+    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
