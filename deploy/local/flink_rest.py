@@ -11,6 +11,7 @@ from deploy.local.errors import RestError
 from deploy.local.waiting import until
 
 _FINAL = frozenset({"FAILED", "CANCELED", "FINISHED"})
+_FRAMES = ("\tat ", "\t... ")
 
 
 class FlinkRest:
@@ -80,9 +81,13 @@ class FlinkRest:
         )
 
     def exceptions(self, job: str, characters_max: int = 4000) -> str:
-        """The newest failures of a job as Flink tells them, newest first, cut; empty if there were none."""
+        """The newest failures of a job, newest first, cut; empty if there were none. Without Java's frames.
+
+        What failed in Python stands last in a trace, behind some hundred frames.
+        """
         entries = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
-        return "\n".join(str(entry["stacktrace"]) for entry in entries)[:characters_max]
+        lines = (line for entry in entries for line in str(entry["stacktrace"]).splitlines())
+        return "\n".join(line for line in lines if not line.startswith(_FRAMES))[:characters_max]
 
     def checkpoints(self, job: str) -> dict[str, Any]:
         """Checkpoint counts, the latest ones and their sizes, as /jobs/…/checkpoints gives them."""
