@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 Cell = str | int | float | None
@@ -55,8 +55,20 @@ def has_lost_digits(cell: Cell) -> bool:
     (True, True, False, False)
     """
     if isinstance(cell, str):
-        return _SCIENTIFIC.fullmatch(cell) is not None
+        return "+" in cell and _SCIENTIFIC.fullmatch(cell) is not None
     return isinstance(cell, float) and math.isfinite(cell) and abs(cell) >= _EXACT_FLOAT_MAX
+
+
+def rows_with_lost_digits(cells: Sequence[Cell]) -> list[int]:
+    """The places of the cells for which :func:`has_lost_digits`."""
+    if not any(map(_may_have_lost_digits, set(cells))):
+        return []
+    return [row for row, cell in enumerate(cells) if has_lost_digits(cell)]
+
+
+def _may_have_lost_digits(cell: Cell) -> bool:
+    """Also for a whole number: in a set it stands for the float that equals it."""
+    return has_lost_digits(cell) or (isinstance(cell, int) and abs(cell) >= _EXACT_FLOAT_MAX)
 
 
 def decimal_marks(text: str) -> str:
@@ -101,6 +113,12 @@ def number_of(cell: Cell, mark: DecimalMark = ".") -> Cell:
     if _PLAIN.fullmatch(text) and math.isfinite(number := float(text)):
         return number
     return None if text.lower() in ("inf", "+inf", "-inf", "infinity", "-infinity") else cell
+
+
+def numbers_of(cells: Sequence[Cell], mark: DecimalMark = ".") -> list[Cell]:
+    """:func:`number_of` of each; texts are read once, however often they stand there."""
+    read = {cell: number_of(cell, mark) for cell in set(cells) if isinstance(cell, str)}
+    return [read[cell] if isinstance(cell, str) else number_of(cell, mark) for cell in cells]
 
 
 def _without_spaces(text: str) -> str:

@@ -48,8 +48,9 @@ def unclear(cells: Iterable[Cell], mark: DecimalMark) -> int:
 
 def _marks_of(cells: Iterable[Cell]) -> Counter[str]:
     found = Counter[str]()
-    for text, times in Counter(cell for cell in cells if isinstance(cell, str)).items():
-        found[decimal_marks(text)] += times
+    for cell, times in Counter(cells).items():
+        if isinstance(cell, str):
+            found[decimal_marks(cell)] += times
     return found
 
 

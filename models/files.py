@@ -183,7 +183,9 @@ def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], l
                 taken = _readable(taken, left_out)
             values = zip(*taken, strict=True) if taken else itertools.repeat(())
             yield {
-                column: [None if cell in MISSING else cell for cell in cells]
+                column: list(cells)
+                if MISSING.isdisjoint(cells)
+                else [None if each in MISSING else each for each in cells]
                 for column, cells in zip(columns, values, strict=False)
             }
 
@@ -195,19 +197,19 @@ def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Ite
     """
     csv.field_size_limit(FIELD_CHARACTERS_MAX)
     reader = csv.reader(_without_hint(text), delimiter=delimiter, strict=True)
-    while True:
-        before = reader.line_num
+    before, is_over = 0, False
+    while not is_over:
         try:
-            row = next(reader)
-        except StopIteration:
-            return
+            for row in reader:
+                before = reader.line_num
+                if len(row) == width or (len(row) > width and not any(row[width:])):
+                    yield row
+                elif row:
+                    left_out[WRONG_WIDTH] += 1
+            is_over = True
         except csv.Error:
             left_out[WRONG_QUOTES] += reader.line_num - before
-            continue
-        if len(row) == width or (len(row) > width and not any(row[width:])):
-            yield row
-        elif row:
-            left_out[WRONG_WIDTH] += 1
+            before = reader.line_num
 
 
 def _readable(rows: list[tuple[str, ...]], left_out: LeftOut) -> list[tuple[str, ...]]:

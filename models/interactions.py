@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from models.cells import LOST_DIGITS, Cell, has_lost_digits, number_of, texts_of
+from models.cells import LOST_DIGITS, Cell, numbers_of, rows_with_lost_digits, texts_of
 from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
 from models.times import TWO_READINGS, TimeEvidence, Unit, check_form, has_two_readings, milliseconds_of, told_of
 from schemas.errors import ExportError, FileError, ModelError
@@ -232,12 +232,14 @@ def _coded(frame: pd.DataFrame, columns: Columns, dropped: dict[str, int], notes
 
 
 def _rounded(values: pd.Series) -> npt.NDArray[np.bool_]:
-    return np.fromiter(map(has_lost_digits, values), dtype=bool, count=len(values))
+    rounded = np.zeros(len(values), dtype=bool)
+    rounded[rows_with_lost_digits(values.tolist())] = True
+    return rounded
 
 
 def _is_positive(values: pd.Series) -> npt.NDArray[np.bool_]:
     """Which numbers are above zero; that is the same in both readings of ``1,234``."""
-    numbers = map(number_of, values)
+    numbers = numbers_of(values.tolist())
     return np.array([isinstance(each, int | float) and each > 0 for each in numbers], dtype=bool)
 
 

@@ -7,7 +7,6 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, Final, NamedTuple, TextIO
 
@@ -96,16 +95,18 @@ def _marked(first: bytes, content: IO[bytes], name: str) -> Encoding:
 def _counted(first: bytes, content: IO[bytes]) -> tuple[int, int]:
     """How many lines beyond ASCII are UTF-8, and how many are not."""
     good = bad = 0
-    line = first
-    more = partial(content.readline, _PIECE_BYTES)
-    while line:
-        if not line.isascii():
-            try:
-                line.decode()
-                good += 1
-            except UnicodeDecodeError:
-                bad += 1
-        line = more()
+    piece = first
+    while piece:
+        for line in () if piece.isascii() else piece.split(b"\n"):
+            if not line.isascii():
+                try:
+                    line.decode()
+                    good += 1
+                except UnicodeDecodeError:
+                    bad += 1
+        piece = content.read(_PIECE_BYTES)
+        if piece:
+            piece += content.readline(_PIECE_BYTES)
     return good, bad
 
 

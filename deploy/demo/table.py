@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from models.cells import LOST_DIGITS, Cell, Chunk, DecimalMark, has_lost_digits, number_of, texts_of
+from models.cells import LOST_DIGITS, Cell, Chunk, DecimalMark, numbers_of, rows_with_lost_digits, texts_of
 from models.decimals import unclear
 from models.files import Table, open_table
 from models.times import TWO_READINGS, Unit, check_form, has_two_readings, milliseconds_of, told_of
@@ -203,7 +203,7 @@ def _chunks(table: Table, columns: list[str], ids: list[str], remarks: Counter[s
 
 def _with_whole_ids(chunk: Chunk, ids: list[str], remarks: Counter[str]) -> Chunk:
     """The rows whose ids have all their digits."""
-    rounded = {row for column in ids for row, cell in enumerate(chunk[column]) if has_lost_digits(cell)}
+    rounded = {row for column in ids for row in rows_with_lost_digits(chunk[column])}
     if not rounded:
         return chunk
     remarks[LOST_DIGITS] += len(rounded)
@@ -228,7 +228,7 @@ def _fields(
         mark = reading.marks.get(column, ".")
         if mark == "?" and (count := unclear(chunk[column], mark)):
             remarks[UNCLEAR_NUMBER] += count
-        return [number_of(cell, mark) for cell in chunk[column]]
+        return numbers_of(chunk[column], mark)
 
     countries: Any = repeat(None)
     if mapping.country:

@@ -35,7 +35,7 @@ from deploy.demo.table import (
     users_of,
 )
 from models import cells, files, text_files, times
-from models.cells import LOST_DIGITS, number_of
+from models.cells import LOST_DIGITS, has_lost_digits, number_of, numbers_of, rows_with_lost_digits
 from models.files import HALF_CHARACTER, NESTED, NO_OBJECT, WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH, open_table
 from models.interactions import NO_TIME, Columns, from_frame, from_rows, read
 from models.parquet_files import NO_TEXT
@@ -791,3 +791,18 @@ def test_missing_values_of_pandas_are_missing(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     pd.DataFrame({"user_id": [1.0, np.nan], "item_id": ["x", "y"], "ts": [MARCH, MARCH]}).to_csv(path, index=False)
     assert read(path, VIEWS).dropped == {"no user": 1}
+
+
+CELLS = (
+    st.none() | st.integers() | st.floats() | st.sampled_from([2**60, 2.0**60, 1, 1.0, "2,50", "1,234", "4.0E+12", "x"])
+)
+
+
+@given(given_cells=st.lists(CELLS, max_size=8), mark=st.sampled_from([".", ",", "?"]))
+@example([2**60, 2.0**60], ".")
+@example([1, 1.0], ".")
+def test_cells_read_together_are_what_each_is_alone(given_cells: list[cells.Cell], mark: cells.DecimalMark) -> None:
+    alone = [number_of(cell, mark) for cell in given_cells]
+    assert list(map(repr, numbers_of(given_cells, mark))) == list(map(repr, alone))
+    lost = [row for row, cell in enumerate(given_cells) if has_lost_digits(cell)]
+    assert rows_with_lost_digits(given_cells) == lost
