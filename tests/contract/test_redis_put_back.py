@@ -62,12 +62,12 @@ def test_a_list_that_is_put_back_into_a_running_redis_is_not_believed(
     before = redis.get(generation_key(""))
     reader = kind(server.url, RING)
     try:
-        until(lambda: reader.recommend("ada").reason == "personalised", "her list", 10)
+        until(lambda: reader.recommend("ada").reason == "personalised", "her list")
         copy = copied(redis)
         redis.delete(LIST, CONSENT)  # she withdraws
         back(redis, copy)
         assert redis.get(generation_key("")) == before and redis.exists(LIST, CONSENT) == 2
-        until(lambda: reader.recommend("ada").reason != "personalised", "the reader to see it", 10)
+        until(lambda: reader.recommend("ada").reason != "personalised", "the reader to see it")
         token = generation(redis, "")
         assert token.encode() not in before, "the job begins a new generation"
         assert reader.recommend("ada").reason != "personalised", "in which her old consent does not count"

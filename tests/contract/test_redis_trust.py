@@ -29,7 +29,8 @@ from tests.support.tcp_front import TcpFront
 pytestmark = pytest.mark.privacy
 RING = new_key_ring()
 PREFIX = "default:"
-SOON_S = 5
+DEADLINE_S = 60
+"""Waits end with their condition: this is for a machine that is busy."""
 
 
 class OfAsyncio:
@@ -70,7 +71,7 @@ def reader_of(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
         reader.close()
 
 
-def becomes(reader: Any, reason: str, seconds: float = SOON_S) -> None:
+def becomes(reader: Any, reason: str, seconds: float = DEADLINE_S) -> None:
     until(lambda: reader.recommend("ada").reason == reason, f"lists that are {reason}", seconds, every_s=0.01)
 
 
@@ -79,14 +80,14 @@ def test_a_list_and_a_consent_from_before_a_crash_are_not_read(tmp_path: Path, r
         give_list(server.client, RING, "ada", ["tea"])
         give_popular(server.client, ["socks"])
         reader = reader_of(server.url)
-        assert reader.recommend("ada").reason == "personalised"
+        becomes(reader, "personalised")
         server.kill()
         server.start()
         assert server.client.get(user_keys(PREFIX, Pseudonymiser(RING).user("ada"))[0]) is not None, "AOF has both"
         becomes(reader, "popular")
-        until(lambda: bool(reader.recommend("ada").items), "what is popular", SOON_S, every_s=0.05)
+        until(lambda: bool(reader.recommend("ada").items), "what is popular", DEADLINE_S, every_s=0.05)
         assert reader.recommend("ada").reason == "popular"
-        until(lambda: reader.recommend("ada") and "generation record" in reader.closed_because(), "why", SOON_S)
+        until(lambda: reader.recommend("ada") and "generation record" in reader.closed_because(), "why", DEADLINE_S)
         generation(server.client, PREFIX)
         assert reader.recommend("ada").reason == "popular", "the consent still counts in the generation before"
         give_list(server.client, RING, "ada", ["tea"])
@@ -100,7 +101,7 @@ def test_a_demoted_primary_behind_one_address_is_left_with_its_lists(tmp_path: P
         give_list(old.client, RING, "ada", ["tea"])
         url = f"redis://127.0.0.1:{front.port}"
         reader = reader_of(url)
-        assert reader.recommend("ada").reason == "personalised"
+        becomes(reader, "personalised")
         consents = Consents(
             RedisAddress((url,)), {"bootstrap_servers": "127.0.0.1:1", "bootstrap_timeout_ms": 100}, RING,
             tombstone_ms=100_000, prefix=PREFIX,
@@ -112,23 +113,24 @@ def test_a_demoted_primary_behind_one_address_is_left_with_its_lists(tmp_path: P
         consents.close()
         gone = user_keys(PREFIX, Pseudonymiser(RING).user("ada"))[2]
         assert new.client.get(gone) is not None, "fenced on the new primary, with the first call"
-        becomes(reader, "popular", 2 * greeting.LOOK_EVERY_S)
+        becomes(reader, "popular")
 
 
 def test_a_primary_that_has_lost_its_replicas_is_left_within_a_bound(
     tmp_path: Path, reader_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be cut off from the rest, where another one was promoted and has taken withdrawals since."""
+    assert greeting.REPLICA_LAG_MAX_S + 2 * greeting.LOOK_EVERY_S <= 12, "what README.md promises"
     monkeypatch.setattr(greeting, "REPLICA_LAG_MAX_S", 2)
     with a_pair(tmp_path) as (primary, replica):
         give_list(primary.client, RING, "ada", ["tea"])
         reader, careless = reader_of(primary.url, replicas=1), reader_of(primary.url)
         becomes(reader, "personalised")
         with replica.paused():
-            becomes(reader, "popular", 2 + 2 * greeting.LOOK_EVERY_S + 2)
-            assert "0 of 1 replicas" in reader.closed_because()
-            assert careless.recommend("ada").reason == "personalised", "that is what `replicas` is for"
-        becomes(reader, "personalised", 20)
+            becomes(reader, "popular")
+            until(lambda: "0 of 1 replicas" in reader.closed_because(), "why", DEADLINE_S)
+            becomes(careless, "personalised")  # that is what `replicas` is for
+        becomes(reader, "personalised")
 
 
 def test_a_user_who_may_not_look_reads_popular_lists_and_is_told_why(tmp_path: Path, reader_of: Any) -> None:
@@ -138,9 +140,10 @@ def test_a_user_who_may_not_look_reads_popular_lists_and_is_told_why(tmp_path: P
         rights = ("+get", "+exists", "+evalsha", "+eval")
         server.client.execute_command("ACL", "SETUSER", "shop", "on", ">hush", f"~{PREFIX}*", *rights)
         reader = reader_of(server.url.replace("//", "//shop:hush@"))
+        until(lambda: "+info" in (reader.recommend("ada") and reader.closed_because()), "why", DEADLINE_S)
+        until(lambda: bool(reader.recommend("ada").items), "what is popular", DEADLINE_S)
         answer = reader.recommend("ada")
         assert (answer.reason, [item.id for item in answer.items]) == ("popular", ["socks"])
-        assert "+info" in reader.closed_because()
 
 
 def test_the_gateway_tells_whether_its_redis_is_believed_and_fit(tmp_path: Path) -> None:
@@ -151,16 +154,17 @@ def test_the_gateway_tells_whether_its_redis_is_believed_and_fit(tmp_path: Path)
             def told() -> dict[str, Any]:
                 return dict(gateway.get("/readyz", None).json())
 
-            assert told()["redis"] == "up" and "noeviction" in told()["complaints"][0]
+            until(lambda: told()["redis"] == "up", "an open Redis", DEADLINE_S)
+            until(lambda: "noeviction" in str(told().get("complaints")), "the complaint", DEADLINE_S)
             give_list(server.client, gateway.rings["default"], "ada", ["tea"])
             server.client.flushall()
-            until(lambda: told()["redis"] == "closed", "a closed Redis", SOON_S)
+            until(lambda: told()["redis"] == "closed", "a closed Redis", DEADLINE_S)
             until(
                 lambda: 'redis{state="closed",tenant="default"} 1.0' in gateway.get("/metrics", "operator").text,
-                "the metric", SOON_S,
+                "the metric", DEADLINE_S,
             )  # fmt: skip
             assert 'redis{state="complaints",tenant="default"} 1.0' in gateway.get("/metrics", "operator").text
             generation(server.client, PREFIX)
-            until(lambda: told()["redis"] == "up", "an open one", SOON_S)
+            until(lambda: told()["redis"] == "up", "an open one", DEADLINE_S)
             server.kill()
-            until(lambda: told()["redis"] == "away", "no Redis", SOON_S)
+            until(lambda: told()["redis"] == "away", "no Redis", DEADLINE_S)

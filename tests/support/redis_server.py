@@ -38,8 +38,15 @@ class RealRedis:
         return RedisClient(RedisAddress((self.url,), **options), prefix=prefix)
 
     def kill(self) -> None:
-        """End the server as a crash would."""
+        """End the server as a crash would that lost nothing it had acknowledged.
+
+        Redis acknowledges before it writes to its AOF while a sync of the file is under way.
+        """
+        until(self._has_written, "the AOF", START_TIMEOUT_S, every_s=0.01)
         self._table.kill(self._record)
+
+    def _has_written(self) -> bool:
+        return int(self.client.info("persistence")["aof_buffer_length"]) == 0
 
     def start(self) -> None:
         """Start it again on the same port."""

@@ -4,7 +4,19 @@ import pytest
 
 from jobs.checks import complaint_of_broker, complaint_of_topics
 from jobs.retention import DEFAULTS
-from schemas.topics import AUDIT, CONSENTS, EVENTS, INTERACTIONS, TOPICS, interactions_life_max_ms, topic_config, unfit
+from schemas.topics import (
+    AUDIT,
+    CATALOGUE,
+    CONSENTS,
+    CONTROL,
+    DEPLOYMENT,
+    EVENTS,
+    INTERACTIONS,
+    TOPICS,
+    interactions_life_max_ms,
+    topic_config,
+    unfit,
+)
 from tests.support.vocabulary import DAY, HOUR, MINUTE
 
 CONFIG = {topic.name: topic_config(topic) for topic in TOPICS}
@@ -20,6 +32,19 @@ def complaint(topic: str, name: str, value: str, kept_ms: int = DAY) -> str:
 def test_the_topics_as_we_create_them_are_accepted() -> None:
     assert all(not unfit(config, config) for config in CONFIG.values())
     assert complaint_of_topics({}) is None
+
+
+def test_topics_are_created_with_the_settings_that_end_their_records() -> None:
+    """The tests below look only at settings that a topic is created with."""
+    every = {"message.timestamp.type": "LogAppendTime", "segment.ms": str(DAY), "file.delete.delay.ms": str(MINUTE)}
+    foreign = {"compression.type": "uncompressed", "max.message.bytes": "1048588"}
+    deleted, lag = {"cleanup.policy": "delete"}, str(7 * DAY)
+    compacted = {"cleanup.policy": "compact", "min.compaction.lag.ms": lag, "delete.retention.ms": lag}
+    assert CONFIG[INTERACTIONS] == {**every, **foreign, **deleted, "retention.ms": str(3 * DAY)}
+    assert CONFIG[EVENTS] == {**every, **deleted, "retention.ms": str(90 * DAY)}
+    assert CONFIG[CONSENTS] == {**every, **foreign, **compacted, "max.compaction.lag.ms": str(8 * DAY)}
+    assert {topic.name for topic in TOPICS if topic.foreign} == {INTERACTIONS, CONSENTS, CATALOGUE, CONTROL}
+    assert {topic.name for topic in TOPICS if topic.compacted} == {CONSENTS, CATALOGUE, DEPLOYMENT}
 
 
 @pytest.mark.parametrize("topic", CONFIG)

@@ -20,6 +20,7 @@ from schemas.confluent import Form, frame
 from schemas.consent_records import FOREIGN_KEY, UNREADABLE, is_user_id, said_in
 from schemas.consents import ConsentChange
 from schemas.errors import SchemaError
+from schemas.naming import TOKENS_MAX
 from schemas.writers import WriteSettings, writer_for
 from tests.golden.schemas import CONSENT_2
 from tests.support.vocabulary import BEGINNING, PSEUDONYMISER, TOPICS, a_raw_consent
@@ -271,6 +272,13 @@ def test_naming_takes_time_linear_in_the_bytes(unit: str) -> None:
         return best
 
     assert cost(64_000) < 30 * max(cost(8_000), 0.002), "8 times as many bytes"
+
+
+@pytest.mark.parametrize(("lists", "named"), [(1, "ada"), (TOKENS_MAX, "bob")])
+def test_so_many_texts_and_brackets_of_a_broken_record_are_looked_at_and_no_more(lists: int, named: str) -> None:
+    """The user that stands least deep is named, of those in the part that is looked at."""
+    cut = b'{"x":{"user_id":"bob"},"y":[' + b"[]," * lists + b'0],"user_id":"ada","lev'
+    assert withdrawn(CODECS["json"], None, cut) == {named}
 
 
 @pytest.mark.parametrize("make", [avro_codec.avro_codec, protobuf_codec.protobuf_codec])

@@ -1,8 +1,10 @@
 """Erasure as rules: who goes, how a partition is rewritten, what a proof needs. Each against a naive twin."""
 
 import gzip
+import stat
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -10,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.erasure import summary
+import jobs.erasure
+from jobs.erasure import Where, _savepoint, _taken_at, summary
 from jobs.erasure_search import in_files, is_left, snapshot_times
+from jobs.retention import DEFAULTS
 from jobs.rewrite_events import REWRITTEN, chunked, copied_from, whose_of, with_append_time
-from schemas.errors import SettingsError
+from jobs.savepoints import _folder
+from schemas.errors import JobSilent, SettingsError
 from schemas.receipts import ErasureReceipt, decode_receipt, encode_receipt
 from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_erasure
 from udfs.erasure import (
@@ -54,6 +59,48 @@ def test_files_are_searched_below_a_folder_and_a_compressed_one_hides_what_it_ho
     (tmp_path / "deeper" / "state").write_bytes(b"\0" * ((1 << 20) - 2) + b"p1.ada" + b"p1.ada")
     (tmp_path / "compressed").write_bytes(gzip.compress(b"p1.bob"))
     assert in_files(tmp_path, ["p1.ada", "p1.bob"]) == [2, 0]
+
+
+def test_a_savepoint_that_cannot_be_read_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").write_bytes(b"p1.ada")
+
+    def broken(path: Path, mode: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(SettingsError, match="cannot be read: Input/output error"):
+        in_files(tmp_path, ["p1.ada"])
+
+
+def test_what_flink_wrote_elsewhere_or_not_at_all_is_no_savepoint(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--work-dir must be a folder that both share"):
+        _folder({"location": f"file:{tmp_path}"})
+    with pytest.raises(JobSilent, match="could not take the savepoint: Declined"):
+        _folder({"location": f"file:{tmp_path}", "failure-cause": {"class": "Declined"}})
+    with pytest.raises(SettingsError, match="is not a savepoint"):
+        _taken_at(tmp_path)
+    (tmp_path / "_metadata").write_bytes(b"")
+    assert _folder({"location": f"file:{tmp_path}"}) == tmp_path and _taken_at(tmp_path) > 0
+
+
+def test_a_savepoint_is_taken_into_a_folder_of_ones_own_that_is_deleted_whatever_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(flink: str, name: str, folder: Path, timeout_s: float) -> Path:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "state").write_bytes(b"everybody")
+        return folder
+
+    monkeypatch.setattr(jobs.erasure, "take_savepoint", taken)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        _savepoint(DEFAULTS, Where(flink="http://flink", work_dir=tmp_path), print) as folder,
+    ):
+        assert folder.parent == tmp_path and (folder / "state").exists()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SettingsError, match="--savepoint"), _savepoint(DEFAULTS, Where(), print):
+        pass
 
 
 # -- who goes

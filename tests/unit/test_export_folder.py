@@ -123,6 +123,13 @@ def test_what_a_killed_export_left_is_removed_by_the_next_and_a_running_one_is_l
         new_folder(tmp_path / "x").__enter__()
 
 
+def test_what_is_no_folder_cannot_be_rewritten(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for name in ("file", "nowhere"):
+        with pytest.raises(ExportError, match=f"{name} cannot be opened"):
+            locked(tmp_path / name).__enter__()
+
+
 def test_a_rewrite_takes_out_who_left_and_nobody_else_and_twice_is_as_good_as_once(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     before = an_export(folder, EVENTS, CONSENTS, NOW, part_bytes_max=700)

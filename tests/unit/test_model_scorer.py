@@ -175,6 +175,9 @@ def test_a_directory_that_holds_other_things_is_not_replaced(tmp_path: Path) -> 
     with pytest.raises(ModelError, match="holds other files than a model"):
         random_model(tmp_path, items=5)
     assert (tmp_path / "thesis.txt").exists()
+    (tmp_path / "empty").mkdir()
+    manifest = random_model(tmp_path / "empty", items=5)
+    assert Scorer.open(tmp_path / "empty").manifest == manifest, "where nothing is, nothing is lost"
 
 
 @pytest.mark.parametrize("rows", [[-1], [ITEMS + 1]])

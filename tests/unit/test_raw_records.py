@@ -135,8 +135,19 @@ def test_no_record_is_passed_over_unread_that_names_the_user(user: str, other: s
         assert interactions_of(one, format).concerns(a_record(value)) == naive == (one == user)
 
 
-def test_commands_are_found_by_the_user_they_name() -> None:
-    search = by_topic(json_codec(), "officer", ["p1.officer"], None)[topics.CONTROL]
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_erasure_is_looked_for_in_every_raw_topic_by_what_its_records_are(format: str) -> None:
+    codec = codec_for(format)  # type: ignore[arg-type]
     command = {"kind": "access", "user_id": "ada", "request": "1", "role": "officer", "purpose": "x"}
-    assert not search(a_record(json.dumps(command).encode()))
-    assert search(a_record(json.dumps({**command, "user_id": "officer"}).encode()))
+    values = {
+        topics.INTERACTIONS: WRITERS[format].interaction(EVENT),
+        topics.CONSENTS: WRITERS[format].consent(CHANGE),
+        topics.CONTROL: json.dumps(command).encode(),
+    }
+    for topic, value in values.items():
+        search = {user: by_topic(codec, user, [f"p1.{user}"], None)[topic] for user in ("ada", "bob", "officer")}
+        assert {user: find(a_record(value)) for user, find in search.items()} == {
+            "ada": True,
+            "bob": False,
+            "officer": False,
+        }
