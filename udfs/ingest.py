@@ -200,7 +200,7 @@ class Ingest:
             event.item_id,
             session,
             self._segments(surface, context),
-            self._clean(event, pseudonym, event_hash, session, surface, context, record.append_ts)
+            self._clean(event, pseudonym, event_hash, session, surface, context, own_ids, record.append_ts)
             if self._publish_events
             else b"",
             event.schema_v,
@@ -214,6 +214,7 @@ class Ingest:
         session: bytes | None,
         surface: str | None,
         context: dict[str, str] | None,
+        own_ids: list[str],
         appended: int,
     ) -> bytes:
         """The one place where the text of a search goes on, masked: not into state, lists, receipts or rejects."""
@@ -234,14 +235,10 @@ class Ingest:
             event.dwell_ms,
             context,
             event.schema_v,
-            self._masked_query(event),
+            masked(event.query, own_ids) if event.query else None,
             appended,
         )
         return _encode_clean(clean)
-
-    @staticmethod
-    def _masked_query(event: Interaction) -> str | None:
-        return masked(event.query, _own_ids(event)) if event.query else None
 
     def _masked_name(self, name: str, own_ids: list[str]) -> str:
         """The name of a segment. Few differ, so the masked form is remembered, unless an own id is in it."""
