@@ -125,7 +125,10 @@ def test_what_takes_too_long_ends_also_what_has_waited_too_long(stand: Stand) ->
 def test_at_the_end_of_a_gateway_nothing_goes_on_and_who_asked_is_told(stand: Stand) -> None:
     tickets = {user: stand.ask(user) for user in ("ada", "bob")}
     until(lambda: stand.begun, "the first one to begin", 60)
-    stand.collecting.close()
+    closing = threading.Thread(target=stand.collecting.close)
+    closing.start()
+    until(lambda: not closing.is_alive(), "the end", 60)
+    assert stand.begun == ["ada"], "what waits is not begun any more"
     for user, ticket in tickets.items():
         told = stand.answer(ticket, user)
         assert isinstance(told, NotCollected) and "ended" in told.why
