@@ -22,6 +22,7 @@ CODEC_CLASSES: Final = {
 }
 """What the Kafka client in flink-sql-connector-kafka takes from its surroundings; all but zstd are in flink-dist."""
 CHECK_INTERVAL: Final = "log.retention.check.interval.ms"
+EXPIRATION: Final = "transactional.id.expiration.ms"
 _RELATIONS: Final = dict.fromkeys(topics.AT_MOST, "≤") | dict.fromkeys(topics.AT_LEAST, "≥")
 logger = logging.getLogger(__name__)
 RAW: Final = (topics.INTERACTIONS, topics.CONSENTS, topics.CONTROL)
@@ -50,8 +51,14 @@ def check_topics(settings: Settings) -> dict[str, str]:
     if missing:
         raise SettingsError(f"there is no topic {', '.join(missing)}: create it with `python -m jobs.topics`")
     if not broker:
-        logger.warning("the brokers' settings are not ours to see: %s is taken to be an hour at most", CHECK_INTERVAL)
-    if complaint := complaint_of_topics(changes) or complaint_of_broker(broker):
+        logger.warning(
+            "the brokers' settings are not ours to see: %s is taken to be an hour at most, and %s no less than "
+            "privacy.snapshots_kept_ms",
+            CHECK_INTERVAL,
+            EXPIRATION,
+        )
+    kept_ms = settings.privacy.snapshots_kept_ms
+    if complaint := complaint_of_topics(changes) or complaint_of_broker(broker, kept_ms):
         raise SettingsError(complaint)
     return {name: found for name in RAW if (found := topic_id(described[names[name]]))}
 
@@ -85,8 +92,12 @@ def _assigned(changes: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {_RELATIONS.get(name, '=')} {value}" for name, value in changes.items())
 
 
-def complaint_of_broker(broker: Mapping[str, str]) -> str | None:
-    """What of a broker's settings lets records live longer than was promised; None where nothing is known to."""
+def complaint_of_broker(broker: Mapping[str, str], snapshots_kept_ms: int) -> str | None:
+    """What of a broker's settings breaks a promise: records live too long, or a snapshot cannot be restored.
+
+    A sink that restores a snapshot commits its transactions again. Where the brokers have forgotten them, the connector
+    takes that for an unknown failure, and the job restarts for ever. None where nothing is known to break a promise.
+    """
     check_ms = int(broker.get(CHECK_INTERVAL, 0))
     if check_ms > topics.RETENTION_CHECK_MAX_MS:
         return (
@@ -95,4 +106,11 @@ def complaint_of_broker(broker: Mapping[str, str]) -> str | None:
         )
     if broker.get("log.cleaner.enable", "true") != "true":
         return "the brokers have log.cleaner.enable=false: nothing would ever leave the topic of consents"
+    expiration_ms = int(broker.get(EXPIRATION, snapshots_kept_ms))
+    if expiration_ms < snapshots_kept_ms:
+        return (
+            f"the brokers have {EXPIRATION}={expiration_ms}, and privacy.snapshots_kept_ms is {snapshots_kept_ms}: "
+            "a job that restores a snapshot whose transactions are forgotten would restart for ever. Raise it on the "
+            "brokers, or lower privacy.snapshots_kept_ms"
+        )
     return None

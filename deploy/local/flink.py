@@ -35,6 +35,8 @@ _JOB_ID = re.compile(r"Job has been submitted with JobID ([0-9a-f]{32})")
 class FlinkCluster:
     """Call order: prepare(), start_job_manager() and add_task_manager() in any order, then wait on rest."""
 
+    job_manager = "jobmanager"
+
     def __init__(
         self, table: ProcessTable, java: Java, rpc_port: int, rest_port: int, settings: Mapping[str, str]
     ) -> None:
@@ -64,7 +66,7 @@ class FlinkCluster:
 
     def start_job_manager(self) -> ProcessRecord:
         """Start the JobManager; it is ready when rest.is_up() says so."""
-        return self._start("jobmanager", "jobmanager", _JOB_MANAGER, "GET_JM_RESOURCE_PARAMS")
+        return self._start("jobmanager", self.job_manager, _JOB_MANAGER, "GET_JM_RESOURCE_PARAMS")
 
     def add_task_manager(self) -> ProcessRecord:
         """Start one more TaskManager, under a number that none has had, so that each log tells of one process."""

@@ -64,6 +64,10 @@ class KafkaBroker:
         self._more[protocols] = f"{plain[protocols]},SECURED:{protocol}"
         return address
 
+    def advertise(self, port: int) -> None:
+        """Send clients to this port of this machine, where a proxy listens, from the next start() on."""
+        self._more["advertised.listeners"] = f"PLAINTEXT://{LOOPBACK}:{port}"
+
     def start(self) -> ProcessRecord:
         """Start the broker, on formatted storage; it is ready when is_ready() says so."""
         data = self._directory / "data"

@@ -165,6 +165,16 @@ class LocalStack:
         for _ in old:
             self.add_task_manager()
 
+    def kill_flink(self) -> None:
+        """Kill all TaskManagers and the JobManager as a power failure would; jobs are forgotten, checkpoints stay."""
+        for record in self.task_managers():
+            self._table.kill(record)
+        self._kill(self.flink.job_manager)
+
+    def start_flink(self) -> None:
+        """Start Flink again after kill_flink(), without any job."""
+        self._wait(self._begin_flink(), START_TIMEOUT_S)
+
     def kill_redis(self) -> None:
         """Kill Redis as a crash would; start_redis() brings it back on the same port, with what its AOF holds."""
         self._kill(self.redis.name)
@@ -217,14 +227,16 @@ class LocalStack:
         begun = time.monotonic()
         self.flink.prepare()
         redis = Part("redis", (self.redis.start(),), self.redis.is_ready)
-        manager = self.flink.start_job_manager()
         kafka = Part("kafka", (self.kafka.start(),), self.kafka.is_ready)
-        workers = tuple(self.flink.add_task_manager() for _ in range(self._task_managers))
-        flink = Part(f"flink with {len(workers)} TaskManager(s)", (manager, *workers), self._flink_is_ready)
-        waiting = [redis, kafka, flink]
+        waiting = [redis, kafka, self._begin_flink()]
         until(
             lambda: self._all_ready(waiting, begun), "the stack", START_TIMEOUT_S, 0.05, lambda: self._missing(waiting)
         )
+
+    def _begin_flink(self) -> Part:
+        manager = self.flink.start_job_manager()
+        workers = tuple(self.flink.add_task_manager() for _ in range(self._task_managers))
+        return Part(f"flink with {len(workers)} TaskManager(s)", (manager, *workers), self._flink_is_ready)
 
     def _all_ready(self, waiting: list[Part], begun: float) -> bool:
         for part in list(waiting):

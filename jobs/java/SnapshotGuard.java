@@ -1,9 +1,11 @@
 import java.nio.charset.StandardCharsets;
 import java.util.Iterator;
+import java.util.TreeMap;
 
 import org.apache.flink.api.common.state.ListState;
 import org.apache.flink.api.common.state.ListStateDescriptor;
 import org.apache.flink.api.common.typeutils.base.array.BytePrimitiveArraySerializer;
+import org.apache.flink.metrics.Counter;
 import org.apache.flink.runtime.execution.SuppressRestartsException;
 import org.apache.flink.runtime.state.StateInitializationContext;
 import org.apache.flink.runtime.state.StateSnapshotContext;
@@ -21,17 +23,22 @@ import org.apache.flink.streaming.runtime.tasks.StreamTask;
  * Every checkpoint and savepoint holds the identity of the deployment (lines `name=value`, jobs/deployment.py) and the
  * time at which it was taken. A job that restores one compares both before it reads a record, also when it recovers by
  * itself, and ends in FAILED where they do not fit: a restart would restore the same snapshot again.
- * So does a job whose TaskManager lacks what the connector needs to read every codec of Kafka. A snapshot that is older
- * than the sinks' transactions is told of, because some of what they wrote may be lost.
+ * So does a job whose TaskManager lacks what the connector needs to read every codec of Kafka. The snapshot also holds
+ * the time at which Kafka ends the oldest of the sinks' transactions that belong to it. A later restore is reported,
+ * because some of what they wrote may be lost.
  */
 public class SnapshotGuard extends AbstractStreamOperator implements OneInputStreamOperator {
 
     private static final String TAKEN_AT = "taken-at=";
+    private static final String TRANSACTIONS_END = "transactions-end=";
 
     private final String pins;
     private final long keptMs;
     private final long transactionMs;
+    private final TreeMap snapshotTimes = new TreeMap();
     private ListState identity;
+    private Counter restoresPastTransactions;
+    private long transactionsBeganMs;
 
     public SnapshotGuard(
             Object[] settings, StreamTask task, StreamConfig config, Output output, ProcessingTimeService time)
@@ -50,6 +57,8 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
     public void initializeState(StateInitializationContext context) throws Exception {
         super.initializeState(context);
         expectZstd();
+        transactionsBeganMs = System.currentTimeMillis();
+        restoresPastTransactions = getMetricGroup().addGroup("freshet").counter("restores_past_transactions");
         identity = context.getOperatorStateStore()
                 .getListState(new ListStateDescriptor("deployment-v1", BytePrimitiveArraySerializer.INSTANCE));
         Iterator restored = ((Iterable) identity.get()).iterator();
@@ -65,9 +74,25 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
      */
     public void snapshotState(StateSnapshotContext context) throws Exception {
         super.snapshotState(context);
+        long nowMs = System.currentTimeMillis();
+        snapshotTimes.put(Long.valueOf(context.getCheckpointId()), Long.valueOf(nowMs));
         identity.clear();
-        String held = pins + TAKEN_AT + System.currentTimeMillis() + "\n";
+        long endMs = transactionsBeganMs + transactionMs;
+        String held = pins + TAKEN_AT + nowMs + "\n" + TRANSACTIONS_END + endMs + "\n";
         identity.add(held.getBytes(StandardCharsets.UTF_8));
+    }
+
+    /**
+     * The sinks commit what they wrote before this checkpoint. What they have not committed began after it: at the next
+     * checkpoint that is an interval ago, and after an outage of Redis, in which no checkpoint completes, an hour.
+     */
+    public void notifyCheckpointComplete(long checkpoint) throws Exception {
+        super.notifyCheckpointComplete(checkpoint);
+        Object takenMs = snapshotTimes.get(Long.valueOf(checkpoint));
+        if (takenMs != null) {
+            transactionsBeganMs = ((Long) takenMs).longValue();
+        }
+        snapshotTimes.headMap(Long.valueOf(checkpoint), true).clear();
     }
 
     private void expectZstd() {
@@ -86,6 +111,7 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
             int equals = line.indexOf('=');
             if (line.startsWith(TAKEN_AT)) {
                 compareAge(Long.parseLong(line.substring(equals + 1)));
+            } else if (line.startsWith(TRANSACTIONS_END)) {
                 compareTransactions(Long.parseLong(line.substring(equals + 1)));
             } else if (equals > 0) {
                 compareValue(line.substring(0, equals), line.substring(equals + 1));
@@ -115,17 +141,17 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
     }
 
     /**
-     * Kafka aborts what the sinks had written for a checkpoint and not committed; they go on without it, with a line in
-     * the log for each transaction. Of the audit trail, verifying it names what is missing; of events nothing would.
+     * Kafka aborts what the sinks wrote for a checkpoint and did not commit in time; they go on without it. Whether there
+     * was any is known a moment later: each such transaction is an error in the log and a failed committable.
      */
-    private void compareTransactions(long takenMs) {
-        long ageMs = System.currentTimeMillis() - takenMs;
-        if (ageMs > transactionMs) {
-            getMetricGroup().addGroup("freshet").counter("restores_past_transactions").inc();
-            LOG.warn("The snapshot is " + ageMs / 1000L + " s old, and Kafka ends transactions after "
-                    + transactionMs / 1000L + " s: if the job ended between that checkpoint and its commit, the clean "
-                    + "events, dead letters and audit records of that one checkpoint are lost. `python -m jobs.audit"
-                    + " verify` names the audit records.");
+    private void compareTransactions(long endMs) {
+        long lateMs = System.currentTimeMillis() - endMs;
+        if (lateMs > 0) {
+            restoresPastTransactions.inc();
+            LOG.warn("Kafka ended the transactions of this snapshot " + lateMs / 1000L + " s ago: if the job ended between "
+                    + "that checkpoint and its commit, the clean events, dead letters and audit records of that one "
+                    + "checkpoint are lost. Then the metric failedCommittables of the sinks is above 0, an error in this "
+                    + "log names each transaction, and `python -m jobs.audit verify` names the audit records.");
         }
     }
 

@@ -65,8 +65,8 @@ def in_seconds(config: dict[str, str]) -> dict[str, str]:
     return config | {name: str(ms) for name, ms in times.items()}
 
 
-def config_of(name: str) -> dict[str, str]:
-    [config] = [topic_config(topic) for topic in TOPICS if topic.name == name]
+def config_of(name: str, kept_ms: int = topics.CONSENTS_COMPACTION_LAG_MS) -> dict[str, str]:
+    [config] = [topic_config(topic, kept_ms) for topic in TOPICS if topic.name == name]
     return config
 
 
@@ -180,3 +180,12 @@ def test_transactions_that_the_brokers_would_end_in_an_outage_are_refused(settin
         Registration(settings.kafka, settings.transaction_timeout_ms())
     with Registration(settings.kafka, 900_000) as registration:
         assert registration.recorded is None
+
+
+def test_snapshots_that_are_kept_longer_than_the_brokers_know_transactions_are_refused(settings: Settings) -> None:
+    kept_ms = 8 * DAY_MS
+    for name in (topic.name for topic in TOPICS if topic.compacted):
+        alter(settings.kafka, name, config_of(name, kept_ms))
+    privacy = msgspec.structs.replace(settings.privacy, snapshots_kept_ms=kept_ms)
+    with pytest.raises(SettingsError, match=r"transactional\.id\.expiration\.ms=604800000, and privacy"):
+        check_topics(msgspec.structs.replace(settings, privacy=privacy))

@@ -165,23 +165,11 @@ def test_of_two_submissions_at_once_the_first_is_refused(live: Live, savepoint: 
     assert last_recorded(live.settings.kafka) == taken
 
 
-def test_a_job_that_was_away_for_longer_than_transactions_last_tells_what_may_be_lost(
-    live: Live, savepoint: str
-) -> None:
-    path = changed(live, "[kafka]\n", "[kafka]\ntransaction_timeout_ms = 10000\n")
-    taken_s = time.monotonic()
-    until(lambda: time.monotonic() > taken_s + 10, "the savepoint to age", deadline_s=20)
-    job = product.submit(live.stack, path, ("-s", savepoint))
-    live.stack.rest.wait_running(job)
-    logs = live.stack.directory / "log"
-
-    def is_told() -> bool:
-        return any(
-            "clean events, dead letters and audit records" in log.read_text() for log in logs.glob("taskmanager*")
-        )
-
-    until(is_told, "the warning in the log of a TaskManager")
-    live.stack.rest.cancel(job)
+def test_a_job_that_was_stopped_and_goes_on_has_no_commit_that_failed(live: Live, savepoint: str) -> None:
+    live.job_id = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
+    live.stack.rest.wait_running(live.job_id)
+    assert live.metric("failedCommittables") == live.metric("restores_past_transactions") == 0
+    live.stack.rest.cancel(live.job_id)
 
 
 def submit_carelessly(live: Live, path: Path, kept_ms: int, *options: str) -> str:

@@ -110,11 +110,11 @@ class Live:
 
     # -- seeing
 
-    def consumer(self, *names: str) -> Any:
-        """A consumer of whole topics from their beginning, committed records only."""
+    def consumer(self, *names: str, isolation: str = "read_committed") -> Any:
+        """A consumer of whole topics from their beginning, by default of committed records only."""
         consumer = KafkaConsumer(
             bootstrap_servers=self.settings.kafka.bootstrap_servers,
-            isolation_level="read_committed",
+            isolation_level=isolation,
             enable_auto_commit=False,
             fetch_max_wait_ms=20,
             max_poll_records=5_000,
@@ -128,9 +128,9 @@ class Live:
         consumer.seek_to_beginning(*parts)
         return consumer
 
-    def records(self, *names: str) -> Iterator[Any]:
+    def records(self, *names: str, isolation: str = "read_committed") -> Iterator[Any]:
         """Every record that stands in the topics now, in the order of each partition."""
-        consumer = self.consumer(*names)
+        consumer = self.consumer(*names, isolation=isolation)
         ends = consumer.end_offsets(list(consumer.assignment()))
         while any(consumer.position(part) < end for part, end in ends.items()):
             for batch in consumer.poll(timeout_ms=200).values():
@@ -228,6 +228,17 @@ class Live:
     def checkpoint(self) -> None:
         """Take a checkpoint now: what is written exactly once becomes visible."""
         self.stack.rest.checkpoint(self.job_id)
+
+    def metric(self, name: str) -> int:
+        """The sum of a metric over all operators of the job; Flink's REST knows of it some seconds after the start."""
+        rest, job = self.stack.rest, f"/jobs/{self.job_id}"
+        vertices = [f"{job}/vertices/{vertex['id']}" for vertex in rest.get(job)["vertices"]]
+
+        def told() -> list[str]:
+            names = {path: [n for n in rest.metric_names(path) if n.endswith(f".{name}")] for path in vertices}
+            return [value for path, found in names.items() if found for value in rest.metrics(path, found).values()]
+
+        return sum(map(int, until(told, f"the metric {name}", pause_s=1)))
 
     def _poll(self) -> bool:
         for batch in self._receipts.poll(timeout_ms=50, max_records=5_000).values():

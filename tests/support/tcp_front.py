@@ -49,8 +49,12 @@ class TcpFront:
                 client.close()
                 continue
             self._open += [client, server]
-            for source, target in ((client, server), (server, client)):
-                threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+            for pump, ends in ((self._requests, (client, server)), (_pump, (server, client))):
+                threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    def _requests(self, client: socket.socket, server: socket.socket) -> None:
+        """What a client sends, for a subclass that looks into it."""
+        _pump(client, server)
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

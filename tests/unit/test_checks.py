@@ -90,9 +90,17 @@ def test_tombstones_outlive_interactions_by_a_day() -> None:
     assert int(CONFIG[AUDIT]["segment.ms"]) == 7 * DAY
 
 
+def broker_complaint(**settings: str) -> str:
+    return complaint_of_broker({name.replace("_", "."): value for name, value in settings.items()}, 7 * DAY) or ""
+
+
 def test_a_broker_that_seldom_looks_or_never_compacts_is_refused() -> None:
-    interval = "log.retention.check.interval.ms"
-    assert complaint_of_broker({}) is None
-    assert complaint_of_broker({interval: str(5 * MINUTE), "log.cleaner.enable": "true"}) is None
-    assert "lower it on the brokers" in (complaint_of_broker({interval: str(HOUR + 1)}) or "")
-    assert "log.cleaner.enable" in (complaint_of_broker({interval: "1", "log.cleaner.enable": "false"}) or "")
+    assert broker_complaint() == ""
+    assert broker_complaint(log_retention_check_interval_ms=str(5 * MINUTE), log_cleaner_enable="true") == ""
+    assert "lower it on the brokers" in broker_complaint(log_retention_check_interval_ms=str(HOUR + 1))
+    assert "log.cleaner.enable" in broker_complaint(log_retention_check_interval_ms="1", log_cleaner_enable="false")
+
+
+def test_a_broker_that_forgets_transactions_before_their_snapshot_is_refused() -> None:
+    assert broker_complaint(transactional_id_expiration_ms=str(7 * DAY)) == ""
+    assert "would restart for ever" in broker_complaint(transactional_id_expiration_ms=str(7 * DAY - 1))

@@ -9,9 +9,12 @@ import pytest
 
 from tests.support.dashboards import dashboards, names_in, queries
 from udfs.audit_counts import PRIVACY_COUNTERS
-from udfs.operators.personalise_operator import COUNTERS
+from udfs.operators.personalise_operator import COUNTERS, UNREAD
 
-OURS = "flink_taskmanager_job_task_operator_freshet_"
+FLINKS = "flink_taskmanager_job_task_operator_"
+OURS = f"{FLINKS}freshet_"
+LATE_RESTORES = "restores_past_transactions"
+"""Counted by `jobs/java/SnapshotGuard.java`."""
 PRIVACY = dashboards()["privacy.json"]
 
 
@@ -32,7 +35,13 @@ def test_a_query_is_taken_apart(query: str, metrics: set[str], labels: set[str])
 
 def test_every_privacy_counter_is_on_the_privacy_dashboard_and_no_counter_that_there_is_not():
     asked = {name.removeprefix(OURS) for query in queries() for name in names_in(query)[0] if name.startswith(OURS)}
-    assert set(PRIVACY_COUNTERS) | {"users_relinked"} <= asked <= {*PRIVACY_COUNTERS, *COUNTERS}
+    assert {*PRIVACY_COUNTERS, "users_relinked"} <= asked <= {*PRIVACY_COUNTERS, *COUNTERS, LATE_RESTORES}
+
+
+@pytest.mark.parametrize("metric", [f"{OURS}{UNREAD}", f"{OURS}{LATE_RESTORES}", f"{FLINKS}failedCommittables"])
+def test_what_somebody_must_be_woken_for_is_on_the_privacy_dashboard(metric: str):
+    shown = [panel for panel in PRIVACY["panels"] if any(metric in target["expr"] for target in panel["targets"])]
+    assert shown and all("Alert above" in panel["description"] for panel in shown)
 
 
 def test_the_dashboard_has_one_data_source_and_is_in_utc():
