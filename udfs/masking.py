@@ -80,6 +80,10 @@ def _plain_table() -> dict[int, str | None]:
 
 _PLAIN: Final = _plain_table()
 _INVISIBLE: Final = frozenset(chr(code) for code, plain in _PLAIN.items() if plain is None)
+_CHANGED: Final = frozenset(map(chr, _PLAIN)) - frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+"""Characters that become others in another way than by their small letters."""
+_REPLACED_MAX: Final = 12
+"""So many characters are replaced one by one more quickly than by looking at all."""
 _SUSPECT: Final = re.compile("[@0-9]")
 _NUMBER: Final = re.compile("[0-9]+")
 _SIGNS_OF_WRITTEN_OUT: Final = (*DOT_WORDS, "(", "[", "{", "<")
@@ -135,31 +139,35 @@ def find(text: str, own_ids: Sequence[str] = ()) -> list[Span]:
 
 
 def _find(text: str, plain: Plain, own_ids: Sequence[str]) -> list[Span]:
-    if _is_all_numbers(plain.text):
+    numbers = _NUMBER.findall(plain.text)
+    digits = sum(map(len, numbers))
+    if digits > DIGITS_MAX or len(numbers) > NUMBERS_MAX:
+        # To look at them all would cost too much.
         return [Span(0, len(text), "numbers")]
-    spans = [span for finder in _finders(plain.text) for span in finder(plain.text)]
+    spans = [span for finder in _finders(plain.text, digits) for span in finder(plain.text)]
     if plain.places is not None:
         places = [*plain.places, len(text)]
         spans = [Span(places[span.start], places[span.end], span.kind) for span in spans]
-    of_own = [span for own_id in set(own_ids) for span in islice(_places(text, own_id), OWN_IDS_MAX + 1)]
+    of_own = [span for own_id in set(own_ids) for span in islice(_own(text, own_id), OWN_IDS_MAX + 1)]
     if len(of_own) > OWN_IDS_MAX:
         return [Span(0, len(text), "id")]
     spans += of_own
     return _joined(sorted(spans))
 
 
-def _is_all_numbers(plain: str) -> bool:
-    """Whether there are more numbers than anybody searches for: to look at them all would cost too much."""
-    digits = sum(map(plain.count, "0123456789"))
-    return digits > DIGITS_MAX or (digits > NUMBERS_MAX and len(_NUMBER.findall(plain)) > NUMBERS_MAX)
+def _own(text: str, name: str) -> Iterator[Span]:
+    """Where an own id stands."""
+    if len(name) >= OWN_ID_LENGTH_MIN:
+        for start in _places_of(text, name):
+            yield Span(start, start + len(name), "id")
 
 
-def _places(text: str, name: str) -> Iterator[Span]:
-    """Where `name` stands. No pattern: to compile one costs more than all else that is done for a search."""
-    start = text.find(name) if len(name) >= OWN_ID_LENGTH_MIN else -1
+def _places_of(text: str, part: str) -> Iterator[int]:
+    """Where `part` stands. No pattern: to compile one costs more than all else that is done for a search."""
+    start = text.find(part)
     while start >= 0:
-        yield Span(start, start + len(name), "id")
-        start = text.find(name, start + len(name))
+        yield start
+        start = text.find(part, start + len(part))
 
 
 def _joined(spans: list[Span]) -> list[Span]:
@@ -172,15 +180,15 @@ def _joined(spans: list[Span]) -> list[Span]:
     return joined
 
 
-def _finders(text: str) -> Iterator[Finder]:
-    """Those whose least is there."""
+def _finders(text: str, digits: int) -> Iterator[Finder]:
+    """Those whose least is there, in a text with so many digits."""
     if "@" in text:
         yield emails
     if _may_be_written_out(text):
         yield written_out_emails
     if "." in text or ":" in text:
         yield ip_addresses
-    if sum(map(text.count, "0123456789")) >= _DIGITS_MIN:
+    if digits >= _DIGITS_MIN:
         yield from (ibans, cards, national_ids, phones)
 
 
@@ -192,7 +200,28 @@ def plain_of(text: str) -> Plain:
     """
     if text.isascii() and text.isprintable():
         return Plain(text.lower(), None)
-    plain = text.translate(_PLAIN)
+    characters = set(text)
+    plain = _plain_text(text, characters & _CHANGED)
     if len(plain) == len(text):
         return Plain(plain, None)
-    return Plain(plain, [place for place, character in enumerate(text) if character not in _INVISIBLE])
+    return Plain(plain, _places_without(text, characters & _INVISIBLE))
+
+
+def _plain_text(text: str, changed: set[str]) -> str:
+    """The same as a translation, which looks up every character of a text that is not ASCII."""
+    if len(changed) > _REPLACED_MAX:
+        return text.translate(_PLAIN)
+    for character in changed:
+        text = text.replace(character, _PLAIN[ord(character)] or "")
+    return text.lower()
+
+
+def _places_without(text: str, invisible: set[str]) -> list[int]:
+    """Where the characters stand that can be seen."""
+    if sum(map(text.count, invisible)) > _REPLACED_MAX:
+        return [place for place, character in enumerate(text) if character not in invisible]
+    places = list(range(len(text)))
+    found = [place for each in invisible for place in _places_of(text, each)]
+    for place in sorted(found, reverse=True):
+        del places[place]
+    return places

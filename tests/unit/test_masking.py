@@ -9,7 +9,7 @@ from collections import deque
 from types import ModuleType
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.masking import search
@@ -321,3 +321,24 @@ def test_a_text_with_more_numbers_than_anybody_searches_for_is_a_tag() -> None:
 def test_a_text_that_is_full_of_own_ids_is_a_tag() -> None:
     assert mask("ada-x tea " * OWN_IDS_MAX, ["ada-x"]) == "[id] tea " * OWN_IDS_MAX
     assert mask("ada-x tea " * (OWN_IDS_MAX + 1), ["ada-x"]) == "[id]"
+
+
+def read_by_character(text: str) -> masking.Plain:
+    """The naive twin of `plain_of`: each character looked up by itself."""
+    seen = [(place, plain) for place, each in enumerate(text) if (plain := masking._PLAIN.get(ord(each), each))]
+    places = None if len(seen) == len(text) else [place for place, _ in seen]
+    return masking.Plain("".join(plain for _, plain in seen), places)
+
+
+def test_every_character_is_read_in_one_way_whichever_is_quicker() -> None:
+    for code in range(0x110000):
+        text = f"A{chr(code)}é"
+        assert plain_of(text) == read_by_character(text), hex(code)
+
+
+@given(st.text("aA0 \t\u200b\u00ad\ufe0f\u0660\u0130Σςẞ\u2212ไ電", max_size=60) | st.text(max_size=60))
+@example("a\u200bb\u200bc\u00add")
+@example("\u200ba" * 20)
+@example("".join(map(chr, range(0x660, 0x66A))) + "ΑΒΓΔ")
+def test_a_text_is_read_in_one_way_whichever_is_quicker(text: str) -> None:
+    assert plain_of(text) == read_by_character(text)
