@@ -14,7 +14,7 @@ PYTHON := .venv/bin/python
 # Passed on to what a target runs: make demo ARGS="--help"
 ARGS ?=
 
-PACKAGES := $(wildcard schemas adapters models udfs jobs serving bench deploy)
+PACKAGES := $(wildcard schemas adapters models udfs jobs privacy serving bench deploy)
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
@@ -42,7 +42,7 @@ demo: setup ## the journey of a click, on screen
 	@$(PYTHON) -m deploy.demo $(ARGS)
 
 model: setup ## train on a file, ARGS="FILE --out DIR", or without ARGS on the history of the running stack
-	@$(if $(ARGS),$(PYTHON) -m models.train $(ARGS),$(PYTHON) -m jobs.history --settings .local/freshet.toml \
+	@$(if $(ARGS),$(PYTHON) -m models.train $(ARGS),$(PYTHON) -m privacy.history --settings .local/freshet.toml \
 	  | $(PYTHON) -m models.train - --out .local/model-of-history)
 
 test: check ## check, then every test: quick ones first, real processes last

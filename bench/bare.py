@@ -23,11 +23,11 @@ from bench.clients import consumer
 from jobs.settings import Settings, load_settings
 from jobs.workers import open_store
 from models.scorer import Scorer
-from schemas.codecs import json_codec
 from schemas.events import EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, KIND_OF
 from schemas.lists import encode_list, item_fragment
 from schemas.marks import MARK_KEY
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.wire.codecs import json_codec
 from udfs.consent import Verdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import consent_record

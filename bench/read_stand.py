@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jwt
 import redis
 
+from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient
 from bench.http_load import CLIENT, REQUEST_ID
@@ -22,7 +23,6 @@ from deploy.local.product import create_local_topics
 from deploy.local.redis import RedisServer
 from deploy.local.waiting import until
 from schemas.consents import Level
-from schemas.kafka_settings import KafkaSettings
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import KeyRing, Pseudonymiser, new_key_ring, write_key_ring
 from schemas.store import consent_value, popular_key, proven, user_keys

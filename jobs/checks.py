@@ -9,11 +9,11 @@ from kafka.errors import KafkaError
 from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
+from adapters.kafka.settings import python_kafka_options
 from jobs.settings import Settings
 from jobs.topics import broker_settings, topic_id, unfit_topics
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.kafka_settings import python_kafka_options
 
 CODEC_CLASSES: Final = {
     "com.github.luben.zstd.ZstdInputStreamNoFinalizer": "zstd-jni",

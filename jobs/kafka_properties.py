@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Final
 
+from adapters.kafka.settings import KafkaSettings
 from schemas.errors import SettingsError
-from schemas.kafka_settings import KafkaSettings
 from schemas.secret_files import secret
 
 _SHADED: Final = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security"

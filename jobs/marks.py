@@ -8,11 +8,11 @@ from typing import Final
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from adapters.redis.client import connect
 from jobs.settings import Settings
 from schemas import topics
 from schemas.errors import SettingsError, StoreUnavailable
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.marks import MARK_KEY, Mark, encode_mark
 
 ACKNOWLEDGED_S: Final = 10.0

@@ -21,15 +21,15 @@ from kafka.errors import (
     ProducerFencedError,
 )
 
+from adapters.kafka.reading import open_consumer, partitions_of, records
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
+from adapters.kafka.settled_topic import has_topic
 from jobs.deployment import Deployment, complaint_about_record, deployment_of
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.audit import SignedHead
 from schemas.errors import SettingsError
-from schemas.kafka_reading import open_consumer, partitions_of, records
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.pseudonyms import load_key_ring
-from schemas.settled_topic import has_topic
 
 KEY: Final = b"deployment"
 CLAIM_KEY: Final = b"submission"

@@ -9,11 +9,11 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisSettings, parse
 from schemas import topics
-from schemas.codec_choice import InputSettings
 from schemas.errors import SettingsError
-from schemas.kafka_settings import KafkaSettings, complaint_of
+from schemas.wire.codec_choice import InputSettings
 from udfs.due import RefreshSettings
 from udfs.ingest import TopicNames
 from udfs.policy import UNRESTRICTED, Policy, parse_policy
@@ -58,7 +58,7 @@ class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Exports (`python -m jobs.export`): how long one may be kept, how many bytes of lines a part of it has.
+    """Exports (`python -m privacy.export`): how long one may be kept, how many bytes of lines a part of it has.
 
     A lower `retention_days` holds for exports that are already there, too.
     """

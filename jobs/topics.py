@@ -16,9 +16,9 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import ClusterAuthorizationFailedError, KafkaError
 
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from jobs.settings import load_settings
 from schemas.errors import FreshetError, SettingsError
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, topic_config, unfit
 
 HEARD_S: Final = 10.0

@@ -7,10 +7,10 @@ what is signed names the topic by the id that Kafka gave it when it was created,
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from jobs.topics import topic_id
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 
 
 def trail_id(kafka: KafkaSettings) -> str:

@@ -13,11 +13,11 @@ from typing import Any, Final
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError
 
+from adapters.kafka.reading import open_consumer
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from jobs.registration import committed_offsets
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.kafka_reading import open_consumer
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 
 LOOK_EVERY_S: Final = 10.0
 FOUND_S: Final = 5.0

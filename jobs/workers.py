@@ -10,10 +10,10 @@ from jobs.marks import Marker
 from jobs.settings import Settings, load_policy
 from jobs.unread import Unread, oldest_unread_ms
 from models.scorer import Scorer
-from schemas.codec_choice import codec_of
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.schema_sources import source_at
 from schemas.signing import load_signing_key
+from schemas.wire.codec_choice import codec_of
+from schemas.wire.schema_sources import source_at
 from udfs.audit import Author
 from udfs.ingest import Ingest
 from udfs.operators.generation_keeper import GenerationParts

@@ -12,17 +12,17 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters.kafka.asking import ANSWER_TIMEOUT_S, state_of
+from adapters.kafka.partitions import likely_partitions
+from adapters.kafka.reading import OnTurn, TopicAsOfNow, names_any, nothing
+from adapters.kafka.settings import KafkaSettings
 from adapters.redis.client import RedisClient, always
 from schemas import topics
-from schemas.asking import ANSWER_TIMEOUT_S, state_of
-from schemas.codecs import Codec
 from schemas.control import AccessCommand
 from schemas.errors import TooMuchHeld
-from schemas.kafka_reading import OnTurn, TopicAsOfNow, names_any, nothing
-from schemas.kafka_settings import KafkaSettings
-from schemas.partitions import likely_partitions
-from schemas.raw_records import OfUser, in_consents, in_interactions
 from schemas.store import all_user_keys, past_key, user_keys
+from schemas.wire.codecs import Codec
+from schemas.wire.raw_records import OfUser, in_consents, in_interactions
 
 Choose = Callable[[int], Collection[int]]
 """The partitions to read, of so many."""
@@ -37,7 +37,7 @@ class Collector:
 
     With `everywhere`, every partition of the raw topics is read; without, those in which the usual producers put the
     records of a user, and all where state tells of a record elsewhere. In those, the records of the user are found by
-    the rule by which an erasure is proved (:mod:`schemas.raw_records`); `codec` is the job's. More than `bytes_max` is
+    the rule that proves an erasure (:mod:`schemas.wire.raw_records`); `codec` is the job's. More than `bytes_max` is
     not collected. Raises :class:`schemas.errors.FreshetError`.
     """
 

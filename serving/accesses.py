@@ -17,9 +17,9 @@ from typing import Any, Final
 import msgspec
 from kafka.errors import KafkaError
 
+from adapters.kafka.sender import LazyProducer
 from schemas import topics
 from schemas.control import ReadsCommand
-from serving.kafka_sender import LazyProducer
 
 KAFKA_TIMEOUT_S: Final = 10.0
 USERS_HELD_MAX: Final = 100_000

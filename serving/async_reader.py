@@ -14,6 +14,8 @@ from typing import Any, Final, Self
 import hiredis
 
 from adapters.redis.address import RedisAddress
+from adapters.redis.links import Links, links_to, pack
+from adapters.redis.pipe import Then, awaited
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
@@ -30,8 +32,6 @@ from serving.answers import (
     segments_of,
     steady_ms,
 )
-from serving.links import Links, links_to, pack
-from serving.pipe import Then, awaited
 
 EVERYBODY: Final = segments_of()
 

@@ -25,12 +25,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from kafka.errors import KafkaError
 
+from adapters.kafka.sender import LazyProducer
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import Script
 from schemas import topics
-from schemas.codecs import json_codec
-from schemas.consent_records import UNREADABLE, is_user_id
 from schemas.consents import ConsentChange, LenientConsentChange, Level
 from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, StoreMisconfigured, StoreUnavailable
 from schemas.events import FUTURE_SKEW_MAX_MS
@@ -45,9 +44,10 @@ from schemas.store import (
     hold_arguments,
     withdrawn_at,
 )
-from schemas.writers import AS_JSON, WriteSettings, writer_for
+from schemas.wire.codecs import json_codec
+from schemas.wire.consent_records import UNREADABLE, is_user_id
+from schemas.wire.writers import AS_JSON, WriteSettings, writer_for
 from serving.forms import UNKNOWN_FIELD, Form
-from serving.kafka_sender import LazyProducer
 
 Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0

@@ -18,14 +18,14 @@ from typing import Any, Final, NamedTuple, Self
 
 from kafka.errors import KafkaError
 
+from adapters.kafka.sender import LazyProducer
 from schemas import topics
-from schemas.codecs import check_event_time, json_codec
 from schemas.errors import InvalidEvent, NotAcknowledged, SettingsError
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
-from schemas.writers import AS_JSON, WriteSettings, writer_for
+from schemas.wire.codecs import check_event_time, json_codec
+from schemas.wire.writers import AS_JSON, WriteSettings, writer_for
 from serving.forms import Form
-from serving.kafka_sender import LazyProducer
 
 KAFKA_TIMEOUT_S: Final = 10.0
 OF_TRANSACTIONS: Final = "; if that fails, too, another producer has taken over the transactional_id: make a new one"

@@ -5,9 +5,9 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from schemas.codecs import BadRecord, bytes_max_of
 from schemas.errors import InvalidRecord
 from schemas.rejects import RejectReason
+from schemas.wire.codecs import BadRecord, bytes_max_of
 
 T = TypeVar("T")
 UNKNOWN_FIELD: Final = "unknown_field"

@@ -15,12 +15,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from kafka import TopicPartition
 
+from adapters.kafka.reading import open_consumer, partitions_of
+from adapters.kafka.sender import LazyProducer
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas import topics
 from schemas.answers import NotCollected, Part, TakenIn, decode_answer, encode_answer
 from schemas.errors import JobSilent
-from schemas.kafka_reading import open_consumer, partitions_of
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
-from serving.kafka_sender import LazyProducer
 
 PART_BYTES: Final = 384 * 1024
 """As Base64 and with its names, half of what a broker takes as one record by default."""

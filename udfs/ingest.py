@@ -12,8 +12,6 @@ from typing import Final, NamedTuple
 import msgspec
 
 from schemas.audit import AccessEntry
-from schemas.codecs import BadRecord, Codec, check_event_time
-from schemas.consent_records import UNREADABLE, Said, said_in
 from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
 from schemas.errors import FreshetError
@@ -21,6 +19,8 @@ from schemas.events import KIND_OF, CleanEvent, Interaction
 from schemas.marks import MARK_KEY, MOVE_ON_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
+from schemas.wire.codecs import BadRecord, Codec, check_event_time
+from schemas.wire.consent_records import UNREADABLE, Said, said_in
 from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, pack
 from udfs.personal import holds_identifier, is_own_id, masked, mentions, told, told_if_said
 from udfs.policy import UNRESTRICTED, Policy, decide
@@ -258,7 +258,7 @@ class Ingest:
         return tuple(segments)
 
     def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
-        """What a record comes to is said by :mod:`schemas.consent_records`; one that names nobody is a dead letter."""
+        """By :mod:`schemas.wire.consent_records`; a record that names nobody is a dead letter."""
         if record.key == MARK_KEY:
             self._mark(record, elements)
             return

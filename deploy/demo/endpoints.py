@@ -4,9 +4,9 @@ from pathlib import Path
 
 import msgspec
 
+from adapters.kafka.settings import KafkaSettings
 from deploy.local.paths import LOCAL
 from schemas.errors import StackError
-from schemas.kafka_settings import KafkaSettings
 
 ENDPOINTS_PATH = LOCAL / "endpoints.json"
 

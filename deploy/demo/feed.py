@@ -10,17 +10,17 @@ from typing import Final
 
 import msgspec
 
+from adapters.kafka.settings import KafkaSettings
 from deploy.demo import shop
 from deploy.demo.dirt import Record, dirty
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import waiting_for_consents
 from deploy.demo.replay import Choice, Replay, ReplayCounts
 from deploy.demo.table import Mapping
-from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
-from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import Pseudonymiser
+from schemas.wire.codecs import BadRecord, json_codec
 
 LATE_MAX_MS: Final = 5_000
 """After a pause (a laptop that slept) the shop goes on from now, and does not make up for what it missed."""

@@ -11,12 +11,12 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.partitioner.default import DefaultPartitioner, murmur2
 
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas import topics
 from schemas.catalogue import CatalogueItem
 from schemas.consents import ConsentChange
 from schemas.errors import FreshetError
 from schemas.events import Interaction
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 
 LINGER_MS, BATCH_BYTES = 5, 128 * 1024
 BULK_LINGER_MS, BULK_BATCH_BYTES = 200, 512 * 1024

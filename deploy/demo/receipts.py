@@ -7,9 +7,9 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas import topics
 from schemas.errors import FreshetError
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.receipts import ConsentReceipt, Receipt, decode_receipt
 
 POLL_MS = 100

@@ -21,10 +21,10 @@ from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, waiting_for_consents
 from deploy.demo.table import PRESETS, Mapping, Reading, interactions_of, reading_of, users_of
 from models.cells import ROWS_PER_CHUNK
-from schemas.consent_records import is_user_id
 from schemas.consents import ConsentChange, LevelName
 from schemas.errors import FreshetError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.wire.consent_records import is_user_id
 
 RECEIPT_TIMEOUT_S: Final = 60.0
 CONSENTS_IN_FLIGHT_MAX: Final = 20_000

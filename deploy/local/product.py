@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from adapters.kafka.settings import KafkaSettings
 from deploy.local.escaping import toml_of
 from deploy.local.files import write_atomically
 from deploy.local.stack import LocalStack
 from deploy.package import build
 from jobs.settings import Settings, load_settings
 from jobs.topics import create_topics
-from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import new_key_ring, write_key_ring
 from schemas.signing import write_signing_key
 

@@ -6,11 +6,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisAddress
 from schemas.errors import SettingsError
-from schemas.kafka_settings import KafkaSettings, complaint_of
 from schemas.secret_files import secret
-from schemas.writers import WriteSettings
+from schemas.wire.writers import WriteSettings
 from serving.gateway.admission import AdmissionSettings
 from serving.gateway.security import AuthSettings
 

@@ -5,13 +5,13 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters.kafka.reading import OnTurn
+from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient
 from schemas.catalogue import CatalogueItem
-from schemas.codec_choice import codec_of
 from schemas.control import AccessCommand
-from schemas.kafka_reading import OnTurn
-from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.wire.codec_choice import codec_of
 from serving.access import Collector, is_erased_since
 from serving.accesses import AccessLog
 from serving.async_reader import AsyncReader

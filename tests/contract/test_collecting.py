@@ -9,12 +9,12 @@ import psutil
 import pytest
 from kafka.errors import KafkaError
 
+from adapters.kafka.asking import state_of
+from adapters.kafka.reading import OnTurn, TopicAsOfNow
+from adapters.kafka.settings import KafkaSettings
 from schemas import topics
 from schemas.answers import NotCollected
-from schemas.asking import state_of
 from schemas.errors import CollectionEnded
-from schemas.kafka_reading import OnTurn, TopicAsOfNow
-from schemas.kafka_settings import KafkaSettings
 from serving.access import access_command
 from serving.gateway.collecting import Collecting, Question
 from serving.gateway.problems import Problem
@@ -139,7 +139,7 @@ def test_at_the_end_of_a_gateway_nothing_goes_on_and_who_asked_is_told(stand: St
 def test_what_is_too_large_is_not_answered_and_what_helps_is_said(stand: Stand) -> None:
     stand.let_go.set()
     told = stand.ended(stand.ask())
-    assert isinstance(told, NotCollected) and "jobs.access" in told.why
+    assert isinstance(told, NotCollected) and "privacy.access" in told.why
 
 
 def test_an_error_tells_nobody_what_was_being_read(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from adapters.redis.address import RedisSettings
-from jobs.erasure_search import in_redis
-from jobs.retention import DEFAULTS
+from privacy.erasure_search import in_redis
+from privacy.retention import DEFAULTS
 from schemas.errors import StoreMisconfigured
 from schemas.store import user_keys
 from tests.support.readme import redis_rights

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from adapters.kafka.reading import records
+from adapters.kafka.settings import KafkaSettings
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
@@ -14,8 +16,6 @@ from deploy.local.processes import ProcessTable
 from deploy.local.product import create_local_topics
 from deploy.local.waiting import until
 from schemas import topics
-from schemas.kafka_reading import records
-from schemas.kafka_settings import KafkaSettings
 from tests.support.standstill import standing_still
 
 START_TIMEOUT_S = 60

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from adapters.kafka.reading import records
+from adapters.kafka.settings import KafkaSettings
 from schemas import topics
-from schemas.kafka_reading import records
-from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import Pseudonymiser
 from serving.kept_answers import KeptAnswers, read_ticket
 from tests.support.gateway import RunningGateway, a_token, new_rings, running_gateway

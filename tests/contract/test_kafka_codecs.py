@@ -11,12 +11,12 @@ from confluent_kafka import Producer
 from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
 
+from adapters.kafka.reading import records
+from adapters.kafka.settings import KafkaSettings
+from adapters.kafka.settled_topic import Tail, settled, settled_ends
 from deploy.local.waiting import until
 from schemas import topics
 from schemas.catalogue import CatalogueItem
-from schemas.kafka_reading import records
-from schemas.kafka_settings import KafkaSettings
-from schemas.settled_topic import Tail, settled, settled_ends
 from serving.catalogue import Catalogue
 from tests.support.kafka import running_kafka, with_topics_of_its_own
 from tests.support.topics import keep_compressed

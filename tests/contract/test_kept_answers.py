@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from kafka import KafkaProducer
 
-from jobs.erasure_search import BY_PSEUDONYM
+from adapters.kafka.reading import names_any, records
+from adapters.kafka.settings import KafkaSettings
+from privacy.erasure_search import BY_PSEUDONYM
 from schemas import topics
 from schemas.answers import NotCollected, TakenIn, encode_answer
-from schemas.kafka_reading import names_any, records
-from schemas.kafka_settings import KafkaSettings
 from serving.kept_answers import PART_BYTES, Asker, KeptAnswers, Ticket, asker
 from tests.support.kafka import running_kafka, with_topics_of_its_own
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from adapters.redis.address import RedisAddress
+from adapters.redis.links import Links, links_to, pack, slot_of
+from adapters.redis.pipe import WAITING_MAX, awaited
 from schemas.errors import SettingsError, StoreUnavailable
-from serving.links import Links, links_to, pack, slot_of
-from serving.pipe import WAITING_MAX, awaited
 from tests.support.redis_kinds import HALF, Watched, move_slot, running_cluster
 from tests.support.redis_server import RealRedis, running_redis
 

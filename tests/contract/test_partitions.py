@@ -6,10 +6,10 @@ import pytest
 from confluent_kafka import Producer
 from kafka import KafkaProducer
 
+from adapters.kafka.partitions import likely_partitions
+from adapters.kafka.reading import TopicAsOfNow
+from adapters.kafka.settings import KafkaSettings
 from schemas import topics
-from schemas.kafka_reading import TopicAsOfNow
-from schemas.kafka_settings import KafkaSettings
-from schemas.partitions import likely_partitions
 from tests.support.kafka import running_kafka, with_topics_of_its_own
 
 USERS = [f"user-{number}" for number in range(200)] + ["", "ä", "a b", "x" * 256]

@@ -9,13 +9,13 @@ import pytest
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient, always
+from adapters.redis.links import slot_of
 from deploy.local.ports import LOOPBACK
 from schemas.errors import NotAcknowledged
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
 from schemas.store import popular_key, user_keys
 from serving.async_reader import AsyncReader
 from serving.consents import Consents
-from serving.links import slot_of
 from serving.reader import Reader
 from tests.support.certificates import certificates
 from tests.support.gateway import a_list, give_list

@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.admin import NewPartitions, NewTopic
 
+from adapters.kafka.reading import open_consumer, records
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
@@ -18,14 +19,13 @@ from deploy.local.product import create_local_topics
 from deploy.local.waiting import until
 from jobs import topics as command
 from jobs.checks import check_topics
-from jobs.purge_consents import move_on
 from jobs.registration import Registration
-from jobs.retention import DEFAULTS
 from jobs.settings import Settings
 from jobs.unread import oldest_unread_ms
+from privacy.purge_consents import move_on
+from privacy.retention import DEFAULTS
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.kafka_reading import open_consumer, records
 from schemas.topics import DAY_MS, TOPICS, topic_config
 from tests.support.topics import alter
 

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from adapters.redis.client import connect
-from jobs import access
-from jobs.erasure_search import by_topic, in_topics
+from privacy import access
+from privacy.erasure_search import by_topic, in_topics
 from schemas import topics
-from schemas.codec_choice import codec_of
+from schemas.wire.codec_choice import codec_of
 from serving.access import Collector, access_command
 from tests.support.live import Live, until
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from adapters.kafka.settings import python_kafka_options
 from schemas import topics
-from schemas.kafka_settings import python_kafka_options
 from schemas.pseudonyms import load_key_ring
 from serving.accesses import AccessLog
 from serving.reader import Reader

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs import audit
 from jobs.trail import trail_id
+from privacy import audit
+from privacy.rules.audit_proof import Line, Trust
+from privacy.rules.audit_verify import Times, verify
 from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support.forger import forged_segment
 from tests.support.live import Live, until
-from udfs.audit_proof import Line, Trust
-from udfs.audit_verify import Times, verify
 
 pytestmark = pytest.mark.privacy
 

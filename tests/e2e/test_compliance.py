@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import audit, compliance
+from privacy import audit, compliance
 from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support.dashboards import LABELS_OF_PROMETHEUS, names_in, queries

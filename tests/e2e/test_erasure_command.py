@@ -12,19 +12,20 @@ import msgspec
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from jobs import rewrite_events as rewriting
-from jobs.erasure import Where, main, verify
-from jobs.erasure_search import in_files
-from jobs.export import export, rewrite
-from jobs.purge_consents import purge_consents
-from jobs.rewrite_events import EventsRewrite, copied_from, rewrite_events
+from adapters.kafka import settled_topic
+from adapters.kafka.settled_topic import settled, settled_ends
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
 from jobs.topics import create_topics
-from schemas import settled_topic, topics
+from privacy import rewrite_events as rewriting
+from privacy.erasure import Where, main, verify
+from privacy.erasure_search import in_files
+from privacy.export import export, rewrite
+from privacy.purge_consents import purge_consents
+from privacy.rewrite_events import EventsRewrite, copied_from, rewrite_events
+from schemas import topics
 from schemas.errors import JobSilent
 from schemas.receipts import ErasureReceipt, decode_receipt
-from schemas.settled_topic import settled, settled_ends
 from tests.support.live import Live, until
 
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from jobs.export import export, main, rewrite
-from jobs.history import history
 from models.train import main as train
+from privacy.export import export, main, rewrite
+from privacy.history import history
 from schemas import topics
 from schemas.exports import LeftOut, part_lines, read_manifest
 from schemas.pseudonyms import ExportHashes, load_key_ring

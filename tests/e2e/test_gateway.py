@@ -8,11 +8,11 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
+from adapters.kafka.settings import python_kafka_options
 from schemas import topics
 from schemas.catalogue import CatalogueItem
 from schemas.errors import InvalidEvent
 from schemas.events import Interaction
-from schemas.kafka_settings import python_kafka_options
 from schemas.receipts import ConsentReceipt, decode_receipt
 from serving.events import EventProducer
 from tests.support.gateway import RunningGateway

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from deploy.package import build
-from jobs.history import history
+from privacy.history import history
 from schemas import topics
 from schemas.rejects import RejectReason
 from tests.support.live import Live, until

@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
+from adapters.kafka.settings import python_kafka_options
 from deploy.local import product
 from deploy.local.stack import LocalStack
-from jobs.erasure import main
-from jobs.rewrite_events import rewrite_events
 from jobs.settings import load_settings
 from models.random_model import random_model
-from schemas import avro_codec, topics
+from privacy.erasure import main
+from privacy.rewrite_events import rewrite_events
+from schemas import topics
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
-from schemas.kafka_settings import python_kafka_options
-from schemas.writers import WriteSettings
+from schemas.wire import avro_codec
+from schemas.wire.writers import WriteSettings
 from serving.events import EventProducer
 from tests.golden.schemas import schema_files
 from tests.support.live import Live, consents_of

@@ -18,7 +18,7 @@ from kafka.admin import TransactionDescription
 
 from deploy.local import product
 from deploy.local.stack import LocalStack
-from jobs import audit
+from privacy import audit
 from schemas import topics
 from tests.support.kafka_front import END_TXN, KafkaFront
 from tests.support.live import Live, small_model, until

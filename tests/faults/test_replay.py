@@ -5,13 +5,13 @@ import threading
 
 import pytest
 
-from jobs.audit import verification
+from privacy.audit import verification
+from privacy.rules.audit_verify import Verification
 from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support import retail
 from tests.support.live import Live, start_live, until
 from tests.support.raw_ids import places_of
-from udfs.audit_verify import Verification
 
 RAW_ID = re.compile(rb"customer-\d{5}")
 

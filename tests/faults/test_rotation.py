@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import product
-from jobs import rotation
+from privacy import rotation
 from schemas import topics
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.store import user_keys

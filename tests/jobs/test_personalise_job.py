@@ -15,6 +15,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from pyflink.table.expressions import call, col
 
+from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
 from jobs.deployment import deployment_of
 from jobs.flink import bucket_keys, to_stream
@@ -22,7 +23,6 @@ from jobs.personalise import Streams, build
 from jobs.settings import AuditSettings, JobSettings, ModelSettings, PrivacySettings, Settings
 from models.random_model import random_model
 from schemas.consents import Level
-from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import load_key_ring, write_key_ring
 from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, decode_receipt
 from schemas.signing import write_signing_key

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from privacy.rules.audit_proof import Line
+from privacy.rules.audit_verify import Times, Verification, verify
 from schemas.consents import Level
 from tests.support.bucket import CRASH, Bucket, answers
 from tests.support.trails import KEY, TRUST
@@ -21,8 +23,6 @@ from tests.support.vocabulary import (
     an_interaction,
 )
 from udfs.audit_counts import PRIVACY_COUNTERS
-from udfs.audit_proof import Line
-from udfs.audit_verify import Times, Verification, verify
 from udfs.elements import AskedFor
 from udfs.operators import audit_keeper
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS

@@ -16,13 +16,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas import avro_codec, protobuf_codec
-from schemas.codecs import Codec, json_codec
-from schemas.confluent import Form, frame
 from schemas.consents import ConsentChange, Level
 from schemas.events import EVENT_TYPES, Interaction
 from schemas.marks import MARK_KEY, Mark, decode_mark, encode_mark
 from schemas.rejects import RejectReason
+from schemas.wire import avro_codec, protobuf_codec
+from schemas.wire.codecs import Codec, json_codec
+from schemas.wire.confluent import Form, frame
 from tests.golden.schemas import schema_files
 from tests.support.bucket import ITEMS, Bucket, side
 from tests.support.fakes import FixedModel

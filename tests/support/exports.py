@@ -7,18 +7,18 @@ from typing import Any
 
 import msgspec
 
+from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
-from jobs.export import write
 from jobs.settings import ExportSettings, ModelSettings, Settings
-from jobs.standings import standings_of
-from schemas.codecs import json_codec
+from privacy.export import write
+from privacy.rules.export import Standings
+from privacy.standings import standings_of
 from schemas.consents import PURPOSES, Purpose
 from schemas.exports import Manifest, part_lines
-from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import ExportHashes
+from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING, CONSENTS, KEY_RING, PSEUDONYMISER, a_raw_interaction, an_ingest
 from udfs.elements import unpack
-from udfs.export import Standings
 from udfs.ingest import RawRecord
 from udfs.personalise import clean_event
 from udfs.policy import UNRESTRICTED

@@ -11,6 +11,7 @@ from typing import Any
 import redis
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from adapters.kafka.settings import python_kafka_options
 from adapters.redis.address import RedisAddress
 from deploy.local import product
 from deploy.local.stack import LocalStack
@@ -18,7 +19,6 @@ from jobs.settings import Settings
 from models.random_model import random_model
 from schemas import topics
 from schemas.answers import StateAnswer, decode_answer
-from schemas.kafka_settings import python_kafka_options
 from schemas.lists import RecommendationList, decode_list
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import (

@@ -18,12 +18,12 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.control import Command, UserCommand
 from schemas.events import EVENT_TYPES, Interaction
 from schemas.ids import is_id
 from schemas.pseudonyms import KeyRing
+from schemas.wire.codecs import BadRecord, json_codec
 from udfs.state import UserState
 
 RECENT_ITEMS_MAX: Final = 20

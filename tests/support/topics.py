@@ -3,9 +3,9 @@
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from deploy.local.waiting import until
 from jobs.topics import topic_settings
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.topics import TOPICS
 
 SEEN_S = 30

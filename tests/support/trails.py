@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from privacy.rules.audit_proof import Trust
+from privacy.rules.compliance import Compliance, Period, Report, told_first
 from schemas.audit import (
     AccessEntry,
     AuditEntry,
@@ -21,8 +23,6 @@ from schemas.audit import (
 from schemas.signing import SigningKey
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
 from udfs.audit import Author, Head, append
-from udfs.audit_proof import Trust
-from udfs.compliance import Compliance, Period, Report, told_first
 
 KEY = SigningKey(bytes(range(32)))
 TRAIL = "the topic of these tests"

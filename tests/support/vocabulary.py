@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
-from schemas.codecs import json_codec
 from schemas.consents import LEVEL_OF, LevelName
 from schemas.control import Command
 from schemas.events import KIND_OF
 from schemas.pseudonyms import DOMAINS, Domain, KeyRing, Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
+from schemas.wire.codecs import json_codec
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import Ingest, RawRecord, TopicNames
 from udfs.state import Profile, UserState

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from privacy.rules.audit_proof import Line
+from privacy.rules.audit_verify import Finding, Times, Verification, verify
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import READ_LIST, WITHDRAW, all_user_keys, proof_of, user_keys
@@ -20,8 +22,6 @@ from tests.support.oracle import NONE, Decision
 from tests.support.redis_server import RealRedis
 from tests.support.trails import TRUST
 from tests.support.vocabulary import BEGINNING, a_consent, a_reject, an_interaction
-from udfs.audit_proof import Line
-from udfs.audit_verify import Finding, Times, Verification, verify
 from udfs.elements import BucketMark, ConsentRecord, EventRecord
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.personalise_operator import CLEAN_EVENTS

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.partitions import likely_partitions
+from adapters.kafka.partitions import likely_partitions
 from serving.access import partitions_of_user
 
 keys = st.binary(min_size=1, max_size=20)

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privacy.rules.audit_proof import Line, Trust
+from privacy.rules.audit_verify import QUIET_MAX_MS, SETTLED_MS, SIGNING_LAG_MAX_MS, Times, Verification, verify
 from schemas.audit import AuditEntry, DeniedEntry, ExpiryEntry, WithdrawalEntry
 from schemas.errors import SchemaError
 from schemas.signing import SigningKey
@@ -29,8 +31,6 @@ from udfs.audit import (
     rename,
     sign_head,
 )
-from udfs.audit_proof import Line, Trust
-from udfs.audit_verify import QUIET_MAX_MS, SETTLED_MS, SIGNING_LAG_MAX_MS, Times, Verification, verify
 
 pytestmark = pytest.mark.privacy
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from kafka.errors import KafkaError
 
-from jobs import audit
-from jobs.retention import DEFAULTS
 from jobs.settings import Settings
+from privacy import audit
+from privacy.retention import DEFAULTS
+from privacy.rules.audit_proof import Line
 from schemas.errors import SettingsError
-from udfs.audit_proof import Line
 
 SETTINGS_TEXT = """
 kafka.bootstrap_servers = "broker:9092"

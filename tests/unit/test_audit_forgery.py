@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privacy.rules.audit_proof import Line, Trust
+from privacy.rules.audit_verify import SIGNING_LAG_MAX_MS, Times, Verification, verify
 from schemas.audit import ExpiryEntry
 from tests.support.forger import (
     MOVES,
@@ -25,8 +27,6 @@ from tests.support.forger import (
 from tests.support.trails import HEADS_EVERY, KEY, TRAIL, TRUST, an_author
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND
 from udfs.audit import Head, append, decode_book, denied_entries, sign_head
-from udfs.audit_proof import Line, Trust
-from udfs.audit_verify import SIGNING_LAG_MAX_MS, Times, Verification, verify
 
 pytestmark = pytest.mark.privacy
 

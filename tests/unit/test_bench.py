@@ -11,7 +11,7 @@ from bench.report import latency_body, one_repeat, throughput_body
 from bench.results import with_section, write_json, write_section
 from bench.throughput import Side, figures
 from bench.workload import KINDS, consent_records, event_records, final_versions, make_workload, user_id
-from schemas.codecs import json_codec
+from schemas.wire.codecs import json_codec
 
 BEGIN_MS = 1_780_000_000_000
 

@@ -18,8 +18,8 @@ from bench.stand import ABLATION_FILES
 from bench.throughput import Side
 from deploy.local.paths import ROOT
 from deploy.package import build, write_zip
-from schemas.codecs import json_codec
 from schemas.receipts import ConsentReceipt, ElementReceipt, encode_receipt
+from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING
 from udfs import profile
 from udfs.account import Account

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.checks import complaint_of_broker, complaint_of_topics
-from jobs.retention import DEFAULTS
+from privacy.retention import DEFAULTS
 from schemas.topics import (
     AUDIT,
     CATALOGUE,

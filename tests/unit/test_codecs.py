@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.events import CONTEXT_ENTRIES_MAX, EVENT_TYPES, ITEM_REQUIRED, Interaction
 from schemas.ids import is_id
 from schemas.rejects import RejectReason
+from schemas.wire.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
 
 CODEC = json_codec()
 SECRET = "xyzzy-secret"

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privacy.rules import compliance
+from privacy.rules.compliance import KINDS, Period, Report
 from schemas.audit import AccessEntry, ConsentEntry, DeniedEntry, ErasureEntry, KeyEntry, WithdrawalEntry
 from schemas.receipts import ErasureReceipt, ErasureStatus, encode_receipt
 from schemas.rejects import DeadLetter, RejectReason
 from tests.support.trails import Told, a_trail, naive, reported, tellings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
-from udfs import compliance
 from udfs.audit import Head
-from udfs.compliance import KINDS, Period, Report
 
 THREE_DAYS = Period(BEGINNING, BEGINNING + 3 * DAY)
 Found = Iterator[tuple[tuple[str, ...], int | None]]

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from jobs import compliance, compliance_document, document
-from jobs.compliance import main, period_of, write
-from jobs.compliance_document import Circumstances
-from jobs.compliance_document import compliance_document as document_of
-from jobs.document import Document, Grid, Section, html, markdown
-from jobs.retention import DEFAULTS, retention
+from privacy import compliance, compliance_document, document
+from privacy.compliance import main, period_of, write
+from privacy.compliance_document import Circumstances
+from privacy.compliance_document import compliance_document as document_of
+from privacy.document import Document, Grid, Section, html, markdown
+from privacy.retention import DEFAULTS, retention
+from privacy.rules.audit_verify import ChainSummary, Finding, Verification
+from privacy.rules.compliance import Period
 from schemas.audit import (
     AccessEntry,
     ConsentEntry,
@@ -30,8 +32,6 @@ from schemas.audit import (
 from schemas.pseudonyms import begin_rotation
 from tests.support.trails import Told, a_trail, reported
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, KEY_RING, MINUTE
-from udfs.audit_verify import ChainSummary, Finding, Verification
-from udfs.compliance import Period
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "compliance-report.md"
 THREE_DAYS = Period(BEGINNING, BEGINNING + 3 * DAY)

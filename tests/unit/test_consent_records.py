@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.consent_topic import read_record
-from schemas import avro_codec, protobuf_codec
-from schemas.codec_choice import codec_for
-from schemas.codecs import BadRecord, Codec, json_codec
-from schemas.confluent import Form, frame
-from schemas.consent_records import FOREIGN_KEY, UNREADABLE, is_user_id, said_in
+from privacy.consent_topic import read_record
 from schemas.consents import ConsentChange
 from schemas.errors import SchemaError
-from schemas.naming import TOKENS_MAX
-from schemas.writers import WriteSettings, writer_for
+from schemas.wire import avro_codec, protobuf_codec
+from schemas.wire.codec_choice import codec_for
+from schemas.wire.codecs import BadRecord, Codec, json_codec
+from schemas.wire.confluent import Form, frame
+from schemas.wire.consent_records import FOREIGN_KEY, UNREADABLE, is_user_id, said_in
+from schemas.wire.naming import TOKENS_MAX
+from schemas.wire.writers import WriteSettings, writer_for
 from tests.golden.schemas import CONSENT_2
 from tests.support.vocabulary import BEGINNING, PSEUDONYMISER, TOPICS, a_raw_consent
 from udfs.elements import unpack

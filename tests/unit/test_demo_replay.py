@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from kafka.partitioner.default import DefaultPartitioner
 
+from adapters.kafka.settings import KafkaSettings
 from deploy.demo.feed import FileFeed
 from deploy.demo.producer import KnownKeys
 from deploy.demo.receipts import ConsentWaiter, MissingReceiptsError
@@ -24,12 +25,11 @@ from deploy.demo.replay import (
 )
 from deploy.demo.table import ONLINE_RETAIL, UNREAD_TIME, Mapping, MappingError, interactions_of, names_of, users_of
 from models.files import WRONG_WIDTH
-from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
-from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
 from schemas.receipts import ConsentReceipt, Receipt
 from schemas.rejects import RejectReason
+from schemas.wire.codecs import BadRecord, json_codec
 
 NOW = 1_750_000_000_000
 PSEUDONYMISER = Pseudonymiser(new_key_ring())

@@ -8,10 +8,10 @@ import pytest
 from deploy.demo import shop
 from deploy.demo.dirt import dirty
 from deploy.demo.names import CATEGORIES, catalogue
-from schemas.codecs import BadRecord, json_codec
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
 from schemas.topics import MINUTE_MS
+from schemas.wire.codecs import BadRecord, json_codec
 
 NOW = 1_750_000_000_000
 CODEC = json_codec()

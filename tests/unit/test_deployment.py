@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
 from jobs.deployment import (
     Deployment,
@@ -19,7 +20,6 @@ from jobs.deployment import (
 from jobs.registration import HEADS_ENOUGH, complaint_about_buckets
 from jobs.settings import ModelSettings, Settings
 from schemas.audit import SignedHead
-from schemas.kafka_settings import KafkaSettings
 from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, new_key_ring
 
 IDS = {"consents": "c-1", "interactions": "i-1", "control": "k-1"}

@@ -12,16 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import jobs.erasure
-from jobs.erasure import Where, _savepoint, _taken_at, summary
-from jobs.erasure_search import in_files, is_left, snapshot_times
-from jobs.retention import DEFAULTS
-from jobs.rewrite_events import REWRITTEN, chunked, copied_from, whose_of, with_append_time
+import privacy.erasure
 from jobs.savepoints import _folder
-from schemas.errors import JobSilent, SettingsError
-from schemas.receipts import ErasureReceipt, decode_receipt, encode_receipt
-from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_erasure
-from udfs.erasure import (
+from privacy.erasure import Where, _savepoint, _taken_at, summary
+from privacy.erasure_search import in_files, is_left, snapshot_times
+from privacy.retention import DEFAULTS
+from privacy.rewrite_events import REWRITTEN, chunked, copied_from, whose_of, with_append_time
+from privacy.rules.erasure import (
     LEFTOVERS,
     SNAPSHOT_DURATION_MAX_MS,
     Evidence,
@@ -36,6 +33,9 @@ from udfs.erasure import (
     verdict,
     with_returns,
 )
+from schemas.errors import JobSilent, SettingsError
+from schemas.receipts import ErasureReceipt, decode_receipt, encode_receipt
+from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_erasure
 
 # -- the search
 
@@ -91,7 +91,7 @@ def test_a_savepoint_is_taken_into_a_folder_of_ones_own_that_is_deleted_whatever
         (folder / "state").write_bytes(b"everybody")
         return folder
 
-    monkeypatch.setattr(jobs.erasure, "take_savepoint", taken)
+    monkeypatch.setattr(privacy.erasure, "take_savepoint", taken)
     with (
         pytest.raises(KeyboardInterrupt),
         _savepoint(DEFAULTS, Where(flink="http://flink", work_dir=tmp_path), print) as folder,

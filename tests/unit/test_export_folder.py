@@ -13,13 +13,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from kafka.errors import KafkaTimeoutError
 
-import jobs.export_folder
-import jobs.retention
-import schemas.kafka_reading
-from jobs.export import honour, main, rewrite
-from jobs.export_folder import locked, new_folder
+import adapters.kafka.reading
+import privacy.export_folder
+import privacy.retention
 from jobs.settings import PrivacySettings
 from models.interactions import CLEAN_EVENTS, read
+from privacy.export import honour, main, rewrite
+from privacy.export_folder import locked, new_folder
 from schemas.errors import ExportError, ModelError
 from schemas.exports import LeftOut, Manifest, part_lines, read_manifest
 from schemas.pseudonyms import ExportHashes, new_key_ring, write_key_ring
@@ -199,7 +199,7 @@ def test_an_interrupted_rewrite_leaves_the_export_as_it_was_and_the_next_one_fin
         return LeftOut.WITHDRAWN if seen % 2 else None
 
     with pytest.raises(KeyboardInterrupt):
-        jobs.export_folder.without(folder, manifest, interrupted, NOW)
+        privacy.export_folder.without(folder, manifest, interrupted, NOW)
     assert whole(folder) == files
     (folder / "part-00000-r1.jsonl.gz").write_bytes(b"left by a killed rewrite")
     assert honoured(folder, [*CONSENTS, BOB_LEAVES]).removed == {LeftOut.WITHDRAWN: 8}
@@ -242,7 +242,7 @@ def test_past_its_retention_an_export_is_deleted_by_the_rewrite_but_nothing_else
 def test_a_shorter_retention_holds_for_exports_that_are_there_and_a_longer_one_does_not() -> None:
     with tempfile.TemporaryDirectory() as place:
         manifest = an_export(Path(place), EVENTS, CONSENTS, NOW, retention_days=30)
-    past = jobs.export.is_past
+    past = privacy.export.is_past
     assert not past(settings(retention_days=30), manifest, NOW + 30 * DAY - 1)
     assert past(settings(retention_days=30), manifest, NOW + 30 * DAY)
     assert past(settings(retention_days=7), manifest, NOW + 7 * DAY)
@@ -289,7 +289,7 @@ def test_where_kafka_does_not_answer_the_command_says_so_and_leaves_nothing(
     def unreachable(**options):
         raise KafkaTimeoutError
 
-    monkeypatch.setattr(schemas.kafka_reading, "KafkaConsumer", unreachable)
+    monkeypatch.setattr(adapters.kafka.reading, "KafkaConsumer", unreachable)
     write_key_ring(KEY_RING, tmp_path / "ring.json")
     (tmp_path / "s.toml").write_text(
         f'kafka.bootstrap_servers = "broker:9"\nredis.url = "redis://r"\nmodel.directory = "/m"\n'
@@ -300,7 +300,7 @@ def test_where_kafka_does_not_answer_the_command_says_so_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"ring.json", "s.toml"}
 
 
-@pytest.mark.parametrize("module", [jobs.export_folder, jobs.retention])
+@pytest.mark.parametrize("module", [privacy.export_folder, privacy.retention])
 def test_examples_are_true(module) -> None:
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from bench.masking import made
-from schemas import avro_codec, protobuf_codec
-from schemas.codecs import Codec, json_codec
 from schemas.consents import ConsentChange
 from schemas.events import EVENT_TYPES, Interaction
 from schemas.rejects import RejectReason
+from schemas.wire import avro_codec, protobuf_codec
+from schemas.wire.codecs import Codec, json_codec
 from tests.support.vocabulary import BEGINNING, CONSENTS, INTERACTIONS, PSEUDONYMISER, TOPICS
 from udfs.elements import Element, unpack
 from udfs.ingest import Ingest, RawRecord

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from models.manifest import decode_items, encode_items
 from schemas import ids
-from schemas.codecs import BadRecord, json_codec
 from schemas.ids import is_free_text, is_id
 from schemas.rejects import RejectReason
+from schemas.wire.codecs import BadRecord, json_codec
 from serving.catalogue import Catalogue
 from serving.gateway.problems import Problem
 from serving.gateway.questions import user_of

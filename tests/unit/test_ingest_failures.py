@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.codecs import json_codec
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
+from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING, PSEUDONYMISER, TOPICS, a_raw_consent, a_raw_interaction
 from udfs.elements import Element, unpack
 from udfs.ingest import Ingest, RawRecord

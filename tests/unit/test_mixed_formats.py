@@ -9,14 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas import avro_codec, protobuf_codec
-from schemas.codec_choice import codec_for
-from schemas.codecs import BadRecord
-from schemas.confluent import frame
 from schemas.consents import PURPOSES, ConsentChange
 from schemas.errors import SettingsError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, Interaction
-from schemas.writers import WriteSettings, writer_for
+from schemas.wire import avro_codec, protobuf_codec
+from schemas.wire.codec_choice import codec_for
+from schemas.wire.codecs import BadRecord
+from schemas.wire.confluent import frame
+from schemas.wire.writers import WriteSettings, writer_for
 from tests.golden.schemas import CONSENT_2, INTERACTION, schema_files
 
 pytestmark = pytest.mark.privacy
@@ -130,7 +130,7 @@ def test_a_frame_without_a_schema_source_is_told_as_that(format: str) -> None:
 
 @pytest.mark.parametrize("ids", [(None, None), (7, None), (None, 10), (0, 10), (7, 2**31), (10, 7), (8, 8), (7, 99)])
 def test_a_producer_does_not_start_with_schema_ids_that_the_job_cannot_read(ids: Any, folder: Path) -> None:
-    with pytest.raises(SettingsError, match="schemas/published"):
+    with pytest.raises(SettingsError, match="schemas/wire/published"):
         writer_for(WriteSettings("avro", "confluent", str(folder), *ids))
 
 
@@ -140,7 +140,7 @@ def test_a_producer_does_not_start_where_a_schema_has_two_fields_exchanged(folde
     first, second = (next(at for at, field in enumerate(fields) if field["name"] == name) for name in ("tcf", "gpp"))
     fields[first], fields[second] = fields[second], fields[first]
     (folder / "11.avsc").write_text(json.dumps(schema))
-    with pytest.raises(SettingsError, match="schemas/published"):
+    with pytest.raises(SettingsError, match="schemas/wire/published"):
         writer_for(WriteSettings("avro", "confluent", str(folder), 7, 11))
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.settings import load_policy
-from schemas.codecs import json_codec
 from schemas.consents import LEVEL_OF, PURPOSES, ConsentChange, Level, Purpose, purposes_bits
 from schemas.errors import SettingsError
+from schemas.wire.codecs import json_codec
 from tests.support.iab import gpp, tcf_core, usnat
 from tests.support.vocabulary import (
     BEGINNING,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.consent_topic import Recorded
-from jobs.purge_consents import Over, erasures_that_are_over
+from privacy.consent_topic import Recorded
+from privacy.purge_consents import Over, erasures_that_are_over
 from schemas.consents import ConsentChange
 from tests.support.vocabulary import BEGINNING, MINUTE
 

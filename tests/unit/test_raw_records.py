@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.erasure_search import by_topic
+from privacy.erasure_search import by_topic
 from schemas import topics
-from schemas.codec_choice import codec_for
-from schemas.codecs import json_codec
 from schemas.consents import ConsentChange
 from schemas.errors import SchemaError
 from schemas.events import Interaction
 from schemas.marks import MARK_KEY, Mark, encode_mark
-from schemas.raw_records import OfUser, in_consents, in_interactions
-from schemas.writers import WriteSettings, writer_for
+from schemas.wire.codec_choice import codec_for
+from schemas.wire.codecs import json_codec
+from schemas.wire.raw_records import OfUser, in_consents, in_interactions
+from schemas.wire.writers import WriteSettings, writer_for
 from tests.support.vocabulary import BEGINNING
 
 pytestmark = pytest.mark.privacy

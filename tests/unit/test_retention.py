@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobs.retention import DEFAULTS, main, page, retention
 from jobs.settings import Settings
+from privacy.retention import DEFAULTS, main, page, retention
 from schemas.topics import ANSWERS, DAY_MS, TOPICS
 
 RETENTIONS = {
@@ -81,7 +81,7 @@ def test_the_published_table_is_that_of_the_defaults(capsys: pytest.CaptureFixtu
     assert main([]) == 0
     printed = capsys.readouterr().out
     assert (Path(__file__).parents[2] / "RETENTION.md").read_text() == printed, (
-        "run python -m jobs.retention > RETENTION.md"
+        "run python -m privacy.retention > RETENTION.md"
     )
     assert printed == page(DEFAULTS, "the defaults") + "\n"
 

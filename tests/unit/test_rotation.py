@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.consent_topic import read_record
-from jobs.rotation import oldest_snapshot_ms
-from schemas.codecs import json_codec
+from privacy.consent_topic import read_record
+from privacy.rotation import oldest_snapshot_ms
+from privacy.rules.rotation import why_not_ended
 from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, new_key_ring
+from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, a_raw_consent
-from udfs.rotation import why_not_ended
 
 pytestmark = pytest.mark.privacy
 

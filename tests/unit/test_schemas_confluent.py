@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codecs import BadRecord
-from schemas.confluent import (
+from schemas.errors import SchemaError
+from schemas.wire.codecs import BadRecord
+from schemas.wire.confluent import (
     MESSAGE_DEPTH_MAX,
     SCHEMA_BYTES_MAX,
     SCHEMAS_CACHED_MAX,
@@ -18,7 +19,6 @@ from schemas.confluent import (
     split_frame,
     split_message_place,
 )
-from schemas.errors import SchemaError
 
 
 class Counting:

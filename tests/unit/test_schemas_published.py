@@ -6,13 +6,13 @@ import pytest
 
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
-from schemas.publish import PUBLISHED, published_files
-from schemas.shapes import fields_of
+from schemas.wire.publish import PUBLISHED, published_files
+from schemas.wire.shapes import fields_of
 
 
 def test_every_published_file_is_up_to_date() -> None:
     standing = {path.name: path.read_bytes() for path in PUBLISHED.iterdir()}
-    assert standing == published_files(), "run python -m schemas.publish"
+    assert standing == published_files(), "run python -m schemas.wire.publish"
 
 
 @pytest.mark.parametrize(("name", "struct"), [("interaction", Interaction), ("consent", ConsentChange)])

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from schemas.codec_choice import codec_for
-from schemas.codecs import Codec
-from schemas.confluent import SchemaSource
 from schemas.errors import SchemaError, SettingsError
-from schemas.publish import published_files
-from schemas.schema_sources import (
+from schemas.wire.codec_choice import codec_for
+from schemas.wire.codecs import Codec
+from schemas.wire.confluent import SchemaSource
+from schemas.wire.publish import published_files
+from schemas.wire.schema_sources import (
     REGISTRY_AUTH_VARIABLE,
     RETRY_PAUSES_S,
     DirectorySource,
@@ -222,6 +222,6 @@ def test_settings_that_do_not_go_together_are_refused(format: Any, framing: Any,
 def test_who_reads_json_needs_neither_avro_nor_protobuf() -> None:
     code = (
         "import sys; sys.modules['fastavro'] = sys.modules['google.protobuf'] = None; "
-        "from schemas.codec_choice import codec_for; codec_for('json').interaction"
+        "from schemas.wire.codec_choice import codec_for; codec_for('json').interaction"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from kafka.errors import KafkaTimeoutError
 
+from adapters.kafka import sender as kafka_sender
 from deploy.local.waiting import until
-from schemas.codecs import json_codec
-from schemas.consent_records import said_in
 from schemas.consents import ConsentChange
 from schemas.errors import InvalidConsent, InvalidEvent, NotAcknowledged
 from schemas.events import Interaction
 from schemas.pseudonyms import new_key_ring
-from serving import kafka_sender
+from schemas.wire.codecs import json_codec
+from schemas.wire.consent_records import said_in
 from serving.consents import Consents, heard
 from serving.events import checked_event
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.kafka_settings import KafkaSettings, python_kafka_options
 from schemas.secret_files import secret
 
 SMALLEST = """

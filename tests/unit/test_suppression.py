@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.suppression import OTHERS, Cell, Table, Tally
+from privacy.rules.suppression import OTHERS, Cell, Table, Tally
 
 
 def a_table(counts: tuple[int, ...], of_one: tuple[bool, ...], k: int, closed: bool = True) -> Table:

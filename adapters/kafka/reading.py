@@ -1,0 +1,113 @@
+"""Reading a topic as it stands: from its beginning to where it ends now."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from adapters.kafka.settings import KafkaSettings, python_kafka_options
+from schemas.errors import SettingsError
+
+OnTurn = Callable[[], None]
+"""Called each time that Kafka was asked for more, also where nothing came; what it raises ends the reading."""
+
+
+def nothing() -> None:
+    """An `OnTurn` that lets a reading go on."""
+
+
+class TopicAsOfNow:
+    """The committed records of the topic `name` from its beginning to where it ends when this is made.
+
+    Iterate once, in the order of each partition; that closes it. Raises :class:`SettingsError` where Kafka
+    does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1. With `choose`, only
+    the partitions are read whose numbers it gives for how many there are.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        name: str,
+        on_turn: OnTurn = nothing,
+        choose: Callable[[int], Collection[int]] | None = None,
+    ) -> None:
+        self._consumer, self._on_turn = open_consumer(kafka), on_turn
+        try:
+            partitions = partitions_of(self._consumer, kafka.topic(name))
+            self.count = len(partitions)
+            if choose is not None:
+                chosen = choose(self.count)
+                partitions = [partition for partition in partitions if partition.partition in chosen]
+            self.read = [partition.partition for partition in partitions]
+            self._consumer.assign(partitions)
+            self._consumer.seek_to_beginning(*partitions)
+            self._begins = self._consumer.beginning_offsets(partitions)
+            self._ends = self._consumer.end_offsets(partitions)
+        except BaseException:
+            self._consumer.close()
+            raise
+        self.done = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        length = sum(self._ends.values()) - sum(self._begins.values())
+        try:
+            while left := self._left():
+                self.done = 1 - left / length
+                self._on_turn()
+                for batch in self._consumer.poll(timeout_ms=500).values():
+                    yield from batch
+            self.done = 1.0
+        finally:
+            self.close()
+
+    def _left(self) -> int:
+        return sum(max(0, end - self._consumer.position(partition)) for partition, end in self._ends.items())
+
+    def close(self) -> None:
+        """Close the consumer; twice is as good as once."""
+        self._consumer.close()
+
+
+def open_consumer(kafka: KafkaSettings, isolation_level: str = "read_committed") -> Any:
+    """A consumer without a group; raises :class:`SettingsError` where Kafka does not answer."""
+    try:
+        return KafkaConsumer(
+            **python_kafka_options(kafka),
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level=isolation_level,
+            auto_offset_reset="earliest",  # where retention overtakes the reading, go on behind the gap
+            fetch_max_wait_ms=100,
+            max_poll_records=10_000,
+        )
+    except KafkaError as error:
+        raise SettingsError(
+            f"Kafka at {kafka.bootstrap_servers} does not answer ({type(error).__name__}): "
+            "check kafka.bootstrap_servers and the security settings beside it"
+        ) from None
+
+
+def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic, by number; raises :class:`SettingsError` where there is no such topic."""
+    numbers = sorted(consumer.partitions_for_topic(topic) or ())
+    if not numbers:
+        raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
+    return [TopicPartition(topic, number) for number in numbers]
+
+
+def records(kafka: KafkaSettings, name: str) -> Iterator[Any]:
+    """Every committed record that stands in the topic `name` now; see :class:`TopicAsOfNow`."""
+    yield from TopicAsOfNow(kafka, name)
+
+
+def names_any(names: Iterable[str]) -> Callable[[Any], bool]:
+    """Whether a record has one of `names` anywhere in it."""
+    wanted = [name.encode() for name in names]
+    return lambda record: any(name in part for part in _parts(record) for name in wanted)
+
+
+def _parts(record: Any) -> Iterator[bytes]:
+    yield record.key or b""
+    yield record.value or b""
+    yield from (value or b"" for _, value in record.headers or ())

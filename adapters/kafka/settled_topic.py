@@ -1,0 +1,100 @@
+"""Reading a topic up to where it ends, open transactions included: what is written and not committed is waited for.
+
+:mod:`adapters.kafka.reading` reads what is committed now. That is not enough to say that something stands nowhere in a
+topic, or to delete from it: a record of a transaction that is still open would show, or be lost, a moment later.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from kafka import TopicPartition
+
+from adapters.kafka.reading import OnTurn, nothing, open_consumer, partitions_of
+from adapters.kafka.settings import KafkaSettings
+from schemas.errors import JobSilent
+
+STUCK_S: Final = 120.0
+
+
+def settled_ends(kafka: KafkaSettings, name: str) -> dict[TopicPartition, int]:
+    """Where each partition of the topic `name` ends now, open transactions included."""
+    consumer = open_consumer(kafka, "read_uncommitted")
+    try:
+        return dict(consumer.end_offsets(partitions_of(consumer, kafka.topic(name))))
+    finally:
+        consumer.close()
+
+
+def has_topic(kafka: KafkaSettings, name: str) -> bool:
+    """Whether there is a topic `name`."""
+    consumer = open_consumer(kafka)
+    try:
+        return kafka.topic(name) in consumer.topics()
+    finally:
+        consumer.close()
+
+
+def settled(kafka: KafkaSettings, ends: Mapping[TopicPartition, int], begin: int | None = None) -> Iterator[Any]:
+    """The committed records before `ends`, in the order of each partition, from `begin` or the beginning on.
+
+    Raises :class:`JobSilent` where a transaction stays open for :data:`STUCK_S`.
+    """
+    consumer = open_consumer(kafka)
+    try:
+        consumer.assign(list(ends))
+        consumer.seek_to_beginning(*ends)
+        if begin is not None:
+            for partition in ends:
+                consumer.seek(partition, begin)
+        yield from _up_to(consumer, ends)
+    finally:
+        consumer.close()
+
+
+def _up_to(consumer: Any, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
+    before, moved_s = -1, time.monotonic()
+    while True:
+        places = {partition: consumer.position(partition) for partition in ends}
+        if all(places[partition] >= end for partition, end in ends.items()):
+            return
+        if sum(places.values()) != before:
+            before, moved_s = sum(places.values()), time.monotonic()
+        elif time.monotonic() > moved_s + STUCK_S:
+            raise JobSilent(
+                f"a transaction in {next(iter(ends)).topic} has been open for {STUCK_S:g} s: does the job run and take "
+                "checkpoints?"
+            )
+        for partition, batch in consumer.poll(timeout_ms=500).items():
+            yield from (record for record in batch if record.offset < ends[partition])
+
+
+class Tail:
+    """What is committed to a topic from the moment on in which this is made. Close it."""
+
+    def __init__(self, kafka: KafkaSettings, name: str) -> None:
+        self._topic = kafka.topic(name)
+        ends = settled_ends(kafka, name)
+        self._consumer = open_consumer(kafka)
+        self._consumer.assign(list(ends))
+        for partition, end in ends.items():
+            self._consumer.seek(partition, end)
+
+    def records(self, timeout_s: float, on_turn: OnTurn = nothing) -> Iterator[Any]:
+        """What comes within `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            on_turn()
+            for batch in self._consumer.poll(timeout_ms=200).values():
+                yield from batch
+
+    def wait_for(self, words: bytes, *more: bytes, timeout_s: float) -> None:
+        """Until a record with all of these words in its value comes; raises :class:`JobSilent` when none does."""
+        for record in self.records(timeout_s):
+            if all(word in (record.value or b"") for word in (words, *more)):
+                return
+        raise JobSilent(f"nothing came to {self._topic} within {timeout_s:g} s: does the job run, with these settings?")
+
+    def close(self) -> None:
+        """Close the consumer."""
+        self._consumer.close()

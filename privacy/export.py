@@ -1,0 +1,206 @@
+"""Exports of clean events, for training or for measurement, that honour consent as it stands::
+
+    python -m privacy.export --settings freshet.toml --out DIR [--purpose train|measure]
+    python -m privacy.export --settings freshet.toml --rewrite DIR
+
+The first writes what stands in `events` now and may be used for the purpose (:mod:`privacy.rules.export`), as gzipped
+JSON-lines and a manifest (:mod:`schemas.exports`), under names of exports: they join with nothing that the job keeps.
+The second takes out again what may not be in it any more, because somebody withdrew or was erased; run it every day on
+every export. It deletes an export that is past its retention (`[export] retention_days`).
+
+Not kept apart: somebody who holds both an export and the `events` topic may match them by item and time.
+"""
+
+import argparse
+import hashlib
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from adapters.kafka.reading import TopicAsOfNow
+from jobs.clock import clock_ms, day
+from jobs.registration import load_deployed
+from jobs.settings import Settings, load_policy
+from privacy.export_folder import Parts, delete_export, locked, new_folder, totals, without, write_manifest
+from privacy.history import permitted
+from privacy.rules.export import Standings, exported
+from privacy.standings import read_standings
+from schemas import topics
+from schemas.consents import Purpose
+from schemas.errors import ExportError, FreshetError
+from schemas.exports import LeftOut, Manifest, read_manifest
+from schemas.pseudonyms import ExportHashes, Pseudonymiser, load_key_ring
+from schemas.topics import DAY_MS
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+PROGRESS_EVERY_S: Final = 1.0
+PURPOSES_OF_EXPORTS: Final[tuple[Purpose, ...]] = ("train", "measure")
+
+
+def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda line: None) -> Manifest:
+    """Write an export to the folder `out`, which must not be there yet.
+
+    Consents are read after it is known where `events` ends: every event that is read finds the consent it came under.
+    """
+    ring = load_key_ring(settings.privacy.key_ring)
+    hashes = ExportHashes(ring, purpose)
+    with new_folder(out) as folder:
+        events = TopicAsOfNow(settings.kafka, topics.EVENTS)
+        try:
+            say("reading consents")
+            standings = read_standings(settings, purpose, Pseudonymiser(ring).all, hashes.user)
+            manifest = write(settings, folder, _watched(events, say), standings, hashes, clock_ms())
+        finally:
+            events.close()
+    say(f"{manifest.events} of {manifest.read} events for {purpose}, in {out}")
+    _say_each(manifest.left_out, "left out", say)
+    say(
+        f"to be deleted after {day(manifest.delete_after)}; until then: python -m privacy.export --rewrite {out}, daily"
+    )
+    return manifest
+
+
+def write(
+    settings: Settings, folder: Path, stream: Iterable[Any], standings: Standings, hashes: ExportHashes, now_ms: int
+) -> Manifest:
+    """Write what may be used of `stream`, records of `events`, into `folder`; consents as of `now_ms`."""
+    left_out: Counter[LeftOut] = Counter()
+    parts = Parts(folder, settings.export.part_bytes_max)
+    for one in permitted(stream, standings, now_ms, left_out):
+        parts.write(exported(one.event, one.appended, one.standing.export_name, hashes))
+    written = parts.close()
+    manifest = Manifest(
+        purpose=standings.purpose,
+        created_at=now_ms,
+        delete_after=now_ms + settings.export.retention_days * DAY_MS,
+        consents_as_of=now_ms,
+        **totals(written),  # type: ignore[arg-type]
+        read=sum(part.events for part in written) + left_out.total(),
+        left_out=dict(left_out),
+        removed={},
+        revision=0,
+        key_check=hashes.check(),
+        settings=_told(settings),
+        parts=written,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> Manifest | None:
+    """Take out of the export in `folder` what may not be in it any more; None where it was past its retention."""
+    with locked(folder):
+        manifest = read_manifest(folder)
+        if is_past(settings, manifest, clock_ms()):
+            delete_export(folder)
+            say(f"{folder} was past its retention and is deleted")
+            return None
+        hashes = hashes_of(settings, folder, manifest)
+        say("reading consents")
+        standings = read_standings(settings, manifest.purpose, lambda user_id: [hashes.user(user_id)])
+        after = honour(folder, manifest, standings, clock_ms())
+    say(f"{manifest.events - after.events} of {manifest.events} events taken out of {folder}")
+    _say_each(after.removed, "taken out so far", say)
+    return after
+
+
+def hashes_of(settings: Settings, folder: Path, manifest: Manifest) -> ExportHashes:
+    """The hashes that the export in `folder` was made with; raises :class:`ExportError` if the key ring has others."""
+    hashes = ExportHashes(load_key_ring(settings.privacy.key_ring), manifest.purpose)
+    if hashes.check() != manifest.key_check:
+        raise ExportError(
+            f"{folder} was written with another key for exports than that of the key ring: nobody can be found in it; "
+            "use the settings that it was written with, or delete it"
+        )
+    return hashes
+
+
+def honour(folder: Path, manifest: Manifest, standings: Standings, now_ms: int) -> Manifest:
+    """Take out of the export what consents, as of `now_ms` and by the names of exports, do not allow any more."""
+    return without(
+        folder,
+        manifest,
+        lambda line: standings.why_left_out(standings.get(line.pseudonym), line.appended, now_ms),
+        now_ms,
+    )
+
+
+def is_past(settings: Settings, manifest: Manifest, now_ms: int) -> bool:
+    """Whether the export should not be there any more: by its manifest, or by a retention that was shortened since."""
+    return now_ms >= min(manifest.delete_after, manifest.created_at + settings.export.retention_days * DAY_MS)
+
+
+def _told(settings: Settings) -> dict[str, str | int | list[str] | None]:
+    policy = msgspec.json.encode(load_policy(settings.privacy.policy))
+    return {
+        "topic": settings.kafka.topic(topics.EVENTS),
+        "segments": list(settings.popularity.segments),
+        "policy_sha256": hashlib.sha256(policy).hexdigest() if settings.privacy.policy else None,
+        "retention_days": settings.export.retention_days,
+        "part_bytes_max": settings.export.part_bytes_max,
+    }
+
+
+def _watched(events: TopicAsOfNow, say: Say) -> Iterator[Any]:
+    """The same records; says each second how far it is."""
+    next_s = time.monotonic() + PROGRESS_EVERY_S
+    for read, record in enumerate(events):
+        if read % 1_000 == 0 and time.monotonic() >= next_s:
+            say(f"{read} events read, {events.done:.0%}")
+            next_s = time.monotonic() + PROGRESS_EVERY_S
+        yield record
+
+
+def _say_each(counts: dict[LeftOut, int], what: str, say: Say) -> None:
+    for reason, count in sorted(counts.items()):
+        say(f"  {what}: {count} {reason.value}")
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m privacy.export", description="Write or rewrite an export.")
+    parser.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, metavar="DIR", help="write an export to this folder, not there yet")
+    where.add_argument("--rewrite", type=Path, metavar="DIR", help="honour withdrawals and erasures in this export")
+    parser.add_argument("--purpose", choices=PURPOSES_OF_EXPORTS, help="of a new export (default: train)")
+    options = parser.parse_args(arguments)
+    if options.rewrite and options.purpose:
+        parser.error("--purpose goes with --out: an export that is there has its purpose in its manifest")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code. Ended by Ctrl-C or SIGTERM, it leaves nothing half-written."""
+    options = _arguments(arguments)
+    try:
+        settings = load_deployed(options.settings)
+        if options.out:
+            export(settings, options.out, options.purpose or "train", _print)
+        else:
+            rewrite(settings, options.rewrite, _print)
+    except FreshetError as error:
+        _print(f"error: {error}")
+        return 1
+    except OSError as error:
+        _print(f"error: {error.filename or options.out or options.rewrite}: {error.strerror}")
+        return 1
+    except KeyboardInterrupt:
+        _print("interrupted: nothing half-written is left; the command may be given again")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""What is kept, for how long, by which setting, and what sees to it: a table in Markdown::
+
+    python -m privacy.retention --settings freshet.toml
+    python -m privacy.retention > RETENTION.md             # the defaults
+
+Made from the settings that the job itself reads.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from adapters.kafka.settings import KafkaSettings
+from adapters.redis.address import RedisSettings
+from jobs.settings import ModelSettings, Settings, load_settings
+from schemas import topics
+from schemas.errors import FreshetError
+from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
+
+DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"), ModelSettings(""))
+"""What holds where nothing is set; the three addresses that have no default say nothing of retention."""
+
+
+class Kept(NamedTuple):
+    """A row: what is kept, how long, by which setting or name that is set, and what enforces it."""
+
+    what: str
+    how_long: str
+    set_by: str
+    enforced_by: str
+
+
+def retention(settings: Settings) -> list[Kept]:
+    """A row for everything that is kept of anybody, and for what lives beside it."""
+    return [*(_topic(settings, topic) for topic in TOPICS), *_state(settings), *_redis(settings), *_files(settings)]
+
+
+def _topic(settings: Settings, topic: Topic) -> Kept:
+    what = f"topic `{settings.kafka.topic(topic.name)}`: {topic.holds}"
+    place = f"`{topic.name}` in `schemas/topics.py`"
+    if topic.retention_ms is not None:
+        least, most = duration(topic.retention_ms), duration(topic.life_max_ms() or 0)
+        by = "broker: `retention.ms`, `segment.ms`: whole segments go, when their last record may"
+        return Kept(what, f"{least}; {most} at most", place, by)
+    lag_ms = topics.compaction_lag_ms(settings.privacy.snapshots_kept_ms)
+    place += ", `privacy.snapshots_kept_ms`"
+    last, earlier = "without end", f"earlier ones {duration(lag_ms)} or more"
+    by = "broker: compaction"
+    if topic.name == topics.CONSENTS:
+        gone_ms = topics.PURGED_EVERY_MS + topics.compacted_ms(lag_ms)
+        key_ms = topics.PURGED_EVERY_MS + topics.purged_key_ms(lag_ms)
+        last += f", of an erased user until {duration(settings.tombstone_ms())} after the erasure; then the records "
+        last += f"go within {duration(gone_ms)}, the bare key within {duration(key_ms)}"
+        earlier += f", {duration(topics.compacted_ms(lag_ms))} at most"
+        place += ", `privacy.tombstone_ms`"
+        by += ", `python -m privacy.erasure purge-consents`, to be run daily"
+    return Kept(what, f"the last record of each key {last}; {earlier}", place, by)
+
+
+def _state(settings: Settings) -> list[Kept]:
+    profile, due = settings.profile, "due index of the job"
+    dedupe = (
+        f"the last {profile.event_ids_max} events, and with the profile; what is {{0}} older is too late; "
+        "without personalisation, {0} after the last event"
+    )
+    return [
+        Kept(
+            "profile, in state",
+            f"{duration(profile.idle_profile_ttl_ms)} after the last event; until consent ends, if that is earlier",
+            "`profile.idle_profile_ttl_ms`",
+            due,
+        ),
+        Kept(
+            "profile of a session, in state",
+            f"{duration(profile.session_gap_ms)} after the last event",
+            "`profile.session_gap_ms`",
+            due,
+        ),
+        Kept(
+            "dedupe window, in state: hashes of events",
+            dedupe.format(duration(profile.dedupe_horizon_ms)),
+            "`profile.event_ids_max`, `profile.dedupe_horizon_ms`",
+            "rule of the profile, at each event",
+        ),
+        Kept(
+            "checkpoints and savepoints",
+            f"{duration(settings.privacy.snapshots_kept_ms)} at most",
+            "`privacy.snapshots_kept_ms`; how many checkpoints: `flink-conf.yaml`",
+            "Flink deletes checkpoints that newer ones replace; whoever takes a savepoint deletes it",
+        ),
+    ]
+
+
+def _redis(settings: Settings) -> list[Kept]:
+    tombstone, ttl = duration(settings.tombstone_ms()), "Redis: TTL of the key"
+    return [
+        Kept(
+            "list of a user",
+            f"{duration(settings.refresh.list_ttl_ms)} after it was written; until consent ends, if that is earlier",
+            "`refresh.list_ttl_ms`",
+            ttl,
+        ),
+        Kept(
+            "list of a session",
+            f"{duration(settings.profile.session_gap_ms)} after it was written",
+            "`profile.session_gap_ms`",
+            ttl,
+        ),
+        Kept(
+            "last decision on consent, in state: level, purposes, place, no more",
+            "until the user is erased, or the record in `consents` is taken away",
+            "erasure, or a record without a value",
+            "rule of the job, at that record",
+        ),
+        Kept(
+            "consent key",
+            f"as long as the consent holds, and {tombstone} after it has expired or was withdrawn",
+            "the record's `expires_at`, `privacy.tombstone_ms`",
+            ttl,
+        ),
+        Kept("tombstone of an erased user", tombstone, "`privacy.tombstone_ms`", ttl),
+        Kept(
+            "popular lists (nobody's own)",
+            f"{duration(settings.popularity.list_ttl_ms)} after they were last published",
+            "`popularity.list_ttl_ms`",
+            ttl,
+        ),
+    ]
+
+
+def _files(settings: Settings) -> list[Kept]:
+    return [
+        Kept(
+            "exports, for training or measurement",
+            f"{duration(settings.export.retention_days * DAY_MS)} after they were written, however old the events",
+            "`export.retention_days`",
+            "`python -m privacy.export --rewrite`, to be run daily",
+        )
+    ]
+
+
+def duration(ms: int) -> str:
+    """A time in the units that it is whole in.
+
+    >>> duration(3 * 86_400_000), duration(1_800_000), duration(1_500), duration(86_400_000 + 3_660_000)
+    ('3 days', '30 minutes', '1500 ms', '1 day 1 hour 1 minute')
+    """
+    if ms % 1_000 or not ms:
+        return f"{ms} ms"
+    parts = []
+    for unit_ms, unit in ((DAY_MS, "day"), (HOUR_MS, "hour"), (MINUTE_MS, "minute"), (1_000, "second")):
+        number, ms = divmod(ms, unit_ms)
+        if number:
+            parts.append(f"{number} {unit}{'' if number == 1 else 's'}")
+    return " ".join(parts)
+
+
+def page(settings: Settings, source: str) -> str:
+    """The table with its heading; `source` says whose settings they are."""
+    rows = [Kept("what", "how long", "set by", "enforced by"), *retention(settings)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(
+        [
+            "# What is kept, and for how long",
+            "",
+            f"Written by `python -m privacy.retention`, from {source}.",
+            "",
+            lines[0],
+            "|---|---|---|---|",
+            *lines[1:],
+            "",
+            "A withdrawal or an erasure does not wait for all of this: profile and list go at once, lines of exports",
+            f"with the next rewrite, those of erased users leave `{settings.kafka.topic(topics.EVENTS)}` with",
+            "`python -m privacy.erasure rewrite-events`; the rest, and older snapshots, at their time.",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m privacy.retention", description="Print what is kept for how long.")
+    parser.add_argument("--settings", type=Path, help="the TOML file of the job; left out, the defaults")
+    options = parser.parse_args(arguments)
+    try:
+        settings = DEFAULTS if options.settings is None else load_settings(options.settings)
+    except FreshetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(page(settings, "the defaults" if options.settings is None else "the settings of a job"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The key ring behind pseudonyms, and its rotation while everything runs::
+
+    python -m privacy.rotation new-key-ring FILE                # the first one
+    python -m privacy.rotation start  --settings freshet.toml   # a second key; then restart frontends, then the job
+    python -m privacy.rotation relink --settings freshet.toml   # everybody is moved to the new pseudonym
+    python -m privacy.rotation show   --settings freshet.toml
+    python -m privacy.rotation end    --settings freshet.toml   # destroys the old key
+
+From `start` on both pseudonyms of a user are known: the job moves a user with the first record that names them, and
+`relink` names everybody who is in `consents`. The job reads the ring when it starts: stop it with a savepoint and
+submit it again. Frontends must have the new ring first, so that a withdrawal of theirs fences both pseudonyms.
+`end` is refused until nobody is known under the old pseudonym and no snapshot is left that does.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from adapters.kafka.asking import Asking
+from jobs.clock import clock_ms
+from jobs.registration import load_deployed
+from jobs.savepoints import completed_ms
+from jobs.settings import Settings
+from privacy.consent_topic import recorded_changes
+from privacy.rules.rotation import why_not_ended
+from schemas.audit import KeyChange
+from schemas.control import KeyCommand, KidsCommand, RelinkCommand
+from schemas.errors import FreshetError, SettingsError
+from schemas.pseudonyms import (
+    KeyRing,
+    begin_rotation,
+    end_rotation,
+    load_key_ring,
+    new_key_ring,
+    replace_key_ring,
+    write_key_ring,
+)
+from schemas.receipts import KidsReceipt
+
+MOVED_WITHIN_S = 600.0
+
+
+def start(settings: Settings) -> None:
+    """Add a second key to the ring."""
+    path, ring = _ring(settings)
+    rotating = begin_rotation(ring, clock_ms())
+    _tell(settings, "rotation_started", rotating.current, 0)
+    replace_key_ring(rotating, path)
+    _say(f"key {rotating.current} is in the key ring beside key {rotating.previous}; now")
+    _say("1. bring the key ring to all frontends and gateways, and restart them")
+    _say("2. stop the job with a savepoint and submit it again from there")
+    _say("3. python -m privacy.rotation relink")
+
+
+def relink(settings: Settings) -> None:
+    """Have the job move everybody, wait until it has, and note that in the ring."""
+    path, ring = _ring(settings)
+    if ring.previous is None:
+        raise SettingsError("no rotation is under way: begin with `python -m privacy.rotation start`")
+    with Asking(settings.kafka, settings.job.buckets) as asking:
+        sent = asking.tell((RelinkCommand(user) for user in _users(settings)), lambda n: _say(f"{n} users named"))
+        _say(f"{sent} users named; waiting for the job")
+        _wait_until_moved(asking, ring)
+    _tell(settings, "relinked", ring.current, sent)
+    replace_key_ring(msgspec.structs.replace(ring, relinked_at=clock_ms()), path)
+    _say(f"nobody is known under key {ring.previous} any more")
+
+
+def _wait_until_moved(asking: Asking, ring: KeyRing) -> None:
+    end, left_before = time.monotonic() + MOVED_WITHIN_S, -1
+    while left := _users_by_kid(asking)[str(ring.previous)]:
+        if left != left_before:
+            _say(f"{left} users are still known under key {ring.previous}")
+            end, left_before = time.monotonic() + MOVED_WITHIN_S, left
+        if time.monotonic() > end:
+            raise SettingsError(
+                f"{left} users have not moved from key {ring.previous} for {MOVED_WITHIN_S:g} s: was the job submitted "
+                "again after `start`, with this key ring?"
+            )
+        time.sleep(1)
+
+
+def show(settings: Settings) -> None:
+    """Say where a rotation stands."""
+    _, ring = _ring(settings)
+    with Asking(settings.kafka, settings.job.buckets) as asking:
+        users = _users_by_kid(asking)
+    _say(f"current key: {ring.current}; previous key: {ring.previous or 'none, no rotation is under way'}")
+    for kid, count in sorted(users.items()):
+        _say(f"{count} users are known under key {kid}")
+    if ring.previous is not None:
+        _say(why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), None) or "it can be ended")
+
+
+def end(settings: Settings, snapshots: list[Path]) -> None:
+    """Destroy the previous key, if nothing is left that it made."""
+    path, ring = _ring(settings)
+    with Asking(settings.kafka, settings.job.buckets) as asking:
+        users = _users_by_kid(asking)
+    oldest = oldest_snapshot_ms(snapshots) if snapshots else None
+    if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), oldest):
+        raise SettingsError(f"the rotation is not ended: {reason}")
+    _tell(settings, "rotation_ended", ring.previous or 0, 0)
+    replace_key_ring(end_rotation(ring), path)
+    _say(f"key {ring.previous} is no longer in {path}: destroy its copies; restart job and frontends at leisure")
+
+
+def oldest_snapshot_ms(folders: list[Path]) -> int:
+    """When the oldest checkpoint or savepoint below `folders` was completed, in ms; now, where there is none."""
+    return min(completed_ms(folders), default=clock_ms())
+
+
+def _tell(settings: Settings, change: KeyChange, kid: int, users: int) -> None:
+    """Put it into the audit trail, before it is done: what is done and not recorded would be worse."""
+    with Asking(settings.kafka, settings.job.buckets) as asking:
+        asking.send(KeyCommand(0, "key", change, kid, users))
+
+
+def _users_by_kid(asking: Asking) -> Counter[str]:
+    users: Counter[str] = Counter()
+    for answer in asking.every_bucket(KidsCommand, KidsReceipt):
+        users.update(answer.users)
+    return users
+
+
+def _users(settings: Settings) -> Iterator[str]:
+    """Everybody who has a record in `consents`, once each."""
+    seen = set[str]()
+    for recorded in recorded_changes(settings):
+        user = recorded.change.user_id
+        if user not in seen:
+            seen.add(user)
+            yield user
+
+
+def _ring(settings: Settings) -> tuple[Path, KeyRing]:
+    if settings.privacy.key_ring is None:
+        raise SettingsError("a rotation needs the key ring in a file: set privacy.key_ring")
+    return Path(settings.privacy.key_ring), load_key_ring(settings.privacy.key_ring)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m privacy.rotation", description="Rotate the key behind pseudonyms.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("new-key-ring", help="write a new key ring").add_argument("file", type=Path)
+    for name, what in (("start", start), ("relink", relink), ("show", show), ("end", end)):
+        command = commands.add_parser(name, help=what.__doc__)
+        command.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
+        if name == "end":
+            command.add_argument(
+                "--snapshots", type=Path, action="append", default=[], metavar="DIR",
+                help="all folders of snapshots; left out, any may be as old as privacy.snapshots_kept_ms",
+            )  # fmt: skip
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "new-key-ring":
+            write_key_ring(new_key_ring(), options.file)
+            _say(f"wrote {options.file}; bring it to every worker, frontend and gateway, and nowhere else")
+            return 0
+        settings = load_deployed(options.settings)
+        if options.command == "end":
+            end(settings, options.snapshots)
+        else:
+            {"start": start, "relink": relink, "show": show}[options.command](settings)
+    except (FreshetError, FileExistsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the command may be given again", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

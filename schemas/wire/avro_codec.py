@@ -1,0 +1,244 @@
+"""Avro in place of JSON: the same objects, the same bounds, the same reasons.
+
+Plain records are written with the published schema (``schemas/wire/published/*.avsc``) of this or an earlier release:
+then the fields appended since are absent. Framed ones name the schema they were written with; its fields are taken by
+name, so a producer may leave out, reorder and add, use an enum for a text, and annotate logical types. Added fields are
+dropped and counted, as in JSON.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from typing import Any, Final, TypeVar
+
+import fastavro
+import msgspec
+
+from schemas.consents import ConsentChange, LenientConsentChange
+from schemas.events import Interaction, LenientInteraction
+from schemas.rejects import RejectReason
+from schemas.wire.codecs import (
+    BadRecord,
+    Codec,
+    bytes_max_of,
+    check_consent,
+    check_interaction,
+    check_size,
+    tolerant,
+)
+from schemas.wire.confluent import SchemaCache, SchemaSource, split_frame
+from schemas.wire.naming import Named
+from schemas.wire.shapes import Kind, fields_of, summary_of
+
+T = TypeVar("T", bound=msgspec.Struct)
+TYPES_MAX: Final = 1024
+"""How many types a writer's schema may name: a bound on the work that one byte can cause."""
+
+AVRO_TYPE: Final[dict[Kind, Any]] = {
+    "text": "string",
+    "int32": "int",
+    "int64": "long",
+    "float": "double",
+    "bool": "boolean",
+    "texts": {"type": "array", "items": "string"},
+    "text_map": {"type": "map", "values": "string"},
+}
+
+
+def avro_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The published schema of `struct`: required fields as they are, the others with a default."""
+    fields: list[dict[str, Any]] = []
+    for name, kind, required, default in fields_of(struct):
+        if required:
+            fields.append({"name": name, "type": AVRO_TYPE[kind]})
+        elif default is None:
+            fields.append({"name": name, "type": ["null", AVRO_TYPE[kind]], "default": None})
+        else:
+            fields.append({"name": name, "type": AVRO_TYPE[kind], "default": default})
+    return {
+        "type": "record",
+        "name": struct.__name__,
+        "namespace": "freshet",
+        "doc": summary_of(struct),
+        "fields": fields,
+    }
+
+
+APPENDED: Final[dict[type[msgspec.Struct], int]] = {Interaction: 0, ConsentChange: 1}
+"""How many fields were appended since the first release, one a release."""
+
+
+def _releases(struct: type[msgspec.Struct], appended: int) -> list[Any]:
+    """The published schema of `struct`, and those of the releases before it, newest first."""
+    schema = avro_schema(struct)
+    ends = range(len(schema["fields"]), len(schema["fields"]) - appended - 1, -1)
+    return [fastavro.parse_schema(schema | {"fields": schema["fields"][:end]}) for end in ends]
+
+
+_PUBLISHED: Final = {struct: _releases(struct, appended) for struct, appended in APPENDED.items()}
+
+
+def avro_codec(source: SchemaSource | None = None) -> Codec:
+    """The codec for Avro: framed where there is a `source` of schemas, else plain.
+
+    With a source, both functions raise :class:`schemas.errors.SchemaError` too where it does not answer.
+    """
+    cache = SchemaCache(source, "avro", writer_schema) if source else None
+    return Codec(
+        _decoder(Interaction, LenientInteraction, check_interaction, cache),
+        _decoder(ConsentChange, LenientConsentChange, check_consent, cache),
+        partial(_whom, cache),
+    )
+
+
+def _whom(cache: SchemaCache[Any] | None, raw: bytes) -> Named | None:
+    """Whom a consent change names: its fields up to the user's id may be there where the rest is not."""
+    schemas, payload = _PUBLISHED[ConsentChange], raw
+    try:
+        if cache is not None:
+            schema_id, payload = split_frame(raw)
+            schemas = [cache.get(schema_id)]
+        record = _read_any(schemas, payload)
+        whole = True
+    except BadRecord:
+        record, whole = _beginning(schemas[0], payload), False
+    fields = record if isinstance(record, dict) else {}
+    user_id = fields.get("user_id")
+    return Named(user_id, fields.get("erase") is True, whole) if isinstance(user_id, str) else None
+
+
+def _beginning(schema: Any, payload: bytes) -> object:
+    """The fields of a record up to the user's id; None where they are not there."""
+    names = [field["name"] for field in schema.get("fields", ())] if isinstance(schema, dict) else []
+    if "user_id" not in names:
+        return None
+    cut = schema["fields"][: names.index("user_id") + 1]
+    try:
+        beginning = fastavro.parse_schema({"type": "record", "name": "freshet.Beginning", "fields": cut})
+        read: object = fastavro.schemaless_reader(BytesIO(payload), beginning, None)
+        return read
+    except Exception:
+        # As in `_read`: what fastavro raises on foreign bytes is not documented.
+        return None
+
+
+def encode(record: Interaction | ConsentChange) -> bytes:
+    """The plain bytes of `record`; :func:`schemas.wire.confluent.frame` puts a schema id before them."""
+    stream = BytesIO()
+    schema = _PUBLISHED[type(record)][0]
+    fastavro.schemaless_writer(stream, schema, msgspec.to_builtins(record), strict_allow_default=True)
+    return stream.getvalue()
+
+
+def _decoder(
+    struct: type[T], lenient: type[T], check: Callable[[T], None], cache: SchemaCache[Any] | None
+) -> Callable[[bytes], tuple[T, bool]]:
+    convert = tolerant(partial(msgspec.convert, type=struct), partial(msgspec.convert, type=lenient), check)
+    published = _PUBLISHED[struct]
+
+    bytes_max = bytes_max_of(struct)
+
+    def decode(raw: bytes) -> tuple[T, bool]:
+        check_size(raw, bytes_max)
+        if cache is None:
+            return convert(_read_any(published, raw))
+        schema_id, payload = split_frame(raw)
+        return convert(_read(cache.get(schema_id), payload))
+
+    return decode
+
+
+def _read_any(schemas: list[Any], payload: bytes) -> object:
+    """Plain bytes do not name their schema, but those of an older one end where the newer one goes on."""
+    newest, *older = schemas
+    try:
+        return _read(newest, payload)
+    except BadRecord:
+        if not older:
+            raise
+    return _read_any(older, payload)
+
+
+def _read(schema: Any, payload: bytes) -> object:
+    stream = BytesIO(payload)
+    try:
+        record: object = fastavro.schemaless_reader(stream, schema, None)
+    except UnicodeDecodeError:
+        raise BadRecord(RejectReason.BAD_ENCODING) from None
+    except Exception:
+        # What fastavro raises on foreign bytes is not documented: EOFError, IndexError, KeyError, OverflowError, …
+        raise BadRecord(RejectReason.MALFORMED) from None
+    if stream.tell() != len(payload):
+        raise BadRecord(RejectReason.MALFORMED)
+    return record
+
+
+def writer_schema(text: bytes) -> Any:
+    """The schema in `text`, made safe to read foreign bytes with; ValueError where that cannot be.
+
+    A record that refers to a record could send the reader down without end, and an array of items that take no bytes
+    could keep it busy without end: neither is taken.
+    """
+    try:
+        return fastavro.parse_schema(_Tidy().type(msgspec.json.decode(text)))
+    except Exception:
+        # Of a schema that somebody else registered, nothing is known before fastavro has taken it.
+        raise ValueError("not a schema that events can be read with") from None
+
+
+class _Tidy:
+    """Copies a schema without what only its owner needs: logical types, defaults, aliases, documentation."""
+
+    def __init__(self) -> None:
+        self._records: set[str] = set()
+        self._types = 0
+
+    def type(self, schema: Any) -> Any:
+        self._types += 1
+        if self._types > TYPES_MAX:
+            raise ValueError
+        match schema:
+            case str():
+                return self._reference(schema)
+            case list():
+                return [self.type(branch) for branch in schema]
+            case {"type": "record" | "error"}:
+                return self._record(schema)
+            case {"type": "array", "items": items}:
+                tidy = self.type(items)
+                if _may_take_no_bytes(tidy):
+                    raise ValueError
+                return {"type": "array", "items": tidy}
+            case {"type": "map", "values": values}:
+                return {"type": "map", "values": self.type(values)}
+            case {"type": "enum" | "fixed"}:
+                return _leaf(schema)
+            case {"type": str(primitive)}:
+                return self.type(primitive)
+        raise ValueError
+
+    def _reference(self, name: str) -> str:
+        if name.rpartition(".")[2] in self._records:
+            raise ValueError
+        return name
+
+    def _record(self, schema: dict[str, Any]) -> dict[str, Any]:
+        self._records.add(schema["name"].rpartition(".")[2])
+        fields = [{"name": field["name"], "type": self.type(field["type"])} for field in schema["fields"]]
+        return _named(schema) | {"type": "record", "fields": fields}
+
+
+def _leaf(schema: dict[str, Any]) -> dict[str, Any]:
+    if schema.get("size", 1) < 1:
+        raise ValueError
+    return {key: schema[key] for key in ("type", "name", "namespace", "symbols", "size") if key in schema}
+
+
+def _named(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: schema[key] for key in ("type", "name", "namespace") if key in schema}
+
+
+def _may_take_no_bytes(schema: object) -> bool:
+    if isinstance(schema, dict) and schema["type"] == "record":
+        return all(_may_take_no_bytes(field["type"]) for field in schema["fields"])
+    return schema in ("null", [])

@@ -1,0 +1,66 @@
+"""Which format a job reads its raw topics in: the one of its settings, and JSON beside it."""
+
+from typing import Final, Literal
+
+import msgspec
+
+from schemas.errors import SettingsError
+from schemas.wire.codecs import Codec, json_codec
+from schemas.wire.confluent import SchemaSource
+from schemas.wire.mixed_codec import told_apart
+from schemas.wire.schema_sources import source_at
+
+Format = Literal["json", "avro", "protobuf"]
+Framing = Literal["plain", "confluent"]
+_PACKAGES: Final = {"avro": "fastavro", "protobuf": "protobuf"}
+
+
+class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the raw topics are written. `schema_source` is a folder of schema files or a registry's address.
+
+    JSON is read beside every format, and plain records beside framed ones: a record says which it is.
+    """
+
+    format: Format = "json"
+    framing: Framing = "plain"
+    schema_source: str | None = None
+
+
+def codec_for(format: Format, framing: Framing = "plain", schema_source: str | None = None) -> Codec:
+    """The codec for `format`, which reads JSON, too (:mod:`schemas.wire.mixed_codec`).
+
+    `schema_source` is where the schemas of framed records are: an address or a directory.
+    The libraries for Avro and Protobuf are imported here and not before: who reads JSON needs neither.
+    Raises :class:`SettingsError` where the three do not go together.
+    """
+    if (framing == "confluent") != (schema_source is not None):
+        raise SettingsError("a schema source goes with confluent framing, and confluent framing needs one")
+    if format == "json" and framing != "plain":
+        raise SettingsError("JSON has no framing: choose avro or protobuf, or framing plain")
+    if format == "json":
+        return told_apart(json_codec())
+    source = source_at(schema_source) if schema_source is not None else None
+    return told_apart(_codec(format, None), _codec(format, source) if source else None)
+
+
+def codec_of(settings: InputSettings) -> Codec:
+    """:func:`codec_for` these settings."""
+    return codec_for(settings.format, settings.framing, settings.schema_source)
+
+
+def _codec(format: Format, source: SchemaSource | None) -> Codec:
+    try:
+        match format:
+            case "avro":
+                from schemas.wire.avro_codec import avro_codec
+
+                return avro_codec(source)
+            case "protobuf":
+                from schemas.wire.protobuf_codec import protobuf_codec
+
+                return protobuf_codec(source)
+    except ModuleNotFoundError:
+        raise SettingsError(
+            f'format "{format}" needs the package {_PACKAGES[format]}, which is not installed'
+        ) from None
+    raise SettingsError("a format is json, avro or protobuf")

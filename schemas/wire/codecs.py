@@ -1,0 +1,216 @@
+"""From the bytes of a record to a checked object, or to the reason why not. JSON here; others by adapter.
+
+A codec is a pair of functions, for interactions and for consent changes. They raise :class:`BadRecord` and nothing
+else, whatever the bytes; what they return is bounded in every field (see :mod:`schemas.events`).
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from schemas.consents import ConsentChange, LenientConsentChange
+from schemas.events import (
+    EVENT_TS_MAX,
+    EVENT_TS_MIN,
+    FUTURE_SKEW_MAX_MS,
+    ITEM_REQUIRED,
+    Interaction,
+    LenientInteraction,
+)
+from schemas.ids import is_free_text, is_id
+from schemas.rejects import RejectReason
+from schemas.wire.naming import Named, named_in_json
+from schemas.wire.shapes import fields_of
+
+S = TypeVar("S")
+T = TypeVar("T")
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+CONSENT_BYTES_MAX: Final = 512 * 1024
+"""Of a consent change, which may carry TCF and GPP strings of 64 KiB each."""
+
+
+class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of ours
+    """Bytes that are not a record of ours. Carries the reason and nothing of the bytes."""
+
+    def __init__(self, reason: RejectReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Codec(NamedTuple):
+    """How the values of the raw topics are read. `interaction` and `consent` raise :class:`BadRecord` only.
+
+    The second part of their results is true where the record had fields that we do not know: they were dropped.
+    `named` says whom a consent change is about that `consent` did not take.
+    """
+
+    interaction: Callable[[bytes], tuple[Interaction, bool]]
+    consent: Callable[[bytes], tuple[ConsentChange, bool]]
+    named: Callable[[bytes], Named | None] = named_in_json
+
+
+def json_codec() -> Codec:
+    """The codec for JSON, the default."""
+    return Codec(
+        _json(Interaction, LenientInteraction, check_interaction),
+        _json(ConsentChange, LenientConsentChange, check_consent),
+    )
+
+
+def _json(struct: type[T], lenient: type[T], check: Callable[[T], None]) -> Callable[[bytes], tuple[T, bool]]:
+    decode = tolerant(msgspec.json.Decoder(struct).decode, msgspec.json.Decoder(lenient).decode, check)
+    convert = tolerant(partial(msgspec.convert, type=struct), partial(msgspec.convert, type=lenient), check)
+    bytes_max, integers = bytes_max_of(struct), integers_of(struct)
+
+    def decode_sized(raw: bytes) -> tuple[T, bool]:
+        check_size(raw, bytes_max)
+        try:
+            return decode(raw)
+        except BadRecord as bad:
+            if bad.reason is not RejectReason.WRONG_TYPE:
+                raise
+            fields = _with_whole_numbers(raw, integers)
+            if fields is None:
+                raise
+        return convert(fields)
+
+    return decode_sized
+
+
+def integers_of(struct: type[Any]) -> frozenset[str]:
+    """The names of the fields of `struct` that hold whole numbers."""
+    return frozenset(field.name for field in fields_of(struct) if field.kind in ("int32", "int64"))
+
+
+def _with_whole_numbers(raw: bytes, integers: frozenset[str]) -> dict[str, Any] | None:
+    """The fields in the JSON `raw` where a whole number is written like `1.0` or `1e3`, as JSON Schema allows, or None.
+
+    JavaScript, Python and spreadsheets write them so once a number has been through a division.
+    """
+    try:
+        fields = msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict):
+        return None
+    whole = {
+        name: int(value)
+        for name in integers & fields.keys()
+        if isinstance(value := fields[name], float) and value.is_integer()
+    }
+    return fields | whole if whole else None
+
+
+def tolerant(
+    strict: Callable[[S], T], lenient: Callable[[S], T], check: Callable[[T], None]
+) -> Callable[[S], tuple[T, bool]]:
+    """Decode strictly, because that is how unknown fields show, and leniently only where some do."""
+
+    def decode(raw: S) -> tuple[T, bool]:
+        unknown_fields = False
+        try:
+            try:
+                record = strict(raw)
+            except msgspec.ValidationError as error:
+                if not _is_unknown_field(error):
+                    raise
+                unknown_fields = True
+                record = lenient(raw)
+        except (ValueError, RecursionError) as error:
+            raise BadRecord(reason_of(error)) from None
+        check(record)
+        return record, unknown_fields
+
+    return decode
+
+
+def bytes_max_of(struct: type[Any]) -> int:
+    """The largest size of a record of this type, in bytes, in any format."""
+    return CONSENT_BYTES_MAX if issubclass(struct, ConsentChange) else PAYLOAD_BYTES_MAX
+
+
+def check_size(raw: bytes | None, bytes_max: int) -> None:
+    """Refuse what is empty or larger than `bytes_max` before anything looks inside."""
+    if not raw:
+        raise BadRecord(RejectReason.EMPTY_VALUE)
+    if len(raw) > bytes_max:
+        raise BadRecord(RejectReason.TOO_LARGE)
+
+
+def check_interaction(event: Interaction) -> None:
+    """What types alone cannot say: an item where the kind needs one, and which characters (:mod:`schemas.ids`)."""
+    if event.item_id is None:
+        if event.type in ITEM_REQUIRED:
+            raise BadRecord(RejectReason.MISSING_ITEM)
+    elif not is_id(event.item_id):
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+    if not (is_id(event.user_id) and is_id(event.event_id)):
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+    if not (is_id(event.session_id or "") and is_id(event.request_id or "")):
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+    if event.query is not None:
+        _check_free_text(event.query)
+    if event.context:
+        for text in event.context.values():
+            _check_free_text(text)
+
+
+def _check_free_text(text: str) -> None:
+    if not is_free_text(text):
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+
+
+def check_event_time(ts: int, now_ms: int) -> None:
+    """Whether `ts` may be the time of an event that arrives now; seconds or µs where ms are meant may not."""
+    if ts > now_ms + FUTURE_SKEW_MAX_MS or ts > EVENT_TS_MAX:
+        raise BadRecord(RejectReason.TIME_IN_FUTURE)
+    if ts < EVENT_TS_MIN:
+        raise BadRecord(RejectReason.TIME_TOO_OLD)
+
+
+def check_consent(change: ConsentChange) -> None:
+    """A user id of characters that an id may have."""
+    if not is_id(change.user_id):
+        raise BadRecord(RejectReason.CONTROL_CHARACTER)
+
+
+def _is_unknown_field(error: msgspec.ValidationError) -> bool:
+    return str(error).startswith("Object contains unknown field")
+
+
+_PLACE = re.compile(r"at `\$\.(\w+)|required field `(\w+)`")
+_MISSING: Final = {"user_id": RejectReason.MISSING_USER, "item_id": RejectReason.MISSING_ITEM}
+_RANGE_WORDS: Final = ("out of range", " of length ", " >= ", " <= ", "matching regex")
+
+
+def reason_of(error: Exception) -> RejectReason:
+    """The reason behind an error of a decoder, from its kind and the place that it names; never from a value.
+
+    >>> reason_of(msgspec.ValidationError("Object missing required field `user_id`")).value
+    'missing_user'
+    """
+    if isinstance(error, RecursionError):
+        return RejectReason.NESTED_TOO_DEEPLY
+    if isinstance(error, UnicodeDecodeError):
+        return RejectReason.BAD_ENCODING
+    if isinstance(error, msgspec.ValidationError):
+        return _validation_reason(str(error))
+    return RejectReason.MALFORMED
+
+
+def _validation_reason(message: str) -> RejectReason:
+    if message.startswith("Invalid enum value"):  # the one message with a value in it: look at its end only
+        return RejectReason.UNKNOWN_TYPE if message.endswith("at `$.type`") else RejectReason.OUT_OF_RANGE
+    place = _PLACE.search(message)
+    field = (place[1] or place[2]) if place else None
+    absent = "missing required" in message or "got `null`" in message or "length >= 1" in message
+    if absent and field in _MISSING:
+        return _MISSING[field]
+    if "missing required" in message:
+        return RejectReason.MISSING_FIELD
+    if any(word in message for word in _RANGE_WORDS):
+        return RejectReason.OUT_OF_RANGE
+    return RejectReason.WRONG_TYPE

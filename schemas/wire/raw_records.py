@@ -1,0 +1,87 @@
+"""Whose a record of a raw topic is: one rule for the proof of an erasure and for the right of access.
+
+A record concerns the user whom its value names, in every format that the job reads, and those whom its key names, as
+clients and serialisers write one. Of JSON that is broken, the part that can be read counts, and where that names
+nobody, any text that is the user's id. A broken record in another format is found by its key only.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from schemas.errors import FreshetError
+from schemas.marks import MARK_KEY, MOVE_ON_KEY
+from schemas.wire.codecs import Codec
+from schemas.wire.consent_records import unreadable_consent
+from schemas.wire.naming import named_in_json, named_in_key
+
+Users = Callable[[bytes], set[str]]
+"""The ids of the users whom a value names; none where it names nobody."""
+_NOBODYS_KEYS: Final = (MARK_KEY, MOVE_ON_KEY)
+_HIDING: Final = (b"\\", b"\0")
+"""One of these is in each value that names a user in other bytes than their id's: JSON escapes, and UTF-16 or -32."""
+
+
+class OfUser:
+    """Finds the records of the user `user_id` in a raw topic whose values are read by `users`.
+
+    Raises :class:`schemas.errors.SchemaError` where a schema is needed and its source does not answer.
+    """
+
+    def __init__(self, user_id: str, users: Users) -> None:
+        self._user_id, self._users = user_id, users
+        self._raw, self._quoted = user_id.encode(), f'"{user_id}"'.encode()
+
+    def concerns(self, record: Any) -> bool:
+        """Whether the user's id stands in the record as one: the value of such a record may be somebody else's."""
+        if record.key in _NOBODYS_KEYS:
+            return False
+        value = record.value or b""
+        if self._user_id in named_in_key(record.key or b""):
+            return True
+        if self._raw not in value and not any(hiding in value for hiding in _HIDING):
+            return False
+        named = self._users(value)
+        return self._user_id in named if named else self._quoted in value
+
+    def may_see(self, record: Any) -> bool:
+        """Whether the value of a record that concerns the user can be shown to them: it tells of nobody else."""
+        named = self._users(record.value or b"")
+        return named == {self._user_id} if named else self._user_id in named_in_key(record.key or b"")
+
+
+def in_interactions(codec: Codec) -> Users:
+    """Reads the values of `interactions`; `codec` is the job's."""
+
+    def users(value: bytes) -> set[str]:
+        try:
+            return {codec.interaction(value)[0].user_id}
+        except FreshetError:
+            raise
+        except Exception:  # a BadRecord, or what a codec did not foresee
+            return in_json(value)
+
+    return users
+
+
+def in_consents(codec: Codec) -> Users:
+    """Reads the values of `consents`; `codec` is the job's."""
+
+    def users(value: bytes) -> set[str]:
+        try:
+            return {codec.consent(value)[0].user_id}
+        except FreshetError:
+            raise
+        except Exception:  # as above
+            return {change.user_id for change in unreadable_consent(codec, None, value, 0)}
+
+    return users
+
+
+def in_json(value: bytes) -> set[str]:
+    """Reads what is JSON, whole or broken: the values of `control`.
+
+    >>> in_json(b'{"user_id":"ada","kind":"relink"}'), in_json(b'{"user_id":"ada","ki'), in_json(b'{"kind":"kids"}')
+    ({'ada'}, {'ada'}, set())
+    """
+    named = named_in_json(value)
+    return set() if named is None else {named.user_id}

@@ -1,0 +1,157 @@
+"""Where schemas are kept: a directory, or a registry that speaks the HTTP interface of Confluent's."""
+
+import base64
+import http.client
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from schemas.errors import SchemaError, SettingsError
+from schemas.wire.confluent import SCHEMA_BYTES_MAX, Form, SchemaSource
+
+REGISTRY_AUTH_VARIABLE: Final = "FRESHET_SCHEMA_REGISTRY_AUTH"
+"""The environment variable with ``user:password`` (Basic) or a token (Bearer) for the registry."""
+
+SUFFIX: Final[dict[Form, str]] = {"avro": ".avsc", "protobuf": ".desc"}
+TIMEOUT_S: Final = 2.0
+RETRY_PAUSES_S: Final = (0.1, 0.4, 1.6)
+SCHEMA_NOT_FOUND: Final = 40403
+"""What a registry says of an unknown id. A bare 404 is a wrong address, and must not turn good records into rejects."""
+
+_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+Get = Callable[[str], tuple[int, bytes]]
+"""GET of a path: status and body. Raises OSError or :class:`http.client.HTTPException` where nothing came back."""
+
+
+def source_at(place: str, environment: Mapping[str, str] = os.environ) -> SchemaSource:
+    """The source at `place`: the address of a registry (http or https), else a directory.
+
+    Raises :class:`SettingsError` where it cannot be one; credentials never stand in the address.
+    """
+    if not place.startswith(("http://", "https://")):
+        return DirectorySource(Path(place))
+    auth = environment.get(REGISTRY_AUTH_VARIABLE, "").strip()
+    if not (auth.isascii() and auth.isprintable()):
+        raise SettingsError(f"{REGISTRY_AUTH_VARIABLE} is user:password or a token, in printable ASCII")
+    return RegistrySource(http_get(_registry_address(place), auth))
+
+
+def _registry_address(place: str) -> SplitResult:
+    try:
+        address = urlsplit(place)
+        known = address.port is None or address.port > 0
+    except ValueError:
+        known = False
+    if not known or not address.hostname or address.username is not None or address.query or address.fragment:
+        raise SettingsError(
+            f"a schema registry is http(s)://host[:port][/path]; credentials go to {REGISTRY_AUTH_VARIABLE}"
+        ) from None
+    return address
+
+
+class DirectorySource:
+    """Schemas in files: ``<id>.avsc``, or ``<id>.desc`` as written by ``protoc --include_imports -o``."""
+
+    def __init__(self, directory: Path) -> None:
+        if not directory.is_dir():
+            raise SettingsError(f"no directory of schemas: {directory}")
+        self._directory = directory
+
+    def fetch(self, form: Form, schema_id: int) -> bytes | None:
+        """See :class:`schemas.wire.confluent.SchemaSource`."""
+        try:
+            return (self._directory / f"{schema_id}{SUFFIX[form]}").read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SchemaError(f"schema {schema_id} cannot be read: {error.strerror}") from None
+
+
+class _Registered(msgspec.Struct):
+    schema: str
+    schemaType: str = "AVRO"  # noqa: N815 (the registry's own word)
+    references: list[msgspec.Raw] | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error_code: int = 0
+
+
+class RegistrySource:
+    """Schemas in a registry. Protobuf is asked for as ``format=serialized``; schemas with references are not taken."""
+
+    def __init__(self, get: Get, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._get = get
+        self._sleep = sleep
+
+    def fetch(self, form: Form, schema_id: int) -> bytes | None:
+        """See :class:`schemas.wire.confluent.SchemaSource`."""
+        status, body = self._ask(f"/schemas/ids/{schema_id}" + ("?format=serialized" if form == "protobuf" else ""))
+        try:
+            if status == http.HTTPStatus.OK:
+                return _schema(form, msgspec.json.decode(body, type=_Registered))
+            if status == http.HTTPStatus.NOT_FOUND:
+                refusal = msgspec.json.decode(body, type=_Refusal)
+                if refusal.error_code == SCHEMA_NOT_FOUND:
+                    return None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        raise SchemaError(f"the schema registry answered {status} to schema {schema_id}, in no form of a registry")
+
+    def _ask(self, path: str) -> tuple[int, bytes]:
+        trouble = ""
+        for pause in (*RETRY_PAUSES_S, None):
+            try:
+                status, body = self._get(path)
+                if status not in _AGAIN:
+                    return status, body
+                trouble = f"status {status}"
+            except (OSError, http.client.HTTPException) as error:
+                trouble = type(error).__name__
+            if pause is not None:
+                self._sleep(pause)
+        raise SchemaError(f"the schema registry did not answer: {trouble}")
+
+
+def _schema(form: Form, registered: _Registered) -> bytes | None:
+    if registered.schemaType != form.upper() or registered.references:
+        return None
+    return registered.schema.encode() if form == "avro" else _descriptor_set(registered.schema)
+
+
+def _descriptor_set(serialised: str) -> bytes:
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+    from google.protobuf.message import DecodeError
+
+    try:
+        file = FileDescriptorProto.FromString(base64.b64decode(serialised, validate=True))
+    except (ValueError, DecodeError):
+        raise SchemaError("the schema registry cannot serialise Protobuf: keep the schemas in a directory") from None
+    descriptors: bytes = FileDescriptorSet(file=[file]).SerializeToString()
+    return descriptors
+
+
+def http_get(address: SplitResult, auth: str) -> Get:
+    """GET below `address`, without following redirects; never reads more than a schema may have."""
+    headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json"}
+    if auth:
+        headers["Authorization"] = (
+            f"Basic {base64.b64encode(auth.encode()).decode()}" if ":" in auth else f"Bearer {auth}"
+        )
+    connection_type = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+
+    def get(path: str) -> tuple[int, bytes]:
+        connection = connection_type(address.hostname or "", address.port, timeout=TIMEOUT_S)
+        try:
+            connection.request("GET", address.path.rstrip("/") + path, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read(2 * SCHEMA_BYTES_MAX)
+        finally:
+            connection.close()
+
+    return get
