@@ -4,7 +4,7 @@ It is the product's own code with other parts in it, so that it stays the same j
 
 * `allows`: whether an interaction may be used, and that who is not on record is nobody to keep anything of
 * the fence: the comparison of the consent in Redis, the look at the tombstone, the bytes that both need
-* `_recall`: moves of a rotation, and the question after tombstones
+* `recall`: moves of a rotation, and the question after tombstones
 * consents in Redis, the purposes in clean events, and the audit trail
 
 Consents are still read into state, and the users in it are the same: what is compared is the work for an event. Python
@@ -22,7 +22,7 @@ from jobs.settings import Settings
 from schemas.store import WRITE_POPULAR, ConsentOutcome
 from udfs import personalise, profile
 from udfs.elements import ConsentRecord, Element, EventRecord
-from udfs.operators import personalise_operator
+from udfs.operators import outputs
 from udfs.operators.personalise_operator import Parts, PersonaliseOperator
 from udfs.ranking import ListWrite, Ranker
 from udfs.state import UserState, decode_state
@@ -90,6 +90,11 @@ class NoAudit:
         return iter(())
 
 
+def nobody(element: Element, users: personalise.Users) -> dict[str, str]:
+    """In the place of :meth:`udfs.operators.user_keeper.UserKeeper.recall`: nobody was moved."""
+    return {}
+
+
 class UncheckedOperator(PersonaliseOperator):
     """The personalise operator that keeps and ranks everybody."""
 
@@ -97,19 +102,14 @@ class UncheckedOperator(PersonaliseOperator):
         PersonaliseOperator._carry_out,
         apply=with_others(personalise.apply, take=with_others(profile.take, allows=always)),
         Users=Everybody,
-    )
-    _tell = with_others(
-        PersonaliseOperator._tell,
-        clean_lines=with_others(personalise_operator.clean_lines, clean_event=clean_event),
+        tell=with_others(outputs.tell, clean_lines=with_others(outputs.clean_lines, clean_event=clean_event)),
     )
 
     def open(self, runtime_context: Any) -> None:
         """See :class:`PersonaliseOperator`."""
         super().open(runtime_context)
         self._audit = NoAudit()  # type: ignore[assignment]
-
-    def _recall(self, element: Element, users: personalise.Users) -> dict[str, str]:
-        return {}
+        self._users.recall = nobody  # type: ignore[method-assign]
 
 
 def no_consent_value(*place: object) -> bytes:

@@ -47,7 +47,8 @@ from schemas.errors import FreshetError
 from schemas.pseudonyms import load_key_ring
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.ingest_operator import IngestOperator
-from udfs.operators.personalise_operator import ANSWERS, BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS, PersonaliseOperator
+from udfs.operators.outputs import ANSWERS, BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS
+from udfs.operators.personalise_operator import PersonaliseOperator
 from udfs.operators.popular_operator import PopularOperator
 
 

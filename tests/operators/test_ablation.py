@@ -13,7 +13,7 @@ from tests.support.bucket import ITEMS, Bucket, Record, side
 from tests.support.fakes import MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, a_consent, an_erasure, an_interaction
 from udfs.operators.audit_keeper import AUDIT
-from udfs.operators.personalise_operator import CLEAN_EVENTS
+from udfs.operators.outputs import CLEAN_EVENTS
 from udfs.ranking import ListWrite
 
 LATER = BEGINNING + 10 * SECOND

@@ -26,7 +26,7 @@ from udfs.audit_counts import PRIVACY_COUNTERS
 from udfs.elements import AskedFor
 from udfs.operators import audit_keeper
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
-from udfs.operators.personalise_operator import RECEIPTS
+from udfs.operators.outputs import RECEIPTS
 
 pytestmark = pytest.mark.privacy
 

@@ -7,7 +7,7 @@ from schemas.consents import Level
 from schemas.receipts import ConsentReceipt
 from tests.support.bucket import Bucket, receipts, side
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_consent, an_erasure, an_interaction
-from udfs.operators.personalise_operator import CLEAN_EVENTS
+from udfs.operators.outputs import CLEAN_EVENTS
 
 pytestmark = pytest.mark.privacy
 

@@ -25,7 +25,7 @@ from tests.support.vocabulary import (
 )
 from udfs.elements import ConsentRecord, Element, EventRecord, given_up, halves
 from udfs.operators.audit_keeper import AUDIT
-from udfs.operators.personalise_operator import REJECTS
+from udfs.operators.outputs import REJECTS
 
 USERS = ["ada", "bob", "cyd"]
 

@@ -29,7 +29,7 @@ from tests.support.fakes import FixedModel
 from tests.support.vocabulary import BEGINNING, CONSENTS, CONTROL, INTERACTIONS, PSEUDONYMISER, SECOND, TOPICS
 from udfs.elements import unpack
 from udfs.ingest import Ingest, RawRecord
-from udfs.operators.personalise_operator import REJECTS
+from udfs.operators.outputs import REJECTS
 
 RECORDS = int(os.environ.get("FRESHET_FUZZ_RECORDS", "12000"))
 SEED = int(os.environ.get("FRESHET_FUZZ_SEED", "1"))

@@ -21,7 +21,8 @@ from tests.support.vocabulary import (
     an_interaction,
 )
 from udfs.elements import AskedFor
-from udfs.operators.personalise_operator import CLEAN_EVENTS, REJECTS, UNREAD
+from udfs.operators.outputs import CLEAN_EVENTS, REJECTS
+from udfs.operators.personalise_operator import UNREAD
 from udfs.popularity import decode_sums
 from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState

@@ -7,7 +7,7 @@ import pytest
 from tests.support.bucket import BOUNDS, Bucket
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_consent, an_interaction
 from udfs.elements import EventRecord
-from udfs.operators.personalise_operator import CLEAN_EVENTS
+from udfs.operators.outputs import CLEAN_EVENTS
 from udfs.state import Profile
 
 pytestmark = pytest.mark.privacy

@@ -16,7 +16,8 @@ from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
 from udfs.generations import Caught, encode_caught
 from udfs.operators.generation_keeper import GenerationParts
-from udfs.operators.personalise_operator import ANSWERS, RECEIPTS, Parts, PersonaliseOperator
+from udfs.operators.outputs import ANSWERS, RECEIPTS
+from udfs.operators.personalise_operator import Parts, PersonaliseOperator
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, PopularItems, Ranker

@@ -24,7 +24,7 @@ from tests.support.trails import TRUST
 from tests.support.vocabulary import BEGINNING, a_consent, a_reject, an_interaction
 from udfs.elements import BucketMark, ConsentRecord, EventRecord
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
-from udfs.operators.personalise_operator import CLEAN_EVENTS
+from udfs.operators.outputs import CLEAN_EVENTS
 from udfs.ranking import ListRules, PopularItems
 from udfs.state import UserState, decode_state
 from udfs.store import RedisStore

@@ -23,7 +23,7 @@ from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING
 from udfs import profile
 from udfs.account import Account
-from udfs.operators.personalise_operator import totals
+from udfs.operators.outputs import totals
 
 
 def a_pair(product_us: float, ablation_us: float) -> Pair:

@@ -1,0 +1,97 @@
+"""What an element tells beside state and Redis: dead letters, clean events, receipts, and what the audit trail says."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from pyflink.common import Types
+from pyflink.datastream import OutputTag
+
+from schemas.audit import AuditEntry
+from schemas.consents import LEVEL_NAME, Level
+from schemas.receipts import (
+    AccountTotals,
+    ConsentReceipt,
+    ElementReceipt,
+    ListReceipt,
+    encode_receipt,
+)
+from schemas.rejects import dead_letter
+from schemas.store import ConsentOutcome
+from udfs.account import Account
+from udfs.audit import consent_entry
+from udfs.elements import ConsentRecord, EventRecord
+from udfs.personalise import Changes, Users, clean_event
+from udfs.ranking import ListWrite
+from udfs.store import Written
+
+BYTES: Final = Types.PRIMITIVE_ARRAY(Types.BYTE())
+REJECTS: Final = OutputTag("rejects", BYTES)
+CLEAN_EVENTS: Final = OutputTag("clean-events", BYTES)
+RECEIPTS: Final = OutputTag("receipts", BYTES)
+ANSWERS: Final = OutputTag("answers", BYTES)
+
+
+class Carried(NamedTuple):
+    """An element that was carried out: of which bucket, what it changed, what was written, what Redis said."""
+
+    bucket: int
+    changes: Changes
+    lists: Sequence[ListWrite]
+    written: Written
+
+
+def tell(carried: Carried, users: Users, account: Account, epoch: int, model: str) -> Iterator[Any]:
+    """Side outputs of one element; lists were made by `model`, in the job of `epoch`."""
+    changes = carried.changes
+    for reject in changes.rejects:
+        yield REJECTS, dead_letter(reject)
+    if clean := clean_lines([*changes.accepted, *changes.kept], users):
+        yield CLEAN_EVENTS, clean
+    at_ms = time.time_ns() // 1_000_000
+    outcomes = [*carried.written.consents, *[ConsentOutcome.REFUSED] * len(changes.refused)]
+    for change, outcome in zip([*changes.consents, *changes.refused], outcomes, strict=True):
+        yield RECEIPTS, encode_receipt(consent_receipt(change, users, outcome, at_ms))
+    lists = list_receipts(carried)
+    yield RECEIPTS, encode_receipt(ElementReceipt(carried.bucket, epoch, at_ms, model, lists, totals(account)))
+
+
+def list_receipts(carried: Carried) -> list[ListReceipt]:
+    """What became of each list."""
+    moved = carried.changes.moved
+    return [
+        ListReceipt(write.pseudonym, write.version, write.reason, outcome.name.lower(), moved[write.pseudonym])
+        for write, outcome in zip(carried.lists, carried.written.lists, strict=True)
+    ]
+
+
+def clean_lines(accepted: Sequence[EventRecord], users: Users) -> bytes:
+    """The clean events of one element as JSON lines: one crossing of the border, however many there are."""
+    found = []
+    for event in accepted:
+        state = users.get(event.pseudonym)
+        if state is not None and (clean := clean_event(event, state)):
+            found.append(clean)
+    return b"\n".join(found)
+
+
+def totals(account: Account) -> AccountTotals:
+    """`account` as receipts tell it."""
+    return AccountTotals(sent=account.sent, **msgspec.structs.asdict(account))
+
+
+def consent_entries(changes: Changes, written: Written) -> list[AuditEntry]:
+    """What the audit trail says of the consent changes of an element."""
+    outcomes = zip(changes.consents, written.consents, strict=True)
+    applied = [consent_entry(change, outcome == ConsentOutcome.REFUSED) for change, outcome in outcomes]
+    return applied + [consent_entry(change, refused=True) for change in changes.refused]
+
+
+def consent_receipt(change: ConsentRecord, users: Users, outcome: ConsentOutcome, at_ms: int) -> ConsentReceipt:
+    """The receipt of a consent change."""
+    state = users.get(change.pseudonym)
+    version = 0 if state is None else state.version
+    level = LEVEL_NAME[Level(change.level)]
+    place = change.append_ts, change.partition, change.offset
+    return ConsentReceipt(change.pseudonym, level, version, *place, outcome.name.lower(), at_ms, change.erase)
