@@ -14,7 +14,7 @@ PYTHON := .venv/bin/python
 # Passed on to what a target runs: make demo ARGS="--help"
 ARGS ?=
 
-PACKAGES := $(wildcard schemas adapters models udfs jobs privacy serving bench deploy)
+PACKAGES := $(wildcard schemas adapters models udfs jobs privacy serving bench deploy freshet)
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
@@ -24,7 +24,7 @@ help: ## what there is to run
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
 	  do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-setup: .venv/.requirements .local/jars/.verified ## the Python environment and the jars; done already = done at once
+setup: .venv/.requirements .venv/bin/freshet .local/jars/.verified ## the Python environment, the command `freshet` in it, and the jars; done already = done at once
 
 warm: setup ## optional, once: record classes, so that starts take about two thirds (a minute, 300 MB)
 	@$(PYTHON) -m deploy.local.record_classes
@@ -42,7 +42,7 @@ demo: setup ## the journey of a click, on screen
 	@$(PYTHON) -m deploy.demo $(ARGS)
 
 model: setup ## train on a file, ARGS="FILE --out DIR", or without ARGS on the history of the running stack
-	@$(if $(ARGS),$(PYTHON) -m models.train $(ARGS),$(PYTHON) -m privacy.history --settings .local/freshet.toml \
+	@$(if $(ARGS),$(PYTHON) -m models.train $(ARGS),$(PYTHON) -m freshet export history --settings .local/freshet.toml \
 	  | $(PYTHON) -m models.train - --out .local/model-of-history)
 
 test: check ## check, then every test: quick ones first, real processes last
@@ -92,6 +92,9 @@ clean: down ## remove what was built, trained and cached here (.venv stays)
 	@$(PYTHON) -m pip install --disable-pip-version-check -r requirements-dev.txt \
 	  | { grep --line-buffered -vE 'already satisfied|^ ' || true; }
 	@touch $@
+
+.venv/bin/freshet: deploy/local/freshet | .venv/.requirements
+	@install -m 755 $< $@
 
 .local/jars/.verified: deploy/local/jars/pom.xml deploy/local/jars/SHA256SUMS | .venv/.requirements
 	@$(PYTHON) -m deploy.local.fetch_jars

@@ -128,7 +128,7 @@ def _complaint_about_keys(recorded: Deployment, now: Deployment) -> str | None:
     if str(recorded.current_key) not in now.users or now.current_key < recorded.current_key:
         return (
             f"pseudonyms were made with key {recorded.current_key}, and the current key of the key ring is "
-            f"{now.current_key}: {keys}; only `python -m privacy.rotation` changes keys"
+            f"{now.current_key}: {keys}; only `freshet rotate` changes keys"
         )
     for domain in sorted(recorded.hashes.keys() & now.hashes.keys()):
         if recorded.hashes[domain] != now.hashes[domain]:

@@ -58,7 +58,7 @@ class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Exports (`python -m privacy.export`): how long one may be kept, how many bytes of lines a part of it has.
+    """Exports (`freshet export`): how long one may be kept, how many bytes of lines a part of it has.
 
     A lower `retention_days` holds for exports that are already there, too.
     """

@@ -126,9 +126,7 @@ def export_lines(folder: Path, now_ms: int) -> Iterator[bytes]:
         if manifest.purpose != "train":
             raise ModelError(f"{folder} was exported to {manifest.purpose}: a model needs an export to train")
         if now_ms >= manifest.delete_after:
-            raise ModelError(
-                f"{folder} is past its retention: delete it with python -m privacy.export --rewrite {folder}"
-            )
+            raise ModelError(f"{folder} is past its retention: delete it with `freshet export rewrite {folder}`")
         for part in manifest.parts:
             yield from part_lines(folder, part)
     except ExportError as error:

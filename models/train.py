@@ -1,7 +1,7 @@
 """Train the built-in model on a file: ``python -m models.train FILE --out DIR``.
 
 FILE is CSV, Parquet, JSON-lines such as the clean events of the ``events`` topic, or the folder of an export
-(``python -m privacy.export``); ``-`` reads JSON-lines from stdin.
+(``freshet export``); ``-`` reads JSON-lines from stdin.
 For the Online Retail data::
 
     python -m models.train online-retail.parquet --out model --user customer_id --item stock_code \\

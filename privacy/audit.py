@@ -1,37 +1,26 @@
-"""The audit trail from outside of the job::
+"""The audit trail from outside of the job: verified, and its signed heads kept (`freshet audit`).
 
-    python -m privacy.audit verify     --settings freshet.toml [--heads FILE …] [--public-key HEX …] [--trail ID …]
-    python -m privacy.audit save-heads --settings freshet.toml --out FILE
-    python -m privacy.audit public-key --settings freshet.toml
-    python -m privacy.audit new-key FILE
-
-`verify` names every record that was changed, is missing, stands twice, was put in or is out of place; exit code 0:
-there is none, 1: some, 2: not done. It believes what was signed for the topic that it reads; a trail that was moved
-here from another topic is signed for that one: name it by Kafka's id with `--trail`. `save-heads` adds the signed heads
-that are not yet in FILE to it: keep FILE where nobody who can write to Kafka can write, and give it to `verify`.
-Verifying needs the public key only, not the signing key.
+What was signed for the topic that is read is believed; a trail that was moved here from another topic is signed for
+that one. Verifying needs the public key only, not the signing key.
 """
 
-import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from kafka.errors import KafkaError
+from typing import Any
 
 from adapters.kafka.reading import records
 from adapters.kafka.settled_topic import has_topic
 from jobs.clock import clock_ms
 from jobs.registration import last_recorded
-from jobs.settings import Settings, load_settings
+from jobs.settings import Settings
 from jobs.trail import trail_id
 from privacy.rules.audit_proof import Line, Trust
 from privacy.rules.audit_verify import Finding, Times, Verification, verify
 from schemas import topics
-from schemas.errors import FreshetError, SettingsError
-from schemas.signing import load_signing_key, write_signing_key
+from schemas.errors import SettingsError
+from schemas.signing import load_signing_key
 
 ATTEMPTS = 3
 PAUSE_S = 2.0
@@ -57,6 +46,11 @@ def verification(
     if complaint := complaint_about_topic(submitted_with(settings), trail, trails):
         found.findings.append(Finding(-1, -1, complaint))
     return found
+
+
+def public_keys(settings: Settings) -> list[bytes]:
+    """The keys that the settings say signatures are verified with."""
+    return [load_signing_key(settings.audit.signing_key).public]
 
 
 def submitted_with(settings: Settings) -> str:
@@ -132,68 +126,11 @@ def report(found: Verification) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.command == "new-key":
-            write_signing_key(options.file)
-            print(f"wrote {options.file}; bring it to every worker and nowhere else")
-            return 0
-        settings = load_settings(options.settings)
-        if options.command == "save-heads":
-            print(f"{save_heads(settings, options.out)} heads added to {options.out}")
-        elif options.command == "public-key":
-            print(load_signing_key(settings.audit.signing_key).public.hex())
-        else:
-            keys = options.public_key or [load_signing_key(settings.audit.signing_key).public]
-            found = verification(settings, keys, options.heads, options.trail)
-            print(report(found))
-            return 1 if found.findings else 0
-    except FreshetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except FileExistsError as error:
-        print(f"error: {error.filename} is there already, and a key is never overwritten", file=sys.stderr)
-        return 2
-    except (KafkaError, OSError) as error:
-        print(f"error: not done: {type(error).__name__}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m privacy.audit", description="The audit trail: verify it, keep heads."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    verifying = commands.add_parser("verify", help="name every record that was changed, is missing or out of place")
-    add_trust(verifying)
-    saving = commands.add_parser("save-heads", help="keep the signed heads outside of Kafka")
-    saving.add_argument("--out", type=Path, required=True)
-    public = commands.add_parser("public-key", help="print the key that signatures are verified with")
-    for command in (verifying, saving, public):
-        command.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
-    commands.add_parser("new-key", help="write a new signing key").add_argument("file", type=Path)
-    return parser
-
-
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is believed of a trail."""
-    parser.add_argument("--heads", type=Path, action="append", default=[], help="a file of `privacy.audit save-heads`")
-    parser.add_argument("--public-key", type=hex_key, action="append", default=[], help="instead of the settings' key")
-    parser.add_argument(
-        "--trail", action="append", default=[], metavar="ID", help="Kafka's id of a topic that the trail was moved from"
-    )
-
-
-def hex_key(text: str) -> bytes:
-    """The public key that an option gives in hexadecimal."""
-    raw = bytes.fromhex(text)
-    if len(raw) != 32:
-        raise argparse.ArgumentTypeError("a public key is 64 hexadecimal digits")
-    return raw
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def as_document(found: Verification) -> dict[str, Any]:
+    """The outcome for a script."""
+    return {
+        "chains": [chain._asdict() for chain in found.chains],
+        "findings": [finding._asdict() for finding in found.findings],
+        "remarks": found.remarks,
+        "not_proved": len(found.unproved),
+    }

@@ -189,7 +189,7 @@ def _erasures(report: Report, given: Circumstances) -> Section:
         "Erasures",
         [
             "Each was effective when it was recorded: gone from state and Redis. A receipt is written when "
-            f"python -m privacy.erasure verify proves it; those from before {receipts_since} are past their retention.",
+            f"freshet erase verify proves it; those from before {receipts_since} are past their retention.",
             _grid(("receipt", "erasures"), [*rows, ("all", _lone(report.proofs.total, report.k))]),
             f"Erasures before {minute(gone_ms)} are complete in snapshots, provided that none older than {kept} "
             "(privacy.snapshots_kept_ms) is left. Clean events and exports end as the table of retention says.",

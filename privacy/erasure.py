@@ -1,27 +1,15 @@
-"""Erasure, carried through and proved (GDPR, article 17)::
+"""The proof of an erasure (GDPR, article 17), searched for in every place (`freshet erase verify`).
 
-    python -m privacy.erasure rewrite-events --settings freshet.toml
-    python -m privacy.erasure verify --settings freshet.toml --user ID --flink http://… [--export DIR] [--snapshots DIR]
-    python -m privacy.erasure purge-consents --settings freshet.toml
-
-The job erases state and Redis as it reads the record of an erasure. `rewrite-events` takes everybody who was erased out
-of `events` (:mod:`privacy.rewrite_events`). `verify` then searches a savepoint, Redis, the topics and exports for one
-user (`--user -` reads the id from standard input, so that it stands in no history of commands), and says: exit code 0
-effective, complete, or returned; 1 something is left, and where; 2 not proved, because the search did not find what it
-had planted, or it could not be made. The receipt is printed as JSON; if it says effective or complete, it is written to
-`receipts` too.
-
-`purge-consents` takes whose erasure is over out of `consents` (:mod:`privacy.purge_consents`).
+The job erases state and Redis as it reads the record of an erasure, and :mod:`privacy.rewrite_events` takes everybody
+who was erased out of `events`. :func:`verify` then searches a savepoint, Redis, the topics and exports for one user.
+If the receipt says effective or complete, it is written to `receipts` too.
 
 A savepoint holds everybody's state: it is taken into a folder that only this user can enter, and deleted at the end.
-With `--savepoint` one that is there is searched; then it is not the canary that must be found in it, but at least one
-of the users who had consented before it was taken.
+Where one that is there is searched, it is not the canary that must be found in it, but at least one of the users who
+had consented before it was taken.
 """
 
-import argparse
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,22 +18,18 @@ from typing import Final
 
 import msgspec
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
 
 from adapters.kafka.reading import names_any, records
 from adapters.kafka.settings import python_kafka_options
 from jobs.clock import clock_ms, day
-from jobs.registration import load_deployed
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
 from privacy import erasure_search as search
 from privacy.canary import planted
 from privacy.erased_users import erased_users, witnesses
-from privacy.purge_consents import purge_consents
-from privacy.rewrite_events import rewrite_events
 from privacy.rules.erasure import Erased, Evidence, is_older, verdict
 from schemas import topics
-from schemas.errors import FreshetError, SettingsError
+from schemas.errors import SettingsError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import ConsentReceipt, ErasureReceipt, decode_receipt, encode_receipt
 from schemas.wire.codec_choice import codec_of
@@ -73,7 +57,9 @@ def verify(settings: Settings, user_id: str, where: Where, say: Say) -> ErasureR
     say(f"looking for {', '.join(names)}")
     erased = erased_users(settings, hashes.all, user_id).get(names[0])
     if erased is None:
-        raise SettingsError("no erasure of this user is on record in the consents topic: record it first")
+        raise SettingsError(
+            "no erasure of this user is on record in the consents topic: record it first with `freshet erase user`"
+        )
     times = search.snapshot_times(where.snapshots)
     in_exports = {"exports": search.in_exports(settings, where.exports, user_id)} if where.exports else {}
     found, planted_found, ends_by = _searched(settings, hashes, user_id, erased, where, say)
@@ -190,62 +176,6 @@ def summary(receipt: ErasureReceipt) -> str:
     return "\n".join(lines)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        settings = load_deployed(options.settings)
-        if options.command == "rewrite-events":
-            rewrite_events(settings, _say)
-            return 0
-        if options.command == "purge-consents":
-            purge_consents(settings, _say)
-            return 0
-        user_id = sys.stdin.readline().rstrip("\n") if options.user == "-" else options.user
-        if not user_id:
-            raise SettingsError("no user id was given")
-        places = options.flink, options.savepoint, options.work_dir, options.export, options.snapshots
-        receipt = verify(settings, user_id, Where(*places, options.timeout_s), _say)
-    except FreshetError as error:
-        _say(f"error: {error}")
-        return 2
-    except KafkaError as error:
-        _say(f"error: Kafka did not do what was asked ({type(error).__name__}); the command may be given again")
-        return 2
-    except KeyboardInterrupt:
-        _say("interrupted; the command may be given again")
-        return 130
-    _say(summary(receipt))
-    print(msgspec.json.format(encode_receipt(receipt)).decode())
-    return EXIT_CODES[receipt.status]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m privacy.erasure", description="Carry erasures through, prove them."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    rewriting = commands.add_parser("rewrite-events", help="take everybody who was erased out of the events topic")
-    verifying = commands.add_parser("verify", help="search for an erased user everywhere, and write the receipt")
-    purging = commands.add_parser("purge-consents", help="take users whose erasure is over out of the consents topic")
-    for command in (rewriting, verifying, purging):
-        command.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
-    verifying.add_argument("--user", required=True, metavar="ID", help="the user id; - reads it from standard input")
-    state = verifying.add_mutually_exclusive_group(required=True)
-    state.add_argument("--flink", metavar="URL", help="where Flink's REST interface is: a savepoint is taken")
-    state.add_argument("--savepoint", type=Path, metavar="DIR", help="search this savepoint and take none")
-    verifying.add_argument("--work-dir", type=Path, metavar="DIR", help="where to: a folder that Flink shares")
-    for name, what in (("--export", "an export to search"), ("--snapshots", "where checkpoints and savepoints are")):
-        verifying.add_argument(name, type=Path, action="append", default=[], metavar="DIR", help=what)
-    verifying.add_argument("--timeout-s", type=float, default=TIMEOUT_S, help="how long to wait for job and Flink")
-    return parser
-
-
-if __name__ == "__main__":
-    # Ended by SIGTERM, too, it erases its canary and deletes the savepoint.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    sys.exit(main())
+def document_of(receipt: ErasureReceipt) -> str:
+    """The receipt as JSON, as it stands in `receipts`."""
+    return msgspec.json.format(encode_receipt(receipt)).decode()

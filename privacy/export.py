@@ -1,20 +1,15 @@
-"""Exports of clean events, for training or for measurement, that honour consent as it stands::
+"""Exports of clean events, for training or for measurement, that honour consent as it stands (`freshet export`).
 
-    python -m privacy.export --settings freshet.toml --out DIR [--purpose train|measure]
-    python -m privacy.export --settings freshet.toml --rewrite DIR
-
-The first writes what stands in `events` now and may be used for the purpose (:mod:`privacy.rules.export`), as gzipped
-JSON-lines and a manifest (:mod:`schemas.exports`), under names of exports: they join with nothing that the job keeps.
-The second takes out again what may not be in it any more, because somebody withdrew or was erased; run it every day on
-every export. It deletes an export that is past its retention (`[export] retention_days`).
+:func:`export` writes what stands in `events` now and may be used for the purpose (:mod:`privacy.rules.export`), as
+gzipped JSON-lines and a manifest (:mod:`schemas.exports`), under names of exports: they join with nothing that the job
+keeps. :func:`rewrite` takes out again what may not be in it any more, because somebody withdrew or was erased, and
+deletes an export that is past its retention (`[export] retention_days`). Ended by Ctrl-C or SIGTERM, both leave nothing
+half-written.
 
 Not kept apart: somebody who holds both an export and the `events` topic may match them by item and time.
 """
 
-import argparse
 import hashlib
-import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +20,6 @@ import msgspec
 
 from adapters.kafka.reading import TopicAsOfNow
 from jobs.clock import clock_ms, day
-from jobs.registration import load_deployed
 from jobs.settings import Settings, load_policy
 from privacy.export_folder import Parts, delete_export, locked, new_folder, totals, without, write_manifest
 from privacy.history import permitted
@@ -33,7 +27,7 @@ from privacy.rules.export import Standings, exported
 from privacy.standings import read_standings
 from schemas import topics
 from schemas.consents import Purpose
-from schemas.errors import ExportError, FreshetError
+from schemas.errors import ExportError
 from schemas.exports import LeftOut, Manifest, read_manifest
 from schemas.pseudonyms import ExportHashes, Pseudonymiser, load_key_ring
 from schemas.topics import DAY_MS
@@ -41,7 +35,6 @@ from schemas.topics import DAY_MS
 Say = Callable[[str], None]
 T = TypeVar("T")
 PROGRESS_EVERY_S: Final = 1.0
-PURPOSES_OF_EXPORTS: Final[tuple[Purpose, ...]] = ("train", "measure")
 
 
 def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda line: None) -> Manifest:
@@ -61,9 +54,7 @@ def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda li
             events.close()
     say(f"{manifest.events} of {manifest.read} events for {purpose}, in {out}")
     _say_each(manifest.left_out, "left out", say)
-    say(
-        f"to be deleted after {day(manifest.delete_after)}; until then: python -m privacy.export --rewrite {out}, daily"
-    )
+    say(f"to be deleted after {day(manifest.delete_after)}; until then: `freshet export rewrite {out}`, daily")
     return manifest
 
 
@@ -161,46 +152,3 @@ def _watched(events: TopicAsOfNow, say: Say) -> Iterator[Any]:
 def _say_each(counts: dict[LeftOut, int], what: str, say: Say) -> None:
     for reason, count in sorted(counts.items()):
         say(f"  {what}: {count} {reason.value}")
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m privacy.export", description="Write or rewrite an export.")
-    parser.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=Path, metavar="DIR", help="write an export to this folder, not there yet")
-    where.add_argument("--rewrite", type=Path, metavar="DIR", help="honour withdrawals and erasures in this export")
-    parser.add_argument("--purpose", choices=PURPOSES_OF_EXPORTS, help="of a new export (default: train)")
-    options = parser.parse_args(arguments)
-    if options.rewrite and options.purpose:
-        parser.error("--purpose goes with --out: an export that is there has its purpose in its manifest")
-    return options
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code. Ended by Ctrl-C or SIGTERM, it leaves nothing half-written."""
-    options = _arguments(arguments)
-    try:
-        settings = load_deployed(options.settings)
-        if options.out:
-            export(settings, options.out, options.purpose or "train", _print)
-        else:
-            rewrite(settings, options.rewrite, _print)
-    except FreshetError as error:
-        _print(f"error: {error}")
-        return 1
-    except OSError as error:
-        _print(f"error: {error.filename or options.out or options.rewrite}: {error.strerror}")
-        return 1
-    except KeyboardInterrupt:
-        _print("interrupted: nothing half-written is left; the command may be given again")
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    sys.exit(main())

@@ -1,29 +1,22 @@
-"""The history of the `events` topic as JSON-lines on standard output, for training::
-
-    python -m privacy.history --settings freshet.toml | python -m models.train - --out model
+"""The history of the `events` topic, for training on this machine (`freshet export history`).
 
 Only what may be trained on, by the rule of exports (:mod:`privacy.rules.export`): a consent to `train` that stands now,
-and stood when the event was accepted. Pseudonyms, never user ids. `python -m privacy.export` writes files to keep.
+and stood when the event was accepted. Pseudonyms, never user ids. :mod:`privacy.export` writes files that may be kept.
 """
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from adapters.kafka.reading import TopicAsOfNow
 from jobs.clock import clock_ms
-from jobs.registration import load_deployed
 from jobs.settings import Settings
 from privacy.rules.export import Standing, Standings
 from privacy.standings import read_standings
 from schemas import topics
 from schemas.consents import Purpose
-from schemas.errors import FreshetError
 from schemas.events import CleanEvent
 from schemas.exports import LeftOut
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
@@ -79,26 +72,3 @@ def history(settings: Settings, purpose: Purpose = "train") -> Iterator[bytes]:
         yield from (event.raw for event in permitted(events, standings, now_ms, Counter()))
     finally:
         events.close()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m privacy.history", description="Print the clean events as JSON-lines."
-    )
-    parser.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
-    options = parser.parse_args(arguments)
-    events = 0
-    try:
-        for event in history(load_deployed(options.settings)):
-            sys.stdout.buffer.write(event + b"\n")
-            events += 1
-    except FreshetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{events} events", file=sys.stderr)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,21 +1,14 @@
-"""What is kept, for how long, by which setting, and what sees to it: a table in Markdown::
-
-    python -m privacy.retention --settings freshet.toml
-    python -m privacy.retention > RETENTION.md             # the defaults
+"""What is kept, for how long, by which setting, and what sees to it: a table in Markdown (`freshet retention`).
 
 Made from the settings that the job itself reads.
 """
 
-import argparse
-import sys
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
-from jobs.settings import ModelSettings, Settings, load_settings
+from jobs.settings import ModelSettings, Settings
 from schemas import topics
-from schemas.errors import FreshetError
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
 
 DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"), ModelSettings(""))
@@ -54,7 +47,7 @@ def _topic(settings: Settings, topic: Topic) -> Kept:
         last += f"go within {duration(gone_ms)}, the bare key within {duration(key_ms)}"
         earlier += f", {duration(topics.compacted_ms(lag_ms))} at most"
         place += ", `privacy.tombstone_ms`"
-        by += ", `python -m privacy.erasure purge-consents`, to be run daily"
+        by += ", `freshet erase purge-consents`, to be run daily"
     return Kept(what, f"the last record of each key {last}; {earlier}", place, by)
 
 
@@ -135,7 +128,7 @@ def _files(settings: Settings) -> list[Kept]:
             "exports, for training or measurement",
             f"{duration(settings.export.retention_days * DAY_MS)} after they were written, however old the events",
             "`export.retention_days`",
-            "`python -m privacy.export --rewrite`, to be run daily",
+            "`freshet export rewrite`, to be run daily",
         )
     ]
 
@@ -164,7 +157,7 @@ def page(settings: Settings, source: str) -> str:
         [
             "# What is kept, and for how long",
             "",
-            f"Written by `python -m privacy.retention`, from {source}.",
+            f"Written by `freshet retention`, from {source}.",
             "",
             lines[0],
             "|---|---|---|---|",
@@ -172,24 +165,6 @@ def page(settings: Settings, source: str) -> str:
             "",
             "A withdrawal or an erasure does not wait for all of this: profile and list go at once, lines of exports",
             f"with the next rewrite, those of erased users leave `{settings.kafka.topic(topics.EVENTS)}` with",
-            "`python -m privacy.erasure rewrite-events`; the rest, and older snapshots, at their time.",
+            "`freshet erase rewrite-events`; the rest, and older snapshots, at their time.",
         ]
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m privacy.retention", description="Print what is kept for how long.")
-    parser.add_argument("--settings", type=Path, help="the TOML file of the job; left out, the defaults")
-    options = parser.parse_args(arguments)
-    try:
-        settings = DEFAULTS if options.settings is None else load_settings(options.settings)
-    except FreshetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(page(settings, "the defaults" if options.settings is None else "the settings of a job"))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,4 @@
-"""The key ring behind pseudonyms, and its rotation while everything runs::
-
-    python -m privacy.rotation new-key-ring FILE                # the first one
-    python -m privacy.rotation start  --settings freshet.toml   # a second key; then restart frontends, then the job
-    python -m privacy.rotation relink --settings freshet.toml   # everybody is moved to the new pseudonym
-    python -m privacy.rotation show   --settings freshet.toml
-    python -m privacy.rotation end    --settings freshet.toml   # destroys the old key
+"""The rotation of the key behind pseudonyms while everything runs (`freshet rotate`): start, relink, end.
 
 From `start` on both pseudonyms of a user are known: the job moves a user with the first record that names them, and
 `relink` names everybody who is in `consents`. The job reads the ring when it starts: stop it with a savepoint and
@@ -12,33 +6,29 @@ submit it again. Frontends must have the new ring first, so that a withdrawal of
 `end` is refused until nobody is known under the old pseudonym and no snapshot is left that does.
 """
 
-import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from adapters.kafka.asking import Asking
 from jobs.clock import clock_ms
-from jobs.registration import load_deployed
 from jobs.savepoints import completed_ms
 from jobs.settings import Settings
 from privacy.consent_topic import recorded_changes
 from privacy.rules.rotation import why_not_ended
 from schemas.audit import KeyChange
 from schemas.control import KeyCommand, KidsCommand, RelinkCommand
-from schemas.errors import FreshetError, SettingsError
+from schemas.errors import SettingsError
 from schemas.pseudonyms import (
     KeyRing,
     begin_rotation,
     end_rotation,
     load_key_ring,
-    new_key_ring,
     replace_key_ring,
-    write_key_ring,
 )
 from schemas.receipts import KidsReceipt
 
@@ -54,14 +44,14 @@ def start(settings: Settings) -> None:
     _say(f"key {rotating.current} is in the key ring beside key {rotating.previous}; now")
     _say("1. bring the key ring to all frontends and gateways, and restart them")
     _say("2. stop the job with a savepoint and submit it again from there")
-    _say("3. python -m privacy.rotation relink")
+    _say("3. freshet rotate relink")
 
 
 def relink(settings: Settings) -> None:
     """Have the job move everybody, wait until it has, and note that in the ring."""
     path, ring = _ring(settings)
     if ring.previous is None:
-        raise SettingsError("no rotation is under way: begin with `python -m privacy.rotation start`")
+        raise SettingsError("no rotation is under way: begin with `freshet rotate start`")
     with Asking(settings.kafka, settings.job.buckets) as asking:
         sent = asking.tell((RelinkCommand(user) for user in _users(settings)), lambda n: _say(f"{n} users named"))
         _say(f"{sent} users named; waiting for the job")
@@ -85,16 +75,35 @@ def _wait_until_moved(asking: Asking, ring: KeyRing) -> None:
         time.sleep(1)
 
 
-def show(settings: Settings) -> None:
-    """Say where a rotation stands."""
+class Standing(NamedTuple):
+    """Where a rotation stands: the ids of the keys, how many users are known under which, why it cannot be ended."""
+
+    current: int
+    previous: int | None
+    users: dict[str, int]
+    why_not_ended: str | None
+
+
+def standing(settings: Settings) -> Standing:
+    """Ask the job where the rotation stands."""
     _, ring = _ring(settings)
     with Asking(settings.kafka, settings.job.buckets) as asking:
         users = _users_by_kid(asking)
-    _say(f"current key: {ring.current}; previous key: {ring.previous or 'none, no rotation is under way'}")
-    for kid, count in sorted(users.items()):
-        _say(f"{count} users are known under key {kid}")
+    reason = None
     if ring.previous is not None:
-        _say(why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), None) or "it can be ended")
+        reason = why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), None)
+    return Standing(ring.current, ring.previous, dict(sorted(users.items())), reason)
+
+
+def in_words(stands: Standing) -> list[str]:
+    """The same as lines.
+
+    >>> in_words(Standing(2, 1, {"2": 7}, None))
+    ['current key: 2; previous key: 1', '7 users are known under key 2', 'it can be ended']
+    """
+    lines = [f"current key: {stands.current}; previous key: {stands.previous or 'none, no rotation is under way'}"]
+    lines += [f"{count} users are known under key {kid}" for kid, count in stands.users.items()]
+    return lines if stands.previous is None else [*lines, stands.why_not_ended or "it can be ended"]
 
 
 def end(settings: Settings, snapshots: list[Path]) -> None:
@@ -146,40 +155,3 @@ def _ring(settings: Settings) -> tuple[Path, KeyRing]:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m privacy.rotation", description="Rotate the key behind pseudonyms.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("new-key-ring", help="write a new key ring").add_argument("file", type=Path)
-    for name, what in (("start", start), ("relink", relink), ("show", show), ("end", end)):
-        command = commands.add_parser(name, help=what.__doc__)
-        command.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
-        if name == "end":
-            command.add_argument(
-                "--snapshots", type=Path, action="append", default=[], metavar="DIR",
-                help="all folders of snapshots; left out, any may be as old as privacy.snapshots_kept_ms",
-            )  # fmt: skip
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "new-key-ring":
-            write_key_ring(new_key_ring(), options.file)
-            _say(f"wrote {options.file}; bring it to every worker, frontend and gateway, and nowhere else")
-            return 0
-        settings = load_deployed(options.settings)
-        if options.command == "end":
-            end(settings, options.snapshots)
-        else:
-            {"start": start, "relink": relink, "show": show}[options.command](settings)
-    except (FreshetError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the command may be given again", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -102,7 +102,7 @@ class TooMuchHeld(CollectionEnded):
     """More is held of a person than may be collected."""
 
     def __init__(self) -> None:
-        super().__init__("more is held than is answered here: `python -m privacy.access` has no such bound")
+        super().__init__("more is held than is answered here: `freshet access` has no such bound")
 
 
 class JobSilent(FreshetError):  # noqa: N818 - a state that passes

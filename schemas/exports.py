@@ -1,6 +1,6 @@
 """An export: a folder with `manifest.json` and gzipped JSON-lines, an event a line.
 
-Who writes one: `python -m privacy.export`. A part that the manifest does not name is not part of the export.
+Who writes one: `freshet export`. A part that the manifest does not name is not part of the export.
 """
 
 import gzip

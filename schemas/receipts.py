@@ -83,7 +83,7 @@ ErasureStatus = Literal["effective", "complete", "incomplete", "returned", "not_
 
 
 class ErasureReceipt(msgspec.Struct, tag="erasure", tag_field="kind", frozen=True):
-    """What a verification (`python -m privacy.erasure verify`) says of an erasure; only the first two are written.
+    """What a verification (`freshet erase verify`) says of an erasure; only the first two are written.
 
     effective: nothing is left in state, lists, consent view and clean events; complete: nor in any older snapshot, nor
     in raw interactions; incomplete: `missing` says what is left; returned: the user has consented again since, and

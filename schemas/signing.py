@@ -52,7 +52,7 @@ def load_signing_key(path: str | None) -> SigningKey:
     Raises :class:`SettingsError`, which never shows any of what was read.
     """
     missing = (
-        "no signing key for the audit trail: make one with `python -m privacy.audit new-key FILE` and set "
+        "no signing key for the audit trail: make one with `freshet keys new-signing-key FILE` and set "
         f"audit.signing_key to the file, or {SIGNING_KEY_VARIABLE} to its text"
     )
     source, raw = read_secret("signing key", path, SIGNING_KEY_VARIABLE, missing)

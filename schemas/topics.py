@@ -62,7 +62,7 @@ AT_MOST: Final = frozenset(
 AT_LEAST: Final = frozenset({"min.compaction.lag.ms"})
 """Settings that may be less, or more, than a topic is created with; the others are equal."""
 PURGED_EVERY_MS: Final = DAY_MS
-"""How often `python -m privacy.erasure purge-consents` is run; each run moves every partition of `consents` on."""
+"""How often `freshet erase purge-consents` is run; each run moves every partition of `consents` on."""
 RETENTION_CHECK_MAX_MS: Final = HOUR_MS
 """The longest `log.retention.check.interval.ms` of brokers that is taken; Kafka's default is 5 minutes."""
 FILE_DELETE_DELAY_MS: Final = MINUTE_MS

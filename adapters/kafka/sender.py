@@ -10,8 +10,8 @@ from typing import Any, Final
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-AWAY_AFTER_MS: Final = 5_000
-"""How long a caller waits for Kafka to be found, where the options say nothing else."""
+from adapters.kafka.settings import AWAY_AFTER_MS
+
 CLOSE_S: Final = 10.0
 """How long closing waits for Kafka to take what is under way."""
 logger = logging.getLogger(__name__)

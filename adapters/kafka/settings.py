@@ -10,6 +10,8 @@ from schemas.secret_files import secret
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+AWAY_AFTER_MS: Final = 5_000
+"""How long a client waits until a broker has answered for the first time; kafka-python's own bound is 30 s."""
 _SERVER: Final = re.compile(r"^\s*[^\s,]+:[0-9]{1,5}\s*$")
 
 
@@ -75,6 +77,7 @@ def python_kafka_options(kafka: KafkaSettings) -> dict[str, Any]:
         "ssl_cafile": kafka.ca_file,
         "ssl_certfile": kafka.cert_file,
         "ssl_keyfile": kafka.key_file,
+        "bootstrap_timeout_ms": AWAY_AFTER_MS,
     }
     if kafka.sasl_mechanism:
         options |= {

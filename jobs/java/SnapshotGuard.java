@@ -151,7 +151,7 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
             LOG.warn("Kafka ended the transactions of this snapshot " + lateMs / 1000L + " s ago: if the job ended between "
                     + "that checkpoint and its commit, the clean events, dead letters and audit records of that one "
                     + "checkpoint are lost. Then the metric failedCommittables of the sinks is above 0, an error in this "
-                    + "log names each transaction, and `python -m privacy.audit verify` names the audit records.");
+                    + "log names each transaction, and `freshet audit verify` names the audit records.");
         }
     }
 

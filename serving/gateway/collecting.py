@@ -90,7 +90,7 @@ class Collecting:
             if self._closing.is_set():
                 raise CollectionEnded("the gateway has ended: ask again")
             if time.monotonic() > by_s:
-                raise CollectionEnded("this took too long: ask again, or use `python -m privacy.access`")
+                raise CollectionEnded("this took too long: ask again, or use `freshet access`")
 
         try:
             on_turn()

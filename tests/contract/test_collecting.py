@@ -139,7 +139,7 @@ def test_at_the_end_of_a_gateway_nothing_goes_on_and_who_asked_is_told(stand: St
 def test_what_is_too_large_is_not_answered_and_what_helps_is_said(stand: Stand) -> None:
     stand.let_go.set()
     told = stand.ended(stand.ask())
-    assert isinstance(told, NotCollected) and "privacy.access" in told.why
+    assert isinstance(told, NotCollected) and "freshet access" in told.why
 
 
 def test_an_error_tells_nobody_what_was_being_read(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from adapters.redis.client import connect
-from privacy import access
+from freshet.cli.main import run
 from privacy.erasure_search import by_topic, in_topics
 from schemas import topics
 from schemas.wire.codec_choice import codec_of
@@ -17,7 +17,8 @@ from tests.support.live import Live, until
 def held(live: Live, capsys, user: str) -> dict:
     capsys.readouterr()
     settings = str(live.product.settings_path)
-    assert access.main(["--settings", settings, "--user", user, "--role", "officer", "--purpose", "request 1"]) == 0
+    words = ["access", "--settings", settings, "--user", user, "--role", "officer", "--purpose", "request 1"]
+    assert run(words) == 0
     return json.loads(capsys.readouterr().out)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from freshet.cli import main as freshet
 from jobs.trail import trail_id
 from privacy import audit
 from privacy.rules.audit_proof import Line, Trust
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.privacy
 
 
 def run(live: Live, command: str, *more: str) -> int:
-    return audit.main([command, "--settings", str(live.product.settings_path), *more])
+    return freshet.run(["audit", command, "--settings", str(live.product.settings_path), *more])
 
 
 def trail_of(live: Live, user: str) -> list[dict]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from privacy import audit, compliance
+from freshet.cli import main as freshet
+from privacy import audit
 from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support.dashboards import LABELS_OF_PROMETHEUS, names_in, queries
@@ -64,8 +65,8 @@ def lived(live: Live) -> Live:
 
 def run(live: Live, out: Path, *more: str) -> int:
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
-    options = ["--settings", str(live.product.settings_path), "--out", str(out), "--to", tomorrow]
-    return compliance.main([*options, *more])
+    options = ["report", "--settings", str(live.product.settings_path), "--out", str(out), "--to", tomorrow]
+    return freshet.run([*options, *more])
 
 
 def test_a_command_reports_what_happened_and_that_the_trail_is_whole(lived: Live, tmp_path: Path):

@@ -14,11 +14,12 @@ from kafka import KafkaProducer, TopicPartition
 
 from adapters.kafka import settled_topic
 from adapters.kafka.settled_topic import settled, settled_ends
+from freshet.cli.main import run
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
 from jobs.topics import create_topics
 from privacy import rewrite_events as rewriting
-from privacy.erasure import Where, main, verify
+from privacy.erasure import Where, verify
 from privacy.erasure_search import in_files
 from privacy.export import export, rewrite
 from privacy.purge_consents import purge_consents
@@ -148,9 +149,18 @@ def test_an_erasure_is_proved_end_to_end_by_a_command_that_shows_no_user_id(
     live.wait_for_version("eva-of-proof", 2)
     erase(live, "eva-of-proof")
     rewrite_events(live.settings, quiet)
-    command = ["verify", "--settings", str(live.product.settings_path), "--user", "-", "--work-dir", str(tmp_path)]
+    command = [
+        "erase",
+        "verify",
+        "--settings",
+        str(live.product.settings_path),
+        "--user",
+        "-",
+        "--work-dir",
+        str(tmp_path),
+    ]
     monkeypatch.setattr(sys, "stdin", io.StringIO("eva-of-proof\n"))
-    assert main([*command, "--flink", live.product.endpoints["flink"]]) == 0
+    assert run([*command, "--flink", live.product.endpoints["flink"]]) == 0
     out, err = capsys.readouterr()
     told = json.loads(out)
     mine = live.pseudonymiser.user("eva-of-proof")
@@ -215,7 +225,7 @@ def test_a_search_that_does_not_find_what_it_must_proves_nothing(live: Live, tmp
         "--savepoint",
         str(tmp_path / "blind"),
     ]
-    assert main(["verify", *arguments]) == 2
+    assert run(["erase", "verify", *arguments]) == 2
 
 
 def test_an_erasure_is_complete_when_no_older_snapshot_is_left(live: Live, tmp_path: Path):
@@ -253,7 +263,7 @@ def test_a_user_who_was_never_erased_is_told_so(live: Live, capsys: pytest.Captu
         "--flink",
         "http://localhost:1",
     ]
-    assert main(["verify", *arguments]) == 2
+    assert run(["erase", "verify", *arguments]) == 2
     assert "no erasure of this user is on record" in capsys.readouterr().err
 
 

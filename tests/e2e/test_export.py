@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from freshet.cli.main import run
 from models.train import main as train
-from privacy.export import export, main, rewrite
+from privacy.export import export, rewrite
 from privacy.history import history
 from schemas import topics
 from schemas.exports import LeftOut, part_lines, read_manifest
@@ -81,8 +82,8 @@ def test_an_export_honours_consent_as_it_stands_and_its_rewrite_honours_what_cam
 
 
 def test_measuring_and_training_are_permitted_apart(live: Live, shopped, tmp_path):
-    command = ["--settings", str(live.product.settings_path)]
-    assert main([*command, "--out", str(tmp_path / "measure"), "--purpose", "measure"]) == 0
+    command = ["export", "write", "--settings", str(live.product.settings_path)]
+    assert run([*command, "--out", str(tmp_path / "measure"), "--purpose", "measure"]) == 0
     manifest = read_manifest(tmp_path / "measure")
     hashes = ExportHashes(load_key_ring(live.settings.privacy.key_ring), "measure")
     found = counts(tmp_path / "measure", {user: hashes.user(user) for user in shopped})

@@ -12,9 +12,9 @@ import pytest
 from adapters.kafka.settings import python_kafka_options
 from deploy.local import product
 from deploy.local.stack import LocalStack
+from freshet.cli.main import run
 from jobs.settings import load_settings
 from models.random_model import random_model
-from privacy.erasure import main
 from privacy.rewrite_events import rewrite_events
 from schemas import topics
 from schemas.consents import ConsentChange
@@ -98,6 +98,6 @@ def test_an_erasure_is_proved_where_the_job_reads_avro(
     avro.wait_for_consent("gone")
     rewrite_events(avro.settings, lambda line: None)
     monkeypatch.setattr(sys, "stdin", io.StringIO("gone\n"))
-    command = ["verify", "--settings", str(avro.product.settings_path), "--user", "-"]
-    assert main([*command, "--flink", avro.product.endpoints["flink"]]) == 0
+    command = ["erase", "verify", "--settings", str(avro.product.settings_path), "--user", "-"]
+    assert run([*command, "--flink", avro.product.endpoints["flink"]]) == 0
     assert '"interactions":1' in capsys.readouterr().out.replace(" ", ""), "the record without a key is of the user"

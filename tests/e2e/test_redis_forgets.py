@@ -78,7 +78,7 @@ def test_the_command_has_deleted_keys_and_tombstones_written_again(live: Live, c
     for user in ("deleted-dan", "deleted-eve"):
         live.redis.delete(*live.keys(user))
     done = subprocess.run(
-        [sys.executable, "-m", "privacy.rebuild", "--settings", str(live.product.settings_path)],
+        [sys.executable, "-m", "freshet", "rebuild", "--settings", str(live.product.settings_path)],
         capture_output=True,
         text=True,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import product
-from privacy import rotation
+from freshet.cli import main as freshet
 from schemas import topics
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.store import user_keys
@@ -32,7 +32,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def run(live: Live, command: str, *more: str) -> int:
-    return rotation.main([command, "--settings", str(live.product.settings_path), *more])
+    return freshet.run(["rotate", command, "--settings", str(live.product.settings_path), *more])
 
 
 def kept(live: Live, names: Pseudonymiser) -> dict[str, tuple[object, bytes | None]]:
@@ -50,14 +50,14 @@ def test_profiles_and_lists_are_equal_before_and_after_though_a_task_manager_is_
     before = kept(live, live.pseudonymiser)
     assert all(state and raw for state, raw in before.values())
 
-    assert run(live, "relink") == 1
+    assert run(live, "relink") == 2
     assert "begin with" in capsys.readouterr().err
     assert run(live, "start") == 0
     savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
     live.job_id = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
     live.stack.rest.wait_running(live.job_id)
     ring = load_key_ring(live.product.endpoints["key_ring"])
-    assert run(live, "end") == 1
+    assert run(live, "end") == 2
     assert f"{len(SHOPPERS)} users are still known under key 1" in capsys.readouterr().err
 
     reader, answers, stop = Reader(live.product.endpoints["redis"], ring), [], threading.Event()
@@ -82,7 +82,7 @@ def test_profiles_and_lists_are_equal_before_and_after_though_a_task_manager_is_
     capsys.readouterr()
     assert run(live, "show") == 0
     assert f"{len(SHOPPERS)} users are known under key 2" in capsys.readouterr().out
-    assert run(live, "end") == 1
+    assert run(live, "end") == 2
     assert "for another 7.0 days" in capsys.readouterr().err
     snapshots = [Path(savepoint.removeprefix("file:")), live.stack.directory / "flink"]
     assert run(live, "end", *(part for path in snapshots for part in ("--snapshots", str(path)))) == 1

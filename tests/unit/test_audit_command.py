@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from kafka.errors import KafkaError
 
+from freshet.cli.main import run
 from jobs.settings import Settings
 from privacy import audit
 from privacy.retention import DEFAULTS
@@ -72,19 +73,19 @@ def test_what_could_not_be_verified_is_told_from_what_was_found(
 
     monkeypatch.setattr(audit, "trail_id", lambda kafka: "a topic")
     monkeypatch.setattr(audit, "_lines", lines)
-    assert audit.main(["verify", "--settings", str(settings_path), "--public-key", "ab" * 32]) == 2
-    assert "error: " in capsys.readouterr().err
+    assert run(["audit", "verify", "--settings", str(settings_path), "--public-key", "ab" * 32]) == 2
+    assert "freshet: not done: " in capsys.readouterr().err
 
 
 def test_a_trail_that_is_in_place_and_one_that_is_not_have_exit_codes_of_their_own(
     topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(audit, "PAUSE_S", 0)
-    command = ["verify", "--settings", str(settings_path), "--public-key", "d75a980182b10ab7d54bfed3c964073a"
+    command = ["audit", "verify", "--settings", str(settings_path), "--public-key", "d75a980182b10ab7d54bfed3c964073a"
                "0ee172f3daa62325af021a68f707511a"]  # fmt: skip
-    assert audit.main(command) == 0
+    assert run(command) == 0
     topic += [b"{}"]
-    assert audit.main(command) == 1
+    assert run(command) == 1
     assert "partition 0 offset 0 is not a record of the trail" in capsys.readouterr().out
 
 
@@ -93,7 +94,7 @@ def test_an_audit_topic_that_was_emptied_by_making_it_again_is_found(
 ) -> None:
     """Nothing is left in it that could tell."""
     monkeypatch.setattr(audit, "submitted_with", lambda settings: "the topic before")
-    command = ["verify", "--settings", str(settings_path), "--public-key", "ab" * 32]
-    assert audit.main(command) == 1
+    command = ["audit", "verify", "--settings", str(settings_path), "--public-key", "ab" * 32]
+    assert run(command) == 1
     assert "was deleted and created again" in capsys.readouterr().out
-    assert audit.main([*command, "--trail", "the topic before"]) == 0
+    assert run([*command, "--trail", "the topic before"]) == 0

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from freshet.cli.main import run
 from privacy import compliance, compliance_document, document
-from privacy.compliance import main, period_of, write
+from privacy.compliance import period_of, write
 from privacy.compliance_document import Circumstances
 from privacy.compliance_document import compliance_document as document_of
 from privacy.document import Document, Grid, Section, html, markdown
@@ -172,20 +173,19 @@ def test_a_new_report_takes_the_place_of_the_old_one_at_once_and_leaves_no_draft
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--k", "9"], "must be at least 10"),
+        (["--k", "9"], "greater than or equal to 10"),
         (["--from", "2026-02-01", "--to", "2026-02-01"], "--from 2026-02-01 must be before --to 2026-02-01"),
         (["--from", "yesterday"], "--from"),
         (["--public-key", "ab"], "64 hexadecimal digits"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(options: list[str], said: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        main(["--settings", "x.toml", "--out", "out", *options])
+    assert run(["report", "--settings", "x.toml", "--out", "out", *options]) == 64
     assert said in capsys.readouterr().err
 
 
 def test_settings_that_are_not_there_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["--settings", str(tmp_path / "x.toml"), "--out", str(tmp_path)]) == 2
+    assert run(["report", "--settings", str(tmp_path / "x.toml"), "--out", str(tmp_path)]) == 2
     assert "cannot be read" in capsys.readouterr().err
 
 

@@ -16,9 +16,10 @@ from kafka.errors import KafkaTimeoutError
 import adapters.kafka.reading
 import privacy.export_folder
 import privacy.retention
+from freshet.cli.main import run
 from jobs.settings import PrivacySettings
 from models.interactions import CLEAN_EVENTS, read
-from privacy.export import honour, main, rewrite
+from privacy.export import honour, rewrite
 from privacy.export_folder import locked, new_folder
 from schemas.errors import ExportError, ModelError
 from schemas.exports import LeftOut, Manifest, part_lines, read_manifest
@@ -274,13 +275,10 @@ def test_a_model_may_be_trained_on_an_export_to_train_that_is_in_its_retention_a
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--settings", str(tmp_path / "none.toml"), "--out", str(tmp_path / "x")]) == 1
+    assert run(["export", "write", "--settings", str(tmp_path / "none.toml"), "--out", str(tmp_path / "x")]) == 2
     assert "none.toml cannot be read" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--settings", "s", "--rewrite", "x", "--purpose", "train"])
-    assert "--purpose goes with --out" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--settings", "s"])
+    assert run(["export", "rewrite", "x", "--settings", "s", "--purpose", "train"]) == 64
+    assert "No such option: --purpose" in capsys.readouterr().err
 
 
 def test_where_kafka_does_not_answer_the_command_says_so_and_leaves_nothing(
@@ -295,8 +293,8 @@ def test_where_kafka_does_not_answer_the_command_says_so_and_leaves_nothing(
         f'kafka.bootstrap_servers = "broker:9"\nredis.url = "redis://r"\nmodel.directory = "/m"\n'
         f'privacy.key_ring = "{tmp_path / "ring.json"}"\n'
     )
-    assert main(["--settings", str(tmp_path / "s.toml"), "--out", str(tmp_path / "x")]) == 1
-    assert "error: Kafka at broker:9 does not answer (KafkaTimeoutError)" in capsys.readouterr().err
+    assert run(["export", "write", "--settings", str(tmp_path / "s.toml"), "--out", str(tmp_path / "x")]) == 2
+    assert "freshet: not done: Kafka at broker:9 does not answer (KafkaTimeoutError)" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"ring.json", "s.toml"}
 
 

@@ -20,9 +20,25 @@ MAY_IMPORT = {
     "udfs": {"schemas", "schemas.wire", "models", "udfs", "adapters"},
     "jobs": {"schemas", "schemas.wire", "models", "udfs", "jobs", "adapters"},
     "serving": {"schemas", "schemas.wire", "serving", "adapters"},
-    # `privacy.access` prints what the gateway answers.
+    # `privacy/access.py` collects what the gateway answers.
     "privacy": {"schemas", "schemas.wire", "udfs", "jobs", "serving", "adapters", "privacy", "privacy.rules"},
     "privacy.rules": {"schemas", "udfs", "privacy.rules"},
+    # `import freshet` is what an application does: nothing comes with it.
+    "freshet": {"freshet", "freshet.cli"},
+    "freshet.cli": {
+        "schemas",
+        "schemas.wire",
+        "models",
+        "udfs",
+        "jobs",
+        "serving",
+        "adapters",
+        "privacy",
+        "freshet",
+        "freshet.cli",
+        "bench",
+        "deploy",
+    },
 }
 FOLDERS = {room.partition(".")[0] for room in MAY_IMPORT}
 OURS = FOLDERS | {"bench", "deploy", "tests"}
@@ -30,8 +46,10 @@ ONLY_IN = {
     "pyflink": ("udfs/operators/", "jobs/"),
     "onnxruntime": ("models/scorer.py",),
     "redis": (),
-    "adapters": ("adapters/", "udfs/store.py", "udfs/operators/", "jobs/", "serving/", "privacy/"),
+    "adapters": ("adapters/", "udfs/store.py", "udfs/operators/", "jobs/", "serving/", "privacy/", "freshet/cli/"),
     "hiredis": ("adapters/redis/", "serving/"),
+    "argparse": ("jobs/personalise.py", "jobs/topics.py", "models/", "serving/gateway/"),
+    "typer": ("freshet/cli/",),
 }
 IMPURE = {"time", "random", "datetime", "secrets", "uuid", "threading", "asyncio"}
 PURE = ("udfs/", "privacy/rules/")
@@ -128,6 +146,10 @@ def test_dependencies_point_one_way() -> None:
         ("privacy/rules/x.py", "import time"),
         ("jobs/x.py", "from privacy.rules import erasure"),
         ("serving/x.py", "from privacy.access import held"),
+        ("jobs/x.py", "from freshet.cli.main import run"),
+        ("privacy/x.py", "import typer"),
+        ("privacy/x.py", "from argparse import ArgumentParser"),
+        ("freshet/x.py", "import serving.reader"),
     ],
 )
 def test_a_planted_violation_is_found(path: str, text: str) -> None:

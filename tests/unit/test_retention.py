@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from freshet.cli.main import run
 from jobs.settings import Settings
-from privacy.retention import DEFAULTS, main, page, retention
+from privacy.retention import DEFAULTS, page, retention
 from schemas.topics import ANSWERS, DAY_MS, TOPICS
 
 RETENTIONS = {
@@ -78,14 +79,12 @@ def test_every_topic_is_in_the_table_with_its_retention_and_its_prefix() -> None
 
 
 def test_the_published_table_is_that_of_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
+    assert run(["retention"]) == 0
     printed = capsys.readouterr().out
-    assert (Path(__file__).parents[2] / "RETENTION.md").read_text() == printed, (
-        "run python -m privacy.retention > RETENTION.md"
-    )
+    assert (Path(__file__).parents[2] / "RETENTION.md").read_text() == printed, "run freshet retention > RETENTION.md"
     assert printed == page(DEFAULTS, "the defaults") + "\n"
 
 
 def test_settings_that_cannot_be_read_are_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["--settings", str(tmp_path / "none.toml")]) == 1
+    assert run(["retention", "--settings", str(tmp_path / "none.toml")]) == 2
     assert "none.toml cannot be read" in capsys.readouterr().err

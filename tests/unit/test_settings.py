@@ -98,7 +98,11 @@ def test_a_secret_comes_from_the_variable_that_a_setting_names(monkeypatch: pyte
 def test_plain_kafka_needs_no_more_than_an_address() -> None:
     kafka = KafkaSettings("a:1,b:2")
     assert flink_kafka_properties(kafka) == {"bootstrap.servers": "a:1,b:2", "security.protocol": "PLAINTEXT"}
-    assert python_kafka_options(kafka) == {"bootstrap_servers": ["a:1", "b:2"], "security_protocol": "PLAINTEXT"}
+    assert python_kafka_options(kafka) == {
+        "bootstrap_servers": ["a:1", "b:2"],
+        "security_protocol": "PLAINTEXT",
+        "bootstrap_timeout_ms": 5_000,
+    }
 
 
 PROVIDERS = "org.apache.flink.kafka.shaded.org.apache.kafka.common.config.provider"

@@ -49,7 +49,7 @@ def test_what_is_no_key_is_refused_and_not_shown(tmp_path: Path, text: str) -> N
 
 def test_no_key_at_all_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(SIGNING_KEY_VARIABLE, raising=False)
-    with pytest.raises(SettingsError, match="privacy\\.audit new-key"):
+    with pytest.raises(SettingsError, match="freshet keys new-signing-key"):
         load_signing_key(None)
     with pytest.raises(SettingsError, match="cannot be read"):
         load_signing_key(str(tmp_path / "none"))

@@ -1,0 +1,5 @@
+"""`python -m freshet`: the command, where it is not installed."""
+
+from freshet.cli.main import main
+
+main()

@@ -1,0 +1,26 @@
+"""`freshet access`: the right of access (GDPR, articles 15 and 20)."""
+
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import SettingsFile, UserId, command, given_user, print_json, root
+
+
+@command(root, "access", 'freshet access --settings freshet.toml --user - --role officer --purpose "request 47"')
+def access(
+    settings: SettingsFile,
+    user: UserId,
+    role: Annotated[str, typer.Option(help="Who asks; goes into the audit trail.")],
+    purpose: Annotated[str, typer.Option(help="What for; goes into the audit trail.")],
+) -> None:
+    """Print all that is held of one person, as one JSON document.
+
+    The running job answers with its state; Redis and the topics are read as they stand. The reading itself goes into
+    the audit trail. Exports are files under names of their own: they are not looked into.
+    """
+    user_id = given_user(user)
+    from jobs.registration import load_deployed
+    from privacy.access import held_of
+
+    print_json(held_of(load_deployed(settings), user_id, role, purpose))

@@ -1,0 +1,71 @@
+"""`freshet audit`: the audit trail from outside of the job."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import (
+    AsJson,
+    ExitCode,
+    Heads,
+    PublicKeys,
+    SettingsFile,
+    Trails,
+    command,
+    group,
+    print_json,
+)
+
+app = group("audit", "Verify the audit trail, and keep its signed heads.")
+
+
+@command(app, "verify", "freshet audit verify --settings freshet.toml --heads heads.jsonl")
+def verify(
+    settings: SettingsFile,
+    heads: Heads = None,
+    public_key: PublicKeys = None,
+    trail: Trails = None,
+    as_json: AsJson = False,
+) -> int:
+    """Name every record that was changed, is missing, stands twice, was put in or is out of place.
+
+    What was signed for the topic that is read is believed. A trail that was moved here from another topic is signed for
+    that one: name it by Kafka's id with --trail. The signing key itself is not needed. Exit code 1 where there are
+    findings.
+    """
+    from jobs.settings import load_settings
+    from privacy.audit import as_document, public_keys, report, verification
+
+    loaded = load_settings(settings)
+    found = verification(loaded, public_key or public_keys(loaded), heads or [], trail or [])
+    if as_json:
+        print_json(as_document(found))
+    else:
+        print(report(found))
+    return ExitCode.FINDINGS if found.findings else ExitCode.DONE
+
+
+@command(app, "save-heads", "freshet audit save-heads --settings freshet.toml --out heads.jsonl")
+def save_heads(
+    settings: SettingsFile,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where heads are kept; those that it has stay.")],
+) -> None:
+    """Add the signed heads that are not yet in a file to it.
+
+    Keep the file where nobody who can write to Kafka can write, and give it to `freshet audit verify`.
+    """
+    from jobs.settings import load_settings
+    from privacy.audit import save_heads as save
+
+    print(f"{save(load_settings(settings), out)} heads added to {out}")
+
+
+@command(app, "public-key", "freshet audit public-key --settings freshet.toml")
+def public_key(settings: SettingsFile) -> None:
+    """Print the key that signatures are verified with."""
+    from jobs.settings import load_settings
+    from privacy.audit import public_keys
+
+    for key in public_keys(load_settings(settings)):
+        print(key.hex())

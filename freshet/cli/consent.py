@@ -1,0 +1,72 @@
+"""`freshet consent`: records what a user decided, as a frontend does."""
+
+from enum import StrEnum
+from typing import Annotated, Literal, cast
+
+import typer
+
+from freshet.cli.shape import SettingsFile, UserId, command, given_user, group, print_json
+
+app = group("consent", "Record what a user decided about their data.")
+
+
+class PurposeName(StrEnum):
+    """The purposes of :mod:`schemas.consents`, which help does not import; a test compares the two."""
+
+    PERSONALISE = "personalise"
+    MEASURE = "measure"
+    TRAIN = "train"
+
+
+Purposes = list[PurposeName] | None
+Method = Annotated[str | None, typer.Option(help="How it was said, for instance `call centre`.")]
+
+
+@command(
+    app, "record", "freshet consent record --settings freshet.toml --user - --level full --denied train --method letter"
+)
+def record(
+    settings: SettingsFile,
+    user: UserId,
+    level: Annotated[Literal["none", "session", "full"], typer.Option(help="What may be kept and served.")],
+    granted: Annotated[Purposes, typer.Option(help="A purpose; left out: all of them.")] = None,
+    denied: Annotated[Purposes, typer.Option(help="A purpose that is not granted.")] = None,
+    method: Method = None,
+    notice_version: Annotated[str | None, typer.Option(help="Which notice was read.")] = None,
+    jurisdiction: Annotated[str | None, typer.Option(help="Whose law applies, as the policy file calls it.")] = None,
+    expires_at: Annotated[int | None, typer.Option(help="When it ends, in ms since the epoch.")] = None,
+) -> None:
+    """Record a consent as it stands from now on; it takes the place of the one before.
+
+    A withdrawal holds when the command has returned. Prints where the record stands, as JSON.
+    """
+    user_id = given_user(user)
+    from jobs.clock import clock_ms
+    from jobs.registration import load_deployed
+    from privacy.consent import record as write
+    from schemas.consents import ConsentChange, Purpose
+
+    change = ConsentChange(
+        user_id,
+        level,
+        clock_ms(),
+        cast("list[Purpose] | None", granted or None),
+        cast("list[Purpose] | None", denied or None),
+        method,
+        notice_version,
+        jurisdiction,
+        expires_at,
+    )
+    print_json(write(load_deployed(settings), change)._asdict())
+
+
+@command(app, "withdraw", "freshet consent withdraw --settings freshet.toml --user -")
+def withdraw(settings: SettingsFile, user: UserId, method: Method = None) -> None:
+    """End all personalisation of a user; it has ended when the command has returned."""
+    user_id = given_user(user)
+    from jobs.clock import clock_ms
+    from jobs.registration import load_deployed
+    from privacy.consent import record as write
+    from schemas.consents import ConsentChange
+
+    print_json(write(load_deployed(settings), ConsentChange(user_id, "none", clock_ms(), method=method))._asdict())

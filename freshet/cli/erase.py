@@ -1,0 +1,86 @@
+"""`freshet erase`: erasure, carried through and proved (GDPR, article 17)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import SettingsFile, UserId, command, given_user, group, print_json, say
+
+app = group("erase", "Erase users, carry erasures through, and prove them.")
+
+
+@command(app, "user", "freshet erase user --settings freshet.toml --user -")
+def user(settings: SettingsFile, user: UserId) -> None:
+    """Record the erasure of a user: state and lists go at once, and nothing of them comes back.
+
+    Then run `freshet erase rewrite-events` and, when snapshots have aged out, `freshet erase verify`.
+    """
+    user_id = given_user(user)
+    from jobs.registration import load_deployed
+    from privacy.consent import erase
+
+    print_json(erase(load_deployed(settings), user_id)._asdict())
+
+
+@command(app, "rewrite-events", "freshet erase rewrite-events --settings freshet.toml")
+def rewrite_events(settings: SettingsFile) -> None:
+    """Take everybody who was erased out of the events topic.
+
+    Run it within `min.compaction.lag.ms` (7 days) of an erasure.
+    """
+    from jobs.registration import load_deployed
+    from privacy.rewrite_events import rewrite_events as rewrite
+
+    rewrite(load_deployed(settings), say)
+
+
+@command(
+    app,
+    "verify",
+    "freshet erase verify --settings freshet.toml --user - --flink http://localhost:8081 --snapshots /var/lib/flink",
+)
+def verify(
+    settings: SettingsFile,
+    user: UserId,
+    flink: Annotated[
+        str | None, typer.Option(metavar="URL", help="Flink's REST interface: a savepoint is taken and deleted again.")
+    ] = None,
+    savepoint: Annotated[Path | None, typer.Option(metavar="DIR", help="Search this savepoint and take none.")] = None,
+    work_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the savepoint goes: a folder that Flink shares.")
+    ] = None,
+    export: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="An export to search.")] = None,
+    snapshots: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder of checkpoints and savepoints.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait for the job and Flink.")] = 120.0,
+) -> int:
+    """Search for an erased user everywhere, print the receipt as JSON, and write it to `receipts` if it is good news.
+
+    Exit code 0: effective, complete, or returned; 1: something is left, and where; 2: not proved, because the search
+    did not find what it had planted, or could not be made. A savepoint holds everybody's state: it is taken into a
+    folder that only this user can enter. With --savepoint, users who had consented before it was taken bear witness
+    instead of what is planted.
+    """
+    if (flink is None) == (savepoint is None):
+        raise typer.BadParameter("one of --flink and --savepoint is needed")
+    user_id = given_user(user)
+    from jobs.registration import load_deployed
+    from privacy.erasure import EXIT_CODES, Where, document_of, summary
+    from privacy.erasure import verify as look
+
+    where = Where(flink, savepoint, work_dir, export or [], snapshots or [], timeout_s)
+    receipt = look(load_deployed(settings), user_id, where, say)
+    say(summary(receipt))
+    print(document_of(receipt))
+    return EXIT_CODES[receipt.status]
+
+
+@command(app, "purge-consents", "freshet erase purge-consents --settings freshet.toml")
+def purge_consents(settings: SettingsFile) -> None:
+    """Take users whose erasure is over out of the consents topic; run it daily."""
+    from jobs.registration import load_deployed
+    from privacy.purge_consents import purge_consents as purge
+
+    purge(load_deployed(settings), say)

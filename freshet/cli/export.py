@@ -1,0 +1,66 @@
+"""`freshet export`: clean events for training or measurement, by the consent that stands."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from freshet.cli.shape import AsJson, SettingsFile, command, group, print_json, say
+
+app = group("export", "Export clean events for training or measurement, and keep exports true to consent.")
+
+
+@command(app, "write", "freshet export write --settings freshet.toml --out exports/may --purpose train")
+def write(
+    settings: SettingsFile,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write; not there yet.")],
+    purpose: Annotated[Literal["train", "measure"], typer.Option(help="What consent must allow.")] = "train",
+    as_json: AsJson = False,
+) -> None:
+    """Write what stands in `events` now and may be used for the purpose, under names of exports.
+
+    Names of exports join with nothing that the job keeps. Somebody who holds both an export and the `events` topic may
+    still match them by item and time. Run `freshet export rewrite` on every export, daily.
+    """
+    from jobs.registration import load_deployed
+    from privacy.export import export
+
+    manifest = export(load_deployed(settings), out, purpose, say)
+    if as_json:
+        print_json(manifest)
+
+
+@command(app, "rewrite", "freshet export rewrite exports/may --settings freshet.toml")
+def rewrite(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An export.")],
+    settings: SettingsFile,
+    as_json: AsJson = False,
+) -> None:
+    """Take out of an export whoever withdrew or was erased since; delete it when its retention is over.
+
+    Run it every day on every export. The retention is `[export] retention_days`.
+    """
+    from jobs.registration import load_deployed
+    from privacy.export import rewrite as honour
+
+    manifest = honour(load_deployed(settings), folder, say)
+    if as_json:
+        print_json(manifest)
+
+
+@command(app, "history", "freshet export history --settings freshet.toml")
+def history(settings: SettingsFile) -> None:
+    """Print the clean events that may be trained on, as JSON lines, for a training run on this machine.
+
+    By the same rule as an export, but under the pseudonyms of the job: keep no file of it.
+    """
+    from jobs.registration import load_deployed
+    from privacy.history import history as events_of
+
+    events = 0
+    for event in events_of(load_deployed(settings)):
+        sys.stdout.buffer.write(event + b"\n")
+        events += 1
+    sys.stdout.buffer.flush()
+    say(f"{events} events")

@@ -1,0 +1,37 @@
+"""`freshet keys`: new keys, each in a file that only its owner may read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import command, group
+
+app = group("keys", "Make the keys of a deployment. A file that is there is never overwritten.")
+NewFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; not there yet.")]
+
+
+@command(app, "new-key-ring", "freshet keys new-key-ring key-ring.json")
+def new_key_ring(file: NewFile) -> None:
+    """Make the key ring that pseudonyms are made with.
+
+    Name it in the settings of the job (privacy.key_ring) and of the gateway. To change the key later, see
+    `freshet rotate --help`.
+    """
+    from schemas.pseudonyms import new_key_ring as new
+    from schemas.pseudonyms import write_key_ring
+
+    write_key_ring(new(), file)
+    print(f"wrote {file}; bring it to every worker, frontend and gateway, and nowhere else")
+
+
+@command(app, "new-signing-key", "freshet keys new-signing-key signing-key")
+def new_signing_key(file: NewFile) -> None:
+    """Make the key that the job signs the audit trail with.
+
+    Name it in the settings of the job (audit.signing_key).
+    """
+    from schemas.signing import write_signing_key
+
+    write_signing_key(file)
+    print(f"wrote {file}; bring it to every worker and nowhere else")

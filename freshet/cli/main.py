@@ -1,0 +1,89 @@
+"""The command `freshet`: runs one of its commands, and turns what that raises into one convention of exit codes."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+import freshet
+from freshet.cli import access, audit, consent, erase, export, keys, rebuild, report, retention, rotate
+from freshet.cli.shape import ExitCode, root, say
+from schemas.errors import FreshetError
+
+MODULES: Final = (access, audit, consent, erase, export, keys, rebuild, report, retention, rotate)
+"""Whose commands there are: each has added its own to `root`."""
+SIGNALLED: Final = 128
+"""A command that is ended by a signal has this and the signal's number as exit code, as shells have it."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"freshet {freshet.__version__}")
+        raise typer.Exit
+
+
+@root.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments`; returns its exit code (:class:`ExitCode`)."""
+    try:
+        return int(typer.main.get_command(root)(list(arguments), prog_name="freshet", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        say(_told_of_usage(error))
+        return ExitCode.USAGE
+    except (FreshetError, OSError) as error:
+        say(f"freshet: not done: {_told(error)}")
+        return ExitCode.NOT_DONE
+    except Exception as error:
+        if (told := _told_of_kafka(error)) is None:
+            raise
+        say(f"freshet: not done: {told}")
+        return ExitCode.NOT_DONE
+
+
+def _told_of_usage(error: typer.TyperException) -> str:
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if message.startswith("Usage:"):  # of a group that was given no command: its help
+        return message
+    return (
+        f"freshet: not understood: {message.rstrip('.')}; see `{context.command_path if context else 'freshet'} --help`"
+    )
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, FileExistsError):
+        return f"{error.filename} is there already, and is not overwritten: name another file"
+    if isinstance(error, OSError):
+        return ": ".join(str(part) for part in (error.filename, error.strerror or type(error).__name__) if part)
+    return str(error)
+
+
+def _told_of_kafka(error: Exception) -> str | None:
+    """What to say of an error of Kafka's client; None where it is another's."""
+    errors = sys.modules.get("kafka.errors")  # who has not imported it cannot have raised it
+    if errors is None or not isinstance(error, errors.KafkaError):
+        return None
+    return (
+        f"Kafka did not do what was asked ({type(error).__name__}): see that kafka.bootstrap_servers answers and that "
+        "its user has the rights; the command may be given again"
+    )
+
+
+def main() -> NoReturn:
+    """Run the command line of this process. Ended by SIGTERM, a command cleans up as it does after Ctrl-C."""
+    signal.signal(signal.SIGTERM, _end)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(SIGNALLED + number)

@@ -1,0 +1,54 @@
+"""`freshet report`: a compliance report over a period."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from freshet.cli.shape import ExitCode, Heads, PublicKeys, SettingsFile, Trails, command, root, say
+
+K_LEAST: Final = 10
+"""That of `privacy.rules.suppression`, which help does not import; a test compares the two."""
+DAY: Final = ["%Y-%m-%d"]
+
+
+@command(
+    root, "report", "freshet report --settings freshet.toml --out july --from 2026-07-01 --to 2026-08-01 --heads heads"
+)
+def report(
+    settings: SettingsFile,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where report.md and report.html go.")],
+    start: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=DAY, metavar="DAY", help="The first day, UTC; else 30 days before the last."),
+    ] = None,
+    end: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=DAY, metavar="DAY", help="The first day left out, UTC; else tomorrow."),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=K_LEAST, help="Show no figure of fewer persons.")] = K_LEAST,
+    heads: Heads = None,
+    public_key: PublicKeys = None,
+    trail: Trails = None,
+) -> int:
+    """Write a compliance report over a period, as Markdown and as HTML.
+
+    The audit trail is verified as `freshet audit verify` does it; where it is not whole, the report says so on its
+    first line, and the exit code is 1. The job need not run.
+    """
+    from jobs.settings import load_settings
+    from privacy.audit import public_keys, verification
+    from privacy.compliance import period_of, today, write_report
+
+    try:
+        period = period_of(start and start.date(), end and end.date(), today())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    loaded = load_settings(settings)
+    verified = verification(loaded, public_key or public_keys(loaded), heads or [], trail or [])
+    for path in write_report(loaded, out, period, k, verified):
+        print(f"wrote {path}")
+    if verified.findings:
+        say(f"the audit trail is not whole: {len(verified.findings)} findings; `freshet audit verify` names them")
+    return ExitCode.FINDINGS if verified.findings else ExitCode.DONE

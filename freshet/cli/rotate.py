@@ -1,0 +1,66 @@
+"""`freshet rotate`: the key behind pseudonyms is replaced while everything runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import AsJson, SettingsFile, command, group, print_json
+
+app = group("rotate", "Rotate the key behind pseudonyms while everything runs: start, relink, end.")
+
+
+@command(app, "start", "freshet rotate start --settings freshet.toml")
+def start(settings: SettingsFile) -> None:
+    """Add a second key to the key ring.
+
+    From then on both pseudonyms of a user are known. Frontends must have the new ring first, so that a withdrawal of
+    theirs fences both. Then stop the job with a savepoint and submit it again: it reads the ring when it starts.
+    """
+    from jobs.registration import load_deployed
+    from privacy import rotation
+
+    rotation.start(load_deployed(settings))
+
+
+@command(app, "relink", "freshet rotate relink --settings freshet.toml")
+def relink(settings: SettingsFile) -> None:
+    """Have the job move everybody to their new pseudonym, and wait until it has."""
+    from jobs.registration import load_deployed
+    from privacy import rotation
+
+    rotation.relink(load_deployed(settings))
+
+
+@command(app, "show", "freshet rotate show --settings freshet.toml")
+def show(settings: SettingsFile, as_json: AsJson = False) -> None:
+    """Say where a rotation stands."""
+    from jobs.registration import load_deployed
+    from privacy import rotation
+
+    stands = rotation.standing(load_deployed(settings))
+    if as_json:
+        print_json(stands)
+    else:
+        print(*rotation.in_words(stands), sep="\n")
+
+
+@command(app, "end", "freshet rotate end --settings freshet.toml --snapshots /var/lib/flink")
+def end(
+    settings: SettingsFile,
+    snapshots: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder of snapshots, all of them if any; left out, one may be as old as privacy.snapshots_kept_ms.",
+        ),
+    ] = None,
+) -> None:
+    """Destroy the old key.
+
+    Refused until nobody is known under the old pseudonym and no snapshot is left that does.
+    """
+    from jobs.registration import load_deployed
+    from privacy import rotation
+
+    rotation.end(load_deployed(settings), snapshots or [])

@@ -1,0 +1,120 @@
+"""What all commands have in common: exit codes, help with an example, and the options that several of them take.
+
+A command is a function that turns its options into a call of the room that does the work, and prints what comes of it.
+It imports that room when it runs, so that `freshet --help` and shell completion answer at once.
+"""
+
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+
+F = TypeVar("F", bound=Callable[..., Any])
+EXAMPLE: Final = "Example: "
+
+
+class ExitCode(IntEnum):
+    """What a command's exit code says."""
+
+    DONE = 0
+    FINDINGS = 1
+    """It was done, and found something wrong."""
+    NOT_DONE = 2
+    """It could not be done, or not to its end; the last line on standard error says why."""
+    USAGE = 64
+    """The command line was not understood; nothing was begun."""
+
+
+root: Final = typer.Typer(
+    help="Real-time, consent-first recommendations on Apache Flink. Exit codes: 0 done, 1 findings, 2 not done, "
+    "64 the command line was not understood.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+"""The command `freshet`; importing the modules beside this one adds their commands to it."""
+
+
+def group(name: str, help: str) -> typer.Typer:
+    """A command of `freshet` that has commands of its own."""
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    root.add_typer(app, name=name, help=help)
+    return app
+
+
+def command(app: typer.Typer, name: str, example: str) -> Callable[[F], F]:
+    """Adds a function to `app` as the command `name`; its docstring is the help, below which the example stands."""
+
+    def add(function: F) -> F:
+        app.command(name, epilog=f"{EXAMPLE}{example}", short_help=_first_sentence(function))(function)
+        return function
+
+    return add
+
+
+def _first_sentence(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").partition(".\n")[0].strip().rstrip(".")
+
+
+def say(line: str) -> None:
+    """Tell whoever waits how far the work is; what scripts read goes to standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: object) -> None:
+    """Print `value` as JSON for a script."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def given_user(user: str) -> str:
+    """The user id that `--user` gives, from standard input for `-`. Raises a usage error where there is none."""
+    user_id = sys.stdin.readline().rstrip("\n") if user == "-" else user
+    if not user_id:
+        raise typer.BadParameter("no user id was given", param_hint="--user")
+    return user_id
+
+
+def public_key(text: str) -> bytes:
+    """The public key that an option gives in hexadecimal.
+
+    >>> public_key("ab" * 32) == bytes([0xAB] * 32)
+    True
+    """
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise typer.BadParameter("a public key is 64 hexadecimal digits")
+    return raw
+
+
+SettingsFile = Annotated[
+    Path, typer.Option("--settings", metavar="FILE", envvar="FRESHET_SETTINGS", help="The TOML file of the job.")
+]
+UserId = Annotated[
+    str,
+    typer.Option(
+        "--user", metavar="ID", help="The user id; - reads it from standard input, so that no shell history has it."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Heads = Annotated[
+    list[Path] | None,
+    typer.Option("--heads", metavar="FILE", help="A file of `freshet audit save-heads`. Several may be given."),
+]
+PublicKeys = Annotated[
+    list[bytes] | None,
+    typer.Option(
+        "--public-key", parser=public_key, metavar="HEX", help="Believe this key instead of the key in the settings."
+    ),
+]
+Trails = Annotated[
+    list[str] | None,
+    typer.Option("--trail", metavar="ID", help="Kafka's id of a topic that the trail was moved from."),
+]

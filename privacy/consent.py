@@ -1,0 +1,35 @@
+"""Consents that an officer records by hand: through the client library, as every frontend does."""
+
+import contextlib
+
+from adapters.kafka.settings import python_kafka_options
+from adapters.redis.client import connect
+from jobs.clock import clock_ms
+from jobs.settings import Settings
+from schemas.consents import ConsentChange
+from schemas.pseudonyms import load_key_ring
+from serving.consents import Acknowledged, Consents
+
+
+def record(settings: Settings, change: ConsentChange) -> Acknowledged:
+    """Record `change`, in JSON, which every job reads; returns when it is acknowledged.
+
+    Raises what :meth:`serving.consents.Consents.record` does.
+    """
+    with contextlib.closing(_consents(settings)) as consents:
+        return consents.record(change)
+
+
+def erase(settings: Settings, user_id: str) -> Acknowledged:
+    """Record the erasure of `user_id` (GDPR, article 17)."""
+    return record(settings, ConsentChange(user_id, "none", clock_ms(), erase=True))
+
+
+def _consents(settings: Settings) -> Consents:
+    return Consents(
+        connect(settings.redis),
+        python_kafka_options(settings.kafka),
+        load_key_ring(settings.privacy.key_ring),
+        tombstone_ms=settings.tombstone_ms(),
+        topic_prefix=settings.kafka.topic_prefix,
+    )

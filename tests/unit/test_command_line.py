@@ -1,0 +1,193 @@
+"""The command `freshet` as a whole: every command has help and an example that parses, and one convention of codes."""
+
+import ast
+import doctest
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from kafka.errors import KafkaTimeoutError
+
+import freshet
+from freshet.cli import consent, report, shape
+from freshet.cli.main import MODULES, run
+from privacy.rules.suppression import K_LEAST
+from schemas.consents import PURPOSES
+from schemas.errors import SettingsError
+
+ROOT = Path(__file__).parents[2]
+TREE = typer.main.get_command(shape.root)
+
+
+def commands(node: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that name it."""
+    children = getattr(node, "commands", None)
+    if children is None:
+        yield words, node
+    for name, child in (children or {}).items():
+        yield from commands(child, (*words, name))
+
+
+ROOMS = ("privacy",)
+ENTRIES: tuple[str, ...] = ()
+"""What is called by others than people: by Flink, by make, by benchmarks as processes of their own."""
+ALL = dict(commands(TREE))
+NAMES = [" ".join(words) for words in ALL]
+
+
+def parsed(words: list[str]) -> Any:
+    """The context of the command that `words` name, with their options parsed; nothing is run."""
+    node, context, left = TREE, None, ["freshet", *words]
+    while True:
+        name, *left = left
+        context = node.make_context(name, list(left), context)
+        if getattr(node, "commands", None) is None:
+            return context
+        node = node.commands[left[0]]
+
+
+@pytest.mark.parametrize("words", ALL, ids=NAMES)
+def test_every_command_has_help_and_an_example_that_parses(words: tuple[str, ...]) -> None:
+    command = ALL[words]
+    assert command.help and command.get_short_help_str(200)
+    assert command.epilog and command.epilog.startswith(shape.EXAMPLE)
+    example = shlex.split(command.epilog.removeprefix(shape.EXAMPLE))
+    assert example[: len(words) + 1] == ["freshet", *words]
+    assert parsed(example[1:]).command is command
+    for parameter in command.params:
+        assert parameter.name == "help" or parameter.help, f"{parameter.name} is not explained"
+
+
+@pytest.mark.parametrize("words", ALL, ids=NAMES)
+def test_help_is_printed_and_an_unknown_option_is_a_usage_error(words: tuple[str, ...], capsys) -> None:
+    assert run([*words, "--help"]) == 0
+    assert "Example: freshet" in capsys.readouterr().out
+    assert run([*words, "--no-such-option"]) == 64
+    said = capsys.readouterr().err
+    assert said.startswith("freshet: not understood: ") and f"`freshet {' '.join(words)} --help`" in said
+
+
+def test_a_mistake_in_a_command_line_has_an_exit_code_of_its_own(capsys) -> None:
+    assert run(["no-such-command"]) == 64
+    assert run([]) == 64
+    assert "Usage: freshet" in capsys.readouterr().err
+    assert run(["export", "write", "--settings", "s", "--out", "x", "--purpose", "sell"]) == 64
+
+
+def test_every_module_of_commands_is_in_the_command() -> None:
+    shared = {"__init__", "main", "shape"}
+    files = {path.stem for path in (ROOT / "freshet" / "cli").glob("*.py")} - shared
+    assert files == {module.__name__.rpartition(".")[2] for module in MODULES}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SettingsError("there is no topic"), "there is no topic"),
+        (KafkaTimeoutError("x"), "Kafka did not do what was asked (KafkaTimeoutError)"),
+        (FileExistsError(17, "File exists", "ring"), "ring is there already, and is not overwritten"),
+        (PermissionError(13, "Permission denied", "out"), "out: Permission denied"),
+    ],
+)
+def test_what_could_not_be_done_is_said_on_one_line(error, said, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def write(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("schemas.signing.write_signing_key", write)
+    assert run(["keys", "new-signing-key", "key"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"freshet: not done: {said}") and told.count("\n") == 1
+
+
+def test_a_key_is_written_and_never_overwritten(tmp_path: Path, capsys) -> None:
+    for name in ("new-key-ring", "new-signing-key"):
+        assert run(["keys", name, str(tmp_path / name)]) == 0
+        written = (tmp_path / name).read_bytes()
+        assert run(["keys", name, str(tmp_path / name)]) == 2
+        assert (tmp_path / name).read_bytes() == written
+    assert "is not overwritten" in capsys.readouterr().err
+
+
+def test_a_refused_connection_fails_within_seconds(tmp_path: Path, capsys) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert run(["keys", "new-key-ring", str(tmp_path / "ring")]) == 0
+    settings = tmp_path / "freshet.toml"
+    settings.write_text(
+        f'kafka.bootstrap_servers = "127.0.0.1:{port}"\nredis.url = "redis://127.0.0.1:{port}/0"\n'
+        f'model.directory = "/m"\nprivacy.key_ring = "{tmp_path / "ring"}"\n'
+    )
+    begun = time.monotonic()
+    assert run(["erase", "rewrite-events", "--settings", str(settings)]) == 2
+    assert time.monotonic() - begun < 8, "five seconds, and kafka-python's own bound is thirty"
+    assert f"Kafka at 127.0.0.1:{port} does not answer" in capsys.readouterr().err
+
+
+def loaded(statement: str) -> set[str]:
+    """The modules that are imported after `statement` in a fresh interpreter."""
+    told = subprocess.run(
+        [sys.executable, "-c", f"import sys; {statement}; print(*sys.modules)"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return set(told.stdout.split())
+
+
+def test_importing_the_command_imports_no_room() -> None:
+    rooms = {"jobs", "udfs", "models", "privacy", "serving", "adapters", "bench", "deploy"}
+    heavy = {"kafka", "pyflink", "msgspec", "numpy", "onnxruntime"}
+    assert not loaded("import freshet.cli.main") & (rooms | heavy)
+    assert not loaded("import freshet") & (rooms | heavy | {"typer", "schemas"})
+
+
+def test_the_installed_command_takes_its_modules_from_its_checkout_and_not_from_here(tmp_path: Path) -> None:
+    (tmp_path / "schemas.py").write_text("raise RuntimeError('the schemas of somebody else')\n")
+    command = tmp_path / "checkout" / ".venv" / "bin" / "freshet"
+    command.parent.mkdir(parents=True)
+    command.write_bytes((ROOT / "deploy" / "local" / "freshet").read_bytes())
+    command.chmod(0o755)
+    (command.parent / "python").symlink_to(sys.executable)
+    for room in ("freshet", "schemas"):
+        (tmp_path / "checkout" / room).symlink_to(ROOT / room)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if "site-packages" in path)}
+    told = subprocess.run([command, "--version"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == (f"freshet {freshet.__version__}\n", "")
+
+
+def test_completion_is_offered_for_common_shells(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        told = subprocess.run(
+            [sys.executable, "-m", "freshet", "--show-completion", shell], cwd=ROOT, capture_output=True, text=True
+        )
+        assert "freshet" in told.stdout and "_FRESHET_COMPLETE" in told.stdout, told.stderr
+
+
+def test_choices_are_those_of_the_rooms() -> None:
+    assert tuple(consent.PurposeName) == PURPOSES
+    assert report.K_LEAST == K_LEAST
+
+
+def is_entry(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+
+
+def test_rooms_have_no_entry_beside_the_command() -> None:
+    paths = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    entries = {
+        path.relative_to(ROOT).as_posix() for path in paths if any(map(is_entry, ast.parse(path.read_text()).body))
+    }
+    assert entries == set(ENTRIES)
+
+
+@pytest.mark.parametrize("module", [shape])
+def test_examples_are_true(module) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
