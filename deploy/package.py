@@ -1,11 +1,10 @@
-"""`python -m deploy.package [OUT]`: the code of the jobs as one zip, for `flink run -pyfs`.
+"""The code of the jobs as one zip, for `flink run -pyfs` (`freshet submit`).
 
 The same sources give the same bytes, so that a deployment can tell by a checksum whether anything changed.
 """
 
 from __future__ import annotations
 
-import sys
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,7 +32,3 @@ def write_zip(out: Path, sources: Iterable[Path]) -> Path:
             archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
     unfinished.replace(out)
     return out
-
-
-if __name__ == "__main__":
-    print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_OUT))

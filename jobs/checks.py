@@ -49,7 +49,7 @@ def check_topics(settings: Settings) -> dict[str, str]:
             "client that submits, and its user needs Describe and DescribeConfigs on topics"
         ) from None
     if missing:
-        raise SettingsError(f"there is no topic {', '.join(missing)}: create it with `python -m jobs.topics`")
+        raise SettingsError(f"there is no topic {', '.join(missing)}: create it with `freshet topics --settings …`")
     if not broker:
         logger.warning(
             "the brokers' settings are not ours to see: %s is taken to be an hour at most, and %s no less than "
@@ -83,8 +83,7 @@ def complaint_of_topics(unfit: Mapping[str, Mapping[str, str]]) -> str | None:
     wanted = "; ".join(f"{topic} needs {_assigned(changes)}" for topic, changes in unfit.items())
     return (
         f"{wanted}: with the settings that they have, records are kept longer than RETENTION.md says, what has ended "
-        "could come back, or one record could stop the job for good. `python -m jobs.topics --settings … --alter` "
-        "sets them"
+        "could come back, or one record could stop the job for good. `freshet topics --settings … --alter` sets them"
     )
 
 

@@ -20,7 +20,7 @@ def take_savepoint(flink: str, job_name: str, directory: Path, timeout_s: float)
 
     `directory` must be the same place for Flink and for this process. Raises :class:`JobSilent`.
     """
-    job = _running(flink, job_name)
+    job = running_job(flink, job_name)
     body = {"cancel-job": False, "formatType": "CANONICAL", "target-directory": location_of(directory.resolve())}
     trigger = ask_flink(flink, "POST", f"/jobs/{job}/savepoints", body)["request-id"]
     end = time.monotonic() + timeout_s
@@ -37,7 +37,8 @@ def completed_ms(folders: Iterable[Path]) -> list[int]:
     return [int(path.stat().st_mtime * 1000) for folder in folders for path in folder.rglob("_metadata")]
 
 
-def _running(flink: str, job_name: str) -> str:
+def running_job(flink: str, job_name: str) -> str:
+    """The id of the one running job of this name. Raises :class:`SettingsError` where there is none, or several."""
     jobs = [job["jid"] for job in ask_flink(flink, "GET", "/jobs/overview")["jobs"] if _is_it(job, job_name)]
     if len(jobs) != 1:
         raise SettingsError(f"{len(jobs)} jobs called {job_name} run in Flink at {flink}, and one is looked for")

@@ -1,24 +1,19 @@
-"""Creates the topics that are not there yet, with the clean-up and the retention of `schemas/topics.py`::
+"""Creates the topics that are not there yet, with the clean-up and the retention of `schemas/topics.py`.
 
-    python -m jobs.topics --settings freshet.toml --partitions 12 --replicas 3
-
-What exists is left as it is; the job refuses at submission what does not hold its promises, and `--alter` mends it.
+The command is `freshet topics`. What exists is left as it is; the job refuses at submission what does not hold its
+promises, and :func:`alter_topics` mends it.
 """
 
-import argparse
-import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
-from kafka.errors import ClusterAuthorizationFailedError, KafkaError
+from kafka.errors import ClusterAuthorizationFailedError
 
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
-from jobs.settings import load_settings
-from schemas.errors import FreshetError, SettingsError
+from schemas.errors import SettingsError
 from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, topic_config, unfit
 
 HEARD_S: Final = 10.0
@@ -108,34 +103,3 @@ def topic_settings(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
     [of_topics] = admin.describe_configs([resource], config_filter="all").values()
     return {name: str(entry["value"]) for name, entry in of_topics[topic].items()}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.topics", description="Create the topics that are not there yet."
-    )
-    parser.add_argument("--settings", type=Path, required=True, help="the TOML file of the job")
-    parser.add_argument("--partitions", type=int, default=4, help="of the topics that are read in parallel (default 4)")
-    parser.add_argument("--replicas", type=int, default=3, help="of each (default 3)")
-    parser.add_argument("--alter", action="store_true", help="also set what does not fit in the topics that are there")
-    options = parser.parse_args(arguments)
-    try:
-        settings = load_settings(options.settings)
-        kept_ms = settings.privacy.snapshots_kept_ms
-        created = create_topics(settings.kafka, options.partitions, options.replicas, kept_ms)
-        altered = alter_topics(settings.kafka, kept_ms) if options.alter else {}
-    except KafkaError as error:
-        print(f"error: Kafka refused ({type(error).__name__}): {error}", file=sys.stderr)
-        return 1
-    except FreshetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    lines = [f"created {name}" for name in created]
-    lines += [f"set {name}={value} in {topic}" for topic, changes in altered.items() for name, value in changes.items()]
-    print("\n".join(lines) or "all topics are there")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -31,5 +31,5 @@ def trail_id(kafka: KafkaSettings) -> str:
             "the user of these settings needs Describe on it"
         ) from None
     if not described:
-        raise SettingsError(f"there is no topic {name}: create it with `python -m jobs.topics`")
+        raise SettingsError(f"there is no topic {name}: create it with `freshet topics --settings …`")
     return topic_id(described[0]) or name

@@ -60,7 +60,7 @@ class ExportError(FreshetError):
 
 
 class StackError(FreshetError):
-    """The local stack could not be started, or is not there."""
+    """The local stack or Flink did not do what was asked; below it are those of `deploy/local/errors.py`."""
 
 
 class StoreUnavailable(FreshetError):  # noqa: N818 - a state that passes

@@ -1,6 +1,6 @@
 """What can go wrong with the local stack.
 
-StackError
+StackError (of schemas.errors)
 ├── ProcessDiedError   a part ended while it was starting
 ├── NotReadyError      a part did not answer before its deadline
 ├── JarError           a jar is missing or is not the one that was pinned
@@ -10,9 +10,9 @@ StackError
 
 from __future__ import annotations
 
+from schemas.errors import StackError
 
-class StackError(Exception):
-    """Base of all errors of the local stack; its text is meant for a terminal."""
+__all__ = ["JarError", "NotReadyError", "ProcessDiedError", "RestError", "StackError", "SubmitError"]
 
 
 class ProcessDiedError(StackError):

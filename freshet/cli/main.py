@@ -1,5 +1,6 @@
 """The command `freshet`: runs one of its commands, and turns what that raises into one convention of exit codes."""
 
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -9,11 +10,27 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 import freshet
-from freshet.cli import access, audit, consent, erase, export, keys, rebuild, report, retention, rotate
+from freshet.cli import (
+    access,
+    audit,
+    consent,
+    erase,
+    export,
+    keys,
+    rebuild,
+    report,
+    retention,
+    rotate,
+    submit,
+    topics,
+    upgrade,
+)  # fmt: skip
 from freshet.cli.shape import ExitCode, root, say
 from schemas.errors import FreshetError
 
-MODULES: Final = (access, audit, consent, erase, export, keys, rebuild, report, retention, rotate)
+MODULES: Final = (
+    access, audit, consent, erase, export, keys, rebuild, report, retention, rotate, submit, topics, upgrade,
+)  # fmt: skip
 """Whose commands there are: each has added its own to `root`."""
 SIGNALLED: Final = 128
 """A command that is ended by a signal has this and the signal's number as exit code, as shells have it."""
@@ -82,6 +99,8 @@ def _told_of_kafka(error: Exception) -> str | None:
 def main() -> NoReturn:
     """Run the command line of this process. Ended by SIGTERM, a command cleans up as it does after Ctrl-C."""
     signal.signal(signal.SIGTERM, _end)
+    # What went wrong with Kafka is told once, by us, where nobody has asked for logs.
+    logging.getLogger("kafka").addHandler(logging.NullHandler())
     sys.exit(run(sys.argv[1:]))
 
 

@@ -17,7 +17,7 @@ from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.product import create_local_topics
 from deploy.local.waiting import until
-from jobs import topics as command
+from freshet.cli.main import run
 from jobs.checks import check_topics
 from jobs.registration import Registration
 from jobs.settings import Settings
@@ -128,14 +128,14 @@ def test_topics_of_before_are_refused_with_the_command_that_mends_them(
     admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     admin.create_topics([NewTopic(kafka.topic(topic.name), topic.partitions or 2, 1) for topic in TOPICS])
     admin.close()
-    with pytest.raises(SettingsError, match=r"old\.consents needs .*segment\.ms ≤ 86400000.*jobs\.topics .*--alter"):
+    with pytest.raises(SettingsError, match=r"old\.consents needs .*segment\.ms ≤ 86400000.*freshet topics .*--alter"):
         check_topics(old)
     path = tmp_path / "freshet.toml"
     path.write_text(
         f'kafka.bootstrap_servers = "{kafka.bootstrap_servers}"\nkafka.topic_prefix = "old."\n'
         'redis.url = "redis://c"\nmodel.directory = "/m"\n'
     )
-    assert command.main(["--settings", str(path), "--alter"]) == 0
+    assert run(["topics", "--settings", str(path), "--alter"]) == 0
     assert "set segment.ms=86400000 in old.consents" in capsys.readouterr().out
     assert set(check_topics(old)) == {topics.INTERACTIONS, topics.CONSENTS, topics.CONTROL}
 

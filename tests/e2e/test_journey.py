@@ -1,13 +1,10 @@
 """The journey on real parts: what shoppers, frontends and clumsy producers see."""
 
 import json
-import os
-import sys
 import time
 
 import pytest
 
-from deploy.package import build
 from privacy.history import history
 from schemas import topics
 from schemas.rejects import RejectReason
@@ -202,23 +199,6 @@ def test_a_model_that_cannot_be_trusted_is_refused_at_submission(live: Live, tmp
     with pytest.raises(SubmitError, match="not submitted: ModelError"):
         product.submit(live.stack, settings)
     assert live.stack.rest.jobs() == before
-
-
-def test_the_readme_s_flink_run_is_taken_by_the_cluster(live: Live):
-    import subprocess
-
-    from deploy.local.flink_libraries import FLINK_HOME
-    from tests.support.readme import shell_line
-
-    stack, python = live.stack, sys.executable
-    typed = shell_line("flink run -d -pyfs").split()[1:]
-    typed[typed.index("run") + 1 : typed.index("run") + 1] = ["-m", stack.flink.url.removeprefix("http://")]
-    package = build(stack.directory / "freshet.zip")
-    real = {"freshet.zip": str(package), ".venv/bin/python": python, "freshet.toml": str(live.product.settings_path)}
-    command = [str(FLINK_HOME / "bin" / "flink"), *(real.get(word, word) for word in typed)]
-    done = subprocess.run(command, env=os.environ | stack.flink.environment(), capture_output=True, text=True)
-    # It comes as far as the job of this deployment that runs already, and says how to stop that one.
-    assert f"job {live.job_id} (RUNNING) is of this deployment: stop it first" in done.stdout + done.stderr
 
 
 def test_the_history_for_training_holds_only_what_may_be_trained_on(live: Live):

@@ -79,7 +79,7 @@ def test_compaction_before_the_oldest_snapshot_is_refused(name: str) -> None:
 
 def test_a_complaint_says_how_to_mend_it() -> None:
     said = complaint(EVENTS, "segment.ms", str(7 * DAY))
-    assert "segment.ms ≤ 86400000" in said and "python -m jobs.topics --settings … --alter" in said
+    assert "segment.ms ≤ 86400000" in said and "freshet topics --settings … --alter" in said
 
 
 def test_tombstones_outlive_interactions_by_a_day() -> None:

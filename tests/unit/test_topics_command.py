@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from freshet.cli.main import run
 from jobs import topics as command
 from schemas.topics import TOPICS
 from tests.support.vocabulary import DAY
@@ -39,7 +40,7 @@ def settings(tmp_path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_all_topics_are_created_with_their_retention(settings: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--settings", settings, "--partitions", "12", "--replicas", "3"]) == 0
+    assert run(["topics", "--settings", settings, "--partitions", "12", "--replicas", "3"]) == 0
     by_name = {topic.name: topic for topic in Admin.created}
     assert set(by_name) == {f"freshet.{topic.name}" for topic in TOPICS}
     assert by_name["freshet.interactions"].topic_configs["retention.ms"] == str(3 * DAY)
@@ -51,5 +52,5 @@ def test_what_is_there_is_left_alone(
     settings: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Admin, "known", frozenset(f"freshet.{topic.name}" for topic in TOPICS))
-    assert command.main(["--settings", settings]) == 0
+    assert run(["topics", "--settings", settings]) == 0
     assert (Admin.created, capsys.readouterr().out.strip()) == ([], "all topics are there")

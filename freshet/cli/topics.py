@@ -1,0 +1,36 @@
+"""`freshet topics`: the topics of a deployment."""
+
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import AsJson, SettingsFile, command, print_json, root
+
+
+@command(root, "topics", "freshet topics --settings freshet.toml --partitions 12 --replicas 3")
+def topics(
+    settings: SettingsFile,
+    partitions: Annotated[int, typer.Option(min=1, help="Of the topics that are read in parallel.")] = 4,
+    replicas: Annotated[int, typer.Option(min=1, help="Of each topic.")] = 3,
+    alter: Annotated[
+        bool, typer.Option("--alter", help="Also set what does not fit in topics that are there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create the topics that are not there yet, with the retention that is promised.
+
+    What exists is left as it is, unless --alter is given. The job refuses at submission what breaks its promises.
+    """
+    from jobs.settings import load_settings
+    from jobs.topics import alter_topics, create_topics
+
+    loaded = load_settings(settings)
+    kept_ms = loaded.privacy.snapshots_kept_ms
+    created = create_topics(loaded.kafka, partitions, replicas, kept_ms)
+    altered = alter_topics(loaded.kafka, kept_ms) if alter else {}
+    if as_json:
+        print_json({"created": created, "altered": altered})
+        return
+    lines = [f"created {name}" for name in created]
+    lines += [f"set {name}={value} in {topic}" for topic, changes in altered.items() for name, value in changes.items()]
+    print("\n".join(lines) or "all topics are there")

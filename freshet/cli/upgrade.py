@@ -1,0 +1,40 @@
+"""`freshet upgrade`: new code, keys or parallelism for a job that runs."""
+
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import AsJson, SettingsFile, command, print_json, root, say
+from freshet.cli.submit import Parallelism, WorkersPython
+
+
+@command(
+    root, "upgrade", "freshet upgrade --settings freshet.toml --flink http://localhost:8081 --savepoints s3://state/s"
+)
+def upgrade(
+    settings: SettingsFile,
+    flink: Annotated[str, typer.Option(metavar="URL", help="Flink's REST interface.")],
+    savepoints: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Where the savepoint goes; left out: where Flink's settings say."),
+    ] = None,
+    parallelism: Parallelism = None,
+    python: WorkersPython = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop the running job with a savepoint, and submit the code that is here from it.
+
+    If the new job is refused, the savepoint is named with the command that goes on from it. New code needs new
+    TaskManagers: a job on old ones says so, and goes on by itself once they are replaced.
+    """
+    from deploy.submission import Submission
+    from deploy.submission import upgrade as renew
+    from jobs.registration import load_deployed
+
+    loaded = load_deployed(settings)
+    how = Submission(flink, None, parallelism, python, False)
+    done = renew(settings, loaded.job.name, how, savepoints, say)
+    if as_json:
+        print_json(done._asdict())
+    else:
+        print(f"job {done.before} stopped with {done.savepoint}; submitted as job {done.job}")
