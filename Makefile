@@ -42,8 +42,8 @@ demo: setup ## the journey of a click, on screen
 	@$(PYTHON) -m deploy.demo $(ARGS)
 
 model: setup ## train on a file, ARGS="FILE --out DIR", or without ARGS on the history of the running stack
-	@$(if $(ARGS),$(PYTHON) -m models.train $(ARGS),$(PYTHON) -m freshet export history --settings .local/freshet.toml \
-	  | $(PYTHON) -m models.train - --out .local/model-of-history)
+	@$(if $(ARGS),$(PYTHON) -m freshet model train $(ARGS),$(PYTHON) -m freshet export history --settings .local/freshet.toml \
+	  | $(PYTHON) -m freshet model train - --out .local/model-of-history)
 
 test: check ## check, then every test: quick ones first, real processes last
 	@$(PYTHON) -m pytest $(TESTS) $(ARGS)

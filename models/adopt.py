@@ -1,15 +1,14 @@
-"""Takes a model of your own into service: ``python -m models.adopt MODEL.onnx --items FILE --name NAME --out DIR``.
+"""Takes a model of your own into service (`freshet model adopt`).
 
 The graph, exported from PyTorch, TensorFlow or anything else, takes ``items`` int32[users, 20] (rows of the user's
 recent items, newest last, 0 is padding) and, if it likes, ``weights`` float32[users, 20]. It returns ``scores``
 float32[users, items + 1], one for each row, or the best ones ranked: ``scores`` float32[users, k] and ``ids``
-int32 or int64[users, k]. ``--items`` has one item id a line; line n is row n, row 0 is padding.
+int32 or int64[users, k]. The file of items has one item id a line; line n is row n, row 0 is padding.
 
-Weights in a file of their own (``MODEL.onnx.data``) are taken in. ``--items`` is UTF-8 or UTF-16, with any line ends.
-The model is run before anything is written: what the job would refuse is refused here.
+Weights in a file of their own (``MODEL.onnx.data``) are taken in. The items are UTF-8 or UTF-16, with any line
+ends. The model is run before anything is written: what the job would refuse is refused here.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +30,7 @@ from models.manifest import (
 )
 from models.scorer import Scorer
 from models.text_files import lines_of
-from schemas.errors import FileError, ModelError
+from schemas.errors import ModelError
 
 TOP_K: Final = 50
 MODEL_BYTES_MAX: Final = 2**31 - 1
@@ -86,6 +85,13 @@ def adopt(model: Path, items: Sequence[str], name: str, directory: Path, top_k: 
     return manifest
 
 
+def items_in(file: Path) -> list[str]:
+    """The item ids in ``file``, in row order. Raises :class:`ModelError` or :class:`FileError`."""
+    items = lines_of(file)
+    check_items(items, str(file))
+    return items
+
+
 def _whole(model: Path) -> tuple[Any, bytes]:
     """The graph, and the bytes that are served: those of the file, or with the weights that it keeps in other files
     beside it (``model.onnx.data``, as PyTorch's exporter writes them), so that a model is one file."""
@@ -128,33 +134,3 @@ def _width(value: Any, model: Path) -> int:
 
 def _dtype(value: Any) -> str:
     return _DTYPES.get(value.type.tensor_type.elem_type, "of another type")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code, 1 where the model is refused."""
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m models.adopt", description=summary, epilog=details, formatter_class=form
-    )
-    parser.add_argument("model", type=Path, help="the ONNX file")
-    parser.add_argument("--items", type=Path, required=True, metavar="FILE", help="item ids, one a line, in row order")
-    parser.add_argument("--name", required=True, help="a-z, 0-9, '.', '_', '-': lists carry it")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the model, replaced whole")
-    parser.add_argument(
-        "--top-k", type=int, default=TOP_K, help="of plain scores, how many are ranked (default: %(default)s)"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        items = lines_of(options.items)
-        check_items(items, str(options.items))
-        manifest = adopt(options.model, items, options.name, options.out, options.top_k)
-    except (ModelError, FileError) as error:
-        print(f"not adopted: {error}")
-        return 1
-    print(f"{manifest.name}: {manifest.items_count} items, {manifest.size_bytes / 1e6:.1f} MB, in {options.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,10 +1,9 @@
-"""What scoring costs: ``python -m models.cost [--items 10000]`` prints microseconds per user for each batch size.
+"""What scoring costs in microseconds per user, for each batch size (`freshet model cost`).
 
 CPU time of this process on one thread, the least of several repeats, so that other work on the machine counts little.
 The model is random but shaped like a trained one; FP32 and INT8 take turns within each repeat.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Mapping
@@ -39,24 +38,11 @@ def microseconds_per_user(scorers: Mapping[str, Scorer], users: int, repeats: in
     return best
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser("python -m models.cost", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--items", type=int, default=10_000, help="vocabulary (default: %(default)s)")
-    parser.add_argument("--top-k", type=int, default=50, help="items in a list (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=REPEATS, help="the least counts (default: %(default)s)")
-    options = parser.parse_args()
+def costs(items: int, top_k: int, repeats: int) -> dict[int, dict[str, float]]:
+    """CPU microseconds for one user by batch size, then by form (int8, fp32), of a random model of that shape."""
     with tempfile.TemporaryDirectory() as scratch:
         scorers = {}
         for name in ("int8", "fp32"):
-            random_model(Path(scratch) / name, options.items, top_k=options.top_k, int8=name == "int8")
+            random_model(Path(scratch) / name, items, top_k=top_k, int8=name == "int8")
             scorers[name] = Scorer.open(Path(scratch) / name)
-        print(f"{options.items} items, top {options.top_k}: CPU microseconds per user, one thread")
-        print("batch" + "".join(f"{name:>10}" for name in scorers))
-        for users in BATCHES:
-            costs = microseconds_per_user(scorers, users, options.repeats)
-            print(f"{users:5}" + "".join(f"{cost:10.1f}" for cost in costs.values()))
-
-
-if __name__ == "__main__":
-    main()
+        return {users: microseconds_per_user(scorers, users, repeats) for users in BATCHES}

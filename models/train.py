@@ -1,17 +1,11 @@
-"""Train the built-in model on a file: ``python -m models.train FILE --out DIR``.
+"""Trains the built-in model on a file (`freshet model train`).
 
-FILE is CSV, Parquet, JSON-lines such as the clean events of the ``events`` topic, or the folder of an export
-(``freshet export``); ``-`` reads JSON-lines from stdin.
-For the Online Retail data::
-
-    python -m models.train online-retail.parquet --out model --user customer_id --item stock_code \\
-        --time invoice_ts --every purchase --quantity quantity
+The file is CSV, Parquet, JSON-lines such as the clean events of the ``events`` topic, or the folder of an export.
 """
 
-import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +20,26 @@ from models.transitions import Settings, Trained, train
 from schemas.errors import ModelError
 
 Print = Callable[[str], None]
+
+
+def interactions_in(
+    file: str, columns: Columns, user: str | None = None, say: Print = lambda line: None
+) -> Interactions:
+    """What ``file`` has to train on; ``-`` is JSON-lines on standard input. ``say`` is told of every row left out.
+
+    ``user`` is the column of the user; None: ``user_id``, or ``pseudonym`` where the file has that. Raises
+    :class:`ModelError`.
+    """
+    with _stage("read", say):
+        if file == "-":
+            of_user = replace(columns, user=user or CLEAN_EVENTS.user)
+            interactions = from_rows(map(decoded, sys.stdin.buffer), of_user)
+        else:
+            path = Path(file)
+            interactions = read(path, replace(columns, user=user or default_user(path)))
+    for line in interactions.told():
+        say(line)
+    return interactions
 
 
 def train_and_export(
@@ -97,56 +111,3 @@ def _stage(name: str, say: Print) -> Iterator[None]:
     begun = time.perf_counter()
     yield
     say(f"{name}: {time.perf_counter() - begun:.1f} s")
-
-
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m models.train", description=summary, epilog=details, formatter_class=form
-    )
-    parser.add_argument("file", help="CSV, Parquet, JSON-lines or the folder of an export; - for JSON-lines on stdin")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the model, replaced whole")
-    parser.add_argument("--user", help="column of the user (default: user_id, pseudonym in JSON-lines)")
-    for option, text in (("item", ""), ("time", ": dates, or numbers in any usual unit"), ("kind", "")):
-        parser.add_argument(
-            f"--{option}", default=getattr(Columns(), option), help=f"column{text} (default: %(default)s)"
-        )
-    parser.add_argument("--every", metavar="KIND", help="kind of all rows, where there is no column for it")
-    parser.add_argument("--time-format", metavar="FORMAT", help="how dates are written, as for strptime: %%d/%%m/%%Y")
-    parser.add_argument("--quantity", help="column of a quantity; rows not above zero are dropped")
-    for option, text in (("top-k", "items in a list"), ("neighbours", "neighbours kept for each item")):
-        default = getattr(Settings(), option.replace("-", "_"))
-        parser.add_argument(f"--{option}", type=int, default=default, help=f"{text} (default: %(default)s)")
-    return parser.parse_args(arguments)
-
-
-def _read(options: argparse.Namespace) -> Interactions:
-    rest = (options.item, options.time, options.kind, options.every, options.quantity, options.time_format)
-    if options.file == "-":
-        return from_rows(map(decoded, sys.stdin.buffer), Columns(options.user or CLEAN_EVENTS.user, *rest))
-    path = Path(options.file)
-    return read(path, Columns(options.user or default_user(path), *rest))
-
-
-def main(arguments: Sequence[str] | None = None, say: Print = print) -> int:
-    """The command; returns the exit code, 1 where no model could be made."""
-    options = _arguments(arguments)
-    try:
-        with _stage("read", say):
-            interactions = _read(options)
-        for line in interactions.told():
-            say(line)
-        settings = replace(Settings(), top_k=options.top_k, neighbours=options.neighbours)
-        manifest = train_and_export(interactions, options.out, settings, say)
-    except ModelError as error:
-        say(f"no model: {error}")
-        return 1
-    for line in table(manifest.metrics):
-        say(line)
-    say(f"{manifest.name}: {manifest.items_count} items, {manifest.size_bytes / 1e6:.1f} MB, in {options.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -3,7 +3,7 @@
 Kafka deletes whole prefixes of a partition only. What stays of the prefix up to the last record that goes is copied to
 the partition's end, then the prefix is deleted. A copy says in its header `freshet-rewritten` of which offset it is
 one, which is how a run that was interrupted is gone on with. The order of a partition changes, so readers of `events`
-must go by the times in the records, as `privacy.history`, `privacy.export` and `models.train` do.
+must go by the times in the records, as history, exports and training do.
 
 Safe beside the job: transactions that were open when the run began are waited for, so nothing is deleted that is not
 decided, and no copy overlooked. One run at a time: a second one fences the first, which then stops with an error.

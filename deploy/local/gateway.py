@@ -13,7 +13,7 @@ from deploy.local.processes import ProcessRecord, ProcessTable
 
 
 class GatewayServer:
-    """`python -m serving.gateway`, which starts when it is told with which settings."""
+    """`freshet gateway run`, which starts when it is told with which settings."""
 
     name = "gateway"
 
@@ -28,7 +28,7 @@ class GatewayServer:
 
     def start(self, settings: Path) -> ProcessRecord:
         """Start it; it is ready when is_ready() says so."""
-        command = [sys.executable, "-m", "serving.gateway", "run", "--settings", str(settings)]
+        command = [sys.executable, "-m", "freshet", "gateway", "run", "--settings", str(settings)]
         return self._table.start(self.name, command, {"PYTHONPATH": str(ROOT)})
 
     def is_ready(self) -> bool:

@@ -16,7 +16,9 @@ from freshet.cli import (
     consent,
     erase,
     export,
+    gateway,
     keys,
+    model,
     rebuild,
     report,
     retention,
@@ -24,13 +26,27 @@ from freshet.cli import (
     submit,
     topics,
     upgrade,
-)  # fmt: skip
+)
 from freshet.cli.shape import ExitCode, root, say
 from schemas.errors import FreshetError
 
 MODULES: Final = (
-    access, audit, consent, erase, export, keys, rebuild, report, retention, rotate, submit, topics, upgrade,
-)  # fmt: skip
+    access,
+    audit,
+    consent,
+    erase,
+    export,
+    gateway,
+    keys,
+    model,
+    rebuild,
+    report,
+    retention,
+    rotate,
+    submit,
+    topics,
+    upgrade,
+)
 """Whose commands there are: each has added its own to `root`."""
 SIGNALLED: Final = 128
 """A command that is ended by a signal has this and the signal's number as exit code, as shells have it."""

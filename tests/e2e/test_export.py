@@ -5,7 +5,6 @@ import json
 import pytest
 
 from freshet.cli.main import run
-from models.train import main as train
 from privacy.export import export, rewrite
 from privacy.history import history
 from schemas import topics
@@ -107,5 +106,4 @@ def test_history_and_export_are_one_rule_and_a_model_is_trained_on_an_export(liv
     events = list(history(live.settings))
     assert len(events) == manifest.events
     assert not any(live.pseudonymiser.user(user).encode() in b"".join(events) for user in (NO_TRAIN, TOOK_BACK))
-    said: list[str] = []
-    assert train([str(tmp_path / "export"), "--out", str(tmp_path / "model")], said.append) == 0, said
+    assert run(["model", "train", str(tmp_path / "export"), "--out", str(tmp_path / "model")]) == 0

@@ -23,7 +23,7 @@ from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, load_key_ring, new_key_ring, write_key_ring
 from schemas.store import popular_key, user_keys
-from serving.gateway.__main__ import add_api_key
+from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from tests.support.generations import a_proven_consent, client_for, generation
 
@@ -95,7 +95,7 @@ class RunningGateway:
         self.process = self._started()
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "serving.gateway", "run", "--settings", str(self.settings)]
+        command = [sys.executable, "-m", "freshet", "gateway", "run", "--settings", str(self.settings)]
         process = subprocess.Popen(command, stderr=self.log, stdout=self.log, cwd=Path(__file__).parents[2])
         until(lambda: self._is_live(process), "the gateway", START_TIMEOUT_S, explain=self.logged)
         return process

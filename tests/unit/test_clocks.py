@@ -12,7 +12,7 @@ MOMENTS = {
     "serving/async_reader.py": "how old a list is, which says when it was made",
     "serving/consents.py": "when a person said something",
     "serving/events.py": "events that are dated in the future",
-    "serving/gateway/__main__.py": "until when an API key is one",
+    "serving/gateway/api_keys.py": "until when an API key is one",
     "serving/gateway/lane.py": "when a model was last served",
     "serving/gateway/collecting.py": "when a document was collected",
     "serving/gateway/routes.py": "when an erasure was asked for",

@@ -17,11 +17,16 @@ import typer
 from kafka.errors import KafkaTimeoutError
 
 import freshet
-from freshet.cli import consent, report, shape
+from freshet.cli import consent, gateway, report, shape
 from freshet.cli.main import MODULES, run
+from models import adopt
+from models.cost import REPEATS
+from models.interactions import Columns
+from models.transitions import Settings as ModelSettings
 from privacy.rules.suppression import K_LEAST
 from schemas.consents import PURPOSES
 from schemas.errors import SettingsError
+from serving.gateway.roles import ROLES
 
 ROOT = Path(__file__).parents[2]
 TREE = typer.main.get_command(shape.root)
@@ -36,8 +41,8 @@ def commands(node: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield from commands(child, (*words, name))
 
 
-ROOMS = ("privacy",)
-ENTRIES: tuple[str, ...] = ()
+ROOMS = ("privacy", "models", "serving", "adapters", "jobs")
+ENTRIES: tuple[str, ...] = ("jobs/personalise.py",)
 """What is called by others than people: by Flink, by make, by benchmarks as processes of their own."""
 ALL = dict(commands(TREE))
 NAMES = [" ".join(words) for words in ALL]
@@ -170,8 +175,22 @@ def test_completion_is_offered_for_common_shells(monkeypatch: pytest.MonkeyPatch
         assert "freshet" in told.stdout and "_FRESHET_COMPLETE" in told.stdout, told.stderr
 
 
-def test_choices_are_those_of_the_rooms() -> None:
+def default_of(*words: str) -> Any:
+    """The default of the option that the last of `words` names, of the command that the others name."""
+    [option] = [one for one in ALL[words[:-1]].params if one.name == words[-1]]
+    return option.default
+
+
+def test_choices_and_defaults_are_those_of_the_rooms() -> None:
     assert tuple(consent.PurposeName) == PURPOSES
+    assert tuple(gateway.RoleName) == ROLES
+    assert default_of("model", "train", "neighbours") == ModelSettings().neighbours
+    assert default_of("model", "train", "top_k") == default_of("model", "evaluate", "top_k") == ModelSettings().top_k
+    assert default_of("model", "adopt", "top_k") == adopt.TOP_K
+    assert default_of("model", "cost", "repeats") == REPEATS
+    columns = Columns()
+    for name in ("item", "time", "kind"):
+        assert default_of("model", "train", name) == default_of("model", "evaluate", name) == getattr(columns, name)
     assert report.K_LEAST == K_LEAST
 
 

@@ -34,13 +34,13 @@ from deploy.demo.table import (
     reading_of,
     users_of,
 )
+from freshet.cli.main import run
 from models import cells, files, text_files, times
 from models.cells import LOST_DIGITS, has_lost_digits, number_of, numbers_of, rows_with_lost_digits
 from models.files import HALF_CHARACTER, NESTED, NO_OBJECT, WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH, open_table
 from models.interactions import NO_TIME, Columns, from_frame, from_rows, read
 from models.parquet_files import NO_TEXT
 from models.times import TWO_READINGS, milliseconds_of
-from models.train import main
 from schemas.errors import FileError, ModelError
 
 LATIN = st.text('àâäçéèêëîïôöûùüÿñabc ;"0', min_size=1, max_size=12)
@@ -753,33 +753,35 @@ def test_event_ids_of_a_file_with_a_long_name_fit(tmp_path: Path) -> None:
     assert len(event["event_id"]) <= 64
 
 
-def test_training_on_a_file_says_every_row_that_it_leaves_out(tmp_path: Path) -> None:
+def test_training_on_a_file_says_every_row_that_it_leaves_out(tmp_path: Path, capsys) -> None:
     path, said = tmp_path / "my shop.csv", list[str]()
     steps = "".join(f"u{user},item-{step},{MARCH + step * 60_000}\n" for user in range(40) for step in range(4))
     path.write_text(f"user_id,item_id,ts\n{steps}a,x\na,x,soon\n,x,{MARCH}\n")
-    assert main([str(path), "--out", str(tmp_path / "model"), "--every", "view"], said.append) == 0
+    assert run(["model", "train", str(path), "--out", str(tmp_path / "model"), "--every", "view"]) == 0
+    said += capsys.readouterr().err.splitlines()
     ready_file_model(tmp_path / "demo", path, SHOP, said.append)
     for line in (f"  dropped 1: {WRONG_WIDTH}", f"  dropped 1: {NO_TIME}", "  dropped 1: no user"):
         assert said.count(line) == 2
 
 
 @pytest.mark.parametrize("rows", ["", "a,x\n", "a,x,soon\n", ",x,2024-03-01\n"])
-def test_a_file_without_a_row_to_train_on_says_why_there_is_no_model(tmp_path: Path, rows: str) -> None:
-    path, said = tmp_path / "shop.csv", list[str]()
+def test_a_file_without_a_row_to_train_on_says_why_there_is_no_model(tmp_path: Path, rows: str, capsys) -> None:
+    path = tmp_path / "shop.csv"
     path.write_text("user_id,item_id,ts\n" + rows)
-    assert main([str(path), "--out", str(tmp_path / "model"), "--every", "view"], said.append) == 1
-    assert "no model: " in said[-1]
+    assert run(["model", "train", str(path), "--out", str(tmp_path / "model"), "--every", "view"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "freshet: not done: " in said[-1]
     assert not rows or any(" 1: " in line for line in said)
 
 
-def test_the_default_column_of_users_goes_by_the_columns_and_not_by_the_ending(tmp_path: Path) -> None:
-    path, said = tmp_path / "export", list[str]()
+def test_the_default_column_of_users_goes_by_the_columns_and_not_by_the_ending(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "export"
     rows = [
         {"pseudonym": f"p{u}", "item_id": f"i{s}", "type": "view", "ts": MARCH + s} for u in range(40) for s in range(4)
     ]
     pd.DataFrame(rows).to_csv(path, index=False)
-    assert main([str(path), "--out", str(tmp_path / "model")], said.append) == 0
-    assert "  160 interactions, 4 items" in said
+    assert run(["model", "train", str(path), "--out", str(tmp_path / "model")]) == 0
+    assert "  160 interactions, 4 items" in capsys.readouterr().err.splitlines()
 
 
 def test_the_examples_hold() -> None:

@@ -48,7 +48,7 @@ ONLY_IN = {
     "redis": (),
     "adapters": ("adapters/", "udfs/store.py", "udfs/operators/", "jobs/", "serving/", "privacy/", "freshet/cli/"),
     "hiredis": ("adapters/redis/", "serving/"),
-    "argparse": ("jobs/personalise.py", "models/", "serving/gateway/"),
+    "argparse": ("jobs/personalise.py",),
     "typer": ("freshet/cli/",),
 }
 IMPURE = {"time", "random", "datetime", "secrets", "uuid", "threading", "asyncio"}

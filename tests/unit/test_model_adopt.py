@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from models.adopt import adopt, main
+from freshet.cli import main as freshet
+from models.adopt import adopt
 from models.graph import fp32_model
 from models.random_model import random_transitions
 from models.scorer import Scorer
@@ -27,9 +28,9 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
         content = model if isinstance(model, bytes) else model.SerializeToString()
         (tmp_path / "mine.onnx").write_bytes(content)
         (tmp_path / "items").write_text("".join(f"{item}\n" for item in items))
-        words = [str(tmp_path / "mine.onnx"), "--items", str(tmp_path / "items"), "--name", "mine-1"]
-        code = main([*words, "--out", str(tmp_path / "model"), *more])
-        return code, capsys.readouterr().out
+        words = ["model", "adopt", str(tmp_path / "mine.onnx"), "--items", str(tmp_path / "items"), "--name", "mine-1"]
+        code = freshet.run([*words, "--out", str(tmp_path / "model"), *more])
+        return code, capsys.readouterr().err
 
     return command
 
@@ -68,7 +69,7 @@ def test_what_the_job_could_not_run_is_refused_and_nothing_is_written(
     model: onnx.ModelProto | bytes, items: list[str], said: str, tmp_path: Path, run: Callable[..., tuple[int, str]]
 ) -> None:
     code, printed = run(model, items)
-    assert code == 1
+    assert code == 2
     assert said in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["items", "mine.onnx"]
 
@@ -82,8 +83,16 @@ def test_items_that_windows_wrote_are_those_of_the_events(tmp_path: Path, encodi
     names = ["café", *ITEMS[1:]]
     (tmp_path / "my model é.onnx").write_bytes(plain_model(30).SerializeToString())
     (tmp_path / "items.txt").write_bytes(as_windows_writes(names).encode(encoding))
-    words = [str(tmp_path / "my model é.onnx"), "--items", str(tmp_path / "items.txt"), "--name", "mine"]
-    assert main([*words, "--out", str(tmp_path / "the model")]) == 0
+    words = [
+        "model",
+        "adopt",
+        str(tmp_path / "my model é.onnx"),
+        "--items",
+        str(tmp_path / "items.txt"),
+        "--name",
+        "mine",
+    ]
+    assert freshet.run([*words, "--out", str(tmp_path / "the model")]) == 0
     assert Scorer.open(tmp_path / "the model").items == ["", *names]
 
 
@@ -92,9 +101,9 @@ def test_items_in_an_encoding_that_can_only_be_guessed_are_refused(
 ) -> None:
     (tmp_path / "mine.onnx").write_bytes(plain_model(30).SerializeToString())
     (tmp_path / "items.txt").write_bytes(as_windows_writes(["café", *ITEMS[1:]]).encode("cp1252"))
-    words = [str(tmp_path / "mine.onnx"), "--items", str(tmp_path / "items.txt"), "--name", "mine"]
-    assert main([*words, "--out", str(tmp_path / "model")]) == 1
-    assert "items.txt is not UTF-8: save it as UTF-8" in capsys.readouterr().out
+    words = ["model", "adopt", str(tmp_path / "mine.onnx"), "--items", str(tmp_path / "items.txt"), "--name", "mine"]
+    assert freshet.run([*words, "--out", str(tmp_path / "model")]) == 2
+    assert "items.txt is not UTF-8: save it as UTF-8" in capsys.readouterr().err
 
 
 def saved_with_data(path: Path) -> onnx.ModelProto:
@@ -134,5 +143,5 @@ def test_a_refused_model_leaves_the_one_that_is_there(tmp_path: Path, run: Calla
     first = tmp_path / "first.onnx"
     first.write_bytes(plain_model(30).SerializeToString())
     adopt(first, ITEMS, "first", tmp_path / "model")
-    assert run(b"no graph")[0] == 1
+    assert run(b"no graph")[0] == 2
     assert Scorer.open(tmp_path / "model").manifest.name == "first"

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from freshet.cli.main import run
 from models.evaluate import Questions, choose_decay, evaluate, measure, questions_after, without_seen
 from models.interactions import Columns, Interactions, decoded, from_frame, from_rows, read
 from models.scorer import Scorer
-from models.train import main, train_and_export
+from models.train import train_and_export
 from models.transitions import Settings, train
 from schemas.errors import ModelError
 from tests.support.models import BEGINNING, DAY, history, naive_ndcg, purchases
@@ -268,7 +269,7 @@ def test_files_of_each_form_give_the_same_interactions(tmp_path: Path, suffix: s
 
 
 def test_the_command_trains_from_stdin_and_ends_with_the_metrics_and_the_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop = a_shop(users=80)
     rows = zip(shop.users, shop.items, shop.ts_ms, strict=True)
@@ -277,15 +278,14 @@ def test_the_command_trains_from_stdin_and_ends_with_the_metrics_and_the_path(
         for user, item, ts in rows
     ]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode())))
-    said: list[str] = []
-    assert main(["-", "--out", str(tmp_path / "model")], said.append) == 0
+    assert run(["model", "train", "-", "--out", str(tmp_path / "model")]) == 0
+    said = capsys.readouterr().out.splitlines()
     assert any(line.startswith("int8, new items") for line in said)
     assert said[-1].endswith(str(tmp_path / "model"))
     assert Scorer.open(tmp_path / "model").manifest.metrics["popularity"]["hr@10"] >= 0
 
 
-def test_the_command_says_why_there_is_no_model(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert main([str(tmp_path / "none.csv"), "--out", str(tmp_path / "model")], said.append) == 1
-    assert "no model" in said[-1]
+def test_the_command_says_why_there_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["model", "train", str(tmp_path / "none.csv"), "--out", str(tmp_path / "model")]) == 2
+    assert "freshet: not done: " in capsys.readouterr().err
     assert not (tmp_path / "model").exists()

@@ -153,7 +153,7 @@ def test_make_model_takes_the_name_of_a_file_with_spaces_and_quotes():
         text=True,
         check=True,
     )
-    assert said.stdout.splitlines() == ["-m", "models.train", *words]
+    assert said.stdout.splitlines() == ["-m", "freshet", "model", "train", *words]
 
 
 def test_ports_are_free_and_given_once():

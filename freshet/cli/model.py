@@ -1,0 +1,138 @@
+"""`freshet model`: models are trained, evaluated and taken into service."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from freshet.cli.shape import AsJson, command, group, print_json, say
+
+if TYPE_CHECKING:
+    from models.interactions import Interactions
+
+app = group("model", "Train, evaluate and adopt models.")
+ONLINE_RETAIL = "--user customer_id --item stock_code --time invoice_ts --every purchase --quantity quantity"
+File = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="CSV, Parquet, JSON lines or the folder of an export; - reads JSON lines."),
+]
+Folder = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="The folder of the model; one that is there is replaced.")
+]
+User = Annotated[
+    str | None, typer.Option(help="Column of the user; left out: user_id, or pseudonym where there is none.")
+]
+Item = Annotated[str, typer.Option(help="Column of the item.")]
+Time = Annotated[str, typer.Option(help="Column of the time.")]
+Kind = Annotated[str, typer.Option(help="Column of the kind of an interaction.")]
+Every = Annotated[str | None, typer.Option(metavar="KIND", help="Kind of all rows, where no column has it.")]
+TimeFormat = Annotated[
+    str | None, typer.Option(metavar="FORMAT", help="How dates are written, as for strptime: %d/%m/%Y.")
+]
+Quantity = Annotated[str | None, typer.Option(help="Column of a quantity; rows not above zero are dropped.")]
+TopK = Annotated[int, typer.Option(min=1, help="Items in a list.")]
+
+
+@command(app, "train", f"freshet model train online-retail.parquet --out model {ONLINE_RETAIL}")
+def train(
+    file: File,
+    out: Folder,
+    user: User = None,
+    item: Item = "item_id",
+    time: Time = "ts",
+    kind: Kind = "type",
+    every: Every = None,
+    time_format: TimeFormat = None,
+    quantity: Quantity = None,
+    top_k: TopK = 50,
+    neighbours: Annotated[int, typer.Option(min=1, help="Neighbours that are kept for each item.")] = 64,
+) -> None:
+    """Train the built-in model on a file, evaluate it on the last fifth of the time, quantise and write it.
+
+    Prints the measures of each way of ranking. Name the folder in the settings of the job (model.directory).
+    """
+    from models.train import table, train_and_export
+    from models.transitions import Settings
+
+    interactions = _read(file, user, item, time, kind, every, time_format, quantity)
+    manifest = train_and_export(interactions, out, Settings(top_k=top_k, neighbours=neighbours), say)
+    print("\n".join(table(manifest.metrics)))
+    print(_summary(manifest.name, manifest.items_count, manifest.size_bytes, out))
+
+
+@command(app, "evaluate", "freshet model evaluate exports/may --json")
+def evaluate(
+    file: File,
+    user: User = None,
+    item: Item = "item_id",
+    time: Time = "ts",
+    kind: Kind = "type",
+    every: Every = None,
+    time_format: TimeFormat = None,
+    quantity: Quantity = None,
+    top_k: TopK = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the built-in model on the last fifth of the time of a file, beside popularity; write nothing."""
+    from models.evaluate import evaluate as measure
+    from models.train import table
+    from models.transitions import Settings
+
+    metrics = measure(_read(file, user, item, time, kind, every, time_format, quantity), Settings(top_k=top_k))
+    if as_json:
+        print_json(metrics)
+    else:
+        print("\n".join(table(metrics)))
+
+
+@command(app, "adopt", "freshet model adopt mine.onnx --items items.txt --name mine-1 --out model")
+def adopt(
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.")],
+    items: Annotated[Path, typer.Option(metavar="FILE", help="Item ids, one a line, in row order.")],
+    name: Annotated[str, typer.Option(help="a-z, 0-9, '.', '_' and '-': lists carry it.")],
+    out: Folder,
+    top_k: Annotated[int, typer.Option(min=1, help="Of plain scores, how many are ranked.")] = 50,
+) -> None:
+    """Take an ONNX file of your own into service: check it, try it, and write it with its manifest.
+
+    The graph takes `items` int32[users, 20] (rows of the user's recent items, newest last, 0 is padding) and, if it
+    likes, `weights` float32[users, 20]. It returns `scores` float32[users, items + 1], one for each row, or the best
+    ones ranked: `scores` float32[users, k] and `ids` int32 or int64[users, k]. Line n of the items is row n; row 0 is
+    padding. Weights in a file of their own (MODEL.onnx.data) are taken in. What the job would refuse is refused here.
+    """
+    from models.adopt import adopt as take
+    from models.adopt import items_in
+
+    manifest = take(model, items_in(items), name, out, top_k)
+    print(_summary(manifest.name, manifest.items_count, manifest.size_bytes, out))
+
+
+@command(app, "cost", "freshet model cost --items 10000")
+def cost(
+    items: Annotated[int, typer.Option(min=1, help="Vocabulary of the random model.")] = 10_000,
+    top_k: TopK = 50,
+    repeats: Annotated[int, typer.Option(min=1, help="The least counts.")] = 20,
+) -> None:
+    """Print what scoring costs: CPU microseconds per user on one thread, for each batch size."""
+    from models.cost import costs
+
+    print(f"{items} items, top {top_k}: CPU microseconds per user, one thread")
+    for row, (users, each) in enumerate(costs(items, top_k, repeats).items()):
+        if row == 0:
+            print("batch" + "".join(f"{name:>10}" for name in each))
+        print(f"{users:5}" + "".join(f"{us:10.1f}" for us in each.values()))
+
+
+def _read(
+    file: str, user: str | None, item: str, time: str, kind: str, every: str | None, time_format: str | None,
+    quantity: str | None,
+) -> "Interactions":  # fmt: skip
+    from models.interactions import Columns
+    from models.train import interactions_in
+
+    columns = Columns(item=item, time=time, kind=kind, every=every, quantity=quantity, time_form=time_format)
+    return interactions_in(file, columns, user, say)
+
+
+def _summary(name: str, items: int, size_bytes: int, out: Path) -> str:
+    return f"{name}: {items} items, {size_bytes / 1e6:.1f} MB, in {out}"

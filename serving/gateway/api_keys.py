@@ -1,0 +1,31 @@
+"""The file of API keys: a key is added, and only its hash is kept (`freshet gateway new-api-key`)."""
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from schemas.errors import SettingsError
+from serving.gateway.security import ApiKey, new_api_key, read_api_keys
+
+DAY_S: Final = 86_400
+
+
+def add_api_key(path: Path, id: str, roles: tuple[Any, ...], tenant: str, days: float | None) -> str:
+    """Add a key to the file, which is made if it is not there; returns the key, which stands nowhere else."""
+    known = list(read_api_keys(str(path)).values()) if path.exists() else []
+    if any(one.id == id for one in known):
+        raise SettingsError(f"{path} has an API key with this id: choose another one, or take that one out")
+    key, entry = new_api_key(id, roles, tenant, None if days is None else time.time() + days * DAY_S)
+    _write(path, [*known, entry])
+    return key
+
+
+def _write(path: Path, keys: list[ApiKey]) -> None:
+    """Readers find the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    beside.touch(0o600)
+    beside.write_bytes(msgspec.json.format(msgspec.json.encode(keys)) + b"\n")
+    beside.replace(path)
