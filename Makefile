@@ -61,13 +61,13 @@ check: setup ## formatting, lint, types and the direction of the dependencies
 	@$(PYTHON) -m pytest tests/unit -k layering --no-header
 
 bench: setup ## measure; each figure stands beside its peer or its limit
-	@$(PYTHON) -m bench $(ARGS)
+	@$(PYTHON) -m freshet bench run $(ARGS)
 
 bench-read: setup ## measure what reading costs: gateway and library beside nginx and Feast (10 minutes)
-	@$(PYTHON) -m bench.read $(ARGS)
+	@$(PYTHON) -m freshet bench read $(ARGS)
 
 masking: setup ## look for the text that is the most expensive to mask: millions of texts, half an hour
-	@$(PYTHON) -m bench.masking $(ARGS)
+	@$(PYTHON) -m freshet bench masking $(ARGS)
 
 format: setup ## put the code into the one format
 	@$(PYTHON) -m ruff format .

@@ -1,17 +1,14 @@
-"""`python -m bench.masking`: the worst text that a search for one finds, and what masking it costs (`make masking`).
+"""`freshet bench masking`: the worst text that a search for one finds, and what masking it costs (`make masking`).
 
 Texts are made of what the patterns of `udfs/` look for, by repetition, by chance, and by changing those that were worst
 so far. Costs are CPU times of the thread; a text that seems costly is masked again, and the least counts, so that what
 else the machine does does not.
 """
 
-import argparse
 import gc
 import heapq
 import multiprocessing
 import random
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -181,25 +178,12 @@ def body(worst: list[Cost], texts: int) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """0 = the worst text that was found is within the limit."""
-    parser = argparse.ArgumentParser(prog="python -m bench.masking", description=__doc__)
-    parser.add_argument("--texts", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=16)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--dry", action="store_true", help="do not write bench/RESULTS.md")
-    options = parser.parse_args(arguments)
+def run(texts: int, seed: int, processes: int, write: bool, command: str) -> tuple[str, bool]:
+    """Search for the worst text; returns the table, and whether that text is within the limit."""
     gc.disable()
-    worst = search_in(options.processes, options.texts, options.seed)
-    found = body(worst, options.texts)
-    print(found)
-    if not options.dry:
-        command = shlex.join(["python", "-m", "bench.masking", *(sys.argv[1:] if arguments is None else arguments)])
-        write_section(
-            "masking", f"## Masking\n\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; `{command}`.\n\n{found}"
-        )
-    return 0 if worst[0].us <= LIMIT_US else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    worst = search_in(processes, texts, seed)
+    found = body(worst, texts)
+    if write:
+        head = f"## Masking\n\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; `{command}`."
+        write_section("masking", f"{head}\n\n{found}")
+    return found, worst[0].us <= LIMIT_US

@@ -1,15 +1,13 @@
-"""`python -m bench.read`: what a read costs: gateway and library beside nginx with a file and Feast's feature server.
+"""`freshet bench read`: what a read costs: gateway and library beside nginx with a file and Feast's feature server.
 
 CPU time of the serving process (for the library: of the calling one) by request, 32 at a time, in one run on one
 machine with the same lists. The figures go to `.local/bench-read.json` and, after a full run, to `bench/RESULTS.md`.
 """
 
-import argparse
 import asyncio
-import shlex
 import shutil
-import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,6 +34,7 @@ OVERLOAD_TIMES: Final = 10
 DOWN_P99_MAX_MS: Final = 100.0
 RECOVERY_MAX_S: Final = 2.0
 Side = dict[str, Any]
+Say = Callable[[str], None]
 
 
 def served(pid: int, port: int, requests: list[bytes], total: int) -> Side:
@@ -214,39 +213,23 @@ _NAMES: Final = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code: 1 where a limit is missed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.read", description=__doc__)
-    parser.add_argument("--requests", type=int, default=30_000, help="of each side in each round (default 30,000)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
-    parser.add_argument("--overload-s", type=float, default=30.0, help="how long it is overloaded; 0: not at all")
-    parser.add_argument("--no-feast", action="store_true", help="do not install and measure Feast")
-    options = parser.parse_args(arguments)
-    command = shlex.join(["python", "-m", "bench.read", *(sys.argv[1:] if arguments is None else arguments)])
+def run(requests: int, repeats: int, overload_s: float, with_feast: bool, command: str, say: Say) -> tuple[str, bool]:
+    """Measure reading; returns the tables, and whether each limit is met. `command` is written beside the figures."""
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     try:
         with read_stand(DIRECTORY) as stand:
-            found = measure(stand, options.requests, options.repeats, not options.no_feast, _say)
-            if options.overload_s:
-                _say(f"overload, {options.overload_s:g} s")
-                found["overload"] = overloaded(stand, options.overload_s)
+            found = measure(stand, requests, repeats, with_feast, say)
+            if overload_s:
+                say(f"overload, {overload_s:g} s")
+                found["overload"] = overloaded(stand, overload_s)
             for name, fault in read_faults.FAULTS.items():
-                _say(f"Redis {name}")
+                say(f"Redis {name}")
                 found.setdefault("faults", {})[name] = read_faults.seen_while(stand, fault)._asdict()
     finally:
         shutil.rmtree(DIRECTORY, ignore_errors=True)
     found |= {"list_bytes": len(stand.listed), "machine": machine(), "command": command, "at": time.time()}
     write_json(found, JSON_PATH)
     text = body(found, command)
-    if options.repeats >= 3 and options.overload_s:
+    if repeats >= 3 and overload_s:
         write_section("reading", text)
-    print(text)
-    return int(not all(verdict.is_met for verdict in verdicts(found)))
-
-
-def _say(line: str) -> None:
-    print(f"bench-read: {line}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return text, all(verdict.is_met for verdict in verdicts(found))

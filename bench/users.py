@@ -1,6 +1,6 @@
 """What one user costs in a bucket of many: an erasure in the due index, and counting users by key id.
 
-    python -m bench.users    # half a minute; writes the section "Users of a bucket" of RESULTS.md
+    freshet bench users    # half a minute; writes the section "Users of a bucket" of RESULTS.md
 
 State stands in dicts here, so this is the cost of the rules alone; Flink's state adds some microseconds to each page.
 "By reading all" is what releases did that had no counts and left names behind (:mod:`udfs.due_index`).
@@ -37,14 +37,15 @@ class _Pages(UserDict[str, bytes]):
         return not self.data
 
 
-def main() -> None:
-    """Measure, print and write the section."""
+def run(command: str) -> str:
+    """Measure, and write the section with `command` beside it; returns the table."""
     head = ["users of the bucket", "erasure", "by reading all", "users by key id, with one more", "by reading all"]
     rows = [[f"{count:,}", *(f"{ms:.3f} ms" for ms in _costs(count))] for count in USERS]
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    print(measured := table(head, rows))
-    title = f"## Users of a bucket\n\n{when} on {machine()}; `python -m bench.users`."
+    measured = table(head, rows)
+    title = f"## Users of a bucket\n\n{when} on {machine()}; `{command}`."
     write_section("users", f"{title}\n\nMeans of {ROUNDS} calls on state in memory.\n\n{measured}")
+    return measured
 
 
 def _costs(count: int) -> tuple[float, float, float, float]:
@@ -67,7 +68,3 @@ def _mean_ms(names: list[str], done: Callable[[str], object]) -> float:
     for name in names:
         done(name)
     return (time.perf_counter() - begun) * 1_000 / len(names)
-
-
-if __name__ == "__main__":
-    main()

@@ -90,7 +90,7 @@ class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`buckets` is fixed for the life of a job's state: at least the largest parallelism ever wanted, and few.
 
-    `python -m bench --only buckets` prints what they cost. Another number needs new state: a backfill.
+    `freshet bench run --only buckets` prints what they cost. Another number needs new state: a backfill.
     """
 
     name: str = "freshet-personalise"

@@ -1,6 +1,7 @@
 """The command `freshet`: runs one of its commands, and turns what that raises into one convention of exit codes."""
 
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import freshet
 from freshet.cli import (
     access,
     audit,
+    bench,
     consent,
     erase,
     export,
@@ -33,6 +35,7 @@ from schemas.errors import FreshetError
 MODULES: Final = (
     access,
     audit,
+    bench,
     consent,
     erase,
     export,
@@ -48,6 +51,8 @@ MODULES: Final = (
     upgrade,
 )
 """Whose commands there are: each has added its own to `root`."""
+INTERRUPTED: Final = 130
+"""What typer makes of Ctrl-C."""
 SIGNALLED: Final = 128
 """A command that is ended by a signal has this and the signal's number as exit code, as shells have it."""
 
@@ -69,8 +74,11 @@ def _options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line `arguments`; returns its exit code (:class:`ExitCode`)."""
+    words = list(arguments)
     try:
-        return int(typer.main.get_command(root)(list(arguments), prog_name="freshet", standalone_mode=False) or 0)
+        code = typer.main.get_command(root)(
+            words, prog_name="freshet", standalone_mode=False, obj=shlex.join(["freshet", *words])
+        )
     except typer.TyperException as error:
         say(_told_of_usage(error))
         return ExitCode.USAGE
@@ -82,6 +90,9 @@ def run(arguments: Sequence[str]) -> int:
             raise
         say(f"freshet: not done: {told}")
         return ExitCode.NOT_DONE
+    if code == INTERRUPTED:
+        say("freshet: interrupted; the command may be given again")
+    return int(code or 0)
 
 
 def _told_of_usage(error: typer.TyperException) -> str:
@@ -113,8 +124,9 @@ def _told_of_kafka(error: Exception) -> str | None:
 
 
 def main() -> NoReturn:
-    """Run the command line of this process. Ended by SIGTERM, a command cleans up as it does after Ctrl-C."""
-    signal.signal(signal.SIGTERM, _end)
+    """Run the command line of this process. Ended by SIGTERM or SIGHUP, a command cleans up as it does after Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     # What went wrong with Kafka is told once, by us, where nobody has asked for logs.
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     sys.exit(run(sys.argv[1:]))

@@ -71,6 +71,11 @@ def print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
+def typed(context: typer.Context) -> str:
+    """The command line as it was typed."""
+    return str(context.find_root().obj)
+
+
 def given_user(user: str) -> str:
     """The user id that `--user` gives, from standard input for `-`. Raises a usage error where there is none."""
     user_id = sys.stdin.readline().rstrip("\n") if user == "-" else user

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import fence, privacy, privacy_report
-from bench.__main__ import PARTS, parse
 from bench.ablation import with_others
 from bench.figures import verdicts
 from bench.privacy import ABLATION, PRODUCT, Pair, order
+from bench.run import PARTS
 from bench.stand import ABLATION_FILES
 from bench.throughput import Side
 from deploy.local.paths import ROOT
 from deploy.package import build, write_zip
+from freshet.cli.bench import PartName
 from schemas.receipts import ConsentReceipt, ElementReceipt, encode_receipt
 from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING
@@ -84,7 +85,7 @@ def test_privacy_is_told_by_pairs_and_by_what_follows_an_acknowledgement() -> No
 
 
 def test_each_part_can_be_asked_for_alone() -> None:
-    assert [parse(["--only", name]).only for name in PARTS] == list(PARTS)
+    assert list(PartName) == list(PARTS)
 
 
 def test_the_original_keeps_its_names_and_an_unknown_one_is_refused() -> None:

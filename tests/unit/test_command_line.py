@@ -41,8 +41,14 @@ def commands(node: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield from commands(child, (*words, name))
 
 
-ROOMS = ("privacy", "models", "serving", "adapters", "jobs")
-ENTRIES: tuple[str, ...] = ("jobs/personalise.py",)
+ROOMS = ("privacy", "models", "serving", "adapters", "jobs", "bench")
+ENTRIES: tuple[str, ...] = (
+    "jobs/personalise.py",
+    "bench/ablated_job.py",
+    "bench/bare.py",
+    "bench/listener.py",
+    "bench/load.py",
+)
 """What is called by others than people: by Flink, by make, by benchmarks as processes of their own."""
 ALL = dict(commands(TREE))
 NAMES = [" ".join(words) for words in ALL]
@@ -210,3 +216,12 @@ def test_rooms_have_no_entry_beside_the_command() -> None:
 def test_examples_are_true(module) -> None:
     result = doctest.testmod(module)
     assert result.attempted and not result.failed
+
+
+def test_ctrl_c_is_told_and_has_the_exit_code_of_shells(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("schemas.signing.write_signing_key", interrupted)
+    assert run(["keys", "new-signing-key", "key"]) == 130
+    assert capsys.readouterr().err == "freshet: interrupted; the command may be given again\n"

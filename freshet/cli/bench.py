@@ -1,0 +1,106 @@
+"""`freshet bench`: the benchmarks behind `bench/RESULTS.md`."""
+
+import time
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import ExitCode, command, group, say, typed
+
+app = group("bench", "Measure; each figure stands beside its peer or its limit.")
+
+
+class PartName(StrEnum):
+    """The parts of :mod:`bench.run`, which help does not import; a test compares the two."""
+
+    THROUGHPUT = "throughput"
+    LATENCY = "latency"
+    PRIVACY = "privacy"
+    REBUILD = "rebuild"
+    BUCKETS = "buckets"
+
+
+@command(app, "run", "freshet bench run --quick --only latency")
+def run(
+    context: typer.Context,
+    quick: Annotated[bool, typer.Option("--quick", help="Minutes instead of half an hour; not for keeping.")] = False,
+    only: Annotated[PartName | None, typer.Option(help="This part alone; `buckets` runs in no other way.")] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="Of each run of throughput and privacy.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Of throughput, and pairs of privacy.")] = None,
+    warm_up: Annotated[int | None, typer.Option(min=1, help="Of latency and privacy, in seconds.")] = None,
+    withdrawals: Annotated[int | None, typer.Option(min=1, help="At each rate of privacy.")] = None,
+    seconds: Annotated[int | None, typer.Option(min=1, help="Measured at each rate of latency.")] = None,
+    flink: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of Flink to try. Several may be given.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOML", help="A line of the job's settings to try. Several may be given."),
+    ] = None,
+) -> None:
+    """Measure the job beside a plain consumer, and beside itself without consent, on the same events.
+
+    Starts a stack of its own and ends it. A full run with the settings as they ship is written to bench/RESULTS.md; the
+    table says which limits are met.
+    """
+    if wrong := [each for each in flink or [] if "=" not in each]:
+        raise typer.BadParameter(f"{wrong[0]} is not KEY=VALUE", param_hint="--flink")
+    from bench.run import Options
+    from bench.run import run as measure
+
+    part = None if only is None else only.value
+    to_try = tuple(flink or ()), tuple(settings or ())
+    options = Options(quick, part, events, repeats, warm_up, withdrawals, seconds, *to_try)
+    begun = time.monotonic()
+    print(measure(options, typed(context), lambda line: say(f"bench {time.monotonic() - begun:6.1f} s: {line}")))
+
+
+@command(app, "read", "freshet bench read --no-feast")
+def read(
+    context: typer.Context,
+    requests: Annotated[int, typer.Option(min=1, help="Of each side in each round.")] = 30_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    overload_s: Annotated[
+        float, typer.Option(min=0, help="How long it is overloaded, in seconds; 0: not at all.")
+    ] = 30,
+    no_feast: Annotated[bool, typer.Option("--no-feast", help="Do not install and measure Feast.")] = False,
+) -> int:
+    """Measure what a read costs: gateway and library beside nginx with a file and Feast's feature server.
+
+    Exit code 1 where a limit is missed.
+    """
+    from bench.read import run as measure
+
+    text, met = measure(
+        requests, repeats, overload_s, not no_feast, typed(context), lambda line: say(f"bench read: {line}")
+    )
+    print(text)
+    return ExitCode.DONE if met else ExitCode.FINDINGS
+
+
+@command(app, "masking", "freshet bench masking --texts 60000 --dry")
+def masking(
+    context: typer.Context,
+    texts: Annotated[int, typer.Option(min=1, help="How many are tried.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="Of the random texts.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, help="How many search at once.")] = 2,
+    dry: Annotated[bool, typer.Option("--dry", help="Do not write bench/RESULTS.md.")] = False,
+) -> int:
+    """Search for the text that is the most expensive to mask.
+
+    Exit code 1 where it is beyond the limit.
+    """
+    from bench.masking import run as search
+
+    text, met = search(texts, seed, processes, not dry, typed(context))
+    print(text)
+    return ExitCode.DONE if met else ExitCode.FINDINGS
+
+
+@command(app, "users", "freshet bench users")
+def users(context: typer.Context) -> None:
+    """Measure what one user costs in a bucket of many (half a minute), and write it to bench/RESULTS.md."""
+    from bench.users import run as measure
+
+    print(measure(typed(context)))
