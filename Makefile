@@ -30,16 +30,16 @@ warm: setup ## optional, once: record classes, so that starts take about two thi
 	@$(PYTHON) -m deploy.local.record_classes
 
 up: setup ## start Kafka, Redis, Flink and the job; ARGS="--task-managers 2", ARGS=--no-job
-	@$(PYTHON) -m deploy.local up $(ARGS)
+	@$(PYTHON) -m freshet up $(ARGS)
 
 down: ## end all that `make up` started, and forget its data
-	@[ ! -x $(PYTHON) ] || $(PYTHON) -m deploy.local down $(ARGS)
+	@[ ! -x $(PYTHON) ] || $(PYTHON) -m freshet down $(ARGS)
 
 status: setup ## what runs, and where it listens
-	@$(PYTHON) -m deploy.local status $(ARGS)
+	@$(PYTHON) -m freshet status $(ARGS)
 
 demo: setup ## the journey of a click, on screen
-	@$(PYTHON) -m deploy.demo $(ARGS)
+	@$(PYTHON) -m freshet demo $(ARGS)
 
 model: setup ## train on a file, ARGS="FILE --out DIR", or without ARGS on the history of the running stack
 	@$(if $(ARGS),$(PYTHON) -m freshet model train $(ARGS),$(PYTHON) -m freshet export history --settings .local/freshet.toml \

@@ -12,7 +12,7 @@ ENDPOINTS_PATH = LOCAL / "endpoints.json"
 
 
 class Endpoints(msgspec.Struct, frozen=True):
-    """What `make up` writes. `key_ring` is a path."""
+    """What `freshet up` writes. `key_ring` is a path."""
 
     kafka: str
     redis: str
@@ -29,6 +29,6 @@ def load_endpoints(path: Path = ENDPOINTS_PATH) -> Endpoints:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Endpoints)
     except FileNotFoundError:
-        raise StackError(f"{path.name} is not there: nothing is up; `make up` starts it") from None
+        raise StackError(f"{path.name} is not there: nothing is up; `freshet up` starts it") from None
     except msgspec.DecodeError as error:
         raise StackError(f"{path.name} does not say what a client needs: {error}") from None

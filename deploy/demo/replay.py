@@ -1,34 +1,29 @@
-"""Replay a CSV, Parquet or JSON-lines file of your own into a running product: ``python -m deploy.demo.replay FILE …``.
+"""Replays a CSV, Parquet or JSON-lines file of your own into a running product (`freshet replay`).
 
-Consents first, and their receipts are waited for; then every row, dirty ones too. For the Online Retail data::
-
-    python -m deploy.demo.replay online-retail.parquet --preset online-retail
+Consents first, and their receipts are waited for; then every row, dirty ones too.
 """
 
-import argparse
 import hashlib
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 import msgspec
 
-from deploy.demo.endpoints import ENDPOINTS_PATH, load_endpoints
+from deploy.demo.endpoints import load_endpoints
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, waiting_for_consents
-from deploy.demo.table import PRESETS, Mapping, Reading, interactions_of, reading_of, users_of
+from deploy.demo.table import PRESETS, Mapping, MappingError, Reading, interactions_of, reading_of, users_of
 from models.cells import ROWS_PER_CHUNK
 from schemas.consents import ConsentChange, LevelName
-from schemas.errors import FreshetError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.wire.consent_records import is_user_id
 
 RECEIPT_TIMEOUT_S: Final = 60.0
 CONSENTS_IN_FLIGHT_MAX: Final = 20_000
-LEVEL_NAMES: Final[tuple[LevelName, ...]] = get_args(LevelName)
+Say = Callable[[str], None]
 
 
 class Choice(NamedTuple):
@@ -201,104 +196,39 @@ def progress(sent: int, total: int | None, seconds: float) -> str:
     return f"rows sent: {sent:,}{part}, {sent / max(seconds, 1e-3):,.0f} a second"
 
 
-def add_mapping_options(parser: argparse.ArgumentParser) -> None:
-    """The options from which :func:`mapping_from` makes a mapping; their names are those of its fields."""
-    group = parser.add_argument_group("columns of the file")
-    group.add_argument("--preset", choices=sorted(PRESETS), help="a mapping that is known; other options change it")
-    for field in msgspec.structs.fields(Mapping):
-        text, metavar = _HELP.get(field.name, (f"column of the {field.name}", "COLUMN"))
-        group.add_argument(f"--{field.name.replace('_', '-')}", default=None, metavar=metavar, help=text)
-    choice = parser.add_argument_group("consent of the users in the file")
-    choice.add_argument("--consent-share", type=_share, default=1.0, metavar="0..1", help="who consents (default 1.0)")
-    choice.add_argument("--consent-level", choices=LEVEL_NAMES, default="full", help="to what (default full)")
+def mapping_of(preset: str | None, given: dict[str, str]) -> Mapping:
+    """The mapping called `preset`, or the default, with what is `given` changed. Raises :class:`MappingError`.
+
+    >>> mapping_of("online-retail", {"user": "who"}).user, mapping_of(None, {}).user
+    ('who', 'user_id')
+    """
+    if preset is not None and preset not in PRESETS:
+        raise MappingError(f"there is no preset {preset}: choose one of {', '.join(sorted(PRESETS))}")
+    return msgspec.structs.replace(Mapping() if preset is None else PRESETS[preset], **given)
 
 
-_HELP: Final[dict[str, tuple[str, str]]] = {
-    "user": ("column of the user (default user_id)", "COLUMN"),
-    "item": ("column of the item (default item_id)", "COLUMN"),
-    "time": ("column of the time: dates, or numbers in any usual unit (default ts)", "COLUMN"),
-    "type": ("column of the kind of event", "COLUMN"),
-    "type_constant": ("the kind of all rows, where no column says it", "KIND"),
-    "currency_constant": ("the currency of all rows", "GBP"),
-    "name": ("column of the item's name, for people to read", "COLUMN"),
-    "time_format": ("how dates are written, as for strptime", "FORMAT"),
-    "user_prefix": ("text put before every user", "TEXT"),
-    "event_id_prefix": ("event ids are TEXT:row (default: the file's name)", "TEXT"),
-}
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError("a share is between 0 and 1")
-    return share
-
-
-def mapping_from(options: argparse.Namespace) -> Mapping:
-    """The mapping that the options describe: the preset, or the default, with what was given changed."""
-    preset = PRESETS[options.preset] if options.preset else Mapping()
-    names = (field.name for field in msgspec.structs.fields(Mapping))
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return msgspec.structs.replace(preset, **given)
-
-
-def choice_from(options: argparse.Namespace) -> Choice:
-    """What the options say about consent."""
-    return Choice(options.consent_share, options.consent_level)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; needs a product that is up. Returns the exit code."""
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m deploy.demo.replay", description=summary, epilog=details, formatter_class=form
-    )
-    parser.add_argument("file", type=Path, help="CSV, Parquet or JSON-lines")
-    parser.add_argument("--speed", type=float, metavar="N", help="rows a second (default: as fast as Kafka takes them)")
-    parser.add_argument("--endpoints", type=Path, default=ENDPOINTS_PATH, metavar="FILE", help="endpoints.json")
-    add_mapping_options(parser)
-    options = parser.parse_args(arguments)
-    try:
-        counts = _replay_file(options)
-    except FreshetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    print(
-        f"sent {counts.interactions:,} interactions, {counts.without_user:,} of them without a user, "
-        f"and {counts.consents:,} consents in {counts.seconds:.1f} s"
-    )
-    for line in counts.remarks:
-        print(line)
-    return 0
-
-
-def _replay_file(options: argparse.Namespace) -> ReplayCounts:
-    endpoints = load_endpoints(options.endpoints)
+def replay_file(
+    path: Path, endpoints_path: Path, mapping: Mapping, choice: Choice, speed: float | None, say: Say
+) -> ReplayCounts:
+    """Replay `path` into the product whose addresses are in `endpoints_path`."""
+    endpoints = load_endpoints(endpoints_path)
     pseudonymiser = Pseudonymiser(load_key_ring(endpoints.key_ring))
-    producer = Producer(endpoints.kafka_settings(), bulk=options.speed is None)
+    producer = Producer(endpoints.kafka_settings(), bulk=speed is None)
     try:
         with waiting_for_consents(endpoints.kafka_settings()) as waiter:
             counts = replay(
-                options.file,
-                mapping_from(options),
+                path,
+                mapping,
                 producer,
                 waiter=waiter,
                 pseudonymiser=pseudonymiser,
                 at_ms=time.time_ns() // 1_000_000,
-                choice=choice_from(options),
-                speed=options.speed,
-                say=lambda line: print(line, flush=True),
+                choice=choice,
+                speed=speed,
+                say=say,
             )
     except BaseException:
         producer.abandon()
         raise
     producer.close()
     return counts
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,6 +1,6 @@
 """Start, remember and end processes, also from another shell than the one that started them.
 
-A record on disk names each process by id *and* creation time: ids are reused, and `make down` must never end a
+A record on disk names each process by id *and* creation time: ids are reused, and `freshet down` must never end a
 stranger. Every process also carries the stack's directory in its environment, which its children inherit. That is how
 Flink's Python workers are found when the TaskManager that started them was killed and could not take them along.
 """

@@ -25,7 +25,7 @@ PLACES = [
 
 @contextmanager
 def stack_of(checkout: Path, environment: dict[str, str]) -> Iterator[FlinkRest]:
-    """`make up` in a copy of this checkout; Flink's REST interface."""
+    """`freshet up` in a copy of this checkout; Flink's REST interface."""
     shutil.copytree(ROOT, checkout, ignore=NOT_COPIED)
     (checkout / ".local").mkdir()
     (checkout / ".local" / "jars").symlink_to(JARS)
@@ -38,7 +38,7 @@ def stack_of(checkout: Path, environment: dict[str, str]) -> Iterator[FlinkRest]
 
 
 def run(checkout: Path, environment: dict[str, str], command: str) -> None:
-    words = [".venv/bin/python", "-m", "deploy.local", command]
+    words = [".venv/bin/python", "-m", "freshet", command]
     done = subprocess.run(
         words, cwd=checkout, env={**os.environ, **environment}, check=False, capture_output=True, timeout=300
     )

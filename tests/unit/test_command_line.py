@@ -17,7 +17,8 @@ import typer
 from kafka.errors import KafkaTimeoutError
 
 import freshet
-from freshet.cli import consent, gateway, report, shape
+from deploy.demo.table import Mapping
+from freshet.cli import consent, file_options, gateway, report, shape
 from freshet.cli.main import MODULES, run
 from models import adopt
 from models.cost import REPEATS
@@ -41,13 +42,17 @@ def commands(node: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield from commands(child, (*words, name))
 
 
-ROOMS = ("privacy", "models", "serving", "adapters", "jobs", "bench")
+ROOMS = ("privacy", "models", "serving", "adapters", "jobs", "bench", "deploy")
 ENTRIES: tuple[str, ...] = (
     "jobs/personalise.py",
     "bench/ablated_job.py",
     "bench/bare.py",
     "bench/listener.py",
     "bench/load.py",
+    "deploy/local/fetch_jars.py",
+    "deploy/local/record_classes.py",
+    "deploy/local/recorded_job.py",
+    "deploy/local/supervise.py",
 )
 """What is called by others than people: by Flink, by make, by benchmarks as processes of their own."""
 ALL = dict(commands(TREE))
@@ -94,7 +99,7 @@ def test_a_mistake_in_a_command_line_has_an_exit_code_of_its_own(capsys) -> None
 
 
 def test_every_module_of_commands_is_in_the_command() -> None:
-    shared = {"__init__", "main", "shape"}
+    shared = {"__init__", "file_options", "main", "shape"}
     files = {path.stem for path in (ROOT / "freshet" / "cli").glob("*.py")} - shared
     assert files == {module.__name__.rpartition(".")[2] for module in MODULES}
 
@@ -194,6 +199,7 @@ def test_choices_and_defaults_are_those_of_the_rooms() -> None:
     assert default_of("model", "train", "top_k") == default_of("model", "evaluate", "top_k") == ModelSettings().top_k
     assert default_of("model", "adopt", "top_k") == adopt.TOP_K
     assert default_of("model", "cost", "repeats") == REPEATS
+    assert tuple(file_options.COLUMNS) == Mapping.__struct_fields__
     columns = Columns()
     for name in ("item", "time", "kind"):
         assert default_of("model", "train", name) == default_of("model", "evaluate", name) == getattr(columns, name)

@@ -1,6 +1,5 @@
 """Files become payloads row by row, dirty ones as they are; consents come first and are waited for."""
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from deploy.demo.replay import (
     Choice,
     Replay,
     ReplayCounts,
-    add_mapping_options,
     consents_of,
     level_of,
-    mapping_from,
 )
 from deploy.demo.table import ONLINE_RETAIL, UNREAD_TIME, Mapping, MappingError, interactions_of, names_of, users_of
+from freshet.cli.main import run
 from models.files import WRONG_WIDTH
 from schemas.consents import ConsentChange
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
@@ -241,11 +239,20 @@ def test_receipts_that_do_not_come_are_an_error_that_counts_them() -> None:
         ConsentWaiter(lambda: []).wait({"p1.a", "p1.b"}, timeout_s=0.01)
 
 
-def test_options_make_a_mapping_and_change_a_preset() -> None:
-    parser = argparse.ArgumentParser()
-    add_mapping_options(parser)
-    options = parser.parse_args(["--preset", "online-retail", "--user-prefix", "c", "--value", "price"])
-    assert mapping_from(options) == msgspec.structs.replace(ONLINE_RETAIL, user_prefix="c", value="price")
+def test_options_make_a_mapping_and_change_a_preset(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    words = ["replay", "shop.csv", "--preset", "online-retail", "--user-prefix", "c", "--value", "price"]
+    seen: list[Mapping] = []
+
+    def replay_file(path: Path, endpoints: Path, mapping: Mapping, *more: Any) -> ReplayCounts:
+        seen.append(mapping)
+        return ReplayCounts(3, 4, 1, 0.5, ("a remark",))
+
+    monkeypatch.setattr("deploy.demo.replay.replay_file", replay_file)
+    assert run(words) == 0
+    assert capsys.readouterr().out.endswith("and 3 consents in 0.5 s\na remark\n")
+    assert seen == [msgspec.structs.replace(ONLINE_RETAIL, user_prefix="c", value="price")]
+    assert run(["replay", "shop.csv", "--preset", "no-such"]) == 2
+    assert run(["replay", "shop.csv", "--consent-share", "1.1"]) == 64
 
 
 def test_partitions_are_those_that_kafkas_own_clients_choose() -> None:

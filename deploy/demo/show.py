@@ -1,19 +1,17 @@
 """The journey of a click, on screen: a real Kafka, Redis and Flink, the job, and a shop full of simulated shoppers.
 
-make demo
-make demo ARGS="--replay shop.csv --user customer --item sku --time at --type-constant purchase"
+`freshet demo`; with `--replay FILE` the rows of a file stand in for the shoppers.
 """
 
-import argparse
 import logging
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from deploy.demo import shop
 from deploy.demo.feed import Feed, FileFeed, ShopFeed
@@ -21,12 +19,11 @@ from deploy.demo.file_model import ready_file_model
 from deploy.demo.live import JobProbe, Live
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, reading
-from deploy.demo.replay import add_mapping_options, choice_from, mapping_from
+from deploy.demo.replay import Choice
 from deploy.demo.screen import screen_for
 from deploy.demo.shop_model import ready_shop_model
-from deploy.demo.table import names_of, users_of_rows
+from deploy.demo.table import Mapping, names_of, users_of_rows
 from deploy.local import product
-from deploy.local.errors import StackError
 from deploy.local.gateway_product import curl_line, start_gateway
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack
@@ -38,7 +35,6 @@ from serving.reader import Reader
 DIRECTORY = LOCAL / "demo"
 CONSENT_TIMEOUT_S = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-INTERRUPTED = 130
 
 
 class Progress:
@@ -72,53 +68,35 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit code: 0 also where Ctrl-C ended it while it was on screen."""
-    options = _arguments(arguments)
+class Options(NamedTuple):
+    """What is shown: simulated shoppers, or the rows of a file (`replay`) as `mapping` and `choice` say."""
+
+    shoppers: int = 300
+    rate: int = 200
+    seed: int = 1
+    seconds: int | None = None
+    plain: bool = False
+    replay: Path | None = None
+    speed: int | None = None
+    follow: str | None = None
+    mapping: Mapping = Mapping()
+    choice: Choice = Choice()
+
+
+def demo(options: Options) -> None:
+    """Run the demo until Ctrl-C or `seconds` end it; Ctrl-C before it is on screen is a `KeyboardInterrupt`."""
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     logging.getLogger("kafka").propagate = False  # what matters is raised; lines in between would spoil the picture
     interrupts, say = Interrupts(), Progress()
-    try:
-        _run(options, interrupts, say)
-    except (FreshetError, StackError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left running", file=sys.stderr)
-        return INTERRUPTED
+    _run(options, interrupts, say)
     say("ended; nothing was left running")
-    return 0
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m deploy.demo", description=summary, epilog=details, formatter_class=form)
-    parser.add_argument("--shoppers", type=_positive, default=300, metavar="N", help="simulated shoppers (default 300)")
-    parser.add_argument("--rate", type=_positive, default=200, metavar="N", help="interactions a second (default 200)")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the simulated shop (default 1)")
-    parser.add_argument("--seconds", type=_positive, metavar="N", help="end by itself after so long")
-    parser.add_argument("--plain", action="store_true", help="a block of text every 5 s instead of a live picture")
-    replay = parser.add_argument_group("a file of your own instead of simulated shoppers")
-    replay.add_argument("--replay", type=Path, metavar="FILE", help="CSV, Parquet or JSON-lines")
-    replay.add_argument("--speed", type=_positive, metavar="N", help="rows a second (default: as fast as Kafka takes)")
-    replay.add_argument("--follow", metavar="USER", help="whose list to show (default: who has most rows)")
-    add_mapping_options(parser)
-    return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _run(options: argparse.Namespace, interrupts: Interrupts, say: Callable[[str], None]) -> None:
+def _run(options: Options, interrupts: Interrupts, say: Callable[[str], None]) -> None:
     if options.replay is None:
         model = ready_shop_model(LOCAL / "model", say)
     else:
-        model = ready_file_model(DIRECTORY, options.replay, mapping_from(options), say)
+        model = ready_file_model(DIRECTORY, options.replay, options.mapping, say)
     say(f"starting Kafka, Redis and Flink below {DIRECTORY.relative_to(ROOT)}")
     with LocalStack(DIRECTORY, report=say) as stack:
         running = start_gateway(stack, product.start(stack, model_directory=model, report=say))
@@ -128,7 +106,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, say: Callable[[str
 
 
 def _go_live(
-    options: argparse.Namespace,
+    options: Options,
     stack: LocalStack,
     running: product.Product,
     interrupts: Interrupts,
@@ -167,7 +145,7 @@ def _sending(producer: Producer) -> Iterator[Producer]:
 
 
 def _prepare_shop(
-    options: argparse.Namespace,
+    options: Options,
     running: product.Product,
     producer: Producer,
     consumer: object,
@@ -193,7 +171,7 @@ def _prepare_shop(
 
 
 def _prepare_file(
-    options: argparse.Namespace,
+    options: Options,
     running: product.Product,
     producer: Producer,
     consumer: object,
@@ -202,21 +180,17 @@ def _prepare_file(
     say: Callable[[str], None],
 ) -> tuple[Live, Feed]:
     """Choose whom to follow; the feed sends consents and rows while the picture shows it."""
-    mapping, pseudonymiser = mapping_from(options), Pseudonymiser(ring)
-    follow = options.follow or _busiest(options.replay, options)
+    path, mapping, pseudonymiser = options.replay or Path(), options.mapping, Pseudonymiser(ring)
+    follow = options.follow or _busiest(path, mapping)
     say(f"following {follow}")
-    live = Live(consumer, reader, pseudonymiser, follow, names_of(options.replay, mapping))
-    choice, kafka = choice_from(options), running.settings.kafka
-    feed = FileFeed(producer, follow, options.replay, mapping, choice, options.speed, kafka, pseudonymiser)
+    live = Live(consumer, reader, pseudonymiser, follow, names_of(path, mapping))
+    choice, kafka = options.choice, running.settings.kafka
+    feed = FileFeed(producer, follow, path, mapping, choice, options.speed, kafka, pseudonymiser)
     return live, feed
 
 
-def _busiest(path: Path, options: argparse.Namespace) -> str:
-    counted = Counter(user for user in users_of_rows(path, mapping_from(options)) if user is not None)
+def _busiest(path: Path, mapping: Mapping) -> str:
+    counted = Counter(user for user in users_of_rows(path, mapping) if user is not None)
     if not counted:
         raise FreshetError(f"{path.name} has no row with a user")
     return counted.most_common(1)[0][0]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

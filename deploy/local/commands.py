@@ -1,24 +1,25 @@
-"""`python -m deploy.local up | down | status`."""
+"""The stack of `freshet up`, `freshet status` and `freshet down`: one for each checkout, started from any shell."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
-from deploy.local.errors import StackError
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack, is_up
 
 
-def up(task_managers: int, with_job: bool) -> int:
+def up(task_managers: int, with_job: bool) -> None:
     """Start the stack and, unless told otherwise, the product on it. Says so and does nothing if it is up already."""
     if is_up(LOCAL):
-        print("The stack is up already. `make down` ends it.")
-        return status()
+        _say("it is up already; `freshet down` ends it")
+        return
     begun = time.monotonic()
     stack = LocalStack(LOCAL, task_managers, report=_say)
     _say(f"starting Kafka, Redis and Flink below {LOCAL.relative_to(ROOT)}")
@@ -32,7 +33,6 @@ def up(task_managers: int, with_job: bool) -> int:
         stack.stop()
         raise
     _say(f"up after {time.monotonic() - begun:.1f} s; addresses: {stack.endpoints_path.relative_to(ROOT)}")
-    return status()
 
 
 def _start_product(stack: LocalStack) -> None:
@@ -53,55 +53,61 @@ def _start_product(stack: LocalStack) -> None:
     producer.close()
 
 
-def down() -> int:
+def down() -> None:
     """End everything that `up` started, from any shell. Harmless if nothing runs."""
     was_up = is_up(LOCAL)
     begun = time.monotonic()
     LocalStack(LOCAL).stop()
     _say(f"down after {time.monotonic() - begun:.1f} s" if was_up else "nothing was up")
-    return 0
 
 
-def status() -> int:
-    """Print each process and the addresses. 0 = all run, 1 = some have ended, 3 = the stack is down."""
+class Status(NamedTuple):
+    """What there is of the stack: whether each of its parts runs, their process ids, and the addresses."""
+
+    running: dict[str, bool]
+    pids: dict[str, int]
+    addresses: dict[str, str]
+
+    def is_up(self) -> bool:
+        """Whether there is a stack, and each part of it runs."""
+        return bool(self.running) and all(self.running.values())
+
+
+def status() -> Status:
+    """How the stack is now; empty where it is down."""
     records = LocalStack(LOCAL).processes()
-    if not any(record.is_running() for record in records):
-        print("The stack is down. `make up` starts it.")
-        return 3
-    for record in records:
-        print(f"  {record.name:<14} {'running' if record.is_running() else 'ENDED':<8} pid {record.pid}")
+    running = {record.name: record.is_running() for record in records}
+    if not any(running.values()):
+        return Status({}, {}, {})
     endpoints = LOCAL / "endpoints.json"
-    if endpoints.exists():
-        for name, address in json.loads(endpoints.read_text()).items():
-            print(f"  {name:<14} {address}")
-    if all(record.is_running() for record in records):
-        return 0
-    print("A part has ended; its log is below .local/log. `make down`, then `make up`, begins anew.")
-    return 1
+    addresses = json.loads(endpoints.read_text()) if endpoints.exists() else {}
+    return Status(running, {record.name: record.pid for record in records}, addresses)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    up_parser = commands.add_parser("up", help="start Kafka, Redis and Flink, and the product on them")
-    up_parser.add_argument("--task-managers", type=int, default=1, metavar="N", help="of one slot each (default 1)")
-    up_parser.add_argument("--no-job", action="store_true", help="only the stack, no topics and no job")
-    commands.add_parser("down", help="end all of it and forget its data")
-    commands.add_parser("status", help="what runs, and where it listens")
-    options = parser.parse_args(arguments)
+def in_words(found: Status) -> list[str]:
+    """The same as lines.
+
+    >>> in_words(Status({}, {}, {}))
+    ['The stack is down. `freshet up` starts it.']
+    """
+    if not found.running:
+        return ["The stack is down. `freshet up` starts it."]
+    lines = [
+        f"  {name:<14} {'running' if runs else 'ENDED':<8} pid {found.pids[name]}"
+        for name, runs in found.running.items()
+    ]
+    lines += [f"  {name:<14} {address}" for name, address in found.addresses.items()]
+    if found.is_up():
+        return lines
+    return [*lines, "A part has ended; its log is below .local/log. `freshet down`, then `freshet up`, begins anew."]
+
+
+@contextmanager
+def interrupted_once() -> Iterator[None]:
+    """The first signal interrupts what is done here; later ones do not interrupt the cleaning up that follows."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt_once)
-    try:
-        if options.command == "up":
-            return up(options.task_managers, with_job=not options.no_job)
-        return down() if options.command == "down" else status()
-    except StackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left running", file=sys.stderr)
-        return 130
+    yield
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
@@ -112,8 +118,4 @@ def _interrupt_once(number: int, frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"stack: {line}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    print(f"stack: {line}", file=sys.stderr, flush=True)

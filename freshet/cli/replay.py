@@ -1,0 +1,41 @@
+"""`freshet replay`: a file of your own is played into a running product."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freshet.cli.file_options import FileOptions, with_file_options
+from freshet.cli.shape import AsJson, command, print_json, root, say
+
+
+@command(root, "replay", "freshet replay online-retail.parquet --preset online-retail")
+@with_file_options
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, Parquet or JSON lines.")],
+    of_file: FileOptions,
+    speed: Annotated[
+        float | None, typer.Option(min=0.001, help="Rows a second; left out: as fast as Kafka takes.")
+    ] = None,
+    endpoints: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the product is; left out: what `freshet up` wrote.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a file of your own into a running product.
+
+    Consents are sent first, and their receipts are waited for; then every row, dirty ones too.
+    """
+    from deploy.demo.endpoints import ENDPOINTS_PATH
+    from deploy.demo.replay import replay_file
+
+    counts = replay_file(file, endpoints or ENDPOINTS_PATH, of_file.mapping(), of_file.choice(), speed, say)
+    if as_json:
+        print_json(counts._asdict())
+        return
+    print(
+        f"sent {counts.interactions:,} interactions, {counts.without_user:,} of them without a user, "
+        f"and {counts.consents:,} consents in {counts.seconds:.1f} s"
+    )
+    for line in counts.remarks:
+        print(line)

@@ -1,0 +1,49 @@
+"""`freshet up`, `freshet status` and `freshet down`: a stack for this checkout, on loopback only."""
+
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import AsJson, ExitCode, command, print_json, root
+
+
+@command(root, "up", "freshet up --task-managers 2")
+def up(
+    task_managers: Annotated[int, typer.Option(min=1, help="Of one slot each.")] = 1,
+    no_job: Annotated[bool, typer.Option("--no-job", help="Only the stack: no topics and no job.")] = False,
+) -> int:
+    """Start Kafka, Redis and Flink below .local, and the job and a gateway on them."""
+    from deploy.local.commands import in_words, interrupted_once, status
+    from deploy.local.commands import up as start
+
+    with interrupted_once():
+        start(task_managers, with_job=not no_job)
+    print(*in_words(found := status()), sep="\n")
+    return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS
+
+
+@command(root, "down", "freshet down")
+def down() -> None:
+    """End all that `freshet up` started, and forget its data. Harmless where nothing runs."""
+    from deploy.local.commands import down as end
+    from deploy.local.commands import interrupted_once
+
+    with interrupted_once():
+        end()
+
+
+@command(root, "status", "freshet status --json")
+def status(as_json: AsJson = False) -> int:
+    """Say what runs of the stack, and where it listens.
+
+    Exit code 1 where it is down, or a part of it has ended.
+    """
+    from deploy.local.commands import in_words
+    from deploy.local.commands import status as found_of
+
+    found = found_of()
+    if as_json:
+        print_json(found._asdict())
+    else:
+        print(*in_words(found), sep="\n")
+    return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS
