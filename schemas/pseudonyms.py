@@ -103,7 +103,10 @@ def load_key_ring(path: str | None) -> KeyRing:
 
     Raises :class:`SettingsError`, which never shows any of what was read.
     """
-    missing = f"no key ring: set privacy.key_ring to a file, or {KEY_RING_VARIABLE} to its text"
+    missing = (
+        "no key ring: make one with `freshet keys new-key-ring FILE` and set privacy.key_ring to the file, or "
+        f"{KEY_RING_VARIABLE} to its text"
+    )
     source, raw = read_secret("key ring", path, KEY_RING_VARIABLE, missing)
     try:
         ring = msgspec.json.decode(raw, type=KeyRing)

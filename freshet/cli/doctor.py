@@ -1,0 +1,32 @@
+"""`freshet doctor`: whether a deployment is sound, and what to mend."""
+
+from typing import Annotated
+
+import typer
+
+from freshet.cli.shape import AsJson, ExitCode, SettingsFile, command, print_json, root
+
+
+@command(root, "doctor", "freshet doctor --settings freshet.toml --flink http://localhost:8081")
+def doctor(
+    settings: SettingsFile,
+    flink: Annotated[
+        str | None, typer.Option(metavar="URL", help="Flink's REST interface, to look at it, too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Check a deployment, a line for each check, and say how to mend what is wrong.
+
+    Looks at Python, packages, Java, the key ring, the signing key, the policy and the model; at Redis (memory policy,
+    persistence, rights), Kafka (topics, their retention and time stamps), the clock beside the broker's, and whether
+    the settings are those of the last submission. Exit code 1 where there is something to mend.
+    """
+    from jobs.doctor import examine
+
+    found = examine(settings, flink)
+    if as_json:
+        print_json([each._asdict() for each in found])
+    else:
+        for each in found:
+            print(f"{each.verdict:<8} {each.what:<13} {each.text}")
+    return ExitCode.FINDINGS if any(each.verdict == "mend" for each in found) else ExitCode.DONE

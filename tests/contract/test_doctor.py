@@ -1,0 +1,95 @@
+"""The doctor beside a real Kafka and a real Redis: a sound deployment is told from one with something to mend."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adapters.kafka.reading import records
+from adapters.kafka.settings import KafkaSettings
+from deploy.local.java import Java
+from deploy.local.kafka import KafkaBroker
+from deploy.local.ports import free_port
+from deploy.local.processes import ProcessTable
+from deploy.local.product import create_local_topics
+from deploy.local.waiting import until
+from jobs.doctor import examine
+from jobs.registration import last_recorded
+from models.random_model import random_model
+from schemas import topics
+from schemas.pseudonyms import new_key_ring, write_key_ring
+from schemas.signing import write_signing_key
+from tests.support.redis_server import RealRedis, running_redis
+from tests.support.topics import alter
+
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    directory = tmp_path_factory.mktemp("kafka")
+    table = ProcessTable(directory)
+    (directory / "tmp").mkdir()
+    made = KafkaBroker(table, Java(directory / "tmp"), free_port(), free_port(), {})
+    made.start()
+    try:
+        until(made.is_ready, "Kafka", WAIT_S)
+        yield made
+    finally:
+        table.end(table.records(), 5)
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+def settings_in(folder: Path, kafka: str, redis_url: str) -> Path:
+    write_key_ring(new_key_ring(), folder / "ring.json")
+    write_signing_key(folder / "signing-key")
+    random_model(folder / "model", 30)
+    path = folder / "freshet.toml"
+    path.write_text(
+        f'kafka.bootstrap_servers = "{kafka}"\nkafka.topic_prefix = "{folder.name}."\nredis.url = "{redis_url}"\n'
+        f'model.directory = "{folder / "model"}"\nprivacy.key_ring = "{folder / "ring.json"}"\n'
+        f'audit.signing_key = "{folder / "signing-key"}"\n'
+    )
+    return path
+
+
+def to_mend(path: Path) -> dict[str, str]:
+    return {each.what: each.text for each in examine(path, None) if each.verdict == "mend"}
+
+
+def test_a_sound_deployment_has_nothing_to_mend_and_the_doctor_leaves_no_submission(
+    broker: KafkaBroker, redis: RealRedis, tmp_path: Path
+) -> None:
+    path = settings_in(tmp_path, broker.bootstrap_servers, redis.url)
+    assert "freshet topics" in to_mend(path)["topics"], "they are not there yet"
+    kafka = KafkaSettings(broker.bootstrap_servers, topic_prefix=f"{tmp_path.name}.")
+    create_local_topics(kafka)
+    found = {each.what: each for each in examine(path, None)}
+    assert {what for what, each in found.items() if each.verdict == "mend"} == set()
+    assert found["clock"].verdict == found["deployment"].verdict == "ok"
+    assert [record.key for record in records(kafka, topics.DEPLOYMENT)] == [b"doctor"]
+    assert last_recorded(kafka) is None
+
+
+def test_time_stamps_of_producers_are_to_be_mended(broker: KafkaBroker, redis: RealRedis, tmp_path: Path) -> None:
+    path = settings_in(tmp_path, broker.bootstrap_servers, redis.url)
+    kafka = KafkaSettings(broker.bootstrap_servers, topic_prefix=f"{tmp_path.name}.")
+    create_local_topics(kafka)
+    alter(kafka, topics.CONSENTS, {"message.timestamp.type": "CreateTime"})
+    until(lambda: "message.timestamp.type = LogAppendTime" in to_mend(path).get("topics", ""), "the finding", WAIT_S)
+
+
+def test_a_redis_that_evicts_is_to_be_mended(redis: RealRedis, tmp_path: Path) -> None:
+    path = settings_in(tmp_path, "127.0.0.1:1", redis.url)
+    client = redis.store_client()
+    try:
+        client.ask_each(("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"))
+        assert "set maxmemory-policy noeviction" in to_mend(path)["redis"]
+    finally:
+        client.ask_each(("CONFIG", "SET", "maxmemory-policy", "noeviction"))
+        client.close()
