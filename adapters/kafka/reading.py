@@ -84,7 +84,7 @@ def open_consumer(kafka: KafkaSettings, isolation_level: str = "read_committed")
     except KafkaError as error:
         raise SettingsError(
             f"Kafka at {kafka.bootstrap_servers} does not answer ({type(error).__name__}): "
-            "check kafka.bootstrap_servers and the security settings beside it"
+            "check kafka.bootstrap_servers and the security settings beside it; `freshet doctor` looks at all of them"
         ) from None
 
 

@@ -126,8 +126,8 @@ def _told_of_kafka(error: Exception) -> str | None:
     if errors is None or not isinstance(error, errors.KafkaError):
         return None
     return (
-        f"Kafka did not do what was asked ({type(error).__name__}): see that kafka.bootstrap_servers answers and that "
-        "its user has the rights; the command may be given again"
+        f"Kafka did not do what was asked ({type(error).__name__}): `freshet doctor` says whether it answers; its "
+        "user may lack rights. The command may be given again"
     )
 
 

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -231,3 +232,42 @@ def test_ctrl_c_is_told_and_has_the_exit_code_of_shells(monkeypatch: pytest.Monk
     monkeypatch.setattr("schemas.signing.write_signing_key", interrupted)
     assert run(["keys", "new-signing-key", "key"]) == 130
     assert capsys.readouterr().err == "freshet: interrupted; the command may be given again\n"
+
+
+TEXTS = ("*.md", "*.toml", "*.py", "*.java", "*.json", "Makefile", "*.txt")
+QUOTED = re.compile(r"`freshet ([a-z][^`]*)`")
+SHOWN = re.compile(r"^freshet ([a-z].*?)(?: +#.*)?$", re.MULTILINE)
+
+
+def quoted(path: Path) -> list[str]:
+    """The command lines that a file names, without the command's name."""
+    text = path.read_text(encoding="utf-8")
+    joined = re.sub(r'"\s*\n\s*\+? *f?"', "", re.sub(r"\n(?!freshet )", " ", text) if path.suffix == ".md" else text)
+    return QUOTED.findall(joined) + (SHOWN.findall(text) if path.suffix == ".md" else [])
+
+
+def files_of_ours() -> list[Path]:
+    told = subprocess.run(["git", "ls-files", *TEXTS], cwd=ROOT, check=True, capture_output=True, text=True)
+    return [ROOT / name for name in told.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def unknown(line: str) -> bool:
+    """Whether the words that a command line begins with name no command, or an option is none of that command."""
+    node, words = TREE, line.replace("|", " ").split()
+    while words and getattr(node, "commands", None) is not None and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+        if words[0] not in node.commands:
+            return True
+        node = node.commands[words.pop(0)]
+    known = {"--help", *(name for one in getattr(node, "params", ()) for name in one.opts)}
+    return any(word.startswith("-") and word != "-" and word not in known for word in words)
+
+
+def test_every_command_that_is_named_anywhere_is_one() -> None:
+    named = [(path.relative_to(ROOT).as_posix(), line) for path in files_of_ours() for line in quoted(path)]
+    assert len(named) > 60, "they are found at all"
+    assert [each for each in named if unknown(each[1])] == []
+
+
+@pytest.mark.parametrize("line", ["repot --settings x", "erase forget", "report --sittings x", "keys new-key"])
+def test_a_command_that_is_none_is_found(line: str) -> None:
+    assert unknown(line)
