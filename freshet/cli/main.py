@@ -4,6 +4,7 @@ import logging
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, Final, NoReturn
@@ -134,10 +135,16 @@ def _told_of_kafka(error: Exception) -> str | None:
 def main() -> NoReturn:
     """Run the command line of this process. Ended by SIGTERM or SIGHUP, a command cleans up as it does after Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, _end)
     # What went wrong with Kafka is told once, by us, where nobody has asked for logs.
     logging.getLogger("kafka").addHandler(logging.NullHandler())
-    sys.exit(run(sys.argv[1:]))
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except Exception:  # Python's own exit code for it is 1, which says that there are findings
+        traceback.print_exc()
+        say("freshet: not done: a mistake in Freshet itself, see above")
+        sys.exit(ExitCode.NOT_DONE)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -271,3 +271,26 @@ def test_every_command_that_is_named_anywhere_is_one() -> None:
 @pytest.mark.parametrize("line", ["repot --settings x", "erase forget", "report --sittings x", "keys new-key"])
 def test_a_command_that_is_none_is_found(line: str) -> None:
     assert unknown(line)
+
+
+def in_a_process(statements: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", f"import signal\nimport freshet.cli.main as m\n{statements}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_a_mistake_of_our_own_is_not_taken_for_findings() -> None:
+    done = in_a_process("m.run = lambda words: 1 / 0\nm.main()")
+    assert done.returncode == 2 and "ZeroDivisionError" in done.stderr
+    assert done.stderr.endswith("freshet: not done: a mistake in Freshet itself, see above\n")
+
+
+def test_an_ended_command_cleans_up_and_one_behind_nohup_goes_on() -> None:
+    cleaning = "def work(words):\n try: signal.raise_signal(signal.{})\n finally: print('cleaned')\n return 0\n"
+    ending = cleaning + "m.run = work\nm.main()"
+    for name, code in (("SIGTERM", 128 + 15), ("SIGHUP", 128 + 1)):
+        done = in_a_process(ending.format(name))
+        assert (done.returncode, done.stdout) == (code, "cleaned\n")
+    behind = in_a_process("signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + ending.format("SIGHUP"))
+    assert (behind.returncode, behind.stdout) == (0, "cleaned\n")
