@@ -43,7 +43,7 @@ def start(settings: Settings) -> None:
     replace_key_ring(rotating, path)
     _say(f"key {rotating.current} is in the key ring beside key {rotating.previous}; now")
     _say("1. bring the key ring to all frontends and gateways, and restart them")
-    _say("2. stop the job with a savepoint and submit it again from there")
+    _say("2. freshet upgrade --settings … --flink …, which has the job read the ring")
     _say("3. freshet rotate relink")
 
 
