@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "user": ("Column of the user (default user_id).", "COLUMN"),
     "item": ("Column of the item (default item_id).", "COLUMN"),
-    "time": ("Column of the time: ms since the epoch, or dates (default ts).", "COLUMN"),
+    "time": ("Column of the time: dates, or numbers in any usual unit (default ts).", "COLUMN"),
     "type": ("Column of the kind of event.", "COLUMN"),
     "type_constant": ("The kind of all rows, where no column says it.", "KIND"),
     "session": ("Column of the session.", "COLUMN"),
