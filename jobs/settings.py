@@ -26,80 +26,89 @@ COMMITTED_LATE_MS: Final = 15 * topics.MINUTE_MS
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`key_ring` is a path that every worker can read; left out, the variable FRESHET_KEY_RING holds its text.
-
-    `policy` is the path of a policy file (`deploy/consent-policy.toml` is one), the same on every worker; left out,
-    consents mean what they say and no signal is looked at. `snapshots_kept_ms` is the age of the oldest checkpoint or
-    savepoint that will ever be restored: older ones are refused. `tombstone_ms` is how long withdrawals and erasures
-    hold off what comes from before them; left out, it is as short as is safe (:meth:`Settings.tombstone_ms`).
-
-    An interaction whose `item_id` reads like a card, a phone number or a national id is rejected (`personal_item`).
-    `numbers_are_items` says that bare rows of digits are your items' numbers: of those with 9, 12 or 16 digits, one in
-    twenty to eleven passes such a check by chance.
-    """
+    """Consent, pseudonyms, and how long traces of the past are kept."""
 
     key_ring: str | None = None
+    """The file with the keys behind pseudonyms, readable by every worker. By default the variable `FRESHET_KEY_RING`
+    holds its text.
+    """
     policy: str | None = None
+    """The consent policy file, at the same path on every worker (`deploy/consent-policy.toml` is an example). Without
+    one, a consent record means what it says, and no signal is evaluated.
+    """
     snapshots_kept_ms: Annotated[int, Meta(ge=topics.HOUR_MS)] = topics.CONSENTS_COMPACTION_LAG_MS
+    """The age of the oldest checkpoint or savepoint that you will ever restore. Older ones are refused."""
     tombstone_ms: int | None = None
+    """How long a withdrawal or erasure holds off records from before it. By default as short as is safe: a day longer
+    than interactions and snapshots live. Shorter values are refused.
+    """
     numbers_are_items: bool = False
+    """Set this if your item ids are plain numbers. By default an item id that reads like a card number, phone number or
+    national id is rejected (`personal_item`); a plain number of 9, 12 or 16 digits passes such a check by chance in
+    one of 11 to 20 cases.
+    """
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`directory` holds manifest.json and model.onnx, at the same path on every worker."""
+    """The model that ranks items."""
 
     directory: str
+    """The folder with `manifest.json` and `model.onnx`, at the same path on every worker."""
 
 
 class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether accepted interactions are published to the `events` topic: what nobody trains on need not be kept."""
+    """The topic of accepted interactions, pseudonymised and consented."""
 
     publish: bool = True
+    """Whether to publish them. Switch this off if nobody trains or measures on them."""
 
 
 class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Exports (`freshet export`): how long one may be kept, how many bytes of lines a part of it has.
-
-    A lower `retention_days` holds for exports that are already there, too.
-    """
+    """Exports that `freshet export write` writes."""
 
     retention_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+    """How long an export may be kept. A lower value also applies to existing exports."""
     part_bytes_max: Annotated[int, Meta(ge=1)] = 64 << 20
+    """The size of one file of an export, in bytes."""
 
 
 class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a batch of raw records ends: at so many records or bytes, or so long after its first record."""
+    """When a batch of raw records is handed on: whichever limit is reached first."""
 
     records_max: Annotated[int, Meta(ge=1)] = 10_000
+    """Records in a batch."""
     bytes_max: Annotated[int, Meta(ge=1)] = 1 << 22
+    """Bytes in a batch."""
     wait_ms: Annotated[int, Meta(ge=1)] = 20
+    """Time since the first record of the batch. Lower it for latency if you have CPU to spare."""
 
 
 class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`signing_key` is a file that every worker can read; left out, FRESHET_SIGNING_KEY holds its text.
-
-    Where something was recorded, the end of the trail is signed each `heads_every_ms`; what is younger is not proved.
-    """
+    """The audit trail and its signatures."""
 
     signing_key: str | None = None
+    """The file with the signing key, readable by every worker. By default the variable `FRESHET_SIGNING_KEY` holds its
+    text.
+    """
     heads_every_ms: Annotated[int, Meta(ge=topics.SECOND_MS, le=topics.HOUR_MS, multiple_of=topics.SECOND_MS)] = (
         10 * topics.SECOND_MS
     )
+    """How often to sign the end of the trail, in whole seconds. Records younger than that are not proved yet."""
 
 
 class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`buckets` is fixed for the life of a job's state: at least the largest parallelism ever wanted, and few.
-
-    `freshet bench run --only buckets` prints what they cost. Another number needs new state: a backfill.
-    """
+    """What the state of the job is divided into. `freshet bench run --only buckets` measures what buckets cost."""
 
     name: str = "freshet-personalise"
+    """The name of the job in Flink."""
     buckets: Annotated[int, Meta(ge=1, le=1024)] = 4
+    """The largest parallelism the job will ever have. It cannot change without new state; fewer buckets cost less."""
     max_parallelism: Annotated[int, Meta(ge=1, le=32_768)] = 128
+    """Flink's maximum parallelism. It cannot change without new state, and must not be below `buckets`."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that can be set; tables of the TOML file have these names."""
+    """The settings file of the job: each field is a table of it."""
 
     kafka: KafkaSettings
     redis: RedisSettings

@@ -21,15 +21,16 @@ REFRESH_AT: Final = 0.8
 
 
 class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which idle users' lists are kept fresh, and how fast at the most. Times in ms.
-
-    `rebuilt_per_second` bounds how many users' consents and lists are written again after Redis has lost data.
-    """
+    """How lists of idle users are kept fresh, and how fast lists are rebuilt."""
 
     list_ttl_ms: AtLeastOne = DAY_MS
+    """How long a list stands in Redis."""
     active_within_ms: AtLeastOne = 7 * DAY_MS
+    """Refresh lists of users whose last event is not older than this."""
     users_per_second: AtLeastOne = 200
+    """How many idle users the job refreshes per second, at most."""
     rebuilt_per_second: AtLeastOne = 4_000
+    """How many consents and lists are written again per second after Redis has lost data, at most."""
 
 
 class Due(IntEnum):

@@ -27,19 +27,24 @@ ItemSums = dict[str, tuple[float, int]]
 
 
 class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How popularity is kept and published. `segments` are fields (`surface`) or context keys (`context.country`).
-
-    `segments_max` bounds how many values of them each bucket passes on (:mod:`udfs.segments`).
-    """
+    """How popularity is computed and published."""
 
     segments: tuple[str, ...] = ("surface", "context.country")
+    """What gets popular lists of its own: `surface`, or `context.<key>`."""
     segments_max: AtLeastOne = 500
+    """How many segments one bucket passes on. Events of further segments count for the list of everybody only."""
     half_life_ms: AtLeastOne = 24 * HOUR_MS
+    """After this time an event counts half."""
     users_min: Annotated[int, Meta(ge=1, le=USER_BITS)] = 5
+    """An item is published once this many users have met it, at least."""
     list_items: AtLeastOne = 50
+    """Items in a popular list."""
     items_max: Annotated[int, Meta(ge=2)] = 20_000
+    """Items tracked per segment."""
     publish_every_ms: AtLeastOne = 1_000
+    """How often popular lists are published."""
     list_ttl_ms: AtLeastOne = 7 * 24 * HOUR_MS
+    """How long a popular list stands in Redis after it was last published."""
 
 
 class Weighing(msgspec.Struct, array_like=True, frozen=True, gc=False):

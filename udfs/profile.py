@@ -36,15 +36,22 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
 class ProfileBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is kept of a user, and for how long. Times in ms."""
+    """How much is kept of a user, and for how long."""
 
     bought_items_max: AtLeastOne = 64
+    """Bought items remembered."""
     event_ids_max: AtLeastOne = 512
+    """Hashes of events remembered for deduplication."""
     dedupe_horizon_ms: AtLeastOne = 7 * DAY_MS
+    """An event older than the user's newest one by more than this is rejected (`too_late`)."""
     session_gap_ms: AtLeastOne = 30 * MINUTE_MS
+    """A session ends after this time without an event."""
     counts_half_life_ms: AtLeastOne = 7 * DAY_MS
+    """After this time a count of a user's events counts half."""
     recents_half_life_ms: AtLeastOne = 6 * HOUR_MS
+    """After this time a recent item weighs half in the model's input."""
     idle_profile_ttl_ms: AtLeastOne = 90 * DAY_MS
+    """A profile is deleted this long after the user's last event."""
 
 
 class Outcome(IntEnum):

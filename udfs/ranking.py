@@ -27,11 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How lists are made of what the model and popularity say."""
+    """What goes into a list."""
 
     items: AtLeastOne = 30
+    """Items in a list."""
     exclude_bought: bool = True
+    """Leave out what the user has bought."""
     exclude_recent: Annotated[int, Meta(ge=0)] = RECENT_ITEMS_MAX
+    """Leave out this many of the user's most recent items."""
 
 
 class PopularItems(NamedTuple):

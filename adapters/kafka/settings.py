@@ -16,26 +16,34 @@ _SERVER: Final = re.compile(r"^\s*[^\s,]+:[0-9]{1,5}\s*$")
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How Kafka is reached. `ca_file`, `cert_file`, `key_file` are PEM; the password is in `password_variable`.
-
-    `group_id` is the consumer group, and the prefix of all transactional ids. Leave it out: the default is derived from
-    `topic_prefix` (:meth:`group`). Two jobs with the same one abort each other's transactions.
-
-    `transaction_timeout_ms` is how long the job may be away without losing what it has written and not committed; the
-    brokers' transaction.max.timeout.ms bounds it. Left out, it goes by `redis.outage_max_ms`.
-    """
+    """How to reach Kafka. Certificates and keys are PEM files."""
 
     bootstrap_servers: str
+    """One or more brokers, `host:port`, separated by commas."""
     topic_prefix: str = "freshet."
+    """Put before the name of every topic, so that several deployments can share a cluster."""
     group_id: str | None = None
+    """The job's consumer group, and the prefix of its transactional ids. By default it is derived from `topic_prefix`:
+    `freshet.` gives `freshet-personalise`. Two jobs with the same group abort each other's transactions.
+    """
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Whether to use TLS (`SSL`), SASL, or both."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """Required with SASL, refused without it."""
     username: str | None = None
+    """The SASL user."""
     password_variable: str | None = None
+    """The environment variable that holds the SASL password."""
     ca_file: str | None = None
+    """The certificate authorities to trust."""
     cert_file: str | None = None
+    """The client certificate; needs `key_file`."""
     key_file: str | None = None
+    """The private key of the client certificate."""
     transaction_timeout_ms: Annotated[int, Meta(ge=10_000)] | None = None
+    """How long the job may be down without losing what it wrote but had not committed. By default `redis.outage_max_ms`
+    plus 15 minutes; at most the brokers' `transaction.max.timeout.ms`.
+    """
 
     def topic(self, name: str) -> str:
         """The full name of a topic of :mod:`schemas.topics`."""

@@ -23,27 +23,34 @@ WRITE_TIMEOUT_MS: Final = 1_000
 
 
 class RedisAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`urls` name one server, the Sentinels, or some nodes of a Cluster.
-
-    ``redis://host:port/db``, and ``rediss://`` for TLS. `url` is short for one of `urls`. `service` is the name of the
-    primary among the Sentinels. `timeout_ms` is how long an answer may take before Redis counts as away; left out, it
-    is 50 ms for readers and 1 s for writers. `connect_timeout_ms` is the same for a new connection. `replicas` is how
-    many replicas must have a consent change before it is acknowledged; readers then leave a primary with fewer replicas
-    in touch. The password is in the environment variable that `password_variable` names.
-    """
+    """How to reach Redis: one server, the primary that Sentinels name, or a Cluster."""
 
     urls: tuple[str, ...] = ()
+    """The server, the Sentinels, or some nodes of the Cluster: `redis://host:port/db`, or `rediss://…` for TLS."""
     kind: Literal["server", "sentinel", "cluster"] = "server"
+    """What the URLs point to."""
     service: str | None = None
+    """The name of the primary, as Sentinels know it; only with `kind = "sentinel"`."""
     username: str | None = None
+    """The ACL user."""
     password_variable: str | None = None
+    """The environment variable that holds the password."""
     ca_file: str | None = None
+    """The certificate authorities to trust (PEM)."""
     cert_file: str | None = None
+    """The client certificate (PEM); needs `key_file`."""
     key_file: str | None = None
+    """The private key of the client certificate (PEM)."""
     timeout_ms: Milliseconds | None = None
+    """How long to wait for a reply. By default 50 ms for readers and 1 s for writers."""
     connect_timeout_ms: Milliseconds = 250
+    """How long to wait for a new connection."""
     replicas: Annotated[int, Meta(ge=0)] = 0
+    """How many replicas must have a consent change before it is acknowledged. With 1 or more, readers also leave a
+    primary that has lost its replicas.
+    """
     url: str | None = None
+    """Short for `urls` with one entry. Set one of the two."""
 
     def __post_init__(self) -> None:
         if bool(self.urls) == (self.url is not None):
@@ -68,15 +75,14 @@ class RedisAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RedisSettings(RedisAddress, frozen=True, forbid_unknown_fields=True):
-    """The job's Redis. All keys begin with `prefix`.
-
-    The job rides out an outage of `outage_max_ms` without a restart; after that the task fails and Flink restarts it.
-    `persistence` says what happens at submission when Redis has no append-only file: "required" refuses, "warn" logs.
-    """
+    """How the job reaches Redis, and how long it waits for it."""
 
     prefix: str = ""
+    """Put before every key."""
     outage_max_ms: Annotated[int, Meta(ge=1_000)] = OUTAGE_MAX_MS
+    """How long the job waits for Redis without a restart. After that the task fails and Flink restarts it."""
     persistence: Literal["required", "warn"] = "warn"
+    """What to do at submission if Redis has no append-only file: refuse, or log a warning."""
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -16,14 +16,17 @@ _PACKAGES: Final = {"avro": "fastavro", "protobuf": "protobuf"}
 
 
 class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the raw topics are written. `schema_source` is a folder of schema files or a registry's address.
+    """The format of the raw topics.
 
-    JSON is read beside every format, and plain records beside framed ones: a record says which it is.
+    The job always reads JSON beside the configured format, and plain records beside framed ones.
     """
 
     format: Format = "json"
+    """How records are encoded."""
     framing: Framing = "plain"
+    """`confluent` if records start with a schema id, as Confluent's serializers write them."""
     schema_source: str | None = None
+    """A folder of schema files, or the URL of a schema registry. Required with `confluent` framing."""
 
 
 def codec_for(format: Format, framing: Framing = "plain", schema_source: str | None = None) -> Codec:

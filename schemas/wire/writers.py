@@ -19,13 +19,12 @@ _MISFIT: Final = (
 
 
 class WriteSettings(InputSettings, frozen=True, forbid_unknown_fields=True):
-    """The job's `[input]`, for who writes. Framed records name the ids that the published schemas have at the source.
-
-    Protobuf has both messages in one file: there the two ids are the same.
-    """
+    """The format in which a producer writes; it must be one that the job reads."""
 
     interactions_schema_id: int | None = None
+    """With `confluent` framing: the id of the published interaction schema in the registry."""
     consents_schema_id: int | None = None
+    """With `confluent` framing: the id of the published consent schema. For Protobuf, both ids are the same."""
 
 
 AS_JSON: Final = WriteSettings()

@@ -27,22 +27,26 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
 class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many requests one worker takes at a time before it sheds those of a class, and how long these wait (mean).
-
-    `per_key_rate` is requests a second that one subject of a tenant may make of one worker, `per_key_burst` how many at
-    once. `writes_max` is how many consent changes are under way at a time, and how many of all other writes;
-    `access_max` how many requests for what is held of somebody are being answered.
-    """
+    """How many requests one worker serves at a time, and what happens to the others."""
 
     low_max: AtLeastOne = 32
+    """Shed reads of low priority (urgency 5 to 7) while this many reads are in progress: they get a popular list."""
     normal_max: AtLeastOne = 64
+    """The same for normal priority (urgency 3 and 4)."""
     high_max: AtLeastOne = 512
+    """The same for high priority (urgency 0 to 2)."""
     shed_wait_ms: AtLeastOne = 250
+    """How long a shed request waits for its popular list (on average), so that clients do not retry at once."""
     shed_waiting_max: AtLeastOne = 5_000
+    """Shed requests that may wait. Further ones are answered immediately."""
     writes_max: AtLeastOne = 32
+    """Consent changes in progress, and, separately, other writes. Further ones get 429."""
     access_max: AtLeastOne = 4
+    """Requests about a person's data in progress."""
     per_key_rate: AtLeastOne = 50_000
+    """Requests per second of one client to one worker."""
     per_key_burst: AtLeastOne = 50_000
+    """Requests that one client may make at once."""
 
 
 def urgency_of(priority: bytes | None) -> int:

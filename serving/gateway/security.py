@@ -65,12 +65,16 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`api_keys` and `jwks` are files, read again when they change. Tokens must be for `audience`, by `issuer`."""
+    """How clients authenticate. Set `api_keys`, `jwks`, or both; the files are read again when they change."""
 
     api_keys: str | None = None
+    """The file with hashes of API keys. `python -m serving.gateway new-api-key` adds one."""
     jwks: str | None = None
+    """The JWKS file with the keys of JSON Web Tokens, each with `kid` and `alg`."""
     issuer: str | None = None
+    """The issuer (`iss`) that tokens must have."""
     audience: str | None = None
+    """The audience (`aud`) that tokens must have. Required with `jwks`."""
 
 
 class Authenticator:

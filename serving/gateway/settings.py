@@ -18,74 +18,94 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the gateway listens. With `cert_file` it speaks TLS, with `client_ca_file` it wants clients' certificates.
-
-    On SIGTERM `/readyz` says no for `drain_s`, then what is under way has `grace_s` to end. Reads that take longer than
-    `slow_ms` are logged, and those of a trace that is sampled; requests of all other routes always are.
-
-    One worker has `connections_max` connections at most, and holds `held_bytes_max` bytes of requests that are not
-    complete yet and answers that are not read yet, for all of them. Bodies that a handler reads come on top of that: at
-    most `body_bytes_max` each, `admission.writes_max` of a kind at a time. Without `fast_lane` every request goes by
-    ASGI: slower, with the same answers.
-    """
+    """Where the gateway listens, and what one worker may use."""
 
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8_080
+    """The port to listen on."""
     workers: AtLeastOne = 1
+    """Worker processes."""
     cert_file: str | None = None
+    """The server certificate (PEM); with it, the gateway speaks TLS."""
     key_file: str | None = None
+    """The private key of the certificate (PEM)."""
     client_ca_file: str | None = None
+    """Require client certificates signed by these authorities (PEM). Needs `cert_file`."""
     body_bytes_max: AtLeastOne = 1_048_576
+    """The size of a request body."""
     deadline_ms: AtLeastOne = 30_000
+    """How long a request may take."""
     drain_s: Annotated[float, Meta(ge=0)] = 0.0
+    """After SIGTERM, `/readyz` fails for this long before the gateway stops accepting requests."""
     grace_s: AtLeastOne = 10
+    """After that, requests in progress have this long to finish."""
     slow_ms: AtLeastOne = 250
+    """Log reads that take longer. Sampled traces and all other routes are always logged."""
     connections_max: AtLeastOne = 2_048
+    """Open connections of one worker."""
     held_bytes_max: Annotated[int, Meta(ge=1_048_576)] = 67_108_864
+    """Bytes that one worker holds for all its connections: incomplete requests and unread responses. Bodies being
+    processed come on top, up to `body_bytes_max` for each write in progress.
+    """
     fast_lane: bool = True
+    """Serve the hot route without ASGI. Without it, responses are the same, only slower."""
 
 
 class TenantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a tenant has of its own. `tombstone_ms` and `input` are those of its job, see :mod:`jobs.settings`."""
+    """What each tenant has of its own. The values must be those of the tenant's job."""
 
     key_ring: str
+    """The file with the keys behind pseudonyms."""
     tombstone_ms: AtLeastOne
+    """`privacy.tombstone_ms` of the job; `python -m privacy.retention` prints it."""
     redis_prefix: str = ""
+    """`redis.prefix` of the job."""
     topic_prefix: str = "freshet."
+    """`kafka.topic_prefix` of the job."""
     input: WriteSettings = WriteSettings()
+    """`[input]` of the job, plus schema ids where records are framed."""
 
 
 class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`share` of the reads go into the audit trail with their user, all of them in counts, each `every_s` seconds."""
+    """What the audit trail records about reads."""
 
     share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """The share of reads that are recorded with their user. All reads are counted."""
     purpose: str = "recommend"
+    """The purpose that is recorded."""
     every_s: Annotated[float, Meta(gt=0)] = 10.0
+    """How often counts are written."""
 
 
 class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long caches may keep popular lists, in s. `purge_url` is told (POST) of keys whose lists have changed."""
+    """How long shared caches may keep popular lists."""
 
     fresh_s: AtLeastOne = 1
+    """Seconds during which a popular list is fresh."""
     stale_while_revalidate_s: AtLeastOne = 30
+    """Seconds during which a stale list may be served while the cache revalidates."""
     stale_if_error_s: AtLeastOne = 86_400
+    """Seconds during which a stale list may be served if the gateway fails."""
     purge_url: str | None = None
+    """Notified (POST, `Surrogate-Key`) when the items of a popular list change."""
 
 
 class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One worker collects what is held of `at_once` people at a time; `waiting_max` more may wait for that.
-
-    What takes longer than `deadline_ms` from the request on, or is larger than `document_bytes_max`, is given up.
-    """
+    """Requests for a person's data (`GET /v1/users/{user}/data`)."""
 
     at_once: Annotated[int, Meta(ge=1)] = 1
+    """How many people's data one worker collects at a time."""
     waiting_max: Annotated[int, Meta(ge=0)] = 16
+    """How many more may wait. Beyond that, requests get 429."""
     deadline_ms: Annotated[int, Meta(ge=1, le=1_800_000)] = 600_000
+    """Give up a collection that takes longer, counted from the request."""
     document_bytes_max: Annotated[int, Meta(ge=1)] = 16_777_216
+    """Give up a collection whose document is larger."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that can be set; tables of the TOML file have these names."""
+    """The settings file of the gateway: each field is a table of it."""
 
     redis: RedisAddress
     kafka: KafkaSettings
@@ -97,6 +117,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
     redis_password_variable: str | None = None
+    """Deprecated: use `redis.password_variable`."""
 
     def redis_password(self) -> str | None:
         """From the variable of `redis.password_variable`, or of `redis_password_variable`, as older files say it."""
