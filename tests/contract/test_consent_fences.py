@@ -72,6 +72,7 @@ def readable(redis: Any, token: str = TOKEN) -> bool:
     return redis.eval(READ_LIST, 3, *KEYS[:3], proof_of(token)) is not None
 
 
+@pytest.mark.promise("acknowledged-withdrawal")
 def test_a_hold_ends_with_the_record_at_its_place_and_not_before(redis: Any) -> None:
     grant(redis, 1)
     assert readable(redis)
@@ -183,6 +184,7 @@ acts = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["frontend", "job",
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records, acts)
+@pytest.mark.promise("acknowledged-withdrawal")
 def test_a_list_is_readable_only_where_the_job_put_the_newest_record_in_force(
     redis: Any, records: list[str], acts: list[tuple[int, str]]
 ) -> None:

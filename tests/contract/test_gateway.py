@@ -64,6 +64,7 @@ def ids(answer: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", ROUTES)
 @pytest.mark.parametrize("role", [None, *ROLES])
+@pytest.mark.promise("roles")
 def test_the_table_of_roles_is_what_the_gateway_does(gateway: RunningGateway, name: str, role: Role | None) -> None:
     route: Route = ROUTES[name]
     answer = gateway.ask(route.method, route.path.replace("{user}", "ada").replace("{id}", "1"), role)
@@ -121,6 +122,7 @@ BAD_TOKENS = bad_tokens()
 
 
 @pytest.mark.parametrize("what", BAD_TOKENS)
+@pytest.mark.promise("roles")
 def test_a_token_that_is_not_right_opens_nothing(gateway: RunningGateway, what: str) -> None:
     answer = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {BAD_TOKENS[what]}")
     assert answer.status_code == 401

@@ -80,6 +80,7 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[RunningGateway], httpx.Client]]:
         end()
 
 
+@pytest.mark.promise("caches")
 def test_a_cache_in_front_just_works(server: RealRedis, tmp_path: Path, nginx: Any) -> None:
     with running_gateway(tmp_path / "gateway", server.url) as gateway:
         give_list(server.client, gateway.rings["default"], "ada", ["tea"])

@@ -30,6 +30,7 @@ def token(client: RedisClient) -> str | None:
     return told[-1].token
 
 
+@pytest.mark.promise("only-a-primary")
 def test_a_redis_is_closed_until_the_record_names_its_life_and_again_after_a_restart(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         client, other = server.store_client("t."), server.store_client("t.")
@@ -73,6 +74,7 @@ def test_a_generation_record_that_cannot_be_read_closes(tmp_path: Path, value: b
         assert client.renew_generation() == client.standing().token
 
 
+@pytest.mark.promise("redis-forgets")
 def test_a_flush_closes_within_a_second(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         client = server.store_client()
@@ -82,6 +84,7 @@ def test_a_flush_closes_within_a_second(tmp_path: Path) -> None:
         assert token(client) is None
 
 
+@pytest.mark.promise("only-a-primary")
 def test_a_primary_that_is_demoted_behind_one_address_is_left(tmp_path: Path) -> None:
     """A service name or a proxy leads to another server after a failover; the old one lives on as a replica."""
     with a_pair(tmp_path) as (old, new), TcpFront(old.port) as front:

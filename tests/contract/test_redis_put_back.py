@@ -53,6 +53,7 @@ def exchanged(redis: Any, copy: dict[bytes, bytes]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("back", [flushed_and_put_back, put_back_over_what_is_there, exchanged])
+@pytest.mark.promise("redis-forgets")
 def test_a_list_that_is_put_back_into_a_running_redis_is_not_believed(
     server: RealRedis, kind: Any, back: Callable[[Any, dict[bytes, bytes]], None]
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_list_and_a_consent_from_before_a_crash_are_not_read(tmp_path: Path, r
         assert reader.closed_because() == ""
 
 
+@pytest.mark.promise("only-a-primary")
 def test_a_demoted_primary_behind_one_address_is_left_with_its_lists(tmp_path: Path, reader_of: Any) -> None:
     """E26: three withdrawals answered 503, no newer list, and the user was still personalised half a minute later."""
     with a_pair(tmp_path) as (old, new), TcpFront(old.port) as front:

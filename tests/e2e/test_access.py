@@ -92,6 +92,7 @@ def items(document: dict) -> set[str]:
 
 @pytest.mark.privacy
 @pytest.mark.parametrize("key", [None, b'"wren"', b"\0\0\0\0\7\x08wren"])
+@pytest.mark.promise("access-finds-all")
 def test_records_under_no_key_of_the_user_are_found_as_a_proof_of_erasure_finds_them(live: Live, capsys, key):
     """The command reads every partition, the gateway those in which the usual producers put records of the user."""
     user, of_key = "wren", "none" if key is None else key.hex()
@@ -113,6 +114,7 @@ def test_records_under_no_key_of_the_user_are_found_as_a_proof_of_erasure_finds_
 
 
 @pytest.mark.privacy
+@pytest.mark.promise("access-finds-all")
 def test_of_a_record_of_somebody_else_under_the_key_of_a_user_the_place_alone_is_told(live: Live, capsys):
     live.consent(["ursa"])
     live.send(topics.INTERACTIONS, [(b"ursa", live.event("thea", "item-00001")), (b"ursa", b"{")])

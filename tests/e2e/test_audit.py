@@ -67,6 +67,7 @@ def test_what_happens_to_a_user_is_told_in_order_and_verified(
     assert "not one of those given" in capsys.readouterr().out
 
 
+@pytest.mark.promise("audit-tamper")
 def test_what_somebody_altered_dropped_or_swapped_in_the_topic_is_named(live: Live):
     live.consent(["uma", "vic", "wes"])
     live.checkpoint()

@@ -93,6 +93,7 @@ def all_erased(live: Live) -> set[str]:
     return {live.pseudonymiser.user(change["user_id"]) for change in told if change.get("erase")}
 
 
+@pytest.mark.promise("erasure-rewrite")
 def test_erased_users_leave_the_events_topic_and_all_others_stand_once_though_it_was_interrupted(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ):
@@ -178,6 +179,7 @@ def test_an_erasure_is_proved_end_to_end_by_a_command_that_shows_no_user_id(
     assert rewrite_events(live.settings, quiet) == (0, 0, 0, 0), "a canary sets off no rewrite"
 
 
+@pytest.mark.promise("erasure-rewrite")
 def test_what_is_left_is_found_and_named(live: Live):
     live.consent(["fay-of-erasure"])
     shop(live, "fay-of-erasure", times=2)

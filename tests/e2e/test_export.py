@@ -53,6 +53,7 @@ def counts(folder, names):
     return {user: seen.count(name) for user, name in names.items()}
 
 
+@pytest.mark.promise("export-consent")
 def test_an_export_honours_consent_as_it_stands_and_its_rewrite_honours_what_came_since(live: Live, shopped, tmp_path):
     out = tmp_path / "export"
     said: list[str] = []

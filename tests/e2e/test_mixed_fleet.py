@@ -62,6 +62,7 @@ def click(user: str, number: int) -> Interaction:
     return Interaction(f"{user}-{number}", "click", now_ms(), user, item_id=f"item-{number:05d}")
 
 
+@pytest.mark.promise("mixed-formats")
 def test_what_the_libraries_acknowledged_takes_effect_beside_json_and_plain_avro(avro: Live):
     kafka: dict[str, Any] = python_kafka_options(avro.settings.kafka)
     with (

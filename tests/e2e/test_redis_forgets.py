@@ -27,6 +27,7 @@ def reason(reader: Reader, user: str) -> str:
     return reader.recommend(user).reason
 
 
+@pytest.mark.promise("redis-forgets")
 def test_a_crash_that_forgets_an_acknowledged_withdrawal_brings_no_list_back(
     live: Live, consents: Consents, reader: Reader, tmp_path: Path
 ):
@@ -53,6 +54,7 @@ def test_a_crash_that_forgets_an_acknowledged_withdrawal_brings_no_list_back(
     assert live.list_of("forgets-ada") is None, "and it was taken away"
 
 
+@pytest.mark.promise("redis-forgets")
 def test_after_flushall_all_lists_come_back_while_the_job_runs_and_nobody_clicks(live: Live, reader: Reader):
     users = [f"flushed-{number}" for number in range(40)]
     live.consent(users)

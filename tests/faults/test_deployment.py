@@ -90,6 +90,7 @@ def test_a_withdrawal_in_a_partition_that_was_added_takes_effect_within_seconds(
 BUCKETS = ("[model]\n", "[job]\nbuckets = 8\n\n[model]\n")
 
 
+@pytest.mark.promise("deployment-identity")
 def test_another_number_of_buckets_is_refused_with_a_savepoint_and_without(live: Live, savepoint: str) -> None:
     path = changed(live, *BUCKETS)
     found = refusal(live, path, "-s", savepoint)
@@ -97,6 +98,7 @@ def test_another_number_of_buckets_is_refused_with_a_savepoint_and_without(live:
     assert "job.buckets is 8, and this deployment was last submitted with 4" in refusal(live, path)
 
 
+@pytest.mark.promise("deployment-identity")
 def test_another_prefix_in_redis_is_refused(live: Live, savepoint: str) -> None:
     assert "redis.prefix is" in refusal(live, changed(live, "[redis]\n", '[redis]\nprefix = "other:"\n'))
 
@@ -111,6 +113,7 @@ def test_a_prefix_in_redis_of_another_deployment_is_refused(live: Live, savepoin
     assert "is that of another deployment" in said and "another-topic-id" in said
 
 
+@pytest.mark.promise("deployment-identity")
 def test_another_key_ring_is_refused_and_a_rotated_one_is_not_compared_away(live: Live, savepoint: str) -> None:
     path = Path(live.product.endpoints["key_ring"])
     ring = load_key_ring(str(path))
@@ -184,12 +187,14 @@ def submit_carelessly(live: Live, path: Path, kept_ms: int, *options: str) -> st
         return product.submit_module(live.stack, path, CARELESS.stem, packages, options)
 
 
+@pytest.mark.promise("deployment-identity")
 def test_a_job_that_restores_the_state_of_other_buckets_ends_and_says_why(live: Live, savepoint: str) -> None:
     job = submit_carelessly(live, changed(live, *BUCKETS), 10**12, "-s", savepoint)
     live.stack.rest.wait_state(job, "FAILED")
     assert "The snapshot was taken with job.buckets 4, and this job has 8" in live.stack.rest.exceptions(job, 100_000)
 
 
+@pytest.mark.promise("deployment-identity")
 def test_a_job_that_recovers_from_a_checkpoint_that_is_too_old_ends_and_says_why(live: Live, savepoint: str) -> None:
     job = submit_carelessly(live, live.product.settings_path, 1)
     live.stack.rest.wait_running(job)

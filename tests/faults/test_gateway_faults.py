@@ -20,6 +20,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadStand]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.promise("gateway-always-answers")
 def test_there_is_always_an_answer_while_redis_is(stand: ReadStand, name: str) -> None:
     seen = seen_while(stand, FAULTS[name], BRIEF)
     assert seen.answers > 100 and seen.failed == 0

@@ -69,6 +69,7 @@ def recents(state: dict[str, Any]) -> list[str]:
     return [item for item, _, _ in state["profile"]["recents"]]
 
 
+@pytest.mark.promise("consent-in-faults")
 def test_two_tenants_with_the_same_user_id_stay_apart(live: Live, other: Live):
     for tenant, item in ((live, "item-00001"), (other, "item-00002")):
         tenant.consent([SAME])
@@ -92,6 +93,7 @@ def test_two_tenants_with_the_same_user_id_stay_apart(live: Live, other: Live):
         assert not any(strange.encode() in record.value for record in told)
 
 
+@pytest.mark.promise("consent-in-faults")
 def test_opt_outs_during_a_kill_hold_from_their_receipt_on(live: Live, other: Live):
     users = [*LEAVING, STAYING]
     live.consent(users)
@@ -142,6 +144,7 @@ def nobody_who_left_is_shown(live: Live, reader: Reader) -> bool:
     return len(gone) == len(LEAVING)
 
 
+@pytest.mark.promise("consent-in-faults")
 def test_consents_expire_without_any_event(live: Live):
     mine = {live.pseudonymiser.user(user): user for user in EXPIRING}
 
@@ -156,6 +159,7 @@ def test_consents_expire_without_any_event(live: Live):
     assert [user for user in EXPIRING if live.list_of(user)] == []
 
 
+@pytest.mark.promise("raw-ids-stay")
 def test_raw_ids_and_keys_stand_nowhere_else(live: Live, other: Live):
     for tenant in (live, other):
         tenant.checkpoint()

@@ -27,6 +27,7 @@ def live(tmp_path_factory: pytest.TempPathFactory):
 
 
 @retail.needs_retail
+@pytest.mark.promise("exactly-once", "account")
 def test_a_replay_with_a_task_manager_killed_in_its_middle_equals_a_naive_one(live: Live):
     retail.consent_all(live)
     counts: list[int] = []
@@ -55,6 +56,7 @@ def send_all(live: Live) -> int:
 
 
 @retail.needs_retail
+@pytest.mark.promise("audit-tamper")
 def test_the_audit_trail_is_whole_though_a_task_manager_was_killed(live: Live):
     live.checkpoint()
     key = load_signing_key(live.settings.audit.signing_key)
@@ -69,6 +71,7 @@ def test_the_audit_trail_is_whole_though_a_task_manager_was_killed(live: Live):
 
 
 @retail.needs_retail
+@pytest.mark.promise("raw-ids-stay")
 def test_raw_user_ids_stand_in_the_raw_topics_only(live: Live):
     live.checkpoint()
     assert RAW_ID.search(next(live.records(topics.INTERACTIONS)).key or b""), "the search finds what is there"

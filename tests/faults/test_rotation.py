@@ -42,6 +42,7 @@ def kept(live: Live, names: Pseudonymiser) -> dict[str, tuple[object, bytes | No
     return {s: (states.get(names.user(s)), raw) for s, raw in zip(SHOPPERS, lists, strict=True)}
 
 
+@pytest.mark.promise("rotation-keeps")
 def test_profiles_and_lists_are_equal_before_and_after_though_a_task_manager_is_killed(live: Live, capsys):
     live.consent(SHOPPERS)
     for number, shopper in enumerate(SHOPPERS):

@@ -44,6 +44,7 @@ def resubmit(live: Live, savepoint: str, parallelism: int) -> None:
 
 
 @retail.needs_retail
+@pytest.mark.promise("savepoints")
 def test_stopped_under_load_and_rescaled_there_and_back_nothing_is_lost_or_twice(live: Live):
     retail.consent_all(live)
     stop = threading.Event()
@@ -71,6 +72,7 @@ def send_steadily(live: Live, hurry: threading.Event) -> None:
     sender.close()
 
 
+@pytest.mark.promise("deployment-identity")
 def test_a_savepoint_that_is_too_old_is_refused(live: Live):
     savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
     metadata = Path(savepoint.removeprefix("file:")) / "_metadata"
@@ -84,6 +86,7 @@ def test_a_savepoint_that_is_too_old_is_refused(live: Live):
         resubmit(live, savepoint, 1)
 
 
+@pytest.mark.promise("savepoints")
 def test_a_savepoint_of_the_other_mode_is_refused_and_not_restored_empty(live: Live):
     live.consent(["ada"])
     other = {"thread": "process", "process": "thread"}[live.mode]
@@ -113,6 +116,7 @@ def hold_up_consents_behind(live: Live, user: str) -> None:
 
 
 @pytest.mark.privacy
+@pytest.mark.promise("nothing-returns")
 def test_a_savepoint_from_before_an_erasure_brings_nothing_back(live: Live):
     live.consent(["eve", "rob"])
     for user in ("eve", "rob"):

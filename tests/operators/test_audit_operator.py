@@ -153,6 +153,7 @@ def test_many_users_who_are_denied_are_told_before_the_interval_ends(
 
 @pytest.mark.parametrize("crash_at", range(1, 7))
 @pytest.mark.parametrize("resubmitted", [False, True])
+@pytest.mark.promise("audit-tamper")
 def test_whenever_it_crashes_the_chain_stays_whole(bucket: Bucket, crash_at: int, resubmitted: bool) -> None:
     """What was emitted after the last checkpoint is never committed; a job submitted again has an epoch of its own."""
     consents = [a_consent(f"u{n}", at=BEGINNING + n * MINUTE, offset=n) for n in range(6)]

@@ -41,6 +41,7 @@ def worked_off(bucket: Bucket) -> int:
     return bucket.keyed.counts["profiles_forgotten"]
 
 
+@pytest.mark.promise("bounded-users")
 def test_elements_wait_for_no_more_than_a_few_of_the_slots_that_are_late(bucket: Bucket) -> None:
     downtime(bucket)
     assert SLOTS > 10 * CATCH_UP_SLOTS

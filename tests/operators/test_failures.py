@@ -59,6 +59,7 @@ good_events = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(good_events, st.lists(st.integers(0, 8), min_size=1, max_size=3), st.lists(st.sampled_from(USERS), unique=True))
+@pytest.mark.promise("poison-is-cut-out")
 def test_records_that_cannot_be_carried_out_leave_the_others_as_they_are(
     good: list[EventRecord], places: list[int], consenting: list[str]
 ) -> None:
@@ -83,6 +84,7 @@ def test_records_that_cannot_be_carried_out_leave_the_others_as_they_are(
     assert account.sent == without.account.sent + len(places)
 
 
+@pytest.mark.promise("poison-is-cut-out")
 def test_a_grant_that_cannot_be_carried_out_counts_as_a_withdrawal() -> None:
     bucket = Bucket()
     bucket.take(a_consent("ada"), a_consent("bob"))

@@ -33,6 +33,7 @@ def withdraw_acknowledged(world: World, user: str) -> None:
     world.append_withdrawal(world.withdraw_directly(user, erase=False), placed=True)
 
 
+@pytest.mark.promise("redis-forgets")
 def test_redis_that_forgot_an_acknowledged_withdrawal_serves_no_list_before_or_after_the_rebuild() -> None:
     world = a_world("ada", "bob")
     withdraw_acknowledged(world, "ada")
@@ -59,6 +60,7 @@ def test_a_grant_that_a_forgotten_withdrawal_ended_is_not_served_while_the_job_c
     assert listed(world, "ada") == [False], "the grant was read, and the withdrawal behind it was not"
 
 
+@pytest.mark.promise("redis-forgets")
 def test_lists_come_back_without_any_event_after_redis_lost_everything() -> None:
     users = [f"user-{number}" for number in range(7)]
     world = a_world("ada", "eve", *users)

@@ -321,6 +321,7 @@ def run(backing: Callable[[], Any], histories: int) -> None:
         logging.disable(logging.NOTSET)
 
 
+@pytest.mark.promise("any-history", "redis-forgets")
 def test_whatever_happens_nobody_is_known_without_consent() -> None:
     run(InMemory, HISTORIES)
 
@@ -331,6 +332,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
         yield running
 
 
+@pytest.mark.promise("any-history")
 def test_nor_on_a_real_redis(server: RealRedis) -> None:
     run(lambda: InRedis(server), HISTORIES // 5)
 

@@ -25,6 +25,7 @@ def measured(bucket: Bucket, *events: EventRecord) -> list[list[str]]:
     return [json.loads(line)["purposes"] for joined in lines for line in joined.splitlines()]
 
 
+@pytest.mark.promise("separate-purposes")
 def test_events_of_who_denies_to_personalise_are_published_for_what_they_grant(bucket: Bucket) -> None:
     bucket.take(a_consent(level="none", purposes=MEASURE_AND_TRAIN))
     assert measured(bucket, click(0), click(1)) == [["measure", "train"]] * 2
@@ -33,6 +34,7 @@ def test_events_of_who_denies_to_personalise_are_published_for_what_they_grant(b
     assert (bucket.account.accepted, bucket.account.denied) == (3, 0)
 
 
+@pytest.mark.promise("separate-purposes")
 def test_of_who_denies_to_personalise_nothing_is_kept_but_what_knows_duplicates(bucket: Bucket) -> None:
     bucket.take(a_consent(level="none", purposes=MEASURE))
     assert measured(bucket, click(0), click(0), click(1)) == [["measure"]] * 2

@@ -110,6 +110,7 @@ def named(result: Verification, seq: int) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(trails, st.randoms(use_true_random=False))
+@pytest.mark.promise("audit-tamper")
 def test_a_record_that_was_altered_is_named(trail: Trail, draw: random.Random) -> None:
     at = draw.randrange(len(trail.lines))
     raw = bytearray(trail.lines[at])
@@ -127,6 +128,7 @@ def seq_of(trail: Trail, at: int) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(trails, st.randoms(use_true_random=False))
+@pytest.mark.promise("audit-tamper")
 def test_a_record_that_was_dropped_is_named(trail: Trail, draw: random.Random) -> None:
     at = draw.randrange(len(trail.lines))
     result = trail._replace(lines=trail.lines[:at] + trail.lines[at + 1 :]).verified()
@@ -135,6 +137,7 @@ def test_a_record_that_was_dropped_is_named(trail: Trail, draw: random.Random) -
 
 @settings(max_examples=60, deadline=None)
 @given(trails, st.randoms(use_true_random=False), st.booleans())
+@pytest.mark.promise("audit-tamper")
 def test_records_that_were_swapped_are_named(trail: Trail, draw: random.Random, with_their_numbers: bool) -> None:
     if len(trail.lines) < 2:
         return

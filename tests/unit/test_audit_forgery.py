@@ -138,6 +138,7 @@ def test_what_jobs_write_has_no_finding_and_is_believed_up_to_its_last_head(hist
 
 @settings(max_examples=600, deadline=None)
 @given(histories, st.lists(st.sampled_from(MOVES), min_size=1, max_size=4), st.integers(0, 2**32))
+@pytest.mark.promise("audit-forgery")
 def test_nothing_forged_is_believed_and_every_forgery_is_found(
     history: tuple[int, int], moves: list[Any], seed: int
 ) -> None:
@@ -278,6 +279,7 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.promise("audit-forgery")
 def test_a_forgery_is_found_and_nothing_of_it_believed(forgery: str) -> None:
     topics, text = FORGERIES[forgery]
     found = verified(topics)

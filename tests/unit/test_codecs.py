@@ -185,6 +185,7 @@ def test_a_consent_out_of_bounds_is_refused_with_the_reason(changes: dict[str, A
     assert caught.value.reason.value == expected
 
 
+@pytest.mark.promise("dead-letters")
 def test_a_refusal_says_the_reason_and_nothing_of_the_record() -> None:
     fields = ("event_id", "type", "ts", "user_id", "item_id", "surface", "currency", "position", "context", SECRET)
     texts = [json.dumps(event(**{field: [SECRET]})) for field in fields] + [json.dumps(event(type=SECRET)), SECRET]
@@ -212,6 +213,7 @@ json_values = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300))
+@pytest.mark.promise("dead-letters")
 def test_any_bytes_are_a_record_or_a_bad_record(raw: bytes) -> None:
     for decode in CODEC:
         try:

@@ -53,6 +53,7 @@ def said(format: str, key: bytes | None, value: bytes | None) -> ConsentChange:
 
 @every_format
 @pytest.mark.parametrize("key", [b"bob", b"", b'"ada"', b"\xff", b"\0\0\0\0\x07\x06ada"])
+@pytest.mark.promise("broken-consent-withdraws")
 def test_a_grant_under_a_key_that_is_not_its_users_is_a_withdrawal(format: str, key: bytes) -> None:
     assert said(format, key, WRITE[format](GRANT)) == ConsentChange("ada", "none", BEGINNING + 7, method=FOREIGN_KEY)
 
@@ -189,6 +190,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
 
 @every_format
 @given(damaged(), KEYS_OF_NOBODY)
+@pytest.mark.promise("broken-consent-withdraws")
 def test_json_that_is_damaged_behind_its_user_withdraws_them(
     format: str, record: tuple[str, bytes], key: bytes | None
 ) -> None:
@@ -221,6 +223,7 @@ def as_avro(text: str) -> bytes:
 @every_format
 @pytest.mark.parametrize("form", AS_KEYS)
 @given(IDS, st.sampled_from([None, b"", b"rubbish", b"{"]))
+@pytest.mark.promise("broken-consent-withdraws")
 def test_a_key_as_serialisers_write_it_names_its_user(
     format: str, form: str, user_id: str, value: bytes | None
 ) -> None:

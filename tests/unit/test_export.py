@@ -50,6 +50,7 @@ changes = st.fixed_dictionaries(
     some_purposes,
     st.sampled_from(["train", "measure"]),
 )
+@pytest.mark.promise("export-consent")
 def test_an_event_is_in_if_its_purpose_was_granted_then_now_and_at_every_moment_between(
     told: list, event_at: int, then: list, purpose: str
 ) -> None:

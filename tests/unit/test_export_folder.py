@@ -59,6 +59,7 @@ def test_an_export_holds_what_may_be_in_it_and_its_manifest_tells_the_rest(tmp_p
     assert {line["pseudonym"] for line in lines(tmp_path / "x", manifest)} == names
 
 
+@pytest.mark.promise("export-consent")
 def test_no_hash_of_the_journey_is_in_an_export_and_those_of_exports_join_what_belongs_together(tmp_path: Path) -> None:
     manifest = an_export(tmp_path / "x", EVENTS, CONSENTS, NOW)
     found = lines(tmp_path / "x", manifest)
@@ -131,6 +132,7 @@ def test_what_is_no_folder_cannot_be_rewritten(tmp_path: Path) -> None:
             locked(tmp_path / name).__enter__()
 
 
+@pytest.mark.promise("export-consent")
 def test_a_rewrite_takes_out_who_left_and_nobody_else_and_twice_is_as_good_as_once(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     before = an_export(folder, EVENTS, CONSENTS, NOW, part_bytes_max=700)

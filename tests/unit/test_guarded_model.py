@@ -76,6 +76,7 @@ def test_a_model_that_fails_for_everybody_is_asked_a_bounded_number_of_times(fau
 
 
 @pytest.mark.parametrize("fault", ["slow", "raises"])
+@pytest.mark.promise("model-fails-safe")
 def test_a_model_that_hangs_or_fails_for_whole_batches_rests_and_is_tried_again(fault: str) -> None:
     model = Failing(fault)
     guarded = GuardedModel(model)

@@ -76,6 +76,7 @@ def fleet_of(format: str, folder: Path, framed: bool) -> list[Any]:
 
 
 @pytest.mark.parametrize(("format", "framing"), WAYS)
+@pytest.mark.promise("mixed-formats")
 def test_a_job_of_any_format_reads_what_a_mixed_fleet_writes(format: str, framing: str, folder: Path) -> None:
     framed = framing == "confluent"
     codec = codec_for(format, framing, str(folder) if framed else None)  # type: ignore[arg-type]
@@ -129,6 +130,7 @@ def test_a_frame_without_a_schema_source_is_told_as_that(format: str) -> None:
 
 
 @pytest.mark.parametrize("ids", [(None, None), (7, None), (None, 10), (0, 10), (7, 2**31), (10, 7), (8, 8), (7, 99)])
+@pytest.mark.promise("mixed-formats")
 def test_a_producer_does_not_start_with_schema_ids_that_the_job_cannot_read(ids: Any, folder: Path) -> None:
     with pytest.raises(SettingsError, match="schemas/wire/published"):
         writer_for(WriteSettings("avro", "confluent", str(folder), *ids))

@@ -92,6 +92,7 @@ def adopted(model: onnx.ModelProto, folder: Path) -> Path:
     ],
     ids=["masked average", "masked softmax", "random"],
 )
+@pytest.mark.promise("model-fails-safe")
 def test_a_model_that_fails_on_some_histories_is_not_adopted(model: onnx.ModelProto, said: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=said):
         adopted(model, tmp_path)

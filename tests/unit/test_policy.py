@@ -214,6 +214,7 @@ class NaiveDecision:
 
 @settings(max_examples=200, deadline=None)
 @given(records, says, policies)
+@pytest.mark.promise("policy-narrows")
 def test_a_decision_is_what_the_naive_twin_decides_and_never_more_than_the_record(
     record: dict[str, Any], said: Said, policy: Policy
 ) -> None:
@@ -234,6 +235,7 @@ def test_without_a_policy_a_record_means_what_it_says(record: dict[str, Any], sa
 
 @settings(max_examples=80, deadline=None)
 @given(records, says, policies)
+@pytest.mark.promise("policy-narrows")
 def test_what_cannot_be_read_is_the_worst_that_it_could_say(record: dict[str, Any], said: Said, policy: Policy) -> None:
     decision = decide(a_change(said, **record), policy)
     assert is_within(decide(a_change(said._replace(tcf=BROKEN), **record), policy), decision)

@@ -62,6 +62,7 @@ def test_published_tcf_strings_are_read_as_others_read_them(text: str, consented
         pytest.param("C" + "ü" * 60, id="not ASCII"),
     ],
 )
+@pytest.mark.promise("policy-narrows")
 def test_what_is_no_tcf_string_is_unreadable(text: str) -> None:
     assert read_tcf(text) is UNREADABLE
 

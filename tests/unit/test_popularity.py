@@ -81,6 +81,7 @@ def test_all_elements_of_a_second_merge_at_once_as_one_by_one() -> None:
     st.lists(st.tuples(st.text("0123456789", min_size=1, max_size=2), st.integers(0, 4)), max_size=60),
     st.integers(1, 8),
 )
+@pytest.mark.promise("popular-hides")
 def test_no_item_is_published_that_fewer_than_k_users_met(met: list[tuple[str, int]], k: int) -> None:
     some = [an_interaction(user, item=f"i{item}", user_bit=PSEUDONYMISER.route(user) // 4 % 64) for user, item in met]
     config = PopularitySettings(users_min=k, half_life_ms=HOUR)

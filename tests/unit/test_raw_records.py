@@ -53,6 +53,7 @@ THEIRS, NOT_SHOWN = (True, True), (True, False)
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("written_as", ["json", "escaped", "avro", "protobuf"])
+@pytest.mark.promise("access-finds-all")
 def test_a_record_without_a_key_is_of_whom_its_value_names_in_every_format(format: str, written_as: str) -> None:
     readable = written_as == format or written_as in ("json", "escaped")
     for of, value in (
@@ -124,6 +125,7 @@ ids = st.text('aäé√😀"\\ ', min_size=1, max_size=3)
 
 
 @given(ids, ids, st.sampled_from(FORMATS), st.booleans())
+@pytest.mark.promise("access-finds-all")
 def test_no_record_is_passed_over_unread_that_names_the_user(user: str, other: str, format: str, ascii: bool) -> None:
     """A value is decoded only where the user's id can be in it: that leaves out none."""
     event = Interaction("event", "search", BEGINNING, user, query=other)

@@ -97,6 +97,7 @@ def taken(topic: str, codec: Codec, raw: bytes) -> bool:
 
 
 @pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.promise("schemas-agree")
 def test_json_is_taken_where_the_published_schema_says_that_it_is_valid_and_nowhere_else(topic: str) -> None:
     codec = json_codec()
 
@@ -140,6 +141,7 @@ WRITERS: list[tuple[Callable[[str, dict[str, Any]], bytes], Codec]] = [
 
 @pytest.mark.parametrize("topic", TOPICS)
 @pytest.mark.parametrize(("write", "codec"), WRITERS, ids=["avro", "protobuf"])
+@pytest.mark.promise("schemas-agree")
 def test_avro_and_protobuf_are_taken_where_the_same_record_is_valid_as_json(
     topic: str, write: Callable[[str, dict[str, Any]], bytes], codec: Codec
 ) -> None:

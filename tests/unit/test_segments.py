@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def known(**hours_ago: int) -> KnownSegments:
 
 
 @given(visits)
+@pytest.mark.promise("bounded-segments")
 def test_there_are_never_more_tables_than_the_bound(steps: list[tuple[int, list[str]]]) -> None:
     """A table goes at the end of the hour in which a list's life has passed since its last event."""
     now, now_known, tables = BEGINNING, KnownSegments(), dict[str, int]()

@@ -67,6 +67,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("said", "meant"), [({"level": "none"}, True), ({"level": "full", "erase": True}, True), ({"level": "full"}, False)]
 )
+@pytest.mark.promise("broken-consent-withdraws")
 def test_what_is_wrong_and_names_its_user_is_heard_as_a_withdrawal_as_the_job_reads_it(
     fields: dict[str, Any], reason: str, complaint: str, said: dict[str, Any], meant: bool
 ) -> None:

@@ -25,6 +25,7 @@ def seen(table: Table) -> tuple:
 
 @pytest.mark.parametrize(("k", "cells"), [(3, 2), (4, 2), (5, 2), (3, 3)])
 @pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.promise("small-figures")
 def test_who_knows_the_rule_and_tries_every_table_learns_no_small_figure(k: int, cells: int, closed: bool):
     """All tables up to a total: every table that gives the same picture is among those that are tried."""
     possible: dict[tuple, list[tuple[tuple[int, ...], tuple[bool, ...]]]] = defaultdict(list)
