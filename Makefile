@@ -18,7 +18,7 @@ PACKAGES := $(wildcard schemas adapters models udfs jobs privacy serving bench d
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read masking format jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read masking docs format jars-lock constraints clean
 
 help: ## what there is to run
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -54,11 +54,12 @@ privacy-test: setup ## all that holds a promise about consent, erasure and ident
 fuzz: setup ## a million records of rubbish through ingest and personalise, a million hard texts through ingest; FRESHET_FUZZ_SEED=2 for others
 	@FRESHET_FUZZ_RECORDS=$${FRESHET_FUZZ_RECORDS:-1000000} $(PYTHON) -m pytest tests/operators/test_fuzz.py tests/unit/test_fuzz_ingest.py $(ARGS)
 
-check: setup ## formatting, lint, types and the direction of the dependencies
+check: setup ## formatting, lint, types, the direction of the dependencies, and the documentation
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy $(PACKAGES)
 	@$(PYTHON) -m pytest tests/unit -k layering --no-header
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet --site-dir .local/site
 
 bench: setup ## measure; each figure stands beside its peer or its limit
 	@$(PYTHON) -m freshet bench run $(ARGS)
@@ -68,6 +69,10 @@ bench-read: setup ## measure what reading costs: gateway and library beside ngin
 
 masking: setup ## look for the text that is the most expensive to mask: millions of texts, half an hour
 	@$(PYTHON) -m freshet bench masking $(ARGS)
+
+docs: setup ## write the generated pages, and show the documentation at http://localhost:8000
+	@$(PYTHON) -m deploy.documentation
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs serve
 
 format: setup ## put the code into the one format
 	@$(PYTHON) -m ruff format .

@@ -82,7 +82,7 @@ def complaint_of_topics(unfit: Mapping[str, Mapping[str, str]]) -> str | None:
         return None
     wanted = "; ".join(f"{topic} needs {_assigned(changes)}" for topic, changes in unfit.items())
     return (
-        f"{wanted}: with the settings that they have, records are kept longer than RETENTION.md says, what has ended "
+        f"{wanted}: with the settings that they have, records are kept longer than was promised, what has ended "
         "could come back, or one record could stop the job for good. `freshet topics --settings … --alter` sets them"
     )
 

@@ -58,7 +58,7 @@ REMEDIES: Final = {
 HOW_TO_MEND: Final = {
     "NOAUTH": "set `username` and `password_variable` in the settings of Redis",
     "WRONGPASS": "the user name or the password in the variable that `password_variable` names is wrong",
-    "NOPERM": "give the user of Redis the rights that the README lists, for keys under this prefix",
+    "NOPERM": "give the Redis user the rights listed in docs/data-engineers/permissions.md, for keys under this prefix",
     "CROSSSLOT": 'this is a Cluster: set kind = "cluster"',
 }
 

@@ -12,7 +12,7 @@ from privacy.erasure_search import in_redis
 from privacy.retention import DEFAULTS
 from schemas.errors import StoreMisconfigured
 from schemas.store import user_keys
-from tests.support.readme import redis_rights
+from tests.support.documented import redis_rights
 from tests.support.redis_server import RealRedis, running_redis
 
 PREFIX = "a*[b]?."
@@ -40,7 +40,7 @@ def test_every_place_of_a_user_is_named_and_nobody_else_s(server: RealRedis) -> 
 
 
 def test_a_user_with_the_rights_of_the_readme_can_search_and_one_without_is_told(server: RealRedis) -> None:
-    rights = redis_rights("Its user in Redis needs")
+    rights = redis_rights("`privacy.erasure verify`")
     assert rights[0] == "+scan" and len(rights) == 3
     for user, allowed in (("officer", rights), ("stranger", rights[1:])):
         server.client.execute_command("ACL", "SETUSER", user, "on", ">hush", f"~{_literal(PREFIX)}*", *allowed)

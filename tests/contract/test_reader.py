@@ -19,8 +19,8 @@ from serving import answers
 from serving.answers import POPULAR_FRESH_MS, Recommendation
 from serving.async_reader import AsyncReader
 from serving.reader import PAUSE_AFTER_FAILURE_MS, Reader
+from tests.support.documented import redis_rights
 from tests.support.generations import a_proven_consent, generation
-from tests.support.readme import redis_rights
 from tests.support.redis_server import RealRedis, running_redis
 
 NOW = 1_750_000_000_000
@@ -280,16 +280,14 @@ def test_redis_never_there_is_an_empty_popular_answer(kind: Any) -> None:
 def test_a_user_with_the_rights_of_the_readme_can_read(
     kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
 ) -> None:
-    store.execute_command(
-        "ACL", "SETUSER", "shop", "on", ">hush", "~shop:*", *redis_rights("To read, a user in Redis needs")
-    )
+    store.execute_command("ACL", "SETUSER", "shop", "on", ">hush", "~shop:*", *redis_rights("reading lists"))
     reading = kind(server.url.replace("//", "//shop:hush@"), RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
     store.set(CONSENT, a_proven_consent(store, "shop:"))
     store.set(LIST, a_list("tea"))
     for _ in range(2):
         assert reading.recommend("ada").reason == "personalised"
         store.script_flush()
-    assert len(redis_rights("To read, a user in Redis needs")) == 5
+    assert len(redis_rights("reading lists")) == 5
     reading.close()
 
 

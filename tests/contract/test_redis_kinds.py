@@ -18,8 +18,8 @@ from serving.async_reader import AsyncReader
 from serving.consents import Consents
 from serving.reader import Reader
 from tests.support.certificates import certificates
+from tests.support.documented import redis_rights
 from tests.support.gateway import a_list, give_list
-from tests.support.readme import redis_rights
 from tests.support.redis_kinds import HALF, Watched, running_cluster
 from tests.support.redis_server import running_redis
 from tests.support.tls_front import tls_front
@@ -104,7 +104,7 @@ def test_lists_are_read_over_tls_by_a_user_with_few_rights(tmp_path: Path, read:
     made = certificates(tmp_path / "tls")
     with running_redis(tmp_path / "redis") as server:
         give_list(server.client, RING, "ada", ["tea"])
-        rights = redis_rights("To read, a user in Redis needs")
+        rights = redis_rights("reading lists")
         server.client.execute_command("ACL", "SETUSER", "shop", "on", ">hush", "~default:*", *rights)
         port = int(server.url.rpartition(":")[2].partition("/")[0])
         with tls_front(made.server, made.server_key, (LOOPBACK, port)) as front:

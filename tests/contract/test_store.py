@@ -24,8 +24,8 @@ from schemas.store import (
     proof_of,
     user_keys,
 )
+from tests.support.documented import job_rights
 from tests.support.fakes import TOKEN, MemoryStore
-from tests.support.readme import job_rights
 from tests.support.redis_kinds import KINDS, running_kind
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import BEGINNING, a_consent, an_erasure
@@ -176,6 +176,7 @@ def listed(store: ListStore, *writes: ListWrite) -> list[WriteOutcome]:
 # lists
 
 
+@pytest.mark.promise("redis-kinds")
 def test_a_list_is_read_as_it_was_written(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada))
     assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.WRITTEN]

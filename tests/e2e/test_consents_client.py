@@ -13,8 +13,8 @@ from schemas.consents import ConsentChange
 from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged
 from serving.consents import Consents
 from serving.reader import Reader
+from tests.support.documented import redis_rights
 from tests.support.live import Live, consents_of
-from tests.support.readme import redis_rights
 
 pytestmark = pytest.mark.privacy
 
@@ -32,6 +32,7 @@ def with_a_list(live: Live, user: str) -> None:
 
 
 @pytest.mark.parametrize("erase", [False, True])
+@pytest.mark.promise("acknowledged-withdrawal")
 def test_after_an_acknowledged_withdrawal_no_answer_is_personalised_though_clicks_are_on_their_way(
     live: Live, consents: Consents, reader: Reader, erase: bool
 ):
@@ -53,7 +54,7 @@ def test_after_an_acknowledged_withdrawal_no_answer_is_personalised_though_click
 
 
 def test_a_user_of_redis_with_the_rights_of_the_readme_can_record_consents(live: Live):
-    rights = redis_rights("to record consents")
+    rights = redis_rights("recording consents")
     live.redis.execute_command("ACL", "SETUSER", "gateway", "on", ">hush", "~*", *rights)
     limited = consents_of(live, store=live.product.endpoints["redis"].replace("//", "//gateway:hush@"))
     try:
@@ -66,6 +67,7 @@ def test_a_user_of_redis_with_the_rights_of_the_readme_can_record_consents(live:
         live.redis.execute_command("ACL", "DELUSER", "gateway")
 
 
+@pytest.mark.promise("acknowledged-withdrawal")
 def test_while_the_job_is_away_a_withdrawal_holds_all_the_same(live: Live, consents: Consents, reader: Reader):
     with_a_list(live, "mia")
     assert reader.recommend("mia").reason == "personalised"
@@ -91,6 +93,7 @@ NARROWER = {
 }
 
 
+@pytest.mark.promise("acknowledged-withdrawal")
 def test_while_the_job_is_away_a_narrowed_consent_holds_when_it_is_acknowledged(
     live: Live, consents: Consents, reader: Reader
 ):

@@ -19,8 +19,8 @@ from jobs.settings import load_settings
 from models.random_model import random_model
 from schemas.pseudonyms import load_key_ring
 from tests.support.certificates import Certificates, certificates
+from tests.support.documented import job_rights
 from tests.support.live import Live, until
-from tests.support.readme import job_rights
 from tests.support.tls_front import tls_front
 
 BROKER_PASSWORD = "only-of-this-test-broker"
@@ -90,6 +90,7 @@ def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, ma
     return Live(stack, product.Product(endpoints, load_settings(plain), path, job))
 
 
+@pytest.mark.promise("secrets")
 def test_a_click_arrives_through_tls_sasl_and_an_acl_user(secured: Live):
     in_an_hour = time.time_ns() // 1_000_000 + 3_600_000
     secured.consent(["ada"], expires_at=in_an_hour)
@@ -113,12 +114,14 @@ def leaks(live: Live, place: str, content: bytes) -> list[str]:
     return [f"{name} in {place}" for name, secret in secrets_of(live).items() if secret in content]
 
 
+@pytest.mark.promise("secrets")
 def test_no_secret_is_in_any_log(secured: Live):
     logs = [path for path in (secured.stack.directory / "log").iterdir() if path.is_file()]
     assert len(logs) >= 4
     assert [leak for path in logs for leak in leaks(secured, path.name, path.read_bytes())] == []
 
 
+@pytest.mark.promise("secrets")
 def test_no_secret_is_in_what_flink_shows_or_keeps(secured: Live):
     """The job graph as it travels, what REST tells of the job, its checkpoints, a savepoint."""
     rest, job = secured.stack.rest, secured.job_id

@@ -116,6 +116,7 @@ def job(stack: LocalStack, name: str, address: RedisAddress, **more: object) -> 
             stack.rest.cancel(job_id)
 
 
+@pytest.mark.promise("redis-kinds")
 def test_the_job_writes_to_a_cluster_and_withdrawals_hold_on_each_node(stack: LocalStack, tmp_path: Path) -> None:
     users = [f"user-{number}" for number in range(12)]
     with running_cluster(tmp_path) as nodes:
@@ -133,6 +134,7 @@ def test_the_job_writes_to_a_cluster_and_withdrawals_hold_on_each_node(stack: Lo
             assert running.restarts() == 0
 
 
+@pytest.mark.promise("redis-kinds")
 def test_after_a_failover_by_sentinel_lists_come_back_and_no_acknowledged_withdrawal_is_undone(
     stack: LocalStack, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_after_a_failover_by_sentinel_lists_come_back_and_no_acknowledged_withdr
         watched.end()
 
 
+@pytest.mark.promise("redis-outage")
 def test_an_outage_longer_than_many_checkpoints_restarts_nothing_and_a_job_in_it_can_be_cancelled(
     stack: LocalStack,
 ) -> None:
@@ -213,7 +216,7 @@ def test_a_right_that_is_taken_away_stops_the_job_with_how_to_mend_it(stack: Loc
             running.interact("ada", "item-00004")
             until(lambda: running.restarts() >= 1, "a restart", 60)
             said = stack.rest.exceptions(running.job_id, 100_000)
-            assert "StoreMisconfigured" in said and "NOPERM, keys rights:*" in said and "README" in said
+            assert "StoreMisconfigured" in said and "NOPERM, keys rights:*" in said and "permissions.md" in said
             assert running.pseudonymiser.user("ada") not in said
         finally:
             running.redis.execute_command("ACL", "SETUSER", "default", "+@all")

@@ -53,7 +53,7 @@ def test_an_error_answer_is_known_by_its_code_wherever_it_stands(text: str, code
 
 def test_what_somebody_has_to_mend_says_the_code_the_keys_and_how() -> None:
     said = str(raised_for(hiredis.ReplyError("NOPERM this user has no permissions"), "shop:"))
-    assert "NOPERM" in said and "shop:*" in said and "README" in said
+    assert "NOPERM" in said and "shop:*" in said and "permissions.md" in said
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])

@@ -81,7 +81,8 @@ def test_every_topic_is_in_the_table_with_its_retention_and_its_prefix() -> None
 def test_the_published_table_is_that_of_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["retention"]) == 0
     printed = capsys.readouterr().out
-    assert (Path(__file__).parents[2] / "RETENTION.md").read_text() == printed, "run freshet retention > RETENTION.md"
+    published = Path(__file__).parents[2] / "docs" / "privacy" / "retention.md"
+    assert published.read_text() == printed, "run freshet retention > docs/privacy/retention.md"
     assert printed == page(DEFAULTS, "the defaults") + "\n"
 
 

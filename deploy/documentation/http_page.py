@@ -1,0 +1,86 @@
+"""The reference of the HTTP API, written from the OpenAPI document and the table of roles."""
+
+from typing import Any, Final
+
+from serving.gateway.app import documented_api
+from serving.gateway.roles import ROUTES
+
+_INTRODUCTION: Final = """
+`python -m serving.gateway openapi` prints the OpenAPI 3.1 document from which this page is written;
+a running gateway serves it at `/openapi.json`. [HTTP gateway](http-gateway.md) explains authentication and errors.
+"""
+
+
+def http_page() -> str:
+    """The page as Markdown."""
+    document = documented_api().openapi()
+    lines = ["# HTTP API reference", "", document["info"]["description"].strip(), _INTRODUCTION, *_overview(document)]
+    for path, method, operation in _operations(document):
+        lines += ["", f"## {method} {path}", "", operation["description"], "", f"Roles: {_roles(method, path)}."]
+        lines += _parameters(operation) + _body(operation) + _responses(operation)
+    return "\n".join(lines) + "\n"
+
+
+def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (path, method.upper(), operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def _overview(document: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| `{method} {path}` | {_roles(method, path)} | {operation['description'].partition(chr(10))[0]} |"
+        for path, method, operation in _operations(document)
+    ]
+    return ["| route | roles | |", "|---|---|---|", *rows]
+
+
+def _roles(method: str, path: str) -> str:
+    (route,) = [route for route in ROUTES.values() if (route.method, route.path) == (method, path)]
+    return ", ".join(sorted(route.roles)) or "none, no credentials needed"
+
+
+def _parameters(operation: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| `{one['name']}` | {one['in']} | {_type(one['schema'])} | {one['description']} |"
+        for one in operation.get("parameters", [])
+    ]
+    return ["", "| parameter | in | type | meaning |", "|---|---|---|---|", *rows] if rows else []
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if schema["type"] == "array":
+        return f"up to {schema['maxItems']} of: {_type(schema['items'])}"
+    bounds = [
+        f"{words} {schema[name]}"
+        for name, words in (("minimum", "from"), ("maximum", "to"), ("maxLength", "up to"), ("default", "default"))
+        if name in schema
+    ]
+    return " ".join([schema["type"], *bounds, *(["characters"] if "maxLength" in schema else [])])
+
+
+def _body(operation: dict[str, Any]) -> list[str]:
+    if "requestBody" not in operation:
+        return []
+    (content,) = operation["requestBody"]["content"].values()
+    return ["", f"Body (JSON): {_names(content['schema'])}."]
+
+
+def _names(schema: dict[str, Any]) -> str:
+    """Which types of the OpenAPI document a schema allows."""
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    if schema.get("type") == "array":
+        return f"array of {_names(schema['items'])}"
+    either = schema.get("oneOf") or schema.get("anyOf")
+    return " or ".join(map(_names, either)) if either else schema.get("type", "text")
+
+
+def _responses(operation: dict[str, Any]) -> list[str]:
+    rows = []
+    for status, response in sorted(operation["responses"].items()):
+        kinds = {_names(content.get("schema", {})) for content in response.get("content", {}).values()}
+        rows.append(f"| {status} | {response['description']} | {', '.join(sorted(kinds))} |")
+    return ["", "| status | meaning | body |", "|---|---|---|", *rows]

@@ -1,0 +1,26 @@
+"""All pages of the documentation that are written from code, and where they stand."""
+
+from pathlib import Path
+from typing import Final
+
+from deploy.documentation.decisions import decisions_page
+from deploy.documentation.guarantees import guarantees_page, held_by, read_promises
+from deploy.documentation.http_page import http_page
+from deploy.documentation.settings_pages import GATEWAY, JOB, settings_page
+
+ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
+_GENERATED: Final = "<!-- Written by `python -m deploy.documentation`: change its source, not this file. -->\n\n"
+
+
+def generated_pages() -> dict[str, str]:
+    """The path of each page below `docs/`, and its text."""
+    guarantees = guarantees_page(read_promises(DOCS / "promises.toml"), held_by(ROOT / "tests"))
+    pages = {
+        "data-engineers/settings.md": settings_page(JOB),
+        "data-engineers/gateway-settings.md": settings_page(GATEWAY),
+        "frontend/http-api.md": http_page(),
+        "privacy/guarantees.md": guarantees,
+        "internals/decisions/index.md": decisions_page(DOCS / "internals" / "decisions"),
+    }
+    return {name: _GENERATED + text for name, text in pages.items()}

@@ -1,0 +1,142 @@
+"""The documentation is that of this code: generated pages are up to date, commands exist, examples type-check."""
+
+import importlib.util
+import io
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import tomllib
+import warnings
+from contextlib import redirect_stdout
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from deploy.documentation.decisions import decisions
+from deploy.documentation.guarantees import Promise, guarantees_page, held_by, read_promises
+from deploy.documentation.pages import DOCS, generated_pages
+from deploy.documentation.settings_pages import SettingsPage, settings_page
+from jobs.settings import Settings, load_settings
+from schemas.wire.codec_choice import InputSettings
+from tests.support.documented import PAGES, blocks, python_commands
+
+ROOT = DOCS.parent
+COMMANDS = sorted({(command[0], tuple(command[1:])) for _, command in python_commands()})
+CURRENT = [page for page in PAGES if "decisions" not in page.parts]  # a decision names files as they were on its day
+FILES = {
+    name: page for page in CURRENT for name in re.findall(r"`([a-z_]+(?:/[\w.-]+)*/[\w-]+\.\w+)`", page.read_text())
+}
+TARGETS = {name for page in CURRENT for name in re.findall(r"(?m)(?:`|^)make ([a-z][a-z-]*)", page.read_text())}
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    for name, text in generated_pages().items():
+        assert (DOCS / name).read_text() == text, f"{name}: run python -m deploy.documentation"
+
+
+def test_promise_without_test_is_refused() -> None:
+    promise = Promise("kept", "Section", "It is kept.")
+    assert "| It is kept. | `tests/x.py::test_it` |" in guarantees_page((promise,), {"kept": ["tests/x.py::test_it"]})
+    with pytest.raises(LookupError, match="kept"):
+        guarantees_page((promise,), {})
+    with pytest.raises(LookupError, match="other"):
+        guarantees_page((promise,), {"kept": ["tests/x.py"], "other": ["tests/x.py"]})
+
+
+def test_promise_keys_are_unique() -> None:
+    keys = [promise.key for promise in read_promises(DOCS / "promises.toml")]
+    assert len(keys) == len(set(keys)) > 30
+    assert held_by(ROOT / "tests").keys() == set(keys)
+
+
+def test_setting_without_description_is_refused() -> None:
+    class Undescribed(InputSettings, frozen=True):
+        another: int = 1
+
+    class Root(Settings, frozen=True):
+        undescribed: Undescribed = Undescribed()
+
+    with pytest.raises(LookupError, match="Undescribed: write a docstring below another"):
+        settings_page(SettingsPage("", "", Root))
+
+
+def test_decisions_are_numbered_and_refer_to_each_other() -> None:
+    found = decisions(DOCS / "internals" / "decisions")
+    assert [int(one.number) for one in found] == list(range(1, len(found) + 1))
+    by_number = {one.number: one for one in found}
+    for one in found:
+        for number in re.findall(r"\[(\d{4})\]", one.replaces):
+            assert f"[{one.number}]" in by_number[number].status, f"{number} does not say that {one.number} replaces it"
+        for number in re.findall(r"\[(\d{4})\]", one.status):
+            assert f"[{one.number}]" in by_number[number].replaces, (
+                f"{number} does not say that it replaces {one.number}"
+            )
+
+
+@cache
+def help_of(module: str, *subcommand: str) -> str:
+    """What the command prints with --help, run in this process: its imports are here already."""
+    printed, argv, on_term = io.StringIO(), sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv = [module, *subcommand, "--help"]
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(printed), pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__", alter_sys=False)
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, on_term)
+    assert ended.value.code == 0, f"python -m {module} {' '.join(subcommand)} --help fails"
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize(("module", "arguments"), COMMANDS, ids=lambda value: str(value))
+def test_documented_command_exists(module: str, arguments: tuple[str, ...]) -> None:
+    assert importlib.util.find_spec(module) is not None
+    named = re.fullmatch(r"[a-z][a-z-]+", arguments[0]) if arguments else None
+    options = [argument for argument in arguments if argument.startswith("--") and argument != "--help"]
+    if not named and not options:
+        return
+    subcommand = arguments[:1] if named and "{" in help_of(module) else ()
+    text = help_of(module, *subcommand)
+    for option in options:
+        assert re.search(rf"{re.escape(option)}\b", text), f"python -m {module} {' '.join(subcommand)} has no {option}"
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_documented_make_target_exists(target: str) -> None:
+    assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text())
+
+
+@pytest.mark.parametrize("path", sorted(FILES))
+def test_documented_file_exists(path: str) -> None:
+    assert (ROOT / path).exists(), f"{FILES[path].relative_to(ROOT)} names it"
+
+
+def test_python_examples_compile_and_import(tmp_path: Path) -> None:
+    examples = [text for _, text in blocks("python")]
+    assert len(examples) >= 4
+    paths = []
+    for number, text in enumerate(examples):
+        paths.append(tmp_path / f"example_{number}.py")
+        paths[-1].write_text(text)
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", *map(str, paths)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_toml_examples_are_settings(tmp_path: Path) -> None:
+    examples = [text for page, text in blocks("toml") if page.name == "install.md"]
+    assert examples
+    for text in examples:
+        assert tomllib.loads(text)["kafka"]
+        path = tmp_path / "freshet.toml"
+        path.write_text(text)
+        load_settings(path)
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
