@@ -37,10 +37,10 @@ Time = Annotated[int, Meta(ge=EVENT_TS_MIN, le=EVENT_TS_MAX)]
 class ConsentChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Who consents to what from now on; `ts` and `expires_at` in ms since the epoch.
 
-    `granted` and `denied` name purposes; left out, `granted` is every purpose for `session` and `full`. Each purpose is
-    granted and denied by itself: where `personalise` is not granted, nothing is personalised, and at the level `full`
-    events are still published for the others. `gpc` is the `Sec-GPC` header as the collector saw it (:func:`gpc_of`),
-    left out where nobody looked. Fields are only ever appended.
+    `granted` and `denied` name purposes; without `granted`, `session` and `full` grant all of them. Each purpose is
+    granted and denied separately: without `personalise`, nothing is personalised, and at level `full` events are still
+    published for the other purposes. `gpc` is the `Sec-GPC` header of the request (:func:`gpc_of`), left out if it was
+    not evaluated. Fields are only ever appended.
     """
 
     user_id: UserId

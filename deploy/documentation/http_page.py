@@ -18,7 +18,39 @@ def http_page() -> str:
     for path, method, operation in _operations(document):
         lines += ["", f"## {method} {path}", "", operation["description"], "", f"Roles: {_roles(method, path)}."]
         lines += _parameters(operation) + _body(operation) + _responses(operation)
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _types(document)) + "\n"
+
+
+def _types(document: dict[str, Any]) -> list[str]:
+    """A table of fields for each type, as the OpenAPI document has them."""
+    lines = ["", "## Types"]
+    for name, schema in sorted(document["components"]["schemas"].items()):
+        required = schema.get("required", [])
+        rows = [
+            f"| `{field}` | {_field_type(of)} | {'yes' if field in required else ''} |"
+            for field, of in schema["properties"].items()
+        ]
+        lines += [
+            "",
+            f"### {name}",
+            "",
+            schema.get("description", ""),
+            "",
+            "| field | type | required |",
+            "|---|---|---|",
+        ]
+        lines += rows
+    return lines
+
+
+def _field_type(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"] if value is not None)
+    if "anyOf" in schema:
+        return " or ".join(_field_type(one) for one in schema["anyOf"] if one.get("type") != "null")
+    if schema.get("type") == "array":
+        return f"array of {_field_type(schema['items'])}"
+    return _names(schema)
 
 
 def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

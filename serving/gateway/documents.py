@@ -1,6 +1,7 @@
-"""What OpenAPI says of each route: parameters, bodies, and every answer that it gives."""
+"""The OpenAPI description of each route: parameters, bodies and every response."""
 
 import re
+from inspect import cleandoc
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ Document = dict[str, Any]
 
 
 class ProblemDetails(msgspec.Struct):
-    """Why a request was refused (RFC 9457). `reason` is for records that were not valid."""
+    """Why a request was rejected (RFC 9457). Invalid records also have a `reason`."""
 
     type: str
     title: str
@@ -32,9 +33,9 @@ class ProblemDetails(msgspec.Struct):
 
 
 class Acknowledged(msgspec.Struct):
-    """Where a record stands in its topic; `append_ts` in ms since the epoch.
+    """The position of a record in its topic; `append_ts` in ms since the epoch.
 
-    With `counted_as` the record was not valid for that `reason`, and counts as a withdrawal.
+    `counted_as` is set if the record was invalid, for that `reason`, and counts as a withdrawal.
     """
 
     status: str
@@ -47,7 +48,7 @@ class Acknowledged(msgspec.Struct):
 
 
 class EventResult(msgspec.Struct):
-    """What became of one of many interactions."""
+    """The result for one interaction of an array."""
 
     status: str
     append_ts: int | None = None
@@ -58,7 +59,7 @@ class EventResult(msgspec.Struct):
 
 
 class EventResults(msgspec.Struct):
-    """What became of each, in the order in which they came."""
+    """The result for each interaction, in the order of the request."""
 
     accepted: int
     rejected: int
@@ -66,31 +67,31 @@ class EventResults(msgspec.Struct):
 
 
 class BeingCollected(msgspec.Struct):
-    """What is held of a user is being collected: `id` is what to ask for, `status` is collecting."""
+    """The user's data is being collected: request it by `id`. `status` is `collecting`."""
 
     id: str
     status: str
 
 
 class ServedModel(msgspec.Struct):
-    """`served_at` in ms since the epoch."""
+    """A model, and when a list made by it was last served (`served_at`, in ms since the epoch)."""
 
     name: str
     served_at: int
 
 
 class ServedModels(msgspec.Struct):
-    """The models behind the lists that were served."""
+    """The models that made the served lists."""
 
     models: list[ServedModel]
 
 
 class Health(msgspec.Struct):
-    """Whether a process lives, or is ready.
+    """Liveness or readiness.
 
-    `redis` is up, away, or closed: after a restart, a failover or a flush it may be older than acknowledged
-    withdrawals, and everybody gets popular lists until the job has caught up. `complaints` say what is wrong with how
-    it is configured.
+    `redis` is `up`, `away` or `closed`. Closed means that Redis may be older than acknowledged withdrawals, after a
+    restart, a failover or a flush: everybody gets popular lists until the job has caught up. `complaints` name problems
+    of its configuration.
     """
 
     status: str
@@ -110,7 +111,7 @@ def components() -> Document:
     found = msgspec.json.schema_components(_TYPES, ref_template=_REFERENCE)[1]
     for schema in found.values():
         if "description" in schema:  # a docstring, with the marks of Sphinx
-            schema["description"] = re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", schema["description"])
+            schema["description"] = re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", cleandoc(schema["description"]))
     return found
 
 
@@ -127,24 +128,24 @@ def _problem(description: str) -> Document:
 
 
 _PROBLEMS: Final = {
-    400: "not of the documented form",
-    401: "nobody is known to ask",
-    403: "may not",
-    404: "not there",
-    408: "the body came too slowly",
-    409: "the user said no since",
-    410: "it was not collected, and why; ask for it anew",
-    413: "too large",
-    414: "path and query are too long",
-    415: "not JSON, or in a content encoding other than gzip",
-    431: "the headers are too large or too many",
-    429: "too many requests; Retry-After says when to come back",
-    503: "Kafka or Redis is away; Retry-After says when to come back",
+    400: "Malformed request",
+    401: "Missing or invalid credentials",
+    403: "Role not permitted",
+    404: "Not found",
+    408: "Request timed out while it was being received",
+    409: "The user has withdrawn consent since",
+    410: "The data was not collected; `detail` says why. Request it again",
+    413: "Body too large",
+    414: "Path and query too long",
+    415: "Not JSON, or a content encoding other than gzip",
+    431: "Headers too large or too many",
+    429: "Too many requests; `Retry-After` says when to retry",
+    503: "Kafka or Redis is unavailable; `Retry-After` says when to retry",
 }
 
 
 _HEAD: Final = (400, 408, 414, 431)
-"""Of requests whose head is not as it should be, whatever they are for."""
+"""Responses to malformed request heads, on every route."""
 
 
 def _answers(ok: int, description: str, kind: type | None, *problems: int) -> dict[int | str, Document]:
@@ -162,34 +163,37 @@ def _text(description: str, name: str) -> Document:
 
 
 _USER: Final = _parameter(
-    "user", {"type": "string", "minLength": 1, "maxLength": USER_ID_LENGTH_MAX}, "the user id; a slash as %2F", "path"
+    "user",
+    {"type": "string", "minLength": 1, "maxLength": USER_ID_LENGTH_MAX},
+    "The user id; encode a slash as %2F",
+    "path",
 )
 _N: Final = _parameter(
-    "n", {"type": "integer", "minimum": 1, "maximum": N_MAX, "default": N_DEFAULT}, "how many items at most"
+    "n", {"type": "integer", "minimum": 1, "maximum": N_MAX, "default": N_DEFAULT}, "Maximum number of items"
 )
-_SURFACE: Final = _text("whose popular list may stand in, such as `home`", "surface")
-_SEGMENT: Final = _text("whose popular list may stand in, such as `country:GB`", "segment")
+_SURFACE: Final = _text("Fall back to the popular list of this surface, such as `home`", "surface")
+_SEGMENT: Final = _text("Fall back to the popular list of this segment, such as `country:GB`", "segment")
 _FILTERS: Final = [
     _parameter(
         "exclude",
         {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": NAME_LENGTH_MAX},
          "maxItems": EXCLUDED_MAX},
-        "ids of items not to show",
+        "Item ids to leave out",
     ),
-    _parameter("in_stock", {"type": "boolean", "default": False}, "only what the catalogue does not know to be gone"),
-    _text("only items of this category", "category"),
+    _parameter("in_stock", {"type": "boolean", "default": False}, "Leave out items known to be out of stock"),
+    _text("Only items of this category", "category"),
 ]  # fmt: skip
 _PURPOSE: Final = {"type": "string", "minLength": 1, "maxLength": PURPOSE_LENGTH_MAX}
 _PRIORITY: Final = _parameter(
-    "Priority", {"type": "string", "example": "u=1"}, "urgency (RFC 9218), no better than a role may ask for", "header"
+    "Priority", {"type": "string", "example": "u=1"}, "Urgency (RFC 9218), limited by the role", "header"
 )
 _DEADLINE: Final = _parameter(
     "Freshet-Deadline-Ms",
     {"type": "integer", "minimum": 1, "maximum": DEADLINE_MS_MAX},
-    "after so long, what is held stands in",
+    "How long to wait for Redis before falling back to a cached popular list",
     "header",
 )
-_NOT_MODIFIED: Final = {304: {"description": "the caller has it, and may still use it"}}
+_NOT_MODIFIED: Final = {304: {"description": "Not modified: the cached response is still valid"}}
 
 
 def _body(schema: Document) -> Document:
@@ -198,45 +202,50 @@ def _body(schema: Document) -> Document:
 
 RECOMMENDATIONS: Final[Document] = {
     "operation_id": "recommendations",
-    "responses": _answers(200, "the user's list, or what stands in for it", RecommendationList) | _NOT_MODIFIED,
+    "responses": _answers(200, "The user's list, or a fallback", RecommendationList) | _NOT_MODIFIED,
     "openapi_extra": {"parameters": [_USER, _N, _SURFACE, _SEGMENT, *_FILTERS, _PRIORITY, _DEADLINE]},
 }
 POPULAR: Final[Document] = {
     "operation_id": "popular",
-    "responses": _answers(200, "a popular list", RecommendationList) | _NOT_MODIFIED,
+    "responses": _answers(200, "A popular list", RecommendationList) | _NOT_MODIFIED,
     "openapi_extra": {
-        "parameters": [_N, _SURFACE, _SEGMENT, _text("lets caches tell tenants apart; that of the caller", "tenant")]
+        "parameters": [
+            _N,
+            _SURFACE,
+            _SEGMENT,
+            _text("The caller's tenant, so that caches can tell tenants apart", "tenant"),
+        ]
     },
 }
 EVENTS: Final[Document] = {
     "operation_id": "events",
-    "responses": _answers(202, "what became of each", EventResults, 413, 415, 503),
+    "responses": _answers(202, "The result for each interaction", EventResults, 413, 415, 503),
     "openapi_extra": {
         "requestBody": _body({"oneOf": [_of(Interaction), {"type": "array", "items": _of(Interaction)}]})
     },
 }
 EVENTS["responses"][202] = {
-    "description": "what became of the interaction, or of each",
+    "description": "The position of the interaction, or the result for each of an array",
     "content": {"application/json": {"schema": {"anyOf": [_of(Acknowledged), _of(EventResults)]}}},
 }
 CONSENT: Final[Document] = {
     "operation_id": "consent",
-    "responses": _answers(200, "acknowledged", Acknowledged, 409, 413, 415, 503),
+    "responses": _answers(200, "Acknowledged", Acknowledged, 409, 413, 415, 503),
     "openapi_extra": {"requestBody": _body(_of(ConsentChange))},
 }
 ERASURE: Final[Document] = {
     "operation_id": "erasure",
-    "responses": _answers(200, "acknowledged", Acknowledged, 409, 413, 503),
+    "responses": _answers(200, "Acknowledged", Acknowledged, 409, 413, 503),
     "openapi_extra": {"parameters": [_USER]},
 }
 ACCESS: Final[Document] = {
     "operation_id": "access",
-    "responses": _answers(202, "it is being collected; Location says where to get it", BeingCollected, 503),
+    "responses": _answers(202, "Collecting; `Location` says where to get the data", BeingCollected, 503),
     "openapi_extra": {
         "parameters": [
             _USER,
             {
-                **_parameter("purpose", _PURPOSE, "what this is read for"),
+                **_parameter("purpose", _PURPOSE, "Why the data is requested; recorded in the audit trail"),
                 "required": True,
             },
         ]
@@ -244,49 +253,54 @@ ACCESS: Final[Document] = {
 }
 ANSWER: Final[Document] = {
     "operation_id": "answer",
-    "responses": _answers(200, "all that is held", None, 404, 410, 503)
+    "responses": _answers(200, "The user's data", None, 404, 410, 503)
     | {
-        200: {"description": "all that is held", "content": {"application/json": {"schema": {"type": "object"}}}},
-        202: {"description": "it is still being collected; Retry-After says when to ask", **_content(BeingCollected)},
+        200: {"description": "The user's data", "content": {"application/json": {"schema": {"type": "object"}}}},
+        202: {"description": "Still collecting; `Retry-After` says when to ask again", **_content(BeingCollected)},
     },
     "openapi_extra": {
         "parameters": [
             _USER,
-            _parameter("id", {"type": "string", "pattern": "^[0-9a-f-]+$"}, "what was answered to who asked", "path"),
+            _parameter(
+                "id",
+                {"type": "string", "pattern": "^[0-9a-f-]+$"},
+                "The id from the response to the request for the data",
+                "path",
+            ),
         ]
     },
 }
 MODEL: Final[Document] = {
     "operation_id": "model",
-    "responses": _answers(200, "the models", ServedModels),
+    "responses": _answers(200, "The models", ServedModels),
 }
 METRICS: Final[Document] = {
     "operation_id": "metrics",
-    "responses": _answers(200, "metrics in Prometheus' text format", None)
-    | {200: {"description": "metrics in Prometheus' text format", "content": {"text/plain": {}}}},
+    "responses": _answers(200, "Metrics in the text format of Prometheus", None)
+    | {200: {"description": "Metrics in the text format of Prometheus", "content": {"text/plain": {}}}},
 }
 _HEADS: Final = {status: _problem(_PROBLEMS[status]) for status in _HEAD}
 LIVE: Final[Document] = {
     "operation_id": "livez",
-    "responses": {200: {"description": "it lives", **_content(Health)}, **_HEADS},
+    "responses": {200: {"description": "The process is alive", **_content(Health)}, **_HEADS},
 }
 READY: Final[Document] = {
     "operation_id": "readyz",
     "responses": {
-        200: {"description": "it is ready", **_content(Health)},
-        503: _problem("it is about to end"),
+        200: {"description": "Ready for requests", **_content(Health)},
+        503: _problem("Shutting down"),
         **_HEADS,
     },
 }
 SECURITY_SCHEMES: Final[Document] = {
-    "token": {"type": "http", "scheme": "bearer", "description": "a JSON Web Token or an API key"},
+    "token": {"type": "http", "scheme": "bearer", "description": "A JSON Web Token or an API key"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "basic": {"type": "http", "scheme": "basic", "description": "an API key as the password, with any user name"},
+    "basic": {"type": "http", "scheme": "basic", "description": "An API key as the password, with any user name"},
 }
 ABOUT: Final = """Recommendation lists, interactions and consents over HTTP.
 
-- Paths are compared as they were sent: one with a slash at its end, or with two slashes in a row, is not found.
-- Query parameters that are not documented are ignored and counted; one that is documented must be of its form.
-- Bodies are JSON, as they are or with `Content-Encoding: gzip`; the bound of a body holds for both forms.
+- Paths are compared as sent: a path with a trailing slash, or with two slashes in a row, is not found.
+- Unknown query parameters are ignored and counted; documented ones must be valid.
+- Bodies are JSON, optionally with `Content-Encoding: gzip`; the size limit applies to both forms.
 - Errors are problem details (RFC 9457).
 """

@@ -16,23 +16,25 @@ class Meter:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._seconds = Histogram(
             "freshet_gateway_request_seconds",
-            "From the request's first look to the last byte handed over.",
+            "Time from receiving a request to handing over the last byte of its response.",
             ("route", "reason", "role"),
             registry=registry,
             buckets=BUCKETS_S,
         )
-        self._answers = Counter("freshet_gateway_answers", "Answers by status.", ("route", "status"), registry=registry)
+        self._answers = Counter(
+            "freshet_gateway_answers", "Responses by route and status.", ("route", "status"), registry=registry
+        )
         self._redis = Gauge(
             "freshet_gateway_redis",
-            "1 for the state that a tenant's Redis is in: up, closed (popular lists only) or away; and how many "
-            "complaints there are about its configuration.",
+            "State of a tenant's Redis: 1 for the current one of up, closed (popular lists only) and away. "
+            "The state `complaints` counts problems of its configuration.",
             ("tenant", "state"),
             registry=registry,
             multiprocess_mode="livemax",
         )
         self._ignored = Counter(
             "freshet_gateway_ignored_parameters",
-            "Query parameters of read routes that are not documented, and were ignored.",
+            "Unknown query parameters of read routes, which were ignored.",
             ("route",),
             registry=registry,
         )

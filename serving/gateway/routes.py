@@ -62,14 +62,14 @@ router = APIRouter()
 
 @router.get("/v1/recommendations/{user}", **documents.RECOMMENDATIONS)
 async def recommendations(request: Request) -> Response:
-    """The user's list, or the popular list that stands in for it: there is always an answer."""
+    """Get the user's list, or a popular list if there is none. There is always a list."""
     # Never called, for the lane is in front: it stands here for the document.
     raise Problem(404, "not-found", "this route is answered in front")
 
 
 @router.get("/v1/popular", **documents.POPULAR)
 async def popular(request: Request) -> Response:
-    """The popular list of a surface or segment, for everybody alike."""
+    """Get the popular list of a surface or segment. It is the same for everybody."""
     tenant: Tenant = request.state.tenant
     query, shared = _popular_query(request, tenant)
     found = await tenant.reader.popular(query.segments)
@@ -100,7 +100,7 @@ def _popular_query(request: Request, tenant: Tenant) -> tuple[Query, bool]:
 
 @router.post("/v1/events", status_code=202, **documents.EVENTS)
 async def events(request: Request) -> Response:
-    """Record one interaction, or up to 500 in a JSON array: each is judged for itself."""
+    """Record one interaction, or up to 500 in a JSON array. Each is accepted or rejected separately."""
     body = await _json_body(request)
     if body.lstrip()[:1] != b"[":
         try:
@@ -143,9 +143,9 @@ def _results(verdicts: list[Interaction | InvalidEvent], stands: list[Stands]) -
 
 @router.post("/v1/consent", **documents.CONSENT)
 async def consent(request: Request) -> Response:
-    """Record a consent change. A withdrawal holds when this has answered; a grant when the job has read it.
+    """Record a consent change. A withdrawal is in effect with the response; a grant when the job has read it.
 
-    What is not valid and names its user counts as a withdrawal; where it says nothing of one, the answer is 400.
+    An invalid record that names its user counts as a withdrawal; if it does not ask for one, the response is 400.
     """
     body = await _json_body(request)
     try:
@@ -156,17 +156,17 @@ async def consent(request: Request) -> Response:
 
 @router.delete("/v1/users/{user:user}", **documents.ERASURE)
 async def erasure(request: Request) -> Response:
-    """Erase a user (GDPR, article 17). No answer is personalised after this one."""
+    """Erase a user (GDPR, article 17). No later response is personalised."""
     user_id = _user(request)
     return await _recorded(request, Heard(ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True)))
 
 
 @router.get("/v1/users/{user:user}/data", status_code=202, **documents.ACCESS)
 async def access(request: Request) -> Response:
-    """Have all that is held of a user collected (GDPR, articles 15 and 20), to be fetched by the id that is answered.
+    """Request all data about a user (GDPR, articles 15 and 20). Fetch it by the id in the response.
 
-    `purpose` goes into the audit trail with your role. The same asked again, while it is being collected, has the same
-    id, whichever gateway is asked.
+    `purpose` is recorded in the audit trail with your role. The same request, repeated while the data is being
+    collected, gets the same id from any gateway.
     """
     user_id = _user(request)
     purpose = request.query_params.get("purpose", "")
@@ -182,7 +182,7 @@ async def access(request: Request) -> Response:
 
 @router.get("/v1/users/{user:user}/data/{id}", **documents.ANSWER)
 async def answer(request: Request) -> Response:
-    """What was collected of a user, for the credentials that asked for it and no others, for an hour."""
+    """Get the data collected about a user, for an hour, with the credentials that requested it."""
     tenant, collecting, ticket = (
         request.state.tenant,
         request.app.state.collecting,
@@ -233,26 +233,26 @@ def _user(request: Request) -> str:
 
 @router.get("/v1/model", **documents.MODEL)
 async def model(request: Request) -> Response:
-    """Which models made the lists that this process has served, and when it last served one of each."""
+    """List the models whose lists this process has served, and when it last did."""
     served = request.state.tenant.models
     return _json({"models": [{"name": msgspec.json.decode(name), "served_at": at} for name, at in served.items()]})
 
 
 @router.get("/metrics", **documents.METRICS)
 async def metrics(request: Request) -> Response:
-    """The metrics of all workers, for Prometheus."""
+    """Get the metrics of all workers, for Prometheus."""
     return Response(request.app.state.exposition(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/livez", **documents.LIVE)
 async def livez() -> Response:
-    """Whether this process lives."""
+    """Check that this process is alive."""
     return _json({"status": "live"})
 
 
 @router.get("/readyz", **documents.READY)
 async def readyz(request: Request) -> Response:
-    """Whether requests are to be sent here. Without Redis, popular lists are answered: that is ready, too."""
+    """Check that this process is ready for requests. Without Redis it serves popular lists, and is ready."""
     if request.app.state.draining:
         raise unavailable("this process is about to end")
     readers = [tenant.reader for tenant in request.app.state.tenants.values()]
