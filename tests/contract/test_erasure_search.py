@@ -39,7 +39,7 @@ def test_every_place_of_a_user_is_named_and_nobody_else_s(server: RealRedis) -> 
     assert searched(server.url, "p1.nobody") == {}
 
 
-def test_a_user_with_the_rights_of_the_readme_can_search_and_one_without_is_told(server: RealRedis) -> None:
+def test_redis_user_with_documented_rights_can_search_and_one_without_is_told(server: RealRedis) -> None:
     rights = redis_rights("`privacy.erasure verify`")
     assert rights[0] == "+scan" and len(rights) == 3
     for user, allowed in (("officer", rights), ("stranger", rights[1:])):

@@ -277,7 +277,7 @@ def test_redis_never_there_is_an_empty_popular_answer(kind: Any) -> None:
     reader.close()
 
 
-def test_a_user_with_the_rights_of_the_readme_can_read(
+def test_redis_user_with_documented_rights_can_read(
     kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
 ) -> None:
     store.execute_command("ACL", "SETUSER", "shop", "on", ">hush", "~shop:*", *redis_rights("reading lists"))

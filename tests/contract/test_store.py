@@ -538,7 +538,7 @@ def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis
     assert set(server.client.keys()) == {b"t.{p1.x}:list", b"t.{p1.x}:consent", popular_key(PREFIX, "all").encode()}
 
 
-def test_an_acl_user_with_the_rights_of_the_readme_can_do_all_that_the_job_does(server: RealRedis) -> None:
+def test_redis_user_with_documented_rights_can_do_all_that_the_job_does(server: RealRedis) -> None:
     server.client.execute_command("ACL", "SETUSER", "job", "on", ">hush", "~t.*", *job_rights())
     client = RedisClient(RedisAddress((server.url,), username="job"), "hush", prefix=PREFIX)
     store = RedisStore(client, EPOCH, TOMBSTONE)

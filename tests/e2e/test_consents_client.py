@@ -53,7 +53,7 @@ def test_after_an_acknowledged_withdrawal_no_answer_is_personalised_though_click
     assert state is None if erase else state["profile"] is None
 
 
-def test_a_user_of_redis_with_the_rights_of_the_readme_can_record_consents(live: Live):
+def test_redis_user_with_documented_rights_can_record_consents(live: Live):
     rights = redis_rights("recording consents")
     live.redis.execute_command("ACL", "SETUSER", "gateway", "on", ">hush", "~*", *rights)
     limited = consents_of(live, store=live.product.endpoints["redis"].replace("//", "//gateway:hush@"))

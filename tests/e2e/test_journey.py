@@ -38,6 +38,7 @@ def test_a_list_expires_and_its_bytes_are_ready_to_send(live: Live):
     assert 0 < live.redis.pttl(live.keys("bea")[0]) <= live.settings.refresh.list_ttl_ms
 
 
+@pytest.mark.promise("no-consent-nothing-kept")
 def test_who_has_not_consented_gets_no_list_and_leaves_no_state(live: Live):
     live.interact("cleo", ITEMS[0])
     live.consent(["dan"])
@@ -47,6 +48,7 @@ def test_who_has_not_consented_gets_no_list_and_leaves_no_state(live: Live):
     assert live.redis.exists(*live.keys("cleo")) == 0
 
 
+@pytest.mark.promise("no-consent-nothing-kept")
 def test_an_opt_out_clears_list_and_profile_and_a_later_event_does_nothing(live: Live):
     live.consent(["eve"])
     live.interact("eve", ITEMS[3])
@@ -146,6 +148,7 @@ BAD = {
 }
 
 
+@pytest.mark.promise("dead-letters")
 def test_bad_input_goes_to_the_dead_letters_with_its_reason_and_the_job_lives(live: Live):
     before = len(live.rejects())
     live.send(topics.INTERACTIONS, [(b"mallory", raw) for raw, _ in BAD.values()])
@@ -160,6 +163,7 @@ def test_bad_input_goes_to_the_dead_letters_with_its_reason_and_the_job_lives(li
     assert live.stack.rest.is_running(live.job_id)
 
 
+@pytest.mark.promise("account")
 def test_everything_sent_is_accounted_for(live: Live):
     sent = sum(1 for _ in live.records(topics.INTERACTIONS))
     total = live.wait_until_accounted(sent)
@@ -167,6 +171,7 @@ def test_everything_sent_is_accounted_for(live: Live):
     assert total["unknown_fields"] >= 1
 
 
+@pytest.mark.promise("redis-outage")
 def test_redis_away_for_a_while_loses_nothing_and_restarts_nothing(live: Live):
     live.consent(["kim"])
     live.interact("kim", ITEMS[13])

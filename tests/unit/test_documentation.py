@@ -21,6 +21,7 @@ from deploy.documentation.pages import DOCS, generated_pages
 from deploy.documentation.settings_pages import SettingsPage, settings_page
 from jobs.settings import Settings, load_settings
 from schemas.wire.codec_choice import InputSettings
+from serving.gateway.roles import ROUTES
 from tests.support.documented import PAGES, blocks, python_commands
 
 ROOT = DOCS.parent
@@ -30,6 +31,14 @@ FILES = {
     name: page for page in CURRENT for name in re.findall(r"`([a-z_]+(?:/[\w.-]+)*/[\w-]+\.\w+)`", page.read_text())
 }
 TARGETS = {name for page in CURRENT for name in re.findall(r"(?m)(?:`|^)make ([a-z][a-z-]*)", page.read_text())}
+
+
+RUN_BY = {"demo": ("deploy.demo",), "model": ("models.train",), "up": ("deploy.local", "up")}
+
+
+def make_options() -> set[tuple[str, str]]:
+    texts = [page.read_text() for page in CURRENT]
+    return {pair for text in texts for pair in re.findall(r'make ([a-z-]+) ARGS="([^"]*)"', text)}
 
 
 def test_generated_pages_are_up_to_date() -> None:
@@ -107,6 +116,31 @@ def test_documented_command_exists(module: str, arguments: tuple[str, ...]) -> N
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_documented_make_target_exists(target: str) -> None:
     assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text())
+
+
+@pytest.mark.parametrize(("target", "options"), sorted(make_options()))
+def test_documented_make_options_exist(target: str, options: str) -> None:
+    text = help_of(*RUN_BY[target])
+    for option in re.findall(r"--[a-z-]+", options):
+        assert re.search(rf"{option}\b", text), f"make {target} has no {option}"
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for _, text in blocks("sh") for line in text.splitlines() if "curl" in line})
+)
+def test_documented_request_has_a_route(line: str) -> None:
+    (url,) = re.findall(r'"(http://[^"]+)"', line)
+    method = (re.findall(r"-X (\w+)", line) or ["GET"])[0]
+    path = url.partition("localhost:8080")[2].partition("?")[0]
+    routes = [re.sub(r"{\w+}", "[^/]+", route.path) for route in ROUTES.values() if route.method == method]
+    assert any(re.fullmatch(route, path) for route in routes)
+
+
+def test_readme_names_tests_that_are_marked() -> None:
+    told = re.findall(r"^\| [^|]+ \| `(tests/[^`]+)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    marked = {test.partition("::")[0] for tests in held_by(ROOT / "tests").values() for test in tests}
+    assert len(told) == 5
+    assert set(told) <= marked
 
 
 @pytest.mark.parametrize("path", sorted(FILES))
