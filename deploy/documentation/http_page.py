@@ -6,7 +6,7 @@ from serving.gateway.app import documented_api
 from serving.gateway.roles import ROUTES
 
 _INTRODUCTION: Final = """
-`python -m serving.gateway openapi` prints the OpenAPI 3.1 document from which this page is written;
+`freshet gateway openapi` prints the OpenAPI 3.1 document from which this page is written;
 a running gateway serves it at `/openapi.json`. [HTTP gateway](http-gateway.md) explains authentication and errors.
 """
 

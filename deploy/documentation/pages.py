@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from deploy.documentation.commands_page import commands_page
 from deploy.documentation.decisions import decisions_page
 from deploy.documentation.guarantees import guarantees_page, held_by, read_promises
 from deploy.documentation.http_page import http_page
@@ -17,6 +18,7 @@ def generated_pages() -> dict[str, str]:
     """The path of each page below `docs/`, and its text."""
     guarantees = guarantees_page(read_promises(DOCS / "promises.toml"), held_by(ROOT / "tests"))
     pages = {
+        "start/commands.md": commands_page(),
         "data-engineers/settings.md": settings_page(JOB),
         "data-engineers/gateway-settings.md": settings_page(GATEWAY),
         "frontend/http-api.md": http_page(),

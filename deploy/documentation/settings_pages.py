@@ -37,7 +37,7 @@ JOB: Final = SettingsPage(
 )
 GATEWAY: Final = SettingsPage(
     "Settings of the gateway",
-    "`python -m serving.gateway run --settings gateway.toml` reads one TOML file; `deploy/gateway.toml` is an example. "
+    "`freshet gateway run --settings gateway.toml` reads one TOML file; `deploy/gateway.toml` is an example. "
     "Unknown settings are refused with their names. Secrets are never in the file.",
     GatewaySettings,
 )

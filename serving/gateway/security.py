@@ -68,7 +68,7 @@ class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How clients authenticate. Set `api_keys`, `jwks`, or both; the files are read again when they change."""
 
     api_keys: str | None = None
-    """The file with hashes of API keys. `python -m serving.gateway new-api-key` adds one."""
+    """The file with hashes of API keys. `freshet gateway new-api-key` adds one."""
     jwks: str | None = None
     """The JWKS file with the keys of JSON Web Tokens, each with `kid` and `alg`."""
     issuer: str | None = None

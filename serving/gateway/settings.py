@@ -58,7 +58,7 @@ class TenantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_ring: str
     """The file with the keys behind pseudonyms."""
     tombstone_ms: AtLeastOne
-    """`privacy.tombstone_ms` of the job; `python -m privacy.retention` prints it."""
+    """`privacy.tombstone_ms` of the job; `freshet retention` prints it."""
     redis_prefix: str = ""
     """`redis.prefix` of the job."""
     topic_prefix: str = "freshet."

@@ -40,7 +40,7 @@ def test_every_place_of_a_user_is_named_and_nobody_else_s(server: RealRedis) -> 
 
 
 def test_redis_user_with_documented_rights_can_search_and_one_without_is_told(server: RealRedis) -> None:
-    rights = redis_rights("`privacy.erasure verify`")
+    rights = redis_rights("`freshet erase verify`")
     assert rights[0] == "+scan" and len(rights) == 3
     for user, allowed in (("officer", rights), ("stranger", rights[1:])):
         server.client.execute_command("ACL", "SETUSER", user, "on", ">hush", f"~{_literal(PREFIX)}*", *allowed)

@@ -8,12 +8,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"`(python -m [^`]+)`")
-
-
-def shell_line(beginning: str) -> str:
-    """The command of the installation page that begins so, continued lines joined."""
-    return _line(DOCS / "data-engineers" / "install.md", beginning)
+_COMMAND = re.compile(r"`((?:python -m|freshet) [^`]+)`")
 
 
 def blocks(language: str) -> Iterator[tuple[Path, str]]:
@@ -24,16 +19,16 @@ def blocks(language: str) -> Iterator[tuple[Path, str]]:
                 yield page, found[2]
 
 
-def python_commands() -> Iterator[tuple[Path, list[str]]]:
-    """Every `python -m …` of code blocks and running text, as the shell splits it, without `python -m`."""
+def commands(program: str) -> Iterator[list[str]]:
+    """The arguments of every `python -m …` or `freshet …` in code blocks and running text, as the shell splits them."""
     for page in PAGES:
         if "decisions" in page.parts:  # what was so on the day of the decision
             continue
         text = page.read_text().replace("\\\n", " ")
         lines = [line for found in _BLOCK.finditer(text) for line in found[2].splitlines()]
-        typed = [line for line in lines if line.startswith("python -m ")] + _COMMAND.findall(text)
-        for line in typed:
-            yield page, shlex.split(line, comments=True)[2:]
+        for line in lines + _COMMAND.findall(text):
+            if line.startswith(f"{program} "):
+                yield shlex.split(line.removeprefix(program), comments=True)
 
 
 def redis_rights(program: str) -> list[str]:

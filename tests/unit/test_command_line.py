@@ -50,6 +50,7 @@ ENTRIES: tuple[str, ...] = (
     "bench/bare.py",
     "bench/listener.py",
     "bench/load.py",
+    "deploy/documentation/__main__.py",
     "deploy/local/fetch_jars.py",
     "deploy/local/record_classes.py",
     "deploy/local/recorded_job.py",
