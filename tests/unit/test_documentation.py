@@ -146,7 +146,7 @@ def test_documented_file_exists(path: str) -> None:
     assert (ROOT / path).exists(), f"{FILES[path].relative_to(ROOT)} names it"
 
 
-def test_python_examples_compile_and_import(tmp_path: Path) -> None:
+def test_python_examples_type_check(tmp_path: Path) -> None:
     examples = [text for _, text in blocks("python")]
     assert len(examples) >= 4
     paths = []
