@@ -146,6 +146,7 @@ def verify(live: Live) -> int:
     return audit.main(["verify", "--settings", str(live.product.settings_path)])
 
 
+@pytest.mark.promise("crash-before-commit")
 def test_what_was_not_committed_at_the_crash_is_committed_once_after_it(live: Live, front: KafkaFront) -> None:
     crash = crash_before_commit(live, front, "ada")
     go_on(live, with_short_transactions(live), crash)
