@@ -6,59 +6,39 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
 import typer
 
 import freshet
-from freshet.cli import (
-    access,
-    audit,
-    bench,
-    consent,
-    demo,
-    doctor,
-    erase,
-    export,
-    gateway,
-    keys,
-    model,
-    rebuild,
-    replay,
-    report,
-    retention,
-    rotate,
-    stack,
-    submit,
-    topics,
-    upgrade,
-)
 from freshet.cli.shape import ExitCode, root, say
 from schemas.errors import FreshetError
 
-MODULES: Final = (
-    access,
-    audit,
-    bench,
-    consent,
-    demo,
-    doctor,
-    erase,
-    export,
-    gateway,
-    keys,
-    model,
-    rebuild,
-    replay,
-    report,
-    retention,
-    rotate,
-    stack,
-    submit,
-    topics,
-    upgrade,
+COMMANDS: Final = (
+    "access",
+    "audit",
+    "bench",
+    "consent",
+    "demo",
+    "doctor",
+    "erase",
+    "export",
+    "gateway",
+    "keys",
+    "model",
+    "rebuild",
+    "replay",
+    "report",
+    "retention",
+    "rotate",
+    "stack",
+    "submit",
+    "topics",
+    "upgrade",
 )
+MODULES: Final = tuple(import_module(f"freshet.cli.{name}") for name in COMMANDS)
 """Whose commands there are: each has added its own to `root`."""
 INTERRUPTED: Final = 130
 """What typer makes of Ctrl-C."""
