@@ -50,7 +50,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def limits(found: list[Verdict]) -> str:
-    """The limits as a table."""
+    """The limits as a table; nothing where there are none."""
+    if not found:
+        return ""
     rows = [
         [verdict.what, verdict.figure, verdict.limit, "met" if verdict.is_met else "**missed**"] for verdict in found
     ]

@@ -109,7 +109,7 @@ def keep(figures: dict[str, Any], bodies: dict[str, str], command: str) -> None:
         mine = [verdict for verdict in verdicts(figures) if verdict.part == name]
         when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         head = f"## {name.capitalize()}\n\n{when} on {machine()}; `{command}`."
-        write_section(name, f"{head}\n\n{limits(mine)}\n\n{body}")
+        write_section(name, "\n\n".join(filter(None, [head, limits(mine), body])))
 
 
 def run(options: Options, command: str, say: Say) -> str:
@@ -126,4 +126,4 @@ def run(options: Options, command: str, say: Say) -> str:
         write_json(figures)
         if not options.quick:
             keep(figures, bodies, command)
-    return "\n\n".join([*bodies.values(), limits(verdicts(figures))])
+    return "\n\n".join(filter(None, [*bodies.values(), limits(verdicts(figures))]))
