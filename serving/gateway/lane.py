@@ -18,7 +18,7 @@ from serving.gateway.admission import LEFT, Class, class_of
 from serving.gateway.listing import choose
 from serving.gateway.metrics import NOBODY
 from serving.gateway.parts import Parts
-from serving.gateway.problems import Answer, Problem, joined, logged, split
+from serving.gateway.problems import Problem, joined, logged, split
 from serving.gateway.questions import PREFIX, Head, Query, deadline_s, head_of, is_known, lines_of, read_query, user_in
 from serving.gateway.security import Principal
 from serving.gateway.tenants import Tenant
@@ -53,10 +53,6 @@ class Landing(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
-def _landing(answer: Answer) -> Landing:
-    return Landing(answer.status, joined(answer.headers), answer.body)
-
-
 class Asked(msgspec.Struct, frozen=True, gc=False):
     """A request of the hot route that may be answered; its key has `left` requests left."""
 
@@ -79,11 +75,20 @@ class Flight(Protocol):
         ...
 
 
+class _Awaited(asyncio.Future[Landing]):
+    """The flight of a request that came by ASGI."""
+
+    def land(self, status: int, lines: bytes, body: bytes) -> None:
+        """See :class:`Flight`."""
+        if not self.done():
+            self.set_result(Landing(status, lines, body))
+
+
 class Lane:
     """Answers the hot route and passes everything else on to `app`.
 
-    Where the server can do that it hands requests over by :meth:`board`, which takes no task for what is answered by
-    one look into Redis; everywhere else :meth:`serve` does the same by ASGI.
+    A request comes by :meth:`board`: from a server that hands it over without a task, or from :meth:`serve`, which is
+    ASGI. What is answered by one look into Redis takes no task of its own.
     """
 
     def __init__(self, app: App, parts: Parts, slow_s: float) -> None:
@@ -104,42 +109,28 @@ class Lane:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the hot route by ASGI."""
-        begun_s, role, asked = time.perf_counter(), NOBODY, None
-        try:
-            head = head_of(lines_of(scope["headers"]))
-            principal = self._authenticator.principal(head.lines)
-            role = principal.role_for(NAME)
-            asked = self._look(principal, role, head, scope["raw_path"], scope["query_string"])
-            answer, reason = await self._answer(asked)
-        except Problem as problem:
-            answer, reason = _landing(problem.answer()), REFUSED
-        except Exception as error:
-            answer, reason = _fault(error), REFUSED
+        flight = _Awaited()
+        self.board(flight, scope["raw_path"], scope["query_string"], head_of(lines_of(scope["headers"])))
+        answer = await flight
         await send({"type": "http.response.start", "status": answer.status, "headers": split(answer.lines)})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
-        self._note(role, reason, answer.status, begun_s, asked)
 
     def board(self, flight: Flight, raw_path: bytes, query: bytes, head: Head) -> None:
-        """The same for a request without a body, which is landed now or later."""
+        """Answer a request without a body; it is landed now or later."""
         begun_s, role = time.perf_counter(), NOBODY
         try:
             principal = self._authenticator.principal(head.lines)
             role = principal.role_for(NAME)
             asked = self._look(principal, role, head, raw_path, query)
-        except Problem as problem:
-            self._land(flight, _landing(problem.answer()), REFUSED, role, begun_s, None)
-            return
         except Exception as error:
-            self._land(flight, _fault(error), REFUSED, role, begun_s, None)
+            self._land(flight, _refused(error), role, begun_s, None)
             return
-        admission = self._admission
-        reader = asked.tenant.reader
+        admission, reader = self._admission, asked.tenant.reader
         if asked.deadline_s is not None or not reader.may_ask_own() or not admission.takes(asked.of):
             self._fly(flight, asked, begun_s)
             return
         admission.under_way += 1
-        arrived = partial(self._arrived, flight, asked, begun_s)
-        reader.ask_own(asked.user_id, asked.query.segments, arrived)
+        reader.ask_own(asked.user_id, asked.query.segments, partial(self._arrived, flight, asked, begun_s))
 
     def _arrived(self, flight: Flight, asked: Asked, begun_s: float, answer: Any) -> None:
         """Redis has answered, or has not: then what is held stands in, and what takes longer takes a task."""
@@ -152,10 +143,10 @@ class Lane:
                 self._fly(flight, asked, begun_s)
                 return
         try:
-            found, reason = self._answered(asked, own)
+            found = self._answered(asked, own)
         except Exception as error:
-            found, reason = _fault(error), REFUSED
-        self._land(flight, found, reason, asked.role, begun_s, asked)
+            found = _refused(error)
+        self._land(flight, found, asked.role, begun_s, asked)
 
     def _fly(self, flight: Flight, asked: Asked, begun_s: float) -> None:
         """Answer in a task."""
@@ -165,14 +156,14 @@ class Lane:
 
     async def _flown(self, flight: Flight, asked: Asked, begun_s: float) -> None:
         try:
-            answer, reason = await self._answer(asked)
+            found = await self._answer(asked)
         except Exception as error:
-            answer, reason = _fault(error), REFUSED
-        self._land(flight, answer, reason, asked.role, begun_s, asked)
+            found = _refused(error)
+        self._land(flight, found, asked.role, begun_s, asked)
 
-    def _land(
-        self, flight: Flight, answer: Landing, reason: str, role: str, begun_s: float, asked: Asked | None
-    ) -> None:
+    def _land(self, flight: Flight, found: tuple[Landing, str], role: str, begun_s: float, asked: Asked | None) -> None:
+        """`found` is the answer and its reason."""
+        answer, reason = found
         flight.land(answer.status, answer.lines, answer.body)
         self._note(role, reason, answer.status, begun_s, asked)
 
@@ -228,8 +219,10 @@ class Lane:
         return Landing(200, lines, found.body), found.reason
 
 
-def _fault(error: Exception) -> Landing:
-    return _landing(logged(error, "the hot route").answer())
+def _refused(error: Exception) -> tuple[Landing, str]:
+    problem = error if isinstance(error, Problem) else logged(error, "the hot route")
+    answer = problem.answer()
+    return Landing(answer.status, joined(answer.headers), answer.body), REFUSED
 
 
 async def _within(seconds: float, own: Awaitable[Own | None]) -> Own | None:
