@@ -266,7 +266,8 @@ def test_redis_down_answers_with_what_is_held_and_recovers(
         if isinstance(reader, OfAsyncio):
             reader.come_back()
         assert ids(reader) == ["tea"], "and asked again after it"
-        told = [record.getMessage() for record in caplog.records if record.name.startswith("serving.")]
+        ours = [record for record in caplog.records if {"serving", "adapters"} & set(record.name.split("."))]
+        told = [record.getMessage() for record in ours]
         assert len(told) == 2, "operators are told once that it is away, and once that it is back"
         reader.close()
 
