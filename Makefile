@@ -18,7 +18,7 @@ PACKAGES := $(wildcard schemas adapters models udfs jobs privacy serving bench d
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read masking docs format jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read masking docs format client jars-lock constraints clean
 
 help: ## what there is to run
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -73,6 +73,9 @@ masking: setup ## look for the text that is the most expensive to mask: millions
 docs: setup ## write the generated pages, and show the documentation at http://localhost:8000
 	@$(PYTHON) -m deploy.documentation
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs serve
+
+client: setup ## the client library as a wheel, below .local/dist
+	@$(PYTHON) -m freshet client $(ARGS)
 
 format: setup ## put the code into the one format
 	@$(PYTHON) -m ruff format .

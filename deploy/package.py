@@ -6,7 +6,7 @@ The same sources give the same bytes, so that a deployment can tell by a checksu
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jobs.release import PACKAGES, SUFFIXES
@@ -24,11 +24,15 @@ def build(out: Path = DEFAULT_OUT) -> Path:
 
 def write_zip(out: Path, sources: Iterable[Path]) -> Path:
     """Write a zip of `sources`, which lie below the root of the repository, and return its path."""
+    return write_archive(out, {source.relative_to(ROOT).as_posix(): source.read_bytes() for source in sources})
+
+
+def write_archive(out: Path, files: Mapping[str, bytes]) -> Path:
+    """Write a zip of `files`, name → bytes, and return its path."""
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-        for source in sorted(sources):
-            entry = zipfile.ZipInfo(source.relative_to(ROOT).as_posix(), _EPOCH)
-            archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
+        for name, content in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
     unfinished.replace(out)
     return out

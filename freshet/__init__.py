@@ -1,5 +1,93 @@
-"""Freshet: real-time, consent-first recommendations. Importing this imports nothing else."""
+"""Freshet: real-time, consent-first recommendations.
 
-from typing import Final
+    from freshet import Reader, load_key_ring
+
+    reader = Reader("redis://localhost:6379/0", load_key_ring("key-ring.json"))
+    print(reader.recommend("ada", n=5).items)
+
+Importing this imports nothing else: a name comes with its module, and the libraries of that, when it is first used.
+The client library (``pip install freshet-client``) and a checkout offer the same names.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from adapters.redis.address import RedisAddress as RedisAddress
+    from schemas.catalogue import CatalogueItem as CatalogueItem
+    from schemas.consents import ConsentChange as ConsentChange
+    from schemas.consents import gpc_of as gpc_of
+    from schemas.errors import ConsentRefused as ConsentRefused
+    from schemas.errors import FreshetError as FreshetError
+    from schemas.errors import InvalidConsent as InvalidConsent
+    from schemas.errors import InvalidEvent as InvalidEvent
+    from schemas.errors import NotAcknowledged as NotAcknowledged
+    from schemas.errors import SettingsError as SettingsError
+    from schemas.events import Interaction as Interaction
+    from schemas.lists import ListedItem as ListedItem
+    from schemas.pseudonyms import KeyRing as KeyRing
+    from schemas.pseudonyms import load_key_ring as load_key_ring
+    from schemas.wire.writers import WriteSettings as WriteSettings
+    from serving.accesses import AccessLog as AccessLog
+    from serving.answers import Recommendation as Recommendation
+    from serving.async_reader import AsyncReader as AsyncReader
+    from serving.catalogue import Catalogue as Catalogue
+    from serving.consents import Acknowledged as Acknowledged
+    from serving.consents import Consents as Consents
+    from serving.events import EventProducer as EventProducer
+    from serving.events import Stands as Stands
+    from serving.reader import Reader as Reader
+
+    Events = EventProducer
 
 __version__: Final = "0.1.0"
+
+PUBLIC: Final = {
+    "adapters.redis.address": ("RedisAddress",),
+    "schemas.catalogue": ("CatalogueItem",),
+    "schemas.consents": ("ConsentChange", "gpc_of"),
+    "schemas.errors": (
+        "ConsentRefused",
+        "FreshetError",
+        "InvalidConsent",
+        "InvalidEvent",
+        "NotAcknowledged",
+        "SettingsError",
+    ),
+    "schemas.events": ("Interaction",),
+    "schemas.lists": ("ListedItem",),
+    "schemas.pseudonyms": ("KeyRing", "load_key_ring"),
+    "schemas.wire.writers": ("WriteSettings",),
+    "serving.accesses": ("AccessLog",),
+    "serving.answers": ("Recommendation",),
+    "serving.async_reader": ("AsyncReader",),
+    "serving.catalogue": ("Catalogue",),
+    "serving.consents": ("Acknowledged", "Consents"),
+    "serving.events": ("EventProducer", "Events", "Stands"),
+    "serving.reader": ("Reader",),
+}
+"""Module → what it offers here, as imported above for type checkers."""
+_CALLED_THERE: Final = {"Events": "EventProducer"}
+_HOME: Final = {name: module for module, names in PUBLIC.items() for name in names}
+
+
+def _offered(name: str) -> Any:
+    try:
+        return getattr(import_module(_HOME[name]), _CALLED_THERE.get(name, name))
+    except ModuleNotFoundError as error:
+        if error.name != "kafka":
+            raise
+        hint = f"freshet.{name} needs kafka-python: pip install 'freshet-client[kafka]'"
+        raise ModuleNotFoundError(hint, name=error.name) from None
+
+
+if not TYPE_CHECKING:  # type checkers would take any name for one that is offered
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found = _offered(name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOME})

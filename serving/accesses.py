@@ -4,7 +4,7 @@
     reader = Reader(…, on_read=accesses.note)
 
 Reads are counted here and told each `every_s`, by a thread of its own: a read never waits for Kafka, and what could not
-be told is told with the next ones. Needs `serving/requirements-kafka.txt`.
+be told is told with the next ones. Needs `freshet-client[kafka]`.
 """
 
 import logging

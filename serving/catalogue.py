@@ -1,6 +1,6 @@
 """What filters know of items: the `catalogue` topic, held in this process and followed by a thread.
 
-Needs `serving/requirements-kafka.txt`.
+Needs `freshet-client[kafka]`.
 """
 
 import logging

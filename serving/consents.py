@@ -15,7 +15,7 @@ the change in force, no answer is personalised. It may leave less than the conse
 denied, an end, a signal that the job's policy heeds), and only the job knows.
 
 A change that is not valid and names its user counts as a withdrawal, as it does for the job (:func:`heard`).
-Needs `serving/requirements-kafka.txt`.
+Needs `freshet-client[kafka]`.
 """
 
 import time

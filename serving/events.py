@@ -5,7 +5,7 @@
         events.record_all([…])       # waits until all are acknowledged
         events.send(Interaction(…))  # does not wait; what is under way is sent when the producer is closed
 
-A record is idempotent and acknowledged by all replicas, keyed by its user. Needs `serving/requirements-kafka.txt`.
+A record is idempotent and acknowledged by all replicas, keyed by its user. Needs `freshet-client[kafka]`.
 """
 
 import math

@@ -20,6 +20,7 @@ COMMANDS: Final = (
     "access",
     "audit",
     "bench",
+    "client",
     "consent",
     "demo",
     "doctor",

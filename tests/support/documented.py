@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = (DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
+ROOT = DOCS.parent
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "serving" / "README.md", *sorted(DOCS.rglob("*.md")))
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"`((?:python -m|freshet) [^`]+)`")
 

@@ -23,8 +23,9 @@ MAY_IMPORT = {
     # `privacy/access.py` collects what the gateway answers.
     "privacy": {"schemas", "schemas.wire", "udfs", "jobs", "serving", "adapters", "privacy", "privacy.rules"},
     "privacy.rules": {"schemas", "udfs", "privacy.rules"},
-    # `import freshet` is what an application does: nothing comes with it.
     "freshet": {"freshet", "freshet.cli"},
+    # Names for type checkers; `test_client_sources.py` holds that importing it imports nothing.
+    "freshet.__init__": {"schemas", "schemas.wire", "serving", "adapters"},
     "freshet.cli": {
         "schemas",
         "schemas.wire",
@@ -46,7 +47,16 @@ ONLY_IN = {
     "pyflink": ("udfs/operators/", "jobs/"),
     "onnxruntime": ("models/scorer.py",),
     "redis": (),
-    "adapters": ("adapters/", "udfs/store.py", "udfs/operators/", "jobs/", "serving/", "privacy/", "freshet/cli/"),
+    "adapters": (
+        "adapters/",
+        "udfs/store.py",
+        "udfs/operators/",
+        "jobs/",
+        "serving/",
+        "privacy/",
+        "freshet/cli/",
+        "freshet/__init__.py",
+    ),
     "hiredis": ("adapters/redis/", "serving/"),
     "argparse": ("jobs/personalise.py",),
     "typer": ("freshet/cli/",),

@@ -1,0 +1,7 @@
+"""What is raised where the client library cannot be built."""
+
+from schemas.errors import FreshetError
+
+
+class WheelError(FreshetError):
+    """The client library cannot be built as it stands; says what to change."""

@@ -1,0 +1,102 @@
+"""The client library as a wheel, `freshet-client`.
+
+The same sources give the same bytes. Versions: what `serving/requirements*.txt` pin is the least that is known to
+work; the next major version of a library is not.
+"""
+
+import hashlib
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Final
+
+from deploy.client.errors import WheelError
+from deploy.client.sources import ROOT, client_modules, client_sources, foreign
+from deploy.package import write_archive
+from freshet import PUBLIC, __version__
+
+NAME: Final = "freshet-client"
+DEFAULT_FOLDER: Final = ROOT / ".local" / "dist"
+README: Final = ROOT / "serving" / "README.md"
+EXTRAS: Final = {
+    "": "serving/requirements.txt",
+    "kafka": "serving/requirements-kafka.txt",
+    "formats": "serving/requirements-formats.txt",
+}
+"""Extra → what it needs; that of "" is always installed."""
+_PIN: Final = re.compile(r"^([A-Za-z0-9_.-]+)==((\d+)\S*)$")
+_WHEEL: Final = "Wheel-Version: 1.0\nGenerator: freshet\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+def build_wheel(folder: Path = DEFAULT_FOLDER, root: Path = ROOT) -> Path:
+    """Write the wheel into `folder` and return its path. Raises :class:`WheelError`."""
+    check_declared(root)
+    distribution = f"{NAME.replace('-', '_')}-{__version__}"
+    information = f"{distribution}.dist-info"
+    files = {name: text.encode() for name, text in client_sources(root, PUBLIC).items()}
+    files |= {
+        "freshet/py.typed": b"",
+        f"{information}/METADATA": metadata(root).encode(),
+        f"{information}/WHEEL": _WHEEL.encode(),
+        f"{information}/licenses/LICENSE": (root / "LICENSE").read_bytes(),
+    }
+    record = f"{information}/RECORD"
+    files[record] = "".join(_recorded(files, record)).encode()
+    return write_archive(folder / f"{distribution}-py3-none-any.whl", files)
+
+
+def check_declared(root: Path) -> None:
+    """Raises :class:`WheelError` where a module needs a package that no requirements file of :data:`EXTRAS` names."""
+    declared = {canonical(name) for extra in EXTRAS for name, _ in pins(root, extra)}
+    origin = packages_distributions()
+    for name in sorted(foreign(root, client_modules(root, PUBLIC).values())):
+        if declared.isdisjoint(canonical(one) for one in origin.get(name, ())):
+            raise WheelError(f"the client library imports {name}, which none of {', '.join(EXTRAS.values())} names")
+
+
+def canonical(name: str) -> str:
+    """A distribution's name in the one spelling that all others are compared by."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(root: Path, extra: str) -> Iterator[tuple[str, str]]:
+    """What `extra` itself needs: names, and versions that are known to work and not to work.
+
+    Raises :class:`WheelError` for a line that pins nothing.
+    """
+    for line in (root / EXTRAS[extra]).read_text().splitlines():
+        if line.startswith(("#", "-r ")) or not line:
+            continue
+        pinned = _PIN.match(line)
+        if pinned is None:
+            raise WheelError(f"{EXTRAS[extra]}: `{line}` is no pin (name==version)")
+        yield pinned[1], f">={pinned[2]},<{int(pinned[3]) + 1}"
+
+
+def metadata(root: Path) -> str:
+    """The METADATA of the wheel (core metadata 2.4)."""
+    lines = [
+        "Metadata-Version: 2.4",
+        f"Name: {NAME}",
+        f"Version: {__version__}",
+        "Summary: Client of Freshet: read recommendations, send interactions, record consents.",
+        "License-Expression: Apache-2.0",
+        "License-File: LICENSE",
+        "Requires-Python: >=3.11",
+        "Classifier: Typing :: Typed",
+    ]
+    for extra in EXTRAS:
+        marker = f' ; extra == "{extra}"' if extra else ""
+        lines += [f"Provides-Extra: {extra}"] if extra else []
+        lines += [f"Requires-Dist: {name}{versions}{marker}" for name, versions in pins(root, extra)]
+    lines += ["Description-Content-Type: text/markdown", "", README.read_text()]
+    return "\n".join(lines)
+
+
+def _recorded(files: dict[str, bytes], record: str) -> Iterator[str]:
+    for name, content in sorted(files.items()):
+        digest = urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        yield f"{name},sha256={digest},{len(content)}\n"
+    yield f"{record},,\n"
