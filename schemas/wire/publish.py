@@ -1,6 +1,7 @@
 """Writes the published schemas from the structs: ``python -m schemas.wire.publish``.
 
-They are checked in under ``schemas/wire/published``, for producers in other languages and for schema registries.
+They are checked in under ``schemas/wire/published``, for producers and readers in other languages and for schema
+registries.
 """
 
 import json
@@ -14,9 +15,11 @@ from schemas.consents import ConsentChange, LenientConsentChange
 from schemas.events import EVENT_TYPES, ITEM_REQUIRED, Interaction, LenientInteraction
 from schemas.lists import RecommendationList
 from schemas.rejects import DeadLetter
+from schemas.store import READ_LIST, READ_LIST_SHA, Generation
 from schemas.wire.avro_codec import avro_schema
 from schemas.wire.protobuf_codec import MESSAGES, file_descriptor
 from schemas.wire.shapes import fields_of, summary_of
+from schemas.wire.vectors import pseudonym_vectors, standing_vectors
 
 PUBLISHED: Final = Path(__file__).parent / "published"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -43,6 +46,11 @@ def published_files() -> dict[str, bytes]:
         "consent.schema.json": _json_text(json_schema(LenientConsentChange, ConsentChange)),
         "list.schema.json": _json_text(json_schema(RecommendationList, RecommendationList)),
         "dead-letter.schema.json": _json_text(json_schema(DeadLetter, DeadLetter)),
+        "generation.schema.json": _json_text(json_schema(Generation, Generation)),
+        "read_list.lua": READ_LIST.encode(),
+        "read_list.lua.sha1": f"{READ_LIST_SHA}  read_list.lua\n".encode(),
+        "pseudonyms.json": _json_text(pseudonym_vectors()),
+        "standing.json": _json_text(standing_vectors()),
         "interaction.avsc": _json_text(avro_schema(Interaction)),
         "consent.avsc": _json_text(avro_schema(ConsentChange)),
         "freshet.proto": proto_text().encode(),
