@@ -23,7 +23,7 @@ from schemas.store import WRITE_POPULAR, ConsentOutcome
 from udfs import personalise, profile
 from udfs.elements import ConsentRecord, Element, EventRecord
 from udfs.operators import outputs
-from udfs.operators.personalise_operator import Parts, PersonaliseOperator
+from udfs.operators.personalise_operator import PersonaliseOperator, PersonaliseParts
 from udfs.ranking import ListWrite, Ranker
 from udfs.state import UserState, decode_state
 from udfs.store import RedisStore, Tombstone, Written
@@ -153,6 +153,6 @@ def open_store(settings: Settings, epoch: int) -> UncheckedStore:
 _open_parts = with_others(workers.open_personalise_parts, Ranker=UncheckedRanker, open_store=open_store)
 
 
-def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Parts:
+def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:
     """In the place of :func:`jobs.workers.open_personalise_parts`."""
     return _open_parts(settings, epoch, trail)

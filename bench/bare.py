@@ -28,7 +28,7 @@ from schemas.lists import encode_list, item_fragment
 from schemas.marks import MARK_KEY
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.wire.codecs import json_codec
-from udfs.consent import Verdict, apply_consent
+from udfs.consent import ConsentVerdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import consent_record
 from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
@@ -39,7 +39,7 @@ from udfs.state import UserState
 WRITES_MAX: Final = 1_000
 
 
-class Totals(msgspec.Struct):
+class BareTotals(msgspec.Struct):
     """What became of the interactions."""
 
     sent: int = 0
@@ -66,7 +66,7 @@ class PlainConsumer:
         self._popular = PopularItems.ranked(scorer.manifest.popular)
         self._tables: dict[str, PopularityTable] = {}
         self._published_at = time.monotonic()
-        self.totals = Totals()
+        self.totals = BareTotals()
 
     def consents(self, records: list[Any]) -> None:
         """Put a batch of consents in force, here and in Redis."""
@@ -75,7 +75,7 @@ class PlainConsumer:
             change, _ = self._codec.consent(record.value)
             pseudonym = self._pseudonymiser.user(change.user_id)
             known = consent_record(change, pseudonym, (record.timestamp, record.partition, record.offset))
-            if apply_consent(self._users.setdefault(pseudonym, UserState()), known) == Verdict.APPLIED:
+            if apply_consent(self._users.setdefault(pseudonym, UserState()), known) == ConsentVerdict.APPLIED:
                 in_force.append(known)
         self._write(in_force, [])
 

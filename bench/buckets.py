@@ -16,14 +16,14 @@ from bench.latency import RATES, SETTLE_S, WARM_UP_RATE, loaded
 from bench.probes import WARM_UP, Probes, probe_users
 from bench.progress import Progress
 from bench.results import table
-from bench.stand import Stand, Tenant
+from bench.stand import BenchTenant, Stand
 from bench.workload import USERS, consent_records, event_records, make_workload, user_id
 
 BUCKETS: Final = (4, 8, 16, 32, 64)
 SEED: Final = 64
 
 
-class Plan(NamedTuple):
+class BucketCountPlan(NamedTuple):
     """Seconds of warm-up and at each rate, and the events of saturation."""
 
     warm_up_s: int
@@ -38,7 +38,7 @@ class Held(NamedTuple):
     ms: list[float]
 
 
-class Cost(NamedTuple):
+class BucketCountCost(NamedTuple):
     """Of one number of buckets. `full_cpu_us` and `full_events` are those of saturation, for each event and element."""
 
     buckets: int
@@ -47,13 +47,13 @@ class Cost(NamedTuple):
     full_events: float
 
 
-def measure(stand: Stand, plan: Plan) -> list[Cost]:
+def measure(stand: Stand, plan: BucketCountPlan) -> list[BucketCountCost]:
     """All numbers of buckets; the first one is measured once more before and forgotten."""
     _one(stand, BUCKETS[0], plan, "buckets-first")
     return [_one(stand, buckets, plan, f"buckets-{buckets}") for buckets in BUCKETS]
 
 
-def _one(stand: Stand, buckets: int, plan: Plan, name: str) -> Cost:
+def _one(stand: Stand, buckets: int, plan: BucketCountPlan, name: str) -> BucketCountCost:
     stand.say(f"{buckets} buckets")
     tenant = stand.tenant(name, f"[job]\nbuckets = {buckets}\n")
     stand.empty_redis()
@@ -70,10 +70,10 @@ def _one(stand: Stand, buckets: int, plan: Plan, name: str) -> Cost:
     full = _saturated(stand, tenant, progress, plan.events)
     progress.close()
     stand.stack.rest.cancel(job)
-    return Cost(buckets, held, *full)
+    return BucketCountCost(buckets, held, *full)
 
 
-def _hold(stand: Stand, tenant: Tenant, probes: Probes, rate: int, seconds: int) -> Held:
+def _hold(stand: Stand, tenant: BenchTenant, probes: Probes, rate: int, seconds: int) -> Held:
     with loaded(tenant, rate, SETTLE_S + seconds, seed=rate):
         probes.run(WARM_UP, SETTLE_S)
         meter = CpuMeter(stand.pids("taskmanager", "redis"))
@@ -83,7 +83,7 @@ def _hold(stand: Stand, tenant: Tenant, probes: Probes, rate: int, seconds: int)
     return Held(cpu_s / (rate * seconds) * 1e6, probes.found.get(str(rate), []))
 
 
-def _saturated(stand: Stand, tenant: Tenant, progress: Progress, events: int) -> tuple[float, float]:
+def _saturated(stand: Stand, tenant: BenchTenant, progress: Progress, events: int) -> tuple[float, float]:
     """As the throughput part drains: all events become visible at once."""
     topic = tenant.settings.topic_names().interactions
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
@@ -107,7 +107,7 @@ def _settled(progress: Progress) -> int:
     return now
 
 
-def figures(costs: list[Cost]) -> dict[str, Any]:
+def figures(costs: list[BucketCountCost]) -> dict[str, Any]:
     """What goes into bench.json."""
     return {
         "buckets": {
@@ -122,7 +122,7 @@ def figures(costs: list[Cost]) -> dict[str, Any]:
     }
 
 
-def body(costs: list[Cost], plan: Plan) -> str:
+def body(costs: list[BucketCountCost], plan: BucketCountPlan) -> str:
     """The section of RESULTS.md."""
     text = (
         f"CPU time of TaskManager and Redis for each event, and event → list, with one TaskManager of two cores; "

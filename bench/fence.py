@@ -19,7 +19,7 @@ from bench.figures import median, percentiles
 from bench.latency import WARM_UP_RATE, loaded
 from bench.probes import probe_value
 from bench.progress import Progress
-from bench.stand import Stand, Tenant
+from bench.stand import BenchTenant, Stand
 from bench.watching import WatchedKeys
 from bench.workload import USERS, Record, consent_records, user_id
 from schemas import topics
@@ -41,7 +41,7 @@ _WITHDRAWN: Final = consent_value(Level.NONE, 0, 0, 0, 0).partition(b',"at"')[0]
 _CONSENT_RECEIPT: Final = b'{"kind":"consent"'
 
 
-class Plan(NamedTuple):
+class FencePlan(NamedTuple):
     """Withdrawals at each rate, and seconds of warm-up before the first."""
 
     withdrawals: int
@@ -88,7 +88,7 @@ def withdrawn_name(receipt: bytes) -> str | None:
     return None
 
 
-def measure(stand: Stand, plan: Plan) -> Fences:
+def measure(stand: Stand, plan: FencePlan) -> Fences:
     """All rates, in one run of the product."""
     tenant = stand.tenant("fence")
     stand.empty_redis()
@@ -113,7 +113,7 @@ def measure(stand: Stand, plan: Plan) -> Fences:
     return Fences(found, own_ms)
 
 
-def _consent(stand: Stand, tenant: Tenant, users: list[str]) -> None:
+def _consent(stand: Stand, tenant: BenchTenant, users: list[str]) -> None:
     """Everybody consents, and those who will withdraw do something, so that there is a list to take away."""
     names, now_ms = tenant.settings.topic_names(), time.time_ns() // 1_000_000
     ids = [*(user_id(user) for user in range(USERS)), *users]
@@ -131,7 +131,7 @@ def _consent(stand: Stand, tenant: Tenant, users: list[str]) -> None:
 class _Withdrawals:
     """Sends withdrawals and notes when each is acknowledged, fenced and receipted, in ns of one clock, by pseudonym."""
 
-    def __init__(self, tenant: Tenant, users: list[str]) -> None:
+    def __init__(self, tenant: BenchTenant, users: list[str]) -> None:
         settings = tenant.settings
         pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         self._users = {pseudonymiser.user(user): user for user in users}

@@ -41,7 +41,7 @@ def median(values: Sequence[float]) -> float:
     return ranked[half] if len(ranked) % 2 else (ranked[half - 1] + ranked[half]) / 2
 
 
-class Verdict(NamedTuple):
+class LimitCheck(NamedTuple):
     """A figure of a part of the benchmark beside the limit that it is held against."""
 
     part: str
@@ -51,35 +51,37 @@ class Verdict(NamedTuple):
     is_met: bool
 
 
-def verdicts(figures: dict[str, Any]) -> list[Verdict]:
+def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
     """All limits for which `figures`, in the form of bench.json, has what is needed."""
     found = []
     if "throughput_ratio" in figures:
         ratio = figures["throughput_ratio"]
         limit = f">= {RATIO_MIN:.2f}"
-        found.append(Verdict("throughput", "throughput, job / plain", f"{ratio:.2f}", limit, ratio >= RATIO_MIN))
+        found.append(LimitCheck("throughput", "throughput, job / plain", f"{ratio:.2f}", limit, ratio >= RATIO_MIN))
     for rate, latency in sorted(figures.get("latency_ms", {}).items(), key=lambda entry: int(entry[0])):
         plain = figures["plain_latency_ms"][rate]
         for name, more_ms in (("p50", P50_MORE_MAX_MS), ("p99", P99_MORE_MAX_MS)):
             limit_ms = plain[name] + more_ms
             what = f"{name} at {int(rate):,} events/s"
             shown = f"<= {limit_ms:.1f} ms (plain {plain[name]:.1f} + {more_ms})"
-            found.append(Verdict("latency", what, f"{latency[name]:.1f} ms", shown, latency[name] <= limit_ms))
+            found.append(LimitCheck("latency", what, f"{latency[name]:.1f} ms", shown, latency[name] <= limit_ms))
     if "privacy_cpu_ratio" in figures:
         ratio, ratios = figures["privacy_cpu_ratio"], figures["privacy_cpu_ratios"]
         # Beside its spread: where that is on both sides of the limit, the median decides nothing.
         shown = f"{ratio:.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
         limit, is_met = f"<= {CONSENT_CPU_MAX:.2f}", ratio <= CONSENT_CPU_MAX
-        found.append(Verdict("privacy", "CPU per event, with / without consent", shown, limit, is_met))
+        found.append(LimitCheck("privacy", "CPU per event, with / without consent", shown, limit, is_met))
     if "rebuild_all_s" in figures:
         first_s, all_s, lists = figures["rebuild_first_s"], figures["rebuild_all_s"], figures["rebuild_lists"]
         first = f"<= {REBUILD_FIRST_MAX_S:g} s"
         found.append(
-            Verdict("rebuild", "first list after FLUSHALL", f"{first_s:.1f} s", first, first_s <= REBUILD_FIRST_MAX_S)
+            LimitCheck(
+                "rebuild", "first list after FLUSHALL", f"{first_s:.1f} s", first, first_s <= REBUILD_FIRST_MAX_S
+            )
         )
         limit_s = REBUILD_ALL_MAX_S * max(lists, REBUILD_LISTS) / REBUILD_LISTS
         what = f"{lists:,} lists after FLUSHALL"
-        found.append(Verdict("rebuild", what, f"{all_s:.1f} s", f"<= {limit_s:g} s", all_s <= limit_s))
+        found.append(LimitCheck("rebuild", what, f"{all_s:.1f} s", f"<= {limit_s:g} s", all_s <= limit_s))
     return found
 
 

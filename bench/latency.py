@@ -14,7 +14,7 @@ from bench.clients import producer, send_all
 from bench.figures import percentiles
 from bench.probes import WARM_UP, Probes, probe_users
 from bench.progress import Progress
-from bench.stand import Stand, Tenant, python
+from bench.stand import BenchTenant, Stand, python
 from bench.workload import USERS, consent_records, user_id
 
 RATES: Final = (500, 2_000)
@@ -22,7 +22,7 @@ WARM_UP_RATE: Final = 2_500
 SETTLE_S: Final = 5
 
 
-class Plan(NamedTuple):
+class LatencyPlan(NamedTuple):
     """How long to warm up and to measure at each rate, in seconds."""
 
     warm_up_s: int
@@ -38,7 +38,7 @@ class Latency(NamedTuple):
     load_late_s: float
 
 
-def measure(stand: Stand, plan: Plan) -> list[Latency]:
+def measure(stand: Stand, plan: LatencyPlan) -> list[Latency]:
     """All rates, in one run."""
     tenant = stand.tenant("latency")
     stand.empty_redis()
@@ -65,7 +65,7 @@ def measure(stand: Stand, plan: Plan) -> list[Latency]:
     return [Latency(rate, probes.found[str(rate)], plain[str(rate)], late_s[rate]) for rate in RATES]
 
 
-def _hold(tenant: Tenant, probes: Probes, rate: int, seconds: int, settle_s: int, seed: int) -> float:
+def _hold(tenant: BenchTenant, probes: Probes, rate: int, seconds: int, settle_s: int, seed: int) -> float:
     """Hold a rate while probes run; gives how late the load was at its worst."""
     with loaded(tenant, rate, settle_s + seconds, seed) as late_s:
         probes.run(WARM_UP, settle_s)
@@ -75,7 +75,7 @@ def _hold(tenant: Tenant, probes: Probes, rate: int, seconds: int, settle_s: int
 
 
 @contextlib.contextmanager
-def loaded(tenant: Tenant, rate: int, seconds: int, seed: int) -> Iterator[Callable[[], float]]:
+def loaded(tenant: BenchTenant, rate: int, seconds: int, seed: int) -> Iterator[Callable[[], float]]:
     """So many events a second while the block runs, and until they are sent; then says how late they were at worst."""
     numbers = {"--rate": rate, "--seconds": seconds, "--seed": seed}
     words = [word for option, number in numbers.items() for word in (option, str(number))]
@@ -89,7 +89,7 @@ def loaded(tenant: Tenant, rate: int, seconds: int, seed: int) -> Iterator[Calla
 
 
 @contextlib.contextmanager
-def _listener(tenant: Tenant) -> Iterator[Any]:
+def _listener(tenant: BenchTenant) -> Iterator[Any]:
     with python("-m", "bench.listener", "--settings", str(tenant.path)) as process:
         _expect_ready(process)
         yield process

@@ -79,7 +79,7 @@ _SHAPES: Final = (
 _PARTS: Final = (*_SIGNS, *_SIGNS, *_WORDS, *_SHAPES)
 
 
-class Cost(NamedTuple):
+class MaskingCost(NamedTuple):
     """A text and the µs of CPU that masking it takes."""
 
     us: float
@@ -137,35 +137,37 @@ def _changed(rng: random.Random, text: str, other: str, length: int) -> str:
     return _filled(text[:start] + other[rng.randrange(len(other)) :], length)
 
 
-def made(rng: random.Random, pool: list[Cost], length: int) -> str:
+def made(rng: random.Random, pool: list[MaskingCost], length: int) -> str:
     """The next text to try: half of them are neighbours of the worst so far."""
     if pool and rng.random() < 0.5:
         return _changed(rng, rng.choice(pool).text, rng.choice(pool).text, length)
     return rng.choice((_repeated, _repeated, _mixed, _named, _few_signs))(rng, length)
 
 
-def search(texts: int, seed: int, length: int = QUERY_LENGTH_MAX, say: Callable[[str], None] = print) -> list[Cost]:
+def search(
+    texts: int, seed: int, length: int = QUERY_LENGTH_MAX, say: Callable[[str], None] = print
+) -> list[MaskingCost]:
     """Mask so many texts; gives the worst of them, worst first."""
-    rng, pool = random.Random(seed), list[Cost]()  # noqa: S311 - nothing secret is drawn
+    rng, pool = random.Random(seed), list[MaskingCost]()  # noqa: S311 - nothing secret is drawn
     for number in range(1, texts + 1):
         text = made(rng, pool, length)
         least = pool[0].us if len(pool) == POOL else 0.0
         if cost_us(text) > least and (us := cost_us(text, AGAIN)) > least and all(text != kept.text for kept in pool):
-            (heapq.heappush if len(pool) < POOL else heapq.heapreplace)(pool, Cost(us, text))
+            (heapq.heappush if len(pool) < POOL else heapq.heapreplace)(pool, MaskingCost(us, text))
         if number % 100_000 == 0:
             say(f"masking: {number:,} texts, the worst of them {max(pool).us:.0f} µs")
-    return sorted((Cost(cost_us(cost.text, 50), cost.text) for cost in pool), reverse=True)
+    return sorted((MaskingCost(cost_us(cost.text, 50), cost.text) for cost in pool), reverse=True)
 
 
-def search_in(processes: int, texts: int, seed: int) -> list[Cost]:
+def search_in(processes: int, texts: int, seed: int) -> list[MaskingCost]:
     """So many searches side by side, which know nothing of each other; gives the worst of all, measured again alone."""
     with multiprocessing.get_context("spawn").Pool(processes, gc.disable) as pool:
         found = pool.starmap(search, [(texts // processes, seed + number) for number in range(processes)])
     worst = sorted((cost for costs in found for cost in costs), reverse=True)[:POOL]
-    return sorted((Cost(cost_us(cost.text, 200), cost.text) for cost in worst), reverse=True)
+    return sorted((MaskingCost(cost_us(cost.text, 200), cost.text) for cost in worst), reverse=True)
 
 
-def body(worst: list[Cost], texts: int) -> str:
+def body(worst: list[MaskingCost], texts: int) -> str:
     """The section of RESULTS.md."""
     rows = [[f"`{ascii(cost.text[:60])[1:-1].replace('|', '')}…`", f"{cost.us:.0f}"] for cost in worst[:5]]
     verdict = "met" if worst[0].us <= LIMIT_US else "**missed**"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from bench.figures import median
-from bench.stand import Stand, Tenant
+from bench.stand import BenchTenant, Stand
 from bench.throughput import SEED, WARM_UP_SHARE, Side, check_versions, drain
 from bench.workload import Workload, event_records, make_workload, user_id
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
@@ -62,7 +62,7 @@ def _run(stand: Stand, name: str, side: str, workload: Workload) -> Side:
     return measured
 
 
-def _check_fences(stand: Stand, workload: Workload, tenant: Tenant, side: str) -> None:
+def _check_fences(stand: Stand, workload: Workload, tenant: BenchTenant, side: str) -> None:
     """Raise if the job that ran was not that of the side: only the product puts consents into Redis."""
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     _, consent, _ = user_keys(tenant.settings.redis.prefix, pseudonymiser.user(user_id(int(workload.user[0]))))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bench.fence import Fences, Plan, spread
+from bench.fence import FencePlan, Fences, spread
 from bench.figures import median
 from bench.privacy import Pair
 from bench.results import table
@@ -10,7 +10,7 @@ from bench.throughput import WARM_UP_SHARE, Side
 from bench.workload import USERS
 
 
-def body(pairs: Sequence[Pair], events: int, fences: Fences, plan: Plan) -> str:
+def body(pairs: Sequence[Pair], events: int, fences: Fences, plan: FencePlan) -> str:
     """The privacy part."""
     return "\n\n".join([*_cost(pairs, events), *_fences(fences, plan)])
 
@@ -51,7 +51,7 @@ def _per_event(sides: list[Side], part: str) -> str:
     return f"{median([side.cpu[part] / side.events * 1e6 for side in sides]):.1f}"
 
 
-def _fences(fences: Fences, plan: Plan) -> list[str]:
+def _fences(fences: Fences, plan: FencePlan) -> list[str]:
     """From the acknowledgement of a withdrawal on."""
     text = (
         f"Milliseconds from Kafka's acknowledgement of a withdrawal, sent to the topic alone, to level none in Redis "

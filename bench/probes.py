@@ -10,7 +10,7 @@ import time
 from typing import Final, NamedTuple
 
 from bench.clients import light_producer
-from bench.stand import Tenant
+from bench.stand import BenchTenant
 from bench.watching import WatchedKeys
 from bench.workload import ITEMS, item_id
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
@@ -56,7 +56,7 @@ class _Waiting(NamedTuple):
 class Probes:
     """Sends and watches. Call consents first: each probe user must stand at version 1."""
 
-    def __init__(self, tenant: Tenant) -> None:
+    def __init__(self, tenant: BenchTenant) -> None:
         settings = tenant.settings
         self._topic = settings.topic_names().interactions
         self._sending = light_producer(settings.kafka.bootstrap_servers, linger_ms=0)

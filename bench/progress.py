@@ -5,7 +5,7 @@ import time
 from typing import Final
 
 from bench.clients import consumer
-from bench.stand import Tenant
+from bench.stand import BenchTenant
 from schemas import topics
 
 LOOK_EVERY_S: Final = 0.25
@@ -18,7 +18,7 @@ _COUNTS: Final = re.compile(
 class Progress:
     """Totals over all buckets, from the newest receipt of each."""
 
-    def __init__(self, tenant: Tenant) -> None:
+    def __init__(self, tenant: BenchTenant) -> None:
         kafka = tenant.settings.kafka
         # Fetches at most every quarter of a second: the broker's work for it counts against the job.
         self._reading = consumer(

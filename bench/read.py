@@ -16,7 +16,7 @@ import uvloop
 from adapters.redis.address import RedisAddress
 from bench import read_faults, read_feast, read_nginx
 from bench.cpu import CpuMeter
-from bench.figures import Verdict, machine, median, percentile
+from bench.figures import LimitCheck, machine, median, percentile
 from bench.http_load import Loaded, ask_for, ask_often
 from bench.read_stand import ReadStand, read_stand, user_name
 from bench.results import limits, table, write_json, write_section
@@ -127,7 +127,7 @@ def measure(stand: ReadStand, total: int, repeats: int, feast: bool, say: Any) -
     return found | nothing | {"sides": sides}
 
 
-def verdicts(found: dict[str, Any]) -> list[Verdict]:
+def verdicts(found: dict[str, Any]) -> list[LimitCheck]:
     """All limits for which `found` has what is needed."""
     held = [
         _at_most("gateway, CPU a request", found["gateway_cpu_us"], GATEWAY_MAX_US, "µs"),
@@ -136,7 +136,7 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
     if found.get("feast_cpu_us"):
         times, limit = found["feast_cpu_us"] / found["gateway_cpu_us"], f">= {FEAST_MIN_TIMES:g}"
         what = "Feast's feature server, times the gateway"
-        held.append(Verdict("reading", what, f"{times:.1f}", limit, times >= FEAST_MIN_TIMES))
+        held.append(LimitCheck("reading", what, f"{times:.1f}", limit, times >= FEAST_MIN_TIMES))
     for name, seen in found.get("faults", {}).items():
         held.append(_at_most(f"Redis {name}: answers that failed", seen["failed"], 0, ""))
         held.append(_at_most(f"Redis {name}: p99 meanwhile", seen["p99_ms"], DOWN_P99_MAX_MS, "ms"))
@@ -147,9 +147,9 @@ def verdicts(found: dict[str, Any]) -> list[Verdict]:
     return held
 
 
-def _at_most(what: str, figure: float, limit: float, unit: str) -> Verdict:
+def _at_most(what: str, figure: float, limit: float, unit: str) -> LimitCheck:
     shown, at_most = f"{figure:g} {unit}".strip(), f"<= {limit:g} {unit}".strip()
-    return Verdict("reading", what, shown, at_most, figure <= limit)
+    return LimitCheck("reading", what, shown, at_most, figure <= limit)
 
 
 def body(found: dict[str, Any], command: str) -> str:

@@ -19,7 +19,7 @@ NOBODY: Final = 1
 """A port on which nothing listens."""
 
 
-class Seen(NamedTuple):
+class ReadOutage(NamedTuple):
     """`failed` answers were none of 200; `p99_ms` while Redis was away; `recovered_s` until all lists are own again."""
 
     answers: int
@@ -101,7 +101,7 @@ FAULTS: Final[dict[str, Fault]] = {
 }
 
 
-def seen_while(stand: ReadStand, fault: Fault, phases: Phases = PHASES) -> Seen:
+def seen_while(stand: ReadStand, fault: Fault, phases: Phases = PHASES) -> ReadOutage:
     """Ask all the time, before, while and after; judge what came."""
     found: list[Loaded] = []
     asking = threading.Thread(
@@ -118,7 +118,7 @@ def seen_while(stand: ReadStand, fault: Fault, phases: Phases = PHASES) -> Seen:
     answers = found[0].answers
     during = [answer.seconds for answer in answers if began_s <= answer.at_s <= ended_s]
     others = [answer.at_s for answer in answers if not answer.own and answer.at_s > ended_s]
-    return Seen(
+    return ReadOutage(
         len(answers),
         sum(answer.status != 200 for answer in answers),
         round(1e3 * percentile(during, 99), 1),

@@ -1,7 +1,7 @@
 """The figures in words and tables. Pure."""
 
 from bench.figures import median, percentiles
-from bench.latency import SETTLE_S, WARM_UP_RATE, Latency, Plan
+from bench.latency import SETTLE_S, WARM_UP_RATE, Latency, LatencyPlan
 from bench.results import table
 from bench.throughput import WARM_UP_SHARE, Side
 from bench.workload import ITEMS, USERS
@@ -66,7 +66,7 @@ def _per_event(sides: list[Side], part: str) -> str:
     return f"{median([side.cpu[part] / side.events * 1e6 for side in sides]):.1f}"
 
 
-def latency_body(measured: list[Latency], plan: Plan) -> str:
+def latency_body(measured: list[Latency], plan: LatencyPlan) -> str:
     """The latency part."""
     text = (
         f"Milliseconds from just before `send()` of a probe event to its list in Redis, seen from outside, "

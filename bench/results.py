@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from bench.figures import Verdict
+from bench.figures import LimitCheck
 from deploy.local.files import write_atomically
 from deploy.local.paths import LOCAL, ROOT
 
@@ -49,7 +49,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(["| " + " | ".join(head) + " |", dashes, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def limits(found: list[Verdict]) -> str:
+def limits(found: list[LimitCheck]) -> str:
     """The limits as a table; nothing where there are none."""
     if not found:
         return ""

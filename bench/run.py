@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from bench import buckets, fence, latency, privacy, privacy_report, rebuild, report, throughput
+from bench import buckets, fence, latency, privacy, privacy_report, rebuild_time, report, throughput
 from bench.figures import machine, verdicts
 from bench.results import limits, write_json, write_section
 from bench.stand import Stand, stand
@@ -19,12 +19,12 @@ EVENTS, EVENTS_QUICK = 500_000, 150_000
 REPEATS, REPEATS_QUICK = 3, 1
 REBUILD_QUICK = 15_000
 PRIVACY_EVENTS, PAIRS = 430_000, 4
-PLAN, PLAN_QUICK = latency.Plan(warm_up_s=120, measure_s=60), latency.Plan(warm_up_s=60, measure_s=20)
-BUCKETS, BUCKETS_QUICK = buckets.Plan(30, 20, 200_000), buckets.Plan(5, 5, 40_000)
-FENCE, FENCE_QUICK = fence.Plan(withdrawals=400, warm_up_s=30), fence.Plan(withdrawals=100, warm_up_s=10)
+PLAN, PLAN_QUICK = latency.LatencyPlan(warm_up_s=120, measure_s=60), latency.LatencyPlan(warm_up_s=60, measure_s=20)
+BUCKETS, BUCKETS_QUICK = buckets.BucketCountPlan(30, 20, 200_000), buckets.BucketCountPlan(5, 5, 40_000)
+FENCE, FENCE_QUICK = fence.FencePlan(withdrawals=400, warm_up_s=30), fence.FencePlan(withdrawals=100, warm_up_s=10)
 
 
-class Options(NamedTuple):
+class BenchOptions(NamedTuple):
     """What is measured, and how long; None: as long as `quick` says. `flink` and `settings` are to be tried."""
 
     quick: bool = False
@@ -43,7 +43,7 @@ Measured = tuple[dict[str, Any], str]
 """Figures for bench.json, and a Markdown body."""
 
 
-def _throughput(on: Stand, options: Options) -> Measured:
+def _throughput(on: Stand, options: BenchOptions) -> Measured:
     events = options.events or (EVENTS_QUICK if options.quick else EVENTS)
     repeats = []
     for number in range(options.repeats or (REPEATS_QUICK if options.quick else REPEATS)):
@@ -52,36 +52,36 @@ def _throughput(on: Stand, options: Options) -> Measured:
     return throughput.figures(repeats), report.throughput_body(repeats, events)
 
 
-def _latency(on: Stand, options: Options) -> Measured:
+def _latency(on: Stand, options: BenchOptions) -> Measured:
     plan = PLAN_QUICK if options.quick else PLAN
-    plan = latency.Plan(options.warm_up or plan.warm_up_s, options.seconds or plan.measure_s)
+    plan = latency.LatencyPlan(options.warm_up or plan.warm_up_s, options.seconds or plan.measure_s)
     measured = latency.measure(on, plan)
     return latency.figures(measured), report.latency_body(measured, plan)
 
 
-def _privacy(on: Stand, options: Options) -> Measured:
+def _privacy(on: Stand, options: BenchOptions) -> Measured:
     events = options.events or (EVENTS_QUICK if options.quick else PRIVACY_EVENTS)
     pairs = options.repeats or (REPEATS_QUICK if options.quick else PAIRS)
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
     cost = privacy.measure(on, events, pairs, begin_ms)
     plan = FENCE_QUICK if options.quick else FENCE
-    plan = fence.Plan(options.withdrawals or plan.withdrawals, options.warm_up or plan.warm_up_s)
+    plan = fence.FencePlan(options.withdrawals or plan.withdrawals, options.warm_up or plan.warm_up_s)
     fences = fence.measure(on, plan)
     return privacy.figures(cost) | fence.figures(fences), privacy_report.body(cost, events, fences, plan)
 
 
-def _rebuild(on: Stand, options: Options) -> Measured:
-    measured = rebuild.measure(on, REBUILD_QUICK if options.quick else USERS)
-    return rebuild.figures(measured), rebuild.body(measured)
+def _rebuild(on: Stand, options: BenchOptions) -> Measured:
+    measured = rebuild_time.measure(on, REBUILD_QUICK if options.quick else USERS)
+    return rebuild_time.figures(measured), rebuild_time.body(measured)
 
 
-def _buckets(on: Stand, options: Options) -> Measured:
+def _buckets(on: Stand, options: BenchOptions) -> Measured:
     plan = BUCKETS_QUICK if options.quick else BUCKETS
     measured = buckets.measure(on, plan)
     return buckets.figures(measured), buckets.body(measured, plan)
 
 
-PARTS: dict[str, Callable[[Stand, Options], Measured]] = {
+PARTS: dict[str, Callable[[Stand, BenchOptions], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
     "privacy": _privacy,
@@ -92,7 +92,7 @@ ASKED_FOR: Final = ("buckets",)
 """Parts that only `--only` runs: they answer a question, and no limit is held against them."""
 
 
-def measure(on: Stand, options: Options) -> tuple[dict[str, Any], dict[str, str]]:
+def measure(on: Stand, options: BenchOptions) -> tuple[dict[str, Any], dict[str, str]]:
     """Run the parts that were asked for: figures for bench.json, and a Markdown body for each part."""
     figures: dict[str, Any] = {}
     bodies: dict[str, str] = {}
@@ -112,7 +112,7 @@ def keep(figures: dict[str, Any], bodies: dict[str, str], command: str) -> None:
         write_section(name, "\n\n".join(filter(None, [head, limits(mine), body])))
 
 
-def run(options: Options, command: str, say: Say) -> str:
+def run(options: BenchOptions, command: str, say: Say) -> str:
     """Measure what was asked for on a stack of its own; returns the tables.
 
     Figures go to bench.json and, after a full run with the settings as they ship, to RESULTS.md, beside `command`.

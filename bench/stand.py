@@ -23,7 +23,7 @@ MODEL_ITEMS, MODEL_NEIGHBOURS, MODEL_TOP_K = 10_000, 64, 50
 Say = Callable[[str], None]
 
 
-class Tenant(NamedTuple):
+class BenchTenant(NamedTuple):
     """Topics of their own and the settings of a job that reads them."""
 
     settings: Settings
@@ -54,7 +54,7 @@ class Stand:
         """Kafka's address."""
         return self.stack.kafka.bootstrap_servers
 
-    def tenant(self, name: str, more_settings: str = "") -> Tenant:
+    def tenant(self, name: str, more_settings: str = "") -> BenchTenant:
         """Topics with the prefix `name` and settings for them; the same key ring and model for all."""
         text = product.settings_text(self.stack, self._key_ring, self._model)
         text = text.replace("[kafka]\n", f'[kafka]\ntopic_prefix = "{name}."\ngroup_id = "{name}"\n', 1)
@@ -62,15 +62,15 @@ class Stand:
         path.write_text(f"{text}\n{more_settings}\n{self._more_settings}", encoding="utf-8")
         settings = load_settings(path)
         product.create_local_topics(settings.kafka)
-        return Tenant(settings, path)
+        return BenchTenant(settings, path)
 
-    def submit(self, tenant: Tenant) -> str:
+    def submit(self, tenant: BenchTenant) -> str:
         """Run the job on the tenant's topics; gives its id when all of it runs."""
         job = product.submit(self.stack, tenant.path)
         self.stack.rest.wait_running(job)
         return job
 
-    def submit_ablation(self, tenant: Tenant) -> str:
+    def submit_ablation(self, tenant: BenchTenant) -> str:
         """Run the job without consent on the tenant's topics; gives its id when all of it runs."""
         directory = self.stack.directory
         ablation = write_zip(directory / "ablation.zip", [ROOT / "bench" / name for name in ABLATION_FILES])

@@ -18,7 +18,7 @@ from bench.clients import hide, producer, send_all
 from bench.cpu import CpuMeter, Seconds, difference, thread_seconds
 from bench.figures import median
 from bench.progress import Progress
-from bench.stand import Stand, Tenant, python
+from bench.stand import BenchTenant, Stand, python
 from bench.workload import (
     USERS,
     Record,
@@ -79,7 +79,12 @@ def measure(stand: Stand, name: str, events: int) -> tuple[Side, Side]:
 
 
 def drain(
-    stand: Stand, tenant: Tenant, records: Iterator[Record], warm_up: int, events: int, submit: Callable[[Tenant], str]
+    stand: Stand,
+    tenant: BenchTenant,
+    records: Iterator[Record],
+    warm_up: int,
+    events: int,
+    submit: Callable[[BenchTenant], str],
 ) -> Side:
     """Run the job that `submit` starts on `records`, of which the first `warm_up` do not count, and cancel it."""
     names, servers, say = tenant.settings.topic_names(), stand.servers, stand.say
@@ -116,7 +121,7 @@ def drain(
     return Side(events - warm_up, wall_s, cpu, threads)
 
 
-def _wait_until_proven(stand: Stand, tenant: Tenant) -> None:
+def _wait_until_proven(stand: Stand, tenant: BenchTenant) -> None:
     """Until the consents count in Redis: they were there before the job, which writes such ones again, bit by bit.
 
     Until then no list is written, and the two sides would not do the same.
@@ -130,7 +135,7 @@ def _wait_until_proven(stand: Stand, tenant: Tenant) -> None:
         time.sleep(0.5)
 
 
-def _bare(stand: Stand, tenant: Tenant, warm_up: int, events: int) -> Side:
+def _bare(stand: Stand, tenant: BenchTenant, warm_up: int, events: int) -> Side:
     stand.say("plain consumer: warm-up")
     options: dict[str, int] = {"--consents": USERS, "--events": events, "--pause-after": warm_up}
     words = [word for option, number in options.items() for word in (option, str(number))]
@@ -163,7 +168,7 @@ class _Head(msgspec.Struct):
     v: int
 
 
-def check_versions(stand: Stand, tenant: Tenant, workload: Workload, side: str) -> int:
+def check_versions(stand: Stand, tenant: BenchTenant, workload: Workload, side: str) -> int:
     """Raise if a sampled user's list is not of the version that the workload demands; gives the number of lists."""
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     sample = dict(islice(final_versions(workload).items(), SAMPLED_USERS))

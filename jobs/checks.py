@@ -11,7 +11,7 @@ from pyflink.java_gateway import get_gateway
 
 from adapters.kafka.settings import python_kafka_options
 from jobs.settings import Settings
-from jobs.topics import broker_settings, topic_id, unfit_topics
+from jobs.topic_creation import broker_settings, topic_id, unfit_topics
 from schemas import topics
 from schemas.errors import SettingsError
 

@@ -44,7 +44,7 @@ _PIN: Final = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)", re.MULTILIN
 _JAVA: Final = re.compile(r'version "(\d+)')
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """What one check found: `text` says what there is, or what is wrong and how to mend it. `note` is not wrong."""
 
     what: str
@@ -52,25 +52,25 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(path: Path, flink: str | None) -> list[Finding]:
+def examine(path: Path, flink: str | None) -> list[CheckResult]:
     """Every check of the deployment whose settings are in `path`, and of Flink where its URL is given."""
     found = [checked("python", python), checked("packages", packages), checked("java", java)]
     try:
         settings = load_settings(path)
     except FreshetError as error:
-        return [*found, Finding("settings", "mend", str(error))]
-    found += [Finding("settings", "ok", str(path)), *_of_files(settings), *_of_redis(settings)]
+        return [*found, CheckResult("settings", "mend", str(error))]
+    found += [CheckResult("settings", "ok", str(path)), *_of_files(settings), *_of_redis(settings)]
     return [*found, *_of_kafka(path, settings), *_of_flink(settings, flink)]
 
 
-def checked(what: str, check: Callable[[], str]) -> Finding:
+def checked(what: str, check: Callable[[], str]) -> CheckResult:
     """What `check` says, which raises for what is to be mended."""
     try:
-        return Finding(what, "ok", check())
+        return CheckResult(what, "ok", check())
     except FreshetError as error:
-        return Finding(what, "mend", str(error))
+        return CheckResult(what, "mend", str(error))
     except KafkaError as error:
-        return Finding(what, "mend", f"Kafka did not do what was asked: {type(error).__name__}")
+        return CheckResult(what, "mend", f"Kafka did not do what was asked: {type(error).__name__}")
 
 
 def python() -> str:
@@ -121,7 +121,7 @@ def java() -> str:
     return f"{found.group(1)}, {executable}"
 
 
-def _of_files(settings: Settings) -> Iterable[Finding]:
+def _of_files(settings: Settings) -> Iterable[CheckResult]:
     privacy, audit = settings.privacy, settings.audit
     yield checked("key ring", lambda: _key(privacy.key_ring, lambda: f"key {load_key_ring(privacy.key_ring).current}"))
     yield checked("signing key", lambda: _key(audit.signing_key, lambda: load_signing_key(audit.signing_key).id))
@@ -141,22 +141,22 @@ def _policy(settings: Settings) -> str:
     return settings.privacy.policy or "none: consents mean what they say"
 
 
-def _of_redis(settings: Settings) -> list[Finding]:
+def _of_redis(settings: Settings) -> list[CheckResult]:
     client = connect(settings.redis)
     try:
         found = fitness(client)
         rights = checked("redis rights", lambda: _rights(client))
     except FreshetError as error:
         why = f"{error}: see that redis.urls answers" if isinstance(error, StoreUnavailable) else str(error)
-        return [Finding("redis", "mend", why)]
+        return [CheckResult("redis", "mend", why)]
     finally:
         client.close()
     weak: Verdict = "mend" if settings.redis.persistence == "required" else "note"
     told = [
-        *(Finding("redis", "mend", line) for line in found.wrong),
-        *(Finding("redis", weak, it) for it in found.weak),
+        *(CheckResult("redis", "mend", line) for line in found.wrong),
+        *(CheckResult("redis", weak, it) for it in found.weak),
     ]
-    return [*(told or [Finding("redis", "ok", "evicts nothing, and has an append-only file")]), rights]
+    return [*(told or [CheckResult("redis", "ok", "evicts nothing, and has an append-only file")]), rights]
 
 
 def _rights(client: RedisClient) -> str:
@@ -164,16 +164,16 @@ def _rights(client: RedisClient) -> str:
     return "the job's commands are allowed"
 
 
-def _of_kafka(path: Path, settings: Settings) -> Iterable[Finding]:
+def _of_kafka(path: Path, settings: Settings) -> Iterable[CheckResult]:
     reached = checked("kafka", lambda: _reached(settings))
     yield reached
     checks = {
         "topics": lambda: _topics(settings),
-        "clock": lambda: told_of_clock(*_times(settings)),
+        "clock": lambda: describe_clock_offset(*_times(settings)),
         "deployment": lambda: _deployment(path),
     }
     for what, check in checks.items():
-        yield checked(what, check) if reached.verdict == "ok" else Finding(what, "skipped", "Kafka is not reached")
+        yield checked(what, check) if reached.verdict == "ok" else CheckResult(what, "skipped", "Kafka is not reached")
 
 
 def _reached(settings: Settings) -> str:
@@ -197,10 +197,10 @@ def _times(settings: Settings) -> tuple[int, int, int]:
         producer.close(ANSWER_S)
 
 
-def told_of_clock(sent_ms: int, appended_ms: int, acknowledged_ms: int) -> str:
+def describe_clock_offset(sent_ms: int, appended_ms: int, acknowledged_ms: int) -> str:
     """How far the clock here is from the broker's, at least.
 
-    >>> told_of_clock(1_000, 1_010, 1_020), told_of_clock(1_000, 400, 1_020)
+    >>> describe_clock_offset(1_000, 1_010, 1_020), describe_clock_offset(1_000, 400, 1_020)
     ("with the broker's", "600 ms ahead of the broker's")
     """
     ahead, behind = sent_ms - appended_ms, appended_ms - acknowledged_ms
@@ -216,9 +216,9 @@ def _deployment(path: Path) -> str:
     return "these settings are those of the last submission, if there was one"
 
 
-def _of_flink(settings: Settings, flink: str | None) -> Iterable[Finding]:
+def _of_flink(settings: Settings, flink: str | None) -> Iterable[CheckResult]:
     if flink is None:
-        yield Finding("flink", "skipped", "say where it is with --flink")
+        yield CheckResult("flink", "skipped", "say where it is with --flink")
         return
     reached = checked("flink", lambda: _flink(flink))
     yield reached
@@ -238,8 +238,8 @@ def _flink(flink: str) -> str:
     return f"{theirs}, {overview['taskmanagers']} TaskManagers, {overview['slots-available']} slots free"
 
 
-def _job(flink: str, name: str) -> Finding:
+def _job(flink: str, name: str) -> CheckResult:
     try:
-        return Finding("job", "ok", f"{running_job(flink, name)} runs")
+        return CheckResult("job", "ok", f"{running_job(flink, name)} runs")
     except FreshetError as error:  # it may be that it is to be submitted only now
-        return Finding("job", "note", f"{error}; `freshet submit` submits it")
+        return CheckResult("job", "note", f"{error}; `freshet submit` submits it")

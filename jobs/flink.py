@@ -107,12 +107,12 @@ def expect_no_bundles(env: StreamExecutionEnvironment) -> None:
     env.configure(configuration)
 
 
-def told_of_buckets(buckets: int, parallelism: int) -> str:
+def describe_buckets(buckets: int, parallelism: int) -> str:
     """What a submission says of its buckets: they cap the cores of a job for the life of its state.
 
-    >>> told_of_buckets(4, 2)
+    >>> describe_buckets(4, 2)
     'state is kept in 4 buckets: at most 4 subtasks of it ever have work, 2 of them run now'
-    >>> told_of_buckets(4, 6)
+    >>> describe_buckets(4, 6)
     'state is kept in 4 buckets: at most 4 subtasks of it ever have work, and 2 of the 6 that run now have none'
     """
     said = f"state is kept in {buckets} buckets: at most {buckets} subtasks of it ever have work"

@@ -31,7 +31,7 @@ from pyflink.table import StreamTableEnvironment
 
 from jobs.checks import check_codecs, check_topics
 from jobs.deployment import Deployment, deployment_of, encode_pins
-from jobs.flink import bucket_keys, execution_mode, expect_no_bundles, raw_records, sink_to_topic, told_of_buckets
+from jobs.flink import bucket_keys, describe_buckets, execution_mode, expect_no_bundles, raw_records, sink_to_topic
 from jobs.java_operators import record_batches, snapshot_guard, split_lines
 from jobs.marks import mark_submission
 from jobs.redis_check import check_redis, claim_prefix, ride_out
@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> None:
         settings.transaction_timeout_ms(),
     )
     mark_submission(settings)
-    print(told_of_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
+    print(describe_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
     outputs = build(Streams(raw), settings, deployment, keys)
     sink(outputs, settings)

@@ -8,7 +8,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
-from jobs.topics import topic_id
+from jobs.topic_creation import topic_id
 from schemas import topics
 from schemas.errors import SettingsError
 

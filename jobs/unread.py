@@ -27,7 +27,7 @@ Look = Callable[[], int]
 """The age in ms of the oldest consent that is not read, 0 where there is none. Raises where Kafka does not say."""
 
 
-class Unread:
+class UnreadConsentAge:
     """Call it often: every consent older than so many ms has been read, and is in a completed checkpoint.
 
     Looks in a thread of its own, at most each :data:`LOOK_EVERY_S`; in between, and while Kafka does not answer, the

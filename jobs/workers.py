@@ -8,16 +8,16 @@ from adapters.redis.client import connect
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker
 from jobs.settings import Settings, load_policy
-from jobs.unread import Unread, oldest_unread_ms
+from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.signing import load_signing_key
 from schemas.wire.codec_choice import codec_of
 from schemas.wire.schema_sources import source_at
-from udfs.audit import Author
+from udfs.audit_chain import Author
 from udfs.ingest import Ingest
 from udfs.operators.generation_keeper import GenerationParts
-from udfs.operators.personalise_operator import Parts
+from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import PopularItems, Ranker
 from udfs.store import RedisStore
@@ -56,13 +56,13 @@ def open_store(settings: Settings, epoch: int) -> RedisStore:
     return RedisStore(connect(settings.redis), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
 
 
-def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Parts:
+def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:
     """Model, store and bounds for the personalise operator; `trail` is that of :func:`jobs.trail.trail_id`."""
     scorer = Scorer.open(Path(settings.model.directory))
     _collect_garbage_seldom()
     name = scorer.manifest.name
     ranker = Ranker(scorer, name, settings.lists, settings.profile, epoch)
-    return Parts(
+    return PersonaliseParts(
         ranker,
         open_store(settings, epoch),
         PopularItems.ranked(scorer.manifest.popular),
@@ -75,7 +75,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Parts:
         max(1, settings.refresh.users_per_second // settings.job.buckets),
         Author(load_signing_key(settings.audit.signing_key), epoch, trail, settings.audit.heads_every_ms),
         GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),
-        Unread(functools.partial(oldest_unread_ms, settings.kafka)),
+        UnreadConsentAge(functools.partial(oldest_unread_ms, settings.kafka)),
     )
 
 

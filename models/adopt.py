@@ -16,7 +16,6 @@ from typing import Any, Final
 import onnx
 from onnx.external_data_helper import _get_all_tensors, load_external_data_for_model, uses_external_data
 
-from models.export import replaced
 from models.manifest import (
     MODEL_FILE,
     RECENT_ITEMS_MAX,
@@ -28,6 +27,7 @@ from models.manifest import (
     sha256_of,
     write,
 )
+from models.model_directory import replaced
 from models.scorer import Scorer
 from models.text_files import lines_of
 from schemas.errors import ModelError

@@ -12,7 +12,7 @@ from models.cells import Cell, Chunk, DecimalMark, decimal_marks
 _NAMES = {".": "point", ",": "comma"}
 
 
-class Evidence:
+class DecimalEvidence:
     """How the numbers of some columns are written. ``usual`` is taken where nothing in the file proves a mark."""
 
     def __init__(self, columns: Iterable[str], usual: DecimalMark) -> None:

@@ -18,11 +18,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from models.export import Card, export
 from models.interactions import Interactions
 from models.manifest import RECENT_ITEMS_MAX, TrainingWindow
+from models.model_directory import Card, export
 from models.scorer import Scorer
-from models.transitions import Settings, Trained, kind_weights_of, train
+from models.transitions import Trained, TrainingSettings, kind_weights_of, train
 from schemas.errors import ModelError
 
 TEST_SHARE: Final = 0.2
@@ -44,7 +44,7 @@ class Questions:
     answers: list[Rows]
 
 
-def evaluate(interactions: Interactions, settings: Settings) -> dict[str, dict[str, float]]:
+def evaluate(interactions: Interactions, settings: TrainingSettings) -> dict[str, dict[str, float]]:
     """Train on the first 80 % in time, ask about the rest: way of ranking → measure → value.
 
     The ways are ``int8`` and ``fp32`` (the model as served and before quantisation) and ``popularity`` (the same list
@@ -70,7 +70,7 @@ def evaluate(interactions: Interactions, settings: Settings) -> dict[str, dict[s
     return table
 
 
-def choose_decay(interactions: Interactions, settings: Settings) -> Settings:
+def choose_decay(interactions: Interactions, settings: TrainingSettings) -> TrainingSettings:
     """``settings`` with the ``history_decay`` of `DECAYS` that lists new items best in the last fifth of the time.
 
     What fits depends on the shop: yesterday's basket still tells much, twenty clicks ago little. Give it training data
@@ -104,7 +104,7 @@ def before_cut(interactions: Interactions) -> Interactions:
     return interactions.where(interactions.ts_ms < _cut(interactions))
 
 
-def questions_after(cut: int, interactions: Interactions, trained: Trained, settings: Settings) -> Questions:
+def questions_after(cut: int, interactions: Interactions, trained: Trained, settings: TrainingSettings) -> Questions:
     """Up to `QUESTIONS_MAX` questions, evenly drawn, about steps at or after ``cut`` (ms)."""
     row_of = {item: row for row, item in enumerate(trained.items, start=1)}
     known = [row_of.get(item, -1 - code) for code, item in enumerate(interactions.item_ids)]
@@ -167,7 +167,7 @@ def without_seen(lists: Rows, questions: Questions) -> tuple[Rows, list[Rows]]:
     return np.array(kept, np.int64).reshape(-1, 20), answers
 
 
-def _ranked_by(trained: Trained, settings: Settings, *, int8: bool) -> Rank:
+def _ranked_by(trained: Trained, settings: TrainingSettings, *, int8: bool) -> Rank:
     """Rank through the exported graph, so that what is measured is what is served."""
     card = Card("evaluation", TrainingWindow(0, 0, 0, 0, len(trained.items)))
 

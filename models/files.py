@@ -19,7 +19,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from models.cells import MISSING, ROWS_PER_CHUNK, Cell, Chunk, DecimalMark
-from models.decimals import Evidence
+from models.decimals import DecimalEvidence
 from models.parquet_files import MARK, batches, schema_of
 from models.text_files import REPLACED, WINDOWS, beginning, opened
 from models.times import MILLISECONDS, TimeEvidence, Unit
@@ -77,11 +77,11 @@ class Table:
                 raise FileError(f"{self.file} has {count} columns that are called {column}: rename all but one")
         return self._read(wanted, left_out)
 
-    def evidence(self, numbers: Iterable[str], time: str, form: str | None) -> tuple[Evidence, Unit | None]:
+    def evidence(self, numbers: Iterable[str], time: str, form: str | None) -> tuple[DecimalEvidence, Unit | None]:
         """How the numbers of some columns are written, and in which unit the numbers of another are times (those that
         are not in ``form``), from all rows of the file. Raises :class:`FileError`."""
         untyped = [column for column in numbers if column not in self.typed]
-        marks, times = Evidence(untyped, self.usual_mark), TimeEvidence(form)
+        marks, times = DecimalEvidence(untyped, self.usual_mark), TimeEvidence(form)
         asked = [*untyped, time] if time not in self.times else untyped
         for chunk in self.chunks(asked, Counter()) if asked else ():
             marks.add(chunk)

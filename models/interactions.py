@@ -14,7 +14,7 @@ import pandas as pd
 
 from models.cells import LOST_DIGITS, Cell, numbers_of, rows_with_lost_digits, texts_of
 from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
-from models.times import TWO_READINGS, TimeEvidence, Unit, check_form, has_two_readings, milliseconds_of, told_of
+from models.times import TWO_READINGS, TimeEvidence, Unit, check_form, describe_unit, has_two_readings, milliseconds_of
 from schemas.errors import ExportError, FileError, ModelError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
 from schemas.exports import part_lines, read_manifest
@@ -46,7 +46,7 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.ts_ms)
 
-    def told(self) -> list[str]:
+    def report_lines(self) -> list[str]:
         """What was read and what was not, as lines of text."""
         lines = [f"  {len(self)} interactions, {len(self.item_ids)} items"]
         lines += [f"  {note}" for note in self.notes]
@@ -104,7 +104,7 @@ def read(path: Path, columns: Columns) -> Interactions:
     if not chunks:
         raise ModelError(f"there are no interactions to read in {path}{_told(left_out)}")
     frame = pd.concat(chunks, ignore_index=True)
-    notes = told_of(None if columns.time in table.times else unit, columns.time)
+    notes = describe_unit(None if columns.time in table.times else unit, columns.time)
     return _from_cells(frame, columns, unit, left_out, (*filter(None, [table.note]), *notes))
 
 
@@ -149,7 +149,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], columns: Columns = CLEAN_EVENTS
         raise ModelError("there are no interactions to read: the input is empty")
     frame = pd.concat(chunks, ignore_index=True)
     unit = _unit(frame, columns, "the input")
-    return _from_cells(frame, columns, unit, left_out, tuple(told_of(unit, columns.time)))
+    return _from_cells(frame, columns, unit, left_out, tuple(describe_unit(unit, columns.time)))
 
 
 def _unit(frame: pd.DataFrame, columns: Columns, source: str) -> Unit | None:

@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from models.export import Card, export
 from models.graph import Transitions
 from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
+from models.model_directory import Card, export
 from models.transitions import lag_weights
 
 TRAINED_AT_MS: Final = 1_735_689_600_000

@@ -111,7 +111,7 @@ class TimeEvidence:
         return next(iter(self._found), None)
 
 
-def told_of(unit: Unit | None, column: str) -> list[str]:
+def describe_unit(unit: Unit | None, column: str) -> list[str]:
     """The sentence that says in which unit a column was read; none where it has no numbers."""
     return [] if unit is None else [f"times of {column} are numbers: read as {unit.name}"]
 

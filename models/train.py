@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from models.evaluate import MEASURES, before_cut, choose_decay, evaluate
-from models.export import Card, export
 from models.interactions import CLEAN_EVENTS, Columns, Interactions, decoded, default_user, from_rows, read
 from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
-from models.transitions import Settings, Trained, train
+from models.model_directory import Card, export
+from models.transitions import Trained, TrainingSettings, train
 from schemas.errors import ModelError
 
 Print = Callable[[str], None]
@@ -37,20 +37,23 @@ def interactions_in(
         else:
             path = Path(file)
             interactions = read(path, replace(columns, user=user or default_user(path)))
-    for line in interactions.told():
+    for line in interactions.report_lines():
         say(line)
     return interactions
 
 
 def train_and_export(
-    interactions: Interactions, directory: Path, settings: Settings | None = None, say: Print = lambda line: None
+    interactions: Interactions,
+    directory: Path,
+    settings: TrainingSettings | None = None,
+    say: Print = lambda line: None,
 ) -> Manifest:
     """Evaluate on the last fifth of the time, train on all of it, write the model to ``directory``.
 
     ``say`` is told each stage and its seconds. Data too thin to evaluate gives a model without metrics; data too thin
     to train raises :class:`ModelError`.
     """
-    settings = settings or Settings()
+    settings = settings or TrainingSettings()
     if settings.history_decay is None:
         with _stage("choose how fast a history fades", say):
             settings = _chosen(interactions, settings)
@@ -67,7 +70,7 @@ def train_and_export(
         return export(directory, trained.numbers, trained.items, settings.top_k, card)
 
 
-def _chosen(interactions: Interactions, settings: Settings) -> Settings:
+def _chosen(interactions: Interactions, settings: TrainingSettings) -> TrainingSettings:
     try:
         return choose_decay(before_cut(interactions), settings)
     except ModelError:
@@ -75,7 +78,7 @@ def _chosen(interactions: Interactions, settings: Settings) -> Settings:
 
 
 def _card(
-    interactions: Interactions, trained: Trained, settings: Settings, metrics: dict[str, dict[str, float]]
+    interactions: Interactions, trained: Trained, settings: TrainingSettings, metrics: dict[str, dict[str, float]]
 ) -> Card:
     popular = [
         item

@@ -39,7 +39,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How to train. The defaults were chosen on the 60-80 % slice of Online Retail, not on its test slice.
 
     Half-lives are in days. ``item_users_min``: an item used by fewer users is left out. ``popularity_weight``: what
@@ -102,7 +102,7 @@ class Learned:
     neighbours: npt.NDArray[np.int32]
     kept: Floats
     popularity: npt.NDArray[np.float64]
-    settings: Settings
+    settings: TrainingSettings
 
     def numbers(self, history_decay: float) -> Transitions:
         """The numbers of the model; the prior of popularity is scaled to scores that fade like this."""
@@ -118,14 +118,14 @@ def lag_weights(decay: float) -> Floats:
     return (decay ** np.arange(RECENT_ITEMS_MAX - 1, -1, -1)).astype(np.float32)
 
 
-def kind_weights_of(settings: Settings) -> npt.NDArray[np.float64]:
+def kind_weights_of(settings: TrainingSettings) -> npt.NDArray[np.float64]:
     """The weight of each kind by its place in ``EVENT_TYPES``; kinds not named weigh 0 and are not used."""
     return np.array([settings.kind_weights.get(kind, 0.0) for kind in EVENT_TYPES])
 
 
-def train(interactions: Interactions, settings: Settings | None = None) -> Trained:
+def train(interactions: Interactions, settings: TrainingSettings | None = None) -> Trained:
     """Train on all of ``interactions``; raises :class:`ModelError` where no item has enough users. Deterministic."""
-    settings = settings or Settings()
+    settings = settings or TrainingSettings()
     weights = kind_weights_of(settings)[interactions.kinds]
     used = weights > 0
     users, items, ts = interactions.users[used], interactions.items[used], interactions.ts_ms[used]
@@ -161,7 +161,7 @@ def _recency(ts_ms: Ints, until_ms: int, half_life_days: float) -> npt.NDArray[n
 
 
 def _popularity(
-    items: Ints, ts: Ints, weights: npt.NDArray[np.float64], count: int, settings: Settings
+    items: Ints, ts: Ints, weights: npt.NDArray[np.float64], count: int, settings: TrainingSettings
 ) -> npt.NDArray[np.float64]:
     recent = _recency(ts, int(ts.max()), settings.popularity_half_life_days)
     return np.bincount(items, weights=weights * recent, minlength=count).astype(np.float64)
@@ -176,7 +176,7 @@ def _sorted(users: Ints, rows: Ints, ts: Ints, weights: npt.NDArray[np.float64])
     return Events(users[last], rows[last], ts[last], weights[last])
 
 
-def _counts(events: Events, items: int, settings: Settings) -> Any:
+def _counts(events: Events, items: int, settings: TrainingSettings) -> Any:
     """The weighted pair counts ``C`` as a sparse matrix float32[items, items]."""
     fresh = np.r_[True, (np.diff(events.users) != 0) | (np.diff(events.ts_ms) != 0)]
     step = np.cumsum(fresh) - 1
@@ -191,7 +191,7 @@ def _counts(events: Events, items: int, settings: Settings) -> Any:
     return (mates + earlier @ (_following(users, recent, settings) @ matrix)).tocsr().astype(np.float32)
 
 
-def _following(users: Ints, recent: npt.NDArray[np.float32], settings: Settings) -> Any:
+def _following(users: Ints, recent: npt.NDArray[np.float32], settings: TrainingSettings) -> Any:
     """Sparse float32[steps, steps]: how much each step counts as a follower of each earlier one of its user."""
     steps = len(users)
     total = sparse.csr_matrix((steps, steps), dtype=np.float32)

@@ -10,16 +10,16 @@ from jobs.clock import clock_ms
 from jobs.settings import Settings
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.wire.codec_choice import codec_of
-from serving.access import Collector, access_command
+from serving.held_data import Collector, access_command
 
 
-def held_of(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str, Any]:
+def collect_personal_data(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str, Any]:
     """Everything that is held of `user_id`, by where it is held; what is not there is null or empty."""
     names = Pseudonymiser(load_key_ring(settings.privacy.key_ring)).all(user_id)
     client = connect(settings.redis)
     try:
         command = access_command(user_id, role, purpose)
         collector = Collector(settings.kafka, client, codec_of(settings.input), everywhere=True)
-        return collector.held(names, command) | {"collected_at": clock_ms()}
+        return collector.collect(names, command) | {"collected_at": clock_ms()}
     finally:
         client.close()

@@ -1,7 +1,7 @@
 """A compliance report over a period, as Markdown and as HTML (`freshet report`).
 
-The trail is verified first (:mod:`privacy.audit`). It is read three times, and the verification holds it in memory;
-what the report itself holds, `privacy/rules/compliance.py` says. The job need not run.
+The trail is verified first (:mod:`privacy.audit_verification`). It is read three times, and the verification
+holds it in memory; what the report itself holds, `privacy/rules/compliance.py` says. The job need not run.
 """
 
 import os
@@ -17,7 +17,7 @@ from privacy.compliance_document import Circumstances, compliance_document
 from privacy.document import Document, html, markdown
 from privacy.retention import retention
 from privacy.rules.audit_verify import Verification
-from privacy.rules.compliance import Compliance, Period, Report, told_first
+from privacy.rules.compliance import Compliance, Period, Report, last_reported_offsets
 from schemas import topics
 from schemas.pseudonyms import load_key_ring
 
@@ -32,7 +32,7 @@ def write_report(settings: Settings, out: Path, period: Period, k: int, verified
 
 def report_of(settings: Settings, period: Period, k: int, verified: Verification) -> Report:
     """The figures of `period`, from the topics as they stand. Of the trail counts what is proved."""
-    counted = Compliance(period, k, told_first(_proved(settings, verified)))
+    counted = Compliance(period, k, last_reported_offsets(_proved(settings, verified)))
     for raw in _values(settings, topics.RECEIPTS):
         counted.prove(raw)
     for raw in _proved(settings, verified):

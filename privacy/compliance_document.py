@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from privacy.document import Document, Grid, Section
 from privacy.retention import Kept, duration
 from privacy.rules.audit_verify import Verification
-from privacy.rules.compliance import KINDS, Effect, Kind, Report, States
-from privacy.rules.suppression import OTHERS, Figure, Table
+from privacy.rules.compliance import KINDS, Kind, Report, States, TimeToEffect
+from privacy.rules.suppression import OTHERS, Figure, SuppressedTable
 from schemas import topics
 from schemas.pseudonyms import KeyRing
 from schemas.topics import DAY_MS
@@ -172,13 +172,13 @@ def _effects(report: Report) -> Section:
             "Milliseconds from the record's append in Kafka, by the broker's clock, to its effect in state and Redis, "
             "by the worker's. A withdrawal through serving/consents.py is fenced in Redis even before it is appended. "
             f"Left out where fewer than {report.k} persons are behind it.",
-            _grid(("", *(name.replace("_", " ") for name in Effect._fields)), rows),
+            _grid(("", *(name.replace("_", " ") for name in TimeToEffect._fields)), rows),
         ],
     )
 
 
-def _times(effect: Effect | None) -> Sequence[str]:
-    return ["–"] * len(Effect._fields) if effect is None else [str(time) for time in effect]
+def _times(effect: TimeToEffect | None) -> Sequence[str]:
+    return ["–"] * len(TimeToEffect._fields) if effect is None else [str(time) for time in effect]
 
 
 def _erasures(report: Report, given: Circumstances) -> Section:
@@ -288,12 +288,12 @@ def _lone_rows(figures: Mapping[str, Figure], k: int) -> list[tuple[str, str]]:
     return [(_named(name), _lone(figure, k)) for name, figure in figures.items()]
 
 
-def _open(table: Table, k: int) -> list[tuple[str, str, bool]]:
+def _open(table: SuppressedTable, k: int) -> list[tuple[str, str, bool]]:
     """Rows of a table whose small rows have no name: (name, figure, whether it is the name of a row)."""
     rows = [(_named(name), _bound(figure, k), True) for name, figure in table.rows.items()]
     return [*rows, ("(withheld, together)", str(table.rest), False)] if table.rest else rows
 
 
-def _open_rows(table: Table, k: int) -> list[tuple[str, str]]:
+def _open_rows(table: SuppressedTable, k: int) -> list[tuple[str, str]]:
     rows = [(name, figure) for name, figure, _ in _open(table, k)]
     return [*rows, ("all", _lone(table.total, k))]

@@ -10,7 +10,7 @@ from schemas.consents import ConsentChange
 from schemas.marks import MARK_KEY, MOVE_ON_KEY
 from schemas.wire.codec_choice import codec_of
 from schemas.wire.codecs import BadRecord, Codec
-from schemas.wire.consent_records import Said, said_in
+from schemas.wire.consent_records import Said, consents_in
 
 
 class Recorded(NamedTuple):
@@ -39,6 +39,6 @@ def read_record(codec: Codec, key: bytes | None, value: bytes | None, append_ts:
     if key in (MARK_KEY, MOVE_ON_KEY):
         return []
     try:
-        return said_in(codec, key, value, append_ts)
+        return consents_in(codec, key, value, append_ts)
     except BadRecord:
         return []

@@ -13,10 +13,10 @@ from adapters.kafka.settled_topic import settled, settled_ends
 from adapters.redis.client import connect
 from jobs.savepoints import completed_ms
 from jobs.settings import Settings
-from jobs.topics import topic_settings
+from jobs.topic_creation import topic_settings
 from privacy.export import hashes_of
 from privacy.rewrite_events import whose_of
-from privacy.rules.erasure import goes, occurrences
+from privacy.rules.erasure import must_be_erased, occurrences
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.exports import part_lines, read_manifest
@@ -140,7 +140,7 @@ def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bo
         whose = whose_of(record.value)
         # What is no clean event of theirs and tells of them all the same is left over, whatever it is.
         known = whose is not None and whose.pseudonym in returns
-        return not known or goes(returns, whose.pseudonym, whose.appended or record.timestamp)  # type: ignore[union-attr]
+        return not known or must_be_erased(returns, whose.pseudonym, whose.appended or record.timestamp)  # type: ignore[union-attr]
 
     return left
 

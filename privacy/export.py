@@ -1,10 +1,10 @@
 """Exports of clean events, for training or for measurement, that honour consent as it stands (`freshet export`).
 
-:func:`export` writes what stands in `events` now and may be used for the purpose (:mod:`privacy.rules.export`), as
-gzipped JSON-lines and a manifest (:mod:`schemas.exports`), under names of exports: they join with nothing that the job
-keeps. :func:`rewrite` takes out again what may not be in it any more, because somebody withdrew or was erased, and
-deletes an export that is past its retention (`[export] retention_days`). Ended by Ctrl-C or SIGTERM, both leave nothing
-half-written.
+:func:`export` writes what stands in `events` now and may be used for the purpose
+(:mod:`privacy.rules.export_eligibility`), as gzipped JSON-lines and a manifest (:mod:`schemas.exports`), under names of
+exports: they join with nothing that the job keeps. :func:`rewrite` takes out again what may not be in it any more,
+because somebody withdrew or was erased, and deletes an export that is past its retention (`[export] retention_days`).
+Ended by Ctrl-C or SIGTERM, both leave nothing half-written.
 
 Not kept apart: somebody who holds both an export and the `events` topic may match them by item and time.
 """
@@ -21,14 +21,14 @@ import msgspec
 from adapters.kafka.reading import TopicAsOfNow
 from jobs.clock import clock_ms, day
 from jobs.settings import Settings, load_policy
-from privacy.export_folder import Parts, delete_export, locked, new_folder, totals, without, write_manifest
+from privacy.export_folder import PartWriter, delete_export, locked, new_folder, totals, without, write_manifest
 from privacy.history import permitted
-from privacy.rules.export import Standings, exported
+from privacy.rules.export_eligibility import Standings, exported
 from privacy.standings import read_standings
 from schemas import topics
 from schemas.consents import Purpose
 from schemas.errors import ExportError
-from schemas.exports import LeftOut, Manifest, read_manifest
+from schemas.exports import ExportManifest, LeftOut, read_manifest
 from schemas.pseudonyms import ExportHashes, Pseudonymiser, load_key_ring
 from schemas.topics import DAY_MS
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 PROGRESS_EVERY_S: Final = 1.0
 
 
-def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda line: None) -> Manifest:
+def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda line: None) -> ExportManifest:
     """Write an export to the folder `out`, which must not be there yet.
 
     Consents are read after it is known where `events` ends: every event that is read finds the consent it came under.
@@ -60,14 +60,14 @@ def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda li
 
 def write(
     settings: Settings, folder: Path, stream: Iterable[Any], standings: Standings, hashes: ExportHashes, now_ms: int
-) -> Manifest:
+) -> ExportManifest:
     """Write what may be used of `stream`, records of `events`, into `folder`; consents as of `now_ms`."""
     left_out: Counter[LeftOut] = Counter()
-    parts = Parts(folder, settings.export.part_bytes_max)
+    parts = PartWriter(folder, settings.export.part_bytes_max)
     for one in permitted(stream, standings, now_ms, left_out):
         parts.write(exported(one.event, one.appended, one.standing.export_name, hashes))
     written = parts.close()
-    manifest = Manifest(
+    manifest = ExportManifest(
         purpose=standings.purpose,
         created_at=now_ms,
         delete_after=now_ms + settings.export.retention_days * DAY_MS,
@@ -85,7 +85,7 @@ def write(
     return manifest
 
 
-def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> Manifest | None:
+def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> ExportManifest | None:
     """Take out of the export in `folder` what may not be in it any more; None where it was past its retention."""
     with locked(folder):
         manifest = read_manifest(folder)
@@ -102,7 +102,7 @@ def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> M
     return after
 
 
-def hashes_of(settings: Settings, folder: Path, manifest: Manifest) -> ExportHashes:
+def hashes_of(settings: Settings, folder: Path, manifest: ExportManifest) -> ExportHashes:
     """The hashes that the export in `folder` was made with; raises :class:`ExportError` if the key ring has others."""
     hashes = ExportHashes(load_key_ring(settings.privacy.key_ring), manifest.purpose)
     if hashes.check() != manifest.key_check:
@@ -113,7 +113,7 @@ def hashes_of(settings: Settings, folder: Path, manifest: Manifest) -> ExportHas
     return hashes
 
 
-def honour(folder: Path, manifest: Manifest, standings: Standings, now_ms: int) -> Manifest:
+def honour(folder: Path, manifest: ExportManifest, standings: Standings, now_ms: int) -> ExportManifest:
     """Take out of the export what consents, as of `now_ms` and by the names of exports, do not allow any more."""
     return without(
         folder,
@@ -123,7 +123,7 @@ def honour(folder: Path, manifest: Manifest, standings: Standings, now_ms: int) 
     )
 
 
-def is_past(settings: Settings, manifest: Manifest, now_ms: int) -> bool:
+def is_past(settings: Settings, manifest: ExportManifest, now_ms: int) -> bool:
     """Whether the export should not be there any more: by its manifest, or by a retention that was shortened since."""
     return now_ms >= min(manifest.delete_after, manifest.created_at + settings.export.retention_days * DAY_MS)
 

@@ -18,13 +18,13 @@ from typing import BinaryIO, Final
 import msgspec
 
 from schemas.errors import ExportError
-from schemas.exports import MANIFEST, PARTS, ExportedEvent, LeftOut, Manifest, Part, part_lines
+from schemas.exports import MANIFEST, PARTS, ExportedEvent, ExportManifest, ExportPart, LeftOut, part_lines
 
 _encode: Final = msgspec.json.Encoder().encode
-Judge = Callable[["_Named"], LeftOut | None]
+Judge = Callable[["_ExportedLine"], LeftOut | None]
 
 
-class _Named(msgspec.Struct):
+class _ExportedLine(msgspec.Struct):
     """What a rewrite looks at in a line."""
 
     pseudonym: str
@@ -32,7 +32,7 @@ class _Named(msgspec.Struct):
     ts: int
 
 
-_decode_named: Final = msgspec.json.Decoder(_Named).decode
+_decode_named: Final = msgspec.json.Decoder(_ExportedLine).decode
 
 
 class PartFile:
@@ -53,7 +53,7 @@ class PartFile:
         self._events += 1
         self.lines_bytes += len(line) + 1
 
-    def close(self) -> Part:
+    def close(self) -> ExportPart:
         """Everything to the disk; what the manifest says of it."""
         self._gzip.close()
         self._file.flush()
@@ -62,16 +62,16 @@ class PartFile:
         with self._path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = self._path.stat().st_size
-        return Part(self._path.name, sha256, size, self._events, self._first_ts, self._last_ts)
+        return ExportPart(self._path.name, sha256, size, self._events, self._first_ts, self._last_ts)
 
 
-class Parts:
+class PartWriter:
     """Events to parts of at most `lines_bytes_max` bytes of lines each (a longer line has a part of its own)."""
 
     def __init__(self, folder: Path, lines_bytes_max: int) -> None:
         self._folder, self._lines_bytes_max = folder, lines_bytes_max
         self._current: PartFile | None = None
-        self._parts: list[Part] = []
+        self._parts: list[ExportPart] = []
 
     def write(self, event: ExportedEvent) -> None:
         """Append an event."""
@@ -82,7 +82,7 @@ class Parts:
             self._current = PartFile(self._folder / part_name(len(self._parts), revision=0))
         self._current.write(line, event.ts)
 
-    def close(self) -> list[Part]:
+    def close(self) -> list[ExportPart]:
         """All parts."""
         self._end_part()
         return self._parts
@@ -142,7 +142,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: ExportManifest) -> None:
     """Put the manifest in place at once."""
     draft = folder / f".{MANIFEST}"
     draft.unlink(missing_ok=True)
@@ -154,7 +154,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     _sync(folder)
 
 
-def without(folder: Path, manifest: Manifest, judge: Judge, now_ms: int) -> Manifest:
+def without(folder: Path, manifest: ExportManifest, judge: Judge, now_ms: int) -> ExportManifest:
     """Take out of the export all lines of which `judge` gives a reason; the manifest as it is then.
 
     Interrupted anywhere, the export is as before or as after, and another run finishes the work.
@@ -182,7 +182,7 @@ def without(folder: Path, manifest: Manifest, judge: Judge, now_ms: int) -> Mani
     return after
 
 
-def totals(parts: list[Part]) -> dict[str, int | None]:
+def totals(parts: list[ExportPart]) -> dict[str, int | None]:
     """What a manifest says of all its parts."""
     return {
         "events": sum(part.events for part in parts),
@@ -201,7 +201,9 @@ def delete_export(folder: Path) -> None:
         folder.rmdir()
 
 
-def _rewritten(folder: Path, part: Part, judge: Judge, revision: int, removed: Counter[LeftOut]) -> Part | None:
+def _rewritten(
+    folder: Path, part: ExportPart, judge: Judge, revision: int, removed: Counter[LeftOut]
+) -> ExportPart | None:
     """`part` where nothing is to be taken out, else what is left of it in a file of its own, None where nothing is."""
     reasons = Counter(reason for _, _, reason in _judged(folder, part, judge) if reason is not None)
     if not reasons:
@@ -216,13 +218,13 @@ def _rewritten(folder: Path, part: Part, judge: Judge, revision: int, removed: C
     return file.close()
 
 
-def _judged(folder: Path, part: Part, judge: Judge) -> Iterator[tuple[bytes, int, LeftOut | None]]:
+def _judged(folder: Path, part: ExportPart, judge: Judge) -> Iterator[tuple[bytes, int, LeftOut | None]]:
     for line in part_lines(folder, part):
         named = _decode_named(line)
         yield line.rstrip(b"\n"), named.ts, judge(named)
 
 
-def _remove_strangers(folder: Path, manifest: Manifest) -> None:
+def _remove_strangers(folder: Path, manifest: ExportManifest) -> None:
     """Remove parts that the manifest does not name: what an interrupted rewrite left, or has replaced."""
     names = {part.name for part in manifest.parts}
     for path in folder.glob(PARTS):

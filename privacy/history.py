@@ -1,7 +1,8 @@
 """The history of the `events` topic, for training on this machine (`freshet export history`).
 
-Only what may be trained on, by the rule of exports (:mod:`privacy.rules.export`): a consent to `train` that stands now,
-and stood when the event was accepted. Pseudonyms, never user ids. :mod:`privacy.export` writes files that may be kept.
+Only what may be trained on, by the rule of exports (:mod:`privacy.rules.export_eligibility`): a consent to `train` that
+stands now, and stood when the event was accepted. Pseudonyms, never user ids. :mod:`privacy.export` writes files that
+may be kept.
 """
 
 from collections import Counter
@@ -13,7 +14,7 @@ import msgspec
 from adapters.kafka.reading import TopicAsOfNow
 from jobs.clock import clock_ms
 from jobs.settings import Settings
-from privacy.rules.export import Standing, Standings
+from privacy.rules.export_eligibility import ConsentStanding, Standings
 from privacy.standings import read_standings
 from schemas import topics
 from schemas.consents import Purpose
@@ -33,7 +34,7 @@ class Permitted(NamedTuple):
 
     event: PublishedEvent
     appended: int
-    standing: Standing
+    standing: ConsentStanding
     raw: bytes
 
 

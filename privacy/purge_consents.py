@@ -21,7 +21,7 @@ from privacy.consent_topic import Recorded, recorded_changes
 from privacy.rewrite_events import rewrite_events
 from schemas import topics
 from schemas.marks import MOVE_ON_KEY
-from udfs.consent import Place, comes_after
+from udfs.consent import ConsentPlace, comes_after
 
 Say = Callable[[str], None]
 CATCH_UP_S: Final = 0.5
@@ -50,7 +50,7 @@ def erasures_that_are_over(changes: Callable[[], Iterator[Recorded]], before_ms:
             partitions[user].discard(one.place[1])
         else:
             partitions[user].add(one.place[1])
-        if user not in last or comes_after(Place(*one.place), Place(*last[user].place)):
+        if user not in last or comes_after(ConsentPlace(*one.place), ConsentPlace(*last[user].place)):
             last[user] = one
     over = {user for user, one in last.items() if (one.change.erase or one.absent) and one.place[0] < before_ms}
     return Over(

@@ -1,9 +1,9 @@
 """Takes users who were erased out of the `events` topic, while the job goes on writing to it.
 
-Kafka deletes whole prefixes of a partition only. What stays of the prefix up to the last record that goes is copied to
-the partition's end, then the prefix is deleted. A copy says in its header `freshet-rewritten` of which offset it is
-one, which is how a run that was interrupted is gone on with. The order of a partition changes, so readers of `events`
-must go by the times in the records, as history, exports and training do.
+Kafka deletes whole prefixes of a partition only. What stays of the prefix up to the last record that must be erased is
+copied to the partition's end, then the prefix is deleted. A copy says in its header `freshet-rewritten` of which offset
+it is one, which is how a run that was interrupted is gone on with. The order of a partition changes, so readers of
+`events` must go by the times in the records, as history, exports and training do.
 
 Safe beside the job: transactions that were open when the run began are waited for, so nothing is deleted that is not
 decided, and no copy overlooked. One run at a time: a second one fences the first, which then stops with an error.
@@ -19,9 +19,9 @@ from adapters.kafka.settings import python_kafka_options
 from adapters.kafka.settled_topic import settled, settled_ends
 from jobs.clock import clock_ms
 from jobs.settings import Settings
-from jobs.topics import topic_settings
+from jobs.topic_creation import topic_settings
 from privacy.erased_users import erased_users
-from privacy.rules.erasure import Plan, Seen, goes, plan
+from privacy.rules.erasure import RewritePlan, SeenRecord, must_be_erased, plan
 from schemas import topics
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 
@@ -32,7 +32,7 @@ TRANSACTION_RECORDS_MAX: Final = 5_000
 
 
 class Whose(msgspec.Struct):
-    """As much of a clean event as decides whether it goes; `appended` in ms, 0 where the record does not say."""
+    """As much of a clean event as decides whether it must be erased; `appended` in ms, 0 if the record lacks it."""
 
     pseudonym: str
     appended: int = 0
@@ -71,11 +71,11 @@ class EventsRewrite:
         self._kept_since = clock_ms() - self._retention_ms()
         self.erased = len(erased)
 
-    def plan(self, partition: TopicPartition) -> Plan | None:
+    def plan(self, partition: TopicPartition) -> RewritePlan | None:
         """What is to be done, None where nothing is."""
         return plan(self._seen(partition))
 
-    def copy(self, partition: TopicPartition, steps: Plan, on_copied: Say = lambda line: None) -> Rewritten:
+    def copy(self, partition: TopicPartition, steps: RewritePlan, on_copied: Say = lambda line: None) -> Rewritten:
         """Copy what stays, in the order of offsets, in transactions of at most :data:`TRANSACTION_RECORDS_MAX`.
 
         A copy begins a new life in the topic, so what is past its retention by its own append time is left behind.
@@ -92,7 +92,7 @@ class EventsRewrite:
             on_copied(f"partition {partition.partition}: {copied} copied, {removed} left behind")
         return Rewritten(1, copied, removed, aged)
 
-    def cut(self, partition: TopicPartition, steps: Plan) -> None:
+    def cut(self, partition: TopicPartition, steps: RewritePlan) -> None:
         """Delete the prefix."""
         self._admin.delete_records({partition: steps.up_to + 1})
 
@@ -101,16 +101,16 @@ class EventsRewrite:
         self._producer.close()
         self._admin.close()
 
-    def _seen(self, partition: TopicPartition) -> Iterator[Seen]:
+    def _seen(self, partition: TopicPartition) -> Iterator[SeenRecord]:
         for record in settled(self._settings.kafka, {partition: self.ends[partition]}):
-            yield Seen(record.offset, copied_from(record.headers), self._fate(record) == "goes")
+            yield SeenRecord(record.offset, copied_from(record.headers), self._fate(record) == "erased")
 
-    def _fate(self, record: Any) -> Literal["goes", "aged", "stays"]:
-        """What becomes of a record that is before the last one that goes."""
+    def _fate(self, record: Any) -> Literal["erased", "aged", "stays"]:
+        """What becomes of a record that is before the last one that must be erased."""
         whose = whose_of(record.value)
         appended = (whose.appended if whose else 0) or record.timestamp
-        if whose is not None and goes(self._returns, whose.pseudonym, appended):
-            return "goes"
+        if whose is not None and must_be_erased(self._returns, whose.pseudonym, appended):
+            return "erased"
         return "aged" if appended < self._kept_since else "stays"
 
     def _commit(self, partition: TopicPartition, stay: Sequence[Any]) -> None:

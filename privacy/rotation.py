@@ -75,7 +75,7 @@ def _wait_until_moved(asking: Asking, ring: KeyRing) -> None:
         time.sleep(1)
 
 
-class Standing(NamedTuple):
+class RotationStatus(NamedTuple):
     """Where a rotation stands: the ids of the keys, how many users are known under which, why it cannot be ended."""
 
     current: int
@@ -84,7 +84,7 @@ class Standing(NamedTuple):
     why_not_ended: str | None
 
 
-def standing(settings: Settings) -> Standing:
+def rotation_status(settings: Settings) -> RotationStatus:
     """Ask the job where the rotation stands."""
     _, ring = _ring(settings)
     with Asking(settings.kafka, settings.job.buckets) as asking:
@@ -92,13 +92,13 @@ def standing(settings: Settings) -> Standing:
     reason = None
     if ring.previous is not None:
         reason = why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), None)
-    return Standing(ring.current, ring.previous, dict(sorted(users.items())), reason)
+    return RotationStatus(ring.current, ring.previous, dict(sorted(users.items())), reason)
 
 
-def in_words(stands: Standing) -> list[str]:
+def describe_rotation(stands: RotationStatus) -> list[str]:
     """The same as lines.
 
-    >>> in_words(Standing(2, 1, {"2": 7}, None))
+    >>> describe_rotation(RotationStatus(2, 1, {"2": 7}, None))
     ['current key: 2; previous key: 1', '7 users are known under key 2', 'it can be ended']
     """
     lines = [f"current key: {stands.current}; previous key: {stands.previous or 'none, no rotation is under way'}"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from adapters.kafka.reading import records
 from jobs.settings import Settings, load_policy
 from privacy.consent_topic import read_record
-from privacy.rules.export import Standings
+from privacy.rules.export_eligibility import Standings
 from schemas import topics
 from schemas.consents import Purpose
 from schemas.wire.codec_choice import codec_of

@@ -108,7 +108,7 @@ class SegmentEntry(msgspec.Struct, tag="segment", tag_field="kind", frozen=True)
     """A job goes on from the record `parent_seq` with the hash `parent`; -1 and "" where there is none.
 
     `trail` says which topic the job writes to (:func:`jobs.trail.trail_id`), `heads_every_ms` how often it signs heads.
-    `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit.segment_message`, `key` as in
+    `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit_chain.segment_message`, `key` as in
     :class:`SignedHead`. Releases that did not sign segments left these four out.
     """
 
@@ -148,8 +148,9 @@ class AuditPlace(msgspec.Struct, frozen=True):
 class SignedHead(msgspec.Struct, frozen=True):
     """The end of a chain as it stood at `at`, signed: in the topic `audit-heads`, and wherever else it is kept.
 
-    `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit.head_message`; `key` the first 16 digits of
-    SHA-256 of the public key; `trail` says which topic the record stands in, "" in heads of releases that did not say.
+    `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit_chain.head_message`; `key` the first 16
+    digits of SHA-256 of the public key; `trail` says which topic the record stands in, "" in heads of releases that did
+    not say.
     """
 
     bucket: int

@@ -59,7 +59,7 @@ class ExportedEvent(msgspec.Struct, omit_defaults=True, gc=False):
     schema_v: int = 1
 
 
-class Part(msgspec.Struct, frozen=True):
+class ExportPart(msgspec.Struct, frozen=True):
     """A file of the export. `sha256` and `bytes` are of the file as it stands; `first_ts` and `last_ts` event times."""
 
     name: str
@@ -70,7 +70,7 @@ class Part(msgspec.Struct, frozen=True):
     last_ts: int
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class ExportManifest(msgspec.Struct, frozen=True):
     """What is in an export, and why the rest is not. Times in ms since the epoch.
 
     `consents_as_of` is when consents were last looked at; after `delete_after` the export must not be there any more.
@@ -92,21 +92,21 @@ class Manifest(msgspec.Struct, frozen=True):
     revision: int
     key_check: str
     settings: dict[str, str | int | list[str] | None]
-    parts: list[Part]
+    parts: list[ExportPart]
     format: Literal["freshet-export-1"] = "freshet-export-1"
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> ExportManifest:
     """The manifest of the export in `folder`; raises :class:`ExportError`."""
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=ExportManifest)
     except OSError as error:
         raise ExportError(f"{folder} is not an export: {MANIFEST} cannot be read: {error.strerror}") from None
     except ValueError:
         raise ExportError(f"{folder / MANIFEST} is not the manifest of an export of this release") from None
 
 
-def part_lines(folder: Path, part: Part) -> Iterator[bytes]:
+def part_lines(folder: Path, part: ExportPart) -> Iterator[bytes]:
     """The lines of `part`, streamed, if its bytes are those that the manifest tells of; else :class:`ExportError`."""
     path = folder / part.name
     if Path(part.name).name != part.name or not Path(part.name).match(PARTS):

@@ -166,7 +166,7 @@ def gone_value(at: int, partition: int, offset: int, withdrawn: int, erased: boo
     return b'{"erased":%b,"at":%d,"partition":%d,"offset":%d,"withdrawn":%d}' % (said, at, partition, offset, withdrawn)
 
 
-class Decision(NamedTuple):
+class ConsentWrite(NamedTuple):
     """What :data:`WRITE_CONSENT` is told of a consent change; times in ms. With `erase` the level is none.
 
     `token` is the generation that a grant counts in, "" for none.

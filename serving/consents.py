@@ -39,7 +39,7 @@ from schemas.store import (
     WITHDRAW,
     WRITE_CONSENT,
     ConsentOutcome,
-    Decision,
+    ConsentWrite,
     all_user_keys,
     hold_arguments,
     withdrawn_at,
@@ -63,7 +63,7 @@ _FORM: Final = Form(
 )
 
 
-class Acknowledged(NamedTuple):
+class RecordedConsent(NamedTuple):
     """Where a change stands in `consents`; `append_ts` in ms since the epoch."""
 
     append_ts: int
@@ -102,7 +102,7 @@ class Consents:
         self._tombstone_ms = tombstone_ms
         self._clock_ms = clock_ms
 
-    def record(self, change: ConsentChange) -> Acknowledged:
+    def record(self, change: ConsentChange) -> RecordedConsent:
         """Write `change`; returns when it is acknowledged.
 
         Raises :class:`InvalidConsent` (see :func:`heard`), :class:`ConsentRefused` for a grant no later than the user's
@@ -115,9 +115,9 @@ class Consents:
             return self.record_heard(
                 _counted(_Said(change.user_id, change.level, change.erase), invalid, self._clock_ms())
             )
-        return self.record_heard(heard(raw, self._clock_ms()))
+        return self.record_heard(read_consent_or_withdrawal(raw, self._clock_ms()))
 
-    def record_heard(self, said: "Heard") -> Acknowledged:
+    def record_heard(self, said: "Heard") -> RecordedConsent:
         """The same for what :func:`heard` gives. Raises :class:`InvalidConsent` where no withdrawal was meant."""
         change = said.change
         if change.erase or change.level == "none":
@@ -130,11 +130,11 @@ class Consents:
         self._refuse_older(change)
         return self._change(change)
 
-    def withdraw(self, user_id: str, **more: Any) -> Acknowledged:
+    def withdraw(self, user_id: str, **more: Any) -> RecordedConsent:
         """End all personalisation of `user_id`. `more` are fields of :class:`ConsentChange`, such as `method`."""
         return self.record(ConsentChange(user_id, "none", self._clock_ms(), **more))
 
-    def erase(self, user_id: str, **more: Any) -> Acknowledged:
+    def erase(self, user_id: str, **more: Any) -> RecordedConsent:
         """Erase `user_id` (GDPR, article 17)."""
         return self.withdraw(user_id, erase=True, **more)
 
@@ -143,7 +143,7 @@ class Consents:
         self._producer.close()
         self._client.close()
 
-    def _withdraw(self, change: ConsentChange) -> Acknowledged:
+    def _withdraw(self, change: ConsentChange) -> RecordedConsent:
         """Whatever of the two is down, the other one is told: the topic ends it for good, the fence at once."""
         users = self._keys(change.user_id)
         wants = "erase" if change.erase else "none"
@@ -157,7 +157,7 @@ class Consents:
             else [min(change.ts, at.append_ts)] * len(users)
         )
         decisions = [
-            Decision(Level.NONE, 0, *at, said_at, change.erase).arguments(self._tombstone_ms) for said_at in said
+            ConsentWrite(Level.NONE, 0, *at, said_at, change.erase).arguments(self._tombstone_ms) for said_at in said
         ]
         placed = self._try_fence(_WRITE_CONSENT, list(zip(users, decisions, strict=True)))
         if error := next((answer for answer in (placed, fence) if isinstance(answer, str)), None):
@@ -167,7 +167,7 @@ class Consents:
             )
         return at
 
-    def _change(self, change: ConsentChange) -> Acknowledged:
+    def _change(self, change: ConsentChange) -> RecordedConsent:
         """The topic first: a change that it does not take must hold nothing off."""
         users, at = self._keys(change.user_id), self._append(change)
         hold = hold_arguments(*at, min(change.ts, at.append_ts), self._tombstone_ms)
@@ -189,7 +189,7 @@ class Consents:
         except AWAY as error:
             return str(error)
 
-    def _append(self, change: ConsentChange) -> Acknowledged:
+    def _append(self, change: ConsentChange) -> RecordedConsent:
         try:
             producer = self._producer.get()
             sent = producer.send(self._topic, key=change.user_id.encode(), value=self._write(change))
@@ -199,7 +199,7 @@ class Consents:
                 f"the topic {self._topic} did not take the consent change ({type(error).__name__}); a withdrawal is "
                 "fenced in Redis where that answers, but not recorded: call again"
             ) from None
-        return Acknowledged(at.timestamp, at.partition, at.offset)
+        return RecordedConsent(at.timestamp, at.partition, at.offset)
 
     def _refuse_older(self, grant: ConsentChange) -> None:
         decided = [key for _, consent, gone, _ in self._keys(grant.user_id) for key in (consent, gone)]
@@ -243,7 +243,7 @@ class _Said(msgspec.Struct):
 _decode_said: Final = msgspec.json.Decoder(_Said).decode
 
 
-def heard(raw: bytes, now_ms: int) -> Heard:
+def read_consent_or_withdrawal(raw: bytes, now_ms: int) -> Heard:
     """The change in the JSON `raw`.
 
     Somebody decided something: where it names its user and is wrong in the rest, it is a withdrawal as of `now_ms`, as

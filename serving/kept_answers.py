@@ -76,7 +76,7 @@ def read_ticket(id: str) -> Ticket | None:
     return None if found is None else Ticket(int(found[1]), int(found[2]), found[3])
 
 
-class Standing(NamedTuple):
+class KeptAnswer(NamedTuple):
     """The answer to a request that was taken in at `taken_in_ms`, by the broker's clock; None while it is collected."""
 
     answer: bytes | NotCollected | None
@@ -133,7 +133,7 @@ class KeptAnswers:
         """Say that there will be no answer to the request."""
         self._send(pseudonym, NotCollected(ticket.nonce, why), ticket.partition)
 
-    def look_up(self, ticket: Ticket, owners: Collection[str]) -> Standing | None:
+    def look_up(self, ticket: Ticket, owners: Collection[str]) -> KeptAnswer | None:
         """How a request of one of `owners` stands, who are one under all names of a user.
 
         None where there is no such request, or not of this owner, or not any more.
@@ -157,7 +157,7 @@ class KeptAnswers:
             found = _answer_in(records, ticket.nonce)
         if found is None and time.time_ns() // 1_000_000 > first.timestamp + self._lasts_ms:
             found = NotCollected(ticket.nonce, "the gateway that collected this has ended: ask again")
-        return Standing(found, first.timestamp)
+        return KeptAnswer(found, first.timestamp)
 
     def _send(self, pseudonym: str, answer: TakenIn | Part | NotCollected, partition: int | None = None) -> Any:
         sent = self._producer.get().send(

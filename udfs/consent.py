@@ -26,7 +26,7 @@ class Placed(Protocol):
     def offset(self) -> int: ...  # noqa: D102
 
 
-class Verdict(Enum):
+class ConsentVerdict(Enum):
     """What became of a consent change."""
 
     APPLIED = "applied"
@@ -34,7 +34,7 @@ class Verdict(Enum):
     REFUSED = "refused"
 
 
-class Place(NamedTuple):
+class ConsentPlace(NamedTuple):
     """A place in `consents`; `append_ts` in ms."""
 
     append_ts: int
@@ -51,10 +51,10 @@ def comes_after(one: Placed, other: Placed) -> bool:
 
 def is_newer(state: UserState, change: Placed) -> bool:
     """Whether `change` comes after the consent in force, in topic order."""
-    return comes_after(change, Place(state.consent_at, state.consent_partition, state.consent_offset))
+    return comes_after(change, ConsentPlace(state.consent_at, state.consent_partition, state.consent_offset))
 
 
-def apply_consent(state: UserState, change: ConsentRecord) -> Verdict:
+def apply_consent(state: UserState, change: ConsentRecord) -> ConsentVerdict:
     """Put `change` in force, or leave `state` as it is. Erasure is not known here: it leaves no state behind.
 
     A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing from before is kept,
@@ -62,12 +62,12 @@ def apply_consent(state: UserState, change: ConsentRecord) -> Verdict:
     not its timer has come. Who denies to personalise alone says no to that, and yes to the other purposes.
     """
     if not is_newer(state, change):
-        return Verdict.REPLAYED
+        return ConsentVerdict.REPLAYED
     kept_for = _kept_for(state, change)
     if change.level == Level.NONE:
         state.withdrawn_at = max(state.withdrawn_at, change.said_at)
     elif change.said_at <= state.withdrawn_at:
-        return Verdict.REFUSED
+        return ConsentVerdict.REFUSED
     if has_expired(state, change.append_ts):
         withdraw(state)
     narrows = change.level < state.level
@@ -83,7 +83,7 @@ def apply_consent(state: UserState, change: ConsentRecord) -> Verdict:
     state.kept_for = kept_for
     state.consent_at, state.consent_partition, state.consent_offset = change.append_ts, change.partition, change.offset
     state.version += 1
-    return Verdict.APPLIED
+    return ConsentVerdict.APPLIED
 
 
 def _kept_for(state: UserState, change: ConsentRecord) -> int:

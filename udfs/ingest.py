@@ -20,9 +20,9 @@ from schemas.marks import MARK_KEY, MOVE_ON_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.wire.codecs import BadRecord, Codec, check_event_time
-from schemas.wire.consent_records import UNREADABLE, Said, said_in
+from schemas.wire.consent_records import UNREADABLE, Said, consents_in
 from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, pack
-from udfs.personal import holds_identifier, is_own_id, masked, mentions, told, told_if_said
+from udfs.personal import holds_identifier, is_own_id, mask_for_audit, mask_optional_for_audit, masked, mentions
 from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
 from udfs.telling import Teller
@@ -264,7 +264,7 @@ class Ingest:
             return
         if record.key == MOVE_ON_KEY:
             return
-        for said in said_in(self._codec, record.key, record.value, record.append_ts):
+        for said in consents_in(self._codec, record.key, record.value, record.append_ts):
             self._said(said, (record.append_ts, record.partition, record.offset), elements)
 
     def _said(self, said: Said, place: tuple[int, int, int], elements: dict[int, Element]) -> None:
@@ -311,10 +311,12 @@ class Ingest:
             element = self._element_of(pseudonym, route, previous, elements)
         own_ids = [] if command.user_id is None else [command.user_id]
         if isinstance(command, ReadsCommand):
-            role, purpose, what = (told(text, own_ids) for text in (command.role, command.purpose, command.what))
+            role, purpose, what = (
+                mask_for_audit(text, own_ids) for text in (command.role, command.purpose, command.what)
+            )
             element.accesses.append(AccessEntry(role, purpose, what, command.reads, pseudonym))
         elif isinstance(command, AccessCommand) and pseudonym is not None:
-            role, purpose = told(command.role, own_ids), told(command.purpose, own_ids)
+            role, purpose = mask_for_audit(command.role, own_ids), mask_for_audit(command.purpose, own_ids)
             element.asked_for.append(AskedFor(pseudonym, command.request, role, purpose))
 
 
@@ -350,8 +352,8 @@ def consent_record(
         change.ts,
         change.erase,
         absent,
-        told_if_said(change.method, own_ids),
-        told_if_said(change.notice_version, own_ids),
-        told_if_said(change.jurisdiction, own_ids),
+        mask_optional_for_audit(change.method, own_ids),
+        mask_optional_for_audit(change.notice_version, own_ids),
+        mask_optional_for_audit(change.jurisdiction, own_ids),
         narrowed_by,
     )

@@ -55,11 +55,11 @@ def masked(text: str, own_ids: Sequence[str] = ()) -> str:
     return OWN_ID_TAG if text in own_ids else mask(text, own_ids)
 
 
-def told(text: str, own_ids: Sequence[str] = ()) -> str:
+def mask_for_audit(text: str, own_ids: Sequence[str] = ()) -> str:
     """`text` as the audit trail may hold it."""
     return masked(text, own_ids)[:NAME_LENGTH_MAX]
 
 
-def told_if_said(text: str | None, own_ids: Sequence[str] = ()) -> str | None:
+def mask_optional_for_audit(text: str | None, own_ids: Sequence[str] = ()) -> str | None:
     """The same, where there may be none."""
-    return None if text is None else told(text, own_ids)
+    return None if text is None else mask_for_audit(text, own_ids)

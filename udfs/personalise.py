@@ -11,7 +11,7 @@ import msgspec
 from schemas.consents import PURPOSES, Level, purposes_of
 from schemas.rejects import Origin, Reject, RejectReason
 from udfs.account import Account
-from udfs.consent import Placed, Verdict, apply_consent, comes_after, is_newer, withdraw
+from udfs.consent import ConsentVerdict, Placed, apply_consent, comes_after, is_newer, withdraw
 from udfs.elements import ConsentRecord, Element, EventRecord
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import Profile, UserState, decode_state, encode_state
@@ -150,26 +150,26 @@ def _has_a_taste(state: UserState | None) -> bool:
 def _apply_consents(element: Element, users: Users, account: Account, changes: Changes) -> None:
     for change in element.consents:
         verdict = _apply_consent(users, change)
-        if verdict == Verdict.APPLIED:
+        if verdict == ConsentVerdict.APPLIED:
             account.consents_applied += 1
             changes.consents.append(change)
-        elif verdict == Verdict.REFUSED:
+        elif verdict == ConsentVerdict.REFUSED:
             account.consents_refused += 1
             changes.refused.append(change)
         else:
             account.consents_replayed += 1
 
 
-def _apply_consent(users: Users, change: ConsentRecord) -> Verdict:
+def _apply_consent(users: Users, change: ConsentRecord) -> ConsentVerdict:
     """Erasure leaves no state, and neither does a consent that is on record no more."""
     state = users.get(change.pseudonym)
     if change.erase or change.absent:
         if state is not None and not is_newer(state, change):
-            return Verdict.REPLAYED
+            return ConsentVerdict.REPLAYED
         users.erase(change.pseudonym)
-        return Verdict.APPLIED
+        return ConsentVerdict.APPLIED
     verdict = apply_consent(users.get_or_new(change.pseudonym), change)
-    if verdict == Verdict.APPLIED:
+    if verdict == ConsentVerdict.APPLIED:
         users.mark(change.pseudonym)
     return verdict
 

@@ -23,7 +23,7 @@ from schemas.store import (
     WRITE_LIST,
     WRITE_POPULAR,
     ConsentOutcome,
-    Decision,
+    ConsentWrite,
     WriteOutcome,
     all_user_keys,
     past_key,
@@ -199,12 +199,12 @@ def _outcome(answer: Any) -> WriteOutcome:
     return WriteOutcome.NO_ROOM if isinstance(answer, Exception) else WriteOutcome(answer)
 
 
-def decision_of(change: ConsentRecord, token: str = "") -> Decision:
+def decision_of(change: ConsentRecord, token: str = "") -> ConsentWrite:
     """`change` as Redis is told of it; a grant counts in the generation `token`, with "" in none."""
     place = change.append_ts, change.partition, change.offset
     # What holds off older grants never ends, though purposes that were granted without personalisation may.
     expires_at = 0 if change.level == Level.NONE else change.expires_at
-    return Decision(Level(change.level), expires_at, *place, change.said_at, change.erase, token)
+    return ConsentWrite(Level(change.level), expires_at, *place, change.said_at, change.erase, token)
 
 
 def value_of(change: ConsentRecord) -> bytes:

@@ -85,7 +85,7 @@ class RedisSettings(RedisAddress, frozen=True, forbid_unknown_fields=True):
     """What to do at submission if Redis has no append-only file: refuse, or log a warning."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class RedisEndpoint(msgspec.Struct, frozen=True):
     """What a URL says. `repr` shows no password."""
 
     host: str
@@ -99,7 +99,7 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.host}:{self.port}"
 
 
-def parse(url: str) -> Place:
+def parse(url: str) -> RedisEndpoint:
     """Take a URL apart. Raises :class:`SettingsError`, which shows nothing of it: it may hold a password."""
     try:
         parts = urlsplit(url)
@@ -107,7 +107,9 @@ def parse(url: str) -> Place:
             raise ValueError
         database = int(parts.path.strip("/") or "0")
         user, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
-        return Place(parts.hostname, parts.port or 6379, database, parts.scheme == "rediss", user or None, password)
+        return RedisEndpoint(
+            parts.hostname, parts.port or 6379, database, parts.scheme == "rediss", user or None, password
+        )
     except ValueError:
         raise SettingsError("the address of Redis is not of the form redis://host:port/0 or rediss://…") from None
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import hiredis
 import msgspec
 
-from adapters.redis.address import Place, RedisAddress, RedisSettings
+from adapters.redis.address import RedisAddress, RedisEndpoint, RedisSettings
 from adapters.redis.connection import Connection, ConnectionLost, Login, opened
 from adapters.redis.greeting import (
     LOOK_CLOSED_EVERY_S,
@@ -64,7 +64,7 @@ class RedisClient:
         self._replicas = address.replicas
         self._on_repair = on_repair
         self._nodes: Nodes = nodes_of(self._login)
-        self._idle: dict[Place, list[Connection]] = {}
+        self._idle: dict[RedisEndpoint, list[Connection]] = {}
         self._record: tuple[Generation | None, float] = None, 0.0
         self._closed = False
 
@@ -138,7 +138,7 @@ class RedisClient:
 
     def _attempt(self, build: Build, durable: bool, leave: Collection[Remedy]) -> list[Any]:
         """One try on the nodes as they are known now. Raises :class:`_Again` where another may succeed at once."""
-        taken: dict[Place, _Taken] = {}
+        taken: dict[RedisEndpoint, _Taken] = {}
         try:
             batches, count = self._batches(build, durable, taken)
             answers: list[Any] = [None] * count
@@ -156,12 +156,12 @@ class RedisClient:
                 self._give_back(node, one.connection)
         return answers
 
-    def _batches(self, build: Build, durable: bool, taken: "dict[Place, _Taken]") -> tuple[list["_Batch"], int]:
+    def _batches(self, build: Build, durable: bool, taken: "dict[RedisEndpoint, _Taken]") -> tuple[list["_Batch"], int]:
         """Take a connection to each node that is needed, and make what goes out on it."""
         commands, guess = self._first_guess(build, taken)
         if not commands:
             return [], 0
-        by_node: dict[Place, list[int]] = {}
+        by_node: dict[RedisEndpoint, list[int]] = {}
         for place, node in enumerate(self._nodes.of([key for key, _ in commands])):
             by_node.setdefault(node, []).append(place)
         batches = []
@@ -173,7 +173,7 @@ class RedisClient:
             batches.append(_Batch(connection, standing, wanted, self._replicas if durable else 0, self.prefix))
         return batches, len(commands)
 
-    def _first_guess(self, build: Build, taken: "dict[Place, _Taken]") -> tuple[Sequence[Keyed], Standing]:
+    def _first_guess(self, build: Build, taken: "dict[RedisEndpoint, _Taken]") -> tuple[Sequence[Keyed], Standing]:
         """What to send if all nodes stand as one does. In a Cluster, the keys have to be known before the nodes."""
         if self._login.address.kind == "cluster":
             record, _ = self._record
@@ -266,7 +266,7 @@ class RedisClient:
             finally:
                 self._give_back(node, connection)
 
-    def _looked_at(self, node: Place) -> Connection:
+    def _looked_at(self, node: RedisEndpoint) -> Connection:
         """A connection to `node` whose server has just been looked at."""
         connection, reused = self._open_or_idle(node)
         if reused:
@@ -281,12 +281,12 @@ class RedisClient:
                 raise
         return connection
 
-    def _taken(self, node: Place, taken: "dict[Place, _Taken]") -> "_Taken":
+    def _taken(self, node: RedisEndpoint, taken: "dict[RedisEndpoint, _Taken]") -> "_Taken":
         if node not in taken:
             taken[node] = _Taken(*self._open_or_idle(node))
         return taken[node]
 
-    def _open_or_idle(self, node: Place) -> tuple[Connection, bool]:
+    def _open_or_idle(self, node: RedisEndpoint) -> tuple[Connection, bool]:
         """A connection to `node`, and whether it was used before."""
         idle = self._idle.setdefault(node, [])
         while idle:
@@ -299,7 +299,7 @@ class RedisClient:
             connection.close()
         return opened(self._login, self._nodes.locate(node)), False
 
-    def _give_back(self, node: Place, connection: Connection) -> None:
+    def _give_back(self, node: RedisEndpoint, connection: Connection) -> None:
         if self._closed or not connection.is_idle():
             connection.close()
         else:

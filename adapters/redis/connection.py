@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import hiredis
 
-from adapters.redis.address import READ_TIMEOUT_MS, WRITE_TIMEOUT_MS, Place, RedisAddress, parse, tls_context
+from adapters.redis.address import READ_TIMEOUT_MS, WRITE_TIMEOUT_MS, RedisAddress, RedisEndpoint, parse, tls_context
 from adapters.redis.greeting import Command, Look, life_of, look, looked, record_of
 from adapters.redis.replies import raised_for
 from schemas.errors import SettingsError, StoreUnavailable
@@ -44,7 +44,7 @@ class Login(NamedTuple):
         """How many replicas must be in touch for a connection to be open."""
         return self.address.replicas if self.reading else 0
 
-    def commands(self, place: Place) -> list[Command]:
+    def commands(self, place: RedisEndpoint) -> list[Command]:
         """What logs in at `place`."""
         user, secret = self.address.username or place.username, self.password or place.password
         found: list[Command] = []
@@ -61,7 +61,7 @@ class Connection:
     One thread at a time. An error answer is a value here, a `hiredis.ReplyError`.
     """
 
-    def __init__(self, login: Login, place: Place) -> None:
+    def __init__(self, login: Login, place: RedisEndpoint) -> None:
         self.place = place
         self._prefix = login.prefix
         self._reading = login.reading
@@ -165,7 +165,7 @@ class ConnectionLost(StoreUnavailable):
         self.slow = slow
 
 
-def _opened(login: Login, place: Place) -> socket.socket:
+def _opened(login: Login, place: RedisEndpoint) -> socket.socket:
     """A connected socket, with TLS where the URL says so."""
     opened = None
     try:
@@ -182,7 +182,7 @@ def _opened(login: Login, place: Place) -> socket.socket:
     return opened
 
 
-def opened(login: Login, place: Place) -> Connection:
+def opened(login: Login, place: RedisEndpoint) -> Connection:
     """A connection that has shaken hands."""
     connection = Connection(login, place)
     try:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import hiredis
 import msgspec
 
-from adapters.redis.address import Place, RedisAddress, parse
+from adapters.redis.address import RedisAddress, RedisEndpoint, parse
 from adapters.redis.connection import Login
 from adapters.redis.fitness import LOOKS, Fitness, fitness_of
 from adapters.redis.greeting import (
@@ -98,7 +98,7 @@ def links_to(address: RedisAddress, password: str | None = None, prefix: str = "
     return Link(login, lambda: _at_once(places[0]))
 
 
-async def _at_once(place: Place) -> Place:
+async def _at_once(place: RedisEndpoint) -> RedisEndpoint:
     return place
 
 
@@ -137,7 +137,7 @@ class Link(_Kept):
     def __init__(
         self,
         login: Login,
-        locate: Callable[[], Awaitable[Place]],
+        locate: Callable[[], Awaitable[RedisEndpoint]],
         record: Callable[[Look], Generation | None] = record_of,
         on_wrong: Callable[[], None] = lambda: None,
     ) -> None:
@@ -288,7 +288,7 @@ class Link(_Kept):
 
 async def connect(
     login: Login,
-    place: Place,
+    place: RedisEndpoint,
     on_lost: Callable[[], None] = lambda: None,
     on_error: Callable[[hiredis.ReplyError], bool] = lambda error: False,
 ) -> Pipe:
@@ -329,7 +329,7 @@ def _cause(error: Exception) -> str:
     return str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
 
 
-async def _primary(login: Login, sentinels: Iterable[Place]) -> Place:
+async def _primary(login: Login, sentinels: Iterable[RedisEndpoint]) -> RedisEndpoint:
     """Where the primary is, by the first Sentinel that knows; raises :class:`StoreUnavailable`."""
     asking = of_sentinels(login)
     for sentinel in sentinels:
@@ -345,18 +345,18 @@ async def _primary(login: Login, sentinels: Iterable[Place]) -> Place:
             pipe.close()
         if found is not None:
             host, port = found
-            return Place(host.decode(), int(port), sentinel.database, sentinel.tls, None, None)
+            return RedisEndpoint(host.decode(), int(port), sentinel.database, sentinel.tls, None, None)
     raise StoreUnavailable("no Sentinel knows the primary")
 
 
 class ClusterLinks(_Kept):
     """A link to each primary of a Cluster. Where a slot is, is asked anew when a node says that it moved."""
 
-    def __init__(self, login: Login, seeds: list[Place]) -> None:
+    def __init__(self, login: Login, seeds: list[RedisEndpoint]) -> None:
         super().__init__()
         self._login = login
         self._seeds = seeds
-        self._nodes: dict[Place, Link] = {}
+        self._nodes: dict[RedisEndpoint, Link] = {}
         self._slots: list[Link | None] = [None] * SLOTS
         self._moved = asyncio.Event()
         self._record: tuple[Generation | None, float] = None, 0.0
@@ -426,7 +426,7 @@ class ClusterLinks(_Kept):
                 return True
         return False
 
-    async def _place_slots(self, places: list[Place]) -> None:
+    async def _place_slots(self, places: list[RedisEndpoint]) -> None:
         in_use = {place: self._nodes.get(place) or self._link_to(place) for place in dict.fromkeys(places)}
         in_use.pop(UNPLACED, None)
         gone = [link for place, link in self._nodes.items() if place not in in_use]
@@ -439,7 +439,7 @@ class ClusterLinks(_Kept):
         self._slots = [in_use.get(place) for place in places]
         await asyncio.gather(*(link.close() for link in gone))
 
-    def _link_to(self, place: Place) -> Link:
+    def _link_to(self, place: RedisEndpoint) -> Link:
         return Link(self._login, lambda: _at_once(place), self._record_by, self._moved.set)
 
     def _record_by(self, seen: Look) -> Generation | None:

@@ -7,27 +7,27 @@ from typing import Any, Final, Protocol
 import hiredis
 import msgspec
 
-from adapters.redis.address import Place, parse
+from adapters.redis.address import RedisEndpoint, parse
 from adapters.redis.connection import Connection, Login
 from adapters.redis.replies import raised_for
 from adapters.redis.slots import SLOTS, slot_of
 from schemas.errors import StoreUnavailable
 
-UNPLACED: Final = Place("", 0, 0, False, None, None)
+UNPLACED: Final = RedisEndpoint("", 0, 0, False, None, None)
 
 
 class Nodes(Protocol):
-    """Where keys are. A node is a :class:`Place`; which server it leads to is decided by :meth:`locate`."""
+    """Where keys are. A node is a :class:`RedisEndpoint`; which server it leads to is decided by :meth:`locate`."""
 
-    def of(self, keys: Sequence[str]) -> list[Place]:
+    def of(self, keys: Sequence[str]) -> list[RedisEndpoint]:
         """The node of each key. Raises :class:`StoreUnavailable`."""
         ...
 
-    def all(self) -> list[Place]:
+    def all(self) -> list[RedisEndpoint]:
         """All nodes that have keys. Raises :class:`StoreUnavailable`."""
         ...
 
-    def locate(self, node: Place) -> Place:
+    def locate(self, node: RedisEndpoint) -> RedisEndpoint:
         """Where to connect for `node` now. Raises :class:`StoreUnavailable`."""
         ...
 
@@ -47,18 +47,18 @@ def nodes_of(login: Login) -> Nodes:
 class OneNode:
     """One server, or the primary of Sentinels: all keys are there."""
 
-    def __init__(self, login: Login, places: list[Place]) -> None:
+    def __init__(self, login: Login, places: list[RedisEndpoint]) -> None:
         self._login, self._places = login, places
 
-    def of(self, keys: Sequence[str]) -> list[Place]:
+    def of(self, keys: Sequence[str]) -> list[RedisEndpoint]:
         """See :class:`Nodes`."""
         return [UNPLACED] * len(keys)
 
-    def all(self) -> list[Place]:
+    def all(self) -> list[RedisEndpoint]:
         """See :class:`Nodes`."""
         return [UNPLACED]
 
-    def locate(self, node: Place) -> Place:
+    def locate(self, node: RedisEndpoint) -> RedisEndpoint:
         """See :class:`Nodes`."""
         return primary_of(self._login, self._places) if self._login.address.kind == "sentinel" else self._places[0]
 
@@ -69,12 +69,12 @@ class OneNode:
 class ClusterNodes:
     """The primaries of a Cluster, by slot."""
 
-    def __init__(self, login: Login, seeds: list[Place]) -> None:
+    def __init__(self, login: Login, seeds: list[RedisEndpoint]) -> None:
         self._login, self._seeds = login, seeds
-        self._slots: list[Place] | None = None
-        self._known: list[Place] = []
+        self._slots: list[RedisEndpoint] | None = None
+        self._known: list[RedisEndpoint] = []
 
-    def of(self, keys: Sequence[str]) -> list[Place]:
+    def of(self, keys: Sequence[str]) -> list[RedisEndpoint]:
         """See :class:`Nodes`."""
         slots = self._slots or self._ask()
         found = [slots[slot_of(key)] for key in keys]
@@ -83,7 +83,7 @@ class ClusterNodes:
             raise StoreUnavailable("no node of the Cluster serves this slot")
         return found
 
-    def all(self) -> list[Place]:
+    def all(self) -> list[RedisEndpoint]:
         """See :class:`Nodes`."""
         slots = self._slots or self._ask()
         if UNPLACED in slots:
@@ -91,7 +91,7 @@ class ClusterNodes:
             raise StoreUnavailable("some slots of the Cluster are served by no node")
         return list(dict.fromkeys(slots))
 
-    def locate(self, node: Place) -> Place:
+    def locate(self, node: RedisEndpoint) -> RedisEndpoint:
         """See :class:`Nodes`."""
         return node
 
@@ -99,7 +99,7 @@ class ClusterNodes:
         """See :class:`Nodes`."""
         self._slots = None
 
-    def _ask(self) -> list[Place]:
+    def _ask(self) -> list[RedisEndpoint]:
         """Ask the nodes that are known, then the seeds, for the slots."""
         first: Exception = StoreUnavailable("no node of the Cluster answers")
         for place in dict.fromkeys([*self._known, *self._seeds]):
@@ -116,7 +116,7 @@ class ClusterNodes:
         raise first
 
 
-def slots_in(ranges: Iterable[Any], asked: Place) -> list[Place]:
+def slots_in(ranges: Iterable[Any], asked: RedisEndpoint) -> list[RedisEndpoint]:
     """The answer to CLUSTER SLOTS as the primary of each slot, :data:`UNPLACED` where nobody serves it.
 
     An empty host is that of who was asked.
@@ -129,7 +129,7 @@ def slots_in(ranges: Iterable[Any], asked: Place) -> list[Place]:
     return slots
 
 
-def asked_once(login: Login, place: Place, command: tuple[Any, ...]) -> Any:
+def asked_once(login: Login, place: RedisEndpoint, command: tuple[Any, ...]) -> Any:
     """The answer to one command, on a connection of its own without a handshake."""
     connection = Connection(login, place)
     try:
@@ -147,7 +147,7 @@ def of_sentinels(login: Login) -> Login:
     return login._replace(address=msgspec.structs.replace(login.address, username=None), password=None)
 
 
-def primary_of(login: Login, sentinels: Sequence[Place]) -> Place:
+def primary_of(login: Login, sentinels: Sequence[RedisEndpoint]) -> RedisEndpoint:
     """Where the primary is, by the first Sentinel that knows."""
     asking = of_sentinels(login)
     command = "SENTINEL", "get-master-addr-by-name", login.address.service
@@ -158,5 +158,5 @@ def primary_of(login: Login, sentinels: Sequence[Place]) -> Place:
             continue
         if found is not None:
             host, port = found
-            return Place(host.decode(), int(port), sentinel.database, sentinel.tls, None, None)
+            return RedisEndpoint(host.decode(), int(port), sentinel.database, sentinel.tls, None, None)
     raise StoreUnavailable("no Sentinel knows the primary")

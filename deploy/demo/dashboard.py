@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from deploy.demo.followed import Doing, Listed
+from deploy.demo.followed import Doing, MarkedItem
 from deploy.demo.text import (
     BOLD,
     CYAN,
@@ -20,7 +20,7 @@ from deploy.demo.text import (
     sparkline,
     width_of,
 )
-from deploy.demo.watch import Latency, Totals
+from deploy.demo.watch import JobTotals, ListLatency
 from schemas.rejects import DeadLetter
 
 WIDTH_MIN, WIDTH_MAX = 40, 132
@@ -40,15 +40,15 @@ class View(NamedTuple):
     events_per_s: float
     lists_per_s: float
     trend: Sequence[int]
-    latency: Latency
+    latency: ListLatency
     sent: int
-    totals: Totals
+    totals: JobTotals
     levels: Mapping[str, int]
     last_reject: DeadLetter | None
     name: str
     level: str | None
     doings: Sequence[Doing]
-    listed: Sequence[Listed]
+    listed: Sequence[MarkedItem]
     list_version: int
     list_reason: str
     list_age_ms: int
@@ -174,7 +174,7 @@ def _list_title(view: View) -> str:
     return paint(f"list v{view.list_version}", BOLD) + paint(f" · {view.list_reason} · {age}", DIM)
 
 
-def _listed(place: int, item: Listed) -> str:
+def _listed(place: int, item: MarkedItem) -> str:
     name = safe(item.name)
     if item.mark == "new":
         return f"{place:>2} {paint('new', GREEN, BOLD)} {paint(name, GREEN)}"

@@ -16,7 +16,7 @@ DUPLICATES_AFTER: Final = 50
 """A record that is sent twice is sent again after so many others."""
 
 
-class Record(NamedTuple):
+class RecordToSend(NamedTuple):
     """A record to be sent at `ts`; `event` is None where the payload is none."""
 
     ts: int
@@ -30,17 +30,17 @@ def dirty(
     seed: int,
     rubbish_share: float = RUBBISH_SHARE,
     duplicate_share: float = DUPLICATE_SHARE,
-) -> Iterator[Record]:
+) -> Iterator[RecordToSend]:
     """The records of `events`, all of them, with some rubbish and some duplicates between them."""
     chance = random.Random(f"{seed}:dirt")  # noqa: S311 (no secret: it only makes a stream look real)
-    again: deque[tuple[int, Record]] = deque()
+    again: deque[tuple[int, RecordToSend]] = deque()
     for number, event in enumerate(events):
-        record = Record(event.ts, event.user_id.encode(), _encode(event), event)
+        record = RecordToSend(event.ts, event.user_id.encode(), _encode(event), event)
         yield record
         drawn = chance.random()
         if drawn < rubbish_share:
             key, payload = chance.choice(RUBBISH)(event)
-            yield Record(event.ts, key, payload, None)
+            yield RecordToSend(event.ts, key, payload, None)
         elif drawn < rubbish_share + duplicate_share:
             again.append((number + DUPLICATES_AFTER, record))
         while again and again[0][0] <= number:

@@ -12,7 +12,7 @@ import msgspec
 
 from adapters.kafka.settings import KafkaSettings
 from deploy.demo import shop
-from deploy.demo.dirt import Record, dirty
+from deploy.demo.dirt import RecordToSend, dirty
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import waiting_for_consents
 from deploy.demo.replay import Choice, Replay, ReplayCounts
@@ -77,7 +77,9 @@ class ShopFeed(Feed):
         start_ms = _now_ms()
         events = shop.events(self._shoppers, start_ms, self._seed, self._pace)
         changes = shop.second_thoughts(self._shoppers, start_ms, self._seed)
-        both: Iterator[Record | ConsentChange] = merge(dirty(events, self._seed), changes, key=lambda each: each.ts)
+        both: Iterator[RecordToSend | ConsentChange] = merge(
+            dirty(events, self._seed), changes, key=lambda each: each.ts
+        )
         for each in both:
             if not self._wait_until(each.ts):
                 return
@@ -86,7 +88,7 @@ class ShopFeed(Feed):
             elif _now_ms() - each.ts <= LATE_MAX_MS:
                 self._send(each)
 
-    def _send(self, record: Record) -> None:
+    def _send(self, record: RecordToSend) -> None:
         self._producer.send_raw_interaction(record.key, record.payload)
         self._producer.check()
         self.sent += 1

@@ -27,7 +27,7 @@ def ready_file_model(
             shutil.rmtree(other)
         say(f"training a model on {path.name}")
         interactions = read(path, _columns(mapping))
-        for line in interactions.told():
+        for line in interactions.report_lines():
             say(line)
         train_and_export(interactions, directory, say=say)
     return directory

@@ -32,7 +32,7 @@ class Doing(NamedTuple):
     moves: bool
 
 
-class Listed(NamedTuple):
+class MarkedItem(NamedTuple):
     """An item of the list: its name, and how it stands against the list before."""
 
     name: str
@@ -83,12 +83,12 @@ class Followed:
             self._shown = ids
         self.recommendation = recommendation
 
-    def listed(self, now_ms: int) -> list[Listed]:
+    def listed(self, now_ms: int) -> list[MarkedItem]:
         """The list as it is shown, best first; marks stay for :data:`NEW_STAYS_MS`."""
         shown = []
         for item in self._shown:
             mark, at_ms = self._marked.get(item, ("", 0))
-            shown.append(Listed(self._named(item), mark if now_ms - at_ms < NEW_STAYS_MS else ""))
+            shown.append(MarkedItem(self._named(item), mark if now_ms - at_ms < NEW_STAYS_MS else ""))
         return shown
 
     def doings(self) -> list[Doing]:

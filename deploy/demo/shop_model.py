@@ -6,10 +6,10 @@ from pathlib import Path
 from deploy.demo.shop import ITEM_IDS, training_interactions
 from models.manifest import Manifest, load_with_items
 from models.train import train_and_export
-from models.transitions import Settings
+from models.transitions import TrainingSettings
 from schemas.errors import ModelError
 
-SHOP_SETTINGS = Settings(history_decay=0.8)
+SHOP_SETTINGS = TrainingSettings(history_decay=0.8)
 """Steeper than the default: in a session the last clicks say most, and a change of taste shows after three."""
 
 

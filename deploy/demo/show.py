@@ -37,7 +37,7 @@ CONSENT_TIMEOUT_S = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Progress:
+class TimedLines:
     """Lines with the seconds since the start."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
-class Options(NamedTuple):
+class DemoOptions(NamedTuple):
     """What is shown: simulated shoppers, or the rows of a file (`replay`) as `mapping` and `choice` say."""
 
     shoppers: int = 300
@@ -83,16 +83,16 @@ class Options(NamedTuple):
     choice: Choice = Choice()
 
 
-def demo(options: Options) -> None:
+def demo(options: DemoOptions) -> None:
     """Run the demo until Ctrl-C or `seconds` end it; Ctrl-C before it is on screen is a `KeyboardInterrupt`."""
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     logging.getLogger("kafka").propagate = False  # what matters is raised; lines in between would spoil the picture
-    interrupts, say = Interrupts(), Progress()
+    interrupts, say = Interrupts(), TimedLines()
     _run(options, interrupts, say)
     say("ended; nothing was left running")
 
 
-def _run(options: Options, interrupts: Interrupts, say: Callable[[str], None]) -> None:
+def _run(options: DemoOptions, interrupts: Interrupts, say: Callable[[str], None]) -> None:
     if options.replay is None:
         model = ready_shop_model(LOCAL / "model", say)
     else:
@@ -106,7 +106,7 @@ def _run(options: Options, interrupts: Interrupts, say: Callable[[str], None]) -
 
 
 def _go_live(
-    options: Options,
+    options: DemoOptions,
     stack: LocalStack,
     running: product.Product,
     interrupts: Interrupts,
@@ -145,7 +145,7 @@ def _sending(producer: Producer) -> Iterator[Producer]:
 
 
 def _prepare_shop(
-    options: Options,
+    options: DemoOptions,
     running: product.Product,
     producer: Producer,
     consumer: object,
@@ -171,7 +171,7 @@ def _prepare_shop(
 
 
 def _prepare_file(
-    options: Options,
+    options: DemoOptions,
     running: product.Product,
     producer: Producer,
     consumer: object,

@@ -17,7 +17,7 @@ import msgspec
 from models.cells import LOST_DIGITS, Cell, Chunk, DecimalMark, numbers_of, rows_with_lost_digits, texts_of
 from models.decimals import unclear
 from models.files import Table, open_table
-from models.times import TWO_READINGS, Unit, check_form, has_two_readings, milliseconds_of, told_of
+from models.times import TWO_READINGS, Unit, check_form, describe_unit, has_two_readings, milliseconds_of
 from schemas.errors import FileError, FreshetError
 from schemas.events import EVENT_TYPES
 from schemas.ids import is_id
@@ -126,7 +126,7 @@ def reading_of(path: Path, mapping: Mapping) -> Reading:
         evidence, unit = table.evidence(numbers, mapping.time, mapping.time_format)
     except FileError as error:
         raise MappingError(str(error)) from None
-    told = told_of(None if mapping.time in table.times else unit, mapping.time)
+    told = describe_unit(None if mapping.time in table.times else unit, mapping.time)
     return Reading(table, evidence.marks(), unit, (*filter(None, [table.note]), *told), evidence.guessed())
 
 

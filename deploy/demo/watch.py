@@ -15,7 +15,7 @@ STEP_MS: Final = 1_000
 CONSENTS_TOLD_MAX: Final = 200_000
 
 
-class Totals(NamedTuple):
+class JobTotals(NamedTuple):
     """The account of the whole job: the sum over its buckets."""
 
     sent: int = 0
@@ -35,7 +35,7 @@ class Totals(NamedTuple):
         return self.accepted + self.duplicates + self.denied + self.rejects == self.sent
 
 
-class Latency(NamedTuple):
+class ListLatency(NamedTuple):
     """From Kafka's append of an event to its list in Redis, in ms, over the last seconds; None where there is none."""
 
     p50: float | None = None
@@ -62,7 +62,7 @@ class Watch:
         self._accounts: dict[int, ElementReceipt] = {}
         self._levels: dict[str, str] = {}
         self._latencies: deque[tuple[int, int]] = deque(maxlen=LATENCIES_MAX)
-        self._events, self._lists = Meter(), Meter()
+        self._events, self._lists = RateMeter(), RateMeter()
         self.own: OwnList | None = None
         self.own_level: str | None = None
         self.lists_written = 0
@@ -105,13 +105,13 @@ class Watch:
         if receipt.pseudonym == self._followed:
             self.own_level = receipt.level
 
-    def totals(self) -> Totals:
+    def totals(self) -> JobTotals:
         """The sum of the buckets' accounts."""
         accounts = [receipt.account for receipt in self._accounts.values()]
         rejected: Counter[str] = Counter()
         for account in accounts:
             rejected.update(account.rejected)
-        return Totals(
+        return JobTotals(
             sum(account.sent for account in accounts),
             sum(account.accepted for account in accounts),
             sum(account.duplicates for account in accounts),
@@ -119,14 +119,14 @@ class Watch:
             rejected,
         )
 
-    def latency(self, now_ms: int) -> Latency:
+    def latency(self, now_ms: int) -> ListLatency:
         """p50 and p99 over the last :data:`WINDOW_MS`."""
         while self._latencies and self._latencies[0][0] < now_ms - WINDOW_MS:
             self._latencies.popleft()
         values = sorted(latency for _, latency in self._latencies)
         if not values:
-            return Latency()
-        return Latency(quantile(values, 0.5), quantile(values, 0.99))
+            return ListLatency()
+        return ListLatency(quantile(values, 0.5), quantile(values, 0.99))
 
     def events_per_s(self, now_ms: int) -> float:
         """Interactions that the job accounted for, a second."""
@@ -141,7 +141,7 @@ class Watch:
         return self._events.steps(now_ms)
 
 
-class Meter:
+class RateMeter:
     """Counts by second for the last minute."""
 
     def __init__(self) -> None:

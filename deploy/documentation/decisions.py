@@ -19,7 +19,7 @@ Figures and file names are those of the day of the decision.
 """
 
 
-class Decision(NamedTuple):
+class DecisionRecord(NamedTuple):
     """The head of a decision's file."""
 
     file: str
@@ -30,7 +30,7 @@ class Decision(NamedTuple):
     replaces: str
 
 
-def decisions(folder: Path) -> list[Decision]:
+def decisions(folder: Path) -> list[DecisionRecord]:
     """All decisions in `folder`, by number. Raises :class:`ValueError` for a file without a complete head."""
     found = []
     for path in sorted(folder.glob("[0-9]*.md")):
@@ -39,7 +39,7 @@ def decisions(folder: Path) -> list[Decision]:
             raise ValueError(
                 f"{path.name}: a decision begins with its number, title, date, status and what it replaces"
             )
-        found.append(Decision(path.name, **match.groupdict()))
+        found.append(DecisionRecord(path.name, **match.groupdict()))
     return found
 
 

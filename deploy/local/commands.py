@@ -84,10 +84,10 @@ def status() -> Status:
     return Status(running, {record.name: record.pid for record in records}, addresses)
 
 
-def in_words(found: Status) -> list[str]:
+def describe_rotation(found: Status) -> list[str]:
     """The same as lines.
 
-    >>> in_words(Status({}, {}, {}))
+    >>> describe_rotation(Status({}, {}, {}))
     ['The stack is down. `freshet up` starts it.']
     """
     if not found.running:

@@ -13,7 +13,7 @@ from deploy.local.files import write_atomically
 from deploy.local.stack import LocalStack
 from deploy.package import build
 from jobs.settings import Settings, load_settings
-from jobs.topics import create_topics
+from jobs.topic_creation import create_topics
 from schemas.pseudonyms import new_key_ring, write_key_ring
 from schemas.signing import write_signing_key
 

@@ -33,7 +33,7 @@ _DATA = ("kafka", "redis", "flink", "tmp")
 
 
 @dataclass(frozen=True)
-class Part:
+class StartingPart:
     """A part that is starting: its processes, and the question whether it is ready."""
 
     name: str
@@ -142,7 +142,7 @@ class LocalStack:
         def has_arrived() -> bool:
             return bool({manager["id"] for manager in self.rest.task_managers()} - before)
 
-        self._wait(Part(record.name, (record,), has_arrived), timeout_s)
+        self._wait(StartingPart(record.name, (record,), has_arrived), timeout_s)
         return record
 
     def kill_task_manager(self, index: int = 0) -> ProcessRecord:
@@ -181,11 +181,13 @@ class LocalStack:
 
     def start_redis(self) -> None:
         """Start Redis again after kill_redis()."""
-        self._wait(Part(self.redis.name, (self.redis.start(),), self.redis.is_ready), START_TIMEOUT_S)
+        self._wait(StartingPart(self.redis.name, (self.redis.start(),), self.redis.is_ready), START_TIMEOUT_S)
 
     def start_gateway(self, settings: Path) -> None:
         """Start the gateway with these settings, which name its port; stop() ends it, too."""
-        self._wait(Part(self.gateway.name, (self.gateway.start(settings),), self.gateway.is_ready), START_TIMEOUT_S)
+        self._wait(
+            StartingPart(self.gateway.name, (self.gateway.start(settings),), self.gateway.is_ready), START_TIMEOUT_S
+        )
 
     def kill_kafka(self) -> None:
         """Kill the broker as a crash would; start_kafka() brings it back on the same port with its data."""
@@ -193,7 +195,7 @@ class LocalStack:
 
     def start_kafka(self) -> None:
         """Start the broker again after kill_kafka()."""
-        self._wait(Part(self.kafka.name, (self.kafka.start(),), self.kafka.is_ready), START_TIMEOUT_S)
+        self._wait(StartingPart(self.kafka.name, (self.kafka.start(),), self.kafka.is_ready), START_TIMEOUT_S)
 
     def processes(self) -> list[ProcessRecord]:
         """All recorded processes, running or not."""
@@ -226,34 +228,34 @@ class LocalStack:
     def _start_parts(self) -> None:
         begun = time.monotonic()
         self.flink.prepare()
-        redis = Part("redis", (self.redis.start(),), self.redis.is_ready)
-        kafka = Part("kafka", (self.kafka.start(),), self.kafka.is_ready)
+        redis = StartingPart("redis", (self.redis.start(),), self.redis.is_ready)
+        kafka = StartingPart("kafka", (self.kafka.start(),), self.kafka.is_ready)
         waiting = [redis, kafka, self._begin_flink()]
         until(
             lambda: self._all_ready(waiting, begun), "the stack", START_TIMEOUT_S, 0.05, lambda: self._missing(waiting)
         )
 
-    def _begin_flink(self) -> Part:
+    def _begin_flink(self) -> StartingPart:
         manager = self.flink.start_job_manager()
         workers = tuple(self.flink.add_task_manager() for _ in range(self._task_managers))
-        return Part(f"flink with {len(workers)} TaskManager(s)", (manager, *workers), self._flink_is_ready)
+        return StartingPart(f"flink with {len(workers)} TaskManager(s)", (manager, *workers), self._flink_is_ready)
 
-    def _all_ready(self, waiting: list[Part], begun: float) -> bool:
+    def _all_ready(self, waiting: list[StartingPart], begun: float) -> bool:
         for part in list(waiting):
             if self._is_ready(part):
                 waiting.remove(part)
                 self._report(f"{part.name}: ready after {time.monotonic() - begun:.1f} s")
         return not waiting
 
-    def _is_ready(self, part: Part) -> bool:
+    def _is_ready(self, part: StartingPart) -> bool:
         for record in part.records:
             self._table.check_running(record)
         return part.is_ready()
 
-    def _missing(self, waiting: list[Part]) -> str:
+    def _missing(self, waiting: list[StartingPart]) -> str:
         return "\n".join(f"{part.name} is not ready; log: {part.records[-1].log}" for part in waiting)
 
-    def _wait(self, part: Part, timeout_s: float) -> None:
+    def _wait(self, part: StartingPart, timeout_s: float) -> None:
         until(lambda: self._is_ready(part), part.name, timeout_s, 0.05, lambda: self._missing([part]))
 
     def _flink_is_ready(self) -> bool:

@@ -21,6 +21,6 @@ def access(
     """
     user_id = given_user(user)
     from jobs.registration import load_deployed
-    from privacy.access import held_of
+    from privacy.access import collect_personal_data
 
-    print_json(held_of(load_deployed(settings), user_id, role, purpose))
+    print_json(collect_personal_data(load_deployed(settings), user_id, role, purpose))

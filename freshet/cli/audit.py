@@ -35,7 +35,7 @@ def verify(
     findings.
     """
     from jobs.settings import load_settings
-    from privacy.audit import as_document, public_keys, report, verification
+    from privacy.audit_verification import as_document, public_keys, report, verification
 
     loaded = load_settings(settings)
     found = verification(loaded, public_key or public_keys(loaded), heads or [], trail or [])
@@ -56,7 +56,7 @@ def save_heads(
     Keep the file where nobody who can write to Kafka can write, and give it to `freshet audit verify`.
     """
     from jobs.settings import load_settings
-    from privacy.audit import save_heads as save
+    from privacy.audit_verification import save_heads as save
 
     print(f"{save(load_settings(settings), out)} heads added to {out}")
 
@@ -65,7 +65,7 @@ def save_heads(
 def public_key(settings: SettingsFile) -> None:
     """Print the key that signatures are verified with."""
     from jobs.settings import load_settings
-    from privacy.audit import public_keys
+    from privacy.audit_verification import public_keys
 
     for key in public_keys(load_settings(settings)):
         print(key.hex())

@@ -46,12 +46,12 @@ def run(
     """
     if wrong := [each for each in flink or [] if "=" not in each]:
         raise typer.BadParameter(f"{wrong[0]} is not KEY=VALUE", param_hint="--flink")
-    from bench.run import Options
+    from bench.run import BenchOptions
     from bench.run import run as measure
 
     part = None if only is None else only.value
     to_try = tuple(flink or ()), tuple(settings or ())
-    options = Options(quick, part, events, repeats, warm_up, withdrawals, seconds, *to_try)
+    options = BenchOptions(quick, part, events, repeats, warm_up, withdrawals, seconds, *to_try)
     begun = time.monotonic()
     print(measure(options, typed(context), lambda line: say(f"bench {time.monotonic() - begun:6.1f} s: {line}")))
 

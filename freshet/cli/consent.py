@@ -43,7 +43,7 @@ def record(
     user_id = given_user(user)
     from jobs.clock import clock_ms
     from jobs.registration import load_deployed
-    from privacy.consent import record as write
+    from privacy.consent_recording import record as write
     from schemas.consents import ConsentChange, Purpose
 
     change = ConsentChange(
@@ -66,7 +66,7 @@ def withdraw(settings: SettingsFile, user: UserId, method: Method = None) -> Non
     user_id = given_user(user)
     from jobs.clock import clock_ms
     from jobs.registration import load_deployed
-    from privacy.consent import record as write
+    from privacy.consent_recording import record as write
     from schemas.consents import ConsentChange
 
     print_json(write(load_deployed(settings), ConsentChange(user_id, "none", clock_ms(), method=method))._asdict())

@@ -30,8 +30,8 @@ def demo(
 
     Starts all of it below .local/demo, and ends all of it.
     """
-    from deploy.demo.show import Options
+    from deploy.demo.show import DemoOptions
     from deploy.demo.show import demo as show
 
     source = shoppers, rate, seed, seconds, plain, replay, speed, follow
-    show(Options(*source, of_file.mapping(), of_file.choice()))
+    show(DemoOptions(*source, of_file.mapping(), of_file.choice()))

@@ -18,7 +18,7 @@ def user(settings: SettingsFile, user: UserId) -> None:
     """
     user_id = given_user(user)
     from jobs.registration import load_deployed
-    from privacy.consent import erase
+    from privacy.consent_recording import erase
 
     print_json(erase(load_deployed(settings), user_id)._asdict())
 

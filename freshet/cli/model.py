@@ -52,10 +52,10 @@ def train(
     Prints the measures of each way of ranking. Name the folder in the settings of the job (model.directory).
     """
     from models.train import table, train_and_export
-    from models.transitions import Settings
+    from models.transitions import TrainingSettings
 
     interactions = _read(file, user, item, time, kind, every, time_format, quantity)
-    manifest = train_and_export(interactions, out, Settings(top_k=top_k, neighbours=neighbours), say)
+    manifest = train_and_export(interactions, out, TrainingSettings(top_k=top_k, neighbours=neighbours), say)
     print("\n".join(table(manifest.metrics)))
     print(_summary(manifest.name, manifest.items_count, manifest.size_bytes, out))
 
@@ -76,9 +76,9 @@ def evaluate(
     """Measure the built-in model on the last fifth of the time of a file, beside popularity; write nothing."""
     from models.evaluate import evaluate as measure
     from models.train import table
-    from models.transitions import Settings
+    from models.transitions import TrainingSettings
 
-    metrics = measure(_read(file, user, item, time, kind, every, time_format, quantity), Settings(top_k=top_k))
+    metrics = measure(_read(file, user, item, time, kind, every, time_format, quantity), TrainingSettings(top_k=top_k))
     if as_json:
         print_json(metrics)
     else:

@@ -38,7 +38,7 @@ def report(
     first line, and the exit code is 1. The job need not run.
     """
     from jobs.settings import load_settings
-    from privacy.audit import public_keys, verification
+    from privacy.audit_verification import public_keys, verification
     from privacy.compliance import period_of, today, write_report
 
     try:

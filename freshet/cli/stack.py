@@ -13,12 +13,12 @@ def up(
     no_job: Annotated[bool, typer.Option("--no-job", help="Only the stack: no topics and no job.")] = False,
 ) -> int:
     """Start Kafka, Redis and Flink below .local, and the job and a gateway on them."""
-    from deploy.local.commands import in_words, interrupted_once, status
+    from deploy.local.commands import describe_rotation, interrupted_once, status
     from deploy.local.commands import up as start
 
     with interrupted_once():
         start(task_managers, with_job=not no_job)
-    print(*in_words(found := status()), sep="\n")
+    print(*describe_rotation(found := status()), sep="\n")
     return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS
 
 
@@ -38,12 +38,12 @@ def status(as_json: AsJson = False) -> int:
 
     Exit code 1 where it is down, or a part of it has ended.
     """
-    from deploy.local.commands import in_words
+    from deploy.local.commands import describe_rotation
     from deploy.local.commands import status as found_of
 
     found = found_of()
     if as_json:
         print_json(found._asdict())
     else:
-        print(*in_words(found), sep="\n")
+        print(*describe_rotation(found), sep="\n")
     return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS

@@ -22,7 +22,7 @@ def topics(
     What exists is left as it is, unless --alter is given. The job refuses at submission what breaks its promises.
     """
     from jobs.settings import load_settings
-    from jobs.topics import alter_topics, create_topics
+    from jobs.topic_creation import alter_topics, create_topics
 
     loaded = load_settings(settings)
     kept_ms = loaded.privacy.snapshots_kept_ms

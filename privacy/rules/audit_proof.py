@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from schemas.audit import AuditPlace, SegmentEntry, SignedHead
 from schemas.signing import key_id
-from udfs.audit import head_message, linked, record_hash, segment_message
+from udfs.audit_chain import head_message, linked, record_hash, segment_message
 
 HASH_MARK: Final = b',"hash":"'
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -35,7 +35,7 @@ class Line(NamedTuple):
         return f"partition {self.partition} offset {self.offset}"
 
 
-class Record(NamedTuple):
+class LinkedRecord(NamedTuple):
     """A record whose hash is right. `opening` is what its segment goes on from, None but for the first of a segment."""
 
     place: AuditPlace
@@ -59,7 +59,7 @@ _decode_segment: Final = msgspec.json.Decoder(SegmentEntry).decode
 _decode_head: Final = msgspec.json.Decoder(SignedHead).decode
 
 
-def read_record(line: Line) -> Record | AuditPlace | None:
+def read_record(line: Line) -> LinkedRecord | AuditPlace | None:
     """The record; only its place where its content is not what was hashed; None where it is no record at all."""
     try:
         place = decode_place(line.raw)
@@ -69,7 +69,7 @@ def read_record(line: Line) -> Record | AuditPlace | None:
     body, mark, rest = line.raw.rpartition(HASH_MARK)
     if not mark or rest != b'%b"}' % place.hash.encode() or record_hash(body) != place.hash:
         return place
-    return Record(place, line, opening)
+    return LinkedRecord(place, line, opening)
 
 
 def read_head(line: Line) -> SignedHead | None:
@@ -95,7 +95,7 @@ class Signatures:
             return f"a head is signed for another trail, {head.trail}"
         return None
 
-    def complaint_about_opening(self, record: Record) -> str | None:
+    def complaint_about_opening(self, record: LinkedRecord) -> str | None:
         """Why a signed beginning of a segment proves nothing."""
         place, opening = record.place, record.opening
         assert opening is not None
@@ -130,16 +130,16 @@ class Chain:
     byte or by its number; where one of them is proved, it is the first.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._by_hash: dict[str, Record] = {}
+    def __init__(self, records: Iterable[LinkedRecord]) -> None:
+        self._by_hash: dict[str, LinkedRecord] = {}
         self._proved: set[str] = set()
-        self.twice: list[tuple[Record, Record]] = []
+        self.twice: list[tuple[LinkedRecord, LinkedRecord]] = []
         for record in records:
             known = self._by_hash.setdefault(record.place.hash, record)
             if known is not record:
                 self.twice.append((known, record))
 
-    def prove_opening(self, opening: Record) -> None:
+    def prove_opening(self, opening: LinkedRecord) -> None:
         """The signature of this beginning is good."""
         self._prove(self._by_hash[opening.place.hash], None)
 
@@ -153,7 +153,7 @@ class Chain:
         if record is not None and (record.place.epoch, record.place.seq) == (head.epoch, head.seq):
             self._prove(record, None if head.trail else signed_from)
 
-    def _prove(self, record: Record | None, until: Mapping[int, int] | None) -> None:
+    def _prove(self, record: LinkedRecord | None, until: Mapping[int, int] | None) -> None:
         """A record, and all that it builds upon; with `until`, only what stands before that."""
         while record is not None and record.place.hash not in self._proved:
             if until is not None and record.line.offset >= until.get(record.line.partition, sys.maxsize):
@@ -161,23 +161,23 @@ class Chain:
             self._proved.add(record.place.hash)
             record = self._before(record)
 
-    def _before(self, record: Record) -> Record | None:
+    def _before(self, record: LinkedRecord) -> LinkedRecord | None:
         before = self._by_hash.get(record.place.prev)
         if before is None or before.place.seq != record.place.seq - 1:
             return None
         return before if record.opening is not None or before.place.epoch == record.place.epoch else None
 
-    def is_proved(self, record: Record) -> bool:
+    def is_proved(self, record: LinkedRecord) -> bool:
         """Whether the job wrote this record."""
         return record.place.hash in self._proved
 
-    def proved(self) -> list[Record]:
+    def proved(self) -> list[LinkedRecord]:
         """All that are proved."""
         return [self._by_hash[hash] for hash in self._proved]
 
-    def segments(self) -> dict[int, dict[int, Record]]:
+    def segments(self) -> dict[int, dict[int, LinkedRecord]]:
         """By epoch and number; of several records with one number a proved one. Call it once, when all is proved."""
-        segments: dict[int, dict[int, Record]] = defaultdict(dict)
+        segments: dict[int, dict[int, LinkedRecord]] = defaultdict(dict)
         for record in sorted(self._by_hash.values(), key=self.is_proved, reverse=True):
             known = segments[record.place.epoch].setdefault(record.place.seq, record)
             if known is not record:

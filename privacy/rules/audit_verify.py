@@ -16,12 +16,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from privacy.rules.audit_proof import Chain, Line, Record, Signatures, Trust, read_head, read_record
+from privacy.rules.audit_proof import Chain, Line, LinkedRecord, Signatures, Trust, read_head, read_record
 from schemas.audit import AuditPlace, SignedHead
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 
 Complain = Callable[[int, str], None]
-Segments = Mapping[int, Mapping[int, Record]]
+Segments = Mapping[int, Mapping[int, LinkedRecord]]
 UNSIGNED_MAX_MS: Final = 2 * HOUR_MS
 """So long a job records at the most without a signed head where its interval is not known: it has an hour at most."""
 SIGNING_LAG_MAX_MS: Final = MINUTE_MS
@@ -86,7 +86,7 @@ class Times(NamedTuple):
 def verify(lines: Iterable[Line], heads: Iterable[Line], trust: Trust, times: Times) -> Verification:
     """Verify the records `lines` against each other and against the signed `heads`, from wherever those were kept."""
     found, unproved, ends = Verification([], [], []), set[tuple[int, int]](), dict[int, int]()
-    buckets: dict[int, list[Record]] = defaultdict(list)
+    buckets: dict[int, list[LinkedRecord]] = defaultdict(list)
     for line in lines:
         ends[line.partition] = max(line.offset, ends.get(line.partition, -1))
         record = _read(line, found)
@@ -120,7 +120,7 @@ class _Since(NamedTuple):
     offsets: Mapping[int, int]
 
 
-def _since(openings: Sequence[Record]) -> _Since:
+def _since(openings: Sequence[LinkedRecord]) -> _Since:
     offsets: dict[int, int] = {}
     for record in openings:
         line = record.line
@@ -136,7 +136,7 @@ def _last_signed(heads: Iterable[SignedHead]) -> dict[int, int]:
     return alive
 
 
-def _read(line: Line, found: Verification) -> Record | None:
+def _read(line: Line, found: Verification) -> LinkedRecord | None:
     """The record, if it is one and its bytes are those that were hashed."""
     record = read_record(line)
     if record is None:
@@ -149,7 +149,7 @@ def _read(line: Line, found: Verification) -> Record | None:
     return None
 
 
-def _opened(records: Iterable[Record], signatures: Signatures, found: Verification) -> list[Record]:
+def _opened(records: Iterable[LinkedRecord], signatures: Signatures, found: Verification) -> list[LinkedRecord]:
     """The beginnings of segments with a good signature. Those without any are judged by what builds upon them."""
     opened = []
     for record in records:
@@ -225,7 +225,7 @@ class _Verifier:
         """Something is to be known of the chain."""
         self._found.remarks.append(f"bucket {self._bucket}: {text}")
 
-    def verify(self, records: Sequence[Record], signed: Sequence[SignedHead]) -> None:
+    def verify(self, records: Sequence[LinkedRecord], signed: Sequence[SignedHead]) -> None:
         """All of it."""
         self._check_order(records)
         self._check_twice()
@@ -242,11 +242,11 @@ class _Verifier:
             )
         )
 
-    def _check_order(self, records: Sequence[Record]) -> None:
+    def _check_order(self, records: Sequence[LinkedRecord]) -> None:
         """Within a partition the records of a segment stand in the order in which they were written, and nothing of an
         earlier segment stands behind the beginning of a later one."""
-        last: dict[tuple[int, int], Record] = {}
-        newest: dict[int, Record] = {}
+        last: dict[tuple[int, int], LinkedRecord] = {}
+        newest: dict[int, LinkedRecord] = {}
         for record in sorted(records, key=lambda each: each.line[:2]):
             partition, epoch = record.line.partition, record.place.epoch
             before = last.get((partition, epoch))
@@ -297,7 +297,7 @@ class _Verifier:
             elif records[after].opening is not None:
                 self.complain(after, f"changed: a second beginning of segment {epoch} ({records[after].line.where})")
 
-    def _check_parent(self, first: Record) -> None:
+    def _check_parent(self, first: LinkedRecord) -> None:
         """A segment goes on from a record of an earlier one: not its last, where an older savepoint was restored.
 
         Nothing of a segment that nobody signed is explained, whatever it says of itself.
@@ -345,7 +345,9 @@ class _Verifier:
             what = "record" if len(unproved) == 1 else f"{len(unproved)} records"
             self.remark(f"not proved: {what} of segment {epoch} from {unproved[0].place.seq} on, which nobody signed")
 
-    def _complaint_about(self, unproved: Sequence[Record], last: Record | None, first: Record) -> str | None:
+    def _complaint_about(
+        self, unproved: Sequence[LinkedRecord], last: LinkedRecord | None, first: LinkedRecord
+    ) -> str | None:
         """What is wrong with the unproved records of a segment, whose `last` proved record is given."""
         many = f"the {len(unproved)} from it on"
         if last is not None and last.place.seq < unproved[0].place.seq:
@@ -356,10 +358,12 @@ class _Verifier:
             return f"nobody who has the key has opened segment {first.place.epoch}, nor vouches for any of {many}"
         return f"no signed head has this record, nor any of {many}"
 
-    def _complaint_about_end(self, unproved: Sequence[Record], last: Record, first: Record, many: str) -> str | None:
+    def _complaint_about_end(
+        self, unproved: Sequence[LinkedRecord], last: LinkedRecord, first: LinkedRecord, many: str
+    ) -> str | None:
         """A job that ends leaves what it recorded since it last signed: of one interval, and at the end of all."""
         epoch = last.place.epoch
-        if any(_goes_on_from(each[min(each)], last) for each in self._proved.values()):
+        if any(_continues(each[min(each)], last) for each in self._proved.values()):
             return (
                 f"the job after segment {epoch} went on from record {last.place.seq}, and nobody signed any of {many}: "
                 "they were put in, or a savepoint was restored that was only seconds older"
@@ -373,24 +377,24 @@ class _Verifier:
             return f"no signed head has this record, nor any of {many}"
         return None
 
-    def _may_have_outlived_its_head(self, record: Record) -> bool:
+    def _may_have_outlived_its_head(self, record: LinkedRecord) -> bool:
         """Kafka deletes both topics in portions. What is past its retention stands before all that is not."""
         offset = self._life.young.get(record.line.partition, -1)
         return record.place.at <= self._times.kept_since_ms and record.line.offset < offset
 
 
-def _unsigned_max_ms(first: Record, chain: Chain) -> int:
+def _unsigned_max_ms(first: LinkedRecord, chain: Chain) -> int:
     """For how long the job that began with `first` may have recorded without a head."""
     if first.opening is None or not first.opening.signature or not chain.is_proved(first):
         return UNSIGNED_MAX_MS
     return first.opening.heads_every_ms + SIGNING_LAG_MAX_MS
 
 
-def _goes_on_from(first: Record, record: Record) -> bool:
+def _continues(first: LinkedRecord, record: LinkedRecord) -> bool:
     return first.opening is not None and first.place.prev == record.place.hash
 
 
-def _origin(first: Record, segments: Segments) -> int | None:
+def _origin(first: LinkedRecord, segments: Segments) -> int | None:
     """The segment with the record from which that of `first` goes on."""
     opening = first.opening
     if opening is None:
@@ -441,5 +445,5 @@ def _check_heads(signed: Sequence[SignedHead], segments: Segments, kept_since_ms
         complain(head.seq, text)
 
 
-def _holds(records: Mapping[int, Record], seq: int, hash: str) -> bool:
+def _holds(records: Mapping[int, LinkedRecord], seq: int, hash: str) -> bool:
     return seq in records and records[seq].place.hash == hash

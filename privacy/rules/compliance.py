@@ -1,7 +1,8 @@
 """What the audit trail says of a period, in figures that may be shown: nothing of a person, and no small group.
 
-Call order: :func:`told_first` over the whole trail; :meth:`Compliance.prove` for each receipt; :meth:`Compliance.add`
-for each record of the trail, in any order; :meth:`Compliance.reject` for each dead letter; :meth:`Compliance.report`.
+Call order: :func:`last_reported_offsets` over the whole trail; :meth:`Compliance.prove` for each receipt;
+:meth:`Compliance.add` for each record of the trail, in any order; :meth:`Compliance.reject` for each dead letter;
+:meth:`Compliance.report`.
 
 A job that was restored from an older savepoint tells consents again, late: each change counts once, with the first time
 that it took effect. (What has no place in `consents`, such as a read, was then done again, and counts again.)
@@ -22,7 +23,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 import msgspec
 
 from privacy.rules.audit_proof import UNREADABLE
-from privacy.rules.suppression import CATEGORIES_MAX, OTHERS, Cell, Figure, Table, Tally
+from privacy.rules.suppression import CATEGORIES_MAX, OTHERS, Cell, Figure, SuppressedTable, Tally
 from schemas.audit import (
     AccessEntry,
     AuditEntry,
@@ -77,7 +78,7 @@ class Period(NamedTuple):
         return [str(day) for day in range(self.start_ms, self.end_ms, DAY_MS)]
 
 
-class Effect(NamedTuple):
+class TimeToEffect(NamedTuple):
     """How long changes took from append to effect, in ms: percentiles by nearest rank."""
 
     p50: int
@@ -98,8 +99,8 @@ class KeyEvent(NamedTuple):
 class States(NamedTuple):
     """Users by what was last told of them before the end of the period: by level, by key, and who grants what."""
 
-    levels: Table
-    kids: Table
+    levels: SuppressedTable
+    kids: SuppressedTable
     purposes: dict[str, Figure]
 
 
@@ -111,11 +112,11 @@ class Report(msgspec.Struct, frozen=True):
 
     period: Period
     k: int
-    days: dict[Kind, Table]
-    by: dict[tuple[Kind, str], Table]
+    days: dict[Kind, SuppressedTable]
+    by: dict[tuple[Kind, str], SuppressedTable]
     narrowed: dict[Kind, dict[str, Figure]]
-    effects: dict[Kind, Effect | None]
-    proofs: Table
+    effects: dict[Kind, TimeToEffect | None]
+    proofs: SuppressedTable
     strangers: Figure
     accesses: dict[tuple[str, str, str], Figure]
     states: States
@@ -127,13 +128,13 @@ class Report(msgspec.Struct, frozen=True):
 
 Key = TypeVar("Key", str, tuple[str, str], tuple[str, str, str])
 Placed = ConsentEntry | WithdrawalEntry | ErasureEntry | RefusedEntry
-FirstTold = dict[tuple[int, int], dict[int, int]]
+ReportedOffsets = dict[tuple[int, int], dict[int, int]]
 """(bucket, partition of `consents`) → epoch of a job → the last offset that it told of."""
 
 
-def told_first(trail: Iterable[bytes]) -> FirstTold:
+def last_reported_offsets(trail: Iterable[bytes]) -> ReportedOffsets:
     """How far each job has told of `consents`: what a later job tells of before that, it tells again."""
-    told: FirstTold = defaultdict(dict)
+    told: ReportedOffsets = defaultdict(dict)
     for raw in trail:
         place, entry = _decoded(raw) or (None, None)
         if place is not None and isinstance(entry, Placed):
@@ -152,7 +153,7 @@ def _decoded(raw: bytes) -> tuple[AuditPlace, AuditEntry] | None:
 class Compliance:
     """Counts what the trail tells of `period`; `k` is the least number of persons behind a figure."""
 
-    def __init__(self, period: Period, k: int, told: FirstTold) -> None:
+    def __init__(self, period: Period, k: int, told: ReportedOffsets) -> None:
         self._period, self._k, self._told = period, k, told
         days = len(period.days())
         self._days: dict[Kind, Tally] = {kind: Tally(k, days) for kind in KINDS}
@@ -320,13 +321,13 @@ def _figures(cells: dict[Key, Cell]) -> dict[Key, Figure]:
     return {key: cells[key].figure for key in sorted(cells)}
 
 
-def effect_of(times: Sequence[int]) -> Effect | None:
+def effect_of(times: Sequence[int]) -> TimeToEffect | None:
     """The percentiles of `times`, which are sorted; None where there are none.
 
     >>> effect_of([10, 20, 30, 40])
-    Effect(p50=20, p95=40, p99=40, max=40)
+    TimeToEffect(p50=20, p95=40, p99=40, max=40)
     """
     if not times:
         return None
     p50, p95, p99 = (times[-(-len(times) * percent // 100) - 1] for percent in (50, 95, 99))
-    return Effect(p50, p95, p99, times[-1])
+    return TimeToEffect(p50, p95, p99, times[-1])

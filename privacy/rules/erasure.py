@@ -76,10 +76,10 @@ def with_returns(erased: Mapping[str, Erased], changes: Iterable[NamedChange]) -
     return found
 
 
-def goes(returns: Mapping[str, int | None], name: str, appended: int) -> bool:
-    """Whether a clean event goes; `returns` is `returned_at` by every pseudonym of everybody who was erased.
+def must_be_erased(returns: Mapping[str, int | None], name: str, appended: int) -> bool:
+    """Whether a clean event must be erased; `returns` is `returned_at` by every pseudonym of everybody who was erased.
 
-    >>> goes({"p1.a": None, "p1.b": 20}, "p1.a", 99), goes({"p1.a": None, "p1.b": 20}, "p1.b", 20)
+    >>> must_be_erased({"p1.a": None, "p1.b": 20}, "p1.a", 99), must_be_erased({"p1.a": None, "p1.b": 20}, "p1.b", 20)
     (True, False)
     """
     if name not in returns:
@@ -88,22 +88,22 @@ def goes(returns: Mapping[str, int | None], name: str, appended: int) -> bool:
     return returned_at is None or appended < returned_at
 
 
-class Seen(NamedTuple):
-    """A record of a partition: its offset, the offset that it is a copy of (None: of none), and whether it goes."""
+class SeenRecord(NamedTuple):
+    """A record of a partition: its offset, the offset that it is a copy of (or None), and whether it must be erased."""
 
     offset: int
     copy_of: int | None
-    goes: bool
+    must_be_erased: bool
 
 
-class Plan(NamedTuple):
+class RewritePlan(NamedTuple):
     """Records after `copied` and up to `up_to` that stay are to be copied, then all up to `up_to` to be deleted."""
 
     copied: int
     up_to: int
 
 
-def plan(seen: Iterable[Seen]) -> Plan | None:
+def plan(seen: Iterable[SeenRecord]) -> RewritePlan | None:
     """How to rewrite a partition, None where nothing is to be done. One pass, no memory.
 
     Copies are made in the order of offsets, so the last one tells how far an interrupted run came. What it copied is
@@ -117,7 +117,7 @@ def plan(seen: Iterable[Seen]) -> Plan | None:
         if gone:
             up_to = offset
     up_to = max(up_to, copied)
-    return Plan(copied, up_to) if up_to >= 0 else None
+    return RewritePlan(copied, up_to) if up_to >= 0 else None
 
 
 def occurrences(chunks: Iterable[bytes], patterns: Sequence[bytes]) -> list[int]:
@@ -159,29 +159,29 @@ class Evidence(msgspec.Struct, frozen=True):
     snapshots: int | None = None
 
 
-class Verdict(NamedTuple):
+class ErasureVerdict(NamedTuple):
     """What is proved, and what is in the way of more."""
 
     status: ErasureStatus
     reasons: list[str]
 
 
-def verdict(seen: Evidence) -> Verdict:
+def verdict(seen: Evidence) -> ErasureVerdict:
     """Judge. A search that does not find what was planted proves nothing, whatever else it found."""
     blind = [place for place, count in seen.planted.items() if not count]
     if blind or not seen.planted:
-        return Verdict("not_proved", [f"what was planted was not found in: {', '.join(blind) or 'any place'}"])
+        return ErasureVerdict("not_proved", [f"what was planted was not found in: {', '.join(blind) or 'any place'}"])
     if seen.returned_at is not None:
         left = seen.found.get("events", 0)
         reasons = [f"events: {left} from before the return"] if left else []
-        return Verdict("incomplete" if left else "returned", reasons)
+        return ErasureVerdict("incomplete" if left else "returned", reasons)
     reasons = [f"{place}: {seen.found[place]}" for place in LEFTOVERS if seen.found.get(place)]
     if not seen.found.get("redis.gone") and seen.now < seen.tombstone_until:
         reasons.append("redis.gone: the tombstone is missing, an older snapshot could bring the user back")
     if reasons:
-        return Verdict("incomplete", reasons)
+        return ErasureVerdict("incomplete", reasons)
     waiting = _why_not_complete(seen)
-    return Verdict("effective" if waiting else "complete", waiting)
+    return ErasureVerdict("effective" if waiting else "complete", waiting)
 
 
 def _why_not_complete(seen: Evidence) -> list[str]:

@@ -71,7 +71,7 @@ class Cell:
         return self.count if self.is_safe else None
 
 
-class Table(msgspec.Struct, frozen=True):
+class SuppressedTable(msgspec.Struct, frozen=True):
     """A total and what it is the sum of. `rest` is what the figures that are not shown add up to."""
 
     total: Figure
@@ -95,14 +95,14 @@ class Tally:
         self.total.add(name, count)
         self._cells.setdefault(category, Cell(self._k)).add(name, count)
 
-    def table(self, categories: Iterable[str] = ()) -> Table:
+    def table(self, categories: Iterable[str] = ()) -> SuppressedTable:
         """What may be shown: rows for `categories` in their order, then for all others that are counted.
 
         Rows of the others whose figure is not shown are left out, because their very name may tell of somebody.
         """
         cells = {name: self._cells.get(name) or Cell(self._k) for name in (*categories, *sorted(self._cells))}
         if not self.total.is_safe:
-            return Table(None, dict.fromkeys(categories), None)
+            return SuppressedTable(None, dict.fromkeys(categories), None)
         shown = shown_of(cells)
         rest = self.total.count - sum(cells[name].count for name in shown)
         known = set(categories)
@@ -111,7 +111,7 @@ class Tally:
             for name, cell in cells.items()
             if name in known or name in shown
         }
-        return Table(self.total.count, rows, rest)
+        return SuppressedTable(self.total.count, rows, rest)
 
 
 def shown_of(cells: Mapping[str, Cell]) -> set[str]:

@@ -7,7 +7,7 @@ import msgspec
 from schemas.errors import SettingsError
 from schemas.wire.codecs import Codec, json_codec
 from schemas.wire.confluent import SchemaSource
-from schemas.wire.mixed_codec import told_apart
+from schemas.wire.mixed_codec import codec_by_content
 from schemas.wire.schema_sources import source_at
 
 Format = Literal["json", "avro", "protobuf"]
@@ -41,9 +41,9 @@ def codec_for(format: Format, framing: Framing = "plain", schema_source: str | N
     if format == "json" and framing != "plain":
         raise SettingsError("JSON has no framing: choose avro or protobuf, or framing plain")
     if format == "json":
-        return told_apart(json_codec())
+        return codec_by_content(json_codec())
     source = source_at(schema_source) if schema_source is not None else None
-    return told_apart(_codec(format, None), _codec(format, source) if source else None)
+    return codec_by_content(_codec(format, None), _codec(format, source) if source else None)
 
 
 def codec_of(settings: InputSettings) -> Codec:

@@ -41,7 +41,7 @@ class Said(NamedTuple):
     error: Exception | None = None
 
 
-def said_in(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[Said]:
+def consents_in(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[Said]:
     """What a record that was appended at `append_ts` (ms) says, of each user once, of at least one.
 
     More than one only withdraw. Raises :class:`BadRecord` where it names nobody.

@@ -25,12 +25,12 @@ JSON_START: Final = b"{"
 _JSON_SPACE: Final = b" \t\r\n"
 
 
-def told_apart(plain: Codec, framed: Codec | None = None) -> Codec:
+def codec_by_content(plain: Codec, framed: Codec | None = None) -> Codec:
     """The codec of records that are JSON, `plain` or `framed`; without `framed` no schema is known."""
     json = json_codec()
     return Codec(
-        _told_apart(json.interaction, plain.interaction, framed.interaction if framed else _no_schema),
-        _told_apart(json.consent, plain.consent, framed.consent if framed else _no_schema),
+        _decode_by_content(json.interaction, plain.interaction, framed.interaction if framed else _no_schema),
+        _decode_by_content(json.consent, plain.consent, framed.consent if framed else _no_schema),
         _named(plain, framed),
     )
 
@@ -53,7 +53,7 @@ def _no_schema(raw: bytes) -> tuple[T, bool]:
     raise BadRecord(RejectReason.UNKNOWN_SCHEMA)
 
 
-def _told_apart(json: Decode[T], plain: Decode[T], framed: Decode[T]) -> Decode[T]:
+def _decode_by_content(json: Decode[T], plain: Decode[T], framed: Decode[T]) -> Decode[T]:
     def decode(raw: bytes) -> tuple[T, bool]:
         if raw and raw[0] == JSON_START[0]:
             return json(raw)

@@ -28,15 +28,15 @@ from serving.gateway.bounds import Ledger
 from serving.gateway.caching import Purger
 from serving.gateway.collecting import Collecting
 from serving.gateway.gate import Gate
+from serving.gateway.gateway_settings import GatewaySettings, load_gateway_settings
 from serving.gateway.lane import Lane
 from serving.gateway.logs import log_as_json
 from serving.gateway.metrics import Meter
-from serving.gateway.parts import Parts
+from serving.gateway.parts import GatewayParts
 from serving.gateway.problems import Problem, fault
 from serving.gateway.roles import ROUTES
 from serving.gateway.routes import router
 from serving.gateway.security import Authenticator
-from serving.gateway.settings import GatewaySettings, load_gateway_settings
 from serving.gateway.tenants import Tenant, make_tenant
 
 SETTINGS_VARIABLE: Final = "FRESHET_GATEWAY_SETTINGS"
@@ -56,7 +56,7 @@ class Gateway:
         self._tenants = {name: make_tenant(name, settings, of) for name, of in settings.tenants.items()}
         registry, admission, limits = CollectorRegistry(), Admission(settings.admission), Limits(settings.admission)
         self._meter = Meter(registry)
-        parts = Parts(self._authenticator, self._tenants, admission, limits, self._meter)
+        parts = GatewayParts(self._authenticator, self._tenants, admission, limits, self._meter)
         self.api = documented_api(self._lifespan)
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from serving.answers import Listed
-from serving.gateway.settings import CacheSettings
+from serving.gateway.gateway_settings import CacheSettings
 from serving.gateway.tenants import Tenant
 
 PURGE_EVERY_S = 1.0

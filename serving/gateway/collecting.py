@@ -12,8 +12,8 @@ from kafka.errors import KafkaError
 
 from schemas.control import AccessCommand
 from schemas.errors import CollectionEnded, FreshetError, TooMuchHeld, where
+from serving.gateway.gateway_settings import AccessSettings
 from serving.gateway.problems import too_many
-from serving.gateway.settings import AccessSettings
 from serving.gateway.tenants import Tenant
 from serving.kept_answers import Asker, Ticket
 

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from serving.gateway.lane import App, Receive, Scope, Send
 from serving.gateway.metrics import NOBODY
-from serving.gateway.parts import Parts
+from serving.gateway.parts import GatewayParts
 from serving.gateway.problems import Answer, Headers, Problem, logged, unavailable
 from serving.gateway.questions import lines_of, trace_of
 from serving.gateway.roles import ROUTES, Route
@@ -26,7 +26,7 @@ logger = logging.getLogger("freshet.gateway")
 class Gate:
     """Lets requests through to `app`, with `role`, `admitted`, `tenant` and `subject` in their state."""
 
-    def __init__(self, app: App, parts: Parts, *, body_bytes_max: int, deadline_s: float) -> None:
+    def __init__(self, app: App, parts: GatewayParts, *, body_bytes_max: int, deadline_s: float) -> None:
         self._app = app
         self._parts = parts
         self._admission = parts.admission

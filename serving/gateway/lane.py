@@ -17,9 +17,19 @@ from serving.answers import Own
 from serving.gateway.admission import LEFT, Class, class_of
 from serving.gateway.listing import choose
 from serving.gateway.metrics import NOBODY
-from serving.gateway.parts import Parts
+from serving.gateway.parts import GatewayParts
 from serving.gateway.problems import Problem, joined, logged, split
-from serving.gateway.questions import PREFIX, Head, Query, deadline_s, head_of, is_known, lines_of, read_query, user_in
+from serving.gateway.questions import (
+    PREFIX,
+    Query,
+    RequestHead,
+    deadline_s,
+    head_of,
+    is_known,
+    lines_of,
+    read_query,
+    user_in,
+)
 from serving.gateway.security import Principal
 from serving.gateway.tenants import Tenant
 
@@ -64,7 +74,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     of: Class
     now_ms: int
     deadline_s: float | None
-    head: Head
+    head: RequestHead
 
 
 class Flight(Protocol):
@@ -91,7 +101,7 @@ class Lane:
     ASGI. What is answered by one look into Redis takes no task of its own.
     """
 
-    def __init__(self, app: App, parts: Parts, slow_s: float) -> None:
+    def __init__(self, app: App, parts: GatewayParts, slow_s: float) -> None:
         self._app = app
         self._slow_s = slow_s
         self._common = joined([JSON, PRIVATE, VARY, parts.limits.policy])
@@ -115,7 +125,7 @@ class Lane:
         await send({"type": "http.response.start", "status": answer.status, "headers": split(answer.lines)})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
-    def board(self, flight: Flight, raw_path: bytes, query: bytes, head: Head) -> None:
+    def board(self, flight: Flight, raw_path: bytes, query: bytes, head: RequestHead) -> None:
         """Answer a request without a body; it is landed now or later."""
         begun_s, role = time.perf_counter(), NOBODY
         try:
@@ -176,7 +186,7 @@ class Lane:
             told = {"route": "recommendations", "reason": reason, "status": status, "role": role, "trace": trace}
             logger.info("recommendations %d", status, extra={**told, "ms": round(1000 * seconds, 1)})
 
-    def _look(self, principal: Principal, role: str, head: Head, raw_path: bytes, query: bytes) -> Asked:
+    def _look(self, principal: Principal, role: str, head: RequestHead, raw_path: bytes, query: bytes) -> Asked:
         """What is asked, by whom. Raises :class:`Problem`."""
         tenant, left = self._parts.admit(principal, NAME, time.monotonic())
         asked = read_query(query)

@@ -10,7 +10,7 @@ from serving.gateway.security import Authenticator, Principal
 from serving.gateway.tenants import Tenant, tenant_of
 
 
-class Parts(NamedTuple):
+class GatewayParts(NamedTuple):
     """Who asks, what for, how much of it, and what is counted."""
 
     authenticator: Authenticator

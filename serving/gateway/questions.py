@@ -46,7 +46,7 @@ class Query(msgspec.Struct, frozen=True):
         return bool(self.exclude or self.in_stock or self.category is not None)
 
 
-class Head(msgspec.Struct, frozen=True):
+class RequestHead(msgspec.Struct, frozen=True):
     """What the header lines of a request, by their names in small letters, say to the hot route."""
 
     lines: Mapping[bytes, bytes]
@@ -82,9 +82,9 @@ def is_known(tag: bytes, known: bytes) -> bool:
     return tag in known or known.strip() == b"*"
 
 
-def head_of(lines: Mapping[bytes, bytes]) -> Head:
+def head_of(lines: Mapping[bytes, bytes]) -> RequestHead:
     """Take from `lines` what matters here."""
-    return Head(
+    return RequestHead(
         lines,
         urgency_of(lines.get(b"priority")),
         lines.get(b"if-none-match", b""),

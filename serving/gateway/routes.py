@@ -28,9 +28,8 @@ from schemas.errors import (
     StoreUnavailable,
 )
 from schemas.events import Interaction
-from serving.access import access_command
 from serving.answers import NONE_LISTED, cut
-from serving.consents import Heard, heard
+from serving.consents import Heard, read_consent_or_withdrawal
 from serving.events import Stands, read_event
 from serving.gateway import documents
 from serving.gateway.caching import popular_headers
@@ -40,6 +39,7 @@ from serving.gateway.listing import tag_of
 from serving.gateway.problems import Problem, bad_request, unavailable
 from serving.gateway.questions import PURPOSE_LENGTH_MAX, Query, is_known, lines_of, read_query, user_of
 from serving.gateway.tenants import Tenant
+from serving.held_data import access_command
 from serving.kept_answers import Ticket, asker, read_ticket
 
 R = TypeVar("R")
@@ -149,7 +149,7 @@ async def consent(request: Request) -> Response:
     """
     body = await _json_body(request)
     try:
-        return await _recorded(request, heard(body, time.time_ns() // 1_000_000))
+        return await _recorded(request, read_consent_or_withdrawal(body, time.time_ns() // 1_000_000))
     except InvalidConsent as error:
         raise Problem(400, "invalid-consent", str(error), reason=error.reason) from None
 

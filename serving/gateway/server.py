@@ -19,9 +19,9 @@ from schemas.pseudonyms import load_key_ring
 from serving.gateway.app import MULTIPROCESS_VARIABLE, SETTINGS_VARIABLE
 from serving.gateway.bounds import BoundedProtocol
 from serving.gateway.fast_lane import LaneProtocol
+from serving.gateway.gateway_settings import GatewaySettings, ServerSettings, load_gateway_settings
 from serving.gateway.logs import log_as_json
 from serving.gateway.security import Authenticator
-from serving.gateway.settings import GatewaySettings, ServerSettings, load_gateway_settings
 
 KEEP_ALIVE_S: Final = 65
 FILES_BESIDE: Final = 256

@@ -12,14 +12,14 @@ from schemas.catalogue import CatalogueItem
 from schemas.control import AccessCommand
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.wire.codec_choice import codec_of
-from serving.access import Collector, is_erased_since
 from serving.accesses import AccessLog
 from serving.async_reader import AsyncReader
 from serving.catalogue import Catalogue
 from serving.consents import Consents
 from serving.events import EventProducer
+from serving.gateway.gateway_settings import GatewaySettings, TenantSettings
 from serving.gateway.problems import Problem
-from serving.gateway.settings import GatewaySettings, TenantSettings
+from serving.held_data import Collector, is_erased_since
 from serving.kept_answers import KeptAnswers
 
 ANSWER_LASTS_LONGER_S: Final = 60.0
@@ -73,10 +73,10 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
     names = Pseudonymiser(ring).all
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 
-    def held_of(command: AccessCommand, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+    def collect_personal_data(command: AccessCommand, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
         codec = codec_of(of.input)  # of this thread alone: it holds the schemas that it has met
         collector = Collector(of_tenant, store, codec, everywhere=False, bytes_max=bytes_max, on_turn=on_turn)
-        return collector.held(names(command.user_id), command)
+        return collector.collect(names(command.user_id), command)
 
     def erased_since(user_id: str, at_ms: int) -> bool:
         return is_erased_since(store, names(user_id), at_ms)
@@ -86,7 +86,18 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
     reader = AsyncReader(settings.redis, ring, prefix, password=password, catalogue=catalogue)
     closing = [catalogue.close, accesses.close, events.close, consents.close, answers.close]
     return Tenant(
-        name, reader, catalogue, accesses.note, events, consents, {}, names, held_of, answers, erased_since, closing
+        name,
+        reader,
+        catalogue,
+        accesses.note,
+        events,
+        consents,
+        {},
+        names,
+        collect_personal_data,
+        answers,
+        erased_since,
+        closing,
     )
 
 

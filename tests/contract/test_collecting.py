@@ -15,10 +15,10 @@ from adapters.kafka.settings import KafkaSettings
 from schemas import topics
 from schemas.answers import NotCollected
 from schemas.errors import CollectionEnded
-from serving.access import access_command
 from serving.gateway.collecting import Collecting, Question
+from serving.gateway.gateway_settings import AccessSettings
 from serving.gateway.problems import Problem
-from serving.gateway.settings import AccessSettings
+from serving.held_data import access_command
 from serving.kept_answers import KeptAnswers, Ticket, asker
 from tests.support.kafka import running_kafka, with_topics_of_its_own
 from tests.support.live import until

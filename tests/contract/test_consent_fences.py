@@ -13,7 +13,7 @@ from schemas.store import (
     READ_LIST,
     WITHDRAW,
     WRITE_CONSENT,
-    Decision,
+    ConsentWrite,
     all_user_keys,
     consent_value,
     hold_arguments,
@@ -48,7 +48,7 @@ def redis(server: RealRedis) -> Iterator[Any]:
 
 def grant(redis: Any, offset: int, said_at: int = 50, token: str = TOKEN, level: Level = Level.FULL) -> int:
     """What the job writes of a grant, with a list under it."""
-    decision = Decision(level, 0, 100 + offset, 0, offset, said_at, False, token)
+    decision = ConsentWrite(level, 0, 100 + offset, 0, offset, said_at, False, token)
     outcome = int(redis.eval(WRITE_CONSENT, 4, *KEYS, *decision.arguments(LIFE)))
     if redis.get(CONSENT) == decision.value():
         redis.set(LIST, b'{"v":1}')
@@ -60,7 +60,7 @@ def hold(redis: Any, offset: int, said_at: int = 50) -> int:
 
 
 def end(redis: Any, offset: int, said_at: int = 50, erase: bool = False) -> int:
-    decision = Decision(Level.NONE, 0, 100 + offset, 0, offset, said_at, erase)
+    decision = ConsentWrite(Level.NONE, 0, 100 + offset, 0, offset, said_at, erase)
     return int(redis.eval(WRITE_CONSENT, 4, *KEYS, *decision.arguments(LIFE)))
 
 
@@ -156,9 +156,9 @@ def test_a_withdrawal_dated_ahead_does_not_hold_off_a_later_grant(redis: Any, ah
     now = time.time_ns() // 1_000_000
     counted = withdraw(redis, now + ahead_ms)
     assert now <= counted <= time.time_ns() // 1_000_000
-    at = Decision(Level.NONE, 0, now - 20, 0, 4, counted, False)  # the clock of Redis is ahead of the broker's
+    at = ConsentWrite(Level.NONE, 0, now - 20, 0, 4, counted, False)  # the clock of Redis is ahead of the broker's
     assert redis.eval(WRITE_CONSENT, 4, *KEYS, *at.arguments(LIFE)) == IN_FORCE
-    later = Decision(Level.FULL, 0, now + 5, 0, 5, counted + 1, False, TOKEN)
+    later = ConsentWrite(Level.FULL, 0, now + 5, 0, 5, counted + 1, False, TOKEN)
     assert redis.eval(WRITE_CONSENT, 4, *KEYS, *later.arguments(LIFE)) == IN_FORCE
 
 
@@ -167,7 +167,7 @@ def test_a_withdrawal_dated_long_ago_lets_no_older_grant_pass(redis: Any, said_a
     now = time.time_ns() // 1_000_000
     counted = withdraw(redis, said_at)
     assert counted >= now
-    offline = Decision(Level.FULL, 0, now + 1_000, 0, 5, now - 60_000, False, TOKEN)
+    offline = ConsentWrite(Level.FULL, 0, now + 1_000, 0, 5, now - 60_000, False, TOKEN)
     assert redis.eval(WRITE_CONSENT, 4, *KEYS, *offline.arguments(LIFE)) == REFUSED
 
 

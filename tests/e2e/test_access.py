@@ -10,7 +10,7 @@ from freshet.cli.main import run
 from privacy.erasure_search import by_topic, in_topics
 from schemas import topics
 from schemas.wire.codec_choice import codec_of
-from serving.access import Collector, access_command
+from serving.held_data import Collector, access_command
 from tests.support.live import Live, until
 
 
@@ -81,7 +81,7 @@ def held_by_a_gateway(live: Live, user: str) -> dict:
     client = connect(live.settings.redis)
     try:
         collector = Collector(live.settings.kafka, client, codec_of(live.settings.input), everywhere=False)
-        return collector.held([live.pseudonymiser.user(user)], access_command(user, "officer", "request 2"))
+        return collector.collect([live.pseudonymiser.user(user)], access_command(user, "officer", "request 2"))
     finally:
         client.close()
 

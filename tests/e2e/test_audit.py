@@ -7,7 +7,7 @@ import pytest
 
 from freshet.cli import main as freshet
 from jobs.trail import trail_id
-from privacy import audit
+from privacy import audit_verification
 from privacy.rules.audit_proof import Line, Trust
 from privacy.rules.audit_verify import Times, verify
 from schemas import topics
@@ -62,7 +62,7 @@ def test_what_happens_to_a_user_is_told_in_order_and_verified(
     assert run(live, "public-key") == 0
     public = capsys.readouterr().out.strip()
     assert run(live, "verify", "--public-key", public) == 0
-    monkeypatch.setattr(audit, "PAUSE_S", 0)
+    monkeypatch.setattr(audit_verification, "PAUSE_S", 0)
     assert run(live, "verify", "--public-key", "00" * 32) == 1
     assert "not one of those given" in capsys.readouterr().out
 

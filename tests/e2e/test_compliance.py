@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from freshet.cli import main as freshet
-from privacy import audit
+from privacy import audit_verification
 from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support.dashboards import LABELS_OF_PROMETHEUS, names_in, queries
@@ -57,7 +57,7 @@ def lived(live: Live) -> Live:
 
     def proved() -> bool:
         live.checkpoint()
-        return not audit.verification(live.settings, [key.public], []).unproved
+        return not audit_verification.verification(live.settings, [key.public], []).unproved
 
     until(proved, "a signed head of the last of them: what is not proved is in no figure", pause_s=1)
     return live
@@ -93,7 +93,7 @@ def test_a_trail_that_is_not_whole_is_said_first_and_by_the_exit_code(
 ):
     lived.checkpoint()
     until(lambda: (lived.checkpoint(), any(True for _ in lived.records(topics.AUDIT_HEADS)))[1], "a head", pause_s=1)
-    monkeypatch.setattr(audit, "PAUSE_S", 0)
+    monkeypatch.setattr(audit_verification, "PAUSE_S", 0)
     assert run(lived, tmp_path, "--public-key", "00" * 32) == 1
     assert (tmp_path / "report.md").read_text().splitlines()[0].startswith("**THE AUDIT TRAIL IS NOT WHOLE: ")
     assert "not whole" in capsys.readouterr().err

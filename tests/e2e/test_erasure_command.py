@@ -17,7 +17,7 @@ from adapters.kafka.settled_topic import settled, settled_ends
 from freshet.cli.main import run
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
-from jobs.topics import create_topics
+from jobs.topic_creation import create_topics
 from privacy import rewrite_events as rewriting
 from privacy.erasure import Where, verify
 from privacy.erasure_search import in_files

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 
-from jobs.topics import alter_topics
+from jobs.topic_creation import alter_topics
 from schemas import topics
 from tests.support.live import Live
 from tests.support.topics import keep_compressed

@@ -18,7 +18,7 @@ from kafka.admin import TransactionDescription
 
 from deploy.local import product
 from deploy.local.stack import LocalStack
-from privacy import audit
+from freshet.cli import main as freshet
 from schemas import topics
 from tests.support.kafka_front import END_TXN, KafkaFront
 from tests.support.live import Live, small_model, until
@@ -143,7 +143,7 @@ def told_end_ms(crash: Crash) -> int:
 
 
 def verify(live: Live) -> int:
-    return audit.main(["verify", "--settings", str(live.product.settings_path)])
+    return freshet.run(["audit", "verify", "--settings", str(live.product.settings_path)])
 
 
 @pytest.mark.promise("crash-before-commit")

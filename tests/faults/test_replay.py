@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from privacy.audit import verification
+from privacy.audit_verification import verification
 from privacy.rules.audit_verify import Verification
 from schemas import topics
 from schemas.signing import load_signing_key

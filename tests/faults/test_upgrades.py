@@ -15,7 +15,7 @@ import pytest
 from deploy.local import product
 from deploy.local.errors import SubmitError
 from deploy.package import build
-from privacy.audit import verification
+from privacy.audit_verification import verification
 from schemas import topics
 from schemas.signing import load_signing_key
 from tests.support import retail

@@ -17,7 +17,7 @@ from udfs.elements import ConsentRecord, Element, EventRecord, pack
 from udfs.generations import Caught, encode_caught
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.outputs import ANSWERS, RECEIPTS
-from udfs.operators.personalise_operator import Parts, PersonaliseOperator
+from udfs.operators.personalise_operator import PersonaliseOperator, PersonaliseParts
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, PopularItems, Ranker
@@ -44,7 +44,7 @@ class Bucket:
         self,
         store: Any = None,
         beginning: int = BEGINNING,
-        operator: Callable[[Callable[[], Parts]], PersonaliseOperator] = PersonaliseOperator,
+        operator: Callable[[Callable[[], PersonaliseParts]], PersonaliseOperator] = PersonaliseOperator,
         ranker: type[Ranker] = Ranker,
     ) -> None:
         self._operator, self._ranker = operator, ranker
@@ -64,7 +64,7 @@ class Bucket:
     def _start(self) -> None:
         self.model, self.store.epoch = self.new_model(), self.epoch
         ranker = self._ranker(self.model, "fixed", self.rules, BOUNDS, self.epoch)
-        parts = Parts(
+        parts = PersonaliseParts(
             ranker=ranker,
             store=self.store,
             fallback=self.fallback,

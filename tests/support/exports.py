@@ -11,10 +11,10 @@ from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
 from jobs.settings import ExportSettings, ModelSettings, Settings
 from privacy.export import write
-from privacy.rules.export import Standings
+from privacy.rules.export_eligibility import Standings
 from privacy.standings import standings_of
 from schemas.consents import PURPOSES, Purpose
-from schemas.exports import Manifest, part_lines
+from schemas.exports import ExportManifest, part_lines
 from schemas.pseudonyms import ExportHashes
 from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING, CONSENTS, KEY_RING, PSEUDONYMISER, a_raw_interaction, an_ingest
@@ -52,13 +52,13 @@ def an_event_as_published(
 
 def an_export(
     folder: Path, events: list[Any], consents: list[RawRecord], now_ms: int, purpose: Purpose = "train", **export: Any
-) -> Manifest:
+) -> ExportManifest:
     folder.mkdir(exist_ok=True)
     hashes = ExportHashes(KEY_RING, purpose)
     return write(settings(**export), folder, events, standings(consents, purpose), hashes, now_ms)
 
 
-def lines(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+def lines(folder: Path, manifest: ExportManifest) -> list[dict[str, Any]]:
     return [json.loads(line) for part in manifest.parts for line in part_lines(folder, part)]
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from schemas.audit import AuditEntry, ConsentEntry, WithdrawalEntry
 from tests.support.trails import HEADS_EVERY, TRAIL, an_author
 from tests.support.vocabulary import BEGINNING, MINUTE, SECOND
-from udfs.audit import Head, append, sign_head
+from udfs.audit_chain import ChainHead, append, sign_head
 
 BUCKETS = 3
 
@@ -32,9 +32,9 @@ class Honest:
         self.topics = Topics([], [])
         self.now = BEGINNING
         self._chance, self._trail = chance, trail
-        self._ends = dict.fromkeys(range(BUCKETS), Head())
+        self._ends = dict.fromkeys(range(BUCKETS), ChainHead())
         self._author = an_author(self.now, trail)
-        self._snapshots: list[dict[int, Head]] = []
+        self._snapshots: list[dict[int, ChainHead]] = []
 
     def live(self, jobs: int) -> None:
         """So many jobs, each from the snapshot at which the one before was stopped, an older one, or none."""
@@ -72,10 +72,10 @@ class Honest:
                 self._ends[bucket], signed = sign_head(head, bucket, due, self._author)
                 self.topics.heads.append(signed)
 
-    def _nothing(self) -> dict[int, Head]:
-        return dict.fromkeys(range(BUCKETS), Head())
+    def _nothing(self) -> dict[int, ChainHead]:
+        return dict.fromkeys(range(BUCKETS), ChainHead())
 
-    def _older(self) -> list[dict[int, Head]]:
+    def _older(self) -> list[dict[int, ChainHead]]:
         """Snapshots that were not only seconds old when the job ended: a head was signed of what they leave out."""
         return [
             held

@@ -5,7 +5,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from deploy.local.waiting import until
-from jobs.topics import topic_settings
+from jobs.topic_creation import topic_settings
 from schemas.topics import TOPICS
 
 SEEN_S = 30

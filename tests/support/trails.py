@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from privacy.rules.audit_proof import Trust
-from privacy.rules.compliance import Compliance, Period, Report, told_first
+from privacy.rules.compliance import Compliance, Period, Report, last_reported_offsets
 from schemas.audit import (
     AccessEntry,
     AuditEntry,
@@ -22,7 +22,7 @@ from schemas.audit import (
 )
 from schemas.signing import SigningKey
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
-from udfs.audit import Author, Head, append
+from udfs.audit_chain import Author, ChainHead, append
 
 KEY = SigningKey(bytes(range(32)))
 TRAIL = "the topic of these tests"
@@ -38,9 +38,12 @@ def an_author(epoch: int = BEGINNING, trail: str = TRAIL, key: SigningKey = KEY)
     return Author(key, epoch, trail, HEADS_EVERY)
 
 
-def a_trail(told: Iterable[Told], bucket: int = 0, epoch: int = BEGINNING, head: Head = Head()) -> list[bytes]:  # noqa: B008
+def a_trail(
+    told: Iterable[Told], bucket: int = 0, epoch: int = BEGINNING, head: ChainHead | None = None
+) -> list[bytes]:
     """The records of one job."""
     records: list[bytes] = []
+    head = head or ChainHead()
     for at, entry in told:
         head, more = append(head, [entry], bucket, an_author(epoch), at)
         records += more
@@ -54,7 +57,7 @@ def reported(
     rejects: Iterable[bytes] = (),
     receipts: Iterable[bytes] = (),
 ) -> Report:
-    counted = Compliance(period, k, told_first(records))
+    counted = Compliance(period, k, last_reported_offsets(records))
     for raw in receipts:
         counted.prove(raw)
     for raw in records:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.kafka.partitions import likely_partitions
-from serving.access import partitions_of_user
+from serving.held_data import partitions_of_user
 
 keys = st.binary(min_size=1, max_size=20)
 counts = st.integers(1, 64)

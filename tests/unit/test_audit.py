@@ -20,9 +20,9 @@ from schemas.signing import SigningKey
 from schemas.topics import AUDIT, AUDIT_HEADS, TOPICS
 from tests.support.trails import HEADS_EVERY, KEY, TRAIL, TRUST, an_author
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
-from udfs.audit import (
+from udfs.audit_chain import (
     Book,
-    Head,
+    ChainHead,
     append,
     decode_book,
     denied_entries,
@@ -64,7 +64,7 @@ def written(buckets: int, runs: list[list[list[AuditEntry]]], restored: list[int
     lines: list[bytes] = []
     heads: list[bytes] = []
     for bucket in range(buckets):
-        head, after = Head(), [Head()]
+        head, after = ChainHead(), [ChainHead()]
         for run, batches in enumerate(runs):
             if run < len(restored):
                 head = after[min(restored[run], len(after) - 1)]
@@ -304,7 +304,7 @@ def test_a_record_that_stands_twice_is_found() -> None:
 
 def spread(times: list[int], signed: int | None = None) -> Trail:
     """One record at each of `times`, the first `signed` of them signed a few seconds later; left out, all."""
-    head, lines, heads = Head(), [], []
+    head, lines, heads = ChainHead(), [], []
     for n, at in enumerate(times):
         head, records = append(head, [ExpiryEntry("p1.a")], 0, an_author(), at)
         lines += records
@@ -379,14 +379,14 @@ def test_retention_cuts_a_trail_at_its_beginning_only_because_it_is_in_one_parti
 
 @given(st.lists(entries, max_size=6), st.integers(0, 6))
 def test_appending_in_two_goes_is_as_good_as_one(some: list[AuditEntry], cut: int) -> None:
-    at_once = append(Head(), some, 1, an_author(), BEGINNING)
-    head, first = append(Head(), some[:cut], 1, an_author(), BEGINNING)
+    at_once = append(ChainHead(), some, 1, an_author(), BEGINNING)
+    head, first = append(ChainHead(), some[:cut], 1, an_author(), BEGINNING)
     head, second = append(head, some[cut:], 1, an_author(), BEGINNING)
     assert (head, first + second) == at_once
 
 
 def test_the_book_is_kept_as_versioned_bytes() -> None:
-    book = Book(3, Head(BEGINNING, 7, "ab" * 32, 6), {"p1.ada": 2, "": 9})
+    book = Book(3, ChainHead(BEGINNING, 7, "ab" * 32, 6), {"p1.ada": 2, "": 9})
     golden = (Path(__file__).parents[1] / "golden" / "state" / "audit-v1.bin").read_bytes()
     assert decode_book(golden) == book
     assert encode_book(book) == golden

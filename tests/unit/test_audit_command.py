@@ -9,7 +9,7 @@ from kafka.errors import KafkaError
 
 from freshet.cli.main import run
 from jobs.settings import Settings
-from privacy import audit
+from privacy import audit_verification
 from privacy.retention import DEFAULTS
 from privacy.rules.audit_proof import Line
 from schemas.errors import SettingsError
@@ -25,9 +25,11 @@ model.directory = "/models/one"
 def topic(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What stands in every topic."""
     heads: list[bytes] = []
-    monkeypatch.setattr(audit, "trail_id", lambda kafka: "a topic")
-    monkeypatch.setattr(audit, "submitted_with", lambda settings: "a topic")
-    monkeypatch.setattr(audit, "_lines", lambda settings, name: (Line(0, n, raw) for n, raw in enumerate(list(heads))))
+    monkeypatch.setattr(audit_verification, "trail_id", lambda kafka: "a topic")
+    monkeypatch.setattr(audit_verification, "submitted_with", lambda settings: "a topic")
+    monkeypatch.setattr(
+        audit_verification, "_lines", lambda settings, name: (Line(0, n, raw) for n, raw in enumerate(list(heads)))
+    )
     return heads
 
 
@@ -41,9 +43,9 @@ def settings_path(tmp_path: Path) -> Path:
 def test_heads_are_added_once_and_those_that_left_the_topic_stay(topic: list[bytes], tmp_path: Path) -> None:
     out = tmp_path / "heads.jsonl"
     topic += [b"one", b"two"]
-    assert audit.save_heads(DEFAULTS, out) == 2
+    assert audit_verification.save_heads(DEFAULTS, out) == 2
     topic[:] = [b"two", b"three"]
-    assert audit.save_heads(DEFAULTS, out) == 1
+    assert audit_verification.save_heads(DEFAULTS, out) == 1
     assert out.read_bytes() == b"one\ntwo\nthree\n"
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
@@ -58,9 +60,9 @@ def test_saving_that_breaks_off_leaves_the_file_as_it_was(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(audit.os, "fsync", full)
+    monkeypatch.setattr(audit_verification.os, "fsync", full)
     with pytest.raises(SettingsError, match="cannot be written: No space left"):
-        audit.save_heads(DEFAULTS, out)
+        audit_verification.save_heads(DEFAULTS, out)
     assert out.read_bytes() == b"one\n"
 
 
@@ -71,8 +73,8 @@ def test_what_could_not_be_verified_is_told_from_what_was_found(
     def lines(settings: Settings, name: str) -> Iterator[Any]:
         raise error
 
-    monkeypatch.setattr(audit, "trail_id", lambda kafka: "a topic")
-    monkeypatch.setattr(audit, "_lines", lines)
+    monkeypatch.setattr(audit_verification, "trail_id", lambda kafka: "a topic")
+    monkeypatch.setattr(audit_verification, "_lines", lines)
     assert run(["audit", "verify", "--settings", str(settings_path), "--public-key", "ab" * 32]) == 2
     assert "freshet: not done: " in capsys.readouterr().err
 
@@ -80,7 +82,7 @@ def test_what_could_not_be_verified_is_told_from_what_was_found(
 def test_a_trail_that_is_in_place_and_one_that_is_not_have_exit_codes_of_their_own(
     topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(audit, "PAUSE_S", 0)
+    monkeypatch.setattr(audit_verification, "PAUSE_S", 0)
     command = ["audit", "verify", "--settings", str(settings_path), "--public-key", "d75a980182b10ab7d54bfed3c964073a"
                "0ee172f3daa62325af021a68f707511a"]  # fmt: skip
     assert run(command) == 0
@@ -93,7 +95,7 @@ def test_an_audit_topic_that_was_emptied_by_making_it_again_is_found(
     topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is left in it that could tell."""
-    monkeypatch.setattr(audit, "submitted_with", lambda settings: "the topic before")
+    monkeypatch.setattr(audit_verification, "submitted_with", lambda settings: "the topic before")
     command = ["audit", "verify", "--settings", str(settings_path), "--public-key", "ab" * 32]
     assert run(command) == 1
     assert "was deleted and created again" in capsys.readouterr().out

@@ -26,7 +26,7 @@ from tests.support.forger import (
 )
 from tests.support.trails import HEADS_EVERY, KEY, TRAIL, TRUST, an_author
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND
-from udfs.audit import Head, append, decode_book, denied_entries, sign_head
+from udfs.audit_chain import ChainHead, append, decode_book, denied_entries, sign_head
 
 pytestmark = pytest.mark.privacy
 
@@ -164,7 +164,7 @@ class Story:
     def __init__(self) -> None:
         chance = random.Random(7)
         first, second = an_author(BEGINNING), an_author(BEGINNING + HOUR)
-        head, self.first = append(Head(), [an_entry(chance, BEGINNING) for _ in range(3)], 0, first, BEGINNING)
+        head, self.first = append(ChainHead(), [an_entry(chance, BEGINNING) for _ in range(3)], 0, first, BEGINNING)
         head, signed = sign_head(head, 0, BEGINNING + 10 * SECOND, first)
         self.end_of_first, self.second_starts = fields(self.first[-1]), BEGINNING + HOUR
         head, self.second = append(head, [ExpiryEntry("p1.bob")], 0, second, self.second_starts)
@@ -201,9 +201,9 @@ def second_job_at_once() -> Topics:
     """Both were restored from one savepoint, and both have the key."""
     third = an_author(BEGINNING + 2 * HOUR)
     head, lines = append(
-        Head(BEGINNING, 3, STORY.end_of_first["hash"]), [ExpiryEntry("p1.cyd")], 0, third, BEGINNING + 2 * HOUR
+        ChainHead(BEGINNING, 3, STORY.end_of_first["hash"]), [ExpiryEntry("p1.cyd")], 0, third, BEGINNING + 2 * HOUR
     )
-    own_end = Head(BEGINNING + HOUR, STORY.end["seq"], STORY.end["hash"])
+    own_end = ChainHead(BEGINNING + HOUR, STORY.end["seq"], STORY.end["hash"])
     end, goes_on = append(own_end, [ExpiryEntry("p1.dan")], 0, an_author(BEGINNING + HOUR), BEGINNING + 2 * HOUR)
     heads = [sign_head(head, 0, third.epoch, third)[1], sign_head(end, 0, third.epoch, an_author(BEGINNING + HOUR))[1]]
     return Topics([*STORY.topics.lines, *lines, *goes_on], [*STORY.heads, *heads])
@@ -212,7 +212,7 @@ def second_job_at_once() -> Topics:
 def of_another_tenant() -> Topics:
     """Signed under the same key for the topic of another deployment, beside ours."""
     author = an_author(BEGINNING + 2 * HOUR, "another trail")
-    head, lines = append(Head(), [ExpiryEntry("p1.eve")], 0, author, author.epoch)
+    head, lines = append(ChainHead(), [ExpiryEntry("p1.eve")], 0, author, author.epoch)
     return Topics([*STORY.topics.lines, *lines], [*STORY.heads, sign_head(head, 0, author.epoch, author)[1]])
 
 
@@ -323,7 +323,7 @@ def test_a_job_that_has_signed_elsewhere_since_then_would_have_signed_this_too()
     """The last record of a bucket is no end of a job that lives."""
     forged = at_the_end(*forged_behind(STORY.end, STORY.second_starts + 11 * SECOND))
     author, later = an_author(STORY.second_starts), LATER + MINUTE
-    head, lines = append(Head(), [ExpiryEntry("p1.fay")], 1, author, later)
+    head, lines = append(ChainHead(), [ExpiryEntry("p1.fay")], 1, author, later)
     alive = Topics([*forged.lines, *lines], [*forged.heads, sign_head(head, 1, later, author)[1]])
     [finding] = verified(alive).findings
     assert (finding.bucket, finding.seq) == (0, STORY.end["seq"] + 1) and "no signed head" in finding.text
@@ -336,7 +336,7 @@ def test_a_record_of_the_future_is_not_waited_for(at: int) -> None:
 
 
 def test_what_the_last_seconds_hold_is_not_remarked_on_while_the_job_may_still_sign_it() -> None:
-    head = Head(STORY.second_starts, STORY.end["seq"], STORY.end["hash"])
+    head = ChainHead(STORY.second_starts, STORY.end["seq"], STORY.end["hash"])
     _, lines = append(head, [ExpiryEntry("p1.gus")], 0, an_author(STORY.second_starts), LATER)
     found = verified(at_the_end(*lines), now=LATER + SECOND)
     assert (found.findings, found.remarks, len(found.unproved)) == ([], [], 1)
@@ -432,7 +432,7 @@ def test_after_the_first_signed_segment_no_unsigned_one_is_believed(forgery: str
 def test_old_records_and_heads_of_another_deployment_are_not_believed_where_segments_are_signed() -> None:
     """The heads are good, and do not say of which trail they are."""
     author = an_author(UPGRADED_AT)
-    head, own = append(Head(), [ExpiryEntry("p1.own")], 0, author, UPGRADED_AT)
+    head, own = append(ChainHead(), [ExpiryEntry("p1.own")], 0, author, UPGRADED_AT)
     signed = sign_head(head, 0, UPGRADED_AT + 1, author)[1]
     topics = Topics([*own, *UNSIGNED.lines], [signed, *UNSIGNED.heads])
     found = verified(topics)
@@ -441,7 +441,7 @@ def test_old_records_and_heads_of_another_deployment_are_not_believed_where_segm
 
 
 def test_a_head_without_a_trail_is_not_believed_of_a_job_that_names_it() -> None:
-    head = Head(STORY.second_starts, STORY.end["seq"], STORY.end["hash"])
+    head = ChainHead(STORY.second_starts, STORY.end["seq"], STORY.end["hash"])
     nameless = sign_head(head, 0, LATER, an_author(STORY.second_starts, trail=""))[1]
     found = verified(STORY.topics._replace(heads=[*STORY.heads, nameless]))
     assert ["does not say of which trail" in finding.text for finding in found.findings] == [True]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.figures import median, percentile, percentiles, verdicts
-from bench.latency import Latency, Plan
+from bench.latency import Latency, LatencyPlan
 from bench.probes import probe_users, probe_value, sent_and_phase
 from bench.report import latency_body, one_repeat, throughput_body
 from bench.results import with_section, write_json, write_section
@@ -109,7 +109,7 @@ def test_throughput_is_told_by_medians_and_spread():
 
 
 def test_latency_is_told_beside_the_plain_consumer():
-    body = latency_body([Latency(500, [40.0, 50.0], [5.0, 6.0], 0.004)], Plan(60, 60))
+    body = latency_body([Latency(500, [40.0, 50.0], [5.0, 6.0], 0.004)], LatencyPlan(60, 60))
     assert "| 500 events/s: event → list | 40.0 | 50.0 | 50.0 | 2 |" in body
     assert "never more than 4 ms" in body
 

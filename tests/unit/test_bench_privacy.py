@@ -75,7 +75,7 @@ def test_only_a_withdrawal_in_force_counts_as_its_receipt() -> None:
 
 def test_privacy_is_told_by_pairs_and_by_what_follows_an_acknowledgement() -> None:
     fences = fence.Fences([fence.Fence(500, [40.0, 50.0], [60.0, 90.0], 0.004)], 0.2)
-    body = privacy_report.body([a_pair(105, 100), a_pair(112, 100)], 10_000, fences, fence.Plan(2, 30))
+    body = privacy_report.body([a_pair(105, 100), a_pair(112, 100)], 10_000, fences, fence.FencePlan(2, 30))
     assert "| pair 1 | 105.0 | 100.0 | 1.050 |" in body
     assert "Ratio: 1.085 (median of 2, 1.050–1.120)." in body
     assert "| redis | 108.5 | 100.0 |" in body

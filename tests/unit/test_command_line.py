@@ -24,7 +24,7 @@ from freshet.cli.main import MODULES, run
 from models import adopt
 from models.cost import REPEATS
 from models.interactions import Columns
-from models.transitions import Settings as ModelSettings
+from models.transitions import TrainingSettings as ModelSettings
 from privacy.rules.suppression import K_LEAST
 from schemas.consents import PURPOSES
 from schemas.errors import SettingsError

@@ -16,7 +16,7 @@ from schemas.receipts import ErasureReceipt, ErasureStatus, encode_receipt
 from schemas.rejects import DeadLetter, RejectReason
 from tests.support.trails import Told, a_trail, naive, reported, tellings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
-from udfs.audit import Head
+from udfs.audit_chain import ChainHead
 
 THREE_DAYS = Period(BEGINNING, BEGINNING + 3 * DAY)
 Found = Iterator[tuple[tuple[str, ...], int | None]]
@@ -64,7 +64,7 @@ def test_a_restore_of_an_older_savepoint_changes_no_count_of_consents(told: list
     """A second job goes on from the middle of the first one's work, a day later, and tells the rest again."""
     first = a_trail(told)
     middle = max(0, len(told) - given_up)
-    head = Head(BEGINNING, middle, msgspec.json.decode(first[middle])["hash"]) if told else Head()
+    head = ChainHead(BEGINNING, middle, msgspec.json.decode(first[middle])["hash"]) if told else ChainHead()
     again = a_trail([(at + DAY, entry) for at, entry in told[middle:]], epoch=BEGINNING + 1, head=head)
     with_places = ("consent", "withdrawal", "erasure", "refused")
     once, twice = reported(first, THREE_DAYS, 2), reported([*again, *first], THREE_DAYS, 2)
@@ -83,7 +83,7 @@ def ten(at: int, offset: int, level: str) -> list[Told]:
 def test_the_newest_job_says_what_holds_after_a_restore():
     """The withdrawals were given up with the restore, and are about to be told again."""
     first = a_trail(ten(BEGINNING, 0, "full"))
-    head = Head(BEGINNING, len(first) - 1, msgspec.json.decode(first[-1])["hash"])
+    head = ChainHead(BEGINNING, len(first) - 1, msgspec.json.decode(first[-1])["hash"])
     lost = a_trail([*ten(BEGINNING + HOUR, 20, "full"), *ten(BEGINNING + HOUR, 30, "none")], head=head)
     again = a_trail(ten(BEGINNING + 2 * HOUR, 40, "session"), epoch=BEGINNING + 1, head=head)
     rows = reported([*first, *again, *lost], THREE_DAYS).states.levels.rows

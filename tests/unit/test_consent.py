@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.consents import Level
 from tests.support.vocabulary import BEGINNING, HOUR, MINUTE, SECOND, a_consent, an_interaction
-from udfs.consent import Verdict, allows, apply_consent, withdraw
+from udfs.consent import ConsentVerdict, allows, apply_consent, withdraw
 from udfs.elements import ConsentRecord
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import UserState, encode_state
@@ -86,16 +86,16 @@ def test_a_grant_given_no_later_than_any_withdrawal_before_it_is_never_in_force(
         if change.level == Level.NONE:
             said_no_at = max(said_no_at, change.said_at)
         elif change.said_at <= said_no_at:
-            assert verdict == Verdict.REFUSED
+            assert verdict == ConsentVerdict.REFUSED
         else:
-            assert verdict == Verdict.APPLIED
+            assert verdict == ConsentVerdict.APPLIED
 
 
 def test_a_refused_grant_changes_nothing() -> None:
     state = after(a_consent(at=BEGINNING), a_consent(level="none", at=BEGINNING + HOUR))
     before = encode_state(state)
     waited = a_consent(at=BEGINNING + 2 * HOUR, said_at=BEGINNING + HOUR)
-    assert apply_consent(state, waited) == Verdict.REFUSED
+    assert apply_consent(state, waited) == ConsentVerdict.REFUSED
     assert encode_state(state) == before
 
 

@@ -19,7 +19,7 @@ from schemas.wire import avro_codec, protobuf_codec
 from schemas.wire.codec_choice import codec_for
 from schemas.wire.codecs import BadRecord, Codec, json_codec
 from schemas.wire.confluent import Form, frame
-from schemas.wire.consent_records import FOREIGN_KEY, UNREADABLE, is_user_id, said_in
+from schemas.wire.consent_records import FOREIGN_KEY, UNREADABLE, consents_in, is_user_id
 from schemas.wire.naming import TOKENS_MAX
 from schemas.wire.writers import WriteSettings, writer_for
 from tests.golden.schemas import CONSENT_2
@@ -41,7 +41,7 @@ GRANT = ConsentChange("ada", "full", BEGINNING, method="banner")
 
 def all_said(codec: Codec, key: bytes | None, value: bytes | None) -> list[ConsentChange]:
     """As the job reads it, and as all else does."""
-    said = said_in(codec, key, value, BEGINNING + 7)
+    said = consents_in(codec, key, value, BEGINNING + 7)
     assert read_record(codec, key, value, BEGINNING + 7) == said
     return [one.change for one in said]
 
@@ -238,7 +238,7 @@ def test_a_key_that_is_an_id_of_plain_characters_names_nobody_else(user_id: str,
 
 
 def test_only_a_record_under_its_users_key_takes_away_what_stands_there() -> None:
-    said = said_in(CODECS["json"], b'"ada"', None, BEGINNING)
+    said = consents_in(CODECS["json"], b'"ada"', None, BEGINNING)
     assert [(one.change.user_id, one.absent, one.change.method) for one in said] == [
         ('"ada"', True, None),
         ("ada", False, FOREIGN_KEY),

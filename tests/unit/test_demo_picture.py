@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from deploy.demo.dashboard import View, render
-from deploy.demo.followed import Doing, Followed, Listed
+from deploy.demo.followed import Doing, Followed, MarkedItem
 from deploy.demo.screen import PlainScreen, TerminalScreen, screen_for
 from deploy.demo.text import BOLD, fit, paint, plain, width_of
-from deploy.demo.watch import Latency, Meter, OwnList, Totals, Watch
+from deploy.demo.watch import JobTotals, ListLatency, OwnList, RateMeter, Watch
 from schemas.events import Interaction
 from schemas.lists import ListedItem
 from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, ListReceipt
@@ -61,15 +61,15 @@ def a_view(**changes: Any) -> View:
         events_per_s=201.4,
         lists_per_s=143.0,
         trend=[180, 200, 220, 190],
-        latency=Latency(42, 97),
+        latency=ListLatency(42, 97),
         sent=1_234,
-        totals=Totals(1_230, 1_100, 20, 80, {"missing_user": 20, "malformed": 10}),
+        totals=JobTotals(1_230, 1_100, 20, 80, {"missing_user": 20, "malformed": 10}),
         levels={"full": 250, "session": 30, "none": 20},
         last_reject=DeadLetter(RejectReason.MALFORMED, "freshet.interactions", 2, 1_041, NOW, 0),
         name="ada",
         level="full",
         doings=[Doing(NOW - 3_000, "clicked", "Green Tea Sencha", True)],
-        listed=[Listed("Blue Cup", "new"), Listed("Iron Pot", "up"), Listed("Old Hat", "")],
+        listed=[MarkedItem("Blue Cup", "new"), MarkedItem("Iron Pot", "up"), MarkedItem("Old Hat", "")],
         list_version=17,
         list_reason="personalised",
         list_age_ms=300,
@@ -99,12 +99,12 @@ def test_latency_is_of_lists_that_were_written_in_the_last_seconds() -> None:
     watch.note(an_element(lists=[a_list(1, 5_000)]), NOW - 11_000)
     watch.note(an_element(lists=[a_list(version, version) for version in range(1, 101)]), NOW)
     watch.note(an_element(lists=[a_list(1, 9_000, outcome="stale")]), NOW)
-    assert watch.latency(NOW) == Latency(50, 99)
+    assert watch.latency(NOW) == ListLatency(50, 99)
     assert watch.own == OwnList(100, 100, NOW - 100)
 
 
 def test_nothing_known_is_no_latency() -> None:
-    assert Watch(ADA).latency(NOW) == Latency(None, None)
+    assert Watch(ADA).latency(NOW) == ListLatency(None, None)
 
 
 def test_levels_follow_the_last_consent_of_each_user() -> None:
@@ -116,7 +116,7 @@ def test_levels_follow_the_last_consent_of_each_user() -> None:
 
 
 def test_a_meter_tells_whole_seconds() -> None:
-    meter = Meter()
+    meter = RateMeter()
     for second in range(10):
         meter.add(200, NOW + second * 1_000)
     assert meter.per_s(NOW + 9_500) == 200
@@ -125,7 +125,7 @@ def test_a_meter_tells_whole_seconds() -> None:
 
 
 def test_a_meter_is_bounded() -> None:
-    meter = Meter()
+    meter = RateMeter()
     for second in range(1_000):
         meter.add(1, NOW + second * 1_000)
     assert len(meter._steps) <= 61
@@ -140,9 +140,9 @@ def test_new_items_are_marked_until_they_are_not_new_any_more() -> None:
     assert [item.mark for item in followed.listed(NOW)] == ["", ""], "a first list is not news"
     followed.note_list(a_recommendation("tea-01", "pot-01", "cup-01"), NOW)
     assert followed.listed(NOW) == [
-        Listed("Green Tea Sencha", "new"),
-        Listed("Iron Pot", ""),
-        Listed("Blue Cup", ""),
+        MarkedItem("Green Tea Sencha", "new"),
+        MarkedItem("Iron Pot", ""),
+        MarkedItem("Blue Cup", ""),
     ]
     followed.note_list(a_recommendation("pot-01", "tea-01", "cup-01"), NOW + 3_000)
     assert followed.listed(NOW + 3_000)[0].mark == "up"
@@ -195,7 +195,7 @@ def test_a_popular_list_is_not_taken_for_an_own_one() -> None:
 
 
 def test_an_account_that_does_not_add_up_is_said_loudly() -> None:
-    text = "\n".join(render(a_view(totals=Totals(10, 5, 0, 0, {})), 110, 32))
+    text = "\n".join(render(a_view(totals=JobTotals(10, 5, 0, 0, {})), 110, 32))
     assert "does not add up" in text
 
 
@@ -205,7 +205,7 @@ def test_lines_fit_any_terminal(width: int, height: int) -> None:
     long = "A very long name of an item that nobody would ever write on a label, 茶, once more"
     view = a_view(
         doings=[Doing(NOW - n * 1_000, "clicked", long, True) for n in range(40)],
-        listed=[Listed(long, "new")] * 12,
+        listed=[MarkedItem(long, "new")] * 12,
         stories=[long * 3] * 9,
         notice=long,
     )
@@ -217,8 +217,8 @@ def test_lines_fit_any_terminal(width: int, height: int) -> None:
 
 def test_a_picture_without_anything_known_yet() -> None:
     view = a_view(
-        latency=Latency(),
-        totals=Totals(),
+        latency=ListLatency(),
+        totals=JobTotals(),
         levels={},
         last_reject=None,
         level=None,
@@ -235,7 +235,7 @@ def test_a_picture_without_anything_known_yet() -> None:
 
 
 def test_names_from_a_file_cannot_command_the_terminal() -> None:
-    view = a_view(listed=[Listed("tea\x1b[2J\x07", "")], name="a\x1b]0;x\x07")
+    view = a_view(listed=[MarkedItem("tea\x1b[2J\x07", "")], name="a\x1b]0;x\x07")
     escapes = re.findall("\x1b[^m]*.", "\n".join(render(view, 100, 30)))
     assert all(re.fullmatch("\x1b\\[[0-9;]*m", escape) for escape in escapes)
     assert "\x07" not in "\n".join(render(view, 100, 30))

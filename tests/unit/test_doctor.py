@@ -13,7 +13,7 @@ import pytest
 
 from freshet.cli.main import run
 from jobs import doctor
-from jobs.doctor import REQUIREMENTS, examine, told_of_clock
+from jobs.doctor import REQUIREMENTS, describe_clock_offset, examine
 from models.random_model import random_model
 from schemas.errors import SettingsError
 from schemas.pseudonyms import new_key_ring, write_key_ring
@@ -98,7 +98,7 @@ def test_another_python_or_java_or_package_is_named(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(("appended", "told"), [(0, "10000 ms ahead of"), (20_100, "10000 ms behind")])
 def test_a_clock_that_is_far_off_is_to_be_mended(appended: int, told: str) -> None:
     with pytest.raises(SettingsError, match=f"{told} the broker's: let NTP"):
-        told_of_clock(10_000, appended, 10_100)
+        describe_clock_offset(10_000, appended, 10_100)
 
 
 ANSWERS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Erasure as rules: who goes, how a partition is rewritten, what a proof needs. Each against a naive twin."""
+"""Erasure as rules: who must be erased, how a partition is rewritten, what a proof needs. Each against a naive twin."""
 
 import gzip
 import stat
@@ -23,11 +23,11 @@ from privacy.rules.erasure import (
     SNAPSHOT_DURATION_MAX_MS,
     Evidence,
     NamedChange,
-    Plan,
-    Seen,
-    goes,
+    RewritePlan,
+    SeenRecord,
     is_older,
     last_erasures,
+    must_be_erased,
     occurrences,
     plan,
     verdict,
@@ -103,7 +103,7 @@ def test_a_savepoint_is_taken_into_a_folder_of_ones_own_that_is_deleted_whatever
         pass
 
 
-# -- who goes
+# -- who must be erased
 
 
 USERS = ("ada", "bob")
@@ -126,7 +126,7 @@ def histories(draw: st.DrawFn) -> list[NamedChange]:
     return changes
 
 
-def naive_goes(history: Sequence[NamedChange], user: str, appended: int) -> bool:
+def naive_must_be_erased(history: Sequence[NamedChange], user: str, appended: int) -> bool:
     """Walk back from the last change: is there an erasure with no grant between it and the event?"""
     mine = [change for _, change in history if change.pseudonym == user]
     erasures = [place for place, change in enumerate(mine) if change.erase]
@@ -144,7 +144,7 @@ def test_what_goes_is_from_before_the_first_grant_after_the_last_erasure(
     erased = with_returns(last_erasures(history), history)
     returns = {name: one.returned_at for one in erased.values() for name in one.names}
     for name in (user, f"old-{user}"):
-        assert goes(returns, name, appended) == naive_goes(history, user, appended)
+        assert must_be_erased(returns, name, appended) == naive_must_be_erased(history, user, appended)
 
 
 @given(histories(), st.randoms())
@@ -196,7 +196,7 @@ class NaivePartition:
 
     def run(self, erased: set[str], copies_max: int | None, cut: bool) -> None:
         """One run of the command; ended after so many copies, or before the cut."""
-        steps = plan([Seen(offset, copy_of, told[0] in erased) for offset, copy_of, told in self.records])
+        steps = plan([SeenRecord(offset, copy_of, told[0] in erased) for offset, copy_of, told in self.records])
         if steps is None:
             return
         stay = [r for r in self.records if steps.copied < r[0] <= steps.up_to and r[2][0] not in erased]
@@ -226,7 +226,7 @@ def test_however_often_a_rewrite_is_interrupted_all_others_stand_once_and_in_ord
     partition.run(erased, None, cut=True)
     stands = [told for _, _, told in partition.records]
     assert sorted(stands) == sorted((who, number) for number, who in sent if who not in erased)
-    assert plan([Seen(offset, copy_of, False) for offset, copy_of, _ in partition.records]) is None
+    assert plan([SeenRecord(offset, copy_of, False) for offset, copy_of, _ in partition.records]) is None
 
 
 def test_a_rewrite_keeps_the_order_of_what_it_copies_and_leaves_what_comes_after_in_its_place() -> None:
@@ -236,13 +236,13 @@ def test_a_rewrite_keeps_the_order_of_what_it_copies_and_leaves_what_comes_after
 
 
 def test_a_partition_without_anybody_who_goes_is_left_alone() -> None:
-    assert plan([Seen(7, None, False), Seen(9, 5, False)]) is None
+    assert plan([SeenRecord(7, None, False), SeenRecord(9, 5, False)]) is None
     assert plan([]) is None
-    assert plan([Seen(7, None, True), Seen(9, None, False), Seen(11, 7, False)]) == Plan(7, 7)
+    assert plan([SeenRecord(7, None, True), SeenRecord(9, None, False), SeenRecord(11, 7, False)]) == RewritePlan(7, 7)
 
 
 def test_what_an_interrupted_run_copied_is_cut_though_nobody_goes_any_more() -> None:
-    assert plan([Seen(1, None, False), Seen(3, None, False), Seen(5, 1, False)]) == Plan(1, 1)
+    assert plan([SeenRecord(1, None, False), SeenRecord(3, None, False), SeenRecord(5, 1, False)]) == RewritePlan(1, 1)
 
 
 def test_a_copy_tells_of_which_offset_it_is_and_when_its_event_was_appended() -> None:

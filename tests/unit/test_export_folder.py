@@ -22,7 +22,7 @@ from models.interactions import CLEAN_EVENTS, read
 from privacy.export import honour, rewrite
 from privacy.export_folder import locked, new_folder
 from schemas.errors import ExportError, ModelError
-from schemas.exports import LeftOut, Manifest, part_lines, read_manifest
+from schemas.exports import ExportManifest, LeftOut, part_lines, read_manifest
 from schemas.pseudonyms import ExportHashes, new_key_ring, write_key_ring
 from tests.support.exports import an_event_as_published, an_export, lines, settings, standings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, KEY_RING, MINUTE, a_raw_consent
@@ -43,7 +43,7 @@ def whole(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def honoured(folder: Path, consents: list[RawRecord], now_ms: int = NOW + HOUR) -> Manifest:
+def honoured(folder: Path, consents: list[RawRecord], now_ms: int = NOW + HOUR) -> ExportManifest:
     manifest = read_manifest(folder)
     return honour(folder, manifest, standings(consents, manifest.purpose, by_export_name=True), now_ms)
 

@@ -729,7 +729,7 @@ def test_an_excel_file_with_semicolons_and_decimal_commas_is_sent_and_trained_on
     assert (second["quantity"], second["value"], second["event_id"]) == (-1, 3.5, "Überblick März:1")
     data = read(path, Columns("Kunde", "Artikel", "Zeit", every="purchase", quantity="Menge"))
     assert (data.item_ids, data.dropped) == (["Käse"], {"quantity not above zero": 1})
-    assert any("Windows-1252" in line for line in data.told())
+    assert any("Windows-1252" in line for line in data.report_lines())
 
 
 def test_ids_in_json_are_the_same_whether_written_as_numbers_or_text(tmp_path: Path) -> None:

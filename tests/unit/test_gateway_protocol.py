@@ -14,7 +14,7 @@ from serving.gateway import bounds, heads
 from serving.gateway.bounds import BoundedProtocol, Ledger
 from serving.gateway.fast_lane import LaneProtocol
 from serving.gateway.problems import joined
-from serving.gateway.questions import Head, lines_of
+from serving.gateway.questions import RequestHead, lines_of
 
 HOT = b"/v1/recommendations/"
 LINES = [
@@ -63,7 +63,7 @@ class Echo:
     def __init__(self) -> None:
         self.ledger = Ledger(connections_max=100, held_bytes_max=10_000_000)
 
-    def board(self, flight: Any, path: bytes, query: bytes, head: Head) -> None:
+    def board(self, flight: Any, path: bytes, query: bytes, head: RequestHead) -> None:
         said = repr(("GET", path, query, sorted(head.lines.items()), b"")).encode()
         lines = joined([(b"content-length", b"%d" % len(said))])
         if query:

@@ -6,7 +6,7 @@ import pytest
 
 from deploy.local.gateway_product import settings_text
 from schemas.errors import SettingsError
-from serving.gateway.settings import GatewaySettings, load_gateway_settings
+from serving.gateway.gateway_settings import GatewaySettings, load_gateway_settings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "gateway.toml"
 LEAST = (

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from models.export import Card, export
 from models.graph import Transitions, fp32_model
 from models.manifest import RECENT_ITEMS_MAX, TrainingWindow
+from models.model_directory import Card, export
 from models.quantise import int8_of, quantised
 from models.random_model import random_model, random_transitions
 from models.scorer import CHUNK_USERS, Scorer, best_of

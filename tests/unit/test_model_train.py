@@ -15,14 +15,14 @@ from models.evaluate import Questions, choose_decay, evaluate, measure, question
 from models.interactions import Columns, Interactions, decoded, from_frame, from_rows, read
 from models.scorer import Scorer
 from models.train import train_and_export
-from models.transitions import Settings, train
+from models.transitions import TrainingSettings, train
 from schemas.errors import ModelError
 from tests.support.models import BEGINNING, DAY, history, naive_ndcg, purchases
 
-SMALL = Settings(item_users_min=1, popular_users_min=1, top_k=10, neighbours=8)
+SMALL = TrainingSettings(item_users_min=1, popular_users_min=1, top_k=10, neighbours=8)
 
 
-def followers(interactions: Interactions, item: str, settings_: Settings = SMALL) -> dict[str, float]:
+def followers(interactions: Interactions, item: str, settings_: TrainingSettings = SMALL) -> dict[str, float]:
     """What follows ``item``, and how strongly."""
     trained = train(interactions, settings_)
     row = trained.items.index(item) + 1
@@ -150,7 +150,7 @@ def test_a_trained_model_recommends_what_follows(tmp_path: Path) -> None:
 
 def test_popular_items_below_the_minimum_of_users_are_not_named(tmp_path: Path) -> None:
     data = purchases(*[(f"u{n}", n % 3, "milk") for n in range(6)], ("u0", 1, "rare"), ("u1", 2, "rare"))
-    manifest = train_and_export(data, tmp_path / "model", Settings(popular_users_min=5))
+    manifest = train_and_export(data, tmp_path / "model", TrainingSettings(popular_users_min=5))
     assert manifest.popular == ("milk",)
     assert manifest.items_count == 2
 

@@ -18,8 +18,8 @@ from schemas.errors import InvalidConsent, InvalidEvent, NotAcknowledged
 from schemas.events import Interaction
 from schemas.pseudonyms import new_key_ring
 from schemas.wire.codecs import json_codec
-from schemas.wire.consent_records import said_in
-from serving.consents import Consents, heard
+from schemas.wire.consent_records import consents_in
+from serving.consents import Consents, read_consent_or_withdrawal
 from serving.events import checked_event
 
 pytestmark = pytest.mark.privacy
@@ -72,8 +72,8 @@ def test_what_is_wrong_and_names_its_user_is_heard_as_a_withdrawal_as_the_job_re
     fields: dict[str, Any], reason: str, complaint: str, said: dict[str, Any], meant: bool
 ) -> None:
     raw = msgspec.json.encode({"user_id": "ada", "ts": NOW_MS, **said, **fields})
-    told = heard(raw, NOW_MS + 1)
-    assert [told.change] == [said.change for said in said_in(json_codec(), b"ada", raw, NOW_MS + 1)]
+    told = read_consent_or_withdrawal(raw, NOW_MS + 1)
+    assert [told.change] == [said.change for said in consents_in(json_codec(), b"ada", raw, NOW_MS + 1)]
     assert told.change.erase is ("erase" in said)
     assert told.invalid is not None and told.meant is meant
     assert told.invalid.reason == reason and re.search(complaint, str(told.invalid))
@@ -81,21 +81,21 @@ def test_what_is_wrong_and_names_its_user_is_heard_as_a_withdrawal_as_the_job_re
 
 
 def test_an_unknown_level_is_a_withdrawal_that_was_not_meant() -> None:
-    told = heard(b'{"user_id":"ada","level":"nein","ts":%d}' % NOW_MS, NOW_MS)
+    told = read_consent_or_withdrawal(b'{"user_id":"ada","level":"nein","ts":%d}' % NOW_MS, NOW_MS)
     assert (told.change.level, told.meant) == ("none", False)
 
 
 def test_a_withdrawal_with_a_field_that_is_not_known_holds_and_a_grant_with_one_changes_nothing() -> None:
     raw = b'{"user_id":"ada","level":"%b","ts":%d,"colour":"red"}'
-    assert heard(raw % (b"none", NOW_MS), NOW_MS).change.level == "none"
+    assert read_consent_or_withdrawal(raw % (b"none", NOW_MS), NOW_MS).change.level == "none"
     with pytest.raises(InvalidConsent, match="a field that consents do not have"):
-        heard(raw % (b"full", NOW_MS), NOW_MS)
+        read_consent_or_withdrawal(raw % (b"full", NOW_MS), NOW_MS)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"nonsense", b'{"level":"none"}', b'{"user_id":"a\\n","level":"none"}'])
 def test_what_names_nobody_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidConsent):
-        heard(raw, NOW_MS)
+        read_consent_or_withdrawal(raw, NOW_MS)
 
 
 def test_many_wait_together_for_a_kafka_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy.rules.suppression import OTHERS, Cell, Table, Tally
+from privacy.rules.suppression import OTHERS, Cell, SuppressedTable, Tally
 
 
-def a_table(counts: tuple[int, ...], of_one: tuple[bool, ...], k: int, closed: bool = True) -> Table:
+def a_table(counts: tuple[int, ...], of_one: tuple[bool, ...], k: int, closed: bool = True) -> SuppressedTable:
     """Cells with so many things to count, each of somebody else, or all of one person."""
     tally, person = Tally(k), itertools.count()
     for cell, (count, one) in enumerate(zip(counts, of_one, strict=True)):
@@ -19,7 +19,7 @@ def a_table(counts: tuple[int, ...], of_one: tuple[bool, ...], k: int, closed: b
     return tally.table([f"c{cell}" for cell in range(len(counts))] if closed else [])
 
 
-def seen(table: Table) -> tuple:
+def seen(table: SuppressedTable) -> tuple:
     return table.total, table.rest, *table.rows.items()
 
 

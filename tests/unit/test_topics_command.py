@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from freshet.cli.main import run
-from jobs import topics as command
+from jobs import topic_creation as command
 from schemas.topics import TOPICS
 from tests.support.vocabulary import DAY
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.unread import LOOK_EVERY_S, Unread
+from jobs.unread import LOOK_EVERY_S, UnreadConsentAge
 from schemas.errors import SettingsError
 from tests.support.live import until
 
@@ -21,13 +21,13 @@ def clock() -> Clock:
     return Clock()
 
 
-def looked(unread: Unread) -> bool:
+def looked(unread: UnreadConsentAge) -> bool:
     return not unread._looking.locked()
 
 
 def test_the_age_is_that_of_the_last_look_and_the_time_since(clock: Clock) -> None:
     ages = iter([0, 3_000])
-    unread = Unread(lambda: next(ages), clock)
+    unread = UnreadConsentAge(lambda: next(ages), clock)
     clock.now_s += LOOK_EVERY_S
     assert unread() == 10_000, "nothing is known yet"
     until(lambda: looked(unread), "the look")
@@ -46,7 +46,7 @@ def test_while_kafka_does_not_answer_the_age_grows(clock: Clock, error: Exceptio
     def fails() -> int:
         raise error
 
-    unread = Unread(fails, clock)
+    unread = UnreadConsentAge(fails, clock)
     for _ in range(3):
         clock.now_s += LOOK_EVERY_S
         unread()

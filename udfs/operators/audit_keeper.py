@@ -12,7 +12,7 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ValueStateDescriptor
 
 from schemas.audit import AuditEntry, ErasureEntry
-from udfs.audit import (
+from udfs.audit_chain import (
     DENIED_HELD_MAX,
     Author,
     Book,

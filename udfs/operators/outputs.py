@@ -20,7 +20,7 @@ from schemas.receipts import (
 from schemas.rejects import dead_letter
 from schemas.store import ConsentOutcome
 from udfs.account import Account
-from udfs.audit import consent_entry
+from udfs.audit_chain import consent_entry
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.personalise import Changes, Users, clean_event
 from udfs.ranking import ListWrite

@@ -18,7 +18,7 @@ from schemas.audit import ExpiryEntry
 from schemas.errors import FreshetError
 from schemas.store import WriteOutcome
 from udfs.account import decode_account, encode_account
-from udfs.audit import Author
+from udfs.audit_chain import Author
 from udfs.due import Due, RefreshSettings, when_due
 from udfs.elements import BucketMark, Element, given_up, halves, unpack
 from udfs.generations import has_a_list, standing_decision
@@ -57,7 +57,7 @@ COUNTERS: Final = (
 )
 
 
-class Parts(NamedTuple):
+class PersonaliseParts(NamedTuple):
     """What the operator works with; made in the worker by `open_parts`, or by a test from fakes.
 
     `fallback` fills lists up until popular lists exist. `interactions` is the topic that interactions come from.
@@ -100,7 +100,7 @@ class Done(NamedTuple):
 class PersonaliseOperator(KeyedProcessFunction):
     """Keyed by bucket; takes (bucket key, packed element). Main output: (segment, packed sums) for popularity."""
 
-    def __init__(self, open_parts: Callable[[], Parts]) -> None:
+    def __init__(self, open_parts: Callable[[], PersonaliseParts]) -> None:
         self._open_parts = open_parts
 
     def open(self, runtime_context: RuntimeContext) -> None:

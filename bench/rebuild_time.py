@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from bench.clients import producer, send_all
 from bench.probes import probe_value
 from bench.progress import Progress
-from bench.stand import Stand, Tenant
+from bench.stand import BenchTenant, Stand
 from bench.workload import ITEMS, USERS, consent_records, user_id
 from schemas.pseudonyms import load_key_ring
 from serving.reader import Reader
@@ -44,7 +44,7 @@ def measure(stand: Stand, users: int = USERS) -> Rebuild:
     return found
 
 
-def _lists_for(stand: Stand, tenant: Tenant, users: int) -> None:
+def _lists_for(stand: Stand, tenant: BenchTenant, users: int) -> None:
     """Everybody consents and does one thing."""
     stand.say(f"making {users:,} lists")
     names, now_ms = tenant.settings.topic_names(), time.time_ns() // 1_000_000

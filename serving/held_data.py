@@ -57,7 +57,7 @@ class Collector:
         self._everywhere, self._bytes_left = everywhere, math.inf if bytes_max is None else bytes_max
         self._partitions: dict[str, dict[str, Any]] = {}
 
-    def held(self, names: Sequence[str], command: AccessCommand) -> dict[str, Any]:
+    def collect(self, names: Sequence[str], command: AccessCommand) -> dict[str, Any]:
         """Everything that is held of a user who is known under `names`; what is not there is null or empty.
 
         `command` says of whom, who asks and what for. `partitions` has the numbers of those that were read of each

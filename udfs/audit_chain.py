@@ -46,7 +46,7 @@ class Author(NamedTuple):
     heads_every_ms: int
 
 
-class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class ChainHead(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The end of a bucket's chain: its last record's epoch, number and hash (hexadecimal), and the last one signed."""
 
     epoch: int = 0
@@ -60,7 +60,7 @@ class Book(msgspec.Struct, array_like=True, gc=False):
     interactions were denied since the last signed head: a record for each would drown the others."""
 
     bucket: int
-    head: Head = Head()
+    head: ChainHead = ChainHead()
     denied: dict[str, int] = {}
 
 
@@ -135,7 +135,9 @@ def consent_entry(change: ConsentRecord, refused: bool) -> AuditEntry:
     )
 
 
-def append(head: Head, entries: Sequence[AuditEntry], bucket: int, author: Author, at: int) -> tuple[Head, list[bytes]]:
+def append(
+    head: ChainHead, entries: Sequence[AuditEntry], bucket: int, author: Author, at: int
+) -> tuple[ChainHead, list[bytes]]:
     """The chain after `entries`, and their records. The first ones of a job open a segment, which is signed.
 
     `at` in ms. A job is told from the one before it by its epoch, which an automatic restart keeps: what was written
@@ -150,7 +152,7 @@ def append(head: Head, entries: Sequence[AuditEntry], bucket: int, author: Autho
         seq += 1
         raw, previous = linked(entry, (bucket, author.epoch, seq, at), previous)
         records.append(raw)
-    return Head(author.epoch, seq, previous, head.signed_seq), records
+    return ChainHead(author.epoch, seq, previous, head.signed_seq), records
 
 
 def linked(entry: AuditEntry, place: tuple[int, int, int, int], previous: str) -> tuple[bytes, str]:
@@ -169,7 +171,7 @@ def record_hash(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def open_segment(head: Head, bucket: int, author: Author, at: int) -> SegmentEntry:
+def open_segment(head: ChainHead, bucket: int, author: Author, at: int) -> SegmentEntry:
     """The signed beginning of what `author` writes behind `head`."""
     opening = SegmentEntry(head.hash, head.seq, author.trail, author.heads_every_ms, author.key.id)
     signature = author.key.sign(segment_message(opening, bucket, author.epoch, at))
@@ -190,7 +192,7 @@ def head_message(head: SignedHead) -> bytes:
     return b"%b\n%d\n%d\n%d\n%b\n%d" % (of_trail, head.bucket, head.epoch, head.seq, head.hash.encode(), head.at)
 
 
-def sign_head(head: Head, bucket: int, at: int, author: Author) -> tuple[Head, bytes]:
+def sign_head(head: ChainHead, bucket: int, at: int, author: Author) -> tuple[ChainHead, bytes]:
     """`head`, noted as signed, and its :class:`SignedHead` as JSON."""
     signed = SignedHead(bucket, head.epoch, head.seq, head.hash, at, author.key.id, "", author.trail)
     signature = author.key.sign(head_message(signed)).hex()

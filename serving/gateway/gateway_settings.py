@@ -67,7 +67,7 @@ class TenantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[input]` of the job, plus schema ids where records are framed."""
 
 
-class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReadAuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the audit trail records about reads."""
 
     share: Annotated[float, Meta(ge=0, le=1)] = 0.0
@@ -113,7 +113,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: AuthSettings
     server: ServerSettings = ServerSettings()
     admission: AdmissionSettings = AdmissionSettings()
-    audit: AuditSettings = AuditSettings()
+    audit: ReadAuditSettings = ReadAuditSettings()
     cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
     redis_password_variable: str | None = None

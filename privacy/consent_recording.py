@@ -8,10 +8,10 @@ from jobs.clock import clock_ms
 from jobs.settings import Settings
 from schemas.consents import ConsentChange
 from schemas.pseudonyms import load_key_ring
-from serving.consents import Acknowledged, Consents
+from serving.consents import Consents, RecordedConsent
 
 
-def record(settings: Settings, change: ConsentChange) -> Acknowledged:
+def record(settings: Settings, change: ConsentChange) -> RecordedConsent:
     """Record `change`, in JSON, which every job reads; returns when it is acknowledged.
 
     Raises what :meth:`serving.consents.Consents.record` does.
@@ -20,7 +20,7 @@ def record(settings: Settings, change: ConsentChange) -> Acknowledged:
         return consents.record(change)
 
 
-def erase(settings: Settings, user_id: str) -> Acknowledged:
+def erase(settings: Settings, user_id: str) -> RecordedConsent:
     """Record the erasure of `user_id` (GDPR, article 17)."""
     return record(settings, ConsentChange(user_id, "none", clock_ms(), erase=True))
 

@@ -12,12 +12,12 @@ from schemas.consents import PURPOSES, Level, Purpose
 from schemas.events import CleanEvent
 from schemas.exports import ExportedEvent, LeftOut
 from schemas.pseudonyms import ExportHashes
-from udfs.consent import Verdict, apply_consent
+from udfs.consent import ConsentVerdict, apply_consent
 from udfs.elements import ConsentRecord
 from udfs.state import UserState
 
 
-class Standing(UserState, array_like=True, gc=False):
+class ConsentStanding(UserState, array_like=True, gc=False):
     """A user's last consent. Since `since` (append time, ms) the purpose in question has been granted without a break.
 
     There is never a profile here. `export_name` is what exports call the user, where anybody asks.
@@ -37,7 +37,7 @@ class Standings:
     def __init__(self, purpose: Purpose) -> None:
         self.purpose: Purpose = purpose
         self._bit = 1 << PURPOSES.index(purpose)
-        self._users: dict[str, Standing] = {}
+        self._users: dict[str, ConsentStanding] = {}
 
     def __len__(self) -> int:
         return len(self._users)
@@ -46,20 +46,20 @@ class Standings:
         """Take a record of `consents` into account; records of a partition come in their order."""
         standing = self._users.get(keys[0])
         if standing is None:
-            standing = Standing(export_name=export_name)
+            standing = ConsentStanding(export_name=export_name)
             self._users.update(dict.fromkeys(keys, standing))
         unbroken = self._refusal(standing, change.append_ts) is None
-        if apply_consent(standing, change) is Verdict.APPLIED:
+        if apply_consent(standing, change) is ConsentVerdict.APPLIED:
             standing.profile = None
             standing.erased = change.erase
             if not unbroken:
                 standing.since = change.append_ts
 
-    def get(self, key: str) -> Standing | None:
+    def get(self, key: str) -> ConsentStanding | None:
         """The standing of a user, None where there is no record of them."""
         return self._users.get(key)
 
-    def why_left_out(self, standing: Standing | None, appended: int, now_ms: int) -> LeftOut | None:
+    def why_left_out(self, standing: ConsentStanding | None, appended: int, now_ms: int) -> LeftOut | None:
         """Why an event that was appended at `appended` may not be used now; None where it may. Times in ms."""
         if standing is None:
             return LeftOut.NO_CONSENT
@@ -68,7 +68,7 @@ class Standings:
         return LeftOut.BEFORE_CONSENT if appended < standing.since else None
 
     def may_export(
-        self, standing: Standing | None, purposes_then: Collection[str], appended: int, now_ms: int
+        self, standing: ConsentStanding | None, purposes_then: Collection[str], appended: int, now_ms: int
     ) -> LeftOut | None:
         """The same for an event that was accepted under a consent to `purposes_then`."""
         reason = self.why_left_out(standing, appended, now_ms)
@@ -76,7 +76,7 @@ class Standings:
             return LeftOut.NOT_GRANTED_THEN
         return reason
 
-    def _refusal(self, standing: Standing, at_ms: int) -> LeftOut | None:
+    def _refusal(self, standing: ConsentStanding, at_ms: int) -> LeftOut | None:
         if standing.erased:
             return LeftOut.ERASED
         if standing.level == Level.NONE and not standing.kept_for:
