@@ -33,7 +33,7 @@ from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import consent_record
 from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
-from udfs.ranking import ListWrite, PopularItems, Ranker
+from udfs.ranking import ListWrite, PopularItems, Ranker, RankingModel
 from udfs.state import UserState
 
 WRITES_MAX: Final = 1_000
@@ -56,8 +56,8 @@ class PlainConsumer:
         scorer = Scorer.open(Path(settings.model.directory))
         self._settings = settings
         self._epoch = epoch
-        self._model_name = scorer.manifest.name
-        self._ranker = Ranker(scorer, self._model_name, settings.lists, settings.profile, epoch)
+        self._model = RankingModel(scorer, scorer.manifest.name)
+        self._ranker = Ranker(settings.lists, settings.profile, epoch)
         self._codec = json_codec()
         self._pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         self._store = open_store(settings, epoch)
@@ -96,7 +96,8 @@ class PlainConsumer:
             else:
                 totals.others += 1
         now_ms = time.time_ns() // 1_000_000
-        lists = self._ranker.rank(moved, self._popular, now_ms, self._settings.refresh.list_ttl_ms)  # type: ignore[arg-type]
+        list_ttl_ms = self._settings.refresh.list_ttl_ms
+        lists = self._ranker.rank(moved, self._popular, self._model, now_ms, list_ttl_ms)  # type: ignore[arg-type]
         self._write([], lists)
         totals.sent += len(records)
         totals.accepted += len(accepted)

@@ -19,7 +19,7 @@ from udfs.ingest import Ingest
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
-from udfs.ranking import PopularItems, Ranker
+from udfs.ranking import PopularItems, Ranker, RankingModel
 from udfs.store import RedisStore
 
 
@@ -60,13 +60,11 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
     """Model, store and bounds for the personalise operator; `trail` is that of :func:`jobs.trail.trail_id`."""
     scorer = Scorer.open(Path(settings.model.directory))
     _collect_garbage_seldom()
-    name = scorer.manifest.name
-    ranker = Ranker(scorer, name, settings.lists, settings.profile, epoch)
     return PersonaliseParts(
-        ranker,
+        Ranker(settings.lists, settings.profile, epoch),
+        RankingModel(scorer, scorer.manifest.name),
         open_store(settings, epoch),
         PopularItems.ranked(scorer.manifest.popular),
-        name,
         epoch,
         settings.topic_names().interactions,
         settings.profile,

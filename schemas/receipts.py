@@ -8,13 +8,17 @@ from schemas.lists import Reason
 
 
 class ListReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One list write: `outcome` is written, stale, no_consent or gone; `event_at` the append time that caused it."""
+    """One list write: `outcome` is written, stale, no_consent or gone; `event_at` the append time that caused it.
+
+    `model` is the name of the model that made the list, "" in receipts of releases that named it by element only.
+    """
 
     pseudonym: str
     version: int
     reason: Reason
     outcome: str
     event_at: int
+    model: str = ""
 
 
 class AccountTotals(msgspec.Struct, frozen=True):
@@ -34,7 +38,10 @@ class AccountTotals(msgspec.Struct, frozen=True):
 
 
 class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=True):
-    """Everything that one element or one timer did in `bucket`: its list writes, and the bucket's account after it."""
+    """Everything that one element or one timer did in `bucket`: its list writes, and the bucket's account after it.
+
+    `model` is the name of the model that the job serves; each list names the one that made it.
+    """
 
     bucket: int
     epoch: int

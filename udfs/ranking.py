@@ -57,7 +57,10 @@ class PopularItems(NamedTuple):
 
 
 class ListWrite(NamedTuple):
-    """A list to be written, at the user's `version`. `consent` is what stands in Redis of the one it was made under."""
+    """A list to be written, at the user's `version`. `consent` is what stands in Redis of the one it was made under.
+
+    `model` is the name of the model that it was made with.
+    """
 
     pseudonym: str
     version: int
@@ -65,57 +68,75 @@ class ListWrite(NamedTuple):
     reason: Reason
     ttl_ms: int
     payload: bytes
+    model: str
+
+
+class RankingModel:
+    """A model that lists are made with: guarded, and with its items and its `name` as lists have them."""
+
+    def __init__(self, model: Scoring, name: str) -> None:
+        self.name = name
+        self.name_json = msgspec.json.encode(name)
+        self.index = model.index
+        self.fragments = np.array([item_fragment(item) for item in model.items], object)
+        self.guarded = GuardedModel(model)
+        self.report_failure = Teller(logger, "a list cannot be made: its user has none")
+
+    @property
+    def failed(self) -> int:
+        """Of how many users the model, or ranking with it, has failed since the worker began."""
+        return self.guarded.failed + self.report_failure.count
 
 
 class Ranker:
-    """Makes lists. `epoch` is the submission time in ms that all writes of this job carry.
+    """Makes lists with the model that it is given. `epoch` is the time of submission in ms that all its writes carry.
 
     Columns, not users, are what the hot path works on: one step for all users of an element wherever numpy has one.
     """
 
-    def __init__(self, model: Scoring, model_name: str, rules: ListRules, bounds: ProfileBounds, epoch: int) -> None:
-        self._model = GuardedModel(model)
-        self._index = model.index
-        self._model_json = msgspec.json.encode(model_name)
-        self._fragments = np.array([item_fragment(item) for item in model.items], object)
+    def __init__(self, rules: ListRules, bounds: ProfileBounds, epoch: int) -> None:
         self._rules = rules
         self._bounds = bounds
         self._epoch = epoch
-        self._tell = Teller(logger, "a list cannot be made: its user has none")
 
     def rank(
-        self, users: Mapping[str, UserState], popular: PopularItems, now_ms: int, list_ttl_ms: int
+        self,
+        users: Mapping[str, UserState],
+        popular: PopularItems,
+        model: RankingModel,
+        now_ms: int,
+        list_ttl_ms: int,
     ) -> list[ListWrite]:
-        """One list for each of `users` that has a profile and something to be told from it.
+        """One list by `model` for each of `users` that has a profile and something to be told from it.
 
         Where ranking fails for a user, whatever the reason, the others have theirs.
         """
         try:
-            return self._rank(users, popular, now_ms, list_ttl_ms)
+            return self._rank(users, popular, model, now_ms, list_ttl_ms)
         except Exception as error:  # a list is never worth the job: consents and withdrawals wait behind it
             if len(users) == 1:
-                self._tell(error)
+                model.report_failure(error)
                 return []
         alone = [{pseudonym: state} for pseudonym, state in users.items()]
-        return [write for one in alone for write in self.rank(one, popular, now_ms, list_ttl_ms)]
-
-    @property
-    def failed(self) -> int:
-        """Of how many users the model, or ranking, has failed since the worker began."""
-        return self._model.failed + self._tell.count
+        return [write for one in alone for write in self.rank(one, popular, model, now_ms, list_ttl_ms)]
 
     def _rank(
-        self, users: Mapping[str, UserState], popular: PopularItems, now_ms: int, list_ttl_ms: int
+        self,
+        users: Mapping[str, UserState],
+        popular: PopularItems,
+        model: RankingModel,
+        now_ms: int,
+        list_ttl_ms: int,
     ) -> list[ListWrite]:
         ready = [(pseudonym, state, state.profile) for pseudonym, state in users.items() if state.profile is not None]
         if not ready:
             return []
         profiles = [profile for _, _, profile in ready]
-        items, weights = self._features(profiles)
-        scores, rows = self._model.score(items, weights, now_ms)
+        items, weights = self._features(profiles, model)
+        scores, rows = model.guarded.score(items, weights, now_ms)
         known = items.any(axis=1)
-        kept = self._kept(profiles, items, scores, rows) & known[:, None]
-        fragments = self._fragments[rows[kept]].tolist()
+        kept = self._kept(profiles, model, items, scores, rows) & known[:, None]
+        fragments = model.fragments[rows[kept]].tolist()
         numbers = encode_scores(np.round(scores[kept].astype(np.float64), 4).tolist())
         writes, start = [], 0
         for (pseudonym, state, profile), size in zip(ready, kept.sum(axis=1).tolist(), strict=True):
@@ -124,7 +145,7 @@ class Ranker:
             if size < self._rules.items:
                 self._fill_up(mine, its_numbers, profile, popular)
             if mine:
-                writes.append(self._write(pseudonym, state, size > 0, mine, its_numbers, now_ms, list_ttl_ms))
+                writes.append(self._write(pseudonym, state, model, size > 0, mine, its_numbers, now_ms, list_ttl_ms))
             start = end
         return writes
 
@@ -132,6 +153,7 @@ class Ranker:
         self,
         pseudonym: str,
         state: UserState,
+        model: RankingModel,
         scored: bool,
         fragments: list[bytes],
         numbers: list[bytes],
@@ -140,7 +162,7 @@ class Ranker:
     ) -> ListWrite:
         session = state.level == Level.SESSION
         reason: Reason = "popular" if not scored else "session" if session else "personalised"
-        payload = join_list(state.version, self._epoch, self._model_json, now_ms, reason, fragments, numbers)
+        payload = join_list(state.version, self._epoch, model.name_json, now_ms, reason, fragments, numbers)
         ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
         consent = consent_value(
             LEVELS[state.level],
@@ -149,16 +171,18 @@ class Ranker:
             state.consent_partition,
             state.consent_offset,
         )
-        return ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload)
+        return ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, model.name)
 
-    def _features(self, profiles: Sequence[Profile]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    def _features(
+        self, profiles: Sequence[Profile], model: RankingModel
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows int32 and weights float32, both [users, RECENT_ITEMS_MAX], newest last, padded with 0 on the left.
 
         A weight is that of the item's kind, halved every `recents_half_life_ms` before the user's newest event.
         Items that the model does not know leave no gap.
         """
         recents = [recent for profile in profiles for recent in profile.recents]
-        row_of = self._index.get
+        row_of = model.index.get
         rows = np.array([row_of(item, 0) for item, _, _ in recents], np.int32)
         known = np.flatnonzero(rows)
         users = np.repeat(np.arange(len(profiles)), [len(profile.recents) for profile in profiles])[known]
@@ -177,6 +201,7 @@ class Ranker:
     def _kept(
         self,
         profiles: Sequence[Profile],
+        model: RankingModel,
         items: npt.NDArray[np.int32],
         scores: npt.NDArray[np.float32],
         rows: npt.NDArray[np.int64],
@@ -187,7 +212,7 @@ class Ranker:
             recent = items[:, -self._rules.exclude_recent :]
             kept &= ~(rows[:, :, None] == recent[:, None, :]).any(axis=2)
         if self._rules.exclude_bought:
-            index = self._index
+            index = model.index
             for user, profile in enumerate(profiles):
                 if profile.bought:
                     kept[user] &= ~np.isin(rows[user], [index.get(item, 0) for item in profile.bought])

@@ -31,7 +31,7 @@ def store_of(server: RealRedis, kind: type[RedisStore]) -> Any:
 
 def a_list(user: str, version: int) -> ListWrite:
     payload = encode_list(version, EPOCH, b'"m"', 5, "personalised", [item_fragment("tea")], [1.0])
-    return ListWrite(user, version, b"", "personalised", TTL, payload)
+    return ListWrite(user, version, b"", "personalised", TTL, payload, "m")
 
 
 def test_a_list_of_who_never_consented_or_was_erased_is_written_where_the_product_refuses(server: RealRedis) -> None:

@@ -162,7 +162,7 @@ def payload(version: int, epoch: int = EPOCH, item: str = "tea") -> bytes:
 def a_list(user: str, version: int, *, under: ConsentRecord | None = None, epoch: int = EPOCH, ttl_ms: int = MINUTE,
            item: str = "tea") -> ListWrite:  # fmt: skip
     consent = value_of(under or a_consent(user))
-    return ListWrite(user, version, consent, "personalised", ttl_ms, payload(version, epoch, item))
+    return ListWrite(user, version, consent, "personalised", ttl_ms, payload(version, epoch, item), "m")
 
 
 def consented(store: ListStore, *changes: Any) -> list[ConsentOutcome]:

@@ -23,7 +23,7 @@ ADA = a_consent("p1.ada")
 def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_waited_for(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         store = RedisStore(server.store_client(timeout_ms=500), epoch=1, tombstone_ms=60_000)
-        write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD)
+        write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD, "m")
         assert store.write([ADA], [write], want_popular=False, token=TOKEN).lists == [1]
 
         server.client.script_flush()
@@ -57,7 +57,7 @@ def test_a_key_of_a_user_that_is_no_string_is_removed_and_the_write_goes_on(tmp_
         store = RedisStore(client, epoch=1, tombstone_ms=60_000)
         server.client.lpush(all_user_keys("", "p1.ada")[place], "not one of ours")
         erased, again = an_erasure("p1.ada", offset=20), a_consent("p1.ada", offset=21)
-        write = ListWrite("p1.ada", 1, value_of(again), "personalised", 60_000, PAYLOAD)
+        write = ListWrite("p1.ada", 1, value_of(again), "personalised", 60_000, PAYLOAD, "m")
         written = store.write([a_consent("p1.ada", offset=19), erased, again], [write], want_popular=False, token=TOKEN)
         assert written[:2] == ([1, 1, 1], [1])
         assert server.client.type(all_user_keys("", "p1.ada")[place]) in (b"string", b"none")
@@ -80,7 +80,7 @@ def test_a_full_redis_takes_withdrawals_and_leaves_lists_as_they_are(
         client = server.store_client()
         store = RedisStore(client, epoch=1, tombstone_ms=60_000)
         users = [a_consent(f"p1.{name}", offset=1) for name in ("ada", "bob")]
-        lists = [ListWrite(one.pseudonym, 1, value_of(one), "personalised", 60_000, PAYLOAD) for one in users]
+        lists = [ListWrite(one.pseudonym, 1, value_of(one), "personalised", 60_000, PAYLOAD, "m") for one in users]
         assert store.write(users, lists, want_popular=False, token=TOKEN).lists == [1, 1]
         server.client.config_set("maxmemory", 1)
         newer = [write._replace(version=2) for write in lists]

@@ -24,7 +24,7 @@ from udfs.elements import AskedFor
 from udfs.operators.outputs import CLEAN_EVENTS, REJECTS
 from udfs.operators.personalise_operator import UNREAD
 from udfs.popularity import decode_sums
-from udfs.ranking import ListRules, PopularItems, Ranker
+from udfs.ranking import ListRules, PopularItems, Ranker, RankingModel
 from udfs.state import UserState
 
 # the journey
@@ -327,12 +327,14 @@ def test_an_old_deployment_never_wins(bucket: Bucket) -> None:
     newer = bucket.store.at_epoch(EPOCH + 1)
     found = bucket.list()
     assert found is not None
-    ranker = Ranker(bucket.model, "newer", ListRules(items=4), BOUNDS, EPOCH + 1)
+    ranker, model = Ranker(ListRules(items=4), BOUNDS, EPOCH + 1), RankingModel(bucket.model, "newer")
     state = bucket.user()
     assert state is not None
-    newer.write([], ranker.rank({"ada": state}, PopularItems(), BEGINNING, DAY), want_popular=False, token=TOKEN)
+    lists = ranker.rank({"ada": state}, PopularItems(), model, BEGINNING, DAY)
+    newer.write([], lists, want_popular=False, token=TOKEN)
     emitted = bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
-    assert receipts(emitted, ElementReceipt)[0].lists[0].outcome == "stale"
+    [receipt] = receipts(emitted, ElementReceipt)
+    assert (receipt.model, receipt.lists[0].model, receipt.lists[0].outcome) == ("fixed", "fixed", "stale")
     found = bucket.list()
     assert found is not None and found.model == "newer"
 

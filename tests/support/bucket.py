@@ -20,7 +20,7 @@ from udfs.operators.outputs import ANSWERS, RECEIPTS
 from udfs.operators.personalise_operator import PersonaliseOperator, PersonaliseParts
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
-from udfs.ranking import ListRules, PopularItems, Ranker
+from udfs.ranking import ListRules, PopularItems, Ranker, RankingModel
 from udfs.state import UserState, decode_state
 
 BOUNDS = ProfileBounds()
@@ -63,12 +63,11 @@ class Bucket:
 
     def _start(self) -> None:
         self.model, self.store.epoch = self.new_model(), self.epoch
-        ranker = self._ranker(self.model, "fixed", self.rules, BOUNDS, self.epoch)
         parts = PersonaliseParts(
-            ranker=ranker,
+            ranker=self._ranker(self.rules, BOUNDS, self.epoch),
+            model=RankingModel(self.model, "fixed"),
             store=self.store,
             fallback=self.fallback,
-            model_name="fixed",
             epoch=self.epoch,
             interactions=INTERACTIONS,
             bounds=BOUNDS,

@@ -1,6 +1,6 @@
 """Lists against a naive ranking: sort, leave out, cut, fill up."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,7 +12,7 @@ from schemas.lists import ListedItem, RecommendationList, decode_list
 from tests.support.fakes import FixedModel
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, a_user, an_interaction
 from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, ProfileBounds, take
-from udfs.ranking import ListRules, ListWrite, PopularItems, Ranker
+from udfs.ranking import ListRules, ListWrite, PopularItems, Ranker, RankingModel, Scoring
 from udfs.state import UserState
 
 BOUNDS = ProfileBounds(recents_half_life_ms=HOUR)
@@ -21,8 +21,19 @@ POPULAR = PopularItems.ranked(["i3", "hit-1", "i30", "hit-2", "i0"])
 EPOCH, NOW = BEGINNING, BEGINNING + DAY
 
 
-def a_ranker(top_k: int = 10, **rules: Any) -> Ranker:
-    return Ranker(FixedModel(ITEMS, top_k), "fixed", ListRules(**{"items": 6, **rules}), BOUNDS, EPOCH)
+class Ranking(NamedTuple):
+    """A ranker and the model that it is given."""
+
+    ranker: Ranker
+    model: RankingModel
+
+
+def a_ranker(top_k: int = 10, **rules: Any) -> Ranking:
+    return ranking_with(FixedModel(ITEMS, top_k), **{"items": 6, **rules})
+
+
+def ranking_with(model: Scoring, name: str = "fixed", **rules: Any) -> Ranking:
+    return Ranking(Ranker(ListRules(**rules), BOUNDS, EPOCH), RankingModel(model, name))
 
 
 def who_met(*items: str, bought: tuple[str, ...] = (), level: str = "full", version: int = 7) -> UserState:
@@ -34,12 +45,12 @@ def who_met(*items: str, bought: tuple[str, ...] = (), level: str = "full", vers
     return state
 
 
-def ranked(ranker: Ranker, popular: PopularItems = POPULAR, **users: UserState) -> dict[str, ListWrite]:
-    return {write.pseudonym: write for write in ranker.rank(users, popular, NOW, DAY)}
+def ranked(ranking: Ranking, popular: PopularItems = POPULAR, **users: UserState) -> dict[str, ListWrite]:
+    return {write.pseudonym: write for write in ranking.ranker.rank(users, popular, ranking.model, NOW, DAY)}
 
 
-def listed(ranker: Ranker, state: UserState, popular: PopularItems = POPULAR) -> RecommendationList:
-    return decode_list(ranked(ranker, popular, ada=state)["ada"].payload)
+def listed(ranking: Ranking, state: UserState, popular: PopularItems = POPULAR) -> RecommendationList:
+    return decode_list(ranked(ranking, popular, ada=state)["ada"].payload)
 
 
 def level_of(write: ListWrite) -> str:
@@ -87,9 +98,9 @@ def test_a_list_equals_the_naive_ranking(
     items: list[str], bought: set[str], no_bought: bool, no_recent: bool, size: int
 ) -> None:
     state = who_met(*items, bought=tuple(bought))
-    ranker = a_ranker(items=size, exclude_bought=no_bought, exclude_recent=RECENT_ITEMS_MAX if no_recent else 0)
+    ranking = a_ranker(items=size, exclude_bought=no_bought, exclude_recent=RECENT_ITEMS_MAX if no_recent else 0)
     expected = naive(state, POPULAR, 10, size, no_bought, no_recent)
-    writes = ranked(ranker, ada=state)
+    writes = ranked(ranking, ada=state)
     got = [] if not writes else [(item.id, item.score) for item in decode_list(writes["ada"].payload).items]
     assert [item for item, _ in got] == [item for item, _ in expected]
     assert [score for _, score in got] == pytest.approx([score for _, score in expected], abs=1.01e-4)
@@ -100,10 +111,33 @@ def test_a_list_equals_the_naive_ranking(
 def test_a_user_alone_gets_the_list_that_they_get_in_a_batch(histories: list[list[str]]) -> None:
     users = {f"u{n}": who_met(*items, version=n) for n, items in enumerate(histories)}
     model = FixedModel(ITEMS, 10)
-    batch = ranked(Ranker(model, "fixed", ListRules(items=6), BOUNDS, EPOCH), **users)
+    batch = ranked(ranking_with(model, items=6), **users)
     assert model.batches == [len(users)], "one batch"
     for name, state in users.items():
         assert ranked(a_ranker(), **{name: state}) == {name: batch[name]}
+
+
+def test_one_ranker_makes_lists_with_whichever_model_it_is_given() -> None:
+    """Two models of different items: neither's rows, names nor failures are taken for the other's."""
+
+    class Failing(FixedModel):
+        def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+            raise ValueError
+
+    ranker, state = a_ranker().ranker, who_met("i5")
+    forwards, backwards = (
+        RankingModel(FixedModel(ITEMS), "forwards"),
+        RankingModel(FixedModel(ITEMS[::-1]), "backwards"),
+    )
+    failing = RankingModel(Failing(ITEMS), "failing")
+    for model in (forwards, backwards, failing, forwards):
+        [write] = ranker.rank({"ada": state}, POPULAR, model, NOW, DAY)
+        found = decode_list(write.payload)
+        assert (write.model, found.model) == (model.name, model.name)
+        if model is not failing:
+            assert ids(found) == ids(listed(Ranking(a_ranker().ranker, model), state)), "as if it were the only one"
+    assert ids(listed(Ranking(ranker, forwards), state)) != ids(listed(Ranking(ranker, backwards), state))
+    assert (forwards.failed, backwards.failed, failing.failed) == (0, 0, 1)
 
 
 def test_a_list_says_what_it_is() -> None:
@@ -166,8 +200,7 @@ class Padded(FixedModel):
 
 
 def test_padding_in_the_answer_of_the_model_is_not_listed() -> None:
-    ranker = Ranker(Padded(ITEMS, 10), "padded", ListRules(items=9, exclude_recent=0), BOUNDS, EPOCH)
-    found = listed(ranker, who_met("i5"), PopularItems())
+    found = listed(ranking_with(Padded(ITEMS, 10), items=9, exclude_recent=0), who_met("i5"), PopularItems())
     assert 0 < len(found.items) < 6
     assert "" not in ids(found)
 
@@ -184,7 +217,7 @@ def test_a_recent_item_weighs_by_kind_and_half_after_a_half_life() -> None:
     assert state.profile is not None
     state.profile.recents = [("i1", BEGINNING - HOUR, 7), ("i2", BEGINNING, 2)]
     state.profile.newest_ts = BEGINNING
-    ranked(Ranker(Watched(ITEMS), "w", ListRules(), BOUNDS, EPOCH), ada=state)
+    ranked(ranking_with(Watched(ITEMS)), ada=state)
     [(items, weights)] = seen
     assert (items.dtype, weights.dtype, items.shape) == (np.int32, np.float32, (1, RECENT_ITEMS_MAX))
     assert items[0].tolist() == [0] * 18 + [2, 3]

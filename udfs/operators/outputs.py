@@ -43,7 +43,7 @@ class Carried(NamedTuple):
 
 
 def tell(carried: Carried, users: Users, account: Account, epoch: int, model: str) -> Iterator[Any]:
-    """Side outputs of one element; lists were made by `model`, in the job of `epoch`."""
+    """Side outputs of one element in the job of `epoch`, which serves `model`; each list names its own."""
     changes = carried.changes
     for reject in changes.rejects:
         yield REJECTS, dead_letter(reject)
@@ -61,7 +61,9 @@ def list_receipts(carried: Carried) -> list[ListReceipt]:
     """What became of each list."""
     moved = carried.changes.moved
     return [
-        ListReceipt(write.pseudonym, write.version, write.reason, outcome.name.lower(), moved[write.pseudonym])
+        ListReceipt(
+            write.pseudonym, write.version, write.reason, outcome.name.lower(), moved[write.pseudonym], write.model
+        )
         for write, outcome in zip(carried.lists, carried.written.lists, strict=True)
     ]
 

@@ -32,7 +32,7 @@ from udfs.operators.user_keeper import UserKeeper, UserParts, UserWrites
 from udfs.personalise import Users, apply
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
-from udfs.ranking import PopularItems, Ranker
+from udfs.ranking import PopularItems, Ranker, RankingModel
 from udfs.store import ListStore
 from udfs.telling import Teller
 
@@ -65,9 +65,9 @@ class PersonaliseParts(NamedTuple):
     """
 
     ranker: Ranker
+    model: RankingModel
     store: ListStore
     fallback: PopularItems
-    model_name: str
     epoch: int
     interactions: str
     bounds: ProfileBounds
@@ -140,7 +140,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         relinked = self._users.recall(element, users)
         changes = apply(element, users, account, parts.bounds, parts.interactions)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
-        lists = parts.ranker.rank(moved, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
+        lists = parts.ranker.rank(moved, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
         token = self._users.generation.proven(ctx)
         carried = Carried(
             element.bucket, changes, *self._store.write_all(changes, lists, users, account, now_ms, token)
@@ -148,7 +148,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         writes = self._users.writes(users, now_ms, relinked)
         weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
         account.segments_left_out += weighed.left_out
-        told = [*tell(carried, users, account, parts.epoch, parts.model_name)]
+        told = [*tell(carried, users, account, parts.epoch, parts.model.name)]
         entries = consent_entries(changes, carried.written)
         entries += carry_out_commands(element, account, users, self._users.kids, told)
         told += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
@@ -195,7 +195,7 @@ class PersonaliseOperator(KeyedProcessFunction):
                 ended.append(pseudonym)
                 if due == Due.EXPIRED:
                     expired.append(ExpiryEntry(pseudonym))
-        lists = parts.ranker.rank(refresh, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
+        lists = parts.ranker.rank(refresh, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
         self._store.write([], lists, now_ms, self._users.generation.proven(ctx))
         self._store.forget(ended)
         self._users.put(self._users.writes(users, now_ms), ctx)
@@ -216,7 +216,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         active = {
             name: state for name, state in known.items() if has_a_list(state, now_ms, parts.bounds, parts.refresh)
         }
-        lists = parts.ranker.rank(active, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
+        lists = parts.ranker.rank(active, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
         self._store.write(decisions, lists, now_ms, self._users.generation.proven(ctx))
         self._counters["users_rebuilt"].inc(len(known))
 
@@ -231,7 +231,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._count_failed()
 
     def _count_failed(self) -> None:
-        failed, self._failed = self._parts.ranker.failed - self._failed, self._parts.ranker.failed
+        failed, self._failed = self._parts.model.failed - self._failed, self._parts.model.failed
         self._counters["lists_without_model"].inc(failed)
 
     def _count_unread(self) -> None:
