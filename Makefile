@@ -91,7 +91,7 @@ clean: down ## remove what was built, trained and cached here (.venv stays)
 	rm -rf .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.venv/.requirements: requirements.txt requirements-dev.txt constraints.txt $(wildcard serving/requirements.txt)
+.venv/.requirements: $(wildcard requirements*.txt serving/requirements*.txt) constraints.txt
 	@$(PYTHON3) -c 'import sys; sys.exit(0 if sys.version_info[:2] in ((3, 11), (3, 12)) else 1)' || \
 	  { echo "setup: $(PYTHON3) is missing or not Python 3.11 or 3.12 (PyFlink needs one of them);" \
 	         "say which to use: make setup PYTHON3=python3.11" >&2; exit 1; }

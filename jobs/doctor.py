@@ -41,6 +41,7 @@ CLOCK_OFF_MAX_MS: Final = 5_000
 CLOCK_KEY: Final = b"doctor"
 ANSWER_S: Final = 10.0
 _PIN: Final = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)", re.MULTILINE)
+_INCLUDED: Final = re.compile(r"^-r (\S+)", re.MULTILINE)
 _JAVA: Final = re.compile(r'version "(\d+)')
 
 
@@ -82,11 +83,20 @@ def python() -> str:
 
 
 def packages() -> str:
-    """Whether what requirements.txt pins is installed."""
-    pins = dict(_PIN.findall(REQUIREMENTS.read_text(encoding="utf-8")))
+    """Whether what requirements.txt and the files that it includes pin is installed."""
+    pins = pinned(REQUIREMENTS)
     if wrong := differing(pins, {name: _installed(name) for name in pins}):
         raise SettingsError(f"{'; '.join(wrong)}: install requirements.txt (`make setup`)")
     return f"{len(pins)} as requirements.txt pins them"
+
+
+def pinned(requirements: Path) -> dict[str, str]:
+    """Name → version of what a requirements file and those that it includes pin."""
+    text = requirements.read_text(encoding="utf-8")
+    pins = dict(_PIN.findall(text))
+    for included in _INCLUDED.findall(text):
+        pins |= pinned(requirements.parent / included)
+    return pins
 
 
 def differing(pins: dict[str, str], installed: dict[str, str | None]) -> list[str]:
