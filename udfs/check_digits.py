@@ -67,8 +67,14 @@ def verhoeff(digits: str) -> bool:
 
 
 def steuer_id(digits: str) -> bool:
-    """Germany: ISO 7064 mod 11,10; of the first ten digits one stands twice or three times, and it alone."""
-    if digits[0] == "0" or len(set(digits[:10])) not in (8, 9):
+    """Germany: ISO 7064 mod 11,10; of the first ten digits one stands twice or three times, and it alone.
+
+    >>> steuer_id("65929970489"), steuer_id("12132487500")
+    (True, False)
+    """
+    kinds = len(set(digits[:10]))
+    is_one_repeated = kinds == 9 or (kinds == 8 and max(map(digits[:10].count, digits[:10])) == 3)
+    if digits[0] == "0" or not is_one_repeated:
         return False
     product = 10
     for digit in digits[:10]:

@@ -84,6 +84,12 @@ def test_equal_digits_are_nobody_s(digit: str) -> None:
     assert digit != "0" or not check.bsn(digit * 9)
 
 
+def test_a_steuer_id_repeats_one_digit_and_no_other() -> None:
+    """Two digits that stand twice each have as many kinds of digits as one that stands three times."""
+    assert not check.steuer_id("12132487500") and not check.steuer_id("81669923045")
+    assert check.steuer_id(with_check_digit(check.steuer_id, "1112345678"))
+
+
 @pytest.mark.parametrize(
     ("month", "day", "is_one"),
     [(2, 29, True), (2, 30, False), (4, 31, False), (13, 1, False), (0, 1, False), (1, 0, False)],
