@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from serving.answers import Recommendation as Recommendation
     from serving.async_reader import AsyncReader as AsyncReader
     from serving.catalogue import Catalogue as Catalogue
-    from serving.consents import Acknowledged as Acknowledged
     from serving.consents import Consents as Consents
+    from serving.consents import RecordedConsent as RecordedConsent
     from serving.events import EventProducer as EventProducer
     from serving.events import Stands as Stands
     from serving.reader import Reader as Reader
@@ -62,7 +62,7 @@ PUBLIC: Final = {
     "serving.answers": ("Recommendation",),
     "serving.async_reader": ("AsyncReader",),
     "serving.catalogue": ("Catalogue",),
-    "serving.consents": ("Acknowledged", "Consents"),
+    "serving.consents": ("RecordedConsent", "Consents"),
     "serving.events": ("EventProducer", "Events", "Stands"),
     "serving.reader": ("Reader",),
 }

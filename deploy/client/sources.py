@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from deploy.client.errors import WheelError
+from deploy.client.wheel_errors import WheelError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PUBLIC_FILE: Final = "freshet/__init__.py"

@@ -12,8 +12,8 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Final
 
-from deploy.client.errors import WheelError
 from deploy.client.sources import ROOT, client_modules, client_sources, foreign
+from deploy.client.wheel_errors import WheelError
 from deploy.package import write_archive
 from freshet import PUBLIC, __version__
 

@@ -13,9 +13,9 @@ import pytest
 
 import freshet
 from deploy.client import wheel
-from deploy.client.errors import WheelError
 from deploy.client.sources import ROOT, client_modules, client_sources, foreign, imports, moved, needed
 from deploy.client.wheel import EXTRAS, build_wheel, check_declared, pins
+from deploy.client.wheel_errors import WheelError
 
 OURS = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"freshet"}
 
