@@ -45,7 +45,7 @@ from schemas.store import (
     withdrawn_at,
 )
 from schemas.wire.codecs import json_codec
-from schemas.wire.consent_records import UNREADABLE, is_user_id
+from schemas.wire.consent_records import UNREADABLE, is_user_id, unreadable_consent
 from schemas.wire.writers import AS_JSON, WriteSettings, writer_for
 from serving.forms import UNKNOWN_FIELD, Form
 
@@ -247,8 +247,9 @@ def read_consent_or_withdrawal(raw: bytes, now_ms: int) -> Heard:
     """The change in the JSON `raw`.
 
     Somebody decided something: where it names its user and is wrong in the rest, it is a withdrawal as of `now_ms`, as
-    the job would read it. A grant with a field that is not known is refused and nothing is recorded: all that is known
-    of it is right. Raises :class:`InvalidConsent` then, and where nobody is named.
+    the job would read it, also where it is no JSON any more (:mod:`schemas.wire.consent_records`). A grant with a field
+    that is not known is refused and nothing is recorded: all that is known of it is right. Raises
+    :class:`InvalidConsent` then, and where nobody is named.
     """
     try:
         return Heard(read_consent(raw))
@@ -256,7 +257,7 @@ def read_consent_or_withdrawal(raw: bytes, now_ms: int) -> Heard:
         try:
             said = _decode_said(raw)
         except (ValueError, RecursionError):
-            raise invalid from None
+            return _damaged(raw, invalid, now_ms)
         return _counted(said, invalid, now_ms)
 
 
@@ -266,6 +267,13 @@ def _counted(said: _Said, invalid: InvalidConsent, now_ms: int) -> Heard:
         raise invalid
     change = ConsentChange(said.user_id, "none", now_ms, method=UNREADABLE, erase=said.erase is True)
     return Heard(change, invalid, meant)
+
+
+def _damaged(raw: bytes, invalid: InvalidConsent, now_ms: int) -> Heard:
+    """JSON that is cut off, framed, behind a byte order mark and the like: it names whom it names for the job."""
+    if withdrawals := unreadable_consent(json_codec(), None, raw, now_ms):
+        return Heard(withdrawals[0], invalid, meant=False)
+    raise invalid
 
 
 def _client(store: RedisAddress | str, password: str | None, prefix: str) -> RedisClient:

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +79,30 @@ def test_what_is_wrong_and_names_its_user_is_heard_as_a_withdrawal_as_the_job_re
     assert told.invalid is not None and told.meant is meant
     assert told.invalid.reason == reason and re.search(complaint, str(told.invalid))
     assert not {"sell", "xxx", str(NOW_MS // 1_000)} & set(str(told.invalid).split()), "no value is repeated"
+
+
+WHOLE = b'{"user_id":"ada","level":"%b","ts":' + b"%d}" % NOW_MS
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "byte order mark": lambda raw: b"\xef\xbb\xbf" + raw,
+    "byte order mark, cut off": lambda raw: b"\xef\xbb\xbf" + raw[:-1],
+    "cut off": lambda raw: raw[:-1],
+    "cut off in the middle": lambda raw: raw[:-12],
+    "framed": lambda raw: b"\0\0\0\0\1" + raw,
+    "UTF-16": lambda raw: raw.decode().encode("utf-16"),
+    "an array of one": lambda raw: b"[" + raw + b"]",
+    "JSON in a text": lambda raw: msgspec.json.encode(raw.decode()),
+    "deep": lambda raw: raw[:-1] + b',"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("level", [b"none", b"full"])
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.promise("broken-consent-withdraws")
+def test_damaged_json_withdraws_whom_it_names_for_the_job(damage: str, level: bytes) -> None:
+    raw = DAMAGES[damage](WHOLE % level)
+    told = read_consent_or_withdrawal(raw, NOW_MS)
+    assert [told.change] == [said.change for said in consents_in(json_codec(), None, raw, NOW_MS)]
+    assert (told.change.user_id, told.change.level, told.meant) == ("ada", "none", False)
 
 
 def test_an_unknown_level_is_a_withdrawal_that_was_not_meant() -> None:
