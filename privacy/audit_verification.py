@@ -16,7 +16,7 @@ from jobs.clock import clock_ms
 from jobs.registration import last_recorded
 from jobs.settings import Settings
 from jobs.trail import trail_id
-from privacy.rules.audit_proof import Line, Trust
+from privacy.rules.audit_proof import Line, Trust, read_head
 from privacy.rules.audit_verify import Finding, Times, Verification, verify
 from schemas import topics
 from schemas.errors import SettingsError
@@ -85,19 +85,33 @@ def _lines(settings: Settings, topic: str) -> Iterator[Line]:
 def _saved(files: list[Path]) -> Iterator[Line]:
     """Heads in files; their places are those of lines, in a partition that there is not."""
     for path in files:
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise SettingsError(f"heads {path} cannot be read: {error.strerror}") from None
-        for number, line in enumerate(raw.splitlines(), start=1):
+        lines = _lines_of(path)
+        if not any(lines):
+            raise SettingsError(f"heads {path} has no heads: was it truncated?")
+        for number, line in enumerate(lines, start=1):
             yield Line(-1, number, line)
 
 
+def _lines_of(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines()
+    except OSError as error:
+        raise SettingsError(f"heads {path} cannot be read: {error.strerror}") from None
+
+
 def save_heads(settings: Settings, out: Path) -> int:
-    """Add the heads of the topic that are not in `out` yet, all at once or not at all; returns how many."""
-    saved = [line.raw for line in _saved([out])] if out.exists() else []
+    """Add the heads of the topic that are not in `out` yet, all at once or not at all; returns how many.
+
+    Raises :class:`SettingsError` where `out` has a line that is no head. Records of the topic that are none stay there,
+    where verifying finds them.
+    """
+    saved = _lines_of(out) if out.exists() else []
+    for number, raw in enumerate(saved, start=1):
+        if read_head(Line(-1, number, raw)) is None:
+            raise SettingsError(f"heads {out}: line {number} is no head, and nothing was added: verify the file first")
     known = set(saved)
-    new = [line.raw for line in _lines(settings, topics.AUDIT_HEADS) if line.raw not in known]
+    lines = _lines(settings, topics.AUDIT_HEADS)
+    new = [line.raw for line in lines if line.raw not in known and read_head(line) is not None]
     # A half-written line would be a forged head to `verify`, so the file is replaced by a whole one.
     draft = out.with_name(f".{out.name}.part")
     try:

@@ -10,17 +10,32 @@ record of kind ``segment`` that names the hash and the number of the record it g
 where an older savepoint was restored. Pseudonyms, never user ids; bounded texts.
 """
 
+import re
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from schemas.consents import LevelName, Purpose
+from schemas.ids import NAME_PATTERN
 
 NAME_LENGTH_MAX: Final = 128
 Name = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
+"""As it stands in the trail, where earlier releases put any text."""
+VisibleName = Annotated[str, Meta(max_length=NAME_LENGTH_MAX, pattern=NAME_PATTERN)]
+"""As it is taken: it has something to see."""
 DeniedReason = Literal["no_consent_on_record", "not_allowed"]
 KeyChange = Literal["rotation_started", "relinked", "rotation_ended"]
+_seen: Final = re.compile(NAME_PATTERN).search
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name who reads, what, or what for: :data:`VisibleName`.
+
+    >>> [is_name(text) for text in ("request 47", "", "\\u3000", "\\0", "a\\u202eb")]
+    [True, False, False, False, False]
+    """
+    return len(text) <= NAME_LENGTH_MAX and _seen(text) is not None
 
 
 class ConsentEntry(msgspec.Struct, tag="consent", tag_field="kind", frozen=True, omit_defaults=True):

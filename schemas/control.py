@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from schemas.audit import KeyChange, Name
+from schemas.audit import KeyChange, VisibleName
 from schemas.events import UserId
 
 UNNAMED: Final = "unnamed"
@@ -48,16 +48,16 @@ class AccessCommand(msgspec.Struct, tag="access", tag_field="kind", frozen=True,
 
     user_id: UserId
     request: Request
-    role: Name = UNNAMED
-    purpose: Name = UNNAMED
+    role: VisibleName = UNNAMED
+    purpose: VisibleName = UNNAMED
 
 
 class ReadsCommand(msgspec.Struct, tag="reads", tag_field="kind", frozen=True, gc=False):
     """Put into the audit trail that data was read `reads` times: that of `user_id`, or else that of many."""
 
-    role: Name
-    purpose: Name
-    what: Name
+    role: VisibleName
+    purpose: VisibleName
+    what: VisibleName
     reads: Annotated[int, Meta(ge=1, lt=2**53)] = 1
     user_id: UserId | None = None
 

@@ -27,6 +27,15 @@ _NOT_IN_TEXTS: Final = re.compile(f"[{_CONTROLS_AND_BREAKS}]")
 # matches before a last line feed; in ECMAScript it changes nothing.
 ID_PATTERN: Final = f"^[^{_IN_NO_ID}]*$(?!\\n)"
 TEXT_PATTERN: Final = f"^[^{_CONTROLS_AND_BREAKS}]*$(?!\\n)"
+# White space, joiners, marks of direction, variation selectors, tags and fillers: an id may have them, and nobody sees
+# them. The pattern takes one way through any text, so that none is slow to refuse.
+_INVISIBLE: Final = (
+    r" \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u2065\u2800\u3000"
+    r"\u3164\ufe00-\ufe0f\uffa0"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000\U000e0002-\U000e0fff"
+)
+NAME_PATTERN: Final = f"^[{_INVISIBLE}]*[^{_INVISIBLE}{_IN_NO_ID}][^{_IN_NO_ID}]*$(?!\\n)"
+"""A text with something to see in it, and no character that an id may not have."""
 
 
 def is_id(text: str) -> bool:

@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 
 from adapters.kafka.sender import LazyProducer
 from schemas import topics
+from schemas.audit import is_name
 from schemas.control import ReadsCommand
 
 KAFKA_TIMEOUT_S: Final = 10.0
@@ -46,6 +47,8 @@ class AccessLog:
     ) -> None:
         if not 0 <= share <= 1:
             raise ValueError("share must be between 0 and 1")
+        if not all(map(is_name, (role, purpose, what))):
+            raise ValueError("role, purpose and what need a character that is visible, and have no controls")
         self._producer = LazyProducer({"acks": "all", "linger_ms": 50, **kafka})
         self._topic = topic_prefix + topics.CONTROL
         self._role = role

@@ -4,15 +4,19 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import SettingsFile, UserId, command, given_user, print_json, root
+from freshet.cli.shape import SettingsFile, UserId, command, given_user, print_json, root, visible_name
 
 
 @command(root, "access", 'freshet access --settings freshet.toml --user - --role officer --purpose "request 47"')
 def access(
     settings: SettingsFile,
     user: UserId,
-    role: Annotated[str, typer.Option(help="Who asks; goes into the audit trail.")],
-    purpose: Annotated[str, typer.Option(help="What for; goes into the audit trail.")],
+    role: Annotated[
+        str, typer.Option(parser=visible_name, metavar="<str>", help="Who asks; goes into the audit trail.")
+    ],
+    purpose: Annotated[
+        str, typer.Option(parser=visible_name, metavar="<str>", help="What for; goes into the audit trail.")
+    ],
 ) -> None:
     """Print all that is held of one person, as one JSON document.
 

@@ -1,5 +1,6 @@
 """`freshet gateway`: lists over HTTP."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
@@ -21,6 +22,29 @@ class RoleName(StrEnum):
     ADMIN = "admin"
 
 
+def _key_id(text: str) -> str:
+    from schemas.audit import is_name
+    from serving.gateway.security import KEY_ID_LENGTH_MAX
+
+    if len(text) > KEY_ID_LENGTH_MAX or not is_name(text):
+        raise typer.BadParameter(
+            f"up to {KEY_ID_LENGTH_MAX} characters that can be seen are needed, without controls", param_hint="--id"
+        )
+    return text
+
+
+def _days(text: str) -> float:
+    from serving.gateway.api_keys import DAY_S
+
+    try:
+        days = float(text)
+    except ValueError:
+        days = 0
+    if not 0 < days * DAY_S < math.inf:
+        raise typer.BadParameter("a number of days above 0 is needed", param_hint="--days")
+    return days
+
+
 @command(app, "run", "freshet gateway run --settings gateway.toml")
 def run(
     settings: Annotated[Path, typer.Option(metavar="FILE", help="The TOML file of the gateway.")],
@@ -39,10 +63,12 @@ def run(
 )
 def new_api_key(
     file: Annotated[Path, typer.Option(metavar="FILE", help="The file of API keys; made where it is not there.")],
-    id: Annotated[str, typer.Option(help="How limits and logs call the key.")],
+    id: Annotated[str, typer.Option(parser=_key_id, metavar="<str>", help="How limits and logs call the key.")],
     role: Annotated[list[RoleName], typer.Option(help="What the key may do. Several may be given.")],
     tenant: Annotated[str, typer.Option(help="Whose lists it reads.")] = "default",
-    days: Annotated[float | None, typer.Option(help="Until it expires; left out: it does not.")] = None,
+    days: Annotated[
+        float | None, typer.Option(parser=_days, metavar="<float>", help="Until it expires; left out: it does not.")
+    ] = None,
 ) -> None:
     """Make an API key, print it once, and keep its hash in the file.
 

@@ -4,9 +4,11 @@ A command is a function that turns its options into a call of the room that does
 It imports that room when it runs, so that `freshet --help` and shell completion answer at once.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from enum import IntEnum
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -14,6 +16,7 @@ import typer
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXAMPLE: Final = "Example: "
+_TOPIC: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[A-Za-z0-9._-]{0,244}audit")
 
 
 class ExitCode(IntEnum):
@@ -77,11 +80,39 @@ def typed(context: typer.Context) -> str:
 
 
 def given_user(user: str) -> str:
-    """The user id that `--user` gives, from standard input for `-`. Raises a usage error where there is none."""
-    user_id = sys.stdin.readline().rstrip("\n") if user == "-" else user
-    if not user_id:
+    """The user id that `--user` gives, from standard input for `-`. Raises a usage error where there is not one."""
+    user_ids = _typed_or_piped() if user == "-" else [user]
+    if len(user_ids) > 1:
+        raise typer.BadParameter("several lines were given: one user per call", param_hint="--user")
+    if user_ids in ([], [""]):
         raise typer.BadParameter("no user id was given", param_hint="--user")
-    return user_id
+    return user_ids[0]
+
+
+def _typed_or_piped() -> list[str]:
+    """The first lines of standard input that are not empty, two at most; of a terminal, the line that is typed."""
+    lines = [sys.stdin.readline()] if sys.stdin.isatty() else sys.stdin
+    return list(islice(filter(None, (line.rstrip("\r\n") for line in lines)), 2))
+
+
+def visible_name(text: str) -> str:
+    """The role or purpose that an option gives for the audit trail."""
+    from schemas.audit import NAME_LENGTH_MAX, is_name
+
+    if not is_name(text):
+        raise typer.BadParameter(f"up to {NAME_LENGTH_MAX} characters that can be seen are needed, without controls")
+    return text
+
+
+def topic_id(text: str) -> str:
+    """The topic that an option names by Kafka's id, or by its name, as brokers before 2.8 give no ids.
+
+    >>> topic_id("9d1e0b6c-5a0f-4f1e-8a57-3c2f6f0f3f11"), topic_id("freshet.audit")
+    ('9d1e0b6c-5a0f-4f1e-8a57-3c2f6f0f3f11', 'freshet.audit')
+    """
+    if not _TOPIC.fullmatch(text):
+        raise typer.BadParameter("Kafka's id of a topic is 32 hexadecimal digits in five groups, as findings name it")
+    return text
 
 
 def public_key(text: str) -> bytes:
@@ -121,5 +152,5 @@ PublicKeys = Annotated[
 ]
 Trails = Annotated[
     list[str] | None,
-    typer.Option("--trail", metavar="ID", help="Kafka's id of a topic that the trail was moved from."),
+    typer.Option("--trail", parser=topic_id, metavar="ID", help="Kafka's id of a topic that the trail was moved from."),
 ]

@@ -8,6 +8,7 @@ import msgspec
 
 from schemas.consents import ConsentChange
 from schemas.events import USER_ID_LENGTH_MAX, Interaction
+from schemas.ids import NAME_PATTERN
 from schemas.lists import RecommendationList
 from serving.gateway.problems import CONTENT_TYPE
 from serving.gateway.questions import (
@@ -183,7 +184,7 @@ _FILTERS: Final = [
     _parameter("in_stock", {"type": "boolean", "default": False}, "Leave out items known to be out of stock"),
     _text("Only items of this category", "category"),
 ]  # fmt: skip
-_PURPOSE: Final = {"type": "string", "minLength": 1, "maxLength": PURPOSE_LENGTH_MAX}
+_PURPOSE: Final = {"type": "string", "minLength": 1, "maxLength": PURPOSE_LENGTH_MAX, "pattern": NAME_PATTERN}
 _PRIORITY: Final = _parameter(
     "Priority", {"type": "string", "example": "u=1"}, "Urgency (RFC 9218), limited by the role", "header"
 )

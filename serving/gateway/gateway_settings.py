@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisAddress
+from schemas.audit import VisibleName
 from schemas.errors import SettingsError
 from schemas.secret_files import secret
 from schemas.wire.writers import WriteSettings
@@ -72,7 +73,7 @@ class ReadAuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """The share of reads that are recorded with their user. All reads are counted."""
-    purpose: str = "recommend"
+    purpose: VisibleName = "recommend"
     """The purpose that is recorded."""
     every_s: Annotated[float, Meta(gt=0)] = 10.0
     """How often counts are written."""

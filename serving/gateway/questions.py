@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
+from schemas import audit
 from schemas.events import USER_ID_LENGTH_MAX
 from schemas.ids import is_id
 from serving.answers import segments_of
@@ -20,7 +21,7 @@ N_DEFAULT: Final = 10
 N_MAX: Final = 100
 NAME_LENGTH_MAX: Final = 100
 EXCLUDED_MAX: Final = 200
-PURPOSE_LENGTH_MAX: Final = 128
+PURPOSE_LENGTH_MAX: Final = audit.NAME_LENGTH_MAX
 DEADLINE_MS_MAX: Final = 10_000
 DEADLINE_DIGITS_MAX: Final = 9
 """Python refuses to read numbers of thousands of digits."""
@@ -109,6 +110,16 @@ def user_of(raw: bytes) -> str:
     if not is_id(user_id):
         raise bad_request("a user id has no control characters")
     return user_id
+
+
+def purpose_of(text: str) -> str:
+    """What a person's data is read for, as it is to be recorded. Raises :class:`Problem` (400)."""
+    if not audit.is_name(text):
+        raise bad_request(
+            f"purpose says what this is read for, in 1 to {PURPOSE_LENGTH_MAX} characters, one of them visible and "
+            "none a control"
+        )
+    return text
 
 
 _ESCAPED: Final = re.compile(rb"(?:[^%]|%[0-9A-Fa-f]{2})*")

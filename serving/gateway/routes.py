@@ -37,7 +37,7 @@ from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
 from serving.gateway.listing import tag_of
 from serving.gateway.problems import Problem, bad_request, unavailable
-from serving.gateway.questions import PURPOSE_LENGTH_MAX, Query, is_known, lines_of, read_query, user_of
+from serving.gateway.questions import Query, is_known, lines_of, purpose_of, read_query, user_of
 from serving.gateway.tenants import Tenant
 from serving.held_data import access_command
 from serving.kept_answers import Ticket, asker, read_ticket
@@ -169,9 +169,7 @@ async def access(request: Request) -> Response:
     collected, gets the same id from any gateway.
     """
     user_id = _user(request)
-    purpose = request.query_params.get("purpose", "")
-    if not 0 < len(purpose) <= PURPOSE_LENGTH_MAX:
-        raise bad_request(f"purpose says what this is read for, in 1 to {PURPOSE_LENGTH_MAX} characters")
+    purpose = purpose_of(request.query_params.get("purpose", ""))
     tenant, role = request.state.tenant, request.state.role
     pseudonym = tenant.names(user_id)[0]
     who = asker(request.state.subject, role, pseudonym, purpose)

@@ -9,6 +9,7 @@ tenant come from the token or with the API key, from nowhere else. No secret is 
 
 import base64
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Final
 
 import jwt
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from schemas.errors import SettingsError
 from serving.gateway.problems import bad_token, unauthenticated
@@ -31,6 +32,7 @@ HELD_BYTES_MAX: Final = 2_048
 NAME_LENGTH_MAX: Final = 256
 """Of a token's `sub` and `tenant`, which limits are kept by."""
 API_KEY_BYTES: Final = 32
+KEY_ID_LENGTH_MAX: Final = 64
 LEEWAY_S: Final = 30
 RSA_BITS_MIN: Final = 2_048
 
@@ -57,11 +59,12 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A key as its file has it: of the key itself only the SHA-256, which is enough for what is random."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=64)]
+    id: Annotated[str, Meta(min_length=1, max_length=KEY_ID_LENGTH_MAX)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     roles: Annotated[tuple[Role, ...], Meta(min_length=1)]
     tenant: str = "default"
-    expires_at: float | None = None
+    expires_at: float | UnsetType = UNSET
+    """In s since the epoch; left out: never. Null is what releases wrote for what is no number, and is not taken."""
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,9 +143,11 @@ class Authenticator:
 
     def _by_api_key(self, api_key: bytes, now_s: float) -> Principal:
         found = self._api_keys.get(_sha256(api_key))
-        if found is None or (found.expires_at is not None and found.expires_at <= now_s):
+        if found is None:
             raise bad_token()
-        expires_at = float("inf") if found.expires_at is None else found.expires_at
+        expires_at = math.inf if isinstance(found.expires_at, UnsetType) else found.expires_at
+        if not now_s < expires_at:
+            raise bad_token()
         return _principal(found.id, found.roles, found.tenant, expires_at)
 
     def _by_token(self, token: bytes) -> Principal:
@@ -253,5 +258,9 @@ def _bits(key: Any) -> int:
 
 def new_api_key(id: str, roles: tuple[Role, ...], tenant: str, expires_at: float | None) -> tuple[str, ApiKey]:
     """A random key, to be shown once, and what is to be kept of it."""
+    if expires_at is not None and not math.isfinite(expires_at):  # JSON has null for it
+        raise ValueError("a key expires at a finite number of seconds, or never")
     key = "freshet_" + secrets.token_urlsafe(API_KEY_BYTES)
-    return key, ApiKey(id, hashlib.sha256(key.encode()).hexdigest(), roles, tenant, expires_at)
+    return key, ApiKey(
+        id, hashlib.sha256(key.encode()).hexdigest(), roles, tenant, UNSET if expires_at is None else expires_at
+    )

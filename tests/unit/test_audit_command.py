@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from kafka.errors import KafkaError
 
@@ -12,6 +13,7 @@ from jobs.settings import Settings
 from privacy import audit_verification
 from privacy.retention import DEFAULTS
 from privacy.rules.audit_proof import Line
+from schemas.audit import SignedHead
 from schemas.errors import SettingsError
 
 SETTINGS_TEXT = """
@@ -19,6 +21,15 @@ kafka.bootstrap_servers = "broker:9092"
 redis.url = "redis://cache:6379/0"
 model.directory = "/models/one"
 """
+
+
+def a_head(seq: int) -> bytes:
+    return msgspec.json.encode(SignedHead(0, 5, seq, "ab" * 32, 1, "cd" * 8, "ef" * 64))
+
+
+ONE, TWO, THREE = map(a_head, range(3))
+TOPIC_BEFORE = "9d1e0b6c-5a0f-4f1e-8a57-3c2f6f0f3f11"
+PUBLIC_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 
 
 @pytest.fixture
@@ -42,11 +53,11 @@ def settings_path(tmp_path: Path) -> Path:
 
 def test_heads_are_added_once_and_those_that_left_the_topic_stay(topic: list[bytes], tmp_path: Path) -> None:
     out = tmp_path / "heads.jsonl"
-    topic += [b"one", b"two"]
+    topic += [ONE, TWO]
     assert audit_verification.save_heads(DEFAULTS, out) == 2
-    topic[:] = [b"two", b"three"]
+    topic[:] = [TWO, THREE]
     assert audit_verification.save_heads(DEFAULTS, out) == 1
-    assert out.read_bytes() == b"one\ntwo\nthree\n"
+    assert out.read_bytes() == b"".join(head + b"\n" for head in (ONE, TWO, THREE))
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
@@ -54,8 +65,8 @@ def test_saving_that_breaks_off_leaves_the_file_as_it_was(
     topic: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "heads.jsonl"
-    out.write_bytes(b"one\n")
-    topic += [b"two"]
+    out.write_bytes(ONE + b"\n")
+    topic += [TWO]
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -63,7 +74,7 @@ def test_saving_that_breaks_off_leaves_the_file_as_it_was(
     monkeypatch.setattr(audit_verification.os, "fsync", full)
     with pytest.raises(SettingsError, match="cannot be written: No space left"):
         audit_verification.save_heads(DEFAULTS, out)
-    assert out.read_bytes() == b"one\n"
+    assert out.read_bytes() == ONE + b"\n"
 
 
 @pytest.mark.parametrize("error", [KafkaError("gone"), OSError("gone"), SettingsError("gone")])
@@ -83,8 +94,7 @@ def test_a_trail_that_is_in_place_and_one_that_is_not_have_exit_codes_of_their_o
     topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(audit_verification, "PAUSE_S", 0)
-    command = ["audit", "verify", "--settings", str(settings_path), "--public-key", "d75a980182b10ab7d54bfed3c964073a"
-               "0ee172f3daa62325af021a68f707511a"]  # fmt: skip
+    command = ["audit", "verify", "--settings", str(settings_path), "--public-key", PUBLIC_KEY]
     assert run(command) == 0
     topic += [b"{}"]
     assert run(command) == 1
@@ -95,8 +105,51 @@ def test_an_audit_topic_that_was_emptied_by_making_it_again_is_found(
     topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is left in it that could tell."""
-    monkeypatch.setattr(audit_verification, "submitted_with", lambda settings: "the topic before")
+    monkeypatch.setattr(audit_verification, "submitted_with", lambda settings: TOPIC_BEFORE)
     command = ["audit", "verify", "--settings", str(settings_path), "--public-key", "ab" * 32]
     assert run(command) == 1
     assert "was deleted and created again" in capsys.readouterr().out
-    assert run([*command, "--trail", "the topic before"]) == 0
+    assert run([*command, "--trail", TOPIC_BEFORE]) == 0
+
+
+@pytest.mark.parametrize("trail", ["nonsense", "", TOPIC_BEFORE[:-1], TOPIC_BEFORE.upper(), "an audit"])
+def test_a_trail_that_is_no_id_of_a_topic_is_a_usage_error(
+    topic: list[bytes], settings_path: Path, trail: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["audit", "verify", "--settings", str(settings_path), "--public-key", PUBLIC_KEY, "--trail"]
+    assert run([*command, trail]) == 64
+    assert "Kafka's id of a topic is" in capsys.readouterr().err
+    for known in (TOPIC_BEFORE, "freshet.audit"):  # brokers before 2.8 give no ids: the name stands in
+        assert run([*command, known]) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_a_file_of_heads_that_has_none_proves_nothing(
+    topic: list[bytes], settings_path: Path, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = tmp_path / "heads.jsonl"
+    heads.write_bytes(content)
+    command = ["audit", "verify", "--settings", str(settings_path), "--public-key", PUBLIC_KEY]
+    assert run([*command, "--heads", str(heads)]) == 2
+    assert "has no heads: was it truncated?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", [ONE[:40] + b"\n", ONE + TWO, b"\n" + ONE + b"\n", b"\xff\n"])
+def test_heads_are_not_added_to_a_file_with_a_line_that_is_none(
+    topic: list[bytes], settings_path: Path, tmp_path: Path, broken: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "heads.jsonl"
+    out.write_bytes(ONE + b"\n" + broken)
+    topic += [THREE]
+    before = sorted(tmp_path.iterdir())
+    assert run(["audit", "save-heads", "--settings", str(settings_path), "--out", str(out)]) == 2
+    assert "line 2 is no head" in capsys.readouterr().err
+    assert out.read_bytes() == ONE + b"\n" + broken and sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_no_head_is_not_saved_and_an_empty_file_is_begun(topic: list[bytes], tmp_path: Path) -> None:
+    out = tmp_path / "heads.jsonl"
+    out.touch()
+    topic += [b"junk", ONE]
+    assert [audit_verification.save_heads(DEFAULTS, out) for _ in range(2)] == [1, 0]
+    assert out.read_bytes() == ONE + b"\n"

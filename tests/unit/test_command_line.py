@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import io
 import os
 import re
 import shlex
@@ -29,6 +30,7 @@ from privacy.rules.suppression import K_LEAST
 from schemas.consents import PURPOSES
 from schemas.errors import SettingsError
 from serving.gateway.roles import ROLES
+from serving.gateway.security import read_api_keys
 
 ROOT = Path(__file__).parents[2]
 TREE = typer.main.get_command(shape.root)
@@ -148,6 +150,64 @@ def test_a_refused_connection_fails_within_seconds(tmp_path: Path, capsys) -> No
     assert run(["erase", "rewrite-events", "--settings", str(settings)]) == 2
     assert time.monotonic() - begun < 8, "five seconds, and kafka-python's own bound is thirty"
     assert f"Kafka at 127.0.0.1:{port} does not answer" in capsys.readouterr().err
+
+
+COMMANDS_OF_ONE = [
+    words
+    for words, one in ALL.items()
+    if any(option.metavar == "ID" and option.name == "user" for option in one.params)
+]
+
+
+def test_one_user_is_read_from_standard_input_however_its_line_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("ada", "ada\n", "ada\r\n", "\r\nada\r\n\r\n"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text, newline=""))
+        assert shape.given_user("-") == "ada", text
+
+
+@pytest.mark.parametrize("words", COMMANDS_OF_ONE, ids=map(" ".join, COMMANDS_OF_ONE))
+@pytest.mark.parametrize("text", ["ada\neve\n", "ada\n\neve", "ada\r\neve\r\n"])
+def test_of_several_users_on_standard_input_none_is_taken(words, text, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text, newline=""))
+    required = {"settings": "s", "user": "-", "level": "none", "role": "officer", "purpose": "request 47"}
+    names = [one.name for one in ALL[words].params if one.required]
+    more = ["--flink", "http://f"] if words == ("erase", "verify") else []
+    assert run([*words, *more, *(word for name in names for word in (f"--{name}", required[name]))]) == 64
+    assert "one user per call" in capsys.readouterr().err
+
+
+NO_NAMES = ["", " ", "\u3000", "\x00", "a\nb", "\u202e", "a\u202eb", "\u200b", "x" * 129]
+
+
+@pytest.mark.parametrize("option", ["--role", "--purpose"])
+@pytest.mark.parametrize("text", NO_NAMES, ids=ascii)
+def test_access_needs_a_role_and_a_purpose_that_say_something(option, text, capsys) -> None:
+    given = {"--settings": "s", "--user": "ada", "--role": "officer", "--purpose": "request 47"} | {option: text}
+    assert run(["access", *(word for pair in given.items() for word in pair)]) == 64
+    assert f"{option}" in capsys.readouterr().err
+
+
+NEW_API_KEY = ["gateway", "new-api-key", "--role", "frontend", "--file"]
+
+
+@pytest.mark.parametrize("days", ["nan", "inf", "-inf", "-1", "0", "1e305"])
+def test_an_api_key_lives_for_a_number_of_days(days: str, tmp_path: Path, capsys) -> None:
+    assert run([*NEW_API_KEY, str(tmp_path / "keys.json"), "--id", "shop", "--days", days]) == 64
+    assert "--days" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("id", ["", " ", "a\nb", "a\x00", "\u202e", "x" * 65], ids=ascii)
+def test_an_api_key_has_an_id_that_can_be_read(id: str, tmp_path: Path, capsys) -> None:
+    assert run([*NEW_API_KEY, str(tmp_path / "keys.json"), "--id", id]) == 64
+    assert "--id" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_an_api_key_with_half_a_day_and_one_for_ever_are_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    assert run([*NEW_API_KEY, str(path), "--id", "brief", "--days", "0.5"]) == 0
+    assert run([*NEW_API_KEY, str(path), "--id", "x" * 64]) == 0
+    brief, lasting = read_api_keys(str(path)).values()
+    assert isinstance(brief.expires_at, float) and not isinstance(lasting.expires_at, float)
 
 
 def loaded(statement: str) -> set[str]:

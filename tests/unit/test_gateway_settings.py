@@ -54,6 +54,7 @@ def test_the_settings_of_the_local_gateway_are_what_was_meant(tmp_path: Path) ->
         ('server.client_ca_file = "c"', "server.client_ca_file needs server.cert_file"),
         ('auth.jwks = "j"', "auth.audience"),
         ("audit.share = 1.5", "audit.share"),
+        ('audit.purpose = " "', "audit.purpose"),
         ("admission.low_max = 0", "admission.low_max"),
         ('kafka.sasl_mechanism = "NTLM"', "kafka.sasl_mechanism"),
         ('redis.service = "s"', "service"),

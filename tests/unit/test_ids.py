@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from models.manifest import decode_items, encode_items
 from schemas import ids
+from schemas.audit import AccessEntry, is_name
 from schemas.ids import is_free_text, is_id
 from schemas.rejects import RejectReason
 from schemas.wire.codecs import BadRecord, json_codec
+from serving.accesses import AccessLog
 from serving.catalogue import Catalogue
 from serving.gateway.problems import Problem
-from serving.gateway.questions import user_of
+from serving.gateway.questions import purpose_of, user_of
 from tests.support.vocabulary import (
+    a_raw_command,
     a_raw_consent,
     a_raw_interaction,
     a_tombstone,
@@ -127,3 +130,60 @@ def test_gateway_and_job_agree_on_every_text(text: str) -> None:
 def test_examples_run() -> None:
     result = doctest.testmod(ids)
     assert result.attempted and not result.failed
+
+
+VISIBLE_FORMATS = frozenset([*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD])
+"""Signs of numbers and of the end of a verse, which enclose the digits after them."""
+BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
+
+
+def test_a_name_has_something_to_see_and_no_character_that_an_id_may_not_have() -> None:
+    for code in range(0x110000):
+        character = chr(code)
+        kind = unicodedata.category(character)
+        if kind[0] == "Z" or (kind in ("Cc", "Cs", "Cf") and code not in VISIBLE_FORMATS) or character in BLANK_LETTERS:
+            assert not is_name(character) and not is_name(character * 3), ascii(character)
+        elif kind[0] in "LNPS":
+            assert is_name(character) and is_name(f" {character}\u200d "), ascii(character)
+        if not is_id(character):
+            assert not is_name(f"a{character}b"), ascii(character)
+
+
+@pytest.mark.parametrize("text", ["request 47", "privacy officer", *WRITTEN.values()])
+def test_a_name_is_written_in_every_script(text: str) -> None:
+    assert is_name(text) and is_name("x" * 128) and not is_name(text + "x" * 128)
+    assert purpose_of(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\u3000", "\0", "a\nb", "a\n", "\u202e", "a\u202eb", "\u200b", "x" * 129], ids=ascii
+)
+def test_a_purpose_that_says_nothing_is_a_bad_request(text: str) -> None:
+    with pytest.raises(Problem) as raised:
+        purpose_of(text)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("text", ["", " ", "\0", "\u202e", "a\u202eb", "x" * 129], ids=ascii)
+@pytest.mark.parametrize(("kind", "field"), [
+    ("access", "role"), ("access", "purpose"), ("reads", "role"), ("reads", "purpose"), ("reads", "what")
+])  # fmt: skip
+def test_a_command_whose_names_say_nothing_becomes_a_dead_letter(kind: str, field: str, text: str) -> None:
+    body = {"kind": kind, "user_id": "ada", "role": "r", "purpose": "p"}
+    body |= {"request": "r1"} if kind == "access" else {"what": "list"}
+    for command, refused in ((body, 0), (body | {field: text}, 1)):
+        [(_, raw)] = an_ingest(4).pack([a_raw_command()._replace(value=msgspec.json.encode(command))])
+        element = unpack(raw)
+        assert (len(element.rejects), len(element.accesses) + len(element.asked_for)) == (refused, 1 - refused)
+
+
+def test_the_trail_of_a_release_that_took_such_names_is_still_read() -> None:
+    for text in ("", " ", "\0", "\u202e"):
+        entry = AccessEntry(text, text, text)
+        assert msgspec.json.decode(msgspec.json.encode(entry), type=AccessEntry) == entry
+
+
+def test_a_log_of_reads_whose_names_say_nothing_is_not_begun() -> None:
+    for names in ({"role": " "}, {"purpose": "\0"}, {"what": ""}):
+        with pytest.raises(ValueError, match="visible"):
+            AccessLog({}, **{"role": "r", "purpose": "p", "what": "list"} | names)

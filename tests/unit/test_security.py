@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from schemas.errors import SettingsError
 from serving.gateway import security
 from serving.gateway.problems import Problem
 from serving.gateway.security import ApiKey, Authenticator, AuthSettings, new_api_key
@@ -62,6 +63,22 @@ def test_an_api_key_is_one_until_it_expires_and_is_no_longer_when_its_file_forge
     now[0] = 1_000.0
     (tmp_path / "keys.json").write_text("[]\n")
     assert door.refresh() and not lets_in(door, x_api_key=secret)
+
+
+@pytest.mark.parametrize("number", ["null", "NaN", "1e999", '"never"'])
+def test_an_expiry_that_is_no_number_is_not_taken_for_none(tmp_path: Path, number: str) -> None:
+    """A key that was made for NaN or infinitely many days stands in its file with null."""
+    _, key = new_api_key("shop", ("frontend",), "default", 1_010.0)
+    path = tmp_path / "keys.json"
+    path.write_bytes(msgspec.json.encode([key]).replace(b"1010.0", number.encode()))
+    with pytest.raises(SettingsError, match="is not a file of API keys"):
+        security.read_api_keys(str(path))
+
+
+@pytest.mark.parametrize("expires_at", [float("nan"), float("inf")])
+def test_no_key_is_made_that_expires_at_no_number(expires_at: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        new_api_key("shop", ("frontend",), "default", expires_at)
 
 
 @pytest.mark.filterwarnings("ignore:The HMAC key is")
