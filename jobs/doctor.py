@@ -23,7 +23,7 @@ from adapters.redis.client import RedisClient, connect
 from adapters.redis.fitness import check_rights, fitness
 from jobs.checks import check_topics
 from jobs.clock import clock_ms
-from jobs.registration import load_deployed
+from jobs.registration import load_for_submission
 from jobs.savepoints import ask_flink, running_job
 from jobs.settings import Settings, load_policy, load_settings
 from models.scorer import Scorer
@@ -222,7 +222,7 @@ def describe_clock_offset(sent_ms: int, appended_ms: int, acknowledged_ms: int) 
 
 
 def _deployment(path: Path) -> str:
-    load_deployed(path)
+    load_for_submission(path)
     return "these settings are those of the last submission, if there was one"
 
 

@@ -4,9 +4,11 @@ The topic holds one record that counts, the last one. A transactional id fences 
 once, the second ends the first one's transaction, and the first is refused.
 """
 
+import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -41,6 +43,13 @@ _decode = msgspec.json.Decoder(Deployment).decode
 _decode_head = msgspec.json.Decoder(SignedHead).decode
 
 
+class Recorded(NamedTuple):
+    """The newest record of a submission that can be read, and whether one after it cannot be."""
+
+    deployment: Deployment | None
+    is_overlaid: bool
+
+
 class Registration:
     """One submission under way. A context; :meth:`take` ends it."""
 
@@ -59,7 +68,7 @@ class Registration:
             raise _refused(kafka, error) from None
         try:
             self._producer.init_transactions()
-            self.recorded = last_recorded(kafka)
+            self.recorded, self._is_overlaid = newest_readable(kafka)
         except KafkaError as error:
             self._producer.close()
             if InvalidTransactionTimeoutError.__name__ in str(error):  # the client wraps it
@@ -79,14 +88,17 @@ class Registration:
         """Record `deployment` with an epoch after all before it, and return it.
 
         The epoch is the broker's clock, so that the clock of the submitting machine has no say. Raises
-        :class:`SettingsError` where `deployment` differs from what was recorded, unless it is to `replace` that.
+        :class:`SettingsError` where `deployment` differs from what was recorded, or the last record cannot be read,
+        unless it is to `replace` that.
         """
-        seen = None if self.recorded else heads_seen(self._kafka)
+        if self._is_overlaid and not replace:
+            raise _unreadable(self._kafka)
+        seen = None if self.recorded and not self._is_overlaid else heads_seen(self._kafka)
         if self.recorded is not None and not replace:
             refuse_if(complaint_about_record(self.recorded, deployment))
         if seen is not None and not replace:
             refuse_if(complaint_about_buckets(seen, deployment.buckets))
-        before = self.recorded.epoch if self.recorded else max((head.epoch for head in seen or ()), default=0)
+        before = max(self.recorded.epoch if self.recorded else 0, *(head.epoch for head in seen or ()), 0)
         try:
             self._producer.begin_transaction()
             claimed_ms = self._send(CLAIM_KEY, b"{}")
@@ -108,17 +120,47 @@ class Registration:
 
 
 def last_recorded(kafka: KafkaSettings) -> Deployment | None:
-    """What was recorded at the last submission; None before the first one."""
-    found = None
-    for record in records(kafka, topics.DEPLOYMENT):
-        if record.key == KEY and record.value is not None:
-            found = record.value
-    try:
-        return None if found is None else _decode(found)
-    except (ValueError, RecursionError):
-        raise SettingsError(
-            f"the record in {kafka.topic(topics.DEPLOYMENT)} cannot be read: was it written by a later release?"
-        ) from None
+    """What was recorded at the last submission, None before the first one.
+
+    Where the last record cannot be read, the newest one that can be, with a warning on stderr; raises
+    :class:`SettingsError` where there is none of those.
+    """
+    found = newest_readable(kafka)
+    if found.is_overlaid:
+        if found.deployment is None:
+            raise _unreadable(kafka)
+        _warn(kafka, "the newest one that can be read is taken")
+    return found.deployment
+
+
+def newest_readable(kafka: KafkaSettings) -> Recorded:
+    """The newest record of a submission that can be read."""
+    return newest_of(record.value for record in records(kafka, topics.DEPLOYMENT) if record.key == KEY)
+
+
+def newest_of(values: Iterable[bytes | None]) -> Recorded:
+    """The newest of some records' values, oldest first, that can be read."""
+    found = Recorded(None, False)
+    for value in values:
+        if value is None:
+            continue
+        try:
+            found = Recorded(_decode(value), False)
+        except (ValueError, RecursionError):
+            found = Recorded(found.deployment, True)
+    return found
+
+
+def _warn(kafka: KafkaSettings, instead: str) -> None:
+    print(f"the last record in {kafka.topic(topics.DEPLOYMENT)} cannot be read: {instead}", file=sys.stderr, flush=True)
+
+
+def _unreadable(kafka: KafkaSettings) -> SettingsError:
+    return SettingsError(
+        f"the last record in {kafka.topic(topics.DEPLOYMENT)} cannot be read: if a later release wrote it, use that "
+        "release; if not, record the deployment again, with empty state: submit without -s and with --new-deployment "
+        "(profiles are lost, consents are read again from the topic)"
+    )
 
 
 def refuse_if(complaint: str | None) -> None:
@@ -235,10 +277,36 @@ def load_deployed(path: Path) -> Settings:
     topics finds nobody, and would say that nothing is left of them. Before a first submission nothing is compared.
     """
     settings = load_settings(path)
-    if not has_topic(settings.kafka, topics.DEPLOYMENT):
-        return settings
-    recorded = last_recorded(settings.kafka)
+    if has_topic(settings.kafka, topics.DEPLOYMENT):
+        _compare(settings, last_recorded(settings.kafka))
+    return settings
+
+
+def load_for_submission(path: Path) -> Settings:
+    """As :func:`load_deployed`, and refuses what a submission would: a last record that cannot be read."""
+    settings = load_deployed(path)
+    if has_topic(settings.kafka, topics.DEPLOYMENT) and newest_readable(settings.kafka).is_overlaid:
+        raise _unreadable(settings.kafka)
+    return settings
+
+
+def load_for_users_will(path: Path) -> Settings:
+    """As :func:`load_deployed`, for a withdrawal or an erasure: no record that cannot be read stands in its way.
+
+    The record is of no use to either but to find a wrong settings file, so where the last one cannot be read nothing
+    is compared, and a warning on stderr says so.
+    """
+    settings = load_settings(path)
+    if has_topic(settings.kafka, topics.DEPLOYMENT):
+        found = newest_readable(settings.kafka)
+        if found.is_overlaid:
+            _warn(settings.kafka, "these settings are not compared with those of the last submission")
+        else:
+            _compare(settings, found.deployment)
+    return settings
+
+
+def _compare(settings: Settings, recorded: Deployment | None) -> None:
     if recorded is not None:
         ring = load_key_ring(settings.privacy.key_ring)
         refuse_if(complaint_about_record(recorded, deployment_of(settings, ring, recorded.mode, recorded.topic_ids)))
-    return settings

@@ -42,7 +42,7 @@ def record(
     """
     user_id = given_user(user)
     from jobs.clock import clock_ms
-    from jobs.registration import load_deployed
+    from jobs.registration import load_for_users_will
     from privacy.consent_recording import record as write
     from schemas.consents import ConsentChange, Purpose
 
@@ -57,7 +57,7 @@ def record(
         jurisdiction,
         expires_at,
     )
-    print_json(write(load_deployed(settings), change)._asdict())
+    print_json(write(load_for_users_will(settings), change)._asdict())
 
 
 @command(app, "withdraw", "freshet consent withdraw --settings freshet.toml --user -")
@@ -65,8 +65,10 @@ def withdraw(settings: SettingsFile, user: UserId, method: Method = None) -> Non
     """End all personalisation of a user; it has ended when the command has returned."""
     user_id = given_user(user)
     from jobs.clock import clock_ms
-    from jobs.registration import load_deployed
+    from jobs.registration import load_for_users_will
     from privacy.consent_recording import record as write
     from schemas.consents import ConsentChange
 
-    print_json(write(load_deployed(settings), ConsentChange(user_id, "none", clock_ms(), method=method))._asdict())
+    print_json(
+        write(load_for_users_will(settings), ConsentChange(user_id, "none", clock_ms(), method=method))._asdict()
+    )

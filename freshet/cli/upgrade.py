@@ -29,9 +29,9 @@ def upgrade(
     """
     from deploy.submission import Submission
     from deploy.submission import upgrade as renew
-    from jobs.registration import load_deployed
+    from jobs.registration import load_for_submission
 
-    loaded = load_deployed(settings)
+    loaded = load_for_submission(settings)
     how = Submission(flink, None, parallelism, python, False)
     done = renew(settings, loaded.job.name, how, savepoints, say)
     if as_json:

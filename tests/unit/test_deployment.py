@@ -1,7 +1,11 @@
 """The identity of a deployment: what must not change below its state, and what may."""
 
+import importlib
+import inspect
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -9,6 +13,7 @@ import pytest
 
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
+from jobs import registration
 from jobs.deployment import (
     Deployment,
     complaint_about_record,
@@ -17,9 +22,17 @@ from jobs.deployment import (
     deployment_of,
     encode_pins,
 )
-from jobs.registration import HEADS_ENOUGH, complaint_about_buckets
+from jobs.registration import (
+    HEADS_ENOUGH,
+    complaint_about_buckets,
+    last_recorded,
+    load_deployed,
+    load_for_submission,
+    load_for_users_will,
+)
 from jobs.settings import ModelSettings, Settings
 from schemas.audit import SignedHead
+from schemas.errors import SettingsError
 from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, new_key_ring
 
 IDS = {"consents": "c-1", "interactions": "i-1", "control": "k-1"}
@@ -109,3 +122,78 @@ def test_a_first_record_is_compared_with_the_buckets_of_the_audit_trail() -> Non
     assert complaint_about_buckets(heads(0, 1), 8) is None, "few users: nothing can be said"
     assert complaint_about_buckets(heads(7, epoch=1) + four, 4) is None, "only the last job counts"
     assert complaint_about_buckets([], 4) is None
+
+
+def recorded_as(monkeypatch: pytest.MonkeyPatch, *values: bytes | None) -> None:
+    settings = Settings(KafkaSettings("b:1"), RedisSettings(["redis://c"]), ModelSettings("/m"))
+    found = [SimpleNamespace(key=registration.KEY, value=value) for value in values]
+    monkeypatch.setattr(registration, "records", lambda kafka, name: iter(found))
+    monkeypatch.setattr(registration, "has_topic", lambda kafka, name: True)
+    monkeypatch.setattr(registration, "load_settings", lambda path: settings)
+    monkeypatch.setattr(registration, "load_key_ring", lambda path: RING)
+
+
+RECORD = msgspec.json.encode(BEFORE)
+OTHER = msgspec.json.encode(msgspec.structs.replace(BEFORE, buckets=8))
+
+
+def test_a_record_that_cannot_be_read_leaves_the_one_before_in_force_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_as(monkeypatch, OTHER, RECORD, b"{", None)
+    assert last_recorded(KafkaSettings("b:1")) == BEFORE
+    assert "deployment cannot be read" in capsys.readouterr().err
+    load_deployed(Path("settings"))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_for_submission(Path("settings"))
+    recorded_as(monkeypatch, b"{", RECORD)
+    capsys.readouterr()
+    assert last_recorded(KafkaSettings("b:1")) == BEFORE
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", [b"{", b"", b"[" * 100_000, b"\xff"])
+def test_where_no_record_can_be_read_a_command_says_how_to_mend_it(
+    monkeypatch: pytest.MonkeyPatch, value: bytes
+) -> None:
+    recorded_as(monkeypatch, value)
+    with pytest.raises(SettingsError, match="--new-deployment"):
+        load_deployed(Path("settings"))
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("values", [[b"{"], [RECORD, b"{"], [OTHER, b"{"]])
+def test_a_withdrawal_does_not_wait_for_a_record_that_can_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], values: list[bytes]
+) -> None:
+    recorded_as(monkeypatch, *values)
+    load_for_users_will(Path("settings"))
+    assert "not compared" in capsys.readouterr().err
+
+
+@pytest.mark.privacy
+def test_a_withdrawal_with_other_settings_than_those_of_the_job_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded_as(monkeypatch, OTHER)
+    with pytest.raises(SettingsError, match=r"job\.buckets"):
+        load_for_users_will(Path("settings"))
+
+
+def test_a_submission_refuses_a_record_that_it_cannot_read_though_it_can_read_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded_as(monkeypatch, RECORD, b"{")
+    submission = registration.Registration.__new__(registration.Registration)
+    submission._kafka = KafkaSettings("b:1")
+    submission.recorded, submission._is_overlaid = registration.newest_readable(submission._kafka)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        submission.take(BEFORE, replace=False)
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [("consent", "withdraw"), ("consent", "record"), ("erase", "user"), ("erase", "rewrite_events")],
+)
+def test_the_commands_of_a_users_will_load_settings_so(module: str, function: str) -> None:
+    source = inspect.getsource(getattr(importlib.import_module(f"freshet.cli.{module}"), function))
+    assert "load_for_users_will" in source
