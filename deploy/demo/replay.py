@@ -210,7 +210,9 @@ def mapping_of(preset: str | None, given: dict[str, str]) -> Mapping:
 def replay_file(
     path: Path, endpoints_path: Path, mapping: Mapping, choice: Choice, speed: float | None, say: Say
 ) -> ReplayCounts:
-    """Replay `path` into the product whose addresses are in `endpoints_path`."""
+    """Replay `path` into the product whose addresses are in `endpoints_path`.
+
+    Raises :class:`~deploy.demo.table.MappingError` where not one of its rows could be sent."""
     endpoints = load_endpoints(endpoints_path)
     pseudonymiser = Pseudonymiser(load_key_ring(endpoints.key_ring))
     producer = Producer(endpoints.kafka_settings(), bulk=speed is None)
@@ -231,4 +233,11 @@ def replay_file(
         producer.abandon()
         raise
     producer.close()
+    expect_rows(path, counts)
     return counts
+
+
+def expect_rows(path: Path, counts: ReplayCounts) -> None:
+    """Raise :class:`~deploy.demo.table.MappingError`, which says why, where nothing was sent."""
+    if not counts.interactions:
+        raise MappingError("; ".join([f"there were no rows to send in {path.name}", *counts.remarks]))

@@ -1,7 +1,9 @@
 """Files become payloads row by row, dirty ones as they are; consents come first and are waited for."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -196,6 +198,11 @@ class Recorder:
         return receipts
 
 
+EMPTY_PRODUCT = SimpleNamespace(
+    key_ring=Path("ring"), kafka_settings=lambda: KafkaSettings("nowhere:1"), close=lambda: None, abandon=lambda: None
+)
+
+
 def replay(recorder: Recorder, file: Path, stopped: Callable[[], bool] = lambda: False) -> Any:
     waiter = ConsentWaiter(recorder.receive)
     return Replay(recorder, stopped=stopped).run(file, SHOP, Choice(), waiter, PSEUDONYMISER, NOW)  # type: ignore[arg-type]
@@ -225,6 +232,24 @@ def test_a_replay_tells_how_it_read_the_file_and_what_it_could_not_send(tmp_path
         f"{UNREAD_TIME}: 1",
         f"{WRONG_WIDTH}: 1",
     )
+
+
+@pytest.mark.parametrize("rows", ["", "eva,pot\n", "4.00638E+12,tea,1714557600,click,,\n"])
+def test_a_replay_that_could_send_no_row_is_not_done_and_says_why(
+    tmp_path: Path, rows: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("who,what,at,kind,count,price\n" + rows)
+    counts = replay(Recorder(), path)
+    monkeypatch.setattr("deploy.demo.replay.load_endpoints", lambda path: EMPTY_PRODUCT)
+    monkeypatch.setattr("deploy.demo.replay.load_key_ring", lambda path: new_key_ring())
+    monkeypatch.setattr("deploy.demo.replay.Producer", lambda kafka, bulk: EMPTY_PRODUCT)
+    monkeypatch.setattr("deploy.demo.replay.waiting_for_consents", lambda kafka: nullcontext())
+    monkeypatch.setattr("deploy.demo.replay.replay", lambda *given, **named: counts)
+    assert run(["replay", str(path), "--user", "who", "--type", "kind"]) == 2
+    told = capsys.readouterr().err
+    assert "no rows to send in shop.csv" in told and all(remark in told for remark in counts.remarks)
+    assert bool(counts.remarks) == bool(rows)
 
 
 def test_what_a_file_held_back_is_kept_until_the_picture_is_gone(file: Path) -> None:
