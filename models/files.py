@@ -23,6 +23,7 @@ from models.decimals import DecimalEvidence
 from models.parquet_files import MARK, batches, schema_of
 from models.text_files import REPLACED, WINDOWS, beginning, opened
 from models.times import MILLISECONDS, TimeEvidence, Unit
+from models.whole_ids import IdEvidence
 from schemas.errors import FileError
 
 FIELD_CHARACTERS_MAX: Final = 1 << 20
@@ -77,16 +78,28 @@ class Table:
                 raise FileError(f"{self.file} has {count} columns that are called {column}: rename all but one")
         return self._read(wanted, left_out)
 
-    def evidence(self, numbers: Iterable[str], time: str, form: str | None) -> tuple[DecimalEvidence, Unit | None]:
-        """How the numbers of some columns are written, and in which unit the numbers of another are times (those that
-        are not in ``form``), from all rows of the file. Raises :class:`FileError`."""
+    def evidence(
+        self, numbers: Iterable[str], ids: Iterable[str], time: str, form: str | None
+    ) -> tuple[DecimalEvidence, IdEvidence, Unit | None]:
+        """How the numbers and the ids of some columns are written, and in which unit the numbers of another are times
+        (those that are not in ``form``), from all rows of the file. Raises :class:`FileError`."""
         untyped = [column for column in numbers if column not in self.typed]
-        marks, times = DecimalEvidence(untyped, self.usual_mark), TimeEvidence(form)
-        asked = [*untyped, time] if time not in self.times else untyped
+        named = [column for column in ids if column not in self.typed]
+        marks, written, times = DecimalEvidence(untyped, self.usual_mark), IdEvidence(named), TimeEvidence(form)
+        asked = [*untyped, *named, *(() if time in self.times else (time,))]
         for chunk in self.chunks(asked, Counter()) if asked else ():
             marks.add(chunk)
-            times.add(chunk.get(time, ()) if time in asked else ())
-        return marks, self.unit(time, times)
+            written.add(chunk)
+            times.add(() if time in self.times else chunk[time])
+        return marks, written, self.unit(time, times)
+
+    def ids(self, columns: Iterable[str]) -> IdEvidence:
+        """How the ids of some columns are written, from all rows of the file. Raises :class:`FileError`."""
+        named = [column for column in columns if column not in self.typed]
+        written = IdEvidence(named)
+        for chunk in self.chunks(named, Counter()) if named else ():
+            written.add(chunk)
+        return written
 
     def unit(self, time: str, evidence: TimeEvidence) -> Unit | None:
         """The unit of a column of times: what the file itself says, else what is proved. Raises :class:`FileError`."""

@@ -15,6 +15,7 @@ import pandas as pd
 from models.cells import LOST_DIGITS, Cell, numbers_of, rows_with_lost_digits, texts_of
 from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
 from models.times import TWO_READINGS, TimeEvidence, Unit, check_form, describe_unit, has_two_readings, milliseconds_of
+from models.whole_ids import TWO_WRITINGS, IdEvidence, as_floats, pointed_rows
 from schemas.errors import ExportError, FileError, ModelError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
 from schemas.exports import part_lines, read_manifest
@@ -94,18 +95,30 @@ def read(path: Path, columns: Columns) -> Interactions:
         wanted = columns.in_file()
         _check_columns(table.names, columns)
         left_out: Counter[str] = Counter()
+        ids = IdEvidence(column for column in (columns.user, columns.item) if column not in table.typed)
         chunks, times = [], TimeEvidence(columns.time_form)
         for chunk in table.chunks(wanted, left_out):
             times.add(() if columns.time in table.times else chunk[columns.time])
+            ids.add(chunk)
             chunks.append(pd.DataFrame(chunk, dtype=object))
         unit = table.unit(columns.time, times)
     except FileError as error:
         raise ModelError(str(error)) from None
     if not chunks:
         raise ModelError(f"there are no interactions to read in {path}{_told(left_out)}")
-    frame = pd.concat(chunks, ignore_index=True)
+    frame = _with_whole_ids(pd.concat(chunks, ignore_index=True), ids, left_out)
     notes = describe_unit(None if columns.time in table.times else unit, columns.time)
-    return _from_cells(frame, columns, unit, left_out, (*filter(None, [table.note]), *notes))
+    return _from_cells(frame, columns, unit, left_out, (*filter(None, [table.note]), *ids.notes(), *notes))
+
+
+def _with_whole_ids(frame: pd.DataFrame, ids: IdEvidence, left_out: Counter[str]) -> pd.DataFrame:
+    """The rows whose ids have one reading."""
+    frame = frame.assign(**{name: pd.Series(as_floats(frame[name]), dtype=object) for name in ids.floats()})
+    unclear = {row for name in ids.mixed() for row in pointed_rows(frame[name])}
+    if not unclear:
+        return frame
+    left_out[TWO_WRITINGS] += len(unclear)
+    return frame.drop(index=list(unclear)).reset_index(drop=True)
 
 
 def default_user(path: Path) -> str:

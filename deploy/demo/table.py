@@ -2,8 +2,8 @@
 
 Every row is sent, dirty ones too, as they are: a negative quantity stays negative, a missing user is left out, a time
 that cannot be read is sent as the text that stood there. It is the job that rejects them, each with a reason.
-What is no row of the table, such as a line with too few fields, cannot be sent; a row whose id lost digits is not sent,
-as its id is now that of others. Both are counted by reason.
+What is no row of the table, such as a line with too few fields, cannot be sent; a row whose id lost digits, or may be
+one of two, is not sent, as its id is now that of others. All are counted by reason.
 """
 
 from collections import Counter
@@ -18,6 +18,7 @@ from models.cells import LOST_DIGITS, Cell, Chunk, DecimalMark, numbers_of, rows
 from models.decimals import unclear
 from models.files import Table, open_table
 from models.times import TWO_READINGS, Unit, check_form, describe_unit, has_two_readings, milliseconds_of
+from models.whole_ids import TWO_WRITINGS, IdEvidence, as_floats, pointed_rows
 from schemas.errors import FileError, FreshetError
 from schemas.events import EVENT_TYPES
 from schemas.ids import is_id
@@ -107,12 +108,13 @@ class _Row(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Reading(NamedTuple):
-    """How a file is read, from what all of its rows prove: the decimal marks of columns, the unit of times.
+    """How a file is read, from what all of its rows prove: the decimal marks of columns, their ids, the unit of times.
 
     `notes` tell it; `guessed`: sentence → numbers of which nothing says how they are written."""
 
     table: Table
     marks: dict[str, DecimalMark]
+    ids: IdEvidence
     unit: Unit | None
     notes: tuple[str, ...]
     guessed: dict[str, int]
@@ -123,11 +125,12 @@ def reading_of(path: Path, mapping: Mapping) -> Reading:
     table = check(path, mapping)
     numbers = [column for column in (mapping.value, mapping.quantity) if column is not None]
     try:
-        evidence, unit = table.evidence(numbers, mapping.time, mapping.time_format)
+        evidence, ids, unit = table.evidence(numbers, mapping.ids(), mapping.time, mapping.time_format)
     except FileError as error:
         raise MappingError(str(error)) from None
     told = describe_unit(None if mapping.time in table.times else unit, mapping.time)
-    return Reading(table, evidence.marks(), unit, (*filter(None, [table.note]), *told), evidence.guessed())
+    notes = (*filter(None, [table.note]), *ids.notes(), *told)
+    return Reading(table, evidence.marks(), ids, unit, notes, evidence.guessed())
 
 
 def interactions_of(
@@ -144,7 +147,7 @@ def interactions_of(
     prefix = mapping.event_id_prefix or _id_of(path.stem)
     encode = msgspec.json.Encoder().encode
     first = 0
-    for chunk in _chunks(reading.table, mapping.columns(), mapping.ids(), remarks):
+    for chunk in _chunks(reading.table, mapping.columns(), mapping.ids(), remarks, reading.ids):
         users = _prefixed(texts_of(chunk[mapping.user]), mapping.user_prefix)
         keys = [None if user is None else user.encode() for user in users]
         fields = _fields(chunk, mapping, users, reading, remarks)
@@ -193,21 +196,29 @@ def check(path: Path, mapping: Mapping, *more: str) -> Table:
     return table
 
 
-def _chunks(table: Table, columns: list[str], ids: list[str], remarks: Counter[str]) -> Iterator[Chunk]:
+def _chunks(
+    table: Table, columns: list[str], ids: list[str], remarks: Counter[str], written: IdEvidence | None = None
+) -> Iterator[Chunk]:
     try:
+        written = written or table.ids(ids)
         for chunk in table.chunks(columns, remarks):
-            yield _with_whole_ids(chunk, ids, remarks)
+            yield _with_whole_ids(chunk, ids, written, remarks)
     except FileError as error:
         raise MappingError(str(error)) from None
 
 
-def _with_whole_ids(chunk: Chunk, ids: list[str], remarks: Counter[str]) -> Chunk:
-    """The rows whose ids have all their digits."""
+def _with_whole_ids(chunk: Chunk, ids: list[str], written: IdEvidence, remarks: Counter[str]) -> Chunk:
+    """The rows whose ids have all their digits and one reading."""
+    floats, mixed = written.floats(), written.mixed()
+    chunk = chunk | {column: as_floats(chunk[column]) for column in ids if column in floats}
     rounded = {row for column in ids for row in rows_with_lost_digits(chunk[column])}
-    if not rounded:
+    unclear = {row for column in ids if column in mixed for row in pointed_rows(chunk[column])} - rounded
+    if not rounded and not unclear:
         return chunk
-    remarks[LOST_DIGITS] += len(rounded)
-    return {column: [cell for row, cell in enumerate(cells) if row not in rounded] for column, cells in chunk.items()}
+    left_out = rounded | unclear
+    remarks.update({LOST_DIGITS: len(rounded)} if rounded else {})
+    remarks.update({TWO_WRITINGS: len(unclear)} if unclear else {})
+    return {column: [cell for row, cell in enumerate(cells) if row not in left_out] for column, cells in chunk.items()}
 
 
 def _fields(

@@ -41,6 +41,7 @@ from models.files import HALF_CHARACTER, NESTED, NO_OBJECT, WRONG_ENCODING, WRON
 from models.interactions import NO_TIME, Columns, from_frame, from_rows, read
 from models.parquet_files import NO_TEXT
 from models.times import TWO_READINGS, milliseconds_of
+from models.whole_ids import TWO_WRITINGS
 from schemas.errors import FileError, ModelError
 
 LATIN = st.text('àâäçéèêëîïôöûùüÿñabc ;"0', min_size=1, max_size=12)
@@ -655,6 +656,49 @@ def test_ids_that_were_floats_beyond_what_floats_can_tell_apart_cost_their_rows(
     assert len(list(interactions_of(path, SHOP, remarks))) == 2
     assert remarks == {LOST_DIGITS: 2}
     assert (read(path, VIEWS).item_ids, read(path, VIEWS).dropped) == (["7"], {LOST_DIGITS: 2, "no item": 1})
+
+
+@pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", ",")])
+@pytest.mark.parametrize("column", ["user_id", "item_id", "session"])
+def test_whole_ids_that_a_gap_made_floats_are_the_same_from_csv_and_from_parquet(
+    tmp_path: Path, column: str, separator: str, decimal: str
+) -> None:
+    frame = pd.DataFrame({name: ["a"] * 4 for name in ("user_id", "item_id", "session")} | {"ts": [MARCH] * 4})
+    frame[column] = [12345, None, 7, 0]
+    frame.to_csv(tmp_path / "shop.csv", index=False, sep=separator, decimal=decimal)
+    frame.to_parquet(tmp_path / "shop.parquet")
+    mapping = Mapping(type_constant="click", session="session")
+    sent, users, items = [], [], []
+    for name in ("shop.csv", "shop.parquet"):
+        sent.append(list(interactions_of(tmp_path / name, mapping)))
+        users.append(users_of(tmp_path / name, mapping))
+        items.append((read(tmp_path / name, VIEWS).item_ids, len(read(tmp_path / name, VIEWS))))
+    assert sent[0] == sent[1] and users[0] == users[1] and items[0] == items[1]
+    assert b"12345.0" not in sent[0][0][1] and b"12345,0" not in sent[0][0][1] and b"12345" in sent[0][0][1]
+    assert any("without the point" in note for note in reading_of(tmp_path / "shop.csv", mapping).notes)
+
+
+def test_an_id_with_a_point_in_a_column_of_whole_numbers_costs_its_row(tmp_path: Path) -> None:
+    path, remarks = tmp_path / "shop.csv", Counter[str]()
+    lines = [f"{user},x,{MARCH}\n" for user in ("5", "5.0", "7.0", "ada")]
+    path.write_text("user_id,item_id,ts\n" + "".join(lines))
+    assert [key for key, _ in interactions_of(path, SHOP, remarks)] == [b"5", b"ada"]
+    assert (remarks, users_of(path, SHOP)) == ({TWO_WRITINGS: 2}, ["5", "ada"])
+    assert (len(read(path, VIEWS)), read(path, VIEWS).dropped) == (2, {TWO_WRITINGS: 2})
+
+
+def test_a_float_id_beyond_what_floats_can_tell_apart_costs_its_row_in_csv_too(tmp_path: Path) -> None:
+    path, remarks = tmp_path / "shop.csv", Counter[str]()
+    path.write_text(f"user_id,item_id,ts\n9007199254740992.0,x,{MARCH}\n8.0,x,{MARCH}\n")
+    assert [key for key, _ in interactions_of(path, SHOP, remarks)] == [b"8"]
+    assert remarks == {LOST_DIGITS: 1} == read(path, VIEWS).dropped
+
+
+@pytest.mark.parametrize("ids", [["1.0", "2.5"], ["1.000", "2.0"], ["1.0.0", "v2.0"]])
+def test_ids_with_points_of_their_own_stay_as_they_are(tmp_path: Path, ids: list[str]) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("user_id,item_id,ts\n" + "".join(f"{user},{user},{MARCH}\n" for user in ids))
+    assert users_of(path, SHOP) == ids == read(path, VIEWS).item_ids
 
 
 @pytest.mark.parametrize("column", ["user_id", "item_id"])
