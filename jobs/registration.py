@@ -43,7 +43,7 @@ _decode = msgspec.json.Decoder(Deployment).decode
 _decode_head = msgspec.json.Decoder(SignedHead).decode
 
 
-class Recorded(NamedTuple):
+class LastSubmission(NamedTuple):
     """The newest record of a submission that can be read, and whether one after it cannot be."""
 
     deployment: Deployment | None
@@ -133,21 +133,21 @@ def last_recorded(kafka: KafkaSettings) -> Deployment | None:
     return found.deployment
 
 
-def newest_readable(kafka: KafkaSettings) -> Recorded:
+def newest_readable(kafka: KafkaSettings) -> LastSubmission:
     """The newest record of a submission that can be read."""
     return newest_of(record.value for record in records(kafka, topics.DEPLOYMENT) if record.key == KEY)
 
 
-def newest_of(values: Iterable[bytes | None]) -> Recorded:
+def newest_of(values: Iterable[bytes | None]) -> LastSubmission:
     """The newest of some records' values, oldest first, that can be read."""
-    found = Recorded(None, False)
+    found = LastSubmission(None, False)
     for value in values:
         if value is None:
             continue
         try:
-            found = Recorded(_decode(value), False)
+            found = LastSubmission(_decode(value), False)
         except (ValueError, RecursionError):
-            found = Recorded(found.deployment, True)
+            found = LastSubmission(found.deployment, True)
     return found
 
 
