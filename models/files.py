@@ -22,7 +22,7 @@ from models.cells import MISSING, ROWS_PER_CHUNK, Cell, Chunk, DecimalMark
 from models.decimals import DecimalEvidence
 from models.parquet_files import MARK, batches, schema_of
 from models.text_files import REPLACED, WINDOWS, beginning, opened
-from models.times import MILLISECONDS, TimeEvidence, Unit
+from models.times import MILLISECONDS, DateOrder, TimeEvidence, Unit
 from models.whole_ids import IdEvidence
 from schemas.errors import FileError
 
@@ -80,9 +80,9 @@ class Table:
 
     def evidence(
         self, numbers: Iterable[str], ids: Iterable[str], time: str, form: str | None
-    ) -> tuple[DecimalEvidence, IdEvidence, Unit | None]:
-        """How the numbers and the ids of some columns are written, and in which unit the numbers of another are times
-        (those that are not in ``form``), from all rows of the file. Raises :class:`FileError`."""
+    ) -> tuple[DecimalEvidence, IdEvidence, Unit | None, DateOrder | None]:
+        """How the numbers and ids of some columns are written, in which unit the numbers of another are times (those
+        that are not in ``form``), and the order of its dates, from all rows of the file. Raises :class:`FileError`."""
         untyped = [column for column in numbers if column not in self.typed]
         named = [column for column in ids if column not in self.typed]
         marks, written, times = DecimalEvidence(untyped, self.usual_mark), IdEvidence(named), TimeEvidence(form)
@@ -91,7 +91,7 @@ class Table:
             marks.add(chunk)
             written.add(chunk)
             times.add(() if time in self.times else chunk[time])
-        return marks, written, self.unit(time, times)
+        return marks, written, self.unit(time, times), times.order(self.file, time)
 
     def ids(self, columns: Iterable[str]) -> IdEvidence:
         """How the ids of some columns are written, from all rows of the file. Raises :class:`FileError`."""

@@ -14,7 +14,17 @@ import pandas as pd
 
 from models.cells import LOST_DIGITS, Cell, numbers_of, rows_with_lost_digits, texts_of
 from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
-from models.times import TWO_READINGS, TimeEvidence, Unit, check_form, describe_unit, has_two_readings, milliseconds_of
+from models.times import (
+    TWO_READINGS,
+    DateOrder,
+    TimeEvidence,
+    Unit,
+    check_form,
+    describe_order,
+    describe_unit,
+    has_two_readings,
+    milliseconds_of,
+)
 from models.whole_ids import TWO_WRITINGS, IdEvidence, as_floats, pointed_rows
 from schemas.errors import ExportError, FileError, ModelError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
@@ -101,14 +111,15 @@ def read(path: Path, columns: Columns) -> Interactions:
             times.add(() if columns.time in table.times else chunk[columns.time])
             ids.add(chunk)
             chunks.append(pd.DataFrame(chunk, dtype=object))
-        unit = table.unit(columns.time, times)
+        unit, order = table.unit(columns.time, times), times.order(table.file, columns.time)
     except FileError as error:
         raise ModelError(str(error)) from None
     if not chunks:
         raise ModelError(f"there are no interactions to read in {path}{_told(left_out)}")
     frame = _with_whole_ids(pd.concat(chunks, ignore_index=True), ids, left_out)
     notes = describe_unit(None if columns.time in table.times else unit, columns.time)
-    return _from_cells(frame, columns, unit, left_out, (*filter(None, [table.note]), *ids.notes(), *notes))
+    notes += describe_order(order, columns.time)
+    return _from_cells(frame, columns, unit, order, left_out, (*filter(None, [table.note]), *ids.notes(), *notes))
 
 
 def _with_whole_ids(frame: pd.DataFrame, ids: IdEvidence, left_out: Counter[str]) -> pd.DataFrame:
@@ -161,15 +172,16 @@ def from_rows(rows: Iterable[Mapping[str, Any]], columns: Columns = CLEAN_EVENTS
     if not chunks:
         raise ModelError("there are no interactions to read: the input is empty")
     frame = pd.concat(chunks, ignore_index=True)
-    unit = _unit(frame, columns, "the input")
-    return _from_cells(frame, columns, unit, left_out, tuple(describe_unit(unit, columns.time)))
+    unit, order = _written(frame, columns, "the input")
+    notes = (*describe_unit(unit, columns.time), *describe_order(order, columns.time))
+    return _from_cells(frame, columns, unit, order, left_out, notes)
 
 
-def _unit(frame: pd.DataFrame, columns: Columns, source: str) -> Unit | None:
+def _written(frame: pd.DataFrame, columns: Columns, source: str) -> tuple[Unit | None, DateOrder | None]:
     times = TimeEvidence(columns.time_form)
     times.add(frame[columns.time].tolist())
     try:
-        return times.unit(source, columns.time)
+        return times.unit(source, columns.time), times.order(source, columns.time)
     except FileError as error:
         raise ModelError(str(error)) from None
 
@@ -185,22 +197,26 @@ def from_frame(frame: pd.DataFrame, columns: Columns) -> Interactions:
     """Columns from a table of pandas; rows that cannot be used are dropped and counted by reason."""
     _check_columns(list(frame.columns), columns)
     cells = pd.DataFrame({name: list(map(_plain, frame[name])) for name in columns.in_file()}, dtype=object)
-    return _from_cells(cells, columns, _unit(cells, columns, "the table"), {})
+    return _from_cells(cells, columns, *_written(cells, columns, "the table"), {})
 
 
 def _from_cells(
     frame: pd.DataFrame,
     columns: Columns,
     unit: Unit | None,
+    order: DateOrder | None,
     left_out: Mapping[str, int],
     notes: tuple[str, ...] = (),
 ) -> Interactions:
-    """Columns from a table of :data:`models.cells.Cell`, whose times count in ``unit`` where they are numbers.
+    """Columns from a table of :data:`models.cells.Cell`, whose times count in ``unit`` where they are numbers,
+    and whose dates have the ``order``.
 
     Rows that cannot be used are dropped and counted by reason, those that were ``left_out`` before with them."""
     given = frame[columns.time].tolist()
-    times = milliseconds_of(given, columns.time_form, unit)
-    unclear = np.array([time is None and has_two_readings(cell) for time, cell in zip(times, given, strict=True)], bool)
+    times = milliseconds_of(given, columns.time_form, unit, order)
+    unclear = np.array(
+        [time is None and has_two_readings(cell, order) for time, cell in zip(times, given, strict=True)], bool
+    )
     rounded = _rounded(frame[columns.user]) | _rounded(frame[columns.item])
     if columns.every is not None:
         frame = frame.assign(**{columns.kind: columns.every})

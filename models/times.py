@@ -2,6 +2,7 @@
 
 ``1709251200`` is a time of 2024 in seconds and one of January 1970 in milliseconds. A number that is a time between
 2000 and 2100 is that in one unit only, so it proves the unit of its column; a column that proves two is refused.
+So is the order of day and month in ``29/11/2026``: a number above 12 is a day.
 """
 
 import math
@@ -12,13 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal
 
 from models.cells import Cell, decimal_marks
 from schemas.errors import FileError
 
 TWO_READINGS: Final = "a date in which day and month cannot be told apart: say how with --time-format"
 """The reason for which such rows are not taken."""
+
+DateOrder = Literal["day", "month"]
+"""What stands first in ``3/1/2024``."""
+_MONTHS: Final = 12
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZONE: Final = r"\s*(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?"
@@ -27,6 +32,7 @@ _YEAR_FIRST: Final = re.compile(
     rf"(?P<year>\d{{4}})([-/.])(?P<month>\d{{1,2}})\2(?P<day>\d{{1,2}}){_CLOCK}", re.A | re.I
 )
 _DAY_FIRST: Final = re.compile(rf"(?P<day>\d{{1,2}})\.(?P<month>\d{{1,2}})\.(?P<year>\d{{4}}){_CLOCK}", re.A | re.I)
+_SLASHED: Final = re.compile(rf"(?P<one>\d{{1,2}})([-/])(?P<two>\d{{1,2}})\2(?P<year>\d{{4}}){_CLOCK}", re.A | re.I)
 _TWO_WAYS: Final = re.compile(r"\d{1,2}([-/])\d{1,2}\1\d{2,4}\b", re.A)
 _WITH_NAMES: Final = re.compile(
     r"(?:[A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)?(?: [-+A-Z0-9]+)?", re.A
@@ -85,15 +91,19 @@ def unit_proved_by(number: int | Fraction) -> Unit | None:
 
 
 class TimeEvidence:
-    """In which unit a column counts time, from all of its values. Dates, and what is in ``form``, are no numbers."""
+    """In which unit a column counts time, from all of its values but those in ``form``; and whether days or months
+    come first, where there is no ``form``."""
 
     def __init__(self, form: str | None = None) -> None:
         self._form = form
         self._found: dict[Unit, Cell] = {}
+        self._orders: dict[DateOrder, Cell] = {}
 
     def add(self, cells: Iterable[Cell]) -> None:
         """Take in some of the column's values."""
         for cell in set(cells):
+            if self._form is None and (order := date_order_proved_by(cell)) is not None:
+                self._orders.setdefault(order, cell)
             number = _number(cell)
             if number is None or (unit := unit_proved_by(number)) is None or unit in self._found:
                 continue
@@ -110,6 +120,35 @@ class TimeEvidence:
             )
         return next(iter(self._found), None)
 
+    def order(self, file: str, column: str) -> DateOrder | None:
+        """What comes first, None where no date proves it; raises :class:`FileError` where both are proved."""
+        if len(self._orders) > 1:
+            raise FileError(
+                f"dates of column {column} of {file} have the day first, as {self._orders['day']}, and the month "
+                f"first, as {self._orders['month']}: write all of them as 2024-03-01T10:00:00Z"
+            )
+        return next(iter(self._orders), None)
+
+
+def date_order_proved_by(cell: Cell) -> DateOrder | None:
+    """What comes first in a date of which one number can be no month.
+
+    >>> [date_order_proved_by(date) for date in ("29/11/2026", "11-29-2026 10:00", "3/1/2024", "29/30/2026")]
+    ['day', 'month', None, None]
+    """
+    found = _SLASHED.fullmatch(cell.strip()) if isinstance(cell, str) else None
+    if found is None:
+        return None
+    first, second = int(found["one"]), int(found["two"])
+    if (first > _MONTHS) == (second > _MONTHS):
+        return None
+    return "day" if first > _MONTHS else "month"
+
+
+def describe_order(order: DateOrder | None, column: str) -> list[str]:
+    """The sentence that says in which order dates were read; none where no date proves it."""
+    return [] if order is None else [f"dates of {column} such as 3/1/2024 are read with the {order} first"]
+
 
 def describe_unit(unit: Unit | None, column: str) -> list[str]:
     """The sentence that says in which unit a column was read; none where it has no numbers."""
@@ -117,26 +156,29 @@ def describe_unit(unit: Unit | None, column: str) -> list[str]:
 
 
 def milliseconds_of(
-    cells: Sequence[Cell], form: str | None = None, unit: Unit | None = MILLISECONDS
+    cells: Sequence[Cell],
+    form: str | None = None,
+    unit: Unit | None = MILLISECONDS,
+    order: DateOrder | None = None,
 ) -> list[int | None]:
     """Times as ms since the epoch, None for what is no time: numbers count in ``unit``, texts are dates.
 
     A date is written as ISO 8601 has it or nearly so, as ``1.3.2024 10:00``, as mails have it, or in ``form``
-    (as for ``strptime``); it is UTC where it names no zone. ``3/1/2024`` is no time without a ``form``, and no number
-    is one without a ``unit``.
+    (as for ``strptime``); it is UTC where it names no zone. ``3/1/2024`` is no time without a ``form`` or an ``order``,
+    and no number is one without a ``unit``.
 
     >>> milliseconds_of(["2024-03-01T00:00:00.000Z", "2024-03-01 1:00", 1709254800000, "3/1/2024", "soon"])
     [1709251200000, 1709254800000, 1709254800000, None, None]
     >>> milliseconds_of(["2024-03-01", "1709251200.5"], unit=SECONDS), milliseconds_of([45352.25], unit=DAYS)
     ([1709251200000, 1709251200500], [1709272800000])
     """
-    read = {cell: _ms_of(cell, form, unit) for cell in set(cells)}
+    read = {cell: _ms_of(cell, form, unit, order) for cell in set(cells)}
     return [read[cell] for cell in cells]
 
 
-def has_two_readings(cell: Cell) -> bool:
+def has_two_readings(cell: Cell, order: DateOrder | None = None) -> bool:
     """Whether this is a date of which nobody can say which number is the month."""
-    return isinstance(cell, str) and _TWO_WAYS.match(cell.strip()) is not None
+    return order is None and isinstance(cell, str) and _TWO_WAYS.match(cell.strip()) is not None
 
 
 def check_form(form: str | None) -> None:
@@ -148,13 +190,13 @@ def check_form(form: str | None) -> None:
             raise FileError(f"{form!r} is no form of a time: {error}") from None
 
 
-def _ms_of(cell: Cell, form: str | None, unit: Unit | None) -> int | None:
+def _ms_of(cell: Cell, form: str | None, unit: Unit | None, order: DateOrder | None) -> int | None:
     if form is not None and (found := _in_form(cell, form)) is not None:
         return found
     number = _number(cell)
     if number is not None:
         return None if unit is None else unit.milliseconds(number)
-    return _date_ms(cell.strip()) if isinstance(cell, str) else None
+    return _date_ms(cell.strip(), order) if isinstance(cell, str) else None
 
 
 def _number(cell: Cell) -> int | Fraction | None:
@@ -179,9 +221,9 @@ def _fraction(text: str) -> int | Fraction | None:
     return exact.numerator if exact.denominator == 1 else exact
 
 
-def _date_ms(text: str) -> int | None:
+def _date_ms(text: str, order: DateOrder | None) -> int | None:
     try:
-        return _ms(_date(text))
+        return _ms(_date(text, order))
     except (ValueError, OverflowError, TypeError):
         return None
 
@@ -193,14 +235,17 @@ def _in_form(cell: Cell, form: str) -> int | None:
         return None
 
 
-def _date(text: str) -> datetime:
+def _date(text: str, order: DateOrder | None) -> datetime:
     if text[:4].isdigit() and text[4:5] == "-":
         try:
             return datetime.fromisoformat(text)
         except ValueError:
             pass
-    if found := _YEAR_FIRST.fullmatch(text) or _DAY_FIRST.fullmatch(text):
+    slashed = None if order is None else _SLASHED.fullmatch(text)
+    if found := _YEAR_FIRST.fullmatch(text) or _DAY_FIRST.fullmatch(text) or slashed:
         given = found.groupdict()
+        if slashed:
+            given["day"], given["month"] = (given["one"], given["two"])[:: 1 if order == "day" else -1]
         second, part, zone = given["second"] or "00", (given["part"] or "0")[:6], (given["zone"] or "").upper()
         day = f"{given['year']}-{given['month']:0>2}-{given['day']:0>2}"
         zone = "Z" if zone in ("", "UTC", "GMT") else zone

@@ -17,7 +17,16 @@ import msgspec
 from models.cells import LOST_DIGITS, Cell, Chunk, DecimalMark, numbers_of, rows_with_lost_digits, texts_of
 from models.decimals import unclear
 from models.files import Table, open_table
-from models.times import TWO_READINGS, Unit, check_form, describe_unit, has_two_readings, milliseconds_of
+from models.times import (
+    TWO_READINGS,
+    DateOrder,
+    Unit,
+    check_form,
+    describe_order,
+    describe_unit,
+    has_two_readings,
+    milliseconds_of,
+)
 from models.whole_ids import TWO_WRITINGS, IdEvidence, as_floats, pointed_rows
 from schemas.errors import FileError, FreshetError
 from schemas.events import EVENT_TYPES
@@ -116,6 +125,7 @@ class Reading(NamedTuple):
     marks: dict[str, DecimalMark]
     ids: IdEvidence
     unit: Unit | None
+    order: DateOrder | None
     notes: tuple[str, ...]
     guessed: dict[str, int]
 
@@ -125,12 +135,12 @@ def reading_of(path: Path, mapping: Mapping) -> Reading:
     table = check(path, mapping)
     numbers = [column for column in (mapping.value, mapping.quantity) if column is not None]
     try:
-        evidence, ids, unit = table.evidence(numbers, mapping.ids(), mapping.time, mapping.time_format)
+        evidence, ids, unit, order = table.evidence(numbers, mapping.ids(), mapping.time, mapping.time_format)
     except FileError as error:
         raise MappingError(str(error)) from None
     told = describe_unit(None if mapping.time in table.times else unit, mapping.time)
-    notes = (*filter(None, [table.note]), *ids.notes(), *told)
-    return Reading(table, evidence.marks(), ids, unit, notes, evidence.guessed())
+    notes = (*filter(None, [table.note]), *ids.notes(), *told, *describe_order(order, mapping.time))
+    return Reading(table, evidence.marks(), ids, unit, order, notes, evidence.guessed())
 
 
 def interactions_of(
@@ -246,7 +256,7 @@ def _fields(
         countries = [None if name is None else {"country": name} for name in texts(mapping.country)]
     return [
         texts(mapping.type, mapping.type_constant),
-        _times(chunk[mapping.time], mapping.time_format, reading.unit, remarks),
+        _times(chunk[mapping.time], mapping.time_format, reading, remarks),
         users,
         texts(mapping.session),
         texts(mapping.item),
@@ -271,13 +281,13 @@ def _prefixed(texts: list[str | None], prefix: str) -> list[str | None]:
     return [None if text is None else prefix + text for text in texts] if prefix else texts
 
 
-def _times(cells: list[Cell], form: str | None, unit: Unit | None, remarks: Counter[str]) -> list[Cell]:
+def _times(cells: list[Cell], form: str | None, reading: Reading, remarks: Counter[str]) -> list[Cell]:
     """Ms since the epoch; what is no time is left as it is."""
-    times: list[Cell] = list(milliseconds_of(cells, form, unit))
+    times: list[Cell] = list(milliseconds_of(cells, form, reading.unit, reading.order))
     for row, cell in enumerate(cells):
         if times[row] is None and cell is not None:
             times[row] = cell
-            remarks[TWO_READINGS if has_two_readings(cell) else UNREAD_TIME] += 1
+            remarks[TWO_READINGS if has_two_readings(cell, reading.order) else UNREAD_TIME] += 1
     return times
 
 

@@ -761,6 +761,49 @@ def test_dates_with_two_readings_are_counted_and_read_once_their_form_is_said(tm
         read(path, Columns(every="view", time_form="%Q"))
 
 
+@pytest.mark.parametrize(
+    ("dates", "days"),
+    [
+        (["01/03/2024", "29/11/2026"], ["2024-03-01", "2026-11-29"]),
+        (["03/01/2024", "11/29/2026"], ["2024-03-01", "2026-11-29"]),
+        (["1-3-2024 0:00", "29-11-2026 00:00:00"], ["2024-03-01", "2026-11-29"]),
+        (["29/11/2026", "30/11/2026"], ["2026-11-29", "2026-11-30"]),
+    ],
+)
+def test_one_date_proves_for_its_column_whether_day_or_month_comes_first(
+    tmp_path: Path, dates: list[str], days: list[str]
+) -> None:
+    path, remarks = tmp_path / "shop.csv", Counter[str]()
+    path.write_text("user_id,item_id,ts\n" + "".join(f"a,x,{date}\n" for date in dates))
+    expected = milliseconds_of(days)
+    sent = [msgspec.json.decode(payload)["ts"] for _, payload in interactions_of(path, SHOP, remarks)]
+    assert (sent, remarks) == (expected, {})
+    data = read(path, VIEWS)
+    assert (data.ts_ms.tolist(), data.dropped) == (expected, {})
+    assert any("first" in note for note in data.notes) and any("first" in note for note in reading_of(path, SHOP).notes)
+    assert (
+        from_rows([{"pseudonym": "a", "item_id": "x", "type": "view", "ts": date} for date in dates]).ts_ms.tolist()
+        == expected
+    )
+
+
+def test_a_column_in_which_days_and_months_come_first_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text("user_id,item_id,ts\na,x,29/11/2026\na,x,11/29/2026\n")
+    with pytest.raises(MappingError, match="day first, as 29/11/2026, and the month first, as 11/29/2026"):
+        reading_of(path, SHOP)
+    with pytest.raises(ModelError, match="day first"):
+        read(path, VIEWS)
+    assert read(path, Columns(every="view", time_form="%d/%m/%Y")).dropped == {TWO_READINGS: 1}
+
+
+def test_what_cannot_be_read_beside_a_proof_is_not_said_to_have_two_readings(tmp_path: Path) -> None:
+    path, remarks = tmp_path / "shop.csv", Counter[str]()
+    path.write_text("user_id,item_id,ts\na,x,29/11/2026\na,x,29/30/2026\n")
+    assert len(list(interactions_of(path, SHOP, remarks))) == 2
+    assert (remarks, read(path, VIEWS).dropped) == ({UNREAD_TIME: 1}, {NO_TIME: 1})
+
+
 def test_an_excel_file_with_semicolons_and_decimal_commas_is_sent_and_trained_on(tmp_path: Path) -> None:
     path = tmp_path / "Überblick März.CSV"
     text = "Kunde;Artikel;Zeit;Menge;Preis\r\nJosé;Käse;1.3.2024 00:00;2;1.234,50\r\nAda;Tee;01.03.2024;-1;3,5\r\n"
