@@ -21,8 +21,8 @@ from tests.support.standstill import standing_still
 START_TIMEOUT_S = 60
 SHOP = """
 import sys, time
+from adapters.kafka import sender as kafka_sender
 from schemas.events import Interaction
-from serving import kafka_sender
 from serving.events import EventProducer
 
 kafka_sender.CLOSE_S = 4.0
