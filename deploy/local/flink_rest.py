@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -11,7 +12,8 @@ from deploy.local.errors import RestError
 from deploy.local.waiting import until
 
 _FINAL = frozenset({"FAILED", "CANCELED", "FINISHED"})
-_FRAMES = ("\tat ", "\t... ")
+_FRAMES = re.compile(r"^\t(?:at|\.\.\.) .*\n|^  File \".*/site-packages/.*\n(?:    .*\n)*", re.MULTILINE)
+"""A frame of Java, or one of Python in a library with the lines of source below it."""
 
 
 class FlinkRest:
@@ -81,13 +83,12 @@ class FlinkRest:
         )
 
     def exceptions(self, job: str, characters_max: int = 4000) -> str:
-        """The newest failures of a job, newest first, cut; empty if there were none. Without Java's frames.
+        """The newest failures of a job, newest first, cut; empty if there were none. Without the frames of libraries.
 
         What failed in Python stands last in a trace, behind some hundred frames.
         """
         entries = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
-        lines = (line for entry in entries for line in str(entry["stacktrace"]).splitlines())
-        return "\n".join(line for line in lines if not line.startswith(_FRAMES))[:characters_max]
+        return _FRAMES.sub("", "\n".join(f"{entry['stacktrace']}\n" for entry in entries))[:characters_max]
 
     def checkpoints(self, job: str) -> dict[str, Any]:
         """Checkpoint counts, the latest ones and their sizes, as /jobs/…/checkpoints gives them."""

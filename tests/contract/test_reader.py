@@ -13,7 +13,7 @@ import redis
 from adapters.redis.address import RedisAddress
 from schemas.consents import Level
 from schemas.lists import Reason, encode_list, item_fragment
-from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring
+from schemas.pseudonyms import KeyRing, Pseudonymiser, begin_rotation, new_key_ring
 from schemas.store import consent_value, popular_key, user_keys
 from serving import answers
 from serving.answers import POPULAR_FRESH_MS, Recommendation
@@ -49,9 +49,9 @@ class Clock:
 class OfAsyncio:
     """An :class:`AsyncReader` whose loop runs as long as it is asked."""
 
-    def __init__(self, url: str, *arguments: Any, **options: Any) -> None:
+    def __init__(self, address: RedisAddress, *arguments: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
-        self.reader = AsyncReader(RedisAddress((url,), timeout_ms=2_000), *arguments, **options)
+        self.reader = AsyncReader(address, *arguments, **options)
         self._runner.run(self.reader.open())
         self._popular = self.reader._popular
 
@@ -98,9 +98,18 @@ def clock() -> Clock:
     return Clock()
 
 
+def connected(kind: Any, url: str, clock: Clock, ring: KeyRing = RING) -> AnyReader:
+    """A reader that has reached Redis, and does not give it up when the machine stands still for a moment."""
+    address = RedisAddress((url,), timeout_ms=2_000)
+    reader: AnyReader = kind(address, ring, "shop:", clock_ms=clock, steady_ms=clock.steady)
+    if isinstance(reader, OfAsyncio):
+        reader.come_back()
+    return reader
+
+
 @pytest.fixture
 def reader(kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> Iterator[AnyReader]:
-    reader = kind(server.url, RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
+    reader = connected(kind, server.url, clock)
     yield reader
     reader.close()
 
@@ -253,7 +262,7 @@ def test_redis_down_answers_with_what_is_held_and_recovers(
         consent(server.client)
         server.client.set(LIST, a_list("tea"))
         popular(server.client, "all", "socks")
-        reader = kind(server.url, RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
+        reader = connected(kind, server.url, clock)
         assert ids(reader) == ["tea"]
         server.kill()
         answer = reader.recommend("ada")
@@ -273,7 +282,7 @@ def test_redis_down_answers_with_what_is_held_and_recovers(
 
 
 def test_redis_never_there_is_an_empty_popular_answer(kind: Any) -> None:
-    reader = kind("redis://127.0.0.1:1/0", RING)
+    reader = kind(RedisAddress(("redis://127.0.0.1:1/0",)), RING)
     assert reader.recommend("ada").items == ()
     reader.close()
 
@@ -282,7 +291,7 @@ def test_redis_user_with_documented_rights_can_read(
     kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
 ) -> None:
     store.execute_command("ACL", "SETUSER", "shop", "on", ">hush", "~shop:*", *redis_rights("reading lists"))
-    reading = kind(server.url.replace("//", "//shop:hush@"), RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
+    reading = connected(kind, server.url.replace("//", "//shop:hush@"), clock)
     store.set(CONSENT, a_proven_consent(store, "shop:"))
     store.set(LIST, a_list("tea"))
     for _ in range(2):
@@ -296,7 +305,7 @@ def test_during_a_rotation_a_list_is_found_under_either_pseudonym(
     kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
 ) -> None:
     ring = begin_rotation(RING, NOW)
-    rotating = kind(server.url, ring, "shop:", clock_ms=clock, steady_ms=clock.steady)
+    rotating = connected(kind, server.url, clock, ring)
     current, previous = Pseudonymiser(ring).all("ada")
     for pseudonym, item in ((previous, "old"), (current, "new")):
         keys = user_keys("shop:", pseudonym)
