@@ -26,6 +26,7 @@ class RejectReason(StrEnum):
     TOO_LATE = "too_late"
     NOT_CARRIED_OUT = "not_carried_out"
     PERSONAL_ITEM = "personal_item"
+    REPEATED_FIELD = "repeated_field"
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -14,7 +14,8 @@ Any other change is written to the topic, and then held in Redis: from when the 
 the change in force, no answer is personalised. It may leave less than the consent before it (a lower level, a purpose
 denied, an end, a signal that the job's policy heeds), and only the job knows.
 
-A change that is not valid and names its user counts as a withdrawal, as it does for the job (:func:`heard`).
+A change that is not valid and names its user counts as a withdrawal, as it does for the job
+(:func:`read_consent_or_withdrawal`).
 Needs `freshet-client[kafka]`.
 """
 
@@ -46,6 +47,7 @@ from schemas.store import (
 )
 from schemas.wire.codecs import json_codec
 from schemas.wire.consent_records import UNREADABLE, is_user_id, unreadable_consent
+from schemas.wire.naming import repeats_a_field
 from schemas.wire.writers import AS_JSON, WriteSettings, writer_for
 from serving.forms import UNKNOWN_FIELD, Form
 
@@ -59,7 +61,10 @@ _FORM: Final = Form(
     json_codec().consent,
     LenientConsentChange,
     InvalidConsent,
-    {RejectReason.CONTROL_CHARACTER: "`user_id` has no control characters"},
+    {
+        RejectReason.CONTROL_CHARACTER: "`user_id` has no control characters",
+        RejectReason.REPEATED_FIELD: "there is a field twice, and nobody can say which of the two counts",
+    },
 )
 
 
@@ -105,9 +110,9 @@ class Consents:
     def record(self, change: ConsentChange) -> RecordedConsent:
         """Write `change`; returns when it is acknowledged.
 
-        Raises :class:`InvalidConsent` (see :func:`heard`), :class:`ConsentRefused` for a grant no later than the user's
-        last withdrawal, and :class:`NotAcknowledged` where Redis or Kafka did not answer: it says what stands, and
-        calling again is safe.
+        Raises :class:`InvalidConsent` (see :func:`read_consent_or_withdrawal`), :class:`ConsentRefused` for a grant no
+        later than the user's last withdrawal, and :class:`NotAcknowledged` where Redis or Kafka did not answer: it says
+        what stands, and calling again is safe.
         """
         try:
             raw = _FORM.encoded(change)
@@ -118,8 +123,13 @@ class Consents:
         return self.record_heard(read_consent_or_withdrawal(raw, self._clock_ms()))
 
     def record_heard(self, said: "Heard") -> RecordedConsent:
-        """The same for what :func:`heard` gives. Raises :class:`InvalidConsent` where no withdrawal was meant."""
+        """The same for what :func:`read_consent_or_withdrawal` gives.
+
+        Raises :class:`InvalidConsent` where no withdrawal was meant.
+        """
         change = said.change
+        for other in said.others:
+            self._withdraw(other)
         if change.erase or change.level == "none":
             at = self._withdraw(change)
             if said.invalid is not None and not said.meant:
@@ -224,12 +234,14 @@ def read_consent(raw: bytes) -> ConsentChange:
 class Heard(NamedTuple):
     """A change as it counts. `invalid` is what is wrong with what was sent: then it is a withdrawal.
 
-    `meant` is false where that is not what was said: whoever sent it is told so, behind the withdrawal.
+    `meant` is false where that is not what was said: whoever sent it is told so, behind the withdrawal. `others` are
+    the withdrawals of the other users whom something broken names.
     """
 
     change: ConsentChange
     invalid: InvalidConsent | None = None
     meant: bool = True
+    others: tuple[ConsentChange, ...] = ()
 
 
 class _Said(msgspec.Struct):
@@ -255,10 +267,10 @@ def read_consent_or_withdrawal(raw: bytes, now_ms: int) -> Heard:
         return Heard(read_consent(raw))
     except InvalidConsent as invalid:
         try:
-            said = _decode_said(raw)
+            said = None if repeats_a_field(raw) else _decode_said(raw)
         except (ValueError, RecursionError):
-            return _damaged(raw, invalid, now_ms)
-        return _counted(said, invalid, now_ms)
+            said = None
+        return _damaged(raw, invalid, now_ms) if said is None else _counted(said, invalid, now_ms)
 
 
 def _counted(said: _Said, invalid: InvalidConsent, now_ms: int) -> Heard:
@@ -270,9 +282,9 @@ def _counted(said: _Said, invalid: InvalidConsent, now_ms: int) -> Heard:
 
 
 def _damaged(raw: bytes, invalid: InvalidConsent, now_ms: int) -> Heard:
-    """JSON that is cut off, framed, behind a byte order mark and the like: it names whom it names for the job."""
+    """JSON that is cut off, framed, has a field twice and the like: it names whom it names for the job."""
     if withdrawals := unreadable_consent(json_codec(), None, raw, now_ms):
-        return Heard(withdrawals[0], invalid, meant=False)
+        return Heard(withdrawals[0], invalid, meant=False, others=tuple(withdrawals[1:]))
     raise invalid
 
 

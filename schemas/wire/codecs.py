@@ -22,7 +22,7 @@ from schemas.events import (
 )
 from schemas.ids import is_free_text, is_id
 from schemas.rejects import RejectReason
-from schemas.wire.naming import Named, named_in_json
+from schemas.wire.naming import Named, named_in_json, repeats_a_field
 from schemas.wire.shapes import fields_of
 
 S = TypeVar("S")
@@ -56,8 +56,24 @@ def json_codec() -> Codec:
     """The codec for JSON, the default."""
     return Codec(
         _json(Interaction, LenientInteraction, check_interaction),
-        _json(ConsentChange, LenientConsentChange, check_consent),
+        _each_field_once(_json(ConsentChange, LenientConsentChange, check_consent)),
     )
+
+
+def _each_field_once(decode: Callable[[bytes], tuple[T, bool]]) -> Callable[[bytes], tuple[T, bool]]:
+    """For consents: of `"level":"none","level":"full"` the decoder sees the last, the user may have said the first."""
+
+    def decode_unambiguous(raw: bytes) -> tuple[T, bool]:
+        decoded = decode(raw)
+        try:
+            repeats = repeats_a_field(raw)
+        except (ValueError, RecursionError) as error:
+            raise BadRecord(reason_of(error)) from None
+        if repeats:
+            raise BadRecord(RejectReason.REPEATED_FIELD)
+        return decoded
+
+    return decode_unambiguous
 
 
 def _json(struct: type[T], lenient: type[T], check: Callable[[T], None]) -> Callable[[bytes], tuple[T, bool]]:

@@ -3,8 +3,10 @@
 Somebody decided something, so where it cannot be told what, it counts as a withdrawal of whoever is named:
 
 - A record that cannot be read names the user that its value gives whole. Where its form is broken, it names the user
-  of its key and the one behind `user_id` in its JSON: nobody can say which of them is right, so both withdraw. Where it
+  of its key and those behind `user_id` in its JSON: nobody can say which of them is right, so all withdraw. Where it
   is Avro or Protobuf, the readable part of its value counts if the key names nobody: any bytes may begin like an id.
+- JSON that has a field twice cannot be read: readers differ on which of the two counts. Protobuf says itself that the
+  last one does.
 - A record under a key that is not its user's id grants nothing. It stands in another partition than the user's other
   records, so nothing orders it among them, and compaction drops it with the next record of that key: a withdrawal
   might be forgotten, and a grant outlive it.
@@ -73,11 +75,12 @@ def unreadable_consent(codec: Codec, key: bytes | None, value: bytes | None, app
     (['ada'], ['bob', 'ada'], [])
     """
     named = _named(codec, value or b"")
-    if named is not None and named.whole and is_user_id(named.user_id):
+    in_value = [] if named is None else [user_id for user_id in named.users if is_user_id(user_id)]
+    if named is not None and named.whole and in_value:
         return [ConsentChange(named.user_id, "none", append_ts, method=UNREADABLE, erase=named.erase)]
     users = [user_id for user_id in named_in_key(key or b"") if is_user_id(user_id)]
-    if named is not None and (named.by_name or not users) and is_user_id(named.user_id):
-        users.append(named.user_id)
+    if named is not None and (named.by_name or not users):
+        users += in_value
     return [ConsentChange(user_id, "none", append_ts, method=UNREADABLE) for user_id in dict.fromkeys(users)]
 
 

@@ -6,7 +6,7 @@ takes time linear in the bytes.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +17,8 @@ HEADER_BYTES: Final = 5
 """Of a Confluent frame: the zero byte and the schema id."""
 TOKENS_MAX: Final = 10_000
 """How many texts and brackets of a broken record are looked at, one after another."""
+NAMED_MAX: Final = 100
+"""How many users one record can name: each of them becomes a record of its own."""
 _LENGTH_BYTES_MAX: Final = 2
 _AROUND_JSON: Final = " \t\r\n\0\ufeff"
 _BYTES_AROUND_JSON: Final = _AROUND_JSON.encode()
@@ -26,13 +28,19 @@ class Named(NamedTuple):
     """Whom a consent change names that cannot be read.
 
     `whole`: its form is whole, and only what it says is wrong. `by_name`: the id stands behind the name `user_id`, so
-    it is no accident of bytes.
+    it is no accident of bytes. `others`: who is named with equal right; then the form is not whole.
     """
 
     user_id: str
     erase: bool
     whole: bool
     by_name: bool = False
+    others: tuple[str, ...] = ()
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Everybody who is named."""
+        return (self.user_id, *self.others)
 
 
 class _Named(msgspec.Struct, gc=False):
@@ -44,6 +52,10 @@ class _Named(msgspec.Struct, gc=False):
 
 _decode_named: Final = msgspec.json.Decoder(_Named).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
+_decode_members: Final[Callable[[str], list[tuple[str, Any]]]] = json.JSONDecoder(
+    object_pairs_hook=list, parse_int=str, parse_float=str, parse_constant=str, strict=False
+).decode
+"""The fields of an object in their order, each as often as it stands there; numbers stay texts, which have no bound."""
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\[\s\S])*(?:"\s*:?)?|[\[\]{}]')
 """A text with the colon behind it, or a bracket. A text without an end goes on to the end, so none is read twice."""
 _USER_ID: Final = re.compile(r'"user_id"\s*:\s*("(?:[^"\\]|\\.){1,1536}")')
@@ -54,18 +66,41 @@ def named_in_json(raw: bytes) -> Named | None:
     """Whom the JSON `raw` names, whatever is wrong with the rest of it or around it; None where it names nobody.
 
     >>> named_in_json(b'{"user_id":"ada","level":"some"}')
-    Named(user_id='ada', erase=False, whole=True, by_name=True)
-    >>> named_in_json(b'{"user_id":"ada","lev')
-    Named(user_id='ada', erase=False, whole=False, by_name=True)
+    Named(user_id='ada', erase=False, whole=True, by_name=True, others=())
+    >>> named_in_json(b'{"user_id":"ada","user_id":"bob","lev')
+    Named(user_id='ada', erase=False, whole=False, by_name=True, others=('bob',))
     """
     text = _json_text(raw)
     try:
         named = _decode_named(text.encode("utf-8", "surrogateescape"))
-        return Named(named.user_id, named.erase is True, True, True)
+        members = _decode_members(text)
     except (ValueError, RecursionError):
-        pass
-    user_id = _member(text)
-    return None if user_id is None else Named(user_id, False, False, True)
+        return _one_of(_members_least_deep(text))
+    users = dict.fromkeys(value for name, value in members if name == "user_id")
+    if len(users) > 1:
+        return _one_of(list(users))
+    erase = all(value is True for name, value in members if name == "erase") and named.erase is True
+    return Named(named.user_id, erase, True, True)
+
+
+def _one_of(users: list[str]) -> Named | None:
+    """One of `users`, and nobody can say which."""
+    return Named(users[0], False, False, True, tuple(users[1:NAMED_MAX])) if users else None
+
+
+def repeats_a_field(raw: bytes) -> bool:
+    """Whether the JSON object `raw` has two fields of one name: readers differ on which of them counts.
+
+    Raises :class:`RecursionError` for one that is nested too deeply, and :class:`ValueError` for what is none.
+
+    >>> repeats_a_field(b'{"level":"full","lev\\u0065l":"none"}'), repeats_a_field(b'{"a":{"b":1},"b":2}')
+    (True, False)
+    """
+    text = raw.decode("utf-8", "surrogateescape").strip(_AROUND_JSON)
+    if not text.startswith("{"):
+        raise ValueError("this is no JSON object")
+    members = _decode_members(text)
+    return len({name for name, _ in members}) < len(members)
 
 
 def looks_like_json(raw: bytes) -> bool:
@@ -87,7 +122,7 @@ def named_in_key(key: bytes) -> list[str]:
     found = [text, _unquoted(text), _avro_text(payload) if framed else None]
     if "user_id" in (text or ""):
         named = named_in_json(key)
-        found.append(None if named is None else named.user_id)
+        found += () if named is None else named.users
     return list(dict.fromkeys(one for one in found if one))
 
 
@@ -137,17 +172,19 @@ def _avro_text(payload: bytes) -> str | None:
     return None
 
 
-def _member(text: str) -> str | None:
-    """The text behind the name `user_id` that stands least deep, the first of them; else the first to be found."""
-    found = min(_members(text), key=lambda one: one[0], default=None)
-    if found is not None:
-        return found[1]
+def _members_least_deep(text: str) -> list[str]:
+    """The texts behind the name `user_id` that stand least deep, each once; else the first to be found."""
+    found = list(_members(text))
+    if found:
+        least = min(depth for depth, _ in found)
+        return list(dict.fromkeys(user_id for depth, user_id in found if depth == least))
     by_eye = _USER_ID.search(text)
-    return _unquoted(by_eye[1]) if by_eye else None
+    user_id = _unquoted(by_eye[1]) if by_eye else None
+    return [] if user_id is None else [user_id]
 
 
 def _members(text: str) -> Iterator[tuple[int, str]]:
-    """(depth, text) of each member `user_id`, up to the first of an object that is in no other."""
+    """(depth, text) of each member `user_id`."""
     depth, is_next = 0, False
     for match in islice(_TOKEN.finditer(text), TOKENS_MAX):
         found = match[0]
@@ -159,6 +196,4 @@ def _members(text: str) -> Iterator[tuple[int, str]]:
         user_id = _unquoted(found.rstrip()) if is_next and not is_name else None
         if user_id is not None:
             yield depth, user_id
-            if depth <= 1:
-                return
         is_next = is_name and found.startswith('"user_id"')

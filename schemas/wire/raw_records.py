@@ -84,4 +84,4 @@ def in_json(value: bytes) -> set[str]:
     ({'ada'}, {'ada'}, set())
     """
     named = named_in_json(value)
-    return set() if named is None else {named.user_id}
+    return set() if named is None else set(named.users)

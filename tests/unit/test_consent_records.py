@@ -20,7 +20,8 @@ from schemas.wire.codec_choice import codec_for
 from schemas.wire.codecs import BadRecord, Codec, json_codec
 from schemas.wire.confluent import Form, frame
 from schemas.wire.consent_records import FOREIGN_KEY, UNREADABLE, consents_in, is_user_id
-from schemas.wire.naming import TOKENS_MAX
+from schemas.wire.naming import NAMED_MAX, TOKENS_MAX
+from schemas.wire.raw_records import in_consents
 from schemas.wire.writers import WriteSettings, writer_for
 from tests.golden.schemas import CONSENT_2
 from tests.support.vocabulary import BEGINNING, PSEUDONYMISER, TOPICS, a_raw_consent
@@ -252,6 +253,72 @@ def test_where_key_and_broken_json_name_two_users_both_withdraw() -> None:
     elements = Ingest(TOPICS, CODECS["json"], PSEUDONYMISER, [100, 101, 102], ()).pack(records)
     found = {consent.pseudonym for _, raw in elements for consent in unpack(raw).consents}
     assert found == {PSEUDONYMISER.user("ada"), PSEUDONYMISER.user("bob")}
+
+
+FIELDS = {
+    "user_id": '"ada"',
+    "level": '"full"',
+    "ts": "1767225600000.0",
+    "granted": '["personalise"]',
+    "expires_at": str(BEGINNING + 9),
+    "erase": "false",
+    "gpc": "false",
+    "colour": '"red"',
+}
+
+
+@every_format
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("spelled", [str, lambda name: name[:-1] + f"\\u{ord(name[-1]):04x}"], ids=["plain", "escaped"])
+@pytest.mark.promise("broken-consent-withdraws")
+def test_json_that_has_a_field_twice_withdraws(format: str, name: str, spelled: Callable[[str], str]) -> None:
+    once = "{" + ",".join(f'"{name}":{value}' for name, value in FIELDS.items()) + "}"
+    assert said(format, b"ada", once.encode()).level == "full"
+    twice = once[:-1] + f',"{spelled(name)}":{FIELDS[name]}' + "}"
+    for raw in (twice.encode(), frame(7, twice.encode())):
+        assert said(format, b"ada", raw) == ConsentChange("ada", "none", BEGINNING + 7, method=UNREADABLE)
+
+
+def test_a_field_twice_is_told_in_the_audit_trail_and_is_no_dead_letter() -> None:
+    value = b'{"user_id":"ada","level":"none","ts":%d,"level":"full"}' % BEGINNING
+    records = [a_raw_consent()._replace(key=b"ada", value=value)]
+    [(_, raw)] = Ingest(TOPICS, CODECS["json"], PSEUDONYMISER, [100], ()).pack(records)
+    element = unpack(raw)
+    assert [(one.level, one.purposes, one.method) for one in element.consents] == [(0, 0, UNREADABLE)]
+    assert not element.rejects
+
+
+@pytest.mark.parametrize(
+    ("erase", "erased"),
+    [('"erase":true', True), ('"erase":true,"erase":true', True), ('"erase":false,"erase":true', False)],
+)
+def test_only_who_says_nothing_else_is_erased(erase: str, erased: bool) -> None:
+    value = f'{{"user_id":"ada","level":"none","ts":5,{erase}}}'.encode()
+    assert said("json", b"ada", value).erase is erased, "an erasure cannot be taken back"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"user_id":"ada","user_id":"bob","level":"none","ts":5}',
+        b'{"user_id":"ada","user_id":"bob","level":"no',
+        b'[{"user_id":"ada","level":"none"},{"user_id":"bob","level":"none"}]',
+        b'{"user_id":"ada","level":"none"}\n{"user_id":"bob","level":"none"}\n',
+    ],
+)
+@pytest.mark.promise("broken-consent-withdraws")
+def test_all_users_of_one_record_withdraw(value: bytes) -> None:
+    assert withdrawn(CODECS["json"], None, value) == {"ada", "bob"}
+    assert withdrawn(CODECS["json"], b"eve", value) == {"ada", "bob", "eve"}
+    assert in_consents(CODECS["json"])(value) == {"ada", "bob"}, "and the record is both theirs"
+    assert withdrawn(CODECS["json"], value, None) >= {"ada", "bob"}
+
+
+@pytest.mark.parametrize("many", [b'{"user_id":"ada%d"}', b'"user_id":"ada%d"'])
+def test_so_many_users_of_one_record_withdraw_and_no_more(many: bytes) -> None:
+    value = b",".join(many % number for number in range(NAMED_MAX + 1))
+    for raw in (value, b"{" + value + b"}", b"[" + value + b"]"):
+        assert len(withdrawn(CODECS["json"], None, raw)) == NAMED_MAX
 
 
 @every_format

@@ -91,6 +91,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "UTF-16": lambda raw: raw.decode().encode("utf-16"),
     "an array of one": lambda raw: b"[" + raw + b"]",
     "JSON in a text": lambda raw: msgspec.json.encode(raw.decode()),
+    "its level twice": lambda raw: raw[:-1] + b',"level":"full"}',
+    "its user twice": lambda raw: raw[:-1] + b',"user_id":"ada"}',
+    "an unknown field twice": lambda raw: raw[:-1] + b',"x":1,"x":2}',
+    "a wrong level twice": lambda raw: raw[:-1] + b',"level":"some"}',
     "deep": lambda raw: raw[:-1] + b',"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
 }
 
@@ -103,6 +107,15 @@ def test_damaged_json_withdraws_whom_it_names_for_the_job(damage: str, level: by
     told = read_consent_or_withdrawal(raw, NOW_MS)
     assert [told.change] == [said.change for said in consents_in(json_codec(), None, raw, NOW_MS)]
     assert (told.change.user_id, told.change.level, told.meant) == ("ada", "none", False)
+
+
+@pytest.mark.parametrize("rest", [b'"level":"full"', b'"level":"some"', b'"level":"none"', b'"lev'])
+def test_of_two_users_in_one_change_both_are_heard_to_withdraw(rest: bytes) -> None:
+    raw = b'{"user_id":"ada","user_id":"bob",%b,"ts":%d}' % (rest, NOW_MS)
+    told = read_consent_or_withdrawal(raw, NOW_MS)
+    assert [told.change, *told.others] == [said.change for said in consents_in(json_codec(), None, raw, NOW_MS)]
+    assert [change.user_id for change in (told.change, *told.others)] == ["ada", "bob"]
+    assert not told.meant
 
 
 def test_an_unknown_level_is_a_withdrawal_that_was_not_meant() -> None:
