@@ -37,8 +37,8 @@ def stack_of(checkout: Path, environment: dict[str, str]) -> Iterator[FlinkRest]
         run(checkout, environment, "down")
 
 
-def run(checkout: Path, environment: dict[str, str], command: str) -> None:
-    words = [".venv/bin/python", "-m", "freshet", command]
+def run(checkout: Path, environment: dict[str, str], *arguments: str) -> None:
+    words = [".venv/bin/python", "-m", "freshet", *arguments]
     done = subprocess.run(
         words, cwd=checkout, env={**os.environ, **environment}, check=False, capture_output=True, timeout=300
     )
@@ -52,6 +52,9 @@ def test_a_checkout_starts_in_any_folder_and_leaves_nothing_beside_it(
     checkout = tmp_path / name
     with stack_of(checkout, environment) as flink:
         (job,) = flink.jobs()
+        run(checkout, environment, "status")
+        (checkout / ".local" / "shop.csv").write_text("user_id,item_id,ts\nada,tea,2026-01-01T00:00:00Z\n")
+        run(checkout, environment, "replay", ".local/shop.csv", "--type-constant", "click")
         flink.checkpoint(job)
         assert list((checkout / ".local" / "flink" / "checkpoints").glob("*/chk-*/_metadata"))
         savepoint = flink.stop_with_savepoint(job)

@@ -4,11 +4,15 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROOT = DOCS.parent
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "serving" / "README.md", *sorted(DOCS.rglob("*.md")))
+FRONT_PAGES = tuple(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "serving/README.md"))
+PAGES = (*FRONT_PAGES, *sorted(DOCS.rglob("*.md")))
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SHELL_BLOCK = re.compile(r"^```(?:sh|bash|shell|console)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.M | re.DOTALL)
+_COMPLETE = re.compile(r"`(freshet [a-z][^`…]* --[^`…]+)`")
 _COMMAND = re.compile(r"`((?:python -m|freshet) [^`]+)`")
 
 
@@ -18,6 +22,40 @@ def blocks(language: str) -> Iterator[tuple[Path, str]]:
         for found in _BLOCK.finditer(page.read_text()):
             if found[1] == language:
                 yield page, found[2]
+
+
+class ShellBlock(NamedTuple):
+    """A block of commands on a page, and the output that is shown directly below it, if any."""
+
+    page: Path
+    lines: list[str]
+    output: str | None
+
+
+def shell_blocks() -> list[ShellBlock]:
+    """Every block of commands in the documentation."""
+    return [
+        ShellBlock(page, [line for line in found[1].replace("\\\n", " ").splitlines() if line.strip()], found[2])
+        for page in PAGES
+        for found in _SHELL_BLOCK.finditer(page.read_text())
+    ]
+
+
+def typed_lines() -> list[str]:
+    """Every command line that can be typed as it is printed: in blocks, and in running text where it has options."""
+    lines = [line for block in shell_blocks() for line in block.lines]
+    for page in PAGES:
+        if "decisions" not in page.parts and page.name != "commands.md":
+            lines += _COMPLETE.findall(page.read_text())
+    return sorted(set(lines))
+
+
+def write_output(block: ShellBlock, output: str) -> None:
+    """Show `output` below `block` instead of what is shown there now."""
+    text = block.page.read_text()
+    assert block.output is not None
+    assert text.count(block.output) == 1, "two blocks show the same output"
+    block.page.write_text(text.replace(block.output, output))
 
 
 def commands(program: str) -> Iterator[list[str]]:

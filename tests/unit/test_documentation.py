@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -17,9 +18,10 @@ from deploy.documentation.pages import DOCS, generated_pages
 from deploy.documentation.settings_pages import SettingsPage, settings_page
 from freshet.cli.shape import root
 from jobs.settings import Settings, load_settings
-from schemas.wire.codec_choice import InputSettings
+from schemas.wire.codec_choice import InputSettings, codec_of
 from serving.gateway.roles import ROUTES
-from tests.support.documented import PAGES, blocks, commands
+from tests.support.documented import PAGES, blocks, commands, typed_lines
+from tests.support.documented_walk import ELSEWHERE, PARSED, WALKED
 
 ROOT = DOCS.parent
 MODULES = sorted({arguments[0] for arguments in commands("python -m")})
@@ -113,6 +115,29 @@ def test_commands_that_do_not_exist_are_found() -> None:
     assert complaint_of(("erase", "verify", "--settings", "x", "--user", "-")) is None
 
 
+def test_every_documented_command_is_run_by_a_test() -> None:
+    typed = [line for line in typed_lines() if not line.startswith("make ")]  # targets and their options: below
+    run = [*WALKED, *ELSEWHERE, *PARSED]
+    assert sorted(run) == sorted(set(typed))
+
+
+@pytest.mark.parametrize("line", sorted({*ELSEWHERE, *PARSED}))
+def test_command_that_another_test_runs_is_valid_as_typed(line: str) -> None:
+    command, (_, *words) = typer.main.get_command(root), shlex.split(line)
+    context = command.make_context("freshet", words)
+    while isinstance(command, typer.core.TyperGroup):
+        name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        context = command.make_context(name, words, context)
+
+
+@pytest.mark.parametrize(("line", "test"), sorted(ELSEWHERE.items()))
+def test_command_that_runs_elsewhere_is_named_there(line: str, test: str) -> None:
+    words = [word for word in shlex.split(line)[1:] if re.fullmatch(r"--alter|[a-z]+", word) and word != "click"]
+    text = (ROOT / test).read_text()
+    assert [word for word in words if f'"{word}"' not in text] == []
+
+
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_documented_make_target_exists(target: str) -> None:
     assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text())
@@ -168,6 +193,12 @@ def test_toml_examples_are_settings(tmp_path: Path) -> None:
         path = tmp_path / "freshet.toml"
         path.write_text(text)
         load_settings(path)
+
+
+def test_json_example_is_a_consent() -> None:
+    [example] = [text for page, text in blocks("json") if page.name == "consent-record.md"]
+    change, unknown_fields = codec_of(InputSettings()).consent(example.encode())
+    assert (change.user_id, change.level, change.denied, unknown_fields) == ("ada", "full", ["train"], False)
 
 
 def test_readme_is_short() -> None:
