@@ -34,7 +34,7 @@ def a_list(user: str, version: int) -> ListWrite:
     return ListWrite(user, version, b"", "personalised", TTL, payload, "m")
 
 
-def test_a_list_of_who_never_consented_or_was_erased_is_written_where_the_product_refuses(server: RealRedis) -> None:
+def test_ablation_writes_lists_the_product_refuses_without_consent_or_after_erasure(server: RealRedis) -> None:
     product, ablation = store_of(server, RedisStore), store_of(server, UncheckedStore)
     product.write([an_erasure("bob")], [], want_popular=False, token=TOKEN)
     lists = [a_list("ada", 3), a_list("bob", 3)]
@@ -46,13 +46,13 @@ def test_a_list_of_who_never_consented_or_was_erased_is_written_where_the_produc
         assert 0 < server.client.pttl(key) <= TTL
 
 
-def test_an_older_list_is_refused_there_too(server: RealRedis) -> None:
+def test_ablation_refuses_older_lists(server: RealRedis) -> None:
     ablation = store_of(server, UncheckedStore)
     outcomes = [ablation.write([], [a_list("cyd", version)], False, TOKEN).lists[0] for version in (3, 2, 3, 4)]
     assert outcomes == [WriteOutcome.WRITTEN, WriteOutcome.STALE, WriteOutcome.WRITTEN, WriteOutcome.WRITTEN]
 
 
-def test_consents_do_not_reach_redis_and_are_said_to_be_in_force(server: RealRedis) -> None:
+def test_ablation_reports_consents_in_force_without_writing_them(server: RealRedis) -> None:
     ablation = store_of(server, UncheckedStore)
     [outcome] = ablation.write([a_consent("dan")], [], False, TOKEN).consents
     assert outcome.name == "IN_FORCE"

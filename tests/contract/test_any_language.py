@@ -119,13 +119,13 @@ def permit(store: "redis.Redis[bytes]", item: str = "tea", which: int = 0, level
     store.set(own, a_list(item))
 
 
-def test_documented_pseudonyms_are_those_of_the_vectors(ask: Any) -> None:
+def test_documented_pseudonyms_match_the_vectors(ask: Any) -> None:
     vectors = VECTORS["vectors"]
     told = ask(users=[one["user_id"] for one in vectors])["pseudonyms"]
     assert told == [[one["current"], one["previous"]] for one in vectors]
 
 
-def test_documented_check_of_servers_is_that_of_the_vectors(ask: Any) -> None:
+def test_documented_server_check_matches_the_vectors(ask: Any) -> None:
     vectors = json.loads((PUBLISHED / "standing.json").read_text())["vectors"]
     told = ask(servers=vectors)["proofs"]
     assert dict(zip([one["name"] for one in vectors], told, strict=True)) == {
@@ -133,7 +133,7 @@ def test_documented_check_of_servers_is_that_of_the_vectors(ask: Any) -> None:
     }
 
 
-def test_consenting_user_gets_the_own_list_under_either_pseudonym(store: "redis.Redis[bytes]", read: Any) -> None:
+def test_consenting_user_gets_personal_list_under_either_pseudonym(store: "redis.Redis[bytes]", read: Any) -> None:
     assert read() == "socks"
     permit(store, "old", which=1)
     assert read() == "old"
@@ -157,7 +157,7 @@ def test_no_personal_list_is_read_without_consent(store: "redis.Redis[bytes]", r
     assert read() == "socks"
 
 
-def test_no_personal_list_is_read_from_a_redis_that_went_back(
+def test_no_personal_list_is_read_from_redis_restored_to_an_older_state(
     server: RealRedis, store: "redis.Redis[bytes]", read: Any
 ) -> None:
     permit(store)
@@ -171,7 +171,7 @@ def test_no_personal_list_is_read_from_a_redis_that_went_back(
     assert read() == "tea"
 
 
-def test_no_personal_list_is_read_after_keys_were_put_back(store: "redis.Redis[bytes]", read: Any) -> None:
+def test_no_personal_list_is_read_after_keys_are_restored(store: "redis.Redis[bytes]", read: Any) -> None:
     permit(store)
     kept = {key: store.get(key) for key in store.scan_iter(count=1_000)}
     store.flushall()
@@ -185,7 +185,7 @@ def test_redis_user_with_documented_rights_can_read(store: "redis.Redis[bytes]",
     assert read(login=["js", "hush"]) == "tea"
 
 
-def test_page_names_all_that_is_checked() -> None:
+def test_page_documents_every_check() -> None:
     text = PAGE.read_text()
     assert all(f"`cmdstat_{name}`" in text and f'calls("{name}")' in text for name in WHOLESALE)
     assert LOOK_EVERY_S == 1 and "at least once a second" in text

@@ -93,7 +93,7 @@ def stand(request: pytest.FixtureRequest, broker: KafkaSettings) -> Iterator[Sta
     stand.close()
 
 
-def test_who_asks_again_is_told_of_the_same_and_it_is_collected_once(stand: Stand) -> None:
+def test_repeated_request_returns_same_id_and_collects_once(stand: Stand) -> None:
     tickets = {stand.ask() for _ in range(5)}
     assert len(tickets) == 1
     stand.let_go.set()
@@ -101,7 +101,7 @@ def test_who_asks_again_is_told_of_the_same_and_it_is_collected_once(stand: Stan
     assert stand.begun == ["ada"]
 
 
-def test_more_than_there_is_room_for_are_told_so_until_somebody_is_done(stand: Stand) -> None:
+def test_requests_beyond_capacity_are_rejected_until_one_finishes(stand: Stand) -> None:
     first, second = stand.ask("ada"), stand.ask("bob")
     with pytest.raises(Problem) as refused:
         stand.ask("cyd")
@@ -114,7 +114,7 @@ def test_more_than_there_is_room_for_are_told_so_until_somebody_is_done(stand: S
 
 
 @pytest.mark.parametrize("stand", [{"deadline_ms": 2_000}], indirect=True)
-def test_what_takes_too_long_ends_also_what_has_waited_too_long(stand: Stand) -> None:
+def test_collections_time_out_while_running_or_waiting(stand: Stand) -> None:
     running, waiting = stand.ask("ada"), stand.ask("bob")
     for ticket, user in ((running, "ada"), (waiting, "bob")):
         told = stand.ended(ticket, user)
@@ -122,7 +122,7 @@ def test_what_takes_too_long_ends_also_what_has_waited_too_long(stand: Stand) ->
     assert stand.ask_when_there_is_room("cyd")
 
 
-def test_at_the_end_of_a_gateway_nothing_goes_on_and_who_asked_is_told(stand: Stand) -> None:
+def test_shutdown_ends_collections_and_reports_it(stand: Stand) -> None:
     tickets = {user: stand.ask(user) for user in ("ada", "bob")}
     until(lambda: stand.begun, "the first one to begin", 60)
     closing = threading.Thread(target=stand.collecting.close)
@@ -136,13 +136,13 @@ def test_at_the_end_of_a_gateway_nothing_goes_on_and_who_asked_is_told(stand: St
 
 
 @pytest.mark.parametrize("stand", [{"document_bytes_max": 10}], indirect=True)
-def test_what_is_too_large_is_not_answered_and_what_helps_is_said(stand: Stand) -> None:
+def test_oversized_document_is_refused_with_a_remedy(stand: Stand) -> None:
     stand.let_go.set()
     told = stand.ended(stand.ask())
     assert isinstance(told, NotCollected) and "freshet access" in told.why
 
 
-def test_an_error_tells_nobody_what_was_being_read(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_do_not_reveal_what_was_read(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
     def broken(command: Any, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
         raise ValueError(f"what is held of {command.user_id} is odd")
 
@@ -153,7 +153,7 @@ def test_an_error_tells_nobody_what_was_being_read(stand: Stand, caplog: pytest.
     assert "ValueError" in caplog.text and "lovelace" not in caplog.text
 
 
-def test_kafka_away_is_said_and_takes_no_room(broker: KafkaSettings) -> None:
+def test_unavailable_kafka_is_reported_and_frees_its_place(broker: KafkaSettings) -> None:
     stand = Stand(KafkaSettings("127.0.0.1:1"))
     for _ in range(3):
         with pytest.raises(KafkaError):
@@ -184,7 +184,7 @@ def after(turns: int) -> OnTurn:
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-def test_a_reading_that_is_ended_leaves_no_consumer_behind(broker: KafkaSettings, turns: int) -> None:
+def test_cancelled_reading_leaves_no_consumer(broker: KafkaSettings, turns: int) -> None:
     kafka = with_topics_of_its_own(broker)
     answers = KeptAnswers(kafka, LONG_S)
     for number in range(3):

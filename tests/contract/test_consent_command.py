@@ -15,7 +15,7 @@ from tests.support.redis_server import running_redis
 @pytest.mark.parametrize(
     "command", [("consent", "withdraw"), ("consent", "record", "--level", "none"), ("erase", "user")]
 )
-def test_a_withdrawal_is_fenced_and_is_not_acknowledged_while_kafka_is_away(
+def test_withdrawal_is_fenced_but_not_acknowledged_while_kafka_is_down(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("jobs.registration.load_for_users_will", load_settings)  # which would ask Kafka first

@@ -73,7 +73,7 @@ def readable(redis: Any, token: str = TOKEN) -> bool:
 
 
 @pytest.mark.promise("acknowledged-withdrawal")
-def test_a_hold_ends_with_the_record_at_its_place_and_not_before(redis: Any) -> None:
+def test_hold_ends_only_with_the_record_at_its_offset(redis: Any) -> None:
     grant(redis, 1)
     assert readable(redis)
     assert hold(redis, 5) == IN_FORCE
@@ -84,7 +84,7 @@ def test_a_hold_ends_with_the_record_at_its_place_and_not_before(redis: Any) -> 
     assert readable(redis)
 
 
-def test_a_hold_that_comes_later_than_the_job_takes_nothing_away(redis: Any) -> None:
+def test_hold_arriving_after_the_job_changes_nothing(redis: Any) -> None:
     grant(redis, 5)
     assert hold(redis, 5) == IN_FORCE
     assert readable(redis)
@@ -92,7 +92,7 @@ def test_a_hold_that_comes_later_than_the_job_takes_nothing_away(redis: Any) -> 
     assert readable(redis)
 
 
-def test_a_hold_of_a_change_from_before_a_withdrawal_is_refused(redis: Any) -> None:
+def test_hold_for_change_before_withdrawal_is_refused(redis: Any) -> None:
     now = time.time_ns() // 1_000_000
     withdraw(redis, now)
     assert hold(redis, 5, said_at=now) == REFUSED
@@ -104,7 +104,7 @@ def test_a_hold_of_a_change_from_before_a_withdrawal_is_refused(redis: Any) -> N
     assert readable(redis)
 
 
-def test_a_grant_counts_only_with_the_token_of_its_generation(redis: Any) -> None:
+def test_grant_requires_the_token_of_its_generation(redis: Any) -> None:
     grant(redis, 1, token="")
     assert not readable(redis)
     grant(redis, 1, token="1" * 12)
@@ -118,7 +118,7 @@ def test_a_grant_counts_only_with_the_token_of_its_generation(redis: Any) -> Non
 
 
 @pytest.mark.parametrize("unreadable", [b"", b"{}", b"nonsense", b'{"level":"full"}', b'{"level":"none","at":1}'])
-def test_a_consent_that_cannot_be_read_counts_as_none_and_is_written_over(redis: Any, unreadable: bytes) -> None:
+def test_unreadable_consent_counts_as_none_and_is_overwritten(redis: Any, unreadable: bytes) -> None:
     redis.set(LIST, b'{"v":1}')
     redis.set(CONSENT, unreadable)
     assert not readable(redis)
@@ -130,7 +130,7 @@ def test_a_consent_that_cannot_be_read_counts_as_none_and_is_written_over(redis:
 
 
 @pytest.mark.parametrize("wants", ["none", "erase"])
-def test_a_full_redis_takes_withdrawals_and_holds(redis: Any, wants: str) -> None:
+def test_full_redis_accepts_withdrawals_and_holds(redis: Any, wants: str) -> None:
     for offset, act in enumerate(
         (
             lambda offset: withdraw(redis, time.time_ns() // 1_000_000, wants),
@@ -152,7 +152,7 @@ def test_a_full_redis_takes_withdrawals_and_holds(redis: Any, wants: str) -> Non
 
 
 @pytest.mark.parametrize("ahead_ms", [20, DAY_MS, 1_000 * DAY_MS])
-def test_a_withdrawal_dated_ahead_does_not_hold_off_a_later_grant(redis: Any, ahead_ms: int) -> None:
+def test_withdrawal_dated_in_the_future_does_not_block_a_later_grant(redis: Any, ahead_ms: int) -> None:
     now = time.time_ns() // 1_000_000
     counted = withdraw(redis, now + ahead_ms)
     assert now <= counted <= time.time_ns() // 1_000_000
@@ -163,7 +163,7 @@ def test_a_withdrawal_dated_ahead_does_not_hold_off_a_later_grant(redis: Any, ah
 
 
 @pytest.mark.parametrize("said_at", [0, 946_684_800_000])
-def test_a_withdrawal_dated_long_ago_lets_no_older_grant_pass(redis: Any, said_at: int) -> None:
+def test_withdrawal_dated_in_the_past_still_blocks_older_grants(redis: Any, said_at: int) -> None:
     now = time.time_ns() // 1_000_000
     counted = withdraw(redis, said_at)
     assert counted >= now
@@ -171,7 +171,7 @@ def test_a_withdrawal_dated_long_ago_lets_no_older_grant_pass(redis: Any, said_a
     assert redis.eval(WRITE_CONSENT, 4, *KEYS, *offline.arguments(LIFE)) == REFUSED
 
 
-def test_a_withdrawal_behind_a_later_one_keeps_the_later_time(redis: Any) -> None:
+def test_earlier_withdrawal_does_not_replace_a_later_time(redis: Any) -> None:
     end(redis, 1, said_at=90)
     end(redis, 2, said_at=10)
     assert withdrawn_at(redis.get(CONSENT)) == withdrawn_at(redis.get(GONE)) == 90
@@ -185,7 +185,7 @@ acts = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["frontend", "job",
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records, acts)
 @pytest.mark.promise("acknowledged-withdrawal")
-def test_a_list_is_readable_only_where_the_job_put_the_newest_record_in_force(
+def test_list_is_readable_only_after_the_job_applied_the_newest_record(
     redis: Any, records: list[str], acts: list[tuple[int, str]]
 ) -> None:
     """Whoever writes what of six records, in any order and any number of times; a job that is behind proves nothing."""
@@ -207,5 +207,5 @@ def test_a_list_is_readable_only_where_the_job_put_the_newest_record_in_force(
         assert readable(redis) == proven_by_job
 
 
-def test_proven_is_what_the_scripts_compare() -> None:
+def test_proof_matches_what_the_scripts_compare() -> None:
     assert proven(consent_value(Level.FULL, 0, 1, 0, 2), TOKEN).endswith(proof_of(TOKEN))

@@ -62,7 +62,7 @@ def to_mend(path: Path) -> dict[str, str]:
     return {each.what: each.text for each in examine(path, None) if each.verdict == "mend"}
 
 
-def test_a_sound_deployment_has_nothing_to_mend_and_the_doctor_leaves_no_submission(
+def test_healthy_deployment_has_no_findings_and_doctor_submits_nothing(
     broker: KafkaBroker, redis: RealRedis, tmp_path: Path
 ) -> None:
     path = settings_in(tmp_path, broker.bootstrap_servers, redis.url)
@@ -76,7 +76,7 @@ def test_a_sound_deployment_has_nothing_to_mend_and_the_doctor_leaves_no_submiss
     assert last_recorded(kafka) is None
 
 
-def test_time_stamps_of_producers_are_to_be_mended(broker: KafkaBroker, redis: RealRedis, tmp_path: Path) -> None:
+def test_producer_timestamps_are_a_finding(broker: KafkaBroker, redis: RealRedis, tmp_path: Path) -> None:
     path = settings_in(tmp_path, broker.bootstrap_servers, redis.url)
     kafka = KafkaSettings(broker.bootstrap_servers, topic_prefix=f"{tmp_path.name}.")
     create_local_topics(kafka)
@@ -84,7 +84,7 @@ def test_time_stamps_of_producers_are_to_be_mended(broker: KafkaBroker, redis: R
     until(lambda: "message.timestamp.type = LogAppendTime" in to_mend(path).get("topics", ""), "the finding", WAIT_S)
 
 
-def test_a_redis_that_evicts_is_to_be_mended(redis: RealRedis, tmp_path: Path) -> None:
+def test_redis_eviction_policy_is_a_finding(redis: RealRedis, tmp_path: Path) -> None:
     path = settings_in(tmp_path, "127.0.0.1:1", redis.url)
     client = redis.store_client()
     try:

@@ -28,7 +28,7 @@ def searched(url: str, *names: str) -> Counter[str]:
     return in_redis(msgspec.structs.replace(DEFAULTS, redis=RedisSettings((url,), prefix=PREFIX)), names)
 
 
-def test_every_place_of_a_user_is_named_and_nobody_else_s(server: RealRedis) -> None:
+def test_search_finds_every_place_of_one_user_only(server: RealRedis) -> None:
     listed, consent, gone = user_keys(PREFIX, "p1.ada")
     server.client.mset({listed: b"{}", consent: b"{}", gone: b"{}", f"{PREFIX}popular:all": b"[p1.ada]"})
     server.client.mset({f"{PREFIX}{{p1.bob}}:list": b"{}", "axbx.{p1.ada}:list": b"another prefix"})
@@ -39,7 +39,7 @@ def test_every_place_of_a_user_is_named_and_nobody_else_s(server: RealRedis) -> 
     assert searched(server.url, "p1.nobody") == {}
 
 
-def test_redis_user_with_documented_rights_can_search_and_one_without_is_told(server: RealRedis) -> None:
+def test_redis_user_with_documented_rights_can_search_and_others_get_an_error(server: RealRedis) -> None:
     rights = redis_rights("`freshet erase verify`")
     assert rights[0] == "+scan" and len(rights) == 3
     for user, allowed in (("officer", rights), ("stranger", rights[1:])):

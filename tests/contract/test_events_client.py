@@ -83,7 +83,7 @@ def complaints(shop: "subprocess.Popen[str]") -> str:
     return shop.stderr.read()
 
 
-def test_what_was_sent_arrives_though_nobody_closes_and_kafka_dawdles(
+def test_unclosed_producer_delivers_to_slow_kafka(
     broker: tuple[KafkaSettings, int], shop: "subprocess.Popen[str]"
 ) -> None:
     kafka, pid = broker
@@ -95,7 +95,7 @@ def test_what_was_sent_arrives_though_nobody_closes_and_kafka_dawdles(
     assert sum(record.key == b"ada" for record in records(kafka, topics.INTERACTIONS)) == 101
 
 
-def test_who_ends_while_kafka_is_away_says_what_is_lost_and_ends(
+def test_producer_exiting_while_kafka_is_down_reports_losses(
     broker: tuple[KafkaSettings, int], shop: "subprocess.Popen[str]"
 ) -> None:
     with standing_still(broker[1]):

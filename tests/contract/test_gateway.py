@@ -65,7 +65,7 @@ def ids(answer: Any) -> list[str]:
 @pytest.mark.parametrize("name", ROUTES)
 @pytest.mark.parametrize("role", [None, *ROLES])
 @pytest.mark.promise("roles")
-def test_the_table_of_roles_is_what_the_gateway_does(gateway: RunningGateway, name: str, role: Role | None) -> None:
+def test_gateway_enforces_the_role_table(gateway: RunningGateway, name: str, role: Role | None) -> None:
     route: Route = ROUTES[name]
     answer = gateway.ask(route.method, route.path.replace("{user}", "ada").replace("{id}", "1"), role)
     if not route.roles:
@@ -78,7 +78,7 @@ def test_the_table_of_roles_is_what_the_gateway_does(gateway: RunningGateway, na
         assert answer.status_code == 403
 
 
-def test_each_route_of_the_document_is_in_the_table_and_the_other_way_round(gateway: RunningGateway) -> None:
+def test_openapi_routes_match_the_role_table(gateway: RunningGateway) -> None:
     document = gateway.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
@@ -123,19 +123,19 @@ BAD_TOKENS = bad_tokens()
 
 @pytest.mark.parametrize("what", BAD_TOKENS)
 @pytest.mark.promise("roles")
-def test_a_token_that_is_not_right_opens_nothing(gateway: RunningGateway, what: str) -> None:
+def test_invalid_token_is_rejected(gateway: RunningGateway, what: str) -> None:
     answer = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {BAD_TOKENS[what]}")
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["type"] == "urn:freshet:problem:bad-credentials"
 
 
-def test_a_token_of_a_tenant_that_is_not_here_opens_nothing(gateway: RunningGateway) -> None:
+def test_token_of_unknown_tenant_is_rejected(gateway: RunningGateway) -> None:
     answer = gateway.get("/v1/recommendations/ada", None, authorization=f"Bearer {a_token(tenant='other')}")
     assert (answer.status_code, answer.json()["type"]) == (403, "urn:freshet:problem:unknown-tenant")
 
 
-def test_a_good_token_opens_what_its_roles_may(gateway: RunningGateway) -> None:
+def test_valid_token_opens_routes_of_its_roles(gateway: RunningGateway) -> None:
     for scheme in ("Bearer", "bearer"):
         answer = gateway.get("/v1/recommendations/ada", None, authorization=f"{scheme} {a_token()}")
         assert ids(answer) == ITEMS
@@ -145,7 +145,7 @@ def test_a_good_token_opens_what_its_roles_may(gateway: RunningGateway) -> None:
     assert nobody.status_code == 403
 
 
-def test_keys_and_key_sets_that_changed_are_read_again(server: RealRedis, tmp_path: Any) -> None:
+def test_changed_keys_and_key_sets_are_reloaded(server: RealRedis, tmp_path: Any) -> None:
     with running_gateway(tmp_path, server.url) as gateway:
         key, private = ed25519.Ed25519PrivateKey.generate(), a_token
         new = private(key, algorithm="EdDSA", kid="ed")
@@ -167,14 +167,14 @@ def test_keys_and_key_sets_that_changed_are_read_again(server: RealRedis, tmp_pa
 # -- what is answered
 
 
-def test_a_list_goes_out_as_it_stands_in_redis(gateway: RunningGateway, store: Any) -> None:
+def test_list_is_returned_as_stored_in_redis(gateway: RunningGateway, store: Any) -> None:
     whole = gateway.get("/v1/recommendations/ada?n=100")
     assert whole.content == store.get(keys_of(gateway, "ada")[0])
     assert ids(gateway.get("/v1/recommendations/ada?n=2")) == ["tea", "cup"]
     assert ids(gateway.get("/v1/recommendations/nobody")) == ["socks", "scarf"]
 
 
-def test_while_a_rotation_is_under_way_a_list_is_read_under_either_pseudonym(server: RealRedis, tmp_path: Path) -> None:
+def test_list_is_found_under_either_pseudonym_during_rotation(server: RealRedis, tmp_path: Path) -> None:
     before, path = new_key_ring(), tmp_path / "ring.json"
     write_key_ring(begin_rotation(before, 1), path)
     with running_gateway(tmp_path / "gateway", server.url, default=str(path)) as gateway:
@@ -185,7 +185,7 @@ def test_while_a_rotation_is_under_way_a_list_is_read_under_either_pseudonym(ser
         assert ids(gateway.get("/v1/recommendations/moved")) == ["cup"]
 
 
-def test_filters_take_items_out(gateway: RunningGateway) -> None:
+def test_filters_remove_items(gateway: RunningGateway) -> None:
     assert ids(gateway.get("/v1/recommendations/ada?exclude=tea&exclude=pot")) == ["cup"]
     everything = "&".join(f"exclude={item}" for item in ITEMS)
     answer = gateway.get(f"/v1/recommendations/ada?{everything}")
@@ -210,7 +210,7 @@ def test_filters_take_items_out(gateway: RunningGateway) -> None:
         "\u200f" * 256,
     ],
 )
-def test_any_user_id_may_stand_in_a_path(gateway: RunningGateway, store: Any, user: str) -> None:
+def test_any_user_id_is_accepted_in_a_path(gateway: RunningGateway, store: Any, user: str) -> None:
     from urllib.parse import quote
 
     give_list(store, gateway.rings["default"], user, ["mine"])
@@ -223,16 +223,14 @@ def test_any_user_id_may_stand_in_a_path(gateway: RunningGateway, store: Any, us
     ["n=0", "n=101", "n=x", "n=-1", "n=1&n=2", "n=", "n=%31%32%33%34", "in_stock=yes", "surface=", "&&", "n", "%6e=0",
      "segment=" + "x" * 101, "exclude=", "category=%ff", "n=٣"],
 )  # fmt: skip
-def test_a_query_that_is_not_as_documented_is_refused_with_the_reason(gateway: RunningGateway, query: str) -> None:
+def test_invalid_query_is_refused_with_the_reason(gateway: RunningGateway, query: str) -> None:
     answer = raw_get(gateway, f"/v1/recommendations/ada?{query}".encode())
     assert b" 400 " in answer and b"urn:freshet:problem:bad-request" in answer
 
 
 @pytest.mark.parametrize("more", ["utm_source=news", "fbclid", "utm=%ff&utm=%zz", "x=1&x=2", "what=" + "y" * 500])
 @pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])
-def test_parameters_that_are_not_documented_are_ignored_and_counted(
-    gateway: RunningGateway, path: str, more: str
-) -> None:
+def test_unknown_parameters_are_ignored_and_counted(gateway: RunningGateway, path: str, more: str) -> None:
     route = path.split("/")[2]
 
     def ignored() -> float:
@@ -248,9 +246,7 @@ def test_parameters_that_are_not_documented_are_ignored_and_counted(
     assert ignored() == before + more.count("&") + 1
 
 
-def test_an_answer_that_the_caller_has_is_not_sent_again_while_it_may_be_used(
-    gateway: RunningGateway, store: Any
-) -> None:
+def test_unchanged_response_is_not_modified_while_consent_holds(gateway: RunningGateway, store: Any) -> None:
     first = gateway.get("/v1/recommendations/ada")
     tag = first.headers["etag"]
     assert first.headers["cache-control"] == "private, no-cache"
@@ -261,14 +257,14 @@ def test_an_answer_that_the_caller_has_is_not_sent_again_while_it_may_be_used(
     assert (withdrawn.status_code, ids(withdrawn)) == (200, ["socks", "scarf"])
 
 
-def test_the_same_list_under_another_consent_is_another_answer(gateway: RunningGateway, store: Any) -> None:
+def test_same_list_under_another_consent_has_another_etag(gateway: RunningGateway, store: Any) -> None:
     """Erased and back: versions begin anew, and may come to where they were."""
     tag = gateway.get("/v1/recommendations/ada").headers["etag"]
     give_list(store, gateway.rings["default"], "ada", ITEMS, place=9)
     assert gateway.get("/v1/recommendations/ada", **{"if-none-match": tag}).status_code == 200
 
 
-def test_a_popular_list_may_be_kept_by_any_cache(gateway: RunningGateway, store: Any) -> None:
+def test_popular_list_is_publicly_cacheable(gateway: RunningGateway, store: Any) -> None:
     give_popular(store, ["umbrella"], "country:GB")
     answer = gateway.get("/v1/popular?segment=country:GB&n=1")
     assert ids(answer) == ["umbrella"]
@@ -280,7 +276,7 @@ def test_a_popular_list_may_be_kept_by_any_cache(gateway: RunningGateway, store:
 
 
 @pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])
-def test_what_a_caller_has_may_be_said_in_several_lines_or_with_a_star(gateway: RunningGateway, path: str) -> None:
+def test_if_none_match_accepts_several_headers_and_a_star(gateway: RunningGateway, path: str) -> None:
     tag = gateway.get(path).headers["etag"]
     key = ("X-API-Key", gateway.keys["frontend"])
     for known in (["*"], [tag, '"other"'], ['"other"', tag], [f'"other", W/{tag}']):
@@ -290,34 +286,34 @@ def test_what_a_caller_has_may_be_said_in_several_lines_or_with_a_star(gateway: 
     assert gateway.http.get(path, headers=[key, key]).status_code == 401, "which of the two?"
 
 
-def test_limits_are_told(gateway: RunningGateway) -> None:
+def test_rate_limit_headers_are_sent(gateway: RunningGateway) -> None:
     for path in ("/v1/recommendations/ada", "/v1/popular"):
         headers = gateway.get(path).headers
         assert headers["ratelimit-policy"].startswith('"key";q=') and headers["ratelimit"].startswith('"key";r=')
 
 
 @pytest.mark.parametrize("path", ["/v1/popular", "/v1/recommendations/ada", "/livez"])
-def test_head_is_answered_like_get_without_the_body(gateway: RunningGateway, path: str) -> None:
+def test_head_returns_get_headers_without_body(gateway: RunningGateway, path: str) -> None:
     whole, head = gateway.get(path), gateway.ask("HEAD", path)
     assert (head.status_code, head.content) == (200, b"") and whole.content
     for name in ("content-length", "content-type", "etag", "cache-control"):
         assert head.headers.get(name) == whole.headers.get(name)
 
 
-def test_a_deadline_is_kept_and_checked(gateway: RunningGateway) -> None:
+def test_deadline_header_is_validated_and_kept(gateway: RunningGateway) -> None:
     assert gateway.get("/v1/recommendations/ada", **{"freshet-deadline-ms": "500"}).status_code == 200
     for wrong in ("0", "-1", "soon", "99999", "1" * 5_000):
         answer = gateway.get("/v1/recommendations/ada", **{"freshet-deadline-ms": wrong})
         assert answer.status_code == 400
 
 
-def test_without_kafka_lists_are_read_and_what_needs_it_says_so(gateway: RunningGateway) -> None:
+def test_without_kafka_reads_work_and_writes_fail(gateway: RunningGateway) -> None:
     event = {"event_id": "e", "type": "click", "ts": 1_750_000_000_000, "user_id": "ada", "item_id": "tea"}
     answer = gateway.ask("POST", "/v1/events", "producer", json=event)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
-def test_a_withdrawal_is_fenced_while_kafka_is_away(gateway: RunningGateway) -> None:
+def test_withdrawal_is_fenced_while_kafka_is_down(gateway: RunningGateway) -> None:
     assert gateway.get("/v1/recommendations/ada").json()["reason"] == "personalised"
     change = {"user_id": "ada", "level": "none", "ts": time.time_ns() // 1_000_000}
     assert gateway.ask("POST", "/v1/consent", "privacy", json=change).status_code == 503
@@ -338,7 +334,7 @@ def test_a_withdrawal_is_fenced_while_kafka_is_away(gateway: RunningGateway) -> 
         ('{"event_id": "e", "type": "search", "ts": 1750000000000, "user_id": "hush", "x": 1}', "unknown_field"),
     ],
 )
-def test_an_interaction_that_is_none_is_refused_by_reason_and_not_shown(
+def test_invalid_interaction_is_refused_with_reason_without_echo(
     gateway: RunningGateway, body: str, reason: str
 ) -> None:
     answer = gateway.ask("POST", "/v1/events", "producer", content=body)
@@ -369,7 +365,7 @@ def test_an_interaction_that_is_none_is_refused_by_reason_and_not_shown(
         ("GET", "/v1/users/ada/bob/data?purpose=x", 404),
     ],
 )
-def test_what_is_not_there_is_said_in_one_form(gateway: RunningGateway, method: str, path: str, status: int) -> None:
+def test_not_found_uses_problem_details(gateway: RunningGateway, method: str, path: str, status: int) -> None:
     answer = gateway.ask(method, path, "admin")
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.json()["status"] == status
@@ -387,12 +383,12 @@ def test_what_is_not_there_is_said_in_one_form(gateway: RunningGateway, method: 
         "/v1/users/%EF%BB%BFa/data?purpose=x",
     ],
 )
-def test_a_user_id_with_control_characters_is_refused_for_that(gateway: RunningGateway, path: str) -> None:
+def test_user_id_with_control_characters_is_refused(gateway: RunningGateway, path: str) -> None:
     answer = gateway.ask("GET" if "data" in path else "DELETE", path, "privacy")
     assert answer.status_code == 400 and "control character" in answer.json()["detail"]
 
 
-def test_a_body_that_is_too_large_or_not_json_is_refused(gateway: RunningGateway) -> None:
+def test_oversized_or_invalid_json_body_is_refused(gateway: RunningGateway) -> None:
     answer = gateway.ask("POST", "/v1/events", "producer", content=b" " * 2_000_000)
     assert answer.status_code == 413
     answer = gateway.ask("POST", "/v1/events", "producer", content="a=1", headers={"content-type": "text/plain"})
@@ -422,7 +418,7 @@ def a_click(**more: Any) -> bytes:
     ],
     ids=["gzip", "capitals", "identity", "plain", "empty", "cut", "more", "bomb", "twice", "brotli", "none"],
 )
-def test_a_body_is_what_its_content_encoding_says(
+def test_content_encoding_of_bodies_is_honoured(
     gateway: RunningGateway, path: str, body: bytes, coding: str, status: int
 ) -> None:
     answer = gateway.ask("POST", path, "producer", content=body, headers={"content-encoding": coding})
@@ -432,12 +428,12 @@ def test_a_body_is_what_its_content_encoding_says(
 
 
 @pytest.mark.parametrize("path", ["/v1/popular/", "//v1/popular", "/v1//popular", "/livez/", "//livez"])
-def test_paths_are_compared_as_they_were_sent(gateway: RunningGateway, path: str) -> None:
+def test_paths_are_compared_as_sent(gateway: RunningGateway, path: str) -> None:
     assert b" 404 " in raw_get(gateway, path)
     assert "slash" in gateway.get("/openapi.json").json()["info"]["description"]
 
 
-def test_who_may_not_is_told_so_before_anything_of_the_body_is_read(gateway: RunningGateway) -> None:
+def test_unauthorised_request_is_rejected_before_its_body_is_read(gateway: RunningGateway) -> None:
     head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {gateway.keys['frontend']}\r\nContent-Length: 900000\r\n"
     assert b" 403 " in raw(gateway, f"{head}\r\n".encode())
 
@@ -514,7 +510,7 @@ def conversation(
         "no version",
     ],
 )
-def test_what_is_not_http_within_bounds_is_dropped_and_others_are_served(
+def test_malformed_or_oversized_requests_do_not_affect_other_clients(
     gateway: RunningGateway, sent: bytes, status: bytes
 ) -> None:
     answer = raw(gateway, sent)
@@ -522,9 +518,7 @@ def test_what_is_not_http_within_bounds_is_dropped_and_others_are_served(
     assert gateway.get("/v1/recommendations/ada").status_code == 200
 
 
-def test_requests_that_come_before_the_answer_to_others_are_answered_in_turn(
-    gateway: RunningGateway, store: Any
-) -> None:
+def test_pipelined_requests_are_answered_in_order(gateway: RunningGateway, store: Any) -> None:
     users = ["ada", "bob", "cyd"]
     for user in users:
         give_list(store, gateway.rings["default"], user, [user])
@@ -543,7 +537,7 @@ def test_requests_that_come_before_the_answer_to_others_are_answered_in_turn(
         assert received.count(b"HTTP/1.1 200") == 7
 
 
-def test_who_says_that_nothing_more_comes_is_answered(gateway: RunningGateway) -> None:
+def test_half_closed_connection_is_answered(gateway: RunningGateway) -> None:
     head = f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n\r\n"
     targets = ["/v1/recommendations/ada", "/v1/popular"]
     for asked in (targets[:1], targets[1:], targets, targets[::-1]):
@@ -554,7 +548,7 @@ def test_who_says_that_nothing_more_comes_is_answered(gateway: RunningGateway) -
         assert conversation(gateway, begun, says_all=True) == b""
 
 
-def test_who_goes_away_before_the_answer_disturbs_nobody(gateway: RunningGateway) -> None:
+def test_client_disconnect_does_not_affect_others(gateway: RunningGateway) -> None:
     for _ in range(50):
         with socket.create_connection((LOOPBACK, gateway.port)) as connection:
             key = gateway.keys["frontend"]
@@ -564,7 +558,7 @@ def test_who_goes_away_before_the_answer_disturbs_nobody(gateway: RunningGateway
 
 
 @pytest.mark.parametrize("more", ["Connection: close\r\n", "Content-Length: 2\r\n", "Expect: 100-continue\r\n", ""])
-def test_the_two_ways_of_the_hot_route_answer_alike(gateway: RunningGateway, more: str) -> None:
+def test_fast_lane_and_asgi_responses_are_equal(gateway: RunningGateway, more: str) -> None:
     head = f"GET /v1/recommendations/ada HTTP/1.1\r\nHost: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n"
     answer = raw(gateway, f"{head}{more}\r\n{'{}' if 'Length' in more else ''}".encode())
     whole = gateway.get("/v1/recommendations/ada")
@@ -578,7 +572,7 @@ def header_names(answer: bytes) -> set[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])
-def test_not_modified_has_the_same_headers_on_every_way_and_answers_behind_it_come(
+def test_not_modified_has_equal_headers_on_both_paths_and_keeps_the_pipeline(
     gateway: RunningGateway, path: str
 ) -> None:
     whole, key = gateway.get(path), f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n"
@@ -599,7 +593,7 @@ def test_not_modified_has_the_same_headers_on_every_way_and_answers_behind_it_co
     assert "Exception in ASGI" not in gateway.logged() and '"level": "error"' not in gateway.logged()
 
 
-def test_a_sampled_trace_is_in_the_log(gateway: RunningGateway) -> None:
+def test_sampled_trace_is_logged(gateway: RunningGateway) -> None:
     ids = {flag: f"{int(flag)}" * 32 for flag in ("01", "02")}
     for path in ("/v1/recommendations/ada", "/v1/popular"):
         for flag, trace in ids.items():
@@ -609,7 +603,7 @@ def test_a_sampled_trace_is_in_the_log(gateway: RunningGateway) -> None:
     assert ids["02"] not in gateway.logged()
 
 
-def test_nothing_secret_and_nobody_is_logged(gateway: RunningGateway) -> None:
+def test_logs_contain_no_secrets_or_user_ids(gateway: RunningGateway) -> None:
     gateway.get("/v1/recommendations/ada")
     gateway.ask("DELETE", "/v1/users/ada", "privacy")
     logged = gateway.logged()
@@ -617,7 +611,7 @@ def test_nothing_secret_and_nobody_is_logged(gateway: RunningGateway) -> None:
     assert "ada" not in logged and Pseudonymiser(gateway.rings["default"]).user("ada") not in logged
 
 
-def test_the_role_that_opened_a_route_is_the_one_that_is_told(gateway: RunningGateway) -> None:
+def test_metrics_name_the_role_that_opened_the_route(gateway: RunningGateway) -> None:
     bearer = f"Bearer {a_token(roles=['frontend', 'producer', 'operator'])}"
     for path in ("/v1/model", "/v1/recommendations/ada", "/v1/users/ada/data"):
         gateway.get(path, None, authorization=bearer)
@@ -626,7 +620,7 @@ def test_the_role_that_opened_a_route_is_the_one_that_is_told(gateway: RunningGa
     assert told[-2:] == [("model", 200, "operator"), ("access", 403, "frontend")]
 
 
-def test_what_is_refused_before_any_route_is_counted(gateway: RunningGateway) -> None:
+def test_rejections_before_routing_are_counted(gateway: RunningGateway) -> None:
     raw(gateway, b"garbage\r\n\r\n")
     raw(gateway, b"GET /" + b"x" * (PATH_BYTES_MAX + 1) + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     told = gateway.get("/metrics", "operator").text
@@ -634,7 +628,7 @@ def test_what_is_refused_before_any_route_is_counted(gateway: RunningGateway) ->
         assert f'freshet_gateway_answers_total{{route="unknown",status="{status}"}}' in told
 
 
-def test_metrics_tell_reads_by_route_reason_and_role_and_of_nobody(gateway: RunningGateway) -> None:
+def test_metrics_count_reads_by_route_reason_and_role_without_users(gateway: RunningGateway) -> None:
     gateway.get("/v1/recommendations/ada")
     told = gateway.get("/metrics", "operator").text
     assert (
@@ -653,7 +647,7 @@ def test_metrics_tell_reads_by_route_reason_and_role_and_of_nobody(gateway: Runn
     ids=["path", "garbage", "chunk"],
 )
 @pytest.mark.parametrize("in_pieces", [False, True])
-def test_what_is_refused_is_refused_behind_the_answers_to_what_came_before(
+def test_rejection_follows_earlier_pipelined_responses(
     gateway: RunningGateway, store: Any, last: bytes, status: bytes, in_pieces: bool
 ) -> None:
     give_list(store, gateway.rings["default"], "ada", ["tea"])
@@ -666,7 +660,7 @@ def test_what_is_refused_is_refused_behind_the_answers_to_what_came_before(
     assert b'"tea"' in answers[0] and '"level": "error"' not in gateway.logged()
 
 
-def test_a_head_is_measured_by_its_own_bytes(gateway: RunningGateway) -> None:
+def test_head_limit_counts_head_bytes_only(gateway: RunningGateway) -> None:
     key = f"Host: x\r\nX-API-Key: {gateway.keys['frontend']}\r\n".encode()
     body = b"[" + b" " * 3 * HEAD_BYTES_MAX + b"]"
     posted = b"POST /v1/events HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (key, len(body), body)
@@ -681,9 +675,7 @@ def test_a_head_is_measured_by_its_own_bytes(gateway: RunningGateway) -> None:
 @pytest.mark.parametrize(
     ("role", "length", "status"), [("producer", 10**11, b"413"), ("nobody", 10**11, b"401"), ("frontend", 10, b"403")]
 )
-def test_the_rest_of_a_body_that_is_not_wanted_is_not_taken(
-    gateway: RunningGateway, role: str, length: int, status: bytes
-) -> None:
+def test_rest_of_rejected_body_is_not_read(gateway: RunningGateway, role: str, length: int, status: bytes) -> None:
     head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {gateway.keys.get(role, role)}\r\n"
     with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
         connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())

@@ -68,7 +68,7 @@ def an_event(number: int) -> dict[str, Any]:
     return {"event_id": f"e{number}", "type": "search", "ts": time.time_ns() // 1_000_000, "user_id": "ada"}
 
 
-def test_who_asks_is_told_at_once_where_to_come_back_and_by_every_gateway_the_same(
+def test_access_request_returns_the_same_poll_url_on_every_gateway(
     gateways: list[RunningGateway],
 ) -> None:
     one, other = gateways
@@ -83,7 +83,7 @@ def test_who_asks_is_told_at_once_where_to_come_back_and_by_every_gateway_the_sa
     assert re.fullmatch(r"[0-9]+-[0-9]+-[0-9a-f]{32}", told.json()["id"])
 
 
-def test_nobody_but_who_asked_in_the_role_and_of_the_user_is_answered(gateways: list[RunningGateway]) -> None:
+def test_access_result_is_visible_only_to_requester_role_and_user(gateways: list[RunningGateway]) -> None:
     id = ask(gateways[0]).json()["id"]
     for gateway in gateways:
         assert officer(gateway, f"/v1/users/ada/data/{id}").status_code == 202
@@ -98,7 +98,7 @@ def test_nobody_but_who_asked_in_the_role_and_of_the_user_is_answered(gateways: 
         assert officer(gateway, "/v1/users/ada/data/data?purpose=x").status_code == 404, "no id, and no user either"
 
 
-def test_who_waits_for_a_document_keeps_nobody_from_recording_events(gateways: list[RunningGateway]) -> None:
+def test_waiting_for_access_does_not_block_event_recording(gateways: list[RunningGateway]) -> None:
     """With room for one write at a time, and as many documents asked for as there is room for."""
     one, _ = gateways
     assert [ask(one, user).status_code for user in ("ada", "bob")] == [202, 202]
@@ -112,9 +112,7 @@ def test_who_waits_for_a_document_keeps_nobody_from_recording_events(gateways: l
 
 
 @pytest.mark.privacy
-def test_what_was_collected_of_somebody_who_was_erased_since_is_not_given_out(
-    gateways: list[RunningGateway], tenant: KafkaSettings
-) -> None:
+def test_access_result_is_withheld_after_erasure(gateways: list[RunningGateway], tenant: KafkaSettings) -> None:
     one, other = gateways
     told = {user: ask(one, user) for user in ("ada", "bob")}
     answers = KeptAnswers(tenant, 600)
@@ -131,7 +129,7 @@ def test_what_was_collected_of_somebody_who_was_erased_since_is_not_given_out(
     assert officer(other, told["bob"].headers["location"]).status_code == 200
 
 
-def test_a_gateway_that_ends_says_so_to_who_asks_another_one(
+def test_shutdown_of_collecting_gateway_is_reported_by_others(
     gateways: list[RunningGateway], tenant: KafkaSettings
 ) -> None:
     one, other = gateways

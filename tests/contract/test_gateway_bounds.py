@@ -58,7 +58,7 @@ def push(port: int, head: bytes, again: bytes, peers: list[socket.socket]) -> No
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_what_is_never_to_be_kept_is_not(gateway: RunningGateway, attack: str) -> None:
+def test_never_cached_responses_are_not_kept(gateway: RunningGateway, attack: str) -> None:
     head, again = ATTACKS[attack]
     head = head.replace("{key}", gateway.keys["producer"])
     process = psutil.Process(gateway.process.pid)
@@ -78,7 +78,7 @@ def test_what_is_never_to_be_kept_is_not(gateway: RunningGateway, attack: str) -
     assert '"level": "error"' not in gateway.logged()
 
 
-def test_more_connections_than_there_may_be_are_told_so_and_those_before_them_are_served(
+def test_excess_connections_are_refused_and_earlier_ones_served(
     gateway: RunningGateway,
 ) -> None:
     assert gateway.get("/livez", None).status_code == 200
@@ -93,7 +93,7 @@ def test_more_connections_than_there_may_be_are_told_so_and_those_before_them_ar
             peer.close()
 
 
-def test_the_limit_of_open_files_is_raised_for_the_connections_that_there_may_be() -> None:
+def test_open_file_limit_is_raised_to_the_connection_limit() -> None:
     code = (
         "import resource; from serving.gateway.server import _allow_files; of = resource.RLIMIT_NOFILE;"
         "resource.setrlimit(of, (64, 1_000)); _allow_files(500); print(resource.getrlimit(of))"
@@ -102,7 +102,7 @@ def test_the_limit_of_open_files_is_raised_for_the_connections_that_there_may_be
     assert told == "(500, 1000)\n"
 
 
-def test_more_connections_than_the_system_allows_are_refused_at_start(tmp_path: Path) -> None:
+def test_connection_limit_beyond_system_limit_is_refused_at_start(tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match=r"server\.connections_max needs"),
         running_gateway(tmp_path, "redis://127.0.0.1:1", server="server.connections_max = 1_000_000_000"),

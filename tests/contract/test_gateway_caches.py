@@ -81,7 +81,7 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[RunningGateway], httpx.Client]]:
 
 
 @pytest.mark.promise("caches")
-def test_a_cache_in_front_just_works(server: RealRedis, tmp_path: Path, nginx: Any) -> None:
+def test_http_cache_in_front_works(server: RealRedis, tmp_path: Path, nginx: Any) -> None:
     with running_gateway(tmp_path / "gateway", server.url) as gateway:
         give_list(server.client, gateway.rings["default"], "ada", ["tea"])
         give_list(server.client, gateway.rings["default"], "bob", ["cup"])
@@ -104,12 +104,12 @@ def test_a_cache_in_front_just_works(server: RealRedis, tmp_path: Path, nginx: A
 
 
 @pytest.mark.parametrize("segment", ["surface:ä", "a b", "a\r\nb: c", "\u3000"])
-def test_a_segment_of_any_name_becomes_a_key_that_a_header_may_have(segment: str) -> None:
+def test_any_segment_name_becomes_a_valid_surrogate_key(segment: str) -> None:
     key = surrogate_key("default", segment)
     assert key.isascii() and key.isprintable() and " " not in key
 
 
-def test_a_purge_names_the_lists_that_have_other_items(server: RealRedis, tmp_path: Path) -> None:
+def test_purge_names_lists_whose_items_changed(server: RealRedis, tmp_path: Path) -> None:
     purged: list[str] = []
 
     class Purged(http.server.BaseHTTPRequestHandler):

@@ -41,7 +41,7 @@ def gateway(server: RealRedis, tmp_path: Path, request: pytest.FixtureRequest) -
         yield gateway
 
 
-def test_no_withdrawal_and_no_key_that_was_taken_out_waits_for_events(server: RealRedis, tmp_path: Path) -> None:
+def test_withdrawals_and_revoked_keys_do_not_wait_for_events(server: RealRedis, tmp_path: Path) -> None:
     """There is no Kafka, and events wait for it."""
     with running_gateway(tmp_path, server.url) as gateway:
         give_list(server.client, gateway.rings["default"], "ada", ["tea"])
@@ -102,7 +102,7 @@ def is_shed(answer: bytes) -> bool:
     return says_so
 
 
-def test_reads_are_shed_by_class_and_all_others_get_their_own_list(server: RealRedis, gateway: RunningGateway) -> None:
+def test_low_priority_reads_are_shed_and_others_get_personal_lists(server: RealRedis, gateway: RunningGateway) -> None:
     taken = []
     with server.paused():
         for priority in (LOW, NORMAL, HIGH):
@@ -115,7 +115,7 @@ def test_reads_are_shed_by_class_and_all_others_get_their_own_list(server: RealR
 
 
 @pytest.mark.parametrize("gateway", [MUCH_LATER_MS], indirect=True)
-def test_who_is_shed_waits_but_not_beyond_their_deadline(server: RealRedis, gateway: RunningGateway) -> None:
+def test_shed_requests_are_delayed_within_their_deadline(server: RealRedis, gateway: RunningGateway) -> None:
     with server.paused():
         pair = [reading(gateway, LOW) for _ in range(2)]
         assert is_shed(reading(gateway, LOW, "Freshet-Deadline-Ms: 100").answer())
@@ -124,15 +124,13 @@ def test_who_is_shed_waits_but_not_beyond_their_deadline(server: RealRedis, gate
     assert not is_shed(answered.answer()) and not waiting.is_answered()
 
 
-def test_a_read_with_a_deadline_is_answered_by_then_though_redis_is_slow(
-    server: RealRedis, gateway: RunningGateway
-) -> None:
+def test_read_meets_its_deadline_while_redis_is_slow(server: RealRedis, gateway: RunningGateway) -> None:
     with server.paused():
         answer = reading(gateway, HIGH, "Freshet-Deadline-Ms: 50").answer()
     assert answer.startswith(b"HTTP/1.1 200") and b'"socks"' in answer and b"freshet-shed" not in answer
 
 
-def test_writes_and_administrators_are_told_to_come_back_and_then_are_taken(gateway: RunningGateway) -> None:
+def test_overloaded_writes_get_retry_after_then_succeed(gateway: RunningGateway) -> None:
     event = '{"event_id": "e", "type": "click", "ts": 1750000000000, "user_id": "ada"}'  # refused, once it is read
     writing = Asking(gateway, "producer", "POST /v1/events", f"Content-Length: {len(event)}")
     until(lambda: gateway.get("/metrics", "operator").status_code == 429, "a write to be under way", PATIENCE_S)
@@ -148,9 +146,7 @@ def test_writes_and_administrators_are_told_to_come_back_and_then_are_taken(gate
 
 
 @pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])
-def test_a_key_that_has_used_up_its_requests_is_refused_and_nobody_else_is(
-    server: RealRedis, tmp_path: Path, path: str
-) -> None:
+def test_rate_limit_applies_to_one_key_only(server: RealRedis, tmp_path: Path, path: str) -> None:
     limits = "admission.per_key_rate = 1\nadmission.per_key_burst = 1\n"
     rings = new_rings(tmp_path, "north", "south")
     with running_gateway(tmp_path / "gateway", server.url, server=limits, **rings) as gateway:

@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_tls_with_certificates_of_clients(server: RealRedis, tmp_path: Path) -> None:
+def test_mutual_tls_is_supported(server: RealRedis, tmp_path: Path) -> None:
     made = certificates(tmp_path / "tls")
     known = ssl.create_default_context(cafile=str(made.authority))
     known.load_cert_chain(made.client, made.client_key)
@@ -48,7 +48,7 @@ def test_tls_with_certificates_of_clients(server: RealRedis, tmp_path: Path) -> 
             httpx.get(f"{gateway.base}/livez", verify=known)
 
 
-def test_several_workers_serve_on_one_port_and_their_metrics_are_summed(server: RealRedis, tmp_path: Path) -> None:
+def test_workers_share_a_port_and_sum_their_metrics(server: RealRedis, tmp_path: Path) -> None:
     with running_gateway(tmp_path, server.url, server="server.workers = 2") as gateway:
         give_list(server.client, gateway.rings["default"], "ada", ["tea"])
         for _ in range(20):
@@ -68,7 +68,7 @@ def test_several_workers_serve_on_one_port_and_their_metrics_are_summed(server: 
         assert not psutil.wait_procs(workers, timeout=30)[1], "no worker is left"
 
 
-def test_tenants_see_their_own_lists_and_nothing_of_each_other(server: RealRedis, tmp_path: Path) -> None:
+def test_tenants_are_isolated(server: RealRedis, tmp_path: Path) -> None:
     rings = new_rings(tmp_path, "north", "south")
     with running_gateway(tmp_path / "gateway", server.url, **rings) as gateway:
         for name in rings:
@@ -91,7 +91,7 @@ def test_tenants_see_their_own_lists_and_nothing_of_each_other(server: RealRedis
         assert nobody.status_code == 403
 
 
-def test_before_it_ends_it_says_so_and_what_is_under_way_is_answered(server: RealRedis, tmp_path: Path) -> None:
+def test_shutdown_reports_unready_and_drains_requests(server: RealRedis, tmp_path: Path) -> None:
     with running_gateway(tmp_path, server.url, server="server.drain_s = 3") as gateway:
         give_popular(server.client, ["socks"])
         assert gateway.get("/readyz", None).status_code == 200
@@ -101,7 +101,7 @@ def test_before_it_ends_it_says_so_and_what_is_under_way_is_answered(server: Rea
         assert gateway.process.wait(30) == 0
 
 
-def test_who_sends_a_request_too_slowly_is_dropped_and_others_are_served(server: RealRedis, tmp_path: Path) -> None:
+def test_slow_request_is_dropped_and_others_are_served(server: RealRedis, tmp_path: Path) -> None:
     with running_gateway(tmp_path, server.url) as gateway:
         slow = [socket.create_connection((LOOPBACK, gateway.port), timeout=60) for _ in range(50)]
         for connection in slow[:25]:  # the others say nothing at all
@@ -141,6 +141,6 @@ def test_who_sends_a_request_too_slowly_is_dropped_and_others_are_served(server:
         ('server.workers = 2\nserver.cert_file = "/nowhere"\nserver.key_file = "/nowhere"', "server.cert_file"),
     ],
 )
-def test_settings_that_are_wrong_are_said_and_nothing_starts(tmp_path: Path, line: str, complaint: str) -> None:
+def test_invalid_settings_prevent_start(tmp_path: Path, line: str, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint), running_gateway(tmp_path, "redis://127.0.0.1:1", server=line):
         pass

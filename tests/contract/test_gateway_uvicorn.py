@@ -23,7 +23,7 @@ def installed(release: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("release", ["uvicorn", "uvicorn==0.34.0"], ids=["newest", "oldest"])
-def test_the_suite_of_the_protocol_passes_on_another_uvicorn(tmp_path: Path, release: str) -> None:
+def test_protocol_suite_passes_on_another_uvicorn(tmp_path: Path, release: str) -> None:
     found = installed(release, tmp_path)
     suite = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", SUITE]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

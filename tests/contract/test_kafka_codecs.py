@@ -93,14 +93,14 @@ def read_settled(kafka: KafkaSettings, name: str) -> set[tuple[bytes | None, boo
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("read", [read_as_of_now, read_settled])
-def test_a_topic_is_read_whatever_its_producer_compresses_with(fresh: KafkaSettings, codec: str, read) -> None:
+def test_topics_are_read_with_any_compression(fresh: KafkaSettings, codec: str, read) -> None:
     for name in (topics.INTERACTIONS, topics.CONSENTS):
         write_everything(fresh, name, codec, lambda text: b'{"n":"%b"}' % text.encode())
         assert read(fresh, name) == WRITTEN - ({(None, True)} if name in COMPACTED else set())
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_answers_are_waited_for_whatever_they_are_compressed_with(fresh: KafkaSettings, codec: str) -> None:
+def test_answers_are_read_with_any_compression(fresh: KafkaSettings, codec: str) -> None:
     tail = Tail(fresh, topics.RECEIPTS)
     try:
         sender = producer(fresh, codec)
@@ -112,7 +112,7 @@ def test_answers_are_waited_for_whatever_they_are_compressed_with(fresh: KafkaSe
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_the_catalogue_has_what_is_committed_whatever_it_is_compressed_with(fresh: KafkaSettings, codec: str) -> None:
+def test_catalogue_reads_committed_records_with_any_compression(fresh: KafkaSettings, codec: str) -> None:
     def item(name: str) -> bytes:
         return msgspec.json.encode(CatalogueItem(name, name))
 
@@ -125,7 +125,7 @@ def test_the_catalogue_has_what_is_committed_whatever_it_is_compressed_with(fres
         catalogue.close()
 
 
-def test_the_catalogue_follows_partitions_that_are_added(fresh: KafkaSettings) -> None:
+def test_catalogue_follows_added_partitions(fresh: KafkaSettings) -> None:
     catalogue = Catalogue({"bootstrap_servers": fresh.bootstrap_servers}, topic_prefix=fresh.topic_prefix)
     admin = KafkaAdminClient(bootstrap_servers=fresh.bootstrap_servers)
     try:

@@ -53,7 +53,7 @@ def answer(gateway: KeptAnswers, ticket: Ticket, *more_owners: str) -> bytes | N
 
 
 @pytest.mark.parametrize("size", [1, PART_BYTES, PART_BYTES + 1, 4 * PART_BYTES])
-def test_a_document_of_any_size_is_answered_whole_by_another_gateway(gateways: Gateways, size: int) -> None:
+def test_another_gateway_returns_documents_of_any_size(gateways: Gateways, size: int) -> None:
     one, other = gateways
     document = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     ticket, is_new = one.take_in(NAME, OFFICER)
@@ -62,7 +62,7 @@ def test_a_document_of_any_size_is_answered_whole_by_another_gateway(gateways: G
     assert answer(other, ticket) == document
 
 
-def test_the_same_asked_again_anywhere_is_the_same_request_until_it_has_ended(gateways: Gateways) -> None:
+def test_repeated_request_on_any_gateway_is_one_request_until_it_ends(gateways: Gateways) -> None:
     one, other = gateways
     first, is_new = one.take_in(NAME, OFFICER)
     assert is_new
@@ -75,7 +75,7 @@ def test_the_same_asked_again_anywhere_is_the_same_request_until_it_has_ended(ga
     assert is_new and third not in (first, second)
 
 
-def test_a_request_of_others_or_for_something_else_is_one_of_its_own(gateways: Gateways) -> None:
+def test_requests_by_others_or_for_other_data_are_separate(gateways: Gateways) -> None:
     one, other = gateways
     askers = [
         OFFICER,
@@ -87,7 +87,7 @@ def test_a_request_of_others_or_for_something_else_is_one_of_its_own(gateways: G
     assert all(is_new for _, is_new in taken_in) and len({ticket for ticket, _ in taken_in}) == len(askers)
 
 
-def test_of_many_who_ask_the_same_at_once_one_collects(gateways: Gateways) -> None:
+def test_concurrent_equal_requests_collect_once(gateways: Gateways) -> None:
     ready = threading.Barrier(8)
 
     def ask(number: int) -> tuple[Ticket, bool]:
@@ -99,7 +99,7 @@ def test_of_many_who_ask_the_same_at_once_one_collects(gateways: Gateways) -> No
     assert len({ticket for ticket, _ in told}) == 1 and sum(is_new for _, is_new in told) == 1
 
 
-def test_nobody_but_who_asked_is_answered(gateways: Gateways) -> None:
+def test_answer_is_visible_to_its_requester_only(gateways: Gateways) -> None:
     one, other = gateways
     ticket, _ = one.take_in(NAME, OFFICER)
     one.finish(ticket, NAME, b"{}")
@@ -116,7 +116,7 @@ def test_nobody_but_who_asked_is_answered(gateways: Gateways) -> None:
 @pytest.mark.parametrize(
     "changed", [{"nonce": "0" * 32}, {"offset": 10**17}, {"partition": 99_999}, {"offset": 1}, {"partition": 0}]
 )
-def test_an_id_that_was_not_given_out_is_not_there(gateways: Gateways, changed: dict[str, Any]) -> None:
+def test_unknown_id_is_not_found(gateways: Gateways, changed: dict[str, Any]) -> None:
     one, other = gateways
     ticket, _ = one.take_in(NAME, OFFICER)
     one.finish(ticket, NAME, b"{}")
@@ -124,7 +124,7 @@ def test_an_id_that_was_not_given_out_is_not_there(gateways: Gateways, changed: 
     assert other.look_up(ticket._replace(**changed), [OFFICER.owner]) is None
 
 
-def test_what_a_gateway_that_is_gone_had_taken_in_ends_and_can_be_asked_for_again(kafka: KafkaSettings) -> None:
+def test_requests_of_a_crashed_gateway_end_and_can_be_repeated(kafka: KafkaSettings) -> None:
     """Short enough to be over before the next record; the broker's clock says when each was appended."""
     gone, here = KeptAnswers(kafka, 0.001), KeptAnswers(kafka, 0.001)
     ticket, _ = gone.take_in(NAME, OFFICER)
@@ -138,7 +138,7 @@ def test_what_a_gateway_that_is_gone_had_taken_in_ends_and_can_be_asked_for_agai
     here.close()
 
 
-def test_what_it_did_not_write_itself_does_not_disturb_it(gateways: Gateways, kafka: KafkaSettings) -> None:
+def test_foreign_records_are_ignored(gateways: Gateways, kafka: KafkaSettings) -> None:
     one, other = gateways
     ticket, _ = one.take_in(NAME, OFFICER)
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
@@ -152,7 +152,7 @@ def test_what_it_did_not_write_itself_does_not_disturb_it(gateways: Gateways, ka
 
 
 @pytest.mark.privacy
-def test_a_search_for_an_erased_user_sees_every_record_and_no_name_of_who_asked_stands_there(
+def test_answers_are_searchable_for_erased_users_and_hide_the_requester(
     gateways: Gateways, kafka: KafkaSettings
 ) -> None:
     one, _ = gateways
@@ -168,5 +168,5 @@ def test_a_search_for_an_erased_user_sees_every_record_and_no_name_of_who_asked_
     assert isinstance(msgspec.json.decode(told[0].value), dict)
 
 
-def test_digests_of_who_asks_keep_their_words_apart() -> None:
+def test_requester_digests_separate_their_parts() -> None:
     assert asker("a", "bc", "d") != asker("ab", "c", "d") and isinstance(OFFICER, Asker)

@@ -57,7 +57,7 @@ async def answers(links: Links, key: str) -> bool:
     return True
 
 
-def test_each_caller_gets_its_own_answer(server: RealRedis) -> None:
+def test_each_caller_gets_its_own_reply(server: RealRedis) -> None:
     server.client.mset({f"k{number}": number for number in range(500)})
 
     async def story(links: Links) -> None:
@@ -68,7 +68,7 @@ def test_each_caller_gets_its_own_answer(server: RealRedis) -> None:
     run(RedisAddress((server.url,)), story)
 
 
-def test_a_caller_who_gives_up_takes_nobody_elses_answer(server: RealRedis) -> None:
+def test_cancelled_caller_does_not_shift_replies(server: RealRedis) -> None:
     server.client.mset({"a": "1", "b": "2"})
 
     async def story(links: Links) -> None:
@@ -81,7 +81,7 @@ def test_a_caller_who_gives_up_takes_nobody_elses_answer(server: RealRedis) -> N
     run(RedisAddress((server.url,)), story)
 
 
-def test_an_error_of_redis_is_the_callers_own(server: RealRedis) -> None:
+def test_redis_error_reaches_its_caller_only(server: RealRedis) -> None:
     async def story(links: Links) -> None:
         asked = [awaited(links.ask, "", pack((command,))) for command in ("NOSUCH", "PING")]
         wrong, right = await asyncio.gather(*asked, return_exceptions=True)
@@ -91,7 +91,7 @@ def test_an_error_of_redis_is_the_callers_own(server: RealRedis) -> None:
     run(RedisAddress((server.url,)), story)
 
 
-def test_a_mistake_of_one_caller_is_nothing_to_the_others(server: RealRedis) -> None:
+def test_invalid_call_does_not_affect_other_callers(server: RealRedis) -> None:
     def mistaken(answer: Any) -> None:
         raise ValueError
 
@@ -105,7 +105,7 @@ def test_a_mistake_of_one_caller_is_nothing_to_the_others(server: RealRedis) -> 
     run(RedisAddress((server.url,)), story)
 
 
-def test_a_paused_server_fails_callers_in_time_then_at_once_and_comes_back(
+def test_paused_server_times_out_then_fails_fast_then_recovers(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with running_redis(tmp_path_factory.mktemp("paused")) as paused:
@@ -127,7 +127,7 @@ def test_a_paused_server_fails_callers_in_time_then_at_once_and_comes_back(
         run(RedisAddress((paused.url,), timeout_ms=TIMEOUT_MS), story)
 
 
-def test_more_callers_than_may_wait_are_told_so(server: RealRedis) -> None:
+def test_callers_beyond_the_limit_are_refused(server: RealRedis) -> None:
     async def story(links: Links) -> None:
         asked = [awaited(links.ask, "a", pack(("GET", "a"))) for _ in range(WAITING_MAX + 1)]
         found = await asyncio.gather(*asked, return_exceptions=True)
@@ -136,7 +136,7 @@ def test_more_callers_than_may_wait_are_told_so(server: RealRedis) -> None:
     run(RedisAddress((server.url,), timeout_ms=10_000), story)
 
 
-def test_what_is_not_redis_is_not_listened_to() -> None:
+def test_non_redis_server_is_rejected() -> None:
     async def story() -> None:
         async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
@@ -153,7 +153,7 @@ def test_what_is_not_redis_is_not_listened_to() -> None:
     asyncio.run(story())
 
 
-def test_a_cluster_is_asked_where_the_key_is_also_after_it_moved(tmp_path: Path) -> None:
+def test_cluster_client_follows_moved_keys(tmp_path: Path) -> None:
     with running_cluster(tmp_path) as nodes:
         keys = [f"{{p1.{number}}}:list" for number in range(60)]
         sides = {slot_of(key) < HALF for key in keys}
@@ -175,7 +175,7 @@ def test_a_cluster_is_asked_where_the_key_is_also_after_it_moved(tmp_path: Path)
         run(RedisAddress((nodes[0].url, nodes[1].url), kind="cluster", timeout_ms=500), story)
 
 
-def test_after_a_failover_the_new_primary_is_asked(tmp_path: Path) -> None:
+def test_client_follows_failover_to_new_primary(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     try:
         watched.primary.client.set("a", "1")
@@ -194,12 +194,12 @@ def test_after_a_failover_the_new_primary_is_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://host", "redis://", "host:6379", "redis://host:port", "redis://host/db"])
-def test_an_address_that_is_none_is_refused_and_not_shown(url: str) -> None:
+def test_invalid_address_is_refused_without_echo(url: str) -> None:
     with pytest.raises((SettingsError, ValueError)) as raised:
         RedisAddress((url.replace("//", "//user:hush@"),))
     assert "hush" not in str(raised.value)
 
 
-def test_tls_files_that_are_not_there_are_said_at_once() -> None:
+def test_missing_tls_files_are_reported_at_once() -> None:
     with pytest.raises(SettingsError, match="TLS files"):
         links_to(RedisAddress(("rediss://127.0.0.1:1",), ca_file="/nowhere"))

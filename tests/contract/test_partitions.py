@@ -31,7 +31,7 @@ def stood_in(kafka: KafkaSettings) -> dict[bytes, int]:
 
 
 @pytest.mark.parametrize("partitioner", LIBRDKAFKA)
-def test_a_record_of_librdkafka_is_in_a_likely_partition(kafka: KafkaSettings, partitioner: str) -> None:
+def test_likely_partitions_include_librdkafka_default(kafka: KafkaSettings, partitioner: str) -> None:
     fresh = with_topics_of_its_own(kafka)
     producer = Producer({"bootstrap.servers": fresh.bootstrap_servers, "partitioner": partitioner})
     keys = [user.encode() for user in USERS if user]
@@ -42,7 +42,7 @@ def test_a_record_of_librdkafka_is_in_a_likely_partition(kafka: KafkaSettings, p
     assert [key for key in keys if found[key] not in likely_partitions(key, 4)] == []
 
 
-def test_a_record_of_kafka_python_is_in_a_likely_partition(kafka: KafkaSettings) -> None:
+def test_likely_partitions_include_kafka_python_default(kafka: KafkaSettings) -> None:
     fresh = with_topics_of_its_own(kafka)
     producer = KafkaProducer(bootstrap_servers=fresh.bootstrap_servers)
     keys = [user.encode() for user in USERS if user]

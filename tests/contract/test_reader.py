@@ -131,7 +131,7 @@ def ids(reader: AnyReader, segment: str | None = None, n: int = 10) -> list[str]
     return [item.id for item in reader.recommend("ada", n, segment=segment).items]
 
 
-def test_a_consenting_user_gets_the_own_list(store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock) -> None:
+def test_consenting_user_gets_personal_list(store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock) -> None:
     consent(store)
     store.set(LIST, a_list("tea", "cup", "pot", version=9, at=NOW - 40))
     answer = reader.recommend("ada", n=2)
@@ -139,16 +139,14 @@ def test_a_consenting_user_gets_the_own_list(store: "redis.Redis[bytes]", reader
     assert (answer.reason, answer.version, answer.age_ms) == ("personalised", 9, 40)
 
 
-def test_a_session_list_says_so(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
+def test_session_list_has_reason_session(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
     consent(store, Level.SESSION)
     store.set(LIST, a_list("tea", reason="session"))
     assert reader.recommend("ada").reason == "session"
 
 
 @pytest.mark.parametrize("state", ["none", "absent", "gone"])
-def test_without_consent_no_personalised_list_is_read_even_if_one_stands_there(
-    store: "redis.Redis[bytes]", reader: AnyReader, state: str
-) -> None:
+def test_no_personal_list_is_read_without_consent(store: "redis.Redis[bytes]", reader: AnyReader, state: str) -> None:
     store.set(LIST, a_list("secret"))
     if state == "none":
         consent(store, Level.NONE)
@@ -161,7 +159,7 @@ def test_without_consent_no_personalised_list_is_read_even_if_one_stands_there(
     assert answer.reason == "popular"
 
 
-def test_a_withdrawal_takes_effect_with_the_next_read(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
+def test_withdrawal_takes_effect_on_the_next_read(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
     consent(store)
     store.set(LIST, a_list("tea"))
     assert ids(reader) == ["tea"]
@@ -169,7 +167,7 @@ def test_a_withdrawal_takes_effect_with_the_next_read(store: "redis.Redis[bytes]
     assert ids(reader) == []
 
 
-def test_the_segment_stands_in_before_everybody(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
+def test_segment_list_precedes_global_fallback(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
     popular(store, "all", "socks")
     popular(store, "country:GB", "umbrella")
     assert ids(reader, "country:GB") == ["umbrella"]
@@ -177,14 +175,12 @@ def test_the_segment_stands_in_before_everybody(store: "redis.Redis[bytes]", rea
     assert ids(reader) == ["socks"]
 
 
-def test_nothing_at_all_is_an_empty_popular_answer(reader: AnyReader, store: "redis.Redis[bytes]") -> None:
+def test_missing_lists_give_an_empty_popular_answer(reader: AnyReader, store: "redis.Redis[bytes]") -> None:
     answer = reader.recommend("ada")
     assert (answer.items, answer.reason, answer.version) == ((), "popular", 0)
 
 
-def test_popular_lists_are_held_and_asked_for_again_after_a_second(
-    store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock
-) -> None:
+def test_popular_lists_are_cached_for_a_second(store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock) -> None:
     popular(store, "all", "socks")
     assert ids(reader) == ["socks"]
     popular(store, "all", "scarf")
@@ -194,7 +190,7 @@ def test_popular_lists_are_held_and_asked_for_again_after_a_second(
     assert ids(reader) == ["scarf"]
 
 
-def test_a_clock_set_back_does_not_stop_popular_lists_from_being_refreshed(
+def test_clock_set_back_does_not_stop_popular_refresh(
     store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock
 ) -> None:
     popular(store, "all", "socks")
@@ -206,7 +202,7 @@ def test_a_clock_set_back_does_not_stop_popular_lists_from_being_refreshed(
 
 
 @pytest.mark.parametrize("n", [0, -1, -10])
-def test_a_negative_n_asks_for_no_items(store: "redis.Redis[bytes]", reader: AnyReader, n: int) -> None:
+def test_negative_n_returns_no_items(store: "redis.Redis[bytes]", reader: AnyReader, n: int) -> None:
     popular(store, "all", "socks", "scarf")
     assert ids(reader, n=n) == []
     consent(store)
@@ -216,7 +212,7 @@ def test_a_negative_n_asks_for_no_items(store: "redis.Redis[bytes]", reader: Any
     assert reader.recommend("ada", n, exclude=["tea"]).items == ()
 
 
-def test_each_answer_takes_one_round_trip(
+def test_each_read_takes_one_round_trip(
     server: RealRedis, store: "redis.Redis[bytes]", clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(server.url, RING, "shop:", clock_ms=clock, steady_ms=clock.steady)
@@ -236,14 +232,14 @@ def test_each_answer_takes_one_round_trip(
     reader.close()
 
 
-def test_a_list_that_cannot_be_read_is_as_good_as_none(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
+def test_unreadable_list_falls_back(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
     consent(store)
     store.set(LIST, b'{"v":1,')
     popular(store, "all", "socks")
     assert ids(reader) == ["socks"]
 
 
-def test_held_segments_are_bounded(
+def test_cached_segments_are_bounded(
     store: "redis.Redis[bytes]", reader: AnyReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "SEGMENTS_HELD_MAX", 3)
@@ -254,7 +250,7 @@ def test_held_segments_are_bounded(
     assert ids(reader) == ["socks"]
 
 
-def test_redis_down_answers_with_what_is_held_and_recovers(
+def test_redis_outage_serves_cached_lists_and_recovers(
     kind: Any, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
@@ -281,7 +277,7 @@ def test_redis_down_answers_with_what_is_held_and_recovers(
         reader.close()
 
 
-def test_redis_never_there_is_an_empty_popular_answer(kind: Any) -> None:
+def test_redis_never_available_gives_an_empty_popular_answer(kind: Any) -> None:
     reader = kind(RedisAddress(("redis://127.0.0.1:1/0",)), RING)
     assert reader.recommend("ada").items == ()
     reader.close()
@@ -301,7 +297,7 @@ def test_redis_user_with_documented_rights_can_read(
     reading.close()
 
 
-def test_during_a_rotation_a_list_is_found_under_either_pseudonym(
+def test_list_is_found_under_either_pseudonym_during_rotation(
     kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock
 ) -> None:
     ring = begin_rotation(RING, NOW)

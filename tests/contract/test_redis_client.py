@@ -31,7 +31,7 @@ def token(client: RedisClient) -> str | None:
 
 
 @pytest.mark.promise("only-a-primary")
-def test_a_redis_is_closed_until_the_record_names_its_life_and_again_after_a_restart(tmp_path: Path) -> None:
+def test_redis_is_untrusted_until_its_life_is_recorded_and_after_restart(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         client, other = server.store_client("t."), server.store_client("t.")
         assert token(client) is None
@@ -47,7 +47,7 @@ def test_a_redis_is_closed_until_the_record_names_its_life_and_again_after_a_res
         until(lambda: token(client) == renewed, "the new token", 5, every_s=0.01)
 
 
-def test_of_many_who_renew_at_once_all_take_the_token_of_the_first(tmp_path: Path) -> None:
+def test_concurrent_renewals_share_the_first_token(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         found: list[str] = []
         clients = [server.store_client() for _ in range(8)]
@@ -61,7 +61,7 @@ def test_of_many_who_renew_at_once_all_take_the_token_of_the_first(tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b'{"token":"0123456789ab","runs":[],"at":1}', b"\xff", b"null"])
-def test_a_generation_record_that_cannot_be_read_closes(tmp_path: Path, value: bytes) -> None:
+def test_unreadable_generation_record_is_untrusted(tmp_path: Path, value: bytes) -> None:
     with running_redis(tmp_path) as server:
         client = server.store_client()
         client.renew_generation()
@@ -75,7 +75,7 @@ def test_a_generation_record_that_cannot_be_read_closes(tmp_path: Path, value: b
 
 
 @pytest.mark.promise("redis-forgets")
-def test_a_flush_closes_within_a_second(tmp_path: Path) -> None:
+def test_flush_is_noticed_within_a_second(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         client = server.store_client()
         client.renew_generation()
@@ -85,7 +85,7 @@ def test_a_flush_closes_within_a_second(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("only-a-primary")
-def test_a_primary_that_is_demoted_behind_one_address_is_left(tmp_path: Path) -> None:
+def test_client_leaves_demoted_primary_behind_one_address(tmp_path: Path) -> None:
     """A service name or a proxy leads to another server after a failover; the old one lives on as a replica."""
     with a_pair(tmp_path) as (old, new), TcpFront(old.port) as front:
         client = RedisClient(RedisAddress((f"redis://127.0.0.1:{front.port}",)))
@@ -99,7 +99,7 @@ def test_a_primary_that_is_demoted_behind_one_address_is_left(tmp_path: Path) ->
         client.close()
 
 
-def test_reads_too_leave_a_demoted_primary_though_it_answers(tmp_path: Path) -> None:
+def test_readers_leave_demoted_primary_that_still_answers(tmp_path: Path) -> None:
     with a_pair(tmp_path) as (old, new), TcpFront(old.port) as front:
         client = RedisClient(RedisAddress((f"redis://127.0.0.1:{front.port}",)))
         client.renew_generation()
@@ -112,7 +112,7 @@ def test_reads_too_leave_a_demoted_primary_though_it_answers(tmp_path: Path) -> 
         client.close()
 
 
-def test_who_was_promoted_again_is_not_taken_for_who_it_was(tmp_path: Path) -> None:
+def test_repromoted_primary_counts_as_new(tmp_path: Path) -> None:
     """The same process, the same run_id; but another server was the primary in between."""
     with a_pair(tmp_path) as (one, other):
         client = RedisClient(RedisAddress((one.url,)))
@@ -123,7 +123,7 @@ def test_who_was_promoted_again_is_not_taken_for_who_it_was(tmp_path: Path) -> N
         client.close()
 
 
-def test_a_replica_takes_no_command_at_all(tmp_path: Path) -> None:
+def test_no_command_is_sent_to_a_replica(tmp_path: Path) -> None:
     with a_pair(tmp_path) as (_, replica):
         client = RedisClient(RedisAddress((replica.url,)))
         with pytest.raises(StoreUnavailable, match="no primary"):
@@ -131,7 +131,7 @@ def test_a_replica_takes_no_command_at_all(tmp_path: Path) -> None:
         client.close()
 
 
-def test_a_connection_that_the_server_closed_is_replaced_before_anything_is_made_for_it(server: RealRedis) -> None:
+def test_closed_connection_is_replaced_before_a_command_is_built(server: RealRedis) -> None:
     client = server.store_client()
     client.run(always([("k", ("SET", "k", "1"))]))
     made: list[str] = []
@@ -146,7 +146,7 @@ def test_a_connection_that_the_server_closed_is_replaced_before_anything_is_made
     assert len(made) <= 10
 
 
-def test_answers_that_nobody_took_are_never_those_of_the_next(server: RealRedis) -> None:
+def test_unread_replies_are_never_given_to_the_next_caller(server: RealRedis) -> None:
     client = server.store_client()
     server.client.mset({"a": "1", "b": "2"})
     with pytest.raises(StoreMisconfigured, match="unknown command"):
@@ -157,7 +157,7 @@ def test_answers_that_nobody_took_are_never_those_of_the_next(server: RealRedis)
     assert client.run(always([("b", ("GET", "b")), ("b", None)])) == [b"2", None]
 
 
-def test_a_full_redis_is_told_from_one_that_is_away(server: RealRedis) -> None:
+def test_full_redis_is_distinguished_from_unavailable(server: RealRedis) -> None:
     client = server.store_client()
     server.client.config_set("maxmemory", 1)
     try:
@@ -167,7 +167,7 @@ def test_a_full_redis_is_told_from_one_that_is_away(server: RealRedis) -> None:
         server.client.config_set("maxmemory", 0)
 
 
-def test_an_idle_replica_count_is_waited_for(tmp_path: Path) -> None:
+def test_idle_replica_count_is_awaited(tmp_path: Path) -> None:
     with a_pair(tmp_path) as (primary, replica):
         client = RedisClient(RedisAddress((primary.url,), replicas=1))
         assert client.run(always([("k", ("SET", "k", "1"))]), durable=True) == [b"OK"]

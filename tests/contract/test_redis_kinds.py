@@ -66,7 +66,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisAdd
         client.close()
 
 
-def test_lists_in_a_cluster_are_read_on_whichever_node(cluster: Any, read: Read) -> None:
+def test_lists_are_read_from_any_cluster_node(cluster: Any, read: Read) -> None:
     address, _ = cluster
     sides = {slot_of(NAMES.user(user)) < HALF for user in USERS}
     assert sides == {True, False}
@@ -75,7 +75,7 @@ def test_lists_in_a_cluster_are_read_on_whichever_node(cluster: Any, read: Read)
     assert read(address, "a-stranger", None) == ["popular", "socks"]
 
 
-def test_a_withdrawal_is_fenced_in_a_cluster_on_whichever_node(cluster: Any) -> None:
+def test_withdrawal_is_fenced_on_any_cluster_node(cluster: Any) -> None:
     address, client = cluster
     consents = Consents(
         address, {"bootstrap_servers": f"{LOOPBACK}:1", "bootstrap_timeout_ms": 100}, RING,
@@ -90,7 +90,7 @@ def test_a_withdrawal_is_fenced_in_a_cluster_on_whichever_node(cluster: Any) -> 
     consents.close()
 
 
-def test_lists_are_read_from_the_primary_that_sentinels_name(tmp_path: Path, read: Read) -> None:
+def test_lists_are_read_from_the_primary_named_by_sentinels(tmp_path: Path, read: Read) -> None:
     watched = Watched(tmp_path)
     try:
         give_list(watched.primary.client, RING, "ada", ["tea"])
@@ -100,7 +100,7 @@ def test_lists_are_read_from_the_primary_that_sentinels_name(tmp_path: Path, rea
         watched.end()
 
 
-def test_lists_are_read_over_tls_by_a_user_with_few_rights(tmp_path: Path, read: Read) -> None:
+def test_lists_are_read_over_tls_with_minimal_rights(tmp_path: Path, read: Read) -> None:
     made = certificates(tmp_path / "tls")
     with running_redis(tmp_path / "redis") as server:
         give_list(server.client, RING, "ada", ["tea"])

@@ -11,7 +11,7 @@ from schemas.store import owner_key
 from tests.support.redis_server import running_redis
 
 
-def test_a_prefix_that_another_deployment_has_is_refused_until_it_is_replaced(tmp_path: Path) -> None:
+def test_prefix_of_another_deployment_is_refused_until_replaced(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         ours = RedisSettings(urls=(server.url,), prefix="shop:")
         for _ in range(2):
@@ -27,7 +27,7 @@ def test_a_prefix_that_another_deployment_has_is_refused_until_it_is_replaced(tm
         assert server.client.get(owner_key("shop:")) == b"first", "written again after Redis has lost it"
 
 
-def test_a_redis_that_is_away_does_not_keep_a_job_from_starting(tmp_path: Path) -> None:
+def test_unavailable_redis_does_not_prevent_job_start(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         ours = RedisSettings(urls=(server.url,), timeout_ms=200)
         server.kill()

@@ -54,7 +54,7 @@ def exchanged(redis: Any, copy: dict[bytes, bytes]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("back", [flushed_and_put_back, put_back_over_what_is_there, exchanged])
 @pytest.mark.promise("redis-forgets")
-def test_a_list_that_is_put_back_into_a_running_redis_is_not_believed(
+def test_list_restored_into_running_redis_is_not_trusted(
     server: RealRedis, kind: Any, back: Callable[[Any, dict[bytes, bytes]], None]
 ) -> None:
     redis = server.client
@@ -76,6 +76,6 @@ def test_a_list_that_is_put_back_into_a_running_redis_is_not_believed(
         reader.close()
 
 
-def test_all_but_the_commands_that_put_back_count_for_nothing() -> None:
+def test_only_restoring_commands_change_the_life() -> None:
     assert put_back({"cmdstat_set": "calls=7,usec=1", "cmdstat_restore-asking": "calls=3", "uptime": "9"}) == 0
     assert put_back({"cmdstat_flushdb": "calls=1,usec=1", "cmdstat_restore": "calls=2", "cmdstat_swapdb": "odd"}) == 3

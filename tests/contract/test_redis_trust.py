@@ -75,7 +75,7 @@ def becomes(reader: Any, reason: str, seconds: float = DEADLINE_S) -> None:
     until(lambda: reader.recommend("ada").reason == reason, f"lists that are {reason}", seconds, every_s=0.01)
 
 
-def test_a_list_and_a_consent_from_before_a_crash_are_not_read(tmp_path: Path, reader_of: Any) -> None:
+def test_list_and_consent_from_before_a_crash_are_not_read(tmp_path: Path, reader_of: Any) -> None:
     with running_redis(tmp_path) as server:
         give_list(server.client, RING, "ada", ["tea"])
         give_popular(server.client, ["socks"])
@@ -96,7 +96,7 @@ def test_a_list_and_a_consent_from_before_a_crash_are_not_read(tmp_path: Path, r
 
 
 @pytest.mark.promise("only-a-primary")
-def test_a_demoted_primary_behind_one_address_is_left_with_its_lists(tmp_path: Path, reader_of: Any) -> None:
+def test_reader_leaves_demoted_primary_behind_one_address(tmp_path: Path, reader_of: Any) -> None:
     """E26: three withdrawals answered 503, no newer list, and the user was still personalised half a minute later."""
     with a_pair(tmp_path) as (old, new), TcpFront(old.port) as front:
         give_list(old.client, RING, "ada", ["tea"])
@@ -117,7 +117,7 @@ def test_a_demoted_primary_behind_one_address_is_left_with_its_lists(tmp_path: P
         becomes(reader, "popular")
 
 
-def test_a_primary_that_has_lost_its_replicas_is_left_within_a_bound(
+def test_reader_leaves_primary_without_replicas_in_bounded_time(
     tmp_path: Path, reader_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be cut off from the rest, where another one was promoted and has taken withdrawals since."""
@@ -134,7 +134,7 @@ def test_a_primary_that_has_lost_its_replicas_is_left_within_a_bound(
         becomes(reader, "personalised")
 
 
-def test_a_user_who_may_not_look_reads_popular_lists_and_is_told_why(tmp_path: Path, reader_of: Any) -> None:
+def test_redis_user_without_info_right_gets_popular_lists_and_the_reason(tmp_path: Path, reader_of: Any) -> None:
     with running_redis(tmp_path) as server:
         give_list(server.client, RING, "ada", ["tea"])
         give_popular(server.client, ["socks"])
@@ -147,7 +147,7 @@ def test_a_user_who_may_not_look_reads_popular_lists_and_is_told_why(tmp_path: P
         assert (answer.reason, [item.id for item in answer.items]) == ("popular", ["socks"])
 
 
-def test_the_gateway_tells_whether_its_redis_is_believed_and_fit(tmp_path: Path) -> None:
+def test_gateway_reports_whether_redis_is_trusted_and_fit(tmp_path: Path) -> None:
     with running_redis(tmp_path / "redis") as server:
         server.client.config_set("maxmemory-policy", "allkeys-lru")
         with running_gateway(tmp_path / "gateway", server.url) as gateway:

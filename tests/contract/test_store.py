@@ -177,7 +177,7 @@ def listed(store: ListStore, *writes: ListWrite) -> list[WriteOutcome]:
 
 
 @pytest.mark.promise("redis-kinds")
-def test_a_list_is_read_as_it_was_written(subject: Subject, ada: str) -> None:
+def test_list_round_trips(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada))
     assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.WRITTEN]
     found = subject.read(ada)
@@ -188,7 +188,7 @@ def test_a_list_is_read_as_it_was_written(subject: Subject, ada: str) -> None:
 @pytest.mark.parametrize(
     ("version", "outcome"), [(4, WriteOutcome.WRITTEN), (3, WriteOutcome.WRITTEN), (2, WriteOutcome.STALE)]
 )
-def test_of_one_epoch_the_version_decides_and_an_equal_one_overwrites(
+def test_newest_version_wins_within_an_epoch_and_equal_overwrites(
     subject: Subject, ada: str, version: int, outcome: WriteOutcome
 ) -> None:
     consented(subject.store, a_consent(ada))
@@ -199,14 +199,14 @@ def test_of_one_epoch_the_version_decides_and_an_equal_one_overwrites(
     assert found["items"][0]["id"] == ("cup" if outcome == WriteOutcome.WRITTEN else "tea")
 
 
-def test_versions_are_numbers_and_not_texts(subject: Subject, ada: str) -> None:
+def test_versions_compare_as_numbers(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada))
     assert listed(subject.store, a_list(ada, 9), a_list(ada, 10), a_list(ada, 9)) == [1, 1, 0]
     large = 2**53 - 1
     assert listed(subject.store, a_list(ada, large), a_list(ada, large - 1)) == [1, 0]
 
 
-def test_a_later_epoch_wins_whatever_its_version_and_an_earlier_one_never(subject: Subject, ada: str) -> None:
+def test_later_epoch_always_wins(subject: Subject, ada: str) -> None:
     earlier, later = subject.at_epoch(EPOCH - 1), subject.at_epoch(EPOCH + 1)
     consented(subject.store, a_consent(ada))
     listed(subject.store, a_list(ada, 50))
@@ -217,7 +217,7 @@ def test_a_later_epoch_wins_whatever_its_version_and_an_earlier_one_never(subjec
     assert found is not None and found["epoch"] == EPOCH + 1
 
 
-def test_a_list_expires(subject: Subject, ada: str) -> None:
+def test_list_expires(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada))
     listed(subject.store, a_list(ada, 3, ttl_ms=40))
     subject.pass_ms(40)
@@ -225,7 +225,7 @@ def test_a_list_expires(subject: Subject, ada: str) -> None:
     assert not subject.holds_a_list(ada)
 
 
-def test_a_forgotten_list_is_gone_and_the_consent_stays(subject: Subject, ada: str) -> None:
+def test_deleting_a_list_keeps_the_consent(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada))
     listed(subject.store, a_list(ada, 3))
     subject.store.forget([ada, "p1.nobody"])
@@ -237,29 +237,29 @@ def test_a_forgotten_list_is_gone_and_the_consent_stays(subject: Subject, ada: s
 # consent
 
 
-def test_without_a_consent_on_record_no_list_is_written(subject: Subject, ada: str) -> None:
+def test_no_list_is_written_without_consent(subject: Subject, ada: str) -> None:
     assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.NO_CONSENT]
     assert not subject.holds_a_list(ada)
 
 
 @pytest.mark.parametrize("level", ["none", "session"])
-def test_a_list_made_under_another_level_is_refused(subject: Subject, ada: str, level: Any) -> None:
+def test_list_made_under_another_level_is_refused(subject: Subject, ada: str, level: Any) -> None:
     consented(subject.store, a_consent(ada, level))
     assert listed(subject.store, a_list(ada, 3)) == [WriteOutcome.GONE if level == "none" else WriteOutcome.NO_CONSENT]
 
 
-def test_not_even_a_list_made_under_no_consent_is_written_under_none(subject: Subject, ada: str) -> None:
+def test_list_made_without_consent_is_refused_under_level_none(subject: Subject, ada: str) -> None:
     nothing = a_consent(ada, "none")
     consented(subject.store, nothing)
     assert listed(subject.store, a_list(ada, 3, under=nothing)) == [WriteOutcome.GONE]
 
 
-def test_a_consent_and_a_list_of_one_write_are_put_in_that_order(subject: Subject, ada: str) -> None:
+def test_consent_is_written_before_the_list_of_the_same_write(subject: Subject, ada: str) -> None:
     written = subject.store.write([a_consent(ada)], [a_list(ada, 1)], want_popular=True, token=TOKEN)
     assert written == ([ConsentOutcome.IN_FORCE], [WriteOutcome.WRITTEN], None)
 
 
-def test_a_withdrawal_takes_the_list_away_at_once(subject: Subject, ada: str) -> None:
+def test_withdrawal_deletes_the_list_at_once(subject: Subject, ada: str) -> None:
     given = a_consent(ada, offset=1)
     consented(subject.store, given)
     assert listed(subject.store, a_list(ada, 3, under=given)) == [WriteOutcome.WRITTEN]
@@ -268,9 +268,7 @@ def test_a_withdrawal_takes_the_list_away_at_once(subject: Subject, ada: str) ->
     assert listed(subject.store, a_list(ada, 4, under=given)) == [WriteOutcome.GONE]
 
 
-def test_a_list_made_before_a_withdrawal_is_refused_though_the_user_has_consented_again(
-    subject: Subject, ada: str
-) -> None:
+def test_list_from_before_a_withdrawal_is_refused_after_new_consent(subject: Subject, ada: str) -> None:
     """What a job restored from a snapshot before the withdrawal would write."""
     before, again = a_consent(ada, offset=1), a_consent(ada, offset=3)
     consented(subject.store, before, a_consent(ada, "none", offset=2), again)
@@ -278,7 +276,7 @@ def test_a_list_made_before_a_withdrawal_is_refused_though_the_user_has_consente
     assert listed(subject.store, a_list(ada, 2, under=again)) == [WriteOutcome.WRITTEN]
 
 
-def test_the_same_consent_twice_is_harmless(subject: Subject, ada: str) -> None:
+def test_writing_a_consent_is_idempotent(subject: Subject, ada: str) -> None:
     change = a_consent(ada)
     consented(subject.store, change)
     listed(subject.store, a_list(ada, 3))
@@ -286,19 +284,19 @@ def test_the_same_consent_twice_is_harmless(subject: Subject, ada: str) -> None:
     assert subject.read(ada) is not None, "the list was made under it, so it stays"
 
 
-def test_of_one_partition_the_offset_decides_though_the_clock_stepped_back(subject: Subject, ada: str) -> None:
+def test_offset_orders_consents_within_a_partition(subject: Subject, ada: str) -> None:
     first, second = a_consent(ada, at=2_000, offset=9), a_consent(ada, "none", at=1_000, offset=10)
     assert consented(subject.store, first, second, first) == [1, 1, -1], "refused: the user has said no since"
     assert listed(subject.store, a_list(ada, 3, under=first)) == [WriteOutcome.GONE]
 
 
-def test_across_partitions_append_time_decides(subject: Subject, ada: str) -> None:
+def test_append_time_orders_consents_across_partitions(subject: Subject, ada: str) -> None:
     here, there = a_consent(ada, at=1_000, offset=9), a_consent(ada, "none", at=2_000, partition=1, offset=0)
     assert consented(subject.store, here, there, here) == [1, 1, -1]
     assert consented(subject.store, a_consent(ada, at=3_000, offset=10)) == [1]
 
 
-def test_a_consent_expires_and_with_it_the_right_to_a_list(subject: Subject, ada: str) -> None:
+def test_expired_consent_stops_lists(subject: Subject, ada: str) -> None:
     soon = a_consent(ada, expires_at=subject.now_ms() + 60)
     consented(subject.store, soon)
     assert listed(subject.store, a_list(ada, 3, under=soon)) == [WriteOutcome.WRITTEN]
@@ -307,13 +305,13 @@ def test_a_consent_expires_and_with_it_the_right_to_a_list(subject: Subject, ada
     assert listed(subject.store, a_list(ada, 4, under=soon)) == [WriteOutcome.NO_CONSENT]
 
 
-def test_a_consent_that_has_expired_already_allows_nothing(subject: Subject, ada: str) -> None:
+def test_already_expired_consent_allows_nothing(subject: Subject, ada: str) -> None:
     expired = a_consent(ada, expires_at=subject.now_ms() - 1_000)
     consented(subject.store, expired)
     assert listed(subject.store, a_list(ada, 3, under=expired)) == [WriteOutcome.NO_CONSENT]
 
 
-def test_an_expired_consent_still_holds_off_those_before_it(subject: Subject, ada: str) -> None:
+def test_expired_consent_still_blocks_older_ones(subject: Subject, ada: str) -> None:
     """A restored job reads old consents again: one without an expiry must not come back into force."""
     before, last = a_consent(ada, offset=1), a_consent(ada, offset=2, expires_at=subject.now_ms() + 60)
     again = a_consent(ada, offset=3)
@@ -325,7 +323,7 @@ def test_an_expired_consent_still_holds_off_those_before_it(subject: Subject, ad
     assert listed(subject.store, a_list(ada, 5, under=again)) == [WriteOutcome.WRITTEN]
 
 
-def test_a_list_ends_with_the_consent_it_was_made_under(server: RealRedis) -> None:
+def test_list_expires_with_its_consent(server: RealRedis) -> None:
     subject = InRedis(RedisAddress((server.url,)))
     soon = a_consent("p1.soon", expires_at=subject.now_ms() + MINUTE // 2)
     consented(subject.store, soon)
@@ -333,7 +331,7 @@ def test_a_list_ends_with_the_consent_it_was_made_under(server: RealRedis) -> No
     assert 0 < server.client.pttl(user_keys(PREFIX, "p1.soon")[0]) <= MINUTE // 2
 
 
-def test_an_erasure_takes_list_and_consent_away_and_leaves_a_tombstone(subject: Subject, ada: str) -> None:
+def test_erasure_deletes_list_and_consent_and_leaves_a_tombstone(subject: Subject, ada: str) -> None:
     given = a_consent(ada, offset=1)
     consented(subject.store, given)
     assert listed(subject.store, a_list(ada, 3, under=given)) == [WriteOutcome.WRITTEN]
@@ -345,7 +343,7 @@ def test_an_erasure_takes_list_and_consent_away_and_leaves_a_tombstone(subject: 
     assert consented(subject.store, an_erasure(ada, offset=2)) == [ConsentOutcome.IN_FORCE], "the same again"
 
 
-def test_who_consents_after_an_erasure_begins_anew_and_nothing_older_comes_back(subject: Subject, ada: str) -> None:
+def test_consent_after_erasure_starts_afresh(subject: Subject, ada: str) -> None:
     before, again = a_consent(ada, offset=1), a_consent(ada, offset=3)
     assert consented(subject.store, before, an_erasure(ada, offset=2), again) == [1, 1, 1]
     assert not subject.is_gone(ada)
@@ -355,7 +353,7 @@ def test_who_consents_after_an_erasure_begins_anew_and_nothing_older_comes_back(
     assert subject.read(ada) is not None
 
 
-def test_the_last_erasure_is_known_also_when_the_user_has_come_back(subject: Subject, ada: str) -> None:
+def test_last_erasure_is_known_after_new_consent(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada, offset=1), a_consent("p1.never", offset=1))
     assert subject.store.tombstones([ada, "p1.never"]) == {}
     consented(subject.store, an_erasure(ada, BEGINNING + 5, offset=2, partition=0))
@@ -368,7 +366,7 @@ def test_the_last_erasure_is_known_also_when_the_user_has_come_back(subject: Sub
     assert subject.store.tombstones([]) == {}
 
 
-def test_a_withdrawal_leaves_a_tombstone_that_says_so_and_a_grant_lifts_it(subject: Subject, ada: str) -> None:
+def test_withdrawal_leaves_a_tombstone_that_a_grant_removes(subject: Subject, ada: str) -> None:
     consented(subject.store, a_consent(ada, offset=1), a_consent(ada, "none", BEGINNING + 5, offset=2, partition=0))
     expected = {ada: Tombstone(BEGINNING + 5, 0, 2, erased=False, said_at=BEGINNING + 7)}
     assert subject.is_gone(ada) and subject.store.tombstones([ada]) == expected
@@ -377,7 +375,7 @@ def test_a_withdrawal_leaves_a_tombstone_that_says_so_and_a_grant_lifts_it(subje
 
 
 @pytest.mark.parametrize("wants", ["none", "erase"])
-def test_a_grant_given_no_later_than_the_withdrawal_is_refused_though_it_comes_after_it(
+def test_grant_given_before_the_withdrawal_is_refused_when_it_arrives_later(
     subject: Subject, ada: str, wants: str
 ) -> None:
     consented(subject.store, a_consent(ada, "none", offset=5, said_at=1_000, erase=wants == "erase"))
@@ -391,7 +389,7 @@ def test_a_grant_given_no_later_than_the_withdrawal_is_refused_though_it_comes_a
 
 
 @pytest.mark.parametrize("erase", [False, True])
-def test_a_direct_withdrawal_holds_at_once_whatever_is_on_its_way(subject: Subject, ada: str, erase: bool) -> None:
+def test_direct_withdrawal_holds_at_once(subject: Subject, ada: str, erase: bool) -> None:
     now = subject.now_ms()
     given = a_consent(ada, at=now - 50, offset=1, said_at=now - 50)
     consented(subject.store, given)
@@ -409,7 +407,7 @@ def test_a_direct_withdrawal_holds_at_once_whatever_is_on_its_way(subject: Subje
 
 @pytest.mark.parametrize("erase", [False, True])
 @pytest.mark.parametrize("skew_ms", [-MINUTE, 0, MINUTE])
-def test_a_direct_withdrawal_gives_its_place_to_the_one_from_the_topic_whatever_the_clocks_say(
+def test_direct_withdrawal_is_replaced_by_its_record_regardless_of_clocks(
     subject: Subject, ada: str, erase: bool, skew_ms: int
 ) -> None:
     now = subject.now_ms()
@@ -426,7 +424,7 @@ def test_a_direct_withdrawal_gives_its_place_to_the_one_from_the_topic_whatever_
     assert listed(subject.store, a_list(ada, 1, under=again)) == [WriteOutcome.WRITTEN]
 
 
-def test_a_relinked_user_keeps_list_and_consent_and_leaves_nothing_behind(subject: Subject) -> None:
+def test_relinking_moves_list_and_consent(subject: Subject) -> None:
     given = a_consent("p1.ada", offset=1)
     consented(subject.store, given, a_consent("p1.bob", offset=1))
     listed(subject.store, a_list("p1.ada", 3, under=given))
@@ -441,7 +439,7 @@ def test_a_relinked_user_keeps_list_and_consent_and_leaves_nothing_behind(subjec
     assert not subject.holds_a_list("p2.nobody") and not subject.is_gone("p2.nobody")
 
 
-def test_what_was_decided_under_the_current_pseudonym_stays(subject: Subject) -> None:
+def test_relinking_keeps_decisions_under_the_current_pseudonym(subject: Subject) -> None:
     given = a_consent("p1.ada", offset=1)
     consented(subject.store, given)
     listed(subject.store, a_list("p1.ada", 3, under=given))
@@ -453,7 +451,7 @@ def test_what_was_decided_under_the_current_pseudonym_stays(subject: Subject) ->
 
 
 @pytest.mark.parametrize("came_back", [False, True])
-def test_an_erasure_moves_with_the_user(subject: Subject, came_back: bool) -> None:
+def test_erasure_moves_with_the_user(subject: Subject, came_back: bool) -> None:
     consented(subject.store, an_erasure("p1.ada", BEGINNING, offset=2))
     if came_back:
         assert consented(subject.store, a_consent("p1.ada", at=BEGINNING + 9, offset=3)) == [1]
@@ -462,7 +460,7 @@ def test_an_erasure_moves_with_the_user(subject: Subject, came_back: bool) -> No
     assert subject.is_gone("p2.ada") != came_back
 
 
-def test_lives_move_along(server: RealRedis) -> None:
+def test_ttls_move_with_the_user(server: RealRedis) -> None:
     subject = InRedis(RedisAddress((server.url,)))
     given, no = a_consent("p1.live", offset=1), a_consent("p1.no", "none")
     consented(subject.store, given, no)
@@ -478,7 +476,7 @@ def test_lives_move_along(server: RealRedis) -> None:
     assert server.client.keys(f"{PREFIX}{{p1.live}}*") == []
 
 
-def test_what_holds_off_older_ones_stands_for_a_tombstone_s_life(server: RealRedis) -> None:
+def test_fences_live_as_long_as_a_tombstone(server: RealRedis) -> None:
     subject = InRedis(RedisAddress((server.url,)))
     soon = subject.now_ms() + MINUTE
     consented(
@@ -498,7 +496,7 @@ def test_what_holds_off_older_ones_stands_for_a_tombstone_s_life(server: RealRed
     assert server.client.keys(f"{PREFIX}{{p1.gone}}*") == [user_keys(PREFIX, "p1.gone")[2].encode()]
 
 
-def test_users_do_not_touch_each_other(subject: Subject) -> None:
+def test_users_are_independent(subject: Subject) -> None:
     consented(subject.store, a_consent("p1.a"), a_consent("p1.b"))
     assert listed(subject.store, a_list("p1.a", 9), a_list("p1.b", 1)) == [1, 1]
     consented(subject.store, a_consent("p1.a", "none", at=2**42))
@@ -508,7 +506,7 @@ def test_users_do_not_touch_each_other(subject: Subject) -> None:
 # popular lists
 
 
-def test_popular_lists_are_ordered_by_epoch_and_version_and_come_along_with_a_write(subject: Subject) -> None:
+def test_popular_lists_are_ordered_and_returned_with_a_write(subject: Subject) -> None:
     def write(epoch: int, version: int, item: str) -> WriteOutcome:
         return subject.store.write_popular("all", epoch, version, MINUTE, payload(version, epoch, item))
 
@@ -522,7 +520,7 @@ def test_popular_lists_are_ordered_by_epoch_and_version_and_come_along_with_a_wr
     assert write(EPOCH + 1, 1, "jam") == WriteOutcome.WRITTEN
 
 
-def test_segments_have_popular_lists_of_their_own(subject: Subject) -> None:
+def test_segments_have_separate_popular_lists(subject: Subject) -> None:
     assert subject.store.write_popular("country:NL", EPOCH, 1, MINUTE, payload(1)) == WriteOutcome.WRITTEN
     assert subject.store.write([], [], want_popular=True, token=TOKEN).popular is None
 
@@ -530,7 +528,7 @@ def test_segments_have_popular_lists_of_their_own(subject: Subject) -> None:
 # what only a server can do
 
 
-def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis) -> None:
+def test_user_keys_share_the_prefix_and_one_slot(server: RealRedis) -> None:
     server.client.flushall()
     store = InRedis(RedisAddress((server.url,))).store
     store.write([a_consent("p1.x")], [a_list("p1.x", 1)], want_popular=False, token=TOKEN)
@@ -538,7 +536,7 @@ def test_keys_of_a_user_stand_under_the_prefix_and_in_one_slot(server: RealRedis
     assert set(server.client.keys()) == {b"t.{p1.x}:list", b"t.{p1.x}:consent", popular_key(PREFIX, "all").encode()}
 
 
-def test_redis_user_with_documented_rights_can_do_all_that_the_job_does(server: RealRedis) -> None:
+def test_redis_user_with_documented_rights_can_run_the_job(server: RealRedis) -> None:
     server.client.execute_command("ACL", "SETUSER", "job", "on", ">hush", "~t.*", *job_rights())
     client = RedisClient(RedisAddress((server.url,), username="job"), "hush", prefix=PREFIX)
     store = RedisStore(client, EPOCH, TOMBSTONE)

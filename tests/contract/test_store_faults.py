@@ -20,7 +20,7 @@ PAYLOAD = encode_list(1, 1, b'"m"', 1, "personalised", [item_fragment("tea")], [
 ADA = a_consent("p1.ada")
 
 
-def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_waited_for(tmp_path: Path) -> None:
+def test_lost_scripts_are_reloaded_and_dead_server_is_awaited(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         store = RedisStore(server.store_client(timeout_ms=500), epoch=1, tombstone_ms=60_000)
         write = ListWrite("p1.ada", 1, value_of(ADA), "personalised", 60_000, PAYLOAD, "m")
@@ -50,7 +50,7 @@ def test_scripts_that_the_server_forgot_are_loaded_again_and_a_dead_server_is_wa
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_a_key_of_a_user_that_is_no_string_is_removed_and_the_write_goes_on(tmp_path: Path, place: int) -> None:
+def test_user_key_of_wrong_type_is_removed_and_written(tmp_path: Path, place: int) -> None:
     repaired: list[int] = []
     with running_redis(tmp_path) as server:
         client = RedisClient(RedisAddress(url=server.url), on_repair=repaired.append)
@@ -66,16 +66,14 @@ def test_a_key_of_a_user_that_is_no_string_is_removed_and_the_write_goes_on(tmp_
     assert repaired in ([], [1])
 
 
-def test_an_error_tells_nothing_of_what_was_written() -> None:
+def test_errors_do_not_reveal_written_data() -> None:
     store = RedisStore(RedisClient(RedisAddress(url="redis://127.0.0.1:1")), epoch=1, tombstone_ms=60_000)
     with pytest.raises(StoreUnavailable) as caught:
         store.write([a_consent("p1.secret")], [], want_popular=False, token=TOKEN)
     assert "p1.secret" not in str(caught.value)
 
 
-def test_a_full_redis_takes_withdrawals_and_leaves_lists_as_they_are(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_full_redis_accepts_withdrawals_and_keeps_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with running_redis(tmp_path) as server:
         client = server.store_client()
         store = RedisStore(client, epoch=1, tombstone_ms=60_000)

@@ -92,7 +92,7 @@ def begin(settings: Settings, name: str) -> int:
         consumer.close()
 
 
-def test_a_record_of_a_busy_partition_goes_although_others_keep_coming(settings: Settings, send: Any) -> None:
+def test_records_of_busy_partition_expire(settings: Settings, send: Any) -> None:
     alter(settings.kafka, topics.INTERACTIONS, in_seconds(config_of(topics.INTERACTIONS)))
     send(topics.INTERACTIONS, b"ada", b"first")
 
@@ -103,7 +103,7 @@ def test_a_record_of_a_busy_partition_goes_although_others_keep_coming(settings:
     until(first_is_gone, "the first record to go", WAIT_S)
 
 
-def test_a_purged_id_leaves_a_partition_in_which_nothing_else_is_written(settings: Settings, send: Any) -> None:
+def test_purged_id_leaves_idle_partition(settings: Settings, send: Any) -> None:
     alter(settings.kafka, topics.CONSENTS, in_seconds(config_of(topics.CONSENTS)))
     send(topics.CONSENTS, b"ada", b"consent")
     send(topics.CONSENTS, b"ada", None)
@@ -120,7 +120,7 @@ def test_a_purged_id_leaves_a_partition_in_which_nothing_else_is_written(setting
         producer.close()
 
 
-def test_topics_of_before_are_refused_with_the_command_that_mends_them(
+def test_outdated_topics_are_refused_with_the_correcting_command(
     broker: KafkaBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kafka = msgspec.structs.replace(DEFAULTS.kafka, bootstrap_servers=broker.bootstrap_servers, topic_prefix="old.")
@@ -140,7 +140,7 @@ def test_topics_of_before_are_refused_with_the_command_that_mends_them(
     assert set(check_topics(old)) == {topics.INTERACTIONS, topics.CONSENTS, topics.CONTROL}
 
 
-def test_a_consent_in_a_partition_that_no_job_has_read_is_the_oldest_unread_one(settings: Settings, send: Any) -> None:
+def test_consent_in_unread_partition_counts_as_oldest_unread(settings: Settings, send: Any) -> None:
     kafka, topic = settings.kafka, settings.kafka.topic(topics.CONSENTS)
     assert oldest_unread_ms(kafka) == 0, "there is none"
     send(topics.CONSENTS, b"ada", b"consent")
@@ -159,7 +159,7 @@ def test_a_consent_in_a_partition_that_no_job_has_read_is_the_oldest_unread_one(
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "lz4", "snappy"])
-def test_a_record_that_is_small_only_while_compressed_is_refused_by_the_broker(settings: Settings, codec: str) -> None:
+def test_broker_refuses_records_too_large_uncompressed(settings: Settings, codec: str) -> None:
     unpacked = {"compression.type": codec, "message.max.bytes": BOMB_BYTES + 1_000, "message.timeout.ms": 30_000}
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, **unpacked})
     errors: dict[tuple[str, int], str] = {}
@@ -175,14 +175,14 @@ def test_a_record_that_is_small_only_while_compressed_is_refused_by_the_broker(s
             assert errors[place] == ("" if size < topics.MESSAGE_BYTES_MAX else "MSG_SIZE_TOO_LARGE")
 
 
-def test_transactions_that_the_brokers_would_end_in_an_outage_are_refused(settings: Settings) -> None:
+def test_transaction_timeout_above_broker_maximum_is_refused(settings: Settings) -> None:
     with pytest.raises(SettingsError, match=r"transaction\.max\.timeout\.ms is less than 4500000"):
         Registration(settings.kafka, settings.transaction_timeout_ms())
     with Registration(settings.kafka, 900_000) as registration:
         assert registration.recorded is None
 
 
-def test_snapshots_that_are_kept_longer_than_the_brokers_know_transactions_are_refused(settings: Settings) -> None:
+def test_snapshots_outliving_broker_transactions_are_refused(settings: Settings) -> None:
     kept_ms = 8 * DAY_MS
     for name in (topic.name for topic in TOPICS if topic.compacted):
         alter(settings.kafka, name, config_of(name, kept_ms))

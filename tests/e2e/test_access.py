@@ -22,7 +22,7 @@ def held(live: Live, capsys, user: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_everything_held_of_a_person_is_in_one_document_and_nothing_of_anybody_else(live: Live, capsys):
+def test_access_returns_all_data_of_one_person_only(live: Live, capsys):
     live.consent(["xena", "yuri"])
     for user in ("xena", "yuri"):
         live.interact(user, "item-00007", session_id=f"session-of-{user}")
@@ -45,7 +45,7 @@ def test_everything_held_of_a_person_is_in_one_document_and_nothing_of_anybody_e
     assert "yuri" not in text and live.pseudonymiser.user("yuri") not in text
 
 
-def test_the_reading_itself_is_in_the_audit_trail(live: Live, capsys):
+def test_access_is_recorded_in_the_audit_trail(live: Live, capsys):
     live.consent(["zoe"])
     held(live, capsys, "zoe")
     live.checkpoint()
@@ -58,7 +58,7 @@ def test_the_reading_itself_is_in_the_audit_trail(live: Live, capsys):
     assert (entry["role"], entry["purpose"], entry["what"]) == ("officer", "request 1", "profile")
 
 
-def test_of_a_stranger_nothing_is_held(live: Live, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_access_of_unknown_user_is_empty(live: Live, capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a-stranger\n"))
     document = held(live, capsys, "-")
     assert document["user_id"] == "a-stranger"
@@ -93,7 +93,7 @@ def items(document: dict) -> set[str]:
 @pytest.mark.privacy
 @pytest.mark.parametrize("key", [None, b'"wren"', b"\0\0\0\0\7\x08wren"])
 @pytest.mark.promise("access-finds-all")
-def test_records_under_no_key_of_the_user_are_found_as_a_proof_of_erasure_finds_them(live: Live, capsys, key):
+def test_access_finds_records_under_other_keys_like_erasure_proof(live: Live, capsys, key):
     """The command reads every partition, the gateway those in which the usual producers put records of the user."""
     user, of_key = "wren", "none" if key is None else key.hex()
     live.consent([user])
@@ -115,7 +115,7 @@ def test_records_under_no_key_of_the_user_are_found_as_a_proof_of_erasure_finds_
 
 @pytest.mark.privacy
 @pytest.mark.promise("access-finds-all")
-def test_of_a_record_of_somebody_else_under_the_key_of_a_user_the_place_alone_is_told(live: Live, capsys):
+def test_foreign_record_under_users_key_is_listed_by_place_only(live: Live, capsys):
     live.consent(["ursa"])
     live.send(topics.INTERACTIONS, [(b"ursa", live.event("thea", "item-00001")), (b"ursa", b"{")])
     told = held(live, capsys, "ursa")["raw_interactions"]

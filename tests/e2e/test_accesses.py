@@ -13,7 +13,7 @@ from tests.support.live import Live, until
 
 
 @pytest.mark.parametrize(("share", "role"), [(0.0, "frontend that counts"), (1.0, "frontend that tells all")])
-def test_reads_of_own_lists_are_told_by_role_and_purpose(live: Live, share: float, role: str):
+def test_reads_are_audited_by_role_and_purpose(live: Live, share: float, role: str):
     user = f"read-{share}"
     live.consent([user])
     live.interact(user, "item-00009")
@@ -38,6 +38,6 @@ def test_reads_of_own_lists_are_told_by_role_and_purpose(live: Live, share: floa
     assert named == ({live.pseudonymiser.user(user)} if share else {None})
 
 
-def test_a_share_that_is_none_is_refused(live: Live):
+def test_invalid_share_is_refused(live: Live):
     with pytest.raises(ValueError, match="between 0 and 1"):
         AccessLog({}, role="r", purpose="p", share=1.5)

@@ -28,7 +28,7 @@ def trail_of(live: Live, user: str) -> list[dict]:
     return sorted((record for record in told if record.get("pseudonym") == mine), key=lambda record: record["seq"])
 
 
-def test_what_happens_to_a_user_is_told_in_order_and_verified(
+def test_audit_trail_records_user_history_in_order_and_verifies(
     live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     live.consent(["tess"], granted=["personalise", "measure"], notice_version="3", jurisdiction="GB", method="banner")
@@ -68,7 +68,7 @@ def test_what_happens_to_a_user_is_told_in_order_and_verified(
 
 
 @pytest.mark.promise("audit-tamper")
-def test_what_somebody_altered_dropped_or_swapped_in_the_topic_is_named(live: Live):
+def test_altered_dropped_and_swapped_audit_records_are_found(live: Live):
     live.consent(["uma", "vic", "wes"])
     live.checkpoint()
     lines = [Line(r.partition, r.offset, r.value) for r in live.records(topics.AUDIT)]

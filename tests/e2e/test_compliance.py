@@ -69,7 +69,7 @@ def run(live: Live, out: Path, *more: str) -> int:
     return freshet.run([*options, *more])
 
 
-def test_a_command_reports_what_happened_and_that_the_trail_is_whole(lived: Live, tmp_path: Path):
+def test_report_covers_events_and_intact_trail(lived: Live, tmp_path: Path):
     assert run(lived, tmp_path) == 0
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# Compliance report, ")
@@ -88,7 +88,7 @@ def test_a_command_reports_what_happened_and_that_the_trail_is_whole(lived: Live
     assert not any(name in out for name in ("p1.", "reported-") for out in (text, page))
 
 
-def test_a_trail_that_is_not_whole_is_said_first_and_by_the_exit_code(
+def test_damaged_trail_is_reported_first_with_exit_code(
     lived: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     lived.checkpoint()
@@ -99,7 +99,7 @@ def test_a_trail_that_is_not_whole_is_said_first_and_by_the_exit_code(
     assert "not whole" in capsys.readouterr().err
 
 
-def test_prometheus_is_told_of_every_consent_withdrawal_and_erasure(lived: Live):
+def test_prometheus_counts_consents_withdrawals_and_erasures(lived: Live):
     found = until(lambda: {name: metric(lived, name) for name in PRIVACY_COUNTERS}, "metrics")
     assert found["consents_granted"] >= 12
     assert found["consents_withdrawn"] >= 11
@@ -108,7 +108,7 @@ def test_prometheus_is_told_of_every_consent_withdrawal_and_erasure(lived: Live)
     assert 0 < found["withdrawal_effect_ms_sum"] < found["consents_withdrawn"] * 60_000
 
 
-def test_every_query_of_the_dashboards_asks_for_metrics_and_labels_that_are_exported(lived: Live):
+def test_dashboard_queries_use_exported_metrics_and_labels(lived: Live):
     exported: dict[str, set[str]] = {}
     for name, labels, _ in scraped(lived):
         exported.setdefault(name, set()).update(labels)

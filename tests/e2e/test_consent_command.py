@@ -19,7 +19,7 @@ def reason(reader: Reader, user: str) -> str:
     return reader.recommend(user).reason
 
 
-def test_a_consent_by_letter_is_granted_withdrawn_and_erased(live: Live, reader: Reader, capsys):
+def test_consent_by_letter_is_granted_withdrawn_and_erased(live: Live, reader: Reader, capsys):
     assert command(live, "consent", "record", "--user", "olga", "--level", "full", "--denied", "train") == 0
     assert set(json.loads(capsys.readouterr().out)) == {"append_ts", "partition", "offset"}
     live.wait_for_consent("olga")

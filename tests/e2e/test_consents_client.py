@@ -33,7 +33,7 @@ def with_a_list(live: Live, user: str) -> None:
 
 @pytest.mark.parametrize("erase", [False, True])
 @pytest.mark.promise("acknowledged-withdrawal")
-def test_after_an_acknowledged_withdrawal_no_answer_is_personalised_though_clicks_are_on_their_way(
+def test_no_response_is_personalised_after_acknowledged_withdrawal_with_clicks_in_flight(
     live: Live, consents: Consents, reader: Reader, erase: bool
 ):
     user = f"withdrawing-{erase}"
@@ -68,7 +68,7 @@ def test_redis_user_with_documented_rights_can_record_consents(live: Live):
 
 
 @pytest.mark.promise("acknowledged-withdrawal")
-def test_while_the_job_is_away_a_withdrawal_holds_all_the_same(live: Live, consents: Consents, reader: Reader):
+def test_withdrawal_holds_while_the_job_is_down(live: Live, consents: Consents, reader: Reader):
     with_a_list(live, "mia")
     assert reader.recommend("mia").reason == "personalised"
     savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
@@ -94,9 +94,7 @@ NARROWER = {
 
 
 @pytest.mark.promise("acknowledged-withdrawal")
-def test_while_the_job_is_away_a_narrowed_consent_holds_when_it_is_acknowledged(
-    live: Live, consents: Consents, reader: Reader
-):
+def test_narrowed_consent_holds_while_the_job_is_down(live: Live, consents: Consents, reader: Reader):
     users = {f"narrows-{number}": fields for number, fields in enumerate(NARROWER.values())}
     for user in users:
         with_a_list(live, user)
@@ -111,7 +109,7 @@ def test_while_the_job_is_away_a_narrowed_consent_holds_when_it_is_acknowledged(
         live.stack.rest.wait_running(live.job_id)
 
 
-def test_a_broken_withdrawal_holds_when_it_is_acknowledged_and_a_broken_grant_is_refused_behind_one(
+def test_broken_withdrawal_holds_and_broken_grant_withdraws_and_is_refused(
     live: Live, consents: Consents, reader: Reader
 ):
     for user, fields in {"bea-broken": {"level": "none"}, "cid-broken": {"level": "full"}}.items():
@@ -127,7 +125,7 @@ def test_a_broken_withdrawal_holds_when_it_is_acknowledged_and_a_broken_grant_is
         assert b'"level":"none"' in told and b"unreadable_record" in told
 
 
-def test_who_consents_again_after_a_direct_withdrawal_gets_lists_again(live: Live, consents: Consents):
+def test_new_consent_after_direct_withdrawal_restores_lists(live: Live, consents: Consents):
     with_a_list(live, "oda")
     consents.withdraw("oda")
     consents.record(ConsentChange("oda", "full", now_ms()))
@@ -135,7 +133,7 @@ def test_who_consents_again_after_a_direct_withdrawal_gets_lists_again(live: Liv
     assert live.wait_for_version("oda", 5).reason == "personalised"
 
 
-def test_a_grant_from_before_the_withdrawal_is_refused(live: Live, consents: Consents):
+def test_grant_from_before_the_withdrawal_is_refused(live: Live, consents: Consents):
     before = now_ms()
     consents.withdraw("pam")
     with pytest.raises(ConsentRefused):
@@ -143,7 +141,7 @@ def test_a_grant_from_before_the_withdrawal_is_refused(live: Live, consents: Con
     assert b"pam" not in [r.key for r in live.records(topics.CONSENTS) if b'"full"' in r.value]
 
 
-def test_a_withdrawal_while_redis_is_away_is_recorded_and_not_acknowledged(live: Live):
+def test_withdrawal_is_recorded_but_not_acknowledged_while_redis_is_down(live: Live):
     away = consents_of(live, store=f"redis://127.0.0.1:{free_port()}")
     try:
         with pytest.raises(NotAcknowledged, match="stands in the topic"):
@@ -155,7 +153,7 @@ def test_a_withdrawal_while_redis_is_away_is_recorded_and_not_acknowledged(live:
     assert [b'"none"' in r.value for r in live.records(topics.CONSENTS) if r.key == b"quin"] == [True]
 
 
-def test_a_withdrawal_that_reaches_too_few_replicas_is_not_acknowledged(live: Live):
+def test_withdrawal_reaching_too_few_replicas_is_not_acknowledged(live: Live):
     replicated = consents_of(live, RedisAddress((live.product.endpoints["redis"],), replicas=1))
     try:
         with pytest.raises(NotAcknowledged, match="0 of 1 replicas"):
@@ -164,7 +162,7 @@ def test_a_withdrawal_that_reaches_too_few_replicas_is_not_acknowledged(live: Li
         replicated.close()
 
 
-def test_a_withdrawal_during_a_storm_of_writes_of_the_same_user_leaves_no_list_behind(live: Live, consents: Consents):
+def test_withdrawal_during_concurrent_writes_leaves_no_list(live: Live, consents: Consents):
     with_a_list(live, "sue")
     stop = threading.Event()
     sender = live.producer()

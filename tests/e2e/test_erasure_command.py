@@ -94,9 +94,7 @@ def all_erased(live: Live) -> set[str]:
 
 
 @pytest.mark.promise("erasure-rewrite")
-def test_erased_users_leave_the_events_topic_and_all_others_stand_once_though_it_was_interrupted(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-):
+def test_interrupted_rewrite_removes_erased_users_and_keeps_others_once(live: Live, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rewriting, "TRANSACTION_RECORDS_MAX", 2)
     live.consent(["abe-of-erasure", "bea-of-erasure", "cai-of-erasure"])
     shop(live, "abe-of-erasure", "bea-of-erasure", "cai-of-erasure")
@@ -129,7 +127,7 @@ def test_erased_users_leave_the_events_topic_and_all_others_stand_once_though_it
     assert rewrite_events(live.settings, quiet) == (0, 0, 0, 0)
 
 
-def test_who_consents_again_keeps_what_came_after(live: Live):
+def test_events_after_new_consent_survive_the_rewrite(live: Live):
     live.consent(["dov-of-erasure"])
     shop(live, "dov-of-erasure")
     erase(live, "dov-of-erasure")
@@ -142,7 +140,7 @@ def test_who_consents_again_keeps_what_came_after(live: Live):
     assert (receipt.status, receipt.found["events"]) == ("returned", 0)
 
 
-def test_an_erasure_is_proved_end_to_end_by_a_command_that_shows_no_user_id(
+def test_verify_command_proves_erasure_without_showing_the_user_id(
     live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     live.consent(["eva-of-proof"])
@@ -180,7 +178,7 @@ def test_an_erasure_is_proved_end_to_end_by_a_command_that_shows_no_user_id(
 
 
 @pytest.mark.promise("erasure-rewrite")
-def test_what_is_left_is_found_and_named(live: Live):
+def test_verify_finds_and_names_leftovers(live: Live):
     live.consent(["fay-of-erasure"])
     shop(live, "fay-of-erasure", times=2)
     assert in_savepoint(live, "fay-of-erasure") > 0, "the same search finds a user who is there"
@@ -210,7 +208,7 @@ def in_savepoint(live: Live, user: str) -> int:
     return in_files(folder, [live.pseudonymiser.user(user)])[0]
 
 
-def test_a_search_that_does_not_find_what_it_must_proves_nothing(live: Live, tmp_path: Path):
+def test_search_without_canary_proves_nothing(live: Live, tmp_path: Path):
     live.consent(["gus-of-erasure", "hal-of-erasure"])
     erase(live, "gus-of-erasure")
     folder = take_savepoint(live.product.endpoints["flink"], live.settings.job.name, tmp_path, 60)
@@ -230,7 +228,7 @@ def test_a_search_that_does_not_find_what_it_must_proves_nothing(live: Live, tmp
     assert run(["erase", "verify", *arguments]) == 2
 
 
-def test_an_erasure_is_complete_when_no_older_snapshot_is_left(live: Live, tmp_path: Path):
+def test_erasure_is_complete_without_older_snapshots(live: Live, tmp_path: Path):
     live.consent(["ida-of-erasure"])
     erase(live, "ida-of-erasure")
     snapshot = tmp_path / "chk-7" / "_metadata"
@@ -245,7 +243,7 @@ def test_an_erasure_is_complete_when_no_older_snapshot_is_left(live: Live, tmp_p
     assert looked(live, "ida-of-erasure").status == "effective", "snapshots may be kept for days"
 
 
-def test_an_export_that_still_names_the_user_is_named(live: Live, tmp_path: Path):
+def test_verify_names_exports_holding_the_user(live: Live, tmp_path: Path):
     live.consent(["jon-of-erasure"])
     shop(live, "jon-of-erasure", times=2)
     export(live.settings, tmp_path / "export", "measure")
@@ -256,7 +254,7 @@ def test_an_export_that_still_names_the_user_is_named(live: Live, tmp_path: Path
     assert looked(live, "jon-of-erasure", exports=[tmp_path / "export"]).status == "effective"
 
 
-def test_a_user_who_was_never_erased_is_told_so(live: Live, capsys: pytest.CaptureFixture[str]):
+def test_verify_refuses_user_who_was_never_erased(live: Live, capsys: pytest.CaptureFixture[str]):
     arguments = [
         "--settings",
         str(live.product.settings_path),
@@ -269,7 +267,7 @@ def test_a_user_who_was_never_erased_is_told_so(live: Live, capsys: pytest.Captu
     assert "no erasure of this user is on record" in capsys.readouterr().err
 
 
-def test_what_is_written_and_not_committed_is_waited_for(live: Live, monkeypatch: pytest.MonkeyPatch):
+def test_uncommitted_records_are_awaited(live: Live, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(settled_topic, "STUCK_S", 1.0)
     writer = KafkaProducer(bootstrap_servers=live.settings.kafka.bootstrap_servers, transactional_id="a-slow-writer")
     writer.init_transactions()
@@ -289,7 +287,7 @@ def test_what_is_written_and_not_committed_is_waited_for(live: Live, monkeypatch
     assert place.offset in [record.offset for record in settled(live.settings.kafka, ends)]
 
 
-def test_reading_goes_on_at_what_is_left_where_the_beginning_is_gone(live: Live):
+def test_reading_continues_after_deleted_beginning(live: Live):
     live.consent(["lea-of-erasure", "moe-of-erasure"])
     shop(live, "lea-of-erasure", "moe-of-erasure", times=2)
     erase(live, "lea-of-erasure")
@@ -308,7 +306,7 @@ def with_topics_of_its_own(live: Live) -> Settings:
     return settings
 
 
-def test_a_user_whose_erasure_is_over_leaves_consents_and_events(live: Live):
+def test_purge_removes_users_with_expired_tombstones(live: Live):
     settings = with_topics_of_its_own(live)
     erasure = {"level": "none", "ts": topics.DAY_MS * 20_000, "erase": True}
     says = {"uma": erasure, "vic": erasure | {"erase": False}, "wil": erasure}

@@ -54,7 +54,7 @@ def counts(folder, names):
 
 
 @pytest.mark.promise("export-consent")
-def test_an_export_honours_consent_as_it_stands_and_its_rewrite_honours_what_came_since(live: Live, shopped, tmp_path):
+def test_export_honours_current_consent_and_rewrite_later_changes(live: Live, shopped, tmp_path):
     out = tmp_path / "export"
     said: list[str] = []
     before = export(live.settings, out, "train", said.append)
@@ -81,7 +81,7 @@ def test_an_export_honours_consent_as_it_stands_and_its_rewrite_honours_what_cam
     )
 
 
-def test_measuring_and_training_are_permitted_apart(live: Live, shopped, tmp_path):
+def test_measure_and_train_exports_are_permitted_separately(live: Live, shopped, tmp_path):
     command = ["export", "write", "--settings", str(live.product.settings_path)]
     assert run([*command, "--out", str(tmp_path / "measure"), "--purpose", "measure"]) == 0
     manifest = read_manifest(tmp_path / "measure")
@@ -93,7 +93,7 @@ def test_measuring_and_training_are_permitted_apart(live: Live, shopped, tmp_pat
     }
 
 
-def test_history_and_export_are_one_rule_and_a_model_is_trained_on_an_export(live: Live, shopped, tmp_path):
+def test_history_and_export_share_a_rule_and_train_a_model(live: Live, shopped, tmp_path):
     crowd = [f"crowd-{number}" for number in range(12)]
     live.consent(crowd)
     for user in crowd:

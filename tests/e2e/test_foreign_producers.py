@@ -32,7 +32,7 @@ def compressed(live: Live) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_consents_and_interactions_take_effect_whatever_they_are_compressed_with(live: Live, codec: str):
+def test_consents_and_interactions_work_with_any_compression(live: Live, codec: str):
     committed, plain, aborted = (f"{name}-{codec}" for name in ("committed", "plain", "aborted"))
     consents, interactions = (live.settings.kafka.topic(name) for name in (topics.CONSENTS, topics.INTERACTIONS))
     for user in (aborted, committed):

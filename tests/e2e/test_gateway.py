@@ -78,7 +78,7 @@ def reason(gateway: RunningGateway, user: str) -> str:
     return gateway.get(f"/v1/recommendations/{user}").json()["reason"]
 
 
-def test_what_is_posted_comes_back_as_a_list_until_it_is_withdrawn(live: Live, gateway: RunningGateway) -> None:
+def test_posted_events_produce_a_list_until_withdrawal(live: Live, gateway: RunningGateway) -> None:
     consent(live, gateway, "gil-of-gateway")
     assert reason(gateway, "gil-of-gateway") == "popular"
     posted = gateway.ask("POST", "/v1/events", "producer", json=an_event("gil-of-gateway", ITEMS[0]))
@@ -92,7 +92,7 @@ def test_what_is_posted_comes_back_as_a_list_until_it_is_withdrawn(live: Live, g
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:freshet:problem:older-than-withdrawal")
 
 
-def test_a_broken_consent_is_a_withdrawal_and_its_sender_is_told(live: Live, gateway: RunningGateway) -> None:
+def test_broken_consent_withdraws_and_sender_is_told(live: Live, gateway: RunningGateway) -> None:
     for user, level, status in (("ike-of-gateway", "none", 200), ("jan-of-gateway", "full", 400)):
         consent(live, gateway, user)
         gateway.ask("POST", "/v1/events", "producer", json=an_event(user, ITEMS[0]))
@@ -105,7 +105,7 @@ def test_a_broken_consent_is_a_withdrawal_and_its_sender_is_told(live: Live, gat
         assert reason(gateway, user) == "popular", "at once"
 
 
-def test_each_of_a_batch_is_judged_for_itself(live: Live, gateway: RunningGateway) -> None:
+def test_events_of_a_batch_are_validated_one_by_one(live: Live, gateway: RunningGateway) -> None:
     consent(live, gateway, "hux-of-gateway")
     batch = [an_event("hux-of-gateway", ITEMS[place], place) for place in range(3)]
     batch[1]["item_id"] = None
@@ -122,7 +122,7 @@ def test_each_of_a_batch_is_judged_for_itself(live: Live, gateway: RunningGatewa
     }
 
 
-def test_an_erasure_and_all_that_is_held_over_http(live: Live, gateway: RunningGateway) -> None:
+def test_erasure_and_access_over_http(live: Live, gateway: RunningGateway) -> None:
     consent(live, gateway, "ivy-of-gateway")
     gateway.ask("POST", "/v1/events", "producer", json=an_event("ivy-of-gateway", ITEMS[1]))
     until(lambda: reason(gateway, "ivy-of-gateway") == "personalised", "a list")
@@ -143,7 +143,7 @@ def test_an_erasure_and_all_that_is_held_over_http(live: Live, gateway: RunningG
 
 
 @pytest.mark.parametrize("user", ["👩‍👩‍👧‍👦-of-gateway", "می‌روم-of-gateway", "no\u00a0break-of-gateway"])
-def test_an_id_of_any_script_makes_the_whole_journey(live: Live, gateway: RunningGateway, user: str) -> None:
+def test_user_ids_of_any_script_work_end_to_end(live: Live, gateway: RunningGateway, user: str) -> None:
     """Body and path of HTTP, keys in Kafka and Redis, the audit trail, and what is told of a user who asks."""
     consent(live, gateway, user)
     posted = gateway.ask("POST", "/v1/events", "producer", json=an_event(user, ITEMS[0]))
@@ -159,7 +159,7 @@ def test_an_id_of_any_script_makes_the_whole_journey(live: Live, gateway: Runnin
     until(lambda: not live.states([user]), "an erased state")
 
 
-def test_filters_know_what_the_catalogue_says_now(live: Live, gateway: RunningGateway) -> None:
+def test_filters_follow_the_catalogue(live: Live, gateway: RunningGateway) -> None:
     consent(live, gateway, "mia-of-gateway")
     gateway.ask("POST", "/v1/events", "producer", json=an_event("mia-of-gateway", ITEMS[4]))
     until(lambda: reason(gateway, "mia-of-gateway") == "personalised", "a list")
@@ -181,7 +181,7 @@ def test_filters_know_what_the_catalogue_says_now(live: Live, gateway: RunningGa
     until(lambda: shown("n=100&in_stock=true") == [first, second, *rest], "what is in no catalogue any more")
 
 
-def test_reads_are_in_the_audit_trail_by_role_and_purpose(live: Live, gateway: RunningGateway) -> None:
+def test_gateway_reads_are_audited_by_role_and_purpose(live: Live, gateway: RunningGateway) -> None:
     consent(live, gateway, "jed-of-gateway")
     gateway.ask("POST", "/v1/events", "producer", json=an_event("jed-of-gateway", ITEMS[2]))
     until(lambda: reason(gateway, "jed-of-gateway") == "personalised", "a list")
@@ -195,7 +195,7 @@ def test_reads_are_in_the_audit_trail_by_role_and_purpose(live: Live, gateway: R
     until(told, "the read in the audit trail")
 
 
-def test_the_producer_of_the_library_is_all_or_nothing_with_a_transactional_id(live: Live) -> None:
+def test_transactional_producer_is_all_or_nothing(live: Live) -> None:
     kafka = python_kafka_options(live.settings.kafka)
     event = Interaction("kay-1", "click", now_ms(), "kay-of-gateway", item_id=ITEMS[3])
     wrong = Interaction("kay-2", "click", now_ms(), "kay-of-gateway")
@@ -211,7 +211,7 @@ def test_the_producer_of_the_library_is_all_or_nothing_with_a_transactional_id(l
     assert len(mine) == 3
 
 
-def test_what_a_transaction_has_not_committed_is_not_read(live: Live) -> None:
+def test_uncommitted_transaction_is_not_read(live: Live) -> None:
     kafka = python_kafka_options(live.settings.kafka)
     producer = EventProducer(kafka, topic_prefix=live.settings.kafka.topic_prefix, transactional_id="lee")
     event = Interaction("lee-1", "click", now_ms(), "lee-of-gateway", item_id=ITEMS[4])

@@ -61,7 +61,7 @@ DOCUMENTED = [route for name, route in ROUTES.items() if name != "openapi"]
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("route", DOCUMENTED, ids=lambda route: f"{route.method} {route.path}")
 @pytest.mark.promise("openapi")
-def test_every_answer_is_a_documented_one(document: Any, route: Route, mode: GenerationMode) -> None:
+def test_every_response_matches_the_openapi_document(document: Any, route: Route, mode: GenerationMode) -> None:
     operation = document[route.path][route.method]
 
     @given(case=operation.as_strategy(generation_mode=mode))

@@ -17,7 +17,7 @@ def ids(found):
     return [item.id for item in found.items]
 
 
-def test_a_click_changes_the_list_that_the_next_page_view_reads(live: Live):
+def test_click_updates_the_list_for_the_next_page_view(live: Live):
     live.consent(["ada"])
     live.interact("ada", ITEMS[0])
     first = live.wait_for_version("ada", 2)
@@ -29,7 +29,7 @@ def test_a_click_changes_the_list_that_the_next_page_view_reads(live: Live):
     assert not {ITEMS[0], ITEMS[1]} & set(ids(second)), "items just seen are left out"
 
 
-def test_a_list_expires_and_its_bytes_are_ready_to_send(live: Live):
+def test_list_expires_and_is_stored_ready_to_send(live: Live):
     live.consent(["bea"])
     live.interact("bea", ITEMS[2])
     live.wait_for_version("bea", 2)
@@ -39,7 +39,7 @@ def test_a_list_expires_and_its_bytes_are_ready_to_send(live: Live):
 
 
 @pytest.mark.promise("no-consent-nothing-kept")
-def test_who_has_not_consented_gets_no_list_and_leaves_no_state(live: Live):
+def test_user_without_consent_gets_no_list_and_no_state(live: Live):
     live.interact("cleo", ITEMS[0])
     live.consent(["dan"])
     live.interact("dan", ITEMS[0])
@@ -49,7 +49,7 @@ def test_who_has_not_consented_gets_no_list_and_leaves_no_state(live: Live):
 
 
 @pytest.mark.promise("no-consent-nothing-kept")
-def test_an_opt_out_clears_list_and_profile_and_a_later_event_does_nothing(live: Live):
+def test_opt_out_clears_list_and_profile_and_later_events_are_ignored(live: Live):
     live.consent(["eve"])
     live.interact("eve", ITEMS[3])
     live.wait_for_version("eve", 2)
@@ -62,7 +62,7 @@ def test_an_opt_out_clears_list_and_profile_and_a_later_event_does_nothing(live:
     assert live.list_of("eve") is None
 
 
-def test_who_consents_again_starts_afresh_and_versions_go_on(live: Live):
+def test_new_consent_starts_afresh_and_versions_continue(live: Live):
     live.consent(["gus"])
     live.interact("gus", ITEMS[5])
     live.wait_for_version("gus", 2)
@@ -75,7 +75,7 @@ def test_who_consents_again_starts_afresh_and_versions_go_on(live: Live):
     assert [item for item, _, _ in recents] == [ITEMS[6]]
 
 
-def test_session_consent_gives_session_lists_that_live_no_longer_than_the_session(live: Live):
+def test_session_consent_gives_lists_that_end_with_the_session(live: Live):
     live.consent(["hal"], level="session")
     live.interact("hal", ITEMS[7], session_id="s1")
     found = live.wait_for_version("hal", 2)
@@ -87,7 +87,7 @@ def test_session_consent_gives_session_lists_that_live_no_longer_than_the_sessio
     assert [item for item, _, _ in recents] == [ITEMS[8]]
 
 
-def test_the_same_event_twice_is_counted_and_changes_nothing(live: Live):
+def test_duplicate_event_is_counted_and_changes_nothing(live: Live):
     live.consent(["ian"])
     raw = live.event("ian", ITEMS[9])
     live.send(topics.INTERACTIONS, [(b"ian", raw), (b"ian", raw)])
@@ -95,7 +95,7 @@ def test_the_same_event_twice_is_counted_and_changes_nothing(live: Live):
     assert live.wait_for_version("ian", 3).v == 3
 
 
-def test_what_enough_people_like_becomes_popular_for_all_and_for_the_segment(live: Live):
+def test_popular_items_appear_globally_and_in_their_segment(live: Live):
     crowd = [f"crowd-{number}" for number in range(live.settings.popularity.users_min * 6)]
     live.consent(crowd)
     for user in crowd:
@@ -108,7 +108,7 @@ def test_what_enough_people_like_becomes_popular_for_all_and_for_the_segment(liv
         assert ITEMS[21] not in ids(live.popular(segment)), "one user's item is nobody else's business"
 
 
-def test_accepted_events_stand_pseudonymised_in_the_events_topic(live: Live):
+def test_accepted_events_are_published_pseudonymised(live: Live):
     live.consent(["customer-of-note"])
     ids_of_note = {"session_id": "session-of-note", "request_id": "request-of-note"}
     live.interact("customer-of-note", ITEMS[11], query="tea for customer-of-note, ada@example.org", **ids_of_note)
@@ -149,7 +149,7 @@ BAD = {
 
 
 @pytest.mark.promise("dead-letters")
-def test_bad_input_goes_to_the_dead_letters_with_its_reason_and_the_job_lives(live: Live):
+def test_bad_input_becomes_dead_letters_and_the_job_continues(live: Live):
     before = len(live.rejects())
     live.send(topics.INTERACTIONS, [(b"mallory", raw) for raw, _ in BAD.values()])
     live.consent(["judy"])
@@ -164,7 +164,7 @@ def test_bad_input_goes_to_the_dead_letters_with_its_reason_and_the_job_lives(li
 
 
 @pytest.mark.promise("account")
-def test_everything_sent_is_accounted_for(live: Live):
+def test_every_sent_record_is_accounted_for(live: Live):
     sent = sum(1 for _ in live.records(topics.INTERACTIONS))
     total = live.wait_until_accounted(sent)
     assert total["accepted"] + total["duplicates"] + total["denied"] + sum(total["rejected"].values()) == sent
@@ -172,7 +172,7 @@ def test_everything_sent_is_accounted_for(live: Live):
 
 
 @pytest.mark.promise("redis-outage")
-def test_redis_away_for_a_while_loses_nothing_and_restarts_nothing(live: Live):
+def test_redis_outage_loses_nothing_and_restarts_nothing(live: Live):
     live.consent(["kim"])
     live.interact("kim", ITEMS[13])
     live.wait_for_version("kim", 2)
@@ -184,7 +184,7 @@ def test_redis_away_for_a_while_loses_nothing_and_restarts_nothing(live: Live):
 
 
 @pytest.mark.parametrize("what", ["manifest that does not match", "no manifest"])
-def test_a_model_that_cannot_be_trusted_is_refused_at_submission(live: Live, tmp_path, what):
+def test_tampered_model_is_refused_at_submission(live: Live, tmp_path, what):
     import shutil
 
     from deploy.local import product
@@ -206,7 +206,7 @@ def test_a_model_that_cannot_be_trusted_is_refused_at_submission(live: Live, tmp
     assert live.stack.rest.jobs() == before
 
 
-def test_the_history_for_training_holds_only_what_may_be_trained_on(live: Live):
+def test_training_history_holds_only_permitted_events(live: Live):
     live.consent(["lea"])
     live.consent(["moe"], denied=["train"])
     for user in ("lea", "moe"):

@@ -63,7 +63,7 @@ def click(user: str, number: int) -> Interaction:
 
 
 @pytest.mark.promise("mixed-formats")
-def test_what_the_libraries_acknowledged_takes_effect_beside_json_and_plain_avro(avro: Live):
+def test_acknowledged_records_take_effect_beside_json_and_plain_avro(avro: Live):
     kafka: dict[str, Any] = python_kafka_options(avro.settings.kafka)
     with (
         contextlib.closing(consents_of(avro, input=writing(avro))) as consents,
@@ -86,7 +86,7 @@ def test_what_the_libraries_acknowledged_takes_effect_beside_json_and_plain_avro
     assert not list(avro.records(topics.DEAD_LETTERS))
 
 
-def test_an_erasure_is_proved_where_the_job_reads_avro(
+def test_erasure_is_proved_when_the_job_reads_avro(
     avro: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     gone = ConsentChange("gone", "full", now_ms())

@@ -46,7 +46,7 @@ def run(checkout: Path, environment: dict[str, str], *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "environment"), PLACES, ids=["posix", "turkish"])
-def test_a_checkout_starts_in_any_folder_and_leaves_nothing_beside_it(
+def test_checkout_runs_in_any_folder_and_writes_nothing_outside(
     tmp_path: Path, name: str, environment: dict[str, str]
 ) -> None:
     checkout = tmp_path / name

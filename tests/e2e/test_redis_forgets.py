@@ -28,7 +28,7 @@ def reason(reader: Reader, user: str) -> str:
 
 
 @pytest.mark.promise("redis-forgets")
-def test_a_crash_that_forgets_an_acknowledged_withdrawal_brings_no_list_back(
+def test_redis_losing_an_acknowledged_withdrawal_restores_no_list(
     live: Live, consents: Consents, reader: Reader, tmp_path: Path
 ):
     with_lists(live, "forgets-ada", "forgets-bob", "forgets-cyd")
@@ -55,7 +55,7 @@ def test_a_crash_that_forgets_an_acknowledged_withdrawal_brings_no_list_back(
 
 
 @pytest.mark.promise("redis-forgets")
-def test_after_flushall_all_lists_come_back_while_the_job_runs_and_nobody_clicks(live: Live, reader: Reader):
+def test_lists_are_rebuilt_after_flushall_without_events(live: Live, reader: Reader):
     users = [f"flushed-{number}" for number in range(40)]
     live.consent(users)
     for user in users:
@@ -73,7 +73,7 @@ def test_after_flushall_all_lists_come_back_while_the_job_runs_and_nobody_clicks
     assert live.stack.rest.exceptions(live.job_id) == ""
 
 
-def test_the_command_has_deleted_keys_and_tombstones_written_again(live: Live, consents: Consents, reader: Reader):
+def test_rebuild_command_rewrites_deleted_keys_and_tombstones(live: Live, consents: Consents, reader: Reader):
     with_lists(live, "deleted-dan", "deleted-eve")
     consents.erase("deleted-eve")
     until(lambda: live.redis.exists(live.keys("deleted-eve")[2]), "a tombstone")

@@ -91,7 +91,7 @@ def submit(stack: LocalStack, directory: Path, address: str, redis_port: int, ma
 
 
 @pytest.mark.promise("secrets")
-def test_a_click_arrives_through_tls_sasl_and_an_acl_user(secured: Live):
+def test_click_arrives_through_tls_sasl_and_an_acl_user(secured: Live):
     in_an_hour = time.time_ns() // 1_000_000 + 3_600_000
     secured.consent(["ada"], expires_at=in_an_hour)
     secured.interact("ada", "item-00003")
@@ -115,14 +115,14 @@ def leaks(live: Live, place: str, content: bytes) -> list[str]:
 
 
 @pytest.mark.promise("secrets")
-def test_no_secret_is_in_any_log(secured: Live):
+def test_logs_contain_no_secret(secured: Live):
     logs = [path for path in (secured.stack.directory / "log").iterdir() if path.is_file()]
     assert len(logs) >= 4
     assert [leak for path in logs for leak in leaks(secured, path.name, path.read_bytes())] == []
 
 
 @pytest.mark.promise("secrets")
-def test_no_secret_is_in_what_flink_shows_or_keeps(secured: Live):
+def test_flink_rest_and_snapshots_contain_no_secret(secured: Live):
     """The job graph as it travels, what REST tells of the job, its checkpoints, a savepoint."""
     rest, job = secured.stack.rest, secured.job_id
     shown = {path: json.dumps(rest.get(path)).encode() for path in rest_paths(secured)}

@@ -30,7 +30,7 @@ def test_submit_reaches_the_cluster_which_refuses_a_second_job(live: Live):
     assert f"job {live.job_id} (RUNNING) is of this deployment: stop it first" in told
 
 
-def test_upgrade_goes_on_from_the_savepoint_that_it_stopped_the_job_with(live: Live):
+def test_upgrade_continues_from_its_stop_savepoint(live: Live):
     live.consent(["nell"])
     live.interact("nell", "item-00001")
     live.wait_for_version("nell", 2)

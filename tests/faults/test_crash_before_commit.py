@@ -147,7 +147,7 @@ def verify(live: Live) -> int:
 
 
 @pytest.mark.promise("crash-before-commit")
-def test_what_was_not_committed_at_the_crash_is_committed_once_after_it(live: Live, front: KafkaFront) -> None:
+def test_uncommitted_records_are_committed_once_after_a_crash(live: Live, front: KafkaFront) -> None:
     crash = crash_before_commit(live, front, "ada")
     go_on(live, with_short_transactions(live), crash)
     assert less(crash.written, records(live)) == {topic: Counter() for topic in EXACTLY_ONCE}
@@ -162,7 +162,7 @@ def test_what_was_not_committed_at_the_crash_is_committed_once_after_it(live: Li
     assert live.metric("failedCommittables") == live.metric("restores_past_transactions") == 0
 
 
-def test_what_transactions_that_timed_out_have_lost_is_told(
+def test_losses_of_timed_out_transactions_are_reported(
     live: Live, front: KafkaFront, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crash = crash_before_commit(live, front, "cleo")

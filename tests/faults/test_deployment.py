@@ -64,12 +64,12 @@ def refusal(live: Live, path: Path, *options: str) -> str:
     return told
 
 
-def test_a_second_submission_of_a_running_job_is_refused(live: Live) -> None:
+def test_second_submission_of_running_job_is_refused(live: Live) -> None:
     found = refusal(live, live.product.settings_path)
     assert f"job {live.job_id} (RUNNING) is of this deployment: stop it first" in found
 
 
-def test_a_withdrawal_in_a_partition_that_was_added_takes_effect_within_seconds(live: Live) -> None:
+def test_withdrawal_in_added_partition_takes_effect_within_seconds(live: Live) -> None:
     live.consent(["late"])
     live.interact("late", "item-00001")
     live.wait_for_version("late", 2)
@@ -91,7 +91,7 @@ BUCKETS = ("[model]\n", "[job]\nbuckets = 8\n\n[model]\n")
 
 
 @pytest.mark.promise("deployment-identity")
-def test_another_number_of_buckets_is_refused_with_a_savepoint_and_without(live: Live, savepoint: str) -> None:
+def test_changed_bucket_count_is_refused_with_and_without_savepoint(live: Live, savepoint: str) -> None:
     path = changed(live, *BUCKETS)
     found = refusal(live, path, "-s", savepoint)
     assert "the snapshot was taken with job.buckets 4, and this submission has 8" in found
@@ -99,11 +99,11 @@ def test_another_number_of_buckets_is_refused_with_a_savepoint_and_without(live:
 
 
 @pytest.mark.promise("deployment-identity")
-def test_another_prefix_in_redis_is_refused(live: Live, savepoint: str) -> None:
+def test_changed_redis_prefix_is_refused(live: Live, savepoint: str) -> None:
     assert "redis.prefix is" in refusal(live, changed(live, "[redis]\n", '[redis]\nprefix = "other:"\n'))
 
 
-def test_a_prefix_in_redis_of_another_deployment_is_refused(live: Live, savepoint: str) -> None:
+def test_redis_prefix_of_another_deployment_is_refused(live: Live, savepoint: str) -> None:
     owner = owner_key("")
     ours = live.redis.get(owner)
     assert ours, "the first submission has claimed it"
@@ -114,7 +114,7 @@ def test_a_prefix_in_redis_of_another_deployment_is_refused(live: Live, savepoin
 
 
 @pytest.mark.promise("deployment-identity")
-def test_another_key_ring_is_refused_and_a_rotated_one_is_not_compared_away(live: Live, savepoint: str) -> None:
+def test_another_key_ring_is_refused_and_a_rotated_one_accepted(live: Live, savepoint: str) -> None:
     path = Path(live.product.endpoints["key_ring"])
     ring = load_key_ring(str(path))
     try:
@@ -140,14 +140,14 @@ def forget_rotation(live: Live) -> None:
         registration.take(msgspec.structs.replace(recorded, current_key=1, users=kept), replace=True)
 
 
-def test_a_group_that_another_deployment_reads_with_is_refused(live: Live, savepoint: str) -> None:
+def test_consumer_group_of_another_deployment_is_refused(live: Live, savepoint: str) -> None:
     group = live.settings.kafka.group()
     other = changed(live, "[kafka]\n", f'[kafka]\ntopic_prefix = "other."\ngroup_id = "{group}"\n')
     product.create_local_topics(product.load_settings(other).kafka)
     assert "two jobs with one group abort each other's transactions" in refusal(live, other)
 
 
-def test_an_epoch_is_later_than_all_before_whatever_the_clocks_say(live: Live, savepoint: str) -> None:
+def test_epochs_increase_regardless_of_clocks(live: Live, savepoint: str) -> None:
     with Registration(live.settings.kafka, MINUTE) as registration:
         recorded = registration.recorded
         assert recorded is not None
@@ -158,7 +158,7 @@ def test_an_epoch_is_later_than_all_before_whatever_the_clocks_say(live: Live, s
     live.send(topics.DEPLOYMENT, [(KEY, msgspec.json.encode(recorded))])
 
 
-def test_of_two_submissions_at_once_the_first_is_refused(live: Live, savepoint: str) -> None:
+def test_first_of_two_concurrent_submissions_is_refused(live: Live, savepoint: str) -> None:
     with Registration(live.settings.kafka, MINUTE) as first:
         assert first.recorded is not None
         with Registration(live.settings.kafka, MINUTE) as second:
@@ -168,7 +168,7 @@ def test_of_two_submissions_at_once_the_first_is_refused(live: Live, savepoint: 
     assert last_recorded(live.settings.kafka) == taken
 
 
-def test_a_restore_within_the_time_of_transactions_is_not_reported(live: Live, savepoint: str) -> None:
+def test_restore_within_transaction_timeout_is_not_reported(live: Live, savepoint: str) -> None:
     live.job_id = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
     try:
         live.stack.rest.wait_running(live.job_id)
@@ -188,14 +188,14 @@ def submit_carelessly(live: Live, path: Path, kept_ms: int, *options: str) -> st
 
 
 @pytest.mark.promise("deployment-identity")
-def test_a_job_that_restores_the_state_of_other_buckets_ends_and_says_why(live: Live, savepoint: str) -> None:
+def test_restore_with_other_bucket_count_fails_with_reason(live: Live, savepoint: str) -> None:
     job = submit_carelessly(live, changed(live, *BUCKETS), 10**12, "-s", savepoint)
     live.stack.rest.wait_state(job, "FAILED")
     assert "The snapshot was taken with job.buckets 4, and this job has 8" in live.stack.rest.exceptions(job, 100_000)
 
 
 @pytest.mark.promise("deployment-identity")
-def test_a_job_that_recovers_from_a_checkpoint_that_is_too_old_ends_and_says_why(live: Live, savepoint: str) -> None:
+def test_recovery_from_too_old_checkpoint_fails_with_reason(live: Live, savepoint: str) -> None:
     job = submit_carelessly(live, live.product.settings_path, 1)
     live.stack.rest.wait_running(job)
     until(lambda: live.stack.rest.checkpoints(job)["counts"]["completed"] >= 1, "a checkpoint")

@@ -21,7 +21,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadStand]:
 
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.promise("gateway-always-answers")
-def test_there_is_always_an_answer_while_redis_is(stand: ReadStand, name: str) -> None:
+def test_gateway_always_answers_while_redis_is(stand: ReadStand, name: str) -> None:
     seen = seen_while(stand, FAULTS[name], BRIEF)
     assert seen.answers > 100 and seen.failed == 0
     assert seen.p99_ms < 1_000 * SLOW_S / 2, "nobody waits for Redis"

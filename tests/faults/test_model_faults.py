@@ -83,7 +83,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 @pytest.mark.promise("model-fails-safe")
-def test_a_model_that_fails_at_run_time_costs_its_users_their_ranking_and_the_job_nothing(live: Live) -> None:
+def test_failing_model_costs_ranking_but_not_the_job(live: Live) -> None:
     fans = [f"fan-{n}" for n in range(12)]
     live.consent(["ada", "bob", "cyd", "dan", *fans])
     live.interact("ada", "item-01")

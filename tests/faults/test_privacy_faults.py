@@ -70,7 +70,7 @@ def recents(state: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.promise("consent-in-faults")
-def test_two_tenants_with_the_same_user_id_stay_apart(live: Live, other: Live):
+def test_tenants_with_equal_user_ids_stay_separate(live: Live, other: Live):
     for tenant, item in ((live, "item-00001"), (other, "item-00002")):
         tenant.consent([SAME])
         tenant.interact(SAME, item)
@@ -94,7 +94,7 @@ def test_two_tenants_with_the_same_user_id_stay_apart(live: Live, other: Live):
 
 
 @pytest.mark.promise("consent-in-faults")
-def test_opt_outs_during_a_kill_hold_from_their_receipt_on(live: Live, other: Live):
+def test_opt_outs_during_a_kill_hold_from_their_receipt(live: Live, other: Live):
     users = [*LEAVING, STAYING]
     live.consent(users)
     for user in users:
@@ -145,7 +145,7 @@ def nobody_who_left_is_shown(live: Live, reader: Reader) -> bool:
 
 
 @pytest.mark.promise("consent-in-faults")
-def test_consents_expire_without_any_event(live: Live):
+def test_consents_expire_without_events(live: Live):
     mine = {live.pseudonymiser.user(user): user for user in EXPIRING}
 
     def told() -> set[str]:
@@ -160,7 +160,7 @@ def test_consents_expire_without_any_event(live: Live):
 
 
 @pytest.mark.promise("raw-ids-stay")
-def test_raw_ids_and_keys_stand_nowhere_else(live: Live, other: Live):
+def test_raw_ids_and_keys_appear_nowhere_else(live: Live, other: Live):
     for tenant in (live, other):
         tenant.checkpoint()
         named = [RAW_ID.search(record.key or b"") for record in tenant.records(topics.CONSENTS)]

@@ -117,7 +117,7 @@ def job(stack: LocalStack, name: str, address: RedisAddress, **more: object) -> 
 
 
 @pytest.mark.promise("redis-kinds")
-def test_the_job_writes_to_a_cluster_and_withdrawals_hold_on_each_node(stack: LocalStack, tmp_path: Path) -> None:
+def test_job_writes_to_cluster_and_withdrawals_hold_on_each_node(stack: LocalStack, tmp_path: Path) -> None:
     users = [f"user-{number}" for number in range(12)]
     with running_cluster(tmp_path) as nodes:
         address = RedisAddress((nodes[0].url,), kind="cluster", timeout_ms=2_000)
@@ -135,9 +135,7 @@ def test_the_job_writes_to_a_cluster_and_withdrawals_hold_on_each_node(stack: Lo
 
 
 @pytest.mark.promise("redis-kinds")
-def test_after_a_failover_by_sentinel_lists_come_back_and_no_acknowledged_withdrawal_is_undone(
-    stack: LocalStack, tmp_path: Path
-) -> None:
+def test_sentinel_failover_restores_lists_and_keeps_acknowledged_withdrawals(stack: LocalStack, tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     try:
         address = RedisAddress((watched.sentinel.url,), kind="sentinel", service="lists", timeout_ms=2_000)
@@ -165,7 +163,7 @@ def test_after_a_failover_by_sentinel_lists_come_back_and_no_acknowledged_withdr
 
 
 @pytest.mark.promise("redis-outage")
-def test_an_outage_longer_than_many_checkpoints_restarts_nothing_and_a_job_in_it_can_be_cancelled(
+def test_long_redis_outage_restarts_nothing_and_allows_cancelling(
     stack: LocalStack,
 ) -> None:
     address = RedisAddress((stack.redis.url,), timeout_ms=2_000)
@@ -191,7 +189,7 @@ def test_an_outage_longer_than_many_checkpoints_restarts_nothing_and_a_job_in_it
         assert [one["id"] for one in stack.rest.task_managers()] == managers, "no watchdog has killed the TaskManager"
 
 
-def test_an_outage_that_is_too_long_restarts_the_job_aloud(stack: LocalStack) -> None:
+def test_redis_outage_beyond_limit_restarts_the_job(stack: LocalStack) -> None:
     address = RedisAddress((stack.redis.url,), timeout_ms=2_000)
     with job(stack, "too-long", address, outage_max_ms=3_000) as running:
         running.consent(["ada"])
@@ -205,7 +203,7 @@ def test_an_outage_that_is_too_long_restarts_the_job_aloud(stack: LocalStack) ->
         running.wait_until_personal("ada")
 
 
-def test_a_right_that_is_taken_away_stops_the_job_with_how_to_mend_it(stack: LocalStack) -> None:
+def test_revoked_redis_right_stops_the_job_with_a_remedy(stack: LocalStack) -> None:
     address = RedisAddress((stack.redis.url,), timeout_ms=2_000)
     with job(stack, "rights", address) as running:
         running.consent(["ada"])

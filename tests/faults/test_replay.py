@@ -28,7 +28,7 @@ def live(tmp_path_factory: pytest.TempPathFactory):
 
 @retail.needs_retail
 @pytest.mark.promise("exactly-once", "account")
-def test_a_replay_with_a_task_manager_killed_in_its_middle_equals_a_naive_one(live: Live):
+def test_replay_with_killed_task_manager_equals_naive_replay(live: Live):
     retail.consent_all(live)
     counts: list[int] = []
     sending = threading.Thread(target=lambda: counts.append(send_all(live)))
@@ -57,7 +57,7 @@ def send_all(live: Live) -> int:
 
 @retail.needs_retail
 @pytest.mark.promise("audit-tamper")
-def test_the_audit_trail_is_whole_though_a_task_manager_was_killed(live: Live):
+def test_audit_trail_is_intact_after_killed_task_manager(live: Live):
     live.checkpoint()
     key = load_signing_key(live.settings.audit.signing_key)
 
@@ -72,7 +72,7 @@ def test_the_audit_trail_is_whole_though_a_task_manager_was_killed(live: Live):
 
 @retail.needs_retail
 @pytest.mark.promise("raw-ids-stay")
-def test_raw_user_ids_stand_in_the_raw_topics_only(live: Live):
+def test_raw_user_ids_appear_in_raw_topics_only(live: Live):
     live.checkpoint()
     assert RAW_ID.search(next(live.records(topics.INTERACTIONS)).key or b""), "the search finds what is there"
     assert places_of(live, RAW_ID) == []

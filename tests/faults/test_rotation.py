@@ -43,7 +43,7 @@ def kept(live: Live, names: Pseudonymiser) -> dict[str, tuple[object, bytes | No
 
 
 @pytest.mark.promise("rotation-keeps")
-def test_profiles_and_lists_are_equal_before_and_after_though_a_task_manager_is_killed(live: Live, capsys):
+def test_rotation_keeps_profiles_and_lists_with_killed_task_manager(live: Live, capsys):
     live.consent(SHOPPERS)
     for number, shopper in enumerate(SHOPPERS):
         live.interact(shopper, f"item-{number % 50 + 1:05d}")

@@ -45,7 +45,7 @@ def resubmit(live: Live, savepoint: str, parallelism: int) -> None:
 
 @retail.needs_retail
 @pytest.mark.promise("savepoints")
-def test_stopped_under_load_and_rescaled_there_and_back_nothing_is_lost_or_twice(live: Live):
+def test_rescaling_under_load_is_exactly_once(live: Live):
     retail.consent_all(live)
     stop = threading.Event()
     sending = threading.Thread(target=send_steadily, args=(live, stop))
@@ -73,7 +73,7 @@ def send_steadily(live: Live, hurry: threading.Event) -> None:
 
 
 @pytest.mark.promise("deployment-identity")
-def test_a_savepoint_that_is_too_old_is_refused(live: Live):
+def test_too_old_savepoint_is_refused(live: Live):
     savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
     metadata = Path(savepoint.removeprefix("file:")) / "_metadata"
     kept_s = live.settings.privacy.snapshots_kept_ms / 1000
@@ -87,7 +87,7 @@ def test_a_savepoint_that_is_too_old_is_refused(live: Live):
 
 
 @pytest.mark.promise("savepoints")
-def test_a_savepoint_of_the_other_mode_is_refused_and_not_restored_empty(live: Live):
+def test_savepoint_of_other_execution_mode_is_refused(live: Live):
     live.consent(["ada"])
     other = {"thread": "process", "process": "thread"}[live.mode]
     savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
@@ -117,7 +117,7 @@ def hold_up_consents_behind(live: Live, user: str) -> None:
 
 @pytest.mark.privacy
 @pytest.mark.promise("nothing-returns")
-def test_a_savepoint_from_before_an_erasure_brings_nothing_back(live: Live):
+def test_savepoint_from_before_an_erasure_restores_nothing(live: Live):
     live.consent(["eve", "rob"])
     for user in ("eve", "rob"):
         live.interact(user, "item-00001")
@@ -160,7 +160,7 @@ def assert_the_trail_tells_of_it(live: Live) -> None:
     assert not any(b'"eve"' in record.value for record in live.records(topics.AUDIT))
 
 
-def test_another_release_on_old_task_managers_is_refused_and_runs_on_new_ones(
+def test_new_release_is_refused_on_old_task_managers_and_runs_on_new_ones(
     live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thread mode would run the modules that it has. In process mode a worker may serve the next job, or may not."""

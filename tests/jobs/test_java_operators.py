@@ -50,19 +50,19 @@ def joined(lists: Iterable[list[RawRecord]]) -> list[RawRecord]:
     return [record for its in lists for record in its]
 
 
-def test_a_batch_ends_when_it_is_full_and_the_last_one_when_the_input_does() -> None:
+def test_batch_ends_when_full_or_at_end_of_input() -> None:
     found = batches(BatchSettings(records_max=4, wait_ms=LONG), zone="America/New_York")
     assert [len(batch) for batch in found] == [4, 4, 3]
     assert joined(found) == RECORDS, "each record as it was, in order, its time moved by no zone"
 
 
-def test_a_batch_ends_at_so_many_bytes() -> None:
+def test_batch_ends_at_byte_limit() -> None:
     found = batches(BatchSettings(bytes_max=1, wait_ms=LONG))
     assert [len(batch) for batch in found] == [1] * len(RECORDS)
     assert joined(found) == RECORDS
 
 
-def test_a_record_for_each_line() -> None:
+def test_splitter_emits_one_record_per_line() -> None:
     texts = [b"one", b"two\nthree", "vier 🫖\n\nf".encode(), b"end\n", b"\n", b""]
     records = [RawRecord("t.interactions", 0, n, BEGINNING, None, text) for n, text in enumerate(texts)]
     bounds = BatchSettings(records_max=1)

@@ -23,7 +23,7 @@ def java() -> Any:
 
 @given(path=PATHS)
 @example(path=Path("/my shop (1)/100%2F 50%/josé/a?b#c"))
-def test_flink_uses_the_folder_that_it_was_given(java: Any, path: Path) -> None:
+def test_flink_uses_the_given_folder(java: Any, path: Path) -> None:
     assume(is_allowed(path))
     found = java.org.apache.flink.core.fs.Path(location_of(path))
     assert java.java.io.File(found.getPath()).getPath() == str(path)
@@ -31,7 +31,7 @@ def test_flink_uses_the_folder_that_it_was_given(java: Any, path: Path) -> None:
 
 @given(path=PATHS)
 @example(path=Path("/my shop (1)/100%2F 50%/josé/a?b#c"))
-def test_the_place_that_flink_tells_is_the_folder(java: Any, path: Path) -> None:
+def test_location_reported_by_flink_is_the_folder(java: Any, path: Path) -> None:
     assume(is_allowed(path))
     told = java.org.apache.flink.core.fs.Path(location_of(path)).toString()
     assert path_of(told) == path
@@ -39,7 +39,7 @@ def test_the_place_that_flink_tells_is_the_folder(java: Any, path: Path) -> None
 
 @given(value=st.text(st.characters(exclude_categories=["Cs"])))
 @example(value=" josé\\n\\u0041 = # ! \n")
-def test_java_reads_from_properties_what_was_written(java: Any, value: str) -> None:
+def test_java_reads_written_properties(java: Any, value: str) -> None:
     properties = java.java.util.Properties()
     properties.load(java.java.io.ByteArrayInputStream(properties_of({"log.dirs": value})))
     assert properties.getProperty("log.dirs") == value

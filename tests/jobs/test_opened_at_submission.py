@@ -44,7 +44,7 @@ def written(tmp_path: Path) -> Written:
 @pytest.mark.parametrize(
     "more", ["", 'input = { format = "avro", framing = "confluent", schema_source = "DIR/schemas" }']
 )
-def test_what_can_be_opened_is_opened_while_redis_is_away(written: Written, more: str) -> None:
+def test_submission_opens_everything_else_while_redis_is_down(written: Written, more: str) -> None:
     open_once(load_settings(written(more)))
 
 
@@ -79,12 +79,12 @@ def test_what_can_be_opened_is_opened_while_redis_is_away(written: Written, more
         ('privacy.policy = "DIR/none.toml"', "privacy.policy .*none.toml cannot be read"),
     ],
 )
-def test_what_a_worker_could_not_open_is_refused(written: Written, more: str, said: str) -> None:
+def test_submission_refuses_what_workers_cannot_open(written: Written, more: str, said: str) -> None:
     with pytest.raises(FreshetError, match=said):
         main(["--settings", str(written(more))])
 
 
-def test_a_model_without_its_graph_is_refused(written: Written, tmp_path: Path) -> None:
+def test_model_without_graph_is_refused(written: Written, tmp_path: Path) -> None:
     (tmp_path / "model" / "model.onnx").unlink()
     with pytest.raises(FreshetError, match=r"model\.onnx"):
         main(["--settings", str(written(""))])

@@ -141,7 +141,7 @@ def summed(receipts: list[ElementReceipt]) -> dict[str, Any]:
     return total
 
 
-def test_the_journey_of_a_handful_of_people(settings: Settings, server: RealRedis) -> None:
+def test_job_processes_a_small_journey(settings: Settings, server: RealRedis) -> None:
     emitted = run(settings, RECORDS)
     receipts = [decode_receipt(raw) for raw in emitted["receipts"]]
     elements = [receipt for receipt in receipts if isinstance(receipt, ElementReceipt)]
@@ -173,6 +173,6 @@ def test_the_journey_of_a_handful_of_people(settings: Settings, server: RealRedi
     )
 
 
-def test_the_keys_of_buckets_spread_evenly() -> None:
+def test_bucket_keys_spread_evenly() -> None:
     keys = bucket_keys(8, 128)
     assert len(set(keys)) == 8

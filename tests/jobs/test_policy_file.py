@@ -16,7 +16,7 @@ from tests.support.vocabulary import KEY_RING, a_raw_consent
 from udfs.elements import unpack
 
 
-def test_nothing_is_submitted_with_a_policy_that_cannot_be_loaded(tmp_path: Path) -> None:
+def test_submission_refuses_unloadable_policy(tmp_path: Path) -> None:
     write_key_ring(KEY_RING, tmp_path / "ring.json")
     path = tmp_path / "freshet.toml"
     path.write_text(
@@ -28,7 +28,7 @@ def test_nothing_is_submitted_with_a_policy_that_cannot_be_loaded(tmp_path: Path
         main(["--settings", str(path)])
 
 
-def test_a_worker_opens_ingest_with_the_policy_of_the_settings(tmp_path: Path) -> None:
+def test_worker_loads_the_policy_of_the_settings(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text("default.gpc.level = 'none'")
     write_key_ring(KEY_RING, tmp_path / "ring.json")
     settings_of = Settings(

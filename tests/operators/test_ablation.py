@@ -43,20 +43,20 @@ def took(bucket: Bucket, *elements: list[Record]) -> Bucket:
     return bucket
 
 
-def test_who_never_consented_gets_a_list_without_consent_and_none_from_the_product() -> None:
+def test_ablation_lists_users_without_consent_and_product_does_not() -> None:
     product, ablation = took(Bucket(), [an_interaction()]), took(unchecked(), [an_interaction()])
     assert (list_in(product), product.user(), product.account.denied) == (None, None, 1)
     assert list_in(ablation) is not None and ablation.user() is not None
     assert (ablation.account.accepted, ablation.account.denied) == (1, 0)
 
 
-def test_who_has_withdrawn_is_ranked_on_without_consent_and_not_by_the_product() -> None:
+def test_ablation_ranks_withdrawn_users_and_product_does_not() -> None:
     story: list[list[Record]] = [[a_consent()], [a_consent(level="none", at=LATER)], [an_interaction(at=LATER + 1)]]
     assert list_in(took(Bucket(), *story)) is None
     assert list_in(took(unchecked(), *story)) is not None
 
 
-def test_without_consent_nobody_is_asked_for_and_nothing_is_audited() -> None:
+def test_ablation_checks_no_consent_and_audits_nothing() -> None:
     bucket = unchecked()
     bucket.store.tombstones = _unasked  # type: ignore[method-assign]
     emitted = bucket.take(a_consent(), an_interaction())
@@ -70,7 +70,7 @@ def _unasked(*_: Any) -> Any:
     raise AssertionError("the ablation asks for tombstones")
 
 
-def test_clean_events_say_no_purposes_without_consent() -> None:
+def test_ablation_clean_events_have_no_purposes() -> None:
     [with_consent] = side(Bucket().take(a_consent(), an_interaction()), CLEAN_EVENTS)
     [without] = side(unchecked().take(a_consent(), an_interaction()), CLEAN_EVENTS)
     assert with_consent.pop("purposes") and with_consent == without
@@ -90,7 +90,7 @@ elements = st.lists(st.lists(events, min_size=1, max_size=6), min_size=1, max_si
 
 @settings(max_examples=60, deadline=None)
 @given(elements)
-def test_of_users_who_all_consent_both_keep_and_serve_the_same(batches: list[list[Record]]) -> None:
+def test_ablation_equals_product_when_all_users_consent(batches: list[list[Record]]) -> None:
     consents: list[Record] = [a_consent(name) for name in ("ada", "bob", "cyd")]
     product, ablation = took(Bucket(), consents, *batches), took(unchecked(), consents, *batches)
     assert product.account == ablation.account

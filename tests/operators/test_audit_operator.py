@@ -51,7 +51,7 @@ def verified(lines: list[bytes], heads: list[bytes]) -> Verification:
     return verify(in_topic, [Line(0, n, raw) for n, raw in enumerate(heads)], TRUST, Times(BEGINNING - 1))
 
 
-def test_consents_withdrawals_erasures_and_refusals_are_recorded_with_their_place(bucket: Bucket) -> None:
+def test_consent_decisions_are_audited_with_their_offset(bucket: Bucket) -> None:
     later = {"partition": 0, "pseudonym": "ada"}
     assert told(bucket.take(a_consent("ada", purposes=0b101, offset=4))) == [
         {"kind": "consent", "level": "full", "purposes": ["personalise", "train"], "consent_at": BEGINNING,
@@ -74,7 +74,7 @@ def test_a_replayed_consent_is_not_recorded_again(bucket: Bucket) -> None:
     assert lines_of(bucket.take(a_consent("ada"))) == []
 
 
-def test_denied_interactions_are_told_by_user_at_the_end_of_the_interval(bucket: Bucket) -> None:
+def test_denied_interactions_are_audited_per_user_and_interval(bucket: Bucket) -> None:
     bucket.take(a_consent("ada", "none"))
     for n in range(3):
         bucket.take(an_interaction("ada", BEGINNING + n), an_interaction("stranger", BEGINNING + n))
@@ -85,12 +85,12 @@ def test_denied_interactions_are_told_by_user_at_the_end_of_the_interval(bucket:
     assert told(bucket.pass_time(MINUTE)) == []
 
 
-def test_a_consent_that_expires_without_any_record_is_recorded(bucket: Bucket) -> None:
+def test_expiry_is_audited(bucket: Bucket) -> None:
     bucket.take(a_consent("ada", expires_at=BEGINNING + MINUTE))
     assert told(bucket.pass_time(3 * MINUTE)) == [{"kind": "expiry", "pseudonym": "ada"}]
 
 
-def test_a_consent_expires_also_when_its_profile_was_forgotten_before(bucket: Bucket) -> None:
+def test_consent_expires_after_its_profile_was_deleted(bucket: Bucket) -> None:
     bucket.take(a_consent("ada", "session", expires_at=BEGINNING + 3 * HOUR), an_interaction("ada", session="s"))
     assert told(bucket.pass_time(2 * HOUR)) == []
     ended = bucket.user("ada")
@@ -117,14 +117,14 @@ def test_reads_are_recorded_by_role_and_purpose(bucket: Bucket) -> None:
     assert told_on_receipts == ["element", "account"], "no profile where everything else is read from"
 
 
-def test_an_erased_user_stays_in_no_count(bucket: Bucket) -> None:
+def test_erased_user_leaves_pending_counts(bucket: Bucket) -> None:
     bucket.take(a_consent("ada", "none"), an_interaction("ada"))
     emitted = told(bucket.take(an_erasure("ada", BEGINNING + HOUR)))
     assert [record["kind"] for record in emitted] == ["denied", "erasure"]
     assert b"ada" not in bucket.keyed.states["audit-v1"].value()
 
 
-def test_heads_are_signed_at_an_interval_where_something_was_recorded(bucket: Bucket) -> None:
+def test_heads_are_signed_per_interval_with_records(bucket: Bucket) -> None:
     lines = lines_of(bucket.take(a_consent("ada")))
     heads = lines_of(bucket.pass_time(10 * SECOND), AUDIT_HEADS)
     assert len(heads) == 1
@@ -133,7 +133,7 @@ def test_heads_are_signed_at_an_interval_where_something_was_recorded(bucket: Bu
     assert lines_of(bucket.pass_time(2 * DAY), AUDIT_HEADS) == [], "lists were refreshed, and nothing was recorded"
 
 
-def test_who_is_moved_is_counted_under_the_new_pseudonym(bucket: Bucket) -> None:
+def test_relinked_user_is_counted_under_the_new_pseudonym(bucket: Bucket) -> None:
     bucket.take(a_consent("p1.ada", "none"), an_interaction("p1.ada"))
     bucket.take(links={"p2.ada": "p1.ada"})
     assert b"p1.ada" not in bucket.keyed.states["audit-v1"].value()
@@ -141,9 +141,7 @@ def test_who_is_moved_is_counted_under_the_new_pseudonym(bucket: Bucket) -> None
     assert denied["pseudonym"] == "p2.ada"
 
 
-def test_many_users_who_are_denied_are_told_before_the_interval_ends(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_denied_users_are_audited_early(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_keeper, "DENIED_HELD_MAX", 2)
     users = ["ada", "bob", "cyd"]
     bucket.take(*(a_consent(user, "none") for user in users))
@@ -154,7 +152,7 @@ def test_many_users_who_are_denied_are_told_before_the_interval_ends(
 @pytest.mark.parametrize("crash_at", range(1, 7))
 @pytest.mark.parametrize("resubmitted", [False, True])
 @pytest.mark.promise("audit-tamper")
-def test_whenever_it_crashes_the_chain_stays_whole(bucket: Bucket, crash_at: int, resubmitted: bool) -> None:
+def test_audit_chain_survives_crashes(bucket: Bucket, crash_at: int, resubmitted: bool) -> None:
     """What was emitted after the last checkpoint is never committed; a job submitted again has an epoch of its own."""
     consents = [a_consent(f"u{n}", at=BEGINNING + n * MINUTE, offset=n) for n in range(6)]
     story = [*consents[:crash_at], CRASH, *consents[crash_at - 1 :]]
@@ -177,7 +175,7 @@ def test_whenever_it_crashes_the_chain_stays_whole(bucket: Bucket, crash_at: int
     assert result.chains[0].segments == 1 + (resubmitted and crash_at > 1)
 
 
-def test_state_of_a_release_that_did_not_sign_segments_is_gone_on_from_with_a_signed_one(bucket: Bucket) -> None:
+def test_state_without_signed_segments_continues_with_a_signed_segment(bucket: Bucket) -> None:
     """The upgrade through a savepoint: the trail that it left, its book, and what this release writes behind them."""
     folder = Path(__file__).parents[1] / "golden" / "audit"
     lines, heads = ((folder / f"unsigned-segments{of}.jsonl").read_bytes().splitlines() for of in ("", "-heads"))
@@ -195,7 +193,7 @@ def test_state_of_a_release_that_did_not_sign_segments_is_gone_on_from_with_a_si
     assert result.unproved == left, "but for the bucket in which nothing was recorded since"
 
 
-def test_heads_that_are_signed_late_say_when(bucket: Bucket) -> None:
+def test_late_heads_carry_their_signing_time(bucket: Bucket) -> None:
     """A timer that came due while the job was away fires when it is back."""
     lines = lines_of(bucket.take(a_consent("ada")))
     snapshot = bucket.keyed.snapshot()
@@ -208,7 +206,7 @@ def test_heads_that_are_signed_late_say_when(bucket: Bucket) -> None:
     assert verified([*lines, *lines_of(late)], lines_of(emitted, AUDIT_HEADS)).findings == []
 
 
-def test_what_is_recorded_is_counted_as_metrics(bucket: Bucket) -> None:
+def test_audit_records_are_counted_as_metrics(bucket: Bucket) -> None:
     bucket.take(a_consent("ada"), a_consent("bob"), a_consent("cyd", expires_at=BEGINNING + MINUTE))
     bucket.keyed.now_ms += 40
     bucket.take(a_consent("ada", "none", BEGINNING + 10, offset=5_000_000))

@@ -82,7 +82,7 @@ def reads_of(done: Callable[[Bucket], None], bucket: Bucket) -> int:
     ids=["erasure", "erasure in a rebuild", "rename", "becoming due earlier", "first consent", "kids"],
 )
 @pytest.mark.promise("bounded-users")
-def test_the_reads_for_one_user_do_not_grow_with_the_users_of_a_bucket(begun: Any, done: Any) -> None:
+def test_state_reads_per_user_are_independent_of_bucket_size(begun: Any, done: Any) -> None:
     few, many = (reads_of(done, begun(a_bucket_of(users))) for users in (FEW, MANY))
     assert many <= few + 2, "two more where a minute is full"
     assert many <= 20

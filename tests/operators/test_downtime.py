@@ -42,7 +42,7 @@ def worked_off(bucket: Bucket) -> int:
 
 
 @pytest.mark.promise("bounded-users")
-def test_elements_wait_for_no_more_than_a_few_of_the_slots_that_are_late(bucket: Bucket) -> None:
+def test_elements_wait_for_few_overdue_slots_only(bucket: Bucket) -> None:
     downtime(bucket)
     assert SLOTS > 10 * CATCH_UP_SLOTS
     assert worked_off(bucket) == CATCH_UP_SLOTS * SLOT_USERS
@@ -53,7 +53,7 @@ def test_elements_wait_for_no_more_than_a_few_of_the_slots_that_are_late(bucket:
         assert worked_off(bucket) == ticks * CATCH_UP_SLOTS * SLOT_USERS, "so many within a tick"
 
 
-def test_a_timer_that_is_put_off_costs_a_few_reads_and_no_call_of_redis(bucket: Bucket) -> None:
+def test_postponed_timer_costs_few_reads_and_no_redis_call(bucket: Bucket) -> None:
     calls, write = [], bucket.store.write
     bucket.store.write = lambda *asked: calls.append(asked) or write(*asked)
     reads = bucket.reads
@@ -62,7 +62,7 @@ def test_a_timer_that_is_put_off_costs_a_few_reads_and_no_call_of_redis(bucket: 
     assert bucket.reads - reads <= 8 * SLOTS + 20 * CATCH_UP_SLOTS * SLOT_USERS
 
 
-def test_everybody_who_came_due_in_the_downtime_is_looked_at_once_and_nothing_is_left(bucket: Bucket) -> None:
+def test_users_due_during_downtime_are_processed_once(bucket: Bucket) -> None:
     downtime(bucket)
     bucket.pass_time(MINUTE)
     assert worked_off(bucket) == len(USERS)
@@ -71,7 +71,7 @@ def test_everybody_who_came_due_in_the_downtime_is_looked_at_once_and_nothing_is
     assert (bucket.pages, bucket.timers) == ({}, set())
 
 
-def test_a_crash_while_slots_wait_loses_none_of_them(bucket: Bucket) -> None:
+def test_crash_keeps_waiting_slots(bucket: Bucket) -> None:
     downtime(bucket)
     bucket.pass_time(3 * CATCH_UP_EVERY_MS)
     downtime(bucket, HOUR)
@@ -80,14 +80,14 @@ def test_a_crash_while_slots_wait_loses_none_of_them(bucket: Bucket) -> None:
     assert (bucket.pages, bucket.timers) == ({}, set())
 
 
-def test_who_is_erased_while_their_slot_waits_is_named_nowhere(bucket: Bucket) -> None:
+def test_user_erased_while_slot_waits_leaves_no_trace(bucket: Bucket) -> None:
     downtime(bucket)
     bucket.take(an_erasure(USERS[500], BEGINNING + DAY))
     names = b"\n".join(bucket.pages.values()).split(b"\n")
     assert USERS[500].encode() not in names and USERS[501].encode() in names
 
 
-def test_a_short_stop_puts_nothing_off() -> None:
+def test_short_stop_postpones_nothing() -> None:
     bucket = Bucket()
     for user in USERS[:20]:
         bucket.take(a_consent(user, expires_at=BEGINNING + 5 * MINUTE), an_interaction(user))
@@ -96,7 +96,7 @@ def test_a_short_stop_puts_nothing_off() -> None:
     assert all(bucket.user(user).level == 0 for user in USERS[:20])  # type: ignore[union-attr]
 
 
-def test_lists_that_aged_in_the_downtime_are_made_once_and_by_the_time_of_now() -> None:
+def test_lists_aged_in_downtime_are_refreshed_once_with_current_time() -> None:
     bucket = Bucket()
     for user in USERS[:50]:
         bucket.take(a_consent(user), an_interaction(user))
@@ -115,7 +115,7 @@ def an_idle_bucket() -> Bucket:
     return bucket
 
 
-def test_the_watch_over_redis_goes_on_after_a_downtime_in_which_its_timer_came() -> None:
+def test_redis_watch_continues_after_downtime() -> None:
     bucket = an_idle_bucket()
     watch = bucket.keyed.timers - bucket.timers
     bucket.keyed.timers -= watch
@@ -123,7 +123,7 @@ def test_the_watch_over_redis_goes_on_after_a_downtime_in_which_its_timer_came()
     assert bucket.keyed.timers >= watch
 
 
-def test_a_rebuild_goes_on_after_a_downtime() -> None:
+def test_rebuild_continues_after_downtime() -> None:
     bucket = an_idle_bucket()
     bucket.take(marks=[BucketMark("1" * 12, 0, 1)])
     downtime(bucket, HOUR)
@@ -131,15 +131,15 @@ def test_a_rebuild_goes_on_after_a_downtime() -> None:
     assert bucket.keyed.states["rebuild-v1"].is_empty()
 
 
-def test_the_head_of_the_audit_trail_is_signed_at_once_after_a_downtime() -> None:
+def test_audit_head_is_signed_right_after_downtime() -> None:
     assert side(downtime(an_idle_bucket(), HOUR), AUDIT_HEADS) != []
 
 
-def test_what_was_to_be_popular_before_a_downtime_is_told_at_once_after_it() -> None:
+def test_pending_popularity_is_published_right_after_downtime() -> None:
     assert "all" in [told[0] for told in downtime(an_idle_bucket(), HOUR)]
 
 
-def test_a_late_slot_that_was_left_leaves_nothing_behind() -> None:
+def test_abandoned_late_slot_leaves_no_state() -> None:
     bucket = an_idle_bucket()
     for user in USERS[:50]:
         bucket.take(an_erasure(user, BEGINNING + SECOND))

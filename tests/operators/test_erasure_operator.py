@@ -26,7 +26,7 @@ def everything_kept(bucket: Bucket) -> bytes:
     return b"".join(maps + others)
 
 
-def test_an_erasure_leaves_no_trace_in_state_and_a_tombstone_in_redis(bucket: Bucket) -> None:
+def test_erasure_clears_state_and_leaves_a_redis_tombstone(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.take(a_consent("ada", at=BEGINNING + MINUTE, expires_at=BEGINNING + 2 * MINUTE))
     assert b"ada" in everything_kept(bucket), "the search finds what is there"
@@ -39,7 +39,7 @@ def test_an_erasure_leaves_no_trace_in_state_and_a_tombstone_in_redis(bucket: Bu
     bucket.run_out_of_timers()
 
 
-def test_an_erasure_and_an_interaction_in_one_element_leave_nothing(bucket: Bucket) -> None:
+def test_erasure_and_interaction_in_one_element_leave_nothing(bucket: Bucket) -> None:
     with_ada(bucket)
     emitted = bucket.take(an_interaction("ada", BEGINNING + HOUR, "pot"), an_erasure("ada", BEGINNING + HOUR))
     assert b"ada" not in everything_kept(bucket)
@@ -47,13 +47,13 @@ def test_an_erasure_and_an_interaction_in_one_element_leave_nothing(bucket: Buck
     assert bucket.account.denied == 1
 
 
-def test_an_erasure_of_somebody_unknown_is_carried_out_too(bucket: Bucket) -> None:
+def test_erasure_of_unknown_user_is_applied(bucket: Bucket) -> None:
     bucket.take(an_erasure("ada"))
     assert bucket.store.is_gone("ada")
     assert bucket.user("ada") is None
 
 
-def test_that_there_is_no_consent_on_record_needs_no_state(bucket: Bucket) -> None:
+def test_absent_consent_needs_no_state(bucket: Bucket) -> None:
     bucket.take(a_consent("ada", "none", absent=True))
     assert bucket.user("ada") is None
     assert bucket.store.level("ada") == "none"
@@ -64,7 +64,7 @@ def test_that_there_is_no_consent_on_record_needs_no_state(bucket: Bucket) -> No
     assert bucket.store.level("bob") == "none", "what holds off the grants before it"
 
 
-def test_who_comes_back_after_an_erasure_begins_at_nothing(bucket: Bucket) -> None:
+def test_returning_user_starts_empty_after_erasure(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.take(an_erasure("ada", BEGINNING + HOUR), a_consent("ada", at=BEGINNING + 2 * HOUR))
     bucket.take(an_interaction("ada", BEGINNING + 3 * HOUR, "rye"))
@@ -75,7 +75,7 @@ def test_who_comes_back_after_an_erasure_begins_at_nothing(bucket: Bucket) -> No
 
 
 @pytest.mark.parametrize("came_back", [False, True])
-def test_a_restore_from_before_an_erasure_brings_nothing_back(bucket: Bucket, came_back: bool) -> None:
+def test_restore_from_before_an_erasure_restores_nothing(bucket: Bucket, came_back: bool) -> None:
     with_ada(bucket)
     snapshot = bucket.keyed.snapshot()
     bucket.take(an_erasure("ada", BEGINNING + HOUR))
@@ -93,7 +93,7 @@ def test_a_restore_from_before_an_erasure_brings_nothing_back(bucket: Bucket, ca
 
 @pytest.mark.parametrize("came_back", [False, True])
 @pytest.mark.parametrize("directly", [False, True])
-def test_an_event_replayed_after_an_opt_out_writes_nothing(bucket: Bucket, came_back: bool, directly: bool) -> None:
+def test_replayed_event_after_opt_out_writes_nothing(bucket: Bucket, came_back: bool, directly: bool) -> None:
     with_ada(bucket)
     snapshot = bucket.keyed.snapshot()
     no = a_consent("ada", "none", BEGINNING + HOUR)
@@ -112,7 +112,7 @@ def test_an_event_replayed_after_an_opt_out_writes_nothing(bucket: Bucket, came_
     assert len(receipts(bucket.take(no), ConsentReceipt)) == 1, "the record counts as it did the first time"
 
 
-def test_a_restore_from_after_the_return_of_an_erased_user_keeps_what_came_after(bucket: Bucket) -> None:
+def test_restore_after_return_of_erased_user_keeps_later_data(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.take(an_erasure("ada", BEGINNING + HOUR), a_consent("ada", at=BEGINNING + 2 * HOUR))
     bucket.take(an_interaction("ada", BEGINNING + 3 * HOUR, "rye"))
@@ -123,7 +123,7 @@ def test_a_restore_from_after_the_return_of_an_erased_user_keeps_what_came_after
     assert [item for item, _, _ in state.profile.recents] == ["rye", "oil"]
 
 
-def test_a_list_that_comes_due_after_a_restore_from_before_an_erasure_is_not_written(bucket: Bucket) -> None:
+def test_due_list_is_not_written_after_restore_from_before_erasure(bucket: Bucket) -> None:
     with_ada(bucket)
     snapshot = bucket.keyed.snapshot()
     bucket.take(an_erasure("ada", BEGINNING + HOUR))
@@ -133,7 +133,7 @@ def test_a_list_that_comes_due_after_a_restore_from_before_an_erasure_is_not_wri
     assert bucket.list("bob") is not None
 
 
-def test_a_job_that_starts_empty_asks_for_no_erasures(bucket: Bucket) -> None:
+def test_job_without_state_looks_up_no_erasures(bucket: Bucket) -> None:
     asked: list[list[str]] = []
     ask = bucket.store.tombstones
     bucket.store.tombstones = lambda names: asked.append(list(names)) or ask(names)  # type: ignore[method-assign,func-returns-value]
@@ -146,7 +146,7 @@ def test_a_job_that_starts_empty_asks_for_no_erasures(bucket: Bucket) -> None:
     assert asked == [["ada"]], "once"
 
 
-def test_a_grant_given_before_the_last_withdrawal_is_refused_and_said_so(bucket: Bucket) -> None:
+def test_grant_before_last_withdrawal_is_refused_and_reported(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.take(a_consent("ada", "none", BEGINNING + HOUR))
     waited = a_consent("ada", at=BEGINNING + 2 * HOUR, said_at=BEGINNING + HOUR)
@@ -157,7 +157,7 @@ def test_a_grant_given_before_the_last_withdrawal_is_refused_and_said_so(bucket:
     assert bucket.list("ada") is None and bucket.account.denied == 1
 
 
-def test_a_grant_that_redis_refuses_because_of_a_direct_withdrawal_is_undone(bucket: Bucket) -> None:
+def test_grant_refused_by_redis_after_direct_withdrawal_is_undone(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.keyed.now_ms = BEGINNING + HOUR
     bucket.store.withdraw("ada", said_at=BEGINNING + HOUR)
@@ -172,7 +172,7 @@ def test_a_grant_that_redis_refuses_because_of_a_direct_withdrawal_is_undone(buc
     assert (bucket.account.accepted, bucket.account.denied) == (2, 1), "what ada and bob did before, and this"
 
 
-def test_a_newer_grant_behind_a_refused_one_holds(bucket: Bucket) -> None:
+def test_newer_grant_after_refused_one_holds(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.keyed.now_ms = BEGINNING + HOUR
     bucket.store.withdraw("ada", said_at=BEGINNING + HOUR)
@@ -187,7 +187,7 @@ def test_a_newer_grant_behind_a_refused_one_holds(bucket: Bucket) -> None:
     assert bucket.list("ada") is not None
 
 
-def test_after_a_direct_withdrawal_no_list_is_written_before_the_job_hears_of_it(bucket: Bucket) -> None:
+def test_no_list_is_written_between_direct_withdrawal_and_its_record(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.store.withdraw("ada", said_at=BEGINNING + MINUTE)
     bucket.take(an_interaction("ada", BEGINNING + HOUR, "pot"))
@@ -197,7 +197,7 @@ def test_after_a_direct_withdrawal_no_list_is_written_before_the_job_hears_of_it
     assert state is not None and state.profile is None
 
 
-def test_a_store_that_is_down_when_it_is_asked_for_erasures_is_asked_again(bucket: Bucket) -> None:
+def test_erasure_lookup_is_retried_when_store_is_down(bucket: Bucket) -> None:
     with_ada(bucket)
     bucket.restart(bucket.keyed.snapshot())
     bucket.store.fail_next(3)

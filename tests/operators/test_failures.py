@@ -60,7 +60,7 @@ good_events = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(good_events, st.lists(st.integers(0, 8), min_size=1, max_size=3), st.lists(st.sampled_from(USERS), unique=True))
 @pytest.mark.promise("poison-is-cut-out")
-def test_records_that_cannot_be_carried_out_leave_the_others_as_they_are(
+def test_failing_records_do_not_affect_others(
     good: list[EventRecord], places: list[int], consenting: list[str]
 ) -> None:
     mixed: list[Record] = list(good)
@@ -85,7 +85,7 @@ def test_records_that_cannot_be_carried_out_leave_the_others_as_they_are(
 
 
 @pytest.mark.promise("poison-is-cut-out")
-def test_a_grant_that_cannot_be_carried_out_counts_as_a_withdrawal() -> None:
+def test_failing_grant_counts_as_withdrawal() -> None:
     bucket = Bucket()
     bucket.take(a_consent("ada"), a_consent("bob"))
     bucket.take(an_interaction("ada"), an_interaction("bob"))
@@ -99,7 +99,7 @@ def test_a_grant_that_cannot_be_carried_out_counts_as_a_withdrawal() -> None:
     assert any("not_carried_out" in str(entry) for entry in side(emitted, AUDIT))
 
 
-def test_a_tombstone_is_asked_for_again_when_a_plan_was_dropped() -> None:
+def test_tombstone_is_looked_up_again_after_dropped_plan() -> None:
     bucket = Bucket()
     bucket.take(a_consent("ada"), an_interaction("ada"))
     snapshot = bucket.keyed.snapshot()
@@ -112,7 +112,7 @@ def test_a_tombstone_is_asked_for_again_when_a_plan_was_dropped() -> None:
     assert bucket.list("ada") is None
 
 
-def test_a_dead_letter_of_an_attempt_that_failed_is_told_once() -> None:
+def test_dead_letter_of_failed_attempt_is_emitted_once() -> None:
     bucket = Bucket()
     bucket.take(a_consent("ada", at=BEGINNING), an_interaction("ada", BEGINNING + 30 * DAY))
     late = an_interaction("ada", BEGINNING + DAY, "oil", appended=BEGINNING + 30 * DAY, offset=5)
@@ -121,7 +121,7 @@ def test_a_dead_letter_of_an_attempt_that_failed_is_told_once() -> None:
     assert bucket.account.rejected == {"too_late": 1, "not_carried_out": 1}
 
 
-def test_a_record_is_given_up_only_when_it_fails_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_is_dropped_only_after_two_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = Bucket()
     bucket.take(a_consent("ada"))
     write, failures = bucket.store.write, [ValueError("once")]
@@ -137,7 +137,7 @@ def test_a_record_is_given_up_only_when_it_fails_twice(monkeypatch: pytest.Monke
     assert bucket.account.accepted == 1
 
 
-def test_state_that_cannot_be_read_is_no_fault_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_state_is_not_blamed_on_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = Bucket()
     bucket.take(a_consent("ada"))
 
@@ -149,7 +149,7 @@ def test_state_that_cannot_be_read_is_no_fault_of_a_record(monkeypatch: pytest.M
         bucket.take(an_interaction("ada"), an_interaction("bob"))
 
 
-def test_halves_hold_each_record_of_whatever_list_once_and_in_order() -> None:
+def test_halves_hold_each_record_once_in_order() -> None:
     lists = [name for name, value in zip(Element.__struct_fields__, Element(0).__struct_defaults__, strict=False)]
     element = Element(3, unknown_fields=7, links={"new": "old"})
     names = [name for name in lists if isinstance(getattr(element, name), list)]
@@ -162,7 +162,7 @@ def test_halves_hold_each_record_of_whatever_list_once_and_in_order() -> None:
     assert first.links == second.links == element.links
 
 
-def test_nothing_is_left_to_try_of_what_was_given_up_already() -> None:
+def test_dropped_records_are_not_retried() -> None:
     once = given_up(Element(3, consents=[poison_consent("ada", BEGINNING)]), INTERACTIONS)
     assert once is not None and once.consents[0].level == 0
     assert given_up(once, INTERACTIONS) is None

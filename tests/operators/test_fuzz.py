@@ -255,7 +255,7 @@ def account_of(buckets: dict[int, Bucket], sent: Counter[str], letters: Counter[
 @pytest.mark.privacy
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.promise("dead-letters")
-def test_no_rubbish_stops_the_job_or_gets_lost(form: str) -> None:
+def test_garbage_neither_stops_the_job_nor_gets_lost(form: str) -> None:
     codec, encode_event, encode_consent = FORMATS[form]
     ingest = Ingest(TOPICS, codec, PSEUDONYMISER, list(range(BUCKETS)), ("surface", "context.country"))
     rubbish = Rubbish(SEED, encode_event, encode_consent)

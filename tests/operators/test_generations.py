@@ -34,7 +34,7 @@ def withdraw_acknowledged(world: World, user: str) -> None:
 
 
 @pytest.mark.promise("redis-forgets")
-def test_redis_that_forgot_an_acknowledged_withdrawal_serves_no_list_before_or_after_the_rebuild() -> None:
+def test_redis_losing_a_withdrawal_serves_no_list_around_the_rebuild() -> None:
     world = a_world("ada", "bob")
     withdraw_acknowledged(world, "ada")
     world.redis_goes_back(FULL_OF_LISTS)
@@ -49,7 +49,7 @@ def test_redis_that_forgot_an_acknowledged_withdrawal_serves_no_list_before_or_a
     assert listed(world, "ada", "bob") == [False, True]
 
 
-def test_a_grant_that_a_forgotten_withdrawal_ended_is_not_served_while_the_job_catches_up() -> None:
+def test_grant_ended_by_lost_withdrawal_is_not_served_during_catch_up() -> None:
     world = a_world("ada")
     world.say("ada", FULL, purposes=ALL_PURPOSES)
     withdraw_acknowledged(world, "ada")
@@ -61,7 +61,7 @@ def test_a_grant_that_a_forgotten_withdrawal_ended_is_not_served_while_the_job_c
 
 
 @pytest.mark.promise("redis-forgets")
-def test_lists_come_back_without_any_event_after_redis_lost_everything() -> None:
+def test_lists_are_rebuilt_without_events_after_redis_data_loss() -> None:
     users = [f"user-{number}" for number in range(7)]
     world = a_world("ada", "eve", *users)
     world.say("eve", NONE)
@@ -77,7 +77,7 @@ def test_lists_come_back_without_any_event_after_redis_lost_everything() -> None
     assert world.bucket.keyed.states["rebuild-v1"].is_empty()
 
 
-def test_a_rebuild_goes_on_after_a_crash_in_its_middle() -> None:
+def test_rebuild_continues_after_a_crash() -> None:
     users = [f"user-{number}" for number in range(9)]
     world = a_world(*users)
     world.redis_goes_back(EMPTY)
@@ -91,7 +91,7 @@ def test_a_rebuild_goes_on_after_a_crash_in_its_middle() -> None:
     assert listed(world, *users) == [True] * 9
 
 
-def test_an_erased_user_stands_in_no_page_of_a_rebuild() -> None:
+def test_erased_user_is_in_no_rebuild_page() -> None:
     users = [f"user-{number}" for number in range(9)]
     world = a_world(*users)
     world.redis_goes_back(EMPTY)
@@ -105,7 +105,7 @@ def test_an_erased_user_stands_in_no_page_of_a_rebuild() -> None:
     assert listed(world, *users) == [False] * 9
 
 
-def test_marks_are_asked_for_until_they_have_been_met_and_not_after() -> None:
+def test_marks_are_requested_until_read() -> None:
     world = a_world("ada")
     world.redis_goes_back(EMPTY)
     asked = []
@@ -119,7 +119,7 @@ def test_marks_are_asked_for_until_they_have_been_met_and_not_after() -> None:
     assert world.bucket.marks_asked_for == []
 
 
-def test_a_bucket_without_users_is_watched_no_more() -> None:
+def test_empty_bucket_is_not_watched() -> None:
     world = a_world("ada")
     world.say("ada", NONE, erase=True)
     world.read_all()

@@ -19,18 +19,18 @@ def elements(*records: RawRecord, buckets: int = 4) -> dict[int, Element]:
     return {row[0]: unpack(row[1]) for row in rows}
 
 
-def test_a_batch_leaves_as_one_element_for_each_bucket_that_it_touches() -> None:
+def test_batch_becomes_one_element_per_bucket() -> None:
     found = elements(*(a_raw_interaction(f"user-{n}", id=f"e{n}", offset=n) for n in range(60)))
     assert set(found) == {100, 101, 102, 103}
     assert sorted(event.offset for element in found.values() for event in element.events) == list(range(60))
 
 
-def test_a_missing_key_or_value_arrives_as_nothing() -> None:
+def test_missing_key_or_value_arrives_as_none() -> None:
     [element] = elements(a_tombstone("ada"), a_raw_interaction("ada")._replace(key=None)).values()
     assert (len(element.consents), len(element.events), element.rejects) == (1, 1, [])
 
 
-def test_append_time_is_the_brokers() -> None:
+def test_append_time_is_the_broker_time() -> None:
     [element] = elements(a_raw_interaction("ada"), a_raw_consent("ada")).values()
     assert [record.append_ts for record in (*element.events, *element.consents)] == [BEGINNING, BEGINNING]
 
@@ -43,5 +43,5 @@ records = st.builds(
 
 @settings(max_examples=50)
 @given(st.lists(records, max_size=5))
-def test_any_record_is_unpacked_as_it_was_packed(batch: list[RawRecord]) -> None:
+def test_records_round_trip_through_packing(batch: list[RawRecord]) -> None:
     assert unpack_records(msgspec.msgpack.encode(batch)) == batch

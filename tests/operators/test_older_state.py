@@ -41,7 +41,7 @@ def kids(bucket: Bucket) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("timers_first", [False, True])
-def test_who_is_erased_is_named_in_no_older_page_either(restored: Bucket, timers_first: bool) -> None:
+def test_erased_user_is_removed_from_older_pages(restored: Bucket, timers_first: bool) -> None:
     if timers_first:
         restored.pass_time(MINUTE)
         assert restored.keyed.states["due-v1"].is_empty(), "moved over by the first timers"
@@ -50,21 +50,21 @@ def test_who_is_erased_is_named_in_no_older_page_either(restored: Bucket, timers
     assert USERS[7].encode() not in names and USERS[8].encode() in names
 
 
-def test_everybody_still_comes_due_and_nothing_is_left(restored: Bucket) -> None:
+def test_users_of_older_state_come_due_once(restored: Bucket) -> None:
     restored.pass_time(DAY + 2 * MINUTE)
     assert all(restored.user(user).profile is None for user in USERS)  # type: ignore[union-attr]
     restored.run_out_of_timers()
     assert restored.pages == {}
 
 
-def test_users_are_counted_when_somebody_asks_and_from_then_on(restored: Bucket) -> None:
+def test_users_of_older_state_are_counted_on_first_request(restored: Bucket) -> None:
     restored.take(a_consent("p1.eve"), an_erasure(USERS[0], BEGINNING + HOUR))
     assert kids(restored) == {"1": 30}
     restored.take(an_erasure(USERS[1], BEGINNING + HOUR), links={"p2.user-2": "p1.user-2"})
     assert kids(restored) == {"1": 28, "2": 1}
 
 
-def test_a_rebuild_that_an_earlier_release_began_names_no_erased_user_and_goes_on(restored: Bucket) -> None:
+def test_rebuild_begun_by_earlier_release_continues_without_erased_users(restored: Bucket) -> None:
     restored.take(marks=[BucketMark("1" * 12, 0, 1)])
     rebuild = restored.keyed.states["rebuild-v1"]
     names = b"\n".join(rebuild.data.values()).split(b"\n")

@@ -30,7 +30,7 @@ from udfs.state import UserState
 # the journey
 
 
-def test_a_click_changes_the_list_at_once(bucket: Bucket) -> None:
+def test_click_updates_the_list_at_once(bucket: Bucket) -> None:
     bucket.take(a_consent())
     assert bucket.list() is None
     bucket.take(an_interaction(item="tea"))
@@ -42,7 +42,7 @@ def test_a_click_changes_the_list_at_once(bucket: Bucket) -> None:
     assert [item.id for item in second.items] != [item.id for item in first.items]
 
 
-def test_nothing_is_kept_or_written_of_who_did_not_consent(bucket: Bucket) -> None:
+def test_nothing_is_kept_or_written_without_consent(bucket: Bucket) -> None:
     emitted = bucket.take(an_interaction())
     assert (bucket.user(), bucket.pages) == (None, {})
     assert not bucket.store.has_list_key("ada")
@@ -50,7 +50,7 @@ def test_nothing_is_kept_or_written_of_who_did_not_consent(bucket: Bucket) -> No
     assert side(emitted, CLEAN_EVENTS) == []
 
 
-def test_all_users_of_an_element_are_scored_in_one_batch_each_once(bucket: Bucket) -> None:
+def test_users_of_an_element_are_scored_in_one_batch(bucket: Bucket) -> None:
     names = ["ada", "bob", "cyd"]
     bucket.take(
         *(a_consent(name) for name in names),
@@ -59,7 +59,7 @@ def test_all_users_of_an_element_are_scored_in_one_batch_each_once(bucket: Bucke
     assert bucket.model.batches == [3]
 
 
-def test_an_element_leaves_receipts_rejects_and_clean_events(bucket: Bucket) -> None:
+def test_element_emits_receipts_rejects_and_clean_events(bucket: Bucket) -> None:
     emitted = bucket.take(a_consent(), an_interaction(), rejects=[a_reject(offset=5)])
     [consent] = receipts(emitted, ConsentReceipt)
     assert (consent.pseudonym, consent.level, consent.outcome, consent.version) == ("ada", "full", "in_force", 2)
@@ -74,7 +74,7 @@ def test_an_element_leaves_receipts_rejects_and_clean_events(bucket: Bucket) -> 
     assert all(isinstance(out, tuple) for out in emitted), "nothing goes to popularity before the second ends"
 
 
-def test_popularity_hears_of_all_elements_of_a_second_at_its_end_once(bucket: Bucket) -> None:
+def test_popularity_is_emitted_once_per_second(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     snapshot = bucket.keyed.snapshot()
     bucket.take(an_interaction(item="cup", segments=("country:NL",)), an_interaction(kind="impression"))
@@ -88,14 +88,14 @@ def test_popularity_hears_of_all_elements_of_a_second_at_its_end_once(bucket: Bu
     )
 
 
-def test_a_denied_or_repeated_interaction_adds_nothing_to_popularity(bucket: Bucket) -> None:
+def test_denied_or_duplicate_interaction_adds_no_popularity(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     bucket.pass_time(SECOND)
     bucket.take(an_interaction(), an_interaction("bob"))
     assert bucket.pass_time(SECOND) == []
 
 
-def test_segments_beyond_the_bound_reach_no_popularity_and_are_counted_also_after_a_restart(bucket: Bucket) -> None:
+def test_segments_beyond_the_limit_are_dropped_and_counted(bucket: Bucket) -> None:
     bucket.take(a_consent())
     passed_on = set()
     for n in range(20):
@@ -117,7 +117,7 @@ def test_duplicates_write_nothing(bucket: Bucket) -> None:
     assert side(emitted, CLEAN_EVENTS) == []
 
 
-def test_metrics_count_what_happened(bucket: Bucket) -> None:
+def test_metrics_count_outcomes(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction(), rejects=[a_reject()])
     counts = bucket.keyed.counts
     assert (counts["accepted"], counts["rejected"], counts["lists_written"], counts["lists_refused"]) == (1, 1, 1, 0)
@@ -126,7 +126,7 @@ def test_metrics_count_what_happened(bucket: Bucket) -> None:
 # consent
 
 
-def test_an_opt_out_clears_profile_and_list_at_once_and_leaves_nothing_that_could_come_due(bucket: Bucket) -> None:
+def test_opt_out_clears_profile_list_and_due_entries(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     bucket.take(a_consent(level="none", at=BEGINNING + MINUTE))
     state = bucket.user()
@@ -138,13 +138,13 @@ def test_an_opt_out_clears_profile_and_list_at_once_and_leaves_nothing_that_coul
     assert (bucket.pages, bucket.timers) == ({}, set())
 
 
-def test_an_opt_out_and_an_interaction_in_one_element_write_no_list(bucket: Bucket) -> None:
+def test_opt_out_and_interaction_in_one_element_write_no_list(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     bucket.take(an_interaction(at=BEGINNING + SECOND), a_consent(level="none", at=BEGINNING + MINUTE))
     assert not bucket.store.has_list_key("ada")
 
 
-def test_a_fence_that_the_frontend_wrote_ahead_refuses_the_list(bucket: Bucket) -> None:
+def test_frontend_fence_refuses_the_list(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     bucket.store.write([a_consent(level="none", at=BEGINNING + HOUR)], [], want_popular=False, token=TOKEN)
     emitted = bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
@@ -153,14 +153,14 @@ def test_a_fence_that_the_frontend_wrote_ahead_refuses_the_list(bucket: Bucket) 
     assert bucket.keyed.counts["lists_refused"] == 1
 
 
-def test_renewing_a_consent_brings_the_list_back_at_once(bucket: Bucket) -> None:
+def test_renewed_consent_restores_the_list_at_once(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     bucket.take(a_consent(at=BEGINNING + MINUTE))
     found = bucket.list()
     assert found is not None and found.v == 3
 
 
-def test_a_consent_expires_without_any_event(bucket: Bucket) -> None:
+def test_consent_expires_without_events(bucket: Bucket) -> None:
     bucket.take(a_consent(expires_at=BEGINNING + HOUR), an_interaction())
     bucket.pass_time(HOUR + 2 * MINUTE)
     state = bucket.user()
@@ -169,7 +169,7 @@ def test_a_consent_expires_without_any_event(bucket: Bucket) -> None:
     assert (bucket.pages, bucket.timers) == ({}, set())
 
 
-def test_a_consent_that_had_expired_when_it_was_read_leaves_nothing(bucket: Bucket) -> None:
+def test_already_expired_consent_leaves_nothing(bucket: Bucket) -> None:
     bucket.keyed.now_ms = BEGINNING + DAY
     bucket.take(a_consent(expires_at=BEGINNING + HOUR), an_interaction())
     bucket.run_out_of_timers()
@@ -182,7 +182,7 @@ def test_a_consent_that_had_expired_when_it_was_read_leaves_nothing(bucket: Buck
 # time
 
 
-def test_a_session_ends_without_any_event(bucket: Bucket) -> None:
+def test_session_ends_without_events(bucket: Bucket) -> None:
     bucket.take(a_consent(level="session"), an_interaction(session="s"))
     found = bucket.list()
     assert found is not None and found.reason == "session"
@@ -197,7 +197,7 @@ def test_a_session_ends_without_any_event(bucket: Bucket) -> None:
     assert bucket.keyed.counts["profiles_forgotten"] == 1
 
 
-def test_a_session_that_goes_on_is_not_ended(bucket: Bucket) -> None:
+def test_continuing_session_is_not_ended(bucket: Bucket) -> None:
     bucket.take(a_consent(level="session"))
     for n in range(10):
         bucket.take(an_interaction(at=BEGINNING + n * 20 * MINUTE, session="s", item=ITEMS[n % 3]))
@@ -209,7 +209,7 @@ def test_a_session_that_goes_on_is_not_ended(bucket: Bucket) -> None:
     assert bucket.pages == {}
 
 
-def test_the_list_of_a_recently_active_user_never_runs_out_and_that_of_an_inactive_one_does(bucket: Bucket) -> None:
+def test_active_user_list_is_refreshed_and_inactive_one_expires(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     for _ in range(7 * 24 - 1):
         bucket.pass_time(HOUR)
@@ -224,7 +224,7 @@ def test_the_list_of_a_recently_active_user_never_runs_out_and_that_of_an_inacti
     assert bucket.list() is not None, "and is kept fresh again"
 
 
-def test_a_profile_that_idles_too_long_is_forgotten(bucket: Bucket) -> None:
+def test_idle_profile_is_deleted(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     bucket.pass_time(BOUNDS.idle_profile_ttl_ms + 2 * MINUTE)
     state = bucket.user()
@@ -232,7 +232,7 @@ def test_a_profile_that_idles_too_long_is_forgotten(bucket: Bucket) -> None:
     assert (bucket.pages, bucket.timers) == ({}, set())
 
 
-def test_a_refresh_does_not_change_the_version(bucket: Bucket) -> None:
+def test_refresh_keeps_the_version(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     before = bucket.list()
     bucket.pass_time(DAY)
@@ -245,7 +245,7 @@ def test_a_refresh_does_not_change_the_version(bucket: Bucket) -> None:
 # faults
 
 
-def test_a_store_that_is_down_is_asked_again_and_nothing_is_lost(bucket: Bucket) -> None:
+def test_store_outage_is_retried_without_loss(bucket: Bucket) -> None:
     bucket.store.fail_next(7)
     bucket.take(a_consent(), an_interaction())
     assert bucket.list() is not None
@@ -253,7 +253,7 @@ def test_a_store_that_is_down_is_asked_again_and_nothing_is_lost(bucket: Bucket)
     assert bucket.account.accepted == 1
 
 
-def test_a_store_that_is_down_when_a_session_ends_is_asked_again(bucket: Bucket) -> None:
+def test_store_outage_at_session_end_is_retried(bucket: Bucket) -> None:
     bucket.take(a_consent(level="session"), an_interaction(session="s"))
     bucket.store.fail_next(3)
     bucket.pass_time(HOUR)
@@ -293,7 +293,7 @@ STORY: list[Record | str] = [
 
 @pytest.mark.parametrize("snapshot_at", [0, 1, 2, 3, 5])
 @pytest.mark.parametrize("packing", [1, 2, 5])
-def test_after_a_crash_other_packing_gives_the_same_states_accounts_and_lists(snapshot_at: int, packing: int) -> None:
+def test_replay_with_other_batches_gives_equal_results(snapshot_at: int, packing: int) -> None:
     smooth = run([record for record in STORY if record != CRASH], 0, 1)
     crashed = run(STORY, snapshot_at, packing)
     for name in ("ada", "bob"):
@@ -307,7 +307,7 @@ def test_after_a_crash_other_packing_gives_the_same_states_accounts_and_lists(sn
     assert crashed.account.sent == 6
 
 
-def test_a_restore_of_a_snapshot_from_before_the_opt_out_serves_nothing(bucket: Bucket) -> None:
+def test_restore_from_before_opt_out_serves_nothing(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     snapshot = bucket.keyed.snapshot()
     opt_out = a_consent(level="none", at=BEGINNING + MINUTE)
@@ -349,7 +349,7 @@ def test_commands_are_answered_on_receipts(bucket: Bucket) -> None:
     assert (account.request, account.bucket, account.account.accepted) == ("r1", 3, 1)
 
 
-def test_the_state_of_a_user_is_told_to_who_asks_for_it_and_nobody_elses(bucket: Bucket) -> None:
+def test_state_request_returns_one_user_only(bucket: Bucket) -> None:
     bucket.take(a_consent("ada"), a_consent("bob"), an_interaction("ada"))
     emitted = bucket.take(asked_for=[AskedFor("ada", "r2", "privacy officer", "GDPR 15")])
     [answer] = answers(emitted)
@@ -357,7 +357,7 @@ def test_the_state_of_a_user_is_told_to_who_asks_for_it_and_nobody_elses(bucket:
     assert plain_answer(bytes(answer.state)) == plain(bucket.user("ada") or UserState())
 
 
-def test_the_gauge_of_unread_consents_goes_up_and_down_with_each_second(bucket: Bucket) -> None:
+def test_unread_consent_gauge_updates_every_second(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     for unread_ms in (7_000, 90_000, 300):
         bucket.unread_ms = unread_ms

@@ -61,7 +61,7 @@ def segment() -> Segment:
     return Segment()
 
 
-def test_what_k_users_met_is_published_within_a_second(segment: Segment) -> None:
+def test_items_met_by_k_users_are_published_within_a_second(segment: Segment) -> None:
     segment.take(*met("tea", 1))
     segment.take(*met("tea", 2), *met("cup", 1))
     assert segment.ids() is None
@@ -71,7 +71,7 @@ def test_what_k_users_met_is_published_within_a_second(segment: Segment) -> None
     assert found is not None and (found.reason, found.model) == ("popular", "popularity")
 
 
-def test_what_is_pending_goes_into_the_table_and_no_timer_of_the_second_is_left(segment: Segment) -> None:
+def test_pending_sums_are_merged_and_leave_no_timer(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2))
     assert segment.keyed.states["pending-v1"].held
     segment.pass_seconds()
@@ -79,7 +79,7 @@ def test_what_is_pending_goes_into_the_table_and_no_timer_of_the_second_is_left(
     assert all(timer >= segment.keyed.now_ms + SETTINGS.list_ttl_ms for timer in segment.keyed.timers)
 
 
-def test_a_segment_of_which_nothing_comes_for_the_life_of_a_list_leaves_no_state_and_no_timer(segment: Segment) -> None:
+def test_idle_segment_leaves_no_state_or_timer(segment: Segment) -> None:
     life_s = SETTINGS.list_ttl_ms // SECOND
     segment.take(*met("tea", 1, 2))
     segment.pass_seconds(life_s // 2)
@@ -91,19 +91,19 @@ def test_a_segment_of_which_nothing_comes_for_the_life_of_a_list_leaves_no_state
     assert segment.keyed.timers == set()
 
 
-def test_however_many_elements_a_second_is_merged_once(segment: Segment) -> None:
+def test_sums_are_merged_once_per_second(segment: Segment) -> None:
     for n in range(20):
         segment.take(*met("tea", n))
     assert len(segment.keyed.timers) == 1
 
 
-def test_nothing_is_published_while_nobody_is_hidden_among_others(segment: Segment) -> None:
+def test_nothing_is_published_below_k_users(segment: Segment) -> None:
     segment.take(*met("tea", 1))
     segment.pass_seconds()
     assert segment.ids() is None
 
 
-def test_a_store_that_is_down_is_asked_again(segment: Segment) -> None:
+def test_store_outage_is_retried(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2))
     segment.store.fail_next(4)
     segment.pass_seconds()
@@ -111,7 +111,7 @@ def test_a_store_that_is_down_is_asked_again(segment: Segment) -> None:
     assert segment.keyed.counts["store_retries"] == 4
 
 
-def test_after_a_restore_the_first_list_is_not_refused_as_old(segment: Segment) -> None:
+def test_first_list_after_restore_is_accepted(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2))
     snapshot = segment.keyed.snapshot()
     for n in range(30):
@@ -123,7 +123,7 @@ def test_after_a_restore_the_first_list_is_not_refused_as_old(segment: Segment) 
     assert segment.ids() is not None and segment.ids()[0] == "pot"  # type: ignore[index]
 
 
-def test_a_restore_counts_nothing_twice(segment: Segment) -> None:
+def test_restore_counts_nothing_twice(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2))
     snapshot = segment.keyed.snapshot()
     segment.pass_seconds()
@@ -134,7 +134,7 @@ def test_a_restore_counts_nothing_twice(segment: Segment) -> None:
     assert once is not None and again is not None and once.items == again.items
 
 
-def test_what_redis_has_lost_is_published_again_when_a_bucket_says_so(segment: Segment) -> None:
+def test_lost_popular_lists_are_republished_on_request(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2))
     segment.pass_seconds()
     empty = MemoryStore(BEGINNING, lambda: 0).held()
@@ -146,7 +146,7 @@ def test_what_redis_has_lost_is_published_again_when_a_bucket_says_so(segment: S
     assert segment.ids() == ["tea"]
 
 
-def test_sums_that_cannot_be_merged_cost_nobody_else_their_popularity(segment: Segment) -> None:
+def test_unmergeable_sums_do_not_affect_others(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2, 3))
     segment.keyed.get_list_state(ListStateDescriptor("pending-v1", Types.PICKLED_BYTE_ARRAY())).add(b"no sums")
     segment.harness.element(("all", encode_sums(SegmentSums("all", BEGINNING, {"jam": (1.0, -1)}))))

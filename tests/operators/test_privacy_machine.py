@@ -322,7 +322,7 @@ def run(backing: Callable[[], Any], histories: int) -> None:
 
 
 @pytest.mark.promise("any-history", "redis-forgets")
-def test_whatever_happens_nobody_is_known_without_consent() -> None:
+def test_random_histories_keep_nothing_without_consent() -> None:
     run(InMemory, HISTORIES)
 
 
@@ -333,7 +333,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 
 @pytest.mark.promise("any-history")
-def test_nor_on_a_real_redis(server: RealRedis) -> None:
+def test_random_histories_keep_nothing_without_consent_on_real_redis(server: RealRedis) -> None:
     run(lambda: InRedis(server), HISTORIES // 5)
 
 
@@ -349,7 +349,7 @@ def a_world(*grants: str) -> World:
     return world
 
 
-def test_two_erasures_in_one_element_of_a_user_who_was_denied_are_carried_out() -> None:
+def test_two_erasures_of_denied_user_in_one_element_are_applied() -> None:
     world = a_world()
     world.say("ada", NONE)
     world.click("ada", "s1", 0)
@@ -361,7 +361,7 @@ def test_two_erasures_in_one_element_of_a_user_who_was_denied_are_carried_out() 
 
 
 @pytest.mark.parametrize("erase", [False, True])
-def test_a_restore_from_before_a_grant_keeps_and_publishes_nothing_when_the_user_has_left_since(erase: bool) -> None:
+def test_restore_from_before_grant_keeps_nothing_after_departure(erase: bool) -> None:
     world = World(InMemory())
     world.savepoint()
     world.say("ada", FULL, purposes=ALL_PURPOSES)
@@ -378,7 +378,7 @@ def test_a_restore_from_before_a_grant_keeps_and_publishes_nothing_when_the_user
     assert world.backing.read("p1.ada") is None
 
 
-def test_a_restore_from_before_all_of_it_keeps_nothing_from_before_an_erasure_of_a_user_who_came_back() -> None:
+def test_early_restore_keeps_nothing_from_before_erasure_of_returned_user() -> None:
     world = World(InMemory())
     world.savepoint()
     world.say("ada", FULL, purposes=ALL_PURPOSES)
@@ -392,7 +392,7 @@ def test_a_restore_from_before_all_of_it_keeps_nothing_from_before_an_erasure_of
     assert [state.profile for _, state in world.states()] == [None]
 
 
-def test_who_consents_again_behind_a_withdrawal_is_served_though_a_replay_reads_all_three_at_once() -> None:
+def test_regrant_after_withdrawal_is_served_when_replayed_in_one_batch() -> None:
     world = World(InMemory())
     world.say("ada", FULL, purposes=ALL_PURPOSES)
     world.say("ada", NONE)

@@ -26,7 +26,7 @@ def measured(bucket: Bucket, *events: EventRecord) -> list[list[str]]:
 
 
 @pytest.mark.promise("separate-purposes")
-def test_events_of_who_denies_to_personalise_are_published_for_what_they_grant(bucket: Bucket) -> None:
+def test_events_without_personalise_are_published_for_granted_purposes(bucket: Bucket) -> None:
     bucket.take(a_consent(level="none", purposes=MEASURE_AND_TRAIN))
     assert measured(bucket, click(0), click(1)) == [["measure", "train"]] * 2
     bucket.take(a_consent(level="none", purposes=MEASURE, at=BEGINNING + 2 * HOUR))
@@ -35,7 +35,7 @@ def test_events_of_who_denies_to_personalise_are_published_for_what_they_grant(b
 
 
 @pytest.mark.promise("separate-purposes")
-def test_of_who_denies_to_personalise_nothing_is_kept_but_what_knows_duplicates(bucket: Bucket) -> None:
+def test_without_personalise_only_dedupe_state_is_kept(bucket: Bucket) -> None:
     bucket.take(a_consent(level="none", purposes=MEASURE))
     assert measured(bucket, click(0), click(0), click(1)) == [["measure"]] * 2
     user = bucket.user()
@@ -51,7 +51,7 @@ def test_of_who_denies_to_personalise_nothing_is_kept_but_what_knows_duplicates(
     assert user is not None and user.profile is None
 
 
-def test_whoever_stops_personalisation_leaves_no_taste_behind(bucket: Bucket) -> None:
+def test_denying_personalise_deletes_the_taste(bucket: Bucket) -> None:
     bucket.take(a_consent(), click(0))
     assert bucket.list() is not None
     bucket.take(a_consent(level="none", purposes=MEASURE, at=BEGINNING + 2 * HOUR))
@@ -60,7 +60,7 @@ def test_whoever_stops_personalisation_leaves_no_taste_behind(bucket: Bucket) ->
     assert user is not None and user.profile == Profile()
 
 
-def test_a_withdrawal_ends_what_was_granted_alone(bucket: Bucket) -> None:
+def test_withdrawal_ends_separately_granted_purposes(bucket: Bucket) -> None:
     bucket.take(a_consent(level="none", purposes=MEASURE))
     bucket.take(a_consent(level="none", at=BEGINNING + MINUTE))
     assert measured(bucket, click()) == []
@@ -68,7 +68,7 @@ def test_a_withdrawal_ends_what_was_granted_alone(bucket: Bucket) -> None:
     assert user is not None and (user.kept_for, user.purposes, user.profile) == (0, 0, None)
 
 
-def test_a_purpose_that_was_granted_before_a_withdrawal_and_arrives_after_it_is_none(bucket: Bucket) -> None:
+def test_purpose_granted_before_withdrawal_is_refused_afterwards(bucket: Bucket) -> None:
     bucket.take(a_consent(level="none", said_at=BEGINNING + MINUTE))
     bucket.take(a_consent(level="none", purposes=MEASURE, at=BEGINNING + 2 * MINUTE, said_at=BEGINNING))
     assert measured(bucket, click()) == []
@@ -78,7 +78,7 @@ def test_a_purpose_that_was_granted_before_a_withdrawal_and_arrives_after_it_is_
     assert measured(bucket, click()) == [["measure"]], "sending it twice is as good as once"
 
 
-def test_what_was_granted_alone_expires(bucket: Bucket) -> None:
+def test_separately_granted_purposes_expire(bucket: Bucket) -> None:
     bucket.take(a_consent(level="none", purposes=MEASURE, expires_at=BEGINNING + HOUR))
     assert measured(bucket, click(1)) == []
     bucket.pass_time(2 * HOUR)
@@ -86,7 +86,7 @@ def test_what_was_granted_alone_expires(bucket: Bucket) -> None:
     assert user is not None and user.kept_for == 0
 
 
-def test_an_older_grant_does_not_bring_personalisation_back(bucket: Bucket) -> None:
+def test_older_grant_does_not_restore_personalisation(bucket: Bucket) -> None:
     said = BEGINNING + MINUTE
     bucket.take(a_consent(level="none", purposes=MEASURE, said_at=said))
     bucket.take(a_consent(at=BEGINNING + 2 * MINUTE, said_at=BEGINNING))
@@ -96,7 +96,7 @@ def test_an_older_grant_does_not_bring_personalisation_back(bucket: Bucket) -> N
 
 @pytest.mark.parametrize("erase", [False, True])
 @pytest.mark.parametrize("read_before", [False, True])
-def test_a_withdrawal_that_redis_alone_knows_of_ends_what_was_granted_alone(erase: bool, read_before: bool) -> None:
+def test_redis_only_withdrawal_ends_separately_granted_purposes(erase: bool, read_before: bool) -> None:
     """It was acknowledged, and its record has not been read: the grant is read after a crash, perhaps once more."""
     bucket = Bucket()
     granted = a_consent(level="none", purposes=MEASURE)
@@ -114,7 +114,7 @@ def test_a_withdrawal_that_redis_alone_knows_of_ends_what_was_granted_alone(eras
     assert user is None or (user.kept_for, user.profile) == (0, None)
 
 
-def test_what_was_granted_alone_before_a_withdrawal_that_redis_alone_knows_of_is_none_behind_it(bucket: Bucket) -> None:
+def test_purpose_granted_before_redis_only_withdrawal_is_refused(bucket: Bucket) -> None:
     bucket.keyed.now_ms = BEGINNING + 2 * HOUR
     bucket.store.withdraw("ada", BEGINNING + 2 * HOUR)
     late = BEGINNING + 3 * HOUR

@@ -46,7 +46,7 @@ def but_for_the_slot(state: UserState | None) -> UserState:
     return msgspec.structs.replace(state, due_slot=0)
 
 
-def test_profile_and_list_are_equal_before_and_after_and_only_the_new_name_is_left(bucket: Bucket) -> None:
+def test_rotation_keeps_profile_and_list_under_the_new_pseudonym(bucket: Bucket) -> None:
     state, found = but_for_the_slot(bucket.user("p1.ada")), bucket.list("p1.ada")
     for _ in range(2):
         relinked(bucket, "p2.ada")
@@ -57,7 +57,7 @@ def test_profile_and_list_are_equal_before_and_after_and_only_the_new_name_is_le
     assert bucket.user("p1.bob") is not None, "who was not named stays"
 
 
-def test_the_first_interaction_during_a_rotation_moves_its_user(bucket: Bucket) -> None:
+def test_first_interaction_during_rotation_moves_its_user(bucket: Bucket) -> None:
     bucket.take(an_interaction("p2.ada", BEGINNING + MINUTE, "tea"), links=LINKS)
     state = bucket.user("p2.ada")
     assert state is not None and state.profile is not None
@@ -67,13 +67,13 @@ def test_the_first_interaction_during_a_rotation_moves_its_user(bucket: Bucket) 
     assert bucket.account.denied == 0
 
 
-def test_an_interaction_sent_again_across_the_move_is_a_duplicate(bucket: Bucket) -> None:
+def test_duplicate_across_the_move_is_recognised(bucket: Bucket) -> None:
     again = an_interaction("p1.ada", BEGINNING + 2 * SECOND, "i02")
     bucket.take(msgspec.structs.replace(again, pseudonym="p2.ada"), links=LINKS)
     assert bucket.account.duplicates == 1
 
 
-def test_a_withdrawal_during_a_rotation_finds_the_user_under_the_old_name(bucket: Bucket) -> None:
+def test_withdrawal_during_rotation_finds_the_old_pseudonym(bucket: Bucket) -> None:
     bucket.take(a_consent("p2.ada", "none", BEGINNING + HOUR), links=LINKS)
     state = bucket.user("p2.ada")
     assert state is not None and state.profile is None and state.level == 0
@@ -81,14 +81,14 @@ def test_a_withdrawal_during_a_rotation_finds_the_user_under_the_old_name(bucket
     assert bucket.list("p2.ada") is None and bucket.list("p1.ada") is None
 
 
-def test_an_erasure_during_a_rotation_leaves_neither_name(bucket: Bucket) -> None:
+def test_erasure_during_rotation_removes_both_pseudonyms(bucket: Bucket) -> None:
     bucket.take(an_erasure("p2.ada", BEGINNING + HOUR), links=LINKS)
     assert bucket.user("p1.ada") is None and bucket.user("p2.ada") is None
     assert not bucket.store.has_list_key("p1.ada") and bucket.store.is_gone("p2.ada")
     assert b".ada" not in b"".join(bucket.pages.values())
 
 
-def test_who_was_erased_before_the_rotation_is_not_brought_back_by_a_grant_that_waited(bucket: Bucket) -> None:
+def test_delayed_grant_does_not_restore_user_erased_before_rotation(bucket: Bucket) -> None:
     bucket.take(an_erasure("p1.ada", BEGINNING + HOUR))
     waited = a_consent("p2.ada", at=BEGINNING + 2 * HOUR, said_at=BEGINNING + HOUR)
     bucket.take(waited, an_interaction("p2.ada", BEGINNING + 2 * HOUR, "tea"), links=LINKS)
@@ -97,7 +97,7 @@ def test_who_was_erased_before_the_rotation_is_not_brought_back_by_a_grant_that_
     assert state is None or state.profile is None
 
 
-def test_a_restore_from_before_erasure_and_rotation_brings_nothing_back(bucket: Bucket) -> None:
+def test_restore_from_before_erasure_and_rotation_restores_nothing(bucket: Bucket) -> None:
     snapshot = bucket.keyed.snapshot()
     bucket.take(an_erasure("p1.ada", BEGINNING + HOUR))
     bucket.restart(snapshot)
@@ -106,7 +106,7 @@ def test_a_restore_from_before_erasure_and_rotation_brings_nothing_back(bucket: 
     assert bucket.list("p2.ada") is None
 
 
-def test_who_was_erased_is_forgotten_also_when_a_restored_job_only_names_them(bucket: Bucket) -> None:
+def test_relink_after_restore_forgets_erased_users(bucket: Bucket) -> None:
     relinked(bucket, "p2.ada")
     snapshot = bucket.keyed.snapshot()
     bucket.take(an_erasure("p2.ada", BEGINNING + HOUR), links=LINKS)
@@ -117,7 +117,7 @@ def test_who_was_erased_is_forgotten_also_when_a_restored_job_only_names_them(bu
 
 
 @pytest.mark.parametrize("crash_after", range(4))
-def test_a_crash_in_the_middle_of_a_move_changes_nothing_in_the_end(bucket: Bucket, crash_after: int) -> None:
+def test_crash_during_move_changes_nothing(bucket: Bucket, crash_after: int) -> None:
     expected = {
         name: (but_for_the_slot(bucket.user(f"p1.{name}")), bucket.list(f"p1.{name}")) for name in ("ada", "bob")
     }
@@ -134,7 +134,7 @@ def test_a_crash_in_the_middle_of_a_move_changes_nothing_in_the_end(bucket: Buck
         assert bucket.user(f"p1.{name}") is None and not bucket.store.has_list_key(f"p1.{name}")
 
 
-def test_what_was_to_come_due_still_comes_under_the_new_name(bucket: Bucket) -> None:
+def test_due_entries_move_to_the_new_pseudonym(bucket: Bucket) -> None:
     relinked(bucket, "p2.ada", "p2.bob")
     bucket.pass_time(2 * DAY)
     assert bucket.list("p2.ada") is not None, "refreshed"
@@ -143,7 +143,7 @@ def test_what_was_to_come_due_still_comes_under_the_new_name(bucket: Bucket) -> 
     assert bucket.pages == {}
 
 
-def test_the_job_says_how_many_users_are_known_under_each_key(bucket: Bucket) -> None:
+def test_job_reports_users_per_key(bucket: Bucket) -> None:
     def kids() -> dict[str, int]:
         [receipt] = receipts(bucket.take(commands=[a_command("kids")]), KidsReceipt)
         users: dict[str, int] = receipt.users
@@ -156,7 +156,7 @@ def test_the_job_says_how_many_users_are_known_under_each_key(bucket: Bucket) ->
     assert kids() == {"2": 2}
 
 
-def test_who_moves_while_lost_lists_are_written_again_gets_consent_and_list_under_the_new_name(bucket: Bucket) -> None:
+def test_user_moved_during_rebuild_gets_consent_and_list_under_new_pseudonym(bucket: Bucket) -> None:
     found = bucket.list("p1.ada")
     bucket.store.go_back_to(MemoryStore(BEGINNING, lambda: 0).held())
     bucket.take(marks=[BucketMark(bucket.store.in_force(), 0, 1)])

@@ -11,14 +11,14 @@ counts = st.integers(1, 64)
 
 
 @given(keys, counts, st.integers(-1, 63))
-def test_the_partition_of_the_last_consent_is_always_read(raw: bytes, count: int, consented_in: int) -> None:
+def test_last_consent_partition_is_always_read(raw: bytes, count: int, consented_in: int) -> None:
     chosen = set(partitions_of_user(raw, {"consent_partition": consented_in})(count))
     assert consented_in in chosen or not 0 <= consented_in < count
     assert likely_partitions(raw, count) <= chosen <= set(range(count))
 
 
 @given(keys, counts)
-def test_where_no_hash_puts_the_last_consent_all_partitions_are_read(raw: bytes, count: int) -> None:
+def test_all_partitions_are_read_when_no_hash_explains_the_last_consent(raw: bytes, count: int) -> None:
     likely = likely_partitions(raw, count)
     for consented_in in range(count):
         chosen = set(partitions_of_user(raw, {"consent_partition": consented_in})(count))
@@ -26,7 +26,7 @@ def test_where_no_hash_puts_the_last_consent_all_partitions_are_read(raw: bytes,
 
 
 @given(keys, counts)
-def test_of_somebody_without_state_the_likely_ones_are_read_and_these_are_few(raw: bytes, count: int) -> None:
+def test_likely_partitions_are_few_for_users_without_state(raw: bytes, count: int) -> None:
     chosen = set(partitions_of_user(raw, None)(count))
     assert chosen == likely_partitions(raw, count) == set(partitions_of_user(raw, {"consent_partition": -1})(count))
     assert 1 <= len(chosen) <= 4

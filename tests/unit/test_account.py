@@ -13,7 +13,7 @@ from udfs.profile import Outcome
 
 
 @given(st.lists(st.sampled_from(Outcome)), st.lists(st.sampled_from(RejectReason)))
-def test_the_parts_sum_to_what_was_sent(outcomes: list[Outcome], reasons: list[RejectReason]) -> None:
+def test_account_parts_sum_to_the_total(outcomes: list[Outcome], reasons: list[RejectReason]) -> None:
     account = Account()
     for outcome in outcomes:
         account.note(outcome)
@@ -28,20 +28,20 @@ def test_the_parts_sum_to_what_was_sent(outcomes: list[Outcome], reasons: list[R
     assert decode_account(encode_account(account)) == account
 
 
-def test_two_accounts_share_nothing() -> None:
+def test_accounts_share_nothing() -> None:
     Account().reject(RejectReason.TOO_LATE)
     assert Account().rejected == {}
 
 
-def test_no_bytes_are_an_empty_account() -> None:
+def test_empty_bytes_are_an_empty_account() -> None:
     assert decode_account(None) == Account()
 
 
-def test_an_account_of_another_version_is_refused() -> None:
+def test_account_of_another_version_is_refused() -> None:
     with pytest.raises(SchemaError, match="version 2"):
         decode_account(b"\x02" + encode_account(Account())[1:])
 
 
-def test_receipts_tell_all_of_it() -> None:
+def test_receipts_carry_the_whole_account() -> None:
     told = set(AccountTotals.__struct_fields__)
     assert told == {"sent", *msgspec.structs.asdict(Account())}

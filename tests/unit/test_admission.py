@@ -26,14 +26,14 @@ def test_any_priority_header_is_an_urgency(header: bytes) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nobody_is_more_urgent_than_their_role_may_be(role: roles.Role) -> None:
+def test_urgency_is_capped_by_role(role: roles.Role) -> None:
     best = URGENCY_BEST[role]
     asked = [class_of(somebody(role, best), urgency) for urgency in range(8)]
     own = ["high" if u <= 2 else "normal" if u <= 4 else "low" for u in (max(best, asked_u) for asked_u in range(8))]
     assert asked == own
 
 
-def test_low_is_shed_first_and_high_last() -> None:
+def test_low_priority_is_shed_first() -> None:
     settings = AdmissionSettings(low_max=1, normal_max=2, high_max=3)
     taken = []
     for under_way in range(4):
@@ -44,9 +44,7 @@ def test_low_is_shed_first_and_high_last() -> None:
 
 
 @given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 5), st.integers(1, 8))
-def test_in_no_span_of_time_a_key_gets_more_than_its_burst_and_its_rate(
-    pauses: list[float], rate: int, burst: int
-) -> None:
+def test_rate_limit_holds_over_every_time_span(pauses: list[float], rate: int, burst: int) -> None:
     limits = Limits(AdmissionSettings(per_key_rate=rate, per_key_burst=burst))
     now, granted = 100.0, []
     for pause in pauses:
@@ -62,14 +60,14 @@ def test_in_no_span_of_time_a_key_gets_more_than_its_burst_and_its_rate(
             assert count <= burst + (last - first) * rate + 1e-6
 
 
-def test_one_key_takes_nothing_from_another_and_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limits_are_per_key_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "KEYS_HELD_MAX", 3)
     limits = Limits(AdmissionSettings(per_key_rate=1, per_key_burst=1))
     assert [limits.take(f"s{number}", 1.0) for number in range(10)] == [0] * 10
     assert len(limits._left) == 3 and limits.take("s9", 1.0) == -1
 
 
-def test_room_is_held_until_a_thread_ends_whose_request_was_given_up() -> None:
+def test_cancelled_request_holds_capacity_until_its_thread_ends() -> None:
     async def story() -> list[int]:
         admitting, ending = Admission(AdmissionSettings(writes_max=1)), threading.Event()
         with ThreadPoolExecutor(1) as threads:
@@ -91,7 +89,7 @@ def test_room_is_held_until_a_thread_ends_whose_request_was_given_up() -> None:
     assert asyncio.run(story()) == [1, 1]
 
 
-def test_who_is_shed_waits_and_as_long_as_somebody_does_low_requests_are_shed() -> None:
+def test_shed_requests_are_delayed_and_keep_low_priority_shed() -> None:
     settings = AdmissionSettings(shed_wait_ms=40, shed_waiting_max=3)
 
     async def story() -> list[bool]:

@@ -21,14 +21,14 @@ def raw_list(ids: list[str], version: int = 3) -> bytes:
 
 
 @given(st.lists(an_id, max_size=8), st.integers(-1, 10))
-def test_bytes_cut_to_n_items_are_the_list_cut_to_n_items(ids: list[str], n: int) -> None:
+def test_truncated_bytes_equal_truncated_list(ids: list[str], n: int) -> None:
     raw = raw_list(ids)
     whole, less = decode_list(raw), decode_list(cut(raw, n))
     assert less == msgspec.structs.replace(whole, items=whole.items[: max(0, n)])
 
 
 @given(st.lists(an_id, max_size=8), st.integers(-3, 10))
-def test_an_answer_has_as_many_items_as_were_asked_for_and_of_less_than_none_none(ids: list[str], n: int) -> None:
+def test_answer_has_n_items_and_none_for_negative_n(ids: list[str], n: int) -> None:
     assert [item.id for item in answer([decode_list(raw_list(ids))], n, BEGINNING).items] == ids[: max(0, n)]
 
 
@@ -45,7 +45,7 @@ CATALOGUE = {
     st.booleans(),
     st.sampled_from([None, "drinks", "things"]),
 )
-def test_filters_keep_what_is_wanted(
+def test_filters_keep_matching_items(
     ids: list[str], exclude: frozenset[str], in_stock: bool, category: str | None
 ) -> None:
     keep = Filter(exclude, in_stock, category, CATALOGUE)
@@ -62,18 +62,18 @@ def a_list(*ids: str) -> RecommendationList:
     return decode_list(raw_list(list(ids)))
 
 
-def test_where_filters_leave_nothing_the_next_list_is_answered() -> None:
+def test_empty_filtered_list_falls_back_to_the_next() -> None:
     found = answer([a_list("tea"), a_list("cup", "pot")], 5, BEGINNING + 40, lambda item: item.id != "tea")
     assert [item.id for item in found.items] == ["cup", "pot"] and found.age_ms == 40
     nothing = answer([a_list("tea")], 5, BEGINNING, lambda item: False)
     assert (nothing.items, nothing.reason, nothing.version, nothing.age_ms) == ((), "popular", 0, 0)
 
 
-def test_the_answer_of_nothing_is_a_list_like_any_other() -> None:
+def test_empty_answer_is_a_valid_list() -> None:
     assert decoded(NONE_LISTED) == RecommendationList(0, 0, "", 0, "popular", ())
 
 
-def test_a_popular_list_is_asked_for_once_a_second_and_kept_where_redis_lost_it() -> None:
+def test_popular_list_is_fetched_once_a_second_and_kept_when_lost() -> None:
     held = PopularLists()
     assert held.to_ask(["a", ALL], 0) == ["a", ALL]
     held.hold("a", raw_list(["tea"]), 0)

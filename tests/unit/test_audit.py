@@ -85,7 +85,7 @@ trails = st.builds(written, st.integers(1, 2), runs, st.lists(st.integers(0, 3),
 
 @settings(max_examples=40, deadline=None)
 @given(trails)
-def test_an_untouched_trail_has_no_finding(trail: Trail) -> None:
+def test_untouched_trail_has_no_findings(trail: Trail) -> None:
     result = trail.verified()
     assert result.findings == []
     assert all(chain.last_seq == chain.signed_seq for chain in result.chains if not result.remarks)
@@ -93,7 +93,7 @@ def test_an_untouched_trail_has_no_finding(trail: Trail) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(trails)
-def test_each_record_is_linked_to_the_one_before_it_as_the_documentation_says(trail: Trail) -> None:
+def test_records_are_linked_as_documented(trail: Trail) -> None:
     """A naive reader: JSON, SHA-256 and nothing else."""
     last: dict[tuple[int, int], str] = {}
     for raw in trail.lines:
@@ -111,7 +111,7 @@ def named(result: Verification, seq: int) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(trails, st.randoms(use_true_random=False))
 @pytest.mark.promise("audit-tamper")
-def test_a_record_that_was_altered_is_named(trail: Trail, draw: random.Random) -> None:
+def test_altered_record_is_found(trail: Trail, draw: random.Random) -> None:
     at = draw.randrange(len(trail.lines))
     raw = bytearray(trail.lines[at])
     raw[draw.randrange(len(raw))] ^= 1 << draw.randrange(7)
@@ -129,7 +129,7 @@ def seq_of(trail: Trail, at: int) -> int:
 @settings(max_examples=60, deadline=None)
 @given(trails, st.randoms(use_true_random=False))
 @pytest.mark.promise("audit-tamper")
-def test_a_record_that_was_dropped_is_named(trail: Trail, draw: random.Random) -> None:
+def test_dropped_record_is_found(trail: Trail, draw: random.Random) -> None:
     at = draw.randrange(len(trail.lines))
     result = trail._replace(lines=trail.lines[:at] + trail.lines[at + 1 :]).verified()
     assert named(result, seq_of(trail, at)) or named(result, seq_of(trail, at) + 1)
@@ -138,7 +138,7 @@ def test_a_record_that_was_dropped_is_named(trail: Trail, draw: random.Random) -
 @settings(max_examples=60, deadline=None)
 @given(trails, st.randoms(use_true_random=False), st.booleans())
 @pytest.mark.promise("audit-tamper")
-def test_records_that_were_swapped_are_named(trail: Trail, draw: random.Random, with_their_numbers: bool) -> None:
+def test_swapped_records_are_found(trail: Trail, draw: random.Random, with_their_numbers: bool) -> None:
     if len(trail.lines) < 2:
         return
     first, second = sorted(draw.sample(range(len(trail.lines)), 2))
@@ -182,7 +182,7 @@ def rechained(lines: list[bytes], edit: Callable[[int, dict[str, Any]], None]) -
 
 @settings(max_examples=40, deadline=None)
 @given(trails)
-def test_a_chain_that_was_written_anew_from_some_record_on_contradicts_its_signed_heads(trail: Trail) -> None:
+def test_rewritten_chain_contradicts_signed_heads(trail: Trail) -> None:
     forged = rechained(trail.lines, lambda n, record: record.update(at=record["at"] + (n == 0)))
     assert any("a head signed" in finding.text for finding in trail._replace(lines=forged).verified().findings)
 
@@ -201,27 +201,27 @@ FORGERIES: dict[str, tuple[Callable[[int, dict[str, Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_beginning_is_found_also_where_no_head_was_kept(name: str) -> None:
+def test_forged_beginning_is_found_without_saved_heads(name: str) -> None:
     edit, text = FORGERIES[name]
     trail = written(1, [[[ExpiryEntry("p1.a"), ExpiryEntry("p1.b")]]])
     findings = Trail(rechained(trail.lines, edit), []).verified().findings
     assert any(text in finding.text for finding in findings)
 
 
-def test_a_record_that_was_replaced_does_not_fit_the_next_one_also_where_no_head_was_kept() -> None:
+def test_replaced_record_is_found_without_saved_heads() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a"), ExpiryEntry("p1.b")]]])
     replaced = rechained(trail.lines[1:2], lambda n, record: record.update(pseudonym="p1.c"))
     [finding] = Trail([trail.lines[0], *replaced, trail.lines[2]], []).verified().findings
     assert finding.seq == 2 and "does not follow record 1" in finding.text
 
 
-def test_something_written_behind_the_hash_is_found() -> None:
+def test_bytes_after_the_hash_are_found() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a")]]])
     longer = trail.lines[1][:-1] + b',"pseudonym":"p1.b"}'
     assert "its content is not what was recorded" in Trail([trail.lines[0], longer], []).verified().findings[0].text
 
 
-def test_a_beginning_past_its_retention_excuses_no_later_segment() -> None:
+def test_expired_beginning_does_not_excuse_later_segments() -> None:
     batch: list[AuditEntry] = [ExpiryEntry("p1.a")]
     trail = written(1, [[batch], [batch]])
     kept = [raw for raw in trail.lines if b'"segment"' not in raw or b'"seq":0' in raw]
@@ -229,19 +229,19 @@ def test_a_beginning_past_its_retention_excuses_no_later_segment() -> None:
     assert finding.seq == 3 and "should still be kept" in finding.text
 
 
-def test_a_dropped_end_is_missing_up_to_the_last_signed_head() -> None:
+def test_dropped_end_is_missing_up_to_last_signed_head() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a")], [ExpiryEntry("p1.b")]]])
     [finding] = trail._replace(lines=trail.lines[:-1]).verified().findings
     assert finding.seq == 2 and "the end of segment" in finding.text
     assert trail._replace(lines=trail.lines[:-1], heads=trail.heads[:-1]).verified().findings == [], "what no head saw"
 
 
-def test_a_whole_trail_that_is_gone_is_missing() -> None:
+def test_deleted_trail_is_missing() -> None:
     trail = written(2, [[[ExpiryEntry("p1.a")]]])
     assert {finding.bucket for finding in trail._replace(lines=[]).verified().findings} == {0, 1}
 
 
-def test_a_dropped_beginning_is_missing_unless_it_is_past_its_retention() -> None:
+def test_dropped_beginning_is_missing_unless_expired() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a"), ExpiryEntry("p1.b")]]])
     cut = trail._replace(lines=trail.lines[1:])
     [finding] = cut.verified().findings
@@ -250,7 +250,7 @@ def test_a_dropped_beginning_is_missing_unless_it_is_past_its_retention() -> Non
     assert later.findings == [] and "past its retention" in later.remarks[0]
 
 
-def test_a_restore_of_an_older_savepoint_is_remarked_and_not_complained_of() -> None:
+def test_restore_of_older_savepoint_is_a_remark_not_a_finding() -> None:
     batch: list[AuditEntry] = [ExpiryEntry("p1.a")]
     result = written(1, [[batch], [batch, batch], [batch]], restored=[0, 1, 1]).verified()
     assert result.findings == []
@@ -260,9 +260,7 @@ def test_a_restore_of_an_older_savepoint_is_remarked_and_not_complained_of() -> 
 
 @settings(max_examples=60, deadline=None)
 @given(runs, st.lists(st.integers(0, 3), max_size=3))
-def test_what_was_given_up_is_remarked_and_nothing_else(
-    jobs: list[list[list[AuditEntry]]], restored: list[int]
-) -> None:
+def test_abandoned_records_are_remarks_only(jobs: list[list[list[AuditEntry]]], restored: list[int]) -> None:
     """A naive twin keeps what each job builds upon as a list of its records."""
     stood: list[list[tuple[int, int]]] = [[]]
     expected = []
@@ -280,7 +278,7 @@ def test_what_was_given_up_is_remarked_and_nothing_else(
     ]
 
 
-def test_a_segment_without_its_parent_is_found() -> None:
+def test_segment_without_parent_is_found() -> None:
     batch: list[AuditEntry] = [ExpiryEntry("p1.a")]
     trail = written(1, [[batch], [batch]])
     own = [raw for raw in trail.lines if json.loads(raw)["epoch"] == BEGINNING + 1]
@@ -288,7 +286,7 @@ def test_a_segment_without_its_parent_is_found() -> None:
     assert texts == [f"missing: the record from which segment {BEGINNING + 1} goes on"]
 
 
-def test_heads_that_were_forged_or_signed_with_another_key_are_found() -> None:
+def test_forged_heads_are_found() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a")]]])
     assert "not one of those given" in trail.verified(key=FOREIGN).findings[0].text
     forged = trail.heads[0].replace(b'"seq":1', b'"seq":0')
@@ -296,7 +294,7 @@ def test_heads_that_were_forged_or_signed_with_another_key_are_found() -> None:
     assert "cannot be read" in trail._replace(heads=[b"{"]).verified().findings[0].text
 
 
-def test_a_record_that_stands_twice_is_found() -> None:
+def test_duplicate_record_is_found() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a")]]])
     findings = trail._replace(lines=[*trail.lines, trail.lines[-1]]).verified().findings
     assert any("stands twice" in finding.text for finding in findings)
@@ -313,7 +311,7 @@ def spread(times: list[int], signed: int | None = None) -> Trail:
     return Trail(lines, heads)
 
 
-def test_a_trail_that_was_made_up_is_not_believed_because_its_hashes_fit() -> None:
+def test_fabricated_trail_with_valid_hashes_is_not_trusted() -> None:
     true = spread([BEGINNING + n * DAY for n in range(4)])
     forged = rechained(true.lines, lambda n, record: record.update({"pseudonym": "p1.b"} if n else {}))
     [finding] = Trail(forged, []).verified().findings
@@ -321,14 +319,14 @@ def test_a_trail_that_was_made_up_is_not_believed_because_its_hashes_fit() -> No
 
 
 @given(st.lists(st.integers(0, 2 * UNSIGNED_MAX_MS), min_size=1, max_size=6).map(sorted), st.integers(0, 6))
-def test_what_is_recorded_for_long_without_a_signed_head_is_found(times: list[int], signed: int) -> None:
+def test_long_unsigned_recording_is_found(times: list[int], signed: int) -> None:
     trail = spread([BEGINNING + at for at in times], signed)
     unsigned = times[signed:]
     long = bool(unsigned) and unsigned[-1] - unsigned[0] > UNSIGNED_MAX_MS
     assert [finding.text[:8] for finding in trail.verified().findings] == ["unsigned"] * long
 
 
-def test_a_job_that_is_back_after_hours_has_the_time_to_sign() -> None:
+def test_job_returning_after_hours_has_time_to_sign() -> None:
     trail = spread([BEGINNING, BEGINNING + SECOND, BEGINNING + 9 * HOUR], signed=1)
     lines = [Line(0, n, raw) for n, raw in enumerate(trail.lines)]
     heads = [Line(0, n, raw) for n, raw in enumerate(trail.heads)]
@@ -337,25 +335,25 @@ def test_a_job_that_is_back_after_hours_has_the_time_to_sign() -> None:
         assert len(verify(lines, heads, TRUST, Times(BEFORE_ALL, now)).findings) == found
 
 
-def test_records_past_their_retention_may_outlive_the_heads_that_were_signed_of_them() -> None:
+def test_expired_records_may_outlive_their_heads() -> None:
     trail = spread([BEGINNING, BEGINNING + 9 * HOUR, BEGINNING + 10 * HOUR], signed=0)
     assert "unsigned" in trail.verified(since=BEGINNING - 1).findings[0].text
     assert trail.verified(since=BEGINNING + 9 * HOUR).findings == []
 
 
-def test_a_bucket_that_was_silent_when_its_beginning_ran_out_is_no_finding() -> None:
+def test_silent_bucket_with_expired_beginning_is_no_finding() -> None:
     trail = spread([BEGINNING, BEGINNING + 3 * DAY, BEGINNING + 6 * DAY])
     cut = Trail(trail.lines[2:], trail.heads[1:]).verified(since=BEGINNING + 2 * DAY)
     assert cut.findings == [] and "past its retention" in cut.remarks[0]
 
 
-def test_a_parent_that_ran_out_while_its_segment_is_kept_is_no_finding() -> None:
+def test_expired_parent_of_kept_segment_is_no_finding() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a")]], [[ExpiryEntry("p1.b")]]])
     own = [raw for raw in trail.lines if json.loads(raw)["epoch"] == BEGINNING + 1]
     assert trail._replace(lines=own, heads=trail.heads[1:]).verified(since=BEGINNING).findings == []
 
 
-def test_a_beginning_cut_too_early_is_told_by_the_last_head_that_was_signed_in_it() -> None:
+def test_beginning_cut_too_early_is_found_by_its_last_head() -> None:
     trail = spread([BEGINNING + n * DAY for n in range(40)])
     since = BEGINNING + 10 * DAY
     assert QUIET_MAX_MS > 21 * DAY, "the records alone do not tell"
@@ -364,13 +362,13 @@ def test_a_beginning_cut_too_early_is_told_by_the_last_head_that_was_signed_in_i
     assert Trail(trail.lines[10:], trail.heads).verified(since=since).findings == []
 
 
-def test_a_dropped_end_is_one_finding_however_many_heads_were_signed_in_it() -> None:
+def test_dropped_end_is_one_finding() -> None:
     trail = spread([BEGINNING + n * SECOND for n in range(9)])
     [finding] = Trail(trail.lines[:4], trail.heads).verified().findings
     assert finding.seq == 9
 
 
-def test_retention_cuts_a_trail_at_its_beginning_only_because_it_is_in_one_partition() -> None:
+def test_retention_cuts_single_partition_trail_at_its_beginning() -> None:
     assert {topic.name: topic.partitions for topic in TOPICS if topic.name in (AUDIT, AUDIT_HEADS)} == {
         AUDIT: 1,
         AUDIT_HEADS: 1,
@@ -378,14 +376,14 @@ def test_retention_cuts_a_trail_at_its_beginning_only_because_it_is_in_one_parti
 
 
 @given(st.lists(entries, max_size=6), st.integers(0, 6))
-def test_appending_in_two_goes_is_as_good_as_one(some: list[AuditEntry], cut: int) -> None:
+def test_appending_in_two_steps_equals_one(some: list[AuditEntry], cut: int) -> None:
     at_once = append(ChainHead(), some, 1, an_author(), BEGINNING)
     head, first = append(ChainHead(), some[:cut], 1, an_author(), BEGINNING)
     head, second = append(head, some[cut:], 1, an_author(), BEGINNING)
     assert (head, first + second) == at_once
 
 
-def test_the_book_is_kept_as_versioned_bytes() -> None:
+def test_book_is_stored_as_versioned_bytes() -> None:
     book = Book(3, ChainHead(BEGINNING, 7, "ab" * 32, 6), {"p1.ada": 2, "": 9})
     golden = (Path(__file__).parents[1] / "golden" / "state" / "audit-v1.bin").read_bytes()
     assert decode_book(golden) == book
@@ -394,7 +392,7 @@ def test_the_book_is_kept_as_versioned_bytes() -> None:
         decode_book(b"\x02" + golden[1:])
 
 
-def test_denied_interactions_are_counted_by_user_until_they_are_told() -> None:
+def test_denied_interactions_are_counted_per_user_until_recorded() -> None:
     book = Book(0)
     note_denied(book, {"p1.ada": 2, "": 1})
     note_denied(book, {"p1.ada": 1})

@@ -51,7 +51,7 @@ def settings_path(tmp_path: Path) -> Path:
     return path
 
 
-def test_heads_are_added_once_and_those_that_left_the_topic_stay(topic: list[bytes], tmp_path: Path) -> None:
+def test_heads_are_saved_once_and_kept_after_retention(topic: list[bytes], tmp_path: Path) -> None:
     out = tmp_path / "heads.jsonl"
     topic += [ONE, TWO]
     assert audit_verification.save_heads(DEFAULTS, out) == 2
@@ -61,7 +61,7 @@ def test_heads_are_added_once_and_those_that_left_the_topic_stay(topic: list[byt
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-def test_saving_that_breaks_off_leaves_the_file_as_it_was(
+def test_interrupted_saving_leaves_the_file_unchanged(
     topic: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "heads.jsonl"
@@ -78,7 +78,7 @@ def test_saving_that_breaks_off_leaves_the_file_as_it_was(
 
 
 @pytest.mark.parametrize("error", [KafkaError("gone"), OSError("gone"), SettingsError("gone")])
-def test_what_could_not_be_verified_is_told_from_what_was_found(
+def test_unverifiable_is_distinguished_from_findings(
     error: Exception, settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def lines(settings: Settings, name: str) -> Iterator[Any]:
@@ -90,7 +90,7 @@ def test_what_could_not_be_verified_is_told_from_what_was_found(
     assert "freshet: not done: " in capsys.readouterr().err
 
 
-def test_a_trail_that_is_in_place_and_one_that_is_not_have_exit_codes_of_their_own(
+def test_intact_and_damaged_trails_have_different_exit_codes(
     topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(audit_verification, "PAUSE_S", 0)
@@ -101,7 +101,7 @@ def test_a_trail_that_is_in_place_and_one_that_is_not_have_exit_codes_of_their_o
     assert "partition 0 offset 0 is not a record of the trail" in capsys.readouterr().out
 
 
-def test_an_audit_topic_that_was_emptied_by_making_it_again_is_found(
+def test_recreated_audit_topic_is_found(
     topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is left in it that could tell."""
@@ -113,7 +113,7 @@ def test_an_audit_topic_that_was_emptied_by_making_it_again_is_found(
 
 
 @pytest.mark.parametrize("trail", ["nonsense", "", TOPIC_BEFORE[:-1], TOPIC_BEFORE.upper(), "an audit"])
-def test_a_trail_that_is_no_id_of_a_topic_is_a_usage_error(
+def test_invalid_trail_id_is_a_usage_error(
     topic: list[bytes], settings_path: Path, trail: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["audit", "verify", "--settings", str(settings_path), "--public-key", PUBLIC_KEY, "--trail"]
@@ -124,7 +124,7 @@ def test_a_trail_that_is_no_id_of_a_topic_is_a_usage_error(
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])
-def test_a_file_of_heads_that_has_none_proves_nothing(
+def test_empty_heads_file_proves_nothing(
     topic: list[bytes], settings_path: Path, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heads = tmp_path / "heads.jsonl"
@@ -135,7 +135,7 @@ def test_a_file_of_heads_that_has_none_proves_nothing(
 
 
 @pytest.mark.parametrize("broken", [ONE[:40] + b"\n", ONE + TWO, b"\n" + ONE + b"\n", b"\xff\n"])
-def test_heads_are_not_added_to_a_file_with_a_line_that_is_none(
+def test_heads_are_not_added_to_a_corrupt_file(
     topic: list[bytes], settings_path: Path, tmp_path: Path, broken: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "heads.jsonl"
@@ -147,7 +147,7 @@ def test_heads_are_not_added_to_a_file_with_a_line_that_is_none(
     assert out.read_bytes() == ONE + b"\n" + broken and sorted(tmp_path.iterdir()) == before
 
 
-def test_what_is_no_head_is_not_saved_and_an_empty_file_is_begun(topic: list[bytes], tmp_path: Path) -> None:
+def test_invalid_heads_are_not_saved(topic: list[bytes], tmp_path: Path) -> None:
     out = tmp_path / "heads.jsonl"
     out.touch()
     topic += [b"junk", ONE]

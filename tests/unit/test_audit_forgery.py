@@ -125,7 +125,7 @@ histories = st.tuples(st.integers(0, 2**32), st.integers(1, 4))
 
 @settings(max_examples=150, deadline=None)
 @given(histories)
-def test_what_jobs_write_has_no_finding_and_is_believed_up_to_its_last_head(history: tuple[int, int]) -> None:
+def test_genuine_trail_is_trusted_up_to_its_last_head(history: tuple[int, int]) -> None:
     topics = honest(*history)
     found = verified(topics)
     assert found.findings == []
@@ -139,7 +139,7 @@ def test_what_jobs_write_has_no_finding_and_is_believed_up_to_its_last_head(hist
 @settings(max_examples=600, deadline=None)
 @given(histories, st.lists(st.sampled_from(MOVES), min_size=1, max_size=4), st.integers(0, 2**32))
 @pytest.mark.promise("audit-forgery")
-def test_nothing_forged_is_believed_and_every_forgery_is_found(
+def test_every_generated_forgery_is_found_and_not_trusted(
     history: tuple[int, int], moves: list[Any], seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -280,7 +280,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.promise("audit-forgery")
-def test_a_forgery_is_found_and_nothing_of_it_believed(forgery: str) -> None:
+def test_known_forgery_is_found_and_not_trusted(forgery: str) -> None:
     topics, text = FORGERIES[forgery]
     found = verified(topics)
     assert any(text in finding.text for finding in found.findings), found
@@ -291,7 +291,7 @@ def test_a_forgery_is_found_and_nothing_of_it_believed(forgery: str) -> None:
     assert set(trusted) <= signed and len(trusted) == len(set(trusted))
 
 
-def test_an_end_that_was_cut_with_its_heads_is_found_by_kept_heads_and_by_the_job_that_goes_on() -> None:
+def test_cut_end_is_found_by_saved_heads_and_continuing_job() -> None:
     """Nothing in the topics could tell before that."""
     cut = Topics(STORY.first[:2], [])
     assert verified(cut).findings == []
@@ -299,7 +299,7 @@ def test_an_end_that_was_cut_with_its_heads_is_found_by_kept_heads_and_by_the_jo
     assert "missing" in verified(cut._replace(lines=[*cut.lines, *STORY.second])).findings[0].text
 
 
-def test_an_old_segment_whose_head_is_past_its_retention_is_told_and_one_that_was_put_in_is_found() -> None:
+def test_old_segment_without_head_is_reported_and_inserted_one_found() -> None:
     """Past its retention is what stands before all that is not, in whichever bucket."""
     since = BEGINNING - 2 * HOUR
     old = forged_segment(None, since - HOUR, since - HOUR, 2)
@@ -312,14 +312,14 @@ def test_an_old_segment_whose_head_is_past_its_retention_is_told_and_one_that_wa
         assert any("nobody who has the key" in finding.text for finding in found.findings)
 
 
-def test_a_record_that_may_be_the_last_of_a_job_is_told_and_counts_for_nothing() -> None:
+def test_possible_last_record_is_reported_and_not_counted() -> None:
     topics = at_the_end(*forged_behind(STORY.end, STORY.second_starts + 11 * SECOND))
     found = verified(topics)
     assert found.findings == [] and "not proved: record of segment" in found.remarks[0]
     assert believed(topics, found) == STORY.topics.lines
 
 
-def test_a_job_that_has_signed_elsewhere_since_then_would_have_signed_this_too() -> None:
+def test_unsigned_record_is_found_when_job_signed_other_buckets_later() -> None:
     """The last record of a bucket is no end of a job that lives."""
     forged = at_the_end(*forged_behind(STORY.end, STORY.second_starts + 11 * SECOND))
     author, later = an_author(STORY.second_starts), LATER + MINUTE
@@ -330,19 +330,19 @@ def test_a_job_that_has_signed_elsewhere_since_then_would_have_signed_this_too()
 
 
 @pytest.mark.parametrize("at", [LATER + HOUR, LATER + 9_000 * DAY])
-def test_a_record_of_the_future_is_not_waited_for(at: int) -> None:
+def test_future_record_is_not_awaited(at: int) -> None:
     topics = at_the_end(*forged_behind(STORY.end, at))
     assert verified(topics, now=LATER).remarks != []
 
 
-def test_what_the_last_seconds_hold_is_not_remarked_on_while_the_job_may_still_sign_it() -> None:
+def test_recent_unsigned_records_cause_no_remark() -> None:
     head = ChainHead(STORY.second_starts, STORY.end["seq"], STORY.end["hash"])
     _, lines = append(head, [ExpiryEntry("p1.gus")], 0, an_author(STORY.second_starts), LATER)
     found = verified(at_the_end(*lines), now=LATER + SECOND)
     assert (found.findings, found.remarks, len(found.unproved)) == ([], [], 1)
 
 
-def test_a_trail_that_was_moved_is_believed_where_its_former_topic_is_named() -> None:
+def test_moved_trail_is_trusted_when_its_former_topic_is_given() -> None:
     elsewhere = Trust([KEY.public], ["the topic that it was moved to"])
     assert {finding.text.partition(",")[0] for finding in verified(STORY.topics, elsewhere).findings} >= {
         "the beginning of a segment is signed for another trail",
@@ -352,7 +352,7 @@ def test_a_trail_that_was_moved_is_believed_where_its_former_topic_is_named() ->
 
 
 @pytest.mark.parametrize("member", ['"kind":"consent","pseudonym":"p1.eve",', '"level":"full",', '"heads_every_ms":1,'])
-def test_a_member_beside_what_is_signed_of_a_beginning_is_found(member: str) -> None:
+def test_extra_field_in_signed_beginning_is_found(member: str) -> None:
     """Of two members of one name, some readers take the first, and others the last."""
     body = (b"{" + member.encode() + STORY.first[0][1:]).rpartition(b',"hash"')[0]
     forged = b'%b,"hash":"%b"}' % (body, hashlib.sha256(body).hexdigest().encode())
@@ -362,7 +362,7 @@ def test_a_member_beside_what_is_signed_of_a_beginning_is_found(member: str) -> 
     assert forged not in believed(topics, found)
 
 
-def test_a_signature_in_capitals_is_not_the_one_that_the_job_wrote() -> None:
+def test_uppercase_signature_is_found() -> None:
     told = fields(STORY.heads[0])["signature"]
     head = STORY.heads[0].replace(told.encode(), told.upper().encode())
     assert "does not fit" in verified(STORY.topics._replace(heads=[head, *STORY.heads[1:]])).findings[0].text
@@ -370,7 +370,7 @@ def test_a_signature_in_capitals_is_not_the_one_that_the_job_wrote() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60) | st.sampled_from([b"[" * 100_000, b'{"kind":' * 50_000, STORY.first[0][:-2]]))
-def test_no_bytes_keep_the_trail_from_being_verified(raw: bytes) -> None:
+def test_arbitrary_bytes_do_not_prevent_verification(raw: bytes) -> None:
     found = verified(Topics([*STORY.topics.lines, raw], [*STORY.heads, raw]))
     assert len(found.findings) == 2
     assert believed(STORY.topics, found) == STORY.topics.lines
@@ -394,20 +394,20 @@ def told_as_such(found: Verification) -> int:
     return sum("by a release that did not sign segments" in remark for remark in found.remarks)
 
 
-def test_what_a_release_wrote_that_did_not_sign_segments_is_told_as_such() -> None:
+def test_unsigned_segments_of_older_release_are_reported() -> None:
     found = verified(UNSIGNED)
     assert (found.findings, told_as_such(found)) == ([], 4)
     last = [raw for raw in UNSIGNED.lines if b"p1.u10" in raw and b"expiry" in raw]
     assert [raw for raw in UNSIGNED.lines if raw not in believed(UNSIGNED, found)] == last and len(last) == 2
 
 
-def test_a_job_that_goes_on_vouches_for_the_last_record_of_a_release_that_did_not_sign() -> None:
+def test_continuing_job_vouches_for_older_unsigned_record() -> None:
     found = verified(upgraded())
     assert (found.findings, told_as_such(found)) == ([], 4)
     assert sum(b"expiry" in raw and b"p1.u10" in raw for raw in believed(upgraded(), found)) == 1
 
 
-def test_without_its_heads_a_trail_of_unsigned_segments_is_not_believed() -> None:
+def test_unsigned_trail_without_heads_is_not_trusted() -> None:
     topics = UNSIGNED._replace(heads=[])
     found = verified(topics)
     assert {finding.bucket for finding in found.findings} == {0, 3}
@@ -422,14 +422,14 @@ AFTER_THE_UPGRADE = {
 
 
 @pytest.mark.parametrize("forgery", AFTER_THE_UPGRADE)
-def test_after_the_first_signed_segment_no_unsigned_one_is_believed(forgery: str) -> None:
+def test_unsigned_segment_after_signed_one_is_not_trusted(forgery: str) -> None:
     topics = upgraded()._replace(lines=[*upgraded().lines, *AFTER_THE_UPGRADE[forgery]])
     found = verified(topics)
     assert any("nobody who has the key has opened" in finding.text for finding in found.findings)
     assert believed(topics, found) == believed(upgraded(), verified(upgraded()))
 
 
-def test_old_records_and_heads_of_another_deployment_are_not_believed_where_segments_are_signed() -> None:
+def test_records_of_another_deployment_are_not_trusted() -> None:
     """The heads are good, and do not say of which trail they are."""
     author = an_author(UPGRADED_AT)
     head, own = append(ChainHead(), [ExpiryEntry("p1.own")], 0, author, UPGRADED_AT)
@@ -440,7 +440,7 @@ def test_old_records_and_heads_of_another_deployment_are_not_believed_where_segm
     assert believed(topics, found) == own
 
 
-def test_a_head_without_a_trail_is_not_believed_of_a_job_that_names_it() -> None:
+def test_head_without_trail_is_not_trusted() -> None:
     head = ChainHead(STORY.second_starts, STORY.end["seq"], STORY.end["hash"])
     nameless = sign_head(head, 0, LATER, an_author(STORY.second_starts, trail=""))[1]
     found = verified(STORY.topics._replace(heads=[*STORY.heads, nameless]))

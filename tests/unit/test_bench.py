@@ -24,7 +24,7 @@ def a_side(events=1_000, cpu_s=0.1):
     return Side(events, 1.0, {"consumer": cpu_s}, {})
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
+def test_seed_determines_the_bytes():
     assert list(event_records(a_workload())) == list(event_records(a_workload()))
     assert list(event_records(a_workload())) != list(event_records(a_workload(seed=2)))
 
@@ -47,7 +47,7 @@ def test_event_times_move_forward_and_all_kinds_occur():
     assert set(workload.kind.tolist()) == set(range(len(KINDS)))
 
 
-def test_a_repeated_event_is_the_same_bytes_and_does_not_count_for_the_version():
+def test_duplicate_event_has_same_bytes_and_no_version():
     workload = a_workload()
     records = list(event_records(workload))
     assert len(set(records)) == len(records) - workload.duplicates
@@ -99,7 +99,7 @@ def test_bench_json_keeps_what_was_not_measured(tmp_path):
     assert json.loads(path.read_text()) == {"throughput_ratio": 0.6, "latency_ms": {"500": {}}}
 
 
-def test_throughput_is_told_by_medians_and_spread():
+def test_throughput_is_reported_as_median_and_spread():
     repeats = [(a_side(cpu_s=0.2), a_side(cpu_s=0.1)), (a_side(cpu_s=0.25), a_side(cpu_s=0.1))]
     assert figures(repeats) == {"throughput_ratio": 0.45, "events_per_cpu_second": {"job": 4_500, "bare": 10_000}}
     assert "ratio 0.500" in one_repeat(*repeats[0])
@@ -108,7 +108,7 @@ def test_throughput_is_told_by_medians_and_spread():
     assert "Ratio: 0.450 (median of 2, 0.400–0.500)." in body
 
 
-def test_latency_is_told_beside_the_plain_consumer():
+def test_latency_is_reported_beside_the_plain_consumer():
     body = latency_body([Latency(500, [40.0, 50.0], [5.0, 6.0], 0.004)], LatencyPlan(60, 60))
     assert "| 500 events/s: event → list | 40.0 | 50.0 | 50.0 | 2 |" in body
     assert "never more than 4 ms" in body

@@ -46,7 +46,7 @@ def test_sides_take_turns_and_each_pair_has_both(pairs: int) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(50, 200), st.floats(50, 200)), min_size=1, max_size=7))
-def test_the_figure_is_the_median_of_ratios_within_pairs_and_not_the_ratio_of_medians(costs) -> None:
+def test_figure_is_the_median_of_pair_ratios(costs) -> None:
     found = privacy.figures([a_pair(*cost) for cost in costs])
     ratios = [product / ablation for product, ablation in costs]
     assert found["privacy_cpu_ratios"] == pytest.approx(ratios, abs=0.00051)
@@ -54,7 +54,7 @@ def test_the_figure_is_the_median_of_ratios_within_pairs_and_not_the_ratio_of_me
 
 
 @pytest.mark.parametrize(("ratio", "is_met"), [(1.0, True), (1.1, True), (1.101, False)])
-def test_consent_may_cost_a_tenth_and_no_more(ratio: float, is_met: bool) -> None:
+def test_consent_cost_limit_is_ten_percent(ratio: float, is_met: bool) -> None:
     [verdict] = verdicts({"privacy_cpu_ratio": ratio, "privacy_cpu_ratios": [ratio - 0.1, ratio, ratio + 0.2]})
     assert verdict.figure == f"{ratio:.3f} ({ratio - 0.1:.3f}–{ratio + 0.2:.3f})"
     assert (verdict.part, verdict.is_met, verdict.limit) == ("privacy", is_met, "<= 1.10")
@@ -73,7 +73,7 @@ def test_only_a_withdrawal_in_force_counts_as_its_receipt() -> None:
     assert [fence.withdrawn_name(other) for other in others] == [None, None, None]
 
 
-def test_privacy_is_told_by_pairs_and_by_what_follows_an_acknowledgement() -> None:
+def test_privacy_figures_use_pairs_and_acknowledgements() -> None:
     fences = fence.Fences([fence.Fence(500, [40.0, 50.0], [60.0, 90.0], 0.004)], 0.2)
     body = privacy_report.body([a_pair(105, 100), a_pair(112, 100)], 10_000, fences, fence.FencePlan(2, 30))
     assert "| pair 1 | 105.0 | 100.0 | 1.050 |" in body
@@ -84,11 +84,11 @@ def test_privacy_is_told_by_pairs_and_by_what_follows_an_acknowledgement() -> No
     assert fence.figures(fences)["ack_to_fence_ms"] == {"500": {"p50": 40.0, "p95": 50.0, "p99": 50.0, "max": 50.0}}
 
 
-def test_each_part_can_be_asked_for_alone() -> None:
+def test_each_part_can_run_alone() -> None:
     assert list(PartName) == list(PARTS)
 
 
-def test_the_original_keeps_its_names_and_an_unknown_one_is_refused() -> None:
+def test_replacing_unknown_names_is_refused() -> None:
     other = with_others(profile.take, allows=None)
     assert other.__globals__["allows"] is None and profile.take.__globals__["allows"] is not None
     assert other.__code__ is not profile.take.__code__
@@ -96,7 +96,7 @@ def test_the_original_keeps_its_names_and_an_unknown_one_is_refused() -> None:
         with_others(profile.take, permits=None)
 
 
-def test_the_ablation_travels_beside_the_product_and_never_in_it(tmp_path) -> None:
+def test_ablation_is_packaged_outside_the_product(tmp_path) -> None:
     product = zipfile.ZipFile(build(tmp_path / "product.zip")).namelist()
     ablation = write_zip(tmp_path / "ablation.zip", [ROOT / "bench" / name for name in ABLATION_FILES])
     assert "jobs/personalise.py" in product and not any(name.startswith("bench") for name in product)

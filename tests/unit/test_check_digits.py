@@ -40,7 +40,7 @@ def one_digit_changed(number: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("holds", "number"), EACH)
-def test_known_numbers_hold_and_one_wrong_digit_is_seen(holds: Callable[[str], bool], number: str) -> None:
+def test_known_numbers_are_valid_and_wrong_digits_detected(holds: Callable[[str], bool], number: str) -> None:
     assert holds(number)
     assert [wrong for wrong in one_digit_changed(number) if holds(wrong)] == []
 
@@ -60,7 +60,7 @@ def test_each_body_has_exactly_one_check_digit(body: str) -> None:
 
 
 @given(bodies, st.data())
-def test_neighbours_that_change_places_are_seen(body: str, data: st.DataObject) -> None:
+def test_transposed_neighbours_are_detected(body: str, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(body) - 2))
     swapped = body[:place] + body[place + 1] + body[place] + body[place + 2 :]
     if swapped == body:
@@ -73,12 +73,12 @@ def test_neighbours_that_change_places_are_seen(body: str, data: st.DataObject) 
 @pytest.mark.parametrize(
     "digits", [f"4413140135{digit}" for digit in range(10)] + [f"4405320135{digit}" for digit in range(10)]
 )
-def test_a_polish_number_begins_with_a_day_that_there_is(digits: str) -> None:
+def test_pesel_begins_with_an_existing_date(digits: str) -> None:
     assert not check.pesel(digits)
 
 
 @pytest.mark.parametrize("digit", "0123456789")
-def test_equal_digits_are_nobody_s(digit: str) -> None:
+def test_repeated_digits_are_not_valid(digit: str) -> None:
     assert not check.cpf(digit * 11)
     assert not check.steuer_id(digit * 11)
     assert digit != "0" or not check.bsn(digit * 9)
@@ -94,5 +94,5 @@ def test_a_steuer_id_repeats_one_digit_and_no_other() -> None:
     ("month", "day", "is_one"),
     [(2, 29, True), (2, 30, False), (4, 31, False), (13, 1, False), (0, 1, False), (1, 0, False)],
 )
-def test_days_that_no_year_has_are_none(month: int, day: int, is_one: bool) -> None:
+def test_impossible_dates_are_invalid(month: int, day: int, is_one: bool) -> None:
     assert check.is_day(month, day) is is_one

@@ -29,12 +29,12 @@ def complaint(topic: str, name: str, value: str, kept_ms: int = DAY) -> str:
     return complaint_of_topics({f"t.{topic}": changes} if changes else {}) or ""
 
 
-def test_the_topics_as_we_create_them_are_accepted() -> None:
+def test_created_topics_are_accepted() -> None:
     assert all(not unfit(config, config) for config in CONFIG.values())
     assert complaint_of_topics({}) is None
 
 
-def test_topics_are_created_with_the_settings_that_end_their_records() -> None:
+def test_topics_are_created_with_their_retention_settings() -> None:
     """The tests below look only at settings that a topic is created with."""
     every = {"message.timestamp.type": "LogAppendTime", "segment.ms": str(DAY), "file.delete.delay.ms": str(MINUTE)}
     foreign = {"compression.type": "uncompressed", "max.message.bytes": "1048588"}
@@ -61,7 +61,7 @@ def test_topics_are_created_with_the_settings_that_end_their_records() -> None:
         ("cleanup.policy", ("compact,delete", "")),
     ],
 )
-def test_a_setting_by_which_a_topic_keeps_records_longer_is_refused(topic: str, name: str, values: tuple[str, ...]):
+def test_longer_retention_is_refused(topic: str, name: str, values: tuple[str, ...]):
     wanted = CONFIG[topic].get(name)
     for value in values if wanted else ():
         longer = value.format(int(wanted or 0) + 1) if "{" in value else value
@@ -77,7 +77,7 @@ def test_compaction_before_the_oldest_snapshot_is_refused(name: str) -> None:
     assert complaint(CONSENTS, "min.compaction.lag.ms", str(8 * DAY)) == ""
 
 
-def test_a_complaint_says_how_to_mend_it() -> None:
+def test_complaint_names_the_remedy() -> None:
     said = complaint(EVENTS, "segment.ms", str(7 * DAY))
     assert "segment.ms ≤ 86400000" in said and "freshet topics --settings … --alter" in said
 
@@ -94,13 +94,13 @@ def broker_complaint(**settings: str) -> str:
     return complaint_of_broker({name.replace("_", "."): value for name, value in settings.items()}, 7 * DAY) or ""
 
 
-def test_a_broker_that_seldom_looks_or_never_compacts_is_refused() -> None:
+def test_broker_with_rare_or_no_compaction_is_refused() -> None:
     assert broker_complaint() == ""
     assert broker_complaint(log_retention_check_interval_ms=str(5 * MINUTE), log_cleaner_enable="true") == ""
     assert "lower it on the brokers" in broker_complaint(log_retention_check_interval_ms=str(HOUR + 1))
     assert "log.cleaner.enable" in broker_complaint(log_retention_check_interval_ms="1", log_cleaner_enable="false")
 
 
-def test_a_broker_that_forgets_transactions_before_their_snapshot_is_refused() -> None:
+def test_broker_forgetting_transactions_before_snapshots_is_refused() -> None:
     assert broker_complaint(transactional_id_expiration_ms=str(7 * DAY)) == ""
     assert "would restart for ever" in broker_complaint(transactional_id_expiration_ms=str(7 * DAY - 1))

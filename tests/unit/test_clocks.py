@@ -23,13 +23,13 @@ MOMENTS = {
 """What may look at the wall clock, and for what."""
 
 
-def test_nothing_but_moments_comes_from_the_wall_clock() -> None:
+def test_wall_clock_is_used_for_timestamps_only() -> None:
     files = [path for package in ("serving", "adapters") for path in (ROOT / package).rglob("*.py")]
     found = {str(path.relative_to(ROOT)) for path in files if WALL.search(path.read_text())}
     assert found <= MOMENTS.keys(), "use time.monotonic for how long something takes, or say here which moment it is"
 
 
-def test_a_clock_that_is_set_back_takes_nothing_from_a_key() -> None:
+def test_clock_set_back_keeps_rate_limits() -> None:
     limits = Limits(AdmissionSettings(per_key_rate=10, per_key_burst=10))
     assert [limits.take("shop", 100.0) for _ in range(5)] == [9, 8, 7, 6, 5]
     assert limits.take("shop", 99.0) == 4

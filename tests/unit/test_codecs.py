@@ -41,7 +41,7 @@ def with_raw(field: str, raw: bytes) -> bytes:
     return json.dumps(event())[:-1].encode() + b', "%b": %b}' % (field.encode(), raw)
 
 
-def test_a_whole_event_and_a_whole_consent_are_taken() -> None:
+def test_complete_event_and_consent_are_accepted() -> None:
     assert CODEC.interaction(json.dumps(event()).encode()) == (Interaction(**event()), False)
     assert CODEC.consent(json.dumps(consent()).encode()) == (ConsentChange(**consent()), False)
 
@@ -83,7 +83,7 @@ def test_a_whole_event_and_a_whole_consent_are_taken() -> None:
         pytest.param(with_raw("ts", b'"2026-01-01"'), "wrong_type", id="a date as a time"),
     ],
 )
-def test_bytes_that_are_no_event_are_refused_with_the_reason(raw: bytes, expected: str) -> None:
+def test_invalid_bytes_are_refused_with_the_reason(raw: bytes, expected: str) -> None:
     assert reason(raw) == expected
 
 
@@ -130,28 +130,28 @@ def test_an_event_out_of_bounds_is_refused_with_the_reason(changes: dict[str, An
     assert reason_of_event(**changes) == expected
 
 
-def test_a_record_of_a_megabyte_is_refused_before_anything_looks_inside() -> None:
+def test_oversized_record_is_refused_before_decoding() -> None:
     assert reason_of_event(query="x" * 1_000_000) == "too_large"
     assert reason(b"not json" + b" " * PAYLOAD_BYTES_MAX) == "too_large"
 
 
-def test_the_largest_record_that_is_taken_is_taken() -> None:
+def test_largest_allowed_record_is_accepted() -> None:
     raw = json.dumps(event()).encode()
     assert CODEC.interaction(raw.ljust(PAYLOAD_BYTES_MAX))[0].user_id == "ada"
 
 
-def test_unknown_fields_are_dropped_and_said() -> None:
+def test_unknown_fields_are_dropped_and_reported() -> None:
     taken, unknown = CODEC.interaction(json.dumps(event(zzz={"a": [1, None]}, brand=SECRET)).encode())
     assert unknown
     assert SECRET not in repr(taken)
     assert msgspec.to_builtins(taken) == event()
 
 
-def test_of_a_field_given_twice_the_last_counts() -> None:
+def test_last_of_duplicate_fields_counts() -> None:
     assert CODEC.interaction(with_raw("user_id", b'"bob"'))[0].user_id == "bob"
 
 
-def test_an_item_is_asked_for_where_the_kind_is_about_one() -> None:
+def test_item_is_required_for_kinds_about_items() -> None:
     for kind in EVENT_TYPES:
         if kind in ITEM_REQUIRED:
             assert reason_of_event(type=kind, item_id=...) == "missing_item"
@@ -160,7 +160,7 @@ def test_an_item_is_asked_for_where_the_kind_is_about_one() -> None:
 
 
 @pytest.mark.parametrize("query", ["می‌خواهم", "👨‍👩‍👧 gift", "thé vert", "緑茶", "🫨"])
-def test_people_search_in_their_own_script(query: str) -> None:
+def test_searches_in_any_script_are_accepted(query: str) -> None:
     assert CODEC.interaction(json.dumps(event(query=query, context={"q": query})).encode())[0].query == query
 
 
@@ -186,7 +186,7 @@ def test_a_consent_out_of_bounds_is_refused_with_the_reason(changes: dict[str, A
 
 
 @pytest.mark.promise("dead-letters")
-def test_a_refusal_says_the_reason_and_nothing_of_the_record() -> None:
+def test_refusal_does_not_reveal_the_record() -> None:
     fields = ("event_id", "type", "ts", "user_id", "item_id", "surface", "currency", "position", "context", SECRET)
     texts = [json.dumps(event(**{field: [SECRET]})) for field in fields] + [json.dumps(event(type=SECRET)), SECRET]
     texts += [json.dumps(event(surface=f"{SECRET}!")), json.dumps(event(query=f"{SECRET}\x00"))]
@@ -200,7 +200,7 @@ def test_a_refusal_says_the_reason_and_nothing_of_the_record() -> None:
             assert bad.__context__ is None or bad.__suppress_context__
 
 
-def test_no_reason_is_anything_but_a_word() -> None:
+def test_reasons_are_single_words() -> None:
     assert all(reason.value == reason.name.lower() for reason in RejectReason)
 
 
@@ -214,7 +214,7 @@ json_values = st.recursive(
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300))
 @pytest.mark.promise("dead-letters")
-def test_any_bytes_are_a_record_or_a_bad_record(raw: bytes) -> None:
+def test_arbitrary_bytes_decode_or_raise_bad_record(raw: bytes) -> None:
     for decode in CODEC:
         try:
             decode(raw)
@@ -224,7 +224,7 @@ def test_any_bytes_are_a_record_or_a_bad_record(raw: bytes) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from([*Interaction.__struct_fields__, "zzz"]), json_values, max_size=4))
-def test_what_is_taken_is_bounded_whatever_stands_in_its_fields(changes: dict[str, Any]) -> None:
+def test_accepted_records_are_bounded(changes: dict[str, Any]) -> None:
     try:
         taken, _ = CODEC.interaction(json.dumps(event(**changes)).encode())
     except BadRecord:

@@ -58,26 +58,26 @@ def reason(decode: Callable[[bytes], object], raw: bytes) -> RejectReason:
 
 
 @every_format
-def test_golden_bytes_are_read_as_the_first_release_read_them(name: str) -> None:
+def test_golden_bytes_decode_as_in_the_first_release(name: str) -> None:
     assert CODECS[name].interaction(golden(f"interaction.{name}")) == (INTERACTION, False)
     assert CODECS[name].consent(golden(f"consent.{name}")) == (CONSENT, False)
     assert CODECS[name].consent(golden(f"consent-2.{name}")) == (CONSENT_2, False)
 
 
 @every_format
-def test_golden_bytes_are_written_as_they_were(name: str) -> None:
+def test_golden_bytes_are_written_unchanged(name: str) -> None:
     assert ENCODE[name](INTERACTION, 7) == golden(f"interaction.{name}")
     assert ENCODE[name](CONSENT_2, 10) == golden(f"consent-2.{name}")
 
 
 @every_format
-def test_what_is_left_out_is_absent(name: str) -> None:
+def test_omitted_fields_are_absent(name: str) -> None:
     assert CODECS[name].interaction(ENCODE[name](MINIMAL, 7)) == (MINIMAL, False)
 
 
 @every_format
 @pytest.mark.parametrize("granted", [None, [], ["train"]])
-def test_granting_nothing_is_not_the_same_as_not_saying(name: str, granted: list[Any] | None) -> None:
+def test_empty_grant_differs_from_missing_grant(name: str, granted: list[Any] | None) -> None:
     change = ConsentChange("ada", "full", 1_767_225_600_000, granted=granted)
     assert CODECS[name].consent(ENCODE[name](change, 10))[0].granted == granted
     assert purposes_bits(change) == {None: 7, 0: 0, 1: 4}[None if granted is None else len(granted)]
@@ -108,13 +108,13 @@ def test_the_bounds_are_the_same_in_every_format(name: str, changes: dict[str, A
 
 @binary_format
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_no_number_is_out_of_range(name: str, value: float) -> None:
+def test_nan_is_out_of_range(name: str, value: float) -> None:
     event = msgspec.structs.replace(MINIMAL, value=value)
     assert reason(CODECS[name].interaction, ENCODE[name](event, 7)) == "out_of_range"
 
 
 @every_format
-def test_no_value_and_half_a_value_are_refused(name: str) -> None:
+def test_missing_or_truncated_value_is_refused(name: str) -> None:
     whole = golden(f"interaction.{name}")
     assert reason(CODECS[name].interaction, b"") == "empty_value"
     for end in range(1, len(whole)):
@@ -127,7 +127,7 @@ def test_no_value_and_half_a_value_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("gpc", [None, False, True])
-def test_plain_avro_of_an_earlier_release_has_no_signal_and_half_a_signal_is_refused(gpc: bool | None) -> None:
+def test_older_plain_avro_has_no_signals_and_truncated_ones_are_refused(gpc: bool | None) -> None:
     whole = avro_codec.encode(msgspec.structs.replace(CONSENT, gpc=gpc))
     assert whole.startswith(golden("consent.avro"))
     assert CODECS["avro"].consent(whole)[0].gpc is gpc
@@ -166,14 +166,14 @@ def test_protobuf_bytes_that_claim_too_much_are_malformed(raw: bytes) -> None:
     assert reason(CODECS["protobuf"].interaction, raw) == "malformed"
 
 
-def test_protobuf_without_a_required_field_says_which_kind() -> None:
+def test_protobuf_without_required_field_is_named() -> None:
     assert reason(CODECS["protobuf"].interaction, b"\x0a\x01e") == "missing_field"
     without_user = b"\x0a\x01e\x12\x06search\x18\x01"
     assert reason(CODECS["protobuf"].interaction, without_user) == "missing_user"
     assert CODECS["protobuf"].interaction(without_user + b"\x22\x03ada")[0].user_id == "ada"
 
 
-def test_protobuf_fields_that_we_do_not_know_are_dropped_and_said() -> None:
+def test_unknown_protobuf_fields_are_dropped_and_reported() -> None:
     unknown = b"\xa2\x06\x05extra"
     assert CODECS["protobuf"].interaction(golden("interaction.protobuf") + unknown) == (INTERACTION, True)
 
@@ -183,7 +183,7 @@ damage = st.tuples(st.integers(0, 400), st.binary(max_size=10), st.integers(0, 1
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200), st.lists(damage, min_size=1, max_size=3))
-def test_any_bytes_are_a_record_or_a_bad_record(noise: bytes, wounds: list[tuple[int, bytes, int]]) -> None:
+def test_arbitrary_bytes_decode_or_raise_bad_record(noise: bytes, wounds: list[tuple[int, bytes, int]]) -> None:
     for name, codec in CODECS.items():
         for decode, whole in zip(codec[:2], (golden(f"interaction.{name}"), golden(f"consent.{name}")), strict=True):
             wounded = whole
@@ -197,7 +197,7 @@ def test_any_bytes_are_a_record_or_a_bad_record(noise: bytes, wounds: list[tuple
                     continue
 
 
-def test_every_single_bit_flipped_is_a_record_or_a_bad_record() -> None:
+def test_single_bit_flips_decode_or_raise_bad_record() -> None:
     for name in ("confluent-avro", "confluent-protobuf"):
         whole = int.from_bytes(golden(f"interaction.{name}"), "big")
         size = len(golden(f"interaction.{name}"))
@@ -241,7 +241,7 @@ OWN_RECORD = {
 }
 
 
-def test_an_avro_schema_of_a_producers_own_is_read_by_the_names_of_its_fields() -> None:
+def test_producer_avro_schema_is_matched_by_field_names() -> None:
     codec, raw = written_with(OWN, OWN_RECORD)
     expected = Interaction(OWN_RECORD["event_id"], "search", OWN_RECORD["ts"], "ada", value=3.0)  # type: ignore[arg-type]
     taken, unknown = codec.interaction(raw)
@@ -249,7 +249,7 @@ def test_an_avro_schema_of_a_producers_own_is_read_by_the_names_of_its_fields() 
     assert unknown
 
 
-def test_an_avro_writer_without_a_field_that_we_need_is_told_which_kind() -> None:
+def test_avro_writer_schema_without_required_field_is_named() -> None:
     codec, raw = written_with(record_of({"name": "event_id", "type": "string"}), {"event_id": "e"})
     assert reason(codec.interaction, raw) == "missing_field"
 
@@ -279,23 +279,23 @@ EMPTY = record_of({"name": "n", "type": "null"}, name="E")
         pytest.param({"type": "record", "name": "R"}, id="a record without fields"),
     ],
 )
-def test_a_writers_avro_schema_that_could_keep_us_busy_for_ever_counts_as_unknown(schema: Any) -> None:
+def test_unbounded_avro_writer_schema_counts_as_unknown(schema: Any) -> None:
     codec = avro_codec.avro_codec(Schemas({5: msgspec.json.encode(schema)}))
     assert reason(codec.interaction, frame(5, b"\xfe" + b"\xff" * 8 + b"\x01\x00")) == "unknown_schema"
 
 
 @pytest.mark.parametrize("name", ["confluent-avro", "confluent-protobuf"])
-def test_an_unknown_schema_is_its_own_reason(name: str) -> None:
+def test_unknown_schema_has_its_own_reason(name: str) -> None:
     assert reason(CODECS[name].interaction, b"\0\0\0\0\x63" + golden(f"interaction.{name}")[5:]) == "unknown_schema"
 
 
 @pytest.mark.parametrize("make", [avro_codec.avro_codec, protobuf_codec.protobuf_codec])
 @pytest.mark.parametrize("schema", [b"", b"{", b"[" * 90_000, b"\xff\xff", b'{"type":"record"}', b"\x0a\x03\x0a\x01a"])
-def test_a_schema_that_is_none_counts_as_unknown(make: Callable[[Schemas], Codec], schema: bytes) -> None:
+def test_invalid_schema_counts_as_unknown(make: Callable[[Schemas], Codec], schema: bytes) -> None:
     assert reason(make(Schemas({5: schema})).interaction, frame(5, b"\0payload")) == "unknown_schema"
 
 
-def test_a_protobuf_file_that_refers_to_nothing_counts_as_unknown() -> None:
+def test_protobuf_file_with_missing_imports_counts_as_unknown() -> None:
     file = FileDescriptorProto(name="shop.proto")
     file.message_type.add(name="M").field.add(name="f", number=1, type=11, type_name=".no.such.Type", label=1)
     source = Schemas({5: FileDescriptorSet(file=[file]).SerializeToString()})
@@ -327,24 +327,24 @@ def own_consent(**fields: Any) -> tuple[Codec, bytes]:
     return protobuf_codec.protobuf_codec(source), frame(5, message_place((0, 0)) + message.SerializeToString())
 
 
-def test_a_protobuf_file_of_a_producers_own_is_read_by_the_names_of_its_fields() -> None:
+def test_producer_protobuf_file_is_matched_by_field_names() -> None:
     codec, raw = own_consent(granted=["personalise"], jurisdiction={"value": "EU"})
     expected = ConsentChange("ada", "full", 1_767_225_600_000, granted=["personalise"], jurisdiction="EU")
     assert codec.consent(raw) == (expected, False)
 
 
-def test_a_repeated_field_that_is_empty_grants_nothing() -> None:
+def test_empty_repeated_field_grants_nothing() -> None:
     codec, raw = own_consent()
     assert purposes_bits(codec.consent(raw)[0]) == 0
 
 
 @pytest.mark.parametrize("place", [b"\x02\x02", b"\x04\x00\x12", b"\x02\x01", b"\x06\x00\x00\x00"])
-def test_a_message_that_the_file_does_not_have_is_an_unknown_schema(place: bytes) -> None:
+def test_missing_message_is_an_unknown_schema(place: bytes) -> None:
     codec, _ = own_consent()
     assert reason(codec.consent, frame(5, place + b"payload")) == "unknown_schema"
 
 
-def test_the_published_file_can_be_loaded_by_itself() -> None:
+def test_published_file_loads_alone() -> None:
     files = FileDescriptorSet.FromString(published_files()["freshet.desc"]).file
     pool = DescriptorPool()
     pool.Add(files[0])

@@ -95,14 +95,14 @@ def test_help_is_printed_and_an_unknown_option_is_a_usage_error(words: tuple[str
     assert said.startswith("freshet: not understood: ") and f"`freshet {' '.join(words)} --help`" in said
 
 
-def test_a_mistake_in_a_command_line_has_an_exit_code_of_its_own(capsys) -> None:
+def test_usage_error_has_its_own_exit_code(capsys) -> None:
     assert run(["no-such-command"]) == 64
     assert run([]) == 64
     assert "Usage: freshet" in capsys.readouterr().err
     assert run(["export", "write", "--settings", "s", "--out", "x", "--purpose", "sell"]) == 64
 
 
-def test_every_module_of_commands_is_in_the_command() -> None:
+def test_every_command_module_is_registered() -> None:
     shared = {"__init__", "file_options", "main", "shape"}
     files = {path.stem for path in (ROOT / "freshet" / "cli").glob("*.py")} - shared
     assert files == {module.__name__.rpartition(".")[2] for module in MODULES}
@@ -117,7 +117,7 @@ def test_every_module_of_commands_is_in_the_command() -> None:
         (PermissionError(13, "Permission denied", "out"), "out: Permission denied"),
     ],
 )
-def test_what_could_not_be_done_is_said_on_one_line(error, said, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_failure_is_reported_on_one_line(error, said, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def write(path: Path) -> None:
         raise error
 
@@ -159,7 +159,7 @@ COMMANDS_OF_ONE = [
 ]
 
 
-def test_one_user_is_read_from_standard_input_however_its_line_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_is_read_from_standard_input_with_any_line_ending(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("ada", "ada\n", "ada\r\n", "\r\nada\r\n\r\n"):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text, newline=""))
         assert shape.given_user("-") == "ada", text
@@ -167,7 +167,7 @@ def test_one_user_is_read_from_standard_input_however_its_line_ends(monkeypatch:
 
 @pytest.mark.parametrize("words", COMMANDS_OF_ONE, ids=map(" ".join, COMMANDS_OF_ONE))
 @pytest.mark.parametrize("text", ["ada\neve\n", "ada\n\neve", "ada\r\neve\r\n"])
-def test_of_several_users_on_standard_input_none_is_taken(words, text, monkeypatch, capsys) -> None:
+def test_several_users_on_standard_input_are_refused(words, text, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text, newline=""))
     required = {"settings": "s", "user": "-", "level": "none", "role": "officer", "purpose": "request 47"}
     names = [one.name for one in ALL[words].params if one.required]
@@ -181,7 +181,7 @@ NO_NAMES = ["", " ", "\u3000", "\x00", "a\nb", "\u202e", "a\u202eb", "\u200b", "
 
 @pytest.mark.parametrize("option", ["--role", "--purpose"])
 @pytest.mark.parametrize("text", NO_NAMES, ids=ascii)
-def test_access_needs_a_role_and_a_purpose_that_say_something(option, text, capsys) -> None:
+def test_access_requires_visible_role_and_purpose(option, text, capsys) -> None:
     given = {"--settings": "s", "--user": "ada", "--role": "officer", "--purpose": "request 47"} | {option: text}
     assert run(["access", *(word for pair in given.items() for word in pair)]) == 64
     assert f"{option}" in capsys.readouterr().err
@@ -191,18 +191,18 @@ NEW_API_KEY = ["gateway", "new-api-key", "--role", "frontend", "--file"]
 
 
 @pytest.mark.parametrize("days", ["nan", "inf", "-inf", "-1", "0", "1e305"])
-def test_an_api_key_lives_for_a_number_of_days(days: str, tmp_path: Path, capsys) -> None:
+def test_api_key_days_must_be_a_positive_number(days: str, tmp_path: Path, capsys) -> None:
     assert run([*NEW_API_KEY, str(tmp_path / "keys.json"), "--id", "shop", "--days", days]) == 64
     assert "--days" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("id", ["", " ", "a\nb", "a\x00", "\u202e", "x" * 65], ids=ascii)
-def test_an_api_key_has_an_id_that_can_be_read(id: str, tmp_path: Path, capsys) -> None:
+def test_api_key_id_must_be_readable(id: str, tmp_path: Path, capsys) -> None:
     assert run([*NEW_API_KEY, str(tmp_path / "keys.json"), "--id", id]) == 64
     assert "--id" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_an_api_key_with_half_a_day_and_one_for_ever_are_read_again(tmp_path: Path) -> None:
+def test_api_keys_round_trip_with_and_without_expiry(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     assert run([*NEW_API_KEY, str(path), "--id", "brief", "--days", "0.5"]) == 0
     assert run([*NEW_API_KEY, str(path), "--id", "x" * 64]) == 0
@@ -226,7 +226,7 @@ def test_importing_the_command_imports_no_room() -> None:
     assert not loaded("import freshet") & (rooms | heavy | {"typer", "schemas"})
 
 
-def test_the_installed_command_takes_its_modules_from_its_checkout_and_not_from_here(tmp_path: Path) -> None:
+def test_installed_command_imports_from_its_checkout(tmp_path: Path) -> None:
     (tmp_path / "schemas.py").write_text("raise RuntimeError('the schemas of somebody else')\n")
     command = tmp_path / "checkout" / ".venv" / "bin" / "freshet"
     command.parent.mkdir(parents=True)
@@ -254,7 +254,7 @@ def default_of(*words: str) -> Any:
     return option.default
 
 
-def test_choices_and_defaults_are_those_of_the_rooms() -> None:
+def test_choices_and_defaults_match_the_rooms() -> None:
     assert tuple(consent.PurposeName) == PURPOSES
     assert tuple(gateway.RoleName) == ROLES
     assert default_of("model", "train", "neighbours") == ModelSettings().neighbours
@@ -286,7 +286,7 @@ def test_examples_are_true(module) -> None:
     assert result.attempted and not result.failed
 
 
-def test_ctrl_c_is_told_and_has_the_exit_code_of_shells(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_ctrl_c_is_reported_with_shell_exit_code(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
@@ -323,14 +323,14 @@ def unknown(line: str) -> bool:
     return any(word.startswith("-") and word != "-" and word not in known for word in words)
 
 
-def test_every_command_that_is_named_anywhere_is_one() -> None:
+def test_every_mentioned_command_exists() -> None:
     named = [(path.relative_to(ROOT).as_posix(), line) for path in files_of_ours() for line in quoted(path)]
     assert len(named) > 60, "they are found at all"
     assert [each for each in named if unknown(each[1])] == []
 
 
 @pytest.mark.parametrize("line", ["repot --settings x", "erase forget", "report --sittings x", "keys new-key"])
-def test_a_command_that_is_none_is_found(line: str) -> None:
+def test_nonexistent_command_is_found(line: str) -> None:
     assert unknown(line)
 
 
@@ -341,13 +341,13 @@ def in_a_process(statements: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_mistake_of_our_own_is_not_taken_for_findings() -> None:
+def test_internal_error_is_not_reported_as_findings() -> None:
     done = in_a_process("m.run = lambda words: 1 / 0\nm.main()")
     assert done.returncode == 2 and "ZeroDivisionError" in done.stderr
     assert done.stderr.endswith("freshet: not done: a mistake in Freshet itself, see above\n")
 
 
-def test_an_ended_command_cleans_up_and_one_behind_nohup_goes_on() -> None:
+def test_terminated_command_cleans_up_and_nohup_is_respected() -> None:
     cleaning = "def work(words):\n try: signal.raise_signal(signal.{})\n finally: print('cleaned')\n return 0\n"
     ending = cleaning + "m.run = work\nm.main()"
     for name, code in (("SIGTERM", 128 + 15), ("SIGHUP", 128 + 1)):

@@ -46,7 +46,7 @@ def lone(name: tuple[str, ...]) -> bool:
 
 @settings(max_examples=40, deadline=None)
 @given(tellings(), st.integers(2, 6), st.randoms(use_true_random=False))
-def test_every_figure_is_that_of_a_naive_count_or_withheld(told: list[Told], k: int, draw: random.Random):
+def test_figures_equal_a_naive_count_or_are_withheld(told: list[Told], k: int, draw: random.Random):
     records = a_trail(told)
     draw.shuffle(records)
     expected, found = naive(told, THREE_DAYS), dict(figures(reported(records, THREE_DAYS, k)))
@@ -60,7 +60,7 @@ def test_every_figure_is_that_of_a_naive_count_or_withheld(told: list[Told], k: 
 
 @settings(max_examples=25, deadline=None)
 @given(tellings(), st.integers(0, 80))
-def test_a_restore_of_an_older_savepoint_changes_no_count_of_consents(told: list[Told], given_up: int):
+def test_restoring_older_savepoint_keeps_consent_counts(told: list[Told], given_up: int):
     """A second job goes on from the middle of the first one's work, a day later, and tells the rest again."""
     first = a_trail(told)
     middle = max(0, len(told) - given_up)
@@ -80,7 +80,7 @@ def ten(at: int, offset: int, level: str) -> list[Told]:
     return [(at, ConsentEntry(name, level, ["personalise"], at, 0, place)) for name, place in names]
 
 
-def test_the_newest_job_says_what_holds_after_a_restore():
+def test_newest_job_decides_after_a_restore():
     """The withdrawals were given up with the restore, and are about to be told again."""
     first = a_trail(ten(BEGINNING, 0, "full"))
     head = ChainHead(BEGINNING, len(first) - 1, msgspec.json.decode(first[-1])["hash"])
@@ -90,14 +90,14 @@ def test_the_newest_job_says_what_holds_after_a_restore():
     assert rows == {"none": 0, "session": 10, "full": 0, "erased": 0}
 
 
-def test_many_reads_of_one_person_are_not_many_persons():
+def test_reads_count_distinct_persons():
     told = [(BEGINNING, AccessEntry("support", "p", "profile", 4, f"p1.{n % 5}")) for n in range(20)]
     assert list(reported(a_trail(told), THREE_DAYS).accesses.values()) == [None]
     told += [(BEGINNING, AccessEntry("support", "p", "profile", 4, f"p1.{n}")) for n in range(5, 10)]
     assert list(reported(a_trail(told), THREE_DAYS).accesses.values()) == [100]
 
 
-def test_a_reason_that_stands_twice_in_a_record_counts_once():
+def test_duplicate_reason_counts_once():
     told = [
         (BEGINNING, ConsentEntry(f"p1.{n}", "full", ["personalise"], 0, 0, n, narrowed_by=["gpc", "gpc"]))
         for n in range(10)
@@ -105,7 +105,7 @@ def test_a_reason_that_stands_twice_in_a_record_counts_once():
     assert reported(a_trail(told), THREE_DAYS).narrowed["consent"] == {"gpc": 10}
 
 
-def test_the_time_to_effect_is_told_in_nearest_rank_percentiles_of_enough_persons():
+def test_time_to_effect_uses_nearest_rank_percentiles_of_k_persons():
     told = [(BEGINNING + n, WithdrawalEntry(f"p1.{n}", BEGINNING, 0, n)) for n in range(200)]
     assert reported(a_trail(told), THREE_DAYS).effects["withdrawal"] == (99, 189, 197, 199)
     assert reported(a_trail(told[:9]), THREE_DAYS).effects["withdrawal"] is None
@@ -117,7 +117,7 @@ def a_receipt(name: str, status: ErasureStatus, checked_at: int) -> bytes:
     return encode_receipt(ErasureReceipt(name, status, BEGINNING, checked_at, {}, {}, [], True))
 
 
-def test_erasures_are_told_by_what_the_newest_receipt_after_them_proves():
+def test_erasures_are_reported_by_their_newest_receipt():
     told = [(BEGINNING + HOUR, ErasureEntry(f"p1.{n}", BEGINNING, 0, n)) for n in range(36)]
     receipts = [a_receipt(f"p1.{n}", "effective", BEGINNING + 2 * HOUR) for n in range(24)]
     receipts += [a_receipt(f"p1.{n}", "complete", BEGINNING + 3 * HOUR) for n in range(12)]
@@ -133,7 +133,7 @@ def a_letter(reason: RejectReason, topic: str = "t.interactions", at: int = BEGI
     return msgspec.json.encode(DeadLetter(reason, topic, 0, 1, at, 1))
 
 
-def test_rejects_of_consents_count_whatever_the_reason_and_of_interactions_those_of_privacy():
+def test_all_consent_rejects_and_privacy_interaction_rejects_count():
     letters = [
         *[a_letter(RejectReason.MALFORMED, "t.consents")] * 10,
         *[a_letter(RejectReason.MISSING_USER)] * 9,
@@ -151,7 +151,7 @@ def test_rejects_of_consents_count_whatever_the_reason_and_of_interactions_those
     assert report.unreadable == 1
 
 
-def test_key_events_are_told_in_order_and_their_users_where_there_are_enough():
+def test_key_events_are_ordered_and_users_shown_from_k():
     told = [(BEGINNING + HOUR, KeyEntry("relinked", 2, 9)), (BEGINNING + SECOND, KeyEntry("rotation_started", 2, 0))]
     keys = reported(a_trail(told), THREE_DAYS).keys
     assert [(event.change, event.users) for event in keys] == [("rotation_started", 0), ("relinked", None)]
@@ -160,13 +160,13 @@ def test_key_events_are_told_in_order_and_their_users_where_there_are_enough():
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"kind":"consent"}', b'{"kind":"unknown"}', b"\xff", b"[1]"])
-def test_what_is_no_record_is_counted_as_unreadable_and_nowhere_else(raw: bytes):
+def test_unreadable_records_are_counted_separately(raw: bytes):
     report = reported([raw], THREE_DAYS)
     assert msgspec.structs.replace(report, unreadable=0) == reported([], THREE_DAYS)
     assert report.unreadable == 1
 
 
-def test_a_report_names_no_pseudonym():
+def test_report_contains_no_pseudonym():
     told = [(BEGINNING, DeniedEntry(3, "not_allowed", f"p1.somebody{n}")) for n in range(30)]
     told += [(BEGINNING, ConsentEntry(f"p1.somebody{n}", "full", ["personalise"], 0, 0, n)) for n in range(30)]
     assert "somebody" not in repr(reported(a_trail(told), THREE_DAYS))

@@ -69,7 +69,7 @@ def a_story() -> list[Told]:
     return told
 
 
-def test_the_report_of_a_small_trail_is_the_golden_one():
+def test_report_of_small_trail_matches_golden_file():
     report = reported(a_trail(a_story()), THREE_DAYS)
     text = markdown(document_of(report, given_that()))
     assert text == GOLDEN.read_text(), (
@@ -83,7 +83,7 @@ def test_no_figure_of_a_larger_k_and_no_pseudonym_is_in_a_report():
     assert not re.search(r"p[12]\\?\.\d", text)
 
 
-def test_findings_stand_on_the_first_line_and_are_named():
+def test_findings_come_first_and_are_named():
     broken = WHOLE._replace(findings=[Finding(3, 17, "missing: record 17 of segment 5")] * 200)
     made = document_of(reported([], THREE_DAYS), given_that(broken))
     assert markdown(made).splitlines()[0].startswith("**THE AUDIT TRAIL IS NOT WHOLE: 200 findings")
@@ -93,7 +93,7 @@ def test_findings_stand_on_the_first_line_and_are_named():
     assert "NOT WHOLE" not in markdown(document_of(reported([], THREE_DAYS), given_that()))
 
 
-def test_a_rotation_that_is_under_way_is_told_and_no_key_is():
+def test_rotation_in_progress_is_reported_without_keys():
     ring = begin_rotation(KEY_RING, BEGINNING)
     made = document_of(reported([], THREE_DAYS), given_that()._replace(ring=ring))
     text = markdown(made) + html(made)
@@ -132,7 +132,7 @@ OURS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "tabl
 @pytest.mark.parametrize(
     "field", ["method", "jurisdiction", "notice_version", "narrowed_by", "role", "purpose", "what"]
 )
-def test_markup_that_was_planted_in_the_trail_stays_text(field: str):
+def test_markup_in_the_trail_is_escaped(field: str):
     told: list[Told] = []
     for n in range(12):
         name, place = f"p1.{n}", (BEGINNING, 0, n)
@@ -152,7 +152,7 @@ def test_markup_that_was_planted_in_the_trail_stays_text(field: str):
 
 
 @given(st.text())
-def test_any_text_stays_one_cell_in_both_forms(text: str):
+def test_any_text_stays_in_one_cell(text: str):
     assume(document.plain(text).strip() not in ("a", "b", "t"))  # what stands beside it
     made = Document("t", text, [Section(text, [text, Grid(["a", text], [[text, "b"]])])])
     read = Reader(html(made))
@@ -162,7 +162,7 @@ def test_any_text_stays_one_cell_in_both_forms(text: str):
     assert len(rows) == 1 and len(re.findall(r"(?<!\\)(?:\\\\)*\|", rows[0])) == 3
 
 
-def test_a_new_report_takes_the_place_of_the_old_one_at_once_and_leaves_no_draft(tmp_path: Path):
+def test_report_is_replaced_atomically(tmp_path: Path):
     for title in ("old", "new"):
         paths = write(tmp_path / "out", Document(title, None, []))
     assert [path.name for path in paths] == ["report.md", "report.html"]
@@ -179,17 +179,17 @@ def test_a_new_report_takes_the_place_of_the_old_one_at_once_and_leaves_no_draft
         (["--public-key", "ab"], "64 hexadecimal digits"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused(options: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+def test_invalid_option_is_refused(options: list[str], said: str, capsys: pytest.CaptureFixture[str]):
     assert run(["report", "--settings", "x.toml", "--out", "out", *options]) == 64
     assert said in capsys.readouterr().err
 
 
-def test_settings_that_are_not_there_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_missing_settings_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run(["report", "--settings", str(tmp_path / "x.toml"), "--out", str(tmp_path)]) == 2
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_the_period_is_thirty_days_up_to_today_where_nothing_is_said():
+def test_default_period_is_the_last_thirty_days():
     period = period_of(None, None, date(2025, 6, 11))
     assert period.holds(BEGINNING + DAY - 1) and not period.holds(BEGINNING + DAY)
     assert len(period.days()) == 30

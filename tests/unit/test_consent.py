@@ -31,13 +31,13 @@ def a_shopper(level: str = "full") -> UserState:
     return state
 
 
-def test_nobody_is_allowed_anything_without_a_consent_on_record() -> None:
+def test_nothing_is_allowed_without_consent() -> None:
     assert not allows(None, an_interaction())
     assert not allows(UserState(), an_interaction())
     assert take(None, an_interaction(), BOUNDS) == Outcome.DENIED
 
 
-def test_the_last_change_in_topic_order_holds_although_the_clock_of_the_broker_stepped_back() -> None:
+def test_last_change_in_offset_order_wins_despite_clock_steps() -> None:
     state = after(a_consent(at=BEGINNING, offset=1), a_consent(level="none", at=BEGINNING - MINUTE, offset=2))
     assert state.level == Level.NONE
 
@@ -61,7 +61,7 @@ changes = st.lists(
 
 
 @given(changes, st.integers(0, 12))
-def test_a_replay_is_harmless(some: list[ConsentRecord], again_from: int) -> None:
+def test_replay_is_idempotent(some: list[ConsentRecord], again_from: int) -> None:
     in_order = sorted(some, key=lambda change: change.offset)
     once = after(*in_order)
     replayed = after(*in_order, *in_order[again_from:], state=None)
@@ -69,7 +69,7 @@ def test_a_replay_is_harmless(some: list[ConsentRecord], again_from: int) -> Non
 
 
 @given(changes)
-def test_whatever_the_order_of_arrival_the_last_in_topic_order_is_in_force(some: list[ConsentRecord]) -> None:
+def test_last_in_topic_order_wins_in_any_arrival_order(some: list[ConsentRecord]) -> None:
     last = max(some, key=lambda change: change.offset, default=None)
     state = after(*some)
     if last is not None:
@@ -78,7 +78,7 @@ def test_whatever_the_order_of_arrival_the_last_in_topic_order_is_in_force(some:
 
 
 @given(changes)
-def test_a_grant_given_no_later_than_any_withdrawal_before_it_is_never_in_force(some: list[ConsentRecord]) -> None:
+def test_grant_given_before_earlier_withdrawal_is_never_in_force(some: list[ConsentRecord]) -> None:
     state, said_no_at = UserState(), 0
     for n, change in enumerate(some):
         said = msgspec.structs.replace(change, offset=n, append_ts=BEGINNING + HOUR)
@@ -99,7 +99,7 @@ def test_a_refused_grant_changes_nothing() -> None:
     assert encode_state(state) == before
 
 
-def test_an_interaction_from_before_the_grant_is_denied_though_it_is_read_after() -> None:
+def test_interaction_from_before_the_grant_is_denied() -> None:
     state = after(a_consent(at=BEGINNING))
     assert not allows(state, an_interaction(at=BEGINNING - 1))
     assert allows(state, an_interaction(at=BEGINNING))
@@ -107,7 +107,7 @@ def test_an_interaction_from_before_the_grant_is_denied_though_it_is_read_after(
     assert allows(state, late), "append time counts, not event time"
 
 
-def test_an_interaction_from_a_denied_period_stays_denied_after_the_next_grant() -> None:
+def test_interaction_from_denied_period_stays_denied() -> None:
     state = after(
         a_consent(at=BEGINNING),
         a_consent(level="none", at=BEGINNING + HOUR),
@@ -125,7 +125,7 @@ def test_renewing_a_consent_keeps_the_profile_and_what_was_allowed() -> None:
     assert allows(state, an_interaction(at=BEGINNING + MINUTE)), "no denied period lay between"
 
 
-def test_a_withdrawal_clears_the_profile_at_once_and_keeps_the_version() -> None:
+def test_withdrawal_clears_the_profile_and_keeps_the_version() -> None:
     state = a_shopper()
     version = state.version
     apply_consent(state, a_consent(level="none", at=BEGINNING + HOUR))
@@ -134,7 +134,7 @@ def test_a_withdrawal_clears_the_profile_at_once_and_keeps_the_version() -> None
     assert state.version == version + 2
 
 
-def test_narrowing_keeps_nothing_from_before() -> None:
+def test_narrowing_deletes_the_profile() -> None:
     state = a_shopper()
     apply_consent(state, a_consent(level="session", at=BEGINNING + HOUR))
     assert state.profile is not None and state.profile.recents == []
@@ -148,13 +148,13 @@ def test_widening_keeps_the_session() -> None:
     assert state.profile is not None and state.profile.recents
 
 
-def test_an_expired_consent_allows_nothing_even_before_anything_noticed() -> None:
+def test_expired_consent_allows_nothing_before_its_timer() -> None:
     state = after(a_consent(at=BEGINNING, expires_at=BEGINNING + HOUR))
     assert allows(state, an_interaction(at=BEGINNING + HOUR - 1))
     assert not allows(state, an_interaction(at=BEGINNING + HOUR))
 
 
-def test_a_grant_after_an_expiry_begins_anew_whether_or_not_the_expiry_was_noticed() -> None:
+def test_grant_after_expiry_starts_afresh() -> None:
     expiring = a_consent(at=BEGINNING, expires_at=BEGINNING + HOUR)
     again = a_consent(at=BEGINNING + HOUR + MINUTE)
     unnoticed, noticed = after(expiring), after(expiring)

@@ -55,24 +55,24 @@ def said(format: str, key: bytes | None, value: bytes | None) -> ConsentChange:
 @every_format
 @pytest.mark.parametrize("key", [b"bob", b"", b'"ada"', b"\xff", b"\0\0\0\0\x07\x06ada"])
 @pytest.mark.promise("broken-consent-withdraws")
-def test_a_grant_under_a_key_that_is_not_its_users_is_a_withdrawal(format: str, key: bytes) -> None:
+def test_grant_under_foreign_key_is_a_withdrawal(format: str, key: bytes) -> None:
     assert said(format, key, WRITE[format](GRANT)) == ConsentChange("ada", "none", BEGINNING + 7, method=FOREIGN_KEY)
 
 
 @every_format
 @pytest.mark.parametrize("erase", [False, True])
-def test_a_withdrawal_under_a_foreign_key_is_one_and_is_told(format: str, erase: bool) -> None:
+def test_withdrawal_under_foreign_key_holds_and_is_reported(format: str, erase: bool) -> None:
     change = ConsentChange("ada", "none" if not erase else "full", BEGINNING, method="banner", erase=erase)
     assert said(format, b"bob", WRITE[format](change)) == msgspec.structs.replace(change, method=FOREIGN_KEY)
 
 
 @every_format
 @pytest.mark.parametrize("key", [None, b"ada"])
-def test_a_record_under_its_users_key_means_what_it_says(format: str, key: bytes | None) -> None:
+def test_record_under_its_own_key_is_taken_as_is(format: str, key: bytes | None) -> None:
     assert said(format, key, WRITE[format](GRANT)) == GRANT
 
 
-def test_a_foreign_key_is_told_in_the_audit_trail() -> None:
+def test_foreign_key_is_audited() -> None:
     raw = a_raw_consent("ada")._replace(key=b"bob")
     [(_, element)] = Ingest(TOPICS, json_codec(), PSEUDONYMISER, [100], ()).pack([raw])
     [change] = unpack(element).consents
@@ -96,7 +96,7 @@ def whom(format: str, key: bytes | None, value: bytes) -> str:
 
 
 @every_format
-def test_a_record_that_says_what_it_may_not_is_a_withdrawal_of_the_user_in_it(format: str) -> None:
+def test_invalid_record_withdraws_its_user(format: str) -> None:
     for wrong in ({"level": "some"}, {"ts": 1}, {"method": "x" * 100}, {"jurisdiction": "E U"}):
         value = WRITE[format](msgspec.structs.replace(GRANT, **wrong))
         assert [whom(format, key, value) for key in (b"ada", b"bob", b"\xff", None)] == ["ada"] * 4
@@ -105,7 +105,7 @@ def test_a_record_that_says_what_it_may_not_is_a_withdrawal_of_the_user_in_it(fo
 
 
 @every_format
-def test_of_a_record_that_is_cut_off_the_key_says_whose_it_is_or_else_what_can_be_read(format: str) -> None:
+def test_truncated_record_withdraws_user_of_key_or_readable_part(format: str) -> None:
     value = WRITE[format](CONSENT_2)
     named = 0
     for end in range(1, len(value) - 1):
@@ -125,7 +125,7 @@ def test_of_a_record_that_is_cut_off_the_key_says_whose_it_is_or_else_what_can_b
 
 @every_format
 @given(st.binary(max_size=60), st.none() | st.sampled_from([b"ada", b"\xff", b""]))
-def test_no_bytes_raise_anything_else_than_a_bad_record(format: str, value: bytes, key: bytes | None) -> None:
+def test_arbitrary_bytes_raise_bad_record_only(format: str, value: bytes, key: bytes | None) -> None:
     for raw in (value, value + WRITE[format](CONSENT_2), WRITE[format](CONSENT_2) + value, frame(7, value)):
         try:
             changes = all_said(CODECS[format], key, raw)
@@ -135,7 +135,7 @@ def test_no_bytes_raise_anything_else_than_a_bad_record(format: str, value: byte
         assert len(changes) == 1 or all(change.level == "none" for change in changes)
 
 
-def test_a_framed_record_of_another_schema_names_its_user_where_the_rest_is_cut_off() -> None:
+def test_truncated_framed_record_names_its_user() -> None:
     schema = {
         "type": "record",
         "name": "Consent",
@@ -192,9 +192,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
 @every_format
 @given(damaged(), KEYS_OF_NOBODY)
 @pytest.mark.promise("broken-consent-withdraws")
-def test_json_that_is_damaged_behind_its_user_withdraws_them(
-    format: str, record: tuple[str, bytes], key: bytes | None
-) -> None:
+def test_json_damaged_after_the_user_id_withdraws(format: str, record: tuple[str, bytes], key: bytes | None) -> None:
     user_id, value = record
     assert user_id in withdrawn(CODECS[format], key, value)
     elements = Ingest(TOPICS, CODECS[format], PSEUDONYMISER, [100], ()).pack(
@@ -232,13 +230,13 @@ def test_a_key_as_serialisers_write_it_names_its_user(
 
 
 @given(IDS, st.none() | st.just(b"{"))
-def test_a_key_that_is_an_id_of_plain_characters_names_nobody_else(user_id: str, value: bytes | None) -> None:
+def test_plain_key_names_its_user_only(user_id: str, value: bytes | None) -> None:
     key = user_id.encode()
     if not user_id.startswith(('"', "{")):
         assert withdrawn(CODECS["json"], key, value) == {user_id}
 
 
-def test_only_a_record_under_its_users_key_takes_away_what_stands_there() -> None:
+def test_only_tombstones_under_the_users_key_delete() -> None:
     said = consents_in(CODECS["json"], b'"ada"', None, BEGINNING)
     assert [(one.change.user_id, one.absent, one.change.method) for one in said] == [
         ('"ada"', True, None),
@@ -345,14 +343,14 @@ def test_naming_takes_time_linear_in_the_bytes(unit: str) -> None:
 
 
 @pytest.mark.parametrize(("lists", "named"), [(1, "ada"), (TOKENS_MAX, "bob")])
-def test_so_many_texts_and_brackets_of_a_broken_record_are_looked_at_and_no_more(lists: int, named: str) -> None:
+def test_scan_of_broken_record_is_bounded(lists: int, named: str) -> None:
     """The user that stands least deep is named, of those in the part that is looked at."""
     cut = b'{"x":{"user_id":"bob"},"y":[' + b"[]," * lists + b'0],"user_id":"ada","lev'
     assert withdrawn(CODECS["json"], None, cut) == {named}
 
 
 @pytest.mark.parametrize("make", [avro_codec.avro_codec, protobuf_codec.protobuf_codec])
-def test_while_the_registry_is_away_nobody_is_withdrawn_and_nothing_rejected(make: Callable[[Any], Codec]) -> None:
+def test_registry_outage_withdraws_and_rejects_nothing(make: Callable[[Any], Codec]) -> None:
     class Away:
         def fetch(self, form: Form, schema_id: int) -> bytes | None:
             raise SchemaError("the schema registry did not answer")

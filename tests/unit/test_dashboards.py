@@ -29,17 +29,17 @@ PRIVACY = dashboards()["privacy.json"]
         ("max_over_time(a[1h]) * 1e3 unless ignoring (q) group_left (z) b{}", {"a", "b"}, {"q", "z"}),
     ],
 )
-def test_a_query_is_taken_apart(query: str, metrics: set[str], labels: set[str]):
+def test_queries_are_parsed(query: str, metrics: set[str], labels: set[str]):
     assert names_in(query) == (metrics, labels)
 
 
-def test_every_privacy_counter_is_on_the_privacy_dashboard_and_no_counter_that_there_is_not():
+def test_privacy_dashboard_shows_exactly_the_privacy_counters():
     asked = {name.removeprefix(OURS) for query in queries() for name in names_in(query)[0] if name.startswith(OURS)}
     assert {*PRIVACY_COUNTERS, "users_relinked"} <= asked <= {*PRIVACY_COUNTERS, *COUNTERS, LATE_RESTORES}
 
 
 @pytest.mark.parametrize("metric", [f"{OURS}{UNREAD}", f"{OURS}{LATE_RESTORES}", f"{FLINKS}failedCommittables"])
-def test_what_somebody_must_be_woken_for_is_on_the_privacy_dashboard(metric: str):
+def test_alerts_are_on_the_privacy_dashboard(metric: str):
     shown = [panel for panel in PRIVACY["panels"] if any(metric in target["expr"] for target in panel["targets"])]
     assert shown and all("Alert above" in panel["description"] for panel in shown)
 
@@ -56,7 +56,7 @@ def sources_of(panel: dict[str, Any]) -> list[dict[str, str]]:
     return [target["datasource"] for target in panel["targets"]]
 
 
-def test_panels_have_ids_of_their_own_lie_side_by_side_and_say_what_they_show():
+def test_panels_have_unique_ids_do_not_overlap_and_are_described():
     panels = PRIVACY["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     covered: set[tuple[int, int]] = set()

@@ -81,7 +81,7 @@ def a_view(**changes: Any) -> View:
 # -- what is known
 
 
-def test_accounts_of_buckets_add_up_and_an_older_receipt_takes_nothing_back() -> None:
+def test_bucket_accounts_add_up_and_older_receipts_are_ignored() -> None:
     watch = Watch(ADA)
     for receipt in (
         an_element(0, accepted=5, denied=2),
@@ -94,7 +94,7 @@ def test_accounts_of_buckets_add_up_and_an_older_receipt_takes_nothing_back() ->
     assert totals.adds_up
 
 
-def test_latency_is_of_lists_that_were_written_in_the_last_seconds() -> None:
+def test_latency_covers_recent_lists_only() -> None:
     watch = Watch(ADA)
     watch.note(an_element(lists=[a_list(1, 5_000)]), NOW - 11_000)
     watch.note(an_element(lists=[a_list(version, version) for version in range(1, 101)]), NOW)
@@ -103,11 +103,11 @@ def test_latency_is_of_lists_that_were_written_in_the_last_seconds() -> None:
     assert watch.own == OwnList(100, 100, NOW - 100)
 
 
-def test_nothing_known_is_no_latency() -> None:
+def test_no_data_gives_no_latency() -> None:
     assert Watch(ADA).latency(NOW) == ListLatency(None, None)
 
 
-def test_levels_follow_the_last_consent_of_each_user() -> None:
+def test_levels_follow_the_last_consent() -> None:
     watch = Watch(ADA)
     for pseudonym, level in (("a", "full"), ("b", "full"), ("a", "none"), (ADA, "session")):
         watch.note(a_consent(pseudonym, level), NOW)
@@ -115,7 +115,7 @@ def test_levels_follow_the_last_consent_of_each_user() -> None:
     assert watch.own_level == "session"
 
 
-def test_a_meter_tells_whole_seconds() -> None:
+def test_meter_counts_whole_seconds() -> None:
     meter = RateMeter()
     for second in range(10):
         meter.add(200, NOW + second * 1_000)
@@ -134,7 +134,7 @@ def test_a_meter_is_bounded() -> None:
 # -- the followed shopper
 
 
-def test_new_items_are_marked_until_they_are_not_new_any_more() -> None:
+def test_new_items_are_marked_while_new() -> None:
     followed = Followed("ada", NAMES)
     followed.note_list(a_recommendation("cup-01", "pot-01"), NOW)
     assert [item.mark for item in followed.listed(NOW)] == ["", ""], "a first list is not news"
@@ -149,7 +149,7 @@ def test_new_items_are_marked_until_they_are_not_new_any_more() -> None:
     assert {item.mark for item in followed.listed(NOW + 9_000)} == {""}
 
 
-def test_the_story_of_a_list_names_what_caused_it_and_is_told_once() -> None:
+def test_list_cause_is_shown_once() -> None:
     followed = Followed("ada", NAMES)
     followed.note_doing(Interaction("1", "click", NOW - 500, "ada", item_id="tea-01"))
     followed.note_doing(Interaction("2", "search", NOW - 300, "ada", query="cups"))
@@ -159,7 +159,7 @@ def test_the_story_of_a_list_names_what_caused_it_and_is_told_once() -> None:
     assert followed.stories() == ["ada clicked Green Tea Sencha → list v17, 42 ms later"]
 
 
-def test_impressions_are_not_told() -> None:
+def test_impressions_are_not_shown() -> None:
     followed = Followed("ada", NAMES)
     followed.note_doing(Interaction("1", "impression", NOW, "ada", item_id="tea-01"))
     assert followed.doings() == []
@@ -168,7 +168,7 @@ def test_impressions_are_not_told() -> None:
 # -- the picture
 
 
-def test_the_picture_says_what_matters() -> None:
+def test_picture_shows_the_key_figures() -> None:
     text = "\n".join(render(a_view(), 110, 32, colour=False))
     for words in (
         "201 events/s",
@@ -188,13 +188,13 @@ def test_the_picture_says_what_matters() -> None:
         assert words in text
 
 
-def test_a_popular_list_is_not_taken_for_an_own_one() -> None:
+def test_popular_list_is_not_shown_as_personal() -> None:
     text = "\n".join(render(a_view(list_reason="popular", list_version=NOW), 110, 32, colour=False))
     assert "the popular list" in text
     assert f"v{NOW}" not in text
 
 
-def test_an_account_that_does_not_add_up_is_said_loudly() -> None:
+def test_account_mismatch_is_shown_prominently() -> None:
     text = "\n".join(render(a_view(totals=JobTotals(10, 5, 0, 0, {})), 110, 32))
     assert "does not add up" in text
 
@@ -215,7 +215,7 @@ def test_lines_fit_any_terminal(width: int, height: int) -> None:
     assert [plain(line).rstrip() for line in lines] == render(view, width, height, colour=False)
 
 
-def test_a_picture_without_anything_known_yet() -> None:
+def test_picture_without_data() -> None:
     view = a_view(
         latency=ListLatency(),
         totals=JobTotals(),
@@ -234,7 +234,7 @@ def test_a_picture_without_anything_known_yet() -> None:
     assert "p50 –" in text
 
 
-def test_names_from_a_file_cannot_command_the_terminal() -> None:
+def test_names_cannot_inject_terminal_escapes() -> None:
     view = a_view(listed=[MarkedItem("tea\x1b[2J\x07", "")], name="a\x1b]0;x\x07")
     escapes = re.findall("\x1b[^m]*.", "\n".join(render(view, 100, 30)))
     assert all(re.fullmatch("\x1b\\[[0-9;]*m", escape) for escape in escapes)

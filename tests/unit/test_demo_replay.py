@@ -61,14 +61,14 @@ def test_a_row_becomes_an_interaction(file: Path) -> None:
     assert (event.ts, event.quantity, event.value) == (1_714_557_600_000, 2, 3.5)
 
 
-def test_what_is_missing_is_left_out_and_what_is_wrong_stays(file: Path) -> None:
+def test_missing_values_are_omitted_and_wrong_ones_kept(file: Path) -> None:
     _, cup, pot, odd = rows(file, SHOP)
     assert set(cup) == {"event_id", "type", "ts", "item_id"}
     assert pot["quantity"] == -1
     assert (odd["ts"], odd["quantity"]) == ("yesterday", "a few")
 
 
-def test_every_row_is_sent_and_the_dirty_ones_are_rejected_with_a_reason(file: Path) -> None:
+def test_dirty_rows_are_sent_and_rejected_with_a_reason(file: Path) -> None:
     reasons: list[RejectReason | None] = []
     for _, payload in interactions_of(file, SHOP):
         try:
@@ -137,7 +137,7 @@ def test_parquet_as_online_retail_has_it(tmp_path: Path) -> None:
     assert users_of(path, ONLINE_RETAIL) == ["customer-17850"]
 
 
-def test_whole_numbers_that_a_missing_value_made_float_have_no_point(tmp_path: Path) -> None:
+def test_integers_stored_as_floats_have_no_decimal_point(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pd.DataFrame({"user_id": [7.0, None], "item_id": [1, 2], "ts": [NOW, NOW]}).to_parquet(path)
     assert [key for key, _ in interactions_of(path, Mapping(type_constant="click"))] == [b"7", None]
@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
         list(interactions_of(tmp_path / "none.parquet", Mapping(type_constant="click")))
 
 
-def test_a_share_of_users_consents_and_it_is_always_the_same(file: Path) -> None:
+def test_consenting_share_is_deterministic(file: Path) -> None:
     levels = [level_of(f"user-{number}", Choice(0.7, "session")) for number in range(2_000)]
     assert 0.65 < levels.count("session") / len(levels) < 0.75
     assert set(levels) == {"session", "none"}
@@ -224,7 +224,7 @@ def test_no_consent_is_sent_for_a_file_whose_times_are_in_two_units(tmp_path: Pa
     assert (recorder.consents, recorder.sent) == ([], [])
 
 
-def test_a_replay_tells_how_it_read_the_file_and_what_it_could_not_send(tmp_path: Path) -> None:
+def test_replay_reports_reading_choices_and_unsent_rows(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_bytes(CSV.replace("ada", "josé").encode("cp1252") + b"eva,pot\n")
     assert replay(Recorder(), path).remarks == (
@@ -235,7 +235,7 @@ def test_a_replay_tells_how_it_read_the_file_and_what_it_could_not_send(tmp_path
 
 
 @pytest.mark.parametrize("rows", ["", "eva,pot\n", "4.00638E+12,tea,1714557600,click,,\n"])
-def test_a_replay_that_could_send_no_row_is_not_done_and_says_why(
+def test_replay_without_sendable_rows_fails_with_reason(
     tmp_path: Path, rows: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "shop.csv"
@@ -252,14 +252,14 @@ def test_a_replay_that_could_send_no_row_is_not_done_and_says_why(
     assert bool(counts.remarks) == bool(rows)
 
 
-def test_what_a_file_held_back_is_kept_until_the_picture_is_gone(file: Path) -> None:
+def test_remarks_are_printed_after_the_picture(file: Path) -> None:
     feed = FileFeed(Recorder(), "ada", file, SHOP, Choice(), None, KafkaSettings("nowhere:1"), PSEUDONYMISER)  # type: ignore[arg-type]
     feed.finish(ReplayCounts(3, 4, 1, 0.5, (f"{WRONG_WIDTH}: 1",)))
     assert feed.remarks == (f"{WRONG_WIDTH}: 1",)
     assert feed.notice == "all 4 rows sent in 0.5 s; 1 remark(s) at the end"
 
 
-def test_receipts_that_do_not_come_are_an_error_that_counts_them() -> None:
+def test_missing_receipts_are_an_error_with_their_count() -> None:
     with pytest.raises(MissingReceiptsError, match="2 of 2"):
         ConsentWaiter(lambda: []).wait({"p1.a", "p1.b"}, timeout_s=0.01)
 
@@ -296,7 +296,7 @@ def test_partitions_are_those_that_kafkas_own_clients_choose() -> None:
     assert KnownKeys().partition("t", None, None, None, b"", Cluster()) in {0, 1, 2, 3}
 
 
-def test_no_consent_is_sent_of_a_user_of_whom_the_job_would_take_none(tmp_path: Path) -> None:
+def test_no_consent_is_sent_for_invalid_users(tmp_path: Path) -> None:
     """Its receipt would be waited for, and no row of anybody sent."""
     path = tmp_path / "shop.csv"
     path.write_text(CSV + f"{'x' * 300},pot,2024-05-01T10:00:03Z,click,,\na\u202eb,pot,2024-05-01T10:00:04Z,click,,\n")

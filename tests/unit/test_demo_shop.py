@@ -38,7 +38,7 @@ def test_every_interaction_passes_the_codec_and_takes_place_in_order() -> None:
         last = event.ts
 
 
-def test_all_that_shoppers_do_occurs() -> None:
+def test_every_kind_of_interaction_occurs() -> None:
     events = some_events(20_000)
     kinds = {"impression", "view", "click", "dwell", "search", "add_to_cart", "purchase"}
     assert {event.type for event in events} == kinds
@@ -47,7 +47,7 @@ def test_all_that_shoppers_do_occurs() -> None:
     assert len({event.event_id for event in events}) == len(events)
 
 
-def test_the_same_seed_gives_the_same_events_and_another_seed_others() -> None:
+def test_seed_determines_the_events() -> None:
     assert some_events(500) == some_events(500)
     assert some_events(500) != some_events(500, seed=2)
 
@@ -85,7 +85,7 @@ def test_consents_pass_the_codec_and_most_are_full() -> None:
     assert everybody[0].level == "full"
 
 
-def test_second_thoughts_spare_the_followed_and_return_to_the_first_choice() -> None:
+def test_consent_changes_spare_the_followed_shopper_and_are_reverted() -> None:
     everybody = shop.shoppers(1, 40)
     changes: list[ConsentChange] = list(islice(shop.second_thoughts(everybody, NOW, 1), 200))
     assert "ada" not in {change.user_id for change in changes}
@@ -93,11 +93,11 @@ def test_second_thoughts_spare_the_followed_and_return_to_the_first_choice() -> 
     assert {change.level for change in changes} == {"none", "session", "full"}
 
 
-def test_a_lonely_shopper_has_no_second_thoughts() -> None:
+def test_single_shopper_keeps_consent() -> None:
     assert list(shop.second_thoughts(shop.shoppers(1, 1), NOW, 1)) == []
 
 
-def test_rubbish_is_rejected_for_many_reasons_and_duplicates_are_byte_for_byte() -> None:
+def test_garbage_is_rejected_and_duplicates_are_identical() -> None:
     records = list(dirty(iter(some_events(3_000)), 1, rubbish_share=0.05, duplicate_share=0.05))
     reasons: Counter[str] = Counter()
     good: list[bytes] = []

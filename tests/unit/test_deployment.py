@@ -62,7 +62,7 @@ CHANGES: dict[str, Callable[[], Deployment]] = {
 
 @pytest.mark.privacy
 @pytest.mark.parametrize("complaint", CHANGES)
-def test_a_change_that_would_orphan_state_is_refused_with_what_to_do(complaint: str) -> None:
+def test_state_orphaning_change_is_refused_with_a_remedy(complaint: str) -> None:
     now = CHANGES[complaint]()
     found = complaint_about_record(BEFORE, now) or ""
     assert complaint in found and "--new-deployment" in found
@@ -94,18 +94,18 @@ def replaced(domain: str) -> KeyRing:
 
 
 @pytest.mark.privacy
-def test_no_key_is_in_what_is_recorded() -> None:
+def test_recorded_deployment_contains_no_key() -> None:
     recorded = msgspec.json.encode(BEFORE) + encode_pins(BEFORE.pins()).encode()
     for key in (RING.routing, *(key for kids in RING.keys.values() for key in kids.values())):
         assert key.encode() not in recorded and key[:16].encode() not in recorded
 
 
-def test_pins_survive_the_state_whatever_is_in_a_prefix() -> None:
+def test_pins_round_trip_with_any_prefix() -> None:
     pins = deployment(redis__prefix="a=b\nc").pins()
     assert decode_pins(encode_pins(pins)) == pins
 
 
-def test_what_a_later_release_pins_besides_is_no_mismatch() -> None:
+def test_pins_of_later_release_are_no_mismatch() -> None:
     assert complaint_about_snapshot({**BEFORE.pins(), "new": "1"}, BEFORE.pins()) is None
 
 
@@ -137,7 +137,7 @@ RECORD = msgspec.json.encode(BEFORE)
 OTHER = msgspec.json.encode(msgspec.structs.replace(BEFORE, buckets=8))
 
 
-def test_a_record_that_cannot_be_read_leaves_the_one_before_in_force_with_a_warning(
+def test_unreadable_record_leaves_previous_in_force_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorded_as(monkeypatch, OTHER, RECORD, b"{", None)
@@ -153,9 +153,7 @@ def test_a_record_that_cannot_be_read_leaves_the_one_before_in_force_with_a_warn
 
 
 @pytest.mark.parametrize("value", [b"{", b"", b"[" * 100_000, b"\xff"])
-def test_where_no_record_can_be_read_a_command_says_how_to_mend_it(
-    monkeypatch: pytest.MonkeyPatch, value: bytes
-) -> None:
+def test_unreadable_records_give_a_remedy(monkeypatch: pytest.MonkeyPatch, value: bytes) -> None:
     recorded_as(monkeypatch, value)
     with pytest.raises(SettingsError, match="--new-deployment"):
         load_deployed(Path("settings"))
@@ -163,7 +161,7 @@ def test_where_no_record_can_be_read_a_command_says_how_to_mend_it(
 
 @pytest.mark.privacy
 @pytest.mark.parametrize("values", [[b"{"], [RECORD, b"{"], [OTHER, b"{"]])
-def test_a_withdrawal_does_not_wait_for_a_record_that_can_be_read(
+def test_withdrawal_works_without_a_readable_record(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], values: list[bytes]
 ) -> None:
     recorded_as(monkeypatch, *values)
@@ -172,13 +170,13 @@ def test_a_withdrawal_does_not_wait_for_a_record_that_can_be_read(
 
 
 @pytest.mark.privacy
-def test_a_withdrawal_with_other_settings_than_those_of_the_job_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_withdrawal_with_mismatched_settings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded_as(monkeypatch, OTHER)
     with pytest.raises(SettingsError, match=r"job\.buckets"):
         load_for_users_will(Path("settings"))
 
 
-def test_a_submission_refuses_a_record_that_it_cannot_read_though_it_can_read_one_before(
+def test_submission_refuses_unreadable_last_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded_as(monkeypatch, RECORD, b"{")
@@ -194,6 +192,6 @@ def test_a_submission_refuses_a_record_that_it_cannot_read_though_it_can_read_on
     ("module", "function"),
     [("consent", "withdraw"), ("consent", "record"), ("erase", "user"), ("erase", "rewrite_events")],
 )
-def test_the_commands_of_a_users_will_load_settings_so(module: str, function: str) -> None:
+def test_consent_and_erasure_commands_load_settings_leniently(module: str, function: str) -> None:
     source = inspect.getsource(getattr(importlib.import_module(f"freshet.cli.{module}"), function))
     assert "load_for_users_will" in source

@@ -39,7 +39,7 @@ def verdicts(path: Path, flink: str | None = None) -> dict[str, tuple[str, str]]
     return {each.what: (each.verdict, each.text) for each in examine(path, flink)}
 
 
-def test_servers_that_refuse_are_named_soon_and_what_needs_them_is_skipped(settings: Path, capsys) -> None:
+def test_refusing_servers_are_named_quickly_and_dependent_checks_skipped(settings: Path, capsys) -> None:
     begun = time.monotonic()
     assert run(["doctor", "--settings", str(settings), "--json"]) == 1
     assert time.monotonic() - begun < 15, "one wait for Kafka of five seconds, not one for each check"
@@ -50,7 +50,7 @@ def test_servers_that_refuse_are_named_soon_and_what_needs_them_is_skipped(setti
     assert skipped == {"topics", "clock", "deployment", "flink"}
 
 
-def test_files_are_looked_at_one_by_one(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_checked_one_by_one(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_of_redis", lambda settings: [])
     monkeypatch.setattr(doctor, "_of_kafka", lambda path, settings: [])
     assert {what: verdict for what, (verdict, _) in verdicts(settings).items() if verdict != "ok"} == {
@@ -71,13 +71,13 @@ def test_settings_that_cannot_be_read_are_a_finding(tmp_path: Path, capsys) -> N
     assert "none.toml cannot be read" in capsys.readouterr().out
 
 
-def test_what_is_pinned_is_read_from_the_requirements() -> None:
+def test_pins_are_read_from_the_requirements() -> None:
     pins = doctor.pinned(REQUIREMENTS)
     assert {"apache-flink", "msgspec", "kafka-python", "typer"} <= set(pins), "of included files, too"
     assert doctor.packages().startswith(f"{len(pins)} ")
 
 
-def test_another_python_or_java_or_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_mismatches_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.sys, "version_info", (3, 13, 0))
     with pytest.raises(SettingsError, match=r"Python 3\.13"):
         doctor.python()
@@ -96,7 +96,7 @@ def test_another_python_or_java_or_package_is_named(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(("appended", "told"), [(0, "10000 ms ahead of"), (20_100, "10000 ms behind")])
-def test_a_clock_that_is_far_off_is_to_be_mended(appended: int, told: str) -> None:
+def test_clock_skew_is_a_finding(appended: int, told: str) -> None:
     with pytest.raises(SettingsError, match=f"{told} the broker's: let NTP"):
         describe_clock_offset(10_000, appended, 10_100)
 
@@ -128,7 +128,7 @@ def flink() -> Iterator[str]:
     server.server_close()
 
 
-def test_flink_is_asked_for_its_version_its_task_managers_and_the_job(
+def test_flink_version_task_managers_and_job_are_checked(
     settings: Path, flink: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "_of_redis", lambda settings: [])

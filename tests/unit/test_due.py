@@ -33,12 +33,12 @@ def someone(level: str = "full", idle_ms: int = 0, **fields: int) -> UserState:
     ],
     ids=["session ends", "list ages", "profile idles", "consent expires", "session ends before consent"],
 )
-def test_when_a_user_is_looked_at_next(state: UserState, due_in_ms: int | None) -> None:
+def test_next_due_time(state: UserState, due_in_ms: int | None) -> None:
     expected = BOUNDS.idle_profile_ttl_ms - REFRESH.active_within_ms - 1 if due_in_ms is None else due_in_ms
     assert next_due_ms(state, NOW, BOUNDS, REFRESH) == NOW + expected
 
 
-def test_who_has_no_profile_is_never_due() -> None:
+def test_user_without_profile_is_never_due() -> None:
     assert next_due_ms(a_user("none"), NOW, BOUNDS, REFRESH) is None
     assert when_due(a_user("none"), NOW, BOUNDS, REFRESH) == Due.NOTHING
 
@@ -55,14 +55,14 @@ def test_who_has_no_profile_is_never_due() -> None:
         (someone("full", expires_at=NOW + 1), Due.REFRESH),
     ],
 )
-def test_what_is_done_when_it_is_due(state: UserState, due: Due) -> None:
+def test_actions_when_due(state: UserState, due: Due) -> None:
     version = state.version
     assert when_due(state, NOW, BOUNDS, REFRESH) == due
     assert (state.profile is None) == (due in FORGETS)
     assert state.version == version + (due in FORGETS)
 
 
-def test_an_expired_consent_is_withdrawn_but_an_ended_session_leaves_the_consent() -> None:
+def test_expired_consent_is_withdrawn_and_ended_session_keeps_consent() -> None:
     expired, ended = someone("full", expires_at=NOW), someone("session", idle_ms=HOUR)
     for state in (expired, ended):
         when_due(state, NOW, BOUNDS, REFRESH)
@@ -70,9 +70,7 @@ def test_an_expired_consent_is_withdrawn_but_an_ended_session_leaves_the_consent
 
 
 @given(st.sampled_from(["session", "full"]), st.integers(0, 100 * DAY), st.integers(0, 2 * DAY) | st.none())
-def test_the_next_look_always_lies_ahead_unless_something_is_due_already(
-    level: str, idle_ms: int, expires_in_ms: int | None
-) -> None:
+def test_next_due_time_is_in_the_future_unless_overdue(level: str, idle_ms: int, expires_in_ms: int | None) -> None:
     state = someone(level, idle_ms, expires_at=0 if expires_in_ms is None else NOW + 1 + expires_in_ms)
     if when_due(state, NOW, BOUNDS, REFRESH) not in FORGETS:
         due = next_due_ms(state, NOW, BOUNDS, REFRESH)

@@ -86,7 +86,7 @@ dues = st.dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(dues, max_size=4), st.integers(1, 3))
-def test_every_user_comes_once_not_before_due_and_soon_after(batches: list[dict[str, int]], size: int) -> None:
+def test_users_come_due_once_and_on_time(batches: list[dict[str, int]], size: int) -> None:
     slots = Slots(size)
     for batch in batches:
         later_is_ignored = {name: due for name, due in batch.items() if due < slots.due.get(name, 2**53)}
@@ -108,7 +108,7 @@ def test_a_single_user_waits_for_the_end_of_the_minute() -> None:
     assert slots.taken == {"ada": BEGINNING + MINUTE, "bob": BEGINNING}
 
 
-def test_a_user_who_becomes_due_later_stays_where_they_stand() -> None:
+def test_user_due_later_keeps_their_slot() -> None:
     slots = Slots(1)
     slots.enter(ada=BEGINNING)
     slots.enter(ada=BEGINNING + HOUR)
@@ -117,7 +117,7 @@ def test_a_user_who_becomes_due_later_stays_where_they_stand() -> None:
     assert dict(slots.pages) == {}
 
 
-def test_a_user_who_becomes_due_earlier_is_moved() -> None:
+def test_user_due_earlier_is_moved() -> None:
     slots = Slots(1)
     slots.enter(ada=BEGINNING + HOUR)
     slots.enter(ada=BEGINNING + MINUTE)
@@ -128,7 +128,7 @@ def test_a_user_who_becomes_due_earlier_is_moved() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(dues, dues, st.sets(st.integers(0, 60).map("u{}".format)))
-def test_a_name_is_in_no_page_but_that_of_the_slot_in_which_its_user_stands(
+def test_user_is_in_the_page_of_their_slot_only(
     first: dict[str, int], second: dict[str, int], purged: set[str]
 ) -> None:
     slots = Slots(2)
@@ -145,7 +145,7 @@ def test_a_name_is_in_no_page_but_that_of_the_slot_in_which_its_user_stands(
 
 @settings(max_examples=60, deadline=None)
 @given(dues, dues, st.sets(st.integers(0, 60).map("u{}".format)), st.integers(0, 3))
-def test_pages_of_an_earlier_release_give_up_who_is_erased_and_bring_the_others_once(
+def test_older_pages_drop_erased_users_and_yield_others_once(
     first: dict[str, int], second: dict[str, int], purged: set[str], moved_over: int
 ) -> None:
     slots = Slots(2)
@@ -163,7 +163,7 @@ def test_pages_of_an_earlier_release_give_up_who_is_erased_and_bring_the_others_
 
 @settings(max_examples=40, deadline=None)
 @given(dues)
-def test_pages_moved_over_name_each_user_once_and_their_minutes_stay_full(users: dict[str, int]) -> None:
+def test_migrated_pages_hold_users_once_and_stay_full(users: dict[str, int]) -> None:
     slots = Slots(1)
     slots.enter(**users)
     full = dict(slots.pages)
@@ -173,7 +173,7 @@ def test_pages_moved_over_name_each_user_once_and_their_minutes_stay_full(users:
     assert dict(slots.pages) == full
 
 
-def test_a_minute_that_is_full_passes_on_to_the_next_and_no_slot_gets_more_than_its_share() -> None:
+def test_full_minute_overflows_to_the_next() -> None:
     slots = Slots(2)
     slots.enter(**{f"a{n}": BEGINNING for n in range(250)})
     slots.enter(**{f"b{n}": BEGINNING + MINUTE for n in range(50)})
@@ -184,7 +184,7 @@ def test_a_minute_that_is_full_passes_on_to_the_next_and_no_slot_gets_more_than_
     assert dict(slots.pages) == {}
 
 
-def test_who_waits_in_an_overfull_minute_is_not_entered_again_with_every_event() -> None:
+def test_user_in_overfull_minute_is_not_entered_twice() -> None:
     slots = Slots(1)
     slots.enter(**{f"a{n}": BEGINNING for n in range(150)})
     known = dict(slots.pages)
@@ -192,7 +192,7 @@ def test_who_waits_in_an_overfull_minute_is_not_entered_again_with_every_event()
     assert dict(slots.pages) == known
 
 
-def test_entering_behind_many_full_minutes_reads_no_more_than_behind_one() -> None:
+def test_entering_after_full_minutes_costs_constant_reads() -> None:
     slots, reads = Slots(1), []
     for number in range(60 * 50):
         before = slots.pages.reads
@@ -203,7 +203,7 @@ def test_entering_behind_many_full_minutes_reads_no_more_than_behind_one() -> No
     assert max(slots.taken.values()) == BEGINNING + (60 * 50 - 1) * SLOT_MS, "and no slot is left free"
 
 
-def test_pages_have_the_bytes_that_the_next_release_will_read() -> None:
+def test_pages_match_golden_bytes() -> None:
     slots = Slots(1)
     slots.enter(ada=BEGINNING, bob=BEGINNING)
     assert dict(slots.pages) == {
@@ -214,7 +214,7 @@ def test_pages_have_the_bytes_that_the_next_release_will_read() -> None:
 
 
 @given(st.lists(st.one_of(st.integers(1, 400).map(lambda n: [n]), st.integers(0, 60)), max_size=12))
-def test_slots_that_are_put_off_come_back_each_once_and_in_their_order(steps: list[list[int] | int]) -> None:
+def test_postponed_slots_return_once_in_order(steps: list[list[int] | int]) -> None:
     slots, put_off, came = Slots(1), list[int](), list[int]()
     for step in steps:
         if isinstance(step, int):

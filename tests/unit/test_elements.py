@@ -30,10 +30,10 @@ elements = st.builds(
 
 @settings(max_examples=30, deadline=None)
 @given(elements)
-def test_an_element_comes_back_as_it_went(element: Element) -> None:
+def test_element_round_trips(element: Element) -> None:
     assert unpack(pack(element)) == element
 
 
-def test_two_elements_share_nothing() -> None:
+def test_elements_share_nothing() -> None:
     Element(0).events.append(an_interaction())
     assert Element(0).events == []

@@ -45,23 +45,21 @@ from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, 
     st.lists(st.integers(0, 60), max_size=8),
     st.lists(st.text("abc", min_size=1, max_size=5).map(str.encode), min_size=1, max_size=3),
 )
-def test_a_search_by_chunks_counts_what_a_search_of_the_whole_counts(
-    text: bytes, cuts: list[int], patterns: list[bytes]
-) -> None:
+def test_chunked_search_equals_whole_search(text: bytes, cuts: list[int], patterns: list[bytes]) -> None:
     borders = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     chunks = [text[a:b] for a, b in pairwise(borders)]
     naive = [sum(text.startswith(p, place) for place in range(len(text))) for p in patterns]
     assert occurrences(chunks, patterns) == naive
 
 
-def test_files_are_searched_below_a_folder_and_a_compressed_one_hides_what_it_holds(tmp_path) -> None:
+def test_search_covers_folders_but_not_compressed_content(tmp_path) -> None:
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "state").write_bytes(b"\0" * ((1 << 20) - 2) + b"p1.ada" + b"p1.ada")
     (tmp_path / "compressed").write_bytes(gzip.compress(b"p1.bob"))
     assert in_files(tmp_path, ["p1.ada", "p1.bob"]) == [2, 0]
 
 
-def test_a_savepoint_that_cannot_be_read_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_savepoint_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "state").write_bytes(b"p1.ada")
 
     def broken(path: Path, mode: str) -> None:
@@ -72,7 +70,7 @@ def test_a_savepoint_that_cannot_be_read_is_no_empty_one(tmp_path: Path, monkeyp
         in_files(tmp_path, ["p1.ada"])
 
 
-def test_what_flink_wrote_elsewhere_or_not_at_all_is_no_savepoint(tmp_path: Path) -> None:
+def test_missing_savepoint_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--work-dir must be a folder that both share"):
         _folder({"location": f"file:{tmp_path}"})
     with pytest.raises(JobSilent, match="could not take the savepoint: Declined"):
@@ -83,9 +81,7 @@ def test_what_flink_wrote_elsewhere_or_not_at_all_is_no_savepoint(tmp_path: Path
     assert _folder({"location": f"file:{tmp_path}"}) == tmp_path and _taken_at(tmp_path) > 0
 
 
-def test_a_savepoint_is_taken_into_a_folder_of_ones_own_that_is_deleted_whatever_happens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_savepoint_folder_is_private_and_always_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def taken(flink: str, name: str, folder: Path, timeout_s: float) -> Path:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         (folder / "state").write_bytes(b"everybody")
@@ -138,7 +134,7 @@ def naive_must_be_erased(history: Sequence[NamedChange], user: str, appended: in
 
 
 @given(histories(), st.sampled_from(USERS), st.integers(-1, 12).map(lambda n: BEGINNING + n * MINUTE + SECOND))
-def test_what_goes_is_from_before_the_first_grant_after_the_last_erasure(
+def test_erasure_covers_events_before_the_first_grant_after_it(
     history: list[NamedChange], user: str, appended: int
 ) -> None:
     erased = with_returns(last_erasures(history), history)
@@ -148,24 +144,24 @@ def test_what_goes_is_from_before_the_first_grant_after_the_last_erasure(
 
 
 @given(histories(), st.randoms())
-def test_the_order_in_which_changes_are_read_does_not_matter(history: list[NamedChange], random) -> None:
+def test_reading_order_of_changes_does_not_matter(history: list[NamedChange], random) -> None:
     shuffled = random.sample(history, len(history))
     assert with_returns(last_erasures(shuffled), shuffled) == with_returns(last_erasures(history), history)
 
 
-def test_across_partitions_append_time_decides_which_erasure_is_the_last() -> None:
+def test_append_time_decides_last_erasure_across_partitions() -> None:
     early = NamedChange(["ada"], an_erasure(at=BEGINNING, partition=0, offset=9))
     late = NamedChange(["ada"], an_erasure(at=BEGINNING + MINUTE, partition=1, offset=2))
     assert last_erasures([late, early])["ada"].erasure == late.change
 
 
-def test_within_a_partition_the_offset_decides_though_a_clock_stepped_back() -> None:
+def test_offset_decides_within_a_partition_despite_clock_steps() -> None:
     erasure = NamedChange(["ada"], an_erasure(at=BEGINNING, offset=5))
     back = NamedChange(["ada"], a_consent(at=BEGINNING - MINUTE, offset=6, said_at=BEGINNING + MINUTE))
     assert with_returns(last_erasures([erasure, back]), [erasure, back])["ada"].returned_at == BEGINNING - MINUTE
 
 
-def test_a_record_that_is_no_clean_event_and_names_an_erased_user_is_left_over() -> None:
+def test_unreadable_record_naming_erased_user_is_a_leftover() -> None:
     left = is_left(["p1.ada"], returned_at=20)
     assert left(a_record(b"not JSON p1.ada"))
     assert left(a_record(b'{"pseudonym":"p1.bob","query":"p1.ada"}'))
@@ -213,7 +209,7 @@ runs = st.tuples(
 
 
 @given(st.lists(st.sampled_from(PEOPLE), max_size=12), st.lists(runs, max_size=5))
-def test_however_often_a_rewrite_is_interrupted_all_others_stand_once_and_in_order(people, interrupted) -> None:
+def test_interrupted_rewrites_keep_others_once_and_in_order(people, interrupted) -> None:
     partition = NaivePartition([(who, number) for number, who in enumerate(people)])
     sent, erased = list(enumerate(people)), set[str]()
     for more, copies_max, cut, newcomers in interrupted:
@@ -229,23 +225,23 @@ def test_however_often_a_rewrite_is_interrupted_all_others_stand_once_and_in_ord
     assert plan([SeenRecord(offset, copy_of, False) for offset, copy_of, _ in partition.records]) is None
 
 
-def test_a_rewrite_keeps_the_order_of_what_it_copies_and_leaves_what_comes_after_in_its_place() -> None:
+def test_rewrite_keeps_order_and_leaves_later_records() -> None:
     partition = NaivePartition([("bob", 0), ("cyd", 1), ("ada", 2), ("bob", 3)])
     partition.run({"ada"}, None, cut=True)
     assert [number for _, _, (_, number) in partition.records] == [3, 0, 1]
 
 
-def test_a_partition_without_anybody_who_goes_is_left_alone() -> None:
+def test_partition_without_erased_users_is_untouched() -> None:
     assert plan([SeenRecord(7, None, False), SeenRecord(9, 5, False)]) is None
     assert plan([]) is None
     assert plan([SeenRecord(7, None, True), SeenRecord(9, None, False), SeenRecord(11, 7, False)]) == RewritePlan(7, 7)
 
 
-def test_what_an_interrupted_run_copied_is_cut_though_nobody_goes_any_more() -> None:
+def test_copies_of_interrupted_run_are_removed() -> None:
     assert plan([SeenRecord(1, None, False), SeenRecord(3, None, False), SeenRecord(5, 1, False)]) == RewritePlan(1, 1)
 
 
-def test_a_copy_tells_of_which_offset_it_is_and_when_its_event_was_appended() -> None:
+def test_copy_carries_original_offset_and_append_time() -> None:
     assert copied_from([("other", b"1"), (REWRITTEN, b"42")]) == 42
     assert copied_from([]) is None
     old = b'{"purposes":["train"],"pseudonym":"p1.a","event":"0"}'
@@ -256,7 +252,7 @@ def test_a_copy_tells_of_which_offset_it_is_and_when_its_event_was_appended() ->
 
 
 @given(st.lists(st.integers()), st.integers(1, 4))
-def test_chunks_are_all_there_is_in_order_and_none_is_too_large(numbers: list[int], size: int) -> None:
+def test_chunks_are_complete_ordered_and_bounded(numbers: list[int], size: int) -> None:
     chunks = list(chunked(iter(numbers), size))
     assert [number for chunk in chunks for number in chunk] == numbers
     assert all(0 < len(chunk) <= size for chunk in chunks)
@@ -298,7 +294,7 @@ def naive_status(seen: Evidence) -> str:
 
 
 @given(evidence)
-def test_a_verdict_is_what_a_naive_reading_of_the_evidence_says_and_gives_its_reasons(seen: Evidence) -> None:
+def test_verdict_equals_naive_reading_and_gives_reasons(seen: Evidence) -> None:
     status, reasons = verdict(seen)
     assert status == naive_status(seen)
     assert bool(reasons) == (status not in ("complete", "returned"))
@@ -333,7 +329,7 @@ PROVED = Evidence(
         ("exports", "incomplete"),
     ],
 )
-def test_where_something_is_left_decides_how_far_an_erasure_is(place: str, status: str) -> None:
+def test_place_of_leftovers_decides_the_verdict(place: str, status: str) -> None:
     assert verdict(msgspec.structs.replace(PROVED, found={**PROVED.found, place: 2})).status == status
 
 
@@ -341,13 +337,13 @@ def test_nothing_planted_proves_nothing() -> None:
     assert verdict(Evidence(0, NOW, 0, None, 0, DAY, {}, {})).status == "not_proved"
 
 
-def test_a_snapshot_that_may_have_begun_before_the_erasure_is_older() -> None:
+def test_snapshot_possibly_begun_before_erasure_is_older() -> None:
     assert is_older(BEGINNING + SNAPSHOT_DURATION_MAX_MS, BEGINNING)
     assert not is_older(BEGINNING + SNAPSHOT_DURATION_MAX_MS + 1, BEGINNING)
     assert is_older(NOW, None), "nobody knows when the job carried it out"
 
 
-def test_a_folder_of_snapshots_without_any_is_a_mistake(tmp_path) -> None:
+def test_empty_snapshot_folder_is_an_error(tmp_path) -> None:
     with pytest.raises(SettingsError, match="no snapshot"):
         snapshot_times([tmp_path])
     (tmp_path / "chk-1").mkdir()
@@ -356,7 +352,7 @@ def test_a_folder_of_snapshots_without_any_is_a_mistake(tmp_path) -> None:
     assert snapshot_times([]) == []
 
 
-def test_a_receipt_reads_as_it_was_written_and_its_summary_names_the_pseudonym() -> None:
+def test_receipt_round_trips_and_summary_names_the_pseudonym() -> None:
     receipt = ErasureReceipt("p1.ada", "effective", BEGINNING, NOW, {"receipts": 3}, {"receipts": NOW}, ["x: 1"], True)
     assert decode_receipt(encode_receipt(receipt)) == receipt
     assert summary(receipt).splitlines()[0] == "p1.ada: effective, erased 2025-06-11"

@@ -51,7 +51,7 @@ changes = st.fixed_dictionaries(
     st.sampled_from(["train", "measure"]),
 )
 @pytest.mark.promise("export-consent")
-def test_an_event_is_in_if_its_purpose_was_granted_then_now_and_at_every_moment_between(
+def test_event_is_exported_if_purpose_was_granted_throughout(
     told: list, event_at: int, then: list, purpose: str
 ) -> None:
     told.sort(key=lambda one: one[0])
@@ -108,15 +108,15 @@ LATER = BEGINNING + 2 * HOUR
         ([a_raw_consent(), RawRecord("t.consents", 0, 1, LATER, b"\xff", None)], None),
     ],
 )
-def test_what_is_left_out_says_why(consents: list[RawRecord], reason: LeftOut | None) -> None:
+def test_omitted_events_have_a_reason(consents: list[RawRecord], reason: LeftOut | None) -> None:
     assert reason_for(*consents) == reason
 
 
-def test_what_was_accepted_without_the_purpose_stays_out_whatever_is_granted_now() -> None:
+def test_event_accepted_without_purpose_is_never_exported() -> None:
     assert reason_for(a_raw_consent(), purposes=0b011) == LeftOut.NOT_GRANTED_THEN
 
 
-def test_events_that_nobody_can_read_are_counted_and_those_of_older_releases_are_as_old_as_their_record() -> None:
+def test_unreadable_events_are_counted_and_older_events_use_record_time() -> None:
     event = json.loads(an_event_as_published("ada", BEGINNING).value)
     assert event.pop("appended") == BEGINNING
     old = SimpleNamespace(value=json.dumps(event).encode(), timestamp=BEGINNING + 5)
@@ -127,7 +127,7 @@ def test_events_that_nobody_can_read_are_counted_and_those_of_older_releases_are
     assert left_out == {LeftOut.UNREADABLE: 5}
 
 
-def test_an_event_that_was_published_late_is_as_old_as_its_interaction() -> None:
+def test_late_event_is_dated_by_its_interaction() -> None:
     came_back = [a_raw_consent(level="none", at=LATER, offset=1), a_raw_consent(at=LATER + 1, offset=2)]
     event = an_event_as_published("ada", BEGINNING)
     event.timestamp = LATER + HOUR
@@ -136,7 +136,7 @@ def test_an_event_that_was_published_late_is_as_old_as_its_interaction() -> None
     assert left_out == {LeftOut.BEFORE_CONSENT: 1}
 
 
-def test_while_a_rotation_is_under_way_a_user_is_found_by_both_pseudonyms_under_one_name() -> None:
+def test_both_pseudonyms_map_to_one_export_name_during_rotation() -> None:
     ring = begin_rotation(KEY_RING, now_ms=1)
     both, hashes = Pseudonymiser(ring), ExportHashes(ring, "train")
     records = [a_raw_consent(), a_raw_consent(level="none", at=LATER, offset=1)]
@@ -151,7 +151,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 @given(ids)
-def test_names_of_exports_are_what_the_formula_says_and_differ_by_purpose(user_id: str) -> None:
+def test_export_names_follow_the_formula_and_differ_by_purpose(user_id: str) -> None:
     key = bytes.fromhex(KEY_RING.keys["export"]["1"])
     digest = hmac.digest(key, b"train\0user\0" + user_id.encode(), "sha256")
     name = ExportHashes(KEY_RING, "train").user(user_id)
@@ -160,7 +160,7 @@ def test_names_of_exports_are_what_the_formula_says_and_differ_by_purpose(user_i
     assert name[2:] != PSEUDONYMISER.user(user_id)[3:]
 
 
-def test_a_ring_from_before_exports_serves_the_job_and_the_export_says_how_to_add_a_key(tmp_path) -> None:
+def test_key_ring_without_export_key_serves_job_and_export_names_remedy(tmp_path) -> None:
     keys = {domain: kids for domain, kids in KEY_RING.keys.items() if domain != "export"}
     old = msgspec.structs.replace(KEY_RING, keys=keys)
     write_key_ring(old, tmp_path / "ring.json")
@@ -171,7 +171,7 @@ def test_a_ring_from_before_exports_serves_the_job_and_the_export_says_how_to_ad
         ExportHashes(ring, "train")
 
 
-def test_a_key_for_exports_that_is_no_key_is_refused(tmp_path) -> None:
+def test_invalid_export_key_is_refused(tmp_path) -> None:
     bad = msgspec.structs.replace(KEY_RING, keys={**KEY_RING.keys, "export": {"1": "5ec4e7"}})
     write_key_ring(bad, tmp_path / "ring.json")
     with pytest.raises(SettingsError, match="is not a key ring") as caught:

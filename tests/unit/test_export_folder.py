@@ -48,7 +48,7 @@ def honoured(folder: Path, consents: list[RawRecord], now_ms: int = NOW + HOUR) 
     return honour(folder, manifest, standings(consents, manifest.purpose, by_export_name=True), now_ms)
 
 
-def test_an_export_holds_what_may_be_in_it_and_its_manifest_tells_the_rest(tmp_path: Path) -> None:
+def test_export_holds_permitted_events_and_manifest_counts_the_rest(tmp_path: Path) -> None:
     manifest = an_export(tmp_path / "x", [*EVENTS, an_event_as_published("dan")], [*CONSENTS, BOB_LEAVES], NOW)
     assert (manifest.events, manifest.read) == (16, 25)
     assert manifest.left_out == {LeftOut.WITHDRAWN: 8, LeftOut.NO_CONSENT: 1}
@@ -60,7 +60,7 @@ def test_an_export_holds_what_may_be_in_it_and_its_manifest_tells_the_rest(tmp_p
 
 
 @pytest.mark.promise("export-consent")
-def test_no_hash_of_the_journey_is_in_an_export_and_those_of_exports_join_what_belongs_together(tmp_path: Path) -> None:
+def test_export_uses_its_own_hashes_consistently(tmp_path: Path) -> None:
     manifest = an_export(tmp_path / "x", EVENTS, CONSENTS, NOW)
     found = lines(tmp_path / "x", manifest)
     text = json.dumps(found)
@@ -72,7 +72,7 @@ def test_no_hash_of_the_journey_is_in_an_export_and_those_of_exports_join_what_b
         assert not {line[name] for line in found} & {line[name] for line in other}
 
 
-def test_the_text_of_a_search_is_left_out(tmp_path: Path) -> None:
+def test_search_text_is_omitted(tmp_path: Path) -> None:
     search = an_event_as_published("ada", item=None, kind="search", query="shoes for jane roe")
     assert b"jane" in search.value
     manifest = an_export(tmp_path / "x", [search], CONSENTS, NOW)
@@ -81,7 +81,7 @@ def test_the_text_of_a_search_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lines_bytes_max", [1, 400, 1_000, 1 << 20])
-def test_parts_are_bounded_and_together_hold_every_event_in_its_order(tmp_path: Path, lines_bytes_max: int) -> None:
+def test_parts_are_bounded_complete_and_ordered(tmp_path: Path, lines_bytes_max: int) -> None:
     manifest = an_export(tmp_path / "x", EVENTS, CONSENTS, NOW, part_bytes_max=lines_bytes_max)
     ts = [json.loads(event.value)["ts"] for event in EVENTS]
     found = lines(tmp_path / "x", manifest)
@@ -92,7 +92,7 @@ def test_parts_are_bounded_and_together_hold_every_event_in_its_order(tmp_path: 
     assert len(manifest.parts) == {1: 24, 1 << 20: 1}.get(lines_bytes_max, len(manifest.parts))
 
 
-def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+def test_files_are_readable_by_owner_only(tmp_path: Path) -> None:
     with new_folder(tmp_path / "x") as folder:
         an_export(folder, EVENTS, CONSENTS, NOW)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o700
@@ -100,7 +100,7 @@ def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt(), OSError(28, "No space left on device"), SystemExit(143)])
-def test_an_interrupted_export_leaves_nothing(tmp_path: Path, how: BaseException) -> None:
+def test_interrupted_export_leaves_nothing(tmp_path: Path, how: BaseException) -> None:
     def interrupted():
         yield from EVENTS[:10]
         assert len(list((tmp_path / ".x.partial").iterdir())) > 1, "there was something to leave"
@@ -111,7 +111,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, how: BaseException
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_export_left_is_removed_by_the_next_and_a_running_one_is_left_alone(tmp_path: Path) -> None:
+def test_leftovers_of_killed_export_are_removed_and_running_one_kept(tmp_path: Path) -> None:
     partial = tmp_path / ".x.partial"
     partial.mkdir()
     (partial / "part-00000-r0.jsonl.gz").write_bytes(b"left by a killed export")
@@ -125,7 +125,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next_and_a_running_one_is_l
         new_folder(tmp_path / "x").__enter__()
 
 
-def test_what_is_no_folder_cannot_be_rewritten(tmp_path: Path) -> None:
+def test_rewrite_requires_an_export_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("file", "nowhere"):
         with pytest.raises(ExportError, match=f"{name} cannot be opened"):
@@ -133,7 +133,7 @@ def test_what_is_no_folder_cannot_be_rewritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("export-consent")
-def test_a_rewrite_takes_out_who_left_and_nobody_else_and_twice_is_as_good_as_once(tmp_path: Path) -> None:
+def test_rewrite_removes_only_departed_users_and_is_idempotent(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     before = an_export(folder, EVENTS, CONSENTS, NOW, part_bytes_max=700)
     stayed = [
@@ -148,7 +148,7 @@ def test_a_rewrite_takes_out_who_left_and_nobody_else_and_twice_is_as_good_as_on
     assert whole(folder) == files
 
 
-def test_a_rewrite_leaves_parts_alone_that_hold_nothing_to_take_out(tmp_path: Path) -> None:
+def test_rewrite_leaves_unaffected_parts_untouched(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     by_user = sorted(EVENTS, key=lambda event: json.loads(event.value)["pseudonym"])
     before = an_export(folder, by_user, CONSENTS, NOW, part_bytes_max=1)
@@ -157,7 +157,7 @@ def test_a_rewrite_leaves_parts_alone_that_hold_nothing_to_take_out(tmp_path: Pa
     assert honoured(folder, CONSENTS).revision == after.revision == 1
 
 
-def test_whom_nobody_has_a_record_of_any_more_is_taken_out(tmp_path: Path) -> None:
+def test_rewrite_removes_users_without_consent_record(tmp_path: Path) -> None:
     an_export(tmp_path, EVENTS, CONSENTS, NOW)
     after = honoured(tmp_path, CONSENTS[:1])
     assert after.removed == {LeftOut.NO_CONSENT: 16}
@@ -171,7 +171,7 @@ consents_of_a_life = st.lists(
 
 @hypothesis_settings(max_examples=25, deadline=None)
 @given(consents_of_a_life, consents_of_a_life)
-def test_a_rewritten_export_is_what_a_new_one_would_take_of_it(before: list, since: list) -> None:
+def test_rewritten_export_equals_a_new_one(before: list, since: list) -> None:
     records = [
         a_raw_consent(
             user, level, BEGINNING + n * MINUTE + 1, offset=n, erase=level == "none" and flag,
@@ -189,7 +189,7 @@ def test_a_rewritten_export_is_what_a_new_one_would_take_of_it(before: list, sin
         assert after.events + sum(after.removed.values()) == first.events
 
 
-def test_an_interrupted_rewrite_leaves_the_export_as_it_was_and_the_next_one_finishes(tmp_path: Path) -> None:
+def test_interrupted_rewrite_keeps_export_and_next_finishes(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     manifest = an_export(folder, EVENTS, CONSENTS, NOW, part_bytes_max=700)
     files, seen = whole(folder), 0
@@ -209,7 +209,7 @@ def test_an_interrupted_rewrite_leaves_the_export_as_it_was_and_the_next_one_fin
     assert set(whole(folder)) == {"manifest.json", *(part.name for part in read_manifest(folder).parts)}
 
 
-def test_a_damaged_part_and_a_manifest_that_leads_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+def test_damaged_part_and_path_traversal_are_refused(tmp_path: Path) -> None:
     manifest = an_export(tmp_path, EVENTS, CONSENTS, NOW)
     [part] = manifest.parts
     (tmp_path / part.name).write_bytes((tmp_path / part.name).read_bytes()[:-1])
@@ -231,7 +231,7 @@ def with_ring(directory: Path, ring=KEY_RING, **export):
     return msgspec.structs.replace(settings(**export), privacy=PrivacySettings(str(directory / "ring.json")))
 
 
-def test_past_its_retention_an_export_is_deleted_by_the_rewrite_but_nothing_else_in_its_folder(tmp_path: Path) -> None:
+def test_expired_export_is_deleted_without_other_files(tmp_path: Path) -> None:
     said: list[str] = []
     an_export(tmp_path / "x", EVENTS, CONSENTS, BEGINNING - 90 * DAY)
     an_export(tmp_path / "y", EVENTS, CONSENTS, BEGINNING - 90 * DAY)
@@ -242,7 +242,7 @@ def test_past_its_retention_an_export_is_deleted_by_the_rewrite_but_nothing_else
     assert [path.name for path in (tmp_path / "y").iterdir()] == ["notes.txt"]
 
 
-def test_a_shorter_retention_holds_for_exports_that_are_there_and_a_longer_one_does_not() -> None:
+def test_shortened_retention_applies_to_existing_exports() -> None:
     with tempfile.TemporaryDirectory() as place:
         manifest = an_export(Path(place), EVENTS, CONSENTS, NOW, retention_days=30)
     past = privacy.export.is_past
@@ -252,7 +252,7 @@ def test_a_shorter_retention_holds_for_exports_that_are_there_and_a_longer_one_d
     assert past(settings(retention_days=365), manifest, NOW + 30 * DAY)
 
 
-def test_a_rewrite_with_another_key_takes_nobody_out_but_says_so(tmp_path: Path) -> None:
+def test_rewrite_with_another_key_is_refused(tmp_path: Path) -> None:
     now_ms = 4_000_000_000_000
     an_export(tmp_path / "x", EVENTS, CONSENTS, now_ms)
     files = whole(tmp_path / "x")
@@ -261,7 +261,7 @@ def test_a_rewrite_with_another_key_takes_nobody_out_but_says_so(tmp_path: Path)
     assert whole(tmp_path / "x") == files
 
 
-def test_a_model_may_be_trained_on_an_export_to_train_that_is_in_its_retention_and_on_no_other(tmp_path: Path) -> None:
+def test_training_requires_unexpired_train_export(tmp_path: Path) -> None:
     now_ms = 4_000_000_000_000
     an_export(tmp_path / "train", EVENTS, CONSENTS, now_ms)
     an_export(tmp_path / "measure", EVENTS, CONSENTS, now_ms, "measure")
@@ -276,14 +276,14 @@ def test_a_model_may_be_trained_on_an_export_to_train_that_is_in_its_retention_a
         read(tmp_path, CLEAN_EVENTS)
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", "write", "--settings", str(tmp_path / "none.toml"), "--out", str(tmp_path / "x")]) == 2
     assert "none.toml cannot be read" in capsys.readouterr().err
     assert run(["export", "rewrite", "x", "--settings", "s", "--purpose", "train"]) == 64
     assert "No such option: --purpose" in capsys.readouterr().err
 
 
-def test_where_kafka_does_not_answer_the_command_says_so_and_leaves_nothing(
+def test_unavailable_kafka_is_reported_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(**options):

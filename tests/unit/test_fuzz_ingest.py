@@ -74,7 +74,7 @@ def places(element: Element) -> Counter[int]:
 
 @pytest.mark.privacy
 @pytest.mark.parametrize("form", FORMATS)
-def test_no_text_raises_gets_lost_or_tells_who_wrote_it(form: str) -> None:
+def test_random_texts_do_not_raise_get_lost_or_leak(form: str) -> None:
     codec, encode = FORMATS[form]
     ingest = Ingest(TOPICS, codec, PSEUDONYMISER, list(range(BUCKETS)), ("surface", "context.country"))
     hard, reasons, taken = Hard(encode), Counter[RejectReason](), 0

@@ -204,7 +204,7 @@ cuts = st.sampled_from([0, 0, 0, 0, -1, -1, 5, 60])
     st.lists(st.tuples(requests, cuts), min_size=1, max_size=4),
     st.booleans(),
 )
-def test_no_request_changes_the_answer_to_another_connection(
+def test_requests_do_not_affect_other_connections(
     sent: list[tuple[bytes, int]], before: list[tuple[bytes, int]], patient: bool
 ) -> None:
     pieces, others = (pieces_of([request for request, _ in each], [cut for _, cut in each]) for each in (sent, before))
@@ -213,7 +213,7 @@ def test_no_request_changes_the_answer_to_another_connection(
     assert asyncio.run(sent_for(pieces, patient)) == expected
 
 
-def test_a_head_in_two_pieces_lends_its_credentials_to_nobody() -> None:
+def test_split_head_does_not_leak_credentials() -> None:
     """Header lines were remembered by their last piece, so whoever sent that piece was taken for its first sender."""
     last = b"Accept: */*\r\n" + 3 * b"\r\n"
     begin = b"GET " + HOT + b"ada HTTP/1.1\r\nX-API-Key: K\r\nHo"
@@ -223,7 +223,7 @@ def test_a_head_in_two_pieces_lends_its_credentials_to_nobody() -> None:
     assert b"400 Bad Request" in answered and b"b'K'" not in answered
 
 
-def test_trailers_of_a_body_are_thrown_away_and_bounded() -> None:
+def test_trailers_are_discarded_and_bounded() -> None:
     head = b"POST /v1/events HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
     answered, closing = asyncio.run(sent_for([head, b"X-Trailer: one\r\n", b"\r\n"]))
     assert b"200 OK" in answered and b"trailer" not in answered and not closing
@@ -232,16 +232,14 @@ def test_trailers_of_a_body_are_thrown_away_and_bounded() -> None:
         assert closing and b"200 OK" not in answered
 
 
-def test_a_request_that_comes_before_the_one_before_it_is_answered_waits_for_that() -> None:
+def test_pipelined_request_waits_for_the_previous_response() -> None:
     pieces = [REQUEST_LINES[1] + LINES[0], REQUEST_LINES[0] + LINES[0]]
     sent, _ = asyncio.run(sent_for([*pieces, *pieces], patient=False))
     assert re.findall(rb"ada', b'([^']*)'", sent) == [b"n=3", b"", b"n=3", b""]
 
 
 @pytest.mark.parametrize("asked_often", [1, 2])
-def test_who_says_nothing_after_an_answer_is_dropped_and_who_waits_for_one_is_not(
-    monkeypatch: pytest.MonkeyPatch, asked_often: int
-) -> None:
+def test_idle_keep_alive_is_closed_and_waiting_client_is_not(monkeypatch: pytest.MonkeyPatch, asked_often: int) -> None:
     if kind is not LaneProtocol:
         pytest.skip("uvicorn's own timer does that for requests by ASGI")
     monkeypatch.setattr(bounds, "LOOK_EVERY_S", 0.001)
@@ -274,7 +272,7 @@ def test_who_says_nothing_after_an_answer_is_dropped_and_who_waits_for_one_is_no
     asyncio.run(story())
 
 
-def test_answers_have_the_headers_that_all_have_as_they_are_now() -> None:
+def test_responses_have_current_common_headers() -> None:
     async def story() -> bytes:
         state, transport = ServerState(), Sent()
         server = served(state, transport)
@@ -298,7 +296,7 @@ def test_answers_have_the_headers_that_all_have_as_they_are_now() -> None:
         (b"\r\n", False),
     ],
 )
-def test_an_answer_before_the_end_of_a_request_is_the_last_one(lines: bytes, closes: bool) -> None:
+def test_response_before_end_of_request_closes_the_connection(lines: bytes, closes: bool) -> None:
     sent, closing = asyncio.run(sent_for([b"POST /early HTTP/1.1\r\nHost: shop\r\n" + lines]))
     assert sent.startswith(b"HTTP/1.1 200")
     assert (closing, b"connection: close\r\n" in sent) == (closes, closes)
@@ -327,7 +325,7 @@ LONG_PATH = REQUEST_LINES[11] + LINES[0]
         (b"POST /bad HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"501"),
     ],
 )
-def test_what_is_refused_is_answered_behind_what_came_before_it(
+def test_rejection_follows_earlier_pipelined_responses(
     before: Pieces, together: bool, refused: bytes, status: bytes
 ) -> None:
     requests = [*before, refused + LATER]
@@ -339,7 +337,7 @@ def test_what_is_refused_is_answered_behind_what_came_before_it(
     assert closing and sent.count(b"connection: close\r\n") == 1
 
 
-def test_only_the_bytes_of_a_head_count_as_such() -> None:
+def test_head_limit_counts_head_bytes_only() -> None:
     body = b"x" * 40_000
     post = b"POST /v1/events HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     get = b"GET /livez HTTP/1.1\r\nHost: shop\r\nX: " + b"x" * 800 + b"\r\n\r\n"
@@ -350,7 +348,7 @@ def test_only_the_bytes_of_a_head_count_as_such() -> None:
 
 
 @pytest.mark.parametrize("before", [b"", slow(1), LATER])
-def test_a_head_that_does_not_end_is_refused_wherever_it_begins(before: bytes) -> None:
+def test_endless_head_is_refused_at_any_offset(before: bytes) -> None:
     line = b"X: " + b"x" * 1_000 + b"\r\n"
     sent, closing = asyncio.run(sent_for([before + REQUEST_LINES[13] + line, *[line] * 20]))
     assert closing and re.findall(rb"HTTP/1.1 (\d+)", sent)[-1:] == [b"431"]
@@ -360,7 +358,7 @@ def test_a_head_that_does_not_end_is_refused_wherever_it_begins(before: bytes) -
 
 
 @pytest.mark.parametrize("first", [slow(1), LATER])
-def test_who_goes_away_with_several_requests_under_way_is_written_nothing(first: bytes) -> None:
+def test_nothing_is_written_after_disconnect_with_pending_requests(first: bytes) -> None:
     async def story() -> None:
         faults: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
@@ -395,7 +393,7 @@ def test_who_goes_away_with_several_requests_under_way_is_written_nothing(first:
         (b" HTTP/1.1", b"hOST: shop_1.example:8080\r\n", 200),
     ],
 )
-def test_a_request_names_its_version_and_one_host(path: bytes, version: bytes, lines: bytes, status: int) -> None:
+def test_request_requires_version_and_one_host(path: bytes, version: bytes, lines: bytes, status: int) -> None:
     asyncio.run(sent_for([REQUEST_LINES[0] + line for line in LINES]))
     sent, closing = asyncio.run(sent_for([b"GET " + path + version + b"\r\n" + lines + b"\r\n"]))
     assert sent.startswith(b"HTTP/1.1 %d " % status)
@@ -403,9 +401,7 @@ def test_a_request_names_its_version_and_one_host(path: bytes, version: bytes, l
 
 
 @pytest.mark.parametrize("request_", [REQUEST_LINES[0] + LINES[0], REQUEST_LINES[14] + LINES[0]])
-def test_who_says_only_line_breaks_after_an_answer_is_dropped_as_who_says_nothing(
-    monkeypatch: pytest.MonkeyPatch, request_: bytes
-) -> None:
+def test_client_sending_only_line_breaks_counts_as_idle(monkeypatch: pytest.MonkeyPatch, request_: bytes) -> None:
     monkeypatch.setattr(bounds, "LOOK_EVERY_S", 0.001)
 
     async def story() -> None:
@@ -430,7 +426,7 @@ COUNT = 2_000
 
 
 @pytest.mark.parametrize("path", [b"/%d", HOT + b"%d?n=1"])
-def test_a_pipeline_of_thousands_of_requests_is_answered_in_turn_and_held_as_bytes(path: bytes) -> None:
+def test_long_pipeline_is_answered_in_order_and_buffered_as_bytes(path: bytes) -> None:
     requests = [b"GET " + path % number + b" HTTP/1.1\r\nHost:\r\n\r\n" for number in range(COUNT)]
     data = b"".join(requests)
 
@@ -460,7 +456,7 @@ def begun(length: int) -> bytes:
     return head + b"x" * length
 
 
-def test_what_is_held_for_all_peers_together_is_bounded() -> None:
+def test_total_buffered_bytes_are_bounded() -> None:
     async def story() -> None:
         state, ledger = ServerState(), Ledger(connections_max=10, held_bytes_max=100_000)
         transports = [Sent() for _ in range(4)]
@@ -491,7 +487,7 @@ def test_a_head_is_bounded_in_bytes_and_in_headers() -> None:
             assert sent.startswith(b"HTTP/1.1 " + status) and closing == (status != b"200")
 
 
-def test_no_more_connections_are_taken_than_there_may_be() -> None:
+def test_connection_limit_is_enforced() -> None:
     async def story() -> None:
         state = ServerState()
         transports = [Sent() for _ in range(102)]
@@ -505,7 +501,7 @@ def test_no_more_connections_are_taken_than_there_may_be() -> None:
     asyncio.run(story())
 
 
-def test_a_peer_that_does_not_read_its_answer_is_dropped_and_a_slow_one_is_not() -> None:
+def test_non_reading_client_is_dropped_and_slow_one_is_not() -> None:
     async def story() -> list[bool]:
         transport = Sent()
         server = served(ServerState(), transport)
@@ -527,7 +523,7 @@ def test_a_peer_that_does_not_read_its_answer_is_dropped_and_a_slow_one_is_not()
     assert asyncio.run(story()) == [False] * 6 + [True]
 
 
-def test_answers_that_are_not_read_count_as_held_and_end_the_connection_where_there_is_no_room() -> None:
+def test_unread_responses_count_as_buffered_and_close_when_full() -> None:
     async def story() -> None:
         transport = Sent()
         server = served(ServerState(), transport)
@@ -547,7 +543,7 @@ def test_answers_that_are_not_read_count_as_held_and_end_the_connection_where_th
 
 
 @pytest.mark.parametrize("upgrade", [b"websocket", b"h2c"])
-def test_a_request_that_would_upgrade_is_answered_as_it_is_and_is_the_last_one(upgrade: bytes) -> None:
+def test_upgrade_request_is_answered_without_upgrade_and_closes(upgrade: bytes) -> None:
     asked = b"GET /livez HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: " + upgrade + b"\r\n\r\n"
     sent, closing = asyncio.run(sent_for([asked + get(2)]))
     assert closing and sent.count(b"HTTP/1.1 200") == 1 and b"connection: close\r\n" in sent

@@ -21,7 +21,7 @@ def loaded(tmp_path: Path, text: str) -> GatewaySettings:
     return load_gateway_settings(path)
 
 
-def test_the_example_can_be_used_also_with_what_is_commented_out(tmp_path: Path) -> None:
+def test_example_is_valid_with_and_without_commented_lines(tmp_path: Path) -> None:
     assert load_gateway_settings(EXAMPLE).tenants["default"].key_ring == "key-ring.json"
     text = EXAMPLE.read_text()
     for setting in ("username", "jwks", "audience", "issuer"):
@@ -31,13 +31,13 @@ def test_the_example_can_be_used_also_with_what_is_commented_out(tmp_path: Path)
     assert (settings.redis.username, settings.auth.audience) == ("gateway", "freshet")
 
 
-def test_what_is_least_is_enough(tmp_path: Path) -> None:
+def test_minimal_settings_are_enough(tmp_path: Path) -> None:
     settings = loaded(tmp_path, LEAST)
     assert settings.server.host == "127.0.0.1", "nothing listens to the world unless it is told to"
     assert settings.audit.share == 0
 
 
-def test_the_settings_of_the_local_gateway_are_what_was_meant(tmp_path: Path) -> None:
+def test_local_gateway_settings_are_as_intended(tmp_path: Path) -> None:
     tenant = {"key_ring": 'a "ring" \\ of keys', "tombstone_ms": 5, "redis_prefix": "p:"}
     settings = loaded(tmp_path, settings_text("redis://h:1", "h:2", Path("/k s"), 77, tenant))
     assert settings.tenants["default"].key_ring == tenant["key_ring"]
@@ -61,7 +61,7 @@ def test_the_settings_of_the_local_gateway_are_what_was_meant(tmp_path: Path) ->
         ("nonsense", "gateway.toml"),
     ],
 )
-def test_what_is_wrong_is_said_with_where(tmp_path: Path, line: str, complaint: str | None) -> None:
+def test_invalid_setting_is_named(tmp_path: Path, line: str, complaint: str | None) -> None:
     text = f"{LEAST}{line}\n"
     if complaint is None:
         loaded(tmp_path, text)
@@ -72,12 +72,12 @@ def test_what_is_wrong_is_said_with_where(tmp_path: Path, line: str, complaint: 
 
 
 @pytest.mark.parametrize("missing", ["redis", "kafka", "auth", "tenants.a.key_ring"])
-def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+def test_missing_setting_is_named(tmp_path: Path, missing: str) -> None:
     text = "".join(line for line in LEAST.splitlines(keepends=True) if not line.startswith(missing))
     with pytest.raises(SettingsError, match=missing.rpartition(".")[2]):
         loaded(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_gateway_settings(tmp_path / "nowhere.toml")

@@ -12,7 +12,7 @@ marks = st.builds(BucketMark, st.sampled_from(TOKENS), st.integers(0, 3), st.jus
 
 
 @given(st.lists(marks, max_size=60))
-def test_nothing_is_proven_before_every_partition_had_its_mark(met: list[BucketMark]) -> None:
+def test_nothing_is_proven_before_every_partition_mark(met: list[BucketMark]) -> None:
     caught = Caught()
     seen: dict[str, set[int]] = {}
     for mark in met:
@@ -25,7 +25,7 @@ def test_nothing_is_proven_before_every_partition_had_its_mark(met: list[BucketM
         assert len(caught.marked) <= MARKED_MAX
 
 
-def test_a_partition_that_was_added_meanwhile_needs_its_mark_too() -> None:
+def test_added_partition_needs_its_mark() -> None:
     caught = Caught()
     assert not caught.note(BucketMark(TOKENS[0], 0, 2))
     assert not caught.note(BucketMark(TOKENS[0], 1, 3))
@@ -33,7 +33,7 @@ def test_a_partition_that_was_added_meanwhile_needs_its_mark_too() -> None:
     assert caught.note(BucketMark(TOKENS[0], 2, 3))
 
 
-def test_marks_met_twice_set_off_one_rebuild() -> None:
+def test_duplicate_marks_trigger_one_rebuild() -> None:
     caught = Caught()
     assert [caught.note(BucketMark(TOKENS[0], partition, 2)) for partition in (0, 0, 1, 0, 1)] == [
         False,
@@ -50,11 +50,11 @@ def test_state_of_another_version_proves_nothing() -> None:
 
 
 @given(st.binary(max_size=80))
-def test_what_is_no_mark_is_none(raw: bytes) -> None:
+def test_invalid_mark_is_ignored(raw: bytes) -> None:
     found = decode_mark(raw)
     assert found is None or decode_mark(encode_mark(found)) == found
 
 
-def test_a_mark_survives_its_bytes() -> None:
+def test_mark_round_trips() -> None:
     mark = Mark(TOKENS[1], 12)
     assert decode_mark(encode_mark(mark)) == mark

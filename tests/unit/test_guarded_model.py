@@ -48,7 +48,7 @@ def asked(newest: list[int]) -> tuple[Any, Any]:
 
 @settings(max_examples=120, deadline=None)
 @given(st.sampled_from(FAULTS), st.lists(st.integers(1, 7), min_size=1, max_size=40), st.integers(0, 39))
-def test_a_model_that_fails_for_a_user_costs_nobody_else_their_scores(fault: str, newest: list[int], at: int) -> None:
+def test_model_failing_for_one_user_keeps_other_scores(fault: str, newest: list[int], at: int) -> None:
     at %= len(newest)
     newest = [*newest[:at], POISON, *newest[at:]]
     model = Failing(fault)
@@ -65,7 +65,7 @@ def test_a_model_that_fails_for_a_user_costs_nobody_else_their_scores(fault: str
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_model_that_fails_for_everybody_is_asked_a_bounded_number_of_times(fault: str) -> None:
+def test_model_failing_for_everybody_is_called_boundedly(fault: str) -> None:
     model = Failing(fault)
     guarded = GuardedModel(model)
     scores, _ = guarded.score(*asked([POISON] * 64), 0)
@@ -77,7 +77,7 @@ def test_a_model_that_fails_for_everybody_is_asked_a_bounded_number_of_times(fau
 
 @pytest.mark.parametrize("fault", ["slow", "raises"])
 @pytest.mark.promise("model-fails-safe")
-def test_a_model_that_hangs_or_fails_for_whole_batches_rests_and_is_tried_again(fault: str) -> None:
+def test_hanging_or_failing_model_rests_and_is_retried(fault: str) -> None:
     model = Failing(fault)
     guarded = GuardedModel(model)
     guarded.score(*asked([POISON] * 4), 1_000)

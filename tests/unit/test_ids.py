@@ -57,7 +57,7 @@ _DIRECTED = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "
 _NAMED = frozenset(map(ord, "\ufeff\ufff9\ufffa\ufffb\u206a\u206b\u206c\u206d\u206e\u206f\U000e0001"))
 
 
-def test_every_code_point_is_judged_by_what_unicode_says_of_it() -> None:
+def test_code_points_are_judged_by_their_unicode_properties() -> None:
     """The twin asks the database of Unicode, and knows noncharacters by the arithmetic of the standard (23.7)."""
     for code in range(0x110000):
         character = chr(code)
@@ -76,7 +76,7 @@ def taken(user: str, item: str = "tea") -> list[Any]:
 
 
 @pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
-def test_an_id_of_any_script_is_taken_everywhere_as_it_is_written(written: str) -> None:
+def test_ids_of_any_script_are_accepted_unchanged(written: str) -> None:
     [(events, consents, rejects)] = taken(written, item=f"cup of {written}")
     assert (len(events), len(consents), rejects) == (1, 2, [])
     assert events[0].item == f"cup of {written}"
@@ -87,7 +87,7 @@ def test_an_id_of_any_script_is_taken_everywhere_as_it_is_written(written: str) 
 
 
 @pytest.mark.parametrize("written", REFUSED.values(), ids=REFUSED)
-def test_an_id_that_can_only_deceive_is_taken_nowhere(written: str) -> None:
+def test_deceptive_ids_are_refused_everywhere(written: str) -> None:
     elements = taken(written)
     reasons = [reject.reason for _, _, rejects in elements for reject in rejects]
     assert reasons == [RejectReason.CONTROL_CHARACTER] * 3
@@ -137,7 +137,7 @@ VISIBLE_FORMATS = frozenset([*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0
 BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
-def test_a_name_has_something_to_see_and_no_character_that_an_id_may_not_have() -> None:
+def test_names_require_visible_allowed_characters() -> None:
     for code in range(0x110000):
         character = chr(code)
         kind = unicodedata.category(character)
@@ -150,7 +150,7 @@ def test_a_name_has_something_to_see_and_no_character_that_an_id_may_not_have() 
 
 
 @pytest.mark.parametrize("text", ["request 47", "privacy officer", *WRITTEN.values()])
-def test_a_name_is_written_in_every_script(text: str) -> None:
+def test_names_of_any_script_are_accepted(text: str) -> None:
     assert is_name(text) and is_name("x" * 128) and not is_name(text + "x" * 128)
     assert purpose_of(text) == text
 
@@ -158,7 +158,7 @@ def test_a_name_is_written_in_every_script(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "\u3000", "\0", "a\nb", "a\n", "\u202e", "a\u202eb", "\u200b", "x" * 129], ids=ascii
 )
-def test_a_purpose_that_says_nothing_is_a_bad_request(text: str) -> None:
+def test_blank_purpose_is_a_bad_request(text: str) -> None:
     with pytest.raises(Problem) as raised:
         purpose_of(text)
     assert raised.value.status == 400
@@ -168,7 +168,7 @@ def test_a_purpose_that_says_nothing_is_a_bad_request(text: str) -> None:
 @pytest.mark.parametrize(("kind", "field"), [
     ("access", "role"), ("access", "purpose"), ("reads", "role"), ("reads", "purpose"), ("reads", "what")
 ])  # fmt: skip
-def test_a_command_whose_names_say_nothing_becomes_a_dead_letter(kind: str, field: str, text: str) -> None:
+def test_command_with_blank_names_becomes_a_dead_letter(kind: str, field: str, text: str) -> None:
     body = {"kind": kind, "user_id": "ada", "role": "r", "purpose": "p"}
     body |= {"request": "r1"} if kind == "access" else {"what": "list"}
     for command, refused in ((body, 0), (body | {field: text}, 1)):
@@ -177,13 +177,13 @@ def test_a_command_whose_names_say_nothing_becomes_a_dead_letter(kind: str, fiel
         assert (len(element.rejects), len(element.accesses) + len(element.asked_for)) == (refused, 1 - refused)
 
 
-def test_the_trail_of_a_release_that_took_such_names_is_still_read() -> None:
+def test_older_trail_with_blank_names_is_still_read() -> None:
     for text in ("", " ", "\0", "\u202e"):
         entry = AccessEntry(text, text, text)
         assert msgspec.json.decode(msgspec.json.encode(entry), type=AccessEntry) == entry
 
 
-def test_a_log_of_reads_whose_names_say_nothing_is_not_begun() -> None:
+def test_access_log_with_blank_names_is_refused() -> None:
     for names in ({"role": " "}, {"purpose": "\0"}, {"what": ""}):
         with pytest.raises(ValueError, match="visible"):
             AccessLog({}, **{"role": "r", "purpose": "p", "what": "list"} | names)

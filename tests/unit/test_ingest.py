@@ -105,7 +105,7 @@ anything = st.builds(
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(anything | st.sampled_from([a_tombstone(), a_raw_command(bucket=9)]), max_size=20))
-def test_every_record_is_in_exactly_one_place(records: list[RawRecord]) -> None:
+def test_every_record_ends_in_exactly_one_output(records: list[RawRecord]) -> None:
     elements = packed(*records)
     assert len(elements) <= len(records)
     assert set(elements) <= {100, 101, 102, 103}
@@ -118,7 +118,7 @@ def test_every_record_is_in_exactly_one_place(records: list[RawRecord]) -> None:
 
 
 @given(st.text(min_size=1, max_size=20).filter(is_id))
-def test_a_user_is_always_in_the_same_bucket_and_called_the_same(user: str) -> None:
+def test_user_has_stable_bucket_and_pseudonym(user: str) -> None:
     records = [a_raw_interaction(user), a_raw_consent(user), a_tombstone(user)]
     [(key, element)] = packed(*records).items()
     assert key == 100 + PSEUDONYMISER.route(user) % 4 == 100 + element.bucket
@@ -146,33 +146,33 @@ def test_broken_clocks_are_rejected(at: int, appended: int, reason: RejectReason
 
 
 @pytest.mark.parametrize("at", [BEGINNING + FUTURE_SKEW_MAX_MS, EVENT_TS_MIN])
-def test_clocks_may_run_a_little_ahead_and_events_may_be_old(at: int) -> None:
+def test_small_clock_skew_and_old_events_are_accepted(at: int) -> None:
     assert the_event(a_raw_interaction(at=at, appended=BEGINNING)).ts == at
 
 
-def test_a_tombstone_of_an_interaction_is_a_reject() -> None:
+def test_interaction_tombstone_is_rejected() -> None:
     assert the_reason(a_tombstone(topic=INTERACTIONS)) == RejectReason.EMPTY_VALUE
 
 
-def test_an_erasure_is_a_withdrawal_whatever_else_the_record_says() -> None:
+def test_erasure_is_a_withdrawal_regardless_of_other_fields() -> None:
     change = the_consent(a_raw_consent(level="full", erase=True))
     assert (change.erase, change.level, change.purposes, change.absent) == (True, Level.NONE, 0, False)
     assert not the_consent(a_raw_consent()).erase
 
 
-def test_a_collector_s_clock_counts_but_never_ahead_of_the_broker_s() -> None:
+def test_collector_time_is_capped_by_broker_time() -> None:
     record = a_raw_consent(at=BEGINNING)
     assert the_consent(record._replace(append_ts=BEGINNING + 5)).said_at == BEGINNING
     assert the_consent(record._replace(append_ts=BEGINNING - 5)).said_at == BEGINNING - 5
 
 
-def test_how_a_consent_was_collected_goes_along() -> None:
+def test_consent_collection_details_are_kept() -> None:
     told = {"method": "banner", "notice_version": "7", "jurisdiction": "GB"}
     change = the_consent(a_raw_consent(**told))
     assert (change.method, change.notice_version, change.jurisdiction) == ("banner", "7", "GB")
 
 
-def test_a_tombstone_of_a_consent_takes_it_away() -> None:
+def test_consent_tombstone_removes_it() -> None:
     change = the_consent(a_tombstone("ada", BEGINNING, offset=3))
     assert (change.level, change.purposes, change.append_ts, change.offset) == (Level.NONE, 0, BEGINNING, 3)
     assert change.pseudonym == PSEUDONYMISER.user("ada")
@@ -198,14 +198,14 @@ UNREADABLE = {
 @pytest.mark.privacy
 @pytest.mark.parametrize("record", UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.promise("broken-consent-withdraws")
-def test_a_consent_that_cannot_be_read_is_a_withdrawal_of_whom_it_names(record: RawRecord) -> None:
+def test_unreadable_consent_withdraws_whom_it_names(record: RawRecord) -> None:
     change = the_consent(record)
     assert (change.pseudonym, change.level, change.purposes) == (PSEUDONYMISER.user("ada"), Level.NONE, 0)
     assert (change.method, change.said_at, change.erase) == ("unreadable_record", record.append_ts, False)
 
 
 @pytest.mark.privacy
-def test_an_erasure_with_something_else_wrong_is_one() -> None:
+def test_erasure_with_other_errors_is_an_erasure() -> None:
     change = the_consent(a_raw_consent(level="much", erase=True))
     assert (change.pseudonym, change.level, change.erase) == (PSEUDONYMISER.user("ada"), Level.NONE, True)
 
@@ -237,7 +237,7 @@ def test_a_withdrawal_with_a_long_tcf_string_is_read() -> None:
         (a_raw_interaction("a\nb"), RejectReason.CONTROL_CHARACTER),
     ],
 )
-def test_what_cannot_be_taken_is_a_reject_with_a_reason(record: RawRecord, reason: RejectReason) -> None:
+def test_invalid_records_are_rejected_with_a_reason(record: RawRecord, reason: RejectReason) -> None:
     assert the_reason(record) == reason
 
 
@@ -251,9 +251,7 @@ def test_what_cannot_be_taken_is_a_reject_with_a_reason(record: RawRecord, reaso
         ({"level": "none", "granted": ["personalise"]}, Level.NONE, 0),
     ],
 )
-def test_without_the_purpose_to_personalise_no_level_has_an_effect(
-    fields: dict[str, Any], level: Level, purposes: int
-) -> None:
+def test_level_has_no_effect_without_personalise(fields: dict[str, Any], level: Level, purposes: int) -> None:
     change = the_consent(a_raw_consent(**fields))
     assert (change.level, change.purposes) == (level, purposes)
 
@@ -267,7 +265,7 @@ def test_a_grant_may_expire_and_a_withdrawal_never_does() -> None:
     assert the_consent(a_raw_consent(level="session", denied=["personalise"], expires_at=later)).purposes == 0
 
 
-def test_only_context_that_names_segments_goes_on() -> None:
+def test_only_segment_context_is_kept() -> None:
     context = {"country": "NL", "shoe_size": "46"}
     event = the_event(a_raw_interaction(kind="search", surface="home", context=context))
     assert event.segments == ("surface:home", "country:NL")
@@ -277,7 +275,7 @@ def test_only_context_that_names_segments_goes_on() -> None:
 
 
 @pytest.mark.promise("masked-searches")
-def test_a_search_text_goes_on_masked_and_in_the_clean_event_only() -> None:
+def test_search_text_is_kept_masked_in_clean_events_only() -> None:
     query = "red shoes for ada@example.org, +1 212 555 0134, ada-4711 again"
     event = the_event(a_raw_interaction("ada-4711", kind="search", item=None, query=query))
     clean = msgspec.json.decode(event.clean, type=CleanEvent)
@@ -289,14 +287,14 @@ def test_a_search_text_goes_on_masked_and_in_the_clean_event_only() -> None:
 @pytest.mark.parametrize(
     "fields", [{"quantity": 0}, {"kind": "stare"}, {"kind": "click"}, {"query": "red shoes\0"}, {"shoe_size": 46}]
 )
-def test_where_no_clean_event_is_made_no_search_text_goes_on(fields: dict[str, Any]) -> None:
+def test_search_text_is_dropped_without_clean_event(fields: dict[str, Any]) -> None:
     record = a_raw_interaction(**({"item": None, "kind": "search", "query": "red shoes"} | fields))
     [(_, packed)] = an_ingest(publish_events=False).pack([record])
     assert b"shoes" not in packed
 
 
 @pytest.mark.parametrize("written", ["078-05-1120", "4111111111111111", "192.0.2.15", "212.555.0134"])
-def test_names_of_segments_are_masked_because_they_become_keys(written: str) -> None:
+def test_segment_names_are_masked(written: str) -> None:
     event = the_event(a_raw_interaction(surface=written, context={"country": f"for {written}"}))
     assert [segment.partition(":")[2][-1] for segment in event.segments] == ["]", "]"]
     assert written.encode() not in msgspec.msgpack.encode(event)
@@ -309,20 +307,20 @@ PERSONAL = ["ada@example.org", "+1 212 555 0134", "4111111111111111", "078-05-11
 
 @pytest.mark.privacy
 @pytest.mark.parametrize("item", [*PERSONAL, "ada-4711", "ADA-4711", "session-1"])
-def test_an_item_that_is_called_like_a_person_is_rejected_and_leaves_nothing_behind(item: str) -> None:
+def test_item_id_that_is_personal_is_rejected_without_trace(item: str) -> None:
     record = a_raw_interaction("ada-4711", item=item, session_id="session-1")
     assert the_reason(record) == RejectReason.PERSONAL_ITEM
     assert item.encode() not in INGEST.pack([record])[0][1]
 
 
-def test_item_numbers_of_shops_are_taken() -> None:
+def test_shop_item_numbers_are_accepted() -> None:
     taken = ["item-00001", "85123A", "9783161484100", "4006381333931", "B07XJ8C8F5", "1", "5d41402abc4b2a76b9719d91"]
     uuids = [f"ef5af8b2-59ed-4caf-{n:04d}-56ff2c0d6eea" for n in range(0, 10_000, 7)]
     for item in taken + uuids:
         assert the_event(a_raw_interaction("ada-4711", item=item, session_id="1")).item == item
 
 
-def test_a_shop_may_say_that_rows_of_digits_are_its_items() -> None:
+def test_digit_item_ids_can_be_allowed() -> None:
     numbered = an_ingest(numbers_are_items=True)
     [event] = unpack(numbered.pack([a_raw_interaction(item="4111111111111111")])[0][1]).events
     assert event.item == "4111111111111111"
@@ -333,7 +331,7 @@ def test_a_shop_may_say_that_rows_of_digits_are_its_items() -> None:
 
 @pytest.mark.privacy
 @pytest.mark.parametrize("own", ["ada-4711", "eve"])
-def test_the_own_id_of_a_user_is_in_no_name_of_a_segment_and_in_no_search(own: str) -> None:
+def test_user_id_is_masked_in_segments_and_searches(own: str) -> None:
     for user in ("somebody-else", own):
         event = the_event(a_raw_interaction(user, kind="search", surface=own, context={"country": own}, query=own))
         clean = msgspec.json.decode(event.clean, type=CleanEvent)
@@ -346,7 +344,7 @@ FREELY_SAID = [f"call with {text}" for text in PERSONAL] + ["as ada-4711 asked"]
 
 @pytest.mark.privacy
 @pytest.mark.parametrize("text", FREELY_SAID)
-def test_what_is_said_freely_of_a_consent_or_a_read_is_masked_before_the_trail_has_it(text: str) -> None:
+def test_free_text_of_consents_and_reads_is_masked_before_audit(text: str) -> None:
     """Whatever of a consent or a command could reach the trail: none of it does as it was written."""
     given = {"method": text, "notice_version": text, "jurisdiction": "ada-4711"}
     reads = {"kind": "reads", "role": text, "purpose": text, "what": text, "user_id": "ada-4711"}
@@ -361,25 +359,25 @@ def test_what_is_said_freely_of_a_consent_or_a_read_is_masked_before_the_trail_h
 
 
 @pytest.mark.privacy
-def test_what_is_masked_stays_as_short_as_the_reader_of_the_trail_takes() -> None:
+def test_masked_text_stays_within_audit_limits() -> None:
     reads = {"kind": "reads", "role": "a@b.co " * 18, "purpose": "list", "what": "list", "user_id": "ada"}
     [(_, raw)] = INGEST.pack([a_raw_command()._replace(value=msgspec.json.encode(reads))])
     [access] = unpack(raw).accesses
     assert msgspec.convert(msgspec.to_builtins(access), AccessEntry) == access
 
 
-def test_how_a_consent_was_recorded_is_kept_where_nothing_in_it_is_personal() -> None:
+def test_consent_method_is_kept_when_not_personal() -> None:
     change = the_consent(a_raw_consent(method="settings page", notice_version="2025-01", jurisdiction="GB"))
     assert (change.method, change.notice_version, change.jurisdiction) == ("settings page", "2025-01", "GB")
 
 
-def test_fields_that_we_do_not_know_are_dropped_and_counted() -> None:
+def test_unknown_fields_are_dropped_and_counted() -> None:
     [element] = packed(a_raw_interaction(shoe_size=46), a_raw_consent(shoe_size=46), a_raw_interaction()).values()
     assert (element.unknown_fields, len(element.events), len(element.consents)) == (2, 2, 1)
     assert b"shoe_size" not in element.events[0].clean
 
 
-def test_where_events_are_not_published_none_is_made() -> None:
+def test_no_clean_event_is_made_when_publishing_is_off() -> None:
     quiet = an_ingest(publish_events=False)
     [event] = unpack(quiet.pack([a_raw_interaction()])[0][1]).events
     assert clean_event(event, UserState(level=Level.FULL, purposes=7)) is None

@@ -50,7 +50,7 @@ def packed(*records: RawRecord) -> list[Element]:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["ada", "bob", "raises", "huge"]), max_size=12))
 @pytest.mark.promise("poison-is-cut-out")
-def test_records_that_no_rule_foresaw_become_dead_letters_and_the_others_go_on(users: list[str]) -> None:
+def test_unexpectedly_failing_records_become_dead_letters(users: list[str]) -> None:
     records = [a_raw_interaction(user, id=f"e{n}", offset=n) for n, user in enumerate(users)]
     elements = packed(*records)
     taken = sorted(event.offset for element in elements for event in element.events)
@@ -64,7 +64,7 @@ def test_records_that_no_rule_foresaw_become_dead_letters_and_the_others_go_on(u
 @pytest.mark.privacy
 @pytest.mark.parametrize("user", ["raises", "huge", "odd"])
 @pytest.mark.parametrize("level", ["full", "none"])
-def test_a_consent_that_no_rule_foresaw_counts_as_a_withdrawal(user: str, level: str) -> None:
+def test_unexpectedly_failing_consent_counts_as_withdrawal(user: str, level: str) -> None:
     elements = packed(a_raw_consent("ada", "full"), a_raw_consent(user, level, offset=7))
     [change] = [change for element in elements for change in element.consents if change.offset == 7]
     assert (change.pseudonym, change.level, change.purposes) == (PSEUDONYMISER.user(user), 0, 0)

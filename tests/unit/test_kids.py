@@ -13,7 +13,7 @@ pseudonyms = st.sets(st.builds("p{}.user-{}".format, st.integers(1, 3), st.integ
 
 
 @given(st.lists(pseudonyms, max_size=6))
-def test_what_is_counted_as_users_come_and_go_is_what_a_reading_of_all_finds(populations: list[set[str]]) -> None:
+def test_incremental_counts_equal_a_full_scan(populations: list[set[str]]) -> None:
     kids, before = Counter[str](), set[str]()
     for after in populations:
         kids = changed_kids(kids, after - before, before - after)
@@ -28,6 +28,6 @@ def test_golden_bytes_are_read_and_written() -> None:
     assert encode_kids(kids) == GOLDEN.read_bytes()
 
 
-def test_what_is_not_there_or_of_another_version_is_counted_anew() -> None:
+def test_missing_or_outdated_counts_are_recomputed() -> None:
     assert decode_kids(None) is None
     assert decode_kids(b"\x02" + encode_kids(Counter({"1": 1}))[1:]) is None

@@ -162,7 +162,7 @@ def test_dependencies_point_one_way() -> None:
         ("freshet/x.py", "import serving.reader"),
     ],
 )
-def test_a_planted_violation_is_found(path: str, text: str) -> None:
+def test_layering_violation_is_found(path: str, text: str) -> None:
     assert len(violations({path: text})) == 1
 
 
@@ -177,7 +177,7 @@ def test_a_planted_violation_is_found(path: str, text: str) -> None:
         ("models/scorer.py", "import onnxruntime"),
     ],
 )
-def test_what_is_allowed_is_not_complained_of(path: str, text: str) -> None:
+def test_allowed_imports_pass_layering(path: str, text: str) -> None:
     assert violations({path: text}) == []
 
 

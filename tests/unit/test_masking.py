@@ -91,18 +91,18 @@ INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f\u202a"
 
 
 @pytest.mark.parametrize(("written", "kind"), SAMPLES.items())
-def test_an_identifier_gives_way_to_the_tag_of_its_kind(written: str, kind: str) -> None:
+def test_identifier_is_replaced_by_its_tag(written: str, kind: str) -> None:
     for text in (f"{written}", f"red shoes {written}, size 42", f"({written})", written.lower(), f"42 {written} 42"):
         assert f"[{kind}]" in mask(text)
     assert mask(f"red shoes {written}, size") == f"red shoes [{kind}], size"
 
 
 @pytest.mark.parametrize("written", WRONG)
-def test_what_only_looks_like_an_identifier_stays(written: str) -> None:
+def test_lookalikes_are_kept(written: str) -> None:
     assert mask(f"blue {written}") == f"blue {written}"
 
 
-def test_a_number_whose_check_digit_and_word_say_that_it_is_of_a_thing_stays() -> None:
+def test_product_number_with_check_digit_and_word_is_kept() -> None:
     assert mask("0451524934") == mask("isbn 0451524935").removeprefix("isbn ") == "[phone]"
     assert mask("isbn 0451524934") == "isbn 0451524934"
     assert mask("upc 885909950805") == "upc 885909950805"
@@ -112,19 +112,19 @@ def test_a_number_whose_check_digit_and_word_say_that_it_is_of_a_thing_stays() -
     "written", [*SAMPLES, *WRONG, "212.555.0134", "(212) 555 0134", "01/23/45/67/89", "78.05.1120 x"]
 )
 @pytest.mark.parametrize("word", ["isbn", "EAN-13:", "barcode #"])
-def test_no_separator_in_the_number_of_a_thing_stops_the_job(word: str, written: str) -> None:
+def test_separators_in_product_numbers_do_not_stop_the_job(word: str, written: str) -> None:
     """`isbn 212.555.0134` raised ValueError once: one search, and the job restarted for ever."""
     assert mask(f"{word} {written}").startswith(word)
 
 
 @pytest.mark.parametrize("country", ["DE89370400440532013000", "NO9386011117947", "MT84MALT011000012345MTLCAST001S"])
-def test_an_account_number_ends_where_its_country_says(country: str) -> None:
+def test_iban_length_follows_its_country(country: str) -> None:
     assert mask(f"pay {country} tea") == "pay [iban] tea"
     assert mask(f"pay {country[:4]} {country[4:]} 42 tea") == "pay [iban] 42 tea"
     assert "[iban]" not in mask(f"pay {country}7 tea")
 
 
-def test_a_phone_number_ends_where_it_has_enough_digits() -> None:
+def test_phone_number_ends_at_its_digit_limit() -> None:
     assert mask("0532 123 45 67 42 44") == "[phone] 42 44"
 
 
@@ -147,7 +147,7 @@ def disguised(written: str, zero: int, space: str, dash: str, invisible: str, ev
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(list(SAMPLES)), disguises)
-def test_no_script_and_no_invisible_character_gets_an_identifier_through(written: str, disguise: dict) -> None:
+def test_scripts_and_invisible_characters_do_not_hide_identifiers(written: str, disguise: dict) -> None:
     assert mask(f"tea {disguised(written, **disguise)} cup") == f"tea [{SAMPLES[written]}] cup"
 
 
@@ -166,7 +166,7 @@ def test_every_digit_of_unicode_is_a_digit() -> None:
         max_size=300,
     )
 )
-def test_text_without_digits_and_at_signs_is_only_cut(text: str) -> None:
+def test_text_without_digits_and_at_signs_is_only_truncated(text: str) -> None:
     if not masking._may_be_written_out(plain_of(text).text):
         assert mask(text) == text[:MASKED_LENGTH_MAX]
 
@@ -179,7 +179,7 @@ texts = st.lists(pieces, max_size=8).map("".join) | st.lists(pieces, max_size=8)
 
 @settings(max_examples=200, deadline=None)
 @given(texts)
-def test_what_is_skipped_for_speed_would_not_have_found_anything(text: str) -> None:
+def test_fast_path_skips_nothing_that_matters(text: str) -> None:
     """The naive twin asks every finder about every text."""
     plain = plain_of(text).text
     if len(re.findall("[0-9]+", plain)) > NUMBERS_MAX or len(re.findall("[0-9]", plain)) > DIGITS_MAX:
@@ -192,7 +192,7 @@ def test_what_is_skipped_for_speed_would_not_have_found_anything(text: str) -> N
 
 @settings(max_examples=100, deadline=None)
 @given(texts)
-def test_spans_are_in_order_and_apart_and_within_the_text(text: str) -> None:
+def test_spans_are_ordered_disjoint_and_in_bounds(text: str) -> None:
     spans = find(text)
     places = [place for span in spans for place in (span.start, span.end)]
     assert places == sorted(places)
@@ -201,7 +201,7 @@ def test_spans_are_in_order_and_apart_and_within_the_text(text: str) -> None:
 
 @pytest.mark.parametrize("length", [MASKED_LENGTH_MAX, SCANNED_LENGTH_MAX, SCANNED_LENGTH_MAX - IDENTIFIER_LENGTH_MAX])
 @pytest.mark.parametrize("invisible", ["", "\u200b"])
-def test_no_cut_leaves_a_part_of_an_identifier(length: int, invisible: str) -> None:
+def test_truncation_never_leaves_a_partial_identifier(length: int, invisible: str) -> None:
     for written in ("4111-1111-1111-1111", "ada-lovelace-of-london@mail.example.org"):
         for place in range(length - 60, length + 20, 3):
             identifier = "".join(sign + invisible * 10 for sign in written)
@@ -211,19 +211,19 @@ def test_no_cut_leaves_a_part_of_an_identifier(length: int, invisible: str) -> N
             assert set(masked.replace("[card]", "").replace("[email]", "")) <= set("tea cup")
 
 
-def test_a_tag_that_does_not_fit_is_left_out_whole() -> None:
+def test_tag_that_does_not_fit_is_omitted() -> None:
     for room in range(12):
         masked = mask("x" * (MASKED_LENGTH_MAX - room - 1) + " ada@example.org")
         assert masked.endswith("[email]") is (room >= 7)
         assert "[" not in masked or room >= 7
 
 
-def test_tags_alone_do_not_make_a_text_too_long() -> None:
+def test_tags_do_not_exceed_the_length_limit() -> None:
     assert mask("a@b.ch " * 30) == "[email] " * 30
     assert mask("a@b.ch " * 100) == "[email] " * 32
 
 
-def test_identifiers_pressed_behind_much_that_is_masked_are_not_seen_in_part() -> None:
+def test_identifiers_after_long_masked_text_are_not_shown_in_part() -> None:
     """Masking shortens: what stands at the end of what was looked at would come to stand within the cap."""
     long_address = "a" * 64 + "@" + "b" * 60 + ".example.org "
     for shift in range(0, 200, 7):
@@ -231,13 +231,13 @@ def test_identifiers_pressed_behind_much_that_is_masked_are_not_seen_in_part() -
         assert set(masked) <= set("[email] x[card]")
 
 
-def test_invisible_characters_do_not_push_an_identifier_out_of_sight() -> None:
+def test_invisible_characters_do_not_push_identifiers_past_the_limit() -> None:
     address = "a" * 64 + "@" + "b" * 60 + ".example.org "
     stretched = ("\u200b" * 20).join("lovelace.of.london@mail.example.org")
     assert set(mask(address * 4 + stretched + " cup" * 300)) <= set("[email] ")
 
 
-def test_ids_of_the_producer_are_masked_however_they_look() -> None:
+def test_producer_ids_are_masked_in_any_form() -> None:
     assert mask("orders of Grüße-7 and s-4711", ["Grüße-7", "s-4711", "e1"]) == "orders of [id] and [id]"
     assert mask("ada lovelace", ["ada"]) == "ada lovelace"
     assert mask("x (a+b)* y", ["(a+b)*"]) == "x [id] y"
@@ -282,7 +282,7 @@ def seconds(text: str) -> float:
 
 
 @pytest.mark.parametrize("pattern", ADVERSARIAL.values(), ids=ADVERSARIAL)
-def test_time_grows_with_the_length_of_a_text_and_no_faster(pattern: str) -> None:
+def test_masking_time_is_linear(pattern: str) -> None:
     """Sixteen times the text: linear is 16, quadratic 256. What is too quick to measure has no growth to fear."""
     short, long = pattern * (512 // len(pattern)), pattern * (8_192 // len(pattern))
     gc.disable()
@@ -299,7 +299,7 @@ def test_examples_run(module: ModuleType) -> None:
     assert not result.failed
 
 
-def test_the_worst_texts_that_a_search_finds_cost_no_more_than_their_length() -> None:
+def test_known_worst_texts_cost_linear_time() -> None:
     """`make masking` masks millions and writes down the cost; here it is the growth: linear is 16, quadratic 256."""
     gc.disable()
     try:
@@ -310,7 +310,7 @@ def test_the_worst_texts_that_a_search_finds_cost_no_more_than_their_length() ->
         gc.enable()
 
 
-def test_a_text_with_more_numbers_than_anybody_searches_for_is_a_tag() -> None:
+def test_text_with_too_many_numbers_becomes_a_tag() -> None:
     """What is looked at is bounded, so that no text costs much, and what is not looked at does not go on."""
     for number, most in (("7", NUMBERS_MAX), ("7" * 9, DIGITS_MAX // 9)):
         assert mask(f"{number} tea " * most) == f"{number} tea " * most
@@ -318,7 +318,7 @@ def test_a_text_with_more_numbers_than_anybody_searches_for_is_a_tag() -> None:
     assert mask("٧\u200b-" * (NUMBERS_MAX + 1)) == mask("7" * (DIGITS_MAX + 1)) == "[numbers]"
 
 
-def test_a_text_that_is_full_of_own_ids_is_a_tag() -> None:
+def test_text_full_of_own_ids_becomes_a_tag() -> None:
     assert mask("ada-x tea " * OWN_IDS_MAX, ["ada-x"]) == "[id] tea " * OWN_IDS_MAX
     assert mask("ada-x tea " * (OWN_IDS_MAX + 1), ["ada-x"]) == "[id]"
 
@@ -330,7 +330,7 @@ def read_by_character(text: str) -> masking.Plain:
     return masking.Plain("".join(plain for _, plain in seen), places)
 
 
-def test_every_character_is_read_in_one_way_whichever_is_quicker() -> None:
+def test_both_normalisations_agree_on_every_character() -> None:
     for code in range(0x110000):
         text = f"A{chr(code)}é"
         assert plain_of(text) == read_by_character(text), hex(code)
@@ -340,5 +340,5 @@ def test_every_character_is_read_in_one_way_whichever_is_quicker() -> None:
 @example("a\u200bb\u200bc\u00add")
 @example("\u200ba" * 20)
 @example("".join(map(chr, range(0x660, 0x66A))) + "ΑΒΓΔ")
-def test_a_text_is_read_in_one_way_whichever_is_quicker(text: str) -> None:
+def test_both_normalisations_agree_on_texts(text: str) -> None:
     assert plain_of(text) == read_by_character(text)

@@ -111,7 +111,7 @@ def test_json_is_read_behind_white_space_and_in_a_frame(format: str, framing: st
 
 
 @pytest.mark.parametrize("format", ["json", "avro", "protobuf"])
-def test_what_is_wrong_with_json_is_told_whatever_the_format(format: str) -> None:
+def test_json_errors_are_reported_in_every_format(format: str) -> None:
     codec = codec_for(format)  # type: ignore[arg-type]
     values = {"event_id": "e", "type": "teleport", "ts": EVENT_TS_MIN, "user_id": "ada"}
     for raw in (
@@ -124,19 +124,19 @@ def test_what_is_wrong_with_json_is_told_whatever_the_format(format: str) -> Non
 
 
 @pytest.mark.parametrize("format", ["json", "avro", "protobuf"])
-def test_a_frame_without_a_schema_source_is_told_as_that(format: str) -> None:
+def test_frame_without_schema_source_has_its_own_reason(format: str) -> None:
     with pytest.raises(BadRecord, match="unknown_schema"):
         codec_for(format).consent(frame(10, avro_codec.encode(CONSENT_2)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ids", [(None, None), (7, None), (None, 10), (0, 10), (7, 2**31), (10, 7), (8, 8), (7, 99)])
 @pytest.mark.promise("mixed-formats")
-def test_a_producer_does_not_start_with_schema_ids_that_the_job_cannot_read(ids: Any, folder: Path) -> None:
+def test_producer_refuses_schema_ids_the_job_cannot_read(ids: Any, folder: Path) -> None:
     with pytest.raises(SettingsError, match="schemas/wire/published"):
         writer_for(WriteSettings("avro", "confluent", str(folder), *ids))
 
 
-def test_a_producer_does_not_start_where_a_schema_has_two_fields_exchanged(folder: Path) -> None:
+def test_producer_refuses_schema_with_swapped_fields(folder: Path) -> None:
     schema = json.loads((folder / "10.avsc").read_bytes())
     fields = schema["fields"]
     first, second = (next(at for at, field in enumerate(fields) if field["name"] == name) for name in ("tcf", "gpp"))

@@ -42,7 +42,7 @@ def test_plain_scores_are_ranked_by_the_scorer(tmp_path: Path, run: Callable[...
     assert (rows.shape, rows[0, :2].tolist(), scores[0, :2].tolist()) == ((1, 5), [9, 7], [2.0, 1.0])
 
 
-def test_a_graph_that_ranks_keeps_its_own_length(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+def test_ranking_graph_keeps_its_length(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
     assert run(fp32_model(random_transitions(30, 4, seed=1), 12))[0] == 0
     scorer = Scorer.open(tmp_path / "model")
     assert (scorer.manifest.top_k, scorer.manifest.name, scorer.items[1]) == (12, "mine-1", "item-1")
@@ -65,7 +65,7 @@ def with_another_input() -> onnx.ModelProto:
     ],
     ids=["no graph", "an item too few", "an item twice", "another input"],
 )
-def test_what_the_job_could_not_run_is_refused_and_nothing_is_written(
+def test_unrunnable_model_is_refused_and_nothing_written(
     model: onnx.ModelProto | bytes, items: list[str], said: str, tmp_path: Path, run: Callable[..., tuple[int, str]]
 ) -> None:
     code, printed = run(model, items)
@@ -79,7 +79,7 @@ def as_windows_writes(items: list[str]) -> str:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_items_that_windows_wrote_are_those_of_the_events(tmp_path: Path, encoding: str) -> None:
+def test_windows_line_endings_in_items_are_handled(tmp_path: Path, encoding: str) -> None:
     names = ["café", *ITEMS[1:]]
     (tmp_path / "my model é.onnx").write_bytes(plain_model(30).SerializeToString())
     (tmp_path / "items.txt").write_bytes(as_windows_writes(names).encode(encoding))
@@ -96,9 +96,7 @@ def test_items_that_windows_wrote_are_those_of_the_events(tmp_path: Path, encodi
     assert Scorer.open(tmp_path / "the model").items == ["", *names]
 
 
-def test_items_in_an_encoding_that_can_only_be_guessed_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_items_in_unknown_encoding_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.onnx").write_bytes(plain_model(30).SerializeToString())
     (tmp_path / "items.txt").write_bytes(as_windows_writes(["café", *ITEMS[1:]]).encode("cp1252"))
     words = ["model", "adopt", str(tmp_path / "mine.onnx"), "--items", str(tmp_path / "items.txt"), "--name", "mine"]
@@ -115,7 +113,7 @@ def saved_with_data(path: Path) -> onnx.ModelProto:
     return fp32_model(random_transitions(30, 4, seed=1), 12)
 
 
-def test_weights_in_a_file_beside_the_model_are_taken_in(tmp_path: Path) -> None:
+def test_external_weights_are_embedded(tmp_path: Path) -> None:
     path = tmp_path / "my export (1)" / "mine.onnx"
     model = saved_with_data(path)
     adopt(path, ITEMS, "mine", tmp_path / "model")
@@ -130,7 +128,7 @@ def test_weights_in_a_file_beside_the_model_are_taken_in(tmp_path: Path) -> None
     assert np.array_equal(rows, expected_rows)
 
 
-def test_weights_that_are_not_beside_the_model_are_asked_for(tmp_path: Path) -> None:
+def test_missing_external_weights_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "export" / "mine.onnx"
     saved_with_data(path)
     path.with_name("mine.onnx.data").rename(tmp_path / "weights")
@@ -139,7 +137,7 @@ def test_weights_that_are_not_beside_the_model_are_asked_for(tmp_path: Path) -> 
     assert not (tmp_path / "model").exists()
 
 
-def test_a_refused_model_leaves_the_one_that_is_there(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+def test_refused_model_leaves_the_existing_one(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
     first = tmp_path / "first.onnx"
     first.write_bytes(plain_model(30).SerializeToString())
     adopt(first, ITEMS, "first", tmp_path / "model")

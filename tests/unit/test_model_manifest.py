@@ -31,14 +31,14 @@ def refusal(directory: Path) -> str:
     return str(refused.value)
 
 
-def test_what_was_written_is_what_is_loaded(tmp_path: Path) -> None:
+def test_model_round_trips(tmp_path: Path) -> None:
     written = random_model(tmp_path / "model", items=30, neighbours=4, top_k=5)
     manifest, items = load_with_items(tmp_path / "model")
     assert manifest == written
     assert items == [f"item-{row:05d}" for row in range(1, 31)]
 
 
-def test_a_model_changed_after_its_manifest_is_refused_with_both_digests_and_the_mend(model: Path) -> None:
+def test_modified_model_is_refused_with_digests_and_remedy(model: Path) -> None:
     content = bytearray((model / MODEL_FILE).read_bytes())
     content[-1] ^= 1
     (model / MODEL_FILE).write_bytes(content)
@@ -48,7 +48,7 @@ def test_a_model_changed_after_its_manifest_is_refused_with_both_digests_and_the
     assert "export again with `make model`" in said
 
 
-def test_a_model_copied_in_part_is_refused_by_its_size(model: Path) -> None:
+def test_truncated_model_is_refused_by_size(model: Path) -> None:
     content = (model / MODEL_FILE).read_bytes()
     (model / MODEL_FILE).write_bytes(content[:-10])
     assert f"has {len(content) - 10} bytes, the manifest says {len(content)}" in refusal(model)
@@ -89,7 +89,7 @@ def test_a_vocabulary_of_another_length_is_refused(model: Path) -> None:
         (["x" * 65], "line 1 is not an item id"),
     ],
 )
-def test_a_vocabulary_that_is_not_one_is_refused(items: list[str], said: str) -> None:
+def test_invalid_vocabulary_is_refused(items: list[str], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         check_items(items, "items.txt")
 

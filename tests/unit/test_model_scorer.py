@@ -55,7 +55,7 @@ def refusal(directory: Path) -> str:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds)
-def test_fp32_scores_are_those_of_the_naive_twin(precise: Scorer, seed: int) -> None:
+def test_fp32_scores_equal_the_naive_twin(precise: Scorer, seed: int) -> None:
     items, weights = a_user(seed)
     scores, rows = precise.score(items[None], weights[None])
     naive = naive_scores(NUMBERS, items.tolist(), weights.tolist())
@@ -65,7 +65,7 @@ def test_fp32_scores_are_those_of_the_naive_twin(precise: Scorer, seed: int) -> 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds)
-def test_int8_scores_are_those_of_the_naive_twin_on_its_own_rounded_values(scorer: Scorer, seed: int) -> None:
+def test_int8_scores_equal_the_naive_twin_on_rounded_values(scorer: Scorer, seed: int) -> None:
     items, weights = a_user(seed)
     stored, scales = quantised(NUMBERS.values)
     rounded = Transitions(NUMBERS.neighbours, stored * scales[:, None], NUMBERS.bias, NUMBERS.lag_weights)
@@ -77,7 +77,7 @@ def test_int8_scores_are_those_of_the_naive_twin_on_its_own_rounded_values(score
 
 @settings(max_examples=25, deadline=None)
 @given(batch=st.lists(seeds, min_size=1, max_size=12))
-def test_a_user_alone_gets_what_the_user_gets_in_any_batch(scorer: Scorer, batch: list[int]) -> None:
+def test_scores_do_not_depend_on_the_batch(scorer: Scorer, batch: list[int]) -> None:
     users = [a_user(seed) for seed in batch]
     items, weights = np.stack([items for items, _ in users]), np.stack([weights for _, weights in users])
     together = scorer.score(items, weights)
@@ -87,7 +87,7 @@ def test_a_user_alone_gets_what_the_user_gets_in_any_batch(scorer: Scorer, batch
         assert np.array_equal(together[1][user], single[1][0])
 
 
-def test_a_batch_larger_than_a_chunk_is_scored_whole_and_in_order(scorer: Scorer) -> None:
+def test_batch_larger_than_a_chunk_is_scored_in_order(scorer: Scorer) -> None:
     items = np.random.default_rng(1).integers(0, ITEMS + 1, (2 * CHUNK_USERS + 5, RECENT_ITEMS_MAX)).astype(np.int32)
     weights = np.random.default_rng(2).random((len(items), RECENT_ITEMS_MAX), np.float32)
     scores, rows = scorer.score(items, weights)
@@ -116,7 +116,7 @@ def test_a_user_without_history_gets_the_popular_items_in_order(scorer: Scorer) 
     assert rows[0].tolist() == list(range(1, TOP_K + 1))
 
 
-def test_what_stands_at_padding_counts_nothing_whatever_its_weight(scorer: Scorer) -> None:
+def test_padding_never_counts(scorer: Scorer) -> None:
     heavy = np.ones((1, RECENT_ITEMS_MAX), np.float32)
     heavy[0, :-1] = 100
     light = np.zeros_like(heavy)
@@ -124,7 +124,7 @@ def test_what_stands_at_padding_counts_nothing_whatever_its_weight(scorer: Score
     assert np.array_equal(scorer.score(history(7), heavy)[0], scorer.score(history(7), light)[0])
 
 
-def test_weights_count_by_their_proportions_only(scorer: Scorer) -> None:
+def test_only_weight_proportions_count(scorer: Scorer) -> None:
     weights = np.linspace(0.5, 4, RECENT_ITEMS_MAX, dtype=np.float32)[None]
     items = np.arange(1, RECENT_ITEMS_MAX + 1, dtype=np.int32)[None]
     assert np.array_equal(scorer.score(items, weights)[0], scorer.score(items, weights / 8)[0])
@@ -157,20 +157,20 @@ def test_a_vocabulary_of_one_item_works(tmp_path: Path) -> None:
     assert Scorer.open(tmp_path / "one").score(history(1))[1].tolist() == [[1]]
 
 
-def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
+def test_export_is_deterministic(tmp_path: Path) -> None:
     first = random_model(tmp_path / "a", items=50, seed=4)
     assert random_model(tmp_path / "b", items=50, seed=4) == first
     assert random_model(tmp_path / "c", items=50, seed=5).sha256 != first.sha256
 
 
-def test_a_new_model_takes_the_place_of_an_old_one_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_new_model_replaces_the_old_one_cleanly(tmp_path: Path) -> None:
     random_model(tmp_path / "model", items=50, seed=4)
     newer = random_model(tmp_path / "model", items=50, seed=5)
     assert Scorer.open(tmp_path / "model").manifest == newer
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_directory_that_holds_other_things_is_not_replaced(tmp_path: Path) -> None:
+def test_directory_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ModelError, match="holds other files than a model"):
         random_model(tmp_path, items=5)
@@ -186,7 +186,7 @@ def test_a_row_outside_the_vocabulary_is_refused(scorer: Scorer, rows: list[int]
         scorer.score(history(*rows))
 
 
-def test_another_shape_is_refused(scorer: Scorer) -> None:
+def test_wrong_shape_is_refused(scorer: Scorer) -> None:
     with pytest.raises(ModelError, match=r"takes int32\[users, 20\]"):
         scorer.score(np.zeros((1, 5), np.int32))
     with pytest.raises(ModelError, match="give one for each"):
@@ -206,7 +206,7 @@ def a_plain_directory(tmp_path: Path, users: int | str = "users") -> Path:
     return directory
 
 
-def test_a_model_of_plain_scores_without_weights_is_ranked_here_without_padding(tmp_path: Path) -> None:
+def test_plain_scores_model_is_ranked_without_padding(tmp_path: Path) -> None:
     plain = Scorer.open(a_plain_directory(tmp_path))
     scores, rows = plain.score(history(5, 2, 5), np.ones((1, RECENT_ITEMS_MAX), np.float32))
     assert rows.tolist() == [[5, 2, 1]]
@@ -246,14 +246,14 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
     assert "is not a graph that onnxruntime" in refusal(directory)
 
 
-def test_a_graph_that_lists_padding_is_refused_when_it_warms_up(tmp_path: Path) -> None:
+def test_graph_listing_padding_is_refused_at_warm_up(tmp_path: Path) -> None:
     numbers = random_transitions(6, 2, seed=0)
     numbers.bias[0] = 1e6
     with pytest.raises(ModelError, match=r"row outside 1\.\.6"):
         exported(tmp_path / "model", numbers, top_k=3)
 
 
-def test_a_graph_whose_scores_are_not_finite_is_refused_when_it_warms_up(tmp_path: Path) -> None:
+def test_graph_with_non_finite_scores_is_refused_at_warm_up(tmp_path: Path) -> None:
     numbers = random_transitions(6, 2, seed=0)
     numbers.bias[3] = -np.inf
     with pytest.raises(ModelError, match="not finite"):
@@ -285,7 +285,7 @@ def test_plain_scores_are_ranked_as_a_stable_sort_would(data: st.DataObject, col
     assert rows[0].tolist() == expected
 
 
-def test_plain_scores_that_are_not_numbers_say_nothing_of_their_user_only() -> None:
+def test_nan_scores_affect_their_user_only() -> None:
     scores, rows = best_of(np.array([[0, np.nan, np.nan, 1], [0, 1, 3, 2]], np.float32), 2)
     assert np.isneginf(scores[0]).all()
     assert (scores[1].tolist(), rows[1].tolist()) == ([3, 2], [2, 3])

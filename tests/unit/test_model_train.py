@@ -43,13 +43,13 @@ def a_shop(users: int = 60, seed: int = 0) -> Interactions:
     return purchases(*baskets)
 
 
-def test_what_is_bought_later_follows_what_was_bought_before_and_not_the_other_way() -> None:
+def test_later_purchases_follow_earlier_ones_only() -> None:
     sequences = purchases(("ada", 1, "tent"), ("ada", 2, "pegs"), ("bob", 1, "tent"), ("bob", 3, "pegs"))
     assert set(followers(sequences, "tent")) == {"pegs"}
     assert followers(sequences, "pegs") == {}
 
 
-def test_mates_in_a_basket_follow_each_other_both_ways_equally() -> None:
+def test_items_of_a_basket_follow_each_other_symmetrically() -> None:
     baskets = purchases(("ada", 1, "tea cup"), ("bob", 1, "tea cup"))
     assert followers(baskets, "tea")["cup"] == pytest.approx(followers(baskets, "cup")["tea"])
 
@@ -65,7 +65,7 @@ def test_an_item_does_not_follow_itself_within_a_basket() -> None:
     assert "tea" not in followers(purchases(("ada", 1, "tea tea cup"), ("bob", 1, "tea cup")), "tea")
 
 
-def test_a_step_counts_less_the_further_on_it_is() -> None:
+def test_later_steps_count_less() -> None:
     chain = purchases(("ada", 1, "a"), ("ada", 2, "b"), ("ada", 3, "c"))
     slow, fast = (followers(chain, "a", replace(SMALL, lag_decay=decay))["c"] for decay in (0.9, 0.1))
     assert slow == pytest.approx(0.9 / 1.9, rel=0.05)
@@ -80,7 +80,7 @@ def test_a_large_basket_counts_less_for_each_of_its_items() -> None:
     assert counts[row["b"], row["y"]] == pytest.approx(counts[row["a"], row["x"]] / 2)
 
 
-def test_the_same_line_twice_counts_once() -> None:
+def test_duplicate_lines_count_once() -> None:
     assert followers(purchases(("ada", 1, "tea tea cup")), "tea") == followers(purchases(("ada", 1, "tea cup")), "tea")
 
 
@@ -95,18 +95,18 @@ def a_tale(telling: int, users: int = 100) -> Interactions:
     return purchases(*baskets)
 
 
-def test_how_fast_a_history_fades_is_chosen_by_the_data() -> None:
+def test_decay_is_chosen_by_the_data() -> None:
     assert choose_decay(a_tale(telling=3), SMALL).history_decay == 0.5
     assert choose_decay(a_tale(telling=0), SMALL).history_decay == 1.0
 
 
-def test_an_old_step_counts_less_than_a_new_one() -> None:
+def test_older_steps_count_less() -> None:
     data = purchases(("ada", 1, "a"), ("ada", 2, "old"), ("bob", 300, "a"), ("bob", 301, "new"))
     counts = followers(data, "a")
     assert counts["new"] > 3 * counts["old"]
 
 
-def test_beyond_the_window_of_lags_nothing_follows() -> None:
+def test_nothing_follows_beyond_the_lag_window() -> None:
     chain = purchases(*[("ada", day, f"item-{day}") for day in range(8)])
     assert set(followers(chain, "item-0")) == {f"item-{lag}" for lag in range(1, SMALL.lags + 1)}
 
@@ -115,12 +115,12 @@ def test_users_do_not_mix() -> None:
     assert followers(purchases(("ada", 1, "a"), ("bob", 2, "b")), "a") == {}
 
 
-def test_kinds_that_do_not_count_teach_nothing() -> None:
+def test_unweighted_kinds_are_ignored() -> None:
     with pytest.raises(ModelError, match="there is nothing to learn"):
         train(purchases(("ada", 1, "a b"), kind="impression"), SMALL)
 
 
-def test_too_few_users_for_any_item_is_said() -> None:
+def test_too_few_users_is_reported() -> None:
     with pytest.raises(ModelError, match="no item was used by 2 users or more"):
         train(purchases(("ada", 1, "a"), ("bob", 2, "b")))
 
@@ -139,7 +139,7 @@ def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert train_and_export(a_shop(), tmp_path / "b") == first
 
 
-def test_a_trained_model_recommends_what_follows(tmp_path: Path) -> None:
+def test_trained_model_recommends_followers(tmp_path: Path) -> None:
     manifest = train_and_export(a_shop(), tmp_path / "model", SMALL)
     scorer = Scorer.open(tmp_path / "model")
     best = [scorer.items[row] for row in scorer.score(history(scorer.index["tent-0"]))[1][0][:4]]
@@ -155,19 +155,19 @@ def test_popular_items_below_the_minimum_of_users_are_not_named(tmp_path: Path) 
     assert manifest.items_count == 2
 
 
-def test_the_model_beats_popularity_where_sequences_tell() -> None:
+def test_model_beats_popularity_on_sequential_data() -> None:
     metrics = evaluate(a_shop(users=300), SMALL)
     assert metrics["int8"]["ndcg@10"] > metrics["popularity"]["ndcg@10"] + 0.1
     assert metrics["int8"]["ndcg@10"] == pytest.approx(metrics["fp32"]["ndcg@10"], abs=0.01)
 
 
-def test_nothing_after_the_cut_is_learned() -> None:
+def test_training_stops_at_the_split() -> None:
     before = [(f"u{n}", n % 7, f"early-{n % 5}") for n in range(40)]
     after = [(f"u{n}", 30, "late") for n in range(40) if n % 4 == 0]
     assert evaluate(purchases(*before, *after), SMALL)["int8"]["hr@10"] == 0
 
 
-def test_questions_hold_what_came_before_each_step_and_every_item_of_it() -> None:
+def test_evaluation_questions_hold_prior_history_and_all_targets() -> None:
     known = (("ada", 1, "a"), ("ada", 2, "b"), ("bob", 1, "b a"))
     data = purchases(*known, ("ada", 9, "a ghost ghoul"), ("eve", 9, "a"), ("ada", 10, "b"))
     trained = train(data.where(data.ts_ms < BEGINNING + 5 * DAY), SMALL)
@@ -185,7 +185,7 @@ def test_questions_hold_what_came_before_each_step_and_every_item_of_it() -> Non
     lists=st.lists(st.permutations(range(1, 25)), min_size=1, max_size=4),
     answers=st.lists(st.sets(st.integers(1, 40), min_size=1, max_size=15), min_size=4, max_size=4),
 )
-def test_measures_are_those_of_the_naive_twin(lists: list[list[int]], answers: list[set[int]]) -> None:
+def test_measures_equal_the_naive_twin(lists: list[list[int]], answers: list[set[int]]) -> None:
     asked = [np.array(sorted(answer)) for answer in answers[: len(lists)]]
     measured = measure(np.array(lists), asked, items=40)
     pairs = list(zip(lists, answers, strict=False))
@@ -200,7 +200,7 @@ def test_items_the_model_does_not_know_count_as_missed() -> None:
     assert measure(np.array([[1, 2, 3]]), [np.array([-5, -4, 1])], items=3)["recall@20"] == pytest.approx(1 / 3)
 
 
-def test_seen_items_are_neither_listed_nor_asked_for() -> None:
+def test_seen_items_are_neither_listed_nor_expected() -> None:
     questions = Questions(
         np.vstack([history(1), history(2)]), np.ones((2, 20), np.float32), [np.array([1, 3]), np.array([2])]
     )
@@ -209,7 +209,7 @@ def test_seen_items_are_neither_listed_nor_asked_for() -> None:
     assert lists[0][:3].tolist() == [3, 4, -1]
 
 
-def test_rows_that_cannot_be_used_are_dropped_and_counted() -> None:
+def test_unusable_rows_are_dropped_and_counted() -> None:
     good: dict[str, object] = {"user_id": 7.0, "item_id": "hat", "ts": BEGINNING, "type": "view", "n": 1}
     bad: list[dict[str, object]] = [
         {"user_id": None},
@@ -236,7 +236,7 @@ def test_times_are_read_as_milliseconds_or_as_dates_in_utc() -> None:
         assert from_frame(frame, columns).ts_ms.tolist() == [1_700_000_000_123]
 
 
-def test_a_missing_column_is_named_with_its_option_and_those_there_are() -> None:
+def test_missing_column_is_named_with_its_option_and_alternatives() -> None:
     with pytest.raises(ModelError, match=r"no column 'user_id': name it with --user; the columns are who, what"):
         from_frame(pd.DataFrame({"who": ["a"], "what": ["x"]}), Columns(every="view"))
     with pytest.raises(ModelError, match="'gift' is not a kind of event"):
@@ -250,7 +250,7 @@ def test_lines_that_are_not_objects_are_dropped() -> None:
     assert sum(data.dropped.values()) == 3
 
 
-def test_no_rows_at_all_is_said() -> None:
+def test_empty_input_is_reported() -> None:
     with pytest.raises(ModelError, match="the input is empty"):
         from_rows([])
 
@@ -285,7 +285,7 @@ def test_the_command_trains_from_stdin_and_ends_with_the_metrics_and_the_path(
     assert Scorer.open(tmp_path / "model").manifest.metrics["popularity"]["hr@10"] >= 0
 
 
-def test_the_command_says_why_there_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_reports_why_no_model_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["model", "train", str(tmp_path / "none.csv"), "--out", str(tmp_path / "model")]) == 2
     assert "freshet: not done: " in capsys.readouterr().err
     assert not (tmp_path / "model").exists()

@@ -111,14 +111,14 @@ def endless() -> onnx.ModelProto:
     return model
 
 
-def test_a_model_that_never_answers_is_stopped_and_not_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_model_is_stopped_and_not_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_limit, "RUN_MAX_S", 0.2)
     with pytest.raises(ModelError, match=r"stopped after 0\.2 s"):
         adopted(endless(), tmp_path)
     assert not (tmp_path / "model").exists()
 
 
-def test_the_thread_that_ends_long_runs_ends_with_the_model(tmp_path: Path) -> None:
+def test_watchdog_thread_ends_with_the_model(tmp_path: Path) -> None:
     def watching() -> int:
         return sum(thread.name == "freshet-run-limit" for thread in threading.enumerate())
 
@@ -174,7 +174,7 @@ def repeated(histories: Histories, weights: Weights) -> Answer:
         (repeated, "a full history names a row twice"),
     ],
 )
-def test_the_fault_and_the_history_that_shows_it_are_named(
+def test_fault_and_triggering_history_are_named(
     score: Callable[[Histories, Weights], Answer], said: str | None
 ) -> None:
     fault = find_fault(score, ITEMS, RECENT_ITEMS_MAX, TOP_K)

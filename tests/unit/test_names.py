@@ -62,7 +62,7 @@ def test_module_names_occur_twice_at_most() -> None:
     assert repeated_modules(product_code()) == {}
 
 
-def test_repeated_names_are_found_however_a_class_is_made() -> None:
+def test_repeated_class_names_are_found_in_every_form() -> None:
     files = {
         "udfs/a.py": "class Seen(NamedTuple): ...",
         "privacy/a.py": "def f():\n    class Seen: ...",

@@ -47,7 +47,7 @@ def test_pauses_double_up_to_a_limit_and_every_failure_is_counted() -> None:
     assert len(failures) == len(asked) - 1
 
 
-def test_an_outage_that_is_too_long_ends_the_task_and_no_shorter_one_does() -> None:
+def test_outage_beyond_the_limit_ends_the_task() -> None:
     time = Time()
     assert time.patience(3_600_000)(away_until(time, 3_500, []), lambda: None) == "answered"
     time = Time()
@@ -56,7 +56,7 @@ def test_an_outage_that_is_too_long_ends_the_task_and_no_shorter_one_does() -> N
     assert 3_600 <= time.now_s <= 3_600 + 2 * PAUSE_MAX_S
 
 
-def test_a_cancelled_task_stops_waiting_within_a_nap() -> None:
+def test_cancelled_task_stops_waiting_quickly() -> None:
     time = Time()
     asked: list[float] = []
     wait = time.patience(3_600_000, interrupted=lambda: time.now_s >= 100)
@@ -65,7 +65,7 @@ def test_a_cancelled_task_stops_waiting_within_a_nap() -> None:
     assert time.now_s <= 100 + 2 * NAP_S and max(time.naps) <= NAP_S + 1e-9
 
 
-def test_a_long_outage_is_told_of_again_and_again_with_growing_gaps(caplog: pytest.LogCaptureFixture) -> None:
+def test_long_outage_is_logged_at_growing_intervals(caplog: pytest.LogCaptureFixture) -> None:
     time = Time()
     with caplog.at_level(logging.WARNING):
         time.patience(7_200_000)(away_until(time, 7_000, []), lambda: None)
@@ -74,7 +74,7 @@ def test_a_long_outage_is_told_of_again_and_again_with_growing_gaps(caplog: pyte
     assert "answers again" in told[-1] and "TimeoutError" in told[0]
 
 
-def test_what_does_not_pass_by_itself_is_not_waited_for() -> None:
+def test_permanent_errors_are_not_retried() -> None:
     calls: list[int] = []
 
     def misconfigured() -> None:

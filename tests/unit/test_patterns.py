@@ -107,5 +107,5 @@ def test_all_patterns_are_linear() -> None:
     assert slow == set()
 
 
-def test_a_pattern_that_goes_back_is_seen() -> None:
+def test_backtracking_pattern_is_found() -> None:
     assert not is_linear(Use(re.compile(r"[0-9]+x"), frozenset({"search"})), "0")

@@ -145,7 +145,7 @@ thorough = settings(max_examples=80, deadline=None, suppress_health_check=[Healt
     st.lists(good | good | good | bad, max_size=60),
     st.lists(st.integers(0, 70), max_size=8),
 )
-def test_how_records_are_packed_does_not_matter(
+def test_result_is_independent_of_batching(
     consents: list[RawRecord], interactions: list[RawRecord], cuts: list[int]
 ) -> None:
     records = in_order([*consents, *interactions])
@@ -154,7 +154,7 @@ def test_how_records_are_packed_does_not_matter(
 
 @thorough
 @given(st.lists(good | good | raw_consents | bad, max_size=60))
-def test_record_by_record_the_order_may_be_any(records: list[RawRecord]) -> None:
+def test_result_is_independent_of_record_order(records: list[RawRecord]) -> None:
     records = in_order(records)
     assert_equal_to_the_twin(records, [[record] for record in records])
 
@@ -164,7 +164,7 @@ lasting = st.builds(a_raw_consent, user=USERS, level=st.sampled_from(["full", "f
 
 @thorough
 @given(st.lists(lasting, min_size=1, max_size=5), st.lists(good, max_size=20), st.lists(st.integers(0, 25), max_size=4))
-def test_records_read_again_change_nothing(
+def test_replayed_records_change_nothing(
     consents: list[RawRecord], interactions: list[RawRecord], cuts: list[int]
 ) -> None:
     records = in_order([*consents, *interactions])
@@ -193,7 +193,7 @@ def test_within_an_element_consents_are_applied_first() -> None:
     assert [pseudonym for pseudonym, _ in users.writes()] == ["ada"]
 
 
-def test_what_is_denied_or_seen_before_writes_nothing() -> None:
+def test_denied_or_duplicate_records_write_nothing() -> None:
     stored = a_store_of(ada=a_user())
     _, users, _ = carry_out(Element(0, [an_interaction()]), stored)
     stored.update(users.writes())
@@ -202,13 +202,13 @@ def test_what_is_denied_or_seen_before_writes_nothing() -> None:
     assert (account.duplicates, account.denied) == (1, 1)
 
 
-def test_a_user_moves_with_the_newest_append_time() -> None:
+def test_user_time_is_the_newest_append_time() -> None:
     events = [an_interaction(at=BEGINNING + n * SECOND, item=f"i{n}") for n in (3, 1, 2)]
     changes, _, _ = carry_out(Element(0, events), a_store_of(ada=a_user()))
     assert changes.moved == {"ada": BEGINNING + 3 * SECOND}
 
 
-def test_too_late_leaves_as_a_reject_with_its_origin() -> None:
+def test_too_late_events_are_rejected_with_their_origin() -> None:
     old = an_interaction(at=BEGINNING, appended=BEGINNING + 9 * SECOND, offset=7, item="old")
     new = an_interaction(at=BEGINNING + BOUNDS.dedupe_horizon_ms + 1)
     changes, _, account = carry_out(Element(0, [new, old]), a_store_of(ada=a_user()))
@@ -217,13 +217,13 @@ def test_too_late_leaves_as_a_reject_with_its_origin() -> None:
     assert account.rejected == {"too_late": 1}
 
 
-def test_rejects_of_interactions_and_of_others_are_counted_apart() -> None:
+def test_interaction_rejects_are_counted_separately() -> None:
     element = Element(0, rejects=[a_reject(), a_reject(topic="t.consents")], unknown_fields=3)
     _, _, account = carry_out(element, {})
     assert (account.rejected, account.others_rejected, account.unknown_fields) == ({"malformed": 1}, 1, 3)
 
 
-def test_a_renewed_consent_rewrites_the_list_that_it_took_away_and_a_withdrawal_does_not() -> None:
+def test_renewed_consent_rewrites_the_list_and_withdrawal_does_not() -> None:
     stored = a_store_of(ada=a_user())
     _, users, _ = carry_out(Element(0, [an_interaction()]), stored)
     stored.update(users.writes())
@@ -237,7 +237,7 @@ def of_purposes(purposes: int, level: Any = "full") -> bytes | None:
     return clean_event(an_interaction(), a_user(level, purposes=purposes))
 
 
-def test_clean_events_say_what_they_may_be_used_for_and_stay_away_where_that_is_nothing() -> None:
+def test_clean_events_carry_purposes_and_are_omitted_without_any() -> None:
     wanted: Callable[[bytes | None], Any] = lambda raw: msgspec.json.decode(raw or b"")["purposes"]  # noqa: E731
     assert wanted(of_purposes(0b111)) == ["personalise", "measure", "train"]
     assert wanted(of_purposes(0b101)) == ["personalise", "train"]

@@ -215,7 +215,7 @@ class NaiveDecision:
 @settings(max_examples=200, deadline=None)
 @given(records, says, policies)
 @pytest.mark.promise("policy-narrows")
-def test_a_decision_is_what_the_naive_twin_decides_and_never_more_than_the_record(
+def test_decision_equals_naive_twin_and_never_exceeds_the_record(
     record: dict[str, Any], said: Said, policy: Policy
 ) -> None:
     change = a_change(said, **record)
@@ -228,7 +228,7 @@ def test_a_decision_is_what_the_naive_twin_decides_and_never_more_than_the_recor
 
 @settings(max_examples=50, deadline=None)
 @given(records, says)
-def test_without_a_policy_a_record_means_what_it_says(record: dict[str, Any], said: Said) -> None:
+def test_without_policy_the_record_decides(record: dict[str, Any], said: Said) -> None:
     change = a_change(said, **record)
     assert decide(change, UNRESTRICTED) == as_said(change)
 
@@ -236,7 +236,7 @@ def test_without_a_policy_a_record_means_what_it_says(record: dict[str, Any], sa
 @settings(max_examples=80, deadline=None)
 @given(records, says, policies)
 @pytest.mark.promise("policy-narrows")
-def test_what_cannot_be_read_is_the_worst_that_it_could_say(record: dict[str, Any], said: Said, policy: Policy) -> None:
+def test_unreadable_signal_counts_as_the_worst(record: dict[str, Any], said: Said, policy: Policy) -> None:
     decision = decide(a_change(said, **record), policy)
     assert is_within(decide(a_change(said._replace(tcf=BROKEN), **record), policy), decision)
     assert is_within(decide(a_change(said._replace(in_gpp=BROKEN), **record), policy), decision)
@@ -280,7 +280,7 @@ def test_each_reason_has_its_effect(rule: Rule, said: Said, decision: tuple[Leve
     assert decide(a_change(said), Policy(rule)) == (*granted, reasons)
 
 
-def test_the_level_none_takes_every_purpose_even_where_nothing_is_personalised() -> None:
+def test_level_none_removes_every_purpose() -> None:
     nothing = Effect(level="none")
     rule = Rule(gpc=nothing, usnat=UsnatRule(sale=Effect(("personalise",)), sharing=nothing))
     assert decide(a_change(Said(True), denied=["personalise"]), Policy(rule)) == (Level.NONE, 0, 0, (Reason.GPC,))
@@ -295,7 +295,7 @@ def test_a_required_field_that_is_empty_is_missing(field: RequiredField) -> None
     assert decide(a_change(**{field: "x"}), policy).level == Level.FULL
 
 
-def test_a_reason_that_took_nothing_is_not_named() -> None:
+def test_reason_without_effect_is_not_named() -> None:
     rule = Rule(expires_after_days=30, gpc=Effect(("train",), "session"), tcf=TcfRule(purposes={"train": (10,)}))
     said = Said(True, tcf=frozenset())
     little = a_change(said, level="session", denied=["train"], expires_at=BEGINNING + DAY)
@@ -321,7 +321,7 @@ def test_a_reason_that_took_nothing_is_not_named() -> None:
         ("USA", 4),
     ],
 )
-def test_the_closest_rule_holds_and_else_the_default(jurisdiction: str | None, days: int) -> None:
+def test_most_specific_rule_applies_else_the_default(jurisdiction: str | None, days: int) -> None:
     text = b"""
         default.expires_after_days = 1
         jurisdictions.US-CA.expires_after_days = 2
@@ -359,7 +359,7 @@ def test_the_closest_rule_holds_and_else_the_default(jurisdiction: str | None, d
         ("default = {}\njurisdictions.EU.tcf.required = 1", r"got `int` - at `\$.jurisdictions\[...\].tcf.required`"),
     ],
 )
-def test_a_mistake_in_a_policy_file_is_named_with_its_place(text: str, complaint: str, tmp_path: Path) -> None:
+def test_policy_file_error_is_named_with_its_place(text: str, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(text)
     with pytest.raises(SettingsError, match=complaint) as caught:
@@ -368,13 +368,13 @@ def test_a_mistake_in_a_policy_file_is_named_with_its_place(text: str, complaint
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"default = {}\x00"])
-def test_a_policy_file_that_is_no_text_is_an_error_of_settings(content: bytes, tmp_path: Path) -> None:
+def test_binary_policy_file_is_a_settings_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_bytes(content)
     with pytest.raises(SettingsError, match=r"privacy\.policy .*policy\.toml: "):
         load_policy(str(tmp_path / "policy.toml"))
 
 
-def test_no_policy_file_restricts_nothing_and_one_that_is_not_there_is_an_error() -> None:
+def test_missing_policy_file_is_an_error_and_unset_restricts_nothing() -> None:
     assert load_policy(None) is UNRESTRICTED
     with pytest.raises(SettingsError, match=r"privacy\.policy /nowhere\.toml cannot be read: No such file"):
         load_policy("/nowhere.toml")
@@ -421,7 +421,7 @@ def the_consent(element: bytes) -> ConsentRecord:
     return change
 
 
-def test_ingest_decides_by_the_policy_and_no_signal_goes_any_further() -> None:
+def test_ingest_applies_the_policy_and_drops_signals() -> None:
     said = fields_of(Said(True, CONSENTED - {10}, (CONSENTED, {"sale": 1}, True)))
     policy = Policy(Rule(expires_after_days=3, gpc=Effect(level="session"), tcf=REQUIRED))
     element = packed(policy, a_raw_consent(**said))
@@ -434,7 +434,7 @@ def test_ingest_decides_by_the_policy_and_no_signal_goes_any_further() -> None:
     assert the_consent(packed(policy, a_tombstone())).level == Level.NONE
 
 
-def test_a_clock_that_runs_ahead_does_not_make_a_consent_last_longer() -> None:
+def test_fast_clock_does_not_extend_a_consent() -> None:
     policy = Policy(Rule(expires_after_days=3))
     early, late = a_raw_consent(ts=BEGINNING - DAY), a_raw_consent(ts=BEGINNING + 900 * DAY)
     assert the_consent(packed(policy, early)).expires_at == BEGINNING + 2 * DAY

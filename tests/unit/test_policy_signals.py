@@ -29,7 +29,7 @@ def a_change(**fields: object) -> ConsentChange:
 
 
 @given(purposes, purposes, st.lists(segments, max_size=3))
-def test_a_tcf_string_says_what_was_consented_to_and_legitimate_interest_is_not_consent(
+def test_tcf_consent_excludes_legitimate_interest(
     consented: frozenset[int], legitimate: frozenset[int], others: list[str]
 ) -> None:
     text = ".".join([tcf_core(consented, legitimate=legitimate), *others])
@@ -44,7 +44,7 @@ def test_a_tcf_string_says_what_was_consented_to_and_legitimate_interest_is_not_
         (SPECIFIED, set()),
     ],
 )
-def test_published_tcf_strings_are_read_as_others_read_them(text: str, consented: set[int]) -> None:
+def test_published_tcf_strings_decode_as_in_other_implementations(text: str, consented: set[int]) -> None:
     assert read_tcf(text) == consented
 
 
@@ -63,7 +63,7 @@ def test_published_tcf_strings_are_read_as_others_read_them(text: str, consented
     ],
 )
 @pytest.mark.promise("policy-narrows")
-def test_what_is_no_tcf_string_is_unreadable(text: str) -> None:
+def test_invalid_tcf_string_is_unreadable(text: str) -> None:
     assert read_tcf(text) is UNREADABLE
 
 
@@ -71,7 +71,7 @@ section_ids = st.frozensets(st.integers(1, 60), max_size=12)
 
 
 @given(section_ids, purposes, opt_outs, st.none() | st.booleans(), st.booleans(), st.sampled_from([1, 2]))
-def test_a_gpp_string_says_what_its_sections_say_whichever_else_there_are(
+def test_gpp_sections_are_read_beside_others(
     ids: frozenset[int],
     consented: frozenset[int],
     opted: dict[str, int],
@@ -108,7 +108,7 @@ ALL_OUT = frozenset(get_args(OptOut))
         ("DBABrGA~BVVqAAEABCA~BVoYYZoI~BVoYYYI~BVoYYQg~BVaGGGCA~BVoYYYQg", Signals(False, MISSING, frozenset())),
     ],
 )
-def test_published_gpp_strings_are_read_as_others_read_them(text: str, said: Signals) -> None:
+def test_published_gpp_strings_decode_as_in_other_implementations(text: str, said: Signals) -> None:
     assert read_gpp(text) == said
 
 
@@ -134,11 +134,11 @@ BLOATED = HEADER + number(1, 12) + "1" + fibonacci(7) + fibonacci(4000)
         pytest.param("1YNN", id="a US privacy string"),
     ],
 )
-def test_of_a_gpp_string_whose_header_cannot_be_read_nothing_is_known(text: str) -> None:
+def test_gpp_string_with_unreadable_header_is_unreadable(text: str) -> None:
     assert read_gpp(text) == NOTHING_KNOWN
 
 
-def test_a_string_of_a_few_letters_cannot_name_sections_without_end() -> None:
+def test_gpp_section_count_is_bounded() -> None:
     groups = ("1" + fibonacci(1) + fibonacci(6_000)) * 1_000
     text = base64url(HEADER + number(1_000, 12) + groups)
     tracemalloc.start()
@@ -164,7 +164,7 @@ def test_a_string_of_a_few_letters_cannot_name_sections_without_end() -> None:
         pytest.param(usnat({}) + ".Y=", id="a padded sub-section"),
     ],
 )
-def test_a_section_that_cannot_be_read_leaves_the_others_as_they_are(section: str) -> None:
+def test_unreadable_section_does_not_affect_others(section: str) -> None:
     assert read_gpp(gpp({2: tcf_core([1]), 7: section})) == Signals(UNREADABLE, frozenset({1}), UNREADABLE)
     assert read_gpp(gpp({2: section, 7: usnat({"sale": 1})})) == Signals(False, UNREADABLE, frozenset({"sale"}))
 
@@ -179,13 +179,13 @@ gpp_strings = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60) | st.text(LETTERS + "~.", max_size=60) | gpp_strings)
-def test_no_text_raises(text: str) -> None:
+def test_arbitrary_text_does_not_raise(text: str) -> None:
     assert isinstance(read_tcf(text), frozenset | Unread)
     assert isinstance(read_gpp(text), Signals)
 
 
 @given(purposes, purposes)
-def test_of_two_tcf_strings_counts_what_both_consent_to(one: frozenset[int], other: frozenset[int]) -> None:
+def test_two_tcf_strings_are_intersected(one: frozenset[int], other: frozenset[int]) -> None:
     in_gpp = gpp({2: tcf_core(other)})
     assert signals_of(a_change(tcf=tcf_core(one), gpp=in_gpp)).tcf == one & other
     assert signals_of(a_change(tcf=tcf_core(one))).tcf == one
@@ -196,12 +196,12 @@ def test_of_two_tcf_strings_counts_what_both_consent_to(one: frozenset[int], oth
 
 @pytest.mark.parametrize("header", [None, False, True])
 @pytest.mark.parametrize("in_string", [None, False, True])
-def test_gpc_holds_if_the_header_or_the_string_says_so(header: bool | None, in_string: bool | None) -> None:
+def test_gpc_is_set_by_header_or_string(header: bool | None, in_string: bool | None) -> None:
     change = a_change(gpc=header, gpp=gpp({7: usnat({}, in_string)}))
     assert signals_of(change).gpc is (header is True or in_string is True)
 
 
-def test_a_header_that_asks_for_privacy_needs_no_string_that_can_be_read() -> None:
+def test_gpc_header_holds_with_unreadable_string() -> None:
     assert signals_of(a_change(gpc=True, gpp="?")).gpc is True
     assert signals_of(a_change(gpc=False, gpp="?")).gpc is UNREADABLE
 
@@ -211,7 +211,7 @@ def test_empty_strings_are_missing() -> None:
 
 
 @given(st.none() | st.text(max_size=3))
-def test_sec_gpc_is_set_by_exactly_one(header: str | None) -> None:
+def test_sec_gpc_is_set_by_exactly_the_value_one(header: str | None) -> None:
     assert gpc_of(header) is (header == "1")
     assert gpc_of("1")
     assert not any(map(gpc_of, ("0", "", " 1", "1 ", "11", "1, 1", "true", "?1", "\uff11")))

@@ -57,9 +57,7 @@ events = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(events, max_size=30), st.integers(0, 30), st.randoms())
-def test_in_any_order_and_any_split_weights_equal_the_direct_formula(
-    some: list[EventRecord], cut: int, random: Any
-) -> None:
+def test_weights_equal_the_formula_in_any_order_and_split(some: list[EventRecord], cut: int, random: Any) -> None:
     weighing = [event for event in some if EVENT_TYPES[event.kind] in WEIGHTS]
     newest = max((event.ts for event in weighing), default=0)
     direct: dict[str, float] = defaultdict(float)
@@ -69,7 +67,7 @@ def test_in_any_order_and_any_split_weights_equal_the_direct_formula(
     assert dict(merged(some[:cut], some[cut:]).top()) == pytest.approx(dict(direct), rel=1e-9, abs=1e-300)
 
 
-def test_all_elements_of_a_second_merge_at_once_as_one_by_one() -> None:
+def test_merging_at_once_equals_one_by_one() -> None:
     first, second = [an_interaction(item="tea")], [an_interaction(at=BEGINNING + HOUR, item="cup")]
     at_once = a_table()
     at_once.merge([*of_all(first), *of_all(second)], BEGINNING)
@@ -82,7 +80,7 @@ def test_all_elements_of_a_second_merge_at_once_as_one_by_one() -> None:
     st.integers(1, 8),
 )
 @pytest.mark.promise("popular-hides")
-def test_no_item_is_published_that_fewer_than_k_users_met(met: list[tuple[str, int]], k: int) -> None:
+def test_items_below_k_users_are_not_published(met: list[tuple[str, int]], k: int) -> None:
     some = [an_interaction(user, item=f"i{item}", user_bit=PSEUDONYMISER.route(user) // 4 % 64) for user, item in met]
     config = PopularitySettings(users_min=k, half_life_ms=HOUR)
     users_of: dict[str, set[str]] = defaultdict(set)
@@ -92,19 +90,19 @@ def test_no_item_is_published_that_fewer_than_k_users_met(met: list[tuple[str, i
         assert len(users_of[item]) >= k
 
 
-def test_k_users_with_bits_of_their_own_are_enough() -> None:
+def test_k_distinct_users_are_enough() -> None:
     config = PopularitySettings(users_min=5)
     fans = [an_interaction(f"u{n}", item="tea", user_bit=n) for n in range(5)]
     assert [item for item, _ in merged(fans, config=config).top()] == ["tea"]
     assert merged(fans[:4] * 9, config=config).top() == []
 
 
-def test_one_user_however_busy_is_one_user() -> None:
+def test_busy_user_counts_once() -> None:
     busy = [an_interaction("ada", BEGINNING + n, "tea") for n in range(100)]
     assert merged(busy, config=PopularitySettings(users_min=2)).top() == []
 
 
-def test_the_best_come_first_and_ties_go_by_item() -> None:
+def test_items_are_sorted_by_weight_then_id() -> None:
     some = [an_interaction(item=item, kind=kind) for item, kind in [("b", "view"), ("a", "view"), ("c", "purchase")]]
     assert merged(some).top() == [("c", 3.0), ("a", 1.0), ("b", 1.0)]
 
@@ -127,11 +125,11 @@ def test_the_table_is_bounded_and_keeps_the_best() -> None:
     assert len(best) >= 5
 
 
-def test_what_does_not_weigh_adds_nothing() -> None:
+def test_unweighted_kinds_add_nothing() -> None:
     assert weighing([an_interaction(kind="impression"), an_interaction(kind="search", item=None)]) == []
 
 
-def test_segments_get_their_own_sums_and_everybody_is_first() -> None:
+def test_segments_have_separate_sums_after_the_global_one() -> None:
     here = an_interaction(item="tea", segments=("country:NL", "surface:home"))
     there = an_interaction(item="cup", segments=("country:DE",))
     sums = {one.segment: set(one.items) for one in sum_by_segment(weighing([here, there]), HOUR)}
@@ -139,12 +137,12 @@ def test_segments_get_their_own_sums_and_everybody_is_first() -> None:
     assert (sums[ALL], sums["country:NL"], sums["country:DE"]) == ({"tea", "cup"}, {"tea"}, {"cup"})
 
 
-def test_old_weight_fades_to_nothing_without_trouble() -> None:
+def test_old_weights_decay_to_zero() -> None:
     some = [an_interaction(at=BEGINNING - 9000 * DAY, item="old"), an_interaction(item="new")]
     assert merged(some[:1], some[1:]).top() == merged(some[1:], some[:1]).top() == [("new", 1.0), ("old", 0.0)]
 
 
-def test_the_version_is_the_time_of_the_merge_and_never_goes_back() -> None:
+def test_version_is_merge_time_and_never_decreases() -> None:
     table = a_table()
     table.merge(of_all([an_interaction()]), BEGINNING)
     assert table.close().version == BEGINNING

@@ -31,7 +31,7 @@ def items_of(profile: Profile) -> list[str]:
     return [item for item, _, _ in profile.recents]
 
 
-def test_recent_items_stand_in_the_order_of_event_time_whatever_the_order_of_arrival() -> None:
+def test_recent_items_are_ordered_by_event_time() -> None:
     first = an_interaction(at=BEGINNING, item="tea", appended=BEGINNING + MINUTE)
     second = an_interaction(at=BEGINNING + SECOND, item="cup", appended=BEGINNING + MINUTE)
     assert items_of(after(first, second)) == items_of(after(second, first)) == ["tea", "cup"]
@@ -49,7 +49,7 @@ def test_the_newest_items_are_kept_in_any_order_of_arrival(met: list[tuple[int, 
     assert [(item, ts) for item, ts, _ in profile.recents] == expected if events else profile.recents == []
 
 
-def test_an_item_met_again_stands_once_with_its_newest_time_and_its_weightiest_kind() -> None:
+def test_repeated_item_keeps_newest_time_and_weightiest_kind() -> None:
     bought = an_interaction(at=BEGINNING, item="tea", kind="purchase")
     viewed = an_interaction(at=BEGINNING + HOUR, item="tea", kind="view")
     expected = [("tea", BEGINNING + HOUR, EVENT_TYPES.index("purchase"))]
@@ -57,7 +57,7 @@ def test_an_item_met_again_stands_once_with_its_newest_time_and_its_weightiest_k
 
 
 @pytest.mark.parametrize("kind", EVENT_TYPES)
-def test_only_kinds_that_weigh_make_a_recent_item_and_move_the_list(kind: str) -> None:
+def test_only_weighted_kinds_change_recent_items_and_list(kind: str) -> None:
     state = a_user()
     outcome = take(state, an_interaction(kind=kind), BOUNDS)
     weighs = kind in {"view", "click", "dwell", "rating", "add_to_cart", "purchase"}
@@ -124,7 +124,7 @@ def test_decayed_counts_equal_the_direct_formula(noted: list[tuple[str, int]], h
 # sessions
 
 
-def test_a_gap_or_another_id_ends_a_session() -> None:
+def test_gap_or_new_id_ends_a_session() -> None:
     gap = BOUNDS.session_gap_ms
     one = an_interaction(at=BEGINNING, session="s1")
     near = an_interaction(at=BEGINNING + gap, session="s1")
@@ -133,7 +133,7 @@ def test_a_gap_or_another_id_ends_a_session() -> None:
     assert [after(one, event).session.events for event in (near, far, other)] == [2, 1, 1]  # type: ignore[union-attr]
 
 
-def test_a_late_event_belongs_to_its_session_though_the_session_has_gone_on() -> None:
+def test_late_event_belongs_to_its_session() -> None:
     times = [0, 20 * MINUTE, 40 * MINUTE, 5 * MINUTE]
     events = [an_interaction(at=BEGINNING + ts, session="s", item=f"i{ts}") for ts in times]
     state = a_user("session")
@@ -142,7 +142,7 @@ def test_a_late_event_belongs_to_its_session_though_the_session_has_gone_on() ->
     assert state.profile.session.events == 4
 
 
-def test_of_a_session_level_user_nothing_outlives_the_session() -> None:
+def test_session_level_data_ends_with_the_session() -> None:
     old = an_interaction(at=BEGINNING, session="s1", item="tea", kind="purchase")
     new = an_interaction(at=BEGINNING + MINUTE, session="s2", item="cup")
     profile = after(old, new, state=a_user("session"))
@@ -152,7 +152,7 @@ def test_of_a_session_level_user_nothing_outlives_the_session() -> None:
     assert items_of(both) == ["tea", "cup"], "a full consent keeps both"
 
 
-def test_a_new_session_moves_the_list_even_if_its_first_event_says_nothing() -> None:
+def test_new_session_updates_the_list() -> None:
     state = a_user("session")
     take(state, an_interaction(session="s1"), BOUNDS)
     glance = an_interaction(at=BEGINNING + MINUTE, session="s2", kind="impression")
@@ -180,7 +180,7 @@ def test_seen_before_equals_a_list_of_ids(known: list[bytes], event: bytes) -> N
 
 
 @given(st.lists(an_id, min_size=2, max_size=6), st.integers(0, 40))
-def test_two_halves_of_two_ids_are_not_an_id(known: list[bytes], place: int) -> None:
+def test_id_hash_windows_do_not_span_two_ids(known: list[bytes], place: int) -> None:
     event_ids = b"".join(known)
     across = event_ids[place : place + 8]
     if len(across) == 8:

@@ -46,14 +46,14 @@ def digest(domain: Domain, text: str, ring: KeyRing = RING) -> bytes:
 
 @settings(max_examples=60, deadline=None)
 @given(ids)
-def test_a_pseudonym_is_what_the_formula_says(user_id: str) -> None:
+def test_pseudonym_follows_the_formula(user_id: str) -> None:
     expected = urlsafe_b64encode(digest("user", user_id)[:16]).rstrip(b"=").decode()
     assert Pseudonymiser(RING).user(user_id) == f"p1.{expected}"
 
 
 @settings(max_examples=30, deadline=None)
 @given(ids)
-def test_sessions_events_and_requests_have_keys_of_their_own(text: str) -> None:
+def test_sessions_events_and_requests_have_separate_keys(text: str) -> None:
     hashes = Pseudonymiser(RING)
     assert hashes.session(text) == digest("session", text)[:8]
     assert hashes.event(text) == digest("event", text)[:8]
@@ -72,7 +72,7 @@ def test_the_keyed_hash_meets_the_test_vector_of_rfc_4231() -> None:
     assert keyed_hash(b"Jefe")(b"what do ya want for nothing?").hex() == expected
 
 
-def test_a_new_key_makes_a_new_pseudonym_in_the_old_place() -> None:
+def test_new_key_changes_pseudonym_but_not_bucket() -> None:
     before, after = Pseudonymiser(RING), Pseudonymiser(rotated(RING))
     for user in ("ada", "bob", "grüße", ""):
         assert after.user(user).startswith("p2.")
@@ -80,7 +80,7 @@ def test_a_new_key_makes_a_new_pseudonym_in_the_old_place() -> None:
         assert after.route(user) == before.route(user)
 
 
-def test_a_rotation_knows_both_pseudonyms_until_it_ends_and_then_the_old_key_is_gone() -> None:
+def test_rotation_knows_both_pseudonyms_until_it_ends() -> None:
     ring = rotated(RING)
     assert (ring.current, ring.previous, ring.rotating_since) == (2, 1, 7)
     during, before = Pseudonymiser(ring), Pseudonymiser(RING)
@@ -107,7 +107,7 @@ def test_a_rotation_renews_the_key_for_users_only(text: str) -> None:
             assert getattr(hashes, domain)(text) == getattr(before, domain)(text)
 
 
-def test_a_ring_is_replaced_at_once_and_stays_for_its_owner_only(tmp_path: Path) -> None:
+def test_key_ring_is_replaced_atomically_with_owner_rights(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     write_key_ring(RING, path)
     ring = rotated(RING)
@@ -117,7 +117,7 @@ def test_a_ring_is_replaced_at_once_and_stays_for_its_owner_only(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["keys.json"]
 
 
-def test_a_ring_whose_previous_key_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_key_ring_with_missing_previous_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     write_key_ring(msgspec.structs.replace(RING, previous=9), path)
     with pytest.raises(SettingsError, match="is not a key ring"):
@@ -192,7 +192,7 @@ BAD_RINGS = [
 
 
 @pytest.mark.parametrize("number", range(len(BAD_RINGS)))
-def test_a_key_ring_that_is_none_is_refused_without_showing_any_of_it(number: int, tmp_path: Path) -> None:
+def test_invalid_key_ring_is_refused_without_echo(number: int, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(BAD_RINGS[number])
     with pytest.raises(SettingsError) as caught:
@@ -201,15 +201,13 @@ def test_a_key_ring_that_is_none_is_refused_without_showing_any_of_it(number: in
     assert caught.value.__suppress_context__
 
 
-def test_a_key_ring_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+def test_missing_key_ring_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_key_ring(str(tmp_path / "none.json"))
 
 
 @pytest.mark.parametrize("changes", [{"current": 2}, {"keys": WHOLE["keys"] | {"event": {}}}])
-def test_a_key_ring_without_its_current_key_is_said_to_be_no_key_ring(
-    changes: dict[str, object], tmp_path: Path
-) -> None:
+def test_key_ring_without_current_key_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(msgspec.json.encode(WHOLE | changes))
     with pytest.raises(SettingsError) as caught:

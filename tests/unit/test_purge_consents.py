@@ -49,10 +49,10 @@ def naive(records: Sequence[Recorded]) -> Over:
 
 
 @given(topics_of_consents())
-def test_who_was_erased_long_ago_and_said_nothing_since_goes_from_every_partition(records: list[Recorded]) -> None:
+def test_users_erased_long_ago_are_purged_from_every_partition(records: list[Recorded]) -> None:
     assert erasures_that_are_over(lambda: iter(records), END) == naive(records)
 
 
-def test_an_erasure_whose_tombstone_stands_stays() -> None:
+def test_erasure_with_live_tombstone_is_kept() -> None:
     records = [a_record("ada", "erase", 1), a_record("bob", "erase", 9)]
     assert erasures_that_are_over(lambda: iter(records), END).partitions == {"ada": {0}}

@@ -108,7 +108,7 @@ def test_a_list_equals_the_naive_ranking(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(met, min_size=1, max_size=6))
-def test_a_user_alone_gets_the_list_that_they_get_in_a_batch(histories: list[list[str]]) -> None:
+def test_list_does_not_depend_on_the_batch(histories: list[list[str]]) -> None:
     users = {f"u{n}": who_met(*items, version=n) for n, items in enumerate(histories)}
     model = FixedModel(ITEMS, 10)
     batch = ranked(ranking_with(model, items=6), **users)
@@ -140,7 +140,7 @@ def test_one_ranker_makes_lists_with_whichever_model_it_is_given() -> None:
     assert (forwards.failed, backwards.failed, failing.failed) == (0, 0, 1)
 
 
-def test_a_list_says_what_it_is() -> None:
+def test_list_carries_version_epoch_model_and_reason() -> None:
     write = ranked(a_ranker(), ada=who_met("i5"))["ada"]
     found = decode_list(write.payload)
     assert (found.v, found.epoch, found.model, found.at, found.reason) == (7, EPOCH, "fixed", NOW, "personalised")
@@ -149,12 +149,12 @@ def test_a_list_says_what_it_is() -> None:
     assert found.items == tuple(sorted(found.items, key=lambda item: -item.score))
 
 
-def test_a_session_list_says_so_and_lives_as_long_as_the_gap() -> None:
+def test_session_list_is_labelled_and_expires_after_the_gap() -> None:
     write = ranked(a_ranker(), ada=who_met("i5", level="session"))["ada"]
     assert (write.reason, level_of(write), write.ttl_ms) == ("session", "session", BOUNDS.session_gap_ms)
 
 
-def test_what_was_met_or_bought_is_left_out_unless_the_rules_say_otherwise() -> None:
+def test_seen_or_bought_items_are_excluded_unless_configured() -> None:
     state = who_met("i4", "i5", "i6", bought=("i4",))
     assert not {"i4", "i5", "i6"} & set(ids(listed(a_ranker(), state)))
     assert "i6" in ids(listed(a_ranker(exclude_recent=0), state))
@@ -171,12 +171,12 @@ def test_items_that_the_model_does_not_know_leave_no_gap() -> None:
     assert listed(a_ranker(), plain) == listed(a_ranker(), with_strangers)
 
 
-def test_who_is_known_by_strange_items_only_gets_what_is_popular() -> None:
+def test_user_with_unknown_items_only_gets_popular_items() -> None:
     found = listed(a_ranker(), who_met("stranger"))
     assert (found.reason, ids(found)) == ("popular", ["i3", "hit-1", "i30", "hit-2", "i0"])
 
 
-def test_a_short_list_is_filled_up_with_what_is_popular_scored_no_higher_and_without_repetition() -> None:
+def test_short_list_is_filled_with_popular_items_without_duplicates() -> None:
     found = listed(a_ranker(top_k=4, items=8), who_met("i1", "i3"))
     assert len(set(ids(found))) == len(found.items)
     assert [item for item in ids(found) if item in POPULAR.ids] == ["hit-1", "i30", "hit-2", "i0"]
@@ -185,7 +185,7 @@ def test_a_short_list_is_filled_up_with_what_is_popular_scored_no_higher_and_wit
     assert scores == sorted(scores, reverse=True)
 
 
-def test_nothing_to_tell_is_no_list() -> None:
+def test_no_candidates_give_no_list() -> None:
     assert ranked(a_ranker(), PopularItems(), ada=who_met("stranger"), bob=a_user("none")) == {}
     assert ranked(a_ranker()) == {}
 
@@ -199,13 +199,13 @@ class Padded(FixedModel):
         return scores, rows
 
 
-def test_padding_in_the_answer_of_the_model_is_not_listed() -> None:
+def test_padding_in_model_output_is_not_listed() -> None:
     found = listed(ranking_with(Padded(ITEMS, 10), items=9, exclude_recent=0), who_met("i5"), PopularItems())
     assert 0 < len(found.items) < 6
     assert "" not in ids(found)
 
 
-def test_a_recent_item_weighs_by_kind_and_half_after_a_half_life() -> None:
+def test_recent_item_weight_depends_on_kind_and_half_life() -> None:
     seen: list[Any] = []
 
     class Watched(FixedModel):
@@ -224,7 +224,7 @@ def test_a_recent_item_weighs_by_kind_and_half_after_a_half_life() -> None:
     assert weights[0].tolist() == [0.0] * 18 + [1.5, 1.0]
 
 
-def test_a_popular_list_of_redis_opens_for_filling_up() -> None:
+def test_popular_list_from_redis_is_decoded_for_filling() -> None:
     stored = RecommendationList(1, 1, "popularity", 1, "popular", (ListedItem("a", 2.0), ListedItem("b", 1.0)))
     opened = PopularItems.of(stored)
     assert (opened.ids, opened.scores) == (["a", "b"], [2.0, 1.0])

@@ -54,7 +54,7 @@ THEIRS, NOT_SHOWN = (True, True), (True, False)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("written_as", ["json", "escaped", "avro", "protobuf"])
 @pytest.mark.promise("access-finds-all")
-def test_a_record_without_a_key_is_of_whom_its_value_names_in_every_format(format: str, written_as: str) -> None:
+def test_keyless_record_belongs_to_user_in_value(format: str, written_as: str) -> None:
     readable = written_as == format or written_as in ("json", "escaped")
     for of, value in (
         (interactions_of, (_escaped(EVENT) if written_as == "escaped" else WRITERS[written_as].interaction(EVENT))),
@@ -69,19 +69,19 @@ def _escaped(record: Interaction | ConsentChange) -> bytes:
 
 @pytest.mark.parametrize("key", [b"ada", b'"ada"', b'{"user_id":"ada"}', b"\0\0\0\0\7ada", b"\0\0\0\0\7\6ada"])
 @pytest.mark.parametrize("value", [b"\xff", b"{", None, WRITERS["protobuf"].interaction(EVENT)])
-def test_what_cannot_be_read_is_of_whom_its_key_names(key: bytes, value: bytes | None) -> None:
+def test_unreadable_record_belongs_to_user_in_key(key: bytes, value: bytes | None) -> None:
     assert found(interactions_of, a_record(value, key)) == {"ada": THEIRS}
     assert found(consents_of, a_record(value, key)) == {"ada": THEIRS}
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_record_under_the_key_of_another_concerns_both_and_is_shown_to_whom_its_value_names(format: str) -> None:
+def test_record_under_foreign_key_concerns_both_and_is_shown_to_user_in_value(format: str) -> None:
     values = ((interactions_of, WRITERS[format].interaction(EVENT)), (consents_of, WRITERS[format].consent(CHANGE)))
     for of, value in values:
         assert found(of, a_record(value, b"bob"), format) == {"ada": THEIRS, "bob": NOT_SHOWN}
 
 
-def test_who_is_called_like_a_word_of_others_records_gets_none_of_them() -> None:
+def test_user_named_like_a_json_word_gets_no_foreign_records() -> None:
     of_another = Interaction("e", "click", BEGINNING, "bob", item_id="ada", surface="home", context={"ada": "ada"})
     record = a_record(WRITERS["json"].interaction(of_another), b"bob")
     for user in ("ada", "click", "home", "user_id"):
@@ -89,7 +89,7 @@ def test_who_is_called_like_a_word_of_others_records_gets_none_of_them() -> None
     assert interactions_of("bob").may_see(record)
 
 
-def test_a_broken_record_concerns_whom_it_quotes_where_it_names_nobody_and_is_shown_to_nobody_for_that() -> None:
+def test_broken_record_concerns_quoted_user_and_is_shown_to_nobody() -> None:
     assert found(interactions_of, a_record(b'{"user":{"id":"ada"}}')) == {"ada": NOT_SHOWN}
     assert found(interactions_of, a_record(b'{"user_id":"ada","ty')) == {"ada": THEIRS}
     assert found(interactions_of, a_record(b'{"user_id":"ada","for":"bob","ty')) == {"ada": THEIRS}
@@ -97,17 +97,17 @@ def test_a_broken_record_concerns_whom_it_quotes_where_it_names_nobody_and_is_sh
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le", "utf-16"])
-def test_a_consent_in_another_utf_is_found_as_the_job_reads_it(encoding: str) -> None:
+def test_consent_in_other_utf_encoding_is_found(encoding: str) -> None:
     value = json.dumps({"user_id": "zoë", "level": "full", "ts": BEGINNING}, ensure_ascii=False).encode(encoding)
     assert consents_of("zoë").concerns(a_record(value)) and consents_of("zoë").may_see(a_record(value))
 
 
-def test_marks_of_the_job_are_nobodys() -> None:
+def test_job_marks_belong_to_nobody() -> None:
     mark = a_record(encode_mark(Mark("0123456789ab", 4)), MARK_KEY)
     assert not any(consents_of(user).concerns(mark) for user in ("shet-mark", "token", "0123456789ab"))
 
 
-def test_what_no_codec_foresaw_is_read_as_broken_and_a_schema_source_that_is_silent_is_said() -> None:
+def test_undecodable_record_is_broken_and_silent_schema_source_reported() -> None:
     def broken(value: bytes) -> Any:
         raise ZeroDivisionError
 
@@ -126,7 +126,7 @@ ids = st.text('aäé√😀"\\ ', min_size=1, max_size=3)
 
 @given(ids, ids, st.sampled_from(FORMATS), st.booleans())
 @pytest.mark.promise("access-finds-all")
-def test_no_record_is_passed_over_unread_that_names_the_user(user: str, other: str, format: str, ascii: bool) -> None:
+def test_no_record_naming_the_user_is_skipped(user: str, other: str, format: str, ascii: bool) -> None:
     """A value is decoded only where the user's id can be in it: that leaves out none."""
     event = Interaction("event", "search", BEGINNING, user, query=other)
     value = WRITERS[format].interaction(event)
@@ -138,7 +138,7 @@ def test_no_record_is_passed_over_unread_that_names_the_user(user: str, other: s
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_erasure_is_looked_for_in_every_raw_topic_by_what_its_records_are(format: str) -> None:
+def test_erasure_search_covers_every_raw_topic(format: str) -> None:
     codec = codec_for(format)  # type: ignore[arg-type]
     command = {"kind": "access", "user_id": "ada", "request": "1", "role": "officer", "purpose": "x"}
     values = {

@@ -14,7 +14,7 @@ def test_a_receipt_names_the_model_of_each_list() -> None:
     assert [listed.model for listed in lists] == ["new", ""]
 
 
-def test_a_receipt_from_before_lists_named_their_model_is_read() -> None:
+def test_older_receipt_without_model_is_read() -> None:
     account = msgspec.json.encode(TOTALS).decode()
     old = '{"kind":"element","bucket":2,"epoch":9,"at":10,"model":"m","lists":[["p1.a",3,"personalised","written",7]],'
     found = decode_receipt(f'{old}"account":{account}}}'.encode())

@@ -43,7 +43,7 @@ RAISED = {Remedy.MEND: StoreMisconfigured, Remedy.MAKE_ROOM: StoreFull}
 
 
 @pytest.mark.parametrize(("text", "code", "remedy"), ANSWERS)
-def test_an_error_answer_is_known_by_its_code_wherever_it_stands(text: str, code: str, remedy: Remedy) -> None:
+def test_error_reply_is_recognised_by_its_code(text: str, code: str, remedy: Remedy) -> None:
     error = hiredis.ReplyError(text)
     assert (code_of(error), remedy_for(error)) == (code, remedy)
     raised = raised_for(error, "shop:")
@@ -51,12 +51,12 @@ def test_an_error_answer_is_known_by_its_code_wherever_it_stands(text: str, code
     assert "secret" not in str(raised)
 
 
-def test_what_somebody_has_to_mend_says_the_code_the_keys_and_how() -> None:
+def test_permanent_error_names_code_keys_and_remedy() -> None:
     said = str(raised_for(hiredis.ReplyError("NOPERM this user has no permissions"), "shop:"))
     assert "NOPERM" in said and "shop:*" in said and "permissions.md" in said
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-def test_a_redis_that_evicts_is_unfit_and_one_without_a_file_weak(policy: str) -> None:
+def test_evicting_redis_is_unfit_and_non_persistent_one_weak(policy: str) -> None:
     found = judged({"maxmemory_policy": policy, "aof_enabled": "0"})
     assert policy in found.wrong[0] and "noeviction" in found.wrong[0] and "appendonly yes" in found.weak[0]

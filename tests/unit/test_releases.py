@@ -36,7 +36,7 @@ def test_each_release_says_which_state_it_restores() -> None:
     assert f"## {freshet.__version__}\n" in text
 
 
-def test_a_release_without_a_version_or_a_word_on_state_is_found() -> None:
+def test_release_without_version_or_state_line_is_found() -> None:
     assert wrong_in("# C\n## Next\n\nState: as before.\n## 0.2.0\n- State: hidden in an entry\n") == [
         "Next: no version",
         "0.2.0: no line State:",

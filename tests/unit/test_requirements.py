@@ -94,7 +94,7 @@ def requirements() -> list[Path]:
     return [*ROOT.glob("requirements*.txt"), *(ROOT / "serving").glob("requirements*.txt")]
 
 
-def test_what_a_room_imports_is_declared_for_it() -> None:
+def test_imports_are_declared_for_their_room() -> None:
     files = product_code()
     assert len(files) > 300, "the walk finds the code at all"
     assert undeclared(files) == []

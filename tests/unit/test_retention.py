@@ -43,7 +43,7 @@ def changed(setting: str, value: int | str) -> Settings:
     )
 
 
-def test_every_setting_with_a_time_in_it_is_in_the_table_or_known_to_keep_nothing() -> None:
+def test_every_duration_setting_is_in_the_table_or_excluded() -> None:
     times = {
         f"{table}.{name}"
         for table in Settings.__struct_fields__
@@ -78,7 +78,7 @@ def test_every_topic_is_in_the_table_with_its_retention_and_its_prefix() -> None
         assert ("1 hour" if topic.name == ANSWERS else expected) in row.how_long
 
 
-def test_the_published_table_is_that_of_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+def test_published_table_uses_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["retention"]) == 0
     printed = capsys.readouterr().out
     published = Path(__file__).parents[2] / "docs" / "privacy" / "retention.md"
@@ -86,6 +86,6 @@ def test_the_published_table_is_that_of_the_defaults(capsys: pytest.CaptureFixtu
     assert printed == page(DEFAULTS, "the defaults") + "\n"
 
 
-def test_settings_that_cannot_be_read_are_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_unreadable_settings_are_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["retention", "--settings", str(tmp_path / "none.toml")]) == 2
     assert "none.toml cannot be read" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def relinked(at: int) -> KeyRing:
     now=st.integers(0, 10 * DAY).map(lambda ms: BEGINNING + ms),
     oldest=st.none() | st.integers(-DAY, DAY).map(lambda ms: BEGINNING + ms),
 )
-def test_it_ends_only_when_nobody_and_no_snapshot_is_left_under_the_old_key(
+def test_rotation_ends_only_without_users_or_snapshots_under_the_old_key(
     old_users: int, relinked_at: int, now: int, oldest: int | None
 ) -> None:
     reason = why_not_ended(relinked(relinked_at), {"1": old_users, "2": 5}, KEPT, now, oldest)
@@ -39,7 +39,7 @@ def test_it_ends_only_when_nobody_and_no_snapshot_is_left_under_the_old_key(
     assert (reason is None) == (old_users == 0 and relinked_at > 0 and snapshots_are_newer)
 
 
-def test_each_reason_says_what_to_do() -> None:
+def test_each_reason_names_the_next_step() -> None:
     assert why_not_ended(end_rotation(RING), {}, KEPT, BEGINNING, None) == "no rotation is under way"
     assert "3 users are still known under key 1" in str(why_not_ended(RING, {"1": 3}, KEPT, BEGINNING, None))
     assert "run `relink`" in str(why_not_ended(RING, {}, KEPT, BEGINNING, None))
@@ -47,7 +47,7 @@ def test_each_reason_says_what_to_do() -> None:
     assert "delete it first" in str(why_not_ended(relinked(BEGINNING), {}, KEPT, BEGINNING + DAY, BEGINNING - 1))
 
 
-def test_the_oldest_snapshot_is_found_wherever_it_lies(tmp_path: Path) -> None:
+def test_oldest_snapshot_is_found_in_any_subfolder(tmp_path: Path) -> None:
     for name, at in (("chk-1", BEGINNING + HOUR), ("deep/er/savepoint-2", BEGINNING)):
         folder = tmp_path / name
         folder.mkdir(parents=True)

@@ -98,7 +98,7 @@ def taken(topic: str, codec: Codec, raw: bytes) -> bool:
 
 @pytest.mark.parametrize("topic", TOPICS)
 @pytest.mark.promise("schemas-agree")
-def test_json_is_taken_where_the_published_schema_says_that_it_is_valid_and_nowhere_else(topic: str) -> None:
+def test_json_is_accepted_exactly_when_the_published_schema_is_valid(topic: str) -> None:
     codec = json_codec()
 
     @settings(max_examples=1_500, deadline=None)
@@ -142,7 +142,7 @@ WRITERS: list[tuple[Callable[[str, dict[str, Any]], bytes], Codec]] = [
 @pytest.mark.parametrize("topic", TOPICS)
 @pytest.mark.parametrize(("write", "codec"), WRITERS, ids=["avro", "protobuf"])
 @pytest.mark.promise("schemas-agree")
-def test_avro_and_protobuf_are_taken_where_the_same_record_is_valid_as_json(
+def test_avro_and_protobuf_are_accepted_exactly_like_json(
     topic: str, write: Callable[[str, dict[str, Any]], bytes], codec: Codec
 ) -> None:
     @settings(max_examples=1_500, deadline=None)
@@ -163,7 +163,7 @@ def test_avro_and_protobuf_are_taken_where_the_same_record_is_valid_as_json(
 
 
 @pytest.mark.parametrize("number", ["1795915160966.0", "1.795915160966e12", "1795915160966000e-3"])
-def test_a_whole_number_is_one_however_it_is_written(number: str) -> None:
+def test_integers_are_accepted_in_any_notation(number: str) -> None:
     raw = b'{"event_id":"e","type":"search","user_id":"ada","quantity":2.0,"ts":%b}' % number.encode()
     event, unknown = json_codec().interaction(raw)
     assert (event.ts, event.quantity, unknown) == (1795915160966, 2, False)

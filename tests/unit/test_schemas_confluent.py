@@ -54,14 +54,14 @@ def test_a_frame_is_a_zero_byte_an_id_and_the_payload(schema_id: int, payload: b
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0", b"\0\0\0\0", b"\1\0\0\0\1payload", b'{"user_id":"ada"}'])
-def test_what_is_not_framed_is_malformed(raw: bytes) -> None:
+def test_unframed_bytes_are_malformed(raw: bytes) -> None:
     with pytest.raises(BadRecord) as caught:
         split_frame(raw)
     assert caught.value.reason == "malformed"
 
 
 @given(st.lists(st.integers(0, 63), min_size=1, max_size=MESSAGE_DEPTH_MAX).map(tuple), st.binary())
-def test_the_place_of_a_message_comes_back(place: tuple[int, ...], payload: bytes) -> None:
+def test_message_index_round_trips(place: tuple[int, ...], payload: bytes) -> None:
     assert split_message_place(message_place(place) + payload) == (place, payload)
 
 
@@ -77,20 +77,20 @@ def test_the_place_of_a_message_comes_back(place: tuple[int, ...], payload: byte
         bytes([2 * MESSAGE_DEPTH_MAX + 2]) + b"\0" * 99,
     ],
 )
-def test_a_place_that_is_none_is_malformed(raw: bytes) -> None:
+def test_invalid_message_index_is_malformed(raw: bytes) -> None:
     with pytest.raises(BadRecord) as caught:
         split_message_place(raw)
     assert caught.value.reason == "malformed"
 
 
-def test_a_schema_is_asked_for_once() -> None:
+def test_schema_is_fetched_once() -> None:
     source = Counting()
     cache = cache_over(source)
     assert [cache.get(7), cache.get(7), cache.get(8)] == [7, 7, 8]
     assert source.asked == [7, 8]
 
 
-def test_an_unknown_id_is_asked_for_again_after_a_while() -> None:
+def test_unknown_schema_id_is_retried_later() -> None:
     source = Counting(last=0)
     cache = cache_over(source)
     assert is_unknown(cache, 7)
@@ -101,13 +101,13 @@ def test_an_unknown_id_is_asked_for_again_after_a_while() -> None:
 
 
 @pytest.mark.parametrize("schema_id", [0, 2**31, 2**32 - 1])
-def test_an_id_that_no_registry_gives_is_not_asked_for(schema_id: int) -> None:
+def test_impossible_schema_id_is_not_fetched(schema_id: int) -> None:
     source = Counting()
     assert is_unknown(cache_over(source), schema_id)
     assert source.asked == []
 
 
-def test_a_source_that_is_down_makes_no_record_bad() -> None:
+def test_unavailable_source_rejects_no_record() -> None:
     source = Counting()
     cache = cache_over(source)
     source.down = True
@@ -117,7 +117,7 @@ def test_a_source_that_is_down_makes_no_record_bad() -> None:
     assert cache.get(7) == 7
 
 
-def test_neither_known_nor_unknown_schemas_fill_the_memory() -> None:
+def test_schema_caches_are_bounded() -> None:
     source = Counting(last=SCHEMAS_CACHED_MAX + 1)
     cache = cache_over(source)
     for schema_id in range(1, SCHEMAS_CACHED_MAX + 2):
@@ -129,7 +129,7 @@ def test_neither_known_nor_unknown_schemas_fill_the_memory() -> None:
     assert cache.get(SCHEMAS_CACHED_MAX + 1) == SCHEMAS_CACHED_MAX + 1, "unknown ids push no known schema out"
 
 
-def test_a_schema_of_a_megabyte_counts_as_unknown() -> None:
+def test_oversized_schema_counts_as_unknown() -> None:
     class Huge(Counting):
         def fetch(self, form: Form, schema_id: int) -> bytes | None:
             return b"7".rjust(SCHEMA_BYTES_MAX + 1)

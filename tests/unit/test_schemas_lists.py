@@ -36,19 +36,19 @@ lists = st.builds(
 
 @settings(max_examples=80, deadline=None)
 @given(lists)
-def test_a_list_made_of_parts_is_the_list_made_whole(whole: RecommendationList) -> None:
+def test_list_from_fragments_equals_encoded_list(whole: RecommendationList) -> None:
     assert encoded(whole) == msgspec.json.encode(whole)
     assert decode_list(encoded(whole)) == whole
 
 
 @pytest.mark.parametrize("item", ["tee-grün", "茶", '"},{"id":"x', "\\", "a,b", "👨‍👩‍👧", "\x7f", "\x00"])
-def test_no_item_id_breaks_out_of_its_place(item: str) -> None:
+def test_item_ids_are_escaped(item: str) -> None:
     whole = RecommendationList(1, 2, 'm",', 3, "popular", (ListedItem(item, 0.5), ListedItem("tea", -1e-9)))
     assert decode_list(encoded(whole)) == whole
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_a_list_with_a_score_that_is_no_number_is_json_that_no_reader_takes(score: float) -> None:
+def test_list_with_nan_score_is_rejected_by_readers(score: float) -> None:
     whole = RecommendationList(1, 2, "m", 3, "popular", (ListedItem("tea", score),))
     assert b'"score":null}' in encoded(whole)
     with pytest.raises(msgspec.ValidationError):

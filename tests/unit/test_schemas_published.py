@@ -41,7 +41,7 @@ def test_every_language_names_the_same_fields_and_requires_the_same(
         assert f" {field} = {number};" in message
 
 
-def test_the_json_schema_takes_what_the_codec_takes_fields_that_we_do_not_know_too() -> None:
+def test_json_schema_accepts_what_the_codec_accepts() -> None:
     schema = json.loads(published_files()["interaction.schema.json"])
     assert schema.get("additionalProperties", True) is True
 
@@ -72,7 +72,7 @@ def test_pseudonym_vectors_follow_the_documented_rule(monkeypatch: pytest.Monkey
     assert sum(not one["user_id"].isascii() for one in told["vectors"]) >= 4
 
 
-def test_standing_vectors_are_what_our_readers_decide() -> None:
+def test_standing_vectors_match_our_readers() -> None:
     vectors = json.loads(published_files()["standing.json"])["vectors"]
     for one in vectors:
         assert one["proof"] == proof_decided(one), one["name"]

@@ -90,24 +90,24 @@ def test_a_source_says_which_it_does_not_know(source: SchemaSource) -> None:
     assert source.fetch("protobuf", 1) is None
 
 
-def test_a_schema_of_the_other_form_is_none(source: SchemaSource) -> None:
+def test_schema_of_the_other_format_is_unknown(source: SchemaSource) -> None:
     assert source.fetch("avro", 9) is None
 
 
-def test_a_file_that_cannot_be_read_makes_no_record_bad(directory: Path) -> None:
+def test_unreadable_schema_file_rejects_no_record(directory: Path) -> None:
     (directory / "5.avsc").mkdir()
     with pytest.raises(SchemaError, match="schema 5"):
         DirectorySource(directory).fetch("avro", 5)
 
 
 @pytest.mark.parametrize("trouble", [OSError(), TimeoutError(), http.client.BadStatusLine(""), (503, b""), (429, b"")])
-def test_a_registry_in_trouble_is_asked_again(trouble: Any) -> None:
+def test_failing_registry_is_retried(trouble: Any) -> None:
     registry = Registry(trouble, trouble)
     assert registry.source().fetch("avro", 7) == AVRO
     assert registry.paused == list(RETRY_PAUSES_S[:2])
 
 
-def test_a_registry_that_stays_down_makes_no_record_bad() -> None:
+def test_unavailable_registry_rejects_no_record() -> None:
     registry = Registry(*[ConnectionRefusedError()] * 100)
     with pytest.raises(SchemaError):
         registry.source().fetch("avro", 7)
@@ -126,18 +126,18 @@ def test_a_registry_that_stays_down_makes_no_record_bad() -> None:
         pytest.param((200, b'{"schema":"\xff"}'), id="bad UTF-8"),
     ],
 )
-def test_what_no_registry_says_makes_no_record_bad(answer: tuple[int, bytes]) -> None:
+def test_invalid_registry_response_rejects_no_record(answer: tuple[int, bytes]) -> None:
     with pytest.raises(SchemaError):
         Registry(answer).source().fetch("avro", 7)
 
 
-def test_a_registry_that_cannot_serialise_protobuf_is_said_so() -> None:
+def test_registry_without_serialised_protobuf_is_reported() -> None:
     text = json.dumps({"schemaType": "PROTOBUF", "schema": 'syntax = "proto3";'}).encode()
     with pytest.raises(SchemaError, match="directory"):
         Registry((200, text)).source().fetch("protobuf", 9)
 
 
-def test_schemas_that_refer_to_others_are_not_taken() -> None:
+def test_schemas_with_references_are_refused() -> None:
     references = [{"name": "other", "subject": "other", "version": 1}]
     answer = json.dumps({"schema": AVRO.decode(), "references": references}).encode()
     assert Registry((200, answer)).source().fetch("avro", 7) is None
@@ -170,9 +170,7 @@ def serving(seen: list[str | None]) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("auth", "header"), [("me:secret", "Basic bWU6c2VjcmV0"), ("token\n", "Bearer token"), (None, None)]
 )
-def test_a_registry_is_asked_over_http_with_credentials_from_the_environment(
-    auth: str | None, header: str | None
-) -> None:
+def test_registry_uses_credentials_from_the_environment(auth: str | None, header: str | None) -> None:
     seen: list[str | None] = []
     with serving(seen) as address:
         source = source_at(address, {REGISTRY_AUTH_VARIABLE: auth} if auth else {})
@@ -198,7 +196,7 @@ def test_no_error_shows_a_credential() -> None:
 @pytest.mark.parametrize(
     "place", ["http://", "https://registry.example/?key=1", "http://host:port", "http://[", "/no/such/directory"]
 )
-def test_a_place_that_holds_no_schemas_is_refused_at_once(place: str) -> None:
+def test_location_without_schemas_is_refused(place: str) -> None:
     with pytest.raises(SettingsError):
         source_at(place)
 
@@ -214,12 +212,12 @@ def test_a_codec_is_chosen_by_settings(name: str, directory: Path) -> None:
     ("format", "framing", "place"),
     [("json", "confluent", "."), ("avro", "confluent", None), ("avro", "plain", "."), ("xml", "plain", None)],
 )
-def test_settings_that_do_not_go_together_are_refused(format: Any, framing: Any, place: str | None) -> None:
+def test_conflicting_settings_are_refused(format: Any, framing: Any, place: str | None) -> None:
     with pytest.raises(SettingsError):
         codec_for(format, framing, place)
 
 
-def test_who_reads_json_needs_neither_avro_nor_protobuf() -> None:
+def test_reading_json_needs_neither_avro_nor_protobuf() -> None:
     code = (
         "import sys; sys.modules['fastavro'] = sys.modules['google.protobuf'] = None; "
         "from schemas.wire.codec_choice import codec_for; codec_for('json').interaction"

@@ -40,9 +40,7 @@ def lets_in(authenticator: Authenticator, **headers: str) -> bool:
     return True
 
 
-def test_a_token_that_was_let_in_is_refused_once_it_has_expired(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_token_is_refused_after_expiry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "LEEWAY_S", 0)
     door, bearer = authenticator(tmp_path), f"Bearer {a_token(exp=int(time.time()) + 2)}"
     assert lets_in(door, authorization=bearer)
@@ -52,7 +50,7 @@ def test_a_token_that_was_let_in_is_refused_once_it_has_expired(
         time.sleep(0.05)
 
 
-def test_an_api_key_is_one_until_it_expires_and_is_no_longer_when_its_file_forgets_it(tmp_path: Path) -> None:
+def test_api_key_is_valid_until_expiry_or_removal(tmp_path: Path) -> None:
     now = [1_000.0]
     secret, key = new_api_key("shop", ("frontend",), "default", 1_010.0)
     door = authenticator(tmp_path, key, clock_s=lambda: now[0])
@@ -66,7 +64,7 @@ def test_an_api_key_is_one_until_it_expires_and_is_no_longer_when_its_file_forge
 
 
 @pytest.mark.parametrize("number", ["null", "NaN", "1e999", '"never"'])
-def test_an_expiry_that_is_no_number_is_not_taken_for_none(tmp_path: Path, number: str) -> None:
+def test_non_numeric_expiry_is_refused(tmp_path: Path, number: str) -> None:
     """A key that was made for NaN or infinitely many days stands in its file with null."""
     _, key = new_api_key("shop", ("frontend",), "default", 1_010.0)
     path = tmp_path / "keys.json"
@@ -76,13 +74,13 @@ def test_an_expiry_that_is_no_number_is_not_taken_for_none(tmp_path: Path, numbe
 
 
 @pytest.mark.parametrize("expires_at", [float("nan"), float("inf")])
-def test_no_key_is_made_that_expires_at_no_number(expires_at: float) -> None:
+def test_key_with_non_numeric_expiry_is_not_created(expires_at: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         new_api_key("shop", ("frontend",), "default", expires_at)
 
 
 @pytest.mark.filterwarnings("ignore:The HMAC key is")
-def test_the_key_says_the_algorithm_and_not_the_token(tmp_path: Path) -> None:
+def test_algorithm_is_taken_from_the_key(tmp_path: Path) -> None:
     public = jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True)
     rsa_entry = {**public, "kid": "rsa", "alg": "RS256"}
     door = authenticator(tmp_path, jwks={"keys": [*jwks_of(k1=HMAC_SECRET)["keys"], rsa_entry]})
@@ -103,7 +101,7 @@ def signed_with_what_everybody_knows() -> str:
     return f"{head}.{body}.{jwt.utils.base64url_encode(signature).decode()}"
 
 
-def test_what_was_let_in_as_one_kind_of_credential_is_not_let_in_as_the_other(tmp_path: Path) -> None:
+def test_cached_credentials_are_separate_by_kind(tmp_path: Path) -> None:
     secret, key = new_api_key("shop", ("frontend",), "default", None)
     door, bearer = authenticator(tmp_path, key), f"Bearer {a_token()}"
     assert lets_in(door, x_api_key=secret) and lets_in(door, authorization=bearer)
@@ -115,7 +113,7 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def test_an_api_key_comes_as_a_bearer_token_or_a_password_too(tmp_path: Path) -> None:
+def test_api_key_is_accepted_as_bearer_token_or_password(tmp_path: Path) -> None:
     """Prometheus sends neither headers of its own nor tokens that change."""
     now = [1_000.0]
     secret, key = new_api_key("prometheus", ("operator",), "default", 1_010.0)
@@ -144,7 +142,7 @@ def test_an_api_key_comes_as_a_bearer_token_or_a_password_too(tmp_path: Path) ->
     assert not any(lets_in(door, authorization=credentials) for credentials in good), "though they were let in before"
 
 
-def test_what_is_remembered_of_one_key_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_bytes_per_key_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "TOKENS_HELD_MAX", 3)
     secret, key = new_api_key("shop", ("frontend",), "default", None)
     door, bearer = authenticator(tmp_path, key), f"Bearer {a_token()}"
@@ -157,15 +155,15 @@ def test_what_is_remembered_of_one_key_is_bounded_in_bytes(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("claims", [{"sub": "x" * 257}, {"tenant": "x" * 257}, {"sub": ["a"]}, {"exp": float("nan")}])
-def test_a_token_whose_claims_cannot_be_held_is_refused(tmp_path: Path, claims: dict[str, Any]) -> None:
+def test_token_with_oversized_claims_is_refused(tmp_path: Path, claims: dict[str, Any]) -> None:
     assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {a_token(**claims)}")
 
 
-def test_a_token_with_an_end_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
+def test_token_with_infinite_expiry_is_refused(tmp_path: Path) -> None:
     assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {a_token(exp=10**400)}")
 
 
-def test_who_is_checked_while_keys_change_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_checked_during_key_change_are_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     door, bearer = authenticator(tmp_path), f"Bearer {a_token()}"
     check = door._by_token
 
@@ -181,7 +179,7 @@ def test_who_is_checked_while_keys_change_is_not_remembered(tmp_path: Path, monk
     assert not lets_in(door, authorization=bearer)
 
 
-def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credential_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "TOKENS_HELD_MAX", 3)
     door = authenticator(tmp_path)
     for number in range(10):

@@ -28,7 +28,7 @@ def known(**hours_ago: int) -> KnownSegments:
 
 @given(visits)
 @pytest.mark.promise("bounded-segments")
-def test_there_are_never_more_tables_than_the_bound(steps: list[tuple[int, list[str]]]) -> None:
+def test_segment_tables_are_bounded(steps: list[tuple[int, list[str]]]) -> None:
     """A table goes at the end of the hour in which a list's life has passed since its last event."""
     now, now_known, tables = BEGINNING, KnownSegments(), dict[str, int]()
     for later_by, segments in steps:
@@ -47,7 +47,7 @@ def test_there_are_never_more_tables_than_the_bound(steps: list[tuple[int, list[
 
 
 @given(visits)
-def test_nothing_is_left_out_where_there_are_no_more_than_the_bound(steps: list[tuple[int, list[str]]]) -> None:
+def test_segments_within_the_limit_are_all_kept(steps: list[tuple[int, list[str]]]) -> None:
     roomy, now, now_known = msgspec.structs.replace(SETTINGS, segments_max=6), BEGINNING, KnownSegments()
     for later_by, segments in steps:
         now += later_by
@@ -57,7 +57,7 @@ def test_nothing_is_left_out_where_there_are_no_more_than_the_bound(steps: list[
         assert (admitted.events, admitted.left_out) == (events, 0)
 
 
-def test_a_segment_in_use_keeps_its_place_and_an_idle_one_gives_it_up() -> None:
+def test_idle_segment_is_evicted_before_active_ones() -> None:
     full = known(home=0, cart=0, old=7)
     events = weighing([an_interaction(segments=("surface:new", "surface:home"))])
     admitted = admit(full, events, BEGINNING, SETTINGS)
@@ -67,7 +67,7 @@ def test_a_segment_in_use_keeps_its_place_and_an_idle_one_gives_it_up() -> None:
     assert later.known is not None and "surface:old" not in later.known.seen
 
 
-def test_state_is_written_once_an_hour_for_a_segment_and_not_for_what_is_left_out() -> None:
+def test_segment_state_is_written_hourly_and_not_for_dropped_ones() -> None:
     events = weighing([an_interaction(segments=("surface:home",))])
     first = admit(KnownSegments(), events, BEGINNING, SETTINGS)
     assert first.known is not None

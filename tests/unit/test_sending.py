@@ -45,7 +45,7 @@ def consents() -> Consents:
         ({"level": "full", "ts": NOW_MS + 3_650 * DAY_MS}, "time_in_future", "grant"),
     ],
 )
-def test_no_consent_is_acknowledged_that_the_job_would_not_take(
+def test_consents_the_job_would_reject_are_not_acknowledged(
     consents: Consents, fields: dict[str, Any], reason: str, complaint: str
 ) -> None:
     change = ConsentChange(**{"user_id": "ada", "level": "none", "ts": NOW_MS, **fields})
@@ -69,7 +69,7 @@ WRONG = [
     ("said", "meant"), [({"level": "none"}, True), ({"level": "full", "erase": True}, True), ({"level": "full"}, False)]
 )
 @pytest.mark.promise("broken-consent-withdraws")
-def test_what_is_wrong_and_names_its_user_is_heard_as_a_withdrawal_as_the_job_reads_it(
+def test_invalid_consent_naming_its_user_is_a_withdrawal_as_in_the_job(
     fields: dict[str, Any], reason: str, complaint: str, said: dict[str, Any], meant: bool
 ) -> None:
     raw = msgspec.json.encode({"user_id": "ada", "ts": NOW_MS, **said, **fields})
@@ -102,7 +102,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("level", [b"none", b"full"])
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.promise("broken-consent-withdraws")
-def test_damaged_json_withdraws_whom_it_names_for_the_job(damage: str, level: bytes) -> None:
+def test_damaged_json_withdraws_whom_the_job_would_name(damage: str, level: bytes) -> None:
     raw = DAMAGES[damage](WHOLE % level)
     told = read_consent_or_withdrawal(raw, NOW_MS)
     assert [told.change] == [said.change for said in consents_in(json_codec(), None, raw, NOW_MS)]
@@ -118,12 +118,12 @@ def test_of_two_users_in_one_change_both_are_heard_to_withdraw(rest: bytes) -> N
     assert not told.meant
 
 
-def test_an_unknown_level_is_a_withdrawal_that_was_not_meant() -> None:
+def test_unknown_level_is_an_unintended_withdrawal() -> None:
     told = read_consent_or_withdrawal(b'{"user_id":"ada","level":"nein","ts":%d}' % NOW_MS, NOW_MS)
     assert (told.change.level, told.meant) == ("none", False)
 
 
-def test_a_withdrawal_with_a_field_that_is_not_known_holds_and_a_grant_with_one_changes_nothing() -> None:
+def test_withdrawal_with_unknown_field_holds_and_grant_is_ignored() -> None:
     raw = b'{"user_id":"ada","level":"%b","ts":%d,"colour":"red"}'
     assert read_consent_or_withdrawal(raw % (b"none", NOW_MS), NOW_MS).change.level == "none"
     with pytest.raises(InvalidConsent, match="a field that consents do not have"):
@@ -131,12 +131,12 @@ def test_a_withdrawal_with_a_field_that_is_not_known_holds_and_a_grant_with_one_
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"nonsense", b'{"level":"none"}', b'{"user_id":"a\\n","level":"none"}'])
-def test_what_names_nobody_is_refused(raw: bytes) -> None:
+def test_consent_naming_nobody_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidConsent):
         read_consent_or_withdrawal(raw, NOW_MS)
 
 
-def test_many_wait_together_for_a_kafka_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_sends_share_the_wait_for_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     tried, asked, may_fail = [], [], threading.Event()
 
     def away(**options: Any) -> None:
@@ -162,7 +162,7 @@ def test_many_wait_together_for_a_kafka_that_is_away(monkeypatch: pytest.MonkeyP
     assert len(tried) == 2, "who comes later tries again"
 
 
-def test_a_withdrawal_by_a_clock_that_runs_ahead_is_not_refused(consents: Consents) -> None:
+def test_withdrawal_with_fast_clock_is_accepted(consents: Consents) -> None:
     with pytest.raises(NotAcknowledged):
         consents.record(ConsentChange("ada", "none", NOW_MS + DAY_MS))
 
@@ -178,9 +178,7 @@ def test_a_withdrawal_by_a_clock_that_runs_ahead_is_not_refused(consents: Consen
         ({"query": "\udfff"}, "bad_encoding", "Unicode"),
     ],
 )
-def test_no_interaction_is_sent_that_the_job_would_not_take(
-    fields: dict[str, Any], reason: str, complaint: str
-) -> None:
+def test_interactions_the_job_would_reject_are_not_sent(fields: dict[str, Any], reason: str, complaint: str) -> None:
     with pytest.raises(InvalidEvent, match=complaint) as refused:
         checked_event(
             Interaction(

@@ -26,7 +26,7 @@ def loaded(text: str, directory: Path) -> Settings:
     return load_settings(path)
 
 
-def test_three_lines_are_enough(tmp_path: Path) -> None:
+def test_minimal_settings_are_enough(tmp_path: Path) -> None:
     settings = loaded(SMALLEST, tmp_path)
     assert settings.topic_names() == ("freshet.interactions", "freshet.consents", "freshet.control")
     assert (settings.privacy.key_ring, settings.redis.password_variable, settings.kafka.password_variable) == (
@@ -64,7 +64,7 @@ def test_an_error_names_the_file_and_the_setting(text: str, complaint: str, tmp_
     assert "freshet.toml" in str(caught.value)
 
 
-def test_a_tombstone_lives_longer_than_what_could_bring_anything_back(tmp_path: Path) -> None:
+def test_tombstone_outlives_snapshots_and_topics(tmp_path: Path) -> None:
     day = 24 * 3_600_000
     assert loaded(SMALLEST, tmp_path).tombstone_ms() == 8 * day, "snapshots are kept for 7 days"
     assert loaded(SMALLEST + f"privacy.snapshots_kept_ms = {day}", tmp_path).tombstone_ms() == 5 * day + LATE, (
@@ -75,18 +75,18 @@ def test_a_tombstone_lives_longer_than_what_could_bring_anything_back(tmp_path: 
         loaded(SMALLEST + f"privacy.tombstone_ms = {8 * day - 1}", tmp_path)
 
 
-def test_transactions_outlive_the_longest_outage_unless_they_are_set(tmp_path: Path) -> None:
+def test_transaction_timeout_covers_the_longest_outage_by_default(tmp_path: Path) -> None:
     assert loaded(SMALLEST, tmp_path).transaction_timeout_ms() == 75 * 60_000
     assert loaded(SMALLEST + "redis.outage_max_ms = 60000", tmp_path).transaction_timeout_ms() == 16 * 60_000
     assert loaded(SMALLEST + "kafka.transaction_timeout_ms = 20000", tmp_path).transaction_timeout_ms() == 20_000
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read: No such file"):
         load_settings(tmp_path / "nowhere.toml")
 
 
-def test_a_secret_comes_from_the_variable_that_a_setting_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_read_from_the_named_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_SECRET", "hush")
     assert secret("TEST_SECRET") == "hush"
     assert secret(None) is None
@@ -95,7 +95,7 @@ def test_a_secret_comes_from_the_variable_that_a_setting_names(monkeypatch: pyte
         secret("TEST_SECRET")
 
 
-def test_plain_kafka_needs_no_more_than_an_address() -> None:
+def test_plaintext_kafka_needs_an_address_only() -> None:
     kafka = KafkaSettings("a:1,b:2")
     assert flink_kafka_properties(kafka) == {"bootstrap.servers": "a:1,b:2", "security.protocol": "PLAINTEXT"}
     assert python_kafka_options(kafka) == {
@@ -167,22 +167,20 @@ def test_a_password_stays_in_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("password", ["back\\slash", "both'\"", "line\nbreak"])
-def test_a_password_that_the_java_client_would_misread_is_refused(
-    password: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_password_misread_by_java_is_refused(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="the password in TEST_SECRET has") as caught:
         sasl(password, monkeypatch)
     assert password not in str(caught.value)
 
 
 @pytest.mark.privacy
-def test_a_password_in_the_address_of_redis_is_refused_and_not_shown(tmp_path: Path) -> None:
+def test_password_in_redis_url_is_refused_without_echo(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"redis\.urls must hold no password") as caught:
         loaded(SMALLEST.replace("redis://cache", "redis://me:hush@cache"), tmp_path)
     assert "hush" not in str(caught.value)
 
 
-def test_two_deployments_share_no_group_by_default(tmp_path: Path) -> None:
+def test_deployments_have_separate_groups_by_default(tmp_path: Path) -> None:
     one, other = (loaded(SMALLEST + f"kafka.topic_prefix = '{name}'", tmp_path).kafka for name in ("a.", "b."))
     assert one.group() != other.group()
     assert loaded(SMALLEST, tmp_path).kafka.group() == "freshet-personalise", "transactions of the release before"

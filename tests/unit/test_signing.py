@@ -39,7 +39,7 @@ def test_a_key_may_come_from_the_environment_and_is_never_shown(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("text", ["", "zz" * 32, "ab" * 31, "ab" * 33])
-def test_what_is_no_key_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
+def test_invalid_key_is_refused_without_echo(tmp_path: Path, text: str) -> None:
     path = tmp_path / "signing-key"
     path.write_text(text)
     with pytest.raises(SettingsError, match="is not 64 hexadecimal digits") as raised:
@@ -47,7 +47,7 @@ def test_what_is_no_key_is_refused_and_not_shown(tmp_path: Path, text: str) -> N
     assert not text or text not in str(raised.value)
 
 
-def test_no_key_at_all_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_key_names_the_creating_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(SIGNING_KEY_VARIABLE, raising=False)
     with pytest.raises(SettingsError, match="freshet keys new-signing-key"):
         load_signing_key(None)

@@ -65,12 +65,12 @@ def test_our_flink_defaults_are_flat_and_keep_the_stock_java_options():
     assert "--add-opens=java.base/java.util=ALL-UNNAMED" in settings["env.java.opts.all"]
 
 
-def test_an_override_replaces_a_default_and_is_there_once():
+def test_override_replaces_the_default_once():
     rendered = flink_config.render("heartbeat.timeout: 8 s\nrest.port: 8081", {"heartbeat.timeout": "3 s", "a.b": "c"})
     assert rendered.splitlines() == ['heartbeat.timeout: "3 s"', 'rest.port: "8081"', 'a.b: "c"']
 
 
-def test_a_value_with_yaml_in_it_stays_a_value():
+def test_yaml_in_a_value_is_quoted():
     assert flink_config.render("", {"key": 'yes: "no" # or'}) == 'key: "yes: \\"no\\" # or"\n'
 
 
@@ -80,7 +80,7 @@ def test_a_configuration_that_is_not_flat_is_refused_with_its_line(text):
         flink_config.read_flat(text)
 
 
-def test_everything_of_a_stack_listens_on_loopback(tmp_path):
+def test_all_parts_listen_on_loopback(tmp_path):
     settings = flink_config.place_settings(tmp_path, 1, 2, "python")
     hosts = {value for key, value in settings.items() if key.endswith(("host", "address"))}
     assert hosts == {"127.0.0.1"}
@@ -99,31 +99,31 @@ def test_everything_of_a_stack_listens_on_loopback(tmp_path):
         ("shop \N{SHOPPING TROLLEY}", "an emoji"),
     ],
 )
-def test_a_folder_that_java_cannot_be_given_is_refused_before_anything_starts(tmp_path, name, words):
+def test_folder_java_cannot_handle_is_refused_before_start(tmp_path, name, words):
     with pytest.raises(StackError, match=f"{words}.*move or rename the folder"):
         LocalStack(tmp_path / name).start()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_python_and_java_must_read_names_of_files_alike(tmp_path):
+def test_python_and_java_must_agree_on_file_name_encoding(tmp_path):
     check_directory(tmp_path, "iso-8859-9")
     with pytest.raises(StackError, match="PYTHONUTF8=1"):
         check_directory(tmp_path / "josÃ©", "iso-8859-9")
 
 
-def test_make_has_python_read_names_of_files_as_utf_8():
+def test_make_sets_python_utf8_mode():
     probe = """probe: ; @$(PYTHON) -c 'import sys; print(sys.getfilesystemencoding())'"""
     said = make(f"--eval={probe}", "probe", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
     assert said == "utf-8\n"
 
 
 @pytest.mark.parametrize("name", ["my shop (1)", "josé", "100% & $HOME", 'a "quote"', "#1?", "Ελλάδα", "日本"])
-def test_folders_with_names_that_people_give_are_taken(tmp_path, name):
+def test_realistic_folder_names_are_accepted(tmp_path, name):
     check_directory(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ['a "b" \\ c', "josé", "shop \N{SHOPPING TROLLEY}", "del\x7f"])
-def test_settings_name_the_paths_that_they_were_made_with(tmp_path, name):
+def test_settings_round_trip_paths(tmp_path, name):
     path = tmp_path / name / "freshet.toml"
     write_atomically(path, product.settings_text(LocalStack(tmp_path), tmp_path / name / "ring", tmp_path / name))
     settings = load_settings(path)
@@ -135,7 +135,7 @@ def test_settings_name_the_paths_that_they_were_made_with(tmp_path, name):
     assert tomllib.loads(text)["auth"]["jwks"] == str(path)
 
 
-def test_the_stack_does_not_speak_the_language_of_its_user(table, monkeypatch):
+def test_stack_is_locale_independent(table, monkeypatch):
     monkeypatch.setenv("LC_ALL", "tr_TR.UTF-8")
     assert table.environment({})["LC_ALL"] == "C.UTF-8"
     command = Java(table.directory).command("kafka", [], [], ["kafka.Kafka"])
@@ -143,7 +143,7 @@ def test_the_stack_does_not_speak_the_language_of_its_user(table, monkeypatch):
     assert "-Duser.language=en" in flink_config.read_flat(FLINK_CONF.read_text())["env.java.opts.all"].split()
 
 
-def test_make_model_takes_the_name_of_a_file_with_spaces_and_quotes():
+def test_make_model_handles_spaces_and_quotes():
     words = ["--file", "my file.csv", "--out", "it's mine"]
     recipe = make("--dry-run", "--assume-old=setup", "model", f"ARGS={shlex.join(words)}")
     line = recipe.replace(".venv/bin/python", "shown")
@@ -156,13 +156,13 @@ def test_make_model_takes_the_name_of_a_file_with_spaces_and_quotes():
     assert said.stdout.splitlines() == ["-m", "freshet", "model", "train", *words]
 
 
-def test_ports_are_free_and_given_once():
+def test_ports_are_free_and_unique():
     given = [ports.free_port() for _ in range(50)]
     assert len(set(given)) == 50
     assert not any(ports.is_listening(port) for port in given)
 
 
-def test_a_process_is_recorded_found_from_elsewhere_and_ended(table, tmp_path):
+def test_process_is_recorded_found_and_ended(table, tmp_path):
     table.start("sleeper", SLEEP, {})
     elsewhere = ProcessTable(tmp_path)
     assert is_up(tmp_path)
@@ -172,7 +172,7 @@ def test_a_process_is_recorded_found_from_elsewhere_and_ended(table, tmp_path):
     assert elsewhere.records() == []
 
 
-def test_a_stranger_with_a_reused_process_id_is_left_alone(tmp_path):
+def test_reused_process_id_is_left_alone(tmp_path):
     with subprocess.Popen(SLEEP, stdout=subprocess.DEVNULL) as stranger:
         reused = ProcessRecord("kafka", stranger.pid, time.time() - 3600, str(tmp_path / "kafka.out"))
         assert not reused.is_running()
@@ -193,7 +193,7 @@ def test_a_process_does_not_get_the_terminals_interrupt(table):
     assert os.getsid(record.pid) == record.pid != os.getsid(0)
 
 
-def test_children_that_a_crash_leaves_behind_are_reaped(table):
+def test_orphaned_children_are_reaped(table):
     code = f"import subprocess, time; subprocess.Popen({SLEEP!r}); time.sleep(60)"
     record = table.start("parent", [sys.executable, "-c", code], {})
     until(has_printed(record, "asleep"), "the child", 5)
@@ -213,24 +213,24 @@ def test_an_orphan_is_found_by_the_marker_that_it_inherited(table, tmp_path):
     assert table.unrecorded() == []
 
 
-def test_the_error_about_a_dead_process_shows_its_last_lines_and_its_log(table):
+def test_dead_process_error_shows_its_log_tail(table):
     record = table.start("kafka", [sys.executable, "-c", "raise SystemExit('no space left')"], {})
     until(lambda: not record.is_running(), "its end", 5)
     with pytest.raises(ProcessDiedError, match=r"(?s)kafka ended.*no space left.*kafka\.out"):
         table.check_running(record)
 
 
-def test_stopping_what_never_ran_is_harmless(tmp_path):
+def test_stopping_a_stopped_stack_is_harmless(tmp_path):
     LocalStack(tmp_path).stop()
     LocalStack(tmp_path).stop()
 
 
-def test_attaching_to_nothing_is_refused(tmp_path):
+def test_attaching_without_a_stack_is_refused(tmp_path):
     with pytest.raises(StackError, match="no stack is up"):
         LocalStack.attach(tmp_path)
 
 
-def test_endpoints_name_the_addresses_and_what_the_product_adds(tmp_path):
+def test_endpoints_hold_addresses_and_product_entries(tmp_path):
     stack = LocalStack(tmp_path)
     stack.publish_endpoints(topic_prefix="local")
     endpoints = json.loads(stack.endpoints_path.read_text())
@@ -239,7 +239,7 @@ def test_endpoints_name_the_addresses_and_what_the_product_adds(tmp_path):
     assert endpoints["topic_prefix"] == "local"
 
 
-def test_a_wait_that_runs_out_says_what_it_waited_for():
+def test_timeout_names_what_was_awaited():
     with pytest.raises(NotReadyError, match=r"(?s)for the moon.*it is day"):
         until(lambda: False, "the moon", timeout_s=0.01, every_s=0.001, explain=lambda: "it is day")
 
@@ -271,7 +271,7 @@ def test_a_missing_jar_is_refused_by_name(pinned):
         verify(*pinned)
 
 
-def test_a_jar_that_nobody_pinned_is_refused_by_name(pinned):
+def test_unpinned_jar_is_refused_by_name(pinned):
     (pinned[0] / "kafka" / "b.jar").write_bytes(b"who?")
     with pytest.raises(JarError, match=r"kafka/b\.jar is not in SHA256SUMS"):
         verify(*pinned)

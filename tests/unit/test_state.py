@@ -91,19 +91,19 @@ def test_golden_bytes_from_before_a_field_was_added_are_read() -> None:
     assert older == msgspec.structs.replace(account(), segments_left_out=0)
 
 
-def test_bytes_with_fewer_fields_read_with_the_defaults_of_the_rest() -> None:
+def test_missing_trailing_fields_get_defaults() -> None:
     assert decode_state(b"\x01\x92\x02\x07") == UserState(level=2, purposes=7)
     assert decode_account(b"\x01\x91\x05") == Account(accepted=5)
 
 
-def test_fields_of_a_later_release_are_passed_over() -> None:
+def test_fields_of_later_release_are_ignored() -> None:
     fields = UserState(level=2)
     raw = encode_state(fields)
     assert raw[1] == 0x90 + len(UserState.__struct_fields__), "as MessagePack's fixarray"
     assert decode_state(raw[:1] + bytes([raw[1] + 1]) + raw[2:] + b"\x2a") == fields
 
 
-def test_two_users_share_nothing() -> None:
+def test_users_share_nothing() -> None:
     first, second = ada(), UserState()
     apply_consent(second, a_consent())
     assert first.profile is not None and second.profile is not None

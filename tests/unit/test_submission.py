@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_code_is_packed_and_the_job_s_id_is_told(client, settings: Path, capsys) -> None:
+def test_code_is_packed_and_job_id_reported(client, settings: Path, capsys) -> None:
     given = client(f'echo "some warning"; [ -s "${{10}}" ] && echo "Job has been submitted with JobID {JOB}"')
     words = ["submit", "--settings", str(settings), "--flink", "http://f:8081", "-s", "s3://s/1", "-p", "2", "--json"]
     assert run(words) == 0
@@ -49,20 +49,20 @@ def test_the_code_is_packed_and_the_job_s_id_is_told(client, settings: Path, cap
     assert not Path(typed[typed.index("-pyfs") + 1]).exists(), "the zip is gone when Flink has it"
 
 
-def test_the_reason_of_the_job_s_own_checks_is_the_reason_that_is_told(client, settings: Path, capsys) -> None:
+def test_reason_of_failed_job_checks_is_reported(client, settings: Path, capsys) -> None:
     client('echo "  File somewhere"; echo "not submitted: SettingsError: there is no topic x" >&2; exit 1')
     assert run(["submit", "--settings", str(settings)]) == 2
     assert capsys.readouterr().err.endswith("freshet: not done: SettingsError: there is no topic x\n")
 
 
 @pytest.mark.parametrize("script", ["exit 3", "echo nothing"])
-def test_a_client_that_submits_nothing_is_told_of(client, settings: Path, script: str) -> None:
+def test_client_without_submission_is_reported(client, settings: Path, script: str) -> None:
     client(script)
     with pytest.raises(SubmitError, match="the lines above"):
         submit(settings, Submission(), lambda line: None)
 
 
-def test_an_upgrade_that_is_refused_names_the_savepoint_and_the_command_that_goes_on(
+def test_refused_upgrade_names_savepoint_and_resuming_command(
     client, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client('echo "not submitted: ModelError: no model"; exit 1')
@@ -74,9 +74,7 @@ def test_an_upgrade_that_is_refused_names_the_savepoint_and_the_command_that_goe
         submission.upgrade(settings, "personalise", Submission("http://f:1"), None, lambda line: None)
 
 
-def test_without_a_home_the_client_on_the_path_is_called_else_that_of_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flink_client_is_found_on_path_then_in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLINK_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert flink_client().is_file() and flink_client().parts[-3:] == ("pyflink", "bin", "flink")

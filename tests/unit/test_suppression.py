@@ -26,7 +26,7 @@ def seen(table: SuppressedTable) -> tuple:
 @pytest.mark.parametrize(("k", "cells"), [(3, 2), (4, 2), (5, 2), (3, 3)])
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.promise("small-figures")
-def test_who_knows_the_rule_and_tries_every_table_learns_no_small_figure(k: int, cells: int, closed: bool):
+def test_small_figures_cannot_be_inferred_by_enumeration(k: int, cells: int, closed: bool):
     """All tables up to a total: every table that gives the same picture is among those that are tried."""
     possible: dict[tuple, list[tuple[tuple[int, ...], tuple[bool, ...]]]] = defaultdict(list)
     for counts in itertools.product(range(3 * k + 1), repeat=cells):
@@ -50,7 +50,7 @@ def behind(entries: list[tuple[str, str, int]]) -> int:
 
 
 @given(told, st.integers(3, 12))
-def test_what_is_shown_and_what_is_left_have_k_persons_behind_them(entries: list[tuple[str, str, int]], k: int):
+def test_shown_figures_and_remainders_cover_k_persons(entries: list[tuple[str, str, int]], k: int):
     tally = Tally(k)
     for category, name, count in entries:
         tally.add(category, name, count)
@@ -67,14 +67,14 @@ def test_what_is_shown_and_what_is_left_have_k_persons_behind_them(entries: list
         assert not rest or (behind(rest) >= k and len({category for category, _, _ in rest}) > 1)
 
 
-def test_somebody_with_many_changes_is_one_person():
+def test_person_with_many_changes_counts_once():
     cell = Cell(10)
     for _ in range(50):
         cell.add("p1.ada")
     assert (cell.count, cell.figure) == (50, None)
 
 
-def test_a_person_who_was_renamed_by_a_rotation_may_be_behind_two_names():
+def test_renamed_person_may_count_under_two_pseudonyms():
     cell = Cell(10)
     for n in range(9):
         cell.add(f"p1.{n}")
@@ -84,7 +84,7 @@ def test_a_person_who_was_renamed_by_a_rotation_may_be_behind_two_names():
     assert cell.figure == 19
 
 
-def test_where_no_name_was_recorded_events_stand_for_themselves():
+def test_anonymous_events_count_individually():
     cell = Cell(10)
     cell.add(None, 9)
     assert cell.figure is None
@@ -96,20 +96,20 @@ def figures(*counts: int) -> list[int | None]:
     return list(a_table(counts, (False,) * len(counts), 10).rows.values())
 
 
-def test_the_smallest_larger_figure_and_its_equals_go_with_one_that_is_withheld():
+def test_next_smallest_figures_are_withheld_too():
     assert figures(30, 5, 20, 40) == [30, None, None, 40]
     assert figures(20, 5, 20, 40) == [None, None, None, 40]
     one_person = a_table((25, 20, 40, 15), (True, False, False, False), 10)
     assert list(one_person.rows.values()) == [None, 20, None, 15], "20 is no cover for one person's 25"
 
 
-def test_zeros_are_told_where_nothing_is_withheld_and_hidden_where_something_is():
+def test_zeros_are_shown_only_when_nothing_is_withheld():
     assert figures(10, 0) == [10, 0]
     assert figures(12, 0, 5, 11) == [12, None, None, None]
     assert figures(3, 0) == [None, None]
 
 
-def test_a_flood_of_categories_is_counted_together():
+def test_excess_categories_are_grouped():
     tally = Tally(2, categories_max=3)
     for n in range(40):
         tally.add(f"c{n // 4}", f"p1.{n}")

@@ -48,7 +48,7 @@ def test_all_topics_are_created_with_their_retention(settings: str, capsys: pyte
     assert "created freshet.audit" in capsys.readouterr().out
 
 
-def test_what_is_there_is_left_alone(
+def test_existing_topics_are_untouched(
     settings: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Admin, "known", frozenset(f"freshet.{topic.name}" for topic in TOPICS))

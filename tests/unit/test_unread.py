@@ -25,7 +25,7 @@ def looked(unread: UnreadConsentAge) -> bool:
     return not unread._looking.locked()
 
 
-def test_the_age_is_that_of_the_last_look_and_the_time_since(clock: Clock) -> None:
+def test_age_adds_time_since_the_last_check(clock: Clock) -> None:
     ages = iter([0, 3_000])
     unread = UnreadConsentAge(lambda: next(ages), clock)
     clock.now_s += LOOK_EVERY_S
@@ -42,7 +42,7 @@ def test_the_age_is_that_of_the_last_look_and_the_time_since(clock: Clock) -> No
 
 
 @pytest.mark.parametrize("error", [SettingsError("no"), OSError(), ValueError()])
-def test_while_kafka_does_not_answer_the_age_grows(clock: Clock, error: Exception) -> None:
+def test_age_grows_while_kafka_is_unavailable(clock: Clock, error: Exception) -> None:
     def fails() -> int:
         raise error
 
