@@ -20,25 +20,25 @@ TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests
 
 .PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read masking docs format client jars-lock constraints clean
 
-help: ## what there is to run
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
 	  do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-setup: .venv/.requirements .venv/bin/freshet .local/jars/.verified ## the Python environment, the command `freshet` in it, and the jars; done already = done at once
+setup: .venv/.requirements .venv/bin/freshet .local/jars/.verified ## install the Python environment, the command `freshet` and the jars; idempotent
 
-warm: setup ## optional, once: record classes, so that starts take about two thirds (a minute, 300 MB)
+warm: setup ## optional, once: record classes, so that starts take a third less time (a minute, 300 MB)
 	@$(PYTHON) -m deploy.local.record_classes
 
 up: setup ## start Kafka, Redis, Flink and the job; ARGS="--task-managers 2", ARGS=--no-job
 	@$(PYTHON) -m freshet up $(ARGS)
 
-down: ## end all that `make up` started, and forget its data
+down: ## stop what `make up` started, and delete its data
 	@[ ! -x $(PYTHON) ] || $(PYTHON) -m freshet down $(ARGS)
 
-status: setup ## what runs, and where it listens
+status: setup ## show what is running, and its addresses
 	@$(PYTHON) -m freshet status $(ARGS)
 
-demo: setup ## the journey of a click, on screen
+demo: setup ## show how a click changes recommendations
 	@$(PYTHON) -m freshet demo $(ARGS)
 
 model: setup ## train on a file, ARGS="FILE --out DIR", or without ARGS on the history of the running stack
@@ -48,36 +48,36 @@ model: setup ## train on a file, ARGS="FILE --out DIR", or without ARGS on the h
 test: check ## check, then every test: quick ones first, real processes last
 	@$(PYTHON) -m pytest $(TESTS) $(ARGS)
 
-privacy-test: setup ## all that holds a promise about consent, erasure and identifiers, over many more random histories
+privacy-test: setup ## run the tests about consent, erasure and identifiers, over many more random histories
 	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest -m privacy $(TESTS) $(ARGS)
 
-fuzz: setup ## a million records of rubbish through ingest and personalise, a million hard texts through ingest; FRESHET_FUZZ_SEED=2 for others
+fuzz: setup ## a million garbage records through ingest and personalise, a million hard texts through ingest; FRESHET_FUZZ_SEED=2 for others
 	@FRESHET_FUZZ_RECORDS=$${FRESHET_FUZZ_RECORDS:-1000000} $(PYTHON) -m pytest tests/operators/test_fuzz.py tests/unit/test_fuzz_ingest.py $(ARGS)
 
-check: setup ## formatting, lint, types, the direction of the dependencies, and the documentation
+check: setup ## format, lint, types, layering and documentation
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy $(PACKAGES)
 	@$(PYTHON) -m pytest tests/unit -k layering --no-header
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet --site-dir .local/site
 
-bench: setup ## measure; each figure stands beside its peer or its limit
+bench: setup ## measure throughput, latency and the cost of consent, beside a peer or a limit
 	@$(PYTHON) -m freshet bench run $(ARGS)
 
 bench-read: setup ## measure what reading costs: gateway and library beside nginx and Feast (10 minutes)
 	@$(PYTHON) -m freshet bench read $(ARGS)
 
-masking: setup ## look for the text that is the most expensive to mask: millions of texts, half an hour
+masking: setup ## search for the text that is most expensive to mask: millions of texts, half an hour
 	@$(PYTHON) -m freshet bench masking $(ARGS)
 
 docs: setup ## write the generated pages, and show the documentation at http://localhost:8000
 	@$(PYTHON) -m deploy.documentation
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs serve
 
-client: setup ## the client library as a wheel, below .local/dist
+client: setup ## build the client library as a wheel, below .local/dist
 	@$(PYTHON) -m freshet client $(ARGS)
 
-format: setup ## put the code into the one format
+format: setup ## format the code
 	@$(PYTHON) -m ruff format .
 	@$(PYTHON) -m ruff check --fix .
 

@@ -12,13 +12,16 @@ def access(
     settings: SettingsFile,
     user: UserId,
     role: Annotated[
-        str, typer.Option(parser=visible_name, metavar="<str>", help="Who asks; goes into the audit trail.")
+        str, typer.Option(parser=visible_name, metavar="<str>", help="Your role; recorded in the audit trail.")
     ],
     purpose: Annotated[
-        str, typer.Option(parser=visible_name, metavar="<str>", help="What for; goes into the audit trail.")
+        str,
+        typer.Option(
+            parser=visible_name, metavar="<str>", help="The purpose of the request; recorded in the audit trail."
+        ),
     ],
 ) -> None:
-    """Print all that is held of one person, as one JSON document.
+    """Print all data held about one person, as one JSON document.
 
     The running job answers with its state; Redis and the topics are read as they stand. The reading itself goes into
     the audit trail. Exports are files under names of their own: they are not looked into.

@@ -28,7 +28,7 @@ def verify(
     trail: Trails = None,
     as_json: AsJson = False,
 ) -> int:
-    """Name every record that was changed, is missing, stands twice, was put in or is out of place.
+    """Verify the audit trail: find records that were changed, removed, duplicated, inserted or moved.
 
     What was signed for the topic that is read is believed. A trail that was moved here from another topic is signed for
     that one: name it by Kafka's id with --trail. The signing key itself is not needed. Exit code 1 where there are
@@ -49,9 +49,9 @@ def verify(
 @command(app, "save-heads", "freshet audit save-heads --settings freshet.toml --out heads.jsonl")
 def save_heads(
     settings: SettingsFile,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where heads are kept; those that it has stay.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file of heads; new ones are appended.")],
 ) -> None:
-    """Add the signed heads that are not yet in a file to it.
+    """Save signed heads to a file; heads that it already has are kept.
 
     Keep the file where nobody who can write to Kafka can write, and give it to `freshet audit verify`.
     """
@@ -63,7 +63,7 @@ def save_heads(
 
 @command(app, "public-key", "freshet audit public-key --settings freshet.toml")
 def public_key(settings: SettingsFile) -> None:
-    """Print the key that signatures are verified with."""
+    """Print the public key that verifies the signatures."""
     from jobs.settings import load_settings
     from privacy.audit_verification import public_keys
 

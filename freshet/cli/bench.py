@@ -24,13 +24,17 @@ class PartName(StrEnum):
 @command(app, "run", "freshet bench run --quick --only latency")
 def run(
     context: typer.Context,
-    quick: Annotated[bool, typer.Option("--quick", help="Minutes instead of half an hour; not for keeping.")] = False,
-    only: Annotated[PartName | None, typer.Option(help="This part alone; `buckets` runs in no other way.")] = None,
-    events: Annotated[int | None, typer.Option(min=1, help="Of each run of throughput and privacy.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Of throughput, and pairs of privacy.")] = None,
-    warm_up: Annotated[int | None, typer.Option(min=1, help="Of latency and privacy, in seconds.")] = None,
-    withdrawals: Annotated[int | None, typer.Option(min=1, help="At each rate of privacy.")] = None,
-    seconds: Annotated[int | None, typer.Option(min=1, help="Measured at each rate of latency.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Run for minutes instead of half an hour; results are not representative.")
+    ] = False,
+    only: Annotated[
+        PartName | None, typer.Option(help="Run only this part; `buckets` runs only when named here.")
+    ] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="Events per run of throughput and privacy.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of throughput, and pairs of privacy.")] = None,
+    warm_up: Annotated[int | None, typer.Option(min=1, help="Warm-up of latency and privacy, in seconds.")] = None,
+    withdrawals: Annotated[int | None, typer.Option(min=1, help="Withdrawals per rate of privacy.")] = None,
+    seconds: Annotated[int | None, typer.Option(min=1, help="Seconds measured per rate of latency.")] = None,
     flink: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of Flink to try. Several may be given.")
     ] = None,
@@ -59,10 +63,10 @@ def run(
 @command(app, "read", "freshet bench read --no-feast")
 def read(
     context: typer.Context,
-    requests: Annotated[int, typer.Option(min=1, help="Of each side in each round.")] = 30_000,
+    requests: Annotated[int, typer.Option(min=1, help="Requests per side and round.")] = 30_000,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
     overload_s: Annotated[
-        float, typer.Option(min=0, help="How long it is overloaded, in seconds; 0: not at all.")
+        float, typer.Option(min=0, help="Duration of the overload test, in seconds; 0 skips it.")
     ] = 30,
     no_feast: Annotated[bool, typer.Option("--no-feast", help="Do not install and measure Feast.")] = False,
 ) -> int:
@@ -82,9 +86,9 @@ def read(
 @command(app, "masking", "freshet bench masking --texts 60000 --dry")
 def masking(
     context: typer.Context,
-    texts: Annotated[int, typer.Option(min=1, help="How many are tried.")] = 1_000_000,
-    seed: Annotated[int, typer.Option(help="Of the random texts.")] = 16,
-    processes: Annotated[int, typer.Option(min=1, help="How many search at once.")] = 2,
+    texts: Annotated[int, typer.Option(min=1, help="Number of texts to try.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="Seed of the random texts.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
     dry: Annotated[bool, typer.Option("--dry", help="Do not write bench/RESULTS.md.")] = False,
 ) -> int:
     """Search for the text that is the most expensive to mask.

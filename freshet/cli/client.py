@@ -10,7 +10,7 @@ from freshet.cli.shape import command, root
 
 @command(root, "client", "freshet client --out dist")
 def client(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder; left out: .local/dist.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The output folder.  Default: .local/dist.")] = None,
 ) -> None:
     """Build the client library, the wheel `freshet-client`, and print its path.
 

@@ -29,14 +29,16 @@ def record(
     settings: SettingsFile,
     user: UserId,
     level: Annotated[Literal["none", "session", "full"], typer.Option(help="What may be kept and served.")],
-    granted: Annotated[Purposes, typer.Option(help="A purpose; left out: all of them.")] = None,
-    denied: Annotated[Purposes, typer.Option(help="A purpose that is not granted.")] = None,
+    granted: Annotated[
+        Purposes, typer.Option(help="A granted purpose. Several may be given; default: all of them.")
+    ] = None,
+    denied: Annotated[Purposes, typer.Option(help="A denied purpose. Several may be given.")] = None,
     method: Method = None,
-    notice_version: Annotated[str | None, typer.Option(help="Which notice was read.")] = None,
-    jurisdiction: Annotated[str | None, typer.Option(help="Whose law applies, as the policy file calls it.")] = None,
-    expires_at: Annotated[int | None, typer.Option(help="When it ends, in ms since the epoch.")] = None,
+    notice_version: Annotated[str | None, typer.Option(help="Version of the notice that the user saw.")] = None,
+    jurisdiction: Annotated[str | None, typer.Option(help="The jurisdiction, as named in the policy file.")] = None,
+    expires_at: Annotated[int | None, typer.Option(help="When the consent expires, in ms since the epoch.")] = None,
 ) -> None:
-    """Record a consent as it stands from now on; it takes the place of the one before.
+    """Record a user's consent; it replaces the previous one.
 
     A withdrawal holds when the command has returned. Prints where the record stands, as JSON.
     """
@@ -62,7 +64,7 @@ def record(
 
 @command(app, "withdraw", "freshet consent withdraw --settings freshet.toml --user -")
 def withdraw(settings: SettingsFile, user: UserId, method: Method = None) -> None:
-    """End all personalisation of a user; it has ended when the command has returned."""
+    """Withdraw a user's consent; personalisation has ended when the command returns."""
     user_id = given_user(user)
     from jobs.clock import clock_ms
     from jobs.registration import load_for_users_will

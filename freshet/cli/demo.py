@@ -13,22 +13,28 @@ from freshet.cli.shape import command, root
 @with_file_options
 def demo(
     of_file: FileOptions,
-    shoppers: Annotated[int, typer.Option(min=1, help="Simulated shoppers.")] = 300,
-    rate: Annotated[int, typer.Option(min=1, help="Interactions a second.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the simulated shop.")] = 1,
-    seconds: Annotated[int | None, typer.Option(min=1, help="End after so long; left out: with Ctrl-C.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="A block of text every 5 s instead of a picture.")] = False,
+    shoppers: Annotated[int, typer.Option(min=1, help="Number of simulated shoppers.")] = 300,
+    rate: Annotated[int, typer.Option(min=1, help="Interactions per second.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated shop.")] = 1,
+    seconds: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many seconds; default: run until Ctrl-C.")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print plain text every 5 s instead of a live screen.")
+    ] = False,
     replay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Play this file instead: CSV, Parquet or JSON lines.")
     ] = None,
-    speed: Annotated[int | None, typer.Option(min=1, help="Rows a second; left out: as fast as Kafka takes.")] = None,
+    speed: Annotated[
+        int | None, typer.Option(min=1, help="Rows per second; default: as fast as Kafka accepts.")
+    ] = None,
     follow: Annotated[
-        str | None, typer.Option(metavar="USER", help="Whose list to show; left out: who has most rows.")
+        str | None, typer.Option(metavar="USER", help="The user whose list is shown; default: the one with most rows.")
     ] = None,
 ) -> None:
-    """Show the journey of a click on a real Kafka, Redis and Flink, with simulated shoppers or a file of yours.
+    """Show how clicks change recommendations on real Kafka, Redis and Flink, with simulated shoppers or your own file.
 
-    Starts all of it below .local/demo, and ends all of it.
+    Starts everything below .local/demo, and stops it at the end.
     """
     from deploy.demo.show import DemoOptions
     from deploy.demo.show import demo as show

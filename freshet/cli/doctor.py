@@ -10,12 +10,10 @@ from freshet.cli.shape import AsJson, ExitCode, SettingsFile, command, print_jso
 @command(root, "doctor", "freshet doctor --settings freshet.toml --flink http://localhost:8081")
 def doctor(
     settings: SettingsFile,
-    flink: Annotated[
-        str | None, typer.Option(metavar="URL", help="Flink's REST interface, to look at it, too.")
-    ] = None,
+    flink: Annotated[str | None, typer.Option(metavar="URL", help="Flink's REST URL; also checks Flink.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check a deployment, a line for each check, and say how to mend what is wrong.
+    """Check a deployment, one line per check, and say how to fix each problem.
 
     Looks at Python, packages, Java, the key ring, the signing key, the policy and the model; at Redis (memory policy,
     persistence, rights), Kafka (topics, their retention and time stamps), the clock beside the broker's, and whether

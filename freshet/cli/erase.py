@@ -12,7 +12,7 @@ app = group("erase", "Erase users, carry erasures through, and prove them.")
 
 @command(app, "user", "freshet erase user --settings freshet.toml --user -")
 def user(settings: SettingsFile, user: UserId) -> None:
-    """Record the erasure of a user: state and lists go at once, and nothing of them comes back.
+    """Record the erasure of a user: state and lists are deleted at once and never return.
 
     Then run `freshet erase rewrite-events` and, when snapshots have aged out, `freshet erase verify`.
     """
@@ -25,7 +25,7 @@ def user(settings: SettingsFile, user: UserId) -> None:
 
 @command(app, "rewrite-events", "freshet erase rewrite-events --settings freshet.toml")
 def rewrite_events(settings: SettingsFile) -> None:
-    """Take everybody who was erased out of the events topic.
+    """Remove all erased users from the events topic.
 
     Run it within `min.compaction.lag.ms` (7 days) of an erasure.
     """
@@ -44,24 +44,26 @@ def verify(
     settings: SettingsFile,
     user: UserId,
     flink: Annotated[
-        str | None, typer.Option(metavar="URL", help="Flink's REST interface: a savepoint is taken and deleted again.")
+        str | None, typer.Option(metavar="URL", help="Flink's REST URL; a savepoint is taken and deleted afterwards.")
     ] = None,
-    savepoint: Annotated[Path | None, typer.Option(metavar="DIR", help="Search this savepoint and take none.")] = None,
+    savepoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Search this savepoint instead of taking one.")
+    ] = None,
     work_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the savepoint goes: a folder that Flink shares.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the savepoint; Flink must have access to it.")
     ] = None,
     export: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="An export to search.")] = None,
     snapshots: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A folder of checkpoints and savepoints.")
     ] = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for the job and Flink.")] = 120.0,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait for the job and Flink, in seconds.")] = 120.0,
 ) -> int:
-    """Search for an erased user everywhere, print the receipt as JSON, and write it to `receipts` if it is good news.
+    """Search everywhere for an erased user, and print the receipt as JSON; write it to `receipts` if it is a proof.
 
     Exit code 0: effective, complete, or returned; 1: something is left, and where; 2: not proved, because the search
     did not find what it had planted, or could not be made. A savepoint holds everybody's state: it is taken into a
-    folder that only this user can enter. With --savepoint, users who had consented before it was taken bear witness
-    instead of what is planted.
+    folder that only your account can read. With --savepoint, users who had consented before it was taken serve as
+    canaries.
     """
     if (flink is None) == (savepoint is None):
         raise typer.BadParameter("one of --flink and --savepoint is needed")
@@ -79,7 +81,7 @@ def verify(
 
 @command(app, "purge-consents", "freshet erase purge-consents --settings freshet.toml")
 def purge_consents(settings: SettingsFile) -> None:
-    """Take users whose erasure is over out of the consents topic; run it daily."""
+    """Remove users whose tombstone has expired from the consents topic; run it daily."""
     from jobs.registration import load_deployed
     from privacy.purge_consents import purge_consents as purge
 

@@ -14,11 +14,11 @@ app = group("export", "Export clean events for training or measurement, and keep
 @command(app, "write", "freshet export write --settings freshet.toml --out exports/may --purpose train")
 def write(
     settings: SettingsFile,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write; not there yet.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The output folder; must not exist yet.")],
     purpose: Annotated[Literal["train", "measure"], typer.Option(help="What consent must allow.")] = "train",
     as_json: AsJson = False,
 ) -> None:
-    """Write what stands in `events` now and may be used for the purpose, under names of exports.
+    """Export the events that are in `events` now and may be used for the purpose, under export pseudonyms.
 
     Names of exports join with nothing that the job keeps. Somebody who holds both an export and the `events` topic may
     still match them by item and time. Run `freshet export rewrite` on every export, daily.
@@ -37,7 +37,7 @@ def rewrite(
     settings: SettingsFile,
     as_json: AsJson = False,
 ) -> None:
-    """Take out of an export whoever withdrew or was erased since; delete it when its retention is over.
+    """Remove users who withdrew or were erased since from an export; delete it when its retention has ended.
 
     Run it every day on every export. The retention is `[export] retention_days`.
     """
@@ -51,7 +51,7 @@ def rewrite(
 
 @command(app, "history", "freshet export history --settings freshet.toml")
 def history(settings: SettingsFile) -> None:
-    """Print the clean events that may be trained on, as JSON lines, for a training run on this machine.
+    """Print the clean events that may be used for training, as JSON lines, for a training run on this machine.
 
     By the same rule as an export, but under the pseudonyms of the job: keep no file of it.
     """

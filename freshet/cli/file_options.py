@@ -31,8 +31,8 @@ COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "event_id_prefix": ("Event ids are TEXT:row (default: the file's name).", "TEXT"),
 }
 """The fields of :class:`deploy.demo.table.Mapping`, which help does not import; a test compares the two."""
-Share = Annotated[float, typer.Option(min=0, max=1, metavar="0..1", help="Which part of the users consents.")]
-Level = Annotated[Literal["none", "session", "full"], typer.Option(help="What they consent to.")]
+Share = Annotated[float, typer.Option(min=0, max=1, metavar="0..1", help="Share of the users who consent.")]
+Level = Annotated[Literal["none", "session", "full"], typer.Option(help="The level that they consent to.")]
 Preset = Annotated[str | None, typer.Option(help="A known mapping, such as online-retail; other options change it.")]
 
 

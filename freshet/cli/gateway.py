@@ -9,7 +9,7 @@ import typer
 
 from freshet.cli.shape import command, group, print_json
 
-app = group("gateway", "Serve lists over HTTP.")
+app = group("gateway", "Serve recommendations over HTTP.")
 
 
 class RoleName(StrEnum):
@@ -49,7 +49,7 @@ def _days(text: str) -> float:
 def run(
     settings: Annotated[Path, typer.Option(metavar="FILE", help="The TOML file of the gateway.")],
 ) -> int:
-    """Serve until told to end (SIGTERM, Ctrl-C).
+    """Run the gateway until SIGTERM or Ctrl-C.
 
     `deploy/gateway.toml` is an example of the settings.
     """
@@ -62,17 +62,17 @@ def run(
     app, "new-api-key", "freshet gateway new-api-key --file api-keys.json --id shop --role frontend --role producer"
 )
 def new_api_key(
-    file: Annotated[Path, typer.Option(metavar="FILE", help="The file of API keys; made where it is not there.")],
-    id: Annotated[str, typer.Option(parser=_key_id, metavar="<str>", help="How limits and logs call the key.")],
-    role: Annotated[list[RoleName], typer.Option(help="What the key may do. Several may be given.")],
-    tenant: Annotated[str, typer.Option(help="Whose lists it reads.")] = "default",
+    file: Annotated[Path, typer.Option(metavar="FILE", help="The file of API keys; created if missing.")],
+    id: Annotated[str, typer.Option(parser=_key_id, metavar="<str>", help="Name of the key in limits and logs.")],
+    role: Annotated[list[RoleName], typer.Option(help="A role of the key. Several may be given.")],
+    tenant: Annotated[str, typer.Option(help="The tenant whose lists it reads.")] = "default",
     days: Annotated[
-        float | None, typer.Option(parser=_days, metavar="<float>", help="Until it expires; left out: it does not.")
+        float | None, typer.Option(parser=_days, metavar="<float>", help="Days until the key expires; default: never.")
     ] = None,
 ) -> None:
-    """Make an API key, print it once, and keep its hash in the file.
+    """Create an API key, print it once, and store its hash in the file.
 
-    A running gateway reads the file again by itself.
+    A running gateway reloads the file by itself.
     """
     from serving.gateway.api_keys import add_api_key
     from serving.gateway.roles import Role

@@ -13,7 +13,7 @@ NewFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file to write
 
 @command(app, "new-key-ring", "freshet keys new-key-ring key-ring.json")
 def new_key_ring(file: NewFile) -> None:
-    """Make the key ring that pseudonyms are made with.
+    """Create the key ring behind pseudonyms.
 
     Name it in the settings of the job (privacy.key_ring) and of the gateway. To change the key later, see
     `freshet rotate --help`.
@@ -27,7 +27,7 @@ def new_key_ring(file: NewFile) -> None:
 
 @command(app, "new-signing-key", "freshet keys new-signing-key signing-key")
 def new_signing_key(file: NewFile) -> None:
-    """Make the key that the job signs the audit trail with.
+    """Create the key that signs the audit trail.
 
     Name it in the settings of the job (audit.signing_key).
     """

@@ -17,7 +17,7 @@ File = Annotated[
     typer.Argument(metavar="FILE", help="CSV, Parquet, JSON lines or the folder of an export; - reads JSON lines."),
 ]
 Folder = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="The folder of the model; one that is there is replaced.")
+    Path, typer.Option("--out", metavar="DIR", help="The folder of the model; an existing model is replaced.")
 ]
 User = Annotated[
     str | None, typer.Option(help="Column of the user; left out: user_id, or pseudonym where there is none.")
@@ -45,7 +45,7 @@ def train(
     time_format: TimeFormat = None,
     quantity: Quantity = None,
     top_k: TopK = 50,
-    neighbours: Annotated[int, typer.Option(min=1, help="Neighbours that are kept for each item.")] = 64,
+    neighbours: Annotated[int, typer.Option(min=1, help="Neighbours kept per item.")] = 64,
 ) -> None:
     """Train the built-in model on a file, evaluate it on the last fifth of the time, quantise and write it.
 
@@ -73,7 +73,7 @@ def evaluate(
     top_k: TopK = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the built-in model on the last fifth of the time of a file, beside popularity; write nothing."""
+    """Evaluate the built-in model on the last fifth of a file by time, beside popularity; writes nothing."""
     from models.evaluate import evaluate as measure
     from models.train import table
     from models.transitions import TrainingSettings
@@ -88,12 +88,12 @@ def evaluate(
 @command(app, "adopt", "freshet model adopt mine.onnx --items items.txt --name mine-1 --out model")
 def adopt(
     model: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.")],
-    items: Annotated[Path, typer.Option(metavar="FILE", help="Item ids, one a line, in row order.")],
+    items: Annotated[Path, typer.Option(metavar="FILE", help="Item ids, one per line, in row order.")],
     name: Annotated[str, typer.Option(help="a-z, 0-9, '.', '_' and '-': lists carry it.")],
     out: Folder,
     top_k: Annotated[int, typer.Option(min=1, help="Of plain scores, how many are ranked.")] = 50,
 ) -> None:
-    """Take an ONNX file of your own into service: check it, try it, and write it with its manifest.
+    """Adopt your own ONNX model: check it, try it, and write it with its manifest.
 
     The graph takes `items` int32[users, 20] (rows of the user's recent items, newest last, 0 is padding) and, if it
     likes, `weights` float32[users, 20]. It returns `scores` float32[users, items + 1], one for each row, or the best

@@ -5,7 +5,7 @@ from freshet.cli.shape import SettingsFile, command, root
 
 @command(root, "rebuild", "freshet rebuild --settings freshet.toml")
 def rebuild(settings: SettingsFile) -> None:
-    """Have the job write consents and lists in Redis again, and write the tombstones of erased users.
+    """Rewrite all consents, lists and tombstones of erased users in Redis.
 
     The job does the first by itself, within a second, where Redis has lost data or another process took over. This is
     for what it cannot see, such as keys that somebody deleted. It waits for nothing: the job writes lists as it catches

@@ -15,14 +15,15 @@ def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, Parquet or JSON lines.")],
     of_file: FileOptions,
     speed: Annotated[
-        float | None, typer.Option(min=0.001, help="Rows a second; left out: as fast as Kafka takes.")
+        float | None, typer.Option(min=0.001, help="Rows per second; default: as fast as Kafka accepts.")
     ] = None,
     endpoints: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the product is; left out: what `freshet up` wrote.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the addresses of the stack; default: the one `freshet up` wrote."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Play a file of your own into a running product.
+    """Replay a file of your own into a running stack.
 
     Consents are sent first, and their receipts are waited for; then every row, dirty ones too.
     """

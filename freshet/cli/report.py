@@ -18,16 +18,18 @@ DAY: Final = ["%Y-%m-%d"]
 )
 def report(
     settings: SettingsFile,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where report.md and report.html go.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of report.md and report.html.")],
     start: Annotated[
         datetime | None,
-        typer.Option("--from", formats=DAY, metavar="DAY", help="The first day, UTC; else 30 days before the last."),
+        typer.Option("--from", formats=DAY, metavar="DAY", help="The first day, UTC; default: 30 days before the end."),
     ] = None,
     end: Annotated[
         datetime | None,
-        typer.Option("--to", formats=DAY, metavar="DAY", help="The first day left out, UTC; else tomorrow."),
+        typer.Option(
+            "--to", formats=DAY, metavar="DAY", help="The first day after the period, UTC; default: tomorrow."
+        ),
     ] = None,
-    k: Annotated[int, typer.Option("--k", min=K_LEAST, help="Show no figure of fewer persons.")] = K_LEAST,
+    k: Annotated[int, typer.Option("--k", min=K_LEAST, help="Withhold figures of fewer persons.")] = K_LEAST,
     heads: Heads = None,
     public_key: PublicKeys = None,
     trail: Trails = None,

@@ -11,11 +11,11 @@ from freshet.cli.shape import AsJson, command, print_json, root
 @command(root, "retention", "freshet retention --settings freshet.toml")
 def retention(
     settings: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The TOML file of the job; left out: the defaults.")
+        Path | None, typer.Option(metavar="FILE", help="The TOML file of the job; default: the default settings.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what is kept, for how long, by which setting, and what sees to it: a table in Markdown.
+    """Print what is kept, for how long, by which setting, and what enforces it, as a Markdown table.
 
     Made from the settings that the job itself reads.
     """

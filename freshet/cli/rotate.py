@@ -25,7 +25,7 @@ def start(settings: SettingsFile) -> None:
 
 @command(app, "relink", "freshet rotate relink --settings freshet.toml")
 def relink(settings: SettingsFile) -> None:
-    """Have the job move everybody to their new pseudonym, and wait until it has."""
+    """Move all users to their new pseudonym, and wait until the job has done so."""
     from jobs.registration import load_deployed
     from privacy import rotation
 
@@ -34,7 +34,7 @@ def relink(settings: SettingsFile) -> None:
 
 @command(app, "show", "freshet rotate show --settings freshet.toml")
 def show(settings: SettingsFile, as_json: AsJson = False) -> None:
-    """Say where a rotation stands."""
+    """Show the progress of a rotation."""
     from jobs.registration import load_deployed
     from privacy import rotation
 

@@ -9,10 +9,10 @@ from freshet.cli.shape import AsJson, ExitCode, command, print_json, root
 
 @command(root, "up", "freshet up --task-managers 2")
 def up(
-    task_managers: Annotated[int, typer.Option(min=1, help="Of one slot each.")] = 1,
-    no_job: Annotated[bool, typer.Option("--no-job", help="Only the stack: no topics and no job.")] = False,
+    task_managers: Annotated[int, typer.Option(min=1, help="Number of TaskManagers, with one slot each.")] = 1,
+    no_job: Annotated[bool, typer.Option("--no-job", help="Start only the stack: no topics and no job.")] = False,
 ) -> int:
-    """Start Kafka, Redis and Flink below .local, and the job and a gateway on them."""
+    """Start Kafka, Redis, Flink, the job and a gateway below .local."""
     from deploy.local.commands import describe_rotation, interrupted_once, status
     from deploy.local.commands import up as start
 
@@ -24,7 +24,7 @@ def up(
 
 @command(root, "down", "freshet down")
 def down() -> None:
-    """End all that `freshet up` started, and forget its data. Harmless where nothing runs."""
+    """Stop everything that `freshet up` started, and delete its data. Harmless if nothing runs."""
     from deploy.local.commands import down as end
     from deploy.local.commands import interrupted_once
 
@@ -34,7 +34,7 @@ def down() -> None:
 
 @command(root, "status", "freshet status --json")
 def status(as_json: AsJson = False) -> int:
-    """Say what runs of the stack, and where it listens.
+    """Show which parts of the stack are running, and their addresses.
 
     Exit code 1 where it is down, or a part of it has ended.
     """

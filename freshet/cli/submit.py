@@ -23,7 +23,7 @@ def submit(
     settings: SettingsFile,
     flink: FlinkUrl = None,
     savepoint: Annotated[
-        str | None, typer.Option("--savepoint", "-s", metavar="PATH", help="Go on from this savepoint or checkpoint.")
+        str | None, typer.Option("--savepoint", "-s", metavar="PATH", help="Resume from this savepoint or checkpoint.")
     ] = None,
     parallelism: Parallelism = None,
     python: WorkersPython = None,
@@ -37,7 +37,7 @@ def submit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check everything that can be checked, and submit the job.
+    """Run all checks, and submit the job.
 
     Packs the code that is here and calls `flink run` of Flink's own client: that of FLINK_HOME, else `flink` on PATH,
     else that of the pip package. Prints the job's id.

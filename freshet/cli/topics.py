@@ -12,12 +12,10 @@ def topics(
     settings: SettingsFile,
     partitions: Annotated[int, typer.Option(min=1, help="Of the topics that are read in parallel.")] = 4,
     replicas: Annotated[int, typer.Option(min=1, help="Of each topic.")] = 3,
-    alter: Annotated[
-        bool, typer.Option("--alter", help="Also set what does not fit in topics that are there.")
-    ] = False,
+    alter: Annotated[bool, typer.Option("--alter", help="Also correct the settings of existing topics.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create the topics that are not there yet, with the retention that is promised.
+    """Create missing topics, with the promised retention.
 
     What exists is left as it is, unless --alter is given. The job refuses at submission what breaks its promises.
     """

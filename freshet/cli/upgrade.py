@@ -22,7 +22,7 @@ def upgrade(
     python: WorkersPython = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the running job with a savepoint, and submit the code that is here from it.
+    """Stop the running job with a savepoint, and submit this checkout's code from it.
 
     If the new job is refused, the savepoint is named with the command that goes on from it. New code needs new
     TaskManagers: a job on old ones says so, and goes on by itself once they are replaced.
