@@ -8,10 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from adapters.files.export_parts import part_events, read_manifest
 from models.cells import LOST_DIGITS, Cell, numbers_of, rows_with_lost_digits, texts_of
 from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
 from models.times import (
@@ -28,7 +30,6 @@ from models.times import (
 from models.whole_ids import TWO_WRITINGS, IdEvidence, as_floats, pointed_rows
 from schemas.errors import ExportError, FileError, ModelError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
-from schemas.exports import part_lines, read_manifest
 from schemas.ids import is_id
 
 ROWS_PER_CHUNK: Final = 100_000
@@ -98,7 +99,7 @@ def read(path: Path, columns: Columns) -> Interactions:
     Rows that cannot be used are dropped and counted by reason. Raises :class:`ModelError` that names what is missing.
     """
     if path.is_dir():
-        return from_rows(map(decoded, export_lines(path, time.time_ns() // 1_000_000)), columns)
+        return from_rows(export_rows(path, time.time_ns() // 1_000_000), columns)
     try:
         check_form(columns.time_form)
         table = open_table(path)
@@ -143,8 +144,8 @@ def default_user(path: Path) -> str:
     return CLEAN_EVENTS.user if CLEAN_EVENTS.user in names and Columns().user not in names else Columns().user
 
 
-def export_lines(folder: Path, now_ms: int) -> Iterator[bytes]:
-    """The lines of an export; raises :class:`ModelError` for one that may not, or cannot, be trained on."""
+def export_rows(folder: Path, now_ms: int) -> Iterator[dict[str, Any]]:
+    """The events of an export as rows; raises :class:`ModelError` for one that may not, or cannot, be trained on."""
     try:
         manifest = read_manifest(folder)
         if manifest.purpose != "train":
@@ -152,7 +153,7 @@ def export_lines(folder: Path, now_ms: int) -> Iterator[bytes]:
         if now_ms >= manifest.delete_after:
             raise ModelError(f"{folder} is past its retention: delete it with `freshet export rewrite {folder}`")
         for part in manifest.parts:
-            yield from part_lines(folder, part)
+            yield from map(msgspec.to_builtins, part_events(folder, part))
     except ExportError as error:
         raise ModelError(str(error)) from None
 

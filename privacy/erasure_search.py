@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from kafka import KafkaAdminClient
 
+from adapters.files.export_parts import part_events, read_manifest
 from adapters.kafka.reading import names_any
 from adapters.kafka.settings import python_kafka_options
 from adapters.kafka.settled_topic import settled, settled_ends
@@ -19,7 +20,6 @@ from privacy.rewrite_events import whose_of
 from privacy.rules.erasure import must_be_erased, occurrences
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.exports import part_lines, read_manifest
 from schemas.store import all_user_keys
 from schemas.topics import RETENTION_CHECK_MAX_MS
 from schemas.wire.codecs import Codec
@@ -146,12 +146,12 @@ def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bo
 
 
 def in_exports(settings: Settings, folders: Sequence[Path], user_id: str) -> int:
-    """How many lines of the exports in `folders` are of the user, under the name that exports give them."""
+    """How many events of the exports in `folders` are of the user, under the name that exports give them."""
     count = 0
     for folder in folders:
         manifest = read_manifest(folder)
-        name = hashes_of(settings, folder, manifest).user(user_id).encode()
-        count += sum(name in line for part in manifest.parts for line in part_lines(folder, part))
+        name = hashes_of(settings, folder, manifest).user(user_id)
+        count += sum(event.pseudonym == name for part in manifest.parts for event in part_events(folder, part))
     return count
 
 

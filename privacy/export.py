@@ -1,7 +1,7 @@
 """Exports of clean events, for training or for measurement, that honour consent as it stands (`freshet export`).
 
 :func:`export` writes what stands in `events` now and may be used for the purpose
-(:mod:`privacy.rules.export_eligibility`), as gzipped JSON-lines and a manifest (:mod:`schemas.exports`), under names of
+(:mod:`privacy.rules.export_eligibility`), as Parquet with a manifest (:mod:`schemas.exports`), under names of
 exports: they join with nothing that the job keeps. :func:`rewrite` takes out again what may not be in it any more,
 because somebody withdrew or was erased, and deletes an export that is past its retention (`[export] retention_days`).
 Ended by Ctrl-C or SIGTERM, both leave nothing half-written.
@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from adapters.files.export_parts import read_manifest
 from adapters.kafka.reading import TopicAsOfNow
 from jobs.clock import clock_ms, day
 from jobs.settings import Settings, load_policy
@@ -28,7 +29,7 @@ from privacy.standings import read_standings
 from schemas import topics
 from schemas.consents import Purpose
 from schemas.errors import ExportError
-from schemas.exports import ExportManifest, LeftOut, read_manifest
+from schemas.exports import ExportManifest, LeftOut
 from schemas.pseudonyms import ExportHashes, Pseudonymiser, load_key_ring
 from schemas.topics import DAY_MS
 
@@ -118,7 +119,7 @@ def honour(folder: Path, manifest: ExportManifest, standings: Standings, now_ms:
     return without(
         folder,
         manifest,
-        lambda line: standings.why_left_out(standings.get(line.pseudonym), line.appended, now_ms),
+        lambda event: standings.why_left_out(standings.get(event.pseudonym), event.appended, now_ms),
         now_ms,
     )
 

@@ -5,7 +5,6 @@ once, so whoever reads while an export is rewritten sees the old one or the new 
 """
 
 import fcntl
-import gzip
 import hashlib
 import os
 import shutil
@@ -17,45 +16,33 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from adapters.files.export_parts import PartRows, part_events
 from schemas.errors import ExportError
-from schemas.exports import MANIFEST, PARTS, ExportedEvent, ExportManifest, ExportPart, LeftOut, part_lines
+from schemas.exports import MANIFEST, PARTS, ExportedEvent, ExportManifest, ExportPart, LeftOut
 
 _encode: Final = msgspec.json.Encoder().encode
-Judge = Callable[["_ExportedLine"], LeftOut | None]
-
-
-class _ExportedLine(msgspec.Struct):
-    """What a rewrite looks at in a line."""
-
-    pseudonym: str
-    appended: int
-    ts: int
-
-
-_decode_named: Final = msgspec.json.Decoder(_ExportedLine).decode
+Judge = Callable[[ExportedEvent], LeftOut | None]
 
 
 class PartFile:
-    """A part under way. The same lines make the same bytes."""
+    """A part under way. The same events make the same bytes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = _create(path)
-        self._gzip = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._file, mtime=0)
+        self._rows = PartRows(self._file)
         self._events, self._first_ts, self._last_ts = 0, 0, 0
-        self.lines_bytes = 0
 
-    def write(self, line: bytes, ts: int) -> None:
-        """Append a line, given without its end; `ts` is its event time."""
-        self._gzip.write(line + b"\n")
-        self._first_ts = min(self._first_ts, ts) if self._events else ts
-        self._last_ts = max(self._last_ts, ts) if self._events else ts
+    def write(self, event: ExportedEvent) -> None:
+        """Append an event."""
+        self._rows.write(event)
+        self._first_ts = min(self._first_ts, event.ts) if self._events else event.ts
+        self._last_ts = max(self._last_ts, event.ts) if self._events else event.ts
         self._events += 1
-        self.lines_bytes += len(line) + 1
 
     def close(self) -> ExportPart:
-        """Everything to the disk; what the manifest says of it."""
-        self._gzip.close()
+        """Write everything to the disk, and say what the manifest says of it."""
+        self._rows.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -66,21 +53,24 @@ class PartFile:
 
 
 class PartWriter:
-    """Events to parts of at most `lines_bytes_max` bytes of lines each (a longer line has a part of its own)."""
+    """Writes events to parts of at most `part_bytes_max` bytes each, counted as JSON, which is more than they take;
+    an event that is longer has a part of its own."""
 
-    def __init__(self, folder: Path, lines_bytes_max: int) -> None:
-        self._folder, self._lines_bytes_max = folder, lines_bytes_max
+    def __init__(self, folder: Path, part_bytes_max: int) -> None:
+        self._folder, self._part_bytes_max = folder, part_bytes_max
         self._current: PartFile | None = None
+        self._current_bytes = 0
         self._parts: list[ExportPart] = []
 
     def write(self, event: ExportedEvent) -> None:
         """Append an event."""
-        line = _encode(event)
-        if self._current is not None and self._current.lines_bytes + len(line) >= self._lines_bytes_max:
+        size = len(_encode(event)) + 1
+        if self._current_bytes + size > self._part_bytes_max:
             self._end_part()
         if self._current is None:
             self._current = PartFile(self._folder / part_name(len(self._parts), revision=0))
-        self._current.write(line, event.ts)
+        self._current.write(event)
+        self._current_bytes += size
 
     def close(self) -> list[ExportPart]:
         """All parts."""
@@ -90,16 +80,16 @@ class PartWriter:
     def _end_part(self) -> None:
         if self._current is not None:
             self._parts.append(self._current.close())
-            self._current = None
+            self._current, self._current_bytes = None, 0
 
 
 def part_name(number: int, revision: int) -> str:
     """The name of a part; a part that is rewritten keeps its number.
 
     >>> part_name(3, revision=1)
-    'part-00003-r1.jsonl.gz'
+    'part-00003-r1.parquet'
     """
-    return f"part-{number:05d}-r{revision}.jsonl.gz"
+    return f"part-{number:05d}-r{revision}.parquet"
 
 
 @contextmanager
@@ -155,7 +145,7 @@ def write_manifest(folder: Path, manifest: ExportManifest) -> None:
 
 
 def without(folder: Path, manifest: ExportManifest, judge: Judge, now_ms: int) -> ExportManifest:
-    """Take out of the export all lines of which `judge` gives a reason; the manifest as it is then.
+    """Take out of the export all events of which `judge` gives a reason; the manifest as it is then.
 
     Interrupted anywhere, the export is as before or as after, and another run finishes the work.
     Raises :class:`ExportError` where the export is damaged.
@@ -205,23 +195,17 @@ def _rewritten(
     folder: Path, part: ExportPart, judge: Judge, revision: int, removed: Counter[LeftOut]
 ) -> ExportPart | None:
     """`part` where nothing is to be taken out, else what is left of it in a file of its own, None where nothing is."""
-    reasons = Counter(reason for _, _, reason in _judged(folder, part, judge) if reason is not None)
+    reasons = Counter(reason for event in part_events(folder, part) if (reason := judge(event)) is not None)
     if not reasons:
         return part
     removed.update(reasons)
     if reasons.total() == part.events:
         return None
     file = PartFile(folder / part_name(int(part.name[5:10]), revision))
-    for line, ts, reason in _judged(folder, part, judge):
-        if reason is None:
-            file.write(line, ts)
+    for event in part_events(folder, part):
+        if judge(event) is None:
+            file.write(event)
     return file.close()
-
-
-def _judged(folder: Path, part: ExportPart, judge: Judge) -> Iterator[tuple[bytes, int, LeftOut | None]]:
-    for line in part_lines(folder, part):
-        named = _decode_named(line)
-        yield line.rstrip(b"\n"), named.ts, judge(named)
 
 
 def _remove_strangers(folder: Path, manifest: ExportManifest) -> None:

@@ -1,22 +1,17 @@
-"""An export: a folder with `manifest.json` and gzipped JSON-lines, an event a line.
+"""An export: a folder with `manifest.json` and parts in Parquet (:mod:`adapters.files.export_parts`), an event a row.
 
-Who writes one: `freshet export`. A part that the manifest does not name is not part of the export.
+`freshet export` writes it. A part that the manifest does not name is not part of the export.
 """
 
-import gzip
-import hashlib
-from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
 from schemas.consents import Purpose
-from schemas.errors import ExportError
 
 MANIFEST: Final = "manifest.json"
-PARTS: Final = "part-*.jsonl.gz"
+PARTS: Final = "part-*.parquet"
 
 
 class LeftOut(StrEnum):
@@ -34,7 +29,7 @@ class LeftOut(StrEnum):
 
 
 class ExportedEvent(msgspec.Struct, omit_defaults=True, gc=False):
-    """A line of an export: a clean event (:class:`schemas.events.CleanEvent`) under names of exports.
+    """A row of an export: a clean event (:class:`schemas.events.CleanEvent`) under names of exports.
 
     `pseudonym`, `session` and `request` are keyed hashes made for exports (:class:`schemas.pseudonyms.ExportHashes`):
     they join within an export and with other exports for its purpose, and with nothing else. The text of a search and
@@ -76,7 +71,7 @@ class ExportManifest(msgspec.Struct, frozen=True):
     `consents_as_of` is when consents were last looked at; after `delete_after` the export must not be there any more.
     `left_out` counts events that were read and not written, `removed` those that were taken out since, by reason.
     `key_check` tells whether a key ring is the one that the names were made with. `settings` are those of the job and
-    the export that shape what a line says.
+    the export that shape what a row says.
     """
 
     purpose: Purpose
@@ -93,30 +88,4 @@ class ExportManifest(msgspec.Struct, frozen=True):
     key_check: str
     settings: dict[str, str | int | list[str] | None]
     parts: list[ExportPart]
-    format: Literal["freshet-export-1"] = "freshet-export-1"
-
-
-def read_manifest(folder: Path) -> ExportManifest:
-    """The manifest of the export in `folder`; raises :class:`ExportError`."""
-    try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=ExportManifest)
-    except OSError as error:
-        raise ExportError(f"{folder} is not an export: {MANIFEST} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ExportError(f"{folder / MANIFEST} is not the manifest of an export of this release") from None
-
-
-def part_lines(folder: Path, part: ExportPart) -> Iterator[bytes]:
-    """The lines of `part`, streamed, if its bytes are those that the manifest tells of; else :class:`ExportError`."""
-    path = folder / part.name
-    if Path(part.name).name != part.name or not Path(part.name).match(PARTS):
-        raise ExportError(f"{folder / MANIFEST} names a part that no export has: the folder cannot be trusted")
-    try:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
-                raise ExportError(f"{path} is not what its manifest says: delete the export and make a new one")
-            file.seek(0)
-            with gzip.open(file) as lines:
-                yield from lines
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}: delete the export and make a new one") from None
+    format: Literal["freshet-export-2"] = "freshet-export-2"

@@ -2,13 +2,15 @@
 
 import json
 
+import msgspec
 import pytest
 
+from adapters.files.export_parts import part_events, read_manifest
 from freshet.cli.main import run
 from privacy.export import export, rewrite
 from privacy.history import history
 from schemas import topics
-from schemas.exports import LeftOut, part_lines, read_manifest
+from schemas.exports import LeftOut
 from schemas.pseudonyms import ExportHashes, load_key_ring
 from tests.support.live import Live, until
 
@@ -45,7 +47,7 @@ def shopped(live: Live) -> dict[str, str]:
 
 
 def lines(folder):
-    return [json.loads(line) for part in read_manifest(folder).parts for line in part_lines(folder, part)]
+    return [msgspec.to_builtins(event) for part in read_manifest(folder).parts for event in part_events(folder, part)]
 
 
 def counts(folder, names):

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from adapters.files.export_parts import part_events
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
 from jobs.settings import ExportSettings, ModelSettings, Settings
@@ -14,7 +15,7 @@ from privacy.export import write
 from privacy.rules.export_eligibility import Standings
 from privacy.standings import standings_of
 from schemas.consents import PURPOSES, Purpose
-from schemas.exports import ExportManifest, part_lines
+from schemas.exports import ExportManifest
 from schemas.pseudonyms import ExportHashes
 from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING, CONSENTS, KEY_RING, PSEUDONYMISER, a_raw_interaction, an_ingest
@@ -59,7 +60,7 @@ def an_export(
 
 
 def lines(folder: Path, manifest: ExportManifest) -> list[dict[str, Any]]:
-    return [json.loads(line) for part in manifest.parts for line in part_lines(folder, part)]
+    return [msgspec.to_builtins(event) for part in manifest.parts for event in part_events(folder, part)]
 
 
 def naive_may_export(

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -16,13 +17,14 @@ from kafka.errors import KafkaTimeoutError
 import adapters.kafka.reading
 import privacy.export_folder
 import privacy.retention
+from adapters.files.export_parts import part_events, read_manifest
 from freshet.cli.main import run
 from jobs.settings import PrivacySettings
 from models.interactions import CLEAN_EVENTS, read
 from privacy.export import honour, rewrite
 from privacy.export_folder import locked, new_folder
 from schemas.errors import ExportError, ModelError
-from schemas.exports import ExportManifest, LeftOut, part_lines, read_manifest
+from schemas.exports import ExportManifest, LeftOut
 from schemas.pseudonyms import ExportHashes, new_key_ring, write_key_ring
 from tests.support.exports import an_event_as_published, an_export, lines, settings, standings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, KEY_RING, MINUTE, a_raw_consent
@@ -72,6 +74,20 @@ def test_export_uses_its_own_hashes_consistently(tmp_path: Path) -> None:
         assert not {line[name] for line in found} & {line[name] for line in other}
 
 
+def test_other_tools_read_a_part_with_typed_columns_and_nulls(tmp_path: Path) -> None:
+    purchase = an_event_as_published(
+        "ada", kind="purchase", value=12.5, currency="EUR", quantity=2, context={"country": "PT"}
+    )
+    [part] = an_export(tmp_path, [purchase, EVENTS[0]], CONSENTS, NOW).parts
+    table = pq.read_table(tmp_path / part.name)
+    assert {name: str(table.schema.field(name).type) for name in ("ts", "value", "quantity", "context")} == {
+        "ts": "int64", "value": "double", "quantity": "int64", "context": "map<string, string ('context')>",
+    }  # fmt: skip
+    bought, clicked = table.to_pylist()
+    assert (bought["value"], bought["quantity"], bought["context"]) == (12.5, 2, [("country", "PT")])
+    assert (clicked["value"], clicked["context"], clicked["schema_v"]) == (None, None, 1)
+
+
 def test_search_text_is_omitted(tmp_path: Path) -> None:
     search = an_event_as_published("ada", item=None, kind="search", query="shoes for jane roe")
     assert b"jane" in search.value
@@ -114,10 +130,10 @@ def test_interrupted_export_leaves_nothing(tmp_path: Path, how: BaseException) -
 def test_leftovers_of_killed_export_are_removed_and_running_one_kept(tmp_path: Path) -> None:
     partial = tmp_path / ".x.partial"
     partial.mkdir()
-    (partial / "part-00000-r0.jsonl.gz").write_bytes(b"left by a killed export")
+    (partial / "part-00000-r0.parquet").write_bytes(b"left by a killed export")
     with locked(partial), pytest.raises(ExportError, match="is being written by another process"):
         new_folder(tmp_path / "x").__enter__()
-    assert [path.name for path in partial.iterdir()] == ["part-00000-r0.jsonl.gz"]
+    assert [path.name for path in partial.iterdir()] == ["part-00000-r0.parquet"]
     with new_folder(tmp_path / "x") as folder:
         manifest = an_export(folder, EVENTS, CONSENTS, NOW)
     assert len(lines(tmp_path / "x", manifest)) == len(EVENTS)
@@ -204,7 +220,7 @@ def test_interrupted_rewrite_keeps_export_and_next_finishes(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         privacy.export_folder.without(folder, manifest, interrupted, NOW)
     assert whole(folder) == files
-    (folder / "part-00000-r1.jsonl.gz").write_bytes(b"left by a killed rewrite")
+    (folder / "part-00000-r1.parquet").write_bytes(b"left by a killed rewrite")
     assert honoured(folder, [*CONSENTS, BOB_LEAVES]).removed == {LeftOut.WITHDRAWN: 8}
     assert set(whole(folder)) == {"manifest.json", *(part.name for part in read_manifest(folder).parts)}
 
@@ -215,12 +231,12 @@ def test_damaged_part_and_path_traversal_are_refused(tmp_path: Path) -> None:
     (tmp_path / part.name).write_bytes((tmp_path / part.name).read_bytes()[:-1])
     with pytest.raises(ExportError, match="is not what its manifest says"):
         honoured(tmp_path, CONSENTS)
-    for name in ("../part-00000-r0.jsonl.gz", "notes.txt"):
+    for name in ("../part-00000-r0.parquet", "notes.txt"):
         (tmp_path / "manifest.json").write_bytes(
             msgspec.json.encode(msgspec.structs.replace(manifest, parts=[msgspec.structs.replace(part, name=name)]))
         )
         with pytest.raises(ExportError, match="names a part that no export has"):
-            list(part_lines(tmp_path, read_manifest(tmp_path).parts[0]))
+            list(part_events(tmp_path, read_manifest(tmp_path).parts[0]))
     (tmp_path / "manifest.json").write_bytes(b"{}")
     with pytest.raises(ExportError, match="is not the manifest of an export"):
         read_manifest(tmp_path)

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     # Words know nothing of the bytes that they travel as.
     "schemas": {"schemas"},
     "schemas.wire": {"schemas", "schemas.wire"},
-    "models": {"schemas", "models"},
+    "models": {"schemas", "models", "adapters"},
     # What is outside of us and speaks a protocol of its own; no business in it.
     "adapters": {"schemas", "adapters"},
     "udfs": {"schemas", "schemas.wire", "models", "udfs", "adapters"},
@@ -51,6 +51,7 @@ ONLY_IN = {
         "adapters/",
         "udfs/store.py",
         "udfs/operators/",
+        "models/interactions.py",
         "jobs/",
         "serving/",
         "privacy/",

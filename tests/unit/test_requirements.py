@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NEEDS = {
+    "adapters/files": ("serving/requirements.txt", "requirements-train.txt"),
     "adapters/kafka": ("serving/requirements-kafka.txt",),
     "adapters/redis": ("serving/requirements.txt",),
     "serving": ("serving/requirements-kafka.txt", "serving/requirements-formats.txt"),
