@@ -44,7 +44,7 @@ def opened(release: str, open_part: Callable[[], T]) -> T:
     """What `open_part()` makes, in a worker; raises :class:`SettingsError` where it would be by another `release`."""
     if release != RELEASE:
         raise SettingsError(
-            f"this TaskManager's interpreter has imported release {RELEASE} for an earlier job, and release {release} "
-            "was submitted: replace the TaskManagers, and the job goes on by itself"
+            f"this TaskManager's interpreter has imported release {RELEASE}, and release {release} was submitted: "
+            "replace the TaskManagers, with no other release on their PYTHONPATH, and the job goes on by itself"
         )
     return open_part()

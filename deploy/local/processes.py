@@ -61,8 +61,12 @@ class ProcessTable:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        """The environment of this process in the locale of the stack, plus the marker plus what a part asks for."""
-        return {**os.environ, **ENVIRONMENT, MARKER: str(self.directory), **extra}
+        """The environment of this process in the locale of the stack, plus the marker plus what a part asks for.
+
+        Without PYTHONPATH: Python workers would import what lies there, and not what was submitted.
+        """
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return {**inherited, **ENVIRONMENT, MARKER: str(self.directory), **extra}
 
     def start(self, name: str, command: Sequence[str], extra_environment: Mapping[str, str]) -> ProcessRecord:
         """Start a process in a session of its own (a Ctrl-C at the terminal does not reach it) and record it."""

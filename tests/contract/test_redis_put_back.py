@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adapters.redis.address import RedisAddress
 from adapters.redis.greeting import put_back
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
@@ -61,7 +62,7 @@ def test_list_restored_into_running_redis_is_not_trusted(
     redis.set(CONSENT, a_proven_consent(redis, ""))
     redis.set(LIST, encode_list(1, 1, b'"m"', 1, "personalised", [item_fragment("tea")], [1.0]))
     before = redis.get(generation_key(""))
-    reader = kind(server.url, RING)
+    reader = kind(RedisAddress((server.url,), timeout_ms=2_000), RING)
     try:
         until(lambda: reader.recommend("ada").reason == "personalised", "her list")
         copy = copied(redis)

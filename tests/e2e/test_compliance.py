@@ -25,13 +25,28 @@ def scraped(live: Live) -> list[tuple[str, dict[str, str], float]]:
     samples = []
     for log in (live.stack.directory / "log").glob("*manager*.log"):
         for port in re.findall(r"Started PrometheusReporter HTTP server on port (\d+)", log.read_text()):
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-                text = answer.read().decode()
             samples += [
-                (name, dict(LABEL.findall(labels)), float(value)) for name, labels, value in SAMPLE.findall(text)
+                (name, dict(LABEL.findall(labels)), float(value))
+                for name, labels, value in SAMPLE.findall(metrics_at(port))
             ]
     return samples
+
+
+def metrics_at(port: str) -> str:
+    """What is served there; a busy process may drop the connection, and is asked again."""
+    texts: list[str] = []
+
+    def answered() -> bool:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+                texts.append(answer.read().decode())
+        except ConnectionResetError:
+            return False
+        return True
+
+    until(answered, f"metrics on port {port}")
+    return texts[0]
 
 
 def metric(live: Live, name: str) -> float:

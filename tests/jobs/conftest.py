@@ -1,7 +1,10 @@
 """Flink's mini cluster runs in a Java machine of these tests."""
 
+import os
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +17,14 @@ def no_files_in_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("JVM_ARGS", f"-Djava.io.tmpdir={directory}")
         patch.setattr(tempfile, "tempdir", directory)
         yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def nothing_of_workers_stays() -> Iterator[None]:
+    """A worker of PyFlink in this process takes over Flink's environment and folder; processes of later tests would."""
+    environment, path, folder = dict(os.environ), sys.path[:], Path.cwd()
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = path
+    os.chdir(folder)

@@ -336,9 +336,13 @@ def test_nonexistent_command_is_found(line: str) -> None:
 
 def in_a_process(statements: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", f"import signal\nimport freshet.cli.main as m\n{statements}"],
+        [sys.executable, "-c", f"{BEGINNING}{statements}"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
+
+
+BEGINNING = "import signal\nimport freshet.cli.main as m\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+"""These tests may themselves run behind nohup."""
 
 
 def test_internal_error_is_not_reported_as_findings() -> None:

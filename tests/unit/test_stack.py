@@ -287,3 +287,12 @@ def test_the_tail_of_a_long_log_is_short(tmp_path):
     log = tmp_path / "a.log"
     write_atomically(log, "".join(f"line {n}\n" for n in range(10_000)))
     assert tail(log, lines=2) == "line 9998\nline 9999"
+
+
+def test_processes_do_not_inherit_pythonpath(table, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/a/checkout/of/another/release")
+    record = table.start(
+        "shown", [sys.executable, "-c", "import os; print(os.environ.get('PYTHONPATH'), flush=True)"], {}
+    )
+    until(lambda: tail_of(record), "what it inherited", timeout_s=30)
+    assert tail_of(record) == "None\n"
