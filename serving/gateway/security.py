@@ -10,6 +10,7 @@ tenant come from the token or with the API key, from nowhere else. No secret is 
 import base64
 import hashlib
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from schemas.errors import SettingsError
+from schemas.ids import NAME_PATTERN
 from serving.gateway.problems import bad_token, unauthenticated
 from serving.gateway.roles import ROLES, URGENCY_BEST, Role, opened_by
 
@@ -34,6 +36,8 @@ NAME_LENGTH_MAX: Final = 256
 API_KEY_BYTES: Final = 32
 KEY_ID_LENGTH_MAX: Final = 64
 LEEWAY_S: Final = 30
+TIMES: Final = ("exp", "nbf", "iat")
+"""The claims that are a NumericDate (RFC 7519): PyJWT also takes what Python can make a number of."""
 RSA_BITS_MIN: Final = 2_048
 
 
@@ -166,12 +170,21 @@ class Authenticator:
             roles, tenant, subject = claims.get("roles", []), claims.get("tenant", "default"), claims["sub"]
             if not isinstance(roles, list) or not isinstance(tenant, str) or not isinstance(subject, str):
                 raise bad_token()
+            if not _names_somebody(subject) or not all(_is_time(claims[name]) for name in TIMES if name in claims):
+                raise bad_token()
             if max(len(tenant), len(subject)) > NAME_LENGTH_MAX:
                 raise bad_token()
             expires_at = float(claims["exp"]) + LEEWAY_S
         except (jwt.PyJWTError, LookupError, TypeError, ValueError, OverflowError, RecursionError):
             raise bad_token() from None
         return _principal(subject, [role for role in ROLES if role in roles], tenant, expires_at)
+
+
+_names_somebody: Final = re.compile(NAME_PATTERN).match
+
+
+def _is_time(claim: Any) -> bool:
+    return isinstance(claim, int | float) and not isinstance(claim, bool) and math.isfinite(claim)
 
 
 def _sha256(api_key: bytes) -> str:

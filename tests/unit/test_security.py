@@ -159,6 +159,30 @@ def test_token_with_oversized_claims_is_refused(tmp_path: Path, claims: dict[str
     assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {a_token(**claims)}")
 
 
+NO_TIMES = ["1", "", True, float("nan"), float("inf"), [1], {"at": 1}, 10**400]
+LATER = int(time.time()) + 600
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("time_claim", [*NO_TIMES, str(LATER), f" {LATER} "], ids=lambda claim: str(claim)[:12])
+def test_token_whose_time_claim_is_no_number_is_refused(tmp_path: Path, claim: str, time_claim: Any) -> None:
+    door, a_time = authenticator(tmp_path), {"exp": LATER, "nbf": 1.5, "iat": 1}
+    assert lets_in(door, authorization=f"Bearer {a_token(**a_time)}")
+    assert not lets_in(door, authorization=f"Bearer {signed({**a_time, claim: time_claim})}")
+    assert not lets_in(door, authorization=f"Bearer {signed({**a_time, claim: None})}")
+
+
+@pytest.mark.parametrize("subject", ["", " ", "\u200b", "a\nb", None, 7, ["ada"]])
+def test_token_without_a_visible_subject_is_refused(tmp_path: Path, subject: Any) -> None:
+    assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {signed({'exp': LATER, 'sub': subject})}")
+
+
+def signed(claims: dict[str, Any]) -> str:
+    """A token with whatever claims: PyJWT refuses to sign some."""
+    body = json.dumps({"sub": "tests", "aud": AUDIENCE, "roles": ["frontend"], **claims}).encode()
+    return jwt.PyJWS().encode(body, HMAC_SECRET, "HS256", headers={"kid": "k1"})
+
+
 def test_token_with_infinite_expiry_is_refused(tmp_path: Path) -> None:
     assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {a_token(exp=10**400)}")
 
