@@ -2,7 +2,9 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import psutil
@@ -15,6 +17,7 @@ from adapters.kafka.settings import KafkaSettings
 from schemas import topics
 from schemas.answers import NotCollected
 from schemas.errors import CollectionEnded
+from serving.gateway import collecting
 from serving.gateway.collecting import Collecting, Question
 from serving.gateway.gateway_settings import AccessSettings
 from serving.gateway.problems import Problem
@@ -120,6 +123,27 @@ def test_collections_time_out_while_running_or_waiting(stand: Stand) -> None:
         told = stand.ended(ticket, user)
         assert isinstance(told, NotCollected) and "too long" in told.why
     assert stand.ask_when_there_is_room("cyd")
+
+
+def test_collection_past_its_deadline_is_never_started(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline alone: nothing that is read looks at it here."""
+    now_s = [0.0]
+    monkeypatch.setattr(collecting, "time", SimpleNamespace(monotonic=lambda: now_s[0], time_ns=time.time_ns))
+
+    def deaf(command: Any, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+        stand.begun.append(command.user_id)
+        stand.let_go.wait(LONG_S)
+        return {"user_id": command.user_id}
+
+    stand.shop = stand.shop._replace(held=deaf)
+    running, waiting = stand.ask("ada"), stand.ask("bob")
+    until(lambda: stand.begun, "the first one to begin", 60)
+    now_s[0] = LONG_S + 1.0
+    stand.let_go.set()
+    assert b'"user_id":"ada"' in stand.ended(running, "ada"), "what was read in spite of it is given"
+    told = stand.ended(waiting, "bob")
+    assert isinstance(told, NotCollected) and "too long" in told.why
+    assert stand.begun == ["ada"]
 
 
 def test_shutdown_ends_collections_and_reports_it(stand: Stand) -> None:
