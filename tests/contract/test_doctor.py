@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 
 from adapters.kafka.reading import records
 from adapters.kafka.settings import KafkaSettings
@@ -13,14 +14,19 @@ from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.product import create_local_topics
 from deploy.local.waiting import until
+from freshet.cli.main import run
+from jobs.deployment import Deployment, deployment_of
 from jobs.doctor import examine
-from jobs.registration import last_recorded
+from jobs.registration import KEY, Registration, last_recorded
+from jobs.settings import load_settings
 from models.random_model import random_model
 from schemas import topics
-from schemas.pseudonyms import new_key_ring, write_key_ring
+from schemas.errors import SettingsError
+from schemas.pseudonyms import load_key_ring, new_key_ring, write_key_ring
 from schemas.signing import write_signing_key
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.topics import alter
+from tests.support.vocabulary import MINUTE
 
 WAIT_S = 60
 
@@ -93,3 +99,31 @@ def test_redis_eviction_policy_is_a_finding(redis: RealRedis, tmp_path: Path) ->
     finally:
         client.ask_each(("CONFIG", "SET", "maxmemory-policy", "noeviction"))
         client.close()
+
+
+def test_doctor_upgrade_and_submit_all_refuse_an_unreadable_deployment_record(
+    broker: KafkaBroker, redis: RealRedis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = settings_in(tmp_path, broker.bootstrap_servers, redis.url)
+    kafka = load_settings(path).kafka
+    create_local_topics(kafka)
+    now = deployment_of(load_settings(path), load_key_ring(str(tmp_path / "ring.json")), "thread", {})
+
+    def submit(replace: bool) -> Deployment:
+        with Registration(kafka, MINUTE) as registration:
+            return registration.take(now, replace)
+
+    def upgrade() -> str:
+        assert run(["upgrade", "--settings", str(path), "--flink", "http://127.0.0.1:1"]) == 2
+        return capsys.readouterr().err
+
+    first = submit(replace=False)
+    with KafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+        producer.send(kafka.topic(topics.DEPLOYMENT), key=KEY, value=b"{").get(WAIT_S)
+    assert "cannot be read" in to_mend(path)["deployment"]
+    assert "cannot be read" in upgrade()
+    with pytest.raises(SettingsError, match="cannot be read"):
+        submit(replace=False)
+    assert submit(replace=True).epoch > first.epoch
+    assert to_mend(path) == {}
+    assert "Flink at http://127.0.0.1:1" in upgrade()

@@ -1,6 +1,9 @@
 """A deployment keeps its identity: what would orphan its state is refused at submission and at the restore."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ from kafka.admin import NewPartitions
 from deploy.local import product
 from deploy.local.errors import SubmitError
 from deploy.package import build
-from jobs.registration import KEY, Registration, last_recorded
+from jobs.registration import KEY, Registration, last_recorded, newest_readable
 from schemas import topics
 from schemas.errors import SettingsError
 from schemas.pseudonyms import begin_rotation, load_key_ring, new_key_ring, replace_key_ring
@@ -166,6 +169,23 @@ def test_first_of_two_concurrent_submissions_is_refused(live: Live, savepoint: s
                 first.take(first.recorded, replace=False)
             taken = second.take(first.recorded, replace=False)
     assert last_recorded(live.settings.kafka) == taken
+
+
+def test_new_deployment_replaces_an_unreadable_record(live: Live, savepoint: str) -> None:
+    path, before = live.product.settings_path, last_recorded(live.settings.kafka)
+    assert before is not None
+    live.send(topics.DEPLOYMENT, [(KEY, b"{")])
+    assert "the last record in freshet.deployment cannot be read" in refusal(live, path, "-s", savepoint)
+    words = ["submit", "--settings", str(path), "--flink", live.stack.flink.url, "--new-deployment", "--json"]
+    environment = os.environ | live.stack.flink.environment()
+    done = subprocess.run(
+        [sys.executable, "-m", "freshet", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    live.stack.rest.cancel(json.loads(done.stdout)["job"])
+    now = newest_readable(live.settings.kafka)
+    assert now.deployment is not None and not now.is_overlaid
+    assert now.deployment.epoch > before.epoch and now.deployment.pins() == before.pins()
 
 
 def test_restore_within_transaction_timeout_is_not_reported(live: Live, savepoint: str) -> None:
