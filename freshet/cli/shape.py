@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
 
 root: Final = typer.Typer(
     help="Real-time, consent-first recommendations on Apache Flink. Exit codes: 0 done, 1 findings, 2 not done, "
-    "64 invalid command line.",
+    "64 invalid command line, 130 ended by Ctrl-C, 143 by SIGTERM.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -359,3 +360,32 @@ def test_terminated_command_cleans_up_and_nohup_is_respected() -> None:
         assert (done.returncode, done.stdout) == (code, "cleaned\n")
     behind = in_a_process("signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + ending.format("SIGHUP"))
     assert (behind.returncode, behind.stdout) == (0, "cleaned\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_waits_for_a_server_ends_with_the_exit_code_of_shells(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        path = tmp_path / "freshet.toml"
+        path.write_text(
+            f'kafka.bootstrap_servers = "127.0.0.1:{silent.getsockname()[1]}"\nredis.url = "redis://127.0.0.1:1/0"\n'
+            'model.directory = "model"\n'
+        )
+        # Where tests run in the background SIGINT may be ignored, and a child inherits that.
+        begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import freshet.cli.main as m"
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", f"{begin}; m.main()", "topics", "--settings", str(path)],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            looked, asked = silent.accept()[0], silent.accept()[0]
+            with looked, asked:
+                asked.recv(1)  # from here on Kafka's client waits for an answer
+                waiting.send_signal(number)
+                _, told = waiting.communicate(timeout=60)
+        finally:
+            waiting.kill()
+    assert waiting.returncode == 128 + number
+    assert told == ("freshet: interrupted; the command may be given again\n" if number == signal.SIGINT else "")
