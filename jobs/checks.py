@@ -9,6 +9,7 @@ from kafka.errors import KafkaError
 from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
+from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.settings import python_kafka_options
 from jobs.settings import Settings
 from jobs.topic_creation import broker_settings, topic_id, unfit_topics
@@ -34,6 +35,7 @@ def check_topics(settings: Settings) -> dict[str, str]:
     Returns Kafka's ids of the raw topics, by our short names; empty where the broker has none (before 2.8).
     """
     kafka, names = settings.kafka, {topic.name: settings.kafka.topic(topic.name) for topic in topics.TOPICS}
+    refuse_if_nobody_listens(kafka)
     try:
         admin = KafkaAdminClient(**python_kafka_options(kafka))
         try:

@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.reading import open_consumer
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient, connect
@@ -187,6 +188,7 @@ def _of_kafka(path: Path, settings: Settings) -> Iterable[CheckResult]:
 
 
 def _reached(settings: Settings) -> str:
+    refuse_if_nobody_listens(settings.kafka)
     open_consumer(settings.kafka).close()
     return settings.kafka.bootstrap_servers
 

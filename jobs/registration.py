@@ -23,6 +23,7 @@ from kafka.errors import (
     ProducerFencedError,
 )
 
+from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.reading import open_consumer, partitions_of, records
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from adapters.kafka.settled_topic import has_topic
@@ -277,6 +278,7 @@ def load_deployed(path: Path) -> Settings:
     topics finds nobody, and would say that nothing is left of them. Before a first submission nothing is compared.
     """
     settings = load_settings(path)
+    refuse_if_nobody_listens(settings.kafka)
     if has_topic(settings.kafka, topics.DEPLOYMENT):
         _compare(settings, last_recorded(settings.kafka))
     return settings
@@ -297,6 +299,7 @@ def load_for_users_will(path: Path) -> Settings:
     is compared, and a warning on stderr says so.
     """
     settings = load_settings(path)
+    refuse_if_nobody_listens(settings.kafka)
     if has_topic(settings.kafka, topics.DEPLOYMENT):
         found = newest_readable(settings.kafka)
         if found.is_overlaid:

@@ -12,6 +12,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import ClusterAuthorizationFailedError
 
+from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas.errors import SettingsError
 from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, topic_config, unfit
@@ -23,6 +24,7 @@ def create_topics(
     kafka: KafkaSettings, raw_partitions: int, replicas: int, snapshots_kept_ms: int = CONSENTS_COMPACTION_LAG_MS
 ) -> list[str]:
     """Create what is missing; returns the names. `raw_partitions` is for the topics that are read in parallel."""
+    refuse_if_nobody_listens(kafka)
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
         known = set(admin.list_topics())
@@ -46,6 +48,7 @@ def create_topics(
 
 def alter_topics(kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict[str, str]]:
     """Set what does not hold the promises in the topics that are there; returns it, by topic."""
+    refuse_if_nobody_listens(kafka)
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
         changes = unfit_topics(admin, kafka, snapshots_kept_ms)

@@ -7,6 +7,7 @@ what is signed names the topic by the id that Kafka gave it when it was created,
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from jobs.topic_creation import topic_id
 from schemas import topics
@@ -19,6 +20,7 @@ def trail_id(kafka: KafkaSettings) -> str:
     Raises :class:`SettingsError` where there is no such topic, or nobody may look at it.
     """
     name = kafka.topic(topics.AUDIT)
+    refuse_if_nobody_listens(kafka)
     try:
         admin = KafkaAdminClient(**python_kafka_options(kafka))
         try:

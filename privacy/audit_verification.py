@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.reading import records
 from adapters.kafka.settled_topic import has_topic
 from jobs.clock import clock_ms
@@ -78,6 +79,7 @@ def complaint_about_topic(recorded: str, trail: str, moved_from: Sequence[str]) 
 
 
 def _lines(settings: Settings, topic: str) -> Iterator[Line]:
+    refuse_if_nobody_listens(settings.kafka)
     for record in records(settings.kafka, topic):
         yield Line(record.partition, record.offset, record.value or b"")
 

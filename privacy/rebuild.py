@@ -5,6 +5,7 @@ see, such as keys that somebody deleted; and it does one thing more: it writes t
 are in nobody's state any more.
 """
 
+from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.redis.client import Keyed, RedisClient, always, connect
 from adapters.redis.scripts import Script
 from jobs.clock import clock_ms
@@ -21,6 +22,7 @@ _WRITE_CONSENT = Script(WRITE_CONSENT)
 
 def rebuild(settings: Settings) -> int:
     """Begin a new generation; returns how many tombstones were written. The job does the rest."""
+    refuse_if_nobody_listens(settings.kafka)
     client = connect(settings.redis)
     try:
         written = _write_tombstones(settings, client)

@@ -1,0 +1,33 @@
+"""Whether anybody listens where Kafka is said to be: a command need not wait for what refuses connections."""
+
+import socket
+from typing import Final
+
+from adapters.kafka.settings import KafkaSettings
+from schemas.errors import SettingsError
+
+CONNECT_S: Final = 1.0
+
+
+def refuse_if_nobody_listens(kafka: KafkaSettings) -> None:
+    """Raise :class:`SettingsError` where all of `kafka.bootstrap_servers` refuse connections.
+
+    Kafka's client tries again until its time is over, which is right for who serves on, and a wait for nothing for who
+    has typed a command. A server that does not answer at all, or has no address, is left to the client.
+    """
+    if all(_refuses(server.strip()) for server in kafka.bootstrap_servers.split(",")):
+        raise SettingsError(
+            f"Kafka at {kafka.bootstrap_servers} refuses connections: see that it runs, and check "
+            "kafka.bootstrap_servers; `freshet doctor` looks at all settings"
+        )
+
+
+def _refuses(server: str) -> bool:
+    host, _, port = server.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
