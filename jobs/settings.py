@@ -12,6 +12,7 @@ from msgspec import Meta
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisSettings, parse
 from schemas import topics
+from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
 from schemas.wire.codec_choice import InputSettings
 from udfs.due import RefreshSettings
@@ -146,7 +147,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_settings(path: Path) -> Settings:
     """The settings in the TOML file `path`; raises :class:`SettingsError` that names the setting."""
     try:
-        settings = msgspec.toml.decode(path.read_bytes(), type=Settings)
+        settings = msgspec.toml.decode(read_edited(path), type=Settings)
     except OSError as error:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -174,7 +175,7 @@ def load_policy(path: str | None) -> Policy:
     if path is None:
         return UNRESTRICTED
     try:
-        return parse_policy(Path(path).read_bytes())
+        return parse_policy(read_edited(Path(path)))
     except OSError as error:
         raise SettingsError(f"privacy.policy {path} cannot be read: {error.strerror}") from None
     except ValueError as error:

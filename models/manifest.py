@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from schemas.edited_files import in_utf8
 from schemas.errors import ModelError
 from schemas.events import ID_LENGTH_MAX
 from schemas.ids import is_id
@@ -251,7 +252,7 @@ def describe(tensor: Tensor | None) -> str:
 
 def _decode(path: Path) -> Manifest:
     try:
-        return msgspec.json.decode(_read(path), type=Manifest)
+        return msgspec.json.decode(in_utf8(_read(path)), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: {error}: export again with `make model`") from error
 

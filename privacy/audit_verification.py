@@ -20,6 +20,7 @@ from jobs.trail import trail_id
 from privacy.rules.audit_proof import Line, Trust, read_head
 from privacy.rules.audit_verify import Finding, Times, Verification, verify
 from schemas import topics
+from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
 from schemas.signing import load_signing_key
 
@@ -96,7 +97,7 @@ def _saved(files: list[Path]) -> Iterator[Line]:
 
 def _lines_of(path: Path) -> list[bytes]:
     try:
-        return path.read_bytes().splitlines()
+        return read_edited(path).splitlines()
     except OSError as error:
         raise SettingsError(f"heads {path} cannot be read: {error.strerror}") from None
 

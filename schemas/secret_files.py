@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
 
 
@@ -21,7 +22,7 @@ def read_secret(what: str, path: str | None, variable: str, missing: str) -> tup
     """
     source = f"{what} {path}" if path else f"environment variable {variable}"
     try:
-        return source, Path(path).read_bytes() if path else os.environ[variable].encode()
+        return source, read_edited(Path(path)) if path else os.environ[variable].encode()
     except KeyError:
         raise SettingsError(missing) from None
     except OSError as error:

@@ -32,13 +32,14 @@ JOB: Final = SettingsPage(
     "Settings of the job",
     "The job, and every command that takes `--settings`, reads one TOML file, `freshet.toml` in the examples. "
     "Unknown settings are refused with their names. Secrets are never in the file: it names the environment variables "
-    "or files that hold them.",
+    "or files that hold them. It may begin with a byte order mark or be UTF-16, as Windows editors save files.",
     Settings,
 )
 GATEWAY: Final = SettingsPage(
     "Settings of the gateway",
     "`freshet gateway run --settings gateway.toml` reads one TOML file; `deploy/gateway.toml` is an example. "
-    "Unknown settings are refused with their names. Secrets are never in the file.",
+    "Unknown settings are refused with their names. Secrets are never in the file. It may begin with a byte order mark "
+    "or be UTF-16, as Windows editors save files.",
     GatewaySettings,
 )
 

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from schemas.edited_files import read_edited
 from schemas.errors import SchemaError, SettingsError
 from schemas.wire.confluent import SCHEMA_BYTES_MAX, Form, SchemaSource
 
@@ -65,7 +66,7 @@ class DirectorySource:
     def fetch(self, form: Form, schema_id: int) -> bytes | None:
         """See :class:`schemas.wire.confluent.SchemaSource`."""
         try:
-            return (self._directory / f"{schema_id}{SUFFIX[form]}").read_bytes()
+            return read_edited(self._directory / f"{schema_id}{SUFFIX[form]}")
         except FileNotFoundError:
             return None
         except OSError as error:

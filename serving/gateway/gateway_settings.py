@@ -9,6 +9,7 @@ from msgspec import Meta
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisAddress
 from schemas.audit import VisibleName
+from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
 from schemas.secret_files import secret
 from schemas.wire.writers import WriteSettings
@@ -128,7 +129,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_gateway_settings(path: Path) -> GatewaySettings:
     """The settings in the TOML file `path`; raises :class:`SettingsError`, which says what is wrong and where."""
     try:
-        settings = msgspec.toml.decode(path.read_bytes(), type=GatewaySettings)
+        settings = msgspec.toml.decode(read_edited(path), type=GatewaySettings)
     except OSError as error:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

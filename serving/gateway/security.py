@@ -21,6 +21,7 @@ import jwt
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
 from schemas.ids import NAME_PATTERN
 from serving.gateway.problems import bad_token, unauthenticated
@@ -225,7 +226,7 @@ def read_api_keys(path: str | None) -> dict[str, ApiKey]:
     if path is None:
         return {}
     try:
-        keys = msgspec.json.decode(Path(path).read_bytes(), type=list[ApiKey])
+        keys = msgspec.json.decode(read_edited(Path(path)), type=list[ApiKey])
     except OSError as error:
         raise SettingsError(f"the file of API keys {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -240,7 +241,7 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
     if path is None:
         return {}
     try:
-        found = msgspec.json.decode(Path(path).read_bytes())["keys"]
+        found = msgspec.json.decode(read_edited(Path(path)))["keys"]
         keys = {entry["kid"]: _jwk(entry) for entry in found}
     except OSError as error:
         raise SettingsError(f"the key set {path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,26 @@
+"""Files of text that people write and edit: Windows editors put a byte order mark in front, or write UTF-16."""
+
+from pathlib import Path
+from typing import Final
+
+_UTF8_MARK: Final = b"\xef\xbb\xbf"
+_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_edited(path: Path) -> bytes:
+    """The text of the file `path`, as :func:`in_utf8` gives it; raises :class:`OSError`."""
+    return in_utf8(path.read_bytes())
+
+
+def in_utf8(raw: bytes) -> bytes:
+    """The text `raw` in UTF-8, without a byte order mark. What is no text stays as it is, for its reader to refuse.
+
+    >>> in_utf8(b"\\xef\\xbb\\xbf[job]"), in_utf8("[job]".encode("utf-16")), in_utf8(b"[job]")
+    (b'[job]', b'[job]', b'[job]')
+    """
+    if raw.startswith(_UTF16_MARKS):
+        try:
+            return raw.decode("utf-16").encode()
+        except UnicodeDecodeError:
+            return raw
+    return raw.removeprefix(_UTF8_MARK)
