@@ -8,8 +8,10 @@ from schemas.errors import SettingsError
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Write `content` to a new file that only its owner can read; an existing file is never overwritten."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `content` to a new file that only its owner can read; an existing file is never overwritten.
+
+    The folder must be there: made silently for a typo, it would hold a secret that nobody looks for.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

@@ -14,6 +14,7 @@ from freshet.cli.shape import (
     Trails,
     command,
     group,
+    in_a_folder,
     print_json,
 )
 
@@ -49,7 +50,9 @@ def verify(
 @command(app, "save-heads", "freshet audit save-heads --settings freshet.toml --out heads.jsonl")
 def save_heads(
     settings: SettingsFile,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file of heads; new ones are appended.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", callback=in_a_folder, help="The file of heads; new ones are appended.")
+    ],
 ) -> None:
     """Save signed heads to a file; heads that it already has are kept.
 

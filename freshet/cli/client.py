@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import command, root
+from freshet.cli.shape import command, in_a_folder, root
 
 
 @command(root, "client", "freshet client --out dist")
 def client(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The output folder.  Default: .local/dist.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", callback=in_a_folder, help="The output folder.  Default: .local/dist.")
+    ] = None,
 ) -> None:
     """Build the client library, the wheel `freshet-client`, and print its path.
 

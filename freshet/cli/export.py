@@ -6,15 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from freshet.cli.shape import AsJson, SettingsFile, command, group, print_json, say
+from freshet.cli.shape import AsJson, SettingsFile, command, group, in_a_folder, print_json, say
 
 app = group("export", "Export clean events for training or measurement, and keep exports true to consent.")
 
 
-@command(app, "write", "freshet export write --settings freshet.toml --out exports/may --purpose train")
+@command(app, "write", "freshet export write --settings freshet.toml --out may-export --purpose train")
 def write(
     settings: SettingsFile,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The output folder; must not exist yet.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", callback=in_a_folder, help="The output folder; must not exist yet.")
+    ],
     purpose: Annotated[Literal["train", "measure"], typer.Option(help="What consent must allow.")] = "train",
     as_json: AsJson = False,
 ) -> None:
@@ -31,7 +33,7 @@ def write(
         print_json(manifest)
 
 
-@command(app, "rewrite", "freshet export rewrite exports/may --settings freshet.toml")
+@command(app, "rewrite", "freshet export rewrite may-export --settings freshet.toml")
 def rewrite(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="An export.")],
     settings: SettingsFile,

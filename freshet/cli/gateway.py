@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from freshet.cli.shape import command, group, print_json
+from freshet.cli.shape import command, group, in_a_folder, print_json
 
 app = group("gateway", "Serve recommendations over HTTP.")
 
@@ -62,7 +62,9 @@ def run(
     app, "new-api-key", "freshet gateway new-api-key --file api-keys.json --id shop --role frontend --role producer"
 )
 def new_api_key(
-    file: Annotated[Path, typer.Option(metavar="FILE", help="The file of API keys; created if missing.")],
+    file: Annotated[
+        Path, typer.Option(metavar="FILE", callback=in_a_folder, help="The file of API keys; created if missing.")
+    ],
     id: Annotated[str, typer.Option(parser=_key_id, metavar="<str>", help="Name of the key in limits and logs.")],
     role: Annotated[list[RoleName], typer.Option(help="A role of the key. Several may be given.")],
     tenant: Annotated[str, typer.Option(help="The tenant whose lists it reads.")] = "default",

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import command, group
+from freshet.cli.shape import command, group, in_a_folder
 
 app = group("keys", "Make the keys of a deployment. A file that is there is never overwritten.")
-NewFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; not there yet.")]
+NewFile = Annotated[
+    Path, typer.Argument(metavar="FILE", callback=in_a_folder, help="The file to write; not there yet.")
+]
 
 
 @command(app, "new-key-ring", "freshet keys new-key-ring key-ring.json")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freshet.cli.shape import AsJson, command, group, print_json, say
+from freshet.cli.shape import AsJson, command, group, in_a_folder, print_json, say
 
 if TYPE_CHECKING:
     from models.interactions import Interactions
@@ -17,7 +17,10 @@ File = Annotated[
     typer.Argument(metavar="FILE", help="CSV, Parquet, JSON lines or the folder of an export; - reads JSON lines."),
 ]
 Folder = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="The folder of the model; an existing model is replaced.")
+    Path,
+    typer.Option(
+        "--out", metavar="DIR", callback=in_a_folder, help="The folder of the model; an existing model is replaced."
+    ),
 ]
 User = Annotated[
     str | None, typer.Option(help="Column of the user; left out: user_id, or pseudonym where there is none.")
@@ -60,7 +63,7 @@ def train(
     print(_summary(manifest.name, manifest.items_count, manifest.size_bytes, out))
 
 
-@command(app, "evaluate", "freshet model evaluate exports/may --json")
+@command(app, "evaluate", "freshet model evaluate may-export --json")
 def evaluate(
     file: File,
     user: User = None,

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from freshet.cli.shape import ExitCode, Heads, PublicKeys, SettingsFile, Trails, command, root, say
+from freshet.cli.shape import ExitCode, Heads, PublicKeys, SettingsFile, Trails, command, in_a_folder, root, say
 
 K_LEAST: Final = 10
 """That of `privacy.rules.suppression`, which help does not import; a test compares the two."""
@@ -18,7 +18,9 @@ DAY: Final = ["%Y-%m-%d"]
 )
 def report(
     settings: SettingsFile,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of report.md and report.html.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", callback=in_a_folder, help="Output folder of report.md and report.html.")
+    ],
     start: Annotated[
         datetime | None,
         typer.Option("--from", formats=DAY, metavar="DAY", help="The first day, UTC; default: 30 days before the end."),

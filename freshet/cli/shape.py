@@ -104,6 +104,13 @@ def visible_name(text: str) -> str:
     return text
 
 
+def in_a_folder(path: Path | None) -> Path | None:
+    """What an option says is to be written. The folder around it must be there: a typo would put a key elsewhere."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.absolute().parent}: make it first, or mend the path")
+    return path
+
+
 def topic_id(text: str) -> str:
     """The topic that an option names by Kafka's id, or by its name, as brokers before 2.8 give no ids.
 

@@ -24,7 +24,6 @@ def add_api_key(path: Path, id: str, roles: tuple[Any, ...], tenant: str, days: 
 
 def _write(path: Path, keys: list[ApiKey]) -> None:
     """Readers find the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     beside.touch(0o600)
     beside.write_bytes(msgspec.json.format(msgspec.json.encode(keys)) + b"\n")

@@ -30,6 +30,9 @@ from models.transitions import TrainingSettings as ModelSettings
 from privacy.rules.suppression import K_LEAST
 from schemas.consents import PURPOSES
 from schemas.errors import SettingsError
+from schemas.pseudonyms import new_key_ring, write_key_ring
+from schemas.signing import write_signing_key
+from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from serving.gateway.security import read_api_keys
 
@@ -137,7 +140,7 @@ def test_a_key_is_written_and_never_overwritten(tmp_path: Path, capsys) -> None:
     assert "is not overwritten" in capsys.readouterr().err
 
 
-def test_a_server_that_says_nothing_is_given_up_within_seconds(tmp_path: Path, capsys) -> None:
+def test_silent_kafka_is_given_up_within_seconds(tmp_path: Path, capsys) -> None:
     """One that refuses connections is given up at once: `test_kafka_listening.py`."""
     assert run(["keys", "new-key-ring", str(tmp_path / "ring")]) == 0
     settings = tmp_path / "freshet.toml"
@@ -296,6 +299,46 @@ def test_ctrl_c_is_reported_with_shell_exit_code(monkeypatch: pytest.MonkeyPatch
     assert capsys.readouterr().err == "freshet: interrupted; the command may be given again\n"
 
 
+WRITTEN = {"out", "file"}
+"""Parameters that name what a command writes; `file` also what some read."""
+READS_FILE = {("replay",), ("model", "train"), ("model", "evaluate")}
+
+
+def test_output_paths_need_an_existing_folder(tmp_path: Path, capsys) -> None:
+    writing = [
+        (words, one)
+        for words, command in commands(TREE)
+        for one in command.params
+        if one.name in WRITTEN and not (one.name == "file" and words in READS_FILE)
+    ]
+    assert len(writing) == 9, "those that were known when this was written; check a new one here"
+    for words, one in writing:
+        line = shlex.split(command_at(words).epilog.removeprefix(shape.EXAMPLE))[1:]
+        place = str(tmp_path / "typo" / "x")
+        at = line.index(one.opts[0]) + 1 if one.opts[0].startswith("--") else len(words)
+        assert run([*line[:at], place, *line[at + 1 :]]) == 64, words
+        assert f"there is no folder {tmp_path / 'typo'}: make it first, or mend the path" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def command_at(words: tuple[str, ...]) -> Any:
+    node = TREE
+    for word in words:
+        node = node.commands[word]
+    return node
+
+
+def test_secrets_are_never_written_into_a_new_folder(tmp_path: Path) -> None:
+    for write in (
+        lambda path: write_key_ring(new_key_ring(), path),
+        write_signing_key,
+        lambda path: add_api_key(path, "shop", ("frontend",), "default", None),
+    ):
+        with pytest.raises(FileNotFoundError):
+            write(tmp_path / "typo" / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
 TEXTS = ("*.md", "*.toml", "*.py", "*.java", "*.json", "Makefile", "*.txt")
 QUOTED = re.compile(r"`freshet ([a-z][^`]*)`")
 SHOWN = re.compile(r"^freshet ([a-z].*?)(?: +#.*)?$", re.MULTILINE)
@@ -363,9 +406,7 @@ def test_terminated_command_cleans_up_and_nohup_is_respected() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_that_waits_for_a_server_ends_with_the_exit_code_of_shells(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_waiting_command_exits_with_128_plus_the_signal(tmp_path: Path, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         path = tmp_path / "freshet.toml"

@@ -12,7 +12,7 @@ from schemas.signing import SIGNING_KEY_VARIABLE, SigningKey, key_id, load_signi
 
 
 def test_a_new_key_is_for_its_owner_only_and_never_written_over_another(tmp_path: Path) -> None:
-    path = tmp_path / "keys" / "signing-key"
+    path = tmp_path / "signing-key"
     write_signing_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(FileExistsError):
