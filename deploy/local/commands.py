@@ -16,9 +16,12 @@ from deploy.local.stack import LocalStack, is_up
 
 
 def up(task_managers: int, with_job: bool) -> None:
-    """Start the stack and, unless told otherwise, the product on it. Says so and does nothing if it is up already."""
+    """Start the stack and, unless told otherwise, the product on it.
+
+    If it is up already, this only starts the parts again that have ended and keep their data.
+    """
     if is_up(LOCAL):
-        _say("it is up already; `freshet down` ends it")
+        _restart_ended()
         return
     begun = time.monotonic()
     stack = LocalStack(LOCAL, task_managers, report=_say)
@@ -33,6 +36,17 @@ def up(task_managers: int, with_job: bool) -> None:
         stack.stop()
         raise
     _say(f"up after {time.monotonic() - begun:.1f} s; addresses: {stack.endpoints_path.relative_to(ROOT)}")
+
+
+def _restart_ended() -> None:
+    stack = LocalStack(LOCAL, report=_say)
+    ended = stack.ended()
+    if not ended:
+        _say("it is up already; `freshet down` ends it")
+        return
+    lost = stack.restart(ended)
+    if lost:
+        _say(f"{', '.join(lost)} cannot be started again without losing state: `freshet down`, then `freshet up`")
 
 
 def _start_product(stack: LocalStack) -> None:
@@ -99,7 +113,11 @@ def describe_rotation(found: Status) -> list[str]:
     lines += [f"  {name:<14} {address}" for name, address in found.addresses.items()]
     if found.is_up():
         return lines
-    return [*lines, "A part has ended; its log is below .local/log. `freshet down`, then `freshet up`, begins anew."]
+    return [
+        *lines,
+        "A part has ended; its log is below .local/log. `freshet up` starts Kafka, Redis and the gateway again with "
+        "their data; for any other part, `freshet down` and `freshet up` begin anew.",
+    ]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +196,26 @@ class LocalStack:
     def start_kafka(self) -> None:
         """Start the broker again after kill_kafka()."""
         self._wait(StartingPart(self.kafka.name, (self.kafka.start(),), self.kafka.is_ready), START_TIMEOUT_S)
+
+    def ended(self) -> list[str]:
+        """The names of the parts that were started and have ended by themselves."""
+        return [record.name for record in self.processes() if not record.is_running()]
+
+    def restart(self, names: Sequence[str]) -> list[str]:
+        """Start Kafka, Redis and the gateway again, on their ports and data; returns the names that are none of them.
+
+        Flink's processes are not: a new JobManager would know of no job, and one that runs replaces its TaskManagers.
+        """
+        begin: dict[str, Callable[[], None]] = {
+            self.kafka.name: self.start_kafka,
+            self.redis.name: self.start_redis,
+            self.gateway.name: lambda: self.start_gateway(self.directory / "gateway.toml"),
+        }
+        with self._exclusively():
+            for name in [name for name in begin if name in names]:
+                begin[name]()
+                self._report(f"{name} had ended and runs again, with its data")
+        return [name for name in names if name not in begin]
 
     def processes(self) -> list[ProcessRecord]:
         """All recorded processes, running or not."""

@@ -12,7 +12,10 @@ def up(
     task_managers: Annotated[int, typer.Option(min=1, help="Number of TaskManagers, with one slot each.")] = 1,
     no_job: Annotated[bool, typer.Option("--no-job", help="Start only the stack: no topics and no job.")] = False,
 ) -> int:
-    """Start Kafka, Redis, Flink, the job and a gateway below .local."""
+    """Start Kafka, Redis, Flink, the job and a gateway below .local.
+
+    If they are up and Kafka, Redis or the gateway has ended, start that part again with its data.
+    """
     from deploy.local.commands import describe_rotation, interrupted_once, status
     from deploy.local.commands import up as start
 

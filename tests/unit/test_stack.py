@@ -1,8 +1,11 @@
 """The local stack, as far as it can be seen without starting it."""
 
+import contextlib
 import json
 import os
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import flink_config, gateway_product, ports, product
+from deploy.local import commands, flink_config, gateway_product, ports, product, stack
 from deploy.local.errors import JarError, NotReadyError, ProcessDiedError, StackError
 from deploy.local.escaping import check_directory
 from deploy.local.fetch_jars import verify
@@ -218,6 +221,42 @@ def test_dead_process_error_shows_its_log_tail(table):
     until(lambda: not record.is_running(), "its end", 5)
     with pytest.raises(ProcessDiedError, match=r"(?s)kafka ended.*no space left.*kafka\.out"):
         table.check_running(record)
+
+
+def test_up_restarts_an_ended_redis_with_its_data_and_names_parts_it_cannot_restart(
+    table, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(commands, "LOCAL", tmp_path)
+    table.start("jobmanager", SLEEP, {})
+    write_atomically(tmp_path / "run" / "ports", json.dumps({name: ports.free_port() for name in stack._PORTS}))
+    running = LocalStack(tmp_path)
+    running.start_redis()
+    address = ("127.0.0.1", running.redis.port)
+    assert b"+OK" in asked(address, b"SET kept 1\r\n")
+    commands.up(1, with_job=True)
+    assert "it is up already" in capsys.readouterr().err
+    for name, code in (("redis", SLEEP), ("taskmanager-1", [sys.executable, "-c", ""])):
+        record = table.record(name) or table.start(name, code, {})
+        kill_and_wait(record)
+    commands.up(1, with_job=True)
+    told = capsys.readouterr().err
+    assert "redis had ended and runs again, with its data" in told
+    assert "taskmanager-1 cannot be started again without losing state: `freshet down`" in told
+    assert b"1" in asked(address, b"GET kept\r\n")
+    assert running.ended() == ["taskmanager-1"]
+
+
+def asked(address, line):
+    with socket.create_connection(address, 5) as connection:
+        connection.sendall(line)
+        return connection.recv(64)
+
+
+def kill_and_wait(record):
+    """As a crash does it: the record stays."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(record.pid, signal.SIGKILL)
+    until(lambda: not record.is_running(), "its end", 5)
 
 
 def test_stopping_a_stopped_stack_is_harmless(tmp_path):
