@@ -9,7 +9,8 @@ Somebody decided something, so where it cannot be told what, it counts as a with
   last one does.
 - A record under a key that is not its user's id grants nothing. It stands in another partition than the user's other
   records, so nothing orders it among them, and compaction drops it with the next record of that key: a withdrawal
-  might be forgotten, and a grant outlive it.
+  might be forgotten, and a grant outlive it. Where the key is that of another user, it withdraws that one, too: it may
+  be their decision, and compaction drops their own records for it.
 - A record without a value takes the consent of its key away. A key as serialisers write one (:func:`named_in_key`) may
   be that of two users: the one whose id it is, and the one whose id it holds.
 """
@@ -62,7 +63,12 @@ def consents_in(codec: Codec, key: bytes | None, value: bytes | None, append_ts:
         return [Said(change, error=unforeseen) for change in withdrawals]
     if key is None or key == change.user_id.encode():
         return [Said(change, unknown_fields)]
-    return [Said(_under_a_foreign_key(change, append_ts), unknown_fields)]
+    users = named_in_key(key)
+    others = [] if change.user_id in users else [user_id for user_id in users if is_user_id(user_id)]
+    return [
+        Said(_under_a_foreign_key(change, append_ts), unknown_fields),
+        *(Said(ConsentChange(user_id, "none", append_ts, method=FOREIGN_KEY)) for user_id in others),
+    ]
 
 
 def unreadable_consent(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[ConsentChange]:

@@ -53,7 +53,7 @@ def said(format: str, key: bytes | None, value: bytes | None) -> ConsentChange:
 
 
 @every_format
-@pytest.mark.parametrize("key", [b"bob", b"", b'"ada"', b"\xff", b"\0\0\0\0\x07\x06ada"])
+@pytest.mark.parametrize("key", [b"", b'"ada"', b'{"user_id":"ada"}', b"\xff", b"a\nb", b"\0\0\0\0\x07\x06ada"])
 @pytest.mark.promise("broken-consent-withdraws")
 def test_grant_under_foreign_key_is_a_withdrawal(format: str, key: bytes) -> None:
     assert said(format, key, WRITE[format](GRANT)) == ConsentChange("ada", "none", BEGINNING + 7, method=FOREIGN_KEY)
@@ -63,7 +63,19 @@ def test_grant_under_foreign_key_is_a_withdrawal(format: str, key: bytes) -> Non
 @pytest.mark.parametrize("erase", [False, True])
 def test_withdrawal_under_foreign_key_holds_and_is_reported(format: str, erase: bool) -> None:
     change = ConsentChange("ada", "none" if not erase else "full", BEGINNING, method="banner", erase=erase)
-    assert said(format, b"bob", WRITE[format](change)) == msgspec.structs.replace(change, method=FOREIGN_KEY)
+    assert all_said(CODECS[format], b"bob", WRITE[format](change)) == [
+        msgspec.structs.replace(change, method=FOREIGN_KEY),
+        ConsentChange("bob", "none", BEGINNING + 7, method=FOREIGN_KEY),
+    ]
+
+
+@every_format
+@pytest.mark.parametrize("key", [b"bob", b"\0\0\0\0\x07\x06bob"])
+@pytest.mark.promise("broken-consent-withdraws")
+def test_grant_under_the_key_of_another_user_withdraws_both(format: str, key: bytes) -> None:
+    changes = all_said(CODECS[format], key, WRITE[format](GRANT))
+    assert {change.user_id for change in changes} >= {"ada", "bob"}
+    assert {(change.level, change.erase, change.method) for change in changes} == {("none", False, FOREIGN_KEY)}
 
 
 @every_format
@@ -75,9 +87,8 @@ def test_record_under_its_own_key_is_taken_as_is(format: str, key: bytes | None)
 def test_foreign_key_is_audited() -> None:
     raw = a_raw_consent("ada")._replace(key=b"bob")
     [(_, element)] = Ingest(TOPICS, json_codec(), PSEUDONYMISER, [100], ()).pack([raw])
-    [change] = unpack(element).consents
-    assert (change.pseudonym, change.level, change.purposes) == (PSEUDONYMISER.user("ada"), 0, 0)
-    assert change.method == "foreign_key"
+    told = [(change.pseudonym, change.level, change.purposes, change.method) for change in unpack(element).consents]
+    assert told == [(PSEUDONYMISER.user(user), 0, 0, "foreign_key") for user in ("ada", "bob")]
 
 
 def withdrawn(codec: Codec, key: bytes | None, value: bytes | None) -> set[str]:
@@ -158,6 +169,19 @@ def test_truncated_framed_record_names_its_user() -> None:
     assert withdrawn(codec, b"\xff", whole) == {"ada"}
     assert withdrawn(codec, b"\xff", cut) == {"ada"}
     assert withdrawn(codec, b"bob", cut) == {"bob"}
+
+
+@every_format
+@pytest.mark.parametrize("value", [b"{", None])
+@pytest.mark.parametrize(
+    "key", ["ada".encode("utf-16"), "ada".encode("utf-16-le"), "ada".encode("utf-32"), b"\xac\xed\0\5t\0\3ada"]
+)
+def test_broken_consent_under_an_unreadable_key_is_a_dead_letter(format: str, key: bytes, value: bytes | None) -> None:
+    """A key in UTF-16 or as Java serialises a String names nobody."""
+    records = [a_raw_consent()._replace(key=key, value=value)]
+    [(_, raw)] = Ingest(TOPICS, CODECS[format], PSEUDONYMISER, [100], ()).pack(records)
+    element = unpack(raw)
+    assert element.consents == [] and [reject.origin.topic for reject in element.rejects] == [TOPICS.consents]
 
 
 IDS = st.text(min_size=1, max_size=40).filter(is_user_id)

@@ -58,18 +58,17 @@ def test_oldest_snapshot_is_found_in_any_subfolder(tmp_path: Path) -> None:
     assert oldest_snapshot_ms([tmp_path / "none"]) > BEGINNING + HOUR, "now"
 
 
-def test_a_user_is_read_from_the_value_or_else_from_the_key() -> None:
+def test_users_are_read_from_the_value_and_a_foreign_key() -> None:
     codec = json_codec()
 
-    def user_of(key: bytes | None, value: bytes | None) -> str | None:
-        users = [said.change.user_id for said in read_record(codec, key, value, BEGINNING)]
-        assert len(users) < 2
-        return users[0] if users else None
+    def users_of(key: bytes | None, value: bytes | None) -> list[str]:
+        return [said.change.user_id for said in read_record(codec, key, value, BEGINNING)]
 
-    assert user_of(b"ignored", a_raw_consent("ada").value) == "ada"
-    assert user_of(b"bob", None) == "bob"
+    assert users_of(b"bob", a_raw_consent("ada").value) == ["ada", "bob"], "both withdraw, so both are known"
+    assert users_of(None, a_raw_consent("ada").value) == ["ada"]
+    assert users_of(b"bob", None) == ["bob"]
     for key, value in ((None, None), (b"\xff", None), (None, b"{"), (b"\0", b"")):
-        assert user_of(key, value) is None
-    assert user_of(b"cyd", b"{") == user_of(b"cyd", b"") == "cyd", (
+        assert users_of(key, value) == []
+    assert users_of(b"cyd", b"{") == users_of(b"cyd", b"") == ["cyd"], (
         "what cannot be read is a withdrawal of whom it names"
     )
