@@ -10,11 +10,10 @@ Not kept apart: somebody who holds both an export and the `events` topic may mat
 """
 
 import hashlib
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -35,7 +34,6 @@ from schemas.topics import DAY_MS
 
 Say = Callable[[str], None]
 T = TypeVar("T")
-PROGRESS_EVERY_S: Final = 1.0
 
 
 def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda line: None) -> ExportManifest:
@@ -50,7 +48,7 @@ def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda li
         try:
             say("reading consents")
             standings = read_standings(settings, purpose, Pseudonymiser(ring).all, hashes.user)
-            manifest = write(settings, folder, _watched(events, say), standings, hashes, clock_ms())
+            manifest = write(settings, folder, events, standings, hashes, clock_ms())
         finally:
             events.close()
     say(f"{manifest.events} of {manifest.read} events for {purpose}, in {out}")
@@ -138,16 +136,6 @@ def _told(settings: Settings) -> dict[str, str | int | list[str] | None]:
         "retention_days": settings.export.retention_days,
         "part_bytes_max": settings.export.part_bytes_max,
     }
-
-
-def _watched(events: TopicAsOfNow, say: Say) -> Iterator[Any]:
-    """The same records; says each second how far it is."""
-    next_s = time.monotonic() + PROGRESS_EVERY_S
-    for read, record in enumerate(events):
-        if read % 1_000 == 0 and time.monotonic() >= next_s:
-            say(f"{read} events read, {events.done:.0%}")
-            next_s = time.monotonic() + PROGRESS_EVERY_S
-        yield record
 
 
 def _say_each(counts: dict[LeftOut, int], what: str, say: Say) -> None:

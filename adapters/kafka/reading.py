@@ -8,6 +8,7 @@ from kafka.errors import KafkaError
 
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas.errors import SettingsError
+from schemas.progress import on_progress
 
 OnTurn = Callable[[], None]
 """Called each time that Kafka was asked for more, also where nothing came; what it raises ends the reading."""
@@ -21,7 +22,8 @@ class TopicAsOfNow:
     """The committed records of the topic `name` from its beginning to where it ends when this is made.
 
     Iterate once, in the order of each partition; that closes it. Raises :class:`SettingsError` where Kafka
-    does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1. With `choose`, only
+    does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1, which
+    :data:`schemas.progress.on_progress` is told. With `choose`, only
     the partitions are read whose numbers it gives for how many there are.
     """
 
@@ -33,6 +35,7 @@ class TopicAsOfNow:
         choose: Callable[[int], Collection[int]] | None = None,
     ) -> None:
         self._consumer, self._on_turn = open_consumer(kafka), on_turn
+        self._work = f"reading {kafka.topic(name)}"
         try:
             partitions = partitions_of(self._consumer, kafka.topic(name))
             self.count = len(partitions)
@@ -54,10 +57,12 @@ class TopicAsOfNow:
         try:
             while left := self._left():
                 self.done = 1 - left / length
+                on_progress.get()(self._work, self.done)
                 self._on_turn()
                 for batch in self._consumer.poll(timeout_ms=500).values():
                     yield from batch
             self.done = 1.0
+            on_progress.get()(self._work, self.done)
         finally:
             self.close()
 

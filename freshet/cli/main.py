@@ -13,6 +13,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 import freshet
+from freshet.cli.bars import bars_on_a_terminal
 from freshet.cli.shape import ExitCode, root, say
 from schemas.errors import FreshetError
 
@@ -121,7 +122,9 @@ def main() -> NoReturn:
     # What went wrong with Kafka is told once, by us, where nobody has asked for logs.
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     try:
-        sys.exit(run(sys.argv[1:]))
+        with bars_on_a_terminal():
+            code = run(sys.argv[1:])
+        sys.exit(code)
     except Exception:  # Python's own exit code for it is 1, which says that there are findings
         traceback.print_exc()
         say("freshet: not done: a mistake in Freshet itself, see above")

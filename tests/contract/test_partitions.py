@@ -10,6 +10,7 @@ from adapters.kafka.partitions import likely_partitions
 from adapters.kafka.reading import TopicAsOfNow
 from adapters.kafka.settings import KafkaSettings
 from schemas import topics
+from schemas.progress import on_progress
 from tests.support.kafka import running_kafka, with_topics_of_its_own
 
 USERS = [f"user-{number}" for number in range(200)] + ["", "ä", "a b", "x" * 256]
@@ -28,6 +29,23 @@ def stood_in(kafka: KafkaSettings) -> dict[bytes, int]:
     found = {record.key: record.partition for record in reading}
     assert set(found.values()) == set(range(reading.count)) and reading.count > 1
     return found
+
+
+def test_reading_tells_how_far_it_is_up_to_its_end(kafka: KafkaSettings) -> None:
+    fresh = with_topics_of_its_own(kafka)
+    producer = KafkaProducer(bootstrap_servers=fresh.bootstrap_servers)
+    for number in range(5_000):
+        producer.send(fresh.topic(topics.INTERACTIONS), b"x" * 1_000, b"user-%d" % number)
+    producer.close()
+    told: list[tuple[str, float]] = []
+    before = on_progress.set(lambda work, done: told.append((work, done)))
+    try:
+        assert len(list(TopicAsOfNow(fresh, topics.INTERACTIONS))) == 5_000
+    finally:
+        on_progress.reset(before)
+    parts = [done for _, done in told]
+    assert {work for work, _ in told} == {f"reading {fresh.topic(topics.INTERACTIONS)}"}
+    assert parts == sorted(parts) and parts[0] == 0 and parts[-1] == 1 and len(parts) > 2
 
 
 @pytest.mark.parametrize("partitioner", LIBRDKAFKA)

@@ -107,7 +107,7 @@ def test_usage_error_has_its_own_exit_code(capsys) -> None:
 
 
 def test_every_command_module_is_registered() -> None:
-    shared = {"__init__", "file_options", "main", "shape"}
+    shared = {"__init__", "bars", "file_options", "main", "shape"}
     files = {path.stem for path in (ROOT / "freshet" / "cli").glob("*.py")} - shared
     assert files == {module.__name__.rpartition(".")[2] for module in MODULES}
 
