@@ -66,7 +66,7 @@ def upgrade(settings: Path, job_name: str, how: Submission, savepoints: str | No
     except SubmitError as error:
         command = ["freshet", "submit", "--settings", str(settings), "--flink", flink, "--savepoint", savepoint]
         raise SubmitError(
-            f"{error}. The job is stopped, and nothing is lost: mend that, then `{shlex.join(command)}`"
+            f"{error}. The job is stopped, and nothing is lost: fix that, then run `{shlex.join(command)}`"
         ) from None
     return Upgraded(before, savepoint, job)
 
@@ -99,7 +99,7 @@ def flink_client() -> Path:
         return Path(on_path)
     if package is not None and package.origin is not None:
         return Path(package.origin).parent / "bin" / "flink"
-    raise SubmitError("Flink's client is not here: set FLINK_HOME, or put `flink` on PATH")
+    raise SubmitError("Flink's client was not found: set FLINK_HOME, or put `flink` on PATH")
 
 
 def _lines_of(command: list[str]) -> Iterator[str]:
@@ -126,5 +126,5 @@ def _id_in(lines: Iterator[str], say: Say) -> str:
         if found := _JOB_ID.search(line):
             job = found.group(1)
     if job is None:
-        raise SubmitError("Flink's client named no job; see the lines above, and the jobs that run in Flink")
+        raise SubmitError("Flink's client reported no job; see the lines above, and the jobs that run in Flink")
     return job

@@ -47,15 +47,15 @@ def check_topics(settings: Settings) -> dict[str, str]:
             admin.close()
     except (KafkaError, OSError) as error:  # OSError: of files for TLS
         raise SettingsError(
-            f"the topics could not be looked at ({type(error).__name__}): kafka.bootstrap_servers must answer the "
+            f"the topics could not be inspected ({type(error).__name__}): kafka.bootstrap_servers must answer the "
             "client that submits, and its user needs Describe and DescribeConfigs on topics"
         ) from None
     if missing:
-        raise SettingsError(f"there is no topic {', '.join(missing)}: create it with `freshet topics --settings …`")
+        raise SettingsError(f"topic {', '.join(missing)} does not exist: create it with `freshet topics --settings …`")
     if not broker:
         logger.warning(
-            "the brokers' settings are not ours to see: %s is taken to be an hour at most, and %s no less than "
-            "privacy.snapshots_kept_ms",
+            "the brokers' settings are not visible to this user: %s is taken to be an hour at most, and %s no less "
+            "than privacy.snapshots_kept_ms",
             CHECK_INTERVAL,
             EXPIRATION,
         )

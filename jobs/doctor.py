@@ -143,7 +143,7 @@ def _of_files(settings: Settings) -> Iterable[CheckResult]:
 def _key(path: str | None, load: Callable[[], str]) -> str:
     told = load()
     if path is not None and Path(path).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SettingsError(f"others than its owner may read or write {path}: chmod 600 {path}")
+        raise SettingsError(f"{path} is readable or writable by others: chmod 600 {path}")
     return told
 
 
@@ -219,7 +219,7 @@ def describe_clock_offset(sent_ms: int, appended_ms: int, acknowledged_ms: int) 
     off = max(ahead, behind, 0)
     told = f"{off} ms {'ahead of' if ahead > 0 else 'behind'} the broker's" if off else "with the broker's"
     if off > CLOCK_OFF_MAX_MS:
-        raise SettingsError(f"the clock here is {told}: let NTP set both")
+        raise SettingsError(f"the clock here is {told}: synchronise both with NTP")
     return told
 
 

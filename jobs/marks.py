@@ -52,7 +52,7 @@ def mark_submission(settings: Settings) -> None:
     try:
         write_marks(settings.kafka, client.renew_generation())
     except StoreUnavailable as error:
-        logger.warning("%s: no list is personal before Redis is back and the job has caught up", error)
+        logger.warning("%s: no personal list is served until Redis is back and the job has caught up", error)
     finally:
         client.close()
 

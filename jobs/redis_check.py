@@ -53,13 +53,13 @@ def claim_prefix(settings: RedisSettings, deployment: str, replace: bool) -> Non
         client.run(always([(key, ("SET", key, deployment, "NX"))]))
         [found] = client.run(always([(key, ("GET", key))]))
     except StoreUnavailable as error:
-        logger.warning("whose prefix it is could not be read from Redis (%s)", error)
+        logger.warning("the owner of the prefix could not be read from Redis (%s)", error)
         return
     finally:
         client.close()
     if found != deployment.encode():
         raise SettingsError(
-            f"redis.prefix {json.dumps(settings.prefix)} is that of another deployment, whose topic `consents` has the "
+            f"redis.prefix {json.dumps(settings.prefix)} belongs to another deployment, whose topic `consents` has the "
             f"id {(found or b'').decode(errors='replace')}: choose another prefix, or submit with --new-deployment if "
             "that one is gone for good"
         )

@@ -231,7 +231,7 @@ def claim_group(kafka: KafkaSettings) -> None:
             admin.alter_group_offsets(group, {mine: OffsetAndMetadata(0, "", -1)})
     except KafkaError as error:
         raise SettingsError(
-            f"consumer group {group} could not be looked at ({type(error).__name__}): the user of these settings needs "
+            f"consumer group {group} could not be inspected ({type(error).__name__}): the user of these settings needs "
             "Read on that group"
         ) from None
     finally:

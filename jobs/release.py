@@ -45,6 +45,6 @@ def opened(release: str, open_part: Callable[[], T]) -> T:
     if release != RELEASE:
         raise SettingsError(
             f"this TaskManager's interpreter has imported release {RELEASE}, and release {release} was submitted: "
-            "replace the TaskManagers, with no other release on their PYTHONPATH, and the job goes on by itself"
+            "replace the TaskManagers, with no other release on their PYTHONPATH, and the job continues by itself"
         )
     return open_part()

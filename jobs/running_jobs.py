@@ -37,7 +37,7 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str) -> None
         parameters = names[job["jid"]].get("execution-config", {}).get("user-config", {})
         if parameters.get(PARAMETER) == deployment:
             raise SettingsError(
-                f"job {job['jid']} ({job['state']}) is of this deployment: stop it first, with a savepoint "
+                f"job {job['jid']} ({job['state']}) belongs to this deployment: stop it first, with a savepoint "
                 f"(flink stop --savepointPath … {job['jid']}), and submit with -s and that savepoint"
             )
 

@@ -41,7 +41,7 @@ def running_job(flink: str, job_name: str) -> str:
     """The id of the one running job of this name. Raises :class:`SettingsError` where there is none, or several."""
     jobs = [job["jid"] for job in ask_flink(flink, "GET", "/jobs/overview")["jobs"] if _is_it(job, job_name)]
     if len(jobs) != 1:
-        raise SettingsError(f"{len(jobs)} jobs called {job_name} run in Flink at {flink}, and one is looked for")
+        raise SettingsError(f"{len(jobs)} jobs named {job_name} run in Flink at {flink}; exactly one is expected")
     return str(jobs[0])
 
 
@@ -55,7 +55,7 @@ def _folder(operation: dict[str, Any]) -> Path:
     folder = path_of(operation["location"])
     if not (folder / "_metadata").is_file():
         raise SettingsError(
-            f"Flink wrote a savepoint to {folder}, which is not there for this process: --work-dir must be a folder "
+            f"Flink wrote a savepoint to {folder}, which this process cannot read: --work-dir must be a folder "
             "that both share, or give a copy of a savepoint by --savepoint"
         )
     return folder

@@ -158,7 +158,7 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(
             f"settings file {path}: privacy.tombstone_ms must be at least {settings.tombstone_least_ms()} "
             "(a day more than interactions live at most, and than privacy.snapshots_kept_ms): "
-            "else what was erased could come back"
+            "otherwise erased data could return"
         )
     if any(parse(url).password is not None for url in settings.redis.urls):
         raise SettingsError(

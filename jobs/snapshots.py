@@ -49,8 +49,8 @@ def _check_age(path: str, kept_ms: int) -> None:
     if age_ms > kept_ms:
         raise SettingsError(
             f"the snapshot is {age_ms / DAY_MS:.1f} days old, and privacy.snapshots_kept_ms allows "
-            f"{kept_ms / DAY_MS:.1f}: withdrawals and erasures since may not be readable any more. Submit without -s: "
-            "profiles are lost, consents are read again from the topic"
+            f"{kept_ms / DAY_MS:.1f}: withdrawals and erasures since then may no longer be readable. Submit without "
+            "-s: profiles are lost, consents are read again from the topic"
         )
 
 

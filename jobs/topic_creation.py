@@ -57,7 +57,7 @@ def alter_topics(kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict
             admin.alter_configs([ConfigResource(topic, name, configs=changed) for name, changed in changes.items()])
         if left := _left_after(lambda: unfit_topics(admin, kafka, snapshots_kept_ms)):
             raise SettingsError(
-                f"Kafka did not take the settings of {', '.join(left)}: the user of these settings needs AlterConfigs "
+                f"Kafka rejected the settings of {', '.join(left)}: the user of these settings needs AlterConfigs "
                 "on topics"
             )
         return changes

@@ -29,9 +29,9 @@ def trail_id(kafka: KafkaSettings) -> str:
             admin.close()
     except KafkaError as error:
         raise SettingsError(
-            f"topic {name} could not be looked at ({type(error).__name__}): kafka.bootstrap_servers must answer, and "
+            f"topic {name} could not be inspected ({type(error).__name__}): kafka.bootstrap_servers must answer, and "
             "the user of these settings needs Describe on it"
         ) from None
     if not described:
-        raise SettingsError(f"there is no topic {name}: create it with `freshet topics --settings …`")
+        raise SettingsError(f"topic {name} does not exist: create it with `freshet topics --settings …`")
     return topic_id(described[0]) or name

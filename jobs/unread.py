@@ -53,7 +53,7 @@ class UnreadConsentAge:
         try:
             self._read_up_to_s = at_s - self._look() / 1_000
         except (KafkaError, SettingsError, OSError, ValueError) as error:
-            logger.warning("it could not be seen which consents are unread (%s)", type(error).__name__)
+            logger.warning("unread consents could not be determined (%s)", type(error).__name__)
         finally:
             self._looking.release()
 

@@ -54,7 +54,9 @@ def evaluate(interactions: Interactions, settings: TrainingSettings) -> dict[str
     trained = train(interactions.where(interactions.ts_ms < cut), settings)
     questions = questions_after(cut, interactions, trained, settings)
     if not questions.answers:
-        raise ModelError("no user with a history comes back in the last fifth of the time: there is nothing to ask")
+        raise ModelError(
+            "no user with a history comes back in the last fifth of the time: there is nothing to evaluate"
+        )
     k = min(settings.top_k, len(trained.items))
     popular = np.arange(1, k + 1)
     ways: dict[str, Rank] = {
@@ -95,7 +97,7 @@ def choose_decay(interactions: Interactions, settings: TrainingSettings) -> Trai
 def _cut(interactions: Interactions) -> int:
     """The time (ms) that the last `TEST_SHARE` of the interactions begins at."""
     if not len(interactions):
-        raise ModelError("there are no interactions to ask about")
+        raise ModelError("there are no interactions to evaluate")
     return int(np.quantile(interactions.ts_ms, 1 - TEST_SHARE))
 
 

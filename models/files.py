@@ -288,7 +288,7 @@ def _names_of_objects(path: Path) -> list[str]:
         names = list(dict.fromkeys(name for row in first if row is not None for name in row if _is_whole(name)))
     if not names:
         raise FileError(
-            f"{path} begins as JSON and has no object to read: write one object a line, or one list of them"
+            f"{path} begins as JSON and contains no object: write one object per line, or one array of objects"
         )
     return names
 

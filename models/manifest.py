@@ -149,7 +149,7 @@ def check_items(items: Sequence[str], where: str) -> None:
     if len(set(items)) != len(items):
         seen: set[str] = set()
         twice = next(item for item in items if item in seen or seen.add(item))  # type: ignore[func-returns-value]
-        raise ModelError(f"{where}: item id {twice!r} is there twice: every row needs an id of its own")
+        raise ModelError(f"{where}: item id {twice!r} occurs twice: every row needs a unique id")
 
 
 def check_fields(manifest: Manifest, where: str) -> None:
@@ -164,7 +164,7 @@ def check_model_file(path: Path, manifest: Manifest) -> None:
     if len(content) != manifest.size_bytes:
         raise ModelError(
             f"{path} has {len(content)} bytes, the manifest says {manifest.size_bytes}: "
-            "the copy is not whole, or it is another model's; export again with `make model`"
+            "the copy is incomplete, or belongs to another model; export again with `make model`"
         )
     found = sha256_of(content)
     if found != manifest.sha256:

@@ -67,7 +67,7 @@ def replaced(directory: Path) -> Iterator[Path]:
     """A new directory beside ``directory`` that takes its place on success and is removed on failure."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists() and not (directory / MANIFEST_FILE).exists() and any(directory.iterdir()):
-        raise ModelError(f"{directory} holds other files than a model: name a directory of its own")
+        raise ModelError(f"{directory} contains files other than a model: choose a separate directory")
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         yield staging

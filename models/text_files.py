@@ -65,7 +65,7 @@ def beginning(path: Path, size: int = 16) -> bytes:
     """The first bytes of a file; raises :class:`FileError`, also for what can be read once only, or not at all."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise FileError(f"{path} is no regular file: write what it holds to one")
+            raise FileError(f"{path} is not a regular file: save its contents to one")
         with path.open("rb") as file:
             return file.read(size)
     except OSError as error:

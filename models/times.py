@@ -187,7 +187,7 @@ def check_form(form: str | None) -> None:
         datetime.strptime("", form or "")
     except ValueError as error:
         if "bad directive" in str(error) or "stray" in str(error):
-            raise FileError(f"{form!r} is no form of a time: {error}") from None
+            raise FileError(f"{form!r} is not a time format: {error}") from None
 
 
 def _ms_of(cell: Cell, form: str | None, unit: Unit | None, order: DateOrder | None) -> int | None:

@@ -90,7 +90,7 @@ def _saved(files: list[Path]) -> Iterator[Line]:
     for path in files:
         lines = _lines_of(path)
         if not any(lines):
-            raise SettingsError(f"heads {path} has no heads: was it truncated?")
+            raise SettingsError(f"heads {path} contains no heads: was it truncated?")
         for number, line in enumerate(lines, start=1):
             yield Line(-1, number, line)
 
@@ -111,7 +111,7 @@ def save_heads(settings: Settings, out: Path) -> int:
     saved = _lines_of(out) if out.exists() else []
     for number, raw in enumerate(saved, start=1):
         if read_head(Line(-1, number, raw)) is None:
-            raise SettingsError(f"heads {out}: line {number} is no head, and nothing was added: verify the file first")
+            raise SettingsError(f"heads {out}: line {number} is not a head; nothing was added: verify the file first")
     known = set(saved)
     lines = _lines(settings, topics.AUDIT_HEADS)
     new = [line.raw for line in lines if line.raw not in known and read_head(line) is not None]

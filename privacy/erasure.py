@@ -57,9 +57,7 @@ def verify(settings: Settings, user_id: str, where: Where, say: Say) -> ErasureR
     say(f"looking for {', '.join(names)}")
     erased = erased_users(settings, hashes.all, user_id).get(names[0])
     if erased is None:
-        raise SettingsError(
-            "no erasure of this user is on record in the consents topic: record it first with `freshet erase user`"
-        )
+        raise SettingsError("the consents topic has no erasure of this user: record it first with `freshet erase user`")
     times = search.snapshot_times(where.snapshots)
     in_exports = {"exports": search.in_exports(settings, where.exports, user_id)} if where.exports else {}
     found, planted_found, ends_by = _searched(settings, hashes, user_id, erased, where, say)
@@ -125,7 +123,9 @@ def _savepoint(settings: Settings, where: Where, say: Say) -> Iterator[Path]:
         yield where.savepoint
         return
     if where.flink is None:
-        raise SettingsError("a savepoint is searched: say where Flink is (--flink), or which one it is (--savepoint)")
+        raise SettingsError(
+            "a savepoint must be searched: give --flink to take one, or --savepoint for an existing one"
+        )
     folder = Path(tempfile.mkdtemp(prefix="freshet-erasure-", dir=where.work_dir))
     try:
         say("taking a savepoint")
@@ -133,7 +133,7 @@ def _savepoint(settings: Settings, where: Where, say: Say) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
-            say(f"{folder} could not be deleted, and holds everybody's state: delete it")
+            say(f"{folder} could not be deleted and holds the state of all users: delete it")
 
 
 def _taken_at(savepoint: Path) -> int:

@@ -159,5 +159,5 @@ def snapshot_times(folders: Sequence[Path]) -> list[int]:
     """When each checkpoint or savepoint below `folders`, which hold some, was completed, in ms."""
     found = completed_ms(folders)
     if folders and not found:
-        raise SettingsError("there is no snapshot below the folders of --snapshots: are they the right ones?")
+        raise SettingsError("no snapshot found in the folders of --snapshots: are they the right ones?")
     return found

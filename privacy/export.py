@@ -90,14 +90,14 @@ def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> E
         manifest = read_manifest(folder)
         if is_past(settings, manifest, clock_ms()):
             delete_export(folder)
-            say(f"{folder} was past its retention and is deleted")
+            say(f"{folder} was past its retention and has been deleted")
             return None
         hashes = hashes_of(settings, folder, manifest)
         say("reading consents")
         standings = read_standings(settings, manifest.purpose, lambda user_id: [hashes.user(user_id)])
         after = honour(folder, manifest, standings, clock_ms())
-    say(f"{manifest.events - after.events} of {manifest.events} events taken out of {folder}")
-    _say_each(after.removed, "taken out so far", say)
+    say(f"{manifest.events - after.events} of {manifest.events} events removed from {folder}")
+    _say_each(after.removed, "removed so far", say)
     return after
 
 
@@ -106,7 +106,7 @@ def hashes_of(settings: Settings, folder: Path, manifest: ExportManifest) -> Exp
     hashes = ExportHashes(load_key_ring(settings.privacy.key_ring), manifest.purpose)
     if hashes.check() != manifest.key_check:
         raise ExportError(
-            f"{folder} was written with another key for exports than that of the key ring: nobody can be found in it; "
+            f"{folder} was written with an export key that is not in the key ring: users cannot be found in it; "
             "use the settings that it was written with, or delete it"
         )
     return hashes

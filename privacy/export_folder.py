@@ -99,7 +99,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     What a killed export left behind is removed by the next one to the same place.
     """
     if out.exists():
-        raise ExportError(f"{out} is there already: name a folder that is not, or delete it first")
+        raise ExportError(f"{out} already exists: choose another folder, or delete it first")
     partial = out.with_name(f".{out.name}.partial")
     partial.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(partial):
@@ -126,7 +126,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ExportError(f"{folder} is being written by another process: wait until it has ended") from None
+            raise ExportError(f"{folder} is being written by another process: wait until it ends") from None
         yield
     finally:
         os.close(descriptor)

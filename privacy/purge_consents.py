@@ -71,9 +71,9 @@ def purge_consents(settings: Settings, say: Say, now_ms: int | None = None) -> i
         tail.close()
     going = {user: partitions for user, partitions in over.items() if user not in back}
     _take_away(settings, going)
-    say(f"{len(going)} users whose erasure is over left the consents topic; compaction deletes their records")
+    say(f"users removed from the consents topic: {len(going)}; compaction deletes their records")
     if misplaced:
-        say(f"{misplaced} users stay, because a record of theirs stands under a key that is not the user id")
+        say(f"users kept: {misplaced}, because one of their records is under a key that is not the user id")
     return len(going)
 
 

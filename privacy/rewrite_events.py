@@ -89,7 +89,7 @@ class EventsRewrite:
             self._commit(partition, stay)
             copied, removed = copied + len(stay), removed + len(chunk) - len(stay)
             aged += fates.count("aged")
-            on_copied(f"partition {partition.partition}: {copied} copied, {removed} left behind")
+            on_copied(f"partition {partition.partition}: copied {copied}, removed {removed}")
         return Rewritten(1, copied, removed, aged)
 
     def cut(self, partition: TopicPartition, steps: RewritePlan) -> None:
@@ -141,7 +141,7 @@ def rewrite_events(settings: Settings, say: Say) -> Rewritten:
     """Take everybody who was erased out of `events`; counts only are said."""
     rewrite = EventsRewrite(settings)
     try:
-        say(f"{rewrite.erased} users were erased; looking through {len(rewrite.ends)} partitions")
+        say(f"erased users: {rewrite.erased}; partitions to check: {len(rewrite.ends)}")
         done = Rewritten(0, 0, 0, 0)
         for partition in rewrite.ends:
             steps = rewrite.plan(partition)
@@ -153,8 +153,8 @@ def rewrite_events(settings: Settings, say: Say) -> Rewritten:
     finally:
         rewrite.close()
     say(
-        f"{done.partitions} partitions rewritten: {done.removed} records gone ({done.aged} of them past their "
-        f"retention), {done.copied} copied"
+        f"partitions rewritten: {done.partitions}; records removed: {done.removed} (past their retention: "
+        f"{done.aged}), copied: {done.copied}"
     )
     return done
 

@@ -41,9 +41,9 @@ def start(settings: Settings) -> None:
     rotating = begin_rotation(ring, clock_ms())
     _tell(settings, "rotation_started", rotating.current, 0)
     replace_key_ring(rotating, path)
-    _say(f"key {rotating.current} is in the key ring beside key {rotating.previous}; now")
+    _say(f"key {rotating.current} was added to the key ring beside key {rotating.previous}; next:")
     _say("1. bring the key ring to all frontends and gateways, and restart them")
-    _say("2. freshet upgrade --settings … --flink …, which has the job read the ring")
+    _say("2. freshet upgrade --settings … --flink …, so that the job reads the ring")
     _say("3. freshet rotate relink")
 
 
@@ -51,14 +51,14 @@ def relink(settings: Settings) -> None:
     """Have the job move everybody, wait until it has, and note that in the ring."""
     path, ring = _ring(settings)
     if ring.previous is None:
-        raise SettingsError("no rotation is under way: begin with `freshet rotate start`")
+        raise SettingsError("no rotation is in progress: begin with `freshet rotate start`")
     with Asking(settings.kafka, settings.job.buckets) as asking:
         sent = asking.tell((RelinkCommand(user) for user in _users(settings)), lambda n: _say(f"{n} users named"))
         _say(f"{sent} users named; waiting for the job")
         _wait_until_moved(asking, ring)
     _tell(settings, "relinked", ring.current, sent)
     replace_key_ring(msgspec.structs.replace(ring, relinked_at=clock_ms()), path)
-    _say(f"nobody is known under key {ring.previous} any more")
+    _say(f"no user is known under key {ring.previous} any more")
 
 
 def _wait_until_moved(asking: Asking, ring: KeyRing) -> None:
@@ -113,10 +113,12 @@ def end(settings: Settings, snapshots: list[Path]) -> None:
         users = _users_by_kid(asking)
     oldest = oldest_snapshot_ms(snapshots) if snapshots else None
     if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), oldest):
-        raise SettingsError(f"the rotation is not ended: {reason}")
+        raise SettingsError(f"the rotation cannot end yet: {reason}")
     _tell(settings, "rotation_ended", ring.previous or 0, 0)
     replace_key_ring(end_rotation(ring), path)
-    _say(f"key {ring.previous} is no longer in {path}: destroy its copies; restart job and frontends at leisure")
+    _say(
+        f"key {ring.previous} is no longer in {path}: destroy its copies; restart the job and frontends when convenient"
+    )
 
 
 def oldest_snapshot_ms(folders: list[Path]) -> int:

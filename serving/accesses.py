@@ -48,7 +48,7 @@ class AccessLog:
         if not 0 <= share <= 1:
             raise ValueError("share must be between 0 and 1")
         if not all(map(is_name, (role, purpose, what))):
-            raise ValueError("role, purpose and what need a character that is visible, and have no controls")
+            raise ValueError("role, purpose and what need a visible character and no control characters")
         self._producer = LazyProducer({"acks": "all", "linger_ms": 50, **kafka})
         self._topic = topic_prefix + topics.CONTROL
         self._role = role
@@ -113,5 +113,7 @@ def _arrived(sent: Any) -> bool:
     try:
         return sent is not None and sent.get(KAFKA_TIMEOUT_S) is not None
     except KafkaError as error:
-        logger.warning("reads could not be told to the audit trail (%s); they are told later", type(error).__name__)
+        logger.warning(
+            "reads could not be reported to the audit trail (%s); they will be reported later", type(error).__name__
+        )
         return False

@@ -65,7 +65,7 @@ class Catalogue(Mapping[str, CatalogueItem]):
             try:
                 self._read()
             except KafkaError as error:
-                logger.warning("the catalogue cannot be read (%s); trying again", type(error).__name__)
+                logger.warning("the catalogue cannot be read (%s); retrying", type(error).__name__)
                 self._closing.wait(PAUSE_S)
 
     def _read(self) -> None:

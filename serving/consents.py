@@ -133,10 +133,12 @@ class Consents:
         if change.erase or change.level == "none":
             at = self._withdraw(change)
             if said.invalid is not None and not said.meant:
-                raise InvalidConsent(said.invalid.reason, f"{said.invalid}; it counts as a withdrawal, which stands")
+                raise InvalidConsent(
+                    said.invalid.reason, f"{said.invalid}; it counts as a withdrawal, which is in force"
+                )
             return at
         if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal of the next years would be later
-            raise InvalidConsent("time_in_future", "`ts` of a grant is in the future: now, in milliseconds, is wanted")
+            raise InvalidConsent("time_in_future", "`ts` of a grant is in the future: use the current time in ms")
         self._refuse_older(change)
         return self._change(change)
 
@@ -172,8 +174,8 @@ class Consents:
         placed = self._try_fence(_WRITE_CONSENT, list(zip(users, decisions, strict=True)))
         if error := next((answer for answer in (placed, fence) if isinstance(answer, str)), None):
             raise NotAcknowledged(
-                f"the withdrawal stands in the topic, but Redis did not take it ({error}): "
-                "it takes effect when the job has read it; call again to know"
+                f"the withdrawal is recorded in the topic, but Redis did not accept it ({error}): "
+                "it takes effect when the job has read it; call again to confirm"
             )
         return at
 
@@ -184,11 +186,11 @@ class Consents:
         held = self._try_fence(_WRITE_CONSENT, [(keys, hold) for keys in users])
         if isinstance(held, str):
             raise NotAcknowledged(
-                f"the change stands in the topic, but Redis did not take it ({held}): until the job has read it, "
-                "the consent before it may still be served; call again to know"
+                f"the change is recorded in the topic, but Redis did not accept it ({held}): until the job has read "
+                "it, the previous consent may still be served; call again to confirm"
             )
         if ConsentOutcome.REFUSED in held:
-            raise ConsentRefused("the user has withdrawn since they gave this consent")
+            raise ConsentRefused("the user has withdrawn since giving this consent")
         return at
 
     def _try_fence(self, script: Script, calls: list[tuple[Keys, tuple[Any, ...]]]) -> list[Any] | str:
@@ -206,7 +208,7 @@ class Consents:
             at = sent.get(KAFKA_TIMEOUT_S)
         except KafkaError as error:
             raise NotAcknowledged(
-                f"the topic {self._topic} did not take the consent change ({type(error).__name__}); a withdrawal is "
+                f"the topic {self._topic} did not accept the consent change ({type(error).__name__}); a withdrawal is "
                 "fenced in Redis where that answers, but not recorded: call again"
             ) from None
         return RecordedConsent(at.timestamp, at.partition, at.offset)
@@ -218,7 +220,7 @@ class Consents:
         except AWAY as error:
             raise NotAcknowledged(f"Redis did not answer ({error}): nothing was written") from None
         if grant.ts <= max(withdrawn_at(value or b"") for value in known):
-            raise ConsentRefused("the user has withdrawn since they gave this consent")
+            raise ConsentRefused("the user has withdrawn since giving this consent")
 
     def _keys(self, user_id: str) -> list[Keys]:
         """The keys of each pseudonym that the user may be known under: two while a rotation is under way."""

@@ -99,7 +99,7 @@ class EventProducer:
         where it cannot even begin.
         """
         if self._transactional:
-            raise SettingsError("a producer with a transactional_id sends with record_all, all or nothing")
+            raise SettingsError("a producer with a transactional_id must send with record_all")
         checked = checked_event(event)
         stands: Future[Stands] = Future()
         try:

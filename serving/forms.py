@@ -45,7 +45,7 @@ class Form(Generic[T]):
             detail = self._details.get(error.reason) or self._complaint(raw)
             raise self._invalid(error.reason.value, detail) from None
         if unknown_fields:
-            raise self._invalid(UNKNOWN_FIELD, f"there is a field that {self._name} do not have")
+            raise self._invalid(UNKNOWN_FIELD, f"{self._name} have no such field")
         return record
 
     def encoded(self, record: T) -> bytes:
@@ -53,7 +53,7 @@ class Form(Generic[T]):
         try:
             return msgspec.json.encode(record)
         except UnicodeEncodeError:
-            raise self._invalid(RejectReason.BAD_ENCODING.value, "there is a text that is not Unicode") from None
+            raise self._invalid(RejectReason.BAD_ENCODING.value, "a text is not valid Unicode") from None
 
     def _complaint(self, raw: bytes) -> str:
         """What is wrong with `raw`, by field, and without any of its values."""

@@ -110,7 +110,7 @@ class Reader:
             raw, popular = self._ask(keys, wanted)
         except (StoreUnavailable, StoreMisconfigured) as error:
             if not self._is_away:
-                logger.warning("Redis cannot be read (%s): popular lists held here stand in", error)
+                logger.warning("Redis cannot be read (%s): serving cached popular lists", error)
             self._is_away, self._ask_again_at_ms = True, now_ms + PAUSE_AFTER_FAILURE_MS
             return None
         if self._is_away:

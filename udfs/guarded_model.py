@@ -114,4 +114,4 @@ class GuardedModel:
 
     def _rest(self, now_ms: int, error: Exception) -> None:
         self._rests_until_ms = now_ms + REST_MS
-        logger.error("%s: all lists are made of what is popular for %d s", where(error), REST_MS // 1000)
+        logger.error("%s: all lists are popular lists for %d s", where(error), REST_MS // 1000)

@@ -56,7 +56,7 @@ class Effect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if not self.denies and self.level is None:
-            raise ValueError("without `denies` or `level` it would have no effect: say one, or leave the table out")
+            raise ValueError("without `denies` or `level` it would have no effect: set one, or remove the table")
 
 
 class TcfRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +67,7 @@ class TcfRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if not self.required and not self.purposes:
-            raise ValueError("without `required = true` or `purposes` it would have no effect: leave the table out")
+            raise ValueError("without `required = true` or `purposes` it would have no effect: remove the table")
 
 
 class UsnatRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,7 +80,7 @@ class UsnatRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if not self.required and not self.effects():
-            raise ValueError("without `required = true` or an opt-out it would have no effect: leave the table out")
+            raise ValueError("without `required = true` or an opt-out it would have no effect: remove the table")
 
     def effects(self) -> dict[OptOut, Effect]:
         """The effect of each opt-out that has one."""

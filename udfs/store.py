@@ -133,7 +133,7 @@ class RedisStore:
         answers = self.client.run(always(commands), durable=bool(consents), leave=_FULL)
         lists_at, popular_at = len(consents), len(consents) + len(lists)
         if any(isinstance(answer, Exception) for answer in answers[:lists_at]):
-            raise StoreFull("Redis has reached maxmemory and takes no consents")
+            raise StoreFull("Redis has reached maxmemory and accepts no consents")
         written = [_outcome(answer) for answer in answers[lists_at:popular_at]]
         self._note_room(WriteOutcome.NO_ROOM in written)
         raw_popular = answers[popular_at] if want_popular else None

@@ -100,4 +100,4 @@ def state_of(
                     return answer
     finally:
         producer.close(timeout_s)
-    raise JobSilent(f"no answer within {timeout_s:g} s: does the job run, and with these settings?")
+    raise JobSilent(f"no answer within {timeout_s:g} s: is the job running with these settings?")

@@ -89,7 +89,7 @@ def open_consumer(kafka: KafkaSettings, isolation_level: str = "read_committed")
     except KafkaError as error:
         raise SettingsError(
             f"Kafka at {kafka.bootstrap_servers} does not answer ({type(error).__name__}): "
-            "check kafka.bootstrap_servers and the security settings beside it; `freshet doctor` looks at all of them"
+            "check kafka.bootstrap_servers and the security settings beside it; `freshet doctor` checks all of them"
         ) from None
 
 
@@ -97,7 +97,7 @@ def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
     """The partitions of a topic, by number; raises :class:`SettingsError` where there is no such topic."""
     numbers = sorted(consumer.partitions_for_topic(topic) or ())
     if not numbers:
-        raise SettingsError(f"there is no topic {topic}: check kafka.topic_prefix and kafka.bootstrap_servers")
+        raise SettingsError(f"topic {topic} does not exist: check kafka.topic_prefix and kafka.bootstrap_servers")
     return [TopicPartition(topic, number) for number in numbers]
 
 

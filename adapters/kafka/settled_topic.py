@@ -93,7 +93,9 @@ class Tail:
         for record in self.records(timeout_s):
             if all(word in (record.value or b"") for word in (words, *more)):
                 return
-        raise JobSilent(f"nothing came to {self._topic} within {timeout_s:g} s: does the job run, with these settings?")
+        raise JobSilent(
+            f"nothing came to {self._topic} within {timeout_s:g} s: is the job running with these settings?"
+        )
 
     def close(self) -> None:
         """Close the consumer."""

@@ -54,12 +54,12 @@ class RedisAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if bool(self.urls) == (self.url is not None):
-            raise ValueError("`urls` (or `url`, for one server) says where Redis is: one of the two")
+            raise ValueError("`urls` (or `url`, for one server) gives the address of Redis: set exactly one of them")
         if self.url is not None:
             msgspec.structs.force_setattr(self, "urls", (self.url,))
             msgspec.structs.force_setattr(self, "url", None)
         if (self.kind == "sentinel") != (self.service is not None):
-            raise ValueError('`service` names the primary among Sentinels: it goes with kind = "sentinel"')
+            raise ValueError('`service` names the primary among Sentinels: it requires kind = "sentinel"')
         if self.kind == "server" and len(self.urls) > 1:
             raise ValueError("several `urls` are those of Sentinels or of a Cluster: say which with `kind`")
         try:

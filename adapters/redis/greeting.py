@@ -81,7 +81,7 @@ def looked(info: Any, stats: Any, raw: Any, *, reading: bool = False) -> Look:
             raise answer
     said = info_of(info)
     if said.get("role") != "master":
-        raise StoreUnavailable("this server of Redis is no primary")
+        raise StoreUnavailable("this Redis server is not a primary")
     elsewhere = isinstance(raw, hiredis.ReplyError) and str(raw).startswith(("MOVED", "ASK"))
     if isinstance(raw, hiredis.ReplyError) and not elsewhere and not str(raw).startswith("WRONGTYPE"):
         raise raw
@@ -131,7 +131,7 @@ def life_of(server: Any, seen: Look) -> str:
         raise server
     run_id = info_of(server).get("run_id")
     if not run_id:
-        raise StoreUnavailable("this server of Redis does not say its run_id")
+        raise StoreUnavailable("this Redis server does not report its run_id")
     return seen.life(run_id)
 
 

@@ -190,16 +190,14 @@ class Link(_Kept):
                     await self._connect(lost.set)
             except (OSError, StoreUnavailable, hiredis.ReplyError) as error:
                 if not said:
-                    logger.warning(
-                        "Redis cannot be reached (%s); answers are popular lists until it can", _cause(error)
-                    )
+                    logger.warning("Redis cannot be reached (%s); serving popular lists until it can", _cause(error))
                 said = True
                 self._tried.set()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MAX_S)
                 continue
             if said:
-                logger.warning("Redis can be reached again")
+                logger.warning("Redis is reachable again")
             pause_s, said = PAUSE_FIRST_S, False
             self._tried.set()
             try:
@@ -259,7 +257,7 @@ class Link(_Kept):
         try:
             self._take(pipe, looked(*answers, reading=True))
         except (StoreUnavailable, hiredis.ReplyError) as error:
-            logger.warning("a server of Redis is left: %s", _cause(error))
+            logger.warning("leaving a Redis server: %s", _cause(error))
             pipe.close()
 
     def _take(self, pipe: Pipe, seen: Look) -> None:
@@ -271,7 +269,7 @@ class Link(_Kept):
         )
         token, because = self._standing.token, self._standing.because
         if because and because != before.because:
-            logger.warning("no personal lists are read from Redis: %s", because)
+            logger.warning("personal lists are not read from Redis: %s", because)
         elif before.because and before is not NEVER and not because:
             logger.warning("personal lists are read from Redis again")
         pipe.proof = b"" if token is None else proof_of(token)

@@ -29,6 +29,6 @@ def load_endpoints(path: Path = ENDPOINTS_PATH) -> Endpoints:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Endpoints)
     except FileNotFoundError:
-        raise StackError(f"{path.name} is not there: nothing is up; `freshet up` starts it") from None
+        raise StackError(f"{path.name} does not exist: nothing is running; `freshet up` starts the stack") from None
     except msgspec.DecodeError as error:
         raise StackError(f"{path.name} does not say what a client needs: {error}") from None

@@ -99,7 +99,7 @@ class Producer:
         """Raise :class:`DeliveryError` if any record failed so far."""
         if self.failed:
             reason = type(self._first_error).__name__
-            raise DeliveryError(f"Kafka did not take {self.failed} record(s); the first failed with {reason}")
+            raise DeliveryError(f"Kafka did not accept {self.failed} record(s); the first failed with {reason}")
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Deliver what is left within `timeout_s` and end; raises :class:`DeliveryError` as `flush` does."""

@@ -191,7 +191,7 @@ def names_of(path: Path, mapping: Mapping) -> dict[str, str]:
 def check(path: Path, mapping: Mapping, *more: str) -> Table:
     """The file as a table; raises :class:`MappingError` where the file or the mapping cannot be used."""
     if mapping.type is None and mapping.type_constant is None:
-        raise MappingError("say what kind the rows are: --type COLUMN, or --type-constant purchase")
+        raise MappingError("give the kind of the rows: --type COLUMN, or --type-constant purchase")
     if mapping.type_constant is not None and mapping.type_constant not in EVENT_TYPES:
         raise MappingError(f"--type-constant {mapping.type_constant} is not a kind; kinds are {', '.join(EVENT_TYPES)}")
     try:

@@ -26,7 +26,7 @@ def directory() -> Path:
     """
     connector = list((JARS / "flink").glob("*.jar"))
     if not connector:
-        raise JarError("the Kafka connector is not here yet; run `make setup`")
+        raise JarError("the Kafka connector is not installed yet; run `make setup`")
     jars = [*(FLINK_HOME / "lib").glob("*.jar"), *(FLINK_HOME / "opt").glob("flink-python*.jar"), *connector]
     names = json.dumps(sorted(str(jar) for jar in jars))
     links = CACHE / f"flink-lib-{hashlib.sha256(names.encode()).hexdigest()[:12]}"

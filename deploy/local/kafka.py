@@ -155,5 +155,5 @@ def _formatted_storage(java: Java) -> Path:
 def _jars() -> list[Path]:
     jars = sorted((JARS / "kafka").glob("*.jar"))
     if not jars:
-        raise JarError("Kafka's jars are not here yet; run `make setup`")
+        raise JarError("Kafka's jars are not installed yet; run `make setup`")
     return jars

@@ -28,7 +28,8 @@ def _key_id(text: str) -> str:
 
     if len(text) > KEY_ID_LENGTH_MAX or not is_name(text):
         raise typer.BadParameter(
-            f"up to {KEY_ID_LENGTH_MAX} characters that can be seen are needed, without controls", param_hint="--id"
+            f"must have a visible character, at most {KEY_ID_LENGTH_MAX} characters, and no control characters",
+            param_hint="--id",
         )
     return text
 
@@ -41,7 +42,7 @@ def _days(text: str) -> float:
     except ValueError:
         days = 0
     if not 0 < days * DAY_S < math.inf:
-        raise typer.BadParameter("a number of days above 0 is needed", param_hint="--days")
+        raise typer.BadParameter("must be a number of days above 0", param_hint="--days")
     return days
 
 

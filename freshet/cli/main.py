@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         say(f"freshet: not done: {told}")
         return ExitCode.NOT_DONE
     if code == INTERRUPTED:
-        say("freshet: interrupted; the command may be given again")
+        say("freshet: interrupted; you can run the command again")
     return int(code or 0)
 
 
@@ -97,7 +97,7 @@ def _told_of_usage(error: typer.TyperException) -> str:
 
 def _told(error: Exception) -> str:
     if isinstance(error, FileExistsError):
-        return f"{error.filename} is there already, and is not overwritten: name another file"
+        return f"{error.filename} already exists and is not overwritten: name another file"
     if isinstance(error, OSError):
         return ": ".join(str(part) for part in (error.filename, error.strerror or type(error).__name__) if part)
     return str(error)
@@ -127,7 +127,7 @@ def main() -> NoReturn:
         sys.exit(code)
     except Exception:  # Python's own exit code for it is 1, which says that there are findings
         traceback.print_exc()
-        say("freshet: not done: a mistake in Freshet itself, see above")
+        say("freshet: not done: internal error, see above")
         sys.exit(ExitCode.NOT_DONE)
 
 

@@ -54,5 +54,5 @@ def report(
     for path in write_report(loaded, out, period, k, verified):
         print(f"wrote {path}")
     if verified.findings:
-        say(f"the audit trail is not whole: {len(verified.findings)} findings; `freshet audit verify` names them")
+        say(f"the audit trail is not intact: {len(verified.findings)} findings; `freshet audit verify` names them")
     return ExitCode.FINDINGS if verified.findings else ExitCode.DONE

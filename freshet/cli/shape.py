@@ -100,7 +100,9 @@ def visible_name(text: str) -> str:
     from schemas.audit import NAME_LENGTH_MAX, is_name
 
     if not is_name(text):
-        raise typer.BadParameter(f"up to {NAME_LENGTH_MAX} characters that can be seen are needed, without controls")
+        raise typer.BadParameter(
+            f"must have a visible character, at most {NAME_LENGTH_MAX} characters, and no control characters"
+        )
     return text
 
 

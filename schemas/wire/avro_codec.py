@@ -183,7 +183,7 @@ def writer_schema(text: bytes) -> Any:
         return fastavro.parse_schema(_Tidy().type(msgspec.json.decode(text)))
     except Exception:
         # Of a schema that somebody else registered, nothing is known before fastavro has taken it.
-        raise ValueError("not a schema that events can be read with") from None
+        raise ValueError("events cannot be read with this schema") from None
 
 
 class _Tidy:

@@ -37,7 +37,7 @@ def codec_for(format: Format, framing: Framing = "plain", schema_source: str | N
     Raises :class:`SettingsError` where the three do not go together.
     """
     if (framing == "confluent") != (schema_source is not None):
-        raise SettingsError("a schema source goes with confluent framing, and confluent framing needs one")
+        raise SettingsError("schema_source is required with confluent framing, and not allowed without it")
     if format == "json" and framing != "plain":
         raise SettingsError("JSON has no framing: choose avro or protobuf, or framing plain")
     if format == "json":

@@ -191,7 +191,7 @@ def writer_file(descriptor_set: bytes) -> MessageFile:
         file = MessageFile(list(FileDescriptorSet.FromString(descriptor_set).file))
         file.descriptor((0,))
     except (DecodeError, TypeError, KeyError, IndexError, RecursionError):
-        raise ValueError("not a Protobuf file that events can be read with") from None
+        raise ValueError("events cannot be read with this Protobuf file") from None
     return file
 
 

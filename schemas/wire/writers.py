@@ -46,7 +46,7 @@ def writer_for(settings: WriteSettings) -> Writer:
     codec = codec_of(settings)
     if settings.framing == "plain":
         if settings.interactions_schema_id is not None or settings.consents_schema_id is not None:
-            raise SettingsError("schema ids go with confluent framing: plain records name none")
+            raise SettingsError("schema ids require confluent framing")
         return _plain(settings.format)
     writer = _framed(settings)
     try:
@@ -89,7 +89,7 @@ def _framed(settings: WriteSettings) -> Writer:
 def _id(schema_id: int | None) -> int:
     if schema_id is None or not 0 < schema_id <= SCHEMA_ID_MAX:
         raise SettingsError(
-            "who writes with confluent framing needs input.interactions_schema_id and input.consents_schema_id: "
+            "writing with confluent framing needs input.interactions_schema_id and input.consents_schema_id: "
             "register the files of schemas/wire/published and name the ids that they get"
         )
     return schema_id

@@ -103,7 +103,7 @@ class Admission:
             yield
             return
         if self.writes_under_way[kind] >= self.writes_max[kind]:
-            raise too_many(1, "the gateway has more to do than it can: try again")
+            raise too_many(1, "the gateway is overloaded: try again")
         self.writes_under_way[kind] += 1
         try:
             yield

@@ -16,7 +16,7 @@ def add_api_key(path: Path, id: str, roles: tuple[Any, ...], tenant: str, days: 
     """Add a key to the file, which is made if it is not there; returns the key, which stands nowhere else."""
     known = list(read_api_keys(str(path)).values()) if path.exists() else []
     if any(one.id == id for one in known):
-        raise SettingsError(f"{path} has an API key with this id: choose another one, or take that one out")
+        raise SettingsError(f"{path} already has an API key with this id: choose another id, or remove that key")
     key, entry = new_api_key(id, roles, tenant, None if days is None else time.time() + days * DAY_S)
     _write(path, [*known, entry])
     return key

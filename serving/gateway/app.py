@@ -145,9 +145,9 @@ async def _refresh(authenticator: Authenticator) -> None:
         await asyncio.sleep(REFRESH_EVERY_S)
         try:
             if await asyncio.to_thread(authenticator.refresh):
-                logger.info("API keys and key set were read again")
+                logger.info("API keys and key set were reloaded")
         except SettingsError as error:
-            logger.error("%s: the old ones stay in force", error)
+            logger.error("%s: the previous ones stay in force", error)
 
 
 async def _note_redis(tenants: Mapping[str, Tenant], meter: Meter) -> None:
@@ -174,7 +174,7 @@ def _as_problem(request: Request, problem: Problem) -> Response:
 
 
 def _as_other_problem(request: Request, error: HTTPException) -> Response:
-    return _as_problem(request, Problem(error.status_code, "not-found", "there is nothing here: see /openapi.json"))
+    return _as_problem(request, Problem(error.status_code, "not-found", "not found: see /openapi.json"))
 
 
 def _as_fault(request: Request, error: Exception) -> Response:

@@ -77,7 +77,7 @@ class Purger:
         try:
             urllib.request.urlopen(request, timeout=PURGE_TIMEOUT_S).close()  # noqa: S310
         except (OSError, urllib.error.URLError) as error:
-            logger.warning("a cache could not be told to purge (%s): it goes on for as long as lists are fresh", error)
+            logger.warning("a cache could not be purged (%s): it may serve old popular lists until they expire", error)
 
 
 def _items(listed: Listed) -> tuple[str, ...]:

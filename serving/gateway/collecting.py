@@ -57,7 +57,7 @@ class Collecting:
         with self._lock:
             known = self._under_way.get(key)
             if known is None and len(self._under_way) >= self._room:
-                raise too_many(FULL_RETRY_AFTER_S, "too many documents are waited for already: try again")
+                raise too_many(FULL_RETRY_AFTER_S, "too many documents are being collected: try again")
             work = known or self._under_way.setdefault(key, _Work(tenant, question, Future()))
         if known is not None:
             first: Ticket = known.ticket.result(FIRST_ONE_S)
@@ -88,16 +88,16 @@ class Collecting:
 
         def on_turn() -> None:
             if self._closing.is_set():
-                raise CollectionEnded("the gateway has ended: ask again")
+                raise CollectionEnded("the gateway has shut down: request it again")
             if time.monotonic() > by_s:
-                raise CollectionEnded("this took too long: ask again, or use `freshet access`")
+                raise CollectionEnded("the collection took too long: request it again, or use `freshet access`")
 
         try:
             on_turn()
             document = self._document(tenant.held(question.command, self._settings.document_bytes_max, on_turn))
             tenant.answers.finish(ticket, question.pseudonym, document)
         except Exception as error:
-            logger.warning("what is held of somebody was not collected: %s", where(error))
+            logger.warning("data held about a user could not be collected: %s", where(error))
             self._give_up(work, ticket, error)
         finally:
             self._leave(key)

@@ -96,10 +96,10 @@ class _Bounded:
             async with asyncio.timeout(BODY_S_MAX):
                 message = await self._receive()
         except TimeoutError:
-            raise Problem(408, "too-slow", f"the body has to go on within {BODY_S_MAX:g} s") from None
+            raise Problem(408, "too-slow", f"no more of the body arrived within {BODY_S_MAX:g} s") from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise Problem(413, "too-large", "the body is larger than is taken here: send less at a time")
+            raise Problem(413, "too-large", "the body is too large: send less at a time")
         return message
 
 
@@ -143,5 +143,5 @@ def route_of(method: str, raw_path: bytes) -> str:
     if method in fits:
         return fits[method]
     if not fits:
-        raise Problem(404, "not-found", "there is nothing here: see /openapi.json")
-    raise Problem(405, "method-not-allowed", "this method does nothing here", [("Allow", ", ".join(sorted(fits)))])
+        raise Problem(404, "not-found", "not found: see /openapi.json")
+    raise Problem(405, "method-not-allowed", "this method is not allowed here", [("Allow", ", ".join(sorted(fits)))])

@@ -106,9 +106,9 @@ def user_of(raw: bytes) -> str:
     except UnicodeDecodeError:
         raise bad_request("the user id in the path is not UTF-8") from None
     if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or b"/" in raw:
-        raise bad_request(f"a user id in a path has 1 to {USER_ID_LENGTH_MAX} characters, a slash as %2F")
+        raise bad_request(f"a user id in a path must have 1 to {USER_ID_LENGTH_MAX} characters, with a slash as %2F")
     if not is_id(user_id):
-        raise bad_request("a user id has no control characters")
+        raise bad_request("a user id must not contain control characters")
     return user_id
 
 
@@ -127,7 +127,7 @@ _ESCAPED: Final = re.compile(rb"(?:[^%]|%[0-9A-Fa-f]{2})*")
 
 def _unquoted(raw: bytes) -> str:
     if _ESCAPED.fullmatch(raw) is None:
-        raise bad_request("a % in a path is written %25")
+        raise bad_request("a % in a path must be written %25")
     return unquote_to_bytes(raw).decode()
 
 
@@ -147,7 +147,7 @@ def trace_of(header: bytes | None) -> str | None:
 def deadline_s(header: bytes) -> float:
     """The caller's deadline; raises :class:`Problem` (400)."""
     if not header.isdigit() or len(header) > DEADLINE_DIGITS_MAX or not 0 < int(header) <= DEADLINE_MS_MAX:
-        raise bad_request(f"Freshet-Deadline-Ms is a whole number from 1 to {DEADLINE_MS_MAX}")
+        raise bad_request(f"Freshet-Deadline-Ms must be an integer from 1 to {DEADLINE_MS_MAX}")
     return int(header) / 1000
 
 
@@ -166,12 +166,12 @@ def _read_query(raw: bytes) -> Query:
     exclude = [value for name, value in pairs if name == "exclude"]
     single = {name: value for name, value in pairs if name != "exclude"}
     if len(single) + len(exclude) < len(pairs):
-        raise bad_request("a parameter but exclude was given twice")
+        raise bad_request("only exclude may be given more than once")
     texts = [single.get(name) for name in ("surface", "segment", "category")]
     if any(text is not None and not 0 < len(text) <= NAME_LENGTH_MAX for text in [*texts, *exclude]):
-        raise bad_request(f"surface, segment, category and exclude have 1 to {NAME_LENGTH_MAX} characters")
+        raise bad_request(f"surface, segment, category and exclude must have 1 to {NAME_LENGTH_MAX} characters")
     if len(exclude) > EXCLUDED_MAX:
-        raise bad_request(f"exclude is given at most {EXCLUDED_MAX} times")
+        raise bad_request(f"exclude may be given at most {EXCLUDED_MAX} times")
     surface, segment, category = texts
     n, in_stock = _n(single.get("n")), _flag(single.get("in_stock"))
     return Query(n, segments_of(surface, segment), frozenset(exclude), in_stock, category, ignored)
@@ -206,7 +206,7 @@ def _n(text: str | None) -> int:
     if text is None:
         return N_DEFAULT
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= N_MAX and len(text) < 9):
-        raise bad_request(f"n is a whole number from 1 to {N_MAX}")
+        raise bad_request(f"n must be an integer from 1 to {N_MAX}")
     return int(text)
 
 

@@ -89,10 +89,10 @@ def _popular_query(request: Request, tenant: Tenant) -> tuple[Query, bool]:
     parts = [part for part in raw.split(b"&") if part]
     named = [part for part in parts if part.startswith(b"tenant=")]
     if any(unquote_plus(part[7:].decode("ascii", "replace")) != tenant.name for part in named):
-        raise Problem(403, "other-tenant", "this is not the tenant of these credentials")
+        raise Problem(403, "other-tenant", "these credentials belong to another tenant")
     query = read_query(b"&".join(part for part in parts if part not in named))
     if query.filters:
-        raise bad_request("a popular list is asked for with n, surface, segment and tenant only")
+        raise bad_request("popular lists accept only n, surface, segment and tenant")
     if query.ignored:
         request.app.state.meter.ignored("popular", query.ignored)
     return query, bool(named) or len(request.app.state.tenants) == 1
@@ -118,9 +118,9 @@ def _read_events(body: bytes) -> list[Interaction | InvalidEvent]:
     try:
         raws = _raw_events.decode(body)
     except (ValueError, RecursionError):
-        raise bad_request("the body is neither an interaction nor an array of interactions, as JSON") from None
+        raise bad_request("the body must be an interaction or an array of interactions, as JSON") from None
     if not 0 < len(raws) <= EVENTS_MAX:
-        raise bad_request(f"an array has 1 to {EVENTS_MAX} interactions")
+        raise bad_request(f"an array must have 1 to {EVENTS_MAX} interactions")
     verdicts: list[Interaction | InvalidEvent] = []
     for raw in raws:
         try:
@@ -201,7 +201,7 @@ async def answer(request: Request) -> Response:
     if isinstance(standing.answer, NotCollected):
         raise Problem(410, "not-collected", standing.answer.why)
     if await _in_thread(request, partial(tenant.is_erased_since, user_id), standing.taken_in_ms):
-        raise Problem(410, "not-collected", "the user was erased: what was collected before is not given out")
+        raise Problem(410, "not-collected", "the user was erased: data collected before is not returned")
     return Response(standing.answer, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
 
 
@@ -274,20 +274,20 @@ async def _in_thread(request: Request, call: Callable[[Any], R], argument: Any) 
         raise
     except NotAcknowledged as error:
         logger.warning("%s", error)
-        raise unavailable("this may not have been recorded: send it again, which is safe") from None
+        raise unavailable("this may not have been recorded: send it again (sending is idempotent)") from None
     except (JobSilent, StoreUnavailable, StoreMisconfigured, SettingsError, KafkaError) as error:
         logger.warning("%s", error if isinstance(error, FreshetError) else type(error).__name__)
-        raise unavailable("a part behind the gateway does not answer: try again") from None
+        raise unavailable("a backend of the gateway does not respond: try again") from None
 
 
 async def _json_body(request: Request) -> bytes:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Problem(415, "unsupported-media-type", "the body is JSON: Content-Type: application/json")
+        raise Problem(415, "unsupported-media-type", "the body must be JSON, with Content-Type: application/json")
     codings = [coding.strip().lower() for coding in request.headers.get("content-encoding", "identity").split(",")]
     if codings not in (["identity"], ["gzip"]):
         accepted = [("Accept-Encoding", "gzip, identity")]
-        raise Problem(415, "unsupported-encoding", "Content-Encoding is gzip, once, or left out", accepted)
+        raise Problem(415, "unsupported-encoding", "Content-Encoding must be gzip, once, or absent", accepted)
     body = await request.body()
     return body if codings == ["identity"] else unzipped(body, request.app.state.body_bytes_max)
 
@@ -298,11 +298,11 @@ def unzipped(body: bytes, bytes_max: int) -> bytes:
     try:
         content = decoder.decompress(body, bytes_max + 1)
     except zlib.error:
-        raise bad_request("the body is not gzip, as Content-Encoding says it is") from None
+        raise bad_request("the body is not gzip as Content-Encoding says") from None
     if len(content) > bytes_max:
-        raise Problem(413, "too-large", "the body is larger than is taken here, decoded: send less at a time")
+        raise Problem(413, "too-large", "the decompressed body is too large: send less at a time")
     if not decoder.eof or decoder.unused_data:
-        raise bad_request("the body is not gzip, as Content-Encoding says it is: one member, complete")
+        raise bad_request("the body is not gzip as Content-Encoding says: it must be one complete member")
     return content
 
 

@@ -104,7 +104,7 @@ class Authenticator:
     def refresh(self) -> bool:
         """Read the files again if they have changed, and forget whom the old ones let in; whether they had.
 
-        Raises :class:`SettingsError` where the new ones cannot be used; then the old ones stay in force.
+        Raises :class:`SettingsError` where the new ones cannot be used; then the previous ones stay in force.
         """
         paths = [path for path in (self._settings.api_keys, self._settings.jwks) if path is not None]
         read_at = {path: _changed_at(path) for path in paths}
@@ -247,7 +247,7 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
         raise SettingsError(f"the key set {path} cannot be read: {error.strerror}") from None
     except (LookupError, TypeError, ValueError, RecursionError, jwt.PyJWTError):
         raise SettingsError(
-            f"{path} is not a key set that can be used: each of `keys` needs `kid`, `kty` and `alg`, one of "
+            f"{path} is not a usable key set: each of `keys` needs `kid`, `kty` and `alg`, one of "
             f"{', '.join(ALGORITHMS)}; HMAC keys {HMAC_KEY_BYTES_MIN} bytes or more, RSA keys {RSA_BITS_MIN} bits"
         ) from None
     if len(keys) < len(found):
@@ -273,7 +273,7 @@ def _bits(key: Any) -> int:
 def new_api_key(id: str, roles: tuple[Role, ...], tenant: str, expires_at: float | None) -> tuple[str, ApiKey]:
     """A random key, to be shown once, and what is to be kept of it."""
     if expires_at is not None and not math.isfinite(expires_at):  # JSON has null for it
-        raise ValueError("a key expires at a finite number of seconds, or never")
+        raise ValueError("an API key must expire at a finite time, or never")
     key = "freshet_" + secrets.token_urlsafe(API_KEY_BYTES)
     return key, ApiKey(
         id, hashlib.sha256(key.encode()).hexdigest(), roles, tenant, UNSET if expires_at is None else expires_at

@@ -105,5 +105,5 @@ def tenant_of(tenants: Mapping[str, Tenant], name: str) -> Tenant:
     """The tenant that a token names. Raises :class:`Problem` (403)."""
     found = tenants.get(name)
     if found is None:
-        raise Problem(403, "unknown-tenant", "the tenant of these credentials is not served here")
+        raise Problem(403, "unknown-tenant", "this gateway does not serve the tenant of these credentials")
     return found

@@ -16,7 +16,7 @@ def test_prefix_of_another_deployment_is_refused_until_replaced(tmp_path: Path) 
         ours = RedisSettings(urls=(server.url,), prefix="shop:")
         for _ in range(2):
             claim_prefix(ours, "first", replace=False)
-        with pytest.raises(SettingsError, match=r"of another deployment, .* id first"):
+        with pytest.raises(SettingsError, match=r"to another deployment, .* id first"):
             claim_prefix(ours, "second", replace=False)
         claim_prefix(RedisSettings(urls=(server.url,), prefix="other:"), "second", replace=False)
         claim_prefix(ours, "second", replace=True)

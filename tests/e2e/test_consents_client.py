@@ -118,7 +118,7 @@ def test_broken_withdrawal_holds_and_broken_grant_withdraws_and_is_refused(
         if fields["level"] == "none":
             consents.record(broken)
         else:
-            with pytest.raises(InvalidConsent, match="counts as a withdrawal, which stands"):
+            with pytest.raises(InvalidConsent, match="counts as a withdrawal, which is in force"):
                 consents.record(broken)
         assert reader.recommend(user).reason == "popular"
         [told] = [r.value for r in live.records(topics.CONSENTS) if r.key == user.encode()][-1:]

@@ -264,7 +264,7 @@ def test_verify_refuses_user_who_was_never_erased(live: Live, capsys: pytest.Cap
         "http://localhost:1",
     ]
     assert run(["erase", "verify", *arguments]) == 2
-    assert "no erasure of this user is on record" in capsys.readouterr().err
+    assert "has no erasure of this user" in capsys.readouterr().err
 
 
 def test_uncommitted_records_are_awaited(live: Live, monkeypatch: pytest.MonkeyPatch):
@@ -322,7 +322,7 @@ def test_purge_removes_users_with_expired_tombstones(live: Live):
     told: list[str] = []
     assert purge_consents(settings, told.append, at) == 0, "as long as a tombstone stands"
     assert purge_consents(settings, told.append, at + settings.tombstone_ms() + 1) == 1
-    assert "1 users stay" in told[-1] and "uma" not in "".join(told)
+    assert "users kept: 1" in told[-1] and "uma" not in "".join(told)
     left = {
         record.key: record.value for record in settled(settings.kafka, settled_ends(settings.kafka, topics.CONSENTS))
     }

@@ -27,7 +27,7 @@ def test_submit_reaches_the_cluster_which_refuses_a_second_job(live: Live):
     done = typed(live, "submit")
     assert done.returncode == 2
     [told] = [line for line in done.stderr.splitlines() if line.startswith("freshet: not done: ")]
-    assert f"job {live.job_id} (RUNNING) is of this deployment: stop it first" in told
+    assert f"job {live.job_id} (RUNNING) belongs to this deployment: stop it first" in told
 
 
 def test_upgrade_continues_from_its_stop_savepoint(live: Live):

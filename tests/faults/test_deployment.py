@@ -69,7 +69,7 @@ def refusal(live: Live, path: Path, *options: str) -> str:
 
 def test_second_submission_of_running_job_is_refused(live: Live) -> None:
     found = refusal(live, live.product.settings_path)
-    assert f"job {live.job_id} (RUNNING) is of this deployment: stop it first" in found
+    assert f"job {live.job_id} (RUNNING) belongs to this deployment: stop it first" in found
 
 
 def test_withdrawal_in_added_partition_takes_effect_within_seconds(live: Live) -> None:
@@ -113,7 +113,7 @@ def test_redis_prefix_of_another_deployment_is_refused(live: Live, savepoint: st
     live.redis.set(owner, "another-topic-id")
     said = refusal(live, live.product.settings_path, "-s", savepoint)
     live.redis.set(owner, ours)
-    assert "is that of another deployment" in said and "another-topic-id" in said
+    assert "belongs to another deployment" in said and "another-topic-id" in said
 
 
 @pytest.mark.promise("deployment-identity")

@@ -51,8 +51,8 @@ def test_submission_opens_everything_else_while_redis_is_down(written: Written, 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ('input = { format = "avro", framing = "confluent" }', "confluent framing needs one"),
-        ('input = { format = "avro", schema_source = "DIR/schemas" }', "goes with confluent framing"),
+        ('input = { format = "avro", framing = "confluent" }', "is required with confluent framing"),
+        ('input = { format = "avro", schema_source = "DIR/schemas" }', "is required with confluent framing"),
         ('input = { framing = "confluent", schema_source = "DIR/schemas" }', "JSON has no framing"),
         (
             'input = { format = "avro", framing = "confluent", schema_source = "DIR/none" }',

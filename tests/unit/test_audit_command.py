@@ -131,7 +131,7 @@ def test_empty_heads_file_proves_nothing(
     heads.write_bytes(content)
     command = ["audit", "verify", "--settings", str(settings_path), "--public-key", PUBLIC_KEY]
     assert run([*command, "--heads", str(heads)]) == 2
-    assert "has no heads: was it truncated?" in capsys.readouterr().err
+    assert "contains no heads: was it truncated?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("broken", [ONE[:40] + b"\n", ONE + TWO, b"\n" + ONE + b"\n", b"\xff\n"])

@@ -115,9 +115,9 @@ def test_every_command_module_is_registered() -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (SettingsError("there is no topic"), "there is no topic"),
+        (SettingsError("topic x does not exist"), "topic x does not exist"),
         (KafkaTimeoutError("x"), "Kafka did not do what was asked (KafkaTimeoutError)"),
-        (FileExistsError(17, "File exists", "ring"), "ring is there already, and is not overwritten"),
+        (FileExistsError(17, "File exists", "ring"), "ring already exists and is not overwritten"),
         (PermissionError(13, "Permission denied", "out"), "out: Permission denied"),
     ],
 )
@@ -296,7 +296,7 @@ def test_ctrl_c_is_reported_with_shell_exit_code(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("schemas.signing.write_signing_key", interrupted)
     assert run(["keys", "new-signing-key", "key"]) == 130
-    assert capsys.readouterr().err == "freshet: interrupted; the command may be given again\n"
+    assert capsys.readouterr().err == "freshet: interrupted; you can run the command again\n"
 
 
 WRITTEN = {"out", "file"}
@@ -392,7 +392,7 @@ BEGINNING = "import signal\nimport freshet.cli.main as m\nsignal.signal(signal.S
 def test_internal_error_is_not_reported_as_findings() -> None:
     done = in_a_process("m.run = lambda words: 1 / 0\nm.main()")
     assert done.returncode == 2 and "ZeroDivisionError" in done.stderr
-    assert done.stderr.endswith("freshet: not done: a mistake in Freshet itself, see above\n")
+    assert done.stderr.endswith("freshet: not done: internal error, see above\n")
 
 
 def test_terminated_command_cleans_up_and_nohup_is_respected() -> None:

@@ -228,7 +228,7 @@ def test_nan_that_python_writes_is_a_missing_value(tmp_path: Path) -> None:
 def test_what_can_be_read_once_only_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(FileError, match="is no regular file"):
+        with pytest.raises(FileError, match="is not a regular file"):
             open_table(path)
 
 
@@ -310,8 +310,8 @@ def test_rows_whose_bytes_are_no_text_are_counted(tmp_path: Path) -> None:
         (b"\x28\xb5\x2f\xfdrest", "zstd"),
         (gzip.compress(b"user_id,item_id\n" * 100)[:-20], "cannot be read"),
         (b"PAR1 and no more", "cannot be read"),
-        (b'{\n"user_id": "a"\n}\n', "one object a line, or one list"),
-        (b'[{"user_id": "a"},\n{"user_id": "b"', "one object a line, or one list"),
+        (b'{\n"user_id": "a"\n}\n', "one object per line, or one array"),
+        (b'[{"user_id": "a"},\n{"user_id": "b"', "one object per line, or one array"),
         (b"\x7fELF\x01\x02\x01\x00\x03\x03", "neither CSV nor Parquet"),
     ],
     ids=["empty", "blank", "workbook", "zstd", "cut", "no parquet", "pretty", "cut json", "program"],
@@ -757,7 +757,7 @@ def test_dates_with_two_readings_are_counted_and_read_once_their_form_is_said(tm
     assert len(list(interactions_of(path, SHOP, remarks))) == 2
     assert remarks == {TWO_READINGS: 1}
     assert read(path, Columns(every="view", time_form="%d/%m/%Y %H:%M")).ts_ms.tolist() == [MARCH, MARCH]
-    with pytest.raises(ModelError, match="no form of a time"):
+    with pytest.raises(ModelError, match="not a time format"):
         read(path, Columns(every="view", time_form="%Q"))
 
 

@@ -60,7 +60,7 @@ def with_another_input() -> onnx.ModelProto:
     [
         (b"no graph", ITEMS, "mine.onnx is not an ONNX file"),
         (plain_model(30), ITEMS[:-1], "output 'scores' is float32[users, 31], the manifest says float32[users, 30]"),
-        (plain_model(30), [*ITEMS[:-1], "item-1"], "item id 'item-1' is there twice"),
+        (plain_model(30), [*ITEMS[:-1], "item-1"], "item id 'item-1' occurs twice"),
         (with_another_input(), ITEMS, "input 'age' is not one that the scorer can feed"),
     ],
     ids=["no graph", "an item too few", "an item twice", "another input"],

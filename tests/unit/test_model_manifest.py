@@ -81,7 +81,7 @@ def test_a_vocabulary_of_another_length_is_refused(model: Path) -> None:
     ("items", "said"),
     [
         ([], "empty"),
-        (["hat", "hat"], "'hat' is there twice"),
+        (["hat", "hat"], "'hat' occurs twice"),
         (["hat", ""], "line 2 is not an item id"),
         (["two\nlines"], "line 1 has a control character"),
         (["hat", "line\u2028separator"], "line 2 has a control character"),

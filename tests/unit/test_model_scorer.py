@@ -172,7 +172,7 @@ def test_new_model_replaces_the_old_one_cleanly(tmp_path: Path) -> None:
 
 def test_directory_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ModelError, match="holds other files than a model"):
+    with pytest.raises(ModelError, match="contains files other than a model"):
         random_model(tmp_path, items=5)
     assert (tmp_path / "thesis.txt").exists()
     (tmp_path / "empty").mkdir()

@@ -41,7 +41,7 @@ def test_minimal_settings_are_enough(tmp_path: Path) -> None:
         (SMALLEST + "kafka.bootstrap = 'x'", r"unknown field `bootstrap` - at `\$.kafka`"),
         (SMALLEST + "redis.password = 'x'", r"unknown field `password` - at `\$.redis`"),
         (SMALLEST.replace("kafka.bootstrap_servers", "kafka.group_id"), "missing required field `bootstrap_servers`"),
-        (SMALLEST.replace("redis.url", "redis.prefix"), r"`urls` .*one of the two - at `\$.redis`"),
+        (SMALLEST.replace("redis.url", "redis.prefix"), r"`urls` .*exactly one of them - at `\$.redis`"),
         (SMALLEST + "job.buckets = 'many'", r"Expected `int`, got `str` - at `\$.job.buckets`"),
         (SMALLEST + "job.buckets = 0", r"`int` >= 1 - at `\$.job.buckets`"),
         (SMALLEST + "job.buckets = 16\njob.max_parallelism = 8", "job.buckets must not exceed job.max_parallelism"),

@@ -93,7 +93,7 @@ class GenerationKeeper:
         page = self._pages.get(name)
         self._pages.remove(name)
         if self._pages.is_empty():
-            logger.warning("consents and lists of bucket key %s have been written again", ctx.get_current_key())
+            logger.warning("consents and lists of bucket key %s have been rewritten", ctx.get_current_key())
         else:
             register_end_of(REBUILD_EVERY_MS, ctx)
         return bytes(page).decode().split("\n")
