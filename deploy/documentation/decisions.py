@@ -11,7 +11,8 @@ _HEAD: Final = re.compile(
 _INTRODUCTION: Final = """# Decisions
 
 One file per decision: what was known, what was decided, what follows, and the measurement that decided it.
-A decision is never rewritten: when one no longer holds, a new file replaces it, and the status of the old one says so.
+A decision is never changed, though its wording may be improved: when one no longer holds, a new file replaces it, and
+the status of the old one says so.
 Figures and file names are those of the day of the decision.
 
 | | decision | date | status |
