@@ -1,4 +1,4 @@
-"""What is checked against the brokers before a job is submitted: nothing that has ended may come back."""
+"""Checks of the brokers before a job is submitted: expired data must not return."""
 
 import logging
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Checks a deployment before and between submissions, and says how to mend what is wrong (`freshet doctor`).
+"""Checks a deployment before and between submissions, and says how to fix problems (`freshet doctor`).
 
 Each check is one that the submission makes, or one whose failure shows only when the job runs. Nothing is changed but
 for one record in the compacted topic `deployment`, whose append time tells the broker's clock; nobody reads it.

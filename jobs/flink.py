@@ -1,4 +1,4 @@
-"""The edges of a job that know Flink and Kafka: source, sinks, keys, execution mode."""
+"""The parts of a job that depend on Flink and Kafka: source, sinks, keys, execution mode."""
 
 from pyflink.common import Configuration
 from pyflink.common.serialization import ByteArraySchema

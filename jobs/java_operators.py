@@ -1,4 +1,4 @@
-"""The operators of ours that run in Java, because a crossing of the border to Python costs more than their work.
+"""Our Java operators: crossing to Python would cost more than their work.
 
 Their sources in `jobs/java` travel with the job and are compiled where it runs, as Flink does it with what it generates
 for SQL: there is no jar to build, and none to put into a cluster.

@@ -1,4 +1,4 @@
-"""How Kafka's Java client is configured: for the source and the sinks of a job."""
+"""Configuration of Kafka's Java client, for the source and the sinks of a job."""
 
 from pathlib import Path
 from typing import Final

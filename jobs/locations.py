@@ -1,4 +1,4 @@
-"""Places of files as Flink writes and reads them.
+"""File locations as Flink writes and reads them.
 
 Flink's `Path` escapes what it is given, so `file:///my%20shop` names the folder `my%20shop`: a path goes in as it is,
 and comes out as it is. `Path.as_uri` escapes, and is for those who read URIs, such as Log4j.

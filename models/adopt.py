@@ -1,4 +1,4 @@
-"""Takes a model of your own into service (`freshet model adopt`).
+"""Adopts your own model (`freshet model adopt`).
 
 The graph, exported from PyTorch, TensorFlow or anything else, takes ``items`` int32[users, 20] (rows of the user's
 recent items, newest last, 0 is padding) and, if it likes, ``weights`` float32[users, 20]. It returns ``scores``

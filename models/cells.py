@@ -1,4 +1,4 @@
-"""Values of a file as what they stand for: ids as text, numbers by their decimal mark."""
+"""Parses cells of a file: ids as text, numbers by their decimal mark."""
 
 import math
 import re

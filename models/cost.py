@@ -1,4 +1,4 @@
-"""What scoring costs in microseconds per user, for each batch size (`freshet model cost`).
+"""Measures the cost of scoring in microseconds per user, for each batch size (`freshet model cost`).
 
 CPU time of this process on one thread, the least of several repeats, so that other work on the machine counts little.
 The model is random but shaped like a trained one; FP32 and INT8 take turns within each repeat.

@@ -1,4 +1,4 @@
-"""The decimal mark of a file's columns, decided once and by proof, before the first number is read.
+"""Decides the decimal mark of a file's columns, once and by proof, before the first number is parsed.
 
 ``12.50``, ``0.123`` and ``1,234.5`` prove a decimal point; ``2,50``, ``1.234.567`` and ``1.234,5`` prove a comma.
 ``1,234`` and ``1.234`` prove nothing: they are read by what the rest of the column proves.

@@ -1,4 +1,4 @@
-"""How good the lists are: a global-time split, as in serving, against popularity.
+"""Evaluates recommendation quality on a global time split, as in serving, against popularity.
 
 All interactions before the cut are for training; each step after it of a user who has a history is a question: given
 the last 20 items before the step, which items does the step hold? Steps and baskets are those of

@@ -1,4 +1,4 @@
-"""Tables of somebody's own, CSV, Parquet and JSON lines: the one reader of replay and training.
+"""Reads user-supplied tables (CSV, Parquet, JSON lines), for replay and training alike.
 
 A file is told by its content, not by its name: ``SHOP.CSV``, ``shop`` and ``shop.csv.gz`` are read alike.
 Rows that cannot be read are left out and counted by reason; nothing is left out in silence.

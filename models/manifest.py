@@ -1,4 +1,4 @@
-"""The manifest of a model directory: what the model is, and whether the files beside it are those it was written for.
+"""The manifest of a model directory: describes the model, and pins the files beside it.
 
 A model directory holds four files::
 

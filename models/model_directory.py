@@ -1,4 +1,4 @@
-"""Writes a model directory, whole or not at all."""
+"""Writes a model directory atomically."""
 
 import shutil
 import tempfile

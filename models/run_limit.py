@@ -1,4 +1,4 @@
-"""Ends runs of a graph that take too long: a graph with a loop may never end by itself."""
+"""Stops runs of a graph that take too long: a graph with a loop may never end by itself."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Times of a file as ms since the epoch: dates by how they are written, numbers by the unit that their column proves.
+"""Parses times of a file into ms since the epoch: dates by their form, numbers by the unit that their column proves.
 
 ``1709251200`` is a time of 2024 in seconds and one of January 1970 in milliseconds. A number that is a time between
 2000 and 2100 is that in one unit only, so it proves the unit of its column; a column that proves two is refused.

@@ -1,4 +1,4 @@
-"""What follows what: item-to-item transitions counted over users' sequences, with decay, and a prior of popularity.
+"""Item-to-item transitions, counted over users' sequences with decay, and a popularity prior.
 
 A *step* is all that one user did at one moment: one event, or a basket whose lines share a timestamp. For steps ``s``
 and ``s + d`` of one user, ``0 < d <= lags``, each pair (item of s, item of s + d) counts

@@ -1,4 +1,4 @@
-"""Histories that shops send, to try a model on before it is taken into service.
+"""Tries a model on realistic histories before it is adopted.
 
 Most graphs score a full history. Many divide by the length of the history, or take a softmax over it, and answer 0/0
 for a new user, or for one who met only items that the model does not know: the scorer sees the same row of padding.

@@ -1,4 +1,4 @@
-"""Ids that a table of numbers wrote with a point, decided once for a column, by all of its ids.
+"""Detects integer ids that a file stores as floats, once per column, from all of its ids.
 
 A gap in a column of whole numbers makes floats of them: ``12345`` is written as ``12345.0``, and would be another
 person. Where every number of a column is written so, its ids are the whole numbers. Where a column has ``5`` and

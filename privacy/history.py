@@ -1,4 +1,4 @@
-"""The history of the `events` topic, for training on this machine (`freshet export history`).
+"""Reads the history of the `events` topic, for training on this machine (`freshet export history`).
 
 Only what may be trained on, by the rule of exports (:mod:`privacy.rules.export_eligibility`): a consent to `train` that
 stands now, and stood when the event was accepted. Pseudonyms, never user ids. :mod:`privacy.export` writes files that

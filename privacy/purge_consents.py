@@ -1,4 +1,4 @@
-"""Takes users whose erasure is over out of `consents`, the one raw topic that lasts: the last place that names them.
+"""Removes users with expired tombstones from `consents`, the last place that names them.
 
 An erasure is over when its tombstone has ended: nothing from before it can be read again or restored any more. A record
 without a value takes the place of what stands there; compaction deletes the old ones, and later that one too. So that

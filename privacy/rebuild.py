@@ -1,4 +1,4 @@
-"""Has consents and lists in Redis written again from the job's state, without any event of a user (`freshet rebuild`).
+"""Makes the job rewrite consents and lists in Redis from its state, without user events (`freshet rebuild`).
 
 The job does so by itself where Redis has lost data or another process took over. This is for whatever the job cannot
 see, such as keys that somebody deleted; and it does one thing more: it writes the tombstones of erased users again, who

@@ -1,4 +1,4 @@
-"""What is kept, for how long, by which setting, and what sees to it: a table in Markdown (`freshet retention`).
+"""Writes a Markdown table of what is kept, for how long, by which setting, and what enforces it (`freshet retention`).
 
 Made from the settings that the job itself reads.
 """

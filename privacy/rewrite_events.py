@@ -1,4 +1,4 @@
-"""Takes users who were erased out of the `events` topic, while the job goes on writing to it.
+"""Removes erased users from the `events` topic, while the job continues to write to it.
 
 Kafka deletes whole prefixes of a partition only. What stays of the prefix up to the last record that must be erased is
 copied to the partition's end, then the prefix is deleted. A copy says in its header `freshet-rewritten` of which offset

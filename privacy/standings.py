@@ -1,4 +1,4 @@
-"""How every user stands towards a purpose: the `consents` topic, read from its beginning to where it ends now."""
+"""Every user's consent for a purpose, read from the `consents` topic from its beginning to its current end."""
 
 from collections.abc import Callable, Iterable
 

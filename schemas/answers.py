@@ -1,4 +1,4 @@
-"""Answers to those who asked for what is held of a person, as JSON in the topic `answers`, which keeps them an hour.
+"""Answers to requests for a person's data, as JSON in the topic `answers`, which keeps them for an hour.
 
 The tag `kind` tells them apart. They hold whole profiles, so they stand in no topic that anything else is read from.
 """

@@ -1,4 +1,4 @@
-"""The audit trail: what is recorded of consent, its enforcement and the use of data, as JSON in the topic `audit`.
+"""Audit records of consent, its enforcement and the use of data, as JSON in the topic `audit`.
 
 Each bucket of the job writes a chain of its own. A record is one line of JSON::
 

@@ -1,4 +1,4 @@
-"""Items that can be recommended, as they stand in the compacted `catalogue` topic (key = item id)."""
+"""Items that can be recommended, as stored in the compacted `catalogue` topic (key = item id)."""
 
 import msgspec
 

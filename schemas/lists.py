@@ -1,4 +1,4 @@
-"""Recommendation lists as they stand in Redis: ready-to-send JSON bytes.
+"""Recommendation lists as stored in Redis: JSON bytes, ready to send.
 
 ``{"v": version, "epoch": ms, "model": …, "at": ms, "reason": "personalised|session|popular",
 "items": [{"id": …, "score": …}, …]}``

@@ -1,4 +1,4 @@
-"""Marks in `consents`: whoever has read one from each partition has read all that stood there when they were written.
+"""Marks in `consents`: a reader that has read one from each partition has read everything written before the marks.
 
 The job writes them when Redis may have forgotten decisions: a bucket that has met the marks of a generation has read
 every decision that was acknowledged before, and may put consents in force in that generation.

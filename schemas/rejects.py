@@ -1,4 +1,4 @@
-"""Why a record was not taken, and what is kept of it: never its payload."""
+"""Rejects: why a record was refused, and where it is; never its payload."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""Files and variables that hold secrets: written for their owner only, read without showing any of it."""
+"""Files and environment variables that hold secrets: written for their owner only, and never shown in errors."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What stands in Redis: the names of the keys, and the scripts that are the only way to write or read them.
+"""The layout of Redis: key names, and the scripts that are the only way to write or read them.
 
 Per user, under one hash tag so that a Cluster keeps them in one slot:
 

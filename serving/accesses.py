@@ -1,4 +1,4 @@
-"""Tells the audit trail what a frontend reads: how many lists, by which role and for which purpose, and whose.
+"""Reports a frontend's reads to the audit trail: how many lists, by which role, for which purpose, and whose.
 
     accesses = AccessLog({"bootstrap_servers": "…"}, role="shop frontend", purpose="recommend", share=0.01)
     reader = Reader(…, on_read=accesses.note)

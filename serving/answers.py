@@ -1,4 +1,4 @@
-"""What a reader answers, as rules: which list stands in for which, what is filtered, what is held of popular lists.
+"""The rules of a reader's answer: fallbacks, filters, and the cache of popular lists.
 
 The user's own list → the segment's popular list → ``popular:all`` → nothing. Pure: time is an argument.
 """

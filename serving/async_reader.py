@@ -1,4 +1,4 @@
-"""Reads recommendation lists from asyncio: one round trip for a user, one connection for all, and always an answer.
+"""Reads recommendation lists with asyncio: one round trip per user, one shared connection, and always an answer.
 
     async with AsyncReader(RedisAddress(("redis://…",)), load_key_ring("key-ring.json")) as reader:
         answer = await reader.recommend("ada", 10, surface="home")

@@ -1,4 +1,4 @@
-"""What filters know of items: the `catalogue` topic, held in this process and followed by a thread.
+"""The catalogue for filters: the `catalogue` topic, kept in memory and followed by a thread.
 
 Needs `freshet-client[kafka]`.
 """

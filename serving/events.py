@@ -1,4 +1,4 @@
-"""Sends interactions, checked like the job will check them: what is refused here is said, and never sent.
+"""Sends interactions, validated as the job validates them: invalid ones raise and are never sent.
 
     with EventProducer({"bootstrap_servers": "…"}) as events:
         events.record(Interaction("id-1", "click", ts, "ada", item_id="tea"))

@@ -1,4 +1,4 @@
-"""How records are judged before a frontend sends them: as the job will judge them."""
+"""Validates records before a frontend sends them, as the job will validate them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar

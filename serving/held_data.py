@@ -1,4 +1,4 @@
-"""All that is held of one person, as one document: rights of access and portability (GDPR, articles 15 and 20).
+"""All data held about one person, as one document: rights of access and portability (GDPR, articles 15 and 20).
 
 The job answers with its state while it runs; Redis and the topics are read as they stand. The reading itself goes into
 the audit trail. Exports are files of their own, under names of their own: they are not looked into.

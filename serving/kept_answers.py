@@ -1,4 +1,4 @@
-"""What was collected of a person, kept in the topic `answers` for whoever asked, by whichever gateway.
+"""Collected data of a person, kept in the topic `answers` for the requester, on any gateway.
 
 A request is a record there, its place in the topic the id: two gateways that are asked the same at the same time find
 out from the order of their records whose it is, and a third one can tell what has become of it.

@@ -1,4 +1,4 @@
-"""Reads recommendation lists: one round trip for a user, and always an answer.
+"""Reads recommendation lists: one round trip per user, and always an answer.
 
 The user's own list → the segment's popular list → ``popular:all`` → the last popular list held in this process.
 Consent is checked in Redis, in the same script that reads the list, so nothing of a user is ever held here.

@@ -1,4 +1,4 @@
-"""The account of a bucket: what became of every record, exactly, because it is kept in keyed state.
+"""The account of a bucket: exact counts of what became of every record, kept in keyed state.
 
 accepted + rejected + duplicates + denied = interactions sent, whatever failed and was replayed in between.
 """

@@ -1,4 +1,4 @@
-"""What the audit trail tells, as counters for a monitoring system: of events, without a name or a label of any person.
+"""Counters of audit events for monitoring, without a name or label of any person.
 
 A counter begins at 0 with each start of a worker, and what is read again after a failure is counted again: rates are
 what to look at. Exact figures are in the trail itself (`freshet report`).

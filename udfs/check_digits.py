@@ -1,4 +1,4 @@
-"""Check digits of cards, accounts and national ids: what tells an identifier from a number that looks like one.
+"""Check digits of cards, accounts and national ids: they distinguish identifiers from lookalikes.
 
 All take ASCII digits and capital letters without separators, and say whether the check holds.
 """

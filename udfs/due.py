@@ -1,4 +1,4 @@
-"""What becomes due for a user without any event: a session ends, a consent expires, a profile idles, a list ages.
+"""What becomes due for a user without events: session end, consent expiry, profile deletion, list refresh.
 
 Each bucket keeps a due index (:mod:`udfs.due_index`): slots of one second, each with a processing-time timer and at
 most so many users, so that what is due is worked off at a bounded rate. A user stands in one slot and is looked at

@@ -1,4 +1,4 @@
-"""Where each user of a bucket stands until they become due: slots of one second, in keyed state.
+"""The due index: when each user of a bucket comes due, in slots of one second, in keyed state.
 
 A user stands in one slot, `UserState.due_slot`, and their name in the page of that slot and in no other, so that
 whoever is erased or renamed costs one page. Releases that kept the pages in `due-v1` left names behind where a user had

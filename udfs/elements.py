@@ -1,4 +1,4 @@
-"""What crosses the border between the JVM and Python: one packed element per bucket and batch.
+"""Elements, which cross from the JVM to Python: one packed element per bucket and batch.
 
 An element holds everything that one batch of records had for one bucket, already decoded, checked and pseudonymised.
 It lives between two operators of one job only and is never kept, so its form may change with any release

@@ -1,4 +1,4 @@
-"""In which generation of Redis a bucket's grants count, as a rule: in none before the bucket has caught up.
+"""Redis generations as a pure rule: a bucket's grants count only after it has caught up in the current generation.
 
 Redis may have forgotten decisions that were acknowledged (:class:`schemas.store.Generation`). The bucket may have to
 read some of them yet, so what its state grants is written without a proof until it has met the marks of the new

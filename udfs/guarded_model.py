@@ -1,4 +1,4 @@
-"""A model whose failures cost users their ranking, and never the job.
+"""Wraps a model so that its failures affect ranking, never the job.
 
 What a model does with histories that it has not met can be tried (:mod:`models.trial`), not known. Where it raises for
 a user, or answers with what cannot be ranked, that user has no scores: their list is made of what is popular. Where it

@@ -1,4 +1,4 @@
-"""How many users of a bucket are known under each key id: a counted state, so that nobody has to read all users."""
+"""Counts the users of a bucket per key id, incrementally, so that nothing has to read all users."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Free text without what points at a person: identifiers give way to tags such as ``[email]``.
+"""Masks free text: identifiers are replaced by tags such as ``[email]``.
 
 ``mask`` is pure and linear in the length of the text; `make masking` looks for the worst text. One with more numbers in
 it than anybody searches for is not looked at and goes on as a tag. The others are looked at as a reader does, not as

@@ -1,4 +1,4 @@
-"""What must not hold a person: ids of items, names of segments, and what is said freely of a consent or a read.
+"""Fields that must not hold personal data: item ids, segment names, and free text of consents and reads.
 
 All of it is published or kept where pseudonyms stand: in `events`, popular lists, Redis keys and the audit trail.
 """

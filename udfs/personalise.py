@@ -1,4 +1,4 @@
-"""The rule of the journey's middle: what one element does to a bucket's users. Pure: state comes in, writes go out.
+"""The main rule: what one element does to a bucket's users. Pure: state comes in, writes go out.
 
 Within an element consents are applied first (the two raw topics have no mutual order), then interactions as read.
 """

@@ -1,4 +1,4 @@
-"""What a consent change comes to: its own words, narrowed by its signals as a policy file says.
+"""Evaluates a consent change: its own fields, narrowed by its signals according to a policy file.
 
 One law: a policy and signals take away and never add. A purpose that the record does not grant, nothing grants; level
 and time of expiry are at most those of the record. Each purpose is decided by itself; what cannot be read counts as the

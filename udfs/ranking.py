@@ -1,4 +1,4 @@
-"""From changed users to lists: the model's input made from profiles, its output filtered by rule and put into bytes.
+"""Ranking: builds the model's input from profiles, filters its output, and encodes lists.
 
 All changed users of an element are scored in one batch, each once, however many events they had.
 """

@@ -1,4 +1,4 @@
-"""Which segments a bucket tells popularity of: not more than a bound, because segments are words that producers send.
+"""Limits the segments that a bucket reports popularity for, because producers choose their names.
 
 Each one costs a table, a timer and a key in Redis until it has idled for a list's life. A bucket therefore passes on
 the first so many, and lets one go only when its table is gone as well; what all others would add is left out and

@@ -1,4 +1,4 @@
-"""What a consent change says besides its own words: `Sec-GPC`, and what stands in its TCF and GPP strings.
+"""The signals of a consent change: `Sec-GPC`, and the contents of its TCF and GPP strings.
 
 Only what a decision needs is read, by the published encodings:
 

@@ -1,4 +1,4 @@
-"""What is kept of a user, as versioned bytes. `users-v1` is the only keyed state that knows a user.
+"""A user's state as versioned bytes. `users-v1` is the only keyed state with data of users.
 
 The first byte is :data:`STATE_VERSION`; behind it stands MessagePack with fields by place.
 Fields are only ever appended, with a default: old bytes then still read. Anything else is a new version

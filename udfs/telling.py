@@ -1,4 +1,4 @@
-"""Log lines about faults that may come with each record: the first, the second, the fourth … says how often so far."""
+"""Logs faults that may recur with each record: at the first, second, fourth … occurrence, with the count so far."""
 
 import logging
 

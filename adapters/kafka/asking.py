@@ -1,4 +1,4 @@
-"""Asking the running job: commands go to `control`, answers come on `receipts`, those about a person on `answers`."""
+"""Sends requests to the running job on `control`; replies arrive on `receipts`, a person's data on `answers`."""
 
 import contextlib
 import uuid

@@ -1,4 +1,4 @@
-"""Into which partitions the producers of the world put a record with a key, so that a search need not read them all."""
+"""Computes the partitions that common producers choose for a key, so that a search need not read all of them."""
 
 import zlib
 from typing import Final

@@ -1,4 +1,4 @@
-"""Reading a topic as it stands: from its beginning to where it ends now."""
+"""Reads a topic from its beginning to its current end."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""A Kafka producer that is made when something is to be sent: Kafka may be away when a frontend starts."""
+"""A Kafka producer that connects when it first sends, because Kafka may be down when a frontend starts."""
 
 import atexit
 import logging

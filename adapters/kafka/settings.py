@@ -1,4 +1,4 @@
-"""How Kafka is reached, as settings files say it, and as kafka-python wants it."""
+"""Connection settings of Kafka, as in settings files and as kafka-python expects them."""
 
 import re
 from typing import Annotated, Any, Final, Literal

@@ -1,4 +1,4 @@
-"""Reading a topic up to where it ends, open transactions included: what is written and not committed is waited for.
+"""Reads a topic up to its end, and waits for open transactions to be committed or aborted.
 
 :mod:`adapters.kafka.reading` reads what is committed now. That is not enough to say that something stands nowhere in a
 topic, or to delete from it: a record of a transaction that is still open would show, or be lost, a moment later.

@@ -1,4 +1,4 @@
-"""Where Redis is, and how to reach it: one server, the primary that Sentinels name, or a Cluster.
+"""The address of Redis: one server, the primary named by Sentinels, or a Cluster.
 
 Job, readers and gateway read the same type from their settings. `RedisSettings` adds what only the job needs.
 """

@@ -1,4 +1,4 @@
-"""One socket to one primary. It never opens again by itself: what is sent on it was made for the server behind it."""
+"""One socket to one primary. It never reconnects by itself: commands are built for the server behind it."""
 
 import select
 import socket

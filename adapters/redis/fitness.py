@@ -1,4 +1,4 @@
-"""Whether a Redis is fit for what it is used for: it must forget nothing by itself, and let its user do their work."""
+"""Checks whether a Redis server is fit for use: it must not evict keys, and its user needs enough rights."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple

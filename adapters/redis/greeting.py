@@ -1,4 +1,4 @@
-"""What is asked of a server on each new connection, and what it comes to: pure, for sockets and for asyncio alike.
+"""The handshake on each new Redis connection, and its verdict: pure, for sockets and asyncio alike.
 
 A connection counts for nothing until its server has said that it is a primary and which life of Redis it is. A life is
 one process (``run_id``) between two changes of its role (``master_replid``): whoever was demoted and promoted again may

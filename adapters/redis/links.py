@@ -1,4 +1,4 @@
-"""Connections to Redis that come back by themselves: to one server, to the primary of Sentinels, to a Cluster.
+"""Connections to Redis that reconnect by themselves: to one server, the primary of Sentinels, or a Cluster.
 
 A link that is down fails calls at once, and tries again in the background with growing pauses: that is the circuit
 breaker. Whoever asks waits for Redis at most `timeout_ms` of its address, once; nobody waits for a connection.

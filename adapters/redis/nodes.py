@@ -1,4 +1,4 @@
-"""Which server to connect to: the one of the address, the primary that Sentinels name, the node of a slot."""
+"""Chooses the server to connect to: the given address, the primary named by Sentinels, or the node of a slot."""
 
 import itertools
 from collections.abc import Iterable, Sequence

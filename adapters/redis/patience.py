@@ -1,4 +1,4 @@
-"""Waiting for a Redis that is away: with growing pauses, aloud, up to an end, and so that a cancelled task stops.
+"""Waits for an unavailable Redis: with growing pauses, log lines and a limit, and stops when the task is cancelled.
 
 Flink cancels a task by interrupting its Java thread. A thread that sleeps in Python does not notice, and a task that
 does not end within `task.cancellation.timeout` makes Flink kill the whole TaskManager: hence the short naps.

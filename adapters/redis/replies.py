@@ -1,4 +1,4 @@
-"""What an error answer of Redis means, and what is to be done about it: one table, for job, readers and gateway.
+"""The meaning and remedy of each Redis error reply: one table for job, readers and gateway.
 
 Messages have Redis' error code and the pattern of our keys, never a key, a value or what was sent.
 """

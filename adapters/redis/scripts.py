@@ -1,4 +1,4 @@
-"""Scripts as commands: called by their SHA-1, and sent whole where a server does not know them yet."""
+"""Calls Lua scripts by their SHA-1, and sends the source if the server does not know it yet."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is raised where the client library cannot be built."""
+"""Errors of building the client library."""
 
 from schemas.errors import FreshetError
 

@@ -1,4 +1,4 @@
-"""The picture: a view of what is known, and how it becomes lines of a terminal. Pure."""
+"""Renders the demo's data as lines of a terminal. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple

@@ -1,4 +1,4 @@
-"""What real streams have besides good records: rubbish that the job must reject, and records sent twice. Pure."""
+"""Dirty data as in real streams: garbage that the job must reject, and duplicates. Pure."""
 
 import random
 from collections import deque

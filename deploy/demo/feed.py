@@ -1,4 +1,4 @@
-"""What keeps the demo busy: a thread that sends, either the simulated shop at its pace or somebody's file."""
+"""The sender thread of the demo: sends the simulated shop at its pace, or a file."""
 
 import threading
 import time

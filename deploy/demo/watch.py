@@ -1,4 +1,4 @@
-"""Adds up what the product says it did: from receipts to rates, latencies, accounts and consent levels. Pure."""
+"""Aggregates receipts into rates, latencies, accounts and consent levels. Pure."""
 
 from collections import Counter, deque
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`freshet demo`: the journey of a click, on screen."""
+"""`freshet demo`: watch clicks change recommendations."""
 
 from pathlib import Path
 from typing import Annotated

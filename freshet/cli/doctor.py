@@ -1,4 +1,4 @@
-"""`freshet doctor`: whether a deployment is sound, and what to mend."""
+"""`freshet doctor`: check a deployment, and say what to fix."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`freshet gateway`: lists over HTTP."""
+"""`freshet gateway`: recommendations over HTTP."""
 
 import math
 from enum import StrEnum

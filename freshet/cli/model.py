@@ -1,4 +1,4 @@
-"""`freshet model`: models are trained, evaluated and taken into service."""
+"""`freshet model`: train, evaluate and adopt models."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

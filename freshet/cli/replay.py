@@ -1,4 +1,4 @@
-"""`freshet replay`: a file of your own is played into a running product."""
+"""`freshet replay`: replay a file of your own into a running stack."""
 
 from pathlib import Path
 from typing import Annotated

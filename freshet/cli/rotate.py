@@ -1,4 +1,4 @@
-"""`freshet rotate`: the key behind pseudonyms is replaced while everything runs."""
+"""`freshet rotate`: replace the key behind pseudonyms while everything runs."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`freshet submit`: the job is given to a Flink cluster."""
+"""`freshet submit`: submit the job to a Flink cluster."""
 
 from typing import Annotated
 

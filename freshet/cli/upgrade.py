@@ -1,4 +1,4 @@
-"""`freshet upgrade`: new code, keys or parallelism for a job that runs."""
+"""`freshet upgrade`: new code, keys or parallelism for a running job."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Which records of an audit trail are proved: those that something builds upon which is signed with a known key.
+"""Decides which audit records are proved: those covered by a later signature of a known key.
 
 Signed are the beginnings of segments and, each interval, the ends of chains. Each names a hash, and with it every
 record before it. Who can write to the topics and has no key can neither make such a record nor put one before it.

@@ -1,4 +1,4 @@
-"""What the audit trail says of a period, in figures that may be shown: nothing of a person, and no small group.
+"""Figures of the audit trail over a period: nothing about a person, and no small groups.
 
 Call order: :func:`last_reported_offsets` over the whole trail; :meth:`Compliance.prove` for each receipt;
 :meth:`Compliance.add` for each record of the trail, in any order; :meth:`Compliance.reject` for each dead letter;

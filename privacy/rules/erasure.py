@@ -1,4 +1,4 @@
-"""Erasure as rules: whose events go, how a partition is rewritten without them, and what a proof of erasure needs.
+"""Erasure as pure rules: whose events are removed, how a partition is rewritten, and what a proof of erasure needs.
 
 Of a user who was erased, everything goes that was appended before they consented again; all of it, where they did not.
 """

@@ -1,4 +1,4 @@
-"""Who may be in an export, or in the history that a model is trained on: consent now, and consent then.
+"""Decides which events an export or the training history may contain: consent now, and consent then.
 
 An event may be used for a purpose if its user's consent grants the purpose as it stands now, if it did when the event
 was accepted, and if nothing came between: what was taken back once does not come back with a later consent. Where

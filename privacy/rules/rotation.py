@@ -1,4 +1,4 @@
-"""When a rotation may be ended: nothing is left that only the old key can link to a person."""
+"""Decides when a rotation may end: nothing is left that only the old key can link to a person."""
 
 from collections.abc import Mapping
 

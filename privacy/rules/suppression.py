@@ -1,4 +1,4 @@
-"""Figures of persons: what counts fewer than `k` of them is not shown, and cannot be worked out from what is.
+"""Suppression of small figures: counts of fewer than `k` persons are withheld and cannot be derived from the rest.
 
 1. A figure is shown if at least `k` distinct persons are behind it.
 2. Where one that adds up to a total with others is withheld, so is the smallest of the others that is larger than all

@@ -1,4 +1,4 @@
-"""Which format a job reads its raw topics in: the one of its settings, and JSON beside it."""
+"""Chooses the codec of the raw topics: the configured format, and always JSON beside it."""
 
 from typing import Final, Literal
 

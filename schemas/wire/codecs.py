@@ -1,4 +1,4 @@
-"""From the bytes of a record to a checked object, or to the reason why not. JSON here; others by adapter.
+"""Decodes records into validated objects, or raises the reason. JSON is here; other formats have adapters.
 
 A codec is a pair of functions, for interactions and for consent changes. They raise :class:`BadRecord` and nothing
 else, whatever the bytes; what they return is bounded in every field (see :mod:`schemas.events`).

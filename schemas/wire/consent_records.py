@@ -1,4 +1,4 @@
-"""What a record of `consents` says: one rule for the job, its commands and exports.
+"""Interprets a record of `consents`: one rule for the job, its commands and exports.
 
 Somebody decided something, so where it cannot be told what, it counts as a withdrawal of whoever is named:
 

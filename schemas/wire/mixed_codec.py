@@ -1,4 +1,4 @@
-"""Reads a topic that producers write in several formats: the first byte of a record says what it is.
+"""Reads a topic with records in several formats: the first byte tells the format of a record.
 
 ========  ==================================================================================================
 ``{``     JSON

@@ -1,4 +1,4 @@
-"""Whom a consent change names that cannot be read, by its value or by its key. Nothing here raises.
+"""Finds the user that an unreadable consent change names, by its value or its key. Nothing here raises.
 
 What is found counts towards a withdrawal only, never towards a grant: so it may be read with tolerance. Each function
 takes time linear in the bytes.

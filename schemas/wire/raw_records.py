@@ -1,4 +1,4 @@
-"""Whose a record of a raw topic is: one rule for the proof of an erasure and for the right of access.
+"""Decides to whom a raw record belongs: one rule for the proof of an erasure and for the right of access.
 
 A record concerns the user whom its value names, in every format that the job reads, and those whom its key names, as
 clients and serialisers write one. Of JSON that is broken, the part that can be read counts, and where that names

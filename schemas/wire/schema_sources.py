@@ -1,4 +1,4 @@
-"""Where schemas are kept: a directory, or a registry that speaks the HTTP interface of Confluent's."""
+"""Sources of schemas: a directory, or a registry with Confluent's HTTP API."""
 
 import base64
 import http.client

@@ -1,4 +1,4 @@
-"""The shape of a struct, for schema languages that know less than msgspec does: kinds of fields, without bounds.
+"""The fields of a struct and their kinds, without bounds, for schema languages with fewer features than msgspec.
 
 Avro and Protobuf are both made from this, so a field is declared once, in :mod:`schemas.events`
 or :mod:`schemas.consents`.

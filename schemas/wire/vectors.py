@@ -1,4 +1,4 @@
-"""Test vectors for readers in other languages: ids with their pseudonyms, and servers with what may be read there.
+"""Test vectors for readers in other languages: ids with their pseudonyms, and servers with whether they can be trusted.
 
 The rule that the second kind is made by lives in :mod:`adapters.redis.greeting`; a test holds the two together.
 """

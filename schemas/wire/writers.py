@@ -1,4 +1,4 @@
-"""What producers write: the format that the job reads, by the same settings."""
+"""Encoders for producers: the format that the job reads, chosen by the same settings."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple

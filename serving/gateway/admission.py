@@ -1,4 +1,4 @@
-"""Who is served first when there is more to do than can be done: urgency (RFC 9218), shedding and limits by key.
+"""Admission under overload: urgency (RFC 9218), shedding, and rate limits per key.
 
 Reads are shed by answering with a popular list after a pause, so that those who ask again as soon as they are answered
 leave room for the others. As long as somebody waits, requests of the low class wait, too.

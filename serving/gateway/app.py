@@ -1,4 +1,4 @@
-"""The gateway, put together: the hot lane in front, then the gate, then the framework with the other routes.
+"""Assembles the gateway: the hot lane in front, then the gate, then the framework with the other routes.
 
 A request of the hot route never reaches what stands behind the lane; the route is there for its document.
 """

@@ -1,4 +1,4 @@
-"""Bounds of an HTTP/1.1 server that uvicorn has none for: sizes, times, connections, and bytes held for peers in total.
+"""Limits that uvicorn lacks: sizes, timeouts, connections, and the total bytes buffered for clients.
 
 An ingress has most of these as settings; a process without one needs them itself. Everything here is about framing:
 the application sees nothing of it. Nothing of a request outlives its connection.

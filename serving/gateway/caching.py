@@ -1,4 +1,4 @@
-"""What caches in front of the gateway are told (RFC 9111, 5861, 9213), and told when a popular list has changed.
+"""Cache headers (RFC 9111, 5861, 9213), and purge requests when a popular list has changed.
 
 A personalised answer is its user's own: a private cache may keep it, and asks each time (`no-cache`), so that a
 withdrawal holds there as well. A popular list is nobody's own: shared caches may keep it, and serve it stale for as

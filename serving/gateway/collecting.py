@@ -1,4 +1,4 @@
-"""Collects what is held of people, behind the requests for it: a few at a time, in threads that nothing else needs."""
+"""Collects people's data in the background: a few requests at a time, in threads of their own."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""The hot route without ASGI: no task, no scope and no messages for a request that one look into Redis answers.
+"""The hot route without ASGI: no task, scope or messages for a request that one Redis call answers.
 
 What a request asks is decided by :class:`serving.gateway.lane.Lane` either way. `server.fast_lane = false` in the
 settings leaves this file out; everything then goes by ASGI, with the same answers.

@@ -1,4 +1,4 @@
-"""What is wrong with the head of a request, as rules: its size, version, Host and transfer coding."""
+"""Validates the head of a request: its size, version, Host and transfer coding."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""Which list is answered, as bytes, and what tells it from any other; it is decoded only where filters ask for that."""
+"""Chooses the list to return, as bytes, and its ETag; lists are decoded only if filters need it."""
 
 import re
 from typing import Final

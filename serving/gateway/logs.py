@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard error: what happened, never whose it was or with which secret."""
+"""Logs as JSON lines on standard error, without users or secrets."""
 
 import json
 import logging

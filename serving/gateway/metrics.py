@@ -1,4 +1,4 @@
-"""What the gateway counts, for Prometheus. No label holds a user, a subject or a path."""
+"""Metrics of the gateway for Prometheus. No label holds a user, a subject or a path."""
 
 from collections.abc import Callable
 from typing import Final

@@ -1,4 +1,4 @@
-"""What the gateway says when it cannot do what was asked: problem details (RFC 9457), and nothing of its insides."""
+"""Error responses of the gateway: problem details (RFC 9457) that reveal no internals."""
 
 import logging
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a request of the hot route asks, read from its path, query and headers, or refused with the reason."""
+"""Parses a request of the hot route from its path, query and headers, or refuses it with the reason."""
 
 import re
 from collections.abc import Mapping, Sequence

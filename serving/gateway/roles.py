@@ -1,4 +1,4 @@
-"""Who may do what: the one table of routes and roles. What is not in it is not served."""
+"""The table of routes and roles. Routes that are not in it are not served."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, get_args

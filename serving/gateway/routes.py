@@ -1,4 +1,4 @@
-"""The routes but the hot one: what each does, in the order of the table in :mod:`serving.gateway.roles`."""
+"""All routes except the hot one, in the order of the table in :mod:`serving.gateway.roles`."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Who asks: JSON Web Tokens, checked by keys in a file, and API keys, known by their hashes only.
+"""Authentication: JSON Web Tokens, verified with keys of a file, and API keys, stored as hashes only.
 
 An API key comes in `X-API-Key`, as the token of `Authorization: Bearer`, or as the password of `Authorization: Basic`:
 clients such as Prometheus send no headers of their own.

@@ -1,4 +1,4 @@
-"""A tenant as the gateway sees it: keys, lists and topics of its own, and nothing that it shares."""
+"""A tenant of the gateway, with its own keys, lists and topics; tenants share nothing."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

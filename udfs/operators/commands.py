@@ -1,4 +1,4 @@
-"""Commands of `control`, carried out in the bucket that they are for: answers, and what goes into the audit trail."""
+"""Carries out commands of `control` in their bucket: replies, and audit entries."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an element tells beside state and Redis: dead letters, clean events, receipts, and what the audit trail says."""
+"""The side outputs of an element: dead letters, clean events, receipts and audit entries."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Timers at the ends of intervals, which all that waits for the same end shares."""
+"""Timers at the ends of intervals, shared by everything that waits for the same end."""
 
 from typing import Any
 
