@@ -166,7 +166,7 @@ class PlainConsumer:
 def drain(reading: Any, count: int, batch: int, handle: Any) -> None:
     """Hand exactly `count` records to `handle`, as many at a time as a poll gives, `batch` at the most.
 
-    Marks of the job, which stand in `consents`, are nobody's.
+    Marks of the job, which are in `consents`, are nobody's.
     """
     left = count
     while left:

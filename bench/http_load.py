@@ -19,7 +19,7 @@ Requests = Callable[[], bytes | None]
 """Gives the next request, or None when there is none to come."""
 REQUEST_ID: Final = b"{request-id}"
 CLIENT: Final = b"{client}"
-"""What stands in a request for an id and an address of its own, as an ingress adds them."""
+"""What is in a request for an id and an address of its own, as an ingress adds them."""
 _ids: Final = itertools.count(1)
 
 

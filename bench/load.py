@@ -21,7 +21,7 @@ LINGER_MS: Final = 20
 
 
 def send_paced(sending: Any, topic: str, records: list[Record], rate: int) -> float:
-    """Send `records` at `rate` a second; gives the worst delay behind the plan, in seconds."""
+    """Send `records` at `rate` a second; returns the worst delay behind the plan, in seconds."""
     begun, sent, worst_s = time.monotonic(), 0, 0.0
     while sent < len(records):
         due = min(int((time.monotonic() - begun) * rate) + 1, len(records))

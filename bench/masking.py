@@ -147,7 +147,7 @@ def made(rng: random.Random, pool: list[MaskingCost], length: int) -> str:
 def search(
     texts: int, seed: int, length: int = QUERY_LENGTH_MAX, say: Callable[[str], None] = print
 ) -> list[MaskingCost]:
-    """Mask so many texts; gives the worst of them, worst first."""
+    """Mask so many texts; returns the worst of them, worst first."""
     rng, pool = random.Random(seed), list[MaskingCost]()  # noqa: S311 - nothing secret is drawn
     for number in range(1, texts + 1):
         text = made(rng, pool, length)
@@ -160,7 +160,7 @@ def search(
 
 
 def search_in(processes: int, texts: int, seed: int) -> list[MaskingCost]:
-    """So many searches side by side, which know nothing of each other; gives the worst of all, measured again alone."""
+    """So many independent searches side by side; returns the worst of all, measured again alone."""
     with multiprocessing.get_context("spawn").Pool(processes, gc.disable) as pool:
         found = pool.starmap(search, [(texts // processes, seed + number) for number in range(processes)])
     worst = sorted((cost for costs in found for cost in costs), reverse=True)[:POOL]

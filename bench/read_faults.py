@@ -29,7 +29,7 @@ class ReadOutage(NamedTuple):
 
 
 class Phases(NamedTuple):
-    """How long frontends ask before, while and after Redis is away."""
+    """How long frontends ask before, while and after Redis is unavailable."""
 
     before_s: float = 1.0
     down_s: float = 4.0

@@ -169,7 +169,7 @@ class _Head(msgspec.Struct):
 
 
 def check_versions(stand: Stand, tenant: BenchTenant, workload: Workload, side: str) -> int:
-    """Raise if a sampled user's list is not of the version that the workload demands; gives the number of lists."""
+    """Raise if a sampled user's list is not of the version that the workload demands; returns the number of lists."""
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     sample = dict(islice(final_versions(workload).items(), SAMPLED_USERS))
     keys = [user_keys("", pseudonymiser.user(user_id(user)))[0] for user in sample]

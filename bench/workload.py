@@ -104,7 +104,7 @@ def _send_some_twice(random: np.random.Generator, columns: Workload) -> Workload
 
 
 def final_versions(workload: Workload) -> dict[int, int]:
-    """User → version of the list that must stand in Redis at the end, whatever the batches were.
+    """User → version of the list that must be in Redis at the end, whatever the batches were.
 
     The consent is version 1, and each event that is not a repetition counts. Left out are users whose last event does
     not move the list: whether it is then covered by the last list depends on the batches.

@@ -37,7 +37,7 @@ class Submission(NamedTuple):
 
 
 class Upgraded(NamedTuple):
-    """The job before, the savepoint that it was stopped with, and the job that goes on from it."""
+    """The job before, the savepoint that it was stopped with, and the job that continues from it."""
 
     before: str
     savepoint: str

@@ -47,7 +47,7 @@ _JAVA: Final = re.compile(r'version "(\d+)')
 
 
 class CheckResult(NamedTuple):
-    """What one check found: `text` says what there is, or what is wrong and how to mend it. `note` is not wrong."""
+    """What one check found: `text` says what there is, or what is wrong and how to fix it. `note` is not wrong."""
 
     what: str
     verdict: Verdict
@@ -66,7 +66,7 @@ def examine(path: Path, flink: str | None) -> list[CheckResult]:
 
 
 def checked(what: str, check: Callable[[], str]) -> CheckResult:
-    """What `check` says, which raises for what is to be mended."""
+    """What `check` says, which raises for what must be fixed."""
     try:
         return CheckResult(what, "ok", check())
     except FreshetError as error:

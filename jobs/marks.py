@@ -46,7 +46,7 @@ def write_marks(kafka: KafkaSettings, token: str) -> None:
 def mark_submission(settings: Settings) -> None:
     """Write marks of the generation that Redis is in, so that the job has caught up once it has read what is there now.
 
-    Where Redis is away the job does without: it asks for marks itself when Redis is back.
+    Where Redis is unavailable the job does without: it asks for marks itself when Redis is back.
     """
     client = connect(settings.redis)
     try:

@@ -1,4 +1,4 @@
-"""What is checked of Redis before the job is submitted, and what of Flink follows from how long it may be away."""
+"""Checks of Redis before the job is submitted, and of Flink settings that depend on the longest Redis outage."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def check_redis(settings: RedisSettings) -> None:
     """Raise :class:`SettingsError` or :class:`StoreMisconfigured` for what the running job would stop for.
 
-    A Redis that is away is none of it: the job waits for it as it does later.
+    A Redis that is unavailable is none of it: the job waits for it as it does later.
     """
     client = connect(settings)
     try:
@@ -66,7 +66,7 @@ def claim_prefix(settings: RedisSettings, deployment: str, replace: bool) -> Non
 
 
 def ride_out(env: StreamExecutionEnvironment, outage_max_ms: int) -> None:
-    """Let as many checkpoints fail in a row as time out while Redis is away for `outage_max_ms`.
+    """Let as many checkpoints fail in a row as time out while Redis is unavailable for `outage_max_ms`.
 
     While an operator waits for Redis no checkpoint completes. Flink's own tolerance would restart the job in the middle
     of an outage, to wait again.

@@ -258,8 +258,8 @@ def committed_offsets(admin: Any, group: str) -> Any:
 
 def _timeout_refused(timeout_ms: int) -> str:
     return (
-        f"the brokers' transaction.max.timeout.ms is less than {timeout_ms}: a job that is away for longer loses the "
-        "audit records and clean events of its last checkpoint. Raise it on the brokers, or set "
+        f"the brokers' transaction.max.timeout.ms is less than {timeout_ms}: a job that is down for longer loses "
+        "the audit records and clean events of its last checkpoint. Raise it on the brokers, or set "
         "kafka.transaction_timeout_ms to what they have and be back sooner"
     )
 
@@ -293,7 +293,7 @@ def load_for_submission(path: Path) -> Settings:
 
 
 def load_for_users_will(path: Path) -> Settings:
-    """As :func:`load_deployed`, for a withdrawal or an erasure: no record that cannot be read stands in its way.
+    """As :func:`load_deployed`, for a withdrawal or an erasure: no unreadable record blocks it.
 
     The record is of no use to either but to find a wrong settings file, so where the last one cannot be read nothing
     is compared, and a warning on stderr says so.

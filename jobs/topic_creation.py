@@ -1,7 +1,7 @@
 """Creates the topics that are not there yet, with the clean-up and the retention of `schemas/topics.py`.
 
 The command is `freshet topics`. What exists is left as it is; the job refuses at submission what does not hold its
-promises, and :func:`alter_topics` mends it.
+promises, and :func:`alter_topics` corrects it.
 """
 
 import time

@@ -1,6 +1,6 @@
 """How old the oldest consent may be that the job has not read: a figure for alarms, from outside of its source.
 
-It compares what stands in `consents` with the offsets that Flink commits at each checkpoint. So partitions that the
+It compares what is in `consents` with the offsets that Flink commits at each checkpoint. So partitions that the
 source does not know yet count, and so does what a job that restarts or waits has not got to.
 """
 

@@ -26,7 +26,7 @@ from udfs.store import RedisStore
 def open_once(settings: Settings) -> None:
     """Open what every worker opens: what cannot be opened is refused, not started again and again.
 
-    Raises a :class:`schemas.errors.FreshetError` that says what it is. Redis may be away.
+    Raises a :class:`schemas.errors.FreshetError` that says what it is. Redis may be unavailable.
     """
     flink_kafka_properties(settings.kafka)
     source = settings.input

@@ -43,7 +43,7 @@ def adopt(model: Path, items: Sequence[str], name: str, directory: Path, top_k: 
     """Write a model directory for the graph in ``model``, replacing a model that is there.
 
     ``top_k`` is how many rows a list is drawn from where the graph ranks nothing itself; one that does has its own.
-    Raises :class:`ModelError` that says what to mend, for whatever the job could not run.
+    Raises :class:`ModelError` that says what to fix, for whatever the job could not run.
     """
     graph, served = _whole(model)
     outputs = {value.name: value for value in graph.graph.output}

@@ -84,7 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(directory: Path) -> Manifest:
-    """Read and check the manifest of ``directory``; raises :class:`ModelError` that says what to mend."""
+    """Read and check the manifest of ``directory``; raises :class:`ModelError` that says what to fix."""
     return load_with_items(directory)[0]
 
 

@@ -1,4 +1,4 @@
-"""All that is held of one person, as one JSON document: rights of access and portability (GDPR, articles 15 and 20).
+"""All data about one person, as one JSON document: rights of access and portability (GDPR, articles 15 and 20).
 
 The job answers with its state while it runs; Redis and the topics are read as they stand (`freshet access`).
 """

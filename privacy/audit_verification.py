@@ -31,7 +31,7 @@ PAUSE_S = 2.0
 def verification(
     settings: Settings, public_keys: list[bytes], head_files: list[Path], trails: Sequence[str] = ()
 ) -> Verification:
-    """The trail as it stands in the topics, and with the heads that were kept in files; `trails` are further ones that
+    """The trail as stored in the topics, and with the heads that were kept in files; `trails` are further ones that
     signatures may be for.
 
     The two topics are committed one after the other, so a head may show a moment before the records that it is of.

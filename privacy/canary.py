@@ -1,4 +1,4 @@
-"""A canary: a user who is nobody, planted so that a search which finds nothing has shown what it would find."""
+"""A canary: a synthetic user, planted so that a search which finds nothing has shown what it would find."""
 
 import secrets
 from collections.abc import Iterator

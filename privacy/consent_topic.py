@@ -1,4 +1,4 @@
-"""The consent changes that stand in `consents`, as whoever wrote them said them. Raw user ids are in them."""
+"""The consent changes that are in `consents`, as whoever wrote them said them. Raw user ids are in them."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

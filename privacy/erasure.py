@@ -177,5 +177,5 @@ def summary(receipt: ErasureReceipt) -> str:
 
 
 def document_of(receipt: ErasureReceipt) -> str:
-    """The receipt as JSON, as it stands in `receipts`."""
+    """The receipt as JSON, as stored in `receipts`."""
     return msgspec.json.format(encode_receipt(receipt)).decode()

@@ -1,6 +1,6 @@
 """Exports of clean events, for training or for measurement, that honour consent as it stands (`freshet export`).
 
-:func:`export` writes what stands in `events` now and may be used for the purpose
+:func:`export` writes what is in `events` now and may be used for the purpose
 (:mod:`privacy.rules.export_eligibility`), as Parquet with a manifest (:mod:`schemas.exports`), under names of
 exports: they join with nothing that the job keeps. :func:`rewrite` takes out again what may not be in it any more,
 because somebody withdrew or was erased, and deletes an export that is past its retention (`[export] retention_days`).

@@ -64,7 +64,7 @@ def permitted(
 
 
 def history(settings: Settings, purpose: Purpose = "train") -> Iterator[bytes]:
-    """The clean events that stand in the topic now and may be used for `purpose`, in the order of each partition."""
+    """The clean events that are in the topic now and may be used for `purpose`, in the order of each partition."""
     hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
     events = TopicAsOfNow(settings.kafka, topics.EVENTS)
     try:

@@ -1,6 +1,6 @@
 """Answers to requests for a person's data, as JSON in the topic `answers`, which keeps them for an hour.
 
-The tag `kind` tells them apart. They hold whole profiles, so they stand in no topic that anything else is read from.
+The tag `kind` tells them apart. They hold whole profiles, so they are in no topic that anything else is read from.
 """
 
 import msgspec

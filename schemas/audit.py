@@ -6,7 +6,7 @@ Each bucket of the job writes a chain of its own. A record is one line of JSON::
 
 `seq` counts up by one; `epoch` is the submission time of the job that wrote it; `prev` is the hash of the record before
 it; `hash` is SHA-256 of all that stands before ``,"hash"``. A job that starts on a chain first opens a segment, with a
-record of kind ``segment`` that names the hash and the number of the record it goes on from, which is not the last one
+record of kind ``segment`` that names the hash and the number of the record it continues from, which is not the last one
 where an older savepoint was restored. Pseudonyms, never user ids; bounded texts.
 """
 
@@ -120,7 +120,7 @@ class KeyEntry(msgspec.Struct, tag="key", tag_field="kind", frozen=True):
 
 
 class SegmentEntry(msgspec.Struct, tag="segment", tag_field="kind", frozen=True):
-    """A job goes on from the record `parent_seq` with the hash `parent`; -1 and "" where there is none.
+    """A job continues from the record `parent_seq` with the hash `parent`; -1 and "" where there is none.
 
     `trail` says which topic the job writes to (:func:`jobs.trail.trail_id`), `heads_every_ms` how often it signs heads.
     `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit_chain.segment_message`, `key` as in

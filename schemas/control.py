@@ -1,6 +1,6 @@
 """Commands to the running job, JSON in `control`. Topics are the only way into state.
 
-Answers leave on `receipts`; what is held of a person leaves on `answers`, which keeps it for an hour.
+Answers leave on `receipts`; a person's data leaves on `answers`, which keeps it for an hour.
 
 The field `kind` tells them apart. Commands for all users are sent once for each bucket; those for one user name the raw
 user id, which ingest pseudonymises like everything else.

@@ -12,14 +12,14 @@
     ├── StackError         the local stack could not be started, or is not there
     ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
     │   └── StoreFull          Redis has reached `maxmemory`: it can remove, but takes nothing more
-    ├── StoreMisconfigured Redis refused for a reason that only somebody can mend: says which, and how
+    ├── StoreMisconfigured Redis refused for a reason that only an operator can fix: says which, and how
     ├── StateUnavailable   Flink could not read state
     ├── Interrupted        a wait ended because the task was cancelled
     ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
     ├── InvalidRecord      what is to be sent is not of the documented form: says what, and was not sent
     │   ├── InvalidEvent       an interaction
     │   └── InvalidConsent     a consent change
-    ├── CollectionEnded    what is held of a person was not collected to its end: says why
+    ├── CollectionEnded    a person's data was not collected to its end: says why
     │   └── TooMuchHeld        more is held than may be collected
     ├── JobSilent          the running job did not answer a command in time
     └── ConsentRefused     a grant was given no later than the user's last withdrawal
@@ -71,7 +71,7 @@ class StoreFull(StoreUnavailable):
     """Redis has reached `maxmemory`: scripts may remove, but add nothing."""
 
 
-class StoreMisconfigured(FreshetError):  # noqa: N818 - what somebody has to mend
+class StoreMisconfigured(FreshetError):  # noqa: N818 - what an operator must fix
     """Redis refused for a reason that does not pass by itself: rights, password, script, `maxmemory-policy`.
 
     The message has Redis' error code and the pattern of the keys, never a key.
@@ -95,7 +95,7 @@ class ConsentRefused(FreshetError):  # noqa: N818 - an answer
 
 
 class CollectionEnded(FreshetError):  # noqa: N818 - not a mistake
-    """Collecting what is held of a person was ended; the message may be told to who asked."""
+    """Collecting a person's data was ended; the message may be told to who asked."""
 
 
 class TooMuchHeld(CollectionEnded):

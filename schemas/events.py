@@ -70,7 +70,7 @@ class LenientInteraction(Interaction, forbid_unknown_fields=False):
 
 
 class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
-    """An accepted interaction as it stands in the `events` topic: pseudonymised and consented.
+    """An accepted interaction as stored in the `events` topic: pseudonymised and consented.
 
     `event`, `session` and `request` are keyed hashes (hexadecimal) of the ids that the producer sent.
     `appended` is when the interaction was appended to its raw topic, in ms; 0 in records of releases that did not say.

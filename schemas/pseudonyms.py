@@ -192,7 +192,7 @@ class Pseudonymiser:
 
 
 class ExportHashes:
-    """Names for what stands in exports for `purpose`, under a key of their own. Holds a key: never pickle or log it.
+    """Names for what is in exports for `purpose`, under a key of their own. Holds a key: never pickle or log it.
 
     A user's name is made of the raw id, so that a rotation changes no name and an erasure finds it in older exports.
     The purpose is part of what is hashed: exports for different purposes do not join. Raises :class:`SettingsError`
@@ -215,7 +215,7 @@ class ExportHashes:
         return "x." + _shown(self._digest(b"user", user_id))
 
     def again(self, domain: Literal["session", "request"], keyed: str) -> str:
-        """What stands in exports for a hash of the journey: 16 hexadecimal digits."""
+        """What is in exports for a hash of the journey: 16 hexadecimal digits."""
         return self._digest(domain.encode(), keyed)[:EVENT_HASH_BYTES].hex()
 
     def check(self) -> str:

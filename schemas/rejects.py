@@ -47,7 +47,7 @@ class Reject(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A :class:`Reject` as it stands in the `dead-letters` topic (JSON)."""
+    """A :class:`Reject` as stored in the `dead-letters` topic (JSON)."""
 
     reason: RejectReason
     topic: str

@@ -96,7 +96,7 @@ def compaction_lag_ms(snapshots_kept_ms: int) -> int:
 
 
 def compacted_ms(lag_ms: int) -> int:
-    """How long a record stands in a compacted topic after a later one of its key, at most.
+    """How long a record stays in a compacted topic after a later one of its key, at most.
 
     Its segment takes records for a day and is closed by the first record after that; once its newest record is older
     than the lag, it must be cleaned.

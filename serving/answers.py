@@ -19,7 +19,7 @@ POPULAR_FRESH_MS: Final = 1_000
 """A popular list that is held longer than this is asked for again: the job writes them each second."""
 SEGMENTS_HELD_MAX: Final = 1_000
 NONE_LISTED: Final = b'{"v":0,"epoch":0,"model":"","at":0,"reason":"popular","items":[]}'
-"""The list of who cannot be told anything, as it would stand in Redis."""
+"""The list of who cannot be told anything, as it would be in Redis."""
 _NEXT_ITEM: Final = b'},{"id":'
 
 
@@ -37,14 +37,14 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Listed(NamedTuple):
-    """A list, as it stands in Redis and decoded."""
+    """A list, as stored in Redis and decoded."""
 
     raw: bytes
     found: RecommendationList
 
 
 Own: TypeAlias = list[bytes]
-"""A user's own list as it stands in Redis, and the consent that it stands under, as the script answers them."""
+"""A user's own list as stored in Redis, and the consent that it stands under, as the script answers them."""
 
 
 class Filter(msgspec.Struct, frozen=True):

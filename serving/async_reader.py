@@ -76,7 +76,7 @@ class AsyncReader:
         await self.close()
 
     async def open(self) -> None:
-        """Connect. Where Redis is away this returns all the same, and connects when it is back."""
+        """Connect. Where Redis is unavailable this returns all the same, and connects when it is back."""
         # To ask asyncio each time which loop is running is a call of the system each time (`getpid`).
         self._future = asyncio.get_running_loop().create_future
         await self._links.open()
@@ -102,7 +102,7 @@ class AsyncReader:
         return self._links.closed_because()
 
     def complaints(self) -> tuple[str, ...]:
-        """What is wrong with the configuration of Redis, in sentences that say how to mend it."""
+        """What is wrong with the configuration of Redis, in sentences that say how to fix it."""
         return self._links.complaints()
 
     async def recommend(

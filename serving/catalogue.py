@@ -29,7 +29,7 @@ class Catalogue(Mapping[str, CatalogueItem]):
     """Item id → item, as the topic says so far. A record without a value takes its item out. Close it.
 
     `kafka` has the options of kafka-python's consumer. `ready` is set when all that stood in the topic was read; while
-    Kafka is away, what was read stays. At most :data:`ITEMS_MAX` items are held; what comes after is not known.
+    Kafka is unavailable, what was read stays. At most :data:`ITEMS_MAX` items are held; what comes after is not known.
     """
 
     def __init__(self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.") -> None:

@@ -69,7 +69,7 @@ _FORM: Final = Form(
 
 
 class RecordedConsent(NamedTuple):
-    """Where a change stands in `consents`; `append_ts` in ms since the epoch."""
+    """Where a change is in `consents`; `append_ts` in ms since the epoch."""
 
     append_ts: int
     partition: int

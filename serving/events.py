@@ -53,7 +53,7 @@ _FORM: Final = Form(
 
 
 class Stands(NamedTuple):
-    """Where an interaction stands in `interactions`; `append_ts` in ms since the epoch."""
+    """Where an interaction is in `interactions`; `append_ts` in ms since the epoch."""
 
     append_ts: int
     partition: int

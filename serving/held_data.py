@@ -76,7 +76,7 @@ class Collector:
             "redis": self._in_redis(names),
             "consent_history": self._raw(topics.CONSENTS, OfUser(user_id, in_consents(self._codec)), choose),
             "raw_interactions": self._raw(topics.INTERACTIONS, OfUser(user_id, in_interactions(self._codec)), choose),
-            # The job writes these two without keys: they may stand in any partition.
+            # The job writes these two without keys: they may be in any partition.
             "clean_events": self._told(topics.EVENTS, names_any(names)),
             "audit_trail": audit_trail,
             "partitions": self._partitions,
@@ -145,7 +145,7 @@ def is_erased_since(store: RedisClient, names: Sequence[str], at_ms: int) -> boo
 
 
 def access_command(user_id: str, role: str, purpose: str) -> AccessCommand:
-    """Somebody in `role` asks for all that is held of a user, for `purpose`."""
+    """Somebody in `role` asks for all data about a user, for `purpose`."""
     return AccessCommand(user_id, uuid.uuid4().hex, role, purpose)
 
 

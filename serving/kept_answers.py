@@ -30,7 +30,7 @@ _ID: Final = re.compile(r"([0-9]{1,5})-([0-9]{1,18})-([0-9a-f]{32})")
 
 
 class Asker(NamedTuple):
-    """Who asks for what is held of a person: digests, so that no name of anybody stands in the topic.
+    """Who asks for a person's data: digests, so that no name of anybody is in the topic.
 
     `owner` is that of who asks and in which role; only they are answered. `same` is one of that, the user and the
     purpose: who asks the same again is told of the request that is under way.
@@ -50,7 +50,7 @@ def _digest(*words: str) -> str:
 
 
 class Ticket(NamedTuple):
-    """A request as its id names it: where its record stands in `answers`, and what those behind it call it."""
+    """A request as its id names it: where its record is in `answers`, and what those behind it call it."""
 
     partition: int
     offset: int

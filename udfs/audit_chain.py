@@ -1,6 +1,6 @@
 """The hash chain of the audit trail as a pure rule: entries go in, linked records and signed heads come out.
 
-`append` costs some 2 µs a record. What is linked is the bytes of a record as they stand in the topic, so that whoever
+`append` costs some 2 µs a record. What is linked is the bytes of a record as stored in the topic, so that whoever
 verifies need not know how they were written.
 """
 

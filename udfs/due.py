@@ -1,7 +1,7 @@
 """What becomes due for a user without events: session end, consent expiry, profile deletion, list refresh.
 
 Each bucket keeps a due index (:mod:`udfs.due_index`): slots of one second, each with a processing-time timer and at
-most so many users, so that what is due is worked off at a bounded rate. A user stands in one slot and is looked at
+most so many users, so that what is due is worked off at a bounded rate. A user is in one slot and is looked at
 again only when it comes, so that events cost nothing here.
 """
 
@@ -24,7 +24,7 @@ class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How lists of idle users are kept fresh, and how fast lists are rebuilt."""
 
     list_ttl_ms: AtLeastOne = DAY_MS
-    """How long a list stands in Redis."""
+    """How long a list stays in Redis."""
     active_within_ms: AtLeastOne = 7 * DAY_MS
     """Refresh lists of users whose last event is not older than this."""
     users_per_second: AtLeastOne = 200

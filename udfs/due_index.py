@@ -1,11 +1,11 @@
 """The due index: when each user of a bucket comes due, in slots of one second, in keyed state.
 
-A user stands in one slot, `UserState.due_slot`, and their name in the page of that slot and in no other, so that
+A user is in one slot, `UserState.due_slot`, and their name in the page of that slot and in no other, so that
 whoever is erased or renamed costs one page. Releases that kept the pages in `due-v1` left names behind where a user had
 moved to an earlier slot: those pages are `older`, searched whole for the erased until they have been moved over.
 
 After a downtime the timers of many slots come at once. They are put off and worked off in their order, a few at a time;
-whoever stands in such a slot goes on standing there.
+whoever is in such a slot stays there.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -158,13 +158,13 @@ class DueIndex:
                 self._pages.put(key, page)
 
     def take(self, slot: int) -> list[str]:
-        """The users that stand in `slot`, which is then gone; with a minute's first slot goes its counter."""
+        """The users that are in `slot`, which is then gone; with a minute's first slot goes its counter."""
         if slot % MINUTE_MS == 0:
             self._pop(f"m{slot}")
         return list(dict.fromkeys(name for page in self._pop(str(slot)) for name in _names(page)))
 
     def is_free(self, slot: int) -> bool:
-        """Whether nobody stands in `slot`."""
+        """Whether nobody is in `slot`."""
         return self._pages.get(str(slot)) is None and self._older.get(str(slot)) is None
 
     def put_off(self, slot: int) -> None:

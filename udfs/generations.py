@@ -74,7 +74,7 @@ def standing_decision(pseudonym: str, state: UserState) -> ConsentRecord:
 
 
 def has_a_list(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: RefreshSettings) -> bool:
-    """Whether a list of the user would stand in Redis now, had it lost nothing."""
+    """Whether a list of the user would be in Redis now, had it lost nothing."""
     if state.profile is None or not state.profile.recents:
         return False
     kept_ms = bounds.session_gap_ms if state.level == Level.SESSION else refresh.active_within_ms

@@ -23,7 +23,7 @@ _AT_DOMAIN: Final = re.compile(rf"@(?: ?{_ASCII_DOMAIN}|{_ANY_DOMAIN})")
 _LOCAL_END: Final = re.compile(rf"{_LOCAL}\Z")
 
 DOT_WORDS: Final = ("dot", "punkt", "punto", "point", "ponto", "точка")
-"""What an address that is written out in words cannot do without, unless its @ stands in brackets."""
+"""What an address that is written out in words cannot do without, unless its @ is in brackets."""
 _AT_WORD: Final = "at|arroba|arobase|chiocciola|ät|собака"
 _DOT_WORD: Final = "|".join(DOT_WORDS)
 _BRACKETED_AT: Final = rf" ?[(\[{{<] ?(?:{_AT_WORD}|@) ?[)\]}}>] ?"

@@ -175,7 +175,7 @@ def _apply_consent(users: Users, change: ConsentRecord) -> ConsentVerdict:
 
 
 def relink(users: Users, links: Mapping[str, str]) -> dict[str, str]:
-    """Move users to their current pseudonyms; gives those that moved, current → previous. Twice is as good as once."""
+    """Move users to their current pseudonyms; returns those that moved, current → previous. Idempotent."""
     moved = {current: previous for current, previous in links.items() if users.get(previous) is not None}
     for current, previous in moved.items():
         users.rename(previous, current)
@@ -218,7 +218,7 @@ def is_fenced(change: ConsentRecord, tombstone: Gone) -> bool:
 
 
 def withdraw_again(users: Users, refused: Iterable[ConsentRecord], account: Account, changes: Changes) -> set[str]:
-    """Undo grants that Redis refused, because it knows of a withdrawal; gives of whom.
+    """Undo grants that Redis refused, because it knows of a withdrawal; returns of whom.
 
     Who has consented again behind such a grant, in the same element, keeps that consent and nothing from before. What
     was accepted in the element was denied.

@@ -44,7 +44,7 @@ class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     publish_every_ms: AtLeastOne = 1_000
     """How often popular lists are published."""
     list_ttl_ms: AtLeastOne = 7 * 24 * HOUR_MS
-    """How long a popular list stands in Redis after it was last published."""
+    """How long a popular list stays in Redis after it was last published."""
 
 
 class Weighing(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -46,7 +46,7 @@ class PopularItems(NamedTuple):
 
     @classmethod
     def of(cls, popular: RecommendationList) -> "PopularItems":
-        """The items of a popular list as it stands in Redis."""
+        """The items of a popular list as stored in Redis."""
         ids = [item.id for item in popular.items]
         return cls(ids, [item_fragment(item) for item in ids], [item.score for item in popular.items])
 
@@ -57,7 +57,7 @@ class PopularItems(NamedTuple):
 
 
 class ListWrite(NamedTuple):
-    """A list to be written, at the user's `version`. `consent` is what stands in Redis of the one it was made under.
+    """A list to be written, at the user's `version`. `consent` is what is in Redis of the one it was made under.
 
     `model` is the name of the model that it was made with.
     """

@@ -1,6 +1,6 @@
 """The one place where the job writes to Redis: consents first, then lists, one pipeline for an element.
 
-Operators wait for a Redis that is away inside the element (:mod:`adapters.redis.patience`): no restart, no loss, and
+Operators wait for an unavailable Redis inside the element (:mod:`adapters.redis.patience`): no restart, no loss, and
 backpressure is right.
 """
 
@@ -94,7 +94,7 @@ class ListStore(Protocol):
     def relink(self, links: Mapping[str, str]) -> None:
         """Move all that stands under previous pseudonyms to current ones: `links` is current → previous.
 
-        Where something was decided under the current one, that stays. Twice is as good as once.
+        Where something was decided under the current one, that stays. Idempotent.
         """
         ...
 
@@ -106,7 +106,7 @@ class ListStore(Protocol):
 class RedisStore:
     """A :class:`ListStore` in Redis 6.2 or later, or Valkey. Withdrawals hold for `tombstone_ms`.
 
-    Raises :class:`StoreMisconfigured`, too, where somebody has to mend something.
+    Raises :class:`StoreMisconfigured`, too, where somebody has to fix something.
     """
 
     def __init__(self, client: RedisClient, epoch: int, tombstone_ms: int, outage_max_ms: int = OUTAGE_MAX_MS) -> None:
@@ -208,7 +208,7 @@ def decision_of(change: ConsentRecord, token: str = "") -> ConsentWrite:
 
 
 def value_of(change: ConsentRecord) -> bytes:
-    """What stands in Redis of `change` when it is in force."""
+    """What is in Redis of `change` when it is in force."""
     return decision_of(change).value()
 
 

@@ -70,7 +70,7 @@ class TopicAsOfNow:
         return sum(max(0, end - self._consumer.position(partition)) for partition, end in self._ends.items())
 
     def close(self) -> None:
-        """Close the consumer; twice is as good as once."""
+        """Close the consumer; idempotent."""
         self._consumer.close()
 
 
@@ -102,7 +102,7 @@ def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
 
 
 def records(kafka: KafkaSettings, name: str) -> Iterator[Any]:
-    """Every committed record that stands in the topic `name` now; see :class:`TopicAsOfNow`."""
+    """Every committed record that is in the topic `name` now; see :class:`TopicAsOfNow`."""
     yield from TopicAsOfNow(kafka, name)
 
 

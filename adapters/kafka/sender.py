@@ -49,7 +49,7 @@ class LazyProducer:
         return made
 
     def close(self) -> None:
-        """Send what is under way, and close. Twice is as good as once."""
+        """Send what is under way, and close. Idempotent."""
         with self._making:
             made, self._made = self._made, None
             if made is None:

@@ -44,7 +44,7 @@ class RedisClient:
     """Several threads may share one; it has as many connections to a node as threads that ask at once.
 
     All methods raise :class:`StoreUnavailable` where Redis does not answer or says what passes by itself,
-    :class:`StoreFull` where it has reached `maxmemory`, and :class:`StoreMisconfigured` where somebody must mend it.
+    :class:`StoreFull` where it has reached `maxmemory`, and :class:`StoreMisconfigured` where somebody must fix it.
     With `reading`, a primary with fewer replicas in touch than the address wants is closed, and so is one whose user
     may not look at it.
     `on_repair` is told of each key that was removed because it was no string.

@@ -35,7 +35,7 @@ return refused
 class Fitness(NamedTuple):
     """What of a Redis breaks promises (`wrong`), and what makes recovery slow (`weak`).
 
-    Sentences that say how to mend it.
+    Sentences that say how to fix it.
     """
 
     wrong: tuple[str, ...]

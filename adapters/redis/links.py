@@ -80,7 +80,7 @@ class Links(Protocol):
         ...
 
     def complaints(self) -> tuple[str, ...]:
-        """What is wrong with the configuration of Redis, in sentences that say how to mend it."""
+        """What is wrong with the configuration of Redis, in sentences that say how to fix it."""
         ...
 
 

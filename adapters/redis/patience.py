@@ -73,7 +73,7 @@ class Patience:
     def _wait(self, seconds: float) -> None:
         while seconds > 0:
             if self._interrupted():
-                raise Interrupted("the task is being cancelled while Redis is away")
+                raise Interrupted("the task is being cancelled while Redis is unavailable")
             self._sleep(min(seconds, NAP_S))
             seconds -= NAP_S
 

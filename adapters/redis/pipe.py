@@ -17,10 +17,10 @@ import hiredis
 from schemas.errors import StoreUnavailable
 
 WAITING_MAX: Final = 10_000
-"""Commands without an answer yet: with more, callers are told at once that Redis is away."""
+"""Commands without an answer yet: with more, callers are told at once that Redis is unavailable."""
 LOOKS: Final = 2
 """So often the oldest command is looked at within `timeout_s`."""
-AWAY: Final = "Redis is away"
+AWAY: Final = "Redis is unavailable"
 Then = Callable[[Any], None]
 """Called once with what Redis answers, or with a `hiredis.ReplyError` or :class:`StoreUnavailable` as a value.
 
@@ -82,7 +82,7 @@ class Pipe(asyncio.Protocol):
         return self._transport is not None
 
     def close(self) -> None:
-        """End the connection; whoever waits is told that Redis is away."""
+        """End the connection; whoever waits is told that Redis is unavailable."""
         if self._transport is not None:
             self._transport.abort()
             self.connection_lost(None)
@@ -94,7 +94,7 @@ class Pipe(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio with what came; gives each whole answer to whom it is for."""
+        """Called by asyncio with what came; returns each whole answer to whom it is for."""
         reader, waiting = self._reader, self._waiting
         try:
             reader.feed(data)

@@ -28,7 +28,7 @@ class Remedy(Enum):
     REPAIR = auto()
     """What stands under one key is not of ours: remove it and go on, with less consent rather than more."""
     MEND = auto()
-    """Configuration: only somebody can mend it. Stop visibly."""
+    """Configuration: only an operator can fix it. Stop visibly."""
 
 
 REMEDIES: Final = {

@@ -1,4 +1,4 @@
-"""Which modules the client library consists of, and their text as it stands in the wheel.
+"""Which modules the client library consists of, and their text in the wheel.
 
 The wheel must not bring packages called `schemas`, `models`, `serving` or `adapters` along: applications have their
 own. What is `schemas.lists` in the repository is `freshet._client.schemas.lists` there, and every import says so.

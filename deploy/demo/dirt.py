@@ -31,7 +31,7 @@ def dirty(
     rubbish_share: float = RUBBISH_SHARE,
     duplicate_share: float = DUPLICATE_SHARE,
 ) -> Iterator[RecordToSend]:
-    """The records of `events`, all of them, with some rubbish and some duplicates between them."""
+    """The records of `events`, all of them, with some garbage and some duplicates between them."""
     chance = random.Random(f"{seed}:dirt")  # noqa: S311 (no secret: it only makes a stream look real)
     again: deque[tuple[int, RecordToSend]] = deque()
     for number, event in enumerate(events):

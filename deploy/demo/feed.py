@@ -23,7 +23,7 @@ from schemas.pseudonyms import Pseudonymiser
 from schemas.wire.codecs import BadRecord, json_codec
 
 LATE_MAX_MS: Final = 5_000
-"""After a pause (a laptop that slept) the shop goes on from now, and does not make up for what it missed."""
+"""After a pause (a laptop that slept) the shop continues from now, and does not make up for what it missed."""
 
 JOIN_TIMEOUT_S: Final = 3.0
 

@@ -81,7 +81,7 @@ class FlinkCluster:
         return [record for record in records if record.name.startswith("taskmanager-") and record.is_running()]
 
     def run(self, arguments: list[str], environment: Mapping[str, str], timeout_s: float) -> str:
-        """`flink run -d <arguments>` against this cluster; gives the job's id. Raises SubmitError."""
+        """`flink run -d <arguments>` against this cluster; returns the job's id. Raises SubmitError."""
         log = self._table.directory / "log" / "client.log"
         target = ["run", "-d", "-m", f"{LOOPBACK}:{self.rest_port}", *arguments]
         command = self._command("client", [], log, "log4j-cli.properties", [_CLIENT, *target])

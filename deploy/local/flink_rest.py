@@ -26,7 +26,7 @@ class FlinkRest:
 
     @classmethod
     def at(cls, url: str) -> FlinkRest:
-        """A client for `http://host:port`, as it stands in endpoints.json."""
+        """A client for `http://host:port`, as in endpoints.json."""
         parts = urlsplit(url)
         return cls(parts.hostname or "localhost", parts.port or 8081)
 

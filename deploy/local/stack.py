@@ -127,7 +127,7 @@ class LocalStack:
     def flink_run(
         self, arguments: list[str], environment: Mapping[str, str] | None = None, timeout_s: float = 180
     ) -> str:
-        """`flink run -d <arguments>`; gives the job's id. Raises SubmitError with the client's last lines."""
+        """`flink run -d <arguments>`; returns the job's id. Raises SubmitError with the client's last lines."""
         return self.flink.run(arguments, environment or {}, timeout_s)
 
     def task_managers(self) -> list[ProcessRecord]:

@@ -17,7 +17,7 @@ def doctor(
 
     Looks at Python, packages, Java, the key ring, the signing key, the policy and the model; at Redis (memory policy,
     persistence, rights), Kafka (topics, their retention and time stamps), the clock beside the broker's, and whether
-    the settings are those of the last submission. Exit code 1 where there is something to mend.
+    the settings are those of the last submission. Exit code 1 where there is something to fix.
     """
     from jobs.doctor import examine
 

@@ -24,8 +24,8 @@ def upgrade(
 ) -> None:
     """Stop the running job with a savepoint, and submit this checkout's code from it.
 
-    If the new job is refused, the savepoint is named with the command that goes on from it. New code needs new
-    TaskManagers: a job on old ones says so, and goes on by itself once they are replaced.
+    If the new job is refused, the savepoint is named with the command that continues from it. New code needs new
+    TaskManagers: a job on old ones says so, and continues by itself once they are replaced.
     """
     from deploy.submission import Submission
     from deploy.submission import upgrade as renew

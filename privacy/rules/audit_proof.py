@@ -23,7 +23,7 @@ UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Line(NamedTuple):
-    """A record as it stands in a topic."""
+    """A record as stored in a topic."""
 
     partition: int
     offset: int
@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
 
 class LinkedRecord(NamedTuple):
-    """A record whose hash is right. `opening` is what its segment goes on from, None but for the first of a segment."""
+    """A record whose hash is right. `opening`: what its segment continues from, None but for the first of a segment."""
 
     place: AuditPlace
     line: Line

@@ -4,7 +4,7 @@ named, and every record that no signature vouches for is told (:mod:`privacy.rul
 What is proved: that the job wrote each record up to the last one that is signed, in this order and in this topic. What
 cannot be: the records of the last interval, which are told as not proved and count for nothing in reports; and that the
 last signed records were not dropped together with their heads while no job ran. That is why heads are kept outside of
-the topics, too; a job that goes on later names the record that it goes on from.
+the topics, too; a job that goes on later names the record that it continues from.
 
 Somebody who can write to the topics and cannot sign can make findings, and nothing else. A beginning that is missing is
 no finding where it may be past its retention, unless a head was signed of it later: the age of a record that is gone is
@@ -298,7 +298,7 @@ class _Verifier:
                 self.complain(after, f"changed: a second beginning of segment {epoch} ({records[after].line.where})")
 
     def _check_parent(self, first: LinkedRecord) -> None:
-        """A segment goes on from a record of an earlier one: not its last, where an older savepoint was restored.
+        """A segment continues from a record of an earlier one: not its last, where an older savepoint was restored.
 
         Nothing of a segment that nobody signed is explained, whatever it says of itself.
         """
@@ -323,7 +323,7 @@ class _Verifier:
                 self.complain(opening.parent_seq, text)
         elif is_proved and (given_up := _given_up(place.epoch, self._proved)):
             self.remark(
-                f"segment {place.epoch} goes on from record {opening.parent_seq} of segment {origin}; an older "
+                f"segment {place.epoch} continues from record {opening.parent_seq} of segment {origin}; an older "
                 f"savepoint was restored, and the {given_up} records behind it were given up"
             )
 

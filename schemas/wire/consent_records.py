@@ -7,7 +7,7 @@ Somebody decided something, so where it cannot be told what, it counts as a with
   is Avro or Protobuf, the readable part of its value counts if the key names nobody: any bytes may begin like an id.
 - JSON that has a field twice cannot be read: readers differ on which of the two counts. Protobuf says itself that the
   last one does.
-- A record under a key that is not its user's id grants nothing. It stands in another partition than the user's other
+- A record under a key that is not its user's id grants nothing. It is in another partition than the user's other
   records, so nothing orders it among them, and compaction drops it with the next record of that key: a withdrawal
   might be forgotten, and a grant outlive it. Where the key is that of another user, it withdraws that one, too: it may
   be their decision, and compaction drops their own records for it.

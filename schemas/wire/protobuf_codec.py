@@ -1,7 +1,7 @@
 """Protobuf in place of JSON: the same objects, the same bounds, the same reasons.
 
 A field's number is its place in the struct, counted from one, so fields are only ever appended.
-Every field has presence (`optional`), so that "absent" and "zero" differ; for that a list stands in a message of its
+Every field has presence (`optional`), so that "absent" and "zero" differ; for that a list has a message of its
 own: no `granted` means every purpose, an empty one means none. A foreign schema that has a plain repeated field there
 is read the strict way: empty.
 """

@@ -32,7 +32,7 @@ class OfUser:
         self._raw, self._quoted = user_id.encode(), f'"{user_id}"'.encode()
 
     def concerns(self, record: Any) -> bool:
-        """Whether the user's id stands in the record as one: the value of such a record may be somebody else's."""
+        """Whether the user's id is in the record as one: the value of such a record may be somebody else's."""
         if record.key in _NOBODYS_KEYS:
             return False
         value = record.value or b""

@@ -91,7 +91,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(purging, refreshing, noting, return_exceptions=True)
         await asyncio.gather(*(tenant.reader.close() for tenant in tenants), asyncio.to_thread(self._collecting.close))
-        # Each may wait for a Kafka that is away: all at once, so that ending takes no longer than the longest.
+        # Each may wait for a Kafka that is unavailable: all at once, so that ending takes no longer than the longest.
         await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
 
     def _drain_first(self) -> None:

@@ -2,7 +2,7 @@
 
 A personalised answer is its user's own: a private cache may keep it, and asks each time (`no-cache`), so that a
 withdrawal holds there as well. A popular list is nobody's own: shared caches may keep it, and serve it stale for as
-long as the gateway is away.
+long as the gateway is down.
 """
 
 import asyncio

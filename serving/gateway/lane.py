@@ -1,7 +1,7 @@
 """The one hot route, `GET /v1/recommendations/{user}`: plain ASGI in front of the framework, which costs a multiple.
 
-Who asks → within their limits → what they ask → the user's list, or what stands in → has the caller got it already?
-A list goes out as the bytes that stand in Redis, cut to `n` items; only filters make it be decoded.
+Who asks → within their limits → what they ask → the user's list or a fallback → has the caller got it already?
+A list goes out as the bytes that are in Redis, cut to `n` items; only filters make it be decoded.
 """
 
 import asyncio
@@ -205,7 +205,7 @@ class Lane:
         )
 
     async def _answer(self, asked: Asked) -> tuple[Landing, str]:
-        """The user's list, or what stands in; who is shed waits for that, and Redis is not asked."""
+        """The user's list, or a fallback; shed requests wait for that, and Redis is not asked."""
         admission, reader = self._admission, asked.tenant.reader
         if not admission.takes(asked.of):
             await admission.pause(asked.deadline_s)

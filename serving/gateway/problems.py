@@ -38,7 +38,7 @@ def split(lines: bytes) -> Headers:
 
 
 class Problem(Exception):  # noqa: N818 - an answer
-    """Why a request is refused. `kind` is for programs, `detail` for people: what is wrong, and how to mend it.
+    """Why a request is refused. `kind` is for programs, `detail` for people: what is wrong, and how to fix it.
 
     `more` goes into the body; none of it may hold a value taken from a request.
     """
@@ -94,7 +94,7 @@ def too_many(retry_after_s: int, detail: str) -> Problem:
 
 
 def unavailable(detail: str) -> Problem:
-    """Something behind the gateway is away."""
+    """Something behind the gateway is unavailable."""
     return Problem(503, "unavailable", detail, [("Retry-After", "1")])
 
 

@@ -100,7 +100,7 @@ def user_in(raw_path: bytes) -> str:
 
 
 def user_of(raw: bytes) -> str:
-    """A user id as it stands in a path, where a slash is written %2F. Raises :class:`Problem` (400)."""
+    """A user id as it appears in a path, where a slash is written %2F. Raises :class:`Problem` (400)."""
     try:
         user_id = raw.decode() if b"%" not in raw else _unquoted(raw)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Collecting what is held of people, on a real Kafka: bounds, one collection for one question, and that it ends."""
+"""Collecting people's data, on a real Kafka: bounds, one collection for one question, and that it ends."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""Consents that are recorded by hand hold as those of a frontend do, also while Kafka is away."""
+"""Consents that are recorded by hand hold as those of a frontend do, also while Kafka is unavailable."""
 
 from pathlib import Path
 

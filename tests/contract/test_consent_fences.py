@@ -1,4 +1,4 @@
-"""The fences that stand in Redis before the job has read the record behind them, on a real Redis."""
+"""The fences that are in Redis before the job has read the record behind them, on a real Redis."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is held of a person over HTTP, with Kafka and without a job: who waits, and whom that keeps from nothing."""
+"""A person's data over HTTP, with Kafka and without a job: who waits, and whom that keeps from nothing."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Connections that come back by themselves, on real servers: what callers see while Redis is away, slow or moved."""
+"""Connections that reconnect, on real servers: what callers see while Redis is unavailable, slow or moved."""
 
 import asyncio
 import time

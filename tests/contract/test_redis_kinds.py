@@ -82,7 +82,7 @@ def test_withdrawal_is_fenced_on_any_cluster_node(cluster: Any) -> None:
         tombstone_ms=100_000, prefix="default:",
     )  # fmt: skip
     for user in USERS[-4:]:
-        with pytest.raises(NotAcknowledged):  # Kafka is away; the fence is what counts
+        with pytest.raises(NotAcknowledged):  # Kafka is unavailable; the fence is what counts
             consents.withdraw(user)
         list_key, _, gone_key = user_keys("default:", NAMES.user(user))
         listed, gone = client.run(always([(key, ("GET", key)) for key in (list_key, gone_key)]))

@@ -109,7 +109,7 @@ def test_reader_leaves_demoted_primary_behind_one_address(tmp_path: Path, reader
         )  # fmt: skip
         consents._client.standing()
         fail_over(old, new, front)
-        with pytest.raises(NotAcknowledged):  # Kafka is away; the fence is what counts
+        with pytest.raises(NotAcknowledged):  # Kafka is unavailable; the fence is what counts
             consents.withdraw("ada")
         consents.close()
         gone = user_keys(PREFIX, Pseudonymiser(RING).user("ada"))[2]

@@ -44,7 +44,7 @@ _READ, _WITHDRAW = Script(READ_LIST), Script(WITHDRAW)
 
 
 class Subject(Protocol):
-    """A store under test, and what stands in it."""
+    """A store under test, and what is in it."""
 
     store: ListStore
 

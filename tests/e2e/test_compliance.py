@@ -111,7 +111,7 @@ def test_damaged_trail_is_reported_first_with_exit_code(
     monkeypatch.setattr(audit_verification, "PAUSE_S", 0)
     assert run(lived, tmp_path, "--public-key", "00" * 32) == 1
     assert (tmp_path / "report.md").read_text().splitlines()[0].startswith("**THE AUDIT TRAIL IS NOT WHOLE: ")
-    assert "not whole" in capsys.readouterr().err
+    assert "not intact" in capsys.readouterr().err
 
 
 def test_prometheus_counts_consents_withdrawals_and_erasures(lived: Live):

@@ -144,7 +144,7 @@ def test_grant_from_before_the_withdrawal_is_refused(live: Live, consents: Conse
 def test_withdrawal_is_recorded_but_not_acknowledged_while_redis_is_down(live: Live):
     away = consents_of(live, store=f"redis://127.0.0.1:{free_port()}")
     try:
-        with pytest.raises(NotAcknowledged, match="stands in the topic"):
+        with pytest.raises(NotAcknowledged, match="is recorded in the topic"):
             away.withdraw("quin")
         with pytest.raises(NotAcknowledged, match="nothing was written"):
             away.record(ConsentChange("quin", "full", now_ms()))

@@ -62,7 +62,7 @@ def looked(live: Live, user: str, **more: Any) -> ErasureReceipt:
 
 
 def hashes_of(live: Live) -> Counter[str]:
-    """How often each event stands in `events`, by its hash and its user; that of everybody."""
+    """How often each event is in `events`, by its hash and its user; that of everybody."""
     found = (json.loads(record.value) for record in live.records(topics.EVENTS))
     return Counter(event["event"] + event["pseudonym"] for event in found)
 

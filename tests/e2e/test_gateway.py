@@ -61,7 +61,7 @@ def receipts(live: Live) -> set[tuple[int, int]]:
 
 
 def collected(gateway: RunningGateway, user: str) -> dict[str, Any]:
-    """All that is held of a user, once it has been collected."""
+    """All data about a user, once it has been collected."""
     asked = gateway.ask("GET", f"/v1/users/{user}/data?purpose=request+47", "privacy")
     assert asked.status_code == 202
 

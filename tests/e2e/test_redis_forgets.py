@@ -45,7 +45,7 @@ def test_redis_losing_an_acknowledged_withdrawal_restores_no_list(
         live.stack.start_redis()
         assert live.list_of("forgets-ada") is not None, "the list is there again"
         for user in ("forgets-ada", "forgets-bob", "forgets-cyd"):
-            assert reason(reader, user) == "popular", "nothing is believed while the job is away"
+            assert reason(reader, user) == "popular", "nothing is believed while the job is down"
     finally:
         live.job_id = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
         live.stack.rest.wait_running(live.job_id)

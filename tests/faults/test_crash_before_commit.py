@@ -59,7 +59,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, front: KafkaFront) -> Iterato
 
 
 def records(live: Live, isolation: str = "read_committed") -> Records:
-    """What stands in the topics that are written exactly once."""
+    """What is in the topics that are written exactly once."""
     found: Records = {topic: Counter() for topic in EXACTLY_ONCE}
     for record in live.records(*EXACTLY_ONCE, isolation=isolation):
         found[record.topic.removeprefix(live.settings.kafka.topic_prefix)][record.value] += 1

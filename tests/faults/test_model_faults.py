@@ -1,4 +1,4 @@
-"""A model that passed every trial and fails at run time, in a real job: its users get what is popular, all goes on.
+"""A model that passed every trial and fails in a real job: its users get popular lists, and the job continues.
 
 The graph hangs, raises or answers NaN for histories with certain items, which no trial meets.
 """

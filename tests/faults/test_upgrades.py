@@ -149,7 +149,7 @@ def test_savepoint_from_before_an_erasure_restores_nothing(live: Live):
 
 
 def assert_the_trail_tells_of_it(live: Live) -> None:
-    """The chain goes on from the older savepoint and says so; what was given up still stands there."""
+    """The chain continues from the older savepoint and says so; what was given up still stands there."""
     key = load_signing_key(live.settings.audit.signing_key)
     trail = verification(live.settings, [key.public], [])
     assert trail.findings == []

@@ -1,4 +1,4 @@
-"""Rubbish through ingest and personalise: no record raises, each is somewhere exactly once.
+"""Garbage through ingest and personalise: no record raises, each is somewhere exactly once.
 
 `make fuzz` sends a million records, `make test` 12,000; FRESHET_FUZZ_RECORDS says how many, FRESHET_FUZZ_SEED where to
 begin. Records are good ones with parts that are not: other types, numbers past every range, texts that are none, bytes
@@ -113,7 +113,7 @@ class MoodyBucket(Bucket):
         return Moody()
 
 
-class Rubbish:
+class Garbage:
     """Makes raw records; what it draws follows from the seed alone."""
 
     def __init__(self, seed: int, encode_event: Encode, encode_consent: Encode) -> None:
@@ -258,14 +258,14 @@ def account_of(buckets: dict[int, Bucket], sent: Counter[str], letters: Counter[
 def test_garbage_neither_stops_the_job_nor_gets_lost(form: str) -> None:
     codec, encode_event, encode_consent = FORMATS[form]
     ingest = Ingest(TOPICS, codec, PSEUDONYMISER, list(range(BUCKETS)), ("surface", "context.country"))
-    rubbish = Rubbish(SEED, encode_event, encode_consent)
+    garbage = Garbage(SEED, encode_event, encode_consent)
     buckets: dict[int, Bucket] = {key: MoodyBucket() for key in range(BUCKETS)}
     sent: Counter[str] = Counter()
     letters: Counter[str] = Counter()
     now_ms = BEGINNING
     for _ in range(RECORDS // len(FORMATS) // BATCH):
-        now_ms += rubbish.chance.choice([1, 50, 1_000, 20 * SECOND])
-        records = [rubbish.record(now_ms) for _ in range(BATCH)]
+        now_ms += garbage.chance.choice([1, 50, 1_000, 20 * SECOND])
+        records = [garbage.record(now_ms) for _ in range(BATCH)]
         sent.update(record.topic for record in records)
         sent["marks"] += sum(record.key == MARK_KEY and decode_mark(record.value) is not None for record in records)
         for key, raw in ingest.pack(records):

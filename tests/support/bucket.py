@@ -142,7 +142,7 @@ def receipts(emitted: list[Any], kind: type) -> list[Any]:
 
 
 def answers(emitted: list[Any]) -> list[StateAnswer]:
-    """What those were told who asked for what is held of a person."""
+    """What those were told who asked for a person's data."""
     return [decode_answer(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is ANSWERS]
 
 

@@ -19,7 +19,7 @@ BUCKETS = 3
 
 
 class Topics(NamedTuple):
-    """What stands in `audit` and in `audit-heads`."""
+    """What is in `audit` and in `audit-heads`."""
 
     lines: list[bytes]
     heads: list[bytes]
@@ -119,7 +119,7 @@ def forged_chain(first: dict[str, Any], prev: str, records: int) -> list[bytes]:
 
 
 def forged_segment(parent: dict[str, Any] | None, epoch: int, at: int, records: int, **more: Any) -> list[bytes]:
-    """A segment that goes on from the record `parent`, or from none, with so many consents; `more` is its signature."""
+    """A segment that continues from record `parent`, or from none, with so many consents; `more` is its signature."""
     hash, seq, bucket = (parent["hash"], parent["seq"], parent["bucket"]) if parent else ("", -1, 0)
     place = {"bucket": bucket, "epoch": epoch, "seq": seq + 1, "at": at}
     opening = sealed({"kind": "segment", **place, "parent": hash, "parent_seq": seq, **more, "prev": hash})

@@ -132,7 +132,7 @@ class RunningGateway:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once: on its own it would wait for a Kafka that is away, to tell the rest of the audit trail."""
+        """End it at once: on its own it would wait for an unavailable Kafka, to tell the rest of the audit trail."""
         self.http.close()
         if self.process.poll() is None:
             gateway = psutil.Process(self.process.pid)
@@ -143,7 +143,7 @@ class RunningGateway:
 
 
 def a_list(*items: str, version: int = 7, at: int = 1_750_000_000_000, reason: Any = "personalised") -> bytes:
-    """A list as it stands in Redis."""
+    """A list as stored in Redis."""
     scores = [1.0 - 0.01 * place for place in range(len(items))]
     return encode_list(version, 1, b'"model-1"', at, reason, [item_fragment(item) for item in items], scores)
 

@@ -129,7 +129,7 @@ class Live:
         return consumer
 
     def records(self, *names: str, isolation: str = "read_committed") -> Iterator[Any]:
-        """Every record that stands in the topics now, in the order of each partition."""
+        """Every record that is in the topics now, in the order of each partition."""
         consumer = self.consumer(*names, isolation=isolation)
         ends = consumer.end_offsets(list(consumer.assignment()))
         while any(consumer.position(part) < end for part, end in ends.items()):
@@ -138,7 +138,7 @@ class Live:
         consumer.close()
 
     def list_of(self, user: str) -> RecommendationList | None:
-        """The list that stands in Redis for `user`."""
+        """The list that is in Redis for `user`."""
         raw = self.redis.get(self.keys(user)[0])
         return None if raw is None else decode_list(raw)
 

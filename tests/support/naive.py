@@ -347,7 +347,7 @@ class NaiveProfile:
 
 
 def plain(state: UserState) -> dict[str, Any]:
-    """`state` as a dict of plain values, but for where it stands in the due index and its consent's partition."""
+    """`state` as a dict of plain values, but for its place in the due index and its consent's partition."""
     fields = msgspec.structs.asdict(state)
     del fields["due_slot"], fields["consent_partition"]
     if state.profile is not None:

@@ -136,7 +136,7 @@ def a_raw_interaction(
     offset: int = 0,
     **fields: Any,
 ) -> RawRecord:
-    """An interaction as it stands in Kafka; `fields` are further fields of its JSON."""
+    """An interaction as stored in Kafka; `fields` are further fields of its JSON."""
     body = {"event_id": id, "type": kind, "ts": at, "user_id": user, "item_id": item, **fields}
     value = msgspec.json.encode({name: value for name, value in body.items() if value is not None})
     return RawRecord(INTERACTIONS, partition, offset, at if appended is None else appended, user.encode(), value)
@@ -145,7 +145,7 @@ def a_raw_interaction(
 def a_raw_consent(
     user: str = "ada", level: str = "full", at: int = BEGINNING, *, partition: int = 0, offset: int = 0, **fields: Any
 ) -> RawRecord:
-    """A consent change as it stands in Kafka, appended at `at`."""
+    """A consent change as stored in Kafka, appended at `at`."""
     value = msgspec.json.encode({"user_id": user, "level": level, "ts": at, **fields})
     return RawRecord(CONSENTS, partition, offset, at, user.encode(), value)
 
@@ -156,7 +156,7 @@ def a_tombstone(user: str = "ada", at: int = BEGINNING, *, topic: str = CONSENTS
 
 
 def a_raw_command(kind: str = "account", bucket: int = 0, request: str = "r1", *, offset: int = 0) -> RawRecord:
-    """A command as it stands in Kafka."""
+    """A command as stored in Kafka."""
     value = msgspec.json.encode({"kind": kind, "bucket": bucket, "request": request})
     return RawRecord(CONTROL, 0, offset, BEGINNING, None, value)
 

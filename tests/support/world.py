@@ -381,11 +381,11 @@ class World:
         self.savepoints.append(self.checkpoint_held)
 
     def crash(self) -> None:
-        """The same job goes on from its last checkpoint."""
+        """The same job continues from its last checkpoint."""
         self._go_on_from(self.checkpoint_held, self.bucket.epoch)
 
     def submit(self, snapshot: Snapshot) -> None:
-        """A new job goes on from `snapshot`; the one before was stopped in whichever way."""
+        """A new job continues from `snapshot`; the one before was stopped in whichever way."""
         self.went_back |= snapshot is not self.checkpoint_held
         self._go_on_from(snapshot, self.tick())
         self.checkpoint_held = snapshot

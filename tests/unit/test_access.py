@@ -1,4 +1,4 @@
-"""Which partitions a search for what is held of a person reads."""
+"""Which partitions a search for a person's data reads."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -34,7 +34,7 @@ PUBLIC_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What stands in every topic."""
+    """What is in every topic."""
     heads: list[bytes] = []
     monkeypatch.setattr(audit_verification, "trail_id", lambda kafka: "a topic")
     monkeypatch.setattr(audit_verification, "submitted_with", lambda settings: "a topic")

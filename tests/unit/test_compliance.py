@@ -61,7 +61,7 @@ def test_figures_equal_a_naive_count_or_are_withheld(told: list[Told], k: int, d
 @settings(max_examples=25, deadline=None)
 @given(tellings(), st.integers(0, 80))
 def test_restoring_older_savepoint_keeps_consent_counts(told: list[Told], given_up: int):
-    """A second job goes on from the middle of the first one's work, a day later, and tells the rest again."""
+    """A second job continues from the middle of the first one's work, a day later, and tells the rest again."""
     first = a_trail(told)
     middle = max(0, len(told) - given_up)
     head = ChainHead(BEGINNING, middle, msgspec.json.decode(first[middle])["hash"]) if told else ChainHead()

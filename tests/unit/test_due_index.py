@@ -75,7 +75,7 @@ class Slots:
             self.largest = max(self.largest, len(came))
             for name in came:
                 if self.users[name].due_slot == slot:
-                    assert name not in self.taken, "a user stands in one slot"
+                    assert name not in self.taken, "a user is in one slot"
                     self.taken[name] = slot
 
 

@@ -1,6 +1,6 @@
 """Texts that are hard to mask, in every field that has one, through ingest alone, in every format.
 
-`make fuzz` sends a million of them, `make test` 3,000 (see `tests/operators/test_fuzz.py` for other rubbish).
+`make fuzz` sends a million of them, `make test` 3,000 (see `tests/operators/test_fuzz.py` for other garbage).
 """
 
 import os

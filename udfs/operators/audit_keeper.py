@@ -73,7 +73,7 @@ class AuditKeeper:
             assert raw is not None, "a consent that expires was recorded"
             yield from self.record(decode_book(raw).bucket, entries, {}, {}, ctx)
         if timestamp % self._author.heads_every_ms == 0:
-            # Timers that came due while the job was away fire late: the time is now, and goes on from record to record.
+            # Timers that came due while the job was down fire late: time advances from record to record.
             yield from self._sign(ctx.timer_service().current_processing_time())
 
     def _sign(self, now_ms: int) -> Iterator[Any]:

@@ -41,7 +41,7 @@ class PopularParts(NamedTuple):
 
 
 class PopularOperator(KeyedProcessFunction):
-    """Takes (segment, packed sums). No output: what it publishes stands in Redis.
+    """Takes (segment, packed sums). No output: what it publishes is in Redis.
 
     Sums are appended to a list state as they come, one small write, and merged into the table once a second:
     nothing is buffered outside state, and the table, which may be large, is not written for every element.

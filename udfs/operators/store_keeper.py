@@ -47,7 +47,7 @@ class StoreKeeper:
     def write_all(
         self, changes: Changes, lists: list[ListWrite], users: Users, account: Account, now_ms: int, token: str
     ) -> tuple[list[ListWrite], Written]:
-        """Write consents, then lists; gives the lists that were written, or tried, and what Redis said.
+        """Write consents, then lists; returns the lists that were written, or tried, and what Redis said.
 
         Lists of users whose consent changes wait for what Redis says of it: it may know better.
         """

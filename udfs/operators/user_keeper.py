@@ -77,7 +77,7 @@ class UserKeeper:
     def recall(self, element: Element, users: Users) -> dict[str, str]:
         """Before an element is applied: users are who they are now, and who has left is forgotten.
 
-        Gives those who were moved, as current → previous pseudonym. What stands in Redis moves along, also that of
+        Gives those who were moved, as current → previous pseudonym. What is in Redis moves along, also that of
         users without state whose consent changes: they may be erased.
         """
         links = element.links
