@@ -156,7 +156,7 @@ class KeptAnswers:
                 return None
             found = _answer_in(records, ticket.nonce)
         if found is None and time.time_ns() // 1_000_000 > first.timestamp + self._lasts_ms:
-            found = NotCollected(ticket.nonce, "the gateway that collected this has ended: ask again")
+            found = NotCollected(ticket.nonce, "the gateway that collected this has shut down: request it again")
         return KeptAnswer(found, first.timestamp)
 
     def _send(self, pseudonym: str, answer: TakenIn | Part | NotCollected, partition: int | None = None) -> Any:

@@ -111,7 +111,11 @@ class Collecting:
     def _give_up(self, work: _Work, ticket: Ticket, error: Exception) -> None:
         if self._is_silent:
             return
-        why = str(error) if isinstance(error, CollectionEnded) else "a part behind the gateway was away: ask again"
+        why = (
+            str(error)
+            if isinstance(error, CollectionEnded)
+            else "a backend of the gateway was unavailable: request it again"
+        )
         try:
             work.tenant.answers.give_up(ticket, work.question.pseudonym, why)
         except (KafkaError, FreshetError):

@@ -139,7 +139,7 @@ def test_shutdown_of_collecting_gateway_is_reported_by_others(
     for user, answer in told.items():
         gone = officer(other, answer.headers["location"])
         assert (gone.status_code, gone.json()["type"]) == (410, "urn:freshet:problem:not-collected"), user
-        assert "ask again" in gone.json()["detail"]
+        assert "request it again" in gone.json()["detail"]
     assert asked <= 1, "the job was asked for what was collected, not for what waited"
     again = ask(other, "ada")
     assert again.status_code == 202 and again.json() != told["ada"].json()

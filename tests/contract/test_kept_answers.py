@@ -131,7 +131,7 @@ def test_requests_of_a_crashed_gateway_end_and_can_be_repeated(kafka: KafkaSetti
     found = None
     while found is None:
         found = answer(here, ticket)
-    assert isinstance(found, NotCollected) and "has ended" in found.why
+    assert isinstance(found, NotCollected) and "has shut down" in found.why
     again, is_new = here.take_in(NAME, OFFICER)
     assert is_new and again != ticket
     gone.close()

@@ -143,7 +143,7 @@ def test_heads_are_not_added_to_a_corrupt_file(
     topic += [THREE]
     before = sorted(tmp_path.iterdir())
     assert run(["audit", "save-heads", "--settings", str(settings_path), "--out", str(out)]) == 2
-    assert "line 2 is no head" in capsys.readouterr().err
+    assert "line 2 is not a head" in capsys.readouterr().err
     assert out.read_bytes() == ONE + b"\n" + broken and sorted(tmp_path.iterdir()) == before
 
 

@@ -97,7 +97,7 @@ def test_version_mismatches_are_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("appended", "told"), [(0, "10000 ms ahead of"), (20_100, "10000 ms behind")])
 def test_clock_skew_is_a_finding(appended: int, told: str) -> None:
-    with pytest.raises(SettingsError, match=f"{told} the broker's: let NTP"):
+    with pytest.raises(SettingsError, match=f"{told} the broker's: synchronise both"):
         describe_clock_offset(10_000, appended, 10_100)
 
 
