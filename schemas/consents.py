@@ -60,7 +60,7 @@ class ConsentChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class LenientConsentChange(ConsentChange, forbid_unknown_fields=False):
-    """The same, for a record with fields that we do not know: they are dropped and counted."""
+    """The same, for a record with unknown fields: they are dropped and counted."""
 
 
 def purposes_bits(change: ConsentChange) -> int:

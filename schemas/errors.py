@@ -10,17 +10,17 @@
     ├── FileError          somebody's CSV, Parquet or JSON file cannot be read: says what to change
     ├── ExportError        a folder is no export, is damaged, or cannot be written
     ├── StackError         the local stack could not be started, or is not there
-    ├── StoreUnavailable   Redis did not answer in time, or refused for a reason that passes
-    │   └── StoreFull          Redis has reached `maxmemory`: it can remove, but takes nothing more
+    ├── StoreUnavailable   Redis did not answer in time, or refused for a temporary reason
+    │   └── StoreFull          Redis has reached `maxmemory`: it can delete, but not add
     ├── StoreMisconfigured Redis refused for a reason that only an operator can fix: says which, and how
     ├── StateUnavailable   Flink could not read state
     ├── Interrupted        a wait ended because the task was cancelled
-    ├── NotAcknowledged    a consent change may not have been taken: says what stands, and calling again is safe
-    ├── InvalidRecord      what is to be sent is not of the documented form: says what, and was not sent
+    ├── NotAcknowledged    a consent change may not be recorded: says what is known; calling again is safe
+    ├── InvalidRecord      a record is invalid: says why, and was not sent
     │   ├── InvalidEvent       an interaction
     │   └── InvalidConsent     a consent change
-    ├── CollectionEnded    a person's data was not collected to its end: says why
-    │   └── TooMuchHeld        more is held than may be collected
+    ├── CollectionEnded    collecting a person's data was stopped: says why
+    │   └── TooMuchHeld        the person's data exceeds the limit
     ├── JobSilent          the running job did not answer a command in time
     └── ConsentRefused     a grant was given no later than the user's last withdrawal
 
@@ -32,7 +32,7 @@ from pathlib import Path
 
 
 class FreshetError(Exception):
-    """The root: catch it to catch all of ours and nothing else."""
+    """The base class: catch it to catch all errors of Freshet and nothing else."""
 
 
 class SettingsError(FreshetError):
@@ -64,7 +64,7 @@ class StackError(FreshetError):
 
 
 class StoreUnavailable(FreshetError):  # noqa: N818 - a state that passes
-    """Redis did not answer in time, or refused for a reason that passes (loading, read-only)."""
+    """Redis did not answer in time, or refused for a temporary reason (loading, read-only)."""
 
 
 class StoreFull(StoreUnavailable):
@@ -72,7 +72,7 @@ class StoreFull(StoreUnavailable):
 
 
 class StoreMisconfigured(FreshetError):  # noqa: N818 - what an operator must fix
-    """Redis refused for a reason that does not pass by itself: rights, password, script, `maxmemory-policy`.
+    """Redis refused for a permanent reason: rights, password, script, `maxmemory-policy`.
 
     The message has Redis' error code and the pattern of the keys, never a key.
     """
@@ -87,7 +87,7 @@ class Interrupted(FreshetError):  # noqa: N818 - not a mistake
 
 
 class NotAcknowledged(FreshetError):  # noqa: N818 - a state that passes
-    """A consent change may not have been taken; calling again is safe."""
+    """A consent change may not be recorded; calling again is safe."""
 
 
 class ConsentRefused(FreshetError):  # noqa: N818 - an answer
@@ -95,11 +95,11 @@ class ConsentRefused(FreshetError):  # noqa: N818 - an answer
 
 
 class CollectionEnded(FreshetError):  # noqa: N818 - not a mistake
-    """Collecting a person's data was ended; the message may be told to who asked."""
+    """Collecting a person's data was stopped; the message may be shown to the requester."""
 
 
 class TooMuchHeld(CollectionEnded):
-    """More is held of a person than may be collected."""
+    """A person's data exceeds the limit of what may be collected."""
 
     def __init__(self) -> None:
         super().__init__("more is held than is answered here: `freshet access` has no such bound")
@@ -110,7 +110,7 @@ class JobSilent(FreshetError):  # noqa: N818 - a state that passes
 
 
 class InvalidRecord(FreshetError):  # noqa: N818 - a verdict on data
-    """What is to be sent is not of the documented form; `reason` is one that the job would reject it for."""
+    """A record is invalid and was not sent; `reason` is the one for which the job would reject it."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -118,11 +118,11 @@ class InvalidRecord(FreshetError):  # noqa: N818 - a verdict on data
 
 
 class InvalidEvent(InvalidRecord):
-    """An interaction that is not."""
+    """An interaction is invalid."""
 
 
 class InvalidConsent(InvalidRecord):
-    """A consent change that is not."""
+    """A consent change is invalid."""
 
 
 def where(error: BaseException) -> str:

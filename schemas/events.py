@@ -66,7 +66,7 @@ class Interaction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 
 
 class LenientInteraction(Interaction, forbid_unknown_fields=False):
-    """The same, for a record with fields that we do not know: they are dropped and counted."""
+    """The same, for a record with unknown fields: they are dropped and counted."""
 
 
 class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):

@@ -3,8 +3,8 @@
     accesses = AccessLog({"bootstrap_servers": "…"}, role="shop frontend", purpose="recommend", share=0.01)
     reader = Reader(…, on_read=accesses.note)
 
-Reads are counted here and told each `every_s`, by a thread of its own: a read never waits for Kafka, and what could not
-be told is told with the next ones. Needs `freshet-client[kafka]`.
+Reads are counted here and reported every `every_s` by a separate thread: a read never waits for Kafka, and counts that
+could not be reported are added to the next report. Needs `freshet-client[kafka]`.
 """
 
 import logging
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class AccessLog:
-    """Counts reads. `share` of them, from 0 to 1, are told with their user; 1 tells of every read.
+    """Counts reads. `share`, from 0 to 1, is the fraction that is reported with its user; 1 reports every read.
 
-    All reads are counted, whatever `share` is. Several threads may share one; close it, and the rest is told.
+    All reads are counted, whatever `share` is. Thread-safe. Closing it reports the rest.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class AccessLog:
                 self._of_many[role] += 1
 
     def close(self) -> None:
-        """Tell the rest, and end the thread."""
+        """Report the rest, and end the thread."""
         self._closing.set()
         self._thread.join()
         self._producer.close()

@@ -48,7 +48,7 @@ Own: TypeAlias = list[bytes]
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """What of a list may be shown. Of an item that the catalogue does not know, nobody knows that it is sold out."""
+    """Which items of a list may be shown. An item that is not in the catalogue counts as in stock."""
 
     exclude: Collection[str] = ()
     in_stock: bool = False
@@ -118,7 +118,7 @@ def cut(raw: bytes, n: int) -> bytes:
 
 
 def decoded(raw: bytes | None) -> RecommendationList | None:
-    """A list that cannot be read is as good as none."""
+    """The decoded list; None if it cannot be read."""
     try:
         return None if raw is None else decode_list(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -37,10 +37,10 @@ EVERYBODY: Final = segments_of()
 
 
 class AsyncReader:
-    """Reads the lists under `prefix`. Never raises because of Redis; any number of tasks of one loop share it.
+    """Reads the lists under `prefix`. Never raises because of Redis. All tasks of one event loop may share it.
 
-    Open it in the loop that uses it. `catalogue` is what filters know of items, such as
-    :class:`serving.catalogue.Catalogue`. `on_read` is told of whose own list was read.
+    Open it in the loop that uses it. `catalogue` provides the items for filters, such as
+    :class:`serving.catalogue.Catalogue`. `on_read` is called with each user whose personal list was read.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AsyncReader:
         await self.close()
 
     async def open(self) -> None:
-        """Connect. Where Redis is unavailable this returns all the same, and connects when it is back."""
+        """Connect. If Redis is unavailable, this returns anyway, and connects when Redis is back."""
         # To ask asyncio each time which loop is running is a call of the system each time (`getpid`).
         self._future = asyncio.get_running_loop().create_future
         await self._links.open()
@@ -94,10 +94,10 @@ class AsyncReader:
         return "away" if not self.is_up() else "closed" if self.closed_because() else "up"
 
     def closed_because(self) -> str:
-        """Why no personal lists are read, though Redis may be up; empty while they are.
+        """Why personal lists cannot be used although Redis may be up; empty while they can.
 
-        After a restart, a failover or a flush, Redis may be older than acknowledged withdrawals: personal lists come
-        back when the job has written consents and lists anew.
+        After a restart, a failover or a flush, Redis may be older than acknowledged withdrawals: personal lists
+        return when the job has rewritten consents and lists.
         """
         return self._links.closed_because()
 
@@ -116,10 +116,10 @@ class AsyncReader:
         in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
-        """Up to `n` items for `user_id`; none where `n` is negative.
+        """Return up to `n` items for `user_id`; none if `n` is negative.
 
-        `surface`, and `segment` such as ``country:GB``, say which popular lists may stand in. Filters take items out
-        of whatever list is answered; where they leave nothing of one, the next one is answered.
+        `surface`, and `segment` such as ``country:GB``, name the popular lists to fall back to. Filters apply to
+        every list; if they leave nothing, the next fallback is used.
         """
         now_ms = self._clock_ms()
         segments = EVERYBODY if surface is None and segment is None else segments_of(surface, segment)

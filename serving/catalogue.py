@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class Catalogue(Mapping[str, CatalogueItem]):
-    """Item id → item, as the topic says so far. A record without a value takes its item out. Close it.
+    """Item id → item, as read from the topic so far. A record without a value removes its item. Close it.
 
-    `kafka` has the options of kafka-python's consumer. `ready` is set when all that stood in the topic was read; while
-    Kafka is unavailable, what was read stays. At most :data:`ITEMS_MAX` items are held; what comes after is not known.
+    `kafka`: options of kafka-python's consumer. `ready` is set when the topic was read once to its end; while
+    Kafka is unavailable, the items stay. At most :data:`ITEMS_MAX` items are kept; further ones are unknown.
     """
 
     def __init__(self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.") -> None:

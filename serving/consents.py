@@ -1,20 +1,20 @@
 """Records what users decide about their data, from a frontend or a gateway.
 
-Whatever leaves less than before holds before the call returns.
+Every change that narrows consent is in effect before the call returns.
 
     consents = Consents("redis://…", {"bootstrap_servers": "…"}, load_key_ring("key-ring.json"), tombstone_ms=…)
     consents.record(ConsentChange("ada", "full", ts, method="banner", notice_version="7"))
     consents.withdraw("ada")
     consents.erase("ada")
 
-A withdrawal is written to Redis first (the fence), then to the topic, and then its place in the topic to Redis. When
-the call has returned, it is acknowledged: no personalised answer is given any more, whatever the job still has to read.
+A withdrawal is written to Redis first (the fence), then to the topic, and then its offset to Redis. When the call has
+returned, it is acknowledged: no later answer is personalised, whatever the job still has to read.
 
-Any other change is written to the topic, and then held in Redis: from when the call has returned until the job has put
-the change in force, no answer is personalised. It may leave less than the consent before it (a lower level, a purpose
-denied, an end, a signal that the job's policy heeds), and only the job knows.
+Any other change is written to the topic, and then a hold to Redis: after the call has returned, no answer is
+personalised until the job has applied the change. It may narrow the consent (a lower level, a denied purpose, an
+expiry, a signal that the job's policy evaluates), and only the job knows.
 
-A change that is not valid and names its user counts as a withdrawal, as it does for the job
+An invalid change that names its user counts as a withdrawal, as it does for the job
 (:func:`read_consent_or_withdrawal`).
 Needs `freshet-client[kafka]`.
 """
@@ -77,12 +77,12 @@ class RecordedConsent(NamedTuple):
 
 
 class Consents:
-    """Writes consent changes. Several threads may share one.
+    """Writes consent changes. Thread-safe.
 
-    `kafka` has the options of kafka-python's producer. `tombstone_ms` is that of the job (`Settings.tombstone_ms`).
-    `store` is the address of Redis, or a client whose prefix comes before `prefix`. With `replicas` in the address, an
-    acknowledged withdrawal has reached so many replicas, too. `input` is the job's: records are written in its format.
-    Raises :class:`SettingsError` where the job could not read them.
+    `kafka`: options of kafka-python's producer. `tombstone_ms`: the job's value (`Settings.tombstone_ms`).
+    `store`: the address of Redis, or a client whose prefix takes precedence over `prefix`. With `replicas` in the
+    address, an acknowledged withdrawal has also reached that many replicas. `input`: the job's input settings, which
+    set the format of records. Raises :class:`SettingsError` if the job could not read them.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class Consents:
         self._clock_ms = clock_ms
 
     def record(self, change: ConsentChange) -> RecordedConsent:
-        """Write `change`; returns when it is acknowledged.
+        """Write `change`, and return when it is acknowledged.
 
         Raises :class:`InvalidConsent` (see :func:`read_consent_or_withdrawal`), :class:`ConsentRefused` for a grant no
-        later than the user's last withdrawal, and :class:`NotAcknowledged` where Redis or Kafka did not answer: it says
-        what stands, and calling again is safe.
+        later than the user's last withdrawal, and :class:`NotAcknowledged` if Redis or Kafka did not answer: it says
+        what was recorded, and calling again is safe.
         """
         try:
             raw = _FORM.encoded(change)

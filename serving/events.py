@@ -3,9 +3,9 @@
     with EventProducer({"bootstrap_servers": "…"}) as events:
         events.record(Interaction("id-1", "click", ts, "ada", item_id="tea"))
         events.record_all([…])       # waits until all are acknowledged
-        events.send(Interaction(…))  # does not wait; what is under way is sent when the producer is closed
+        events.send(Interaction(…))  # does not wait; closing the producer sends what is pending
 
-A record is idempotent and acknowledged by all replicas, keyed by its user. Needs `freshet-client[kafka]`.
+Sending is idempotent and acknowledged by all replicas; the key is the user. Needs `freshet-client[kafka]`.
 """
 
 import math
@@ -61,11 +61,11 @@ class Stands(NamedTuple):
 
 
 class EventProducer:
-    """Several threads may share one. Close it, or leave its context; what is under way is sent at exit, too.
+    """Sends interactions. Thread-safe. Close it, or leave its context; pending records are also sent at exit.
 
-    `kafka` has the options of kafka-python's producer. With a `transactional_id`, :meth:`record_all` is all or nothing:
-    an id is one producer's own, a second one with it ends the first. `input` is the job's: records are written in its
-    format. Raises :class:`SettingsError` where the job could not read them.
+    `kafka`: options of kafka-python's producer. With a `transactional_id`, :meth:`record_all` is all or nothing;
+    each producer needs its own id, because a second producer with the same id fences the first. `input`: the job's
+    input settings, which set the format of records. Raises :class:`SettingsError` if the job could not read them.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class EventProducer:
         self.close()
 
     def send(self, event: Interaction) -> "Future[Stands]":
-        """Send one and do not wait: the future has its place, or :class:`NotAcknowledged`. Not for transactions.
+        """Send one without waiting: the future holds its offset, or :class:`NotAcknowledged`. Not for transactions.
 
         Raises :class:`InvalidEvent`, :class:`SettingsError` with a `transactional_id`, and :class:`NotAcknowledged`
         where it cannot even begin.
@@ -119,7 +119,7 @@ class EventProducer:
         return self.record_all([event])[0]
 
     def record_all(self, events: Sequence[Interaction]) -> list[Stands]:
-        """Send many and wait until all are acknowledged; nothing is sent where one is not valid."""
+        """Send many and wait until all are acknowledged; if one is invalid, none is sent."""
         checked = [checked_event(event) for event in events]
         return self.send_all(checked)
 
@@ -134,11 +134,11 @@ class EventProducer:
             raise _not_acknowledged(error, OF_TRANSACTIONS if self._transactional else "") from None
 
     def flush(self) -> None:
-        """Return when nothing is under way."""
+        """Wait until nothing is pending."""
         self._producer.get().flush()
 
     def close(self) -> None:
-        """Send what is under way, and close."""
+        """Send what is pending, and close."""
         self._closing()
 
     def _in_one_transaction(self, checked: Sequence[Interaction]) -> list[Stands]:

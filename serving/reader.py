@@ -1,7 +1,7 @@
 """Reads recommendation lists: one round trip per user, and always an answer.
 
-The user's own list → the segment's popular list → ``popular:all`` → the last popular list held in this process.
-Consent is checked in Redis, in the same script that reads the list, so nothing of a user is ever held here.
+The user's own list → the segment's popular list → ``popular:all`` → the last popular list cached in this process.
+Consent is checked in Redis, in the same script that reads the list, so no user's data is ever cached here.
 :mod:`serving.async_reader` is the same for asyncio.
 """
 
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class Reader:
-    """Reads the lists under `prefix`. Never raises because of Redis; several threads may share one.
+    """Reads the lists under `prefix`. Never raises because of Redis. Thread-safe.
 
-    `store` is the address of Redis. `catalogue` is what filters know of items, such as
-    :class:`serving.catalogue.Catalogue`. `on_read` is told of whose own list was read, such as
+    `store` is the address of Redis. `catalogue` provides the items for filters, such as
+    :class:`serving.catalogue.Catalogue`. `on_read` is called with each user whose personal list was read, such as
     :meth:`serving.accesses.AccessLog.note`.
     """
 
@@ -72,10 +72,10 @@ class Reader:
         in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
-        """Up to `n` items for `user_id`; none where `n` is negative.
+        """Return up to `n` items for `user_id`; none if `n` is negative.
 
-        `surface`, and `segment` such as ``country:GB``, say which popular lists may stand in. Filters take items out
-        of whatever list is answered; where they leave nothing of one, the next one is answered.
+        `surface`, and `segment` such as ``country:GB``, name the popular lists to fall back to. Filters apply to
+        every list; if they leave nothing, the next fallback is used.
         """
         now_ms = self._clock_ms()
         segments = segments_of(surface, segment)
@@ -88,10 +88,10 @@ class Reader:
         return answer(lists, n, now_ms, keep)
 
     def closed_because(self) -> str:
-        """Why the last read looked at no personal list, though Redis answered; empty where it did.
+        """Why the last read could not use personal lists although Redis answered; empty if it could.
 
-        After a restart, a failover or a flush, Redis may be older than acknowledged withdrawals: personal lists come
-        back when the job has written consents and lists anew.
+        After a restart, a failover or a flush, Redis may be older than acknowledged withdrawals: personal lists
+        return when the job has rewritten consents and lists.
         """
         return self._closed_because
 
