@@ -429,4 +429,4 @@ def test_waiting_command_exits_with_128_plus_the_signal(tmp_path: Path, number: 
         finally:
             waiting.kill()
     assert waiting.returncode == 128 + number
-    assert told == ("freshet: interrupted; the command may be given again\n" if number == signal.SIGINT else "")
+    assert told == ("freshet: interrupted; you can run the command again\n" if number == signal.SIGINT else "")
