@@ -293,7 +293,7 @@ FIELDS = {
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("spelled", [str, lambda name: name[:-1] + f"\\u{ord(name[-1]):04x}"], ids=["plain", "escaped"])
 @pytest.mark.promise("broken-consent-withdraws")
-def test_json_that_has_a_field_twice_withdraws(format: str, name: str, spelled: Callable[[str], str]) -> None:
+def test_json_with_a_repeated_field_withdraws(format: str, name: str, spelled: Callable[[str], str]) -> None:
     once = "{" + ",".join(f'"{name}":{value}' for name, value in FIELDS.items()) + "}"
     assert said(format, b"ada", once.encode()).level == "full"
     twice = once[:-1] + f',"{spelled(name)}":{FIELDS[name]}' + "}"
@@ -301,7 +301,7 @@ def test_json_that_has_a_field_twice_withdraws(format: str, name: str, spelled: 
         assert said(format, b"ada", raw) == ConsentChange("ada", "none", BEGINNING + 7, method=UNREADABLE)
 
 
-def test_a_field_twice_is_told_in_the_audit_trail_and_is_no_dead_letter() -> None:
+def test_repeated_field_is_audited_and_no_dead_letter() -> None:
     value = b'{"user_id":"ada","level":"none","ts":%d,"level":"full"}' % BEGINNING
     records = [a_raw_consent()._replace(key=b"ada", value=value)]
     [(_, raw)] = Ingest(TOPICS, CODECS["json"], PSEUDONYMISER, [100], ()).pack(records)
@@ -314,7 +314,7 @@ def test_a_field_twice_is_told_in_the_audit_trail_and_is_no_dead_letter() -> Non
     ("erase", "erased"),
     [('"erase":true', True), ('"erase":true,"erase":true', True), ('"erase":false,"erase":true', False)],
 )
-def test_only_who_says_nothing_else_is_erased(erase: str, erased: bool) -> None:
+def test_contradicting_erase_fields_do_not_erase(erase: str, erased: bool) -> None:
     value = f'{{"user_id":"ada","level":"none","ts":5,{erase}}}'.encode()
     assert said("json", b"ada", value).erase is erased, "an erasure cannot be taken back"
 
@@ -337,7 +337,7 @@ def test_all_users_of_one_record_withdraw(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("many", [b'{"user_id":"ada%d"}', b'"user_id":"ada%d"'])
-def test_so_many_users_of_one_record_withdraw_and_no_more(many: bytes) -> None:
+def test_number_of_users_named_by_one_record_is_bounded(many: bytes) -> None:
     value = b",".join(many % number for number in range(NAMED_MAX + 1))
     for raw in (value, b"{" + value + b"}", b"[" + value + b"]"):
         assert len(withdrawn(CODECS["json"], None, raw)) == NAMED_MAX

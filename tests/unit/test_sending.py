@@ -110,7 +110,7 @@ def test_damaged_json_withdraws_whom_the_job_would_name(damage: str, level: byte
 
 
 @pytest.mark.parametrize("rest", [b'"level":"full"', b'"level":"some"', b'"level":"none"', b'"lev'])
-def test_of_two_users_in_one_change_both_are_heard_to_withdraw(rest: bytes) -> None:
+def test_both_users_of_one_change_withdraw(rest: bytes) -> None:
     raw = b'{"user_id":"ada","user_id":"bob",%b,"ts":%d}' % (rest, NOW_MS)
     told = read_consent_or_withdrawal(raw, NOW_MS)
     assert [told.change, *told.others] == [said.change for said in consents_in(json_codec(), None, raw, NOW_MS)]
