@@ -268,7 +268,7 @@ def test_only_tombstones_under_the_users_key_delete() -> None:
     ]
 
 
-def test_where_key_and_broken_json_name_two_users_both_withdraw() -> None:
+def test_key_and_broken_json_naming_two_users_withdraw_both() -> None:
     cut = b'{"user_id":"ada","level":"no'
     assert withdrawn(CODECS["json"], b"bob", cut) == {"ada", "bob"}
     records = [a_raw_consent()._replace(key=b"bob", value=cut)]

@@ -114,7 +114,7 @@ def heads(*buckets: int, epoch: int = 5) -> list[SignedHead]:
 
 
 @pytest.mark.privacy
-def test_a_first_record_is_compared_with_the_buckets_of_the_audit_trail() -> None:
+def test_first_record_is_compared_with_the_audit_trail_buckets() -> None:
     four = heads(*[0, 1, 2, 3] * (HEADS_ENOUGH // 4))
     assert complaint_about_buckets(four, 4) is None
     assert "ends in 4 buckets" in (complaint_about_buckets(four, 8) or "")

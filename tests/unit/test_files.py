@@ -106,7 +106,7 @@ def test_utf_16_without_a_mark_is_told_by_its_zeros(tmp_path: Path, encoding: st
     assert rows_of(path)[0] == [("josé", "x", "1")]
 
 
-def test_a_few_bytes_that_are_not_utf_8_cost_their_rows_and_no_others(tmp_path: Path) -> None:
+def test_invalid_utf_8_bytes_drop_their_rows_only(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     good = "".join(f"é{row},x,1\n" for row in range(5)).encode()
     path.write_bytes(b"user_id,item_id,ts\n" + good + b"jos\xe9,x,1\nada,x,1\n")
@@ -115,7 +115,7 @@ def test_a_few_bytes_that_are_not_utf_8_cost_their_rows_and_no_others(tmp_path: 
     assert left_out == {WRONG_ENCODING: 1}
 
 
-def test_bytes_that_windows_does_not_have_cost_their_rows_and_no_others(tmp_path: Path) -> None:
+def test_bytes_undefined_in_windows_1252_drop_their_rows_only(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_bytes(b"user_id,item_id,ts\njos\xe9,x,1\na\x81,x,1\na\x8d,x,1\nada,x,1\n")
     found, left_out = rows_of(path, "user_id")
@@ -138,7 +138,7 @@ def test_empty_fields_beyond_the_header_are_no_fields(tmp_path: Path) -> None:
     assert rows_of(path) == ([("a", "x", "1"), ("b", "y", "2")], {WRONG_WIDTH: 1})
 
 
-def test_a_quotation_mark_that_nothing_closes_costs_the_lines_that_it_takes_in(tmp_path: Path) -> None:
+def test_unclosed_quotation_mark_drops_the_lines_it_covers(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text('user_id,item_id,ts\na,"12 inch,1\nb,tea,2\nc,"cup",3\nd,pot,4\n')
     found, left_out = rows_of(path)
@@ -225,7 +225,7 @@ def test_nan_that_python_writes_is_a_missing_value(tmp_path: Path) -> None:
     assert [key for key, _ in interactions_of(path, SHOP)] == [None, b"7"]
 
 
-def test_what_can_be_read_once_only_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_are_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(FileError, match="is not a regular file"):
@@ -362,7 +362,7 @@ def test_times_in_mixed_forms_are_all_read(given_times: list[tuple[datetime, Cal
 @pytest.mark.parametrize(
     "text", ["now", "today", "10:00", "May", "2024-02-30", "3/1/2024", "01-03-2024", "", "1e400", "x"]
 )
-def test_what_is_no_time_is_none(text: str) -> None:
+def test_invalid_times_are_none(text: str) -> None:
     assert milliseconds_of([text]) == [None]
 
 
@@ -469,7 +469,7 @@ def test_times_that_are_numbers_are_read_as_pandas_reads_them_once_it_is_told_th
     form=st.sampled_from(["csv", "json"]),
     data=st.data(),
 )
-def test_a_column_in_two_units_is_refused_by_name_before_anything_is_sent(
+def test_column_in_two_units_is_refused_before_sending(
     tmp_path: Path, times: list[datetime], counts: list[str], form: str, data: st.DataObject
 ) -> None:
     path, (first, second) = tmp_path / "shop", counts
@@ -492,7 +492,7 @@ def test_the_rows_of_a_stream_are_read_by_the_same_rule() -> None:
         from_rows(events(MARCH // 1000, MARCH), VIEWS)
 
 
-def test_numbers_that_prove_no_unit_are_no_times_and_dates_beside_numbers_stay_dates(tmp_path: Path) -> None:
+def test_numbers_without_proved_unit_are_no_times_and_dates_stay_dates(tmp_path: Path) -> None:
     path, remarks = tmp_path / "shop.csv", Counter[str]()
     path.write_text('user_id,item_id,ts\na,x,20240301100000\na,x,2024-03-01\na,x,0\na,x,"45,000"\n')
     assert (read(path, VIEWS).ts_ms.tolist(), read(path, VIEWS).dropped) == ([MARCH], {NO_TIME: 3})
@@ -503,7 +503,7 @@ def test_numbers_that_prove_no_unit_are_no_times_and_dates_beside_numbers_stay_d
     assert times_sent(path) == [MARCH, MARCH, 0, "1.70925E+09"]
 
 
-def test_numbers_in_the_form_that_was_said_are_dates_and_prove_no_unit(tmp_path: Path) -> None:
+def test_numbers_in_the_given_date_form_prove_no_unit(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text(f"user_id,item_id,ts\na,x,0103202400\na,x,{MARCH}\n")
     columns = Columns(every="view", time_form="%d%m%Y%H")
@@ -524,7 +524,7 @@ def test_times_of_parquet_are_what_their_type_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [10**30, 10**400, "9" * 70, "1e400", -(10**30)], ids=lambda each: str(each)[:5])
-def test_numbers_beyond_all_times_are_no_times(number: Any) -> None:
+def test_out_of_range_numbers_are_no_times(number: Any) -> None:
     assert milliseconds_of([number]) == [None]
 
 
@@ -586,7 +586,7 @@ def test_a_column_is_read_as_written_whatever_separates_its_fields(
         ("\t", ["1,234", "1.234.567"], [1.234, 1234567]),
     ],
 )
-def test_one_proof_anywhere_in_a_column_decides_what_a_comma_is(
+def test_one_proof_decides_the_meaning_of_commas(
     tmp_path: Path, delimiter: str, values: list[str], expected: list[float]
 ) -> None:
     for order in (1, -1):
@@ -594,7 +594,7 @@ def test_one_proof_anywhere_in_a_column_decides_what_a_comma_is(
         assert (sent, remarks) == (expected[::order], {})
 
 
-def test_a_column_that_proves_nothing_is_read_as_the_others_of_its_file_are(tmp_path: Path) -> None:
+def test_column_without_proof_follows_the_other_columns(tmp_path: Path) -> None:
     sent, remarks = numbers_sent(tmp_path / "shop", [("1,234", "12.50"), ("1,000", "1,000")], ";")
     assert (sent, remarks) == ([(1234, 12.5), (1000, 1000)], {})
 
@@ -602,9 +602,7 @@ def test_a_column_that_proves_nothing_is_read_as_the_others_of_its_file_are(tmp_
 @pytest.mark.parametrize(
     ("delimiter", "word", "expected"), [(";", "comma", 1.234), ("\t", "point", 1234), (",", "point", 1234)]
 )
-def test_numbers_with_two_readings_are_told_where_nothing_says_which(
-    tmp_path: Path, delimiter: str, word: str, expected: float
-) -> None:
+def test_ambiguous_numbers_are_reported(tmp_path: Path, delimiter: str, word: str, expected: float) -> None:
     sent, remarks = values_sent(tmp_path / "shop", ["1,234", "7", "1,234"], delimiter)
     assert sent == [expected, 7, expected]
     ((sentence, count),) = remarks.items()
@@ -612,7 +610,7 @@ def test_numbers_with_two_readings_are_told_where_nothing_says_which(
     assert f"numbers of value that can be read in two ways, such as 1,234, are read with a decimal {word}" in sentence
 
 
-def test_a_number_with_two_readings_beside_points_and_commas_is_sent_as_it_is_and_told(tmp_path: Path) -> None:
+def test_ambiguous_number_beside_both_marks_is_sent_unchanged_and_reported(tmp_path: Path) -> None:
     sent, remarks = values_sent(tmp_path / "shop", ["2,50", "12.50", "1,234", "1.234", "1.234,5", "9"], ";")
     assert sent == [2.5, 12.5, "1,234", "1.234", 1234.5, 9]
     assert remarks == {UNCLEAR_NUMBER: 2}
@@ -627,7 +625,7 @@ def test_numbers_that_parquet_knows_to_be_numbers_have_one_reading(tmp_path: Pat
 
 
 @given(st.integers(-(10**7), 10**7), st.sampled_from(".,"))
-def test_a_quantity_above_zero_is_that_in_both_readings(value: int, separator: str) -> None:
+def test_positive_quantity_is_positive_in_both_readings(value: int, separator: str) -> None:
     text = f"{value:,}".replace(",", separator)
     signs = {float(str(number_of(text, mark))) > 0 for mark in (".", ",")}
     assert signs == {value > 0}
@@ -635,7 +633,7 @@ def test_a_quantity_above_zero_is_that_in_both_readings(value: int, separator: s
 
 @pytest.mark.parametrize("rounded", ["4.00638E+12", "4,00638E+12", "4e+15"])
 @pytest.mark.parametrize("column", ["user_id", "item_id", "session"])
-def test_ids_that_excel_rounded_cost_their_rows_and_are_told(tmp_path: Path, rounded: str, column: str) -> None:
+def test_ids_rounded_by_excel_drop_their_rows_and_are_reported(tmp_path: Path, rounded: str, column: str) -> None:
     path, remarks = tmp_path / "shop.csv", Counter[str]()
     good = {"user_id": "a", "item_id": "2E10", "ts": str(MARCH), "session": "s", "name": "Tea"}
     rows = [good, {**good, column: rounded}, {**good, column: rounded}]
@@ -649,7 +647,7 @@ def test_ids_that_excel_rounded_cost_their_rows_and_are_told(tmp_path: Path, rou
         assert (data.item_ids, len(data), data.dropped) == (["2E10"], 1, {LOST_DIGITS: 2})
 
 
-def test_ids_that_were_floats_beyond_what_floats_can_tell_apart_cost_their_rows(tmp_path: Path) -> None:
+def test_imprecise_float_ids_drop_their_rows(tmp_path: Path) -> None:
     path, remarks = tmp_path / "shop.parquet", Counter[str]()
     items = [7.0, float(2**53 + 1), float(2**53), None]
     pq.write_table(pa.table({"user_id": ["a"] * 4, "item_id": pa.array(items), "ts": [MARCH] * 4}), path)
@@ -660,7 +658,7 @@ def test_ids_that_were_floats_beyond_what_floats_can_tell_apart_cost_their_rows(
 
 @pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", ",")])
 @pytest.mark.parametrize("column", ["user_id", "item_id", "session"])
-def test_whole_ids_that_a_gap_made_floats_are_the_same_from_csv_and_from_parquet(
+def test_integer_ids_stored_as_floats_are_equal_from_csv_and_parquet(
     tmp_path: Path, column: str, separator: str, decimal: str
 ) -> None:
     frame = pd.DataFrame({name: ["a"] * 4 for name in ("user_id", "item_id", "session")} | {"ts": [MARCH] * 4})
@@ -678,7 +676,7 @@ def test_whole_ids_that_a_gap_made_floats_are_the_same_from_csv_and_from_parquet
     assert any("without the point" in note for note in reading_of(tmp_path / "shop.csv", mapping).notes)
 
 
-def test_an_id_with_a_point_in_a_column_of_whole_numbers_costs_its_row(tmp_path: Path) -> None:
+def test_id_with_a_point_among_integers_drops_its_row(tmp_path: Path) -> None:
     path, remarks = tmp_path / "shop.csv", Counter[str]()
     lines = [f"{user},x,{MARCH}\n" for user in ("5", "5.0", "7.0", "ada")]
     path.write_text("user_id,item_id,ts\n" + "".join(lines))
@@ -687,7 +685,7 @@ def test_an_id_with_a_point_in_a_column_of_whole_numbers_costs_its_row(tmp_path:
     assert (len(read(path, VIEWS)), read(path, VIEWS).dropped) == (2, {TWO_WRITINGS: 2})
 
 
-def test_a_float_id_beyond_what_floats_can_tell_apart_costs_its_row_in_csv_too(tmp_path: Path) -> None:
+def test_imprecise_float_id_drops_its_row_in_csv_too(tmp_path: Path) -> None:
     path, remarks = tmp_path / "shop.csv", Counter[str]()
     path.write_text(f"user_id,item_id,ts\n9007199254740992.0,x,{MARCH}\n8.0,x,{MARCH}\n")
     assert [key for key, _ in interactions_of(path, SHOP, remarks)] == [b"8"]
@@ -703,7 +701,7 @@ def test_ids_with_points_of_their_own_stay_as_they_are(tmp_path: Path, ids: list
 
 @pytest.mark.parametrize("column", ["user_id", "item_id"])
 @pytest.mark.parametrize("as_list", [False, True])
-def test_half_a_character_costs_its_row_in_a_replay_and_in_training(tmp_path: Path, column: str, as_list: bool) -> None:
+def test_truncated_character_drops_its_row(tmp_path: Path, column: str, as_list: bool) -> None:
     path, remarks = tmp_path / "shop.jsonl", Counter[str]()
     good = {"user_id": "\U0001f600", "item_id": "x", "ts": MARCH}
     rows = [good, {**good, column: "x\ud800"}, {**good, "\udfff": 1}]
@@ -749,7 +747,7 @@ def test_all_rows_of_a_file_with_mixed_times_are_trained_on_and_sent(tmp_path: P
     assert (len(data), data.dropped, sent) == (40, {}, data.ts_ms.tolist())
 
 
-def test_dates_with_two_readings_are_counted_and_read_once_their_form_is_said(tmp_path: Path) -> None:
+def test_ambiguous_dates_are_counted_and_read_with_a_given_form(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text("user_id,item_id,ts\na,x,01/03/2024 0:00\nb,x,2024-03-01\n")
     assert read(path, VIEWS).dropped == {TWO_READINGS: 1}
@@ -770,9 +768,7 @@ def test_dates_with_two_readings_are_counted_and_read_once_their_form_is_said(tm
         (["29/11/2026", "30/11/2026"], ["2026-11-29", "2026-11-30"]),
     ],
 )
-def test_one_date_proves_for_its_column_whether_day_or_month_comes_first(
-    tmp_path: Path, dates: list[str], days: list[str]
-) -> None:
+def test_one_date_proves_the_day_month_order_of_its_column(tmp_path: Path, dates: list[str], days: list[str]) -> None:
     path, remarks = tmp_path / "shop.csv", Counter[str]()
     path.write_text("user_id,item_id,ts\n" + "".join(f"a,x,{date}\n" for date in dates))
     expected = milliseconds_of(days)
@@ -787,7 +783,7 @@ def test_one_date_proves_for_its_column_whether_day_or_month_comes_first(
     )
 
 
-def test_a_column_in_which_days_and_months_come_first_is_refused(tmp_path: Path) -> None:
+def test_column_with_both_date_orders_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text("user_id,item_id,ts\na,x,29/11/2026\na,x,11/29/2026\n")
     with pytest.raises(MappingError, match="day first, as 29/11/2026, and the month first, as 11/29/2026"):
@@ -797,7 +793,7 @@ def test_a_column_in_which_days_and_months_come_first_is_refused(tmp_path: Path)
     assert read(path, Columns(every="view", time_form="%d/%m/%Y")).dropped == {TWO_READINGS: 1}
 
 
-def test_what_cannot_be_read_beside_a_proof_is_not_said_to_have_two_readings(tmp_path: Path) -> None:
+def test_unreadable_value_beside_a_proof_is_not_ambiguous(tmp_path: Path) -> None:
     path, remarks = tmp_path / "shop.csv", Counter[str]()
     path.write_text("user_id,item_id,ts\na,x,29/11/2026\na,x,29/30/2026\n")
     assert len(list(interactions_of(path, SHOP, remarks))) == 2
@@ -826,7 +822,7 @@ def test_ids_in_json_are_the_same_whether_written_as_numbers_or_text(tmp_path: P
     assert {key for key, _ in interactions_of(path, SHOP)} == {b"7"}
 
 
-def test_an_item_that_no_event_can_name_costs_its_row_and_not_the_model(tmp_path: Path) -> None:
+def test_invalid_item_id_drops_its_row_and_not_the_model(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text('user_id,item_id,ts\na,"two\nlines",2024-03-01\na,x,2024-03-01\n')
     data = read(path, VIEWS)
@@ -852,7 +848,7 @@ def test_training_on_a_file_says_every_row_that_it_leaves_out(tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("rows", ["", "a,x\n", "a,x,soon\n", ",x,2024-03-01\n"])
-def test_a_file_without_a_row_to_train_on_says_why_there_is_no_model(tmp_path: Path, rows: str, capsys) -> None:
+def test_file_without_usable_rows_says_why_there_is_no_model(tmp_path: Path, rows: str, capsys) -> None:
     path = tmp_path / "shop.csv"
     path.write_text("user_id,item_id,ts\n" + rows)
     assert run(["model", "train", str(path), "--out", str(tmp_path / "model"), "--every", "view"]) == 2

@@ -155,7 +155,7 @@ def test_every_key_of_a_new_ring_is_fresh() -> None:
     assert all(len(bytes.fromhex(key)) == 32 for key in keys)
 
 
-def test_a_key_ring_is_written_for_its_owner_only_and_never_over_another(tmp_path: Path) -> None:
+def test_key_ring_is_written_with_owner_rights_and_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     write_key_ring(RING, path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -11,7 +11,7 @@ from schemas.errors import SettingsError
 from schemas.signing import SIGNING_KEY_VARIABLE, SigningKey, key_id, load_signing_key, write_signing_key
 
 
-def test_a_new_key_is_for_its_owner_only_and_never_written_over_another(tmp_path: Path) -> None:
+def test_new_key_has_owner_rights_and_never_overwrites(tmp_path: Path) -> None:
     path = tmp_path / "signing-key"
     write_signing_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
