@@ -22,7 +22,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from schemas.errors import SettingsError
-from serving.gateway import documents
 from serving.gateway.admission import Admission, Limits
 from serving.gateway.bounds import Ledger
 from serving.gateway.caching import Purger
@@ -32,9 +31,9 @@ from serving.gateway.gateway_settings import GatewaySettings, load_gateway_setti
 from serving.gateway.lane import Lane
 from serving.gateway.logs import log_as_json
 from serving.gateway.metrics import Meter
+from serving.gateway.operations import DocumentedApi
 from serving.gateway.parts import GatewayParts
 from serving.gateway.problems import Problem, fault
-from serving.gateway.roles import ROUTES
 from serving.gateway.routes import router
 from serving.gateway.security import Authenticator
 from serving.gateway.tenants import Tenant, make_tenant
@@ -109,34 +108,13 @@ class Gateway:
         signal.signal(signal.SIGTERM, drain)
 
 
-def documented_api(lifespan: Any = None) -> FastAPI:
+def documented_api(lifespan: Any = None) -> DocumentedApi:
     """All routes, and the OpenAPI document of them."""
-    about = documents.ABOUT
-    api = FastAPI(title="Freshet", version="1", description=about, docs_url=None, redoc_url=None, lifespan=lifespan)
-    api.include_router(router)
+    api = DocumentedApi(router, lifespan)
     api.add_exception_handler(Problem, _as_problem)  # type: ignore[arg-type]
     api.add_exception_handler(HTTPException, _as_other_problem)  # type: ignore[arg-type]
     api.add_exception_handler(Exception, _as_fault)
-    _document(api)
     return api
-
-
-def _document(api: FastAPI) -> None:
-    """Let the OpenAPI document have the schemas that the routes refer to, and say how to be let in."""
-    ordinary = api.openapi
-
-    def openapi() -> documents.Document:
-        document = ordinary()
-        parts = document.setdefault("components", {})
-        parts.setdefault("schemas", {}).update(documents.components())
-        parts["securitySchemes"] = documents.SECURITY_SCHEMES
-        document["security"] = [{name: []} for name in documents.SECURITY_SCHEMES]
-        for route in ROUTES.values():
-            if not route.roles:
-                document["paths"][route.path][route.method.lower()]["security"] = []
-        return document
-
-    api.openapi = openapi  # type: ignore[method-assign]
 
 
 async def _refresh(authenticator: Authenticator) -> None:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -37,29 +37,40 @@ def split(lines: bytes) -> Headers:
     return [(name, value) for name, _, value in pairs]
 
 
-class Problem(Exception):  # noqa: N818 - an answer
-    """Why a request is refused. `kind` is for programs, `detail` for people: what is wrong, and how to fix it.
+class ProblemDetails(msgspec.Struct, omit_defaults=True):
+    """Why a request was rejected (RFC 9457). Invalid records also have a `reason`."""
 
-    `more` goes into the body; none of it may hold a value taken from a request.
+    type: str
+    title: str
+    status: int
+    detail: str
+    reason: str | None = None
+
+
+class Problem(Exception):  # noqa: N818 - an answer
+    """Why a request is refused. `kind` and `reason` are for programs, `detail` for people: what is wrong, and how to
+    fix it. None of it may hold a value taken from a request.
     """
 
     def __init__(
-        self, status: int, kind: str, detail: str, headers: Iterable[tuple[str, str]] = (), **more: Any
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        headers: Iterable[tuple[str, str]] = (),
+        *,
+        reason: str | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self.kind, self.detail, self.more = status, kind, detail, more
+        self.status, self.kind, self.detail, self.reason = status, kind, detail, reason
         self.headers = list(headers)
 
     def answer(self) -> Answer:
         """The problem as an answer. Nobody may keep it."""
-        body = {
-            "type": PROBLEM_TYPE + self.kind,
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-            **self.more,
-        }
-        raw = msgspec.json.encode(body)
+        title = HTTPStatus(self.status).phrase
+        raw = msgspec.json.encode(
+            ProblemDetails(PROBLEM_TYPE + self.kind, title, self.status, self.detail, self.reason)
+        )
         headers = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store")]
         headers += [(name.lower().encode(), value.encode()) for name, value in self.headers]
         return Answer(self.status, [*headers, (b"content-length", b"%d" % len(raw))], raw)

@@ -13,22 +13,24 @@ from schemas.events import USER_ID_LENGTH_MAX
 from schemas.ids import is_id
 from serving.answers import segments_of
 from serving.gateway.admission import urgency_of
+from serving.gateway.parameters import (
+    DEADLINE_MS_MAX,
+    EXCLUDED_MAX,
+    N_DEFAULT,
+    N_MAX,
+    NAME_LENGTH_MAX,
+    ListParameters,
+)
 from serving.gateway.problems import bad_request
 
 PREFIX: Final = b"/v1/recommendations/"
 """How the path of the hot route begins; a user id follows."""
-N_DEFAULT: Final = 10
-N_MAX: Final = 100
-NAME_LENGTH_MAX: Final = 100
-EXCLUDED_MAX: Final = 200
-PURPOSE_LENGTH_MAX: Final = audit.NAME_LENGTH_MAX
-DEADLINE_MS_MAX: Final = 10_000
 DEADLINE_DIGITS_MAX: Final = 9
 """Python refuses to read numbers of thousands of digits."""
 QUERIES_HELD_MAX: Final = 4_096
 QUERY_HELD_BYTES_MAX: Final = 128
 """Longer queries are read each time: what is held is bounded in bytes, too."""
-PARAMETERS: Final = frozenset({b"n", b"surface", b"segment", b"exclude", b"in_stock", b"category"})
+PARAMETERS: Final = frozenset(name.encode() for name in ListParameters.__annotations__)
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -116,7 +118,7 @@ def purpose_of(text: str) -> str:
     """What a person's data is read for, as it is to be recorded. Raises :class:`Problem` (400)."""
     if not audit.is_name(text):
         raise bad_request(
-            f"purpose says what this is read for, in 1 to {PURPOSE_LENGTH_MAX} characters, one of them visible and "
+            f"purpose says what this is read for, in 1 to {audit.NAME_LENGTH_MAX} characters, one of them visible and "
             "none a control"
         )
     return text

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote_plus
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from kafka.errors import KafkaError
 from starlette.convertors import StringConvertor, register_url_convertor
 
@@ -28,15 +28,26 @@ from schemas.errors import (
     StoreUnavailable,
 )
 from schemas.events import Interaction
+from schemas.lists import RecommendationList
 from serving.answers import NONE_LISTED, cut
 from serving.consents import Heard, read_consent_or_withdrawal
 from serving.events import Stands, read_event
-from serving.gateway import documents
+from serving.gateway.bodies import (
+    Acknowledged,
+    BeingCollected,
+    EventResult,
+    EventResults,
+    Health,
+    ServedModel,
+    ServedModels,
+)
 from serving.gateway.caching import popular_headers
 from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
 from serving.gateway.listing import tag_of
-from serving.gateway.problems import Problem, bad_request, unavailable
+from serving.gateway.operations import NOT_MODIFIED, OperationRouter, Reply, json_of
+from serving.gateway.parameters import AccessParameters, ListHeaders, ListParameters, PopularParameters
+from serving.gateway.problems import Problem, ProblemDetails, bad_request, unavailable
 from serving.gateway.questions import Query, is_known, lines_of, purpose_of, read_query, user_of
 from serving.gateway.tenants import Tenant
 from serving.held_data import access_command
@@ -57,17 +68,23 @@ class _UserInPath(StringConvertor):
 
 
 register_url_convertor("user", _UserInPath())
-router = APIRouter()
+router = OperationRouter()
 
 
-@router.get("/v1/recommendations/{user}", **documents.RECOMMENDATIONS)
+@router.answers(
+    "The user's list, or a fallback",
+    sends=RecommendationList,
+    also=NOT_MODIFIED,
+    query=ListParameters,
+    headers=ListHeaders,
+)
 async def recommendations(request: Request) -> Response:
     """Get the user's list, or a popular list if there is none. There is always a list."""
     # Never called, for the lane is in front: it stands here for the document.
     raise Problem(404, "not-found", "this route is answered in front")
 
 
-@router.get("/v1/popular", **documents.POPULAR)
+@router.answers("A popular list", sends=RecommendationList, also=NOT_MODIFIED, query=PopularParameters)
 async def popular(request: Request) -> Response:
     """Get the popular list of a surface or segment. It is the same for everybody."""
     tenant: Tenant = request.state.tenant
@@ -98,8 +115,15 @@ def _popular_query(request: Request, tenant: Tenant) -> tuple[Query, bool]:
     return query, bool(named) or len(request.app.state.tenants) == 1
 
 
-@router.post("/v1/events", status_code=202, **documents.EVENTS)
-async def events(request: Request) -> Response:
+@router.answers(
+    "The position of the interaction, or the result for each of an array",
+    413,
+    415,
+    503,
+    status=202,
+    body=Interaction | list[Interaction],
+)
+async def events(request: Request) -> Acknowledged | EventResults:
     """Record one interaction, or up to 500 in a JSON array. Each is accepted or rejected separately."""
     body = await _json_body(request)
     if body.lstrip()[:1] != b"[":
@@ -107,11 +131,11 @@ async def events(request: Request) -> Response:
             stands = await _in_thread(request, request.state.tenant.events.send_all, [read_event(body)])
         except InvalidEvent as error:
             raise Problem(400, "invalid-event", str(error), reason=error.reason) from None
-        return _json({"status": "accepted", **stands[0]._asdict()}, 202)
+        return Acknowledged("accepted", *stands[0])
     verdicts = _read_events(body)
     checked = [one for one in verdicts if isinstance(one, Interaction)]
     stands = await _in_thread(request, request.state.tenant.events.send_all, checked) if checked else []
-    return _json(_results(verdicts, stands), 202)
+    return _results(verdicts, stands)
 
 
 def _read_events(body: bytes) -> list[Interaction | InvalidEvent]:
@@ -130,19 +154,19 @@ def _read_events(body: bytes) -> list[Interaction | InvalidEvent]:
     return verdicts
 
 
-def _results(verdicts: list[Interaction | InvalidEvent], stands: list[Stands]) -> dict[str, Any]:
+def _results(verdicts: list[Interaction | InvalidEvent], stands: list[Stands]) -> EventResults:
     places = iter(stands)
     results = [
-        {"status": "rejected", "reason": one.reason, "detail": str(one)}
+        EventResult("rejected", reason=one.reason, detail=str(one))
         if isinstance(one, InvalidEvent)
-        else {"status": "accepted", **next(places)._asdict()}
+        else EventResult("accepted", *next(places))
         for one in verdicts
     ]
-    return {"accepted": len(stands), "rejected": len(verdicts) - len(stands), "results": results}
+    return EventResults(len(stands), len(verdicts) - len(stands), results)
 
 
-@router.post("/v1/consent", **documents.CONSENT)
-async def consent(request: Request) -> Response:
+@router.answers("Acknowledged", 409, 413, 415, 503, body=ConsentChange)
+async def consent(request: Request) -> Acknowledged:
     """Record a consent change. A withdrawal is in effect with the response; a grant when the job has read it.
 
     An invalid record that names its user counts as a withdrawal; if it does not ask for one, the response is 400.
@@ -154,14 +178,16 @@ async def consent(request: Request) -> Response:
         raise Problem(400, "invalid-consent", str(error), reason=error.reason) from None
 
 
-@router.delete("/v1/users/{user:user}", **documents.ERASURE)
-async def erasure(request: Request) -> Response:
+@router.answers("Acknowledged", 409, 413, 503)
+async def erasure(request: Request) -> Acknowledged:
     """Erase a user (GDPR, article 17). No later response is personalised."""
     user_id = _user(request)
     return await _recorded(request, Heard(ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True)))
 
 
-@router.get("/v1/users/{user:user}/data", status_code=202, **documents.ACCESS)
+@router.answers(
+    "Collecting; `Location` says where to get the data", 503, status=202, sends=BeingCollected, query=AccessParameters
+)
 async def access(request: Request) -> Response:
     """Request all data about a user (GDPR, articles 15 and 20). Fetch it by the id in the response.
 
@@ -178,7 +204,14 @@ async def access(request: Request) -> Response:
     return _being_collected(ticket, request.scope["raw_path"])
 
 
-@router.get("/v1/users/{user:user}/data/{id}", **documents.ANSWER)
+@router.answers(
+    "The user's data",
+    404,
+    410,
+    503,
+    sends=dict,
+    also={202: Reply("Still collecting; `Retry-After` says when to ask again", BeingCollected)},
+)
 async def answer(request: Request) -> Response:
     """Get the data collected about a user, for an hour, with the credentials that requested it."""
     tenant, collecting, ticket = (
@@ -207,21 +240,23 @@ async def answer(request: Request) -> Response:
 
 def _being_collected(ticket: Ticket, asked_at: bytes | None = None) -> Response:
     """Come back later; where a request was taken in at the path `asked_at`, also to where."""
-    response = _json({"id": ticket.id, "status": "collecting"}, 202)
+    response = json_of(BeingCollected(ticket.id, "collecting"), 202)
     response.headers["retry-after"] = str(COLLECTED_AFTER_S)
     if asked_at is not None:
         response.headers["location"] = f"{asked_at.decode('ascii')}/{ticket.id}"
     return response
 
 
-async def _recorded(request: Request, said: Heard) -> Response:
+async def _recorded(request: Request, said: Heard) -> Acknowledged:
     try:
         at = await _in_thread(request, request.state.tenant.consents.record_heard, said)
     except ConsentRefused as error:
         raise Problem(409, "older-than-withdrawal", str(error)) from None
     invalid = said.invalid
-    wrong = {} if invalid is None else {"counted_as": "withdrawal", "reason": invalid.reason, "detail": str(invalid)}
-    return _json({"status": "acknowledged", **at._asdict(), **wrong})
+    place = at.append_ts, at.partition, at.offset
+    if invalid is None:
+        return Acknowledged("acknowledged", *place)
+    return Acknowledged("acknowledged", *place, "withdrawal", invalid.reason, str(invalid))
 
 
 def _user(request: Request) -> str:
@@ -229,27 +264,27 @@ def _user(request: Request) -> str:
     return user_of(request.scope["raw_path"].split(b"/")[3])
 
 
-@router.get("/v1/model", **documents.MODEL)
-async def model(request: Request) -> Response:
+@router.answers("The models")
+async def model(request: Request) -> ServedModels:
     """List the models whose lists this process has served, and when it last did."""
     served = request.state.tenant.models
-    return _json({"models": [{"name": msgspec.json.decode(name), "served_at": at} for name, at in served.items()]})
+    return ServedModels([ServedModel(msgspec.json.decode(name), at) for name, at in served.items()])
 
 
-@router.get("/metrics", **documents.METRICS)
+@router.answers("Metrics in the text format of Prometheus", sends=str)
 async def metrics(request: Request) -> Response:
     """Get the metrics of all workers, for Prometheus."""
     return Response(request.app.state.exposition(), media_type="text/plain; version=0.0.4")
 
 
-@router.get("/livez", **documents.LIVE)
-async def livez() -> Response:
+@router.answers("The process is alive")
+async def livez(_: Request) -> Health:
     """Check that this process is alive."""
-    return _json({"status": "live"})
+    return Health("live")
 
 
-@router.get("/readyz", **documents.READY)
-async def readyz(request: Request) -> Response:
+@router.answers("Ready for requests", also={503: Reply("Shutting down", ProblemDetails)})
+async def readyz(request: Request) -> Health:
     """Check that this process is ready for requests. Without Redis it serves popular lists, and is ready."""
     if request.app.state.draining:
         raise unavailable("this process is about to end")
@@ -257,7 +292,7 @@ async def readyz(request: Request) -> Response:
     states = {reader.state() for reader in readers}
     worst = next(state for state in ("away", "closed", "up") if state in states)
     complaints = list(dict.fromkeys(line for reader in readers for line in reader.complaints()))
-    return _json({"status": "ready", "redis": worst, "complaints": complaints})
+    return Health("ready", worst, complaints)
 
 
 async def _in_thread(request: Request, call: Callable[[Any], R], argument: Any) -> R:
@@ -304,8 +339,3 @@ def unzipped(body: bytes, bytes_max: int) -> bytes:
     if not decoder.eof or decoder.unused_data:
         raise bad_request("the body is not gzip as Content-Encoding says: it must be one complete member")
     return content
-
-
-def _json(body: Any, status: int = 200) -> Response:
-    headers = {"cache-control": "no-store"}
-    return Response(msgspec.json.encode(body), status, headers, media_type=JSON[1].decode())

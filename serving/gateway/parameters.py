@@ -1,0 +1,67 @@
+"""What callers may put into paths, queries and headers, and its bounds, as the OpenAPI document has them."""
+
+from typing import Annotated, Final, TypeAlias, TypedDict
+
+from msgspec import Meta
+
+from schemas.audit import VisibleName
+from schemas.events import USER_ID_LENGTH_MAX
+
+N_DEFAULT: Final = 10
+N_MAX: Final = 100
+NAME_LENGTH_MAX: Final = 100
+EXCLUDED_MAX: Final = 200
+DEADLINE_MS_MAX: Final = 10_000
+_Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
+_User: TypeAlias = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX)]
+_N: TypeAlias = Annotated[int, Meta(ge=1, le=N_MAX, extra_json_schema={"default": N_DEFAULT})]
+_Off: TypeAlias = Annotated[bool, Meta(extra_json_schema={"default": False})]
+_Urgency: TypeAlias = Annotated[str, Meta(extra_json_schema={"example": "u=1"})]
+_Deadline: TypeAlias = Annotated[int, Meta(ge=1, le=DEADLINE_MS_MAX)]
+
+
+class PathParameters(TypedDict):
+    """What stands in paths."""
+
+    user: Annotated[_User, Meta(description="The user id; encode a slash as %2F")]
+    id: Annotated[str, Meta(pattern="^[0-9a-f-]+$", description="The id from the response to the request for the data")]
+
+
+class FallbackParameters(TypedDict, total=False):
+    """How long a list is, and which popular list it falls back to."""
+
+    n: Annotated[_N, Meta(description="Maximum number of items")]
+    surface: Annotated[_Name, Meta(description="Fall back to the popular list of this surface, such as `home`")]
+    segment: Annotated[_Name, Meta(description="Fall back to the popular list of this segment, such as `country:GB`")]
+
+
+class ListParameters(FallbackParameters, total=False):
+    """The query of the hot route. Any other parameter is ignored and counted."""
+
+    exclude: Annotated[list[_Name], Meta(max_length=EXCLUDED_MAX, description="Item ids to leave out")]
+    in_stock: Annotated[_Off, Meta(description="Leave out items known to be out of stock")]
+    category: Annotated[_Name, Meta(description="Only items of this category")]
+
+
+class PopularParameters(FallbackParameters, total=False):
+    """The query of the popular lists."""
+
+    tenant: Annotated[_Name, Meta(description="The caller's tenant, so that caches can tell tenants apart")]
+
+
+class AccessParameters(TypedDict):
+    """The query of a request for a person's data."""
+
+    purpose: Annotated[VisibleName, Meta(description="Why the data is requested; recorded in the audit trail")]
+
+
+_LATE: Final = "How long to wait for Redis before falling back to a cached popular list"
+ListHeaders = TypedDict(
+    "ListHeaders",
+    {
+        "Priority": Annotated[_Urgency, Meta(description="Urgency (RFC 9218), limited by the role")],
+        "Freshet-Deadline-Ms": Annotated[_Deadline, Meta(description=_LATE)],
+    },
+    total=False,
+)
+"""The headers of the hot route, besides credentials and `If-None-Match`."""
