@@ -148,10 +148,11 @@ def _generation(url: str) -> str:
 
 
 def _settings(directory: Path, redis_url: str, kafka: str, port: int, ring: KeyRing) -> Path:
-    path, keys, ring_path = (directory / name for name in ("gateway.toml", "jwks.json", f"ring-{time.time_ns()}.json"))
+    path, keys, tenant = (directory / name for name in ("gateway.toml", "jwks.json", "tenant.toml"))
+    ring_path = directory / f"ring-{time.time_ns()}.json"
     write_key_ring(ring, ring_path)
     keys.write_bytes(key_set(SECRET))
-    tenant = {"key_ring": str(ring_path), "tombstone_ms": 100_000}
-    text = settings_text(redis_url, kafka, keys, port, tenant)
+    tenant.write_text(f'key_ring = "{ring_path.name}"\n', encoding="utf-8")
+    text = settings_text(redis_url, kafka, keys, port, str(tenant))
     path.write_text(f"audit.share = 0.01\naudit.every_s = 1.0\n{text}", encoding="utf-8")
     return path

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from schemas.lists import ListedItem as ListedItem
     from schemas.pseudonyms import KeyRing as KeyRing
     from schemas.pseudonyms import load_key_ring as load_key_ring
+    from schemas.wire.tenant_file import TenantSettings as TenantSettings
+    from schemas.wire.tenant_file import load_tenant as load_tenant
     from schemas.wire.writers import WriteSettings as WriteSettings
     from serving.accesses import AccessLog as AccessLog
     from serving.answers import Recommendation as Recommendation
@@ -57,6 +59,7 @@ PUBLIC: Final = {
     "schemas.events": ("Interaction",),
     "schemas.lists": ("ListedItem",),
     "schemas.pseudonyms": ("KeyRing", "load_key_ring"),
+    "schemas.wire.tenant_file": ("TenantSettings", "load_tenant"),
     "schemas.wire.writers": ("WriteSettings",),
     "serving.accesses": ("AccessLog",),
     "serving.answers": ("Recommendation",),

@@ -4,7 +4,7 @@ Secrets are not in the file: it names the environment variables that hold them, 
 """
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ from schemas import topics
 from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
 from schemas.wire.codec_choice import InputSettings
+from schemas.wire.tenant_file import PseudonymSettings, TenantSettings, load_tenant
 from udfs.due import RefreshSettings
 from udfs.ingest import TopicNames
 from udfs.policy import UNRESTRICTED, Policy, parse_policy
@@ -22,26 +23,23 @@ from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules
 
+_OF_TENANTS: Final = (
+    ("kafka", ("topic_prefix",)),
+    ("redis", ("prefix",)),
+    ("privacy", PseudonymSettings.__struct_fields__),
+    ("input", InputSettings.__struct_fields__),
+)
+"""What a tenant file says, by table."""
 COMMITTED_LATE_MS: Final = 15 * topics.MINUTE_MS
 """A transaction is as old as the checkpoint before an outage, and is committed when the one after it is complete."""
 
 
-class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PrivacySettings(PseudonymSettings, frozen=True, forbid_unknown_fields=True):
     """Consent, pseudonyms, and how long traces of the past are kept."""
 
-    key_ring: str | None = None
-    """The file with the keys behind pseudonyms, readable by every worker. By default the variable `FRESHET_KEY_RING`
-    holds its text.
-    """
     policy: str | None = None
     """The consent policy file, at the same path on every worker (`deploy/consent-policy.toml` is an example). Without
     one, a consent record means what it says, and no signal is evaluated.
-    """
-    snapshots_kept_ms: Annotated[int, Meta(ge=topics.HOUR_MS)] = topics.CONSENTS_COMPACTION_LAG_MS
-    """The age of the oldest checkpoint or savepoint that you will ever restore. Older ones are refused."""
-    tombstone_ms: int | None = None
-    """How long a withdrawal or erasure holds off records from before it. By default as short as is safe: a day longer
-    than interactions and snapshots live. Shorter values are refused.
     """
     numbers_are_items: bool = False
     """Set this if your item ids are plain numbers. By default an item id that reads like a card number, phone number or
@@ -125,14 +123,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lists: ListRules = ListRules()
     refresh: RefreshSettings = RefreshSettings()
     popularity: PopularitySettings = PopularitySettings()
+    tenant: str | None = None
+    """The tenant file, which gateways and producers read, too. What it says is refused here: `kafka.topic_prefix`,
+    `redis.prefix`, `privacy.key_ring`, `privacy.snapshots_kept_ms`, `privacy.tombstone_ms` and `[input]`.
+    """
 
     def tombstone_ms(self) -> int:
-        """The life of a tombstone: longer than a record can be read again, or a snapshot be restored."""
-        return self.privacy.tombstone_ms or self.tombstone_least_ms()
-
-    def tombstone_least_ms(self) -> int:
-        """A day more than the oldest record of `interactions` or the oldest snapshot can be old."""
-        return max(topics.interactions_life_max_ms(), self.privacy.snapshots_kept_ms) + topics.DAY_MS
+        """The life of a tombstone."""
+        return self.privacy.tombstone_life_ms()
 
     def transaction_timeout_ms(self) -> int:
         """How long a transaction of the sinks may stay open: longer than any outage that is ridden out."""
@@ -145,21 +143,24 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_settings(path: Path) -> Settings:
-    """The settings in the TOML file `path`; raises :class:`SettingsError` that names the setting."""
+    """The settings in the TOML file `path` and its tenant file; raises :class:`SettingsError` naming the setting."""
     try:
-        settings = msgspec.toml.decode(read_edited(path), type=Settings)
+        raw = read_edited(path)
+        settings = msgspec.toml.decode(raw, type=Settings)
     except OSError as error:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise SettingsError(f"settings file {path}: {error}") from None
+    if settings.tenant is not None:
+        if doubled := _of_the_tenant(msgspec.toml.decode(raw)):
+            raise SettingsError(
+                f"settings file {path}: {doubled} is for the tenant file {settings.tenant}: move it there"
+            )
+        settings = _with_tenant(settings, load_tenant(settings.tenant))
     if settings.job.buckets > settings.job.max_parallelism:
         raise SettingsError(f"settings file {path}: job.buckets must not exceed job.max_parallelism")
-    if settings.tombstone_ms() < settings.tombstone_least_ms():
-        raise SettingsError(
-            f"settings file {path}: privacy.tombstone_ms must be at least {settings.tombstone_least_ms()} "
-            "(a day more than interactions live at most, and than privacy.snapshots_kept_ms): "
-            "otherwise erased data could return"
-        )
+    if complaint := settings.privacy.complaint():
+        raise SettingsError(f"settings file {path}: privacy.{complaint}")
     if any(parse(url).password is not None for url in settings.redis.urls):
         raise SettingsError(
             f"settings file {path}: redis.urls must hold no password, which would be in the job graph: put it into an "
@@ -168,6 +169,26 @@ def load_settings(path: Path) -> Settings:
     if complaint := complaint_of(settings.kafka):
         raise SettingsError(f"settings file {path}: {complaint}")
     return settings
+
+
+def _of_the_tenant(tables: dict[str, Any]) -> str | None:
+    """A setting in a settings file that is for the tenant file."""
+    return next(
+        (f"{table}.{name}" for table, names in _OF_TENANTS for name in names if name in tables.get(table, {})), None
+    )
+
+
+def _with_tenant(settings: Settings, tenant: TenantSettings) -> Settings:
+    """The settings with what the tenant file says."""
+    replace = msgspec.structs.replace
+    of_privacy = {name: getattr(tenant, name) for name in PseudonymSettings.__struct_fields__}
+    return replace(
+        settings,
+        kafka=replace(settings.kafka, topic_prefix=tenant.topic_prefix),
+        redis=replace(settings.redis, prefix=tenant.redis_prefix),
+        privacy=replace(settings.privacy, **of_privacy),
+        input=InputSettings(*(getattr(tenant.input, name) for name in InputSettings.__struct_fields__)),
+    )
 
 
 def load_policy(path: str | None) -> Policy:

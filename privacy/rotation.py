@@ -151,7 +151,9 @@ def _users(settings: Settings) -> Iterator[str]:
 
 def _ring(settings: Settings) -> tuple[Path, KeyRing]:
     if settings.privacy.key_ring is None:
-        raise SettingsError("a rotation needs the key ring in a file: set privacy.key_ring")
+        raise SettingsError(
+            "a rotation needs the key ring in a file: set key_ring in the tenant file (else privacy.key_ring)"
+        )
     return Path(settings.privacy.key_ring), load_key_ring(settings.privacy.key_ring)
 
 

@@ -104,8 +104,8 @@ def load_key_ring(path: str | None) -> KeyRing:
     Raises :class:`SettingsError`, which never shows any of what was read.
     """
     missing = (
-        "no key ring: make one with `freshet keys new-key-ring FILE` and set privacy.key_ring to the file, or "
-        f"{KEY_RING_VARIABLE} to its text"
+        "no key ring: make one with `freshet keys new-key-ring FILE` and set key_ring in the tenant file (without one, "
+        f"privacy.key_ring) to the file, or {KEY_RING_VARIABLE} to its text"
     )
     source, raw = read_secret("key ring", path, KEY_RING_VARIABLE, missing)
     try:

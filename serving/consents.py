@@ -2,7 +2,9 @@
 
 Every change that narrows consent is in effect before the call returns.
 
-    consents = Consents("redis://…", {"bootstrap_servers": "…"}, load_key_ring("key-ring.json"), tombstone_ms=…)
+    tenant = load_tenant("tenant.toml")
+    ring, life_ms = load_key_ring(tenant.key_ring), tenant.tombstone_life_ms()
+    consents = Consents("redis://…", {"bootstrap_servers": "…"}, ring, tombstone_ms=life_ms)
     consents.record(ConsentChange("ada", "full", ts, method="banner", notice_version="7"))
     consents.withdraw("ada")
     consents.erase("ada")
@@ -79,7 +81,7 @@ class RecordedConsent(NamedTuple):
 class Consents:
     """Writes consent changes. Thread-safe.
 
-    `kafka`: options of kafka-python's producer. `tombstone_ms`: the job's value (`Settings.tombstone_ms`).
+    `kafka`: options of kafka-python's producer. `tombstone_ms`: the job's value (:func:`load_tenant`).
     `store`: the address of Redis, or a client whose prefix takes precedence over `prefix`. With `replicas` in the
     address, an acknowledged withdrawal has also reached that many replicas. `input`: the job's input settings, which
     set the format of records. Raises :class:`SettingsError` if the job could not read them.

@@ -7,7 +7,7 @@ from deploy.documentation.commands_page import commands_page
 from deploy.documentation.decisions import decisions_page
 from deploy.documentation.guarantees import guarantees_page, held_by, read_promises
 from deploy.documentation.http_page import http_page
-from deploy.documentation.settings_pages import GATEWAY, JOB, settings_page
+from deploy.documentation.settings_pages import GATEWAY, JOB, TENANT, settings_page
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
@@ -20,6 +20,7 @@ def generated_pages() -> dict[str, str]:
     pages = {
         "start/commands.md": commands_page(),
         "data-engineers/settings.md": settings_page(JOB),
+        "data-engineers/tenant-settings.md": settings_page(TENANT),
         "data-engineers/gateway-settings.md": settings_page(GATEWAY),
         "frontend/http-api.md": http_page(),
         "privacy/guarantees.md": guarantees,

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import inspect as types
 
 from jobs.settings import Settings
+from schemas.wire.tenant_file import TenantSettings
 from serving.gateway.gateway_settings import GatewaySettings
 
 _UNITS: Final = ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second"))
@@ -41,6 +42,14 @@ GATEWAY: Final = SettingsPage(
     "Unknown settings are refused with their names. Secrets are never in the file. It may begin with a byte order mark "
     "or be UTF-16, as Windows editors save files.",
     GatewaySettings,
+)
+TENANT: Final = SettingsPage(
+    "The tenant file",
+    "What a tenant's job, its gateways and its producers must agree on stands in one TOML file. The settings of the "
+    'job name it (`tenant = "tenant.toml"`), and so do those of the gateway (`tenants.<name> = "tenant.toml"`) and '
+    "`load_tenant` of the client library; `deploy/tenant.toml` is an example. A job whose settings name it refuses the "
+    "same values in its own file. A relative `key_ring` is taken from the folder of the file.",
+    TenantSettings,
 )
 
 
@@ -120,6 +129,8 @@ def _type_text(kind: types.Type) -> str:
         return " or ".join(_type_text(one) for one in kind.types if not isinstance(one, types.NoneType))
     if isinstance(kind, types.LiteralType):
         return ", ".join(f'`"{value}"`' for value in kind.values)
+    if isinstance(kind, types.DictType):
+        return f"table of {_type_text(kind.value_type)}"
     if isinstance(kind, types.VarTupleType | types.ListType):
         return f"array of {_type_text(kind.item_type)}"
     return _NAMES[type(kind)] + _bounds(kind)

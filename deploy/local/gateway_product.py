@@ -56,26 +56,19 @@ def key_set(key: bytes) -> bytes:
     return json.dumps({"keys": [{"kid": "local", "kty": "oct", "alg": "HS256", "k": text}]}).encode()
 
 
-def settings_text(redis_url: str, bootstrap_servers: str, jwks: Path, port: int, tenant: dict[str, Any]) -> str:
-    """Settings of a gateway with one tenant, in TOML."""
-    lines = {
+def settings_text(redis_url: str, bootstrap_servers: str, jwks: Path, port: int, tenant: str | None) -> str:
+    """Settings of a gateway with one tenant, in TOML; `tenant` is its file."""
+    lines: dict[str, Any] = {
         "redis.urls": [redis_url],
         "kafka.bootstrap_servers": bootstrap_servers,
         "auth.jwks": str(jwks),
         "auth.audience": AUDIENCE,
         "server.port": port,
-        **{f"tenants.default.{name}": value for name, value in tenant.items()},
+        "tenants.default": tenant,
     }
     return "".join(f"{name} = {toml_of(value)}\n" for name, value in lines.items())
 
 
 def _settings_of(stack: LocalStack, running: Product) -> str:
-    settings = running.settings
-    tenant = {
-        "key_ring": str(settings.privacy.key_ring),
-        "tombstone_ms": settings.tombstone_ms(),
-        "topic_prefix": settings.kafka.topic_prefix,
-        "redis_prefix": settings.redis.prefix,
-    }
-    jwks = stack.directory / "jwks.json"
+    jwks, tenant = stack.directory / "jwks.json", running.settings.tenant
     return settings_text(stack.redis.url, stack.kafka.bootstrap_servers, jwks, stack.gateway.port, tenant)

@@ -33,8 +33,9 @@ def start(stack: LocalStack, *, model_directory: Path, report: Callable[[str], N
     """Create what the job needs, submit it, wait until it runs, and publish the addresses."""
     key_ring = stack.directory / "key-ring.json"
     make_keys(key_ring)
-    settings_path = stack.directory / "freshet.toml"
-    write_atomically(settings_path, settings_text(stack, key_ring, model_directory))
+    tenant, settings_path = stack.directory / "tenant.toml", stack.directory / "freshet.toml"
+    write_atomically(tenant, f"key_ring = {toml_of(key_ring.name)}\n")
+    write_atomically(settings_path, settings_text(stack, key_ring, model_directory, tenant))
     settings = load_settings(settings_path)
     create_local_topics(settings.kafka)
     report("submitting the job")
@@ -57,13 +58,19 @@ def _signing_key(key_ring: Path) -> Path:
     return key_ring.with_name("signing-key")
 
 
-def settings_text(stack: LocalStack, key_ring: Path, model: Path) -> str:
-    """The settings file of the local job: addresses and paths, all else as the defaults have it."""
+def settings_text(stack: LocalStack, key_ring: Path, model: Path, tenant: Path | None = None) -> str:
+    """The settings file of a local job: addresses and paths, all else as the defaults have it.
+
+    The key ring stands in the file of the `tenant`, where there is one.
+    """
     paths = map(str, (key_ring, _signing_key(key_ring), model.resolve()))
     kafka, redis, ring, signing, directory = map(toml_of, (stack.kafka.bootstrap_servers, stack.redis.url, *paths))
+    head, privacy = ("", f"[privacy]\nkey_ring = {ring}\n\n")
+    if tenant is not None:
+        head, privacy = f"tenant = {toml_of(str(tenant))}\n\n", ""
     return (
-        f"[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
-        f"[privacy]\nkey_ring = {ring}\n\n[audit]\nsigning_key = {signing}\n\n[model]\ndirectory = {directory}\n"
+        f"{head}[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
+        f"{privacy}[audit]\nsigning_key = {signing}\n\n[model]\ndirectory = {directory}\n"
     )
 
 

@@ -17,7 +17,7 @@ NewFile = Annotated[
 def new_key_ring(file: NewFile) -> None:
     """Create the key ring behind pseudonyms.
 
-    Name it in the settings of the job (privacy.key_ring) and of the gateway. To change the key later, see
+    Name it in the tenant file (key_ring), which job and gateways read. To change the key later, see
     `freshet rotate --help`.
     """
     from schemas.pseudonyms import new_key_ring as new

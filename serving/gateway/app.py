@@ -52,7 +52,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._authenticator = Authenticator(settings.auth)
-        self._tenants = {name: make_tenant(name, settings, of) for name, of in settings.tenants.items()}
+        self._tenants = {name: make_tenant(name, settings) for name in settings.tenants}
         registry, admission, limits = CollectorRegistry(), Admission(settings.admission), Limits(settings.admission)
         self._meter = Meter(registry)
         parts = GatewayParts(self._authenticator, self._tenants, admission, limits, self._meter)

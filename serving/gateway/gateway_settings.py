@@ -1,7 +1,7 @@
 """The settings of the gateway: read once from a TOML file into a frozen object. Secrets are in files and variables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -12,11 +12,15 @@ from schemas.audit import VisibleName
 from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
 from schemas.secret_files import secret
-from schemas.wire.writers import WriteSettings
+from schemas.wire.tenant_file import TenantSettings, load_tenant
 from serving.gateway.admission import AdmissionSettings
 from serving.gateway.security import AuthSettings
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
+_IN_A_FILE: Final = (
+    ": a tenant is a file that its job reads, too. Move its settings into one, and name that here "
+    '(tenants.<name> = "tenant.toml") and in the settings of the job (tenant = "tenant.toml")'
+)
 
 
 class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,21 +56,6 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     fast_lane: bool = True
     """Serve the hot route without ASGI. Without it, responses are the same, only slower."""
-
-
-class TenantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What each tenant has of its own. The values must be those of the tenant's job."""
-
-    key_ring: str
-    """The file with the keys behind pseudonyms."""
-    tombstone_ms: AtLeastOne
-    """`privacy.tombstone_ms` of the job; `freshet retention` prints it."""
-    redis_prefix: str = ""
-    """`redis.prefix` of the job."""
-    topic_prefix: str = "freshet."
-    """`kafka.topic_prefix` of the job."""
-    input: WriteSettings = WriteSettings()
-    """`[input]` of the job, plus schema ids where records are framed."""
 
 
 class ReadAuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,7 +100,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     redis: RedisAddress
     kafka: KafkaSettings
-    tenants: Annotated[dict[str, TenantSettings], Meta(min_length=1)]
+    tenants: Annotated[dict[str, str], Meta(min_length=1)]
+    """The tenant file of each tenant, by the name that tokens and API keys give it. The tenant's job reads it, too."""
     auth: AuthSettings
     server: ServerSettings = ServerSettings()
     admission: AdmissionSettings = AdmissionSettings()
@@ -125,6 +115,15 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """From the variable of `redis.password_variable`, or of `redis_password_variable`, as older files say it."""
         return secret(self.redis.password_variable or self.redis_password_variable)
 
+    def tenant(self, name: str) -> TenantSettings:
+        """What stands in the file of a tenant. Raises :class:`SettingsError`."""
+        tenant = load_tenant(self.tenants[name])
+        if tenant.key_ring is None:
+            raise SettingsError(
+                f"tenant file {self.tenants[name]} has no key_ring, which a gateway needs: name the file"
+            )
+        return tenant
+
 
 def load_gateway_settings(path: Path) -> GatewaySettings:
     """The settings in the TOML file `path`; raises :class:`SettingsError`, which says what is wrong and where."""
@@ -133,7 +132,9 @@ def load_gateway_settings(path: Path) -> GatewaySettings:
     except OSError as error:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"settings file {path}: {error}") from None
+        raise SettingsError(
+            f"settings file {path}: {error}{_IN_A_FILE if '$.tenants[' in str(error) else ''}"
+        ) from None
     if complaint := complaint_of(settings.kafka) or _complaint(settings):
         raise SettingsError(f"settings file {path}: {complaint}")
     return settings
@@ -141,6 +142,8 @@ def load_gateway_settings(path: Path) -> GatewaySettings:
 
 def _complaint(settings: GatewaySettings) -> str | None:
     server = settings.server
+    if settings.kafka.topic_prefix != KafkaSettings("").topic_prefix:
+        return "kafka.topic_prefix is for the tenant file: move it there as topic_prefix"
     if settings.auth.api_keys is None and settings.auth.jwks is None:
         return "auth.api_keys or auth.jwks names a file: without either nobody could use the gateway"
     if settings.auth.jwks is not None and settings.auth.audience is None:

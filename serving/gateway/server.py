@@ -81,8 +81,8 @@ def _refuse_unusable(settings: GatewaySettings) -> None:
     """
     Authenticator(settings.auth)
     RedisClient(settings.redis, settings.redis_password()).close()  # password and TLS files; it connects to nothing
-    for tenant in settings.tenants.values():
-        load_key_ring(tenant.key_ring)
+    for name in settings.tenants:
+        load_key_ring(settings.tenant(name).key_ring)
     server = settings.server
     if server.cert_file is None:
         return

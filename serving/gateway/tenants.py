@@ -17,7 +17,7 @@ from serving.async_reader import AsyncReader
 from serving.catalogue import Catalogue
 from serving.consents import Consents
 from serving.events import EventProducer
-from serving.gateway.gateway_settings import GatewaySettings, TenantSettings
+from serving.gateway.gateway_settings import GatewaySettings
 from serving.gateway.problems import Problem
 from serving.held_data import Collector, is_erased_since
 from serving.kept_answers import KeptAnswers
@@ -51,8 +51,9 @@ class Tenant(msgspec.Struct, frozen=True):
     closing: list[Callable[[], None]]
 
 
-def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Tenant:
+def make_tenant(name: str, settings: GatewaySettings) -> Tenant:
     """A tenant that connects to nothing yet but to its catalogue. Raises :class:`SettingsError`."""
+    of = settings.tenant(name)
     ring = load_key_ring(of.key_ring)
     kafka: dict[str, Any] = python_kafka_options(settings.kafka)
     password = settings.redis_password()
@@ -69,7 +70,8 @@ def make_tenant(name: str, settings: GatewaySettings, of: TenantSettings) -> Ten
     events = EventProducer(kafka, topic_prefix=of.topic_prefix, input=of.input)
     prefix = of.redis_prefix
     store = RedisClient(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password, prefix=prefix)
-    consents = Consents(store, kafka, ring, tombstone_ms=of.tombstone_ms, topic_prefix=of.topic_prefix, input=of.input)
+    life_ms = of.tombstone_life_ms()
+    consents = Consents(store, kafka, ring, tombstone_ms=life_ms, topic_prefix=of.topic_prefix, input=of.input)
     names = Pseudonymiser(ring).all
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 

@@ -42,12 +42,12 @@ def tenant(kafka: KafkaSettings) -> KafkaSettings:
 @pytest.fixture
 def gateways(server: RealRedis, tenant: KafkaSettings, tmp_path: Path) -> Iterator[list[RunningGateway]]:
     """Two of the same tenant. No job runs, so that collecting goes on until it is ended."""
-    rings = new_rings(tmp_path, "default")
-    more = f'topic_prefix = "{tenant.topic_prefix}"\n'
-    where = {"kafka": tenant.bootstrap_servers, "more": more, "server": NARROW}
+    ring, file = new_rings(tmp_path, "default")["default"], tmp_path / "tenant.toml"
+    file.write_text(f'key_ring = "{ring}"\nredis_prefix = "default:"\ntopic_prefix = "{tenant.topic_prefix}"\n')
+    where = {"kafka": tenant.bootstrap_servers, "server": NARROW, "default": str(file)}
     with (
-        running_gateway(tmp_path / "one", server.url, **where, **rings) as one,
-        running_gateway(tmp_path / "other", server.url, **where, **rings) as other,
+        running_gateway(tmp_path / "one", server.url, **where) as one,
+        running_gateway(tmp_path / "other", server.url, **where) as other,
     ):
         yield [one, other]
 

@@ -28,9 +28,7 @@ def gateway(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         live.product.endpoints["redis"],
         live.settings.kafka.bootstrap_servers,
         "[audit]\nshare = 1.0\nevery_s = 0.2\n",
-        live.settings.tombstone_ms(),
-        live.settings.redis.prefix,
-        default=live.product.endpoints["key_ring"],
+        default=str(live.settings.tenant),
     )
     yield gateway
     assert gateway.close() == 0

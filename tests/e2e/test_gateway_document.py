@@ -38,9 +38,7 @@ def gateway(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         tmp_path_factory.mktemp("gateway"),
         live.product.endpoints["redis"],
         live.settings.kafka.bootstrap_servers,
-        tombstone_ms=live.settings.tombstone_ms(),
-        redis_prefix=live.settings.redis.prefix,
-        default=live.product.endpoints["key_ring"],
+        default=str(live.settings.tenant),
     )
     yield gateway
     gateway.close()

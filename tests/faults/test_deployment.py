@@ -58,6 +58,13 @@ def changed(live: Live, old: str, new: str) -> Path:
     return other
 
 
+def of_tenant(live: Live, tenant: str) -> Path:
+    """A settings file of a tenant with the same key ring."""
+    file = live.product.settings_path.with_name("changed-tenant.toml")
+    file.write_text(f"key_ring = {json.dumps(live.product.endpoints['key_ring'])}\n{tenant}\n")
+    return changed(live, json.dumps(live.settings.tenant), json.dumps(str(file)))
+
+
 def refusal(live: Live, path: Path, *options: str) -> str:
     """What the submission is refused with."""
     with pytest.raises(SubmitError) as caught:
@@ -103,7 +110,7 @@ def test_changed_bucket_count_is_refused_with_and_without_savepoint(live: Live, 
 
 @pytest.mark.promise("deployment-identity")
 def test_changed_redis_prefix_is_refused(live: Live, savepoint: str) -> None:
-    assert "redis.prefix is" in refusal(live, changed(live, "[redis]\n", '[redis]\nprefix = "other:"\n'))
+    assert "redis.prefix is" in refusal(live, of_tenant(live, 'redis_prefix = "other:"'))
 
 
 def test_redis_prefix_of_another_deployment_is_refused(live: Live, savepoint: str) -> None:
@@ -145,7 +152,8 @@ def forget_rotation(live: Live) -> None:
 
 def test_consumer_group_of_another_deployment_is_refused(live: Live, savepoint: str) -> None:
     group = live.settings.kafka.group()
-    other = changed(live, "[kafka]\n", f'[kafka]\ntopic_prefix = "other."\ngroup_id = "{group}"\n')
+    other = of_tenant(live, 'topic_prefix = "other."')
+    other.write_text(other.read_text().replace("[kafka]\n", f'[kafka]\ngroup_id = "{group}"\n', 1))
     product.create_local_topics(product.load_settings(other).kafka)
     assert "two jobs with one group abort each other's transactions" in refusal(live, other)
 

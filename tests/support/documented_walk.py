@@ -97,6 +97,7 @@ class Walk:
         self.port = free_port()
         settings = live.product.settings_path.read_text()
         (folder / "freshet.toml").write_text(settings)
+        (folder / "tenant.toml").write_text((ROOT / "deploy" / "tenant.toml").read_text())
         (folder / "mine.onnx").write_bytes(onnx_bytes())
         (folder / "items.txt").write_text("".join(f"item-{row}\n" for row in range(1, 31)))
         (folder / "SNAPSHOTS").symlink_to(live.stack.directory / "flink" / "checkpoints")

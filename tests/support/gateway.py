@@ -23,6 +23,7 @@ from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, load_key_ring, new_key_ring, write_key_ring
 from schemas.store import popular_key, user_keys
+from schemas.wire.tenant_file import load_tenant
 from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from tests.support.generations import a_proven_consent, client_for, generation
@@ -55,7 +56,10 @@ def new_rings(directory: Path, *tenants: str) -> dict[str, str]:
 
 
 class RunningGateway:
-    """A gateway with an API key for each role, below `directory`. `more` is TOML that is added to its settings."""
+    """A gateway with an API key for each role, below `directory`. `more` is TOML that is added to its settings.
+
+    `tenants` are key rings by the names of their tenants, or tenant files, which end in `.toml`.
+    """
 
     def __init__(
         self,
@@ -63,8 +67,6 @@ class RunningGateway:
         redis_url: str,
         kafka: str = NO_KAFKA,
         more: str = "",
-        tombstone_ms: int = 100_000,
-        redis_prefix: str | None = None,
         server: str = "",
         verify: ssl.SSLContext | None = None,
         **tenants: str,
@@ -73,26 +75,32 @@ class RunningGateway:
         self.directory, self.port = directory, free_port()
         self.keys = {role: add_api_key(directory / "api-keys.json", role, (role,), "default", None) for role in ROLES}
         (directory / "jwks.json").write_text(json.dumps(jwks_of(k1=HMAC_SECRET)))
-        rings = tenants or new_rings(directory, "default")
-        self.rings = {name: load_key_ring(path) for name, path in rings.items()}
+        given = tenants or new_rings(directory, "default")
+        files = {
+            name: path if path.endswith(".toml") else self._tenant_file(name, path) for name, path in given.items()
+        }
+        settings = {name: load_tenant(path) for name, path in files.items()}
+        self.rings = {name: load_key_ring(of.key_ring) for name, of in settings.items()}
         self.settings = directory / "gateway.toml"
         self.settings.write_text(
             f'redis.urls = ["{redis_url}"]\nkafka.bootstrap_servers = "{kafka}"\n'
             f'auth.api_keys = "{directory}/api-keys.json"\nauth.jwks = "{directory}/jwks.json"\n'
             f'auth.audience = "{AUDIENCE}"\nserver.port = {self.port}\n{server}\n'
-            + "".join(f'[tenants.{name}]\nkey_ring = "{path}"\ntombstone_ms = {tombstone_ms}\n'
-                      f'redis_prefix = "{name + ":" if redis_prefix is None else redis_prefix}"\n'
-                      for name, path in rings.items())
+            + "".join(f'tenants.{name} = "{path}"\n' for name, path in files.items())
             + more
-        )  # fmt: skip
+        )
         with contextlib.suppress(StoreUnavailable):
-            for name in rings:
-                prefix = f"{name}:" if redis_prefix is None else redis_prefix
-                generation(RedisAddress((redis_url,)), prefix)
+            for of in settings.values():
+                generation(RedisAddress((redis_url,)), of.redis_prefix)
         self.log = (directory / "gateway.log").open("w+")
         self.base = f"{'https' if verify else 'http'}://{LOOPBACK}:{self.port}"
         self.http = httpx.Client(base_url=self.base, timeout=30, verify=verify or False)
         self.process = self._started()
+
+    def _tenant_file(self, name: str, ring: str) -> str:
+        path = self.directory / f"{name}.toml"
+        path.write_text(f'key_ring = "{ring}"\nredis_prefix = "{name}:"\n')
+        return str(path)
 
     def _started(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "freshet", "gateway", "run", "--settings", str(self.settings)]

@@ -186,13 +186,14 @@ def test_python_examples_type_check(tmp_path: Path) -> None:
 
 
 def test_toml_examples_are_settings(tmp_path: Path) -> None:
-    examples = [text for page, text in blocks("toml") if page.name == "install.md"]
-    assert examples
-    for text in examples:
+    tenant, *jobs = [text for page, text in blocks("toml") if page.name == "install.md"]
+    assert jobs
+    (tmp_path / "tenant.toml").write_text(tenant)
+    for text in jobs:
         assert tomllib.loads(text)["kafka"]
         path = tmp_path / "freshet.toml"
-        path.write_text(text)
-        load_settings(path)
+        path.write_text(text.replace("/etc/freshet/tenant.toml", f"{tmp_path}/tenant.toml"))
+        assert load_settings(path).privacy.key_ring == f"{tmp_path}/key-ring.json"
 
 
 def test_json_example_is_a_consent() -> None:

@@ -17,6 +17,7 @@ from schemas.errors import FreshetError
 from schemas.pseudonyms import load_key_ring, new_key_ring, write_key_ring
 from schemas.signing import load_signing_key, write_signing_key
 from schemas.wire.schema_sources import DirectorySource
+from schemas.wire.tenant_file import load_tenant
 from serving.gateway.gateway_settings import load_gateway_settings
 from serving.gateway.security import new_api_key, read_api_keys, read_jwks
 from tests.support.gateway import HMAC_SECRET, jwks_of
@@ -53,6 +54,7 @@ FILES: dict[str, tuple[str, Callable[[Path], Any], Callable[[Path], Any]]] = {
         lambda path: load_policy(str(path)),
     ),
     "gateway": ("g.toml", lambda path: path.write_text(LEAST), load_gateway_settings),
+    "tenant": ("t.toml", lambda path: path.write_text((ROOT / "deploy" / "tenant.toml").read_text()), load_tenant),
     "key ring": ("ring.json", a_key_ring, lambda path: load_key_ring(str(path))),
     "signing key": ("key", write_signing_key, lambda path: load_signing_key(str(path)).id),
     "API keys": ("keys.json", api_keys, lambda path: read_api_keys(str(path))),

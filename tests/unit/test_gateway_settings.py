@@ -9,10 +9,7 @@ from schemas.errors import SettingsError
 from serving.gateway.gateway_settings import GatewaySettings, load_gateway_settings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "gateway.toml"
-LEAST = (
-    'redis.urls = ["redis://h:1"]\nkafka.bootstrap_servers = "h:2"\nauth.api_keys = "f"\n'
-    'tenants.a.key_ring = "r"\ntenants.a.tombstone_ms = 1\n'
-)
+LEAST = 'redis.urls = ["redis://h:1"]\nkafka.bootstrap_servers = "h:2"\nauth.api_keys = "f"\ntenants.a = "t.toml"\n'
 
 
 def loaded(tmp_path: Path, text: str) -> GatewaySettings:
@@ -22,7 +19,7 @@ def loaded(tmp_path: Path, text: str) -> GatewaySettings:
 
 
 def test_example_is_valid_with_and_without_commented_lines(tmp_path: Path) -> None:
-    assert load_gateway_settings(EXAMPLE).tenants["default"].key_ring == "key-ring.json"
+    assert load_gateway_settings(EXAMPLE).tenants == {"default": "tenant.toml"}
     text = EXAMPLE.read_text()
     for setting in ("username", "jwks", "audience", "issuer"):
         assert f"# {setting} = " in text
@@ -38,9 +35,9 @@ def test_minimal_settings_are_enough(tmp_path: Path) -> None:
 
 
 def test_local_gateway_settings_are_as_intended(tmp_path: Path) -> None:
-    tenant = {"key_ring": 'a "ring" \\ of keys', "tombstone_ms": 5, "redis_prefix": "p:"}
+    tenant = 'the "file" \\ of a tenant'
     settings = loaded(tmp_path, settings_text("redis://h:1", "h:2", Path("/k s"), 77, tenant))
-    assert settings.tenants["default"].key_ring == tenant["key_ring"]
+    assert settings.tenants == {"default": tenant}
     assert (settings.redis.urls, settings.auth.jwks, settings.server.port) == (("redis://h:1",), "/k s", 77)
 
 
@@ -48,7 +45,8 @@ def test_local_gateway_settings_are_as_intended(tmp_path: Path) -> None:
     ("line", "complaint"),
     [
         ("", None),
-        ("tenants.a.what = 1", "what"),
+        ('tenants.b.key_ring = "r"', r"tenants.*: a tenant is a file that its job reads, too\. Move its settings"),
+        ('kafka.topic_prefix = "shop."', "kafka.topic_prefix is for the tenant file"),
         ("server.port = 70000", "server.port"),
         ('server.key_file = "k"', "server.cert_file and server.key_file go together"),
         ('server.client_ca_file = "c"', "server.client_ca_file needs server.cert_file"),
@@ -71,11 +69,23 @@ def test_invalid_setting_is_named(tmp_path: Path, line: str, complaint: str | No
     assert "gateway.toml" in str(raised.value)
 
 
-@pytest.mark.parametrize("missing", ["redis", "kafka", "auth", "tenants.a.key_ring"])
+@pytest.mark.parametrize("missing", ["redis", "kafka", "auth", "tenants"])
 def test_missing_setting_is_named(tmp_path: Path, missing: str) -> None:
     text = "".join(line for line in LEAST.splitlines(keepends=True) if not line.startswith(missing))
     with pytest.raises(SettingsError, match=missing.rpartition(".")[2]):
         loaded(tmp_path, text)
+
+
+def test_gateway_needs_a_key_ring_in_each_tenant_file(tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    settings = loaded(tmp_path, LEAST.replace("t.toml", str(file)))
+    with pytest.raises(SettingsError, match=r"tenant file .*t\.toml cannot be read"):
+        settings.tenant("a")
+    file.write_text('topic_prefix = "shop."')
+    with pytest.raises(SettingsError, match=r"t\.toml has no key_ring"):
+        settings.tenant("a")
+    file.write_text('key_ring = "ring.json"')
+    assert settings.tenant("a").key_ring == str(tmp_path / "ring.json")
 
 
 def test_missing_file_is_reported(tmp_path: Path) -> None:

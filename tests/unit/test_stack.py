@@ -16,7 +16,7 @@ import pytest
 
 from deploy.local import commands, flink_config, gateway_product, ports, product, stack
 from deploy.local.errors import JarError, NotReadyError, ProcessDiedError, StackError
-from deploy.local.escaping import check_directory
+from deploy.local.escaping import check_directory, toml_of
 from deploy.local.fetch_jars import verify
 from deploy.local.files import tail, write_atomically
 from deploy.local.java import Java
@@ -134,8 +134,12 @@ def test_settings_round_trip_paths(tmp_path, name):
         str(tmp_path / name),
         str(tmp_path / name / "ring"),
     )
-    text = gateway_product.settings_text("redis://x", "x", path, 1, {"key_ring": str(tmp_path / name)})
-    assert tomllib.loads(text)["auth"]["jwks"] == str(path)
+    tenant = path.with_name("tenant.toml")
+    text = tomllib.loads(gateway_product.settings_text("redis://x", "x", path, 1, str(tenant)))
+    assert (text["auth"]["jwks"], text["tenants"]["default"]) == (str(path), str(tenant))
+    write_atomically(tenant, f"key_ring = {toml_of(name)}")
+    write_atomically(path, product.settings_text(LocalStack(tmp_path), tmp_path, tmp_path, tenant))
+    assert load_settings(path).privacy.key_ring == str(tmp_path / name / name)
 
 
 def test_stack_is_locale_independent(table, monkeypatch):
