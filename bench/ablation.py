@@ -16,10 +16,10 @@ from types import FunctionType
 from typing import Any, Final, TypeVar, cast
 
 from adapters.redis.client import Keyed, connect
-from adapters.redis.scripts import Script
+from adapters.redis.scripts import WRITE_POPULAR
 from jobs import workers
 from jobs.settings import Settings
-from schemas.store import WRITE_POPULAR, ConsentOutcome
+from schemas.store import ConsentOutcome
 from udfs import personalise, profile
 from udfs.elements import ConsentRecord, Element, EventRecord
 from udfs.operators import outputs
@@ -30,7 +30,6 @@ from udfs.store import RedisStore, Tombstone, Written
 
 F = TypeVar("F")
 WRITE_LIST: Final = WRITE_POPULAR
-_WRITE_LIST: Final = Script(WRITE_LIST)
 """The comparison of versions and a SET with PX, for one key: that is what a list takes where there is no fence."""
 
 
@@ -142,7 +141,7 @@ class UncheckedStore(RedisStore):
 
     def _list_command(self, write: ListWrite, token: str) -> Keyed:
         key = f"{self._prefix}{{{write.pseudonym}}}:list"
-        return key, _WRITE_LIST((key,), self._epoch, write.version, write.ttl_ms, write.payload)
+        return key, WRITE_LIST((key,), self._epoch, write.version, write.ttl_ms, write.payload)
 
 
 def open_store(settings: Settings, epoch: int) -> UncheckedStore:

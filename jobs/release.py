@@ -14,7 +14,7 @@ from schemas.errors import SettingsError
 
 T = TypeVar("T")
 PACKAGES: Final = ("adapters", "schemas", "models", "udfs", "jobs")
-SUFFIXES: Final = (".py", ".java")
+SUFFIXES: Final = (".py", ".java", ".lua")
 
 
 def digest() -> str:

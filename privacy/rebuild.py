@@ -7,17 +7,16 @@ are in nobody's state any more.
 
 from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.redis.client import Keyed, RedisClient, always, connect
-from adapters.redis.scripts import Script
+from adapters.redis.scripts import WRITE_CONSENT
 from jobs.clock import clock_ms
 from jobs.marks import write_marks
 from jobs.settings import Settings
 from privacy.erased_users import erased_users
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.store import WRITE_CONSENT, all_user_keys
+from schemas.store import all_user_keys
 from udfs.store import decision_of
 
 WRITES_MAX = 500
-_WRITE_CONSENT = Script(WRITE_CONSENT)
 
 
 def rebuild(settings: Settings) -> int:
@@ -42,7 +41,7 @@ def _write_tombstones(settings: Settings, client: RedisClient) -> int:
         arguments = decision_of(one.erasure).arguments(settings.tombstone_ms())
         for name in one.names:
             keys = all_user_keys(settings.redis.prefix, name)
-            commands.append((keys[0], _WRITE_CONSENT(keys, *arguments)))
+            commands.append((keys[0], WRITE_CONSENT(keys, *arguments)))
     for begin in range(0, len(commands), WRITES_MAX):
         client.run(always(commands[begin : begin + WRITES_MAX]), durable=True)
     return len(recent)

@@ -16,10 +16,11 @@ import hiredis
 from adapters.redis.address import RedisAddress
 from adapters.redis.links import Links, links_to, pack
 from adapters.redis.pipe import Then, awaited
+from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import READ_LIST, READ_LIST_SHA, popular_key, user_keys
+from schemas.store import popular_key, user_keys
 from serving.answers import (
     Listed,
     Own,
@@ -244,7 +245,7 @@ class AsyncReader:
         if (pipe := self._links.personal(keys[0])) is None:
             return None
         try:
-            own: Own | None = await awaited(pipe.ask, pack(("EVAL", READ_LIST, 3, *keys, pipe.proof)))
+            own: Own | None = await awaited(pipe.ask, pack(("EVAL", READ_LIST.text, 3, *keys, pipe.proof)))
         except (StoreUnavailable, hiredis.ReplyError):
             return None
         return own
@@ -255,12 +256,12 @@ def _command(prefix: str, example: str, proof: bytes) -> Callable[[str], bytes]:
 
     Pseudonyms under one key have one length; any other is packed as it comes.
     """
-    marked = pack(("EVALSHA", READ_LIST_SHA, 3, *user_keys(prefix, "\0" * len(example)), proof))
+    marked = pack(("EVALSHA", READ_LIST.sha, 3, *user_keys(prefix, "\0" * len(example)), proof))
     template = marked.replace(b"%", b"%%").replace(b"\0" * len(example), b"%b")
 
     def command(pseudonym: str) -> bytes:
         if len(pseudonym) != len(example):
-            return pack(("EVALSHA", READ_LIST_SHA, 3, *user_keys(prefix, pseudonym), proof))
+            return pack(("EVALSHA", READ_LIST.sha, 3, *user_keys(prefix, pseudonym), proof))
         name = pseudonym.encode()
         return template % (name, name, name)
 

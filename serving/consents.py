@@ -31,7 +31,7 @@ from kafka.errors import KafkaError
 from adapters.kafka.sender import LazyProducer
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import Keyed, RedisClient, always
-from adapters.redis.scripts import Script
+from adapters.redis.scripts import WITHDRAW, WRITE_CONSENT, Script
 from schemas import topics
 from schemas.consents import ConsentChange, LenientConsentChange, Level
 from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, StoreMisconfigured, StoreUnavailable
@@ -39,8 +39,6 @@ from schemas.events import FUTURE_SKEW_MAX_MS
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.rejects import RejectReason
 from schemas.store import (
-    WITHDRAW,
-    WRITE_CONSENT,
     ConsentOutcome,
     ConsentWrite,
     all_user_keys,
@@ -56,8 +54,6 @@ from serving.forms import UNKNOWN_FIELD, Form
 Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
 AWAY: Final = (StoreUnavailable, StoreMisconfigured)
-_WITHDRAW: Final = Script(WITHDRAW)
-_WRITE_CONSENT: Final = Script(WRITE_CONSENT)
 _FORM: Final = Form(
     "consents",
     json_codec().consent,
@@ -161,7 +157,7 @@ class Consents:
         """Whatever of the two is down, the other one is told: the topic ends it for good, the fence at once."""
         users = self._keys(change.user_id)
         wants = "erase" if change.erase else "none"
-        fence = self._try_fence(_WITHDRAW, [(keys, (change.ts, wants, self._tombstone_ms)) for keys in users])
+        fence = self._try_fence(WITHDRAW, [(keys, (change.ts, wants, self._tombstone_ms)) for keys in users])
         at = self._append(change)
         # Redis bounds when the user may have said so by its own clock: the record goes by the same time, or it would
         # look older than its own fence.
@@ -173,7 +169,7 @@ class Consents:
         decisions = [
             ConsentWrite(Level.NONE, 0, *at, said_at, change.erase).arguments(self._tombstone_ms) for said_at in said
         ]
-        placed = self._try_fence(_WRITE_CONSENT, list(zip(users, decisions, strict=True)))
+        placed = self._try_fence(WRITE_CONSENT, list(zip(users, decisions, strict=True)))
         if error := next((answer for answer in (placed, fence) if isinstance(answer, str)), None):
             raise NotAcknowledged(
                 f"the withdrawal is recorded in the topic, but Redis did not accept it ({error}): "
@@ -185,7 +181,7 @@ class Consents:
         """The topic first: a change that it does not take must hold nothing off."""
         users, at = self._keys(change.user_id), self._append(change)
         hold = hold_arguments(*at, min(change.ts, at.append_ts), self._tombstone_ms)
-        held = self._try_fence(_WRITE_CONSENT, [(keys, hold) for keys in users])
+        held = self._try_fence(WRITE_CONSENT, [(keys, hold) for keys in users])
         if isinstance(held, str):
             raise NotAcknowledged(
                 f"the change is recorded in the topic, but Redis did not accept it ({held}): until the job has read "

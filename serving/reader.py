@@ -14,11 +14,11 @@ from adapters.redis.address import RedisAddress
 from adapters.redis.client import Keyed, RedisClient
 from adapters.redis.greeting import Standing
 from adapters.redis.replies import Remedy
-from adapters.redis.scripts import Script
+from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreMisconfigured, StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import READ_LIST, popular_key, proof_of, user_keys
+from schemas.store import popular_key, proof_of, user_keys
 from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of, steady_ms
 
 Keys = tuple[str, str, str]
@@ -26,7 +26,6 @@ PAUSE_AFTER_FAILURE_MS: Final = 250
 """Redis is left alone for so long after it did not answer, so that callers do not wait for it one after the other."""
 URL_TIMEOUT_MS: Final = 250
 """How long an answer may take where `store` is a plain URL."""
-_READ: Final = Script(READ_LIST)
 logger = logging.getLogger(__name__)
 
 
@@ -130,7 +129,7 @@ class Reader:
         def build(standing: Standing) -> list[Keyed]:
             made_for.append(standing)
             proof = None if standing.token is None else proof_of(standing.token)
-            commands: list[Keyed] = [(of_one[0], _READ(of_one, proof) if proof else None) for of_one in keys]
+            commands: list[Keyed] = [(of_one[0], READ_LIST(of_one, proof) if proof else None) for of_one in keys]
             for segment in wanted:
                 key = popular_key(self._prefix, segment)
                 commands.append((key, ("GET", key)))

@@ -13,15 +13,11 @@ import msgspec
 from adapters.redis.address import OUTAGE_MAX_MS
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.replies import Remedy
-from adapters.redis.scripts import Script
+from adapters.redis.scripts import RELINK, WRITE_CONSENT, WRITE_LIST, WRITE_POPULAR
 from schemas.consents import Level
 from schemas.errors import StoreFull
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
-    RELINK,
-    WRITE_CONSENT,
-    WRITE_LIST,
-    WRITE_POPULAR,
     ConsentOutcome,
     ConsentWrite,
     WriteOutcome,
@@ -38,10 +34,6 @@ from udfs.ranking import ListWrite
 _FULL: Final = (Remedy.MAKE_ROOM,)
 """Left to the store: it takes withdrawals where it takes no lists."""
 logger = logging.getLogger(__name__)
-_RELINK: Final = Script(RELINK)
-_WRITE_CONSENT: Final = Script(WRITE_CONSENT)
-_WRITE_LIST: Final = Script(WRITE_LIST)
-_WRITE_POPULAR: Final = Script(WRITE_POPULAR)
 
 
 class Tombstone(msgspec.Struct, frozen=True, gc=False):
@@ -162,14 +154,14 @@ class RedisStore:
         moves: list[Keyed] = []
         for place, current in enumerate(links):
             keys = self._keys(current)
-            moves.append((keys[0], _RELINK(keys, *raw[size * place : size * (place + 1)])))
+            moves.append((keys[0], RELINK(keys, *raw[size * place : size * (place + 1)])))
         self.client.run(always(moves), durable=True)
         self.client.run(always([(keys[0], ("DEL", *keys)) for keys in before]))
 
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """See :class:`ListStore`."""
         key = popular_key(self._prefix, segment)
-        command = _WRITE_POPULAR((key,), epoch, version, ttl_ms, payload)
+        command = WRITE_POPULAR((key,), epoch, version, ttl_ms, payload)
         [answer] = self.client.run(always([(key, command)]), leave=_FULL)
         return _outcome(answer)
 
@@ -186,12 +178,12 @@ class RedisStore:
 
     def _consent_command(self, change: ConsentRecord, token: str) -> Keyed:
         keys = self._keys(change.pseudonym)
-        return keys[0], _WRITE_CONSENT(keys, *decision_of(change, token).arguments(self._tombstone_ms))
+        return keys[0], WRITE_CONSENT(keys, *decision_of(change, token).arguments(self._tombstone_ms))
 
     def _list_command(self, write: ListWrite, token: str) -> Keyed:
         keys = user_keys(self._prefix, write.pseudonym)
         made = self._epoch, write.version, write.ttl_ms, proven(write.consent, token), write.payload
-        return keys[0], _WRITE_LIST(keys, *made)
+        return keys[0], WRITE_LIST(keys, *made)
 
 
 def _outcome(answer: Any) -> WriteOutcome:

@@ -25,10 +25,10 @@ from adapters.redis.greeting import (
 )
 from adapters.redis.nodes import Nodes, nodes_of
 from adapters.redis.replies import Remedy, raised_for, remedy_for
-from adapters.redis.scripts import REPAIR, Script, keys_of, whole
+from adapters.redis.scripts import RENEW_GENERATION, REPAIR, keys_of, whole
 from schemas.errors import StoreUnavailable
 from schemas.secret_files import secret
-from schemas.store import RENEW_GENERATION, Generation, decode_generation, generation_key
+from schemas.store import Generation, decode_generation, generation_key
 
 Keyed: TypeAlias = tuple[str, Command | None]
 """A key, which says the node, and the command about it; None asks nothing, and is answered by None."""
@@ -36,8 +36,6 @@ Build: TypeAlias = Callable[[Standing], Sequence[Keyed]]
 """Makes commands for a connection: the same keys in the same order, whatever the standing; called again when needed."""
 TRIES: Final = 3
 REPLICAS_TIMEOUT_MS: Final = 500
-_RENEW: Final = Script(RENEW_GENERATION)
-_REPAIR: Final = Script(REPAIR)
 
 
 class RedisClient:
@@ -106,7 +104,7 @@ class RedisClient:
                 return known.token
             made = Generation(secrets.token_hex(6), tuple(sorted(lives)), time.time_ns() // 1_000_000)
             key = generation_key(self.prefix)
-            command = _RENEW((key,), raw or b"", msgspec.json.encode(made))
+            command = RENEW_GENERATION((key,), raw or b"", msgspec.json.encode(made))
             [won] = self.run(always([(key, command)]), durable=True)
             self._record = None, 0.0
             by_force = False
@@ -209,7 +207,7 @@ class RedisClient:
             self._nodes.forget()
             raise _Again(raised)
         if remedy == Remedy.REPAIR:
-            [removed] = batch.connection.ask([whole(_REPAIR(keys_of(command)))])
+            [removed] = batch.connection.ask([whole(REPAIR(keys_of(command)))])
             if isinstance(removed, hiredis.ReplyError):
                 raise raised_for(removed, self.prefix)
             self._on_repair(removed)

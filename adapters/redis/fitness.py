@@ -5,31 +5,10 @@ from typing import Final, NamedTuple
 
 from adapters.redis.client import RedisClient, always
 from adapters.redis.greeting import Command, info_of
-from adapters.redis.scripts import Script
+from adapters.redis.scripts import TRY_RIGHTS
 from schemas.errors import StoreMisconfigured
 
 LOOKS: Final[tuple[Command, ...]] = (("INFO", "memory"), ("INFO", "persistence"))
-_RIGHTS: Final = Script("""
--- KEYS two of our own; whatever the scripts of schemas/store.py do, done to keys that hold nothing
-local refused = {}
-local function try(...)
-  local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then
-    if string.find(answer.err, "can't") or string.find(answer.err, 'NOPERM') or string.find(answer.err, 'ACL') then
-      refused[#refused + 1] = string.lower((...))
-    end
-  end
-end
-try('SET', KEYS[1], '', 'PX', 1000)
-try('GET', KEYS[1])
-try('GETRANGE', KEYS[1], 0, 1)
-try('EXISTS', KEYS[1])
-try('TYPE', KEYS[1])
-try('RENAME', KEYS[1], KEYS[2])
-try('TIME')
-try('DEL', KEYS[1], KEYS[2])
-return refused
-""")
 
 
 class Fitness(NamedTuple):
@@ -81,7 +60,7 @@ def check_rights(client: RedisClient) -> None:
     Raises :class:`StoreMisconfigured`, which names the commands that the user lacks, and :class:`StoreUnavailable`.
     """
     keys = [f"{client.prefix}{{freshet-check}}:{name}" for name in ("one", "other")]
-    [refused] = client.run(always([(keys[0], _RIGHTS(keys))]))
+    [refused] = client.run(always([(keys[0], TRY_RIGHTS(keys))]))
     if refused:
         names = " ".join(f"+{name.decode()}" for name in refused)
         raise StoreMisconfigured(f"Redis refuses (NOPERM, keys {client.prefix}*): its user needs {names}")

@@ -1,23 +1,22 @@
-"""Calls Lua scripts by their SHA-1, and sends the source if the server does not know it yet."""
+"""Calls Lua scripts by their SHA-1, and sends the source if the server does not know it yet.
+
+Each is a file in ``adapters/redis/lua`` that begins with what it does. The script that reads a list is published for
+readers in other languages: ``schemas/wire/published/read_list.lua``.
+"""
 
 import hashlib
+import re
 from collections.abc import Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, Final
 
+import schemas as words
 from adapters.redis.greeting import Command
 
 _TEXTS: Final[dict[str, str]] = {}
-
-REPAIR: Final = """
--- KEYS any
-local removed = 0
-for _, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'string' and kind ~= 'none' then removed = removed + redis.call('DEL', key) end
-end
-return removed
-"""
-"""Removes what is no string: nothing of ours is anything else. Answers how many keys that were."""
+_FOLDER: Final = files(__package__) / "lua"
+_INCLUDE: Final = re.compile(r"^-- include (\w+\.lua)\n", re.MULTILINE)
 
 
 class Script:
@@ -28,6 +27,7 @@ class Script:
     """
 
     def __init__(self, text: str) -> None:
+        self.text: Final = text
         self.sha: Final = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         _TEXTS[self.sha] = text
 
@@ -44,3 +44,29 @@ def whole(command: Command) -> Command:
 def keys_of(command: Command) -> list[Any]:
     """The keys of a script's command; of any other, its first argument."""
     return list(command[3 : 3 + command[2]]) if command[0] in ("EVALSHA", "EVAL") else list(command[1:2])
+
+
+def _included(found: re.Match[str]) -> str:
+    return (_FOLDER / found[1]).read_text("utf-8")
+
+
+def _load(source: Traversable) -> Script:
+    """The script in a file; a line ``-- include other.lua`` stands for that file, as Redis' Lua has no `require`."""
+    return Script(_INCLUDE.sub(_included, source.read_text("utf-8")))
+
+
+READ_LIST: Final = _load(files(words) / "wire" / "published" / "read_list.lua")
+"""The user's list and the consent that it stands under, or nothing where consent does not allow one.
+
+`proof` is :func:`schemas.store.proof_of` the token of the generation record, whose `runs` have the run id of this very
+connection.
+"""
+
+WRITE_LIST: Final = _load(_FOLDER / "write_list.lua")
+WRITE_POPULAR: Final = _load(_FOLDER / "write_popular.lua")
+WRITE_CONSENT: Final = _load(_FOLDER / "write_consent.lua")
+WITHDRAW: Final = _load(_FOLDER / "withdraw.lua")
+RELINK: Final = _load(_FOLDER / "relink.lua")
+RENEW_GENERATION: Final = _load(_FOLDER / "renew_generation.lua")
+REPAIR: Final = _load(_FOLDER / "repair.lua")
+TRY_RIGHTS: Final = _load(_FOLDER / "try_rights.lua")

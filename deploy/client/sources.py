@@ -1,4 +1,4 @@
-"""Which modules the client library consists of, and their text in the wheel.
+"""Which modules and scripts the client library consists of, and their text in the wheel.
 
 The wheel must not bring packages called `schemas`, `models`, `serving` or `adapters` along: applications have their
 own. What is `schemas.lists` in the repository is `freshet._client.schemas.lists` there, and every import says so.
@@ -112,12 +112,25 @@ def client_modules(root: Path, public: Mapping[str, object]) -> dict[str, Path]:
     return found
 
 
+def scripts_of(paths: Collection[Path]) -> Iterator[Path]:
+    """The Lua scripts that lie in the packages among `paths`: their modules load them as resources."""
+    for path in paths:
+        if path.name == "__init__.py":
+            yield from path.parent.rglob("*.lua")
+
+
 def client_sources(root: Path, public: Mapping[str, object]) -> dict[str, str]:
     """The files of the client library: their names in the wheel, and their text."""
     found = client_modules(root, public)
     outside = (root / PUBLIC_FILE).read_text()
     sources = {PUBLIC_FILE: moved(outside, found, public), f"{PRIVATE.replace('.', '/')}/__init__.py": ""}
     for path in found.values():
-        name = f"{PRIVATE.replace('.', '/')}/{path.relative_to(root).as_posix()}"
-        sources[name] = moved(path.read_text(), found)
+        sources[_inside(root, path)] = moved(path.read_text(), found)
+    for path in scripts_of(found.values()):
+        sources[_inside(root, path)] = path.read_text()
     return sources
+
+
+def _inside(root: Path, path: Path) -> str:
+    """How a file below `root` is called in the wheel."""
+    return f"{PRIVATE.replace('.', '/')}/{path.relative_to(root).as_posix()}"

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapters.redis.scripts import READ_LIST, WITHDRAW, WRITE_CONSENT
 from schemas.consents import Level
 from schemas.store import (
-    READ_LIST,
-    WITHDRAW,
-    WRITE_CONSENT,
     ConsentWrite,
     all_user_keys,
     consent_value,
@@ -49,27 +47,27 @@ def redis(server: RealRedis) -> Iterator[Any]:
 def grant(redis: Any, offset: int, said_at: int = 50, token: str = TOKEN, level: Level = Level.FULL) -> int:
     """What the job writes of a grant, with a list under it."""
     decision = ConsentWrite(level, 0, 100 + offset, 0, offset, said_at, False, token)
-    outcome = int(redis.eval(WRITE_CONSENT, 4, *KEYS, *decision.arguments(LIFE)))
+    outcome = int(redis.eval(WRITE_CONSENT.text, 4, *KEYS, *decision.arguments(LIFE)))
     if redis.get(CONSENT) == decision.value():
         redis.set(LIST, b'{"v":1}')
     return outcome
 
 
 def hold(redis: Any, offset: int, said_at: int = 50) -> int:
-    return int(redis.eval(WRITE_CONSENT, 4, *KEYS, *hold_arguments(100 + offset, 0, offset, said_at, LIFE)))
+    return int(redis.eval(WRITE_CONSENT.text, 4, *KEYS, *hold_arguments(100 + offset, 0, offset, said_at, LIFE)))
 
 
 def end(redis: Any, offset: int, said_at: int = 50, erase: bool = False) -> int:
     decision = ConsentWrite(Level.NONE, 0, 100 + offset, 0, offset, said_at, erase)
-    return int(redis.eval(WRITE_CONSENT, 4, *KEYS, *decision.arguments(LIFE)))
+    return int(redis.eval(WRITE_CONSENT.text, 4, *KEYS, *decision.arguments(LIFE)))
 
 
 def withdraw(redis: Any, said_at: int, wants: str = "none") -> int:
-    return int(redis.eval(WITHDRAW, 4, *KEYS, said_at, wants, LIFE))
+    return int(redis.eval(WITHDRAW.text, 4, *KEYS, said_at, wants, LIFE))
 
 
 def readable(redis: Any, token: str = TOKEN) -> bool:
-    return redis.eval(READ_LIST, 3, *KEYS[:3], proof_of(token)) is not None
+    return redis.eval(READ_LIST.text, 3, *KEYS[:3], proof_of(token)) is not None
 
 
 @pytest.mark.promise("acknowledged-withdrawal")
@@ -157,9 +155,9 @@ def test_withdrawal_dated_in_the_future_does_not_block_a_later_grant(redis: Any,
     counted = withdraw(redis, now + ahead_ms)
     assert now <= counted <= time.time_ns() // 1_000_000
     at = ConsentWrite(Level.NONE, 0, now - 20, 0, 4, counted, False)  # the clock of Redis is ahead of the broker's
-    assert redis.eval(WRITE_CONSENT, 4, *KEYS, *at.arguments(LIFE)) == IN_FORCE
+    assert redis.eval(WRITE_CONSENT.text, 4, *KEYS, *at.arguments(LIFE)) == IN_FORCE
     later = ConsentWrite(Level.FULL, 0, now + 5, 0, 5, counted + 1, False, TOKEN)
-    assert redis.eval(WRITE_CONSENT, 4, *KEYS, *later.arguments(LIFE)) == IN_FORCE
+    assert redis.eval(WRITE_CONSENT.text, 4, *KEYS, *later.arguments(LIFE)) == IN_FORCE
 
 
 @pytest.mark.parametrize("said_at", [0, 946_684_800_000])
@@ -168,7 +166,7 @@ def test_withdrawal_dated_in_the_past_still_blocks_older_grants(redis: Any, said
     counted = withdraw(redis, said_at)
     assert counted >= now
     offline = ConsentWrite(Level.FULL, 0, now + 1_000, 0, 5, now - 60_000, False, TOKEN)
-    assert redis.eval(WRITE_CONSENT, 4, *KEYS, *offline.arguments(LIFE)) == REFUSED
+    assert redis.eval(WRITE_CONSENT.text, 4, *KEYS, *offline.arguments(LIFE)) == REFUSED
 
 
 def test_earlier_withdrawal_does_not_replace_a_later_time(redis: Any) -> None:

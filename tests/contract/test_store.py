@@ -11,12 +11,10 @@ import pytest
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient, always
 from adapters.redis.greeting import Command
-from adapters.redis.scripts import Script
+from adapters.redis.scripts import READ_LIST, WITHDRAW
 from schemas.errors import StoreMisconfigured
 from schemas.lists import encode_list, item_fragment
 from schemas.store import (
-    READ_LIST,
-    WITHDRAW,
     ConsentOutcome,
     WriteOutcome,
     all_user_keys,
@@ -40,7 +38,6 @@ EPOCH = 1_000
 MINUTE = 60_000
 TOMBSTONE = 10 * MINUTE
 _names = itertools.count()
-_READ, _WITHDRAW = Script(READ_LIST), Script(WITHDRAW)
 
 
 class Subject(Protocol):
@@ -100,7 +97,7 @@ class InRedis:
 
     def read(self, user: str) -> dict[str, Any] | None:
         keys = user_keys(PREFIX, user)
-        found = self._ask(keys[0], _READ(keys, proof_of(TOKEN)))
+        found = self._ask(keys[0], READ_LIST(keys, proof_of(TOKEN)))
         return None if found is None else msgspec.json.decode(found[0])
 
     def holds_a_list(self, user: str) -> bool:
@@ -108,7 +105,7 @@ class InRedis:
 
     def withdraw(self, user: str, said_at: int, erase: bool = False) -> None:
         keys = all_user_keys(PREFIX, user)
-        self._ask(keys[0], _WITHDRAW(keys, said_at, "erase" if erase else "none", TOMBSTONE))
+        self._ask(keys[0], WITHDRAW(keys, said_at, "erase" if erase else "none", TOMBSTONE))
 
     def is_gone(self, user: str) -> bool:
         return self._exists(user_keys(PREFIX, user)[2])

@@ -200,7 +200,7 @@ class Harness:
 
 
 class MemoryStore:
-    """A :class:`udfs.store.ListStore` in dicts that answers as the scripts of :mod:`schemas.store` do.
+    """A :class:`udfs.store.ListStore` in dicts that answers as the scripts of :mod:`adapters.redis.scripts` do.
 
     `clock` gives the time that keys expire by. `fail_next(n)` makes the next n calls raise. `go_back_to(copy)` is a
     crash that loses what came after `copy = held()`: readers are closed until `in_force` has made a new generation.

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from adapters.redis.scripts import READ_LIST, WITHDRAW
 from privacy.rules.audit_proof import Line
 from privacy.rules.audit_verify import Finding, Times, Verification, verify
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
-from schemas.store import READ_LIST, WITHDRAW, all_user_keys, proof_of, user_keys
+from schemas.store import all_user_keys, proof_of, user_keys
 from schemas.topics import DAY_MS
 from tests.support.bucket import Bucket, side
 from tests.support.fakes import TOKEN, Keyed, MemoryStore
@@ -159,7 +160,7 @@ class InRedis:
             pass
 
     def read(self, pseudonym: str) -> RecommendationList | None:
-        found = self._client.eval(READ_LIST, 3, *user_keys("", pseudonym), proof_of(TOKEN))
+        found = self._client.eval(READ_LIST.text, 3, *user_keys("", pseudonym), proof_of(TOKEN))
         return None if found is None else decode_list(found[0])
 
     def consent(self, pseudonym: str) -> Any:
@@ -167,7 +168,7 @@ class InRedis:
 
     def withdraw(self, pseudonym: str, said_at: int, erase: bool) -> None:
         keys = all_user_keys("", pseudonym)
-        self._client.eval(WITHDRAW, 4, *keys, said_at, "erase" if erase else "none", TOMBSTONE_MS)
+        self._client.eval(WITHDRAW.text, 4, *keys, said_at, "erase" if erase else "none", TOMBSTONE_MS)
 
 
 class Unsteady:

@@ -72,7 +72,7 @@ def test_client_library_has_neither_gateway_nor_command_line_nor_job() -> None:
 
 def test_no_import_of_ours_is_left_where_it_was() -> None:
     for name, text in client_sources(ROOT, freshet.PUBLIC).items():
-        assert unmoved(text) == [], name
+        assert not name.endswith(".py") or unmoved(text) == [], name
     assert unmoved("def f():\n    from schemas import lists") == ["schemas"]
 
 

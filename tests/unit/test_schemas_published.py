@@ -15,12 +15,12 @@ from schemas.events import Interaction
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import KEY_RING_VARIABLE, load_key_ring
 from schemas.store import proof_of
-from schemas.wire.publish import PUBLISHED, published_files
+from schemas.wire.publish import PUBLISHED, READ_LIST, published_files
 from schemas.wire.shapes import fields_of
 
 
 def test_every_published_file_is_up_to_date() -> None:
-    standing = {path.name: path.read_bytes() for path in PUBLISHED.iterdir()}
+    standing = {path.name: path.read_bytes() for path in PUBLISHED.iterdir() if path != READ_LIST}
     assert standing == published_files(), "run python -m schemas.wire.publish"
 
 
@@ -94,6 +94,5 @@ def proof_decided(vector: dict[str, str | None]) -> str | None:
 
 
 def test_published_script_has_the_published_sha1() -> None:
-    files = published_files()
-    sha1, _, name = files["read_list.lua.sha1"].decode().partition("  ")
-    assert sha1 == hashlib.sha1(files[name.strip()]).hexdigest()
+    sha1, _, name = published_files()["read_list.lua.sha1"].decode().partition("  ")
+    assert sha1 == hashlib.sha1((PUBLISHED / name.strip()).read_bytes()).hexdigest()

@@ -1,0 +1,11 @@
+-- Puts what stands under a user's previous pseudonym under the current one, unless something was decided there.
+
+-- KEYS list consent gone past of the current pseudonym; ARGV bytes and ttl_ms of each of the previous one's
+if redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then return 0 end
+for place, key in ipairs(KEYS) do
+  local bytes, ttl_ms = ARGV[2 * place - 1], ARGV[2 * place]
+  if bytes ~= '' then
+    if tonumber(ttl_ms) > 0 then redis.call('SET', key, bytes, 'PX', ttl_ms) else redis.call('SET', key, bytes) end
+  end
+end
+return 1
