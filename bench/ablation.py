@@ -17,16 +17,16 @@ from typing import Any, Final, TypeVar, cast
 
 from adapters.redis.client import Keyed, connect
 from adapters.redis.scripts import WRITE_POPULAR
+from adapters.redis.store import RedisStore
 from jobs import workers
 from jobs.settings import Settings
-from schemas.store import ConsentOutcome
+from schemas.store import ConsentDecision, ConsentOutcome, ListWrite, Tombstone, Written
 from udfs import personalise, profile
-from udfs.elements import ConsentRecord, Element, EventRecord
+from udfs.elements import Element, EventRecord
 from udfs.operators import outputs
 from udfs.operators.personalise_operator import PersonaliseOperator, PersonaliseParts
-from udfs.ranking import ListWrite, Ranker
+from udfs.ranking import Ranker
 from udfs.state import UserState, decode_state
-from udfs.store import RedisStore, Tombstone, Written
 
 F = TypeVar("F")
 WRITE_LIST: Final = WRITE_POPULAR
@@ -126,9 +126,9 @@ class UncheckedStore(RedisStore):
     """A store without consents: the last list stands, whoever's it is."""
 
     def write(
-        self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
+        self, consents: Sequence[ConsentDecision], lists: Sequence[ListWrite], want_popular: bool, token: str
     ) -> Written:
-        """See :class:`udfs.store.ListStore`; all consents are said to be in force."""
+        """See :class:`RedisStore`; all consents are said to be in force."""
         written = super().write((), lists, want_popular, token)
         return written._replace(consents=[ConsentOutcome.IN_FORCE] * len(consents))
 

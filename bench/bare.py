@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.redis.patience import Patience
 from bench.clients import consumer
 from jobs.settings import Settings, load_settings
 from jobs.workers import open_store
@@ -27,13 +26,15 @@ from schemas.events import EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, KIND_OF
 from schemas.lists import encode_list, item_fragment
 from schemas.marks import MARK_KEY
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.store import ALL, ListWrite
 from schemas.wire.codecs import json_codec
 from udfs.consent import ConsentVerdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import consent_record
-from udfs.popularity import ALL, USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
+from udfs.operators.patience import Patience
+from udfs.popularity import USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
-from udfs.ranking import ListWrite, PopularItems, Ranker, RankingModel
+from udfs.ranking import PopularItems, Ranker, RankingModel
 from udfs.state import UserState
 
 WRITES_MAX: Final = 1_000

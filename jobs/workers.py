@@ -5,6 +5,7 @@ import gc
 from pathlib import Path
 
 from adapters.redis.client import connect
+from adapters.redis.store import RedisStore
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker
 from jobs.settings import Settings, load_policy
@@ -20,7 +21,6 @@ from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import PopularItems, Ranker, RankingModel
-from udfs.store import RedisStore
 
 
 def open_once(settings: Settings) -> None:

@@ -13,8 +13,7 @@ from jobs.marks import write_marks
 from jobs.settings import Settings
 from privacy.erased_users import erased_users
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.store import all_user_keys
-from udfs.store import decision_of
+from schemas.store import all_user_keys, decision_of
 
 WRITES_MAX = 500
 

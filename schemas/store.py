@@ -29,12 +29,16 @@ All numbers stay below 2^53, because Lua compares doubles.
 
 import re
 from enum import IntEnum
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta
 
 from schemas.consents import LEVEL_NAME, Level
+from schemas.lists import Reason, RecommendationList
+
+ALL: Final = "all"
+"""The segment of everybody."""
 
 
 class WriteOutcome(IntEnum):
@@ -200,6 +204,35 @@ class ConsentWrite(NamedTuple):
         return *place, self.said_at, wants, self.value(), ttl_ms, tombstone, proof_of(self.token) if self.token else b""
 
 
+class ConsentDecision(Protocol):
+    """A consent change as it comes out of its topic; times in ms. With `erase` the level is none."""
+
+    @property
+    def pseudonym(self) -> str: ...  # noqa: D102
+    @property
+    def level(self) -> int: ...  # noqa: D102
+    @property
+    def expires_at(self) -> int: ...  # noqa: D102
+    @property
+    def append_ts(self) -> int: ...  # noqa: D102
+    @property
+    def partition(self) -> int: ...  # noqa: D102
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def said_at(self) -> int: ...  # noqa: D102
+    @property
+    def erase(self) -> bool: ...  # noqa: D102
+
+
+def decision_of(change: ConsentDecision, token: str = "") -> ConsentWrite:
+    """`change` as Redis is told of it; a grant counts in the generation `token`, with "" in none."""
+    place = change.append_ts, change.partition, change.offset
+    # What holds off older grants never ends, though purposes that were granted without personalisation may.
+    expires_at = 0 if change.level == Level.NONE else change.expires_at
+    return ConsentWrite(Level(change.level), expires_at, *place, change.said_at, change.erase, token)
+
+
 def hold_arguments(at: int, partition: int, offset: int, said_at: int, tombstone_ms: int) -> tuple[Any, ...]:
     """ARGV of ``write_consent.lua`` that holds personalisation until the job has put the record at this place in force.
 
@@ -221,3 +254,47 @@ def withdrawn_at(value: bytes) -> int:
     """
     found = _WITHDRAWN.search(value)
     return int(found[1]) if found else 0
+
+
+class Tombstone(msgspec.Struct, frozen=True, gc=False):
+    """Where in `consents` a user's last withdrawal or erasure stands; `append_ts` in ms.
+
+    `said_at` is when they last said no, 0 where a release before did not write it.
+    """
+
+    append_ts: int = msgspec.field(name="at")
+    partition: int
+    offset: int
+    erased: bool
+    said_at: int = msgspec.field(name="withdrawn", default=0)
+
+
+_decode_tombstone: Final = msgspec.json.Decoder(Tombstone).decode
+
+
+def decode_tombstone(raw: bytes) -> Tombstone:
+    """The tombstone in `raw`."""
+    return _decode_tombstone(raw)
+
+
+class ListWrite(NamedTuple):
+    """A list to be written, at the user's `version`. `consent` is what is in Redis of the one it was made under.
+
+    `model` is the name of the model that it was made with.
+    """
+
+    pseudonym: str
+    version: int
+    consent: bytes
+    reason: Reason
+    ttl_ms: int
+    payload: bytes
+    model: str
+
+
+class Written(NamedTuple):
+    """What Redis answered, in the order of what was asked."""
+
+    consents: list[ConsentOutcome]
+    lists: list[WriteOutcome]
+    popular: RecommendationList | None

@@ -12,9 +12,8 @@ import msgspec
 
 from schemas.catalogue import CatalogueItem
 from schemas.lists import ListedItem, Reason, RecommendationList, decode_list
+from schemas.store import ALL
 
-ALL: Final = "all"
-"""The segment of everybody."""
 POPULAR_FRESH_MS: Final = 1_000
 """A popular list that is held longer than this is asked for again: the job writes them each second."""
 SEGMENTS_HELD_MAX: Final = 1_000

@@ -15,11 +15,11 @@ import numpy as np
 from msgspec import Meta
 
 from schemas.errors import SchemaError
+from schemas.store import ALL
 from schemas.topics import HOUR_MS
 from udfs.elements import EventRecord
 from udfs.profile import WEIGHT_OF_KIND, AtLeastOne
 
-ALL: Final = "all"
 USER_BITS: Final = 64
 
 ItemSums = dict[str, tuple[float, int]]

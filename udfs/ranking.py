@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from schemas.consents import Level
 from schemas.lists import Reason, RecommendationList, encode_scores, item_fragment, join_list
-from schemas.store import consent_value
+from schemas.store import ListWrite, consent_value
 from udfs.guarded_model import GuardedModel, Scoring
 from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, AtLeastOne, ProfileBounds
 from udfs.state import Profile, UserState
@@ -54,21 +54,6 @@ class PopularItems(NamedTuple):
     def ranked(cls, ids: Sequence[str]) -> "PopularItems":
         """Items known only by their order: the score is the reciprocal rank."""
         return cls(ids, [item_fragment(item) for item in ids], [1.0 / rank for rank in range(1, len(ids) + 1)])
-
-
-class ListWrite(NamedTuple):
-    """A list to be written, at the user's `version`. `consent` is what is in Redis of the one it was made under.
-
-    `model` is the name of the model that it was made with.
-    """
-
-    pseudonym: str
-    version: int
-    consent: bytes
-    reason: Reason
-    ttl_ms: int
-    payload: bytes
-    model: str
 
 
 class RankingModel:

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
+from adapters.redis.store import RedisStore
 from bench.ablation import UncheckedStore
 from schemas.lists import encode_list, item_fragment
-from schemas.store import WriteOutcome, user_keys
+from schemas.store import ListWrite, WriteOutcome, user_keys
 from tests.support.fakes import TOKEN
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.vocabulary import a_consent, an_erasure
-from udfs.ranking import ListWrite
-from udfs.store import RedisStore
 
 EPOCH, TOMBSTONE, TTL = 1_000, 600_000, 60_000
 

@@ -12,10 +12,13 @@ from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient, always
 from adapters.redis.greeting import Command
 from adapters.redis.scripts import READ_LIST, WITHDRAW
+from adapters.redis.store import RedisStore
 from schemas.errors import StoreMisconfigured
 from schemas.lists import encode_list, item_fragment
 from schemas.store import (
     ConsentOutcome,
+    ListWrite,
+    Tombstone,
     WriteOutcome,
     all_user_keys,
     popular_key,
@@ -26,10 +29,9 @@ from tests.support.documented import job_rights
 from tests.support.fakes import TOKEN, MemoryStore
 from tests.support.redis_kinds import KINDS, running_kind
 from tests.support.redis_server import RealRedis, running_redis
-from tests.support.vocabulary import BEGINNING, a_consent, an_erasure
+from tests.support.vocabulary import BEGINNING, a_consent, an_erasure, value_of
 from udfs.elements import ConsentRecord
-from udfs.ranking import ListWrite
-from udfs.store import ListStore, RedisStore, Tombstone, value_of
+from udfs.operators.list_store import ListStore
 
 pytestmark = pytest.mark.privacy
 

@@ -6,15 +6,14 @@ import pytest
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient
-from adapters.redis.patience import Patience
+from adapters.redis.store import RedisStore
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
-from schemas.store import WriteOutcome, all_user_keys, user_keys
+from schemas.store import ListWrite, WriteOutcome, all_user_keys, user_keys
 from tests.support.fakes import TOKEN
 from tests.support.redis_server import running_redis
-from tests.support.vocabulary import a_consent, an_erasure
-from udfs.ranking import ListWrite
-from udfs.store import RedisStore, value_of
+from tests.support.vocabulary import a_consent, an_erasure, value_of
+from udfs.operators.patience import Patience
 
 PAYLOAD = encode_list(1, 1, b'"m"', 1, "personalised", [item_fragment("tea")], [0.5])
 ADA = a_consent("p1.ada")

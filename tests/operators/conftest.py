@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-import adapters.redis.patience
+import udfs.operators.patience
 from tests.support.bucket import Bucket
 
 
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Retries do not wait here."""
-    monkeypatch.setattr(adapters.redis.patience, "nap", lambda _: None)
+    monkeypatch.setattr(udfs.operators.patience, "nap", lambda _: None)
     yield
 
 

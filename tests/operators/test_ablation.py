@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 
 from bench.ablation import UncheckedOperator, UncheckedRanker
 from schemas.lists import RecommendationList, decode_list
-from schemas.store import WriteOutcome
+from schemas.store import ListWrite, WriteOutcome
 from tests.support.bucket import ITEMS, Bucket, Record, side
 from tests.support.fakes import MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, a_consent, an_erasure, an_interaction
 from udfs.operators.audit_keeper import AUDIT
 from udfs.operators.outputs import CLEAN_EVENTS
-from udfs.ranking import ListWrite
 
 LATER = BEGINNING + 10 * SECOND
 

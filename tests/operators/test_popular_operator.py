@@ -6,7 +6,7 @@ import pytest
 from pyflink.common import Types
 from pyflink.datastream.state import ListStateDescriptor
 
-import adapters.redis.patience
+import udfs.operators.patience
 from tests.support.fakes import Harness, Keyed, MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, an_interaction
 from udfs.elements import EventRecord
@@ -52,7 +52,7 @@ def met(item: str, *users: int) -> list[EventRecord]:
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Retries do not wait here."""
-    monkeypatch.setattr(adapters.redis.patience, "nap", lambda _: None)
+    monkeypatch.setattr(udfs.operators.patience, "nap", lambda _: None)
     yield
 
 

@@ -15,12 +15,10 @@ import numpy as np
 from schemas.consents import LEVEL_NAME, Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
-from schemas.store import ConsentOutcome, WriteOutcome
+from schemas.store import ALL, ConsentOutcome, ListWrite, Tombstone, WriteOutcome, Written
 from schemas.topics import DAY_MS
+from tests.support.vocabulary import value_of
 from udfs.elements import ConsentRecord
-from udfs.popularity import ALL
-from udfs.ranking import ListWrite
-from udfs.store import Tombstone, Written, value_of
 
 TOKEN = "0" * 12
 """The generation that a fresh fake store is in, and that a bucket of tests has caught up with."""
@@ -200,7 +198,7 @@ class Harness:
 
 
 class MemoryStore:
-    """A :class:`udfs.store.ListStore` in dicts that answers as the scripts of :mod:`adapters.redis.scripts` do.
+    """A :class:`ListStore` in dicts that answers as the scripts of :mod:`adapters.redis.scripts` do.
 
     `clock` gives the time that keys expire by. `fail_next(n)` makes the next n calls raise. `go_back_to(copy)` is a
     crash that loses what came after `copy = held()`: readers are closed until `in_force` has made a new generation.
@@ -244,7 +242,7 @@ class MemoryStore:
         self._generation["open"] = False
 
     def in_force(self) -> str:
-        """See :class:`udfs.store.ListStore`."""
+        """See :class:`ListStore`."""
         self._maybe_fail()
         if not self._generation["open"]:
             token = f"{int(str(self._generation['token']), 16) + 1:012x}"
@@ -254,7 +252,7 @@ class MemoryStore:
     def write(
         self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
     ) -> Written:
-        """See :class:`udfs.store.ListStore`."""
+        """See :class:`ListStore`."""
         self._maybe_fail()
         consent_outcomes = [self._write_consent(change, token) for change in consents]
         list_outcomes = [self._write_list(write, token) for write in lists]
@@ -263,14 +261,14 @@ class MemoryStore:
         return Written(consent_outcomes, list_outcomes, popular)
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
-        """See :class:`udfs.store.ListStore`."""
+        """See :class:`ListStore`."""
         if pseudonyms:
             self._maybe_fail()
         for pseudonym in pseudonyms:
             self._lists.pop(pseudonym, None)
 
     def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
-        """See :class:`udfs.store.ListStore`."""
+        """See :class:`ListStore`."""
         self._maybe_fail()
         found = {name: self._gone.get(name) or self._past.get(name) for name in pseudonyms}
         return {
@@ -278,7 +276,7 @@ class MemoryStore:
         }
 
     def relink(self, links: Mapping[str, str]) -> None:
-        """See :class:`udfs.store.ListStore`."""
+        """See :class:`ListStore`."""
         self._maybe_fail()
         for current, previous in links.items():
             decided = current in self._consents or current in self._gone
@@ -288,7 +286,7 @@ class MemoryStore:
                     kept[current] = value  # type: ignore[index]
 
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
-        """See :class:`udfs.store.ListStore`."""
+        """See :class:`ListStore`."""
         self._maybe_fail()
         known = self.popular(segment)
         if known is not None and (known.epoch, known.v) > (epoch, version):

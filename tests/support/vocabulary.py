@@ -14,6 +14,7 @@ from schemas.control import Command
 from schemas.events import KIND_OF
 from schemas.pseudonyms import DOMAINS, Domain, KeyRing, Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
+from schemas.store import decision_of
 from schemas.wire.codecs import json_codec
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import Ingest, RawRecord, TopicNames
@@ -176,3 +177,8 @@ def an_ingest(
     """The ingest rule under the key ring of the tests; the key of a bucket is 100 + its number."""
     keys = [100 + bucket for bucket in range(buckets)]
     return Ingest(TOPICS, json_codec(), PSEUDONYMISER, keys, segments, publish_events, **more)
+
+
+def value_of(change: ConsentRecord) -> bytes:
+    """What stands in Redis of `change` when it is in force."""
+    return decision_of(change).value()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from adapters.redis.scripts import READ_LIST, WITHDRAW
+from adapters.redis.store import RedisStore
 from privacy.rules.audit_proof import Line
 from privacy.rules.audit_verify import Finding, Times, Verification, verify
 from schemas.errors import StoreUnavailable
@@ -28,7 +29,6 @@ from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.outputs import CLEAN_EVENTS
 from udfs.ranking import ListRules, PopularItems
 from udfs.state import UserState, decode_state
-from udfs.store import RedisStore
 
 ITEMS_MAX = 400
 TOMBSTONE_MS = 8 * DAY_MS

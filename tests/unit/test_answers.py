@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from schemas.catalogue import CatalogueItem
 from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment
+from schemas.store import ALL
 from serving import answers
-from serving.answers import ALL, NONE_LISTED, POPULAR_FRESH_MS, Filter, PopularLists, answer, cut, decoded
+from serving.answers import NONE_LISTED, POPULAR_FRESH_MS, Filter, PopularLists, answer, cut, decoded
 from tests.support.vocabulary import BEGINNING
 
 an_id = st.text(min_size=1, max_size=12) | st.sampled_from(['},{"id":', '"', "\\", '\\"},{"id":"', "]}", "é"])

@@ -14,10 +14,12 @@ MAY_IMPORT = {
     # Words know nothing of the bytes that they travel as.
     "schemas": {"schemas"},
     "schemas.wire": {"schemas", "schemas.wire"},
-    "models": {"schemas", "models", "adapters"},
+    "models": {"schemas", "models", "models.interactions"},
+    # Training reads exports; nothing of the job does.
+    "models.interactions": {"schemas", "models", "adapters"},
     # What is outside of us and speaks a protocol of its own; no business in it.
     "adapters": {"schemas", "adapters"},
-    "udfs": {"schemas", "schemas.wire", "models", "udfs", "adapters"},
+    "udfs": {"schemas", "schemas.wire", "models", "udfs"},
     "jobs": {"schemas", "schemas.wire", "models", "udfs", "jobs", "adapters"},
     "serving": {"schemas", "schemas.wire", "serving", "adapters"},
     # `privacy/access.py` collects what the gateway answers.
@@ -30,6 +32,7 @@ MAY_IMPORT = {
         "schemas",
         "schemas.wire",
         "models",
+        "models.interactions",
         "udfs",
         "jobs",
         "serving",
@@ -47,24 +50,13 @@ ONLY_IN = {
     "pyflink": ("udfs/operators/", "jobs/"),
     "onnxruntime": ("models/scorer.py",),
     "redis": (),
-    "adapters": (
-        "adapters/",
-        "udfs/store.py",
-        "udfs/operators/",
-        "models/interactions.py",
-        "jobs/",
-        "serving/",
-        "privacy/",
-        "freshet/cli/",
-        "freshet/__init__.py",
-    ),
     "hiredis": ("adapters/redis/", "serving/"),
     "argparse": ("jobs/personalise.py",),
     "typer": ("freshet/cli/",),
 }
 IMPURE = {"time", "random", "datetime", "secrets", "uuid", "threading", "asyncio"}
 PURE = ("udfs/", "privacy/rules/")
-IMPURE_ALLOWED = ("udfs/store.py", "udfs/operators/")
+IMPURE_ALLOWED = ("udfs/operators/",)
 FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_P90 = 25
 FILE_LINES_P90 = 300
@@ -141,6 +133,9 @@ def test_dependencies_point_one_way() -> None:
         ("udfs/ranking.py", "import redis"),
         ("udfs/ranking.py", "from hiredis import pack_command"),
         ("udfs/ranking.py", "from adapters.redis.client import RedisClient"),
+        ("udfs/operators/x.py", "from adapters.redis.store import RedisStore"),
+        ("models/x.py", "import adapters.kafka.reading"),
+        ("udfs/x.py", "from models.interactions import read"),
         ("adapters/x.py", "from udfs import store"),
         ("jobs/x.py", "import tests.support.naive"),
         ("jobs/x.py", "from bench.ablation import UncheckedOperator"),
@@ -171,7 +166,6 @@ def test_layering_violation_is_found(path: str, text: str) -> None:
     ("path", "text"),
     [
         ("udfs/operators/x.py", "import pyflink, time"),
-        ("udfs/store.py", "import adapters.redis.client, time"),
         ("serving/x.py", "import hiredis"),
         ("adapters/redis/x.py", "import hiredis, socket, time"),
         ("jobs/x.py", "import pyflink.table, udfs.state, models.scorer"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from adapters.redis.patience import NAP_S, PAUSE_FIRST_S, PAUSE_MAX_S, Patience
 from schemas.errors import Interrupted, StoreMisconfigured, StoreUnavailable
+from udfs.operators.patience import NAP_S, PAUSE_FIRST_S, PAUSE_MAX_S, Patience
 
 
 class Time:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.events import EVENT_TYPES
+from schemas.store import ALL
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, PSEUDONYMISER, an_interaction
 from udfs.elements import EventRecord
 from udfs.popularity import (
-    ALL,
     Popularity,
     PopularitySettings,
     PopularityTable,

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.lists import ListedItem, RecommendationList, decode_list
+from schemas.store import ListWrite
 from tests.support.fakes import FixedModel
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, a_user, an_interaction
 from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, ProfileBounds, take
-from udfs.ranking import ListRules, ListWrite, PopularItems, Ranker, RankingModel, Scoring
+from udfs.ranking import ListRules, PopularItems, Ranker, RankingModel, Scoring
 from udfs.state import UserState
 
 BOUNDS = ProfileBounds(recents_half_life_ms=HOUR)

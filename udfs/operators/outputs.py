@@ -18,13 +18,11 @@ from schemas.receipts import (
     encode_receipt,
 )
 from schemas.rejects import dead_letter
-from schemas.store import ConsentOutcome
+from schemas.store import ConsentOutcome, ListWrite, Written
 from udfs.account import Account
 from udfs.audit_chain import consent_entry
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.personalise import Changes, Users, clean_event
-from udfs.ranking import ListWrite
-from udfs.store import Written
 
 BYTES: Final = Types.PRIMITIVE_ARRAY(Types.BYTE())
 REJECTS: Final = OutputTag("rejects", BYTES)

@@ -25,6 +25,7 @@ from udfs.generations import has_a_list, standing_decision
 from udfs.operators.audit_keeper import AuditKeeper
 from udfs.operators.commands import carry_out_commands
 from udfs.operators.generation_keeper import GenerationParts
+from udfs.operators.list_store import ListStore
 from udfs.operators.outputs import Carried, consent_entries, tell
 from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, nothing_new
 from udfs.operators.store_keeper import StoreKeeper
@@ -33,7 +34,6 @@ from udfs.personalise import Users, apply
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import PopularItems, Ranker, RankingModel
-from udfs.store import ListStore
 from udfs.telling import Teller
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,11 @@ from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
-from adapters.redis.patience import Patience
 from schemas.lists import encode_list, item_fragment
 from schemas.topics import HOUR_MS
 from udfs.operators.cancellation import interrupted
+from udfs.operators.list_store import ListStore
+from udfs.operators.patience import Patience
 from udfs.popularity import (
     Popularity,
     PopularitySettings,
@@ -25,7 +26,6 @@ from udfs.popularity import (
     decode_sums,
     encode_popularity,
 )
-from udfs.store import ListStore
 from udfs.telling import Teller
 
 logger = logging.getLogger(__name__)

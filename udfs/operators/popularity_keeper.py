@@ -7,10 +7,10 @@ from pyflink.common import Row, Types
 from pyflink.datastream import RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
+from schemas.store import ALL
 from udfs.elements import EventRecord
 from udfs.operators.timers import register_end_of
 from udfs.popularity import (
-    ALL,
     NOTHING_NEW,
     PopularitySettings,
     decode_weighing,

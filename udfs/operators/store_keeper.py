@@ -1,17 +1,17 @@
-"""The shell part of :mod:`udfs.store`: what the operator asks of Redis, patiently, and what it knows is popular."""
+"""What the operator asks of Redis, patiently, and what it knows is popular."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from adapters.redis.patience import Patience
 from schemas.consents import Level
-from schemas.store import ConsentOutcome
+from schemas.store import ConsentOutcome, ListWrite, Tombstone, Written
 from udfs.account import Account
 from udfs.elements import ConsentRecord
 from udfs.operators.cancellation import interrupted
+from udfs.operators.list_store import ListStore
+from udfs.operators.patience import Patience
 from udfs.personalise import Changes, Users, is_fenced, is_granted_alone, withdraw_again
-from udfs.ranking import ListWrite, PopularItems
-from udfs.store import ListStore, Tombstone, Written
+from udfs.ranking import PopularItems
 
 Answer = TypeVar("Answer")
 POPULAR_REFRESH_MS: Final = 1_000

@@ -1,12 +1,11 @@
 """The one place where the job writes to Redis: consents first, then lists, one pipeline for an element.
 
-Operators wait for an unavailable Redis inside the element (:mod:`adapters.redis.patience`): no restart, no loss, and
-backpressure is right.
+It implements :class:`udfs.operators.list_store.ListStore`, by which operators know it.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -14,89 +13,32 @@ from adapters.redis.address import OUTAGE_MAX_MS
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.replies import Remedy
 from adapters.redis.scripts import RELINK, WRITE_CONSENT, WRITE_LIST, WRITE_POPULAR
-from schemas.consents import Level
 from schemas.errors import StoreFull
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
+    ALL,
+    ConsentDecision,
     ConsentOutcome,
-    ConsentWrite,
+    ListWrite,
+    Tombstone,
     WriteOutcome,
+    Written,
     all_user_keys,
+    decision_of,
+    decode_tombstone,
     past_key,
     popular_key,
     proven,
     user_keys,
 )
-from udfs.elements import ConsentRecord
-from udfs.popularity import ALL
-from udfs.ranking import ListWrite
 
 _FULL: Final = (Remedy.MAKE_ROOM,)
 """Left to the store: it takes withdrawals where it takes no lists."""
 logger = logging.getLogger(__name__)
 
 
-class Tombstone(msgspec.Struct, frozen=True, gc=False):
-    """Where in `consents` a user's last withdrawal or erasure stands; `append_ts` in ms.
-
-    `said_at` is when they last said no, 0 where a release before did not write it.
-    """
-
-    append_ts: int = msgspec.field(name="at")
-    partition: int
-    offset: int
-    erased: bool
-    said_at: int = msgspec.field(name="withdrawn", default=0)
-
-
-class Written(NamedTuple):
-    """What Redis answered, in the order of what was asked."""
-
-    consents: list[ConsentOutcome]
-    lists: list[WriteOutcome]
-    popular: RecommendationList | None
-
-
-class ListStore(Protocol):
-    """The store as operators see it; all methods raise :class:`StoreUnavailable` when it does not answer.
-
-    `outage_max_ms` is how long an operator waits for it before its task fails.
-    """
-
-    outage_max_ms: int
-
-    def in_force(self) -> str:
-        """The token of the generation that Redis is in; a new one where Redis may have forgotten decisions."""
-        ...
-
-    def write(
-        self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
-    ) -> Written:
-        """Put consents in force in the generation `token`, then write lists; `popular:all` comes along where wanted."""
-        ...
-
-    def forget(self, pseudonyms: Sequence[str]) -> None:
-        """Delete the lists of users of whom nothing is kept any more."""
-        ...
-
-    def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
-        """The tombstones of those of `pseudonyms` who have one, also where the user has come back since."""
-        ...
-
-    def relink(self, links: Mapping[str, str]) -> None:
-        """Move all that stands under previous pseudonyms to current ones: `links` is current → previous.
-
-        Where something was decided under the current one, that stays. Idempotent.
-        """
-        ...
-
-    def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
-        """Write the popular list of a segment."""
-        ...
-
-
 class RedisStore:
-    """A :class:`ListStore` in Redis 6.2 or later, or Valkey. Withdrawals hold for `tombstone_ms`.
+    """A store of lists in Redis 6.2 or later, or Valkey. Withdrawals hold for `tombstone_ms`.
 
     Raises :class:`StoreMisconfigured`, too, where somebody has to fix something.
     """
@@ -114,7 +56,7 @@ class RedisStore:
         return self.client.renew_generation()
 
     def write(
-        self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
+        self, consents: Sequence[ConsentDecision], lists: Sequence[ListWrite], want_popular: bool, token: str
     ) -> Written:
         """See :class:`ListStore`. One round trip."""
         commands: list[Keyed] = [self._consent_command(change, token) for change in consents]
@@ -143,7 +85,7 @@ class RedisStore:
             gone, past = user_keys(self._prefix, pseudonym)[2], past_key(self._prefix, pseudonym)
             commands.append((gone, ("MGET", gone, past)))
         found = zip(pseudonyms, self.client.run(always(commands)), strict=True)
-        return {pseudonym: _decode_tombstone(gone or past) for pseudonym, (gone, past) in found if gone or past}
+        return {pseudonym: decode_tombstone(gone or past) for pseudonym, (gone, past) in found if gone or past}
 
     def relink(self, links: Mapping[str, str]) -> None:
         """See :class:`ListStore`. Three round trips: the two pseudonyms of a user may lie in different slots."""
@@ -176,7 +118,7 @@ class RedisStore:
     def _keys(self, pseudonym: str) -> tuple[str, str, str, str]:
         return all_user_keys(self._prefix, pseudonym)
 
-    def _consent_command(self, change: ConsentRecord, token: str) -> Keyed:
+    def _consent_command(self, change: ConsentDecision, token: str) -> Keyed:
         keys = self._keys(change.pseudonym)
         return keys[0], WRITE_CONSENT(keys, *decision_of(change, token).arguments(self._tombstone_ms))
 
@@ -189,22 +131,6 @@ class RedisStore:
 def _outcome(answer: Any) -> WriteOutcome:
     """What became of a list; an error answer that is left there says that there is no room."""
     return WriteOutcome.NO_ROOM if isinstance(answer, Exception) else WriteOutcome(answer)
-
-
-def decision_of(change: ConsentRecord, token: str = "") -> ConsentWrite:
-    """`change` as Redis is told of it; a grant counts in the generation `token`, with "" in none."""
-    place = change.append_ts, change.partition, change.offset
-    # What holds off older grants never ends, though purposes that were granted without personalisation may.
-    expires_at = 0 if change.level == Level.NONE else change.expires_at
-    return ConsentWrite(Level(change.level), expires_at, *place, change.said_at, change.erase, token)
-
-
-def value_of(change: ConsentRecord) -> bytes:
-    """What is in Redis of `change` when it is in force."""
-    return decision_of(change).value()
-
-
-_decode_tombstone: Final = msgspec.json.Decoder(Tombstone).decode
 
 
 def _popular(raw: bytes | None) -> RecommendationList | None:
