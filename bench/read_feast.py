@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from adapters.waiting import until
 from bench.read_nginx import Peer
 from bench.read_stand import ReadStand, user_name
 from deploy.local.paths import LOCAL
 from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessTable
-from deploy.local.waiting import until
 
 VERSION: Final = "0.67.0"
 ENVIRONMENT: Final = LOCAL / "feast"

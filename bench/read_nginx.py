@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from adapters.waiting import until
 from bench.read_stand import ReadStand
 from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessTable
-from deploy.local.waiting import until
 
 # Paths are relative to the prefix, `-p`: in its configuration nginx takes `$` for a variable.
 CONFIG = """

@@ -12,6 +12,7 @@ import redis
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient
+from adapters.waiting import until
 from bench.http_load import CLIENT, REQUEST_ID
 from deploy.local.gateway import GatewayServer
 from deploy.local.gateway_product import AUDIENCE, key_set, settings_text
@@ -21,7 +22,6 @@ from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.processes import ProcessRecord, ProcessTable
 from deploy.local.product import create_local_topics
 from deploy.local.redis import RedisServer
-from deploy.local.waiting import until
 from schemas.consents import Level
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import KeyRing, Pseudonymiser, new_key_ring, write_key_ring

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from adapters.flink.rest import FlinkRest
 from deploy.local.errors import SubmitError
-from deploy.local.flink_rest import FlinkRest
 from deploy.package import build
 from jobs.savepoints import running_job
 
@@ -59,7 +59,7 @@ def upgrade(settings: Path, job_name: str, how: Submission, savepoints: str | No
     flink = how.flink or ""
     before = running_job(flink, job_name)
     say(f"stopping job {before} with a savepoint")
-    savepoint = FlinkRest.at(flink).stop_with_savepoint(before, savepoints)
+    savepoint = FlinkRest(flink).stop_with_savepoint(before, savepoints)
     say(f"stopped; its state is in {savepoint}")
     try:
         job = submit(settings, how._replace(savepoint=savepoint), say)

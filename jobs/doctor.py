@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from adapters.flink.rest import FlinkRest
 from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.reading import open_consumer
 from adapters.kafka.settings import python_kafka_options
@@ -25,7 +26,7 @@ from adapters.redis.fitness import check_rights, fitness
 from jobs.checks import check_topics
 from jobs.clock import clock_ms
 from jobs.registration import load_for_submission
-from jobs.savepoints import ask_flink, running_job
+from jobs.savepoints import running_job
 from jobs.settings import Settings, load_policy, load_settings
 from models.scorer import Scorer
 from schemas import topics
@@ -239,12 +240,12 @@ def _of_flink(settings: Settings, flink: str | None) -> Iterable[CheckResult]:
 
 
 def _flink(flink: str) -> str:
-    theirs, own = str(ask_flink(flink, "GET", "/config")["flink-version"]), version("apache-flink")
+    theirs, own = str(FlinkRest(flink).get("/config")["flink-version"]), version("apache-flink")
     if theirs.split(".")[:2] != own.split(".")[:2]:
         raise SettingsError(
             f"Flink at {flink} is {theirs}, and apache-flink here is {own}: install one version of both"
         )
-    overview = ask_flink(flink, "GET", "/overview")
+    overview = FlinkRest(flink).get("/overview")
     if not overview["taskmanagers"]:
         raise SettingsError(f"Flink at {flink} has no TaskManager: start one, with one slot")
     return f"{theirs}, {overview['taskmanagers']} TaskManagers, {overview['slots-available']} slots free"

@@ -10,8 +10,8 @@ from typing import Final
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
-from jobs.savepoints import ask_flink
-from schemas.errors import JobSilent, SettingsError
+from adapters.flink.rest import FlinkRest
+from schemas.errors import RestError, SettingsError
 
 PARAMETER: Final = "freshet.deployment"
 ENDED: Final = frozenset({"FAILED", "CANCELED", "FINISHED"})
@@ -28,9 +28,10 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str) -> None
     if address is None:
         return
     try:
-        jobs = [job for job in ask_flink(address, "GET", "/jobs/overview")["jobs"] if job["state"] not in ENDED]
-        names = {job["jid"]: ask_flink(address, "GET", f"/jobs/{job['jid']}/config") for job in jobs}
-    except JobSilent as error:
+        rest = FlinkRest(address)
+        jobs = [job for job in rest.overview() if job["state"] not in ENDED]
+        names = {job["jid"]: rest.get(f"/jobs/{job['jid']}/config") for job in jobs}
+    except RestError as error:
         print(f"not checked whether a job of this deployment runs already: {error}", file=sys.stderr)
         return
     for job in jobs:

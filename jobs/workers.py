@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adapters.redis.client import connect
 from adapters.redis.store import RedisStore
+from adapters.schema_sources import codec_of, source_at
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker
 from jobs.settings import Settings, load_policy
@@ -13,8 +14,6 @@ from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.signing import load_signing_key
-from schemas.wire.codec_choice import codec_of
-from schemas.wire.schema_sources import source_at
 from udfs.audit_chain import Author
 from udfs.ingest import Ingest
 from udfs.operators.generation_keeper import GenerationParts

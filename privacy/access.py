@@ -6,10 +6,10 @@ The job answers with its state while it runs; Redis and the topics are read as t
 from typing import Any
 
 from adapters.redis.client import connect
+from adapters.schema_sources import codec_of
 from jobs.clock import clock_ms
 from jobs.settings import Settings
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.wire.codec_choice import codec_of
 from serving.held_data import Collector, access_command
 
 

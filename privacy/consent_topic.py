@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from adapters.kafka.reading import records
+from adapters.schema_sources import codec_of
 from jobs.settings import Settings
 from schemas import topics
 from schemas.consents import ConsentChange
 from schemas.marks import MARK_KEY, MOVE_ON_KEY
-from schemas.wire.codec_choice import codec_of
 from schemas.wire.codecs import BadRecord, Codec
 from schemas.wire.consent_records import Said, consents_in
 

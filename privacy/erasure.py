@@ -21,6 +21,7 @@ from kafka import KafkaProducer
 
 from adapters.kafka.reading import names_any, records
 from adapters.kafka.settings import python_kafka_options
+from adapters.schema_sources import codec_of
 from jobs.clock import clock_ms, day
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
@@ -32,7 +33,6 @@ from schemas import topics
 from schemas.errors import SettingsError
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
 from schemas.receipts import ConsentReceipt, ErasureReceipt, decode_receipt, encode_receipt
-from schemas.wire.codec_choice import codec_of
 
 Say = Callable[[str], None]
 TIMEOUT_S: Final = 120.0

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable
 
 from adapters.kafka.reading import records
+from adapters.schema_sources import codec_of
 from jobs.settings import Settings, load_policy
 from privacy.consent_topic import read_record
 from privacy.rules.export_eligibility import Standings
 from schemas import topics
 from schemas.consents import Purpose
-from schemas.wire.codec_choice import codec_of
 from schemas.wire.codecs import Codec
 from udfs.ingest import RawRecord, consent_record
 from udfs.policy import Policy

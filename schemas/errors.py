@@ -9,7 +9,10 @@
     │   └── ModelTooSlow       a run of the graph was ended because it took too long
     ├── FileError          somebody's CSV, Parquet or JSON file cannot be read: says what to change
     ├── ExportError        a folder is no export, is damaged, or cannot be written
+    ├── HttpUnanswered     an HTTP server gave no answer
     ├── StackError         the local stack could not be started, or is not there
+    │   ├── NotReadyError      a condition did not become true before its deadline
+    │   └── RestError          Flink's REST interface did not answer, or refused: says what, and with which status
     ├── StoreUnavailable   Redis did not answer in time, or refused for a temporary reason
     │   └── StoreFull          Redis has reached `maxmemory`: it can delete, but not add
     ├── StoreMisconfigured Redis refused for a reason that only an operator can fix: says which, and how
@@ -61,6 +64,22 @@ class ExportError(FreshetError):
 
 class StackError(FreshetError):
     """The local stack or Flink did not do what was asked; below it are those of `deploy/local/errors.py`."""
+
+
+class NotReadyError(StackError):
+    """A condition did not become true before its deadline."""
+
+
+class RestError(StackError):
+    """Flink's REST interface could not be reached, or refused with `status`, which is 0 without an answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class HttpUnanswered(FreshetError):  # noqa: N818 - a state that passes
+    """An HTTP server gave no answer; the text is the kind of error, and says nothing of what was sent."""
 
 
 class StoreUnavailable(FreshetError):  # noqa: N818 - a state that passes

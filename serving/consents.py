@@ -32,6 +32,7 @@ from adapters.kafka.sender import LazyProducer
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import WITHDRAW, WRITE_CONSENT, Script
+from adapters.schema_sources import writer_of
 from schemas import topics
 from schemas.consents import ConsentChange, LenientConsentChange, Level
 from schemas.errors import ConsentRefused, InvalidConsent, NotAcknowledged, StoreMisconfigured, StoreUnavailable
@@ -48,7 +49,7 @@ from schemas.store import (
 from schemas.wire.codecs import json_codec
 from schemas.wire.consent_records import UNREADABLE, is_user_id, unreadable_consent
 from schemas.wire.naming import repeats_a_field
-from schemas.wire.writers import AS_JSON, WriteSettings, writer_for
+from schemas.wire.writers import AS_JSON, WriteSettings
 from serving.forms import UNKNOWN_FIELD, Form
 
 Keys = tuple[str, str, str, str]
@@ -96,7 +97,7 @@ class Consents:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         input: WriteSettings = AS_JSON,
     ) -> None:
-        self._write = writer_for(input).consent
+        self._write = writer_of(input).consent
         self._client = store if isinstance(store, RedisClient) else _client(store, password, prefix)
         self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
         self._pseudonyms = Pseudonymiser(key_ring).all

@@ -19,12 +19,13 @@ from typing import Any, Final, NamedTuple, Self
 from kafka.errors import KafkaError
 
 from adapters.kafka.sender import LazyProducer
+from adapters.schema_sources import writer_of
 from schemas import topics
 from schemas.errors import InvalidEvent, NotAcknowledged, SettingsError
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
 from schemas.wire.codecs import check_event_time, json_codec
-from schemas.wire.writers import AS_JSON, WriteSettings, writer_for
+from schemas.wire.writers import AS_JSON, WriteSettings
 from serving.forms import Form
 
 KAFKA_TIMEOUT_S: Final = 10.0
@@ -76,7 +77,7 @@ class EventProducer:
         transactional_id: str | None = None,
         input: WriteSettings = AS_JSON,
     ) -> None:
-        self._write = writer_for(input).interaction
+        self._write = writer_of(input).interaction
         options = {"acks": "all", "enable_idempotence": True, "linger_ms": 2, **kafka}
         self._transactional = transactional_id is not None
         if self._transactional:

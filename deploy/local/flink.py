@@ -15,12 +15,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from adapters.flink.rest import FlinkRest
 from deploy.local import flink_config, flink_libraries
 from deploy.local.errors import SubmitError
 from deploy.local.files import tail, write_atomically
 from deploy.local.flink_jvm import memory_arguments
 from deploy.local.flink_libraries import FLINK_HOME
-from deploy.local.flink_rest import FlinkRest
 from deploy.local.java import Java
 from deploy.local.paths import FLINK_CONF, SUPERVISE
 from deploy.local.ports import LOOPBACK
@@ -47,7 +47,7 @@ class FlinkCluster:
         self._settings = settings
         self.rpc_port = rpc_port
         self.rest_port = rest_port
-        self.rest = FlinkRest(LOOPBACK, rest_port)
+        self.rest = FlinkRest(self.url)
 
     @property
     def url(self) -> str:

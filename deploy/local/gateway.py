@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-import urllib.error
-import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
+from adapters.http_client import HttpClient
 from deploy.local.paths import ROOT
 from deploy.local.ports import LOOPBACK
 from deploy.local.processes import ProcessRecord, ProcessTable
+from schemas.errors import HttpUnanswered
 
 
 class GatewayServer:
@@ -34,7 +35,6 @@ class GatewayServer:
     def is_ready(self) -> bool:
         """Whether it takes requests."""
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=1) as answer:  # noqa: S310 - our own address
-                return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
+            return HttpClient(self.url, timeout_s=1).get("/readyz").status == HTTPStatus.OK
+        except HttpUnanswered:
             return False

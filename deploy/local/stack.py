@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from adapters.flink.rest import FlinkRest
+from adapters.waiting import until
 from deploy.local.errors import StackError
 from deploy.local.escaping import check_directory
 from deploy.local.files import write_atomically
 from deploy.local.flink import FlinkCluster
-from deploy.local.flink_rest import FlinkRest
 from deploy.local.gateway import GatewayServer
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
@@ -25,7 +26,6 @@ from deploy.local.paths import ROOT
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessRecord, ProcessTable, end_processes
 from deploy.local.redis import RedisServer
-from deploy.local.waiting import until
 
 START_TIMEOUT_S = 90
 END_GRACE_S = 8

@@ -1,5 +1,6 @@
 """Chooses the codec of the raw topics: the configured format, and always JSON beside it."""
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -8,7 +9,6 @@ from schemas.errors import SettingsError
 from schemas.wire.codecs import Codec, json_codec
 from schemas.wire.confluent import SchemaSource
 from schemas.wire.mixed_codec import codec_by_content
-from schemas.wire.schema_sources import source_at
 
 Format = Literal["json", "avro", "protobuf"]
 Framing = Literal["plain", "confluent"]
@@ -29,26 +29,22 @@ class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A folder of schema files, or the URL of a schema registry. Required with `confluent` framing."""
 
 
-def codec_for(format: Format, framing: Framing = "plain", schema_source: str | None = None) -> Codec:
-    """The codec for `format`, which reads JSON, too (:mod:`schemas.wire.mixed_codec`).
+def codec_for(settings: InputSettings, open_source: Callable[[str], SchemaSource]) -> Codec:
+    """The codec for the format of the settings, which reads JSON, too (:mod:`schemas.wire.mixed_codec`).
 
-    `schema_source` is where the schemas of framed records are: an address or a directory.
+    `open_source` opens what their `schema_source` names, where the schemas of framed records are.
     The libraries for Avro and Protobuf are imported here and not before: who reads JSON needs neither.
-    Raises :class:`SettingsError` where the three do not go together.
+    Raises :class:`SettingsError` where the settings do not go together.
     """
-    if (framing == "confluent") != (schema_source is not None):
+    place = settings.schema_source
+    if (settings.framing == "confluent") != (place is not None):
         raise SettingsError("schema_source is required with confluent framing, and not allowed without it")
-    if format == "json" and framing != "plain":
+    if settings.format == "json" and settings.framing != "plain":
         raise SettingsError("JSON has no framing: choose avro or protobuf, or framing plain")
-    if format == "json":
+    if settings.format == "json":
         return codec_by_content(json_codec())
-    source = source_at(schema_source) if schema_source is not None else None
-    return codec_by_content(_codec(format, None), _codec(format, source) if source else None)
-
-
-def codec_of(settings: InputSettings) -> Codec:
-    """:func:`codec_for` these settings."""
-    return codec_for(settings.format, settings.framing, settings.schema_source)
+    source = open_source(place) if place is not None else None
+    return codec_by_content(_codec(settings.format, None), _codec(settings.format, source) if source else None)
 
 
 def _codec(format: Format, source: SchemaSource | None) -> Codec:

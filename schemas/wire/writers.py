@@ -8,8 +8,8 @@ import msgspec
 from schemas.consents import ConsentChange
 from schemas.errors import SchemaError, SettingsError
 from schemas.events import EVENT_TS_MIN, Interaction
-from schemas.wire.codec_choice import InputSettings, codec_of
-from schemas.wire.codecs import BadRecord
+from schemas.wire.codec_choice import InputSettings
+from schemas.wire.codecs import BadRecord, Codec
 from schemas.wire.confluent import SCHEMA_ID_MAX, frame
 
 _MISFIT: Final = (
@@ -38,12 +38,11 @@ class Writer(NamedTuple):
     consent: Callable[[ConsentChange], bytes]
 
 
-def writer_for(settings: WriteSettings) -> Writer:
-    """The writer of a producer. A framed one is tried with the codec of the job, which asks the schema source.
+def writer_for(settings: WriteSettings, codec: Codec) -> Writer:
+    """The writer of a producer. A framed one is tried with `codec`, that of the job, which asks the schema source.
 
     Raises :class:`SettingsError` where the job could not read what would be written.
     """
-    codec = codec_of(settings)
     if settings.framing == "plain":
         if settings.interactions_schema_id is not None or settings.consents_schema_id is not None:
             raise SettingsError("schema ids require confluent framing")

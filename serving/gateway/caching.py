@@ -7,11 +7,12 @@ long as the gateway is down.
 
 import asyncio
 import logging
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from urllib.parse import quote
 
+from adapters.http_client import HttpClient
+from schemas.errors import HttpUnanswered
 from serving.answers import Listed
 from serving.gateway.gateway_settings import CacheSettings
 from serving.gateway.tenants import Tenant
@@ -47,18 +48,19 @@ class Purger:
     """Tells `purge_url` which surrogate keys have changed: those whose lists hold other items than a second ago."""
 
     def __init__(self, settings: CacheSettings, tenants: Mapping[str, Tenant]) -> None:
-        self._url = settings.purge_url
+        url = settings.purge_url
+        self._cache = None if url is None else HttpClient(url, PURGE_TIMEOUT_S)
         self._tenants = tenants
         self._known: dict[str, tuple[str, ...]] = {}
 
     async def run(self) -> None:
         """Look each second, until cancelled; returns at once where there is nobody to tell."""
-        while self._url is not None:
+        while self._cache is not None:
             await asyncio.sleep(PURGE_EVERY_S)
             for tenant in self._tenants.values():  # with a cache in front, nobody else asks for them
                 await tenant.reader.popular(list(tenant.reader.all_held()))
             if changed := self.changed():
-                await asyncio.to_thread(self._purge, changed)
+                await asyncio.to_thread(self._purge, self._cache, changed)
 
     def changed(self) -> list[str]:
         """The surrogate keys of popular lists that have other items than when this was last asked."""
@@ -70,14 +72,14 @@ class Purger:
         known, self._known = self._known, found
         return sorted(key for key, items in found.items() if key in known and known[key] != items)
 
-    def _purge(self, keys: list[str]) -> None:
-        request = urllib.request.Request(  # noqa: S310 - a setting, not data
-            str(self._url), data=b"", method="POST", headers={"Surrogate-Key": " ".join(keys)}
-        )
+    def _purge(self, cache: HttpClient, keys: list[str]) -> None:
         try:
-            urllib.request.urlopen(request, timeout=PURGE_TIMEOUT_S).close()  # noqa: S310
-        except (OSError, urllib.error.URLError) as error:
-            logger.warning("a cache could not be purged (%s): it may serve old popular lists until they expire", error)
+            status = cache.ask("POST", body=b"", headers={"Surrogate-Key": " ".join(keys)}).status
+            why = f"status {status}" if status >= HTTPStatus.MULTIPLE_CHOICES else ""
+        except HttpUnanswered as error:
+            why = str(error)
+        if why:
+            logger.warning("a cache could not be purged (%s): it may serve old popular lists until they expire", why)
 
 
 def _items(listed: Listed) -> tuple[str, ...]:

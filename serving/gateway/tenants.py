@@ -8,10 +8,10 @@ import msgspec
 from adapters.kafka.reading import OnTurn
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient
+from adapters.schema_sources import codec_of
 from schemas.catalogue import CatalogueItem
 from schemas.control import AccessCommand
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.wire.codec_choice import codec_of
 from serving.accesses import AccessLog
 from serving.async_reader import AsyncReader
 from serving.catalogue import Catalogue

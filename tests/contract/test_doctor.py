@@ -8,12 +8,12 @@ from kafka import KafkaProducer
 
 from adapters.kafka.reading import records
 from adapters.kafka.settings import KafkaSettings
+from adapters.waiting import until
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.product import create_local_topics
-from deploy.local.waiting import until
 from freshet.cli.main import run
 from jobs.deployment import Deployment, deployment_of
 from jobs.doctor import examine

@@ -14,8 +14,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from adapters.waiting import until
 from deploy.local.ports import LOOPBACK
-from deploy.local.waiting import until
 from schemas.consents import Level
 from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring, write_key_ring
 from schemas.store import consent_value, user_keys

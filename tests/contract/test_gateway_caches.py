@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from adapters.waiting import until
 from deploy.local.ports import LOOPBACK, free_port, is_listening
-from deploy.local.waiting import until
 from schemas.consents import Level
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import consent_value, user_keys

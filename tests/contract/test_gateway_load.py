@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adapters.waiting import until
 from deploy.local.ports import LOOPBACK
-from deploy.local.waiting import until
 from tests.support.gateway import RunningGateway, a_token, give_list, give_popular, jwks_of, new_rings, running_gateway
 from tests.support.redis_server import RealRedis, running_redis
 

@@ -12,8 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from adapters.waiting import until
 from deploy.local.ports import LOOPBACK
-from deploy.local.waiting import until
 from serving.gateway import bounds
 from tests.support.certificates import certificates
 from tests.support.gateway import a_token, give_list, give_popular, new_rings, running_gateway

@@ -14,7 +14,7 @@ from kafka.admin import NewPartitions
 from adapters.kafka.reading import records
 from adapters.kafka.settings import KafkaSettings
 from adapters.kafka.settled_topic import Tail, settled, settled_ends
-from deploy.local.waiting import until
+from adapters.waiting import until
 from schemas import topics
 from schemas.catalogue import CatalogueItem
 from serving.catalogue import Catalogue

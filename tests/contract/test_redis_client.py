@@ -8,7 +8,7 @@ import pytest
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.greeting import Standing
-from deploy.local.waiting import until
+from adapters.waiting import until
 from schemas.errors import StoreFull, StoreMisconfigured, StoreUnavailable
 from schemas.store import decode_generation, generation_key
 from tests.support.redis_kinds import a_pair, fail_over

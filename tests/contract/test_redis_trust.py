@@ -13,7 +13,7 @@ import pytest
 
 from adapters.redis import greeting
 from adapters.redis.address import RedisAddress
-from deploy.local.waiting import until
+from adapters.waiting import until
 from schemas.errors import NotAcknowledged
 from schemas.pseudonyms import Pseudonymiser, new_key_ring
 from schemas.store import user_keys

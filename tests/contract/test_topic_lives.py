@@ -11,12 +11,12 @@ from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicParti
 from kafka.admin import NewPartitions, NewTopic
 
 from adapters.kafka.reading import open_consumer, records
+from adapters.waiting import until
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.product import create_local_topics
-from deploy.local.waiting import until
 from freshet.cli.main import run
 from jobs.checks import check_topics
 from jobs.registration import Registration

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from adapters.redis.client import connect
+from adapters.schema_sources import codec_of
 from freshet.cli.main import run
 from privacy.erasure_search import by_topic, in_topics
 from schemas import topics
-from schemas.wire.codec_choice import codec_of
 from serving.held_data import Collector, access_command
 from tests.support.live import Live, until
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.flink_rest import FlinkRest
+from adapters.flink.rest import FlinkRest
 from deploy.local.paths import JARS, ROOT
 
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "tests")
@@ -32,7 +32,7 @@ def stack_of(checkout: Path, environment: dict[str, str]) -> Iterator[FlinkRest]
     (checkout / ".venv").symlink_to(sys.prefix)
     try:
         run(checkout, environment, "up")
-        yield FlinkRest.at(json.loads((checkout / ".local" / "endpoints.json").read_text())["flink"])
+        yield FlinkRest(json.loads((checkout / ".local" / "endpoints.json").read_text())["flink"])
     finally:
         run(checkout, environment, "down")
 

@@ -17,8 +17,8 @@ import psutil
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import always
+from adapters.waiting import until
 from deploy.local.ports import LOOPBACK, free_port
-from deploy.local.waiting import until
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser, load_key_ring, new_key_ring, write_key_ring

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 
 from adapters.kafka.settings import KafkaSettings
+from adapters.waiting import until
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.product import create_local_topics
-from deploy.local.waiting import until
 
 START_TIMEOUT_S = 60
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.local.flink_rest import FlinkRest
+from adapters.flink.rest import FlinkRest
 from schemas import topics
 from schemas.pseudonyms import KeyRing
 from tests.support.live import Live

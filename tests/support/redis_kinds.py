@@ -8,10 +8,10 @@ from typing import Any
 import redis
 
 from adapters.redis.address import RedisAddress
+from adapters.waiting import until
 from deploy.local.ports import LOOPBACK, free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.redis import executable
-from deploy.local.waiting import until
 from tests.support.standstill import standing_still
 from tests.support.tcp_front import TcpFront
 

@@ -9,10 +9,10 @@ import redis
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient
+from adapters.waiting import until
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.redis import RedisServer
-from deploy.local.waiting import until
 from tests.support.standstill import standing_still
 
 START_TIMEOUT_S = 20

@@ -4,7 +4,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
-from deploy.local.waiting import until
+from adapters.waiting import until
 from jobs.topic_creation import topic_settings
 from schemas.topics import TOPICS
 

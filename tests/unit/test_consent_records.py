@@ -12,17 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.schema_sources import codec_of, writer_of
 from privacy.consent_topic import read_record
 from schemas.consents import ConsentChange
 from schemas.errors import SchemaError
 from schemas.wire import avro_codec, protobuf_codec
-from schemas.wire.codec_choice import codec_for
+from schemas.wire.codec_choice import InputSettings
 from schemas.wire.codecs import BadRecord, Codec, json_codec
 from schemas.wire.confluent import Form, frame
 from schemas.wire.consent_records import FOREIGN_KEY, UNREADABLE, consents_in, is_user_id
 from schemas.wire.naming import NAMED_MAX, TOKENS_MAX
 from schemas.wire.raw_records import in_consents
-from schemas.wire.writers import WriteSettings, writer_for
+from schemas.wire.writers import WriteSettings
 from tests.golden.schemas import CONSENT_2
 from tests.support.vocabulary import BEGINNING, PSEUDONYMISER, TOPICS, a_raw_consent
 from udfs.elements import unpack
@@ -31,9 +32,9 @@ from udfs.ingest import Ingest, RawRecord
 pytestmark = pytest.mark.privacy
 
 FORMATS = ("json", "avro", "protobuf")
-CODECS: dict[str, Codec] = {name: codec_for(name) for name in FORMATS}  # type: ignore[arg-type]
+CODECS: dict[str, Codec] = {name: codec_of(InputSettings(name)) for name in FORMATS}  # type: ignore[arg-type]
 WRITE: dict[str, Callable[[ConsentChange], bytes]] = {
-    name: writer_for(WriteSettings(name)).consent  # type: ignore[arg-type]
+    name: writer_of(WriteSettings(name)).consent  # type: ignore[arg-type]
     for name in FORMATS
 }
 every_format = pytest.mark.parametrize("format", FORMATS)

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import typer
 
+from adapters.schema_sources import codec_of
 from deploy.documentation.decisions import decisions
 from deploy.documentation.guarantees import Promise, guarantees_page, held_by, read_promises
 from deploy.documentation.pages import DOCS, generated_pages
 from deploy.documentation.settings_pages import SettingsPage, settings_page
 from freshet.cli.shape import root
 from jobs.settings import Settings, load_settings
-from schemas.wire.codec_choice import InputSettings, codec_of
+from schemas.wire.codec_choice import InputSettings
 from serving.gateway.roles import ROUTES
 from tests.support.documented import PAGES, blocks, commands, typed_lines
 from tests.support.documented_walk import ELSEWHERE, PARSED, WALKED

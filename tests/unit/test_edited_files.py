@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapters.schema_sources import DirectorySource
 from jobs.settings import load_policy, load_settings
 from models import manifest
 from models.random_model import random_model
@@ -16,7 +17,6 @@ from schemas import edited_files
 from schemas.errors import FreshetError
 from schemas.pseudonyms import load_key_ring, new_key_ring, write_key_ring
 from schemas.signing import load_signing_key, write_signing_key
-from schemas.wire.schema_sources import DirectorySource
 from schemas.wire.tenant_file import load_tenant
 from serving.gateway.gateway_settings import load_gateway_settings
 from serving.gateway.security import new_api_key, read_api_keys, read_jwks

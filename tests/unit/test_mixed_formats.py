@@ -9,14 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from adapters.schema_sources import codec_of, writer_of
 from schemas.consents import PURPOSES, ConsentChange
 from schemas.errors import SettingsError
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, Interaction
 from schemas.wire import avro_codec, protobuf_codec
-from schemas.wire.codec_choice import codec_for
+from schemas.wire.codec_choice import InputSettings
 from schemas.wire.codecs import BadRecord
 from schemas.wire.confluent import frame
-from schemas.wire.writers import WriteSettings, writer_for
+from schemas.wire.writers import WriteSettings
 from tests.golden.schemas import CONSENT_2, INTERACTION, schema_files
 
 pytestmark = pytest.mark.privacy
@@ -72,14 +73,14 @@ WAYS = [("json", "plain"), ("avro", "plain"), ("protobuf", "plain"), ("avro", "c
 def fleet_of(format: str, folder: Path, framed: bool) -> list[Any]:
     """The writers that may stand beside each other."""
     ways = [("json", "plain"), (format, "plain"), *([(format, "confluent")] if framed else [])]
-    return [writer_for(written(*way, folder)) for way in ways]
+    return [writer_of(written(*way, folder)) for way in ways]
 
 
 @pytest.mark.parametrize(("format", "framing"), WAYS)
 @pytest.mark.promise("mixed-formats")
 def test_a_job_of_any_format_reads_what_a_mixed_fleet_writes(format: str, framing: str, folder: Path) -> None:
     framed = framing == "confluent"
-    codec = codec_for(format, framing, str(folder) if framed else None)  # type: ignore[arg-type]
+    codec = codec_of(InputSettings(format, framing, str(folder) if framed else None))  # type: ignore[arg-type]
     writers = fleet_of(format, folder, framed)
 
     @given(EVENTS, CHANGES)
@@ -103,7 +104,7 @@ def test_no_plain_record_begins_like_json_or_like_a_frame(event: Interaction, ch
 @pytest.mark.parametrize(("format", "framing"), WAYS)
 @pytest.mark.parametrize("around", ["\n{}", " \t\r\n{}\n", "frame"])
 def test_json_is_read_behind_white_space_and_in_a_frame(format: str, framing: str, around: str, folder: Path) -> None:
-    codec = codec_for(format, framing, str(folder) if framing == "confluent" else None)  # type: ignore[arg-type]
+    codec = codec_of(InputSettings(format, framing, str(folder) if framing == "confluent" else None))  # type: ignore[arg-type]
     for decode, record in ((codec.interaction, INTERACTION), (codec.consent, CONSENT_2)):
         text = msgspec.json.encode(record)
         raw = frame(99, text) if around == "frame" else around.replace("{}", text.decode()).encode()
@@ -112,7 +113,7 @@ def test_json_is_read_behind_white_space_and_in_a_frame(format: str, framing: st
 
 @pytest.mark.parametrize("format", ["json", "avro", "protobuf"])
 def test_json_errors_are_reported_in_every_format(format: str) -> None:
-    codec = codec_for(format)  # type: ignore[arg-type]
+    codec = codec_of(InputSettings(format))  # type: ignore[arg-type]
     values = {"event_id": "e", "type": "teleport", "ts": EVENT_TS_MIN, "user_id": "ada"}
     for raw in (
         json.dumps(values).encode(),
@@ -126,14 +127,14 @@ def test_json_errors_are_reported_in_every_format(format: str) -> None:
 @pytest.mark.parametrize("format", ["json", "avro", "protobuf"])
 def test_frame_without_schema_source_has_its_own_reason(format: str) -> None:
     with pytest.raises(BadRecord, match="unknown_schema"):
-        codec_for(format).consent(frame(10, avro_codec.encode(CONSENT_2)))  # type: ignore[arg-type]
+        codec_of(InputSettings(format)).consent(frame(10, avro_codec.encode(CONSENT_2)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ids", [(None, None), (7, None), (None, 10), (0, 10), (7, 2**31), (10, 7), (8, 8), (7, 99)])
 @pytest.mark.promise("mixed-formats")
 def test_producer_refuses_schema_ids_the_job_cannot_read(ids: Any, folder: Path) -> None:
     with pytest.raises(SettingsError, match="schemas/wire/published"):
-        writer_for(WriteSettings("avro", "confluent", str(folder), *ids))
+        writer_of(WriteSettings("avro", "confluent", str(folder), *ids))
 
 
 def test_producer_refuses_schema_with_swapped_fields(folder: Path) -> None:
@@ -143,9 +144,9 @@ def test_producer_refuses_schema_with_swapped_fields(folder: Path) -> None:
     fields[first], fields[second] = fields[second], fields[first]
     (folder / "11.avsc").write_text(json.dumps(schema))
     with pytest.raises(SettingsError, match="schemas/wire/published"):
-        writer_for(WriteSettings("avro", "confluent", str(folder), 7, 11))
+        writer_of(WriteSettings("avro", "confluent", str(folder), 7, 11))
 
 
 def test_schema_ids_without_framing_are_refused() -> None:
     with pytest.raises(SettingsError, match="confluent framing"):
-        writer_for(WriteSettings("avro", interactions_schema_id=7))
+        writer_of(WriteSettings("avro", interactions_schema_id=7))

@@ -9,22 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.schema_sources import codec_of, writer_of
 from privacy.erasure_search import by_topic
 from schemas import topics
 from schemas.consents import ConsentChange
 from schemas.errors import SchemaError
 from schemas.events import Interaction
 from schemas.marks import MARK_KEY, Mark, encode_mark
-from schemas.wire.codec_choice import codec_for
+from schemas.wire.codec_choice import InputSettings
 from schemas.wire.codecs import json_codec
 from schemas.wire.raw_records import OfUser, in_consents, in_interactions
-from schemas.wire.writers import WriteSettings, writer_for
+from schemas.wire.writers import WriteSettings
 from tests.support.vocabulary import BEGINNING
 
 pytestmark = pytest.mark.privacy
 
 FORMATS = ("json", "avro", "protobuf")
-WRITERS = {name: writer_for(WriteSettings(name)) for name in FORMATS}  # type: ignore[arg-type]
+WRITERS = {name: writer_of(WriteSettings(name)) for name in FORMATS}  # type: ignore[arg-type]
 USERS = ("ada", "bob", "adam", "a")
 EVENT = Interaction("event", "search", BEGINNING, "ada", query="of bob, not of adam")
 CHANGE = ConsentChange("ada", "full", BEGINNING, method="bob")
@@ -35,11 +36,11 @@ def a_record(value: bytes | None, key: bytes | None = None) -> Any:
 
 
 def interactions_of(user: str, format: str = "json") -> OfUser:
-    return OfUser(user, in_interactions(codec_for(format)))  # type: ignore[arg-type]
+    return OfUser(user, in_interactions(codec_of(InputSettings(format))))  # type: ignore[arg-type]
 
 
 def consents_of(user: str, format: str = "json") -> OfUser:
-    return OfUser(user, in_consents(codec_for(format)))  # type: ignore[arg-type]
+    return OfUser(user, in_consents(codec_of(InputSettings(format))))  # type: ignore[arg-type]
 
 
 def found(of: Any, record: Any, format: str = "json") -> dict[str, tuple[bool, bool]]:
@@ -133,13 +134,13 @@ def test_no_record_naming_the_user_is_skipped(user: str, other: str, format: str
     if format == "json":
         value = json.dumps(msgspec.to_builtins(event), ensure_ascii=ascii).encode()
     for one in (user, other):
-        naive = one in in_interactions(codec_for(format))(value)  # type: ignore[arg-type]
+        naive = one in in_interactions(codec_of(InputSettings(format)))(value)  # type: ignore[arg-type]
         assert interactions_of(one, format).concerns(a_record(value)) == naive == (one == user)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_erasure_search_covers_every_raw_topic(format: str) -> None:
-    codec = codec_for(format)  # type: ignore[arg-type]
+    codec = codec_of(InputSettings(format))  # type: ignore[arg-type]
     command = {"kind": "access", "user_id": "ada", "request": "1", "role": "officer", "purpose": "x"}
     values = {
         topics.INTERACTIONS: WRITERS[format].interaction(EVENT),

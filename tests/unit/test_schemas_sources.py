@@ -1,7 +1,6 @@
 """Where schemas come from: the same answers from a directory and from a registry, and what a registry may do wrong."""
 
 import base64
-import http.client
 import json
 import subprocess
 import sys
@@ -15,18 +14,20 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from schemas.errors import SchemaError, SettingsError
-from schemas.wire.codec_choice import codec_for
-from schemas.wire.codecs import Codec
-from schemas.wire.confluent import SchemaSource
-from schemas.wire.publish import published_files
-from schemas.wire.schema_sources import (
+from adapters.http_client import HttpAnswer
+from adapters.schema_sources import (
     REGISTRY_AUTH_VARIABLE,
     RETRY_PAUSES_S,
     DirectorySource,
     RegistrySource,
+    codec_of,
     source_at,
 )
+from schemas.errors import HttpUnanswered, SchemaError, SettingsError
+from schemas.wire.codec_choice import InputSettings
+from schemas.wire.codecs import Codec
+from schemas.wire.confluent import SchemaSource
+from schemas.wire.publish import published_files
 from tests.golden.schemas import INTERACTION, golden, schema_files
 
 AVRO = published_files()["interaction.avsc"]
@@ -54,15 +55,16 @@ class Registry:
         self.asked = 0
         self.paused: list[float] = []
 
-    def get(self, path: str) -> tuple[int, bytes]:
+    def get(self, path: str) -> HttpAnswer:
         self.asked += 1
         if self.trouble:
             first = self.trouble.pop(0)
             if isinstance(first, Exception):
                 raise first
-            return first  # type: ignore[no-any-return]
+            return HttpAnswer(*first)
         plain = path.partition("?")[0]
-        return ANSWERS.get(path) or next((ANSWERS[key] for key in ANSWERS if key.startswith(f"{plain}?")), NOT_FOUND)
+        found = ANSWERS.get(path) or next((ANSWERS[key] for key in ANSWERS if key.startswith(f"{plain}?")), NOT_FOUND)
+        return HttpAnswer(*found)
 
     def source(self) -> RegistrySource:
         return RegistrySource(self.get, sleep=self.paused.append)
@@ -100,7 +102,7 @@ def test_unreadable_schema_file_rejects_no_record(directory: Path) -> None:
         DirectorySource(directory).fetch("avro", 5)
 
 
-@pytest.mark.parametrize("trouble", [OSError(), TimeoutError(), http.client.BadStatusLine(""), (503, b""), (429, b"")])
+@pytest.mark.parametrize("trouble", [HttpUnanswered("TimeoutError"), (503, b""), (429, b"")])
 def test_failing_registry_is_retried(trouble: Any) -> None:
     registry = Registry(trouble, trouble)
     assert registry.source().fetch("avro", 7) == AVRO
@@ -108,7 +110,7 @@ def test_failing_registry_is_retried(trouble: Any) -> None:
 
 
 def test_unavailable_registry_rejects_no_record() -> None:
-    registry = Registry(*[ConnectionRefusedError()] * 100)
+    registry = Registry(*[HttpUnanswered("ConnectionRefusedError")] * 100)
     with pytest.raises(SchemaError):
         registry.source().fetch("avro", 7)
     assert registry.asked == len(RETRY_PAUSES_S) + 1
@@ -204,7 +206,7 @@ def test_location_without_schemas_is_refused(place: str) -> None:
 @pytest.mark.parametrize("name", ["json", "avro", "confluent-avro", "protobuf", "confluent-protobuf"])
 def test_a_codec_is_chosen_by_settings(name: str, directory: Path) -> None:
     framing, _, format = name.rpartition("-")
-    codec: Codec = codec_for(format, framing or "plain", str(directory) if framing else None)  # type: ignore[arg-type]
+    codec: Codec = codec_of(InputSettings(format, framing or "plain", str(directory) if framing else None))  # type: ignore[arg-type]
     assert codec.interaction(golden(f"interaction.{name}")) == (INTERACTION, False)
 
 
@@ -214,12 +216,12 @@ def test_a_codec_is_chosen_by_settings(name: str, directory: Path) -> None:
 )
 def test_conflicting_settings_are_refused(format: Any, framing: Any, place: str | None) -> None:
     with pytest.raises(SettingsError):
-        codec_for(format, framing, place)
+        codec_of(InputSettings(format, framing, place))
 
 
 def test_reading_json_needs_neither_avro_nor_protobuf() -> None:
     code = (
         "import sys; sys.modules['fastavro'] = sys.modules['google.protobuf'] = None; "
-        "from schemas.wire.codec_choice import codec_for; codec_for('json').interaction"
+        "from adapters.schema_sources import codec_of, InputSettings; codec_of(InputSettings('json')).interaction"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -13,7 +13,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError
 
 from adapters.kafka import sender as kafka_sender
-from deploy.local.waiting import until
+from adapters.waiting import until
 from schemas.consents import ConsentChange
 from schemas.errors import InvalidConsent, InvalidEvent, NotAcknowledged
 from schemas.events import Interaction

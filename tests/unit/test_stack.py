@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from adapters.waiting import until
 from deploy.local import commands, flink_config, gateway_product, ports, product, stack
-from deploy.local.errors import JarError, NotReadyError, ProcessDiedError, StackError
+from deploy.local.errors import JarError, ProcessDiedError, StackError
 from deploy.local.escaping import check_directory, toml_of
 from deploy.local.fetch_jars import verify
 from deploy.local.files import tail, write_atomically
@@ -23,8 +24,8 @@ from deploy.local.java import Java
 from deploy.local.paths import FLINK_CONF, SUMS
 from deploy.local.processes import MARKER, ProcessRecord, ProcessTable
 from deploy.local.stack import LocalStack, is_up
-from deploy.local.waiting import until
 from jobs.settings import load_settings
+from schemas.errors import NotReadyError
 
 SLEEP = [sys.executable, "-c", "import time; print('asleep', flush=True); time.sleep(60)"]
 STUBBORN = (

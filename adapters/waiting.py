@@ -1,11 +1,9 @@
 """Waiting by condition with a deadline, never by a sleep of a guessed length."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 
-from deploy.local.errors import NotReadyError
+from schemas.errors import NotReadyError
 
 
 def until(

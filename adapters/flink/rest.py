@@ -1,15 +1,13 @@
-"""Flink's REST interface, as far as the stack, the demo and the tests need it. Standard library only."""
+"""Flink's REST interface: jobs, their state and failures, checkpoints and savepoints, metrics."""
 
-from __future__ import annotations
-
-import http.client
 import json
 import re
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from deploy.local.errors import RestError
-from deploy.local.waiting import until
+from adapters.http_client import HttpClient
+from adapters.waiting import until
+from schemas.errors import HttpUnanswered, RestError
 
 _FINAL = frozenset({"FAILED", "CANCELED", "FINISHED"})
 _FRAMES = re.compile(r"^\t(?:at|\.\.\.) .*\n|^  File \".*/site-packages/.*\n(?:    .*\n)*", re.MULTILINE)
@@ -17,18 +15,14 @@ _FRAMES = re.compile(r"^\t(?:at|\.\.\.) .*\n|^  File \".*/site-packages/.*\n(?: 
 
 
 class FlinkRest:
-    """A client of one JobManager. Every call makes a connection of its own, so an instance may be shared by threads."""
+    """A client of the JobManager at `url`, ``http(s)://host[:port][/path]``. Several threads may share one.
 
-    def __init__(self, host: str, port: int, timeout_s: float = 10) -> None:
-        self._host = host
-        self._port = port
-        self._timeout_s = timeout_s
+    All methods raise :class:`RestError` where Flink does not answer or refuses.
+    """
 
-    @classmethod
-    def at(cls, url: str) -> FlinkRest:
-        """A client for `http://host:port`, as in endpoints.json."""
-        parts = urlsplit(url)
-        return cls(parts.hostname or "localhost", parts.port or 8081)
+    def __init__(self, url: str, timeout_s: float = 10) -> None:
+        self.url = url
+        self._http = HttpClient(url, timeout_s, {"Content-Type": "application/json"})
 
     def get(self, path: str) -> Any:
         """GET a path and decode the answer. Raises RestError."""
@@ -54,6 +48,13 @@ class FlinkRest:
         """Job id → state, of all jobs that the JobManager remembers."""
         return {job["id"]: job["status"] for job in self.get("/jobs")["jobs"]}
 
+    def overview(self) -> list[dict[str, Any]]:
+        """All jobs that the JobManager remembers, as they are now: `jid`, `name`, `state`, `tasks`.
+
+        /jobs/<id> tells for up to three seconds (web.refresh-interval) what it told before.
+        """
+        return list(self.get("/jobs/overview")["jobs"])
+
     def state(self, job: str) -> str:
         """The state of a job: CREATED, RUNNING, RESTARTING, FAILED and so on."""
         return str(self._overview(job)["state"])
@@ -66,10 +67,9 @@ class FlinkRest:
         return bool(found["state"] == "RUNNING" and found["tasks"]["running"] == found["tasks"]["total"])
 
     def _overview(self, job: str) -> dict[str, Any]:
-        """As it is now; /jobs/<id> tells for up to three seconds (web.refresh-interval) what it told before."""
-        jobs = {found["jid"]: found for found in self.get("/jobs/overview")["jobs"]}
+        jobs = {found["jid"]: found for found in self.overview()}
         if job not in jobs:
-            raise RestError(f"job {job} is not known to {self._host}:{self._port}", 404)
+            raise RestError(f"job {job} is not known to Flink at {self.url}", 404)
         return dict(jobs[job])
 
     def wait_running(self, job: str, timeout_s: float = 120) -> None:
@@ -109,6 +109,12 @@ class FlinkRest:
         """The ids of all metrics at a path."""
         return [row["id"] for row in self.get(f"{path}/metrics")]
 
+    def take_savepoint(self, job: str, directory: str, timeout_s: float) -> dict[str, Any]:
+        """Take a savepoint of a job that goes on, in canonical format, below `directory`; what Flink says of it."""
+        body = {"cancel-job": False, "formatType": "CANONICAL", "target-directory": directory}
+        trigger = self._call("POST", f"/jobs/{job}/savepoints", body)["request-id"]
+        return self._await_end(f"/jobs/{job}/savepoints/{trigger}", f"the savepoint of {job}", timeout_s)
+
     def cancel(self, job: str, timeout_s: float = 60) -> None:
         """Cancel a job and wait until it is gone."""
         self._call("PATCH", f"/jobs/{job}?mode=cancel", None)
@@ -123,6 +129,12 @@ class FlinkRest:
         return str(operation["location"])
 
     def _await_operation(self, path: str, what: str, timeout_s: float) -> dict[str, Any]:
+        operation = self._await_end(path, what, timeout_s)
+        if operation.get("failure-cause"):
+            raise RestError(f"{what} failed: {str(operation['failure-cause'])[:4000]}")
+        return operation
+
+    def _await_end(self, path: str, what: str, timeout_s: float) -> dict[str, Any]:
         answer: dict[str, Any] = {}
 
         def is_done() -> bool:
@@ -130,22 +142,18 @@ class FlinkRest:
             return bool(answer["status"]["id"] == "COMPLETED")
 
         until(is_done, what, timeout_s)
-        if answer["operation"].get("failure-cause"):
-            raise RestError(f"{what} failed: {str(answer['operation']['failure-cause'])[:4000]}")
         return dict(answer["operation"])
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        # Not urlopen: it would send requests for loopback to a proxy that the environment names.
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         try:
-            text = None if body is None else json.dumps(body)
-            connection.request(method, path, text, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise RestError(f"{method} {path}: no answer from {self._host}:{self._port} ({error})") from error
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise RestError(f"{method} {path}: {response.status} {content[:2000].decode()}", response.status)
-        return json.loads(content) if content else None
+            status, content = self._http.ask(method, path, None if body is None else json.dumps(body).encode())
+            if status >= 400:
+                raise RestError(f"Flink at {self.url} refused {method} {path}: {status} {_said(content)}", status)
+            return json.loads(content) if content else None
+        except (HttpUnanswered, ValueError) as error:
+            why = error if isinstance(error, HttpUnanswered) else "no JSON"
+            raise RestError(f"Flink at {self.url} does not answer {method} {path} ({why}): check the address") from None
+
+
+def _said(content: bytes) -> str:
+    return content[:2000].decode(errors="replace")

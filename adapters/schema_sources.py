@@ -1,19 +1,22 @@
 """Sources of schemas: a directory, or a registry with Confluent's HTTP API."""
 
 import base64
-import http.client
 import os
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from adapters.http_client import HttpAnswer, HttpClient
 from schemas.edited_files import read_edited
-from schemas.errors import SchemaError, SettingsError
+from schemas.errors import HttpUnanswered, SchemaError, SettingsError
+from schemas.wire.codec_choice import InputSettings, codec_for
+from schemas.wire.codecs import Codec
 from schemas.wire.confluent import SCHEMA_BYTES_MAX, Form, SchemaSource
+from schemas.wire.writers import Writer, WriteSettings, writer_for
 
 REGISTRY_AUTH_VARIABLE: Final = "FRESHET_SCHEMA_REGISTRY_AUTH"
 """The environment variable with ``user:password`` (Basic) or a token (Bearer) for the registry."""
@@ -25,8 +28,8 @@ SCHEMA_NOT_FOUND: Final = 40403
 """What a registry says of an unknown id. A bare 404 is a wrong address, and must not turn good records into rejects."""
 
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-Get = Callable[[str], tuple[int, bytes]]
-"""GET of a path: status and body. Raises OSError or :class:`http.client.HTTPException` where nothing came back."""
+Get = Callable[[str], HttpAnswer]
+"""GET of a path. Raises :class:`HttpUnanswered` where nothing came back."""
 
 
 def source_at(place: str, environment: Mapping[str, str] = os.environ) -> SchemaSource:
@@ -39,20 +42,30 @@ def source_at(place: str, environment: Mapping[str, str] = os.environ) -> Schema
     auth = environment.get(REGISTRY_AUTH_VARIABLE, "").strip()
     if not (auth.isascii() and auth.isprintable()):
         raise SettingsError(f"{REGISTRY_AUTH_VARIABLE} is user:password or a token, in printable ASCII")
-    return RegistrySource(http_get(_registry_address(place), auth))
-
-
-def _registry_address(place: str) -> SplitResult:
+    headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json"}
+    if auth:
+        headers["Authorization"] = (
+            f"Basic {base64.b64encode(auth.encode()).decode()}" if ":" in auth else f"Bearer {auth}"
+        )
     try:
-        address = urlsplit(place)
-        known = address.port is None or address.port > 0
-    except ValueError:
-        known = False
-    if not known or not address.hostname or address.username is not None or address.query or address.fragment:
+        if "?" in place:
+            raise SettingsError("a query")
+        registry = HttpClient(place, TIMEOUT_S, headers, 2 * SCHEMA_BYTES_MAX)
+    except SettingsError:
         raise SettingsError(
             f"a schema registry is http(s)://host[:port][/path]; credentials go to {REGISTRY_AUTH_VARIABLE}"
         ) from None
-    return address
+    return RegistrySource(registry.get)
+
+
+def codec_of(settings: InputSettings) -> Codec:
+    """The codec for these settings, which asks the schema source that they name."""
+    return codec_for(settings, source_at)
+
+
+def writer_of(settings: WriteSettings) -> Writer:
+    """The writer of a producer with these settings; raises :class:`SettingsError` where the job could not read it."""
+    return writer_for(settings, codec_of(settings))
 
 
 class DirectorySource:
@@ -94,9 +107,9 @@ class RegistrySource:
         """See :class:`schemas.wire.confluent.SchemaSource`."""
         status, body = self._ask(f"/schemas/ids/{schema_id}" + ("?format=serialized" if form == "protobuf" else ""))
         try:
-            if status == http.HTTPStatus.OK:
+            if status == HTTPStatus.OK:
                 return _schema(form, msgspec.json.decode(body, type=_Registered))
-            if status == http.HTTPStatus.NOT_FOUND:
+            if status == HTTPStatus.NOT_FOUND:
                 refusal = msgspec.json.decode(body, type=_Refusal)
                 if refusal.error_code == SCHEMA_NOT_FOUND:
                     return None
@@ -104,16 +117,16 @@ class RegistrySource:
             pass
         raise SchemaError(f"the schema registry answered {status} to schema {schema_id}, in no form of a registry")
 
-    def _ask(self, path: str) -> tuple[int, bytes]:
+    def _ask(self, path: str) -> HttpAnswer:
         trouble = ""
         for pause in (*RETRY_PAUSES_S, None):
             try:
-                status, body = self._get(path)
-                if status not in _AGAIN:
-                    return status, body
-                trouble = f"status {status}"
-            except (OSError, http.client.HTTPException) as error:
-                trouble = type(error).__name__
+                answer = self._get(path)
+                if answer.status not in _AGAIN:
+                    return answer
+                trouble = f"status {answer.status}"
+            except HttpUnanswered as error:
+                trouble = str(error)
             if pause is not None:
                 self._sleep(pause)
         raise SchemaError(f"the schema registry did not answer: {trouble}")
@@ -135,24 +148,3 @@ def _descriptor_set(serialised: str) -> bytes:
         raise SchemaError("the schema registry cannot serialise Protobuf: keep the schemas in a directory") from None
     descriptors: bytes = FileDescriptorSet(file=[file]).SerializeToString()
     return descriptors
-
-
-def http_get(address: SplitResult, auth: str) -> Get:
-    """GET below `address`, without following redirects; never reads more than a schema may have."""
-    headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json"}
-    if auth:
-        headers["Authorization"] = (
-            f"Basic {base64.b64encode(auth.encode()).decode()}" if ":" in auth else f"Bearer {auth}"
-        )
-    connection_type = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-
-    def get(path: str) -> tuple[int, bytes]:
-        connection = connection_type(address.hostname or "", address.port, timeout=TIMEOUT_S)
-        try:
-            connection.request("GET", address.path.rstrip("/") + path, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.read(2 * SCHEMA_BYTES_MAX)
-        finally:
-            connection.close()
-
-    return get

@@ -1,0 +1,76 @@
+"""The one HTTP client: Flink's REST interface, schema registries, caches and health checks are asked by it.
+
+It follows no redirect and knows no proxy: `urlopen` would send requests for loopback to a proxy that the environment
+names. Each request makes a connection of its own, so that several threads may share a client.
+"""
+
+import http.client
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from schemas.errors import HttpUnanswered, SettingsError
+
+ANSWER_BYTES_MAX: Final = 64 << 20
+_CONNECTIONS: Final = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+
+
+class HttpAnswer(NamedTuple):
+    """What a server answered, whatever the status."""
+
+    status: int
+    body: bytes
+
+
+class HttpClient:
+    """Asks the server at `url`, ``http(s)://host[:port][/path][?query]``, and sends `headers` each time.
+
+    `timeout_s` bounds the connecting and each wait for bytes; an answer is cut at `answer_bytes_max`.
+    Raises :class:`SettingsError` where `url` is none, which does not show it: it may hold a password.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        answer_bytes_max: int = ANSWER_BYTES_MAX,
+    ) -> None:
+        self._url = _parts(url)
+        self._timeout_s = timeout_s
+        self._headers = dict(headers or {})
+        self._answer_bytes_max = answer_bytes_max
+
+    def ask(
+        self, method: str, path: str = "", body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """Send a request for `path` below the URL; raises :class:`HttpUnanswered` where nothing comes back."""
+        kind = _CONNECTIONS[self._url.scheme]
+        connection = kind(self._url.hostname or "", self._url.port, timeout=self._timeout_s)
+        try:
+            connection.request(method, self._target(path), body, {**self._headers, **(headers or {})})
+            response = connection.getresponse()
+            return HttpAnswer(response.status, response.read(self._answer_bytes_max))
+        except (OSError, http.client.HTTPException) as error:
+            raise HttpUnanswered(type(error).__name__) from error
+        finally:
+            connection.close()
+
+    def get(self, path: str = "") -> HttpAnswer:
+        """GET `path`."""
+        return self.ask("GET", path)
+
+    def _target(self, path: str) -> str:
+        here = self._url.path.rstrip("/") + path if path else self._url.path or "/"
+        return f"{here}?{self._url.query}" if self._url.query else here
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        is_one = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_one = False
+    if not is_one or parts.scheme not in _CONNECTIONS or parts.username is not None or parts.fragment:
+        raise SettingsError("an address is http(s)://host[:port][/path], without credentials") from None
+    return parts
