@@ -15,6 +15,7 @@ PYTHON := .venv/bin/python
 ARGS ?=
 
 PACKAGES := $(wildcard schemas adapters models udfs jobs privacy serving bench deploy freshet)
+OPERATORS := jobs/java/target/freshet-operators.jar
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
@@ -24,7 +25,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
 	  do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-setup: .venv/.requirements .venv/bin/freshet .local/jars/.verified ## install the Python environment, the command `freshet` and the jars; idempotent
+setup: .venv/.requirements .venv/bin/freshet .local/jars/.verified $(OPERATORS) ## install the Python environment, the command `freshet` and the jars, and build our own; idempotent
 
 warm: setup ## optional, once: record classes, so that starts take a third less time (a minute, 300 MB)
 	@$(PYTHON) -m deploy.local.record_classes
@@ -81,14 +82,15 @@ format: setup ## format the code
 	@$(PYTHON) -m ruff format .
 	@$(PYTHON) -m ruff check --fix .
 
-jars-lock: | .venv/.requirements ## after a change of version in deploy/local/jars/pom.xml: pin the new jars
+jars-lock: | .venv/.requirements ## after a change of version in deploy/local/jars/pom.xml or jobs/java/pom.xml: pin the new jars
 	@$(PYTHON) -m deploy.local.fetch_jars --lock && touch .local/jars/.verified
+	@$(PYTHON) -m deploy.local.build_operators --lock
 
 constraints: setup ## after a change of a version: write down all versions that are installed now
 	@{ head -1 constraints.txt; $(PYTHON) -m pip freeze; } > .local/constraints.txt && mv .local/constraints.txt constraints.txt
 
 clean: down ## remove what was built, trained and cached here (.venv stays)
-	rm -rf .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .local jobs/java/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .venv/.requirements: $(wildcard requirements*.txt serving/requirements*.txt) constraints.txt
@@ -107,3 +109,6 @@ clean: down ## remove what was built, trained and cached here (.venv stays)
 .local/jars/.verified: deploy/local/jars/pom.xml deploy/local/jars/SHA256SUMS | .venv/.requirements
 	@$(PYTHON) -m deploy.local.fetch_jars
 	@touch $@
+
+$(OPERATORS): jobs/java/pom.xml jobs/java/SHA256SUMS $(wildcard jobs/java/freshet/*.java) | .venv/.requirements
+	@$(PYTHON) -m deploy.local.build_operators

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from jobs.operators_jar import operators_jar
 from jobs.release import PACKAGES, SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,9 +18,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def build(out: Path = DEFAULT_OUT) -> Path:
-    """Write the zip and return its path."""
+    """Write the zip and return its path. Raises :class:`SettingsError` where the jar is not of these sources."""
     sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES)
-    return write_zip(out, sources)
+    return write_zip(out, [*sources, operators_jar()])
 
 
 def write_zip(out: Path, sources: Iterable[Path]) -> Path:

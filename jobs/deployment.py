@@ -3,7 +3,7 @@
 A job whose buckets, keys, execution mode, prefixes or topics differ from those that its state was made with would not
 fail: it would leave profiles behind that no erasure reaches. So the identity is written down where the settings file
 has no say, and compared at each submission: in the topic `deployment` (:mod:`jobs.registration`), and in every
-checkpoint and savepoint (`jobs/java/SnapshotGuard.java`, :mod:`jobs.snapshots`).
+checkpoint and savepoint (`jobs/java/freshet/SnapshotGuard.java`, :mod:`jobs.snapshots`).
 
 Keys are known by fingerprints, HMAC-SHA-256 of a fixed text under the key: they tell keys apart and nothing more.
 """

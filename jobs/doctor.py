@@ -25,6 +25,7 @@ from adapters.redis.client import RedisClient, connect
 from adapters.redis.fitness import check_rights, fitness
 from jobs.checks import check_topics
 from jobs.clock import clock_ms
+from jobs.operators_jar import operators_jar
 from jobs.registration import load_for_submission
 from jobs.savepoints import running_job
 from jobs.settings import Settings, load_policy, load_settings
@@ -58,6 +59,7 @@ class CheckResult(NamedTuple):
 def examine(path: Path, flink: str | None) -> list[CheckResult]:
     """Every check of the deployment whose settings are in `path`, and of Flink where its URL is given."""
     found = [checked("python", python), checked("packages", packages), checked("java", java)]
+    found.append(checked("operators", operators))
     try:
         settings = load_settings(path)
     except FreshetError as error:
@@ -131,6 +133,12 @@ def java() -> str:
     if found is None or int(found.group(1)) < JAVA_LEAST:
         raise SettingsError(f"{executable} is not Java {JAVA_LEAST} or later: install that, and put it first on PATH")
     return f"{found.group(1)}, {executable}"
+
+
+def operators() -> str:
+    """Whether the operators that run in Java are built, and from the sources that are here."""
+    operators_jar()
+    return "the operators in Java are built"
 
 
 def _of_files(settings: Settings) -> Iterable[CheckResult]:

@@ -1,16 +1,16 @@
 """Our Java operators: crossing to Python would cost more than their work.
 
-Their sources in `jobs/java` travel with the job and are compiled where it runs, as Flink does it with what it generates
-for SQL: there is no jar to build, and none to put into a cluster.
+Their sources are in `jobs/java`, their tests in `tests/java`. They reach the cluster in a jar that travels with the job
+(:mod:`jobs.operators_jar`): there is none to put into Flink's lib/.
 """
 
-import pkgutil
 from typing import Any
 
 from pyflink.common import Types
-from pyflink.datastream import DataStream
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
+from jobs.operators_jar import operators_jar
 from jobs.settings import BatchSettings
 
 
@@ -20,7 +20,7 @@ def snapshot_guard(raw: DataStream, pins: str, kept_ms: int, transaction_ms: int
     It warns of one that is older than transactions of the sinks last: something may be lost.
     """
     row_type = raw._j_data_stream.getType()
-    return _through(raw, "SnapshotGuard", "snapshot-guard", (pins, str(kept_ms), str(transaction_ms)), row_type)
+    return _through(raw, "SnapshotGuard", "snapshot-guard", (pins, kept_ms, transaction_ms), row_type)
 
 
 def record_batches(raw: DataStream, bounds: BatchSettings) -> DataStream:
@@ -36,24 +36,16 @@ def split_lines(stream: DataStream, name: str) -> DataStream:
 def _through(
     stream: DataStream, java_class: str, name: str, settings: tuple[int | str, ...], j_type: Any = None
 ) -> DataStream:
-    """`stream` through a chained operator of `java_class`, which takes `settings` and gives `j_type`, or bytes."""
-    gateway, j_stream = get_gateway(), stream._j_data_stream
-    flink = gateway.jvm.org.apache.flink
-    source = pkgutil.get_data("jobs", f"java/{java_class}.java") or b""
-    j_settings = gateway.new_array(gateway.jvm.Object, len(settings))
-    for place, setting in enumerate(settings):
-        j_settings[place] = setting
-    runtime, configuration = flink.table.runtime, flink.configuration.Configuration()
-    generated = runtime.generated.GeneratedOperator(java_class, source.decode(), j_settings, configuration)
-    operator = flink.streaming.api.transformations.OneInputTransformation(
-        j_stream.getTransformation(),
-        name,
-        runtime.operators.CodeGenOperatorFactory(generated),
-        j_type or Types.PRIMITIVE_ARRAY(Types.BYTE()).get_java_type_info(),
-        j_stream.getParallelism(),
-        False,
-    )
-    operator.setUid(f"{name}-v1")
-    environment = j_stream.getExecutionEnvironment()
-    environment.addOperator(operator)
-    return DataStream(flink.streaming.api.datastream.DataStream(environment, operator))
+    """`stream` through a chained operator of `java_class`, made with `settings`, that gives `j_type`, or bytes."""
+    _take_along(stream.get_execution_environment(), operators_jar().as_uri())
+    operator = getattr(get_gateway().jvm.freshet, java_class)(*settings)
+    j_bytes = Types.PRIMITIVE_ARRAY(Types.BYTE()).get_java_type_info()
+    return DataStream(stream._j_data_stream.transform(name, j_type or j_bytes, operator)).uid(f"{name}-v1")
+
+
+def _take_along(env: StreamExecutionEnvironment, jar: str) -> None:
+    """Send `jar`, a URI, with the job, once, and find its classes here."""
+    configuration = env._j_stream_execution_environment.getConfiguration()
+    jars = get_gateway().jvm.org.apache.flink.configuration.PipelineOptions.JARS
+    if jar not in (configuration.get(jars) or ()):
+        env.add_jars(jar)

@@ -34,6 +34,7 @@ from jobs.deployment import Deployment, deployment_of, encode_pins
 from jobs.flink import bucket_keys, describe_buckets, execution_mode, expect_no_bundles, raw_records, sink_to_topic
 from jobs.java_operators import record_batches, snapshot_guard, split_lines
 from jobs.marks import mark_submission
+from jobs.operators_jar import operators_jar
 from jobs.redis_check import check_redis, claim_prefix, ride_out
 from jobs.registration import Registration, claim_group
 from jobs.release import RELEASE, opened
@@ -158,6 +159,7 @@ def main(arguments: list[str]) -> None:
 
 def register(env: StreamExecutionEnvironment, settings: Settings, replace: bool) -> Deployment:
     """Compare this submission with topics, snapshot, running jobs and the submission before; record and return it."""
+    operators_jar()
     check_codecs()
     topic_ids = check_topics(settings)
     claim_group(settings.kafka)

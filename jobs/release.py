@@ -17,22 +17,22 @@ PACKAGES: Final = ("adapters", "schemas", "models", "udfs", "jobs")
 SUFFIXES: Final = (".py", ".java", ".lua")
 
 
-def digest() -> str:
+def digest(packages: tuple[str, ...] = PACKAGES, suffixes: tuple[str, ...] = SUFFIXES) -> str:
     """16 hexadecimal digits of SHA-256 over the names and the bytes of all sources, as they lie there now."""
     found = hashlib.sha256()
-    for package in PACKAGES:
-        for name, source in sorted(_sources(package, files(package))):
+    for package in packages:
+        for name, source in sorted(_sources(package, files(package), suffixes)):
             found.update(f"{name}\n{len(source)}\n".encode())
             found.update(source)
     return found.hexdigest()[:16]
 
 
-def _sources(name: str, folder: Traversable) -> Iterator[tuple[str, bytes]]:
+def _sources(name: str, folder: Traversable, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     for entry in folder.iterdir():
         path = f"{name}/{entry.name}"
         if entry.is_dir():
-            yield from _sources(path, entry)
-        elif path.endswith(SUFFIXES):
+            yield from _sources(path, entry, suffixes)
+        elif path.endswith(suffixes):
             yield path, entry.read_bytes()
 
 

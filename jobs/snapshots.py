@@ -14,7 +14,7 @@ from schemas.errors import SettingsError
 from schemas.topics import DAY_MS
 
 IDENTITY_STATE = "deployment-v1"
-"""As `jobs/java/SnapshotGuard.java` calls it."""
+"""As `jobs/java/freshet/SnapshotGuard.java` calls it."""
 
 
 def check_snapshot(env: StreamExecutionEnvironment, settings: Settings, pins: dict[str, str]) -> None:

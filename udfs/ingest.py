@@ -56,7 +56,7 @@ _decode_records: Final = msgspec.msgpack.Decoder(list[RawRecord]).decode
 
 
 def unpack_records(batch: bytes) -> list[RawRecord]:
-    """The records of a batch that `jobs/java/RecordBatches.java` has packed."""
+    """The records of a batch that `jobs/java/freshet/RecordBatches.java` has packed."""
     return _decode_records(batch)
 
 

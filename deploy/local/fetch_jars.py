@@ -23,15 +23,21 @@ from deploy.local.paths import JARS, POM, SUMS
 
 def fetch(directory: Path) -> None:
     """Copy all jars that pom.xml names below directory, from Maven's own cache where it has them."""
+    run_maven(["-q", "-f", str(POM), "package", f"-Djars.directory={directory}"])
+
+
+def run_maven(words: list[str]) -> str:
+    """What Maven prints when it does what `words` say. Raises JarError with its last lines where it fails."""
     maven = shutil.which("mvn")
     if maven is None:
         raise JarError("mvn is not on PATH; install Maven 3.8 or newer")
-    command = [maven, "-B", "-q", "-f", str(POM), "package", f"-Djars.directory={directory}"]
+    command = [maven, "-B", *words]
     done = subprocess.run(
         command, env={**os.environ, **ENVIRONMENT}, check=False, capture_output=True, encoding="utf-8"
     )
     if done.returncode != 0:
         raise JarError(f"mvn failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    return done.stdout
 
 
 def install(directory: Path, sums: Path) -> int:
@@ -63,11 +69,14 @@ def checksums(directory: Path) -> dict[str, str]:
 
 def verify(directory: Path, sums: Path) -> int:
     """Raise JarError naming the first jar that differs, is missing or is not expected; says how many are right."""
-    pinned = _read(sums)
-    found = checksums(directory)
+    return compare(checksums(directory), read_sums(sums), sums)
+
+
+def compare(found: dict[str, str], pinned: dict[str, str], sums: Path) -> int:
+    """Raise JarError naming the first jar that differs from what `sums` pins, is missing or is not expected there."""
     for name in sorted(pinned.keys() | found.keys()):
         if name not in found:
-            raise JarError(f"{name} is missing below {directory}; run `make setup`")
+            raise JarError(f"{name} is missing, and {sums.name} pins it; run `make setup`")
         if name not in pinned:
             raise JarError(f"{name} is not in {sums.name}: refused (a change of version needs `make jars-lock`)")
         if found[name] != pinned[name]:
@@ -75,7 +84,8 @@ def verify(directory: Path, sums: Path) -> int:
     return len(pinned)
 
 
-def _read(sums: Path) -> dict[str, str]:
+def read_sums(sums: Path) -> dict[str, str]:
+    """Name → sha256, as `sums` pins them."""
     rows = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
     return {name.strip(): digest for digest, name in rows}
 

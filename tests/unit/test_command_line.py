@@ -57,6 +57,7 @@ ENTRIES: tuple[str, ...] = (
     "bench/listener.py",
     "bench/load.py",
     "deploy/documentation/__main__.py",
+    "deploy/local/build_operators.py",
     "deploy/local/fetch_jars.py",
     "deploy/local/record_classes.py",
     "deploy/local/recorded_job.py",

@@ -14,7 +14,7 @@ from udfs.operators.personalise_operator import COUNTERS, UNREAD
 FLINKS = "flink_taskmanager_job_task_operator_"
 OURS = f"{FLINKS}freshet_"
 LATE_RESTORES = "restores_past_transactions"
-"""Counted by `jobs/java/SnapshotGuard.java`."""
+"""Counted by `jobs/java/freshet/SnapshotGuard.java`."""
 PRIVACY = dashboards()["privacy.json"]
 
 

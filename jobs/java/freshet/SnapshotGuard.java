@@ -1,5 +1,6 @@
+package freshet;
+
 import java.nio.charset.StandardCharsets;
-import java.util.Iterator;
 import java.util.TreeMap;
 
 import org.apache.flink.api.common.state.ListState;
@@ -9,13 +10,10 @@ import org.apache.flink.metrics.Counter;
 import org.apache.flink.runtime.execution.SuppressRestartsException;
 import org.apache.flink.runtime.state.StateInitializationContext;
 import org.apache.flink.runtime.state.StateSnapshotContext;
-import org.apache.flink.streaming.api.graph.StreamConfig;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
-import org.apache.flink.streaming.api.operators.Output;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
-import org.apache.flink.streaming.runtime.tasks.ProcessingTimeService;
-import org.apache.flink.streaming.runtime.tasks.StreamTask;
+import org.apache.flink.table.data.RowData;
 
 /**
  * Hands the raw records on as they are, and refuses a snapshot that this job must not restore.
@@ -27,43 +25,42 @@ import org.apache.flink.streaming.runtime.tasks.StreamTask;
  * the time at which Kafka ends the oldest of the sinks' transactions that belong to it. A later restore is reported,
  * because some of what they wrote may be lost.
  */
-public class SnapshotGuard extends AbstractStreamOperator implements OneInputStreamOperator {
+public class SnapshotGuard extends AbstractStreamOperator<RowData> implements OneInputStreamOperator<RowData, RowData> {
 
+    private static final long serialVersionUID = 1L;
     private static final String TAKEN_AT = "taken-at=";
     private static final String TRANSACTIONS_END = "transactions-end=";
 
     private final String pins;
     private final long keptMs;
     private final long transactionMs;
-    private final TreeMap snapshotTimes = new TreeMap();
-    private ListState identity;
-    private Counter restoresPastTransactions;
-    private long transactionsBeganMs;
+    private transient TreeMap<Long, Long> snapshotTimes;
+    private transient ListState<byte[]> identity;
+    transient Counter restoresPastTransactions;
+    transient long transactionsBeganMs;
 
-    public SnapshotGuard(
-            Object[] settings, StreamTask task, StreamConfig config, Output output, ProcessingTimeService time)
-            throws Exception {
-        pins = (String) settings[0];
-        keptMs = Long.parseLong((String) settings[1]);
-        transactionMs = Long.parseLong((String) settings[2]);
-        setup(task, config, output);
-        setProcessingTimeService(time);
+    public SnapshotGuard(String pins, long keptMs, long transactionMs) {
+        this.pins = pins;
+        this.keptMs = keptMs;
+        this.transactionMs = transactionMs;
     }
 
-    public void processElement(StreamRecord element) throws Exception {
+    @Override
+    public void processElement(StreamRecord<RowData> element) {
         output.collect(element);
     }
 
+    @Override
     public void initializeState(StateInitializationContext context) throws Exception {
         super.initializeState(context);
         expectZstd();
+        snapshotTimes = new TreeMap<>();
         transactionsBeganMs = System.currentTimeMillis();
         restoresPastTransactions = getMetricGroup().addGroup("freshet").counter("restores_past_transactions");
         identity = context.getOperatorStateStore()
-                .getListState(new ListStateDescriptor("deployment-v1", BytePrimitiveArraySerializer.INSTANCE));
-        Iterator restored = ((Iterable) identity.get()).iterator();
-        while (restored.hasNext()) {
-            compare(new String((byte[]) restored.next(), StandardCharsets.UTF_8));
+                .getListState(new ListStateDescriptor<>("deployment-v1", BytePrimitiveArraySerializer.INSTANCE));
+        for (byte[] restored : identity.get()) {
+            compare(new String(restored, StandardCharsets.UTF_8));
         }
     }
 
@@ -72,10 +69,11 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
      * that refuses ends the job. A union list would reach all of them, but Flink cannot take a snapshot of a job that
      * has one and whose subtasks end one after the other, as those of a job that is stopped with a savepoint do.
      */
+    @Override
     public void snapshotState(StateSnapshotContext context) throws Exception {
         super.snapshotState(context);
         long nowMs = System.currentTimeMillis();
-        snapshotTimes.put(Long.valueOf(context.getCheckpointId()), Long.valueOf(nowMs));
+        snapshotTimes.put(context.getCheckpointId(), nowMs);
         identity.clear();
         long endMs = transactionsBeganMs + transactionMs;
         String held = pins + TAKEN_AT + nowMs + "\n" + TRANSACTIONS_END + endMs + "\n";
@@ -86,13 +84,11 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
      * The sinks commit what they wrote before this checkpoint. What they have not committed began after it: at the next
      * checkpoint that is an interval ago, and after an outage of Redis, in which no checkpoint completes, an hour.
      */
+    @Override
     public void notifyCheckpointComplete(long checkpoint) throws Exception {
         super.notifyCheckpointComplete(checkpoint);
-        Object takenMs = snapshotTimes.get(Long.valueOf(checkpoint));
-        if (takenMs != null) {
-            transactionsBeganMs = ((Long) takenMs).longValue();
-        }
-        snapshotTimes.headMap(Long.valueOf(checkpoint), true).clear();
+        transactionsBeganMs = snapshotTimes.getOrDefault(checkpoint, transactionsBeganMs);
+        snapshotTimes.headMap(checkpoint, true).clear();
     }
 
     private void expectZstd() {
@@ -105,9 +101,7 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
     }
 
     private void compare(String held) {
-        String[] lines = held.split("\n");
-        for (int at = 0; at < lines.length; at++) {
-            String line = lines[at];
+        for (String line : held.split("\n")) {
             int equals = line.indexOf('=');
             if (line.startsWith(TAKEN_AT)) {
                 compareAge(Long.parseLong(line.substring(equals + 1)));
@@ -120,11 +114,10 @@ public class SnapshotGuard extends AbstractStreamOperator implements OneInputStr
     }
 
     private void compareValue(String name, String value) {
-        String[] lines = pins.split("\n");
-        for (int at = 0; at < lines.length; at++) {
-            if (lines[at].startsWith(name + "=") && !lines[at].equals(name + "=" + value)) {
+        for (String line : pins.split("\n")) {
+            if (line.startsWith(name + "=") && !line.equals(name + "=" + value)) {
                 refuse("The snapshot was taken with " + name + " " + value + ", and this job has "
-                        + lines[at].substring(name.length() + 1) + ": its state would be out of reach of consents and "
+                        + line.substring(name.length() + 1) + ": its state would be out of reach of consents and "
                         + "erasures. Restore it with the settings it was taken with, or submit without a snapshot and "
                         + "with --new-deployment.");
             }

@@ -1,16 +1,15 @@
+package freshet;
+
 import java.io.ByteArrayOutputStream;
 import java.io.DataOutputStream;
+import java.io.IOException;
 import java.nio.ByteBuffer;
 
 import org.apache.flink.api.common.operators.ProcessingTimeService.ProcessingTimeCallback;
-import org.apache.flink.streaming.api.graph.StreamConfig;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.BoundedOneInput;
 import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
-import org.apache.flink.streaming.api.operators.Output;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
-import org.apache.flink.streaming.runtime.tasks.ProcessingTimeService;
-import org.apache.flink.streaming.runtime.tasks.StreamTask;
 import org.apache.flink.table.data.RowData;
 
 /**
@@ -21,13 +20,11 @@ import org.apache.flink.table.data.RowData;
  * because large ones cost less: each is gathered for a share of the time that the one before took to be handed on, so
  * that a single pause makes nobody wait longer. What comes out is MessagePack: an array of records, each
  * an array of topic, partition, offset, append time (ms), key and value, as udfs/ingest.py reads them.
- *
- * Flink compiles this text in the TaskManager, as it does with the code that it generates for SQL: see jobs/java_operators.py.
- * Its compiler (Janino) knows no lambdas and infers no type arguments.
  */
-public class RecordBatches extends AbstractStreamOperator
-        implements OneInputStreamOperator, BoundedOneInput, ProcessingTimeCallback {
+public class RecordBatches extends AbstractStreamOperator<byte[]>
+        implements OneInputStreamOperator<RowData, byte[]>, BoundedOneInput, ProcessingTimeCallback {
 
+    private static final long serialVersionUID = 1L;
     private static final int HEAD_BYTES = 5;
     private static final int BUSY_SHARE = 4;
     private static final int BUSY_WAITS_MAX = 10;
@@ -35,24 +32,28 @@ public class RecordBatches extends AbstractStreamOperator
     private final int recordsMax;
     private final int bytesMax;
     private final long waitMs;
-    private final ByteArrayOutputStream bytes = new ByteArrayOutputStream(1 << 16);
-    private final DataOutputStream out = new DataOutputStream(bytes);
-    private int records = 0;
-    private long handedOnMs = 0;
-    private boolean timed = false;
+    private transient ByteArrayOutputStream bytes;
+    private transient DataOutputStream out;
+    private transient int records;
+    private transient long handedOnMs;
+    private transient boolean timed;
 
-    public RecordBatches(
-            Object[] settings, StreamTask task, StreamConfig config, Output output, ProcessingTimeService time)
-            throws Exception {
-        recordsMax = ((Integer) settings[0]).intValue();
-        bytesMax = ((Integer) settings[1]).intValue();
-        waitMs = ((Integer) settings[2]).longValue();
-        setup(task, config, output);
-        setProcessingTimeService(time);
+    public RecordBatches(int recordsMax, int bytesMax, long waitMs) {
+        this.recordsMax = recordsMax;
+        this.bytesMax = bytesMax;
+        this.waitMs = waitMs;
     }
 
-    public void processElement(StreamRecord element) throws Exception {
-        RowData row = (RowData) element.getValue();
+    @Override
+    public void open() throws Exception {
+        super.open();
+        bytes = new ByteArrayOutputStream(1 << 16);
+        out = new DataOutputStream(bytes);
+    }
+
+    @Override
+    public void processElement(StreamRecord<RowData> element) throws IOException {
+        RowData row = element.getValue();
         out.writeByte(0x96);
         text(row.getString(0).toBytes());
         out.writeByte(0xd2);
@@ -73,20 +74,23 @@ public class RecordBatches extends AbstractStreamOperator
         }
     }
 
-    public void onProcessingTime(long time) throws Exception {
+    @Override
+    public void onProcessingTime(long time) {
         timed = false;
         emit();
     }
 
-    public void prepareSnapshotPreBarrier(long checkpoint) throws Exception {
+    @Override
+    public void prepareSnapshotPreBarrier(long checkpoint) {
         emit();
     }
 
-    public void endInput() throws Exception {
+    @Override
+    public void endInput() {
         emit();
     }
 
-    private void emit() throws Exception {
+    private void emit() {
         if (records == 0) {
             return;
         }
@@ -95,7 +99,7 @@ public class RecordBatches extends AbstractStreamOperator
         records = 0;
         bytes.reset();
         long begunMs = nowMs();
-        output.collect(new StreamRecord(batch.array()));
+        output.collect(new StreamRecord<>(batch.array()));
         handedOnMs = nowMs() - begunMs;
     }
 
@@ -103,13 +107,13 @@ public class RecordBatches extends AbstractStreamOperator
         return getProcessingTimeService().getCurrentProcessingTime();
     }
 
-    private void text(byte[] utf8) throws Exception {
+    private void text(byte[] utf8) throws IOException {
         out.writeByte(0xda);
         out.writeShort(utf8.length);
         out.write(utf8);
     }
 
-    private void binary(RowData row, int column) throws Exception {
+    private void binary(RowData row, int column) throws IOException {
         if (row.isNullAt(column)) {
             out.writeByte(0xc0);
             return;

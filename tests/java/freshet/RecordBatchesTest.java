@@ -1,0 +1,163 @@
+package freshet;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import java.lang.reflect.Proxy;
+import java.nio.ByteBuffer;
+import java.util.HexFormat;
+import java.util.List;
+
+import org.apache.flink.streaming.api.operators.Output;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.streaming.util.OneInputStreamOperatorTestHarness;
+import org.apache.flink.table.data.GenericRowData;
+import org.apache.flink.table.data.RowData;
+import org.apache.flink.table.data.StringData;
+import org.apache.flink.table.data.TimestampData;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+class RecordBatchesTest {
+
+    private static final int WAIT_MS = 20;
+    private static final int LARGE = 1_000_000;
+
+    private OneInputStreamOperatorTestHarness<RowData, byte[]> harness;
+    private long handOnMs = 0;
+
+    @AfterEach
+    void close() throws Exception {
+        harness.close();
+    }
+
+    @Test
+    void aBatchIsMessagePackOfItsRecords() throws Exception {
+        start(1, LARGE);
+        receive(GenericRowData.of(StringData.fromString("t"), 3, 258L, TimestampData.fromEpochMillis(-1), null, bytes("é")));
+        assertEquals(
+                "dd00000001" + "96" + "da000174" + "d200000003" + "d30000000000000102" + "d3ffffffffffffffff" + "c0"
+                        + "c600000002c3a9",
+                HexFormat.of().formatHex(harness.extractOutputValues().get(0)));
+    }
+
+    @Test
+    void aBatchEndsWhenItHoldsSoManyRecords() throws Exception {
+        start(2, LARGE);
+        receive(5);
+        assertEquals(List.of(2, 2), batchSizes());
+    }
+
+    @Test
+    void aBatchEndsWhenItHoldsSoManyBytes() throws Exception {
+        start(LARGE, 100);
+        receive(5);
+        assertEquals(List.of(3), batchSizes());
+    }
+
+    @Test
+    void aBatchEndsSoManyMillisecondsAfterItsFirstRecord() throws Exception {
+        start(LARGE, LARGE);
+        receive(1);
+        harness.setProcessingTime(WAIT_MS - 1);
+        receive(1);
+        assertEquals(List.of(), batchSizes());
+        harness.setProcessingTime(WAIT_MS);
+        assertEquals(List.of(2), batchSizes());
+        harness.setProcessingTime(10 * WAIT_MS);
+        assertEquals(List.of(2), batchSizes(), "a batch without records");
+    }
+
+    @Test
+    void nothingIsHeldAcrossACheckpoint() throws Exception {
+        start(LARGE, LARGE);
+        receive(3);
+        harness.prepareSnapshotPreBarrier(1);
+        assertEquals(List.of(3), batchSizes());
+    }
+
+    @Test
+    void nothingIsHeldAtTheEndOfTheInput() throws Exception {
+        start(LARGE, LARGE);
+        receive(3);
+        harness.endInput();
+        assertEquals(List.of(3), batchSizes());
+    }
+
+    @Test
+    void aBatchIsGatheredForAShareOfTheTimeThatTheOneBeforeTook() throws Exception {
+        start(LARGE, LARGE);
+        long gatheredMs = gatheredMsAfterABatchThatTook(8 * WAIT_MS);
+        assertEquals(2 * WAIT_MS, gatheredMs);
+    }
+
+    @Test
+    void aLongPauseMakesTheNextBatchWaitNoLongerThanTenWaits() throws Exception {
+        start(LARGE, LARGE);
+        long gatheredMs = gatheredMsAfterABatchThatTook(1000 * WAIT_MS);
+        assertEquals(10 * WAIT_MS, gatheredMs);
+    }
+
+    private long gatheredMsAfterABatchThatTook(long ms) throws Exception {
+        handOnMs = ms;
+        receive(1);
+        harness.prepareSnapshotPreBarrier(1);
+        handOnMs = 0;
+        harness.setProcessingTime(harness.getProcessingTime() + WAIT_MS);
+        long begunMs = harness.getProcessingTime();
+        receive(1);
+        while (batchSizes().size() < 2) {
+            harness.setProcessingTime(harness.getProcessingTime() + 1);
+        }
+        return harness.getProcessingTime() - begunMs;
+    }
+
+    private void start(int recordsMax, int bytesMax) throws Exception {
+        harness = new OneInputStreamOperatorTestHarness<>(new SlowlyHandedOn(recordsMax, bytesMax));
+        harness.setProcessingTime(0);
+        harness.open();
+    }
+
+    private void receive(int count) throws Exception {
+        for (int record = 0; record < count; record++) {
+            receive(GenericRowData.of(
+                    StringData.fromString("topic"), 0, (long) record, TimestampData.fromEpochMillis(0), bytes("k"), null));
+        }
+    }
+
+    private void receive(RowData row) throws Exception {
+        harness.processElement(new StreamRecord<>(row));
+    }
+
+    private List<Integer> batchSizes() {
+        return harness.extractOutputValues().stream().map(batch -> ByteBuffer.wrap(batch).getInt(1)).toList();
+    }
+
+    private static byte[] bytes(String text) {
+        return text.getBytes(UTF_8);
+    }
+
+    /** Operators behind it take `handOnMs` for a batch. */
+    private class SlowlyHandedOn extends RecordBatches {
+
+        private static final long serialVersionUID = 1L;
+
+        SlowlyHandedOn(int recordsMax, int bytesMax) {
+            super(recordsMax, bytesMax, WAIT_MS);
+        }
+
+        @Override
+        @SuppressWarnings("unchecked")
+        public void open() throws Exception {
+            super.open();
+            Output<StreamRecord<byte[]>> quick = output;
+            output = (Output<StreamRecord<byte[]>>) Proxy.newProxyInstance(
+                    Output.class.getClassLoader(), new Class<?>[] {Output.class}, (proxy, method, arguments) -> {
+                        if (method.getName().equals("collect") && handOnMs > 0) {
+                            harness.setProcessingTime(harness.getProcessingTime() + handOnMs);
+                        }
+                        return method.invoke(quick, arguments);
+                    });
+        }
+    }
+}
