@@ -8,7 +8,6 @@ checkpoint and savepoint (`jobs/java/freshet/SnapshotGuard.java`, :mod:`jobs.sna
 Keys are known by fingerprints, HMAC-SHA-256 of a fixed text under the key: they tell keys apart and nothing more.
 """
 
-import hmac
 import json
 from collections.abc import Mapping
 from typing import Final
@@ -16,10 +15,8 @@ from typing import Final
 import msgspec
 
 from jobs.settings import Settings
-from schemas.pseudonyms import DOMAINS, KeyRing
+from schemas.pseudonyms import DOMAINS, KeyRing, fingerprint, user_fingerprints
 
-FINGERPRINT_BYTES: Final = 8
-_FINGERPRINTED: Final = b"freshet deployment"
 BEGIN_ANEW: Final = (
     "put it back, or begin anew with empty state: submit without -s and with --new-deployment (profiles are lost, "
     "consents are read again from the topic)"
@@ -74,16 +71,11 @@ def deployment_of(
         redis_prefix=settings.redis.prefix,
         routing=fingerprint(ring.routing),
         current_key=ring.current,
-        users={kid: fingerprint(key) for kid, key in ring.keys["user"].items()},
+        users=user_fingerprints(ring),
         hashes={domain: fingerprint(ring.keys[domain][current]) for domain in others},
         topic_ids=dict(topic_ids),
         trail=trail,
     )
-
-
-def fingerprint(key: str) -> str:
-    """16 hexadecimal digits that tell the key (hexadecimal) from any other."""
-    return hmac.digest(bytes.fromhex(key), _FINGERPRINTED, "sha256")[:FINGERPRINT_BYTES].hex()
 
 
 def encode_pins(pins: Mapping[str, str]) -> str:

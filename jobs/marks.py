@@ -9,11 +9,13 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
-from adapters.redis.client import connect
+from adapters.redis.client import RedisClient, connect
 from jobs.settings import Settings
 from schemas import topics
 from schemas.errors import SettingsError, StoreUnavailable
 from schemas.marks import MARK_KEY, Mark, encode_mark
+from schemas.pseudonyms import load_key_ring
+from schemas.store import mark_of
 
 ACKNOWLEDGED_S: Final = 10.0
 ASK_AGAIN_S: Final = 5.0
@@ -43,12 +45,18 @@ def write_marks(kafka: KafkaSettings, token: str) -> None:
         ) from None
 
 
+def connect_of(settings: Settings) -> RedisClient:
+    """A client of Redis that names the tenant in the generation records it writes, and finds those of others."""
+    ring = load_key_ring(settings.privacy.key_ring)
+    return connect(settings.redis, mark_of(ring, settings.kafka.topic_prefix))
+
+
 def mark_submission(settings: Settings) -> None:
     """Write marks of the generation that Redis is in, so that the job has caught up once it has read what is there now.
 
     Where Redis is unavailable the job does without: it asks for marks itself when Redis is back.
     """
-    client = connect(settings.redis)
+    client = connect_of(settings)
     try:
         write_marks(settings.kafka, client.renew_generation())
     except StoreUnavailable as error:

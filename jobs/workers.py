@@ -4,11 +4,10 @@ import functools
 import gc
 from pathlib import Path
 
-from adapters.redis.client import connect
 from adapters.redis.store import RedisStore
 from adapters.schema_sources import codec_of, source_at
 from jobs.kafka_properties import flink_kafka_properties
-from jobs.marks import Marker
+from jobs.marks import Marker, connect_of
 from jobs.settings import Settings, load_policy
 from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
@@ -52,7 +51,7 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
 
 def open_store(settings: Settings, epoch: int) -> RedisStore:
     """A store with a connection of its own."""
-    return RedisStore(connect(settings.redis), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
+    return RedisStore(connect_of(settings), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
 
 
 def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:

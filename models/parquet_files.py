@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from models.cells import ROWS_PER_CHUNK, Chunk
 from schemas.errors import FileError
+from schemas.exports import PART_MARK
 
 MARK: Final = b"PAR1"
 NO_TEXT: Final = "bytes that are no text"
@@ -31,6 +32,8 @@ def schema_of(path: Path) -> Schema:
     try:
         with pa.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
+            if PART_MARK in (schema.metadata or {}):
+                raise FileError(f"{path} is a part of an export: name the folder, whose manifest says what it is for")
             numbers = frozenset(column.name for column in schema if _is_number(column.type))
             times = frozenset(column.name for column in schema if _is_time(column.type))
             return Schema(list(schema.names), int(file.metadata.num_rows), numbers, times)

@@ -3,8 +3,8 @@
 import contextlib
 
 from adapters.kafka.settings import python_kafka_options
-from adapters.redis.client import connect
 from jobs.clock import clock_ms
+from jobs.marks import connect_of
 from jobs.settings import Settings
 from schemas.consents import ConsentChange
 from schemas.pseudonyms import load_key_ring
@@ -27,7 +27,7 @@ def erase(settings: Settings, user_id: str) -> RecordedConsent:
 
 def _consents(settings: Settings) -> Consents:
     return Consents(
-        connect(settings.redis),
+        connect_of(settings),
         python_kafka_options(settings.kafka),
         load_key_ring(settings.privacy.key_ring),
         tombstone_ms=settings.tombstone_ms(),

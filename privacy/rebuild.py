@@ -6,10 +6,10 @@ are in nobody's state any more.
 """
 
 from adapters.kafka.listening import refuse_if_nobody_listens
-from adapters.redis.client import Keyed, RedisClient, always, connect
+from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import WRITE_CONSENT
 from jobs.clock import clock_ms
-from jobs.marks import write_marks
+from jobs.marks import connect_of, write_marks
 from jobs.settings import Settings
 from privacy.erased_users import erased_users
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
@@ -21,7 +21,7 @@ WRITES_MAX = 500
 def rebuild(settings: Settings) -> int:
     """Begin a new generation; returns how many tombstones were written. The job does the rest."""
     refuse_if_nobody_listens(settings.kafka)
-    client = connect(settings.redis)
+    client = connect_of(settings)
     try:
         written = _write_tombstones(settings, client)
         write_marks(settings.kafka, client.renew_generation(by_force=True))

@@ -12,6 +12,8 @@ from schemas.consents import Purpose
 
 MANIFEST: Final = "manifest.json"
 PARTS: Final = "part-*.parquet"
+PART_MARK: Final = b"freshet.export"
+"""In the metadata of each part: only the manifest beside it tells its purpose, and how long it may be kept."""
 
 
 class LeftOut(StrEnum):

@@ -21,6 +21,7 @@ under new keys for sessions and events, a duplicate on either side of the rotati
 """
 
 import hashlib
+import hmac
 import os
 import secrets
 from binascii import b2a_base64
@@ -38,6 +39,8 @@ JOURNEY_DOMAINS: Final[tuple[Domain, ...]] = ("user", "session", "event", "reque
 DOMAINS: Final[tuple[Domain, ...]] = (*JOURNEY_DOMAINS, "export")
 KEY_BYTES: Final = 32
 EVENT_HASH_BYTES: Final = 8
+FINGERPRINT_BYTES: Final = 8
+_FINGERPRINTED: Final = b"freshet deployment"
 """64 bits tell the events of one user's dedupe window apart; a longer hash would only cost state."""
 
 KEY_RING_VARIABLE: Final = "FRESHET_KEY_RING"
@@ -224,6 +227,16 @@ class ExportHashes:
 
     def _digest(self, domain: bytes, text: str) -> bytes:
         return self._hash(b"%b\0%b\0%b" % (self._purpose, domain, text.encode()))
+
+
+def fingerprint(key: str) -> str:
+    """16 hexadecimal digits that tell the key (hexadecimal) from any other, and nothing more."""
+    return hmac.digest(bytes.fromhex(key), _FINGERPRINTED, "sha256")[:FINGERPRINT_BYTES].hex()
+
+
+def user_fingerprints(ring: KeyRing) -> dict[str, str]:
+    """The fingerprints of the keys behind pseudonyms, by key id."""
+    return {kid: fingerprint(key) for kid, key in ring.keys["user"].items()}
 
 
 def kid_of(pseudonym: str) -> str:

@@ -36,6 +36,7 @@ from msgspec import Meta
 
 from schemas.consents import LEVEL_NAME, Level
 from schemas.lists import Reason, RecommendationList
+from schemas.pseudonyms import KeyRing, user_fingerprints
 
 ALL: Final = "all"
 """The segment of everybody."""
@@ -75,7 +76,34 @@ def all_user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str, str]:
     return *user_keys(prefix, pseudonym), past_key(prefix, pseudonym)
 
 
-class Generation(msgspec.Struct, frozen=True):
+class TenantMark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the job and all who read and write beside it must have alike, as far as it is known.
+
+    `keys` are fingerprints (:func:`schemas.pseudonyms.fingerprint`) of the keys behind pseudonyms, by key id.
+    """
+
+    topic_prefix: str | None = None
+    keys: dict[str, str] = {}
+
+    def complaint_about(self, job: "TenantMark") -> str:
+        """Why somebody with this mark is not of the tenant of a `job`; empty where nothing speaks against it."""
+        if None not in (self.topic_prefix, job.topic_prefix) and self.topic_prefix != job.topic_prefix:
+            return (
+                f"the job under this redis_prefix reads topics with the prefix {job.topic_prefix!r}, and not "
+                f"{self.topic_prefix!r}: use the tenant file of the job"
+            )
+        shared = self.keys.keys() & job.keys.keys()
+        if self.keys and job.keys and (not shared or any(self.keys[kid] != job.keys[kid] for kid in shared)):
+            return "the job under this redis_prefix has another key ring: use the tenant file of the job"
+        return ""
+
+
+def mark_of(ring: KeyRing, topic_prefix: str | None = None) -> TenantMark:
+    """The mark of a tenant with this key ring."""
+    return TenantMark(topic_prefix, user_fingerprints(ring))
+
+
+class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
     """The generation record: `runs` are the lives of Redis processes that `token` holds for.
 
     A life is ``<run_id>.<master_replid>``: a server that was demoted and promoted again is another one
@@ -85,6 +113,8 @@ class Generation(msgspec.Struct, frozen=True):
     token: Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
     runs: tuple[str, ...]
     at: int
+    tenant: TenantMark = TenantMark()
+    """Of the job that wrote the record: who has another one neither reads nor acknowledges anything here."""
 
 
 _decode_generation: Final = msgspec.json.Decoder(Generation).decode

@@ -20,7 +20,7 @@ from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import popular_key, user_keys
+from schemas.store import mark_of, popular_key, user_keys
 from serving.answers import (
     Listed,
     Own,
@@ -56,7 +56,7 @@ class AsyncReader:
         steady_ms: Callable[[], int] = steady_ms,
         on_read: Callable[[str], None] | None = None,
     ) -> None:
-        self._links: Links = links_to(address, password, prefix)
+        self._links: Links = links_to(address, password, prefix, mark_of(key_ring))
         pseudonymiser = Pseudonymiser(key_ring)
         self._pseudonym, self._pseudonyms = pseudonymiser.user, pseudonymiser.all
         self._rotating = key_ring.previous is not None

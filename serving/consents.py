@@ -31,6 +31,7 @@ from kafka.errors import KafkaError
 from adapters.kafka.sender import LazyProducer
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import Keyed, RedisClient, always
+from adapters.redis.greeting import Standing
 from adapters.redis.scripts import WITHDRAW, WRITE_CONSENT, Script
 from adapters.schema_sources import writer_of
 from schemas import topics
@@ -42,8 +43,10 @@ from schemas.rejects import RejectReason
 from schemas.store import (
     ConsentOutcome,
     ConsentWrite,
+    TenantMark,
     all_user_keys,
     hold_arguments,
+    mark_of,
     withdrawn_at,
 )
 from schemas.wire.codecs import json_codec
@@ -98,7 +101,11 @@ class Consents:
         input: WriteSettings = AS_JSON,
     ) -> None:
         self._write = writer_of(input).consent
-        self._client = store if isinstance(store, RedisClient) else _client(store, password, prefix)
+        self._client = (
+            store
+            if isinstance(store, RedisClient)
+            else _client(store, password, prefix, mark_of(key_ring, topic_prefix))
+        )
         self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._topic = topic_prefix + topics.CONSENTS
@@ -195,8 +202,14 @@ class Consents:
     def _try_fence(self, script: Script, calls: list[tuple[Keys, tuple[Any, ...]]]) -> list[Any] | str:
         """Run a script for each pseudonym of a user and wait for the replicas; the answers, or what went wrong."""
         commands: list[Keyed] = [(keys[0], script(keys, *arguments)) for keys, arguments in calls]
+
+        def unless_foreign(standing: Standing) -> list[Keyed]:
+            if standing.foreign:
+                raise StoreMisconfigured(standing.foreign)
+            return commands
+
         try:
-            return self._client.run(always(commands), durable=True)
+            return self._client.run(unless_foreign, durable=True)
         except AWAY as error:
             return str(error)
 
@@ -289,6 +302,6 @@ def _damaged(raw: bytes, invalid: InvalidConsent, now_ms: int) -> Heard:
     raise invalid
 
 
-def _client(store: RedisAddress | str, password: str | None, prefix: str) -> RedisClient:
+def _client(store: RedisAddress | str, password: str | None, prefix: str, tenant: TenantMark) -> RedisClient:
     address = RedisAddress((store,)) if isinstance(store, str) else store
-    return RedisClient(address, password, prefix=prefix)
+    return RedisClient(address, password, prefix=prefix, tenant=tenant)

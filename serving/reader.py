@@ -18,7 +18,7 @@ from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreMisconfigured, StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import popular_key, proof_of, user_keys
+from schemas.store import mark_of, popular_key, proof_of, user_keys
 from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of, steady_ms
 
 Keys = tuple[str, str, str]
@@ -50,7 +50,7 @@ class Reader:
         on_read: Callable[[str], None] | None = None,
     ) -> None:
         address = RedisAddress((store,), timeout_ms=URL_TIMEOUT_MS) if isinstance(store, str) else store
-        self._client = RedisClient(address, password, prefix=prefix, reading=True)
+        self._client = RedisClient(address, password, prefix=prefix, reading=True, tenant=mark_of(key_ring))
         self._pseudonyms = Pseudonymiser(key_ring).all
         self._prefix = prefix
         self._catalogue = {} if catalogue is None else catalogue

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import ExportError
-from schemas.exports import MANIFEST, PARTS, ExportedEvent, ExportManifest, ExportPart
+from schemas.exports import MANIFEST, PART_MARK, PARTS, ExportedEvent, ExportManifest, ExportPart
 
 ROWS_AT_ONCE: Final = 20_000
 """Rows of a row group, and rows that a reader holds: some MB."""
@@ -30,7 +30,7 @@ _TYPES: Final[dict[type, Any]] = {
 def _schema() -> Any:
     described = msgspec.inspect.type_info(ExportedEvent)
     assert isinstance(described, msgspec.inspect.StructType)
-    return pa.schema([_column(field) for field in described.fields])
+    return pa.schema([_column(field) for field in described.fields], {PART_MARK: b"2"})
 
 
 def _column(field: msgspec.inspect.Field) -> Any:

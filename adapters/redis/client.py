@@ -15,11 +15,13 @@ import msgspec
 from adapters.redis.address import RedisAddress, RedisEndpoint, RedisSettings
 from adapters.redis.connection import Connection, ConnectionLost, Login, opened
 from adapters.redis.greeting import (
+    ANY_TENANT,
     LOOK_CLOSED_EVERY_S,
     LOOK_COMMANDS,
     LOOK_EVERY_S,
     Command,
     Standing,
+    foreign_to,
     look,
     standing_of,
 )
@@ -28,7 +30,7 @@ from adapters.redis.replies import Remedy, raised_for, remedy_for
 from adapters.redis.scripts import RENEW_GENERATION, REPAIR, keys_of, whole
 from schemas.errors import StoreUnavailable
 from schemas.secret_files import secret
-from schemas.store import Generation, decode_generation, generation_key
+from schemas.store import Generation, TenantMark, decode_generation, generation_key
 
 Keyed: TypeAlias = tuple[str, Command | None]
 """A key, which says the node, and the command about it; None asks nothing, and is answered by None."""
@@ -44,7 +46,8 @@ class RedisClient:
     All methods raise :class:`StoreUnavailable` where Redis does not answer or says what passes by itself,
     :class:`StoreFull` where it has reached `maxmemory`, and :class:`StoreMisconfigured` where somebody must fix it.
     With `reading`, a primary with fewer replicas in touch than the address wants is closed, and so is one whose user
-    may not look at it.
+    may not look at it. Where the generation record is that of a job of another `tenant`, Redis is closed; that of the
+    job itself names its own.
     `on_repair` is told of each key that was removed because it was no string.
     """
 
@@ -55,10 +58,11 @@ class RedisClient:
         *,
         prefix: str = "",
         reading: bool = False,
+        tenant: TenantMark = ANY_TENANT,
         on_repair: Callable[[int], None] = lambda keys: None,
     ) -> None:
         self.prefix: Final = prefix
-        self._login = Login.of(address, password, prefix, reading)
+        self._login = Login.of(address, password, prefix, reading, tenant)
         self._replicas = address.replicas
         self._on_repair = on_repair
         self._nodes: Nodes = nodes_of(self._login)
@@ -100,9 +104,11 @@ class RedisClient:
         for _ in range(TRIES):
             lives, raw = self._lives()
             known = decode_generation(raw)
-            if known is not None and set(lives) <= set(known.runs) and not by_force:
+            holds = known is not None and set(lives) <= set(known.runs) and not by_force
+            if known is not None and holds and self._login.tenant in (known.tenant, ANY_TENANT):
                 return known.token
-            made = Generation(secrets.token_hex(6), tuple(sorted(lives)), time.time_ns() // 1_000_000)
+            token = known.token if known is not None and holds else secrets.token_hex(6)
+            made = Generation(token, tuple(sorted(lives)), time.time_ns() // 1_000_000, self._login.tenant)
             key = generation_key(self.prefix)
             command = RENEW_GENERATION((key,), raw or b"", msgspec.json.encode(made))
             [won] = self.run(always([(key, command)]), durable=True)
@@ -166,7 +172,8 @@ class RedisClient:
         for node, places in by_node.items():
             connection = self._taken(node, taken).connection
             standing = self._standing(connection)
-            mine = commands if standing.token == guess.token else build(standing)
+            is_alike = (standing.token, standing.foreign) == (guess.token, guess.foreign)
+            mine = commands if is_alike else build(standing)
             wanted = [(place, command) for place in places if (command := mine[place][1]) is not None]
             batches.append(_Batch(connection, standing, wanted, self._replicas if durable else 0, self.prefix))
         return batches, len(commands)
@@ -175,7 +182,8 @@ class RedisClient:
         """What to send if all nodes stand as one does. In a Cluster, the keys have to be known before the nodes."""
         if self._login.address.kind == "cluster":
             record, _ = self._record
-            guess = Standing("", None if record is None else record.token)
+            foreign = foreign_to(self._login.tenant, record)
+            guess = Standing("", None if record is None or foreign else record.token, foreign=foreign)
         else:
             guess = self._standing(self._taken(self._nodes.all()[0], taken).connection)
         return build(guess), guess
@@ -228,7 +236,7 @@ class RedisClient:
         else:
             record = connection.record
             self._record = record, time.monotonic()
-        return standing_of(connection.life, seen, record, self._login.replicas_least())
+        return standing_of(connection.life, seen, record, self._login.replicas_least(), self._login.tenant)
 
     def _record_elsewhere(self) -> Generation | None:
         """The generation record of a Cluster, from the node that has it; as old as a look may be."""
@@ -310,9 +318,9 @@ class RedisClient:
                 connection.close()
 
 
-def connect(settings: RedisSettings) -> RedisClient:
+def connect(settings: RedisSettings, tenant: TenantMark = ANY_TENANT) -> RedisClient:
     """The client of the job and its commands. Raises :class:`SettingsError` for a missing secret or TLS files."""
-    return RedisClient(settings, secret(settings.password_variable), prefix=settings.prefix)
+    return RedisClient(settings, secret(settings.password_variable), prefix=settings.prefix, tenant=tenant)
 
 
 def always(commands: Sequence[Keyed]) -> Build:

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import hiredis
 
 from adapters.redis.address import READ_TIMEOUT_MS, WRITE_TIMEOUT_MS, RedisAddress, RedisEndpoint, parse, tls_context
-from adapters.redis.greeting import Command, Look, life_of, look, looked, record_of
+from adapters.redis.greeting import ANY_TENANT, Command, Look, life_of, look, looked, record_of
 from adapters.redis.replies import raised_for
 from schemas.errors import SettingsError, StoreUnavailable
-from schemas.store import Generation
+from schemas.store import Generation, TenantMark
 
 _CHUNK: Final = 1 << 16
 
@@ -27,14 +27,23 @@ class Login(NamedTuple):
     prefix: str
     reading: bool = False
     """Readers leave a primary that has lost its replicas, and see a closed Redis where they may not look."""
+    tenant: TenantMark = ANY_TENANT
+    """A Redis with the generation record of another tenant's job is closed."""
 
     @classmethod
-    def of(cls, address: RedisAddress, password: str | None, prefix: str, reading: bool = False) -> "Login":
+    def of(
+        cls,
+        address: RedisAddress,
+        password: str | None,
+        prefix: str,
+        reading: bool = False,
+        tenant: TenantMark = ANY_TENANT,
+    ) -> "Login":
         """Raises :class:`SettingsError` where TLS files cannot be used, or a Cluster could not place keys."""
         if address.kind == "cluster" and "{" in prefix:
             raise SettingsError("the prefix of keys in a Cluster must not contain {: it would decide their slots")
         tls = tls_context(address, any(parse(url).tls for url in address.urls))
-        return cls(address, password, tls, prefix, reading)
+        return cls(address, password, tls, prefix, reading, tenant)
 
     def timeout_s(self) -> float:
         """How long an answer may take."""

@@ -14,11 +14,13 @@ import hiredis
 
 from adapters.redis.replies import code_of
 from schemas.errors import StoreUnavailable
-from schemas.store import Generation, decode_generation, generation_key
+from schemas.store import Generation, TenantMark, decode_generation, generation_key
 
 Command = tuple[Any, ...]
 REPLICA_LAG_MAX_S: Final = 10
 """A replica that has not acknowledged for longer than this does not count as in touch."""
+ANY_TENANT: Final = TenantMark()
+NO_JOB_YET: Final = "there is no generation record of a job under this redis_prefix: start the job, or correct it"
 LOOK_EVERY_S: Final = 1.0
 """So long a look at role, replicas and generation record holds."""
 LOOK_CLOSED_EVERY_S: Final = 0.1
@@ -51,12 +53,13 @@ class Look(NamedTuple):
 class Standing(NamedTuple):
     """Which life of Redis a connection leads to, and the generation `token` that it holds for; None is *closed*.
 
-    `because` says why it is closed.
+    `because` says why it is closed. `foreign` says why no decision may be acknowledged on it, empty where it may.
     """
 
     life: str
     token: str | None
     because: str = ""
+    foreign: str = ""
 
 
 def look(prefix: str) -> tuple[Command, ...]:
@@ -135,17 +138,37 @@ def life_of(server: Any, seen: Look) -> str:
     return seen.life(run_id)
 
 
-def standing_of(life: str, seen: Look, record: Generation | None, replicas_least: int = 0) -> Standing:
-    """What may be read on a connection. With `replicas_least` a primary that has lost its replicas is closed, too."""
+def standing_of(
+    life: str, seen: Look, record: Generation | None, replicas_least: int = 0, tenant: TenantMark = ANY_TENANT
+) -> Standing:
+    """What may be read on a connection, and whether decisions of `tenant` may be acknowledged on it.
+
+    With `replicas_least` a primary that has lost its replicas is closed, too.
+    """
     if seen.refused:
         return Standing(life, None, f"its user may not look at it ({seen.refused}): give them +info")
+    foreign = foreign_to(tenant, record)
     if record is None:
-        return Standing(life, None, "there is no generation record")
+        return Standing(life, None, "there is no generation record", foreign)
+    if foreign:
+        return Standing(life, None, foreign, foreign)
     if life not in record.runs:
         return Standing(life, None, "this life of Redis is not in the generation record")
     if seen.replicas < replicas_least:
         return Standing(life, None, f"{seen.replicas} of {replicas_least} replicas are in touch")
     return Standing(life, record.token)
+
+
+def foreign_to(tenant: TenantMark, record: Generation | None) -> str:
+    """Why decisions of `tenant` may not be acknowledged where this record is; empty where they may.
+
+    Only a record of the job tells that lists are served from here, and under which pseudonyms.
+    """
+    if tenant == ANY_TENANT:
+        return ""
+    if record is None:
+        return NO_JOB_YET
+    return tenant.complaint_about(record.tenant)
 
 
 def record_of(seen: Look) -> Generation | None:

@@ -20,6 +20,7 @@ from adapters.redis.address import RedisAddress, RedisEndpoint, parse
 from adapters.redis.connection import Login
 from adapters.redis.fitness import LOOKS, Fitness, fitness_of
 from adapters.redis.greeting import (
+    ANY_TENANT,
     LOOK_CLOSED_EVERY_S,
     LOOK_COMMANDS,
     LOOK_EVERY_S,
@@ -36,7 +37,7 @@ from adapters.redis.pipe import AWAY, Pipe, Then, awaited
 from adapters.redis.replies import Remedy, code_of, remedy_for
 from adapters.redis.slots import SLOTS, slot_of
 from schemas.errors import StoreUnavailable
-from schemas.store import Generation, generation_key, proof_of
+from schemas.store import Generation, TenantMark, generation_key, proof_of
 
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_MAX_S: Final = 0.5
@@ -84,13 +85,16 @@ class Links(Protocol):
         ...
 
 
-def links_to(address: RedisAddress, password: str | None = None, prefix: str = "") -> Links:
+def links_to(
+    address: RedisAddress, password: str | None = None, prefix: str = "", tenant: TenantMark = ANY_TENANT
+) -> Links:
     """The links that `address` asks for; `password` goes with its `username` and comes before one in a URL.
 
-    The generation record is that under `prefix`. Raises :class:`SettingsError` where its files cannot be used.
+    The generation record is that under `prefix`; where that of a job of another `tenant` is, no personal list is read.
+    Raises :class:`SettingsError` where its files cannot be used.
     """
     places = [parse(url) for url in address.urls]
-    login = Login.of(address, password, prefix, reading=True)
+    login = Login.of(address, password, prefix, reading=True, tenant=tenant)
     if address.kind == "cluster":
         return ClusterLinks(login, places)
     if address.kind == "sentinel":
@@ -265,7 +269,7 @@ class Link(_Kept):
         life = seen.life(self._run_id)
         before, self._standing = (
             self._standing,
-            standing_of(life, seen, self._record(seen), self._login.replicas_least()),
+            standing_of(life, seen, self._record(seen), self._login.replicas_least(), self._login.tenant),
         )
         token, because = self._standing.token, self._standing.because
         if because and because != before.because:

@@ -12,6 +12,7 @@ from adapters.schema_sources import codec_of
 from schemas.catalogue import CatalogueItem
 from schemas.control import AccessCommand
 from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.store import mark_of
 from serving.accesses import AccessLog
 from serving.async_reader import AsyncReader
 from serving.catalogue import Catalogue
@@ -69,7 +70,8 @@ def make_tenant(name: str, settings: GatewaySettings) -> Tenant:
     )
     events = EventProducer(kafka, topic_prefix=of.topic_prefix, input=of.input)
     prefix = of.redis_prefix
-    store = RedisClient(msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), password, prefix=prefix)
+    quick, tenant = msgspec.structs.replace(settings.redis, timeout_ms=FENCE_TIMEOUT_MS), mark_of(ring, of.topic_prefix)
+    store = RedisClient(quick, password, prefix=prefix, tenant=tenant)
     life_ms = of.tombstone_life_ms()
     consents = Consents(store, kafka, ring, tombstone_ms=life_ms, topic_prefix=of.topic_prefix, input=of.input)
     names = Pseudonymiser(ring).all

@@ -5,6 +5,7 @@ One suite for both readers; that of asyncio is driven by a loop in a thread, so 
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 
 from adapters.redis import greeting
 from adapters.redis.address import RedisAddress
+from adapters.redis.client import RedisClient
 from adapters.waiting import until
+from schemas.consents import ConsentChange
 from schemas.errors import NotAcknowledged
-from schemas.pseudonyms import Pseudonymiser, new_key_ring
-from schemas.store import user_keys
+from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring
+from schemas.store import mark_of, user_keys
 from serving.async_reader import AsyncReader
-from serving.consents import Consents
+from serving.consents import Consents, RecordedConsent
 from serving.reader import Reader
 from tests.support.gateway import give_list, give_popular, running_gateway
 from tests.support.generations import generation
@@ -71,6 +74,10 @@ def reader_of(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
         reader.close()
 
 
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def becomes(reader: Any, reason: str, seconds: float = DEADLINE_S) -> None:
     until(lambda: reader.recommend("ada").reason == reason, f"lists that are {reason}", seconds, every_s=0.01)
 
@@ -115,6 +122,50 @@ def test_reader_leaves_demoted_primary_behind_one_address(tmp_path: Path, reader
         gone = user_keys(PREFIX, Pseudonymiser(RING).user("ada"))[2]
         assert new.client.get(gone) is not None, "fenced on the new primary, with the first call"
         becomes(reader, "popular")
+
+
+@pytest.mark.promise("acknowledged-withdrawal")
+def test_decisions_of_another_tenant_are_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another key ring, or under another prefix, a fence holds nothing off: the lists are somewhere else."""
+    monkeypatch.setattr(Consents, "_append", lambda consents, change: RecordedConsent(1, 0, 0))
+    another = new_key_ring()
+    with running_redis(tmp_path) as server:
+        job = RedisClient(RedisAddress((server.url,)), prefix=PREFIX, tenant=mark_of(RING, "shop."))
+        token = job.renew_generation()
+        for ring, topics, prefix, why in (
+            (RING, "shop.", PREFIX, ""),
+            (another, "shop.", PREFIX, "has another key ring"),
+            (RING, "toys.", PREFIX, "reads topics with the prefix 'shop.', and not 'toys.'"),
+            (RING, "shop.", "toys:", "no generation record"),
+        ):
+            consents = Consents(server.url, {}, ring, tombstone_ms=100_000, topic_prefix=topics, prefix=prefix)
+            for change in (ConsentChange("ada", "session", now_ms()), ConsentChange("ada", "none", now_ms())):
+                if why:
+                    with pytest.raises(NotAcknowledged, match=why):
+                        consents.record(change)
+                else:
+                    consents.record(change)
+            consents.close()
+        rotated = begin_rotation(RING, 1)
+        Consents(server.url, {}, rotated, tombstone_ms=100_000, topic_prefix="shop.", prefix=PREFIX).withdraw("ada")
+        job = RedisClient(RedisAddress((server.url,)), prefix=PREFIX, tenant=mark_of(rotated, "shop."))
+        assert job.renew_generation() == token, "a new mark takes no consent away"
+        Consents(server.url, {}, RING, tombstone_ms=100_000, topic_prefix="shop.", prefix=PREFIX).withdraw("ada")
+
+
+@pytest.mark.promise("acknowledged-withdrawal")
+def test_reader_with_another_key_ring_says_so(tmp_path: Path, reader_of: Any) -> None:
+    with running_redis(tmp_path) as server:
+        job = RedisClient(RedisAddress((server.url,)), prefix=PREFIX, tenant=mark_of(RING))
+        job.renew_generation()
+        give_list(server.client, RING, "ada", ["tea"])
+        reader = reader_of(server.url)
+        becomes(reader, "personalised")
+        RedisClient(RedisAddress((server.url,)), prefix=PREFIX, tenant=mark_of(new_key_ring())).renew_generation()
+        becomes(reader, "popular")
+        until(lambda: "another key ring" in (reader.recommend("ada") and reader.closed_because()), "why", DEADLINE_S)
+        job.renew_generation()
+        becomes(reader, "personalised")
 
 
 def test_reader_leaves_primary_without_replicas_in_bounded_time(

@@ -288,6 +288,9 @@ def test_training_requires_unexpired_train_export(tmp_path: Path) -> None:
         read(tmp_path / "measure", CLEAN_EVENTS)
     with pytest.raises(ModelError, match="is past its retention"):
         read(tmp_path / "old", CLEAN_EVENTS)
+    [part] = read_manifest(tmp_path / "measure").parts
+    with pytest.raises(ModelError, match="is a part of an export: name the folder"):
+        read(tmp_path / "measure" / part.name, CLEAN_EVENTS)
     with pytest.raises(ModelError, match="is not an export"):
         read(tmp_path, CLEAN_EVENTS)
 
