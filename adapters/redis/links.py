@@ -183,7 +183,8 @@ class Link(_Kept):
 
     def complaints(self) -> tuple[str, ...]:
         """See :class:`Links`."""
-        return self._fitness.wrong + self._fitness.weak
+        foreign = (self._standing.foreign,) if self._standing.foreign else ()
+        return foreign + self._fitness.wrong + self._fitness.weak
 
     async def _keep_up(self) -> None:
         pause_s, said = PAUSE_FIRST_S, False

@@ -164,6 +164,8 @@ def test_reader_with_another_key_ring_says_so(tmp_path: Path, reader_of: Any) ->
         RedisClient(RedisAddress((server.url,)), prefix=PREFIX, tenant=mark_of(new_key_ring())).renew_generation()
         becomes(reader, "popular")
         until(lambda: "another key ring" in (reader.recommend("ada") and reader.closed_because()), "why", DEADLINE_S)
+        if isinstance(reader, OfAsyncio):  # the gateway's, which shows it at /readyz
+            assert any("another key ring" in line for line in reader.reader.complaints())
         job.renew_generation()
         becomes(reader, "personalised")
 
