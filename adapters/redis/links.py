@@ -24,6 +24,7 @@ from adapters.redis.greeting import (
     LOOK_CLOSED_EVERY_S,
     LOOK_COMMANDS,
     LOOK_EVERY_S,
+    NO_JOB_YET,
     Look,
     Standing,
     life_of,
@@ -183,7 +184,7 @@ class Link(_Kept):
 
     def complaints(self) -> tuple[str, ...]:
         """See :class:`Links`."""
-        foreign = (self._standing.foreign,) if self._standing.foreign else ()
+        foreign = () if self._standing.foreign in ("", NO_JOB_YET) else (self._standing.foreign,)
         return foreign + self._fitness.wrong + self._fitness.weak
 
     async def _keep_up(self) -> None:
