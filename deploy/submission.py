@@ -9,14 +9,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from adapters.flink.rest import FlinkRest
 from deploy.local.errors import SubmitError
+from deploy.local.paths import LOCAL
+from deploy.local.stack import LocalStack, is_up
 from deploy.package import build
 from jobs.savepoints import running_job
 
@@ -24,6 +27,12 @@ Say = Callable[[str], None]
 _JOB_ID: Final = re.compile(r"Job has been submitted with JobID ([0-9a-f]{32})")
 _NOT_SUBMITTED: Final = "not submitted: "
 """What the job's own checks begin their last line with (`jobs/personalise.py`)."""
+_CHECKED: Final = "checked: "
+"""What they say where they were only to check, and have found nothing."""
+_FAILURE: Final = (_NOT_SUBMITTED, "Traceback (most recent call last)", "-" * 20, "java.lang.", "org.apache.flink.")
+"""What the lines that only a log is for begin with: from there on a client that fails prints stacks."""
+_CAUSE: Final = "Caused by: "
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
 class Submission(NamedTuple):
@@ -46,29 +55,62 @@ class Upgraded(NamedTuple):
 
 def submit(settings: Path, how: Submission, say: Say) -> str:
     """Pack the code that is here and submit it; returns the job's id. Raises :class:`SubmitError`."""
-    with tempfile.TemporaryDirectory(prefix="freshet-submit-") as folder:
-        package = build(Path(folder) / "freshet.zip")
-        return _id_in(_lines_of([str(flink_client()), *run_arguments(settings, package, how)]), say)
+    with _package() as package:
+        return _submit(settings, package, how, say)
 
 
 def upgrade(settings: Path, job_name: str, how: Submission, savepoints: str | None, say: Say) -> Upgraded:
-    """Stop the running job called `job_name` with a savepoint and submit from it.
+    """Check the submission, stop the running job called `job_name` with a savepoint, and submit from it.
 
-    Raises :class:`SubmitError` that names the savepoint where the new job is refused.
+    Raises :class:`SubmitError` where the new job is refused: before the job is stopped, wherever that can be known, or
+    else with the name of the savepoint.
     """
+    with _package() as package:
+        before = running_job(how.flink or "", job_name)
+        say(f"checking the submission while job {before} runs")
+        _check(settings, package, how, before, say)
+        return _take_over(settings, package, before, how, savepoints, say)
+
+
+def _take_over(
+    settings: Path, package: Path, before: str, how: Submission, savepoints: str | None, say: Say
+) -> Upgraded:
     flink = how.flink or ""
-    before = running_job(flink, job_name)
     say(f"stopping job {before} with a savepoint")
     savepoint = FlinkRest(flink).stop_with_savepoint(before, savepoints)
     say(f"stopped; its state is in {savepoint}")
     try:
-        job = submit(settings, how._replace(savepoint=savepoint), say)
+        job = _submit(settings, package, how._replace(savepoint=savepoint), say)
     except SubmitError as error:
         command = ["freshet", "submit", "--settings", str(settings), "--flink", flink, "--savepoint", savepoint]
         raise SubmitError(
             f"{error}. The job is stopped, and nothing is lost: fix that, then run `{shlex.join(command)}`"
         ) from None
     return Upgraded(before, savepoint, job)
+
+
+@contextmanager
+def _package() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="freshet-submit-") as folder:
+        yield build(Path(folder) / "freshet.zip")
+
+
+def _submit(settings: Path, package: Path, how: Submission, say: Say) -> str:
+    said = _said_by_client(run_arguments(settings, package, how), how, say)
+    if found := next(filter(None, map(_JOB_ID.search, said)), None):
+        return found.group(1)
+    raise SubmitError("Flink's client reported no job; see the lines above, and the jobs that run in Flink")
+
+
+def _check(settings: Path, package: Path, how: Submission, before: str, say: Say) -> None:
+    """Raise :class:`SubmitError` where the submission would be refused once the job `before` is stopped."""
+    arguments = [*run_arguments(settings, package, how), "--check-in-place-of", before]
+    try:
+        said = _said_by_client(arguments, how, say)
+    except SubmitError as error:
+        raise SubmitError(f"{error}. Job {before} was not stopped, and runs on") from None
+    if not any(line.startswith(_CHECKED) for line in said):
+        raise SubmitError(f"Flink's client did not say that it has checked; job {before} was not stopped, and runs on")
 
 
 def run_arguments(settings: Path, package: Path, how: Submission) -> list[str]:
@@ -80,7 +122,7 @@ def run_arguments(settings: Path, package: Path, how: Submission) -> list[str]:
     """
     words = ["run", "-d"]
     if how.flink is not None:
-        words += ["-m", urlsplit(how.flink).netloc or how.flink]
+        words += ["-m", _authority(how.flink)]
     if how.savepoint is not None:
         words += ["-s", how.savepoint]
     if how.parallelism is not None:
@@ -90,9 +132,21 @@ def run_arguments(settings: Path, package: Path, how: Submission) -> list[str]:
     return [*words, "--new-deployment"] if how.new_deployment else words
 
 
-def flink_client() -> Path:
+def _authority(flink: str) -> str:
+    """
+    >>> _authority("http://localhost:8081/"), _authority("flink:8081")
+    ('localhost:8081', 'flink:8081')
+    """
+    host, _ = _host_and_port(flink)
+    if host is None:
+        raise SubmitError(f"{flink!r} is no address of Flink's REST interface: give --flink http://host:port")
+    return _parts(flink).netloc
+
+
+def flink_client(environment: Mapping[str, str]) -> Path:
     """Flink's own client: of FLINK_HOME, on PATH, or of the pip package. Raises :class:`SubmitError` without one."""
-    home, on_path, package = os.environ.get("FLINK_HOME"), shutil.which("flink"), find_spec("pyflink")
+    home, package = environment.get("FLINK_HOME"), find_spec("pyflink")
+    on_path = shutil.which("flink", path=environment.get("PATH"))
     if home:
         return Path(home) / "bin" / "flink"
     if on_path is not None:
@@ -102,29 +156,81 @@ def flink_client() -> Path:
     raise SubmitError("Flink's client was not found: set FLINK_HOME, or put `flink` on PATH")
 
 
-def _lines_of(command: list[str]) -> Iterator[str]:
-    """What `command` prints, a line each; raises :class:`SubmitError` at its end if it failed."""
+def client_environment(flink: str | None) -> dict[str, str]:
+    """What Flink's client is started with: for a stack of `freshet up` or `freshet demo`, its settings and libraries.
+
+    Its libraries have the Kafka connector and what that needs, which those of the pip package lack.
+    """
     # Thread mode looks for pemja with the `python` that is first on PATH, whatever python.executable says.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     environment = {**os.environ, "PATH": path}
-    why = ""
+    for directory in (LOCAL, LOCAL / "demo"):
+        if flink is not None and is_up(directory):
+            cluster = LocalStack.attach(directory).flink
+            if _host_and_port(cluster.url) == _host_and_port(flink):
+                return environment | cluster.environment()
+    return environment
+
+
+def _host_and_port(url: str) -> tuple[str | None, int | None]:
+    try:
+        parts = _parts(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None, None
+    if parts.scheme not in ("http", "https"):
+        return None, None
+    return "127.0.0.1" if host in _LOOPBACK else host, port
+
+
+def _parts(url: str) -> SplitResult:
+    return urlsplit(url if "://" in url else f"http://{url}")
+
+
+def _said_by_client(arguments: Sequence[str], how: Submission, say: Say) -> list[str]:
+    """Have Flink's client do it; returns its lines. Raises :class:`SubmitError` with the reason where it fails.
+
+    What it says before it fails is said; all of it is then in a log, which the error names.
+    """
+    environment = client_environment(how.flink)
+    command = [str(flink_client(environment)), *arguments]
+    said: list[str] = []
+    is_failing = False
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
     ) as client:
-        for line in client.stdout or ():
-            if line.startswith(_NOT_SUBMITTED):
-                why = line.removeprefix(_NOT_SUBMITTED).rstrip()
-            yield line.rstrip("\n")
+        for line in map(str.rstrip, client.stdout or ()):
+            said.append(line)
+            is_failing = is_failing or line.startswith(_FAILURE)
+            if not is_failing:
+                say(line)
     if client.returncode != 0:
-        raise SubmitError(why or f"`{command[0]} run` failed ({client.returncode}); the lines above say why")
+        raise SubmitError(f"{_reason_in(said, client.returncode)} (all that Flink's client said: {_logged(said)})")
+    return said
 
 
-def _id_in(lines: Iterator[str], say: Say) -> str:
-    job = None
-    for line in lines:
-        say(line)
-        if found := _JOB_ID.search(line):
-            job = found.group(1)
-    if job is None:
-        raise SubmitError("Flink's client reported no job; see the lines above, and the jobs that run in Flink")
-    return job
+def _reason_in(said: Sequence[str], code: int) -> str:
+    """The job's own reason, or the innermost one of Flink's client.
+
+    >>> _reason_in(["not submitted: SettingsError: no topic", "java.lang.RuntimeException"], 1)
+    'SettingsError: no topic'
+    >>> _reason_in(["java.lang.RuntimeException", "Caused by: java.net.ConnectException: refused"], 1)
+    'flink run failed (1): java.net.ConnectException: refused'
+    >>> _reason_in(["what?"], 3)
+    'flink run failed (3): what?'
+    """
+    for line in said:
+        if line.startswith(_NOT_SUBMITTED):
+            return line.removeprefix(_NOT_SUBMITTED)
+    causes = [line.removeprefix(_CAUSE) for line in said if line.startswith(_CAUSE)]
+    last = (causes or [line.strip() for line in said if line.strip()] or ["it said nothing"])[-1]
+    return f"flink run failed ({code}): {last}"
+
+
+def _logged(lines: Sequence[str]) -> str:
+    """The path of a new file with `lines`, which only this user can read."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", prefix="freshet-submit-", suffix=".log", delete=False
+    ) as log:
+        log.writelines(f"{line}\n" for line in lines)
+    return log.name

@@ -123,7 +123,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
 
 
 def main(arguments: list[str]) -> None:
-    """Check everything that can be checked, then submit."""
+    """Submit as the command line `arguments` says."""
     parser = argparse.ArgumentParser(prog="personalise", description="Submit the personalise job.")
     parser.add_argument("--settings", type=Path, required=True, help="the TOML file, see jobs/settings.py")
     parser.add_argument(
@@ -132,14 +132,26 @@ def main(arguments: list[str]) -> None:
         help="record these settings in the place of those that the deployment was last submitted with; its state "
         "cannot be restored under others, so leave -s out where they differ",
     )
-    options = parser.parse_args(arguments)
-    settings = load_settings(options.settings)
+    parser.add_argument(
+        "--check-in-place-of",
+        metavar="JOB",
+        help="submit and record nothing: only check whether this submission would be taken once that job is stopped",
+    )
+    submit(parser.parse_args(arguments))
+
+
+def submit(options: argparse.Namespace) -> None:
+    """Check everything that can be checked, then submit; only check where it is to be `check_in_place_of` a job.
+
+    One function does both, so that what `freshet upgrade` checks before it stops a job is what the submission checks.
+    """
+    settings, replaced = load_settings(options.settings), options.check_in_place_of
     open_once(settings)
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
     check_redis(settings.redis)
     ride_out(env, settings.redis.outage_max_ms)
-    deployment = register(env, settings, options.new_deployment)
+    deployment = register(env, settings, options.new_deployment, replaced)
     if deployment.mode == "thread":
         expect_no_bundles(env)
     t_env = StreamTableEnvironment.create(env)
@@ -149,16 +161,26 @@ def main(arguments: list[str]) -> None:
         settings.privacy.snapshots_kept_ms,
         settings.transaction_timeout_ms(),
     )
-    mark_submission(settings)
+    if replaced is None:
+        mark_submission(settings)
     print(describe_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
     outputs = build(Streams(raw), settings, deployment, keys)
     sink(outputs, settings)
-    env.execute(settings.job.name)
+    if replaced is None:
+        env.execute(settings.job.name)
+    else:
+        env.get_execution_plan()
+        print(f"checked: this submission is taken once job {replaced} is stopped", flush=True)
 
 
-def register(env: StreamExecutionEnvironment, settings: Settings, replace: bool) -> Deployment:
-    """Compare this submission with topics, snapshot, running jobs and the submission before; record and return it."""
+def register(
+    env: StreamExecutionEnvironment, settings: Settings, replace: bool, replaced: str | None = None
+) -> Deployment:
+    """Compare this submission with topics, snapshot, running jobs and the submission before; record and return it.
+
+    Nothing is recorded where the job `replaced` runs yet.
+    """
     operators_jar()
     check_codecs()
     topic_ids = check_topics(settings)
@@ -167,10 +189,13 @@ def register(env: StreamExecutionEnvironment, settings: Settings, replace: bool)
     deployment = deployment_of(settings, ring, execution_mode(env), topic_ids, trail_id(settings.kafka))
     check_snapshot(env, settings, deployment.pins())
     name = topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
-    expect_not_running(env, name)
+    expect_not_running(env, name, replaced)
     claim_prefix(settings.redis, name, replace)
     mark(env, name)
     with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
+        if replaced is not None:
+            registration.check(deployment, replace)
+            return deployment
         return registration.take(deployment, replace)
 
 

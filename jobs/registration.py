@@ -92,14 +92,7 @@ class Registration:
         :class:`SettingsError` where `deployment` differs from what was recorded, or the last record cannot be read,
         unless it is to `replace` that.
         """
-        if self._is_overlaid and not replace:
-            raise _unreadable(self._kafka)
-        seen = None if self.recorded and not self._is_overlaid else heads_seen(self._kafka)
-        if self.recorded is not None and not replace:
-            refuse_if(complaint_about_record(self.recorded, deployment))
-        if seen is not None and not replace:
-            refuse_if(complaint_about_buckets(seen, deployment.buckets))
-        before = max(self.recorded.epoch if self.recorded else 0, *(head.epoch for head in seen or ()), 0)
+        before = self.check(deployment, replace)
         try:
             self._producer.begin_transaction()
             claimed_ms = self._send(CLAIM_KEY, b"{}")
@@ -114,6 +107,17 @@ class Registration:
         except KafkaError as error:
             raise _refused(self._kafka, error) from None
         return taken
+
+    def check(self, deployment: Deployment, replace: bool) -> int:
+        """Raise :class:`SettingsError` where :meth:`take` would not take it; returns the last epoch, 0 before any."""
+        if self._is_overlaid and not replace:
+            raise _unreadable(self._kafka)
+        seen = None if self.recorded and not self._is_overlaid else heads_seen(self._kafka)
+        if self.recorded is not None and not replace:
+            refuse_if(complaint_about_record(self.recorded, deployment))
+        if seen is not None and not replace:
+            refuse_if(complaint_about_buckets(seen, deployment.buckets))
+        return max(self.recorded.epoch if self.recorded else 0, *(head.epoch for head in seen or ()), 0)
 
     def _send(self, key: bytes, value: bytes) -> int:
         """Send a record; returns its append time (ms) by the broker's clock."""

@@ -22,8 +22,11 @@ def mark(env: StreamExecutionEnvironment, deployment: str) -> None:
     env.get_config().set_global_job_parameters({PARAMETER: deployment})
 
 
-def expect_not_running(env: StreamExecutionEnvironment, deployment: str) -> None:
-    """Raise :class:`SettingsError` where a job of this deployment has not ended in the cluster that is submitted to."""
+def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replaced: str | None = None) -> None:
+    """Raise :class:`SettingsError` where a job of this deployment has not ended in the cluster that is submitted to.
+
+    The job `replaced` may run, and must be of this deployment: what another has as state cannot be restored.
+    """
     address = _rest_address(env)
     if address is None:
         return
@@ -36,7 +39,14 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str) -> None
         return
     for job in jobs:
         parameters = names[job["jid"]].get("execution-config", {}).get("user-config", {})
-        if parameters.get(PARAMETER) == deployment:
+        owner = parameters.get(PARAMETER, deployment)  # jobs of early releases do not say
+        if job["jid"] == replaced:
+            if owner != deployment:
+                raise SettingsError(
+                    f"job {replaced} belongs to another deployment, whose topic `consents` has the id {owner}: give "
+                    "the settings that it was submitted with"
+                )
+        elif parameters.get(PARAMETER) == deployment:
             raise SettingsError(
                 f"job {job['jid']} ({job['state']}) belongs to this deployment: stop it first, with a savepoint "
                 f"(flink stop --savepointPath … {job['jid']}), and submit with -s and that savepoint"

@@ -1,16 +1,26 @@
-"""The commands that give the job to a cluster, as the README types them."""
+"""The commands that give the job to a cluster, as the README types them, at a stack such as `freshet up` makes."""
 
 import json
-import os
-import subprocess
-import sys
 
+import pytest
+
+from deploy import submission
+from deploy.local.files import write_atomically
+from freshet.cli.main import run
 from tests.support.documented import commands
 from tests.support.live import Live
 
 
-def typed(live: Live, command: str, *more: str) -> subprocess.CompletedProcess[str]:
-    """The documented command, at this stack."""
+@pytest.fixture(autouse=True)
+def up(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This stack is that of `freshet up`, and nothing in the environment tells of a Flink."""
+    monkeypatch.setattr(submission, "LOCAL", live.stack.directory)
+    for name in ("FLINK_HOME", "FLINK_CONF_DIR", "FLINK_LIB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def typed(live: Live, command: str, *more: str, **instead: str) -> int:
+    """The documented command, at this stack, with other words `instead`; returns its exit code."""
     real = {
         "http://flink:8081": live.stack.flink.url,
         "freshet.toml": str(live.product.settings_path),
@@ -18,26 +28,33 @@ def typed(live: Live, command: str, *more: str) -> subprocess.CompletedProcess[s
         "2": "1",
     }
     words = next(words for words in commands("freshet") if words[0] == command and "http://flink:8081" in words)
-    environment = os.environ | live.stack.flink.environment()
-    line = [sys.executable, "-m", "freshet", *(real.get(word, word) for word in words), *more]
-    return subprocess.run(line, env=environment, capture_output=True, text=True)
+    return run([*(instead.get(word) or real.get(word, word) for word in words), *more])
 
 
-def test_submit_reaches_the_cluster_which_refuses_a_second_job(live: Live):
-    done = typed(live, "submit")
-    assert done.returncode == 2
-    [told] = [line for line in done.stderr.splitlines() if line.startswith("freshet: not done: ")]
-    assert f"job {live.job_id} (RUNNING) belongs to this deployment: stop it first" in told
+def test_submit_reaches_the_cluster_which_refuses_a_second_job(live: Live, capsys: pytest.CaptureFixture[str]):
+    assert typed(live, "submit") == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("freshet: not done: ")
+    assert f"job {live.job_id} (RUNNING) belongs to this deployment: stop it first" in last
 
 
-def test_upgrade_continues_from_its_stop_savepoint(live: Live):
+def test_upgrade_to_what_a_submission_refuses_leaves_the_job_running(live: Live, capsys: pytest.CaptureFixture[str]):
+    settings = live.product.settings_path.with_name("modified.toml")
+    text = live.product.settings_path.read_text()
+    write_atomically(settings, text.replace(str(live.settings.model.directory), "/nowhere"))
+    assert typed(live, "upgrade", **{"freshet.toml": str(settings)}) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "ModelError" in told and f"Job {live.job_id} was not stopped, and runs on" in told
+    assert live.stack.rest.state(live.job_id) == "RUNNING"
+
+
+def test_upgrade_continues_from_its_stop_savepoint(live: Live, capsys: pytest.CaptureFixture[str]):
     live.consent(["nell"])
     live.interact("nell", "item-00001")
     live.wait_for_version("nell", 2)
     before = live.states(["nell"])
-    done = typed(live, "upgrade", "--json")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert typed(live, "upgrade", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
     assert told["before"] == live.job_id and "/upgrades/savepoint-" in told["savepoint"]
     live.job_id = told["job"]
     live.stack.rest.wait_running(live.job_id)

@@ -2,6 +2,8 @@
 
 import doctest
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from deploy.submission import Submission, flink_client, submit
 from freshet.cli.main import run
 
 JOB = "0123456789abcdef0123456789abcdef"
+STACK = "-----------------------------\n The program finished with the following exception:\n\tat org.A.b(A.java:1)\n"
 
 
 @pytest.fixture
@@ -52,20 +55,59 @@ def test_code_is_packed_and_job_id_reported(client, settings: Path, capsys) -> N
 def test_reason_of_failed_job_checks_is_reported(client, settings: Path, capsys) -> None:
     client('echo "  File somewhere"; echo "not submitted: SettingsError: there is no topic x" >&2; exit 1')
     assert run(["submit", "--settings", str(settings)]) == 2
-    assert capsys.readouterr().err.endswith("freshet: not done: SettingsError: there is no topic x\n")
+    assert "freshet: not done: SettingsError: there is no topic x (" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["exit 3", "echo nothing"])
-def test_client_without_submission_is_reported(client, settings: Path, script: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [("exit 3", "failed .3.: it said nothing"), ("echo it broke; exit 1", "it broke"), ("echo nothing", "no job")],
+)
+def test_client_without_submission_is_reported(client, settings: Path, script: str, reason: str) -> None:
     client(script)
-    with pytest.raises(SubmitError, match="the lines above"):
+    with pytest.raises(SubmitError, match=reason):
         submit(settings, Submission(), lambda line: None)
+
+
+def test_stack_of_a_failed_client_is_in_a_log_and_the_reason_comes_last(client, settings: Path, capsys) -> None:
+    client(f"cat <<'END'\nstate is kept in 4 buckets\nnot submitted: ModelError: no model\n{STACK}END\nexit 1")
+    assert run(["submit", "--settings", str(settings)]) == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "state is kept in 4 buckets"
+    found = re.fullmatch(r"freshet: not done: ModelError: no model \(all that Flink's client said: (.*)\)", last)
+    assert found, last
+    log = Path(found.group(1))
+    assert STACK in log.read_text() and log.stat().st_mode & 0o077 == 0
+    log.unlink()
+
+
+@pytest.mark.parametrize("flink", ["ftp://x", "http://", "http://x:y", "http://[::1"])
+def test_address_that_is_not_of_a_rest_interface_is_refused(client, settings: Path, flink: str, capsys) -> None:
+    client("exit 1")
+    assert run(["submit", "--settings", str(settings), "--flink", flink]) == 2
+    assert "is no address of Flink's REST interface" in capsys.readouterr().err
+
+
+def test_upgrade_leaves_the_job_running_where_the_check_refuses(
+    client, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = client('echo "not submitted: ModelError: no model"; exit 1')
+    stopped: list[str] = []
+    monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
+    monkeypatch.setattr(submission.FlinkRest, "stop_with_savepoint", lambda self, job, folder: stopped.append(job))
+    with pytest.raises(SubmitError, match=f"no model.*Job {JOB} was not stopped"):
+        submission.upgrade(settings, "personalise", Submission("http://f:1"), None, lambda line: None)
+    assert given.read_text().splitlines()[-2:] == ["--check-in-place-of", JOB]
+    client("exit 0")
+    with pytest.raises(SubmitError, match=f"did not say.*job {JOB} was not stopped"):
+        submission.upgrade(settings, "personalise", Submission("http://f:1"), None, lambda line: None)
+    assert stopped == []
 
 
 def test_refused_upgrade_names_savepoint_and_resuming_command(
     client, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client('echo "not submitted: ModelError: no model"; exit 1')
+    checks = 'case "$*" in *--check-in-place-of*) echo "checked: yes"; exit 0;; esac'
+    client(f'{checks}\necho "not submitted: ModelError: no model"; exit 1')
     monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
     monkeypatch.setattr(submission.FlinkRest, "stop_with_savepoint", lambda self, job, folder: "s3://s/savepoint-1")
     with pytest.raises(
@@ -77,10 +119,11 @@ def test_refused_upgrade_names_savepoint_and_resuming_command(
 def test_flink_client_is_found_on_path_then_in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLINK_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert flink_client().is_file() and flink_client().parts[-3:] == ("pyflink", "bin", "flink")
+    packaged = flink_client(os.environ)
+    assert packaged.is_file() and packaged.parts[-3:] == ("pyflink", "bin", "flink")
     (tmp_path / "flink").write_text("#!/bin/sh\n")
     (tmp_path / "flink").chmod(0o755)
-    assert flink_client() == tmp_path / "flink"
+    assert flink_client(os.environ) == tmp_path / "flink"
 
 
 def test_examples_are_true() -> None:
