@@ -1,5 +1,6 @@
 """Interactions as columns, the form in which models are trained; and the readers that make them from files and rows."""
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -151,7 +152,8 @@ def export_rows(folder: Path, now_ms: int) -> Iterator[dict[str, Any]]:
         if manifest.purpose != "train":
             raise ModelError(f"{folder} was exported to {manifest.purpose}: a model needs an export to train")
         if now_ms >= manifest.delete_after:
-            raise ModelError(f"{folder} is past its retention: delete it with `freshet export rewrite {folder}`")
+            command = shlex.join(["freshet", "export", "rewrite", str(folder)])
+            raise ModelError(f"{folder} is past its retention: delete it with `{command}`")
         for part in manifest.parts:
             yield from map(msgspec.to_builtins, part_events(folder, part))
     except ExportError as error:

@@ -10,6 +10,7 @@ Not kept apart: somebody who holds both an export and the `events` topic may mat
 """
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -53,7 +54,8 @@ def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda li
             events.close()
     say(f"{manifest.events} of {manifest.read} events for {purpose}, in {out}")
     _say_each(manifest.left_out, "left out", say)
-    say(f"to be deleted after {day(manifest.delete_after)}; until then: `freshet export rewrite {out}`, daily")
+    daily = shlex.join(["freshet", "export", "rewrite", str(out)])
+    say(f"to be deleted after {day(manifest.delete_after)}; until then: `{daily}`, daily")
     return manifest
 
 

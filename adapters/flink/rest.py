@@ -9,7 +9,8 @@ from adapters.http_client import HttpClient
 from adapters.waiting import until
 from schemas.errors import HttpUnanswered, RestError
 
-_FINAL = frozenset({"FAILED", "CANCELED", "FINISHED"})
+FINAL = frozenset({"FAILED", "CANCELED", "FINISHED"})
+"""The states of a job that has ended."""
 _FRAMES = re.compile(r"^\t(?:at|\.\.\.) .*\n|^  File \".*/site-packages/.*\n(?:    .*\n)*", re.MULTILINE)
 """A frame of Java, or one of Python in a library with the lines of source below it."""
 
@@ -62,7 +63,7 @@ class FlinkRest:
     def is_running(self, job: str) -> bool:
         """Whether the job and each of its subtasks run. Raises RestError if the job has ended."""
         found = self._overview(job)
-        if found["state"] in _FINAL:
+        if found["state"] in FINAL:
             raise RestError(f"job {job} is {found['state']}:\n{self.exceptions(job)}")
         return bool(found["state"] == "RUNNING" and found["tasks"]["running"] == found["tasks"]["total"])
 

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from deploy.local.errors import StackError
+from deploy.local.files import write_atomically
+from deploy.local.local_job import LocalJob, newest_job, snapshot_left_by
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack, is_up
+from schemas.errors import RestError, SettingsError
+
+WITH_JOB = "run/with-job"
+"""A file that is there while the stack is to have a job."""
+KEPT = ("key-ring.json", "signing-key", "tenant.toml", "freshet.toml", "gateway.toml", "model", "log")
+"""What `freshet down` leaves: keys, settings, the model and logs."""
+RUNNING = "RUNNING"
+
+
+PARTS = ("redis", "kafka", "jobmanager", "taskmanager-1")
 
 
 def up(task_managers: int, with_job: bool) -> None:
     """Start the stack and, unless told otherwise, the product on it.
 
-    If it is up already, this only starts the parts again that have ended and keep their data.
+    If it is up already, this only starts again what has ended and keeps its data: Kafka, Redis, the gateway, the job.
     """
-    if is_up(LOCAL):
-        _restart_ended()
-        return
+    with _one_at_a_time():
+        if with_job:
+            write_atomically(LOCAL / WITH_JOB, "")
+        if is_up(LOCAL):
+            _resume(with_job)
+        else:
+            _start(task_managers, with_job)
+
+
+def _start(task_managers: int, with_job: bool) -> None:
     begun = time.monotonic()
     stack = LocalStack(LOCAL, task_managers, report=_say)
+    if not with_job:
+        (LOCAL / WITH_JOB).unlink(missing_ok=True)
     _say(f"starting Kafka, Redis and Flink below {LOCAL.relative_to(ROOT)}")
     stack.start()
     try:
@@ -38,28 +61,57 @@ def up(task_managers: int, with_job: bool) -> None:
     _say(f"up after {time.monotonic() - begun:.1f} s; addresses: {stack.endpoints_path.relative_to(ROOT)}")
 
 
-def _restart_ended() -> None:
+def _resume(with_job: bool) -> None:
     stack = LocalStack(LOCAL, report=_say)
+    if missing := _never_started(stack, PARTS):
+        raise StackError(f"a start was interrupted before {', '.join(missing)}: `freshet down`, then `freshet up`")
     ended = stack.ended()
-    if not ended:
-        _say("it is up already; `freshet down` ends it")
-        return
-    lost = stack.restart(ended)
-    if lost:
+    if lost := stack.restart(ended):
         _say(f"{', '.join(lost)} cannot be started again without losing state: `freshet down`, then `freshet up`")
+    elif not (with_job and _resume_product(stack)) and not ended:
+        _say("it is up already; `freshet down` ends it")
 
 
-def _start_product(stack: LocalStack) -> None:
-    """The job with the model of the simulated shop, whose items stand in the `catalogue` topic."""
+def _resume_product(stack: LocalStack) -> bool:
+    """Submit the job where none runs, from the last snapshot, and start a gateway that is missing; whether it did."""
+    stack.wait_ready()
+    job = newest_job(stack.rest, _job_name(stack))
+    begins = job is None or job.has_ended()
+    if not begins and not _never_started(stack, [stack.gateway.name]):
+        return False
+    if not begins or "settings" not in stack.endpoints():
+        _start_product(stack, job if not begins else None)
+        return True
+    snapshot = snapshot_left_by(stack.rest, job) if job else None
+    _say(f"no job runs: submitting it, {f'from {snapshot}' if snapshot else 'with empty state'}")
+    _start_product(stack, LocalJob(_submit_again(stack, snapshot), "CREATED"))
+    return True
+
+
+def _submit_again(stack: LocalStack, snapshot: str | None) -> str:
+    from deploy.local import product
+
+    return product.submit(stack, stack.directory / "freshet.toml", ("-s", snapshot) if snapshot else ())
+
+
+def _start_product(stack: LocalStack, job: LocalJob | None = None) -> None:
+    """The job with the model of the simulated shop, whose items stand in the `catalogue` topic, and the gateway.
+
+    Takes `job` for the one that was submitted, where there is one, and starts no gateway beside one that runs.
+    """
     from deploy.demo.producer import Producer
     from deploy.demo.shop import CATALOGUE
     from deploy.demo.shop_model import ready_shop_model
     from deploy.local import product
     from deploy.local.gateway_product import curl_line, start_gateway
 
-    running = product.start(stack, model_directory=ready_shop_model(LOCAL / "model", _say), report=_say)
-    start_gateway(stack, running)
-    _say(f"the gateway takes requests: {curl_line(stack, 'ada', str(ROOT))}")
+    if job is None:
+        running = product.start(stack, model_directory=ready_shop_model(LOCAL / "model", _say), report=_say)
+    else:
+        running = product.published(stack, job.id)
+    if _never_started(stack, [stack.gateway.name]):
+        start_gateway(stack, running)
+        _say(f"the gateway takes requests: {curl_line(stack, 'ada', str(ROOT))}")
     producer = Producer(running.settings.kafka)
     for item in CATALOGUE:
         producer.send_item(item)
@@ -67,35 +119,81 @@ def _start_product(stack: LocalStack) -> None:
     producer.close()
 
 
+def _never_started(stack: LocalStack, names: Iterable[str]) -> list[str]:
+    """Those of `names` that there is no process of, running or ended; any TaskManager is as good as the first."""
+    known = {"taskmanager-1" if one.name.startswith("taskmanager-") else one.name for one in stack.processes()}
+    return [name for name in names if name not in known]
+
+
+def _job_name(stack: LocalStack) -> str:
+    from jobs.settings import JobSettings, load_settings
+
+    published = stack.endpoints().get("settings")
+    return load_settings(Path(published)).job.name if published else JobSettings().name
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    lock = LOCAL / "run" / "up.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError("another `freshet up` is under way") from None
+        yield
+
+
 def down() -> None:
-    """End everything that `up` started, from any shell. Harmless if nothing runs."""
+    """End everything that `up` started, from any shell, and delete data and token. Harmless if nothing runs."""
+    from deploy.local.gateway_product import forget_token
+
     was_up = is_up(LOCAL)
     begun = time.monotonic()
     LocalStack(LOCAL).stop()
+    (LOCAL / WITH_JOB).unlink(missing_ok=True)
+    forget_token(LOCAL)
     _say(f"down after {time.monotonic() - begun:.1f} s" if was_up else "nothing was up")
+    if kept := [name for name in KEPT if (LOCAL / name).exists()]:
+        _say(f"kept below {LOCAL.name}: {', '.join(kept)}")
 
 
 class Status(NamedTuple):
-    """What there is of the stack: whether each of its parts runs, their process ids, and the addresses."""
+    """What there is of the stack: whether each of its parts runs, their process ids, and the addresses.
+
+    `job` is the state of the job in Flink, `none` or `unknown`; None where the stack is to have none.
+    """
 
     running: dict[str, bool]
     pids: dict[str, int]
     addresses: dict[str, str]
+    job: str | None = None
 
     def is_up(self) -> bool:
-        """Whether there is a stack, and each part of it runs."""
-        return bool(self.running) and all(self.running.values())
+        """Whether there is a stack, and each part of it runs, the job too where there is to be one."""
+        return bool(self.running) and all(self.running.values()) and self.job in (None, RUNNING)
 
 
 def status() -> Status:
     """How the stack is now; empty where it is down."""
-    records = LocalStack(LOCAL).processes()
+    stack = LocalStack(LOCAL)
+    records = stack.processes()
     running = {record.name: record.is_running() for record in records}
     if not any(running.values()):
         return Status({}, {}, {})
-    endpoints = LOCAL / "endpoints.json"
-    addresses = json.loads(endpoints.read_text()) if endpoints.exists() else {}
-    return Status(running, {record.name: record.pid for record in records}, addresses)
+    has_job = (LOCAL / WITH_JOB).exists()
+    names = (*PARTS, stack.gateway.name) if has_job else PARTS
+    running |= dict.fromkeys(_never_started(stack, names), False)
+    pids = {record.name: record.pid for record in records}
+    return Status(running, pids, stack.endpoints(), _job_state(stack) if has_job else None)
+
+
+def _job_state(stack: LocalStack) -> str:
+    try:
+        job = newest_job(stack.rest, _job_name(stack))
+    except (RestError, SettingsError):
+        return "unknown"
+    return job.state if job else "none"
 
 
 def describe_rotation(found: Status) -> list[str]:
@@ -108,11 +206,16 @@ def describe_rotation(found: Status) -> list[str]:
         return ["The stack is down. `freshet up` starts it."]
     lines = [
         f"  {name:<14} {'running' if runs else 'ENDED':<8} pid {found.pids[name]}"
+        if name in found.pids
+        else f"  {name:<14} NEVER STARTED"
         for name, runs in found.running.items()
     ]
+    lines += [f"  {'job':<14} {found.job}"] if found.job else []
     lines += [f"  {name:<14} {address}" for name, address in found.addresses.items()]
     if found.is_up():
         return lines
+    if all(found.running.values()):
+        return [*lines, "The job does not run. `freshet up` submits it where it has ended, from its last snapshot."]
     return [
         *lines,
         "A part has ended; its log is below .local/log. `freshet up` starts Kafka, Redis and the gateway again with "

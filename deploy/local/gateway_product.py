@@ -27,8 +27,7 @@ HEADER_FILE = "authorization"
 def start_gateway(stack: LocalStack, running: Product) -> Product:
     """Start it, and publish its address and a token for every role; `authorization` is a header file for curl."""
     key = secrets.token_bytes(32)
-    for name in ("jwks.json", HEADER_FILE):
-        (stack.directory / name).unlink(missing_ok=True)
+    forget_token(stack.directory)
     write_secret(stack.directory / "jwks.json", key_set(key))
     write_atomically(stack.directory / "gateway.toml", _settings_of(stack, running))
     stack.start_gateway(stack.directory / "gateway.toml")
@@ -42,6 +41,12 @@ def start_gateway(stack: LocalStack, running: Product) -> Product:
     endpoints = running.endpoints | {"gateway": stack.gateway.url, "token": token}
     stack.publish_endpoints(**{name: value for name, value in endpoints.items() if name not in stack.addresses})
     return running._replace(endpoints=endpoints)
+
+
+def forget_token(directory: Path) -> None:
+    """Delete the token and the key that it is signed with."""
+    for name in ("jwks.json", HEADER_FILE):
+        (directory / name).unlink(missing_ok=True)
 
 
 def curl_line(stack: LocalStack, user_id: str, root: str) -> str:

@@ -39,11 +39,18 @@ def start(stack: LocalStack, *, model_directory: Path, report: Callable[[str], N
     settings = load_settings(settings_path)
     create_local_topics(settings.kafka)
     report("submitting the job")
-    job_id = submit(stack, settings_path)
+    return published(stack, submit(stack, settings_path))
+
+
+def published(stack: LocalStack, job_id: str) -> Product:
+    """Wait until the job runs, and publish the addresses, beside those that are published already."""
+    settings_path, key_ring = stack.directory / "freshet.toml", stack.directory / "key-ring.json"
+    settings = load_settings(settings_path)
     stack.rest.wait_running(job_id)
     product = {"topic_prefix": settings.kafka.topic_prefix, "key_ring": str(key_ring), "settings": str(settings_path)}
-    stack.publish_endpoints(**product)
-    return Product({**stack.addresses, **product}, settings, settings_path, job_id)
+    endpoints = {**stack.endpoints(), **stack.addresses, **product}
+    stack.publish_endpoints(**{name: value for name, value in endpoints.items() if name not in stack.addresses})
+    return Product(endpoints, settings, settings_path, job_id)
 
 
 def make_keys(key_ring: Path) -> None:

@@ -124,6 +124,10 @@ class LocalStack:
         # There may be a token among it.
         write_atomically(self.endpoints_path, json.dumps({**self.addresses, **more}, indent=2) + "\n", mode=0o600)
 
+    def endpoints(self) -> dict[str, str]:
+        """What is published; empty before that."""
+        return json.loads(self.endpoints_path.read_text()) if self.endpoints_path.exists() else {}
+
     def flink_run(
         self, arguments: list[str], environment: Mapping[str, str] | None = None, timeout_s: float = 180
     ) -> str:
@@ -174,6 +178,15 @@ class LocalStack:
     def start_flink(self) -> None:
         """Start Flink again after kill_flink(), without any job."""
         self._wait(self._begin_flink(), START_TIMEOUT_S)
+
+    def wait_ready(self) -> None:
+        """Wait until Kafka, Redis and Flink, which another process started, take requests."""
+        for name, is_ready in {
+            self.redis.name: self.redis.is_ready,
+            self.kafka.name: self.kafka.is_ready,
+            "flink": self._flink_is_ready,
+        }.items():
+            until(is_ready, name, START_TIMEOUT_S, 0.05, lambda: f"its log is below {self.directory / 'log'}")
 
     def kill_redis(self) -> None:
         """Kill Redis as a crash would; start_redis() brings it back on the same port, with what its AOF holds."""
@@ -236,6 +249,7 @@ class LocalStack:
 
     def _begin_empty(self) -> None:
         self._forget_data()
+        self.endpoints_path.unlink(missing_ok=True)
         shutil.rmtree(self.directory / "log", ignore_errors=True)
         (self.directory / "tmp").mkdir()
         write_atomically(self.directory / "run" / "ports", json.dumps(self._ports) + "\n")

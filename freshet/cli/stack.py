@@ -14,7 +14,7 @@ def up(
 ) -> int:
     """Start Kafka, Redis, Flink, the job and a gateway below .local.
 
-    If they are up and Kafka, Redis or the gateway has ended, start that part again with its data.
+    If they are up and Kafka, Redis, the gateway or the job has ended, start that again with its data or last snapshot.
     """
     from deploy.local.commands import describe_rotation, interrupted_once, status
     from deploy.local.commands import up as start
@@ -27,7 +27,10 @@ def up(
 
 @command(root, "down", "freshet down")
 def down() -> None:
-    """Stop everything that `freshet up` started, and delete its data. Harmless if nothing runs."""
+    """Stop everything that `freshet up` started, and delete its data and token. Harmless if nothing runs.
+
+    Keys, settings, the model and logs stay below .local.
+    """
     from deploy.local.commands import down as end
     from deploy.local.commands import interrupted_once
 
@@ -37,9 +40,9 @@ def down() -> None:
 
 @command(root, "status", "freshet status --json")
 def status(as_json: AsJson = False) -> int:
-    """Show which parts of the stack are running, and their addresses.
+    """Show which parts of the stack are running, the state of the job, and the addresses.
 
-    Exit code 1 where it is down, or a part of it has ended.
+    Exit code 1 where it is down, a part of it has ended, or the job does not run.
     """
     from deploy.local.commands import describe_rotation
     from deploy.local.commands import status as found_of

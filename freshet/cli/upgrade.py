@@ -22,9 +22,10 @@ def upgrade(
     python: WorkersPython = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the running job with a savepoint, and submit this checkout's code from it.
+    """Check this checkout's code, stop the running job with a savepoint, and submit that code from it.
 
-    If the new job is refused, the savepoint is named with the command that continues from it. New code needs new
+    If the checks refuse it, the job runs on; if it is refused after that, the savepoint is named with the command
+    that continues from it. New code needs new
     TaskManagers: a job on old ones says so, and continues by itself once they are replaced.
     """
     from deploy.submission import Submission

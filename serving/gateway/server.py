@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import ssl
 import tempfile
 from pathlib import Path
@@ -84,6 +85,7 @@ def _refuse_unusable(settings: GatewaySettings) -> None:
     for name in settings.tenants:
         load_key_ring(settings.tenant(name).key_ring)
     server = settings.server
+    _refuse_used_port(server.host, server.port)
     if server.cert_file is None:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -94,6 +96,24 @@ def _refuse_unusable(settings: GatewaySettings) -> None:
     except OSError as error:
         raise SettingsError(
             f"server.cert_file, server.key_file or server.client_ca_file cannot be used: {error.strerror or error}"
+        ) from None
+
+
+def _refuse_used_port(host: str, port: int) -> None:
+    """Raise :class:`SettingsError` where uvicorn could not listen: it would say so among its logs, and start to end."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise SettingsError(
+            f"the gateway cannot listen on {host} port {port} ({error.strerror}): end what listens there, or choose "
+            "another server.host or server.port"
         ) from None
 
 

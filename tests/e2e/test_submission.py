@@ -5,7 +5,9 @@ import json
 import pytest
 
 from deploy import submission
+from deploy.local import commands as stack_commands
 from deploy.local.files import write_atomically
+from deploy.local.local_job import newest_job
 from freshet.cli.main import run
 from tests.support.documented import commands
 from tests.support.live import Live
@@ -14,7 +16,8 @@ from tests.support.live import Live
 @pytest.fixture(autouse=True)
 def up(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """This stack is that of `freshet up`, and nothing in the environment tells of a Flink."""
-    monkeypatch.setattr(submission, "LOCAL", live.stack.directory)
+    for module in (submission, stack_commands):
+        monkeypatch.setattr(module, "LOCAL", live.stack.directory)
     for name in ("FLINK_HOME", "FLINK_CONF_DIR", "FLINK_LIB_DIR"):
         monkeypatch.delenv(name, raising=False)
 
@@ -61,3 +64,24 @@ def test_upgrade_continues_from_its_stop_savepoint(live: Live, capsys: pytest.Ca
     assert live.states(["nell"]) == before != {}
     live.interact("nell", "item-00002")
     live.wait_for_version("nell", 3)
+
+
+def test_status_tells_of_a_stopped_job_which_up_continues(live: Live, capsys: pytest.CaptureFixture[str]):
+    live.consent(["otto"])
+    live.interact("otto", "item-00001")
+    live.wait_for_version("otto", 2)
+    before = live.states(["otto"])
+    write_atomically(live.stack.directory / stack_commands.WITH_JOB, "")
+    savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
+    assert run(["status"]) == 1
+    assert "FINISHED" in capsys.readouterr().out
+    stack_commands.up(1, with_job=True)
+    assert f"no job runs: submitting it, from {savepoint}\n" in capsys.readouterr().err
+    job = newest_job(live.stack.rest, live.settings.job.name)
+    assert job is not None and job.id != live.job_id
+    live.job_id = job.id
+    assert run(["status"]) == 0, "with a gateway, too, which there was none of"
+    assert live.states(["otto"]) == before != {}
+    capsys.readouterr()
+    stack_commands.up(1, with_job=True)
+    assert "it is up already" in capsys.readouterr().err

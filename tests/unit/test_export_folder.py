@@ -281,16 +281,16 @@ def test_training_requires_unexpired_train_export(tmp_path: Path) -> None:
     now_ms = 4_000_000_000_000
     an_export(tmp_path / "train", EVENTS, CONSENTS, now_ms)
     an_export(tmp_path / "measure", EVENTS, CONSENTS, now_ms, "measure")
-    an_export(tmp_path / "old", EVENTS, CONSENTS, BEGINNING)
+    an_export(tmp_path / "é x y", EVENTS, CONSENTS, BEGINNING)
     data = read(tmp_path / "train", CLEAN_EVENTS)
     assert len(data) == len(EVENTS) and len(set(data.users)) == len(USERS) and data.item_ids == ["tea"]
     with pytest.raises(ModelError, match="was exported to measure"):
         read(tmp_path / "measure", CLEAN_EVENTS)
-    with pytest.raises(ModelError, match="is past its retention"):
-        read(tmp_path / "old", CLEAN_EVENTS)
     [part] = read_manifest(tmp_path / "measure").parts
     with pytest.raises(ModelError, match="is a part of an export: name the folder"):
         read(tmp_path / "measure" / part.name, CLEAN_EVENTS)
+    with pytest.raises(ModelError, match=r"is past its retention.* rewrite '.*/é x y'`"):
+        read(tmp_path / "é x y", CLEAN_EVENTS)
     with pytest.raises(ModelError, match="is not an export"):
         read(tmp_path, CLEAN_EVENTS)
 

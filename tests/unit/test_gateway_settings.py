@@ -1,11 +1,14 @@
 """What the gateway says of settings that it cannot use, and that the example and the local ones can be used."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from deploy.local.gateway_product import settings_text
+from deploy.local.gateway_product import key_set, settings_text
+from freshet.cli.main import run
 from schemas.errors import SettingsError
+from schemas.pseudonyms import new_key_ring, write_key_ring
 from serving.gateway.gateway_settings import GatewaySettings, load_gateway_settings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "gateway.toml"
@@ -91,3 +94,15 @@ def test_gateway_needs_a_key_ring_in_each_tenant_file(tmp_path: Path) -> None:
 def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_gateway_settings(tmp_path / "nowhere.toml")
+
+
+def test_gateway_on_a_used_port_is_refused_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_key_ring(new_key_ring(), tmp_path / "ring.json")
+    (tmp_path / "tenant.toml").write_text('key_ring = "ring.json"\n')
+    (tmp_path / "jwks.json").write_bytes(key_set(b"k" * 32))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = tmp_path / "gateway.toml"
+        path.write_text(settings_text("redis://c", "b:1", tmp_path / "jwks.json", port, str(tmp_path / "tenant.toml")))
+        assert run(["gateway", "run", "--settings", str(path)]) == 2
+    assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from deploy.local.java import Java
 from deploy.local.paths import FLINK_CONF, SUMS
 from deploy.local.processes import MARKER, ProcessRecord, ProcessTable
 from deploy.local.stack import LocalStack, is_up
+from freshet.cli.main import run
 from jobs.settings import load_settings
 from schemas.errors import NotReadyError
 
@@ -232,23 +233,66 @@ def test_up_restarts_an_ended_redis_with_its_data_and_names_parts_it_cannot_rest
     table, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(commands, "LOCAL", tmp_path)
-    table.start("jobmanager", SLEEP, {})
-    write_atomically(tmp_path / "run" / "ports", json.dumps({name: ports.free_port() for name in stack._PORTS}))
-    running = LocalStack(tmp_path)
+    running = begun_stack(table, "jobmanager", "kafka", "taskmanager-1")
     running.start_redis()
     address = ("127.0.0.1", running.redis.port)
     assert b"+OK" in asked(address, b"SET kept 1\r\n")
-    commands.up(1, with_job=True)
+    commands.up(1, with_job=False)
     assert "it is up already" in capsys.readouterr().err
     for name, code in (("redis", SLEEP), ("taskmanager-1", [sys.executable, "-c", ""])):
         record = table.record(name) or table.start(name, code, {})
         kill_and_wait(record)
-    commands.up(1, with_job=True)
+    commands.up(1, with_job=False)
     told = capsys.readouterr().err
     assert "redis had ended and runs again, with its data" in told
     assert "taskmanager-1 cannot be started again without losing state: `freshet down`" in told
     assert b"1" in asked(address, b"GET kept\r\n")
     assert running.ended() == ["taskmanager-1"]
+
+
+def begun_stack(table, *names):
+    """A stack with sleepers for parts."""
+    for name in names:
+        table.start(name, SLEEP, {})
+    write_atomically(table.directory / "run" / "ports", json.dumps({name: ports.free_port() for name in stack._PORTS}))
+    return LocalStack(table.directory)
+
+
+def test_start_that_was_interrupted_is_not_taken_for_a_stack_that_is_up(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "LOCAL", tmp_path)
+    begun_stack(table, "redis", "kafka")
+    assert run(["status"]) == 1
+    assert "jobmanager     NEVER STARTED" in capsys.readouterr().out
+    with pytest.raises(StackError, match=r"before jobmanager, taskmanager-1: `freshet down`, then `freshet up`"):
+        commands.up(1, with_job=True)
+
+
+def test_status_is_a_finding_where_the_job_or_the_gateway_is_missing(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "LOCAL", tmp_path)
+    begun_stack(table, *commands.PARTS)
+    assert run(["status"]) == 0, "a stack of `freshet up --no-job`"
+    write_atomically(tmp_path / commands.WITH_JOB, "")
+    assert run(["status"]) == 1
+    assert "gateway        NEVER STARTED" in capsys.readouterr().out
+    table.start("gateway", SLEEP, {})
+    assert run(["status"]) == 1
+    out = capsys.readouterr().out
+    assert "job            unknown" in out and "The job does not run" in out
+
+
+def test_second_up_is_refused_while_one_is_under_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "LOCAL", tmp_path)
+    with commands._one_at_a_time(), pytest.raises(StackError, match="under way"):
+        commands.up(1, with_job=True)
+
+
+def test_down_deletes_the_token_and_says_what_stays(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "LOCAL", tmp_path)
+    for name in ("authorization", "jwks.json", "key-ring.json", "signing-key"):
+        write_atomically(tmp_path / name, "x")
+    commands.down()
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"key-ring.json", "signing-key"}
+    assert f"kept below {tmp_path.name}: key-ring.json, signing-key\n" in capsys.readouterr().err
 
 
 def asked(address, line):

@@ -1,0 +1,42 @@
+"""The job on a stack: its state, and the snapshot that one which has ended can be continued from."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from adapters.flink.rest import FINAL, FlinkRest
+from jobs.locations import path_of
+
+
+class LocalJob(NamedTuple):
+    """A job, and its state as Flink has it: RUNNING, RESTARTING, FAILED and so on."""
+
+    id: str
+    state: str
+
+    def has_ended(self) -> bool:
+        """Whether it will never run again."""
+        return self.state in FINAL
+
+
+def newest_job(rest: FlinkRest, name: str) -> LocalJob | None:
+    """The job of this `name` that has not ended, or else the one that began last; None before the first one.
+
+    Raises :class:`RestError` where Flink does not answer.
+    """
+    jobs = [job for job in rest.overview() if job["name"] == name]
+    newest = max(jobs, key=lambda job: (job["state"] not in FINAL, job["start-time"]), default=None)
+    return None if newest is None else LocalJob(newest["jid"], newest["state"])
+
+
+def snapshot_left_by(rest: FlinkRest, job: LocalJob) -> str | None:
+    """The newest savepoint or checkpoint of `job` that is there still, or else the one that it began from."""
+    latest = rest.checkpoints(job.id)["latest"]
+    own = [found for kind in ("savepoint", "completed") if (found := latest.get(kind))]
+    own.sort(key=lambda found: found["trigger_timestamp"], reverse=True)
+    places = [_place(found) for found in (*own, latest.get("restored") or {}) if not found.get("discarded")]
+    return next((place for place in places if place and (path_of(place) / "_metadata").is_file()), None)
+
+
+def _place(found: dict[str, Any]) -> str:
+    return str(found.get("external_path") or "")
