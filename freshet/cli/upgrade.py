@@ -24,9 +24,9 @@ def upgrade(
 ) -> None:
     """Check this checkout's code, stop the running job with a savepoint, and submit that code from it.
 
-    If the checks refuse it, the job runs on; if it is refused after that, the savepoint is named with the command
-    that continues from it. New code needs new
-    TaskManagers: a job on old ones says so, and continues by itself once they are replaced.
+    If the checks refuse it, the job runs on; if it is refused after that, the savepoint is named with the command that
+    continues from it. New code needs new TaskManagers: a job on old ones says so, and continues by itself once they are
+    replaced.
     """
     from deploy.submission import Submission
     from deploy.submission import upgrade as renew
