@@ -4,6 +4,7 @@ import doctest
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return given
 
     monkeypatch.setenv("FLINK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return make
 
 
@@ -77,7 +79,6 @@ def test_stack_of_a_failed_client_is_in_a_log_and_the_reason_comes_last(client, 
     assert found, last
     log = Path(found.group(1))
     assert STACK in log.read_text() and log.stat().st_mode & 0o077 == 0
-    log.unlink()
 
 
 @pytest.mark.parametrize("flink", ["ftp://x", "http://", "http://x:y", "http://[::1"])
