@@ -9,6 +9,7 @@ tenant come from the token or with the API key, from nowhere else. No secret is 
 
 import base64
 import hashlib
+import json
 import math
 import re
 import secrets
@@ -23,6 +24,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
+from schemas.events import EVENT_TS_MAX
 from schemas.ids import NAME_PATTERN
 from serving.gateway.problems import bad_token, unauthenticated
 from serving.gateway.roles import ROLES, URGENCY_BEST, Role, opened_by
@@ -37,6 +39,8 @@ NAME_LENGTH_MAX: Final = 256
 API_KEY_BYTES: Final = 32
 KEY_ID_LENGTH_MAX: Final = 64
 LEEWAY_S: Final = 30
+TIME_MAX_S: Final = EVENT_TS_MAX // 1000
+"""The end of the year 9999: a token that names a later time was made by mistake."""
 TIMES: Final = ("exp", "nbf", "iat")
 """The claims that are a NumericDate (RFC 7519): PyJWT also takes what Python can make a number of."""
 RSA_BITS_MIN: Final = 2_048
@@ -157,6 +161,7 @@ class Authenticator:
 
     def _by_token(self, token: bytes) -> Principal:
         try:
+            _refuse_repeated_names(token)
             kid = jwt.get_unverified_header(token).get("kid")
             key = self._jwks[kid] if kid is not None else _the_only(self._jwks)
             claims = jwt.decode(
@@ -169,11 +174,9 @@ class Authenticator:
                 options={"require": ["exp", "sub"], "verify_aud": self._settings.audience is not None},
             )
             roles, tenant, subject = claims.get("roles", []), claims.get("tenant", "default"), claims["sub"]
-            if not isinstance(roles, list) or not isinstance(tenant, str) or not isinstance(subject, str):
+            if not isinstance(roles, list) or not _is_name(tenant) or not _is_name(subject):
                 raise bad_token()
-            if not _names_somebody(subject) or not all(_is_time(claims[name]) for name in TIMES if name in claims):
-                raise bad_token()
-            if max(len(tenant), len(subject)) > NAME_LENGTH_MAX:
+            if not all(_is_time(claims[name]) for name in TIMES if name in claims):
                 raise bad_token()
             expires_at = float(claims["exp"]) + LEEWAY_S
         except (jwt.PyJWTError, LookupError, TypeError, ValueError, OverflowError, RecursionError):
@@ -181,11 +184,29 @@ class Authenticator:
         return _principal(subject, [role for role in ROLES if role in roles], tenant, expires_at)
 
 
-_names_somebody: Final = re.compile(NAME_PATTERN).match
+_seen: Final = re.compile(NAME_PATTERN).match
+
+
+def _is_name(claim: Any) -> bool:
+    """Whether a claim may name somebody: it is text with something to see, and nothing that cannot be encoded."""
+    return isinstance(claim, str) and len(claim) <= NAME_LENGTH_MAX and _seen(claim) is not None
 
 
 def _is_time(claim: Any) -> bool:
-    return isinstance(claim, int | float) and not isinstance(claim, bool) and math.isfinite(claim)
+    return isinstance(claim, int | float) and not isinstance(claim, bool) and -TIME_MAX_S <= claim <= TIME_MAX_S
+
+
+def _refuse_repeated_names(token: bytes) -> None:
+    """Raises ValueError for a header or claims with a name twice: readers differ on which of the two counts."""
+    for part in token.split(b".")[:2]:
+        json.loads(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)), object_pairs_hook=_of_single_names)
+
+
+def _of_single_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        raise ValueError
+    return found
 
 
 def _sha256(api_key: bytes) -> str:
@@ -248,7 +269,8 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
     except (LookupError, TypeError, ValueError, RecursionError, jwt.PyJWTError):
         raise SettingsError(
             f"{path} is not a usable key set: each of `keys` needs `kid`, `kty` and `alg`, one of "
-            f"{', '.join(ALGORITHMS)}; HMAC keys {HMAC_KEY_BYTES_MIN} bytes or more, RSA keys {RSA_BITS_MIN} bits"
+            f"{', '.join(ALGORITHMS)}; HMAC keys {HMAC_KEY_BYTES_MIN} bytes or more, RSA keys {RSA_BITS_MIN} bits; "
+            "`use`, where it is there, must be sig, and `key_ops` must have verify: leave out keys for anything else"
         ) from None
     if len(keys) < len(found):
         raise SettingsError(f"{path}: two keys have the same kid")
@@ -257,6 +279,8 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
 
 def _jwk(entry: dict[str, Any]) -> jwt.PyJWK:
     if entry["alg"] not in ALGORITHMS or not isinstance(entry["kid"], str):
+        raise ValueError
+    if entry.get("use", "sig") != "sig" or "verify" not in list(entry.get("key_ops", ["verify"])):
         raise ValueError
     key = jwt.PyJWK(entry)
     is_short = len(key.key) < HMAC_KEY_BYTES_MIN if isinstance(key.key, bytes) else _bits(key.key) < RSA_BITS_MIN

@@ -159,7 +159,7 @@ def test_token_with_oversized_claims_is_refused(tmp_path: Path, claims: dict[str
     assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {a_token(**claims)}")
 
 
-NO_TIMES = ["1", "", True, float("nan"), float("inf"), [1], {"at": 1}, 10**400]
+NO_TIMES = ["1", "", True, float("nan"), float("inf"), float("-inf"), [1], {"at": 1}, 10**400, 10**18, 1e18, 1e300]
 LATER = int(time.time()) + 600
 
 
@@ -172,9 +172,59 @@ def test_token_whose_time_claim_is_no_number_is_refused(tmp_path: Path, claim: s
     assert not lets_in(door, authorization=f"Bearer {signed({**a_time, claim: None})}")
 
 
-@pytest.mark.parametrize("subject", ["", " ", "\u200b", "a\nb", None, 7, ["ada"]])
-def test_token_without_a_visible_subject_is_refused(tmp_path: Path, subject: Any) -> None:
-    assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {signed({'exp': LATER, 'sub': subject})}")
+@pytest.mark.parametrize("subject", ["", " ", "\u200b", "a\nb", "\ud800", "a\udfff", None, 7, ["ada"]])
+@pytest.mark.parametrize("claim", ["sub", "tenant"])
+def test_token_without_a_visible_name_is_refused(tmp_path: Path, claim: str, subject: Any) -> None:
+    assert not lets_in(authenticator(tmp_path), authorization=f"Bearer {signed({'exp': LATER, claim: subject})}")
+
+
+def test_times_of_a_token_are_bounded_by_the_year_9999(tmp_path: Path) -> None:
+    door = authenticator(tmp_path)
+    assert lets_in(door, authorization=f"Bearer {signed({'exp': security.TIME_MAX_S})}")
+    assert not lets_in(door, authorization=f"Bearer {signed({'exp': security.TIME_MAX_S + 1})}")
+
+
+REPEATED = ['"sub":"ada","sub":"bob"', '"sub":"ada","s\\u0075b":"ada"', '"sub":"ada","x":{"a":1,"a":2}']
+
+
+@pytest.mark.parametrize("claims", ['"sub":"ada"', *REPEATED])
+def test_token_with_a_repeated_claim_is_refused(tmp_path: Path, claims: str) -> None:
+    body = f'{{"aud":"{AUDIENCE}","exp":{LATER},{claims}}}'.encode()
+    token = jwt.PyJWS().encode(body, HMAC_SECRET, "HS256", headers={"kid": "k1"})
+    assert lets_in(authenticator(tmp_path), authorization=f"Bearer {token}") is (claims == '"sub":"ada"')
+
+
+@pytest.mark.parametrize("header", ['"kid":"k1"', '"kid":"k2","kid":"k1"'])
+def test_token_with_a_repeated_name_in_its_header_is_refused(tmp_path: Path, header: str) -> None:
+    encode = jwt.utils.base64url_encode
+    signed_part = encode(f'{{"alg":"HS256",{header}}}'.encode()) + b"." + signed({"exp": LATER}).split(".")[1].encode()
+    signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed_part, HMAC_SECRET)
+    token = (signed_part + b"." + encode(signature)).decode()
+    assert lets_in(authenticator(tmp_path), authorization=f"Bearer {token}") is ("k2" not in header)
+
+
+ENOUGH: list[dict[str, Any]] = [{"use": "sig"}, {"key_ops": ["verify"]}, {"use": "sig", "key_ops": ["sign", "verify"]}]
+OTHER_USES: list[dict[str, Any]] = [
+    {"use": "enc"},
+    {"use": None},
+    {"key_ops": ["encrypt"]},
+    {"key_ops": []},
+    {"key_ops": None},
+    {"key_ops": "verify"},
+    {"use": "enc", "key_ops": ["verify"]},
+    {"use": "sig", "key_ops": ["sign"]},
+]
+
+
+@pytest.mark.parametrize("use", [*ENOUGH, *OTHER_USES])
+def test_key_for_another_use_verifies_nothing(tmp_path: Path, use: dict[str, Any]) -> None:
+    [entry] = jwks_of(k1=HMAC_SECRET)["keys"]
+    if use in ENOUGH:
+        door = authenticator(tmp_path, jwks={"keys": [entry | use]})
+        assert lets_in(door, authorization=f"Bearer {a_token()}")
+        return
+    with pytest.raises(SettingsError, match="key_ops"):
+        authenticator(tmp_path, jwks={"keys": [entry | use]})
 
 
 def signed(claims: dict[str, Any]) -> str:
