@@ -27,6 +27,7 @@ class RejectReason(StrEnum):
     NOT_CARRIED_OUT = "not_carried_out"
     PERSONAL_ITEM = "personal_item"
     REPEATED_FIELD = "repeated_field"
+    TOO_MANY_USERS = "too_many_users"
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -50,8 +50,8 @@ from schemas.store import (
     withdrawn_at,
 )
 from schemas.wire.codecs import json_codec
-from schemas.wire.consent_records import UNREADABLE, is_user_id, unreadable_consent
-from schemas.wire.naming import repeats_a_field
+from schemas.wire.consent_records import NAMED_MAX, UNREADABLE, is_user_id, unreadable_consent
+from schemas.wire.naming import is_ambiguous
 from schemas.wire.writers import AS_JSON, WriteSettings
 from serving.forms import UNKNOWN_FIELD, Form
 
@@ -65,7 +65,8 @@ _FORM: Final = Form(
     InvalidConsent,
     {
         RejectReason.CONTROL_CHARACTER: "`user_id` has no control characters",
-        RejectReason.REPEATED_FIELD: "there is a field twice, and nobody can say which of the two counts",
+        RejectReason.REPEATED_FIELD: "a field is there twice, or its name differs from a known one only in case, "
+        "spaces or signs: nobody can say which of the two counts",
     },
 )
 
@@ -282,7 +283,7 @@ def read_consent_or_withdrawal(raw: bytes, now_ms: int) -> Heard:
         return Heard(read_consent(raw))
     except InvalidConsent as invalid:
         try:
-            said = None if repeats_a_field(raw) else _decode_said(raw)
+            said = None if is_ambiguous(raw) else _decode_said(raw)
         except (ValueError, RecursionError):
             said = None
         return _damaged(raw, invalid, now_ms) if said is None else _counted(said, invalid, now_ms)
@@ -297,8 +298,18 @@ def _counted(said: _Said, invalid: InvalidConsent, now_ms: int) -> Heard:
 
 
 def _damaged(raw: bytes, invalid: InvalidConsent, now_ms: int) -> Heard:
-    """JSON that is cut off, framed, has a field twice and the like: it names whom it names for the job."""
-    if withdrawals := unreadable_consent(json_codec(), None, raw, now_ms):
+    """JSON that is cut off, framed, has a field twice and the like: it names whom it names for the job.
+
+    Where that is more users than the job takes from one record, nothing is recorded, and whoever sent it is told so.
+    """
+    withdrawals = unreadable_consent(json_codec(), None, raw, now_ms)
+    if len(withdrawals) > NAMED_MAX:
+        raise InvalidConsent(
+            RejectReason.TOO_MANY_USERS.value,
+            f"this names too many users: nothing is recorded of any of them; send one record for each user "
+            f"(a broken record withdraws {NAMED_MAX} users at most)",
+        )
+    if withdrawals:
         return Heard(withdrawals[0], invalid, meant=False, others=tuple(withdrawals[1:]))
     raise invalid
 

@@ -258,14 +258,17 @@ class Ingest:
         return tuple(segments)
 
     def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
-        """By :mod:`schemas.wire.consent_records`; a record that names nobody is a dead letter."""
+        """By :mod:`schemas.wire.consent_records`; a record that names nobody, or too many, is a dead letter."""
         if record.key == MARK_KEY:
             self._mark(record, elements)
             return
         if record.key == MOVE_ON_KEY:
             return
-        for said in consents_in(self._codec, record.key, record.value, record.append_ts):
+        saids = consents_in(self._codec, record.key, record.value, record.append_ts)
+        for said in saids:
             self._said(said, (record.append_ts, record.partition, record.offset), elements)
+        if saids[0].more:
+            self._reject(record, RejectReason.TOO_MANY_USERS, elements)
 
     def _said(self, said: Said, place: tuple[int, int, int], elements: dict[int, Element]) -> None:
         if said.error is not None:

@@ -23,6 +23,7 @@ from schemas.wire.codecs import (
     bytes_max_of,
     check_consent,
     check_interaction,
+    check_names,
     check_size,
     tolerant,
 )
@@ -135,6 +136,7 @@ def _decoder(
 ) -> Callable[[bytes], tuple[T, bool]]:
     convert = tolerant(partial(msgspec.convert, type=struct), partial(msgspec.convert, type=lenient), check)
     published = _PUBLISHED[struct]
+    is_consent = issubclass(struct, ConsentChange)
 
     bytes_max = bytes_max_of(struct)
 
@@ -143,7 +145,10 @@ def _decoder(
         if cache is None:
             return convert(_read_any(published, raw))
         schema_id, payload = split_frame(raw)
-        return convert(_read(cache.get(schema_id), payload))
+        fields = _read(cache.get(schema_id), payload)
+        if is_consent and isinstance(fields, dict):
+            check_names(fields)
+        return convert(fields)
 
     return decode
 
@@ -177,7 +182,7 @@ def writer_schema(text: bytes) -> Any:
     """The schema in `text`, made safe to read foreign bytes with; ValueError where that cannot be.
 
     A record that refers to a record could send the reader down without end, and an array of items that take no bytes
-    could keep it busy without end: neither is taken.
+    could keep it busy without end: neither is taken. Nor is a record with two fields of one name, of which one is lost.
     """
     try:
         return fastavro.parse_schema(_Tidy().type(msgspec.json.decode(text)))
@@ -224,6 +229,8 @@ class _Tidy:
 
     def _record(self, schema: dict[str, Any]) -> dict[str, Any]:
         self._records.add(schema["name"].rpartition(".")[2])
+        if len({field["name"] for field in schema["fields"]}) < len(schema["fields"]):
+            raise ValueError
         fields = [{"name": field["name"], "type": self.type(field["type"])} for field in schema["fields"]]
         return _named(schema) | {"type": "record", "fields": fields}
 

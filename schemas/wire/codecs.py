@@ -5,7 +5,7 @@ else, whatever the bytes; what they return is bounded in every field (see :mod:`
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -22,7 +22,7 @@ from schemas.events import (
 )
 from schemas.ids import is_free_text, is_id
 from schemas.rejects import RejectReason
-from schemas.wire.naming import Named, named_in_json, repeats_a_field
+from schemas.wire.naming import Named, is_ambiguous, may_mean_another_field, named_in_json
 from schemas.wire.shapes import fields_of
 
 S = TypeVar("S")
@@ -56,24 +56,30 @@ def json_codec() -> Codec:
     """The codec for JSON, the default."""
     return Codec(
         _json(Interaction, LenientInteraction, check_interaction),
-        _each_field_once(_json(ConsentChange, LenientConsentChange, check_consent)),
+        _unambiguous(_json(ConsentChange, LenientConsentChange, check_consent)),
     )
 
 
-def _each_field_once(decode: Callable[[bytes], tuple[T, bool]]) -> Callable[[bytes], tuple[T, bool]]:
+def _unambiguous(decode: Callable[[bytes], tuple[T, bool]]) -> Callable[[bytes], tuple[T, bool]]:
     """For consents: of `"level":"none","level":"full"` the decoder sees the last, the user may have said the first."""
 
     def decode_unambiguous(raw: bytes) -> tuple[T, bool]:
         decoded = decode(raw)
         try:
-            repeats = repeats_a_field(raw)
+            ambiguous = is_ambiguous(raw)
         except (ValueError, RecursionError) as error:
             raise BadRecord(reason_of(error)) from None
-        if repeats:
+        if ambiguous:
             raise BadRecord(RejectReason.REPEATED_FIELD)
         return decoded
 
     return decode_unambiguous
+
+
+def check_names(fields: Iterable[str]) -> None:
+    """Refuse a consent in which a field that is not known may be meant to be a known one."""
+    if may_mean_another_field(fields):
+        raise BadRecord(RejectReason.REPEATED_FIELD)
 
 
 def _json(struct: type[T], lenient: type[T], check: Callable[[T], None]) -> Callable[[bytes], tuple[T, bool]]:

@@ -6,19 +6,20 @@ takes time linear in the bytes.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from schemas.consents import ConsentChange
 
 MAGIC: Final = 0
 HEADER_BYTES: Final = 5
 """Of a Confluent frame: the zero byte and the schema id."""
 TOKENS_MAX: Final = 10_000
 """How many texts and brackets of a broken record are looked at, one after another."""
-NAMED_MAX: Final = 100
-"""How many users one record can name: each of them becomes a record of its own."""
 _LENGTH_BYTES_MAX: Final = 2
 _AROUND_JSON: Final = " \t\r\n\0\ufeff"
 _BYTES_AROUND_JSON: Final = _AROUND_JSON.encode()
@@ -60,6 +61,18 @@ _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\[\s\S])*(?:"\s*:?)?|[\[\]{}]')
 """A text with the colon behind it, or a bracket. A text without an end goes on to the end, so none is read twice."""
 _USER_ID: Final = re.compile(r'"user_id"\s*:\s*("(?:[^"\\]|\\.){1,1536}")')
 """A user's id of 256 characters has at most 1,536 bytes when each is escaped."""
+_FIELDS: Final = frozenset(ConsentChange.__struct_fields__)
+_NO_LETTERS: Final = re.compile(r"[^\w\n]|_")
+
+
+def _bare_names(names: Iterable[str]) -> set[str]:
+    """Names without what writers differ in: case, width, spaces, hyphens, underscores and other signs."""
+    text = "\n".join([name.replace("\n", "") for name in names])
+    return set(_NO_LETTERS.sub("", unicodedata.normalize("NFKC", text).casefold()).split("\n"))
+
+
+_BARE_FIELDS: Final = _bare_names(_FIELDS)
+_USER: Final = "userid"
 
 
 def named_in_json(raw: bytes) -> Named | None:
@@ -75,32 +88,63 @@ def named_in_json(raw: bytes) -> Named | None:
         named = _decode_named(text.encode("utf-8", "surrogateescape"))
         members = _decode_members(text)
     except (ValueError, RecursionError):
-        return _one_of(_members_least_deep(text))
-    users = dict.fromkeys(value for name, value in members if name == "user_id")
+        return _one_of(_members_least_deep(text) or _nearly_named(text))
+    users = _users_in(members)
     if len(users) > 1:
-        return _one_of(list(users))
+        return _one_of(users)
     erase = all(value is True for name, value in members if name == "erase") and named.erase is True
     return Named(named.user_id, erase, True, True)
 
 
 def _one_of(users: list[str]) -> Named | None:
     """One of `users`, and nobody can say which."""
-    return Named(users[0], False, False, True, tuple(users[1:NAMED_MAX])) if users else None
+    return Named(users[0], False, False, True, tuple(users[1:])) if users else None
 
 
-def repeats_a_field(raw: bytes) -> bool:
-    """Whether the JSON object `raw` has two fields of one name: readers differ on which of them counts.
+def _nearly_named(text: str) -> list[str]:
+    """Whom the JSON object `text` names without a field `user_id`."""
+    try:
+        return _users_in(_decode_members(text)) if text.startswith("{") else []
+    except (ValueError, RecursionError):
+        return []
+
+
+def _users_in(members: list[tuple[str, Any]]) -> list[str]:
+    """The users behind `user_id`, and behind what may mean it, each once."""
+    names = {name for name, _ in members}
+    if _USER in _bare_names(names):
+        names = {name for name in names if _USER in _bare_names([name])}
+        return list(dict.fromkeys(value for name, value in members if name in names and isinstance(value, str)))
+    return []
+
+
+def is_ambiguous(raw: bytes) -> bool:
+    """Whether readers may differ on what the JSON object `raw` says: it has two fields of one name, or one that may
+    mean another (:func:`may_mean_another_field`).
 
     Raises :class:`RecursionError` for one that is nested too deeply, and :class:`ValueError` for what is none.
 
-    >>> repeats_a_field(b'{"level":"full","lev\\u0065l":"none"}'), repeats_a_field(b'{"a":{"b":1},"b":2}')
+    >>> is_ambiguous(b'{"level":"full","lev\\u0065l":"none"}'), is_ambiguous(b'{"a":{"ts":1},"ts":2}')
     (True, False)
     """
     text = raw.decode("utf-8", "surrogateescape").strip(_AROUND_JSON)
     if not text.startswith("{"):
         raise ValueError("this is no JSON object")
     members = _decode_members(text)
-    return len({name for name, _ in members}) < len(members)
+    names = {name for name, _ in members}
+    return len(names) < len(members) or may_mean_another_field(names)
+
+
+def may_mean_another_field(names: Iterable[str]) -> bool:
+    """Whether a name that is none of a consent's fields is one of them but for case, spaces, hyphens and underscores.
+
+    Some readers take `Level` for `level`, and whoever wrote `expiresAt` meant `expires_at`.
+
+    >>> may_mean_another_field(["expiresAt"]), may_mean_another_field([" level"]), may_mean_another_field(["source"])
+    (True, True, False)
+    """
+    unknown = set(names) - _FIELDS
+    return bool(unknown) and not _BARE_FIELDS.isdisjoint(_bare_names(unknown))
 
 
 def looks_like_json(raw: bytes) -> bool:

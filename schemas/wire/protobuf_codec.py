@@ -4,11 +4,15 @@ A field's number is its place in the struct, counted from one, so fields are onl
 Every field has presence (`optional`), so that "absent" and "zero" differ; for that a list has a message of its
 own: no `granted` means every purpose, an empty one means none. A foreign schema that has a plain repeated field there
 is read the strict way: empty.
+
+A consent in which a known field has another wire type, or a field that may be there once is there twice, cannot be read
+(:mod:`schemas.wire.protobuf_wire`). In an interaction the first is dropped, and the last of the second counts.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -29,11 +33,13 @@ from schemas.wire.codecs import (
     bytes_max_of,
     check_consent,
     check_interaction,
+    check_names,
     check_size,
     tolerant,
 )
 from schemas.wire.confluent import SchemaCache, SchemaSource, frame, message_place, split_frame, split_message_place
 from schemas.wire.naming import Named
+from schemas.wire.protobuf_wire import FIELDS_MAX, MessageShape, ambiguity, wire_fields
 from schemas.wire.shapes import Kind, fields_of
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -42,9 +48,6 @@ PACKAGE: Final = "freshet"
 MESSAGES: Final[tuple[type[msgspec.Struct], ...]] = (Interaction, ConsentChange)
 """In the order of the published file, which framed records refer to."""
 
-FIELDS_LOOKED_AT_MAX: Final = 64
-"""In how many fields of a broken message a user is looked for."""
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 _PRIMITIVE: Final[dict[Kind, int]] = {
     "text": FieldDescriptorProto.TYPE_STRING,
@@ -111,6 +114,8 @@ class MessageReader(NamedTuple):
     parse: Callable[[bytes], Any]
     unpack: dict[str, Callable[[Any], object]]
     always: tuple[str, ...]
+    shape: MessageShape
+    numbers: dict[str, int]
 
     def read(self, payload: bytes) -> tuple[dict[str, object], bool]:
         """The fields that are there, by name, and whether there were others; :class:`BadRecord` on foreign bytes."""
@@ -128,6 +133,14 @@ class MessageReader(NamedTuple):
         except (DecodeError, ValueError, RecursionError):
             raise BadRecord(RejectReason.MALFORMED) from None
 
+    def read_unambiguous(self, payload: bytes) -> tuple[dict[str, object], bool]:
+        """The same; :class:`BadRecord` also where readers may differ on what is there."""
+        found = self.read(payload)
+        reason = ambiguity(payload, self.shape)
+        if reason is not None:
+            raise BadRecord(reason)
+        return found
+
 
 def message_reader(descriptor: Any) -> MessageReader:
     """How messages of `descriptor` (a Descriptor of google.protobuf) are read."""
@@ -141,7 +154,21 @@ def message_reader(descriptor: Any) -> MessageReader:
             always.append(field.name)
         elif field.message_type is not None and len(field.message_type.fields) == 1:
             unpack[field.name] = _unwrapper(field.message_type.fields[0])
-    return MessageReader(GetMessageClass(descriptor).FromString, unpack, tuple(always))
+    shape = _shape_of(descriptor, frozenset(unpack) - frozenset(always))
+    numbers = {field.name: field.number for field in descriptor.fields}
+    return MessageReader(shape.parse, unpack, tuple(always), shape, numbers)
+
+
+def _shape_of(descriptor: Any, wrapped: frozenset[str] = frozenset()) -> MessageShape:
+    """The shape of a message, in which the fields `wrapped` are maps or messages that wrap one field."""
+    fields = descriptor.fields
+    once = [field for field in fields if field.label != field.LABEL_REPEATED]
+    return MessageShape(
+        GetMessageClass(descriptor).FromString,
+        frozenset(field.number for field in fields),
+        {field.number: (field.containing_oneof or field).full_name for field in once},
+        {field.number: _shape_of(field.message_type) for field in once if field.name in wrapped},
+    )
 
 
 def _unwrapper(inner: Any) -> Callable[[Any], object]:
@@ -213,7 +240,7 @@ def protobuf_codec(source: SchemaSource | None = None) -> Codec:
 
 
 def _named(cache: SchemaCache[MessageFile] | None, raw: bytes) -> Named | None:
-    """Whom a consent change names: each field that is whole is read by itself where all together cannot be."""
+    """Whom a consent change names: everybody where there are several, for a parser would tell of the last only."""
     reader, payload = _PUBLISHED.reader(_PLACE[ConsentChange]), raw
     try:
         if cache is not None:
@@ -222,42 +249,27 @@ def _named(cache: SchemaCache[MessageFile] | None, raw: bytes) -> Named | None:
             reader = cache.get(schema_id).reader(place)
     except BadRecord:
         return None
-    record, whole = {}, False
-    try:
-        record, whole = reader.read(payload)[0], True
-    except BadRecord:
-        for field in _whole_fields(payload):
+    records = list(_read_singly(reader, payload, ("user_id", "erase")))
+    whole = False
+    with suppress(BadRecord):
+        records.append(reader.read(payload)[0])
+        whole = True
+    users = list(dict.fromkeys(user for record in records if isinstance(user := record.get("user_id"), str)))
+    if not users:
+        return None
+    if len(users) > 1:
+        return Named(users[0], False, False, whole, tuple(users[1:]))
+    erases = [record["erase"] for record in records if "erase" in record]
+    return Named(users[0], bool(erases) and all(erase is True for erase in erases), whole)
+
+
+def _read_singly(reader: MessageReader, payload: bytes, names: tuple[str, ...]) -> Iterator[dict[str, object]]:
+    """The fields of these `names`, each as often as it is there and whole, each by itself."""
+    numbers = {reader.numbers[name] for name in names if name in reader.numbers}
+    for field in islice(wire_fields(payload), FIELDS_MAX):
+        if field.number in numbers:
             with suppress(BadRecord):
-                record |= reader.read(field)[0]
-    user_id = record.get("user_id")
-    return Named(user_id, record.get("erase") is True, whole) if isinstance(user_id, str) else None
-
-
-def _whole_fields(payload: bytes) -> Iterator[bytes]:
-    """The fields at the beginning of a message, each with its tag, up to the first that is not whole."""
-    at = 0
-    for _ in range(FIELDS_LOOKED_AT_MAX):
-        begin = at
-        tag, at = _plain_varint(payload, at)
-        length = {_VARINT: 0, _FIXED64: 8, _FIXED32: 4}.get(tag & 7, -1)
-        if tag & 7 == _VARINT:
-            _, at = _plain_varint(payload, at)
-        elif tag & 7 == _LENGTH:
-            length, at = _plain_varint(payload, at)
-        if length < 0 or at + length > len(payload) or at == begin:
-            return
-        at += length
-        yield payload[begin:at]
-
-
-def _plain_varint(raw: bytes, at: int) -> tuple[int, int]:
-    """A varint of `raw` from `at` on, and where it ends; a negative number where it is not whole."""
-    number = 0
-    for shift, byte in enumerate(raw[at : at + 10]):
-        number |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
-            return number, at + shift + 1
-    return -1, at
+                yield reader.read(field.raw)[0]
 
 
 def _decoder(
@@ -265,6 +277,7 @@ def _decoder(
 ) -> Callable[[bytes], tuple[T, bool]]:
     convert = tolerant(partial(msgspec.convert, type=struct), partial(msgspec.convert, type=lenient), check)
     published = _PUBLISHED.reader(_PLACE[struct])
+    read = _read_consent if issubclass(struct, ConsentChange) else MessageReader.read
 
     bytes_max = bytes_max_of(struct)
 
@@ -276,11 +289,17 @@ def _decoder(
             schema_id, framed = split_frame(raw)
             place, payload = split_message_place(framed)
             reader = cache.get(schema_id).reader(place)
-        fields, unnamed = reader.read(payload)
+        fields, unnamed = read(reader, payload)
         record, unknown = convert(fields)
         return record, unknown or unnamed
 
     return decode
+
+
+def _read_consent(reader: MessageReader, payload: bytes) -> tuple[dict[str, object], bool]:
+    fields, unnamed = reader.read_unambiguous(payload)
+    check_names(fields)
+    return fields, unnamed
 
 
 def encode(record: Interaction | ConsentChange) -> bytes:

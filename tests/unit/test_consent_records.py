@@ -20,8 +20,8 @@ from schemas.wire import avro_codec, protobuf_codec
 from schemas.wire.codec_choice import InputSettings
 from schemas.wire.codecs import BadRecord, Codec, json_codec
 from schemas.wire.confluent import Form, frame
-from schemas.wire.consent_records import FOREIGN_KEY, UNREADABLE, consents_in, is_user_id
-from schemas.wire.naming import NAMED_MAX, TOKENS_MAX
+from schemas.wire.consent_records import FOREIGN_KEY, NAMED_MAX, UNREADABLE, consents_in, is_user_id
+from schemas.wire.naming import TOKENS_MAX
 from schemas.wire.raw_records import in_consents
 from schemas.wire.writers import WriteSettings
 from tests.golden.schemas import CONSENT_2
@@ -111,9 +111,11 @@ def whom(format: str, key: bytes | None, value: bytes) -> str:
 def test_invalid_record_withdraws_its_user(format: str) -> None:
     for wrong in ({"level": "some"}, {"ts": 1}, {"method": "x" * 100}, {"jurisdiction": "E U"}):
         value = WRITE[format](msgspec.structs.replace(GRANT, **wrong))
-        assert [whom(format, key, value) for key in (b"ada", b"bob", b"\xff", None)] == ["ada"] * 4
+        keys = b"ada", b'"ada"', b"bob", b"\xff", None
+        assert [whom(format, key, value) for key in keys] == ["ada", "ada", "ada bob", "ada", "ada"]
         value = WRITE[format](msgspec.structs.replace(GRANT, erase=True, **wrong))
-        assert said(format, b"bob", value).erase
+        erased = {change.user_id: change.erase for change in all_said(CODECS[format], b"bob", value)}
+        assert erased == {"ada": True, "bob": False}
 
 
 @every_format
@@ -338,10 +340,72 @@ def test_all_users_of_one_record_withdraw(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("many", [b'{"user_id":"ada%d"}', b'"user_id":"ada%d"'])
-def test_number_of_users_named_by_one_record_is_bounded(many: bytes) -> None:
-    value = b",".join(many % number for number in range(NAMED_MAX + 1))
-    for raw in (value, b"{" + value + b"}", b"[" + value + b"]"):
-        assert len(withdrawn(CODECS["json"], None, raw)) == NAMED_MAX
+def test_number_of_users_withdrawn_by_one_record_is_bounded_and_told(many: bytes) -> None:
+    for count in (NAMED_MAX, NAMED_MAX + 1):
+        value = b",".join(many % number for number in range(count))
+        for raw in (value, b"{" + value + b"}", b"[" + value + b"]"):
+            assert len(withdrawn(CODECS["json"], None, raw)) == NAMED_MAX
+            assert len(in_consents(CODECS["json"])(raw)) == count, "it is found for each of them"
+            records = [a_raw_consent()._replace(key=b"bob", value=raw)]
+            elements = [
+                unpack(one) for _, one in Ingest(TOPICS, CODECS["json"], PSEUDONYMISER, [100], ()).pack(records)
+            ]
+            assert PSEUDONYMISER.user("bob") in {one.pseudonym for element in elements for one in element.consents}
+            reasons = [reject.reason for element in elements for reject in element.rejects]
+            assert reasons == ["too_many_users"], "bob is one more"
+    few = a_raw_consent()._replace(key=b"bob", value=many % 1 + b"," + many % 2)
+    [(_, one)] = Ingest(TOPICS, CODECS["json"], PSEUDONYMISER, [100], ()).pack([few])
+    assert unpack(one).rejects == []
+
+
+@every_format
+@pytest.mark.parametrize("twice", ["user_id", "level", "colour"])
+@pytest.mark.promise("broken-consent-withdraws")
+def test_json_with_a_repeated_field_withdraws_user_of_key_too(format: str, twice: str) -> None:
+    once = "{" + ",".join(f'"{name}":{value}' for name, value in FIELDS.items())
+    assert whom(format, b"u", (once + f',"{twice}":{FIELDS[twice]}' + "}").encode()) == "ada u"
+
+
+@every_format
+@pytest.mark.parametrize("user_id", [" u ", "other"])
+@pytest.mark.parametrize("level", ["none", "full"])
+def test_record_of_another_user_withdraws_user_of_key(format: str, user_id: str, level: Any) -> None:
+    value = WRITE[format](ConsentChange(user_id, level, BEGINNING))
+    assert withdrawn(CODECS[format], b"u", value) == {user_id, "u"}
+
+
+MEANT = {
+    "user_id": ["User_ID", "userId", "user-id", " user_id"],
+    "level": ["Level", "LEVEL", "level ", "\u00a0level", "le\u200bvel", "\uff4cevel", "level\n"],
+    "denied": ["Denied", "denied[]"],
+    "expires_at": ["expiresAt", "expires-at", "EXPIRES_AT", "expires at"],
+}
+NAMES_MEANT = [name for names in MEANT.values() for name in names]
+
+
+@every_format
+@pytest.mark.parametrize("name", NAMES_MEANT)
+@pytest.mark.promise("broken-consent-withdraws")
+def test_field_that_may_mean_a_known_one_withdraws(format: str, name: str) -> None:
+    value = json.dumps({"user_id": "ada", "level": "full", "ts": BEGINNING, name: "none"}).encode()
+    for raw in (value, frame(7, value)):
+        assert "ada" in whom(format, b"ada", raw).split()
+        assert "u" in whom(format, b"u", raw).split()
+
+
+@pytest.mark.parametrize("name", MEANT["user_id"])
+def test_user_under_a_name_that_may_mean_user_id_withdraws(name: str) -> None:
+    assert withdrawn(CODECS["json"], None, json.dumps({name: "ada", "level": "none"}).encode()) == {"ada"}
+    both = json.dumps({"user_id": "bob", "level": "none", name: "ada", "ts": BEGINNING}).encode()
+    assert withdrawn(CODECS["json"], None, both) == {"ada", "bob"}
+
+
+@every_format
+@pytest.mark.parametrize("name", ["denies", "source", "levels", "", "x"])
+def test_unknown_field_is_counted_and_grants_as_before(format: str, name: str) -> None:
+    value = json.dumps({"user_id": "ada", "level": "full", "ts": BEGINNING, name: 0})[:-1] + ',"extra":{"a":1,"a":2}}'
+    [one] = consents_in(CODECS[format], b"ada", value.encode(), BEGINNING)
+    assert one.change.level == "full" and one.unknown_fields
 
 
 @every_format

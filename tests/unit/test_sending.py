@@ -19,7 +19,7 @@ from schemas.errors import InvalidConsent, InvalidEvent, NotAcknowledged
 from schemas.events import Interaction
 from schemas.pseudonyms import new_key_ring
 from schemas.wire.codecs import json_codec
-from schemas.wire.consent_records import consents_in
+from schemas.wire.consent_records import NAMED_MAX, consents_in
 from serving.consents import Consents, read_consent_or_withdrawal
 from serving.events import checked_event
 
@@ -94,6 +94,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "its level twice": lambda raw: raw[:-1] + b',"level":"full"}',
     "its user twice": lambda raw: raw[:-1] + b',"user_id":"ada"}',
     "an unknown field twice": lambda raw: raw[:-1] + b',"x":1,"x":2}',
+    "its level in capitals, too": lambda raw: raw[:-1] + b',"LEVEL":"none"}',
+    "denied in camel case": lambda raw: raw[:-1] + b',"Denied":["train"]}',
     "a wrong level twice": lambda raw: raw[:-1] + b',"level":"some"}',
     "deep": lambda raw: raw[:-1] + b',"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
 }
@@ -116,6 +118,18 @@ def test_both_users_of_one_change_withdraw(rest: bytes) -> None:
     assert [told.change, *told.others] == [said.change for said in consents_in(json_codec(), None, raw, NOW_MS)]
     assert [change.user_id for change in (told.change, *told.others)] == ["ada", "bob"]
     assert not told.meant
+
+
+@pytest.mark.parametrize("form", [b'{"user_id":"ada%d"}', b'"user_id":"ada%d"'])
+def test_record_that_names_too_many_users_is_refused_whole(form: bytes) -> None:
+    for count in (NAMED_MAX, NAMED_MAX + 1):
+        raw = b"[" + b",".join(form % number for number in range(count)) + b"]"
+        if count == NAMED_MAX:
+            assert len(read_consent_or_withdrawal(raw, NOW_MS).others) == NAMED_MAX - 1
+            continue
+        with pytest.raises(InvalidConsent, match="too many users: nothing is recorded") as refused:
+            read_consent_or_withdrawal(raw, NOW_MS)
+        assert refused.value.reason == "too_many_users"
 
 
 def test_unknown_level_is_an_unintended_withdrawal() -> None:
