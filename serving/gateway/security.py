@@ -262,7 +262,9 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
     if path is None:
         return {}
     try:
-        found = msgspec.json.decode(read_edited(Path(path)))["keys"]
+        found = [
+            entry for entry in msgspec.json.decode(read_edited(Path(path)))["keys"] if not _is_for_another_use(entry)
+        ]
         keys = {entry["kid"]: _jwk(entry) for entry in found}
     except OSError as error:
         raise SettingsError(f"the key set {path} cannot be read: {error.strerror}") from None
@@ -270,17 +272,28 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
         raise SettingsError(
             f"{path} is not a usable key set: each of `keys` needs `kid`, `kty` and `alg`, one of "
             f"{', '.join(ALGORITHMS)}; HMAC keys {HMAC_KEY_BYTES_MIN} bytes or more, RSA keys {RSA_BITS_MIN} bits; "
-            "`use`, where it is there, must be sig, and `key_ops` must have verify: leave out keys for anything else"
+            "`use`, where it is there, is a text, and `key_ops` a list of texts"
         ) from None
+    if not keys:
+        raise SettingsError(f"{path} has no key that verifies: `use` must be sig, and `key_ops` must have verify")
     if len(keys) < len(found):
         raise SettingsError(f"{path}: two keys have the same kid")
     return keys
 
 
+def _is_for_another_use(entry: dict[str, Any]) -> bool:
+    """Whether a key verifies nothing: identity providers publish those for encryption in the same set (RFC 7517, 4.2).
+
+    Raises `ValueError` where it does not say so in the form of the RFC.
+    """
+    use, operations = entry.get("use", "sig"), entry.get("key_ops", ["verify"])
+    if not isinstance(use, str) or not isinstance(operations, list) or not all(isinstance(o, str) for o in operations):
+        raise ValueError
+    return use != "sig" or "verify" not in operations
+
+
 def _jwk(entry: dict[str, Any]) -> jwt.PyJWK:
     if entry["alg"] not in ALGORITHMS or not isinstance(entry["kid"], str):
-        raise ValueError
-    if entry.get("use", "sig") != "sig" or "verify" not in list(entry.get("key_ops", ["verify"])):
         raise ValueError
     key = jwt.PyJWK(entry)
     is_short = len(key.key) < HMAC_KEY_BYTES_MIN if isinstance(key.key, bytes) else _bits(key.key) < RSA_BITS_MIN

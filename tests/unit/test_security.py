@@ -225,6 +225,10 @@ def test_key_for_another_use_verifies_nothing(tmp_path: Path, use: dict[str, Any
         return
     with pytest.raises(SettingsError, match="key_ops"):
         authenticator(tmp_path, jwks={"keys": [entry | use]})
+    if use == {"use": "enc"}:
+        [other] = jwks_of(k2=HMAC_SECRET)["keys"]
+        door = authenticator(tmp_path, jwks={"keys": [entry, other | use | {"alg": "RSA-OAEP"}]})
+        assert lets_in(door, authorization=f"Bearer {a_token()}"), "what identity providers publish beside it"
 
 
 def signed(claims: dict[str, Any]) -> str:
