@@ -155,7 +155,7 @@ def test_shutdown_ends_collections_and_reports_it(stand: Stand) -> None:
     assert stand.begun == ["ada"], "what waits is not begun any more"
     for user, ticket in tickets.items():
         told = stand.answer(ticket, user)
-        assert isinstance(told, NotCollected) and "ended" in told.why
+        assert isinstance(told, NotCollected) and "shut down" in told.why
     assert [thread.name for thread in threading.enumerate() if "collecting" in thread.name] == []
 
 
