@@ -122,7 +122,9 @@ def test_interrupted_rewrite_removes_erased_users_and_keeps_others_once(live: Li
     also_gone = live.pseudonymiser.user("cai-of-erasure")
     assert done.removed > 0 and set(left.values()) == {1}
     assert not [one for one in left if one.endswith((gone, also_gone))]
-    assert set(before) - set(left) == {one for one in before if one.endswith(erased)}
+    removed = set(before) - set(left)
+    assert {one for one in before if one.endswith((gone, also_gone))} <= removed
+    assert all(one.endswith(erased) for one in removed), "others on this stack may have consented again since"
     assert len(events_of(live, "bea-of-erasure")) == 8 and in_order(live)
     assert rewrite_events(live.settings, quiet) == (0, 0, 0, 0)
 
