@@ -47,6 +47,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 def other(live: Live) -> Iterator[Live]:
     """A second tenant on the same stack: topics, keys, a prefix in Redis and a job of its own."""
     stack, ring = live.stack, live.stack.directory / "other" / "key-ring.json"
+    ring.parent.mkdir(parents=True, exist_ok=True)
     product.make_keys(ring)
     text = product.settings_text(stack, ring, stack.directory / "model")
     text = text.replace("[kafka]\n", '[kafka]\ntopic_prefix = "other."\ngroup_id = "other"\n', 1)

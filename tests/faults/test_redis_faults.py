@@ -89,6 +89,7 @@ def away(stack: LocalStack) -> Iterator[None]:
 def job(stack: LocalStack, name: str, address: RedisAddress, **more: object) -> Iterator[Running]:
     """The job on `address` for the length of the block."""
     ring = stack.directory / name / "key-ring.json"
+    ring.parent.mkdir(parents=True, exist_ok=True)
     product.make_keys(ring)
     of_redis = {"prefix": f"{name}:", "urls": list(address.urls), "kind": address.kind, **more}
     if address.service is not None:
