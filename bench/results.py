@@ -17,6 +17,7 @@ MARKDOWN_PATH: Final = ROOT / "bench" / "RESULTS.md"
 HEAD: Final = """# Results
 
 Written by `make bench`: each section is the last full run of its part, and says when, where and how it was measured.
+`python -m bench`, `bench.read` and `bench.users` in older sections are `freshet bench run`, `read` and `users` now.
 """
 
 
