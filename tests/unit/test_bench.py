@@ -82,11 +82,11 @@ def test_limits_are_met_exactly_up_to_the_limit():
 
 def test_a_section_is_replaced_and_all_else_stays(tmp_path):
     path = tmp_path / "RESULTS.md"
-    write_section("throughput", "old\n1", path)
+    write_section("throughput", "replaced\n1", path)
     write_section("latency", "other", path)
     write_section("throughput", r"new \1", path)
     text = path.read_text()
-    assert "old" not in text
+    assert "replaced" not in text
     assert r"new \1" in text
     assert "other" in text
     assert with_section(text, "latency", "other") == text
