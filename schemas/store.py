@@ -234,7 +234,18 @@ class ConsentWrite(NamedTuple):
         return *place, self.said_at, wants, self.value(), ttl_ms, tombstone, proof_of(self.token) if self.token else b""
 
 
-class ConsentDecision(Protocol):
+class Placed(Protocol):
+    """What has a place in `consents`; `append_ts` in ms."""
+
+    @property
+    def append_ts(self) -> int: ...  # noqa: D102
+    @property
+    def partition(self) -> int: ...  # noqa: D102
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+
+
+class ConsentDecision(Placed, Protocol):
     """A consent change as it comes out of its topic; times in ms. With `erase` the level is none."""
 
     @property
@@ -243,12 +254,6 @@ class ConsentDecision(Protocol):
     def level(self) -> int: ...  # noqa: D102
     @property
     def expires_at(self) -> int: ...  # noqa: D102
-    @property
-    def append_ts(self) -> int: ...  # noqa: D102
-    @property
-    def partition(self) -> int: ...  # noqa: D102
-    @property
-    def offset(self) -> int: ...  # noqa: D102
     @property
     def said_at(self) -> int: ...  # noqa: D102
     @property

@@ -8,22 +8,12 @@ said no is refused, however late it is appended: it waited somewhere. The two ra
 """
 
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from schemas.consents import Level
+from schemas.store import Placed
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.state import Profile, UserState
-
-
-class Placed(Protocol):
-    """What has a place in `consents`; `append_ts` in ms."""
-
-    @property
-    def append_ts(self) -> int: ...  # noqa: D102
-    @property
-    def partition(self) -> int: ...  # noqa: D102
-    @property
-    def offset(self) -> int: ...  # noqa: D102
 
 
 class ConsentVerdict(Enum):

@@ -10,8 +10,9 @@ import msgspec
 
 from schemas.consents import PURPOSES, Level, purposes_of
 from schemas.rejects import Origin, Reject, RejectReason
+from schemas.store import Placed
 from udfs.account import Account
-from udfs.consent import ConsentVerdict, Placed, apply_consent, comes_after, is_newer, withdraw
+from udfs.consent import ConsentVerdict, apply_consent, comes_after, is_newer, withdraw
 from udfs.elements import ConsentRecord, Element, EventRecord
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import Profile, UserState, decode_state, encode_state
