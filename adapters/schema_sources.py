@@ -1,17 +1,17 @@
 """Sources of schemas: a directory, or a registry with Confluent's HTTP API."""
 
 import base64
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from adapters.files.edited_files import read_edited
 from adapters.http_client import HttpAnswer, HttpClient
-from schemas.edited_files import read_edited
+from adapters.secrets.secret_files import read_optional_variable
 from schemas.errors import HttpUnanswered, SchemaError, SettingsError
 from schemas.wire.codec_choice import InputSettings, codec_for
 from schemas.wire.codecs import Codec
@@ -32,14 +32,14 @@ Get = Callable[[str], HttpAnswer]
 """GET of a path. Raises :class:`HttpUnanswered` where nothing came back."""
 
 
-def source_at(place: str, environment: Mapping[str, str] = os.environ) -> SchemaSource:
+def source_at(place: str) -> SchemaSource:
     """The source at `place`: the address of a registry (http or https), else a directory.
 
     Raises :class:`SettingsError` where it cannot be one; credentials never stand in the address.
     """
     if not place.startswith(("http://", "https://")):
         return DirectorySource(Path(place))
-    auth = environment.get(REGISTRY_AUTH_VARIABLE, "").strip()
+    auth = read_optional_variable(REGISTRY_AUTH_VARIABLE).strip()
     if not (auth.isascii() and auth.isprintable()):
         raise SettingsError(f"{REGISTRY_AUTH_VARIABLE} is user:password or a token, in printable ASCII")
     headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json"}

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters.secrets.key_rings import load_key_ring
 from bench.clients import consumer
 from jobs.settings import Settings, load_settings
 from jobs.workers import open_store
@@ -25,7 +26,7 @@ from models.scorer import Scorer
 from schemas.events import EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, KIND_OF
 from schemas.lists import encode_list, item_fragment
 from schemas.marks import MARK_KEY
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import ALL, ListWrite
 from schemas.wire.codecs import json_codec
 from udfs.consent import ConsentVerdict, apply_consent

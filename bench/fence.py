@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import redis
 
+from adapters.secrets.key_rings import load_key_ring
 from bench.clients import light_consumer, light_producer, producer, send_all
 from bench.figures import median, percentiles
 from bench.latency import WARM_UP_RATE, loaded
@@ -24,7 +25,7 @@ from bench.watching import WatchedKeys
 from bench.workload import USERS, Record, consent_records, user_id
 from schemas import topics
 from schemas.consents import Level
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.receipts import ConsentReceipt, decode_receipt
 from schemas.store import consent_value, user_keys
 

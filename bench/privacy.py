@@ -7,11 +7,12 @@ so that what the machine does slowly falls on both: best an even number of pairs
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from adapters.secrets.key_rings import load_key_ring
 from bench.figures import median
 from bench.stand import BenchTenant, Stand
 from bench.throughput import SEED, WARM_UP_SHARE, Side, check_versions, drain
 from bench.workload import Workload, event_records, make_workload, user_id
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import user_keys
 
 PRODUCT: Final = "product"

@@ -9,11 +9,12 @@ import random
 import time
 from typing import Final, NamedTuple
 
+from adapters.secrets.key_rings import load_key_ring
 from bench.clients import light_producer
 from bench.stand import BenchTenant
 from bench.watching import WatchedKeys
 from bench.workload import ITEMS, item_id
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import user_keys
 
 PROBE: Final = b"probe-"

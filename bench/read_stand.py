@@ -12,6 +12,7 @@ import redis
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from adapters.waiting import until
 from bench.http_load import CLIENT, REQUEST_ID
 from deploy.local.gateway import GatewayServer
@@ -24,7 +25,7 @@ from deploy.local.product import create_local_topics
 from deploy.local.redis import RedisServer
 from schemas.consents import Level
 from schemas.lists import encode_list, item_fragment
-from schemas.pseudonyms import KeyRing, Pseudonymiser, new_key_ring, write_key_ring
+from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import consent_value, popular_key, proven, user_keys
 
 USERS = 10_000

@@ -8,12 +8,12 @@ import random
 import time
 from typing import Any, Final, NamedTuple
 
+from adapters.secrets.key_rings import load_key_ring
 from bench.clients import producer, send_all
 from bench.probes import probe_value
 from bench.progress import Progress
 from bench.stand import BenchTenant, Stand
 from bench.workload import ITEMS, USERS, consent_records, user_id
-from schemas.pseudonyms import load_key_ring
 from serving.reader import Reader
 
 LOOK_EVERY_S: Final = 0.05

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from adapters.secrets.key_rings import load_key_ring
 from bench.clients import hide, producer, send_all
 from bench.cpu import CpuMeter, Seconds, difference, thread_seconds
 from bench.figures import median
@@ -29,7 +30,7 @@ from bench.workload import (
     make_workload,
     user_id,
 )
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import user_keys
 
 WARM_UP_SHARE: Final = 0.3

@@ -13,7 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from adapters.files.tenant_file import load_tenant as load_tenant
     from adapters.redis.address import RedisAddress as RedisAddress
+    from adapters.secrets.key_rings import load_key_ring as load_key_ring
     from schemas.catalogue import CatalogueItem as CatalogueItem
     from schemas.consents import ConsentChange as ConsentChange
     from schemas.consents import gpc_of as gpc_of
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
     from schemas.events import Interaction as Interaction
     from schemas.lists import ListedItem as ListedItem
     from schemas.pseudonyms import KeyRing as KeyRing
-    from schemas.pseudonyms import load_key_ring as load_key_ring
-    from schemas.wire.tenant_file import TenantSettings as TenantSettings
-    from schemas.wire.tenant_file import load_tenant as load_tenant
+    from schemas.wire.tenant_settings import TenantSettings as TenantSettings
     from schemas.wire.writers import WriteSettings as WriteSettings
     from serving.accesses import AccessLog as AccessLog
     from serving.answers import Recommendation as Recommendation
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 PUBLIC: Final = {
+    "adapters.files.tenant_file": ("load_tenant",),
     "adapters.redis.address": ("RedisAddress",),
+    "adapters.secrets.key_rings": ("load_key_ring",),
     "schemas.catalogue": ("CatalogueItem",),
     "schemas.consents": ("ConsentChange", "gpc_of"),
     "schemas.errors": (
@@ -58,8 +60,8 @@ PUBLIC: Final = {
     ),
     "schemas.events": ("Interaction",),
     "schemas.lists": ("ListedItem",),
-    "schemas.pseudonyms": ("KeyRing", "load_key_ring"),
-    "schemas.wire.tenant_file": ("TenantSettings", "load_tenant"),
+    "schemas.pseudonyms": ("KeyRing",),
+    "schemas.wire.tenant_settings": ("TenantSettings",),
     "schemas.wire.writers": ("WriteSettings",),
     "serving.accesses": ("AccessLog",),
     "serving.answers": ("Recommendation",),

@@ -23,6 +23,8 @@ from adapters.kafka.reading import open_consumer
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient, connect
 from adapters.redis.fitness import check_rights, fitness
+from adapters.secrets.key_rings import load_key_ring
+from adapters.secrets.signing_keys import load_signing_key
 from jobs.checks import check_topics
 from jobs.clock import clock_ms
 from jobs.operators_jar import operators_jar
@@ -32,8 +34,6 @@ from jobs.settings import Settings, load_policy, load_settings
 from models.scorer import Scorer
 from schemas import topics
 from schemas.errors import FreshetError, SettingsError, StoreUnavailable
-from schemas.pseudonyms import load_key_ring
-from schemas.signing import load_signing_key
 
 Verdict = Literal["ok", "note", "mend", "skipped"]
 REQUIREMENTS: Final = Path(__file__).parents[1] / "requirements.txt"

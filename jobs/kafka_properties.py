@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Final
 
 from adapters.kafka.settings import KafkaSettings
+from adapters.secrets.secret_files import read_secret_variable
 from schemas.errors import SettingsError
-from schemas.secret_files import secret
 
 _SHADED: Final = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security"
 _PROVIDERS: Final = "org.apache.flink.kafka.shaded.org.apache.kafka.common.config.provider"
@@ -76,7 +76,7 @@ def _read(setting: str, path: str) -> Path:
 
 def _quote_for(variable: str | None) -> str:
     """The quotation mark around the password in the JAAS configuration, in which Kafka puts it as it is."""
-    password = secret(variable) or ""
+    password = read_secret_variable(variable) or ""
     for quote in ('"', "'"):
         if quote not in password and "\\" not in password and password.isprintable():
             return quote

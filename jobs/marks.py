@@ -10,11 +10,11 @@ from kafka.errors import KafkaError
 
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from adapters.redis.client import RedisClient, connect
+from adapters.secrets.key_rings import load_key_ring
 from jobs.settings import Settings
 from schemas import topics
 from schemas.errors import SettingsError, StoreUnavailable
 from schemas.marks import MARK_KEY, Mark, encode_mark
-from schemas.pseudonyms import load_key_ring
 from schemas.store import mark_of
 
 ACKNOWLEDGED_S: Final = 10.0

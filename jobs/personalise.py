@@ -29,6 +29,7 @@ from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
+from adapters.secrets.key_rings import load_key_ring
 from jobs.checks import check_codecs, check_topics
 from jobs.deployment import Deployment, deployment_of, encode_pins
 from jobs.flink import bucket_keys, describe_buckets, execution_mode, expect_no_bundles, raw_records, sink_to_topic
@@ -45,7 +46,6 @@ from jobs.trail import trail_id
 from jobs.workers import open_ingest, open_once, open_personalise_parts, open_popular_parts
 from schemas import topics
 from schemas.errors import FreshetError
-from schemas.pseudonyms import load_key_ring
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.ingest_operator import IngestOperator
 from udfs.operators.outputs import ANSWERS, BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS

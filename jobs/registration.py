@@ -27,12 +27,12 @@ from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.reading import open_consumer, partitions_of, records
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from adapters.kafka.settled_topic import has_topic
+from adapters.secrets.key_rings import load_key_ring
 from jobs.deployment import Deployment, complaint_about_record, deployment_of
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.audit import SignedHead
 from schemas.errors import SettingsError
-from schemas.pseudonyms import load_key_ring
 
 KEY: Final = b"deployment"
 CLAIM_KEY: Final = b"submission"

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from adapters.files.edited_files import read_edited
+from adapters.files.tenant_file import load_tenant
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisSettings, parse
 from schemas import topics
-from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
 from schemas.wire.codec_choice import InputSettings
-from schemas.wire.tenant_file import PseudonymSettings, TenantSettings, load_tenant
+from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
 from udfs.due import RefreshSettings
 from udfs.ingest import TopicNames
 from udfs.policy import UNRESTRICTED, Policy, parse_policy

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from adapters.redis.store import RedisStore
 from adapters.schema_sources import codec_of, source_at
+from adapters.secrets.key_rings import load_key_ring
+from adapters.secrets.signing_keys import load_signing_key
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker, connect_of
 from jobs.settings import Settings, load_policy
 from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
-from schemas.signing import load_signing_key
+from schemas.pseudonyms import Pseudonymiser
 from udfs.audit_chain import Author
 from udfs.ingest import Ingest
 from udfs.operators.generation_keeper import GenerationParts

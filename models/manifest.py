@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.edited_files import in_utf8
+from schemas.edited_text import in_utf8
 from schemas.errors import ModelError
 from schemas.events import ID_LENGTH_MAX
 from schemas.ids import is_id

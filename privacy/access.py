@@ -7,9 +7,10 @@ from typing import Any
 
 from adapters.redis.client import connect
 from adapters.schema_sources import codec_of
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
 from jobs.settings import Settings
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from serving.held_data import Collector, access_command
 
 

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from adapters.files.edited_files import read_edited
 from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.reading import records
 from adapters.kafka.settled_topic import has_topic
+from adapters.secrets.signing_keys import load_signing_key
 from jobs.clock import clock_ms
 from jobs.registration import last_recorded
 from jobs.settings import Settings
@@ -20,9 +22,7 @@ from jobs.trail import trail_id
 from privacy.rules.audit_proof import Line, Trust, read_head
 from privacy.rules.audit_verify import Finding, Times, Verification, verify
 from schemas import topics
-from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
-from schemas.signing import load_signing_key
 
 ATTEMPTS = 3
 PAUSE_S = 2.0

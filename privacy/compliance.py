@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from adapters.kafka.reading import records
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
 from jobs.settings import Settings
 from privacy.compliance_document import Circumstances, compliance_document
@@ -19,7 +20,6 @@ from privacy.retention import retention
 from privacy.rules.audit_verify import Verification
 from privacy.rules.compliance import Compliance, Period, Report, last_reported_offsets
 from schemas import topics
-from schemas.pseudonyms import load_key_ring
 
 DAYS: Final = 30
 

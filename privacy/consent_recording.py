@@ -3,11 +3,11 @@
 import contextlib
 
 from adapters.kafka.settings import python_kafka_options
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
 from jobs.marks import connect_of
 from jobs.settings import Settings
 from schemas.consents import ConsentChange
-from schemas.pseudonyms import load_key_ring
 from serving.consents import Consents, RecordedConsent
 
 

@@ -22,6 +22,7 @@ from kafka import KafkaProducer
 from adapters.kafka.reading import names_any, records
 from adapters.kafka.settings import python_kafka_options
 from adapters.schema_sources import codec_of
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms, day
 from jobs.savepoints import take_savepoint
 from jobs.settings import Settings
@@ -31,7 +32,7 @@ from privacy.erased_users import erased_users, witnesses
 from privacy.rules.erasure import Erased, Evidence, is_older, verdict
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.receipts import ConsentReceipt, ErasureReceipt, decode_receipt, encode_receipt
 
 Say = Callable[[str], None]

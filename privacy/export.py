@@ -20,6 +20,7 @@ import msgspec
 
 from adapters.files.export_parts import read_manifest
 from adapters.kafka.reading import TopicAsOfNow
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms, day
 from jobs.settings import Settings, load_policy
 from privacy.export_folder import PartWriter, delete_export, locked, new_folder, totals, without, write_manifest
@@ -30,7 +31,7 @@ from schemas import topics
 from schemas.consents import Purpose
 from schemas.errors import ExportError
 from schemas.exports import ExportManifest, LeftOut
-from schemas.pseudonyms import ExportHashes, Pseudonymiser, load_key_ring
+from schemas.pseudonyms import ExportHashes, Pseudonymiser
 from schemas.topics import DAY_MS
 
 Say = Callable[[str], None]

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from adapters.kafka.reading import TopicAsOfNow
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
 from jobs.settings import Settings
 from privacy.rules.export_eligibility import ConsentStanding, Standings
@@ -20,7 +21,7 @@ from schemas import topics
 from schemas.consents import Purpose
 from schemas.events import CleanEvent
 from schemas.exports import LeftOut
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 
 
 class PublishedEvent(CleanEvent, kw_only=True):

@@ -8,11 +8,12 @@ are in nobody's state any more.
 from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import WRITE_CONSENT
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
 from jobs.marks import connect_of, write_marks
 from jobs.settings import Settings
 from privacy.erased_users import erased_users
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import all_user_keys, decision_of
 
 WRITES_MAX = 500

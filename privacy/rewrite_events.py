@@ -17,13 +17,14 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from adapters.kafka.settings import python_kafka_options
 from adapters.kafka.settled_topic import settled, settled_ends
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
 from jobs.settings import Settings
 from jobs.topic_creation import topic_settings
 from privacy.erased_users import erased_users
 from privacy.rules.erasure import RewritePlan, SeenRecord, must_be_erased, plan
 from schemas import topics
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 
 Say = Callable[[str], None]
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from adapters.kafka.asking import Asking
+from adapters.secrets.key_rings import begin_rotation, end_rotation, load_key_ring, replace_key_ring
 from jobs.clock import clock_ms
 from jobs.savepoints import completed_ms
 from jobs.settings import Settings
@@ -23,13 +24,7 @@ from privacy.rules.rotation import why_not_ended
 from schemas.audit import KeyChange
 from schemas.control import KeyCommand, KidsCommand, RelinkCommand
 from schemas.errors import SettingsError
-from schemas.pseudonyms import (
-    KeyRing,
-    begin_rotation,
-    end_rotation,
-    load_key_ring,
-    replace_key_ring,
-)
+from schemas.pseudonyms import KeyRing
 from schemas.receipts import KidsReceipt
 
 MOVED_WITHIN_S = 600.0

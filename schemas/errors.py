@@ -31,7 +31,7 @@ Bad *data* is never an exception: it is a :class:`schemas.rejects.RejectReason`.
 No message carries a user id or any other value taken from an event.
 """
 
-from pathlib import Path
+from pathlib import PurePath
 
 
 class FreshetError(Exception):
@@ -151,5 +151,5 @@ def where(error: BaseException) -> str:
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
-    at = "" if place is None else f" at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
+    at = "" if place is None else f" at {PurePath(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
     return f"{type(error).__name__}{at}"

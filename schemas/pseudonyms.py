@@ -22,28 +22,23 @@ under new keys for sessions and events, a duplicate on either side of the rotati
 
 import hashlib
 import hmac
-import os
-import secrets
 from binascii import b2a_base64
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
 from schemas.errors import SettingsError
-from schemas.secret_files import read_secret, write_secret
 
 Domain = Literal["user", "session", "event", "request", "export"]
 JOURNEY_DOMAINS: Final[tuple[Domain, ...]] = ("user", "session", "event", "request")
 DOMAINS: Final[tuple[Domain, ...]] = (*JOURNEY_DOMAINS, "export")
 KEY_BYTES: Final = 32
 EVENT_HASH_BYTES: Final = 8
+"""64 bits tell the events of one user's dedupe window apart; a longer hash would only cost state."""
 FINGERPRINT_BYTES: Final = 8
 _FINGERPRINTED: Final = b"freshet deployment"
-"""64 bits tell the events of one user's dedupe window apart; a longer hash would only cost state."""
 
-KEY_RING_VARIABLE: Final = "FRESHET_KEY_RING"
 _BLOCK_BYTES: Final = 64
 _SHOWN_LENGTH: Final = 22
 """Of 16 bytes in base64, without the padding."""
@@ -64,53 +59,13 @@ class KeyRing(msgspec.Struct, frozen=True):
         return f"KeyRing(current={self.current}, kids={sorted(self.keys.get('user', {}))})"
 
 
-def new_key_ring() -> KeyRing:
-    """A key ring with fresh random keys and one key id, 1."""
-    keys: dict[Domain, dict[str, str]] = {domain: {"1": secrets.token_hex(KEY_BYTES)} for domain in DOMAINS}
-    return KeyRing(current=1, routing=secrets.token_hex(KEY_BYTES), keys=keys)
+def encode_key_ring(ring: KeyRing) -> bytes:
+    """The text of a key ring's file: it holds every key."""
+    return msgspec.json.format(msgspec.json.encode(ring))
 
 
-def write_key_ring(ring: KeyRing, path: Path) -> None:
-    """Write `ring` to a new file that only its owner can read; an existing file is never overwritten."""
-    write_secret(path, msgspec.json.format(msgspec.json.encode(ring)))
-
-
-def replace_key_ring(ring: KeyRing, path: Path) -> None:
-    """Put `ring` in the place of the file `path` at once: a reader sees the old ring or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    write_key_ring(ring, draft)
-    draft.replace(path)
-
-
-def begin_rotation(ring: KeyRing, now_ms: int) -> KeyRing:
-    """`ring` with a fresh key for users under a key id of its own; the one before is kept until the rotation ends."""
-    if ring.previous is not None:
-        raise SettingsError(f"a rotation from key {ring.previous} to key {ring.current} is under way: end it first")
-    kid = 1 + max(int(known) for known in ring.keys["user"])
-    keys = {name: {**kids, str(kid): kids[str(ring.current)]} for name, kids in ring.keys.items()}
-    keys["user"][str(kid)] = secrets.token_hex(KEY_BYTES)
-    changed = {"keys": keys, "current": kid, "previous": ring.current, "rotating_since": now_ms, "relinked_at": 0}
-    return msgspec.structs.replace(ring, **changed)
-
-
-def end_rotation(ring: KeyRing) -> KeyRing:
-    """`ring` without the previous key: what was made with it can be linked to nobody any more."""
-    gone = str(ring.previous)
-    keys = {name: {kid: key for kid, key in kids.items() if kid != gone} for name, kids in ring.keys.items()}
-    return msgspec.structs.replace(ring, keys=keys, previous=None, rotating_since=0, relinked_at=0)
-
-
-def load_key_ring(path: str | None) -> KeyRing:
-    """The key ring in the file `path`, or in the variable FRESHET_KEY_RING where `path` is None.
-
-    Raises :class:`SettingsError`, which never shows any of what was read.
-    """
-    missing = (
-        "no key ring: make one with `freshet keys new-key-ring FILE` and set key_ring in the tenant file (without one, "
-        f"privacy.key_ring) to the file, or {KEY_RING_VARIABLE} to its text"
-    )
-    source, raw = read_secret("key ring", path, KEY_RING_VARIABLE, missing)
+def decode_key_ring(raw: bytes, source: str) -> KeyRing:
+    """The key ring in the text `raw`, which came from `source`; raises :class:`SettingsError`, which shows no text."""
     try:
         ring = msgspec.json.decode(raw, type=KeyRing)
         _check(ring)

@@ -4,17 +4,13 @@ A key file holds 64 hexadecimal digits, the seed, and is readable by its owner o
 """
 
 import hashlib
-import secrets
-from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schemas.errors import SettingsError
-from schemas.secret_files import read_secret, write_secret
 
-SIGNING_KEY_VARIABLE: Final = "FRESHET_SIGNING_KEY"
-_SEED_BYTES: Final = 32
+SEED_BYTES: Final = 32
 
 
 class SigningKey:
@@ -41,25 +37,12 @@ def key_id(public: bytes) -> str:
     return hashlib.sha256(public).hexdigest()[:16]
 
 
-def write_signing_key(path: Path) -> None:
-    """Write a fresh key to a new file; an existing file is never overwritten."""
-    write_secret(path, f"{secrets.token_hex(_SEED_BYTES)}\n".encode())
-
-
-def load_signing_key(path: str | None) -> SigningKey:
-    """The key in the file `path`, or in the variable FRESHET_SIGNING_KEY where `path` is None.
-
-    Raises :class:`SettingsError`, which never shows any of what was read.
-    """
-    missing = (
-        "no signing key for the audit trail: make one with `freshet keys new-signing-key FILE` and set "
-        f"audit.signing_key to the file, or {SIGNING_KEY_VARIABLE} to its text"
-    )
-    source, raw = read_secret("signing key", path, SIGNING_KEY_VARIABLE, missing)
+def decode_signing_key(raw: bytes, source: str) -> SigningKey:
+    """The key in the text `raw`, which came from `source`; raises :class:`SettingsError`, which shows no text."""
     try:
         seed = bytes.fromhex(raw.decode().strip())
     except ValueError:
         seed = b""
-    if len(seed) != _SEED_BYTES:
+    if len(seed) != SEED_BYTES:
         raise SettingsError(f"{source} is not 64 hexadecimal digits")
     return SigningKey(seed)

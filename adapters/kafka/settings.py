@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from schemas.secret_files import secret
+from adapters.secrets.secret_files import read_secret_variable
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -91,6 +91,6 @@ def python_kafka_options(kafka: KafkaSettings) -> dict[str, Any]:
         options |= {
             "sasl_mechanism": kafka.sasl_mechanism,
             "sasl_plain_username": kafka.username,
-            "sasl_plain_password": secret(kafka.password_variable),
+            "sasl_plain_password": read_secret_variable(kafka.password_variable),
         }
     return {name: value for name, value in options.items() if value is not None}

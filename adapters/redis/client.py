@@ -27,8 +27,8 @@ from adapters.redis.greeting import (
 from adapters.redis.nodes import Nodes, nodes_of
 from adapters.redis.replies import Remedy, raised_for, remedy_for
 from adapters.redis.scripts import RENEW_GENERATION, REPAIR, keys_of, whole
+from adapters.secrets.secret_files import read_secret_variable
 from schemas.errors import StoreUnavailable
-from schemas.secret_files import secret
 from schemas.store import Generation, TenantMark, decode_generation, generation_key
 
 Keyed: TypeAlias = tuple[str, Command | None]
@@ -318,7 +318,9 @@ class RedisClient:
 
 def connect(settings: RedisSettings, tenant: TenantMark = ANY_TENANT) -> RedisClient:
     """The client of the job and its commands. Raises :class:`SettingsError` for a missing secret or TLS files."""
-    return RedisClient(settings, secret(settings.password_variable), prefix=settings.prefix, tenant=tenant)
+    return RedisClient(
+        settings, read_secret_variable(settings.password_variable), prefix=settings.prefix, tenant=tenant
+    )
 
 
 def always(commands: Sequence[Keyed]) -> Build:

@@ -12,13 +12,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from adapters.secrets.key_rings import load_key_ring
 from deploy.demo.endpoints import load_endpoints
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, waiting_for_consents
 from deploy.demo.table import PRESETS, Mapping, MappingError, Reading, interactions_of, reading_of, users_of
 from models.cells import ROWS_PER_CHUNK
 from schemas.consents import ConsentChange, LevelName
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.wire.consent_records import is_user_id
 
 RECEIPT_TIMEOUT_S: Final = 60.0

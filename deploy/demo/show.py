@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from adapters.secrets.key_rings import load_key_ring
 from deploy.demo import shop
 from deploy.demo.feed import Feed, FileFeed, ShopFeed
 from deploy.demo.file_model import ready_file_model
@@ -28,7 +29,7 @@ from deploy.local.gateway_product import curl_line, start_gateway
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack
 from schemas.errors import FreshetError
-from schemas.pseudonyms import KeyRing, Pseudonymiser, load_key_ring
+from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.topics import DEAD_LETTERS, RECEIPTS
 from serving.reader import Reader
 

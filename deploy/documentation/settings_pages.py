@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect as types
 
 from jobs.settings import Settings
-from schemas.wire.tenant_file import TenantSettings
+from schemas.wire.tenant_settings import TenantSettings
 from serving.gateway.gateway_settings import GatewaySettings
 
 _UNITS: Final = ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second"))

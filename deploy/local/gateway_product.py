@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import jwt
 
+from adapters.secrets.secret_files import write_secret
 from deploy.local.escaping import toml_of
 from deploy.local.files import write_atomically
 from deploy.local.product import Product
 from deploy.local.stack import LocalStack
-from schemas.secret_files import write_secret
 from serving.gateway.roles import ROLES
 
 AUDIENCE = "freshet-local"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapters.kafka.settings import KafkaSettings
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
+from adapters.secrets.signing_keys import write_signing_key
 from deploy.local.escaping import toml_of
 from deploy.local.files import write_atomically
 from deploy.local.stack import LocalStack
 from deploy.package import build
 from jobs.settings import Settings, load_settings
 from jobs.topic_creation import create_topics
-from schemas.pseudonyms import new_key_ring, write_key_ring
-from schemas.signing import write_signing_key
 
 RAW_PARTITIONS = 4
 

@@ -20,8 +20,8 @@ def new_key_ring(file: NewFile) -> None:
     Name it in the tenant file (key_ring), which job and gateways read. To change the key later, see
     `freshet rotate --help`.
     """
-    from schemas.pseudonyms import new_key_ring as new
-    from schemas.pseudonyms import write_key_ring
+    from adapters.secrets.key_rings import new_key_ring as new
+    from adapters.secrets.key_rings import write_key_ring
 
     write_key_ring(new(), file)
     print(f"wrote {file}; bring it to every worker, frontend and gateway, and nowhere else")
@@ -33,7 +33,7 @@ def new_signing_key(file: NewFile) -> None:
 
     Name it in the settings of the job (audit.signing_key).
     """
-    from schemas.signing import write_signing_key
+    from adapters.secrets.signing_keys import write_signing_key
 
     write_signing_key(file)
     print(f"wrote {file}; bring it to every worker and nowhere else")

@@ -6,13 +6,14 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from adapters.files.edited_files import read_edited
+from adapters.files.tenant_file import load_tenant
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisAddress
+from adapters.secrets.secret_files import read_secret_variable
 from schemas.audit import VisibleName
-from schemas.edited_files import read_edited
 from schemas.errors import SettingsError
-from schemas.secret_files import secret
-from schemas.wire.tenant_file import TenantSettings, load_tenant
+from schemas.wire.tenant_settings import TenantSettings
 from serving.gateway.admission import AdmissionSettings
 from serving.gateway.security import AuthSettings
 
@@ -113,7 +114,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def redis_password(self) -> str | None:
         """From the variable of `redis.password_variable`, or of `redis_password_variable`, as older files say it."""
-        return secret(self.redis.password_variable or self.redis_password_variable)
+        return read_secret_variable(self.redis.password_variable or self.redis_password_variable)
 
     def tenant(self, name: str) -> TenantSettings:
         """What stands in the file of a tenant. Raises :class:`SettingsError`."""

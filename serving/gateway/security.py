@@ -22,7 +22,7 @@ import jwt
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from schemas.edited_files import read_edited
+from adapters.secrets.secret_files import read_secret_file
 from schemas.errors import SettingsError
 from schemas.events import EVENT_TS_MAX
 from schemas.ids import NAME_PATTERN
@@ -247,9 +247,7 @@ def read_api_keys(path: str | None) -> dict[str, ApiKey]:
     if path is None:
         return {}
     try:
-        keys = msgspec.json.decode(read_edited(Path(path)), type=list[ApiKey])
-    except OSError as error:
-        raise SettingsError(f"the file of API keys {path} cannot be read: {error.strerror}") from None
+        keys = msgspec.json.decode(read_secret_file("the file of API keys", path), type=list[ApiKey])
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not a file of API keys: {error}") from None
     if len({key.id for key in keys}) < len(keys):
@@ -262,12 +260,9 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
     if path is None:
         return {}
     try:
-        found = [
-            entry for entry in msgspec.json.decode(read_edited(Path(path)))["keys"] if not _is_for_another_use(entry)
-        ]
+        published = msgspec.json.decode(read_secret_file("the key set", path))["keys"]
+        found = [entry for entry in published if not _is_for_another_use(entry)]
         keys = {entry["kid"]: _jwk(entry) for entry in found}
-    except OSError as error:
-        raise SettingsError(f"the key set {path} cannot be read: {error.strerror}") from None
     except (LookupError, TypeError, ValueError, RecursionError, jwt.PyJWTError):
         raise SettingsError(
             f"{path} is not a usable key set: each of `keys` needs `kid`, `kty` and `alg`, one of "

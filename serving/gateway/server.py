@@ -15,8 +15,8 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from adapters.redis.client import RedisClient
+from adapters.secrets.key_rings import load_key_ring
 from schemas.errors import SettingsError
-from schemas.pseudonyms import load_key_ring
 from serving.gateway.app import MULTIPROCESS_VARIABLE, SETTINGS_VARIABLE
 from serving.gateway.bounds import BoundedProtocol
 from serving.gateway.fast_lane import LaneProtocol

@@ -9,9 +9,10 @@ from adapters.kafka.reading import OnTurn
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient
 from adapters.schema_sources import codec_of
+from adapters.secrets.key_rings import load_key_ring
 from schemas.catalogue import CatalogueItem
 from schemas.control import AccessCommand
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import mark_of
 from serving.accesses import AccessLog
 from serving.async_reader import AsyncReader

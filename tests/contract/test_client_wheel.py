@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from deploy.client.sources import ROOT, client_modules, moved, needed
 from deploy.client.wheel import build_wheel
 from freshet import PUBLIC
 from schemas.lists import encode_list, item_fragment
-from schemas.pseudonyms import Pseudonymiser, new_key_ring, write_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import user_keys
 from tests.support.environment import Environment
 from tests.support.generations import a_proven_consent

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from adapters.secrets.key_rings import load_key_ring
 from freshet.cli.main import run
 from jobs.settings import load_settings
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import all_user_keys
 from tests.support.redis_server import running_redis
 

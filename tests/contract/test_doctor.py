@@ -8,6 +8,8 @@ from kafka import KafkaProducer
 
 from adapters.kafka.reading import records
 from adapters.kafka.settings import KafkaSettings
+from adapters.secrets.key_rings import load_key_ring, new_key_ring, write_key_ring
+from adapters.secrets.signing_keys import write_signing_key
 from adapters.waiting import until
 from deploy.local.java import Java
 from deploy.local.kafka import KafkaBroker
@@ -22,8 +24,6 @@ from jobs.settings import load_settings
 from models.random_model import random_model
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.pseudonyms import load_key_ring, new_key_ring, write_key_ring
-from schemas.signing import write_signing_key
 from tests.support.redis_server import RealRedis, running_redis
 from tests.support.topics import alter
 from tests.support.vocabulary import MINUTE

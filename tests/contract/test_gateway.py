@@ -14,10 +14,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from adapters.secrets.key_rings import begin_rotation, new_key_ring, write_key_ring
 from adapters.waiting import until
 from deploy.local.ports import LOOPBACK
 from schemas.consents import Level
-from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring, write_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import consent_value, user_keys
 from serving.gateway.heads import HEAD_BYTES_MAX, PATH_BYTES_MAX
 from serving.gateway.roles import ROLES, ROUTES, Role, Route

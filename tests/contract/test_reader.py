@@ -11,9 +11,10 @@ import pytest
 import redis
 
 from adapters.redis.address import RedisAddress
+from adapters.secrets.key_rings import begin_rotation, new_key_ring
 from schemas.consents import Level
 from schemas.lists import Reason, encode_list, item_fragment
-from schemas.pseudonyms import KeyRing, Pseudonymiser, begin_rotation, new_key_ring
+from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import consent_value, popular_key, user_keys
 from serving import answers
 from serving.answers import POPULAR_FRESH_MS, Recommendation

@@ -10,9 +10,10 @@ import pytest
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient, always
 from adapters.redis.links import slot_of
+from adapters.secrets.key_rings import new_key_ring
 from deploy.local.ports import LOOPBACK
 from schemas.errors import NotAcknowledged
-from schemas.pseudonyms import Pseudonymiser, new_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import popular_key, user_keys
 from serving.async_reader import AsyncReader
 from serving.consents import Consents

@@ -11,8 +11,9 @@ import pytest
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.greeting import put_back
+from adapters.secrets.key_rings import new_key_ring
 from schemas.lists import encode_list, item_fragment
-from schemas.pseudonyms import Pseudonymiser, new_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import generation_key, user_keys
 from tests.contract.test_reader import KINDS
 from tests.support.generations import a_proven_consent, generation

@@ -15,10 +15,11 @@ import pytest
 from adapters.redis import greeting
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import RedisClient
+from adapters.secrets.key_rings import begin_rotation, new_key_ring
 from adapters.waiting import until
 from schemas.consents import ConsentChange
 from schemas.errors import NotAcknowledged
-from schemas.pseudonyms import Pseudonymiser, begin_rotation, new_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import mark_of, user_keys
 from serving.async_reader import AsyncReader
 from serving.consents import Consents, RecordedConsent

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from schemas.pseudonyms import load_key_ring
+from adapters.secrets.key_rings import load_key_ring
 from serving.consents import Consents
 from serving.reader import Reader
 from tests.support.live import Live, consents_of, start_live

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from adapters.kafka.settings import python_kafka_options
+from adapters.secrets.key_rings import load_key_ring
 from schemas import topics
-from schemas.pseudonyms import load_key_ring
 from serving.accesses import AccessLog
 from serving.reader import Reader
 from tests.support.live import Live, until

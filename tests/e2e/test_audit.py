@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from adapters.secrets.signing_keys import load_signing_key
 from freshet.cli import main as freshet
 from jobs.trail import trail_id
 from privacy import audit_verification
 from privacy.rules.audit_proof import Line, Trust
 from privacy.rules.audit_verify import Times, verify
 from schemas import topics
-from schemas.signing import load_signing_key
 from tests.support.forger import forged_segment
 from tests.support.live import Live, until
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from adapters.secrets.signing_keys import load_signing_key
 from freshet.cli import main as freshet
 from privacy import audit_verification
 from schemas import topics
-from schemas.signing import load_signing_key
 from tests.support.dashboards import LABELS_OF_PROMETHEUS, names_in, queries
 from tests.support.live import Live, until
 from udfs.audit_counts import PRIVACY_COUNTERS

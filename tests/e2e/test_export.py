@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from adapters.files.export_parts import part_events, read_manifest
+from adapters.secrets.key_rings import load_key_ring
 from freshet.cli.main import run
 from privacy.export import export, rewrite
 from privacy.history import history
 from schemas import topics
 from schemas.exports import LeftOut
-from schemas.pseudonyms import ExportHashes, load_key_ring
+from schemas.pseudonyms import ExportHashes
 from tests.support.live import Live, until
 
 ITEMS = [f"item-{number:05d}" for number in range(1, 60)]

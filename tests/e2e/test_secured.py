@@ -11,13 +11,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import redis
 
+from adapters.secrets.key_rings import load_key_ring
 from deploy.local import product
 from deploy.local.errors import SubmitError
 from deploy.local.stack import LocalStack
 from deploy.package import build
 from jobs.settings import load_settings
 from models.random_model import random_model
-from schemas.pseudonyms import load_key_ring
 from tests.support.certificates import Certificates, certificates
 from tests.support.documented import job_rights
 from tests.support.live import Live, until

@@ -14,13 +14,13 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
 
+from adapters.secrets.key_rings import begin_rotation, load_key_ring, new_key_ring, replace_key_ring
 from deploy.local import product
 from deploy.local.errors import SubmitError
 from deploy.package import build
 from jobs.registration import KEY, Registration, last_recorded, newest_readable
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.pseudonyms import begin_rotation, load_key_ring, new_key_ring, replace_key_ring
 from schemas.store import owner_key
 from tests.support.live import Live, start_live, until
 from tests.support.vocabulary import MINUTE

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from adapters.secrets.key_rings import load_key_ring
 from models.adopt import adopt
-from schemas.pseudonyms import load_key_ring
 from serving.reader import Reader
 from tests.support.live import Live, start_live, until
 from tests.support.models import endless_turn, plain_model

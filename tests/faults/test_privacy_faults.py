@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from adapters.secrets.key_rings import load_key_ring
 from deploy.local import product
 from deploy.local.files import write_atomically
 from jobs.settings import load_settings
 from schemas import topics
-from schemas.pseudonyms import load_key_ring
 from schemas.receipts import ConsentReceipt, decode_receipt
 from serving.reader import Reader
 from tests.support.live import Live, start_live, until

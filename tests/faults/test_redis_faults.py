@@ -13,12 +13,12 @@ import pytest
 
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.address import RedisAddress
+from adapters.secrets.key_rings import load_key_ring
 from deploy.local import product
 from deploy.local.files import write_atomically
 from deploy.local.stack import LocalStack
 from jobs.settings import load_settings
 from models.random_model import random_model
-from schemas.pseudonyms import load_key_ring
 from serving.consents import Consents
 from serving.reader import Reader
 from tests.support.live import Live, until

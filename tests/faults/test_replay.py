@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
+from adapters.secrets.signing_keys import load_signing_key
 from privacy.audit_verification import verification
 from privacy.rules.audit_verify import Verification
 from schemas import topics
-from schemas.signing import load_signing_key
 from tests.support import retail
 from tests.support.live import Live, start_live, until
 from tests.support.raw_ids import places_of

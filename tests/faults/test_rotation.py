@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from adapters.secrets.key_rings import load_key_ring
 from deploy.local import product
 from freshet.cli import main as freshet
 from schemas import topics
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import user_keys
 from serving.reader import Reader
 from tests.support.live import Live, start_live, until

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from adapters.secrets.signing_keys import load_signing_key
 from deploy.local import product
 from deploy.local.errors import SubmitError
 from deploy.package import build
 from privacy.audit_verification import verification
 from schemas import topics
-from schemas.signing import load_signing_key
 from tests.support import retail
 from tests.support.live import Live, start_live, until
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from adapters.secrets.key_rings import write_key_ring
+from adapters.secrets.signing_keys import write_signing_key
 from jobs.personalise import main
 from jobs.settings import load_settings
 from jobs.workers import open_once
 from models.random_model import random_model
 from schemas.errors import FreshetError
-from schemas.pseudonyms import write_key_ring
-from schemas.signing import write_signing_key
 from tests.support.vocabulary import KEY_RING
 
 Written = Callable[[str], Path]

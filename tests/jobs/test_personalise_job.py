@@ -17,15 +17,15 @@ from pyflink.table.expressions import call, col
 
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
+from adapters.secrets.key_rings import load_key_ring, write_key_ring
+from adapters.secrets.signing_keys import write_signing_key
 from jobs.deployment import deployment_of
 from jobs.flink import bucket_keys, to_stream
 from jobs.personalise import Streams, build
 from jobs.settings import AuditSettings, JobSettings, ModelSettings, PrivacySettings, Settings
 from models.random_model import random_model
 from schemas.consents import Level
-from schemas.pseudonyms import load_key_ring, write_key_ring
 from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, decode_receipt
-from schemas.signing import write_signing_key
 from schemas.store import consent_value, user_keys
 from tests.support.naive import NaiveReplay
 from tests.support.redis_server import RealRedis, running_redis

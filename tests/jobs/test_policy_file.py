@@ -6,12 +6,12 @@ import pytest
 
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
+from adapters.secrets.key_rings import write_key_ring
 from jobs.personalise import main
 from jobs.settings import ModelSettings, PrivacySettings, Settings, load_settings
 from jobs.workers import open_ingest
 from schemas.consents import Level
 from schemas.errors import SettingsError
-from schemas.pseudonyms import write_key_ring
 from tests.support.vocabulary import KEY_RING, a_raw_consent
 from udfs.elements import unpack
 

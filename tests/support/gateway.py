@@ -15,15 +15,16 @@ import httpx
 import jwt
 import psutil
 
+from adapters.files.tenant_file import load_tenant
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import always
+from adapters.secrets.key_rings import load_key_ring, new_key_ring, write_key_ring
 from adapters.waiting import until
 from deploy.local.ports import LOOPBACK, free_port
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
-from schemas.pseudonyms import Pseudonymiser, load_key_ring, new_key_ring, write_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.store import popular_key, user_keys
-from schemas.wire.tenant_file import load_tenant
 from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from tests.support.generations import a_proven_consent, client_for, generation

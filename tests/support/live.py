@@ -13,6 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.address import RedisAddress
+from adapters.secrets.key_rings import load_key_ring
 from deploy.local import product
 from deploy.local.stack import LocalStack
 from jobs.settings import Settings
@@ -20,7 +21,7 @@ from models.random_model import random_model
 from schemas import topics
 from schemas.answers import StateAnswer, decode_answer
 from schemas.lists import RecommendationList, decode_list
-from schemas.pseudonyms import Pseudonymiser, load_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.receipts import (
     AccountTotals,
     ConsentReceipt,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from adapters.secrets.key_rings import load_key_ring
 from deploy.demo.replay import Choice, consents_of
 from deploy.demo.table import ONLINE_RETAIL, interactions_of, users_of
 from schemas import topics
-from schemas.pseudonyms import load_key_ring
 from tests.support.live import Live, until
 from tests.support.naive import NaiveReplay, differences
 

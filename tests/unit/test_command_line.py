@@ -20,6 +20,8 @@ import typer
 from kafka.errors import KafkaTimeoutError
 
 import freshet
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
+from adapters.secrets.signing_keys import write_signing_key
 from deploy.demo.table import Mapping
 from freshet.cli import consent, file_options, gateway, report, shape
 from freshet.cli.main import MODULES, run
@@ -30,8 +32,6 @@ from models.transitions import TrainingSettings as ModelSettings
 from privacy.rules.suppression import K_LEAST
 from schemas.consents import PURPOSES
 from schemas.errors import SettingsError
-from schemas.pseudonyms import new_key_ring, write_key_ring
-from schemas.signing import write_signing_key
 from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from serving.gateway.security import read_api_keys
@@ -126,7 +126,7 @@ def test_failure_is_reported_on_one_line(error, said, monkeypatch: pytest.Monkey
     def write(path: Path) -> None:
         raise error
 
-    monkeypatch.setattr("schemas.signing.write_signing_key", write)
+    monkeypatch.setattr("adapters.secrets.signing_keys.write_signing_key", write)
     assert run(["keys", "new-signing-key", "key"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"freshet: not done: {said}") and told.count("\n") == 1
@@ -295,7 +295,7 @@ def test_ctrl_c_is_reported_with_shell_exit_code(monkeypatch: pytest.MonkeyPatch
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("schemas.signing.write_signing_key", interrupted)
+    monkeypatch.setattr("adapters.secrets.signing_keys.write_signing_key", interrupted)
     assert run(["keys", "new-signing-key", "key"]) == 130
     assert capsys.readouterr().err == "freshet: interrupted; you can run the command again\n"
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from adapters.secrets.key_rings import begin_rotation
 from freshet.cli.main import run
 from privacy import compliance, compliance_document, document
 from privacy.compliance import period_of, write
@@ -30,7 +31,6 @@ from schemas.audit import (
     RefusedEntry,
     WithdrawalEntry,
 )
-from schemas.pseudonyms import begin_rotation
 from tests.support.trails import Told, a_trail, reported
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, KEY_RING, MINUTE
 

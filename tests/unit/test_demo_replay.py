@@ -12,6 +12,7 @@ import pytest
 from kafka.partitioner.default import DefaultPartitioner
 
 from adapters.kafka.settings import KafkaSettings
+from adapters.secrets.key_rings import new_key_ring
 from deploy.demo.feed import FileFeed
 from deploy.demo.producer import KnownKeys
 from deploy.demo.receipts import ConsentWaiter, MissingReceiptsError
@@ -26,7 +27,7 @@ from deploy.demo.table import ONLINE_RETAIL, UNREAD_TIME, Mapping, MappingError,
 from freshet.cli.main import run
 from models.files import WRONG_WIDTH
 from schemas.consents import ConsentChange
-from schemas.pseudonyms import Pseudonymiser, new_key_ring
+from schemas.pseudonyms import Pseudonymiser
 from schemas.receipts import ConsentReceipt, Receipt
 from schemas.rejects import RejectReason
 from schemas.wire.codecs import BadRecord, json_codec

@@ -13,6 +13,7 @@ import pytest
 
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
+from adapters.secrets.key_rings import begin_rotation, end_rotation, new_key_ring
 from jobs import registration
 from jobs.deployment import (
     Deployment,
@@ -33,7 +34,7 @@ from jobs.registration import (
 from jobs.settings import ModelSettings, Settings
 from schemas.audit import SignedHead
 from schemas.errors import SettingsError
-from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, new_key_ring
+from schemas.pseudonyms import KeyRing
 
 IDS = {"consents": "c-1", "interactions": "i-1", "control": "k-1"}
 RING = new_key_ring()

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
+from adapters.secrets.signing_keys import write_signing_key
 from freshet.cli.main import run
 from jobs import doctor
 from jobs.doctor import REQUIREMENTS, describe_clock_offset, examine
 from models.random_model import random_model
 from schemas.errors import SettingsError
-from schemas.pseudonyms import new_key_ring, write_key_ring
-from schemas.signing import write_signing_key
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapters.files.tenant_file import load_tenant
 from adapters.schema_sources import DirectorySource
+from adapters.secrets.key_rings import load_key_ring, new_key_ring, write_key_ring
+from adapters.secrets.signing_keys import load_signing_key, write_signing_key
 from jobs.settings import load_policy, load_settings
 from models import manifest
 from models.random_model import random_model
 from privacy.audit_verification import _lines_of
-from schemas import edited_files
+from schemas import edited_text
 from schemas.errors import FreshetError
-from schemas.pseudonyms import load_key_ring, new_key_ring, write_key_ring
-from schemas.signing import load_signing_key, write_signing_key
-from schemas.wire.tenant_file import load_tenant
 from serving.gateway.gateway_settings import load_gateway_settings
 from serving.gateway.security import new_api_key, read_api_keys, read_jwks
 from tests.support.gateway import HMAC_SECRET, jwks_of
@@ -94,5 +94,5 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path, raw: bytes) -> None:
 
 
 def test_examples_are_true() -> None:
-    result = doctest.testmod(edited_files)
+    result = doctest.testmod(edited_text)
     assert result.attempted and not result.failed

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from adapters.secrets.key_rings import begin_rotation, load_key_ring, write_key_ring
 from privacy.history import permitted
 from privacy.standings import standings_of
 from schemas.consents import PURPOSES
 from schemas.errors import SettingsError
 from schemas.exports import LeftOut
-from schemas.pseudonyms import ExportHashes, Pseudonymiser, begin_rotation, load_key_ring, write_key_ring
+from schemas.pseudonyms import ExportHashes, Pseudonymiser
 from schemas.wire.codecs import json_codec
 from tests.support.exports import a_raw_record_of, an_event_as_published, naive_may_export, standings
 from tests.support.vocabulary import (

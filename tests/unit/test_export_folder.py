@@ -18,6 +18,7 @@ import adapters.kafka.reading
 import privacy.export_folder
 import privacy.retention
 from adapters.files.export_parts import part_events, read_manifest
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from freshet.cli.main import run
 from jobs.settings import PrivacySettings
 from models.interactions import CLEAN_EVENTS, read
@@ -25,7 +26,7 @@ from privacy.export import honour, rewrite
 from privacy.export_folder import locked, new_folder
 from schemas.errors import ExportError, ModelError
 from schemas.exports import ExportManifest, LeftOut
-from schemas.pseudonyms import ExportHashes, new_key_ring, write_key_ring
+from schemas.pseudonyms import ExportHashes
 from tests.support.exports import an_event_as_published, an_export, lines, settings, standings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, KEY_RING, MINUTE, a_raw_consent
 from udfs.ingest import RawRecord

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from deploy.local.gateway_product import key_set, settings_text
 from freshet.cli.main import run
 from schemas.errors import SettingsError
-from schemas.pseudonyms import new_key_ring, write_key_ring
 from serving.gateway.gateway_settings import GatewaySettings, load_gateway_settings
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "gateway.toml"

@@ -8,13 +8,13 @@ import pytest
 
 from adapters.kafka.listening import refuse_if_nobody_listens
 from adapters.kafka.settings import KafkaSettings
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
+from adapters.secrets.signing_keys import write_signing_key
 from freshet.cli.main import run
 from jobs.checks import check_topics
 from jobs.settings import load_settings
 from models.random_model import random_model
 from schemas.errors import SettingsError
-from schemas.pseudonyms import new_key_ring, write_key_ring
-from schemas.signing import write_signing_key
 
 COMMANDS = (
     "access --user ada --role dpo --purpose request",

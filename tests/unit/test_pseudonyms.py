@@ -12,22 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import SettingsError
-from schemas.pseudonyms import (
-    DOMAINS,
+from adapters.secrets.key_rings import (
     KEY_RING_VARIABLE,
-    Domain,
-    KeyRing,
-    Pseudonymiser,
     begin_rotation,
     end_rotation,
-    keyed_hash,
-    kid_of,
     load_key_ring,
     new_key_ring,
     replace_key_ring,
     write_key_ring,
 )
+from schemas.errors import SettingsError
+from schemas.pseudonyms import DOMAINS, Domain, KeyRing, Pseudonymiser, keyed_hash, kid_of
 
 pytestmark = pytest.mark.privacy
 

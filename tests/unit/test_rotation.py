@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.secrets.key_rings import begin_rotation, end_rotation, new_key_ring
 from privacy.consent_topic import read_record
 from privacy.rotation import oldest_snapshot_ms
 from privacy.rules.rotation import why_not_ended
-from schemas.pseudonyms import KeyRing, begin_rotation, end_rotation, new_key_ring
+from schemas.pseudonyms import KeyRing
 from schemas.wire.codecs import json_codec
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, a_raw_consent
 

@@ -9,11 +9,11 @@ import jsonschema_rs
 import pytest
 
 from adapters.redis.greeting import WHOLESALE, life_of, looked, record_of, standing_of
+from adapters.secrets.key_rings import KEY_RING_VARIABLE, load_key_ring
 from schemas.consents import ConsentChange
 from schemas.errors import StoreUnavailable
 from schemas.events import Interaction
 from schemas.lists import encode_list, item_fragment
-from schemas.pseudonyms import KEY_RING_VARIABLE, load_key_ring
 from schemas.store import proof_of
 from schemas.wire.publish import PUBLISHED, READ_LIST, published_files
 from schemas.wire.shapes import fields_of

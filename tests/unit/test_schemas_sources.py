@@ -172,22 +172,28 @@ def serving(seen: list[str | None]) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("auth", "header"), [("me:secret", "Basic bWU6c2VjcmV0"), ("token\n", "Bearer token"), (None, None)]
 )
-def test_registry_uses_credentials_from_the_environment(auth: str | None, header: str | None) -> None:
+def test_registry_uses_credentials_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, auth: str | None, header: str | None
+) -> None:
     seen: list[str | None] = []
+    monkeypatch.delenv(REGISTRY_AUTH_VARIABLE, raising=False)
+    if auth is not None:
+        monkeypatch.setenv(REGISTRY_AUTH_VARIABLE, auth)
     with serving(seen) as address:
-        source = source_at(address, {REGISTRY_AUTH_VARIABLE: auth} if auth else {})
+        source = source_at(address)
         assert source.fetch("avro", 7) == AVRO
         assert source.fetch("protobuf", 9) == FILES
         assert source.fetch("avro", 1) is None
     assert seen == [header] * 3
 
 
-def test_no_error_shows_a_credential() -> None:
+def test_no_error_shows_a_credential(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError) as caught:
         source_at("https://me:secret@registry.example/")
     assert "secret" not in str(caught.value)
+    monkeypatch.setenv(REGISTRY_AUTH_VARIABLE, "sec\nret")
     with pytest.raises(SettingsError) as unprintable:
-        source_at("https://registry.example/", {REGISTRY_AUTH_VARIABLE: "sec\nret"})
+        source_at("https://registry.example/")
     assert "ret" not in str(unprintable.value)
     source = RegistrySource(Registry((403, b"secret")).get)
     with pytest.raises(SchemaError) as refused:

@@ -13,11 +13,11 @@ import pytest
 from kafka.errors import KafkaTimeoutError
 
 from adapters.kafka import sender as kafka_sender
+from adapters.secrets.key_rings import new_key_ring
 from adapters.waiting import until
 from schemas.consents import ConsentChange
 from schemas.errors import InvalidConsent, InvalidEvent, NotAcknowledged
 from schemas.events import Interaction
-from schemas.pseudonyms import new_key_ring
 from schemas.wire.codecs import json_codec
 from schemas.wire.consent_records import NAMED_MAX, consents_in
 from serving.consents import Consents, read_consent_or_withdrawal

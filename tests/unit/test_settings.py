@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
+from adapters.secrets.secret_files import read_secret_variable
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.errors import SettingsError
-from schemas.secret_files import secret
 
 SMALLEST = """
 kafka.bootstrap_servers = "broker:9092"
@@ -88,11 +88,11 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_secret_is_read_from_the_named_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_SECRET", "hush")
-    assert secret("TEST_SECRET") == "hush"
-    assert secret(None) is None
+    assert read_secret_variable("TEST_SECRET") == "hush"
+    assert read_secret_variable(None) is None
     monkeypatch.delenv("TEST_SECRET")
     with pytest.raises(SettingsError, match="TEST_SECRET, named by a setting, is not set"):
-        secret("TEST_SECRET")
+        read_secret_variable("TEST_SECRET")
 
 
 def test_plaintext_kafka_needs_an_address_only() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from adapters.secrets.signing_keys import SIGNING_KEY_VARIABLE, load_signing_key, write_signing_key
 from schemas.errors import SettingsError
-from schemas.signing import SIGNING_KEY_VARIABLE, SigningKey, key_id, load_signing_key, write_signing_key
+from schemas.signing import SigningKey, key_id
 
 
 def test_new_key_has_owner_rights_and_never_overwrites(tmp_path: Path) -> None:

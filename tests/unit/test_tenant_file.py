@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from adapters.files.tenant_file import load_tenant
 from jobs.settings import load_settings
 from schemas.errors import SettingsError
 from schemas.wire.codec_choice import InputSettings
-from schemas.wire.tenant_file import load_tenant
 from serving.gateway.gateway_settings import load_gateway_settings
 
 DAY = 86_400_000

@@ -1,15 +1,9 @@
-"""Files of text that people write and edit: Windows editors put a byte order mark in front, or write UTF-16."""
+"""Text that people write and edit: Windows editors put a byte order mark in front, or write UTF-16."""
 
-from pathlib import Path
 from typing import Final
 
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
-
-
-def read_edited(path: Path) -> bytes:
-    """The text of the file `path`, as :func:`in_utf8` gives it; raises :class:`OSError`."""
-    return in_utf8(path.read_bytes())
 
 
 def in_utf8(raw: bytes) -> bytes:

@@ -1,14 +1,11 @@
-"""The file of a tenant: what its job, gateways and producers must agree on, written once and read by each of them."""
+"""What stands in the file of a tenant: what its job, gateways and producers must agree on, written once for all."""
 
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from schemas import topics
-from schemas.edited_files import read_edited
-from schemas.errors import SettingsError
 from schemas.wire.writers import WriteSettings
 
 
@@ -53,21 +50,3 @@ class TenantSettings(PseudonymSettings, frozen=True, forbid_unknown_fields=True)
     """Put before every key in Redis."""
     input: WriteSettings = WriteSettings()
     """The format of the raw topics."""
-
-
-def load_tenant(path: Path | str) -> TenantSettings:
-    """What stands in the TOML file `path`; raises :class:`SettingsError`, which names the setting.
-
-    A relative `key_ring` is taken from the folder of the file: its readers run in folders of their own.
-    """
-    path = Path(path).absolute()
-    try:
-        tenant = msgspec.toml.decode(read_edited(path), type=TenantSettings)
-    except OSError as error:
-        raise SettingsError(f"tenant file {path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"tenant file {path}: {error}") from None
-    if complaint := tenant.complaint():
-        raise SettingsError(f"tenant file {path}: {complaint}")
-    ring = None if tenant.key_ring is None else str(path.parent / tenant.key_ring)
-    return msgspec.structs.replace(tenant, key_ring=ring)

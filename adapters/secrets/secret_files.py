@@ -1,9 +1,9 @@
-"""Files and environment variables that hold secrets: written for their owner only, and never shown in errors."""
+"""Every secret is read here: files and environment variables, written for their owner only, never shown in errors."""
 
 import os
 from pathlib import Path
 
-from schemas.edited_files import read_edited
+from adapters.files.edited_files import read_edited
 from schemas.errors import SettingsError
 
 
@@ -22,16 +22,27 @@ def read_secret(what: str, path: str | None, variable: str, missing: str) -> tup
 
     Raises :class:`SettingsError`, with `missing` where there is neither.
     """
-    source = f"{what} {path}" if path else f"environment variable {variable}"
+    if path:
+        return f"{what} {path}", read_secret_file(what, path)
+    if variable not in os.environ:
+        raise SettingsError(missing)
+    return f"environment variable {variable}", os.environ[variable].encode()
+
+
+def read_secret_file(what: str, path: str) -> bytes:
+    """What the file `path` holds; raises :class:`SettingsError`, which calls the file `what`."""
     try:
-        return source, read_edited(Path(path)) if path else os.environ[variable].encode()
-    except KeyError:
-        raise SettingsError(missing) from None
+        return read_edited(Path(path))
     except OSError as error:
-        raise SettingsError(f"{source} cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{what} {path} cannot be read: {error.strerror}") from None
 
 
-def secret(variable: str | None) -> str | None:
+def read_optional_variable(variable: str) -> str:
+    """The secret in an environment variable that need not be set; empty where it is not."""
+    return os.environ.get(variable, "")
+
+
+def read_secret_variable(variable: str | None) -> str | None:
     """The secret in the environment variable that a setting names; None where none is named."""
     if variable is None:
         return None

@@ -1,0 +1,27 @@
+"""Reads the file of a tenant: what its job, gateways and producers must agree on."""
+
+from pathlib import Path
+
+import msgspec
+
+from adapters.files.edited_files import read_edited
+from schemas.errors import SettingsError
+from schemas.wire.tenant_settings import TenantSettings
+
+
+def load_tenant(path: Path | str) -> TenantSettings:
+    """What stands in the TOML file `path`; raises :class:`SettingsError`, which names the setting.
+
+    A relative `key_ring` is taken from the folder of the file: its readers run in folders of their own.
+    """
+    path = Path(path).absolute()
+    try:
+        tenant = msgspec.toml.decode(read_edited(path), type=TenantSettings)
+    except OSError as error:
+        raise SettingsError(f"tenant file {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"tenant file {path}: {error}") from None
+    if complaint := tenant.complaint():
+        raise SettingsError(f"tenant file {path}: {complaint}")
+    ring = None if tenant.key_ring is None else str(path.parent / tenant.key_ring)
+    return msgspec.structs.replace(tenant, key_ring=ring)
