@@ -51,13 +51,10 @@ def honest(seed: int, jobs: int, trail: str = TRAIL) -> Topics:
 
 def read(raw: bytes) -> dict[str, Any] | None:
     """A naive reader: JSON and nothing else."""
+    needed = {"kind", "bucket", "epoch", "seq", "at", "prev", "hash"}
     try:
         found = json.loads(raw)
-        return (
-            found
-            if isinstance(found, dict) and {"kind", "bucket", "epoch", "seq", "at", "prev"} <= set(found)
-            else None
-        )
+        return found if isinstance(found, dict) and needed <= set(found) else None
     except ValueError:
         return None
 
