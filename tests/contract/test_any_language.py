@@ -12,11 +12,11 @@ import pytest
 import redis
 
 from adapters.redis.greeting import LOOK_EVERY_S, REPLICA_LAG_MAX_S, WHOLESALE
+from deploy.publish_schemas import PUBLISHED
 from schemas.consents import Level
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import all_user_keys, popular_key
-from schemas.wire.publish import PUBLISHED
 from schemas.wire.vectors import published_ring
 from tests.support.documented import DOCS, blocks, redis_rights
 from tests.support.generations import a_proven_consent, generation

@@ -66,7 +66,7 @@ def test_client_library_has_neither_gateway_nor_command_line_nor_job() -> None:
     found = client_modules(ROOT, freshet.PUBLIC)
     assert {"serving.reader", "serving.async_reader", "serving.consents", "schemas.wire.avro_codec"} < found.keys()
     assert {name.partition(".")[0] for name in found} == {"schemas", "adapters", "serving"}
-    assert not [name for name in found if name.startswith("serving.gateway") or name.endswith("publish")]
+    assert not [name for name in found if name.startswith("serving.gateway")]
     assert foreign(ROOT, found.values()) == {"msgspec", "hiredis", "kafka", "fastavro", "google"}
 
 

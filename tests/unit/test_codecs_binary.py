@@ -13,13 +13,13 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy.publish_schemas import published_files
 from schemas.consents import ConsentChange, purposes_bits
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
 from schemas.wire import avro_codec, protobuf_codec
 from schemas.wire.codecs import PAYLOAD_BYTES_MAX, BadRecord, Codec, json_codec
 from schemas.wire.confluent import Form, frame, message_place
-from schemas.wire.publish import published_files
 from tests.golden.schemas import CONSENT, CONSENT_2, INTERACTION, golden, schema_files
 
 MINIMAL = Interaction(event_id="e", type="search", ts=1_767_225_600_000, user_id="ada")

@@ -62,8 +62,9 @@ ENTRIES: tuple[str, ...] = (
     "deploy/local/record_classes.py",
     "deploy/local/recorded_job.py",
     "deploy/local/supervise.py",
+    "deploy/publish_schemas.py",
 )
-"""What is called by others than people: by Flink, by make, by benchmarks as processes of their own."""
+"""What no user of Freshet calls: Flink, make, benchmarks (as processes of their own) and contributors do."""
 ALL = dict(commands(TREE))
 NAMES = [" ".join(words) for words in ALL]
 

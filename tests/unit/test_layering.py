@@ -58,6 +58,27 @@ ONLY_IN = {
     "argparse": ("jobs/personalise.py",),
     "typer": ("freshet/cli/",),
 }
+# By these a module reaches files, the environment or the randomness of the system.
+OUTSIDE = {
+    "codecs",
+    "fileinput",
+    "glob",
+    "importlib",
+    "io",
+    "mmap",
+    "os",
+    "pathlib",
+    "pkgutil",
+    "secrets",
+    "shutil",
+    "subprocess",
+    "tempfile",
+}
+INSIDE = {"io.BytesIO", "pathlib.PurePath"}
+OPENING = {"open", "__import__", "eval", "exec"}
+# Secrets are read in one room. The gateway's server tells its processes where their settings are.
+READS_ENVIRONMENT = ("adapters/secrets/", "serving/gateway/app.py", "serving/gateway/server.py")
+WITHOUT_OUTSIDE = ("schemas/", "udfs/", "privacy/rules/")
 IMPURE = {"time", "random", "datetime", "secrets", "uuid", "threading", "asyncio"}
 PURE = ("udfs/", "privacy/rules/")
 IMPURE_ALLOWED = ("udfs/operators/",)
@@ -105,7 +126,24 @@ def violations(files: dict[str, str]) -> list[str]:
         for name in sorted({top(name) for name in names}):
             if path.startswith(PURE) and name in IMPURE and not path.startswith(IMPURE_ALLOWED):
                 found.append(f"{path}: a rule must not import {name}: time arrives with the event")
+        if path.startswith(WITHOUT_OUTSIDE):
+            found += [f"{path}: {name} reaches files or the environment, which adapters do" for name in outside(text)]
+        if reads_environment(text) and not path.startswith(READS_ENVIRONMENT):
+            found.append(f"{path}: the environment is read in adapters/secrets")
     return found
+
+
+def reads_environment(text: str) -> bool:
+    """Whether a module names what holds the environment variables."""
+    named = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(ast.parse(text))}
+    bound = {name.rpartition(".")[2] for name in imported(text) if top(name) == "os"}
+    return not (named | bound).isdisjoint({"environ", "environb", "getenv", "getenvb"})
+
+
+def outside(text: str) -> list[str]:
+    """The names by which a module reaches files, the environment or the system's randomness."""
+    names = {name for name in imported(text) if top(name) in OUTSIDE and name not in INSIDE}
+    return sorted(names | {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)} & OPENING)
 
 
 def function_lengths(files: dict[str, str]) -> dict[str, int]:
@@ -166,6 +204,20 @@ def test_dependencies_point_one_way() -> None:
         ("privacy/x.py", "from urllib.request import urlopen"),
         ("adapters/flink/x.py", "import http.client"),
         ("schemas/wire/x.py", "from adapters.schema_sources import source_at"),
+        ("schemas/x.py", "import os"),
+        ("schemas/x.py", "from os import path"),
+        ("schemas/x.py", "from pathlib import Path"),
+        ("schemas/x.py", "import pathlib as p"),
+        ("schemas/x.py", "def f(path):\n    return open(path).read()"),
+        ("schemas/x.py", "opened = open"),
+        ("schemas/wire/x.py", "from io import FileIO"),
+        ("schemas/x.py", "from secrets import token_hex"),
+        ("udfs/x.py", "import os"),
+        ("udfs/operators/x.py", "from pathlib import Path"),
+        ("privacy/rules/x.py", "import tempfile"),
+        ("adapters/kafka/x.py", "import os\nPASSWORD = os.environ['PASSWORD']"),
+        ("jobs/x.py", "from os import environ"),
+        ("serving/gateway/x.py", "import os as o\n\ndef f():\n    return o.getenv('TOKEN')"),
     ],
 )
 def test_layering_violation_is_found(path: str, text: str) -> None:
@@ -181,6 +233,9 @@ def test_layering_violation_is_found(path: str, text: str) -> None:
         ("jobs/x.py", "import pyflink.table, udfs.state, models.scorer"),
         ("jobs/x.py", "from http import HTTPStatus\nfrom urllib.parse import quote"),
         ("models/scorer.py", "import onnxruntime"),
+        ("schemas/x.py", "from io import BytesIO\nfrom pathlib import PurePath"),
+        ("udfs/operators/x.py", "class C:\n    def open(self): ...\n\ndef f(c):\n    c.open()"),
+        ("adapters/secrets/x.py", "import os\nfrom pathlib import Path"),
     ],
 )
 def test_allowed_imports_pass_layering(path: str, text: str) -> None:

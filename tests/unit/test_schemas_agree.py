@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from deploy.publish_schemas import published_files
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES
 from schemas.wire.avro_codec import avro_codec
 from schemas.wire.codecs import BadRecord, Codec, json_codec
 from schemas.wire.protobuf_codec import MessageFile, file_descriptor, protobuf_codec
-from schemas.wire.publish import published_files
 
 FILES = published_files()
 TOPICS = ["interaction", "consent"]

@@ -10,18 +10,18 @@ import pytest
 
 from adapters.redis.greeting import WHOLESALE, life_of, looked, record_of, standing_of
 from adapters.secrets.key_rings import KEY_RING_VARIABLE, load_key_ring
+from deploy.publish_schemas import PUBLISHED, READ_LIST, published_files
 from schemas.consents import ConsentChange
 from schemas.errors import StoreUnavailable
 from schemas.events import Interaction
 from schemas.lists import encode_list, item_fragment
 from schemas.store import proof_of
-from schemas.wire.publish import PUBLISHED, READ_LIST, published_files
 from schemas.wire.shapes import fields_of
 
 
 def test_every_published_file_is_up_to_date() -> None:
     standing = {path.name: path.read_bytes() for path in PUBLISHED.iterdir() if path != READ_LIST}
-    assert standing == published_files(), "run python -m schemas.wire.publish"
+    assert standing == published_files(), "run python -m deploy.publish_schemas"
 
 
 @pytest.mark.parametrize(("name", "struct"), [("interaction", Interaction), ("consent", ConsentChange)])

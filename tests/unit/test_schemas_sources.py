@@ -23,11 +23,11 @@ from adapters.schema_sources import (
     codec_of,
     source_at,
 )
+from deploy.publish_schemas import published_files
 from schemas.errors import HttpUnanswered, SchemaError, SettingsError
 from schemas.wire.codec_choice import InputSettings
 from schemas.wire.codecs import Codec
 from schemas.wire.confluent import SchemaSource
-from schemas.wire.publish import published_files
 from tests.golden.schemas import INTERACTION, golden, schema_files
 
 AVRO = published_files()["interaction.avsc"]

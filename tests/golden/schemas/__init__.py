@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
+from deploy.publish_schemas import published_files
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
-from schemas.wire.publish import published_files
 
 INTERACTION: Final = Interaction(
     event_id="0190f2a4-7c1e-7b3a-9d2e-3f5a6b7c8d9e",

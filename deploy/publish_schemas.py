@@ -1,4 +1,4 @@
-"""Writes the published schemas from the structs: ``python -m schemas.wire.publish``.
+"""Writes the published schemas from the structs: ``python -m deploy.publish_schemas``.
 
 They are checked in under ``schemas/wire/published``, for producers and readers in other languages and for schema
 registries.
@@ -22,7 +22,7 @@ from schemas.wire.protobuf_codec import MESSAGES, file_descriptor
 from schemas.wire.shapes import fields_of, summary_of
 from schemas.wire.vectors import pseudonym_vectors, standing_vectors
 
-PUBLISHED: Final = Path(__file__).parent / "published"
+PUBLISHED: Final = Path(__file__).parents[1] / "schemas" / "wire" / "published"
 READ_LIST: Final = PUBLISHED / "read_list.lua"
 """The one published file that is written by hand: :mod:`adapters.redis.scripts` runs it as it is."""
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -76,7 +76,7 @@ def proto_text() -> str:
     """The published file as a Protobuf developer writes it."""
     file = file_descriptor()
     lines = [
-        "// Written by `python -m schemas.wire.publish`. Fields are only ever appended.",
+        "// Written by `python -m deploy.publish_schemas`. Fields are only ever appended.",
         f'syntax = "{file.syntax}";',
         "",
         f"package {file.package};",
