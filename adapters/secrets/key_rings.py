@@ -1,13 +1,12 @@
 """Key rings (:class:`schemas.pseudonyms.KeyRing`): made, rotated, written, and read from a file or the environment."""
 
-import os
 import secrets
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from adapters.secrets.secret_files import read_secret, write_secret
+from adapters.secrets.secret_files import read_secret, replace_secret, write_secret
 from schemas.errors import SettingsError
 from schemas.pseudonyms import DOMAINS, KEY_BYTES, Domain, KeyRing, decode_key_ring, encode_key_ring
 
@@ -45,10 +44,7 @@ def write_key_ring(ring: KeyRing, path: Path) -> None:
 
 def replace_key_ring(ring: KeyRing, path: Path) -> None:
     """Put `ring` in the place of the file `path` at once: a reader sees the old ring or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    write_key_ring(ring, draft)
-    draft.replace(path)
+    replace_secret(path, encode_key_ring(ring))
 
 
 def load_key_ring(path: str | None) -> KeyRing:

@@ -17,6 +17,14 @@ def write_secret(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def replace_secret(path: Path, content: bytes) -> None:
+    """Put a file of `content` in the place of `path` at once: a reader sees the old file or the new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    write_secret(draft, content)
+    draft.replace(path)
+
+
 def read_secret(what: str, path: str | None, variable: str, missing: str) -> tuple[str, bytes]:
     """Where a secret came from, in words, and its bytes: the file `path`, or the variable where `path` is None.
 

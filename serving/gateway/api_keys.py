@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters.secrets.secret_files import replace_secret
 from schemas.errors import SettingsError
-from serving.gateway.security import ApiKey, new_api_key, read_api_keys
+from serving.gateway.security import new_api_key, read_api_keys
 
 DAY_S: Final = 86_400
 
@@ -18,13 +19,5 @@ def add_api_key(path: Path, id: str, roles: tuple[Any, ...], tenant: str, days: 
     if any(one.id == id for one in known):
         raise SettingsError(f"{path} already has an API key with this id: choose another id, or remove that key")
     key, entry = new_api_key(id, roles, tenant, None if days is None else time.time() + days * DAY_S)
-    _write(path, [*known, entry])
+    replace_secret(path, msgspec.json.format(msgspec.json.encode([*known, entry])) + b"\n")
     return key
-
-
-def _write(path: Path, keys: list[ApiKey]) -> None:
-    """Readers find the old file or the new one, whole."""
-    beside = path.with_name(path.name + ".new")
-    beside.touch(0o600)
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(keys)) + b"\n")
-    beside.replace(path)

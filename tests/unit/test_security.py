@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from schemas.errors import SettingsError
 from serving.gateway import security
+from serving.gateway.api_keys import add_api_key
 from serving.gateway.problems import Problem
 from serving.gateway.security import ApiKey, Authenticator, AuthSettings, new_api_key
 from tests.support.gateway import AUDIENCE, HMAC_SECRET, a_token, jwks_of
@@ -80,6 +83,17 @@ def test_key_with_non_numeric_expiry_is_not_created(expires_at: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The HMAC key is")
+def test_file_of_api_keys_is_replaced_with_owner_rights(tmp_path: Path) -> None:
+    path, left_by_a_crash = tmp_path / "api-keys.json", tmp_path / f".api-keys.json.{os.getpid()}"
+    for one in (path, left_by_a_crash):
+        one.write_text("[]")
+        one.chmod(0o644)
+    add_api_key(path, "shop", ("frontend",), "default", None)
+    assert [key.id for key in security.read_api_keys(str(path)).values()] == ["shop"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_algorithm_is_taken_from_the_key(tmp_path: Path) -> None:
     public = jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True)
     rsa_entry = {**public, "kid": "rsa", "alg": "RS256"}
