@@ -97,11 +97,13 @@ def nobody(element: Element, users: personalise.Users) -> dict[str, str]:
 class UncheckedOperator(PersonaliseOperator):
     """The personalise operator that keeps and ranks everybody."""
 
-    _carry_out = with_others(
-        PersonaliseOperator._carry_out,
+    _apply = with_others(
+        PersonaliseOperator._apply,
         apply=with_others(personalise.apply, take=with_others(profile.take, allows=always)),
         Users=Everybody,
-        tell=with_others(outputs.tell, clean_lines=with_others(outputs.clean_lines, clean_event=clean_event)),
+        side_outputs=with_others(
+            outputs.side_outputs, clean_lines=with_others(outputs.clean_lines, clean_event=clean_event)
+        ),
     )
 
     def open(self, runtime_context: Any) -> None:

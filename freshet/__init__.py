@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from serving.consents import Consents as Consents
     from serving.consents import RecordedConsent as RecordedConsent
     from serving.events import EventProducer as EventProducer
-    from serving.events import Stands as Stands
+    from serving.events import RecordedEvent as RecordedEvent
     from serving.reader import Reader as Reader
 
     Events = EventProducer
@@ -68,7 +68,7 @@ PUBLIC: Final = {
     "serving.async_reader": ("AsyncReader",),
     "serving.catalogue": ("Catalogue",),
     "serving.consents": ("RecordedConsent", "Consents"),
-    "serving.events": ("EventProducer", "Events", "Stands"),
+    "serving.events": ("EventProducer", "Events", "RecordedEvent"),
     "serving.reader": ("Reader",),
 }
 """Module → what it offers here, as imported above for type checkers."""

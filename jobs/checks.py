@@ -1,4 +1,4 @@
-"""Checks of the brokers before a job is submitted: expired data must not return."""
+"""Checks of the Kafka brokers before submission, so that expired data cannot return."""
 
 import logging
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from kafka.errors import KafkaError
 from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
-from adapters.kafka.listening import refuse_if_nobody_listens
+from adapters.kafka.listening import require_reachable_broker
 from adapters.kafka.settings import python_kafka_options
 from jobs.settings import Settings
 from jobs.topic_creation import broker_settings, topic_id, unfit_topics
@@ -21,7 +21,8 @@ CODEC_CLASSES: Final = {
     "org.xerial.snappy.SnappyInputStream": "snappy-java",
     "net.jpountz.lz4.LZ4Factory": "lz4-java",
 }
-"""What the Kafka client in flink-sql-connector-kafka takes from its surroundings; all but zstd are in flink-dist."""
+"""Codec libraries that the Kafka client in flink-sql-connector-kafka loads from Flink's lib/; flink-dist has all but
+zstd."""
 CHECK_INTERVAL: Final = "log.retention.check.interval.ms"
 EXPIRATION: Final = "transactional.id.expiration.ms"
 _RELATIONS: Final = dict.fromkeys(topics.AT_MOST, "≤") | dict.fromkeys(topics.AT_LEAST, "≥")
@@ -30,12 +31,12 @@ RAW: Final = (topics.INTERACTIONS, topics.CONSENTS, topics.CONTROL)
 
 
 def check_topics(settings: Settings) -> dict[str, str]:
-    """Raise :class:`SettingsError` where topics would forget too early, or too late, for the promises to hold.
+    """Raise :class:`SettingsError` if a topic deletes records too early or too late to keep the promises.
 
-    Returns Kafka's ids of the raw topics, by our short names; empty where the broker has none (before 2.8).
+    Returns Kafka's ids of the raw topics by our short names; empty if the broker assigns none (before 2.8).
     """
     kafka, names = settings.kafka, {topic.name: settings.kafka.topic(topic.name) for topic in topics.TOPICS}
-    refuse_if_nobody_listens(kafka)
+    require_reachable_broker(kafka)
     try:
         admin = KafkaAdminClient(**python_kafka_options(kafka))
         try:
@@ -45,7 +46,7 @@ def check_topics(settings: Settings) -> dict[str, str]:
             broker = broker_settings(admin)
         finally:
             admin.close()
-    except (KafkaError, OSError) as error:  # OSError: of files for TLS
+    except (KafkaError, OSError) as error:  # OSError: a TLS file
         raise SettingsError(
             f"the topics could not be inspected ({type(error).__name__}): kafka.bootstrap_servers must answer the "
             "client that submits, and its user needs Describe and DescribeConfigs on topics"
@@ -66,7 +67,7 @@ def check_topics(settings: Settings) -> dict[str, str]:
 
 
 def check_codecs() -> None:
-    """Raise :class:`SettingsError` where Flink's libraries cannot read every codec that a producer may choose."""
+    """Raise :class:`SettingsError` unless Flink's libraries can read every codec that a producer may choose."""
     jvm = get_gateway().jvm
     for name, jar in CODEC_CLASSES.items():
         try:
@@ -79,7 +80,7 @@ def check_codecs() -> None:
 
 
 def complaint_of_topics(unfit: Mapping[str, Mapping[str, str]]) -> str | None:
-    """What is wrong with settings of topics, given what they would have to be, by topic; None where nothing is."""
+    """Describe the topic settings that must change, by topic; None if there are none."""
     if not unfit:
         return None
     wanted = "; ".join(f"{topic} needs {_assigned(changes)}" for topic, changes in unfit.items())
@@ -94,10 +95,10 @@ def _assigned(changes: Mapping[str, str]) -> str:
 
 
 def complaint_of_broker(broker: Mapping[str, str], snapshots_kept_ms: int) -> str | None:
-    """What of a broker's settings breaks a promise: records live too long, or a snapshot cannot be restored.
+    """Describe a broker setting that breaks a promise: records live too long, or a snapshot cannot be restored.
 
-    A sink that restores a snapshot commits its transactions again. Where the brokers have forgotten them, the connector
-    takes that for an unknown failure, and the job restarts for ever. None where nothing is known to break a promise.
+    A sink that restores a snapshot commits its transactions again. If the brokers have forgotten them, the connector
+    reports an unknown failure and the job restarts forever. None if no broken promise is known.
     """
     check_ms = int(broker.get(CHECK_INTERVAL, 0))
     if check_ms > topics.RETENTION_CHECK_MAX_MS:

@@ -1,4 +1,4 @@
-"""The clock of commands."""
+"""The clock that commands use."""
 
 import time
 
@@ -9,7 +9,7 @@ def clock_ms() -> int:
 
 
 def day(ms: int) -> str:
-    """The day of a time in ms, in UTC.
+    """The UTC date of a time in ms.
 
     >>> day(0)
     '1970-01-01'

@@ -1,11 +1,11 @@
 """The identity of a deployment: the settings that its state, topics and lists depend on.
 
-A job whose buckets, keys, execution mode, prefixes or topics differ from those that its state was made with would not
-fail: it would leave profiles behind that no erasure reaches. So the identity is written down where the settings file
-has no say, and compared at each submission: in the topic `deployment` (:mod:`jobs.registration`), and in every
-checkpoint and savepoint (`jobs/java/freshet/SnapshotGuard.java`, :mod:`jobs.snapshots`).
+A job whose buckets, keys, execution mode, prefixes or topics differ from those of its state would not fail. It would
+leave behind profiles that no erasure reaches. So the identity is recorded outside the settings file and compared at
+each submission: in the topic `deployment` (:mod:`jobs.registration`), and in every checkpoint and savepoint
+(`jobs/java/freshet/SnapshotGuard.java`, :mod:`jobs.snapshots`).
 
-Keys are known by fingerprints, HMAC-SHA-256 of a fixed text under the key: they tell keys apart and nothing more.
+Keys are identified by fingerprints: HMAC-SHA-256 of a fixed text under the key, which reveal nothing else about it.
 """
 
 import json
@@ -18,17 +18,17 @@ from jobs.settings import Settings
 from schemas.pseudonyms import DOMAINS, KeyRing, fingerprint, user_fingerprints
 
 BEGIN_ANEW: Final = (
-    "put it back, or begin anew with empty state: submit without -s and with --new-deployment (profiles are lost, "
+    "put it back, or start over with empty state: submit without -s and with --new-deployment (profiles are lost, "
     "consents are read again from the topic)"
 )
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """What is recorded. `topic_ids` are Kafka's own, by our short names; a re-created topic has another one.
+    """The recorded identity. `topic_ids` are Kafka's ids by our short names; a re-created topic gets a new one.
 
-    `users` are fingerprints of the keys behind pseudonyms, by key id; `hashes` those of the other keys, by domain.
-    `epoch` is the submission time in ms, later than that of every submission before. `trail` is what the job's
-    signatures are bound to (:func:`jobs.trail.trail_id`); it may change, and the audit trail then tells of that itself.
+    `users` holds fingerprints of the pseudonym keys by key id; `hashes` those of the other keys, by domain. `epoch` is
+    the submission time in ms, later than that of every earlier submission. `trail` is the id that the job's signatures
+    are bound to (:func:`jobs.trail.trail_id`); it may change, and the audit trail then records the change.
     """
 
     buckets: int
@@ -45,7 +45,10 @@ class Deployment(msgspec.Struct, frozen=True):
     trail: str = ""
 
     def pins(self) -> dict[str, str]:
-        """What every snapshot holds: name → value, equal for the life of the state. Keys of users rotate."""
+        """What every snapshot stores, as name → value, unchanged for the life of the state.
+
+        User keys rotate, so are left out.
+        """
         pins = {
             "job.buckets": str(self.buckets),
             "job.max_parallelism": str(self.max_parallelism),
@@ -60,7 +63,7 @@ class Deployment(msgspec.Struct, frozen=True):
 def deployment_of(
     settings: Settings, ring: KeyRing, mode: str, topic_ids: Mapping[str, str], trail: str = ""
 ) -> Deployment:
-    """The identity that these settings, this key ring, this execution mode and the topics come to."""
+    """The identity that follows from these settings, key ring, execution mode and topics."""
     current = str(ring.current)
     others = [domain for domain in DOMAINS if domain != "user" and current in ring.keys.get(domain, {})]
     return Deployment(
@@ -79,7 +82,7 @@ def deployment_of(
 
 
 def encode_pins(pins: Mapping[str, str]) -> str:
-    """Pins as the state holds them: a line `name=value` for each."""
+    """Encode pins for the state: one line `name=value` each."""
     return "".join(f"{name}={value}\n" for name, value in sorted(pins.items()))
 
 
@@ -92,7 +95,7 @@ def decode_pins(text: str) -> dict[str, str]:
 
 
 def complaint_about_snapshot(snapshot: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """Why a snapshot with these pins must not be restored by a job with those; None where it may."""
+    """Explain why a job with the pins `now` must not restore a snapshot with the pins `snapshot`; None if it may."""
     for name in sorted(snapshot.keys() & now.keys()):
         if snapshot[name] != now[name]:
             return (
@@ -104,7 +107,7 @@ def complaint_about_snapshot(snapshot: Mapping[str, str], now: Mapping[str, str]
 
 
 def complaint_about_record(recorded: Deployment, now: Deployment) -> str | None:
-    """Why `now` is not a submission of the deployment that was `recorded`; None where it is."""
+    """Explain why `now` is not a submission of the `recorded` deployment; None if it is."""
     before, after = recorded.pins(), now.pins()
     for name in sorted(before.keys() & after.keys()):
         if before[name] != after[name]:

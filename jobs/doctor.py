@@ -1,7 +1,7 @@
 """Checks a deployment before and between submissions, and says how to fix problems (`freshet doctor`).
 
-Each check is one that the submission makes, or one whose failure shows only when the job runs. Nothing is changed but
-for one record in the compacted topic `deployment`, whose append time tells the broker's clock; nobody reads it.
+Each check is one that submission makes, or one whose failure would only show while the job runs. The only write is one
+record to the compacted topic `deployment`: its append time shows the broker's clock, and nothing reads it.
 """
 
 import re
@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from adapters.flink.rest import FlinkRest
-from adapters.kafka.listening import refuse_if_nobody_listens
+from adapters.kafka.listening import require_reachable_broker
 from adapters.kafka.reading import open_consumer
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient, connect
@@ -40,7 +40,7 @@ REQUIREMENTS: Final = Path(__file__).parents[1] / "requirements.txt"
 PYTHONS: Final = ((3, 11), (3, 12))
 JAVA_LEAST: Final = 17
 CLOCK_OFF_MAX_MS: Final = 5_000
-"""More than two machines with NTP differ, and less than any time that the rules go by."""
+"""More than NTP-synchronised machines differ, and less than any time limit in the rules."""
 CLOCK_KEY: Final = b"doctor"
 ANSWER_S: Final = 10.0
 _PIN: Final = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)", re.MULTILINE)
@@ -49,27 +49,27 @@ _JAVA: Final = re.compile(r'version "(\d+)')
 
 
 class CheckResult(NamedTuple):
-    """What one check found: `text` says what there is, or what is wrong and how to fix it. `note` is not wrong."""
+    """The finding of one check: `text` describes the state, or the problem and its fix. A `note` is not a problem."""
 
     what: str
     verdict: Verdict
     text: str
 
 
-def examine(path: Path, flink: str | None) -> list[CheckResult]:
-    """Every check of the deployment whose settings are in `path`, and of Flink where its URL is given."""
-    found = [checked("python", python), checked("packages", packages), checked("java", java)]
-    found.append(checked("operators", operators))
+def run_checks(path: Path, flink: str | None) -> list[CheckResult]:
+    """Run every check of the deployment with the settings in `path`, and of Flink if its URL is given."""
+    found = [run_check("python", python), run_check("packages", packages), run_check("java", java)]
+    found.append(run_check("operators", operators))
     try:
         settings = load_settings(path)
     except FreshetError as error:
         return [*found, CheckResult("settings", "mend", str(error))]
-    found += [CheckResult("settings", "ok", str(path)), *_of_files(settings), *_of_redis(settings)]
-    return [*found, *_of_kafka(path, settings), *_of_flink(settings, flink)]
+    found += [CheckResult("settings", "ok", str(path)), *_check_files(settings), *_check_redis(settings)]
+    return [*found, *_check_kafka(path, settings), *_check_flink(settings, flink)]
 
 
-def checked(what: str, check: Callable[[], str]) -> CheckResult:
-    """What `check` says, which raises for what must be fixed."""
+def run_check(what: str, check: Callable[[], str]) -> CheckResult:
+    """Run `check`, which raises if something must be fixed."""
     try:
         return CheckResult(what, "ok", check())
     except FreshetError as error:
@@ -79,7 +79,7 @@ def checked(what: str, check: Callable[[], str]) -> CheckResult:
 
 
 def python() -> str:
-    """Which Python runs this: the workers need the same."""
+    """Return the version of this Python; the workers need the same."""
     own = sys.version_info[:2]
     if own not in PYTHONS:
         raise SettingsError(f"this is Python {own[0]}.{own[1]}, and PyFlink needs 3.11 or 3.12: make setup PYTHON3=…")
@@ -87,7 +87,7 @@ def python() -> str:
 
 
 def packages() -> str:
-    """Whether what requirements.txt and the files that it includes pin is installed."""
+    """Check that the versions pinned in requirements.txt, and in the files it includes, are installed."""
     pins = pinned(REQUIREMENTS)
     if wrong := differing(pins, {name: _installed(name) for name in pins}):
         raise SettingsError(f"{'; '.join(wrong)}: install requirements.txt (`make setup`)")
@@ -95,7 +95,7 @@ def packages() -> str:
 
 
 def pinned(requirements: Path) -> dict[str, str]:
-    """Name → version of what a requirements file and those that it includes pin."""
+    """Name → version of the pins in a requirements file and the files that it includes."""
     text = requirements.read_text(encoding="utf-8")
     pins = dict(_PIN.findall(text))
     for included in _INCLUDED.findall(text):
@@ -104,7 +104,7 @@ def pinned(requirements: Path) -> dict[str, str]:
 
 
 def differing(pins: dict[str, str], installed: dict[str, str | None]) -> list[str]:
-    """What is not installed as it is pinned.
+    """List the packages that are not installed as pinned.
 
     >>> differing({"redis": "5.3.1", "lz4": "4.4.5"}, {"redis": "6.0.0", "lz4": None})
     ['redis is 6.0.0, not 5.3.1', 'lz4 is not installed']
@@ -124,91 +124,97 @@ def _installed(name: str) -> str | None:
 
 
 def java() -> str:
-    """Which Java Flink's client would start."""
+    """Return the version of the Java that Flink's client would start."""
     executable = shutil.which("java")
     if executable is None:
         raise SettingsError(f"java is not on PATH: install Java {JAVA_LEAST}")
-    told = subprocess.run([executable, "-version"], capture_output=True, text=True, check=False).stderr
-    found = _JAVA.search(told)
+    output = subprocess.run([executable, "-version"], capture_output=True, text=True, check=False).stderr
+    found = _JAVA.search(output)
     if found is None or int(found.group(1)) < JAVA_LEAST:
         raise SettingsError(f"{executable} is not Java {JAVA_LEAST} or later: install that, and put it first on PATH")
     return f"{found.group(1)}, {executable}"
 
 
 def operators() -> str:
-    """Whether the operators that run in Java are built, and from the sources that are here."""
+    """Check that the Java operators are built, from these sources."""
     operators_jar()
     return "the operators in Java are built"
 
 
-def _of_files(settings: Settings) -> Iterable[CheckResult]:
+def _check_files(settings: Settings) -> Iterable[CheckResult]:
     privacy, audit = settings.privacy, settings.audit
-    yield checked("key ring", lambda: _key(privacy.key_ring, lambda: f"key {load_key_ring(privacy.key_ring).current}"))
-    yield checked("signing key", lambda: _key(audit.signing_key, lambda: load_signing_key(audit.signing_key).id))
-    yield checked("policy", lambda: _policy(settings))
-    yield checked("model", lambda: Scorer.open(Path(settings.model.directory)).manifest.name)
+    yield run_check(
+        "key ring", lambda: _check_key(privacy.key_ring, lambda: f"key {load_key_ring(privacy.key_ring).current}")
+    )
+    yield run_check(
+        "signing key", lambda: _check_key(audit.signing_key, lambda: load_signing_key(audit.signing_key).id)
+    )
+    yield run_check("policy", lambda: _check_policy(settings))
+    yield run_check("model", lambda: Scorer.open(Path(settings.model.directory)).manifest.name)
 
 
-def _key(path: str | None, load: Callable[[], str]) -> str:
-    told = load()
+def _check_key(path: str | None, load: Callable[[], str]) -> str:
+    name = load()
     if path is not None and Path(path).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsError(f"{path} is readable or writable by others: chmod 600 {path}")
-    return told
+    return name
 
 
-def _policy(settings: Settings) -> str:
+def _check_policy(settings: Settings) -> str:
     load_policy(settings.privacy.policy)
     return settings.privacy.policy or "none: consents mean what they say"
 
 
-def _of_redis(settings: Settings) -> list[CheckResult]:
+def _check_redis(settings: Settings) -> list[CheckResult]:
     client = connect(settings.redis)
     try:
         found = fitness(client)
-        rights = checked("redis rights", lambda: _rights(client))
+        rights = run_check("redis rights", lambda: _check_rights(client))
     except FreshetError as error:
         why = f"{error}: see that redis.urls answers" if isinstance(error, StoreUnavailable) else str(error)
         return [CheckResult("redis", "mend", why)]
     finally:
         client.close()
     weak: Verdict = "mend" if settings.redis.persistence == "required" else "note"
-    told = [
+    findings = [
         *(CheckResult("redis", "mend", line) for line in found.wrong),
         *(CheckResult("redis", weak, it) for it in found.weak),
     ]
-    return [*(told or [CheckResult("redis", "ok", "evicts nothing, and has an append-only file")]), rights]
+    return [*(findings or [CheckResult("redis", "ok", "evicts nothing, and has an append-only file")]), rights]
 
 
-def _rights(client: RedisClient) -> str:
+def _check_rights(client: RedisClient) -> str:
     check_rights(client)
     return "the job's commands are allowed"
 
 
-def _of_kafka(path: Path, settings: Settings) -> Iterable[CheckResult]:
-    reached = checked("kafka", lambda: _reached(settings))
+def _check_kafka(path: Path, settings: Settings) -> Iterable[CheckResult]:
+    reached = run_check("kafka", lambda: _reach_kafka(settings))
     yield reached
     checks = {
-        "topics": lambda: _topics(settings),
-        "clock": lambda: describe_clock_offset(*_times(settings)),
-        "deployment": lambda: _deployment(path),
+        "topics": lambda: _check_topics(settings),
+        "clock": lambda: describe_clock_offset(*_measure_times(settings)),
+        "deployment": lambda: _check_deployment(path),
     }
     for what, check in checks.items():
-        yield checked(what, check) if reached.verdict == "ok" else CheckResult(what, "skipped", "Kafka is not reached")
+        yield (
+            run_check(what, check) if reached.verdict == "ok" else CheckResult(what, "skipped", "Kafka is not reached")
+        )
 
 
-def _reached(settings: Settings) -> str:
-    refuse_if_nobody_listens(settings.kafka)
+def _reach_kafka(settings: Settings) -> str:
+    require_reachable_broker(settings.kafka)
     open_consumer(settings.kafka).close()
     return settings.kafka.bootstrap_servers
 
 
-def _topics(settings: Settings) -> str:
+def _check_topics(settings: Settings) -> str:
     check_topics(settings)
     return f"{len(topics.TOPICS)}, with the retention and the time stamps that are promised"
 
 
-def _times(settings: Settings) -> tuple[int, int, int]:
-    """When a record was sent, appended by the broker's clock, and acknowledged, in ms."""
+def _measure_times(settings: Settings) -> tuple[int, int, int]:
+    """When a record was sent, appended (by the broker's clock), and acknowledged, in ms."""
     producer = KafkaProducer(**python_kafka_options(settings.kafka), acks="all")
     try:
         begun = clock_ms()
@@ -219,35 +225,35 @@ def _times(settings: Settings) -> tuple[int, int, int]:
 
 
 def describe_clock_offset(sent_ms: int, appended_ms: int, acknowledged_ms: int) -> str:
-    """How far the clock here is from the broker's, at least.
+    """Say how far, at least, the local clock is from the broker's.
 
     >>> describe_clock_offset(1_000, 1_010, 1_020), describe_clock_offset(1_000, 400, 1_020)
     ("with the broker's", "600 ms ahead of the broker's")
     """
     ahead, behind = sent_ms - appended_ms, appended_ms - acknowledged_ms
     off = max(ahead, behind, 0)
-    told = f"{off} ms {'ahead of' if ahead > 0 else 'behind'} the broker's" if off else "with the broker's"
+    text = f"{off} ms {'ahead of' if ahead > 0 else 'behind'} the broker's" if off else "with the broker's"
     if off > CLOCK_OFF_MAX_MS:
-        raise SettingsError(f"the clock here is {told}: synchronise both with NTP")
-    return told
+        raise SettingsError(f"the local clock is {text}: synchronise both with NTP")
+    return text
 
 
-def _deployment(path: Path) -> str:
+def _check_deployment(path: Path) -> str:
     load_for_submission(path)
     return "these settings are those of the last submission, if there was one"
 
 
-def _of_flink(settings: Settings, flink: str | None) -> Iterable[CheckResult]:
+def _check_flink(settings: Settings, flink: str | None) -> Iterable[CheckResult]:
     if flink is None:
         yield CheckResult("flink", "skipped", "say where it is with --flink")
         return
-    reached = checked("flink", lambda: _flink(flink))
+    reached = run_check("flink", lambda: _check_version(flink))
     yield reached
     if reached.verdict == "ok":
-        yield _job(flink, settings.job.name)
+        yield _find_job(flink, settings.job.name)
 
 
-def _flink(flink: str) -> str:
+def _check_version(flink: str) -> str:
     theirs, own = str(FlinkRest(flink).get("/config")["flink-version"]), version("apache-flink")
     if theirs.split(".")[:2] != own.split(".")[:2]:
         raise SettingsError(
@@ -259,8 +265,8 @@ def _flink(flink: str) -> str:
     return f"{theirs}, {overview['taskmanagers']} TaskManagers, {overview['slots-available']} slots free"
 
 
-def _job(flink: str, name: str) -> CheckResult:
+def _find_job(flink: str, name: str) -> CheckResult:
     try:
         return CheckResult("job", "ok", f"{running_job(flink, name)} runs")
-    except FreshetError as error:  # it may be that it is to be submitted only now
+    except FreshetError as error:  # perhaps it has not been submitted yet
         return CheckResult("job", "note", f"{error}; `freshet submit` submits it")

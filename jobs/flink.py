@@ -1,4 +1,4 @@
-"""The parts of a job that depend on Flink and Kafka: source, sinks, keys, execution mode."""
+"""The parts of a job that depend on Flink and Kafka: source, sinks, keys and execution mode."""
 
 from pyflink.common import Configuration
 from pyflink.common.serialization import ByteArraySchema
@@ -13,17 +13,17 @@ from jobs.kafka_properties import flink_kafka_properties
 from jobs.settings import Settings
 
 LINGER_MS = {True: 100, False: 20}
-"""How long a sink waits to send more records together. What is sunk exactly once shows at the next checkpoint anyway;
-a consent's receipt is waited for."""
+"""How long a sink waits for more records to send together. Exactly-once output becomes visible only at the next
+checkpoint; receipts of consents have readers that wait."""
 DISCOVERY_S = 5
 SOURCE_UID = "raw-records-v1"
 RAW_COLUMNS = ("topic", "partition", "offset", "append_time", "key", "value")
 
 
 def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream:
-    """The records of the raw topics as they are: topic, partition, offset, append time, key, value.
+    """The unchanged records of the raw topics: topic, partition, offset, append time, key, value.
 
-    Reads what is committed only. Without a savepoint it begins at the earliest record, so that state is complete.
+    Reads committed records only. Without a savepoint it starts at the earliest record, so that state is complete.
     """
     kafka = settings.kafka
     options = {
@@ -34,12 +34,12 @@ def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream
         "value.format": "raw",
         "value.fields-include": "EXCEPT_KEY",
         "scan.startup.mode": "earliest-offset",
-        # A partition that is added is read from its beginning, and no later than this: it may hold a withdrawal.
+        # A new partition is read from its beginning, at the latest after this time: it may hold a withdrawal.
         "scan.topic-partition-discovery.interval": f"{DISCOVERY_S} s",
         "properties.group.id": kafka.group(),
         "properties.isolation.level": "read_committed",
-        # The broker answers each 10 ms, or when there is much to tell. An answer for every append would make batches of
-        # a few events at low rates, each of which costs the broker and the job more than the events.
+        # The broker answers every 10 ms, or once there is enough data. An answer per append would make batches of a few
+        # events at low rates, and each batch costs the broker and the job more than its events.
         "properties.fetch.max.wait.ms": "10",
         "properties.fetch.min.bytes": "1048576",
         "properties.max.poll.records": "2000",
@@ -61,8 +61,10 @@ def _sql(text: str) -> str:
 
 
 def to_stream(t_env: StreamTableEnvironment, raw: Table) -> DataStream:
-    """The columns :data:`RAW_COLUMNS` of `raw`, in this order, as rows of the planner's own, which only operators of
-    Java can take. The Kafka source gets a uid of ours: the planner's changes with the query."""
+    """Return the columns :data:`RAW_COLUMNS` of `raw` as the planner's own rows, which only Java operators can read.
+
+    Sets our own uid on the Kafka source, because the planner's uid changes with the query.
+    """
     table = raw.select(*(col(name) for name in RAW_COLUMNS))
     row_data = get_gateway().jvm.Class.forName("org.apache.flink.table.data.RowData")
     row_type = table._j_table.getResolvedSchema().toPhysicalRowDataType().bridgedTo(row_data)
@@ -74,7 +76,7 @@ def to_stream(t_env: StreamTableEnvironment, raw: Table) -> DataStream:
 
 
 def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_once: bool) -> None:
-    """Write the byte records of `stream` to `topic`; the uid is the topic's name and the guarantee."""
+    """Write the byte records of `stream` to `topic`; the uid is derived from the topic's short name."""
     kafka = settings.kafka
     record = KafkaRecordSerializationSchema.builder()
     record.set_topic(kafka.topic(topic)).set_value_serialization_schema(ByteArraySchema())
@@ -91,16 +93,16 @@ def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_on
 
 
 def execution_mode(env: StreamExecutionEnvironment) -> str:
-    """`thread` or `process`: what the cluster's configuration and the command line say together."""
+    """Return `thread` or `process`, from the cluster's configuration and the command line together."""
     configuration = env._j_stream_execution_environment.getConfiguration()
     j_options = get_gateway().jvm.org.apache.flink.python.PythonOptions
     return str(configuration.get(j_options.PYTHON_EXECUTION_MODE))
 
 
-def expect_no_bundles(env: StreamExecutionEnvironment) -> None:
-    """In thread mode there are no bundles, but each operator looks all the same whether one is due.
+def relax_bundle_timer(env: StreamExecutionEnvironment) -> None:
+    """Check less often whether a bundle is due: thread mode has no bundles, but each operator checks all the same.
 
-    At the 10 ms that process mode wants, that is three hundredths of a core for nothing.
+    At the 10 ms that process mode needs, these checks waste 3 % of a core.
     """
     configuration = Configuration()
     configuration.set_string("python.fn-execution.bundle.time", "1000")
@@ -108,7 +110,7 @@ def expect_no_bundles(env: StreamExecutionEnvironment) -> None:
 
 
 def describe_buckets(buckets: int, parallelism: int) -> str:
-    """What a submission says of its buckets: they cap the cores of a job for the life of its state.
+    """Tell the submitter what the number of buckets means: it limits the parallelism for the life of the state.
 
     >>> describe_buckets(4, 2)
     'state is kept in 4 buckets: at most 4 subtasks of it ever have work, 2 of them run now'
@@ -122,9 +124,9 @@ def describe_buckets(buckets: int, parallelism: int) -> str:
 
 
 def bucket_keys(buckets: int, max_parallelism: int) -> list[int]:
-    """An integer for each bucket, such that the key groups of the buckets lie at even distances.
+    """Choose an integer key for each bucket such that the buckets' key groups are evenly spaced.
 
-    A few consecutive integers hash unevenly: with 8 of them one of two subtasks may get all the work.
+    Consecutive integers hash unevenly: with 8 of them, one of two subtasks may get all the work.
     """
     jvm = get_gateway().jvm
     assign = jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment.assignToKeyGroup

@@ -1,4 +1,4 @@
-"""Configuration of Kafka's Java client, for the source and the sinks of a job."""
+"""Configuration of Kafka's Java client for the job's source and sinks."""
 
 from pathlib import Path
 from typing import Final
@@ -14,15 +14,15 @@ SASL_MODULES: Final = {
     "SCRAM-SHA-256": f"{_SHADED}.scram.ScramLoginModule",
     "SCRAM-SHA-512": f"{_SHADED}.scram.ScramLoginModule",
 }
-"""By the names that Kafka's classes have in `flink-sql-connector-kafka`, which brings a Kafka client of its own."""
+"""Class names as relocated in `flink-sql-connector-kafka`, which bundles its own Kafka client."""
 
 
 def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
     """The properties of Kafka's Java client for source and sinks, security included.
 
-    No secret is among them: they travel in the job graph, which Flink shows and stores. The client resolves
-    placeholders where it is created, on JobManager and TaskManagers: the password from the environment variable, the
-    key from its file. So that variable and those files must be there.
+    They contain no secret, because they travel in the job graph, which Flink shows and stores. The client resolves
+    placeholders where it is created, on the JobManager and the TaskManagers: the password from an environment variable,
+    the key from its file. So the variable and the files must exist there.
     """
     properties = {"bootstrap.servers": kafka.bootstrap_servers, "security.protocol": kafka.security_protocol}
     providers: dict[str, str] = {}
@@ -58,7 +58,7 @@ def flink_kafka_properties(kafka: KafkaSettings) -> dict[str, str]:
 
 
 def _readable(setting: str, path: str) -> Path:
-    """The absolute path of a PEM file that can be read; raises :class:`SettingsError`."""
+    """Return the absolute path of a readable PEM file; raises :class:`SettingsError`."""
     found = _read(setting, path)
     if set(str(found)) & set(":,{}$"):
         raise SettingsError(f"{setting} {path}: Kafka's client resolves no path with one of : , {{ }} $ in it")
@@ -75,7 +75,7 @@ def _read(setting: str, path: str) -> Path:
 
 
 def _quote_for(variable: str | None) -> str:
-    """The quotation mark around the password in the JAAS configuration, in which Kafka puts it as it is."""
+    """Choose the quotation mark for the password in the JAAS configuration, where Kafka inserts it unescaped."""
     password = read_secret_variable(variable) or ""
     for quote in ('"', "'"):
         if quote not in password and "\\" not in password and password.isprintable():

@@ -1,7 +1,7 @@
 """File locations as Flink writes and reads them.
 
-Flink's `Path` escapes what it is given, so `file:///my%20shop` names the folder `my%20shop`: a path goes in as it is,
-and comes out as it is. `Path.as_uri` escapes, and is for those who read URIs, such as Log4j.
+Flink's `Path` does the escaping, so `file:///my%20shop` names the folder `my%20shop`: pass and read paths unescaped.
+`Path.as_uri` escapes, and is for readers of URIs such as Log4j.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ _SCHEME: Final = "file:"
 
 
 def location_of(path: Path) -> str:
-    """What Flink must be given to use `path`, which is absolute and has no backslash (Flink takes it for a slash).
+    """The location to give Flink for `path`, which is absolute and has no backslash (Flink reads it as a slash).
 
     >>> location_of(Path("/srv/my shop (50%)/checkpoints"))
     'file:///srv/my shop (50%)/checkpoints'
@@ -20,7 +20,7 @@ def location_of(path: Path) -> str:
 
 
 def path_of(location: str) -> Path:
-    """The path behind a location that Flink tells, with as many slashes as it likes.
+    """The path of a location reported by Flink, however many slashes it starts with.
 
     >>> path_of("file:/srv/my shop (50%)/savepoint-1").as_posix()
     '/srv/my shop (50%)/savepoint-1'

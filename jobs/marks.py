@@ -1,4 +1,4 @@
-"""Writes marks to `consents` (:mod:`schemas.marks`), from the submission and from the workers of the job."""
+"""Writes marks to `consents` (:mod:`schemas.marks`), at submission and from the job's workers."""
 
 import logging
 import threading
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_marks(kafka: KafkaSettings, token: str) -> None:
-    """Write a mark of the generation `token` to each partition of `consents`; returns when Kafka has them all.
+    """Write a mark of the generation `token` to each partition of `consents`; returns once Kafka has acknowledged them.
 
-    Raises :class:`SettingsError` where Kafka refuses or does not answer.
+    Raises :class:`SettingsError` if Kafka refuses or does not answer.
     """
     topic = kafka.topic(topics.CONSENTS)
     try:
@@ -45,18 +45,18 @@ def write_marks(kafka: KafkaSettings, token: str) -> None:
         ) from None
 
 
-def connect_of(settings: Settings) -> RedisClient:
-    """A client of Redis that names the tenant in the generation records it writes, and finds those of others."""
+def connect_as_tenant(settings: Settings) -> RedisClient:
+    """Connect to Redis as this tenant: generation records name the tenant, and those of others are noticed."""
     ring = load_key_ring(settings.privacy.key_ring)
     return connect(settings.redis, mark_of(ring, settings.kafka.topic_prefix))
 
 
 def mark_submission(settings: Settings) -> None:
-    """Write marks of the generation that Redis is in, so that the job has caught up once it has read what is there now.
+    """Write marks of Redis' current generation, so that the job has caught up once it has read all present consents.
 
-    Where Redis is unavailable the job does without: it asks for marks itself when Redis is back.
+    If Redis is unavailable, the job does without: it requests marks itself when Redis is back.
     """
-    client = connect_of(settings)
+    client = connect_as_tenant(settings)
     try:
         write_marks(settings.kafka, client.renew_generation())
     except StoreUnavailable as error:
@@ -66,7 +66,7 @@ def mark_submission(settings: Settings) -> None:
 
 
 class Marker:
-    """Writes marks in a thread of its own, one at a time, and the same ones again only after :data:`ASK_AGAIN_S`."""
+    """Writes marks in its own thread, one request at a time. Repeats a request only after :data:`ASK_AGAIN_S`."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
@@ -74,7 +74,7 @@ class Marker:
         self._writing = threading.Lock()
 
     def __call__(self, token: str) -> None:
-        """Have marks written soon; returns at once."""
+        """Request marks; returns at once."""
         asked, at_s = self._asked
         if asked == token and time.monotonic() < at_s + ASK_AGAIN_S:
             return

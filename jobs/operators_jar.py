@@ -1,6 +1,7 @@
-"""The jar of the operators that run in Java (`jobs/java`): it travels with the job, as the sources in Python do.
+"""The jar of the Java operators (`jobs/java`), which travels with the job like the Python sources.
 
-`make setup` builds it. It says from which sources, so that a job is never submitted with the jar of another release.
+`make setup` builds it. It records the digest of its sources, so that a job is never submitted with another release's
+jar.
 """
 
 import atexit
@@ -16,21 +17,21 @@ from jobs.release import digest
 from schemas.errors import SettingsError
 
 NAME: Final = "java/target/freshet-operators.jar"
-"""Its place in the package `jobs`, in a checkout and in what is submitted."""
+"""Its path in the package `jobs`, in a checkout and in the submitted archive."""
 SOURCES: Final = "Freshet-Sources"
-"""The line of the manifest that has :func:`sources_digest`."""
+"""The manifest attribute that holds :func:`sources_digest`."""
 _extracted: Final = ExitStack()
 atexit.register(_extracted.close)
 
 
 def sources_digest() -> str:
-    """The digest of the sources of the jar, as they lie there now."""
+    """The digest of the jar's sources as they are on disk now."""
     return digest(("jobs",), (".java",))
 
 
 @cache
 def operators_jar() -> Path:
-    """The jar, a file until this process ends. Raises :class:`SettingsError` where it is not of this release."""
+    """The jar, as a file until this process ends. Raises :class:`SettingsError` if another release built it."""
     jar = files("jobs").joinpath(*NAME.split("/"))
     if not jar.is_file():
         raise SettingsError(
@@ -42,7 +43,7 @@ def operators_jar() -> Path:
 
 
 def check_sources(jar: Path) -> None:
-    """Raise :class:`SettingsError` where `jar` was not built from the sources that lie here."""
+    """Raise :class:`SettingsError` unless `jar` was built from the sources on disk."""
     built_from, own = _digest_in(jar), sources_digest()
     if built_from != own:
         raise SettingsError(
@@ -52,7 +53,7 @@ def check_sources(jar: Path) -> None:
 
 
 def _digest_in(jar: Path) -> str:
-    """The digest of the sources that `jar` was built from; `unknown` where it does not say."""
+    """The digest of the sources that `jar` was built from; `unknown` if it records none."""
     try:
         with zipfile.ZipFile(jar) as archive:
             manifest = BytesParser().parsebytes(archive.read("META-INF/MANIFEST.MF"))

@@ -1,4 +1,4 @@
-"""The personalise job: an event's whole way, top to bottom, in the order in which it happens.
+"""The personalise job: the whole path of an event, from top to bottom.
 
     flink run -d -pyfs freshet.zip -pyexec <python> -pyclientexec <python> -pym jobs.personalise --settings freshet.toml
 
@@ -12,10 +12,10 @@
                                                              ├─► dead-letters, receipts, answers, events, audit
                                                              └─► sums ─► key by segment ─► popular lists in Redis
 
-Operators: `raw-records` (source), the guard of snapshots and `batch` (Java), `ingest`, `personalise`, `popular`, and
-the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts` and `answers` (at least once).
-`build` wires them and nothing else. When Redis has lost data, personalise has marks written to `consents`; once it has
-met them, it has caught up with every acknowledged decision, and writes consents and lists again
+Operators: `raw-records` (source), the snapshot guard and `batch` (Java), `ingest`, `personalise`, `popular`, and the
+sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts` and `answers` (at least once).
+`build` only wires them. When Redis has lost data, `personalise` has marks written to `consents`. Once it has read all
+of them, it has caught up with every acknowledged decision, and it writes consents and lists to Redis again
 (:mod:`udfs.generations`).
 """
 
@@ -32,18 +32,18 @@ from pyflink.table import StreamTableEnvironment
 from adapters.secrets.key_rings import load_key_ring
 from jobs.checks import check_codecs, check_topics
 from jobs.deployment import Deployment, deployment_of, encode_pins
-from jobs.flink import bucket_keys, describe_buckets, execution_mode, expect_no_bundles, raw_records, sink_to_topic
+from jobs.flink import bucket_keys, describe_buckets, execution_mode, raw_records, relax_bundle_timer, sink_to_topic
 from jobs.java_operators import record_batches, snapshot_guard, split_lines
 from jobs.marks import mark_submission
 from jobs.operators_jar import operators_jar
-from jobs.redis_check import check_redis, claim_prefix, ride_out
+from jobs.redis_check import check_redis, claim_prefix, tolerate_outage
 from jobs.registration import Registration, claim_group
-from jobs.release import RELEASE, opened
-from jobs.running_jobs import expect_not_running, mark
+from jobs.release import RELEASE, open_checked
+from jobs.running_jobs import expect_not_running, set_deployment_parameter
 from jobs.settings import Settings, load_settings
 from jobs.snapshots import check_snapshot
 from jobs.trail import trail_id
-from jobs.workers import open_ingest, open_once, open_personalise_parts, open_popular_parts
+from jobs.workers import check_openable, open_ingest, open_personalise_parts, open_popular_parts
 from schemas import topics
 from schemas.errors import FreshetError
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
@@ -54,15 +54,15 @@ from udfs.operators.popular_operator import PopularOperator
 
 
 class Streams(NamedTuple):
-    """What the job reads: `raw` has rows of topic, partition, offset, append time, key and value."""
+    """The job's input: rows of `raw` hold topic, partition, offset, append time, key and value."""
 
     raw: DataStream
 
 
 class Outputs(NamedTuple):
-    """What the job writes beside Redis: streams of bytes, to be sunk by `main`. `published` never has a record.
+    """The job's output besides Redis: streams of bytes that `sink` writes to topics. `published` never emits a record.
 
-    A record of `clean_events` or `audit` is what one element had for it, as JSON lines.
+    A record of `clean_events` or `audit` holds the JSON lines of one element.
     """
 
     rejects: DataStream
@@ -75,15 +75,16 @@ class Outputs(NamedTuple):
 
 
 def build(streams: Streams, settings: Settings, deployment: Deployment, keys: list[int]) -> Outputs:
-    """The journey. `keys[bucket]` is the key of a bucket.
+    """Wire the operators. `keys[bucket]` is the stream key of a bucket.
 
-    The execution mode (thread or process) is in the uids of the keyed operators, because the two do not share state.
+    The uids of the keyed operators contain the execution mode (thread or process), because the two modes cannot share
+    state.
     """
     mode, epoch = deployment.mode, deployment.epoch
     elements = (
         record_batches(streams.raw, settings.batch)
         .process(
-            IngestOperator(functools.partial(opened, RELEASE, functools.partial(open_ingest, settings, keys))),
+            IngestOperator(functools.partial(open_checked, RELEASE, functools.partial(open_ingest, settings, keys))),
             output_type=Types.ROW([Types.INT(), BYTES]),
         )
         .uid("ingest-v1")
@@ -94,7 +95,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
         .process(
             PersonaliseOperator(
                 functools.partial(
-                    opened, RELEASE, functools.partial(open_personalise_parts, settings, epoch, deployment.trail)
+                    open_checked, RELEASE, functools.partial(open_personalise_parts, settings, epoch, deployment.trail)
                 )
             ),
             output_type=Types.ROW([Types.STRING(), BYTES]),
@@ -105,7 +106,9 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     published = (
         personalised.key_by(lambda sums: sums[0], key_type=Types.STRING())
         .process(
-            PopularOperator(functools.partial(opened, RELEASE, functools.partial(open_popular_parts, settings, epoch))),
+            PopularOperator(
+                functools.partial(open_checked, RELEASE, functools.partial(open_popular_parts, settings, epoch))
+            ),
             output_type=BYTES,
         )
         .uid(f"popular-v1-{mode}")
@@ -123,37 +126,38 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
 
 
 def main(arguments: list[str]) -> None:
-    """Submit as the command line `arguments` says."""
+    """Submit the job with the options in `arguments`."""
     parser = argparse.ArgumentParser(prog="personalise", description="Submit the personalise job.")
     parser.add_argument("--settings", type=Path, required=True, help="the TOML file, see jobs/settings.py")
     parser.add_argument(
         "--new-deployment",
         action="store_true",
-        help="record these settings in the place of those that the deployment was last submitted with; its state "
-        "cannot be restored under others, so leave -s out where they differ",
+        help="record these settings in place of those of the last submission; state cannot be restored under "
+        "different settings, so leave out -s if they differ",
     )
     parser.add_argument(
         "--check-in-place-of",
         metavar="JOB",
-        help="submit and record nothing: only check whether this submission would be taken once that job is stopped",
+        help="submit and record nothing: only check whether this submission would be accepted once that job is stopped",
     )
     submit(parser.parse_args(arguments))
 
 
 def submit(options: argparse.Namespace) -> None:
-    """Check everything that can be checked, then submit; only check where it is to be `check_in_place_of` a job.
+    """Check everything that can be checked, then submit. With `check_in_place_of`, only check.
 
-    One function does both, so that what `freshet upgrade` checks before it stops a job is what the submission checks.
+    One function does both, so `freshet upgrade` makes the same checks before it stops a job as the submission makes
+    afterwards.
     """
     settings, replaced = load_settings(options.settings), options.check_in_place_of
-    open_once(settings)
+    check_openable(settings)
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
     check_redis(settings.redis)
-    ride_out(env, settings.redis.outage_max_ms)
+    tolerate_outage(env, settings.redis.outage_max_ms)
     deployment = register(env, settings, options.new_deployment, replaced)
     if deployment.mode == "thread":
-        expect_no_bundles(env)
+        relax_bundle_timer(env)
     t_env = StreamTableEnvironment.create(env)
     raw = snapshot_guard(
         raw_records(t_env, settings),
@@ -171,15 +175,15 @@ def submit(options: argparse.Namespace) -> None:
         env.execute(settings.job.name)
     else:
         env.get_execution_plan()
-        print(f"checked: this submission is taken once job {replaced} is stopped", flush=True)
+        print(f"checked: this submission will be accepted once job {replaced} is stopped", flush=True)
 
 
 def register(
     env: StreamExecutionEnvironment, settings: Settings, replace: bool, replaced: str | None = None
 ) -> Deployment:
-    """Compare this submission with topics, snapshot, running jobs and the submission before; record and return it.
+    """Compare this submission with topics, snapshot, running jobs and the last submission; record and return it.
 
-    Nothing is recorded where the job `replaced` runs yet.
+    Nothing is recorded if `replaced` names the running job that this submission is to replace.
     """
     operators_jar()
     check_codecs()
@@ -191,7 +195,7 @@ def register(
     name = topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
     expect_not_running(env, name, replaced)
     claim_prefix(settings.redis, name, replace)
-    mark(env, name)
+    set_deployment_parameter(env, name)
     with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
         if replaced is not None:
             registration.check(deployment, replace)

@@ -1,4 +1,4 @@
-"""Checks of Redis before the job is submitted, and of Flink settings that depend on the longest Redis outage."""
+"""Checks of Redis before submission, and Flink settings that depend on the longest Redis outage."""
 
 import json
 import logging
@@ -14,14 +14,14 @@ from schemas.errors import SettingsError, StoreUnavailable
 from schemas.store import owner_key
 
 SPARE_CHECKPOINTS: Final = 3
-"""So many more may fail than an outage takes: those that it begins and ends in, and one that was slow before."""
+"""Extra failures to tolerate: the checkpoints in which an outage begins and ends, and one that was already slow."""
 logger = logging.getLogger(__name__)
 
 
 def check_redis(settings: RedisSettings) -> None:
-    """Raise :class:`SettingsError` or :class:`StoreMisconfigured` for what the running job would stop for.
+    """Raise :class:`SettingsError` or :class:`StoreMisconfigured` for anything that would stop the running job.
 
-    A Redis that is unavailable is none of it: the job waits for it as it does later.
+    An unavailable Redis is no such problem: the job waits for it.
     """
     client = connect(settings)
     try:
@@ -40,10 +40,11 @@ def check_redis(settings: RedisSettings) -> None:
 
 
 def claim_prefix(settings: RedisSettings, deployment: str, replace: bool) -> None:
-    """Write down that the prefix of these settings is that of `deployment`, the id of its topic `consents`.
+    """Record that the Redis prefix of these settings belongs to `deployment`, the id of its topic `consents`.
 
-    Raises :class:`SettingsError` where it is another's, unless it is to `replace` that: two jobs with one prefix have
-    each other's consents, generations and lists refused. What Redis has lost, the next submission writes again.
+    Raises :class:`SettingsError` if it belongs to another deployment, unless `replace` is set: two jobs with one prefix
+    would have each other's consents, generations and lists refused. If Redis loses this record, the next submission
+    writes it again.
     """
     client = connect(settings)
     key = owner_key(settings.prefix)
@@ -65,11 +66,11 @@ def claim_prefix(settings: RedisSettings, deployment: str, replace: bool) -> Non
         )
 
 
-def ride_out(env: StreamExecutionEnvironment, outage_max_ms: int) -> None:
-    """Let as many checkpoints fail in a row as time out while Redis is unavailable for `outage_max_ms`.
+def tolerate_outage(env: StreamExecutionEnvironment, outage_max_ms: int) -> None:
+    """Tolerate as many failed checkpoints in a row as can time out while Redis is unavailable for `outage_max_ms`.
 
-    While an operator waits for Redis no checkpoint completes. Flink's own tolerance would restart the job in the middle
-    of an outage, to wait again.
+    No checkpoint completes while an operator waits for Redis. With Flink's default tolerance, the job would restart in
+    the middle of an outage, only to wait again.
     """
     config = env.get_checkpoint_config()
     if not config.is_checkpointing_enabled():
@@ -79,7 +80,7 @@ def ride_out(env: StreamExecutionEnvironment, outage_max_ms: int) -> None:
 
 
 def tolerable_failures(outage_max_ms: int, checkpoint_timeout_ms: int) -> int:
-    """How many checkpoints in a row time out in an outage, and a few more.
+    """How many checkpoints in a row time out during an outage, plus :data:`SPARE_CHECKPOINTS`.
 
     >>> tolerable_failures(3_600_000, 120_000)
     33

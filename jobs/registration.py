@@ -1,7 +1,7 @@
-"""Registers a submission in the topic `deployment`: compares it with the one before, and gives it its epoch.
+"""Registers a submission in the topic `deployment`: compares it with the last one and assigns its epoch.
 
-The topic holds one record that counts, the last one. A transactional id fences submissions from each other: of two at
-once, the second ends the first one's transaction, and the first is refused.
+Only the last record of the topic counts. A transactional id fences concurrent submissions: the second one aborts the
+transaction of the first, and the first is refused.
 """
 
 import sys
@@ -23,7 +23,7 @@ from kafka.errors import (
     ProducerFencedError,
 )
 
-from adapters.kafka.listening import refuse_if_nobody_listens
+from adapters.kafka.listening import require_reachable_broker
 from adapters.kafka.reading import open_consumer, partitions_of, records
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from adapters.kafka.settled_topic import has_topic
@@ -37,25 +37,25 @@ from schemas.errors import SettingsError
 KEY: Final = b"deployment"
 CLAIM_KEY: Final = b"submission"
 ANSWER_S: Final = 30.0
-HEADS_SEEN_MAX: Final = 5_000
+RECENT_HEADS_MAX: Final = 5_000
 HEADS_ENOUGH: Final = 100
-"""So many signed heads come from all buckets of a job, or from nearly all of them."""
+"""With this many signed heads, all or nearly all buckets of a job are among them."""
 _decode = msgspec.json.Decoder(Deployment).decode
 _decode_head = msgspec.json.Decoder(SignedHead).decode
 
 
 class LastSubmission(NamedTuple):
-    """The newest record of a submission that can be read, and whether one after it cannot be."""
+    """The newest readable record of a submission, and whether a later, unreadable record exists."""
 
     deployment: Deployment | None
-    is_overlaid: bool
+    newest_is_unreadable: bool
 
 
 class Registration:
-    """One submission under way. A context; :meth:`take` ends it."""
+    """A submission in progress. A context manager; :meth:`take` completes it."""
 
     def __init__(self, kafka: KafkaSettings, transaction_timeout_ms: int) -> None:
-        """Ask for the timeout of the sinks' transactions, too: the brokers say here whether they allow it."""
+        """Request the transaction timeout that the sinks use, so that the brokers refuse it here if it is too long."""
         self._kafka = kafka
         self._topic = kafka.topic(topics.DEPLOYMENT)
         try:
@@ -69,7 +69,7 @@ class Registration:
             raise _refused(kafka, error) from None
         try:
             self._producer.init_transactions()
-            self.recorded, self._is_overlaid = newest_readable(kafka)
+            self.recorded, self._newest_is_unreadable = newest_readable(kafka)
         except KafkaError as error:
             self._producer.close()
             if InvalidTransactionTimeoutError.__name__ in str(error):  # the client wraps it
@@ -86,11 +86,11 @@ class Registration:
         self._producer.close()
 
     def take(self, deployment: Deployment, replace: bool) -> Deployment:
-        """Record `deployment` with an epoch after all before it, and return it.
+        """Record `deployment` with an epoch later than all before, and return it.
 
-        The epoch is the broker's clock, so that the clock of the submitting machine has no say. Raises
-        :class:`SettingsError` where `deployment` differs from what was recorded, or the last record cannot be read,
-        unless it is to `replace` that.
+        The epoch comes from the broker's clock, so the clock of the submitting machine does not matter. Raises
+        :class:`SettingsError` if `deployment` differs from the recorded one, or if the last record is unreadable,
+        unless `replace` is set.
         """
         before = self.check(deployment, replace)
         try:
@@ -101,22 +101,22 @@ class Registration:
             self._producer.commit_transaction()
         except (ProducerFencedError, InvalidProducerEpochError, InvalidTxnStateError):
             raise SettingsError(
-                "another submission of this deployment began while this one was under way, and goes before it: see "
-                "that one job runs, and submit again if none does"
+                "another submission of this deployment started while this one was in progress, and wins: check that "
+                "one job runs, and submit again if none does"
             ) from None
         except KafkaError as error:
             raise _refused(self._kafka, error) from None
         return taken
 
     def check(self, deployment: Deployment, replace: bool) -> int:
-        """Raise :class:`SettingsError` where :meth:`take` would not take it; returns the last epoch, 0 before any."""
-        if self._is_overlaid and not replace:
+        """Raise :class:`SettingsError` if :meth:`take` would refuse; returns the last epoch, 0 if there is none."""
+        if self._newest_is_unreadable and not replace:
             raise _unreadable(self._kafka)
-        seen = None if self.recorded and not self._is_overlaid else heads_seen(self._kafka)
+        seen = None if self.recorded and not self._newest_is_unreadable else recent_heads(self._kafka)
         if self.recorded is not None and not replace:
-            refuse_if(complaint_about_record(self.recorded, deployment))
+            raise_if(complaint_about_record(self.recorded, deployment))
         if seen is not None and not replace:
-            refuse_if(complaint_about_buckets(seen, deployment.buckets))
+            raise_if(complaint_about_buckets(seen, deployment.buckets))
         return max(self.recorded.epoch if self.recorded else 0, *(head.epoch for head in seen or ()), 0)
 
     def _send(self, key: bytes, value: bytes) -> int:
@@ -125,13 +125,13 @@ class Registration:
 
 
 def last_recorded(kafka: KafkaSettings) -> Deployment | None:
-    """What was recorded at the last submission, None before the first one.
+    """The deployment recorded at the last submission; None before the first one.
 
-    Where the last record cannot be read, the newest one that can be, with a warning on stderr; raises
-    :class:`SettingsError` where there is none of those.
+    If the last record is unreadable, returns the newest readable one with a warning on stderr; raises
+    :class:`SettingsError` if there is none.
     """
     found = newest_readable(kafka)
-    if found.is_overlaid:
+    if found.newest_is_unreadable:
         if found.deployment is None:
             raise _unreadable(kafka)
         _warn(kafka, "the newest one that can be read is taken")
@@ -139,12 +139,12 @@ def last_recorded(kafka: KafkaSettings) -> Deployment | None:
 
 
 def newest_readable(kafka: KafkaSettings) -> LastSubmission:
-    """The newest record of a submission that can be read."""
+    """Find the newest readable record of a submission in the topic."""
     return newest_of(record.value for record in records(kafka, topics.DEPLOYMENT) if record.key == KEY)
 
 
 def newest_of(values: Iterable[bytes | None]) -> LastSubmission:
-    """The newest of some records' values, oldest first, that can be read."""
+    """Find the newest readable record among `values`, which are ordered from oldest to newest."""
     found = LastSubmission(None, False)
     for value in values:
         if value is None:
@@ -168,21 +168,21 @@ def _unreadable(kafka: KafkaSettings) -> SettingsError:
     )
 
 
-def refuse_if(complaint: str | None) -> None:
+def raise_if(complaint: str | None) -> None:
     """Raise :class:`SettingsError` with `complaint`, if there is one."""
     if complaint is not None:
         raise SettingsError(complaint)
 
 
-def heads_seen(kafka: KafkaSettings) -> list[SignedHead]:
-    """The last signed heads of the audit trail: what is known of a deployment from before there was a record of it."""
+def recent_heads(kafka: KafkaSettings) -> list[SignedHead]:
+    """The last signed heads of the audit trail, which identify a deployment that has no record yet."""
     consumer = open_consumer(kafka)
     try:
         partitions = partitions_of(consumer, kafka.topic(topics.AUDIT_HEADS))
         consumer.assign(partitions)
         ends, begins = consumer.end_offsets(partitions), consumer.beginning_offsets(partitions)
         for partition in partitions:
-            consumer.seek(partition, max(begins[partition], ends[partition] - HEADS_SEEN_MAX))
+            consumer.seek(partition, max(begins[partition], ends[partition] - RECENT_HEADS_MAX))
         return [head for value in _values(consumer, ends) if (head := _head(value)) is not None]
     finally:
         consumer.close()
@@ -206,7 +206,7 @@ def _head(value: bytes | None) -> SignedHead | None:
 
 
 def complaint_about_buckets(heads: list[SignedHead], buckets: int) -> str | None:
-    """Why a deployment whose audit trail ends with `heads` does not seem to have so many `buckets`."""
+    """Explain why a deployment whose audit trail ends with `heads` cannot have this many `buckets`; None if it can."""
     if not heads:
         return None
     epoch = max(head.epoch for head in heads)
@@ -215,16 +215,16 @@ def complaint_about_buckets(heads: list[SignedHead], buckets: int) -> str | None
     if known > buckets or (len(last) >= HEADS_ENOUGH and known <= buckets // 2):
         return (
             f"job.buckets is {buckets}, and the audit trail of the last job ends in {known} buckets: set job.buckets "
-            "to what that job had, or begin anew with empty state: submit without -s and with --new-deployment"
+            "to what that job had, or start over with empty state: submit without -s and with --new-deployment"
         )
     return None
 
 
 def claim_group(kafka: KafkaSettings) -> None:
-    """Claim the consumer group of these settings by an offset in our topic `deployment`.
+    """Claim the consumer group of these settings by committing an offset in our topic `deployment`.
 
-    Raises :class:`SettingsError` where a job with other topics uses the group: its transactional ids would be the same,
-    and each job would abort the transactions of the other.
+    Raises :class:`SettingsError` if a job with other topics uses the group: both would have the same transactional ids,
+    and each would abort the other's transactions.
     """
     group, ours = kafka.group(), {kafka.topic(topic.name) for topic in topics.TOPICS}
     admin = KafkaAdminClient(**python_kafka_options(kafka))
@@ -249,7 +249,7 @@ def claim_group(kafka: KafkaSettings) -> None:
 
 
 def committed_offsets(admin: Any, group: str) -> Any:
-    """The committed offsets of `group`; in a young cluster the first question only brings the coordinator about."""
+    """The committed offsets of `group`; retries while a new cluster is still creating the coordinator."""
     end_s = time.monotonic() + ANSWER_S
     while True:
         try:
@@ -276,37 +276,37 @@ def _refused(kafka: KafkaSettings, error: KafkaError) -> SettingsError:
 
 
 def load_deployed(path: Path) -> Settings:
-    """The settings in the file `path`, for a command about the job that runs.
+    """The settings in the file `path`, for a command about the running job.
 
-    Raises :class:`SettingsError` where they are not those of the last submission: a command with other keys, buckets or
-    topics finds nobody, and would say that nothing is left of them. Before a first submission nothing is compared.
+    Raises :class:`SettingsError` if they differ from those of the last submission: with other keys, buckets or topics a
+    command would find no data of a user, and report that none is left. Before the first submission nothing is compared.
     """
     settings = load_settings(path)
-    refuse_if_nobody_listens(settings.kafka)
+    require_reachable_broker(settings.kafka)
     if has_topic(settings.kafka, topics.DEPLOYMENT):
         _compare(settings, last_recorded(settings.kafka))
     return settings
 
 
 def load_for_submission(path: Path) -> Settings:
-    """As :func:`load_deployed`, and refuses what a submission would: a last record that cannot be read."""
+    """As :func:`load_deployed`, but refuse an unreadable last record, as a submission does."""
     settings = load_deployed(path)
-    if has_topic(settings.kafka, topics.DEPLOYMENT) and newest_readable(settings.kafka).is_overlaid:
+    if has_topic(settings.kafka, topics.DEPLOYMENT) and newest_readable(settings.kafka).newest_is_unreadable:
         raise _unreadable(settings.kafka)
     return settings
 
 
-def load_for_users_will(path: Path) -> Settings:
+def load_for_opt_out(path: Path) -> Settings:
     """As :func:`load_deployed`, for a withdrawal or an erasure: no unreadable record blocks it.
 
-    The record is of no use to either but to find a wrong settings file, so where the last one cannot be read nothing
-    is compared, and a warning on stderr says so.
+    Both need the record only to detect a wrong settings file. So if the last record is unreadable, nothing is compared,
+    and a warning on stderr says so.
     """
     settings = load_settings(path)
-    refuse_if_nobody_listens(settings.kafka)
+    require_reachable_broker(settings.kafka)
     if has_topic(settings.kafka, topics.DEPLOYMENT):
         found = newest_readable(settings.kafka)
-        if found.is_overlaid:
+        if found.newest_is_unreadable:
             _warn(settings.kafka, "these settings are not compared with those of the last submission")
         else:
             _compare(settings, found.deployment)
@@ -316,4 +316,4 @@ def load_for_users_will(path: Path) -> Settings:
 def _compare(settings: Settings, recorded: Deployment | None) -> None:
     if recorded is not None:
         ring = load_key_ring(settings.privacy.key_ring)
-        refuse_if(complaint_about_record(recorded, deployment_of(settings, ring, recorded.mode, recorded.topic_ids)))
+        raise_if(complaint_about_record(recorded, deployment_of(settings, ring, recorded.mode, recorded.topic_ids)))

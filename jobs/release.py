@@ -1,7 +1,8 @@
-"""Which release runs: a digest of the sources, made where the job is submitted and where it runs, and compared.
+"""The release of the code, as a digest of the sources, compared between the submitting client and the workers.
 
-In thread mode a TaskManager has one interpreter for all of its jobs, and an interpreter imports a module once: a new
-release on old TaskManagers would run the old code without a word, on state and records that it does not know.
+In thread mode a TaskManager has one interpreter for all its jobs, and an interpreter imports a module once. Without
+this check, a new release on old TaskManagers would silently run the old code, on state and records that it does not
+know.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ SUFFIXES: Final = (".py", ".java", ".lua")
 
 
 def digest(packages: tuple[str, ...] = PACKAGES, suffixes: tuple[str, ...] = SUFFIXES) -> str:
-    """16 hexadecimal digits of SHA-256 over the names and the bytes of all sources, as they lie there now."""
+    """16 hexadecimal digits of SHA-256 over the names and the bytes of all sources on disk."""
     found = hashlib.sha256()
     for package in packages:
         for name, source in sorted(_sources(package, files(package), suffixes)):
@@ -37,11 +38,11 @@ def _sources(name: str, folder: Traversable, suffixes: tuple[str, ...]) -> Itera
 
 
 RELEASE: Final = digest()
-"""Of what this interpreter has imported: this module is imported with the others, and once."""
+"""The release that this interpreter has imported: computed once, when this module is imported with the others."""
 
 
-def opened(release: str, open_part: Callable[[], T]) -> T:
-    """What `open_part()` makes, in a worker; raises :class:`SettingsError` where it would be by another `release`."""
+def open_checked(release: str, open_part: Callable[[], T]) -> T:
+    """Call `open_part()` in a worker; raises :class:`SettingsError` if the worker runs another release."""
     if release != RELEASE:
         raise SettingsError(
             f"this TaskManager's interpreter has imported release {RELEASE}, and release {release} was submitted: "

@@ -1,7 +1,7 @@
-"""Whether the deployment that is submitted runs already: two of it would write everything twice.
+"""Checks whether the submitted deployment is already running: a second job would write everything twice.
 
-A job carries its deployment in Flink's global job parameters, which its REST interface shows. Only the cluster that is
-submitted to is asked.
+A job carries its deployment in Flink's global job parameters, which the REST interface shows. Only the cluster that
+receives the submission is checked.
 """
 
 import sys
@@ -17,15 +17,15 @@ PARAMETER: Final = "freshet.deployment"
 ENDED: Final = frozenset({"FAILED", "CANCELED", "FINISHED"})
 
 
-def mark(env: StreamExecutionEnvironment, deployment: str) -> None:
-    """Have the job that is built in `env` carry the name of its deployment."""
+def set_deployment_parameter(env: StreamExecutionEnvironment, deployment: str) -> None:
+    """Store the name of the deployment in the parameters of the job that `env` builds."""
     env.get_config().set_global_job_parameters({PARAMETER: deployment})
 
 
 def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replaced: str | None = None) -> None:
-    """Raise :class:`SettingsError` where a job of this deployment has not ended in the cluster that is submitted to.
+    """Raise :class:`SettingsError` if the cluster already runs a job of this deployment.
 
-    The job `replaced` may run, and must be of this deployment: what another has as state cannot be restored.
+    The job `replaced` may run, but must belong to this deployment: another deployment's state cannot be restored.
     """
     address = _rest_address(env)
     if address is None:
@@ -39,7 +39,7 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replace
         return
     for job in jobs:
         parameters = names[job["jid"]].get("execution-config", {}).get("user-config", {})
-        owner = parameters.get(PARAMETER, deployment)  # jobs of early releases do not say
+        owner = parameters.get(PARAMETER, deployment)  # jobs of early releases have no such parameter
         if job["jid"] == replaced:
             if owner != deployment:
                 raise SettingsError(
@@ -54,7 +54,7 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replace
 
 
 def _rest_address(env: StreamExecutionEnvironment) -> str | None:
-    """Where the cluster's REST interface is, as the client's configuration says; None where it does not."""
+    """The cluster's REST address in the client's configuration; None if it has none."""
     configuration = env._j_stream_execution_environment.getConfiguration()
     options = get_gateway().jvm.org.apache.flink.configuration
     if not configuration.contains(options.RestOptions.ADDRESS):

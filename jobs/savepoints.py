@@ -1,4 +1,4 @@
-"""Savepoints as verifications need them: one in the form that can be searched, taken by Flink's REST, and their age."""
+"""Savepoints for verification: taken through Flink's REST interface in the searchable format; and their age."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,29 +10,29 @@ from schemas.errors import JobSilent, SettingsError
 
 
 def take_savepoint(flink: str, job_name: str, directory: Path, timeout_s: float) -> Path:
-    """A savepoint of the running job of this name, in canonical format, below `directory`; returns its folder.
+    """Take a canonical savepoint of the running job of this name below `directory`; returns its folder.
 
-    `directory` must be the same place for Flink and for this process. Raises :class:`JobSilent`,
-    and as :class:`FlinkRest` does.
+    `directory` must be the same place for Flink and for this process. Raises :class:`JobSilent`, and what
+    :class:`FlinkRest` raises.
     """
     rest = FlinkRest(flink)
     return _folder(rest.take_savepoint(running_job(flink, job_name), location_of(directory.resolve()), timeout_s))
 
 
 def completed_ms(folders: Iterable[Path]) -> list[int]:
-    """When each checkpoint or savepoint below `folders` was completed, in ms."""
+    """When each checkpoint or savepoint below `folders` completed, in ms."""
     return [int(path.stat().st_mtime * 1000) for folder in folders for path in folder.rglob("_metadata")]
 
 
 def running_job(flink: str, job_name: str) -> str:
-    """The id of the one running job of this name. Raises :class:`SettingsError` where there is none, or several."""
-    jobs = [job["jid"] for job in FlinkRest(flink).overview() if _is_it(job, job_name)]
+    """The id of the only running job of this name. Raises :class:`SettingsError` if there is none, or more than one."""
+    jobs = [job["jid"] for job in FlinkRest(flink).overview() if _is_running(job, job_name)]
     if len(jobs) != 1:
         raise SettingsError(f"{len(jobs)} jobs named {job_name} run in Flink at {flink}; exactly one is expected")
     return str(jobs[0])
 
 
-def _is_it(job: dict[str, Any], name: str) -> bool:
+def _is_running(job: dict[str, Any], name: str) -> bool:
     return bool(job["name"] == name and job["state"] == "RUNNING")
 
 

@@ -30,9 +30,10 @@ _OF_TENANTS: Final = (
     ("privacy", PseudonymSettings.__struct_fields__),
     ("input", InputSettings.__struct_fields__),
 )
-"""What a tenant file says, by table."""
+"""The settings that belong in the tenant file, by table."""
 COMMITTED_LATE_MS: Final = 15 * topics.MINUTE_MS
-"""A transaction is as old as the checkpoint before an outage, and is committed when the one after it is complete."""
+"""A transaction may begin with the last checkpoint before an outage, and is committed when the first one after it
+completes."""
 
 
 class PrivacySettings(PseudonymSettings, frozen=True, forbid_unknown_fields=True):
@@ -125,16 +126,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refresh: RefreshSettings = RefreshSettings()
     popularity: PopularitySettings = PopularitySettings()
     tenant: str | None = None
-    """The tenant file, which gateways and producers read, too. What it says is refused here: `kafka.topic_prefix`,
-    `redis.prefix`, `privacy.key_ring`, `privacy.snapshots_kept_ms`, `privacy.tombstone_ms` and `[input]`.
-    """
+    """The tenant file, which gateways and producers also read. These settings are refused here because they belong
+    there: `kafka.topic_prefix`, `redis.prefix`, `privacy.key_ring`, `privacy.snapshots_kept_ms`, `privacy.tombstone_ms`
+    and `[input]`."""
 
     def tombstone_ms(self) -> int:
-        """The life of a tombstone."""
+        """How long tombstones live, in ms."""
         return self.privacy.tombstone_life_ms()
 
     def transaction_timeout_ms(self) -> int:
-        """How long a transaction of the sinks may stay open: longer than any outage that is ridden out."""
+        """How long a transaction of the sinks may stay open: longer than any tolerated Redis outage."""
         return self.kafka.transaction_timeout_ms or self.redis.outage_max_ms + COMMITTED_LATE_MS
 
     def topic_names(self) -> TopicNames:
@@ -144,7 +145,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_settings(path: Path) -> Settings:
-    """The settings in the TOML file `path` and its tenant file; raises :class:`SettingsError` naming the setting."""
+    """Load the TOML file `path` and its tenant file; raises :class:`SettingsError` naming the wrong setting."""
     try:
         raw = read_edited(path)
         settings = msgspec.toml.decode(raw, type=Settings)
@@ -173,14 +174,14 @@ def load_settings(path: Path) -> Settings:
 
 
 def _of_the_tenant(tables: dict[str, Any]) -> str | None:
-    """A setting in a settings file that is for the tenant file."""
+    """Find a setting in a settings file that belongs in the tenant file."""
     return next(
         (f"{table}.{name}" for table, names in _OF_TENANTS for name in names if name in tables.get(table, {})), None
     )
 
 
 def _with_tenant(settings: Settings, tenant: TenantSettings) -> Settings:
-    """The settings with what the tenant file says."""
+    """Add the tenant file's settings to `settings`."""
     replace = msgspec.structs.replace
     of_privacy = {name: getattr(tenant, name) for name in PseudonymSettings.__struct_fields__}
     return replace(
@@ -193,7 +194,7 @@ def _with_tenant(settings: Settings, tenant: TenantSettings) -> Settings:
 
 
 def load_policy(path: str | None) -> Policy:
-    """The policy in the TOML file `path`, see :mod:`udfs.policy`; without one, a policy that takes nothing away."""
+    """Load the policy (:mod:`udfs.policy`) in the TOML file `path`; without one, return one that restricts nothing."""
     if path is None:
         return UNRESTRICTED
     try:

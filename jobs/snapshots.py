@@ -1,4 +1,4 @@
-"""The snapshot that a job is submitted with, read by the client before anything is started."""
+"""Checks, on the client, the snapshot that a job is submitted with, before anything starts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,15 +14,15 @@ from schemas.errors import SettingsError
 from schemas.topics import DAY_MS
 
 IDENTITY_STATE = "deployment-v1"
-"""As `jobs/java/freshet/SnapshotGuard.java` calls it."""
+"""The name of the state in `jobs/java/freshet/SnapshotGuard.java`."""
 
 
 def check_snapshot(env: StreamExecutionEnvironment, settings: Settings, pins: dict[str, str]) -> None:
-    """Raise :class:`SettingsError` where the job must not start from the snapshot it is submitted with.
+    """Raise :class:`SettingsError` if the job must not start from the given snapshot.
 
-    That is one older than `privacy.snapshots_kept_ms` (its age is that of its `_metadata` file), or one taken under
-    another identity than `pins`. What cannot be found is left to Flink to complain of; what the client cannot read,
-    the job compares when it restores it.
+    It must not if the snapshot is older than `privacy.snapshots_kept_ms` (by the time of its `_metadata` file), or was
+    taken with an identity other than `pins`. Flink itself reports a missing snapshot. What the client cannot read, the
+    job compares when it restores it.
     """
     path = snapshot_path(env)
     if path is None:
@@ -34,7 +34,7 @@ def check_snapshot(env: StreamExecutionEnvironment, settings: Settings, pins: di
 
 
 def snapshot_path(env: StreamExecutionEnvironment) -> str | None:
-    """What `flink run -s` names; None where the job begins with empty state."""
+    """The path given by `flink run -s`; None if the job starts with empty state."""
     configuration = env._j_stream_execution_environment.getConfiguration()
     option = get_gateway().jvm.org.apache.flink.configuration.StateRecoveryOptions.SAVEPOINT_PATH
     path = configuration.get(option)
@@ -67,7 +67,7 @@ def _written_ms(path: str) -> int | None:
 
 
 def identities_in(path: str) -> Iterator[dict[str, str]]:
-    """The pins that the snapshot at `path` holds; none where it is of a release that held none, or unreadable here."""
+    """The pins in the snapshot at `path`; none if an early release wrote it, or if it is unreadable here."""
     try:
         yield from [decode_pins(raw.decode()) for handle in _operator_states(path) for raw in _held(handle)]
     except Py4JError:
@@ -75,7 +75,7 @@ def identities_in(path: str) -> Iterator[dict[str, str]]:
 
 
 def _operator_states(path: str) -> Iterator[Any]:
-    """The handles of all operator state (of Java) in the snapshot."""
+    """The (Java) handles of all operator state in the snapshot."""
     jvm = get_gateway().jvm
     runtime = jvm.org.apache.flink.runtime
     location = runtime.state.filesystem.AbstractFsCheckpointStorageAccess.resolveCheckpointPointer(path)
@@ -85,7 +85,7 @@ def _operator_states(path: str) -> Iterator[Any]:
         metadata = runtime.checkpoint.Checkpoints.loadCheckpointMetadata(stream, loader, path)
     finally:
         stream.close()
-    # Of Java's collections, only those of public classes can be asked from here.
+    # Py4J can only call Java collections whose classes are public.
     for operator in jvm.java.util.ArrayList(metadata.getOperatorStates()):
         for number in range(operator.getParallelism()):
             if (subtask := operator.getState(number)) is not None:
@@ -93,7 +93,7 @@ def _operator_states(path: str) -> Iterator[Any]:
 
 
 def _held(handle: Any) -> Iterator[bytes]:
-    """The elements of the identity's list state behind `handle`, which may have others only."""
+    """The identity's list state in `handle`, which may hold only other states."""
     place = handle.getStateNameToPartitionOffsets().get(IDENTITY_STATE)
     if place is None:
         return

@@ -1,13 +1,13 @@
-"""Which audit trail a job writes to and a command reads: what its signatures are bound to.
+"""Identifies the audit trail that a job writes and a command reads; signatures are bound to this id.
 
 A signing key may serve several deployments, and topics are copied, deleted and created again under their old names. So
-what is signed names the topic by the id that Kafka gave it when it was created, which no other topic ever has.
+signatures name the topic by the id that Kafka assigned at its creation, which no other topic ever has.
 """
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from adapters.kafka.listening import refuse_if_nobody_listens
+from adapters.kafka.listening import require_reachable_broker
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from jobs.topic_creation import topic_id
 from schemas import topics
@@ -15,12 +15,12 @@ from schemas.errors import SettingsError
 
 
 def trail_id(kafka: KafkaSettings) -> str:
-    """Kafka's id of the topic `audit`; the topic's name where brokers give no ids (before 2.8).
+    """Kafka's id of the topic `audit`; the topic's name if brokers assign no ids (before 2.8).
 
-    Raises :class:`SettingsError` where there is no such topic, or nobody may look at it.
+    Raises :class:`SettingsError` if the topic does not exist, or this user may not describe it.
     """
     name = kafka.topic(topics.AUDIT)
-    refuse_if_nobody_listens(kafka)
+    require_reachable_broker(kafka)
     try:
         admin = KafkaAdminClient(**python_kafka_options(kafka))
         try:

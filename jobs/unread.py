@@ -1,7 +1,7 @@
-"""How old the oldest consent may be that the job has not read: a figure for alarms, from outside of its source.
+"""The age of the oldest consent that the job has not read: a figure for alarms, measured outside the job's source.
 
-It compares what is in `consents` with the offsets that Flink commits at each checkpoint. So partitions that the
-source does not know yet count, and so does what a job that restarts or waits has not got to.
+It compares the end of `consents` with the offsets that Flink commits at each checkpoint. So it also covers partitions
+that the source has not discovered yet, and a job that restarts or waits.
 """
 
 import logging
@@ -21,17 +21,17 @@ from schemas.errors import SettingsError
 
 LOOK_EVERY_S: Final = 10.0
 FOUND_S: Final = 5.0
-"""What stands behind an offset may be marks of transactions only; so long is a record waited for."""
+"""How long to wait for a record: only transaction markers may follow an offset."""
 logger = logging.getLogger(__name__)
 Look = Callable[[], int]
-"""The age in ms of the oldest consent that is not read, 0 where there is none. Raises where Kafka does not say."""
+"""Returns the age in ms of the oldest unread consent, 0 if there is none. Raises if Kafka does not answer."""
 
 
 class UnreadConsentAge:
-    """Call it often: every consent older than so many ms has been read, and is in a completed checkpoint.
+    """Call it often: every consent older than the returned time (ms) is read and in a completed checkpoint.
 
-    Looks in a thread of its own, at most each :data:`LOOK_EVERY_S`; in between, and while Kafka does not answer, the
-    figure grows with time.
+    Looks in its own thread, at most every :data:`LOOK_EVERY_S`; in between, and while Kafka does not answer, the figure
+    grows with time.
     """
 
     def __init__(self, look: Look, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +41,7 @@ class UnreadConsentAge:
         self._looking = threading.Lock()
 
     def __call__(self) -> int:
-        """In ms; returns at once."""
+        """The age in ms; returns at once."""
         now_s = self._clock()
         unread_ms = round(1_000 * (now_s - self._read_up_to_s))
         if now_s >= self._looked_s + LOOK_EVERY_S and self._looking.acquire(blocking=False):
@@ -59,7 +59,7 @@ class UnreadConsentAge:
 
 
 def oldest_unread_ms(kafka: KafkaSettings) -> int:
-    """A :data:`Look`: opens clients and closes them, so that a job that has ended leaves none behind."""
+    """A :data:`Look` that opens and closes its own clients, so that a job that has ended leaves none behind."""
     topic = kafka.topic(topics.CONSENTS)
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
@@ -80,7 +80,7 @@ def oldest_unread_ms(kafka: KafkaSettings) -> int:
 
 
 def _first_times(consumer: Any, behind: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> Iterable[int]:
-    """The append time (ms) of the first record at each offset of `behind`."""
+    """The append time (ms) of the first record at each offset in `behind`."""
     consumer.assign([*behind])
     for partition, offset in behind.items():
         consumer.seek(partition, offset)

@@ -1,4 +1,4 @@
-"""What the operators open in a worker: made from settings, there and not before, so no secret is in the job graph."""
+"""Opens what the operators need, in the worker and from the settings, so that no secret enters the job graph."""
 
 import functools
 import gc
@@ -9,7 +9,7 @@ from adapters.schema_sources import codec_of, source_at
 from adapters.secrets.key_rings import load_key_ring
 from adapters.secrets.signing_keys import load_signing_key
 from jobs.kafka_properties import flink_kafka_properties
-from jobs.marks import Marker, connect_of
+from jobs.marks import Marker, connect_as_tenant
 from jobs.settings import Settings, load_policy
 from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
@@ -22,22 +22,22 @@ from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import PopularItems, Ranker, RankingModel
 
 
-def open_once(settings: Settings) -> None:
-    """Open what every worker opens: what cannot be opened is refused, not started again and again.
+def check_openable(settings: Settings) -> None:
+    """Open once what every worker opens, so that a failure stops the submission and not every worker.
 
-    Raises a :class:`schemas.errors.FreshetError` that says what it is. Redis may be unavailable.
+    Raises a :class:`schemas.errors.FreshetError` that describes the failure. Redis may be unavailable.
     """
     flink_kafka_properties(settings.kafka)
     source = settings.input
     if source.schema_source is not None and source.format != "json":
-        source_at(source.schema_source).fetch(source.format, 1)  # any id does: a registry must answer
+        source_at(source.schema_source).fetch(source.format, 1)  # any id will do: this checks that a registry answers
     open_ingest(settings, list(range(settings.job.buckets)))
-    open_personalise_parts(settings, 1, "")  # its store connects when it is used first
+    open_personalise_parts(settings, 1, "")  # its store connects at first use
     open_popular_parts(settings, 1)
 
 
 def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
-    """The ingest rule with this worker's keys and policy; `keys[bucket]` is how keyed streams call the bucket."""
+    """The ingest rule with this worker's keys and policy; `keys[bucket]` is the stream key of a bucket."""
     return Ingest(
         settings.topic_names(),
         codec_of(settings.input),
@@ -51,14 +51,14 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
 
 
 def open_store(settings: Settings, epoch: int) -> RedisStore:
-    """A store with a connection of its own."""
-    return RedisStore(connect_of(settings), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
+    """A store with its own connection."""
+    return RedisStore(connect_as_tenant(settings), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
 
 
 def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:
-    """Model, store and bounds for the personalise operator; `trail` is that of :func:`jobs.trail.trail_id`."""
+    """Model, store and bounds for the personalise operator; `trail` comes from :func:`jobs.trail.trail_id`."""
     scorer = Scorer.open(Path(settings.model.directory))
-    _collect_garbage_seldom()
+    _tune_garbage_collector()
     return PersonaliseParts(
         Ranker(settings.lists, settings.profile, epoch),
         RankingModel(scorer, scorer.manifest.name),
@@ -76,11 +76,11 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
     )
 
 
-def _collect_garbage_seldom() -> None:
-    """Let Python's collector of cycles leave alone what was loaded, and look at the rest less often.
+def _tune_garbage_collector() -> None:
+    """Exclude loaded objects from Python's cycle collector, and run it less often.
 
-    An element makes and drops thousands of tuples and no cycles; at the defaults the collector takes a twentieth of
-    the operator's time.
+    An element makes and drops thousands of tuples and no cycles; at the defaults the collector takes 5 % of the
+    operator's time.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

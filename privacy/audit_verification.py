@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.files.edited_files import read_edited
-from adapters.kafka.listening import refuse_if_nobody_listens
+from adapters.kafka.listening import require_reachable_broker
 from adapters.kafka.reading import records
 from adapters.kafka.settled_topic import has_topic
 from adapters.secrets.signing_keys import load_signing_key
@@ -80,7 +80,7 @@ def complaint_about_topic(recorded: str, trail: str, moved_from: Sequence[str]) 
 
 
 def _lines(settings: Settings, topic: str) -> Iterator[Line]:
-    refuse_if_nobody_listens(settings.kafka)
+    require_reachable_broker(settings.kafka)
     for record in records(settings.kafka, topic):
         yield Line(record.partition, record.offset, record.value or b"")
 

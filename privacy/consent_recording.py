@@ -5,7 +5,7 @@ import contextlib
 from adapters.kafka.settings import python_kafka_options
 from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
-from jobs.marks import connect_of
+from jobs.marks import connect_as_tenant
 from jobs.settings import Settings
 from schemas.consents import ConsentChange
 from serving.consents import Consents, RecordedConsent
@@ -27,7 +27,7 @@ def erase(settings: Settings, user_id: str) -> RecordedConsent:
 
 def _consents(settings: Settings) -> Consents:
     return Consents(
-        connect_of(settings),
+        connect_as_tenant(settings),
         python_kafka_options(settings.kafka),
         load_key_ring(settings.privacy.key_ring),
         tombstone_ms=settings.tombstone_ms(),

@@ -5,12 +5,12 @@ see, such as keys that somebody deleted; and it does one thing more: it writes t
 are in nobody's state any more.
 """
 
-from adapters.kafka.listening import refuse_if_nobody_listens
+from adapters.kafka.listening import require_reachable_broker
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import WRITE_CONSENT
 from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
-from jobs.marks import connect_of, write_marks
+from jobs.marks import connect_as_tenant, write_marks
 from jobs.settings import Settings
 from privacy.erased_users import erased_users
 from schemas.pseudonyms import Pseudonymiser
@@ -21,8 +21,8 @@ WRITES_MAX = 500
 
 def rebuild(settings: Settings) -> int:
     """Begin a new generation; returns how many tombstones were written. The job does the rest."""
-    refuse_if_nobody_listens(settings.kafka)
-    client = connect_of(settings)
+    require_reachable_broker(settings.kafka)
+    client = connect_as_tenant(settings)
     try:
         written = _write_tombstones(settings, client)
         write_marks(settings.kafka, client.renew_generation(by_force=True))

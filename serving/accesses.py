@@ -23,12 +23,12 @@ from schemas.audit import is_name
 from schemas.control import ReadsCommand
 
 KAFKA_TIMEOUT_S: Final = 10.0
-USERS_HELD_MAX: Final = 100_000
+USERS_COUNTED_MAX: Final = 100_000
 logger = logging.getLogger(__name__)
 
 
 class AccessLog:
-    """Counts reads. `share`, from 0 to 1, is the fraction that is reported with its user; 1 reports every read.
+    """Counts reads. `share`, from 0 to 1, is the fraction of reads reported with their user; 1 reports every user.
 
     All reads are counted, whatever `share` is. Thread-safe. Closing it reports the rest.
     """
@@ -58,58 +58,58 @@ class AccessLog:
         self._lock = threading.Lock()
         self._of_many, self._by_user = Counter[str](), Counter[tuple[str, str]]()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._tell_now_and_then, args=(every_s,), daemon=True)
+        self._thread = threading.Thread(target=self._report_periodically, args=(every_s,), daemon=True)
         self._thread.start()
 
     def note(self, user_id: str, role: str | None = None) -> None:
-        """The list of `user_id` was read, by `role` where that is another than this log's."""
+        """Count a read of the list of `user_id`, by `role` if it differs from this log's."""
         role = role or self._role
         named = self._share > 0 and self._draw() < self._share
         with self._lock:
-            if named and ((role, user_id) in self._by_user or len(self._by_user) < USERS_HELD_MAX):
+            if named and ((role, user_id) in self._by_user or len(self._by_user) < USERS_COUNTED_MAX):
                 self._by_user[role, user_id] += 1
             else:
                 self._of_many[role] += 1
 
     def close(self) -> None:
-        """Report the rest, and end the thread."""
+        """Report the rest, and stop the thread."""
         self._closing.set()
         self._thread.join()
         self._producer.close()
 
-    def _tell_now_and_then(self, every_s: float) -> None:
+    def _report_periodically(self, every_s: float) -> None:
         while not self._closing.wait(every_s):
-            self._tell()
-        self._tell()
+            self._report()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         with self._lock:
             of_many, by_user = self._of_many, self._by_user
             self._of_many, self._by_user = Counter(), Counter()
         reads = [ReadsCommand(role, **self._read, reads=n, user_id=user) for (role, user), n in by_user.items()]
         reads += [ReadsCommand(role, **self._read, reads=n) for role, n in of_many.items()]
-        under_way = [(command, self._send(command)) for command in reads]
-        for command, sent in under_way:
-            if not _arrived(sent):
-                self._keep(command)
+        pending = [(command, self._send(command)) for command in reads]
+        for command, sent in pending:
+            if not _is_acknowledged(sent):
+                self._count_again(command)
 
     def _send(self, command: ReadsCommand) -> Any:
-        """What becomes of sending, or None where it could not even begin."""
+        """Start sending; None if that failed."""
         try:
             return self._producer.get().send(self._topic, msgspec.json.encode(command))
         except KafkaError:
             return None
 
-    def _keep(self, command: ReadsCommand) -> None:
+    def _count_again(self, command: ReadsCommand) -> None:
         with self._lock:
-            if command.user_id is None or len(self._by_user) >= USERS_HELD_MAX:
+            if command.user_id is None or len(self._by_user) >= USERS_COUNTED_MAX:
                 self._of_many[command.role] += command.reads
             else:
                 self._by_user[command.role, command.user_id] += command.reads
 
 
-def _arrived(sent: Any) -> bool:
-    """Whether Kafka has it; the wait is that of the log's own thread."""
+def _is_acknowledged(sent: Any) -> bool:
+    """Whether Kafka acknowledged it; only the log's own thread waits."""
     try:
         return sent is not None and sent.get(KAFKA_TIMEOUT_S) is not None
     except KafkaError as error:

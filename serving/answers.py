@@ -15,18 +15,18 @@ from schemas.lists import ListedItem, Reason, RecommendationList, decode_list
 from schemas.store import ALL
 
 POPULAR_FRESH_MS: Final = 1_000
-"""A popular list that is held longer than this is asked for again: the job writes them each second."""
-SEGMENTS_HELD_MAX: Final = 1_000
-NONE_LISTED: Final = b'{"v":0,"epoch":0,"model":"","at":0,"reason":"popular","items":[]}'
-"""The list of who cannot be told anything, as it would be in Redis."""
+"""How long a popular list is cached before it is read again: the job writes them every second."""
+SEGMENTS_CACHED_MAX: Final = 1_000
+EMPTY_LIST: Final = b'{"v":0,"epoch":0,"model":"","at":0,"reason":"popular","items":[]}'
+"""The list of a user without any list, in the format of Redis."""
 _NEXT_ITEM: Final = b'},{"id":'
 
 
 class Recommendation(msgspec.Struct, frozen=True, gc=False):
-    """An answer: at most as many items as were asked for, best first.
+    """The answer to a read: at most as many items as requested, best first.
 
-    `reason` says which kind of list it is. `version` is the list's, `age_ms` how long ago it was made; both are 0
-    where there is no list at all.
+    `reason` is the kind of list. `version` is the list's, `age_ms` the time since it was made; both are 0 if there is
+    no list.
     """
 
     items: tuple[ListedItem, ...]
@@ -43,11 +43,11 @@ class Listed(NamedTuple):
 
 
 Own: TypeAlias = list[bytes]
-"""A user's own list as stored in Redis, and the consent that it stands under, as the script answers them."""
+"""A user's own list as stored in Redis, and the consent that allows it, as the read script returns them."""
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which items of a list may be shown. An item that is not in the catalogue counts as in stock."""
+    """Which items of a list may be shown. An item missing from the catalogue counts as in stock."""
 
     exclude: Collection[str] = ()
     in_stock: bool = False
@@ -67,14 +67,14 @@ class Filter(msgspec.Struct, frozen=True):
 def filter_of(
     exclude: Collection[str], in_stock: bool, category: str | None, catalogue: Mapping[str, CatalogueItem]
 ) -> Filter | None:
-    """What takes items out, None where all may be shown."""
+    """The filter of a request; None if all items may be shown."""
     if not exclude and not in_stock and category is None:
         return None
     return Filter(exclude, in_stock, category, catalogue)
 
 
 def segments_of(surface: str | None = None, segment: str | None = None) -> tuple[str, ...]:
-    """The segments whose popular lists may stand in, in that order.
+    """The segments whose popular lists serve as fallbacks, in this order.
 
     >>> segments_of("home", "country:GB"), segments_of()
     (('country:GB', 'surface:home', 'all'), ('all',))
@@ -86,7 +86,7 @@ def segments_of(surface: str | None = None, segment: str | None = None) -> tuple
 def answer(
     lists: Iterable[RecommendationList], n: int, now_ms: int, keep: Callable[[ListedItem], bool] | None = None
 ) -> Recommendation:
-    """The first of `lists` of which something may be shown, cut to `n` items."""
+    """The first of `lists` that has any items to show, cut to `n` items."""
     n = at_least_0(n)
     for one in lists:
         items = one.items[:n] if keep is None else tuple(filter(keep, one.items))[:n]
@@ -96,14 +96,14 @@ def answer(
 
 
 def at_least_0(n: int) -> int:
-    """How many items an `n` asks for: a negative one asks for none, and not for all but some as a slice would."""
+    """Treat a negative `n` as 0; a slice would return all but some."""
     return max(n, 0)
 
 
 def cut(raw: bytes, n: int) -> bytes:
-    """The bytes of a list with its first `n` items only, without decoding it.
+    """Cut a stored list to its first `n` items, without decoding it.
 
-    What begins an item holds a quotation mark that inside of a JSON string would have a backslash before it.
+    The separator of items contains a quotation mark, which a JSON string would escape with a backslash.
 
     >>> cut(b'{"v":1,"items":[{"id":"tea","score":0.5},{"id":"cup","score":0.25}]}', 1)
     b'{"v":1,"items":[{"id":"tea","score":0.5}]}'
@@ -124,58 +124,58 @@ def decoded(raw: bytes | None) -> RecommendationList | None:
         return None
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _Cached(msgspec.Struct, frozen=True):
     popular: Listed | None
     asked_at_ms: int
 
 
 def steady_ms() -> int:
-    """Milliseconds of a clock that is never set: durations are measured with it, times of day are not."""
+    """Milliseconds of a monotonic clock: for durations, not for times of day."""
     return time.monotonic_ns() // 1_000_000
 
 
 class PopularLists:
-    """The popular lists that a process holds, at most :data:`SEGMENTS_HELD_MAX`; they are nobody's own.
+    """A process's cache of popular lists, at most :data:`SEGMENTS_CACHED_MAX`; they contain no data of a user.
 
-    `now_ms` is of a clock that is never set back, such as :func:`steady_ms`.
+    `now_ms` comes from a monotonic clock, such as :func:`steady_ms`.
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, _Held] = {}
-        self._holding = threading.Lock()
+        self._cached: dict[str, _Cached] = {}
+        self._lock = threading.Lock()
 
-    def to_ask(self, segments: Iterable[str], now_ms: int) -> list[str]:
-        """Those of `segments` that are not held, or for too long."""
+    def outdated(self, segments: Iterable[str], now_ms: int) -> list[str]:
+        """Those of `segments` that are not cached, or for too long."""
         wanted = []
         for name in segments:
-            known = self._held.get(name)
+            known = self._cached.get(name)
             if known is None or now_ms - known.asked_at_ms >= POPULAR_FRESH_MS:
                 wanted.append(name)
         return wanted
 
-    def hold(self, segment: str, raw: bytes | None, now_ms: int) -> None:
-        """Hold what was read; where Redis has lost its popular lists, the last that was read stays."""
+    def put(self, segment: str, raw: bytes | None, now_ms: int) -> None:
+        """Cache what was read. If Redis has lost its popular lists, the last one stays."""
         found = decoded(raw)
-        with self._holding:
-            known = self._held.pop(segment, None)
+        with self._lock:
+            known = self._cached.pop(segment, None)
             last = None if known is None else known.popular
             popular = last if raw is None or found is None else Listed(raw, found)
-            while len(self._held) >= SEGMENTS_HELD_MAX:
-                del self._held[next(name for name in self._held if name != ALL)]
-            self._held[segment] = _Held(popular, now_ms)
+            while len(self._cached) >= SEGMENTS_CACHED_MAX:
+                del self._cached[next(name for name in self._cached if name != ALL)]
+            self._cached[segment] = _Cached(popular, now_ms)
 
-    def asked(self, segment: str, now_ms: int) -> None:
-        """Nobody else needs to ask for `segment` now."""
-        with self._holding:
-            known = self._held.get(segment)
+    def mark_requested(self, segment: str, now_ms: int) -> None:
+        """Note that `segment` is being read, so that no one else reads it now."""
+        with self._lock:
+            known = self._cached.get(segment)
             if known is not None:
-                self._held[segment] = _Held(known.popular, now_ms)
+                self._cached[segment] = _Cached(known.popular, now_ms)
 
     def of(self, segments: Iterable[str]) -> list[Listed]:
-        """What is held of `segments`, in their order."""
-        held = (self._held.get(name) for name in segments)
+        """The cached lists of `segments`, in their order."""
+        held = (self._cached.get(name) for name in segments)
         return [one.popular for one in held if one is not None and one.popular is not None]
 
     def all(self) -> dict[str, Listed]:
-        """All that is held, by segment."""
-        return {name: one.popular for name, one in list(self._held.items()) if one.popular is not None}
+        """All cached lists, by segment."""
+        return {name: one.popular for name, one in list(self._cached.items()) if one.popular is not None}

@@ -1,7 +1,7 @@
 """Reads recommendation lists with asyncio: one round trip per user, one shared connection, and always an answer.
 
     async with AsyncReader(RedisAddress(("redis://…",)), load_key_ring("key-ring.json")) as reader:
-        answer = await reader.recommend("ada", 10, surface="home")
+        reply = await reader.recommend("ada", 10, surface="home")
 
 :mod:`serving.reader` is the same without asyncio.
 """
@@ -78,7 +78,7 @@ class AsyncReader:
 
     async def open(self) -> None:
         """Connect. If Redis is unavailable, this returns anyway, and connects when Redis is back."""
-        # To ask asyncio each time which loop is running is a call of the system each time (`getpid`).
+        # Asking asyncio for the running loop costs a system call each time (`getpid`).
         self._future = asyncio.get_running_loop().create_future
         await self._links.open()
 
@@ -138,26 +138,26 @@ class AsyncReader:
     async def own(self, user_id: str, segments: Sequence[str]) -> Own | None:
         """The user's own list if there is one that may be read.
 
-        If there is none, :meth:`held` has what may stand in when this returns.
+        If not, :meth:`cached` has the fallbacks once this returns.
         """
         if self._rotating:
             refreshing = self._refresh(segments)
-            told = await self._own_of_two(user_id)
+            reply = await self._own_during_rotation(user_id)
         else:
             asking = self._future()
-            refreshing = self.ask_own(user_id, segments, asking.set_result)
-            told = await asking
-        return told if isinstance(told, list) else await self._otherwise(told, user_id, refreshing)
+            refreshing = self.request_own(user_id, segments, asking.set_result)
+            reply = await asking
+        return reply if isinstance(reply, list) else await self._retry_or_wait(reply, user_id, refreshing)
 
-    def may_ask_own(self) -> bool:
-        """Whether one question is enough, so that :meth:`ask_own` may be used: not while a rotation is under way."""
+    def can_request_own(self) -> bool:
+        """Whether :meth:`request_own` may be used: one read is enough unless a key rotation is in progress."""
         return not self._rotating
 
-    def ask_own(self, user_id: str, segments: Sequence[str], then: Then) -> "list[asyncio.Future[Any]]":
-        """As :meth:`own`, for who has no task: `then` is called with what Redis answers, or with its error.
+    def request_own(self, user_id: str, segments: Sequence[str], then: Then) -> "list[asyncio.Future[Any]]":
+        """As :meth:`own`, for callers without a task: calls `then` with Redis' reply, or with its error.
 
-        After an error :meth:`own` is to be awaited. The futures are done when popular lists that are not held, or for
-        too long, were asked for.
+        After an error, await :meth:`own`. The returned futures are done once missing or outdated popular lists were
+        read.
         """
         refreshing = self._refresh(segments)
         pseudonym = self._pseudonym(user_id)
@@ -167,59 +167,59 @@ class AsyncReader:
         elif pipe.proof is self._proof:
             pipe.ask(self._command(pseudonym), then)
         else:
-            self._ask_for(pseudonym, then)
+            self._send_request(pseudonym, then)
         return refreshing
 
     async def popular(self, segments: Sequence[str]) -> list[Listed]:
-        """What is popular in `segments`, in their order."""
+        """The popular lists of `segments`, in their order."""
         refreshing = self._refresh(segments)
         if refreshing:
             await asyncio.wait(refreshing)
         return self._popular.of(segments)
 
-    def held(self, segments: Sequence[str]) -> list[Listed]:
-        """What is held of `segments` here, without asking anybody."""
+    def cached(self, segments: Sequence[str]) -> list[Listed]:
+        """The cached popular lists of `segments`, without reading from Redis."""
         return self._popular.of(segments)
 
-    def all_held(self) -> dict[str, Listed]:
-        """Every popular list that is held here, by segment."""
+    def all_cached(self) -> dict[str, Listed]:
+        """All cached popular lists, by segment."""
         return self._popular.all()
 
     def _refresh(self, segments: Sequence[str]) -> "list[asyncio.Future[Any]]":
-        """Ask for popular lists that are missing or old; whoever has one already need not wait for what is returned."""
+        """Read missing or outdated popular lists; callers with a cached list need not wait for the returned futures."""
         now_ms = self._steady_ms()
-        wanted = self._popular.to_ask(segments, now_ms)
+        wanted = self._popular.outdated(segments, now_ms)
         return [self._ask_popular(name, now_ms) for name in wanted] if wanted else []
 
     def _ask_popular(self, segment: str, now_ms: int) -> "asyncio.Future[Any]":
-        """Ask for a popular list; the future is done when it is held, or cannot be."""
+        """Read a popular list; the future is done when it is cached, or cannot be read."""
         done = self._future()
 
-        def hold(answer: Any) -> None:
-            if not isinstance(answer, Exception):
-                self._popular.hold(segment, answer, now_ms)
+        def put(reply: Any) -> None:
+            if not isinstance(reply, Exception):
+                self._popular.put(segment, reply, now_ms)
             done.set_result(None)
 
-        self._popular.asked(segment, now_ms)
+        self._popular.mark_requested(segment, now_ms)
         key = popular_key(self._prefix, segment)
-        self._links.ask(key, pack(("GET", key)), hold)
+        self._links.ask(key, pack(("GET", key)), put)
         return done
 
-    async def _otherwise(self, told: Any, user_id: str, refreshing: "list[asyncio.Future[Any]]") -> Own | None:
-        """What is to be done where the first answer is no list."""
-        own = await self._again(told, self._pseudonym(user_id)) if isinstance(told, Exception) else None
+    async def _retry_or_wait(self, reply: Any, user_id: str, refreshing: "list[asyncio.Future[Any]]") -> Own | None:
+        """What to do if the first reply is not a list."""
+        own = await self._retry(reply, self._pseudonym(user_id)) if isinstance(reply, Exception) else None
         if own is None and refreshing:
             await asyncio.wait(refreshing)
         return own
 
-    def _asked(self, pseudonym: str) -> "asyncio.Future[Any]":
-        """What Redis answers, be it an error, for one pseudonym."""
+    def _request_own(self, pseudonym: str) -> "asyncio.Future[Any]":
+        """Redis' reply, or its error, for one pseudonym."""
         future = self._future()
-        self._ask_for(pseudonym, future.set_result)
+        self._send_request(pseudonym, future.set_result)
         return future
 
-    def _ask_for(self, pseudonym: str, then: Then) -> None:
-        """Ask for a user's own list on a connection that is known to lead to a Redis that is new enough."""
+    def _send_request(self, pseudonym: str, then: Then) -> None:
+        """Read a user's own list on a connection whose Redis is known to be up to date."""
         pipe = self._links.personal(pseudonym)
         if pipe is None:
             then(None)
@@ -228,17 +228,17 @@ class AsyncReader:
             self._proof, self._command = pipe.proof, _command(self._prefix, self._example, pipe.proof)
         pipe.ask(self._command(pseudonym), then)
 
-    async def _own_of_two(self, user_id: str) -> Own | None:
-        """While a rotation is under way a user has two pseudonyms; the list under the current one goes first."""
-        for name, asking in [(name, self._asked(name)) for name in self._pseudonyms(user_id)]:
-            told = await asking
-            own = await self._again(told, name) if isinstance(told, Exception) else told
+    async def _own_during_rotation(self, user_id: str) -> Own | None:
+        """During a key rotation a user has two pseudonyms; the list of the current one takes precedence."""
+        for name, asking in [(name, self._request_own(name)) for name in self._pseudonyms(user_id)]:
+            reply = await asking
+            own = await self._retry(reply, name) if isinstance(reply, Exception) else reply
             if own is not None:
                 return own
         return None
 
-    async def _again(self, error: Exception, pseudonym: str) -> Own | None:
-        """The first call after Redis was started sends the script; a slot that moved is looked for once more."""
+    async def _retry(self, error: Exception, pseudonym: str) -> Own | None:
+        """Retry once: after a restart of Redis, send the script; after a slot has moved, look it up."""
         if not isinstance(error, hiredis.ReplyError) or not str(error).startswith(("NOSCRIPT", "MOVED")):
             return None
         keys = user_keys(self._prefix, pseudonym)
@@ -252,9 +252,9 @@ class AsyncReader:
 
 
 def _command(prefix: str, example: str, proof: bytes) -> Callable[[str], bytes]:
-    """The packed reading of a user's list as a function of the pseudonym: packed once, and filled in.
+    """The packed read command as a function of the pseudonym: packed once, and filled in.
 
-    Pseudonyms under one key have one length; any other is packed as it comes.
+    Pseudonyms of one key have the same length; others are packed individually.
     """
     marked = pack(("EVALSHA", READ_LIST.sha, 3, *user_keys(prefix, "\0" * len(example)), proof))
     template = marked.replace(b"%", b"%%").replace(b"\0" * len(example), b"%b")

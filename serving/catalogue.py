@@ -1,4 +1,4 @@
-"""The catalogue for filters: the `catalogue` topic, kept in memory and followed by a thread.
+"""The catalogue for filters: the `catalogue` topic, kept in memory by a thread that follows it.
 
 Needs `freshet-client[kafka]`.
 """
@@ -19,7 +19,7 @@ from schemas.ids import is_id
 POLL_MS: Final = 200
 PAUSE_S: Final = 1.0
 DISCOVERY_MS: Final = 5_000
-"""Until a partition that was added is known."""
+"""How long it takes to discover a new partition."""
 ITEMS_MAX: Final = 2_000_000
 _decode: Final = msgspec.json.Decoder(CatalogueItem).decode
 logger = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 class Catalogue(Mapping[str, CatalogueItem]):
     """Item id → item, as read from the topic so far. A record without a value removes its item. Close it.
 
-    `kafka`: options of kafka-python's consumer. `ready` is set when the topic was read once to its end; while
-    Kafka is unavailable, the items stay. At most :data:`ITEMS_MAX` items are kept; further ones are unknown.
+    `kafka`: options of kafka-python's consumer. `ready` is set once the topic was read to its end. While Kafka is
+    unavailable, the items stay. At most :data:`ITEMS_MAX` items are kept; further ones are unknown.
     """
 
     def __init__(self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.") -> None:
@@ -56,7 +56,7 @@ class Catalogue(Mapping[str, CatalogueItem]):
         return len(self._items)
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._closing.set()
         self._thread.join()
 
@@ -92,11 +92,11 @@ class Catalogue(Mapping[str, CatalogueItem]):
             consumer.close()
 
     def _has_more(self, consumer: Any, partitions: list[TopicPartition]) -> bool:
-        """Whether partitions were added. A new consumer then reads them, too, and goes on where this one was."""
+        """Whether partitions were added. A new consumer then reads them too, and continues where this one stopped."""
         return len(consumer.partitions_for_topic(self._topic) or ()) > len(partitions)
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
-        """What is no item is left out: who writes the catalogue is told by who reads it into a model."""
+        """Apply a record. Invalid ones are ignored: whoever loads the catalogue into a model reports them."""
         try:
             if value is None:
                 self._items.pop((key or b"").decode(), None)

@@ -9,8 +9,8 @@ Every change that narrows consent is in effect before the call returns.
     consents.withdraw("ada")
     consents.erase("ada")
 
-A withdrawal is written to Redis first (the fence), then to the topic, and then its offset to Redis. When the call has
-returned, it is acknowledged: no later answer is personalised, whatever the job still has to read.
+A withdrawal is written to Redis first (the fence), then to the topic, and then its offset to Redis. Once the call has
+returned, the withdrawal is acknowledged: no later answer is personalised, whatever the job has yet to read.
 
 Any other change is written to the topic, and then a hold to Redis: after the call has returned, no answer is
 personalised until the job has applied the change. It may narrow the consent (a lower level, a denied purpose, an
@@ -18,6 +18,7 @@ expiry, a signal that the job's policy evaluates), and only the job knows.
 
 An invalid change that names its user counts as a withdrawal, as it does for the job
 (:func:`read_consent_or_withdrawal`).
+
 Needs `freshet-client[kafka]`.
 """
 
@@ -57,7 +58,7 @@ from serving.forms import UNKNOWN_FIELD, Form
 
 Keys = tuple[str, str, str, str]
 KAFKA_TIMEOUT_S: Final = 10.0
-AWAY: Final = (StoreUnavailable, StoreMisconfigured)
+STORE_ERRORS: Final = (StoreUnavailable, StoreMisconfigured)
 _FORM: Final = Form(
     "consents",
     json_codec().consent,
@@ -65,14 +66,14 @@ _FORM: Final = Form(
     InvalidConsent,
     {
         RejectReason.CONTROL_CHARACTER: "`user_id` has no control characters",
-        RejectReason.REPEATED_FIELD: "a field is there twice, or its name differs from a known one only in case, "
-        "spaces or signs: nobody can say which of the two counts",
+        RejectReason.REPEATED_FIELD: "a field is repeated, or its name differs from a known one only in case, "
+        "spaces or signs: it is ambiguous which one counts",
     },
 )
 
 
 class RecordedConsent(NamedTuple):
-    """Where a change is in `consents`; `append_ts` in ms since the epoch."""
+    """The position of a change in `consents`; `append_ts` in ms since the epoch."""
 
     append_ts: int
     partition: int
@@ -118,33 +119,33 @@ class Consents:
         """Write `change`, and return when it is acknowledged.
 
         Raises :class:`InvalidConsent` (see :func:`read_consent_or_withdrawal`), :class:`ConsentRefused` for a grant no
-        later than the user's last withdrawal, and :class:`NotAcknowledged` if Redis or Kafka did not answer: it says
-        what was recorded, and calling again is safe.
+        later than the user's last withdrawal, and :class:`NotAcknowledged` if Redis or Kafka did not answer. Its text
+        says what was recorded, and calling again is safe.
         """
         try:
             raw = _FORM.encoded(change)
         except InvalidConsent as invalid:
-            return self.record_heard(
-                _counted(_Said(change.user_id, change.level, change.erase), invalid, self._clock_ms())
+            return self.record_parsed(
+                _as_withdrawal(_Intent(change.user_id, change.level, change.erase), invalid, self._clock_ms())
             )
-        return self.record_heard(read_consent_or_withdrawal(raw, self._clock_ms()))
+        return self.record_parsed(read_consent_or_withdrawal(raw, self._clock_ms()))
 
-    def record_heard(self, said: "Heard") -> RecordedConsent:
-        """The same for what :func:`read_consent_or_withdrawal` gives.
+    def record_parsed(self, parsed: "ParsedConsent") -> RecordedConsent:
+        """As :meth:`record`, for the result of :func:`read_consent_or_withdrawal`.
 
-        Raises :class:`InvalidConsent` where no withdrawal was meant.
+        Raises :class:`InvalidConsent` if the record did not ask for a withdrawal.
         """
-        change = said.change
-        for other in said.others:
+        change = parsed.change
+        for other in parsed.others:
             self._withdraw(other)
         if change.erase or change.level == "none":
             at = self._withdraw(change)
-            if said.invalid is not None and not said.meant:
+            if parsed.invalid is not None and not parsed.meant:
                 raise InvalidConsent(
-                    said.invalid.reason, f"{said.invalid}; it counts as a withdrawal, which is in force"
+                    parsed.invalid.reason, f"{parsed.invalid}; it counts as a withdrawal, which is in force"
                 )
             return at
-        if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal of the next years would be later
+        if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal in the coming years would be later
             raise InvalidConsent("time_in_future", "`ts` of a grant is in the future: use the current time in ms")
         self._refuse_older(change)
         return self._change(change)
@@ -163,20 +164,20 @@ class Consents:
         self._client.close()
 
     def _withdraw(self, change: ConsentChange) -> RecordedConsent:
-        """Whatever of the two is down, the other one is told: the topic ends it for good, the fence at once."""
+        """Write to both, even if one is down: the topic makes the withdrawal permanent, the fence immediate."""
         users = self._keys(change.user_id)
         wants = "erase" if change.erase else "none"
         fence = self._try_fence(WITHDRAW, [(keys, (change.ts, wants, self._tombstone_ms)) for keys in users])
         at = self._append(change)
-        # Redis bounds when the user may have said so by its own clock: the record goes by the same time, or it would
-        # look older than its own fence.
-        said = (
+        # Redis caps the time of the withdrawal at its own clock. The record must use the capped time, or it would look
+        # older than its own fence.
+        times = (
             [int(answer) for answer in fence]
             if isinstance(fence, list)
             else [min(change.ts, at.append_ts)] * len(users)
         )
         decisions = [
-            ConsentWrite(Level.NONE, 0, *at, said_at, change.erase).arguments(self._tombstone_ms) for said_at in said
+            ConsentWrite(Level.NONE, 0, *at, said_at, change.erase).arguments(self._tombstone_ms) for said_at in times
         ]
         placed = self._try_fence(WRITE_CONSENT, list(zip(users, decisions, strict=True)))
         if error := next((answer for answer in (placed, fence) if isinstance(answer, str)), None):
@@ -187,7 +188,7 @@ class Consents:
         return at
 
     def _change(self, change: ConsentChange) -> RecordedConsent:
-        """The topic first: a change that it does not take must hold nothing off."""
+        """Write to the topic first: a change that it does not accept must not block anything."""
         users, at = self._keys(change.user_id), self._append(change)
         hold = hold_arguments(*at, min(change.ts, at.append_ts), self._tombstone_ms)
         held = self._try_fence(WRITE_CONSENT, [(keys, hold) for keys in users])
@@ -201,17 +202,17 @@ class Consents:
         return at
 
     def _try_fence(self, script: Script, calls: list[tuple[Keys, tuple[Any, ...]]]) -> list[Any] | str:
-        """Run a script for each pseudonym of a user and wait for the replicas; the answers, or what went wrong."""
+        """Run a script for each pseudonym of a user and wait for the replicas; returns replies or an error text."""
         commands: list[Keyed] = [(keys[0], script(keys, *arguments)) for keys, arguments in calls]
         foreign: set[str] = set()
 
-        def noting_the_tenant(standing: Standing) -> list[Keyed]:
+        def check_tenant(standing: Standing) -> list[Keyed]:
             foreign.add(standing.foreign)
-            return commands  # in the wrong place they do no harm
+            return commands  # harmless even in another tenant's Redis
 
         try:
-            answers = self._client.run(noting_the_tenant, durable=True)
-        except AWAY as error:
+            answers = self._client.run(check_tenant, durable=True)
+        except STORE_ERRORS as error:
             return str(error)
         return max(foreign, default="") or answers
 
@@ -231,27 +232,27 @@ class Consents:
         decided = [key for _, consent, gone, _ in self._keys(grant.user_id) for key in (consent, gone)]
         try:
             known = self._client.run(always([(key, ("GET", key)) for key in decided]))
-        except AWAY as error:
+        except STORE_ERRORS as error:
             raise NotAcknowledged(f"Redis did not answer ({error}): nothing was written") from None
         if grant.ts <= max(withdrawn_at(value or b"") for value in known):
             raise ConsentRefused("the user has withdrawn since giving this consent")
 
     def _keys(self, user_id: str) -> list[Keys]:
-        """The keys of each pseudonym that the user may be known under: two while a rotation is under way."""
+        """The keys of each pseudonym of the user: two during a key rotation."""
         prefix = self._prefix
         return [all_user_keys(prefix, name) for name in self._pseudonyms(user_id)]
 
 
 def read_consent(raw: bytes) -> ConsentChange:
-    """The JSON of a consent change; raises :class:`InvalidConsent`. A field that is not known is an error."""
+    """Decode the JSON of a consent change; raises :class:`InvalidConsent`. An unknown field is an error."""
     return _FORM.read(raw)
 
 
-class Heard(NamedTuple):
-    """A change as it counts. `invalid` is what is wrong with what was sent: then it is a withdrawal.
+class ParsedConsent(NamedTuple):
+    """A consent change as it counts. `invalid` is the error of an invalid record, which counts as a withdrawal.
 
-    `meant` is false where that is not what was said: whoever sent it is told so, behind the withdrawal. `others` are
-    the withdrawals of the other users whom something broken names.
+    `meant` is false if the record did not ask for a withdrawal: the sender is told so after the withdrawal. `others`
+    are withdrawals of further users whom a damaged record names.
     """
 
     change: ConsentChange
@@ -260,47 +261,47 @@ class Heard(NamedTuple):
     others: tuple[ConsentChange, ...] = ()
 
 
-class _Said(msgspec.Struct):
-    """As much of a change as says whom it is about, and whether they leave."""
+class _Intent(msgspec.Struct):
+    """The part of a change that names its user, and says whether they withdraw."""
 
     user_id: str
     level: Any = None
     erase: Any = False
 
 
-_decode_said: Final = msgspec.json.Decoder(_Said).decode
+_decode_intent: Final = msgspec.json.Decoder(_Intent).decode
 
 
-def read_consent_or_withdrawal(raw: bytes, now_ms: int) -> Heard:
+def read_consent_or_withdrawal(raw: bytes, now_ms: int) -> ParsedConsent:
     """The change in the JSON `raw`.
 
-    Somebody decided something: where it names its user and is wrong in the rest, it is a withdrawal as of `now_ms`, as
-    the job would read it, also where it is no JSON any more (:mod:`schemas.wire.consent_records`). A grant with a field
-    that is not known is refused and nothing is recorded: all that is known of it is right. Raises
-    :class:`InvalidConsent` then, and where nobody is named.
+    An invalid record still means that its user decided something. If it names a user, it counts as a withdrawal as of
+    `now_ms`, as it does for the job, even if it is not JSON any more (:mod:`schemas.wire.consent_records`). A grant
+    whose only error is an unknown field is refused, and nothing is recorded. Raises :class:`InvalidConsent` in that
+    case, and if no user is named.
     """
     try:
-        return Heard(read_consent(raw))
+        return ParsedConsent(read_consent(raw))
     except InvalidConsent as invalid:
         try:
-            said = None if is_ambiguous(raw) else _decode_said(raw)
+            parsed = None if is_ambiguous(raw) else _decode_intent(raw)
         except (ValueError, RecursionError):
-            said = None
-        return _damaged(raw, invalid, now_ms) if said is None else _counted(said, invalid, now_ms)
+            parsed = None
+        return _from_damaged(raw, invalid, now_ms) if parsed is None else _as_withdrawal(parsed, invalid, now_ms)
 
 
-def _counted(said: _Said, invalid: InvalidConsent, now_ms: int) -> Heard:
-    meant = said.erase is True or said.level == "none"
-    if not is_user_id(said.user_id) or (invalid.reason == UNKNOWN_FIELD and not meant):
+def _as_withdrawal(parsed: _Intent, invalid: InvalidConsent, now_ms: int) -> ParsedConsent:
+    meant = parsed.erase is True or parsed.level == "none"
+    if not is_user_id(parsed.user_id) or (invalid.reason == UNKNOWN_FIELD and not meant):
         raise invalid
-    change = ConsentChange(said.user_id, "none", now_ms, method=UNREADABLE, erase=said.erase is True)
-    return Heard(change, invalid, meant)
+    change = ConsentChange(parsed.user_id, "none", now_ms, method=UNREADABLE, erase=parsed.erase is True)
+    return ParsedConsent(change, invalid, meant)
 
 
-def _damaged(raw: bytes, invalid: InvalidConsent, now_ms: int) -> Heard:
-    """JSON that is cut off, framed, has a field twice and the like: it names whom it names for the job.
+def _from_damaged(raw: bytes, invalid: InvalidConsent, now_ms: int) -> ParsedConsent:
+    """Damaged JSON (cut off, framed, a repeated field, …) names the users that it names for the job.
 
-    Where that is more users than the job takes from one record, nothing is recorded, and whoever sent it is told so.
+    If these are more than the job takes from one record, nothing is recorded, and the sender is told so.
     """
     withdrawals = unreadable_consent(json_codec(), None, raw, now_ms)
     if len(withdrawals) > NAMED_MAX:
@@ -310,7 +311,7 @@ def _damaged(raw: bytes, invalid: InvalidConsent, now_ms: int) -> Heard:
             f"(a broken record withdraws {NAMED_MAX} users at most)",
         )
     if withdrawals:
-        return Heard(withdrawals[0], invalid, meant=False, others=tuple(withdrawals[1:]))
+        return ParsedConsent(withdrawals[0], invalid, meant=False, others=tuple(withdrawals[1:]))
     raise invalid
 
 

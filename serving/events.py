@@ -29,7 +29,7 @@ from schemas.wire.writers import AS_JSON, WriteSettings
 from serving.forms import Form
 
 KAFKA_TIMEOUT_S: Final = 10.0
-OF_TRANSACTIONS: Final = "; if that fails, too, another producer has taken over the transactional_id: make a new one"
+TRANSACTION_ADVICE: Final = "; if that fails, too, another producer has taken over the transactional_id: make a new one"
 _codec: Final = json_codec().interaction
 
 
@@ -47,14 +47,14 @@ _FORM: Final = Form(
     {
         RejectReason.MISSING_ITEM: "this type of interaction needs `item_id`",
         RejectReason.CONTROL_CHARACTER: "ids, `query` and the values of `context` have no control characters",
-        RejectReason.TIME_IN_FUTURE: "`ts` is in the future: milliseconds since the epoch are wanted",
-        RejectReason.TIME_TOO_OLD: "`ts` is before the year 2000: milliseconds since the epoch are wanted",
+        RejectReason.TIME_IN_FUTURE: "`ts` is in the future: use milliseconds since the epoch",
+        RejectReason.TIME_TOO_OLD: "`ts` is before the year 2000: use milliseconds since the epoch",
     },
 )
 
 
-class Stands(NamedTuple):
-    """Where an interaction is in `interactions`; `append_ts` in ms since the epoch."""
+class RecordedEvent(NamedTuple):
+    """The position of an interaction in `interactions`; `append_ts` in ms since the epoch."""
 
     append_ts: int
     partition: int
@@ -93,46 +93,46 @@ class EventProducer:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def send(self, event: Interaction) -> "Future[Stands]":
-        """Send one without waiting: the future holds its offset, or :class:`NotAcknowledged`. Not for transactions.
+    def send(self, event: Interaction) -> "Future[RecordedEvent]":
+        """Send one without waiting: the future holds its position, or :class:`NotAcknowledged`. Not for transactions.
 
-        Raises :class:`InvalidEvent`, :class:`SettingsError` with a `transactional_id`, and :class:`NotAcknowledged`
-        where it cannot even begin.
+        Raises :class:`InvalidEvent`, :class:`SettingsError` with a `transactional_id`, and :class:`NotAcknowledged` if
+        sending cannot even start.
         """
         if self._transactional:
             raise SettingsError("a producer with a transactional_id must send with record_all")
         checked = checked_event(event)
-        stands: Future[Stands] = Future()
+        recorded: Future[RecordedEvent] = Future()
         try:
             sent = self._producer.get().send(self._topic, self._write(checked), _key(checked))
         except KafkaError as error:
             raise _not_acknowledged(error) from None
-        sent.add_callback(lambda at: stands.set_result(Stands(at.timestamp, at.partition, at.offset)))
-        sent.add_errback(lambda error: stands.set_exception(_not_acknowledged(error)))
-        return stands
+        sent.add_callback(lambda at: recorded.set_result(RecordedEvent(at.timestamp, at.partition, at.offset)))
+        sent.add_errback(lambda error: recorded.set_exception(_not_acknowledged(error)))
+        return recorded
 
-    def record(self, event: Interaction) -> Stands:
+    def record(self, event: Interaction) -> RecordedEvent:
         """Send one and wait until it is acknowledged.
 
-        Raises :class:`InvalidEvent`, and :class:`NotAcknowledged` where Kafka did not answer: sending it again is safe,
-        because the job takes an `event_id` once.
+        Raises :class:`InvalidEvent`, and :class:`NotAcknowledged` if Kafka did not answer: sending it again is safe,
+        because the job counts an `event_id` once.
         """
         return self.record_all([event])[0]
 
-    def record_all(self, events: Sequence[Interaction]) -> list[Stands]:
+    def record_all(self, events: Sequence[Interaction]) -> list[RecordedEvent]:
         """Send many and wait until all are acknowledged; if one is invalid, none is sent."""
         checked = [checked_event(event) for event in events]
         return self.send_all(checked)
 
-    def send_all(self, checked: Sequence[Interaction]) -> list[Stands]:
-        """The same for what was checked by :func:`checked_event` or :func:`read_event`."""
+    def send_all(self, checked: Sequence[Interaction]) -> list[RecordedEvent]:
+        """As :meth:`record_all`, for interactions already validated by :func:`checked_event` or :func:`read_event`."""
         try:
             if not self._transactional:
-                return self._sent(checked)
+                return self._send_and_wait(checked)
             with self._in_transaction:
-                return self._in_one_transaction(checked)
+                return self._send_in_transaction(checked)
         except KafkaError as error:
-            raise _not_acknowledged(error, OF_TRANSACTIONS if self._transactional else "") from None
+            raise _not_acknowledged(error, TRANSACTION_ADVICE if self._transactional else "") from None
 
     def flush(self) -> None:
         """Wait until nothing is pending."""
@@ -142,25 +142,25 @@ class EventProducer:
         """Send what is pending, and close."""
         self._closing()
 
-    def _in_one_transaction(self, checked: Sequence[Interaction]) -> list[Stands]:
+    def _send_in_transaction(self, checked: Sequence[Interaction]) -> list[RecordedEvent]:
         producer = self._producer.get()
         producer.begin_transaction()
         try:
-            stands = self._sent(checked)
+            recorded = self._send_and_wait(checked)
             producer.commit_transaction()
         except BaseException:
             producer.abort_transaction()
             raise
-        return stands
+        return recorded
 
-    def _sent(self, checked: Sequence[Interaction]) -> list[Stands]:
+    def _send_and_wait(self, checked: Sequence[Interaction]) -> list[RecordedEvent]:
         producer = self._producer.get()
-        under_way = [producer.send(self._topic, self._write(one), _key(one)) for one in checked]
-        if under_way:
+        pending = [producer.send(self._topic, self._write(one), _key(one)) for one in checked]
+        if pending:
             producer.flush(KAFKA_TIMEOUT_S)
-        end_s = time.monotonic() + KAFKA_TIMEOUT_S  # for all of them, not for one after the other
-        found = [future.get(max(0.0, end_s - time.monotonic())) for future in under_way]
-        return [Stands(one.timestamp, one.partition, one.offset) for one in found]
+        end_s = time.monotonic() + KAFKA_TIMEOUT_S  # for all of them together
+        found = [future.get(max(0.0, end_s - time.monotonic())) for future in pending]
+        return [RecordedEvent(one.timestamp, one.partition, one.offset) for one in found]
 
 
 def _not_acknowledged(error: BaseException, more: str = "") -> NotAcknowledged:
@@ -168,14 +168,14 @@ def _not_acknowledged(error: BaseException, more: str = "") -> NotAcknowledged:
 
 
 def checked_event(event: Interaction) -> Interaction:
-    """`event` as the job will read it; raises :class:`InvalidEvent`."""
-    if not math.isfinite(event.value or 0.0):  # JSON has no such number, and the encoder says nothing of it
+    """Validate `event` as the job will; raises :class:`InvalidEvent`."""
+    if not math.isfinite(event.value or 0.0):  # JSON has no such number, and the encoder does not report it
         raise InvalidEvent(RejectReason.OUT_OF_RANGE.value, "`value` is not a number")
     return read_event(_FORM.encoded(event))
 
 
 def read_event(raw: bytes) -> Interaction:
-    """The interaction in the JSON `raw`; raises :class:`InvalidEvent`. A field that is not known is an error."""
+    """Decode an interaction from JSON; raises :class:`InvalidEvent`. An unknown field is an error."""
     return _FORM.read(raw)
 
 

@@ -1,4 +1,4 @@
-"""Validates records before a frontend sends them, as the job will validate them."""
+"""Validates records before a frontend sends them, exactly as the job will."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
@@ -14,10 +14,10 @@ UNKNOWN_FIELD: Final = "unknown_field"
 
 
 class Form(Generic[T]):
-    """The form of one kind of record, which complaints call `name`.
+    """Validates one kind of record, called `name` in error messages.
 
-    `decode` is the job's: the record and whether it has fields that are not known. `bounds` is the type whose bounds
-    tell what is wrong, `details` what is said of a reason instead, `invalid` what is raised.
+    `decode` is the job's decoder: returns the record and whether it has unknown fields. `bounds` is the type used to
+    describe errors, `details` replaces the description for some reasons, `invalid` is the exception to raise.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class Form(Generic[T]):
         self._name, self._decode, self._invalid = name, decode, invalid
         self._check = msgspec.json.Decoder(bounds).decode
         self._details = {
-            RejectReason.EMPTY_VALUE: "there is nothing",
+            RejectReason.EMPTY_VALUE: "the record is empty",
             RejectReason.TOO_LARGE: f"{name} have at most {bytes_max_of(bounds)} bytes",
             RejectReason.MISSING_USER: "`user_id` is missing or empty",
             **details,
         }
 
     def read(self, raw: bytes) -> T:
-        """The record in the JSON `raw`; raises :class:`InvalidRecord`. A field that is not known is an error."""
+        """Decode the record in the JSON `raw`; raises :class:`InvalidRecord`. An unknown field is an error."""
         try:
             record, unknown_fields = self._decode(raw)
         except BadRecord as error:
@@ -49,22 +49,22 @@ class Form(Generic[T]):
         return record
 
     def encoded(self, record: T) -> bytes:
-        """The JSON of `record`; raises :class:`InvalidRecord` for text that has none."""
+        """Encode `record` as JSON; raises :class:`InvalidRecord` for text that cannot be encoded."""
         try:
             return msgspec.json.encode(record)
         except UnicodeEncodeError:
             raise self._invalid(RejectReason.BAD_ENCODING.value, "a text is not valid Unicode") from None
 
     def _complaint(self, raw: bytes) -> str:
-        """What is wrong with `raw`, by field, and without any of its values."""
+        """Describe what is wrong with `raw`, by field, without its values."""
         try:
             self._check(raw)
         except msgspec.ValidationError as error:
             text, at, place = str(error).rpartition(" - at ")
-            # The one message with a value in it.
+            # This is the only message that contains a value.
             return (
                 f"not one of the values that are allowed{at}{place}" if text.startswith("Invalid enum") else str(error)
             )
         except (ValueError, RecursionError):
             pass
-        return "this is not JSON as it should be"
+        return "this is not valid JSON for the record"

@@ -1,7 +1,7 @@
 """All data held about one person, as one document: rights of access and portability (GDPR, articles 15 and 20).
 
-The job answers with its state while it runs; Redis and the topics are read as they stand. The reading itself goes into
-the audit trail. Exports are files of their own, under names of their own: they are not looked into.
+The running job provides its state; Redis and the topics are read directly. The access itself is recorded in the audit
+trail. Exports are separate files with other names for users: they are not searched.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ from schemas.wire.codecs import Codec
 from schemas.wire.raw_records import OfUser, in_consents, in_interactions
 
 Choose = Callable[[int], Collection[int]]
-"""The partitions to read, of so many."""
+"""Selects the partitions to read, given their number."""
 CLOCKS_DIFFER_MS: Final = topics.MINUTE_MS
 WITHHELD: Final = {"withheld": "the value of this record does not tell of this user alone"}
-NOBODYS_PARTITION: Final = -1
+NO_PARTITION: Final = -1
 """In state: no consent of the user was read."""
 
 
 class Collector:
-    """Collects what is held of one person. `on_turn` is called while topics are read, and ends it by raising.
+    """Collects the data held about one person. `on_turn` is called while topics are read; it may raise to stop.
 
-    With `everywhere`, every partition of the raw topics is read; without, those in which the usual producers put the
-    records of a user, and all where state tells of a record elsewhere. In those, the records of the user are found by
-    the rule that proves an erasure (:mod:`schemas.wire.raw_records`); `codec` is the job's. More than `bytes_max` is
-    not collected. Raises :class:`schemas.errors.FreshetError`.
+    With `everywhere`, every partition of the raw topics is read; otherwise only those where the usual producers put the
+    user's records, or all if the state names a partition elsewhere. The user's records are found by the rule that
+    proves an erasure (:mod:`schemas.wire.raw_records`); `codec` is the job's. Collecting more than `bytes_max` fails.
+    Raises :class:`schemas.errors.FreshetError`.
     """
 
     def __init__(
@@ -58,15 +58,14 @@ class Collector:
         self._partitions: dict[str, dict[str, Any]] = {}
 
     def collect(self, names: Sequence[str], command: AccessCommand) -> dict[str, Any]:
-        """Everything that is held of a user who is known under `names`; what is not there is null or empty.
+        """Everything held about the user known under `names`; missing parts are null or empty.
 
-        `command` says of whom, who asks and what for. `partitions` has the numbers of those that were read of each
-        topic, and how many there are. Of a raw record that concerns the user, and whose value is not theirs alone, only
-        the place is told.
+        `command` names the user, the role and the purpose. `partitions` lists the partitions read of each topic, and
+        how many there are. For a raw record that concerns the user but also others, only its place is included.
         """
         user_id = command.user_id
-        # Read before the job is asked, which tells the trail of this very reading: soon, at a time that is not known.
-        audit_trail = self._told(topics.AUDIT, names_any(names))
+        # Read this first: the request to the job adds this access to the trail, at an unknown later time.
+        audit_trail = self._records_of(topics.AUDIT, names_any(names))
         state = msgspec.json.decode(state_of(self._kafka, command, self._timeout_s, self._on_turn).state)
         choose = everything if self._everywhere else partitions_of_user(user_id.encode(), state)
         return {
@@ -76,16 +75,16 @@ class Collector:
             "redis": self._in_redis(names),
             "consent_history": self._raw(topics.CONSENTS, OfUser(user_id, in_consents(self._codec)), choose),
             "raw_interactions": self._raw(topics.INTERACTIONS, OfUser(user_id, in_interactions(self._codec)), choose),
-            # The job writes these two without keys: they may be in any partition.
-            "clean_events": self._told(topics.EVENTS, names_any(names)),
+            # The job writes these two without keys, so they may be in any partition.
+            "clean_events": self._records_of(topics.EVENTS, names_any(names)),
             "audit_trail": audit_trail,
             "partitions": self._partitions,
         }
 
     def _raw(self, topic: str, of_user: OfUser, choose: Choose) -> list[dict[str, Any]]:
-        return self._told(topic, of_user.concerns, choose, of_user.may_see)
+        return self._records_of(topic, of_user.concerns, choose, of_user.may_see)
 
-    def _told(
+    def _records_of(
         self,
         topic: str,
         concerns: Callable[[Any], bool],
@@ -109,7 +108,7 @@ class Collector:
             raise TooMuchHeld
 
     def _in_redis(self, names: Sequence[str]) -> dict[str, Any]:
-        """The user's keys as they stand, lists as JSON."""
+        """The user's keys in Redis, lists as JSON."""
         keys = [key for name in names for key in all_user_keys(self._store.prefix, name)]
         values = self._store.run(always([(key, ("GET", key)) for key in keys]))
         return {key: _readable(value) for key, value in zip(keys, values, strict=True) if value is not None}
@@ -121,23 +120,23 @@ def everything(count: int) -> Collection[int]:
 
 
 def partitions_of_user(raw: bytes, state: Any) -> Choose:
-    """Those that can hold records of the user whose id is `raw`; `state` (or None) says where the last consent stands.
+    """The partitions that can hold records of the user with the id `raw`; `state` (or None) names the last consent's.
 
     >>> sorted(partitions_of_user(b"ada", None)(12)), len(partitions_of_user(b"ada", {"consent_partition": 3})(12))
     ([0, 5, 7], 12)
     """
-    consented_in = NOBODYS_PARTITION if state is None else state["consent_partition"]
+    consented_in = NO_PARTITION if state is None else state["consent_partition"]
 
     def choose(count: int) -> Collection[int]:
         likely = likely_partitions(raw, count)
-        is_elsewhere = consented_in != NOBODYS_PARTITION and consented_in not in likely
+        is_elsewhere = consented_in != NO_PARTITION and consented_in not in likely
         return everything(count) if is_elsewhere else likely
 
     return choose
 
 
 def is_erased_since(store: RedisClient, names: Sequence[str], at_ms: int) -> bool:
-    """Whether Redis knows that a user was erased after `at_ms`, or so shortly before that clocks may differ on it."""
+    """Whether Redis knows that a user was erased after `at_ms`, or shortly before it, because clocks may differ."""
     keys = [key for name in names for key in (user_keys(store.prefix, name)[2], past_key(store.prefix, name))]
     values = store.run(always([(key, ("GET", key)) for key in keys]))
     tombstones = [msgspec.json.decode(value) for value in values if value is not None]
@@ -145,12 +144,12 @@ def is_erased_since(store: RedisClient, names: Sequence[str], at_ms: int) -> boo
 
 
 def access_command(user_id: str, role: str, purpose: str) -> AccessCommand:
-    """Somebody in `role` asks for all data about a user, for `purpose`."""
+    """A command that requests all data about a user, in `role`, for `purpose`."""
     return AccessCommand(user_id, uuid.uuid4().hex, role, purpose)
 
 
 def _readable(value: bytes | None) -> Any:
-    """JSON where it is JSON; records of other formats as the hexadecimal digits of their bytes."""
+    """Decode JSON; show records of other formats as hexadecimal digits."""
     try:
         return None if value is None else msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,7 +1,7 @@
 """Collected data of a person, kept in the topic `answers` for the requester, on any gateway.
 
-A request is a record there, its place in the topic the id: two gateways that are asked the same at the same time find
-out from the order of their records whose it is, and a third one can tell what has become of it.
+A request is a record there, and its place in the topic is its id. So two gateways that get the same request at the same
+time can tell from the order of the records which one handles it, and a third one can find the result.
 """
 
 import contextlib
@@ -23,26 +23,26 @@ from schemas.answers import NotCollected, Part, TakenIn, decode_answer, encode_a
 from schemas.errors import JobSilent
 
 PART_BYTES: Final = 384 * 1024
-"""As Base64 and with its names, half of what a broker takes as one record by default."""
+"""In Base64 and with its field names, this is half of a broker's default maximum record size."""
 KAFKA_TIMEOUT_S: Final = 10.0
 NONCE_BYTES: Final = 16
 _ID: Final = re.compile(r"([0-9]{1,5})-([0-9]{1,18})-([0-9a-f]{32})")
 
 
-class Asker(NamedTuple):
-    """Who asks for a person's data: digests, so that no name of anybody is in the topic.
+class Requester(NamedTuple):
+    """The requester of a person's data, as digests, so that the topic contains no names.
 
-    `owner` is that of who asks and in which role; only they are answered. `same` is one of that, the user and the
-    purpose: who asks the same again is told of the request that is under way.
+    `owner` identifies requester, role and user; only the owner gets the answer. `same` also covers the purpose: a
+    repeated request joins the one in progress.
     """
 
     owner: str
     same: str
 
 
-def asker(subject: str, role: str, pseudonym: str, purpose: str = "") -> Asker:
-    """The digests of who asks for what is held of the user called `pseudonym`."""
-    return Asker(_digest(subject, role, pseudonym), _digest(subject, role, pseudonym, purpose))
+def requester(subject: str, role: str, pseudonym: str, purpose: str = "") -> Requester:
+    """The digests for a request for the data of the user called `pseudonym`."""
+    return Requester(_digest(subject, role, pseudonym), _digest(subject, role, pseudonym, purpose))
 
 
 def _digest(*words: str) -> str:
@@ -50,7 +50,7 @@ def _digest(*words: str) -> str:
 
 
 class Ticket(NamedTuple):
-    """A request as its id names it: where its record is in `answers`, and what those behind it call it."""
+    """A request's id in parts: the place of its record in `answers`, and the nonce that later records refer to."""
 
     partition: int
     offset: int
@@ -58,7 +58,7 @@ class Ticket(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What clients are given.
+        """The id that clients get.
 
         >>> read_ticket(Ticket(3, 17, "0" * 32).id)
         Ticket(partition=3, offset=17, nonce='00000000000000000000000000000000')
@@ -67,7 +67,7 @@ class Ticket(NamedTuple):
 
 
 def read_ticket(id: str) -> Ticket | None:
-    """The ticket behind an id, or None where it is none.
+    """Parse an id; None if it is invalid.
 
     >>> read_ticket("1-2-3"), read_ticket("")
     (None, None)
@@ -77,17 +77,16 @@ def read_ticket(id: str) -> Ticket | None:
 
 
 class KeptAnswer(NamedTuple):
-    """The answer to a request that was taken in at `taken_in_ms`, by the broker's clock; None while it is collected."""
+    """The answer to a request registered at `taken_in_ms` (broker's clock); None while data is being collected."""
 
     answer: bytes | NotCollected | None
     taken_in_ms: int
 
 
 class KeptAnswers:
-    """The requests and answers of a tenant. Those taken in more than `lasts_s` ago have ended, however. Close it.
+    """The requests and answers of a tenant. Requests older than `lasts_s` have ended, whatever happened. Close it.
 
-    Blocks; several threads may share one. Raises :class:`schemas.errors.FreshetError` and `KafkaError` where Kafka does
-    not answer.
+    Blocks; thread-safe. Raises :class:`schemas.errors.FreshetError`, and `KafkaError` if Kafka does not answer.
     """
 
     def __init__(self, kafka: KafkaSettings, lasts_s: float) -> None:
@@ -95,19 +94,19 @@ class KeptAnswers:
         self._topic = kafka.topic(topics.ANSWERS)
         self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, **python_kafka_options(kafka)})
 
-    def take_in(self, pseudonym: str, asker: Asker) -> tuple[Ticket, bool]:
-        """The request of `asker` that is under way, and whether it is a new one, to be collected by the caller."""
+    def register(self, pseudonym: str, requester: Requester) -> tuple[Ticket, bool]:
+        """Register a request; returns its ticket, and whether it is new: then the caller must collect the data."""
         nonce = secrets.token_hex(NONCE_BYTES)
-        at = self._send(pseudonym, TakenIn(nonce, *asker))
+        at = self._send(pseudonym, TakenIn(nonce, *requester))
         mine = Ticket(at.partition, at.offset, nonce)
-        first = self._under_way(mine, asker.same, at.timestamp)
+        first = self._find_pending(mine, requester.same, at.timestamp)
         if first is None:
             return mine, True
         self.give_up(mine, pseudonym, "another request for the same was under way")
         return first, False
 
-    def _under_way(self, mine: Ticket, same: str, taken_in_ms: int) -> Ticket | None:
-        """The oldest request for the same before `mine` that has not ended."""
+    def _find_pending(self, mine: Ticket, same: str, taken_in_ms: int) -> Ticket | None:
+        """The oldest unfinished request for the same data before `mine`."""
         partition = TopicPartition(self._topic, mine.partition)
         found: dict[str, Ticket] = {}
         with contextlib.closing(open_consumer(self._kafka)) as consumer:
@@ -123,20 +122,20 @@ class KeptAnswers:
         return next(iter(found.values()), None)
 
     def finish(self, ticket: Ticket, pseudonym: str, document: bytes) -> None:
-        """Keep `document` as the answer to the request."""
+        """Store `document` as the answer to the request."""
         pieces = [document[at : at + PART_BYTES] for at in range(0, len(document), PART_BYTES)]
         for number, piece in enumerate(pieces):
-            # One after the other: the last one says that all of them are there.
+            # Strictly in order: the last part marks the answer as complete.
             self._send(pseudonym, Part(ticket.nonce, number, len(pieces), piece), ticket.partition)
 
     def give_up(self, ticket: Ticket, pseudonym: str, why: str) -> None:
-        """Say that there will be no answer to the request."""
+        """Record that the request will get no answer."""
         self._send(pseudonym, NotCollected(ticket.nonce, why), ticket.partition)
 
     def look_up(self, ticket: Ticket, owners: Collection[str]) -> KeptAnswer | None:
-        """How a request of one of `owners` stands, who are one under all names of a user.
+        """The status of a request of one of `owners`, the digests for all names of a user.
 
-        None where there is no such request, or not of this owner, or not any more.
+        None if the request does not exist, has expired, or belongs to someone else.
         """
         partition = TopicPartition(self._topic, ticket.partition)
         with contextlib.closing(open_consumer(self._kafka)) as consumer:
@@ -190,12 +189,12 @@ def _answer_in(records: Iterator[Any], nonce: str) -> bytes | NotCollected | Non
 def _read(record: Any) -> Any:
     try:
         return decode_answer(record.value or b"")
-    except msgspec.DecodeError:  # of a kind that only another release has
+    except msgspec.DecodeError:  # a kind that only another release knows
         return None
 
 
 def _up_to(consumer: Any, partition: TopicPartition, end: int) -> Iterator[Any]:
-    """The records before `end`, from where the consumer stands."""
+    """The records before `end`, from the consumer's position."""
     by_s = time.monotonic() + KAFKA_TIMEOUT_S
     while consumer.position(partition) < end:
         if time.monotonic() > by_s:

@@ -23,9 +23,9 @@ from serving.answers import PopularLists, Recommendation, answer, decoded, filte
 
 Keys = tuple[str, str, str]
 PAUSE_AFTER_FAILURE_MS: Final = 250
-"""Redis is left alone for so long after it did not answer, so that callers do not wait for it one after the other."""
+"""How long Redis is not contacted after it did not answer, so that callers do not wait for it one after another."""
 URL_TIMEOUT_MS: Final = 250
-"""How long an answer may take where `store` is a plain URL."""
+"""The timeout of a reply if `store` is a plain URL."""
 logger = logging.getLogger(__name__)
 
 
@@ -99,12 +99,12 @@ class Reader:
         self._client.close()
 
     def _own_list(self, user_id: str, segments: tuple[str, ...]) -> bytes | None:
-        """The user's list, with the popular lists of `segments` coming along where those held are old."""
+        """Read the user's list, together with the popular lists of `segments` that are outdated."""
         now_ms = self._steady_ms()
         if self._is_away and now_ms < self._ask_again_at_ms:
             return None
         keys = [user_keys(self._prefix, pseudonym) for pseudonym in self._pseudonyms(user_id)]
-        wanted = self._popular.to_ask(segments, now_ms)
+        wanted = self._popular.outdated(segments, now_ms)
         try:
             raw, popular = self._ask(keys, wanted)
         except (StoreUnavailable, StoreMisconfigured) as error:
@@ -116,13 +116,13 @@ class Reader:
             self._is_away = False
             logger.warning("Redis can be read again")
         for segment, raw_popular in zip(wanted, popular, strict=True):
-            self._popular.hold(segment, raw_popular, now_ms)
+            self._popular.put(segment, raw_popular, now_ms)
         return raw
 
     def _ask(self, keys: list[Keys], wanted: list[str]) -> tuple[bytes | None, list[bytes | None]]:
         """The user's list and the popular lists `wanted`, in one round trip.
 
-        While a rotation is under way a user has two pseudonyms; the list under the current one goes first.
+        During a key rotation a user has two pseudonyms; the list of the current one takes precedence.
         """
         made_for: list[Standing] = []
 

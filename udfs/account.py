@@ -1,4 +1,4 @@
-"""The account of a bucket: exact counts of what became of every record, kept in keyed state.
+"""The account of a bucket: exact counts of the outcome of every record, kept in keyed state.
 
 accepted + rejected + duplicates + denied = interactions sent, whatever failed and was replayed in between.
 """
@@ -13,9 +13,9 @@ from udfs.profile import Outcome
 
 
 class Account(msgspec.Struct, array_like=True, gc=False):
-    """Running totals of one bucket. `rejected` is by reason, of interactions; what else was rejected stands apart.
+    """Running totals of one bucket. `rejected` counts interactions by reason; `others_rejected` counts other records.
 
-    `segments_left_out` is how many times an accepted interaction was not counted for a segment: there were too many.
+    `segments_left_out` is how often an accepted interaction was not counted for a segment, because there were too many.
     """
 
     accepted: int = 0
@@ -61,7 +61,7 @@ def encode_account(account: Account) -> bytes:
 
 
 def decode_account(raw: bytes | None) -> Account:
-    """The account behind `raw`, an empty one for None; raises :class:`SchemaError` for an unknown version."""
+    """Decode an account; an empty one for None. Raises :class:`SchemaError` for an unknown version."""
     if raw is None:
         return Account()
     if raw[0] != ACCOUNT_VERSION:

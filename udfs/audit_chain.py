@@ -1,7 +1,7 @@
-"""The hash chain of the audit trail as a pure rule: entries go in, linked records and signed heads come out.
+"""The hash chain of the audit trail as a pure rule: entries go in, link_record records and signed heads come out.
 
-`append` costs some 2 µs a record. What is linked is the bytes of a record as stored in the topic, so that whoever
-verifies need not know how they were written.
+`append` costs about 2 µs per record. Hashes cover the bytes of a record as stored in the topic, so a verifier need not
+know how they were encoded.
 """
 
 import hashlib
@@ -26,18 +26,17 @@ from schemas.signing import SigningKey
 from udfs.elements import ConsentRecord
 
 BOOK_VERSION: Final = 1
-DENIED_HELD_MAX: Final = 1_000
-"""Of so many users at the most denied interactions are counted before they are told."""
+DENIED_USERS_MAX: Final = 1_000
+"""For at most this many users denied interactions are counted before they are recorded."""
 _SIGNED_HEAD: Final = b"freshet audit head v2"
 _SIGNED_HEAD_OF_NO_TRAIL: Final = b"freshet audit head v1"
 _SIGNED_SEGMENT: Final = b"freshet audit segment v1"
 
 
 class Author(NamedTuple):
-    """The job that writes a trail: its key, and its submission time, `epoch`, in ms.
+    """The job that writes a trail: its key, and its submission time `epoch` in ms.
 
-    `trail` is what the topic is known by, that it writes to. A head is signed each `heads_every_ms` where something was
-    recorded.
+    `trail` identifies the topic that it writes to. If anything was recorded, a head is signed every `heads_every_ms`.
     """
 
     key: SigningKey
@@ -56,8 +55,10 @@ class ChainHead(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Book(msgspec.Struct, array_like=True, gc=False):
-    """What a bucket keeps of its trail: the head, and by user (\"\" for all of whom no consent is on record) how many
-    interactions were denied since the last signed head: a record for each would drown the others."""
+    """A bucket's state of its trail: the head, and how many interactions of each user were denied since it was signed.
+
+    Users without a consent on record share the key \"\". One record per denied interaction would drown the others.
+    """
 
     bucket: int
     head: ChainHead = ChainHead()
@@ -75,7 +76,7 @@ def encode_book(book: Book) -> bytes:
 
 
 def decode_book(raw: bytes) -> Book:
-    """The book behind `raw`; raises :class:`SchemaError` for an unknown version."""
+    """Decode a book. Raises :class:`SchemaError` for an unknown version."""
     if raw[0] != BOOK_VERSION:
         raise SchemaError(f"audit book of version {raw[0]}, this release reads {BOOK_VERSION}: upgrade step by step")
     return _decoder.decode(memoryview(raw)[1:])
@@ -88,14 +89,14 @@ def note_denied(book: Book, denied: Mapping[str, int]) -> None:
 
 
 def rename(book: Book, moved: Mapping[str, str]) -> None:
-    """Count under their current pseudonyms who had other ones: `moved` is current → previous."""
+    """Move counts to the users' current pseudonyms: `moved` is current → previous."""
     for current, previous in moved.items():
         if events := book.denied.pop(previous, 0):
             note_denied(book, {current: events})
 
 
 def denied_entries(book: Book, pseudonyms: Iterable[str] | None = None) -> list[AuditEntry]:
-    """Take the counts of `pseudonyms`, or all, out of the book as entries."""
+    """Remove the counts of `pseudonyms`, or all counts, from the book, and return them as entries."""
     asked = dict.fromkeys(book.denied if pseudonyms is None else pseudonyms)
     chosen = [name for name in asked if name in book.denied]
     return [
@@ -107,7 +108,7 @@ def denied_entries(book: Book, pseudonyms: Iterable[str] | None = None) -> list[
 
 
 def consent_entry(change: ConsentRecord, refused: bool) -> AuditEntry:
-    """The entry of a consent change that came into force, or was refused."""
+    """The entry for a consent change that was applied or refused."""
     place = change.append_ts, change.partition, change.offset
     narrowed_by = [str(reason) for reason in change.narrowed_by]
     if change.erase:
@@ -138,10 +139,10 @@ def consent_entry(change: ConsentRecord, refused: bool) -> AuditEntry:
 def append(
     head: ChainHead, entries: Sequence[AuditEntry], bucket: int, author: Author, at: int
 ) -> tuple[ChainHead, list[bytes]]:
-    """The chain after `entries`, and their records. The first ones of a job open a segment, which is signed.
+    """Append `entries` at `at` (ms): returns the new head and the records. A job's first records open a signed segment.
 
-    `at` in ms. A job is told from the one before it by its epoch, which an automatic restart keeps: what was written
-    after the checkpoint was never committed, and is written anew.
+    The epoch distinguishes a job from the one before it. An automatic restart keeps the epoch: what was written after
+    the checkpoint was never committed, and is written again.
     """
     if not entries:
         return head, []
@@ -150,14 +151,14 @@ def append(
     seq, previous, records = head.seq, head.hash, []
     for entry in entries:
         seq += 1
-        raw, previous = linked(entry, (bucket, author.epoch, seq, at), previous)
+        raw, previous = link_record(entry, (bucket, author.epoch, seq, at), previous)
         records.append(raw)
     return ChainHead(author.epoch, seq, previous, head.signed_seq), records
 
 
-def linked(entry: AuditEntry, place: tuple[int, int, int, int], previous: str) -> tuple[bytes, str]:
-    """The record of `entry` behind the one with the hash `previous`, and its hash; `place`: bucket, epoch, seq, at."""
-    # The entry's own JSON begins with its kind; the place comes behind that, so that a reader sees it first.
+def link_record(entry: AuditEntry, place: tuple[int, int, int, int], previous: str) -> tuple[bytes, str]:
+    """The record of `entry` that follows the hash `previous`, and its own hash. `place` is bucket, epoch, seq, at."""
+    # The entry's JSON begins with its kind; insert the place after it, so that a reader sees both first.
     kind, _, rest = _encode_json(entry)[1:-1].partition(b",")
     body = b'{%b,"bucket":%d,"epoch":%d,"seq":%d,"at":%d,%b%b"prev":"%b"' % (
         kind, *place, rest, b"," if rest else b"", previous.encode(),
@@ -167,19 +168,19 @@ def linked(entry: AuditEntry, place: tuple[int, int, int, int], previous: str) -
 
 
 def record_hash(body: bytes) -> str:
-    """The hash of a record, from its bytes before ``,"hash"``; the hash of the record before it is among them."""
+    """The hash of a record's bytes before ``,"hash"``; these include the hash of the previous record."""
     return hashlib.sha256(body).hexdigest()
 
 
 def open_segment(head: ChainHead, bucket: int, author: Author, at: int) -> SegmentEntry:
-    """The signed beginning of what `author` writes behind `head`."""
+    """The signed entry that starts what `author` writes after `head`."""
     opening = SegmentEntry(head.hash, head.seq, author.trail, author.heads_every_ms, author.key.id)
     signature = author.key.sign(segment_message(opening, bucket, author.epoch, at))
     return msgspec.structs.replace(opening, signature=signature.hex())
 
 
 def segment_message(opening: SegmentEntry, bucket: int, epoch: int, at: int) -> bytes:
-    """What is signed of the beginning of a segment: no signature made for anything else fits it."""
+    """The signed bytes of a segment's start; no signature made for anything else is valid for them."""
     return b"%b\n%d\n%d\n%d\n%d\n%b\n%d\n%b" % (
         _SIGNED_SEGMENT, bucket, epoch, at, opening.parent_seq, opening.parent.encode(), opening.heads_every_ms,
         opening.trail.encode(),
@@ -187,14 +188,14 @@ def segment_message(opening: SegmentEntry, bucket: int, epoch: int, at: int) -> 
 
 
 def head_message(head: SignedHead) -> bytes:
-    """What is signed of the end of a chain: no signature made for anything else fits it."""
+    """The signed bytes of a chain's end; no signature made for anything else is valid for them."""
     of_trail = (_SIGNED_HEAD + b"\n" + head.trail.encode()) if head.trail else _SIGNED_HEAD_OF_NO_TRAIL
     return b"%b\n%d\n%d\n%d\n%b\n%d" % (of_trail, head.bucket, head.epoch, head.seq, head.hash.encode(), head.at)
 
 
 def sign_head(head: ChainHead, bucket: int, at: int, author: Author) -> tuple[ChainHead, bytes]:
-    """`head`, noted as signed, and its :class:`SignedHead` as JSON."""
+    """`head`, marked as signed, and its :class:`SignedHead` as JSON."""
     signed = SignedHead(bucket, head.epoch, head.seq, head.hash, at, author.key.id, "", author.trail)
     signature = author.key.sign(head_message(signed)).hex()
-    told = _encode_json(msgspec.structs.replace(signed, signature=signature))
-    return msgspec.structs.replace(head, signed_seq=head.seq), told
+    encoded = _encode_json(msgspec.structs.replace(signed, signature=signature))
+    return msgspec.structs.replace(head, signed_seq=head.seq), encoded

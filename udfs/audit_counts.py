@@ -1,7 +1,7 @@
-"""Counters of audit events for monitoring, without a name or label of any person.
+"""Counters of audit events for monitoring; they contain no name or label of a person.
 
-A counter begins at 0 with each start of a worker, and what is read again after a failure is counted again: rates are
-what to look at. Exact figures are in the trail itself (`freshet report`).
+A counter starts at 0 with each start of a worker, and counts replayed records again after a failure: look at rates.
+Exact figures are in the trail itself (`freshet report`).
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ because a Python distribution exports 0 in process mode. `events_denied` follows
 
 
 def counts_of(entries: Sequence[AuditEntry], records: int, at_ms: int) -> Counter[str]:
-    """How much each counter grows by `entries`, which became so many `records` at `at_ms`.
+    """How much each counter grows by `entries`, which were written as `records` records at `at_ms`.
 
     >>> counts_of([WithdrawalEntry("p1.ada", 1_000, 0, 7), DeniedEntry(3, "not_allowed", "p1.ada")], 2, 1_025)
     Counter({'withdrawal_effect_ms_sum': 25, 'events_denied': 3, 'audit_records': 2, 'consents_withdrawn': 1})
@@ -41,7 +41,7 @@ def counts_of(entries: Sequence[AuditEntry], records: int, at_ms: int) -> Counte
         if name := COUNTER_OF.get(type(entry)):
             counts[name] += 1
         if isinstance(entry, WithdrawalEntry):
-            # The broker's clock may be ahead of the worker's, and a counter only grows.
+            # The broker's clock may be ahead of the worker's, and a counter must not decrease.
             counts["withdrawal_effect_ms_sum"] += max(0, at_ms - entry.consent_at)
         elif isinstance(entry, DeniedEntry):
             counts["events_denied"] += entry.events

@@ -1,6 +1,6 @@
 """Check digits of cards, accounts and national ids: they distinguish identifiers from lookalikes.
 
-All take ASCII digits and capital letters without separators, and say whether the check holds.
+All functions take ASCII digits and capital letters without separators, and return whether the check digit is right.
 """
 
 import itertools
@@ -39,7 +39,7 @@ def iban(account: str) -> bool:
 
 
 def _product(left: int, right: int) -> int:
-    """The product in the dihedral group of order ten; 5 to 9 are the reflections."""
+    """Multiply in the dihedral group of order ten; 5 to 9 are the reflections."""
     turn = left + right if left < 5 else left - right
     return turn % 5 + 5 * ((left >= 5) != (right >= 5))
 
@@ -67,7 +67,7 @@ def verhoeff(digits: str) -> bool:
 
 
 def steuer_id(digits: str) -> bool:
-    """Germany: ISO 7064 mod 11,10; of the first ten digits one stands twice or three times, and it alone.
+    """Germany: ISO 7064 mod 11,10; exactly one of the first ten digits occurs twice or three times.
 
     >>> steuer_id("65929970489"), steuer_id("12132487500")
     (True, False)
@@ -83,35 +83,35 @@ def steuer_id(digits: str) -> bool:
 
 
 def nir(text: str) -> bool:
-    """France: 97 less the number mod 97; Corsica's departments 2A and 2B count as 19 and 18."""
+    """France: 97 minus (number mod 97); Corsica's departments 2A and 2B count as 19 and 18."""
     number = text.replace("2A", "19").replace("2B", "18")
     return number.isdigit() and 97 - int(number[:13]) % 97 == int(number[13:])
 
 
 def dni(text: str) -> bool:
-    """Spain: a letter by mod 23; a foreigner's first letter X, Y, Z counts as 0, 1, 2."""
+    """Spain: a letter by mod 23; for foreigners, the first letter X, Y or Z counts as 0, 1 or 2."""
     number = text[:-1].translate({ord("X"): "0", ord("Y"): "1", ord("Z"): "2"})
     return _DNI_LETTERS[int(number) % 23] == text[-1]
 
 
 def codice_fiscale(text: str) -> bool:
-    """Italy: characters in odd places have values of their own; the last letter is the sum mod 26."""
+    """Italy: characters in odd places have special values; the last letter is the sum mod 26."""
     values = [int(character) if character.isdigit() else ord(character) - ord("A") for character in text[:15]]
     return (sum(_CF_ODD[value] for value in values[::2]) + sum(values[1::2])) % 26 == ord(text[15]) - ord("A")
 
 
 def bsn(digits: str) -> bool:
-    """The Netherlands: the "elfproef", with the last digit taken away."""
+    """The Netherlands: the "elfproef", in which the last digit has weight -1."""
     return digits != "000000000" and _weighed(digits, _BSN_WEIGHTS) % 11 == 0
 
 
 def pesel(digits: str) -> bool:
-    """Poland: a date of birth, whose month carries the century, and weights mod 10."""
+    """Poland: a date of birth, whose month encodes the century, and weights mod 10."""
     return is_day(int(digits[2:4]) % 20, int(digits[4:6])) and _weighed(digits, _PESEL_WEIGHTS) % 10 == 0
 
 
 def cpf(digits: str) -> bool:
-    """Brazil: two check digits mod 11; eleven equal digits pass the sums and are nobody's."""
+    """Brazil: two check digits mod 11; eleven equal digits pass the sums but are never issued."""
     if _weighed(digits[:9], _CPF_WEIGHTS[1:]) * 10 % 11 % 10 != int(digits[9]) or len(set(digits)) == 1:
         return False
     return _weighed(digits[:10], _CPF_WEIGHTS) * 10 % 11 % 10 == int(digits[10])
@@ -125,7 +125,7 @@ def personnummer(digits: str) -> bool:
 
 
 def gtin(digits: str) -> bool:
-    """GS1: EAN, UPC and ISBN-13 alike, and ISBN-10 by its own sum: the number of a thing, not of a person.
+    """GS1: EAN, UPC and ISBN-13 alike, and ISBN-10 by its own sum. The number of a product, not of a person.
 
     >>> gtin("4006381333931"), gtin("0306406152"), gtin("4006381333932")
     (True, True, False)
@@ -137,7 +137,7 @@ def gtin(digits: str) -> bool:
 
 
 def is_day(month: int, day: int) -> bool:
-    """Whether some year has that day."""
+    """Whether the day exists in some year."""
     return 1 <= month <= 12 and 1 <= day <= _DAYS_MAX[month - 1]
 
 

@@ -1,10 +1,10 @@
-"""Consent as rules: what a consent change does to a user's state, and whether an interaction may be used.
+"""Consent rules: what a consent change does to a user's state, and whether an interaction may be used.
 
-Missing means denied. The last change in topic order holds; a change that is not newer than the one in force was seen
-before (a replay) and does nothing. Topic order is the offset, because a broker's clock may step back; append time only
-orders the partitions of a user who moved when partitions were added. A grant that was given no later than the user last
-said no is refused, however late it is appended: it waited somewhere. The two raw topics have no mutual order, hence
-`not_before`: an interaction that was appended before the grant is denied even if the grant is read first.
+Missing means denied. The last change in topic order wins; a change that is not newer than the current one is a replay,
+and does nothing. Topic order is by offset, because a broker's clock may step back; append time only orders the
+partitions of a user who moved when partitions were added. A grant given no later than the user's last withdrawal is
+refused, however late it is appended: it was delayed on its way. The two raw topics have no mutual order, hence
+`not_before`: an interaction appended before the grant is denied even if the grant is read first.
 """
 
 from enum import Enum
@@ -17,7 +17,7 @@ from udfs.state import Profile, UserState
 
 
 class ConsentVerdict(Enum):
-    """What became of a consent change."""
+    """The outcome of a consent change."""
 
     APPLIED = "applied"
     REPLAYED = "replayed"
@@ -33,23 +33,23 @@ class ConsentPlace(NamedTuple):
 
 
 def comes_after(one: Placed, other: Placed) -> bool:
-    """Topic order: by offset within a partition, by append time across."""
+    """Topic order: by offset within a partition, by append time across partitions."""
     if one.partition == other.partition:
         return one.offset > other.offset
     return one.append_ts > other.append_ts
 
 
 def is_newer(state: UserState, change: Placed) -> bool:
-    """Whether `change` comes after the consent in force, in topic order."""
+    """Whether `change` comes after the current consent in topic order."""
     return comes_after(change, ConsentPlace(state.consent_at, state.consent_partition, state.consent_offset))
 
 
 def apply_consent(state: UserState, change: ConsentRecord) -> ConsentVerdict:
-    """Put `change` in force, or leave `state` as it is. Erasure is not known here: it leaves no state behind.
+    """Apply `change` to `state`, or leave `state` unchanged. Erasure is handled elsewhere: it leaves no state.
 
-    A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing from before is kept,
-    not even what was appended before and is read after. A consent that had expired by then was withdrawn, whether or
-    not its timer has come. Who denies to personalise alone says no to that, and yes to the other purposes.
+    A withdrawal clears the profile at once. So does narrowing from `full` to `session`: nothing older is kept, not even
+    interactions appended before it and read after it. A consent that had expired by then counts as withdrawn, whether
+    or not its timer has fired. A user who denies only personalisation withdraws that, and grants the other purposes.
     """
     if not is_newer(state, change):
         return ConsentVerdict.REPLAYED
@@ -77,7 +77,7 @@ def apply_consent(state: UserState, change: ConsentRecord) -> ConsentVerdict:
 
 
 def _kept_for(state: UserState, change: ConsentRecord) -> int:
-    """What `change` grants without personalisation: nothing where it was said no later than a no to everything."""
+    """The purposes that `change` grants without personalisation; 0 if the user later refused everything."""
     if change.level != Level.NONE or change.erase or change.absent:
         return 0
     is_later = change.said_at >= state.withdrawn_at if state.kept_for else change.said_at > state.withdrawn_at
@@ -85,12 +85,12 @@ def _kept_for(state: UserState, change: ConsentRecord) -> int:
 
 
 def has_expired(state: UserState, now_ms: int) -> bool:
-    """Whether the consent in force, of whatever purposes, has ended."""
+    """Whether the current consent, for any purposes, has expired."""
     return (state.level != Level.NONE or state.kept_for != 0) and 0 < state.expires_at <= now_ms
 
 
 def allows(state: UserState | None, event: EventRecord) -> bool:
-    """Whether `event` may be used for some purpose under the consent in force at its append time."""
+    """Whether the consent at its append time allows `event` to be used for some purpose."""
     return (
         state is not None
         and (state.level != Level.NONE or (state.kept_for != 0 and event.clean != b""))
@@ -100,6 +100,6 @@ def allows(state: UserState | None, event: EventRecord) -> bool:
 
 
 def withdraw(state: UserState) -> None:
-    """Treat the consent as withdrawn without a new record, as when it expired."""
+    """Withdraw the consent without a new record, as when it has expired."""
     state.level, state.purposes, state.kept_for, state.profile = Level.NONE, 0, 0, None
     state.version += 1

@@ -1,8 +1,8 @@
 """What becomes due for a user without events: session end, consent expiry, profile deletion, list refresh.
 
-Each bucket keeps a due index (:mod:`udfs.due_index`): slots of one second, each with a processing-time timer and at
-most so many users, so that what is due is worked off at a bounded rate. A user is in one slot and is looked at
-again only when it comes, so that events cost nothing here.
+Each bucket keeps a due index (:mod:`udfs.due_index`): slots of one second, each with a processing-time timer and a
+limited number of users, so that work is done at a bounded rate. A user is in one slot and is only checked when it is
+due, so events cost nothing here.
 """
 
 from enum import IntEnum
@@ -17,7 +17,7 @@ from udfs.profile import AtLeastOne, ProfileBounds
 from udfs.state import UserState
 
 REFRESH_AT: Final = 0.8
-"""A list is written again when this much of its life has passed."""
+"""A list is rewritten when this share of its life has passed."""
 
 
 class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,13 +30,13 @@ class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users_per_second: AtLeastOne = 200
     """How many idle users the job refreshes per second, at most."""
     rebuilt_per_second: AtLeastOne = 4_000
-    """How many consents and lists are written again per second after Redis has lost data, at most."""
+    """How many consents and lists are rewritten per second after Redis has lost data, at most."""
 
 
 class Due(IntEnum):
-    """What to do for a user whose slot has come.
+    """What to do for a user whose slot is due.
 
-    FORGET: nothing is kept any more, the list is to be deleted. EXPIRED: likewise, because the consent has expired.
+    FORGET: nothing is kept any more; delete the list. EXPIRED: the same, because the consent has expired.
     """
 
     NOTHING = 0
@@ -46,7 +46,7 @@ class Due(IntEnum):
 
 
 def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: RefreshSettings) -> int | None:
-    """When to look at the user again, in ms; None where nothing is kept that could become due."""
+    """When to check the user next, in ms; None if nothing is kept that could become due."""
     profile = state.profile
     if profile is None:
         return state.expires_at or None if state.level != Level.NONE or state.kept_for else None
@@ -63,7 +63,7 @@ def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: R
 
 
 def when_due(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: RefreshSettings) -> Due:
-    """Decide, and change `state` accordingly; the caller writes, deletes and indexes again."""
+    """Decide what is due, and change `state` accordingly; the caller writes, deletes and indexes."""
     if has_expired(state, now_ms):
         withdraw(state)
         return Due.EXPIRED
@@ -82,7 +82,7 @@ def when_due(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: Refr
 
 
 def _kept_ms(state: UserState, bounds: ProfileBounds) -> int:
-    """How long an idle user's profile is kept. Without personalisation it knows duplicates, and no more."""
+    """How long an idle user's profile is kept. Without personalisation it only serves to find duplicates."""
     if state.kept_for:
         return bounds.dedupe_horizon_ms
     return bounds.session_gap_ms if state.level == Level.SESSION else bounds.idle_profile_ttl_ms

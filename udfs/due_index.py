@@ -1,11 +1,11 @@
 """The due index: when each user of a bucket comes due, in slots of one second, in keyed state.
 
-A user is in one slot, `UserState.due_slot`, and their name in the page of that slot and in no other, so that
-whoever is erased or renamed costs one page. Releases that kept the pages in `due-v1` left names behind where a user had
-moved to an earlier slot: those pages are `older`, searched whole for the erased until they have been moved over.
+A user is in one slot, `UserState.due_slot`, and their name is only in the page of that slot, so erasing or renaming a
+user touches one page. Earlier releases kept the pages in `due-v1` and left a name behind when its user moved to an
+earlier slot. These `older` pages are searched completely for erased users until they have been migrated.
 
-After a downtime the timers of many slots come at once. They are put off and worked off in their order, a few at a time;
-whoever is in such a slot stays there.
+After a downtime the timers of many slots fire at once. The slots are deferred and processed in order, a few at a time;
+their users stay in them until then.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -17,13 +17,13 @@ from udfs.state import UserState
 
 SLOT_MS: Final = 1_000
 WAITING_TOGETHER: Final = 100
-"""Slots that wait stand in chunks of so many, so that a long queue is not written anew for each."""
+"""Deferred slots are stored in chunks of this many, so that a long queue is not rewritten for each slot."""
 OLDER_PAGES_AT_ONCE: Final = 20
-"""How many older pages are moved over at a time: of 50 users each, some 10 ms."""
+"""How many older pages are migrated at a time: with 50 users each, about 10 ms."""
 
 
 class Pages(Protocol):
-    """Keyed state of one bucket as the due index needs it: text → bytes. Flink's MapState is one."""
+    """The keyed state of one bucket as the due index needs it: text → bytes. Implemented by Flink's MapState."""
 
     def get(self, key: str) -> bytes | None:
         """The value of `key`, or None."""
@@ -34,7 +34,7 @@ class Pages(Protocol):
         ...
 
     def remove(self, key: str) -> None:
-        """Remove `key`, which exists."""
+        """Remove an existing `key`."""
         ...
 
     def keys(self) -> Iterable[str]:
@@ -51,17 +51,17 @@ class Pages(Protocol):
 
 
 class Entered(NamedTuple):
-    """What is to be put for users who enter: `pages` and counters by key, and a timer for each of `slots`."""
+    """Pending writes for users entering the index: `pages` and counters by key, and a timer for each of `slots`."""
 
     pages: dict[str, bytes]
     slots: set[int]
 
 
 class DueIndex:
-    """Slots of users in keyed state. `slot_users_max` bounds how many users one second may bring.
+    """Slots of users in keyed state. `slot_users_max` limits the users per second.
 
-    What is due within a minute fills the slots of the next one in turn, so a minute has one counter, `m<minute>`: how
-    many were entered, and the minute to go on to where it is full.
+    Whatever is due within a minute fills the slots of the next minute in turn. So a minute needs one counter,
+    `m<minute>`: how many users have entered it and, if it is full, which minute to try next.
     """
 
     def __init__(self, pages: Pages, slot_users_max: int, older: Pages) -> None:
@@ -70,9 +70,9 @@ class DueIndex:
         self._older = older
 
     def add(self, users: dict[str, UserState], due_of: Callable[[UserState], int | None]) -> Entered:
-        """Let those of `users` that become due earlier stand there; what to :meth:`put` for that.
+        """Find slots for those of `users` that come due earlier than their slot; returns what to :meth:`put`.
 
-        State is only read. Who stood in a slot before is to :meth:`leave` it.
+        Only reads state. Users who were in a slot before must :meth:`leave` it.
         """
         by_minute: dict[int, list[str]] = {}
         for pseudonym, state in users.items():
@@ -92,16 +92,16 @@ class DueIndex:
     def _fill(
         self, minute: int, pseudonyms: list[str], users: dict[str, UserState], counters: dict[str, bytes]
     ) -> list[str]:
-        """Give users their slots; gives who gets one.
+        """Assign slots to users; returns the users that got one.
 
-        A minute that is full passes the rest on to the next one that is not, and remembers which that was.
+        A full minute passes the rest on to the next minute with room, and remembers which one that was.
         """
         size, first, last = self._slot_users_max, minute, minute
         given: list[str] = []
         while pseudonyms:
             entered, onward = self._counted(minute, counters)
             room = max(0, MINUTE_MS // SLOT_MS * size - entered)
-            # Who stands before the first free slot would only come later by entering again.
+            # A user with a slot before the first free one would only be due later.
             first_free = minute + entered // size * SLOT_MS
             entering = [p for p in pseudonyms if not 0 < users[p].due_slot <= first_free]
             entering, pseudonyms = entering[:room], entering[room:]
@@ -117,36 +117,36 @@ class DueIndex:
         return given
 
     def _counted(self, minute: int, counters: dict[str, bytes]) -> tuple[int, int]:
-        """How many users were entered into a minute, and to which one it passes on."""
+        """How many users have entered a minute, and which minute to try when it is full."""
         key = f"m{minute}"
         counter = counters.get(key) or self._pages.get(key) or self._older.get(key) or b"0"
         entered, _, onward = counter.partition(b" ")
         return int(entered), int(onward or minute + MINUTE_MS)
 
     def _with(self, key: str, pseudonyms: list[str]) -> bytes:
-        """The page of `key` with these users behind those who stand there."""
+        """The page of `key` with these users appended."""
         known, page = self._pages.get(key), "\n".join(pseudonyms).encode()
         return page if known is None else known + b"\n" + page
 
     def put(self, entered: Entered) -> None:
-        """Put into state who enters."""
+        """Write entering users to state."""
         for key, page in entered.pages.items():
             self._pages.put(key, page)
 
     def leave(self, left: Mapping[int, Collection[str]]) -> None:
-        """Take users out of the slots in which they stood: `left` has them by slot. One page a slot."""
+        """Remove users from their former slots; `left` is by slot. Touches one page per slot."""
         for slot, pseudonyms in left.items():
             _take_out(self._pages, str(slot), pseudonyms)
             _take_out(self._older, str(slot), pseudonyms)
 
     def purge_older(self, pseudonyms: Collection[str]) -> None:
-        """Take users out of all older pages, also of those in which they stand no more. Reads all of them."""
+        """Remove users from all older pages, including those of former slots. Reads all of these pages."""
         if not self._older.is_empty():
             for key in [key for key in self._older.keys() if not key.startswith("m")]:  # noqa: SIM118
                 _take_out(self._older, key, pseudonyms)
 
     def move_older(self, slot_of: Callable[[str], int]) -> None:
-        """Move some older pages over, without those who stand elsewhere: `slot_of` says in which slot a user stands."""
+        """Migrate some older pages, without users who are in another slot; `slot_of` returns a user's slot."""
         for key in list(islice(self._older.keys(), OLDER_PAGES_AT_ONCE)):
             page = self._older.get(key) or b""
             self._older.remove(key)
@@ -158,17 +158,17 @@ class DueIndex:
                 self._pages.put(key, page)
 
     def take(self, slot: int) -> list[str]:
-        """The users that are in `slot`, which is then gone; with a minute's first slot goes its counter."""
+        """Remove `slot` and return its users. A minute's first slot also removes the minute's counter."""
         if slot % MINUTE_MS == 0:
             self._pop(f"m{slot}")
         return list(dict.fromkeys(name for page in self._pop(str(slot)) for name in _names(page)))
 
     def is_free(self, slot: int) -> bool:
-        """Whether nobody is in `slot`."""
+        """Whether `slot` is empty."""
         return self._pages.get(str(slot)) is None and self._older.get(str(slot)) is None
 
-    def put_off(self, slot: int) -> None:
-        """Let a slot whose timer has come wait behind those that wait already."""
+    def defer(self, slot: int) -> None:
+        """Queue a slot whose timer has fired behind the slots already deferred."""
         first, last = self._waiting() or (0, 0)
         chunk = self._pages.get(f"w{last}")
         if chunk is not None and chunk.count(b" ") + 1 >= WAITING_TOGETHER:
@@ -176,12 +176,12 @@ class DueIndex:
         self._pages.put(f"w{last}", b"%d" % slot if chunk is None else chunk + b" %d" % slot)
         self._pages.put("w", b"%d %d" % (first, last))
 
-    def is_behind(self) -> bool:
-        """Whether any slots wait."""
+    def has_deferred(self) -> bool:
+        """Whether any slots are deferred."""
         return self._waiting() is not None
 
-    def next_waiting(self, slots_max: int) -> list[int]:
-        """Slots that wait no more, in the order in which they were put off."""
+    def take_deferred(self, slots_max: int) -> list[int]:
+        """Remove the next deferred slots from the queue, in order, and return them."""
         waiting = self._waiting()
         if waiting is None or slots_max <= 0:
             return []
@@ -198,7 +198,7 @@ class DueIndex:
         return [int(slot) for slot in slots[:slots_max]]
 
     def _waiting(self) -> tuple[int, int] | None:
-        """The numbers of the first and the last chunk of slots that wait."""
+        """The numbers of the first and the last chunk of deferred slots."""
         raw = self._pages.get("w")
         if raw is None:
             return None

@@ -1,8 +1,8 @@
 """Elements, which cross from the JVM to Python: one packed element per bucket and batch.
 
-An element holds everything that one batch of records had for one bucket, already decoded, checked and pseudonymised.
-It lives between two operators of one job only and is never kept, so its form may change with any release
-(a savepoint holds no elements: channels are aligned).
+An element holds all records of one batch for one bucket, already decoded, checked and pseudonymised. It exists only
+between two operators of one job and is never stored, so its format may change with any release (a savepoint holds no
+elements, because checkpoints are aligned).
 """
 
 from typing import Final
@@ -17,9 +17,9 @@ NOT_CARRIED_OUT: Final = RejectReason.NOT_CARRIED_OUT.value
 
 
 class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An interaction behind the ingest operator: `kind` is its place in :data:`schemas.events.EVENT_TYPES`.
+    """An interaction after ingest. `kind` is its position in :data:`schemas.events.EVENT_TYPES`.
 
-    `clean` is its JSON for the `events` topic but for the purposes; `user_bit` is one of 64, drawn by a keyed hash of
+    `clean` is its JSON for the `events` topic, without the purposes. `user_bit` is one of 64, chosen by a keyed hash of
     the user: popular lists count distinct users with it.
     """
 
@@ -39,11 +39,11 @@ class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A consent change behind the ingest operator; :func:`udfs.consent.is_newer` orders two.
+    """A consent change after ingest; :func:`udfs.consent.is_newer` compares two.
 
-    `said_at` is when the user said so, by the clock of the collector but never later than `append_ts`. `erase` asks for
-    the erasure of the user. `absent` marks a record without a value: there is no consent on record any more.
-    `narrowed_by` says why less is in force than was granted.
+    `said_at` is when the user gave or withdrew it, by the collector's clock but never later than `append_ts`. `erase`
+    requests the erasure of the user. `absent` marks a record without a value: no consent is on record any more.
+    `narrowed_by` says why less applies than was granted.
     """
 
     pseudonym: str
@@ -62,8 +62,8 @@ class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     narrowed_by: tuple[str, ...] = ()
 
 
-class AskedFor(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """All that is kept of a user is asked for: :class:`schemas.control.AccessCommand` behind the ingest operator."""
+class AccessRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A request for all data kept about a user: :class:`schemas.control.AccessCommand` after ingest."""
 
     pseudonym: str
     request: str
@@ -72,7 +72,7 @@ class AskedFor(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class BucketMark(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A mark as it reaches each bucket: it stood in `partition`, and `partitions` have one for `token`."""
+    """A mark as it reaches each bucket: read from `partition`; `partitions` partitions have one for `token`."""
 
     token: str
     partition: int
@@ -80,11 +80,11 @@ class BucketMark(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Element(msgspec.Struct, array_like=True, gc=False):
-    """All that one batch had for `bucket`, in the order in which it was read.
+    """All records of one batch for `bucket`, in the order in which they were read.
 
-    While a rotation is under way, `links` has the previous pseudonym of each current one that the element names.
-    `asked_for` are the users whose data somebody asks for, `accesses` what others say that they have read. `marks` are
-    those of `consents` that the batch had, for every bucket.
+    During a key rotation, `links` maps each current pseudonym in the element to its previous one. `access_requests` are
+    requests for users' data, `accesses` are reads that others report. `marks` are the batch's marks from `consents`,
+    which go to every bucket.
     """
 
     bucket: int
@@ -94,17 +94,17 @@ class Element(msgspec.Struct, array_like=True, gc=False):
     commands: list[Command] = []
     unknown_fields: int = 0
     links: dict[str, str] = {}
-    asked_for: list[AskedFor] = []
+    access_requests: list[AccessRequest] = []
     accesses: list[AccessEntry] = []
     marks: list[BucketMark] = []
 
 
-_RECORDS: Final = ("consents", "events", "rejects", "commands", "asked_for", "accesses", "marks")
-"""The lists of an element, in the order in which they count: a mark follows all that it vouches for."""
+_RECORDS: Final = ("consents", "events", "rejects", "commands", "access_requests", "accesses", "marks")
+"""The lists of an element, in the order in which they apply: a mark comes after everything that it vouches for."""
 
 
 def halves(element: Element) -> list[Element]:
-    """`element` cut in two, to be carried out one after the other; none where it has one record or less."""
+    """Split `element` in two, to be applied one after the other; empty if it has at most one record."""
     records = [(name, record) for name in _RECORDS for record in getattr(element, name)]
     if len(records) < 2:
         return []
@@ -117,10 +117,10 @@ def halves(element: Element) -> list[Element]:
     return [first, second]
 
 
-def given_up(element: Element, interactions: str) -> Element | None:
-    """What is carried out in the place of an element of one record that cannot be; None where nothing is left to try.
+def replacement_for(element: Element, interactions: str) -> Element | None:
+    """The replacement for a single-record element that cannot be applied; None if there is nothing left to try.
 
-    An interaction, read from the topic `interactions`, becomes a dead letter; a consent change counts as a withdrawal.
+    An interaction, read from the topic `interactions`, becomes a dead letter; a consent change becomes a withdrawal.
     """
     instead = Element(element.bucket, unknown_fields=element.unknown_fields, links=element.links)
     for event in element.events:
@@ -128,12 +128,12 @@ def given_up(element: Element, interactions: str) -> Element | None:
         instead.rejects.append(Reject(RejectReason.NOT_CARRIED_OUT, origin))
     for change in element.consents:
         if change.narrowed_by != (NOT_CARRIED_OUT,):
-            instead.consents.append(withdrawal_instead_of(change))
+            instead.consents.append(withdrawal_for(change))
     return instead if instead.rejects or instead.consents else None
 
 
-def withdrawal_instead_of(change: ConsentRecord) -> ConsentRecord:
-    """The withdrawal that stands where `change` cannot be carried out; an erasure stays one."""
+def withdrawal_for(change: ConsentRecord) -> ConsentRecord:
+    """The withdrawal that replaces a `change` that cannot be applied; an erasure stays an erasure."""
     place = change.append_ts, change.partition, change.offset
     narrowed_by = (NOT_CARRIED_OUT,)
     return ConsentRecord(
@@ -146,10 +146,10 @@ _decoder: Final = msgspec.msgpack.Decoder(Element)
 
 
 def pack(element: Element) -> bytes:
-    """The bytes of `element`."""
+    """Encode `element`."""
     return _encoder.encode(element)
 
 
 def unpack(raw: bytes) -> Element:
-    """The element behind `raw`."""
+    """Decode an element."""
     return _decoder.decode(raw)

@@ -1,8 +1,8 @@
 """Wraps a model so that its failures affect ranking, never the job.
 
-What a model does with histories that it has not met can be tried (:mod:`models.trial`), not known. Where it raises for
-a user, or answers with what cannot be ranked, that user has no scores: their list is made of what is popular. Where it
-takes too long, or fails for whole batches, it rests for a while, so that consents do not wait behind it.
+How a model handles unknown histories can be tested (:mod:`models.trial`) but not proved. If it raises for a user, or
+returns something that cannot be ranked, that user gets no scores, and a list of popular items. If it is too slow, or
+fails for whole batches, it is not called for a while, so that consents do not wait for it.
 """
 
 import logging
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import ModelError, ModelTooSlow, where
-from udfs.telling import Teller
+from udfs.fault_log import FaultLog
 
 REST_MS: Final = 60_000
 Items = npt.NDArray[np.int32]
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 class Scoring(Protocol):
-    """What ranking needs of a model; :class:`models.scorer.Scorer` is one.
+    """The interface of a model; implemented by :class:`models.scorer.Scorer`.
 
-    `items` is row → item id with row 0 for padding, `index` item id → row.
+    `items` maps row → item id, with row 0 for padding; `index` maps item id → row.
     """
 
     items: list[str]
@@ -36,34 +36,34 @@ class Scoring(Protocol):
 
 
 class GuardedModel:
-    """Answers whatever the model does. `failed` counts the users for whom it had no answer, since the worker began."""
+    """Always answers, whatever the model does. `failed` counts users without scores since the worker started."""
 
     def __init__(self, model: Scoring) -> None:
         self.failed = 0
         self._model = model
         self._rows = len(model.items)
         self._rests_until_ms = 0
-        self._tell = Teller(logger, "the model failed: users have lists of what is popular")
+        self._log_fault = FaultLog(logger, "the model failed: users have lists of what is popular")
 
     def score(self, items: Items, weights: Weights, now_ms: int) -> Answer:
-        """(scores float32[users, k], rows int[users, k]), best first; all scores of a user without answer are -inf.
+        """(scores float32[users, k], rows int[users, k]), best first; a user without scores has only -inf.
 
-        `items` and `weights` as :class:`Scoring` takes them. Where a score is finite, its row is from 1 to the last
-        row of the model, and no row comes twice. `k` is 1 where nobody has an answer.
+        `items` and `weights` are as in :class:`Scoring`. Rows of finite scores are between 1 and the model's last row,
+        and unique per user. `k` is 1 if no user has scores.
         """
         if now_ms < self._rests_until_ms:
             return self._nothing(len(items))
         try:
-            return self._judged(self._model.score(items, weights), len(items))
+            return self._check_answer(self._model.score(items, weights), len(items))
         except ModelTooSlow as error:
             self._rest(now_ms, error)
             return self._nothing(len(items))
-        except Exception as error:  # whatever a graph of somebody else's raises
-            self._tell(error)
-            return self._halved(items, weights, now_ms)
+        except Exception as error:  # a foreign model may raise anything
+            self._log_fault(error)
+            return self._score_halves(items, weights, now_ms)
 
-    def _halved(self, items: Items, weights: Weights, now_ms: int) -> Answer:
-        """Halve a batch that failed until those who made it fail stand alone, in a bounded number of runs."""
+    def _score_halves(self, items: Items, weights: Weights, now_ms: int) -> Answer:
+        """Halve a failed batch until the users who make it fail are isolated, in a bounded number of runs."""
         users = len(items)
         runs_left = 4 * users.bit_length() if users > 1 else 0
         found: list[tuple[slice, Answer]] = []
@@ -72,7 +72,7 @@ class GuardedModel:
             part, runs_left = waiting.pop(), runs_left - 1
             size = part.stop - part.start
             try:
-                found.append((part, self._judged(self._model.score(items[part], weights[part]), size)))
+                found.append((part, self._check_answer(self._model.score(items[part], weights[part]), size)))
             except ModelTooSlow as error:
                 self._rest(now_ms, error)
                 break
@@ -96,20 +96,20 @@ class GuardedModel:
     def _nothing(self, users: int) -> Answer:
         return self._joined(users, [])
 
-    def _judged(self, answer: Answer, users: int) -> Answer:
-        """`answer` with no scores for users whose rows or scores cannot be ranked; raises where its shape is wrong."""
+    def _check_answer(self, answer: Answer, users: int) -> Answer:
+        """`answer` without the scores of users whose rows or scores cannot be ranked; raises if its shape is wrong."""
         scores, rows = answer
         if scores.ndim != 2 or scores.shape != rows.shape or len(scores) != users or not scores.shape[1]:
             raise ModelError(f"the model answered {list(scores.shape)} scores and {list(rows.shape)} rows")
         ranked = np.isfinite(scores)
-        # What is not ranked is padding, in whatever row: each gets one of its own, so that only ranked ones are twice.
+        # Unranked entries are padding with arbitrary rows: give each a unique row, so only ranked ones can repeat.
         in_order = np.sort(np.where(ranked, rows, -1 - np.arange(rows.shape[1])), axis=1)
         wrong = (ranked & ((rows < 1) | (rows >= self._rows))).any(axis=1) | np.isnan(scores).any(axis=1)
         wrong |= (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
         if not wrong.any():
             return answer
         self.failed += int(wrong.sum())
-        self._tell(ModelError("scores that are no numbers, rows of no item, or rows that come twice"))
+        self._log_fault(ModelError("scores that are no numbers, rows of no item, or rows that come twice"))
         return np.where(wrong[:, None], np.float32(-np.inf), scores), rows
 
     def _rest(self, now_ms: int, error: Exception) -> None:

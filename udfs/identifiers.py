@@ -9,7 +9,7 @@ from typing import Final
 from udfs.check_digits import iban, luhn
 from udfs.spans import NOT_GOING_ON, Span, is_trade_number
 
-# Scripts that write words side by side, or glue particles to foreign ones: an address may start or end among them.
+# Scripts that write words without spaces, or attach particles to foreign words: an address may start or end there.
 _UNSPACED: Final = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _STOP: Final = r"\s@<>()\[\]{},;:\"!?/\\|=&，、；：！？「」«»“”"
 _LOCAL: Final = rf"(?:(?<![^{_STOP}{_UNSPACED}])[^{_STOP}{_UNSPACED}]++|(?<![^{_STOP}])[^{_STOP}]++(?<=[{_UNSPACED}]))"
@@ -18,12 +18,12 @@ _ASCII_DOMAIN: Final = (
     rf"(?!-?[0-9a-z])(?!\.?[^{_STOP}.{_UNSPACED}#%*'-])"
 )
 _ANY_DOMAIN: Final = rf"(?:[^{_STOP}.#%*]{{1,63}}\.){{1,8}}[^{_STOP}.#%*0-9_'-][^{_STOP}.#%*_']{{1,23}}"
-# Keyboards put a space behind what they take for the end of a word.
+# Keyboards insert a space after what they take for the end of a word.
 _AT_DOMAIN: Final = re.compile(rf"@(?: ?{_ASCII_DOMAIN}|{_ANY_DOMAIN})")
 _LOCAL_END: Final = re.compile(rf"{_LOCAL}\Z")
 
 DOT_WORDS: Final = ("dot", "punkt", "punto", "point", "ponto", "точка")
-"""What an address that is written out in words cannot do without, unless its @ is in brackets."""
+"""An address written out in words contains one of these, unless its @ is in brackets."""
 _AT_WORD: Final = "at|arroba|arobase|chiocciola|ät|собака"
 _DOT_WORD: Final = "|".join(DOT_WORDS)
 _BRACKETED_AT: Final = rf" ?[(\[{{<] ?(?:{_AT_WORD}|@) ?[)\]}}>] ?"
@@ -50,7 +50,7 @@ _CARD_SHAPES: Final = (
 _CARD_START: Final = re.compile(rf"[2-6](?<![0-9][2-6])(?=(?:{'|'.join(_CARD_SHAPES)})(?![0-9]))")
 _CARDS: Final = tuple(re.compile(rf"[2-6]{shape}(?![0-9])") for shape in _CARD_SHAPES)
 _CARD_ISSUERS: Final = {14: ("30", "36", "38", "39"), 15: ("34", "37")}
-"""Cards this short are of few issuers; longer ones start with any digit from 2 to 6."""
+"""Cards this short have few issuers; longer ones start with any digit from 2 to 6."""
 _NOT_DIGITS: Final = re.compile("[^0-9]")
 _SEPARATORS: Final = re.compile("[ .-]+")
 
@@ -62,7 +62,7 @@ _IBAN_COUNTRIES: Final = (
     "BY28 CY28 DO28 GT28 HN28 HU28 LB28 NI28 PL28 SV28 BR29 EG29 PS29 QA29 UA29 JO30 KW30 MU30 YE30 MT31 SC31 LC32 RU33"
 )
 _IBAN_LENGTH: Final = {entry[:2]: int(entry[2:]) for entry in _IBAN_COUNTRIES.split()}
-"""Characters of an account number by country (SWIFT's registry of IBAN)."""
+"""Length of an account number by country (SWIFT's IBAN registry)."""
 
 _IPV4: Final = re.compile(r"[0-9](?<![0-9a-z.,][0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![0-9a-z]|\.[0-9])")
 _IPV6: Final = re.compile(
@@ -73,11 +73,11 @@ _VERSION_WORD_LENGTH_MAX: Final = 12
 
 
 def emails(text: str) -> Iterator[Span]:
-    """Addresses with an @, of any script."""
+    """Addresses with an @, in any script."""
     begin = 0
-    for domain in _AT_DOMAIN.finditer(text):  # first, because most of a text is before no @
+    for domain in _AT_DOMAIN.finditer(text):  # search for the domain first, because most text has no @ after it
         local = _LOCAL_END.search(text, begin, domain.start())
-        begin = domain.start() + 1  # no address goes on over an @, so what stands before it is looked at once
+        begin = domain.start() + 1  # no address spans an @, so text before it is searched once
         if local:
             begin = domain.end()
             yield Span(local.start(), begin, "email")
@@ -90,7 +90,7 @@ def written_out_emails(text: str) -> Iterator[Span]:
 
 
 def cards(text: str) -> Iterator[Span]:
-    """Payment cards: 14 to 19 digits in the groups in which cards are written, by issuer and Luhn."""
+    """Payment cards: 14 to 19 digits, grouped as on cards, checked by issuer and Luhn."""
     for start in _CARD_START.finditer(text):
         for shape in _CARDS:
             if match := shape.match(text, start.start()):
@@ -101,7 +101,7 @@ def cards(text: str) -> Iterator[Span]:
 
 
 def ibans(text: str) -> Iterator[Span]:
-    """Bank accounts: as many characters as the country has, however they are grouped, by mod 97."""
+    """Bank accounts: the country's number of characters, in any grouping, checked by mod 97."""
     for match in _IBAN_START.finditer(text):
         length = _IBAN_LENGTH.get(match[1].upper())
         account = _iban_rest(length).match(text, match.end()) if length else None
@@ -115,7 +115,7 @@ def _iban_rest(length: int) -> re.Pattern[str]:
 
 
 def ip_addresses(text: str) -> Iterator[Span]:
-    """IPv4 and IPv6. Four single digits, or four numbers after a word such as `firmware`, are a version."""
+    """IPv4 and IPv6. Four single digits, or four numbers after a word such as `firmware`, are a version number."""
     for match in _IPV4.finditer(text) if text.count(".") > 2 else ():
         parts = match[0].split(".")
         before = text[max(0, match.start() - _VERSION_WORD_LENGTH_MAX) : match.start()]
@@ -127,7 +127,7 @@ def ip_addresses(text: str) -> Iterator[Span]:
 
 
 def _is_ipv6(written: str) -> bool:
-    """A digit is asked for, because `ab::cd` is also how programmers write names."""
+    """Whether it is an IPv6 address; it must have a digit, because programmers also write names like `ab::cd`."""
     if written.count(":") < 2 or not any(map(str.isdigit, written)):
         return False
     try:

@@ -1,7 +1,7 @@
-"""Ingest as a rule: from the raw records of one batch to one packed element per bucket.
+"""Ingest as a rule: turns the raw records of one batch into one packed element per bucket.
 
-Raw identifiers enter here and do not leave: behind this line stand pseudonyms and keyed hashes only.
-What cannot be taken becomes a reject that travels in the element, so that it leaves the job exactly once.
+Raw identifiers enter here and go no further: the output holds only pseudonyms and keyed hashes. Invalid records become
+rejects that travel in the element, so that they leave the job exactly once.
 """
 
 import functools
@@ -21,28 +21,28 @@ from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.wire.codecs import BadRecord, Codec, check_event_time
 from schemas.wire.consent_records import UNREADABLE, Said, consents_in
-from udfs.elements import AskedFor, BucketMark, ConsentRecord, Element, EventRecord, given_up, halves, pack
+from udfs.elements import AccessRequest, BucketMark, ConsentRecord, Element, EventRecord, halves, pack, replacement_for
+from udfs.fault_log import FaultLog
 from udfs.personal import holds_identifier, is_own_id, mask_for_audit, mask_optional_for_audit, masked, mentions
 from udfs.policy import UNRESTRICTED, Policy, decide
 from udfs.popularity import USER_BITS
-from udfs.telling import Teller
 
 logger = logging.getLogger(__name__)
-IDENTITIES_HELD_MAX: Final = 100_000
-"""How many raw user ids (and session ids) the ingest operator holds in memory beside their hashes."""
+IDENTITIES_CACHED_MAX: Final = 100_000
+"""How many raw user ids (and session ids) ingest caches in memory with their hashes."""
 
-SEGMENT_NAMES_HELD_MAX: Final = 10_000
-"""How many surfaces and context values, as producers sent them, it holds beside their masked form."""
+SEGMENT_NAMES_CACHED_MAX: Final = 10_000
+"""How many surfaces and context values, as producers sent them, it caches with their masked form."""
 
-ITEMS_HELD_MAX: Final = 100_000
-"""Of how many items it remembers whether their id could name a person."""
+ITEMS_CACHED_MAX: Final = 100_000
+"""For how many items it caches whether their id could identify a person."""
 
 _encode_clean: Final = msgspec.json.Encoder().encode
 _decode_command: Final = msgspec.json.Decoder(Command | UserCommand).decode
 
 
 class RawRecord(NamedTuple):
-    """A Kafka record as the source hands it over; `append_ts` is the broker's LogAppendTime in ms."""
+    """A Kafka record as the source emits it; `append_ts` is the broker's LogAppendTime in ms."""
 
     topic: str
     partition: int
@@ -56,7 +56,7 @@ _decode_records: Final = msgspec.msgpack.Decoder(list[RawRecord]).decode
 
 
 def unpack_records(batch: bytes) -> list[RawRecord]:
-    """The records of a batch that `jobs/java/freshet/RecordBatches.java` has packed."""
+    """Decode a batch packed by `jobs/java/freshet/RecordBatches.java`."""
     return _decode_records(batch)
 
 
@@ -69,10 +69,10 @@ class TopicNames(NamedTuple):
 
 
 class Ingest:
-    """Packs batches. One object a worker; holds secrets, so it is made in `open()` and never pickled.
+    """Packs batches. One object per worker; it holds secrets, so it is created in `open()` and never pickled.
 
-    `bucket_keys[bucket]` is what the bucket is keyed by in the stream. Without `publish_events` no event has a `clean`.
-    With `numbers_are_items`, a bare row of digits is always taken for an item's number.
+    `bucket_keys[bucket]` is the stream key of a bucket. Without `publish_events` no event has a `clean`. With
+    `numbers_are_items`, an item id of digits only is never taken for personal data.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Ingest:
         numbers_are_items: bool = False,
     ) -> None:
         self._interactions = topics.interactions
-        self._tell_of_record = Teller(logger, "a record cannot be taken: it is a dead letter")
-        self._tell_of_consent = Teller(logger, "a consent cannot be taken: it counts as a withdrawal")
+        self._log_bad_record = FaultLog(logger, "a record cannot be processed: it becomes a dead letter")
+        self._log_bad_consent = FaultLog(logger, "a consent cannot be processed: it counts as a withdrawal")
         self._codec = codec
         self._pseudonymiser = pseudonymiser
         self._bucket_keys = bucket_keys
@@ -97,13 +97,13 @@ class Ingest:
         self._policy = policy
         self._surface = "surface" in segments
         self._context_keys = tuple(name.removeprefix("context.") for name in segments if name.startswith("context."))
-        # Shoppers come in bursts: most records of a batch are of users and sessions that were met a moment ago.
-        self._identify = functools.lru_cache(IDENTITIES_HELD_MAX)(self._identify_afresh)
-        self._segment_name = functools.lru_cache(SEGMENT_NAMES_HELD_MAX)(masked)
-        self._holds_identifier = functools.lru_cache(ITEMS_HELD_MAX)(
+        # Shoppers come in bursts: most records of a batch belong to users and sessions seen a moment ago.
+        self._identify = functools.lru_cache(IDENTITIES_CACHED_MAX)(self._compute_identity)
+        self._segment_name = functools.lru_cache(SEGMENT_NAMES_CACHED_MAX)(masked)
+        self._holds_identifier = functools.lru_cache(ITEMS_CACHED_MAX)(
             functools.partial(holds_identifier, numbers_are_items=numbers_are_items)
         )
-        self._session_hash = functools.lru_cache(IDENTITIES_HELD_MAX)(pseudonymiser.session)
+        self._session_hash = functools.lru_cache(IDENTITIES_CACHED_MAX)(pseudonymiser.session)
         self._take: dict[str, Callable[[RawRecord, dict[int, Element]], None]] = {
             topics.interactions: self._interaction,
             topics.consents: self._consent,
@@ -111,33 +111,33 @@ class Ingest:
         }
 
     def pack(self, records: Iterable[RawRecord]) -> list[tuple[int, bytes]]:
-        """(bucket key, packed element) for each bucket that `records` touch; a mark of `consents` touches all."""
+        """(bucket key, packed element) for each bucket that `records` touch; a mark from `consents` touches all."""
         elements: dict[int, Element] = {}
         for record in records:
             try:
                 self._take[record.topic](record, elements)
             except BadRecord as bad:
                 self._reject(record, bad.reason, elements)
-            except FreshetError:  # a schema that could not be asked for: the record may be good, and is read again
+            except FreshetError:  # a schema is unavailable: the record may be valid, and is read again
                 raise
-            except Exception as error:  # whatever it is, it would be raised again after each restart
-                self._tell_of_record(error)
+            except Exception as error:  # any error would recur after each restart
+                self._log_bad_record(error)
                 self._reject(record, RejectReason.NOT_CARRIED_OUT, elements)
         return [
             (self._bucket_keys[bucket], raw) for bucket, element in elements.items() for raw in self._packed(element)
         ]
 
     def _packed(self, element: Element) -> list[bytes]:
-        """The bytes of `element`, in as many parts as it takes to leave out what no bytes can be made of."""
+        """Encode `element`, split into as many parts as needed to drop what cannot be encoded."""
         try:
             return [pack(element)]
         except Exception as error:  # as above
             parts = halves(element)
             if not parts:
-                instead = given_up(element, self._interactions)
+                instead = replacement_for(element, self._interactions)
                 if instead is None:
                     raise
-                self._tell_of_record(error)
+                self._log_bad_record(error)
                 parts = [instead]
         return [raw for part in parts for raw in self._packed(part)]
 
@@ -148,7 +148,7 @@ class Ingest:
         return element
 
     def _reject(self, record: RawRecord, reason: RejectReason, elements: dict[int, Element]) -> None:
-        """Rejects have no user that could be trusted, so they are spread over the buckets by offset."""
+        """Add a reject. Rejects have no trusted user id, so they are spread over the buckets by offset."""
         element = self._element(record.offset % self._buckets, elements)
         element.rejects.append(Reject(reason, Origin(record.topic, record.partition, record.offset, record.append_ts)))
 
@@ -163,19 +163,19 @@ class Ingest:
         element.unknown_fields += unknown_fields
 
     def _check_item(self, event: Interaction) -> None:
-        """The id of an item goes into clean events and popular lists as it is, so it must not be that of a person."""
+        """Reject an item id that identifies a person, because ids reach clean events and popular lists unchanged."""
         item_id = event.item_id
         if item_id is None:
             return
         if is_own_id(item_id, event.user_id, event.session_id) or self._holds_identifier(item_id):
             raise BadRecord(RejectReason.PERSONAL_ITEM)
 
-    def _identify_afresh(self, user_id: str) -> tuple[str, int, str | None]:
+    def _compute_identity(self, user_id: str) -> tuple[str, int, str | None]:
         pseudonymiser = self._pseudonymiser
         return pseudonymiser.user(user_id), pseudonymiser.route(user_id), pseudonymiser.previous(user_id)
 
     def _element_of(self, pseudonym: str, route: int, previous: str | None, elements: dict[int, Element]) -> Element:
-        """The element of a user's bucket; it says so where they may still be known under their previous pseudonym."""
+        """The element of a user's bucket; notes the previous pseudonym, under which the user may still be stored."""
         element = self._element(route % self._buckets, elements)
         if previous is not None:
             element.links[pseudonym] = previous
@@ -217,7 +217,10 @@ class Ingest:
         own_ids: list[str],
         appended: int,
     ) -> bytes:
-        """The one place where the text of a search goes on, masked: not into state, lists, receipts or rejects."""
+        """Encode the clean event: the only output with the search text (masked).
+
+        Lists, state and rejects never hold it.
+        """
         clean = CleanEvent(
             pseudonym,
             event_hash.hex(),
@@ -241,11 +244,11 @@ class Ingest:
         return _encode_clean(clean)
 
     def _masked_name(self, name: str, own_ids: list[str]) -> str:
-        """The name of a segment. Few differ, so the masked form is remembered, unless an own id is in it."""
+        """Mask a segment's name. Names repeat, so results are cached, unless the name contains an id of the event."""
         return masked(name, own_ids) if mentions(name, own_ids) else self._segment_name(name)
 
     def _allowed_context(self, event: Interaction, own_ids: list[str]) -> dict[str, str] | None:
-        """Only the context keys that name segments go any further; their values become keys in Redis, hence masked."""
+        """Keep only context keys that define segments, and mask their values, which become Redis keys."""
         context = event.context
         if not context:
             return None
@@ -258,27 +261,27 @@ class Ingest:
         return tuple(segments)
 
     def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
-        """By :mod:`schemas.wire.consent_records`; a record that names nobody, or too many, is a dead letter."""
+        """Decode by :mod:`schemas.wire.consent_records`; a record with no user, or too many, becomes a dead letter."""
         if record.key == MARK_KEY:
             self._mark(record, elements)
             return
         if record.key == MOVE_ON_KEY:
             return
-        saids = consents_in(self._codec, record.key, record.value, record.append_ts)
-        for said in saids:
-            self._said(said, (record.append_ts, record.partition, record.offset), elements)
-        if saids[0].more:
+        consents = consents_in(self._codec, record.key, record.value, record.append_ts)
+        for said in consents:
+            self._add_consent(said, (record.append_ts, record.partition, record.offset), elements)
+        if consents[0].more:
             self._reject(record, RejectReason.TOO_MANY_USERS, elements)
 
-    def _said(self, said: Said, place: tuple[int, int, int], elements: dict[int, Element]) -> None:
+    def _add_consent(self, said: Said, place: tuple[int, int, int], elements: dict[int, Element]) -> None:
         if said.error is not None:
-            self._tell_of_consent(said.error)
+            self._log_bad_consent(said.error)
         change = said.change
         pseudonym, route, previous = self._identify(change.user_id)
         try:
             consent = consent_record(change, pseudonym, place, self._policy, said.absent)
-        except Exception as error:  # whatever a rule cannot judge must not leave an older consent in force
-            self._tell_of_consent(error)
+        except Exception as error:  # a change that cannot be evaluated must not leave an older consent active
+            self._log_bad_consent(error)
             withdrawal = ConsentChange(change.user_id, "none", place[0], method=UNREADABLE, erase=change.erase)
             consent = consent_record(withdrawal, pseudonym, place)
         element = self._element_of(pseudonym, route, previous, elements)
@@ -286,7 +289,7 @@ class Ingest:
         element.unknown_fields += said.unknown_fields
 
     def _mark(self, record: RawRecord, elements: dict[int, Element]) -> None:
-        """Every bucket is told: what stood before the mark in its partition is in this batch or an earlier one."""
+        """Pass a mark to every bucket: everything before it in its partition is in this batch or an earlier one."""
         mark = decode_mark(record.value)
         if mark is None:
             raise BadRecord(RejectReason.MALFORMED)
@@ -320,11 +323,11 @@ class Ingest:
             element.accesses.append(AccessEntry(role, purpose, what, command.reads, pseudonym))
         elif isinstance(command, AccessCommand) and pseudonym is not None:
             role, purpose = mask_for_audit(command.role, own_ids), mask_for_audit(command.purpose, own_ids)
-            element.asked_for.append(AskedFor(pseudonym, command.request, role, purpose))
+            element.access_requests.append(AccessRequest(pseudonym, command.request, role, purpose))
 
 
 def _own_ids(event: Interaction) -> list[str]:
-    """The producer's names for who and what an event belongs to."""
+    """The producer's ids of the user, event, session and request of an event."""
     own_ids = (event.user_id, event.event_id, event.session_id, event.request_id)
     return [own_id for own_id in own_ids if own_id]
 
@@ -336,10 +339,10 @@ def consent_record(
     policy: Policy = UNRESTRICTED,
     absent: bool = False,
 ) -> ConsentRecord:
-    """`change` as it goes on; `place` is its append time in ms, its partition and its offset.
+    """`change` for the next operator; `place` is its append time in ms, partition and offset.
 
-    A clock that runs ahead of the broker's makes no consent last longer, and holds off no later grant. What the record
-    says freely is masked behind the decision: it goes into the audit trail.
+    A clock ahead of the broker's neither prolongs a consent nor blocks later grants. Free text of the record goes into
+    the audit trail, so it is masked after the decision.
     """
     change.ts = min(change.ts, place[0])
     if change.erase:

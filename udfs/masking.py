@@ -1,12 +1,12 @@
-"""Masks free text: identifiers are replaced by tags such as ``[email]``.
+"""Masks free text: replaces identifiers with tags such as ``[email]``.
 
-``mask`` is pure and linear in the length of the text; `make masking` looks for the worst text. One with more numbers in
-it than anybody searches for is not looked at and goes on as a tag. The others are looked at as a reader does, not as
-bytes: digits of any script, full-width letters, no-break spaces, typographic dashes and invisible characters make no
+``mask`` is pure and linear in the length of the text; `make masking` searches for the slowest text. A text with more
+numbers than a search would have is not analysed and becomes a tag. All others are analysed as a reader sees them, not
+as bytes: digits of any script, full-width letters, no-break spaces, typographic dashes and invisible characters make no
 difference.
 
-Found are e-mail addresses, phone numbers, payment cards, IBANs, IP addresses and the national ids of
-:mod:`udfs.national_ids`. Names and postal addresses are not: no pattern tells them from what shops sell.
+It finds e-mail addresses, phone numbers, payment cards, IBANs, IP addresses and the national ids of
+:mod:`udfs.national_ids`. It does not find names and postal addresses: no pattern distinguishes them from product names.
 """
 
 import re
@@ -22,35 +22,38 @@ from udfs.phones import phones
 from udfs.spans import Finder, Span
 
 MASKED_LENGTH_MAX: Final = QUERY_LENGTH_MAX
-"""Characters of a masked text; what goes beyond is cut, after masking."""
+"""Characters of a masked text; the rest is cut off after masking."""
 SCANNED_LENGTH_MAX: Final = 1_024
-"""Characters of a text that are looked at."""
+"""How many characters of a text are scanned."""
 IDENTIFIER_LENGTH_MAX: Final = 320
 """Characters of the longest identifier: an e-mail address (RFC 5321: 64 + 1 + 255)."""
 OWN_ID_LENGTH_MIN: Final = 4
-"""Characters; a shorter id of the producer stands in too many words to be looked for."""
+"""Characters; shorter ids of the producer occur in too many words to be masked."""
 
 NUMBERS_MAX: Final = 16
 DIGITS_MAX: Final = 48
-"""Numbers, and digits, of the longest text that is looked at; one with more of either is ``[numbers]`` as a whole."""
+"""Numbers and digits of the longest text that is scanned; one with more of either becomes ``[numbers]``."""
 OWN_IDS_MAX: Final = 16
-"""Places where own ids stand in the longest text that is looked at; one with more of them is ``[id]`` as a whole."""
+"""Own ids in the longest text that is scanned; one with more of them becomes ``[id]``."""
 
 _DIGITS_MIN: Final = 6
-"""No identifier but an address has fewer digits; a British national insurance number has six."""
+"""All identifiers except addresses have at least this many digits, as a British national insurance number has."""
 _PRIORITY: Final = ("email", "iban", "card", "national-id", "ip", "phone", "numbers", "id")
-"""Which kind names a place where two overlap."""
+"""Which kind to report when two overlap."""
 
 
 class Plain(NamedTuple):
-    """A text as a reader sees it, in small letters. `places[n]` is where character `n` stood; None: none has moved."""
+    """A text as a reader sees it, in lower case.
+
+    `places[n]` is the original index of character `n`; None: all unchanged.
+    """
 
     text: str
     places: list[int] | None
 
 
 def _plain_character(code: int) -> str | None:
-    """What a character is to a reader, in small letters; None if it cannot be seen."""
+    """What a reader sees of a character, in lower case; None if it is invisible."""
     character = chr(code)
     digit = unicodedata.digit(character, None)
     if digit is not None:
@@ -72,7 +75,7 @@ def _plain_character(code: int) -> str | None:
 
 
 def _plain_table() -> dict[int, str | None]:
-    """Only the characters that change; digits, letters of mathematics and invisible ones end below these bounds."""
+    """The characters that change; digits, mathematical letters and invisible characters are all within these ranges."""
     codes = [*range(0x3100), *range(0xFE00, 0x10000), *range(0x10400, 0x20000)]
     codes += [*range(0xA600, 0xAC00), *range(0xE0000, 0xE0200)]
     return {code: plain for code in codes if (plain := _plain_character(code)) != chr(code)}
@@ -81,18 +84,18 @@ def _plain_table() -> dict[int, str | None]:
 _PLAIN: Final = _plain_table()
 _INVISIBLE: Final = frozenset(chr(code) for code, plain in _PLAIN.items() if plain is None)
 _CHANGED: Final = frozenset(map(chr, _PLAIN)) - frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-"""Characters that become others in another way than by their small letters."""
+"""Characters that change in more than their case."""
 _REPLACED_MAX: Final = 12
-"""So many characters are replaced one by one more quickly than by looking at all."""
+"""Up to this many characters, replacing one by one is faster than translating the whole text."""
 _SUSPECT: Final = re.compile("[@0-9]")
 _NUMBER: Final = re.compile("[0-9]+")
 _SIGNS_OF_WRITTEN_OUT: Final = (*DOT_WORDS, "(", "[", "{", "<")
 
 
 def mask(text: str, own_ids: Sequence[str] = ()) -> str:
-    """`text` with a tag in the place of each identifier, at most :data:`MASKED_LENGTH_MAX` characters long.
+    """`text` with a tag in place of each identifier, at most :data:`MASKED_LENGTH_MAX` characters long.
 
-    `own_ids` are the producer's names for who and what the text belongs to: those of at least
+    `own_ids` are the producer's ids of the user and things that the text belongs to: those of at least
     :data:`OWN_ID_LENGTH_MIN` characters become ``[id]``.
 
     >>> mask("red shoes for ada@example.org, call +1 212 555 0134")
@@ -106,13 +109,13 @@ def mask(text: str, own_ids: Sequence[str] = ()) -> str:
     end = len(text)
     if end > SCANNED_LENGTH_MAX:
         plain = plain_of(scanned)
-        # What begins behind this place may not have been seen whole. Invisible characters do not count as seen.
+        # An identifier that begins after this index may be cut off. Invisible characters do not count.
         end = max(0, len(plain.text) - IDENTIFIER_LENGTH_MAX)
     return _replaced(scanned, [span for span in _find(scanned, plain, own_ids) if span.start < end], end)
 
 
 def _is_clean(plain: str) -> bool:
-    """Whether nothing can be there, told without looking at what anything is: most searches end here."""
+    """A quick check that the text has no identifier; most searches end here."""
     return not _SUSPECT.search(plain) and not _may_be_written_out(plain)
 
 
@@ -121,7 +124,7 @@ def _may_be_written_out(text: str) -> bool:
 
 
 def _replaced(text: str, spans: list[Span], end: int) -> str:
-    """The text up to `end` with tags, cut before a tag that does not fit whole."""
+    """The text up to `end` with tags, cut off before a tag that does not fit."""
     masked, place = "", 0
     for span in spans:
         masked += text[place : span.start]
@@ -142,7 +145,7 @@ def _find(text: str, plain: Plain, own_ids: Sequence[str]) -> list[Span]:
     numbers = _NUMBER.findall(plain.text)
     digits = sum(map(len, numbers))
     if digits > DIGITS_MAX or len(numbers) > NUMBERS_MAX:
-        # To look at them all would cost too much.
+        # Checking them all would cost too much.
         return [Span(0, len(text), "numbers")]
     spans = [span for finder in _finders(plain.text, digits) for span in finder(plain.text)]
     if plain.places is not None:
@@ -156,14 +159,14 @@ def _find(text: str, plain: Plain, own_ids: Sequence[str]) -> list[Span]:
 
 
 def _own(text: str, name: str) -> Iterator[Span]:
-    """Where an own id stands."""
+    """Where the own id `name` occurs."""
     if len(name) >= OWN_ID_LENGTH_MIN:
         for start in _places_of(text, name):
             yield Span(start, start + len(name), "id")
 
 
 def _places_of(text: str, part: str) -> Iterator[int]:
-    """Where `part` stands. No pattern: to compile one costs more than all else that is done for a search."""
+    """Where `part` occurs. Uses no pattern: compiling one costs more than everything else done for a search."""
     start = text.find(part)
     while start >= 0:
         yield start
@@ -181,7 +184,7 @@ def _joined(spans: list[Span]) -> list[Span]:
 
 
 def _finders(text: str, digits: int) -> Iterator[Finder]:
-    """Those whose least is there, in a text with so many digits."""
+    """The finders whose minimum the text satisfies; it has this many digits."""
     if "@" in text:
         yield emails
     if _may_be_written_out(text):
@@ -208,7 +211,7 @@ def plain_of(text: str) -> Plain:
 
 
 def _plain_text(text: str, changed: set[str]) -> str:
-    """The same as a translation, which looks up every character of a text that is not ASCII."""
+    """Equals a translation, but does not look up every character of a text that is not ASCII."""
     if len(changed) > _REPLACED_MAX:
         return text.translate(_PLAIN)
     for character in changed:
@@ -217,7 +220,7 @@ def _plain_text(text: str, changed: set[str]) -> str:
 
 
 def _places_without(text: str, invisible: set[str]) -> list[int]:
-    """Where the characters stand that can be seen."""
+    """The indices of the visible characters."""
     if sum(map(text.count, invisible)) > _REPLACED_MAX:
         return [place for place, character in enumerate(text) if character not in invisible]
     places = list(range(len(text)))

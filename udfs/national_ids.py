@@ -1,6 +1,6 @@
 """National ids of eleven countries, found by shape and, where there is one, by check digit.
 
-Without a check digit (US, UK) the shape has to be the written one, or a word has to say what the number is.
+Ids without a check digit (US, UK) must have the usual separators, or a word before that names them.
 """
 
 import re
@@ -18,7 +18,7 @@ _CF_DIGIT: Final = "[0-9lmnpqrstuv]"
 
 
 def _us_ssn(digits: str) -> bool:
-    """Areas 000 and 666 are nobody's; from 900 on they are tax numbers (ITIN), which only some groups are given to."""
+    """Areas 000 and 666 are never assigned; from 900 on they are tax numbers (ITIN), which only have some groups."""
     area, group, serial = int(digits[:3]), int(digits[3:5]), int(digits[5:])
     if area >= 900:
         return 50 <= group <= 65 or 70 <= group <= 88 or group in (90, 91, 92) or group >= 94
@@ -26,7 +26,7 @@ def _us_ssn(digits: str) -> bool:
 
 
 def _uk_nino(text: str) -> bool:
-    """QQ is never issued and is what forms show as their example; it is masked like the rest."""
+    """QQ is never issued but is the example on forms; it is masked like the rest."""
     if text[:2] == "QQ":
         return True
     return text[0] not in "DFIQUV" and text[1] not in "DFIOQUV" and text[:2] not in _NINO_UNUSED
@@ -41,7 +41,7 @@ _KINDS: Final[tuple[tuple[str, Callable[[str], bool]], ...]] = (
     (r"[0-9]{3}(?: [0-9]{2} |-[0-9]{2}-)[0-9]{4}", _us_ssn),
     (r"[0-9]{2}[ /]?[0-9]{3}[ /]?[0-9]{3}[ /]?[0-9]{3}", check.steuer_id),
     (r"(?:[0-9]{8}|[0-9]{2}\.[0-9]{3}\.[0-9]{3})[ -]?[a-z]", check.dni),
-    # Three by three with spaces are sizes to choose from far more often, and one in eleven of them passes the check.
+    # Three groups of three with spaces are far more often sizes, and one in eleven of those passes the check.
     (
         r"(?:[0-9]{9}|[0-9]{4}[. ][0-9]{2}[. ][0-9]{3}|[0-9]{3}(?:\.[0-9]{3}\.|-[0-9]{3}-)[0-9]{3})",
         check.bsn,
@@ -57,18 +57,18 @@ _KINDS: Final[tuple[tuple[str, Callable[[str], bool]], ...]] = (
         check.codice_fiscale,
     ),
 )
-"""The shapes of a whole word, and what says of its capitals and digits that they are an id."""
+"""The shape of a whole word, and the check on its capitals and digits."""
 _TWO_DIGITS_FIRST: Final = 7
-"""So many of them begin with two digits, which is asked once for all."""
+"""This many shapes begin with two digits, which is checked once for all."""
 _DIGIT_FIRST: Final = 8
-"""So many begin with a digit."""
+"""This many shapes begin with a digit."""
 _SHAPES: Final = [shape for shape, _ in _KINDS]
 _START: Final = re.compile(
     rf"(?=[0-9a-z]){NOT_INSIDE_A_WORD}(?=(?:(?=[0-9]{{2}})(?:{'|'.join(_SHAPES[:_TWO_DIGITS_FIRST])})"
     rf"|{'|'.join(_SHAPES[_TWO_DIGITS_FIRST:])}){NOT_GOING_ON})",
     re.ASCII,
 )
-"""Where there is any of them: most texts have none, and one search is much quicker than eleven."""
+"""Where any shape begins: most texts have none, and one search is much quicker than eleven."""
 _PATTERNS: Final = [(re.compile(f"{shape}{NOT_GOING_ON}", re.ASCII), holds) for shape, holds in _KINDS]
 _OF_DIGITS: Final = _PATTERNS[:_DIGIT_FIRST]
 _OF_LETTERS: Final = _PATTERNS[_DIGIT_FIRST:]
@@ -79,21 +79,21 @@ _AADHAAR: Final = re.compile(
     rf"{NOT_GOING_ON}(?![ -][0-9]{{4}}{NOT_GOING_ON})",
     re.ASCII,
 )
-"""Not a part of a longer row of fours: that is a card with a wrong check digit."""
+"""Not part of a longer row of groups of four: that is a card with a wrong check digit."""
 
 
 def national_ids(text: str) -> Iterator[Span]:
     """The national ids in a plain text."""
     at, compact = (0, 0), ""
     for start, end, holds in _candidates(text):
-        if (start, end) != at:  # several kinds often have one place
+        if (start, end) != at:  # several kinds often match the same place
             at, compact = (start, end), _SEPARATORS.sub("", text[start:end].upper())
         if holds(compact) and not _is_something_else(text, start, end):
             yield Span(start, end, "national-id")
 
 
 def _candidates(text: str) -> Iterator[tuple[int, int, Callable[[str], bool]]]:
-    """What has the shape of an id; one that fails does not hide one that starts inside it."""
+    """Spans with the shape of an id; a failed candidate does not hide one that starts inside it."""
     for found in _START.finditer(text):
         start = found.start()
         for pattern, holds in _OF_DIGITS if text[start].isdigit() else _OF_LETTERS:

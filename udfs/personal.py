@@ -1,6 +1,6 @@
-"""Fields that must not hold personal data: item ids, segment names, and free text of consents and reads.
+"""Guards fields that must not hold personal data: item ids, segment names, and free text of consents and reads.
 
-All of it is published or kept where pseudonyms stand: in `events`, popular lists, Redis keys and the audit trail.
+All of them are published, or stored next to pseudonyms: in `events`, popular lists, Redis keys and the audit trail.
 """
 
 import re
@@ -16,9 +16,9 @@ _NUMBER: Final = re.compile(r"[0-9]+", re.ASCII)
 
 
 def holds_identifier(item_id: str, numbers_are_items: bool = False) -> bool:
-    """Whether masking would find something in an id of an item. With `numbers_are_items`, not in a bare row of digits.
+    """Whether masking would find an identifier in an item id; with `numbers_are_items`, never in digits only.
 
-    A UUID is drawn by chance, and one in a thousand has a row of digits in it that reads like a phone number.
+    UUIDs are exempt: they are random, and one in a thousand contains digits that look like a phone number.
 
     >>> [holds_identifier(text) for text in ("ada@example.org", "4111111111111111", "item-00001")]
     [True, True, False]
@@ -31,7 +31,7 @@ def holds_identifier(item_id: str, numbers_are_items: bool = False) -> bool:
 
 
 def is_own_id(text: str, user_id: str, session_id: str | None) -> bool:
-    """Whether `text` is the user's id, or that of the session; a session may have a number that an item has, too."""
+    """Whether `text` is the user's or the session's id. Short session ids are exempt: an item may have the same."""
     folded = text.casefold()
     return folded == user_id.casefold() or (
         session_id is not None and len(text) >= OWN_ID_LENGTH_MIN and folded == session_id.casefold()
@@ -39,7 +39,7 @@ def is_own_id(text: str, user_id: str, session_id: str | None) -> bool:
 
 
 def mentions(text: str, own_ids: Sequence[str]) -> bool:
-    """Whether :func:`masked` would find one of `own_ids` in `text`. A loop, because it is run for every event."""
+    """Whether :func:`masked` would find one of `own_ids` in `text`. A loop, because it runs for every event."""
     for own_id in own_ids:  # noqa: SIM110
         if own_id in text and (len(own_id) >= OWN_ID_LENGTH_MIN or own_id == text):
             return True
@@ -47,7 +47,7 @@ def mentions(text: str, own_ids: Sequence[str]) -> bool:
 
 
 def masked(text: str, own_ids: Sequence[str] = ()) -> str:
-    """`text` as :func:`udfs.masking.mask` gives it; one that is nothing but an own id, however short, is ``[id]``.
+    """Apply :func:`udfs.masking.mask`; a text that equals an own id, however short, becomes ``[id]``.
 
     >>> masked("eve", ["eve"]), masked("call for eve-1980", ["eve-1980"])
     ('[id]', 'call for [id]')
@@ -56,10 +56,10 @@ def masked(text: str, own_ids: Sequence[str] = ()) -> str:
 
 
 def mask_for_audit(text: str, own_ids: Sequence[str] = ()) -> str:
-    """`text` as the audit trail may hold it."""
+    """`text` as the audit trail may store it."""
     return masked(text, own_ids)[:NAME_LENGTH_MAX]
 
 
 def mask_optional_for_audit(text: str | None, own_ids: Sequence[str] = ()) -> str | None:
-    """The same, where there may be none."""
+    """As :func:`mask_for_audit`, for a text that may be None."""
     return None if text is None else mask_for_audit(text, own_ids)

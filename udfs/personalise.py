@@ -1,6 +1,7 @@
 """The main rule: what one element does to a bucket's users. Pure: state comes in, writes go out.
 
-Within an element consents are applied first (the two raw topics have no mutual order), then interactions as read.
+Within an element, consents are applied first (the two raw topics have no mutual order), then interactions in the order
+in which they were read.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,20 +20,20 @@ from udfs.state import Profile, UserState, decode_state, encode_state
 
 
 class Users:
-    """The users that an element touches: each decoded once, each written back once.
+    """The users that an element touches: each decoded once and written back once.
 
-    `load` gives the stored bytes of a pseudonym, or None.
+    `load` returns the stored bytes of a pseudonym, or None.
     """
 
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
         self._load = load
         self._known: dict[str, UserState | None] = {}
         self._stored: dict[str, int] = {}
-        """In which slot of the due index each stored user stood when they were loaded, 0 for none."""
+        """The slot of each stored user in the due index when they were loaded, 0 for none."""
         self._changed: set[str] = set()
 
     def get(self, pseudonym: str) -> UserState | None:
-        """The user's state, or None where nothing is on record."""
+        """The user's state; None if nothing is on record."""
         if pseudonym in self._known:
             return self._known[pseudonym]
         raw = self._load(pseudonym)
@@ -42,50 +43,50 @@ class Users:
         return state
 
     def get_or_new(self, pseudonym: str) -> UserState:
-        """The user's state; an empty one is put on record where there is none."""
+        """The user's state; creates an empty one if nothing is on record."""
         state = self.get(pseudonym)
         if state is None:
             state = self._known[pseudonym] = UserState()
         return state
 
     def mark(self, pseudonym: str) -> None:
-        """Say that the user's state has changed."""
+        """Mark the user's state as changed."""
         self._changed.add(pseudonym)
 
     def rename(self, previous: str, current: str) -> None:
-        """Keep under `current` what is kept under `previous`, unless something is kept there already."""
+        """Move state from `previous` to `current`, unless `current` has state already."""
         state = self.get(previous)
         if state is not None and self.get(current) is None:
-            # In the due index it stands under the name that it had.
+            # The due index still has it under its former name.
             state.due_slot = 0
             self._known[current] = state
             self._changed.add(current)
         self.erase(previous)
 
     def erase(self, pseudonym: str) -> None:
-        """Keep nothing of the user."""
+        """Delete all state of the user."""
         self.get(pseudonym)
         self._known[pseudonym] = None
         self._changed.add(pseudonym)
 
     def changed(self) -> dict[str, UserState]:
-        """The states that changed."""
+        """The changed states."""
         return {pseudonym: state for pseudonym in self._changed if (state := self._known[pseudonym]) is not None}
 
     def writes(self) -> list[tuple[str, bytes]]:
-        """What to store: (pseudonym, bytes) of the users that changed."""
+        """What to store: (pseudonym, bytes) of the changed users."""
         return [(pseudonym, encode_state(state)) for pseudonym, state in self.changed().items()]
 
     def erased(self) -> list[str]:
-        """Whose stored bytes are to be removed."""
+        """Users whose stored bytes must be removed."""
         return [pseudonym for pseudonym in self._changed & self._stored.keys() if self._known[pseudonym] is None]
 
     def entered(self) -> list[str]:
-        """Who is to be stored for the first time."""
+        """Users to be stored for the first time."""
         return [pseudonym for pseudonym in self.changed() if pseudonym not in self._stored]
 
     def left(self) -> dict[int, set[str]]:
-        """Who stands no more where they stood in the due index, by slot."""
+        """Users who have left their slot of the due index, by slot."""
         left: dict[int, set[str]] = {}
         for pseudonym in self._changed & self._stored.keys():
             slot, state = self._stored[pseudonym], self._known[pseudonym]
@@ -95,12 +96,12 @@ class Users:
 
 
 class Changes(NamedTuple):
-    """What an element caused, for the shells to carry out.
+    """What an element caused, for the operators to write.
 
-    `consents` are those that came into force, `refused` those that never will. `moved` are the users whose list depends
-    on what changed with the newest append time that moved each, `accepted` the interactions that were taken, `kept`
-    those of users who deny to personalise: they are published, and no list heeds them. `denied` counts those that were
-    not taken by user, and by "" those of all users of whom no consent is on record.
+    `consents` are the applied changes, `refused` those that never apply. `moved` are users whose list must be
+    recomputed, with the append time of the latest change that caused it. `accepted` are the accepted interactions.
+    `kept` are those of users who deny personalisation: they are published, but influence no list. `denied` counts
+    denied interactions by user, with "" for all users without a consent on record.
     """
 
     consents: list[ConsentRecord]
@@ -113,11 +114,11 @@ class Changes(NamedTuple):
 
 
 def apply(element: Element, users: Users, account: Account, bounds: ProfileBounds, interactions: str) -> Changes:
-    """Apply `element` to `users` and `account`. `interactions` is the topic that its events came from."""
+    """Apply `element` to `users` and `account`. `interactions` is the topic of its events."""
     changes = Changes([], [], {}, [], list(element.rejects), {}, [])
     _apply_consents(element, users, account, changes)
     for change in changes.consents:
-        if _has_a_taste(users.get(change.pseudonym)):
+        if _has_recents(users.get(change.pseudonym)):
             changes.moved[change.pseudonym] = change.append_ts
     for reject in element.rejects:
         if reject.origin.topic == interactions:
@@ -143,8 +144,8 @@ def apply(element: Element, users: Users, account: Account, bounds: ProfileBound
     return changes
 
 
-def _has_a_taste(state: UserState | None) -> bool:
-    """A consent that changed took the old list away: a user who still has a profile gets a new one."""
+def _has_recents(state: UserState | None) -> bool:
+    """Whether to make a new list after a consent change, which has deleted the old one."""
     return state is not None and state.profile is not None and bool(state.profile.recents)
 
 
@@ -162,7 +163,7 @@ def _apply_consents(element: Element, users: Users, account: Account, changes: C
 
 
 def _apply_consent(users: Users, change: ConsentRecord) -> ConsentVerdict:
-    """Erasure leaves no state, and neither does a consent that is on record no more."""
+    """Apply a consent change. An erasure leaves no state, and neither does a removed consent."""
     state = users.get(change.pseudonym)
     if change.erase or change.absent:
         if state is not None and not is_newer(state, change):
@@ -183,8 +184,8 @@ def relink(users: Users, links: Mapping[str, str]) -> dict[str, str]:
     return moved
 
 
-class Gone(Placed, Protocol):
-    """A withdrawal, or an erasure, as a tombstone tells of it."""
+class TombstoneLike(Placed, Protocol):
+    """A withdrawal or an erasure, as recorded in a tombstone."""
 
     @property
     def erased(self) -> bool: ...  # noqa: D102
@@ -192,10 +193,10 @@ class Gone(Placed, Protocol):
     def said_at(self) -> int: ...  # noqa: D102
 
 
-def forget(users: Users, tombstones: Iterable[tuple[str, Gone]]) -> None:
-    """Drop what a restored snapshot still holds of users who have withdrawn, or were erased, after it was taken.
+def forget(users: Users, tombstones: Iterable[tuple[str, TombstoneLike]]) -> None:
+    """Drop what a restored snapshot still holds of users who withdrew, or were erased, after it was taken.
 
-    The record that did it is read again, and then counts as it did the first time; until then nothing is used.
+    The record that did it is read again, and then counts as the first time; until then no data of the user is used.
     """
     for pseudonym, tombstone in tombstones:
         state = users.get(pseudonym)
@@ -213,16 +214,16 @@ def is_granted_alone(change: ConsentRecord) -> bool:
     return change.level == Level.NONE and change.purposes != 0 and not (change.erase or change.absent)
 
 
-def is_fenced(change: ConsentRecord, tombstone: Gone) -> bool:
-    """Whether the user has said no to everything later than they granted what `change` does."""
+def is_fenced(change: ConsentRecord, tombstone: TombstoneLike) -> bool:
+    """Whether the user refused everything later than they granted `change`."""
     return tombstone.said_at > change.said_at or comes_after(tombstone, change)
 
 
-def withdraw_again(users: Users, refused: Iterable[ConsentRecord], account: Account, changes: Changes) -> set[str]:
-    """Undo grants that Redis refused, because it knows of a withdrawal; returns of whom.
+def undo_refused(users: Users, refused: Iterable[ConsentRecord], account: Account, changes: Changes) -> set[str]:
+    """Undo grants that Redis refused because it knows of a later withdrawal; returns their users.
 
-    Who has consented again behind such a grant, in the same element, keeps that consent and nothing from before. What
-    was accepted in the element was denied.
+    A user who consented again later in the same element keeps that consent, and no older data. What the element had
+    accepted of them is denied.
     """
     undone = set()
     for change in refused:
@@ -249,9 +250,9 @@ _KEPT_FOR: Final = ~(1 << PURPOSES.index("personalise"))
 
 
 def clean_event(event: EventRecord, state: UserState) -> bytes | None:
-    """The JSON of `event` for the `events` topic with the purposes it may be used for; None where there are none.
+    """The JSON of `event` for the `events` topic, with its purposes; None if there are none.
 
-    What a session-level user does is kept nowhere past the session, so it does not go there either.
+    Data of a session-level user is kept nowhere past the session, so it is not published either.
     """
     purposes = state.purposes if state.level == Level.FULL else state.kept_for
     if not event.clean or not purposes & _KEPT_FOR:

@@ -1,7 +1,7 @@
-"""Phone numbers: the international form, the ways in which nations write theirs, and whatever a word calls a phone.
+"""Phone numbers: the international form, national forms, and whatever a word calls a phone number.
 
-Phones have no check digit. A bare row of digits is taken for one only in the forms of mobile numbers that shops meet
-most, because part numbers are bare rows of digits too; with separators, an area code or a word before, more is taken.
+Phone numbers have no check digit. Digits without separators are only taken for one in the mobile formats that shops see
+most, because part numbers look the same; with separators, an area code or a word before, more is accepted.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from udfs.check_digits import gtin
 from udfs.spans import NOT_GOING_ON, NOT_INSIDE_A_WORD, Span, is_list_of_sizes, is_trade_number
 
 _GAP: Final = r"(?: ?\(\) ?| - |\) ?| ?\(|[ ./-])"
-"""Between two digits. The 0 of `(0)` is a digit and nothing else: what reads in two ways is tried in every way."""
+"""What may be between two digits. The 0 of `(0)` only counts as a digit, because ambiguity would cause backtracking."""
 _DIGIT_GROUP: Final = re.compile("[0-9]+")
 _TRUNK_DIGITS: Final = range(9, 13)
 _SPACED_WORDS: Final = (
@@ -33,7 +33,7 @@ _TRUNK: Final = re.compile(
     rf"[(0](?<![0-9a-z.,][(0])(?:(?<=\()0|(?<=0))[1-9][0-9]{{0,4}}\)?(?:{_GAP}?[0-9]{{1,8}}+){{1,6}}{NOT_GOING_ON}",
     re.ASCII,
 )
-"""Groups are possessive: a row of digits may be cut into groups in millions of ways, of which one is enough."""
+"""Groups are possessive: digits can be grouped in millions of ways, of which one is enough."""
 _BARE: Final = re.compile(
     r"[018](?<![0-9a-z.,-][018])(?:(?<=0)(?:[4-7][0-9]{8}|[1-9][0-9]{9}|1[5-7][0-9]{9})"
     r"|(?<=1)[3-9][0-9]{9}|(?<=8)9[0-9]{9})(?![0-9a-z-])",
@@ -68,7 +68,7 @@ _NATIONAL: Final = re.compile(
 
 
 def _any_of(words: str) -> str:
-    """A pattern for `words`, by their first letters: a place where none begins then costs next to nothing."""
+    """A pattern for `words`, grouped by first letter: where none begins, it costs next to nothing."""
     by_first = itertools.groupby(sorted(words.split("|")), key=lambda word: word[0])
     return "|".join(f"{first}(?:{'|'.join(word[1:] for word in those)})" for first, those in by_first)
 
@@ -78,7 +78,7 @@ _CALLED: Final = re.compile(
     rf"(?=[{_FIRST_LETTERS}])(?:(?<![^\W\d])(?:{_any_of(_SPACED_WORDS)})|{_any_of(_UNSPACED_WORDS)})\.? ?[:#]? ?"
     rf"(?<![0-9])(\(?[0-9]{{1,12}}\)?(?:[ ./-][0-9]{{2,8}}){{0,5}}){NOT_GOING_ON}"
 )
-"""In small letters, as a plain text is: to look for either is ten times as slow."""
+"""In lower case, as plain text is: ignoring case is ten times as slow."""
 _CALLED_DIGITS: Final = range(7, 14)
 _FRENCH: Final = re.compile(r"\(?0[1-9](?:[ .-][0-9]{2}){4}")
 _DATE: Final = re.compile(r"[0-9]{1,2}([./-])[0-9]{1,2}\1(?:19|20)[0-9]{2}")
@@ -108,7 +108,10 @@ def _is_something_else(text: str, start: int, end: int) -> bool:
 
 
 def _trunk_end(match: re.Match[str]) -> int:
-    """Where a number with a leading zero ends: after as many groups as a phone has digits for; 0 if it is none."""
+    """Where a number with a leading zero ends: after as many groups as a phone number may have digits for.
+
+    0 for none.
+    """
     if french := _FRENCH.match(match[0]):
         return match.start() + french.end()
     groups = list(_DIGIT_GROUP.finditer(match[0]))

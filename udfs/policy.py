@@ -1,10 +1,10 @@
 """Evaluates a consent change: its own fields, narrowed by its signals according to a policy file.
 
-One law: a policy and signals take away and never add. A purpose that the record does not grant, nothing grants; level
-and time of expiry are at most those of the record. Each purpose is decided by itself; what cannot be read counts as the
-worst that it could say; what a policy requires and is missing denies everything.
+A policy and signals can only restrict. No purpose is granted unless the record grants it; level and expiry never exceed
+those of the record. Each purpose is decided by itself. An unreadable signal counts as its most restrictive value; a
+missing signal that the policy requires denies everything.
 
-A policy says what its author decided. What the law of a place asks for is not known here.
+A policy states what its author decided. Freshet does not know what the law requires.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ TcfPurpose = Annotated[int, Meta(ge=1, le=11)]
 """The purposes of TCF 2.2."""
 Days = Annotated[int, Meta(ge=1, le=3650)]
 Jurisdiction = Annotated[str, Meta(max_length=32, pattern=r"^[A-Z0-9_.\-]+\*?$(?!\n)")]
-"""A label in capitals, or the beginning of one with `*` behind it."""
+"""A label in capitals, or a prefix of one followed by `*`."""
 RequiredField = Literal["notice_version", "method"]
 
 _BIT: Final[dict[Purpose, int]] = {purpose: 1 << place for place, purpose in enumerate(PURPOSES)}
@@ -31,7 +31,7 @@ _ALL: Final = (1 << len(PURPOSES)) - 1
 
 
 class Reason(StrEnum):
-    """Why a decision grants less than the record: what took something away that the record grants."""
+    """Why a decision grants less than the record: the cause of each restriction."""
 
     NOTICE_VERSION_MISSING = "notice_version_missing"
     METHOD_MISSING = "method_missing"
@@ -49,7 +49,7 @@ class Reason(StrEnum):
 
 
 class Effect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a signal takes away: purposes, and all above a level. `level = "none"` takes everything."""
+    """What a signal takes away: purposes, and levels above a limit. `level = "none"` takes everything."""
 
     denies: tuple[Purpose, ...] = ()
     level: Literal["none", "session"] | None = None
@@ -60,7 +60,7 @@ class Effect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TcfRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which purposes of TCF each of ours needs consent to; `required`: without a TCF string nothing is granted."""
+    """The TCF purposes that each of our purposes requires; `required`: without a TCF string, nothing is granted."""
 
     required: bool = False
     purposes: dict[Purpose, Annotated[tuple[TcfPurpose, ...], Meta(min_length=1)]] = {}
@@ -71,7 +71,7 @@ class TcfRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UsnatRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What each opt-out of GPP's US national section takes; `required`: without that section nothing is granted."""
+    """The effect of each opt-out of GPP's US national section; `required`: without that section, nothing is granted."""
 
     required: bool = False
     sale: Effect | None = None
@@ -93,7 +93,7 @@ class UsnatRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What holds in a jurisdiction. Whole by itself: nothing is inherited from another rule.
+    """The rule of a jurisdiction. It is complete: nothing is inherited from another rule.
 
     `requires` names fields that a record must have; `expires_after_days` is the age, from `ts`, at which every consent
     ends at the latest.
@@ -107,13 +107,13 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The rules by jurisdiction. `default` holds for records without one, and for those that no other rule names."""
+    """The rules by jurisdiction. `default` applies to records that no other rule names, or without a jurisdiction."""
 
     default: Rule
     jurisdictions: dict[Jurisdiction, Rule] = {}
 
     def rule_for(self, jurisdiction: str | None) -> Rule:
-        """The rule that names `jurisdiction`, in capitals or not; else the longest beginning of it; else `default`.
+        """The rule for `jurisdiction`, in any case; else the one with its longest prefix; else `default`.
 
         >>> policy = parse_policy(b'default = {}\\njurisdictions = {"US-*" = {}, "US-CA" = {expires_after_days = 365}}')
         >>> policy.rule_for("us-ca").expires_after_days
@@ -129,11 +129,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 UNRESTRICTED: Final = Policy(Rule())
-"""Where there is no policy file: every record means what it says, and no signal is looked at."""
+"""Used without a policy file: every record means what it says, and signals are ignored."""
 
 
 class Decision(NamedTuple):
-    """What is in force after a change: `purposes` as bits, `expires_at` in ms (0: never); why it is less than said."""
+    """What applies after a change: `purposes` as bits, `expires_at` in ms (0: never), and why it is less than said."""
 
     level: Level
     purposes: int
@@ -142,7 +142,7 @@ class Decision(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """Something to take away: purposes as bits, what is above a level, what is after a time (ms; 0 for none)."""
+    """A restriction: denied purposes as bits, the highest level, the latest expiry (ms; 0 for none)."""
 
     reason: Reason
     denied: int = 0
@@ -151,14 +151,14 @@ class _Cut(NamedTuple):
 
 
 def parse_policy(text: bytes) -> Policy:
-    """The policy in the TOML `text`; ValueError that names the place of what is wrong."""
+    """Parse the policy in the TOML `text`; raises ValueError naming the place of an error."""
     return msgspec.toml.decode(text, type=Policy)
 
 
 def decide(change: ConsentChange, policy: Policy) -> Decision:
-    """What `change` comes to under `policy`.
+    """Decide what `change` grants under `policy`.
 
-    A withdrawal never expires, whatever it says: its key in Redis is what holds off older grants.
+    A withdrawal never expires, whatever it says: its key in Redis blocks older grants.
 
     >>> change = ConsentChange("u", "full", 1_700_000_000_000, gpc=True)
     >>> decide(change, parse_policy(b'default = {gpc = {denies = ["train"], level = "session"}}'))
@@ -166,19 +166,19 @@ def decide(change: ConsentChange, policy: Policy) -> Decision:
     """
     said = Decision(LEVEL_OF[change.level], purposes_bits(change), change.expires_at or 0)
     rule = policy.rule_for(change.jurisdiction)
-    granted, narrowed, reasons = _in_force(said), said, []
+    granted, narrowed, reasons = _normalised(said), said, []
     for cut in _cuts(change, rule):
-        if _in_force(_narrowed(said, cut)) != granted:
+        if _normalised(_narrowed(said, cut)) != granted:
             reasons.append(cut.reason)
             narrowed = _narrowed(narrowed, cut)
-    return _in_force(narrowed)._replace(reasons=tuple(dict.fromkeys(reasons)))
+    return _normalised(narrowed)._replace(reasons=tuple(dict.fromkeys(reasons)))
 
 
-def _in_force(decision: Decision) -> Decision:
-    """What `decision` comes to.
+def _normalised(decision: Decision) -> Decision:
+    """Normalise `decision`.
 
-    Without the purpose to personalise there is no level. The other purposes are left where what the user does may be
-    kept, which is at the level `full` only: for them events are published, and nothing else is done.
+    Without the purpose to personalise, the level is none. The other purposes remain only at the level `full`, at which
+    interactions may be kept: events are published for them, and nothing else is done.
     """
     level, purposes, expires_at, _ = decision
     if level != Level.NONE and purposes & _PERSONALISE:
@@ -194,7 +194,7 @@ def _narrowed(decision: Decision, cut: _Cut) -> Decision:
 
 
 def _cuts(change: ConsentChange, rule: Rule) -> Iterator[_Cut]:
-    """All that `rule` takes away from what `change` grants."""
+    """All restrictions that `rule` imposes on `change`."""
     if "notice_version" in rule.requires and not change.notice_version:
         yield _Cut(Reason.NOTICE_VERSION_MISSING, _ALL)
     if "method" in rule.requires and not change.method:

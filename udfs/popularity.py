@@ -1,10 +1,11 @@
-"""Recency-weighted popularity: noted where consent is known, summed and merged per segment, published as top lists.
+"""Recency-weighted popularity: collected where consent is known, summed per segment, published as top lists.
 
-Forward decay (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009): an interaction at time t weighs
-w · 2^((t − L) / half-life) for a landmark L, so that sums merge in any order and nothing is touched as time passes.
+Forward decay (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009): an interaction at time t weighs w ·
+2^((t − L) / half-life) for a landmark L, so sums merge in any order and need no update as time passes.
 
-An item is published only when at least k users met it. Each user sets one of 64 bits of the item, drawn by a keyed
-hash; distinct bits never outnumber distinct users, so k bits prove k users, and 6 bits of a hash tell nobody apart.
+An item is published only once at least k users have interacted with it. Each user sets one of 64 bits of the item,
+chosen by a keyed hash. Distinct bits never outnumber distinct users, so k bits prove k users, and 6 bits of a hash
+identify nobody.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,11 +33,11 @@ class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     segments: tuple[str, ...] = ("surface", "context.country")
     """What gets popular lists of its own: `surface`, or `context.<key>`."""
     segments_max: AtLeastOne = 500
-    """How many segments one bucket passes on. Events of further segments count for the list of everybody only."""
+    """How many segments one bucket passes on. Events of further segments count for the overall list only."""
     half_life_ms: AtLeastOne = 24 * HOUR_MS
     """After this time an event counts half."""
     users_min: Annotated[int, Meta(ge=1, le=USER_BITS)] = 5
-    """An item is published once this many users have met it, at least."""
+    """An item is published once at least this many users have interacted with it."""
     list_items: AtLeastOne = 50
     """Items in a popular list."""
     items_max: Annotated[int, Meta(ge=2)] = 20_000
@@ -48,7 +49,7 @@ class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Weighing(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What popularity needs of an accepted interaction that counts for its item; no user is in it."""
+    """What popularity needs of an accepted interaction that counts for its item; it contains no user."""
 
     item: str
     kind: int
@@ -58,7 +59,7 @@ class Weighing(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 def weighing(accepted: Iterable[EventRecord]) -> list[Weighing]:
-    """Those of the accepted interactions that count for an item."""
+    """The accepted interactions that count for an item."""
     return [
         Weighing(event.item, event.kind, event.ts, event.user_bit, event.segments)
         for event in accepted
@@ -67,19 +68,19 @@ def weighing(accepted: Iterable[EventRecord]) -> list[Weighing]:
 
 
 class SegmentSums(msgspec.Struct, array_like=True, gc=False):
-    """What one bucket adds to one segment: weights as of `reference_ts`."""
+    """One bucket's contribution to one segment: weights as of `reference_ts`."""
 
     segment: str
     reference_ts: int
     items: ItemSums
 
 
-NOTHING_NEW: Final = SegmentSums(ALL, 0, {})
-"""Has the list of everybody published again, as after Redis has lost it. Others come back with their next event."""
+NO_SUMS: Final = SegmentSums(ALL, 0, {})
+"""Makes the overall list be published again, after Redis has lost it. Other segments return with their next event."""
 
 
 def sum_by_segment(events: Sequence[Weighing], half_life_ms: int) -> list[SegmentSums]:
-    """The sums of events, one record a segment, for everybody first."""
+    """Sum events, one record per segment, the overall one first."""
     if not events:
         return []
     reference = max(event.ts for event in events)
@@ -105,7 +106,7 @@ class Popularity(msgspec.Struct, array_like=True, gc=False):
 
 
 class PopularityTable:
-    """A :class:`Popularity` opened for merging. Columns: weights float64[items], users uint64[items]."""
+    """A :class:`Popularity` decoded for merging. Columns: weights float64[items], users uint64[items]."""
 
     def __init__(self, popularity: Popularity, settings: PopularitySettings) -> None:
         self._settings = settings
@@ -117,10 +118,10 @@ class PopularityTable:
         self._users = np.frombuffer(popularity.users, np.uint64).copy()
 
     def merge(self, pending: Iterable[SegmentSums], at_ms: int) -> None:
-        """Add the sums of elements, in any order.
+        """Add sums, in any order.
 
-        The version becomes `at_ms`, the time of the merge: a count of merges would fall behind Redis after a restore,
-        and every list would be refused until as many merges were made again.
+        The version becomes `at_ms`, the time of the merge. A count of merges would fall behind Redis after a restore,
+        and Redis would refuse every list until as many merges were made again.
         """
         pending = list(pending)
         if not pending:
@@ -160,7 +161,10 @@ class PopularityTable:
         self._weights, self._users = self._weights[places], self._users[places]
 
     def top(self) -> list[tuple[str, float]]:
-        """The items to publish with their weights, best first; ties by item id. None met by fewer than k users."""
+        """The items to publish with their weights, best first; ties by item id.
+
+        Only items that at least k users met.
+        """
         enough = np.flatnonzero(np.bitwise_count(self._users) >= self._settings.users_min)
         size = min(len(enough), self._settings.list_items)
         if not size:
@@ -172,7 +176,7 @@ class PopularityTable:
         return [(item, -weight) for weight, item in ranked[:size]]
 
     def close(self) -> Popularity:
-        """What to keep."""
+        """Encode the columns."""
         return Popularity(
             self._reference_ts, self._version, self._items, self._weights.tobytes(), self._users.tobytes()
         )
@@ -186,22 +190,22 @@ POPULARITY_VERSION: Final = 1
 
 
 def encode_weighing(events: Sequence[Weighing]) -> bytes:
-    """The bytes of `events` for `weighing-v1`, where they stand for a second."""
+    """Encode `events` for `weighing-v1`, which stores them for a second."""
     return _encoder.encode(events)
 
 
 def decode_weighing(raw: bytes) -> list[Weighing]:
-    """The events behind `raw`."""
+    """Decode events."""
     return _weighing_decoder.decode(raw)
 
 
 def encode_sums(sums: SegmentSums) -> bytes:
-    """The bytes of `sums` between two operators."""
+    """Encode `sums` for the next operator."""
     return _encoder.encode(sums)
 
 
 def decode_sums(raw: bytes) -> SegmentSums:
-    """The sums behind `raw`."""
+    """Decode sums."""
     return _sums_decoder.decode(raw)
 
 
@@ -211,7 +215,7 @@ def encode_popularity(popularity: Popularity) -> bytes:
 
 
 def decode_popularity(raw: bytes | None) -> Popularity:
-    """The popularity behind `raw`, an empty one for None; raises :class:`SchemaError` for an unknown version."""
+    """Decode popularity; an empty one for None. Raises :class:`SchemaError` for an unknown version."""
     if raw is None:
         return Popularity()
     if raw[0] != POPULARITY_VERSION:

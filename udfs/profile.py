@@ -1,4 +1,4 @@
-"""The profile rules: how one interaction changes what is kept of a user. Time arrives with the event."""
+"""The profile rules: how one interaction changes what is kept of a user. Time comes from the event, not a clock."""
 
 from enum import IntEnum
 from typing import Annotated, Final
@@ -17,7 +17,7 @@ from udfs.state import Profile, Recent, Session, UserState
 PURCHASE: Final = KIND_OF["purchase"]
 
 RECENT_ITEMS_MAX: Final = 20
-"""Width of the model's `items` input, so a constant of the product and not a setting."""
+"""The width of the model's `items` input, so a constant and not a setting."""
 
 KIND_WEIGHTS: Final[dict[str, float]] = {
     "view": 1.0,
@@ -27,7 +27,7 @@ KIND_WEIGHTS: Final[dict[str, float]] = {
     "add_to_cart": 2.0,
     "purchase": 3.0,
 }
-"""How much a kind says of a taste, for the profile and for popularity; kinds left out say nothing."""
+"""How much a kind of event reveals of a user's taste, for profiles and popularity; others count 0."""
 
 WEIGHT_OF_KIND: Final[tuple[float, ...]] = tuple(KIND_WEIGHTS.get(name, 0.0) for name in EVENT_TYPES)
 
@@ -47,28 +47,29 @@ class ProfileBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session_gap_ms: AtLeastOne = 30 * MINUTE_MS
     """A session ends after this time without an event."""
     counts_half_life_ms: AtLeastOne = 7 * DAY_MS
-    """After this time a count of a user's events counts half."""
+    """The half-life of the counts of a user's events."""
     recents_half_life_ms: AtLeastOne = 6 * HOUR_MS
-    """After this time a recent item weighs half in the model's input."""
+    """The half-life of a recent item's weight in the model's input."""
     idle_profile_ttl_ms: AtLeastOne = 90 * DAY_MS
     """A profile is deleted this long after the user's last event."""
 
 
 class Outcome(IntEnum):
-    """What became of an interaction. Together with rejects at ingest these sum to what was sent."""
+    """The outcome of an interaction. Together with rejects at ingest, these sum to what was sent."""
 
     ACCEPTED = 0
     MOVED = 1
-    """Accepted, and the list depends on it."""
+    """Accepted, and the list must be recomputed."""
     DUPLICATE = 2
     DENIED = 3
     TOO_LATE = 4
 
 
 def take(state: UserState | None, event: EventRecord, bounds: ProfileBounds) -> Outcome:
-    """Apply `event` to `state` if consent and the dedupe window allow it, and say what became of it.
+    """Apply `event` to `state` if consent and the dedupe window allow it; returns the outcome.
 
-    Where only the session may be used, a new one moves the list whatever began it: the old list told of the old one.
+    If only the session may be used, any event of a new session makes a new list, because the old list reflects the old
+    session.
     """
     if state is None or not allows(state, event):
         return Outcome.DENIED
@@ -92,7 +93,7 @@ def take(state: UserState | None, event: EventRecord, bounds: ProfileBounds) -> 
 
 
 def _note(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> bool:
-    """Write an accepted event into the profile; True if a list depends on what changed."""
+    """Apply an accepted event to the profile; True if the list must be recomputed."""
     _count(profile, event.kind, event.ts, bounds.counts_half_life_ms)
     _join_session(profile, event, bounds.session_gap_ms)
     _remember(profile, event, bounds)
@@ -105,14 +106,14 @@ def _note(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> bool:
 
 
 def _remember(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> None:
-    """As much of an event as knows the next one by: duplicates, and what comes too late to be known as one."""
+    """Keep what is needed to recognise duplicates of this event, and events too old to check."""
     profile.event_ids = (profile.event_ids + event.event)[-bounds.event_ids_max * EVENT_HASH_BYTES :]
     profile.newest_ts = max(profile.newest_ts, event.ts)
     profile.active_at = max(profile.active_at, event.append_ts)
 
 
 def seen_before(event_ids: bytes, event: bytes) -> bool:
-    """Whether `event` is one of the hashes in `event_ids`: a search in bytes that honours the borders of the hashes.
+    """Whether `event` is one of the hashes in `event_ids`: a byte search that respects hash boundaries.
 
     >>> seen_before(b"ABCDEFGHabcdefgh", b"abcdefgh"), seen_before(b"ABCDEFGHabcdefgh", b"EFGHabcd")
     (True, False)
@@ -124,9 +125,9 @@ def seen_before(event_ids: bytes, event: bytes) -> bool:
 
 
 def insert_recent(recents: list[Recent], recent: Recent) -> None:
-    """Put `recent` where its time belongs, newest last; one entry an item, at most RECENT_ITEMS_MAX.
+    """Insert `recent` by its time, newest last; one entry per item, at most RECENT_ITEMS_MAX.
 
-    An item met again keeps its newest time and, of its kinds, the one that weighs most.
+    A repeated item keeps its newest time and the heaviest of its kinds.
     """
     item, ts, kind = recent
     for place, (known, known_ts, known_kind) in enumerate(recents):

@@ -1,6 +1,6 @@
 """Ranking: builds the model's input from profiles, filters its output, and encodes lists.
 
-All changed users of an element are scored in one batch, each once, however many events they had.
+All changed users of an element are scored in one batch, once each, however many events they had.
 """
 
 import logging
@@ -16,10 +16,10 @@ from msgspec import Meta
 from schemas.consents import Level
 from schemas.lists import Reason, RecommendationList, encode_scores, item_fragment, join_list
 from schemas.store import ListWrite, consent_value
+from udfs.fault_log import FaultLog
 from udfs.guarded_model import GuardedModel, Scoring
 from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, AtLeastOne, ProfileBounds
 from udfs.state import Profile, UserState
-from udfs.telling import Teller
 
 WEIGHTS: Final = np.array(WEIGHT_OF_KIND)
 LEVELS: Final = tuple(Level)
@@ -38,7 +38,7 @@ class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PopularItems(NamedTuple):
-    """A popular list opened for filling lists up: parallel ids, fragments and scores, best first."""
+    """A popular list decoded for filling up other lists: parallel ids, fragments and scores, best first."""
 
     ids: Sequence[str] = ()
     fragments: Sequence[bytes] = ()
@@ -52,12 +52,12 @@ class PopularItems(NamedTuple):
 
     @classmethod
     def ranked(cls, ids: Sequence[str]) -> "PopularItems":
-        """Items known only by their order: the score is the reciprocal rank."""
+        """Items of which only the order is known: the score is the reciprocal rank."""
         return cls(ids, [item_fragment(item) for item in ids], [1.0 / rank for rank in range(1, len(ids) + 1)])
 
 
 class RankingModel:
-    """A model that lists are made with: guarded, and with its items and its `name` as lists have them."""
+    """The model that makes lists: guarded, with its items and its `name` as lists contain them."""
 
     def __init__(self, model: Scoring, name: str) -> None:
         self.name = name
@@ -65,18 +65,18 @@ class RankingModel:
         self.index = model.index
         self.fragments = np.array([item_fragment(item) for item in model.items], object)
         self.guarded = GuardedModel(model)
-        self.report_failure = Teller(logger, "a list cannot be made: its user has none")
+        self.report_failure = FaultLog(logger, "a list cannot be computed: its user has none")
 
     @property
     def failed(self) -> int:
-        """Of how many users the model, or ranking with it, has failed since the worker began."""
+        """For how many users the model, or ranking with it, has failed since the worker started."""
         return self.guarded.failed + self.report_failure.count
 
 
 class Ranker:
-    """Makes lists with the model that it is given. `epoch` is the time of submission in ms that all its writes carry.
+    """Computes lists with a given model. `epoch` is the submission time in ms that all its writes carry.
 
-    Columns, not users, are what the hot path works on: one step for all users of an element wherever numpy has one.
+    The hot path works on columns, not on users: one step for all users of an element wherever numpy has one.
     """
 
     def __init__(self, rules: ListRules, bounds: ProfileBounds, epoch: int) -> None:
@@ -92,13 +92,13 @@ class Ranker:
         now_ms: int,
         list_ttl_ms: int,
     ) -> list[ListWrite]:
-        """One list by `model` for each of `users` that has a profile and something to be told from it.
+        """One list by `model` for each of `users` that has a profile, and items to recommend.
 
-        Where ranking fails for a user, whatever the reason, the others have theirs.
+        If ranking fails for one user, for whatever reason, the others still get theirs.
         """
         try:
             return self._rank(users, popular, model, now_ms, list_ttl_ms)
-        except Exception as error:  # a list is never worth the job: consents and withdrawals wait behind it
+        except Exception as error:  # no list may stop the job: consents and withdrawals would wait
             if len(users) == 1:
                 model.report_failure(error)
                 return []
@@ -163,7 +163,7 @@ class Ranker:
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Rows int32 and weights float32, both [users, RECENT_ITEMS_MAX], newest last, padded with 0 on the left.
 
-        A weight is that of the item's kind, halved every `recents_half_life_ms` before the user's newest event.
+        A weight is that of the item's kind, halved for every `recents_half_life_ms` before the user's newest event.
         Items that the model does not know leave no gap.
         """
         recents = [recent for profile in profiles for recent in profile.recents]
@@ -191,7 +191,7 @@ class Ranker:
         scores: npt.NDArray[np.float32],
         rows: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.bool_]:
-        """Which of `rows` the rules leave, at most `items` of them a user: bool[users, k]."""
+        """Which of `rows` pass the rules, at most `items` per user: bool[users, k]."""
         kept = np.isfinite(scores)
         if self._rules.exclude_recent:
             recent = items[:, -self._rules.exclude_recent :]
@@ -205,7 +205,7 @@ class Ranker:
         return kept
 
     def _fill_up(self, fragments: list[bytes], numbers: list[bytes], profile: Profile, popular: PopularItems) -> None:
-        """Fill a short list up with what is popular, by the same rules, scored no higher than its last item."""
+        """Fill up a short list with popular items, by the same rules, scored no higher than its last item."""
         skip = set(profile.bought) if self._rules.exclude_bought else set()
         if self._rules.exclude_recent:
             skip.update(item for item, _, _ in profile.recents[-self._rules.exclude_recent :])

@@ -1,8 +1,8 @@
 """Limits the segments that a bucket reports popularity for, because producers choose their names.
 
-Each one costs a table, a timer and a key in Redis until it has idled for a list's life. A bucket therefore passes on
-the first so many, and lets one go only when its table is gone as well; what all others would add is left out and
-counted. The list of everybody is no segment, and has what was left out, too.
+Each segment costs a table, a timer and a Redis key until it has been idle for a list's life. So a bucket passes on the
+first `segments_max`, and drops one only once its table is gone as well; it leaves out all others, and counts how often.
+The overall list is not a segment, and includes the events that were left out.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from schemas.topics import HOUR_MS
 from udfs.popularity import PopularitySettings, Weighing
 
 GONE_AFTER_HOURS: Final = 2
-"""A table goes with the hour behind its last life; what was on its way to it may have come an hour late."""
+"""A table is dropped at the end of the hour in which its life ends; late sums may add another hour."""
 
 
 class KnownSegments(msgspec.Struct, array_like=True, gc=False):
-    """Segments that are passed on, with the hour since the epoch of their last event. `swept` is when old ones went."""
+    """Segments that are passed on, with the hour (since the epoch) of their last event. `swept`: the last clean-up."""
 
     swept: int = 0
     seen: dict[str, int] = {}
 
 
 class Admitted(NamedTuple):
-    """`events` without the segments that are left out, how many times one was, and `known` where that has changed."""
+    """`events` without surplus segments, how many segments were left out, and `known` if it has changed."""
 
     events: list[Weighing]
     left_out: int
@@ -33,7 +33,7 @@ class Admitted(NamedTuple):
 
 
 def admit(known: KnownSegments, events: Sequence[Weighing], now_ms: int, settings: PopularitySettings) -> Admitted:
-    """Leave out of `events` the segments that are too many. `known` stays as it is."""
+    """Remove surplus segments from `events`. Does not modify `known`."""
     hour, seen, left_out, passed = now_ms // HOUR_MS, known.seen, 0, []
     if all(seen.get(segment) == hour for event in events for segment in event.segments):
         return Admitted(list(events), 0, None)
@@ -56,7 +56,7 @@ def _is_known(seen: dict[str, int], segment: str, segments_max: int) -> bool:
 
 
 def _without_old(known: KnownSegments, hour: int, kept_hours: int) -> KnownSegments:
-    """A copy; once an hour without those whose tables are gone."""
+    """A copy of `known`; once an hour without segments whose tables are gone."""
     if known.swept >= hour:
         return KnownSegments(known.swept, dict(known.seen))
     return KnownSegments(hour, {name: at for name, at in known.seen.items() if hour - at <= kept_hours})
@@ -68,12 +68,12 @@ _HEAD: Final = b"\x01"
 
 
 def encode_known(known: KnownSegments) -> bytes:
-    """The bytes of `known` for `segments-v1`: a version, then MessagePack with fields by place."""
+    """Encode `known` for `segments-v1`: a version byte, then MessagePack with positional fields."""
     return _HEAD + _encoder.encode(known)
 
 
 def decode_known(raw: bytes | None) -> KnownSegments:
-    """What `raw` says; of no bytes, or those of a version not known here, that no segment is known yet."""
+    """Decode `raw`; no segments for no bytes, or for an unknown version."""
     if raw is None or raw[:1] != _HEAD:
         return KnownSegments()
     return _decoder.decode(raw[1:])

@@ -1,14 +1,13 @@
 """The signals of a consent change: `Sec-GPC`, and the contents of its TCF and GPP strings.
 
-Only what a decision needs is read, by the published encodings:
+Reads only what a decision needs, by the published encodings:
 
-- TCF: IAB Europe, "Consent string and vendor list formats v2" (TCF 2.2), the core segment. Purposes that people
-  consented to; legitimate interest is not consent, and is not read.
-- GPP: IAB Tech Lab, "Global Privacy Platform String" 1.0. Of its sections those with the ids 2 (tcfeuv2: a TCF string)
-  and 7 (usnat: "US National Privacy Technical Specification", versions 1 and 2); the others are passed over.
+- TCF: IAB Europe, "Consent string and vendor list formats v2" (TCF 2.2), the core segment. Reads the purposes with
+  consent; legitimate interest is not consent, and is ignored.
+- GPP: IAB Tech Lab, "Global Privacy Platform String" 1.0. Reads the sections 2 (tcfeuv2: a TCF string) and 7
+  (usnat: "US National Privacy Technical Specification", versions 1 and 2), and skips the others.
 
-A string that breaks its encoding is :attr:`Unread.UNREADABLE`, never an exception, and what it says is not repeated
-anywhere.
+A string that violates its encoding is :attr:`Unread.UNREADABLE`, never an exception, and its contents are never logged.
 """
 
 from collections.abc import Iterator
@@ -22,23 +21,23 @@ OptOut = Literal["sale", "sharing", "targeted_advertising"]
 
 TCF_VERSION: Final = 2
 TCF_PURPOSES: Final = slice(152, 176)
-"""Where PurposesConsent stands: a bit for each of 24 purposes, counted from 1."""
+"""The bits of PurposesConsent: one for each of 24 purposes, counted from 1."""
 TCF_CORE_BITS_MIN: Final = 259
-"""213 bits of fixed fields, twice 17 for no vendors, 12 for no restrictions: a core segment with fewer was cut off."""
+"""213 bits of fixed fields, twice 17 for no vendors, 12 for no restrictions: a shorter core segment was cut off."""
 
 GPP_TYPE: Final = 3
 GPP_VERSION: Final = 1
 GPP_RANGE: Final = 24
-"""Where the items of the header's range begin, behind type, version and their number."""
+"""Where the items of the header's range begin, after type, version and their number."""
 TCFEUV2: Final = 2
 USNAT: Final = 7
 FIBONACCI: Final = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597, 2584, 4181)
-"""What the places of a code word stand for. Ids of sections are far below; a longer word is none."""
+"""The values of a code word's places. Section ids are far below; a longer word is invalid."""
 
 USNAT_BITS: Final = {1: 60, 2: 70}
-"""The length of the core segment, by version: it grew at its end, behind what is read here."""
+"""The length of the core segment by version: version 2 added bits at the end, which are not read here."""
 USNAT_OPT_OUTS: Final[dict[OptOut, int]] = {"sale": 18, "sharing": 20, "targeted_advertising": 22}
-"""Where each opt-out stands, in two bits: 0 not applicable, 1 opted out, 2 did not opt out."""
+"""The first of the two bits of each opt-out: 0 not applicable, 1 opted out, 2 did not opt out."""
 
 _SIXES: Final = {
     letter: f"{value:06b}" for value, letter in enumerate(ascii_uppercase + ascii_lowercase + digits + "-_")
@@ -46,14 +45,14 @@ _SIXES: Final = {
 
 
 class Unread(Enum):
-    """Why nothing is known of a string or a section of one."""
+    """Why a string or a section has no value."""
 
     MISSING = "missing"
     UNREADABLE = "unreadable"
 
 
 class Signals(NamedTuple):
-    """`tcf`: TCF purposes consented to (1 to 24). `usnat`: what was opted out of."""
+    """`tcf`: TCF purposes consented to (1 to 24). `usnat`: the user's opt-outs."""
 
     gpc: bool | Literal[Unread.UNREADABLE]
     tcf: frozenset[int] | Unread
@@ -61,7 +60,9 @@ class Signals(NamedTuple):
 
 
 def signals_of(change: ConsentChange) -> Signals:
-    """What `change` signals. Of two TCF strings that counts which both consent to; GPC holds if either source says so.
+    """The signals of `change`.
+
+    Of two TCF strings, only what both consent to counts; GPC is set if either source sets it.
 
     >>> change = ConsentChange("u", "full", 1_700_000_000_000, gpc=True)
     >>> signals_of(change)
@@ -96,7 +97,7 @@ def read_tcf(text: str) -> frozenset[int] | Unread:
 
 
 def read_gpp(text: str) -> Signals:
-    """What the sections of a GPP string say; of one whose header cannot be read, nothing is known.
+    """The signals in the sections of a GPP string; all are unreadable if the header is.
 
     >>> read_gpp("DBABLA~BVVVVVVVVWA.YA").gpc
     True
@@ -118,7 +119,7 @@ def read_gpp(text: str) -> Signals:
 
 
 def _bits(text: str) -> str:
-    """Base64url without padding as text of zeros and ones, six a letter; ValueError on any other letter."""
+    """Base64url without padding as a text of zeros and ones, six per letter; ValueError for any other letter."""
     try:
         return "".join([_SIXES[letter] for letter in text])
     except KeyError:
@@ -126,7 +127,7 @@ def _bits(text: str) -> str:
 
 
 def _section_ids(bits: str, sections: int) -> Iterator[int]:
-    """The ids in a header's Range(Fibonacci); ValueError where it is none, or names more than `sections`."""
+    """The ids in a header's Range(Fibonacci); ValueError if it is invalid, or names more than `sections`."""
     if len(bits) < GPP_RANGE or int(bits[:6], 2) != GPP_TYPE or int(bits[6:12], 2) != GPP_VERSION:
         raise ValueError
     place, last = GPP_RANGE, 0
@@ -146,7 +147,7 @@ def _section_ids(bits: str, sections: int) -> Iterator[int]:
 
 
 def _fibonacci(bits: str, start: int) -> tuple[int, int]:
-    """The number of the Fibonacci code word at `start`, and where the next one begins: a word ends at its first 11."""
+    """The number of the Fibonacci code word at `start`, and the next word's start. A word ends at its first 11."""
     end = bits.index("11", start) + 1
     word = bits[start:end]
     if len(word) > len(FIBONACCI):
@@ -165,7 +166,7 @@ def _usnat_opt_outs(core: str) -> frozenset[OptOut]:
 
 
 def _usnat_gpc(segments: list[str]) -> bool:
-    """Gpc of the sub-section of type 1; there are no other types."""
+    """The value of Gpc in the sub-section of type 1; there are no other types."""
     gpc = False
     for segment in segments:
         bits = _bits(segment)

@@ -1,8 +1,8 @@
-"""What a finder of identifiers returns, and the words that finders share.
+"""The return type of the identifier finders, and what finders share.
 
-Finders look at a *plain* text (see :func:`udfs.masking.plain_of`): digits of any script are ASCII there, and so are
-dashes and spaces; all letters are small. Every pattern is bounded in length from each start, or possessive, and has one
-way to read a text, so that a search is linear.
+Finders search a *plain* text (see :func:`udfs.masking.plain_of`), in which digits of any script, dashes and spaces are
+ASCII and all letters are lower case. Every pattern is bounded in length from each start, or possessive, and can match a
+text in one way only, so that a search is linear.
 """
 
 import itertools
@@ -32,7 +32,7 @@ _NOT_DIGITS: Final = re.compile("[^0-9]")
 
 
 def is_trade_number(text: str, start: int, end: int) -> bool:
-    """Whether a word before says that it is the number of a thing, and its check digit says so too."""
+    """Whether a word before the number says that it identifies a product, and its check digit agrees."""
     before = text[max(0, start - _TRADE_WORD_LENGTH_MAX) : start].rstrip(" :#.")
     if before.endswith(_TRADE_WORD_ENDS):
         before = before[:-3]
@@ -40,7 +40,7 @@ def is_trade_number(text: str, start: int, end: int) -> bool:
 
 
 def is_list_of_sizes(digit_groups: list[str]) -> bool:
-    """Whether numbers side by side look like ones to choose from: all round, powers of two, years, or a slow rise.
+    """Whether adjacent numbers look like options to choose from: all round, powers of two, years, or slowly rising.
 
     >>> [is_list_of_sizes(row.split()) for row in ("500 600 700", "128 256", "2023 2024 2025", "36 38 40 42")]
     [True, True, True, True]

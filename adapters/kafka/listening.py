@@ -9,7 +9,7 @@ from schemas.errors import SettingsError
 CONNECT_S: Final = 1.0
 
 
-def refuse_if_nobody_listens(kafka: KafkaSettings) -> None:
+def require_reachable_broker(kafka: KafkaSettings) -> None:
     """Raise :class:`SettingsError` where all of `kafka.bootstrap_servers` refuse connections.
 
     Kafka's client tries again until its time is over, which is right for who serves on, and a wait for nothing for who

@@ -44,7 +44,7 @@ def record(
     """
     user_id = given_user(user)
     from jobs.clock import clock_ms
-    from jobs.registration import load_for_users_will
+    from jobs.registration import load_for_opt_out
     from privacy.consent_recording import record as write
     from schemas.consents import ConsentChange, Purpose
 
@@ -59,7 +59,7 @@ def record(
         jurisdiction,
         expires_at,
     )
-    print_json(write(load_for_users_will(settings), change)._asdict())
+    print_json(write(load_for_opt_out(settings), change)._asdict())
 
 
 @command(app, "withdraw", "freshet consent withdraw --settings freshet.toml --user -")
@@ -67,10 +67,8 @@ def withdraw(settings: SettingsFile, user: UserId, method: Method = None) -> Non
     """Withdraw a user's consent; personalisation has ended when the command returns."""
     user_id = given_user(user)
     from jobs.clock import clock_ms
-    from jobs.registration import load_for_users_will
+    from jobs.registration import load_for_opt_out
     from privacy.consent_recording import record as write
     from schemas.consents import ConsentChange
 
-    print_json(
-        write(load_for_users_will(settings), ConsentChange(user_id, "none", clock_ms(), method=method))._asdict()
-    )
+    print_json(write(load_for_opt_out(settings), ConsentChange(user_id, "none", clock_ms(), method=method))._asdict())

@@ -19,9 +19,9 @@ def doctor(
     persistence, rights), Kafka (topics, their retention and time stamps), the clock beside the broker's, and whether
     the settings are those of the last submission. Exit code 1 where there is something to fix.
     """
-    from jobs.doctor import examine
+    from jobs.doctor import run_checks
 
-    found = examine(settings, flink)
+    found = run_checks(settings, flink)
     if as_json:
         print_json([each._asdict() for each in found])
     else:

@@ -17,10 +17,10 @@ def user(settings: SettingsFile, user: UserId) -> None:
     Then run `freshet erase rewrite-events` and, when snapshots have aged out, `freshet erase verify`.
     """
     user_id = given_user(user)
-    from jobs.registration import load_for_users_will
+    from jobs.registration import load_for_opt_out
     from privacy.consent_recording import erase
 
-    print_json(erase(load_for_users_will(settings), user_id)._asdict())
+    print_json(erase(load_for_opt_out(settings), user_id)._asdict())
 
 
 @command(app, "rewrite-events", "freshet erase rewrite-events --settings freshet.toml")
@@ -29,10 +29,10 @@ def rewrite_events(settings: SettingsFile) -> None:
 
     Run it within `min.compaction.lag.ms` (7 days) of an erasure.
     """
-    from jobs.registration import load_for_users_will
+    from jobs.registration import load_for_opt_out
     from privacy.rewrite_events import rewrite_events as rewrite
 
-    rewrite(load_for_users_will(settings), say)
+    rewrite(load_for_opt_out(settings), say)
 
 
 @command(

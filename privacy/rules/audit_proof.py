@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from schemas.audit import AuditPlace, SegmentEntry, SignedHead
 from schemas.signing import key_id
-from udfs.audit_chain import head_message, linked, record_hash, segment_message
+from udfs.audit_chain import head_message, link_record, record_hash, segment_message
 
 HASH_MARK: Final = b',"hash":"'
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -105,7 +105,7 @@ class Signatures:
         if opening.trail not in self._trails:
             return f"the beginning of a segment is signed for another trail, {opening.trail or 'without a name'}"
         # Byte for byte what the job wrote: no member stands twice, none beside those that are signed.
-        written = linked(opening, (place.bucket, place.epoch, opening.parent_seq + 1, place.at), opening.parent)
+        written = link_record(opening, (place.bucket, place.epoch, opening.parent_seq + 1, place.at), opening.parent)
         if written[0] != record.line.raw:
             return "changed: the beginning of a segment is not as it was signed"
         return None

@@ -1,7 +1,7 @@
 """Admission under overload: urgency (RFC 9218), shedding, and rate limits per key.
 
-Reads are shed by answering with a popular list after a pause, so that those who ask again as soon as they are answered
-leave room for the others. As long as somebody waits, requests of the low class wait, too.
+A shed read is answered with a popular list after a pause, so that clients that retry at once leave room for others.
+While any shed request waits, requests of the low class wait as well.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from serving.gateway.security import Principal
 
 Class = Literal["high", "normal", "low"]
 URGENCY_DEFAULT: Final = 3
-KEYS_HELD_MAX: Final = 10_000
-LEFT: Final = b'"key";r=%d'
-"""What the RateLimit header says: `left` requests of one key."""
+KEYS_TRACKED_MAX: Final = 10_000
+REMAINING: Final = b'"key";r=%d'
+"""The RateLimit header: `left` requests remaining for one key."""
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
@@ -50,7 +50,7 @@ class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 def urgency_of(priority: bytes | None) -> int:
-    """The urgency in a `Priority` header (RFC 9218): 0 to 7, smaller is more urgent; the default where it has none.
+    """The urgency in a `Priority` header (RFC 9218): 0 to 7, smaller is more urgent; the default if it has none.
 
     >>> urgency_of(b"u=1, i"), urgency_of(b"i"), urgency_of(b"u=9"), urgency_of(None)
     (1, 3, 3, 3)
@@ -65,13 +65,13 @@ def urgency_of(priority: bytes | None) -> int:
 
 
 def class_of(principal: Principal, urgency: int) -> Class:
-    """The class of a request: what it asks for, no better than its role may ask for."""
+    """The class of a request: the requested urgency, limited by the role."""
     urgency = max(urgency, principal.urgency_best)
     return "high" if urgency <= 2 else "normal" if urgency <= 4 else "low"
 
 
 class Admission:
-    """Counts what is under way in one worker."""
+    """Counts requests in progress in one worker."""
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self._settings = settings
@@ -80,60 +80,60 @@ class Admission:
             "normal": settings.normal_max,
             "low": settings.low_max,
         }
-        self.under_way = 0
+        self.in_progress = 0
         self.writes_max: Mapping[Admitted, int] = {
             "write": settings.writes_max,
             "consent": settings.writes_max,
             "access": settings.access_max,
         }
-        self.writes_under_way: dict[Admitted, int] = dict.fromkeys(self.writes_max, 0)
+        self.writes_in_progress: dict[Admitted, int] = dict.fromkeys(self.writes_max, 0)
         self.waiting = 0
 
-    def takes(self, of: Class) -> bool:
-        """Whether a read of this class is to be answered as it should be."""
-        return self.under_way < self._max[of] and not (self.waiting and of == "low")
+    def admits(self, of: Class) -> bool:
+        """Whether to serve a read of this class normally."""
+        return self.in_progress < self._max[of] and not (self.waiting and of == "low")
 
     @contextlib.contextmanager
-    def room_for(self, kind: Admitted) -> Iterator[None]:
-        """Hold room for a write, or a request of an administrator; reads have rules of their own.
+    def reserve(self, kind: Admitted) -> Iterator[None]:
+        """Reserve capacity for a write, or for an administrator's request; reads have their own rules.
 
-        No withdrawal waits behind events. Raises :class:`Problem` (429) where there is none.
+        No withdrawal waits behind events. Raises :class:`Problem` (429) if there is no capacity.
         """
-        if kind not in self.writes_under_way:
+        if kind not in self.writes_in_progress:
             yield
             return
-        if self.writes_under_way[kind] >= self.writes_max[kind]:
+        if self.writes_in_progress[kind] >= self.writes_max[kind]:
             raise too_many(1, "the gateway is overloaded: try again")
-        self.writes_under_way[kind] += 1
+        self.writes_in_progress[kind] += 1
         try:
             yield
         finally:
-            self.writes_under_way[kind] -= 1
+            self.writes_in_progress[kind] -= 1
 
-    def hold_until_done(self, kind: Admitted, work: "Future[Any]") -> None:
-        """Hold room for `work` that goes on in a thread after its request was given up, however it ends."""
+    def reserve_until_done(self, kind: Admitted, work: "Future[Any]") -> None:
+        """Reserve capacity for `work` that continues in a thread after its request was given up, however it ends."""
         loop = asyncio.get_running_loop()
-        self.writes_under_way[kind] += 1
+        self.writes_in_progress[kind] += 1
 
         def release() -> None:
-            self.writes_under_way[kind] -= 1
+            self.writes_in_progress[kind] -= 1
 
         def done(work: "Future[Any]") -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the gateway
+            with contextlib.suppress(RuntimeError):  # the loop has ended: the gateway is shutting down
                 loop.call_soon_threadsafe(release)
 
         work.add_done_callback(done)
 
     async def pause(self, deadline_s: float | None = None) -> None:
-        """Wait as who is shed has to, but no longer than a caller's deadline.
+        """Delay a shed request, but no longer than the caller's deadline.
 
-        Beyond `shed_waiting_max` nobody waits: their number is bounded.
+        At most `shed_waiting_max` requests wait; further ones are not delayed.
         """
         if self.waiting >= self._settings.shed_waiting_max:
             return
         self.waiting += 1
         try:
-            # Who was shed together must not come back together.
+            # Clients shed at the same time must not retry at the same time.
             wait_s = self._settings.shed_wait_ms / 1000 * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
             await asyncio.sleep(wait_s if deadline_s is None else min(wait_s, deadline_s))
         finally:
@@ -141,7 +141,7 @@ class Admission:
 
 
 class Limits:
-    """A token bucket for each key; of more than :data:`KEYS_HELD_MAX`, the one met first is forgotten."""
+    """A token bucket per key; with more than :data:`KEYS_TRACKED_MAX` keys, the oldest is dropped."""
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self._rate, self._burst = float(settings.per_key_rate), float(settings.per_key_burst)
@@ -150,17 +150,17 @@ class Limits:
         self.policy = (b"ratelimit-policy", b'"key";q=%d;w=%d' % (settings.per_key_burst, window_s))
 
     def headers(self, left: int) -> Headers:
-        """What tells a caller of the limit, and how many requests are left of it."""
-        return [self.policy, (b"ratelimit", LEFT % left)]
+        """Headers that tell the caller the limit, and how many requests are left."""
+        return [self.policy, (b"ratelimit", REMAINING % left)]
 
     def take(self, key: Hashable, now_s: float) -> int:
-        """How many requests `key` has left after this one, -1 where there is none for this one.
+        """How many requests `key` has left after this one; -1 if this one exceeds the limit.
 
-        `now_s` is of a monotonic clock: the wall clock may be set back.
+        `now_s` comes from a monotonic clock: the wall clock may be set back.
         """
         bucket = self._left.get(key)
         if bucket is None:
-            if len(self._left) >= KEYS_HELD_MAX:
+            if len(self._left) >= KEYS_TRACKED_MAX:
                 del self._left[next(iter(self._left))]
             bucket = self._left[key] = [self._burst, now_s]
         left, then_s = bucket
@@ -170,7 +170,7 @@ class Limits:
         bucket[:] = left - 1.0, now_s
         return int(left - 1.0)
 
-    def again_in_s(self, key: Hashable, now_s: float) -> int:
-        """In how many whole seconds `key` has at least one again."""
+    def retry_after_s(self, key: Hashable, now_s: float) -> int:
+        """In how many whole seconds `key` will have at least one request again."""
         left, then_s = self._left.get(key, (self._burst, now_s))
         return max(1, round((1.0 - left) / self._rate - (now_s - then_s)))

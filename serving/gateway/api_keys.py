@@ -1,4 +1,4 @@
-"""The file of API keys: a key is added, and only its hash is kept (`freshet gateway new-api-key`)."""
+"""The file of API keys: adds a key, and stores only its hash (`freshet gateway new-api-key`)."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ DAY_S: Final = 86_400
 
 
 def add_api_key(path: Path, id: str, roles: tuple[Any, ...], tenant: str, days: float | None) -> str:
-    """Add a key to the file, which is made if it is not there; returns the key, which stands nowhere else."""
+    """Add a key to the file, creating the file if needed. Returns the key, which is stored nowhere."""
     known = list(read_api_keys(str(path)).values()) if path.exists() else []
     if any(one.id == id for one in known):
         raise SettingsError(f"{path} already has an API key with this id: choose another id, or remove that key")

@@ -1,6 +1,6 @@
 """Assembles the gateway: the hot lane in front, then the gate, then the framework with the other routes.
 
-A request of the hot route never reaches what stands behind the lane; the route is there for its document.
+The lane answers the hot route itself. The framework's route only documents it.
 """
 
 import asyncio
@@ -46,8 +46,11 @@ logger = logging.getLogger("freshet.gateway")
 
 
 class Gateway:
-    """The ASGI application. `api` is the part of it that FastAPI knows. For the server: `ledger` bounds what it holds,
-    `refused` counts what it refuses itself, `board` answers requests of the fast lane."""
+    """The ASGI application. `api` is its FastAPI part.
+
+    For the server, `ledger` limits buffered bytes and connections, `refused` counts requests that the server itself
+    refuses, and `handle` answers requests of the fast lane.
+    """
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
@@ -62,14 +65,14 @@ class Gateway:
         state.admission = admission
         state.collecting = self._collecting = Collecting(settings.access)
         state.meter, state.body_bytes_max = self._meter, server.body_bytes_max
-        # A thread for each that is let in, so that none waits for one; and no withdrawal for what events wait for.
+        # One thread per admitted request, so that none waits for a thread, and no withdrawal waits behind events.
         state.threads = {
             kind: ThreadPoolExecutor(most, f"freshet-{kind}") for kind, most in admission.writes_max.items()
         }
         state.exposition = lambda: prometheus_client.generate_latest(_scraped(registry))
         gate = Gate(self.api, parts, body_bytes_max=server.body_bytes_max, deadline_s=server.deadline_ms / 1000)
         self._lane = Lane(gate, parts, slow_s=server.slow_ms / 1000)
-        self.board = self._lane.board
+        self.handle = self._lane.handle
         self.refused = self._meter.refused
         self.ledger = Ledger(server.connections_max, server.held_bytes_max)
 
@@ -90,18 +93,18 @@ class Gateway:
             task.cancel()
         await asyncio.gather(purging, refreshing, noting, return_exceptions=True)
         await asyncio.gather(*(tenant.reader.close() for tenant in tenants), asyncio.to_thread(self._collecting.close))
-        # Each may wait for a Kafka that is unavailable: all at once, so that ending takes no longer than the longest.
+        # Each may wait for an unavailable Kafka: close all at once, so that shutdown takes no longer than the slowest.
         await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
 
     def _drain_first(self) -> None:
-        """On SIGTERM, say in /readyz for a while that no requests are to be sent here; then end as uvicorn does."""
+        """On SIGTERM, fail /readyz for a while so that no new requests arrive; then shut down as uvicorn does."""
         drain_s, end = self._settings.server.drain_s, signal.getsignal(signal.SIGTERM)
         if not drain_s or not callable(end) or threading.current_thread() is not threading.main_thread():
             return
         loop = asyncio.get_running_loop()
 
         def drain(number: int, frame: FrameType | None) -> None:
-            signal.signal(signal.SIGTERM, end)  # a second one ends the patience
+            signal.signal(signal.SIGTERM, end)  # a second signal ends at once
             self.api.state.draining = True
             loop.call_soon_threadsafe(loop.call_later, drain_s, end, number, frame)
 
@@ -109,7 +112,7 @@ class Gateway:
 
 
 def documented_api(lifespan: Any = None) -> DocumentedApi:
-    """All routes, and the OpenAPI document of them."""
+    """All routes, and their OpenAPI document."""
     api = DocumentedApi(router, lifespan)
     api.add_exception_handler(Problem, _as_problem)  # type: ignore[arg-type]
     api.add_exception_handler(HTTPException, _as_other_problem)  # type: ignore[arg-type]
@@ -118,18 +121,18 @@ def documented_api(lifespan: Any = None) -> DocumentedApi:
 
 
 async def _refresh(authenticator: Authenticator) -> None:
-    """In a thread of asyncio's own, which nothing else here has: a key that was taken out must not wait for Kafka."""
+    """Reload the files in asyncio's thread pool, which nothing else uses: a key's removal must not wait for Kafka."""
     while True:
         await asyncio.sleep(REFRESH_EVERY_S)
         try:
             if await asyncio.to_thread(authenticator.refresh):
                 logger.info("API keys and key set were reloaded")
         except SettingsError as error:
-            logger.error("%s: the previous ones stay in force", error)
+            logger.error("%s: the previous ones stay in use", error)
 
 
 async def _note_redis(tenants: Mapping[str, Tenant], meter: Meter) -> None:
-    """Keep the metrics of Redis as they are now."""
+    """Keep the metrics of Redis up to date."""
     while True:
         for name, tenant in tenants.items():
             meter.redis(name, tenant.reader.state(), len(tenant.reader.complaints()))
@@ -137,7 +140,7 @@ async def _note_redis(tenants: Mapping[str, Tenant], meter: Meter) -> None:
 
 
 def _scraped(registry: CollectorRegistry) -> CollectorRegistry:
-    """The registry of this process, or that of all workers together."""
+    """The registry of this process, or of all workers together."""
     if MULTIPROCESS_VARIABLE not in os.environ:
         return registry
     of_all = CollectorRegistry()
@@ -156,11 +159,11 @@ def _as_other_problem(request: Request, error: HTTPException) -> Response:
 
 
 def _as_fault(request: Request, error: Exception) -> Response:
-    """The framework raises it once more behind this, and the gate logs it."""
+    """The framework raises the error again after this, and the gate logs it."""
     return _as_problem(request, fault())
 
 
 def from_environment() -> Gateway:
-    """The gateway of the settings file that the environment names: what each worker calls."""
+    """Create the gateway from the settings file in the environment; each worker calls this."""
     log_as_json()
     return Gateway(load_gateway_settings(Path(os.environ[SETTINGS_VARIABLE])))

@@ -1,4 +1,4 @@
-"""The bodies of the gateway's answers: what its routes send, and what the OpenAPI document says that they send."""
+"""The bodies of the gateway's responses, which the OpenAPI document describes."""
 
 import msgspec
 

@@ -1,8 +1,8 @@
 """Cache headers (RFC 9111, 5861, 9213), and purge requests when a popular list has changed.
 
-A personalised answer is its user's own: a private cache may keep it, and asks each time (`no-cache`), so that a
-withdrawal holds there as well. A popular list is nobody's own: shared caches may keep it, and serve it stale for as
-long as the gateway is down.
+A personalised answer is private: a private cache may keep it but must revalidate it each time (`no-cache`), so that a
+withdrawal also takes effect there. A popular list is not personal: shared caches may keep it, and serve it stale while
+the gateway is down.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ logger = logging.getLogger("freshet.gateway")
 
 
 def surrogate_key(tenant: str, segment: str) -> str:
-    """The key by which a popular list is purged, in the letters that a header may have.
+    """The surrogate key of a popular list, in characters allowed in a header.
 
     >>> surrogate_key("default", "country:GB"), surrogate_key("default", "surface:a b")
     ('popular/default/country:GB', 'popular/default/surface:a%20b')
@@ -34,7 +34,7 @@ def surrogate_key(tenant: str, segment: str) -> str:
 def popular_headers(
     settings: CacheSettings, tenant: str, segments: Sequence[str], tag: bytes, shared: bool
 ) -> dict[str, str]:
-    """The headers of a popular list; where it is not `shared`, every cache has to ask."""
+    """The headers of a popular list; unless it is `shared`, every cache must revalidate it."""
     stale = f"stale-while-revalidate={settings.stale_while_revalidate_s}, stale-if-error={settings.stale_if_error_s}"
     fresh = f"public, max-age={settings.fresh_s}, {stale}"
     headers = {"etag": tag.decode(), "cache-control": fresh if shared else "private, no-cache"}
@@ -45,7 +45,7 @@ def popular_headers(
 
 
 class Purger:
-    """Tells `purge_url` which surrogate keys have changed: those whose lists hold other items than a second ago."""
+    """Notifies `purge_url` of changed surrogate keys: those whose lists have other items than a second ago."""
 
     def __init__(self, settings: CacheSettings, tenants: Mapping[str, Tenant]) -> None:
         url = settings.purge_url
@@ -54,20 +54,20 @@ class Purger:
         self._known: dict[str, tuple[str, ...]] = {}
 
     async def run(self) -> None:
-        """Look each second, until cancelled; returns at once where there is nobody to tell."""
+        """Check every second until cancelled; returns at once if there is no URL to notify."""
         while self._cache is not None:
             await asyncio.sleep(PURGE_EVERY_S)
-            for tenant in self._tenants.values():  # with a cache in front, nobody else asks for them
-                await tenant.reader.popular(list(tenant.reader.all_held()))
+            for tenant in self._tenants.values():  # behind a cache, no other request refreshes them
+                await tenant.reader.popular(list(tenant.reader.all_cached()))
             if changed := self.changed():
                 await asyncio.to_thread(self._purge, self._cache, changed)
 
     def changed(self) -> list[str]:
-        """The surrogate keys of popular lists that have other items than when this was last asked."""
+        """The surrogate keys of popular lists whose items changed since the last call."""
         found = {
             surrogate_key(name, segment): _items(listed)
             for name, tenant in self._tenants.items()
-            for segment, listed in tenant.reader.all_held().items()
+            for segment, listed in tenant.reader.all_cached().items()
         }
         known, self._known = self._known, found
         return sorted(key for key, items in found.items() if key in known and known[key] != items)

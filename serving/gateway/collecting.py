@@ -1,4 +1,4 @@
-"""Collects people's data in the background: a few requests at a time, in threads of their own."""
+"""Collects people's data in the background: a few requests at a time, in dedicated threads."""
 
 import logging
 import threading
@@ -15,19 +15,19 @@ from schemas.errors import CollectionEnded, FreshetError, TooMuchHeld, where
 from serving.gateway.gateway_settings import AccessSettings
 from serving.gateway.problems import too_many
 from serving.gateway.tenants import Tenant
-from serving.kept_answers import Asker, Ticket
+from serving.kept_answers import Requester, Ticket
 
 FULL_RETRY_AFTER_S: Final = 30
-FIRST_ONE_S: Final = 30.0
-"""How long a second request for the same waits for the first one to be told its id."""
+FIRST_REQUEST_S: Final = 30.0
+"""How long a repeated request waits for the first one to get its id."""
 logger = logging.getLogger("freshet.gateway")
 
 
 class Question(NamedTuple):
-    """What somebody asks: all that is held of the user of `command`, who is called `pseudonym`."""
+    """A request for all data about the user of `command`, whose current name is `pseudonym`."""
 
     pseudonym: str
-    asker: Asker
+    requester: Requester
     command: AccessCommand
 
 
@@ -38,48 +38,48 @@ class _Work(NamedTuple):
 
 
 class Collecting:
-    """What is being collected in this process. Blocks; several threads may share one. Close it before the tenants."""
+    """The collections in progress in this process. Blocks; thread-safe. Close it before the tenants."""
 
     def __init__(self, settings: AccessSettings) -> None:
         self._settings = settings
-        self._room = settings.at_once + settings.waiting_max
+        self._capacity = settings.at_once + settings.waiting_max
         self._threads = ThreadPoolExecutor(settings.at_once, "freshet-collecting")
         self._lock = threading.Lock()
         self._under_way: dict[tuple[str, str], _Work] = {}
         self._closing, self._is_silent = threading.Event(), False
 
     def ask(self, tenant: Tenant, question: Question) -> Ticket:
-        """Have it collected, and say under which ticket; that of the first where the same was asked and is under way.
+        """Start a collection and return its ticket; a repeated request gets the ticket of the one in progress.
 
-        Raises :class:`Problem` (429) where too many wait.
+        Raises :class:`Problem` (429) if too many wait.
         """
-        key = tenant.name, question.asker.same
+        key = tenant.name, question.requester.same
         with self._lock:
             known = self._under_way.get(key)
-            if known is None and len(self._under_way) >= self._room:
+            if known is None and len(self._under_way) >= self._capacity:
                 raise too_many(FULL_RETRY_AFTER_S, "too many documents are being collected: try again")
             work = known or self._under_way.setdefault(key, _Work(tenant, question, Future()))
         if known is not None:
-            first: Ticket = known.ticket.result(FIRST_ONE_S)
+            first: Ticket = known.ticket.result(FIRST_REQUEST_S)
             return first
         by_s = time.monotonic() + self._settings.deadline_ms / 1000
         try:
-            ticket, is_new = tenant.answers.take_in(question.pseudonym, question.asker)
+            ticket, is_new = tenant.answers.register(question.pseudonym, question.requester)
             if is_new:
                 self._threads.submit(self._collect, key, work, ticket, by_s)
             else:
-                self._leave(key)
+                self._remove(key)
         except BaseException as error:
-            self._leave(key)
+            self._remove(key)
             work.ticket.set_exception(error)
             raise
         work.ticket.set_result(ticket)
         return ticket
 
     def is_under_way(self, ticket: Ticket, owners: Collection[str]) -> bool:
-        """Whether this very process has yet to answer `ticket`, which is that of one of `owners`."""
+        """Whether this process is still collecting for `ticket`, which belongs to one of `owners`."""
         with self._lock:
-            works = [work for work in self._under_way.values() if work.question.asker.owner in owners]
+            works = [work for work in self._under_way.values() if work.question.requester.owner in owners]
         known = [work.ticket for work in works if work.ticket.done() and work.ticket.exception() is None]
         return any(one.result() == ticket for one in known)
 
@@ -100,7 +100,7 @@ class Collecting:
             logger.warning("data held about a user could not be collected: %s", where(error))
             self._give_up(work, ticket, error)
         finally:
-            self._leave(key)
+            self._remove(key)
 
     def _document(self, held: dict[str, Any]) -> bytes:
         raw = msgspec.json.encode(held | {"collected_at": time.time_ns() // 1_000_000})
@@ -119,14 +119,14 @@ class Collecting:
         try:
             work.tenant.answers.give_up(ticket, work.question.pseudonym, why)
         except (KafkaError, FreshetError):
-            # Whoever asks is told so when its time is over; the end of the gateway does not wait for Kafka once more.
+            # The request expires by itself. While shutting down, do not wait for Kafka again.
             self._is_silent = self._closing.is_set()
 
-    def _leave(self, key: tuple[str, str]) -> None:
+    def _remove(self, key: tuple[str, str]) -> None:
         with self._lock:
             self._under_way.pop(key, None)
 
     def close(self) -> None:
-        """End what is under way, and say so where it is asked for."""
+        """Cancel what is in progress, and record that."""
         self._closing.set()
         self._threads.shutdown()

@@ -1,7 +1,7 @@
 """The hot route without ASGI: no task, scope or messages for a request that one Redis call answers.
 
-What a request asks is decided by :class:`serving.gateway.lane.Lane` either way. `server.fast_lane = false` in the
-settings leaves this file out; everything then goes by ASGI, with the same answers.
+:class:`serving.gateway.lane.Lane` interprets requests either way. With `server.fast_lane = false` this file is not
+used; everything then goes through ASGI, with the same answers.
 """
 
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving.gateway.bounds import PIECE_BYTES, BoundedProtocol
 from serving.gateway.heads import HEADERS_MAX, HOST
 from serving.gateway.problems import joined
-from serving.gateway.questions import PREFIX, head_of, lines_of
+from serving.gateway.questions import PREFIX, headers_by_name, parse_head
 
 UNUSUAL: Final = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers of requests that are more than a head."""
 
 
 class _NoEvent:
-    """Nobody waits for what comes after the head."""
+    """An event that nothing waits for."""
 
     def set(self) -> None:
-        """Called where more of the request, or its end, has come."""
+        """Called when more of the request, or its end, arrives."""
 
 
-class Boarded(msgspec.Struct, eq=False):
-    """A request that :meth:`serving.gateway.lane.Lane.board` answers: as much of a cycle as uvicorn looks at."""
+class FastRequest(msgspec.Struct, eq=False):
+    """A request that :meth:`serving.gateway.lane.Lane.handle` answers; has what uvicorn reads of a cycle."""
 
     message_event: ClassVar = _NoEvent()
     protocol: "LaneProtocol"
@@ -37,19 +37,19 @@ class Boarded(msgspec.Struct, eq=False):
     body: bytes = b""
     more_body: bool = True
 
-    def land(self, status: int, lines: bytes, body: bytes) -> None:
-        """Answer in one write; `lines` are those of the headers."""
+    def respond(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer in one write; `lines` are the encoded headers."""
         protocol = self.protocol
         if self.disconnected or protocol.transport.is_closing():
             return
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         protocol.transport.write(b"".join((STATUS_LINE[status], _dated.lines_of(protocol), lines, end, body)))
         self.response_complete = True
-        protocol.landed(self.keep_alive)
+        protocol.on_responded(self.keep_alive)
 
 
 class _Dated:
-    """The headers that all answers have as lines; uvicorn makes them anew each second, for their date."""
+    """The encoded default headers of all answers; uvicorn renews them every second, for their date."""
 
     def __init__(self) -> None:
         self._headers: list[tuple[bytes, bytes]] | None = None
@@ -66,10 +66,10 @@ _dated: Final = _Dated()
 
 
 class LaneProtocol(BoundedProtocol):
-    """Hands plain requests of the hot route to `board` of the application; all others take their way through ASGI."""
+    """Passes plain requests of the hot route to the application's `handle`; all others go through ASGI."""
 
     def _begin_message(self) -> None:
-        """Uvicorn makes a scope here, which the fast lane does without: it is made when it is needed."""
+        """Create no scope here, unlike uvicorn: the fast lane does not need one, and others create it later."""
         self.url, self.headers = b"", []
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -78,7 +78,7 @@ class LaneProtocol(BoundedProtocol):
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        if self.url.startswith(PREFIX) and self._boards():
+        if self.url.startswith(PREFIX) and self._try_fast_lane():
             return
         url, headers = self.url, self.headers
         HttpToolsProtocol.on_message_begin(self)
@@ -90,19 +90,19 @@ class LaneProtocol(BoundedProtocol):
     def on_message_complete(self) -> None:
         """Called by the parser."""
         cycle: Any = self.cycle
-        if type(cycle) is Boarded:
+        if type(cycle) is FastRequest:
             self._between_requests = self._progressed = True
         else:
             super().on_message_complete()
 
-    def _boards(self) -> bool:
-        """Hand over a request if nothing about it takes the care of uvicorn or of :class:`BoundedProtocol`."""
+    def _try_fast_lane(self) -> bool:
+        """Take over a request unless it needs special handling by uvicorn or :class:`BoundedProtocol`."""
         headers, parser = self.headers, self.parser
         lines: Mapping[bytes, bytes] = dict(headers)
         if len(lines) < len(headers):
             if sum(name == b"host" for name, _ in headers) > 1:
                 return False
-            lines = lines_of(headers)
+            lines = headers_by_name(headers)
         if (
             self._silent_bytes + self._piece_bytes > PIECE_BYTES
             or not UNUSUAL.isdisjoint(lines)
@@ -111,29 +111,29 @@ class LaneProtocol(BoundedProtocol):
             or parser.get_http_version() != "1.1"
             or HOST.fullmatch(lines.get(b"host", b"@")) is None
             or b"#" in self.url
-            or not self._may_board()
+            or not self._can_answer_now()
         ):
             return False
         self._in_head = False
         path, _, query = self.url.partition(b"?")
-        flight = Boarded(self, parser.should_keep_alive())
-        self.cycle = flight  # type: ignore[assignment]
-        self.served.board(flight, path, query, head_of(lines))
+        request = FastRequest(self, parser.should_keep_alive())
+        self.cycle = request  # type: ignore[assignment]
+        self.served.handle(request, path, query, parse_head(lines))
         return True
 
-    def _may_board(self) -> bool:
-        """Whether no answer before this one is due, and the peer reads answers."""
+    def _can_answer_now(self) -> bool:
+        """Whether no earlier answer is due, and the peer reads answers."""
         return (
             (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
             and not self._is_ending()
         )
 
-    def landed(self, keep_alive: bool) -> None:
-        """Called when a request of the fast lane was answered."""
+    def on_responded(self, keep_alive: bool) -> None:
+        """Called after a request of the fast lane was answered."""
         if not keep_alive:
             self.transport.close()
         elif self.pipeline or self._refusal is not None:
             self.on_response_complete()
         else:
-            self._rest_looks = 0
+            self._idle_checks = 0

@@ -1,5 +1,8 @@
-"""What every request but those of the hot route goes through, in this order: which route, who asks, may they, are they
-within their limits, is there room; then the body within its bounds, the deadline, and the answer whatever happens."""
+"""Handles every request except those of the hot route.
+
+In this order: find the route, authenticate, authorise, check rate limits, reserve capacity; then bound the body,
+enforce the deadline, and answer whatever happens.
+"""
 
 import asyncio
 import logging
@@ -10,21 +13,21 @@ from typing import Any, Final
 from starlette.requests import ClientDisconnect
 
 from serving.gateway.lane import App, Receive, Scope, Send
-from serving.gateway.metrics import NOBODY
+from serving.gateway.metrics import NO_ROLE
 from serving.gateway.parts import GatewayParts
 from serving.gateway.problems import Answer, Headers, Problem, logged, unavailable
-from serving.gateway.questions import lines_of, trace_of
+from serving.gateway.questions import headers_by_name, trace_of
 from serving.gateway.roles import ROUTES, Route
 from serving.gateway.security import Principal
 
 BODY_S_MAX: Final = 10.0
 CLIENT_GONE: Final = 499
-"""The status, in metrics, of a request whose client left before its end."""
+"""The status, in metrics, of a request whose client disconnected early."""
 logger = logging.getLogger("freshet.gateway")
 
 
 class Gate:
-    """Lets requests through to `app`, with `role`, `admitted`, `tenant` and `subject` in their state."""
+    """Passes requests on to `app`, with `role`, `admitted`, `tenant` and `subject` in their state."""
 
     def __init__(self, app: App, parts: GatewayParts, *, body_bytes_max: int, deadline_s: float) -> None:
         self._app = app
@@ -40,23 +43,23 @@ class Gate:
             return
         sending = _Sending(send)
         begun_s = time.perf_counter()
-        name, role = "unknown", NOBODY
+        name, role = "unknown", NO_ROLE
         try:
-            # The server leaves out the body of an answer to HEAD.
+            # The server omits the body when it answers HEAD.
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             name = route_of(method, scope["raw_path"])
             route = ROUTES[name]
             if route.roles:
-                principal = self._parts.authenticator.principal(lines_of(scope["headers"]))
+                principal = self._parts.authenticator.principal(headers_by_name(scope["headers"]))
                 role = principal.role_for(name)
                 self._admit(name, principal, scope, sending)
             await self._pass_on(route, {**scope, "method": method}, receive, sending)
         except Problem as problem:
-            await sending.instead(problem.answer())
-        except ClientDisconnect:  # nobody is there to be answered, and nothing is wrong here
+            await sending.send_if_unstarted(problem.answer())
+        except ClientDisconnect:  # no client is left to answer, and nothing is wrong
             sending.status = sending.status or CLIENT_GONE
         except Exception as error:
-            await sending.instead(logged(error, name).answer())
+            await sending.send_if_unstarted(logged(error, name).answer())
         seconds = time.perf_counter() - begun_s
         self._parts.meter.answered(name, role, sending.status, seconds)
         if name not in ("livez", "readyz"):
@@ -76,7 +79,7 @@ class Gate:
         if route.admitted == "health":
             await self._app(scope, receive, sending)
             return
-        with self._admission.room_for(route.admitted):
+        with self._admission.reserve(route.admitted):
             try:
                 async with asyncio.timeout(self._deadline_s):
                     await self._app(scope, _Bounded(receive, self._body_bytes_max), sending)
@@ -85,7 +88,7 @@ class Gate:
 
 
 class _Bounded:
-    """`receive`, for bodies within their bounds."""
+    """A `receive` that limits the size of the body and the time between its parts."""
 
     def __init__(self, receive: Receive, bytes_max: int) -> None:
         self._receive = receive
@@ -104,7 +107,7 @@ class _Bounded:
 
 
 class _Sending:
-    """`send`, which knows what was sent, and adds the headers that every answer has."""
+    """A `send` that remembers the status, and adds the headers that every answer has."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -117,8 +120,8 @@ class _Sending:
             message["headers"] = [*message["headers"], *self.headers]
         await self._send(message)
 
-    async def instead(self, answer: Answer) -> None:
-        """Answer with this, unless an answer has begun."""
+    async def send_if_unstarted(self, answer: Answer) -> None:
+        """Send this answer, unless another one has started."""
         if self.status:
             return
         await self({"type": "http.response.start", "status": answer.status, "headers": answer.headers})

@@ -113,11 +113,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Deprecated: use `redis.password_variable`."""
 
     def redis_password(self) -> str | None:
-        """From the variable of `redis.password_variable`, or of `redis_password_variable`, as older files say it."""
+        """The password from `redis.password_variable`, or from the deprecated `redis_password_variable`."""
         return read_secret_variable(self.redis.password_variable or self.redis_password_variable)
 
     def tenant(self, name: str) -> TenantSettings:
-        """What stands in the file of a tenant. Raises :class:`SettingsError`."""
+        """Load the file of a tenant. Raises :class:`SettingsError`."""
         tenant = load_tenant(self.tenants[name])
         if tenant.key_ring is None:
             raise SettingsError(
@@ -127,7 +127,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_gateway_settings(path: Path) -> GatewaySettings:
-    """The settings in the TOML file `path`; raises :class:`SettingsError`, which says what is wrong and where."""
+    """Load the settings in the TOML file `path`; raises :class:`SettingsError`, which says what is wrong and where."""
     try:
         settings = msgspec.toml.decode(read_edited(path), type=GatewaySettings)
     except OSError as error:

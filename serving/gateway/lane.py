@@ -1,7 +1,7 @@
-"""The one hot route, `GET /v1/recommendations/{user}`: plain ASGI in front of the framework, which costs a multiple.
+"""The hot route, `GET /v1/recommendations/{user}`: plain ASGI in front of the framework, which is several times slower.
 
-Who asks → within their limits → what they ask → the user's list or a fallback → has the caller got it already?
-A list goes out as the bytes that are in Redis, cut to `n` items; only filters make it be decoded.
+Authenticate → check limits → parse → read the user's list or a fallback → compare ETags. A list is sent as the bytes
+stored in Redis, cut to `n` items; it is only decoded for filters.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from serving.answers import Own
-from serving.gateway.admission import LEFT, Class, class_of
+from serving.gateway.admission import REMAINING, Class, class_of
 from serving.gateway.listing import choose
-from serving.gateway.metrics import NOBODY
+from serving.gateway.metrics import NO_ROLE
 from serving.gateway.parts import GatewayParts
 from serving.gateway.problems import Problem, joined, logged, split
 from serving.gateway.questions import (
@@ -24,11 +24,11 @@ from serving.gateway.questions import (
     Query,
     RequestHead,
     deadline_s,
-    head_of,
+    headers_by_name,
     is_known,
-    lines_of,
+    parse_head,
     read_query,
-    user_in,
+    user_in_path,
 )
 from serving.gateway.security import Principal
 from serving.gateway.tenants import Tenant
@@ -39,32 +39,32 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NAME: Final = "recommendations"
-"""The route, as :mod:`serving.gateway.roles` calls it."""
+"""The route's name in :mod:`serving.gateway.roles`."""
 JSON: Final = (b"content-type", b"application/json")
 PRIVATE: Final = (b"cache-control", b"private, no-cache")
-"""A cache of the user's own may keep the answer, and must ask each time whether it may still use it."""
+"""A private cache may keep the answer, and must revalidate it each time."""
 VARY: Final = (b"vary", b"authorization, x-api-key")
 REFUSED: Final = "refused"
-"""The reason of what is no list, in metrics."""
+"""The reason of error responses, in metrics."""
 logger = logging.getLogger("freshet.gateway")
 SHED: Final = joined([(b"freshet-shed", b"overload")])
 
 
-_UNCHANGED: Final = b"%bratelimit: " + LEFT + b"\r\netag: %b\r\n%b"
-"""Of an answer 304, which has no body: a server would wait for what a Content-Length promised."""
+_UNCHANGED: Final = b"%bratelimit: " + REMAINING + b"\r\netag: %b\r\n%b"
+"""For 304, which has no body and so no Content-Length: a proxy might wait for the promised bytes."""
 _LINES: Final = _UNCHANGED[:-2] + b"content-length: %d\r\n%b"
 
 
-class Landing(msgspec.Struct, frozen=True, gc=False):
-    """An answer with its headers as lines: those of the hot route are written, not listed."""
+class EncodedAnswer(msgspec.Struct, frozen=True, gc=False):
+    """An answer with encoded headers: the hot route writes them directly."""
 
     status: int
     lines: bytes
     body: bytes
 
 
-class Asked(msgspec.Struct, frozen=True, gc=False):
-    """A request of the hot route that may be answered; its key has `left` requests left."""
+class HotRequest(msgspec.Struct, frozen=True, gc=False):
+    """A valid request of the hot route; its key has `left` requests left."""
 
     role: str
     tenant: Tenant
@@ -77,28 +77,28 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     head: RequestHead
 
 
-class Flight(Protocol):
-    """A request that the server hands over without a task of its own; to be landed once."""
+class PendingRequest(Protocol):
+    """A request handed over by the server without a task; to be answered once."""
 
-    def land(self, status: int, lines: bytes, body: bytes) -> None:
-        """Answer it; `lines` are those of the headers, Content-Length among them."""
+    def respond(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer it; `lines` are the encoded headers, including Content-Length."""
         ...
 
 
-class _Awaited(asyncio.Future[Landing]):
-    """The flight of a request that came by ASGI."""
+class _AsgiRequest(asyncio.Future[EncodedAnswer]):
+    """A request that came through ASGI."""
 
-    def land(self, status: int, lines: bytes, body: bytes) -> None:
-        """See :class:`Flight`."""
+    def respond(self, status: int, lines: bytes, body: bytes) -> None:
+        """See :class:`PendingRequest`."""
         if not self.done():
-            self.set_result(Landing(status, lines, body))
+            self.set_result(EncodedAnswer(status, lines, body))
 
 
 class Lane:
     """Answers the hot route and passes everything else on to `app`.
 
-    A request comes by :meth:`board`: from a server that hands it over without a task, or from :meth:`serve`, which is
-    ASGI. What is answered by one look into Redis takes no task of its own.
+    Requests enter by :meth:`handle`: from a server that passes them without a task, or from :meth:`serve`, which is
+    ASGI. A request that one Redis call answers needs no task of its own.
     """
 
     def __init__(self, app: App, parts: GatewayParts, slow_s: float) -> None:
@@ -107,7 +107,7 @@ class Lane:
         self._common = joined([JSON, PRIVATE, VARY, parts.limits.policy])
         self._parts = parts
         self._authenticator, _, self._admission, self._limits, self._meter = parts
-        self._flying: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -118,85 +118,92 @@ class Lane:
         await self.serve(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the hot route by ASGI."""
-        flight = _Awaited()
-        self.board(flight, scope["raw_path"], scope["query_string"], head_of(lines_of(scope["headers"])))
-        answer = await flight
+        """Answer the hot route through ASGI."""
+        request = _AsgiRequest()
+        self.handle(request, scope["raw_path"], scope["query_string"], parse_head(headers_by_name(scope["headers"])))
+        answer = await request
         await send({"type": "http.response.start", "status": answer.status, "headers": split(answer.lines)})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
-    def board(self, flight: Flight, raw_path: bytes, query: bytes, head: RequestHead) -> None:
-        """Answer a request without a body; it is landed now or later."""
-        begun_s, role = time.perf_counter(), NOBODY
+    def handle(self, request: PendingRequest, raw_path: bytes, query: bytes, head: RequestHead) -> None:
+        """Answer a request without a body, now or later."""
+        begun_s, role = time.perf_counter(), NO_ROLE
         try:
             principal = self._authenticator.principal(head.lines)
             role = principal.role_for(NAME)
-            asked = self._look(principal, role, head, raw_path, query)
+            asked = self._parse(principal, role, head, raw_path, query)
         except Exception as error:
-            self._land(flight, _refused(error), role, begun_s, None)
+            self._respond(request, _refused(error), role, begun_s, None)
             return
         admission, reader = self._admission, asked.tenant.reader
-        if asked.deadline_s is not None or not reader.may_ask_own() or not admission.takes(asked.of):
-            self._fly(flight, asked, begun_s)
+        if asked.deadline_s is not None or not reader.can_request_own() or not admission.admits(asked.of):
+            self._answer_in_task(request, asked, begun_s)
             return
-        admission.under_way += 1
-        reader.ask_own(asked.user_id, asked.query.segments, partial(self._arrived, flight, asked, begun_s))
+        admission.in_progress += 1
+        reader.request_own(asked.user_id, asked.query.segments, partial(self._on_reply, request, asked, begun_s))
 
-    def _arrived(self, flight: Flight, asked: Asked, begun_s: float, answer: Any) -> None:
-        """Redis has answered, or has not: then what is held stands in, and what takes longer takes a task."""
-        self._admission.under_way -= 1
+    def _on_reply(self, request: PendingRequest, asked: HotRequest, begun_s: float, answer: Any) -> None:
+        """Handle Redis' reply. After an error or without a list, use cached lists; slower cases continue in a task."""
+        self._admission.in_progress -= 1
         failed = isinstance(answer, Exception)
         own: Own | None = None if failed else answer
         if own is None:
             reader = asked.tenant.reader
-            if not reader.held(asked.query.segments) or (failed and reader.is_up()):
-                self._fly(flight, asked, begun_s)
+            if not reader.cached(asked.query.segments) or (failed and reader.is_up()):
+                self._answer_in_task(request, asked, begun_s)
                 return
         try:
-            found = self._answered(asked, own)
+            found = self._encode(asked, own)
         except Exception as error:
             found = _refused(error)
-        self._land(flight, found, asked.role, begun_s, asked)
+        self._respond(request, found, asked.role, begun_s, asked)
 
-    def _fly(self, flight: Flight, asked: Asked, begun_s: float) -> None:
+    def _answer_in_task(self, request: PendingRequest, asked: HotRequest, begun_s: float) -> None:
         """Answer in a task."""
-        task = asyncio.ensure_future(self._flown(flight, asked, begun_s))
-        self._flying.add(task)
-        task.add_done_callback(self._flying.discard)
+        task = asyncio.ensure_future(self._run_task(request, asked, begun_s))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _flown(self, flight: Flight, asked: Asked, begun_s: float) -> None:
+    async def _run_task(self, request: PendingRequest, asked: HotRequest, begun_s: float) -> None:
         try:
             found = await self._answer(asked)
         except Exception as error:
             found = _refused(error)
-        self._land(flight, found, asked.role, begun_s, asked)
+        self._respond(request, found, asked.role, begun_s, asked)
 
-    def _land(self, flight: Flight, found: tuple[Landing, str], role: str, begun_s: float, asked: Asked | None) -> None:
-        """`found` is the answer and its reason."""
+    def _respond(
+        self,
+        request: PendingRequest,
+        found: tuple[EncodedAnswer, str],
+        role: str,
+        begun_s: float,
+        asked: HotRequest | None,
+    ) -> None:
+        """Send `found`, an answer and its reason."""
         answer, reason = found
-        flight.land(answer.status, answer.lines, answer.body)
+        request.respond(answer.status, answer.lines, answer.body)
         self._note(role, reason, answer.status, begun_s, asked)
 
-    def _note(self, role: str, reason: str, status: int, begun_s: float, asked: Asked | None) -> None:
-        """Count it; log what was slow, and what is part of a trace that somebody samples."""
+    def _note(self, role: str, reason: str, status: int, begun_s: float, asked: HotRequest | None) -> None:
+        """Count the answer; log it if it was slow, or part of a sampled trace."""
         seconds = time.perf_counter() - begun_s
         self._meter.read(role, reason, status, seconds)
         trace = None if asked is None else asked.head.trace
         if seconds > self._slow_s or trace is not None:
-            told = {"route": "recommendations", "reason": reason, "status": status, "role": role, "trace": trace}
-            logger.info("recommendations %d", status, extra={**told, "ms": round(1000 * seconds, 1)})
+            fields = {"route": "recommendations", "reason": reason, "status": status, "role": role, "trace": trace}
+            logger.info("recommendations %d", status, extra={**fields, "ms": round(1000 * seconds, 1)})
 
-    def _look(self, principal: Principal, role: str, head: RequestHead, raw_path: bytes, query: bytes) -> Asked:
-        """What is asked, by whom. Raises :class:`Problem`."""
+    def _parse(self, principal: Principal, role: str, head: RequestHead, raw_path: bytes, query: bytes) -> HotRequest:
+        """Parse and authorise the request. Raises :class:`Problem`."""
         tenant, left = self._parts.admit(principal, NAME, time.monotonic())
         asked = read_query(query)
         if asked.ignored:
             self._meter.ignored(NAME, asked.ignored)
-        return Asked(
+        return HotRequest(
             role,
             tenant,
             left,
-            user_in(raw_path),
+            user_in_path(raw_path),
             asked,
             class_of(principal, head.urgency),
             time.time_ns() // 1_000_000,
@@ -204,39 +211,39 @@ class Lane:
             head,
         )
 
-    async def _answer(self, asked: Asked) -> tuple[Landing, str]:
-        """The user's list, or a fallback; shed requests wait for that, and Redis is not asked."""
+    async def _answer(self, asked: HotRequest) -> tuple[EncodedAnswer, str]:
+        """The user's list, or a fallback. A shed request waits for a fallback, without a call to Redis."""
         admission, reader = self._admission, asked.tenant.reader
-        if not admission.takes(asked.of):
+        if not admission.admits(asked.of):
             await admission.pause(asked.deadline_s)
-            return self._answered(asked, None, SHED)
-        admission.under_way += 1
+            return self._encode(asked, None, SHED)
+        admission.in_progress += 1
         try:
             own = reader.own(asked.user_id, asked.query.segments)
             found = await own if asked.deadline_s is None else await _within(asked.deadline_s, own)
-            return self._answered(asked, found)
+            return self._encode(asked, found)
         finally:
-            admission.under_way -= 1
+            admission.in_progress -= 1
 
-    def _answered(self, asked: Asked, own: Own | None, more: bytes = b"") -> tuple[Landing, str]:
+    def _encode(self, asked: HotRequest, own: Own | None, more: bytes = b"") -> tuple[EncodedAnswer, str]:
         found = choose(own, asked.tenant, asked.query, asked.now_ms)
         if found.reason in ("personalised", "session"):
             asked.tenant.note_read(asked.user_id, asked.role)
         known = asked.head.known
         if known and is_known(found.tag, known):
-            return Landing(304, _UNCHANGED % (self._common, asked.left, found.tag, more), b""), found.reason
+            return EncodedAnswer(304, _UNCHANGED % (self._common, asked.left, found.tag, more), b""), found.reason
         lines = _LINES % (self._common, asked.left, found.tag, len(found.body), more)
-        return Landing(200, lines, found.body), found.reason
+        return EncodedAnswer(200, lines, found.body), found.reason
 
 
-def _refused(error: Exception) -> tuple[Landing, str]:
+def _refused(error: Exception) -> tuple[EncodedAnswer, str]:
     problem = error if isinstance(error, Problem) else logged(error, "the hot route")
     answer = problem.answer()
-    return Landing(answer.status, joined(answer.headers), answer.body), REFUSED
+    return EncodedAnswer(answer.status, joined(answer.headers), answer.body), REFUSED
 
 
 async def _within(seconds: float, own: Awaitable[Own | None]) -> Own | None:
-    """What is held stands in for a list that does not come in time."""
+    """Limit the time; None, so that cached lists are used, if the list does not arrive in time."""
     try:
         async with asyncio.timeout(seconds):
             return await own

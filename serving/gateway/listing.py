@@ -7,7 +7,7 @@ from zlib import crc32
 import msgspec
 
 from schemas.lists import RecommendationList
-from serving.answers import NONE_LISTED, Filter, Listed, Own, cut, decoded
+from serving.answers import EMPTY_LIST, Filter, Listed, Own, cut, decoded
 from serving.gateway.questions import Query
 from serving.gateway.tenants import Tenant
 
@@ -18,7 +18,7 @@ _PLACE: Final = re.compile(rb'"at":([0-9]+),"partition":(-?[0-9]+),"offset":(-?[
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """What is answered: the bytes, what tells it from any other answer, and what it was for metrics."""
+    """An answer: its body, its ETag, and its reason for metrics."""
 
     body: bytes
     tag: bytes
@@ -26,21 +26,21 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
-    """The first list of which something may be shown."""
+    """The first list that has items to show."""
     reader = tenant.reader
     if query.filters:
-        return _filtered(own, reader.held(query.segments), query, tenant)
+        return _filtered(own, reader.cached(query.segments), query, tenant)
     if own is not None:
         raw, consent = own
         try:
             tag, model, reason = described(raw, consent)
             tenant.models[model] = now_ms
             return Found(cut(raw, query.n), tag, reason)
-        except ValueError:  # a list that cannot be read is as good as none
+        except ValueError:  # treat an unreadable list as missing
             pass
-    for listed in reader.held(query.segments):
+    for listed in reader.cached(query.segments):
         return Found(cut(listed.raw, query.n), tag_of(listed.raw, b""), "popular")
-    return Found(NONE_LISTED, tag_of(NONE_LISTED, b""), "nothing")
+    return Found(EMPTY_LIST, tag_of(EMPTY_LIST, b""), "nothing")
 
 
 def _filtered(own: Own | None, popular: list[Listed], query: Query, tenant: Tenant) -> Found:
@@ -54,16 +54,16 @@ def _filtered(own: Own | None, popular: list[Listed], query: Query, tenant: Tena
         items = tuple(filter(keep, found.items))[: query.n]
         if items or query.n == 0:
             body = msgspec.json.encode(msgspec.structs.replace(found, items=items))
-            # What is sold out may change while the list does not.
+            # Stock may change while the list does not.
             tag = b'%b.%x"' % (tag_of(raw, consent)[:-1], crc32(body))
             return Found(body, tag, found.reason)
-    return Found(NONE_LISTED, tag_of(NONE_LISTED, b""), "nothing")
+    return Found(EMPTY_LIST, tag_of(EMPTY_LIST, b""), "nothing")
 
 
 def tag_of(raw: bytes, consent: bytes) -> bytes:
-    """A strong ETag: version and epoch of a list, when it was made, and the place of the consent it stands under.
+    """A strong ETag: version and epoch of a list, when it was made, and the place of the consent that allows it.
 
-    Raises :class:`ValueError` for what is no list.
+    Raises :class:`ValueError` if it is not a list.
 
     >>> consent = b'{"level":"full","expires_at":0,"at":12,"partition":0,"offset":5}'
     >>> tag_of(b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"session","items":[]}', consent)
@@ -73,7 +73,10 @@ def tag_of(raw: bytes, consent: bytes) -> bytes:
 
 
 def described(raw: bytes, consent: bytes) -> tuple[bytes, bytes, str]:
-    """The ETag of a list, the name of its model as JSON, and its reason. Raises :class:`ValueError` for no list."""
+    """The ETag of a list, the name of its model as JSON, and its reason.
+
+    Raises :class:`ValueError` if it is not a list.
+    """
     found = _HEAD.match(raw)
     if found is None:
         raise ValueError

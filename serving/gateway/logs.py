@@ -10,7 +10,7 @@ _ORDINARY: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))
 
 
 class JsonLines(logging.Formatter):
-    """One object a line; what was given as `extra` stands beside the message."""
+    """One object per line; `extra` fields are added next to the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of `record`."""
@@ -22,7 +22,7 @@ class JsonLines(logging.Formatter):
         }
         line |= {name: value for name, value in vars(record).items() if name not in _ORDINARY and value is not None}
         if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = record.exc_info[0].__name__  # its text may hold what a request held
+            line["error"] = record.exc_info[0].__name__  # its text may contain data of a request
         return json.dumps(line, default=str)
 
 
@@ -34,4 +34,4 @@ def log_as_json(level: int = logging.INFO) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "uvicorn.access"
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what fails is said by who asked for it
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # the caller reports failures

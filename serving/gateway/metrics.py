@@ -5,8 +5,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-NOBODY: Final = "none"
-"""The role of who is not known."""
+NO_ROLE: Final = "none"
+"""The role of an unauthenticated request."""
 BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -41,7 +41,7 @@ class Meter:
         self._of_reads: dict[tuple[str, str, int], tuple[Callable[[float], None], Callable[[], None]]] = {}
 
     def read(self, role: str, reason: str, status: int, seconds: float) -> None:
-        """Note an answer of the hot route."""
+        """Count an answer of the hot route."""
         of = role, reason, status
         known = self._of_reads.get(of)
         if known is None:
@@ -55,20 +55,20 @@ class Meter:
         count()
 
     def redis(self, tenant: str, state: str, complaints: int) -> None:
-        """Note how a tenant's Redis stands. With several workers, a state counts that any of them sees."""
+        """Set the state of a tenant's Redis. With several workers, a state is 1 if any of them sees it."""
         for name in ("up", "closed", "away"):
             self._redis.labels(tenant, name).set(name == state)
         self._redis.labels(tenant, "complaints").set(complaints)
 
     def ignored(self, route: str, count: int) -> None:
-        """Note parameters of a read route that were ignored."""
+        """Count ignored parameters of a read route."""
         self._ignored.labels(route).inc(count)
 
     def refused(self, status: int) -> None:
-        """Note an answer to what was no request of any route: it has no duration."""
+        """Count an answer to input that was no valid request; it has no duration."""
         self._answers.labels("unknown", str(status)).inc()
 
     def answered(self, route: str, role: str, status: int, seconds: float) -> None:
-        """Note an answer of any other route."""
+        """Count an answer of any other route."""
         self._seconds.labels(route, "", role).observe(seconds)
         self._answers.labels(route, str(status)).inc()

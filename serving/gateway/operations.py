@@ -1,10 +1,10 @@
-"""How a route says, next to its handler, what it takes and what it answers; and the OpenAPI document made of that.
+"""Declares each route's parameters and responses next to its handler, and builds the OpenAPI document from that.
 
     @router.answers("Acknowledged", 409, 413, body=ConsentChange)
     async def consent(request: Request) -> Acknowledged: ...
 
-The name of the handler is that of its route in :mod:`serving.gateway.roles`, which has its method and path. What it
-returns is a struct, which is sent as JSON and described by its type; or a response, and then `sends` is its type.
+The handler has the name of its route in :mod:`serving.gateway.roles`, which defines method and path. It returns a
+struct, which is sent as JSON and described by its type; or a response, and then `sends` is the type of its body.
 """
 
 import re
@@ -57,7 +57,7 @@ _REFERENCE: Final = "#/components/schemas/{name}"
 
 
 class Reply(NamedTuple):
-    """One answer of a route: what it means, and the type of its body; `str` is plain text, None no body."""
+    """One response of a route: its meaning, and the type of its body (`str` is plain text, None is no body)."""
 
     meaning: str
     kind: Any
@@ -67,7 +67,7 @@ NOT_MODIFIED: Final = {304: Reply("Not modified: the cached response is still va
 
 
 class OperationRouter(APIRouter):
-    """A router of FastAPI whose routes are described by types of msgspec."""
+    """A FastAPI router whose routes are described by msgspec types."""
 
     def __init__(self) -> None:
         super().__init__(default_response_class=Response)  # which adds nothing of its own to the document
@@ -84,7 +84,7 @@ class OperationRouter(APIRouter):
         headers: type | None = None,
         body: Any = None,
     ) -> Callable[[Handler], Handler]:
-        """Serve a route by the handler. `problems` are what it may answer beyond those that all routes share."""
+        """Register the handler for its route. `problems` are its error statuses beyond those that all routes share."""
         takes = {"path": PathParameters, "query": query, "header": headers}
 
         def serve(handler: Handler) -> Handler:
@@ -147,7 +147,7 @@ class DocumentedApi(FastAPI):
         self._components = router.components
 
     def openapi(self) -> Document:
-        """FastAPI's document, with the types that it refers to, and how clients authenticate."""
+        """FastAPI's document, completed with the referenced types and the security schemes."""
         document = super().openapi()
         document["components"] = {"schemas": self._components(), "securitySchemes": _SECURITY_SCHEMES}
         document["security"] = [{name: []} for name in _SECURITY_SCHEMES]
@@ -155,7 +155,7 @@ class DocumentedApi(FastAPI):
 
 
 def json_of(body: msgspec.Struct, status: int) -> Response:
-    """An answer that nobody may keep."""
+    """A JSON response that no cache may keep."""
     headers = {"cache-control": "no-store"}
     return Response(msgspec.json.encode(body), status, headers, media_type=JSON[1].decode())
 
@@ -166,7 +166,7 @@ def _refusals(route: Route, problems: Sequence[int]) -> dict[int, Reply]:
 
 
 def _parameters(of: type, where: str, path: str) -> list[Document]:
-    """A parameter for each field of `of`, in their order; in a path, for each that the path has."""
+    """One parameter per field of `of`, in order; for paths, only those in `path`."""
     its = msgspec.json.schema_components([of])[1][of.__name__]
     schemas = {name: its["properties"][name] for name in of.__annotations__}
     return [

@@ -1,4 +1,4 @@
-"""What callers may put into paths, queries and headers, and its bounds, as the OpenAPI document has them."""
+"""The parameters of paths, queries and headers, and their bounds, as in the OpenAPI document."""
 
 from typing import Annotated, Final, TypeAlias, TypedDict
 
@@ -21,7 +21,7 @@ _Deadline: TypeAlias = Annotated[int, Meta(ge=1, le=DEADLINE_MS_MAX)]
 
 
 class PathParameters(TypedDict):
-    """What stands in paths."""
+    """Parameters in paths."""
 
     user: Annotated[_User, Meta(description="The user id; encode a slash as %2F")]
     id: Annotated[str, Meta(pattern="^[0-9a-f-]+$", description="The id from the response to the request for the data")]

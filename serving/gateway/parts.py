@@ -11,7 +11,7 @@ from serving.gateway.tenants import Tenant, tenant_of
 
 
 class GatewayParts(NamedTuple):
-    """Who asks, what for, how much of it, and what is counted."""
+    """Authentication, tenants, admission, rate limits and metrics."""
 
     authenticator: Authenticator
     tenants: Mapping[str, Tenant]
@@ -20,13 +20,13 @@ class GatewayParts(NamedTuple):
     meter: Meter
 
     def admit(self, principal: Principal, route: str, now_s: float) -> tuple[Tenant, int]:
-        """The tenant that a request is for, and how many requests its key has left. Raises :class:`Problem`."""
+        """The tenant of a request, and how many requests its key has left. Raises :class:`Problem`."""
         if route not in principal.opens:
             raise forbidden(route)
         key = principal.tenant, principal.subject
         left = self.limits.take(key, now_s)
         if left < 0:
-            problem = too_many(self.limits.again_in_s(key, now_s), "this key has used up its requests")
+            problem = too_many(self.limits.retry_after_s(key, now_s), "this key has used up its requests")
             problem.headers += [(name.decode(), value.decode()) for name, value in self.limits.headers(0)]
             raise problem
         return tenant_of(self.tenants, principal.tenant), left

@@ -23,12 +23,12 @@ class Answer(NamedTuple):
 
 
 def joined(headers: Iterable[Header]) -> bytes:
-    """Headers as HTTP/1.1 sends them. Trusts the caller: names in small letters, values without line breaks."""
+    """Encode headers for HTTP/1.1. Trusts the caller: names in lower case, values without line breaks."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def split(lines: bytes) -> Headers:
-    """The headers in what :func:`joined` has made.
+    """Decode the headers encoded by :func:`joined`.
 
     >>> split(joined([(b"etag", b"1: 2"), (b"vary", b"")]))
     [(b'etag', b'1: 2'), (b'vary', b'')]
@@ -48,8 +48,9 @@ class ProblemDetails(msgspec.Struct, omit_defaults=True):
 
 
 class Problem(Exception):  # noqa: N818 - an answer
-    """Why a request is refused. `kind` and `reason` are for programs, `detail` for people: what is wrong, and how to
-    fix it. None of it may hold a value taken from a request.
+    """Why a request is refused. `kind` and `reason` are for programs, `detail` is for people.
+
+    `detail` says what is wrong, and how to fix it. None of them may contain a value from the request.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Problem(Exception):  # noqa: N818 - an answer
         self.headers = list(headers)
 
     def answer(self) -> Answer:
-        """The problem as an answer. Nobody may keep it."""
+        """The problem as an answer that no cache may keep."""
         title = HTTPStatus(self.status).phrase
         raw = msgspec.json.encode(
             ProblemDetails(PROBLEM_TYPE + self.kind, title, self.status, self.detail, self.reason)
@@ -77,56 +78,56 @@ class Problem(Exception):  # noqa: N818 - an answer
 
 
 def unauthenticated() -> Problem:
-    """Nobody is known to ask."""
+    """Missing credentials."""
     detail = "give an API key in X-API-Key, or a token or an API key in Authorization: Bearer, or a key by Basic"
     challenges = 'Bearer realm="freshet", Basic realm="freshet", charset="UTF-8"'
     return Problem(401, "unauthenticated", detail, [("WWW-Authenticate", challenges)])
 
 
 def bad_token() -> Problem:
-    """A token or key that is not valid. Why is not said: it helps only those who guess."""
+    """Invalid credentials. The answer does not say why: that would only help attackers."""
     challenge = 'Bearer realm="freshet", error="invalid_token", Basic realm="freshet", charset="UTF-8"'
     return Problem(401, "bad-credentials", "the token or API key is not valid here", [("WWW-Authenticate", challenge)])
 
 
 def forbidden(route: str) -> Problem:
-    """Somebody who may not."""
+    """Role not permitted."""
     return Problem(403, "forbidden", f"none of your roles may use {route}")
 
 
 def bad_request(detail: str) -> Problem:
-    """A request that is not of the documented form."""
+    """Malformed request."""
     return Problem(400, "bad-request", detail)
 
 
 def too_many(retry_after_s: int, detail: str) -> Problem:
-    """More than allowed."""
+    """Rate limit exceeded, or no capacity."""
     return Problem(429, "too-many-requests", detail, [("Retry-After", str(retry_after_s))])
 
 
 def unavailable(detail: str) -> Problem:
-    """Something behind the gateway is unavailable."""
+    """A backend is unavailable."""
     return Problem(503, "unavailable", detail, [("Retry-After", "1")])
 
 
 def overloaded(detail: str) -> Problem:
-    """The gateway itself has no room."""
+    """The gateway is at capacity."""
     return Problem(503, "overloaded", detail, [("Retry-After", "1")])
 
 
 def fault() -> Problem:
-    """A mistake of ours."""
+    """A bug in the gateway."""
     return Problem(500, "internal", "this is a fault of the gateway, and it is logged")
 
 
 def logged(error: Exception, route: str) -> Problem:
-    """A mistake of ours, logged without its text and values: both may hold what a request held."""
+    """Log a bug without its text and values, which may contain data of a request."""
     logger.error("a request of %s failed", route, extra={"error": type(error).__name__, "where": _place_of(error)})
     return fault()
 
 
 def _place_of(error: BaseException) -> str:
-    """Where in the code it was raised."""
+    """Where in the code the error was raised."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -24,17 +24,17 @@ from serving.gateway.parameters import (
 from serving.gateway.problems import bad_request
 
 PREFIX: Final = b"/v1/recommendations/"
-"""How the path of the hot route begins; a user id follows."""
+"""The path of the hot route, before the user id."""
 DEADLINE_DIGITS_MAX: Final = 9
 """Python refuses to read numbers of thousands of digits."""
-QUERIES_HELD_MAX: Final = 4_096
-QUERY_HELD_BYTES_MAX: Final = 128
-"""Longer queries are read each time: what is held is bounded in bytes, too."""
+QUERIES_CACHED_MAX: Final = 4_096
+QUERY_CACHED_BYTES_MAX: Final = 128
+"""Longer queries are not cached, so that the cache is bounded in bytes, too."""
 PARAMETERS: Final = frozenset(name.encode() for name in ListParameters.__annotations__)
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What is asked for, but for the user; `ignored` parameters were not understood."""
+    """The parameters of a read, without the user; `ignored` is the number of unknown parameters."""
 
     n: int
     segments: tuple[str, ...]
@@ -45,12 +45,12 @@ class Query(msgspec.Struct, frozen=True):
 
     @property
     def filters(self) -> bool:
-        """Whether items are to be taken out."""
+        """Whether any items must be filtered out."""
         return bool(self.exclude or self.in_stock or self.category is not None)
 
 
 class RequestHead(msgspec.Struct, frozen=True):
-    """What the header lines of a request, by their names in small letters, say to the hot route."""
+    """The headers that matter to the hot route; names in `lines` are lower case."""
 
     lines: Mapping[bytes, bytes]
     urgency: int
@@ -59,10 +59,12 @@ class RequestHead(msgspec.Struct, frozen=True):
     trace: str | None
 
 
-def lines_of(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
-    """Headers by name. Lines of `If-None-Match` add up; of two credentials of a kind nobody knows which is meant.
+def headers_by_name(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
+    """Headers by name. Repeated `If-None-Match` headers are joined; repeated credentials are ambiguous, so become
+    empty.
 
-    >>> lines_of([(b"if-none-match", b'"1"'), (b"x-api-key", b"a"), (b"if-none-match", b'"2"'), (b"x-api-key", b"b")])
+    >>> keys = [(b"x-api-key", b"a"), (b"x-api-key", b"b")]
+    >>> headers_by_name([(b"if-none-match", b'"1"'), (b"if-none-match", b'"2"'), *keys])
     {b'if-none-match': b'"1", "2"', b'x-api-key': b''}
     """
     lines = dict(headers)
@@ -77,7 +79,7 @@ def lines_of(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
 
 
 def is_known(tag: bytes, known: bytes) -> bool:
-    """Whether `If-None-Match: known` fits what has the ETag `tag`.
+    """Whether `If-None-Match: known` matches the ETag `tag`.
 
     >>> is_known(b'"1"', b'"2", W/"1"'), is_known(b'"1"', b"*"), is_known(b'"1"', b"")
     (True, True, False)
@@ -85,8 +87,8 @@ def is_known(tag: bytes, known: bytes) -> bool:
     return tag in known or known.strip() == b"*"
 
 
-def head_of(lines: Mapping[bytes, bytes]) -> RequestHead:
-    """Take from `lines` what matters here."""
+def parse_head(lines: Mapping[bytes, bytes]) -> RequestHead:
+    """Parse the headers that matter to the hot route."""
     return RequestHead(
         lines,
         urgency_of(lines.get(b"priority")),
@@ -96,13 +98,13 @@ def head_of(lines: Mapping[bytes, bytes]) -> RequestHead:
     )
 
 
-def user_in(raw_path: bytes) -> str:
+def user_in_path(raw_path: bytes) -> str:
     """The user id in a path of the hot route. Raises :class:`Problem` (400)."""
     return user_of(raw_path[len(PREFIX) :])
 
 
 def user_of(raw: bytes) -> str:
-    """A user id as it appears in a path, where a slash is written %2F. Raises :class:`Problem` (400)."""
+    """Decode a user id in a path, where a slash is written %2F. Raises :class:`Problem` (400)."""
     try:
         user_id = raw.decode() if b"%" not in raw else _unquoted(raw)
     except UnicodeDecodeError:
@@ -115,7 +117,7 @@ def user_of(raw: bytes) -> str:
 
 
 def purpose_of(text: str) -> str:
-    """What a person's data is read for, as it is to be recorded. Raises :class:`Problem` (400)."""
+    """Validate the purpose of a request for a person's data. Raises :class:`Problem` (400)."""
     if not audit.is_name(text):
         raise bad_request(
             f"purpose says what this is read for, in 1 to {audit.NAME_LENGTH_MAX} characters, one of them visible and "
@@ -137,7 +139,7 @@ _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-
 
 
 def trace_of(header: bytes | None) -> str | None:
-    """The trace id in a `traceparent` (W3C Trace Context) of a trace that is sampled; None for any other.
+    """The trace id in a `traceparent` header (W3C Trace Context) of a sampled trace; None for any other.
 
     >>> trace_of(b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01") == "a" * 32, trace_of(b"nonsense"), trace_of(None)
     (True, None, None)
@@ -154,11 +156,11 @@ def deadline_s(header: bytes) -> float:
 
 
 def read_query(raw: bytes) -> Query:
-    """The parameters of the hot route. Raises :class:`Problem` (400) for those that are not of the documented form.
+    """Parse the parameters of the hot route. Raises :class:`Problem` (400) for invalid ones.
 
-    Parameters that are not documented are ignored, such as those that campaigns and ingresses add.
+    Undocumented parameters, such as those that campaigns and ingresses add, are ignored.
     """
-    return _held_query(raw) if len(raw) <= QUERY_HELD_BYTES_MAX else _read_query(raw)
+    return _cached_query(raw) if len(raw) <= QUERY_CACHED_BYTES_MAX else _read_query(raw)
 
 
 def _read_query(raw: bytes) -> Query:
@@ -179,11 +181,11 @@ def _read_query(raw: bytes) -> Query:
     return Query(n, segments_of(surface, segment), frozenset(exclude), in_stock, category, ignored)
 
 
-_held_query: Final = lru_cache(QUERIES_HELD_MAX)(_read_query)
+_cached_query: Final = lru_cache(QUERIES_CACHED_MAX)(_read_query)
 
 
 def _known_pairs(raw: bytes) -> tuple[list[tuple[str, str]], int]:
-    """The documented parameters, decoded, and how many others there are."""
+    """The documented parameters, decoded, and the number of others."""
     parts = raw.split(b"&")
     known = [part for part in parts if _name_in(part) in PARAMETERS]
     if b"" in parts:

@@ -1,4 +1,4 @@
-"""The table of routes and roles. Routes that are not in it are not served."""
+"""The table of routes and roles. Only routes in this table are served."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, get_args
@@ -9,7 +9,7 @@ Admitted = Literal["read", "write", "consent", "access", "health"]
 
 
 class Route(NamedTuple):
-    """A route: who may use it (nobody = everybody, without a token), and how it is admitted under load."""
+    """A route: which roles may use it (none: everyone, without credentials), and its admission class."""
 
     method: str
     path: str
@@ -37,11 +37,11 @@ ROUTES: Final[dict[str, Route]] = {
 }
 
 URGENCY_BEST: Final[dict[Role, int]] = {"frontend": 0, "producer": 2, "privacy": 2, "operator": 2, "admin": 0}
-"""The most urgent value of RFC 9218 (0 to 7) that a role may ask for."""
+"""The most urgent value of RFC 9218 (0 to 7) that a role may request."""
 
 
 def opened_by(roles: Sequence[Role]) -> dict[str, Role]:
-    """The names of the routes that somebody with `roles` may use, each with the first of them that opens it.
+    """The names of the routes that `roles` may use, each with the first role that permits it.
 
     >>> opened_by(["producer", "privacy"])
     {'popular': 'producer', 'events': 'producer', 'consent': 'producer', 'erasure': 'privacy', 'access': 'privacy', \

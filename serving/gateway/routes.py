@@ -29,9 +29,9 @@ from schemas.errors import (
 )
 from schemas.events import Interaction
 from schemas.lists import RecommendationList
-from serving.answers import NONE_LISTED, cut
-from serving.consents import Heard, read_consent_or_withdrawal
-from serving.events import Stands, read_event
+from serving.answers import EMPTY_LIST, cut
+from serving.consents import ParsedConsent, read_consent_or_withdrawal
+from serving.events import RecordedEvent, read_event
 from serving.gateway.bodies import (
     Acknowledged,
     BeingCollected,
@@ -48,21 +48,21 @@ from serving.gateway.listing import tag_of
 from serving.gateway.operations import NOT_MODIFIED, OperationRouter, Reply, json_of
 from serving.gateway.parameters import AccessParameters, ListHeaders, ListParameters, PopularParameters
 from serving.gateway.problems import Problem, ProblemDetails, bad_request, unavailable
-from serving.gateway.questions import Query, is_known, lines_of, purpose_of, read_query, user_of
+from serving.gateway.questions import Query, headers_by_name, is_known, purpose_of, read_query, user_of
 from serving.gateway.tenants import Tenant
 from serving.held_data import access_command
-from serving.kept_answers import Ticket, asker, read_ticket
+from serving.kept_answers import Ticket, read_ticket, requester
 
 R = TypeVar("R")
 EVENTS_MAX: Final = 500
 COLLECTED_AFTER_S: Final = 2
-"""After so long it is worth while to ask for what is being collected."""
+"""When it is worth asking for collected data again."""
 _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
 logger = logging.getLogger("freshet.gateway")
 
 
 class _UserInPath(StringConvertor):
-    """Any characters, decoded slashes and line breaks among them: the gate has looked at the path as it was sent."""
+    """Any characters, including decoded slashes and line breaks: the gate has checked the raw path."""
 
     regex = "(?s:.+)"
 
@@ -80,8 +80,8 @@ router = OperationRouter()
 )
 async def recommendations(request: Request) -> Response:
     """Get the user's list, or a popular list if there is none. There is always a list."""
-    # Never called, for the lane is in front: it stands here for the document.
-    raise Problem(404, "not-found", "this route is answered in front")
+    # Never called: the lane answers this route. It is here for the OpenAPI document.
+    raise Problem(404, "not-found", "this route is served by the hot lane")
 
 
 @router.answers("A popular list", sends=RecommendationList, also=NOT_MODIFIED, query=PopularParameters)
@@ -90,18 +90,18 @@ async def popular(request: Request) -> Response:
     tenant: Tenant = request.state.tenant
     query, shared = _popular_query(request, tenant)
     found = await tenant.reader.popular(query.segments)
-    if not found:  # a cache that held this would give up a list that it has
-        return Response(NONE_LISTED, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
+    if not found:  # a cache that stored this would lose a list that it has
+        return Response(EMPTY_LIST, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
     raw = found[0].raw
     tag = tag_of(raw, b"")
     headers = popular_headers(request.app.state.cache, tenant.name, query.segments, tag, shared)
-    if is_known(tag, lines_of(request.scope["headers"]).get(b"if-none-match", b"")):
+    if is_known(tag, headers_by_name(request.scope["headers"]).get(b"if-none-match", b"")):
         return Response(status_code=304, headers=headers)
     return Response(cut(raw, query.n), headers=headers, media_type="application/json")
 
 
 def _popular_query(request: Request, tenant: Tenant) -> tuple[Query, bool]:
-    """The query, and whether any cache may keep the answer: a URL that all tenants share must not be kept."""
+    """The query, and whether shared caches may keep the answer: not if tenants share the URL."""
     raw = request.scope["query_string"]
     parts = [part for part in raw.split(b"&") if part]
     named = [part for part in parts if part.startswith(b"tenant=")]
@@ -128,14 +128,14 @@ async def events(request: Request) -> Acknowledged | EventResults:
     body = await _json_body(request)
     if body.lstrip()[:1] != b"[":
         try:
-            stands = await _in_thread(request, request.state.tenant.events.send_all, [read_event(body)])
+            positions = await _in_thread(request, request.state.tenant.events.send_all, [read_event(body)])
         except InvalidEvent as error:
             raise Problem(400, "invalid-event", str(error), reason=error.reason) from None
-        return Acknowledged("accepted", *stands[0])
+        return Acknowledged("accepted", *positions[0])
     verdicts = _read_events(body)
     checked = [one for one in verdicts if isinstance(one, Interaction)]
-    stands = await _in_thread(request, request.state.tenant.events.send_all, checked) if checked else []
-    return _results(verdicts, stands)
+    positions = await _in_thread(request, request.state.tenant.events.send_all, checked) if checked else []
+    return _results(verdicts, positions)
 
 
 def _read_events(body: bytes) -> list[Interaction | InvalidEvent]:
@@ -154,15 +154,15 @@ def _read_events(body: bytes) -> list[Interaction | InvalidEvent]:
     return verdicts
 
 
-def _results(verdicts: list[Interaction | InvalidEvent], stands: list[Stands]) -> EventResults:
-    places = iter(stands)
+def _results(verdicts: list[Interaction | InvalidEvent], positions: list[RecordedEvent]) -> EventResults:
+    places = iter(positions)
     results = [
         EventResult("rejected", reason=one.reason, detail=str(one))
         if isinstance(one, InvalidEvent)
         else EventResult("accepted", *next(places))
         for one in verdicts
     ]
-    return EventResults(len(stands), len(verdicts) - len(stands), results)
+    return EventResults(len(positions), len(verdicts) - len(positions), results)
 
 
 @router.answers("Acknowledged", 409, 413, 415, 503, body=ConsentChange)
@@ -182,7 +182,9 @@ async def consent(request: Request) -> Acknowledged:
 async def erasure(request: Request) -> Acknowledged:
     """Erase a user (GDPR, article 17). No later response is personalised."""
     user_id = _user(request)
-    return await _recorded(request, Heard(ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True)))
+    return await _recorded(
+        request, ParsedConsent(ConsentChange(user_id, "none", time.time_ns() // 1_000_000, erase=True))
+    )
 
 
 @router.answers(
@@ -198,7 +200,7 @@ async def access(request: Request) -> Response:
     purpose = purpose_of(request.query_params.get("purpose", ""))
     tenant, role = request.state.tenant, request.state.role
     pseudonym = tenant.names(user_id)[0]
-    who = asker(request.state.subject, role, pseudonym, purpose)
+    who = requester(request.state.subject, role, pseudonym, purpose)
     question = Question(pseudonym, who, access_command(user_id, role, purpose))
     ticket = await _in_thread(request, partial(request.app.state.collecting.ask, tenant), question)
     return _being_collected(ticket, request.scope["raw_path"])
@@ -219,11 +221,11 @@ async def answer(request: Request) -> Response:
         request.app.state.collecting,
         read_ticket(request.path_params["id"]),
     )
-    not_there = Problem(404, "not-found", "you have asked for nothing under this id, of this user, in the last hour")
+    not_there = Problem(404, "not-found", "you have not requested data of this user under this id in the last hour")
     if ticket is None:
         raise not_there
     user_id, subject, role = _user(request), request.state.subject, request.state.role
-    owners = [asker(subject, role, pseudonym).owner for pseudonym in tenant.names(user_id)]
+    owners = [requester(subject, role, pseudonym).owner for pseudonym in tenant.names(user_id)]
     if collecting.is_under_way(ticket, owners):
         return _being_collected(ticket)
     standing = await _in_thread(request, partial(tenant.answers.look_up, ticket), owners)
@@ -239,7 +241,7 @@ async def answer(request: Request) -> Response:
 
 
 def _being_collected(ticket: Ticket, asked_at: bytes | None = None) -> Response:
-    """Come back later; where a request was taken in at the path `asked_at`, also to where."""
+    """The response while data is being collected; includes its location if this is the request at path `asked_at`."""
     response = json_of(BeingCollected(ticket.id, "collecting"), 202)
     response.headers["retry-after"] = str(COLLECTED_AFTER_S)
     if asked_at is not None:
@@ -247,12 +249,12 @@ def _being_collected(ticket: Ticket, asked_at: bytes | None = None) -> Response:
     return response
 
 
-async def _recorded(request: Request, said: Heard) -> Acknowledged:
+async def _recorded(request: Request, parsed: ParsedConsent) -> Acknowledged:
     try:
-        at = await _in_thread(request, request.state.tenant.consents.record_heard, said)
+        at = await _in_thread(request, request.state.tenant.consents.record_parsed, parsed)
     except ConsentRefused as error:
         raise Problem(409, "older-than-withdrawal", str(error)) from None
-    invalid = said.invalid
+    invalid = parsed.invalid
     place = at.append_ts, at.partition, at.offset
     if invalid is None:
         return Acknowledged("acknowledged", *place)
@@ -260,7 +262,7 @@ async def _recorded(request: Request, said: Heard) -> Acknowledged:
 
 
 def _user(request: Request) -> str:
-    """The user in `/v1/users/{user}` and below it: what the framework has decoded does not tell %2F from a slash."""
+    """The user in `/v1/users/{user}…`, from the raw path: in the decoded path, %2F looks like a slash."""
     return user_of(request.scope["raw_path"].split(b"/")[3])
 
 
@@ -287,7 +289,7 @@ async def livez(_: Request) -> Health:
 async def readyz(request: Request) -> Health:
     """Check that this process is ready for requests. Without Redis it serves popular lists, and is ready."""
     if request.app.state.draining:
-        raise unavailable("this process is about to end")
+        raise unavailable("this process is shutting down")
     readers = [tenant.reader for tenant in request.app.state.tenants.values()]
     states = {reader.state() for reader in readers}
     worst = next(state for state in ("away", "closed", "up") if state in states)
@@ -296,16 +298,16 @@ async def readyz(request: Request) -> Health:
 
 
 async def _in_thread(request: Request, call: Callable[[Any], R], argument: Any) -> R:
-    """Call something that waits for Kafka, in a thread of this kind of request. Raises :class:`Problem` (503).
+    """Run a call that waits for Kafka in a thread for this kind of request. Raises :class:`Problem` (503).
 
-    A thread cannot be interrupted: where the request is given up, its room is held until the thread has ended.
+    A thread cannot be interrupted: if the request is given up, its capacity stays reserved until the thread has ended.
     """
     state, kind = request.app.state, request.state.admitted
     work = state.threads[kind].submit(call, argument)
     try:
         return await asyncio.wrap_future(work)
     except asyncio.CancelledError:
-        state.admission.hold_until_done(kind, work)
+        state.admission.reserve_until_done(kind, work)
         raise
     except NotAcknowledged as error:
         logger.warning("%s", error)
@@ -328,7 +330,10 @@ async def _json_body(request: Request) -> bytes:
 
 
 def unzipped(body: bytes, bytes_max: int) -> bytes:
-    """The content of a gzip file with one member. Raises :class:`Problem`: 413 beyond `bytes_max`, 400 for no gzip."""
+    """Decompress a gzip file with one member.
+
+    Raises :class:`Problem`: 413 beyond `bytes_max`, 400 if it is not gzip.
+    """
     decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         content = decoder.decompress(body, bytes_max + 1)

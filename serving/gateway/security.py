@@ -1,10 +1,10 @@
-"""Authentication: JSON Web Tokens, verified with keys of a file, and API keys, stored as hashes only.
+"""Authentication: JSON Web Tokens, verified with keys from a file, and API keys, stored as hashes only.
 
-An API key comes in `X-API-Key`, as the token of `Authorization: Bearer`, or as the password of `Authorization: Basic`:
-clients such as Prometheus send no headers of their own.
+An API key comes in `X-API-Key`, as the token of `Authorization: Bearer`, or as the password of `Authorization: Basic`,
+because clients such as Prometheus cannot send custom headers.
 
-A token names its key with `kid`, and the key says the algorithm: what a token says of that decides nothing. Roles and
-tenant come from the token or with the API key, from nowhere else. No secret is ever logged or answered.
+A token names its key by `kid`, and the key determines the algorithm; the token's `alg` is not trusted. Roles and tenant
+come only from the token or the API key. No secret is ever logged or sent.
 """
 
 import base64
@@ -31,26 +31,26 @@ from serving.gateway.roles import ROLES, URGENCY_BEST, Role, opened_by
 
 ALGORITHMS: Final = ("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "EdDSA")
 HMAC_KEY_BYTES_MIN: Final = 32
-TOKENS_HELD_MAX: Final = 10_000
-HELD_BYTES_MAX: Final = 2_048
-"""Longer credentials are checked each time: what is held is bounded in bytes, too."""
+CREDENTIALS_CACHED_MAX: Final = 10_000
+CACHED_BYTES_MAX: Final = 2_048
+"""Longer credentials are not cached, so that the cache is bounded in bytes, too."""
 NAME_LENGTH_MAX: Final = 256
-"""Of a token's `sub` and `tenant`, which limits are kept by."""
+"""Applies to a token's `sub` and `tenant`, which rate limits are keyed by."""
 API_KEY_BYTES: Final = 32
 KEY_ID_LENGTH_MAX: Final = 64
 LEEWAY_S: Final = 30
 TIME_MAX_S: Final = EVENT_TS_MAX // 1000
-"""The end of the year 9999: a token that names a later time was made by mistake."""
+"""The end of the year 9999: a later time in a token is an error."""
 TIMES: Final = ("exp", "nbf", "iat")
-"""The claims that are a NumericDate (RFC 7519): PyJWT also takes what Python can make a number of."""
+"""Claims that must be a NumericDate (RFC 7519); PyJWT accepts anything that Python can convert to a number."""
 RSA_BITS_MIN: Final = 2_048
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """Who asks. `subject` names them in limits, `role` is their first; `opens` says which of their roles opens a route.
+    """An authenticated client. `subject` identifies it in rate limits, `role` is its first role.
 
-    `urgency_best` is the most urgent value of RFC 9218 that they
-    may ask for. `expires_at` in s since the epoch.
+    `opens` maps each permitted route to the role that permits it. `urgency_best` is the most urgent value of RFC 9218
+    that the client may request. `expires_at` is in s since the epoch.
     """
 
     subject: str
@@ -61,19 +61,20 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     expires_at: float
 
     def role_for(self, route: str) -> str:
-        """The role that metrics and audit name: the one that opens `route`, else the first."""
+        """The role to name in metrics and audit: the one that permits `route`, else the first."""
         return self.opens.get(route, self.role)
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A key as its file has it: of the key itself only the SHA-256, which is enough for what is random."""
+    """A key as stored in the file: only its SHA-256, which is enough because keys are random."""
 
     id: Annotated[str, Meta(min_length=1, max_length=KEY_ID_LENGTH_MAX)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     roles: Annotated[tuple[Role, ...], Meta(min_length=1)]
     tenant: str = "default"
     expires_at: float | UnsetType = UNSET
-    """In s since the epoch; left out: never. Null is what releases wrote for what is no number, and is not taken."""
+    """In s since the epoch; absent: never. Null is rejected: earlier releases wrote it for values that are not
+    numbers."""
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,9 +91,9 @@ class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Authenticator:
-    """Tells who asks from the headers of a request. What was checked is remembered until it expires.
+    """Authenticates a request by its headers. Caches results until they expire.
 
-    Raises :class:`SettingsError` where the files cannot be used.
+    Raises :class:`SettingsError` if the files cannot be used.
     """
 
     def __init__(self, settings: AuthSettings, clock_s: Callable[[], float] = time.time) -> None:
@@ -106,9 +107,9 @@ class Authenticator:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read the files again if they have changed, and forget whom the old ones let in; whether they had.
+        """Reload the files if they have changed, and clear the cache; returns whether they had.
 
-        Raises :class:`SettingsError` where the new ones cannot be used; then the previous ones stay in force.
+        Raises :class:`SettingsError` if the new files cannot be used; the previous keys then stay in use.
         """
         paths = [path for path in (self._settings.api_keys, self._settings.jwks) if path is not None]
         read_at = {path: _changed_at(path) for path in paths}
@@ -116,12 +117,12 @@ class Authenticator:
             return False
         api_keys, jwks = read_api_keys(self._settings.api_keys), read_jwks(self._settings.jwks)
         self._api_keys, self._jwks, self._read_at = api_keys, jwks, read_at
-        # New ones: who is being checked by the old keys at this moment is remembered where nobody looks any more.
+        # Replace the caches: a check by the old keys in another thread then fills a cache that is no longer used.
         self._checked_keys, self._checked_tokens = {}, {}
         return True
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal:
-        """Who asks. Raises :class:`Problem` (401)."""
+        """Authenticate a request. Raises :class:`Problem` (401)."""
         credentials, is_key = headers.get(b"x-api-key"), True
         if credentials is None:
             credentials, is_key = headers.get(b"authorization"), False
@@ -133,8 +134,8 @@ class Authenticator:
         if known is not None and now_s < known.expires_at:
             return known
         found = self._by_api_key(credentials, now_s) if is_key else self._by_authorization(credentials, now_s)
-        if len(credentials) <= HELD_BYTES_MAX:
-            while len(checked) >= TOKENS_HELD_MAX:
+        if len(credentials) <= CACHED_BYTES_MAX:
+            while len(checked) >= CREDENTIALS_CACHED_MAX:
                 del checked[next(iter(checked))]
             checked[credentials] = found
         return found
@@ -188,7 +189,7 @@ _seen: Final = re.compile(NAME_PATTERN).match
 
 
 def _is_name(claim: Any) -> bool:
-    """Whether a claim may name somebody: it is text with something to see, and nothing that cannot be encoded."""
+    """Whether a claim can identify a client: text with visible characters that can be encoded."""
     return isinstance(claim, str) and len(claim) <= NAME_LENGTH_MAX and _seen(claim) is not None
 
 
@@ -197,7 +198,7 @@ def _is_time(claim: Any) -> bool:
 
 
 def _refuse_repeated_names(token: bytes) -> None:
-    """Raises ValueError for a header or claims with a name twice: readers differ on which of the two counts."""
+    """Raise ValueError for a header or claims with a repeated name: parsers differ on which one counts."""
     for part in token.split(b".")[:2]:
         json.loads(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)), object_pairs_hook=_of_single_names)
 
@@ -214,7 +215,7 @@ def _sha256(api_key: bytes) -> str:
 
 
 def _password(credentials: bytes) -> bytes:
-    """The password in credentials of Basic (RFC 7617). Raises :class:`Problem` (401)."""
+    """The password in Basic credentials (RFC 7617). Raises :class:`Problem` (401)."""
     try:
         _, separator, password = base64.b64decode(credentials, validate=True).partition(b":")
     except ValueError:
@@ -243,7 +244,7 @@ def _changed_at(path: str) -> int:
 
 
 def read_api_keys(path: str | None) -> dict[str, ApiKey]:
-    """The keys of a file by their hash; raises :class:`SettingsError`."""
+    """Load API keys from a file, by their hash; raises :class:`SettingsError`."""
     if path is None:
         return {}
     try:
@@ -256,7 +257,7 @@ def read_api_keys(path: str | None) -> dict[str, ApiKey]:
 
 
 def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
-    """The keys of a JSON Web Key Set by `kid`; raises :class:`SettingsError`, which shows none of them."""
+    """Load a JSON Web Key Set, by `kid`; raises :class:`SettingsError`, which reveals none of the keys."""
     if path is None:
         return {}
     try:
@@ -267,7 +268,7 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
         raise SettingsError(
             f"{path} is not a usable key set: each of `keys` needs `kid`, `kty` and `alg`, one of "
             f"{', '.join(ALGORITHMS)}; HMAC keys {HMAC_KEY_BYTES_MIN} bytes or more, RSA keys {RSA_BITS_MIN} bits; "
-            "`use`, where it is there, is a text, and `key_ops` a list of texts"
+            "if present, `use` must be a string and `key_ops` a list of strings"
         ) from None
     if not keys:
         raise SettingsError(f"{path} has no key that verifies: `use` must be sig, and `key_ops` must have verify")
@@ -277,9 +278,9 @@ def read_jwks(path: str | None) -> dict[str, jwt.PyJWK]:
 
 
 def _is_for_another_use(entry: dict[str, Any]) -> bool:
-    """Whether a key verifies nothing: identity providers publish those for encryption in the same set (RFC 7517, 4.2).
+    """Whether a key cannot verify: providers publish encryption keys in the same set (RFC 7517, 4.2).
 
-    Raises `ValueError` where it does not say so in the form of the RFC.
+    Raises `ValueError` if its `use` or `key_ops` are not as in the RFC.
     """
     use, operations = entry.get("use", "sig"), entry.get("key_ops", ["verify"])
     if not isinstance(use, str) or not isinstance(operations, list) or not all(isinstance(o, str) for o in operations):
@@ -298,13 +299,13 @@ def _jwk(entry: dict[str, Any]) -> jwt.PyJWK:
 
 
 def _bits(key: Any) -> int:
-    """The length of an RSA key; that of the others is fixed."""
+    """The length of an RSA key; other keys have a fixed length."""
     return int(getattr(key, "key_size", RSA_BITS_MIN))
 
 
 def new_api_key(id: str, roles: tuple[Role, ...], tenant: str, expires_at: float | None) -> tuple[str, ApiKey]:
-    """A random key, to be shown once, and what is to be kept of it."""
-    if expires_at is not None and not math.isfinite(expires_at):  # JSON has null for it
+    """Create a random key, to be shown once, and its entry for the file."""
+    if expires_at is not None and not math.isfinite(expires_at):  # JSON would store null
         raise ValueError("an API key must expire at a finite time, or never")
     key = "freshet_" + secrets.token_urlsafe(API_KEY_BYTES)
     return key, ApiKey(

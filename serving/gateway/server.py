@@ -1,4 +1,4 @@
-"""Runs the gateway on uvicorn: one process or several workers, over TLS where the settings say so."""
+"""Runs the gateway on uvicorn: one process or several workers, with TLS if configured."""
 
 import contextlib
 import os
@@ -26,11 +26,11 @@ from serving.gateway.security import Authenticator
 
 KEEP_ALIVE_S: Final = 65
 FILES_BESIDE: Final = 256
-"""Open files beside the connections of clients: Kafka, Redis, certificates, metrics of workers."""
+"""Open files besides client connections: Kafka, Redis, certificates, metrics of workers."""
 
 
 class Config(uvicorn.Config):
-    """Uvicorn's, with TLS 1.2 at least."""
+    """Uvicorn's configuration, with at least TLS 1.2."""
 
     def load(self) -> None:
         """Called once in each worker."""
@@ -40,7 +40,7 @@ class Config(uvicorn.Config):
 
 
 def run(path: Path) -> int:
-    """Serve until told to end."""
+    """Serve until terminated."""
     settings = load_gateway_settings(path)
     _refuse_unusable(settings)
     _allow_files(settings.server.connections_max + FILES_BESIDE)
@@ -68,7 +68,7 @@ def run(path: Path) -> int:
     if server.workers > 1:
         return _with_workers(config)
     serving = uvicorn.Server(config)
-    # Uvicorn ends well on SIGTERM, and then sends it once more to whoever handled it before.
+    # Uvicorn shuts down on SIGTERM, and then raises it again for the previous handler.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     with contextlib.suppress(KeyboardInterrupt):
         serving.run()
@@ -76,12 +76,12 @@ def run(path: Path) -> int:
 
 
 def _refuse_unusable(settings: GatewaySettings) -> None:
-    """Say what is wrong with the files that the settings name, while somebody looks: workers are started again forever.
+    """Check the files named by the settings at startup: failing workers would be restarted forever.
 
     Raises :class:`SettingsError`.
     """
     Authenticator(settings.auth)
-    RedisClient(settings.redis, settings.redis_password()).close()  # password and TLS files; it connects to nothing
+    RedisClient(settings.redis, settings.redis_password()).close()  # checks password and TLS files; does not connect
     for name in settings.tenants:
         load_key_ring(settings.tenant(name).key_ring)
     server = settings.server
@@ -100,7 +100,7 @@ def _refuse_unusable(settings: GatewaySettings) -> None:
 
 
 def _refuse_used_port(host: str, port: int) -> None:
-    """Raise :class:`SettingsError` where uvicorn could not listen: it would say so among its logs, and start to end."""
+    """Raise :class:`SettingsError` if uvicorn could not listen: it would only log that, and exit."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -118,7 +118,7 @@ def _refuse_used_port(host: str, port: int) -> None:
 
 
 def _allow_files(count: int) -> None:
-    """Let this process and its workers open so many files. Raises :class:`SettingsError`."""
+    """Let this process and its workers open `count` files. Raises :class:`SettingsError`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         raise SettingsError(
@@ -130,7 +130,7 @@ def _allow_files(count: int) -> None:
 
 
 def _with_workers(config: Config) -> int:
-    """Several workers share a socket, and a folder for their metrics."""
+    """Run several workers that share a socket and a folder for their metrics."""
     folder = tempfile.mkdtemp(prefix="freshet-gateway-")
     os.environ[MULTIPROCESS_VARIABLE] = folder
     try:

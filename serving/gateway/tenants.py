@@ -25,18 +25,19 @@ from serving.held_data import Collector, is_erased_since
 from serving.kept_answers import KeptAnswers
 
 ANSWER_LASTS_LONGER_S: Final = 60.0
-"""Than a collection may: by then, what has not been answered never will be."""
+"""Added to the longest collection: a request that is not answered by then never will be."""
 FENCE_TIMEOUT_MS: Final = 1_000
 """A withdrawal may wait longer for Redis than a list."""
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """What a request of one tenant is served with. `note_read` is told of whom and by which role a list was read.
+    """What serves the requests of one tenant.
 
-    `models` is when a list of each model (its name as JSON) was last served here, in ms since the epoch. `names` gives
-    the pseudonyms of a user, the current one first; `held` all that is held of one, blocking, up to a number of bytes;
-    `answers` keeps it for who asked, and `is_erased_since` (a time in ms) says when not to give it out any more.
-    `closing` ends everything but the reader, which the loop closes; each of it may wait for Kafka.
+    `note_read` is called with the user and role of each read. `models` is when a list of each model (its name as JSON)
+    was last served here, in ms since the epoch. `names` returns the pseudonyms of a user, the current one first. `held`
+    collects all data held about one, blocking, up to a number of bytes. `answers` keeps it for the requester, and
+    `is_erased_since` (a time in ms) says when it must no longer be returned. `closing` closes everything but the
+    reader, which the loop closes; each call may wait for Kafka.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Tenant(msgspec.Struct, frozen=True):
 
 
 def make_tenant(name: str, settings: GatewaySettings) -> Tenant:
-    """A tenant that connects to nothing yet but to its catalogue. Raises :class:`SettingsError`."""
+    """Create a tenant; only its catalogue connects already. Raises :class:`SettingsError`."""
     of = settings.tenant(name)
     ring = load_key_ring(of.key_ring)
     kafka: dict[str, Any] = python_kafka_options(settings.kafka)
@@ -79,7 +80,7 @@ def make_tenant(name: str, settings: GatewaySettings) -> Tenant:
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 
     def collect_personal_data(command: AccessCommand, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
-        codec = codec_of(of.input)  # of this thread alone: it holds the schemas that it has met
+        codec = codec_of(of.input)  # per thread: it caches schemas
         collector = Collector(of_tenant, store, codec, everywhere=False, bytes_max=bytes_max, on_turn=on_turn)
         return collector.collect(names(command.user_id), command)
 
@@ -107,7 +108,7 @@ def make_tenant(name: str, settings: GatewaySettings) -> Tenant:
 
 
 def tenant_of(tenants: Mapping[str, Tenant], name: str) -> Tenant:
-    """The tenant that a token names. Raises :class:`Problem` (403)."""
+    """The tenant that the credentials name. Raises :class:`Problem` (403)."""
     found = tenants.get(name)
     if found is None:
         raise Problem(403, "unknown-tenant", "this gateway does not serve the tenant of these credentials")

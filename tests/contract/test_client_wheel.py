@@ -152,7 +152,7 @@ def test_an_application_is_type_checked(recording: Environment, tmp_path: Path) 
     said = re.findall(r"(?m)^typed.py:(\d+): \w+: (.*?)(?:  \[.*)?$", done.stdout)
     assert said == [
         ("4", 'Revealed type is "str"'),
-        ("5", 'Revealed type is "tuple[int, int, int, fallback=freshet._client.serving.events.Stands]"'),
+        ("5", 'Revealed type is "tuple[int, int, int, fallback=freshet._client.serving.events.RecordedEvent]"'),
         ("6", 'Argument 1 to "recommend" of "Reader" has incompatible type "int"; expected "str"'),
         ("7", 'Module "freshet" has no attribute "Raeder"; maybe "Reader"?'),
     ], done.stdout

@@ -22,7 +22,7 @@ from serving.gateway.collecting import Collecting, Question
 from serving.gateway.gateway_settings import AccessSettings
 from serving.gateway.problems import Problem
 from serving.held_data import access_command
-from serving.kept_answers import KeptAnswers, Ticket, asker
+from serving.kept_answers import KeptAnswers, Ticket, requester
 from tests.support.kafka import running_kafka, with_topics_of_its_own
 from tests.support.live import until
 
@@ -61,7 +61,7 @@ class Stand:
         return {"user_id": command.user_id}
 
     def ask(self, user: str = "ada", purpose: str = "request 47") -> Ticket:
-        who = asker("officer", "privacy", f"p1.{user}", purpose)
+        who = requester("officer", "privacy", f"p1.{user}", purpose)
         return self.collecting.ask(self.shop, Question(f"p1.{user}", who, access_command(user, "privacy", purpose)))
 
     def ask_when_there_is_room(self, user: str) -> Any:
@@ -76,7 +76,7 @@ class Stand:
         return until(ask, "room")
 
     def answer(self, ticket: Ticket, user: str = "ada") -> Any:
-        standing = self.answers.look_up(ticket, [asker("officer", "privacy", f"p1.{user}").owner])
+        standing = self.answers.look_up(ticket, [requester("officer", "privacy", f"p1.{user}").owner])
         assert standing is not None
         return standing.answer
 
@@ -212,7 +212,7 @@ def test_cancelled_reading_leaves_no_consumer(broker: KafkaSettings, turns: int)
     kafka = with_topics_of_its_own(broker)
     answers = KeptAnswers(kafka, LONG_S)
     for number in range(3):
-        answers.take_in("p1.ada", asker("officer", "privacy", "p1.ada", str(number)))
+        answers.register("p1.ada", requester("officer", "privacy", "p1.ada", str(number)))
     answers.close()
     before = connections(kafka)
     with pytest.raises(CollectionEnded):

@@ -19,7 +19,7 @@ from tests.support.redis_server import running_redis
 def test_withdrawal_is_fenced_but_not_acknowledged_while_kafka_is_down(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jobs.registration.load_for_users_will", load_settings)  # which would ask Kafka first
+    monkeypatch.setattr("jobs.registration.load_for_opt_out", load_settings)  # which would ask Kafka first
     with running_redis(tmp_path) as redis:
         assert run(["keys", "new-key-ring", str(tmp_path / "ring.json")]) == 0
         path = tmp_path / "freshet.toml"

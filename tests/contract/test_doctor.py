@@ -18,7 +18,7 @@ from deploy.local.processes import ProcessTable
 from deploy.local.product import create_local_topics
 from freshet.cli.main import run
 from jobs.deployment import Deployment, deployment_of
-from jobs.doctor import examine
+from jobs.doctor import run_checks
 from jobs.registration import KEY, Registration, last_recorded
 from jobs.settings import load_settings
 from models.random_model import random_model
@@ -65,7 +65,7 @@ def settings_in(folder: Path, kafka: str, redis_url: str) -> Path:
 
 
 def to_mend(path: Path) -> dict[str, str]:
-    return {each.what: each.text for each in examine(path, None) if each.verdict == "mend"}
+    return {each.what: each.text for each in run_checks(path, None) if each.verdict == "mend"}
 
 
 def test_healthy_deployment_has_no_findings_and_doctor_submits_nothing(
@@ -75,7 +75,7 @@ def test_healthy_deployment_has_no_findings_and_doctor_submits_nothing(
     assert "freshet topics" in to_mend(path)["topics"], "they are not there yet"
     kafka = KafkaSettings(broker.bootstrap_servers, topic_prefix=f"{tmp_path.name}.")
     create_local_topics(kafka)
-    found = {each.what: each for each in examine(path, None)}
+    found = {each.what: each for each in run_checks(path, None)}
     assert {what for what, each in found.items() if each.verdict == "mend"} == set()
     assert found["clock"].verdict == found["deployment"].verdict == "ok"
     assert [record.key for record in records(kafka, topics.DEPLOYMENT)] == [b"doctor"]

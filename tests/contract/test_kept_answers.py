@@ -14,12 +14,12 @@ from adapters.kafka.settings import KafkaSettings
 from privacy.erasure_search import BY_PSEUDONYM
 from schemas import topics
 from schemas.answers import NotCollected, TakenIn, encode_answer
-from serving.kept_answers import PART_BYTES, Asker, KeptAnswers, Ticket, asker
+from serving.kept_answers import PART_BYTES, KeptAnswers, Requester, Ticket, requester
 from tests.support.kafka import running_kafka, with_topics_of_its_own
 
 LONG_S = 600
 NAME = "p1.ada"
-OFFICER = asker("officer", "privacy", NAME, "request 47")
+OFFICER = requester("officer", "privacy", NAME, "request 47")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def answer(gateway: KeptAnswers, ticket: Ticket, *more_owners: str) -> bytes | N
 def test_another_gateway_returns_documents_of_any_size(gateways: Gateways, size: int) -> None:
     one, other = gateways
     document = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    ticket, is_new = one.take_in(NAME, OFFICER)
+    ticket, is_new = one.register(NAME, OFFICER)
     assert is_new and answer(other, ticket) is None
     one.finish(ticket, NAME, document)
     assert answer(other, ticket) == document
@@ -64,14 +64,14 @@ def test_another_gateway_returns_documents_of_any_size(gateways: Gateways, size:
 
 def test_repeated_request_on_any_gateway_is_one_request_until_it_ends(gateways: Gateways) -> None:
     one, other = gateways
-    first, is_new = one.take_in(NAME, OFFICER)
+    first, is_new = one.register(NAME, OFFICER)
     assert is_new
-    assert other.take_in(NAME, OFFICER) == (first, False) == one.take_in(NAME, OFFICER)
+    assert other.register(NAME, OFFICER) == (first, False) == one.register(NAME, OFFICER)
     one.finish(first, NAME, b"{}")
-    second, is_new = other.take_in(NAME, OFFICER)
+    second, is_new = other.register(NAME, OFFICER)
     assert is_new and second != first
     other.give_up(second, NAME, "it took too long")
-    third, is_new = one.take_in(NAME, OFFICER)
+    third, is_new = one.register(NAME, OFFICER)
     assert is_new and third not in (first, second)
 
 
@@ -79,11 +79,11 @@ def test_requests_by_others_or_for_other_data_are_separate(gateways: Gateways) -
     one, other = gateways
     askers = [
         OFFICER,
-        asker("officer", "privacy", NAME, "request 48"),
-        asker("officer", "admin", NAME, "request 47"),
-        asker("other", "privacy", NAME, "request 47"),
+        requester("officer", "privacy", NAME, "request 48"),
+        requester("officer", "admin", NAME, "request 47"),
+        requester("other", "privacy", NAME, "request 47"),
     ]
-    taken_in = [(one if number % 2 else other).take_in(NAME, who) for number, who in enumerate(askers)]
+    taken_in = [(one if number % 2 else other).register(NAME, who) for number, who in enumerate(askers)]
     assert all(is_new for _, is_new in taken_in) and len({ticket for ticket, _ in taken_in}) == len(askers)
 
 
@@ -92,7 +92,7 @@ def test_concurrent_equal_requests_collect_once(gateways: Gateways) -> None:
 
     def ask(number: int) -> tuple[Ticket, bool]:
         ready.wait()
-        return gateways[number % 2].take_in(NAME, OFFICER)
+        return gateways[number % 2].register(NAME, OFFICER)
 
     with ThreadPoolExecutor(8) as pool:
         told = list(pool.map(ask, range(8)))
@@ -101,12 +101,12 @@ def test_concurrent_equal_requests_collect_once(gateways: Gateways) -> None:
 
 def test_answer_is_visible_to_its_requester_only(gateways: Gateways) -> None:
     one, other = gateways
-    ticket, _ = one.take_in(NAME, OFFICER)
+    ticket, _ = one.register(NAME, OFFICER)
     one.finish(ticket, NAME, b"{}")
     strangers = [
-        asker("other", "privacy", NAME),
-        asker("officer", "admin", NAME),
-        asker("officer", "privacy", "p1.bob"),
+        requester("other", "privacy", NAME),
+        requester("officer", "admin", NAME),
+        requester("officer", "privacy", "p1.bob"),
     ]
     for stranger in strangers:
         assert other.look_up(ticket, [stranger.owner]) is None
@@ -118,7 +118,7 @@ def test_answer_is_visible_to_its_requester_only(gateways: Gateways) -> None:
 )
 def test_unknown_id_is_not_found(gateways: Gateways, changed: dict[str, Any]) -> None:
     one, other = gateways
-    ticket, _ = one.take_in(NAME, OFFICER)
+    ticket, _ = one.register(NAME, OFFICER)
     one.finish(ticket, NAME, b"{}")
     assert ticket._replace(**changed) != ticket
     assert other.look_up(ticket._replace(**changed), [OFFICER.owner]) is None
@@ -127,12 +127,12 @@ def test_unknown_id_is_not_found(gateways: Gateways, changed: dict[str, Any]) ->
 def test_requests_of_a_crashed_gateway_end_and_can_be_repeated(kafka: KafkaSettings) -> None:
     """Short enough to be over before the next record; the broker's clock says when each was appended."""
     gone, here = KeptAnswers(kafka, 0.001), KeptAnswers(kafka, 0.001)
-    ticket, _ = gone.take_in(NAME, OFFICER)
+    ticket, _ = gone.register(NAME, OFFICER)
     found = None
     while found is None:
         found = answer(here, ticket)
     assert isinstance(found, NotCollected) and "has shut down" in found.why
-    again, is_new = here.take_in(NAME, OFFICER)
+    again, is_new = here.register(NAME, OFFICER)
     assert is_new and again != ticket
     gone.close()
     here.close()
@@ -140,7 +140,7 @@ def test_requests_of_a_crashed_gateway_end_and_can_be_repeated(kafka: KafkaSetti
 
 def test_foreign_records_are_ignored(gateways: Gateways, kafka: KafkaSettings) -> None:
     one, other = gateways
-    ticket, _ = one.take_in(NAME, OFFICER)
+    ticket, _ = one.register(NAME, OFFICER)
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
     strange = [b"", b"{", b'{"kind":"of another release"}', encode_answer(TakenIn("0" * 32, "x", "y")), None]
     for value in strange:
@@ -148,7 +148,7 @@ def test_foreign_records_are_ignored(gateways: Gateways, kafka: KafkaSettings) -
     producer.close()
     one.finish(ticket, NAME, b"{}")
     assert answer(other, ticket) == b"{}"
-    assert other.take_in(NAME, OFFICER)[1]
+    assert other.register(NAME, OFFICER)[1]
 
 
 @pytest.mark.privacy
@@ -156,8 +156,8 @@ def test_answers_are_searchable_for_erased_users_and_hide_the_requester(
     gateways: Gateways, kafka: KafkaSettings
 ) -> None:
     one, _ = gateways
-    who = asker("olga@shop.example", "privacy", NAME, "for Ada's lawyer")
-    ticket, _ = one.take_in(NAME, who)
+    who = requester("olga@shop.example", "privacy", NAME, "for Ada's lawyer")
+    ticket, _ = one.register(NAME, who)
     one.finish(ticket, NAME, b'{"user_id":"ada"}')
     one.give_up(ticket, NAME, "it took too long")
     told = list(records(kafka, topics.ANSWERS))
@@ -169,4 +169,4 @@ def test_answers_are_searchable_for_erased_users_and_hide_the_requester(
 
 
 def test_requester_digests_separate_their_parts() -> None:
-    assert asker("a", "bc", "d") != asker("ab", "c", "d") and isinstance(OFFICER, Asker)
+    assert requester("a", "bc", "d") != requester("ab", "c", "d") and isinstance(OFFICER, Requester)

@@ -243,7 +243,7 @@ def test_unreadable_list_falls_back(store: "redis.Redis[bytes]", reader: AnyRead
 def test_cached_segments_are_bounded(
     store: "redis.Redis[bytes]", reader: AnyReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "SEGMENTS_HELD_MAX", 3)
+    monkeypatch.setattr(answers, "SEGMENTS_CACHED_MAX", 3)
     popular(store, "all", "socks")
     for country in range(10):
         ids(reader, f"country:{country}")

@@ -192,7 +192,7 @@ def test_new_deployment_replaces_an_unreadable_record(live: Live, savepoint: str
     assert done.returncode == 0, done.stderr
     live.stack.rest.cancel(json.loads(done.stdout)["job"])
     now = newest_readable(live.settings.kafka)
-    assert now.deployment is not None and not now.is_overlaid
+    assert now.deployment is not None and not now.newest_is_unreadable
     assert now.deployment.epoch > before.epoch and now.deployment.pins() == before.pins()
 
 

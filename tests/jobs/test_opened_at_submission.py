@@ -9,7 +9,7 @@ from adapters.secrets.key_rings import write_key_ring
 from adapters.secrets.signing_keys import write_signing_key
 from jobs.personalise import main
 from jobs.settings import load_settings
-from jobs.workers import open_once
+from jobs.workers import check_openable
 from models.random_model import random_model
 from schemas.errors import FreshetError
 from tests.support.vocabulary import KEY_RING
@@ -45,7 +45,7 @@ def written(tmp_path: Path) -> Written:
     "more", ["", 'input = { format = "avro", framing = "confluent", schema_source = "DIR/schemas" }']
 )
 def test_submission_opens_everything_else_while_redis_is_down(written: Written, more: str) -> None:
-    open_once(load_settings(written(more)))
+    check_openable(load_settings(written(more)))
 
 
 @pytest.mark.parametrize(

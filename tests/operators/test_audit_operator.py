@@ -23,7 +23,7 @@ from tests.support.vocabulary import (
     an_interaction,
 )
 from udfs.audit_counts import PRIVACY_COUNTERS
-from udfs.elements import AskedFor
+from udfs.elements import AccessRequest
 from udfs.operators import audit_keeper
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.outputs import RECEIPTS
@@ -105,7 +105,10 @@ def test_reads_are_recorded_by_role_and_purpose(bucket: Bucket) -> None:
     bucket.take(a_consent("ada"))
     emitted = bucket.take(
         commands=[a_command("account")],
-        asked_for=[AskedFor("ada", "r2", "privacy officer", "GDPR 15"), AskedFor("nobody", "r3", "x", "y")],
+        access_requests=[
+            AccessRequest("ada", "r2", "privacy officer", "GDPR 15"),
+            AccessRequest("nobody", "r3", "x", "y"),
+        ],
     )
     assert told(emitted) == [
         {"kind": "access", "role": "privacy officer", "purpose": "GDPR 15", "what": "profile", "pseudonym": "ada"},
@@ -142,7 +145,7 @@ def test_relinked_user_is_counted_under_the_new_pseudonym(bucket: Bucket) -> Non
 
 
 def test_many_denied_users_are_audited_early(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_keeper, "DENIED_HELD_MAX", 2)
+    monkeypatch.setattr(audit_keeper, "DENIED_USERS_MAX", 2)
     users = ["ada", "bob", "cyd"]
     bucket.take(*(a_consent(user, "none") for user in users))
     assert told(bucket.take(*(an_interaction(user) for user in users[:2]))) == []

@@ -23,7 +23,7 @@ from tests.support.vocabulary import (
     an_erasure,
     an_interaction,
 )
-from udfs.elements import ConsentRecord, Element, EventRecord, given_up, halves
+from udfs.elements import ConsentRecord, Element, EventRecord, halves, replacement_for
 from udfs.operators.audit_keeper import AUDIT
 from udfs.operators.outputs import REJECTS
 
@@ -163,8 +163,8 @@ def test_halves_hold_each_record_once_in_order() -> None:
 
 
 def test_dropped_records_are_not_retried() -> None:
-    once = given_up(Element(3, consents=[poison_consent("ada", BEGINNING)]), INTERACTIONS)
+    once = replacement_for(Element(3, consents=[poison_consent("ada", BEGINNING)]), INTERACTIONS)
     assert once is not None and once.consents[0].level == 0
-    assert given_up(once, INTERACTIONS) is None
-    assert given_up(Element(3, rejects=[a_reject()]), INTERACTIONS) is None
+    assert replacement_for(once, INTERACTIONS) is None
+    assert replacement_for(Element(3, rejects=[a_reject()]), INTERACTIONS) is None
     assert halves(once) == []

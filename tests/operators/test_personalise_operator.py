@@ -20,7 +20,7 @@ from tests.support.vocabulary import (
     a_reject,
     an_interaction,
 )
-from udfs.elements import AskedFor
+from udfs.elements import AccessRequest
 from udfs.operators.outputs import CLEAN_EVENTS, REJECTS
 from udfs.operators.personalise_operator import UNREAD
 from udfs.popularity import decode_sums
@@ -351,7 +351,7 @@ def test_commands_are_answered_on_receipts(bucket: Bucket) -> None:
 
 def test_state_request_returns_one_user_only(bucket: Bucket) -> None:
     bucket.take(a_consent("ada"), a_consent("bob"), an_interaction("ada"))
-    emitted = bucket.take(asked_for=[AskedFor("ada", "r2", "privacy officer", "GDPR 15")])
+    emitted = bucket.take(access_requests=[AccessRequest("ada", "r2", "privacy officer", "GDPR 15")])
     [answer] = answers(emitted)
     assert (answer.request, answer.bucket, answer.pseudonym) == ("r2", 3, "ada")
     assert plain_answer(bytes(answer.state)) == plain(bucket.user("ada") or UserState())

@@ -11,7 +11,7 @@ from tests.support.fakes import Harness, Keyed, MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, an_interaction
 from udfs.elements import EventRecord
 from udfs.operators.popular_operator import PopularOperator, PopularParts
-from udfs.popularity import NOTHING_NEW, PopularitySettings, SegmentSums, encode_sums, sum_by_segment, weighing
+from udfs.popularity import NO_SUMS, PopularitySettings, SegmentSums, encode_sums, sum_by_segment, weighing
 
 SETTINGS = PopularitySettings(users_min=2, list_items=3)
 
@@ -141,7 +141,7 @@ def test_lost_popular_lists_are_republished_on_request(segment: Segment) -> None
     segment.store.go_back_to(empty)
     segment.pass_seconds(5)
     assert segment.ids() is None
-    assert segment.harness.element(("all", encode_sums(NOTHING_NEW))) == []
+    assert segment.harness.element(("all", encode_sums(NO_SUMS))) == []
     segment.pass_seconds()
     assert segment.ids() == ["tea"]
 

@@ -36,10 +36,10 @@ def test_urgency_is_capped_by_role(role: roles.Role) -> None:
 def test_low_priority_is_shed_first() -> None:
     settings = AdmissionSettings(low_max=1, normal_max=2, high_max=3)
     taken = []
-    for under_way in range(4):
+    for in_progress in range(4):
         found = Admission(settings)
-        found.under_way = under_way
-        taken.append([found.takes(of) for of in ("low", "normal", "high")])
+        found.in_progress = in_progress
+        taken.append([found.admits(of) for of in ("low", "normal", "high")])
     assert taken == [[True, True, True], [False, True, True], [False, False, True], [False, False, False]]
 
 
@@ -54,14 +54,14 @@ def test_rate_limit_holds_over_every_time_span(pauses: list[float], rate: int, b
             granted.append(now)
             assert left <= burst - 1
         else:
-            assert limits.again_in_s("s", now) >= 1
+            assert limits.retry_after_s("s", now) >= 1
     for begin, first in enumerate(granted):
         for count, last in enumerate(granted[begin:], start=1):
             assert count <= burst + (last - first) * rate + 1e-6
 
 
 def test_rate_limits_are_per_key_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "KEYS_HELD_MAX", 3)
+    monkeypatch.setattr(admission, "KEYS_TRACKED_MAX", 3)
     limits = Limits(AdmissionSettings(per_key_rate=1, per_key_burst=1))
     assert [limits.take(f"s{number}", 1.0) for number in range(10)] == [0] * 10
     assert len(limits._left) == 3 and limits.take("s9", 1.0) == -1
@@ -71,20 +71,20 @@ def test_cancelled_request_holds_capacity_until_its_thread_ends() -> None:
     async def story() -> list[int]:
         admitting, ending = Admission(AdmissionSettings(writes_max=1)), threading.Event()
         with ThreadPoolExecutor(1) as threads:
-            with admitting.room_for("write"):
+            with admitting.reserve("write"):
                 work = threads.submit(ending.wait, 30)
-                admitting.hold_until_done("write", work)
-            under_way = [admitting.writes_under_way["write"]]
-            with pytest.raises(Problem), admitting.room_for("write"):
+                admitting.reserve_until_done("write", work)
+            in_progress = [admitting.writes_in_progress["write"]]
+            with pytest.raises(Problem), admitting.reserve("write"):
                 pass
             ending.set()
             await asyncio.wrap_future(work)
             async with asyncio.timeout(30):
-                while admitting.writes_under_way["write"]:
+                while admitting.writes_in_progress["write"]:
                     await asyncio.sleep(0.001)
-            with admitting.room_for("write"):
-                under_way.append(admitting.writes_under_way["write"])
-        return under_way
+            with admitting.reserve("write"):
+                in_progress.append(admitting.writes_in_progress["write"])
+        return in_progress
 
     assert asyncio.run(story()) == [1, 1]
 
@@ -94,17 +94,17 @@ def test_shed_requests_are_delayed_and_keep_low_priority_shed() -> None:
 
     async def story() -> list[bool]:
         admitting, loop = Admission(settings), asyncio.get_running_loop()
-        assert admitting.takes("low")
+        assert admitting.admits("low")
         waits = [asyncio.create_task(admitting.pause()) for _ in range(3)]
         await asyncio.sleep(0)
-        seen = [admitting.takes("low"), admitting.takes("normal"), admitting.takes("high")]
+        seen = [admitting.admits("low"), admitting.admits("normal"), admitting.admits("high")]
         begun = loop.time()
         await admitting.pause()
         beyond = loop.time() - begun
         waits[0].cancel()  # whose caller went away
         await asyncio.gather(*waits, return_exceptions=True)
         assert beyond < loop.time() - begun, "beyond the bound nobody waits"
-        return [*seen, admitting.takes("low")]
+        return [*seen, admitting.admits("low")]
 
     assert asyncio.run(story()) == [False, True, True, True]
 

@@ -10,7 +10,7 @@ from schemas.catalogue import CatalogueItem
 from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment
 from schemas.store import ALL
 from serving import answers
-from serving.answers import NONE_LISTED, POPULAR_FRESH_MS, Filter, PopularLists, answer, cut, decoded
+from serving.answers import EMPTY_LIST, POPULAR_FRESH_MS, Filter, PopularLists, answer, cut, decoded
 from tests.support.vocabulary import BEGINNING
 
 an_id = st.text(min_size=1, max_size=12) | st.sampled_from(['},{"id":', '"', "\\", '\\"},{"id":"', "]}", "é"])
@@ -71,18 +71,18 @@ def test_empty_filtered_list_falls_back_to_the_next() -> None:
 
 
 def test_empty_answer_is_a_valid_list() -> None:
-    assert decoded(NONE_LISTED) == RecommendationList(0, 0, "", 0, "popular", ())
+    assert decoded(EMPTY_LIST) == RecommendationList(0, 0, "", 0, "popular", ())
 
 
 def test_popular_list_is_fetched_once_a_second_and_kept_when_lost() -> None:
     held = PopularLists()
-    assert held.to_ask(["a", ALL], 0) == ["a", ALL]
+    assert held.outdated(["a", ALL], 0) == ["a", ALL]
     held.hold("a", raw_list(["tea"]), 0)
     held.hold(ALL, None, 0)
-    assert held.to_ask(["a", ALL], POPULAR_FRESH_MS - 1) == []
-    assert held.to_ask(["a", ALL], POPULAR_FRESH_MS) == ["a", ALL]
+    assert held.outdated(["a", ALL], POPULAR_FRESH_MS - 1) == []
+    assert held.outdated(["a", ALL], POPULAR_FRESH_MS) == ["a", ALL]
     held.asked("a", POPULAR_FRESH_MS)
-    assert held.to_ask(["a"], POPULAR_FRESH_MS) == [], "somebody asks already"
+    assert held.outdated(["a"], POPULAR_FRESH_MS) == [], "somebody asks already"
     held.hold("a", None, POPULAR_FRESH_MS)
     held.hold("a", b"{", POPULAR_FRESH_MS)
     assert [one.found.items[0].id for one in held.of(["b", "a", ALL])] == ["tea"]

@@ -28,8 +28,8 @@ from jobs.registration import (
     complaint_about_buckets,
     last_recorded,
     load_deployed,
+    load_for_opt_out,
     load_for_submission,
-    load_for_users_will,
 )
 from jobs.settings import ModelSettings, Settings
 from schemas.audit import SignedHead
@@ -166,7 +166,7 @@ def test_withdrawal_works_without_a_readable_record(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], values: list[bytes]
 ) -> None:
     recorded_as(monkeypatch, *values)
-    load_for_users_will(Path("settings"))
+    load_for_opt_out(Path("settings"))
     assert "not compared" in capsys.readouterr().err
 
 
@@ -174,7 +174,7 @@ def test_withdrawal_works_without_a_readable_record(
 def test_withdrawal_with_mismatched_settings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded_as(monkeypatch, OTHER)
     with pytest.raises(SettingsError, match=r"job\.buckets"):
-        load_for_users_will(Path("settings"))
+        load_for_opt_out(Path("settings"))
 
 
 def test_submission_refuses_unreadable_last_record(
@@ -183,7 +183,7 @@ def test_submission_refuses_unreadable_last_record(
     recorded_as(monkeypatch, RECORD, b"{")
     submission = registration.Registration.__new__(registration.Registration)
     submission._kafka = KafkaSettings("b:1")
-    submission.recorded, submission._is_overlaid = registration.newest_readable(submission._kafka)
+    submission.recorded, submission._newest_is_unreadable = registration.newest_readable(submission._kafka)
     with pytest.raises(SettingsError, match="cannot be read"):
         submission.take(BEFORE, replace=False)
 
@@ -195,4 +195,4 @@ def test_submission_refuses_unreadable_last_record(
 )
 def test_consent_and_erasure_commands_load_settings_leniently(module: str, function: str) -> None:
     source = inspect.getsource(getattr(importlib.import_module(f"freshet.cli.{module}"), function))
-    assert "load_for_users_will" in source
+    assert "load_for_opt_out" in source

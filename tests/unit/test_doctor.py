@@ -15,7 +15,7 @@ from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from adapters.secrets.signing_keys import write_signing_key
 from freshet.cli.main import run
 from jobs import doctor
-from jobs.doctor import REQUIREMENTS, describe_clock_offset, examine
+from jobs.doctor import REQUIREMENTS, describe_clock_offset, run_checks
 from models.random_model import random_model
 from schemas.errors import SettingsError
 
@@ -36,7 +36,7 @@ def settings(tmp_path: Path) -> Path:
 
 
 def verdicts(path: Path, flink: str | None = None) -> dict[str, tuple[str, str]]:
-    return {each.what: (each.verdict, each.text) for each in examine(path, flink)}
+    return {each.what: (each.verdict, each.text) for each in run_checks(path, flink)}
 
 
 def test_refusing_servers_are_named_quickly_and_dependent_checks_skipped(settings: Path, capsys) -> None:
@@ -51,8 +51,8 @@ def test_refusing_servers_are_named_quickly_and_dependent_checks_skipped(setting
 
 
 def test_files_are_checked_one_by_one(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_of_redis", lambda settings: [])
-    monkeypatch.setattr(doctor, "_of_kafka", lambda path, settings: [])
+    monkeypatch.setattr(doctor, "_check_redis", lambda settings: [])
+    monkeypatch.setattr(doctor, "_check_kafka", lambda path, settings: [])
     assert {what: verdict for what, (verdict, _) in verdicts(settings).items() if verdict != "ok"} == {
         "flink": "skipped"
     }
@@ -131,8 +131,8 @@ def flink() -> Iterator[str]:
 def test_flink_version_task_managers_and_job_are_checked(
     settings: Path, flink: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_of_redis", lambda settings: [])
-    monkeypatch.setattr(doctor, "_of_kafka", lambda path, settings: [])
+    monkeypatch.setattr(doctor, "_check_redis", lambda settings: [])
+    monkeypatch.setattr(doctor, "_check_kafka", lambda path, settings: [])
     found = verdicts(settings, flink)
     assert found["flink"] == ("ok", "2.2.0, 1 TaskManagers, 1 slots free")
     assert found["job"][0] == "note" and "`freshet submit`" in found["job"][1]

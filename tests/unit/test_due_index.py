@@ -215,17 +215,17 @@ def test_pages_match_golden_bytes() -> None:
 
 @given(st.lists(st.one_of(st.integers(1, 400).map(lambda n: [n]), st.integers(0, 60)), max_size=12))
 def test_postponed_slots_return_once_in_order(steps: list[list[int] | int]) -> None:
-    slots, put_off, came = Slots(1), list[int](), list[int]()
+    slots, defer, came = Slots(1), list[int](), list[int]()
     for step in steps:
         if isinstance(step, int):
-            came += slots.index.next_waiting(step)
+            came += slots.index.take_deferred(step)
         else:
             for _ in range(step[0]):
-                put_off.append(BEGINNING + len(put_off) * SLOT_MS)
-                slots.index.put_off(put_off[-1])
-        assert slots.index.is_behind() == (len(came) < len(put_off))
+                defer.append(BEGINNING + len(defer) * SLOT_MS)
+                slots.index.defer(defer[-1])
+        assert slots.index.has_deferred() == (len(came) < len(defer))
         assert max(map(len, slots.pages.data.values()), default=0) < 2_000, "a long queue is not written anew for each"
-    while slots.index.is_behind():
-        came += slots.index.next_waiting(7)
-    assert came == put_off
+    while slots.index.has_deferred():
+        came += slots.index.take_deferred(7)
+    assert came == defer
     assert dict(slots.pages) == {}

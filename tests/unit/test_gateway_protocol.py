@@ -14,7 +14,7 @@ from serving.gateway import bounds, heads
 from serving.gateway.bounds import BoundedProtocol, Ledger
 from serving.gateway.fast_lane import LaneProtocol
 from serving.gateway.problems import joined
-from serving.gateway.questions import RequestHead, lines_of
+from serving.gateway.questions import RequestHead, headers_by_name
 
 HOT = b"/v1/recommendations/"
 LINES = [
@@ -63,13 +63,13 @@ class Echo:
     def __init__(self) -> None:
         self.ledger = Ledger(connections_max=100, held_bytes_max=10_000_000)
 
-    def board(self, flight: Any, path: bytes, query: bytes, head: RequestHead) -> None:
+    def handle(self, flight: Any, path: bytes, query: bytes, head: RequestHead) -> None:
         said = repr(("GET", path, query, sorted(head.lines.items()), b"")).encode()
         lines = joined([(b"content-length", b"%d" % len(said))])
         if query:
-            asyncio.get_running_loop().call_soon(flight.land, 200, lines, said)
+            asyncio.get_running_loop().call_soon(flight.respond, 200, lines, said)
         else:
-            flight.land(200, lines, said)
+            flight.respond(200, lines, said)
 
     def refused(self, status: int) -> None: ...
 
@@ -78,7 +78,7 @@ class Echo:
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        lines = sorted(lines_of(scope["headers"]).items())
+        lines = sorted(headers_by_name(scope["headers"]).items())
         said = repr((scope["method"], scope["raw_path"], scope["query_string"], lines, body)).encode()
         headers = [(b"content-length", b"%d" % len(said))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -242,28 +242,28 @@ def test_pipelined_request_waits_for_the_previous_response() -> None:
 def test_idle_keep_alive_is_closed_and_waiting_client_is_not(monkeypatch: pytest.MonkeyPatch, asked_often: int) -> None:
     if kind is not LaneProtocol:
         pytest.skip("uvicorn's own timer does that for requests by ASGI")
-    monkeypatch.setattr(bounds, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(bounds, "CHECK_EVERY_S", 0.001)
     landing: list[Any] = []
 
     async def story() -> None:
         transport = Sent()
         server = served(ServerState(), transport, timeout_keep_alive=0)
-        monkeypatch.setattr(server.served, "board", lambda flight, *asked: landing.append(flight))
+        monkeypatch.setattr(server.served, "handle", lambda flight, *asked: landing.append(flight))
         looked = 0
 
         def look() -> None:
             nonlocal looked
             looked += 1
-            kind._look(server)
+            kind._check_timeouts(server)
 
-        server._look = look  # type: ignore[method-assign]
+        server._check_timeouts = look  # type: ignore[method-assign]
         for number in range(asked_often):
             server.data_received(REQUEST_LINES[0] + LINES[0])
             async with asyncio.timeout(30):
                 while looked < 5 * (number + 1):
                     await asyncio.sleep(0.001)
             assert not transport.closing
-            landing.pop().land(200, b"", b"")
+            landing.pop().respond(200, b"", b"")
         async with asyncio.timeout(30):
             while not transport.closing:
                 await asyncio.sleep(0.001)
@@ -402,7 +402,7 @@ def test_request_requires_version_and_one_host(path: bytes, version: bytes, line
 
 @pytest.mark.parametrize("request_", [REQUEST_LINES[0] + LINES[0], REQUEST_LINES[14] + LINES[0]])
 def test_client_sending_only_line_breaks_counts_as_idle(monkeypatch: pytest.MonkeyPatch, request_: bytes) -> None:
-    monkeypatch.setattr(bounds, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(bounds, "CHECK_EVERY_S", 0.001)
 
     async def story() -> None:
         transport = Sent()

@@ -174,7 +174,7 @@ def test_command_with_blank_names_becomes_a_dead_letter(kind: str, field: str, t
     for command, refused in ((body, 0), (body | {field: text}, 1)):
         [(_, raw)] = an_ingest(4).pack([a_raw_command()._replace(value=msgspec.json.encode(command))])
         element = unpack(raw)
-        assert (len(element.rejects), len(element.accesses) + len(element.asked_for)) == (refused, 1 - refused)
+        assert (len(element.rejects), len(element.accesses) + len(element.access_requests)) == (refused, 1 - refused)
 
 
 def test_older_trail_with_blank_names_is_still_read() -> None:

@@ -363,7 +363,7 @@ def test_free_text_of_consents_and_reads_is_masked_before_audit(text: str) -> No
     for record in (a_raw_consent("ada-4711", **given), a_raw_consent("ada-4711", "none", **given), *commands):
         [(_, raw)] = INGEST.pack([record])
         element = unpack(raw)
-        assert element.consents or element.accesses or element.asked_for or element.commands
+        assert element.consents or element.accesses or element.access_requests or element.commands
         said = "ada-4711" if "ada-4711" in text else text.removeprefix("call with ")
         assert said.encode() not in raw and b"ada-4711" not in raw, record.value
 

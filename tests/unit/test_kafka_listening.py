@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.kafka.listening import refuse_if_nobody_listens
+from adapters.kafka.listening import require_reachable_broker
 from adapters.kafka.settings import KafkaSettings
 from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from adapters.secrets.signing_keys import write_signing_key
@@ -82,6 +82,6 @@ def silent() -> Iterator[socket.socket]:
 def test_servers_that_do_not_refuse_are_left_to_the_client(silent: socket.socket) -> None:
     port = silent.getsockname()[1]
     for servers in (f"127.0.0.1:1, 127.0.0.1:{port}", f"[::1]:1,127.0.0.1:{port}"):
-        refuse_if_nobody_listens(KafkaSettings(servers))
+        require_reachable_broker(KafkaSettings(servers))
     with pytest.raises(SettingsError, match="refuses"):
-        refuse_if_nobody_listens(KafkaSettings("127.0.0.1:1, 127.0.0.1:1"))
+        require_reachable_broker(KafkaSettings("127.0.0.1:1, 127.0.0.1:1"))

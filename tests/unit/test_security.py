@@ -157,7 +157,7 @@ def test_api_key_is_accepted_as_bearer_token_or_password(tmp_path: Path) -> None
 
 
 def test_cached_bytes_per_key_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "TOKENS_HELD_MAX", 3)
+    monkeypatch.setattr(security, "CREDENTIALS_CACHED_MAX", 3)
     secret, key = new_api_key("shop", ("frontend",), "default", None)
     door, bearer = authenticator(tmp_path, key), f"Bearer {a_token()}"
     assert lets_in(door, authorization=bearer)
@@ -165,7 +165,7 @@ def test_cached_bytes_per_key_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
         assert lets_in(door, authorization="Bearer " + " " * spaces + secret)
         assert lets_in(door, authorization=basic("x" * spaces, secret))
         assert len(door._checked_tokens) <= 3
-        assert sum(map(len, door._checked_tokens)) <= 3 * security.HELD_BYTES_MAX
+        assert sum(map(len, door._checked_tokens)) <= 3 * security.CACHED_BYTES_MAX
 
 
 @pytest.mark.parametrize("claims", [{"sub": "x" * 257}, {"tenant": "x" * 257}, {"sub": ["a"]}, {"exp": float("nan")}])
@@ -272,7 +272,7 @@ def test_credentials_checked_during_key_change_are_not_cached(tmp_path: Path, mo
 
 
 def test_credential_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "TOKENS_HELD_MAX", 3)
+    monkeypatch.setattr(security, "CREDENTIALS_CACHED_MAX", 3)
     door = authenticator(tmp_path)
     for number in range(10):
         assert lets_in(door, authorization=f"Bearer {a_token(sub=str(number))}")

@@ -1,6 +1,6 @@
-"""The shell part of a bucket's audit trail: its book in keyed state, its records and signed heads on side outputs.
+"""Keeps a bucket's audit trail in Flink: its book in keyed state, its records and signed heads on side outputs.
 
-What is recorded is counted in metrics as well: :data:`udfs.audit_counts.PRIVACY_COUNTERS`, in the group `freshet`.
+Also counts audit events in metrics: :data:`udfs.audit_counts.PRIVACY_COUNTERS`, in the group `freshet`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from pyflink.datastream.state import ValueStateDescriptor
 
 from schemas.audit import AuditEntry, ErasureEntry
 from udfs.audit_chain import (
-    DENIED_HELD_MAX,
+    DENIED_USERS_MAX,
     Author,
     Book,
     append,
@@ -32,7 +32,7 @@ AUDIT_HEADS: Final = OutputTag("audit-heads", Types.PRIMITIVE_ARRAY(Types.BYTE()
 
 
 class AuditKeeper:
-    """Keeps the trail of whichever bucket is being processed; `author` is the job."""
+    """The audit trail of the bucket being processed. `author` is the job."""
 
     def __init__(self, context: RuntimeContext, author: Author) -> None:
         self._book = context.get_state(ValueStateDescriptor("audit-v1", Types.PICKLED_BYTE_ARRAY()))
@@ -48,9 +48,9 @@ class AuditKeeper:
         moved: Mapping[str, str],
         ctx: KeyedProcessFunction.Context,
     ) -> Iterator[Any]:
-        """Record `entries`, count what was `denied`, and know users by their new names (`moved`: current → previous).
+        """Record `entries`, count `denied` interactions, and rename users (`moved`: current → previous pseudonym).
 
-        Of users who are erased nothing stays in the book.
+        The book keeps nothing of erased users.
         """
         if not (entries or denied or moved):
             return
@@ -59,21 +59,21 @@ class AuditKeeper:
         rename(book, moved)
         note_denied(book, denied)
         erased = [entry.pseudonym for entry in entries if isinstance(entry, ErasureEntry)]
-        told = denied_entries(book, None if len(book.denied) > DENIED_HELD_MAX else erased)
+        denied_so_far = denied_entries(book, None if len(book.denied) > DENIED_USERS_MAX else erased)
         register_end_of(self._author.heads_every_ms, ctx)
-        yield from self._append(book, [*told, *entries], ctx.timer_service().current_processing_time())
+        yield from self._append(book, [*denied_so_far, *entries], ctx.timer_service().current_processing_time())
         self._book.update(encode_book(book))
 
     def expired(
         self, entries: Sequence[AuditEntry], timestamp: int, ctx: KeyedProcessFunction.Context
     ) -> Iterator[Any]:
-        """A second has ended, in which `entries` came due; at the end of an interval the head is signed."""
+        """At the end of a second, record `entries`, its expired consents. At the end of an interval, sign the head."""
         if entries:
             raw = self._book.value()
-            assert raw is not None, "a consent that expires was recorded"
+            assert raw is not None, "an expired consent must have been recorded"
             yield from self.record(decode_book(raw).bucket, entries, {}, {}, ctx)
         if timestamp % self._author.heads_every_ms == 0:
-            # Timers that came due while the job was down fire late: time advances from record to record.
+            # Timers that came due while the job was down fire late, so use the current time to keep times ascending.
             yield from self._sign(ctx.timer_service().current_processing_time())
 
     def _sign(self, now_ms: int) -> Iterator[Any]:

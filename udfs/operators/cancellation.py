@@ -1,13 +1,13 @@
-"""Whether Flink is cancelling the task that runs here."""
+"""Detects that Flink is cancelling the current task."""
 
 import functools
 from typing import Any
 
 
 def interrupted() -> bool:
-    """Whether the Java thread below has been interrupted, which is how Flink cancels a task in thread mode.
+    """Whether Flink has interrupted the task's Java thread, which is how it cancels a task in thread mode.
 
-    In process mode there is no thread of Flink's here: always False, and Flink ends the process itself.
+    Always False in process mode: there is no Java thread in the process, and Flink terminates the process itself.
     """
     thread = _java_thread()
     return thread is not None and bool(thread.currentThread().isInterrupted())

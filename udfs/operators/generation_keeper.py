@@ -1,9 +1,8 @@
-"""The shell part of :mod:`udfs.generations`: which generation Redis is in, which one a bucket has caught up with, and
-whose consents and lists are still to be written again.
+"""Tracks the generation of Redis in Flink: detects lost data, and rebuilds a bucket's consents and lists.
 
-Redis loses what it held: by a crash, a failover, FLUSHALL. Each second every bucket asks which generation is in force.
-Where it is not the one that the bucket has caught up with, marks are asked for; once they have been met, all users of
-the bucket are entered into pages, and the pages are worked off at a bounded rate. Nothing of that needs an event.
+Redis loses its data by a crash, a failover or FLUSHALL. Every bucket asks every second which generation is current. If
+it is not the one that the bucket has caught up with, the bucket requests marks. Once it has read them all, it enters
+all its users into pages, and works through the pages at a bounded rate. None of this needs an event.
 """
 
 import logging
@@ -23,15 +22,15 @@ from udfs.operators.timers import register_end_of
 
 REBUILD_EVERY_MS: Final = 100
 ENTERED_AT_ONCE: Final = 100_000
-"""Of how many users the names are held in memory, some 10 MB, while a rebuild enters them into pages."""
+"""How many user names a rebuild buffers in memory (about 10 MB) while it enters them into pages."""
 logger = logging.getLogger(__name__)
 
 
 class GenerationParts(NamedTuple):
-    """`ask_for_marks` has marks of a generation written to `consents`; it returns at once and may be called often.
+    """`ask_for_marks` requests marks of a generation in `consents`; it returns at once and may be called often.
 
-    `users_per_second` bounds how fast the users of a bucket are written again, `watch_every_ms` is how often it asks
-    Redis for its generation.
+    `users_per_second` bounds how fast a bucket's users are rewritten. `watch_every_ms` is how often a bucket asks Redis
+    for its generation.
     """
 
     ask_for_marks: Callable[[str], None]
@@ -40,7 +39,7 @@ class GenerationParts(NamedTuple):
 
 
 class GenerationKeeper:
-    """Keeps what whichever bucket is being processed has caught up with. `in_force` asks Redis for its generation."""
+    """Tracks how far the bucket being processed has caught up. `in_force` asks Redis for its generation."""
 
     def __init__(self, context: RuntimeContext, parts: GenerationParts, in_force: Callable[[], str]) -> None:
         raw = Types.PICKLED_BYTE_ARRAY()
@@ -50,10 +49,10 @@ class GenerationKeeper:
         self._in_force = in_force
         self._page_users = max(1, parts.users_per_second * REBUILD_EVERY_MS // 1_000)
         self._known: dict[Any, Caught] = {}
-        """By bucket key, beside its bytes in state."""
+        """Decoded state by bucket key."""
 
     def proven(self, ctx: KeyedProcessFunction.Context) -> str:
-        """The generation in which this bucket's grants count; each bucket that is met is watched from then on."""
+        """The generation in which this bucket's grants count; also starts watching the bucket."""
         key = ctx.get_current_key()
         known = self._known.get(key)
         if known is None:
@@ -68,9 +67,9 @@ class GenerationKeeper:
         kids: Callable[[], Counter[str]],
         ctx: Any,
     ) -> bool:
-        """Take marks in; where a generation's are complete, enter all `users` to be written again, and say so.
+        """Process `marks`; if they complete a generation, schedule all `users` to be rewritten, and return True.
 
-        `kids` counts them, by key id.
+        `kids` returns their number by key id.
         """
         self.proven(ctx)
         caught = self._known[ctx.get_current_key()]
@@ -82,7 +81,7 @@ class GenerationKeeper:
         return any(complete)
 
     def due(self, timestamp: int, has_users: Callable[[], bool], ctx: Any) -> list[str]:
-        """At a timer: the users whose consents and lists are to be written now."""
+        """At a timer: the users whose consents and lists must be written now."""
         if timestamp % self._parts.watch_every_ms == 0:
             self._watch(has_users(), ctx)
         if timestamp % REBUILD_EVERY_MS:
@@ -98,18 +97,18 @@ class GenerationKeeper:
             register_end_of(REBUILD_EVERY_MS, ctx)
         return bytes(page).decode().split("\n")
 
-    def come_back(self, ctx: Any) -> None:
-        """At a timer that is put off: go on with the next one."""
+    def register_timers(self, ctx: Any) -> None:
+        """At a deferred timer: register the next timers."""
         register_end_of(self._parts.watch_every_ms, ctx)
         if not self._pages.is_empty():
             register_end_of(REBUILD_EVERY_MS, ctx)
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
-        """Let no page name users who were erased. One page a user."""
+        """Remove erased users from the pages. Touches one page per user."""
         name = self._some_page() if pseudonyms else None
         if name is None:
             return
-        if name.isdigit():  # pages of a release that entered users as they came: any may name them
+        if name.isdigit():  # pages of an early release, in order of arrival: any page may name them
             names = set(self._pages.keys())
         else:
             names = {_page_of(pseudonym, _pages_of(name)) for pseudonym in pseudonyms}
@@ -120,7 +119,7 @@ class GenerationKeeper:
                 self._pages.put(name, "\n".join(one for one in named if one not in gone).encode())
 
     def add(self, pseudonyms: Sequence[str]) -> None:
-        """Let users who were renamed be written again under their new names, where a rebuild is under way."""
+        """Add renamed users to a rebuild in progress, so that they are rewritten under their new names."""
         name = self._some_page() if pseudonyms else None
         if name is None:
             return
@@ -131,7 +130,10 @@ class GenerationKeeper:
         return next(iter(self._pages.keys()), None)
 
     def _watch(self, has_users: bool, ctx: Any) -> None:
-        """A bucket without users has nothing to write again: it is watched from its next element on."""
+        """Compare generations.
+
+        Stop watching a bucket without users until its next element: it has nothing to rewrite.
+        """
         if not has_users:
             self._known.pop(ctx.get_current_key(), None)
             return
@@ -141,10 +143,10 @@ class GenerationKeeper:
             self._parts.ask_for_marks(in_force)
 
     def _enter(self, users: Iterable[str], count: int) -> None:
-        """The users of the bucket in pages, in the place of what an earlier rebuild has left.
+        """Enter the bucket's users into pages, replacing what an earlier rebuild has left.
 
-        A page is found by a hash of its users, so that whoever is erased costs one of them. What a page takes on is
-        held back, as many users as fit into memory with ease, so that it is not written for each.
+        A hash of the pseudonym selects the page, so that an erasure touches one page. Names are buffered in memory up
+        to :data:`ENTERED_AT_ONCE`, so that a page is not rewritten for each.
         """
         self._pages.clear()
         pages = -(-count // self._page_users) or 1
@@ -163,7 +165,7 @@ class GenerationKeeper:
 
 
 def _page_of(pseudonym: str, pages: int) -> str:
-    """The name of the page of `pseudonym`, one of `pages`: it says how many there are."""
+    """The name of the page of `pseudonym`, one of `pages`; the name includes how many there are."""
     return f"{crc32(pseudonym.encode()) % pages}/{pages}"
 
 

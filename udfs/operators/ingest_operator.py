@@ -1,4 +1,4 @@
-"""Shell around :class:`udfs.ingest.Ingest`: takes batches of raw records, gives packed elements."""
+"""The Flink operator around :class:`udfs.ingest.Ingest`: turns batches of raw records into packed elements."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,9 +9,9 @@ from udfs.ingest import Ingest, unpack_records
 
 
 class IngestOperator(ProcessFunction):
-    """Takes the bytes of one batch; gives a row (bucket key, packed element) for each bucket that it touches.
+    """Takes the bytes of one batch; emits a row (bucket key, packed element) for each bucket that it touches.
 
-    `open_ingest` is called once in each worker: it reads the key ring there, so no key is ever in the job graph.
+    `open_ingest` is called once in each worker and reads the key ring there, so no key is ever in the job graph.
     """
 
     def __init__(self, open_ingest: Callable[[], Ingest]) -> None:
@@ -22,6 +22,6 @@ class IngestOperator(ProcessFunction):
         self._ingest = self._open_ingest()
 
     def process_element(self, value: bytes, ctx: ProcessFunction.Context) -> Iterator[Row]:
-        """Called by Flink with one batch. What is wrong with a record leaves in an element, as a reject."""
+        """Called by Flink with one batch. Bad records leave as rejects inside an element."""
         for bucket_key, element in self._ingest.pack(unpack_records(value)):
             yield Row(bucket_key, element)

@@ -1,6 +1,7 @@
-"""The shell part of :mod:`udfs.kids`: counts kept in state, and how they begin after a restore from before they were.
+"""Keeps the counts of users per key id (:mod:`udfs.kids`) in Flink's keyed state.
 
-A bucket that had users before they were counted is counted when somebody asks, once; until then nothing is noted.
+A bucket whose users are older than these counts is counted once, at the first request; until then no change is
+recorded.
 """
 
 from collections import Counter
@@ -15,14 +16,14 @@ from udfs.kids import changed_kids, count_kids, decode_kids, encode_kids
 
 
 class KidsKeeper:
-    """Counts the users of whichever bucket is being processed. `users` is their map state."""
+    """Counts the users of the bucket being processed by key id. `users` is their map state."""
 
     def __init__(self, context: RuntimeContext, users: Any) -> None:
         self._counts = context.get_state(ValueStateDescriptor("kids-v1", Types.PICKLED_BYTE_ARRAY()))
         self._users = users
 
     def note(self, entered: Collection[str], gone: Collection[str]) -> None:
-        """Before users are stored or removed: some enter, others will be gone."""
+        """Count users that are about to be stored for the first time (`entered`) or removed (`gone`)."""
         if not entered and not gone:
             return
         kids = decode_kids(self._counts.value())
@@ -33,7 +34,7 @@ class KidsKeeper:
         self._counts.update(encode_kids(changed_kids(kids, entered, gone)))
 
     def kids(self) -> Counter[str]:
-        """Users by key id."""
+        """Number of users by key id."""
         kids = decode_kids(self._counts.value())
         if kids is None:
             kids = count_kids(self._users.keys())

@@ -1,7 +1,7 @@
-"""The store as operators see it: the job passes one in, and :mod:`adapters.redis.store` is it.
+"""The store interface of the operators; the job passes in :mod:`adapters.redis.store`.
 
-Operators wait for an unavailable store inside the element (:mod:`udfs.operators.patience`): no restart, no loss, and
-backpressure is right.
+Operators wait for an unavailable store inside the element (:mod:`udfs.operators.patience`): this needs no restart,
+loses nothing, and gives the right backpressure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,35 +12,35 @@ from udfs.elements import ConsentRecord
 
 
 class ListStore(Protocol):
-    """What frontends read. All methods raise :class:`StoreUnavailable` when it does not answer.
+    """The data that frontends read. All methods raise :class:`StoreUnavailable` if the store does not answer.
 
-    `outage_max_ms` is how long an operator waits for it before its task fails.
+    `outage_max_ms` is how long an operator waits for the store before its task fails.
     """
 
     outage_max_ms: int
 
     def in_force(self) -> str:
-        """The token of the generation that Redis is in; a new one where Redis may have forgotten decisions."""
+        """The token of Redis' current generation; a new one if Redis may have lost decisions."""
         ...
 
     def write(
         self, consents: Sequence[ConsentRecord], lists: Sequence[ListWrite], want_popular: bool, token: str
     ) -> Written:
-        """Put consents in force in the generation `token`, then write lists; `popular:all` comes along where wanted."""
+        """Write consents in the generation `token`, then lists; if `want_popular`, also read `popular:all`."""
         ...
 
     def forget(self, pseudonyms: Sequence[str]) -> None:
-        """Delete the lists of users of whom nothing is kept any more."""
+        """Delete the lists of users whose profiles have ended."""
         ...
 
     def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
-        """The tombstones of those of `pseudonyms` who have one, also where the user has come back since."""
+        """The tombstones of `pseudonyms` that have one, even if the user has consented again since."""
         ...
 
     def relink(self, links: Mapping[str, str]) -> None:
-        """Move all that stands under previous pseudonyms to current ones: `links` is current → previous.
+        """Move all keys of previous pseudonyms to current ones: `links` is current → previous.
 
-        Where something was decided under the current one, that stays. Idempotent.
+        A decision already made under the current pseudonym stays. Idempotent.
         """
         ...
 

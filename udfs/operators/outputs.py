@@ -31,8 +31,8 @@ RECEIPTS: Final = OutputTag("receipts", BYTES)
 ANSWERS: Final = OutputTag("answers", BYTES)
 
 
-class Carried(NamedTuple):
-    """An element that was carried out: of which bucket, what it changed, what was written, what Redis said."""
+class AppliedElement(NamedTuple):
+    """An applied element: its bucket, the changes it caused, the lists written, and Redis' reply."""
 
     bucket: int
     changes: Changes
@@ -40,34 +40,34 @@ class Carried(NamedTuple):
     written: Written
 
 
-def tell(carried: Carried, users: Users, account: Account, epoch: int, model: str) -> Iterator[Any]:
-    """Side outputs of one element in the job of `epoch`, which serves `model`; each list names its own."""
-    changes = carried.changes
+def side_outputs(applied: AppliedElement, users: Users, account: Account, epoch: int, model: str) -> Iterator[Any]:
+    """Side outputs of one element, in the job of `epoch` that serves `model`; each list names its own model."""
+    changes = applied.changes
     for reject in changes.rejects:
         yield REJECTS, dead_letter(reject)
     if clean := clean_lines([*changes.accepted, *changes.kept], users):
         yield CLEAN_EVENTS, clean
     at_ms = time.time_ns() // 1_000_000
-    outcomes = [*carried.written.consents, *[ConsentOutcome.REFUSED] * len(changes.refused)]
+    outcomes = [*applied.written.consents, *[ConsentOutcome.REFUSED] * len(changes.refused)]
     for change, outcome in zip([*changes.consents, *changes.refused], outcomes, strict=True):
         yield RECEIPTS, encode_receipt(consent_receipt(change, users, outcome, at_ms))
-    lists = list_receipts(carried)
-    yield RECEIPTS, encode_receipt(ElementReceipt(carried.bucket, epoch, at_ms, model, lists, totals(account)))
+    lists = list_receipts(applied)
+    yield RECEIPTS, encode_receipt(ElementReceipt(applied.bucket, epoch, at_ms, model, lists, totals(account)))
 
 
-def list_receipts(carried: Carried) -> list[ListReceipt]:
-    """What became of each list."""
-    moved = carried.changes.moved
+def list_receipts(applied: AppliedElement) -> list[ListReceipt]:
+    """Receipts of the written lists."""
+    moved = applied.changes.moved
     return [
         ListReceipt(
             write.pseudonym, write.version, write.reason, outcome.name.lower(), moved[write.pseudonym], write.model
         )
-        for write, outcome in zip(carried.lists, carried.written.lists, strict=True)
+        for write, outcome in zip(applied.lists, applied.written.lists, strict=True)
     ]
 
 
 def clean_lines(accepted: Sequence[EventRecord], users: Users) -> bytes:
-    """The clean events of one element as JSON lines: one crossing of the border, however many there are."""
+    """The clean events of one element as JSON lines, in one record, so that they cross to Java once."""
     found = []
     for event in accepted:
         state = users.get(event.pseudonym)
@@ -77,12 +77,12 @@ def clean_lines(accepted: Sequence[EventRecord], users: Users) -> bytes:
 
 
 def totals(account: Account) -> AccountTotals:
-    """`account` as receipts tell it."""
+    """`account` in the format of receipts."""
     return AccountTotals(sent=account.sent, **msgspec.structs.asdict(account))
 
 
 def consent_entries(changes: Changes, written: Written) -> list[AuditEntry]:
-    """What the audit trail says of the consent changes of an element."""
+    """Audit entries for the consent changes of an element."""
     outcomes = zip(changes.consents, written.consents, strict=True)
     applied = [consent_entry(change, outcome == ConsentOutcome.REFUSED) for change, outcome in outcomes]
     return applied + [consent_entry(change, refused=True) for change in changes.refused]

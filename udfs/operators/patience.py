@@ -1,7 +1,7 @@
-"""Waits for an unavailable Redis: with growing pauses, log lines and a limit, and stops when the task is cancelled.
+"""Retries while Redis is unavailable: with growing pauses, log lines and a limit; stops when the task is cancelled.
 
-Flink cancels a task by interrupting its Java thread. A thread that sleeps in Python does not notice, and a task that
-does not end within `task.cancellation.timeout` makes Flink kill the whole TaskManager: hence the short naps.
+Flink cancels a task by interrupting its Java thread. A thread that sleeps in Python does not notice, and if a task does
+not end within `task.cancellation.timeout`, Flink kills the whole TaskManager. Hence the short naps.
 """
 
 import logging
@@ -15,17 +15,17 @@ T = TypeVar("T")
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_MAX_S: Final = 2.0
 NAP_S: Final = 0.1
-"""A wait looks so often whether it was interrupted."""
-SAY_FIRST_S: Final = 1.0
-SAY_MAX_S: Final = 300.0
+"""How often a wait checks for an interrupt."""
+LOG_FIRST_S: Final = 1.0
+LOG_MAX_S: Final = 300.0
 logger = logging.getLogger(__name__)
 
 
 class Patience:
-    """Calls again until the store answers, for at most `outage_max_ms` without one answer in between.
+    """Retries until the store answers, for at most `outage_max_ms` without an answer.
 
-    Then the last :class:`StoreUnavailable` is raised: the task fails, and Flink starts it again. Raises
-    :class:`Interrupted` within :data:`NAP_S` of `interrupted()` being true. Other errors are raised at once.
+    Then raises the last :class:`StoreUnavailable`: the task fails, and Flink restarts it. Raises :class:`Interrupted`
+    within :data:`NAP_S` of `interrupted()` becoming true. Raises other errors at once.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Patience:
         self._clock_s = clock_s
 
     def __call__(self, call: Callable[[], T], on_failure: Callable[[], None]) -> T:
-        """What `call()` answers; `on_failure` is called for each failure, for a metric."""
+        """Return the result of `call()`; calls `on_failure` for each failure, for a metric."""
         try:
             return call()
         except StoreUnavailable as error:
-            return self._again(call, on_failure, error)
+            return self._retry(call, on_failure, error)
 
-    def _again(self, call: Callable[[], T], on_failure: Callable[[], None], error: StoreUnavailable) -> T:
-        began_s, pause_s, say_after_s = self._clock_s(), PAUSE_FIRST_S, SAY_FIRST_S
+    def _retry(self, call: Callable[[], T], on_failure: Callable[[], None], error: StoreUnavailable) -> T:
+        began_s, pause_s, log_after_s = self._clock_s(), PAUSE_FIRST_S, LOG_FIRST_S
         logger.warning("%s; waiting up to %.0f s for it", error, self._outage_max_s)
         while True:
             on_failure()
@@ -66,9 +66,9 @@ class Patience:
             if away_s >= self._outage_max_s:
                 logger.error("%s for %.0f s: the task ends, and Flink starts it again", error, away_s)
                 raise error
-            if away_s >= say_after_s:
+            if away_s >= log_after_s:
                 logger.warning("%s for %.0f s; waiting up to %.0f s", error, away_s, self._outage_max_s)
-                say_after_s = away_s + min(away_s, SAY_MAX_S)
+                log_after_s = away_s + min(away_s, LOG_MAX_S)
 
     def _wait(self, seconds: float) -> None:
         while seconds > 0:
@@ -79,5 +79,5 @@ class Patience:
 
 
 def nap(seconds: float) -> None:
-    """Sleep; tests put something quicker in its place."""
+    """Sleep; tests replace it with something quicker."""
     time.sleep(seconds)

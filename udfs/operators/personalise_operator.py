@@ -1,8 +1,8 @@
-"""Shell around the rules for a bucket's users: reads state, calls the rules, writes Redis, state and side outputs.
+"""The Flink operator around the rules for a bucket's users: reads state, calls the rules, writes Redis and state.
 
-Everything that an element causes is done before the next element begins, so a checkpoint never sees half of it.
-What is kept is in keepers: users (:mod:`udfs.operators.user_keeper`), popularity, the audit trail; what Redis is asked,
-in :mod:`udfs.operators.store_keeper`; what leaves, in :mod:`udfs.operators.outputs`.
+Everything that an element causes is done before the next element begins, so a checkpoint never contains half of it.
+Keepers hold the state: users (:mod:`udfs.operators.user_keeper`), popularity and the audit trail. Access to Redis is in
+:mod:`udfs.operators.store_keeper`, output in :mod:`udfs.operators.outputs`.
 """
 
 import logging
@@ -20,25 +20,25 @@ from schemas.store import WriteOutcome
 from udfs.account import decode_account, encode_account
 from udfs.audit_chain import Author
 from udfs.due import Due, RefreshSettings, when_due
-from udfs.elements import BucketMark, Element, given_up, halves, unpack
-from udfs.generations import has_a_list, standing_decision
+from udfs.elements import BucketMark, Element, halves, replacement_for, unpack
+from udfs.fault_log import FaultLog
+from udfs.generations import current_decision, should_have_list
 from udfs.operators.audit_keeper import AuditKeeper
-from udfs.operators.commands import carry_out_commands
+from udfs.operators.commands import execute_commands
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.list_store import ListStore
-from udfs.operators.outputs import Carried, consent_entries, tell
-from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, nothing_new
+from udfs.operators.outputs import AppliedElement, consent_entries, side_outputs
+from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, empty_sums
 from udfs.operators.store_keeper import StoreKeeper
 from udfs.operators.user_keeper import UserKeeper, UserParts, UserWrites
 from udfs.personalise import Users, apply
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import PopularItems, Ranker, RankingModel
-from udfs.telling import Teller
 
 logger = logging.getLogger(__name__)
 UNREAD: Final = "oldest_unread_consent_ms"
-"""A gauge, kept as a counter that goes up and down: only those can be set from Python in both execution modes."""
+"""A gauge, kept as a counter that goes up and down, because Python can only set counters in both execution modes."""
 COUNTERS: Final = (
     UNREAD,
     "accepted",
@@ -58,10 +58,10 @@ COUNTERS: Final = (
 
 
 class PersonaliseParts(NamedTuple):
-    """What the operator works with; made in the worker by `open_parts`, or by a test from fakes.
+    """What the operator depends on; created in the worker by `open_parts`, or by a test from fakes.
 
-    `fallback` fills lists up until popular lists exist. `interactions` is the topic that interactions come from.
-    `unread_ms` says how old the oldest consent may be that is not read; it returns at once.
+    `fallback` fills up lists until popular lists exist. `interactions` is the topic of interactions. `unread_ms`
+    returns the age of the oldest unread consent, at once.
     """
 
     ranker: Ranker
@@ -80,21 +80,21 @@ class PersonaliseParts(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """An element to be carried out. One record alone has a second attempt: the first may have failed for nothing."""
+    """An element to apply. A single record gets a second attempt, because its first failure may have been transient."""
 
     element: Element
     first: bool = True
 
 
-class Done(NamedTuple):
-    """What an element has led to, all that can fail for what a record says being done."""
+class ElementResult(NamedTuple):
+    """The results of an element, once every step that a bad record can break has succeeded."""
 
-    carried: Carried
+    applied: AppliedElement
     users: UserWrites
     account: bytes
     weighed: Weighed
     marks: list[BucketMark]
-    told: list[Any]
+    outputs: list[Any]
 
 
 class PersonaliseOperator(KeyedProcessFunction):
@@ -116,24 +116,27 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._popularity = PopularityKeeper(runtime_context, parts.popularity)
         self._audit = AuditKeeper(runtime_context, parts.audit)
         self._failed = self._unread_ms = 0
-        self._given_up = Teller(logger, "a record is given up: dead letters or the audit trail have its coordinates")
+        self._given_up = FaultLog(logger, "a record is given up: dead letters or the audit trail have its coordinates")
 
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
-        """Carry out one packed element; what of it cannot be is cut out of it, and leaves as dead letters."""
+        """Apply one packed element; records that cannot be applied are split off, and leave as dead letters."""
         waiting = [Attempt(unpack(value[1]))]
         while waiting:
             attempt = waiting.pop()
             try:
-                done = self._carry_out(attempt.element, ctx)
-            except FreshetError:  # of Redis, of Flink, of state from another release: none is the fault of a record
+                done = self._apply(attempt.element, ctx)
+            except FreshetError:  # from Redis, Flink or another release's state: no record is at fault
                 raise
             except Exception as error:
-                waiting += reversed(self._apart(attempt, error))
+                waiting += reversed(self._split_failed(attempt, error))
             else:
-                yield from self._keep(done, ctx)
+                yield from self._commit(done, ctx)
 
-    def _carry_out(self, element: Element, ctx: KeyedProcessFunction.Context) -> Done:
-        """Carry out `element` but for state: until that is kept, Redis takes the same again, and a part of it."""
+    def _apply(self, element: Element, ctx: KeyedProcessFunction.Context) -> ElementResult:
+        """Apply `element` without writing state.
+
+        Until state is written, Redis accepts the same writes, or a part of them, again.
+        """
         parts = self._parts
         now_ms = ctx.timer_service().current_processing_time()
         account, users = decode_account(self._account.value()), Users(self._users.stored)
@@ -142,36 +145,36 @@ class PersonaliseOperator(KeyedProcessFunction):
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
         token = self._users.generation.proven(ctx)
-        carried = Carried(
+        applied = AppliedElement(
             element.bucket, changes, *self._store.write_all(changes, lists, users, account, now_ms, token)
         )
         writes = self._users.writes(users, now_ms, relinked)
         weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
         account.segments_left_out += weighed.left_out
-        told = [*tell(carried, users, account, parts.epoch, parts.model.name)]
-        entries = consent_entries(changes, carried.written)
-        entries += carry_out_commands(element, account, users, self._users.kids, told)
-        told += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
-        return Done(carried, writes, encode_account(account), weighed, element.marks, told)
+        outputs = [*side_outputs(applied, users, account, parts.epoch, parts.model.name)]
+        entries = consent_entries(changes, applied.written)
+        entries += execute_commands(element, account, users, self._users.kids, outputs)
+        outputs += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
+        return ElementResult(applied, writes, encode_account(account), weighed, element.marks, outputs)
 
-    def _keep(self, done: Done, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
-        """Put into state what an element has led to, and let go what it tells."""
+    def _commit(self, done: ElementResult, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        """Write the results of an element to state, and emit its outputs."""
         self._users.put(done.users, ctx)
         if done.marks and self._users.take_marks(done.marks, ctx):
-            yield nothing_new()
+            yield empty_sums()
         self._popularity.put(done.weighed, ctx)
         self._account.update(done.account)
         self._count(done)
-        yield from done.told
+        yield from done.outputs
 
-    def _apart(self, attempt: Attempt, error: Exception) -> list[Attempt]:
-        """What to carry out in the place of an element that could not be, in this order."""
-        self._users.ask_again()
+    def _split_failed(self, attempt: Attempt, error: Exception) -> list[Attempt]:
+        """Return the attempts that replace a failed one, in their order."""
+        self._users.recheck_tombstones()
         if parts := halves(attempt.element):
             return [Attempt(part) for part in parts]
         if attempt.first:
             return [Attempt(attempt.element, first=False)]
-        instead = given_up(attempt.element, self._parts.interactions)
+        instead = replacement_for(attempt.element, self._parts.interactions)
         if instead is None:
             raise error
         self._given_up(error)
@@ -179,9 +182,9 @@ class PersonaliseOperator(KeyedProcessFunction):
         return [Attempt(instead)]
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
-        """A second has ended: pass its popularity on, forget what ended or expired, refresh the lists that age."""
+        """At the end of a second: pass on popularity, drop what ended or expired, refresh ageing lists."""
         yield from self._popularity.sums()
-        if self._users.is_put_off(timestamp, ctx):
+        if self._users.defer_if_late(timestamp, ctx):
             yield from self._audit.expired([], timestamp, ctx)
             return
         parts, users = self._parts, Users(self._users.stored)
@@ -204,24 +207,24 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._count_failed()
         yield from self._audit.expired(expired, timestamp, ctx)
         self._count_unread()
-        self._write_again(self._users.generation.due(timestamp, self._users.are_any, ctx), ctx)
+        self._rebuild(self._users.generation.due(timestamp, self._users.has_users, ctx), ctx)
 
-    def _write_again(self, pseudonyms: Sequence[str], ctx: KeyedProcessFunction.OnTimerContext) -> None:
-        """After Redis has forgotten: write the consents and lists of these users as their state has them."""
+    def _rebuild(self, pseudonyms: Sequence[str], ctx: KeyedProcessFunction.OnTimerContext) -> None:
+        """After Redis has lost data: write the consents and lists of these users again, from state."""
         parts, users, now_ms = self._parts, Users(self._users.stored), ctx.timer_service().current_processing_time()
         known = {pseudonym: state for pseudonym in pseudonyms if (state := users.get(pseudonym)) is not None}
         if not known:
             return
-        decisions = [standing_decision(pseudonym, state) for pseudonym, state in known.items()]
+        decisions = [current_decision(pseudonym, state) for pseudonym, state in known.items()]
         active = {
-            name: state for name, state in known.items() if has_a_list(state, now_ms, parts.bounds, parts.refresh)
+            name: state for name, state in known.items() if should_have_list(state, now_ms, parts.bounds, parts.refresh)
         }
         lists = parts.ranker.rank(active, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
         self._store.write(decisions, lists, now_ms, self._users.generation.proven(ctx))
         self._counters["users_rebuilt"].inc(len(known))
 
-    def _count(self, done: Done) -> None:
-        changes, lists, outcomes = done.carried.changes, done.carried.lists, done.carried.written.lists
+    def _count(self, done: ElementResult) -> None:
+        changes, lists, outcomes = done.applied.changes, done.applied.lists, done.applied.written.lists
         self._counters["accepted"].inc(len(changes.accepted) + len(changes.kept))
         self._counters["rejected"].inc(len(changes.rejects))
         self._counters["lists_written"].inc(outcomes.count(WriteOutcome.WRITTEN))

@@ -1,4 +1,4 @@
-"""Shell around :mod:`udfs.popularity`: keyed by segment, merges sums, publishes the top list once a second."""
+"""The Flink operator around :mod:`udfs.popularity`: keyed by segment, merges sums, publishes a list every second."""
 
 import logging
 import time
@@ -14,6 +14,7 @@ from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from schemas.lists import encode_list, item_fragment
 from schemas.topics import HOUR_MS
+from udfs.fault_log import FaultLog
 from udfs.operators.cancellation import interrupted
 from udfs.operators.list_store import ListStore
 from udfs.operators.patience import Patience
@@ -26,13 +27,12 @@ from udfs.popularity import (
     decode_sums,
     encode_popularity,
 )
-from udfs.telling import Teller
 
 logger = logging.getLogger(__name__)
 
 
 class PopularParts(NamedTuple):
-    """What the operator works with; made in the worker, or by a test from fakes."""
+    """What the operator depends on; created in the worker, or by a test from fakes."""
 
     store: ListStore
     model_name: str
@@ -41,11 +41,11 @@ class PopularParts(NamedTuple):
 
 
 class PopularOperator(KeyedProcessFunction):
-    """Takes (segment, packed sums). No output: what it publishes is in Redis.
+    """Takes (segment, packed sums). Emits nothing: it publishes to Redis.
 
-    Sums are appended to a list state as they come, one small write, and merged into the table once a second:
-    nothing is buffered outside state, and the table, which may be large, is not written for every element.
-    What was merged stays open in memory beside the bytes in state, because opening 20,000 items costs milliseconds.
+    Arriving sums are appended to a list state, one small write each, and merged into the table once a second. So
+    nothing is buffered outside state, and the table, which may be large, is not rewritten for every element. The merged
+    table also stays decoded in memory, because decoding 20,000 items takes milliseconds.
     """
 
     def __init__(self, open_parts: Callable[[], PopularParts]) -> None:
@@ -60,13 +60,13 @@ class PopularOperator(KeyedProcessFunction):
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._opened: dict[str, PopularityTable] = {}
         group = runtime_context.get_metrics_group().add_group("freshet")
-        self._tell = Teller(logger, "popularity of a second cannot be merged: what fits is")
+        self._log_fault = FaultLog(logger, "popularity of a second cannot be merged: what fits is")
         self._retries, self._given_up = group.counter("store_retries"), group.counter("records_given_up")
 
     def process_element(self, value: tuple[str, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Append the sums of one bucket; a timer merges them.
 
-        Each segment has its moment within the second: all at once would keep the interpreter from the lists meanwhile.
+        Each segment has its own moment within the second: merging all at once would delay the personal lists.
         """
         self._pending.add(value[1])
         every_ms = self._parts.settings.publish_every_ms
@@ -77,10 +77,10 @@ class PopularOperator(KeyedProcessFunction):
         return iter(())
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
-        """Merge what has come since, and publish.
+        """Merge the pending sums, and publish.
 
-        The time of the merge is now and not `timestamp`: after a restore the first timer is one of the past, and its
-        list would be older than the one that stands there.
+        Uses the current time and not `timestamp`: after a restore the first timer is in the past, and its list would be
+        older than the published one.
         """
         parts, now_ms, segment = self._parts, ctx.timer_service().current_processing_time(), str(ctx.get_current_key())
         pending = list(self._pending.get() or ())
@@ -112,23 +112,23 @@ class PopularOperator(KeyedProcessFunction):
         return iter(())
 
     def _merged(self, segment: str, pending: Sequence[bytes], now_ms: int) -> PopularityTable:
-        """The table of `segment` with `pending` in it; sums that cannot be merged are left out."""
+        """The table of `segment` with `pending` merged in; sums that cannot be merged are left out."""
         table = self._opened.get(segment) or self._open_table(segment)
         try:
             table.merge([decode_sums(raw) for raw in pending], now_ms)
-        except Exception as error:  # whatever it is, it would be raised again after each restart
-            self._tell(error)
-            # What is in memory may be half merged; what is in state is whole.
+        except Exception as error:  # any error would recur after each restart
+            self._log_fault(error)
+            # The table in memory may be half merged; the one in state is whole.
             table = self._open_table(segment)
             table.merge([sums for raw in pending if (sums := self._mergeable(raw)) is not None], now_ms)
         return table
 
     def _mergeable(self, raw: bytes) -> SegmentSums | None:
-        """The sums behind `raw` if an empty table takes them; what it does not is counted."""
+        """The sums in `raw` if an empty table accepts them; others are counted."""
         try:
             sums = decode_sums(raw)
             PopularityTable(Popularity(), self._parts.settings).merge([sums], 0)
-        except Exception:  # told already
+        except Exception:  # logged already
             self._given_up.inc()
             return None
         return sums
@@ -139,7 +139,7 @@ class PopularOperator(KeyedProcessFunction):
         return table
 
     def _forget_if_idle(self, segment: str, now_ms: int) -> None:
-        """A segment of which nothing came for a list's life is gone: segments are words of producers, without bound."""
+        """Drop a segment idle for a list's life: producers choose segment names, so their number is unbounded."""
         merged_at_ms = decode_popularity(self._table.value()).version
         if now_ms - merged_at_ms >= self._parts.settings.list_ttl_ms:
             self._table.clear()

@@ -1,4 +1,4 @@
-"""The shell part of what a bucket adds to popularity, and of :mod:`udfs.segments`: in keyed state, and beside it."""
+"""Keeps in Flink's keyed state what a bucket adds to popularity, and its known segments (:mod:`udfs.segments`)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -11,7 +11,7 @@ from schemas.store import ALL
 from udfs.elements import EventRecord
 from udfs.operators.timers import register_end_of
 from udfs.popularity import (
-    NOTHING_NEW,
+    NO_SUMS,
     PopularitySettings,
     decode_weighing,
     encode_sums,
@@ -22,11 +22,11 @@ from udfs.popularity import (
 from udfs.segments import KnownSegments, admit, decode_known, encode_known
 
 SUMS_EVERY_MS: Final = 1_000
-"""How often a bucket tells popularity what it adds. A record for each element and segment costs more than the lists."""
+"""How often a bucket sends its sums. One record per element and segment would cost more than the lists."""
 
 
 class Weighed(NamedTuple):
-    """What an element adds to popularity: bytes to keep, and the segments if they changed. So many were left out."""
+    """An element's contribution to popularity: encoded events, changed segments, and how many were left out."""
 
     raw: bytes
     known: KnownSegments | None
@@ -34,7 +34,7 @@ class Weighed(NamedTuple):
 
 
 class PopularityKeeper:
-    """Keeps what whichever bucket is being processed adds to popularity."""
+    """Keeps what the bucket being processed adds to popularity."""
 
     def __init__(self, context: RuntimeContext, settings: PopularitySettings) -> None:
         raw = Types.PICKLED_BYTE_ARRAY()
@@ -42,10 +42,10 @@ class PopularityKeeper:
         self._segments = context.get_state(ValueStateDescriptor("segments-v1", raw))
         self._settings = settings
         self._known: dict[Any, KnownSegments] = {}
-        """By bucket key, beside its bytes in state."""
+        """Decoded state by bucket key."""
 
     def weigh(self, accepted: Sequence[EventRecord], now_ms: int, ctx: Any) -> Weighed:
-        """What `accepted` events add, without those of segments that are too many; only reads state."""
+        """The contribution of `accepted` events, without surplus segments. Only reads state."""
         key = ctx.get_current_key()
         known = self._known.get(key)
         if known is None:
@@ -55,7 +55,7 @@ class PopularityKeeper:
         return Weighed(raw, admitted.known, admitted.left_out)
 
     def put(self, weighed: Weighed, ctx: Any) -> None:
-        """Keep it until the second ends."""
+        """Store the contribution until the second ends."""
         if weighed.raw:
             self._weighing.add(weighed.raw)
             register_end_of(SUMS_EVERY_MS, ctx)
@@ -64,7 +64,7 @@ class PopularityKeeper:
             self._segments.update(encode_known(weighed.known))
 
     def sums(self) -> Iterator[Row]:
-        """What this bucket has added since it last said so."""
+        """Sum and clear the contributions stored since the last call."""
         events = [event for raw in self._weighing.get() or () for event in decode_weighing(raw)]
         if events:
             self._weighing.clear()
@@ -72,6 +72,6 @@ class PopularityKeeper:
             yield Row(sums.segment, encode_sums(sums))
 
 
-def nothing_new() -> Row:
-    """Has popular lists written again, with nothing added."""
-    return Row(ALL, encode_sums(NOTHING_NEW))
+def empty_sums() -> Row:
+    """A row of no sums, which makes the popular lists be published again."""
+    return Row(ALL, encode_sums(NO_SUMS))

@@ -4,6 +4,6 @@ from typing import Any
 
 
 def register_end_of(every_ms: int, ctx: Any) -> None:
-    """A timer for the end of the interval of `every_ms` that is under way."""
+    """Register a timer for the end of the current interval of `every_ms`."""
     timers = ctx.timer_service()
     timers.register_processing_time_timer((timers.current_processing_time() // every_ms + 1) * every_ms)

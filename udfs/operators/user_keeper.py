@@ -1,4 +1,4 @@
-"""The users of a bucket: their state, when they come due, how many have which key, and who is to be written again."""
+"""The users of a bucket: their state, due times, counts per key id, and who must be rewritten to Redis."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -19,12 +19,12 @@ from udfs.personalise import Users, forget, relink
 from udfs.profile import ProfileBounds
 from udfs.state import UserState
 
-ASKED_FOR_MAX: Final = 500_000
-"""Of how many users a bucket's worker remembers that it has asked for their tombstone since it was started."""
+TOMBSTONES_CHECKED_MAX: Final = 500_000
+"""For how many users a worker remembers that it has already checked their tombstones."""
 
 
 class UserParts(NamedTuple):
-    """What is kept of a user, when they come due, and how many of a bucket do within a second."""
+    """Bounds of a profile, when users come due, and how many users of a bucket may come due per second."""
 
     bounds: ProfileBounds
     refresh: RefreshSettings
@@ -32,9 +32,10 @@ class UserParts(NamedTuple):
 
 
 class UserWrites(NamedTuple):
-    """What is to be done to the state of users: bytes to store, who is new among them, who goes, who comes due when.
+    """Pending changes to the state of users.
 
-    Of those who are new, the `renamed` were known before.
+    `writes` are the bytes to store. `entered` are stored for the first time; of these, `renamed` had another name
+    before.
     """
 
     writes: list[tuple[str, bytes]]
@@ -45,7 +46,7 @@ class UserWrites(NamedTuple):
 
 
 class UserKeeper:
-    """Keeps the users of whichever bucket is being processed."""
+    """Keeps the users of the bucket being processed."""
 
     def __init__(
         self, context: RuntimeContext, parts: UserParts, generation: GenerationParts, store: StoreKeeper, relinked: Any
@@ -56,29 +57,29 @@ class UserKeeper:
         self._due = DueKeeper(context, parts.due_users_per_second)
         self.kids = KidsKeeper(context, self._state)
         self.generation = GenerationKeeper(context, generation, store.generation)
-        self._asked_for: set[str] = set()
+        self._tombstones_checked: set[str] = set()
 
     def stored(self, pseudonym: str) -> bytes | None:
-        """The bytes in state."""
+        """A user's bytes in state."""
         try:
             raw: bytes | None = self._state.get(pseudonym)
-        except Exception as error:  # whatever Flink raises where state cannot be read: that is no record's fault
+        except Exception as error:  # any error of Flink's state: no record is at fault
             raise StateUnavailable(f"state of a user could not be read: {type(error).__name__}") from error
         return raw
 
     def take_marks(self, marks: Sequence[BucketMark], ctx: KeyedProcessFunction.Context) -> bool:
-        """Take marks in; where a generation's are complete, all users are to be written again, and it says so."""
+        """Process marks; returns True if they complete a generation, and schedules all users to be rewritten."""
         return self.generation.take(marks, self._state.keys, self.kids.kids, ctx)
 
-    def are_any(self) -> bool:
-        """Whether there is a user at all."""
+    def has_users(self) -> bool:
+        """Whether the bucket has users."""
         return not self._state.is_empty()
 
     def recall(self, element: Element, users: Users) -> dict[str, str]:
-        """Before an element is applied: users are who they are now, and who has left is forgotten.
+        """Before an element is applied: rename users to their current pseudonyms, and drop those who have left.
 
-        Gives those who were moved, as current → previous pseudonym. What is in Redis moves along, also that of
-        users without state whose consent changes: they may be erased.
+        Returns the renamed users as current → previous pseudonym. Their keys in Redis are moved as well, also for users
+        without state whose consent changes: the change may be their erasure.
         """
         links = element.links
         moved = relink(users, links)
@@ -92,39 +93,39 @@ class UserKeeper:
         return moved
 
     def _forget(self, touched: set[str], links: dict[str, str], users: Users) -> None:
-        """Before state that a snapshot may have brought back is used the first time, ask whether its user has left.
+        """At the first use of a user's state, check their tombstone: a snapshot may have restored a user who has left.
 
-        Who has no state here yet cannot have come back with a snapshot, so a job that starts empty never asks.
+        Users without state cannot come from a snapshot, so a job that starts empty never asks.
         """
-        touched -= self._asked_for
-        if len(self._asked_for) + len(touched) > ASKED_FOR_MAX:
-            self._asked_for.clear()
-        self._asked_for |= touched
+        touched -= self._tombstones_checked
+        if len(self._tombstones_checked) + len(touched) > TOMBSTONES_CHECKED_MAX:
+            self._tombstones_checked.clear()
+        self._tombstones_checked |= touched
         names = {p: p for p in touched if users.get(p) is not None}
         names |= {links[p]: p for p in names if p in links}
         if names:
             found = self._store.tombstones(list(names))
             forget(users, [(names[known_as], tombstone) for known_as, tombstone in found.items()])
 
-    def ask_again(self) -> None:
-        """What tombstones had said went with an attempt that failed."""
-        self._asked_for.clear()
+    def recheck_tombstones(self) -> None:
+        """Check tombstones again: a failed attempt has lost their effect."""
+        self._tombstones_checked.clear()
 
-    def is_put_off(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> bool:
-        """At a timer: whether it comes so late that many others come with it, and waits for its turn."""
-        if not self._due.is_put_off(timestamp, ctx):
+    def defer_if_late(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> bool:
+        """At a timer: defer it if it is late and its turn has not come; True if there is nothing to do now."""
+        if not self._due.defer_if_late(timestamp, ctx):
             return False
-        self.generation.come_back(ctx)
+        self.generation.register_timers(ctx)
         return True
 
     def due(
         self, timestamp: int, users: Users, ctx: KeyedProcessFunction.OnTimerContext
     ) -> Iterator[tuple[str, UserState]]:
-        """At a timer: the users whose time has come; they stand nowhere from now on."""
+        """At a timer: remove the users that are due from the index, and yield them."""
         return self._due.take(timestamp, users, ctx)
 
     def writes(self, users: Users, now_ms: int, relinked: Collection[str] = ()) -> UserWrites:
-        """What to store of users who changed: the slot of the due index in which they stand is part of it."""
+        """Pending writes of the changed users; also moves them to their new slots in the due index."""
         bounds, refresh = self._parts.bounds, self._parts.refresh
         due = self._due.changes(users, lambda state: next_due_ms(state, now_ms, bounds, refresh))
         entered = users.entered()
@@ -132,7 +133,7 @@ class UserKeeper:
         return UserWrites(users.writes(), entered, renamed, users.erased(), due)
 
     def put(self, users: UserWrites, ctx: KeyedProcessFunction.Context) -> None:
-        """Store them."""
+        """Store the changes."""
         self.kids.note(users.entered, users.erased)
         for pseudonym, raw in users.writes:
             self._state.put(pseudonym, raw)

@@ -5,8 +5,8 @@ import logging
 from schemas.errors import where
 
 
-class Teller:
-    """Tells of faults of one kind. Counts, not clocks, space the lines: a million faults make twenty of them."""
+class FaultLog:
+    """Logs faults of one kind. Spaces the lines by count, not by time: a million faults make twenty lines."""
 
     def __init__(self, logger: logging.Logger, what: str) -> None:
         self._logger = logger
@@ -14,7 +14,7 @@ class Teller:
         self.count = 0
 
     def __call__(self, error: Exception) -> None:
-        """Count one more; what is logged of `error` holds no value of anybody."""
+        """Count a fault; the log line contains no data from records."""
         self.count += 1
         if not self.count & (self.count - 1):
             self._logger.error("%s (%s); %d so far", self._what, where(error), self.count)
