@@ -1,7 +1,7 @@
-"""The one HTTP client: Flink's REST interface, schema registries, caches and health checks are asked by it.
+"""The HTTP client for Flink's REST interface, schema registries, caches and health checks.
 
-It follows no redirect and knows no proxy: `urlopen` would send requests for loopback to a proxy that the environment
-names. Each request makes a connection of its own, so that several threads may share a client.
+It follows no redirects and uses no proxy: `urlopen` would send requests for loopback to a proxy named by the
+environment. Each request opens its own connection, so that threads may share a client.
 """
 
 import http.client
@@ -16,17 +16,17 @@ _CONNECTIONS: Final = {"http": http.client.HTTPConnection, "https": http.client.
 
 
 class HttpAnswer(NamedTuple):
-    """What a server answered, whatever the status."""
+    """A server's response, whatever its status."""
 
     status: int
     body: bytes
 
 
 class HttpClient:
-    """Asks the server at `url`, ``http(s)://host[:port][/path][?query]``, and sends `headers` each time.
+    """Sends requests to `url`, ``http(s)://host[:port][/path][?query]``, with `headers`.
 
-    `timeout_s` bounds the connecting and each wait for bytes; an answer is cut at `answer_bytes_max`.
-    Raises :class:`SettingsError` where `url` is none, which does not show it: it may hold a password.
+    `timeout_s` bounds connecting and each wait for bytes; a response is truncated at `answer_bytes_max`. Raises
+    :class:`SettingsError` if `url` is invalid; its text does not contain the URL, which may hold a password.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class HttpClient:
     def ask(
         self, method: str, path: str = "", body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> HttpAnswer:
-        """Send a request for `path` below the URL; raises :class:`HttpUnanswered` where nothing comes back."""
+        """Send a request for `path` below the URL; raises :class:`HttpUnanswered` without a response."""
         kind = _CONNECTIONS[self._url.scheme]
         connection = kind(self._url.hostname or "", self._url.port, timeout=self._timeout_s)
         try:

@@ -25,17 +25,17 @@ SUFFIX: Final[dict[Form, str]] = {"avro": ".avsc", "protobuf": ".desc"}
 TIMEOUT_S: Final = 2.0
 RETRY_PAUSES_S: Final = (0.1, 0.4, 1.6)
 SCHEMA_NOT_FOUND: Final = 40403
-"""What a registry says of an unknown id. A bare 404 is a wrong address, and must not turn good records into rejects."""
+"""The registry's code for an unknown id. A bare 404 means a wrong address, and must not reject good records."""
 
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 Get = Callable[[str], HttpAnswer]
-"""GET of a path. Raises :class:`HttpUnanswered` where nothing came back."""
+"""Performs a GET of a path. Raises :class:`HttpUnanswered` without a response."""
 
 
 def source_at(place: str) -> SchemaSource:
     """The source at `place`: the address of a registry (http or https), else a directory.
 
-    Raises :class:`SettingsError` where it cannot be one; credentials never stand in the address.
+    Raises :class:`SettingsError` if it is invalid; the address must not contain credentials.
     """
     if not place.startswith(("http://", "https://")):
         return DirectorySource(Path(place))
@@ -59,12 +59,12 @@ def source_at(place: str) -> SchemaSource:
 
 
 def codec_of(settings: InputSettings) -> Codec:
-    """The codec for these settings, which asks the schema source that they name."""
+    """The codec for these settings, with their schema source."""
     return codec_for(settings, source_at)
 
 
 def writer_of(settings: WriteSettings) -> Writer:
-    """The writer of a producer with these settings; raises :class:`SettingsError` where the job could not read it."""
+    """The writer of a producer with these settings; raises :class:`SettingsError` if the job could not read it."""
     return writer_for(settings, codec_of(settings))
 
 
@@ -97,7 +97,7 @@ class _Refusal(msgspec.Struct):
 
 
 class RegistrySource:
-    """Schemas in a registry. Protobuf is asked for as ``format=serialized``; schemas with references are not taken."""
+    """Schemas in a registry. Protobuf is fetched with ``format=serialized``; schemas with references are refused."""
 
     def __init__(self, get: Get, sleep: Callable[[float], None] = time.sleep) -> None:
         self._get = get
@@ -115,7 +115,9 @@ class RegistrySource:
                     return None
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
-        raise SchemaError(f"the schema registry answered {status} to schema {schema_id}, in no form of a registry")
+        raise SchemaError(
+            f"the schema registry's reply for schema {schema_id} (status {status}) is not that of a registry"
+        )
 
     def _ask(self, path: str) -> HttpAnswer:
         trouble = ""

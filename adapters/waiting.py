@@ -1,4 +1,4 @@
-"""Waiting by condition with a deadline, never by a sleep of a guessed length."""
+"""Waits for a condition with a deadline, never by sleeping for a guessed time."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ def until(
     every_s: float = 0.05,
     explain: Callable[[], str] = str,
 ) -> None:
-    """Return as soon as the condition holds; raise NotReadyError after timeout_s, with what explain() then says.
+    """Return once the condition holds; raise NotReadyError after timeout_s, with the text of explain().
 
     >>> until(lambda: True, "the sky to be blue", timeout_s=1)
     """

@@ -5,7 +5,7 @@
     reader = Reader("redis://localhost:6379/0", load_key_ring("key-ring.json"))
     print(reader.recommend("ada", n=5).items)
 
-Importing this imports nothing else: a name comes with its module, and the libraries of that, when it is first used.
+Importing this package imports nothing else: each name loads its module, with its libraries, at first use.
 The client library (``pip install freshet-client``) and a checkout offer the same names.
 """
 
@@ -71,14 +71,14 @@ PUBLIC: Final = {
     "serving.events": ("EventProducer", "Events", "RecordedEvent"),
     "serving.reader": ("Reader",),
 }
-"""Module → what it offers here, as imported above for type checkers."""
-_CALLED_THERE: Final = {"Events": "EventProducer"}
+"""Module → the names that it exports here, as imported above for type checkers."""
+_ALIASES: Final = {"Events": "EventProducer"}
 _HOME: Final = {name: module for module, names in PUBLIC.items() for name in names}
 
 
-def _offered(name: str) -> Any:
+def _load_name(name: str) -> Any:
     try:
-        return getattr(import_module(_HOME[name]), _CALLED_THERE.get(name, name))
+        return getattr(import_module(_HOME[name]), _ALIASES.get(name, name))
     except ModuleNotFoundError as error:
         if error.name != "kafka":
             raise
@@ -86,12 +86,12 @@ def _offered(name: str) -> Any:
         raise ModuleNotFoundError(hint, name=error.name) from None
 
 
-if not TYPE_CHECKING:  # type checkers would take any name for one that is offered
+if not TYPE_CHECKING:  # with `__getattr__`, type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = found = _offered(name)
+        globals()[name] = found = _load_name(name)
         return found
 
     def __dir__() -> list[str]:

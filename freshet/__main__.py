@@ -1,6 +1,6 @@
-"""`python -m freshet`: the command, where it is not installed."""
+"""`python -m freshet`: the command, if it is not installed."""
 
-if __name__ == "__main__":  # the gateway's workers import this, too
+if __name__ == "__main__":  # the gateway's workers also import this module
     from freshet.cli.main import main
 
     main()

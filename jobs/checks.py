@@ -9,7 +9,7 @@ from kafka.errors import KafkaError
 from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
-from adapters.kafka.listening import require_reachable_broker
+from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.settings import python_kafka_options
 from jobs.settings import Settings
 from jobs.topic_creation import broker_settings, topic_id, unfit_topics

@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from adapters.flink.rest import FlinkRest
-from adapters.kafka.listening import require_reachable_broker
+from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.reading import open_consumer
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient, connect

@@ -23,7 +23,7 @@ from kafka.errors import (
     ProducerFencedError,
 )
 
-from adapters.kafka.listening import require_reachable_broker
+from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.reading import open_consumer, partitions_of, records
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from adapters.kafka.settled_topic import has_topic

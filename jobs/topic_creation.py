@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import ClusterAuthorizationFailedError
 
-from adapters.kafka.listening import require_reachable_broker
+from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas.errors import SettingsError
 from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, topic_config, unfit

@@ -7,7 +7,7 @@ signatures name the topic by the id that Kafka assigned at its creation, which n
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from adapters.kafka.listening import require_reachable_broker
+from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from jobs.topic_creation import topic_id
 from schemas import topics

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.files.edited_files import read_edited
-from adapters.kafka.listening import require_reachable_broker
+from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.reading import records
 from adapters.kafka.settled_topic import has_topic
 from adapters.secrets.signing_keys import load_signing_key

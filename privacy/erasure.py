@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 from kafka import KafkaProducer
 
-from adapters.kafka.reading import names_any, records
+from adapters.kafka.reading import mentions_any, records
 from adapters.kafka.settings import python_kafka_options
 from adapters.schema_sources import codec_of
 from adapters.secrets.key_rings import load_key_ring
@@ -147,7 +147,7 @@ def _taken_at(savepoint: Path) -> int:
 def _applied_at(settings: Settings, erased: Erased) -> int | None:
     """When the job carried the erasure out, in ms; no later than that if its receipt has aged out; None: not known."""
     place = erased.erasure.partition, erased.erasure.offset
-    tells = names_any(erased.names)
+    tells = mentions_any(erased.names)
     for record in records(settings.kafka, topics.RECEIPTS):
         if tells(record):
             try:

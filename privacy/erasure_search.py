@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from kafka import KafkaAdminClient
 
 from adapters.files.export_parts import part_events, read_manifest
-from adapters.kafka.reading import names_any
+from adapters.kafka.reading import mentions_any
 from adapters.kafka.settings import python_kafka_options
 from adapters.kafka.settled_topic import settled, settled_ends
 from adapters.redis.client import connect
@@ -85,7 +85,7 @@ def by_topic(codec: Codec, user_id: str, names: Sequence[str], returned_at: int 
         topics.INTERACTIONS: OfUser(user_id, in_interactions(codec)).concerns,
         topics.CONSENTS: OfUser(user_id, in_consents(codec)).concerns,
         topics.CONTROL: OfUser(user_id, in_json).concerns,
-        **{topic: names_any(names) for topic in BY_PSEUDONYM},
+        **{topic: mentions_any(names) for topic in BY_PSEUDONYM},
     }
 
 
@@ -132,7 +132,7 @@ def _ends_by(config: dict[str, str], times: Sequence[int]) -> int:
 
 def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bool]:
     """Whether a record of `events` tells of an erased user and is from before they returned."""
-    returns, tells = dict.fromkeys(names, returned_at), names_any(names)
+    returns, tells = dict.fromkeys(names, returned_at), mentions_any(names)
 
     def left(record: Any) -> bool:
         if not tells(record):

@@ -5,7 +5,7 @@ see, such as keys that somebody deleted; and it does one thing more: it writes t
 are in nobody's state any more.
 """
 
-from adapters.kafka.listening import require_reachable_broker
+from adapters.kafka.reachability import require_reachable_broker
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import WRITE_CONSENT
 from adapters.secrets.key_rings import load_key_ring

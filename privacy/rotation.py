@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from adapters.kafka.asking import Asking
+from adapters.kafka.job_session import JobSession
 from adapters.secrets.key_rings import begin_rotation, end_rotation, load_key_ring, replace_key_ring
 from jobs.clock import clock_ms
 from jobs.savepoints import completed_ms
@@ -47,18 +47,18 @@ def relink(settings: Settings) -> None:
     path, ring = _ring(settings)
     if ring.previous is None:
         raise SettingsError("no rotation is in progress: begin with `freshet rotate start`")
-    with Asking(settings.kafka, settings.job.buckets) as asking:
-        sent = asking.tell((RelinkCommand(user) for user in _users(settings)), lambda n: _say(f"{n} users named"))
+    with JobSession(settings.kafka, settings.job.buckets) as session:
+        sent = session.send_all((RelinkCommand(user) for user in _users(settings)), lambda n: _say(f"{n} users named"))
         _say(f"{sent} users named; waiting for the job")
-        _wait_until_moved(asking, ring)
+        _wait_until_moved(session, ring)
     _tell(settings, "relinked", ring.current, sent)
     replace_key_ring(msgspec.structs.replace(ring, relinked_at=clock_ms()), path)
     _say(f"no user is known under key {ring.previous} any more")
 
 
-def _wait_until_moved(asking: Asking, ring: KeyRing) -> None:
+def _wait_until_moved(session: JobSession, ring: KeyRing) -> None:
     end, left_before = time.monotonic() + MOVED_WITHIN_S, -1
-    while left := _users_by_kid(asking)[str(ring.previous)]:
+    while left := _users_by_kid(session)[str(ring.previous)]:
         if left != left_before:
             _say(f"{left} users are still known under key {ring.previous}")
             end, left_before = time.monotonic() + MOVED_WITHIN_S, left
@@ -82,8 +82,8 @@ class RotationStatus(NamedTuple):
 def rotation_status(settings: Settings) -> RotationStatus:
     """Ask the job where the rotation stands."""
     _, ring = _ring(settings)
-    with Asking(settings.kafka, settings.job.buckets) as asking:
-        users = _users_by_kid(asking)
+    with JobSession(settings.kafka, settings.job.buckets) as session:
+        users = _users_by_kid(session)
     reason = None
     if ring.previous is not None:
         reason = why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), None)
@@ -104,8 +104,8 @@ def describe_rotation(stands: RotationStatus) -> list[str]:
 def end(settings: Settings, snapshots: list[Path]) -> None:
     """Destroy the previous key, if nothing is left that it made."""
     path, ring = _ring(settings)
-    with Asking(settings.kafka, settings.job.buckets) as asking:
-        users = _users_by_kid(asking)
+    with JobSession(settings.kafka, settings.job.buckets) as session:
+        users = _users_by_kid(session)
     oldest = oldest_snapshot_ms(snapshots) if snapshots else None
     if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), oldest):
         raise SettingsError(f"the rotation cannot end yet: {reason}")
@@ -123,13 +123,13 @@ def oldest_snapshot_ms(folders: list[Path]) -> int:
 
 def _tell(settings: Settings, change: KeyChange, kid: int, users: int) -> None:
     """Put it into the audit trail, before it is done: what is done and not recorded would be worse."""
-    with Asking(settings.kafka, settings.job.buckets) as asking:
-        asking.send(KeyCommand(0, "key", change, kid, users))
+    with JobSession(settings.kafka, settings.job.buckets) as session:
+        session.send(KeyCommand(0, "key", change, kid, users))
 
 
-def _users_by_kid(asking: Asking) -> Counter[str]:
+def _users_by_kid(session: JobSession) -> Counter[str]:
     users: Counter[str] = Counter()
-    for answer in asking.every_bucket(KidsCommand, KidsReceipt):
+    for answer in session.every_bucket(KidsCommand, KidsReceipt):
         users.update(answer.users)
     return users
 

@@ -15,7 +15,7 @@ import hiredis
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.links import Links, links_to, pack
-from adapters.redis.pipe import Then, awaited
+from adapters.redis.pipe import OnReply, awaited
 from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
@@ -153,8 +153,8 @@ class AsyncReader:
         """Whether :meth:`request_own` may be used: one read is enough unless a key rotation is in progress."""
         return not self._rotating
 
-    def request_own(self, user_id: str, segments: Sequence[str], then: Then) -> "list[asyncio.Future[Any]]":
-        """As :meth:`own`, for callers without a task: calls `then` with Redis' reply, or with its error.
+    def request_own(self, user_id: str, segments: Sequence[str], on_reply: OnReply) -> "list[asyncio.Future[Any]]":
+        """As :meth:`own`, for callers without a task: calls `on_reply` with Redis' reply, or with its error.
 
         After an error, await :meth:`own`. The returned futures are done once missing or outdated popular lists were
         read.
@@ -163,11 +163,11 @@ class AsyncReader:
         pseudonym = self._pseudonym(user_id)
         pipe = self._links.personal(pseudonym)
         if pipe is None:
-            then(None)
+            on_reply(None)
         elif pipe.proof is self._proof:
-            pipe.ask(self._command(pseudonym), then)
+            pipe.ask(self._command(pseudonym), on_reply)
         else:
-            self._send_request(pseudonym, then)
+            self._send_request(pseudonym, on_reply)
         return refreshing
 
     async def popular(self, segments: Sequence[str]) -> list[Listed]:
@@ -218,15 +218,15 @@ class AsyncReader:
         self._send_request(pseudonym, future.set_result)
         return future
 
-    def _send_request(self, pseudonym: str, then: Then) -> None:
+    def _send_request(self, pseudonym: str, on_reply: OnReply) -> None:
         """Read a user's own list on a connection whose Redis is known to be up to date."""
         pipe = self._links.personal(pseudonym)
         if pipe is None:
-            then(None)
+            on_reply(None)
             return
         if pipe.proof is not self._proof:
             self._proof, self._command = pipe.proof, _command(self._prefix, self._example, pipe.proof)
-        pipe.ask(self._command(pseudonym), then)
+        pipe.ask(self._command(pseudonym), on_reply)
 
     async def _own_during_rotation(self, user_id: str) -> Own | None:
         """During a key rotation a user has two pseudonyms; the list of the current one takes precedence."""

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.kafka.asking import ANSWER_TIMEOUT_S, state_of
+from adapters.kafka.job_session import ANSWER_TIMEOUT_S, state_of
 from adapters.kafka.partitions import likely_partitions
-from adapters.kafka.reading import OnTurn, TopicAsOfNow, names_any, nothing
+from adapters.kafka.reading import OnPoll, TopicAsOfNow, do_nothing, mentions_any
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.client import RedisClient, always
 from schemas import topics
@@ -33,7 +33,7 @@ NO_PARTITION: Final = -1
 
 
 class Collector:
-    """Collects the data held about one person. `on_turn` is called while topics are read; it may raise to stop.
+    """Collects the data held about one person. `on_poll` is called while topics are read; it may raise to stop.
 
     With `everywhere`, every partition of the raw topics is read; otherwise only those where the usual producers put the
     user's records, or all if the state names a partition elsewhere. The user's records are found by the rule that
@@ -49,11 +49,11 @@ class Collector:
         *,
         everywhere: bool,
         bytes_max: int | None = None,
-        on_turn: OnTurn = nothing,
+        on_poll: OnPoll = do_nothing,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self._kafka, self._store, self._codec = kafka, store, codec
-        self._on_turn, self._timeout_s = on_turn, timeout_s
+        self._on_turn, self._timeout_s = on_poll, timeout_s
         self._everywhere, self._bytes_left = everywhere, math.inf if bytes_max is None else bytes_max
         self._partitions: dict[str, dict[str, Any]] = {}
 
@@ -65,7 +65,7 @@ class Collector:
         """
         user_id = command.user_id
         # Read this first: the request to the job adds this access to the trail, at an unknown later time.
-        audit_trail = self._records_of(topics.AUDIT, names_any(names))
+        audit_trail = self._records_of(topics.AUDIT, mentions_any(names))
         state = msgspec.json.decode(state_of(self._kafka, command, self._timeout_s, self._on_turn).state)
         choose = everything if self._everywhere else partitions_of_user(user_id.encode(), state)
         return {
@@ -76,7 +76,7 @@ class Collector:
             "consent_history": self._raw(topics.CONSENTS, OfUser(user_id, in_consents(self._codec)), choose),
             "raw_interactions": self._raw(topics.INTERACTIONS, OfUser(user_id, in_interactions(self._codec)), choose),
             # The job writes these two without keys, so they may be in any partition.
-            "clean_events": self._records_of(topics.EVENTS, names_any(names)),
+            "clean_events": self._records_of(topics.EVENTS, mentions_any(names)),
             "audit_trail": audit_trail,
             "partitions": self._partitions,
         }

@@ -1,7 +1,7 @@
-"""Parts of an export as files: Parquet, a row for each event (:class:`schemas.exports.ExportedEvent`).
+"""Parts of an export as Parquet files, one row per event (:class:`schemas.exports.ExportedEvent`).
 
-Any warehouse reads a part: no column is nested but `context` (a map of strings), times are ms since the epoch in int64,
-and a field that an event has not is null. The same events make the same bytes.
+Any warehouse can read a part: only `context` is nested (a map of strings), times are ms since the epoch in int64, and
+missing fields are null. The same events give the same bytes.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from schemas.errors import ExportError
 from schemas.exports import MANIFEST, PART_MARK, PARTS, ExportedEvent, ExportManifest, ExportPart
 
 ROWS_AT_ONCE: Final = 20_000
-"""Rows of a row group, and rows that a reader holds: some MB."""
+"""Rows of a row group, and rows that a reader buffers: some MB."""
 
 _TYPES: Final[dict[type, Any]] = {
     msgspec.inspect.StrType: pa.string(),
@@ -57,7 +57,7 @@ class PartRows:
             self._flush()
 
     def close(self) -> None:
-        """Write what is held, and the end of the file."""
+        """Write the buffered rows and the end of the file."""
         self._flush()
         self._writer.close()
 
@@ -80,7 +80,7 @@ def read_manifest(folder: Path) -> ExportManifest:
 
 
 def part_events(folder: Path, part: ExportPart) -> Iterator[ExportedEvent]:
-    """The events of `part`, streamed, if its bytes are those that the manifest tells of; else :class:`ExportError`."""
+    """Stream the events of `part`; raises :class:`ExportError` if its bytes differ from the manifest's hash."""
     path = folder / part.name
     if Path(part.name).name != part.name or not Path(part.name).match(PARTS):
         raise ExportError(f"{folder / MANIFEST} names a part that no export has: the folder cannot be trusted")

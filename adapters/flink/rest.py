@@ -12,13 +12,13 @@ from schemas.errors import HttpUnanswered, RestError
 FINAL = frozenset({"FAILED", "CANCELED", "FINISHED"})
 """The states of a job that has ended."""
 _FRAMES = re.compile(r"^\t(?:at|\.\.\.) .*\n|^  File \".*/site-packages/.*\n(?:    .*\n)*", re.MULTILINE)
-"""A frame of Java, or one of Python in a library with the lines of source below it."""
+"""A Java stack frame, or a Python frame in a library with its source lines."""
 
 
 class FlinkRest:
-    """A client of the JobManager at `url`, ``http(s)://host[:port][/path]``. Several threads may share one.
+    """A client of the JobManager at `url`, ``http(s)://host[:port][/path]``. Thread-safe.
 
-    All methods raise :class:`RestError` where Flink does not answer or refuses.
+    All methods raise :class:`RestError` if Flink does not answer or refuses.
     """
 
     def __init__(self, url: str, timeout_s: float = 10) -> None:
@@ -42,7 +42,7 @@ class FlinkRest:
         return list(self.get("/taskmanagers")["taskmanagers"])
 
     def wait_task_managers(self, count: int, timeout_s: float = 60) -> None:
-        """Wait until exactly count TaskManagers are registered; one that was killed counts until Flink has noticed."""
+        """Wait until exactly `count` TaskManagers are registered; a killed one counts until Flink notices."""
         until(lambda: len(self.task_managers()) == count, f"{count} TaskManagers", timeout_s)
 
     def jobs(self) -> dict[str, str]:
@@ -50,9 +50,9 @@ class FlinkRest:
         return {job["id"]: job["status"] for job in self.get("/jobs")["jobs"]}
 
     def overview(self) -> list[dict[str, Any]]:
-        """All jobs that the JobManager remembers, as they are now: `jid`, `name`, `state`, `tasks`.
+        """All jobs that the JobManager remembers, with their current `jid`, `name`, `state` and `tasks`.
 
-        /jobs/<id> tells for up to three seconds (web.refresh-interval) what it told before.
+        /jobs/<id> may be up to three seconds old (web.refresh-interval).
         """
         return list(self.get("/jobs/overview")["jobs"])
 
@@ -84,9 +84,9 @@ class FlinkRest:
         )
 
     def exceptions(self, job: str, characters_max: int = 4000) -> str:
-        """The newest failures of a job, newest first, cut; empty if there were none. Without the frames of libraries.
+        """The newest failures of a job, newest first, truncated; empty if there were none. Leaves out library frames.
 
-        What failed in Python stands last in a trace, behind some hundred frames.
+        The Python error is at the end of a trace, after some hundred frames.
         """
         entries = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
         return _FRAMES.sub("", "\n".join(f"{entry['stacktrace']}\n" for entry in entries))[:characters_max]
@@ -96,7 +96,7 @@ class FlinkRest:
         return dict(self.get(f"/jobs/{job}/checkpoints"))
 
     def checkpoint(self, job: str, timeout_s: float = 60) -> int:
-        """Take a checkpoint now and give its number: it holds everything that the job had done before this call."""
+        """Take a checkpoint now and return its number: it contains everything that the job did before this call."""
         trigger = self._call("POST", f"/jobs/{job}/checkpoints", {"checkpointType": "CONFIGURED"})["request-id"]
         operation = self._await_operation(f"/jobs/{job}/checkpoints/{trigger}", f"a checkpoint of {job}", timeout_s)
         return int(operation["checkpointId"])
@@ -111,7 +111,7 @@ class FlinkRest:
         return [row["id"] for row in self.get(f"{path}/metrics")]
 
     def take_savepoint(self, job: str, directory: str, timeout_s: float) -> dict[str, Any]:
-        """Take a savepoint of a job that goes on, in canonical format, below `directory`; what Flink says of it."""
+        """Take a canonical savepoint below `directory` without stopping the job; returns Flink's description of it."""
         body = {"cancel-job": False, "formatType": "CANONICAL", "target-directory": directory}
         trigger = self._call("POST", f"/jobs/{job}/savepoints", body)["request-id"]
         return self._await_end(f"/jobs/{job}/savepoints/{trigger}", f"the savepoint of {job}", timeout_s)
@@ -122,7 +122,7 @@ class FlinkRest:
         self.wait_state(job, "CANCELED", timeout_s)
 
     def stop_with_savepoint(self, job: str, directory: str | None = None, timeout_s: float = 120) -> str:
-        """Stop a job with a savepoint and give the savepoint's path. Raises RestError with Flink's reason."""
+        """Stop a job with a savepoint and return the savepoint's path. Raises RestError with Flink's reason."""
         body = {"drain": False, "formatType": "CANONICAL", **({"targetDirectory": directory} if directory else {})}
         trigger = self._call("POST", f"/jobs/{job}/stop", body)["request-id"]
         operation = self._await_operation(f"/jobs/{job}/savepoints/{trigger}", f"the savepoint of {job}", timeout_s)

@@ -12,10 +12,10 @@ _SIGN: Final = 0x80000000
 
 
 def likely_partitions(key: bytes, count: int) -> frozenset[int]:
-    """Where a record with `key` stands, of `count` partitions, whichever of the usual hashes its producer takes.
+    """The partitions, of `count`, where common producers put a record with `key`.
 
-    These are murmur2 (Java, kafka-python and most others), CRC-32 (librdkafka and what is made of it) and FNV-1a
-    (Sarama, kafka-go; librdkafka on request), negative hashes turned or masked.
+    They hash with murmur2 (Java, kafka-python and most others), CRC-32 (librdkafka and its bindings) or FNV-1a (Sarama,
+    kafka-go; optional in librdkafka), and negate or mask negative hashes.
 
     >>> sorted(likely_partitions(b"ada", 12)), sorted(likely_partitions(b"ada", 1))
     ([0, 5, 7], [0])

@@ -10,31 +10,31 @@ from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas.errors import SettingsError
 from schemas.progress import on_progress
 
-OnTurn = Callable[[], None]
-"""Called each time that Kafka was asked for more, also where nothing came; what it raises ends the reading."""
+OnPoll = Callable[[], None]
+"""Called after each poll of Kafka, even without records; may raise to end the reading."""
 
 
-def nothing() -> None:
-    """An `OnTurn` that lets a reading go on."""
+def do_nothing() -> None:
+    """An `OnPoll` that does nothing."""
 
 
 class TopicAsOfNow:
-    """The committed records of the topic `name` from its beginning to where it ends when this is made.
+    """The committed records of the topic `name`, from its beginning to its end at construction.
 
-    Iterate once, in the order of each partition; that closes it. Raises :class:`SettingsError` where Kafka
-    does not answer or has no such topic. `done` is the part of it that has been read, from 0 to 1, which
-    :data:`schemas.progress.on_progress` is told. With `choose`, only
-    the partitions are read whose numbers it gives for how many there are.
+    Iterate once; records are in order within each partition, and the end closes the consumer. Raises
+    :class:`SettingsError` if Kafka does not answer or has no such topic. `done` is the fraction read so far, from 0 to
+    1, which is reported to :data:`schemas.progress.on_progress`. `choose` selects the partitions to read, given their
+    number.
     """
 
     def __init__(
         self,
         kafka: KafkaSettings,
         name: str,
-        on_turn: OnTurn = nothing,
+        on_poll: OnPoll = do_nothing,
         choose: Callable[[int], Collection[int]] | None = None,
     ) -> None:
-        self._consumer, self._on_turn = open_consumer(kafka), on_turn
+        self._consumer, self._on_turn = open_consumer(kafka), on_poll
         self._work = f"reading {kafka.topic(name)}"
         try:
             partitions = partitions_of(self._consumer, kafka.topic(name))
@@ -75,14 +75,14 @@ class TopicAsOfNow:
 
 
 def open_consumer(kafka: KafkaSettings, isolation_level: str = "read_committed") -> Any:
-    """A consumer without a group; raises :class:`SettingsError` where Kafka does not answer."""
+    """A consumer without a group; raises :class:`SettingsError` if Kafka does not answer."""
     try:
         return KafkaConsumer(
             **python_kafka_options(kafka),
             group_id=None,
             enable_auto_commit=False,
             isolation_level=isolation_level,
-            auto_offset_reset="earliest",  # where retention overtakes the reading, go on behind the gap
+            auto_offset_reset="earliest",  # if retention overtakes the reader, skip the gap
             fetch_max_wait_ms=100,
             max_poll_records=10_000,
         )
@@ -94,7 +94,7 @@ def open_consumer(kafka: KafkaSettings, isolation_level: str = "read_committed")
 
 
 def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
-    """The partitions of a topic, by number; raises :class:`SettingsError` where there is no such topic."""
+    """The partitions of a topic, by number; raises :class:`SettingsError` if it does not exist."""
     numbers = sorted(consumer.partitions_for_topic(topic) or ())
     if not numbers:
         raise SettingsError(f"topic {topic} does not exist: check kafka.topic_prefix and kafka.bootstrap_servers")
@@ -102,12 +102,12 @@ def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
 
 
 def records(kafka: KafkaSettings, name: str) -> Iterator[Any]:
-    """Every committed record that is in the topic `name` now; see :class:`TopicAsOfNow`."""
+    """All committed records that are in the topic `name` now; see :class:`TopicAsOfNow`."""
     yield from TopicAsOfNow(kafka, name)
 
 
-def names_any(names: Iterable[str]) -> Callable[[Any], bool]:
-    """Whether a record has one of `names` anywhere in it."""
+def mentions_any(names: Iterable[str]) -> Callable[[Any], bool]:
+    """A predicate: does a record contain any of `names`?"""
     wanted = [name.encode() for name in names]
     return lambda record: any(name in part for part in _parts(record) for name in wanted)
 

@@ -10,8 +10,8 @@ from adapters.secrets.secret_files import read_secret_variable
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-AWAY_AFTER_MS: Final = 5_000
-"""How long a client waits until a broker has answered for the first time; kafka-python's own bound is 30 s."""
+FIRST_REPLY_TIMEOUT_MS: Final = 5_000
+"""How long a client waits for the first reply of a broker; kafka-python's default is 30 s."""
 _SERVER: Final = re.compile(r"^\s*[^\s,]+:[0-9]{1,5}\s*$")
 
 
@@ -46,11 +46,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     def topic(self, name: str) -> str:
-        """The full name of a topic of :mod:`schemas.topics`."""
+        """The full name of a topic in :mod:`schemas.topics`."""
         return self.topic_prefix + name
 
     def group(self) -> str:
-        """The consumer group and prefix of transactional ids; without `group_id`, different for each topic prefix.
+        """The consumer group and prefix of transactional ids; derived from the topic prefix unless `group_id` is set.
 
         >>> [KafkaSettings("", topic_prefix=prefix).group() for prefix in ("freshet.", "shop.", "shop", "shop-", "")]
         ['freshet-personalise', 'shop-personalise', 'shop.personalise', 'shop-.personalise', '.personalise']
@@ -62,14 +62,14 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def complaint_of(kafka: KafkaSettings) -> str | None:
-    """What does not go together; Kafka's own client would say so only after the job is submitted."""
+    """Describe inconsistent settings; Kafka's own client would only report them after submission."""
     if not all(_SERVER.search(server) for server in kafka.bootstrap_servers.split(",")):
-        return "kafka.bootstrap_servers is host:port, or several of them with commas between"
+        return "kafka.bootstrap_servers must be host:port, or several of them separated by commas"
     sasl = kafka.security_protocol.startswith("SASL_")
     if sasl and not (kafka.sasl_mechanism and kafka.username and kafka.password_variable):
         return f"{kafka.security_protocol} needs kafka.sasl_mechanism, username and password_variable"
     if kafka.password_variable is not None and not _VARIABLE.fullmatch(kafka.password_variable):
-        return "kafka.password_variable is the name of an environment variable: letters, digits and underscores"
+        return "kafka.password_variable must be the name of an environment variable: letters, digits and underscores"
     if kafka.sasl_mechanism and not sasl:
         return "kafka.sasl_mechanism needs kafka.security_protocol SASL_SSL or SASL_PLAINTEXT"
     if bool(kafka.cert_file) != bool(kafka.key_file):
@@ -85,7 +85,7 @@ def python_kafka_options(kafka: KafkaSettings) -> dict[str, Any]:
         "ssl_cafile": kafka.ca_file,
         "ssl_certfile": kafka.cert_file,
         "ssl_keyfile": kafka.key_file,
-        "bootstrap_timeout_ms": AWAY_AFTER_MS,
+        "bootstrap_timeout_ms": FIRST_REPLY_TIMEOUT_MS,
     }
     if kafka.sasl_mechanism:
         options |= {

@@ -1,7 +1,7 @@
 """Reads a topic up to its end, and waits for open transactions to be committed or aborted.
 
-:mod:`adapters.kafka.reading` reads what is committed now. That is not enough to say that something stands nowhere in a
-topic, or to delete from it: a record of a transaction that is still open would show, or be lost, a moment later.
+:mod:`adapters.kafka.reading` reads what is committed now. That is not enough to prove that a topic does not contain
+something, or to delete from it: a record of an open transaction would appear, or be lost, a moment later.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kafka import TopicPartition
 
-from adapters.kafka.reading import OnTurn, nothing, open_consumer, partitions_of
+from adapters.kafka.reading import OnPoll, do_nothing, open_consumer, partitions_of
 from adapters.kafka.settings import KafkaSettings
 from schemas.errors import JobSilent
 
@@ -18,7 +18,7 @@ STUCK_S: Final = 120.0
 
 
 def settled_ends(kafka: KafkaSettings, name: str) -> dict[TopicPartition, int]:
-    """Where each partition of the topic `name` ends now, open transactions included."""
+    """The current end of each partition of the topic `name`, open transactions included."""
     consumer = open_consumer(kafka, "read_uncommitted")
     try:
         return dict(consumer.end_offsets(partitions_of(consumer, kafka.topic(name))))
@@ -27,7 +27,7 @@ def settled_ends(kafka: KafkaSettings, name: str) -> dict[TopicPartition, int]:
 
 
 def has_topic(kafka: KafkaSettings, name: str) -> bool:
-    """Whether there is a topic `name`."""
+    """Whether the topic `name` exists."""
     consumer = open_consumer(kafka)
     try:
         return kafka.topic(name) in consumer.topics()
@@ -36,9 +36,9 @@ def has_topic(kafka: KafkaSettings, name: str) -> bool:
 
 
 def settled(kafka: KafkaSettings, ends: Mapping[TopicPartition, int], begin: int | None = None) -> Iterator[Any]:
-    """The committed records before `ends`, in the order of each partition, from `begin` or the beginning on.
+    """The committed records before `ends`, in order within each partition, from `begin` or the beginning.
 
-    Raises :class:`JobSilent` where a transaction stays open for :data:`STUCK_S`.
+    Raises :class:`JobSilent` if a transaction stays open for :data:`STUCK_S`.
     """
     consumer = open_consumer(kafka)
     try:
@@ -70,7 +70,7 @@ def _up_to(consumer: Any, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
 
 
 class Tail:
-    """What is committed to a topic from the moment on in which this is made. Close it."""
+    """Records that are committed to a topic from now on. Close it."""
 
     def __init__(self, kafka: KafkaSettings, name: str) -> None:
         self._topic = kafka.topic(name)
@@ -80,21 +80,21 @@ class Tail:
         for partition, end in ends.items():
             self._consumer.seek(partition, end)
 
-    def records(self, timeout_s: float, on_turn: OnTurn = nothing) -> Iterator[Any]:
-        """What comes within `timeout_s`."""
+    def records(self, timeout_s: float, on_poll: OnPoll = do_nothing) -> Iterator[Any]:
+        """The records that arrive within `timeout_s`."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
-            on_turn()
+            on_poll()
             for batch in self._consumer.poll(timeout_ms=200).values():
                 yield from batch
 
     def wait_for(self, words: bytes, *more: bytes, timeout_s: float) -> None:
-        """Until a record with all of these words in its value comes; raises :class:`JobSilent` when none does."""
+        """Wait for a record with all of these words in its value; raises :class:`JobSilent` if none arrives."""
         for record in self.records(timeout_s):
             if all(word in (record.value or b"") for word in (words, *more)):
                 return
         raise JobSilent(
-            f"nothing came to {self._topic} within {timeout_s:g} s: is the job running with these settings?"
+            f"nothing arrived in {self._topic} within {timeout_s:g} s: is the job running with these settings?"
         )
 
     def close(self) -> None:

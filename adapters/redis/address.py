@@ -15,11 +15,11 @@ from schemas.topics import HOUR_MS
 
 Milliseconds = Annotated[int, Meta(ge=1)]
 READ_TIMEOUT_MS: Final = 50
-"""How long a reader waits for an answer where `timeout_ms` does not say."""
+"""How long a reader waits for a reply if `timeout_ms` is not set."""
 OUTAGE_MAX_MS: Final = HOUR_MS
-"""How long the job waits for Redis where the settings do not say."""
+"""How long the job waits for Redis by default."""
 WRITE_TIMEOUT_MS: Final = 1_000
-"""The same for the job and for consent changes, which must not be given up lightly."""
+"""The timeout of the job and of consent changes, which must not be given up too early."""
 
 
 class RedisAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,12 +65,12 @@ class RedisAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             places = [parse(url) for url in self.urls]
         except SettingsError as error:
-            raise ValueError(str(error)) from None  # a settings file then names the place
+            raise ValueError(str(error)) from None  # so that errors of settings files name the place
         if self.kind == "cluster" and any(place.database for place in places):
             raise ValueError("a Cluster has database 0 only: leave the number out of `urls`")
 
     def timeout_s(self, default_ms: int) -> float:
-        """How long an answer may take, in seconds."""
+        """The timeout of a reply, in seconds."""
         return (self.timeout_ms or default_ms) / 1000
 
 
@@ -86,7 +86,7 @@ class RedisSettings(RedisAddress, frozen=True, forbid_unknown_fields=True):
 
 
 class RedisEndpoint(msgspec.Struct, frozen=True):
-    """What a URL says. `repr` shows no password."""
+    """A parsed URL. `repr` shows no password."""
 
     host: str
     port: int
@@ -100,7 +100,7 @@ class RedisEndpoint(msgspec.Struct, frozen=True):
 
 
 def parse(url: str) -> RedisEndpoint:
-    """Take a URL apart. Raises :class:`SettingsError`, which shows nothing of it: it may hold a password."""
+    """Parse a URL. Raises :class:`SettingsError`, whose text does not contain the URL: it may hold a password."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss") or not parts.hostname:
@@ -115,7 +115,7 @@ def parse(url: str) -> RedisEndpoint:
 
 
 def tls_context(address: RedisAddress, tls: bool) -> ssl.SSLContext | None:
-    """The TLS settings of a connection, TLS 1.2 at least; None where there is no TLS. Raises :class:`SettingsError`."""
+    """The TLS settings of a connection (TLS 1.2 or later); None without TLS. Raises :class:`SettingsError`."""
     if not tls:
         return None
     try:

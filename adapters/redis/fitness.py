@@ -12,9 +12,9 @@ LOOKS: Final[tuple[Command, ...]] = (("INFO", "memory"), ("INFO", "persistence")
 
 
 class Fitness(NamedTuple):
-    """What of a Redis breaks promises (`wrong`), and what makes recovery slow (`weak`).
+    """Problems of a Redis server: `wrong` breaks promises, `weak` makes recovery slow.
 
-    Sentences that say how to fix it.
+    Sentences that say how to fix them.
     """
 
     wrong: tuple[str, ...]
@@ -22,14 +22,14 @@ class Fitness(NamedTuple):
 
 
 def fitness_of(memory: bytes, persistence: bytes) -> Fitness:
-    """The answers to :data:`LOOKS`, judged."""
-    return judged(info_of(memory) | info_of(persistence))
+    """Evaluate the replies to :data:`LOOKS`."""
+    return evaluate(info_of(memory) | info_of(persistence))
 
 
-def judged(info: Mapping[str, str]) -> Fitness:
-    """What INFO says, judged.
+def evaluate(info: Mapping[str, str]) -> Fitness:
+    """Evaluate the fields of INFO.
 
-    >>> judged({"maxmemory_policy": "noeviction", "aof_enabled": "1"})
+    >>> evaluate({"maxmemory_policy": "noeviction", "aof_enabled": "1"})
     Fitness(wrong=(), weak=())
     """
     wrong, weak = [], []
@@ -48,14 +48,14 @@ def judged(info: Mapping[str, str]) -> Fitness:
 
 
 def fitness(client: RedisClient) -> Fitness:
-    """That of all primaries. Raises as :class:`RedisClient` does."""
+    """The combined fitness of all primaries. Raises as :class:`RedisClient` does."""
     found = [fitness_of(*answers) for answers in client.ask_each(*LOOKS)]
     wrong, weak = (tuple(dict.fromkeys(line for one in found for line in one[part])) for part in (0, 1))
     return Fitness(wrong, weak)
 
 
 def check_rights(client: RedisClient) -> None:
-    """Try what the job does to keys of its own that hold nothing.
+    """Try the job's commands on keys of our own that hold nothing.
 
     Raises :class:`StoreMisconfigured`, which names the commands that the user lacks, and :class:`StoreUnavailable`.
     """

@@ -1,10 +1,11 @@
-"""The handshake on each new Redis connection, and its verdict: pure, for sockets and asyncio alike.
+"""The handshake on each new Redis connection, and its result: pure, for sockets and asyncio alike.
 
-A connection counts for nothing until its server has said that it is a primary and which life of Redis it is. A life is
-one process (``run_id``) between two changes of its role (``master_replid``): whoever was demoted and promoted again may
-have missed what was acknowledged in between. It ends with FLUSHALL and the like, too: what was copied before may be put
-back into the running process, the generation record with it. Where that record (:class:`schemas.store.Generation`) does
-not hold the life, the connection is *closed*: popular lists may be read there, and nothing personal.
+A connection is not used until its server has reported that it is a primary, and which *life* of Redis it is. A life is
+one process (``run_id``) between two changes of its role (``master_replid``), because a server that was demoted and
+promoted again may have missed acknowledged writes in between. FLUSHALL and the like also end a life: old data,
+including the generation record, may be restored into the running process. If the generation record
+(:class:`schemas.store.Generation`) does not contain the life, the connection is *closed*: popular lists may be read
+there, but no personal data.
 """
 
 from collections.abc import Mapping
@@ -18,42 +19,42 @@ from schemas.store import Generation, TenantMark, decode_generation, generation_
 
 Command = tuple[Any, ...]
 REPLICA_LAG_MAX_S: Final = 10
-"""A replica that has not acknowledged for longer than this does not count as in touch."""
+"""A replica that has not acknowledged for longer than this does not count as live."""
 ANY_TENANT: Final = TenantMark()
 NO_JOB_YET: Final = "there is no generation record of a job under this redis_prefix: start the job, or correct it"
-LOOK_EVERY_S: Final = 1.0
-"""So long a look at role, replicas and generation record holds."""
-LOOK_CLOSED_EVERY_S: Final = 0.1
-"""The same while a connection is closed: personal lists come back soon after the job has renewed the record."""
+INSPECT_EVERY_S: Final = 1.0
+"""How long a check of role, replicas and generation record is valid."""
+INSPECT_CLOSED_EVERY_S: Final = 0.1
+"""The same while a connection is closed, so that personal lists return soon after the job has renewed the record."""
 WHOLESALE: Final = ("flushall", "flushdb", "swapdb", "restore")
-"""Commands by which all keys may go back to what they were. CONFIG RESETSTAT forgets how often they were called.
+"""Commands that may reset all keys to an earlier state. CONFIG RESETSTAT clears their counts.
 
-RESTORE-ASKING, with which a slot of a Cluster moves, is none of them: it brings keys along as they are.
+RESTORE-ASKING, which moves a slot of a Cluster, is not among them: it copies keys unchanged.
 """
 
 
-class Look(NamedTuple):
-    """What a server says of itself now; `raw` is the generation record, None where there is none or not here."""
+class Inspection(NamedTuple):
+    """A server's report of itself; `raw` is the generation record, None if it has none."""
 
     replid: str = ""
-    put_back: int = 0
-    """How often keys were removed or put back wholesale, since the process began: :data:`WHOLESALE`."""
+    wholesale_resets: int = 0
+    """How often keys were removed or restored wholesale since the process started: :data:`WHOLESALE`."""
     replicas: int = 0
     raw: bytes | None = None
     elsewhere: bool = False
-    """Whether the generation record is in a slot of another node of the Cluster."""
+    """Whether the generation record is on another node of the Cluster."""
     refused: str = ""
-    """The error code, where the user of Redis may not look."""
+    """The error code, if the Redis user may not inspect the server."""
 
     def life(self, run_id: str) -> str:
         """The life of the process `run_id`."""
-        return f"{run_id}.{self.replid}" + (f".{self.put_back}" if self.put_back else "")
+        return f"{run_id}.{self.replid}" + (f".{self.wholesale_resets}" if self.wholesale_resets else "")
 
 
 class Standing(NamedTuple):
-    """Which life of Redis a connection leads to, and the generation `token` that it holds for; None is *closed*.
+    """The life of Redis behind a connection, and the `token` of its valid generation; None if *closed*.
 
-    `because` says why it is closed. `foreign` says why no decision may be acknowledged on it, empty where it may.
+    `because` says why it is closed. `foreign` says why no decision may be acknowledged on it; empty if decisions may.
     """
 
     life: str
@@ -62,23 +63,23 @@ class Standing(NamedTuple):
     foreign: str = ""
 
 
-def look(prefix: str) -> tuple[Command, ...]:
-    """The commands whose answers :func:`looked` takes, :data:`LOOK_COMMANDS` of them."""
+def inspection_commands(prefix: str) -> tuple[Command, ...]:
+    """The commands whose replies :func:`parse_inspection` takes, :data:`INSPECTION_COMMANDS` of them."""
     return ("INFO", "replication"), ("INFO", "commandstats"), ("GET", generation_key(prefix))
 
 
-LOOK_COMMANDS: Final = len(look(""))
+INSPECTION_COMMANDS: Final = len(inspection_commands(""))
 
 
-def looked(info: Any, stats: Any, raw: Any, *, reading: bool = False) -> Look:
-    """The answers to :func:`look`.
+def parse_inspection(info: Any, stats: Any, raw: Any, *, reading: bool = False) -> Inspection:
+    """Process the replies to :func:`inspection_commands`.
 
-    Raises :class:`StoreUnavailable` for a server that is no primary, and an error answer as `hiredis.ReplyError`. With
-    `reading`, a user who may not look sees a closed Redis: popular lists can be read all the same.
+    Raises :class:`StoreUnavailable` if the server is not a primary, and error replies as `hiredis.ReplyError`. With
+    `reading`, a user without the right to inspect gets a closed Redis: popular lists can still be read.
     """
     for answer in (info, stats, raw):
         if reading and isinstance(answer, hiredis.ReplyError) and code_of(answer) == "NOPERM":
-            return Look(refused="NOPERM")
+            return Inspection(refused="NOPERM")
     for answer in (info, stats):
         if isinstance(answer, hiredis.ReplyError):
             raise answer
@@ -89,11 +90,11 @@ def looked(info: Any, stats: Any, raw: Any, *, reading: bool = False) -> Look:
     if isinstance(raw, hiredis.ReplyError) and not elsewhere and not str(raw).startswith("WRONGTYPE"):
         raise raw
     replid, found = said.get("master_replid", ""), raw if isinstance(raw, bytes) else None
-    return Look(replid, put_back(info_of(stats)), in_touch(said), found, elsewhere)
+    return Inspection(replid, wholesale_resets(info_of(stats)), live_replicas(said), found, elsewhere)
 
 
 def info_of(info: bytes) -> dict[str, str]:
-    """The lines of an ``INFO`` answer.
+    """Parse an ``INFO`` reply.
 
     >>> info_of(b"# Replication" + bytes([13, 10]) + b"role:master")
     {'role': 'master'}
@@ -101,20 +102,20 @@ def info_of(info: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
 
 
-def put_back(stats: Mapping[str, str]) -> int:
-    """How often the commands :data:`WHOLESALE` were called.
+def wholesale_resets(stats: Mapping[str, str]) -> int:
+    """How often the commands in :data:`WHOLESALE` were called.
 
-    >>> put_back({"cmdstat_flushall": "calls=2,usec=9,usec_per_call=4.50", "cmdstat_get": "calls=5,usec=3"})
+    >>> wholesale_resets({"cmdstat_flushall": "calls=2,usec=9,usec_per_call=4.50", "cmdstat_get": "calls=5,usec=3"})
     2
     """
     calls = (stats.get(f"cmdstat_{name}", "").partition("calls=")[2].partition(",")[0] for name in WHOLESALE)
     return sum(int(count) for count in calls if count.isdigit())
 
 
-def in_touch(replication: Mapping[str, str]) -> int:
+def live_replicas(replication: Mapping[str, str]) -> int:
     """How many replicas are online and have acknowledged within :data:`REPLICA_LAG_MAX_S`.
 
-    >>> in_touch({"slave0": "ip=a,port=1,state=online,offset=3,lag=0", "slave1": "ip=b,port=1,state=online,lag=11"})
+    >>> live_replicas({"slave0": "ip=a,port=1,state=online,lag=0", "slave1": "ip=b,port=1,state=online,lag=11"})
     1
     """
     found = 0
@@ -126,8 +127,8 @@ def in_touch(replication: Mapping[str, str]) -> int:
     return found
 
 
-def life_of(server: Any, seen: Look) -> str:
-    """The life of Redis behind ``INFO server`` and a look; raises an error answer as `hiredis.ReplyError`."""
+def life_of(server: Any, seen: Inspection) -> str:
+    """The life of Redis from ``INFO server`` and a check; raises an error reply as `hiredis.ReplyError`."""
     if seen.refused:
         return ""
     if isinstance(server, hiredis.ReplyError):
@@ -139,15 +140,15 @@ def life_of(server: Any, seen: Look) -> str:
 
 
 def standing_of(
-    life: str, seen: Look, record: Generation | None, replicas_least: int = 0, tenant: TenantMark = ANY_TENANT
+    life: str, seen: Inspection, record: Generation | None, replicas_least: int = 0, tenant: TenantMark = ANY_TENANT
 ) -> Standing:
     """What may be read on a connection, and whether decisions of `tenant` may be acknowledged on it.
 
-    With `replicas_least` a primary that has lost its replicas is closed, too.
+    With `replicas_least`, a primary that has lost its replicas is also closed.
     """
     if seen.refused:
-        return Standing(life, None, f"its user may not look at it ({seen.refused}): give them +info")
-    foreign = foreign_to(tenant, record)
+        return Standing(life, None, f"its user may not inspect it ({seen.refused}): grant +info")
+    foreign = why_foreign(tenant, record)
     if record is None:
         return Standing(life, None, "there is no generation record", foreign)
     if foreign:
@@ -159,10 +160,10 @@ def standing_of(
     return Standing(life, record.token)
 
 
-def foreign_to(tenant: TenantMark, record: Generation | None) -> str:
-    """Why decisions of `tenant` may not be acknowledged where this record is; empty where they may.
+def why_foreign(tenant: TenantMark, record: Generation | None) -> str:
+    """Why decisions of `tenant` may not be acknowledged with this record; empty if they may.
 
-    Only a record of the job tells that lists are served from here, and under which pseudonyms.
+    Only a record written by the job shows that lists are served from here, and under which pseudonyms.
     """
     if tenant == ANY_TENANT:
         return ""
@@ -171,6 +172,6 @@ def foreign_to(tenant: TenantMark, record: Generation | None) -> str:
     return tenant.complaint_about(record.tenant)
 
 
-def record_of(seen: Look) -> Generation | None:
-    """The generation record that was seen."""
+def record_of(seen: Inspection) -> Generation | None:
+    """The generation record in a report."""
     return decode_generation(seen.raw)

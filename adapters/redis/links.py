@@ -1,11 +1,11 @@
 """Connections to Redis that reconnect by themselves: to one server, the primary of Sentinels, or a Cluster.
 
-A link that is down fails calls at once, and tries again in the background with growing pauses: that is the circuit
-breaker. Whoever asks waits for Redis at most `timeout_ms` of its address, once; nobody waits for a connection.
+A link that is down fails calls at once, and reconnects in the background with growing pauses: it is the circuit
+breaker. A caller waits for Redis at most once, for the address's `timeout_ms`; no caller waits for a connection.
 
-A link shakes hands on each new connection and looks at the server again each second (:mod:`adapters.redis.greeting`).
-A server that is no primary, or says that it is the wrong one, is left. While what a link leads to is *closed*, nothing
-personal may be read from it: see :meth:`Links.personal`.
+A link shakes hands on each new connection and checks the server again every second (:mod:`adapters.redis.greeting`). It
+leaves a server that is not a primary, or reports that it is the wrong one. While the connection is *closed*, no
+personal data may be read from it: see :meth:`Links.personal`.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from adapters.redis.connection import Login
 from adapters.redis.fitness import LOOKS, Fitness, fitness_of
 from adapters.redis.greeting import (
     ANY_TENANT,
-    LOOK_CLOSED_EVERY_S,
-    LOOK_COMMANDS,
-    LOOK_EVERY_S,
+    INSPECT_CLOSED_EVERY_S,
+    INSPECT_EVERY_S,
+    INSPECTION_COMMANDS,
     NO_JOB_YET,
-    Look,
+    Inspection,
     Standing,
+    inspection_commands,
     life_of,
-    look,
-    looked,
+    parse_inspection,
     record_of,
     standing_of,
 )
-from adapters.redis.nodes import UNPLACED, of_sentinels, slots_in
-from adapters.redis.pipe import AWAY, Pipe, Then, awaited
+from adapters.redis.nodes import UNPLACED, sentinel_login, slots_in
+from adapters.redis.pipe import UNAVAILABLE, OnReply, Pipe, awaited
 from adapters.redis.replies import Remedy, code_of, remedy_for
 from adapters.redis.slots import SLOTS, slot_of
 from schemas.errors import StoreUnavailable
@@ -42,34 +42,34 @@ from schemas.store import Generation, TenantMark, generation_key, proof_of
 
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_MAX_S: Final = 0.5
-LOOK_AGE_MAX_S: Final = 3 * LOOK_EVERY_S
-"""So long a look is believed where the loop, or the process, stood still meanwhile."""
-NEVER: Final = Standing("", None, "Redis has not answered yet")
+INSPECTION_AGE_MAX_S: Final = 3 * INSPECT_EVERY_S
+"""How long a check stays valid if the loop, or the process, was suspended meanwhile."""
+NOT_CONNECTED: Final = Standing("", None, "Redis has not answered yet")
 logger = logging.getLogger(__name__)
 
 pack: Final[Callable[[tuple[Any, ...]], bytes]] = hiredis.pack_command
-"""A command as bytes, to be asked."""
+"""Pack a command into bytes."""
 
 
 class Links(Protocol):
-    """What commands are asked of."""
+    """Sends commands to Redis."""
 
     async def open(self) -> None:
-        """Connect if that is possible now; keep trying if not."""
+        """Connect if possible now; otherwise keep trying."""
         ...
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         ...
 
-    def ask(self, key: str, command: bytes, then: Then) -> None:
-        """Send a packed command about `key`, and call `then` with the answer."""
+    def ask(self, key: str, command: bytes, on_reply: OnReply) -> None:
+        """Send a packed command about `key`, and call `on_reply` with the reply."""
         ...
 
     def personal(self, key: str) -> Pipe | None:
-        """The connection on which something personal under `key` may be read now, by its `proof`.
+        """The connection on which personal data under `key` may be read now, by its `proof`.
 
-        None while there is none, or while it leads to a Redis that may be too old. It holds until the loop runs on.
+        None if there is none, or if its Redis may be outdated. Valid until the event loop continues.
         """
         ...
 
@@ -78,21 +78,21 @@ class Links(Protocol):
         ...
 
     def closed_because(self) -> str:
-        """Why nothing personal may be read, where that is so on any connection; else empty."""
+        """Why no personal data may be read, if that is so on any connection; else empty."""
         ...
 
     def complaints(self) -> tuple[str, ...]:
-        """What is wrong with the configuration of Redis, in sentences that say how to fix it."""
+        """Problems of Redis' configuration, in sentences that say how to fix them."""
         ...
 
 
 def links_to(
     address: RedisAddress, password: str | None = None, prefix: str = "", tenant: TenantMark = ANY_TENANT
 ) -> Links:
-    """The links that `address` asks for; `password` goes with its `username` and comes before one in a URL.
+    """The links for `address`; `password` belongs to its `username`, and takes precedence over URLs.
 
-    The generation record is that under `prefix`; where that of a job of another `tenant` is, no personal list is read.
-    Raises :class:`SettingsError` where its files cannot be used.
+    The generation record is the one under `prefix`; if it belongs to a job of another `tenant`, no personal list is
+    read. Raises :class:`SettingsError` if its files cannot be used.
     """
     places = [parse(url) for url in address.urls]
     login = Login.of(address, password, prefix, reading=True, tenant=tenant)
@@ -100,50 +100,50 @@ def links_to(
         return ClusterLinks(login, places)
     if address.kind == "sentinel":
         return Link(login, lambda: _primary(login, places))
-    return Link(login, lambda: _at_once(places[0]))
+    return Link(login, lambda: _given_place(places[0]))
 
 
-async def _at_once(place: RedisEndpoint) -> RedisEndpoint:
+async def _given_place(place: RedisEndpoint) -> RedisEndpoint:
     return place
 
 
-class _Kept:
-    """What a task keeps up, from its opening to its closing."""
+class _KeptAlive:
+    """Something that a background task keeps alive, between opening and closing."""
 
     def __init__(self) -> None:
         self._keeping: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
 
     async def open(self) -> None:
-        """Connect if that is possible now; keep trying if not."""
+        """Connect if possible now; otherwise keep trying."""
         if self._keeping is None:
             self._tried = asyncio.Event()
             self._keeping = asyncio.create_task(self._keep_up())
         await self._tried.wait()
 
     async def close(self) -> None:
-        """Try no more."""
+        """Stop the task."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
             self._keeping = None
 
     async def _keep_up(self) -> None:
-        """Connect again and again; set `_tried` when it was tried once."""
+        """Connect again and again; set `_tried` after the first attempt."""
         raise NotImplementedError
 
 
-class Link(_Kept):
-    """A connection to the server that `locate` names, again and again.
+class Link(_KeptAlive):
+    """A connection to the server that `locate` names, renewed whenever it is lost.
 
-    `record` is the generation record by a look. `on_wrong` is called where keys may be somewhere else now.
+    `record` returns the generation record from a check. `on_wrong` is called when keys may have moved.
     """
 
     def __init__(
         self,
         login: Login,
         locate: Callable[[], Awaitable[RedisEndpoint]],
-        record: Callable[[Look], Generation | None] = record_of,
+        record: Callable[[Inspection], Generation | None] = record_of,
         on_wrong: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
@@ -154,21 +154,21 @@ class Link(_Kept):
         self._pipe: Pipe | None = None
         self._personal: Pipe | None = None
         self._run_id = ""
-        self._standing = NEVER
+        self._standing = NOT_CONNECTED
         self._fitness = Fitness((), ())
 
     async def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         await super().close()
         if self._pipe is not None:
             self._pipe.close()
 
-    def ask(self, key: str, command: bytes, then: Then) -> None:
+    def ask(self, key: str, command: bytes, on_reply: OnReply) -> None:
         """See :class:`Links`."""
         if self._pipe is None:
-            then(StoreUnavailable(AWAY))
+            on_reply(StoreUnavailable(UNAVAILABLE))
         else:
-            self._pipe.ask(command, then)
+            self._pipe.ask(command, on_reply)
 
     def personal(self, key: str) -> Pipe | None:
         """See :class:`Links`."""
@@ -207,24 +207,24 @@ class Link(_Kept):
             pause_s, said = PAUSE_FIRST_S, False
             self._tried.set()
             try:
-                await self._look_each_second(lost)
+                await self._inspect_regularly(lost)
             finally:
                 self._pipe = self._personal = None
-                self._standing = NEVER
+                self._standing = NOT_CONNECTED
                 self._on_wrong()
 
     async def _connect(self, on_lost: Callable[[], None]) -> None:
-        """A connection that has logged in, to a primary whose life is known."""
-        pipe = await connect(self._login, await self._locate(), on_lost, self._judge)
+        """Connect and log in to a primary, and identify its life."""
+        pipe = await connect(self._login, await self._locate(), on_lost, self._handle_error)
         try:
-            # Asked in one turn, they leave in one write.
-            commands = (("INFO", "server"), *look(self._login.prefix), *LOOKS)
+            # Requested in one turn of the loop, they are sent in one write.
+            commands = (("INFO", "server"), *inspection_commands(self._login.prefix), *LOOKS)
             server, *answers = [await future for future in [_future(pipe, one) for one in commands]]
-            told, fit = answers[:LOOK_COMMANDS], answers[LOOK_COMMANDS:]
-            for answer in (server, *told):
+            replies, fit = answers[:INSPECTION_COMMANDS], answers[INSPECTION_COMMANDS:]
+            for answer in (server, *replies):
                 if isinstance(answer, StoreUnavailable):
                     raise answer
-            seen = looked(*told, reading=True)
+            seen = parse_inspection(*replies, reading=True)
             self._run_id = life_of(server, seen).partition(".")[0]
         except BaseException:
             pipe.close()
@@ -234,7 +234,7 @@ class Link(_Kept):
         self._take(pipe, seen)
 
     def _note_fitness(self, fit: list[Any]) -> None:
-        """Say what is wrong with the server's configuration, when it is first seen to be."""
+        """Log problems of the server's configuration when they first appear."""
         if not all(isinstance(one, bytes) for one in fit):
             return
         found = fitness_of(*fit)
@@ -243,31 +243,31 @@ class Link(_Kept):
                 logger.error("%s", line)
         self._fitness = found
 
-    async def _look_each_second(self, lost: asyncio.Event) -> None:
-        """Until the connection is lost, or leads to a server that is no primary."""
+    async def _inspect_regularly(self, lost: asyncio.Event) -> None:
+        """Check the server until the connection is lost or closed."""
         pipe = self._pipe
         assert pipe is not None
         while not lost.is_set():
-            every_s = LOOK_CLOSED_EVERY_S if self._standing.token is None else LOOK_EVERY_S
+            every_s = INSPECT_CLOSED_EVERY_S if self._standing.token is None else INSPECT_EVERY_S
             try:
                 async with asyncio.timeout(every_s):
                     await lost.wait()
             except TimeoutError:
-                await self._look(pipe)
+                await self._inspect(pipe)
 
-    async def _look(self, pipe: Pipe) -> None:
-        asked = [_future(pipe, command) for command in look(self._login.prefix)]
+    async def _inspect(self, pipe: Pipe) -> None:
+        asked = [_future(pipe, command) for command in inspection_commands(self._login.prefix)]
         answers = [await future for future in asked]
         if any(isinstance(answer, StoreUnavailable) for answer in answers):
-            return  # lost: the loop sees it
+            return  # lost: the loop notices
         try:
-            self._take(pipe, looked(*answers, reading=True))
+            self._take(pipe, parse_inspection(*answers, reading=True))
         except (StoreUnavailable, hiredis.ReplyError) as error:
             logger.warning("leaving a Redis server: %s", _cause(error))
             pipe.close()
 
-    def _take(self, pipe: Pipe, seen: Look) -> None:
-        """From now on the connection stands as a look says."""
+    def _take(self, pipe: Pipe, seen: Inspection) -> None:
+        """Update the standing of the connection from a check."""
         life = seen.life(self._run_id)
         before, self._standing = (
             self._standing,
@@ -276,14 +276,14 @@ class Link(_Kept):
         token, because = self._standing.token, self._standing.because
         if because and because != before.because:
             logger.warning("personal lists are not read from Redis: %s", because)
-        elif before.because and before is not NEVER and not because:
+        elif before.because and before is not NOT_CONNECTED and not because:
             logger.warning("personal lists are read from Redis again")
         pipe.proof = b"" if token is None else proof_of(token)
-        pipe.good_until_s = asyncio.get_running_loop().time() + LOOK_AGE_MAX_S
+        pipe.good_until_s = asyncio.get_running_loop().time() + INSPECTION_AGE_MAX_S
         self._personal = None if token is None else pipe
 
-    def _judge(self, error: hiredis.ReplyError) -> bool:
-        """Whether an error answer ends the connection."""
+    def _handle_error(self, error: hiredis.ReplyError) -> bool:
+        """Whether an error reply ends the connection."""
         remedy = remedy_for(error)
         if remedy == Remedy.REMAP:
             self._on_wrong()
@@ -318,7 +318,7 @@ def _future(pipe: Pipe, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
 
 
 async def _answers(pipe: Pipe) -> None:
-    """Return when the server answers commands; a user need not have the right to PING."""
+    """Return once the server answers commands; the user need not have the right to PING."""
     try:
         await awaited(pipe.ask, pack(("PING",)))
     except hiredis.ReplyError as error:
@@ -327,15 +327,15 @@ async def _answers(pipe: Pipe) -> None:
 
 
 def _cause(error: Exception) -> str:
-    """What may be said of an error: the code of Redis's answer, never its text, which may hold what was sent."""
+    """A loggable description of an error: the code of Redis' reply, never its text, which may contain sent data."""
     if isinstance(error, hiredis.ReplyError):
         return code_of(error)
     return str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
 
 
 async def _primary(login: Login, sentinels: Iterable[RedisEndpoint]) -> RedisEndpoint:
-    """Where the primary is, by the first Sentinel that knows; raises :class:`StoreUnavailable`."""
-    asking = of_sentinels(login)
+    """Locate the primary, by the first Sentinel that knows it; raises :class:`StoreUnavailable`."""
+    asking = sentinel_login(login)
     for sentinel in sentinels:
         try:
             pipe = await connect(asking, msgspec.structs.replace(sentinel, database=0))
@@ -353,8 +353,8 @@ async def _primary(login: Login, sentinels: Iterable[RedisEndpoint]) -> RedisEnd
     raise StoreUnavailable("no Sentinel knows the primary")
 
 
-class ClusterLinks(_Kept):
-    """A link to each primary of a Cluster. Where a slot is, is asked anew when a node says that it moved."""
+class ClusterLinks(_KeptAlive):
+    """A link to each primary of a Cluster. Slots are looked up again when a node reports that one has moved."""
 
     def __init__(self, login: Login, seeds: list[RedisEndpoint]) -> None:
         super().__init__()
@@ -366,20 +366,20 @@ class ClusterLinks(_Kept):
         self._record: tuple[Generation | None, float] = None, 0.0
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         await super().close()
         await asyncio.gather(*(link.close() for link in self._nodes.values()))
 
-    def ask(self, key: str, command: bytes, then: Then) -> None:
-        """See :class:`Links`. One that is told MOVED fails, and makes the next ones find the slot."""
+    def ask(self, key: str, command: bytes, on_reply: OnReply) -> None:
+        """See :class:`Links`. A command answered with MOVED fails, and triggers a new lookup of slots."""
         link = self._slots[slot_of(key)]
         if link is None:
             self._moved.set()
-            then(StoreUnavailable("nobody serves this slot"))
+            on_reply(StoreUnavailable("no node serves this slot"))
         else:
-            if not link.is_up():  # it may have been replaced by one of its replicas
+            if not link.is_up():  # a replica may have replaced it
                 self._moved.set()
-            link.ask(key, command, then)
+            link.ask(key, command, on_reply)
 
     def personal(self, key: str) -> Pipe | None:
         """See :class:`Links`."""
@@ -396,7 +396,7 @@ class ClusterLinks(_Kept):
     def closed_because(self) -> str:
         """See :class:`Links`."""
         found = [link.closed_because() for link in self._nodes.values()]
-        return next(filter(None, found), "" if found else NEVER.because)
+        return next(filter(None, found), "" if found else NOT_CONNECTED.because)
 
     def complaints(self) -> tuple[str, ...]:
         """See :class:`Links`."""
@@ -408,13 +408,13 @@ class ClusterLinks(_Kept):
             known = await self._find_slots()
             self._tried.set()
             pause_s = PAUSE_FIRST_S if known else min(2 * pause_s, PAUSE_MAX_S)
-            await asyncio.sleep(pause_s)  # however often slots are missed, nodes are asked a few times a second
+            await asyncio.sleep(pause_s)  # limits lookups to a few per second
             if known:
                 self._moved.clear()
                 await self._moved.wait()
 
     async def _find_slots(self) -> bool:
-        """Ask the nodes that are known, then the seeds; whether one answered."""
+        """Ask the known nodes, then the seeds; returns whether one answered."""
         for place in dict.fromkeys([*self._nodes, *self._seeds]):
             try:
                 async with asyncio.timeout(self._login.address.connect_timeout_ms / 1000):
@@ -435,7 +435,7 @@ class ClusterLinks(_Kept):
         in_use.pop(UNPLACED, None)
         gone = [link for place, link in self._nodes.items() if place not in in_use]
         self._nodes = in_use
-        # The node that has the generation record first, for the others need it.
+        # First the node that has the generation record, because the others need it.
         owner = in_use.get(places[slot_of(generation_key(self._login.prefix))])
         if owner is not None:
             await owner.open()
@@ -444,12 +444,12 @@ class ClusterLinks(_Kept):
         await asyncio.gather(*(link.close() for link in gone))
 
     def _link_to(self, place: RedisEndpoint) -> Link:
-        return Link(self._login, lambda: _at_once(place), self._record_by, self._moved.set)
+        return Link(self._login, lambda: _given_place(place), self._record_by, self._moved.set)
 
-    def _record_by(self, seen: Look) -> Generation | None:
-        """The generation record, as it was last seen on the node that has it."""
+    def _record_by(self, seen: Inspection) -> Generation | None:
+        """The generation record, as last seen on the node that has it."""
         now_s = asyncio.get_running_loop().time()
         if not seen.elsewhere:
             self._record = record_of(seen), now_s
         record, at_s = self._record
-        return record if now_s - at_s < LOOK_AGE_MAX_S else None
+        return record if now_s - at_s < INSPECTION_AGE_MAX_S else None

@@ -9,7 +9,7 @@ import msgspec
 
 from adapters.redis.address import RedisEndpoint, parse
 from adapters.redis.connection import Connection, Login
-from adapters.redis.replies import raised_for
+from adapters.redis.replies import exception_for
 from adapters.redis.slots import SLOTS, slot_of
 from schemas.errors import StoreUnavailable
 
@@ -17,7 +17,7 @@ UNPLACED: Final = RedisEndpoint("", 0, 0, False, None, None)
 
 
 class Nodes(Protocol):
-    """Where keys are. A node is a :class:`RedisEndpoint`; which server it leads to is decided by :meth:`locate`."""
+    """Locates keys. A node is a :class:`RedisEndpoint`; :meth:`locate` decides which server it leads to."""
 
     def of(self, keys: Sequence[str]) -> list[RedisEndpoint]:
         """The node of each key. Raises :class:`StoreUnavailable`."""
@@ -32,7 +32,7 @@ class Nodes(Protocol):
         ...
 
     def forget(self) -> None:
-        """What is known may be wrong: ask again."""
+        """Discard cached locations, which may be outdated."""
         ...
 
 
@@ -45,7 +45,7 @@ def nodes_of(login: Login) -> Nodes:
 
 
 class OneNode:
-    """One server, or the primary of Sentinels: all keys are there."""
+    """One server, or the primary of Sentinels: it has all keys."""
 
     def __init__(self, login: Login, places: list[RedisEndpoint]) -> None:
         self._login, self._places = login, places
@@ -63,7 +63,7 @@ class OneNode:
         return primary_of(self._login, self._places) if self._login.address.kind == "sentinel" else self._places[0]
 
     def forget(self) -> None:
-        """See :class:`Nodes`. Nothing is remembered."""
+        """See :class:`Nodes`. Nothing is cached."""
 
 
 class ClusterNodes:
@@ -100,11 +100,11 @@ class ClusterNodes:
         self._slots = None
 
     def _ask(self) -> list[RedisEndpoint]:
-        """Ask the nodes that are known, then the seeds, for the slots."""
+        """Ask the known nodes, then the seeds, for the slots."""
         first: Exception = StoreUnavailable("no node of the Cluster answers")
         for place in dict.fromkeys([*self._known, *self._seeds]):
             try:
-                ranges = asked_once(self._login, place, ("CLUSTER", "SLOTS"))
+                ranges = ask_once(self._login, place, ("CLUSTER", "SLOTS"))
             except StoreUnavailable as error:
                 first = error
                 continue
@@ -117,9 +117,9 @@ class ClusterNodes:
 
 
 def slots_in(ranges: Iterable[Any], asked: RedisEndpoint) -> list[RedisEndpoint]:
-    """The answer to CLUSTER SLOTS as the primary of each slot, :data:`UNPLACED` where nobody serves it.
+    """The reply to CLUSTER SLOTS as the primary of each slot, :data:`UNPLACED` if it has none.
 
-    An empty host is that of who was asked.
+    An empty host is that of the node that replied.
     """
     slots = [UNPLACED] * SLOTS
     for begin, end, primary, *_ in ranges:
@@ -129,8 +129,8 @@ def slots_in(ranges: Iterable[Any], asked: RedisEndpoint) -> list[RedisEndpoint]
     return slots
 
 
-def asked_once(login: Login, place: RedisEndpoint, command: tuple[Any, ...]) -> Any:
-    """The answer to one command, on a connection of its own without a handshake."""
+def ask_once(login: Login, place: RedisEndpoint, command: tuple[Any, ...]) -> Any:
+    """The reply to one command, on a new connection without a handshake."""
     connection = Connection(login, place)
     try:
         *_, answer = answers = connection.ask([*login.commands(place), command])
@@ -138,22 +138,22 @@ def asked_once(login: Login, place: RedisEndpoint, command: tuple[Any, ...]) -> 
         connection.close()
     for one in answers:
         if isinstance(one, hiredis.ReplyError):
-            raise raised_for(one, login.prefix)
+            raise exception_for(one, login.prefix)
     return answer
 
 
-def of_sentinels(login: Login) -> Login:
-    """Sentinels have users of their own: those in their URLs."""
+def sentinel_login(login: Login) -> Login:
+    """The login for Sentinels, which have their own users: those in their URLs."""
     return login._replace(address=msgspec.structs.replace(login.address, username=None), password=None)
 
 
 def primary_of(login: Login, sentinels: Sequence[RedisEndpoint]) -> RedisEndpoint:
-    """Where the primary is, by the first Sentinel that knows."""
-    asking = of_sentinels(login)
+    """Locate the primary, by the first Sentinel that knows it."""
+    asking = sentinel_login(login)
     command = "SENTINEL", "get-master-addr-by-name", login.address.service
     for sentinel in sentinels:
         try:
-            found = asked_once(asking, msgspec.structs.replace(sentinel, database=0), command)
+            found = ask_once(asking, msgspec.structs.replace(sentinel, database=0), command)
         except StoreUnavailable:
             continue
         if found is not None:

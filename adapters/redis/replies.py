@@ -1,6 +1,6 @@
 """The meaning and remedy of each Redis error reply: one table for job, readers and gateway.
 
-Messages have Redis' error code and the pattern of our keys, never a key, a value or what was sent.
+Messages contain Redis' error code and the pattern of our keys, never a key, a value or anything that was sent.
 """
 
 import re
@@ -13,22 +13,22 @@ from schemas.errors import FreshetError, StoreFull, StoreMisconfigured, StoreUna
 
 
 class Remedy(Enum):
-    """What helps against an error answer."""
+    """What to do about an error reply."""
 
     RETRY = auto()
-    """It passes by itself: ask again, later, on the same connection."""
+    """Temporary: ask again later, on the same connection."""
     RELOCATE = auto()
-    """The wrong server, or one that is not ready: close the connection, find the primary again, shake hands again."""
+    """The wrong server, or one that is not ready: close the connection, find the primary, and shake hands again."""
     REMAP = auto()
-    """The slot is served by another node of the Cluster: ask for the slots again."""
+    """Another node of the Cluster serves the slot: look up the slots again."""
     LOAD = auto()
-    """The script is not known to this server: send its text."""
+    """The server does not know the script: send its source."""
     MAKE_ROOM = auto()
-    """Redis has reached `maxmemory`: what removes goes through, what adds does not."""
+    """Redis has reached `maxmemory`: deletions work, additions do not."""
     REPAIR = auto()
-    """What stands under one key is not of ours: remove it and go on, with less consent rather than more."""
-    MEND = auto()
-    """Configuration: only an operator can fix it. Stop visibly."""
+    """A key holds a value that is not ours: remove it and go on, with less consent rather than more."""
+    FIX = auto()
+    """A configuration error that only an operator can fix: stop visibly."""
 
 
 REMEDIES: Final = {
@@ -46,16 +46,16 @@ REMEDIES: Final = {
     "NOSCRIPT": Remedy.LOAD,
     "OOM": Remedy.MAKE_ROOM,
     "WRONGTYPE": Remedy.REPAIR,
-    "NOAUTH": Remedy.MEND,
-    "NOPERM": Remedy.MEND,
-    "WRONGPASS": Remedy.MEND,
-    "CROSSSLOT": Remedy.MEND,
+    "NOAUTH": Remedy.FIX,
+    "NOPERM": Remedy.FIX,
+    "WRONGPASS": Remedy.FIX,
+    "CROSSSLOT": Remedy.FIX,
     "EXECABORT": Remedy.RETRY,
-    "NOPROTO": Remedy.MEND,
+    "NOPROTO": Remedy.FIX,
 }
-"""By error code. What is not here (`ERR …`: an unknown command, a script that fails) is configuration, too."""
+"""By error code. Others (`ERR …`: an unknown command, a script that fails) are configuration errors."""
 
-HOW_TO_MEND: Final = {
+HOW_TO_FIX: Final = {
     "NOAUTH": "set `username` and `password_variable` in the settings of Redis",
     "WRONGPASS": "the user name or the password in the variable that `password_variable` names is wrong",
     "NOPERM": "give the Redis user the rights listed in docs/data-engineers/permissions.md, for keys under this prefix",
@@ -68,9 +68,9 @@ _WRONG_PASSWORD: Final = ("ERR invalid password", "ERR AUTH ", "ERR Client sent 
 
 
 def code_of(error: hiredis.ReplyError) -> str:
-    """The code of an error answer; that of the command inside of a script where a script failed.
+    """The code of an error reply; for a failed script, that of the command inside it.
 
-    Redis 6 wraps it (``ERR Error running script … -READONLY You can't write …``), later ones do not.
+    Redis 6 wraps it (``ERR Error running script … -READONLY You can't write …``), later versions do not.
 
     >>> code_of(hiredis.ReplyError("MOVED 3999 127.0.0.1:6381"))
     'MOVED'
@@ -90,23 +90,23 @@ def code_of(error: hiredis.ReplyError) -> str:
 
 
 def remedy_for(error: hiredis.ReplyError) -> Remedy:
-    """What helps against `error`."""
-    return REMEDIES.get(code_of(error), Remedy.MEND)
+    """What to do about `error`."""
+    return REMEDIES.get(code_of(error), Remedy.FIX)
 
 
-def raised_for(error: hiredis.ReplyError, prefix: str) -> FreshetError:
-    """`error` as what we raise. Keys are told as the pattern of those under `prefix`."""
+def exception_for(error: hiredis.ReplyError, prefix: str) -> FreshetError:
+    """The exception for `error`. Its text shows only the pattern of keys under `prefix`."""
     code, remedy = code_of(error), remedy_for(error)
     if remedy == Remedy.MAKE_ROOM:
         return StoreFull("Redis has reached maxmemory (OOM)")
-    if remedy == Remedy.MEND:
-        how = HOW_TO_MEND.get(code, f"Redis says {kind_of(error)!r}: see its version and its configuration")
+    if remedy == Remedy.FIX:
+        how = HOW_TO_FIX.get(code, f"Redis says {kind_of(error)!r}: see its version and its configuration")
         return StoreMisconfigured(f"Redis refuses ({code}, keys {prefix}*): {how}")
     return StoreUnavailable(f"Redis refused ({code}, keys {prefix}*)")
 
 
 def kind_of(error: hiredis.ReplyError) -> str:
-    """The first words of an error without code: they never hold what was sent.
+    """The first words of an error without a code, which never contain sent data.
 
     >>> kind_of(hiredis.ReplyError("ERR unknown command `X`, with args beginning with: 'secret'"))
     'unknown command'

@@ -1,6 +1,6 @@
 """Calls Lua scripts by their SHA-1, and sends the source if the server does not know it yet.
 
-Each is a file in ``adapters/redis/lua`` that begins with what it does. The script that reads a list is published for
+Each is a file in ``adapters/redis/lua`` that starts with a description. The script that reads a list is published for
 readers in other languages: ``schemas/wire/published/read_list.lua``.
 """
 
@@ -36,13 +36,13 @@ class Script:
         return "EVALSHA", self.sha, len(keys), *keys, *arguments
 
 
-def whole(command: Command) -> Command:
-    """The same command with the text of its script in place of the SHA-1: the server knows the script from then on."""
+def with_source(command: Command) -> Command:
+    """The same command with the script's source in place of its SHA-1; the server then remembers the script."""
     return ("EVAL", _TEXTS[command[1]], *command[2:]) if command[0] == "EVALSHA" else command
 
 
 def keys_of(command: Command) -> list[Any]:
-    """The keys of a script's command; of any other, its first argument."""
+    """The keys of a script's command; for any other command, its first argument."""
     return list(command[3 : 3 + command[2]]) if command[0] in ("EVALSHA", "EVAL") else list(command[1:2])
 
 
@@ -51,14 +51,14 @@ def _included(found: re.Match[str]) -> str:
 
 
 def _load(source: Traversable) -> Script:
-    """The script in a file; a line ``-- include other.lua`` stands for that file, as Redis' Lua has no `require`."""
+    """Load a script; a line ``-- include other.lua`` inserts that file, because Redis' Lua has no `require`."""
     return Script(_INCLUDE.sub(_included, source.read_text("utf-8")))
 
 
 READ_LIST: Final = _load(files(words) / "wire" / "published" / "read_list.lua")
-"""The user's list and the consent that it stands under, or nothing where consent does not allow one.
+"""The user's list and the consent that allows it, or nothing if consent does not allow one.
 
-`proof` is :func:`schemas.store.proof_of` the token of the generation record, whose `runs` have the run id of this very
+`proof` is :func:`schemas.store.proof_of` the token of a generation record whose `runs` contain the life of this
 connection.
 """
 

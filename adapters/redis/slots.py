@@ -1,4 +1,4 @@
-"""Slots of a Redis Cluster: CRC-16 (XMODEM) of a key's hash tag, or of all of it, as the specification has it."""
+"""Slots of a Redis Cluster: CRC-16 (XMODEM) of a key's hash tag or, without one, of the whole key."""
 
 from binascii import crc_hqx
 from typing import Final

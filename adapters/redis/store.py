@@ -1,6 +1,6 @@
-"""The one place where the job writes to Redis: consents first, then lists, one pipeline for an element.
+"""The job's writes to Redis: consents first, then lists, one pipeline per element.
 
-It implements :class:`udfs.operators.list_store.ListStore`, by which operators know it.
+Implements :class:`udfs.operators.list_store.ListStore`.
 """
 
 import logging
@@ -33,14 +33,14 @@ from schemas.store import (
 )
 
 _FULL: Final = (Remedy.MAKE_ROOM,)
-"""Left to the store: it takes withdrawals where it takes no lists."""
+"""Handled by the store: when Redis is full, withdrawals succeed and lists fail."""
 logger = logging.getLogger(__name__)
 
 
 class RedisStore:
-    """A store of lists in Redis 6.2 or later, or Valkey. Withdrawals hold for `tombstone_ms`.
+    """A store of lists in Redis 6.2 or later, or Valkey. Withdrawals are kept for `tombstone_ms`.
 
-    Raises :class:`StoreMisconfigured`, too, where somebody has to fix something.
+    Also raises :class:`StoreMisconfigured` if someone must fix something.
     """
 
     def __init__(self, client: RedisClient, epoch: int, tombstone_ms: int, outage_max_ms: int = OUTAGE_MAX_MS) -> None:
@@ -51,7 +51,7 @@ class RedisStore:
         self._epoch = epoch
         self._full = False
 
-    def in_force(self) -> str:
+    def current_generation(self) -> str:
         """See :class:`ListStore`."""
         return self.client.renew_generation()
 
@@ -92,7 +92,7 @@ class RedisStore:
         before = [self._keys(previous) for previous in links.values()]
         reads: list[Keyed] = [(k, command) for keys in before for k in keys for command in (("GET", k), ("PTTL", k))]
         raw = [b"" if part is None else part for part in self.client.run(always(reads))]
-        size = 2 * 4  # a value and a life for each key
+        size = 2 * 4  # a value and a remaining life per key
         moves: list[Keyed] = []
         for place, current in enumerate(links):
             keys = self._keys(current)
@@ -108,7 +108,7 @@ class RedisStore:
         return _outcome(answer)
 
     def _note_room(self, full: bool) -> None:
-        """Say once that lists stay as they are, and once that they move again. Withdrawals go through all the time."""
+        """Log once that lists are frozen, and once that they are updated again. Withdrawals always succeed."""
         if full and not self._full:
             logger.error("Redis has reached maxmemory: lists stay as they are until it has room (metric lists_no_room)")
         elif self._full and not full:
@@ -129,12 +129,12 @@ class RedisStore:
 
 
 def _outcome(answer: Any) -> WriteOutcome:
-    """What became of a list; an error answer that is left there says that there is no room."""
+    """The outcome of a list write; a remaining error reply means that there is no room."""
     return WriteOutcome.NO_ROOM if isinstance(answer, Exception) else WriteOutcome(answer)
 
 
 def _popular(raw: bytes | None) -> RecommendationList | None:
-    """A popular list; one that cannot be read is none, for it is written anew within a second."""
+    """Decode a popular list; None if it is unreadable, because it is rewritten within a second."""
     try:
         return None if raw is None else decode_list(raw)
     except msgspec.DecodeError:

@@ -196,10 +196,10 @@ def _job_state(stack: LocalStack) -> str:
     return job.state if job else "none"
 
 
-def describe_rotation(found: Status) -> list[str]:
+def describe_stack(found: Status) -> list[str]:
     """The same as lines.
 
-    >>> describe_rotation(Status({}, {}, {}))
+    >>> describe_stack(Status({}, {}, {}))
     ['The stack is down. `freshet up` starts it.']
     """
     if not found.running:

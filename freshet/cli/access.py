@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import SettingsFile, UserId, command, given_user, print_json, root, visible_name
+from freshet.cli.shape import SettingsFile, UserId, command, print_json, read_user_id, root, visible_name
 
 
 @command(root, "access", 'freshet access --settings freshet.toml --user - --role officer --purpose "request 47"')
@@ -23,10 +23,10 @@ def access(
 ) -> None:
     """Print all data held about one person, as one JSON document.
 
-    The running job answers with its state; Redis and the topics are read as they stand. The reading itself goes into
-    the audit trail. Exports are files under names of their own: they are not looked into.
+    The running job provides its state; Redis and the topics are read directly. The access itself is recorded in the
+    audit trail. Exports are separate files with other pseudonyms, and are not searched.
     """
-    user_id = given_user(user)
+    user_id = read_user_id(user)
     from jobs.registration import load_deployed
     from privacy.access import collect_personal_data
 

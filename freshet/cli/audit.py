@@ -1,4 +1,4 @@
-"""`freshet audit`: the audit trail from outside of the job."""
+"""`freshet audit`: verifies the audit trail from outside the job."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ from freshet.cli.shape import (
     Trails,
     command,
     group,
-    in_a_folder,
+    in_existing_folder,
     print_json,
 )
 
@@ -31,9 +31,8 @@ def verify(
 ) -> int:
     """Verify the audit trail: find records that were changed, removed, duplicated, inserted or moved.
 
-    What was signed for the topic that is read is believed. A trail that was moved here from another topic is signed for
-    that one: name it by Kafka's id with --trail. The signing key itself is not needed. Exit code 1 where there are
-    findings.
+    Signatures count only for the topic that is read. A trail that was moved here from another topic was signed for that
+    topic: name it by Kafka's id with --trail. The signing key itself is not needed. Exit code 1 if there are findings.
     """
     from jobs.settings import load_settings
     from privacy.audit_verification import as_document, public_keys, report, verification
@@ -51,12 +50,13 @@ def verify(
 def save_heads(
     settings: SettingsFile,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", callback=in_a_folder, help="The file of heads; new ones are appended.")
+        Path,
+        typer.Option(metavar="FILE", callback=in_existing_folder, help="The file of heads; new ones are appended."),
     ],
 ) -> None:
-    """Save signed heads to a file; heads that it already has are kept.
+    """Save signed heads to a file, keeping those that it already has.
 
-    Keep the file where nobody who can write to Kafka can write, and give it to `freshet audit verify`.
+    Keep the file where nobody who can write to Kafka can write, and pass it to `freshet audit verify`.
     """
     from jobs.settings import load_settings
     from privacy.audit_verification import save_heads as save

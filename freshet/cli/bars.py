@@ -1,4 +1,4 @@
-"""Bars on the terminal for work that takes longer than a moment, such as reading a topic."""
+"""Progress bars on the terminal for work that takes longer than a moment, such as reading a topic."""
 
 import sys
 import time
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PATIENCE_S: Final = 1.0
-"""Work that ends sooner shows no bar."""
+"""Shorter work shows no bar."""
 
 
 class Bars:
-    """An :data:`schemas.progress.OnProgress` that draws a bar for each work; `close` removes them."""
+    """An :data:`schemas.progress.OnProgress` that draws one bar per task; `close` removes them."""
 
     def __init__(self, console: "Console | None" = None, seconds: Callable[[], float] = time.monotonic) -> None:
         self._console, self._seconds = console, seconds
@@ -26,7 +26,7 @@ class Bars:
         self._progress: Progress | None = None
 
     def __call__(self, work: str, done: float) -> None:
-        """Show that the part `done` of `work`, from 0 to 1, is done."""
+        """Show that the fraction `done` of `work`, from 0 to 1, is done."""
         begun = self._begun.setdefault(work, self._seconds())
         if work not in self._tasks:
             if self._seconds() - begun < PATIENCE_S or done >= 1:
@@ -41,7 +41,7 @@ class Bars:
 
     def _shown(self) -> "Progress":
         if self._progress is None:
-            # Not at the top: to load rich takes longer than most commands.
+            # Not at the top: loading rich takes longer than most commands.
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -52,7 +52,7 @@ class Bars:
                 TimeRemainingColumn(),
                 console=self._console or Console(stderr=True),
                 transient=True,
-                redirect_stdout=False,  # it is what scripts read
+                redirect_stdout=False,  # scripts read it
             )
             self._progress.start()
         return self._progress
@@ -60,7 +60,7 @@ class Bars:
 
 @contextmanager
 def bars_on_a_terminal() -> Iterator[None]:
-    """Show bars on standard error meanwhile, if that is a terminal."""
+    """Show bars on standard error inside this context, if that is a terminal."""
     if not sys.stderr.isatty():
         yield
         return

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import ExitCode, command, group, say, typed
+from freshet.cli.shape import ExitCode, command, command_line, group, say
 
-app = group("bench", "Measure; each figure stands beside its peer or its limit.")
+app = group("bench", "Run benchmarks; each figure is shown next to its baseline or its limit.")
 
 
 class PartName(StrEnum):
-    """The parts of :mod:`bench.run`, which help does not import; a test compares the two."""
+    """The parts of :mod:`bench.run`, which is not imported for help; a test compares the two."""
 
     THROUGHPUT = "throughput"
     LATENCY = "latency"
@@ -36,17 +36,17 @@ def run(
     withdrawals: Annotated[int | None, typer.Option(min=1, help="Withdrawals per rate of privacy.")] = None,
     seconds: Annotated[int | None, typer.Option(min=1, help="Seconds measured per rate of latency.")] = None,
     flink: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of Flink to try. Several may be given.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A Flink setting to try. Several may be given.")
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(metavar="TOML", help="A line of the job's settings to try. Several may be given."),
     ] = None,
 ) -> None:
-    """Measure the job beside a plain consumer, and beside itself without consent, on the same events.
+    """Measure the job next to a plain consumer, and next to itself without consent, on the same events.
 
-    Starts a stack of its own and ends it. A full run with the settings as they ship is written to bench/RESULTS.md; the
-    table says which limits are met.
+    Starts its own stack and stops it at the end. A full run with the default settings is written to bench/RESULTS.md;
+    the table says which limits are met.
     """
     if wrong := [each for each in flink or [] if "=" not in each]:
         raise typer.BadParameter(f"{wrong[0]} is not KEY=VALUE", param_hint="--flink")
@@ -57,7 +57,7 @@ def run(
     to_try = tuple(flink or ()), tuple(settings or ())
     options = BenchOptions(quick, part, events, repeats, warm_up, withdrawals, seconds, *to_try)
     begun = time.monotonic()
-    print(measure(options, typed(context), lambda line: say(f"bench {time.monotonic() - begun:6.1f} s: {line}")))
+    print(measure(options, command_line(context), lambda line: say(f"bench {time.monotonic() - begun:6.1f} s: {line}")))
 
 
 @command(app, "read", "freshet bench read --no-feast")
@@ -70,14 +70,14 @@ def read(
     ] = 30,
     no_feast: Annotated[bool, typer.Option("--no-feast", help="Do not install and measure Feast.")] = False,
 ) -> int:
-    """Measure what a read costs: gateway and library beside nginx with a file and Feast's feature server.
+    """Measure the cost of a read: gateway and library next to nginx serving a file and Feast's feature server.
 
-    Exit code 1 where a limit is missed.
+    Exit code 1 if a limit is missed.
     """
     from bench.read import run as measure
 
     text, met = measure(
-        requests, repeats, overload_s, not no_feast, typed(context), lambda line: say(f"bench read: {line}")
+        requests, repeats, overload_s, not no_feast, command_line(context), lambda line: say(f"bench read: {line}")
     )
     print(text)
     return ExitCode.DONE if met else ExitCode.FINDINGS
@@ -93,18 +93,18 @@ def masking(
 ) -> int:
     """Search for the text that is the most expensive to mask.
 
-    Exit code 1 where it is beyond the limit.
+    Exit code 1 if it exceeds the limit.
     """
     from bench.masking import run as search
 
-    text, met = search(texts, seed, processes, not dry, typed(context))
+    text, met = search(texts, seed, processes, not dry, command_line(context))
     print(text)
     return ExitCode.DONE if met else ExitCode.FINDINGS
 
 
 @command(app, "users", "freshet bench users")
 def users(context: typer.Context) -> None:
-    """Measure what one user costs in a bucket of many (half a minute), and write it to bench/RESULTS.md."""
+    """Measure the cost of one user in a large bucket (half a minute), and write it to bench/RESULTS.md."""
     from bench.users import run as measure
 
-    print(measure(typed(context)))
+    print(measure(command_line(context)))

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import command, in_a_folder, root
+from freshet.cli.shape import command, in_existing_folder, root
 
 
 @command(root, "client", "freshet client --out dist")
 def client(
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", callback=in_a_folder, help="The output folder.  Default: .local/dist.")
+        Path | None,
+        typer.Option(metavar="DIR", callback=in_existing_folder, help="The output folder; default: .local/dist."),
     ] = None,
 ) -> None:
     """Build the client library, the wheel `freshet-client`, and print its path.

@@ -5,13 +5,13 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from freshet.cli.shape import SettingsFile, UserId, command, given_user, group, print_json
+from freshet.cli.shape import SettingsFile, UserId, command, group, print_json, read_user_id
 
 app = group("consent", "Record what a user decided about their data.")
 
 
 class PurposeName(StrEnum):
-    """The purposes of :mod:`schemas.consents`, which help does not import; a test compares the two."""
+    """The purposes of :mod:`schemas.consents`, which is not imported for help; a test compares the two."""
 
     PERSONALISE = "personalise"
     MEASURE = "measure"
@@ -19,7 +19,7 @@ class PurposeName(StrEnum):
 
 
 Purposes = list[PurposeName] | None
-Method = Annotated[str | None, typer.Option(help="How it was said, for instance `call centre`.")]
+Method = Annotated[str | None, typer.Option(help="How the user decided, for instance `call centre`.")]
 
 
 @command(
@@ -40,9 +40,9 @@ def record(
 ) -> None:
     """Record a user's consent; it replaces the previous one.
 
-    A withdrawal holds when the command has returned. Prints where the record stands, as JSON.
+    A withdrawal is in effect when the command returns. Prints the position of the record, as JSON.
     """
-    user_id = given_user(user)
+    user_id = read_user_id(user)
     from jobs.clock import clock_ms
     from jobs.registration import load_for_opt_out
     from privacy.consent_recording import record as write
@@ -65,7 +65,7 @@ def record(
 @command(app, "withdraw", "freshet consent withdraw --settings freshet.toml --user -")
 def withdraw(settings: SettingsFile, user: UserId, method: Method = None) -> None:
     """Withdraw a user's consent; personalisation has ended when the command returns."""
-    user_id = given_user(user)
+    user_id = read_user_id(user)
     from jobs.clock import clock_ms
     from jobs.registration import load_for_opt_out
     from privacy.consent_recording import record as write

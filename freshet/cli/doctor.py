@@ -15,9 +15,9 @@ def doctor(
 ) -> int:
     """Check a deployment, one line per check, and say how to fix each problem.
 
-    Looks at Python, packages, Java, the key ring, the signing key, the policy and the model; at Redis (memory policy,
-    persistence, rights), Kafka (topics, their retention and time stamps), the clock beside the broker's, and whether
-    the settings are those of the last submission. Exit code 1 where there is something to fix.
+    Checks Python, packages, Java, the key ring, the signing key, the policy and the model; Redis (memory policy,
+    persistence, rights), Kafka (topics, their retention and time stamps), the local clock against the broker's, and
+    whether the settings are those of the last submission. Exit code 1 if there is something to fix.
     """
     from jobs.doctor import run_checks
 

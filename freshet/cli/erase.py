@@ -1,13 +1,13 @@
-"""`freshet erase`: erasure, carried through and proved (GDPR, article 17)."""
+"""`freshet erase`: erasure, completed and proved (GDPR, article 17)."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import SettingsFile, UserId, command, given_user, group, print_json, say
+from freshet.cli.shape import SettingsFile, UserId, command, group, print_json, read_user_id, say
 
-app = group("erase", "Erase users, carry erasures through, and prove them.")
+app = group("erase", "Erase users, complete erasures, and prove them.")
 
 
 @command(app, "user", "freshet erase user --settings freshet.toml --user -")
@@ -16,7 +16,7 @@ def user(settings: SettingsFile, user: UserId) -> None:
 
     Then run `freshet erase rewrite-events` and, when snapshots have aged out, `freshet erase verify`.
     """
-    user_id = given_user(user)
+    user_id = read_user_id(user)
     from jobs.registration import load_for_opt_out
     from privacy.consent_recording import erase
 
@@ -60,14 +60,14 @@ def verify(
 ) -> int:
     """Search everywhere for an erased user, and print the receipt as JSON; write it to `receipts` if it is a proof.
 
-    Exit code 0: effective, complete, or returned; 1: something is left, and where; 2: not proved, because the search
-    did not find what it had planted, or could not be made. A savepoint holds everybody's state: it is taken into a
-    folder that only your account can read. With --savepoint, users who had consented before it was taken serve as
-    canaries.
+    Exit code 0: effective, complete, or returned; 1: data of the user is left, and where; 2: not proved, because the
+    search missed the canaries that it had planted, or could not be done. A savepoint contains everybody's state: it is
+    written to a folder that only your account can read. With --savepoint, users who had consented before it was taken
+    serve as canaries.
     """
     if (flink is None) == (savepoint is None):
         raise typer.BadParameter("one of --flink and --savepoint is needed")
-    user_id = given_user(user)
+    user_id = read_user_id(user)
     from jobs.registration import load_deployed
     from privacy.erasure import EXIT_CODES, Where, document_of, summary
     from privacy.erasure import verify as look

@@ -1,4 +1,4 @@
-"""`freshet export`: clean events for training or measurement, by the consent that stands."""
+"""`freshet export`: clean events for training or measurement, as current consent allows."""
 
 import sys
 from pathlib import Path
@@ -6,24 +6,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from freshet.cli.shape import AsJson, SettingsFile, command, group, in_a_folder, print_json, say
+from freshet.cli.shape import AsJson, SettingsFile, command, group, in_existing_folder, print_json, say
 
-app = group("export", "Export clean events for training or measurement, and keep exports true to consent.")
+app = group("export", "Export clean events for training or measurement, and keep exports in line with consent.")
 
 
 @command(app, "write", "freshet export write --settings freshet.toml --out may-export --purpose train")
 def write(
     settings: SettingsFile,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", callback=in_a_folder, help="The output folder; must not exist yet.")
+        Path,
+        typer.Option(metavar="DIR", callback=in_existing_folder, help="The output folder; must not exist yet."),
     ],
     purpose: Annotated[Literal["train", "measure"], typer.Option(help="What consent must allow.")] = "train",
     as_json: AsJson = False,
 ) -> None:
-    """Export the events that are in `events` now and may be used for the purpose, under export pseudonyms.
+    """Export the current content of `events` that may be used for the purpose, under export pseudonyms.
 
-    Names of exports join with nothing that the job keeps. Somebody who holds both an export and the `events` topic may
-    still match them by item and time. Run `freshet export rewrite` on every export, daily.
+    Export pseudonyms cannot be joined with anything that the job keeps. Somebody who holds both an export and the
+    `events` topic may still match them by item and time. Run `freshet export rewrite` on every export, daily.
     """
     from jobs.registration import load_deployed
     from privacy.export import export
@@ -39,7 +40,7 @@ def rewrite(
     settings: SettingsFile,
     as_json: AsJson = False,
 ) -> None:
-    """Remove users who withdrew or were erased since from an export; delete it when its retention has ended.
+    """Remove users who have since withdrawn or been erased from an export; delete it once its retention has ended.
 
     Run it every day on every export. The retention is `[export] retention_days`.
     """
@@ -55,7 +56,7 @@ def rewrite(
 def history(settings: SettingsFile) -> None:
     """Print the clean events that may be used for training, as JSON lines, for a training run on this machine.
 
-    By the same rule as an export, but under the pseudonyms of the job: keep no file of it.
+    Applies the same rule as an export, but keeps the job's pseudonyms: do not save the output to a file.
     """
     from jobs.registration import load_deployed
     from privacy.history import history as events_of

@@ -1,4 +1,4 @@
-"""The options that say what is in a file of your own and what its users consent to; `demo` and `replay` take them."""
+"""Options of `demo` and `replay` that describe a file of your own, and the consent of its users."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "item": ("Column of the item (default item_id).", "COLUMN"),
     "time": ("Column of the time: dates, or numbers in any usual unit (default ts).", "COLUMN"),
     "type": ("Column of the kind of event.", "COLUMN"),
-    "type_constant": ("The kind of all rows, where no column says it.", "KIND"),
+    "type_constant": ("The kind of all rows, if no column has it.", "KIND"),
     "session": ("Column of the session.", "COLUMN"),
     "quantity": ("Column of the quantity.", "COLUMN"),
     "value": ("Column of the value.", "COLUMN"),
@@ -30,14 +30,14 @@ COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "user_prefix": ("Text put before every user.", "TEXT"),
     "event_id_prefix": ("Event ids are TEXT:row (default: the file's name).", "TEXT"),
 }
-"""The fields of :class:`deploy.demo.table.Mapping`, which help does not import; a test compares the two."""
+"""The fields of :class:`deploy.demo.table.Mapping`, which is not imported for help; a test compares the two."""
 Share = Annotated[float, typer.Option(min=0, max=1, metavar="0..1", help="Share of the users who consent.")]
 Level = Annotated[Literal["none", "session", "full"], typer.Option(help="The level that they consent to.")]
 Preset = Annotated[str | None, typer.Option(help="A known mapping, such as online-retail; other options change it.")]
 
 
 class FileOptions(NamedTuple):
-    """What was given of these options."""
+    """The values of these options."""
 
     preset: str | None
     columns: dict[str, str]
@@ -45,7 +45,7 @@ class FileOptions(NamedTuple):
     consent_level: Literal["none", "session", "full"]
 
     def mapping(self) -> "Mapping":
-        """Which column is which field. Raises :class:`deploy.demo.table.MappingError`."""
+        """Which column maps to which field. Raises :class:`deploy.demo.table.MappingError`."""
         from deploy.demo.replay import mapping_of
 
         return mapping_of(self.preset, self.columns)
@@ -58,21 +58,21 @@ class FileOptions(NamedTuple):
 
 
 def with_file_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with all of these options in the place of its parameter `of_file`."""
+    """Add all of these options to `function`, in place of its parameter `of_file`."""
     signature = inspect.signature(function)
     named = [_parameter("preset", Preset, None)]
     named += [_parameter(name, _column(text, metavar), None) for name, (text, metavar) in COLUMNS.items()]
     named += [_parameter("consent_share", Share, 1.0), _parameter("consent_level", Level, "full")]
 
     @functools.wraps(function)
-    def taking(**given: Any) -> Any:
+    def wrapper(**given: Any) -> Any:
         columns = {name: value for name in COLUMNS if (value := given.pop(name)) is not None}
         options = FileOptions(given.pop("preset"), columns, given.pop("consent_share"), given.pop("consent_level"))
         return function(**given, of_file=options)
 
     own = [each.replace(kind=each.KEYWORD_ONLY) for each in signature.parameters.values() if each.name != "of_file"]
-    taking.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
-    return taking
+    wrapper.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
+    return wrapper
 
 
 def _column(text: str, metavar: str) -> Any:

@@ -7,13 +7,13 @@ from typing import Annotated, cast
 
 import typer
 
-from freshet.cli.shape import command, group, in_a_folder, print_json
+from freshet.cli.shape import command, group, in_existing_folder, print_json
 
 app = group("gateway", "Serve recommendations over HTTP.")
 
 
 class RoleName(StrEnum):
-    """The roles of :mod:`serving.gateway.roles`, which help does not import; a test compares the two."""
+    """The roles of :mod:`serving.gateway.roles`, which is not imported for help; a test compares the two."""
 
     FRONTEND = "frontend"
     PRODUCER = "producer"
@@ -64,7 +64,8 @@ def run(
 )
 def new_api_key(
     file: Annotated[
-        Path, typer.Option(metavar="FILE", callback=in_a_folder, help="The file of API keys; created if missing.")
+        Path,
+        typer.Option(metavar="FILE", callback=in_existing_folder, help="The file of API keys; created if missing."),
     ],
     id: Annotated[str, typer.Option(parser=_key_id, metavar="<str>", help="Name of the key in limits and logs.")],
     role: Annotated[list[RoleName], typer.Option(help="A role of the key. Several may be given.")],

@@ -1,4 +1,4 @@
-"""The command `freshet`: runs one of its commands, and turns what that raises into one convention of exit codes."""
+"""The command `freshet`: runs one of its commands, and maps errors to exit codes."""
 
 import logging
 import shlex
@@ -41,11 +41,11 @@ COMMANDS: Final = (
     "upgrade",
 )
 MODULES: Final = tuple(import_module(f"freshet.cli.{name}") for name in COMMANDS)
-"""Whose commands there are: each has added its own to `root`."""
+"""The modules of the commands; importing them adds their commands to `root`."""
 INTERRUPTED: Final = 130
-"""What typer makes of Ctrl-C."""
+"""Typer's exit code for Ctrl-C."""
 SIGNALLED: Final = 128
-"""A command that is ended by a signal has this and the signal's number as exit code, as shells have it."""
+"""As in shells, a command ended by a signal exits with this plus the signal's number."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -71,31 +71,31 @@ def run(arguments: Sequence[str]) -> int:
             words, prog_name="freshet", standalone_mode=False, obj=shlex.join(["freshet", *words])
         )
     except typer.TyperException as error:
-        say(_told_of_usage(error))
+        say(_usage_message(error))
         return ExitCode.USAGE
     except (FreshetError, OSError) as error:
-        say(f"freshet: not done: {_told(error)}")
+        say(f"freshet: not done: {_error_message(error)}")
         return ExitCode.NOT_DONE
     except Exception as error:
-        if (told := _told_of_kafka(error)) is None:
+        if (message := _kafka_message(error)) is None:
             raise
-        say(f"freshet: not done: {told}")
+        say(f"freshet: not done: {message}")
         return ExitCode.NOT_DONE
     if code == INTERRUPTED:
         say("freshet: interrupted; you can run the command again")
     return int(code or 0)
 
 
-def _told_of_usage(error: typer.TyperException) -> str:
+def _usage_message(error: typer.TyperException) -> str:
     message, context = error.format_message(), getattr(error, "ctx", None)
-    if message.startswith("Usage:"):  # of a group that was given no command: its help
+    if message.startswith("Usage:"):  # the help of a group without a command
         return message
     return (
         f"freshet: not understood: {message.rstrip('.')}; see `{context.command_path if context else 'freshet'} --help`"
     )
 
 
-def _told(error: Exception) -> str:
+def _error_message(error: Exception) -> str:
     if isinstance(error, FileExistsError):
         return f"{error.filename} already exists and is not overwritten: name another file"
     if isinstance(error, OSError):
@@ -103,29 +103,29 @@ def _told(error: Exception) -> str:
     return str(error)
 
 
-def _told_of_kafka(error: Exception) -> str | None:
-    """What to say of an error of Kafka's client; None where it is another's."""
-    errors = sys.modules.get("kafka.errors")  # who has not imported it cannot have raised it
+def _kafka_message(error: Exception) -> str | None:
+    """The message for an error of Kafka's client; None for other errors."""
+    errors = sys.modules.get("kafka.errors")  # unless imported, it cannot have raised the error
     if errors is None or not isinstance(error, errors.KafkaError):
         return None
     return (
-        f"Kafka did not do what was asked ({type(error).__name__}): `freshet doctor` says whether it answers; its "
-        "user may lack rights. The command may be given again"
+        f"a request to Kafka failed ({type(error).__name__}): `freshet doctor` says whether Kafka answers; its user "
+        "may lack rights. It is safe to run the command again"
     )
 
 
 def main() -> NoReturn:
-    """Run the command line of this process. Ended by SIGTERM or SIGHUP, a command cleans up as it does after Ctrl-C."""
+    """Run the command line of this process. On SIGTERM or SIGHUP, a command cleans up as it does after Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
             signal.signal(number, _end)
-    # What went wrong with Kafka is told once, by us, where nobody has asked for logs.
+    # Unless logging is configured, only our own message reports a failure of Kafka.
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     try:
         with bars_on_a_terminal():
             code = run(sys.argv[1:])
         sys.exit(code)
-    except Exception:  # Python's own exit code for it is 1, which says that there are findings
+    except Exception:  # Python would exit with 1, which means findings
         traceback.print_exc()
         say("freshet: not done: internal error, see above")
         sys.exit(ExitCode.NOT_DONE)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freshet.cli.shape import AsJson, command, group, in_a_folder, print_json, say
+from freshet.cli.shape import AsJson, command, group, in_existing_folder, print_json, say
 
 if TYPE_CHECKING:
     from models.interactions import Interactions
@@ -19,16 +19,17 @@ File = Annotated[
 Folder = Annotated[
     Path,
     typer.Option(
-        "--out", metavar="DIR", callback=in_a_folder, help="The folder of the model; an existing model is replaced."
+        "--out",
+        metavar="DIR",
+        callback=in_existing_folder,
+        help="The folder of the model; an existing model is replaced.",
     ),
 ]
-User = Annotated[
-    str | None, typer.Option(help="Column of the user; left out: user_id, or pseudonym where there is none.")
-]
+User = Annotated[str | None, typer.Option(help="Column of the user; default: user_id, or pseudonym if there is none.")]
 Item = Annotated[str, typer.Option(help="Column of the item.")]
 Time = Annotated[str, typer.Option(help="Column of the time.")]
 Kind = Annotated[str, typer.Option(help="Column of the kind of an interaction.")]
-Every = Annotated[str | None, typer.Option(metavar="KIND", help="Kind of all rows, where no column has it.")]
+Every = Annotated[str | None, typer.Option(metavar="KIND", help="Kind of all rows, if no column has it.")]
 TimeFormat = Annotated[
     str | None, typer.Option(metavar="FORMAT", help="How dates are written, as for strptime: %d/%m/%Y.")
 ]
@@ -52,7 +53,7 @@ def train(
 ) -> None:
     """Train the built-in model on a file, evaluate it on the last fifth of the time, quantise and write it.
 
-    Prints the measures of each way of ranking. Name the folder in the settings of the job (model.directory).
+    Prints the metrics of each ranking method. Name the folder in the job's settings (model.directory).
     """
     from models.train import table, train_and_export
     from models.transitions import TrainingSettings
@@ -92,16 +93,18 @@ def evaluate(
 def adopt(
     model: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.")],
     items: Annotated[Path, typer.Option(metavar="FILE", help="Item ids, one per line, in row order.")],
-    name: Annotated[str, typer.Option(help="a-z, 0-9, '.', '_' and '-': lists carry it.")],
+    name: Annotated[str, typer.Option(help="The name in lists: a-z, 0-9, '.', '_' and '-'.")],
     out: Folder,
-    top_k: Annotated[int, typer.Option(min=1, help="Of plain scores, how many are ranked.")] = 50,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="How many items to rank, for a graph that returns plain scores.")
+    ] = 50,
 ) -> None:
     """Adopt your own ONNX model: check it, try it, and write it with its manifest.
 
-    The graph takes `items` int32[users, 20] (rows of the user's recent items, newest last, 0 is padding) and, if it
-    likes, `weights` float32[users, 20]. It returns `scores` float32[users, items + 1], one for each row, or the best
-    ones ranked: `scores` float32[users, k] and `ids` int32 or int64[users, k]. Line n of the items is row n; row 0 is
-    padding. Weights in a file of their own (MODEL.onnx.data) are taken in. What the job would refuse is refused here.
+    The graph takes `items` int32[users, 20] (rows of the user's recent items, newest last, 0 is padding) and,
+    optionally, `weights` float32[users, 20]. It returns either `scores` float32[users, items + 1], one per row, or the
+    best items ranked: `scores` float32[users, k] and `ids` int32 or int64[users, k]. Line n of the items file is row n;
+    row 0 is padding. External weights (MODEL.onnx.data) are included. Whatever the job would refuse is refused here.
     """
     from models.adopt import adopt as take
     from models.adopt import items_in
@@ -114,9 +117,9 @@ def adopt(
 def cost(
     items: Annotated[int, typer.Option(min=1, help="Vocabulary of the random model.")] = 10_000,
     top_k: TopK = 50,
-    repeats: Annotated[int, typer.Option(min=1, help="The least counts.")] = 20,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; the fastest one counts.")] = 20,
 ) -> None:
-    """Print what scoring costs: CPU microseconds per user on one thread, for each batch size."""
+    """Print the cost of scoring: CPU microseconds per user on one thread, for each batch size."""
     from models.cost import costs
 
     print(f"{items} items, top {top_k}: CPU microseconds per user, one thread")

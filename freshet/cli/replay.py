@@ -25,7 +25,7 @@ def replay(
 ) -> None:
     """Replay a file of your own into a running stack.
 
-    Consents are sent first, and their receipts are waited for; then every row, dirty ones too.
+    Sends consents first, and waits for their receipts; then sends every row, including invalid ones.
     """
     from deploy.demo.endpoints import ENDPOINTS_PATH
     from deploy.demo.replay import replay_file

@@ -6,10 +6,20 @@ from typing import Annotated, Final
 
 import typer
 
-from freshet.cli.shape import ExitCode, Heads, PublicKeys, SettingsFile, Trails, command, in_a_folder, root, say
+from freshet.cli.shape import (
+    ExitCode,
+    Heads,
+    PublicKeys,
+    SettingsFile,
+    Trails,
+    command,
+    in_existing_folder,
+    root,
+    say,
+)
 
 K_LEAST: Final = 10
-"""That of `privacy.rules.suppression`, which help does not import; a test compares the two."""
+"""The value of `privacy.rules.suppression`, which is not imported for help; a test compares the two."""
 DAY: Final = ["%Y-%m-%d"]
 
 
@@ -19,7 +29,8 @@ DAY: Final = ["%Y-%m-%d"]
 def report(
     settings: SettingsFile,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", callback=in_a_folder, help="Output folder of report.md and report.html.")
+        Path,
+        typer.Option(metavar="DIR", callback=in_existing_folder, help="Output folder of report.md and report.html."),
     ],
     start: Annotated[
         datetime | None,
@@ -38,8 +49,8 @@ def report(
 ) -> int:
     """Write a compliance report over a period, as Markdown and as HTML.
 
-    The audit trail is verified as `freshet audit verify` does it; where it is not whole, the report says so on its
-    first line, and the exit code is 1. The job need not run.
+    Verifies the audit trail as `freshet audit verify` does. If it is not intact, the report's first line says so, and
+    the exit code is 1. The job need not run.
     """
     from jobs.settings import load_settings
     from privacy.audit_verification import public_keys, verification

@@ -1,4 +1,4 @@
-"""`freshet retention`: what is kept for how long."""
+"""`freshet retention`: lists what is kept, and for how long."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ def retention(
 ) -> None:
     """Print what is kept, for how long, by which setting, and what enforces it, as a Markdown table.
 
-    Made from the settings that the job itself reads.
+    Derived from the settings that the job itself reads.
     """
     from jobs.settings import load_settings
     from privacy.retention import DEFAULTS, page

@@ -14,8 +14,8 @@ app = group("rotate", "Rotate the key behind pseudonyms while everything runs: s
 def start(settings: SettingsFile) -> None:
     """Add a second key to the key ring.
 
-    From then on both pseudonyms of a user are known. Frontends must have the new ring first, so that a withdrawal of
-    theirs fences both. Then stop the job with a savepoint and submit it again: it reads the ring when it starts.
+    From then on both pseudonyms of a user are valid. Update the ring on frontends first, so that their withdrawals
+    fence both. Then stop the job with a savepoint and submit it again: it reads the ring when it starts.
     """
     from jobs.registration import load_deployed
     from privacy import rotation
@@ -25,7 +25,7 @@ def start(settings: SettingsFile) -> None:
 
 @command(app, "relink", "freshet rotate relink --settings freshet.toml")
 def relink(settings: SettingsFile) -> None:
-    """Move all users to their new pseudonym, and wait until the job has done so."""
+    """Move all users to their new pseudonym, and wait until the job has finished."""
     from jobs.registration import load_deployed
     from privacy import rotation
 
@@ -52,13 +52,13 @@ def end(
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="A folder of snapshots, all of them if any; left out, one may be as old as privacy.snapshots_kept_ms.",
+            help="A folder of snapshots; name all of them, or none: then age counts (privacy.snapshots_kept_ms).",
         ),
     ] = None,
 ) -> None:
     """Destroy the old key.
 
-    Refused until nobody is known under the old pseudonym and no snapshot is left that does.
+    Refused while any user still has the old pseudonym, or any snapshot may still contain it.
     """
     from jobs.registration import load_deployed
     from privacy import rotation

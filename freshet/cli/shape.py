@@ -1,7 +1,7 @@
-"""What all commands have in common: exit codes, help with an example, and the options that several of them take.
+"""What all commands share: exit codes, help with an example, and common options.
 
-A command is a function that turns its options into a call of the room that does the work, and prints what comes of it.
-It imports that room when it runs, so that `freshet --help` and shell completion answer at once.
+A command is a function that turns its options into a call of the package that does the work, and prints the result. It
+imports that package when it runs, so that `freshet --help` and shell completion respond at once.
 """
 
 import re
@@ -20,15 +20,15 @@ _TOPIC: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[A-Za-z
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says."""
+    """The exit codes of all commands."""
 
     DONE = 0
     FINDINGS = 1
-    """It was done, and found something wrong."""
+    """The command succeeded, and found problems."""
     NOT_DONE = 2
-    """It could not be done, or not to its end; the last line on standard error says why."""
+    """The command failed or did not finish; the last line on standard error says why."""
     USAGE = 64
-    """The command line was not understood; nothing was begun."""
+    """The command line is invalid; nothing was started."""
 
 
 root: Final = typer.Typer(
@@ -38,18 +38,18 @@ root: Final = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-"""The command `freshet`; importing the modules beside this one adds their commands to it."""
+"""The command `freshet`; importing the other modules of this package adds their commands."""
 
 
 def group(name: str, help: str) -> typer.Typer:
-    """A command of `freshet` that has commands of its own."""
+    """Add a group of commands to `freshet`."""
     app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     root.add_typer(app, name=name, help=help)
     return app
 
 
 def command(app: typer.Typer, name: str, example: str) -> Callable[[F], F]:
-    """Adds a function to `app` as the command `name`; its docstring is the help, below which the example stands."""
+    """Add a function to `app` as the command `name`; its docstring is the help, followed by the example."""
 
     def add(function: F) -> F:
         app.command(name, epilog=f"{EXAMPLE}{example}", short_help=_first_sentence(function))(function)
@@ -63,7 +63,7 @@ def _first_sentence(function: Callable[..., Any]) -> str:
 
 
 def say(line: str) -> None:
-    """Tell whoever waits how far the work is; what scripts read goes to standard output."""
+    """Print progress for people to standard error; results for scripts go to standard output."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -74,14 +74,14 @@ def print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
-def typed(context: typer.Context) -> str:
-    """The command line as it was typed."""
+def command_line(context: typer.Context) -> str:
+    """The command line as command_line."""
     return str(context.find_root().obj)
 
 
-def given_user(user: str) -> str:
-    """The user id that `--user` gives, from standard input for `-`. Raises a usage error where there is not one."""
-    user_ids = _typed_or_piped() if user == "-" else [user]
+def read_user_id(user: str) -> str:
+    """The user id given by `--user`, from standard input for `-`. Raises a usage error unless there is exactly one."""
+    user_ids = _read_lines() if user == "-" else [user]
     if len(user_ids) > 1:
         raise typer.BadParameter("several lines were given: one user per call", param_hint="--user")
     if user_ids in ([], [""]):
@@ -89,14 +89,14 @@ def given_user(user: str) -> str:
     return user_ids[0]
 
 
-def _typed_or_piped() -> list[str]:
-    """The first lines of standard input that are not empty, two at most; of a terminal, the line that is typed."""
+def _read_lines() -> list[str]:
+    """The first lines of standard input that are not empty, at most two; from a terminal, one line."""
     lines = [sys.stdin.readline()] if sys.stdin.isatty() else sys.stdin
     return list(islice(filter(None, (line.rstrip("\r\n") for line in lines)), 2))
 
 
 def visible_name(text: str) -> str:
-    """The role or purpose that an option gives for the audit trail."""
+    """Validate a role or purpose for the audit trail."""
     from schemas.audit import NAME_LENGTH_MAX, is_name
 
     if not is_name(text):
@@ -106,15 +106,15 @@ def visible_name(text: str) -> str:
     return text
 
 
-def in_a_folder(path: Path | None) -> Path | None:
-    """What an option says is to be written. The folder around it must be there: a typo would put a key elsewhere."""
+def in_existing_folder(path: Path | None) -> Path | None:
+    """Validate an output path. Its parent folder must exist: a typo would put a key elsewhere."""
     if path is not None and not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.absolute().parent}: make it first, or mend the path")
+        raise typer.BadParameter(f"there is no folder {path.absolute().parent}: create it first, or correct the path")
     return path
 
 
 def topic_id(text: str) -> str:
-    """The topic that an option names by Kafka's id, or by its name, as brokers before 2.8 give no ids.
+    """Validate a topic given by Kafka's id, or by its name, because brokers before 2.8 assign no ids.
 
     >>> topic_id("9d1e0b6c-5a0f-4f1e-8a57-3c2f6f0f3f11"), topic_id("freshet.audit")
     ('9d1e0b6c-5a0f-4f1e-8a57-3c2f6f0f3f11', 'freshet.audit')
@@ -125,7 +125,7 @@ def topic_id(text: str) -> str:
 
 
 def public_key(text: str) -> bytes:
-    """The public key that an option gives in hexadecimal.
+    """Parse a public key given in hexadecimal.
 
     >>> public_key("ab" * 32) == bytes([0xAB] * 32)
     True
@@ -156,7 +156,7 @@ Heads = Annotated[
 PublicKeys = Annotated[
     list[bytes] | None,
     typer.Option(
-        "--public-key", parser=public_key, metavar="HEX", help="Believe this key instead of the key in the settings."
+        "--public-key", parser=public_key, metavar="HEX", help="Trust this key instead of the key in the settings."
     ),
 ]
 Trails = Annotated[

@@ -14,14 +14,14 @@ def up(
 ) -> int:
     """Start Kafka, Redis, Flink, the job and a gateway below .local.
 
-    If they are up and Kafka, Redis, the gateway or the job has ended, start that again with its data or last snapshot.
+    Restarts Kafka, Redis, the gateway or the job if one of them has ended, with its data or last snapshot.
     """
-    from deploy.local.commands import describe_rotation, interrupted_once, status
+    from deploy.local.commands import describe_stack, interrupted_once, status
     from deploy.local.commands import up as start
 
     with interrupted_once():
         start(task_managers, with_job=not no_job)
-    print(*describe_rotation(found := status()), sep="\n")
+    print(*describe_stack(found := status()), sep="\n")
     return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS
 
 
@@ -29,7 +29,7 @@ def up(
 def down() -> None:
     """Stop everything that `freshet up` started, and delete its data and token. Harmless if nothing runs.
 
-    Keys, settings, the model and logs stay below .local.
+    Keeps keys, settings, the model and logs below .local.
     """
     from deploy.local.commands import down as end
     from deploy.local.commands import interrupted_once
@@ -42,14 +42,14 @@ def down() -> None:
 def status(as_json: AsJson = False) -> int:
     """Show which parts of the stack are running, the state of the job, and the addresses.
 
-    Exit code 1 where it is down, a part of it has ended, or the job does not run.
+    Exit code 1 if the stack is down, a part of it has ended, or the job does not run.
     """
-    from deploy.local.commands import describe_rotation
+    from deploy.local.commands import describe_stack
     from deploy.local.commands import status as found_of
 
     found = found_of()
     if as_json:
         print_json(found._asdict())
     else:
-        print(*describe_rotation(found), sep="\n")
+        print(*describe_stack(found), sep="\n")
     return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS

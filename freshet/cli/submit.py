@@ -8,14 +8,12 @@ from freshet.cli.shape import AsJson, SettingsFile, command, print_json, root, s
 
 FlinkUrl = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Flink's REST interface; left out: that of the client's own settings."),
+    typer.Option(metavar="URL", help="Flink's REST URL; default: the one in the client's own settings."),
 ]
 Parallelism = Annotated[
-    int | None, typer.Option("--parallelism", "-p", min=1, help="Left out: what Flink's settings say.")
+    int | None, typer.Option("--parallelism", "-p", min=1, help="Parallelism of the job; default: Flink's settings.")
 ]
-WorkersPython = Annotated[
-    str | None, typer.Option(metavar="PATH", help="The interpreter of the workers; left out: this one.")
-]
+WorkersPython = Annotated[str | None, typer.Option(metavar="PATH", help="The workers' interpreter; default: this one.")]
 
 
 @command(root, "submit", "freshet submit --settings freshet.toml --flink http://localhost:8081 -p 2")
@@ -31,16 +29,16 @@ def submit(
         bool,
         typer.Option(
             "--new-deployment",
-            help="Record these settings in the place of those before. State cannot be restored under others: leave "
-            "--savepoint out where they differ.",
+            help="Record these settings in place of the last ones. State cannot be restored under different settings: "
+            "leave out --savepoint if they differ.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run all checks, and submit the job.
 
-    Packs the code that is here and calls `flink run` of Flink's own client: that of FLINK_HOME, else `flink` on PATH,
-    else that of the pip package. Prints the job's id.
+    Packs this checkout's code and calls `flink run` of Flink's own client: from FLINK_HOME, else `flink` on PATH, else
+    from the pip package. Prints the job's id.
     """
     from deploy.submission import Submission
     from deploy.submission import submit as give

@@ -10,14 +10,15 @@ from freshet.cli.shape import AsJson, SettingsFile, command, print_json, root
 @command(root, "topics", "freshet topics --settings freshet.toml --partitions 12 --replicas 3")
 def topics(
     settings: SettingsFile,
-    partitions: Annotated[int, typer.Option(min=1, help="Of the topics that are read in parallel.")] = 4,
-    replicas: Annotated[int, typer.Option(min=1, help="Of each topic.")] = 3,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of the topics that are read in parallel.")] = 4,
+    replicas: Annotated[int, typer.Option(min=1, help="Replicas of each topic.")] = 3,
     alter: Annotated[bool, typer.Option("--alter", help="Also correct the settings of existing topics.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Create missing topics, with the promised retention.
 
-    What exists is left as it is, unless --alter is given. The job refuses at submission what breaks its promises.
+    Existing topics are left unchanged unless --alter is given. At submission, the job refuses topics that break its
+    promises.
     """
     from jobs.settings import load_settings
     from jobs.topic_creation import alter_topics, create_topics
@@ -31,4 +32,4 @@ def topics(
         return
     lines = [f"created {name}" for name in created]
     lines += [f"set {name}={value} in {topic}" for topic, changes in altered.items() for name, value in changes.items()]
-    print("\n".join(lines) or "all topics are there")
+    print("\n".join(lines) or "all topics exist")

@@ -13,20 +13,20 @@ from freshet.cli.submit import Parallelism, WorkersPython
 )
 def upgrade(
     settings: SettingsFile,
-    flink: Annotated[str, typer.Option(metavar="URL", help="Flink's REST interface.")],
+    flink: Annotated[str, typer.Option(metavar="URL", help="Flink's REST URL.")],
     savepoints: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Where the savepoint goes; left out: where Flink's settings say."),
+        typer.Option(metavar="PATH", help="Where to put the savepoint; default: Flink's settings."),
     ] = None,
     parallelism: Parallelism = None,
     python: WorkersPython = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check this checkout's code, stop the running job with a savepoint, and submit that code from it.
+    """Check this checkout's code, stop the running job with a savepoint, and submit the code with that savepoint.
 
-    If the checks refuse it, the job runs on; if it is refused after that, the savepoint is named with the command that
-    continues from it. New code needs new TaskManagers: a job on old ones says so, and continues by itself once they are
-    replaced.
+    If the checks refuse the code, the job keeps running. If submission fails after that, the savepoint is printed with
+    the command that resumes from it. New code needs new TaskManagers: a job on old ones says so, and continues by
+    itself once they are replaced.
     """
     from deploy.submission import Submission
     from deploy.submission import upgrade as renew

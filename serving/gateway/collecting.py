@@ -86,15 +86,15 @@ class Collecting:
     def _collect(self, key: tuple[str, str], work: _Work, ticket: Ticket, by_s: float) -> None:
         tenant, question = work.tenant, work.question
 
-        def on_turn() -> None:
+        def on_poll() -> None:
             if self._closing.is_set():
                 raise CollectionEnded("the gateway has shut down: request it again")
             if time.monotonic() > by_s:
                 raise CollectionEnded("the collection took too long: request it again, or use `freshet access`")
 
         try:
-            on_turn()
-            document = self._document(tenant.held(question.command, self._settings.document_bytes_max, on_turn))
+            on_poll()
+            document = self._document(tenant.held(question.command, self._settings.document_bytes_max, on_poll))
             tenant.answers.finish(ticket, question.pseudonym, document)
         except Exception as error:
             logger.warning("data held about a user could not be collected: %s", where(error))

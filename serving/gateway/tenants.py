@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.kafka.reading import OnTurn
+from adapters.kafka.reading import OnPoll
 from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient
 from adapters.schema_sources import codec_of
@@ -48,7 +48,7 @@ class Tenant(msgspec.Struct, frozen=True):
     consents: Consents
     models: dict[bytes, int]
     names: Callable[[str], list[str]]
-    held: Callable[[AccessCommand, int, OnTurn], dict[str, Any]]
+    held: Callable[[AccessCommand, int, OnPoll], dict[str, Any]]
     answers: KeptAnswers
     is_erased_since: Callable[[str, int], bool]
     closing: list[Callable[[], None]]
@@ -79,9 +79,9 @@ def make_tenant(name: str, settings: GatewaySettings) -> Tenant:
     names = Pseudonymiser(ring).all
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 
-    def collect_personal_data(command: AccessCommand, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+    def collect_personal_data(command: AccessCommand, bytes_max: int, on_poll: OnPoll) -> dict[str, Any]:
         codec = codec_of(of.input)  # per thread: it caches schemas
-        collector = Collector(of_tenant, store, codec, everywhere=False, bytes_max=bytes_max, on_turn=on_turn)
+        collector = Collector(of_tenant, store, codec, everywhere=False, bytes_max=bytes_max, on_poll=on_poll)
         return collector.collect(names(command.user_id), command)
 
     def erased_since(user_id: str, at_ms: int) -> bool:

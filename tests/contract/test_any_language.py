@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from adapters.redis.greeting import LOOK_EVERY_S, REPLICA_LAG_MAX_S, WHOLESALE
+from adapters.redis.greeting import INSPECT_EVERY_S, REPLICA_LAG_MAX_S, WHOLESALE
 from deploy.publish_schemas import PUBLISHED
 from schemas.consents import Level
 from schemas.lists import encode_list, item_fragment
@@ -188,7 +188,7 @@ def test_redis_user_with_documented_rights_can_read(store: "redis.Redis[bytes]",
 def test_page_documents_every_check() -> None:
     text = PAGE.read_text()
     assert all(f"`cmdstat_{name}`" in text and f'calls("{name}")' in text for name in WHOLESALE)
-    assert LOOK_EVERY_S == 1 and "at least once a second" in text
+    assert INSPECT_EVERY_S == 1 and "at least once a second" in text
     assert f"{REPLICA_LAG_MAX_S} s." in text
     [example] = [text for page, text in blocks("javascript") if page == PAGE]
     assert len([line for line in example.splitlines() if line]) <= 30

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from kafka.errors import KafkaError
 
-from adapters.kafka.asking import state_of
-from adapters.kafka.reading import OnTurn, TopicAsOfNow
+from adapters.kafka.job_session import state_of
+from adapters.kafka.reading import OnPoll, TopicAsOfNow
 from adapters.kafka.settings import KafkaSettings
 from schemas import topics
 from schemas.answers import NotCollected
@@ -41,7 +41,7 @@ class Shop(NamedTuple):
 
     name: str
     answers: KeptAnswers
-    held: Callable[[Any, int, OnTurn], dict[str, Any]]
+    held: Callable[[Any, int, OnPoll], dict[str, Any]]
 
 
 class Stand:
@@ -54,10 +54,10 @@ class Stand:
         self.let_go = threading.Event()
         self.begun: list[str] = []
 
-    def held(self, command: Any, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+    def held(self, command: Any, bytes_max: int, on_poll: OnPoll) -> dict[str, Any]:
         self.begun.append(command.user_id)
         while not self.let_go.wait(0.01):
-            on_turn()
+            on_poll()
         return {"user_id": command.user_id}
 
     def ask(self, user: str = "ada", purpose: str = "request 47") -> Ticket:
@@ -130,7 +130,7 @@ def test_collection_past_its_deadline_is_never_started(stand: Stand, monkeypatch
     now_s = [0.0]
     monkeypatch.setattr(collecting, "time", SimpleNamespace(monotonic=lambda: now_s[0], time_ns=time.time_ns))
 
-    def deaf(command: Any, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+    def deaf(command: Any, bytes_max: int, on_poll: OnPoll) -> dict[str, Any]:
         stand.begun.append(command.user_id)
         stand.let_go.wait(LONG_S)
         return {"user_id": command.user_id}
@@ -167,7 +167,7 @@ def test_oversized_document_is_refused_with_a_remedy(stand: Stand) -> None:
 
 
 def test_errors_do_not_reveal_what_was_read(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
-    def broken(command: Any, bytes_max: int, on_turn: OnTurn) -> dict[str, Any]:
+    def broken(command: Any, bytes_max: int, on_poll: OnPoll) -> dict[str, Any]:
         raise ValueError(f"what is held of {command.user_id} is odd")
 
     stand.shop = stand.shop._replace(held=broken)
@@ -195,16 +195,16 @@ def connections(kafka: KafkaSettings) -> int:
     return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections("tcp"))
 
 
-def after(turns: int) -> OnTurn:
+def after(turns: int) -> OnPoll:
     """Ends a reading at that turn."""
     left = [turns]
 
-    def on_turn() -> None:
+    def on_poll() -> None:
         left[0] -= 1
         if left[0] < 0:
             raise CollectionEnded("enough")
 
-    return on_turn
+    return on_poll
 
 
 @pytest.mark.parametrize("turns", [0, 1])
@@ -218,5 +218,5 @@ def test_cancelled_reading_leaves_no_consumer(broker: KafkaSettings, turns: int)
     with pytest.raises(CollectionEnded):
         list(TopicAsOfNow(kafka, topics.ANSWERS, after(0)))
     with pytest.raises(CollectionEnded):
-        state_of(kafka, access_command("ada", "privacy", "x"), on_turn=after(turns))
+        state_of(kafka, access_command("ada", "privacy", "x"), on_poll=after(turns))
     assert connections(kafka) <= before

@@ -49,13 +49,13 @@ def test_withdrawals_and_revoked_keys_do_not_wait_for_events(server: RealRedis, 
         assert gateway.get("/v1/recommendations/ada", None, **bearer).json()["reason"] == "personalised"
         body = '{"event_id":"e","type":"click","ts":1750000000000,"user_id":"bob","item_id":"tea"}'
         lines = ("Content-Type: application/json", f"Content-Length: {len(body)}")
-        events = [Asking(gateway, "producer", "POST /v1/events", *lines) for _ in range(32)]
+        events = [JobSession(gateway, "producer", "POST /v1/events", *lines) for _ in range(32)]
         for event in events:
             event.send(body)
-        refused = Asking(gateway, "producer", "POST /v1/events", *lines)
+        refused = JobSession(gateway, "producer", "POST /v1/events", *lines)
         refused.send(body)
         assert b" 429 " in refused.answer(), "all that may be under way are"
-        withdrawing = Asking(gateway, "privacy", "DELETE /v1/users/ada")
+        withdrawing = JobSession(gateway, "privacy", "DELETE /v1/users/ada")
         until(lambda: gateway.get("/v1/recommendations/ada").json()["reason"] == "popular", "the fence", PATIENCE_S)
         assert not any(event.is_answered() for event in events), "it came before any of them was given up"
         (tmp_path / "jwks.json").write_text(json.dumps(jwks_of(k2=b"another secret, of 32 bytes or more")))
@@ -64,7 +64,7 @@ def test_withdrawals_and_revoked_keys_do_not_wait_for_events(server: RealRedis, 
         withdrawing.answer()
 
 
-class Asking:
+class JobSession:
     """A request that is sent and not waited for."""
 
     def __init__(self, gateway: RunningGateway, role: str, target: str, *lines: str) -> None:
@@ -85,14 +85,14 @@ class Asking:
             return b"".join(iter(lambda: self._socket.recv(65_536), b""))
 
 
-def reading(gateway: RunningGateway, priority: str, *lines: str) -> Asking:
-    return Asking(gateway, "frontend", "GET /v1/recommendations/ada", f"Priority: {priority}", *lines)
+def reading(gateway: RunningGateway, priority: str, *lines: str) -> JobSession:
+    return JobSession(gateway, "frontend", "GET /v1/recommendations/ada", f"Priority: {priority}", *lines)
 
 
-def in_order_of_answers(pair: list[Asking]) -> list[Asking]:
+def in_order_of_answers(pair: list[JobSession]) -> list[JobSession]:
     """Wait until one of them is answered; that one comes last."""
-    until(lambda: any(asking.is_answered() for asking in pair), "one of two answers", PATIENCE_S)
-    return sorted(pair, key=Asking.is_answered)
+    until(lambda: any(session.is_answered() for session in pair), "one of two answers", PATIENCE_S)
+    return sorted(pair, key=JobSession.is_answered)
 
 
 def is_shed(answer: bytes) -> bool:
@@ -110,8 +110,8 @@ def test_low_priority_reads_are_shed_and_others_get_personal_lists(server: RealR
             waiting, answered = in_order_of_answers(pair)
             taken.append(waiting)
             assert is_shed(answered.answer())
-        assert not [asking for asking in taken if asking.is_answered()]
-    assert [is_shed(asking.answer()) for asking in taken] == [False] * 3
+        assert not [session for session in taken if session.is_answered()]
+    assert [is_shed(session.answer()) for session in taken] == [False] * 3
 
 
 @pytest.mark.parametrize("gateway", [MUCH_LATER_MS], indirect=True)
@@ -119,7 +119,7 @@ def test_shed_requests_are_delayed_within_their_deadline(server: RealRedis, gate
     with server.paused():
         pair = [reading(gateway, LOW) for _ in range(2)]
         assert is_shed(reading(gateway, LOW, "Freshet-Deadline-Ms: 100").answer())
-        assert not any(asking.is_answered() for asking in pair)
+        assert not any(session.is_answered() for session in pair)
     waiting, answered = in_order_of_answers(pair)
     assert not is_shed(answered.answer()) and not waiting.is_answered()
 
@@ -132,7 +132,7 @@ def test_read_meets_its_deadline_while_redis_is_slow(server: RealRedis, gateway:
 
 def test_overloaded_writes_get_retry_after_then_succeed(gateway: RunningGateway) -> None:
     event = '{"event_id": "e", "type": "click", "ts": 1750000000000, "user_id": "ada"}'  # refused, once it is read
-    writing = Asking(gateway, "producer", "POST /v1/events", f"Content-Length: {len(event)}")
+    writing = JobSession(gateway, "producer", "POST /v1/events", f"Content-Length: {len(event)}")
     until(lambda: gateway.get("/metrics", "operator").status_code == 429, "a write to be under way", PATIENCE_S)
     for method, path, role in [("POST", "/v1/events", "producer"), ("GET", "/v1/model", "operator")]:
         refused = gateway.ask(method, path, role)

@@ -227,7 +227,7 @@ def test_each_read_takes_one_round_trip(
     ids(reader)
     clock.pass_ms(POPULAR_FRESH_MS)
     ids(reader, "country:GB")
-    connection._looked_at_s = 0.0  # the look at the server comes along
+    connection._inspected_at_s = 0.0  # the look at the server comes along
     ids(reader)
     assert sent == [1, 3, 4]
     reader.close()

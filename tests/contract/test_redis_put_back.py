@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.redis.address import RedisAddress
-from adapters.redis.greeting import put_back
+from adapters.redis.greeting import wholesale_resets
 from adapters.secrets.key_rings import new_key_ring
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser
@@ -79,5 +79,8 @@ def test_list_restored_into_running_redis_is_not_trusted(
 
 
 def test_only_restoring_commands_change_the_life() -> None:
-    assert put_back({"cmdstat_set": "calls=7,usec=1", "cmdstat_restore-asking": "calls=3", "uptime": "9"}) == 0
-    assert put_back({"cmdstat_flushdb": "calls=1,usec=1", "cmdstat_restore": "calls=2", "cmdstat_swapdb": "odd"}) == 3
+    assert wholesale_resets({"cmdstat_set": "calls=7,usec=1", "cmdstat_restore-asking": "calls=3", "uptime": "9"}) == 0
+    assert (
+        wholesale_resets({"cmdstat_flushdb": "calls=1,usec=1", "cmdstat_restore": "calls=2", "cmdstat_swapdb": "odd"})
+        == 3
+    )

@@ -175,7 +175,7 @@ def test_reader_leaves_primary_without_replicas_in_bounded_time(
     tmp_path: Path, reader_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be cut off from the rest, where another one was promoted and has taken withdrawals since."""
-    assert greeting.REPLICA_LAG_MAX_S + 2 * greeting.LOOK_EVERY_S <= 12, "what README.md promises"
+    assert greeting.REPLICA_LAG_MAX_S + 2 * greeting.INSPECT_EVERY_S <= 12, "what README.md promises"
     monkeypatch.setattr(greeting, "REPLICA_LAG_MAX_S", 2)
     with a_pair(tmp_path) as (primary, replica):
         give_list(primary.client, RING, "ada", ["tea"])

@@ -159,7 +159,7 @@ def test_job_reports_users_per_key(bucket: Bucket) -> None:
 def test_user_moved_during_rebuild_gets_consent_and_list_under_new_pseudonym(bucket: Bucket) -> None:
     found = bucket.list("p1.ada")
     bucket.store.go_back_to(MemoryStore(BEGINNING, lambda: 0).held())
-    bucket.take(marks=[BucketMark(bucket.store.in_force(), 0, 1)])
+    bucket.take(marks=[BucketMark(bucket.store.current_generation(), 0, 1)])
     relinked(bucket, "p2.ada")
     assert bucket.list("p2.ada") is None
     bucket.pass_time(MINUTE)

@@ -201,7 +201,8 @@ class MemoryStore:
     """A :class:`ListStore` in dicts that answers as the scripts of :mod:`adapters.redis.scripts` do.
 
     `clock` gives the time that keys expire by. `fail_next(n)` makes the next n calls raise. `go_back_to(copy)` is a
-    crash that loses what came after `copy = held()`: readers are closed until `in_force` has made a new generation.
+    crash that loses what came after `copy = held()`: readers are closed until `current_generation` has made
+    a new generation.
     """
 
     def __init__(self, epoch: int, clock: Callable[[], int]) -> None:
@@ -241,7 +242,7 @@ class MemoryStore:
             each.update(before)  # type: ignore[attr-defined]
         self._generation["open"] = False
 
-    def in_force(self) -> str:
+    def current_generation(self) -> str:
         """See :class:`ListStore`."""
         self._maybe_fail()
         if not self._generation["open"]:

@@ -168,7 +168,7 @@ COMMANDS_OF_ONE = [
 def test_user_is_read_from_standard_input_with_any_line_ending(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("ada", "ada\n", "ada\r\n", "\r\nada\r\n\r\n"):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text, newline=""))
-        assert shape.given_user("-") == "ada", text
+        assert shape.read_user_id("-") == "ada", text
 
 
 @pytest.mark.parametrize("words", COMMANDS_OF_ONE, ids=map(" ".join, COMMANDS_OF_ONE))

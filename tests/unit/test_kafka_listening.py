@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.kafka.listening import require_reachable_broker
+from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.settings import KafkaSettings
 from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from adapters.secrets.signing_keys import write_signing_key

@@ -39,14 +39,14 @@ class GenerationParts(NamedTuple):
 
 
 class GenerationKeeper:
-    """Tracks how far the bucket being processed has caught up. `in_force` asks Redis for its generation."""
+    """Tracks how far the bucket being processed has caught up. `current_generation` asks Redis for its generation."""
 
-    def __init__(self, context: RuntimeContext, parts: GenerationParts, in_force: Callable[[], str]) -> None:
+    def __init__(self, context: RuntimeContext, parts: GenerationParts, current_generation: Callable[[], str]) -> None:
         raw = Types.PICKLED_BYTE_ARRAY()
         self._caught = context.get_state(ValueStateDescriptor("generation-v1", raw))
         self._pages = context.get_map_state(MapStateDescriptor("rebuild-v1", Types.STRING(), raw))
         self._parts = parts
-        self._in_force = in_force
+        self._in_force = current_generation
         self._page_users = max(1, parts.users_per_second * REBUILD_EVERY_MS // 1_000)
         self._known: dict[Any, Caught] = {}
         """Decoded state by bucket key."""
@@ -137,10 +137,10 @@ class GenerationKeeper:
         if not has_users:
             self._known.pop(ctx.get_current_key(), None)
             return
-        proven, in_force = self.proven(ctx), self._in_force()
+        proven, current_generation = self.proven(ctx), self._in_force()
         register_end_of(self._parts.watch_every_ms, ctx)
-        if in_force != proven:
-            self._parts.ask_for_marks(in_force)
+        if current_generation != proven:
+            self._parts.ask_for_marks(current_generation)
 
     def _enter(self, users: Iterable[str], count: int) -> None:
         """Enter the bucket's users into pages, replacing what an earlier rebuild has left.

@@ -19,7 +19,7 @@ class ListStore(Protocol):
 
     outage_max_ms: int
 
-    def in_force(self) -> str:
+    def current_generation(self) -> str:
         """The token of Redis' current generation; a new one if Redis may have lost decisions."""
         ...
 

@@ -30,7 +30,7 @@ class StoreKeeper:
 
     def generation(self) -> str:
         """Redis' current generation."""
-        return self._patiently(self._store.in_force)
+        return self._patiently(self._store.current_generation)
 
     def relink(self, moved: Mapping[str, str]) -> None:
         """Move the keys of renamed users; `moved` is current → previous pseudonym."""

@@ -1,4 +1,4 @@
--- What both list scripts include: KEYS[1] holds the list; ARGV begins with epoch and version.
+-- Included by both list scripts: KEYS[1] is the list; ARGV begins with epoch and version.
 local version, epoch = string.match(redis.call('GETRANGE', KEYS[1], 0, 63), '^{"v":(%d+),"epoch":(%d+)')
 if version then
   version, epoch = tonumber(version), tonumber(epoch)

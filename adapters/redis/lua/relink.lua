@@ -1,4 +1,4 @@
--- Puts what stands under a user's previous pseudonym under the current one, unless something was decided there.
+-- Moves a user's keys from the previous pseudonym to the current one, unless a decision was made under that.
 
 -- KEYS list consent gone past of the current pseudonym; ARGV bytes and ttl_ms of each of the previous one's
 if redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then return 0 end

@@ -1,6 +1,6 @@
--- Replaces the generation record unless somebody else has done so: `previous` is what was read, empty for none.
+-- Replaces the generation record unless another writer has done so: `previous` is what was read, empty for none.
 --
--- It removes first: where Redis has reached `maxmemory`, a script may add only after that.
+-- It deletes first: if Redis has reached `maxmemory`, a script may only add after a deletion.
 
 -- KEYS generation; ARGV previous next
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end

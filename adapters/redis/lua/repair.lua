@@ -1,4 +1,4 @@
--- Removes what is no string: nothing of ours is anything else. Answers how many keys that were.
+-- Removes keys that are not strings, because all of ours are. Returns how many.
 
 -- KEYS any
 local removed = 0

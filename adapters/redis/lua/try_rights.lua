@@ -1,6 +1,6 @@
--- Which commands the user of this connection lacks, in lower case.
+-- Returns the commands that this connection's user may not run, in lower case.
 
--- KEYS two of our own; whatever the other scripts do, done to keys that hold nothing
+-- KEYS two unused keys of our own; runs on them every command that the other scripts use
 local refused = {}
 local function try(...)
   local answer = redis.pcall(...)

@@ -1,8 +1,8 @@
--- Ends all personalisation of a user at once, before the topic knows: what has not been appended by now is later.
+-- Ends all personalisation of a user at once, before the topic has the record. Whatever is appended after now is later.
 --
--- Answers when the user counts as having said so, in ms: `said_at`, or now where that lies in the future or more than a
--- day back. A clock that runs ahead must not hold off later grants, and one that stands must not let older grants pass.
--- The list goes first, as in write_consent.lua.
+-- Returns the effective time of the withdrawal in ms: `said_at`, or now if that is in the future or more than a day ago.
+-- A clock that is ahead must not block later grants, and one that has stopped must not let older grants pass.
+-- Deletes the list first, as write_consent.lua does.
 
 -- KEYS list consent gone past; ARGV said_at wants ttl_ms; wants: none or erase
 redis.call('DEL', KEYS[1])

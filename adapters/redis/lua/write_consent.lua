@@ -1,18 +1,18 @@
--- Puts a consent in force unless a later one stands there; a changed consent always takes the old list away.
+-- Writes a consent unless a later one is stored; a changed consent always deletes the old list.
 --
--- A withdrawal that was written here directly gives its place to the same one from the topic, or to a later one.
--- A grant that was given no later than a withdrawal is refused, though it comes after it in the topic; so is one that
--- comes before it, which a restored job reads again: what it allowed then, it allows no more.
+-- A withdrawal written here directly is replaced by the same one from the topic, or by a later one.
+-- A grant given no later than a withdrawal is refused even if it comes after it in the topic. So is a grant before it,
+-- which a restored job reads again: it no longer allows what it allowed then.
 --
--- A withdrawal keeps the time of a later one that it comes after: the user has said no as late as that.
+-- A withdrawal that follows a later-dated one keeps that later time: the user has refused as late as that.
 --
--- A hold is the place of a record that the job has not put in force yet: until then nothing is personal. The grant at
--- the very place ends it, once it counts in a generation. A value that cannot be read counts as none.
+-- A hold is the place of a record that the job has not applied yet: until then nothing is personal. The grant at the
+-- same place ends it, once it counts in a generation. An unreadable value counts as none.
 --
--- The list goes first: where Redis has reached `maxmemory`, a script may add only after it has removed something.
+-- Deletes the list first: if Redis has reached `maxmemory`, a script may only add after a deletion.
 
 -- KEYS list consent gone past; ARGV at partition offset said_at wants bytes ttl_ms tombstone proof
--- wants: grant, hold, none or erase; tombstone: empty but for none and erase
+-- wants: grant, hold, none or erase; tombstone: only for none and erase, else empty
 -- proof: of the generation that a grant counts in, or empty
 local bytes, tombstone = ARGV[6], ARGV[8]
 local permits = ARGV[5] == 'grant' or ARGV[5] == 'hold'

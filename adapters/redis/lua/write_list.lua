@@ -1,7 +1,7 @@
--- Writes a list if the user's consent is still the very one it was made under, and no newer list stands there.
+-- Writes a list if the user's consent is still the one it was made under, and no newer list is stored.
 --
--- The very one, not one like it: a restored job may hold the profile of a user who withdrew since and consented again.
--- No list outlives the consent that it was made under, which is why reading need not look at the clock.
+-- The same record, not just an equal one: a restored job may hold the profile of a user who has since withdrawn and
+-- consented again. No list outlives its consent, so readers need not check the clock.
 
 -- KEYS list consent gone; ARGV epoch version ttl_ms consent bytes
 if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end

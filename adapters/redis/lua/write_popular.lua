@@ -1,4 +1,4 @@
--- Writes a segment's popular list unless a newer one stands there.
+-- Writes a segment's popular list unless a newer one is stored.
 
 -- KEYS popular; ARGV epoch version ttl_ms bytes
 -- include refuse_older.lua

@@ -1,4 +1,4 @@
-"""Whether anybody listens where Kafka is said to be: a command need not wait for what refuses connections."""
+"""Checks that a broker accepts connections, so that a command fails at once instead of retrying."""
 
 import socket
 from typing import Final
@@ -10,10 +10,10 @@ CONNECT_S: Final = 1.0
 
 
 def require_reachable_broker(kafka: KafkaSettings) -> None:
-    """Raise :class:`SettingsError` where all of `kafka.bootstrap_servers` refuse connections.
+    """Raise :class:`SettingsError` if all of `kafka.bootstrap_servers` refuse connections.
 
-    Kafka's client tries again until its time is over, which is right for who serves on, and a wait for nothing for who
-    has typed a command. A server that does not answer at all, or has no address, is left to the client.
+    Kafka's client retries until its timeout, which suits a service but not a command that someone has typed. Servers
+    that do not answer or resolve are left to the client.
     """
     if all(_refuses(server.strip()) for server in kafka.bootstrap_servers.split(",")):
         raise SettingsError(

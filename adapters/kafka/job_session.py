@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 from kafka import KafkaProducer
 
-from adapters.kafka.reading import OnTurn, nothing
+from adapters.kafka.reading import OnPoll, do_nothing
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from adapters.kafka.settled_topic import Tail
 from schemas import topics
@@ -21,8 +21,8 @@ ANSWER_TIMEOUT_S = 60.0
 R = TypeVar("R", bound=Any)
 
 
-class Asking:
-    """One conversation with a job of so many `buckets`. A context: it opens at the end of `receipts`."""
+class JobSession:
+    """A session with a job of `buckets` buckets. A context manager; reads `receipts` from its current end."""
 
     def __init__(self, kafka: KafkaSettings, buckets: int, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self._buckets = buckets
@@ -43,7 +43,10 @@ class Asking:
         self._receipts.close()
 
     def every_bucket(self, command: type[BucketCommand], answer: type[R]) -> list[R]:
-        """Ask all buckets for `answer`, which has a `bucket`; raises :class:`JobSilent` where one does not answer."""
+        """Send `command` to all buckets; returns their `answer` receipts.
+
+        Raises :class:`JobSilent` if one is missing.
+        """
         request, buckets = uuid.uuid4().hex, self._buckets
         for bucket in range(buckets):
             self._send(command(bucket, request))
@@ -59,8 +62,8 @@ class Asking:
             "topic prefix and the number of buckets of these settings?"
         )
 
-    def tell(self, commands: Iterator[UserCommand], on_sent: Callable[[int], None]) -> int:
-        """Send commands that have no answer; returns how many. `on_sent` is told now and then."""
+    def send_all(self, commands: Iterator[UserCommand], on_sent: Callable[[int], None]) -> int:
+        """Send commands that have no reply; returns how many. Calls `on_sent` from time to time."""
         sent = 0
         for sent, command in enumerate(commands, start=1):
             self._send(command)
@@ -70,7 +73,7 @@ class Asking:
         return sent
 
     def send(self, command: BucketCommand) -> None:
-        """Send one command that has no answer, and wait until it is in the topic."""
+        """Send one command that has no reply, and wait until it is in the topic."""
         self._send(command)
         self._producer.flush()
 
@@ -83,11 +86,11 @@ class Asking:
 
 
 def state_of(
-    kafka: KafkaSettings, command: AccessCommand, timeout_s: float = ANSWER_TIMEOUT_S, on_turn: OnTurn = nothing
+    kafka: KafkaSettings, command: AccessCommand, timeout_s: float = ANSWER_TIMEOUT_S, on_poll: OnPoll = do_nothing
 ) -> StateAnswer:
-    """What the job keeps of one user. `on_turn` is called while the answer is waited for, and may end that.
+    """The job's state of one user. `on_poll` is called during the wait, and may raise to end it.
 
-    Raises :class:`JobSilent` where there is no answer within `timeout_s`.
+    Raises :class:`JobSilent` if there is no reply within `timeout_s`.
     """
     request = command.request.encode()
     producer = KafkaProducer(**python_kafka_options(kafka), acks="all", linger_ms=5)
@@ -95,7 +98,7 @@ def state_of(
         with contextlib.closing(Tail(kafka, topics.ANSWERS)) as answers:
             producer.send(kafka.topic(topics.CONTROL), msgspec.json.encode(command))
             producer.flush(timeout_s)
-            for record in answers.records(timeout_s, on_turn):
+            for record in answers.records(timeout_s, on_poll):
                 if request in (record.value or b"") and isinstance(answer := decode_answer(record.value), StateAnswer):
                     return answer
     finally:
