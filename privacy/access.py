@@ -1,6 +1,6 @@
 """All data about one person, as one JSON document: rights of access and portability (GDPR, articles 15 and 20).
 
-The job answers with its state while it runs; Redis and the topics are read as they stand (`freshet access`).
+The running job provides its state; Redis and the topics are read directly (`freshet access`).
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from serving.held_data import Collector, access_command
 
 
 def collect_personal_data(settings: Settings, user_id: str, role: str, purpose: str) -> dict[str, Any]:
-    """Everything that is held of `user_id`, by where it is held; what is not there is null or empty."""
+    """Everything held about `user_id`, by place; missing parts are null or empty."""
     names = Pseudonymiser(load_key_ring(settings.privacy.key_ring)).all(user_id)
     client = connect(settings.redis)
     try:

@@ -1,7 +1,7 @@
-"""The audit trail from outside of the job: verified, and its signed heads kept (`freshet audit`).
+"""Verifies the audit trail from outside the job, and saves its signed heads (`freshet audit`).
 
-What was signed for the topic that is read is believed; a trail that was moved here from another topic is signed for
-that one. Verifying needs the public key only, not the signing key.
+Signatures count for the topic that is read; a trail moved here from another topic was signed for that one. Verification
+needs only the public key, not the signing key.
 """
 
 import os
@@ -31,10 +31,10 @@ PAUSE_S = 2.0
 def verification(
     settings: Settings, public_keys: list[bytes], head_files: list[Path], trails: Sequence[str] = ()
 ) -> Verification:
-    """The trail as stored in the topics, and with the heads that were kept in files; `trails` are further ones that
-    signatures may be for.
+    """Verify the trail in the topics, and against heads saved in files.
 
-    The two topics are committed one after the other, so a head may show a moment before the records that it is of.
+    `trails` are further ids that signatures may be for. The two topics are committed one after the other, so a head may
+    appear a moment before its records: hence the retries.
     """
     trail = trail_id(settings.kafka)
     trust = Trust(public_keys, [trail, *trails])
@@ -51,12 +51,12 @@ def verification(
 
 
 def public_keys(settings: Settings) -> list[bytes]:
-    """The keys that the settings say signatures are verified with."""
+    """The public keys of the settings, which verify signatures."""
     return [load_signing_key(settings.audit.signing_key).public]
 
 
 def submitted_with(settings: Settings) -> str:
-    """The trail that the last submission was told to write to; "" where there is no record of one."""
+    """The trail that the last submission recorded; "" without a record."""
     if not has_topic(settings.kafka, topics.DEPLOYMENT):
         return ""
     recorded = last_recorded(settings.kafka)
@@ -64,7 +64,7 @@ def submitted_with(settings: Settings) -> str:
 
 
 def complaint_about_topic(recorded: str, trail: str, moved_from: Sequence[str]) -> str | None:
-    """Whether the topic was deleted and made again behind the back of the job, which would empty it without a trace.
+    """Report that the topic was deleted and re-created, which would empty it without a trace; None otherwise.
 
     >>> complaint_about_topic("one", "two", [])
     'missing: the job was submitted to write to the topic one, and this is two: it was deleted and created again'
@@ -86,7 +86,7 @@ def _lines(settings: Settings, topic: str) -> Iterator[Line]:
 
 
 def _saved(files: list[Path]) -> Iterator[Line]:
-    """Heads in files; their places are those of lines, in a partition that there is not."""
+    """Heads from files, numbered by line, in the partition -1, which does not exist."""
     for path in files:
         lines = _lines_of(path)
         if not any(lines):
@@ -103,10 +103,10 @@ def _lines_of(path: Path) -> list[bytes]:
 
 
 def save_heads(settings: Settings, out: Path) -> int:
-    """Add the heads of the topic that are not in `out` yet, all at once or not at all; returns how many.
+    """Add the topic's heads that `out` lacks, atomically; returns how many.
 
-    Raises :class:`SettingsError` where `out` has a line that is no head. Records of the topic that are none stay there,
-    where verifying finds them.
+    Raises :class:`SettingsError` if a line of `out` is not a head. Topic records that are not heads are skipped;
+    verification reports them.
     """
     saved = _lines_of(out) if out.exists() else []
     for number, raw in enumerate(saved, start=1):
@@ -115,7 +115,7 @@ def save_heads(settings: Settings, out: Path) -> int:
     known = set(saved)
     lines = _lines(settings, topics.AUDIT_HEADS)
     new = [line.raw for line in lines if line.raw not in known and read_head(line) is not None]
-    # A half-written line would be a forged head to `verify`, so the file is replaced by a whole one.
+    # `verify` would take a half-written line for a forged head, so replace the file atomically.
     draft = out.with_name(f".{out.name}.part")
     try:
         with draft.open("wb") as file:
@@ -129,7 +129,7 @@ def save_heads(settings: Settings, out: Path) -> int:
 
 
 def report(found: Verification) -> str:
-    """The outcome in words."""
+    """The outcome as text."""
     lines = ["bucket  segments   records  first    last  signed up to"]
     for chain in found.chains:
         place = f"{chain.first_seq:>6}  {chain.last_seq:>6}  {chain.signed_seq:>12}"
@@ -144,7 +144,7 @@ def report(found: Verification) -> str:
 
 
 def as_document(found: Verification) -> dict[str, Any]:
-    """The outcome for a script."""
+    """The outcome for scripts."""
     return {
         "chains": [chain._asdict() for chain in found.chains],
         "findings": [finding._asdict() for finding in found.findings],

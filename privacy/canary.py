@@ -1,4 +1,4 @@
-"""A canary: a synthetic user, planted so that a search which finds nothing has shown what it would find."""
+"""A canary: a synthetic user, planted to show that a search would find its target."""
 
 import secrets
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from schemas.events import Interaction
 from schemas.pseudonyms import Pseudonymiser
 
 LIFE_MS: Final = topics.HOUR_MS
-"""A canary whose verification was killed ends by itself."""
+"""The canary's consent expires after this time, in case its verification was killed."""
 
 
 class Canary(NamedTuple):
@@ -31,11 +31,11 @@ class Canary(NamedTuple):
 
 @contextmanager
 def planted(settings: Settings, hashes: Pseudonymiser, timeout_s: float) -> Iterator[Canary]:
-    """A canary that is in state, in Redis and in the topics, erased at the end.
+    """Plant a canary in state, Redis and the topics; erase it at the end.
 
-    It consents as any client does, not to training, and searches for nothing: a search moves no popular list. It is
-    written as JSON, which every job reads beside its own format.
-    Raises :class:`schemas.errors.JobSilent` where the job does not take it.
+    It consents like any client, but not to training, and its only interaction is a search, which changes no popular
+    list. Its records are JSON, which every job reads besides its own format. Raises :class:`schemas.errors.JobSilent`
+    if the job does not process them.
     """
     user_id = CANARY + secrets.token_hex(8)
     canary = Canary(user_id, hashes.user(user_id))

@@ -1,7 +1,7 @@
 """A compliance report over a period, as Markdown and as HTML (`freshet report`).
 
-The trail is verified first (:mod:`privacy.audit_verification`). It is read three times, and the verification
-holds it in memory; what the report itself holds, `privacy/rules/compliance.py` says. The job need not run.
+The trail is verified first (:mod:`privacy.audit_verification`). It is read three times, and verification holds it in
+memory; `privacy/rules/compliance.py` says what the report itself holds. The job need not run.
 """
 
 import os
@@ -25,13 +25,13 @@ DAYS: Final = 30
 
 
 def write_report(settings: Settings, out: Path, period: Period, k: int, verified: Verification) -> list[Path]:
-    """Write the report of `period` into the folder `out`, without figures of fewer than `k` persons."""
+    """Write the report of `period` into the folder `out`, withholding figures of fewer than `k` persons."""
     now_ms = clock_ms()
     return write(out, document_of(settings, report_of(settings, period, k, verified), verified, now_ms))
 
 
 def report_of(settings: Settings, period: Period, k: int, verified: Verification) -> Report:
-    """The figures of `period`, from the topics as they stand. Of the trail counts what is proved."""
+    """The figures of `period`, from the current topics. Of the trail, only proved records count."""
     counted = Compliance(period, k, last_reported_offsets(_proved(settings, verified)))
     for raw in _values(settings, topics.RECEIPTS):
         counted.prove(raw)
@@ -44,9 +44,9 @@ def report_of(settings: Settings, period: Period, k: int, verified: Verification
 
 
 def _proved(settings: Settings, verified: Verification) -> Iterator[bytes]:
-    """The records of the trail, but for those that nobody vouches for, and those that came after it was verified."""
+    """The proved records of the trail, without those that arrived after verification."""
     for record in records(settings.kafka, topics.AUDIT):
-        if verified.vouches_for(record.partition, record.offset):
+        if verified.is_proved(record.partition, record.offset):
             yield record.value or b""
 
 
@@ -56,14 +56,14 @@ def _values(settings: Settings, topic: str) -> Iterator[bytes]:
 
 
 def document_of(settings: Settings, report: Report, verified: Verification, now_ms: int) -> Document:
-    """The report as a document, with what the settings say beside it."""
+    """The report as a document, together with the settings."""
     ring = load_key_ring(settings.privacy.key_ring)
     given = Circumstances(verified, retention(settings), ring, now_ms, settings.privacy.snapshots_kept_ms)
     return compliance_document(report, given)
 
 
 def write(folder: Path, document: Document) -> list[Path]:
-    """Put both forms into `folder`, each in the place of an earlier one at once."""
+    """Write both forms into `folder`, replacing earlier ones atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, text in (("report.md", markdown(document)), ("report.html", html(document))):
@@ -75,7 +75,7 @@ def write(folder: Path, document: Document) -> list[Path]:
 
 
 def period_of(start: date | None, end: date | None, today: date) -> Period:
-    """From the day `start` to before the day `end`; left out, 30 days, and up to today.
+    """From the day `start` up to but not including the day `end`. Defaults: 30 days, up to today.
 
     >>> period_of(None, date(2026, 2, 1), date(2026, 5, 5))
     Period(start_ms=1767312000000, end_ms=1769904000000)
@@ -88,7 +88,7 @@ def period_of(start: date | None, end: date | None, today: date) -> Period:
 
 
 def today() -> date:
-    """The day that it is, UTC."""
+    """The current day, UTC."""
     return datetime.now(UTC).date()
 
 

@@ -1,4 +1,4 @@
-"""The compliance report as a document: what each figure means stands beside it. Times are UTC."""
+"""The compliance report as a document that explains each figure. Times are UTC."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,9 +36,9 @@ _STATES: Final = {
 
 
 class Circumstances(NamedTuple):
-    """What the report says besides the figures. Of the key ring only the ids of its keys are shown.
+    """What the report contains besides the figures. Of the key ring, only key ids are shown.
 
-    `made_at_ms` is when the report was made; `snapshots_kept_ms` the age of the oldest snapshot that may be restored.
+    `made_at_ms` is when the report was made; `snapshots_kept_ms` is the age limit of snapshots that may be restored.
     """
 
     verification: Verification
@@ -49,7 +49,7 @@ class Circumstances(NamedTuple):
 
 
 def compliance_document(report: Report, given: Circumstances) -> Document:
-    """The report, the verification of the trail first."""
+    """The report, starting with the verification of the trail."""
     findings = len(given.verification.findings)
     alarm = (
         f"THE AUDIT TRAIL IS NOT WHOLE: {findings} finding{'s' if findings != 1 else ''}. "
@@ -129,8 +129,8 @@ def _trail(report: Report, found: Verification) -> Section:
         blocks.append(f"{len(found.unproved)} records are signed by nobody, or not yet: they are in no figure.")
     if report.repeats != 0:
         blocks.append(
-            f"Jobs restored from an older savepoint told {_lone(report.repeats, report.k)} changes again; each counts "
-            "once below. What else they did again (reads, denials, expiries) counts as often as it was done."
+            f"Jobs restored from an older savepoint told {_figure(report.repeats, report.k)} changes again; each "
+            "counts once below. What else they did again (reads, denials, expiries) counts as often as it was done."
         )
     if report.unreadable:
         blocks.append(f"{report.unreadable} records of the trail or of dead letters cannot be read and count nowhere.")
@@ -139,9 +139,9 @@ def _trail(report: Report, found: Verification) -> Section:
 
 def _changes(report: Report) -> Section:
     days = [
-        (day(int(at)), *(_bound(report.days[kind].rows[at], report.k) for kind in KINDS)) for at in report.period.days()
+        (day(int(at)), *(_part(report.days[kind].rows[at], report.k) for kind in KINDS)) for at in report.period.days()
     ]
-    total = ("all days", *(_lone(report.days[kind].total, report.k) for kind in KINDS))
+    total = ("all days", *(_figure(report.days[kind].total, report.k) for kind in KINDS))
     return Section(
         "Changes by day",
         [
@@ -157,10 +157,10 @@ def _kinds(report: Report) -> Iterable[Section]:
         blocks: list[str | Grid] = []
         for (of, what), table in report.by.items():
             if of == kind:
-                blocks.append(_grid((what, _NAMES[of]), _open_rows(table, report.k)))
+                blocks.append(_grid((what, _NAMES[of]), _table_with_total(table, report.k)))
         if narrowed := report.narrowed["consent" if kind == "consent" else "withdrawal"]:
             blocks.append("Less is in force than was granted, for these reasons. A change may have several.")
-            blocks.append(_grid(("reason", "changes"), _lone_rows(narrowed, report.k)))
+            blocks.append(_grid(("reason", "changes"), _figure_rows(narrowed, report.k)))
         yield Section(title, blocks or ["None."])
 
 
@@ -184,13 +184,13 @@ def _times(effect: TimeToEffect | None) -> Sequence[str]:
 def _erasures(report: Report, given: Circumstances) -> Section:
     kept, gone_ms = duration(given.snapshots_kept_ms), given.made_at_ms - given.snapshots_kept_ms
     receipts_since = minute(given.made_at_ms - topics.RECEIPTS_RETENTION_MS)
-    rows = [(_PROOFS[name], _bound(figure, report.k)) for name, figure in report.proofs.rows.items()]
+    rows = [(_PROOFS[name], _part(figure, report.k)) for name, figure in report.proofs.rows.items()]
     return Section(
         "Erasures",
         [
             "Each was effective when it was recorded: gone from state and Redis. A receipt is written when "
             f"freshet erase verify proves it; those from before {receipts_since} are past their retention.",
-            _grid(("receipt", "erasures"), [*rows, ("all", _lone(report.proofs.total, report.k))]),
+            _grid(("receipt", "erasures"), [*rows, ("all", _figure(report.proofs.total, report.k))]),
             f"Erasures before {minute(gone_ms)} are complete in snapshots, provided that none older than {kept} "
             "(privacy.snapshots_kept_ms) is left. Clean events and exports end as the table of retention says.",
         ],
@@ -198,13 +198,13 @@ def _erasures(report: Report, given: Circumstances) -> Section:
 
 
 def _states(states: States, k: int, end: str) -> Section:
-    levels = [(_STATES[name], _bound(figure, k)) for name, figure in states.levels.rows.items()]
-    purposes = [(name, _lone(figure, k)) for name, figure in states.purposes.items()]
-    kids = [(f"key {name}" if is_kid else name, figure) for name, figure, is_kid in _open(states.kids, k)]
+    levels = [(_STATES[name], _part(figure, k)) for name, figure in states.levels.rows.items()]
+    purposes = [(name, _figure(figure, k)) for name, figure in states.purposes.items()]
+    kids = [(f"key {name}" if is_kid else name, figure) for name, figure, is_kid in _table_rows(states.kids, k)]
     blocks: list[str | Grid] = [
         f"By what the trail last told of each pseudonym up to the end of {end}. Who was last told of before the trail "
         "begins is not among them.",
-        _grid(("level", "users"), [*levels, ("all", _lone(states.levels.total, k))]),
+        _grid(("level", "users"), [*levels, ("all", _figure(states.levels.total, k))]),
         "Every user at level session or full grants the purpose personalise. Of them also grant:",
         _grid(("purpose", "users"), purposes),
     ]
@@ -212,14 +212,14 @@ def _states(states: States, k: int, end: str) -> Section:
         "A rotation of the key renames users, and nothing links the two names: who changed their consent before and "
         "after one counts twice, and where pseudonyms of more than one key exist, the figures above are upper bounds."
     )
-    blocks.append(_grid(("pseudonyms made with", "users"), [*kids, ("all", _lone(states.kids.total, k))]))
+    blocks.append(_grid(("pseudonyms made with", "users"), [*kids, ("all", _figure(states.kids.total, k))]))
     return Section(f"States at the end of {end}", blocks)
 
 
 def _denied(report: Report) -> Section:
     rows = [
-        ("not_allowed: the consent on record does not allow it", _lone(report.days["denied"].total, report.k)),
-        ("no_consent_on_record", _lone(report.strangers, report.k)),
+        ("not_allowed: the consent on record does not allow it", _figure(report.days["denied"].total, report.k)),
+        ("no_consent_on_record", _figure(report.strangers, report.k)),
     ]
     return Section(
         "Interactions that were not used",
@@ -231,7 +231,7 @@ def _denied(report: Report) -> Section:
 
 
 def _accesses(report: Report) -> Section:
-    rows = [(*map(_named, names), _lone(figure, report.k)) for names, figure in report.accesses.items()]
+    rows = [(*map(_named, names), _figure(figure, report.k)) for names, figure in report.accesses.items()]
     return Section(
         "Who read data",
         [
@@ -244,7 +244,7 @@ def _accesses(report: Report) -> Section:
 
 def _rejects(report: Report, given: Circumstances) -> Section:
     rows = [
-        (_named(topic), _named(reason), _lone(count, report.k)) for (topic, reason), count in report.rejects.items()
+        (_named(topic), _named(reason), _figure(count, report.k)) for (topic, reason), count in report.rejects.items()
     ]
     blocks: list[str | Grid] = [
         "Consents and commands that could not be taken, for whatever reason; and interactions without a user, older "
@@ -265,7 +265,7 @@ def _keys(report: Report, ring: KeyRing) -> Section:
     else:
         relinked = f"all were moved by {minute(ring.relinked_at)}" if ring.relinked_at else "not all have been moved"
         state += f"; a rotation from key {ring.previous} is under way since {minute(ring.rotating_since)}: {relinked}."
-    rows = [(minute(each.at), each.change, str(each.kid), _lone(each.users, report.k)) for each in report.keys]
+    rows = [(minute(each.at), each.change, str(each.kid), _figure(each.users, report.k)) for each in report.keys]
     events = (
         _grid(("when", "what", "key", "users"), rows) if rows else "Nothing happened to the key ring in the period."
     )
@@ -276,24 +276,24 @@ def _named(text: str) -> str:
     return "(all others)" if text == OTHERS else text
 
 
-def _lone(figure: Figure, k: int) -> str:
+def _figure(figure: Figure, k: int) -> str:
     return f"<{k}" if figure is None else str(figure)
 
 
-def _bound(figure: Figure, k: int) -> str:
+def _part(figure: Figure, k: int) -> str:
     return f"<{k}*" if figure is None else str(figure)
 
 
-def _lone_rows(figures: Mapping[str, Figure], k: int) -> list[tuple[str, str]]:
-    return [(_named(name), _lone(figure, k)) for name, figure in figures.items()]
+def _figure_rows(figures: Mapping[str, Figure], k: int) -> list[tuple[str, str]]:
+    return [(_named(name), _figure(figure, k)) for name, figure in figures.items()]
 
 
-def _open(table: SuppressedTable, k: int) -> list[tuple[str, str, bool]]:
-    """Rows of a table whose small rows have no name: (name, figure, whether it is the name of a row)."""
-    rows = [(_named(name), _bound(figure, k), True) for name, figure in table.rows.items()]
+def _table_rows(table: SuppressedTable, k: int) -> list[tuple[str, str, bool]]:
+    """The rows of a table whose small rows are unnamed: (name, figure, whether it is a row's name)."""
+    rows = [(_named(name), _part(figure, k), True) for name, figure in table.rows.items()]
     return [*rows, ("(withheld, together)", str(table.rest), False)] if table.rest else rows
 
 
-def _open_rows(table: SuppressedTable, k: int) -> list[tuple[str, str]]:
-    rows = [(name, figure) for name, figure, _ in _open(table, k)]
-    return [*rows, ("all", _lone(table.total, k))]
+def _table_with_total(table: SuppressedTable, k: int) -> list[tuple[str, str]]:
+    rows = [(name, figure) for name, figure, _ in _table_rows(table, k)]
+    return [*rows, ("all", _figure(table.total, k))]

@@ -1,4 +1,4 @@
-"""Consents that an officer records by hand: through the client library, as every frontend does."""
+"""Consents recorded by an officer, through the client library, as frontends do."""
 
 import contextlib
 
@@ -12,9 +12,9 @@ from serving.consents import Consents, RecordedConsent
 
 
 def record(settings: Settings, change: ConsentChange) -> RecordedConsent:
-    """Record `change`, in JSON, which every job reads; returns when it is acknowledged.
+    """Record `change` as JSON, which every job reads; returns once it is acknowledged.
 
-    Raises what :meth:`serving.consents.Consents.record` does.
+    Raises what :meth:`serving.consents.Consents.record` raises.
     """
     with contextlib.closing(_consents(settings)) as consents:
         return consents.record(change)

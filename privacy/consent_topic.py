@@ -1,4 +1,4 @@
-"""The consent changes that are in `consents`, as whoever wrote them said them. Raw user ids are in them."""
+"""The consent changes in `consents`, as recorded. They contain raw user ids."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from schemas.wire.consent_records import Said, consents_in
 class Recorded(NamedTuple):
     """A change and its place: append time in ms, partition, offset. `absent`: the record has no value.
 
-    A record that cannot be read may be a change of two users.
+    An unreadable record may yield changes of two users.
     """
 
     change: ConsentChange
@@ -26,7 +26,7 @@ class Recorded(NamedTuple):
 
 
 def recorded_changes(settings: Settings) -> Iterator[Recorded]:
-    """Every change, in the order of each partition. What the job rejects is left out."""
+    """Every change, in the order of each partition, without what the job rejects."""
     codec = codec_of(settings.input)
     for record in records(settings.kafka, topics.CONSENTS):
         place = record.timestamp, record.partition, record.offset
@@ -35,7 +35,7 @@ def recorded_changes(settings: Settings) -> Iterator[Recorded]:
 
 
 def read_record(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[Said]:
-    """What a record of `consents` says of each user, as the job reads it; nothing where it names nobody."""
+    """The changes in a record of `consents`, as the job reads it; none if it names no user."""
     if key in (MARK_KEY, MOVE_ON_KEY):
         return []
     try:

@@ -1,6 +1,6 @@
-"""A plain document — headings, paragraphs, tables — as Markdown and as HTML that needs nothing but itself.
+"""A plain document — headings, paragraphs, tables — as Markdown and as self-contained HTML.
 
-All its texts are taken as they are: whatever stands in them, be it markup, stays text in both.
+All texts are escaped: markup in them stays text in both formats.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ class Section(NamedTuple):
 
 
 class Document(NamedTuple):
-    """`alarm` stands before all else, on the first line."""
+    """`alarm` is shown before everything else, on the first line."""
 
     title: str
     alarm: str | None
@@ -41,7 +41,7 @@ _STYLE: Final = (
 
 
 def plain(text: str) -> str:
-    """`text` on one line, without characters that cannot be seen or that turn the direction of others.
+    """`text` on one line, without characters that are invisible or change the text direction.
 
     >>> plain("a" + chr(10) + "b" + chr(0x202E))
     'a\\ufffdb\\ufffd'
@@ -51,7 +51,7 @@ def plain(text: str) -> str:
 
 def _marked(text: str) -> str:
     marked = plain(text).translate(_MARKS)
-    # What GitHub would make links of.
+    # GitHub would turn these into links.
     return marked.replace("://", ":\\/\\/").replace("www.", "www\\.").replace("@", "\\@")
 
 
@@ -86,7 +86,7 @@ def _markdown_blocks(document: Document) -> Iterator[str]:
 
 
 def html(document: Document) -> str:
-    """`document` as a page without scripts, and without anything from elsewhere: its policy forbids both."""
+    """`document` as a page without scripts or external resources; its content security policy forbids both."""
     title = escape(plain(document.title))
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',

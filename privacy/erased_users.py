@@ -1,4 +1,7 @@
-"""Who was erased, and since when they are back: `consents`, read twice. Raw ids enter here and do not leave."""
+"""Who was erased, and since when they have returned, from two passes over `consents`.
+
+Raw ids do not leave this module.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -10,23 +13,23 @@ from schemas.consents import Level
 from udfs.ingest import consent_record
 
 CANARY: Final = "freshet-canary-"
-"""How the user ids of canaries begin, see :mod:`privacy.canary`: nobody's."""
+"""The prefix of canaries' user ids, see :mod:`privacy.canary`."""
 WITNESSES_MAX: Final = 100
 
 
 def erased_users(
     settings: Settings, names_of: Callable[[str], Sequence[str]], only: str | None = None
 ) -> dict[str, Erased]:
-    """Current pseudonym → erasure, of everybody but canaries, or of the user `only`.
+    """Current pseudonym → erasure, of all users except canaries, or of the user `only`.
 
-    Compaction may have dropped an erasure where the user consented again more than `min.compaction.lag.ms` ago.
+    Compaction may have removed an erasure if the user consented again more than `min.compaction.lag.ms` ago.
     """
     erased = last_erasures(_changes(settings, names_of, only))
     return with_returns(erased, _changes(settings, names_of, only)) if erased else {}
 
 
 def witnesses(settings: Settings, names_of: Callable[[str], Sequence[str]], before_ms: int) -> list[str]:
-    """Pseudonyms of users whose consent was on record at `before_ms` and has not ended since: state must know them."""
+    """Pseudonyms of users whose consent was recorded before `before_ms` and has not ended: state must contain them."""
     found: dict[str, Sequence[str]] = {}
     for names, change in _changes(settings, names_of, None):
         if change.level == Level.NONE:

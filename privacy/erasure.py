@@ -1,12 +1,12 @@
-"""The proof of an erasure (GDPR, article 17), searched for in every place (`freshet erase verify`).
+"""Proves an erasure (GDPR, article 17) by searching every place (`freshet erase verify`).
 
-The job erases state and Redis as it reads the record of an erasure, and :mod:`privacy.rewrite_events` takes everybody
-who was erased out of `events`. :func:`verify` then searches a savepoint, Redis, the topics and exports for one user.
-If the receipt says effective or complete, it is written to `receipts` too.
+The job erases state and Redis when it reads the record of an erasure, and :mod:`privacy.rewrite_events` removes erased
+users from `events`. :func:`verify` then searches a savepoint, Redis, the topics and exports for one user. If the
+receipt says effective or complete, it is also written to `receipts`.
 
-A savepoint holds everybody's state: it is taken into a folder that only this user can enter, and deleted at the end.
-Where one that is there is searched, it is not the canary that must be found in it, but at least one of the users who
-had consented before it was taken.
+A savepoint contains everybody's state: it is written to a folder that only this account can enter, and deleted at the
+end. If an existing savepoint is searched, it must contain at least one of the users who had consented before it was
+taken, instead of the canary.
 """
 
 import shutil
@@ -41,7 +41,7 @@ EXIT_CODES: Final = {"effective": 0, "complete": 0, "returned": 0, "incomplete":
 
 
 class Where(msgspec.Struct, frozen=True):
-    """Where to look beside Redis and the topics: `flink` or `savepoint`, one of them; folders of exports, snapshots."""
+    """Where to search besides Redis and the topics: either `flink` or `savepoint`; folders of exports and snapshots."""
 
     flink: str | None = None
     savepoint: Path | None = None
@@ -52,7 +52,7 @@ class Where(msgspec.Struct, frozen=True):
 
 
 def verify(settings: Settings, user_id: str, where: Where, say: Say) -> ErasureReceipt:
-    """Search for an erased user, and judge. Writes the receipt to `receipts` where it is good news."""
+    """Search for an erased user, and judge the result. Writes a proof to `receipts`."""
     hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
     names = hashes.all(user_id)
     say(f"looking for {', '.join(names)}")
@@ -86,13 +86,13 @@ def verify(settings: Settings, user_id: str, where: Where, say: Say) -> ErasureR
 def _searched(
     settings: Settings, hashes: Pseudonymiser, user_id: str, erased: Erased, where: Where, say: Say
 ) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """(what was found of the user, what of the canary, by when retention ends it), by place."""
+    """By place: counts of the user, counts of the canary, and when retention ends what was found."""
     codec = codec_of(settings.input)
     say("planting a canary")
     with planted(settings, hashes, where.timeout_s) as canary:
         with _savepoint(settings, where, say) as folder:
             say("searching the savepoint")
-            # Of a savepoint that was there before the canary, earlier users must bear witness.
+            # A savepoint older than the canary must contain earlier users instead.
             others = [canary.name] if where.savepoint is None else witnesses(settings, hashes.all, _taken_at(folder))
             counts = search.in_files(folder, [*erased.names, *others])
         known = len(erased.names)
@@ -112,14 +112,14 @@ def _searched(
 
 
 def _must_see(settings: Settings, topic: str) -> bool:
-    """Where a canary shows at once: the audit trail is told later, and dead letters are for others."""
+    """Whether a canary appears there at once: the audit trail is written later, dead letters not at all."""
     always = (topics.INTERACTIONS, topics.CONSENTS, topics.RECEIPTS)
     return topic in always or (topic == topics.EVENTS and settings.events.publish)
 
 
 @contextmanager
 def _savepoint(settings: Settings, where: Where, say: Say) -> Iterator[Path]:
-    """The folder of the savepoint to search; one that is taken here is deleted again."""
+    """The folder of the savepoint to search; one taken here is deleted afterwards."""
     if where.savepoint is not None:
         yield where.savepoint
         return
@@ -145,14 +145,14 @@ def _taken_at(savepoint: Path) -> int:
 
 
 def _applied_at(settings: Settings, erased: Erased) -> int | None:
-    """When the job carried the erasure out, in ms; no later than that if its receipt has aged out; None: not known."""
+    """When the job applied the erasure, in ms; an upper bound if its receipt has expired; None if unknown."""
     place = erased.erasure.partition, erased.erasure.offset
     tells = mentions_any(erased.names)
     for record in records(settings.kafka, topics.RECEIPTS):
         if tells(record):
             try:
                 receipt = decode_receipt(record.value)
-            except msgspec.DecodeError:  # of a kind that only another release has
+            except msgspec.DecodeError:  # a kind that only another release knows
                 continue
             if isinstance(receipt, ConsentReceipt) and (receipt.partition, receipt.offset) == place:
                 return receipt.at
@@ -169,7 +169,7 @@ def _publish(settings: Settings, receipt: ErasureReceipt) -> None:
 
 
 def summary(receipt: ErasureReceipt) -> str:
-    """The outcome in words."""
+    """The outcome as text."""
     lines = [f"{receipt.pseudonym}: {receipt.status.replace('_', ' ')}, erased {day(receipt.erased_at)}"]
     lines += [f"  {reason}" for reason in receipt.missing]
     for topic, at in receipt.ends_by.items():

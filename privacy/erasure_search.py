@@ -1,4 +1,4 @@
-"""Where a pseudonym stands: in the files of a savepoint, in Redis, in topics, in exports. Counts only leave here."""
+"""Searches for pseudonyms in the files of a savepoint, in Redis, topics and exports. Returns only counts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from jobs.savepoints import completed_ms
 from jobs.settings import Settings
 from jobs.topic_creation import topic_settings
 from privacy.export import hashes_of
-from privacy.rewrite_events import whose_of
+from privacy.rewrite_events import owner_of
 from privacy.rules.erasure import must_be_erased, occurrences
 from schemas import topics
 from schemas.errors import SettingsError
@@ -27,18 +27,18 @@ from schemas.wire.raw_records import OfUser, in_consents, in_interactions, in_js
 
 CHUNK_BYTES: Final = 1 << 20
 BY_PSEUDONYM: Final = (topics.RECEIPTS, topics.ANSWERS, topics.DEAD_LETTERS, topics.AUDIT)
-"""Topics that may tell of an erased user until their retention ends."""
+"""Topics that may mention an erased user until their retention ends."""
 
 
 class InTopic(NamedTuple):
-    """What a topic holds of somebody: `records` of them; by when (ms) retention has ended them, 0 for never or none."""
+    """What a topic holds of a user: `records`, and when (ms) retention will have deleted them; 0 for never or none."""
 
     records: int
     ends_by: int
 
 
 def in_files(folder: Path, names: Sequence[str]) -> list[int]:
-    """How often each of `names` stands in the files below `folder`, which is read as a stream."""
+    """How often each of `names` occurs in the files below `folder`, which is read as a stream."""
     patterns, counts = [name.encode() for name in names], [0] * len(names)
     try:
         for path in sorted(folder.rglob("*")):
@@ -57,7 +57,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def in_redis(settings: Settings, names: Sequence[str]) -> Counter[str]:
-    """How many keys tell of a user: `redis.list`, `.consent`, `.gone`, `.past`, and `.elsewhere` for all others."""
+    """How many keys mention a user: `redis.list`, `.consent`, `.gone`, `.past`, and `.elsewhere` for all others."""
     prefix = settings.redis.prefix
     kinds: dict[bytes, str] = {}
     for name in names:
@@ -75,13 +75,13 @@ def in_redis(settings: Settings, names: Sequence[str]) -> Counter[str]:
 
 
 Concerns = dict[str, Callable[[Any], bool]]
-"""Topic → whether a record of it is meant."""
+"""Topic → predicate: does a record concern the user?"""
 
 
 def by_topic(codec: Codec, user_id: str, names: Sequence[str], returned_at: int | None) -> Concerns:
-    """What of each topic concerns a user who was erased and, perhaps, returned; `codec` is the job's."""
+    """Predicates for a user who was erased and has perhaps returned; `codec` is the job's."""
     return {
-        topics.EVENTS: is_left(names, returned_at),
+        topics.EVENTS: is_leftover(names, returned_at),
         topics.INTERACTIONS: OfUser(user_id, in_interactions(codec)).concerns,
         topics.CONSENTS: OfUser(user_id, in_consents(codec)).concerns,
         topics.CONTROL: OfUser(user_id, in_json).concerns,
@@ -90,9 +90,9 @@ def by_topic(codec: Codec, user_id: str, names: Sequence[str], returned_at: int 
 
 
 def in_topics(settings: Settings, *searches: Concerns) -> list[dict[str, InTopic]]:
-    """What each of `searches`, which are of the same topics, finds in those that there are; each is read once.
+    """What each of `searches`, which cover the same topics, finds in the existing ones; reads each topic once.
 
-    Open transactions are waited for.
+    Waits for open transactions.
     """
     admin = KafkaAdminClient(**python_kafka_options(settings.kafka))
     try:
@@ -109,7 +109,7 @@ def in_topics(settings: Settings, *searches: Concerns) -> list[dict[str, InTopic
 
 
 def _times(settings: Settings, name: str, searches: Sequence[Concerns]) -> list[list[int]]:
-    """When what each search finds in a topic was appended."""
+    """The append times of what each search finds in a topic."""
     times: list[list[int]] = [[] for _ in searches]
     for record in settled(settings.kafka, settled_ends(settings.kafka, name)):
         for one, concerns in zip(times, searches, strict=True):
@@ -119,9 +119,10 @@ def _times(settings: Settings, name: str, searches: Sequence[Concerns]) -> list[
 
 
 def _ends_by(config: dict[str, str], times: Sequence[int]) -> int:
-    """The broker deletes a whole segment when its newest record is too old, and a segment may grow for segment.ms.
+    """When retention will have deleted the records; 0 for never.
 
-    It looks once in a while, and leaves the file for a moment.
+    The broker deletes a whole segment once its newest record is too old, and a segment may grow for segment.ms. It
+    checks periodically, and deletes the file a moment later.
     """
     retention_ms = int(config.get("retention.ms", -1))
     if not times or retention_ms < 0 or "delete" not in config.get("cleanup.policy", ""):
@@ -130,23 +131,23 @@ def _ends_by(config: dict[str, str], times: Sequence[int]) -> int:
     return max(times) + retention_ms + int(config.get("segment.ms", 0)) + late_ms
 
 
-def is_left(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bool]:
-    """Whether a record of `events` tells of an erased user and is from before they returned."""
+def is_leftover(names: Sequence[str], returned_at: int | None) -> Callable[[Any], bool]:
+    """Predicate: does a record of `events` belong to an erased user, from before they returned?"""
     returns, tells = dict.fromkeys(names, returned_at), mentions_any(names)
 
     def left(record: Any) -> bool:
         if not tells(record):
             return False
-        whose = whose_of(record.value)
-        # What is no clean event of theirs and tells of them all the same is left over, whatever it is.
-        known = whose is not None and whose.pseudonym in returns
-        return not known or must_be_erased(returns, whose.pseudonym, whose.appended or record.timestamp)  # type: ignore[union-attr]
+        owner = owner_of(record.value)
+        # Anything that mentions them but is not a clean event of theirs is also a leftover.
+        known = owner is not None and owner.pseudonym in returns
+        return not known or must_be_erased(returns, owner.pseudonym, owner.appended or record.timestamp)  # type: ignore[union-attr]
 
     return left
 
 
 def in_exports(settings: Settings, folders: Sequence[Path], user_id: str) -> int:
-    """How many events of the exports in `folders` are of the user, under the name that exports give them."""
+    """How many events in the exports in `folders` belong to the user, by their export pseudonym."""
     count = 0
     for folder in folders:
         manifest = read_manifest(folder)
@@ -156,7 +157,7 @@ def in_exports(settings: Settings, folders: Sequence[Path], user_id: str) -> int
 
 
 def snapshot_times(folders: Sequence[Path]) -> list[int]:
-    """When each checkpoint or savepoint below `folders`, which hold some, was completed, in ms."""
+    """When each checkpoint or savepoint below `folders` completed, in ms. There must be at least one."""
     found = completed_ms(folders)
     if folders and not found:
         raise SettingsError("no snapshot found in the folders of --snapshots: are they the right ones?")

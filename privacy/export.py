@@ -1,12 +1,12 @@
-"""Exports of clean events, for training or for measurement, that honour consent as it stands (`freshet export`).
+"""Exports of clean events, for training or measurement, that honour current consent (`freshet export`).
 
-:func:`export` writes what is in `events` now and may be used for the purpose
-(:mod:`privacy.rules.export_eligibility`), as Parquet with a manifest (:mod:`schemas.exports`), under names of
-exports: they join with nothing that the job keeps. :func:`rewrite` takes out again what may not be in it any more,
-because somebody withdrew or was erased, and deletes an export that is past its retention (`[export] retention_days`).
-Ended by Ctrl-C or SIGTERM, both leave nothing half-written.
+:func:`export` writes the current content of `events` that may be used for the purpose
+(:mod:`privacy.rules.export_eligibility`), as Parquet with a manifest (:mod:`schemas.exports`), under export pseudonyms,
+which cannot be joined with anything that the job keeps. :func:`rewrite` removes what may no longer be in it, because
+somebody withdrew or was erased, and deletes an export that is past its retention (`[export] retention_days`). If ended
+by Ctrl-C or SIGTERM, both leave nothing half-written.
 
-Not kept apart: somebody who holds both an export and the `events` topic may match them by item and time.
+Not prevented: somebody who holds both an export and the `events` topic may match them by item and time.
 """
 
 import hashlib
@@ -23,7 +23,15 @@ from adapters.kafka.reading import TopicAsOfNow
 from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms, day
 from jobs.settings import Settings, load_policy
-from privacy.export_folder import PartWriter, delete_export, locked, new_folder, totals, without, write_manifest
+from privacy.export_folder import (
+    PartWriter,
+    delete_export,
+    locked,
+    new_folder,
+    remove_disallowed,
+    totals,
+    write_manifest,
+)
 from privacy.history import permitted
 from privacy.rules.export_eligibility import Standings, exported
 from privacy.standings import read_standings
@@ -39,9 +47,10 @@ T = TypeVar("T")
 
 
 def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda line: None) -> ExportManifest:
-    """Write an export to the folder `out`, which must not be there yet.
+    """Write an export to the folder `out`, which must not exist yet.
 
-    Consents are read after it is known where `events` ends: every event that is read finds the consent it came under.
+    The end of `events` is determined before consents are read, so that every event finds the consent that it was
+    accepted under.
     """
     ring = load_key_ring(settings.privacy.key_ring)
     hashes = ExportHashes(ring, purpose)
@@ -63,7 +72,7 @@ def export(settings: Settings, out: Path, purpose: Purpose, say: Say = lambda li
 def write(
     settings: Settings, folder: Path, stream: Iterable[Any], standings: Standings, hashes: ExportHashes, now_ms: int
 ) -> ExportManifest:
-    """Write what may be used of `stream`, records of `events`, into `folder`; consents as of `now_ms`."""
+    """Write the usable records of `stream`, from `events`, into `folder`, by consents as of `now_ms`."""
     left_out: Counter[LeftOut] = Counter()
     parts = PartWriter(folder, settings.export.part_bytes_max)
     for one in permitted(stream, standings, now_ms, left_out):
@@ -80,7 +89,7 @@ def write(
         removed={},
         revision=0,
         key_check=hashes.check(),
-        settings=_told(settings),
+        settings=_settings_used(settings),
         parts=written,
     )
     write_manifest(folder, manifest)
@@ -88,10 +97,10 @@ def write(
 
 
 def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> ExportManifest | None:
-    """Take out of the export in `folder` what may not be in it any more; None where it was past its retention."""
+    """Remove what may no longer be in the export in `folder`; None if it was past its retention and was deleted."""
     with locked(folder):
         manifest = read_manifest(folder)
-        if is_past(settings, manifest, clock_ms()):
+        if is_past_retention(settings, manifest, clock_ms()):
             delete_export(folder)
             say(f"{folder} was past its retention and has been deleted")
             return None
@@ -105,7 +114,7 @@ def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> E
 
 
 def hashes_of(settings: Settings, folder: Path, manifest: ExportManifest) -> ExportHashes:
-    """The hashes that the export in `folder` was made with; raises :class:`ExportError` if the key ring has others."""
+    """The hashes of the export in `folder`; raises :class:`ExportError` if the key ring has other keys."""
     hashes = ExportHashes(load_key_ring(settings.privacy.key_ring), manifest.purpose)
     if hashes.check() != manifest.key_check:
         raise ExportError(
@@ -116,8 +125,8 @@ def hashes_of(settings: Settings, folder: Path, manifest: ExportManifest) -> Exp
 
 
 def honour(folder: Path, manifest: ExportManifest, standings: Standings, now_ms: int) -> ExportManifest:
-    """Take out of the export what consents, as of `now_ms` and by the names of exports, do not allow any more."""
-    return without(
+    """Remove from the export what consents, as of `now_ms`, no longer allow."""
+    return remove_disallowed(
         folder,
         manifest,
         lambda event: standings.why_left_out(standings.get(event.pseudonym), event.appended, now_ms),
@@ -125,12 +134,12 @@ def honour(folder: Path, manifest: ExportManifest, standings: Standings, now_ms:
     )
 
 
-def is_past(settings: Settings, manifest: ExportManifest, now_ms: int) -> bool:
-    """Whether the export should not be there any more: by its manifest, or by a retention that was shortened since."""
+def is_past_retention(settings: Settings, manifest: ExportManifest, now_ms: int) -> bool:
+    """Whether the export is past its retention: by its manifest, or by a retention that was shortened since."""
     return now_ms >= min(manifest.delete_after, manifest.created_at + settings.export.retention_days * DAY_MS)
 
 
-def _told(settings: Settings) -> dict[str, str | int | list[str] | None]:
+def _settings_used(settings: Settings) -> dict[str, str | int | list[str] | None]:
     policy = msgspec.json.encode(load_policy(settings.privacy.policy))
     return {
         "topic": settings.kafka.topic(topics.EVENTS),

@@ -1,7 +1,7 @@
-"""The files of an export: parts bounded in size, a manifest, and folders that appear whole or not at all.
+"""The files of an export: parts of bounded size, a manifest, and folders that appear atomically.
 
-Nothing here knows Kafka. Files are for their owner only. Changed parts get new names and the manifest is replaced at
-once, so whoever reads while an export is rewritten sees the old one or the new one.
+Nothing here knows Kafka. Only the owner can read the files. Rewritten parts get new names and the manifest is replaced
+atomically, so a reader during a rewrite sees either the old export or the new one.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ Judge = Callable[[ExportedEvent], LeftOut | None]
 
 
 class PartFile:
-    """A part under way. The same events make the same bytes."""
+    """A part being written. The same events give the same bytes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,7 +41,7 @@ class PartFile:
         self._events += 1
 
     def close(self) -> ExportPart:
-        """Write everything to the disk, and say what the manifest says of it."""
+        """Write everything to disk, and return the part's entry for the manifest."""
         self._rows.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -53,8 +53,10 @@ class PartFile:
 
 
 class PartWriter:
-    """Writes events to parts of at most `part_bytes_max` bytes each, counted as JSON, which is more than they take;
-    an event that is longer has a part of its own."""
+    """Writes events to parts of at most `part_bytes_max` bytes each.
+
+    Sizes are counted as JSON, which is more than Parquet takes. A longer event gets its own part.
+    """
 
     def __init__(self, folder: Path, part_bytes_max: int) -> None:
         self._folder, self._part_bytes_max = folder, part_bytes_max
@@ -73,7 +75,7 @@ class PartWriter:
         self._current_bytes += size
 
     def close(self) -> list[ExportPart]:
-        """All parts."""
+        """Finish, and return all parts."""
         self._end_part()
         return self._parts
 
@@ -84,7 +86,7 @@ class PartWriter:
 
 
 def part_name(number: int, revision: int) -> str:
-    """The name of a part; a part that is rewritten keeps its number.
+    """The name of a part; a rewritten part keeps its number.
 
     >>> part_name(3, revision=1)
     'part-00003-r1.parquet'
@@ -94,9 +96,9 @@ def part_name(number: int, revision: int) -> str:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `out` at the end; whatever goes wrong before, Ctrl-C too, leaves nothing.
+    """A temporary folder that becomes `out` at the end; any failure before that, including Ctrl-C, leaves nothing.
 
-    What a killed export left behind is removed by the next one to the same place.
+    What a killed export left behind is removed by the next export to the same place.
     """
     if out.exists():
         raise ExportError(f"{out} already exists: choose another folder, or delete it first")
@@ -117,7 +119,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes in `folder`; the system forgets the lock when the process ends, however it does."""
+    """Lock `folder` against other writers; the system releases the lock when the process ends, however it ends."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -133,7 +135,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_manifest(folder: Path, manifest: ExportManifest) -> None:
-    """Put the manifest in place at once."""
+    """Write the manifest atomically."""
     draft = folder / f".{MANIFEST}"
     draft.unlink(missing_ok=True)
     with _create(draft) as file:
@@ -144,19 +146,19 @@ def write_manifest(folder: Path, manifest: ExportManifest) -> None:
     _sync(folder)
 
 
-def without(folder: Path, manifest: ExportManifest, judge: Judge, now_ms: int) -> ExportManifest:
-    """Take out of the export all events of which `judge` gives a reason; the manifest as it is then.
+def remove_disallowed(folder: Path, manifest: ExportManifest, judge: Judge, now_ms: int) -> ExportManifest:
+    """Remove from the export all events for which `judge` returns a reason; returns the new manifest.
 
-    Interrupted anywhere, the export is as before or as after, and another run finishes the work.
-    Raises :class:`ExportError` where the export is damaged.
+    If interrupted anywhere, the export is either the old or the new one, and another run finishes the work. Raises
+    :class:`ExportError` if the export is damaged.
     """
     removed: Counter[LeftOut] = Counter(manifest.removed)
     revision = manifest.revision + 1
-    _remove_strangers(folder, manifest)
+    _remove_unnamed_parts(folder, manifest)
     try:
         parts = [kept for part in manifest.parts if (kept := _rewritten(folder, part, judge, revision, removed))]
     except BaseException:
-        _remove_strangers(folder, manifest)
+        _remove_unnamed_parts(folder, manifest)
         raise
     changed = parts != manifest.parts
     after = msgspec.structs.replace(
@@ -168,12 +170,12 @@ def without(folder: Path, manifest: ExportManifest, judge: Judge, now_ms: int) -
         **totals(parts),
     )
     write_manifest(folder, after)
-    _remove_strangers(folder, after)
+    _remove_unnamed_parts(folder, after)
     return after
 
 
 def totals(parts: list[ExportPart]) -> dict[str, int | None]:
-    """What a manifest says of all its parts."""
+    """The manifest's totals over all parts."""
     return {
         "events": sum(part.events for part in parts),
         "first_ts": min((part.first_ts for part in parts), default=None),
@@ -182,7 +184,7 @@ def totals(parts: list[ExportPart]) -> dict[str, int | None]:
 
 
 def delete_export(folder: Path) -> None:
-    """Delete the files of the export, the manifest last, and the folder, unless there is something else in it."""
+    """Delete the files of the export, the manifest last, and the folder unless it contains something else."""
     for part in folder.glob(PARTS):
         part.unlink()
     (folder / f".{MANIFEST}").unlink(missing_ok=True)
@@ -194,7 +196,7 @@ def delete_export(folder: Path) -> None:
 def _rewritten(
     folder: Path, part: ExportPart, judge: Judge, revision: int, removed: Counter[LeftOut]
 ) -> ExportPart | None:
-    """`part` where nothing is to be taken out, else what is left of it in a file of its own, None where nothing is."""
+    """`part` if nothing is to be removed, else a new part with what remains; None if nothing remains."""
     reasons = Counter(reason for event in part_events(folder, part) if (reason := judge(event)) is not None)
     if not reasons:
         return part
@@ -208,8 +210,8 @@ def _rewritten(
     return file.close()
 
 
-def _remove_strangers(folder: Path, manifest: ExportManifest) -> None:
-    """Remove parts that the manifest does not name: what an interrupted rewrite left, or has replaced."""
+def _remove_unnamed_parts(folder: Path, manifest: ExportManifest) -> None:
+    """Remove parts that the manifest does not name: leftovers of an interrupted rewrite, or replaced ones."""
     names = {part.name for part in manifest.parts}
     for path in folder.glob(PARTS):
         if path.name not in names:

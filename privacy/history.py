@@ -1,8 +1,8 @@
 """Reads the history of the `events` topic, for training on this machine (`freshet export history`).
 
-Only what may be trained on, by the rule of exports (:mod:`privacy.rules.export_eligibility`): a consent to `train` that
-stands now, and stood when the event was accepted. Pseudonyms, never user ids. :mod:`privacy.export` writes files that
-may be kept.
+It applies the rule of exports (:mod:`privacy.rules.export_eligibility`): the user's consent must allow `train` now, and
+must have allowed it when the event was accepted. It yields pseudonyms, never user ids. Use :mod:`privacy.export` for
+files to keep.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ class PublishedEvent(CleanEvent, kw_only=True):
 
 
 class Permitted(NamedTuple):
-    """An event that may be used, when it was appended (ms), how its user stands, and its bytes."""
+    """An event that may be used, its append time (ms), its user's consent, and its bytes."""
 
     event: PublishedEvent
     appended: int
@@ -45,9 +45,9 @@ _decode: Final = msgspec.json.Decoder(PublishedEvent).decode
 def permitted(
     stream: Iterable[Any], standings: Standings, now_ms: int, left_out: Counter[LeftOut]
 ) -> Iterator[Permitted]:
-    """Those records of `events` that may be used for the purpose of `standings`; the others are counted by reason.
+    """The records of `events` that may be used for the purpose of `standings`; the others are counted by reason.
 
-    Records of releases that did not say when an interaction was appended are as old as they are in `events`.
+    If a record of an early release lacks the append time of its interaction, its own append time counts.
     """
     for record in stream:
         try:
@@ -65,7 +65,7 @@ def permitted(
 
 
 def history(settings: Settings, purpose: Purpose = "train") -> Iterator[bytes]:
-    """The clean events that are in the topic now and may be used for `purpose`, in the order of each partition."""
+    """The clean events now in the topic that may be used for `purpose`, in the order of each partition."""
     hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
     events = TopicAsOfNow(settings.kafka, topics.EVENTS)
     try:

@@ -1,8 +1,8 @@
 """Makes the job rewrite consents and lists in Redis from its state, without user events (`freshet rebuild`).
 
-The job does so by itself where Redis has lost data or another process took over. This is for whatever the job cannot
-see, such as keys that somebody deleted; and it does one thing more: it writes the tombstones of erased users again, who
-are in nobody's state any more.
+The job does so by itself if Redis has lost data or another process took over. This command is for losses that it cannot
+see, such as keys that somebody deleted. It also restores the tombstones of erased users, who are no longer in any
+state.
 """
 
 from adapters.kafka.reachability import require_reachable_broker
@@ -20,7 +20,7 @@ WRITES_MAX = 500
 
 
 def rebuild(settings: Settings) -> int:
-    """Begin a new generation; returns how many tombstones were written. The job does the rest."""
+    """Start a new generation; returns how many tombstones were written. The job does the rest."""
     require_reachable_broker(settings.kafka)
     client = connect_as_tenant(settings)
     try:
@@ -32,7 +32,7 @@ def rebuild(settings: Settings) -> int:
 
 
 def _write_tombstones(settings: Settings, client: RedisClient) -> int:
-    """The erasures that tombstones are still kept of, as the job wrote them. What was decided since stands."""
+    """Write the tombstones of recent erasures, as the job wrote them. Later decisions stay."""
     pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
     since_ms = clock_ms() - settings.tombstone_ms()
     recent = [one for one in erased_users(settings, pseudonymiser.all).values() if one.erasure.append_ts > since_ms]

@@ -1,6 +1,6 @@
-"""Writes a Markdown table of what is kept, for how long, by which setting, and what enforces it (`freshet retention`).
+"""Lists what is kept, for how long, by which setting, and what enforces it, as Markdown (`freshet retention`).
 
-Made from the settings that the job itself reads.
+Derived from the settings that the job itself reads.
 """
 
 from typing import Final, NamedTuple
@@ -12,11 +12,11 @@ from schemas import topics
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
 
 DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"), ModelSettings(""))
-"""What holds where nothing is set; the three addresses that have no default say nothing of retention."""
+"""The default settings; the three addresses without a default do not affect retention."""
 
 
 class Kept(NamedTuple):
-    """A row: what is kept, how long, by which setting or name that is set, and what enforces it."""
+    """A row: what is kept, for how long, by which setting or name, and what enforces it."""
 
     what: str
     how_long: str
@@ -134,7 +134,7 @@ def _files(settings: Settings) -> list[Kept]:
 
 
 def duration(ms: int) -> str:
-    """A time in the units that it is whole in.
+    """A duration in whole units.
 
     >>> duration(3 * 86_400_000), duration(1_800_000), duration(1_500), duration(86_400_000 + 3_660_000)
     ('3 days', '30 minutes', '1500 ms', '1 day 1 hour 1 minute')
@@ -150,7 +150,7 @@ def duration(ms: int) -> str:
 
 
 def page(settings: Settings, source: str) -> str:
-    """The table with its heading; `source` says whose settings they are."""
+    """The table with its heading; `source` names the settings."""
     rows = [Kept("what", "how long", "set by", "enforced by"), *retention(settings)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(

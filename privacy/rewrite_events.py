@@ -1,12 +1,12 @@
 """Removes erased users from the `events` topic, while the job continues to write to it.
 
-Kafka deletes whole prefixes of a partition only. What stays of the prefix up to the last record that must be erased is
-copied to the partition's end, then the prefix is deleted. A copy says in its header `freshet-rewritten` of which offset
-it is one, which is how a run that was interrupted is gone on with. The order of a partition changes, so readers of
-`events` must go by the times in the records, as history, exports and training do.
+Kafka can only delete a prefix of a partition. So the records to keep, up to the last one that must be erased, are
+copied to the partition's end, then the prefix is deleted. The header `freshet-rewritten` of a copy holds the offset of
+its original, so that an interrupted run can be resumed. The order of a partition changes, so readers of `events` must
+use the times in the records, as history, exports and training do.
 
-Safe beside the job: transactions that were open when the run began are waited for, so nothing is deleted that is not
-decided, and no copy overlooked. One run at a time: a second one fences the first, which then stops with an error.
+Safe alongside the job: a run waits for transactions that were open when it started, so it deletes no undecided record
+and misses no copy. One run at a time: a second one fences the first, which then stops with an error.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,15 +32,18 @@ REWRITTEN: Final = "freshet-rewritten"
 TRANSACTION_RECORDS_MAX: Final = 5_000
 
 
-class Whose(msgspec.Struct):
-    """As much of a clean event as decides whether it must be erased; `appended` in ms, 0 if the record lacks it."""
+class EventOwner(msgspec.Struct):
+    """The part of a clean event that decides whether it must be erased; `appended` in ms, 0 if the record lacks it."""
 
     pseudonym: str
     appended: int = 0
 
 
 class Rewritten(NamedTuple):
-    """What a run did: `partitions` were rewritten, `removed` records went, of which `aged` for their age only."""
+    """The result of a run.
+
+    `partitions` rewritten, `removed` records, of which `aged` were only past their retention.
+    """
 
     partitions: int
     copied: int
@@ -49,7 +52,7 @@ class Rewritten(NamedTuple):
 
 
 class EventsRewrite:
-    """The steps of a run, for each partition :meth:`plan`, :meth:`copy`, :meth:`cut`. Close it."""
+    """The steps of a run: :meth:`plan`, :meth:`copy` and :meth:`cut` for each partition. Close it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -62,9 +65,9 @@ class EventsRewrite:
             linger_ms=20,
             max_in_flight_requests_per_connection=1,
         )
-        # Ends what an interrupted run left open, before anything is read.
+        # Aborts what an interrupted run left open, before anything is read.
         self._producer.init_transactions()
-        # Consents are read after it is known where `events` ends: a later return brings no record into doubt.
+        # Determine the end of `events` before reading consents, so that no later return affects the records read.
         self.ends = settled_ends(settings.kafka, topics.EVENTS)
         hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         erased = erased_users(settings, hashes.all)
@@ -73,13 +76,13 @@ class EventsRewrite:
         self.erased = len(erased)
 
     def plan(self, partition: TopicPartition) -> RewritePlan | None:
-        """What is to be done, None where nothing is."""
+        """The steps for a partition; None if there is nothing to do."""
         return plan(self._seen(partition))
 
     def copy(self, partition: TopicPartition, steps: RewritePlan, on_copied: Say = lambda line: None) -> Rewritten:
-        """Copy what stays, in the order of offsets, in transactions of at most :data:`TRANSACTION_RECORDS_MAX`.
+        """Copy the records to keep, by offset, in transactions of at most :data:`TRANSACTION_RECORDS_MAX`.
 
-        A copy begins a new life in the topic, so what is past its retention by its own append time is left behind.
+        A copy gets a new append time, so records past their retention by their own append time are not copied.
         """
         copied = removed = aged = 0
         ends = {partition: steps.up_to + 1}
@@ -107,10 +110,10 @@ class EventsRewrite:
             yield SeenRecord(record.offset, copied_from(record.headers), self._fate(record) == "erased")
 
     def _fate(self, record: Any) -> Literal["erased", "aged", "stays"]:
-        """What becomes of a record that is before the last one that must be erased."""
-        whose = whose_of(record.value)
-        appended = (whose.appended if whose else 0) or record.timestamp
-        if whose is not None and must_be_erased(self._returns, whose.pseudonym, appended):
+        """What happens to a record before the last one that must be erased."""
+        owner = owner_of(record.value)
+        appended = (owner.appended if owner else 0) or record.timestamp
+        if owner is not None and must_be_erased(self._returns, owner.pseudonym, appended):
             return "erased"
         return "aged" if appended < self._kept_since else "stays"
 
@@ -139,7 +142,7 @@ class EventsRewrite:
 
 
 def rewrite_events(settings: Settings, say: Say) -> Rewritten:
-    """Take everybody who was erased out of `events`; counts only are said."""
+    """Remove all erased users from `events`; logs only counts."""
     rewrite = EventsRewrite(settings)
     try:
         say(f"erased users: {rewrite.erased}; partitions to check: {len(rewrite.ends)}")
@@ -160,11 +163,11 @@ def rewrite_events(settings: Settings, say: Say) -> Rewritten:
     return done
 
 
-_decode: Final = msgspec.json.Decoder(Whose).decode
+_decode: Final = msgspec.json.Decoder(EventOwner).decode
 
 
-def whose_of(value: bytes | None) -> Whose | None:
-    """Whose clean event `value` is; None where it is none."""
+def owner_of(value: bytes | None) -> EventOwner | None:
+    """The user and age of the clean event `value`; None if it is not a clean event."""
     try:
         return _decode(value or b"")
     except (ValueError, RecursionError):
@@ -172,19 +175,19 @@ def whose_of(value: bytes | None) -> Whose | None:
 
 
 def with_append_time(value: bytes | None, timestamp: int) -> bytes | None:
-    """A clean event that says when it was appended: the record of a copy is younger than its event.
+    """A clean event with its append time, because the copied record is younger than its event.
 
     >>> with_append_time(b'{"pseudonym":"p1.a"}', 7), with_append_time(b'{"pseudonym":"p1.a","appended":5}', 7)
     (b'{"pseudonym":"p1.a","appended":7}', b'{"pseudonym":"p1.a","appended":5}')
     """
-    whose = whose_of(value)
-    if value is None or whose is None or whose.appended:
+    owner = owner_of(value)
+    if value is None or owner is None or owner.appended:
         return value
     return b'%b,"appended":%d}' % (value.rstrip()[:-1], timestamp)
 
 
 def copied_from(headers: Sequence[tuple[str, bytes]]) -> int | None:
-    """The offset that a record is a copy of, by its headers."""
+    """The offset that a record is a copy of, from its headers."""
     return next((int(value) for name, value in headers if name == REWRITTEN and value.isdigit()), None)
 
 

@@ -1,9 +1,10 @@
-"""The rotation of the key behind pseudonyms while everything runs (`freshet rotate`): start, relink, end.
+"""Rotates the key behind pseudonyms while everything runs (`freshet rotate`): start, relink, end.
 
-From `start` on both pseudonyms of a user are known: the job moves a user with the first record that names them, and
+From `start` on, both pseudonyms of a user are valid: the job moves a user at the first record that names them, and
 `relink` names everybody who is in `consents`. The job reads the ring when it starts: stop it with a savepoint and
-submit it again. Frontends must have the new ring first, so that a withdrawal of theirs fences both pseudonyms.
-`end` is refused until nobody is known under the old pseudonym and no snapshot is left that does.
+submit it again. Update frontends first, so that their withdrawals fence both pseudonyms.
+
+`end` is refused while any user still has the old pseudonym, or any snapshot may still contain it.
 """
 
 import time
@@ -34,7 +35,7 @@ def start(settings: Settings) -> None:
     """Add a second key to the ring."""
     path, ring = _ring(settings)
     rotating = begin_rotation(ring, clock_ms())
-    _tell(settings, "rotation_started", rotating.current, 0)
+    _record_key_change(settings, "rotation_started", rotating.current, 0)
     replace_key_ring(rotating, path)
     _say(f"key {rotating.current} was added to the key ring beside key {rotating.previous}; next:")
     _say("1. bring the key ring to all frontends and gateways, and restart them")
@@ -43,7 +44,7 @@ def start(settings: Settings) -> None:
 
 
 def relink(settings: Settings) -> None:
-    """Have the job move everybody, wait until it has, and note that in the ring."""
+    """Have the job move all users, wait until it has finished, and record that in the ring."""
     path, ring = _ring(settings)
     if ring.previous is None:
         raise SettingsError("no rotation is in progress: begin with `freshet rotate start`")
@@ -51,7 +52,7 @@ def relink(settings: Settings) -> None:
         sent = session.send_all((RelinkCommand(user) for user in _users(settings)), lambda n: _say(f"{n} users named"))
         _say(f"{sent} users named; waiting for the job")
         _wait_until_moved(session, ring)
-    _tell(settings, "relinked", ring.current, sent)
+    _record_key_change(settings, "relinked", ring.current, sent)
     replace_key_ring(msgspec.structs.replace(ring, relinked_at=clock_ms()), path)
     _say(f"no user is known under key {ring.previous} any more")
 
@@ -71,7 +72,7 @@ def _wait_until_moved(session: JobSession, ring: KeyRing) -> None:
 
 
 class RotationStatus(NamedTuple):
-    """Where a rotation stands: the ids of the keys, how many users are known under which, why it cannot be ended."""
+    """The state of a rotation: key ids, the number of users per key id, and why it cannot end."""
 
     current: int
     previous: int | None
@@ -80,7 +81,7 @@ class RotationStatus(NamedTuple):
 
 
 def rotation_status(settings: Settings) -> RotationStatus:
-    """Ask the job where the rotation stands."""
+    """Ask the job for the state of the rotation."""
     _, ring = _ring(settings)
     with JobSession(settings.kafka, settings.job.buckets) as session:
         users = _users_by_kid(session)
@@ -90,26 +91,26 @@ def rotation_status(settings: Settings) -> RotationStatus:
     return RotationStatus(ring.current, ring.previous, dict(sorted(users.items())), reason)
 
 
-def describe_rotation(stands: RotationStatus) -> list[str]:
-    """The same as lines.
+def describe_rotation(status: RotationStatus) -> list[str]:
+    """The status as lines of text.
 
     >>> describe_rotation(RotationStatus(2, 1, {"2": 7}, None))
     ['current key: 2; previous key: 1', '7 users are known under key 2', 'it can be ended']
     """
-    lines = [f"current key: {stands.current}; previous key: {stands.previous or 'none, no rotation is under way'}"]
-    lines += [f"{count} users are known under key {kid}" for kid, count in stands.users.items()]
-    return lines if stands.previous is None else [*lines, stands.why_not_ended or "it can be ended"]
+    lines = [f"current key: {status.current}; previous key: {status.previous or 'none, no rotation is under way'}"]
+    lines += [f"{count} users are known under key {kid}" for kid, count in status.users.items()]
+    return lines if status.previous is None else [*lines, status.why_not_ended or "it can be ended"]
 
 
 def end(settings: Settings, snapshots: list[Path]) -> None:
-    """Destroy the previous key, if nothing is left that it made."""
+    """Destroy the previous key, if nothing depends on it any more."""
     path, ring = _ring(settings)
     with JobSession(settings.kafka, settings.job.buckets) as session:
         users = _users_by_kid(session)
     oldest = oldest_snapshot_ms(snapshots) if snapshots else None
     if reason := why_not_ended(ring, users, settings.privacy.snapshots_kept_ms, clock_ms(), oldest):
         raise SettingsError(f"the rotation cannot end yet: {reason}")
-    _tell(settings, "rotation_ended", ring.previous or 0, 0)
+    _record_key_change(settings, "rotation_ended", ring.previous or 0, 0)
     replace_key_ring(end_rotation(ring), path)
     _say(
         f"key {ring.previous} is no longer in {path}: destroy its copies; restart the job and frontends when convenient"
@@ -117,12 +118,12 @@ def end(settings: Settings, snapshots: list[Path]) -> None:
 
 
 def oldest_snapshot_ms(folders: list[Path]) -> int:
-    """When the oldest checkpoint or savepoint below `folders` was completed, in ms; now, where there is none."""
+    """When the oldest checkpoint or savepoint below `folders` completed, in ms; now, if there is none."""
     return min(completed_ms(folders), default=clock_ms())
 
 
-def _tell(settings: Settings, change: KeyChange, kid: int, users: int) -> None:
-    """Put it into the audit trail, before it is done: what is done and not recorded would be worse."""
+def _record_key_change(settings: Settings, change: KeyChange, kid: int, users: int) -> None:
+    """Record a step in the audit trail before it is done: an unrecorded step would be worse."""
     with JobSession(settings.kafka, settings.job.buckets) as session:
         session.send(KeyCommand(0, "key", change, kid, users))
 
@@ -135,7 +136,7 @@ def _users_by_kid(session: JobSession) -> Counter[str]:
 
 
 def _users(settings: Settings) -> Iterator[str]:
-    """Everybody who has a record in `consents`, once each."""
+    """Each user who has a record in `consents`, once."""
     seen = set[str]()
     for recorded in recorded_changes(settings):
         user = recorded.change.user_id

@@ -20,9 +20,9 @@ def read_standings(
     keys_of: Callable[[str], list[str]],
     name_of: Callable[[str], str] | None = None,
 ) -> Standings:
-    """Raw user ids enter here and do not leave.
+    """Read the standings. Raw user ids do not leave this function.
 
-    `keys_of` says by what a user is asked for, `name_of` what exports call them.
+    `keys_of` returns the keys to look a user up by, `name_of` their export pseudonym.
     """
     topic, codec = settings.kafka.topic(topics.CONSENTS), codec_of(settings.input)
     stream = (
@@ -40,7 +40,7 @@ def standings_of(
     keys_of: Callable[[str], list[str]],
     name_of: Callable[[str], str] | None = None,
 ) -> Standings:
-    """The same from records of `consents`. What the job rejects has no effect here either."""
+    """As :func:`read_standings`, from records of `consents`. What the job rejects has no effect here either."""
     standings = Standings(purpose)
     for record in stream:
         place = record.append_ts, record.partition, record.offset

@@ -38,11 +38,11 @@ def show(settings: SettingsFile, as_json: AsJson = False) -> None:
     from jobs.registration import load_deployed
     from privacy import rotation
 
-    stands = rotation.rotation_status(load_deployed(settings))
+    status = rotation.rotation_status(load_deployed(settings))
     if as_json:
-        print_json(stands)
+        print_json(status)
     else:
-        print(*rotation.describe_rotation(stands), sep="\n")
+        print(*rotation.describe_rotation(status), sep="\n")
 
 
 @command(app, "end", "freshet rotate end --settings freshet.toml --snapshots /var/lib/flink")

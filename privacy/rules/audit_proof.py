@@ -1,7 +1,8 @@
 """Decides which audit records are proved: those covered by a later signature of a known key.
 
-Signed are the beginnings of segments and, each interval, the ends of chains. Each names a hash, and with it every
-record before it. Who can write to the topics and has no key can neither make such a record nor put one before it.
+The job signs the beginnings of segments and, at each interval, the ends of chains. Each signature covers a hash, and
+with it every earlier record. Somebody who can write to the topics but has no key can neither create such a record nor
+insert one before it.
 """
 
 import sys
@@ -19,7 +20,7 @@ from udfs.audit_chain import head_message, link_record, record_hash, segment_mes
 
 HASH_MARK: Final = b',"hash":"'
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are no record of the trail, whoever made them up."""
+"""What decoding raises for bytes that are not a record of the trail, whoever wrote them."""
 
 
 class Line(NamedTuple):
@@ -31,12 +32,12 @@ class Line(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Its place in words."""
+        """The place in words."""
         return f"partition {self.partition} offset {self.offset}"
 
 
 class LinkedRecord(NamedTuple):
-    """A record whose hash is right. `opening`: what its segment continues from, None but for the first of a segment."""
+    """A record whose hash is right. `opening`: what its segment continues from, only for the first of a segment."""
 
     place: AuditPlace
     line: Line
@@ -44,10 +45,10 @@ class LinkedRecord(NamedTuple):
 
 
 class Trust(NamedTuple):
-    """What is believed: signatures under one of `public_keys`, made for one of the `trails`.
+    """What to trust: signatures under one of `public_keys`, made for one of the `trails`.
 
-    A trail is Kafka's id of the topic `audit` (:func:`jobs.trail.trail_id`): what was signed under the same key for
-    another topic, of another tenant, a copy or an earlier topic of this name, proves nothing here.
+    A trail is Kafka's id of the topic `audit` (:func:`jobs.trail.trail_id`). Signatures under the same key for another
+    topic (of another tenant, a copy, or an earlier topic of this name) prove nothing here.
     """
 
     public_keys: Sequence[bytes]
@@ -60,7 +61,7 @@ _decode_head: Final = msgspec.json.Decoder(SignedHead).decode
 
 
 def read_record(line: Line) -> LinkedRecord | AuditPlace | None:
-    """The record; only its place where its content is not what was hashed; None where it is no record at all."""
+    """Decode a record; only its place if its content does not match its hash; None if it is no record at all."""
     try:
         place = decode_place(line.raw)
         opening = _decode_segment(line.raw) if place.kind == "segment" else None
@@ -73,7 +74,7 @@ def read_record(line: Line) -> LinkedRecord | AuditPlace | None:
 
 
 def read_head(line: Line) -> SignedHead | None:
-    """The head, whoever signed it; None where it is none."""
+    """Decode a head, whoever signed it; None if it is not a head."""
     try:
         return _decode_head(line.raw)
     except UNREADABLE:
@@ -81,14 +82,14 @@ def read_head(line: Line) -> SignedHead | None:
 
 
 class Signatures:
-    """Judges signatures by what is trusted. Each complaint says what is wrong, None that nothing is."""
+    """Checks signatures against what is trusted. A complaint says what is wrong; None means valid."""
 
     def __init__(self, trust: Trust) -> None:
         self._keys = {key_id(public): Ed25519PublicKey.from_public_bytes(public) for public in trust.public_keys}
         self._trails = frozenset(trust.trails)
 
     def complaint_about_head(self, head: SignedHead) -> str | None:
-        """Why a head proves nothing. One that names no trail is of a release that did not, see :class:`Chain`."""
+        """Why a head proves nothing. A head without a trail was signed by an early release, see :class:`Chain`."""
         if complaint := self._complaint("a head", head.key, head.signature, head_message(head)):
             return complaint
         if head.trail and head.trail not in self._trails:
@@ -96,7 +97,7 @@ class Signatures:
         return None
 
     def complaint_about_opening(self, record: LinkedRecord) -> str | None:
-        """Why a signed beginning of a segment proves nothing."""
+        """Why the signed beginning of a segment proves nothing."""
         place, opening = record.place, record.opening
         assert opening is not None
         message = segment_message(opening, place.bucket, place.epoch, place.at)
@@ -104,7 +105,7 @@ class Signatures:
             return complaint
         if opening.trail not in self._trails:
             return f"the beginning of a segment is signed for another trail, {opening.trail or 'without a name'}"
-        # Byte for byte what the job wrote: no member stands twice, none beside those that are signed.
+        # Must equal what the job wrote, byte for byte: no repeated fields, and no unsigned ones.
         written = link_record(opening, (place.bucket, place.epoch, opening.parent_seq + 1, place.at), opening.parent)
         if written[0] != record.line.raw:
             return "changed: the beginning of a segment is not as it was signed"
@@ -115,7 +116,7 @@ class Signatures:
         try:
             raw = bytes.fromhex(signature)
             self._keys[key].verify(raw, message)
-            fits = raw.hex() == signature  # as the job writes it: capitals and spaces would read the same
+            fits = raw.hex() == signature  # in the job's exact form: capitals and spaces would decode the same
         except KeyError:
             return f"{what} is signed with the key {key[:16]!a}, which is not one of those given"
         except (InvalidSignature, ValueError):
@@ -126,8 +127,8 @@ class Signatures:
 class Chain:
     """The records of one bucket, and which of them are proved.
 
-    `records` are in no order that matters. `twice` has pairs of which the second stands where the first does, byte for
-    byte or by its number; where one of them is proved, it is the first.
+    The order of `records` does not matter. `twice` has pairs of records with the same bytes or the same number; if one
+    of them is proved, it is the first.
     """
 
     def __init__(self, records: Iterable[LinkedRecord]) -> None:
@@ -140,21 +141,21 @@ class Chain:
                 self.twice.append((known, record))
 
     def prove_opening(self, opening: LinkedRecord) -> None:
-        """The signature of this beginning is good."""
+        """Mark what a validly signed beginning of a segment proves."""
         self._prove(self._by_hash[opening.place.hash], None)
 
     def prove_head(self, head: SignedHead, signed_from: Mapping[int, int]) -> None:
-        """The signature of this head is good. One that names no trail vouches for what stands before `signed_from`.
+        """Mark what a validly signed head proves. One without a trail only proves records before `signed_from`.
 
-        That is where the first signed segment of the trail begins, by partition: since then no release has left the
-        trail out, and a head without one is of anywhere.
+        That is where the first signed segment of the trail begins, by partition. Since then every release has included
+        the trail, so that a later head without one may come from anywhere.
         """
         record = self._by_hash.get(head.hash)
         if record is not None and (record.place.epoch, record.place.seq) == (head.epoch, head.seq):
             self._prove(record, None if head.trail else signed_from)
 
     def _prove(self, record: LinkedRecord | None, until: Mapping[int, int] | None) -> None:
-        """A record, and all that it builds upon; with `until`, only what stands before that."""
+        """Mark a record, and all that it builds on; with `until`, only records before that."""
         while record is not None and record.place.hash not in self._proved:
             if until is not None and record.line.offset >= until.get(record.line.partition, sys.maxsize):
                 return
@@ -172,11 +173,11 @@ class Chain:
         return record.place.hash in self._proved
 
     def proved(self) -> list[LinkedRecord]:
-        """All that are proved."""
+        """All proved records."""
         return [self._by_hash[hash] for hash in self._proved]
 
     def segments(self) -> dict[int, dict[int, LinkedRecord]]:
-        """By epoch and number; of several records with one number a proved one. Call it once, when all is proved."""
+        """Records by epoch and number; of several with one number, a proved one. Call it once, after proving."""
         segments: dict[int, dict[int, LinkedRecord]] = defaultdict(dict)
         for record in sorted(self._by_hash.values(), key=self.is_proved, reverse=True):
             known = segments[record.place.epoch].setdefault(record.place.seq, record)

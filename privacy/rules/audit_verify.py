@@ -1,14 +1,14 @@
-"""Verifying an audit trail: every record that was changed, is missing, stands twice, was put in or is out of place is
-named, and every record that no signature vouches for is told (:mod:`privacy.rules.audit_proof`).
+"""Verifies an audit trail: reports every record that was changed, removed, duplicated, inserted or moved.
 
-What is proved: that the job wrote each record up to the last one that is signed, in this order and in this topic. What
-cannot be: the records of the last interval, which are told as not proved and count for nothing in reports; and that the
-last signed records were not dropped together with their heads while no job ran. That is why heads are kept outside of
-the topics, too; a job that goes on later names the record that it continues from.
+It also reports records that no signature covers (:mod:`privacy.rules.audit_proof`).
 
-Somebody who can write to the topics and cannot sign can make findings, and nothing else. A beginning that is missing is
-no finding where it may be past its retention, unless a head was signed of it later: the age of a record that is gone is
-known from nothing else.
+It proves that the job wrote each record up to the last signed one, in this order and in this topic. It cannot prove
+the records of the last interval: these are reported as not proved, and do not count in reports. Nor can it prove that
+the last signed records were not dropped together with their heads while no job ran. That is why heads are also saved
+outside the topics; and a job that continues later names the record that it continues from.
+
+Somebody who can write to the topics and cannot sign can cause findings, and nothing else. A missing beginning is no
+finding if it may be past its retention, unless a later head covers it: nothing else reveals a deleted record's age.
 """
 
 import itertools
@@ -23,20 +23,20 @@ from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 Complain = Callable[[int, str], None]
 Segments = Mapping[int, Mapping[int, LinkedRecord]]
 UNSIGNED_MAX_MS: Final = 2 * HOUR_MS
-"""So long a job records at the most without a signed head where its interval is not known: it has an hour at most."""
+"""How long, at most, a job records without a signed head if its interval is unknown (it is at most an hour)."""
 SIGNING_LAG_MAX_MS: Final = MINUTE_MS
-"""How much later than after its interval a busy job may sign a head."""
+"""How long after its interval a busy job may sign a head."""
 SETTLED_MS: Final = 15 * MINUTE_MS
-"""A job that was away may need so long to sign what it had recorded."""
+"""How long a job may need, after a downtime, to sign what it had recorded."""
 QUIET_MAX_MS: Final = 30 * DAY_MS
-"""How long a bucket may record nothing. The first record that is kept may be so much younger than the retention while
-the one before it is past it."""
+"""How long a bucket may record nothing. The first kept record may be this much younger than the retention although the
+one before it is past it."""
 HEAD_LAG_MAX_MS: Final = DAY_MS
-"""How much younger than its record a head may be: no more than `audit.heads_every_ms`, and the broker's clock."""
+"""How much younger than its record a head may be: `audit.heads_every_ms` plus differences of clocks, at most."""
 
 
 class Finding(NamedTuple):
-    """Something that is wrong, of `bucket` (-1 where it cannot be told) and its record `seq` (-1 likewise)."""
+    """A problem of `bucket` at its record `seq`; -1 where unknown."""
 
     bucket: int
     seq: int
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
 
 
 class ChainSummary(NamedTuple):
-    """What was found of a bucket's chain; `signed_seq` is the last record that a valid signature vouches for."""
+    """A bucket's chain; `signed_seq` is the last record that a valid signature covers."""
 
     bucket: int
     segments: int
@@ -55,10 +55,10 @@ class ChainSummary(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """The outcome. `remarks` are no findings: savepoints that were restored or left out, what is past its retention.
+    """The outcome. `remarks` are not findings: restored or abandoned savepoints, and what is past its retention.
 
-    `unproved` are the lines, by partition and offset, that nothing signed vouches for; `ends` are the last offsets that
-    were verified, by partition.
+    `unproved` are the lines, by partition and offset, that no signature covers; `ends` are the last verified offsets,
+    by partition.
     """
 
     chains: list[ChainSummary]
@@ -67,24 +67,27 @@ class Verification(NamedTuple):
     unproved: frozenset[tuple[int, int]] = frozenset()
     ends: Mapping[int, int] = {}
 
-    def vouches_for(self, partition: int, offset: int) -> bool:
-        """Whether the job surely wrote what stands there: no report counts anything else."""
+    def is_proved(self, partition: int, offset: int) -> bool:
+        """Whether the job provably wrote this record: reports count nothing else."""
         return offset <= self.ends.get(partition, -1) and (partition, offset) not in self.unproved
 
 
 class Times(NamedTuple):
-    """What is older than `kept_since_ms` may be past its retention. It is `now_ms`; None: as late as can be."""
+    """Records before `kept_since_ms` may be past their retention.
+
+    `now_ms` is the current time; None: as late as possible.
+    """
 
     kept_since_ms: int
     now_ms: int | None = None
 
     def is_settled(self, at_ms: int) -> bool:
-        """Whether what was recorded then has been signed, if it ever is. Nothing honest is of the future."""
+        """Whether records of that time have been signed, if ever. Valid records are never from the future."""
         return self.now_ms is None or not self.now_ms - SETTLED_MS < at_ms <= self.now_ms + SETTLED_MS
 
 
 def verify(lines: Iterable[Line], heads: Iterable[Line], trust: Trust, times: Times) -> Verification:
-    """Verify the records `lines` against each other and against the signed `heads`, from wherever those were kept."""
+    """Verify the records `lines` against each other and against the signed `heads`, wherever those were saved."""
     found, unproved, ends = Verification([], [], []), set[tuple[int, int]](), dict[int, int]()
     buckets: dict[int, list[LinkedRecord]] = defaultdict(list)
     for line in lines:
@@ -114,7 +117,7 @@ def verify(lines: Iterable[Line], heads: Iterable[Line], trust: Trust, times: Ti
 
 
 class _Since(NamedTuple):
-    """The first job that signed segments, and where the first of those begins, by partition."""
+    """The first job that signed segments, and where its first ones begin, by partition."""
 
     epoch: int | None
     offsets: Mapping[int, int]
@@ -150,7 +153,7 @@ def _read(line: Line, found: Verification) -> LinkedRecord | None:
 
 
 def _opened(records: Iterable[LinkedRecord], signatures: Signatures, found: Verification) -> list[LinkedRecord]:
-    """The beginnings of segments with a good signature. Those without any are judged by what builds upon them."""
+    """The beginnings of segments with valid signatures. Those without one are judged by what builds on them."""
     opened = []
     for record in records:
         if record.opening is None or not record.opening.signature:
@@ -167,10 +170,10 @@ def _opened(records: Iterable[LinkedRecord], signatures: Signatures, found: Veri
 def _signed(
     heads: Iterable[Line], signatures: Signatures, signed_since: int | None, found: Verification
 ) -> dict[int, list[SignedHead]]:
-    """The heads that are believed, by bucket.
+    """The trusted heads, by bucket.
 
-    Releases that did not sign segments did not say of which trail a head is, either. Such heads vouch for what was
-    written before the first signed segment, its epoch `signed_since`, and for nothing after it.
+    Releases that did not sign segments did not include the trail in heads, either. Such heads prove what was written
+    before the first signed segment, whose epoch is `signed_since`, and nothing after it.
     """
     signed: dict[int, list[SignedHead]] = defaultdict(list)
     for line in heads:
@@ -189,8 +192,11 @@ def _signed(
 
 
 class _Life(NamedTuple):
-    """What is known from all buckets: when the job of each epoch last signed a head, and where in each partition the
-    first proved record stands that is not past its retention."""
+    """Facts from all buckets.
+
+    `alive`: when each epoch's job last signed a head. `young`: by partition, the offset of the first proved record that
+    is not past its retention.
+    """
 
     alive: Mapping[int, int]
     young: Mapping[int, int]
@@ -206,7 +212,7 @@ def _young(chains: Iterable[Chain], times: Times) -> dict[int, int]:
 
 
 class _Verifier:
-    """One chain: each segment by itself, how segments hang together, what was signed, and what was not."""
+    """Verifies one chain: each segment, the links between segments, and signatures."""
 
     def __init__(self, bucket: int, chain: Chain, times: Times, life: _Life, found: Verification) -> None:
         self._bucket, self._chain, self._times, self._life, self._found = bucket, chain, times, life, found
@@ -218,17 +224,17 @@ class _Verifier:
         self._proved: Segments = {epoch: records for epoch, records in proved.items() if records}
 
     def complain(self, seq: int, text: str) -> None:
-        """Something is wrong with the record `seq`."""
+        """Report a problem of the record `seq`."""
         self._found.findings.append(Finding(self._bucket, seq, text))
 
     def remark(self, text: str) -> None:
-        """Something is to be known of the chain."""
+        """Note something about the chain that is not a problem."""
         self._found.remarks.append(f"bucket {self._bucket}: {text}")
 
     def verify(self, records: Sequence[LinkedRecord], signed: Sequence[SignedHead]) -> None:
-        """All of it."""
+        """Run all checks."""
         self._check_order(records)
-        self._check_twice()
+        self._check_duplicates()
         for epoch in self._segments:
             self._check_segment(epoch)
         _check_heads(signed, self._segments, self._times.kept_since_ms, self.complain)
@@ -243,8 +249,7 @@ class _Verifier:
         )
 
     def _check_order(self, records: Sequence[LinkedRecord]) -> None:
-        """Within a partition the records of a segment stand in the order in which they were written, and nothing of an
-        earlier segment stands behind the beginning of a later one."""
+        """Check the order of each segment within a partition; none of it may follow a later segment's beginning."""
         last: dict[tuple[int, int], LinkedRecord] = {}
         newest: dict[int, LinkedRecord] = {}
         for record in sorted(records, key=lambda each: each.line[:2]):
@@ -265,7 +270,7 @@ class _Verifier:
             elif record.opening is not None and self._chain.is_proved(record):
                 newest[partition] = record
 
-    def _check_twice(self) -> None:
+    def _check_duplicates(self) -> None:
         for known, record in self._chain.twice:
             where = f"{known.line.where} and {record.line.where}"
             same = known.place.hash == record.place.hash
@@ -298,9 +303,9 @@ class _Verifier:
                 self.complain(after, f"changed: a second beginning of segment {epoch} ({records[after].line.where})")
 
     def _check_parent(self, first: LinkedRecord) -> None:
-        """A segment continues from a record of an earlier one: not its last, where an older savepoint was restored.
+        """A segment continues from a record of an earlier one: not its last, if an older savepoint was restored.
 
-        Nothing of a segment that nobody signed is explained, whatever it says of itself.
+        An unsigned segment is not explained by what it says of itself.
         """
         place, opening = first.place, first.opening
         assert opening is not None
@@ -321,14 +326,14 @@ class _Verifier:
             if place.at > self._times.kept_since_ms + QUIET_MAX_MS:
                 text = f"missing: the record from which segment {place.epoch} goes on"
                 self.complain(opening.parent_seq, text)
-        elif is_proved and (given_up := _given_up(place.epoch, self._proved)):
+        elif is_proved and (given_up := _count_abandoned(place.epoch, self._proved)):
             self.remark(
                 f"segment {place.epoch} continues from record {opening.parent_seq} of segment {origin}; an older "
                 f"savepoint was restored, and the {given_up} records behind it were given up"
             )
 
     def _check_proof(self, epoch: int) -> None:
-        """What nobody signed is told: as a finding, but where it may be what the last interval of a job has left."""
+        """Report unsigned records: as a finding, unless they may be what a job recorded in its last interval."""
         chain, records = self._chain, self._segments[epoch]
         unproved = [records[seq] for seq in sorted(records) if not chain.is_proved(records[seq])]
         first = records[min(records)]
@@ -348,7 +353,7 @@ class _Verifier:
     def _complaint_about(
         self, unproved: Sequence[LinkedRecord], last: LinkedRecord | None, first: LinkedRecord
     ) -> str | None:
-        """What is wrong with the unproved records of a segment, whose `last` proved record is given."""
+        """What is wrong with a segment's unproved records; `last` is its last proved record."""
         many = f"the {len(unproved)} from it on"
         if last is not None and last.place.seq < unproved[0].place.seq:
             return self._complaint_about_end(unproved, last, first, many)
@@ -361,7 +366,7 @@ class _Verifier:
     def _complaint_about_end(
         self, unproved: Sequence[LinkedRecord], last: LinkedRecord, first: LinkedRecord, many: str
     ) -> str | None:
-        """A job that ends leaves what it recorded since it last signed: of one interval, and at the end of all."""
+        """Whether unproved records at the end cannot be what a job recorded in its last interval."""
         epoch = last.place.epoch
         if any(_continues(each[min(each)], last) for each in self._proved.values()):
             return (
@@ -378,7 +383,7 @@ class _Verifier:
         return None
 
     def _may_have_outlived_its_head(self, record: LinkedRecord) -> bool:
-        """Kafka deletes both topics in portions. What is past its retention stands before all that is not."""
+        """Kafka deletes both topics in portions. Records past their retention precede all others."""
         offset = self._life.young.get(record.line.partition, -1)
         return record.place.at <= self._times.kept_since_ms and record.line.offset < offset
 
@@ -395,7 +400,7 @@ def _continues(first: LinkedRecord, record: LinkedRecord) -> bool:
 
 
 def _origin(first: LinkedRecord, segments: Segments) -> int | None:
-    """The segment with the record from which that of `first` goes on."""
+    """The segment whose record that of `first` continues from."""
     opening = first.opening
     if opening is None:
         return None
@@ -403,15 +408,15 @@ def _origin(first: LinkedRecord, segments: Segments) -> int | None:
     return next((epoch for epoch in earlier if _holds(segments[epoch], opening.parent_seq, opening.parent)), None)
 
 
-def _given_up(epoch: int, segments: Segments) -> int:
-    """How many records the job before had written, or built upon, that segment `epoch` does not build upon."""
+def _count_abandoned(epoch: int, segments: Segments) -> int:
+    """How many records, written or inherited by the job before, segment `epoch` does not build on."""
     kept = _built_upon(epoch, segments)
     before = _built_upon(max(other for other in segments if other < epoch), segments)
     return sum(kept.get(other, -1) < seq <= last for other, last in before.items() for seq in segments[other])
 
 
 def _built_upon(epoch: int, segments: Segments) -> dict[int, int]:
-    """The segments that lead to `epoch`, itself included, each with its last record that does."""
+    """The segments that lead to `epoch`, including itself, each with the last record that does."""
     last = {epoch: max(segments[epoch])}
     while True:
         first = segments[epoch][min(segments[epoch])]
@@ -422,7 +427,7 @@ def _built_upon(epoch: int, segments: Segments) -> dict[int, int]:
 
 
 def _check_heads(signed: Sequence[SignedHead], segments: Segments, kept_since_ms: int, complain: Complain) -> None:
-    """Every head is that of a record which is there, or past its retention; of many that are not, the last is told."""
+    """Every head's record must exist or be past its retention; of several missing ones, report the last."""
     ends: dict[int, SignedHead] = {}
     beginnings: dict[int, SignedHead] = {}
     for head in sorted(signed, key=lambda each: each.seq):

@@ -1,18 +1,19 @@
-"""Figures of the audit trail over a period: nothing about a person, and no small groups.
+"""Figures of the audit trail over a period: nothing about a single person, and no small groups.
 
 Call order: :func:`last_reported_offsets` over the whole trail; :meth:`Compliance.prove` for each receipt;
 :meth:`Compliance.add` for each record of the trail, in any order; :meth:`Compliance.reject` for each dead letter;
 :meth:`Compliance.report`.
 
-A job that was restored from an older savepoint tells consents again, late: each change counts once, with the first time
-that it took effect. (What has no place in `consents`, such as a read, was then done again, and counts again.)
-A rotation renames pseudonyms, and nothing in the trail links the two names: somebody who changed their consent before
-and after it counts as two in the states, which are therefore given by key too.
-No equation may bind two totals of the report, or one would give away what the other withholds; what would be one is
-left out. Every user at a level above `none` grants `personalise`, so that is no row of its own.
+A job restored from an older savepoint reports consents again, late: each change counts once, with the time of its first
+effect. (Anything without a place in `consents`, such as a read, did happen again, and counts again.) A rotation renames
+pseudonyms, and nothing in the trail links the two names: somebody who changed their consent before and after it counts
+twice in the states, which are therefore also given by key.
 
-Memory: some 200 bytes for each pseudonym in the trail; 8 bytes for each withdrawal of the period; up to `k` names for
-each of at most :data:`privacy.rules.suppression.CATEGORIES_MAX` values of a text.
+No equation may relate two totals of the report, or one would reveal what the other withholds; a figure that would do so
+is left out. Every user at a level above `none` grants `personalise`, so that has no row.
+
+Memory: about 200 bytes per pseudonym in the trail; 8 bytes per withdrawal in the period; up to `k` names for each of at
+most :data:`privacy.rules.suppression.CATEGORIES_MAX` values of a text.
 """
 
 from array import array
@@ -49,10 +50,10 @@ NOT_STATED: Final = "(not stated)"
 PRIVACY_REJECTS: Final = frozenset(
     {RejectReason.MISSING_USER, RejectReason.TIME_TOO_OLD, RejectReason.TOO_LATE, RejectReason.PERSONAL_ITEM}
 )
-"""Interactions that nobody's consent could be looked up for, that are older than may be used, or whose item is
-called like a person. Of consents and commands every one is a matter of privacy: an unread withdrawal is none."""
+"""Interactions for which no consent could be looked up, that are too old to be used, or whose item id identifies a
+person. Rejected consents and commands always count: an unread withdrawal was not applied."""
 PROOFS: Final[tuple[ErasureStatus | Literal["no receipt"], ...]] = ("complete", "effective", "no receipt")
-"""What receipts say of erasures: only what was proved is written as one."""
+"""The possible receipts of erasures: only proofs are written as receipts."""
 _ERASED: Final = STATES.index("erased")
 _CODE_BITS, _SEQ_BITS = 8, 48
 
@@ -64,22 +65,22 @@ _decode_reject: Final = msgspec.json.Decoder(DeadLetter).decode
 
 
 class Period(NamedTuple):
-    """From the one time (ms since the epoch) to before the other; both at midnight UTC."""
+    """From `start_ms` up to but not including `end_ms` (ms since the epoch); both at midnight UTC."""
 
     start_ms: int
     end_ms: int
 
     def holds(self, at_ms: int) -> bool:
-        """Whether a time is in it."""
+        """Whether the period contains a time."""
         return self.start_ms <= at_ms < self.end_ms
 
     def days(self) -> list[str]:
-        """Its days, each as the ms since the epoch at which it begins."""
+        """Its days, each as its first ms since the epoch."""
         return [str(day) for day in range(self.start_ms, self.end_ms, DAY_MS)]
 
 
 class TimeToEffect(NamedTuple):
-    """How long changes took from append to effect, in ms: percentiles by nearest rank."""
+    """The time from append to effect of changes, in ms: percentiles by nearest rank."""
 
     p50: int
     p95: int
@@ -88,7 +89,7 @@ class TimeToEffect(NamedTuple):
 
 
 class KeyEvent(NamedTuple):
-    """What happened to the key ring, at `at` ms."""
+    """A change of the key ring at `at` (ms)."""
 
     at: int
     change: str
@@ -97,7 +98,7 @@ class KeyEvent(NamedTuple):
 
 
 class States(NamedTuple):
-    """Users by what was last told of them before the end of the period: by level, by key, and who grants what."""
+    """Users by their last record before the end of the period: by level, by key, and by granted purpose."""
 
     levels: SuppressedTable
     kids: SuppressedTable
@@ -105,9 +106,9 @@ class States(NamedTuple):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All that may be shown. Tables of `by` and `narrowed` are named by kind and by what they tell apart.
+    """Everything that may be shown. Tables in `by` and `narrowed` are keyed by kind and by the distinguishing field.
 
-    `unreadable` records are no persons' and shown as they are; `repeats` were told again after a restore.
+    `unreadable` records belong to no person and are shown as counted; `repeats` were reported again after a restore.
     """
 
     period: Period
@@ -129,18 +130,18 @@ class Report(msgspec.Struct, frozen=True):
 Key = TypeVar("Key", str, tuple[str, str], tuple[str, str, str])
 Placed = ConsentEntry | WithdrawalEntry | ErasureEntry | RefusedEntry
 ReportedOffsets = dict[tuple[int, int], dict[int, int]]
-"""(bucket, partition of `consents`) → epoch of a job → the last offset that it told of."""
+"""(bucket, partition of `consents`) → epoch of a job → the last offset that it reported."""
 
 
 def last_reported_offsets(trail: Iterable[bytes]) -> ReportedOffsets:
-    """How far each job has told of `consents`: what a later job tells of before that, it tells again."""
-    told: ReportedOffsets = defaultdict(dict)
+    """How far each job has reported `consents`: what a later job reports before that is a repeat."""
+    reported: ReportedOffsets = defaultdict(dict)
     for raw in trail:
         place, entry = _decoded(raw) or (None, None)
         if place is not None and isinstance(entry, Placed):
-            by_epoch = told[place.bucket, entry.partition]
+            by_epoch = reported[place.bucket, entry.partition]
             by_epoch[place.epoch] = max(entry.offset, by_epoch.get(place.epoch, -1))
-    return told
+    return reported
 
 
 def _decoded(raw: bytes) -> tuple[AuditPlace, AuditEntry] | None:
@@ -151,10 +152,10 @@ def _decoded(raw: bytes) -> tuple[AuditPlace, AuditEntry] | None:
 
 
 class Compliance:
-    """Counts what the trail tells of `period`; `k` is the least number of persons behind a figure."""
+    """Counts the trail's records in `period`; `k` is the minimum number of persons behind a figure."""
 
-    def __init__(self, period: Period, k: int, told: ReportedOffsets) -> None:
-        self._period, self._k, self._told = period, k, told
+    def __init__(self, period: Period, k: int, reported: ReportedOffsets) -> None:
+        self._period, self._k, self._reported = period, k, reported
         days = len(period.days())
         self._days: dict[Kind, Tally] = {kind: Tally(k, days) for kind in KINDS}
         self._by: dict[tuple[Kind, str], Tally] = defaultdict(lambda: Tally(k))
@@ -170,7 +171,7 @@ class Compliance:
         self._unreadable = 0
 
     def prove(self, raw: bytes) -> None:
-        """Note one receipt, if it is that of an erasure; of several of a user the newest holds."""
+        """Note a receipt, if it is for an erasure; of several for one user, the newest counts."""
         if _RECEIPT_OF_ERASURE not in raw:
             return
         try:
@@ -178,8 +179,8 @@ class Compliance:
         except UNREADABLE:
             self._unreadable += 1
             return
-        told = receipt.checked_at, receipt.status
-        self._proved[receipt.pseudonym] = max(told, self._proved.get(receipt.pseudonym, told))
+        reported = receipt.checked_at, receipt.status
+        self._proved[receipt.pseudonym] = max(reported, self._proved.get(receipt.pseudonym, reported))
 
     def add(self, raw: bytes) -> None:
         """Count one record of the trail."""
@@ -210,7 +211,7 @@ class Compliance:
                 self._on_day("expiry", place, entry.pseudonym)
 
     def reject(self, raw: bytes, interactions: str) -> None:
-        """Count one dead letter; `interactions` is the topic of that name."""
+        """Count one dead letter; `interactions` is the full name of that topic."""
         try:
             letter = _decode_reject(raw)
         except UNREADABLE:
@@ -220,7 +221,7 @@ class Compliance:
             _cell(self._rejects, (letter.topic, str(letter.reason)), (OTHERS,) * 2, self._k).add(None)
 
     def _note_state(self, place: AuditPlace, entry: AuditEntry) -> None:
-        """The last of a user's records counts: a user stays in one bucket, whose records are numbered."""
+        """Keep the state from a user's last record: a user stays in one bucket, whose records are numbered."""
         match entry:
             case ConsentEntry() | WithdrawalEntry():
                 granted = sum(1 << bit for bit, purpose in enumerate(PURPOSES) if purpose in entry.purposes)
@@ -236,8 +237,8 @@ class Compliance:
             self._last[entry.pseudonym] = last
 
     def _is_repeat(self, place: AuditPlace, entry: Placed) -> bool:
-        told = self._told.get((place.bucket, entry.partition), {})
-        return any(epoch < place.epoch and entry.offset <= offset for epoch, offset in told.items())
+        reported = self._reported.get((place.bucket, entry.partition), {})
+        return any(epoch < place.epoch and entry.offset <= offset for epoch, offset in reported.items())
 
     def _changed(self, place: AuditPlace, entry: Placed) -> None:
         kind, name = _kind_of(entry), entry.pseudonym
@@ -266,7 +267,7 @@ class Compliance:
         self._days[kind].add(str(day), name, count)
 
     def report(self) -> Report:
-        """What may be shown of all that was counted."""
+        """Everything counted that may be shown."""
         took: dict[Kind, Sequence[int]] = {
             kind: times if self._days[kind].total.is_safe else () for kind, times in self._took.items()
         }
@@ -313,7 +314,7 @@ def _kind_of(entry: Placed) -> Kind:
 
 
 def _cell(cells: dict[Key, Cell], key: Key, others: Key, k: int) -> Cell:
-    """The cell of `key`, or of `others` where there are very many."""
+    """The cell of `key`, or of `others` if there are too many."""
     return cells.setdefault(key if key in cells or len(cells) < CATEGORIES_MAX else others, Cell(k))
 
 
@@ -322,7 +323,7 @@ def _figures(cells: dict[Key, Cell]) -> dict[Key, Figure]:
 
 
 def effect_of(times: Sequence[int]) -> TimeToEffect | None:
-    """The percentiles of `times`, which are sorted; None where there are none.
+    """The percentiles of `times`, which must be sorted; None if there are none.
 
     >>> effect_of([10, 20, 30, 40])
     TimeToEffect(p50=20, p95=40, p99=40, max=40)

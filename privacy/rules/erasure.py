@@ -1,6 +1,6 @@
-"""Erasure as pure rules: whose events are removed, how a partition is rewritten, and what a proof of erasure needs.
+"""Erasure as pure rules: whose events are removed, how a partition is rewritten, and what proves an erasure.
 
-Of a user who was erased, everything goes that was appended before they consented again; all of it, where they did not.
+All events of an erased user that were appended before they consented again are removed; if they have not, all events.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +15,8 @@ from udfs.consent import comes_after
 from udfs.elements import ConsentRecord
 
 SNAPSHOT_DURATION_MAX_MS: Final = 10 * MINUTE_MS
-"""How long a snapshot may take (Flink's default of `execution.checkpointing.timeout`): one that is completed by then
-after an erasure may have begun before it."""
+"""How long a snapshot may take (Flink's default `execution.checkpointing.timeout`): one that completes this soon after
+an erasure may have started before it."""
 
 LEFTOVERS: Final = (
     "savepoint",
@@ -27,7 +27,7 @@ LEFTOVERS: Final = (
     "events",
     "exports",
 )
-"""Where nothing may be found of a user whose erasure is effective."""
+"""The places where nothing of a user may be found if their erasure is effective."""
 
 
 class NamedChange(NamedTuple):
@@ -55,20 +55,20 @@ def last_erasures(changes: Iterable[NamedChange]) -> dict[str, Erased]:
     return found
 
 
-def _is_a_no(change: ConsentRecord) -> bool:
-    """Whether nothing is granted, not even a purpose without personalisation."""
+def _grants_nothing(change: ConsentRecord) -> bool:
+    """Whether the change grants nothing, not even a purpose without personalisation."""
     return change.level == Level.NONE and not change.purposes
 
 
 def with_returns(erased: Mapping[str, Erased], changes: Iterable[NamedChange]) -> dict[str, Erased]:
-    """The same with `returned_at`, from a second reading of the same changes.
+    """`erased` with `returned_at`, from a second pass over the same changes.
 
-    A grant that was given no later than the erasure was refused, and brought nobody back.
+    A grant given no later than the erasure was refused, so it is no return.
     """
     found = dict(erased)
     for names, change in changes:
         known = found.get(names[0])
-        if known is None or _is_a_no(change) or not comes_after(change, known.erasure):
+        if known is None or _grants_nothing(change) or not comes_after(change, known.erasure):
             continue
         is_first = known.returned_at is None or change.append_ts < known.returned_at
         if is_first and change.said_at > known.erasure.said_at:
@@ -77,7 +77,7 @@ def with_returns(erased: Mapping[str, Erased], changes: Iterable[NamedChange]) -
 
 
 def must_be_erased(returns: Mapping[str, int | None], name: str, appended: int) -> bool:
-    """Whether a clean event must be erased; `returns` is `returned_at` by every pseudonym of everybody who was erased.
+    """Whether a clean event must be erased; `returns` maps every pseudonym of each erased user to `returned_at`.
 
     >>> must_be_erased({"p1.a": None, "p1.b": 20}, "p1.a", 99), must_be_erased({"p1.a": None, "p1.b": 20}, "p1.b", 20)
     (True, False)
@@ -97,17 +97,17 @@ class SeenRecord(NamedTuple):
 
 
 class RewritePlan(NamedTuple):
-    """Records after `copied` and up to `up_to` that stay are to be copied, then all up to `up_to` to be deleted."""
+    """Copy the records to keep after `copied` and up to `up_to`, then delete everything up to `up_to`."""
 
     copied: int
     up_to: int
 
 
 def plan(seen: Iterable[SeenRecord]) -> RewritePlan | None:
-    """How to rewrite a partition, None where nothing is to be done. One pass, no memory.
+    """How to rewrite a partition; None if there is nothing to do. One pass, constant memory.
 
-    Copies are made in the order of offsets, so the last one tells how far an interrupted run came. What it copied is
-    deleted in any case, or it would stand twice. Older copies are of offsets that are there no more.
+    Copies are made by offset, so the last one shows how far an interrupted run came. What it copied must be deleted in
+    any case, or it would exist twice. Older copies are of offsets that no longer exist.
     """
     begins, copied, up_to = -1, -1, -1
     for offset, copy_of, gone in seen:
@@ -121,7 +121,7 @@ def plan(seen: Iterable[SeenRecord]) -> RewritePlan | None:
 
 
 def occurrences(chunks: Iterable[bytes], patterns: Sequence[bytes]) -> list[int]:
-    """How often each of `patterns` stands in the bytes that `chunks` are one after the other, across borders too.
+    """How often each of `patterns` occurs in the concatenation of `chunks`.
 
     >>> occurrences([b"..ab", b"c..abc"], [b"abc", b"x"])
     [2, 0]
@@ -131,7 +131,7 @@ def occurrences(chunks: Iterable[bytes], patterns: Sequence[bytes]) -> list[int]
     for chunk in chunks:
         text = before + chunk
         for number, pattern in enumerate(patterns):
-            # What ended in the text before was counted there.
+            # Matches that ended in the previous text were counted there.
             place = text.find(pattern, max(0, len(before) - len(pattern) + 1))
             while place >= 0:
                 counts[number] += 1
@@ -143,9 +143,9 @@ def occurrences(chunks: Iterable[bytes], patterns: Sequence[bytes]) -> list[int]
 class Evidence(msgspec.Struct, frozen=True):
     """What a verification has seen; times in ms.
 
-    `found` counts by place, `planted` counts the canary by place. `applied_at` is when the job carried the erasure out,
-    None where nobody knows. `tombstone_until` is when the tombstone may be gone. `snapshots` is how many snapshots
-    are not surely younger than that, None where nobody looked.
+    `found` counts the user's traces by place, `planted` those of the canary. `applied_at` is when the job applied the
+    erasure, None if unknown. `tombstone_until` is when the tombstone may expire. `snapshots` is how many snapshots may
+    be older than the erasure, None if none were checked.
     """
 
     erased_at: int
@@ -160,14 +160,14 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class ErasureVerdict(NamedTuple):
-    """What is proved, and what is in the way of more."""
+    """What is proved, and what prevents a better result."""
 
     status: ErasureStatus
     reasons: list[str]
 
 
 def verdict(seen: Evidence) -> ErasureVerdict:
-    """Judge. A search that does not find what was planted proves nothing, whatever else it found."""
+    """Judge the evidence. A search that misses what was planted proves nothing, whatever else it found."""
     blind = [place for place, count in seen.planted.items() if not count]
     if blind or not seen.planted:
         return ErasureVerdict("not_proved", [f"what was planted was not found in: {', '.join(blind) or 'any place'}"])
@@ -199,5 +199,5 @@ def _why_not_complete(seen: Evidence) -> list[str]:
 
 
 def is_older(completed_at: int, applied_at: int | None) -> bool:
-    """Whether a snapshot that was completed then may hold a user who was erased at `applied_at` (ms, None: unknown)."""
+    """Whether a snapshot completed then may contain a user erased at `applied_at` (ms, None: unknown)."""
     return applied_at is None or completed_at <= applied_at + SNAPSHOT_DURATION_MAX_MS

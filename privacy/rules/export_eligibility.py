@@ -1,9 +1,9 @@
 """Decides which events an export or the training history may contain: consent now, and consent then.
 
-An event may be used for a purpose if its user's consent grants the purpose as it stands now, if it did when the event
-was accepted, and if nothing came between: what was taken back once does not come back with a later consent. Where
-compaction has dropped earlier consents, nobody knows any more whether something came between: then only what was
-appended after those that are left counts, which errs on the side of the user.
+An event may be used for a purpose if its user's consent grants the purpose now, granted it when the event was accepted,
+and without a break in between: data covered by a withdrawn consent does not become usable again by a later one. If
+compaction has removed earlier consents, a break cannot be ruled out: then only events after the remaining ones count,
+which favours the user.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,9 +18,9 @@ from udfs.state import UserState
 
 
 class ConsentStanding(UserState, array_like=True, gc=False):
-    """A user's last consent. Since `since` (append time, ms) the purpose in question has been granted without a break.
+    """A user's last consent. It has granted the purpose without a break since `since` (append time, ms).
 
-    There is never a profile here. `export_name` is what exports call the user, where anybody asks.
+    It never has a profile. `export_name` is the user's name in exports, if requested.
     """
 
     since: int = 0
@@ -29,9 +29,9 @@ class ConsentStanding(UserState, array_like=True, gc=False):
 
 
 class Standings:
-    """The last consent of every user, for one purpose: what the job's own rules make of the `consents` topic.
+    """The last consent of every user, for one purpose: the job's own rules applied to the `consents` topic.
 
-    One entry a user, under every key by which the user may be asked for.
+    One entry per user, under every key by which the user may be looked up.
     """
 
     def __init__(self, purpose: Purpose) -> None:
@@ -43,7 +43,7 @@ class Standings:
         return len(self._users)
 
     def note(self, keys: Sequence[str], change: ConsentRecord, export_name: str = "") -> None:
-        """Take a record of `consents` into account; records of a partition come in their order."""
+        """Apply a record of `consents`; records of a partition must come in order."""
         standing = self._users.get(keys[0])
         if standing is None:
             standing = ConsentStanding(export_name=export_name)
@@ -56,11 +56,11 @@ class Standings:
                 standing.since = change.append_ts
 
     def get(self, key: str) -> ConsentStanding | None:
-        """The standing of a user, None where there is no record of them."""
+        """The standing of a user; None without a record."""
         return self._users.get(key)
 
     def why_left_out(self, standing: ConsentStanding | None, appended: int, now_ms: int) -> LeftOut | None:
-        """Why an event that was appended at `appended` may not be used now; None where it may. Times in ms."""
+        """Why an event appended at `appended` may not be used now; None if it may. Times in ms."""
         if standing is None:
             return LeftOut.NO_CONSENT
         if reason := self._refusal(standing, now_ms):
@@ -70,7 +70,7 @@ class Standings:
     def may_export(
         self, standing: ConsentStanding | None, purposes_then: Collection[str], appended: int, now_ms: int
     ) -> LeftOut | None:
-        """The same for an event that was accepted under a consent to `purposes_then`."""
+        """As :meth:`why_left_out`, for an event that was accepted under a consent to `purposes_then`."""
         reason = self.why_left_out(standing, appended, now_ms)
         if reason is None and self.purpose not in purposes_then:
             return LeftOut.NOT_GRANTED_THEN
@@ -89,7 +89,7 @@ class Standings:
 
 
 def exported(event: CleanEvent, appended: int, name: str, hashes: ExportHashes) -> ExportedEvent:
-    """`event` as a line of an export, in which its user is called `name`."""
+    """`event` as a row of an export, under its user's export pseudonym `name`."""
     return ExportedEvent(
         name,
         event.type,

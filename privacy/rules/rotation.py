@@ -1,4 +1,4 @@
-"""Decides when a rotation may end: nothing is left that only the old key can link to a person."""
+"""Decides when a rotation may end: when nothing is left that only the old key can link to a person."""
 
 from collections.abc import Mapping
 
@@ -9,10 +9,10 @@ from schemas.topics import DAY_MS
 def why_not_ended(
     ring: KeyRing, users_by_kid: Mapping[str, int], snapshots_kept_ms: int, now_ms: int, oldest_snapshot_ms: int | None
 ) -> str | None:
-    """Why the rotation of `ring` cannot be ended yet, or None.
+    """Why the rotation of `ring` cannot end yet, or None.
 
-    `oldest_snapshot_ms` is when the oldest snapshot was taken, where that is known; where it is not, one may be as old
-    as `snapshots_kept_ms`. A snapshot from before everybody was moved would bring users back under the old pseudonym.
+    `oldest_snapshot_ms` is when the oldest snapshot was taken, if known; otherwise one may be as old as
+    `snapshots_kept_ms`. A snapshot from before all users were moved would bring users back under the old pseudonym.
     """
     if ring.previous is None:
         return "no rotation is under way"

@@ -247,7 +247,7 @@ def test_cached_segments_are_bounded(
     popular(store, "all", "socks")
     for country in range(10):
         ids(reader, f"country:{country}")
-    assert len(reader._popular._held) == 3
+    assert len(reader._popular._cached) == 3
     assert ids(reader) == ["socks"]
 
 

@@ -22,7 +22,7 @@ from jobs.checks import check_topics
 from jobs.registration import Registration
 from jobs.settings import Settings
 from jobs.unread import oldest_unread_ms
-from privacy.purge_consents import move_on
+from privacy.purge_consents import write_empty_records
 from privacy.retention import DEFAULTS
 from schemas import topics
 from schemas.errors import SettingsError
@@ -110,7 +110,7 @@ def test_purged_id_leaves_idle_partition(settings: Settings, send: Any) -> None:
     producer = KafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers)
 
     def ada_is_gone() -> bool:
-        for future in move_on(producer, settings.kafka.topic(topics.CONSENTS)):
+        for future in write_empty_records(producer, settings.kafka.topic(topics.CONSENTS)):
             future.get(WAIT_S)
         return all(record.key != b"ada" for record in records(settings.kafka, topics.CONSENTS))
 

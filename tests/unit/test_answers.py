@@ -77,14 +77,14 @@ def test_empty_answer_is_a_valid_list() -> None:
 def test_popular_list_is_fetched_once_a_second_and_kept_when_lost() -> None:
     held = PopularLists()
     assert held.outdated(["a", ALL], 0) == ["a", ALL]
-    held.hold("a", raw_list(["tea"]), 0)
-    held.hold(ALL, None, 0)
+    held.put("a", raw_list(["tea"]), 0)
+    held.put(ALL, None, 0)
     assert held.outdated(["a", ALL], POPULAR_FRESH_MS - 1) == []
     assert held.outdated(["a", ALL], POPULAR_FRESH_MS) == ["a", ALL]
-    held.asked("a", POPULAR_FRESH_MS)
+    held.mark_requested("a", POPULAR_FRESH_MS)
     assert held.outdated(["a"], POPULAR_FRESH_MS) == [], "somebody asks already"
-    held.hold("a", None, POPULAR_FRESH_MS)
-    held.hold("a", b"{", POPULAR_FRESH_MS)
+    held.put("a", None, POPULAR_FRESH_MS)
+    held.put("a", b"{", POPULAR_FRESH_MS)
     assert [one.found.items[0].id for one in held.of(["b", "a", ALL])] == ["tea"]
 
 

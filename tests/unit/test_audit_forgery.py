@@ -40,7 +40,7 @@ def verified(topics: Topics, trust: Trust = TRUST, now: int | None = None, since
 
 
 def believed(topics: Topics, found: Verification) -> list[bytes]:
-    return [raw for n, raw in enumerate(topics.lines) if found.vouches_for(0, n)]
+    return [raw for n, raw in enumerate(topics.lines) if found.is_proved(0, n)]
 
 
 def honest(seed: int, jobs: int, trail: str = TRAIL) -> Topics:

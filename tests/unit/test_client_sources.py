@@ -50,9 +50,7 @@ def test_every_public_name_is_offered_lazily_and_to_type_checkers() -> None:
         for alias in node.names
     }
     lazy = {
-        (module, freshet._CALLED_THERE.get(name, name), name)
-        for module, names in freshet.PUBLIC.items()
-        for name in names
+        (module, freshet._ALIASES.get(name, name), name) for module, names in freshet.PUBLIC.items() for name in names
     }
     assert lazy == typed
     for _, there, here in lazy:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import privacy.erasure
 from jobs.savepoints import _folder
 from privacy.erasure import Where, _savepoint, _taken_at, summary
-from privacy.erasure_search import in_files, is_left, snapshot_times
+from privacy.erasure_search import in_files, is_leftover, snapshot_times
 from privacy.retention import DEFAULTS
-from privacy.rewrite_events import REWRITTEN, chunked, copied_from, whose_of, with_append_time
+from privacy.rewrite_events import REWRITTEN, chunked, copied_from, owner_of, with_append_time
 from privacy.rules.erasure import (
     LEFTOVERS,
     SNAPSHOT_DURATION_MAX_MS,
@@ -162,7 +162,7 @@ def test_offset_decides_within_a_partition_despite_clock_steps() -> None:
 
 
 def test_unreadable_record_naming_erased_user_is_a_leftover() -> None:
-    left = is_left(["p1.ada"], returned_at=20)
+    left = is_leftover(["p1.ada"], returned_at=20)
     assert left(a_record(b"not JSON p1.ada"))
     assert left(a_record(b'{"pseudonym":"p1.bob","query":"p1.ada"}'))
     assert left(a_record(b'{"pseudonym":"p1.ada","appended":19}', timestamp=99))
@@ -246,7 +246,7 @@ def test_copy_carries_original_offset_and_append_time() -> None:
     assert copied_from([]) is None
     old = b'{"purposes":["train"],"pseudonym":"p1.a","event":"0"}'
     copied = with_append_time(old, BEGINNING)
-    assert copied is not None and whose_of(copied).appended == BEGINNING  # type: ignore[union-attr]
+    assert copied is not None and owner_of(copied).appended == BEGINNING  # type: ignore[union-attr]
     assert with_append_time(copied, BEGINNING + 1) == copied, "a copy of a copy is as old as its event"
     assert with_append_time(b"no event", 1) == b"no event"
 

@@ -219,7 +219,7 @@ def test_interrupted_rewrite_keeps_export_and_next_finishes(tmp_path: Path) -> N
         return LeftOut.WITHDRAWN if seen % 2 else None
 
     with pytest.raises(KeyboardInterrupt):
-        privacy.export_folder.without(folder, manifest, interrupted, NOW)
+        privacy.export_folder.remove_disallowed(folder, manifest, interrupted, NOW)
     assert whole(folder) == files
     (folder / "part-00000-r1.parquet").write_bytes(b"left by a killed rewrite")
     assert honoured(folder, [*CONSENTS, BOB_LEAVES]).removed == {LeftOut.WITHDRAWN: 8}
@@ -262,7 +262,7 @@ def test_expired_export_is_deleted_without_other_files(tmp_path: Path) -> None:
 def test_shortened_retention_applies_to_existing_exports() -> None:
     with tempfile.TemporaryDirectory() as place:
         manifest = an_export(Path(place), EVENTS, CONSENTS, NOW, retention_days=30)
-    past = privacy.export.is_past
+    past = privacy.export.is_past_retention
     assert not past(settings(retention_days=30), manifest, NOW + 30 * DAY - 1)
     assert past(settings(retention_days=30), manifest, NOW + 30 * DAY)
     assert past(settings(retention_days=7), manifest, NOW + 7 * DAY)

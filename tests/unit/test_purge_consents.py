@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.consent_topic import Recorded
-from privacy.purge_consents import Over, erasures_that_are_over
+from privacy.purge_consents import EndedErasures, ended_erasures
 from schemas.consents import ConsentChange
 from tests.support.vocabulary import BEGINNING, MINUTE
 
@@ -30,7 +30,7 @@ def topics_of_consents(draw: st.DrawFn) -> list[Recorded]:
     return sorted(made, key=lambda one: one.place[1])
 
 
-def naive(records: Sequence[Recorded]) -> Over:
+def naive(records: Sequence[Recorded]) -> EndedErasures:
     """By sorting: the last word of each user, and the last of each partition."""
     partitions: dict[str, set[int]] = {}
     misplaced = 0
@@ -45,14 +45,14 @@ def naive(records: Sequence[Recorded]) -> Over:
         lasts = {one.place[1]: one for one in mine}
         if left := {number for number, one in lasts.items() if not one.absent}:
             partitions[user] = left
-    return Over(partitions, misplaced)
+    return EndedErasures(partitions, misplaced)
 
 
 @given(topics_of_consents())
 def test_users_erased_long_ago_are_purged_from_every_partition(records: list[Recorded]) -> None:
-    assert erasures_that_are_over(lambda: iter(records), END) == naive(records)
+    assert ended_erasures(lambda: iter(records), END) == naive(records)
 
 
 def test_erasure_with_live_tombstone_is_kept() -> None:
     records = [a_record("ada", "erase", 1), a_record("bob", "erase", 9)]
-    assert erasures_that_are_over(lambda: iter(records), END).partitions == {"ada": {0}}
+    assert ended_erasures(lambda: iter(records), END).partitions == {"ada": {0}}

@@ -8,7 +8,7 @@ from base64 import urlsafe_b64encode
 import jsonschema_rs
 import pytest
 
-from adapters.redis.greeting import WHOLESALE, life_of, looked, record_of, standing_of
+from adapters.redis.greeting import WHOLESALE, life_of, parse_inspection, record_of, standing_of
 from adapters.secrets.key_rings import KEY_RING_VARIABLE, load_key_ring
 from deploy.publish_schemas import PUBLISHED, READ_LIST, published_files
 from schemas.consents import ConsentChange
@@ -86,7 +86,7 @@ def proof_decided(vector: dict[str, str | None]) -> str | None:
         for name in ("server", "replication", "commandstats", "generation")
     )
     try:
-        seen = looked(replication, stats, raw)
+        seen = parse_inspection(replication, stats, raw)
     except StoreUnavailable:
         return None
     standing = standing_of(life_of(server, seen), seen, record_of(seen))
