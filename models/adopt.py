@@ -1,12 +1,12 @@
 """Adopts your own model (`freshet model adopt`).
 
 The graph, exported from PyTorch, TensorFlow or anything else, takes ``items`` int32[users, 20] (rows of the user's
-recent items, newest last, 0 is padding) and, if it likes, ``weights`` float32[users, 20]. It returns ``scores``
-float32[users, items + 1], one for each row, or the best ones ranked: ``scores`` float32[users, k] and ``ids``
-int32 or int64[users, k]. The file of items has one item id a line; line n is row n, row 0 is padding.
+recent items, newest last, 0 is padding) and, optionally, ``weights`` float32[users, 20]. It returns either ``scores``
+float32[users, items + 1], one per row, or the best items ranked: ``scores`` float32[users, k] and ``ids`` int32 or
+int64[users, k]. The items file has one item id per line; line n is row n, row 0 is padding.
 
-Weights in a file of their own (``MODEL.onnx.data``) are taken in. The items are UTF-8 or UTF-16, with any line
-ends. The model is run before anything is written: what the job would refuse is refused here.
+External weights (``MODEL.onnx.data``) are included. The items file is UTF-8 or UTF-16, with any line ends. The model is
+run before anything is written: whatever the job would refuse is refused here.
 """
 
 from collections.abc import Sequence
@@ -34,18 +34,18 @@ from schemas.errors import ModelError
 
 TOP_K: Final = 50
 MODEL_BYTES_MAX: Final = 2**31 - 1
-"""What fits into one ONNX file."""
+"""The maximum size of one ONNX file."""
 _DTYPES: Final = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT32: "int32", onnx.TensorProto.INT64: "int64"}
 _QUANTISED: Final = {"MatMulInteger", "DynamicQuantizeLinear", "QLinearMatMul", "DequantizeLinear"}
 
 
 def adopt(model: Path, items: Sequence[str], name: str, directory: Path, top_k: int = TOP_K) -> Manifest:
-    """Write a model directory for the graph in ``model``, replacing a model that is there.
+    """Write a model directory for the graph in ``model``, replacing an existing model.
 
-    ``top_k`` is how many rows a list is drawn from where the graph ranks nothing itself; one that does has its own.
-    Raises :class:`ModelError` that says what to fix, for whatever the job could not run.
+    ``top_k`` is how many rows to rank if the graph returns plain scores; a graph that ranks has its own k. Raises
+    :class:`ModelError`, which says what to fix, for anything that the job could not run.
     """
-    graph, served = _whole(model)
+    graph, served = _load_graph(model)
     outputs = {value.name: value for value in graph.graph.output}
     ranked = "ids" in outputs
     top_k = _width(outputs["ids"], model) if ranked else min(top_k, len(items))
@@ -92,9 +92,11 @@ def items_in(file: Path) -> list[str]:
     return items
 
 
-def _whole(model: Path) -> tuple[Any, bytes]:
-    """The graph, and the bytes that are served: those of the file, or with the weights that it keeps in other files
-    beside it (``model.onnx.data``, as PyTorch's exporter writes them), so that a model is one file."""
+def _load_graph(model: Path) -> tuple[Any, bytes]:
+    """The graph, and the bytes to serve as one file.
+
+    External weights (``model.onnx.data``, as PyTorch's exporter writes them) are included.
+    """
     served = _read(model)
     graph = _parsed(served, model)
     if not any(uses_external_data(tensor) for tensor in _get_all_tensors(graph)):
@@ -121,7 +123,7 @@ def _read(path: Path) -> bytes:
 def _parsed(served: bytes, model: Path) -> Any:
     try:
         return onnx.load_model_from_string(served)
-    except Exception as error:  # protobuf's own class, which onnx does not name
+    except Exception as error:  # protobuf's own exception, which onnx does not export
         raise ModelError(f"{model} is not an ONNX file: {error}") from None
 
 

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 Cell = str | int | float | None
-"""A value as a file has it; a time that the file itself knows to be one is ms since the epoch already."""
+"""A value as read from a file; times that the file's type marks as times are already ms since the epoch."""
 
 Chunk = dict[str, list[Cell]]
-"""Column → its values of some rows; all lists are of one length."""
+"""Column → its values in some rows; all lists have the same length."""
 ROWS_PER_CHUNK: Final = 20_000
 MISSING: Final = frozenset(["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"])
 
 LOST_DIGITS: Final = (
     "an id in scientific notation, such as 4.00638E+12, has lost digits: format the column as text and export again"
 )
-"""The reason for which such rows are not taken: ids that begin alike have become one."""
+"""Why such rows are left out: different ids have become the same."""
 
 DecimalMark = Literal[".", ",", "?"]
-"""What separates the decimals of a column's numbers; ``?`` where a column has both, and ``1,234`` says nothing."""
+"""What separates the decimals of a column's numbers; ``?`` if a column has both, so that ``1,234`` is ambiguous."""
 
 _PLAIN: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.A)
 _WHOLE: Final = re.compile(r"[+-]?\d{1,30}", re.A)
@@ -34,7 +34,7 @@ _SPACES: Final = str.maketrans("", "", " \u00a0\u202f")
 
 
 def text_of(cell: Cell) -> str | None:
-    """An id or a label; whole numbers that a missing value made float are written without the point.
+    """An id or a label. Whole numbers that became floats because of a missing value are written without the point.
 
     >>> text_of(7.0), text_of("7.0"), text_of(float("nan"))
     ('7', '7.0', None)
@@ -49,7 +49,7 @@ def text_of(cell: Cell) -> str | None:
 
 
 def has_lost_digits(cell: Cell) -> bool:
-    """Whether an id is one that Excel rounded, or a float beyond the whole numbers that floats can tell apart.
+    """Whether an id was rounded by Excel, or is a float too large to represent whole numbers exactly.
 
     >>> has_lost_digits("4.00638E+12"), has_lost_digits(2.0**60), has_lost_digits("2E10"), has_lost_digits(2**60)
     (True, True, False, False)
@@ -60,21 +60,21 @@ def has_lost_digits(cell: Cell) -> bool:
 
 
 def rows_with_lost_digits(cells: Sequence[Cell]) -> list[int]:
-    """The places of the cells for which :func:`has_lost_digits`."""
+    """The indices of the cells for which :func:`has_lost_digits`."""
     if not any(map(_may_have_lost_digits, set(cells))):
         return []
     return [row for row, cell in enumerate(cells) if has_lost_digits(cell)]
 
 
 def _may_have_lost_digits(cell: Cell) -> bool:
-    """Also for a whole number: in a set it stands for the float that equals it."""
+    """Also true for a large int: in a set it may stand for an equal float."""
     return has_lost_digits(cell) or (isinstance(cell, int) and abs(cell) >= _EXACT_FLOAT_MAX)
 
 
 def decimal_marks(text: str) -> str:
     """The decimal marks with which the text is a number that has a separator.
 
-    One mark is proof of how the column is written; two are no proof, nor is none.
+    One mark proves how the column is written; two or none prove nothing.
 
     >>> [decimal_marks(text) for text in ("12.50", "2,50", "0.123", "1.234.567", "1,234", "1.234", "1234", "a few")]
     ['.', ',', '.', ',', '.,', '.,', '', '']
@@ -87,9 +87,9 @@ def decimal_marks(text: str) -> str:
 
 
 def number_of(cell: Cell, mark: DecimalMark = ".") -> Cell:
-    """A number; text that is none stays as it is, and so does ``1,234`` where the column's ``mark`` is not known.
+    """Parse a number; other text stays as it is, and so does ``1,234`` if the column's ``mark`` is unknown.
 
-    A number that can be read in one way only is read in that way, whatever the mark of its column.
+    A number with only one reading gets that reading, whatever the mark of its column.
 
     >>> number_of("3"), number_of("2,50"), number_of("1.234,5"), number_of("a few")
     (3, 2.5, 1234.5, 'a few')
@@ -116,7 +116,7 @@ def number_of(cell: Cell, mark: DecimalMark = ".") -> Cell:
 
 
 def numbers_of(cells: Sequence[Cell], mark: DecimalMark = ".") -> list[Cell]:
-    """:func:`number_of` of each; texts are read once, however often they stand there."""
+    """Apply :func:`number_of` to each cell; repeated texts are parsed once."""
     read = {cell: number_of(cell, mark) for cell in set(cells) if isinstance(cell, str)}
     return [read[cell] if isinstance(cell, str) else number_of(cell, mark) for cell in cells]
 
@@ -126,5 +126,5 @@ def _without_spaces(text: str) -> str:
 
 
 def texts_of(cells: Iterable[Cell]) -> list[str | None]:
-    """:func:`text_of` of each."""
+    """Apply :func:`text_of` to each cell."""
     return [cell if isinstance(cell, str) else text_of(cell) for cell in cells]

@@ -1,7 +1,8 @@
 """Measures the cost of scoring in microseconds per user, for each batch size (`freshet model cost`).
 
-CPU time of this process on one thread, the least of several repeats, so that other work on the machine counts little.
-The model is random but shaped like a trained one; FP32 and INT8 take turns within each repeat.
+Measures the CPU time of this process on one thread, and takes the minimum of several repeats, so that other work on the
+machine has little effect. The model is random but shaped like a trained one; FP32 and INT8 alternate within each
+repeat.
 """
 
 import tempfile
@@ -22,7 +23,7 @@ USERS_PER_REPEAT: Final = 512
 
 
 def microseconds_per_user(scorers: Mapping[str, Scorer], users: int, repeats: int) -> dict[str, float]:
-    """CPU microseconds for one user in a batch of ``users``, for each scorer."""
+    """CPU microseconds per user in batches of ``users``, for each scorer."""
     random = np.random.default_rng(0)
     shape = (users, RECENT_ITEMS_MAX)
     weights = np.ones(shape, np.float32)
@@ -39,7 +40,7 @@ def microseconds_per_user(scorers: Mapping[str, Scorer], users: int, repeats: in
 
 
 def costs(items: int, top_k: int, repeats: int) -> dict[int, dict[str, float]]:
-    """CPU microseconds for one user by batch size, then by form (int8, fp32), of a random model of that shape."""
+    """CPU microseconds per user of a random model, by batch size, then by form (int8, fp32)."""
     with tempfile.TemporaryDirectory() as scratch:
         scorers = {}
         for name in ("int8", "fp32"):

@@ -1,7 +1,7 @@
-"""Decides the decimal mark of a file's columns, once and by proof, before the first number is parsed.
+"""Decides the decimal mark of a file's columns, once and by proof, before any number is parsed.
 
 ``12.50``, ``0.123`` and ``1,234.5`` prove a decimal point; ``2,50``, ``1.234.567`` and ``1.234,5`` prove a comma.
-``1,234`` and ``1.234`` prove nothing: they are read by what the rest of the column proves.
+``1,234`` and ``1.234`` prove nothing: they are read as the rest of the column indicates.
 """
 
 from collections import Counter
@@ -13,19 +13,19 @@ _NAMES = {".": "point", ",": "comma"}
 
 
 class DecimalEvidence:
-    """How the numbers of some columns are written. ``usual`` is taken where nothing in the file proves a mark."""
+    """How the numbers of some columns are written. ``usual`` applies if nothing in the file proves a mark."""
 
     def __init__(self, columns: Iterable[str], usual: DecimalMark) -> None:
         self._usual = usual
         self._found: dict[str, Counter[str]] = {column: Counter() for column in columns}
 
     def add(self, chunk: Chunk) -> None:
-        """Take in some rows; other columns among them say nothing."""
+        """Add the evidence of some rows; other columns are ignored."""
         for column, found in self._found.items():
             found.update(_marks_of(chunk[column]))
 
     def marks(self) -> dict[str, DecimalMark]:
-        """Column → what its numbers prove, else what the other columns prove, else what is usual."""
+        """Column → the mark that its numbers prove, else that of the other columns, else the usual one."""
         file = _proved(self._found.values())
         return {
             column: _proved([found]) or (file if file in (".", ",") else None) or self._usual
@@ -33,7 +33,7 @@ class DecimalEvidence:
         }
 
     def guessed(self) -> dict[str, int]:
-        """Sentence → numbers that can be read in two ways, of columns where nothing in the file says in which."""
+        """Sentence → count of ambiguous numbers, for columns whose mark nothing in the file proves."""
         return {
             _guess(column, self._usual): found[".,"]
             for column, found in self._found.items()
@@ -41,8 +41,8 @@ class DecimalEvidence:
         }
 
 
-def unclear(cells: Iterable[Cell], mark: DecimalMark) -> int:
-    """How many cells a column's mark leaves with two readings."""
+def count_ambiguous(cells: Iterable[Cell], mark: DecimalMark) -> int:
+    """How many cells remain ambiguous with a column's mark."""
     return _marks_of(cells)[".,"] if mark == "?" else 0
 
 

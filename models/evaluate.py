@@ -1,12 +1,12 @@
 """Evaluates recommendation quality on a global time split, as in serving, against popularity.
 
-All interactions before the cut are for training; each step after it of a user who has a history is a question: given
-the last 20 items before the step, which items does the step hold? Steps and baskets are those of
-:mod:`models.transitions`. A global cut leaks nothing from the future, which leave-one-out per user does (Meng et al.,
-"Exploring Data Splitting Strategies for the Evaluation of Recommendation Models", RecSys 2020).
+All interactions before the cut are for training. Each later step of a user with a history is a question: given the last
+20 items before the step, which items does the step contain? Steps and baskets are those of :mod:`models.transitions`. A
+global cut leaks nothing from the future, unlike leave-one-out per user (Meng et al., "Exploring Data Splitting
+Strategies for the Evaluation of Recommendation Models", RecSys 2020).
 
-Two tables come of it: ``all``, where every item of the step counts, and ``new``, where items among the last 20 are
-neither listed nor asked for, which is how lists are served by default.
+There are two tables: ``all``, where every item of the step counts, and ``new``, where items among the last 20 are
+neither listed nor expected, which is how lists are served by default.
 """
 
 import tempfile
@@ -36,8 +36,11 @@ Rank = Callable[[npt.NDArray[np.int32], npt.NDArray[np.float32]], Rows]
 
 @dataclass(frozen=True)
 class Questions:
-    """``histories`` int32[n, 20] rows of the model, newest last, 0 = padding; ``weights`` float32 of that shape;
-    ``answers``: for each, the distinct rows of the step; an item that the model does not know is a negative number."""
+    """Questions about users' next steps.
+
+    ``histories`` int32[n, 20]: rows of the model, newest last, 0 = padding. ``weights``: float32 of the same shape.
+    ``answers``: the distinct rows of each step; items that the model does not know are negative numbers.
+    """
 
     histories: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
@@ -45,10 +48,10 @@ class Questions:
 
 
 def evaluate(interactions: Interactions, settings: TrainingSettings) -> dict[str, dict[str, float]]:
-    """Train on the first 80 % in time, ask about the rest: way of ranking → measure → value.
+    """Train on the first 80 % in time, test on the rest: ranking method → metric → value.
 
-    The ways are ``int8`` and ``fp32`` (the model as served and before quantisation) and ``popularity`` (the same list
-    for all, weighted by recency), each also as ``…, new items``. Raises :class:`ModelError` without enough data.
+    The methods are ``int8`` and ``fp32`` (the model as served and before quantisation) and ``popularity`` (the same
+    list for all, weighted by recency), each also as ``…, new items``. Raises :class:`ModelError` without enough data.
     """
     cut = _cut(interactions)
     trained = train(interactions.where(interactions.ts_ms < cut), settings)
@@ -73,10 +76,10 @@ def evaluate(interactions: Interactions, settings: TrainingSettings) -> dict[str
 
 
 def choose_decay(interactions: Interactions, settings: TrainingSettings) -> TrainingSettings:
-    """``settings`` with the ``history_decay`` of `DECAYS` that lists new items best in the last fifth of the time.
+    """``settings`` with the ``history_decay`` of `DECAYS` that ranks new items best in the last fifth of the time.
 
-    What fits depends on the shop: yesterday's basket still tells much, twenty clicks ago little. Give it training data
-    only. Where there is too little to ask about, the settings stay as they are.
+    The best value depends on the shop: yesterday's basket is still informative, twenty clicks ago hardly. Pass training
+    data only. With too little data to test, the settings are unchanged.
     """
     cut = _cut(interactions)
     try:
@@ -95,19 +98,19 @@ def choose_decay(interactions: Interactions, settings: TrainingSettings) -> Trai
 
 
 def _cut(interactions: Interactions) -> int:
-    """The time (ms) that the last `TEST_SHARE` of the interactions begins at."""
+    """The time (ms) at which the last `TEST_SHARE` of the interactions begins."""
     if not len(interactions):
         raise ModelError("there are no interactions to evaluate")
     return int(np.quantile(interactions.ts_ms, 1 - TEST_SHARE))
 
 
 def before_cut(interactions: Interactions) -> Interactions:
-    """What :func:`evaluate` trains on."""
+    """The interactions that :func:`evaluate` trains on."""
     return interactions.where(interactions.ts_ms < _cut(interactions))
 
 
 def questions_after(cut: int, interactions: Interactions, trained: Trained, settings: TrainingSettings) -> Questions:
-    """Up to `QUESTIONS_MAX` questions, evenly drawn, about steps at or after ``cut`` (ms)."""
+    """Up to `QUESTIONS_MAX` questions, evenly sampled, about steps at or after ``cut`` (ms)."""
     row_of = {item: row for row, item in enumerate(trained.items, start=1)}
     known = [row_of.get(item, -1 - code) for code, item in enumerate(interactions.item_ids)]
     rows = np.array(known, np.int64)[interactions.items]
@@ -157,7 +160,7 @@ def measure(lists: Rows, answers: list[Rows], items: int) -> dict[str, float]:
 
 
 def without_seen(lists: Rows, questions: Questions) -> tuple[Rows, list[Rows]]:
-    """Lists and answers without the items of each history; questions that are left without an answer fall away."""
+    """Lists and answers without the items of each history; questions without remaining answers are dropped."""
     kept, answers = [], []
     for row, history, answer in zip(lists, questions.histories, questions.answers, strict=True):
         wanted = answer[~np.isin(answer, history)]
@@ -170,7 +173,7 @@ def without_seen(lists: Rows, questions: Questions) -> tuple[Rows, list[Rows]]:
 
 
 def _ranked_by(trained: Trained, settings: TrainingSettings, *, int8: bool) -> Rank:
-    """Rank through the exported graph, so that what is measured is what is served."""
+    """Rank through the exported graph, so that the served model is the one measured."""
     card = Card("evaluation", TrainingWindow(0, 0, 0, 0, len(trained.items)))
 
     def rank(histories: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]) -> Rows:

@@ -1,7 +1,7 @@
 """Reads user-supplied tables (CSV, Parquet, JSON lines), for replay and training alike.
 
-A file is told by its content, not by its name: ``SHOP.CSV``, ``shop`` and ``shop.csv.gz`` are read alike.
-Rows that cannot be read are left out and counted by reason; nothing is left out in silence.
+The format is detected by content, not by name: ``SHOP.CSV``, ``shop`` and ``shop.csv.gz`` all work. Unreadable rows are
+left out and counted by reason; nothing is dropped silently.
 """
 
 import csv
@@ -21,13 +21,13 @@ import msgspec
 from models.cells import MISSING, ROWS_PER_CHUNK, Cell, Chunk, DecimalMark
 from models.decimals import DecimalEvidence
 from models.parquet_files import MARK, batches, schema_of
-from models.text_files import REPLACED, WINDOWS, beginning, opened
+from models.text_files import REPLACED, WINDOWS, open_text, read_beginning
 from models.times import MILLISECONDS, DateOrder, TimeEvidence, Unit
 from models.whole_ids import IdEvidence
 from schemas.errors import FileError
 
 FIELD_CHARACTERS_MAX: Final = 1 << 20
-"""A field of CSV that is longer has a quotation mark that nothing closes."""
+"""A longer CSV field has an unclosed quotation mark."""
 
 WRONG_WIDTH: Final = "another number of fields than the header"
 WRONG_QUOTES: Final = "quotation marks that do not fit"
@@ -39,10 +39,10 @@ HALF_CHARACTER: Final = "half of a character (a lone surrogate)"
 _DELIMITERS: Final = ",;\t|"
 _BINARY: Final = frozenset(map(chr, range(9)))
 _QUOTED_NAME: Final = re.compile(r"^([\[`'])([^\[\]`']+)[\]`']$")
-"""A column's name as SQL exports quote it."""
+"""A column name in the quotes of SQL exports."""
 _BRACKETS: Final = re.compile(r"\[[^\[\]{}\"]+\]\s*(?:[,;\t|]|$)")
 _HINT: Final = re.compile(r"(\"?)sep=(?P<mark>\\t|[^\w\r\n\"]?)\1(?P=mark)*\s*", re.I)
-"""A first line that tells Excel the delimiter, as exporters write it: bare, in quotes, or filled up like a row."""
+"""A first line that names the delimiter for Excel: bare, quoted, or padded like a row."""
 _HEAD_CHARACTERS: Final = 1 << 16
 _ROWS_FOR_NAMES: Final = 1_000
 
@@ -53,9 +53,9 @@ LeftOut = Counter[str]
 class Table:
     """A file that can be read any number of times.
 
-    ``file``: its name. ``names``: its columns; of JSON, those of the first thousand rows. ``rows``: how many there are,
-    where that is known without reading them. ``usual_mark``: the decimal mark of numbers where they prove none.
-    ``note``: what a reader of the file should know of how it is read.
+    ``file``: its name. ``names``: its columns; for JSON, those of the first thousand rows. ``rows``: their number, if
+    known without reading them. ``usual_mark``: the decimal mark if the numbers prove none. ``note``: what the user
+    should know about how the file is read.
     """
 
     file: str
@@ -65,13 +65,15 @@ class Table:
     usual_mark: DecimalMark = "."
     note: str | None = None
     typed: frozenset[str] = frozenset()
-    """Columns whose numbers are of a type of the file: no way of writing is to be told."""
+    """Columns whose numbers have a type in the file, so that their notation need not be detected."""
     times: frozenset[str] = frozenset()
-    """Columns that the file itself knows to be times: their cells are ms since the epoch."""
+    """Columns that the file's types mark as times: their cells are ms since the epoch."""
 
     def chunks(self, columns: Iterable[str], left_out: LeftOut) -> Iterator[Chunk]:
-        """The columns' values in the order of the file, some thousand rows at a time; all lists of a chunk are of one
-        length. ``left_out`` is told the rows that could not be read, by reason. Raises :class:`FileError`."""
+        """The columns' values in file order, some thousand rows at a time; all lists of a chunk have the same length.
+
+        Counts unreadable rows in ``left_out``, by reason. Raises :class:`FileError`.
+        """
         wanted = list(dict.fromkeys(columns))
         for column in wanted:
             if (count := self.names.count(column)) > 1:
@@ -81,8 +83,11 @@ class Table:
     def evidence(
         self, numbers: Iterable[str], ids: Iterable[str], time: str, form: str | None
     ) -> tuple[DecimalEvidence, IdEvidence, Unit | None, DateOrder | None]:
-        """How the numbers and ids of some columns are written, in which unit the numbers of another are times (those
-        that are not in ``form``), and the order of its dates, from all rows of the file. Raises :class:`FileError`."""
+        """Detect, from all rows of the file, how numbers, ids and times are written. Raises :class:`FileError`.
+
+        Returns the notation of ``numbers`` and ``ids``, the unit of numeric values of ``time`` (those not in ``form``),
+        and the order of its dates.
+        """
         untyped = [column for column in numbers if column not in self.typed]
         named = [column for column in ids if column not in self.typed]
         marks, written, times = DecimalEvidence(untyped, self.usual_mark), IdEvidence(named), TimeEvidence(form)
@@ -94,7 +99,7 @@ class Table:
         return marks, written, self.unit(time, times), times.order(self.file, time)
 
     def ids(self, columns: Iterable[str]) -> IdEvidence:
-        """How the ids of some columns are written, from all rows of the file. Raises :class:`FileError`."""
+        """Detect how the ids of some columns are written, from all rows of the file. Raises :class:`FileError`."""
         named = [column for column in columns if column not in self.typed]
         written = IdEvidence(named)
         for chunk in self.chunks(named, Counter()) if named else ():
@@ -102,13 +107,13 @@ class Table:
         return written
 
     def unit(self, time: str, evidence: TimeEvidence) -> Unit | None:
-        """The unit of a column of times: what the file itself says, else what is proved. Raises :class:`FileError`."""
+        """The unit of a time column: from the file's type, else by proof. Raises :class:`FileError`."""
         return MILLISECONDS if time in self.times else evidence.unit(self.file, time)
 
 
 def open_table(path: Path) -> Table:
-    """The table in a file; raises :class:`FileError` that says what to change."""
-    head = beginning(path)
+    """Open the table in a file; raises :class:`FileError`, which says what to change."""
+    head = read_beginning(path)
     if head.startswith(MARK):
         schema = schema_of(path)
         return Table(
@@ -119,7 +124,7 @@ def open_table(path: Path) -> Table:
             typed=schema.numbers,
             times=schema.times,
         )
-    with opened(path) as (text, encoding):
+    with open_text(path) as (text, encoding):
         note = f"{path.name} is not UTF-8: read as Windows-1252" if encoding.name == WINDOWS else None
         shown = text.read(_HEAD_CHARACTERS)
     if _is_json(shown.lstrip("\ufeff \t\r\n")):
@@ -130,14 +135,14 @@ def open_table(path: Path) -> Table:
         path.name,
         names,
         lambda columns, left_out: _csv(path, delimiter, names, columns, left_out),
-        # Excel takes the semicolon where the comma is the decimal mark.
+        # Excel uses semicolons if the comma is the decimal mark.
         usual_mark="," if delimiter == ";" else ".",
         note=note,
     )
 
 
 def _is_json(shown: str) -> bool:
-    """Whether the text begins as JSON does; ``[user],[item]`` is a header of CSV."""
+    """Whether the text begins like JSON; ``[user],[item]`` is a CSV header."""
     if not shown.startswith("["):
         return shown.startswith("{")
     first = shown.splitlines()[0]
@@ -148,7 +153,10 @@ def _is_json(shown: str) -> bool:
 
 
 def _header(path: Path, shown: str) -> tuple[str, list[str]]:
-    """The delimiter that the hint says where it cuts the header, else that which cuts it into most names; the names."""
+    """The delimiter and the column names.
+
+    The hint's delimiter if it splits the header, else the one that gives most names.
+    """
     hint = _hinted(io.StringIO(shown, newline="").readline().removeprefix("\ufeff")) or ""
     found = {delimiter: _first_row(shown, delimiter) for delimiter in hint + _DELIMITERS}
     delimiter = hint if hint and len(found[hint]) > 1 else max(_DELIMITERS, key=lambda each: len(found[each]))
@@ -169,13 +177,13 @@ def _first_row(shown: str, delimiter: str) -> list[str]:
 
 
 def _without_hint(lines: Iterator[str]) -> Iterator[str]:
-    """The lines without the first where it is a hint, and without a mark."""
+    """The lines without a hint in the first one, and without a byte order mark."""
     first = next(lines, "").removeprefix("\ufeff")
     return lines if _hinted(first) is not None else itertools.chain([first], lines)
 
 
 def _hinted(line: str) -> str | None:
-    r"""The delimiter that a line such as ``sep=;`` tells Excel, empty where it tells none; None for any other line.
+    r"""The delimiter in a line such as ``sep=;`` for Excel, empty if it names none; None for any other line.
 
     >>> [_hinted(line) for line in ("sep=;", '"sep=,"', "sep=\t", r"sep=\t", "sep=", "separator;item")]
     [';', ',', '\t', '\t', '', None]
@@ -186,10 +194,10 @@ def _hinted(line: str) -> str | None:
 
 def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:
     places = [names.index(column) for column in columns]
-    with opened(path) as (text, encoding):
+    with open_text(path) as (text, encoding):
         rows = _records(text, delimiter, len(names), left_out)
         next(rows, None)
-        # One place more than is wanted: a single one would not give tuples.
+        # One extra index, because a single one would not return tuples.
         picked = map(itemgetter(*places, 0), rows)
         while taken := list(itertools.islice(picked, ROWS_PER_CHUNK)):
             if encoding.replaces:
@@ -204,9 +212,9 @@ def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], l
 
 
 def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Iterator[list[str]]:
-    """The rows of the header's width, the header among them; empty fields beyond it are no fields.
+    """Rows as wide as the header, including the header; extra empty fields are ignored.
 
-    A quotation mark that is not closed where a field ends costs the lines that it takes in: they are counted.
+    A quotation mark not closed at the end of a field costs the lines that it includes: they are counted.
     """
     csv.field_size_limit(FIELD_CHARACTERS_MAX)
     reader = csv.reader(_without_hint(text), delimiter=delimiter, strict=True)
@@ -236,13 +244,13 @@ def _readable(rows: list[tuple[str, ...]], left_out: LeftOut) -> list[tuple[str,
 
 
 def object_of(line: str | bytes) -> dict[str, Any] | None:
-    """One line of JSON, None where it is no object."""
+    """Parse one line of JSON; None if it is not an object."""
     row = _json(line)
     return row if isinstance(row, dict) else None
 
 
 def _json(text: str | bytes) -> Any:
-    """What the text says, None where it is no JSON. NaN, which is none, is what Python and pandas write."""
+    """Parse JSON; None if it is invalid. Accepts NaN, which Python and pandas write although it is not JSON."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -254,7 +262,7 @@ def _json(text: str | bytes) -> Any:
 
 
 def cell_of(value: Any) -> Cell:
-    """A value of a JSON object; raises :class:`TypeError` for a list or an object."""
+    """Convert a JSON value; raises :class:`TypeError` for a list or an object."""
     if value is None or isinstance(value, str | float):
         return value
     if isinstance(value, bool):
@@ -265,7 +273,7 @@ def cell_of(value: Any) -> Cell:
 
 
 def cells_of(row: Mapping[str, Any], columns: Iterable[str], left_out: LeftOut) -> list[Cell] | None:
-    """The columns of a JSON object, None where it is left out: ``left_out`` is told the reason."""
+    """The columns of a JSON object; None if it is left out, with the reason counted in ``left_out``."""
     try:
         cells = [cell_of(row.get(column)) for column in columns]
     except TypeError:
@@ -278,12 +286,12 @@ def cells_of(row: Mapping[str, Any], columns: Iterable[str], left_out: LeftOut) 
 
 
 def _is_whole(text: str) -> bool:
-    """Whether text has no half of a surrogate pair, which JSON can escape and UTF-8 cannot say."""
+    """Whether text has no lone surrogates, which JSON can escape and UTF-8 cannot encode."""
     return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def _names_of_objects(path: Path) -> list[str]:
-    with opened(path) as (text, _):
+    with open_text(path) as (text, _):
         first = itertools.islice(_objects(text), _ROWS_FOR_NAMES)
         names = list(dict.fromkeys(name for row in first if row is not None for name in row if _is_whole(name)))
     if not names:
@@ -294,7 +302,7 @@ def _names_of_objects(path: Path) -> list[str]:
 
 
 def _objects_of(path: Path, columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:
-    with opened(path) as (text, encoding):
+    with open_text(path) as (text, encoding):
         rows = _rows_of_objects(_objects(text), columns, encoding.replaces, left_out)
         while taken := list(itertools.islice(rows, ROWS_PER_CHUNK)):
             yield {column: [row[place] for row in taken] for place, column in enumerate(columns)}

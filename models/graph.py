@@ -1,21 +1,22 @@
 """The ONNX graph of the built-in model, from its numbers.
 
-What the graph computes for one user, with ``items[j]`` the item at position ``j`` (0 is the oldest, padding is row 0)::
+The graph computes this for one user, with ``items[j]`` the item at position ``j`` (0 is the oldest, padding is row 0)::
 
     w[j]      = weights[j] / max(weights) * lag_weights[j]                 0 where items[j] is padding
     scores    = bias                                                       float32[items + 1]
     scores[neighbours[items[j], n]] += w[j] * values[items[j], n]          for each position j and neighbour n
 
-and then the best ``top_k`` columns, ties by row. Only what a history touches is added up: at 10,000 items, 1,280
-additions instead of the 640,000 multiplications of two embeddings of 64: less for few users, the same for many, and
-better lists than a factorisation to 64 dimensions of the same counts gives.
+and then the best ``top_k`` columns, ties by row. Only entries that the history refers to are added: at 10,000 items,
+1,280 additions instead of the 640,000 multiplications of two embeddings of 64. That is cheaper for few users, the same
+for many, and gives better lists than a factorisation of the same counts to 64 dimensions.
+
 Every step works within one row, so a user's scores are the same, bit for bit, alone and in any batch.
 
-Dividing by the largest weight makes the list depend on how the recent items compare with one another, not on how long
-ago all of them were. A user without known items gets the bias alone: the popular items.
+Dividing by the largest weight makes the list depend on how recent items compare with one another, not on their common
+age. A user without known items gets only the bias: the popular items.
 
-Rows are ordered by popularity, which makes TopK fast: the first columns it sees are nearly the best, so few of the
-others enter its heap. Two-stage forms (maxima of groups, then what is in the best groups) gained nothing then.
+Rows are ordered by popularity, which makes TopK fast: the first columns are nearly the best, so few of the others enter
+its heap. Two-stage forms (maxima of groups, then the best groups' members) gained nothing.
 """
 
 from dataclasses import dataclass
@@ -38,9 +39,9 @@ Array = npt.NDArray[Any]
 class Transitions:
     """The numbers of a model.
 
-    ``neighbours`` int32[items + 1, n] and ``values`` float32[items + 1, n] >= 0: what tends to follow each item, and
-    how strongly; row 0 and places left over hold neighbour 0 and value 0. ``bias`` float32[items + 1] with
-    ``bias[0] = -inf``, so that padding is never returned. ``lag_weights`` float32[RECENT_ITEMS_MAX], oldest first.
+    ``neighbours`` int32[items + 1, n] and ``values`` float32[items + 1, n] >= 0: which items tend to follow each item,
+    and how strongly; row 0 and unused places hold neighbour 0 and value 0. ``bias`` float32[items + 1] with ``bias[0] =
+    -inf``, so that padding is never returned. ``lag_weights`` float32[RECENT_ITEMS_MAX], oldest first.
     """
 
     neighbours: npt.NDArray[np.int32]
@@ -50,7 +51,7 @@ class Transitions:
 
     @property
     def items(self) -> int:
-        """Real items, padding not counted."""
+        """The number of items, without padding."""
         return len(self.bias) - 1
 
 
@@ -62,13 +63,13 @@ class Graph:
         self.constants: dict[str, Array] = {}
 
     def op(self, kind: str, *inputs: str, out: str = "", **attributes: Any) -> str:
-        """Add a node with one output, named ``out`` or after its kind and place."""
+        """Add a node with one output, named ``out`` or after its kind and index."""
         output = out or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
     def constant(self, name: str, value: Any, dtype: Any = np.int64) -> str:
-        """Add a constant under ``name``; the same name is the same constant."""
+        """Add a constant under ``name``; the same name refers to the same constant."""
         self.constants[name] = np.asarray(value, dtype)
         return name
 
@@ -96,7 +97,7 @@ def _tensor(name: str, dtype: int, shape: list[Any]) -> Any:
 
 
 def fp32_model(numbers: Transitions, top_k: int) -> ModelProto:
-    """The model in FP32; its constants carry the names of :class:`Transitions`, for :func:`transitions_of`."""
+    """The model in FP32; its constants have the names of :class:`Transitions`, for :func:`transitions_of`."""
     graph = Graph()
     values = graph.op("Gather", graph.constant("values", numbers.values, np.float32), "items", axis=0)
     finish(graph, numbers, values, position_weights(graph, numbers), top_k)
@@ -110,7 +111,7 @@ def transitions_of(model: ModelProto) -> Transitions:
 
 
 def position_weights(graph: Graph, numbers: Transitions) -> str:
-    """What each position counts: float32[users, history]."""
+    """The weight of each position: float32[users, history]."""
     known = graph.op("Cast", graph.op("Cast", "items", to=TensorProto.BOOL), to=TensorProto.FLOAT)
     weights = graph.op("Mul", "weights", known)
     largest = graph.op("ReduceMax", weights, graph.constant("axis_1", [1]), keepdims=1)

@@ -1,4 +1,4 @@
-"""Interactions as columns, the form in which models are trained; and the readers that make them from files and rows."""
+"""Interactions as columns, the form for training; and readers that create them from files and rows."""
 
 import shlex
 import time
@@ -44,8 +44,8 @@ class Interactions:
     """Columns of equal length ``n``, in any order.
 
     ``users`` int64[n] and ``items`` int64[n]: codes from 0; ``item_ids[code]`` is the item's id; users need no ids.
-    ``ts_ms`` int64[n]: ms since the epoch. ``kinds`` int64[n]: places in ``schemas.events.EVENT_TYPES``.
-    ``dropped``: reason → rows that the reader left out. ``notes``: what to know of how the file was read.
+    ``ts_ms`` int64[n]: ms since the epoch. ``kinds`` int64[n]: indices in ``schemas.events.EVENT_TYPES``. ``dropped``:
+    reason → rows that the reader left out. ``notes``: how the file was read, for the user.
     """
 
     users: npt.NDArray[np.int64]
@@ -60,21 +60,24 @@ class Interactions:
         return len(self.ts_ms)
 
     def report_lines(self) -> list[str]:
-        """What was read and what was not, as lines of text."""
+        """Lines of text about what was read and what was dropped."""
         lines = [f"  {len(self)} interactions, {len(self.item_ids)} items"]
         lines += [f"  {note}" for note in self.notes]
         return lines + [f"  dropped {rows}: {reason}" for reason, rows in self.dropped.items()]
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Interactions":
-        """The rows where ``keep`` bool[n] holds; the codes stay as they are."""
+        """The rows where ``keep`` bool[n] is true; codes are unchanged."""
         return Interactions(self.users[keep], self.items[keep], self.ts_ms[keep], self.kinds[keep], self.item_ids)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns in a file. ``every`` is the kind of all rows where a file has no such column;
-    rows whose ``quantity`` is not above zero (returns, cancellations) are dropped. ``time_form`` is how dates are
-    written, as for ``strptime``, where that can be read in two ways."""
+    """Names of the columns in a file.
+
+    ``every`` is the kind of all rows if the file has no such column. Rows whose ``quantity`` is not above zero
+    (returns, cancellations) are dropped. ``time_form`` is the format of dates, as for ``strptime``, if they are
+    ambiguous.
+    """
 
     user: str = "user_id"
     item: str = "item_id"
@@ -97,7 +100,7 @@ CLEAN_EVENTS: Final = Columns(user="pseudonym")
 def read(path: Path, columns: Columns) -> Interactions:
     """Read a CSV, Parquet or JSON-lines file (:mod:`models.files`), or the folder of an export.
 
-    Rows that cannot be used are dropped and counted by reason. Raises :class:`ModelError` that names what is missing.
+    Unusable rows are dropped and counted by reason. Raises :class:`ModelError`, which names what is missing.
     """
     if path.is_dir():
         return from_rows(export_rows(path, time.time_ns() // 1_000_000), columns)
@@ -117,7 +120,7 @@ def read(path: Path, columns: Columns) -> Interactions:
     except FileError as error:
         raise ModelError(str(error)) from None
     if not chunks:
-        raise ModelError(f"there are no interactions to read in {path}{_told(left_out)}")
+        raise ModelError(f"there are no interactions to read in {path}{_left_out_text(left_out)}")
     frame = _with_whole_ids(pd.concat(chunks, ignore_index=True), ids, left_out)
     notes = describe_unit(None if columns.time in table.times else unit, columns.time)
     notes += describe_order(order, columns.time)
@@ -125,7 +128,7 @@ def read(path: Path, columns: Columns) -> Interactions:
 
 
 def _with_whole_ids(frame: pd.DataFrame, ids: IdEvidence, left_out: Counter[str]) -> pd.DataFrame:
-    """The rows whose ids have one reading."""
+    """The rows whose ids are unambiguous."""
     frame = frame.assign(**{name: pd.Series(as_floats(frame[name]), dtype=object) for name in ids.floats()})
     unclear = {row for name in ids.mixed() for row in pointed_rows(frame[name])}
     if not unclear:
@@ -135,7 +138,7 @@ def _with_whole_ids(frame: pd.DataFrame, ids: IdEvidence, left_out: Counter[str]
 
 
 def default_user(path: Path) -> str:
-    """The column of the user where nobody names it: that of clean events if the file has it and no ``user_id``."""
+    """The default column of the user: that of clean events if the file has it and no ``user_id``."""
     if path.is_dir():
         return CLEAN_EVENTS.user
     try:
@@ -146,7 +149,7 @@ def default_user(path: Path) -> str:
 
 
 def export_rows(folder: Path, now_ms: int) -> Iterator[dict[str, Any]]:
-    """The events of an export as rows; raises :class:`ModelError` for one that may not, or cannot, be trained on."""
+    """The events of an export as rows; raises :class:`ModelError` if training on it is not allowed or not possible."""
     try:
         manifest = read_manifest(folder)
         if manifest.purpose != "train":
@@ -160,8 +163,8 @@ def export_rows(folder: Path, now_ms: int) -> Iterator[dict[str, Any]]:
         raise ModelError(str(error)) from None
 
 
-def decoded(line: bytes) -> dict[str, Any]:
-    """One line of JSON; a line that is not an object is an empty row, which is counted as dropped."""
+def parse_line(line: bytes) -> dict[str, Any]:
+    """Parse one line of JSON; a line that is not an object is an empty row, which is counted as dropped."""
     return object_of(line.removeprefix(b"\xef\xbb\xbf")) or {}
 
 
@@ -197,7 +200,7 @@ def _cells(row: Mapping[str, Any], names: list[str], left_out: Counter[str]) -> 
 
 
 def from_frame(frame: pd.DataFrame, columns: Columns) -> Interactions:
-    """Columns from a table of pandas; rows that cannot be used are dropped and counted by reason."""
+    """Columns from a pandas DataFrame; unusable rows are dropped and counted by reason."""
     _check_columns(list(frame.columns), columns)
     cells = pd.DataFrame({name: list(map(_plain, frame[name])) for name in columns.in_file()}, dtype=object)
     return _from_cells(cells, columns, *_written(cells, columns, "the table"), {})
@@ -211,10 +214,9 @@ def _from_cells(
     left_out: Mapping[str, int],
     notes: tuple[str, ...] = (),
 ) -> Interactions:
-    """Columns from a table of :data:`models.cells.Cell`, whose times count in ``unit`` where they are numbers,
-    and whose dates have the ``order``.
+    """Columns from a table of :data:`models.cells.Cell`; numeric times are in ``unit``, dates have the ``order``.
 
-    Rows that cannot be used are dropped and counted by reason, those that were ``left_out`` before with them."""
+    Unusable rows are dropped and counted by reason, together with those already ``left_out``."""
     given = frame[columns.time].tolist()
     times = milliseconds_of(given, columns.time_form, unit, order)
     unclear = np.array(
@@ -254,7 +256,7 @@ def _from_cells(
 
 
 def _coded(frame: pd.DataFrame, columns: Columns, dropped: dict[str, int], notes: tuple[str, ...]) -> Interactions:
-    """Columns from rows that can all be used."""
+    """Columns from rows that are all usable."""
     users, _ = pd.factorize(frame[columns.user], sort=True)
     items, item_ids = pd.factorize(frame[columns.item], sort=True)
     kinds = frame[columns.kind].map(KIND_OF).to_numpy(np.int64)
@@ -270,13 +272,13 @@ def _rounded(values: pd.Series) -> npt.NDArray[np.bool_]:
 
 
 def _is_positive(values: pd.Series) -> npt.NDArray[np.bool_]:
-    """Which numbers are above zero; that is the same in both readings of ``1,234``."""
+    """Which numbers are above zero, which is the same in both readings of ``1,234``."""
     numbers = numbers_of(values.tolist())
     return np.array([isinstance(each, int | float) and each > 0 for each in numbers], dtype=bool)
 
 
 def _plain(value: Any) -> Cell:
-    """A value of pandas or numpy as a cell; what is missing is None."""
+    """Convert a pandas or numpy value to a cell; missing values become None."""
     if isinstance(value, str) or value is None:
         return value
     if value is pd.NA or value is pd.NaT:
@@ -287,7 +289,7 @@ def _plain(value: Any) -> Cell:
     return cell_of(value.item() if isinstance(value, np.generic) else value)
 
 
-def _told(left_out: Mapping[str, int]) -> str:
+def _left_out_text(left_out: Mapping[str, int]) -> str:
     return "".join(f"; left out {rows}: {reason}" for reason, rows in left_out.items())
 
 

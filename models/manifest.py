@@ -1,13 +1,13 @@
-"""The manifest of a model directory: describes the model, and pins the files beside it.
+"""The manifest of a model directory: describes the model, and pins the other files by their hashes.
 
 A model directory holds four files::
 
     manifest.json      this module's :class:`Manifest`
-    model.onnx         the graph that is served (INT8 by default)
-    model.fp32.onnx    the graph it was quantised from (optional, never served)
-    items.txt          the vocabulary: one item id a line; line n is row n of the model, row 0 is padding
+    model.onnx         the served graph (INT8 by default)
+    model.fp32.onnx    the graph that it was quantised from (optional, never served)
+    items.txt          the vocabulary: one item id per line; line n is row n of the model, row 0 is padding
 
-:func:`load` checks all that can be checked without running the graph; :mod:`models.scorer` checks the rest.
+:func:`load` checks everything that can be checked without running the graph; :mod:`models.scorer` checks the rest.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from schemas.ids import is_id
 
 FORMAT_VERSION: Final = 1
 RECENT_ITEMS_MAX: Final = 20
-"""Items of a user's recent history that a model sees, newest last."""
+"""How many recent items of a user a model gets, newest last."""
 TOP_K_MAX: Final = 1_000
 VOCABULARY_MAX: Final = 2_000_000
 POPULAR_MAX: Final = 200
@@ -41,14 +41,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """One input or output: an ONNX element type by its numpy name, and its shape; a string is a free dimension."""
+    """An input or output: an ONNX element type by its numpy name, and its shape; a string is a free dimension."""
 
     dtype: str
     shape: tuple[int | str, ...]
 
 
 class TrainingWindow(msgspec.Struct, frozen=True):
-    """What a model was trained on: times are ms since the epoch, both ends included; the rest are counts."""
+    """The training data: times are ms since the epoch, both ends included; the rest are counts."""
 
     from_ms: int
     to_ms: int
@@ -58,10 +58,10 @@ class TrainingWindow(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """What ``manifest.json`` holds.
+    """The contents of ``manifest.json``.
 
-    ``popular`` are the most popular item ids at training time, best first, each used by at least
-    ``popular_min_users`` distinct users. ``metrics`` is a table: way of ranking → measure → value.
+    ``popular`` are the most popular item ids at training time, best first, each used by at least ``popular_min_users``
+    distinct users. ``metrics`` is a table: ranking method → metric → value.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(directory: Path) -> Manifest:
-    """Read and check the manifest of ``directory``; raises :class:`ModelError` that says what to fix."""
+    """Read and check the manifest of ``directory``; raises :class:`ModelError`, which says what to fix."""
     return load_with_items(directory)[0]
 
 
 def load_with_items(directory: Path) -> tuple[Manifest, list[str]]:
-    """:func:`load`, and the vocabulary in row order: ``items[0]`` is row 1 of the model (row 0 is padding)."""
+    """As :func:`load`, plus the vocabulary in row order: ``items[0]`` is row 1 of the model (row 0 is padding)."""
     manifest = _decode(directory / MANIFEST_FILE)
     check_fields(manifest, str(directory / MANIFEST_FILE))
     check_model_file(directory / MODEL_FILE, manifest)
@@ -104,7 +104,7 @@ def load_with_items(directory: Path) -> tuple[Manifest, list[str]]:
 
 
 def write(directory: Path, manifest: Manifest, items: Sequence[str]) -> None:
-    """Write ``manifest.json`` and ``items.txt``; ``model.onnx`` must be there already, or loading will refuse it."""
+    """Write ``manifest.json`` and ``items.txt``; ``model.onnx`` must exist already, or loading will fail."""
     check_fields(manifest, MANIFEST_FILE)
     (directory / ITEMS_FILE).write_bytes(encode_items(items))
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
@@ -112,7 +112,7 @@ def write(directory: Path, manifest: Manifest, items: Sequence[str]) -> None:
 
 
 def encode_items(items: Sequence[str]) -> bytes:
-    """The bytes of ``items.txt``; raises :class:`ModelError` where the vocabulary is not one (see `check_items`)."""
+    """The bytes of ``items.txt``; raises :class:`ModelError` if the vocabulary is invalid (see `check_items`)."""
     check_items(items, ITEMS_FILE)
     return "".join(f"{item}\n" for item in items).encode()
 
@@ -153,13 +153,13 @@ def check_items(items: Sequence[str], where: str) -> None:
 
 
 def check_fields(manifest: Manifest, where: str) -> None:
-    """Check every field against its bounds, without looking at any other file."""
+    """Check every field against its bounds, without reading other files."""
     for problem in _problems(manifest):
         raise ModelError(f"{where}: {problem}: export again with `make model`")
 
 
 def check_model_file(path: Path, manifest: Manifest) -> None:
-    """``model.onnx`` must be, byte for byte, the file that the manifest was written for."""
+    """Check that ``model.onnx`` is, byte for byte, the file that the manifest was written for."""
     content = _read(path)
     if len(content) != manifest.size_bytes:
         raise ModelError(
@@ -211,7 +211,7 @@ def _bound(field: str, value: int, low: int, high: int) -> list[str]:
 
 
 def _width_problems(manifest: Manifest) -> list[str]:
-    """The job feeds histories of one width only: a model of another one would be refused with the first click."""
+    """The job passes histories of one width: a model of another width would fail at the first click."""
     if manifest.recent_items_max == RECENT_ITEMS_MAX:
         return []
     return [f"recent_items_max is {manifest.recent_items_max}, histories have {RECENT_ITEMS_MAX} items"]
@@ -246,7 +246,7 @@ def _tensor_problems(manifest: Manifest) -> list[str]:
 
 
 def describe(tensor: Tensor | None) -> str:
-    """A tensor as people write it: ``int32[users, 20]``."""
+    """A tensor in readable form: ``int32[users, 20]``."""
     return "absent" if tensor is None else f"{tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
 
 

@@ -30,7 +30,7 @@ from schemas.errors import ModelError
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a model besides its numbers; the fields are those of :class:`models.manifest.Manifest`."""
+    """Facts about a model besides its numbers; the fields are those of :class:`models.manifest.Manifest`."""
 
     kind: str
     training_window: TrainingWindow
@@ -43,10 +43,10 @@ class Card:
 def export(
     directory: Path, numbers: graph.Transitions, items: Sequence[str], top_k: int, card: Card, *, int8: bool = True
 ) -> Manifest:
-    """Write the model, served in INT8 or FP32, with its manifest to ``directory``, replacing a model that is there.
+    """Write the model, in INT8 or FP32, with its manifest to ``directory``, replacing an existing model.
 
-    The files are written beside it and moved into place at the end. ``top_k`` is cut to the number of items.
-    The date in the model's name is the end of its training window, so equal input gives equal bytes.
+    The files are written to a temporary directory and moved into place at the end. ``top_k`` is limited to the number
+    of items. The date in the model's name is the end of its training window, so equal input gives equal bytes.
     """
     check_items(items, "the vocabulary")
     if numbers.items != len(items):
@@ -64,7 +64,7 @@ def export(
 
 @contextmanager
 def replaced(directory: Path) -> Iterator[Path]:
-    """A new directory beside ``directory`` that takes its place on success and is removed on failure."""
+    """A temporary directory that replaces ``directory`` on success and is removed on failure."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists() and not (directory / MANIFEST_FILE).exists() and any(directory.iterdir()):
         raise ModelError(f"{directory} contains files other than a model: choose a separate directory")

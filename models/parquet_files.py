@@ -1,4 +1,4 @@
-"""Parquet as cells: UUIDs as text, times of any unit as ms, bytes as the text that they are."""
+"""Parquet as cells: UUIDs as text, times of any unit as ms, bytes decoded as text."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ NO_TEXT: Final = "bytes that are no text"
 
 
 class Schema(NamedTuple):
-    """The names of the columns, how many rows there are, and the columns that hold numbers, or times, by their type."""
+    """Column names, the number of rows, and the columns whose type is numeric, or a time."""
 
     names: list[str]
     rows: int
@@ -28,7 +28,7 @@ class Schema(NamedTuple):
 
 
 def schema_of(path: Path) -> Schema:
-    """What the file says of itself; raises :class:`FileError`."""
+    """Read the file's schema; raises :class:`FileError`."""
     try:
         with pa.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -42,8 +42,10 @@ def schema_of(path: Path) -> Schema:
 
 
 def batches(path: Path, columns: Sequence[str], left_out: Counter[str]) -> Iterator[Chunk]:
-    """The columns, some thousand rows at a time; rows whose bytes are no text are left out, and told to ``left_out``.
-    Raises :class:`FileError`, also for a column that does not hold single values."""
+    """The columns, some thousand rows at a time; rows whose bytes are not text are counted in ``left_out``.
+
+    Raises :class:`FileError`, also for a column that does not hold single values.
+    """
     try:
         with pa.parquet.ParquetFile(path) as file:
             uuids = _uuid_columns(file)
@@ -61,7 +63,7 @@ def _uuid_columns(file: Any) -> set[str]:
 
 
 def _without_bytes(chunk: dict[str, list[Any]], left_out: Counter[str]) -> Chunk:
-    """The rows in which all bytes are text."""
+    """The rows whose bytes are all text."""
     bad = {row for cells in chunk.values() for row, cell in enumerate(cells) if isinstance(cell, bytes)}
     if not bad:
         return chunk
@@ -70,7 +72,7 @@ def _without_bytes(chunk: dict[str, list[Any]], left_out: Counter[str]) -> Chunk
 
 
 def _cells(path: Path, name: str, values: Any, is_uuid: bool) -> list[Any]:
-    """A column as cells, or as bytes where bytes are no text."""
+    """A column as cells; bytes that are not text stay bytes."""
     if isinstance(values.type, pa.ExtensionType):
         values = values.storage
     if pa.types.is_dictionary(values.type):
@@ -83,7 +85,7 @@ def _cells(path: Path, name: str, values: Any, is_uuid: bool) -> list[Any]:
     if _is_time(kind):
         return _listed(_ms(values))
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
-        # As it was printed: 2.55, not 2.5499999523162842.
+        # Keep the printed form: 2.55, not 2.5499999523162842.
         return _listed(pc.cast(pc.cast(values, pa.string()), pa.float64()))
     if _is_bytes(kind):
         return [_decoded(value) for value in values.to_pylist()]
@@ -93,7 +95,7 @@ def _cells(path: Path, name: str, values: Any, is_uuid: bool) -> list[Any]:
 
 
 def _listed(values: Any) -> list[Any]:
-    """`to_pylist` by way of numpy, which is several times faster."""
+    """`to_pylist` through numpy, which is several times faster."""
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         return list(values.to_numpy(zero_copy_only=False).tolist())
     if values.null_count == 0:
@@ -118,7 +120,7 @@ def _is_bytes(kind: Any) -> bool:
 
 
 def _ms(values: Any) -> Any:
-    """Ms since the epoch, rounded down, as the job and pandas do it."""
+    """Ms since the epoch, rounded down, as the job and pandas do."""
     if pa.types.is_date(values.type):
         values = pc.cast(values, pa.timestamp("ms"))
     return pc.cast(pc.floor_temporal(values, unit="millisecond"), pa.timestamp("ms"), safe=False).cast(pa.int64())

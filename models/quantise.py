@@ -1,10 +1,10 @@
-"""From the FP32 graph to the INT8 graph that is served: the values take a quarter of the bytes, the file about 0.6.
+"""Converts the FP32 graph to the served INT8 graph: values take a quarter of the bytes, the file about 0.6.
 
-The lists are the same but for rounding, and so is the cost: adding up and ranking take the time, not the lookup.
+The lists are the same except for rounding, and so is the cost: additions and ranking take the time, not the lookup.
 
-Weights only: each item's values are stored as 8-bit integers with one scale per item, and multiplied in FP32 after the
-lookup. No activation is quantised, so no scale is shared between the users of a batch, as `quantize_dynamic` would do,
-which makes a user's scores depend on who else is scored.
+Only weights are quantised: each item's values are stored as 8-bit integers with one scale per item, and multiplied in
+FP32 after the lookup. No activation is quantised, so users of a batch share no scale. `quantize_dynamic` would share
+one, which makes a user's scores depend on who else is in the batch.
 """
 
 from typing import Final
@@ -21,7 +21,7 @@ STEPS: Final = 255
 
 
 def int8_of(fp32: ModelProto) -> ModelProto:
-    """The INT8 twin of a graph that :func:`models.graph.fp32_model` made; :class:`ModelError` for any other."""
+    """The INT8 form of a graph made by :func:`models.graph.fp32_model`; :class:`ModelError` for any other."""
     try:
         numbers = transitions_of(fp32)
     except KeyError as error:

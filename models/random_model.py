@@ -11,7 +11,7 @@ from models.model_directory import Card, export
 from models.transitions import lag_weights
 
 TRAINED_AT_MS: Final = 1_735_689_600_000
-"""2025-01-01, a date for the name of a model that was never trained."""
+"""2025-01-01, a date for the names of these untrained models."""
 LAG_DECAY: Final = 0.95
 POPULARITY_WEIGHT: Final = 0.05
 

@@ -10,20 +10,20 @@ from schemas.errors import ModelTooSlow
 
 T = TypeVar("T")
 RUN_MAX_S: Final = 5.0
-"""A run of 32 users takes a millisecond or two; a machine that stands still now and then is not the model's fault."""
-LOOK_EVERY_S: Final = 0.25
+"""A run of 32 users takes a millisecond or two; a short stall of the machine must not count against the model."""
+CHECK_EVERY_S: Final = 0.25
 
 
 class RunOptions(Protocol):
-    """What onnxruntime takes of the same name: a run ends soon after `terminate` was set."""
+    """The part of onnxruntime's class of this name that is used: a run ends soon after `terminate` is set."""
 
     terminate: bool
 
 
 class RunLimit:
-    """Calls with options by which a run is ended after `limit_s`, or :data:`RUN_MAX_S`; from any thread.
+    """Runs calls that are stopped after `limit_s`, or :data:`RUN_MAX_S`. Thread-safe.
 
-    onnxruntime looks at them between two nodes, also within a loop. One thread looks after all runs, and ends with
+    onnxruntime checks the options between two nodes, also within a loop. One thread watches all runs, and ends with
     this object.
     """
 
@@ -34,20 +34,20 @@ class RunLimit:
         threading.Thread(target=_watch, args=(weakref.ref(self),), name="freshet-run-limit", daemon=True).start()
 
     def __call__(self, run: Callable[[RunOptions], T]) -> T:
-        """What `run(options)` returns; raises :class:`ModelTooSlow` where it was ended."""
+        """Return the result of `run(options)`; raises :class:`ModelTooSlow` if it was stopped."""
         options, thread = self._new_options(), threading.get_ident()
         self._running[thread] = options, time.monotonic() + self._limit_s
         try:
             return run(options)
-        except Exception as error:  # onnxruntime raises a class of its own for each status, all straight from Exception
+        except Exception as error:  # each status has its own class in onnxruntime, derived directly from Exception
             if options.terminate:
                 raise ModelTooSlow(f"the model was stopped after {self._limit_s:g} s") from error
             raise
         finally:
             del self._running[thread]
 
-    def look(self) -> None:
-        """End the runs whose time is up."""
+    def stop_expired(self) -> None:
+        """Stop runs that have exceeded their limit."""
         now_s = time.monotonic()
         for options, ends_s in list(self._running.values()):
             if now_s > ends_s:
@@ -56,6 +56,6 @@ class RunLimit:
 
 def _watch(limit: "weakref.ref[RunLimit]") -> None:
     while (kept := limit()) is not None:
-        kept.look()
+        kept.stop_expired()
         del kept
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(CHECK_EVERY_S)

@@ -1,7 +1,7 @@
 """Runs a model: the only module that imports onnxruntime.
 
-One :class:`Scorer` per Python worker, made when the operator opens; it is not shared between threads by us, though
-``score`` keeps no state and may be called from any.
+Each Python worker creates one :class:`Scorer` when the operator opens. The job does not share it between threads,
+although ``score`` keeps no state and is thread-safe.
 """
 
 from pathlib import Path
@@ -18,7 +18,8 @@ from schemas.errors import ModelError
 
 WARM_UP_USERS: Final = (1, 8, 64)
 CHUNK_USERS: Final = 32
-"""Users scored in one run of the graph; larger batches are cut, so that their scores stay in the CPU's cache (L2)."""
+"""Users scored in one run of the graph; larger batches are split, so that their scores fit into the CPU's cache
+(L2)."""
 
 _DTYPES: Final = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 
@@ -29,9 +30,10 @@ Rows = npt.NDArray[np.int64]
 
 
 class Scorer:
-    """A model that is loaded, checked and warm.
+    """A loaded, checked and warmed-up model.
 
-    ``manifest``: what it is. ``items``: row → item id, row 0 is padding and ``""``. ``index``: item id → row, from 1.
+    ``manifest``: its description. ``items``: row → item id, row 0 is padding and ``""``. ``index``: item id → row, from
+    1.
     """
 
     def __init__(self, manifest: Manifest, items: list[str], session: Any) -> None:
@@ -45,7 +47,7 @@ class Scorer:
 
     @classmethod
     def open(cls, directory: Path, *, threads: int = 1) -> "Scorer":
-        """Load the model in ``directory``; raises :class:`ModelError` where it and its manifest do not agree."""
+        """Load the model in ``directory``; raises :class:`ModelError` if it does not match its manifest."""
         manifest, items = load_with_items(directory)
         path = directory / MODEL_FILE
         session = _session(path, threads)
@@ -57,12 +59,13 @@ class Scorer:
     def score(self, items: History, weights: Weights | None = None) -> tuple[Scores, Rows]:
         """Rank the vocabulary for each user.
 
-        ``items`` int32[users, recent_items_max]: rows of the recent items, newest last, 0 is padding.
-        ``weights`` float32 of the same shape: how much each counts; left out, all count 1; fed only if the graph
-        takes it. Returns ``(scores float32[users, top_k], rows int64[users, top_k])``, best first; padding is never
-        among them. A user's result does not depend on the other users of the batch.
-        Raises :class:`ModelError` for another shape or a row outside the vocabulary, and :class:`ModelTooSlow` where a
-        run was ended (:data:`models.run_limit.RUN_MAX_S`).
+        ``items`` int32[users, recent_items_max]: rows of the recent items, newest last, 0 is padding. ``weights``
+        float32 of the same shape: the weight of each item, by default 1; only used if the graph takes it. Returns
+        ``(scores float32[users, top_k], rows int64[users, top_k])``, best first, never padding. A user's result does
+        not depend on the other users of the batch.
+
+        Raises :class:`ModelError` for another shape or a row outside the vocabulary, and :class:`ModelTooSlow` if a run
+        was stopped (:data:`models.run_limit.RUN_MAX_S`).
         """
         history = self._checked(items)
         if weights is not None and weights.shape != history.shape:
@@ -104,7 +107,7 @@ class Scorer:
         return scores, rows.astype(np.int64, copy=False)
 
     def _warm_up(self, path: Path) -> None:
-        """Run it on each size of batch, then on the histories that shops send (:mod:`models.trial`)."""
+        """Run each batch size, then histories like those that shops send (:mod:`models.trial`)."""
         width, items = self.manifest.recent_items_max, len(self.items) - 1
         try:
             for users in WARM_UP_USERS:
@@ -117,9 +120,9 @@ class Scorer:
 
 
 def best_of(scores: Scores, k: int) -> tuple[Scores, Rows]:
-    """The ``k`` best columns of float32[users, columns], best first, ties by column; column 0 (padding) is left out.
+    """The ``k`` best columns of float32[users, columns], best first, ties by column, without column 0 (padding).
 
-    All scores of a user of whom one is not a number (NaN) become -inf: nothing can be said of their order.
+    If any score of a user is NaN, all become -inf, because their order is undefined.
     """
     real = scores[:, 1:]
     columns = real.shape[1]
@@ -144,12 +147,12 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a class of its own for each status, all straight from Exception
+    except Exception as error:  # each status has its own class in onnxruntime, derived directly from Exception
         raise ModelError(f"{path} is not a graph that onnxruntime {ort.__version__} can run: {error}") from error
 
 
 def _check_graph(path: Path, manifest: Manifest, session: Any) -> None:
-    """Names, types and shapes in the graph must be those in the manifest; a free dimension may have any name."""
+    """Check that names, types and shapes in the graph match the manifest; a free dimension may have any name."""
     for side, declared, found in (
         ("input", manifest.inputs, session.get_inputs()),
         ("output", manifest.outputs, session.get_outputs()),
@@ -174,7 +177,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _agree(declared: Tensor, actual: Tensor) -> bool:
-    """A dimension that is free in the graph may be fixed in the manifest (warming up tries it), not the other way."""
+    """A free dimension of the graph may be fixed in the manifest (warm-up tests it), but not vice versa."""
     if declared.dtype != actual.dtype or len(declared.shape) != len(actual.shape):
         return False
     return all(isinstance(have, str) or have == want for want, have in zip(declared.shape, actual.shape, strict=True))

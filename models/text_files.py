@@ -1,5 +1,7 @@
-"""Text as Excel, Windows and exporters write it: with or without a byte order mark, in UTF-8, UTF-16 or Windows-1252,
-packed with gzip or not."""
+"""Reads text as Excel, Windows and exporters write it.
+
+With or without a byte order mark, in UTF-8, UTF-16 or Windows-1252, optionally compressed with gzip.
+"""
 
 import gzip
 import io
@@ -13,11 +15,11 @@ from typing import IO, Final, NamedTuple, TextIO
 from schemas.errors import FileError
 
 REPLACED: Final = "\ufffd"
-"""Stands in the text for each byte that is not of the file's encoding."""
+"""Replaces each byte that is invalid in the file's encoding."""
 WINDOWS: Final = "cp1252"
 _GZIP: Final = b"\x1f\x8b"
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
-# UTF-32 first: its mark begins with that of UTF-16.
+# UTF-32 first: its byte order mark begins with that of UTF-16.
 _MARKS: Final = {
     _UTF8_MARK: "utf-8-sig",
     b"\xff\xfe\x00\x00": "utf-32",
@@ -37,21 +39,21 @@ _PIECE_BYTES: Final = 1 << 20
 
 
 class Encoding(NamedTuple):
-    """How a file's bytes are text. ``bad_lines``: lines that are not of it; they hold :data:`REPLACED`."""
+    """The encoding of a file. ``bad_lines``: lines that are invalid in it; they contain :data:`REPLACED`."""
 
     name: str
     bad_lines: int = 0
 
     @property
     def replaces(self) -> bool:
-        """Whether :data:`REPLACED` in the text stands for a byte; Windows-1252 has no such character, and five bytes
-        that are none."""
+        """Whether :data:`REPLACED` in the text means an invalid byte. Windows-1252 has no such character, and five of
+        its bytes are undefined."""
         return self.bad_lines > 0 or self.name == WINDOWS
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[TextIO, Encoding]]:
-    """The text of a file, line ends as they are, and its encoding; raises :class:`FileError`, also while it is read."""
+def open_text(path: Path) -> Iterator[tuple[TextIO, Encoding]]:
+    """The text of a file, line ends unchanged, and its encoding; raises :class:`FileError`, also while reading."""
     try:
         with _unpacked(path) as content:
             encoding = encoding_of(content)
@@ -61,8 +63,8 @@ def opened(path: Path) -> Iterator[tuple[TextIO, Encoding]]:
         raise FileError(f"{path} cannot be read: {error}") from None
 
 
-def beginning(path: Path, size: int = 16) -> bytes:
-    """The first bytes of a file; raises :class:`FileError`, also for what can be read once only, or not at all."""
+def read_beginning(path: Path, size: int = 16) -> bytes:
+    """The first bytes of a file; raises :class:`FileError` if it is unreadable or not a regular file."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise FileError(f"{path} is not a regular file: save its contents to one")
@@ -73,10 +75,10 @@ def beginning(path: Path, size: int = 16) -> bytes:
 
 
 def encoding_of(content: IO[bytes]) -> Encoding:
-    """What the mark at the beginning says, else what the bytes are, read to their end.
+    """The encoding from the byte order mark, else from all bytes.
 
-    Without a mark, lines beyond ASCII decide: UTF-8 if most of them are that, Windows-1252 otherwise, as no other
-    encoding can be told from it.
+    Without a mark, lines beyond ASCII decide: UTF-8 if most of them are valid, else Windows-1252, because no other
+    encoding can be distinguished from it.
     """
     first = content.readline(_PIECE_BYTES)
     for mark, name in _MARKS.items():
@@ -93,7 +95,7 @@ def _marked(first: bytes, content: IO[bytes], name: str) -> Encoding:
 
 
 def _counted(first: bytes, content: IO[bytes]) -> tuple[int, int]:
-    """How many lines beyond ASCII are UTF-8, and how many are not."""
+    """How many lines beyond ASCII are valid UTF-8, and how many are not."""
     good = bad = 0
     piece = first
     while piece:
@@ -111,11 +113,11 @@ def _counted(first: bytes, content: IO[bytes]) -> tuple[int, int]:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a small file of UTF-8 or UTF-16, without their ends; raises :class:`FileError` for another encoding.
+    """The lines of a small UTF-8 or UTF-16 file, without line ends; raises :class:`FileError` for another encoding.
 
-    Nothing is guessed here: an id in a wrong encoding is another id.
+    Does not guess: an id in a wrong encoding is another id.
     """
-    with opened(path) as (text, encoding):
+    with open_text(path) as (text, encoding):
         if encoding.name == WINDOWS or encoding.bad_lines:
             raise FileError(f"{path} is not UTF-8: save it as UTF-8")
         lines = text.read().replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
@@ -124,13 +126,13 @@ def lines_of(path: Path) -> list[str]:
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[IO[bytes]]:
-    head = beginning(path)
+    head = read_beginning(path)
     for mark, what in _OTHERS.items():
         if head.startswith(mark):
             raise FileError(f"{path} is {what}")
     with path.open("rb") as file:
         if head.startswith(_GZIP):
             with gzip.open(file) as content:
-                yield content  # type: ignore[misc] # it lacks only what nobody calls here
+                yield content  # type: ignore[misc] # what it lacks is not used here
         else:
             yield file

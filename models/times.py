@@ -1,8 +1,8 @@
-"""Parses times of a file into ms since the epoch: dates by their form, numbers by the unit that their column proves.
+"""Parses times of a file into ms since the epoch: dates by their format, numbers by the unit that their column proves.
 
-``1709251200`` is a time of 2024 in seconds and one of January 1970 in milliseconds. A number that is a time between
-2000 and 2100 is that in one unit only, so it proves the unit of its column; a column that proves two is refused.
-So is the order of day and month in ``29/11/2026``: a number above 12 is a day.
+``1709251200`` is a time in 2024 in seconds, and one in January 1970 in milliseconds. A number is a time between 2000
+and 2100 in at most one unit, so it proves the unit of its column; a column that proves two is refused. The same goes
+for the order of day and month in ``29/11/2026``: a number above 12 is a day.
 """
 
 import math
@@ -19,10 +19,10 @@ from models.cells import Cell, decimal_marks
 from schemas.errors import FileError
 
 TWO_READINGS: Final = "a date in which day and month cannot be told apart: say how with --time-format"
-"""The reason for which such rows are not taken."""
+"""Why such rows are left out."""
 
 DateOrder = Literal["day", "month"]
-"""What stands first in ``3/1/2024``."""
+"""What comes first in ``3/1/2024``."""
 _MONTHS: Final = 12
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ _WITH_NAMES: Final = re.compile(
     r"(?:[A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)?(?: [-+A-Z0-9]+)?", re.A
 )
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:(?:e[+-]?|E-?)\d{1,3})?", re.A)
-"""Not ``1.70925E+12``: so does Excel write what it has rounded."""
+"""Excludes ``1.70925E+12``, which is how Excel writes rounded numbers."""
 _NUMBER_LENGTH_MAX: Final = 64
 _NUMBER_MAX: Final = 10**24
 
@@ -50,7 +50,7 @@ _PROOF_TO_MS: Final = 4_102_444_800_000
 
 @dataclass(frozen=True)
 class Unit:
-    """In what a column counts time: ``ms`` in one of it, from ``zero_ms`` on, as ms since the epoch."""
+    """The unit of a column's times: its length in ``ms``, and its zero ``zero_ms`` as ms since the epoch."""
 
     name: str
     ms: Fraction
@@ -58,12 +58,12 @@ class Unit:
     is_rounded: bool = False
 
     def milliseconds(self, number: Fraction | int) -> int:
-        """Ms since the epoch, rounded down; to the nearest for days, whose decimals have been rounded before."""
+        """Ms since the epoch, rounded down; to the nearest for days, whose decimals are already rounded."""
         ms = number * self.ms
         return math.floor(ms + _HALF if self.is_rounded else ms) + self.zero_ms
 
     def number(self, ms: int) -> int:
-        """The number of a time that is a whole one in this unit."""
+        """The number for a time that is whole in this unit."""
         return int((ms - self.zero_ms) / self.ms)
 
 
@@ -75,11 +75,11 @@ MICROSECONDS: Final = Unit("microseconds since the epoch", Fraction(1, 1000))
 NANOSECONDS: Final = Unit("nanoseconds since the epoch", Fraction(1, 1_000_000))
 _UNITS: Final = (DAYS, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS)
 _BOUNDS: Final = [each.number(ms) for each in _UNITS for ms in (_PROOF_FROM_MS, _PROOF_TO_MS)]
-"""Ascending: the numbers that prove a unit are between its two bounds, and no two units share one."""
+"""Ascending: the numbers that prove a unit lie between its two bounds, and no two ranges overlap."""
 
 
 def unit_proved_by(number: int | Fraction) -> Unit | None:
-    """The one unit in which the number is a time between 2000 and 2100.
+    """The unit in which the number is a time between 2000 and 2100, if any.
 
     >>> [unit.name[:5] for unit in map(unit_proved_by, (45000, 1709251200, 1709251200000)) if unit]
     ['days ', 'secon', 'milli']
@@ -91,8 +91,10 @@ def unit_proved_by(number: int | Fraction) -> Unit | None:
 
 
 class TimeEvidence:
-    """In which unit a column counts time, from all of its values but those in ``form``; and whether days or months
-    come first, where there is no ``form``."""
+    """Detects the unit of a time column from its values that are not in ``form``.
+
+    Without a ``form``, also detects whether days or months come first.
+    """
 
     def __init__(self, form: str | None = None) -> None:
         self._form = form
@@ -100,7 +102,7 @@ class TimeEvidence:
         self._orders: dict[DateOrder, Cell] = {}
 
     def add(self, cells: Iterable[Cell]) -> None:
-        """Take in some of the column's values."""
+        """Add some of the column's values."""
         for cell in set(cells):
             if self._form is None and (order := date_order_proved_by(cell)) is not None:
                 self._orders.setdefault(order, cell)
@@ -111,7 +113,7 @@ class TimeEvidence:
                 self._found[unit] = cell
 
     def unit(self, file: str, column: str) -> Unit | None:
-        """The unit, None where no number proves one; raises :class:`FileError` where two are proved."""
+        """The unit; None if no number proves one. Raises :class:`FileError` if two are proved."""
         if len(self._found) > 1:
             shown = " and ".join(f"{cell} in {unit.name}" for unit, cell in list(self._found.items())[:2])
             raise FileError(
@@ -121,7 +123,7 @@ class TimeEvidence:
         return next(iter(self._found), None)
 
     def order(self, file: str, column: str) -> DateOrder | None:
-        """What comes first, None where no date proves it; raises :class:`FileError` where both are proved."""
+        """What comes first; None if no date proves it. Raises :class:`FileError` if both are proved."""
         if len(self._orders) > 1:
             raise FileError(
                 f"dates of column {column} of {file} have the day first, as {self._orders['day']}, and the month "
@@ -131,7 +133,7 @@ class TimeEvidence:
 
 
 def date_order_proved_by(cell: Cell) -> DateOrder | None:
-    """What comes first in a date of which one number can be no month.
+    """What comes first in a date, if one of its numbers cannot be a month.
 
     >>> [date_order_proved_by(date) for date in ("29/11/2026", "11-29-2026 10:00", "3/1/2024", "29/30/2026")]
     ['day', 'month', None, None]
@@ -146,12 +148,12 @@ def date_order_proved_by(cell: Cell) -> DateOrder | None:
 
 
 def describe_order(order: DateOrder | None, column: str) -> list[str]:
-    """The sentence that says in which order dates were read; none where no date proves it."""
+    """A sentence that says in which order dates were read; none without proof."""
     return [] if order is None else [f"dates of {column} such as 3/1/2024 are read with the {order} first"]
 
 
 def describe_unit(unit: Unit | None, column: str) -> list[str]:
-    """The sentence that says in which unit a column was read; none where it has no numbers."""
+    """A sentence that says in which unit a column was read; none if it has no numbers."""
     return [] if unit is None else [f"times of {column} are numbers: read as {unit.name}"]
 
 
@@ -161,11 +163,11 @@ def milliseconds_of(
     unit: Unit | None = MILLISECONDS,
     order: DateOrder | None = None,
 ) -> list[int | None]:
-    """Times as ms since the epoch, None for what is no time: numbers count in ``unit``, texts are dates.
+    """Times as ms since the epoch, None for invalid ones: numbers are in ``unit``, texts are dates.
 
-    A date is written as ISO 8601 has it or nearly so, as ``1.3.2024 10:00``, as mails have it, or in ``form``
-    (as for ``strptime``); it is UTC where it names no zone. ``3/1/2024`` is no time without a ``form`` or an ``order``,
-    and no number is one without a ``unit``.
+    A date is in ISO 8601 or similar, as ``1.3.2024 10:00``, as in e-mails, or in ``form`` (as for ``strptime``); it is
+    UTC unless it names a zone. ``3/1/2024`` is invalid without a ``form`` or an ``order``, and numbers are invalid
+    without a ``unit``.
 
     >>> milliseconds_of(["2024-03-01T00:00:00.000Z", "2024-03-01 1:00", 1709254800000, "3/1/2024", "soon"])
     [1709251200000, 1709254800000, 1709254800000, None, None]
@@ -177,12 +179,12 @@ def milliseconds_of(
 
 
 def has_two_readings(cell: Cell, order: DateOrder | None = None) -> bool:
-    """Whether this is a date of which nobody can say which number is the month."""
+    """Whether it is a date in which either number may be the month."""
     return order is None and isinstance(cell, str) and _TWO_WAYS.match(cell.strip()) is not None
 
 
 def check_form(form: str | None) -> None:
-    """Raise :class:`FileError` where ``strptime`` cannot take the form."""
+    """Raise :class:`FileError` if ``strptime`` does not accept the format."""
     try:
         datetime.strptime("", form or "")
     except ValueError as error:
@@ -200,7 +202,7 @@ def _ms_of(cell: Cell, form: str | None, unit: Unit | None, order: DateOrder | N
 
 
 def _number(cell: Cell) -> int | Fraction | None:
-    """A number that has one reading, exactly as it is written."""
+    """A number with one reading, exactly as written."""
     if cell is None or isinstance(cell, int):
         return cell if cell is not None and abs(cell) < _NUMBER_MAX else None
     if isinstance(cell, float):

@@ -1,6 +1,6 @@
 """Trains the built-in model on a file (`freshet model train`).
 
-The file is CSV, Parquet, JSON-lines such as the clean events of the ``events`` topic, or the folder of an export.
+The file is CSV, Parquet, JSON lines such as the clean events of the ``events`` topic, or the folder of an export.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from models.evaluate import MEASURES, before_cut, choose_decay, evaluate
-from models.interactions import CLEAN_EVENTS, Columns, Interactions, decoded, default_user, from_rows, read
+from models.interactions import CLEAN_EVENTS, Columns, Interactions, default_user, from_rows, parse_line, read
 from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
 from models.model_directory import Card, export
 from models.transitions import Trained, TrainingSettings, train
@@ -25,15 +25,15 @@ Print = Callable[[str], None]
 def interactions_in(
     file: str, columns: Columns, user: str | None = None, say: Print = lambda line: None
 ) -> Interactions:
-    """What ``file`` has to train on; ``-`` is JSON-lines on standard input. ``say`` is told of every row left out.
+    """Read ``file`` for training; ``-`` is JSON lines on standard input. Calls ``say`` about all dropped rows.
 
-    ``user`` is the column of the user; None: ``user_id``, or ``pseudonym`` where the file has that. Raises
+    ``user`` is the column of the user; None: ``user_id``, or ``pseudonym`` if the file has that. Raises
     :class:`ModelError`.
     """
     with _stage("read", say):
         if file == "-":
             of_user = replace(columns, user=user or CLEAN_EVENTS.user)
-            interactions = from_rows(map(decoded, sys.stdin.buffer), of_user)
+            interactions = from_rows(map(parse_line, sys.stdin.buffer), of_user)
         else:
             path = Path(file)
             interactions = read(path, replace(columns, user=user or default_user(path)))
@@ -50,8 +50,8 @@ def train_and_export(
 ) -> Manifest:
     """Evaluate on the last fifth of the time, train on all of it, write the model to ``directory``.
 
-    ``say`` is told each stage and its seconds. Data too thin to evaluate gives a model without metrics; data too thin
-    to train raises :class:`ModelError`.
+    Reports each stage and its seconds to ``say``. With too little data to evaluate, the model has no metrics; with too
+    little to train, raises :class:`ModelError`.
     """
     settings = settings or TrainingSettings()
     if settings.history_decay is None:
@@ -104,7 +104,7 @@ def _card(
 
 
 def table(metrics: dict[str, dict[str, float]]) -> list[str]:
-    """The metrics as lines of text, one way of ranking a line."""
+    """The metrics as lines of text, one ranking method per line."""
     lines = [f"{'':24}" + "".join(f"{name:>13}" for name in MEASURES)]
     return lines + [f"{way:24}" + "".join(f"{row[name]:13.4f}" for name in MEASURES) for way, row in metrics.items()]
 

@@ -1,7 +1,7 @@
 """Item-to-item transitions, counted over users' sequences with decay, and a popularity prior.
 
-A *step* is all that one user did at one moment: one event, or a basket whose lines share a timestamp. For steps ``s``
-and ``s + d`` of one user, ``0 < d <= lags``, each pair (item of s, item of s + d) counts
+A *step* is everything that one user did at one moment: one event, or a basket whose lines share a timestamp. For steps
+``s`` and ``s + d`` of one user, ``0 < d <= lags``, each pair (item of s, item of s + d) counts
 ``lag_decay ** (d - 1)``; mates within one step count ``basket_weight`` in both directions. Each side is weighted by its
 kind of event, the earlier step by ``size ** -0.5`` so that large baskets do not drown small ones, and the pair by its
 age. Counts ``C`` are then damped for popularity on both sides (the cosine of implicit-feedback item kNN: Deshpande &
@@ -9,7 +9,7 @@ Karypis, "Item-Based Top-N Recommendation Algorithms", TOIS 2004)::
 
     value[a, b] = C[a, b] / sqrt(sum of C[a, :] * sum of C[:, b])
 
-of which the largest ``neighbours`` of each item are kept.
+The largest ``neighbours`` values of each item are kept.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {"view": 1.0, "click": 1.0, "dwell": 1.0, "add_to_cart": 2.0, "purchase": 3.0, "rating": 2.0}
 )
 HISTORY_DECAY: Final = 0.95
-"""Where there is too little data to choose one (see :func:`models.evaluate.choose_decay`)."""
+"""Used if there is too little data to choose a decay (see :func:`models.evaluate.choose_decay`)."""
 SAMPLE_USERS: Final = 1_000
 
 Ints = npt.NDArray[np.int64]
@@ -42,9 +42,9 @@ Ints = npt.NDArray[np.int64]
 class TrainingSettings:
     """How to train. The defaults were chosen on the 60-80 % slice of Online Retail, not on its test slice.
 
-    Half-lives are in days. ``item_users_min``: an item used by fewer users is left out. ``popularity_weight``: what
-    e-fold popularity counts, as a share of a typical best score. ``history_decay``: what an item of the history counts
-    beside the next newer one; None leaves the choice to the data where there is enough, else `HISTORY_DECAY`.
+    Half-lives are in days. ``item_users_min``: items used by fewer users are left out. ``popularity_weight``: the
+    weight of e-fold popularity, as a share of a typical best score. ``history_decay``: the weight of an item of the
+    history relative to the next newer one; None chooses it from the data if there is enough, else `HISTORY_DECAY`.
     """
 
     neighbours: int = 64
@@ -71,13 +71,13 @@ class Trained:
     learned: "Learned"
 
     def with_decay(self, history_decay: float) -> "Trained":
-        """The same transitions for a history that fades by ``history_decay`` from one item to the one before it."""
+        """The same transitions with a history that decays by ``history_decay`` per item."""
         return replace(self, numbers=self.learned.numbers(history_decay))
 
 
 @dataclass(frozen=True)
 class Events:
-    """Interactions that count, sorted by user, then time; an item is in a step once, with its heaviest kind.
+    """The interactions that count, sorted by user, then time; an item is in a step once, with its heaviest kind.
 
     ``rows`` are item codes from 0 in the order of the model.
     """
@@ -90,7 +90,7 @@ class Events:
 
 @dataclass(frozen=True)
 class Learned:
-    """What training found, before it is settled how a history fades.
+    """The result of training, before the decay of a history is chosen.
 
     ``counts`` and ``values`` are sparse float32[items, items], by item codes in the order of the model; ``neighbours``
     and ``kept`` are the largest values in the form of :class:`models.graph.Transitions`.
@@ -105,7 +105,7 @@ class Learned:
     settings: TrainingSettings
 
     def numbers(self, history_decay: float) -> Transitions:
-        """The numbers of the model; the prior of popularity is scaled to scores that fade like this."""
+        """The numbers of the model; the popularity prior is scaled to scores with this decay."""
         lags = lag_weights(history_decay)
         prior = np.log(self.popularity + 0.01 * self.popularity.mean())
         scale = self.settings.popularity_weight * _typical_best(self.events, self.values, lags)
@@ -114,17 +114,17 @@ class Learned:
 
 
 def lag_weights(decay: float) -> Floats:
-    """Weight of each position of the history, oldest first: ``decay ** lag``, the newest has lag 0."""
+    """The weight of each position in the history, oldest first: ``decay ** lag``; the newest has lag 0."""
     return (decay ** np.arange(RECENT_ITEMS_MAX - 1, -1, -1)).astype(np.float32)
 
 
 def kind_weights_of(settings: TrainingSettings) -> npt.NDArray[np.float64]:
-    """The weight of each kind by its place in ``EVENT_TYPES``; kinds not named weigh 0 and are not used."""
+    """The weight of each kind by its index in ``EVENT_TYPES``; unnamed kinds weigh 0 and are not used."""
     return np.array([settings.kind_weights.get(kind, 0.0) for kind in EVENT_TYPES])
 
 
 def train(interactions: Interactions, settings: TrainingSettings | None = None) -> Trained:
-    """Train on all of ``interactions``; raises :class:`ModelError` where no item has enough users. Deterministic."""
+    """Train on all of ``interactions``; raises :class:`ModelError` if no item has enough users. Deterministic."""
     settings = settings or TrainingSettings()
     weights = kind_weights_of(settings)[interactions.kinds]
     used = weights > 0
@@ -192,7 +192,7 @@ def _counts(events: Events, items: int, settings: TrainingSettings) -> Any:
 
 
 def _following(users: Ints, recent: npt.NDArray[np.float32], settings: TrainingSettings) -> Any:
-    """Sparse float32[steps, steps]: how much each step counts as a follower of each earlier one of its user."""
+    """Sparse float32[steps, steps]: the weight of each step as a follower of each earlier step of its user."""
     steps = len(users)
     total = sparse.csr_matrix((steps, steps), dtype=np.float32)
     for lag in range(1, min(settings.lags, steps - 1) + 1):
@@ -209,7 +209,7 @@ def _damped(counts: Any) -> Any:
 
 
 def _strongest(values: Any, keep: int) -> tuple[npt.NDArray[np.int32], Floats]:
-    """The ``keep`` largest of each row, as ``(neighbours, values)`` of :class:`models.graph.Transitions`."""
+    """The ``keep`` largest values of each row, as ``(neighbours, values)`` of :class:`models.graph.Transitions`."""
     items = values.shape[0]
     neighbours = np.zeros((items + 1, keep), np.int32)
     kept = np.zeros((items + 1, keep), np.float32)

@@ -1,7 +1,7 @@
 """Tries a model on realistic histories before it is adopted.
 
-Most graphs score a full history. Many divide by the length of the history, or take a softmax over it, and answer 0/0
-for a new user, or for one who met only items that the model does not know: the scorer sees the same row of padding.
+Most graphs can score a full history. Many divide by the length of the history, or take a softmax over it, and return
+0/0 for a new user, or for one who only used items that the model does not know: the scorer sees only padding.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ BATCH_USERS: Final = 64
 
 
 def find_fault(score: Callable[[Histories, Weights], Answer], items: int, width: int, top_k: int) -> str | None:
-    """What is wrong with the answers of `score`, with the history that shows it; None where all are right.
+    """Describe what is wrong with the output of `score`, and for which history; None if nothing is.
 
-    `score` takes rows int32[users, width], where 0 is padding, and weights float32 of the same shape; it is to give
-    scores float32[users, top_k], finite, and rows int[users, top_k] from 1 to `items`, the same each time.
-    Raises what `score` raises.
+    `score` takes rows int32[users, width], where 0 is padding, and weights float32 of the same shape. It must return
+    scores float32[users, top_k], finite, and rows int[users, top_k] from 1 to `items`, the same each time. Raises what
+    `score` raises.
     """
     for name, histories in trials(items, width):
         weights = _weights(histories)
@@ -53,14 +53,14 @@ def trials(items: int, width: int) -> Iterator[tuple[str, Histories]]:
     }
     for name, history in kinds.items():
         yield name, history[None]
-    # Chosen so that each kind meets each other one as its neighbour.
+    # Chosen so that each kind is next to each other kind.
     places = np.arange(BATCH_USERS) ** 2 % len(kinds)
     yield f"a batch of {BATCH_USERS} mixed histories", np.stack(list(kinds.values()))[places]
     yield f"a batch of {BATCH_USERS} empty histories", np.zeros((BATCH_USERS, width), np.int32)
 
 
 def _weights(histories: Histories) -> Weights:
-    """As the job makes them: 0 for padding, less for what is longer ago."""
+    """Like the job's weights: 0 for padding, decreasing with age."""
     fading = np.exp2(np.arange(histories.shape[1]) - histories.shape[1] + 1.0)
     return np.where(histories > 0, fading, 0.0).astype(np.float32)
 

@@ -1,8 +1,8 @@
 """Detects integer ids that a file stores as floats, once per column, from all of its ids.
 
-A gap in a column of whole numbers makes floats of them: ``12345`` is written as ``12345.0``, and would be another
-person. Where every number of a column is written so, its ids are the whole numbers. Where a column has ``5`` and
-``5.0``, nobody can say whether that is one id.
+A missing value turns a column of whole numbers into floats: ``12345`` is written as ``12345.0``, and would be another
+person. If every number of a column is written so, its ids are read as whole numbers. If a column has both ``5`` and
+``5.0``, it is ambiguous whether they are the same id.
 """
 
 import re
@@ -14,7 +14,7 @@ from models.cells import Cell
 TWO_WRITINGS: Final = (
     "an id such as 5.0 in a column that has ids such as 5, too: write all of them alike, without the point"
 )
-"""The reason for which such rows are not taken: nobody can say whether the two are one."""
+"""Why such rows are left out: the two may or may not be the same id."""
 
 _POINTED: Final = re.compile(r"-?(?:0|[1-9]\d*)[.,]0{1,2}", re.A)
 _WHOLE: Final = re.compile(r"-?\d+", re.A)
@@ -31,7 +31,7 @@ class IdEvidence:
         self._columns = list(columns)
 
     def add(self, chunk: Mapping[str, Iterable[Cell]]) -> None:
-        """Take in some rows; other columns among them say nothing."""
+        """Add the evidence of some rows; other columns are ignored."""
         for column in self._columns:
             for cell in set(chunk[column]):
                 if isinstance(cell, int) or (isinstance(cell, str) and _WHOLE.fullmatch(cell)):
@@ -42,11 +42,11 @@ class IdEvidence:
                     self._others.add(column)
 
     def floats(self) -> frozenset[str]:
-        """Columns whose numbers are all written as floats that are whole."""
+        """Columns whose numbers are all written as floats with whole values."""
         return frozenset(self._pointed.keys() - self._whole - self._others)
 
     def mixed(self) -> frozenset[str]:
-        """Columns with numbers that are written in both ways."""
+        """Columns whose numbers are written in both ways."""
         return frozenset(self._pointed.keys() & self._whole)
 
     def notes(self) -> list[str]:
@@ -60,12 +60,12 @@ class IdEvidence:
 
 
 def as_floats(cells: Iterable[Cell]) -> list[Cell]:
-    """Ids of a column of floats, as what they were before they were written."""
+    """Convert ids of a float column back to floats."""
     return [
         float(cell.replace(",", ".")) if isinstance(cell, str) and _POINTED.fullmatch(cell) else cell for cell in cells
     ]
 
 
 def pointed_rows(cells: Iterable[Cell]) -> list[int]:
-    """The places of ids that are written with a point."""
+    """The indices of ids that are written with a point."""
     return [row for row, cell in enumerate(cells) if isinstance(cell, str) and _POINTED.fullmatch(cell)]

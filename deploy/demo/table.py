@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from models.cells import LOST_DIGITS, Cell, Chunk, DecimalMark, numbers_of, rows_with_lost_digits, texts_of
-from models.decimals import unclear
+from models.decimals import count_ambiguous
 from models.files import Table, open_table
 from models.times import (
     TWO_READINGS,
@@ -247,7 +247,7 @@ def _fields(
         if column is None:
             return repeat(None)
         mark = reading.marks.get(column, ".")
-        if mark == "?" and (count := unclear(chunk[column], mark)):
+        if mark == "?" and (count := count_ambiguous(chunk[column], mark)):
             remarks[UNCLEAR_NUMBER] += count
         return numbers_of(chunk[column], mark)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from freshet.cli.main import run
 from models.evaluate import Questions, choose_decay, evaluate, measure, questions_after, without_seen
-from models.interactions import Columns, Interactions, decoded, from_frame, from_rows, read
+from models.interactions import Columns, Interactions, from_frame, from_rows, parse_line, read
 from models.scorer import Scorer
 from models.train import train_and_export
 from models.transitions import TrainingSettings, train
@@ -245,7 +245,7 @@ def test_missing_column_is_named_with_its_option_and_alternatives() -> None:
 
 def test_lines_that_are_not_objects_are_dropped() -> None:
     lines = [b'{"pseudonym":"a","item_id":"x","type":"view","ts":%d}' % BEGINNING, b"[1]", b"\xff", b"[" * 5000]
-    data = from_rows(map(decoded, lines))
+    data = from_rows(map(parse_line, lines))
     assert len(data) == 1
     assert sum(data.dropped.values()) == 3
 
