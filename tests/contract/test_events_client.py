@@ -101,4 +101,4 @@ def test_producer_exiting_while_kafka_is_down_reports_losses(
     with standing_still(broker[1]):
         send(shop)
         said = complaints(shop)
-    assert said == "Kafka has not taken within 4 s what was still to be sent\n"
+    assert said == "Kafka did not accept all pending records within 4 s\n"

@@ -161,7 +161,7 @@ def test_changed_keys_and_key_sets_are_reloaded(server: RealRedis, tmp_path: Any
         old = gateway.get("/v1/popular", None, authorization=f"Bearer {a_token()}")
         assert old.status_code == 401, "a token of a key that was taken out, though it was let in before"
         (tmp_path / "jwks.json").write_text("nonsense")
-        until(lambda: "the previous ones stay in force" in gateway.logged(), "the complaint", 30)
+        until(lambda: "the previous ones stay in use" in gateway.logged(), "the complaint", 30)
         assert gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 200
 
 

@@ -173,7 +173,7 @@ def test_first_of_two_concurrent_submissions_is_refused(live: Live, savepoint: s
     with Registration(live.settings.kafka, MINUTE) as first:
         assert first.recorded is not None
         with Registration(live.settings.kafka, MINUTE) as second:
-            with pytest.raises(SettingsError, match="another submission of this deployment began"):
+            with pytest.raises(SettingsError, match="another submission of this deployment started"):
                 first.take(first.recorded, replace=False)
             taken = second.take(first.recorded, replace=False)
     assert last_recorded(live.settings.kafka) == taken

@@ -118,7 +118,7 @@ def test_every_command_module_is_registered() -> None:
     ("error", "said"),
     [
         (SettingsError("topic x does not exist"), "topic x does not exist"),
-        (KafkaTimeoutError("x"), "Kafka did not do what was asked (KafkaTimeoutError)"),
+        (KafkaTimeoutError("x"), "a request to Kafka failed (KafkaTimeoutError)"),
         (FileExistsError(17, "File exists", "ring"), "ring already exists and is not overwritten"),
         (PermissionError(13, "Permission denied", "out"), "out: Permission denied"),
     ],
@@ -319,7 +319,7 @@ def test_output_paths_need_an_existing_folder(tmp_path: Path, capsys) -> None:
         place = str(tmp_path / "typo" / "x")
         at = line.index(one.opts[0]) + 1 if one.opts[0].startswith("--") else len(words)
         assert run([*line[:at], place, *line[at + 1 :]]) == 64, words
-        assert f"there is no folder {tmp_path / 'typo'}: make it first, or mend the path" in capsys.readouterr().err
+        assert f"there is no folder {tmp_path / 'typo'}: create it first, or correct the path" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -53,4 +53,4 @@ def test_existing_topics_are_untouched(
 ) -> None:
     monkeypatch.setattr(Admin, "known", frozenset(f"freshet.{topic.name}" for topic in TOPICS))
     assert run(["topics", "--settings", settings]) == 0
-    assert (Admin.created, capsys.readouterr().out.strip()) == ([], "all topics are there")
+    assert (Admin.created, capsys.readouterr().out.strip()) == ([], "all topics exist")
