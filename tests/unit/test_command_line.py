@@ -319,7 +319,9 @@ def test_output_paths_need_an_existing_folder(tmp_path: Path, capsys) -> None:
         place = str(tmp_path / "typo" / "x")
         at = line.index(one.opts[0]) + 1 if one.opts[0].startswith("--") else len(words)
         assert run([*line[:at], place, *line[at + 1 :]]) == 64, words
-        assert f"there is no folder {tmp_path / 'typo'}: create it first, or correct the path" in capsys.readouterr().err
+        assert (
+            f"there is no folder {tmp_path / 'typo'}: create it first, or correct the path" in capsys.readouterr().err
+        )
     assert list(tmp_path.iterdir()) == []
 
 
