@@ -1,4 +1,4 @@
-"""The store of the benchmark's job without consent, on Redis: no fence, and the same order of versions."""
+"""The list store of the benchmark's job without consent, on Redis: no fence, but the same version order."""
 
 from collections.abc import Iterator
 from pathlib import Path

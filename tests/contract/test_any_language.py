@@ -1,4 +1,4 @@
-"""The documented reader in JavaScript, on a real Redis and on the published test vectors."""
+"""The documented JavaScript reader, on a real Redis and with the published test vectors."""
 
 import json
 import re

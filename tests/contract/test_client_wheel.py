@@ -1,4 +1,4 @@
-"""The client library as applications have it: a wheel, installed into an environment that has nothing of ours.
+"""The client library as a wheel, installed into an environment that contains nothing else of ours.
 
 The application has modules of its own that are called as our folders are.
 """

@@ -1,4 +1,4 @@
-"""Collecting people's data, on a real Kafka: bounds, one collection for one question, and that it ends."""
+"""Collecting people's data on a real Kafka: limits, one collection per request, and timely ends."""
 
 import logging
 import threading

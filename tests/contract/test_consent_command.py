@@ -1,4 +1,4 @@
-"""Consents that are recorded by hand hold as those of a frontend do, also while Kafka is unavailable."""
+"""Consents recorded by command take effect like those of a frontend, even while Kafka is unavailable."""
 
 from pathlib import Path
 

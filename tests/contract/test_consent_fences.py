@@ -1,4 +1,4 @@
-"""The fences that are in Redis before the job has read the record behind them, on a real Redis."""
+"""The fences in Redis that take effect before the job has read the record, on a real Redis."""
 
 import time
 from collections.abc import Iterator

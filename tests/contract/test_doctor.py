@@ -1,4 +1,4 @@
-"""The doctor beside a real Kafka and a real Redis: a sound deployment is told from one with something to fix."""
+"""`freshet doctor` on a real Kafka and Redis: it distinguishes sound deployments from faulty ones."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The search for a user in a real Redis: all keys of its prefix and nothing else, with the rights it is given."""
+"""The search for a user in a real Redis finds all keys of its prefix only, with the documented rights."""
 
 from collections import Counter
 from collections.abc import Iterator

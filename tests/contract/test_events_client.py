@@ -1,4 +1,4 @@
-"""The producer for interactions on a real Kafka, in a process of its own that ends without a word."""
+"""The producer for interactions on a real Kafka, in a separate process that exits abruptly."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The gateway as frontends see it, on a real Redis: who may do what, what is answered, and what is refused how."""
+"""The gateway as frontends see it, on a real Redis: permissions, responses and refusals."""
 
 import contextlib
 import gzip

@@ -1,4 +1,4 @@
-"""A person's data over HTTP, with Kafka and without a job: who waits, and whom that keeps from nothing."""
+"""A person's data over HTTP, with Kafka and without a job: who waits, and that nobody else is delayed."""
 
 import re
 import time

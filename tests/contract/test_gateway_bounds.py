@@ -1,4 +1,4 @@
-"""What a peer can make the gateway hold: its memory, seen from outside, while somebody sends what is not to be kept."""
+"""How much memory a client can make the gateway use, measured from outside during attacks."""
 
 import json
 import socket

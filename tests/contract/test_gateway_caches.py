@@ -1,4 +1,4 @@
-"""Caches in front of the gateway: a popular list may be kept and served stale, a user's own never; a purge is told."""
+"""Caches in front of the gateway keep and serve stale popular lists, never a user's list; purges are sent."""
 
 import http.server
 import os

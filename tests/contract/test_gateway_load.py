@@ -1,4 +1,4 @@
-"""Who is served when there is more to do than may be, over HTTP. Redis stands still, so that reads stay under way."""
+"""Which requests are served under overload, over HTTP. Redis is paused, so that reads stay in progress."""
 
 import json
 import select

@@ -1,4 +1,4 @@
-"""How the gateway serves: over TLS, with several workers, until what is under way has ended, whoever dawdles."""
+"""The gateway's server: TLS, several workers, and shutdown that drains requests despite slow clients."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The gateway's server on other releases of uvicorn than the pinned one: what it overrides is not documented."""
+"""The gateway's server on other uvicorn releases than the pinned one: it overrides undocumented methods."""
 
 import os
 import subprocess

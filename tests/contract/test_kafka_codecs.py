@@ -1,4 +1,4 @@
-"""Every reader in Python reads what a producer of another make may write: each codec, transactions, headers, no key.
+"""Every Python reader reads what other producers may write: each codec, transactions, headers, no key.
 
 Batches of the formats before version 2 are not among them: no broker since Kafka 4.0 takes or gives them.
 """

@@ -1,4 +1,4 @@
-"""What was collected of a person, on a real Kafka: whose a request is, who is answered, and by which gateway."""
+"""Collected data of a person, on a real Kafka: who may read it, and from which gateway."""
 
 import threading
 from collections.abc import Iterator

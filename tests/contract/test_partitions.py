@@ -1,4 +1,4 @@
-"""Where producers of other makes put the records of a user, and that a search for the user looks there."""
+"""The partitions to which other producers write a user's records, and that a search reads them."""
 
 from collections.abc import Iterator
 
@@ -31,7 +31,7 @@ def stood_in(kafka: KafkaSettings) -> dict[bytes, int]:
     return found
 
 
-def test_reading_tells_how_far_it_is_up_to_its_end(kafka: KafkaSettings) -> None:
+def test_reading_reports_progress_until_its_end(kafka: KafkaSettings) -> None:
     fresh = with_topics_of_its_own(kafka)
     producer = KafkaProducer(bootstrap_servers=fresh.bootstrap_servers)
     for number in range(5_000):

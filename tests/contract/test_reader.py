@@ -1,4 +1,4 @@
-"""What a frontend reads, against a real Redis: consent decides in the store, and there is always an answer.
+"""What a frontend reads from a real Redis: consent decides in the store, and there is always a list.
 
 One suite for both readers: that of threads, and that of asyncio, which is driven by a loop of its own here.
 """

@@ -1,4 +1,4 @@
-"""The synchronous client on real servers: nothing is sent to a server that was not asked who it is."""
+"""The synchronous client on real servers sends nothing before a server has identified itself."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lists are read and withdrawals fenced wherever Redis is: a Cluster, behind Sentinels, behind TLS with an ACL user."""
+"""Lists are read and withdrawals fenced on every kind of Redis: Cluster, Sentinels, TLS with an ACL user."""
 
 import asyncio
 from collections.abc import Callable, Iterator

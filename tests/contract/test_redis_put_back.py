@@ -1,4 +1,4 @@
-"""Keys that are copied, and put back into the running server: no reader believes what was decided before.
+"""Keys that are dumped and restored into the running server: no reader trusts the old decisions.
 
 The process is the same, and so is the generation record, which was copied with the rest.
 """

@@ -1,4 +1,4 @@
-"""Readers and a Redis that may be too old: closed until somebody says otherwise, and never for longer than needed.
+"""Readers and a Redis that may be outdated: closed until it is trusted, and no longer than necessary.
 
 One suite for both readers; that of asyncio is driven by a loop in a thread, so its connections are kept up meanwhile.
 """

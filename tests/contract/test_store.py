@@ -1,4 +1,4 @@
-"""What every list store promises, run on the one in memory and on Redis. Fakes are trusted because of this suite."""
+"""The contract of list stores, run on the fake and on Redis. Fakes are trusted because of this suite."""
 
 import itertools
 import time

@@ -1,4 +1,4 @@
-"""Redis as it fails: scripts forgotten, server gone, server back."""
+"""Failures of Redis: scripts lost, server gone, server back."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How long records live in a real broker, by the settings that our topics have, in seconds for days."""
+"""How long records live in a real broker with our topic settings, in seconds instead of days."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

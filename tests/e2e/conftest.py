@@ -1,4 +1,4 @@
-"""One real stack for all tests of the journey that do not break it."""
+"""One real stack, shared by all journey tests that do not break it."""
 
 from collections.abc import Iterator
 

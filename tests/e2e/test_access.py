@@ -1,4 +1,4 @@
-"""The right of access: one document with all that is held, and a record of who asked."""
+"""The right of access: one document with all data of a person, and an audit record of the read."""
 
 import io
 import json
@@ -115,7 +115,7 @@ def test_access_finds_records_under_other_keys_like_erasure_proof(live: Live, ca
 
 @pytest.mark.privacy
 @pytest.mark.promise("access-finds-all")
-def test_foreign_record_under_users_key_is_listed_by_place_only(live: Live, capsys):
+def test_foreign_record_under_users_key_is_listed_by_position_only(live: Live, capsys):
     live.consent(["ursa"])
     live.send(topics.INTERACTIONS, [(b"ursa", live.event("thea", "item-00001")), (b"ursa", b"{")])
     told = held(live, capsys, "ursa")["raw_interactions"]

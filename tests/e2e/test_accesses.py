@@ -1,4 +1,4 @@
-"""Reads of frontends in the audit trail: all are counted, some or all are told with their user."""
+"""Frontend reads in the audit trail: all are counted, some or all are recorded with their user."""
 
 import json
 

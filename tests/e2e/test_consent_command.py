@@ -1,4 +1,4 @@
-"""Consents and erasures that are recorded by hand, on real parts."""
+"""Consents and erasures recorded by command, on real parts."""
 
 import json
 

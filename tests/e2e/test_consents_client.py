@@ -1,4 +1,4 @@
-"""The library by which frontends record consent: an acknowledged withdrawal has ended personalisation already."""
+"""The library that records consents: an acknowledged withdrawal has already ended personalisation."""
 
 import threading
 import time

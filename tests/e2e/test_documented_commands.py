@@ -1,4 +1,4 @@
-"""The commands and Python examples of the documentation, typed in order on one running stack, and what they print."""
+"""Runs the documented commands and Python examples in order on one stack, and compares their output."""
 
 import asyncio
 import os

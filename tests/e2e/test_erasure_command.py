@@ -1,4 +1,4 @@
-"""Erasure by command on real parts: the events topic without a user, and a proof that finds what is left."""
+"""Erasure by command on real parts: events without the user, and a proof that finds leftovers."""
 
 import io
 import json

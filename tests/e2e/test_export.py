@@ -1,4 +1,4 @@
-"""Exports on real parts: what may be trained on goes out, and comes out again when consent ends."""
+"""Exports on real parts: they contain permitted events only, and lose them when consent ends."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The job reads what producers of another make write to its raw topics: codecs, transactions, headers, tombstones."""
+"""The job reads what other producers write to its raw topics: codecs, transactions, headers, tombstones."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The gateway on the whole journey: what is posted comes back as a list, and what is withdrawn does not."""
+"""The gateway on the whole journey: posted events change the list, and withdrawn consent ends it."""
 
 import time
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def test_posted_events_produce_a_list_until_withdrawal(live: Live, gateway: Runn
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:freshet:problem:older-than-withdrawal")
 
 
-def test_broken_consent_withdraws_and_sender_is_told(live: Live, gateway: RunningGateway) -> None:
+def test_broken_consent_withdraws_and_sender_gets_the_reason(live: Live, gateway: RunningGateway) -> None:
     for user, level, status in (("ike-of-gateway", "none", 200), ("jan-of-gateway", "full", 400)):
         consent(live, gateway, user)
         gateway.ask("POST", "/v1/events", "producer", json=an_event(user, ITEMS[0]))

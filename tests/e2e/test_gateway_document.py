@@ -1,4 +1,4 @@
-"""Whatever is sent, the gateway answers as its OpenAPI document says, and never with a fault of its own."""
+"""The gateway answers any request as its OpenAPI document says, and never with an internal error."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The journey on real parts: what shoppers, frontends and clumsy producers see."""
+"""The journey on real parts: what shoppers, frontends and careless producers see."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A job that reads framed Avro, and producers of three makes: libraries with the job's settings, plain Avro, JSON."""
+"""A job that reads framed Avro, with three kinds of producers: the library, plain Avro, JSON."""
 
 import contextlib
 import io
@@ -63,7 +63,7 @@ def click(user: str, number: int) -> Interaction:
 
 
 @pytest.mark.promise("mixed-formats")
-def test_acknowledged_records_take_effect_beside_json_and_plain_avro(avro: Live):
+def test_acknowledged_records_take_effect_next_to_json_and_plain_avro(avro: Live):
     kafka: dict[str, Any] = python_kafka_options(avro.settings.kafka)
     with (
         contextlib.closing(consents_of(avro, input=writing(avro))) as consents,

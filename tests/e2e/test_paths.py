@@ -1,4 +1,4 @@
-"""The whole checkout in folders with names that people give, under the locales that people have."""
+"""The whole checkout in folders with realistic names, under realistic locales."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Redis comes back older than it was, or empty: who has withdrawn is served nothing, and all lists come back alone."""
+"""Redis returns outdated or empty: withdrawn users get no personal list, and all lists come back by themselves."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The job against a broker that wants TLS and a password, and a Redis behind TLS that wants a user of its own."""
+"""The job with a broker that requires TLS and a password, and a Redis behind TLS that requires an ACL user."""
 
 import contextlib
 import json

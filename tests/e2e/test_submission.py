@@ -1,4 +1,4 @@
-"""The commands that give the job to a cluster, as the README types them, at a stack such as `freshet up` makes."""
+"""The commands that submit the job, typed as in the README, on a stack like that of `freshet up`."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_submit_reaches_the_cluster_which_refuses_a_second_job(live: Live, capsy
     assert f"job {live.job_id} (RUNNING) belongs to this deployment: stop it first" in last
 
 
-def test_upgrade_to_what_a_submission_refuses_leaves_the_job_running(live: Live, capsys: pytest.CaptureFixture[str]):
+def test_upgrade_that_would_be_refused_leaves_the_job_running(live: Live, capsys: pytest.CaptureFixture[str]):
     settings = live.product.settings_path.with_name("modified.toml")
     text = live.product.settings_path.read_text()
     write_atomically(settings, text.replace(str(live.settings.model.directory), "/nowhere"))
@@ -66,7 +66,7 @@ def test_upgrade_continues_from_its_stop_savepoint(live: Live, capsys: pytest.Ca
     live.wait_for_version("nell", 3)
 
 
-def test_status_tells_of_a_stopped_job_which_up_continues(live: Live, capsys: pytest.CaptureFixture[str]):
+def test_status_reports_a_stopped_job_which_up_continues(live: Live, capsys: pytest.CaptureFixture[str]):
     live.consent(["otto"])
     live.interact("otto", "item-00001")
     live.wait_for_version("otto", 2)

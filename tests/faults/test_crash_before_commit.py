@@ -1,4 +1,4 @@
-"""A crash when a checkpoint is complete and what the sinks wrote for it is not committed yet.
+"""A crash after a checkpoint is complete and before the sinks have committed its transactions.
 
 A proxy in front of the broker holds back the requests that commit, so that the moment lasts until the crash.
 """

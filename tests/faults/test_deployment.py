@@ -1,4 +1,4 @@
-"""A deployment keeps its identity: what would orphan its state is refused at submission and at the restore."""
+"""A deployment keeps its identity: changes that orphan its state are refused at submission and restore."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Redis fails under the gateway in five ways while frontends go on asking: always an answer, and own lists again.
+"""Redis fails under the gateway in five ways under load: always a response, and personal lists return.
 
 The limits of the benchmark (`make bench-read`) are tighter; here only what must hold on any machine is asserted.
 """

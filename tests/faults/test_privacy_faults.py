@@ -1,4 +1,4 @@
-"""Privacy on real parts while things fail: opt-outs during a kill, expiry without any event, two tenants, raw ids."""
+"""Privacy on real parts during failures: opt-outs during a kill, expiry without events, tenants, raw ids."""
 
 import json
 import re

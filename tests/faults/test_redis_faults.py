@@ -1,4 +1,4 @@
-"""The job on Redis of every kind, while Redis fails: it waits, it finds the new primary, and it can be cancelled.
+"""The job on every kind of Redis while it fails: it waits, finds the new primary, and can be cancelled.
 
 One stack, jobs one after the other; each has topics, keys and a prefix of its own.
 """

@@ -1,4 +1,4 @@
-"""All of Online Retail through the job, dirty lines included, while a TaskManager dies: equal to a naive replay."""
+"""All of Online Retail, dirty rows included, while a TaskManager is killed: equal to a naive replay."""
 
 import re
 import threading

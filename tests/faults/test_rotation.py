@@ -1,4 +1,4 @@
-"""A rotation of the user key on real parts, with a TaskManager killed in its middle: equal before and after."""
+"""A rotation of the user key on real parts, with a TaskManager killed midway: equal before and after."""
 
 import json
 import shutil

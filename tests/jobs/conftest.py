@@ -1,4 +1,4 @@
-"""Flink's mini cluster runs in a Java machine of these tests."""
+"""Runs Flink's mini cluster in the JVM of these tests."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The operators that run in Java, compiled from their sources on Flink's own mini cluster; no Python runs in it."""
+"""The Java operators, compiled from source, on Flink's own mini cluster; no Python runs in it."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Paths as Flink and Kafka read them: Java itself says what it makes of what we write."""
+"""Paths as Flink and Kafka read them, checked with Java itself."""
 
 from pathlib import Path
 from typing import Any

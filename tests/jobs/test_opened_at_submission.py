@@ -1,4 +1,4 @@
-"""What a worker could not open is refused by the client, before anything is submitted, in a sentence that says what."""
+"""The client refuses what a worker could not open, before submission, with the reason in one sentence."""
 
 from collections.abc import Callable
 from pathlib import Path

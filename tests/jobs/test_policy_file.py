@@ -1,4 +1,4 @@
-"""The policy file of the settings: checked before anything is submitted, and in force in every worker."""
+"""The policy file of the settings: checked before submission, and applied by every worker."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What all tests of operators share."""
+"""Fixtures for all operator tests."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The benchmark's job without consent: it does not look at consent, and does all else as the product does."""
+"""The benchmark's job without consent ignores consent, and otherwise does what the product does."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The audit trail as the operator writes it, on fakes: what is recorded, and that crashes leave one unbroken chain."""
+"""The operator's audit trail, on fakes: what is recorded, and that crashes leave one unbroken chain."""
 
 from pathlib import Path
 from typing import Any

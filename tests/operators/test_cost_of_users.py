@@ -1,4 +1,4 @@
-"""What is done for one user costs as many reads of state in a bucket of many users as in one of few."""
+"""The number of state reads for one user does not depend on the number of users in the bucket."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A day of timers comes at once after a downtime: elements do not wait for what they bring, and nothing is lost."""
+"""A day of overdue timers after downtime: elements do not wait for them, and nothing is lost."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Erasure and withdrawal in the operator on fakes: nothing stays, and nothing comes back with a snapshot."""
+"""Erasure and withdrawal in the operator on fakes: nothing stays, and no snapshot brings anything back."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""What cannot be carried out leaves the element that it came in, and nothing else does.
+"""A record that cannot be processed is removed from its element, and nothing else is.
 
 The records here are ones that ingest never makes: kinds, levels and times that no rule knows, as a fault in a rule or
 in a codec would make them.

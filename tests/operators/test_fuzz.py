@@ -1,4 +1,4 @@
-"""Garbage through ingest and personalise: no record raises, each is somewhere exactly once.
+"""Garbage through ingest and personalise: no record raises, and each ends in exactly one output.
 
 `make fuzz` sends a million records, `make test` 12,000; FRESHET_FUZZ_RECORDS says how many, FRESHET_FUZZ_SEED where to
 begin. Records are good ones with parts that are not: other types, numbers past every range, texts that are none, bytes

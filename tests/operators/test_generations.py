@@ -1,4 +1,4 @@
-"""Redis loses what it held: nobody is personalised whose withdrawal it forgot, and lists come back by themselves."""
+"""Redis loses data: no user with a lost withdrawal is personalised, and lists return by themselves."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The shell around ingest: what a batch of the job's Java side holds arrives as it was, and leaves by bucket."""
+"""The operator around ingest: Java's batches arrive unchanged and leave by bucket."""
 
 import msgspec
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""The operators in Java on Flink's own test harness (`tests/java`); `tests/jobs` runs them in jobs."""
+"""Runs the tests of the Java operators on Flink's test harness (`tests/java`); `tests/jobs` runs them in jobs."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""State from before users were counted and pages could be found by their users: it restores, and is put right."""
+"""State from before user counts and indexed pages: it restores and is migrated."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The personalise operator on fakes: what it does to state, timers, the store and its outputs, and when it fails."""
+"""The personalise operator on fakes: its effect on state, timers, store and outputs, and its failures."""
 
 from collections.abc import Sequence
 
@@ -322,7 +322,7 @@ def test_restore_from_before_opt_out_serves_nothing(bucket: Bucket) -> None:
     assert state is not None and state.profile is None
 
 
-def test_an_old_deployment_never_wins(bucket: Bucket) -> None:
+def test_older_deployment_never_wins(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
     newer = bucket.store.at_epoch(EPOCH + 1)
     found = bucket.list()

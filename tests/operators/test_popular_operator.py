@@ -1,4 +1,4 @@
-"""The popular operator on fakes: merged once a second, published with a version that never falls behind."""
+"""The popular operator on fakes: merges once a second, and publishes versions that never decrease."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Random histories of one bucket against a naive oracle: no personalised answer without consent in force, ever."""
+"""Random histories of one bucket against a naive oracle: never a personalised list without valid consent."""
 
 import logging
 import os

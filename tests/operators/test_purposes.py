@@ -1,4 +1,4 @@
-"""Each purpose is granted and denied by itself: who denies to personalise may still let themselves be measured."""
+"""Purposes are independent: a user who denies personalisation may still grant measurement."""
 
 import json
 

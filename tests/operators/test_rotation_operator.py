@@ -1,4 +1,4 @@
-"""A rotation of the user key in the operator on fakes: users move to their current pseudonym, whole and once."""
+"""A rotation of the user key in the operator on fakes: each user moves completely and once."""
 
 from typing import Any
 

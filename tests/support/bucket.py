@@ -1,4 +1,4 @@
-"""One bucket of the personalise operator on fakes: elements go in, time passes, snapshots are taken and restored."""
+"""One bucket of the personalise operator on fakes: process elements, advance time, take and restore snapshots."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The job as it would be submitted by a client that cannot read the snapshot, keeping snapshots for `KEPT_MS` only.
+"""The job as submitted by a client that cannot read the snapshot, keeping snapshots for `KEPT_MS` only.
 
 `-pym careless_job`; it travels in a zip of its own beside the product's.
 """

@@ -1,4 +1,4 @@
-"""A certificate authority for tests, and certificates of it for the loopback interface."""
+"""A certificate authority for tests, and certificates from it for the loopback interface."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address

@@ -1,4 +1,4 @@
-"""The queries of the Grafana dashboards, taken apart: which metrics they ask for, and by which labels."""
+"""Parses the queries of the Grafana dashboards: their metrics and labels."""
 
 import json
 import re

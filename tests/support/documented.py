@@ -1,4 +1,4 @@
-"""Commands and rights as the documentation prints them, so that what is printed is what is tested."""
+"""Commands and rights as the documentation prints them, so that tests use exactly what is printed."""
 
 import re
 import shlex

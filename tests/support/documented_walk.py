@@ -1,4 +1,4 @@
-"""Where each documented command is run: on one running stack, as it is typed, or by a test that is named here."""
+"""Where each documented command runs: on one running stack, as typed, or in the test that is named here."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The job as it would be submitted, written to the file that TEST_DUMP names: job graph and stream graph, as Java does.
+"""The job as submitted, serialised by Java to the file TEST_DUMP: job graph and stream graph.
 
 `-pym dumped_job`; it travels in a zip of its own beside the product's. Nothing is submitted.
 """

@@ -1,4 +1,4 @@
-"""An environment of its own as `python -m venv` makes one: empty, but for what a test installs.
+"""An environment as `python -m venv` makes it: empty, except for what a test installs.
 
 The requirements of what is installed come from where the tests run, without a network: each distribution is linked
 with what its own metadata asks for, and nothing else.

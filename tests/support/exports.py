@@ -1,4 +1,4 @@
-"""Consents and clean events as exports meet them, and the rule of exports in its slow way."""
+"""Consents and clean events for tests of exports, and a naive version of the rule of exports."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fakes for what operators stand on: keyed state, timers with a clock that is moved by hand, and a list store.
+"""Fakes for what operators use: keyed state, timers with a manual clock, and a list store.
 
 Flink's state copies what it is given, so a fake that handed out the object itself would hide a forgotten write:
 everything kept here is bytes, text or numbers.

@@ -1,4 +1,4 @@
-"""Somebody who can write to the topics of the audit trail as they like and has no signing key, and what is honest.
+"""An attacker who can write to the audit topics but has no signing key, and the honest trail.
 
 The forger is stronger than Kafka lets anybody be: lines may be put in, taken out and moved anywhere, and the topic
 keeps its id. What they cannot do is sign; other trails that were signed under the same key they may copy.

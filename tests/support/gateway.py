@@ -1,4 +1,4 @@
-"""A real gateway on a real Redis, without Kafka unless one is given: what frontends see of it."""
+"""A real gateway on a real Redis, without Kafka unless one is given, as frontends see it."""
 
 import contextlib
 import json

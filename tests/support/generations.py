@@ -1,4 +1,4 @@
-"""What the job does where a test has none: it says that Redis is new enough, and in whose generation consents count."""
+"""Plays the job where a test has none: it marks Redis as up to date, and names the generation for consents."""
 
 from typing import Any
 

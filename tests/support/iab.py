@@ -1,4 +1,4 @@
-"""TCF and GPP strings, written field by field from the specifications: the other side of `udfs.signals`."""
+"""Writes TCF and GPP strings field by field from the specifications: the counterpart of `udfs.signals`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""A real Kafka without anything else."""
+"""A real Kafka on its own."""
 
 import uuid
 from collections.abc import Iterator

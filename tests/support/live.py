@@ -1,4 +1,4 @@
-"""The product as a black box with real parts: what tests send to Kafka, and what they see in Redis and on topics."""
+"""The product as a black box on real parts: tests write to Kafka, and read Redis and topics."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Slow, obvious twins of what models/ computes, and small models to try things on."""
+"""Slow, obvious twins of the computations in models/, and small models for tests."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What may be kept and shown of a user, told from the whole history by its slowest reading; nothing of udfs/ is used.
+"""What may be kept and shown of a user, recomputed from the whole history; uses nothing of udfs/.
 
 Times are in ms. Everything here is an upper bound: less may be kept or shown at any time, more never.
 """

@@ -1,4 +1,4 @@
-"""The corpus of searches with and without identifiers, and how well they are found: ``python -m tests.support.pii``.
+"""The corpus of searches with and without identifiers, and detection rates: ``python -m tests.support.pii``.
 
 A line of ``tests/golden/pii/*.tsv`` is a language and a search, with each identifier as ``⟦kind|text⟧``; what an editor
 would not show is written as ``\\uXXXX``. Identifiers are examples of their issuers, numbers reserved for films and

@@ -1,4 +1,4 @@
-"""Where a pattern stands that must stand nowhere: snapshots, logs, Redis, all topics but the raw ones, Flink's REST."""
+"""Searches for raw ids where they must not be: snapshots, logs, Redis, all but the raw topics, Flink's REST."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A real Redis for contract tests, which can be killed and started again."""
+"""A real Redis for contract tests that can be killed and restarted."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -1,4 +1,4 @@
-"""The Online Retail data as records to send, and the naive twin's verdict on what is in the raw topics."""
+"""The Online Retail data as records to send, and the naive twin's verdict on the raw topics."""
 
 import itertools
 from collections.abc import Iterator

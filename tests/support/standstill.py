@@ -1,4 +1,4 @@
-"""A process that stands still: it takes what is sent to it, and answers nothing."""
+"""A process that hangs: it accepts input and never responds."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""An address in front of a server, as a service of Kubernetes is one: new connections may be led elsewhere."""
+"""An address in front of a server, like a Kubernetes service: new connections may go elsewhere."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""TLS in front of a plain server, for a server that was built without it."""
+"""A TLS front for a server that was built without TLS."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Settings of topics, changed on a real broker."""
+"""Changes topic settings on a real broker."""
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType

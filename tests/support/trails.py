@@ -1,4 +1,4 @@
-"""Audit trails for tests of what is reported of them, and the naive twin of the report: whole sets, no tricks."""
+"""Audit trails for tests of reports, and the naive twin of the report: whole sets, no tricks."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The words that tests are written in: ``an_interaction(user="ada", at=BEGINNING + 5 * MINUTE, item="tea")``.
+"""The vocabulary of the tests: ``an_interaction(user="ada", at=BEGINNING + 5 * MINUTE, item="tea")``.
 
 Records come in two kinds: raw ones, as Kafka holds them (`a_raw_…`), and those behind the ingest operator.
 Times are event times in ms; a record is appended when it happened unless `appended` says otherwise.

@@ -1,4 +1,4 @@
-"""A bucket with the topics that it reads, its checkpoints and savepoints, its store and what happens to all of them.
+"""A bucket with its topics, checkpoints, savepoints and store, and the faults that can happen to them.
 
 Topics are lists, and a snapshot holds where it stood in them, so that a replay reads exactly what came after. What a
 crash takes back was never committed. Users have raw names here; pseudonyms are made by the running job's ring.

@@ -1,4 +1,4 @@
-"""Which partitions a search for a person's data reads."""
+"""The partitions that a search for a person's data reads."""
 
 from hypothesis import given
 from hypothesis import strategies as st

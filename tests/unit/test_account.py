@@ -1,4 +1,4 @@
-"""The account: every interaction is counted once, under one name."""
+"""The account counts every interaction once, under one outcome."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Who is served first, as rules."""
+"""The rules of request priority."""
 
 import asyncio
 import doctest

@@ -1,4 +1,4 @@
-"""What a reader answers, as rules."""
+"""The rules for what a reader returns."""
 
 import doctest
 

@@ -1,4 +1,4 @@
-"""The audit trail: what is changed, dropped, swapped or put in is found and named, and an untouched one is clean."""
+"""The audit trail: changes, gaps, swaps and insertions are found and named; an untouched trail is clean."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The command beside the audit trail: heads are kept whole, and what could not be done is no verdict."""
+"""The audit command: heads are saved completely, and a failed check is not a verdict."""
 
 from collections.abc import Iterator
 from pathlib import Path

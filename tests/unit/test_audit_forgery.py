@@ -1,4 +1,4 @@
-"""Whoever can write to the topics and cannot sign: no record of theirs is believed, and what they did is found."""
+"""An attacker who can write to the topics but cannot sign: no forged record is trusted, all are found."""
 
 import hashlib
 import json

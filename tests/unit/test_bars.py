@@ -1,4 +1,4 @@
-"""Bars for long work, drawn on a terminal that is a text here."""
+"""Progress bars for long work, drawn on an in-memory terminal."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def terminal() -> tuple[io.StringIO, Console]:
     return text, Console(file=text, force_terminal=True, width=80, color_system=None)
 
 
-def test_work_that_ends_soon_draws_nothing() -> None:
+def test_short_work_draws_no_bar() -> None:
     text, console = terminal()
     clock = Clock()
     bars = Bars(console, clock)
@@ -37,7 +37,7 @@ def test_work_that_ends_soon_draws_nothing() -> None:
     assert text.getvalue() == ""
 
 
-def test_long_work_shows_its_name_and_part_and_leaves_no_bar() -> None:
+def test_long_work_shows_name_and_progress_and_removes_its_bar() -> None:
     text, console = terminal()
     clock = Clock()
     bars = Bars(console, clock)
@@ -88,7 +88,7 @@ def test_bars_on_a_terminal_leave_standard_output_to_scripts() -> None:
     assert "reading events" in shown and "a remark" in shown and "{}" not in shown
 
 
-def test_without_a_terminal_nothing_is_drawn() -> None:
+def test_no_bar_is_drawn_without_a_terminal() -> None:
     done = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The pure parts of the benchmarks: events, percentiles, limits, and where results go."""
+"""The pure parts of the benchmarks: events, percentiles, limits, and the files of results."""
 
 import json
 
@@ -80,7 +80,7 @@ def test_limits_are_met_exactly_up_to_the_limit():
     assert verdicts({}) == []
 
 
-def test_a_section_is_replaced_and_all_else_stays(tmp_path):
+def test_replacing_a_section_keeps_all_others(tmp_path):
     path = tmp_path / "RESULTS.md"
     write_section("throughput", "replaced\n1", path)
     write_section("latency", "other", path)

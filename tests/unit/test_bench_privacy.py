@@ -1,4 +1,4 @@
-"""The pure parts of what privacy costs: pairs and their ratios, withdrawals, receipts, limits and words."""
+"""The pure parts of the consent-cost benchmark: pairs and ratios, withdrawals, receipts, limits, wording."""
 
 import itertools
 import statistics

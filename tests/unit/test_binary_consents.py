@@ -1,4 +1,4 @@
-"""What Protobuf and Avro lose without a word: a consent in which something is lost is a withdrawal."""
+"""Protobuf and Avro parsers drop fields silently: a consent that loses something is a withdrawal."""
 
 from io import BytesIO
 from typing import Any
@@ -76,7 +76,7 @@ def test_known_field_of_another_wire_type_withdraws(name: str, wire_type: int) -
 @pytest.mark.parametrize("name", ["granted", "denied"])
 @pytest.mark.parametrize("inner", [field(2, LENGTH, b"personalise"), field(1, VARINT), field(9, FIXED64)])
 @pytest.mark.promise("broken-consent-withdraws")
-def test_list_with_another_field_in_it_withdraws(name: str, inner: bytes) -> None:
+def test_protobuf_purpose_list_with_other_content_withdraws(name: str, inner: bytes) -> None:
     for texts in (inner, inner + field(1, LENGTH, b"train"), field(1, LENGTH, b"train") + inner):
         assert counts(MINIMAL + field(NUMBERS[name], LENGTH, texts)) == {"ada": "none"}
 
@@ -128,7 +128,7 @@ MESSAGE = GetMessageClass(protobuf_codec._PUBLISHED.descriptor((1,)))
 
 @given(PARTS, st.integers(0, 40))
 @example([MINIMAL, MINIMAL], 0)
-def test_what_grants_is_read_alike_however_its_fields_are_ordered(parts: list[bytes], cut: int) -> None:
+def test_grant_is_read_the_same_in_any_field_order(parts: list[bytes], cut: int) -> None:
     """No reader can differ on what grants: neither the first field counts nor the last."""
     value = MINIMAL + b"".join(parts)
     value = value[: len(value) - cut] if cut % 2 else value
@@ -142,7 +142,7 @@ def test_what_grants_is_read_alike_however_its_fields_are_ordered(parts: list[by
 
 
 @given(st.binary(max_size=40) | PARTS.map(b"".join))
-def test_walk_is_whole_where_the_parser_takes_the_message(payload: bytes) -> None:
+def test_wire_walk_covers_every_message_the_parser_accepts(payload: bytes) -> None:
     try:
         MESSAGE.FromString(payload)
     except DecodeError:
@@ -184,7 +184,7 @@ def test_unknown_value_of_a_producers_enum_withdraws() -> None:
 
 
 @pytest.mark.parametrize("name", ["Denied", "expiresAt", "LEVEL"])
-def test_field_of_a_producers_message_that_may_mean_a_known_one_withdraws(name: str) -> None:
+def test_protobuf_field_resembling_a_known_one_withdraws(name: str) -> None:
     codec = own_protobuf(**{name: FieldDescriptorProto.TYPE_STRING})
     assert counts(frame(7, b"\0" + MINIMAL), codec) == {"ada": "full"}
     assert counts(frame(7, b"\0" + MINIMAL + field(4, LENGTH, b"none")), codec) == {"ada": "none"}
@@ -224,7 +224,7 @@ def test_known_field_of_another_type_in_the_writers_schema_withdraws(name: str, 
 
 
 @pytest.mark.parametrize("name", ["Denied", "expiresAt", "LEVEL"])
-def test_field_of_a_writers_schema_that_may_mean_a_known_one_withdraws(name: str) -> None:
+def test_avro_field_resembling_a_known_one_withdraws(name: str) -> None:
     assert avro_counts((name, "string", "none")) == {"ada": "none"}
     assert avro_counts(("source", "string", "none")) == {"ada": "full"}
 

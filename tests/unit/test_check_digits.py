@@ -1,4 +1,4 @@
-"""Check digits: known numbers hold, and the slips that each scheme promises to catch are caught."""
+"""Check digits: known numbers are valid, and the errors that each scheme detects are detected."""
 
 from collections.abc import Callable
 
@@ -84,7 +84,7 @@ def test_repeated_digits_are_not_valid(digit: str) -> None:
     assert digit != "0" or not check.bsn(digit * 9)
 
 
-def test_a_steuer_id_repeats_one_digit_and_no_other() -> None:
+def test_steuer_id_repeats_exactly_one_digit() -> None:
     """Two digits that stand twice each have as many kinds of digits as one that stands three times."""
     assert not check.steuer_id("12132487500") and not check.steuer_id("81669923045")
     assert check.steuer_id(with_check_digit(check.steuer_id, "1112345678"))

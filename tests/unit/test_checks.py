@@ -1,4 +1,4 @@
-"""What is refused at submission because something that has ended could come back, or is kept longer than promised."""
+"""Submission refuses settings by which ended data could return, or be kept longer than promised."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What goes into the client library, and how its imports are moved.
+"""The contents of the client library, and how its imports are rewritten.
 
 `tests/contract/test_client_wheel.py` installs it.
 """
@@ -68,7 +68,7 @@ def test_client_library_has_neither_gateway_nor_command_line_nor_job() -> None:
     assert foreign(ROOT, found.values()) == {"msgspec", "hiredis", "kafka", "fastavro", "google"}
 
 
-def test_no_import_of_ours_is_left_where_it_was() -> None:
+def test_wheel_has_no_unmoved_import_of_ours() -> None:
     for name, text in client_sources(ROOT, freshet.PUBLIC).items():
         assert not name.endswith(".py") or unmoved(text) == [], name
     assert unmoved("def f():\n    from schemas import lists") == ["schemas"]

@@ -1,4 +1,4 @@
-"""Durations are measured by a clock that is never set back; the wall clock says moments only."""
+"""Durations use a monotonic clock; the wall clock is used for timestamps only."""
 
 import re
 from pathlib import Path

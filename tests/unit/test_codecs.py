@@ -1,4 +1,4 @@
-"""JSON records: what is taken, and the reason for which the rest is not."""
+"""JSON records: which are accepted, and the reasons for which others are rejected."""
 
 import json
 from typing import Any

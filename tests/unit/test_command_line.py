@@ -1,4 +1,4 @@
-"""The command `freshet` as a whole: every command has help and an example that parses, and one convention of codes."""
+"""The command `freshet`: each command has help and a valid example, and all share one set of exit codes."""
 
 import ast
 import doctest

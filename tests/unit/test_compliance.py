@@ -1,4 +1,4 @@
-"""The figures of the compliance report: equal to a naive count where they are shown, and never of a small group."""
+"""The figures of the compliance report equal a naive count where shown, and never cover a small group."""
 
 import doctest
 import random

@@ -1,4 +1,4 @@
-"""The compliance report as people read it: a golden one, and nothing in it that a writer of consents could plant."""
+"""The rendered compliance report: equal to a golden one, and safe from markup in consents."""
 
 import doctest
 import itertools
@@ -77,7 +77,7 @@ def test_report_of_small_trail_matches_golden_file():
     )
 
 
-def test_no_figure_of_a_larger_k_and_no_pseudonym_is_in_a_report():
+def test_report_respects_larger_k_and_shows_no_pseudonym():
     text = markdown(document_of(reported(a_trail(a_story()), THREE_DAYS, k=30), given_that()))
     assert "<10" not in text.replace("&lt;", "<")
     assert not re.search(r"p[12]\\?\.\d", text)

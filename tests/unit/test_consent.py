@@ -1,4 +1,4 @@
-"""Consent: topic order, replays, withdrawals, narrowing, expiry; whatever is missing means no."""
+"""Consent: topic order, replays, withdrawals, narrowing, expiry; anything missing means no."""
 
 import msgspec
 import pytest
@@ -78,7 +78,7 @@ def test_last_in_topic_order_wins_in_any_arrival_order(some: list[ConsentRecord]
 
 
 @given(changes)
-def test_grant_given_before_earlier_withdrawal_is_never_in_force(some: list[ConsentRecord]) -> None:
+def test_grant_given_before_earlier_withdrawal_never_takes_effect(some: list[ConsentRecord]) -> None:
     state, said_no_at = UserState(), 0
     for n, change in enumerate(some):
         said = msgspec.structs.replace(change, offset=n, append_ts=BEGINNING + HOUR)

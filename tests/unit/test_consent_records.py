@@ -1,4 +1,4 @@
-"""One rule for whom a record of `consents` is about, for the job and its commands, in every format."""
+"""The rule for which users a record of `consents` names, for the job and its commands, in every format."""
 
 import json
 import time
@@ -340,7 +340,7 @@ def test_all_users_of_one_record_withdraw(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("many", [b'{"user_id":"ada%d"}', b'"user_id":"ada%d"'])
-def test_number_of_users_withdrawn_by_one_record_is_bounded_and_told(many: bytes) -> None:
+def test_number_of_users_withdrawn_by_one_record_is_limited_and_reported(many: bytes) -> None:
     for count in (NAMED_MAX, NAMED_MAX + 1):
         value = b",".join(many % number for number in range(count))
         for raw in (value, b"{" + value + b"}", b"[" + value + b"]"):
@@ -386,7 +386,7 @@ NAMES_MEANT = [name for names in MEANT.values() for name in names]
 @every_format
 @pytest.mark.parametrize("name", NAMES_MEANT)
 @pytest.mark.promise("broken-consent-withdraws")
-def test_field_that_may_mean_a_known_one_withdraws(format: str, name: str) -> None:
+def test_json_field_resembling_a_known_one_withdraws(format: str, name: str) -> None:
     value = json.dumps({"user_id": "ada", "level": "full", "ts": BEGINNING, name: "none"}).encode()
     for raw in (value, frame(7, value)):
         assert "ada" in whom(format, b"ada", raw).split()
@@ -394,7 +394,7 @@ def test_field_that_may_mean_a_known_one_withdraws(format: str, name: str) -> No
 
 
 @pytest.mark.parametrize("name", MEANT["user_id"])
-def test_user_under_a_name_that_may_mean_user_id_withdraws(name: str) -> None:
+def test_user_in_a_field_resembling_user_id_withdraws(name: str) -> None:
     assert withdrawn(CODECS["json"], None, json.dumps({name: "ada", "level": "none"}).encode()) == {"ada"}
     both = json.dumps({"user_id": "bob", "level": "none", name: "ada", "ts": BEGINNING}).encode()
     assert withdrawn(CODECS["json"], None, both) == {"ada", "bob"}

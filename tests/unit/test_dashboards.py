@@ -1,4 +1,4 @@
-"""Dashboards: well-formed, bound to one data source, and asking for counters that the code has.
+"""Dashboards: well-formed, bound to one data source, with queries for existing metrics.
 
 What a running job really exports, `tests/e2e/test_compliance.py` sees.
 """

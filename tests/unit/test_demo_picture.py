@@ -215,7 +215,7 @@ def test_lines_fit_any_terminal(width: int, height: int) -> None:
     assert [plain(line).rstrip() for line in lines] == render(view, width, height, colour=False)
 
 
-def test_picture_without_data() -> None:
+def test_picture_without_data_is_drawn() -> None:
     view = a_view(
         latency=ListLatency(),
         totals=JobTotals(),
@@ -242,7 +242,7 @@ def test_names_cannot_inject_terminal_escapes() -> None:
 
 
 @pytest.mark.parametrize("width", range(1, 14))
-def test_cut_text_is_as_wide_as_asked_and_its_colours_end(width: int) -> None:
+def test_truncated_text_has_the_requested_width_and_resets_colours(width: int) -> None:
     cut = fit(paint("茶 green", BOLD) + " tea", width)
     assert width_of(cut) == width
     assert cut.count("\x1b[1m") == cut.count("\x1b[0m")
@@ -251,7 +251,7 @@ def test_cut_text_is_as_wide_as_asked_and_its_colours_end(width: int) -> None:
 # -- the screens
 
 
-def test_a_terminal_is_restored_also_after_an_error() -> None:
+def test_terminal_is_restored_even_after_an_error() -> None:
     output = io.StringIO()
     with pytest.raises(RuntimeError), TerminalScreen(output) as screen:
         screen.draw(lambda width, height, colour: ["picture"])

@@ -1,4 +1,4 @@
-"""Files become payloads row by row, dirty ones as they are; consents come first and are waited for."""
+"""Files become payloads row by row, dirty rows unchanged; consents are sent and applied first."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -84,7 +84,7 @@ def test_a_row_without_a_user_has_no_key(file: Path) -> None:
     assert [key for key, _ in interactions_of(file, SHOP)] == [b"ada", None, b"ben", b"eva"]
 
 
-def test_prefixes_constants_and_numbers_as_times(tmp_path: Path) -> None:
+def test_prefixes_constants_and_numeric_times_are_applied(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("user_id,item_id,ts\n7,x,1714557600000\n8.0,y,17145\n")
     mapping = Mapping(type_constant="click", user_prefix="u-", event_id_prefix="run1", currency_constant="GBP")
@@ -98,14 +98,14 @@ def test_prefixes_constants_and_numbers_as_times(tmp_path: Path) -> None:
     }
 
 
-def test_dates_in_a_form_of_their_own(tmp_path: Path) -> None:
+def test_dates_with_a_custom_time_format_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("user_id,item_id,ts\na,x,01/05/2024 10:00\n")
     mapping = Mapping(type_constant="click", time_format="%d/%m/%Y %H:%M")
     assert rows(path, mapping)[0]["ts"] == 1_714_557_600_000
 
 
-def test_parquet_as_online_retail_has_it(tmp_path: Path) -> None:
+def test_parquet_of_online_retail_is_read(tmp_path: Path) -> None:
     path = tmp_path / "online.parquet"
     frame = pd.DataFrame(
         {
@@ -157,7 +157,7 @@ def test_a_wrong_mapping_says_what_to_change(file: Path, mapping: Mapping, words
         list(interactions_of(file, mapping))
 
 
-def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
+def test_missing_input_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(MappingError, match="cannot be read"):
         list(interactions_of(tmp_path / "none.parquet", Mapping(type_constant="click")))
 
@@ -217,7 +217,7 @@ def test_consents_are_in_force_before_the_first_row_is_sent(file: Path) -> None:
     assert recorder.sent == list(interactions_of(file, SHOP))
 
 
-def test_no_consent_is_sent_for_a_file_whose_times_are_in_two_units(tmp_path: Path) -> None:
+def test_file_with_times_in_two_units_sends_no_consent(tmp_path: Path) -> None:
     path, recorder = tmp_path / "shop.csv", Recorder()
     path.write_text("who,what,at,kind,count,price\nada,tea,1714557600,click,,\nada,tea,1714557600000,click,,\n")
     with pytest.raises(MappingError, match=r"column at of shop\.csv are in more than one unit: 17145576"):
@@ -281,7 +281,7 @@ def test_options_make_a_mapping_and_change_a_preset(monkeypatch: pytest.MonkeyPa
     assert run(["replay", "shop.csv", "--consent-share", "1.1"]) == 64
 
 
-def test_partitions_are_those_that_kafkas_own_clients_choose() -> None:
+def test_partitions_equal_those_chosen_by_kafka_clients() -> None:
     class Cluster:
         def topics(self) -> set[str]:
             return {"t"}

@@ -1,4 +1,4 @@
-"""The simulated shop makes good records, the same ones for the same seed, and follows tastes."""
+"""The simulated shop makes valid records, the same for the same seed, and follows tastes."""
 
 from collections import Counter
 from itertools import islice
@@ -53,7 +53,7 @@ def test_seed_determines_the_events() -> None:
 
 
 @pytest.mark.parametrize(("rate", "shoppers"), [(200, 300), (50, 20)])
-def test_together_they_make_about_as_many_events_a_second_as_were_asked_for(rate: float, shoppers: int) -> None:
+def test_shoppers_together_produce_about_the_requested_event_rate(rate: float, shoppers: int) -> None:
     events = some_events(20_000, shoppers, rate)
     assert 20_000 / ((events[-1].ts - NOW) / 1000) == pytest.approx(rate, rel=0.25)
 

@@ -1,4 +1,4 @@
-"""The identity of a deployment: what must not change below its state, and what may."""
+"""The identity of a deployment: settings that must not change under its state, and those that may."""
 
 import importlib
 import inspect
@@ -138,7 +138,7 @@ RECORD = msgspec.json.encode(BEFORE)
 OTHER = msgspec.json.encode(msgspec.structs.replace(BEFORE, buckets=8))
 
 
-def test_unreadable_record_leaves_previous_in_force_with_a_warning(
+def test_unreadable_record_is_skipped_for_the_previous_one_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorded_as(monkeypatch, OTHER, RECORD, b"{", None)

@@ -1,4 +1,4 @@
-"""What the doctor says of a deployment where something is missing, and that it says it soon."""
+"""What the doctor reports about incomplete deployments, and that it reports it quickly."""
 
 import doctest
 import http.server

@@ -1,4 +1,4 @@
-"""The index of who becomes due when: it brings users at a bounded rate, and nobody stands where they stand no more."""
+"""The index of due users returns them at a bounded rate, and removes outdated entries."""
 
 from zlib import crc32
 

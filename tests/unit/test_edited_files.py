@@ -1,4 +1,4 @@
-"""Every file that people write and edit is read as Windows editors save it: with a byte order mark, and as UTF-16."""
+"""Every file that people edit is read as Windows editors save it: byte order mark or UTF-16."""
 
 import doctest
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def test_files_read_the_same_however_an_editor_saves_them(tmp_path: Path, what: 
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe\x00", b"\xfe\xff\xd8\x00", b"\xff"])
-def test_files_that_are_no_text_are_refused(tmp_path: Path, raw: bytes) -> None:
+def test_binary_files_are_refused(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(raw)
     for read in (load_settings, lambda path: load_policy(str(path)), lambda path: load_key_ring(str(path))):

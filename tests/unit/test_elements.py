@@ -1,4 +1,4 @@
-"""Packed elements come back as they went."""
+"""Packed elements decode to the original."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Erasure as rules: who must be erased, how a partition is rewritten, what a proof needs. Each against a naive twin."""
+"""The rules of erasure: who must be erased, how a partition is rewritten, what a proof needs; with naive twins."""
 
 import gzip
 import stat
@@ -329,7 +329,7 @@ PROVED = Evidence(
         ("exports", "incomplete"),
     ],
 )
-def test_place_of_leftovers_decides_the_verdict(place: str, status: str) -> None:
+def test_location_of_leftovers_decides_the_verdict(place: str, status: str) -> None:
     assert verdict(msgspec.structs.replace(PROVED, found={**PROVED.found, place: 2})).status == status
 
 

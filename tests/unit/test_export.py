@@ -1,4 +1,4 @@
-"""Who may be in an export: consent now and then, without a break between, under names that join with nothing else."""
+"""Which events an export may contain: consent without a break since the event, under unlinkable names."""
 
 import hmac
 import json

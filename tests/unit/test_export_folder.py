@@ -1,4 +1,4 @@
-"""An export on disk: whole or not there, bounded parts, and what a rewrite takes out of it."""
+"""An export on disk: complete or absent, bounded parts, and what a rewrite removes."""
 
 import doctest
 import json

@@ -1,4 +1,4 @@
-"""Files as Excel, Windows and exporters write them: what was written is read, and what is not read is counted."""
+"""Files as Excel, Windows and exporters write them: all values are read, and unreadable rows are counted."""
 
 import calendar
 import csv
@@ -92,7 +92,7 @@ def test_csv_is_read_as_it_was_written(
 @quick
 @given(rows=table_of(LATIN))
 @example([["josé", "crème brûlée", "€"]])
-def test_csv_of_windows_is_read_as_it_was_written_and_said_to_be(tmp_path: Path, rows: list[list[str]]) -> None:
+def test_windows_1252_csv_is_read_correctly_and_reported(tmp_path: Path, rows: list[list[str]]) -> None:
     path, content = tmp_path / "shop.csv", written([*rows, ["ü", "ü", "ü"]], ";").encode("cp1252")
     path.write_bytes(content)
     assert [list(row) for row in rows_of(path)[0]] == [*rows, ["ü", "ü", "ü"]]
@@ -100,7 +100,7 @@ def test_csv_of_windows_is_read_as_it_was_written_and_said_to_be(tmp_path: Path,
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_without_a_mark_is_told_by_its_zeros(tmp_path: Path, encoding: str) -> None:
+def test_utf_16_without_byte_order_mark_is_detected_by_its_zeros(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "shop.csv"
     path.write_bytes(written([["josé", "x", "1"]]).encode(encoding))
     assert rows_of(path)[0] == [("josé", "x", "1")]
@@ -175,9 +175,7 @@ def test_line_breaks_in_quoted_descriptions_of_a_large_file_are_part_of_them(tmp
         ("sep=,", ";"),
     ],
 )
-def test_the_hint_that_tells_excel_the_delimiter_is_no_header(
-    tmp_path: Path, hint: str, delimiter: str, end: str
-) -> None:
+def test_excel_delimiter_hint_is_not_a_header(tmp_path: Path, hint: str, delimiter: str, end: str) -> None:
     path = tmp_path / "shop.csv"
     with path.open("w", newline="") as file:
         file.write(f"\ufeff{hint}{end}")
@@ -187,7 +185,7 @@ def test_the_hint_that_tells_excel_the_delimiter_is_no_header(
     assert rows_of(path) == ([("a", "x", "1")], {})
 
 
-def test_the_hint_says_the_delimiter_where_the_header_could_be_cut_in_two_ways(tmp_path: Path) -> None:
+def test_excel_delimiter_hint_resolves_an_ambiguous_header(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text('"sep=;"\nuser_id;name, or so, of it;ts\na;x,y;1\n')
     assert rows_of(path) == ([("a", "x,y", "1")], {})
@@ -218,7 +216,7 @@ def test_json_is_read_as_it_was_written(
     assert rows_of(path, *names) == (expected, {})
 
 
-def test_nan_that_python_writes_is_a_missing_value(tmp_path: Path) -> None:
+def test_nan_written_by_python_is_a_missing_value(tmp_path: Path) -> None:
     path = tmp_path / "shop.jsonl"
     path.write_text("".join(f'{{"user_id":{user},"item_id":"x","ts":{MARCH}}}\n' for user in ("NaN", "7")))
     assert read(path, VIEWS).dropped == {"no user": 1}
@@ -232,7 +230,7 @@ def test_pipes_are_refused_without_waiting(tmp_path: Path) -> None:
             open_table(path)
 
 
-def test_lines_of_json_that_are_no_rows_are_counted_by_reason(tmp_path: Path) -> None:
+def test_json_lines_that_are_not_rows_are_counted_by_reason(tmp_path: Path) -> None:
     path = tmp_path / "shop.jsonl"
     path.write_text('{"a": 1}\n[1]\n\nnonsense\n{"a": [1, 2]}\n{"a": {"b": 1}}\n{"a": "x"}\n')
     assert rows_of(path, "a") == ([(1,), ("x",)], {NO_OBJECT: 2, NESTED: 2})
@@ -273,7 +271,7 @@ def call_uuid(path: Path, column: str) -> None:
     assert pq.ParquetFile(path).schema.column(0).logical_type.type == "UUID"
 
 
-def test_uuids_are_users_in_training_and_in_a_replay_beside_columns_that_nobody_named(tmp_path: Path) -> None:
+def test_uuid_columns_work_as_users_next_to_nested_unused_columns(tmp_path: Path) -> None:
     users, path = [uuid.uuid4() for _ in range(3)], tmp_path / "shop.parquet"
     columns = {"item_id": ["x", "y", "x"], "ts": [MARCH] * 3, "tags": [["a"], [], None], "more": [{"k": 1}] * 3}
     ids = pa.array([user.bytes for user in users], pa.binary(16))
@@ -284,7 +282,7 @@ def test_uuids_are_users_in_training_and_in_a_replay_beside_columns_that_nobody_
 
 
 @pytest.mark.parametrize("values", [[[1]], [{"k": 1}], [timedelta(1)]], ids=["list", "struct", "duration"])
-def test_a_column_that_holds_no_single_values_is_named(tmp_path: Path, values: list[Any]) -> None:
+def test_column_with_nested_values_is_named_in_the_error(tmp_path: Path, values: list[Any]) -> None:
     path = tmp_path / "shop.parquet"
     pq.write_table(pa.table({"user_id": values, "item_id": ["x"], "ts": [MARCH]}), path)
     with pytest.raises(MappingError, match=r"column user_id of shop\.parquet holds"):
@@ -293,7 +291,7 @@ def test_a_column_that_holds_no_single_values_is_named(tmp_path: Path, values: l
         read(path, VIEWS)
 
 
-def test_rows_whose_bytes_are_no_text_are_counted(tmp_path: Path) -> None:
+def test_rows_with_undecodable_bytes_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "shop.parquet"
     pq.write_table(pa.table({"a": pa.array([b"x", b"\xff", None], pa.binary()), "b": [1, 2, 3]}), path)
     assert rows_of(path) == ([("x", 1), (None, 3)], {NO_TEXT: 1})
@@ -316,7 +314,7 @@ def test_rows_whose_bytes_are_no_text_are_counted(tmp_path: Path) -> None:
     ],
     ids=["empty", "blank", "workbook", "zstd", "cut", "no parquet", "pretty", "cut json", "program"],
 )
-def test_a_file_that_is_no_table_says_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
+def test_file_that_is_not_a_table_is_reported_by_its_type(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "my shop é.csv"
     path.write_bytes(content)
     with pytest.raises(MappingError, match=words):
@@ -366,7 +364,7 @@ def test_invalid_times_are_none(text: str) -> None:
     assert milliseconds_of([text]) == [None]
 
 
-def test_a_time_without_a_zone_is_utc_whatever_the_row_before_it_had() -> None:
+def test_time_without_a_zone_is_utc_regardless_of_previous_rows() -> None:
     assert milliseconds_of(["2024-03-01T00:00:00+05:30", "2024-03-01 0:00"])[1] == MARCH
 
 
@@ -435,7 +433,7 @@ def times_sent(path: Path, mapping: Mapping = SHOP) -> list[Any]:
 @given(times=st.lists(MOMENTS, min_size=1, max_size=6), form=st.sampled_from(["csv", "json", "parquet"]))
 @example(times=[datetime(2024, 3, 1, 10, 0, 0, 123_000, UTC)], form="csv")
 @example(times=[datetime(2099, 12, 31, 23, 59, 59, 999_000, UTC), datetime(2000, 1, 2, tzinfo=UTC)], form="json")
-def test_times_that_are_numbers_are_read_in_the_unit_that_their_column_proves(
+def test_numeric_times_are_read_in_the_unit_their_column_proves(
     tmp_path: Path, times: list[datetime], count: str, form: str
 ) -> None:
     path, (unit, write, readable) = tmp_path / "shop", COUNTS[count]
@@ -453,9 +451,7 @@ UNITS = {"s": "s", "ms": "ms", "us": "us", "ns of pandas": "ns"}
 
 @quick
 @given(times=st.lists(MOMENTS, min_size=1, max_size=6), count=st.sampled_from(sorted(UNITS)))
-def test_times_that_are_numbers_are_read_as_pandas_reads_them_once_it_is_told_the_unit(
-    tmp_path: Path, times: list[datetime], count: str
-) -> None:
+def test_numeric_times_equal_pandas_with_the_same_unit(tmp_path: Path, times: list[datetime], count: str) -> None:
     path, values = tmp_path / "shop.csv", [COUNTS[count][1](time) for time in times]
     write_times(path, values, "csv")
     by_pandas = pd.to_datetime(pd.Series(values).astype("int64"), unit=UNITS[count], utc=True).astype("int64") // 10**6
@@ -529,7 +525,7 @@ def test_out_of_range_numbers_are_no_times(number: Any) -> None:
 
 
 @given(st.decimals(-(10**9), 10**9, places=2), st.booleans())
-def test_numbers_of_excel_are_read_in_both_ways_of_writing(value: Any, comma: bool) -> None:
+def test_numbers_of_excel_are_read_with_either_decimal_mark(value: Any, comma: bool) -> None:
     text = f"{value:,.2f}"
     if comma:
         text = text.translate(str.maketrans(",.", ".,"))
@@ -563,7 +559,7 @@ def values_sent(path: Path, values: list[str], delimiter: str) -> tuple[list[Any
     delimiter=st.sampled_from(",;\t|"),
 )
 @example([1234, 12], False, "\t")
-def test_a_column_is_read_as_written_whatever_separates_its_fields(
+def test_column_values_do_not_depend_on_the_delimiter(
     tmp_path: Path, amounts: list[Any], comma: bool, delimiter: str
 ) -> None:
     texts = [f"{amount:,}" for amount in amounts] + ["12.50"]
@@ -610,13 +606,13 @@ def test_ambiguous_numbers_are_reported(tmp_path: Path, delimiter: str, word: st
     assert f"numbers of value that can be read in two ways, such as 1,234, are read with a decimal {word}" in sentence
 
 
-def test_ambiguous_number_beside_both_marks_is_sent_unchanged_and_reported(tmp_path: Path) -> None:
+def test_ambiguous_number_in_column_with_both_marks_is_sent_unchanged_and_reported(tmp_path: Path) -> None:
     sent, remarks = values_sent(tmp_path / "shop", ["2,50", "12.50", "1,234", "1.234", "1.234,5", "9"], ";")
     assert sent == [2.5, 12.5, "1,234", "1.234", 1234.5, 9]
     assert remarks == {UNCLEAR_NUMBER: 2}
 
 
-def test_numbers_that_parquet_knows_to_be_numbers_have_one_reading(tmp_path: Path) -> None:
+def test_typed_parquet_numbers_are_unambiguous(tmp_path: Path) -> None:
     path, remarks = tmp_path / "shop.parquet", Counter[str]()
     value = pa.array(["1.234"]).cast(pa.decimal128(9, 3))
     pq.write_table(pa.table({"user_id": ["a"], "item_id": ["x"], "ts": [MARCH], "quantity": [1], "value": value}), path)
@@ -676,7 +672,7 @@ def test_integer_ids_stored_as_floats_are_equal_from_csv_and_parquet(
     assert any("without the point" in note for note in reading_of(tmp_path / "shop.csv", mapping).notes)
 
 
-def test_id_with_a_point_among_integers_drops_its_row(tmp_path: Path) -> None:
+def test_decimal_id_among_integers_drops_its_row(tmp_path: Path) -> None:
     path, remarks = tmp_path / "shop.csv", Counter[str]()
     lines = [f"{user},x,{MARCH}\n" for user in ("5", "5.0", "7.0", "ada")]
     path.write_text("user_id,item_id,ts\n" + "".join(lines))
@@ -717,7 +713,7 @@ def test_truncated_character_drops_its_row(tmp_path: Path, column: str, as_list:
     "header",
     ["[user_id],[item_id],[ts]", "[user_id];item_id;ts", "`user_id`\t`item_id`\t`ts`", "'user_id','item_id',ts"],
 )
-def test_names_that_sql_exports_quote_are_names_of_csv(tmp_path: Path, header: str) -> None:
+def test_bracketed_sql_column_names_are_read_from_csv(tmp_path: Path, header: str) -> None:
     path = tmp_path / "shop"
     delimiter = next(each for each in ",;\t" if each in header)
     path.write_text(f"{header}\na{delimiter}x{delimiter}{MARCH}\n")
@@ -793,7 +789,7 @@ def test_column_with_both_date_orders_is_refused(tmp_path: Path) -> None:
     assert read(path, Columns(every="view", time_form="%d/%m/%Y")).dropped == {TWO_READINGS: 1}
 
 
-def test_unreadable_value_beside_a_proof_is_not_ambiguous(tmp_path: Path) -> None:
+def test_unreadable_value_in_a_column_with_proof_is_not_ambiguous(tmp_path: Path) -> None:
     path, remarks = tmp_path / "shop.csv", Counter[str]()
     path.write_text("user_id,item_id,ts\na,x,29/11/2026\na,x,29/30/2026\n")
     assert len(list(interactions_of(path, SHOP, remarks))) == 2
@@ -857,7 +853,7 @@ def test_file_without_usable_rows_says_why_there_is_no_model(tmp_path: Path, row
     assert not rows or any(" 1: " in line for line in said)
 
 
-def test_the_default_column_of_users_goes_by_the_columns_and_not_by_the_ending(tmp_path: Path, capsys) -> None:
+def test_default_user_column_depends_on_columns_not_on_the_file_extension(tmp_path: Path, capsys) -> None:
     path = tmp_path / "export"
     rows = [
         {"pseudonym": f"p{u}", "item_id": f"i{s}", "type": "view", "ts": MARCH + s} for u in range(40) for s in range(4)
@@ -886,7 +882,7 @@ CELLS = (
 @given(given_cells=st.lists(CELLS, max_size=8), mark=st.sampled_from([".", ",", "?"]))
 @example([2**60, 2.0**60], ".")
 @example([1, 1.0], ".")
-def test_cells_read_together_are_what_each_is_alone(given_cells: list[cells.Cell], mark: cells.DecimalMark) -> None:
+def test_cells_read_in_bulk_equal_cells_read_singly(given_cells: list[cells.Cell], mark: cells.DecimalMark) -> None:
     alone = [number_of(cell, mark) for cell in given_cells]
     assert list(map(repr, numbers_of(given_cells, mark))) == list(map(repr, alone))
     lost = [row for row, cell in enumerate(given_cells) if has_lost_digits(cell)]

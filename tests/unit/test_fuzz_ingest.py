@@ -1,4 +1,4 @@
-"""Texts that are hard to mask, in every field that has one, through ingest alone, in every format.
+"""Texts that are hard to mask, in every free-text field, through ingest alone, in every format.
 
 `make fuzz` sends a million of them, `make test` 3,000 (see `tests/operators/test_fuzz.py` for other garbage).
 """

@@ -1,4 +1,4 @@
-"""What the gateway's server does with bytes, whatever the pieces in which they come, with and without the fast lane."""
+"""The gateway's server at byte level, however the input is split, with and without the fast lane."""
 
 import asyncio
 import re

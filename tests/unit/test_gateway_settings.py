@@ -1,4 +1,4 @@
-"""What the gateway says of settings that it cannot use, and that the example and the local ones can be used."""
+"""Errors of unusable gateway settings, and that the example and the local settings work."""
 
 import socket
 from pathlib import Path

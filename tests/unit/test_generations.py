@@ -1,4 +1,4 @@
-"""In which generation of Redis a bucket's grants count."""
+"""The Redis generation for which a bucket's grants count."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""A model that fails costs the users that it fails for their ranking, nobody else's, and never the job."""
+"""A model failure costs only the affected users their ranking, and never stops the job."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def test_hanging_or_failing_model_rests_and_is_retried(fault: str) -> None:
     assert np.isfinite(guarded.score(*asked([1, 2]), 1_000 + REST_MS)[0]).all()
 
 
-def test_padding_may_stand_in_any_row_and_come_twice() -> None:
+def test_padding_may_be_in_any_row_and_repeated() -> None:
     class Padded(FixedModel):
         def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
             scores, rows = super().score(items, weights)

@@ -1,4 +1,4 @@
-"""The one HTTP client: what it asks, what it does not do, and how it says that nothing came back."""
+"""The only HTTP client: its requests, what it refuses to do, and how it reports a missing response."""
 
 import socket
 import threading
@@ -71,7 +71,7 @@ def nobody() -> str:
         return f"http://{LOOPBACK}:{listener.getsockname()[1]}"
 
 
-def test_what_is_asked_arrives_below_the_address() -> None:
+def test_requests_are_sent_below_the_base_address() -> None:
     with serving(status=404, body=b"none") as (url, seen):
         assert HttpClient(f"{url}/base/", 5, {"X-Key": "a"}).get("/page") == (404, b"none")
         HttpClient(f"{url}/purge/?zone=1", 5).ask("POST", body=b"x", headers={"X-Key": "b"})
@@ -79,13 +79,13 @@ def test_what_is_asked_arrives_below_the_address() -> None:
     assert seen == [("GET", "/base/page", b"", "a"), ("POST", "/purge/?zone=1", b"x", "b"), ("GET", "/", b"", None)]
 
 
-def test_redirects_are_answers() -> None:
+def test_redirects_are_returned_and_not_followed() -> None:
     with serving(status=302, location="http://elsewhere.example/") as (url, seen):
         assert HttpClient(url, 5).get().status == 302
     assert len(seen) == 1
 
 
-def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", nobody())
     with serving() as (url, _):
         assert HttpClient(url, 5).get().status == 200
@@ -96,7 +96,7 @@ def test_a_long_answer_is_cut() -> None:
         assert HttpClient(url, 5, answer_bytes_max=100).get().body == b"x" * 100
 
 
-def test_a_server_that_gives_no_answer_is_said_by_the_kind_of_error() -> None:
+def test_unresponsive_server_is_reported_by_the_kind_of_error() -> None:
     with pytest.raises(HttpUnanswered, match=r"^ConnectionRefusedError$"):
         HttpClient(nobody(), 5).get()
     with answering(None) as url, pytest.raises(HttpUnanswered, match=r"^TimeoutError$"):
@@ -109,20 +109,20 @@ def test_a_server_that_gives_no_answer_is_said_by_the_kind_of_error() -> None:
     "url",
     ["", "host:80", "ftp://host", "http://", "http://host:port", "http://[", "http://me:secret@host", "http://h#a"],
 )
-def test_what_is_no_address_is_refused_and_not_shown(url: str) -> None:
+def test_invalid_address_is_refused_and_not_echoed(url: str) -> None:
     with pytest.raises(SettingsError, match="an address is") as caught:
         HttpClient(url, 5)
     assert "secret" not in str(caught.value)
 
 
-def test_flink_that_refuses_is_quoted_with_its_status() -> None:
+def test_refusal_by_flink_is_quoted_with_its_status() -> None:
     with serving(404, b'{"errors":["no such job"]}') as (url, _), pytest.raises(RestError) as caught:
         FlinkRest(url).get("/jobs/1")
     assert caught.value.status == 404
     assert str(caught.value) == f'Flink at {url} refused GET /jobs/1: 404 {{"errors":["no such job"]}}'
 
 
-def test_flink_that_is_away_is_named_with_its_address() -> None:
+def test_unavailable_flink_is_named_with_its_address() -> None:
     url = nobody()
     assert not FlinkRest(url).is_up()
     with pytest.raises(RestError, match=r"does not answer GET /overview \(ConnectionRefusedError\)") as caught:

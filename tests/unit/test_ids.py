@@ -1,4 +1,4 @@
-"""What an id may be written with: every script and every emoji, and nothing that only deceives."""
+"""Which characters ids may contain: every script and every emoji, but nothing that only deceives."""
 
 import doctest
 import unicodedata

@@ -1,4 +1,4 @@
-"""Ingest: raw identifiers enter and do not leave, and every record is somewhere exactly once."""
+"""Ingest: raw identifiers enter and do not leave, and every record ends in exactly one output."""
 
 from typing import Any
 
@@ -199,7 +199,7 @@ UNREADABLE = {
 @pytest.mark.privacy
 @pytest.mark.parametrize("record", UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.promise("broken-consent-withdraws")
-def test_unreadable_consent_withdraws_whom_it_names(record: RawRecord) -> None:
+def test_unreadable_consent_withdraws_the_user_it_names(record: RawRecord) -> None:
     change = the_consent(record)
     assert (change.pseudonym, change.level, change.purposes) == (PSEUDONYMISER.user("ada"), Level.NONE, 0)
     assert (change.method, change.said_at, change.erase) == ("unreadable_record", record.append_ts, False)

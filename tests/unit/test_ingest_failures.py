@@ -1,4 +1,4 @@
-"""Whatever a codec or a rule raises, a record is somewhere exactly once, and a consent never fails open."""
+"""Whatever a codec or a rule raises, a record ends in exactly one output, and a consent never fails open."""
 
 from typing import Any
 

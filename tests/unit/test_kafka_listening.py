@@ -79,7 +79,7 @@ def silent() -> Iterator[socket.socket]:
         yield server
 
 
-def test_servers_that_do_not_refuse_are_left_to_the_client(silent: socket.socket) -> None:
+def test_silently_dropping_servers_are_left_to_the_client(silent: socket.socket) -> None:
     port = silent.getsockname()[1]
     for servers in (f"127.0.0.1:1, 127.0.0.1:{port}", f"[::1]:1,127.0.0.1:{port}"):
         require_reachable_broker(KafkaSettings(servers))

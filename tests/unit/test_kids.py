@@ -1,4 +1,4 @@
-"""Counts of users by key id agree with a reading of all users, and their bytes stay readable."""
+"""User counts by key id equal a full scan, and their stored bytes stay readable."""
 
 from collections import Counter
 from pathlib import Path

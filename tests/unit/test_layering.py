@@ -1,4 +1,4 @@
-"""The direction of dependencies, the purity of rules and the length of functions, read from the syntax trees."""
+"""The direction of dependencies, the purity of rules and the length of functions, from the syntax trees."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The scripts that run in Redis: each file is one that is used, and archives bring all of them along."""
+"""The Lua scripts: each file is used, and all archives contain them."""
 
 import ast
 import subprocess
@@ -37,7 +37,7 @@ def test_every_file_is_loaded_or_included() -> None:
     assert not [text for text in texts if "-- include" in text]
 
 
-def test_only_lua_files_hold_lua() -> None:
+def test_lua_code_is_only_in_lua_files() -> None:
     for path in [path for folder in ("adapters", "schemas", "udfs", "privacy", "serving") for path in rglob(folder)]:
         strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         assert not [text for text in strings if isinstance(text, str) and "redis.call(" in text], path
@@ -55,11 +55,11 @@ def test_a_clock_may_be_a_day_behind() -> None:
     assert f"now - {DAY_MS} " in WITHDRAW.text
 
 
-def test_scripts_come_along_in_the_zip_of_the_job(tmp_path: Path) -> None:
+def test_job_zip_contains_the_lua_scripts(tmp_path: Path) -> None:
     assert shas_from(build(tmp_path / "job.zip")) == shas()
 
 
-def test_scripts_come_along_in_the_wheel(tmp_path: Path) -> None:
+def test_wheel_contains_the_lua_scripts(tmp_path: Path) -> None:
     wheel = build_wheel(tmp_path)
     assert shas_from(wheel, "freshet._client.") == shas()
     with zipfile.ZipFile(wheel) as archive:
@@ -69,5 +69,5 @@ def test_scripts_come_along_in_the_wheel(tmp_path: Path) -> None:
         }
 
 
-def test_a_release_with_another_script_is_another_release() -> None:
+def test_lua_scripts_are_part_of_the_release_digest() -> None:
     assert digest() != digest(suffixes=tuple(suffix for suffix in SUFFIXES if suffix != ".lua"))

@@ -1,4 +1,4 @@
-"""Masking of free text: nothing that points at a person gets through, and searches stay what they were."""
+"""Masking of free text: no identifier gets through, and the rest of a search does not change."""
 
 import doctest
 import gc

@@ -1,4 +1,4 @@
-"""What share of identifiers in real-looking searches is found, and what share of what is found is one."""
+"""Recall and precision of masking on realistic searches."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""A record says what it is: nothing is lost where producers of several formats write to one topic."""
+"""The format of each record is detected: nothing is lost if producers of several formats share a topic."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,7 @@ def fleet_of(format: str, folder: Path, framed: bool) -> list[Any]:
 
 @pytest.mark.parametrize(("format", "framing"), WAYS)
 @pytest.mark.promise("mixed-formats")
-def test_a_job_of_any_format_reads_what_a_mixed_fleet_writes(format: str, framing: str, folder: Path) -> None:
+def test_job_of_any_format_reads_records_of_mixed_producers(format: str, framing: str, folder: Path) -> None:
     framed = framing == "confluent"
     codec = codec_of(InputSettings(format, framing, str(folder) if framed else None))  # type: ignore[arg-type]
     writers = fleet_of(format, folder, framed)
@@ -95,7 +95,7 @@ def test_a_job_of_any_format_reads_what_a_mixed_fleet_writes(format: str, framin
 
 
 @given(EVENTS, CHANGES)
-def test_no_plain_record_begins_like_json_or_like_a_frame(event: Interaction, change: ConsentChange) -> None:
+def test_plain_records_never_begin_like_json_or_a_frame(event: Interaction, change: ConsentChange) -> None:
     for record in (event, change):
         for encode in (avro_codec.encode, protobuf_codec.encode):
             assert encode(record)[:1] not in (b"{", b"\0")
@@ -103,7 +103,7 @@ def test_no_plain_record_begins_like_json_or_like_a_frame(event: Interaction, ch
 
 @pytest.mark.parametrize(("format", "framing"), WAYS)
 @pytest.mark.parametrize("around", ["\n{}", " \t\r\n{}\n", "frame"])
-def test_json_is_read_behind_white_space_and_in_a_frame(format: str, framing: str, around: str, folder: Path) -> None:
+def test_json_is_read_after_white_space_and_in_a_frame(format: str, framing: str, around: str, folder: Path) -> None:
     codec = codec_of(InputSettings(format, framing, str(folder) if framing == "confluent" else None))  # type: ignore[arg-type]
     for decode, record in ((codec.interaction, INTERACTION), (codec.consent, CONSENT_2)):
         text = msgspec.json.encode(record)

@@ -1,4 +1,4 @@
-"""Models of other people's making: what runs is taken into service, what does not is refused with a word on why."""
+"""Models from elsewhere: those that run are adopted, the others are refused with a reason."""
 
 import shutil
 from collections.abc import Callable

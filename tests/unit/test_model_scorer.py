@@ -237,7 +237,7 @@ def test_a_graph_with_another_top_k_than_the_manifest_is_refused(tmp_path: Path)
     assert "[users, 4]" in said
 
 
-def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_an_onnx_graph_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "model"
     random_model(directory, items=6, neighbours=2, top_k=3)
     broken = plain_model(6)

@@ -1,4 +1,4 @@
-"""Models that score a full history and fail on the others that shops send: refused before they are in service."""
+"""Models that fail on some of the histories that shops send are refused before they serve."""
 
 import gc
 import threading

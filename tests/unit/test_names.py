@@ -1,4 +1,4 @@
-"""Names, read from the syntax trees: a class name leads to one class, and a module name to two modules at most."""
+"""Names, from the syntax trees: each class name is unique, and a module name occurs twice at most."""
 
 import ast
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""What routes say of themselves is what the gateway's OpenAPI document says."""
+"""The gateway's OpenAPI document matches the declarations of the routes."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def test_handler_without_a_route_in_the_table_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("reason", "more"), [(None, {}), ("missing_user", {"reason": "missing_user"})])
-def test_problem_has_a_reason_only_where_a_record_is_invalid(reason: str | None, more: dict[str, str]) -> None:
+def test_only_problems_about_invalid_records_have_a_reason(reason: str | None, more: dict[str, str]) -> None:
     body = json.loads(Problem(400, "bad-request", "no", reason=reason).answer().body)
     assert (
         body

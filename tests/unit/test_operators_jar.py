@@ -1,4 +1,4 @@
-"""The jar of the operators in Java belongs to the release that it travels with, and to the Flink that it runs in."""
+"""The jar of the Java operators belongs to its release and to the Flink that runs it."""
 
 import re
 import subprocess
@@ -46,7 +46,7 @@ def test_the_operators_are_compiled_with_the_flink_that_runs_them() -> None:
     assert f"<version>{freshet.__version__}</version>" in POM
 
 
-def test_what_they_are_compiled_and_tested_with_is_pinned() -> None:
+def test_jars_for_compiling_and_testing_are_pinned() -> None:
     pinned = fetch_jars.read_sums(build_operators.SUMS)
     assert build_operators.jars_used() == pinned
     assert f"flink-runtime-{version('apache-flink')}-tests.jar" in pinned
@@ -62,7 +62,7 @@ def test_a_jar_of_another_release_is_refused(tmp_path: Path, manifest: str, buil
         check_sources(jar)
 
 
-def test_a_jar_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_jar_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "freshet-operators.jar"
     broken.write_bytes(b"half a jar")
     with pytest.raises(SettingsError, match="unknown"):

@@ -1,4 +1,4 @@
-"""How long an outage of Redis is ridden out, how loudly, and that a cancelled task does not wait for its end."""
+"""How long an outage of Redis is tolerated, how it is logged, and that a cancelled task stops waiting."""
 
 import itertools
 import logging

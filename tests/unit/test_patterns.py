@@ -1,4 +1,4 @@
-"""No regular expression of the product takes more time than the length of a text is worth."""
+"""The time of every regular expression of the product is linear in the length of the text."""
 
 import gc
 import importlib

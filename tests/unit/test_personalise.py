@@ -1,4 +1,4 @@
-"""The middle of the journey against its naive twin: how records are packed must not matter."""
+"""The core of the journey against its naive twin: the packing of records must not matter."""
 
 import itertools
 from collections import Counter

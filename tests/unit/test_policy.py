@@ -1,4 +1,4 @@
-"""A policy takes away and never adds: against a naive twin, and law by law."""
+"""A policy removes purposes and never adds any: against a naive twin, and rule by rule."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -359,7 +359,7 @@ def test_most_specific_rule_applies_else_the_default(jurisdiction: str | None, d
         ("default = {}\njurisdictions.EU.tcf.required = 1", r"got `int` - at `\$.jurisdictions\[...\].tcf.required`"),
     ],
 )
-def test_policy_file_error_is_named_with_its_place(text: str, complaint: str, tmp_path: Path) -> None:
+def test_policy_file_error_names_its_position(text: str, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(text)
     with pytest.raises(SettingsError, match=complaint) as caught:

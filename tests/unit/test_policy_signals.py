@@ -1,4 +1,4 @@
-"""Signals: what TCF and GPP strings say, read against a writer of our own and strings that others have published."""
+"""TCF and GPP strings, checked with our own writer and with published strings."""
 
 import tracemalloc
 from typing import get_args

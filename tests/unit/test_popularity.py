@@ -1,4 +1,4 @@
-"""Popularity against the direct formula, in any order and any split; and never what fewer than k people met."""
+"""Popularity equals the direct formula in any order and split, and hides items of fewer than k users."""
 
 from collections import defaultdict
 from typing import Any

@@ -87,7 +87,7 @@ def test_event_ids_are_bounded_and_the_last_ones_are_known() -> None:
     assert [take(state, event, bounds) for event in events[2:]] == [Outcome.DUPLICATE] * 4
 
 
-def test_an_event_behind_the_dedupe_horizon_is_too_late() -> None:
+def test_event_older_than_the_dedupe_horizon_is_too_late() -> None:
     bounds, state = ProfileBounds(dedupe_horizon_ms=DAY), a_user(since=0)
     take(state, an_interaction(at=BEGINNING), bounds)
     before = encode_state(state)
@@ -159,7 +159,7 @@ def test_new_session_updates_the_list() -> None:
     assert take(state, glance, BOUNDS) == Outcome.MOVED
 
 
-def test_an_event_of_a_session_that_is_over_is_denied() -> None:
+def test_event_of_an_ended_session_is_denied() -> None:
     state = a_user("session")
     take(state, an_interaction(at=BEGINNING + HOUR, session="s2"), BOUNDS)
     before = encode_state(state)

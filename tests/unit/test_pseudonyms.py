@@ -1,4 +1,4 @@
-"""Pseudonyms against the formula, and a key ring that shows nothing."""
+"""Pseudonyms follow the formula, and a key ring never shows its keys."""
 
 import hashlib
 import hmac
@@ -138,7 +138,7 @@ def secrets_of(ring: KeyRing) -> list[str]:
     return [ring.routing, *(key for kids in ring.keys.values() for key in kids.values())]
 
 
-def test_a_key_ring_in_print_shows_key_ids_only() -> None:
+def test_printed_key_ring_shows_key_ids_only() -> None:
     for text in (repr(RING), str(RING), f"{RING}", repr([RING]), repr(Pseudonymiser(RING))):
         assert not any(secret in text for secret in secrets_of(RING))
     assert repr(RING) == "KeyRing(current=1, kids=['1'])"

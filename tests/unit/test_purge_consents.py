@@ -1,4 +1,4 @@
-"""Who leaves `consents` for good: against a twin that sorts everything."""
+"""Which users are purged from `consents`: against a twin that sorts everything."""
 
 from collections.abc import Sequence
 

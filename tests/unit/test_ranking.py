@@ -1,4 +1,4 @@
-"""Lists against a naive ranking: sort, leave out, cut, fill up."""
+"""Lists against a naive ranking: sort, exclude, cut, fill up."""
 
 from typing import Any, NamedTuple
 
@@ -118,7 +118,7 @@ def test_list_does_not_depend_on_the_batch(histories: list[list[str]]) -> None:
         assert ranked(a_ranker(), **{name: state}) == {name: batch[name]}
 
 
-def test_one_ranker_makes_lists_with_whichever_model_it_is_given() -> None:
+def test_ranker_ranks_with_the_model_passed_to_it() -> None:
     """Two models of different items: neither's rows, names nor failures are taken for the other's."""
 
     class Failing(FixedModel):

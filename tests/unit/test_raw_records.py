@@ -1,4 +1,4 @@
-"""Whose a raw record is: what a search for a user finds, and what of it is shown to that user."""
+"""Which user a raw record belongs to: what a search finds, and what of it that user may see."""
 
 import json
 from types import SimpleNamespace
@@ -90,7 +90,7 @@ def test_user_named_like_a_json_word_gets_no_foreign_records() -> None:
     assert interactions_of("bob").may_see(record)
 
 
-def test_broken_record_concerns_quoted_user_and_is_shown_to_nobody() -> None:
+def test_broken_record_concerns_quoted_user_and_is_withheld() -> None:
     assert found(interactions_of, a_record(b'{"user":{"id":"ada"}}')) == {"ada": NOT_SHOWN}
     assert found(interactions_of, a_record(b'{"user_id":"ada","ty')) == {"ada": THEIRS}
     assert found(interactions_of, a_record(b'{"user_id":"ada","for":"bob","ty')) == {"ada": THEIRS}

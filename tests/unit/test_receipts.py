@@ -1,4 +1,4 @@
-"""Receipts as bytes: what older releases wrote is still read."""
+"""Receipts as bytes: those of older releases are still read."""
 
 import msgspec
 

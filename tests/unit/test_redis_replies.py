@@ -1,4 +1,4 @@
-"""What each error answer of Redis leads to, by the words of Redis 6.2 and of later ones."""
+"""The handling of each Redis error reply, in the wording of Redis 6.2 and later."""
 
 import hiredis
 import pytest

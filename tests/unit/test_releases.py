@@ -1,4 +1,4 @@
-"""What a release and a commit must have: a line about state, and hooks that call make."""
+"""Rules for releases and commits: a State: line, and hooks that call make."""
 
 import re
 from pathlib import Path

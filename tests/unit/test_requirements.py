@@ -1,4 +1,4 @@
-"""Every package that is imported is declared where it is imported from, and pinned once."""
+"""Every imported package is declared for the folder that imports it, and pinned once."""
 
 import ast
 import re
@@ -124,7 +124,7 @@ def test_each_package_is_pinned_once_and_as_constrained() -> None:
     assert {name: version for name, version in found if constrained[name] != version} == {}
 
 
-def test_nothing_is_declared_that_nobody_imports() -> None:
+def test_every_declared_package_is_imported() -> None:
     used = {canonical(origin) for text in product_code().values() for name in imported(text) for origin in ORIGIN[name]}
     names = {name for file in requirements() for name, _ in pins(file)}
     assert names - used == LOADED_BY_OTHERS | COMMANDS

@@ -1,4 +1,4 @@
-"""The table of what is kept for how long: from the settings, and complete."""
+"""The retention table follows the settings and is complete."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""When a rotation may be ended, and whom `relink` names."""
+"""When a rotation may end, and which users `relink` names."""
 
 import os
 from pathlib import Path

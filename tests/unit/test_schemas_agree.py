@@ -1,4 +1,4 @@
-"""The published schemas and the decoders take the same records, in JSON, Avro and Protobuf."""
+"""The published schemas and the decoders accept the same records, in JSON, Avro and Protobuf."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Framing, and how long schemas are remembered."""
+"""Confluent framing, and how long schemas are cached."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The bytes of lists, against what msgspec makes of the struct."""
+"""The bytes of lists equal msgspec's encoding of the struct."""
 
 import math
 
@@ -55,6 +55,6 @@ def test_list_with_nan_score_is_rejected_by_readers(score: float) -> None:
         decode_list(encoded(whole))
 
 
-def test_version_and_epoch_stand_in_the_first_64_bytes_where_the_script_looks() -> None:
+def test_version_and_epoch_are_in_the_first_64_bytes_the_script_reads() -> None:
     whole = RecommendationList(2**53 - 1, 2**53 - 1, "m" * 99, 3, "popular", ())
     assert encoded(whole)[:64].startswith(b'{"v":9007199254740991,"epoch":9007199254740991,')

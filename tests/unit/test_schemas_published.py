@@ -1,4 +1,4 @@
-"""The published schemas are those of the structs."""
+"""The published schemas match the structs."""
 
 import hashlib
 import hmac

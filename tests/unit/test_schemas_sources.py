@@ -1,4 +1,4 @@
-"""Where schemas come from: the same answers from a directory and from a registry, and what a registry may do wrong."""
+"""Schema sources: a folder and a registry behave the same, and faulty registry responses are handled."""
 
 import base64
 import json
@@ -87,7 +87,7 @@ def test_a_source_knows_its_schemas(source: SchemaSource) -> None:
     assert source.fetch("protobuf", 9) == FILES
 
 
-def test_a_source_says_which_it_does_not_know(source: SchemaSource) -> None:
+def test_source_reports_unknown_schema_ids(source: SchemaSource) -> None:
     assert source.fetch("avro", 1) is None
     assert source.fetch("protobuf", 1) is None
 

@@ -1,4 +1,4 @@
-"""Whom credentials let in, and until when, as rules: a real key set and real API keys in files."""
+"""The rules for valid credentials and their expiry, with a real key set and real API keys in files."""
 
 import base64
 import json
@@ -179,7 +179,7 @@ LATER = int(time.time()) + 600
 
 @pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
 @pytest.mark.parametrize("time_claim", [*NO_TIMES, str(LATER), f" {LATER} "], ids=lambda claim: str(claim)[:12])
-def test_token_whose_time_claim_is_no_number_is_refused(tmp_path: Path, claim: str, time_claim: Any) -> None:
+def test_token_with_a_non_numeric_time_claim_is_refused(tmp_path: Path, claim: str, time_claim: Any) -> None:
     door, a_time = authenticator(tmp_path), {"exp": LATER, "nbf": 1.5, "iat": 1}
     assert lets_in(door, authorization=f"Bearer {a_token(**a_time)}")
     assert not lets_in(door, authorization=f"Bearer {signed({**a_time, claim: time_claim})}")
@@ -231,7 +231,7 @@ OTHER_USES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("use", [*ENOUGH, *OTHER_USES])
-def test_key_for_another_use_verifies_nothing(tmp_path: Path, use: dict[str, Any]) -> None:
+def test_jwks_key_for_another_use_is_ignored(tmp_path: Path, use: dict[str, Any]) -> None:
     [entry] = jwks_of(k1=HMAC_SECRET)["keys"]
     if use in ENOUGH:
         door = authenticator(tmp_path, jwks={"keys": [entry | use]})

@@ -1,4 +1,4 @@
-"""Whatever producers send as a segment, a bucket's tables, timers and keys in Redis stay within their bound."""
+"""Whatever producers send as a segment, a bucket's tables, timers and Redis keys stay bounded."""
 
 from pathlib import Path
 

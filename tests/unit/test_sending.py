@@ -1,4 +1,4 @@
-"""What frontends send is judged before it is sent: whatever the job would not take is refused, and says why."""
+"""Clients validate what they send: they refuse, with a reason, what the job would reject."""
 
 import re
 import threading
@@ -104,7 +104,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("level", [b"none", b"full"])
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.promise("broken-consent-withdraws")
-def test_damaged_json_withdraws_whom_the_job_would_name(damage: str, level: bytes) -> None:
+def test_damaged_json_withdraws_the_same_users_as_the_job(damage: str, level: bytes) -> None:
     raw = DAMAGES[damage](WHOLE % level)
     told = read_consent_or_withdrawal(raw, NOW_MS)
     assert [told.change] == [said.change for said in consents_in(json_codec(), None, raw, NOW_MS)]
@@ -145,7 +145,7 @@ def test_withdrawal_with_unknown_field_holds_and_grant_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"nonsense", b'{"level":"none"}', b'{"user_id":"a\\n","level":"none"}'])
-def test_consent_naming_nobody_is_refused(raw: bytes) -> None:
+def test_consent_without_a_user_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidConsent):
         read_consent_or_withdrawal(raw, NOW_MS)
 

@@ -1,4 +1,4 @@
-"""Settings: read once, with precise errors and no default for a secret."""
+"""Settings: read once, with precise errors and no default for secrets."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The signing key of the audit trail: shown to nobody, refused precisely."""
+"""The signing key of the audit trail: never shown, and invalid keys are refused precisely."""
 
 import pickle
 import stat

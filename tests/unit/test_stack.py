@@ -1,4 +1,4 @@
-"""The local stack, as far as it can be seen without starting it."""
+"""The local stack, as far as it can be tested without starting it."""
 
 import contextlib
 import json
@@ -80,7 +80,7 @@ def test_yaml_in_a_value_is_quoted():
 
 
 @pytest.mark.parametrize("text", ["taskmanager:\n  numberOfTaskSlots: 1", "a: 1\na: 2", "no colon", "empty: "])
-def test_a_configuration_that_is_not_flat_is_refused_with_its_line(text):
+def test_nested_configuration_is_refused_with_its_line(text):
     with pytest.raises(StackError, match=r"line [12]"):
         flink_config.read_flat(text)
 
@@ -197,7 +197,7 @@ def test_a_process_that_ignores_term_is_killed_after_the_grace_period(table):
     assert not record.is_running()
 
 
-def test_a_process_does_not_get_the_terminals_interrupt(table):
+def test_started_process_does_not_receive_the_terminals_interrupt(table):
     record = table.start("sleeper", SLEEP, {})
     assert os.getsid(record.pid) == record.pid != os.getsid(0)
 
@@ -211,7 +211,7 @@ def test_orphaned_children_are_reaped(table):
     assert table.unrecorded() == []
 
 
-def test_an_orphan_is_found_by_the_marker_that_it_inherited(table, tmp_path):
+def test_orphaned_process_is_found_by_its_inherited_marker(table, tmp_path):
     code = f"import subprocess; subprocess.Popen({SLEEP!r})"
     record = table.start("parent", [sys.executable, "-c", code], {})
     until(lambda: not record.is_running(), "the parent to end", 5)
@@ -258,7 +258,7 @@ def begun_stack(table, *names):
     return LocalStack(table.directory)
 
 
-def test_start_that_was_interrupted_is_not_taken_for_a_stack_that_is_up(table, tmp_path, monkeypatch, capsys):
+def test_interrupted_start_does_not_count_as_a_running_stack(table, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(commands, "LOCAL", tmp_path)
     begun_stack(table, "redis", "kafka")
     assert run(["status"]) == 1
@@ -267,7 +267,7 @@ def test_start_that_was_interrupted_is_not_taken_for_a_stack_that_is_up(table, t
         commands.up(1, with_job=True)
 
 
-def test_status_is_a_finding_where_the_job_or_the_gateway_is_missing(table, tmp_path, monkeypatch, capsys):
+def test_missing_job_or_gateway_is_a_finding_of_status(table, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(commands, "LOCAL", tmp_path)
     begun_stack(table, *commands.PARTS)
     assert run(["status"]) == 0, "a stack of `freshet up --no-job`"
@@ -280,7 +280,7 @@ def test_status_is_a_finding_where_the_job_or_the_gateway_is_missing(table, tmp_
     assert "job            unknown" in out and "The job does not run" in out
 
 
-def test_second_up_is_refused_while_one_is_under_way(tmp_path, monkeypatch):
+def test_second_up_is_refused_while_the_first_is_starting(tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "LOCAL", tmp_path)
     with commands._one_at_a_time(), pytest.raises(StackError, match="under way"):
         commands.up(1, with_job=True)

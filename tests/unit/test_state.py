@@ -1,4 +1,4 @@
-"""Stored bytes: what this release writes, all later releases read. Golden files hold it."""
+"""Stored bytes: all later releases read what this release writes. Golden files check it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How the job is given to Flink's client, and what is told when that refuses it."""
+"""How the job is passed to Flink's client, and the message when the client refuses it."""
 
 import doctest
 import json
@@ -70,7 +70,7 @@ def test_client_without_submission_is_reported(client, settings: Path, script: s
         submit(settings, Submission(), lambda line: None)
 
 
-def test_stack_of_a_failed_client_is_in_a_log_and_the_reason_comes_last(client, settings: Path, capsys) -> None:
+def test_failed_client_prints_its_reason_last_and_logs_its_stack_trace(client, settings: Path, capsys) -> None:
     client(f"cat <<'END'\nstate is kept in 4 buckets\nnot submitted: ModelError: no model\n{STACK}END\nexit 1")
     assert run(["submit", "--settings", str(settings)]) == 2
     first, last = capsys.readouterr().err.splitlines()
@@ -88,7 +88,7 @@ def test_address_that_is_not_of_a_rest_interface_is_refused(client, settings: Pa
     assert "is no address of Flink's REST interface" in capsys.readouterr().err
 
 
-def test_upgrade_leaves_the_job_running_where_the_check_refuses(
+def test_upgrade_with_a_failing_check_leaves_the_job_running(
     client, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = client('echo "not submitted: ModelError: no model"; exit 1')

@@ -1,4 +1,4 @@
-"""No figure of fewer than k persons is shown or can be worked out, by somebody who knows the rule and does the sums."""
+"""No figure of fewer than k people is shown or derivable, even by a reader who knows the rule."""
 
 import itertools
 from collections import defaultdict

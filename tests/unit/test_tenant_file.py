@@ -1,4 +1,4 @@
-"""One file says what a tenant's job, gateways and producers must agree on."""
+"""One file holds the settings that a tenant's job, gateways and producers share."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_life_of_tombstones_follows_the_snapshots_for_all_readers(tenant: Path) 
         'input.format = "avro"',
     ],
 )
-def test_value_beside_a_tenant_file_is_refused_wherever_it_would_be_given_twice(tenant: Path, line: str) -> None:
+def test_setting_of_the_tenant_file_is_refused_in_job_settings(tenant: Path, line: str) -> None:
     path = written(tenant.with_name("freshet.toml"), f'tenant = "{tenant}"\n{JOB}{line}\n')
     with pytest.raises(
         SettingsError, match=rf"{line.partition(' =')[0]} is for the tenant file {tenant}: move it there"

@@ -1,4 +1,4 @@
-"""The topics as a data engineer creates them."""
+"""The topics command, as a data engineer uses it."""
 
 from typing import Any
 

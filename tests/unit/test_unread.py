@@ -1,4 +1,4 @@
-"""The gauge of unread consents grows until a look says otherwise, and a look that fails says nothing."""
+"""The gauge of unread consents grows until it is checked again; a failed check changes nothing."""
 
 import pytest
 
