@@ -70,7 +70,7 @@ def a_list(item: str, reason: Any = "personalised") -> bytes:
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Any:
-    """Runs the documented reader; what it told."""
+    """Runs the documented reader and returns its output."""
     if NODE is None:
         pytest.skip("node is not installed: the documented reader in JavaScript was not run")
     [example] = [text for page, text in blocks("javascript") if page == PAGE]
@@ -98,7 +98,7 @@ def ask(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def read(ask: Any, server: RealRedis) -> Any:
-    """Reads the list of `ada` from the server; its first item."""
+    """Reads the list of `ada` from the server and returns its first item."""
     port = int(server.url.rpartition(":")[2].partition("/")[0])
 
     def first(**told: Any) -> Any:

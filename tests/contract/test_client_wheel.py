@@ -88,7 +88,7 @@ def an_environment(factory: pytest.TempPathFactory, wheel: Path, *extras: str) -
 
 
 def an_application(folder: Path) -> Path:
-    """A folder with modules and packages of its own, and a key ring."""
+    """A folder with an application's own modules and packages, and a key ring."""
     folder.mkdir(exist_ok=True)
     for name in ITS_OWN:
         path = folder / f"{name}.py" if name in ("schemas", "serving") else folder / name / "__init__.py"

@@ -37,7 +37,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
 
 
 class Shop(NamedTuple):
-    """A tenant as far as collecting knows one; `held` is what a test gives."""
+    """The parts of a tenant that collecting uses; `held` is provided by a test."""
 
     name: str
     answers: KeptAnswers
@@ -45,7 +45,7 @@ class Shop(NamedTuple):
 
 
 class Stand:
-    """Collecting for one shop. `held` waits until it is `let_go`, and looks now and then whether it is to end."""
+    """Collects for one shop. `held` blocks until `let_go`, and regularly checks whether it must stop."""
 
     def __init__(self, kafka: KafkaSettings, **settings: int) -> None:
         self.answers = KeptAnswers(kafka, LONG_S)
@@ -65,7 +65,7 @@ class Stand:
         return self.collecting.ask(self.shop, Question(f"p1.{user}", who, access_command(user, "privacy", purpose)))
 
     def ask_when_there_is_room(self, user: str) -> Any:
-        """Room is given back a moment after the answer can be read."""
+        """A slot is freed a moment after the answer becomes readable."""
 
         def ask() -> Ticket | None:
             try:
@@ -126,7 +126,7 @@ def test_collections_time_out_while_running_or_waiting(stand: Stand) -> None:
 
 
 def test_collection_past_its_deadline_is_never_started(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadline alone: nothing that is read looks at it here."""
+    """Only the deadline decides: no scan checks it here."""
     now_s = [0.0]
     monkeypatch.setattr(collecting, "time", SimpleNamespace(monotonic=lambda: now_s[0], time_ns=time.time_ns))
 
@@ -190,13 +190,13 @@ def test_unavailable_kafka_is_reported_and_frees_its_place(broker: KafkaSettings
 
 
 def connections(kafka: KafkaSettings) -> int:
-    """How many this process has to the broker."""
+    """The number of this process's connections to the broker."""
     port = int(kafka.bootstrap_servers.rpartition(":")[2])
     return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections("tcp"))
 
 
 def after(turns: int) -> OnPoll:
-    """Ends a reading at that turn."""
+    """Ends a scan at that iteration."""
     left = [turns]
 
     def on_poll() -> None:

@@ -41,6 +41,6 @@ def test_withdrawal_is_fenced_but_not_acknowledged_while_kafka_is_down(
 
 
 def open_line(folder: Path, line: str):
-    """A standard input with one line."""
+    """A standard input that contains one line."""
     (folder / "stdin").write_text(f"{line}\n")
     return (folder / "stdin").open()

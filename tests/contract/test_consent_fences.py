@@ -45,7 +45,7 @@ def redis(server: RealRedis) -> Iterator[Any]:
 
 
 def grant(redis: Any, offset: int, said_at: int = 50, token: str = TOKEN, level: Level = Level.FULL) -> int:
-    """What the job writes of a grant, with a list under it."""
+    """What the job writes for a grant, with a list made under it."""
     decision = ConsentWrite(level, 0, 100 + offset, 0, offset, said_at, False, token)
     outcome = int(redis.eval(WRITE_CONSENT.text, 4, *KEYS, *decision.arguments(LIFE)))
     if redis.get(CONSENT) == decision.value():
@@ -186,7 +186,7 @@ acts = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["frontend", "job",
 def test_list_is_readable_only_after_the_job_applied_the_newest_record(
     redis: Any, records: list[str], acts: list[tuple[int, str]]
 ) -> None:
-    """Whoever writes what of six records, in any order and any number of times; a job that is behind proves nothing."""
+    """Six records in any order, repeated, by any writer; a job that is behind proves nothing."""
     redis.flushall()
     newest, proven_by_job = -1, False
     for offset, who in acts:

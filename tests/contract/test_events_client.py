@@ -39,7 +39,7 @@ print("sent", flush=True)
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaSettings, int]]:
-    """Its settings and its process id."""
+    """The broker's settings and process id."""
     directory = tmp_path_factory.mktemp("kafka")
     table = ProcessTable(directory)
     (directory / "tmp").mkdir()
@@ -56,7 +56,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaSett
 
 @pytest.fixture
 def shop(broker: tuple[KafkaSettings, int]) -> Iterator["subprocess.Popen[str]"]:
-    """One that has sent an interaction, and waits for a line to send a hundred more."""
+    """A shop that has sent one interaction, and waits for a line to send a hundred more."""
     shop = subprocess.Popen(
         [sys.executable, "-c", SHOP, broker[0].bootstrap_servers],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
@@ -77,7 +77,7 @@ def send(shop: "subprocess.Popen[str]") -> None:
 
 
 def complaints(shop: "subprocess.Popen[str]") -> str:
-    """What it said of errors, once it has ended well."""
+    """The errors that it reported, after it has exited successfully."""
     assert shop.wait(60) == 0
     assert shop.stderr is not None
     return shop.stderr.read()

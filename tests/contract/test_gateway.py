@@ -92,7 +92,7 @@ def test_openapi_routes_match_the_role_table(gateway: RunningGateway) -> None:
 
 
 def bad_tokens() -> dict[str, str]:
-    """Tokens that look right but for one thing."""
+    """Tokens that are valid except for one thing."""
     rsa_key = rsa.generate_private_key(65537, 2048)
     good = a_token()
     head, body, signature = good.split(".")
@@ -259,7 +259,7 @@ def test_unchanged_response_is_not_modified_while_consent_holds(gateway: Running
 
 
 def test_same_list_under_another_consent_has_another_etag(gateway: RunningGateway, store: Any) -> None:
-    """Erased and back: versions begin anew, and may come to where they were."""
+    """After an erasure, versions start again and may reach earlier values."""
     tag = gateway.get("/v1/recommendations/ada").headers["etag"]
     give_list(store, gateway.rings["default"], "ada", ITEMS, place=9)
     assert gateway.get("/v1/recommendations/ada", **{"if-none-match": tag}).status_code == 200
@@ -446,7 +446,7 @@ def raw_get(gateway: RunningGateway, target: str | bytes) -> bytes:
 
 
 def raw(gateway: RunningGateway, sent: bytes) -> bytes:
-    """What comes back for bytes as they are, up to a head and the body that it tells of."""
+    """The response to raw bytes, up to a head and the body that it announces."""
     return conversation(gateway, sent, enough=is_whole)
 
 
@@ -462,7 +462,7 @@ def conversation(
     says_all: bool = False,
     enough: Callable[[bytes], bool] = lambda received: False,
 ) -> bytes:
-    """What comes back for pieces that are sent one after the other, until it is enough or the gateway closes.
+    """The response to pieces sent one by one, until it is complete or the gateway closes.
 
     Who `says_all` closes their own side then.
     """

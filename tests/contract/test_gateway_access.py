@@ -41,7 +41,7 @@ def tenant(kafka: KafkaSettings) -> KafkaSettings:
 
 @pytest.fixture
 def gateways(server: RealRedis, tenant: KafkaSettings, tmp_path: Path) -> Iterator[list[RunningGateway]]:
-    """Two of the same tenant. No job runs, so that collecting goes on until it is ended."""
+    """Two gateways of one tenant. No job runs, so collections continue until they are stopped."""
     ring, file = new_rings(tmp_path, "default")["default"], tmp_path / "tenant.toml"
     file.write_text(f'key_ring = "{ring}"\nredis_prefix = "default:"\ntopic_prefix = "{tenant.topic_prefix}"\n')
     where = {"kafka": tenant.bootstrap_servers, "server": NARROW, "default": str(file)}
@@ -55,7 +55,7 @@ def gateways(server: RealRedis, tenant: KafkaSettings, tmp_path: Path) -> Iterat
 def officer(
     gateway: RunningGateway, path: str, sub: str = "olga", method: str = "GET", **claims: Any
 ) -> httpx.Response:
-    """An answer to somebody who may read what is held: the same person at every gateway."""
+    """A response to a client that may read personal data, the same at every gateway."""
     token = a_token(sub=sub, **{"roles": ["privacy"], **claims})
     return gateway.ask(method, path, None, headers={"authorization": f"Bearer {token}"})
 
@@ -99,7 +99,7 @@ def test_access_result_is_visible_only_to_requester_role_and_user(gateways: list
 
 
 def test_waiting_for_access_does_not_block_event_recording(gateways: list[RunningGateway]) -> None:
-    """With room for one write at a time, and as many documents asked for as there is room for."""
+    """One write slot, and all slots for documents are in use."""
     one, _ = gateways
     assert [ask(one, user).status_code for user in ("ada", "bob")] == [202, 202]
     full = ask(one, "cyd")

@@ -46,7 +46,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
 
 
 def push(port: int, head: bytes, again: bytes, peers: list[socket.socket]) -> None:
-    """Send as much as the gateway takes within some seconds, and read nothing."""
+    """Send as much as the gateway accepts within some seconds, and read nothing."""
     peer = socket.create_connection((LOOPBACK, port), timeout=2)
     peers.append(peer)
     try:

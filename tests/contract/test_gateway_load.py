@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 @pytest.fixture
 def gateway(server: RealRedis, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RunningGateway]:
-    """One that takes a read of the low class, two of the normal, three in all, and one write."""
+    """A gateway that admits one low-priority read, two normal ones, three in all, and one write."""
     shed_wait_ms = getattr(request, "param", 1)
     more = (
         f"redis.timeout_ms = {MUCH_LATER_MS}\nadmission.low_max = 1\nadmission.normal_max = 2\n"
@@ -42,7 +42,7 @@ def gateway(server: RealRedis, tmp_path: Path, request: pytest.FixtureRequest) -
 
 
 def test_withdrawals_and_revoked_keys_do_not_wait_for_events(server: RealRedis, tmp_path: Path) -> None:
-    """There is no Kafka, and events wait for it."""
+    """Kafka is absent, and events wait for it."""
     with running_gateway(tmp_path, server.url) as gateway:
         give_list(server.client, gateway.rings["default"], "ada", ["tea"])
         bearer = {"authorization": f"Bearer {a_token()}"}
@@ -65,7 +65,7 @@ def test_withdrawals_and_revoked_keys_do_not_wait_for_events(server: RealRedis, 
 
 
 class JobSession:
-    """A request that is sent and not waited for."""
+    """A request that is sent without waiting for the response."""
 
     def __init__(self, gateway: RunningGateway, role: str, target: str, *lines: str) -> None:
         self._socket = socket.create_connection((LOOPBACK, gateway.port), timeout=PATIENCE_S)
@@ -76,11 +76,11 @@ class JobSession:
         self._socket.sendall(text.encode())
 
     def is_answered(self) -> bool:
-        """Whether something came by now."""
+        """Whether a response has arrived."""
         return bool(select.select([self._socket], [], [], 0)[0])
 
     def answer(self) -> bytes:
-        """The answer, to be waited for."""
+        """Wait for the response."""
         with self._socket:
             return b"".join(iter(lambda: self._socket.recv(65_536), b""))
 
@@ -90,13 +90,13 @@ def reading(gateway: RunningGateway, priority: str, *lines: str) -> JobSession:
 
 
 def in_order_of_answers(pair: list[JobSession]) -> list[JobSession]:
-    """Wait until one of them is answered; that one comes last."""
+    """Wait until one of them is answered, and put that one last."""
     until(lambda: any(session.is_answered() for session in pair), "one of two answers", PATIENCE_S)
     return sorted(pair, key=JobSession.is_answered)
 
 
 def is_shed(answer: bytes) -> bool:
-    """Whether it is what they get who are shed: a popular list, and a header that says so."""
+    """Whether the response is that of a shed request: a popular list and the header."""
     says_so = b"freshet-shed: overload" in answer
     assert answer.startswith(b"HTTP/1.1 200") and (b'"socks"' if says_so else b'"tea"') in answer
     return says_so

@@ -13,7 +13,7 @@ SUITE = "tests/unit/test_gateway_protocol.py"
 
 
 def installed(release: str, folder: Path) -> str:
-    """The version of uvicorn that now is in `folder`. Skips the test where pip cannot get it."""
+    """The version of uvicorn now in `folder`. Skips the test if pip cannot get it."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
     done = subprocess.run([*pip, "--target", str(folder), release], capture_output=True, text=True, timeout=120)
     if done.returncode:

@@ -35,20 +35,20 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
 
 @pytest.fixture
 def fresh(kafka: KafkaSettings) -> KafkaSettings:
-    """Topics of their own."""
+    """Topics for this test only."""
     settings = with_topics_of_its_own(kafka)
     keep_compressed(settings)
     return settings
 
 
 def producer(kafka: KafkaSettings, codec: str, **more: str | int) -> Producer:
-    """librdkafka: another implementation than any that reads here."""
+    """A producer of librdkafka, which no reader here uses."""
     options = {"bootstrap.servers": kafka.bootstrap_servers, "compression.type": codec, "linger.ms": 50}
     return Producer({**options, "message.max.bytes": 10_000_000, **more})
 
 
 def until_taken(sender: Producer, topic: str, value: bytes, key: bytes) -> None:
-    """Send it until the broker takes it: the setting that lets such a record through takes effect a moment later."""
+    """Retry until the broker accepts it: the setting that allows such a record takes effect with a delay."""
 
     def is_taken() -> bool:
         refused: list[object] = []
@@ -59,7 +59,7 @@ def until_taken(sender: Producer, topic: str, value: bytes, key: bytes) -> None:
 
 
 def write_everything(kafka: KafkaSettings, name: str, codec: str, value: Callable[[str], bytes]) -> None:
-    """Plain batches with headers, without key, without value; a committed and an aborted transaction."""
+    """Plain batches with headers, without key or value; a committed and an aborted transaction."""
     topic = kafka.topic(name)
     plain = producer(kafka, codec)
     plain.produce(topic, value("plain"), b"plain", headers=[("h", b"1"), ("h", None)])

@@ -35,7 +35,7 @@ def kafka(broker: KafkaSettings) -> KafkaSettings:
 
 @pytest.fixture
 def gateways(kafka: KafkaSettings) -> Iterator[tuple[KeptAnswers, KeptAnswers]]:
-    """Two that know nothing of each other."""
+    """Two gateways that do not know each other."""
     both = KeptAnswers(kafka, LONG_S), KeptAnswers(kafka, LONG_S)
     yield both
     for one in both:
@@ -46,7 +46,7 @@ Gateways = tuple[KeptAnswers, KeptAnswers]
 
 
 def answer(gateway: KeptAnswers, ticket: Ticket, *more_owners: str) -> bytes | NotCollected | None:
-    """What the officer is answered."""
+    """The response to the officer."""
     standing = gateway.look_up(ticket, [*more_owners, OFFICER.owner])
     assert standing is not None
     return standing.answer
@@ -125,7 +125,7 @@ def test_unknown_id_is_not_found(gateways: Gateways, changed: dict[str, Any]) ->
 
 
 def test_requests_of_a_crashed_gateway_end_and_can_be_repeated(kafka: KafkaSettings) -> None:
-    """Short enough to be over before the next record; the broker's clock says when each was appended."""
+    """The deadline ends before the next record; the broker's clock dates each record."""
     gone, here = KeptAnswers(kafka, 0.001), KeptAnswers(kafka, 0.001)
     ticket, _ = gone.register(NAME, OFFICER)
     found = None

@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 
 def run(address: RedisAddress, story: Callable[[Links], Awaitable[None]]) -> None:
-    """Open links, let the story happen, close them; nothing may be left running."""
+    """Open links, run the story, close them; no task may be left running."""
 
     async def all_of_it() -> None:
         links = links_to(address)

@@ -24,7 +24,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
 
 
 def stood_in(kafka: KafkaSettings) -> dict[bytes, int]:
-    """The partition of each key, and that there were several."""
+    """The partition of each key; asserts that there are several."""
     reading = TopicAsOfNow(kafka, topics.INTERACTIONS)
     found = {record.key: record.partition for record in reading}
     assert set(found.values()) == set(range(reading.count)) and reading.count > 1

@@ -40,7 +40,7 @@ class Clock:
         self.now_ms += ms
 
     def steady(self) -> int:
-        """The same moments by a clock that nobody sets."""
+        """The same moments by a monotonic clock."""
         return self.now_ms + self.set_back_ms
 
     def set_back(self, ms: int) -> None:
@@ -48,7 +48,7 @@ class Clock:
 
 
 class OfAsyncio:
-    """An :class:`AsyncReader` whose loop runs as long as it is asked."""
+    """An :class:`AsyncReader` whose loop runs only during a call."""
 
     def __init__(self, address: RedisAddress, *arguments: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
@@ -100,7 +100,7 @@ def clock() -> Clock:
 
 
 def connected(kind: Any, url: str, clock: Clock, ring: KeyRing = RING) -> AnyReader:
-    """A reader that has reached Redis, and does not give it up when the machine stands still for a moment."""
+    """A reader that has connected to Redis, and tolerates short pauses of the machine."""
     address = RedisAddress((url,), timeout_ms=2_000)
     reader: AnyReader = kind(address, ring, "shop:", clock_ms=clock, steady_ms=clock.steady)
     if isinstance(reader, OfAsyncio):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.privacy
 
 
 def token(client: RedisClient) -> str | None:
-    """What a command is told of the connection that it goes out on."""
+    """What a command builder receives about its connection."""
     told: list[Standing] = []
 
     def build(standing: Standing) -> list[Keyed]:
@@ -86,7 +86,7 @@ def test_flush_is_noticed_within_a_second(tmp_path: Path) -> None:
 
 @pytest.mark.promise("only-a-primary")
 def test_client_leaves_demoted_primary_behind_one_address(tmp_path: Path) -> None:
-    """A service name or a proxy leads to another server after a failover; the old one lives on as a replica."""
+    """After a failover, a service name or proxy leads to another server; the old one remains as a replica."""
     with a_pair(tmp_path) as (old, new), TcpFront(old.port) as front:
         client = RedisClient(RedisAddress((f"redis://127.0.0.1:{front.port}",)))
         client.renew_generation()
@@ -113,7 +113,7 @@ def test_readers_leave_demoted_primary_that_still_answers(tmp_path: Path) -> Non
 
 
 def test_repromoted_primary_counts_as_new(tmp_path: Path) -> None:
-    """The same process, the same run_id; but another server was the primary in between."""
+    """The same process and run_id, but another server was the primary in between."""
     with a_pair(tmp_path) as (one, other):
         client = RedisClient(RedisAddress((one.url,)))
         client.renew_generation()

@@ -47,7 +47,7 @@ def put_back_over_what_is_there(redis: Any, copy: dict[bytes, bytes]) -> None:
 
 
 def exchanged(redis: Any, copy: dict[bytes, bytes]) -> None:
-    """As a copy in another database comes in the place of the first."""
+    """Swaps in a copy from another database."""
     put_back_over_what_is_there(redis, copy)
     redis.swapdb(0, 1)
     redis.swapdb(0, 1)

@@ -105,7 +105,7 @@ def test_list_and_consent_from_before_a_crash_are_not_read(tmp_path: Path, reade
 
 @pytest.mark.promise("only-a-primary")
 def test_reader_leaves_demoted_primary_behind_one_address(tmp_path: Path, reader_of: Any) -> None:
-    """E26: three withdrawals answered 503, no newer list, and the user was still personalised half a minute later."""
+    """E26: three withdrawals got 503, no newer list came, and the user was personalised for half a minute more."""
     with a_pair(tmp_path) as (old, new), TcpFront(old.port) as front:
         give_list(old.client, RING, "ada", ["tea"])
         url = f"redis://127.0.0.1:{front.port}"
@@ -127,7 +127,7 @@ def test_reader_leaves_demoted_primary_behind_one_address(tmp_path: Path, reader
 
 @pytest.mark.promise("acknowledged-withdrawal")
 def test_decisions_of_another_tenant_are_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With another key ring, or under another prefix, a fence holds nothing off: the lists are somewhere else."""
+    """With another key ring or prefix, a fence has no effect: the lists are elsewhere."""
     monkeypatch.setattr(Consents, "_append", lambda consents, change: RecordedConsent(1, 0, 0))
     another = new_key_ring()
     with running_redis(tmp_path) as server:
@@ -174,7 +174,7 @@ def test_reader_with_another_key_ring_says_so(tmp_path: Path, reader_of: Any) ->
 def test_reader_leaves_primary_without_replicas_in_bounded_time(
     tmp_path: Path, reader_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be cut off from the rest, where another one was promoted and has taken withdrawals since."""
+    """It may be partitioned from the others, where a new primary has accepted withdrawals since."""
     assert greeting.REPLICA_LAG_MAX_S + 2 * greeting.INSPECT_EVERY_S <= 12, "what README.md promises"
     monkeypatch.setattr(greeting, "REPLICA_LAG_MAX_S", 2)
     with a_pair(tmp_path) as (primary, replica):

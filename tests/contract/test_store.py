@@ -43,7 +43,7 @@ _names = itertools.count()
 
 
 class Subject(Protocol):
-    """A store under test, and what is in it."""
+    """A store under test and its contents."""
 
     store: ListStore
 
@@ -57,7 +57,7 @@ class Subject(Protocol):
 
 
 class InMemory:
-    """The fake, with a clock that is moved by hand."""
+    """The fake, with a manual clock."""
 
     def __init__(self) -> None:
         self._now_ms = 10 * MINUTE
@@ -87,7 +87,7 @@ class InMemory:
 
 
 class InRedis:
-    """The real one, on real servers whose clock is that of the machine."""
+    """The real store, on real servers with the machine's clock."""
 
     def __init__(self, address: RedisAddress) -> None:
         self._address = address
@@ -268,7 +268,7 @@ def test_withdrawal_deletes_the_list_at_once(subject: Subject, ada: str) -> None
 
 
 def test_list_from_before_a_withdrawal_is_refused_after_new_consent(subject: Subject, ada: str) -> None:
-    """What a job restored from a snapshot before the withdrawal would write."""
+    """The write of a job restored from a snapshot before the withdrawal."""
     before, again = a_consent(ada, offset=1), a_consent(ada, offset=3)
     consented(subject.store, before, a_consent(ada, "none", offset=2), again)
     assert listed(subject.store, a_list(ada, 9, under=before)) == [WriteOutcome.NO_CONSENT]

@@ -51,7 +51,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 
 @pytest.fixture
 def settings(broker: KafkaBroker, request: pytest.FixtureRequest) -> Settings:
-    """Of a deployment with topics of its own."""
+    """The settings of a deployment with its own topics."""
     kafka = msgspec.structs.replace(
         DEFAULTS.kafka, bootstrap_servers=broker.bootstrap_servers, topic_prefix=f"{request.node.originalname}."
     )
@@ -60,7 +60,7 @@ def settings(broker: KafkaBroker, request: pytest.FixtureRequest) -> Settings:
 
 
 def in_seconds(config: dict[str, str]) -> dict[str, str]:
-    """A second for a day, and a second for everything that is less."""
+    """One second per day, and one second for everything shorter."""
     times = {name: max(1, int(value) // DAY_MS) * 1_000 for name, value in config.items() if name.endswith(".ms")}
     return config | {name: str(ms) for name, ms in times.items()}
 
@@ -83,7 +83,7 @@ def send(settings: Settings) -> Iterator[Callable[[str, bytes, bytes | None], No
 
 
 def begin(settings: Settings, name: str) -> int:
-    """The first offset that is left of partition 0."""
+    """The first remaining offset of partition 0."""
     consumer = open_consumer(settings.kafka)
     try:
         partition = TopicPartition(settings.kafka.topic(name), 0)

@@ -98,7 +98,7 @@ def test_altered_dropped_and_swapped_audit_records_are_found(live: Live):
 
 
 def two_of_a_chain(lines: list[Line]) -> tuple[int, int]:
-    """The places of a consent and of the record before it: of records of different chains none is the earlier."""
+    """The positions of a consent and of the record before it; records of different chains are not ordered."""
     chains = [(record["bucket"], record["epoch"]) for record in (json.loads(line.raw) for line in lines)]
     second = next(n for n, line in enumerate(lines) if b'"kind":"consent"' in line.raw)
     return max(n for n in range(second) if chains[n] == chains[second]), second

@@ -21,7 +21,7 @@ PREFIX = "flink_taskmanager_job_task_operator_freshet_"
 
 
 def scraped(live: Live) -> list[tuple[str, dict[str, str], float]]:
-    """What all processes of the cluster serve: name, labels, value. Their logs say on which port."""
+    """The metrics of all processes of the cluster: name, labels, value. Their logs name the ports."""
     samples = []
     for log in (live.stack.directory / "log").glob("*manager*.log"):
         for port in re.findall(r"Started PrometheusReporter HTTP server on port (\d+)", log.read_text()):
@@ -33,7 +33,7 @@ def scraped(live: Live) -> list[tuple[str, dict[str, str], float]]:
 
 
 def metrics_at(port: str) -> str:
-    """What is served there; a busy process may drop the connection, and is asked again."""
+    """The metrics at this address; retries, because a busy process may drop the connection."""
     texts: list[str] = []
 
     def answered() -> bool:
@@ -55,7 +55,7 @@ def metric(live: Live, name: str) -> float:
 
 @pytest.fixture(scope="module")
 def lived(live: Live) -> Live:
-    """Twelve consent, of whom eleven withdraw and ten are erased."""
+    """Twelve users consent; eleven of them withdraw, and ten are erased."""
     users = [f"reported-{n}" for n in range(12)]
     live.consent(users, jurisdiction="CH", method="<script>alert(1)</script>")
     live.consent(users[:11], level="none")

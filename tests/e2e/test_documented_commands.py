@@ -41,7 +41,7 @@ def shopped(live: Live) -> None:
 
 
 def after_the_erasure(live: Live) -> None:
-    """The job has erased the user, and only checkpoints from after it are left."""
+    """The job has erased the user, and only later checkpoints are left."""
     name = live.pseudonymiser.user(USER)
     until(lambda: name not in live.states([USER]), "the erasure")
     for _ in range(3):
@@ -49,14 +49,14 @@ def after_the_erasure(live: Live) -> None:
 
 
 def shape(text: str) -> list[str]:
-    """The lines of an output without what differs from run to run: numbers, pseudonyms, and how often a line comes."""
+    """The lines of an output without what varies between runs: numbers, pseudonyms, and repeated lines."""
     lines = [re.sub(r"\d+", "#", re.sub(r"p1\.[\w-]{22}", "P", line)).rstrip() for line in text.strip().splitlines()]
     return [line for line, before in zip(lines, [None, *lines], strict=False) if line != before]
 
 
 @pytest.fixture(scope="module")
 def shown(live: Live, walk: Walk) -> Iterator[dict[str, str]]:
-    """What each documented command printed."""
+    """The output of each documented command."""
     printed = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
         for line in WALKED:

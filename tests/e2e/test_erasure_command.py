@@ -37,7 +37,7 @@ def quiet(line: str) -> None:
 
 
 def shop(live: Live, *users: str, times: int = 6) -> None:
-    """Interactions of `users` in turns, until they are published; in several checkpoints, hence in all partitions."""
+    """Interactions of `users` in turn, until published; over several checkpoints, hence in all partitions."""
     before = {user: len(events_of(live, user)) for user in users}
     for number in range(times):
         for user in users:
@@ -62,13 +62,13 @@ def looked(live: Live, user: str, **more: Any) -> ErasureReceipt:
 
 
 def hashes_of(live: Live) -> Counter[str]:
-    """How often each event is in `events`, by its hash and its user; that of everybody."""
+    """How often each event is in `events`, by hash and user."""
     found = (json.loads(record.value) for record in live.records(topics.EVENTS))
     return Counter(event["event"] + event["pseudonym"] for event in found)
 
 
 def in_order(live: Live) -> bool:
-    """Whether the copies of each partition stand in the order of what they are copies of."""
+    """Whether the copies in each partition are in the order of their originals."""
     last: dict[int, int] = {}
     for record in live.records(topics.EVENTS):
         offset = copied_from(record.headers)
@@ -88,7 +88,7 @@ def interrupt(line: str) -> None:
 
 
 def all_erased(live: Live) -> set[str]:
-    """Other tests on this stack erase users, too."""
+    """All erased users: other tests on this stack also erase users."""
     told = [json.loads(r.value) for r in live.records(topics.CONSENTS) if r.value]
     return {live.pseudonymiser.user(change["user_id"]) for change in told if change.get("erase")}
 

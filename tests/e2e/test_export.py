@@ -27,7 +27,7 @@ STAYS, LEAVES, ERASED, NO_TRAIN, TOOK_BACK = (
 
 @pytest.fixture(scope="module")
 def shopped(live: Live) -> dict[str, str]:
-    """Five shoppers have shopped under consent, and their events are published; user → name in exports to train."""
+    """Five shoppers have shopped under consent, and their events are published; user → name in training exports."""
     live.consent([STAYS, LEAVES, ERASED, TOOK_BACK])
     live.consent([NO_TRAIN], denied=["train"])
     for user in (STAYS, LEAVES, ERASED, NO_TRAIN, TOOK_BACK):

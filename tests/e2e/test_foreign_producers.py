@@ -25,7 +25,7 @@ def consent(user: str) -> bytes:
 
 @pytest.fixture(scope="module", autouse=True)
 def compressed(live: Live) -> Iterator[None]:
-    """Batches stay compressed, as those of releases before do; the job that runs is used by other tests, too."""
+    """Keeps batches compressed, as earlier releases did; other tests share the running job."""
     keep_compressed(live.settings.kafka)
     yield
     alter_topics(live.settings.kafka, live.settings.privacy.snapshots_kept_ms)

@@ -45,7 +45,7 @@ def an_event(user: str, item: str, number: int = 0, **more: Any) -> dict[str, An
 
 
 def consent(live: Live, gateway: RunningGateway, user: str, level: str = "full", **more: Any) -> None:
-    """Recorded over HTTP, and in force."""
+    """Record a consent over HTTP, and wait until it is in force."""
     change = {"user_id": user, "level": level, "ts": now_ms(), **more}
     answer = gateway.ask("POST", "/v1/consent", "producer", json=change)
     assert answer.status_code == 200
@@ -142,7 +142,7 @@ def test_erasure_and_access_over_http(live: Live, gateway: RunningGateway) -> No
 
 @pytest.mark.parametrize("user", ["👩‍👩‍👧‍👦-of-gateway", "می‌روم-of-gateway", "no\u00a0break-of-gateway"])
 def test_user_ids_of_any_script_work_end_to_end(live: Live, gateway: RunningGateway, user: str) -> None:
-    """Body and path of HTTP, keys in Kafka and Redis, the audit trail, and what is told of a user who asks."""
+    """In HTTP bodies and paths, in keys of Kafka and Redis, in the audit trail, and in documents for access."""
     consent(live, gateway, user)
     posted = gateway.ask("POST", "/v1/events", "producer", json=an_event(user, ITEMS[0]))
     assert (posted.status_code, posted.json()["status"]) == (202, "accepted")

@@ -25,7 +25,7 @@ PLACES = [
 
 @contextmanager
 def stack_of(checkout: Path, environment: dict[str, str]) -> Iterator[FlinkRest]:
-    """`freshet up` in a copy of this checkout; Flink's REST interface."""
+    """`freshet up` in a copy of this checkout; returns Flink's REST interface."""
     shutil.copytree(ROOT, checkout, ignore=NOT_COPIED)
     (checkout / ".local").mkdir()
     (checkout / ".local" / "jars").symlink_to(JARS)

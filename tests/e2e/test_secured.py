@@ -30,7 +30,7 @@ LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 
 
 def key_store(folder: Path, certificate: Path, key: Path) -> Path:
-    """The broker's own, as PEM: its key and its certificate in one file."""
+    """The broker's key store as PEM: its key and its certificate in one file."""
     store = folder / "broker.pem"
     store.write_text(key.read_text() + certificate.read_text())
     return store
@@ -99,7 +99,7 @@ def test_click_arrives_through_tls_sasl_and_an_acl_user(secured: Live):
 
 
 def secrets_of(live: Live) -> dict[str, bytes]:
-    """Everything that must be known to workers only, by a name that may be shown."""
+    """Everything that only workers may know, each under a name that may be shown."""
     folder = live.product.settings_path.parent
     ring = load_key_ring(live.product.endpoints["key_ring"])
     key = (folder / "certificates" / "client-key.pem").read_text().splitlines()[1]
@@ -123,7 +123,7 @@ def test_logs_contain_no_secret(secured: Live):
 
 @pytest.mark.promise("secrets")
 def test_flink_rest_and_snapshots_contain_no_secret(secured: Live):
-    """The job graph as it travels, what REST tells of the job, its checkpoints, a savepoint."""
+    """Searches the submitted job graph, Flink's REST API, its checkpoints and a savepoint."""
     rest, job = secured.stack.rest, secured.job_id
     shown = {path: json.dumps(rest.get(path)).encode() for path in rest_paths(secured)}
     assert b"snapshot-guard" in shown[f"/jobs/{job}/plan"]
@@ -140,7 +140,7 @@ def test_flink_rest_and_snapshots_contain_no_secret(secured: Live):
 
 
 def rest_paths(live: Live) -> list[str]:
-    """Of the job and of the cluster."""
+    """The REST paths of the job and of the cluster."""
     job = f"/jobs/{live.job_id}"
     vertices = [f"{job}/vertices/{vertex['id']}" for vertex in live.stack.rest.get(job)["vertices"]]
     parts = ("", "/plan", "/config", "/checkpoints", "/checkpoints/config", "/exceptions", "/accumulators")

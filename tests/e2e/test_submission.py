@@ -15,7 +15,7 @@ from tests.support.live import Live
 
 @pytest.fixture(autouse=True)
 def up(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This stack is that of `freshet up`, and nothing in the environment tells of a Flink."""
+    """This stack poses as that of `freshet up`, and the environment names no Flink."""
     for module in (submission, stack_commands):
         monkeypatch.setattr(module, "LOCAL", live.stack.directory)
     for name in ("FLINK_HOME", "FLINK_CONF_DIR", "FLINK_LIB_DIR"):
@@ -23,7 +23,7 @@ def up(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def typed(live: Live, command: str, *more: str, **instead: str) -> int:
-    """The documented command, at this stack, with other words `instead`; returns its exit code."""
+    """Runs the documented command on this stack, with words replaced by `instead`; returns its exit code."""
     real = {
         "http://flink:8081": live.stack.flink.url,
         "freshet.toml": str(live.product.settings_path),

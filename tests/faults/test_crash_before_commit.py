@@ -31,7 +31,7 @@ Records = dict[str, Counter[bytes]]
 
 
 class Crash(NamedTuple):
-    """The checkpoint that is left, what was written for it and not committed, and when Kafka will abort that."""
+    """The remaining checkpoint, its uncommitted records, and when Kafka will abort their transactions."""
 
     checkpoint: str
     written: Records
@@ -46,7 +46,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaFront]:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, front: KafkaFront) -> Iterator[Live]:
-    """The only checkpoints are those that a test takes."""
+    """A stack whose only checkpoints are those that a test takes."""
     directory = tmp_path_factory.mktemp("crash")
     stack = LocalStack(directory, flink_settings={"execution.checkpointing.interval": "1 h"})
     front.lead_to(stack.kafka.port)
@@ -59,7 +59,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, front: KafkaFront) -> Iterato
 
 
 def records(live: Live, isolation: str = "read_committed") -> Records:
-    """What is in the topics that are written exactly once."""
+    """The contents of the exactly-once topics."""
     found: Records = {topic: Counter() for topic in EXACTLY_ONCE}
     for record in live.records(*EXACTLY_ONCE, isolation=isolation):
         found[record.topic.removeprefix(live.settings.kafka.topic_prefix)][record.value] += 1
@@ -71,7 +71,7 @@ def less(found: Records, known: Records) -> Records:
 
 
 def ongoing(live: Live) -> list[TransactionDescription]:
-    """The job's transactions that are open."""
+    """The job's open transactions."""
     admin = KafkaAdminClient(bootstrap_servers=live.settings.kafka.bootstrap_servers)
     try:
         listed = itertools.chain.from_iterable(admin.list_transactions().values())
@@ -82,7 +82,7 @@ def ongoing(live: Live) -> list[TransactionDescription]:
 
 
 def live_a_little(live: Live, user: str) -> None:
-    """Something for each topic, and wait until the job has it."""
+    """Write something to each topic, and wait until the job has read it."""
     live.consent([user])
     for item in range(CLICKS):
         live.interact(user, f"item-0000{item}")
@@ -91,7 +91,7 @@ def live_a_little(live: Live, user: str) -> None:
 
 
 def settle(live: Live) -> None:
-    """Wait until all that the job has written is committed."""
+    """Wait until everything that the job has written is committed."""
 
     def is_committed() -> bool:
         live.checkpoint()
@@ -124,7 +124,7 @@ def go_on(live: Live, path: Path, crash: Crash) -> None:
 
 
 def with_short_transactions(live: Live) -> Path:
-    """Other settings of the same job. Heads are signed each second, so that no transaction is old before a crash."""
+    """Other settings for the same job. Heads are signed each second, so that no transaction is old before a crash."""
     path = live.product.settings_path
     text = path.read_text().replace("[kafka]\n", f"[kafka]\ntransaction_timeout_ms = {SHORT_MS}\n", 1)
     short = path.with_name("short.toml")
@@ -137,7 +137,7 @@ def log_of_task_managers(live: Live) -> str:
 
 
 def told_end_ms(crash: Crash) -> int:
-    """From when on a restore of the checkpoint is reported."""
+    """The time from which a restore of the checkpoint is reported."""
     [told] = re.findall(rb"transactions-end=(\d+)", Path(urlsplit(crash.checkpoint).path, "_metadata").read_bytes())
     return int(told)
 

@@ -44,12 +44,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture(scope="module")
 def savepoint(live: Live) -> str:
-    """Of the job, which is stopped."""
+    """Stops the job with a savepoint."""
     return live.stack.rest.stop_with_savepoint(live.job_id)
 
 
 def changed(live: Live, old: str, new: str) -> Path:
-    """A settings file with something else in it."""
+    """A settings file with a changed text."""
     path = live.product.settings_path
     text = path.read_text()
     assert old in text
@@ -66,7 +66,7 @@ def of_tenant(live: Live, tenant: str) -> Path:
 
 
 def refusal(live: Live, path: Path, *options: str) -> str:
-    """What the submission is refused with."""
+    """The error with which the submission is refused."""
     with pytest.raises(SubmitError) as caught:
         product.submit(live.stack, path, options)
     told = str(caught.value)
@@ -142,7 +142,7 @@ def test_another_key_ring_is_refused_and_a_rotated_one_accepted(live: Live, save
 
 
 def forget_rotation(live: Live) -> None:
-    """Record the deployment as before the rotation, which no command does: for the tests that come behind."""
+    """Record the deployment as before the rotation, for later tests; no command does that."""
     with Registration(live.settings.kafka, MINUTE) as registration:
         recorded = registration.recorded
         assert recorded is not None

@@ -23,7 +23,7 @@ HANGS, RAISES, NAN = 31, 32, 33
 
 
 def faulty_model() -> ModelProto:
-    """:func:`plain_model`, and its faults behind it."""
+    """:func:`plain_model` with faults added after it."""
     model = plain_model(ITEMS)
     graph = model.graph
     graph.node[-1].output[0] = "sound"
@@ -57,7 +57,7 @@ def faulty_model() -> ModelProto:
 
 
 def counted(name: str, everybody: bool) -> list[object]:
-    """How often the row `name` stands in all histories of the batch, or in each: int64[] or int64[users, 1]."""
+    """How often the row `name` occurs in all histories of the batch, or in each: int64[] or int64[users, 1]."""
     axes = ([f"{name} hits"], {"keepdims": 0}) if everybody else ([f"{name} hits", "columns"], {"keepdims": 1})
     return [
         helper.make_node("Equal", ["items", f"{name} row"], [f"{name} same"]),

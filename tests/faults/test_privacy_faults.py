@@ -30,7 +30,7 @@ EXPIRES_AFTER_MS = 20_000
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A stack with a slot for each of two jobs. Some consents end while the first tests run: that takes a minute."""
+    """A stack with a slot for each of two jobs. Some consents expire during the first tests, within a minute."""
     running = start_live(tmp_path_factory.mktemp("privacy"), 2)
     try:
         running.consent(EXPIRING, expires_at=now_ms() + EXPIRES_AFTER_MS)
@@ -45,7 +45,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture(scope="module")
 def other(live: Live) -> Iterator[Live]:
-    """A second tenant on the same stack: topics, keys, a prefix in Redis and a job of its own."""
+    """A second tenant on the same stack, with its own topics, keys, Redis prefix and job."""
     stack, ring = live.stack, live.stack.directory / "other" / "key-ring.json"
     ring.parent.mkdir(parents=True, exist_ok=True)
     product.make_keys(ring)
@@ -123,7 +123,7 @@ def test_opt_outs_during_a_kill_hold_from_their_receipt(live: Live, other: Live)
 
 
 def leave_and_click(live: Live, stop: threading.Event) -> None:
-    """All leave, a few at a time, and click on behind that."""
+    """All users withdraw, a few at a time, and continue to click."""
     sender, names = live.producer(), live.settings.kafka
     said = {"level": "none", "ts": now_ms()}
     for number, user in enumerate(LEAVING):
@@ -137,7 +137,7 @@ def leave_and_click(live: Live, stop: threading.Event) -> None:
 
 
 def nobody_who_left_is_shown(live: Live, reader: Reader) -> bool:
-    """Whether all receipts are there; of those whose receipt is, nobody has an answer of their own."""
+    """Whether all receipts have arrived; asserts that no user with a receipt has a personal list."""
     receipts = [decode_receipt(record.value) for record in live.records(topics.RECEIPTS)]
     left = {r.pseudonym for r in receipts if isinstance(r, ConsentReceipt) and r.level == "none"}
     gone = [user for user in LEAVING if live.pseudonymiser.user(user) in left]

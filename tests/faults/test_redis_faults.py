@@ -46,7 +46,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 
 class Running(Live):
-    """A job on a Redis of its own, and what frontends use beside it."""
+    """A job with its own Redis, and a frontend's clients for it."""
 
     def __init__(self, stack: LocalStack, running: product.Product, address: RedisAddress) -> None:
         super().__init__(stack, running)
@@ -58,26 +58,26 @@ class Running(Live):
         )  # fmt: skip
 
     def reason(self, user: str) -> str:
-        """Which list a frontend gets for `user`."""
+        """The reason of the list that a frontend gets for `user`."""
         return self.reader.recommend(user).reason
 
     def wait_until_personal(self, *users: str) -> None:
-        """Until each of `users` has a list of their own."""
+        """Wait until each of `users` has a personal list."""
         for user in users:
             until(lambda user=user: self.reason(user) == "personalised", f"the list of {user}", 120)
 
     def restarts(self) -> int:
-        """How often Flink has started the job again."""
+        """How often Flink has restarted the job."""
         return len(self.stack.rest.get(f"/jobs/{self.job_id}/exceptions")["exceptionHistory"]["entries"])
 
     def failed_checkpoints(self) -> int:
-        """How many checkpoints did not complete."""
+        """The number of failed checkpoints."""
         return int(self.stack.rest.checkpoints(self.job_id)["counts"]["failed"])
 
 
 @contextmanager
 def away(stack: LocalStack) -> Iterator[None]:
-    """Without Redis for the length of the block."""
+    """Makes Redis unavailable during the block."""
     stack.kill_redis()
     try:
         yield
@@ -87,7 +87,7 @@ def away(stack: LocalStack) -> Iterator[None]:
 
 @contextmanager
 def job(stack: LocalStack, name: str, address: RedisAddress, **more: object) -> Iterator[Running]:
-    """The job on `address` for the length of the block."""
+    """Runs the job on `address` during the block."""
     ring = stack.directory / name / "key-ring.json"
     ring.parent.mkdir(parents=True, exist_ok=True)
     product.make_keys(ring)

@@ -37,7 +37,7 @@ def run(live: Live, command: str, *more: str) -> int:
 
 
 def kept(live: Live, names: Pseudonymiser) -> dict[str, tuple[object, bytes | None]]:
-    """State and list of each shopper, as bytes where there are any."""
+    """State and list of each shopper, as bytes if they exist."""
     states, prefix = live.plain_states(SHOPPERS), live.settings.redis.prefix
     lists = live.redis.mget([user_keys(prefix, names.user(shopper))[0] for shopper in SHOPPERS])
     return {s: (states.get(names.user(s)), raw) for s, raw in zip(SHOPPERS, lists, strict=True)}

@@ -61,7 +61,7 @@ def test_rescaling_under_load_is_exactly_once(live: Live):
 
 
 def send_steadily(live: Live, hurry: threading.Event) -> None:
-    """Half of the lines at a pace that lasts, the rest when told to hurry: so that load is on all the time."""
+    """Send half of the lines at a sustainable pace, and the rest on demand, so that there is always load."""
     sender, name = live.producer(), live.settings.kafka.topic(topics.INTERACTIONS)
     lines = retail.lines(LINES)
     while chunk := list(islice(lines, 200)):
@@ -104,7 +104,7 @@ def clean_events_of(live: Live, user: str) -> int:
 
 
 def hold_up_consents_behind(live: Live, user: str) -> None:
-    """So much of somebody else in the partition of `user` that a replay reads interactions long before."""
+    """Fill the partition of `user` with another user's records, so that a replay reads interactions long before."""
     name = live.settings.kafka.topic(topics.CONSENTS)
     [mine] = [r for r in live.records(topics.CONSENTS) if r.key == user.encode()]
     other = json.dumps({"user_id": "somebody-else", "level": "full", "ts": mine.timestamp}).encode()
@@ -149,7 +149,7 @@ def test_savepoint_from_before_an_erasure_restores_nothing(live: Live):
 
 
 def assert_the_trail_tells_of_it(live: Live) -> None:
-    """The chain continues from the older savepoint and says so; what was given up still stands there."""
+    """The chain continues from the older savepoint and says so; the abandoned records remain."""
     key = load_signing_key(live.settings.audit.signing_key)
     trail = verification(live.settings, [key.public], [])
     assert trail.findings == []
@@ -163,7 +163,7 @@ def assert_the_trail_tells_of_it(live: Live) -> None:
 def test_new_release_is_refused_on_old_task_managers_and_runs_on_new_ones(
     live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thread mode would run the modules that it has. In process mode a worker may serve the next job, or may not."""
+    """Thread mode would run the imported modules. In process mode, a worker may or may not serve the next job."""
     savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
     newer = tmp_path / "newer.zip"
     with zipfile.ZipFile(build(tmp_path / "freshet.zip")) as old, zipfile.ZipFile(newer, "w") as archive:

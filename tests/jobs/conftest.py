@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="package", autouse=True)
 def no_files_in_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What it and PyFlink leave behind goes where the other files of tests go."""
+    """Puts the temporary files of Flink and PyFlink where the other files of tests go."""
     directory = str(tmp_path_factory.mktemp("temporary"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JVM_ARGS", f"-Djava.io.tmpdir={directory}")
@@ -21,7 +21,7 @@ def no_files_in_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="package", autouse=True)
 def nothing_of_workers_stays() -> Iterator[None]:
-    """A worker of PyFlink in this process takes over Flink's environment and folder; processes of later tests would."""
+    """An in-process worker of PyFlink takes over Flink's environment and folder; later processes would inherit them."""
     environment, path, folder = dict(os.environ), sys.path[:], Path.cwd()
     yield
     os.environ.clear()

@@ -19,7 +19,7 @@ Written = Callable[[str], Path]
 
 @pytest.fixture
 def written(tmp_path: Path) -> Written:
-    """A settings file by which everything can be opened, and what is added to it."""
+    """A settings file with which everything opens, plus the given additions."""
     write_key_ring(KEY_RING, tmp_path / "ring.json")
     write_signing_key(tmp_path / "signing-key")
     random_model(tmp_path / "model", items=100)

@@ -197,7 +197,7 @@ def test_state_without_signed_segments_continues_with_a_signed_segment(bucket: B
 
 
 def test_late_heads_carry_their_signing_time(bucket: Bucket) -> None:
-    """A timer that came due while the job was away fires when it is back."""
+    """A timer that came due during downtime fires when the job is back."""
     lines = lines_of(bucket.take(a_consent("ada")))
     snapshot = bucket.keyed.snapshot()
     bucket.keyed.now_ms += HOUR

@@ -14,7 +14,7 @@ FEW, MANY = 40, 400
 
 
 def a_bucket_of(users: int) -> Bucket:
-    """Every other user's consent ends within days, and ada's within hours: they stand all over the due index."""
+    """Other users' consents end within days, and ada's within hours: they are all over the due index."""
     bucket = Bucket()
     names = ["p1.ada", *(f"p1.user-{number}" for number in range(users - 1))]
     for place, name in enumerate(names):
@@ -24,7 +24,7 @@ def a_bucket_of(users: int) -> Bucket:
 
 
 def in_a_rebuild(bucket: Bucket) -> Bucket:
-    """Redis has lost everything, and all users are to be written again."""
+    """Redis has lost everything, and all users must be rewritten."""
     bucket.take(marks=[BucketMark("1" * 12, 0, 1)])
     assert not bucket.keyed.states["rebuild-v1"].is_empty()
     return bucket

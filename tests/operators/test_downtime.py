@@ -24,7 +24,7 @@ def a_bucket() -> Bucket:
 
 
 def downtime(bucket: Bucket, ms: int = DAY) -> list[Any]:
-    """The job was stopped with a savepoint; when it comes back, all timers of the time between come first."""
+    """The job was stopped with a savepoint; when it is back, all overdue timers fire first."""
     snapshot = bucket.keyed.snapshot()
     bucket.keyed.now_ms += ms
     bucket.restart(snapshot)
@@ -37,7 +37,7 @@ def bucket() -> Iterator[Bucket]:
 
 
 def worked_off(bucket: Bucket) -> int:
-    """How many users of ended sessions were forgotten."""
+    """The number of users of ended sessions that were deleted."""
     return bucket.keyed.counts["profiles_forgotten"]
 
 
@@ -108,7 +108,7 @@ def test_lists_aged_in_downtime_are_refreshed_once_with_current_time() -> None:
 
 
 def an_idle_bucket() -> Bucket:
-    """Nobody comes due within hours."""
+    """No user comes due within hours."""
     bucket = Bucket()
     for user in USERS[:50]:
         bucket.take(a_consent(user), an_interaction(user))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.privacy
 
 
 def with_ada(bucket: Bucket) -> None:
-    """Ada has consented and clicked; so has Bob, whom nothing of this concerns."""
+    """Ada has consented and clicked; so has Bob, who must not be affected."""
     for user in ("ada", "bob"):
         bucket.take(a_consent(user), an_interaction(user, BEGINNING + SECOND, "tea"))
 

@@ -31,13 +31,13 @@ USERS = ["ada", "bob", "cyd"]
 
 
 def poison(offset: int, user: str = "ada", at: int = BEGINNING + SECOND) -> EventRecord:
-    """An interaction of a kind that is none: no rule weighs it."""
+    """An interaction of a nonexistent kind: no rule has a weight for it."""
     good = an_interaction(user, at, "tea", offset=offset)
     return EventRecord(*(99 if name == "kind" else getattr(good, name) for name in good.__struct_fields__))
 
 
 def poison_consent(user: str, at: int) -> ConsentRecord:
-    """A grant of a level that is none."""
+    """A grant of a nonexistent level."""
     good = a_consent(user, "full", at)
     return ConsentRecord(*(2**40 if name == "level" else getattr(good, name) for name in good.__struct_fields__))
 

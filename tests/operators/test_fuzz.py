@@ -88,7 +88,7 @@ FORMATS: dict[str, tuple[Codec, Encode, Encode]] = {
 
 
 class Moody(FixedModel):
-    """A model that fails now and then, in each way that models fail."""
+    """A model that fails now and then, in every way that models fail."""
 
     def __init__(self) -> None:
         super().__init__(ITEMS)
@@ -114,7 +114,7 @@ class MoodyBucket(Bucket):
 
 
 class Garbage:
-    """Makes raw records; what it draws follows from the seed alone."""
+    """Makes raw records, determined by the seed."""
 
     def __init__(self, seed: int, encode_event: Encode, encode_consent: Encode) -> None:
         self.chance = random.Random(seed)
@@ -242,7 +242,7 @@ class Garbage:
 
 
 def account_of(buckets: dict[int, Bucket], sent: Counter[str], letters: Counter[str]) -> None:
-    """Every interaction and every consent is accounted for, once."""
+    """Asserts that every interaction and every consent is accounted for once."""
     accounts = [bucket.account for bucket in buckets.values()]
     assert sum(account.sent for account in accounts) == sent[INTERACTIONS]
     consents = sum(a.consents_applied + a.consents_replayed + a.consents_refused for a in accounts)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.privacy
 
 
 def a_world(*users: str) -> World:
-    """Users with a list each, and a dump of Redis from then, after one of Redis when it was empty."""
+    """Users with a list each, a dump of Redis at that time, and one of the empty Redis."""
     world = World(InMemory())
     world.dump()
     for user in users:
@@ -29,7 +29,7 @@ def listed(world: World, *users: str) -> list[bool]:
 
 
 def withdraw_acknowledged(world: World, user: str) -> None:
-    """The job has not read it."""
+    """An acknowledged withdrawal that the job has not read."""
     world.append_withdrawal(world.withdraw_directly(user, erase=False), placed=True)
 
 

@@ -11,7 +11,7 @@ from udfs.operators.ingest_operator import IngestOperator
 
 
 def elements(*records: RawRecord, buckets: int = 4) -> dict[int, Element]:
-    """What the operator gives for a batch of `records`, by bucket key."""
+    """The operator's output for a batch of `records`, by bucket key."""
     shell = IngestOperator(lambda: an_ingest(buckets))
     shell.open(None)  # type: ignore[arg-type]
     rows = list(shell.process_element(msgspec.msgpack.encode(records), None))  # type: ignore[arg-type]

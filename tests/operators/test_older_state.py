@@ -15,7 +15,7 @@ SOMEWHERE_ELSE = str(BEGINNING + 3 * HOUR)
 
 @pytest.fixture
 def restored() -> Bucket:
-    """Thirty users in pages of an earlier release, which name each of them in a second place as well."""
+    """Thirty users in pages of an earlier release, each of them also named in a second place."""
     bucket = Bucket()
     for user in USERS:
         bucket.take(a_consent(user, expires_at=BEGINNING + DAY), an_interaction(user))

@@ -262,7 +262,7 @@ def test_store_outage_at_session_end_is_retried(bucket: Bucket) -> None:
 
 
 def run(records: Sequence[Record | str], snapshot_at: int, packing: int) -> Bucket:
-    """Records one by one; at CRASH back to the snapshot, and from there again in elements of `packing`."""
+    """Process records one by one; at CRASH, restore the snapshot and replay in elements of `packing`."""
     bucket, snapshot = Bucket(), None
     for place, record in enumerate(records):
         if place == snapshot_at:

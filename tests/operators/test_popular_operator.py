@@ -17,7 +17,7 @@ SETTINGS = PopularitySettings(users_min=2, list_items=3)
 
 
 class Segment:
-    """The segment `all` with its store."""
+    """The segment `all` and its store."""
 
     def __init__(self) -> None:
         self.keyed = Keyed("all", BEGINNING)
@@ -51,7 +51,7 @@ def met(item: str, *users: int) -> list[EventRecord]:
 
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Retries do not wait here."""
+    """Makes retries immediate."""
     monkeypatch.setattr(udfs.operators.patience, "nap", lambda _: None)
     yield
 

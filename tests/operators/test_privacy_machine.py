@@ -33,7 +33,7 @@ sessions = st.sampled_from(["s1", "s2", None])
 
 
 class Histories(RuleBasedStateMachine):
-    """What may happen, in any order, and what must hold after each step."""
+    """The events that may happen, in any order, and the invariants after each step."""
 
     backing: Callable[[], Any] = InMemory
 
@@ -140,7 +140,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.world.savepoints)
     @rule(user=users, back=st.integers(0, 2))
     def restore_and_click(self, user: str, back: int) -> None:
-        """Consents are read later than the clicks behind them."""
+        """The job reads consents later than the clicks after them."""
         self.world.click(user, "s1", 0)
         kept = self.world.savepoints
         self.world.submit(kept[max(0, len(kept) - 1 - back)])
@@ -173,7 +173,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.world.backing.has_time)
     @rule(user=users, erase=st.booleans())
     def redis_forgets_that_a_user_left(self, user: str, erase: bool) -> None:
-        """The job has read neither the grant nor the withdrawal behind it, which was acknowledged."""
+        """The job has read neither the grant nor the later, acknowledged withdrawal."""
         self.world.read_all()
         self.what_must_hold()
         self.world.say(user, FULL, purposes=ALL_PURPOSES)
@@ -338,7 +338,7 @@ def test_random_histories_keep_nothing_without_consent_on_real_redis(server: Rea
 
 
 def a_world(*grants: str) -> World:
-    """These users have consented, clicked, and have a list of that."""
+    """Users who have consented and clicked, and have a list from that."""
     world = World(InMemory())
     for user in grants:
         world.say(user, FULL, purposes=ALL_PURPOSES)

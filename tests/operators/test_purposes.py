@@ -97,7 +97,7 @@ def test_older_grant_does_not_restore_personalisation(bucket: Bucket) -> None:
 @pytest.mark.parametrize("erase", [False, True])
 @pytest.mark.parametrize("read_before", [False, True])
 def test_redis_only_withdrawal_ends_separately_granted_purposes(erase: bool, read_before: bool) -> None:
-    """It was acknowledged, and its record has not been read: the grant is read after a crash, perhaps once more."""
+    """The withdrawal was acknowledged but not read; the grant is read after a crash, perhaps twice."""
     bucket = Bucket()
     granted = a_consent(level="none", purposes=MEASURE)
     snapshot = bucket.keyed.snapshot()

@@ -29,7 +29,7 @@ LINKS = {"p2.ada": "p1.ada", "p2.bob": "p1.bob"}
 
 @pytest.fixture
 def bucket() -> Bucket:
-    """Ada and Bob are known under their previous pseudonyms."""
+    """A bucket that knows Ada and Bob under their previous pseudonyms."""
     made = Bucket()
     for n, user in enumerate(("p1.ada", "p1.bob")):
         made.take(a_consent(user), *(an_interaction(user, BEGINNING + k * SECOND, f"i{n}{k}") for k in range(3)))
@@ -37,7 +37,7 @@ def bucket() -> Bucket:
 
 
 def relinked(bucket: Bucket, *users: str) -> list[Any]:
-    """As a `relink` command does: an element that only names the users."""
+    """The effect of a `relink` command: an element that only names the users."""
     return bucket.take(links={user: LINKS[user] for user in users})
 
 

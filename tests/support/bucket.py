@@ -35,7 +35,7 @@ Record = EventRecord | ConsentRecord
 
 
 class Bucket:
-    """One bucket with its store. `restart` brings a new operator up on a snapshot; the store keeps what it has."""
+    """One bucket with its store. `restart` starts a new operator on a snapshot; the store is not reset."""
 
     rules = ListRules(items=4)
     fallback = PopularItems.ranked(["figs", "salt"])
@@ -58,7 +58,7 @@ class Bucket:
         self._start()
 
     def new_model(self) -> Any:
-        """The model of an operator that starts."""
+        """The model of a starting operator."""
         return FixedModel(ITEMS)
 
     def _start(self) -> None:
@@ -81,14 +81,14 @@ class Bucket:
         self.harness = Harness(self._operator(lambda: parts), self.keyed)
 
     def restart(self, snapshot: Keyed, epoch: int | None = None) -> None:
-        """Go on from `snapshot`, as after a crash, or as a job that was submitted again has an `epoch` of its own."""
+        """Continue from `snapshot`, as after a crash, or with a new `epoch`, as after a submission."""
         now_ms, self.keyed = self.keyed.now_ms, snapshot.snapshot()
         self.keyed.now_ms = now_ms
         self.epoch = epoch or self.epoch
         self._start()
 
     def take(self, *records: Record, **more: Any) -> list[Any]:
-        """One element with these records."""
+        """Process one element with these records."""
         events = [record for record in records if isinstance(record, EventRecord)]
         consents = [record for record in records if isinstance(record, ConsentRecord)]
         self.keyed.now_ms = max([self.keyed.now_ms, *(record.append_ts for record in records)])
@@ -98,16 +98,16 @@ class Bucket:
         return self.harness.advance_to(self.keyed.now_ms + ms)
 
     def watch(self) -> list[Any]:
-        """The second comes in which the bucket asks which generation is in force."""
+        """Advance to the second in which the bucket checks the current generation."""
         return list(self.harness.operator.on_timer(WATCH_EVERY, self.keyed))
 
     @property
     def timers(self) -> set[int]:
-        """All but the one by which the bucket is watched."""
+        """All timers but the one that watches the generation."""
         return {timer for timer in self.keyed.timers if timer % WATCH_EVERY}
 
     def run_out_of_timers(self) -> None:
-        """Until the bucket is only watched."""
+        """Advance until only the watch timer is left."""
         for _ in range(100_000):
             if not self.timers:
                 return
@@ -127,12 +127,12 @@ class Bucket:
 
     @property
     def pages(self) -> dict[str, bytes]:
-        """The due index."""
+        """The pages of the due index."""
         return {**self.keyed.states["due-v1"].data, **self.keyed.states["due-v2"].data}
 
     @property
     def reads(self) -> int:
-        """How many entries of map states were read."""
+        """The number of entries read from map states."""
         return sum(state.reads for state in self.keyed.states.values() if isinstance(state, DictState))
 
 
@@ -142,7 +142,7 @@ def receipts(emitted: list[Any], kind: type) -> list[Any]:
 
 
 def answers(emitted: list[Any]) -> list[StateAnswer]:
-    """What those were told who asked for a person's data."""
+    """The answers to requests for a person's data."""
     return [decode_answer(out[1]) for out in emitted if isinstance(out, tuple) and out[0] is ANSWERS]
 
 

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Certificates(NamedTuple):
-    """PEM files: the authority, and a certificate with its key for a server and for a client."""
+    """PEM files: the authority, and a certificate with key each for a server and a client."""
 
     authority: Path
     server: Path
@@ -22,7 +22,7 @@ class Certificates(NamedTuple):
 
 
 def certificates(folder: Path) -> Certificates:
-    """New ones below `folder`, good for a day."""
+    """Creates certificates below `folder`, valid for a day."""
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     authority = _certificate("tests", key, "tests", key, is_authority=True)

@@ -33,7 +33,7 @@ def queries() -> Iterator[str]:
 
 
 def names_in(query: str) -> tuple[set[str], set[str]]:
-    """The metrics and the labels that a PromQL query names; `label_values(metric, label)` of Grafana counts as one."""
+    """The metrics and labels in a PromQL query; `label_values(metric, label)` of Grafana counts as a query."""
     labels: set[str] = set()
     if asked := _LABEL_VALUES.match(query):
         query = asked[1]

@@ -17,7 +17,7 @@ _COMMAND = re.compile(r"`((?:python -m|freshet) [^`]+)`")
 
 
 def blocks(language: str) -> Iterator[tuple[Path, str]]:
-    """The code blocks in `language`, with the page on which each stands."""
+    """The code blocks in `language`, with the page of each."""
     for page in PAGES:
         for found in _BLOCK.finditer(page.read_text()):
             if found[1] == language:
@@ -25,7 +25,7 @@ def blocks(language: str) -> Iterator[tuple[Path, str]]:
 
 
 class ShellBlock(NamedTuple):
-    """A block of commands on a page, and the output that is shown directly below it, if any."""
+    """A block of commands on a page, and the output shown directly below it, if any."""
 
     page: Path
     lines: list[str]
@@ -42,7 +42,7 @@ def shell_blocks() -> list[ShellBlock]:
 
 
 def typed_lines() -> list[str]:
-    """Every command line that can be typed as it is printed: in blocks, and in running text where it has options."""
+    """Every command line that can be typed as printed: in blocks, and in running text if it has options."""
     lines = [line for block in shell_blocks() for line in block.lines]
     for page in PAGES:
         if "decisions" not in page.parts and page.name != "commands.md":
@@ -71,13 +71,13 @@ def commands(program: str) -> Iterator[list[str]]:
 
 
 def redis_rights(program: str) -> list[str]:
-    """The commands that the page of permissions allows the Redis user of `program`."""
+    """The commands that the permissions page allows the Redis user of `program`."""
     row = _line(DOCS / "data-engineers" / "permissions.md", f"| {program} | `~<prefix>* ")
     return row.partition("`~<prefix>* ")[2].partition("`")[0].split()
 
 
 def job_rights() -> list[str]:
-    """Those of the job's user."""
+    """The commands allowed to the job's user."""
     return redis_rights("the job")
 
 

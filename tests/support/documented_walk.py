@@ -88,7 +88,7 @@ FINDINGS_ALLOWED: Final = ("doctor", "audit")
 
 
 class Walk:
-    """A folder with the files that the documentation names, beside a running stack."""
+    """A folder with the files that the documentation names, next to a running stack."""
 
     def __init__(self, live: Live, folder: Path) -> None:
         self.live, self.folder = live, folder
@@ -103,7 +103,7 @@ class Walk:
         (folder / "SNAPSHOTS").symlink_to(live.stack.directory / "flink" / "checkpoints")
 
     def names(self) -> Mapping[str, str]:
-        """What stands here for the addresses and names that the documentation has as examples."""
+        """Maps the example addresses and names of the documentation to those of this stack."""
         flink = self.live.product.endpoints["flink"]
         return {
             "http://flink:8081": flink,
@@ -119,13 +119,13 @@ class Walk:
         }
 
     def here(self, text: str) -> str:
-        """A documented text with the names of this stack."""
+        """A documented text with this stack's names."""
         for name, real in self.names().items():
             text = text.replace(name, real)
         return text
 
     def type(self, line: str, monkeypatch: pytest.MonkeyPatch) -> str:
-        """Run a documented line in this folder; what a terminal would show."""
+        """Run a documented line in this folder; returns what a terminal would show."""
         if line == GATEWAY:
             return self._serve()
         words = shlex.split(self.here(line))
@@ -155,13 +155,13 @@ class Walk:
             until(lambda: self._status() != "401", "the new key")
 
     def _status(self) -> str:
-        """The status of a request with the key that was made last."""
+        """The status of a request with the most recent key."""
         ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"X-API-Key: {self.key}"]
         url = f"http://{LOOPBACK}:{self.port}/openapi.json"
         return subprocess.run([*ask, url], check=False, capture_output=True, text=True).stdout
 
     def _serve(self) -> str:
-        """The gateway with `deploy/gateway.toml`, the documented example, and the addresses of this stack."""
+        """Start the gateway with `deploy/gateway.toml`, the documented example, and this stack's addresses."""
         text = self.here((ROOT / "deploy" / "gateway.toml").read_text())
         for setting, value in {"host": f'"{LOOPBACK}"', "port": str(self.port), "workers": "1"}.items():
             text, changed = re.subn(rf"(?m)^{setting} = .*$", f"{setting} = {value}", text)
@@ -176,13 +176,13 @@ class Walk:
         return ""
 
     def close(self) -> None:
-        """End the gateway."""
+        """Stop the gateway."""
         if self.gateway is not None:
             self.gateway.terminate()
             self.gateway.wait(30)
 
 
 def onnx_bytes() -> bytes:
-    """A model that somebody brings."""
+    """A user's own model."""
     model: onnx.ModelProto = plain_model(30)
     return model.SerializeToString()

@@ -15,7 +15,7 @@ from jobs import personalise
 
 
 def dump(env: StreamExecutionEnvironment, name: str | None = None) -> Any:
-    """In the place of `execute`."""
+    """Replaces `execute`."""
     serialize = get_gateway().jvm.org.apache.flink.util.InstantiationUtil.serializeObject
     job_graph = env._generate_stream_graph(True, name or "").getJobGraph()
     Path(os.environ["TEST_DUMP"]).write_bytes(bytes(serialize(job_graph)))

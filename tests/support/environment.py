@@ -23,14 +23,14 @@ class Environment:
         self._linked: set[tuple[str, str]] = set()
 
     def install(self, wheel: Path, *extras: str) -> None:
-        """Install `wheel` as pip does, and what its metadata requires."""
+        """Install `wheel` with pip, and what its metadata requires."""
         self.pip("install", "--no-index", "--no-deps", "--no-compile", str(wheel))
         [information] = self.site.glob(f"{wheel.name.partition('-')[0]}-*.dist-info")
         for line in PathDistribution(information).requires or ():
             self._link(Requirement(line), extras)
 
     def provide(self, *requirements: str) -> None:
-        """Link distributions that the tests need."""
+        """Link distributions that the tests need into it."""
         for line in requirements:
             self._link(Requirement(line), ())
 
@@ -39,7 +39,7 @@ class Environment:
         return _checked(sys.executable, "-m", "pip", "--python", str(self.python), *arguments)
 
     def run(self, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-        """Call its Python in the folder `cwd`, with nothing of ours on its path."""
+        """Run its Python in the folder `cwd`, with nothing of ours on its path."""
         return subprocess.run(
             [self.python, *arguments],
             cwd=cwd,

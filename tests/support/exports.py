@@ -34,7 +34,7 @@ def settings(**export: Any) -> Settings:
 
 
 def standings(records: list[RawRecord], purpose: Purpose = "train", by_export_name: bool = False) -> Standings:
-    """What `records` of `consents` come to, asked for by pseudonym or, as a rewrite does, by the name of exports."""
+    """The consents that result from `records`, by pseudonym or, as in a rewrite, by export name."""
     hashes = ExportHashes(KEY_RING, purpose)
     if by_export_name:
         return standings_of(records, purpose, json_codec(), UNRESTRICTED, lambda user: [hashes.user(user)])
@@ -44,7 +44,7 @@ def standings(records: list[RawRecord], purpose: Purpose = "train", by_export_na
 def an_event_as_published(
     user: str = "ada", appended: int = BEGINNING, purposes: int = 0b111, **fields: Any
 ) -> SimpleNamespace:
-    """A record of `events`, made by the job's own rules from an interaction that was appended at `appended`."""
+    """A record of `events`, made by the job's rules from an interaction appended at `appended`."""
     raw = a_raw_interaction(user, at=fields.pop("at", appended), appended=appended, **fields)
     [(_, element)] = INGEST.pack([raw])
     [event] = unpack(element).events

@@ -30,7 +30,7 @@ V = TypeVar("V")
 
 
 class DictState(UserDict[K, V], Generic[K, V]):
-    """A MapState: `remove` of what is not there is an error, as it is on a RocksDB with a cache in front.
+    """A MapState: removing a missing key is an error, as on RocksDB with a cache in front.
 
     `reads` counts the entries that were looked up or passed in an iteration.
     """
@@ -72,11 +72,11 @@ class Value:
         self.held: Any = None
 
     def value(self) -> Any:
-        """What is held, or None."""
+        """The stored value, or None."""
         return self.held
 
     def update(self, value: Any) -> None:
-        """Hold `value`."""
+        """Store `value`."""
         assert isinstance(value, bytes), "state holds bytes"
         self.held = value
 
@@ -105,7 +105,7 @@ class Appended:
 
 
 class Keyed:
-    """The state of one key, its timers and its clock: a runtime context and a context at once."""
+    """The state of one key, its timers and its clock: both runtime context and context."""
 
     def __init__(self, key: Any = 100, now_ms: int = 0) -> None:
         self.key = key
@@ -115,7 +115,7 @@ class Keyed:
         self.counts: dict[str, int] = {}
 
     def snapshot(self) -> "Keyed":
-        """A copy of state, timers and clock, as a checkpoint holds them."""
+        """A copy of state, timers and clock, as in a checkpoint."""
         return copy.deepcopy(self)
 
     # as RuntimeContext
@@ -137,11 +137,11 @@ class Keyed:
         return self
 
     def add_group(self, name: str) -> "Keyed":
-        """Groups make no difference here."""
+        """Groups are ignored here."""
         return self
 
     def counter(self, name: str) -> "Counter":
-        """A counter that shows in `counts`."""
+        """A counter that appears in `counts`."""
         return Counter(self.counts, name)
 
     # as KeyedProcessFunction.Context
@@ -151,11 +151,11 @@ class Keyed:
         return self
 
     def current_processing_time(self) -> int:
-        """The clock, moved by hand."""
+        """The manual clock."""
         return self.now_ms
 
     def register_processing_time_timer(self, timestamp: int) -> None:
-        """As Flink does, a timer set twice fires once."""
+        """As in Flink, a timer that is set twice fires once."""
         self.timers.add(timestamp)
 
     def get_current_key(self) -> Any:
@@ -176,18 +176,18 @@ class Counter:
 
 
 class Harness:
-    """Runs a keyed operator on one key: elements, and time that passes."""
+    """Runs a keyed operator on one key: processes elements and advances time."""
 
     def __init__(self, operator: Any, keyed: Keyed) -> None:
         self.operator, self.keyed = operator, keyed
         operator.open(keyed)
 
     def element(self, value: Any) -> list[Any]:
-        """What the operator emits for `value`."""
+        """Process `value` and return the output."""
         return list(self.operator.process_element(value, self.keyed))
 
     def advance_to(self, now_ms: int) -> list[Any]:
-        """Let time pass, and fire on the way what is due; what is emitted."""
+        """Advance the clock, fire due timers, and return the output."""
         emitted: list[Any] = []
         while self.keyed.timers and (timer := min(self.keyed.timers)) <= now_ms:
             self.keyed.timers.remove(timer)
@@ -198,7 +198,7 @@ class Harness:
 
 
 class MemoryStore:
-    """A :class:`ListStore` in dicts that answers as the scripts of :mod:`adapters.redis.scripts` do.
+    """A :class:`ListStore` in dicts that replies as the scripts of :mod:`adapters.redis.scripts` do.
 
     `clock` gives the time that keys expire by. `fail_next(n)` makes the next n calls raise. `go_back_to(copy)` is a
     crash that loses what came after `copy = held()`: readers are closed until `current_generation` has made
@@ -220,22 +220,22 @@ class MemoryStore:
         self.writes = 0
 
     def at_epoch(self, epoch: int) -> "MemoryStore":
-        """The same keys as a later or earlier deployment sees them."""
+        """The same keys as seen by a later or earlier deployment."""
         other = copy.copy(self)
         other.epoch = epoch
         return other
 
     def fail_next(self, calls: int) -> None:
-        """Be down for that many calls."""
+        """Be unavailable for that many calls."""
         self._failures = calls
 
     def held(self) -> Any:
-        """All that is held, as a dump has it."""
+        """All contents, as in a dump."""
         kept = self._lists, self._consents, self._popular, self._gone, self._past, self._proofs
         return [dict(each) for each in kept]
 
     def go_back_to(self, held: Any) -> None:
-        """Come back as another process with what was held then."""
+        """Restart as another process with earlier contents."""
         kept = self._lists, self._consents, self._popular, self._gone, self._past, self._proofs
         for each, before in zip(kept, held, strict=True):
             each.clear()  # type: ignore[attr-defined]
@@ -372,11 +372,11 @@ class MemoryStore:
         return decode_list(raw) if proven else None
 
     def has_list_key(self, pseudonym: str) -> bool:
-        """Whether bytes of a list are there at all, readable or not."""
+        """Whether a list is stored at all, readable or not."""
         return self._alive(self._lists, pseudonym) is not None
 
     def consent(self, pseudonym: str) -> ConsentRecord | None:
-        """The consent that stands there."""
+        """The stored consent."""
         return self._consents.get(pseudonym)
 
     def level(self, pseudonym: str) -> str | None:
@@ -385,7 +385,7 @@ class MemoryStore:
         return None if consent is None else LEVEL_NAME[Level(consent.level)]
 
     def withdraw(self, pseudonym: str, said_at: int, erase: bool = False) -> int:
-        """What the script by which frontends withdraw does; when the user counts as having said so."""
+        """The frontends' withdrawal script; returns the time that counts as the user's decision."""
         if not self._clock() - DAY_MS <= said_at <= self._clock():
             said_at = self._clock()
         fence = ConsentRecord(pseudonym, Level.NONE, 0, self._clock(), DIRECTLY, -1, 0, said_at, erase)
@@ -399,7 +399,7 @@ class MemoryStore:
         return said_at
 
     def end_tombstones(self, before_ms: int) -> None:
-        """What was decided before `before_ms` has stood for its life: all but consents that are in force."""
+        """Expire everything decided before `before_ms`, except consents in force."""
         ending = [name for name, change in self._consents.items() if not change.level]
         for kept, names in ((self._consents, ending), (self._gone, list(self._gone)), (self._past, [*self._past])):
             for name in names:
@@ -407,7 +407,7 @@ class MemoryStore:
                     del kept[name]
 
     def is_gone(self, pseudonym: str) -> bool:
-        """Whether a tombstone stands there."""
+        """Whether there is a tombstone."""
         return pseudonym in self._gone
 
     def popular(self, segment: str) -> RecommendationList | None:
@@ -416,7 +416,7 @@ class MemoryStore:
         return None if raw is None else decode_list(raw)
 
     def lists(self) -> Iterator[tuple[str, RecommendationList]]:
-        """All lists that can be read."""
+        """All readable lists."""
         for pseudonym in sorted(self._lists):
             found = self.list_of(pseudonym)
             if found is not None:
@@ -424,7 +424,7 @@ class MemoryStore:
 
 
 class FixedModel:
-    """A model in numpy: item rows score by a fixed table and by how often and how lately they were met.
+    """A model in numpy: item rows score by a fixed table, and by how often and how recently they occurred.
 
     `items` is row → item id with row 0 for padding. All rows are ranked, `top_k` are given. It notes the sizes of the
     batches that it is asked for in `batches`.

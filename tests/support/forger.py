@@ -19,14 +19,14 @@ BUCKETS = 3
 
 
 class Topics(NamedTuple):
-    """What is in `audit` and in `audit-heads`."""
+    """The contents of `audit` and `audit-heads`."""
 
     lines: list[bytes]
     heads: list[bytes]
 
 
 class Honest:
-    """Jobs after each other that write a trail as the operator does: heads each interval, snapshots, restores."""
+    """Consecutive jobs that write a trail as the operator does: heads each interval, snapshots, restores."""
 
     def __init__(self, chance: random.Random, trail: str = TRAIL) -> None:
         self.topics = Topics([], [])
@@ -37,7 +37,7 @@ class Honest:
         self._snapshots: list[dict[int, ChainHead]] = []
 
     def live(self, jobs: int) -> None:
-        """So many jobs, each from the snapshot at which the one before was stopped, an older one, or none."""
+        """That many jobs, each from the snapshot at which the previous one stopped, an older one, or none."""
         for job in range(jobs):
             if job:
                 self._ends = dict(self._chance.choice([self._ends, self._ends, *self._older(), {}]) or self._nothing())
@@ -48,13 +48,13 @@ class Honest:
                 self.step()
 
     def step(self) -> None:
-        """Some time passes, then something is recorded in a bucket; checkpoints end in between."""
+        """Time passes, then a bucket records something; checkpoints complete in between."""
         self._pass(self._chance.randrange(25) * SECOND + 1)
         self.record(self._chance.randrange(BUCKETS))
         self._snapshots.append(dict(self._ends))
 
     def record(self, bucket: int) -> None:
-        """One to three entries."""
+        """Record one to three entries."""
         told = [an_entry(self._chance, self.now) for _ in range(self._chance.randrange(1, 4))]
         self._ends[bucket], records = append(self._ends[bucket], told, bucket, self._author, self.now)
         self.topics.lines.extend(records)
@@ -76,7 +76,7 @@ class Honest:
         return dict.fromkeys(range(BUCKETS), ChainHead())
 
     def _older(self) -> list[dict[int, ChainHead]]:
-        """Snapshots that were not only seconds old when the job ended: a head was signed of what they leave out."""
+        """Snapshots that were not only seconds old when the job ended: a head covers what they lack."""
         return [
             held
             for held in self._snapshots
@@ -91,13 +91,13 @@ def an_entry(chance: random.Random, at: int, name: str = "p1.ada") -> AuditEntry
 
 
 def fields(raw: bytes) -> dict[str, Any]:
-    """What a record says."""
+    """The fields of a record."""
     found: dict[str, Any] = json.loads(raw)
     return found
 
 
 def sealed(record: dict[str, Any]) -> bytes:
-    """The record with a hash that fits."""
+    """The record with a matching hash."""
     body = json.dumps({**record, "hash": ""}, separators=(",", ":")).encode().removesuffix(b',"hash":""}')
     return b'%b,"hash":"%b"}' % (body, hashlib.sha256(body).hexdigest().encode())
 
@@ -110,7 +110,7 @@ def a_record(place: dict[str, Any], prev: str, **more: Any) -> dict[str, Any]:
 
 
 def forged_chain(first: dict[str, Any], prev: str, records: int) -> list[bytes]:
-    """So many forged consents from the place of `first` on, each behind the one before it."""
+    """That many forged consents from the position of `first` on, each continuing the previous one."""
     lines = []
     for n in range(records):
         lines.append(sealed(a_record({**first, "seq": first["seq"] + n}, prev)))
@@ -119,7 +119,7 @@ def forged_chain(first: dict[str, Any], prev: str, records: int) -> list[bytes]:
 
 
 def forged_segment(parent: dict[str, Any] | None, epoch: int, at: int, records: int, **more: Any) -> list[bytes]:
-    """A segment that continues from record `parent`, or from none, with so many consents; `more` is its signature."""
+    """A segment of consents that continues from record `parent`, or from none; `more` is its signature."""
     hash, seq, bucket = (parent["hash"], parent["seq"], parent["bucket"]) if parent else ("", -1, 0)
     place = {"bucket": bucket, "epoch": epoch, "seq": seq + 1, "at": at}
     opening = sealed({"kind": "segment", **place, "parent": hash, "parent_seq": seq, **more, "prev": hash})
@@ -136,7 +136,7 @@ def _put(chance: random.Random, lines: list[bytes], new: list[bytes]) -> list[by
 
 
 def add_segment(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """A segment of a job that never was, with no signature or with one of somebody else's segment."""
+    """A segment of a job that never existed, unsigned or with another segment's signature."""
     known = [fields(raw) for raw in topics.lines]
     parent = chance.choice([*known, None])
     epoch = chance.choice([record["epoch"] for record in known]) + chance.choice([-1, 0, 1, 10 * MINUTE])
@@ -148,7 +148,7 @@ def add_segment(chance: random.Random, topics: Topics, other: Topics) -> Topics:
 
 
 def go_on(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """Consents behind some record, as if its job had gone on from there."""
+    """Consents after an existing record, as if its job had continued there."""
     before = fields(chance.choice([topics.lines[-1], chance.choice(topics.lines)]))
     at = before["at"] + chance.choice([0, SECOND, -MINUTE * 2, MINUTE, 10 * MINUTE])
     new = forged_chain({**before, "seq": before["seq"] + 1, "at": at}, before["hash"], chance.randrange(1, 4))
@@ -156,13 +156,13 @@ def go_on(chance: random.Random, topics: Topics, other: Topics) -> Topics:
 
 
 def replay(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """Records that were there, once more."""
+    """Existing records, repeated."""
     start = chance.randrange(len(topics.lines))
     return topics._replace(lines=_put(chance, topics.lines, topics.lines[start : start + chance.randrange(1, 5)]))
 
 
 def splice(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """What another deployment has signed, heads and all, as it is or with the numbers of this one."""
+    """What another deployment has signed, with heads, unchanged or renumbered to fit this one."""
     start = chance.randrange(len(other.lines))
     lines = other.lines[start:] if chance.random() < 0.5 else other.lines
     heads = [*topics.heads, *other.heads] if chance.random() < 0.7 else topics.heads
@@ -170,7 +170,7 @@ def splice(chance: random.Random, topics: Topics, other: Topics) -> Topics:
 
 
 def take_out(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """A beginning, an end or something of the middle; of the heads as much as there is, or none."""
+    """Remove a beginning, an end or a middle part, and some, all or none of the heads."""
     start, end = sorted(chance.randrange(len(topics.lines) + 1) for _ in range(2))
     start, end = chance.choice([(0, end), (start, len(topics.lines)), (start, end), (start, start + 1)])
     heads = chance.choice([topics.heads, [], topics.heads[: chance.randrange(len(topics.heads) + 1)]])
@@ -178,7 +178,7 @@ def take_out(chance: random.Random, topics: Topics, other: Topics) -> Topics:
 
 
 def swap(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """Two records in each other's place."""
+    """Swap two records."""
     lines = [*topics.lines]
     one, two = chance.randrange(len(lines)), chance.randrange(len(lines))
     lines[one], lines[two] = lines[two], lines[one]
@@ -186,7 +186,7 @@ def swap(chance: random.Random, topics: Topics, other: Topics) -> Topics:
 
 
 def alter(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """A record says something else, its hash fits, and so do those behind it, as far as they are of its segment."""
+    """Change a record, and recompute its hash and those after it in its segment."""
     at = chance.randrange(len(topics.lines))
     changed = {**fields(topics.lines[at]), chance.choice(["at", "consent_at", "epoch", "bucket", "seq"]): 1}
     lines, key = [*topics.lines], (fields(topics.lines[at])["bucket"], fields(topics.lines[at])["epoch"])
@@ -203,7 +203,7 @@ def alter(chance: random.Random, topics: Topics, other: Topics) -> Topics:
 
 
 def blur(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """One bit of a record or of a head."""
+    """Flip one bit of a record or a head."""
     lines, heads = [*topics.lines], [*topics.heads]
     among = chance.choice([lines, heads or lines])
     at = chance.randrange(len(among))
@@ -214,7 +214,7 @@ def blur(chance: random.Random, topics: Topics, other: Topics) -> Topics:
 
 
 def downgrade(chance: random.Random, topics: Topics, other: Topics) -> Topics:
-    """All segments as a release left them that did not sign them, with something changed; the heads are gone."""
+    """All segments as written by a release without signatures, with a change; the heads are removed."""
     lines, previous = [], dict[tuple[int, int], str]()
     hashes: dict[str, str] = {"": ""}
     for raw in topics.lines:

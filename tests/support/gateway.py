@@ -49,7 +49,7 @@ def a_token(secret: Any = HMAC_SECRET, *, kid: str | None = "k1", algorithm: str
 
 
 def new_rings(directory: Path, *tenants: str) -> dict[str, str]:
-    """A key ring for each tenant: where it is."""
+    """The path of a new key ring for each tenant."""
     paths = {name: directory / f"{name}-ring.json" for name in tenants}
     for path in paths.values():
         write_key_ring(new_key_ring(), path)
@@ -57,7 +57,7 @@ def new_rings(directory: Path, *tenants: str) -> dict[str, str]:
 
 
 class RunningGateway:
-    """A gateway with an API key for each role, below `directory`. `more` is TOML that is added to its settings.
+    """A gateway with an API key for each role, below `directory`. `more` is TOML appended to its settings.
 
     `tenants` are key rings by the names of their tenants, or tenant files, which end in `.toml`.
     """
@@ -117,11 +117,11 @@ class RunningGateway:
             return False
 
     def logged(self) -> str:
-        """What it has logged."""
+        """Its log."""
         return (self.directory / "gateway.log").read_text()
 
     def get(self, path: str, role: str | None = "frontend", **headers: str) -> httpx.Response:
-        """An answer to somebody with the API key of `role`."""
+        """The response to a client with the API key of `role`."""
         return self.ask("GET", path, role, headers=headers)
 
     def ask(self, method: str, path: str, role: str | None = "frontend", **more: Any) -> httpx.Response:
@@ -132,7 +132,7 @@ class RunningGateway:
         return self.http.request(method, path, headers=headers, **more)
 
     def close(self) -> int:
-        """End it as a supervisor would; returns its exit code."""
+        """Stop it as a supervisor would; returns its exit code."""
         self.http.close()
         self.process.terminate()
         try:
@@ -141,7 +141,7 @@ class RunningGateway:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once: on its own it would wait for an unavailable Kafka, to tell the rest of the audit trail."""
+        """Kill it: otherwise it would wait for an unavailable Kafka to write the rest of the audit trail."""
         self.http.close()
         if self.process.poll() is None:
             gateway = psutil.Process(self.process.pid)
@@ -158,7 +158,7 @@ def a_list(*items: str, version: int = 7, at: int = 1_750_000_000_000, reason: A
 
 
 def give_list(client: Any, ring: Any, user: str, items: Sequence[str], tenant: str = "default", place: int = 1) -> None:
-    """Let `user` have consented, and have a list."""
+    """Store a consent and a list for `user`."""
     prefix = f"{tenant}:"
     list_key, consent_key, _ = user_keys(prefix, Pseudonymiser(ring).user(user))
     consent = a_proven_consent(client, prefix, place=place)
@@ -169,13 +169,13 @@ def give_list(client: Any, ring: Any, user: str, items: Sequence[str], tenant: s
 
 
 def give_popular(client: Any, items: Sequence[str], segment: str = "all", tenant: str = "default") -> None:
-    """Let something be popular."""
+    """Store a popular list."""
     client.set(popular_key(f"{tenant}:", segment), a_list(*items, reason="popular"))
 
 
 @contextmanager
 def running_gateway(directory: Path, redis_url: str, **options: Any) -> Iterator[RunningGateway]:
-    """A gateway for the length of the block, which is killed at its end."""
+    """A gateway during the block; it is killed at the end."""
     gateway = RunningGateway(directory, redis_url, **options)
     try:
         yield gateway

@@ -9,7 +9,7 @@ from schemas.store import consent_value, proven
 
 
 def client_for(store: Any, prefix: str) -> RedisClient:
-    """A client of ours for `store`, which may be a client of redis-py, an address, or one of ours already."""
+    """Our client for `store`: a redis-py client, an address, or already one of our clients."""
     if isinstance(store, RedisClient):
         return store
     if isinstance(store, RedisAddress):
@@ -19,7 +19,7 @@ def client_for(store: Any, prefix: str) -> RedisClient:
 
 
 def generation(store: Any, prefix: str) -> str:
-    """The token of the generation that holds for `store`, which is made if there is none."""
+    """The current token for `store`; creates one if there is none."""
     client = client_for(store, prefix)
     try:
         return client.renew_generation()
@@ -29,12 +29,12 @@ def generation(store: Any, prefix: str) -> str:
 
 
 def empty(store: Any) -> None:
-    """Take everything out of a server but its generation records: a flush would close it until they are renewed."""
+    """Delete everything but the generation records: a flush would close the server until they are renewed."""
     keys = [key for key in store.scan_iter(count=10_000) if not key.endswith(b"generation")]
     if keys:
         store.delete(*keys)
 
 
 def a_proven_consent(store: Any, prefix: str, level: Level = Level.FULL, place: int = 1) -> bytes:
-    """A consent that counts now."""
+    """A consent that is trusted now."""
     return proven(consent_value(level, 0, 1, 0, place), generation(store, prefix))

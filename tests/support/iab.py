@@ -18,7 +18,7 @@ def number(value: int, bits: int) -> str:
 
 
 def fibonacci(value: int) -> str:
-    """A code word, by the greedy way of the specification: take the largest number that fits, again and again."""
+    """A code word, by the specification's greedy method: repeatedly take the largest number that fits."""
     numbers = [1, 2]
     while numbers[-1] <= value:
         numbers.append(numbers[-1] + numbers[-2])
@@ -31,7 +31,7 @@ def fibonacci(value: int) -> str:
 
 
 def tcf_core(purposes: Iterable[int] = (), *, version: int = 2, legitimate: Iterable[int] = ()) -> str:
-    """A core segment of TCF 2: consent to `purposes`, `legitimate` interest in others, and no vendors."""
+    """A core segment of TCF 2: consent to `purposes`, `legitimate` interest, and no vendors."""
     moment = number(16_000_000_000, 36)
     fields = [
         number(version, 6),
@@ -78,7 +78,7 @@ def usnat(opt_outs: Mapping[str, int], gpc: bool | None = None, version: int = 1
 
 
 def gpp(sections: Mapping[int, str], *, groups: bool = True) -> str:
-    """A GPP string of `sections` by id; ids that follow each other become one group, or each an item of its own."""
+    """A GPP string of `sections` by id; consecutive ids become one group, or single items."""
     items = _items(sorted(sections), groups)
     header = number(3, 6) + number(1, 6) + number(len(items), 12)
     last = 0

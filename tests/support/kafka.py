@@ -20,7 +20,7 @@ START_TIMEOUT_S = 60
 
 @contextmanager
 def running_kafka(directory: Path) -> Iterator[KafkaSettings]:
-    """A broker for the length of the block, with its files below `directory`."""
+    """A broker during the block, with its files below `directory`."""
     (directory / "tmp").mkdir(parents=True)
     table = ProcessTable(directory)
     broker = KafkaBroker(table, Java(directory / "tmp"), free_port(), free_port())
@@ -33,7 +33,7 @@ def running_kafka(directory: Path) -> Iterator[KafkaSettings]:
 
 
 def with_topics_of_its_own(kafka: KafkaSettings) -> KafkaSettings:
-    """The same Kafka with topics that nobody else has."""
+    """The same Kafka with separate topics."""
     settings = msgspec.structs.replace(kafka, topic_prefix=f"{uuid.uuid4().hex[:8]}.")
     create_local_topics(settings)
     return settings

@@ -13,7 +13,7 @@ END_TXN = 26
 
 
 class KafkaFront(TcpFront):
-    """Passes on every request, except for those that are held back."""
+    """Forwards every request, except for those that are held back."""
 
     def __init__(self, port: int) -> None:
         self._api_key: int | None = None
@@ -22,7 +22,7 @@ class KafkaFront(TcpFront):
 
     @contextlib.contextmanager
     def holding_back(self, api_key: int) -> Iterator[None]:
-        """Let no such request reach the broker for the length of the block, nor what its client sends behind it."""
+        """During the block, let no such request reach the broker, nor what its client sends after it."""
         self.has_held.clear()
         self._api_key = api_key
         try:

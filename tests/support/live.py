@@ -38,7 +38,7 @@ DEADLINE_S = 300.0
 
 
 def until(question: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S, pause_s: float = 0.02) -> Any:
-    """The first true answer of `question`; fails with `what` when none came in time."""
+    """The first true result of `question`; fails with `what` after a timeout."""
     end = time.monotonic() + deadline_s
     while not (answer := question()):
         assert time.monotonic() < end, f"waited {deadline_s:g} s for {what}"
@@ -47,7 +47,7 @@ def until(question: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S
 
 
 class Live:
-    """A running stack and job. Everything read starts at the beginning of the topics, so order of calls is free."""
+    """A running stack and job. All reads start at the beginning of the topics, so the order of calls is free."""
 
     def __init__(self, stack: LocalStack, running: product.Product) -> None:
         self.stack, self.product = stack, running
@@ -92,20 +92,20 @@ class Live:
         self.send(topics.INTERACTIONS, [(user.encode(), self.event(user, item, type, **more))])
 
     def event(self, user: str, item: str | None = None, type: str = "click", **more: Any) -> bytes:
-        """The JSON of one interaction, now, with an id of its own."""
+        """The JSON of one interaction, with the current time and a new id."""
         self._ids += 1
         fields = {"event_id": f"event-{self._ids}", "type": type, "ts": _now_ms(), "user_id": user}
         return json.dumps({**fields, **({"item_id": item} if item else {}), **more}).encode()
 
     def consent(self, users: Sequence[str], level: str = "full", **more: Any) -> None:
-        """Send consent changes and wait until the job says that they are in force."""
+        """Send consent changes and wait until the job reports them as applied."""
         wanted = Counter({self.pseudonymiser.user(user): 1 for user in users}) + self.consents_in_force
         record = {"level": level, "ts": _now_ms(), **more}
         self.send(topics.CONSENTS, [(u.encode(), json.dumps({"user_id": u, **record}).encode()) for u in users])
         until(lambda: self._poll() and not wanted - self.consents_in_force, "consent receipts")
 
     def wait_for_consent(self, user: str) -> None:
-        """Wait until the job says that a consent change of `user`, who had none before, is in force."""
+        """Wait until the job reports the first consent change of `user` as applied."""
         name = self.pseudonymiser.user(user)
         until(lambda: self._poll() and self.consents_in_force[name], "a consent receipt")
 
@@ -130,7 +130,7 @@ class Live:
         return consumer
 
     def records(self, *names: str, isolation: str = "read_committed") -> Iterator[Any]:
-        """Every record that is in the topics now, in the order of each partition."""
+        """Every record now in the topics, in the order of each partition."""
         consumer = self.consumer(*names, isolation=isolation)
         ends = consumer.end_offsets(list(consumer.assignment()))
         while any(consumer.position(part) < end for part, end in ends.items()):
@@ -139,7 +139,7 @@ class Live:
         consumer.close()
 
     def list_of(self, user: str) -> RecommendationList | None:
-        """The list that is in Redis for `user`."""
+        """The list in Redis for `user`."""
         raw = self.redis.get(self.keys(user)[0])
         return None if raw is None else decode_list(raw)
 
@@ -194,15 +194,15 @@ class Live:
         return until(answered, f"answers to {kind}")
 
     def states(self, users: Iterable[str]) -> dict[str, Any]:
-        """The state of each of these users, by pseudonym, as the job keeps it; who has none is left out."""
+        """The job's state of each of these users, by pseudonym; users without state are left out."""
         return {name: json.loads(raw) for name, raw in self._raw_states(users).items()}
 
     def plain_states(self, users: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The same in the form of the naive twin's :meth:`tests.support.naive.NaiveReplay.states`."""
+        """The same in the format of :meth:`tests.support.naive.NaiveReplay.states`."""
         return {name: plain_answer(raw) for name, raw in self._raw_states(users).items()}
 
     def known_users(self) -> Counter[str]:
-        """How many users the job knows under each key id."""
+        """The number of users under each key id."""
         answers = {answer.bucket: answer for answer in self.ask("kids") if isinstance(answer, KidsReceipt)}
         return Counter({}) + sum((Counter(answer.users) for answer in answers.values()), Counter())
 
@@ -227,11 +227,11 @@ class Live:
         return [json.loads(record.value) for record in self.records(topics.DEAD_LETTERS)]
 
     def checkpoint(self) -> None:
-        """Take a checkpoint now: what is written exactly once becomes visible."""
+        """Take a checkpoint now, so that exactly-once output becomes visible."""
         self.stack.rest.checkpoint(self.job_id)
 
     def metric(self, name: str) -> int:
-        """The sum of a metric over all operators of the job; Flink's REST knows of it some seconds after the start."""
+        """The sum of a metric over all operators of the job; Flink's REST shows it some seconds after the start."""
         rest, job = self.stack.rest, f"/jobs/{self.job_id}"
         vertices = [f"{job}/vertices/{vertex['id']}" for vertex in rest.get(job)["vertices"]]
 
@@ -256,7 +256,7 @@ class Live:
             self._answers.append(receipt)
 
     def _note_account(self, receipt: ElementReceipt) -> None:
-        """Partitions have no mutual order, so the newest is told by its time."""
+        """Partitions have no mutual order, so the receipts' times decide which is newest."""
         newest = (receipt.at, receipt.account.sent)
         if newest >= self._newest.get(receipt.bucket, (0, 0)):
             self._newest[receipt.bucket], self.accounts[receipt.bucket] = newest, receipt.account
@@ -280,7 +280,7 @@ def start_live(
     flink_settings: dict[str, str] | None = None,
     model: Callable[[Path], None] = small_model,
 ) -> Live:
-    """A stack of its own below `directory`, with what `model` makes, and the job on it. Bounded restarts."""
+    """A separate stack below `directory`, with the model from `model` and the job on it. Bounded restarts."""
     bounded = {"restart-strategy.exponential-delay.attempts-before-reset-backoff": "20"}
     stack = LocalStack(directory, task_managers, {**bounded, **(flink_settings or {})})
     stack.start()
@@ -308,7 +308,7 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def consents_of(live: Live, store: RedisAddress | str | None = None, **options: Any) -> Consents:
-    """The library as a frontend of this stack has it; `store` stands in for its Redis. Close it."""
+    """The library as a frontend of this stack uses it; `store` replaces its Redis. Close it."""
     return Consents(
         store or live.product.endpoints["redis"],
         python_kafka_options(live.settings.kafka),

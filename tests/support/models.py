@@ -61,7 +61,7 @@ def edit_manifest(directory: Path, **changes: Any) -> None:
 
 
 def put_graph(directory: Path, model: onnx.ModelProto, **changes: Any) -> None:
-    """Replace ``model.onnx`` and make the manifest's digest and size right again."""
+    """Replace ``model.onnx`` and correct the manifest's digest and size."""
     content = model.SerializeToString()
     (directory / MODEL_FILE).write_bytes(content)
     edit_manifest(directory, sha256=sha256_of(content), size_bytes=len(content), **changes)
@@ -95,7 +95,7 @@ def plain_model(items: int, users: int | str = "users") -> onnx.ModelProto:
 
 
 def endless_turn() -> onnx.GraphProto:
-    """One turn of a loop that never says that it has ended, and gives on what it is given."""
+    """One iteration of a loop that never ends, and passes on its input."""
     return helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go on"]), helper.make_node("Mul", ["sum", "unit"], ["next"])],
         "turn",
@@ -113,5 +113,5 @@ def endless_turn() -> onnx.GraphProto:
 
 
 def manifest_of(directory: Path) -> Manifest:
-    """The manifest as it stands, unchecked."""
+    """The manifest as stored, unchecked."""
     return msgspec.json.decode((directory / MANIFEST_FILE).read_bytes(), type=Manifest)

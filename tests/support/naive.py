@@ -39,7 +39,7 @@ Record = tuple[str, int, int, bytes | None, bytes | None]
 
 
 class Bounds(Protocol):
-    """What is read of :class:`udfs.profile.ProfileBounds`."""
+    """The fields that are read of :class:`udfs.profile.ProfileBounds`."""
 
     bought_items_max: int
     event_ids_max: int
@@ -71,7 +71,7 @@ class NaiveReplay:
         self._pseudonyms: dict[str, str] = {}
 
     def feed(self, records: Iterable[Record]) -> "NaiveReplay":
-        """Take `records` in their order."""
+        """Process `records` in order."""
         for topic, append_ts, offset, key, value in records:
             kind = topic.rpartition(".")[2]
             try:
@@ -88,17 +88,17 @@ class NaiveReplay:
         return self
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """What is kept of each user of whom a consent is on record."""
+        """The state of each user with a consent on record."""
         return {pseudonym: user.as_dict() for pseudonym, user in self._users.items()}
 
     def account(self) -> dict[str, Any]:
-        """The totals, as :class:`schemas.receipts.AccountTotals` has them, over all buckets."""
+        """The totals over all buckets, as in :class:`schemas.receipts.AccountTotals`."""
         counted = ("accepted", "duplicates", "denied")
         sent = sum(self._account[name] for name in counted) + sum(self._account["rejected"].values())
         return {"sent": sent, **self._account}
 
     def pseudonym(self, user_id: str) -> str:
-        """What `user_id` is called in states."""
+        """The name of `user_id` in states."""
         known = self._pseudonyms.get(user_id)
         if known is None:
             digest = self._hash("user", user_id)[:16]
@@ -169,7 +169,7 @@ class NaiveReplay:
 
 
 def named_in(key: bytes | None, value: bytes | None) -> str | None:
-    """Whom a consent change that cannot be read is about: the user in its JSON, or else its key."""
+    """The user whom an unreadable consent change names, in its JSON or else by its key."""
     try:
         user = msgspec.json.decode(value or b"")["user_id"]
         if not isinstance(user, str) or not 1 <= len(user) <= 256:
@@ -186,7 +186,7 @@ class _Rejected(Exception):  # noqa: N818
 
 
 class NaiveUser:
-    """All that is known of a user: the consent in force, and while it allows one, what they did."""
+    """All that is known of a user: the consent in force, and, while it allows a profile, their events."""
 
     def __init__(self) -> None:
         self.level = 0
@@ -201,7 +201,7 @@ class NaiveUser:
         self.profile: NaiveProfile | None = None
 
     def consent(self, change: ConsentChange, append_ts: int, offset: int) -> str:
-        """Put `change` in force if it is newer than what is in force. One partition, so offsets order."""
+        """Apply `change` if it is newer than the consent in force. One partition, so offsets order."""
         if offset <= self.consent_offset:
             return "replayed"
         granted = set(PURPOSE_BITS if change.granted is None else change.granted) - set(change.denied or ())
@@ -233,7 +233,7 @@ class NaiveUser:
         return "applied"
 
     def take(self, event: Interaction, append_ts: int, event_id: bytes, session_id: bytes, bounds: Bounds) -> str:
-        """Take `event` if that is allowed, and say what became of it."""
+        """Process `event` if that is allowed, and return the outcome."""
         expired = 0 < self.expires_at <= append_ts
         if not (self.level or self.kept_for) or append_ts < self.not_before or expired:
             return "denied"
@@ -271,7 +271,7 @@ class NaiveUser:
 
 
 class NaiveProfile:
-    """What a user did: every event that counts is remembered, and the counts are summed when somebody asks."""
+    """A user's events: all that count are stored, and sums are computed on request."""
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, int]] = []
@@ -284,7 +284,7 @@ class NaiveProfile:
         self.half_life_ms = 0
 
     def is_in_session(self, ts: int, session_id: bytes, bounds: Bounds) -> bool:
-        """Whether an event belongs to the last session: the same id, and no gap before or behind it."""
+        """Whether an event belongs to the last session: the same id, and no gap before or after it."""
         session, gap = self.session, bounds.session_gap_ms
         assert session is not None
         near = bool(session["started"] - gap <= ts <= session["last"] + gap)
@@ -303,7 +303,7 @@ class NaiveProfile:
                 self.bought = self.bought[-bounds.bought_items_max :]
 
     def know(self, event: Interaction, append_ts: int, event_id: bytes, bounds: Bounds) -> None:
-        """Remember that there was an event, and nothing of what it was."""
+        """Remember only that the event occurred."""
         self.event_ids[event_id] = None
         if len(self.event_ids) > bounds.event_ids_max:
             del self.event_ids[next(iter(self.event_ids))]
@@ -311,7 +311,7 @@ class NaiveProfile:
         self.active_at = max(self.active_at, append_ts)
 
     def note_session(self, ts: int, session_id: bytes, bounds: Bounds) -> None:
-        """Let the event into the last session, or begin a new one with it; a late one of another does neither."""
+        """Add the event to the last session or start a new one; a late event of another session does neither."""
         if self.session is not None and self.is_in_session(ts, session_id, bounds):
             self.session["started"] = min(self.session["started"], ts)
             self.session["last"] = max(self.session["last"], ts)
@@ -320,7 +320,7 @@ class NaiveProfile:
             self.session = {"id": session_id, "started": ts, "last": ts, "events": 1}
 
     def note_item(self, item: str, ts: int, kind: str) -> None:
-        """Remember the newest time and the weightiest kind of an item; forget the oldest when there are too many."""
+        """Remember an item's newest time and weightiest kind; drop the oldest items above the limit."""
         if item in self.recents:
             known_ts, _, known_kind = self.recents[item]
             ts = max(ts, known_ts)
@@ -347,7 +347,7 @@ class NaiveProfile:
 
 
 def plain(state: UserState) -> dict[str, Any]:
-    """`state` as a dict of plain values, but for its place in the due index and its consent's partition."""
+    """`state` as a dict of plain values, without its position in the due index and its consent's partition."""
     fields = msgspec.structs.asdict(state)
     del fields["due_slot"], fields["consent_partition"]
     if state.profile is not None:
@@ -370,7 +370,7 @@ def plain_answer(state: bytes) -> dict[str, Any]:
 
 
 def differences(expected: dict[str, dict[str, Any]], actual: dict[str, dict[str, Any]]) -> list[str]:
-    """What is different between two sets of states, a line each; decayed counts may differ in the last digits."""
+    """The differences between two sets of states, one line each; decayed counts may differ in the last digits."""
     lines = [f"{name}: only expected" for name in expected.keys() - actual.keys()]
     lines += [f"{name}: not expected" for name in actual.keys() - expected.keys()]
     for name in sorted(expected.keys() & actual.keys()):

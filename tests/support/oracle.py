@@ -11,7 +11,7 @@ PURPOSES = ("personalise", "measure", "train")
 
 
 class Decision(NamedTuple):
-    """What a user decided. `at` is when it was appended to `consents`; `direct`: written to Redis, maybe only there.
+    """A user's decision. `at`: when appended to `consents`; `direct`: written to Redis, maybe only there.
 
     With the level none, `purposes` are those that are granted without personalisation.
     """
@@ -28,7 +28,7 @@ class Decision(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What is in force: `since` is the end of the last time in which less was, `until` is 0 where there is no end."""
+    """What is in force: `since` is the last time at which it widened, `until` is 0 if there is no end."""
 
     level: int = NONE
     purposes: int = 0
@@ -37,16 +37,16 @@ class Standing(NamedTuple):
     alone: int = 0
 
     def allows(self, appended: int) -> bool:
-        """Whether what was appended then may be used."""
+        """Whether data appended at that time may be used."""
         return (self.level > NONE or self.alone > 0) and appended >= self.since and not self.ended_by(appended)
 
     def ended_by(self, now: int) -> bool:
-        """Whether it has expired."""
+        """Whether it has expired by then."""
         return 0 < self.until <= now
 
 
 def standing(decisions: Iterable[Decision]) -> Standing:
-    """What is in force after `decisions` of one user. The last one holds; a grant from before a no is none.
+    """What is in force after `decisions` of one user. The last one wins; a grant dated before a denial is void.
 
     Two limits of the product are in here. A withdrawal that is in Redis and not in the topic has ended what may be
     shown, not yet what is kept: who is told `NotAcknowledged` is to call again. And of an erased user nothing is kept

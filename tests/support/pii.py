@@ -30,7 +30,7 @@ class Search(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Of one kind: identifiers in the corpus, those found, spans reported, those that are right."""
+    """For one kind: identifiers in the corpus, those found, spans reported, and correct spans."""
 
     there: int
     found: int

@@ -17,7 +17,7 @@ NAMES_AT_ONCE = 40
 
 
 def places_of(live: Live, pattern: re.Pattern[bytes]) -> list[str]:
-    """Every place where `pattern` is found. A checkpoint must have been taken; a job that has ended has no metrics."""
+    """Every place where `pattern` is found. Take a checkpoint first; a job that has ended has no metrics."""
     folder = live.stack.directory
     files = [path for part in ("flink", "log", "redis", "tmp") for path in files_below(folder / part)]
     assert any("chk-" in str(path) for path in files)
@@ -34,13 +34,13 @@ def places_of(live: Live, pattern: re.Pattern[bytes]) -> list[str]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files; of a checkpoint that a later one takes the place of in this moment, those that are left."""
+    """All files; those of a checkpoint that is being replaced may be missing."""
     for parent, _, names in os.walk(folder):  # passes over a folder that is gone, where Path.rglob raises
         yield from (Path(parent) / name for name in names)
 
 
 def bytes_of(path: Path) -> bytes:
-    """The content of a file; a checkpoint that a later one took the place of in this moment has none."""
+    """The content of a file; empty if its checkpoint was replaced in the meantime."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def bytes_of(path: Path) -> bytes:
 
 
 def told_by_rest(rest: FlinkRest, job: str) -> Iterator[tuple[str, bytes]]:
-    """(path, text) of what Flink tells of a job: its description, settings and failures, and all metrics."""
+    """(path, text) of what Flink's REST API shows of a job: description, settings, failures, all metrics."""
     for path in (f"/jobs/{job}", f"/jobs/{job}/config", f"/jobs/{job}/plan", f"/jobs/{job}/exceptions"):
         yield path, json.dumps(rest.get(path)).encode()
     vertices = [f"/jobs/{job}/vertices/{vertex['id']}" for vertex in rest.get(f"/jobs/{job}")["vertices"]]

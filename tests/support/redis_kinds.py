@@ -21,7 +21,7 @@ CLUSTER_BUS_ABOVE = 10_000
 
 
 class Node:
-    """A server with `options`, empty at first."""
+    """A server with `options`, initially empty."""
 
     def __init__(self, table: ProcessTable, name: str, *options: str, sentinel: str | None = None) -> None:
         in_cluster = "--cluster-enabled" in options
@@ -48,7 +48,7 @@ class Node:
         self._table.kill(self._record)
 
     def paused(self) -> AbstractContextManager[None]:
-        """Let it stand still for the length of the block."""
+        """Pause it during the block."""
         return standing_still(self._record.pid)
 
     def end(self) -> None:
@@ -90,7 +90,7 @@ def _is_whole(node: Node) -> bool:
 
 
 def move_slot(nodes: list[Node], slot: int) -> None:
-    """Give an empty slot of the first node to the second one."""
+    """Move an empty slot from the first node to the second."""
     first, second = nodes
     target = second.client.execute_command("CLUSTER", "MYID")
     for node in (second, first):
@@ -99,7 +99,7 @@ def move_slot(nodes: list[Node], slot: int) -> None:
 
 @contextmanager
 def a_pair(directory: Path) -> Iterator[tuple[Node, Node]]:
-    """A primary and its replica, which is in step."""
+    """A primary and its replica, in sync."""
     table = ProcessTable(directory)
     primary = Node(table, "primary", "--save", "")
     replica = Node(table, "replica", "--save", "", "--replicaof", LOOPBACK, str(primary.port))
@@ -112,7 +112,7 @@ def a_pair(directory: Path) -> Iterator[tuple[Node, Node]]:
 
 
 def fail_over(old: Node, new: Node, front: TcpFront) -> None:
-    """The replica becomes the primary; new connections to the address lead there, old ones stay where they are."""
+    """Promote the replica; new connections to the address lead to it, existing ones stay where they are."""
     new.client.replicaof("NO", "ONE")
     old.client.replicaof(LOOPBACK, new.port)
     front.lead_to(new.port)
@@ -123,7 +123,7 @@ KINDS = ("server", "sentinel", "cluster")
 
 @contextmanager
 def running_kind(kind: str, directory: Path) -> Iterator[RedisAddress]:
-    """Redis of one kind, empty at first: where it is."""
+    """The address of a Redis of one kind, initially empty."""
     if kind == "cluster":
         with running_cluster(directory) as nodes:
             yield RedisAddress(tuple(node.url for node in nodes), kind="cluster", timeout_ms=2_000)

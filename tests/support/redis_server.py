@@ -19,7 +19,7 @@ START_TIMEOUT_S = 20
 
 
 class RealRedis:
-    """One server below `directory`, empty at first; what it holds survives `kill` as its AOF does."""
+    """One server below `directory`, initially empty; its AOF survives `kill`."""
 
     def __init__(self, directory: Path) -> None:
         self._table = ProcessTable(directory)
@@ -30,15 +30,15 @@ class RealRedis:
 
     @property
     def url(self) -> str:
-        """The address as redis-py wants it."""
+        """The address in the form of redis-py."""
         return self._server.url
 
     def store_client(self, prefix: str = "", **options: Any) -> RedisClient:
-        """A client of ours, which waits a second for answers."""
+        """Our client, which waits a second for replies."""
         return RedisClient(RedisAddress((self.url,), **options), prefix=prefix)
 
     def kill(self) -> None:
-        """End the server as a crash would that lost nothing it had acknowledged.
+        """Kill the server, without losing anything acknowledged.
 
         Redis acknowledges before it writes to its AOF while a sync of the file is under way.
         """
@@ -49,12 +49,12 @@ class RealRedis:
         return int(self.client.info("persistence")["aof_buffer_length"]) == 0
 
     def start(self) -> None:
-        """Start it again on the same port."""
+        """Restart it on the same port."""
         self._record = self._server.start()
         self._wait()
 
     def paused(self) -> AbstractContextManager[None]:
-        """Let it stand still for the length of the block."""
+        """Pause it during the block."""
         return standing_still(self._record.pid)
 
     def stop(self) -> None:
@@ -68,7 +68,7 @@ class RealRedis:
 
 @contextmanager
 def running_redis(directory: Path) -> Iterator[RealRedis]:
-    """A server for the length of the block."""
+    """A server during the block."""
     server = RealRedis(directory)
     try:
         yield server

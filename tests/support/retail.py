@@ -25,7 +25,7 @@ def lines(limit: int | None = None) -> Iterator[tuple[bytes | None, bytes]]:
 
 
 def consent_all(live: Live) -> None:
-    """Every customer decides, most of them for it, and the job knows."""
+    """Record a decision of every customer, mostly grants, and wait until the job has applied them."""
     by_level: dict[str, list[str]] = {}
     for change in consents_of(PATH, ONLINE_RETAIL, CONSENTING, 1_700_000_000_000):
         by_level.setdefault(change.level, []).append(change.user_id)
@@ -37,7 +37,7 @@ def consent_all(live: Live) -> None:
 
 
 def twin(live: Live) -> NaiveReplay:
-    """A single process that has read the raw topics from their beginning, consents first."""
+    """The naive twin after reading the raw topics from their beginning, consents first."""
     naive = NaiveReplay(load_key_ring(live.product.endpoints["key_ring"]), live.settings.profile)
     for topic in (topics.CONSENTS, topics.INTERACTIONS):
         naive.feed((r.topic, r.timestamp, r.offset, r.key, r.value) for r in live.records(topic))
@@ -45,7 +45,7 @@ def twin(live: Live) -> NaiveReplay:
 
 
 def assert_equals_twin(live: Live, sent: int) -> dict[str, Any]:
-    """Nothing lost, nothing twice: account, states, lists and dead letters are those of the twin. Gives the account."""
+    """Account, states, lists and dead letters equal the twin's: nothing is lost or doubled. Returns the account."""
     account, naive = live.wait_until_accounted(sent), twin(live)
     expected = naive.account()
     outcomes = ("sent", "accepted", "duplicates", "denied", "rejected")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def standing_still(pid: int) -> Iterator[None]:
-    """For the length of the block; then it goes on."""
+    """Suspends a process during the block, and resumes it afterwards."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

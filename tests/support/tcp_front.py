@@ -10,7 +10,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class TcpFront:
-    """Passes bytes on to a port of this machine."""
+    """Forwards bytes to a port of this machine."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -20,11 +20,11 @@ class TcpFront:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lead_to(self, port: int) -> None:
-        """Lead new connections there; those that are open stay where they are."""
+        """Lead new connections there; open ones stay where they are."""
         self._target = port
 
     def cut(self) -> None:
-        """End all open connections."""
+        """Close all open connections."""
         ended, self._open = self._open, []
         for one in ended:
             with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ class TcpFront:
                 threading.Thread(target=pump, args=ends, daemon=True).start()
 
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
-        """What a client sends, for a subclass that looks into it."""
+        """What a client sends, for subclasses that inspect it."""
         _pump(client, server)
 
 

@@ -13,7 +13,7 @@ CHUNK_BYTES = 1 << 16
 
 @contextmanager
 def tls_front(certificate: Path, key: Path, target: tuple[str, int]) -> Iterator[int]:
-    """The port on the loopback at which `target` (host, port) is reached through TLS, for the length of the block."""
+    """The loopback port at which `target` (host, port) is reached through TLS during the block."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 

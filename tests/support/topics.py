@@ -23,7 +23,7 @@ def alter(kafka: KafkaSettings, name: str, config: dict[str, str]) -> None:
 
 
 def keep_compressed(kafka: KafkaSettings) -> None:
-    """Let the broker store what it gets, as it did in releases before: such batches stay until their retention ends."""
+    """Let the broker store batches as received, as in earlier releases: such batches stay until they expire."""
     for topic in TOPICS:
         if topic.foreign:
             alter(kafka, topic.name, {"compression.type": "producer"})

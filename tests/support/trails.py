@@ -76,7 +76,7 @@ _at = st.integers(-2 * 24, 5 * 24).map(lambda hours: BEGINNING + hours * HOUR)
 
 @st.composite
 def tellings(draw: Any) -> list[Told]:
-    """What a job tells, in the order of time and of offsets."""
+    """What a job records, in the order of time and of offsets."""
     told: list[Told] = []
     for offset, at in enumerate(sorted(draw(st.lists(_at, max_size=80)))):
         name, place = draw(_names), (at - draw(st.integers(-5, 900)), 0, offset)
@@ -100,7 +100,7 @@ def tellings(draw: Any) -> list[Told]:
 
 
 def persons(names: Iterable[str | None]) -> int:
-    """Surely so many: pseudonyms of one key are of different persons; who has no name is somebody."""
+    """The certain number of persons: pseudonyms of one key are distinct; an unnamed user counts as a person."""
     known, nobody = defaultdict(set), 0
     for name in names:
         if name is None:
@@ -111,7 +111,7 @@ def persons(names: Iterable[str | None]) -> int:
 
 
 class Counts:
-    """Things counted by name, and everybody behind them."""
+    """Counts by name, and the persons behind them."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, ...]] = Counter()

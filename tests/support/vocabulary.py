@@ -47,7 +47,7 @@ PSEUDONYMISER: Final = Pseudonymiser(KEY_RING)
 
 
 def an_event_id(text: str) -> bytes:
-    """8 bytes that stand for the event id `text`."""
+    """8 bytes that represent the event id `text`."""
     return hashlib.sha256(text.encode()).digest()[:8]
 
 
@@ -64,7 +64,7 @@ def an_interaction(
     user_bit: int | None = None,
     segments: tuple[str, ...] = (),
 ) -> EventRecord:
-    """An interaction behind ingest; its pseudonym is `user` itself. Left out, `id` is made of all that it says."""
+    """An interaction after ingest; its pseudonym is `user` itself. The default `id` derives from all fields."""
     told = id if id is not None else f"{user} {at} {item} {kind} {session} {offset}"
     bit = an_event_id(user)[0] % 64 if user_bit is None else user_bit
     session_id = None if session is None else an_event_id(session)
@@ -90,7 +90,7 @@ def a_consent(
     erase: bool = False,
     absent: bool = False,
 ) -> ConsentRecord:
-    """A consent change behind ingest, appended at `at`; left out, `offset` grows with `at`, and so does `said_at`.
+    """A consent change after ingest, appended at `at`; by default, `offset` and `said_at` grow with `at`.
 
     Left out, `purposes` are all of them, and none with the level none.
     """
@@ -101,7 +101,7 @@ def a_consent(
 
 
 def an_erasure(user: str = "ada", at: int = BEGINNING, **fields: Any) -> ConsentRecord:
-    """The record by which a user is erased."""
+    """The record that erases a user."""
     return a_consent(user, "none", at, erase=True, **fields)
 
 
@@ -121,7 +121,7 @@ def a_user(level: LevelName = "full", since: int = BEGINNING, **fields: Any) -> 
 
 
 def a_reject(reason: RejectReason = RejectReason.MALFORMED, topic: str = INTERACTIONS, offset: int = 0) -> Reject:
-    """A reject of ingest."""
+    """A reject from ingest."""
     return Reject(reason, Origin(topic, 0, offset, BEGINNING))
 
 
@@ -163,7 +163,7 @@ def a_raw_command(kind: str = "account", bucket: int = 0, request: str = "r1", *
 
 
 def a_command(kind: str = "account", bucket: int = 0, request: str = "r1") -> Command:
-    """A command behind ingest."""
+    """A command after ingest."""
     command: Command = msgspec.convert({"kind": kind, "bucket": bucket, "request": request}, Command)
     return command
 
@@ -174,11 +174,11 @@ def an_ingest(
     publish_events: bool = True,
     **more: Any,
 ) -> Ingest:
-    """The ingest rule under the key ring of the tests; the key of a bucket is 100 + its number."""
+    """The ingest rule with the key ring of the tests; the key of a bucket is 100 + its number."""
     keys = [100 + bucket for bucket in range(buckets)]
     return Ingest(TOPICS, json_codec(), PSEUDONYMISER, keys, segments, publish_events, **more)
 
 
 def value_of(change: ConsentRecord) -> bytes:
-    """What stands in Redis of `change` when it is in force."""
+    """The value in Redis while `change` is in force."""
     return decision_of(change).value()

@@ -36,7 +36,7 @@ LEVELS = ("none", "session", "full")
 
 
 class Click(NamedTuple):
-    """An interaction; its item is of it alone, so that whatever shows it tells of it. Ingest rejects a bad one."""
+    """An interaction with a unique item, so that every trace of it can be found. Ingest rejects a bad one."""
 
     user: str
     at: int
@@ -47,7 +47,7 @@ class Click(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How much of each topic was read."""
+    """How far each topic was read."""
 
     clicks: int = 0
     consents: int = 0
@@ -75,7 +75,7 @@ class Ring(NamedTuple):
 
 
 class EchoModel:
-    """A model that answers with the items that it was given, so that a list tells what it was made of."""
+    """A model that returns the items it was given, so that a list shows what it was made from."""
 
     def __init__(self) -> None:
         self.items = ["", *(f"item-{number}" for number in range(ITEMS_MAX))]
@@ -87,7 +87,7 @@ class EchoModel:
 
 
 class Backing(Protocol):
-    """Where a world's lists stand: how readers and frontends see it."""
+    """Where a world's lists are stored, as readers and frontends see it."""
 
     def store_of(self, epoch: int) -> Any: ...
     def now_ms(self) -> int: ...
@@ -101,7 +101,7 @@ class Backing(Protocol):
 
 
 class InMemory:
-    """The fake store, with a clock that is moved by hand."""
+    """The fake store, with a manual clock."""
 
     has_time = True
 
@@ -138,7 +138,7 @@ class InMemory:
 
 
 class InRedis:
-    """The real store on a real server, whose clock is that of the machine: it passes by itself, and slowly."""
+    """The real store on a real server with the machine's clock, which advances by itself, and slowly."""
 
     has_time = False
 
@@ -172,7 +172,7 @@ class InRedis:
 
 
 class Unsteady:
-    """A store whose next calls fail as `faults` say: "before" anything is done, or "after" all is, the answer lost."""
+    """A store whose next calls fail as in `faults`: "before" doing anything, or "after", losing the reply."""
 
     def __init__(self, backing: Any) -> None:
         self.faults: list[str] = []
@@ -194,7 +194,7 @@ class Unsteady:
 
 
 class WorldBucket(Bucket):
-    """A bucket whose lists hold what the model was given, and nothing else."""
+    """A bucket whose lists contain exactly what the model was given."""
 
     rules = ListRules(items=50, exclude_bought=False, exclude_recent=0)
     fallback = PopularItems()
@@ -204,7 +204,7 @@ class WorldBucket(Bucket):
 
 
 class World:
-    """One bucket and all around it. `emitted_clean` are the clean events of the last step."""
+    """One bucket and everything around it. `emitted_clean` has the clean events of the last step."""
 
     def __init__(self, backing: Any) -> None:
         self.backing = backing
@@ -237,13 +237,13 @@ class World:
         return int(self.backing.now_ms())
 
     def tick(self) -> int:
-        """A moment later than all before."""
+        """A moment later than all earlier ones."""
         self.backing.pass_ms(1)
         self.bucket.keyed.now_ms = self.now
         return self.now
 
     def pass_time(self, ms: int) -> None:
-        """Timers fire on the way."""
+        """Advance the clock; due timers fire."""
         end = self.now + ms
         while self.bucket.keyed.timers and (timer := min(self.bucket.keyed.timers)) <= end:
             self.backing.pass_ms(max(0, timer - self.now))
@@ -271,7 +271,7 @@ class World:
         return len(self.consents) - 1
 
     def withdraw_directly(self, user: str, erase: bool) -> Decision:
-        """The fence of a frontend; gives what is to be appended."""
+        """Write a frontend's fence; returns the record to append."""
         at = self.tick()
         for name in self.ring.names(user):
             self.backing.withdraw(name, at, erase)
@@ -280,7 +280,7 @@ class World:
         return decision
 
     def append_withdrawal(self, fence: Decision, placed: bool) -> None:
-        """What a frontend does behind its fence: the topic, then its place to Redis."""
+        """The frontend's steps after its fence: append to the topic, then write the position to Redis."""
         self.consents.append(fence._replace(at=self.tick(), direct=False))
         offset = len(self.consents) - 1
         if placed:
@@ -289,7 +289,7 @@ class World:
                 self.backing.store_of(self.store.epoch).write([self._consent(offset, name)], [], False, "")
 
     def read(self, clicks: int, consents: int, control: int) -> None:
-        """One element with so many records of each topic, or what there is."""
+        """Process one element with that many records of each topic, or as many as there are."""
         start = self.position
         end = Position(
             min(len(self.clicks), start.clicks + clicks),
@@ -355,7 +355,7 @@ class World:
         self.pending = []
 
     def findings(self) -> list[Finding]:
-        """What is wrong with the audit trail that was committed.
+        """The findings in the committed audit trail.
 
         A job that began from a snapshot which was not the last one leaves a few records behind that nobody signed: they
         cannot be told from such as were put in, and are found.
@@ -364,7 +364,7 @@ class World:
         return [each for each in found if not (self.went_back and "that was only seconds older" in each.text)]
 
     def verified(self) -> Verification:
-        """The audit trail that was committed, verified."""
+        """The committed audit trail, verified."""
         lines, heads = ([Line(0, n, raw) for n, raw in enumerate(kept)] for kept in (self.lines, self.heads))
         return verify(lines, heads, TRUST, Times(0))
 
@@ -386,7 +386,7 @@ class World:
         self._go_on_from(self.checkpoint_held, self.bucket.epoch)
 
     def submit(self, snapshot: Snapshot) -> None:
-        """A new job continues from `snapshot`; the one before was stopped in whichever way."""
+        """A new job continues from `snapshot`, however the previous one was stopped."""
         self.went_back |= snapshot is not self.checkpoint_held
         self._go_on_from(snapshot, self.tick())
         self.checkpoint_held = snapshot
@@ -397,7 +397,7 @@ class World:
         self.named, self.restarted_at, self.fired_at = set(), self.tick(), 0
 
     def outlive_tombstones(self) -> None:
-        """Tombstones end only when no older snapshot is left and no older record can be read again."""
+        """Expire tombstones, once no older snapshot is left and no older record can be reread."""
         self.read_all()
         self.pass_time(TOMBSTONE_MS + 1)
         self.savepoints = []
@@ -409,12 +409,12 @@ class World:
         self.dumps.append(self.backing.held())
 
     def redis_goes_back(self, which: int) -> None:
-        """Redis comes back with what it held then."""
+        """Redis returns with earlier contents."""
         self.forgot_at = self.tick()
         self.backing.go_back_to(self.dumps[which % len(self.dumps)])
 
     def watch(self) -> None:
-        """A second ends: the bucket asks which generation Redis is in; where it is another one, marks are written."""
+        """A second ends: the bucket checks the generation of Redis, and writes marks if it is another one."""
         self._note(self.bucket.watch())
         self.marks += [(len(self.consents), token) for token in self.bucket.marks_asked_for]
         self.bucket.marks_asked_for.clear()
@@ -422,11 +422,11 @@ class World:
     # rotation
 
     def start_rotation(self) -> None:
-        """A ring with a second key: frontends have it, the job reads it when it starts the next time."""
+        """Add a second key: frontends have it at once, the job after its next start."""
         self.ring, self.relinked_at = Ring(self.ring.current + 1, self.ring.current), 0
 
     def relink(self) -> None:
-        """Everybody in `consents` is named; it is noted when nobody is known under the old name any more."""
+        """Name every user of `consents`; note when no user is left under the old name."""
         self.control += sorted({change.user for change in self.consents})
         self.read_all()
         if self.job_ring == self.ring and not self.left_under(f"p{self.ring.previous}."):
@@ -447,12 +447,12 @@ class World:
     # what is known and kept
 
     def known(self, user: str) -> list[Decision]:
-        """All that was applied or acknowledged of `user`, in any life of the job."""
+        """Everything applied or acknowledged for `user`, in any run of the job."""
         reached = (n for n in range(len(self.consents)) if n < self.furthest.consents or n in self.placed)
         return [d for d in (*(self.consents[n] for n in reached), *self.directs) if d.user == user]
 
     def read_of(self, user: str) -> list[Decision]:
-        """What this life of the job has read, and whatever erasure stood in Redis when it asked for it."""
+        """What this run of the job has read, and any erasure that it found in Redis."""
         read = [change for change in self.consents[: self.position.consents] if change.user == user]
         stood = [d for d in self.known(user) if d.erase and self.forgot_at < d.at < self.restarted_at]
         erased = stood if user in self.named else []
@@ -463,7 +463,7 @@ class World:
         return [click for click in self.clicks if click.item == item]
 
     def states(self) -> Iterable[tuple[str, UserState]]:
-        """Everybody's state, by raw name."""
+        """All users' states, by raw name."""
         for name, raw in self.bucket.keyed.states["users-v1"].items():
             yield name.partition(".")[2], decode_state(raw)
 
@@ -486,7 +486,7 @@ def side_lines(emitted: list[Any]) -> list[dict[str, Any]]:
 
 
 def of_an_earlier_release(snapshot: Snapshot) -> Snapshot:
-    """`snapshot` as a release left it that counted no users and left names behind in pages of the due index."""
+    """`snapshot` as by a release without user counts, which left old names in pages of the due index."""
     keyed = snapshot.keyed.snapshot()
     states = keyed.states
     if "w" in states["due-v2"].data:  # slots that wait for their turn: that release had none

@@ -48,7 +48,7 @@ entries = st.one_of(
 
 
 class Trail(NamedTuple):
-    """Records and heads as the topics hold them."""
+    """Records and heads as in the topics."""
 
     lines: list[bytes]
     heads: list[bytes]
@@ -60,7 +60,7 @@ class Trail(NamedTuple):
 
 
 def written(buckets: int, runs: list[list[list[AuditEntry]]], restored: list[int] = []) -> Trail:  # noqa: B006
-    """Each run is a job, its head signed after each batch. Run n begins at the head after run restored[n] - 1."""
+    """Each run is a job that signs its head after each batch. Run n starts at the head after run restored[n] - 1."""
     lines: list[bytes] = []
     heads: list[bytes] = []
     for bucket in range(buckets):
@@ -94,7 +94,7 @@ def test_untouched_trail_has_no_findings(trail: Trail) -> None:
 @settings(max_examples=40, deadline=None)
 @given(trails)
 def test_records_are_linked_as_documented(trail: Trail) -> None:
-    """A naive reader: JSON, SHA-256 and nothing else."""
+    """A naive reader that uses only JSON and SHA-256."""
     last: dict[tuple[int, int], str] = {}
     for raw in trail.lines:
         record = json.loads(raw)
@@ -158,7 +158,7 @@ def test_swapped_records_are_found(trail: Trail, draw: random.Random, with_their
 
 
 def _as(record: dict[str, object], place: dict[str, object]) -> bytes:
-    """The content of `record` where `place` stood, with a hash that fits."""
+    """The content of `record` at `place`, with a matching hash."""
     moved = {**record, **{name: place[name] for name in ("bucket", "epoch", "seq", "prev")}}
     del moved["hash"]
     body = json.dumps(moved, separators=(",", ":")).encode()[:-1]
@@ -166,7 +166,7 @@ def _as(record: dict[str, object], place: dict[str, object]) -> bytes:
 
 
 def rechained(lines: list[bytes], edit: Callable[[int, dict[str, Any]], None]) -> list[bytes]:
-    """What somebody would write who can write to the topic and cannot sign: all hashes are made to fit."""
+    """The records of an attacker who can write to the topic but not sign: all hashes match."""
     forged, previous = [], {}
     for n, raw in enumerate(lines):
         record = json.loads(raw)
@@ -261,7 +261,7 @@ def test_restore_of_older_savepoint_is_a_remark_not_a_finding() -> None:
 @settings(max_examples=60, deadline=None)
 @given(runs, st.lists(st.integers(0, 3), max_size=3))
 def test_abandoned_records_are_remarks_only(jobs: list[list[list[AuditEntry]]], restored: list[int]) -> None:
-    """A naive twin keeps what each job builds upon as a list of its records."""
+    """The naive twin keeps a list of the records that each job builds on."""
     stood: list[list[tuple[int, int]]] = [[]]
     expected = []
     for job, batches in enumerate(jobs):
@@ -301,7 +301,7 @@ def test_duplicate_record_is_found() -> None:
 
 
 def spread(times: list[int], signed: int | None = None) -> Trail:
-    """One record at each of `times`, the first `signed` of them signed a few seconds later; left out, all."""
+    """One record at each of `times`; the first `signed` (by default all) are signed a few seconds later."""
     head, lines, heads = ChainHead(), [], []
     for n, at in enumerate(times):
         head, records = append(head, [ExpiryEntry("p1.a")], 0, an_author(), at)

@@ -34,7 +34,7 @@ PUBLIC_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What is in every topic."""
+    """The contents of every topic."""
     heads: list[bytes] = []
     monkeypatch.setattr(audit_verification, "trail_id", lambda kafka: "a topic")
     monkeypatch.setattr(audit_verification, "submitted_with", lambda settings: "a topic")
@@ -104,7 +104,7 @@ def test_intact_and_damaged_trails_have_different_exit_codes(
 def test_recreated_audit_topic_is_found(
     topic: list[bytes], settings_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is left in it that could tell."""
+    """Although the topic is empty."""
     monkeypatch.setattr(audit_verification, "submitted_with", lambda settings: TOPIC_BEFORE)
     command = ["audit", "verify", "--settings", str(settings_path), "--public-key", "ab" * 32]
     assert run(command) == 1

@@ -50,7 +50,7 @@ def honest(seed: int, jobs: int, trail: str = TRAIL) -> Topics:
 
 
 def read(raw: bytes) -> dict[str, Any] | None:
-    """A naive reader: JSON and nothing else."""
+    """A naive reader that uses only JSON."""
     needed = {"kind", "bucket", "epoch", "seq", "at", "prev", "hash"}
     try:
         found = json.loads(raw)
@@ -60,7 +60,7 @@ def read(raw: bytes) -> dict[str, Any] | None:
 
 
 class Oracle:
-    """What is to be found, from what is honest and what stands there; knows nothing of signatures and hashes."""
+    """The expected findings, from the honest trail and the topics; it uses neither signatures nor hashes."""
 
     def __init__(self, topics: Topics, before: Topics) -> None:
         self.honest, self.topics = set(before.lines), topics
@@ -70,7 +70,7 @@ class Oracle:
         self.before = before
 
     def may_be_quiet(self) -> bool:
-        """Nothing of the topic could tell: what is gone is what nothing builds upon, and what is new says so itself."""
+        """Nothing in the topic can show it: no record builds on what is missing, and what is new declares itself."""
         if any(raw not in self.before.heads for raw in self.topics.heads):
             return False
         if len(self.left) != len({record["hash"] for record in self.left}):
@@ -92,7 +92,7 @@ class Oracle:
         )
 
     def _extra_may_be_an_end(self) -> bool:
-        """What was added goes on, within an interval, from the last record of a segment, and nothing else does."""
+        """Only the added records continue, within an interval, from the last record of a segment."""
         ends: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
         for raw in self.extra:
             record = read(raw)
@@ -156,7 +156,7 @@ def test_every_generated_forgery_is_found_and_not_trusted(
 
 
 class Story:
-    """Two jobs in one bucket, the second from the end of the first, and what each had recorded when it ended."""
+    """Two jobs in one bucket, the second from the end of the first, and what each had recorded at its end."""
 
     def __init__(self) -> None:
         chance = random.Random(7)
@@ -195,7 +195,7 @@ def at_the_end(*lines: bytes) -> Topics:
 
 
 def second_job_at_once() -> Topics:
-    """Both were restored from one savepoint, and both have the key."""
+    """Two jobs restored from the same savepoint, both with the key."""
     third = an_author(BEGINNING + 2 * HOUR)
     head, lines = append(
         ChainHead(BEGINNING, 3, STORY.end_of_first["hash"]), [ExpiryEntry("p1.cyd")], 0, third, BEGINNING + 2 * HOUR
@@ -207,7 +207,7 @@ def second_job_at_once() -> Topics:
 
 
 def of_another_tenant() -> Topics:
-    """Signed under the same key for the topic of another deployment, beside ours."""
+    """Signed with the same key for the topic of another deployment."""
     author = an_author(BEGINNING + 2 * HOUR, "another trail")
     head, lines = append(ChainHead(), [ExpiryEntry("p1.eve")], 0, author, author.epoch)
     return Topics([*STORY.topics.lines, *lines], [*STORY.heads, sign_head(head, 0, author.epoch, author)[1]])
@@ -289,7 +289,7 @@ def test_known_forgery_is_found_and_not_trusted(forgery: str) -> None:
 
 
 def test_cut_end_is_found_by_saved_heads_and_continuing_job() -> None:
-    """Nothing in the topics could tell before that."""
+    """Until then, nothing in the topics can show it."""
     cut = Topics(STORY.first[:2], [])
     assert verified(cut).findings == []
     assert "the end of segment" in verified(cut._replace(heads=STORY.heads[:1])).findings[0].text
@@ -297,7 +297,7 @@ def test_cut_end_is_found_by_saved_heads_and_continuing_job() -> None:
 
 
 def test_old_segment_without_head_is_reported_and_inserted_one_found() -> None:
-    """Past its retention is what stands before all that is not, in whichever bucket."""
+    """Records are past their retention if they come before all others, in any bucket."""
     since = BEGINNING - 2 * HOUR
     old = forged_segment(None, since - HOUR, since - HOUR, 2)
     of_another_bucket = [raw.replace(b'"bucket":0', b'"bucket":9') for raw in old]
@@ -317,7 +317,7 @@ def test_possible_last_record_is_reported_and_not_counted() -> None:
 
 
 def test_unsigned_record_is_found_when_job_signed_other_buckets_later() -> None:
-    """The last record of a bucket is no end of a job that lives."""
+    """The last record of a bucket is not the end of a job that continues."""
     forged = at_the_end(*forged_behind(STORY.end, STORY.second_starts + 11 * SECOND))
     author, later = an_author(STORY.second_starts), LATER + MINUTE
     head, lines = append(ChainHead(), [ExpiryEntry("p1.fay")], 1, author, later)
@@ -350,7 +350,7 @@ def test_moved_trail_is_trusted_when_its_former_topic_is_given() -> None:
 
 @pytest.mark.parametrize("member", ['"kind":"consent","pseudonym":"p1.eve",', '"level":"full",', '"heads_every_ms":1,'])
 def test_extra_field_in_signed_beginning_is_found(member: str) -> None:
-    """Of two members of one name, some readers take the first, and others the last."""
+    """Of two members with the same name, some readers use the first, others the last."""
     body = (b"{" + member.encode() + STORY.first[0][1:]).rpartition(b',"hash"')[0]
     forged = b'%b,"hash":"%b"}' % (body, hashlib.sha256(body).hexdigest().encode())
     topics = STORY.with_lines(forged, *STORY.topics.lines[1:])
@@ -380,7 +380,7 @@ UPGRADED_AT = BEGINNING + 2 * HOUR
 
 
 def upgraded() -> Topics:
-    """A job of this release has gone on, in bucket 3."""
+    """A job of this release has continued in bucket 3."""
     author = an_author(UPGRADED_AT)
     book = decode_book((GOLDEN / "unsigned-segments-book-3.bin").read_bytes())
     head, lines = append(book.head, [*denied_entries(book), ExpiryEntry("p1.u20")], 3, author, UPGRADED_AT)
@@ -427,7 +427,7 @@ def test_unsigned_segment_after_signed_one_is_not_trusted(forgery: str) -> None:
 
 
 def test_records_of_another_deployment_are_not_trusted() -> None:
-    """The heads are good, and do not say of which trail they are."""
+    """The heads are valid, but do not name their trail."""
     author = an_author(UPGRADED_AT)
     head, own = append(ChainHead(), [ExpiryEntry("p1.own")], 0, author, UPGRADED_AT)
     signed = sign_head(head, 0, UPGRADED_AT + 1, author)[1]

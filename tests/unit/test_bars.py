@@ -52,7 +52,7 @@ def test_long_work_shows_name_and_progress_and_removes_its_bar() -> None:
 
 
 def in_a_terminal(statements: str) -> tuple[str, str]:
-    """What a process writes to standard output, a pipe, and to standard error, a terminal."""
+    """What a process writes to standard output (a pipe) and to standard error (a terminal)."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-c", statements], cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True

@@ -28,7 +28,7 @@ from udfs.operators.outputs import totals
 
 
 def a_pair(product_us: float, ablation_us: float) -> Pair:
-    """A thousand events on either side, at so many microseconds an event."""
+    """A thousand events on each side, at so many microseconds per event."""
     return Pair(*(Side(1_000, 1.0, {"redis": us / 1_000}, {}) for us in (product_us, ablation_us)))
 
 

@@ -37,7 +37,7 @@ def varint(number: int) -> bytes:
 
 
 def field(number: int, wire_type: int, content: bytes = b"") -> bytes:
-    """One of `wire_type`; where it is no text, `content` does not count."""
+    """A field of `wire_type`; `content` matters only for strings."""
     tag = varint(number << 3 | wire_type)
     bodies = {
         VARINT: b"\0",
@@ -50,7 +50,7 @@ def field(number: int, wire_type: int, content: bytes = b"") -> bytes:
 
 
 def counts(value: bytes, codec: Codec = PROTOBUF, key: bytes | None = None) -> dict[str, str]:
-    """user → level, all of them by a record that cannot be read, unless it grants."""
+    """user → level; unless it grants, the record counts as unreadable for all of them."""
     said = [one.change for one in consents_in(codec, key, value, BEGINNING + 7)]
     assert all(change.method == UNREADABLE or change.level == "full" for change in said)
     return {change.user_id: change.level for change in said}
@@ -129,7 +129,7 @@ MESSAGE = GetMessageClass(protobuf_codec._PUBLISHED.descriptor((1,)))
 @given(PARTS, st.integers(0, 40))
 @example([MINIMAL, MINIMAL], 0)
 def test_grant_is_read_the_same_in_any_field_order(parts: list[bytes], cut: int) -> None:
-    """No reader can differ on what grants: neither the first field counts nor the last."""
+    """Readers cannot differ on a grant: no field occurs twice."""
     value = MINIMAL + b"".join(parts)
     value = value[: len(value) - cut] if cut % 2 else value
     try:
@@ -162,7 +162,7 @@ class Schemas:
 
 
 def own_protobuf(**types: int) -> Codec:
-    """The codec of a producer whose message has three texts and one field more."""
+    """The codec of a producer whose message has three strings and one more field."""
     file = FileDescriptorProto(name="shop.proto", package="shop", syntax="proto2")
     file.enum_type.add(name="Kind").value.add(name="KNOWN", number=1)
     message = file.message_type.add(name="Consent")
@@ -177,7 +177,7 @@ def own_protobuf(**types: int) -> Codec:
 
 
 def test_unknown_value_of_a_producers_enum_withdraws() -> None:
-    """The parser drops it like a field of another wire type."""
+    """The parser drops it, like a field with another wire type."""
     codec = own_protobuf(denied=FieldDescriptorProto.TYPE_ENUM)
     assert counts(frame(7, b"\0" + MINIMAL), codec) == {"ada": "full"}
     assert counts(frame(7, b"\0" + MINIMAL + b"\x20\x09"), codec) == {"ada": "none"}

@@ -85,7 +85,7 @@ def test_repeated_digits_are_not_valid(digit: str) -> None:
 
 
 def test_steuer_id_repeats_exactly_one_digit() -> None:
-    """Two digits that stand twice each have as many kinds of digits as one that stands three times."""
+    """Two digits occurring twice each leave as many distinct digits as one occurring three times."""
     assert not check.steuer_id("12132487500") and not check.steuer_id("81669923045")
     assert check.steuer_id(with_check_digit(check.steuer_id, "1112345678"))
 

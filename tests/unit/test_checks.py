@@ -23,7 +23,7 @@ CONFIG = {topic.name: topic_config(topic) for topic in TOPICS}
 
 
 def complaint(topic: str, name: str, value: str, kept_ms: int = DAY) -> str:
-    """What is said where `topic` has another value of one setting, and snapshots are kept so long."""
+    """The message if `topic` has another value of one setting, and snapshots are kept that long."""
     [wanted] = [topic_config(one, kept_ms) for one in TOPICS if one.name == topic]
     changes = unfit(wanted, {**CONFIG[topic], name: value})
     return complaint_of_topics({f"t.{topic}": changes} if changes else {}) or ""
@@ -35,7 +35,7 @@ def test_created_topics_are_accepted() -> None:
 
 
 def test_topics_are_created_with_their_retention_settings() -> None:
-    """The tests below look only at settings that a topic is created with."""
+    """The tests below check only settings with which a topic is created."""
     every = {"message.timestamp.type": "LogAppendTime", "segment.ms": str(DAY), "file.delete.delay.ms": str(MINUTE)}
     foreign = {"compression.type": "uncompressed", "max.message.bytes": "1048588"}
     deleted, lag = {"cleanup.policy": "delete"}, str(7 * DAY)

@@ -41,7 +41,7 @@ TREE = typer.main.get_command(shape.root)
 
 
 def commands(node: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command that does something, with the words that name it."""
+    """Every executable command, with the words that name it."""
     children = getattr(node, "commands", None)
     if children is None:
         yield words, node
@@ -70,7 +70,7 @@ NAMES = [" ".join(words) for words in ALL]
 
 
 def parsed(words: list[str]) -> Any:
-    """The context of the command that `words` name, with their options parsed; nothing is run."""
+    """The context of the command that `words` name, with parsed options; nothing is run."""
     node, context, left = TREE, None, ["freshet", *words]
     while True:
         name, *left = left
@@ -143,7 +143,7 @@ def test_a_key_is_written_and_never_overwritten(tmp_path: Path, capsys) -> None:
 
 
 def test_silent_kafka_is_given_up_within_seconds(tmp_path: Path, capsys) -> None:
-    """One that refuses connections is given up at once: `test_kafka_listening.py`."""
+    """For a Kafka that refuses connections, see `test_kafka_listening.py`."""
     assert run(["keys", "new-key-ring", str(tmp_path / "ring")]) == 0
     settings = tmp_path / "freshet.toml"
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -217,7 +217,7 @@ def test_api_keys_round_trip_with_and_without_expiry(tmp_path: Path) -> None:
 
 
 def loaded(statement: str) -> set[str]:
-    """The modules that are imported after `statement` in a fresh interpreter."""
+    """The modules imported by `statement` in a fresh interpreter."""
     told = subprocess.run(
         [sys.executable, "-c", f"import sys; {statement}; print(*sys.modules)"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -255,7 +255,7 @@ def test_completion_is_offered_for_common_shells(monkeypatch: pytest.MonkeyPatch
 
 
 def default_of(*words: str) -> Any:
-    """The default of the option that the last of `words` names, of the command that the others name."""
+    """The default of the option in the last of `words`, for the command that the others name."""
     [option] = [one for one in ALL[words[:-1]].params if one.name == words[-1]]
     return option.default
 
@@ -349,7 +349,7 @@ SHOWN = re.compile(r"^freshet ([a-z].*?)(?: +#.*)?$", re.MULTILINE)
 
 
 def quoted(path: Path) -> list[str]:
-    """The command lines that a file names, without the command's name."""
+    """The command lines in a file, without the command's name."""
     text = path.read_text(encoding="utf-8")
     joined = re.sub(r'"\s*\n\s*\+? *f?"', "", re.sub(r"\n(?!freshet )", " ", text) if path.suffix == ".md" else text)
     return QUOTED.findall(joined) + (SHOWN.findall(text) if path.suffix == ".md" else [])
@@ -361,7 +361,7 @@ def files_of_ours() -> list[Path]:
 
 
 def unknown(line: str) -> bool:
-    """Whether the words that a command line begins with name no command, or an option is none of that command."""
+    """Whether a command line names no known command, or an option that its command lacks."""
     node, words = TREE, line.replace("|", " ").split()
     while words and getattr(node, "commands", None) is not None and re.fullmatch(r"[a-z][a-z-]*", words[0]):
         if words[0] not in node.commands:

@@ -23,7 +23,7 @@ Found = Iterator[tuple[tuple[str, ...], int | None]]
 
 
 def figures(report: Report) -> Found:
-    """Every figure by the name that the naive twin has for it; None where it is withheld."""
+    """Every figure under the naive twin's name; None if it is withheld."""
     for kind in KINDS:
         yield (kind,), report.days[kind].total
         yield from (((kind, "day", at), figure) for at, figure in report.days[kind].rows.items())
@@ -40,7 +40,7 @@ def figures(report: Report) -> Found:
 
 
 def lone(name: tuple[str, ...]) -> bool:
-    """Whether a figure belongs to no total, so that nothing but its own smallness withholds it."""
+    """Whether a figure belongs to no total, so that only its own size can withhold it."""
     return len(name) == 1 or name[0] == "access" or name[1] in ("narrowed", "purpose")
 
 
@@ -61,7 +61,7 @@ def test_figures_equal_a_naive_count_or_are_withheld(told: list[Told], k: int, d
 @settings(max_examples=25, deadline=None)
 @given(tellings(), st.integers(0, 80))
 def test_restoring_older_savepoint_keeps_consent_counts(told: list[Told], given_up: int):
-    """A second job continues from the middle of the first one's work, a day later, and tells the rest again."""
+    """A second job continues from the middle of the first, a day later, and reports the rest again."""
     first = a_trail(told)
     middle = max(0, len(told) - given_up)
     head = ChainHead(BEGINNING, middle, msgspec.json.decode(first[middle])["hash"]) if told else ChainHead()
@@ -73,7 +73,7 @@ def test_restoring_older_savepoint_keeps_consent_counts(told: list[Told], given_
 
 
 def ten(at: int, offset: int, level: str) -> list[Told]:
-    """Ten persons change their consent to `level`."""
+    """Ten people change their consent to `level`."""
     names = [(f"p1.{n}", offset + n) for n in range(10)]
     if level == "none":
         return [(at, WithdrawalEntry(name, at, 0, place)) for name, place in names]
@@ -81,7 +81,7 @@ def ten(at: int, offset: int, level: str) -> list[Told]:
 
 
 def test_newest_job_decides_after_a_restore():
-    """The withdrawals were given up with the restore, and are about to be told again."""
+    """The restore abandoned the withdrawals, and the new job will report them again."""
     first = a_trail(ten(BEGINNING, 0, "full"))
     head = ChainHead(BEGINNING, len(first) - 1, msgspec.json.decode(first[-1])["hash"])
     lost = a_trail([*ten(BEGINNING + HOUR, 20, "full"), *ten(BEGINNING + HOUR, 30, "none")], head=head)

@@ -45,7 +45,7 @@ def given_that(verification: Verification = WHOLE) -> Circumstances:
 
 
 def a_story() -> list[Told]:
-    """Forty consent in two places, twelve withdraw, three are erased, and so on."""
+    """Forty users consent in two places, twelve withdraw, three are erased, and so on."""
     place = itertools.count()
     told: list[Told] = []
     for n in range(40):
@@ -103,7 +103,7 @@ def test_rotation_in_progress_is_reported_without_keys():
 
 
 class Reader(HTMLParser):
-    """Follows a page: every element that is opened is closed, and what texts there are."""
+    """Parses a page: checks that every element is closed, and collects the texts."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

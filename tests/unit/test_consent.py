@@ -25,7 +25,7 @@ def after(*changes: ConsentRecord, state: UserState | None = None) -> UserState:
 
 
 def a_shopper(level: str = "full") -> UserState:
-    """Someone with a consent of BEGINNING and one recent item."""
+    """A user with a consent of BEGINNING and one recent item."""
     state = after(a_consent(level=level, at=BEGINNING))  # type: ignore[arg-type]
     assert take(state, an_interaction(at=BEGINNING + SECOND), BOUNDS) == Outcome.MOVED
     return state

@@ -42,7 +42,7 @@ GRANT = ConsentChange("ada", "full", BEGINNING, method="banner")
 
 
 def all_said(codec: Codec, key: bytes | None, value: bytes | None) -> list[ConsentChange]:
-    """As the job reads it, and as all else does."""
+    """The consents as the job reads them, and as all other readers do."""
     said = consents_in(codec, key, value, BEGINNING + 7)
     assert read_record(codec, key, value, BEGINNING + 7) == said
     return [one.change for one in said]
@@ -195,7 +195,7 @@ AROUND = st.lists(st.sampled_from([b" ", b"\n", b"\r\n", b"\t", b"\0", BOM]), ma
 
 @st.composite
 def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A user, and a withdrawal of theirs in JSON, damaged in the ways that producers and files damage JSON."""
+    """A user, and a withdrawal of theirs in JSON, damaged as producers and files damage JSON."""
     user_id = draw(IDS)
     first: list[dict[str, Any]] = [{}, {"schema_v": 1}, {"x": {"user_id": "eve"}}]
     before, after = draw(st.sampled_from(first)), {"level": "none", "ts": 5}
@@ -433,7 +433,7 @@ def test_naming_takes_time_linear_in_the_bytes(unit: str) -> None:
 
 @pytest.mark.parametrize(("lists", "named"), [(1, "ada"), (TOKENS_MAX, "bob")])
 def test_scan_of_broken_record_is_bounded(lists: int, named: str) -> None:
-    """The user that stands least deep is named, of those in the part that is looked at."""
+    """Of the users in the searched part, the one at the shallowest depth is named."""
     cut = b'{"x":{"user_id":"bob"},"y":[' + b"[]," * lists + b'0],"user_id":"ada","lev'
     assert withdrawn(CODECS["json"], None, cut) == {named}
 

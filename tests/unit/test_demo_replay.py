@@ -170,7 +170,7 @@ def test_consenting_share_is_deterministic(file: Path) -> None:
 
 
 class Recorder:
-    """Stands for the producer and for the job: what was sent, and the receipts that a job would give."""
+    """Replaces the producer and the job: records what was sent, and returns the job's receipts."""
 
     def __init__(self, silent: bool = False) -> None:
         self.consents: list[ConsentChange] = []
@@ -298,7 +298,7 @@ def test_partitions_equal_those_chosen_by_kafka_clients() -> None:
 
 
 def test_no_consent_is_sent_for_invalid_users(tmp_path: Path) -> None:
-    """Its receipt would be waited for, and no row of anybody sent."""
+    """Otherwise the replay would wait for its receipt, and send no row at all."""
     path = tmp_path / "shop.csv"
     path.write_text(CSV + f"{'x' * 300},pot,2024-05-01T10:00:03Z,click,,\na\u202eb,pot,2024-05-01T10:00:04Z,click,,\n")
     consents = consents_of(path, SHOP, Choice(), NOW)

@@ -89,7 +89,7 @@ def test_another_key_ring_is_refused_and_a_rotation_is_not() -> None:
 
 
 def replaced(domain: str) -> KeyRing:
-    """The ring with another key for `domain`, as in a ring that was made anew in place of a lost one."""
+    """The ring with another key for `domain`, like a ring that was recreated after a loss."""
     keys: Any = {**RING.keys, domain: {"1": "cd" * 32}}
     return msgspec.structs.replace(RING, keys=keys)
 

@@ -22,7 +22,7 @@ from schemas.errors import SettingsError
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
-    """Of a deployment whose files are in order, and whose servers refuse connections."""
+    """Settings of a deployment with correct files and servers that refuse connections."""
     write_key_ring(new_key_ring(), tmp_path / "ring.json")
     write_signing_key(tmp_path / "signing-key")
     random_model(tmp_path / "model", 30)
@@ -110,7 +110,7 @@ ANSWERS: dict[str, Any] = {
 
 @pytest.fixture
 def flink() -> Iterator[str]:
-    """The URL of something that answers as Flink does."""
+    """The URL of a fake Flink."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -92,7 +92,7 @@ def test_documented_module_exists(module: str) -> None:
 
 
 def complaint_of(arguments: Sequence[str]) -> str | None:
-    """What the command line has against `arguments`: no such command, or no such option."""
+    """The command line's error for `arguments`: no such command, or no such option."""
     node, left = typer.main.get_command(root), list(arguments)
     context = node.make_context("freshet", [], resilient_parsing=True)
     while left and left[0] in getattr(node, "commands", ()):

@@ -18,7 +18,7 @@ FORGETS = (Due.FORGET, Due.EXPIRED)
 
 
 def someone(level: str = "full", idle_ms: int = 0, **fields: int) -> UserState:
-    """A user who was last active `idle_ms` before NOW."""
+    """A user whose last activity was `idle_ms` before NOW."""
     return a_user(level, profile=Profile(active_at=NOW - idle_ms), **fields)  # type: ignore[arg-type]
 
 

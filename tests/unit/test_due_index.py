@@ -15,7 +15,7 @@ pytestmark = pytest.mark.privacy
 
 
 class Slots:
-    """A due index with its timers: `advance` takes the slots in the order of time."""
+    """A due index with its timers: `advance` processes the slots in the order of time."""
 
     def __init__(self, slot_users_max: int) -> None:
         self.pages, self.older = DictState[str, bytes](), DictState[str, bytes]()
@@ -43,13 +43,13 @@ class Slots:
                 self.index.leave({slot: {name}})
 
     def purge(self, names: set[str]) -> None:
-        """As users are erased: from where they stand, and from all older pages."""
+        """Delete users as an erasure does: from their page, and from all older pages."""
         for name in names & self.users.keys():
             self.index.leave({self.users[name].due_slot: {name}})
         self.index.purge_older(names)
 
     def as_before(self) -> None:
-        """What a release left that kept pages in `due-v1`: names also where their users had stood before."""
+        """State of a release with pages in `due-v1`: names also where their users had been before."""
         for key, page in self.pages.items():
             self.older.put(key, page)
         self.pages.clear()
@@ -59,7 +59,7 @@ class Slots:
                     self.older.put(str(slot), self.older[str(slot)] + b"\n" + name.encode())
 
     def names(self) -> dict[str, list[int]]:
-        """Where the name of each user is found."""
+        """The pages that contain the name of each user."""
         found: dict[str, list[int]] = {}
         for pages in (self.pages, self.older):
             for key, page in pages.items():

@@ -111,7 +111,7 @@ a_change = st.one_of(
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[NamedChange]:
-    """Changes in one partition each user, appended at growing times; some grants were given long before."""
+    """Changes in one partition per user, appended at growing times; some grants were made long before."""
     changes = []
     for number, change in enumerate(draw(st.lists(a_change, max_size=12))):
         at, late = BEGINNING + number * MINUTE, draw(st.integers(0, 4)) * MINUTE
@@ -178,7 +178,7 @@ def a_record(value: bytes, timestamp: int = 0) -> SimpleNamespace:
 
 
 class NaivePartition:
-    """A partition in memory: records that stay until a prefix is cut, each (offset, copy of, what it tells)."""
+    """A partition in memory: records that stay until a prefix is deleted, each (offset, copy of, content)."""
 
     def __init__(self, told: Sequence[tuple[str, int]]) -> None:
         self.records: list[tuple[int, int | None, tuple[str, int]]] = []
@@ -191,7 +191,7 @@ class NaivePartition:
         self.end += 2  # control records take offsets, too
 
     def run(self, erased: set[str], copies_max: int | None, cut: bool) -> None:
-        """One run of the command; ended after so many copies, or before the cut."""
+        """One run of the command, interrupted after so many copies, or before the deletion."""
         steps = plan([SeenRecord(offset, copy_of, told[0] in erased) for offset, copy_of, told in self.records])
         if steps is None:
             return

@@ -410,7 +410,7 @@ COUNTS: dict[str, tuple[str, Callable[[datetime], str], Callable[[datetime], dat
 
 
 def write_times(path: Path, values: list[str], form: str) -> None:
-    """A table of these times, of one user and one item; JSON and Parquet have them as numbers."""
+    """A table with these times, one user and one item; in JSON and Parquet they are numbers."""
     if form == "csv":
         lines = [["user_id", "item_id", "ts"], *(["a", "x", value] for value in values)]
         with path.open("w", newline="") as file:
@@ -537,7 +537,7 @@ SHOP_OF_NUMBERS = Mapping(type_constant="purchase", quantity="quantity", value="
 
 
 def numbers_sent(path: Path, numbers: list[tuple[str, str]], delimiter: str) -> tuple[list[Any], Counter[str]]:
-    """(quantity, value) as a replay sends them, and its remarks."""
+    """(quantity, value) as sent by a replay, and its remarks."""
     lines = [["user_id", "item_id", "ts", "quantity", "value"], *(["a", "x", str(MARCH), *each] for each in numbers)]
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter).writerows(lines)

@@ -34,14 +34,14 @@ FORMATS: dict[str, tuple[Codec, Callable[[Any], bytes]]] = {
 
 
 class Hard:
-    """Makes raw records of users whose ids occur in no text by chance; what it draws follows from the seed alone."""
+    """Makes raw records, determined by the seed, of users whose ids occur in no text by chance."""
 
     def __init__(self, encode: Callable[[Any], bytes]) -> None:
         self.chance, self._encode = random.Random(SEED), encode
         self._number = 0
 
     def record(self) -> tuple[RawRecord, str]:
-        """A record, and the user it is of."""
+        """A record, and its user."""
         self._number += 1
         user = f"~{self._number:x}~{self._text(8)}~Q"
         told = self._event(user) if self.chance.random() < 0.8 else self._consent(user)
@@ -67,7 +67,7 @@ class Hard:
 
 
 def places(element: Element) -> Counter[int]:
-    """How often each record is somewhere in an element, by offset."""
+    """How often each record occurs in an element, by offset."""
     taken = [record.offset for record in (*element.events, *element.consents)]
     return Counter([*taken, *(reject.origin.offset for reject in element.rejects)])
 

@@ -58,7 +58,7 @@ Pieces = list[bytes]
 
 
 class Echo:
-    """Answers with what it was asked, at once or a little later."""
+    """Returns the request, at once or a little later."""
 
     def __init__(self) -> None:
         self.ledger = Ledger(connections_max=100, held_bytes_max=10_000_000)
@@ -86,7 +86,7 @@ class Echo:
 
 
 class Sent:
-    """A transport that keeps what is written."""
+    """A transport that keeps its output."""
 
     def __init__(self) -> None:
         self.bytes = b""
@@ -127,7 +127,7 @@ class Sent:
 
 
 class Faults:
-    """A logger of what must not be."""
+    """A logger of events that must not happen."""
 
     level = 50
 
@@ -148,7 +148,7 @@ def _with_and_without_the_fast_lane(request: pytest.FixtureRequest) -> None:
 
 
 def served(state: ServerState, transport: Sent, **more: Any) -> BoundedProtocol:
-    """The protocol on a connection that has just been made."""
+    """The protocol on a new connection."""
     echo: Any = Echo()
     options: dict[str, Any] = {"ws": "none", "lifespan": "off", "log_config": None, "access_log": False, **more}
     config = uvicorn.Config(echo, http=kind, **options)
@@ -160,7 +160,7 @@ def served(state: ServerState, transport: Sent, **more: Any) -> BoundedProtocol:
 
 
 async def sent_for(pieces: Pieces, patient: bool = True) -> tuple[bytes, bool]:
-    """What a server sends to whom sends these, waiting for answers between them or not, and whether it hangs up."""
+    """What a server sends for these requests, pipelined or not, and whether it disconnects."""
     state, transport = ServerState(), Sent()
     server = served(state, transport)
     for piece in pieces:
@@ -183,7 +183,7 @@ async def _rest() -> None:
 
 
 def pieces_of(requests: Pieces, cuts: list[int]) -> Pieces:
-    """Requests as they come: each for itself, in two pieces, or (-1) together with the next."""
+    """Requests as they arrive: each alone, in two pieces, or (-1) together with the next."""
     pieces: Pieces = [b""]
     for request, cut in zip(requests, cuts, strict=True):
         if cut < 0:
@@ -214,7 +214,7 @@ def test_requests_do_not_affect_other_connections(
 
 
 def test_split_head_does_not_leak_credentials() -> None:
-    """Header lines were remembered by their last piece, so whoever sent that piece was taken for its first sender."""
+    """Header lines were cached by their last piece, so a client that sent that piece was taken for the first sender."""
     last = b"Accept: */*\r\n" + 3 * b"\r\n"
     begin = b"GET " + HOT + b"ada HTTP/1.1\r\nX-API-Key: K\r\nHo"
     answered, _ = asyncio.run(sent_for([begin, b"st: shop\r\n" + last]))
@@ -451,7 +451,7 @@ def test_long_pipeline_is_answered_in_order_and_buffered_as_bytes(path: bytes) -
 
 
 def begun(length: int) -> bytes:
-    """A request of which so much has come that is to be held: its end has not."""
+    """An incomplete request that must be buffered."""
     head = b"POST /slow HTTP/1.1\r\nHost: shop\r\nContent-Length: 1000000\r\n\r\n"
     return head + b"x" * length
 

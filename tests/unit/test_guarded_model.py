@@ -19,7 +19,7 @@ FAULTS = ["raises", "nan", "foreign", "negative", "twice", "short"]
 
 
 class Failing(FixedModel):
-    """Fails in the way of `fault` where :data:`POISON` is the newest item of a user."""
+    """Fails as in `fault` if :data:`POISON` is the newest item of a user."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(ITEMS, top_k=5)

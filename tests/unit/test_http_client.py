@@ -18,7 +18,7 @@ Seen = list[tuple[str, str, bytes, str | None]]
 
 @contextmanager
 def serving(status: int = 200, body: bytes = b"{}", location: str | None = None) -> Iterator[tuple[str, Seen]]:
-    """A server that always answers the same, and what it was asked: method, target, body, header `X-Key`."""
+    """A server with a constant response, and the requests it got: method, target, body, header `X-Key`."""
     seen: Seen = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,7 +49,7 @@ def serving(status: int = 200, body: bytes = b"{}", location: str | None = None)
 
 @contextmanager
 def answering(answer: bytes | None) -> Iterator[str]:
-    """A listener that writes `answer` to who connects and hangs up; with None it takes no connection from its queue."""
+    """A listener that writes `answer` and disconnects; with None, it accepts no connection."""
     with socket.create_server((LOOPBACK, 0)) as listener:
 
         def hang_up() -> None:

@@ -58,7 +58,7 @@ _NAMED = frozenset(map(ord, "\ufeff\ufff9\ufffa\ufffb\u206a\u206b\u206c\u206d\u2
 
 
 def test_code_points_are_judged_by_their_unicode_properties() -> None:
-    """The twin asks the database of Unicode, and knows noncharacters by the arithmetic of the standard (23.7)."""
+    """The twin uses the Unicode database, and computes noncharacters as in the standard (23.7)."""
     for code in range(0x110000):
         character = chr(code)
         control = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
@@ -69,7 +69,7 @@ def test_code_points_are_judged_by_their_unicode_properties() -> None:
 
 
 def taken(user: str, item: str = "tea") -> list[Any]:
-    """What a user's interaction, consent and record without a value end as."""
+    """The outcome of a user's interaction, consent and record without a value."""
     records = [a_raw_interaction(user, item=item), a_raw_consent(user), a_tombstone(user)]
     elements = [unpack(raw) for _, raw in an_ingest(4).pack(records)]
     return [(element.events, element.consents, element.rejects) for element in elements]

@@ -355,7 +355,7 @@ FREELY_SAID = [f"call with {text}" for text in PERSONAL] + ["as ada-4711 asked"]
 @pytest.mark.privacy
 @pytest.mark.parametrize("text", FREELY_SAID)
 def test_free_text_of_consents_and_reads_is_masked_before_audit(text: str) -> None:
-    """Whatever of a consent or a command could reach the trail: none of it does as it was written."""
+    """No text of a consent or a command reaches the trail unmasked."""
     given = {"method": text, "notice_version": text, "jurisdiction": "ada-4711"}
     reads = {"kind": "reads", "role": text, "purpose": text, "what": text, "user_id": "ada-4711"}
     access = {"kind": "access", "request": "r1", "role": text, "purpose": text, "user_id": "ada-4711"}

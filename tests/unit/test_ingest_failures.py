@@ -17,7 +17,7 @@ from udfs.ingest import Ingest, RawRecord
 
 
 class Faulty:
-    """A codec with faults: it raises for the user `raises`, and for `huge` its numbers fit into no bytes."""
+    """A codec with faults: it raises for the user `raises`, and returns unencodable numbers for `huge`."""
 
     def __init__(self) -> None:
         self._codec = json_codec()

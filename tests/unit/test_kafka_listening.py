@@ -43,7 +43,7 @@ COMMANDS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a deployment whose files are in order, and whose servers refuse connections."""
+    """Settings of a deployment with correct files and servers that refuse connections."""
     folder = tmp_path_factory.mktemp("away")
     write_key_ring(new_key_ring(), folder / "ring.json")
     write_signing_key(folder / "signing-key")
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_fail_at_once_if_kafka_refuses_connections(
     folder: Path, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Kafka's client would try for five seconds, and say nothing of a refusal then."""
+    """Kafka's own client would try for five seconds, and not report the refusal."""
     assert run([*line.format(folder=folder).split(), "--settings", str(folder / "freshet.toml")]) == 2
     told = capsys.readouterr().err
     assert "Kafka at 127.0.0.1:1 refuses connections" in told and "kafka.bootstrap_servers" in told
@@ -73,7 +73,7 @@ def test_submission_fails_at_once_too(folder: Path) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
-    """A server that takes connections and says nothing."""
+    """A server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         yield server

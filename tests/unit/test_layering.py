@@ -94,7 +94,7 @@ def sources(*folders: str) -> dict[str, str]:
 
 
 def imported(text: str) -> Iterator[str]:
-    """The dotted names of all that a file imports, wherever in it; `from a import b` is `a.b`, as b may be a module."""
+    """The dotted names of everything a file imports, anywhere; `from a import b` is `a.b`, as b may be a module."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -103,7 +103,7 @@ def imported(text: str) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """The innermost room that `module` is in: the folder at the top, if it is in none that has a name."""
+    """The innermost folder rule for `module`: its top-level folder, if no inner one has a rule."""
     return max((name for name in MAY_IMPORT if f"{module}.".startswith(f"{name}.")), key=len, default=top(module))
 
 
@@ -112,7 +112,7 @@ def top(module: str) -> str:
 
 
 def violations(files: dict[str, str]) -> list[str]:
-    """What breaks the rules, a line each."""
+    """The violations of the rules, one line each."""
     found = []
     for path, text in files.items():
         here, names = room(path.removesuffix(".py").replace("/", ".")), set(imported(text))
@@ -134,7 +134,7 @@ def violations(files: dict[str, str]) -> list[str]:
 
 
 def reads_environment(text: str) -> bool:
-    """Whether a module names what holds the environment variables."""
+    """Whether a module reads environment variables."""
     named = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(ast.parse(text))}
     bound = {name.rpartition(".")[2] for name in imported(text) if top(name) == "os"}
     return not (named | bound).isdisjoint({"environ", "environb", "getenv", "getenvb"})

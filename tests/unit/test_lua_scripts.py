@@ -23,7 +23,7 @@ def shas() -> list[str]:
 
 
 def shas_from(archive: Path, package: str = "") -> list[str]:
-    """What the scripts are called by where only `archive` is imported from."""
+    """The SHAs of the scripts if only `archive` is on the import path."""
     code = SHAS.format(package)
     command = [sys.executable, "-c", f"import sys; sys.path[0] = {str(archive)!r}; {code}"]
     return subprocess.run(command, cwd=archive.parent, capture_output=True, text=True, check=True).stdout.split()

@@ -113,7 +113,7 @@ def test_product_number_with_check_digit_and_word_is_kept() -> None:
 )
 @pytest.mark.parametrize("word", ["isbn", "EAN-13:", "barcode #"])
 def test_separators_in_product_numbers_do_not_stop_the_job(word: str, written: str) -> None:
-    """`isbn 212.555.0134` raised ValueError once: one search, and the job restarted for ever."""
+    """`isbn 212.555.0134` once raised ValueError: one search, and the job restarted for ever."""
     assert mask(f"{word} {written}").startswith(word)
 
 
@@ -180,7 +180,7 @@ texts = st.lists(pieces, max_size=8).map("".join) | st.lists(pieces, max_size=8)
 @settings(max_examples=200, deadline=None)
 @given(texts)
 def test_fast_path_skips_nothing_that_matters(text: str) -> None:
-    """The naive twin asks every finder about every text."""
+    """The naive twin runs every finder on every text."""
     plain = plain_of(text).text
     if len(re.findall("[0-9]+", plain)) > NUMBERS_MAX or len(re.findall("[0-9]", plain)) > DIGITS_MAX:
         assert find(text) == [Span(0, len(text), "numbers")]
@@ -224,7 +224,7 @@ def test_tags_do_not_exceed_the_length_limit() -> None:
 
 
 def test_identifiers_after_long_masked_text_are_not_shown_in_part() -> None:
-    """Masking shortens: what stands at the end of what was looked at would come to stand within the cap."""
+    """Masking shortens: a partial identifier at the end of the searched text would move below the length limit."""
     long_address = "a" * 64 + "@" + "b" * 60 + ".example.org "
     for shift in range(0, 200, 7):
         masked = mask(long_address * 7 + "x" * shift + " 4111111111111111" * 3)
@@ -270,7 +270,7 @@ ADVERSARIAL = {
 
 
 def seconds(text: str) -> float:
-    """The least CPU time of three, because other processes only ever add to it. Every finder looks, limits or not."""
+    """The minimum CPU time of three runs, because other processes only add to it. Every finder runs, limits or not."""
     taken = []
     for _ in range(3):
         begun = time.process_time()
@@ -283,7 +283,7 @@ def seconds(text: str) -> float:
 
 @pytest.mark.parametrize("pattern", ADVERSARIAL.values(), ids=ADVERSARIAL)
 def test_masking_time_is_linear(pattern: str) -> None:
-    """Sixteen times the text: linear is 16, quadratic 256. What is too quick to measure has no growth to fear."""
+    """Sixteen times the text: linear is 16, quadratic 256. Runs too short to measure are skipped."""
     short, long = pattern * (512 // len(pattern)), pattern * (8_192 // len(pattern))
     gc.disable()
     try:
@@ -300,7 +300,7 @@ def test_examples_run(module: ModuleType) -> None:
 
 
 def test_known_worst_texts_cost_linear_time() -> None:
-    """`make masking` masks millions and writes down the cost; here it is the growth: linear is 16, quadratic 256."""
+    """`make masking` measures the cost of millions; this checks the growth: linear is 16, quadratic 256."""
     gc.disable()
     try:
         for cost in search(2_000, seed=1, say=lambda line: None)[:5]:
@@ -311,7 +311,7 @@ def test_known_worst_texts_cost_linear_time() -> None:
 
 
 def test_text_with_too_many_numbers_becomes_a_tag() -> None:
-    """What is looked at is bounded, so that no text costs much, and what is not looked at does not go on."""
+    """The search is bounded, so that no text is expensive, and unsearched text is not published."""
     for number, most in (("7", NUMBERS_MAX), ("7" * 9, DIGITS_MAX // 9)):
         assert mask(f"{number} tea " * most) == f"{number} tea " * most
         assert mask(f"{number} tea " * (most + 1)) == "[numbers]"
@@ -324,7 +324,7 @@ def test_text_full_of_own_ids_becomes_a_tag() -> None:
 
 
 def read_by_character(text: str) -> masking.Plain:
-    """The naive twin of `plain_of`: each character looked up by itself."""
+    """The naive twin of `plain_of`: looks up each character separately."""
     seen = [(place, plain) for place, each in enumerate(text) if (plain := masking._PLAIN.get(ord(each), each))]
     places = None if len(seen) == len(text) else [place for place, _ in seen]
     return masking.Plain("".join(plain for _, plain in seen), places)

@@ -71,7 +71,7 @@ WAYS = [("json", "plain"), ("avro", "plain"), ("protobuf", "plain"), ("avro", "c
 
 
 def fleet_of(format: str, folder: Path, framed: bool) -> list[Any]:
-    """The writers that may stand beside each other."""
+    """The producers that may write to the same topic."""
     ways = [("json", "plain"), (format, "plain"), *([(format, "confluent")] if framed else [])]
     return [writer_of(written(*way, folder)) for way in ways]
 

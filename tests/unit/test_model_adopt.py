@@ -22,7 +22,7 @@ ITEMS = [f"item-{row}" for row in range(1, 31)]
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """Save a graph, adopt it by the command; exit code and what was printed."""
+    """Save a graph and adopt it by command; returns exit code and output."""
 
     def command(model: onnx.ModelProto | bytes, items: list[str] = ITEMS, *more: str) -> tuple[int, str]:
         content = model if isinstance(model, bytes) else model.SerializeToString()
@@ -105,7 +105,7 @@ def test_items_in_unknown_encoding_are_refused(tmp_path: Path, capsys: pytest.Ca
 
 
 def saved_with_data(path: Path) -> onnx.ModelProto:
-    """As PyTorch's exporter writes it: the weights in `<name>.onnx.data`."""
+    """As PyTorch's exporter does it: the weights are in `<name>.onnx.data`."""
     model = fp32_model(random_transitions(30, 4, seed=1), 12)
     path.parent.mkdir()
     onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=0)

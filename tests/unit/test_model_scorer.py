@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def a_user(seed: int) -> User:
-    """A history of 0 to 20 rows, some of them twice or padding in the middle, with weights of which some are 0."""
+    """A history of 0 to 20 rows, some repeated or padding in the middle, with some weights of 0."""
     random = np.random.default_rng(seed)
     rows = random.integers(0, random.choice([2, 10, ITEMS + 1]), RECENT_ITEMS_MAX, dtype=np.int32)
     rows[: random.integers(0, RECENT_ITEMS_MAX + 1)] = 0

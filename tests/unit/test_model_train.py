@@ -23,7 +23,7 @@ SMALL = TrainingSettings(item_users_min=1, popular_users_min=1, top_k=10, neighb
 
 
 def followers(interactions: Interactions, item: str, settings_: TrainingSettings = SMALL) -> dict[str, float]:
-    """What follows ``item``, and how strongly."""
+    """The items that follow ``item``, and how strongly."""
     trained = train(interactions, settings_)
     row = trained.items.index(item) + 1
     named = zip(trained.numbers.neighbours[row], trained.numbers.values[row], strict=True)
@@ -31,7 +31,7 @@ def followers(interactions: Interactions, item: str, settings_: TrainingSettings
 
 
 def a_shop(users: int = 60, seed: int = 0) -> Interactions:
-    """People who buy tents, then pegs, then stoves; others who buy pens, then ink, then paper; in many variants."""
+    """Users who buy tents, then pegs, then stoves; others who buy pens, then ink, then paper; in many variants."""
     random = np.random.default_rng(seed)
     baskets = []
     for user in range(users):
@@ -85,7 +85,7 @@ def test_duplicate_lines_count_once() -> None:
 
 
 def a_tale(telling: int, users: int = 100) -> Interactions:
-    """Users who take four of 12 hints at random, then what the one at place ``telling`` points to."""
+    """Users who choose four of 12 hints at random, then what the hint at position ``telling`` points to."""
     random = np.random.default_rng(0)
     baskets = []
     for user in range(users):

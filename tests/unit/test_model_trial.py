@@ -51,7 +51,7 @@ def a_graph(*nodes: onnx.NodeProto) -> onnx.ModelProto:
 
 
 def averaged(mask: str = "mask", length: str = "length") -> list[onnx.NodeProto]:
-    """Σ vector·mask / Σ mask, as most people write it."""
+    """Σ vector·mask / Σ mask, the usual form."""
     return [
         helper.make_node("Unsqueeze", [mask, "last"], ["column"]),
         helper.make_node("Mul", ["vectors", "column"], ["counted"]),
@@ -100,7 +100,7 @@ def test_a_model_that_fails_on_some_histories_is_not_adopted(model: onnx.ModelPr
 
 
 def endless() -> onnx.ModelProto:
-    """A graph with a loop of 2^60 turns."""
+    """A graph with a loop of 2^60 iterations."""
     model = a_graph(
         *averaged(length="guarded")[:-1],
         helper.make_node("Div", ["summed", "guarded"], ["sure"]),

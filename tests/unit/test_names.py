@@ -19,7 +19,7 @@ def product_code() -> dict[str, str]:
 
 
 def classes_of(text: str) -> Iterator[str]:
-    """The names of all classes in `text`, wherever in it, and however they are made."""
+    """The names of all classes in `text`, anywhere, however they are defined."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ClassDef):
             yield node.name
@@ -32,7 +32,7 @@ def makes_a_class(value: ast.expr) -> bool:
 
 
 def repeated_classes(files: dict[str, str]) -> dict[str, list[str]]:
-    """name of a class → its files, where it is defined more than once."""
+    """Class name → its files, for names defined more than once."""
     found: dict[str, list[str]] = defaultdict(list)
     for path, text in files.items():
         for name in classes_of(text):
@@ -41,7 +41,7 @@ def repeated_classes(files: dict[str, str]) -> dict[str, list[str]]:
 
 
 def repeated_modules(files: dict[str, str]) -> dict[str, list[str]]:
-    """name of a module → its files, where there are more than two."""
+    """Module name → its files, for names with more than two."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in files:
         found[Path(path).stem].append(path)

@@ -12,7 +12,7 @@ from udfs.operators.patience import NAP_S, PAUSE_FIRST_S, PAUSE_MAX_S, Patience
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that only advances by sleeping."""
 
     def __init__(self) -> None:
         self.now_s = 0.0

@@ -31,14 +31,14 @@ LOOKS = 5
 
 
 class Use(NamedTuple):
-    """A pattern and how its module asks for it: from a place, of all of a text, or anywhere in one."""
+    """A pattern and how its module uses it: from a position, on a whole text, or anywhere in it."""
 
     pattern: "re.Pattern[Any]"
     methods: frozenset[str]
 
 
 def patterns() -> dict[str, Use]:
-    """All that modules hold, by name; those of field types are made by msgspec, which searches."""
+    """All patterns of modules, by name; those of field types come from msgspec, which searches."""
     found: dict[str, Use] = {}
     for package in PACKAGES:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -66,7 +66,7 @@ def held(value: Any) -> Iterator["re.Pattern[Any]"]:
 
 
 def seconds(use: Use, text: str, times: int = 3) -> float:
-    """CPU time of asking for all of `text` in the ways of its module; the least of so many."""
+    """The minimum CPU time for matching all of `text` in the ways of its module."""
     pattern, methods = use
     subject: Any = text if isinstance(pattern.pattern, str) else text.encode()
     taken = []
@@ -83,7 +83,7 @@ def seconds(use: Use, text: str, times: int = 3) -> float:
 
 
 def is_linear(use: Use, unit: str) -> bool:
-    """A text that ends well and one that does not. What is not linear is so each time that one looks."""
+    """Tries a text that matches at its end and one that does not. Superlinear patterns fail every time."""
     for end in ("", "\0"):
         long, short = (unit * (length // len(unit)) + end for length in (LONG, SHORT))
         if all(grows(use, long, short) for _ in range(LOOKS)):
@@ -92,7 +92,7 @@ def is_linear(use: Use, unit: str) -> bool:
 
 
 def grows(use: Use, long: str, short: str) -> bool:
-    """Eight times the text: linear is 8, quadratic 64. The machine may have been busy with something else."""
+    """Eight times the text: linear is 8, quadratic 64. Repeats, because the machine may be busy."""
     return seconds(use, long, times=1) > WORTH_MEASURING_S and seconds(use, long) > 24 * seconds(use, short)
 
 

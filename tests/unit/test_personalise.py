@@ -40,7 +40,7 @@ BOUNDS = ProfileBounds()
 
 
 class Buckets:
-    """Four buckets run by the rules, as the job would: batches go in, states and accounts stay."""
+    """Four buckets that run the rules as the job would: batches go in, states and accounts remain."""
 
     def __init__(self, bounds: ProfileBounds) -> None:
         self.bounds = bounds
@@ -113,7 +113,7 @@ bad = st.sampled_from(
 
 
 def in_order(records: list[RawRecord]) -> list[RawRecord]:
-    """Offsets and append times as the broker gives them: growing. Broken times stay broken."""
+    """Growing offsets and append times, as from the broker. Broken times stay broken."""
     placed = enumerate(records)
     return [record._replace(offset=n, append_ts=BEGINNING + n * MINUTE) for n, record in placed]
 

@@ -46,7 +46,7 @@ OPT_OUTS: tuple[OptOut, ...] = get_args(OptOut)
 
 
 class Said(NamedTuple):
-    """The signals of a change before they are strings: None is missing, BROKEN cannot be read.
+    """The signals of a change before encoding: None is missing, BROKEN cannot be read.
 
     `in_gpp` is what the GPP string holds: its TCF purposes, its opt-outs, its GPC.
     """
@@ -132,7 +132,7 @@ def a_change(said: Said = SILENT, **fields: Any) -> ConsentChange:
 
 
 def as_said(change: ConsentChange) -> Decision:
-    """What the record grants by itself: the formula that ingest had before there were policies."""
+    """What the record grants by itself: ingest's formula without a policy."""
     purposes = purposes_bits(change)
     level = LEVEL_OF[change.level] if purposes & 1 else Level.NONE
     if level == Level.NONE and change.level != "full":
@@ -148,7 +148,7 @@ def is_within(inner: Decision, outer: Decision) -> bool:
 
 
 class NaiveDecision:
-    """The twin: each purpose asked by itself, from what was said before it became strings."""
+    """The twin: decides each purpose separately, from the signals before encoding."""
 
     def __init__(self, change: ConsentChange, said: Said, policy: Policy) -> None:
         self.change, self.rule = change, self.rule_of(change, policy)

@@ -37,7 +37,7 @@ def of_all(events: list[EventRecord], half_life_ms: int = HOUR) -> list[SegmentS
 
 
 def merged(*elements: list[EventRecord], config: PopularitySettings = EVERYTHING) -> PopularityTable:
-    """One element after the other, stored in between as the operator does."""
+    """Merge one element after the other, with storage in between, as the operator does."""
     popularity = Popularity()
     for n, events in enumerate(elements):
         table = PopularityTable(decode_popularity(encode_popularity(popularity)), config)

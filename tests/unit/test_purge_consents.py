@@ -31,7 +31,7 @@ def topics_of_consents(draw: st.DrawFn) -> list[Recorded]:
 
 
 def naive(records: Sequence[Recorded]) -> EndedErasures:
-    """By sorting: the last word of each user, and the last of each partition."""
+    """By sorting: the last change of each user, and the last record of each partition."""
     partitions: dict[str, set[int]] = {}
     misplaced = 0
     for user in USERS:

@@ -23,7 +23,7 @@ EPOCH, NOW = BEGINNING, BEGINNING + DAY
 
 
 class Ranking(NamedTuple):
-    """A ranker and the model that it is given."""
+    """A ranker and its model."""
 
     ranker: Ranker
     model: RankingModel
@@ -119,7 +119,7 @@ def test_list_does_not_depend_on_the_batch(histories: list[list[str]]) -> None:
 
 
 def test_ranker_ranks_with_the_model_passed_to_it() -> None:
-    """Two models of different items: neither's rows, names nor failures are taken for the other's."""
+    """Two models with different items do not mix their rows, names or failures."""
 
     class Failing(FixedModel):
         def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
@@ -192,7 +192,7 @@ def test_no_candidates_give_no_list() -> None:
 
 
 class Padded(FixedModel):
-    """A model with fewer items than it must answer: the rest is padding at -inf."""
+    """A model with fewer items than it must return: the rest is padding at -inf."""
 
     def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
         scores, rows = super().score(items, weights)

@@ -44,7 +44,7 @@ def consents_of(user: str, format: str = "json") -> OfUser:
 
 
 def found(of: Any, record: Any, format: str = "json") -> dict[str, tuple[bool, bool]]:
-    """User → (concerns, may_see), of those whom the record concerns."""
+    """User → (concerns, may_see), for the users whom the record concerns."""
     searches = {user: of(user, format) for user in USERS}
     return {user: (True, one.may_see(record)) for user, one in searches.items() if one.concerns(record)}
 
@@ -128,7 +128,7 @@ ids = st.text('aäé√😀"\\ ', min_size=1, max_size=3)
 @given(ids, ids, st.sampled_from(FORMATS), st.booleans())
 @pytest.mark.promise("access-finds-all")
 def test_no_record_naming_the_user_is_skipped(user: str, other: str, format: str, ascii: bool) -> None:
-    """A value is decoded only where the user's id can be in it: that leaves out none."""
+    """Values that cannot contain the user's id are not decoded; this must skip none that do."""
     event = Interaction("event", "search", BEGINNING, user, query=other)
     value = WRITERS[format].interaction(event)
     if format == "json":

@@ -14,7 +14,7 @@ VERSION = re.compile(r"Unreleased|\d+\.\d+\.\d+")
 
 
 def wrong_in(changelog: str) -> list[str]:
-    """What is missing in the sections of a changelog."""
+    """The problems in the sections of a changelog."""
     _, *parts = SECTION.split(changelog)
     sections = dict(zip(parts[::2], parts[1::2], strict=True))
     found = [f"{name}: no version" for name in sections if not VERSION.fullmatch(name)]

@@ -50,13 +50,13 @@ def pins(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def declared(file: Path) -> set[str]:
-    """What is installed with `file`, without what that needs itself."""
+    """The packages that `file` installs, without their own dependencies."""
     included = [line[3:] for line in file.read_text().splitlines() if line.startswith("-r ")]
     return {name for name, _ in pins(file)}.union(*(declared(file.parent / other) for other in included))
 
 
 def imported(text: str) -> set[str]:
-    """The packages of others that a module imports, wherever in it."""
+    """The third-party packages that a module imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -71,7 +71,7 @@ def room_of(path: str) -> str:
 
 
 def undeclared(files: dict[str, str]) -> list[str]:
-    """`path: package` for each import that no file of the room declares."""
+    """`path: package` for each import that no requirements file of the folder declares."""
     found = []
     for path, text in files.items():
         known = set().union(*(declared(ROOT / file) for file in NEEDS[room_of(path)]))

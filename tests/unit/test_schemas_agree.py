@@ -62,7 +62,7 @@ anything = st.one_of(
 
 
 def records(topic: str) -> st.SearchStrategy[dict[str, Any]]:
-    """A record of which some fields are changed, whatever is put there, and some are left out."""
+    """A record with some fields changed arbitrarily, and some left out."""
     names = list(json.loads(FILES[f"{topic}.schema.json"])["properties"])
     return st.builds(
         lambda changed, left_out: {
@@ -74,7 +74,7 @@ def records(topic: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def typed(topic: str) -> st.SearchStrategy[dict[str, Any]]:
-    """A record that Avro and Protobuf can hold: each value has the type of its field, and perhaps not its bounds."""
+    """A record that Avro and Protobuf can represent: correct types, perhaps out of bounds."""
     kinds = {"string": texts, "boolean": st.booleans(), "double": floats, "array": purposes, "map": contexts}
     kinds["int"] = integers.filter(lambda number: -(2**31) <= number < 2**31)
     kinds["long"] = integers.filter(lambda number: -(2**63) <= number < 2**63)

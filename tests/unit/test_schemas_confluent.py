@@ -22,7 +22,7 @@ from schemas.wire.confluent import (
 
 
 class Counting:
-    """A source that knows the ids up to `last`, counts what it is asked, and tells the time."""
+    """A source that knows the ids up to `last`, counts its calls, and has a clock."""
 
     def __init__(self, last: int = 10_000) -> None:
         self.last = last

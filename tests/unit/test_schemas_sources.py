@@ -48,7 +48,7 @@ NOT_FOUND = (404, b'{"error_code":40403,"message":"Schema 1 not found"}')
 
 
 class Registry:
-    """A registry as a function of the path; `trouble` comes before the answers."""
+    """A registry as a function of the path; `trouble` comes before the responses."""
 
     def __init__(self, *trouble: Any) -> None:
         self.trouble = list(trouble)

@@ -68,7 +68,7 @@ def test_api_key_is_valid_until_expiry_or_removal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", ["null", "NaN", "1e999", '"never"'])
 def test_non_numeric_expiry_is_refused(tmp_path: Path, number: str) -> None:
-    """A key that was made for NaN or infinitely many days stands in its file with null."""
+    """A key that was made for NaN or infinitely many days has null in its file."""
     _, key = new_api_key("shop", ("frontend",), "default", 1_010.0)
     path = tmp_path / "keys.json"
     path.write_bytes(msgspec.json.encode([key]).replace(b"1010.0", number.encode()))
@@ -108,7 +108,7 @@ def test_algorithm_is_taken_from_the_key(tmp_path: Path) -> None:
 
 
 def signed_with_what_everybody_knows() -> str:
-    """HMAC with the public key as the secret, which PyJWT makes nobody but an attacker sign."""
+    """HMAC with the public key as the secret, which PyJWT refuses to sign."""
     pem = RSA_KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     head, body, _ = a_token(kid="rsa").split(".")
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(f"{head}.{body}".encode(), pem)
@@ -128,7 +128,7 @@ def basic(user: str, password: str) -> str:
 
 
 def test_api_key_is_accepted_as_bearer_token_or_password(tmp_path: Path) -> None:
-    """Prometheus sends neither headers of its own nor tokens that change."""
+    """Prometheus can send neither custom headers nor changing tokens."""
     now = [1_000.0]
     secret, key = new_api_key("prometheus", ("operator",), "default", 1_010.0)
     door = authenticator(tmp_path, key, clock_s=lambda: now[0])
@@ -246,7 +246,7 @@ def test_jwks_key_for_another_use_is_ignored(tmp_path: Path, use: dict[str, Any]
 
 
 def signed(claims: dict[str, Any]) -> str:
-    """A token with whatever claims: PyJWT refuses to sign some."""
+    """A token with arbitrary claims: PyJWT refuses to sign some."""
     body = json.dumps({"sub": "tests", "aud": AUDIENCE, "roles": ["frontend"], **claims}).encode()
     return jwt.PyJWS().encode(body, HMAC_SECRET, "HS256", headers={"kid": "k1"})
 

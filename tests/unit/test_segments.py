@@ -29,7 +29,7 @@ def known(**hours_ago: int) -> KnownSegments:
 @given(visits)
 @pytest.mark.promise("bounded-segments")
 def test_segment_tables_are_bounded(steps: list[tuple[int, list[str]]]) -> None:
-    """A table goes at the end of the hour in which a list's life has passed since its last event."""
+    """A table is deleted at the end of the hour in which a list's lifetime has passed since its last event."""
     now, now_known, tables = BEGINNING, KnownSegments(), dict[str, int]()
     for later_by, segments in steps:
         now += later_by

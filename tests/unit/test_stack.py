@@ -46,7 +46,7 @@ def has_printed(record, word):
 
 
 def make(*words, **environment):
-    """What `make` prints, run as from a shell, also where `make test` runs these tests."""
+    """The output of `make`, run as from a shell, also when `make test` runs these tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(
         ["make", *words],
@@ -251,7 +251,7 @@ def test_up_restarts_an_ended_redis_with_its_data_and_names_parts_it_cannot_rest
 
 
 def begun_stack(table, *names):
-    """A stack with sleepers for parts."""
+    """A stack whose components are sleeping processes."""
     for name in names:
         table.start(name, SLEEP, {})
     write_atomically(table.directory / "run" / "ports", json.dumps({name: ports.free_port() for name in stack._PORTS}))
@@ -302,7 +302,7 @@ def asked(address, line):
 
 
 def kill_and_wait(record):
-    """As a crash does it: the record stays."""
+    """Kill it as a crash does: the record stays."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(record.pid, signal.SIGKILL)
     until(lambda: not record.is_running(), "its end", 5)

@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "state"
 
 
 def ada() -> UserState:
-    """A user with something in every field."""
+    """A user with a value in every field."""
     state = UserState()
     apply_consent(state, a_consent(expires_at=BEGINNING + 1000 * HOUR, partition=2, offset=41))
     for n, kind in enumerate(["view", "click", "purchase", "search"]):
@@ -40,7 +40,7 @@ def ada() -> UserState:
 
 
 def withdrawn() -> UserState:
-    """A user who said no."""
+    """A user who has withdrawn."""
     state = ada()
     apply_consent(state, a_consent(level="none", partition=2, offset=42, at=BEGINNING + HOUR))
     return state

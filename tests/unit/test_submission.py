@@ -20,7 +20,7 @@ STACK = "-----------------------------\n The program finished with the following
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Makes a client of Flink that writes down what it is given and then does as it is told."""
+    """A fake Flink client that records its arguments and then behaves as configured."""
 
     def make(script: str) -> Path:
         given = tmp_path / "given"

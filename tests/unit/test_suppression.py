@@ -11,7 +11,7 @@ from privacy.rules.suppression import OTHERS, Cell, SuppressedTable, Tally
 
 
 def a_table(counts: tuple[int, ...], of_one: tuple[bool, ...], k: int, closed: bool = True) -> SuppressedTable:
-    """Cells with so many things to count, each of somebody else, or all of one person."""
+    """Cells with that many things to count, each of another person, or all of one."""
     tally, person = Tally(k), itertools.count()
     for cell, (count, one) in enumerate(zip(counts, of_one, strict=True)):
         for _ in range(count):
@@ -27,7 +27,7 @@ def seen(table: SuppressedTable) -> tuple:
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.promise("small-figures")
 def test_small_figures_cannot_be_inferred_by_enumeration(k: int, cells: int, closed: bool):
-    """All tables up to a total: every table that gives the same picture is among those that are tried."""
+    """Tries all tables up to a total, including every table that produces the same report."""
     possible: dict[tuple, list[tuple[tuple[int, ...], tuple[bool, ...]]]] = defaultdict(list)
     for counts in itertools.product(range(3 * k + 1), repeat=cells):
         if sum(counts) <= 3 * k:
@@ -45,7 +45,7 @@ told = st.lists(st.tuples(st.sampled_from("abcd"), persons, st.integers(1, 3)), 
 
 
 def behind(entries: list[tuple[str, str, int]]) -> int:
-    """The naive twin: whole sets of names, by key."""
+    """The naive twin: complete sets of names, by key."""
     return max((len({name for _, name, _ in entries if name.startswith(key)}) for key in ("p1.", "p2.")), default=0)
 
 

@@ -24,7 +24,7 @@ class Admin:
         return list(self.known)
 
     def create_topics(self, new: list[Any]) -> None:
-        """Note them."""
+        """Record them."""
         type(self).created += new
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from tests.support.live import until
 
 
 class Clock:
-    """Seconds."""
+    """A clock in seconds."""
 
     now_s = 100.0
 

@@ -51,7 +51,7 @@ CONSENT_2: Final = msgspec.structs.replace(CONSENT, gpc=True)
 
 
 def schema_files() -> dict[str, bytes]:
-    """What the framed bytes refer to, as a directory of schemas holds it: 8 is the first release's, 10 today's."""
+    """A folder with the schemas of the framed bytes: 8 is the first release's, 10 today's."""
     published = published_files()
     return {
         "7.avsc": published["interaction.avsc"],
