@@ -1,6 +1,6 @@
 """The client library as a wheel, installed into an environment that contains nothing else of ours.
 
-The application has modules of its own that are called as our folders are.
+The application has its own modules with the names of our folders.
 """
 
 import re

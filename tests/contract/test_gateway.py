@@ -60,7 +60,7 @@ def ids(answer: Any) -> list[str]:
     return [item["id"] for item in answer.json()["items"]]
 
 
-# -- who may do what
+# -- permissions
 
 
 @pytest.mark.parametrize("name", ROUTES)
@@ -165,7 +165,7 @@ def test_changed_keys_and_key_sets_are_reloaded(server: RealRedis, tmp_path: Any
         assert gateway.get("/v1/popular", None, authorization=f"Bearer {new}").status_code == 200
 
 
-# -- what is answered
+# -- responses
 
 
 def test_list_is_returned_as_stored_in_redis(gateway: RunningGateway, store: Any) -> None:
@@ -321,7 +321,7 @@ def test_withdrawal_is_fenced_while_kafka_is_down(gateway: RunningGateway) -> No
     assert gateway.get("/v1/recommendations/ada").json()["reason"] == "popular"
 
 
-# -- what is refused
+# -- refusals
 
 
 @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ def conversation(
 ) -> bytes:
     """The response to pieces sent one by one, until it is complete or the gateway closes.
 
-    Who `says_all` closes their own side then.
+    With `says_all`, the client then closes its own side.
     """
     with socket.create_connection((LOOPBACK, gateway.port), timeout=30) as connection:
         received = b""

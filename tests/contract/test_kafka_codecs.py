@@ -1,6 +1,6 @@
 """Every Python reader reads what other producers may write: each codec, transactions, headers, no key.
 
-Batches of the formats before version 2 are not among them: no broker since Kafka 4.0 takes or gives them.
+Batches in formats before version 2 are not tested: brokers since Kafka 4.0 neither accept nor return them.
 """
 
 from collections.abc import Callable, Iterator

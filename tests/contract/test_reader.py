@@ -1,6 +1,6 @@
 """What a frontend reads from a real Redis: consent decides in the store, and there is always a list.
 
-One suite for both readers: that of threads, and that of asyncio, which is driven by a loop of its own here.
+One suite for both readers: the synchronous one, and the asyncio one, which runs in its own loop here.
 """
 
 import asyncio

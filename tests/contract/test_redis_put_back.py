@@ -1,6 +1,6 @@
 """Keys that are dumped and restored into the running server: no reader trusts the old decisions.
 
-The process is the same, and so is the generation record, which was copied with the rest.
+The process does not change, nor does the generation record, which was copied with the rest.
 """
 
 from collections.abc import Callable, Iterator

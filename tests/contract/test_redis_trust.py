@@ -1,6 +1,6 @@
 """Readers and a Redis that may be outdated: closed until it is trusted, and no longer than necessary.
 
-One suite for both readers; that of asyncio is driven by a loop in a thread, so its connections are kept up meanwhile.
+One suite for both readers; the asyncio one runs in a loop in a thread, so its connections stay open between calls.
 """
 
 import asyncio

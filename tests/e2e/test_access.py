@@ -94,7 +94,7 @@ def items(document: dict) -> set[str]:
 @pytest.mark.parametrize("key", [None, b'"wren"', b"\0\0\0\0\7\x08wren"])
 @pytest.mark.promise("access-finds-all")
 def test_access_finds_records_under_other_keys_like_erasure_proof(live: Live, capsys, key):
-    """The command reads every partition, the gateway those in which the usual producers put records of the user."""
+    """The command reads all partitions, the gateway those to which usual producers write the user's records."""
     user, of_key = "wren", "none" if key is None else key.hex()
     live.consent([user])
     count = held(live, capsys, user)["partitions"]["interactions"]["of"]

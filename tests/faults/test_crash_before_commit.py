@@ -1,6 +1,6 @@
 """A crash after a checkpoint is complete and before the sinks have committed its transactions.
 
-A proxy in front of the broker holds back the requests that commit, so that the moment lasts until the crash.
+A proxy in front of the broker holds back the commit requests, so that this state lasts until the crash.
 """
 
 import itertools

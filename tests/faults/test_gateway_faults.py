@@ -1,6 +1,6 @@
 """Redis fails under the gateway in five ways under load: always a response, and personal lists return.
 
-The limits of the benchmark (`make bench-read`) are tighter; here only what must hold on any machine is asserted.
+The limits of the benchmark (`make bench-read`) are tighter; these tests assert only what must be true on any machine.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """A model that passed every trial and fails in a real job: its users get popular lists, and the job continues.
 
-The graph hangs, raises or answers NaN for histories with certain items, which no trial meets.
+The graph hangs, raises or returns NaN for histories with certain items, which no trial contains.
 """
 
 from collections.abc import Iterator

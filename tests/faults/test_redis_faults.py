@@ -1,6 +1,6 @@
 """The job on every kind of Redis while it fails: it waits, finds the new primary, and can be cancelled.
 
-One stack, jobs one after the other; each has topics, keys and a prefix of its own.
+One stack, with one job after the other; each has its own topics, keys and prefix.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Savepoints: under load, with a change of parallelism there and back, those that are refused, and one from before an
+"""Savepoints: under load, with parallelism changed and changed back, refused ones, and one from before an
 erasure, which brings nothing back."""
 
 import json

@@ -1,7 +1,7 @@
 """The personalise job as a whole, on Flink's own mini cluster and a real Redis, with neither Kafka nor its connector.
 
-One run for everything: starting Java and the workers takes nearly all of the time. A bounded source and one task, so
-that what is asserted is what was done, and a failure ends the run instead of restarting it for ever.
+All tests share one run, because starting Java and the workers takes nearly all of the time. The source is bounded and
+there is one task, so that the output is complete, and a failure ends the run instead of restarting it for ever.
 """
 
 import time

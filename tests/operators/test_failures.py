@@ -1,7 +1,7 @@
 """A record that cannot be processed is removed from its element, and nothing else is.
 
-The records here are ones that ingest never makes: kinds, levels and times that no rule knows, as a fault in a rule or
-in a codec would make them.
+Ingest never produces these records: they have unknown kinds, levels and times, as a bug in a rule or a codec might
+produce them.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """Garbage through ingest and personalise: no record raises, and each ends in exactly one output.
 
-`make fuzz` sends a million records, `make test` 12,000; FRESHET_FUZZ_RECORDS says how many, FRESHET_FUZZ_SEED where to
-begin. Records are good ones with parts that are not: other types, numbers past every range, texts that are none, bytes
-that were cut, turned or put elsewhere, keys that are missing or huge.
+`make fuzz` sends a million records, `make test` 12,000; FRESHET_FUZZ_RECORDS sets the number, FRESHET_FUZZ_SEED the
+seed. Records are valid ones with invalid parts: wrong types, numbers out of range, undecodable strings, bytes
+that were cut, reversed or moved, keys that are missing or huge.
 """
 
 import json

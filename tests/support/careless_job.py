@@ -1,6 +1,6 @@
 """The job as submitted by a client that cannot read the snapshot, keeping snapshots for `KEPT_MS` only.
 
-`-pym careless_job`; it travels in a zip of its own beside the product's.
+Run as `-pym careless_job`, from its own zip in addition to the product's.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The job as submitted, serialised by Java to the file TEST_DUMP: job graph and stream graph.
 
-`-pym dumped_job`; it travels in a zip of its own beside the product's. Nothing is submitted.
+Run as `-pym dumped_job`, from its own zip in addition to the product's. Nothing is submitted.
 """
 
 import os

@@ -1,7 +1,7 @@
 """An environment as `python -m venv` makes it: empty, except for what a test installs.
 
-The requirements of what is installed come from where the tests run, without a network: each distribution is linked
-with what its own metadata asks for, and nothing else.
+Requirements come from the environment of the tests, without a network: for each distribution, exactly the requirements
+in its own metadata are linked.
 """
 
 import subprocess

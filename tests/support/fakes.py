@@ -1,7 +1,7 @@
 """Fakes for what operators use: keyed state, timers with a manual clock, and a list store.
 
-Flink's state copies what it is given, so a fake that handed out the object itself would hide a forgotten write:
-everything kept here is bytes, text or numbers.
+Flink's state copies its values, so a fake that returned the object itself would hide a forgotten write:
+everything stored here is bytes, text or numbers.
 """
 
 import copy
@@ -32,7 +32,7 @@ V = TypeVar("V")
 class DictState(UserDict[K, V], Generic[K, V]):
     """A MapState: removing a missing key is an error, as on RocksDB with a cache in front.
 
-    `reads` counts the entries that were looked up or passed in an iteration.
+    `reads` counts the entries that were looked up or iterated over.
     """
 
     reads = 0
@@ -200,7 +200,7 @@ class Harness:
 class MemoryStore:
     """A :class:`ListStore` in dicts that replies as the scripts of :mod:`adapters.redis.scripts` do.
 
-    `clock` gives the time that keys expire by. `fail_next(n)` makes the next n calls raise. `go_back_to(copy)` is a
+    `clock` is the time for expiry. `fail_next(n)` makes the next n calls raise. `go_back_to(copy)` is a
     crash that loses what came after `copy = held()`: readers are closed until `current_generation` has made
     a new generation.
     """
@@ -426,8 +426,8 @@ class MemoryStore:
 class FixedModel:
     """A model in numpy: item rows score by a fixed table, and by how often and how recently they occurred.
 
-    `items` is row → item id with row 0 for padding. All rows are ranked, `top_k` are given. It notes the sizes of the
-    batches that it is asked for in `batches`.
+    `items` is row → item id with row 0 for padding. All rows are ranked, `top_k` are returned. `batches` records the
+    sizes of the batches.
     """
 
     def __init__(self, items: Sequence[str], top_k: int = 50) -> None:

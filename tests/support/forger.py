@@ -1,7 +1,7 @@
 """An attacker who can write to the audit topics but has no signing key, and the honest trail.
 
-The forger is stronger than Kafka lets anybody be: lines may be put in, taken out and moved anywhere, and the topic
-keeps its id. What they cannot do is sign; other trails that were signed under the same key they may copy.
+The forger can do more than Kafka allows: insert, remove and move records anywhere, while the topic
+keeps its id. The forger cannot sign, but may copy other trails that were signed with the same key.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """The naive twin of the job: ingest, consent, deduplication, profile and account, one record at a time.
 
-Written from the contract, and not from `udfs`: dicts and lists, no tricks, nothing shared with what it checks but the
-words of `schemas` and the layout of the state that it is compared with. No clock: what only the passing of time does
-(sessions that end, consents that expire without another record) it does not do.
+Written from the contract, and not from `udfs`: dicts and lists, no tricks, nothing shared with the code under test but
+the types of `schemas` and the layout of the compared state. It has no clock, so it does not simulate effects of time
+alone (sessions that end, consents that expire without another record).
 
     twin = NaiveReplay(key_ring, bounds)
     twin.feed((topic, append_ts, offset, key, value) for …)     # `consents` before the `interactions` they allow

@@ -1,6 +1,6 @@
 """What may be kept and shown of a user, recomputed from the whole history; uses nothing of udfs/.
 
-Times are in ms. Everything here is an upper bound: less may be kept or shown at any time, more never.
+Times are in ms. All results are upper bounds: the product may keep or show less at any time, never more.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ PURPOSES = ("personalise", "measure", "train")
 class Decision(NamedTuple):
     """A user's decision. `at`: when appended to `consents`; `direct`: written to Redis, maybe only there.
 
-    With the level none, `purposes` are those that are granted without personalisation.
+    At the level none, `purposes` are those granted without personalisation.
     """
 
     user: str
@@ -48,9 +48,9 @@ class Standing(NamedTuple):
 def standing(decisions: Iterable[Decision]) -> Standing:
     """What is in force after `decisions` of one user. The last one wins; a grant dated before a denial is void.
 
-    Two limits of the product are in here. A withdrawal that is in Redis and not in the topic has ended what may be
-    shown, not yet what is kept: who is told `NotAcknowledged` is to call again. And of an erased user nothing is kept
-    to know older grants by: once they have consented again, one from before the erasure that arrives later is taken.
+    This includes two limits of the product. A withdrawal that is in Redis and not in the topic has ended what may be
+    shown, not yet what is kept: a caller that gets `NotAcknowledged` must retry. And nothing is kept about an erased
+    user to recognise older grants: once they have consented again, a late grant from before the erasure is accepted.
     """
     now, kept, said_no, remembered, known_no = Standing(), Standing(), 0, True, 0
     for decision in sorted(decisions, key=lambda each: each.at):

@@ -40,7 +40,7 @@ class RealRedis:
     def kill(self) -> None:
         """Kill the server, without losing anything acknowledged.
 
-        Redis acknowledges before it writes to its AOF while a sync of the file is under way.
+        While an fsync of its AOF is in progress, Redis acknowledges before it writes to the file.
         """
         until(self._has_written, "the AOF", START_TIMEOUT_S, every_s=0.01)
         self._table.kill(self._record)

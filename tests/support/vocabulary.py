@@ -1,6 +1,6 @@
 """The vocabulary of the tests: ``an_interaction(user="ada", at=BEGINNING + 5 * MINUTE, item="tea")``.
 
-Records come in two kinds: raw ones, as Kafka holds them (`a_raw_…`), and those behind the ingest operator.
+There are two kinds of records: raw ones, as stored in Kafka (`a_raw_…`), and those after the ingest operator.
 Times are event times in ms; a record is appended when it happened unless `appended` says otherwise.
 """
 
@@ -92,7 +92,7 @@ def a_consent(
 ) -> ConsentRecord:
     """A consent change after ingest, appended at `at`; by default, `offset` and `said_at` grow with `at`.
 
-    Left out, `purposes` are all of them, and none with the level none.
+    By default, `purposes` are all of them, or none at the level none.
     """
     place = at - BEGINNING + 1_000_000 if offset is None else offset
     said = at + (0 if offset is None else offset) if said_at is None else said_at

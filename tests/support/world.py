@@ -1,7 +1,7 @@
 """A bucket with its topics, checkpoints, savepoints and store, and the faults that can happen to them.
 
-Topics are lists, and a snapshot holds where it stood in them, so that a replay reads exactly what came after. What a
-crash takes back was never committed. Users have raw names here; pseudonyms are made by the running job's ring.
+Topics are lists, and a snapshot contains its positions in them, so that a replay reads exactly what came after. Output
+that a crash discards was never committed. Users have raw names here; the running job's ring makes the pseudonyms.
 """
 
 import time
@@ -357,8 +357,8 @@ class World:
     def findings(self) -> list[Finding]:
         """The findings in the committed audit trail.
 
-        A job that began from a snapshot which was not the last one leaves a few records behind that nobody signed: they
-        cannot be told from such as were put in, and are found.
+        If a job starts from a snapshot that is not the last one, a few unsigned records are left over. They cannot be
+        distinguished from inserted ones, so they are findings.
         """
         found = self.verified().findings
         return [each for each in found if not (self.went_back and "that was only seconds older" in each.text)]

@@ -1,6 +1,6 @@
 """Dashboards: well-formed, bound to one data source, with queries for existing metrics.
 
-What a running job really exports, `tests/e2e/test_compliance.py` sees.
+`tests/e2e/test_compliance.py` compares them with the metrics of a running job.
 """
 
 from typing import Any

@@ -48,7 +48,7 @@ OPT_OUTS: tuple[OptOut, ...] = get_args(OptOut)
 class Said(NamedTuple):
     """The signals of a change before encoding: None is missing, BROKEN cannot be read.
 
-    `in_gpp` is what the GPP string holds: its TCF purposes, its opt-outs, its GPC.
+    `in_gpp` is the content of the GPP string: its TCF purposes, opt-outs and GPC.
     """
 
     gpc: bool | None = None

@@ -1,6 +1,6 @@
 """One interaction and one consent change, and their bytes in every input format as the first release read them.
 
-The bytes are never made anew: what a producer once wrote must be readable for ever. A new format or field adds files.
+These bytes are never regenerated: old records of producers must stay readable. A new format or field adds files.
 """
 
 from pathlib import Path
