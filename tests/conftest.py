@@ -9,6 +9,6 @@ pytest.register_assert_rewrite(
     "tests.support.live", "tests.support.retail", "tests.support.naive", "tests.support.raw_ids"
 )
 logging.getLogger("kafka").setLevel(logging.ERROR)
-# Hypothesis' deadline of 200 ms for an example is a matter of the machine's load.
+# Whether an example meets Hypothesis' deadline of 200 ms depends on the machine's load.
 settings.register_profile("freshet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("freshet")

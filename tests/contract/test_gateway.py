@@ -423,7 +423,7 @@ def test_content_encoding_of_bodies_is_honoured(
     gateway: RunningGateway, path: str, body: bytes, coding: str, status: int
 ) -> None:
     answer = gateway.ask("POST", path, "producer", content=body, headers={"content-encoding": coding})
-    # Who is named in a consent change that cannot be read has withdrawn; of that, and of a click, Kafka must hear.
+    # A user named in an unreadable consent change has withdrawn; that, and a click, must go to Kafka.
     assert answer.status_code == status
     assert ("accept-encoding" in answer.headers) == (status == 415)
 

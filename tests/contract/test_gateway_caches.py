@@ -59,7 +59,7 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[RunningGateway], httpx.Client]]:
     def in_front_of(gateway: RunningGateway) -> httpx.Client:
         port, folder = free_port(), tmp_path / "nginx"
         folder.mkdir()
-        # Its workers are somebody else where it is started as root, and could not write below this folder.
+        # If started as root, its workers run as another user and could not write below this folder.
         settings = {
             "user": "user root;" if os.geteuid() == 0 else "",
             "folder": folder,
@@ -68,7 +68,7 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[RunningGateway], httpx.Client]]:
             "behind": gateway.port,
         }
         (folder / "nginx.conf").write_text(CONFIG.format(**settings, key=gateway.keys["frontend"]))
-        # The folder stands before the configuration is read, or nginx looks for its log where it may not write.
+        # The folder precedes the configuration, or nginx opens its log where it may not write.
         process = subprocess.Popen([NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", "nginx.conf"])
         client = httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=30)
         ends.extend([client.close, process.terminate, process.wait])

@@ -116,7 +116,7 @@ def test_paused_server_times_out_then_fails_fast_then_recovers(
                     async with asyncio.timeout(20 * TIMEOUT_MS / 1000):
                         await get(links, "a")
                 assert not links.is_up()
-                # Nobody waits again, though the connection is being tried.
+                # No caller waits again, although the connection is being retried.
                 begun = time.process_time()
                 for _ in range(100):
                     with pytest.raises(StoreUnavailable):

@@ -266,7 +266,7 @@ def test_redis_outage_serves_cached_lists_and_recovers(
         assert ([item.id for item in answer.items], answer.reason) == (["socks"], "popular")
         server.start()
         assert ids(reader) == ["socks"], "left alone for a moment"
-        consent(server.client)  # the job writes them anew: a Redis that restarted may be older than it was
+        consent(server.client)  # the job rewrites them: a restarted Redis may be outdated
         clock.set_back(3_600_000)
         clock.pass_ms(PAUSE_AFTER_FAILURE_MS)
         if isinstance(reader, OfAsyncio):

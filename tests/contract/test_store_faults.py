@@ -61,7 +61,7 @@ def test_user_key_of_wrong_type_is_removed_and_written(tmp_path: Path, place: in
         assert written[:2] == ([1, 1, 1], [1])
         assert server.client.type(all_user_keys("", "p1.ada")[place]) in (b"string", b"none")
         client.close()
-    # SET and DEL take a key of any type; what is read is repaired before.
+    # SET and DEL accept a key of any type; keys that are read are repaired before.
     assert repaired in ([], [1])
 
 

@@ -11,7 +11,7 @@ from tests.support.live import Live, consents_of, start_live
 
 SETTINGS = {
     "metrics.reporters": "prometheus",
-    # What is written exactly once is seen after a checkpoint, and much here waits for that.
+    # Exactly-once output is visible after a checkpoint, and many tests wait for that.
     "execution.checkpointing.interval": "500 ms",
     "execution.checkpointing.min-pause": "100 ms",
 }

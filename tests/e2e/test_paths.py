@@ -15,7 +15,7 @@ from adapters.flink.rest import FlinkRest
 from deploy.local.paths import JARS, ROOT
 
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "tests")
-# What Java makes of LC_ALL=tr_TR.UTF-8 where that locale is installed.
+# Java's locale for LC_ALL=tr_TR.UTF-8, if that locale is installed.
 TURKISH = {"LC_ALL": "tr_TR.UTF-8", "JAVA_TOOL_OPTIONS": "-Duser.language=tr -Duser.country=TR"}
 PLACES = [
     ("josé", {"LC_ALL": "POSIX", "LANG": ""}),

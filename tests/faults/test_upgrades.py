@@ -169,7 +169,7 @@ def test_new_release_is_refused_on_old_task_managers_and_runs_on_new_ones(
     with zipfile.ZipFile(build(tmp_path / "freshet.zip")) as old, zipfile.ZipFile(newer, "w") as archive:
         for name in old.namelist():
             archive.writestr(name, old.read(name) + (b"# newer\n" if name == "udfs/consent.py" else b""))
-    monkeypatch.chdir(tmp_path)  # the client would import what lies in its working directory
+    monkeypatch.chdir(tmp_path)  # the client would import modules from its working directory
     settings = live.product.settings_path
     live.job_id = product.submit_module(live.stack, settings, "jobs.personalise", [newer], ("-s", savepoint))
     if live.mode == "thread":

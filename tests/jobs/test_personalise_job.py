@@ -167,7 +167,7 @@ def test_job_processes_a_small_journey(settings: Settings, server: RealRedis) ->
     for raw in (*emitted["clean_events"], *emitted["receipts"], *emitted["rejects"]):
         assert not any(f'"{name}"'.encode() in raw for name in PEOPLE)
 
-    # Not the lists: at the end of a bounded source every timer may fire, so all may be forgotten by now.
+    # Not the lists: at the end of a bounded source every timer may fire, so all lists may be deleted by now.
     assert server.client.get(user_keys("t.", PSEUDONYMISER.user("ada"))[1]) == consent_value(
         Level.FULL, 0, START, 0, PEOPLE.index("ada")
     )

@@ -8,7 +8,7 @@ CLOSING_LINE = re.compile(r"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0
 
 
 def test_the_operators_in_java_pass_their_tests() -> None:
-    said = maven("-o", "test")  # what it says where one fails is in the error
+    said = maven("-o", "test")  # if a test fails, the error contains Maven's output
     closing_lines = list(CLOSING_LINE.finditer(said))
     assert closing_lines, said
     print(closing_lines[-1].group())

@@ -314,7 +314,7 @@ def run(backing: Callable[[], Any], histories: int) -> None:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
-    logging.disable(logging.WARNING)  # each call that is lost would be told
+    logging.disable(logging.WARNING)  # each lost call would be logged
     try:
         run_state_machine_as_test(machine, settings=budget)
     finally:

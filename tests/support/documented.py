@@ -61,7 +61,7 @@ def write_output(block: ShellBlock, output: str) -> None:
 def commands(program: str) -> Iterator[list[str]]:
     """The arguments of every `python -m …` or `freshet …` in code blocks and running text, as the shell splits them."""
     for page in PAGES:
-        if "decisions" in page.parts:  # what was so on the day of the decision
+        if "decisions" in page.parts:  # a decision shows the commands of its day
             continue
         text = page.read_text().replace("\\\n", " ")
         lines = [line for found in _BLOCK.finditer(text) for line in found[2].splitlines()]

@@ -72,7 +72,7 @@ def running_cluster(directory: Path) -> Iterator[list[Node]]:
         first, second = nodes
         first.client.execute_command("CLUSTER", "ADDSLOTS", *range(HALF))
         second.client.execute_command("CLUSTER", "ADDSLOTS", *range(HALF, 2 * HALF))
-        # Or both are of epoch 0, and which of them has a slot that moves is not decided.
+        # Otherwise both have epoch 0, and the owner of a moving slot is undefined.
         for epoch, node in enumerate(nodes, start=1):
             node.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
         first.client.execute_command("CLUSTER", "MEET", LOOPBACK, second.port)

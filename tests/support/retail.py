@@ -32,7 +32,7 @@ def consent_all(live: Live) -> None:
     assert sum(map(len, by_level.values())) == len(users_of(PATH, ONLINE_RETAIL))
     for level, users in by_level.items():
         live.consent(users, level)
-    # Two topics have no mutual order, not in a replay after a failure either: keep the consents out of one.
+    # Kafka does not order two topics, not even in a replay after a failure: keep consents out of the replay.
     live.checkpoint()
 
 

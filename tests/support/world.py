@@ -444,7 +444,7 @@ class World:
     def left_under(self, prefix: str) -> list[str]:
         return [name for name in self.bucket.keyed.states["users-v1"] if name.startswith(prefix)]
 
-    # what is known and kept
+    # knowledge and state
 
     def known(self, user: str) -> list[Decision]:
         """Everything applied or acknowledged for `user`, in any run of the job."""

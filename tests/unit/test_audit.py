@@ -146,7 +146,7 @@ def test_swapped_records_are_found(trail: Trail, draw: random.Random, with_their
     lines[first], lines[second] = lines[second], lines[first]
     one, other = (json.loads(trail.lines[at]) for at in (first, second))
     if not with_their_numbers:
-        # Each takes the place that the other had, and all hashes are made to fit.
+        # The two swap places, and all hashes are recomputed.
         lines[first] = _as(other, one)
         lines[second] = _as(one, other)
     elif (one["bucket"], one["epoch"]) != (other["bucket"], other["epoch"]):

@@ -119,7 +119,7 @@ def test_invalid_trail_id_is_a_usage_error(
     command = ["audit", "verify", "--settings", str(settings_path), "--public-key", PUBLIC_KEY, "--trail"]
     assert run([*command, trail]) == 64
     assert "Kafka's id of a topic is" in capsys.readouterr().err
-    for known in (TOPIC_BEFORE, "freshet.audit"):  # brokers before 2.8 give no ids: the name stands in
+    for known in (TOPIC_BEFORE, "freshet.audit"):  # brokers before 2.8 return no ids: the name is used instead
         assert run([*command, known]) == 0
 
 

@@ -208,7 +208,7 @@ def test_single_bit_flips_decode_or_raise_bad_record() -> None:
                 continue
 
 
-# What producers write with schemas of their own.
+# Records of producers with their own schemas.
 
 
 def written_with(schema: Any, record: Any) -> tuple[Codec, bytes]:

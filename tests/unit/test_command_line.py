@@ -418,7 +418,7 @@ def test_waiting_command_exits_with_128_plus_the_signal(tmp_path: Path, number: 
             f'kafka.bootstrap_servers = "127.0.0.1:{silent.getsockname()[1]}"\nredis.url = "redis://127.0.0.1:1/0"\n'
             'model.directory = "model"\n'
         )
-        # Where tests run in the background SIGINT may be ignored, and a child inherits that.
+        # If tests run in the background, SIGINT may be ignored, and a child inherits that.
         begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import freshet.cli.main as m"
         waiting = subprocess.Popen(
             [sys.executable, "-c", f"{begin}; m.main()", "topics", "--settings", str(path)],

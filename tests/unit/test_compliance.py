@@ -54,7 +54,7 @@ def test_figures_equal_a_naive_count_or_are_withheld(told: list[Told], k: int, d
         count, persons = expected.get(name, (0, 0))
         assert figure is None or (figure == count and (persons >= k or not count)), name
         assert figure is not None or not lone(name) or 0 < persons < k, name
-    # Every figure that may be shown by itself is there; rows of a table may be left out.
+    # Every figure that belongs to no total must be present; rows of a table may be left out.
     assert all(name in found or persons < k for name, (_, persons) in expected.items() if lone(name))
 
 

@@ -153,7 +153,7 @@ def test_markup_in_the_trail_is_escaped(field: str):
 
 @given(st.text())
 def test_any_text_stays_in_one_cell(text: str):
-    assume(document.plain(text).strip() not in ("a", "b", "t"))  # what stands beside it
+    assume(document.plain(text).strip() not in ("a", "b", "t"))  # the neighbouring texts
     made = Document("t", text, [Section(text, [text, Grid(["a", text], [[text, "b"]])])])
     read = Reader(html(made))
     assert read.open == []

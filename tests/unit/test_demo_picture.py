@@ -78,7 +78,7 @@ def a_view(**changes: Any) -> View:
     return view._replace(**changes)
 
 
-# -- what is known
+# -- the known state
 
 
 def test_bucket_accounts_add_up_and_older_receipts_are_ignored() -> None:

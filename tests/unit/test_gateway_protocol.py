@@ -108,7 +108,7 @@ class Sent:
         return True
 
     def write_eof(self) -> None:
-        self.close()  # to who reads it is the same
+        self.close()  # the reader sees no difference
 
     def abort(self) -> None:
         self.closing = True

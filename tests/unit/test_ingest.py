@@ -58,7 +58,7 @@ def the_reason(record: RawRecord) -> RejectReason:
 
 
 printable = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_categories=("C", "Z")), min_size=12)
-long_ids = st.tuples(*[printable.map(lambda text: f"~7Q{text}"[:64])] * 4)  # not a word that stands there anyway
+long_ids = st.tuples(*[printable.map(lambda text: f"~7Q{text}"[:64])] * 4)  # not a word of the text itself
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,24 +9,24 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# What a room may import from; a room within another is named by itself.
+# What each folder may import from; nested folders have their own entries.
 MAY_IMPORT = {
-    # Words know nothing of the bytes that they travel as.
+    # Data types do not depend on their serialisation.
     "schemas": {"schemas"},
     "schemas.wire": {"schemas", "schemas.wire"},
     "models": {"schemas", "models", "models.interactions"},
-    # Training reads exports; nothing of the job does.
+    # Training reads exports; no part of the job does.
     "models.interactions": {"schemas", "models", "adapters"},
-    # What is outside of us and speaks a protocol of its own; no business in it. A registry has schemas of wire formats.
+    # Clients of external systems, without business rules. A registry has schemas of wire formats.
     "adapters": {"schemas", "schemas.wire", "adapters"},
     "udfs": {"schemas", "schemas.wire", "models", "udfs"},
     "jobs": {"schemas", "schemas.wire", "models", "udfs", "jobs", "adapters"},
     "serving": {"schemas", "schemas.wire", "serving", "adapters"},
-    # `privacy/access.py` collects what the gateway answers.
+    # `privacy/access.py` collects the same data as the gateway.
     "privacy": {"schemas", "schemas.wire", "udfs", "jobs", "serving", "adapters", "privacy", "privacy.rules"},
     "privacy.rules": {"schemas", "udfs", "privacy.rules"},
     "freshet": {"freshet", "freshet.cli"},
-    # Names for type checkers; `test_client_sources.py` holds that importing it imports nothing.
+    # Names for type checkers; `test_client_sources.py` checks that importing it imports nothing.
     "freshet.__init__": {"schemas", "schemas.wire", "serving", "adapters"},
     "freshet.cli": {
         "schemas",
@@ -58,7 +58,7 @@ ONLY_IN = {
     "argparse": ("jobs/personalise.py",),
     "typer": ("freshet/cli/",),
 }
-# By these a module reaches files, the environment or the randomness of the system.
+# Names that give access to files, the environment or the system's randomness.
 OUTSIDE = {
     "codecs",
     "fileinput",
@@ -76,7 +76,7 @@ OUTSIDE = {
 }
 INSIDE = {"io.BytesIO", "pathlib.PurePath"}
 OPENING = {"open", "__import__", "eval", "exec"}
-# Secrets are read in one room. The gateway's server tells its processes where their settings are.
+# Secrets are read in one folder. The gateway's server passes the location of the settings to its processes.
 READS_ENVIRONMENT = ("adapters/secrets/", "serving/gateway/app.py", "serving/gateway/server.py")
 WITHOUT_OUTSIDE = ("schemas/", "udfs/", "privacy/rules/")
 IMPURE = {"time", "random", "datetime", "secrets", "uuid", "threading", "asyncio"}

@@ -83,7 +83,7 @@ def undeclared(files: dict[str, str]) -> list[str]:
 
 def product_code() -> dict[str, str]:
     paths = [path for top in sorted(OURS) for path in sorted((ROOT / top).rglob("*.py"))]
-    # What is directly in `adapters/` is no room: there is nothing but `__init__.py`.
+    # `adapters/` itself is not a folder of modules: it contains only `__init__.py`.
     return {name: path.read_text() for path in paths if (name := path.relative_to(ROOT).as_posix()) and in_a_room(name)}
 
 

@@ -158,7 +158,7 @@ def test_concurrent_sends_share_the_wait_for_kafka(monkeypatch: pytest.MonkeyPat
         may_fail.wait(30)
         raise KafkaTimeoutError
 
-    def monotonic() -> float:  # looked at by whoever asks, first of all
+    def monotonic() -> float:  # every caller reads it first
         asked.append(now_s := time.monotonic())
         return now_s
 
