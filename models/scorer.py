@@ -50,7 +50,7 @@ class Scorer:
         """Load the model in ``directory``; raises :class:`ModelError` if it does not match its manifest."""
         manifest, items = load_with_items(directory)
         path = directory / MODEL_FILE
-        session = _session(path, threads)
+        session = open_session(str(path), str(path), threads)
         _check_graph(path, manifest, session)
         scorer = cls(manifest, items, session)
         scorer._warm_up(path)
@@ -113,7 +113,7 @@ class Scorer:
             for users in WARM_UP_USERS:
                 self._run(np.ones((users, width), np.int32), None)
             fault = find_fault(self._run, items, width, self.manifest.top_k)
-        except Exception as error:  # as in _session
+        except Exception as error:  # as in open_session
             raise ModelError(f"{path} cannot be run: {error}") from error
         if fault is not None:
             raise ModelError(f"{path} cannot be used: {fault}")
@@ -138,7 +138,8 @@ def best_of(scores: Scores, k: int) -> tuple[Scores, Rows]:
     return np.take_along_axis(real, rows, axis=1), rows.astype(np.int64) + 1
 
 
-def _session(path: Path, threads: int) -> Any:
+def open_session(graph: str | bytes, name: str, threads: int = 1) -> Any:
+    """A session of onnxruntime for a graph, given as a path or as bytes, that errors call `name`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -146,9 +147,9 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # each status has its own class in onnxruntime, derived directly from Exception
-        raise ModelError(f"{path} is not a graph that onnxruntime {ort.__version__} can run: {error}") from error
+        raise ModelError(f"{name} is not a graph that onnxruntime {ort.__version__} can run: {error}") from error
 
 
 def _check_graph(path: Path, manifest: Manifest, session: Any) -> None:

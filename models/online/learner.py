@@ -1,0 +1,160 @@
+"""The learner: merges lessons into tables, numbers items, and makes the updates that scorers apply."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.online.dimensions import PAIR_HALF_LIFE_MS
+from models.online.item_popularity import ItemPopularity
+from models.online.lessons import LessonSums, decode_gradients
+from models.online.pair_table import FOLLOWS, Pairs, PairTable, Rows
+from models.online.score_weights import Gradients, ScoreWeights
+from models.online.updates import Update, UpdateColumns, packed
+
+USERS_MIN: Final = 2
+"""An item, or a pair, is published from its second user on."""
+
+
+class Learner:
+    """`items_max`: items that have a row; when there are more, the least popular tenth lose theirs.
+
+    `pair_rows_max`: rows of pairs in one update; others wait for the next, those that changed first come first.
+    """
+
+    def __init__(self, items_max: int = 200_000, pair_rows_max: int = 2_000) -> None:
+        self._items_max = items_max
+        self._pair_rows_max = pair_rows_max
+        self.sequence = 0
+        self.ids: list[str] = [""]
+        self.index: dict[str, int] = {}
+        self.pairs = PairTable()
+        self.popularity = ItemPopularity()
+        self.weights = ScoreWeights()
+        self._named: set[int] = set()
+        self._waiting: dict[int, None] = {}
+        self._free: list[int] = []
+
+    def learn(self, lessons: Sequence[LessonSums], at_ms: int) -> Update:
+        """Merge `lessons` and return the update; the sequence becomes `at_ms`, or the next number where that is less.
+
+        A count would fall behind what scorers have after a restore.
+        """
+        after, self.sequence = self.sequence, max(self.sequence + 1, at_ms)
+        renamed = self._make_room(lessons)
+        changed = self._merge(lessons)
+        steps = Gradients()
+        for sums in lessons:
+            if sums.gradients is not None:
+                steps.add(decode_gradients(sums.gradients))
+        self.weights.step(steps)
+        taken = list(self._waiting)[: self._pair_rows_max]
+        for row in taken:
+            del self._waiting[row]
+        return self._update(after, at_ms, changed, np.array(taken, np.int64), renamed)
+
+    def whole(self, at_ms: int) -> Update:
+        """All of the model as one update that begins anew, at the next sequence."""
+        self.sequence = max(self.sequence + 1, at_ms)
+        self._named.clear()
+        self._waiting.clear()
+        rows = np.flatnonzero(self.popularity.born_ms)
+        pair_rows = np.flatnonzero(self.pairs.left_mass[:, FOLLOWS] + self.pairs.left_mass.sum(axis=1))
+        return self._update(0, at_ms, rows, pair_rows, [])
+
+    def _merge(self, lessons: Sequence[LessonSums]) -> Rows:
+        """Merge popularity and pairs; returns the rows of items that changed."""
+        if not lessons:
+            return np.empty(0, np.int64)
+        rows = [np.array([self._row_of(item) for item in sums.items], np.int64) for sums in lessons]
+        self.popularity.grow(len(self.ids))
+        self.pairs.grow(len(self.ids))
+
+        def column(name: str, dtype: str) -> list[npt.NDArray[Any]]:
+            return [np.frombuffer(getattr(sums, name), dtype) for sums in lessons]
+
+        def numbered(name: str) -> Rows:
+            return np.concatenate([row[place] for row, place in zip(rows, column(name, "<i4"), strict=True)])
+
+        reference = max(sums.reference_ts for sums in lessons)
+        fading = [np.exp2((sums.reference_ts - reference) / PAIR_HALF_LIFE_MS) for sums in lessons]
+        counts = [raw.reshape(-1, 3) * fade for raw, fade in zip(column("counts", "<f4"), fading, strict=True)]
+        pairs = Pairs(
+            numbered("left"),
+            numbered("right"),
+            np.concatenate(counts).astype(np.float32),
+            np.concatenate(column("bits", "<u8")),
+        )
+        for row in self.pairs.merge(pairs, reference, self.sequence).tolist():
+            self._waiting.setdefault(row)
+        items = numbered("event_items")
+        return self.popularity.merge(
+            items,
+            np.ones(len(items), np.float32),
+            np.concatenate(column("event_bits", "<u8")),
+            np.concatenate(column("event_times", "<i8")),
+        )
+
+    def _row_of(self, item: str) -> int:
+        row = self.index.get(item)
+        if row is None:
+            if self._free:
+                row = self._free.pop()
+                self.ids[row] = item
+            else:
+                row = len(self.ids)
+                self.ids.append(item)
+            self.index[item] = row
+        return row
+
+    def _make_room(self, lessons: Sequence[LessonSums]) -> list[int]:
+        """Take the rows of the least popular items where there would be too many; returns the published ones."""
+        new = {item for sums in lessons for item in sums.items if item not in self.index}
+        if len(self.index) + len(new) <= self._items_max:
+            return []
+        # Items of this update keep their rows: what it says of them would be lost.
+        kept = {self.index[item] for sums in lessons for item in sums.items if item in self.index}
+        used = np.array(sorted(set(self.index.values()) - kept), np.int64)
+        size = min(len(used), max(self._items_max // 10, len(self.index) + len(new) - self._items_max))
+        gone = used[np.argsort(self.popularity.counts[used, -1], kind="stable")[:size]]
+        for row in gone.tolist():
+            del self.index[self.ids[row]]
+            self.ids[row] = ""
+            self._waiting.pop(row, None)
+        self.popularity.clear(gone)
+        for row in self.pairs.clear(gone).tolist():
+            self._waiting.setdefault(row)
+        self._free += sorted(gone.tolist(), reverse=True)
+        published = [row for row in gone.tolist() if row in self._named]
+        self._named.difference_update(published)
+        return published
+
+    def _update(self, after: int, at_ms: int, changed: Rows, pair_rows: Rows, renamed: Sequence[int]) -> Update:
+        known = np.bitwise_count(self.popularity.bits[changed]) >= USERS_MIN
+        items = changed[known]
+        names = [(row, "", 0) for row in renamed]
+        for row in items.tolist():
+            if row not in self._named:
+                self._named.add(row)
+                names.append((row, self.ids[row], int(self.popularity.born_ms[row])))
+        best = self.pairs.best(pair_rows, USERS_MIN)
+        columns = UpdateColumns(
+            packed(items.astype(np.int32)),
+            packed(self.popularity.counts[items]),
+            packed(self.pairs.right_mass[items, FOLLOWS]),
+            packed(pair_rows.astype(np.int32)),
+            packed(best.neighbours),
+            packed(best.shares),
+            packed(self.pairs.left_mass[pair_rows, FOLLOWS]),
+        )
+        return Update(
+            self.sequence,
+            after,
+            at_ms,
+            self.popularity.landmark_ms,
+            packed(self.popularity.totals),
+            packed(self.weights.weights),
+            names,
+            columns,
+        )

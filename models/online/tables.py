@@ -1,0 +1,149 @@
+"""What a scorer has of the online model: arrays by row, as the inputs of the graph want them, replaced by updates."""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.online.blend_graph import CHANNELS, LOG_EPSILON
+from models.online.dimensions import (
+    CONTEXTS,
+    EPSILON,
+    FEATURES,
+    FRONT,
+    MIX,
+    NEIGHBOURS,
+    NEWEST,
+    POPULARITIES,
+    POPULARITY_HALF_LIVES_MS,
+)
+from models.online.pair_table import FOLLOWS, NEAR, NEXT
+from models.online.score_weights import weights_of
+from models.online.updates import Update
+from schemas.errors import ModelError
+from schemas.topics import DAY_MS
+
+_HALF_LIVES: Final = np.array(POPULARITY_HALF_LIVES_MS, np.float64)
+_PRIOR: Final = 0.01
+"""What all items share of a popularity, so that none is impossible."""
+
+
+class Tables:
+    """Row 0 is padding. `ids[row]` is an item's id, "" where scorers do not know the row; `index` id → row.
+
+    Lists name `sequence`: whoever applies the same updates has the same tables, byte for byte.
+    """
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sequence = self.at_ms = self._landmark_ms = 0
+        self.ids: list[str] = [""]
+        self.index: dict[str, int] = {}
+        self._counts = np.zeros((1, POPULARITIES))
+        self._totals = np.full(POPULARITIES, 1e-12)
+        self._born_ms = np.zeros(1, np.int64)
+        self.score_weights = np.zeros((CONTEXTS + 1, FEATURES))
+        self._columns: dict[str, npt.NDArray[Any]] = {
+            "neighbours": np.zeros((1, NEIGHBOURS), np.int32),
+            "mixed": np.zeros((1, NEIGHBOURS), np.float16),
+            "shares": np.zeros((1, NEIGHBOURS * len(CHANNELS)), np.float16),
+            "right_root": np.zeros(1, np.float32),
+        }
+        self.feed: dict[str, npt.NDArray[Any]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to rank with yet."""
+        return not self.index
+
+    def apply(self, update: Update) -> None:
+        """Replace what `update` brings; raises :class:`ModelError` where one before it is missing."""
+        if update.begins:
+            self._clear()
+        elif update.after != self.sequence:
+            raise ModelError(f"update {update.sequence} follows {update.after}, these tables are at {self.sequence}")
+        self._name(update)
+        self._count(update)
+        rows, columns = update.pair_rows(), self._columns
+        columns["neighbours"][rows] = update.neighbours()
+        shares = update.shares()
+        cosine = shares[:, FOLLOWS] * np.sqrt(update.left_mass())[:, None]
+        mix = MIX["follows"] * shares[:, FOLLOWS] + MIX["near"] * shares[:, NEAR] + MIX["next"] * shares[:, NEXT]
+        said = (shares[:, FOLLOWS], shares[:, NEAR], shares[:, NEXT], cosine)
+        columns["mixed"][rows] = mix
+        columns["shares"][rows] = np.stack(said, axis=2).reshape(len(rows), columns["shares"].shape[1])
+        self.score_weights = update.score_weights()
+        self.sequence, self.at_ms = update.sequence, update.at_ms
+
+    def _name(self, update: Update) -> None:
+        highest = max((int(rows.max()) for rows in (update.item_rows(), update.pair_rows()) if len(rows)), default=0)
+        highest = max([highest, *(row for row, _, _ in update.names)])
+        self._grow(highest + 1)
+        for row, item, born_ms in update.names:
+            previous = self.ids[row]
+            if previous:
+                self.index.pop(previous, None)
+            self.ids[row], self._born_ms[row] = item, born_ms
+            if item:
+                self.index[item] = row
+
+    def _grow(self, rows: int) -> None:
+        more = rows - len(self.ids)
+        if more <= 0:
+            return
+        more = max(more, len(self.ids) // 4)
+        self.ids += [""] * more
+        for name, column in self._columns.items():
+            self._columns[name] = _longer(column, more)
+        self._counts, self._born_ms = _longer(self._counts, more), _longer(self._born_ms, more)
+
+    def _count(self, update: Update) -> None:
+        if self._landmark_ms and update.landmark_ms > self._landmark_ms:
+            self._counts *= np.exp2((self._landmark_ms - update.landmark_ms) / _HALF_LIVES)
+        self._landmark_ms = update.landmark_ms
+        rows = update.item_rows()
+        self._counts[rows] = update.item_counts()
+        self._totals = np.frombuffer(update.totals, "<f8")
+        self._columns["right_root"][rows] = 1 / np.sqrt(np.maximum(update.item_right_mass(), 1e-6))
+
+    def refresh(self) -> None:
+        """Make the inputs of the graph from what updates brought; call it before ranking, once after all of them."""
+        born = self._born_ms > 0
+        shares = self._counts / self._totals
+        logs = (np.log(EPSILON + shares) - LOG_EPSILON) / 10
+        age_days = np.maximum(self.at_ms - self._born_ms, 0) / DAY_MS
+        popularity = np.column_stack([logs, np.log1p(np.where(born, age_days, 0)) / 5])
+        share = np.where(born, shares.sum(axis=1) + _PRIOR / MIX["popular"] / max(len(self.index), 1), -np.inf)
+        front = self._front(share, born)
+        self.feed = {
+            **self._columns,
+            "popularity": popularity.astype(np.float32),
+            "front": front,
+            "front_share": share[front].astype(np.float32),
+        }
+
+    def _front(self, share: npt.NDArray[np.float64], born: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+        """The most popular items, and the newest of all."""
+        popular = _first(-share, np.flatnonzero(born), FRONT - NEWEST)
+        others = np.setdiff1d(np.flatnonzero(born), popular, assume_unique=True)
+        newest = _first(-self._born_ms.astype(np.float64), others, NEWEST)
+        return np.concatenate([popular, newest]).astype(np.int32)
+
+    def weights(self, contexts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The score's weights for histories of these contexts: float32[n, features]."""
+        return weights_of(self.score_weights, contexts)
+
+
+def _longer(column: npt.NDArray[Any], more: int) -> npt.NDArray[Any]:
+    return np.concatenate([column, np.zeros((more, *column.shape[1:]), column.dtype)])
+
+
+def _first(keys: npt.NDArray[np.float64], rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """Those `size` of `rows` with the smallest keys, ties by row, in the order of keys."""
+    if len(rows) > size:
+        limit = np.partition(keys[rows], size - 1)[size - 1]
+        rows = rows[keys[rows] <= limit]
+    chosen: npt.NDArray[np.int64] = rows[np.lexsort((rows, keys[rows]))][:size]
+    return chosen

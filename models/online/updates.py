@@ -1,0 +1,109 @@
+"""What the learner publishes: updates by sequence, whose rows replace those of before; and their bytes.
+
+A whole model is an update that `begins` anew: everything before it counts no more. Updates are applied in the order of
+their sequences, each once; one that is missing is noticed by `after`.
+"""
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.online.dimensions import CONTEXTS, FEATURES, NEIGHBOURS, POPULARITIES
+from models.online.pair_table import WAYS
+from schemas.errors import SchemaError
+
+UPDATE_VERSION: Final = 1
+
+
+class UpdateColumns(msgspec.Struct, array_like=True, frozen=True):
+    """Arrays as little-endian bytes, by place; see :class:`Update` for each."""
+
+    item_rows: bytes = b""
+    item_counts: bytes = b""
+    item_right_mass: bytes = b""
+    pair_rows: bytes = b""
+    neighbours: bytes = b""
+    shares: bytes = b""
+    left_mass: bytes = b""
+
+
+class Update(msgspec.Struct, array_like=True, frozen=True):
+    """`sequence` counts up, in ms where time allows; `after` is the sequence that it follows, 0 for none (`begins`).
+
+    ``names``: (row, item id, time of birth in ms) of items that are new to scorers. ``totals`` float64[4] and
+    ``columns.item_counts`` float64[items, 4] are as of ``landmark_ms``; ``columns.item_right_mass`` float64[items].
+    ``columns.pair_rows`` int32[pairs] have ``neighbours`` int32[pairs, 32], ``shares`` float16[pairs, 3, 32] (follows,
+    next, near), ``left_mass`` float64[pairs]. ``weights`` float64[contexts + 1, features].
+    """
+
+    sequence: int
+    after: int
+    at_ms: int
+    landmark_ms: int
+    totals: bytes
+    weights: bytes
+    names: list[tuple[int, str, int]]
+    columns: UpdateColumns
+
+    @property
+    def begins(self) -> bool:
+        """Whether this update is a whole model."""
+        return self.after == 0
+
+    def item_rows(self) -> npt.NDArray[np.int32]:
+        """int32[items]."""
+        return np.frombuffer(self.columns.item_rows, "<i4")
+
+    def item_counts(self) -> npt.NDArray[np.float64]:
+        """float64[items, 4]."""
+        return np.frombuffer(self.columns.item_counts, "<f8").reshape(-1, POPULARITIES)
+
+    def item_right_mass(self) -> npt.NDArray[np.float64]:
+        """float64[items]."""
+        return np.frombuffer(self.columns.item_right_mass, "<f8")
+
+    def pair_rows(self) -> npt.NDArray[np.int32]:
+        """int32[pairs]."""
+        return np.frombuffer(self.columns.pair_rows, "<i4")
+
+    def neighbours(self) -> npt.NDArray[np.int32]:
+        """int32[pairs, 32]."""
+        return np.frombuffer(self.columns.neighbours, "<i4").reshape(-1, NEIGHBOURS)
+
+    def shares(self) -> npt.NDArray[np.float16]:
+        """float16[pairs, 3, 32]."""
+        return np.frombuffer(self.columns.shares, "<f2").reshape(-1, WAYS, NEIGHBOURS)
+
+    def left_mass(self) -> npt.NDArray[np.float64]:
+        """float64[pairs]."""
+        return np.frombuffer(self.columns.left_mass, "<f8")
+
+    def score_weights(self) -> npt.NDArray[np.float64]:
+        """float64[contexts + 1, features]."""
+        return np.frombuffer(self.weights, "<f8").reshape(CONTEXTS + 1, FEATURES)
+
+
+def packed(array: npt.NDArray[Any]) -> bytes:
+    """The bytes of `array`, little-endian, in C order."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Update)
+
+
+def encode_update(update: Update) -> bytes:
+    """Versioned bytes of `update`."""
+    return bytes([UPDATE_VERSION]) + _encoder.encode(update)
+
+
+def decode_update(raw: bytes) -> Update:
+    """The update behind `raw`; raises :class:`SchemaError` for an unknown version, or what is no update."""
+    if not raw or raw[0] != UPDATE_VERSION:
+        raise SchemaError(f"an update of version {raw[:1].hex()}, this release reads {UPDATE_VERSION:02x}: upgrade")
+    try:
+        return _decoder.decode(memoryview(raw)[1:])
+    except msgspec.DecodeError as error:
+        raise SchemaError(f"not an update of the online model: {error}") from None
