@@ -27,6 +27,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from models.graph import IR_VERSION, OPSET, Graph
 from models.online.dimensions import (
     CANDIDATES,
+    CHANNELS,
     EPSILON,
     FEATURES,
     HISTORY,
@@ -37,8 +38,6 @@ from models.online.dimensions import (
     POPULARITIES,
 )
 
-CHANNELS: Final = ("follows", "near", "next", "cosine")
-"""What the table says of a neighbour, in this order."""
 OWN_CHANNELS: Final = ("place", "inside", "own count")
 """What a column of the history, or of the user's own items, says of itself."""
 FEATURE_NAMES: Final = (

@@ -18,6 +18,8 @@ POPULARITIES: Final = len(POPULARITY_HALF_LIVES_MS)
 
 SLOTS: Final = 128
 """Pairs that the learner keeps of an item."""
+CHANNELS: Final = ("follows", "near", "next", "cosine")
+"""What the table says of a neighbour, in this order."""
 NEIGHBOURS: Final = 32
 """Pairs of an item that are published, the best of its slots."""
 USER_BITS: Final = 64

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from models.online.dimensions import PAIR_HALF_LIFE_MS
 from models.online.item_popularity import ItemPopularity
 from models.online.lessons import LessonSums, decode_gradients
-from models.online.pair_table import FOLLOWS, Pairs, PairTable, Rows
+from models.online.pair_table import Pairs, PairTable, Rows
 from models.online.score_weights import Gradients, ScoreWeights
 from models.online.updates import Update, UpdateColumns, packed
 
@@ -54,13 +54,16 @@ class Learner:
             del self._waiting[row]
         return self._update(after, at_ms, changed, np.array(taken, np.int64), renamed)
 
-    def whole(self, at_ms: int) -> Update:
-        """All of the model as one update that begins anew, at the next sequence."""
+    def begin(self, at_ms: int) -> Update:
+        """All of the model as one update that begins anew, at the next sequence: for after a restore.
+
+        What scorers have had of this learner since the snapshot is no part of it.
+        """
         self.sequence = max(self.sequence + 1, at_ms)
         self._named.clear()
         self._waiting.clear()
         rows = np.flatnonzero(self.popularity.born_ms)
-        pair_rows = np.flatnonzero(self.pairs.left_mass[:, FOLLOWS] + self.pairs.left_mass.sum(axis=1))
+        pair_rows = np.flatnonzero(self.pairs.left_mass.any(axis=1))
         return self._update(0, at_ms, rows, pair_rows, [])
 
     def _merge(self, lessons: Sequence[LessonSums]) -> Rows:
@@ -142,11 +145,11 @@ class Learner:
         columns = UpdateColumns(
             packed(items.astype(np.int32)),
             packed(self.popularity.counts[items]),
-            packed(self.pairs.right_mass[items, FOLLOWS]),
+            packed(self.pairs.right_roots(items)),
             packed(pair_rows.astype(np.int32)),
             packed(best.neighbours),
             packed(best.shares),
-            packed(self.pairs.left_mass[pair_rows, FOLLOWS]),
+            packed(best.mixed),
         )
         return Update(
             self.sequence,

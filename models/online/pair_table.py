@@ -47,12 +47,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What is published of ``rows`` int64[r]: their ``neighbours`` int32[r, 32], 0 in places left over, and for each
-    its share of all that was met with the row, by way: ``shares`` float16[r, 3, 32]."""
+    """What is published of ``rows`` int64[r]: their ``neighbours`` int32[r, 32], 0 in places left over, and what is
+    said of each: ``shares`` float16[r, 32, 4] by channel (its share of all that was met with the row in each way, and the
+    cosine but for the neighbour's root), and ``mixed`` float16[r, 32], what the shares count for choosing candidates.
+    """
 
     rows: Rows
     neighbours: npt.NDArray[np.int32]
     shares: npt.NDArray[np.float16]
+    mixed: npt.NDArray[np.float16]
 
 
 class PairTable:
@@ -129,8 +132,18 @@ class PairTable:
         best = np.argpartition(-weights, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
         published = np.take_along_axis(weights, best, axis=1) > 0
         neighbours = np.where(published, np.take_along_axis(self.items[rows], best, axis=1), 0)
-        taken = np.take_along_axis(shares, best[:, :, None], axis=1) * published[:, :, None]
-        return Neighbours(rows, neighbours.astype(np.int32), taken.transpose(0, 2, 1).astype(np.float16))
+        follows, following, near = (
+            np.where(published, np.take_along_axis(shares[:, :, way], best, axis=1), 0.0) for way in range(WAYS)
+        )
+        cosine = follows * np.sqrt(self.left_mass[rows, FOLLOWS])[:, None]
+        said = np.stack([follows, near, following, cosine], axis=2)
+        mixed = follows * _SHARES[FOLLOWS] + following * _SHARES[NEXT] + near * _SHARES[NEAR]
+        return Neighbours(rows, neighbours.astype(np.int32), said.astype(np.float16), mixed.astype(np.float16))
+
+    def right_roots(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """1 / sqrt(what followed by each of ``rows`` adds up to): float32[r]."""
+        roots: npt.NDArray[np.float32] = 1 / np.sqrt(np.maximum(self.right_mass[rows, FOLLOWS], 1e-6))
+        return roots.astype(np.float32)
 
     def clear(self, rows: Rows) -> Rows:
         """Forget ``rows``: as left sides, and as right sides in every row; returns the rows that changed by it."""

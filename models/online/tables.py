@@ -5,8 +5,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.online.blend_graph import CHANNELS, LOG_EPSILON
+from models.online.blend_graph import LOG_EPSILON
 from models.online.dimensions import (
+    CHANNELS,
     CONTEXTS,
     EPSILON,
     FEATURES,
@@ -17,9 +18,8 @@ from models.online.dimensions import (
     POPULARITIES,
     POPULARITY_HALF_LIVES_MS,
 )
-from models.online.pair_table import FOLLOWS, NEAR, NEXT
 from models.online.score_weights import weights_of
-from models.online.updates import Update
+from models.online.updates import Update, UpdateColumns, packed
 from schemas.errors import ModelError
 from schemas.topics import DAY_MS
 
@@ -68,12 +68,8 @@ class Tables:
         self._count(update)
         rows, columns = update.pair_rows(), self._columns
         columns["neighbours"][rows] = update.neighbours()
-        shares = update.shares()
-        cosine = shares[:, FOLLOWS] * np.sqrt(update.left_mass())[:, None]
-        mix = MIX["follows"] * shares[:, FOLLOWS] + MIX["near"] * shares[:, NEAR] + MIX["next"] * shares[:, NEXT]
-        said = (shares[:, FOLLOWS], shares[:, NEAR], shares[:, NEXT], cosine)
-        columns["mixed"][rows] = mix
-        columns["shares"][rows] = np.stack(said, axis=2).reshape(len(rows), columns["shares"].shape[1])
+        columns["shares"][rows] = update.shares()
+        columns["mixed"][rows] = update.mixed()
         self.score_weights = update.score_weights()
         self.sequence, self.at_ms = update.sequence, update.at_ms
 
@@ -106,7 +102,24 @@ class Tables:
         rows = update.item_rows()
         self._counts[rows] = update.item_counts()
         self._totals = np.frombuffer(update.totals, "<f8")
-        self._columns["right_root"][rows] = 1 / np.sqrt(np.maximum(update.item_right_mass(), 1e-6))
+        self._columns["right_root"][rows] = update.right_roots()
+
+    def whole(self) -> Update:
+        """These tables as one update that begins anew, at the same sequence: who applies it has the same tables."""
+        rows = np.array(sorted(self.index.values()), np.int64)
+        pair_rows = np.flatnonzero(self._columns["neighbours"].any(axis=1))
+        columns = UpdateColumns(
+            packed(rows.astype(np.int32)),
+            packed(self._counts[rows]),
+            packed(self._columns["right_root"][rows]),
+            packed(pair_rows.astype(np.int32)),
+            packed(self._columns["neighbours"][pair_rows]),
+            packed(self._columns["shares"][pair_rows]),
+            packed(self._columns["mixed"][pair_rows]),
+        )
+        names = [(row, self.ids[row], int(self._born_ms[row])) for row in rows.tolist()]
+        totals, weights = packed(self._totals), packed(self.score_weights)
+        return Update(self.sequence, 0, self.at_ms, self._landmark_ms, totals, weights, names, columns)
 
     def refresh(self) -> None:
         """Make the inputs of the graph from what updates brought; call it before ranking, once after all of them."""

@@ -10,8 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from models.online.dimensions import CONTEXTS, FEATURES, NEIGHBOURS, POPULARITIES
-from models.online.pair_table import WAYS
+from models.online.dimensions import CHANNELS, CONTEXTS, FEATURES, NEIGHBOURS, POPULARITIES
 from schemas.errors import SchemaError
 
 UPDATE_VERSION: Final = 1
@@ -22,20 +21,20 @@ class UpdateColumns(msgspec.Struct, array_like=True, frozen=True):
 
     item_rows: bytes = b""
     item_counts: bytes = b""
-    item_right_mass: bytes = b""
+    right_roots: bytes = b""
     pair_rows: bytes = b""
     neighbours: bytes = b""
     shares: bytes = b""
-    left_mass: bytes = b""
+    mixed: bytes = b""
 
 
 class Update(msgspec.Struct, array_like=True, frozen=True):
     """`sequence` counts up, in ms where time allows; `after` is the sequence that it follows, 0 for none (`begins`).
 
     ``names``: (row, item id, time of birth in ms) of items that are new to scorers. ``totals`` float64[4] and
-    ``columns.item_counts`` float64[items, 4] are as of ``landmark_ms``; ``columns.item_right_mass`` float64[items].
-    ``columns.pair_rows`` int32[pairs] have ``neighbours`` int32[pairs, 32], ``shares`` float16[pairs, 3, 32] (follows,
-    next, near), ``left_mass`` float64[pairs]. ``weights`` float64[contexts + 1, features].
+    ``columns.item_counts`` float64[items, 4] are as of ``landmark_ms``; ``columns.right_roots`` float32[items].
+    ``columns.pair_rows`` int32[pairs] have ``neighbours`` int32[pairs, 32], ``shares`` float16[pairs, 32 * 4] by the channels of
+    :mod:`models.online.blend_graph`, ``mixed`` float16[pairs, 32]. ``weights`` float64[contexts + 1, features].
     """
 
     sequence: int
@@ -60,9 +59,9 @@ class Update(msgspec.Struct, array_like=True, frozen=True):
         """float64[items, 4]."""
         return np.frombuffer(self.columns.item_counts, "<f8").reshape(-1, POPULARITIES)
 
-    def item_right_mass(self) -> npt.NDArray[np.float64]:
-        """float64[items]."""
-        return np.frombuffer(self.columns.item_right_mass, "<f8")
+    def right_roots(self) -> npt.NDArray[np.float32]:
+        """float32[items]."""
+        return np.frombuffer(self.columns.right_roots, "<f4")
 
     def pair_rows(self) -> npt.NDArray[np.int32]:
         """int32[pairs]."""
@@ -73,12 +72,12 @@ class Update(msgspec.Struct, array_like=True, frozen=True):
         return np.frombuffer(self.columns.neighbours, "<i4").reshape(-1, NEIGHBOURS)
 
     def shares(self) -> npt.NDArray[np.float16]:
-        """float16[pairs, 3, 32]."""
-        return np.frombuffer(self.columns.shares, "<f2").reshape(-1, WAYS, NEIGHBOURS)
+        """float16[pairs, 32 * 4]."""
+        return np.frombuffer(self.columns.shares, "<f2").reshape(-1, NEIGHBOURS * len(CHANNELS))
 
-    def left_mass(self) -> npt.NDArray[np.float64]:
-        """float64[pairs]."""
-        return np.frombuffer(self.columns.left_mass, "<f8")
+    def mixed(self) -> npt.NDArray[np.float16]:
+        """float16[pairs, 32]."""
+        return np.frombuffer(self.columns.mixed, "<f2").reshape(-1, NEIGHBOURS)
 
     def score_weights(self) -> npt.NDArray[np.float64]:
         """float64[contexts + 1, features]."""
