@@ -47,9 +47,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What is published of ``rows`` int64[r]: their ``neighbours`` int32[r, 32], 0 in places left over, and what is
-    said of each: ``shares`` float16[r, 32, 4] by channel (its share of all that was met with the row in each way, and the
-    cosine but for the neighbour's root), and ``mixed`` float16[r, 32], what the shares count for choosing candidates.
+    """What is published of ``rows`` int64[r].
+
+    Their ``neighbours`` int32[r, 32], 0 in places left over, and what is said of each: ``shares`` float16[r, 32, 4] by
+    channel (its share of all that was met with the row in each way, and the cosine but for the neighbour's root), and
+    ``mixed`` float16[r, 32], what the shares count for choosing candidates.
     """
 
     rows: Rows

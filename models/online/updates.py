@@ -31,10 +31,11 @@ class UpdateColumns(msgspec.Struct, array_like=True, frozen=True):
 class Update(msgspec.Struct, array_like=True, frozen=True):
     """`sequence` counts up, in ms where time allows; `after` is the sequence that it follows, 0 for none (`begins`).
 
-    ``names``: (row, item id, time of birth in ms) of items that are new to scorers. ``totals`` float64[4] and
-    ``columns.item_counts`` float64[items, 4] are as of ``landmark_ms``; ``columns.right_roots`` float32[items].
-    ``columns.pair_rows`` int32[pairs] have ``neighbours`` int32[pairs, 32], ``shares`` float16[pairs, 32 * 4] by the channels of
-    :mod:`models.online.blend_graph`, ``mixed`` float16[pairs, 32]. ``weights`` float64[contexts + 1, features].
+    ``names``: (row, item id, time of birth in ms) of items that are new to scorers; an id of "" takes a row's name
+    away. ``totals`` float64[4] and ``columns.item_counts`` float64[items, 4] are as of ``landmark_ms``;
+    ``columns.right_roots`` float32[items]. ``columns.pair_rows`` int32[pairs] have ``neighbours`` int32[pairs, 32],
+    ``shares`` float16[pairs, 32 * 4] by :data:`models.online.dimensions.CHANNELS`, ``mixed`` float16[pairs, 32].
+    ``weights`` float64[contexts + 1, features].
     """
 
     sequence: int
