@@ -16,7 +16,7 @@ from bench.latency import RATES, SETTLE_S, WARM_UP_RATE, loaded
 from bench.probes import WARM_UP, Probes, probe_users
 from bench.progress import Progress
 from bench.results import table
-from bench.stand import BenchTenant, Stand
+from bench.testbed import BenchTenant, Testbed
 from bench.workload import USERS, consent_records, event_records, make_workload, user_id
 
 BUCKETS: Final = (4, 8, 16, 32, 64)
@@ -47,50 +47,50 @@ class BucketCountCost(NamedTuple):
     full_events: float
 
 
-def measure(stand: Stand, plan: BucketCountPlan) -> list[BucketCountCost]:
+def measure(testbed: Testbed, plan: BucketCountPlan) -> list[BucketCountCost]:
     """All numbers of buckets; the first one is measured once more before and forgotten."""
-    _one(stand, BUCKETS[0], plan, "buckets-first")
-    return [_one(stand, buckets, plan, f"buckets-{buckets}") for buckets in BUCKETS]
+    _one(testbed, BUCKETS[0], plan, "buckets-first")
+    return [_one(testbed, buckets, plan, f"buckets-{buckets}") for buckets in BUCKETS]
 
 
-def _one(stand: Stand, buckets: int, plan: BucketCountPlan, name: str) -> BucketCountCost:
-    stand.say(f"{buckets} buckets")
-    tenant = stand.tenant(name, f"[job]\nbuckets = {buckets}\n")
-    stand.empty_redis()
-    job, progress = stand.submit(tenant), Progress(tenant)
+def _one(testbed: Testbed, buckets: int, plan: BucketCountPlan, name: str) -> BucketCountCost:
+    testbed.say(f"{buckets} buckets")
+    tenant = testbed.tenant(name, f"[job]\nbuckets = {buckets}\n")
+    testbed.empty_redis()
+    job, progress = testbed.submit(tenant), Progress(tenant)
     ids = [*(user_id(user) for user in range(USERS)), *probe_users()]
-    sending = producer(stand.servers)
+    sending = producer(testbed.servers)
     send_all(sending, tenant.settings.topic_names().consents, consent_records(ids, time.time_ns() // 1_000_000))
     sending.close()
     progress.wait(consents=len(ids))
     probes = Probes(tenant)
-    _hold(stand, tenant, probes, WARM_UP_RATE, plan.warm_up_s)
-    held = {rate: _hold(stand, tenant, probes, rate, plan.measure_s) for rate in RATES}
+    _hold(testbed, tenant, probes, WARM_UP_RATE, plan.warm_up_s)
+    held = {rate: _hold(testbed, tenant, probes, rate, plan.measure_s) for rate in RATES}
     probes.close()
-    full = _saturated(stand, tenant, progress, plan.events)
+    full = _saturated(testbed, tenant, progress, plan.events)
     progress.close()
-    stand.stack.rest.cancel(job)
+    testbed.stack.rest.cancel(job)
     return BucketCountCost(buckets, held, *full)
 
 
-def _hold(stand: Stand, tenant: BenchTenant, probes: Probes, rate: int, seconds: int) -> Held:
+def _hold(testbed: Testbed, tenant: BenchTenant, probes: Probes, rate: int, seconds: int) -> Held:
     with loaded(tenant, rate, SETTLE_S + seconds, seed=rate):
         probes.run(WARM_UP, SETTLE_S)
-        meter = CpuMeter(stand.pids("taskmanager", "redis"))
+        meter = CpuMeter(testbed.pids("taskmanager", "redis"))
         probes.run(str(rate), seconds)
         cpu_s = sum(meter.since_begin().values())
         probes.finish()
     return Held(cpu_s / (rate * seconds) * 1e6, probes.found.get(str(rate), []))
 
 
-def _saturated(stand: Stand, tenant: BenchTenant, progress: Progress, events: int) -> tuple[float, float]:
+def _saturated(testbed: Testbed, tenant: BenchTenant, progress: Progress, events: int) -> tuple[float, float]:
     """As the throughput part drains: all events become visible at once."""
     topic = tenant.settings.topic_names().interactions
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
     records = event_records(make_workload(events, begin_ms, SEED))
-    hidden = hide(stand.servers, topic, islice(records, events))
+    hidden = hide(testbed.servers, topic, islice(records, events))
     sent, elements = _settled(progress), progress.elements
-    meter = CpuMeter(stand.pids("taskmanager", "redis"))
+    meter = CpuMeter(testbed.pids("taskmanager", "redis"))
     hidden.commit_transaction()
     progress.wait(sent=sent + events)
     cpu_s = sum(meter.since_begin().values())

@@ -20,7 +20,7 @@ from bench.figures import median, percentiles
 from bench.latency import WARM_UP_RATE, loaded
 from bench.probes import probe_value
 from bench.progress import Progress
-from bench.stand import BenchTenant, Stand
+from bench.testbed import BenchTenant, Testbed
 from bench.watching import WatchedKeys
 from bench.workload import USERS, Record, consent_records, user_id
 from schemas import topics
@@ -89,37 +89,37 @@ def withdrawn_name(receipt: bytes) -> str | None:
     return None
 
 
-def measure(stand: Stand, plan: FencePlan) -> Fences:
+def measure(testbed: Testbed, plan: FencePlan) -> Fences:
     """All rates, in one run of the product."""
-    tenant = stand.tenant("fence")
-    stand.empty_redis()
+    tenant = testbed.tenant("fence")
+    testbed.empty_redis()
     users = [withdrawing_user(number) for number in range(plan.withdrawals * len(RATES))]
-    job = stand.submit(tenant)
-    _consent(stand, tenant, users)
+    job = testbed.submit(tenant)
+    _consent(testbed, tenant, users)
     found = []
     with _Withdrawals(tenant, users) as withdrawals:
-        stand.say(f"warming up for {plan.warm_up_s} s at {WARM_UP_RATE:,} events/s")
+        testbed.say(f"warming up for {plan.warm_up_s} s at {WARM_UP_RATE:,} events/s")
         with loaded(tenant, WARM_UP_RATE, plan.warm_up_s, seed=1):
             pass
         seconds = SETTLE_S + plan.withdrawals // PER_S + SPARE_S
         for rate in RATES:
-            stand.say(f"{rate:,} events/s: {plan.withdrawals} withdrawals")
+            testbed.say(f"{rate:,} events/s: {plan.withdrawals} withdrawals")
             with loaded(tenant, rate, seconds, seed=rate) as late_s:
                 time.sleep(SETTLE_S)
                 begun = len(withdrawals.sent)
                 withdrawals.run(plan.withdrawals)
             found.append(Fence(rate, *withdrawals.since(begun), late_s()))
         own_ms = withdrawals.own_ms()
-    stand.stack.rest.cancel(job)
+    testbed.stack.rest.cancel(job)
     return Fences(found, own_ms)
 
 
-def _consent(stand: Stand, tenant: BenchTenant, users: list[str]) -> None:
+def _consent(testbed: Testbed, tenant: BenchTenant, users: list[str]) -> None:
     """Everybody consents, and those who will withdraw do something, so that there is a list to take away."""
     names, now_ms = tenant.settings.topic_names(), time.time_ns() // 1_000_000
     ids = [*(user_id(user) for user in range(USERS)), *users]
-    stand.say(f"producing {len(ids):,} consents")
-    sending, progress = producer(stand.servers), Progress(tenant)
+    testbed.say(f"producing {len(ids):,} consents")
+    sending, progress = producer(testbed.servers), Progress(tenant)
     send_all(sending, names.consents, consent_records(ids, now_ms))
     progress.wait(consents=len(ids))
     views = ((user.encode(), probe_value(user, place, "first", place, now_ms)) for place, user in enumerate(users))

@@ -14,7 +14,7 @@ from bench.clients import producer, send_all
 from bench.figures import percentiles
 from bench.probes import WARM_UP, Probes, probe_users
 from bench.progress import Progress
-from bench.stand import BenchTenant, Stand, python
+from bench.testbed import BenchTenant, Testbed, python
 from bench.workload import USERS, consent_records, user_id
 
 RATES: Final = (500, 2_000)
@@ -38,30 +38,30 @@ class Latency(NamedTuple):
     load_late_s: float
 
 
-def measure(stand: Stand, plan: LatencyPlan) -> list[Latency]:
+def measure(testbed: Testbed, plan: LatencyPlan) -> list[Latency]:
     """All rates, in one run."""
-    tenant = stand.tenant("latency")
-    stand.empty_redis()
+    tenant = testbed.tenant("latency")
+    testbed.empty_redis()
     kafka = tenant.settings.kafka
-    job, progress = stand.submit(tenant), Progress(tenant)
+    job, progress = testbed.submit(tenant), Progress(tenant)
     sending = producer(kafka.bootstrap_servers)
     ids = [*(user_id(user) for user in range(USERS)), *probe_users()]
-    stand.say(f"producing {len(ids):,} consents")
+    testbed.say(f"producing {len(ids):,} consents")
     send_all(sending, tenant.settings.topic_names().consents, consent_records(ids, time.time_ns() // 1_000_000))
     sending.close()
     progress.wait(consents=len(ids))
     progress.close()
     probes = Probes(tenant)
     with _listener(tenant) as listener:
-        stand.say(f"warming up for {plan.warm_up_s} s at {WARM_UP_RATE:,} events/s")
+        testbed.say(f"warming up for {plan.warm_up_s} s at {WARM_UP_RATE:,} events/s")
         _hold(tenant, probes, WARM_UP_RATE, 0, plan.warm_up_s, seed=1)
         late_s = {}
         for rate in RATES:
-            stand.say(f"{rate:,} events/s: {SETTLE_S} s to settle, {plan.measure_s} s measured")
+            testbed.say(f"{rate:,} events/s: {SETTLE_S} s to settle, {plan.measure_s} s measured")
             late_s[rate] = _hold(tenant, probes, rate, plan.measure_s, SETTLE_S, seed=rate)
         plain = json.loads(_ended(listener))
     probes.close()
-    stand.stack.rest.cancel(job)
+    testbed.stack.rest.cancel(job)
     return [Latency(rate, probes.found[str(rate)], plain[str(rate)], late_s[rate]) for rate in RATES]
 
 

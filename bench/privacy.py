@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from adapters.secrets.key_rings import load_key_ring
 from bench.figures import median
-from bench.stand import BenchTenant, Stand
+from bench.testbed import BenchTenant, Testbed
 from bench.throughput import SEED, WARM_UP_SHARE, Side, check_versions, drain
 from bench.workload import Workload, event_records, make_workload, user_id
 from schemas.pseudonyms import Pseudonymiser
@@ -40,34 +40,34 @@ def order(pairs: int) -> list[tuple[str, str]]:
     return [(PRODUCT, ABLATION) if number % 2 == 0 else (ABLATION, PRODUCT) for number in range(pairs)]
 
 
-def measure(stand: Stand, events: int, pairs: int, begin_ms: int) -> list[Pair]:
+def measure(testbed: Testbed, events: int, pairs: int, begin_ms: int) -> list[Pair]:
     """All pairs. Lists must be of the versions that the workload demands on both sides: both have done the work."""
     workload = make_workload(events, begin_ms, SEED)
     measured = []
     for number, sides in enumerate(order(pairs), start=1):
-        found = {side: _run(stand, f"privacy-{number}-{side}", side, workload) for side in sides}
+        found = {side: _run(testbed, f"privacy-{number}-{side}", side, workload) for side in sides}
         measured.append(Pair(found[PRODUCT], found[ABLATION]))
-        stand.say(one_pair(measured[-1]))
+        testbed.say(one_pair(measured[-1]))
     return measured
 
 
-def _run(stand: Stand, name: str, side: str, workload: Workload) -> Side:
+def _run(testbed: Testbed, name: str, side: str, workload: Workload) -> Side:
     events = len(workload.ts)
-    tenant = stand.tenant(name)
-    stand.empty_redis()
-    submit = stand.submit if side == PRODUCT else stand.submit_ablation
-    measured = drain(stand, tenant, event_records(workload), int(events * WARM_UP_SHARE), events, submit)
-    check_versions(stand, tenant, workload, name)
-    _check_fences(stand, workload, tenant, side)
-    stand.empty_redis()
+    tenant = testbed.tenant(name)
+    testbed.empty_redis()
+    submit = testbed.submit if side == PRODUCT else testbed.submit_ablation
+    measured = drain(testbed, tenant, event_records(workload), int(events * WARM_UP_SHARE), events, submit)
+    check_versions(testbed, tenant, workload, name)
+    _check_fences(testbed, workload, tenant, side)
+    testbed.empty_redis()
     return measured
 
 
-def _check_fences(stand: Stand, workload: Workload, tenant: BenchTenant, side: str) -> None:
+def _check_fences(testbed: Testbed, workload: Workload, tenant: BenchTenant, side: str) -> None:
     """Raise if the job that ran was not that of the side: only the product puts consents into Redis."""
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     _, consent, _ = user_keys(tenant.settings.redis.prefix, pseudonymiser.user(user_id(int(workload.user[0]))))
-    if bool(stand.redis.exists(consent)) != (side == PRODUCT):
+    if bool(testbed.redis.exists(consent)) != (side == PRODUCT):
         raise AssertionError(f"{side}: the job of the other side has run")
 
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from adapters.secrets.key_rings import load_key_ring
 from bench.clients import light_producer
-from bench.stand import BenchTenant
+from bench.testbed import BenchTenant
 from bench.watching import WatchedKeys
 from bench.workload import ITEMS, item_id
 from schemas.pseudonyms import Pseudonymiser

@@ -5,7 +5,7 @@ import time
 from typing import Final
 
 from bench.clients import consumer
-from bench.stand import BenchTenant
+from bench.testbed import BenchTenant
 from schemas import topics
 
 LOOK_EVERY_S: Final = 0.25

@@ -18,7 +18,7 @@ from bench import read_faults, read_feast, read_nginx
 from bench.cpu import CpuMeter
 from bench.figures import LimitCheck, machine, median, percentile
 from bench.http_load import Loaded, ask_for, ask_often
-from bench.read_stand import ReadStand, read_stand, user_name
+from bench.read_testbed import ReadTestbed, open_read_testbed, user_name
 from bench.results import limits, table, write_json, write_section
 from deploy.local.paths import LOCAL
 from serving.async_reader import AsyncReader
@@ -55,12 +55,12 @@ def _latency(seconds: list[float], lasted_s: float) -> Side:
     return {"per_s": round(len(seconds) / lasted_s), **ranked}
 
 
-def read_by_library(stand: ReadStand, total: int) -> Side:
+def read_by_library(testbed: ReadTestbed, total: int) -> Side:
     """CPU of this process by read of the asyncio library, 32 in flight."""
 
     async def reads() -> Side:
-        address = RedisAddress((stand.redis_url,), timeout_ms=1_000)
-        async with AsyncReader(address, stand.ring) as reader:
+        address = RedisAddress((testbed.redis_url,), timeout_ms=1_000)
+        async with AsyncReader(address, testbed.ring) as reader:
             await _reading(reader, total // 10)
             before = time.process_time()
             began = time.perf_counter()
@@ -86,11 +86,11 @@ async def _reading(reader: AsyncReader, total: int) -> list[float]:
     return seconds
 
 
-def overloaded(stand: ReadStand, seconds: float) -> Side:
+def overloaded(testbed: ReadTestbed, seconds: float) -> Side:
     """p99 of urgent requests alone, and beside ten times as many connections with requests that can wait."""
-    urgent, rest = stand.requests("u=0"), stand.requests("u=7")
-    [alone] = ask_for(stand.port, [(urgent, CONNECTIONS)], seconds / 3)
-    beside, low = ask_for(stand.port, [(urgent, CONNECTIONS), (rest, CONNECTIONS * OVERLOAD_TIMES)], seconds)
+    urgent, rest = testbed.requests("u=0"), testbed.requests("u=7")
+    [alone] = ask_for(testbed.port, [(urgent, CONNECTIONS)], seconds / 3)
+    beside, low = ask_for(testbed.port, [(urgent, CONNECTIONS), (rest, CONNECTIONS * OVERLOAD_TIMES)], seconds)
     return {
         "alone": _of(alone),
         "beside": _of(beside),
@@ -99,17 +99,17 @@ def overloaded(stand: ReadStand, seconds: float) -> Side:
     }
 
 
-def measure(stand: ReadStand, total: int, repeats: int, feast: bool, say: Any) -> dict[str, Any]:
+def measure(testbed: ReadTestbed, total: int, repeats: int, feast: bool, say: Any) -> dict[str, Any]:
     """All sides in turns, `repeats` times; the figure of each is its median."""
     sides: dict[str, list[Side]] = {}
-    requests, constant = stand.requests(), stand.requests(unique=False)
-    with read_nginx.running(stand) as nginx, read_feast.running(stand, feast, say) as feature_server:
+    requests, constant = testbed.requests(), testbed.requests(unique=False)
+    with read_nginx.running(testbed) as nginx, read_feast.running(testbed, feast, say) as feature_server:
         for number in range(repeats):
             say(f"round {number + 1} of {repeats}: gateway")
-            sides.setdefault("gateway", []).append(served(stand.gateway.pid, stand.port, requests, total))
-            sides.setdefault("constant", []).append(served(stand.gateway.pid, stand.port, constant, total))
+            sides.setdefault("gateway", []).append(served(testbed.gateway.pid, testbed.port, requests, total))
+            sides.setdefault("constant", []).append(served(testbed.gateway.pid, testbed.port, constant, total))
             say("library")
-            sides.setdefault("client", []).append(read_by_library(stand, 2 * total))
+            sides.setdefault("client", []).append(read_by_library(testbed, 2 * total))
             if not isinstance(nginx, str):
                 say("nginx")
                 sides.setdefault("nginx", []).append(served(nginx.pid, nginx.port, nginx.requests, total))
@@ -217,17 +217,17 @@ def run(requests: int, repeats: int, overload_s: float, with_feast: bool, comman
     """Measure reading; returns the tables, and whether each limit is met. `command` is written beside the figures."""
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     try:
-        with read_stand(DIRECTORY) as stand:
-            found = measure(stand, requests, repeats, with_feast, say)
+        with open_read_testbed(DIRECTORY) as testbed:
+            found = measure(testbed, requests, repeats, with_feast, say)
             if overload_s:
                 say(f"overload, {overload_s:g} s")
-                found["overload"] = overloaded(stand, overload_s)
+                found["overload"] = overloaded(testbed, overload_s)
             for name, fault in read_faults.FAULTS.items():
                 say(f"Redis {name}")
-                found.setdefault("faults", {})[name] = read_faults.seen_while(stand, fault)._asdict()
+                found.setdefault("faults", {})[name] = read_faults.seen_while(testbed, fault)._asdict()
     finally:
         shutil.rmtree(DIRECTORY, ignore_errors=True)
-    found |= {"list_bytes": len(stand.listed), "machine": machine(), "command": command, "at": time.time()}
+    found |= {"list_bytes": len(testbed.listed), "machine": machine(), "command": command, "at": time.time()}
     write_json(found, JSON_PATH)
     text = body(found, command)
     if repeats >= 3 and overload_s:

@@ -11,7 +11,7 @@ import redis
 
 from bench.figures import percentile
 from bench.http_load import Loaded, ask_for
-from bench.read_stand import ReadStand
+from bench.read_testbed import ReadTestbed
 
 CONNECTIONS: Final = 16
 SLOW_S: Final = 2.0
@@ -42,13 +42,13 @@ PHASES: Final = Phases()
 class Fault(NamedTuple):
     """What happens to Redis, what ends it, and how long it goes on after that."""
 
-    begin: Callable[[ReadStand], None]
-    end: Callable[[ReadStand], None]
+    begin: Callable[[ReadTestbed], None]
+    end: Callable[[ReadTestbed], None]
     lasts_s: float = 0.0
 
 
-def _ask(stand: ReadStand, *commands: tuple[Any, ...]) -> None:
-    with redis.Redis.from_url(stand.redis_url, socket_timeout=60) as client:
+def _ask(testbed: ReadTestbed, *commands: tuple[Any, ...]) -> None:
+    with redis.Redis.from_url(testbed.redis_url, socket_timeout=60) as client:
         for command in commands:
             client.execute_command(*command)
 
@@ -59,60 +59,62 @@ class _Slow:
     def __init__(self) -> None:
         self._over = threading.Event()
 
-    def begin(self, stand: ReadStand) -> None:
+    def begin(self, testbed: ReadTestbed) -> None:
         self._over.clear()
-        threading.Thread(target=self._sleep_again, args=(stand,), daemon=True).start()
+        threading.Thread(target=self._sleep_again, args=(testbed,), daemon=True).start()
 
-    def end(self, stand: ReadStand) -> None:
+    def end(self, testbed: ReadTestbed) -> None:
         self._over.set()
 
-    def _sleep_again(self, stand: ReadStand) -> None:
+    def _sleep_again(self, testbed: ReadTestbed) -> None:
         while not self._over.is_set():
-            _ask(stand, ("DEBUG", "SLEEP", str(SLOW_S)))
+            _ask(testbed, ("DEBUG", "SLEEP", str(SLOW_S)))
 
 
-def _signalled(number: signal.Signals) -> Callable[[ReadStand], None]:
-    return lambda stand: os.kill(stand.redis_pid(), number)
+def _signalled(number: signal.Signals) -> Callable[[ReadTestbed], None]:
+    return lambda testbed: os.kill(testbed.redis_pid(), number)
 
 
-def _asked(*commands: tuple[Any, ...]) -> Callable[[ReadStand], None]:
-    return lambda stand: _ask(stand, *commands)
+def _asked(*commands: tuple[Any, ...]) -> Callable[[ReadTestbed], None]:
+    return lambda testbed: _ask(testbed, *commands)
 
 
-def _started_and_filled(stand: ReadStand) -> None:
+def _started_and_filled(testbed: ReadTestbed) -> None:
     """A Redis that has restarted may be older than it was: the job writes consents and lists anew."""
-    stand.start_redis()
-    stand.fill()
+    testbed.start_redis()
+    testbed.fill()
 
 
-def _promoted_and_filled(stand: ReadStand) -> None:
+def _promoted_and_filled(testbed: ReadTestbed) -> None:
     """So may one that was a replica meanwhile."""
-    _ask(stand, ("REPLICAOF", "NO", "ONE"))
-    stand.fill()
+    _ask(testbed, ("REPLICAOF", "NO", "ONE"))
+    testbed.fill()
 
 
 _SLOW: Final = _Slow()
 FAULTS: Final[dict[str, Fault]] = {
-    "killed": Fault(ReadStand.kill_redis, _started_and_filled),
+    "killed": Fault(ReadTestbed.kill_redis, _started_and_filled),
     "paused": Fault(_signalled(signal.SIGSTOP), _signalled(signal.SIGCONT)),
-    "flushed": Fault(_asked(("FLUSHALL",), ("SCRIPT", "FLUSH")), ReadStand.fill),
+    "flushed": Fault(_asked(("FLUSHALL",), ("SCRIPT", "FLUSH")), ReadTestbed.fill),
     "read-only": Fault(_asked(("REPLICAOF", "127.0.0.1", NOBODY)), _promoted_and_filled),
     "slow": Fault(_SLOW.begin, _SLOW.end, lasts_s=SLOW_S),
 }
 
 
-def seen_while(stand: ReadStand, fault: Fault, phases: Phases = PHASES) -> ReadOutage:
+def seen_while(testbed: ReadTestbed, fault: Fault, phases: Phases = PHASES) -> ReadOutage:
     """Ask all the time, before, while and after; judge what came."""
     found: list[Loaded] = []
     asking = threading.Thread(
-        target=lambda: found.extend(ask_for(stand.port, [(stand.requests(), CONNECTIONS)], sum(phases) + fault.lasts_s))
+        target=lambda: found.extend(
+            ask_for(testbed.port, [(testbed.requests(), CONNECTIONS)], sum(phases) + fault.lasts_s)
+        )
     )
     asking.start()
     time.sleep(phases.before_s)
     began_s = time.monotonic()
-    fault.begin(stand)
+    fault.begin(testbed)
     time.sleep(phases.down_s)
-    fault.end(stand)
+    fault.end(testbed)
     ended_s = time.monotonic() + fault.lasts_s
     asking.join()
     answers = found[0].answers

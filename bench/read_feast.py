@@ -13,7 +13,7 @@ from typing import Final
 
 from adapters.waiting import until
 from bench.read_nginx import Peer
-from bench.read_stand import ReadStand, user_name
+from bench.read_testbed import ReadTestbed, user_name
 from deploy.local.paths import LOCAL
 from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessTable
@@ -50,13 +50,13 @@ store.write_to_online_store("lists", frame)
 
 
 @contextmanager
-def running(stand: ReadStand, wanted: bool, say: Callable[[str], None]) -> Iterator[Peer | str]:
+def running(testbed: ReadTestbed, wanted: bool, say: Callable[[str], None]) -> Iterator[Peer | str]:
     """The server, or why it does not run."""
     python = ENVIRONMENT / "bin" / "python"
-    folder, table = stand.directory / "feast", ProcessTable(stand.directory)
+    folder, table = testbed.directory / "feast", ProcessTable(testbed.directory)
     records = []
     try:
-        why = "it was not asked for" if not wanted else _installed(python, say) or _filled(python, folder, stand, say)
+        why = "it was not asked for" if not wanted else _installed(python, say) or _filled(python, folder, testbed, say)
         if why:
             yield why
             return
@@ -87,11 +87,11 @@ def _installed(python: Path, say: Callable[[str], None]) -> str | None:
     return None
 
 
-def _filled(python: Path, folder: Path, stand: ReadStand, say: Callable[[str], None]) -> str | None:
+def _filled(python: Path, folder: Path, testbed: ReadTestbed, say: Callable[[str], None]) -> str | None:
     say(f"{USERS} lists as a feature of Feast")
     folder.mkdir(parents=True)
-    (folder / "feature_store.yaml").write_text(STORE.format(folder=folder, host=LOOPBACK, port=stand.store.port))
-    command = [str(python), "-c", FILL, str(folder), stand.listed.decode(), str(USERS)]
+    (folder / "feature_store.yaml").write_text(STORE.format(folder=folder, host=LOOPBACK, port=testbed.store.port))
+    command = [str(python), "-c", FILL, str(folder), testbed.listed.decode(), str(USERS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return f"Feast could not be filled ({_last_line(done.stderr)})" if done.returncode else None
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from adapters.waiting import until
-from bench.read_stand import ReadStand
+from bench.read_testbed import ReadTestbed
 from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessTable
 
@@ -32,17 +32,17 @@ class Peer(NamedTuple):
 
 
 @contextmanager
-def running(stand: ReadStand) -> Iterator[Peer | str]:
+def running(testbed: ReadTestbed) -> Iterator[Peer | str]:
     """nginx, or why it does not run."""
     executable = shutil.which("nginx")
     if executable is None:
         yield "nginx is not installed"
         return
-    folder, port = stand.directory / "nginx", free_port()
+    folder, port = testbed.directory / "nginx", free_port()
     (folder / "html").mkdir(parents=True)
-    (folder / "html" / "list").write_bytes(stand.listed)
+    (folder / "html" / "list").write_bytes(testbed.listed)
     (folder / "nginx.conf").write_text(CONFIG.format(host=LOOPBACK, port=port))
-    table = ProcessTable(stand.directory)
+    table = ProcessTable(testbed.directory)
     record = table.start("nginx", [executable, "-p", str(folder), "-c", str(folder / "nginx.conf")], {})
     try:
         until(lambda: is_listening(port), "nginx", 20)

@@ -12,7 +12,7 @@ from adapters.secrets.key_rings import load_key_ring
 from bench.clients import producer, send_all
 from bench.probes import probe_value
 from bench.progress import Progress
-from bench.stand import BenchTenant, Stand
+from bench.testbed import BenchTenant, Testbed
 from bench.workload import ITEMS, USERS, consent_records, user_id
 from serving.reader import Reader
 
@@ -29,27 +29,27 @@ class Rebuild(NamedTuple):
     all_s: float
 
 
-def measure(stand: Stand, users: int = USERS) -> Rebuild:
+def measure(testbed: Testbed, users: int = USERS) -> Rebuild:
     """One loss of everything, with a list each of `users` users."""
-    tenant = stand.tenant("rebuild")
-    stand.empty_redis()
-    job = stand.submit(tenant)
-    _lists_for(stand, tenant, users)
-    reader = Reader(stand.stack.redis.url, load_key_ring(tenant.settings.privacy.key_ring))
+    tenant = testbed.tenant("rebuild")
+    testbed.empty_redis()
+    job = testbed.submit(tenant)
+    _lists_for(testbed, tenant, users)
+    reader = Reader(testbed.stack.redis.url, load_key_ring(tenant.settings.privacy.key_ring))
     try:
-        found = _lose(stand, reader, users)
+        found = _lose(testbed, reader, users)
     finally:
         reader.close()
-    stand.stack.rest.cancel(job)
+    testbed.stack.rest.cancel(job)
     return found
 
 
-def _lists_for(stand: Stand, tenant: BenchTenant, users: int) -> None:
+def _lists_for(testbed: Testbed, tenant: BenchTenant, users: int) -> None:
     """Everybody consents and does one thing."""
-    stand.say(f"making {users:,} lists")
+    testbed.say(f"making {users:,} lists")
     names, now_ms = tenant.settings.topic_names(), time.time_ns() // 1_000_000
     ids = [user_id(user) for user in range(users)]
-    sending, progress = producer(stand.servers), Progress(tenant)
+    sending, progress = producer(testbed.servers), Progress(tenant)
     send_all(sending, names.consents, consent_records(ids, now_ms))
     progress.wait(consents=users)
     clicks = ((who.encode(), probe_value(who, place % ITEMS, "first", place, now_ms)) for place, who in enumerate(ids))
@@ -59,16 +59,16 @@ def _lists_for(stand: Stand, tenant: BenchTenant, users: int) -> None:
     progress.close()
 
 
-def _lose(stand: Stand, reader: Reader, users: int) -> Rebuild:
+def _lose(testbed: Testbed, reader: Reader, users: int) -> Rebuild:
     everybody = range(users)
     some = random.Random(1).sample(everybody, CHECKED)  # noqa: S311
     waiting = [user for user in some if not _has_a_list(reader, user)]
     if waiting:
         raise AssertionError(f"{len(waiting)} of {CHECKED} users have no list before Redis loses any")
-    keys = int(stand.redis.dbsize())
-    stand.say(f"Redis holds {keys:,} keys; FLUSHALL")
+    keys = int(testbed.redis.dbsize())
+    testbed.say(f"Redis holds {keys:,} keys; FLUSHALL")
     begun, first_s = time.monotonic(), 0.0
-    stand.redis.flushall()
+    testbed.redis.flushall()
     waiting = list(some)
     while waiting and time.monotonic() < begun + DEADLINE_S:
         waiting = [user for user in waiting if not _has_a_list(reader, user)]

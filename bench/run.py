@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from bench import buckets, fence, latency, privacy, privacy_report, rebuild_time, report, throughput
 from bench.figures import machine, verdicts
 from bench.results import limits, write_json, write_section
-from bench.stand import Stand, stand
+from bench.testbed import Testbed, open_testbed
 from bench.workload import USERS
 
 EVENTS, EVENTS_QUICK = 500_000, 150_000
@@ -43,7 +43,7 @@ Measured = tuple[dict[str, Any], str]
 """Figures for bench.json, and a Markdown body."""
 
 
-def _throughput(on: Stand, options: BenchOptions) -> Measured:
+def _throughput(on: Testbed, options: BenchOptions) -> Measured:
     events = options.events or (EVENTS_QUICK if options.quick else EVENTS)
     repeats = []
     for number in range(options.repeats or (REPEATS_QUICK if options.quick else REPEATS)):
@@ -52,14 +52,14 @@ def _throughput(on: Stand, options: BenchOptions) -> Measured:
     return throughput.figures(repeats), report.throughput_body(repeats, events)
 
 
-def _latency(on: Stand, options: BenchOptions) -> Measured:
+def _latency(on: Testbed, options: BenchOptions) -> Measured:
     plan = PLAN_QUICK if options.quick else PLAN
     plan = latency.LatencyPlan(options.warm_up or plan.warm_up_s, options.seconds or plan.measure_s)
     measured = latency.measure(on, plan)
     return latency.figures(measured), report.latency_body(measured, plan)
 
 
-def _privacy(on: Stand, options: BenchOptions) -> Measured:
+def _privacy(on: Testbed, options: BenchOptions) -> Measured:
     events = options.events or (EVENTS_QUICK if options.quick else PRIVACY_EVENTS)
     pairs = options.repeats or (REPEATS_QUICK if options.quick else PAIRS)
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
@@ -70,18 +70,18 @@ def _privacy(on: Stand, options: BenchOptions) -> Measured:
     return privacy.figures(cost) | fence.figures(fences), privacy_report.body(cost, events, fences, plan)
 
 
-def _rebuild(on: Stand, options: BenchOptions) -> Measured:
+def _rebuild(on: Testbed, options: BenchOptions) -> Measured:
     measured = rebuild_time.measure(on, REBUILD_QUICK if options.quick else USERS)
     return rebuild_time.figures(measured), rebuild_time.body(measured)
 
 
-def _buckets(on: Stand, options: BenchOptions) -> Measured:
+def _buckets(on: Testbed, options: BenchOptions) -> Measured:
     plan = BUCKETS_QUICK if options.quick else BUCKETS
     measured = buckets.measure(on, plan)
     return buckets.figures(measured), buckets.body(measured, plan)
 
 
-PARTS: dict[str, Callable[[Stand, BenchOptions], Measured]] = {
+PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
     "privacy": _privacy,
@@ -92,7 +92,7 @@ ASKED_FOR: Final = ("buckets",)
 """Parts that only `--only` runs: they answer a question, and no limit is held against them."""
 
 
-def measure(on: Stand, options: BenchOptions) -> tuple[dict[str, Any], dict[str, str]]:
+def measure(on: Testbed, options: BenchOptions) -> tuple[dict[str, Any], dict[str, str]]:
     """Run the parts that were asked for: figures for bench.json, and a Markdown body for each part."""
     figures: dict[str, Any] = {}
     bodies: dict[str, str] = {}
@@ -118,7 +118,7 @@ def run(options: BenchOptions, command: str, say: Say) -> str:
     Figures go to bench.json and, after a full run with the settings as they ship, to RESULTS.md, beside `command`.
     """
     flink_settings = dict(setting.split("=", 1) for setting in options.flink)
-    with stand(flink_settings, "\n".join(options.settings), say) as on:
+    with open_testbed(flink_settings, "\n".join(options.settings), say) as on:
         figures, bodies = measure(on, options)
     if options.flink or options.settings:
         say("settings were tried, so nothing was written")

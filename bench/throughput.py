@@ -19,7 +19,7 @@ from bench.clients import hide, producer, send_all
 from bench.cpu import CpuMeter, Seconds, difference, thread_seconds
 from bench.figures import median
 from bench.progress import Progress
-from bench.stand import BenchTenant, Stand, python
+from bench.testbed import BenchTenant, Testbed, python
 from bench.workload import (
     USERS,
     Record,
@@ -62,25 +62,25 @@ class Side(NamedTuple):
         return self.events / sum(self.cpu.values())
 
 
-def measure(stand: Stand, name: str, events: int) -> tuple[Side, Side]:
+def measure(testbed: Testbed, name: str, events: int) -> tuple[Side, Side]:
     """One repeat on topics of its own: (job, bare). Both sides must leave what the workload demands."""
     warm_up = int(events * WARM_UP_SHARE)
-    tenant = stand.tenant(name)
+    tenant = testbed.tenant(name)
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
     workload = make_workload(events, begin_ms, SEED)
-    stand.empty_redis()
-    job = drain(stand, tenant, event_records(workload), warm_up, events, stand.submit)
-    in_redis = check_versions(stand, tenant, workload, "job")
-    stand.empty_redis()
-    bare = _bare(stand, tenant, warm_up, events)
-    if check_versions(stand, tenant, workload, "plain consumer") != in_redis:
+    testbed.empty_redis()
+    job = drain(testbed, tenant, event_records(workload), warm_up, events, testbed.submit)
+    in_redis = check_versions(testbed, tenant, workload, "job")
+    testbed.empty_redis()
+    bare = _bare(testbed, tenant, warm_up, events)
+    if check_versions(testbed, tenant, workload, "plain consumer") != in_redis:
         raise AssertionError("the sides have written lists of different numbers of users")
-    stand.empty_redis()
+    testbed.empty_redis()
     return job, bare
 
 
 def drain(
-    stand: Stand,
+    testbed: Testbed,
     tenant: BenchTenant,
     records: Iterator[Record],
     warm_up: int,
@@ -88,7 +88,7 @@ def drain(
     submit: Callable[[BenchTenant], str],
 ) -> Side:
     """Run the job that `submit` starts on `records`, of which the first `warm_up` do not count, and cancel it."""
-    names, servers, say = tenant.settings.topic_names(), stand.servers, stand.say
+    names, servers, say = tenant.settings.topic_names(), testbed.servers, testbed.say
     ids = [user_id(user) for user in range(USERS)]
     say(f"producing {USERS:,} consents")
     sending = producer(servers)
@@ -97,32 +97,32 @@ def drain(
     job, progress = submit(tenant), Progress(tenant)
     try:
         progress.wait(consents=USERS)
-        _wait_until_proven(stand, tenant)
+        _wait_until_proven(testbed, tenant)
         say(f"job: {warm_up:,} events of warm-up")
         send_all(sending, names.interactions, islice(records, warm_up))
         sending.close()
         progress.wait(sent=warm_up)
         say(f"producing {events - warm_up:,} events in an open transaction")
         hidden = hide(servers, names.interactions, records)
-        stand.stack.rest.checkpoint(job)
+        testbed.stack.rest.checkpoint(job)
         say("job: draining")
-        pids = stand.pids("taskmanager", "jobmanager", "kafka", "redis")
+        pids = testbed.pids("taskmanager", "jobmanager", "kafka", "redis")
         meter, threads = CpuMeter(pids, [TASK_MANAGER]), thread_seconds(pids[TASK_MANAGER])
         begun, elements = time.monotonic(), progress.elements
         hidden.commit_transaction()
         progress.wait(sent=events)
-        stand.stack.rest.checkpoint(job)
+        testbed.stack.rest.checkpoint(job)
         cpu, wall_s = meter.since_begin(), time.monotonic() - begun
         threads = difference(thread_seconds(pids[TASK_MANAGER]), threads)
         hidden.close()
         say(f"job: {(events - warm_up) / (progress.elements - elements):.1f} events an element")
     finally:
         progress.close()
-    stand.stack.rest.cancel(job)
+    testbed.stack.rest.cancel(job)
     return Side(events - warm_up, wall_s, cpu, threads)
 
 
-def _wait_until_proven(stand: Stand, tenant: BenchTenant) -> None:
+def _wait_until_proven(testbed: Testbed, tenant: BenchTenant) -> None:
     """Until the consents count in Redis: they were there before the job, which writes such ones again, bit by bit.
 
     Until then no list is written, and the two sides would not do the same.
@@ -130,20 +130,20 @@ def _wait_until_proven(stand: Stand, tenant: BenchTenant) -> None:
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     keys = [user_keys("", pseudonymiser.user(user_id(user)))[1] for user in range(0, USERS, USERS // SAMPLED_USERS)]
     end_s = time.monotonic() + PROVEN_S
-    while not all(raw and b'"generation"' in raw for raw in stand.redis.mget(keys)):
+    while not all(raw and b'"generation"' in raw for raw in testbed.redis.mget(keys)):
         if time.monotonic() > end_s:
             raise TimeoutError(f"after {PROVEN_S} s not all consents count in Redis")
         time.sleep(0.5)
 
 
-def _bare(stand: Stand, tenant: BenchTenant, warm_up: int, events: int) -> Side:
-    stand.say("plain consumer: warm-up")
+def _bare(testbed: Testbed, tenant: BenchTenant, warm_up: int, events: int) -> Side:
+    testbed.say("plain consumer: warm-up")
     options: dict[str, int] = {"--consents": USERS, "--events": events, "--pause-after": warm_up}
     words = [word for option, number in options.items() for word in (option, str(number))]
     with python("-m", "bench.bare", "--settings", str(tenant.path), *words) as process:
         _next_line(process)
-        stand.say("plain consumer: draining")
-        pids = {"consumer": process.pid, **stand.pids("kafka", "redis")}
+        testbed.say("plain consumer: draining")
+        pids = {"consumer": process.pid, **testbed.pids("kafka", "redis")}
         meter, begun = CpuMeter(pids), time.monotonic()
         _answer(process)
         _next_line(process)
@@ -169,16 +169,16 @@ class _Head(msgspec.Struct):
     v: int
 
 
-def check_versions(stand: Stand, tenant: BenchTenant, workload: Workload, side: str) -> int:
+def check_versions(testbed: Testbed, tenant: BenchTenant, workload: Workload, side: str) -> int:
     """Raise if a sampled user's list is not of the version that the workload demands; returns the number of lists."""
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     sample = dict(islice(final_versions(workload).items(), SAMPLED_USERS))
     keys = [user_keys("", pseudonymiser.user(user_id(user)))[0] for user in sample]
-    for wanted, raw in zip(sample.values(), stand.redis.mget(keys), strict=True):
+    for wanted, raw in zip(sample.values(), testbed.redis.mget(keys), strict=True):
         found = None if raw is None else msgspec.json.decode(raw, type=_Head).v
         if found != wanted:
             raise AssertionError(f"{side}: a list of version {found} where {wanted} must stand")
-    return sum(1 for _ in stand.redis.scan_iter("*:list", count=10_000))
+    return sum(1 for _ in testbed.redis.scan_iter("*:list", count=10_000))
 
 
 def figures(repeats: list[tuple[Side, Side]]) -> dict[str, Any]:

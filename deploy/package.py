@@ -1,6 +1,6 @@
-"""The code of the jobs as one zip, for `flink run -pyfs` (`freshet submit`).
+"""Packs the code of the jobs into one zip, for `flink run -pyfs` (`freshet submit`).
 
-The same sources give the same bytes, so that a deployment can tell by a checksum whether anything changed.
+Builds are reproducible: the same sources give the same bytes, so a deployment can detect changes by a checksum.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def build(out: Path = DEFAULT_OUT) -> Path:
-    """Write the zip and return its path. Raises :class:`SettingsError` where the jar is not of these sources."""
+    """Write the zip and return its path. Raises :class:`SettingsError` if the jar was not built from these sources."""
     sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.*") if path.suffix in SUFFIXES)
     return write_zip(out, [*sources, operators_jar()])
 

@@ -24,7 +24,7 @@ from schemas.wire.vectors import pseudonym_vectors, standing_vectors
 
 PUBLISHED: Final = Path(__file__).parents[1] / "schemas" / "wire" / "published"
 READ_LIST: Final = PUBLISHED / "read_list.lua"
-"""The one published file that is written by hand: :mod:`adapters.redis.scripts` runs it as it is."""
+"""The only published file that is written by hand: :mod:`adapters.redis.scripts` runs it unchanged."""
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _PROTO_NAME: Final = {
     FieldDescriptorProto.TYPE_STRING: "string",
@@ -39,11 +39,11 @@ ITEM_RULE: Final = {
     "if": {"properties": {"type": {"enum": sorted(set(EVENT_TYPES) - ITEM_REQUIRED)}}},
     "else": {"properties": {"item_id": {"type": "string"}}, "required": ["item_id"]},
 }
-"""These types of interaction may go without an item, all others may not."""
+"""The types of interaction that need no item; all others do."""
 
 
 def published_files() -> dict[str, bytes]:
-    """Every published file that is made from the code: its name and its bytes."""
+    """All published files generated from the code: name and bytes."""
     script = READ_LIST.read_bytes()
     return {
         "interaction.schema.json": _json_text(json_schema(LenientInteraction, Interaction) | ITEM_RULE),
@@ -112,7 +112,7 @@ def _json_text(schema: object) -> bytes:
 
 
 def main() -> None:
-    """Write every published file anew."""
+    """Write every published file."""
     PUBLISHED.mkdir(exist_ok=True)
     for name, content in published_files().items():
         (PUBLISHED / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Gives the job to a Flink cluster as `flink run` does, and takes it over from the one that runs (`freshet submit`)."""
+"""Submits the job to a Flink cluster as `flink run` does, and upgrades a running job (`freshet submit`)."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from jobs.savepoints import running_job
 Say = Callable[[str], None]
 _JOB_ID: Final = re.compile(r"Job has been submitted with JobID ([0-9a-f]{32})")
 _NOT_SUBMITTED: Final = "not submitted: "
-"""What the job's own checks begin their last line with (`jobs/personalise.py`)."""
+"""The prefix of the last line printed by the job's own checks if they fail (`jobs/personalise.py`)."""
 _CHECKED: Final = "checked: "
-"""What they say where they were only to check, and have found nothing."""
+"""The prefix of what they print if they were only to check, and passed."""
 _FAILURE: Final = (_NOT_SUBMITTED, "Traceback (most recent call last)", "-" * 20, "java.lang.", "org.apache.flink.")
-"""What the lines that only a log is for begin with: from there on a client that fails prints stacks."""
+"""Prefixes of lines that belong only into the log: after one of them, a failing client prints stack traces."""
 _CAUSE: Final = "Caused by: "
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
@@ -45,8 +45,8 @@ class Submission(NamedTuple):
     new_deployment: bool = False
 
 
-class Upgraded(NamedTuple):
-    """The job before, the savepoint that it was stopped with, and the job that continues from it."""
+class UpgradeResult(NamedTuple):
+    """The previous job, the savepoint with which it was stopped, and the job that continues from it."""
 
     before: str
     savepoint: str
@@ -54,15 +54,15 @@ class Upgraded(NamedTuple):
 
 
 def submit(settings: Path, how: Submission, say: Say) -> str:
-    """Pack the code that is here and submit it; returns the job's id. Raises :class:`SubmitError`."""
+    """Package the current code and submit it; returns the job's id. Raises :class:`SubmitError`."""
     with _package() as package:
         return _submit(settings, package, how, say)
 
 
-def upgrade(settings: Path, job_name: str, how: Submission, savepoints: str | None, say: Say) -> Upgraded:
-    """Check the submission, stop the running job called `job_name` with a savepoint, and submit from it.
+def upgrade(settings: Path, job_name: str, how: Submission, savepoints: str | None, say: Say) -> UpgradeResult:
+    """Check the submission, stop the running job `job_name` with a savepoint, and submit from it.
 
-    Raises :class:`SubmitError` where the new job is refused: before the job is stopped, wherever that can be known, or
+    Raises :class:`SubmitError` if the new job is rejected: before the running job is stopped if that can be known, or
     else with the name of the savepoint.
     """
     with _package() as package:
@@ -74,7 +74,7 @@ def upgrade(settings: Path, job_name: str, how: Submission, savepoints: str | No
 
 def _take_over(
     settings: Path, package: Path, before: str, how: Submission, savepoints: str | None, say: Say
-) -> Upgraded:
+) -> UpgradeResult:
     flink = how.flink or ""
     say(f"stopping job {before} with a savepoint")
     savepoint = FlinkRest(flink).stop_with_savepoint(before, savepoints)
@@ -86,7 +86,7 @@ def _take_over(
         raise SubmitError(
             f"{error}. The job is stopped, and nothing is lost: fix that, then run `{shlex.join(command)}`"
         ) from None
-    return Upgraded(before, savepoint, job)
+    return UpgradeResult(before, savepoint, job)
 
 
 @contextmanager
@@ -96,17 +96,17 @@ def _package() -> Iterator[Path]:
 
 
 def _submit(settings: Path, package: Path, how: Submission, say: Say) -> str:
-    said = _said_by_client(run_arguments(settings, package, how), how, say)
+    said = _run_client(run_arguments(settings, package, how), how, say)
     if found := next(filter(None, map(_JOB_ID.search, said)), None):
         return found.group(1)
     raise SubmitError("Flink's client reported no job; see the lines above, and the jobs that run in Flink")
 
 
 def _check(settings: Path, package: Path, how: Submission, before: str, say: Say) -> None:
-    """Raise :class:`SubmitError` where the submission would be refused once the job `before` is stopped."""
+    """Raise :class:`SubmitError` if the submission would be rejected once the job `before` is stopped."""
     arguments = [*run_arguments(settings, package, how), "--check-in-place-of", before]
     try:
-        said = _said_by_client(arguments, how, say)
+        said = _run_client(arguments, how, say)
     except SubmitError as error:
         raise SubmitError(f"{error}. Job {before} was not stopped, and runs on") from None
     if not any(line.startswith(_CHECKED) for line in said):
@@ -114,7 +114,7 @@ def _check(settings: Path, package: Path, how: Submission, before: str, say: Say
 
 
 def run_arguments(settings: Path, package: Path, how: Submission) -> list[str]:
-    """The words behind `flink` that submit the job.
+    """The arguments of `flink` that submit the job.
 
     >>> how = Submission("http://localhost:8081", "s3://s/1", 2, "/env/bin/python")
     >>> " ".join(run_arguments(Path("/f.toml"), Path("f.zip"), how))  # doctest: +ELLIPSIS
@@ -144,7 +144,7 @@ def _authority(flink: str) -> str:
 
 
 def flink_client(environment: Mapping[str, str]) -> Path:
-    """Flink's own client: of FLINK_HOME, on PATH, or of the pip package. Raises :class:`SubmitError` without one."""
+    """Flink's own client: from FLINK_HOME, PATH or the pip package. Raises :class:`SubmitError` if there is none."""
     home, package = environment.get("FLINK_HOME"), find_spec("pyflink")
     on_path = shutil.which("flink", path=environment.get("PATH"))
     if home:
@@ -157,9 +157,9 @@ def flink_client(environment: Mapping[str, str]) -> Path:
 
 
 def client_environment(flink: str | None) -> dict[str, str]:
-    """What Flink's client is started with: for a stack of `freshet up` or `freshet demo`, its settings and libraries.
+    """The environment of Flink's client: for a stack of `freshet up` or `freshet demo`, its settings and libraries.
 
-    Its libraries have the Kafka connector and what that needs, which those of the pip package lack.
+    Its libraries include the Kafka connector and its dependencies, which the pip package lacks.
     """
     # Thread mode looks for pemja with the `python` that is first on PATH, whatever python.executable says.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -187,10 +187,10 @@ def _parts(url: str) -> SplitResult:
     return urlsplit(url if "://" in url else f"http://{url}")
 
 
-def _said_by_client(arguments: Sequence[str], how: Submission, say: Say) -> list[str]:
-    """Have Flink's client do it; returns its lines. Raises :class:`SubmitError` with the reason where it fails.
+def _run_client(arguments: Sequence[str], how: Submission, say: Say) -> list[str]:
+    """Run Flink's client; returns its output lines. Raises :class:`SubmitError` with the reason if it fails.
 
-    What it says before it fails is said; all of it is then in a log, which the error names.
+    Lines before a failure are passed to `say`; the full output is then in a log, whose path is in the error.
     """
     environment = client_environment(how.flink)
     command = [str(flink_client(environment)), *arguments]
@@ -210,7 +210,7 @@ def _said_by_client(arguments: Sequence[str], how: Submission, say: Say) -> list
 
 
 def _reason_in(said: Sequence[str], code: int) -> str:
-    """The job's own reason, or the innermost one of Flink's client.
+    """The job's own reason, or the innermost cause printed by Flink's client.
 
     >>> _reason_in(["not submitted: SettingsError: no topic", "java.lang.RuntimeException"], 1)
     'SettingsError: no topic'
@@ -228,7 +228,7 @@ def _reason_in(said: Sequence[str], code: int) -> str:
 
 
 def _logged(lines: Sequence[str]) -> str:
-    """The path of a new file with `lines`, which only this user can read."""
+    """The path of a new file with `lines`, readable only by this user."""
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", prefix="freshet-submit-", suffix=".log", delete=False
     ) as log:

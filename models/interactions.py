@@ -121,13 +121,13 @@ def read(path: Path, columns: Columns) -> Interactions:
         raise ModelError(str(error)) from None
     if not chunks:
         raise ModelError(f"there are no interactions to read in {path}{_left_out_text(left_out)}")
-    frame = _with_whole_ids(pd.concat(chunks, ignore_index=True), ids, left_out)
+    frame = _with_clear_ids(pd.concat(chunks, ignore_index=True), ids, left_out)
     notes = describe_unit(None if columns.time in table.times else unit, columns.time)
     notes += describe_order(order, columns.time)
     return _from_cells(frame, columns, unit, order, left_out, (*filter(None, [table.note]), *ids.notes(), *notes))
 
 
-def _with_whole_ids(frame: pd.DataFrame, ids: IdEvidence, left_out: Counter[str]) -> pd.DataFrame:
+def _with_clear_ids(frame: pd.DataFrame, ids: IdEvidence, left_out: Counter[str]) -> pd.DataFrame:
     """The rows whose ids are unambiguous."""
     frame = frame.assign(**{name: pd.Series(as_floats(frame[name]), dtype=object) for name in ids.floats()})
     unclear = {row for name in ids.mixed() for row in pointed_rows(frame[name])}

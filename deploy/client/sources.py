@@ -1,7 +1,8 @@
-"""Which modules and scripts the client library consists of, and their text in the wheel.
+"""Selects the modules and scripts of the client library and rewrites their text for the wheel.
 
-The wheel must not bring packages called `schemas`, `models`, `serving` or `adapters` along: applications have their
-own. What is `schemas.lists` in the repository is `freshet._client.schemas.lists` there, and every import says so.
+The wheel must not install top-level packages called `schemas`, `models`, `serving` or `adapters`, because applications
+may have their own. The repository's `schemas.lists` becomes `freshet._client.schemas.lists` in the wheel, and all
+imports are rewritten accordingly.
 """
 
 import ast
@@ -18,23 +19,23 @@ PRIVATE: Final = "freshet._client"
 
 
 class Import(NamedTuple):
-    """A name of a module, where it stands in a file: 1-based line, 0-based column in bytes of UTF-8."""
+    """A module name in a file, with its position: 1-based line, 0-based column in bytes of UTF-8."""
 
     name: str
     line: int
     column: int
     binds: tuple[str, ...] = ()
-    """What is taken from the module, which may be modules in turn."""
+    """The names imported from the module, which may be modules themselves."""
 
 
 def path_of(root: Path, module: str) -> Path | None:
-    """The file of a module below `root`, None where there is none."""
+    """The file of a module below `root`, or None if there is none."""
     stem = root.joinpath(*module.split("."))
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 
 def imports(text: str) -> Iterator[Import]:
-    """All imports of a file, wherever they stand in it. Raises :class:`WheelError` for relative ones."""
+    """All imports of a file, at any nesting level. Raises :class:`WheelError` for relative imports."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
             if node.level:
@@ -47,7 +48,7 @@ def imports(text: str) -> Iterator[Import]:
 
 
 def modules(root: Path, text: str) -> set[str]:
-    """The modules below `root` that a file imports, without the packages around them."""
+    """The modules below `root` that a file imports, without their parent packages."""
     found = set()
     for one in imports(text):
         name = one.name.rstrip(".")
@@ -56,8 +57,8 @@ def modules(root: Path, text: str) -> set[str]:
     return found
 
 
-def needed(root: Path, seeds: Collection[str]) -> dict[str, Path]:
-    """Every module below `root` that `seeds` need, by name, with the packages around each."""
+def dependencies(root: Path, seeds: Collection[str]) -> dict[str, Path]:
+    """All modules below `root` that `seeds` depend on, by name, including their parent packages."""
     found: dict[str, Path] = {}
     left = list(seeds)
     while left:
@@ -71,22 +72,22 @@ def needed(root: Path, seeds: Collection[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def foreign(root: Path, paths: Collection[Path]) -> set[str]:
-    """The packages of others, by the name under which they are imported."""
+def third_party(root: Path, paths: Collection[Path]) -> set[str]:
+    """The top-level names of third-party packages that the files import."""
     tops = {one.name.partition(".")[0] for path in paths for one in imports(path.read_text())}
     return {name for name in tops - set(sys.stdlib_module_names) if not path_of(root, name)}
 
 
-def moved(text: str, names: Collection[str], strings: Collection[str] = ()) -> str:
-    """`text` with imports of modules called `names` from :data:`PRIVATE`, and `strings` that name modules likewise.
+def with_moved_imports(text: str, names: Collection[str], strings: Collection[str] = ()) -> str:
+    """`text` with imports of the modules `names` moved below :data:`PRIVATE`, and module names in `strings` too.
 
-    Raises :class:`WheelError` for `import a.b`, which binds `a` and would need every use of it rewritten.
+    Raises :class:`WheelError` for `import a.b`: it binds `a`, so every use of `a` would need rewriting.
     """
     lines = [line.encode() for line in text.splitlines(keepends=True)]
     places = [one for one in imports(text) if one.name.rstrip(".") in names]
     for one in places:
         if one.name.endswith("."):
-            raise WheelError(f"line {one.line}: `import {one.name[:-1]}` cannot be moved: say `from … import …`")
+            raise WheelError(f"line {one.line}: `import {one.name[:-1]}` cannot be moved: use `from … import …`")
     places += [
         Import(node.value, node.lineno, node.col_offset + 1)
         for node in ast.walk(ast.parse(text))
@@ -101,11 +102,12 @@ def moved(text: str, names: Collection[str], strings: Collection[str] = ()) -> s
 
 
 def client_modules(root: Path, public: Mapping[str, object]) -> dict[str, Path]:
-    """The modules of the client library: what `public` needs. Raises :class:`WheelError` where that leads to freshet.
+    """The modules of the client library: all that `public` depends on.
 
-    `freshet` is the outside of the library: what is inside must not need it.
+    Raises :class:`WheelError` if one of them imports `freshet`, which is the library's public interface: internal
+    modules must not depend on it.
     """
-    found = needed(root, public.keys())
+    found = dependencies(root, public.keys())
     for name in found:
         if name.partition(".")[0] == "freshet":
             raise WheelError(f"a module of the client library imports {name}")
@@ -113,24 +115,24 @@ def client_modules(root: Path, public: Mapping[str, object]) -> dict[str, Path]:
 
 
 def scripts_of(paths: Collection[Path]) -> Iterator[Path]:
-    """The Lua scripts that lie in the packages among `paths`: their modules load them as resources."""
+    """The Lua scripts inside the packages among `paths`; their modules load them as resources."""
     for path in paths:
         if path.name == "__init__.py":
             yield from path.parent.rglob("*.lua")
 
 
 def client_sources(root: Path, public: Mapping[str, object]) -> dict[str, str]:
-    """The files of the client library: their names in the wheel, and their text."""
+    """The files of the client library: name in the wheel → text."""
     found = client_modules(root, public)
     outside = (root / PUBLIC_FILE).read_text()
-    sources = {PUBLIC_FILE: moved(outside, found, public), f"{PRIVATE.replace('.', '/')}/__init__.py": ""}
+    sources = {PUBLIC_FILE: with_moved_imports(outside, found, public), f"{PRIVATE.replace('.', '/')}/__init__.py": ""}
     for path in found.values():
-        sources[_inside(root, path)] = moved(path.read_text(), found)
+        sources[_inside(root, path)] = with_moved_imports(path.read_text(), found)
     for path in scripts_of(found.values()):
         sources[_inside(root, path)] = path.read_text()
     return sources
 
 
 def _inside(root: Path, path: Path) -> str:
-    """How a file below `root` is called in the wheel."""
+    """The name in the wheel of a file below `root`."""
     return f"{PRIVATE.replace('.', '/')}/{path.relative_to(root).as_posix()}"

@@ -1,7 +1,7 @@
-"""The client library as a wheel, `freshet-client`.
+"""Builds the client library as the wheel `freshet-client`.
 
-The same sources give the same bytes. Versions: what `serving/requirements*.txt` pin is the least that is known to
-work; the next major version of a library is not.
+Builds are reproducible: the same sources give the same bytes. The versions pinned in `serving/requirements*.txt` are
+the minimum versions; the next major version of each library is excluded.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Final
 
-from deploy.client.sources import ROOT, client_modules, client_sources, foreign
+from deploy.client.sources import ROOT, client_modules, client_sources, third_party
 from deploy.client.wheel_errors import WheelError
 from deploy.package import write_archive
 from freshet import PUBLIC, __version__
@@ -25,7 +25,7 @@ EXTRAS: Final = {
     "kafka": "serving/requirements-kafka.txt",
     "formats": "serving/requirements-formats.txt",
 }
-"""Extra → what it needs; that of "" is always installed."""
+"""Extra → its requirements file. The requirements of "" are always installed."""
 _PIN: Final = re.compile(r"^([A-Za-z0-9_.-]+)==((\d+)\S*)$")
 _WHEEL: Final = "Wheel-Version: 1.0\nGenerator: freshet\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
@@ -48,23 +48,23 @@ def build_wheel(folder: Path = DEFAULT_FOLDER, root: Path = ROOT) -> Path:
 
 
 def check_declared(root: Path) -> None:
-    """Raises :class:`WheelError` where a module needs a package that no requirements file of :data:`EXTRAS` names."""
+    """Raise :class:`WheelError` if a module imports a package that no requirements file of :data:`EXTRAS` lists."""
     declared = {canonical(name) for extra in EXTRAS for name, _ in pins(root, extra)}
     origin = packages_distributions()
-    for name in sorted(foreign(root, client_modules(root, PUBLIC).values())):
+    for name in sorted(third_party(root, client_modules(root, PUBLIC).values())):
         if declared.isdisjoint(canonical(one) for one in origin.get(name, ())):
             raise WheelError(f"the client library imports {name}, which none of {', '.join(EXTRAS.values())} names")
 
 
 def canonical(name: str) -> str:
-    """A distribution's name in the one spelling that all others are compared by."""
+    """The normalised name of a distribution, for comparisons."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pins(root: Path, extra: str) -> Iterator[tuple[str, str]]:
-    """What `extra` itself needs: names, and versions that are known to work and not to work.
+    """The requirements of `extra` itself: names and version ranges.
 
-    Raises :class:`WheelError` for a line that pins nothing.
+    Raises :class:`WheelError` for a line that is not a pin.
     """
     for line in (root / EXTRAS[extra]).read_text().splitlines():
         if line.startswith(("#", "-r ")) or not line:

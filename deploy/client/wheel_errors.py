@@ -1,7 +1,7 @@
-"""Errors of building the client library."""
+"""Errors raised while building the client library."""
 
 from schemas.errors import FreshetError
 
 
 class WheelError(FreshetError):
-    """The client library cannot be built as it stands; says what to change."""
+    """The client library cannot be built; the text says what to change."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from deploy.demo.followed import Doing, MarkedItem
+from deploy.demo.followed import MarkedItem, ShopperAction
 from deploy.demo.text import (
     BOLD,
     CYAN,
@@ -31,7 +31,7 @@ LEVELS: Final = ("full", "session", "none")
 
 
 class View(NamedTuple):
-    """Everything that is shown. Times in ms; `sent` is what was sent to Kafka, `totals` what the job says of it."""
+    """All displayed data. Times are in ms; `sent` counts records sent to Kafka, `totals` is what the job reports."""
 
     now_ms: int
     elapsed_s: float
@@ -47,7 +47,7 @@ class View(NamedTuple):
     last_reject: DeadLetter | None
     name: str
     level: str | None
-    doings: Sequence[Doing]
+    actions: Sequence[ShopperAction]
     listed: Sequence[MarkedItem]
     list_version: int
     list_reason: str
@@ -64,7 +64,7 @@ def render(view: View, width: int, height: int, colour: bool = True) -> list[str
     stories = [_story(story, newest=place == 0) for place, story in enumerate(view.stories[:STORIES_SHOWN])]
     stories += [""] * (STORIES_SHOWN - len(stories))
     spare = height - len(head) - len(numbers) - 2
-    if spare < 6:  # a small terminal: the shopper matters more than the account
+    if spare < 6:  # a small terminal: the shopper is more important than the totals
         numbers, spare = numbers[:2], height - len(head) - 4
     shows_stories = spare >= 6 + STORIES_SHOWN + 1
     rows = min(LIST_ROWS_MAX, spare - 1 - (STORIES_SHOWN + 1 if shows_stories else 0))
@@ -78,10 +78,10 @@ def _title(view: View, columns: int) -> str:
     left = paint(" freshet ", BOLD, "7") + paint("  Kafka → Flink → ONNX → Redis, for real", DIM)
     state = paint(view.job_state, GREEN if view.job_state == "running" else YELLOW)
     right = f"job {state}  {clock(view.elapsed_s)}  " + paint("Ctrl-C ends it", DIM)
-    return _apart(left, right, columns)
+    return _justified(left, right, columns)
 
 
-def _apart(left: str, right: str, columns: int) -> str:
+def _justified(left: str, right: str, columns: int) -> str:
     room = columns - width_of(right) - 1
     return fit(left, room) + " " + right if room > 10 else fit(left, columns)
 
@@ -123,14 +123,14 @@ def _account(view: View, columns: int) -> list[str]:
 
 
 def _reasons(rejected: Mapping[str, int], columns: int) -> str:
-    """As many reasons as fit, the most frequent first, and how many more there are."""
-    told = [f"{reason} {count:,}" for reason, count in sorted(rejected.items(), key=lambda each: -each[1])]
-    for shown in range(len(told), 0, -1):
-        more = f" · {len(told) - shown} more" if shown < len(told) else ""
-        line = " · ".join(told[:shown]) + more
+    """As many reject reasons as fit, most frequent first, and the number of the remaining ones."""
+    reasons = [f"{reason} {count:,}" for reason, count in sorted(rejected.items(), key=lambda each: -each[1])]
+    for shown in range(len(reasons), 0, -1):
+        more = f" · {len(reasons) - shown} more" if shown < len(reasons) else ""
+        line = " · ".join(reasons[:shown]) + more
         if len(line) <= columns:
             return line
-    return told[0] if told else "none yet"
+    return reasons[0] if reasons else "none yet"
 
 
 def _last_reject(letter: DeadLetter | None) -> str:
@@ -140,12 +140,12 @@ def _last_reject(letter: DeadLetter | None) -> str:
 
 
 def _shopper(view: View, columns: int, rows: int) -> list[str]:
-    """What the shopper did on the left, the list on the right; one below the other makes no sense."""
+    """The shopper's actions on the left, the list on the right, side by side."""
     left_width = min(56, columns // 2)
     right_width = columns - left_width - 3
     consent = f" · consent {view.level}" if view.level else ""
     left = [f"  {paint(safe(view.name), BOLD)}{paint(consent, DIM)}"]
-    left += [_doing(doing, view.now_ms, short=columns < NARROW) for doing in view.doings[:rows]]
+    left += [_action_line(action, view.now_ms, short=columns < NARROW) for action in view.actions[:rows]]
     right = [_list_title(view)] + [_listed(place, item) for place, item in enumerate(view.listed[:rows], start=1)]
     if len(right) == 1:
         right.append(paint("nothing yet", DIM))
@@ -157,11 +157,11 @@ def _shopper(view: View, columns: int, rows: int) -> list[str]:
     ]
 
 
-def _doing(doing: Doing, now_ms: int, short: bool) -> str:
-    """One line; a short one leaves out what may be guessed."""
-    when = ago(max(0, now_ms - doing.at_ms))
-    when, verb = (f"{when.removesuffix(' ago'):>6}", "") if short else (f"{when:>10}  ", f"{doing.verb:<12}")
-    name = paint(safe(doing.name), BOLD) if doing.verb == "clicked" else safe(doing.name)
+def _action_line(action: ShopperAction, now_ms: int, short: bool) -> str:
+    """One line; a short one leaves out what can be inferred."""
+    when = ago(max(0, now_ms - action.at_ms))
+    when, verb = (f"{when.removesuffix(' ago'):>6}", "") if short else (f"{when:>10}  ", f"{action.verb:<12}")
+    name = paint(safe(action.name), BOLD) if action.verb == "clicked" else safe(action.name)
     return f"{paint(when, DIM)}{paint(verb, DIM)} {name}"
 
 

@@ -1,4 +1,4 @@
-"""Dirty data as in real streams: garbage that the job must reject, and duplicates. Pure."""
+"""Adds dirty data as found in real streams: invalid records that the job must reject, and duplicates. Pure."""
 
 import random
 from collections import deque
@@ -13,11 +13,11 @@ from schemas.topics import DAY_MS
 RUBBISH_SHARE: Final = 0.006
 DUPLICATE_SHARE: Final = 0.01
 DUPLICATES_AFTER: Final = 50
-"""A record that is sent twice is sent again after so many others."""
+"""A duplicate is sent this many records after the original."""
 
 
 class RecordToSend(NamedTuple):
-    """A record to be sent at `ts`; `event` is None where the payload is none."""
+    """A record to be sent at `ts`; `event` is None if the payload is not a valid interaction."""
 
     ts: int
     key: bytes | None
@@ -31,7 +31,7 @@ def dirty(
     rubbish_share: float = RUBBISH_SHARE,
     duplicate_share: float = DUPLICATE_SHARE,
 ) -> Iterator[RecordToSend]:
-    """The records of `events`, all of them, with some garbage and some duplicates between them."""
+    """All records of `events`, with some invalid records and duplicates inserted."""
     chance = random.Random(f"{seed}:dirt")  # noqa: S311 (no secret: it only makes a stream look real)
     again: deque[tuple[int, RecordToSend]] = deque()
     for number, event in enumerate(events):
@@ -51,7 +51,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def _with(**changes: object) -> Callable[[Interaction], tuple[bytes | None, bytes]]:
-    """The event with fields changed, None leaving one out, and an id of its own."""
+    """A copy of the event with an id of its own and some fields changed; None removes a field."""
 
     def spoil(event: Interaction) -> tuple[bytes | None, bytes]:
         fields = {**msgspec.to_builtins(event), "event_id": f"x{event.event_id}", **changes}

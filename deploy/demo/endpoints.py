@@ -1,4 +1,4 @@
-"""The addresses of a running product, as black-box clients learn them: from endpoints.json and nothing else."""
+"""The addresses of a running product, as external clients get them: from endpoints.json only."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ENDPOINTS_PATH = LOCAL / "endpoints.json"
 
 
 class Endpoints(msgspec.Struct, frozen=True):
-    """What `freshet up` writes. `key_ring` is a path."""
+    """The contents of the file that `freshet up` writes. `key_ring` is a path."""
 
     kafka: str
     redis: str
@@ -20,12 +20,12 @@ class Endpoints(msgspec.Struct, frozen=True):
     key_ring: str
 
     def kafka_settings(self) -> KafkaSettings:
-        """How this product's Kafka is reached."""
+        """The settings for connecting to this product's Kafka."""
         return KafkaSettings(self.kafka, self.topic_prefix)
 
 
 def load_endpoints(path: Path = ENDPOINTS_PATH) -> Endpoints:
-    """The addresses in `path`; raises :class:`StackError` where nothing is up."""
+    """The addresses in `path`; raises :class:`StackError` if no stack is running."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Endpoints)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The sender thread of the demo: sends the simulated shop at its pace, or a file."""
+"""The sender thread of the demo: sends the simulated shop's events in real time, or the rows of a file."""
 
 import threading
 import time
@@ -23,15 +23,15 @@ from schemas.pseudonyms import Pseudonymiser
 from schemas.wire.codecs import BadRecord, json_codec
 
 LATE_MAX_MS: Final = 5_000
-"""After a pause (a laptop that slept) the shop continues from now, and does not make up for what it missed."""
+"""After a pause (such as a suspended laptop) the shop continues from the current time and skips the missed events."""
 
 JOIN_TIMEOUT_S: Final = 3.0
 
 
 class Feed(threading.Thread):
-    """Sends until it is stopped or has nothing left. `sent` counts interactions; an error ends it and stays in `error`.
+    """Sends until stopped or finished. `sent` counts interactions; a failure ends it and is stored in `error`.
 
-    What the followed shopper does is put into `doings` after it was sent.
+    The followed shopper's actions are put into `actions` once they have been sent.
     """
 
     def __init__(self, producer: Producer, followed: str) -> None:
@@ -39,32 +39,32 @@ class Feed(threading.Thread):
         self._producer = producer
         self._followed = followed.encode()
         self._stopping = threading.Event()
-        self.doings: SimpleQueue[Interaction] = SimpleQueue()
+        self.actions: SimpleQueue[Interaction] = SimpleQueue()
         self.sent = 0
         self.notice = ""
         self.remarks: tuple[str, ...] = ()
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """The thread."""
+        """The thread's main function."""
         try:
             self.feed()
-        except Exception as error:  # it is raised again where the picture is drawn
+        except Exception as error:  # raised again by the thread that draws the screen
             self.error = error
 
     def feed(self) -> None:
-        """Send everything; returns early when stopped."""
+        """Send everything; return early if stopped."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._stopping.set()
         if self.ident is not None:
             self.join(JOIN_TIMEOUT_S)
 
 
 class ShopFeed(Feed):
-    """The simulated shop, live: what happens at a time is sent at that time."""
+    """The simulated shop, live: each event is sent at its event time."""
 
     def __init__(self, producer: Producer, shoppers: Sequence[shop.Shopper], rate: float, seed: int) -> None:
         super().__init__(producer, shoppers[0].user_id)
@@ -76,7 +76,7 @@ class ShopFeed(Feed):
         """See :class:`Feed`."""
         start_ms = _now_ms()
         events = shop.events(self._shoppers, start_ms, self._seed, self._pace)
-        changes = shop.second_thoughts(self._shoppers, start_ms, self._seed)
+        changes = shop.consent_changes(self._shoppers, start_ms, self._seed)
         both: Iterator[RecordToSend | ConsentChange] = merge(
             dirty(events, self._seed), changes, key=lambda each: each.ts
         )
@@ -93,7 +93,7 @@ class ShopFeed(Feed):
         self._producer.check()
         self.sent += 1
         if record.key == self._followed and record.event is not None:
-            self.doings.put(record.event)
+            self.actions.put(record.event)
 
     def _wait_until(self, ts: int) -> bool:
         ahead_ms = ts - _now_ms()
@@ -103,7 +103,7 @@ class ShopFeed(Feed):
 
 
 class FileFeed(Feed):
-    """Somebody's file: consents, their receipts, then every row."""
+    """The rows of a user's file: first the consents, then, after their receipts, all rows."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class FileFeed(Feed):
             self.finish(counts)
 
     def finish(self, counts: ReplayCounts) -> None:
-        """Tell what was sent; the picture has room for one line, so what was not taken is kept for afterwards."""
+        """Report what was sent. The screen shows one line only, so rows that were not sent are reported afterwards."""
         self.remarks = counts.remarks
         hint = f"; {len(counts.remarks)} remark(s) at the end" if counts.remarks else ""
         self._say(f"all {counts.interactions:,} rows sent in {counts.seconds:.1f} s{hint}")
@@ -147,7 +147,7 @@ class FileFeed(Feed):
             event, _ = self._decode(payload)
         except BadRecord:
             return
-        self.doings.put(msgspec.structs.replace(event, ts=_now_ms()))
+        self.actions.put(msgspec.structs.replace(event, ts=_now_ms()))
 
 
 def _now_ms() -> int:

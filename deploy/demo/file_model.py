@@ -1,4 +1,7 @@
-"""The model for a replay: trained on the file itself, so that its items are known, and kept for the next time."""
+"""The model for a replay: trained on the file itself, so that it knows the file's items.
+
+It is cached for later replays.
+"""
 
 import hashlib
 import shutil
@@ -19,7 +22,7 @@ _FOLDER: Final = "model-"
 def ready_file_model(
     parent: Path, path: Path, mapping: Mapping, say: Callable[[str], None] = lambda line: None
 ) -> Path:
-    """A model of the file below `parent`, trained unless it is there; models of other files are removed."""
+    """A model of the file below `parent`, trained if it does not exist yet; models of other files are removed."""
     check(path, mapping)
     directory = parent / f"{_FOLDER}{_identity(path, mapping)}"
     if not (directory / MANIFEST_FILE).exists():
@@ -39,7 +42,7 @@ def _columns(mapping: Mapping) -> Columns:
 
 
 def _identity(path: Path, mapping: Mapping) -> str:
-    """What the model depends on: the file as it is now, and how it is read."""
+    """What the model depends on: the current version of the file, and how it is parsed."""
     status = path.stat()
     text = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {msgspec.json.encode(mapping).decode()}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""One shopper, followed: what they did, the list they see, what changed in it, and how long that took. Pure."""
+"""The followed shopper: their actions, their list, what changed in it, and how long the update took. Pure."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from schemas.events import Interaction
 from serving.answers import Recommendation
 
 Mark = Literal["new", "up", ""]
-DOINGS_MAX: Final = 40
+ACTIONS_MAX: Final = 40
 STORIES_MAX: Final = 40
 NEW_STAYS_MS: Final = 4_000
 _VERBS: Final = {
@@ -23,8 +23,8 @@ _VERBS: Final = {
 }
 
 
-class Doing(NamedTuple):
-    """Something that the shopper did to a thing, at `at_ms`; `moves` says whether the list depends on it."""
+class ShopperAction(NamedTuple):
+    """An action of the shopper on an item, at `at_ms`; `moves` is true if the list depends on it."""
 
     at_ms: int
     verb: str
@@ -33,45 +33,47 @@ class Doing(NamedTuple):
 
 
 class MarkedItem(NamedTuple):
-    """An item of the list: its name, and how it stands against the list before."""
+    """An item of the list: its name, and its change of rank since the previous list."""
 
     name: str
     mark: Mark
 
 
 class Followed:
-    """Takes what the shopper does, what the product says of their list, and what a frontend reads."""
+    """Combines the shopper's actions, the product's receipts for their list, and the list that a frontend reads."""
 
     def __init__(self, name: str, item_names: Mapping[str, str]) -> None:
         self.name = name
         self._item_names = item_names
-        self._doings: deque[Doing] = deque(maxlen=DOINGS_MAX)
+        self._actions: deque[ShopperAction] = deque(maxlen=ACTIONS_MAX)
         self._stories: deque[str] = deque(maxlen=STORIES_MAX)
         self._shown: tuple[str, ...] = ()
         self._marked: dict[str, tuple[Mark, int]] = {}
-        self._told_version = 0
+        self._described_version = 0
         self.recommendation: Recommendation | None = None
 
-    def note_doing(self, event: Interaction) -> None:
-        """Take an interaction of the shopper that was sent; what was merely shown to them is not told."""
+    def note_action(self, event: Interaction) -> None:
+        """Add an interaction of the shopper that was sent; impressions are not shown."""
         verb = _VERBS.get(event.type)
         if verb is None:
             return
         name = f"“{event.query}”" if event.query else self._named(event.item_id or "")
-        self._doings.append(Doing(event.ts, verb, name, event.item_id is not None))
+        self._actions.append(ShopperAction(event.ts, verb, name, event.item_id is not None))
 
     def note_own(self, own: OwnList | None) -> None:
-        """Take the last list that was written for the shopper, and tell the story of it once."""
-        if own is None or own.version <= self._told_version:
+        """Add the last list written for the shopper, and describe each update once."""
+        if own is None or own.version <= self._described_version:
             return
-        self._told_version = own.version
-        cause = next((doing for doing in reversed(self._doings) if doing.moves and doing.at_ms <= own.event_at), None)
+        self._described_version = own.version
+        cause = next(
+            (action for action in reversed(self._actions) if action.moves and action.at_ms <= own.event_at), None
+        )
         if cause is not None:
             story = f"{self.name} {cause.verb} {cause.name} → list v{own.version}, {own.latency_ms} ms later"
             self._stories.append(story)
 
     def note_list(self, recommendation: Recommendation, now_ms: int) -> None:
-        """Take what a frontend reads now, and mark what is new or has risen since it last changed."""
+        """Add the list that a frontend reads now, and mark items that are new or have risen since its last change."""
         ids = tuple(item.id for item in recommendation.items)
         if ids != self._shown:
             places = {item: place for place, item in enumerate(self._shown)}
@@ -84,19 +86,19 @@ class Followed:
         self.recommendation = recommendation
 
     def listed(self, now_ms: int) -> list[MarkedItem]:
-        """The list as it is shown, best first; marks stay for :data:`NEW_STAYS_MS`."""
+        """The list as displayed, best first; marks remain for :data:`NEW_STAYS_MS`."""
         shown = []
         for item in self._shown:
             mark, at_ms = self._marked.get(item, ("", 0))
             shown.append(MarkedItem(self._named(item), mark if now_ms - at_ms < NEW_STAYS_MS else ""))
         return shown
 
-    def doings(self) -> list[Doing]:
-        """What the shopper did, the last first."""
-        return list(reversed(self._doings))
+    def actions(self) -> list[ShopperAction]:
+        """The shopper's actions, newest first."""
+        return list(reversed(self._actions))
 
     def stories(self) -> Sequence[str]:
-        """What was told, the last first."""
+        """The descriptions of list updates, newest first."""
         return list(reversed(self._stories))
 
     def _named(self, item_id: str) -> str:

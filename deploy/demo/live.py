@@ -1,4 +1,4 @@
-"""The live part of the demo: receipts come in, a frontend reads a list, the picture is drawn, until it is stopped."""
+"""The live part of the demo: consumes receipts, reads a list as a frontend does, and draws the screen until stopped."""
 
 import threading
 import time
@@ -28,9 +28,9 @@ _decode_letter: Final = msgspec.json.Decoder(DeadLetter).decode
 
 
 class JobProbe(threading.Thread):
-    """Asks now and then whether all parts run, and Flink for the state of the job.
+    """Checks periodically whether all parts run, and queries Flink for the state of the job.
 
-    A part that ended is told in `state`; a job that has ended for good stays in `failure`.
+    A part that has ended is reported in `state`; a job that has ended for good sets `failure`.
     """
 
     def __init__(self, stack: LocalStack, job_id: str) -> None:
@@ -41,7 +41,7 @@ class JobProbe(threading.Thread):
         self.failure: str | None = None
 
     def run(self) -> None:
-        """The thread."""
+        """The thread's main function."""
         while not self._stopping.wait(PROBE_EVERY_S):
             try:
                 state = self._stack.rest.state(self._job_id).lower()
@@ -53,14 +53,14 @@ class JobProbe(threading.Thread):
             self.state = ", ".join([state, *(f"{name} ended" for name in ended)])
 
     def stop(self) -> None:
-        """End the thread; it may take one answer of Flink longer."""
+        """Stop the thread; it may wait for one more response from Flink."""
         self._stopping.set()
 
 
 class Live:
-    """Everything between the product and the picture. `consumer` reads receipts and dead letters from their ends.
+    """Connects the product to the screen. `consumer` reads receipts and dead letters from the ends of their topics.
 
-    `hint` is a command that the picture shows at its end.
+    `hint` is a command shown at the bottom of the screen.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Live:
         self._followed = Followed(user, names)
 
     def receive(self) -> list[Receipt]:
-        """Take what has arrived from the product; returns the receipts."""
+        """Process what has arrived from the product; returns the receipts."""
         receipts = []
         for record in polled(self._consumer, POLL_MS):
             if record.topic.endswith(DEAD_LETTERS):
@@ -84,7 +84,7 @@ class Live:
         return receipts
 
     def show(self, feed: Feed, probe: JobProbe, screen: Screen, is_over: Callable[[], bool]) -> None:
-        """Draw until it is over. Raises what went wrong in the feed, in Kafka or in the job."""
+        """Draw until `is_over`. Raises failures of the feed, of Kafka or of the job."""
         began = time.monotonic()
         with screen:
             while not is_over():
@@ -103,7 +103,7 @@ class Live:
     def _take(self, feed: Feed) -> None:
         while True:
             try:
-                self._followed.note_doing(feed.doings.get_nowait())
+                self._followed.note_action(feed.actions.get_nowait())
             except Empty:
                 break
         self.receive()
@@ -128,7 +128,7 @@ class Live:
             last_reject=watch.last_reject,
             name=followed.name,
             level=watch.own_level,
-            doings=followed.doings(),
+            actions=followed.actions(),
             listed=followed.listed(now_ms),
             list_version=shown.version if shown else 0,
             list_reason=shown.reason if shown else "",

@@ -1,4 +1,4 @@
-"""What the simulated shop sells: word lists from which its catalogue of named items is made."""
+"""The word lists from which the simulated shop's catalogue of named items is generated."""
 
 from typing import Final, NamedTuple
 
@@ -6,7 +6,7 @@ from schemas.catalogue import CatalogueItem
 
 
 class Shelf(NamedTuple):
-    """The items of one category: every quality of every thing."""
+    """The items of one category: each quality combined with each thing."""
 
     things: tuple[str, ...]
     qualities: tuple[str, ...]
@@ -78,7 +78,7 @@ FIRST_NAMES: Final = (
 
 
 def catalogue() -> list[CatalogueItem]:
-    """All items, shelf by shelf and, on a shelf, thing by thing.
+    """All items, ordered by shelf and, within a shelf, by thing.
 
     >>> catalogue()[0].item_id, catalogue()[0].name, len(catalogue())
     ('tea-01', 'Organic Sencha Green Tea', 432)

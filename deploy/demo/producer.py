@@ -1,4 +1,4 @@
-"""Sends records to Kafka as any shop should: idempotent, acknowledged by all replicas, keyed by the user."""
+"""Sends records to Kafka as a shop should: idempotent, acknowledged by all replicas, keyed by user."""
 
 import threading
 from collections.abc import Callable
@@ -28,7 +28,7 @@ encode: Final[Callable[[Any], bytes]] = msgspec.json.Encoder().encode
 
 
 class DeliveryError(FreshetError):
-    """Kafka did not take every record; the text says how many and why the first one failed."""
+    """Kafka did not accept every record; the text gives the number of failures and the first reason."""
 
 
 @lru_cache(KEYS_REMEMBERED_MAX)
@@ -37,7 +37,10 @@ def _hash_of(key: bytes) -> int:
 
 
 class KnownKeys(DefaultPartitioner):  # type: ignore[misc]
-    """Chooses the partitions that Kafka's own clients choose, but hashes a key once: the hash is pure Python."""
+    """Chooses the same partitions as Kafka's own clients, but caches the hashes of keys.
+
+    Kafka-python computes them in pure Python.
+    """
 
     def partition(
         self, topic: str, key: Any, serialized_key: bytes | None, value: Any, serialized_value: bytes, cluster: Any
@@ -49,10 +52,10 @@ class KnownKeys(DefaultPartitioner):  # type: ignore[misc]
 
 
 class Producer:
-    """A :class:`kafka.KafkaProducer` that forgets no failure: `failed` counts them, `flush` and `close` raise.
+    """A :class:`kafka.KafkaProducer` that keeps all failures: `failed` counts them, `flush` and `close` raise.
 
-    May be used from several threads. `close` always ends the sending thread, also when it raises. With `bulk` records
-    wait longer for company: a fifth less CPU where somebody sends as fast as they can, and then calls `flush`.
+    It can be used from several threads. `close` always ends the sender thread, even if it raises. With `bulk`, records
+    wait longer for a batch: this takes a fifth less CPU if the caller sends as fast as possible and then calls `flush`.
     """
 
     def __init__(self, kafka: KafkaSettings, *, bulk: bool = False) -> None:
@@ -76,7 +79,7 @@ class Producer:
         self.send_raw_interaction(event.user_id.encode(), encode(event))
 
     def send_raw_interaction(self, key: bytes | None, payload: bytes) -> None:
-        """Send bytes to the interactions as they are, right or wrong."""
+        """Send bytes to the interactions topic unchanged, valid or not."""
         self._send(self._interactions, key, payload)
 
     def send_consent(self, change: ConsentChange) -> None:
@@ -84,11 +87,11 @@ class Producer:
         self._send(self._consents, change.user_id.encode(), encode(change))
 
     def send_item(self, item: CatalogueItem) -> None:
-        """Send one item of the catalogue, keyed by its id."""
+        """Send one catalogue item, keyed by its id."""
         self._send(self._catalogue, item.item_id.encode(), encode(item))
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
-        """Wait until Kafka has acknowledged everything sent; raises :class:`DeliveryError` where it has not."""
+        """Wait until Kafka has acknowledged all records; raises :class:`DeliveryError` if it has not."""
         try:
             self._producer.flush(timeout=timeout_s)
         except KafkaError as error:
@@ -96,21 +99,21 @@ class Producer:
         self.check()
 
     def check(self) -> None:
-        """Raise :class:`DeliveryError` if any record failed so far."""
+        """Raise :class:`DeliveryError` if any record has failed so far."""
         if self.failed:
             reason = type(self._first_error).__name__
             raise DeliveryError(f"Kafka did not accept {self.failed} record(s); the first failed with {reason}")
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Deliver what is left within `timeout_s` and end; raises :class:`DeliveryError` as `flush` does."""
+        """Deliver pending records within `timeout_s` and end; raises :class:`DeliveryError` as `flush` does."""
         try:
             self.flush(timeout_s)
         finally:
             self.abandon()
 
     def abandon(self) -> None:
-        """End at once; what was not delivered is given up. For an interrupted demo whose broker goes away too."""
-        with suppress(KafkaError):  # it flushes once more, with no time to do so
+        """End immediately and discard pending records: for an interrupted demo whose broker is stopped, too."""
+        with suppress(KafkaError):  # it flushes once more, with a timeout of zero
             self._producer.close(timeout=0)
 
     def _send(self, topic: str, key: bytes | None, payload: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Reading the product's answers: receipts and dead letters, from where they stand now."""
+"""Consumes the product's output: receipts and dead letters, from the current ends of their topics."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ POLL_MS = 100
 
 
 class MissingReceiptsError(FreshetError):
-    """The job did not answer in time; the text says how many answers are missing."""
+    """The job did not respond in time; the text gives the number of missing receipts."""
 
 
 @contextmanager
 def reading(kafka: KafkaSettings, *names: str) -> Iterator[KafkaConsumer]:
-    """A consumer of the topics `names` of :mod:`schemas.topics`, standing at their ends; it belongs to no group."""
+    """A consumer of the topics `names` of :mod:`schemas.topics`, positioned at their ends; it has no consumer group."""
     consumer = KafkaConsumer(
         **python_kafka_options(kafka),
         group_id=None,
@@ -38,7 +38,7 @@ def reading(kafka: KafkaSettings, *names: str) -> Iterator[KafkaConsumer]:
         consumer.assign(partitions)
         consumer.seek_to_end(*partitions)
         for partition in partitions:
-            consumer.position(partition)  # the end is looked up when it is first needed: that must be now
+            consumer.position(partition)  # the end offset is looked up on first use: force that now
         yield consumer
     finally:
         consumer.close()
@@ -50,7 +50,7 @@ def polled(consumer: KafkaConsumer, timeout_ms: int = POLL_MS) -> list[Any]:
 
 
 class ConsentWaiter:
-    """Waits until the consents of a set of pseudonyms are in force. Open it before they are sent.
+    """Waits until the consents of a set of pseudonyms are applied. Open it before sending them.
 
     with waiting_for_consents(kafka) as waiter:
         ...
@@ -67,10 +67,10 @@ class ConsentWaiter:
         say: Callable[[int], None] = lambda missing: None,
         give_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Return when each of `pseudonyms` has a receipt; raises :class:`MissingReceiptsError` where none
-        came for `timeout_s`.
+        """Return once each of `pseudonyms` has a receipt.
 
-        `say` is told how many are missing; `give_up` ends the waiting early without an error.
+        Raises :class:`MissingReceiptsError` if no receipt arrives for `timeout_s`. `say` receives the number of missing
+        receipts; `give_up` ends the wait early without an error.
         """
         missing = set(pseudonyms)
         deadline = time.monotonic() + timeout_s
@@ -91,6 +91,6 @@ class ConsentWaiter:
 
 @contextmanager
 def waiting_for_consents(kafka: KafkaSettings) -> Iterator[ConsentWaiter]:
-    """A :class:`ConsentWaiter` on the `receipts` topic, from its end on."""
+    """A :class:`ConsentWaiter` on the `receipts` topic, starting at its end."""
     with reading(kafka, topics.RECEIPTS) as consumer:
         yield ConsentWaiter(lambda: [decode_receipt(record.value) for record in polled(consumer)])

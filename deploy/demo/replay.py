@@ -1,6 +1,6 @@
-"""Replays a CSV, Parquet or JSON-lines file of your own into a running product (`freshet replay`).
+"""Replays a CSV, Parquet or JSON-lines file into a running product (`freshet replay`).
 
-Consents first, and their receipts are waited for; then every row, dirty ones too.
+Sends the consents, waits for their receipts, and then sends every row, including dirty ones.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ Say = Callable[[str], None]
 
 
 class Choice(NamedTuple):
-    """What the users of a file consent to: a `share` of them to `level`, the others to nothing."""
+    """The consents for the users of a file: a `share` of them consents to `level`, the others to nothing."""
 
     share: float = 1.0
     level: LevelName = "full"
 
 
 class ReplayCounts(NamedTuple):
-    """What was sent, all of it acknowledged by Kafka, and the seconds that the interactions took.
+    """The records sent, all acknowledged by Kafka, and the duration of sending the interactions in seconds.
 
-    `remarks`: how the file was read, which rows could not be sent, and which times were sent as they are.
+    `remarks`: how the file was parsed, which rows could not be sent, and which times were sent unparsed.
     """
 
     consents: int
@@ -58,10 +58,10 @@ def level_of(user_id: str, choice: Choice) -> LevelName:
 
 
 def consents_of(path: Path, mapping: Mapping, choice: Choice, at_ms: int) -> Iterator[ConsentChange]:
-    """The consent of each user of the file, in the order in which they appear.
+    """The consent of each user of the file, in order of first appearance.
 
-    Of a user id that no consent may have none is sent: the job would refuse it, and no receipt would ever come. The
-    rows are sent all the same, and are dead letters.
+    Users whose ids are not valid in a consent are left out: the job would reject the consent, and no receipt would ever
+    arrive. Their rows are sent nevertheless and become dead letters.
     """
     for user in users_of(path, mapping):
         if is_user_id(user):
@@ -69,7 +69,7 @@ def consents_of(path: Path, mapping: Mapping, choice: Choice, at_ms: int) -> Ite
 
 
 class Replay:
-    """A replay into one product. `say` is told of the progress; `stopped` ends it early, between two rows."""
+    """A replay into one product. `say` receives progress messages; `stopped` ends it early, between two rows."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Replay:
         at_ms: int,
         speed: float | None = None,
     ) -> ReplayCounts:
-        """Consents, their receipts, then the rows; `speed` in rows a second, None is as fast as Kafka takes them."""
+        """Send consents, wait for receipts, send rows; `speed` is in rows per second, None for as fast as possible."""
         consents = self.send_consents(path, mapping, choice, waiter, pseudonymiser, at_ms)
         return self.send_rows(path, mapping, speed)._replace(consents=consents)
 
@@ -107,9 +107,11 @@ class Replay:
         pseudonymiser: Pseudonymiser,
         at_ms: int,
     ) -> int:
-        """Send the consents in portions and wait for the receipts of each. Returns how many were sent.
+        """Send the consents in batches and wait for the receipts of each. Returns the number sent.
 
-        Raises :class:`~deploy.demo.table.MappingError` before the first for a file whose rows could not be sent."""
+        Raises :class:`~deploy.demo.table.MappingError` before the first batch if the rows of the file could not be
+        sent.
+        """
         self._reading(path, mapping)
         sent, portion = 0, set[str]()
         for change in consents_of(path, mapping, choice, at_ms):
@@ -137,7 +139,7 @@ class Replay:
         )
 
     def send_rows(self, path: Path, mapping: Mapping, speed: float | None = None) -> ReplayCounts:
-        """Send every row. Returns when Kafka has acknowledged all of them."""
+        """Send every row. Returns once Kafka has acknowledged all of them."""
         reading, remarks = self._reading(path, mapping), Counter[str]()
         rows_between_flushes = ROWS_PER_CHUNK if speed is None else max(1, min(ROWS_PER_CHUNK, int(speed)))
         begun, sent, without_user = time.monotonic(), 0, 0
@@ -151,7 +153,7 @@ class Replay:
             sent += 1
             without_user += key is None
             if sent % rows_between_flushes == 0:
-                # kafka-python's buffer has no bound of its own.
+                # kafka-python's buffer is unbounded.
                 self._producer.flush()
                 self._say(progress(sent, reading.table.rows, time.monotonic() - begun))
                 if self._stopped():
@@ -159,11 +161,11 @@ class Replay:
         self._producer.flush()
         seconds = time.monotonic() - begun
         self._say(progress(sent, reading.table.rows, seconds))
-        told = (f"{reason}: {rows:,}" for reason, rows in sorted(remarks.items()))
-        return ReplayCounts(0, sent, without_user, seconds, (*reading.notes, *told))
+        reasons = (f"{reason}: {rows:,}" for reason, rows in sorted(remarks.items()))
+        return ReplayCounts(0, sent, without_user, seconds, (*reading.notes, *reasons))
 
     def _pace(self, due: float) -> bool:
-        """Wait until `due`; False if the replay was stopped meanwhile."""
+        """Wait until `due`; false if the replay was stopped meanwhile."""
         while not self._stopped():
             left = due - time.monotonic()
             if left <= 0:
@@ -184,7 +186,7 @@ def replay(
     speed: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> ReplayCounts:
-    """Send the consents of the file's users, wait until they are in force, send every row; see :class:`Replay`."""
+    """Send the consents of the file's users, wait until they are applied, send every row; see :class:`Replay`."""
     return Replay(producer, say).run(path, mapping, choice or Choice(), waiter, pseudonymiser, at_ms, speed)
 
 
@@ -198,7 +200,7 @@ def progress(sent: int, total: int | None, seconds: float) -> str:
 
 
 def mapping_of(preset: str | None, given: dict[str, str]) -> Mapping:
-    """The mapping called `preset`, or the default, with what is `given` changed. Raises :class:`MappingError`.
+    """The mapping called `preset`, or the default, changed by `given`. Raises :class:`MappingError`.
 
     >>> mapping_of("online-retail", {"user": "who"}).user, mapping_of(None, {}).user
     ('who', 'user_id')
@@ -213,7 +215,8 @@ def replay_file(
 ) -> ReplayCounts:
     """Replay `path` into the product whose addresses are in `endpoints_path`.
 
-    Raises :class:`~deploy.demo.table.MappingError` where not one of its rows could be sent."""
+    Raises :class:`~deploy.demo.table.MappingError` if none of its rows could be sent.
+    """
     endpoints = load_endpoints(endpoints_path)
     pseudonymiser = Pseudonymiser(load_key_ring(endpoints.key_ring))
     producer = Producer(endpoints.kafka_settings(), bulk=speed is None)
@@ -239,6 +242,6 @@ def replay_file(
 
 
 def expect_rows(path: Path, counts: ReplayCounts) -> None:
-    """Raise :class:`~deploy.demo.table.MappingError`, which says why, where nothing was sent."""
+    """Raise :class:`~deploy.demo.table.MappingError` with the reason if nothing was sent."""
     if not counts.interactions:
         raise MappingError("; ".join([f"there were no rows to send in {path.name}", *counts.remarks]))

@@ -1,4 +1,4 @@
-"""Where the picture goes: a terminal that is restored in the end, or plain blocks of text, one every few seconds."""
+"""The demo's output: a full-screen terminal that is restored at the end, or blocks of plain text every few seconds."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from typing import Final, Protocol, Self, TextIO
 from deploy.demo.text import clock
 
 Draw = Callable[[int, int, bool], list[str]]
-"""Lines for a width, a height, and with colours or without."""
+"""Lines for a width and a height, with or without colours."""
 
 FRAME_S: Final = 0.25
 PLAIN_EVERY_S: Final = 5.0
@@ -19,21 +19,21 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[?25h\x1b[?1049l"
 
 
 class Screen(Protocol):
-    """A place to draw on; to be entered, drawn on often, and left."""
+    """A context manager that draws repeatedly."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
 
     def draw(self, picture: Draw) -> None:
-        """Show the picture if it is time to."""
+        """Draw the picture if it is due."""
         ...
 
 
 class TerminalScreen:
-    """The whole terminal, four times a second, on its alternate screen: what was there before comes back.
+    """The whole terminal, redrawn four times a second, on the alternate screen, so the old contents are restored.
 
-    The last picture is printed when it is left, so that it can be read afterwards.
+    On exit, the last picture is printed so that it can be read afterwards.
     """
 
     def __init__(self, output: TextIO = sys.stdout, colour: bool = True) -> None:
@@ -67,7 +67,7 @@ class TerminalScreen:
 
 
 class PlainScreen:
-    """Blocks of text without colours or cursor control: for logs, pipes and people who prefer them."""
+    """Blocks of text without colours or cursor control: for logs, pipes and users who prefer them."""
 
     def __init__(self, output: TextIO = sys.stdout) -> None:
         self._output = output
@@ -95,7 +95,7 @@ class PlainScreen:
 
 
 def screen_for(plain: bool, output: TextIO = sys.stdout) -> Screen:
-    """The terminal, unless plain is wanted or there is none. The variable NO_COLOR is honoured."""
+    """The terminal, unless `plain` is set or the output is no terminal. Respects the variable NO_COLOR."""
     if plain or not output.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return PlainScreen(output)
     return TerminalScreen(output, colour="NO_COLOR" not in os.environ)

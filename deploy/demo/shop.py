@@ -1,7 +1,7 @@
-"""A simulated shop: shoppers with tastes, what they do in sessions, and what they consent to. Pure.
+"""A simulated shop: shoppers with tastes, their sessions and their consents. Pure.
 
-Seeds and clocks are arguments: the same arguments give the same shoppers and the same events. Nothing of the real
-product is simulated here; what comes out are the records that a shop's frontend would send.
+Seeds and clocks are arguments: the same arguments give the same shoppers and events. No part of the product is
+simulated; the output consists of the records that a shop's frontend would send.
 """
 
 import random
@@ -32,28 +32,28 @@ LEVELS: Final[dict[LevelName, float]] = {"full": 0.84, "session": 0.09, "none": 
 
 SESSION_VISITS_MEAN: Final = 8
 ACTIVE_SHARE: Final = 0.3
-"""How much of their time shoppers spend in sessions."""
+"""The share of time that shoppers spend in sessions."""
 
 EVENTS_PER_VISIT: Final = 2.5
 STRAY_SHARE: Final = 0.06
-"""How often a shopper looks at something that is not to their taste."""
+"""The share of viewed items that do not match the shopper's taste."""
 
 FOLLOWED_TASTE_LASTS_MS: Final = 25_000
 TRAINING_UNTIL_MS: Final = 1_735_689_600_000
-"""2025-01-01: a date of its own, so that equal arguments train equal models."""
+"""2025-01-01: a fixed date, so that the same arguments train the same model."""
 
 _QUALITY_WEIGHTS: Final = tuple(accumulate(1 / (place + 1) ** 0.6 for place in range(QUALITIES_PER_SHELF)))
 
 
 class Taste(NamedTuple):
-    """What somebody likes: how much of each category (cumulated), and on each shelf the thing they look at most."""
+    """A shopper's preferences: the cumulated weights of categories, and the favourite thing on each shelf."""
 
     categories: tuple[float, ...]
     things: tuple[int, ...]
 
 
 class Shopper(NamedTuple):
-    """Somebody. Tastes take turns every `taste_lasts_ms`; nearly everybody has one. `pace` is None for the usual."""
+    """A shopper. Tastes alternate every `taste_lasts_ms`; most shoppers have one. `pace` is None for the default."""
 
     user_id: str
     country: str
@@ -64,14 +64,14 @@ class Shopper(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Mean pauses in ms: from one event to the next, and between sessions."""
+    """Mean pauses in ms: between events, and between sessions."""
 
     step_ms: float
     gap_ms: float
 
 
 def pace_for(events_per_s: float, shoppers: int) -> Pace:
-    """The pace at which so many shoppers make so many events a second, together and on average."""
+    """The pace at which this many shoppers together produce `events_per_s` on average."""
     every_ms = 1000 * shoppers / events_per_s
     session_ms = every_ms * ACTIVE_SHARE * SESSION_VISITS_MEAN * EVENTS_PER_VISIT
     return Pace(every_ms * ACTIVE_SHARE, session_ms / ACTIVE_SHARE * (1 - ACTIVE_SHARE))
@@ -82,7 +82,7 @@ FOLLOWED_PACE: Final = Pace(650, 2_000)
 
 
 def shoppers(seed: int, count: int) -> list[Shopper]:
-    """So many shoppers; the first is the one to follow: full consent, one taste at a time, several in turn."""
+    """`count` shoppers. The first is the one to follow: full consent and several tastes that alternate."""
     chance = _chance(seed, "shoppers")
     levels, weights = list(LEVELS), list(LEVELS.values())
     everybody = [
@@ -94,7 +94,7 @@ def shoppers(seed: int, count: int) -> list[Shopper]:
 
 
 def followed_shopper(seed: int) -> Shopper:
-    """Ada, whose taste changes so often that everybody can see it."""
+    """Ada, whose taste changes often enough for everyone to see it."""
     chance = _chance(seed, "followed")
     things = tuple(chance.randrange(THINGS_PER_SHELF) for _ in CATEGORIES)
     tastes = tuple(Taste(_cumulated([place]), things) for place in range(len(CATEGORIES)))
@@ -102,7 +102,7 @@ def followed_shopper(seed: int) -> Shopper:
 
 
 def user_name(place: int) -> str:
-    """The id of the shopper in that place.
+    """The id of the shopper at this index.
 
     >>> user_name(0), user_name(41)
     ('ada', 'ben-2')
@@ -112,29 +112,29 @@ def user_name(place: int) -> str:
 
 
 def events(everybody: Sequence[Shopper], start_ms: int, seed: int, pace: Pace) -> Iterator[Interaction]:
-    """What `everybody` does from `start_ms` on, in the order of time, without end."""
+    """The events of `everybody` from `start_ms` on, ordered by time, endless."""
     walks = [_walk(shopper, start_ms, _chance(seed, shopper.user_id), pace) for shopper in everybody]
     return merge(*walks, key=_ts)
 
 
 def consents(everybody: Sequence[Shopper], at_ms: int) -> list[ConsentChange]:
-    """The first choice of everybody."""
+    """Everybody's initial consent."""
     return [consent(shopper, shopper.level, at_ms) for shopper in everybody]
 
 
 def consent(shopper: Shopper, level: LevelName, at_ms: int) -> ConsentChange:
-    """The record of a choice made at the banner."""
+    """The record of a choice made in the banner."""
     return ConsentChange(
         shopper.user_id, level, at_ms, method="banner", notice_version="2025-01", jurisdiction=shopper.country
     )
 
 
-def second_thoughts(
+def consent_changes(
     everybody: Sequence[Shopper], start_ms: int, seed: int, every_ms: float = 12_000
 ) -> Iterator[ConsentChange]:
-    """Changes of mind, without end: somebody withdraws or narrows, and later returns to their first choice.
+    """Changes of consent, endless: a shopper withdraws or narrows, and later returns to the initial choice.
 
-    The first shopper, who is followed, stays.
+    The first shopper, who is followed, never changes.
     """
     chance, ts = _chance(seed, "second thoughts"), float(start_ms)
     away: list[Shopper] = []
@@ -151,7 +151,7 @@ def second_thoughts(
 
 
 def training_interactions(seed: int = 7, users: int = 600, days: int = 7) -> Interactions:
-    """What other shoppers did in this shop in the days before: the columns that the default model is trained on."""
+    """The earlier interactions of other shoppers, as columns: the training data of the default model."""
     start_ms = TRAINING_UNTIL_MS - days * DAY_MS
     stream = events(shoppers(seed, users + 1)[1:], start_ms, seed, EVERYDAY_PACE)
     seen = [
@@ -171,7 +171,7 @@ def training_interactions(seed: int = 7, users: int = 600, days: int = 7) -> Int
 
 
 def price_of(place: int) -> float:
-    """The price of the item in that place of the catalogue, in pounds: 3.49 to 99.49.
+    """The price of the catalogue item at this index, in pounds: 3.49 to 99.49.
 
     >>> price_of(0), price_of(1)
     (3.49, 40.49)
@@ -180,9 +180,9 @@ def price_of(place: int) -> float:
 
 
 def _walk(shopper: Shopper, start_ms: int, chance: random.Random, pace: Pace) -> Iterator[Interaction]:
-    """One shopper's sessions, one after the other; a session ends by chance, or with a change of taste.
+    """One shopper's sessions in sequence; a session ends at random, or with a change of taste.
 
-    At the start as many are in a session as ever later.
+    At the start, the share of shoppers in a session is the same as later.
     """
     step_ms, gap_ms = shopper.pace or pace
     is_in_session = shopper.pace is not None or chance.random() < ACTIVE_SHARE
@@ -195,11 +195,11 @@ def _walk(shopper: Shopper, start_ms: int, chance: random.Random, pace: Pace) ->
         category = _pick(chance, taste.categories)
         while int(ts - start_ms) // shopper.taste_lasts_ms == turn:
             place = _item(chance, taste, category)
-            for doing in _visit(chance, place):
+            for action in _visit(chance, place):
                 ts += chance.expovariate(1 / step_ms)
                 event_id = uuid7(int(ts), chance)
                 yield Interaction(
-                    event_id, ts=int(ts), user_id=shopper.user_id, session_id=session_id, context=context, **doing
+                    event_id, ts=int(ts), user_id=shopper.user_id, session_id=session_id, context=context, **action
                 )
             if chance.random() < 1 / SESSION_VISITS_MEAN:
                 break
@@ -207,7 +207,7 @@ def _walk(shopper: Shopper, start_ms: int, chance: random.Random, pace: Pace) ->
 
 
 def _visit(chance: random.Random, place: int) -> Iterator[dict[str, Any]]:
-    """What is done with one item: found on a surface, opened, looked at, sometimes bought."""
+    """The events for one item: found on a surface, opened, viewed, sometimes bought."""
     item_id = ITEM_IDS[place]
     found = chance.random()
     if found < 0.15:
@@ -242,7 +242,7 @@ _SEARCH, _IMPRESSION, _CLICK, _DWELL, _VIEW, _ADD_TO_CART, _PURCHASE = (
 
 
 def _item(chance: random.Random, taste: Taste, category: int) -> int:
-    """The place in the catalogue of an item to this taste; now and then of any other."""
+    """The catalogue index of an item that matches this taste; occasionally any other item."""
     if chance.random() < STRAY_SHARE:
         return chance.randrange(len(CATALOGUE))
     thing = taste.things[category] if chance.random() < 0.6 else chance.randrange(THINGS_PER_SHELF)
@@ -250,7 +250,7 @@ def _item(chance: random.Random, taste: Taste, category: int) -> int:
 
 
 def _taste(chance: random.Random) -> Taste:
-    """Two or three categories, the first most of all."""
+    """Two or three categories; the first has the largest weight."""
     favourites = chance.sample(range(len(CATEGORIES)), chance.choice((1, 2, 2, 3)))
     return Taste(_cumulated(favourites), tuple(chance.randrange(THINGS_PER_SHELF) for _ in CATEGORIES))
 
@@ -267,7 +267,7 @@ def _pick(chance: random.Random, cumulated: Sequence[float]) -> int:
 
 
 def uuid7(ts_ms: int, chance: random.Random) -> str:
-    """A UUID of version 7 (RFC 9562) of that time, with the random bits of `chance`.
+    """A UUID of version 7 (RFC 9562) for that time, with random bits from `chance`.
 
     >>> uuid7(1_700_000_000_000, random.Random(1))[:15]
     '018bcfe5-6800-7'

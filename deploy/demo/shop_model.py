@@ -1,4 +1,4 @@
-"""The default model: trained in seconds on what other shoppers did in the simulated shop in the days before."""
+"""The default model: trained within seconds on earlier interactions of other shoppers in the simulated shop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +10,16 @@ from models.transitions import TrainingSettings
 from schemas.errors import ModelError
 
 SHOP_SETTINGS = TrainingSettings(history_decay=0.8)
-"""Steeper than the default: in a session the last clicks say most, and a change of taste shows after three."""
+"""Steeper than the default: the last clicks of a session count most, so three clicks show a change of taste."""
 
 
 def train_shop_model(directory: Path, say: Callable[[str], None] = lambda line: None) -> Manifest:
-    """Train on the simulated shop and write the model to `directory`, replacing one that is there."""
+    """Train on the simulated shop and write the model to `directory`, replacing any existing one."""
     return train_and_export(training_interactions(), directory, SHOP_SETTINGS, say)
 
 
 def ready_shop_model(directory: Path, say: Callable[[str], None] = lambda line: None) -> Path:
-    """`directory` with a model of today's catalogue in it: trained now unless it is there already."""
+    """`directory` with a model of the current catalogue: trained now unless it exists already."""
     if not _is_of_this_shop(directory):
         say("training the model of the simulated shop")
         train_shop_model(directory, say)

@@ -1,6 +1,6 @@
-"""The journey of a click, on screen: a real Kafka, Redis and Flink, the job, and a shop full of simulated shoppers.
+"""Shows the journey of a click: a real Kafka, Redis and Flink, the job, and a shop full of simulated shoppers.
 
-`freshet demo`; with `--replay FILE` the rows of a file stand in for the shoppers.
+`freshet demo`; with `--replay FILE`, the rows of a file replace the shoppers.
 """
 
 import logging
@@ -39,20 +39,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class TimedLines:
-    """Lines with the seconds since the start."""
+    """Prints lines with the seconds since the start."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
 
     def __call__(self, line: str) -> None:
-        """Print one."""
+        """Print one line."""
         print(f"demo {time.monotonic() - self._began:5.1f} s  {line}", flush=True)
 
 
 class Interrupts:
-    """The first signal interrupts the setting up, or, once `deferred`, only sets `came`; later ones are ignored.
+    """The first signal interrupts the setup or, once `deferred`, only sets `came`; later ones are ignored.
 
-    The ending has bounds of its own, and a second Ctrl-C must not cut it short.
+    The cleanup has time limits of its own, and a second Ctrl-C must not interrupt it.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Interrupts:
 
 
 class DemoOptions(NamedTuple):
-    """What is shown: simulated shoppers, or the rows of a file (`replay`) as `mapping` and `choice` say."""
+    """What the demo shows: simulated shoppers, or the rows of a file (`replay`) according to `mapping` and `choice`."""
 
     shoppers: int = 300
     rate: int = 200
@@ -85,9 +85,9 @@ class DemoOptions(NamedTuple):
 
 
 def demo(options: DemoOptions) -> None:
-    """Run the demo until Ctrl-C or `seconds` end it; Ctrl-C before it is on screen is a `KeyboardInterrupt`."""
+    """Run the demo until Ctrl-C or for `seconds`; Ctrl-C before the screen appears is a `KeyboardInterrupt`."""
     logging.getLogger("kafka").addHandler(logging.NullHandler())
-    logging.getLogger("kafka").propagate = False  # what matters is raised; lines in between would spoil the picture
+    logging.getLogger("kafka").propagate = False  # important failures are raised; log lines would corrupt the screen
     interrupts, say = Interrupts(), TimedLines()
     _run(options, interrupts, say)
     say("ended; nothing was left running")
@@ -154,7 +154,7 @@ def _prepare_shop(
     ring: KeyRing,
     say: Callable[[str], None],
 ) -> tuple[Live, Feed]:
-    """Send the catalogue and everybody's consent, and wait until the consents are in force."""
+    """Send the catalogue and everybody's consents, and wait until the consents are applied."""
     shoppers = shop.shoppers(options.seed, options.shoppers)
     pseudonymiser = Pseudonymiser(ring)
     names = {item.item_id: item.name for item in shop.CATALOGUE}
@@ -180,7 +180,7 @@ def _prepare_file(
     ring: KeyRing,
     say: Callable[[str], None],
 ) -> tuple[Live, Feed]:
-    """Choose whom to follow; the feed sends consents and rows while the picture shows it."""
+    """Choose the user to follow; the feed sends consents and rows while the screen shows it."""
     path, mapping, pseudonymiser = options.replay or Path(), options.mapping, Pseudonymiser(ring)
     follow = options.follow or _busiest(path, mapping)
     say(f"following {follow}")

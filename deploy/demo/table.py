@@ -1,9 +1,9 @@
-"""Rows of somebody's own file (:mod:`models.files`) as the payloads that a shop would send, column by column.
+"""Converts the rows of a user's file (:mod:`models.files`) to the payloads that a shop would send, column by column.
 
-Every row is sent, dirty ones too, as they are: a negative quantity stays negative, a missing user is left out, a time
-that cannot be read is sent as the text that stood there. It is the job that rejects them, each with a reason.
-What is no row of the table, such as a line with too few fields, cannot be sent; a row whose id lost digits, or may be
-one of two, is not sent, as its id is now that of others. All are counted by reason.
+Every row is sent unchanged, including dirty ones: a negative quantity stays negative, a missing user is left out, and a
+time that cannot be parsed is sent as its original text. The job rejects such rows, each with a reason. Two kinds of
+rows are not sent: those that do not match the table, such as a line with too few fields, and those whose id lost digits
+or is ambiguous, because it might be somebody else's id. All are counted by reason.
 """
 
 from collections import Counter
@@ -33,7 +33,7 @@ from schemas.events import EVENT_TYPES
 from schemas.ids import is_id
 
 PREFIX_LENGTH_MAX: Final = 48
-"""Of a file's name in its event ids, which have room for 64 characters."""
+"""The length of a file's name in its event ids, which are limited to 64 characters."""
 UNCLEAR_NUMBER: Final = (
     "a number such as 1,234 in a column with decimal points and decimal commas: sent as it is, and the job rejects it"
 )
@@ -45,13 +45,12 @@ class MappingError(FreshetError):
 
 
 class Mapping(msgspec.Struct, frozen=True):
-    """Which column of the file is which field. None: the file has no such column and the field is left out.
+    """Maps the columns of a file to fields. None: the file has no such column, and the field is left out.
 
-    `type_constant` is the kind of all rows where no column says it, `currency_constant` likewise. `user_prefix` is put
-    before every user. Event ids are ``<event_id_prefix>:<row>``, rows counted from 0; the prefix is the file's name
-    where none is given. `time_format` is as for `strptime`, for dates that can be read in two ways; times that are
-    numbers need none. `name` is the
-    item's name, for people to read; it is not sent.
+    `type_constant` is the type of all rows if there is no type column, `currency_constant` likewise. `user_prefix` is
+    put before every user id. Event ids are ``<event_id_prefix>:<row>``, with rows counted from 0; the default prefix is
+    the file's name. `time_format` is a `strptime` format for ambiguous dates; numeric times need none. `name` is the
+    item's name, for display; it is not sent.
     """
 
     user: str = "user_id"
@@ -79,7 +78,7 @@ class Mapping(msgspec.Struct, frozen=True):
         return [column for column in (*fields, *others) if column is not None]
 
     def ids(self) -> list[str]:
-        """The columns that name somebody or something."""
+        """The columns with ids."""
         return [column for column in (self.user, self.item, self.session) if column is not None]
 
 
@@ -100,7 +99,7 @@ PRESETS: Final[dict[str, Mapping]] = {"online-retail": ONLINE_RETAIL}
 
 
 class _Row(msgspec.Struct, omit_defaults=True, gc=False):
-    """An interaction that nobody has checked: the fields of :class:`schemas.events.Interaction`, all optional."""
+    """An unvalidated interaction: the fields of :class:`schemas.events.Interaction`, all optional."""
 
     event_id: str
     type: Any = None
@@ -117,9 +116,10 @@ class _Row(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Reading(NamedTuple):
-    """How a file is read, from what all of its rows prove: the decimal marks of columns, their ids, the unit of times.
+    """How a file is parsed, inferred from all rows: the decimal marks of columns, their ids, the unit of times.
 
-    `notes` tell it; `guessed`: sentence → numbers of which nothing says how they are written."""
+    `notes` describe it; `guessed`: sentence → number of values whose format is ambiguous.
+    """
 
     table: Table
     marks: dict[str, DecimalMark]
@@ -131,25 +131,25 @@ class Reading(NamedTuple):
 
 
 def reading_of(path: Path, mapping: Mapping) -> Reading:
-    """Raises :class:`MappingError` where the file or the mapping cannot be used."""
+    """How to parse the file. Raises :class:`MappingError` if the file or the mapping cannot be used."""
     table = check(path, mapping)
     numbers = [column for column in (mapping.value, mapping.quantity) if column is not None]
     try:
         evidence, ids, unit, order = table.evidence(numbers, mapping.ids(), mapping.time, mapping.time_format)
     except FileError as error:
         raise MappingError(str(error)) from None
-    told = describe_unit(None if mapping.time in table.times else unit, mapping.time)
-    notes = (*filter(None, [table.note]), *ids.notes(), *told, *describe_order(order, mapping.time))
+    units = describe_unit(None if mapping.time in table.times else unit, mapping.time)
+    notes = (*filter(None, [table.note]), *ids.notes(), *units, *describe_order(order, mapping.time))
     return Reading(table, evidence.marks(), ids, unit, order, notes, evidence.guessed())
 
 
 def interactions_of(
     path: Path, mapping: Mapping, remarks: Counter[str] | None = None, reading: Reading | None = None
 ) -> Iterator[tuple[bytes | None, bytes]]:
-    """(key, payload) of every row in the order of the file; the key is None where there is no user.
+    """(key, payload) of every row in file order; the key is None if there is no user.
 
-    ``remarks`` is told, by reason, the rows that could not be sent, and the times that could not be read.
-    ``reading`` is :func:`reading_of` the file where it is known already.
+    ``remarks`` counts, by reason, the rows that could not be sent and the times that could not be parsed. ``reading``
+    is the result of :func:`reading_of`, if already known.
     """
     remarks = Counter() if remarks is None else remarks
     reading = reading or reading_of(path, mapping)
@@ -167,18 +167,18 @@ def interactions_of(
 
 
 def users_of(path: Path, mapping: Mapping) -> list[str]:
-    """The users of the file, each once, in the order in which they appear."""
+    """The users of the file, each once, in order of first appearance."""
     return [user for user in dict.fromkeys(users_of_rows(path, mapping)) if user is not None]
 
 
 def users_of_rows(path: Path, mapping: Mapping) -> Iterator[str | None]:
-    """The user of every row, None where it has none."""
+    """The user of every row, or None."""
     for chunk in _chunks(check(path, mapping), [mapping.user], [mapping.user], Counter()):
         yield from _prefixed(texts_of(chunk[mapping.user]), mapping.user_prefix)
 
 
 def names_of(path: Path, mapping: Mapping) -> dict[str, str]:
-    """Item id → the name that stands beside it last; empty where the mapping names no column for it."""
+    """Item id → its last name in the file; empty if the mapping has no column for names."""
     names: dict[str, str] = {}
     if mapping.name is None:
         return names
@@ -189,7 +189,7 @@ def names_of(path: Path, mapping: Mapping) -> dict[str, str]:
 
 
 def check(path: Path, mapping: Mapping, *more: str) -> Table:
-    """The file as a table; raises :class:`MappingError` where the file or the mapping cannot be used."""
+    """The file as a table; raises :class:`MappingError` if the file or the mapping cannot be used."""
     if mapping.type is None and mapping.type_constant is None:
         raise MappingError("give the kind of the rows: --type COLUMN, or --type-constant purchase")
     if mapping.type_constant is not None and mapping.type_constant not in EVENT_TYPES:
@@ -212,13 +212,13 @@ def _chunks(
     try:
         written = written or table.ids(ids)
         for chunk in table.chunks(columns, remarks):
-            yield _with_whole_ids(chunk, ids, written, remarks)
+            yield _with_clear_ids(chunk, ids, written, remarks)
     except FileError as error:
         raise MappingError(str(error)) from None
 
 
-def _with_whole_ids(chunk: Chunk, ids: list[str], written: IdEvidence, remarks: Counter[str]) -> Chunk:
-    """The rows whose ids have all their digits and one reading."""
+def _with_clear_ids(chunk: Chunk, ids: list[str], written: IdEvidence, remarks: Counter[str]) -> Chunk:
+    """The rows whose ids have all their digits and are unambiguous."""
     floats, mixed = written.floats(), written.mixed()
     chunk = chunk | {column: as_floats(chunk[column]) for column in ids if column in floats}
     rounded = {row for column in ids for row in rows_with_lost_digits(chunk[column])}
@@ -238,7 +238,7 @@ def _fields(
     reading: Reading,
     remarks: Counter[str],
 ) -> list[Any]:
-    """The columns of :class:`_Row` after the event id, each an iterable of one value a row."""
+    """The columns of :class:`_Row` after the event id, each an iterable with one value per row."""
 
     def texts(column: str | None, constant: str | None = None) -> Any:
         return repeat(constant) if column is None else texts_of(chunk[column])
@@ -282,7 +282,7 @@ def _prefixed(texts: list[str | None], prefix: str) -> list[str | None]:
 
 
 def _times(cells: list[Cell], form: str | None, reading: Reading, remarks: Counter[str]) -> list[Cell]:
-    """Ms since the epoch; what is no time is left as it is."""
+    """Times in ms since the epoch; values that cannot be parsed stay unchanged."""
     times: list[Cell] = list(milliseconds_of(cells, form, reading.unit, reading.order))
     for row, cell in enumerate(cells):
         if times[row] is None and cell is not None:

@@ -1,4 +1,4 @@
-"""Text on a terminal: what is safe to print, how wide it is, how it is cut, and how it is coloured. Pure."""
+"""Terminal text: escaping, width, truncation and colours. Pure."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ ELLIPSIS: Final = "…"
 
 
 def paint(text: str, *codes: str) -> str:
-    """`text` in colours that end with it."""
+    """`text` in colours, reset at its end."""
     return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if text else ""
 
 
@@ -25,7 +25,7 @@ def plain(text: str) -> str:
 
 
 def safe(text: str) -> str:
-    """`text` from somebody's file without anything that a terminal would obey.
+    """`text` from a user's file without terminal control characters.
 
     >>> safe("tea\\x1b[2J")
     'tea·[2J'
@@ -34,7 +34,7 @@ def safe(text: str) -> str:
 
 
 def width_of(text: str) -> int:
-    """The columns that `text` takes, colours not counted.
+    """The number of columns that `text` takes, without colour codes.
 
     >>> width_of("茶"), width_of(paint("tea", BOLD))
     (2, 3)
@@ -49,7 +49,7 @@ def _columns(letter: str) -> int:
 
 
 def fit(text: str, width: int) -> str:
-    """`text` in exactly `width` columns: cut with an ellipsis, or filled with blanks; colours stay whole.
+    """`text` in exactly `width` columns: truncated with an ellipsis, or padded with spaces; colours are kept.
 
     >>> fit("Green Tea", 6), fit("tea", 5)
     ('Green…', 'tea  ')

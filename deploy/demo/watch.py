@@ -12,11 +12,11 @@ RATE_WINDOW_MS: Final = 5_000
 LATENCIES_MAX: Final = 20_000
 TREND_STEPS: Final = 60
 STEP_MS: Final = 1_000
-CONSENTS_TOLD_MAX: Final = 200_000
+CONSENTS_TRACKED_MAX: Final = 200_000
 
 
 class JobTotals(NamedTuple):
-    """The account of the whole job: the sum over its buckets."""
+    """The totals of the whole job: the sum over its buckets."""
 
     sent: int = 0
     accepted: int = 0
@@ -31,19 +31,19 @@ class JobTotals(NamedTuple):
 
     @property
     def adds_up(self) -> bool:
-        """Accepted, duplicates, denied and rejected make up what was sent: always."""
+        """Whether accepted, duplicates, denied and rejected add up to what was sent, which must always hold."""
         return self.accepted + self.duplicates + self.denied + self.rejects == self.sent
 
 
 class ListLatency(NamedTuple):
-    """From Kafka's append of an event to its list in Redis, in ms, over the last seconds; None where there is none."""
+    """Latency from Kafka's append of an event to its list in Redis, in ms, over the last seconds; None without data."""
 
     p50: float | None = None
     p99: float | None = None
 
 
 class OwnList(NamedTuple):
-    """The last list that was written for the followed shopper: its version, and how long it took."""
+    """The last list written for the followed shopper: its version and latency."""
 
     version: int
     latency_ms: int
@@ -51,10 +51,10 @@ class OwnList(NamedTuple):
 
 
 class Watch:
-    """What is known of the product from its receipts, taken in topic order of each partition.
+    """The state of the product according to its receipts, read in order within each partition.
 
-    Receipts come at least once: an account is a total and a level a state, so a repeated one does no harm; a repeated
-    list write counts twice in the rate of lists.
+    Receipts arrive at least once. Repeated ones do no harm to totals and consent levels, but a repeated list write
+    counts twice in the rate of lists.
     """
 
     def __init__(self, followed: str) -> None:
@@ -70,14 +70,14 @@ class Watch:
         self.levels: Counter[str] = Counter()
 
     def note(self, receipt: Receipt, now_ms: int) -> None:
-        """Take one receipt."""
+        """Process one receipt."""
         if isinstance(receipt, ElementReceipt):
             self._note_element(receipt, now_ms)
         elif isinstance(receipt, ConsentReceipt):
             self._note_consent(receipt)
 
     def note_reject(self, letter: DeadLetter) -> None:
-        """Take one dead letter."""
+        """Process one dead letter."""
         self.last_reject = letter
 
     def _note_element(self, receipt: ElementReceipt, now_ms: int) -> None:
@@ -96,7 +96,7 @@ class Watch:
 
     def _note_consent(self, receipt: ConsentReceipt) -> None:
         known = self._levels.get(receipt.pseudonym)
-        if known is None and len(self._levels) >= CONSENTS_TOLD_MAX:
+        if known is None and len(self._levels) >= CONSENTS_TRACKED_MAX:
             return
         if known is not None:
             self.levels[known] -= 1
@@ -129,27 +129,27 @@ class Watch:
         return ListLatency(quantile(values, 0.5), quantile(values, 0.99))
 
     def events_per_s(self, now_ms: int) -> float:
-        """Interactions that the job accounted for, a second."""
+        """Interactions that the job counted, per second."""
         return self._events.per_s(now_ms)
 
     def lists_per_s(self, now_ms: int) -> float:
-        """Lists written, a second."""
+        """Lists written, per second."""
         return self._lists.per_s(now_ms)
 
     def trend(self, now_ms: int) -> list[int]:
-        """Interactions in each of the last seconds, the oldest first."""
+        """Interactions in each of the last seconds, oldest first."""
         return self._events.steps(now_ms)
 
 
 class RateMeter:
-    """Counts by second for the last minute."""
+    """Counts per second for the last minute."""
 
     def __init__(self) -> None:
         self._steps: dict[int, int] = {}
         self._began: int | None = None
 
     def add(self, count: int, now_ms: int) -> None:
-        """Count."""
+        """Add a count."""
         step = now_ms // STEP_MS
         self._began = step if self._began is None else self._began
         self._steps[step] = self._steps.get(step, 0) + count
@@ -157,7 +157,7 @@ class RateMeter:
             del self._steps[min(self._steps)]
 
     def per_s(self, now_ms: int) -> float:
-        """The rate over the last whole seconds."""
+        """The rate over the last complete seconds."""
         step, window = now_ms // STEP_MS, RATE_WINDOW_MS // STEP_MS
         if self._began is None or self._began == step:
             return 0.0
@@ -165,7 +165,7 @@ class RateMeter:
         return sum(self._steps.get(step - back, 0) for back in range(1, window + 1)) * 1000 / (window * STEP_MS)
 
     def steps(self, now_ms: int) -> list[int]:
-        """The counts of the last whole seconds since the first one, at most :data:`TREND_STEPS`, the oldest first."""
+        """The counts of the last complete seconds since the first one, at most :data:`TREND_STEPS`, oldest first."""
         step = now_ms // STEP_MS
         if self._began is None:
             return []
@@ -173,7 +173,7 @@ class RateMeter:
 
 
 def quantile(ordered: list[int], share: float) -> float:
-    """The nearest-rank quantile of values in order.
+    """The nearest-rank quantile of sorted values.
 
     >>> quantile([1, 2, 3, 4], 0.5), quantile([1, 2, 3, 4], 0.99)
     (2, 4)

@@ -4,7 +4,7 @@ from deploy.documentation.pages import DOCS, generated_pages
 
 
 def main() -> None:
-    """Write every generated page anew."""
+    """Write every generated page."""
     for name, text in generated_pages().items():
         (DOCS / name).write_text(text)
 

@@ -1,4 +1,4 @@
-"""The reference of the command line, written from the commands themselves."""
+"""Generates the command-line reference from the commands themselves."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -24,7 +24,7 @@ one ends with an example.
 
 
 def commands_page() -> str:
-    """The page as Markdown: the help of each command, as it is printed."""
+    """The page as Markdown: the help text of each command."""
     lines = [_INTRODUCTION]
     for words, command in commands(typer.main.get_command(root)):
         name = f"freshet {' '.join(words)}"
@@ -34,7 +34,7 @@ def commands_page() -> str:
 
 
 def commands(node: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command below `node` that does something, with the words that name it."""
+    """Every executable command below `node`, with the words of its name."""
     children = getattr(node, "commands", None)
     if children is None:
         yield words, node

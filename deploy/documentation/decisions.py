@@ -1,4 +1,4 @@
-"""The index of the decisions, and what each file says of itself."""
+"""Generates the index of the decisions from the head of each file."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ Figures and file names are those of the day of the decision.
 
 
 class DecisionRecord(NamedTuple):
-    """The head of a decision's file."""
+    """The head of a decision file."""
 
     file: str
     number: str
@@ -32,7 +32,7 @@ class DecisionRecord(NamedTuple):
 
 
 def decisions(folder: Path) -> list[DecisionRecord]:
-    """All decisions in `folder`, by number. Raises :class:`ValueError` for a file without a complete head."""
+    """All decisions in `folder`, by number. Raises :class:`ValueError` for a file with an incomplete head."""
     found = []
     for path in sorted(folder.glob("[0-9]*.md")):
         match = _HEAD.match(path.read_text())

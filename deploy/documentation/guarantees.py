@@ -1,7 +1,7 @@
-"""The table of what is guaranteed and by which test, from the marks `@pytest.mark.promise("key", …)` on the tests.
+"""Generates the table of guarantees and their tests from the marks `@pytest.mark.promise("key", …)` on the tests.
 
-`docs/promises.toml` has the words of each promise; the tests name its key. A promise that no test holds, and a test
-that holds a promise which nobody made, are errors: so no claim outlives its test.
+`docs/promises.toml` contains the text of each promise; tests refer to its key. A promise without a test is an error,
+and so is a test that refers to an unknown promise, so no claim outlives its test.
 """
 
 import ast
@@ -20,7 +20,7 @@ What Freshet does *not* promise is in [Limits](limits.md).
 
 
 class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One promise: `key` is what tests name, `section` the heading it stands under."""
+    """One promise: tests refer to its `key`; `section` is the heading it is listed under."""
 
     key: str
     section: str
@@ -32,14 +32,14 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_promises(path: Path) -> tuple[Promise, ...]:
-    """The promises in the TOML file `path`, in their order."""
+    """The promises in the TOML file `path`, in file order."""
     return msgspec.toml.decode(path.read_bytes(), type=_File).promise
 
 
 def guarantees_page(promises: tuple[Promise, ...], held: Mapping[str, list[str]]) -> str:
-    """The page; `held` has the tests that hold each promise.
+    """The page; `held` maps each promise to the tests that verify it.
 
-    Raises :class:`LookupError` for a promise that no test holds, and for a key that no promise has.
+    Raises :class:`LookupError` for a promise without a test, and for an unknown key.
     """
     keys = [promise.key for promise in promises]
     if broken := sorted(set(keys) ^ held.keys()):
@@ -54,23 +54,23 @@ def guarantees_page(promises: tuple[Promise, ...], held: Mapping[str, list[str]]
     return "\n".join(lines)
 
 
-def held_by(tests: Path) -> dict[str, list[str]]:
+def tests_by_promise(tests: Path) -> dict[str, list[str]]:
     """The key of each promise → the tests below the folder `tests` that are marked with it, by path."""
     found: dict[str, list[str]] = {}
     for path in sorted(tests.rglob("test_*.py")):
         where = path.relative_to(tests.parent).as_posix()
-        for name, keys in marked(path.read_text()):
+        for name, keys in promises_in(path.read_text()):
             for key in keys:
                 found.setdefault(key, []).append(f"{where}::{name}" if name else where)
     return found
 
 
-def marked(text: str) -> Iterator[tuple[str, list[str]]]:
-    """The names of tests with the promises that they hold; the name is empty for a mark of the whole module.
+def promises_in(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The names of tests with the promises that they verify; the name is empty for a mark on the whole module.
 
-    >>> list(marked("@pytest.mark.promise('a', 'b')\\ndef test_it(): ...\\ndef test_other(): ..."))
+    >>> list(promises_in("@pytest.mark.promise('a', 'b')\\ndef test_it(): ...\\ndef test_other(): ..."))
     [('test_it', ['a', 'b'])]
-    >>> list(marked("pytestmark = [pytest.mark.privacy, pytest.mark.promise('a')]\\ndef test_it(): ..."))
+    >>> list(promises_in("pytestmark = [pytest.mark.privacy, pytest.mark.promise('a')]\\ndef test_it(): ..."))
     [('', ['a'])]
     """
     for node in ast.parse(text).body:

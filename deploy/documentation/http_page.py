@@ -1,4 +1,4 @@
-"""The reference of the HTTP API, written from the OpenAPI document and the table of roles."""
+"""Generates the reference of the HTTP API from the OpenAPI document and the table of roles."""
 
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ def http_page() -> str:
 
 
 def _types(document: dict[str, Any]) -> list[str]:
-    """A table of fields for each type, as the OpenAPI document has them."""
+    """A table of fields for each type of the OpenAPI document."""
     lines = ["", "## Types"]
     for name, schema in sorted(document["components"]["schemas"].items()):
         required = schema.get("required", [])
@@ -101,7 +101,7 @@ def _body(operation: dict[str, Any]) -> list[str]:
 
 
 def _names(schema: dict[str, Any]) -> str:
-    """Which types of the OpenAPI document a schema allows."""
+    """The types of the OpenAPI document that a schema allows."""
     if "$ref" in schema:
         return f"`{schema['$ref'].rpartition('/')[2]}`"
     if schema.get("type") == "array":

@@ -1,11 +1,11 @@
-"""All pages of the documentation that are written from code, and where they stand."""
+"""All documentation pages that are generated from code, and their paths."""
 
 from pathlib import Path
 from typing import Final
 
 from deploy.documentation.commands_page import commands_page
 from deploy.documentation.decisions import decisions_page
-from deploy.documentation.guarantees import guarantees_page, held_by, read_promises
+from deploy.documentation.guarantees import guarantees_page, read_promises, tests_by_promise
 from deploy.documentation.http_page import http_page
 from deploy.documentation.settings_pages import GATEWAY, JOB, TENANT, settings_page
 
@@ -15,8 +15,8 @@ _GENERATED: Final = "<!-- Written by `python -m deploy.documentation`: change it
 
 
 def generated_pages() -> dict[str, str]:
-    """The path of each page below `docs/`, and its text."""
-    guarantees = guarantees_page(read_promises(DOCS / "promises.toml"), held_by(ROOT / "tests"))
+    """The path below `docs/` of each page, and its text."""
+    guarantees = guarantees_page(read_promises(DOCS / "promises.toml"), tests_by_promise(ROOT / "tests"))
     pages = {
         "start/commands.md": commands_page(),
         "data-engineers/settings.md": settings_page(JOB),

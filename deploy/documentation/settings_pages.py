@@ -1,6 +1,6 @@
-"""The settings reference: one table for each table of a settings file, written from the structs that read it.
+"""Generates the settings reference: one table per table of a settings file, from the structs that parse it.
 
-What a setting means is the docstring below its field; types, bounds and defaults are those that msgspec enforces.
+The meaning of a setting is the docstring below its field; types, bounds and defaults are those that msgspec enforces.
 """
 
 import ast
@@ -22,7 +22,7 @@ _NAMES: Final = {types.IntType: "integer", types.FloatType: "number", types.StrT
 
 
 class SettingsPage(NamedTuple):
-    """What one settings file may hold."""
+    """The settings of one file."""
 
     title: str
     introduction: str
@@ -65,7 +65,7 @@ def settings_page(page: SettingsPage) -> str:
 
 
 def _sections(name: str, annotation: Any) -> list[str]:
-    """A section for a struct, and one for each struct in it."""
+    """A section for a struct, and one for each nested struct."""
     lines: list[str] = []
     for suffix, struct in _tables(annotation):
         title = f"{name}{suffix}"
@@ -78,7 +78,7 @@ def _sections(name: str, annotation: Any) -> list[str]:
 
 
 def _tables(annotation: Any) -> list[tuple[str, type[msgspec.Struct]]]:
-    """The struct that the annotation is, or of which it is a dictionary."""
+    """The struct itself, or the value type of a dictionary of structs."""
     kind = types.type_info(annotation)
     if isinstance(kind, types.StructType):
         return [("", kind.cls)]
@@ -93,7 +93,7 @@ def _row(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> str:
 
 
 def _meaning(struct: type[msgspec.Struct], field: str) -> str:
-    """The docstring below the field. Raises :class:`LookupError` where there is none."""
+    """The docstring below the field. Raises :class:`LookupError` if there is none."""
     try:
         return _meanings(struct)[field]
     except KeyError:
@@ -161,7 +161,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 
 def _duration(ms: int) -> str:
-    """The same in the largest unit that it is a whole number of.
+    """The duration in the largest unit that gives a whole number.
 
     >>> _duration(604_800_000), _duration(20)
     (' (7 days)', '')

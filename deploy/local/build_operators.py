@@ -1,6 +1,6 @@
-"""Build the jar of the operators that run in Java with Maven; refuse it where Maven used any jar but the pinned ones.
+"""Builds the jar of the Java operators with Maven; fails if Maven used any jar that is not pinned.
 
-Run by `make setup`. `--lock` writes SHA256SUMS from what Maven used, after a change of version in pom.xml.
+Run by `make setup`. `--lock` writes SHA256SUMS from the jars that Maven used, after a version change in pom.xml.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ POM = ROOT / "jobs" / "java" / "pom.xml"
 SUMS = POM.with_name("SHA256SUMS")
 JAR = ROOT / "jobs" / NAME
 CLASSPATH = JAR.with_name("classpath")
-"""Written by Maven: the jars that the operators are compiled and tested with."""
+"""Written by Maven: the jars with which the operators are compiled and tested."""
 
 
 def build(sums: Path, lock: bool = False) -> int:
-    """Build the jar; says how many jars it was compiled and tested with. Raises JarError, and leaves no jar then."""
+    """Build the jar; returns the number of jars used to compile and test it. Raises JarError, leaving no jar behind."""
     JAR.unlink(missing_ok=True)
     maven("package", "-DskipTests")
     used = jars_used()
@@ -39,18 +39,18 @@ def build(sums: Path, lock: bool = False) -> int:
 
 
 def maven(*words: str) -> str:
-    """What Maven says when it runs `words` on the operators."""
+    """The output of Maven, run with `words` on the operators."""
     return run_maven(["-f", str(POM), f"-D{SOURCES}={sources_digest()}", *words])
 
 
 def jars_used() -> dict[str, str]:
-    """Name → sha256 of each jar that Maven compiled and tested with."""
+    """Name → sha256 of each jar used by Maven to compile and test."""
     jars = [Path(jar) for jar in CLASSPATH.read_text(encoding="utf-8").split(":")]
     return {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build, and verify what was used (or lock it)."""
+    """Build, then verify the jars used (or lock them)."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local.build_operators", description=__doc__)
     parser.add_argument("--lock", action="store_true", help="write SHA256SUMS instead of checking against it")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The stack of `freshet up`, `freshet status` and `freshet down`: one for each checkout, started from any shell."""
+"""The stack of `freshet up`, `freshet status` and `freshet down`: one per checkout, controlled from any shell."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
-from deploy.local.local_job import LocalJob, newest_job, snapshot_left_by
+from deploy.local.local_job import LocalJob, latest_snapshot, newest_job
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.stack import LocalStack, is_up
 from schemas.errors import RestError, SettingsError
 
 WITH_JOB = "run/with-job"
-"""A file that is there while the stack is to have a job."""
+"""This file exists if the stack should have a job."""
 KEPT = ("key-ring.json", "signing-key", "tenant.toml", "freshet.toml", "gateway.toml", "model", "log")
-"""What `freshet down` leaves: keys, settings, the model and logs."""
+"""What `freshet down` keeps: keys, settings, the model and logs."""
 RUNNING = "RUNNING"
 
 
@@ -30,9 +30,10 @@ PARTS = ("redis", "kafka", "jobmanager", "taskmanager-1")
 
 
 def up(task_managers: int, with_job: bool) -> None:
-    """Start the stack and, unless told otherwise, the product on it.
+    """Start the stack and, unless disabled, the product on it.
 
-    If it is up already, this only starts again what has ended and keeps its data: Kafka, Redis, the gateway, the job.
+    If the stack is up already, restart only the parts that have ended: Kafka, Redis, the gateway and the job keep their
+    data.
     """
     with _one_at_a_time():
         if with_job:
@@ -73,7 +74,7 @@ def _resume(with_job: bool) -> None:
 
 
 def _resume_product(stack: LocalStack) -> bool:
-    """Submit the job where none runs, from the last snapshot, and start a gateway that is missing; whether it did."""
+    """Submit the job from the last snapshot if none runs, and start a missing gateway; returns whether it did."""
     stack.wait_ready()
     job = newest_job(stack.rest, _job_name(stack))
     begins = job is None or job.has_ended()
@@ -82,7 +83,7 @@ def _resume_product(stack: LocalStack) -> bool:
     if not begins or "settings" not in stack.endpoints():
         _start_product(stack, job if not begins else None)
         return True
-    snapshot = snapshot_left_by(stack.rest, job) if job else None
+    snapshot = latest_snapshot(stack.rest, job) if job else None
     _say(f"no job runs: submitting it, {f'from {snapshot}' if snapshot else 'with empty state'}")
     _start_product(stack, LocalJob(_submit_again(stack, snapshot), "CREATED"))
     return True
@@ -95,9 +96,9 @@ def _submit_again(stack: LocalStack, snapshot: str | None) -> str:
 
 
 def _start_product(stack: LocalStack, job: LocalJob | None = None) -> None:
-    """The job with the model of the simulated shop, whose items stand in the `catalogue` topic, and the gateway.
+    """Start the job, with the model of the simulated shop and its items in the `catalogue` topic, and the gateway.
 
-    Takes `job` for the one that was submitted, where there is one, and starts no gateway beside one that runs.
+    If `job` is given, it was already submitted and is used instead. A running gateway is kept.
     """
     from deploy.demo.producer import Producer
     from deploy.demo.shop import CATALOGUE
@@ -108,7 +109,7 @@ def _start_product(stack: LocalStack, job: LocalJob | None = None) -> None:
     if job is None:
         running = product.start(stack, model_directory=ready_shop_model(LOCAL / "model", _say), report=_say)
     else:
-        running = product.published(stack, job.id)
+        running = product.publish_when_running(stack, job.id)
     if _never_started(stack, [stack.gateway.name]):
         start_gateway(stack, running)
         _say(f"the gateway takes requests: {curl_line(stack, 'ada', str(ROOT))}")
@@ -120,7 +121,7 @@ def _start_product(stack: LocalStack, job: LocalJob | None = None) -> None:
 
 
 def _never_started(stack: LocalStack, names: Iterable[str]) -> list[str]:
-    """Those of `names` that there is no process of, running or ended; any TaskManager is as good as the first."""
+    """Those of `names` that have no process, running or ended; any TaskManager counts as the first."""
     known = {"taskmanager-1" if one.name.startswith("taskmanager-") else one.name for one in stack.processes()}
     return [name for name in names if name not in known]
 
@@ -145,7 +146,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def down() -> None:
-    """End everything that `up` started, from any shell, and delete data and token. Harmless if nothing runs."""
+    """End everything that `up` started, from any shell, and delete data and token. Does nothing if nothing runs."""
     from deploy.local.gateway_product import forget_token
 
     was_up = is_up(LOCAL)
@@ -159,9 +160,9 @@ def down() -> None:
 
 
 class Status(NamedTuple):
-    """What there is of the stack: whether each of its parts runs, their process ids, and the addresses.
+    """The state of the stack: whether each part runs, the process ids, and the addresses.
 
-    `job` is the state of the job in Flink, `none` or `unknown`; None where the stack is to have none.
+    `job` is the state of the job in Flink, `none` or `unknown`; None if the stack should have no job.
     """
 
     running: dict[str, bool]
@@ -170,12 +171,12 @@ class Status(NamedTuple):
     job: str | None = None
 
     def is_up(self) -> bool:
-        """Whether there is a stack, and each part of it runs, the job too where there is to be one."""
+        """Whether there is a stack and all its parts run, including the job if there should be one."""
         return bool(self.running) and all(self.running.values()) and self.job in (None, RUNNING)
 
 
 def status() -> Status:
-    """How the stack is now; empty where it is down."""
+    """The current state of the stack; empty if it is down."""
     stack = LocalStack(LOCAL)
     records = stack.processes()
     running = {record.name: record.is_running() for record in records}
@@ -197,7 +198,7 @@ def _job_state(stack: LocalStack) -> str:
 
 
 def describe_stack(found: Status) -> list[str]:
-    """The same as lines.
+    """The state as lines of text.
 
     >>> describe_stack(Status({}, {}, {}))
     ['The stack is down. `freshet up` starts it.']
@@ -225,14 +226,14 @@ def describe_stack(found: Status) -> list[str]:
 
 @contextmanager
 def interrupted_once() -> Iterator[None]:
-    """The first signal interrupts what is done here; later ones do not interrupt the cleaning up that follows."""
+    """The first signal interrupts the block; later ones do not interrupt the cleanup that follows."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt_once)
     yield
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    """Interrupt the start, but not the cleaning up that follows, which has a bound of its own."""
+    """Interrupt the start, but not the cleanup that follows, which has a time limit of its own."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,8 +1,8 @@
-"""What can go wrong with the local stack.
+"""Errors of the local stack.
 
 StackError (of schemas.errors)
-├── ProcessDiedError   a part ended while it was starting
-├── JarError           a jar is missing or is not the one that was pinned
+├── ProcessDiedError   a part ended during startup
+├── JarError           a jar is missing or differs from the pinned one
 └── SubmitError        `flink run` failed
 """
 
@@ -14,11 +14,11 @@ __all__ = ["JarError", "ProcessDiedError", "StackError", "SubmitError"]
 
 
 class ProcessDiedError(StackError):
-    """A part ended while it was starting; the text has the last lines of its log and the log's path."""
+    """A part ended during startup; the text has the last lines of its log and the log's path."""
 
 
 class JarError(StackError):
-    """A jar is missing, or its bytes are not those that SHA256SUMS pins."""
+    """A jar is missing, or its bytes differ from those pinned by SHA256SUMS."""
 
 
 class SubmitError(StackError):

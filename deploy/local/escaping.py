@@ -1,4 +1,4 @@
-"""Paths and other values as the parts of the stack must be given them; places for Flink are in `jobs/locations.py`."""
+"""Escapes paths and other values for the parts of the stack; for Flink's locations, see `jobs/locations.py`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _REFUSED = {
 
 
 def check_directory(directory: Path, encoding: str = sys.getfilesystemencoding()) -> None:
-    """Raise StackError where a stack cannot live below `directory`, which Python has decoded by `encoding`.
+    """Raise StackError if `directory`, which Python decoded with `encoding`, cannot contain a stack.
 
-    Colons separate what is on a class path, commas and semicolons the entries of lists in settings, and none can be
-    escaped there. Flink takes a backslash for a slash, and its thread mode writes the path between single quotation
-    marks into Python code. Java's security configuration expands `${…}`, and Java loads no class from a path with a
-    character beyond U+FFFF, such as an emoji.
+    Colons separate the entries of class paths, commas and semicolons those of lists in settings, and none can be
+    escaped there. Flink treats a backslash as a slash, and its thread mode puts the path between single quotes in
+    Python code. Java's security configuration expands `${…}`, and Java loads no class from a path with a character
+    beyond U+FFFF, such as an emoji.
     """
     text = str(directory)
     if not text.isascii() and encoding.lower().replace("-", "") != "utf8":
@@ -47,7 +47,7 @@ def check_directory(directory: Path, encoding: str = sys.getfilesystemencoding()
 
 
 def properties_of(values: Mapping[str, str]) -> bytes:
-    """A file of Java properties, which is Latin-1: all but plain ASCII is escaped.
+    """A file of Java properties, which is Latin-1: all characters but plain ASCII are escaped.
 
     >>> properties_of({"log.dirs": "/josé/my shop"})
     b'log.dirs=/jos\\\\u00e9/my\\\\u0020shop\\n'
@@ -56,7 +56,7 @@ def properties_of(values: Mapping[str, str]) -> bytes:
 
 
 def toml_of(value: Any) -> str:
-    """A string, a number or a list of strings in TOML, which has no surrogate pairs, unlike JSON.
+    """A string, a number or a list of strings in TOML, which unlike JSON has no surrogate pairs.
 
     >>> print(toml_of("/my shop/josé"))
     "/my shop/josé"

@@ -1,6 +1,6 @@
-"""Fetch the Java parts with Maven and refuse any byte that is not the pinned one.
+"""Fetches the Java dependencies with Maven and rejects any file that differs from the pinned one.
 
-Run by `make setup`. `--lock` writes SHA256SUMS from what Maven fetched, after a change of version in pom.xml.
+Run by `make setup`. `--lock` writes SHA256SUMS from what Maven fetched, after a version change in pom.xml.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from deploy.local.paths import JARS, POM, SUMS
 
 
 def fetch(directory: Path) -> None:
-    """Copy all jars that pom.xml names below directory, from Maven's own cache where it has them."""
+    """Copy all jars listed in pom.xml to `directory`, from Maven's own cache if it has them."""
     run_maven(["-q", "-f", str(POM), "package", f"-Djars.directory={directory}"])
 
 
 def run_maven(words: list[str]) -> str:
-    """What Maven prints when it does what `words` say. Raises JarError with its last lines where it fails."""
+    """The output of Maven, run with `words`. Raises JarError with its last lines if it fails."""
     maven = shutil.which("mvn")
     if maven is None:
         raise JarError("mvn is not on PATH; install Maven 3.8 or newer")
@@ -41,7 +41,7 @@ def run_maven(words: list[str]) -> str:
 
 
 def install(directory: Path, sums: Path) -> int:
-    """Have exactly the pinned jars below directory; says how many. Others never get there."""
+    """Put exactly the pinned jars into `directory`; returns their number. Other jars are never copied there."""
     with contextlib.suppress(JarError):
         return verify(directory, sums)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".jars-") as fresh:
@@ -53,7 +53,7 @@ def install(directory: Path, sums: Path) -> int:
 
 
 def lock(sums: Path) -> int:
-    """Write the checksums of what Maven fetches now; says how many jars there are."""
+    """Write the checksums of what Maven fetches now; returns the number of jars."""
     with tempfile.TemporaryDirectory() as fresh:
         fetch(Path(fresh))
         lines = [f"{digest}  {name}\n" for name, digest in checksums(Path(fresh)).items()]
@@ -73,7 +73,7 @@ def verify(directory: Path, sums: Path) -> int:
 
 
 def compare(found: dict[str, str], pinned: dict[str, str], sums: Path) -> int:
-    """Raise JarError naming the first jar that differs from what `sums` pins, is missing or is not expected there."""
+    """Raise JarError naming the first jar that differs from `sums`, is missing or is unexpected."""
     for name in sorted(pinned.keys() | found.keys()):
         if name not in found:
             raise JarError(f"{name} is missing, and {sums.name} pins it; run `make setup`")
@@ -85,7 +85,7 @@ def compare(found: dict[str, str], pinned: dict[str, str], sums: Path) -> int:
 
 
 def read_sums(sums: Path) -> dict[str, str]:
-    """Name → sha256, as `sums` pins them."""
+    """Name → sha256, as pinned in `sums`."""
     rows = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
     return {name.strip(): digest for digest, name in rows}
 

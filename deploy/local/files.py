@@ -1,4 +1,4 @@
-"""Small files of the stack, written so that a reader never sees half of one."""
+"""Small files of the stack, written atomically."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace the file in one step: a reader sees the old text or the new one."""
+    """Replace the file in one step: readers see the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.touch(mode)
@@ -17,7 +17,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def tail(path: Path, lines: int = 15, bytes_max: int = 64 * 1024) -> str:
-    """The last lines of a log, or a remark that there are none."""
+    """The last lines of a log, or a note that it is empty."""
     if not path.exists() or path.stat().st_size == 0:
         return f"({path.name} is empty)"
     with path.open("rb") as log:

@@ -1,7 +1,7 @@
-"""A Flink session cluster from the pip package: one JobManager, any number of TaskManagers with one slot each.
+"""A Flink session cluster from the pip package: one JobManager and any number of TaskManagers with one slot each.
 
-Java is started directly, with the memory flags that Flink's own BashJavaUtils computes from config.yaml: the scripts
-below pyflink/bin start three more Java machines for each process, which is most of the time that they take.
+Java is started directly, with the memory flags that Flink's own BashJavaUtils computes from config.yaml: the scripts in
+pyflink/bin start three additional JVMs per process, which take most of the startup time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FlinkCluster:
         return f"http://{LOOPBACK}:{self.rest_port}"
 
     def prepare(self) -> None:
-        """Lay out the configuration and the library directory that the processes read."""
+        """Create the configuration and the library directory that the processes read."""
         for name in ("conf", "checkpoints", "savepoints"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
         place = flink_config.place_settings(self._table.directory, self.rpc_port, self.rest_port, sys.executable)
@@ -65,11 +65,11 @@ class FlinkCluster:
             shutil.copyfile(stock, self._conf / stock.name)
 
     def start_job_manager(self) -> ProcessRecord:
-        """Start the JobManager; it is ready when rest.is_up() says so."""
+        """Start the JobManager; it is ready when rest.is_up() returns true."""
         return self._start("jobmanager", self.job_manager, _JOB_MANAGER, "GET_JM_RESOURCE_PARAMS")
 
     def add_task_manager(self) -> ProcessRecord:
-        """Start one more TaskManager, under a number that none has had, so that each log tells of one process."""
+        """Start one more TaskManager, with an unused number, so that each log belongs to one process."""
         logs = (self._table.directory / "log").glob("taskmanager-*.out")
         number = 1 + max((int(log.stem.partition("-")[2]) for log in logs), default=0)
         name = f"taskmanager-{number}"
@@ -100,13 +100,13 @@ class FlinkCluster:
             raise SubmitError(f"flink run did not end within {timeout_s:g} s:\n{_last(error.output)}") from error
         submitted = _JOB_ID.search(done.stdout)
         if done.returncode != 0 or submitted is None:
-            # The job's own traceback is in the one, Flink's reason in the other.
+            # The job's own traceback is in one of them, Flink's reason in the other.
             output = "\n".join(filter(None, (_last(done.stdout), _last(done.stderr)))) or tail(log)
             raise SubmitError(f"flink run failed ({done.returncode}):\n{output}\nLog: {log}")
         return submitted.group(1)
 
     def environment(self) -> dict[str, str]:
-        """What Flink's processes, its client and its Python workers need to know."""
+        """The environment of Flink's processes, its client and its Python workers."""
         # Thread mode looks for pemja with the `python` that is first on PATH, whatever python.executable says.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         return {
@@ -117,7 +117,7 @@ class FlinkCluster:
             "FLINK_LIB_DIR": str(flink_libraries.directory()),
             "FLINK_OPT_DIR": str(FLINK_HOME / "opt"),
             "FLINK_PLUGINS_DIR": str(FLINK_HOME / "plugins"),
-            # What Python functions and workers would leave in /tmp goes away with the stack.
+            # Temporary files of Python functions and workers are deleted with the stack.
             "TMPDIR": str(self._table.directory / "tmp"),
             "FLINK_LOG_DIR": str(self._table.directory / "log"),
         }
@@ -125,10 +125,10 @@ class FlinkCluster:
     def _start(self, role: str, name: str, main: str, memory_command: str, supervised: bool = False) -> ProcessRecord:
         config, libraries = self._conf / "config.yaml", flink_libraries.classpath()
         flags, dynamic = memory_arguments(self._java, config, libraries, memory_command)
-        # Relative to where a process starts: Log4j would take `%` and `${` of the whole path for patterns of its own.
+        # Relative to the working directory: Log4j would interpret `%` and `${` in the full path as its own patterns.
         log = Path("log", f"{name}.log")
         words = [main, "--configDir", str(self._conf), *dynamic]
-        # The console would repeat the log file; .out is left for what the JVM and Python functions print.
+        # The console would repeat the log file; .out contains only what the JVM and Python functions print.
         options = [*flags, "-Dconsole.log.level=OFF"]
         command = self._command(role, options, log, "log4j-console.properties", words)
         if supervised:

@@ -1,4 +1,4 @@
-"""flink-conf.yaml of this repository, and what one stack adds to it."""
+"""The repository's flink-conf.yaml, and the settings that each stack adds to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.locations import location_of
 
 
 def read_flat(text: str) -> dict[str, str]:
-    """Settings of a file with one flat `key: value` per line. Nesting is refused: a key must have one spelling.
+    """The settings of a file with one flat `key: value` per line. Nesting is rejected: a key must have one spelling.
 
     >>> read_flat("# why\\nheartbeat.timeout: 8 s\\n")
     {'heartbeat.timeout': '8 s'}
@@ -31,18 +31,18 @@ def read_flat(text: str) -> dict[str, str]:
 
 
 def render(defaults: str, overrides: Mapping[str, str]) -> str:
-    """config.yaml: the defaults, each override in place of the default that it replaces.
+    """config.yaml: the defaults, with the overrides in place of the corresponding defaults.
 
     >>> render("a.b: 1\\nc: 2", {"c": "3 s"})
     'a.b: "1"\\nc: "3 s"\\n'
     """
     settings = {**read_flat(defaults), **overrides}
-    # A JSON string is a YAML string, so no value can be taken for anything but itself.
+    # A JSON string is a YAML string, so no value can be misinterpreted.
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
 
 
 def place_settings(directory: Path, rpc_port: int, rest_port: int, python: str) -> dict[str, str]:
-    """What only the place knows: everything on loopback, everything below the stack's directory."""
+    """Settings that depend on the location: everything listens on loopback and lies below the stack's directory."""
     data = directory / "flink"
     return {
         "jobmanager.rpc.address": LOOPBACK,
@@ -50,12 +50,12 @@ def place_settings(directory: Path, rpc_port: int, rest_port: int, python: str) 
         "jobmanager.bind-host": LOOPBACK,
         "taskmanager.host": LOOPBACK,
         "taskmanager.bind-host": LOOPBACK,
-        # 0 lets the system choose; the JobManager tells the rest of the cluster.
+        # 0 lets the system choose; the JobManager informs the rest of the cluster.
         "taskmanager.rpc.port": "0",
         "taskmanager.data.port": "0",
         "blob.server.port": "0",
         "metrics.internal.query-service.port": "0",
-        # Prometheus' reporter would listen on all addresses; the REST interface tells the same metrics.
+        # Prometheus' reporter would listen on all addresses; the REST interface has the same metrics.
         "metrics.reporters": "none",
         "rest.address": LOOPBACK,
         "rest.bind-address": LOOPBACK,

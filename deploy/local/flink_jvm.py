@@ -1,4 +1,4 @@
-"""Memory flags of Flink's Java processes, as Flink itself computes them."""
+"""Memory flags of Flink's Java processes, as computed by Flink itself."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _UTILS = "org.apache.flink.runtime.util.bash.BashJavaUtils"
 def memory_arguments(java: Java, config: Path, libraries: Sequence[Path], command: str) -> tuple[list[str], list[str]]:
     """Java flags and `-D` settings for a process with this config.yaml.
 
-    command is GET_JM_RESOURCE_PARAMS or GET_TM_RESOURCE_PARAMS. The answer depends on the sizes in the configuration
-    alone, so it is kept under their hash: asking costs a Java start of most of a second.
+    `command` is GET_JM_RESOURCE_PARAMS or GET_TM_RESOURCE_PARAMS. The result depends only on the sizes in the
+    configuration, so it is cached under their hash: computing it starts a JVM, which takes most of a second.
     """
-    relevant = {key: value for key, value in read_flat(config.read_text()).items() if _has_a_say(key)}
+    relevant = {key: value for key, value in read_flat(config.read_text()).items() if _affects_memory(key)}
     question = json.dumps([pyflink.__version__, command, relevant], sort_keys=True)
     answer = CACHE / f"jvm-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
     if not answer.exists():
@@ -37,7 +37,7 @@ def memory_arguments(java: Java, config: Path, libraries: Sequence[Path], comman
     return kept["flags"], kept["dynamic"]
 
 
-def _has_a_say(key: str) -> bool:
+def _affects_memory(key: str) -> bool:
     return ".memory." in key or key.startswith(("taskmanager.numberOfTaskSlots", "taskmanager.cpu"))
 
 

@@ -19,9 +19,9 @@ FLINK_HOME = Path(pyflink.__file__).parent
 
 @cache
 def directory() -> Path:
-    """A directory of links that all stacks of this checkout share; made where it is not there yet.
+    """A directory of links shared by all stacks of this checkout; created if it does not exist.
 
-    The Python jar belongs here and not to the job: a job that brings it along loads pemja's library into a class
+    The Python jar belongs here and not into the job: a job that brings its own copy loads pemja's library into a class
     loader of its own, and the second such job in the same TaskManager fails.
     """
     connector = list((JARS / "flink").glob("*.jar"))
@@ -36,7 +36,7 @@ def directory() -> Path:
 
 
 def classpath() -> list[Path]:
-    """The jars in the order of Flink's own scripts: flink-dist last, so that the connectors come first."""
+    """The jars in the order used by Flink's own scripts: flink-dist last, so the connectors come first."""
     return sorted(directory().glob("*.jar"), key=lambda jar: (jar.name.startswith("flink-dist"), jar.name))
 
 

@@ -1,4 +1,4 @@
-"""The gateway, loopback only."""
+"""The gateway, on loopback only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.errors import HttpUnanswered
 
 
 class GatewayServer:
-    """`freshet gateway run`, which starts when it is told with which settings."""
+    """`freshet gateway run`; its settings are passed when it is started."""
 
     name = "gateway"
 
@@ -24,16 +24,16 @@ class GatewayServer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address at which it listens."""
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self, settings: Path) -> ProcessRecord:
-        """Start it; it is ready when is_ready() says so."""
+        """Start it; it is ready when is_ready() returns true."""
         command = [sys.executable, "-m", "freshet", "gateway", "run", "--settings", str(settings)]
         return self._table.start(self.name, command, {"PYTHONPATH": str(ROOT)})
 
     def is_ready(self) -> bool:
-        """Whether it takes requests."""
+        """Whether it accepts requests."""
         try:
             return HttpClient(self.url, timeout_s=1).get("/readyz").status == HTTPStatus.OK
         except HttpUnanswered:

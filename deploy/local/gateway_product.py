@@ -1,4 +1,4 @@
-"""A gateway for a running product: its settings, a key set, and a token to try it with."""
+"""A gateway for a running product: its settings, a key set, and a token for trying it out."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def start_gateway(stack: LocalStack, running: Product) -> Product:
 
 
 def forget_token(directory: Path) -> None:
-    """Delete the token and the key that it is signed with."""
+    """Delete the token and its signing key."""
     for name in ("jwks.json", HEADER_FILE):
         (directory / name).unlink(missing_ok=True)
 
 
 def curl_line(stack: LocalStack, user_id: str, root: str) -> str:
-    """A command that reads a list from the gateway; `root` is the folder that it is typed in."""
+    """A command that reads a list from the gateway; `root` is the folder in which it is run."""
     header = str(stack.directory / HEADER_FILE).removeprefix(root).lstrip("/")
     return f"curl -sH @{header} {stack.gateway.url}/v1/recommendations/{quote(user_id, safe='')}"
 
 
 def key_set(key: bytes) -> bytes:
-    """A JSON Web Key Set of one HMAC key."""
+    """A JSON Web Key Set with one HMAC key."""
     text = base64.urlsafe_b64encode(key).rstrip(b"=").decode()
     return json.dumps({"keys": [{"kid": "local", "kty": "oct", "alg": "HS256", "k": text}]}).encode()
 

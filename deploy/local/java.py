@@ -1,8 +1,8 @@
-"""Start Java so that it starts soon: with an archive of the classes that a part loads.
+"""Starts Java quickly, with a class-data archive of the classes that each part loads.
 
-Loading and checking some ten thousand classes is most of what a starting broker or TaskManager does. `make warm`
-records them for each part (deploy/local/record_classes.py); where there is no archive, or Java finds that it does not
-fit, everything works the same and takes longer to start.
+Loading and verifying some ten thousand classes takes most of the startup time of a broker or TaskManager. `make warm`
+records them for each part (deploy/local/record_classes.py). Without an archive, or if Java finds that it does not
+match, everything works the same but starts more slowly.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from deploy.local.errors import StackError
 from deploy.local.paths import CACHE
 
 ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
-"""For every process of the stack: Java reads its arguments and the names of files in the encoding of the locale."""
+"""For every process of the stack: Java decodes its arguments and file names with the encoding of the locale."""
 
-# Upper and lower case are those of English: in Turkish, `classic` in capitals is `CLASSİC`, which Kafka does not know.
+# English rules for upper and lower case: in Turkish, `classic` in capitals is `CLASSİC`, which Kafka does not know.
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
 
 
 @dataclass(frozen=True)
 class Java:
-    """Java command lines. temporary is where the processes put what they would leave in /tmp."""
+    """Builds Java command lines. `temporary` is the directory for temporary files instead of /tmp."""
 
     temporary: Path
     records_classes: bool = False
 
     def command(self, role: str, classpath: Sequence[Path], options: Sequence[str], words: Sequence[str]) -> list[str]:
-        """`java <options> -cp <classpath> <words>`; role (kafka, client and so on) names the archive."""
+        """`java <options> -cp <classpath> <words>`; `role` (kafka, client and so on) selects the archive."""
         executable = shutil.which("java")
         if executable is None:
             raise StackError("java is not on PATH; install Java 17")
@@ -42,14 +42,14 @@ class Java:
             archive.parent.mkdir(parents=True, exist_ok=True)
             sharing = [f"-XX:ArchiveClassesAtExit={archive}.draft"]
         elif archive.exists():
-            # -Xlog: an archive that does not fit is no news for the log of a part.
+            # -Xlog: the log of a part need not mention an archive that does not match.
             sharing = [f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
         path = ":".join(str(jar) for jar in classpath)
         return [executable, *sharing, *_LOCALE, f"-Djava.io.tmpdir={self.temporary}", *options, "-cp", path, *words]
 
 
 def keep_recorded() -> int:
-    """Put the archives that ended processes have written in place; says how many."""
+    """Move the archives written by ended processes into place; returns their number."""
     drafts = list(CACHE.glob("classes-*.jsa.draft"))
     for draft in drafts:
         draft.replace(draft.with_suffix(""))

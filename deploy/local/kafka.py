@@ -18,15 +18,15 @@ from deploy.local.paths import CACHE, JARS, KAFKA_LOG4J
 from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessRecord, ProcessTable
 
-# Any id does: it names a cluster of one broker whose data lives below one directory.
+# Any id will do: it names a cluster of one broker whose data is in one directory.
 _CLUSTER_ID = "ZnJlc2hldC1sb2NhbC0wMQ"
 
-# In a broker this small the second compiler costs a core for the first seconds and gives little.
+# In such a small broker, the C2 compiler takes a core for the first seconds and gains little.
 _JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={KAFKA_LOG4J.as_uri()}")
 
 
 class KafkaBroker:
-    """Starts empty or on the data that it finds; ready when an admin client gets an answer."""
+    """Starts empty or with existing data; ready once an admin client gets a response."""
 
     name = "kafka"
 
@@ -38,7 +38,7 @@ class KafkaBroker:
         controller_port: int,
         properties: Mapping[str, str] | None = None,
     ) -> None:
-        """`properties` are the broker's, beside or instead of ours."""
+        """`properties` extend or override the broker's default properties."""
         self._table = table
         self._java = java
         self.port = port
@@ -48,13 +48,13 @@ class KafkaBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """The address as Kafka clients want it."""
+        """The address in the form used by Kafka clients."""
         return f"{LOOPBACK}:{self.port}"
 
     def add_listener(self, protocol: str, settings: Mapping[str, str]) -> str:
-        """Listen with `protocol` (such as SASL_SSL) beside the plain listener, from the next start() on.
+        """Listen with `protocol` (such as SASL_SSL) in addition to the plain listener, from the next start() on.
 
-        `settings` are the listener's, without their prefix. Gives the listener's address.
+        `settings` are the listener's, without their prefix. Returns the listener's address.
         """
         address = f"{LOOPBACK}:{free_port()}"
         plain = _properties(self.port, self._controller_port, self._directory)
@@ -65,11 +65,11 @@ class KafkaBroker:
         return address
 
     def advertise(self, port: int) -> None:
-        """Send clients to this port of this machine, where a proxy listens, from the next start() on."""
+        """Advertise this port of this machine, where a proxy listens, to clients, from the next start() on."""
         self._more["advertised.listeners"] = f"PLAINTEXT://{LOOPBACK}:{port}"
 
     def start(self) -> ProcessRecord:
-        """Start the broker, on formatted storage; it is ready when is_ready() says so."""
+        """Start the broker on formatted storage; it is ready when is_ready() returns true."""
         data = self._directory / "data"
         if not data.exists():
             shutil.copytree(_formatted_storage(self._java), data)
@@ -80,7 +80,7 @@ class KafkaBroker:
         return self._table.start(self.name, command, {})
 
     def is_ready(self) -> bool:
-        """Whether the broker answers an admin client."""
+        """Whether the broker responds to an admin client."""
         if not is_listening(self.port):
             return False
         try:
@@ -106,19 +106,19 @@ def _properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": str(data),
-        # Three and eight threads by default: for few cores they only take turns.
+        # The defaults are three and eight threads: with few cores they would only take turns.
         "num.network.threads": "1",
         "num.io.threads": "2",
-        # A misspelt topic must be an error, and the order of two topics is the order of their appends.
+        # A misspelt topic must be an error, and the order across topics is the order of appends.
         "auto.create.topics.enable": "false",
         "log.message.timestamp.type": "LogAppendTime",
-        # One broker has no replicas, and few partitions of the internal topics make the first commit quick.
+        # One broker has no replicas, and few partitions of the internal topics make the first commit fast.
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "1",
         "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "1",
-        # The job's transactions outlive an outage of an hour; 15 minutes is the default.
+        # The job's transactions must outlive an outage of an hour; the default is 15 minutes.
         "transaction.max.timeout.ms": "7200000",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
@@ -127,9 +127,9 @@ def _properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
 
 
 def _formatted_storage(java: Java) -> Path:
-    """An empty storage directory as the broker wants it, made once for each version and copied from then on.
+    """An empty storage directory for the broker, created once for each version and then copied.
 
-    Formatting writes a few hundred bytes, does not depend on ports and costs a Java start.
+    Formatting writes a few hundred bytes, does not depend on ports and starts a JVM.
     """
     version = next(iter((JARS / "kafka").glob("kafka_*.jar")), Path("none")).stem
     kept = CACHE / f"storage-{version}"

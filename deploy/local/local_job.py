@@ -1,4 +1,4 @@
-"""The job on a stack: its state, and the snapshot that one which has ended can be continued from."""
+"""The job on a stack: its state, and the snapshot from which an ended job can be continued."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from jobs.locations import path_of
 
 
 class LocalJob(NamedTuple):
-    """A job, and its state as Flink has it: RUNNING, RESTARTING, FAILED and so on."""
+    """A job and its state in Flink: RUNNING, RESTARTING, FAILED and so on."""
 
     id: str
     state: str
 
     def has_ended(self) -> bool:
-        """Whether it will never run again."""
+        """Whether it has ended for good."""
         return self.state in FINAL
 
 
 def newest_job(rest: FlinkRest, name: str) -> LocalJob | None:
-    """The job of this `name` that has not ended, or else the one that began last; None before the first one.
+    """The job `name` that has not ended, or else the one that started last; None if there is none.
 
-    Raises :class:`RestError` where Flink does not answer.
+    Raises :class:`RestError` if Flink does not respond.
     """
     jobs = [job for job in rest.overview() if job["name"] == name]
     newest = max(jobs, key=lambda job: (job["state"] not in FINAL, job["start-time"]), default=None)
     return None if newest is None else LocalJob(newest["jid"], newest["state"])
 
 
-def snapshot_left_by(rest: FlinkRest, job: LocalJob) -> str | None:
-    """The newest savepoint or checkpoint of `job` that is there still, or else the one that it began from."""
+def latest_snapshot(rest: FlinkRest, job: LocalJob) -> str | None:
+    """The newest existing savepoint or checkpoint of `job`, or else the one from which it was started."""
     latest = rest.checkpoints(job.id)["latest"]
     own = [found for kind in ("savepoint", "completed") if (found := latest.get(kind))]
     own.sort(key=lambda found: found["trigger_timestamp"], reverse=True)

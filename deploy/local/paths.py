@@ -1,4 +1,4 @@
-"""Where things of this checkout live: all below the checkout, so that two checkouts never disturb each other."""
+"""The paths of this checkout's files: all are below the checkout, so two checkouts never interfere."""
 
 from __future__ import annotations
 

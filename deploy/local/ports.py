@@ -7,17 +7,17 @@ import socket
 
 LOOPBACK = "127.0.0.1"
 
-# Below the range from which Linux takes ports for outgoing connections (32768 and up): a port found free here
-# is not taken by somebody's connection before the service gets round to binding it.
+# Below the range that Linux uses for outgoing connections (32768 and up), so that no connection can take
+# a port found here before the service binds it.
 _RANGE = range(15_000, 32_000)
 _TRIES_MAX = 200
 _given: set[int] = set()
 
 
 def free_port(with_port_above: int = 0) -> int:
-    """A port that nothing listens on, never given twice by this process.
+    """A free port, never returned twice by this process.
 
-    `with_port_above` asks that the port so much above is free as well, as the bus of a Redis Cluster needs it.
+    With `with_port_above`, the port that many higher is free as well, as a Redis Cluster needs it for its bus.
 
     >>> free_port() != free_port()
     True
@@ -32,7 +32,7 @@ def free_port(with_port_above: int = 0) -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Whether something accepts connections on this port of the loopback interface."""
+    """Whether something accepts connections on this loopback port."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=0.5):
             return True

@@ -1,8 +1,8 @@
-"""Start, remember and end processes, also from another shell than the one that started them.
+"""Starts, records and ends processes, also from a different shell than the one that started them.
 
-A record on disk names each process by id *and* creation time: ids are reused, and `freshet down` must never end a
-stranger. Every process also carries the stack's directory in its environment, which its children inherit. That is how
-Flink's Python workers are found when the TaskManager that started them was killed and could not take them along.
+A record on disk identifies each process by id *and* creation time, because ids are reused and `freshet down` must never
+end an unrelated process. Every process also has the stack's directory in its environment, which its children inherit.
+This is how Flink's Python workers are found when their TaskManager was killed and could not end them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KILL_WAIT_S = 10
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """One process of the stack. create_time is in seconds since the epoch, as psutil gives it."""
+    """One process of the stack. `create_time` is in seconds since the epoch, as returned by psutil."""
 
     name: str
     pid: int
@@ -37,7 +37,7 @@ class ProcessRecord:
     log: str
 
     def process(self) -> psutil.Process | None:
-        """The running process, or None if it has ended (or its id belongs to somebody else by now)."""
+        """The running process, or None if it has ended (even if its id now belongs to another process)."""
         try:
             process = psutil.Process(self.pid)
             is_ours = abs(process.create_time() - self.create_time) <= _CREATE_TIME_TOLERANCE_S
@@ -57,19 +57,19 @@ class ProcessTable:
         self.directory = directory.resolve()
         self._run = self.directory / "run"
         self._log = self.directory / "log"
-        # Held only so that ended children are waited for and leave no zombies; the truth is on disk.
+        # Kept only to reap ended children, which would remain as zombies; the records on disk are authoritative.
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        """The environment of this process in the locale of the stack, plus the marker plus what a part asks for.
+        """This process's environment with the stack's locale, the marker and a part's own variables.
 
-        Without PYTHONPATH: Python workers would import what lies there, and not what was submitted.
+        PYTHONPATH is removed: Python workers would import modules from there instead of the submitted ones.
         """
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return {**inherited, **ENVIRONMENT, MARKER: str(self.directory), **extra}
 
     def start(self, name: str, command: Sequence[str], extra_environment: Mapping[str, str]) -> ProcessRecord:
-        """Start a process in a session of its own (a Ctrl-C at the terminal does not reach it) and record it."""
+        """Start a process in a session of its own (so a Ctrl-C in the terminal does not reach it) and record it."""
         self._log.mkdir(parents=True, exist_ok=True)
         log = self._log / f"{name}.out"
         with log.open("ab") as output:
@@ -93,7 +93,7 @@ class ProcessTable:
         return [ProcessRecord(**json.loads(file.read_text())) for file in files]
 
     def record(self, name: str) -> ProcessRecord | None:
-        """The record of that name, running or not."""
+        """The record of that name, whether running or not."""
         return next((record for record in self.records() if record.name == name), None)
 
     def check_running(self, record: ProcessRecord) -> None:
@@ -107,7 +107,10 @@ class ProcessTable:
         raise ProcessDiedError(f"{record.name} ended while it was needed. Its last lines:\n{text}\nLog: {where}")
 
     def end(self, records: Iterable[ProcessRecord], grace_s: float) -> None:
-        """End these processes and forget them: TERM, and KILL for those that still run after grace_s seconds."""
+        """End these processes and delete their records.
+
+        TERM, then KILL for those still running after grace_s seconds.
+        """
         records = list(records)
         end_processes([process for record in records if (process := record.process())], grace_s)
         self._reap()
@@ -115,20 +118,20 @@ class ProcessTable:
             (self._run / f"{record.name}.json").unlink(missing_ok=True)
 
     def kill(self, record: ProcessRecord) -> None:
-        """End one process as a crash would (KILL), then its children that a crash leaves behind, and forget it."""
+        """End one process as a crash would (KILL), then the children it leaves behind, and delete its record."""
         process = record.process()
         children = _children(process) if process else []
         self.end([record], grace_s=0)
         end_processes(children, grace_s=0)
 
     def kill_supervised(self, record: ProcessRecord) -> None:
-        """Kill what a supervising process runs, as a crash would; the supervisor starts it again."""
+        """Kill the process that a supervisor runs, as a crash would; the supervisor restarts it."""
         process = record.process()
         children = list(process.children()) if process else []
         end_processes(children, grace_s=0)
 
     def unrecorded(self) -> list[psutil.Process]:
-        """Processes that carry this stack's marker and are no recorded process: Python workers, mostly."""
+        """Processes with this stack's marker but without a record: mostly Python workers."""
         known = {record.pid for record in self.records() if record.is_running()}
         return [process for process in _marked(self.directory) if process.pid not in known]
 
@@ -139,7 +142,7 @@ class ProcessTable:
 
 
 def end_processes(processes: list[psutil.Process], grace_s: float) -> None:
-    """TERM all of them, wait, KILL those that are left. A process that is gone already is fine."""
+    """TERM all of them, wait, then KILL the remaining ones. Processes that have already ended are ignored."""
     for process in processes:
         _signal(process, signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
     for process in _left_after(grace_s or _KILL_WAIT_S, processes):
@@ -148,9 +151,9 @@ def end_processes(processes: list[psutil.Process], grace_s: float) -> None:
 
 
 def _left_after(timeout_s: float, processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run after timeout_s, or earlier as soon as none does.
+    """Those still running after timeout_s; returns earlier once all have ended.
 
-    Not psutil.wait_procs: it waits for zombies, and an orphan's zombie lasts until process 1 gets round to it.
+    Not psutil.wait_procs: it waits for zombies, and an orphan remains a zombie until process 1 reaps it.
     """
     deadline = time.monotonic() + timeout_s
     while (left := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
@@ -187,7 +190,7 @@ def _ancestors(process: psutil.Process) -> list[int]:
 
 
 def _marked(directory: Path) -> list[psutil.Process]:
-    """All processes of this user with the marker, except this one and those it runs in."""
+    """All processes of this user with the marker, except this one and its ancestors."""
     mine = {os.getpid(), *_ancestors(psutil.Process())}
     return [
         process for process in psutil.process_iter() if process.pid not in mine and _marker(process) == str(directory)
@@ -200,4 +203,4 @@ def _marker(process: psutil.Process) -> str | None:
             return None
         return str(process.environ().get(MARKER, ""))
     except (psutil.Error, OSError):
-        return None  # somebody else's process, or gone meanwhile
+        return None  # another user's process, or ended meanwhile

@@ -1,4 +1,4 @@
-"""What makes the stack Freshet: topics, a key ring, a model, settings, and the job submitted with `flink run`."""
+"""Sets up Freshet on the stack: topics, a key ring, a model, settings, and the job submitted with `flink run`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RAW_PARTITIONS = 4
 
 
 class Product(NamedTuple):
-    """A running product: the addresses as in endpoints.json, the job's settings and their file, its id in Flink."""
+    """A running product: the addresses as in endpoints.json, the job's settings, their file, and its id in Flink."""
 
     endpoints: dict[str, str]
     settings: Settings
@@ -39,11 +39,11 @@ def start(stack: LocalStack, *, model_directory: Path, report: Callable[[str], N
     settings = load_settings(settings_path)
     create_local_topics(settings.kafka)
     report("submitting the job")
-    return published(stack, submit(stack, settings_path))
+    return publish_when_running(stack, submit(stack, settings_path))
 
 
-def published(stack: LocalStack, job_id: str) -> Product:
-    """Wait until the job runs, and publish the addresses, beside those that are published already."""
+def publish_when_running(stack: LocalStack, job_id: str) -> Product:
+    """Wait until the job runs, and add its addresses to the published ones."""
     settings_path, key_ring = stack.directory / "freshet.toml", stack.directory / "key-ring.json"
     settings = load_settings(settings_path)
     stack.rest.wait_running(job_id)
@@ -54,7 +54,7 @@ def published(stack: LocalStack, job_id: str) -> Product:
 
 
 def make_keys(key_ring: Path) -> None:
-    """A key ring, and beside it the key that signs the audit trail; those that are there stay."""
+    """Create a key ring and the key that signs the audit trail next to it; existing ones are kept."""
     if not key_ring.exists():
         write_key_ring(new_key_ring(), key_ring)
     if not _signing_key(key_ring).exists():
@@ -66,9 +66,9 @@ def _signing_key(key_ring: Path) -> Path:
 
 
 def settings_text(stack: LocalStack, key_ring: Path, model: Path, tenant: Path | None = None) -> str:
-    """The settings file of a local job: addresses and paths, all else as the defaults have it.
+    """The settings file of a local job: addresses and paths; everything else has its default.
 
-    The key ring stands in the file of the `tenant`, where there is one.
+    If there is a `tenant`, its file contains the key ring.
     """
     paths = map(str, (key_ring, _signing_key(key_ring), model.resolve()))
     kafka, redis, ring, signing, directory = map(toml_of, (stack.kafka.bootstrap_servers, stack.redis.url, *paths))
@@ -82,19 +82,19 @@ def settings_text(stack: LocalStack, key_ring: Path, model: Path, tenant: Path |
 
 
 def submit(stack: LocalStack, settings_path: Path, options: tuple[str, ...] = ()) -> str:
-    """`flink run` as a data engineer would type it; `options` go before the job's own. Returns the job's id."""
+    """`flink run` as a data engineer would type it; `options` are put before the job's own. Returns the job's id."""
     return submit_module(stack, settings_path, "jobs.personalise", [build(stack.directory / "freshet.zip")], options)
 
 
 def submit_module(
     stack: LocalStack, settings_path: Path, module: str, packages: list[Path], options: tuple[str, ...] = ()
 ) -> str:
-    """`flink run` of a module in one of `packages`, zips that travel to the cluster. Returns the job's id."""
+    """`flink run` of a module in one of `packages`, zips that are shipped to the cluster. Returns the job's id."""
     files = ",".join(map(str, packages))
     command = [*options, "-pyfs", files, "-pyexec", sys.executable, "-pyclientexec", sys.executable]
     return stack.flink_run([*command, "-pym", module, "--settings", str(settings_path)])
 
 
 def create_local_topics(kafka: KafkaSettings) -> None:
-    """All topics, on the one broker that there is here."""
+    """Create all topics, on the only broker."""
     create_topics(kafka, RAW_PARTITIONS, replicas=1)

@@ -1,6 +1,6 @@
-"""Record which classes each part loads, so that it starts with about two thirds of the work. Run by `make warm`.
+"""Records which classes each part loads, so that it starts with about two thirds of the work. Run by `make warm`.
 
-Nothing depends on it: without the archives everything works, only later.
+Nothing depends on it: without the archives, everything works but starts more slowly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _JOB = Path(__file__).with_name("recorded_job.py")
 
 
 def record(directory: Path) -> int:
-    """Run a stack and a job below directory while Java takes notes; says how many archives came of it."""
+    """Run a stack and a job below `directory` while Java records; returns the number of archives."""
     stack = LocalStack(directory, records_classes=True, end_grace_s=60)
     with stack:
         servers = stack.kafka.bootstrap_servers
@@ -41,7 +41,7 @@ def record(directory: Path) -> int:
 
 
 def main() -> int:
-    """Record; a failure is told and is no error."""
+    """Record; a failure is reported but is not an error."""
     begun = time.monotonic()
     print("classes: recording what the parts load, so that they start sooner (about a minute, once) ...", flush=True)
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A job that loads what our jobs load, for record_classes.py: Kafka in and out, what SQL generates, keyed state."""
+"""A job that loads the same classes as our jobs, for record_classes.py: Kafka input and output, SQL, keyed state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CREATE TABLE numbers (`value` BYTES, `offset` BIGINT METADATA) WITH (
 
 
 class Count(KeyedProcessFunction):  # type: ignore[misc]
-    """How often each value came."""
+    """Counts how often each value arrived."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Open the state."""

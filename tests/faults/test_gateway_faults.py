@@ -8,21 +8,21 @@ from collections.abc import Iterator
 import pytest
 
 from bench.read_faults import FAULTS, SLOW_S, Phases, seen_while
-from bench.read_stand import ReadStand, read_stand
+from bench.read_testbed import ReadTestbed, open_read_testbed
 
 BRIEF = Phases(before_s=0.5, down_s=2.0, after_s=2.5)
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadStand]:
-    with read_stand(tmp_path_factory.mktemp("stand")) as stand:
-        yield stand
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadTestbed]:
+    with open_read_testbed(tmp_path_factory.mktemp("testbed")) as testbed:
+        yield testbed
 
 
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.promise("gateway-always-answers")
-def test_gateway_always_answers_while_redis_is(stand: ReadStand, name: str) -> None:
-    seen = seen_while(stand, FAULTS[name], BRIEF)
+def test_gateway_always_answers_while_redis_is(testbed: ReadTestbed, name: str) -> None:
+    seen = seen_while(testbed, FAULTS[name], BRIEF)
     assert seen.answers > 100 and seen.failed == 0
     assert seen.p99_ms < 1_000 * SLOW_S / 2, "nobody waits for Redis"
     assert seen.recovered_s < BRIEF.after_s - 0.5, "own lists are back before the watching ends"

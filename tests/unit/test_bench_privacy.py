@@ -14,7 +14,7 @@ from bench.ablation import with_others
 from bench.figures import verdicts
 from bench.privacy import ABLATION, PRODUCT, Pair, order
 from bench.run import PARTS
-from bench.stand import ABLATION_FILES
+from bench.testbed import ABLATION_FILES
 from bench.throughput import Side
 from deploy.local.paths import ROOT
 from deploy.package import build, write_zip

@@ -13,7 +13,15 @@ import pytest
 
 import freshet
 from deploy.client import wheel
-from deploy.client.sources import ROOT, client_modules, client_sources, foreign, imports, moved, needed
+from deploy.client.sources import (
+    ROOT,
+    client_modules,
+    client_sources,
+    dependencies,
+    imports,
+    third_party,
+    with_moved_imports,
+)
 from deploy.client.wheel import EXTRAS, build_wheel, check_declared, pins
 from deploy.client.wheel_errors import WheelError
 
@@ -65,7 +73,7 @@ def test_client_library_has_neither_gateway_nor_command_line_nor_job() -> None:
     assert {"serving.reader", "serving.async_reader", "serving.consents", "schemas.wire.avro_codec"} < found.keys()
     assert {name.partition(".")[0] for name in found} == {"schemas", "adapters", "serving"}
     assert not [name for name in found if name.startswith("serving.gateway")]
-    assert foreign(ROOT, found.values()) == {"msgspec", "hiredis", "kafka", "fastavro", "google"}
+    assert third_party(ROOT, found.values()) == {"msgspec", "hiredis", "kafka", "fastavro", "google"}
 
 
 def test_wheel_has_no_unmoved_import_of_ours() -> None:
@@ -83,7 +91,7 @@ def test_modules_are_found_by_their_imports(tmp_path: Path) -> None:
         schemas__wire__codecs="decode = 1\n",
     )
     expected = ["schemas", "schemas.lists", "schemas.wire", "schemas.wire.codecs", "serving", "serving.reader"]
-    assert list(needed(root, ["serving.reader"])) == expected
+    assert list(dependencies(root, ["serving.reader"])) == expected
 
 
 def test_imports_are_moved_and_nothing_else() -> None:
@@ -96,7 +104,7 @@ def test_imports_are_moved_and_nothing_else() -> None:
         "def f():\n    é = 1; from schemas.wire.codecs import (\n        a,\n    )\n"
         "HOME = {'schemas.lists': 1, 'schemas': 2}\n"
     )
-    assert moved(text, names, ["schemas.lists"]) == (
+    assert with_moved_imports(text, names, ["schemas.lists"]) == (
         '"""See schemas.lists: from schemas import lists."""\n'
         "import freshet._client.schemas.lists as lists, json\n"
         "from freshet._client.schemas import wire\n"
@@ -109,7 +117,7 @@ def test_imports_are_moved_and_nothing_else() -> None:
 @pytest.mark.parametrize("text", ["import schemas.lists", "import schemas", "from . import lists"])
 def test_imports_that_cannot_be_moved_are_refused(text: str) -> None:
     with pytest.raises(WheelError, match="line 1"):
-        moved(text, ("schemas", "schemas.lists"))
+        with_moved_imports(text, ("schemas", "schemas.lists"))
 
 
 @pytest.mark.parametrize(

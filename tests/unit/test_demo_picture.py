@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.demo.dashboard import View, render
-from deploy.demo.followed import Doing, Followed, MarkedItem
+from deploy.demo.followed import Followed, MarkedItem, ShopperAction
 from deploy.demo.screen import PlainScreen, TerminalScreen, screen_for
 from deploy.demo.text import BOLD, fit, paint, plain, width_of
 from deploy.demo.watch import JobTotals, ListLatency, OwnList, RateMeter, Watch
@@ -68,7 +68,7 @@ def a_view(**changes: Any) -> View:
         last_reject=DeadLetter(RejectReason.MALFORMED, "freshet.interactions", 2, 1_041, NOW, 0),
         name="ada",
         level="full",
-        doings=[Doing(NOW - 3_000, "clicked", "Green Tea Sencha", True)],
+        actions=[ShopperAction(NOW - 3_000, "clicked", "Green Tea Sencha", True)],
         listed=[MarkedItem("Blue Cup", "new"), MarkedItem("Iron Pot", "up"), MarkedItem("Old Hat", "")],
         list_version=17,
         list_reason="personalised",
@@ -151,9 +151,9 @@ def test_new_items_are_marked_while_new() -> None:
 
 def test_list_cause_is_shown_once() -> None:
     followed = Followed("ada", NAMES)
-    followed.note_doing(Interaction("1", "click", NOW - 500, "ada", item_id="tea-01"))
-    followed.note_doing(Interaction("2", "search", NOW - 300, "ada", query="cups"))
-    followed.note_doing(Interaction("3", "click", NOW + 300, "ada", item_id="cup-01"))
+    followed.note_action(Interaction("1", "click", NOW - 500, "ada", item_id="tea-01"))
+    followed.note_action(Interaction("2", "search", NOW - 300, "ada", query="cups"))
+    followed.note_action(Interaction("3", "click", NOW + 300, "ada", item_id="cup-01"))
     for _ in range(2):
         followed.note_own(OwnList(17, 42, NOW - 200))
     assert followed.stories() == ["ada clicked Green Tea Sencha → list v17, 42 ms later"]
@@ -161,8 +161,8 @@ def test_list_cause_is_shown_once() -> None:
 
 def test_impressions_are_not_shown() -> None:
     followed = Followed("ada", NAMES)
-    followed.note_doing(Interaction("1", "impression", NOW, "ada", item_id="tea-01"))
-    assert followed.doings() == []
+    followed.note_action(Interaction("1", "impression", NOW, "ada", item_id="tea-01"))
+    assert followed.actions() == []
 
 
 # -- the picture
@@ -204,7 +204,7 @@ def test_account_mismatch_is_shown_prominently() -> None:
 def test_lines_fit_any_terminal(width: int, height: int) -> None:
     long = "A very long name of an item that nobody would ever write on a label, 茶, once more"
     view = a_view(
-        doings=[Doing(NOW - n * 1_000, "clicked", long, True) for n in range(40)],
+        actions=[ShopperAction(NOW - n * 1_000, "clicked", long, True) for n in range(40)],
         listed=[MarkedItem(long, "new")] * 12,
         stories=[long * 3] * 9,
         notice=long,
@@ -222,7 +222,7 @@ def test_picture_without_data_is_drawn() -> None:
         levels={},
         last_reject=None,
         level=None,
-        doings=[],
+        actions=[],
         listed=[],
         list_version=0,
         stories=[],

@@ -87,14 +87,14 @@ def test_consents_pass_the_codec_and_most_are_full() -> None:
 
 def test_consent_changes_spare_the_followed_shopper_and_are_reverted() -> None:
     everybody = shop.shoppers(1, 40)
-    changes: list[ConsentChange] = list(islice(shop.second_thoughts(everybody, NOW, 1), 200))
+    changes: list[ConsentChange] = list(islice(shop.consent_changes(everybody, NOW, 1), 200))
     assert "ada" not in {change.user_id for change in changes}
     assert [change.ts for change in changes] == sorted(change.ts for change in changes)
     assert {change.level for change in changes} == {"none", "session", "full"}
 
 
 def test_single_shopper_keeps_consent() -> None:
-    assert list(shop.second_thoughts(shop.shoppers(1, 1), NOW, 1)) == []
+    assert list(shop.consent_changes(shop.shoppers(1, 1), NOW, 1)) == []
 
 
 def test_garbage_is_rejected_and_duplicates_are_identical() -> None:

@@ -1,4 +1,4 @@
-"""The test stand: a stack of its own below `.local/bench`, with jobs that come and go on it."""
+"""The test testbed: a stack of its own below `.local/bench`, with jobs that come and go on it."""
 
 import contextlib
 import subprocess
@@ -30,7 +30,7 @@ class BenchTenant(NamedTuple):
     path: Path
 
 
-class Stand:
+class Testbed:
     """A running stack, and what benchmarks do with it."""
 
     def __init__(self, stack: LocalStack, more_settings: str, say: Say) -> None:
@@ -100,8 +100,8 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand(flink_settings: Mapping[str, str], more_settings: str, say: Say) -> Iterator[Stand]:
-    """A stand that leaves no process behind, however it ends."""
+def open_testbed(flink_settings: Mapping[str, str], more_settings: str, say: Say) -> Iterator[Testbed]:
+    """A testbed that leaves no process behind, however it ends."""
     stack = LocalStack(DIRECTORY, 1, flink_settings, say)
     if is_up(DIRECTORY):
         say("ending what an earlier run left behind")
@@ -109,7 +109,7 @@ def stand(flink_settings: Mapping[str, str], more_settings: str, say: Say) -> It
         stack = LocalStack(DIRECTORY, 1, flink_settings, say)
     say("starting Kafka, Redis and Flink below .local/bench")
     with stack:
-        yield Stand(stack, more_settings, say)
+        yield Testbed(stack, more_settings, say)
 
 
 @contextlib.contextmanager

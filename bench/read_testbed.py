@@ -35,7 +35,7 @@ START_TIMEOUT_S = 60
 SECRET = b"a secret of the benchmark only, 32 bytes or more"
 
 
-class ReadStand(NamedTuple):
+class ReadTestbed(NamedTuple):
     """What runs, and where. `listed` is the bytes of a list."""
 
     directory: Path
@@ -97,7 +97,7 @@ def user_name(number: int) -> str:
 
 
 @contextmanager
-def read_stand(directory: Path) -> Iterator[ReadStand]:
+def open_read_testbed(directory: Path) -> Iterator[ReadTestbed]:
     """Everything up and filled; ended whatever happens."""
     table = ProcessTable(directory)
     (directory / "tmp").mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def read_stand(directory: Path) -> Iterator[ReadStand]:
         gateway = GatewayServer(table, free_port())
         record = gateway.start(_settings(directory, store.url, broker.bootstrap_servers, gateway.port, ring))
         until(gateway.is_ready, "the gateway", START_TIMEOUT_S)
-        yield ReadStand(directory, table, store, record, gateway.port, ring, a_list())
+        yield ReadTestbed(directory, table, store, record, gateway.port, ring, a_list())
 
 
 def a_list() -> bytes:
