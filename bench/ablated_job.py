@@ -1,6 +1,6 @@
-"""The job without consent (:mod:`bench.ablation`), submitted like it: `-pym bench.ablated_job --settings FILE`.
+"""The job without consent checks (:mod:`bench.ablation`), submitted with `-pym bench.ablated_job --settings FILE`.
 
-It travels in a zip of its own beside the product's, which knows nothing of it.
+It is shipped in a zip of its own beside the product's, which does not depend on it.
 """
 
 import sys

@@ -1,14 +1,15 @@
-"""What the job would be if nobody's consent were looked at: the other side of what privacy costs. For benchmarks only.
+"""The job without consent checks, to measure what privacy costs. For benchmarks only.
 
-It is the product's own code with other parts in it, so that it stays the same job when the product changes. Left out:
+It is the product's own code with some parts replaced, so it remains the same job when the product changes. Left out:
 
-* `allows`: whether an interaction may be used, and that who is not on record is nobody to keep anything of
-* the fence: the comparison of the consent in Redis, the look at the tombstone, the bytes that both need
-* `recall`: moves of a rotation, and the question after tombstones
+* `allows`: whether an interaction may be used, and that nothing is kept of users without a consent
+* the fence: the comparison with the consent in Redis, the tombstone check, the bytes that both need
+* `recall`: moves of a rotation, and the query for tombstones
 * consents in Redis, the purposes in clean events, and the audit trail
 
-Consents are still read into state, and the users in it are the same: what is compared is the work for an event. Python
-calls `take` with a function that says yes and scripts in Redis read the version of the old list, here as there.
+Consents are still read into state, and the same users have state: the comparison is about the work per event. As in the
+product, Python calls `take` with a function (which always allows) and scripts in Redis read the version of the old
+list.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,14 +31,14 @@ from udfs.state import UserState, decode_state
 
 F = TypeVar("F")
 WRITE_LIST: Final = WRITE_POPULAR
-"""The comparison of versions and a SET with PX, for one key: that is what a list takes where there is no fence."""
+"""The comparison of versions and a SET with PX, for one key: what writing a list requires without the fence."""
 
 
 def with_others(function: F, **others: Any) -> F:
-    """A copy of `function` that finds `others` where the original finds its module's names; nothing else changes.
+    """A copy of `function` in which the global names `others` are replaced; nothing else changes.
 
-    The original is untouched, as the next job in the same interpreter needs it. Raises :class:`LookupError` if the
-    function does not know such a name: an ablation that leaves nothing out would measure nothing.
+    The original is unchanged, because the next job in the same interpreter needs it. Raises :class:`LookupError` if the
+    function does not use such a name: an ablation that leaves nothing out would measure nothing.
 
     >>> def price(): return abs(-3)
     >>> with_others(price, abs=lambda number: 0)(), price()
@@ -46,7 +47,7 @@ def with_others(function: F, **others: Any) -> F:
     original = cast(FunctionType, function)
     if unknown := others.keys() - set(original.__code__.co_names):
         raise LookupError(f"{original.__qualname__} knows no {', '.join(sorted(unknown))}")
-    # A code object of its own: the interpreter adapts it to the names that it has met.
+    # A separate code object, because the interpreter specialises it for the names that it has resolved.
     code, names = original.__code__.replace(), {**original.__globals__, **others}
     copied = FunctionType(code, names, original.__name__, original.__defaults__, original.__closure__)
     copied.__kwdefaults__ = original.__kwdefaults__
@@ -54,20 +55,20 @@ def with_others(function: F, **others: Any) -> F:
 
 
 def always(state: UserState, event: EventRecord) -> bool:
-    """In the place of :func:`udfs.consent.allows`."""
+    """Replaces :func:`udfs.consent.allows`."""
     return True
 
 
 def clean_event(event: EventRecord, state: UserState) -> bytes | None:
-    """In the place of :func:`udfs.personalise.clean_event`: for whatever purpose."""
+    """Replaces :func:`udfs.personalise.clean_event`: ignores the purposes."""
     return event.clean or None
 
 
 class Everybody(personalise.Users):
-    """Users of whom everybody is on record."""
+    """Users of which each has a consent."""
 
     def get(self, pseudonym: str) -> UserState:
-        """The user's state; an empty one is put on record where there is none."""
+        """The user's state; a new user gets an empty one."""
         state = self._known.get(pseudonym)
         if state is None:
             raw = self._load(pseudonym)
@@ -78,24 +79,24 @@ class Everybody(personalise.Users):
 
 
 class NoAudit:
-    """In the place of :class:`udfs.operators.audit_keeper.AuditKeeper`."""
+    """Replaces :class:`udfs.operators.audit_keeper.AuditKeeper`."""
 
     def record(self, *told: object) -> Iterator[Any]:
-        """Nothing."""
+        """Yields nothing."""
         return iter(())
 
     def expired(self, *told: object) -> Iterator[Any]:
-        """Nothing."""
+        """Yields nothing."""
         return iter(())
 
 
 def nobody(element: Element, users: personalise.Users) -> dict[str, str]:
-    """In the place of :meth:`udfs.operators.user_keeper.UserKeeper.recall`: nobody was moved."""
+    """Replaces :meth:`udfs.operators.user_keeper.UserKeeper.recall`: no user was moved."""
     return {}
 
 
 class UncheckedOperator(PersonaliseOperator):
-    """The personalise operator that keeps and ranks everybody."""
+    """The personalise operator that keeps and ranks every user."""
 
     _apply = with_others(
         PersonaliseOperator._apply,
@@ -114,32 +115,32 @@ class UncheckedOperator(PersonaliseOperator):
 
 
 def no_consent_value(*place: object) -> bytes:
-    """In the place of :func:`schemas.store.consent_value`."""
+    """Replaces :func:`schemas.store.consent_value`."""
     return b""
 
 
 class UncheckedRanker(Ranker):
-    """A ranker whose lists do not name the consent that they were made under."""
+    """A ranker whose lists do not refer to a consent."""
 
     _write = with_others(Ranker._write, consent_value=no_consent_value)
 
 
 class UncheckedStore(RedisStore):
-    """A store without consents: the last list stands, whoever's it is."""
+    """A store without consents: the last list written is always valid."""
 
     def write(
         self, consents: Sequence[ConsentDecision], lists: Sequence[ListWrite], want_popular: bool, token: str
     ) -> Written:
-        """See :class:`RedisStore`; all consents are said to be in force."""
+        """See :class:`RedisStore`; all consents are reported as in force."""
         written = super().write((), lists, want_popular, token)
         return written._replace(consents=[ConsentOutcome.IN_FORCE] * len(consents))
 
     def tombstones(self, pseudonyms: Sequence[str]) -> dict[str, Tombstone]:
-        """Nobody's."""
+        """Always empty."""
         return {}
 
     def relink(self, links: Mapping[str, str]) -> None:
-        """Nobody moves."""
+        """Do nothing."""
 
     def _list_command(self, write: ListWrite, token: str) -> Keyed:
         key = f"{self._prefix}{{{write.pseudonym}}}:list"
@@ -147,7 +148,7 @@ class UncheckedStore(RedisStore):
 
 
 def open_store(settings: Settings, epoch: int) -> UncheckedStore:
-    """In the place of :func:`jobs.workers.open_store`."""
+    """Replaces :func:`jobs.workers.open_store`."""
     return UncheckedStore(connect(settings.redis), epoch, settings.tombstone_ms())
 
 
@@ -155,5 +156,5 @@ _open_parts = with_others(workers.open_personalise_parts, Ranker=UncheckedRanker
 
 
 def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:
-    """In the place of :func:`jobs.workers.open_personalise_parts`."""
+    """Replaces :func:`jobs.workers.open_personalise_parts`."""
     return _open_parts(settings, epoch, trail)

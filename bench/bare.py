@@ -1,12 +1,13 @@
-"""The peer of the job: a plain Python consumer that does the same work per event and nothing for fault tolerance.
+"""The baseline of the job: a plain Python consumer that does the same work per event but without fault tolerance.
 
-The same decoding, validation, HMAC, dedupe, consent, popularity, profile, scoring and list writes, by the same rules;
-but one process, profiles as objects in a dict, no state bytes, no packing, no receipts, no clean events, no due index.
+It has the same decoding, validation, HMAC, deduplication, consent, popularity, profile, scoring and list writes, by the
+same rules. But it is one process, keeps profiles as objects in a dict, and has no serialised state, packing, receipts,
+clean events or due index.
 
     python -m bench.bare --settings FILE --consents N --events N --pause-after N
 
-It reads all consents, then `--events` interactions. After `--pause-after` of them it prints a line and waits for a line
-on its standard input, so that the harness can begin to count; at the end likewise.
+It reads all consents, then `--events` interactions. After `--pause-after` of them, it prints a line and waits for a
+line on standard input, so that the harness can start measuring; it does the same at the end.
 """
 
 import argparse
@@ -42,7 +43,7 @@ WRITES_MAX: Final = 1_000
 
 
 class BareTotals(msgspec.Struct):
-    """What became of the interactions."""
+    """The outcomes of the interactions."""
 
     sent: int = 0
     accepted: int = 0
@@ -52,7 +53,7 @@ class BareTotals(msgspec.Struct):
 
 
 class PlainConsumer:
-    """All of the product in one object. Call order: consents(), then interactions() a batch at a time."""
+    """The whole product in one object. Call order: consents(), then interactions() once per batch."""
 
     def __init__(self, settings: Settings, epoch: int) -> None:
         scorer = Scorer.open(Path(settings.model.directory))
@@ -71,7 +72,7 @@ class PlainConsumer:
         self.totals = BareTotals()
 
     def consents(self, records: list[Any]) -> None:
-        """Put a batch of consents in force, here and in Redis."""
+        """Apply a batch of consents, here and in Redis."""
         in_force = []
         for record in records:
             change, _ = self._codec.consent(record.value)
@@ -82,7 +83,7 @@ class PlainConsumer:
         self._write(in_force, [])
 
     def interactions(self, records: list[Any]) -> None:
-        """Take a batch of interactions, score each changed user once, write all lists in one round trip."""
+        """Process a batch of interactions, score each changed user once, write all lists in one round trip."""
         users, bounds, totals = self._users, self._settings.profile, self.totals
         accepted, moved = [], {}
         for record in records:
@@ -107,14 +108,14 @@ class PlainConsumer:
         self._sum_up(accepted, now_ms)
 
     def _write(self, consents: list[ConsentRecord], lists: list[ListWrite]) -> None:
-        """Pipelines of a size that Redis answers well within the timeout, also on a busy machine."""
+        """Use pipelines small enough for Redis to respond well within the timeout, even on a busy machine."""
         for begin in range(0, max(len(consents), len(lists)), WRITES_MAX):
             end = begin + WRITES_MAX
             some = consents[begin:end], lists[begin:end]
             self._patiently(functools.partial(self._store.write, *some, want_popular=False, token=""), lambda: None)
 
     def _decode(self, record: Any) -> EventRecord:
-        """Decode, validate and pseudonymise; the workload has no bad records, so raising is all that is needed."""
+        """Decode, validate and pseudonymise; the workload has no invalid records, so raising suffices."""
         event, _ = self._codec.interaction(record.value)
         if not EVENT_TS_MIN <= event.ts <= record.timestamp + FUTURE_SKEW_MAX_MS:
             raise ValueError("a bad time")
@@ -140,7 +141,7 @@ class PlainConsumer:
         )
 
     def _sum_up(self, accepted: list[EventRecord], now_ms: int) -> None:
-        """Merge the sums of a batch; once a second, publish."""
+        """Merge the sums of a batch; publish them once a second."""
         popularity = self._settings.popularity
         for sums in sum_by_segment(weighing(accepted), popularity.half_life_ms):
             table = self._tables.get(sums.segment)
@@ -166,9 +167,9 @@ class PlainConsumer:
 
 
 def drain(reading: Any, count: int, batch: int, handle: Any) -> None:
-    """Hand exactly `count` records to `handle`, as many at a time as a poll gives, `batch` at the most.
+    """Pass exactly `count` records to `handle`, one poll at a time, at most `batch` records per poll.
 
-    Marks of the job, which are in `consents`, are nobody's.
+    The job's marks, which are in `consents`, are skipped.
     """
     left = count
     while left:
@@ -180,7 +181,7 @@ def drain(reading: Any, count: int, batch: int, handle: Any) -> None:
 
 
 def pause(line: dict[str, Any]) -> None:
-    """Tell the harness, and wait for its answer."""
+    """Notify the harness, and wait for its response."""
     print(msgspec.json.encode(line).decode(), flush=True)
     sys.stdin.readline()
 

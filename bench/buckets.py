@@ -1,8 +1,8 @@
-"""What a number of buckets costs: CPU time and latency of the job at two rates and at saturation, for each of several.
+"""Measures the cost of the number of buckets: CPU time and latency of the job at two rates and at saturation.
 
-A bucket is the unit in which state is spread over cores: more of them let a job grow, and make each element smaller.
-The numbers are tried one after the other in one TaskManager, the first of them twice: what Java compiles meanwhile
-would count against whoever begins.
+A bucket is the unit in which state is distributed over cores: more buckets let a job scale further, but make each
+element smaller. The numbers are measured one after the other in one TaskManager, the first of them twice, because JIT
+compilation would count against the first one.
 """
 
 import time
@@ -24,14 +24,14 @@ SEED: Final = 64
 
 
 class BucketCountPlan(NamedTuple):
-    """Seconds of warm-up and at each rate, and the events of saturation."""
+    """Seconds of warm-up and at each rate, and the number of events at saturation."""
 
     warm_up_s: int
     measure_s: int
     events: int
 
 
-class Held(NamedTuple):
+class RateCost(NamedTuple):
     """A rate: CPU microseconds of TaskManager and Redis for each event, milliseconds of each probe."""
 
     cpu_us: float
@@ -39,16 +39,19 @@ class Held(NamedTuple):
 
 
 class BucketCountCost(NamedTuple):
-    """Of one number of buckets. `full_cpu_us` and `full_events` are those of saturation, for each event and element."""
+    """The costs of one number of buckets.
+
+    `full_cpu_us` and `full_events` are those at saturation, per event and element.
+    """
 
     buckets: int
-    held: dict[int, Held]
+    held: dict[int, RateCost]
     full_cpu_us: float
     full_events: float
 
 
 def measure(testbed: Testbed, plan: BucketCountPlan) -> list[BucketCountCost]:
-    """All numbers of buckets; the first one is measured once more before and forgotten."""
+    """Measure all numbers of buckets; the first one is measured twice, and its first result is discarded."""
     _one(testbed, BUCKETS[0], plan, "buckets-first")
     return [_one(testbed, buckets, plan, f"buckets-{buckets}") for buckets in BUCKETS]
 
@@ -73,18 +76,18 @@ def _one(testbed: Testbed, buckets: int, plan: BucketCountPlan, name: str) -> Bu
     return BucketCountCost(buckets, held, *full)
 
 
-def _hold(testbed: Testbed, tenant: BenchTenant, probes: Probes, rate: int, seconds: int) -> Held:
+def _hold(testbed: Testbed, tenant: BenchTenant, probes: Probes, rate: int, seconds: int) -> RateCost:
     with loaded(tenant, rate, SETTLE_S + seconds, seed=rate):
         probes.run(WARM_UP, SETTLE_S)
         meter = CpuMeter(testbed.pids("taskmanager", "redis"))
         probes.run(str(rate), seconds)
         cpu_s = sum(meter.since_begin().values())
         probes.finish()
-    return Held(cpu_s / (rate * seconds) * 1e6, probes.found.get(str(rate), []))
+    return RateCost(cpu_s / (rate * seconds) * 1e6, probes.found.get(str(rate), []))
 
 
 def _saturated(testbed: Testbed, tenant: BenchTenant, progress: Progress, events: int) -> tuple[float, float]:
-    """As the throughput part drains: all events become visible at once."""
+    """Drain as in the throughput part: all events become visible at once."""
     topic = tenant.settings.topic_names().interactions
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
     records = event_records(make_workload(events, begin_ms, SEED))
@@ -99,7 +102,7 @@ def _saturated(testbed: Testbed, tenant: BenchTenant, progress: Progress, events
 
 
 def _settled(progress: Progress) -> int:
-    """How many interactions are accounted for once nothing more comes."""
+    """The number of interactions counted once it no longer increases."""
     before, now = -1, progress.wait()["sent"]
     while now != before:
         time.sleep(1)
@@ -108,7 +111,7 @@ def _settled(progress: Progress) -> int:
 
 
 def figures(costs: list[BucketCountCost]) -> dict[str, Any]:
-    """What goes into bench.json."""
+    """The entries of bench.json."""
     return {
         "buckets": {
             str(cost.buckets): {

@@ -1,4 +1,4 @@
-"""Kafka clients of the benchmarks: kafka-python at its best, and librdkafka where the harness must not be felt."""
+"""Kafka clients of the benchmarks: kafka-python, tuned, and librdkafka where the harness must use little CPU."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,20 +14,20 @@ from bench.workload import Record
 def use_fast_checksum() -> None:
     """Let kafka-python compute CRC-32C in C.
 
-    Without the package `crc32c` it does so in Python at 0.4 microseconds a byte, more than everything else together.
+    Without the package `crc32c`, it does so in Python at 0.4 microseconds per byte, more than everything else together.
     """
     util.calc_crc32c.__defaults__ = (crcmod.predefined.mkPredefinedCrcFun("crc-32c"),)
 
 
 def producer(servers: str, **options: Any) -> Any:
-    """A producer that makes large batches; without acknowledgements of other brokers, of which there are none."""
+    """A producer that makes large batches and does not wait for other replicas, as there are none."""
     use_fast_checksum()
     defaults = {"linger_ms": 20, "batch_size": 262_144, "metrics_enabled": False}
     return KafkaProducer(bootstrap_servers=servers, **{**defaults, **options})
 
 
 def send_all(sending: Any, topic: str, records: Iterable[Record]) -> int:
-    """Send all of `records` and wait until Kafka has them; says how many."""
+    """Send all of `records` and wait until Kafka has them; returns their number."""
     count = 0
     for key, value in records:
         sending.send(topic, value, key)
@@ -37,7 +37,7 @@ def send_all(sending: Any, topic: str, records: Iterable[Record]) -> int:
 
 
 def hide(servers: str, topic: str, records: Iterable[Record]) -> Any:
-    """Send `records` in a transaction; gives its producer, whose `commit_transaction` lets them be seen all at once."""
+    """Send `records` in an open transaction. Returns its producer; `commit_transaction` makes all visible at once."""
     hidden = producer(servers, transactional_id=f"{topic}-bench", transaction_timeout_ms=600_000)
     hidden.init_transactions()
     hidden.begin_transaction()
@@ -61,12 +61,12 @@ def consumer(servers: str, topic: str, **options: Any) -> Any:
 
 
 def light_producer(servers: str, linger_ms: int, **options: Any) -> Any:
-    """A producer for load that is to cost next to nothing beside what is measured: librdkafka."""
+    """A producer for load that uses hardly any CPU beside what is measured: librdkafka."""
     return confluent_kafka.Producer({"bootstrap.servers": servers, "linger.ms": linger_ms, "acks": "all", **options})
 
 
 def light_consumer(servers: str, topic: str) -> Any:
-    """A consumer of all partitions of `topic` from their end on, as quick as librdkafka hands records over."""
+    """A consumer of all partitions of `topic` from their ends on, with minimal delay: librdkafka."""
     options = {"bootstrap.servers": servers, "group.id": "unused", "enable.auto.commit": False, "fetch.wait.max.ms": 50}
     reading = confluent_kafka.Consumer(options)
     partitions = reading.list_topics(topic, timeout=30).topics[topic].partitions

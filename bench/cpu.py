@@ -1,4 +1,4 @@
-"""CPU time of processes: user and system, with all their children, living and ended."""
+"""CPU time of processes: user and system time, including all living and ended children."""
 
 import contextlib
 import os
@@ -14,15 +14,15 @@ Seconds = dict[str, float]
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time of `process` itself and of children that it has waited for."""
+    """CPU time of `process` itself and of the children it has waited for."""
     times = process.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
 class CpuMeter:
-    """CPU seconds of some processes since the meter was made; a process with its children counts as one name.
+    """CPU seconds of some processes since the meter was created; a process and its children share a name.
 
-    `split` names processes whose living children are told apart, as `<name>: workers`.
+    For processes named in `split`, living children are counted separately, as `<name>: workers`.
     """
 
     def __init__(self, processes: Mapping[str, int], split: Iterable[str] = ()) -> None:
@@ -63,7 +63,7 @@ THREAD_GROUPS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def thread_seconds(pid: int) -> Seconds:
-    """CPU seconds of the living threads of a Java process by what they are for; others by their name (15 letters)."""
+    """CPU seconds of a Java process's living threads by purpose; others by their name (15 characters)."""
     seconds: Seconds = {}
     ticks = os.sysconf("SC_CLK_TCK")
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
@@ -76,5 +76,5 @@ def thread_seconds(pid: int) -> Seconds:
 
 
 def difference(now: Seconds, begin: Seconds) -> Seconds:
-    """What was spent since `begin`, by name; names that were not there then count in full."""
+    """The seconds spent since `begin`, by name; names that did not exist then count in full."""
     return {name: round(seconds - begin.get(name, 0.0), 3) for name, seconds in now.items()}

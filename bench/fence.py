@@ -1,9 +1,9 @@
-"""From Kafka's acknowledgement of a withdrawal to the fence in Redis, and to the receipt, while interactions come in.
+"""Measures the time from Kafka's acknowledgement of a withdrawal to the fence in Redis and the receipt, under load.
 
-Withdrawals go through the topic alone; whoever uses `serving/consents.py` has the fence before the call returns. Each
-is of a user of its own who has a list, at random moments, however late the ones before are. One clock is read three
-times: in the producer's callback; when Redis says that the consent key has changed, which then reads as level none; and
-when a consumer holds the receipt.
+Withdrawals are sent through the topic only; with `serving/consents.py`, the fence is set before the call returns. Each
+withdrawal belongs to a different user with a list, and is sent at a random moment, regardless of earlier delays. One
+clock is read three times: in the producer's callback; when Redis reports that the consent key has changed to level
+none; and when a consumer gets the receipt.
 """
 
 import random
@@ -33,26 +33,26 @@ RATES: Final = (500, 2_000)
 PER_S: Final = 8
 SETTLE_S: Final = 5
 SPARE_S: Final = 10
-"""The load lasts so much longer than withdrawals take on average."""
+"""The load runs this much longer than withdrawals take on average."""
 LOST_AFTER_S: Final = 60.0
 OWN_ROUNDS: Final = 200
 PARTITIONER: Final = "murmur2_random"
-"""Java's and kafka-python's, which wrote the grants: a user stays in a partition."""
+"""The one of Java and kafka-python, which wrote the grants: a user's records must stay in one partition."""
 _WITHDRAWN: Final = consent_value(Level.NONE, 0, 0, 0, 0).partition(b',"at"')[0]
 _CONSENT_RECEIPT: Final = b'{"kind":"consent"'
 
 
 class FencePlan(NamedTuple):
-    """Withdrawals at each rate, and seconds of warm-up before the first."""
+    """The number of withdrawals at each rate, and seconds of warm-up before the first."""
 
     withdrawals: int
     warm_up_s: int
 
 
 class Fence(NamedTuple):
-    """Of one rate: milliseconds from the acknowledgement to the fence and to the receipt, of each withdrawal.
+    """Results for one rate: milliseconds from the acknowledgement to the fence and to the receipt, for each withdrawal.
 
-    A fence may stand before the producer has heard the acknowledgement: that counts as it is, below 0.
+    A fence may be set before the producer receives the acknowledgement: this gives a negative value.
     """
 
     rate: int
@@ -62,25 +62,25 @@ class Fence(NamedTuple):
 
 
 class Fences(NamedTuple):
-    """All rates, and what watching Redis adds to each fence: the median way of a change to here, in ms."""
+    """The results for all rates, and the measurement overhead: the median time to see a change in Redis, in ms."""
 
     rates: list[Fence]
     own_ms: float
 
 
 def withdrawing_user(number: int) -> str:
-    """The raw id of the user of a withdrawal."""
+    """The raw id of the user of this withdrawal."""
     return f"withdrawing-{number:05d}"
 
 
 def withdrawal(user: str, ts: int) -> Record:
-    """The record by which `user` withdraws at `ts` (ms)."""
+    """The record with which `user` withdraws at `ts` (ms)."""
     change = {"user_id": user, "level": "none", "ts": ts, "method": "settings"}
     return user.encode(), msgspec.json.encode(change)
 
 
 def withdrawn_name(receipt: bytes) -> str | None:
-    """Whose withdrawal a receipt says to be in force; None for every other receipt."""
+    """The pseudonym whose withdrawal the receipt confirms; None for every other receipt."""
     if not receipt.startswith(_CONSENT_RECEIPT):
         return None
     told = decode_receipt(receipt)
@@ -90,7 +90,7 @@ def withdrawn_name(receipt: bytes) -> str | None:
 
 
 def measure(testbed: Testbed, plan: FencePlan) -> Fences:
-    """All rates, in one run of the product."""
+    """Measure all rates, in one run of the product."""
     tenant = testbed.tenant("fence")
     testbed.empty_redis()
     users = [withdrawing_user(number) for number in range(plan.withdrawals * len(RATES))]
@@ -115,7 +115,7 @@ def measure(testbed: Testbed, plan: FencePlan) -> Fences:
 
 
 def _consent(testbed: Testbed, tenant: BenchTenant, users: list[str]) -> None:
-    """Everybody consents, and those who will withdraw do something, so that there is a list to take away."""
+    """Let everybody consent, and let those who will withdraw interact, so that they have lists to be removed."""
     names, now_ms = tenant.settings.topic_names(), time.time_ns() // 1_000_000
     ids = [*(user_id(user) for user in range(USERS)), *users]
     testbed.say(f"producing {len(ids):,} consents")
@@ -130,7 +130,7 @@ def _consent(testbed: Testbed, tenant: BenchTenant, users: list[str]) -> None:
 
 
 class _Withdrawals:
-    """Sends withdrawals and notes when each is acknowledged, fenced and receipted, in ns of one clock, by pseudonym."""
+    """Sends withdrawals. Records when each is acknowledged, fenced and receipted, in ns of one clock, by pseudonym."""
 
     def __init__(self, tenant: BenchTenant, users: list[str]) -> None:
         settings = tenant.settings
@@ -147,7 +147,7 @@ class _Withdrawals:
         self._redis_url = settings.redis.urls[0]
         self._random = random.Random(1)  # noqa: S311
         self._has_ended = threading.Event()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._hear_acks, self._hear_receipts)]
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._note_acks, self._note_receipts)]
         self.sent: list[str] = []
         self._acknowledged: dict[str, int] = {}
         self._fenced: dict[str, int] = {}
@@ -167,7 +167,7 @@ class _Withdrawals:
         self._keys.close()
 
     def run(self, count: int) -> None:
-        """Send so many at random moments and wait until each has all three; raise if one is lost."""
+        """Send `count` withdrawals at random moments and wait until each has all three times; raise if one is lost."""
         end_at, next_at, left = 0.0, time.monotonic(), count
         noted = (self._acknowledged, self._fenced, self._receipted)
         while left or any(len(moments) < len(self.sent) for moments in noted):
@@ -179,32 +179,32 @@ class _Withdrawals:
                 end_at = now + LOST_AFTER_S
             elif not left and now > end_at:
                 raise TimeoutError("a withdrawal was never acknowledged, seen in Redis or in the receipts")
-            self._look(max(0.0, next_at - now) if left else 0.05)
+            self._wait_for_change(max(0.0, next_at - now) if left else 0.05)
 
     def _send(self) -> None:
         name = next(self._left)
         self._keys.watch([self._key_of[name]])
         self.sent.append(name)
         key, value = withdrawal(self._users[name], time.time_ns() // 1_000_000)
-        self._sending.produce(self._topic, value, key, on_delivery=lambda error, _: self._hear_ack(name, error))
+        self._sending.produce(self._topic, value, key, on_delivery=lambda error, _: self._note_ack(name, error))
 
-    def _hear_ack(self, name: str, error: Any) -> None:
+    def _note_ack(self, name: str, error: Any) -> None:
         if error is None:
             self._acknowledged[name] = time.monotonic_ns()
 
-    def _look(self, seconds: float) -> None:
-        """Sleep until a consent key changes, at most so long."""
+    def _wait_for_change(self, seconds: float) -> None:
+        """Sleep until a consent key changes, at most `seconds`."""
         changed = self._keys.changed(seconds)
         now_ns = time.monotonic_ns()
         for key, value in zip(changed, self._keys.watch(changed), strict=True):
             if value == _WITHDRAWN:
                 self._fenced.setdefault(self._name_of[key], now_ns)
 
-    def _hear_acks(self) -> None:
+    def _note_acks(self) -> None:
         while not self._has_ended.is_set():
             self._sending.poll(0.1)
 
-    def _hear_receipts(self) -> None:
+    def _note_receipts(self) -> None:
         while not self._has_ended.is_set():
             record = self._receipts.poll(0.1)
             now_ns = time.monotonic_ns()
@@ -220,7 +220,7 @@ class _Withdrawals:
         return [(moments[name] - self._acknowledged[name]) / 1e6 for name in names]
 
     def own_ms(self) -> float:
-        """How long a change that was written here takes to be heard here: what the method adds, and a round trip."""
+        """How long a change written here takes to be seen here: the overhead of the method, including a round trip."""
         ways = []
         with redis.Redis.from_url(self._redis_url) as client:
             for _ in range(OWN_ROUNDS):
@@ -234,7 +234,7 @@ class _Withdrawals:
 
 
 def figures(fences: Fences) -> dict[str, Any]:
-    """What goes into bench.json."""
+    """The entries of bench.json."""
     return {
         "ack_to_fence_ms": {str(fence.rate): spread(fence.fence_ms) for fence in fences.rates},
         "ack_to_receipt_ms": {str(fence.rate): spread(fence.receipt_ms) for fence in fences.rates},
@@ -243,5 +243,5 @@ def figures(fences: Fences) -> dict[str, Any]:
 
 
 def spread(values_ms: list[float]) -> dict[str, float]:
-    """p50, p95, p99 and the largest, to a tenth of a millisecond."""
+    """p50, p95, p99 and maximum, to a tenth of a millisecond."""
     return {**percentiles(values_ms), "max": round(max(values_ms), 1)}

@@ -1,4 +1,4 @@
-"""Figures: percentiles, medians and spreads, limits, and the machine. Pure but for machine()."""
+"""Percentiles, medians and spreads, limits, and the machine. Pure except for machine()."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ PERCENTILES: Final = (50, 95, 99)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: the smallest value that `percent` of all do not exceed.
+    """The nearest-rank percentile: the smallest value such that `percent` of all values do not exceed it.
 
     >>> percentile([4.0, 1.0, 3.0, 2.0], 50), percentile([4.0, 1.0, 3.0, 2.0], 99)
     (2.0, 4.0)
@@ -42,7 +42,7 @@ def median(values: Sequence[float]) -> float:
 
 
 class LimitCheck(NamedTuple):
-    """A figure of a part of the benchmark beside the limit that it is held against."""
+    """A measured value and the limit it is checked against."""
 
     part: str
     what: str
@@ -52,7 +52,7 @@ class LimitCheck(NamedTuple):
 
 
 def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
-    """All limits for which `figures`, in the form of bench.json, has what is needed."""
+    """The checks of all limits for which `figures`, in the form of bench.json, has the values."""
     found = []
     if "throughput_ratio" in figures:
         ratio = figures["throughput_ratio"]
@@ -67,7 +67,7 @@ def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
             found.append(LimitCheck("latency", what, f"{latency[name]:.1f} ms", shown, latency[name] <= limit_ms))
     if "privacy_cpu_ratio" in figures:
         ratio, ratios = figures["privacy_cpu_ratio"], figures["privacy_cpu_ratios"]
-        # Beside its spread: where that is on both sides of the limit, the median decides nothing.
+        # Shown with its spread: if that includes the limit, the median is inconclusive.
         shown = f"{ratio:.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
         limit, is_met = f"<= {CONSENT_CPU_MAX:.2f}", ratio <= CONSENT_CPU_MAX
         found.append(LimitCheck("privacy", "CPU per event, with / without consent", shown, limit, is_met))

@@ -1,4 +1,4 @@
-"""A closed loop of HTTP clients that cost little: each connection asks again when it is answered."""
+"""A closed loop of HTTP clients that use little CPU: each connection sends its next request after a response."""
 
 import asyncio
 import itertools
@@ -16,22 +16,22 @@ _LENGTH: Final = b"content-length: "
 
 
 Requests = Callable[[], bytes | None]
-"""Gives the next request, or None when there is none to come."""
+"""Returns the next request, or None if there are no more."""
 REQUEST_ID: Final = b"{request-id}"
 CLIENT: Final = b"{client}"
-"""What is in a request for an id and an address of its own, as an ingress adds them."""
+"""Placeholders in a request for a unique id and client address, as an ingress adds them."""
 _ids: Final = itertools.count(1)
 
 
 def unique(request: bytes) -> bytes:
-    """`request` with an id and a client's address that no other has."""
+    """`request` with a unique id and client address."""
     number = next(_ids)
     client = b"10.%d.%d.%d" % (number >> 16 & 255, number >> 8 & 255, number & 255)
     return request.replace(REQUEST_ID, b"%032x" % (number * 0x9E3779B97F4A7C15)).replace(CLIENT, client)
 
 
 class Answered(NamedTuple):
-    """One answer: when it came (monotonic), after how long, its status, and whether it was a user's own list."""
+    """One response: its time (monotonic), duration and status, and whether it was a user's own list."""
 
     at_s: float
     seconds: float
@@ -40,19 +40,19 @@ class Answered(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a load came to, and how long it took."""
+    """The results of a load, and its duration."""
 
     answers: list[Answered]
     lasted_s: float
 
     @property
     def seconds(self) -> list[float]:
-        """How long each answer took."""
+        """The duration of each response."""
         return [answer.seconds for answer in self.answers]
 
     @property
     def statuses(self) -> dict[int, int]:
-        """How often each status came."""
+        """The number of responses by status."""
         return dict(Counter(answer.status for answer in self.answers))
 
 
@@ -64,7 +64,7 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._ask()
+        self._send_next()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -74,13 +74,13 @@ class _Client(asyncio.Protocol):
         now_s = time.monotonic()
         self._answers.append(Answered(now_s, now_s - self._begun_s, int(head[9:12]), b'"reason":"personal' in body))
         self._received = b""
-        self._ask()
+        self._send_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._done.done():
             self._done.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
-    def _ask(self) -> None:
+    def _send_next(self) -> None:
         request = self._requests()
         if request is None:
             if not self._done.done():
@@ -102,7 +102,7 @@ def _length(head: bytes) -> int:
 
 
 def ask_often(port: int, requests: Sequence[bytes], connections: int, total: int) -> Loaded:
-    """Send `total` requests, taken in turns from `requests`, over so many connections of the loopback interface."""
+    """Send `total` requests, taken in turn from `requests`, over this many loopback connections."""
     left = iter(range(total))
 
     def following() -> bytes | None:
@@ -113,7 +113,7 @@ def ask_often(port: int, requests: Sequence[bytes], connections: int, total: int
 
 
 def ask_for(port: int, groups: Sequence[tuple[Sequence[bytes], int]], seconds: float) -> list[Loaded]:
-    """Groups of (requests, connections) at the same time, for so long; what became of each group."""
+    """Run groups of (requests, connections) in parallel for `seconds`; returns the results of each group."""
 
     async def loads() -> list[Loaded]:
         end = time.monotonic() + seconds

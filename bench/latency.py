@@ -1,7 +1,7 @@
-"""Event→list latency under open-loop load, beside a plain consumer's produce→consume latency for the same probes.
+"""Event-to-list latency under open-loop load, compared with a plain consumer's latency for the same probe events.
 
-After the consents of all users the job is warmed up (Java compiles for minutes); then each rate is held, and the first
-seconds of it are not counted. Load, plain consumer and probes are three processes; all count by the same clock.
+After the consents of all users, the job is warmed up (JIT compilation takes minutes). Then each rate is held, and its
+first seconds are not counted. Load, plain consumer and probes are three processes; all use the same clock.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ SETTLE_S: Final = 5
 
 
 class LatencyPlan(NamedTuple):
-    """How long to warm up and to measure at each rate, in seconds."""
+    """Seconds of warm-up, and of measurement at each rate."""
 
     warm_up_s: int
     measure_s: int
 
 
 class Latency(NamedTuple):
-    """Of one rate: milliseconds of each probe, in the job and in the plain consumer; the load's worst lateness."""
+    """Results for one rate: milliseconds of each probe, in the job and the plain consumer; the load's maximum delay."""
 
     rate: int
     job_ms: list[float]
@@ -39,7 +39,7 @@ class Latency(NamedTuple):
 
 
 def measure(testbed: Testbed, plan: LatencyPlan) -> list[Latency]:
-    """All rates, in one run."""
+    """Measure all rates, in one run."""
     tenant = testbed.tenant("latency")
     testbed.empty_redis()
     kafka = tenant.settings.kafka
@@ -66,7 +66,7 @@ def measure(testbed: Testbed, plan: LatencyPlan) -> list[Latency]:
 
 
 def _hold(tenant: BenchTenant, probes: Probes, rate: int, seconds: int, settle_s: int, seed: int) -> float:
-    """Hold a rate while probes run; gives how late the load was at its worst."""
+    """Hold a rate while probes run; returns the maximum delay of the load."""
     with loaded(tenant, rate, settle_s + seconds, seed) as late_s:
         probes.run(WARM_UP, settle_s)
         probes.run(str(rate), seconds)
@@ -76,7 +76,7 @@ def _hold(tenant: BenchTenant, probes: Probes, rate: int, seconds: int, settle_s
 
 @contextlib.contextmanager
 def loaded(tenant: BenchTenant, rate: int, seconds: int, seed: int) -> Iterator[Callable[[], float]]:
-    """So many events a second while the block runs, and until they are sent; then says how late they were at worst."""
+    """Send `rate` events per second while the block runs, until all are sent; then report the maximum delay."""
     numbers = {"--rate": rate, "--seconds": seconds, "--seed": seed}
     words = [word for option, number in numbers.items() for word in (option, str(number))]
     late_s: list[float] = []
@@ -106,7 +106,7 @@ def _ended(process: Any) -> str:
 
 
 def figures(measured: list[Latency]) -> dict[str, Any]:
-    """What goes into bench.json."""
+    """The entries of bench.json."""
     return {
         "latency_ms": {str(latency.rate): percentiles(latency.job_ms) for latency in measured},
         "plain_latency_ms": {str(latency.rate): percentiles(latency.plain_ms) for latency in measured},

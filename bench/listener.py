@@ -1,8 +1,8 @@
-"""The peer of the latency figures: a plain consumer that notes when it holds each probe event.
+"""The baseline of the latency measurement: a plain consumer that records when it receives each probe event.
 
     python -m bench.listener --settings FILE
 
-Prints `ready`, listens until its standard input is closed, and prints {phase: [milliseconds, …]} as JSON.
+It prints `ready`, listens until standard input is closed, and prints {phase: [milliseconds, …]} as JSON.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from jobs.settings import load_settings
 
 
 def listen(reading: Any, has_ended: threading.Event) -> dict[str, list[float]]:
-    """Milliseconds from just before the producer's send() to holding the record, by phase of the benchmark."""
+    """Milliseconds from just before the producer's send() to receiving the record, by phase of the benchmark."""
     found: dict[str, list[float]] = {}
     while not has_ended.is_set():
         record = reading.poll(0.1)
@@ -31,7 +31,7 @@ def listen(reading: Any, has_ended: threading.Event) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Listen from the end of the topic on."""
+    """Listen, starting at the end of the topic."""
     parser = argparse.ArgumentParser(prog="python -m bench.listener")
     parser.add_argument("--settings", type=Path, required=True)
     settings = load_settings(parser.parse_args().settings)

@@ -1,8 +1,8 @@
-"""Open-loop load in a process of its own: so many events a second, whatever becomes of them.
+"""Open-loop load in a process of its own: a fixed number of events per second, regardless of how they are processed.
 
     python -m bench.load --settings FILE --rate EVENTS_PER_S --seconds S --seed N
 
-Prints `ready` when all events are made, waits for a line, sends, and prints how late its latest tick was.
+It prints `ready` once all events are generated, waits for a line, sends, and prints the maximum delay of a tick.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from jobs.settings import load_settings
 
 TICK_S: Final = 0.004
 LINGER_MS: Final = 20
-"""As frontends do. Of each event a request of its own would be a benchmark of the broker."""
+"""As frontends do. One request per event would be a benchmark of the broker."""
 
 
 def send_paced(sending: Any, topic: str, records: list[Record], rate: int) -> float:
-    """Send `records` at `rate` a second; returns the worst delay behind the plan, in seconds."""
+    """Send `records` at `rate` per second; returns the maximum delay behind schedule, in seconds."""
     begun, sent, worst_s = time.monotonic(), 0, 0.0
     while sent < len(records):
         due = min(int((time.monotonic() - begun) * rate) + 1, len(records))
@@ -36,7 +36,7 @@ def send_paced(sending: Any, topic: str, records: list[Record], rate: int) -> fl
 
 
 def main() -> None:
-    """Make events, wait, send."""
+    """Generate events, wait, send."""
     parser = argparse.ArgumentParser(prog="python -m bench.load")
     parser.add_argument("--settings", type=Path, required=True)
     for name in ("--rate", "--seconds", "--seed"):

@@ -1,8 +1,8 @@
-"""`freshet bench masking`: the worst text that a search for one finds, and what masking it costs (`make masking`).
+"""`freshet bench masking`: searches for the text that is most expensive to mask (`make masking`).
 
-Texts are made of what the patterns of `udfs/` look for, by repetition, by chance, and by changing those that were worst
-so far. Costs are CPU times of the thread; a text that seems costly is masked again, and the least counts, so that what
-else the machine does does not.
+Texts are generated from what the patterns of `udfs/` match: by repetition, at random, and by mutating the most
+expensive texts so far. Costs are CPU times of the thread. A text that appears expensive is masked again, and the
+minimum counts, so that other load on the machine has no effect.
 """
 
 import gc
@@ -21,10 +21,10 @@ from udfs.masking import mask
 
 LIMIT_US: Final = 200.0
 POOL: Final = 48
-"""So many of the worst texts are kept, and changed."""
+"""The number of most expensive texts that are kept and mutated."""
 AGAIN: Final = 6
 OWN_IDS: Final = ((3, 6), (11, 12), (100, 36), (120, 64))
-"""Where in a text its own ids stand, and their lengths."""
+"""The positions and lengths of a text's own ids."""
 _WORDS: Final = (
     *(
         "tel",
@@ -80,14 +80,14 @@ _PARTS: Final = (*_SIGNS, *_SIGNS, *_WORDS, *_SHAPES)
 
 
 class MaskingCost(NamedTuple):
-    """A text and the µs of CPU that masking it takes."""
+    """A text and the CPU time in µs for masking it."""
 
     us: float
     text: str
 
 
 def cost_us(text: str, times: int = 1) -> float:
-    """The least of so many runs, in µs of this thread's CPU time; the producer's ids are parts of the text."""
+    """The minimum of `times` runs, in µs of this thread's CPU time; the producer's ids are parts of the text."""
     least, own_ids = float("inf"), [text[start : start + length] for start, length in OWN_IDS]
     for _ in range(times):
         begun = time.thread_time_ns()
@@ -109,7 +109,7 @@ def _mixed(rng: random.Random, length: int) -> str:
 
 
 def _named(rng: random.Random, length: int) -> str:
-    """Words such as `isbn` before what they may be about."""
+    """Words such as `isbn` before the numbers that they announce."""
     shapes = [rng.choice(_SHAPES).translate({ord(" "): rng.choice(" -./")}) for _ in range(length // 12 + 1)]
     return _filled(" ".join(f"{rng.choice(_WORDS)} {shape}" for shape in shapes), length)
 
@@ -119,7 +119,7 @@ def _few_signs(rng: random.Random, length: int) -> str:
 
 
 def _changed(rng: random.Random, text: str, other: str, length: int) -> str:
-    """A neighbour of `text`: a part replaced, repeated, moved, turned into the whole, or taken from `other`."""
+    """A mutation of `text`: a part is replaced, repeated, moved, kept alone, or taken from `other`."""
     start = rng.randrange(len(text))
     part = text[start : start + rng.choice((1, 1, 2, 3, 5, 8, 13, 40, 120))]
     rest = text[start + len(part) :]
@@ -138,7 +138,7 @@ def _changed(rng: random.Random, text: str, other: str, length: int) -> str:
 
 
 def made(rng: random.Random, pool: list[MaskingCost], length: int) -> str:
-    """The next text to try: half of them are neighbours of the worst so far."""
+    """The next text to try: half of them are mutations of the most expensive ones so far."""
     if pool and rng.random() < 0.5:
         return _changed(rng, rng.choice(pool).text, rng.choice(pool).text, length)
     return rng.choice((_repeated, _repeated, _mixed, _named, _few_signs))(rng, length)
@@ -147,7 +147,7 @@ def made(rng: random.Random, pool: list[MaskingCost], length: int) -> str:
 def search(
     texts: int, seed: int, length: int = QUERY_LENGTH_MAX, say: Callable[[str], None] = print
 ) -> list[MaskingCost]:
-    """Mask so many texts; returns the worst of them, worst first."""
+    """Mask `texts` texts; returns the most expensive ones, in descending order."""
     rng, pool = random.Random(seed), list[MaskingCost]()  # noqa: S311 - nothing secret is drawn
     for number in range(1, texts + 1):
         text = made(rng, pool, length)
@@ -160,7 +160,7 @@ def search(
 
 
 def search_in(processes: int, texts: int, seed: int) -> list[MaskingCost]:
-    """So many independent searches side by side; returns the worst of all, measured again alone."""
+    """Run independent searches in parallel; returns the most expensive texts, measured again one at a time."""
     with multiprocessing.get_context("spawn").Pool(processes, gc.disable) as pool:
         found = pool.starmap(search, [(texts // processes, seed + number) for number in range(processes)])
     worst = sorted((cost for costs in found for cost in costs), reverse=True)[:POOL]
@@ -181,7 +181,7 @@ def body(worst: list[MaskingCost], texts: int) -> str:
 
 
 def run(texts: int, seed: int, processes: int, write: bool, command: str) -> tuple[str, bool]:
-    """Search for the worst text; returns the table, and whether that text is within the limit."""
+    """Search for the most expensive text; returns the table, and whether that text is within the limit."""
     gc.disable()
     worst = search_in(processes, texts, seed)
     found = body(worst, texts)

@@ -1,7 +1,7 @@
-"""What the consent check and the fence cost: the job beside itself without them (:mod:`bench.ablation`), in turns.
+"""Measures the cost of consent check and fence: the job with and without them (:mod:`bench.ablation`), in turns.
 
-A pair is one run of each on the very same events, as in :mod:`bench.throughput`; pairs begin with either side by turns,
-so that what the machine does slowly falls on both: best an even number of pairs.
+A pair is one run of each on the same events, as in :mod:`bench.throughput`. Pairs alternate in which side runs first,
+so that slow changes of the machine affect both; use an even number of pairs.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ ABLATION: Final = "ablation"
 
 
 class Pair(NamedTuple):
-    """The two sides of one pair."""
+    """The two sides of a pair."""
 
     product: Side
     ablation: Side
 
     @property
     def ratio(self) -> float:
-        """CPU time for an event with consent to that without."""
+        """CPU time per event with consent checks, divided by that without."""
         return self.product.cpu_us_per_event / self.ablation.cpu_us_per_event
 
 
 def order(pairs: int) -> list[tuple[str, str]]:
-    """Which side runs first, and which second, in each pair.
+    """The order of the two sides in each pair.
 
     >>> order(2)
     [('product', 'ablation'), ('ablation', 'product')]
@@ -41,7 +41,7 @@ def order(pairs: int) -> list[tuple[str, str]]:
 
 
 def measure(testbed: Testbed, events: int, pairs: int, begin_ms: int) -> list[Pair]:
-    """All pairs. Lists must be of the versions that the workload demands on both sides: both have done the work."""
+    """Run all pairs. Lists on both sides must have the versions that the workload requires, so both did the work."""
     workload = make_workload(events, begin_ms, SEED)
     measured = []
     for number, sides in enumerate(order(pairs), start=1):
@@ -64,7 +64,7 @@ def _run(testbed: Testbed, name: str, side: str, workload: Workload) -> Side:
 
 
 def _check_fences(testbed: Testbed, workload: Workload, tenant: BenchTenant, side: str) -> None:
-    """Raise if the job that ran was not that of the side: only the product puts consents into Redis."""
+    """Raise if the wrong job ran: only the product puts consents into Redis."""
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     _, consent, _ = user_keys(tenant.settings.redis.prefix, pseudonymiser.user(user_id(int(workload.user[0]))))
     if bool(testbed.redis.exists(consent)) != (side == PRODUCT):
@@ -72,7 +72,7 @@ def _check_fences(testbed: Testbed, workload: Workload, tenant: BenchTenant, sid
 
 
 def one_pair(pair: Pair) -> str:
-    """A pair in one line."""
+    """A pair as one line."""
     return (
         f"with consent {pair.product.cpu_us_per_event:.1f}, without {pair.ablation.cpu_us_per_event:.1f} µs of CPU "
         f"an event, ratio {pair.ratio:.3f}"
@@ -80,7 +80,7 @@ def one_pair(pair: Pair) -> str:
 
 
 def figures(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What goes into bench.json: the median of the pairs' ratios, and all of them."""
+    """The entries of bench.json: the median of the pairs' ratios, and all ratios."""
     ratios = [pair.ratio for pair in pairs]
     return {
         "privacy_cpu_ratio": round(median(ratios), 3),

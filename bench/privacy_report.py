@@ -1,4 +1,4 @@
-"""The privacy part in words and tables. Pure."""
+"""Formats the privacy part as text and tables. Pure."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def body(pairs: Sequence[Pair], events: int, fences: Fences, plan: FencePlan) ->
 
 
 def _cost(pairs: Sequence[Pair], events: int) -> list[str]:
-    """Each pair, and where the CPU time of its two sides went."""
+    """Each pair, and the CPU time of both sides by process."""
     warm_up = int(events * WARM_UP_SHARE)
     ratios = [pair.ratio for pair in pairs]
     text = (
@@ -40,7 +40,7 @@ def _cost(pairs: Sequence[Pair], events: int) -> list[str]:
 
 
 def _both(pairs: Sequence[Pair], part: str) -> list[str]:
-    """Median microseconds per event of a process on either side."""
+    """Median microseconds per event of a process on both sides."""
     return [
         _per_event([pair.product for pair in pairs], part),
         _per_event([pair.ablation for pair in pairs], part),
@@ -52,7 +52,7 @@ def _per_event(sides: list[Side], part: str) -> str:
 
 
 def _fences(fences: Fences, plan: FencePlan) -> list[str]:
-    """From the acknowledgement of a withdrawal on."""
+    """The times from the acknowledgement of a withdrawal."""
     text = (
         f"Milliseconds from Kafka's acknowledgement of a withdrawal, sent to the topic alone, to level none in Redis "
         f"and to its receipt: {plan.withdrawals} withdrawals at each rate of interactions, of a user with a list each. "

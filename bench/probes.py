@@ -1,8 +1,8 @@
-"""Probes: events of dedicated users whose lists are watched in Redis from outside.
+"""Probes: events of dedicated users whose lists are watched in Redis.
 
-A probe's clock begins just before send() and stops when the user's list is of the version that covers the event.
-Redis says when a watched list changes (client-side caching's invalidation messages): asking all the time would take a
-tenth of a core from what is measured.
+A probe's time starts just before send() and ends when the user's list has the version that includes the event. Redis
+reports when a watched list changes (invalidation messages of client-side caching): polling would take a tenth of a core
+from what is measured.
 """
 
 import random
@@ -26,12 +26,12 @@ _VERSION_AT: Final = len(b'{"v":')
 
 
 def probe_users() -> list[str]:
-    """Their raw ids."""
+    """The raw ids of the probe users."""
     return [f"{PROBE.decode()}{number:04d}" for number in range(USERS)]
 
 
 def probe_value(user: str, item: int, phase: str, sent_ns: int, ts: int) -> bytes:
-    """A view; the event id carries when it was sent, by the clock that all processes share, and the phase.
+    """A view; the event id contains the phase and the send time, by the clock that all processes share.
 
     >>> sent_and_phase(probe_value("probe-0001", 3, "500", 12, 1_700_000_000_000))
     (12, '500')
@@ -55,7 +55,7 @@ class _Waiting(NamedTuple):
 
 
 class Probes:
-    """Sends and watches. Call consents first: each probe user must stand at version 1."""
+    """Sends probes and watches lists. Call consents first: each probe user must be at version 1."""
 
     def __init__(self, tenant: BenchTenant) -> None:
         settings = tenant.settings
@@ -72,7 +72,7 @@ class Probes:
         self.found: dict[str, list[float]] = {}
 
     def run(self, phase: str, seconds: float) -> None:
-        """Send probes for so long, at random moments (so that they keep step with nothing), and watch for them."""
+        """Send probes for `seconds`, at random moments so as not to synchronise with anything; watch their lists."""
         end = time.monotonic() + seconds
         next_at = time.monotonic()
         while (now := time.monotonic()) < end:
@@ -82,7 +82,7 @@ class Probes:
             self._wait(min(next_at, end) - time.monotonic())
 
     def finish(self) -> None:
-        """Wait for those that are still on their way; raise if any is lost."""
+        """Wait for outstanding probes; raise if any is lost."""
         end = time.monotonic() + LOST_AFTER_S
         while self._waiting:
             self._wait(1.0)
@@ -106,7 +106,7 @@ class Probes:
         self._sending.poll(0)
 
     def _wait(self, seconds: float) -> None:
-        """Sleep until a watched list changes, at most so long."""
+        """Sleep until a watched list changes, at most `seconds`."""
         changed = self._lists.changed(max(seconds, 0.0))
         now_ns = time.monotonic_ns()
         known = [key for key in changed if key in self._waiting]
@@ -117,13 +117,13 @@ class Probes:
                 del self._waiting[key]
 
     def close(self) -> None:
-        """Leave Kafka and Redis."""
+        """Disconnect from Kafka and Redis."""
         self._sending.flush()
         self._lists.close()
 
 
 def version_of(head: bytes) -> int:
-    """The version of a list that begins so, 0 for none.
+    """The version of a list that starts with `head`, 0 for none.
 
     >>> version_of(b'{"v":12,"epoch":1'), version_of(b"")
     (12, 0)

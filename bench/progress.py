@@ -1,4 +1,4 @@
-"""How far a job is, read from its receipts: exact, and at next to no cost for the job."""
+"""The progress of a job, read from its receipts: exact, and at almost no cost to the job."""
 
 import re
 import time
@@ -20,7 +20,7 @@ class Progress:
 
     def __init__(self, tenant: BenchTenant) -> None:
         kafka = tenant.settings.kafka
-        # Fetches at most every quarter of a second: the broker's work for it counts against the job.
+        # Fetches at most every quarter of a second, because the broker's work for it counts against the job.
         self._reading = consumer(
             kafka.bootstrap_servers,
             kafka.topic(topics.RECEIPTS),
@@ -31,7 +31,7 @@ class Progress:
         self._of_bucket: dict[bytes, tuple[int, ...]] = {}
         self.elements = 0
 
-    def _look(self) -> tuple[int, ...]:
+    def _poll_receipts(self) -> tuple[int, ...]:
         for records in self._reading.poll(timeout_ms=int(LOOK_EVERY_S * 1000), max_records=100_000).values():
             for record in records:
                 element = _ELEMENT.match(record.value)
@@ -45,10 +45,10 @@ class Progress:
         return tuple(map(sum, zip(*self._of_bucket.values(), strict=True))) or (0, 0, 0, 0)
 
     def wait(self, sent: int = 0, consents: int = 0, timeout_s: float = 600) -> dict[str, int]:
-        """Wait until so many interactions and consents are accounted for; gives all totals."""
+        """Wait until this many interactions and consents are counted; returns all totals."""
         deadline = time.monotonic() + timeout_s
         while True:
-            totals = dict(zip(("sent", "accepted", "duplicates", "consents"), self._look(), strict=True))
+            totals = dict(zip(("sent", "accepted", "duplicates", "consents"), self._poll_receipts(), strict=True))
             if totals["sent"] >= sent and totals["consents"] >= consents:
                 return totals
             if time.monotonic() > deadline:
@@ -56,5 +56,5 @@ class Progress:
             time.sleep(LOOK_EVERY_S / 5)
 
     def close(self) -> None:
-        """Leave Kafka."""
+        """Disconnect from Kafka."""
         self._reading.close()

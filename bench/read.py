@@ -1,7 +1,8 @@
-"""`freshet bench read`: what a read costs: gateway and library beside nginx with a file and Feast's feature server.
+"""`freshet bench read`: the cost of a read, for gateway and library, compared with nginx and Feast's feature server.
 
-CPU time of the serving process (for the library: of the calling one) by request, 32 at a time, in one run on one
-machine with the same lists. The figures go to `.local/bench-read.json` and, after a full run, to `bench/RESULTS.md`.
+It measures the CPU time per request of the serving process (for the library: of the calling one), with 32 requests in
+flight, in one run on one machine with the same lists. nginx serves a file. The figures go to `.local/bench-read.json`
+and, after a full run, to `bench/RESULTS.md`.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ Say = Callable[[str], None]
 
 
 def served(pid: int, port: int, requests: list[bytes], total: int) -> Side:
-    """CPU and latency of a server, by request, after a tenth of it as warm-up."""
+    """CPU time per request and latency of a server, after a warm-up with a tenth of the requests."""
     ask_often(port, requests, CONNECTIONS, max(500, total // 10))
     meter = CpuMeter({"server": pid})
     loaded = ask_often(port, requests, CONNECTIONS, total)
@@ -56,7 +57,7 @@ def _latency(seconds: list[float], lasted_s: float) -> Side:
 
 
 def read_by_library(testbed: ReadTestbed, total: int) -> Side:
-    """CPU of this process by read of the asyncio library, 32 in flight."""
+    """CPU time of this process per read with the asyncio library, 32 in flight."""
 
     async def reads() -> Side:
         address = RedisAddress((testbed.redis_url,), timeout_ms=1_000)
@@ -87,7 +88,7 @@ async def _reading(reader: AsyncReader, total: int) -> list[float]:
 
 
 def overloaded(testbed: ReadTestbed, seconds: float) -> Side:
-    """p99 of urgent requests alone, and beside ten times as many connections with requests that can wait."""
+    """p99 of urgent requests alone, and together with low-priority requests on ten times as many connections."""
     urgent, rest = testbed.requests("u=0"), testbed.requests("u=7")
     [alone] = ask_for(testbed.port, [(urgent, CONNECTIONS)], seconds / 3)
     beside, low = ask_for(testbed.port, [(urgent, CONNECTIONS), (rest, CONNECTIONS * OVERLOAD_TIMES)], seconds)
@@ -100,7 +101,7 @@ def overloaded(testbed: ReadTestbed, seconds: float) -> Side:
 
 
 def measure(testbed: ReadTestbed, total: int, repeats: int, feast: bool, say: Any) -> dict[str, Any]:
-    """All sides in turns, `repeats` times; the figure of each is its median."""
+    """Measure all sides in turns, `repeats` times; the figure of each is its median."""
     sides: dict[str, list[Side]] = {}
     requests, constant = testbed.requests(), testbed.requests(unique=False)
     with read_nginx.running(testbed) as nginx, read_feast.running(testbed, feast, say) as feature_server:
@@ -115,36 +116,36 @@ def measure(testbed: ReadTestbed, total: int, repeats: int, feast: bool, say: An
                 sides.setdefault("nginx", []).append(served(nginx.pid, nginx.port, nginx.requests, total))
             if not isinstance(feature_server, str):
                 say("the feature server of Feast")
-                asked = max(500, total // 10)
+                count = max(500, total // 10)
                 sides.setdefault("feast", []).append(
-                    served(feature_server.pid, feature_server.port, feature_server.requests, asked)
+                    served(feature_server.pid, feature_server.port, feature_server.requests, count)
                 )
     found = {f"{name}_cpu_us": median([side["cpu_us"] for side in each]) for name, each in sides.items()}
     absent = {name: why for name, why in (("nginx", nginx), ("feast", feature_server)) if isinstance(why, str)}
-    nothing: dict[str, Any] = {f"{name}_cpu_us": None for name in absent} | {
+    not_measured: dict[str, Any] = {f"{name}_cpu_us": None for name in absent} | {
         f"{name}_reason": absent[name] for name in absent
     }
-    return found | nothing | {"sides": sides}
+    return found | not_measured | {"sides": sides}
 
 
 def verdicts(found: dict[str, Any]) -> list[LimitCheck]:
-    """All limits for which `found` has what is needed."""
-    held = [
+    """The checks of all limits for which `found` has the values."""
+    checks = [
         _at_most("gateway, CPU a request", found["gateway_cpu_us"], GATEWAY_MAX_US, "µs"),
         _at_most("library (asyncio, 32 in flight), CPU a read", found["client_cpu_us"], CLIENT_MAX_US, "µs"),
     ]
     if found.get("feast_cpu_us"):
         times, limit = found["feast_cpu_us"] / found["gateway_cpu_us"], f">= {FEAST_MIN_TIMES:g}"
         what = "Feast's feature server, times the gateway"
-        held.append(LimitCheck("reading", what, f"{times:.1f}", limit, times >= FEAST_MIN_TIMES))
+        checks.append(LimitCheck("reading", what, f"{times:.1f}", limit, times >= FEAST_MIN_TIMES))
     for name, seen in found.get("faults", {}).items():
-        held.append(_at_most(f"Redis {name}: answers that failed", seen["failed"], 0, ""))
-        held.append(_at_most(f"Redis {name}: p99 meanwhile", seen["p99_ms"], DOWN_P99_MAX_MS, "ms"))
-        held.append(_at_most(f"Redis {name}: own lists again after", seen["recovered_s"], RECOVERY_MAX_S, "s"))
+        checks.append(_at_most(f"Redis {name}: answers that failed", seen["failed"], 0, ""))
+        checks.append(_at_most(f"Redis {name}: p99 meanwhile", seen["p99_ms"], DOWN_P99_MAX_MS, "ms"))
+        checks.append(_at_most(f"Redis {name}: own lists again after", seen["recovered_s"], RECOVERY_MAX_S, "s"))
     if "overload" in found:
         times = found["overload"]["p99_times"]
-        held.append(_at_most("p99 of urgent requests, overloaded / alone", times, OVERLOAD_P99_MAX_TIMES, "times"))
-    return held
+        checks.append(_at_most("p99 of urgent requests, overloaded / alone", times, OVERLOAD_P99_MAX_TIMES, "times"))
+    return checks
 
 
 def _at_most(what: str, figure: float, limit: float, unit: str) -> LimitCheck:
@@ -214,7 +215,7 @@ _NAMES: Final = {
 
 
 def run(requests: int, repeats: int, overload_s: float, with_feast: bool, command: str, say: Say) -> tuple[str, bool]:
-    """Measure reading; returns the tables, and whether each limit is met. `command` is written beside the figures."""
+    """Measure reading; returns the tables, and whether each limit is met. `command` is recorded with the figures."""
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     try:
         with open_read_testbed(DIRECTORY) as testbed:

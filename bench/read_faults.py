@@ -1,4 +1,4 @@
-"""What frontends see of the gateway while Redis is killed, paused, flushed, read-only or slow, and how soon it ends."""
+"""What frontends see of the gateway while Redis is killed, paused, flushed, read-only or slow, and how it recovers."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ NOBODY: Final = 1
 
 
 class ReadOutage(NamedTuple):
-    """`failed` answers were none of 200; `p99_ms` while Redis was away; `recovered_s` until all lists are own again."""
+    """`failed`: statuses other than 200; `p99_ms`: of the outage; `recovered_s`: until all lists are own again."""
 
     answers: int
     failed: int
@@ -29,7 +29,7 @@ class ReadOutage(NamedTuple):
 
 
 class Phases(NamedTuple):
-    """How long frontends ask before, while and after Redis is unavailable."""
+    """Seconds of requests before, during and after the outage of Redis."""
 
     before_s: float = 1.0
     down_s: float = 4.0
@@ -40,21 +40,21 @@ PHASES: Final = Phases()
 
 
 class Fault(NamedTuple):
-    """What happens to Redis, what ends it, and how long it goes on after that."""
+    """How an outage of Redis begins and ends, and how long its effect lasts after that."""
 
     begin: Callable[[ReadTestbed], None]
     end: Callable[[ReadTestbed], None]
     lasts_s: float = 0.0
 
 
-def _ask(testbed: ReadTestbed, *commands: tuple[Any, ...]) -> None:
+def _execute(testbed: ReadTestbed, *commands: tuple[Any, ...]) -> None:
     with redis.Redis.from_url(testbed.redis_url, socket_timeout=60) as client:
         for command in commands:
             client.execute_command(*command)
 
 
 class _Slow:
-    """Every answer takes two seconds: the server sleeps so long, again and again."""
+    """Every response takes two seconds: the server sleeps for that long, repeatedly."""
 
     def __init__(self) -> None:
         self._over = threading.Event()
@@ -68,26 +68,26 @@ class _Slow:
 
     def _sleep_again(self, testbed: ReadTestbed) -> None:
         while not self._over.is_set():
-            _ask(testbed, ("DEBUG", "SLEEP", str(SLOW_S)))
+            _execute(testbed, ("DEBUG", "SLEEP", str(SLOW_S)))
 
 
 def _signalled(number: signal.Signals) -> Callable[[ReadTestbed], None]:
     return lambda testbed: os.kill(testbed.redis_pid(), number)
 
 
-def _asked(*commands: tuple[Any, ...]) -> Callable[[ReadTestbed], None]:
-    return lambda testbed: _ask(testbed, *commands)
+def _executing(*commands: tuple[Any, ...]) -> Callable[[ReadTestbed], None]:
+    return lambda testbed: _execute(testbed, *commands)
 
 
 def _started_and_filled(testbed: ReadTestbed) -> None:
-    """A Redis that has restarted may be older than it was: the job writes consents and lists anew."""
+    """A restarted Redis may have lost its latest writes: the job writes consents and lists again."""
     testbed.start_redis()
     testbed.fill()
 
 
 def _promoted_and_filled(testbed: ReadTestbed) -> None:
-    """So may one that was a replica meanwhile."""
-    _ask(testbed, ("REPLICAOF", "NO", "ONE"))
+    """The same applies to one that was a replica meanwhile."""
+    _execute(testbed, ("REPLICAOF", "NO", "ONE"))
     testbed.fill()
 
 
@@ -95,28 +95,28 @@ _SLOW: Final = _Slow()
 FAULTS: Final[dict[str, Fault]] = {
     "killed": Fault(ReadTestbed.kill_redis, _started_and_filled),
     "paused": Fault(_signalled(signal.SIGSTOP), _signalled(signal.SIGCONT)),
-    "flushed": Fault(_asked(("FLUSHALL",), ("SCRIPT", "FLUSH")), ReadTestbed.fill),
-    "read-only": Fault(_asked(("REPLICAOF", "127.0.0.1", NOBODY)), _promoted_and_filled),
+    "flushed": Fault(_executing(("FLUSHALL",), ("SCRIPT", "FLUSH")), ReadTestbed.fill),
+    "read-only": Fault(_executing(("REPLICAOF", "127.0.0.1", NOBODY)), _promoted_and_filled),
     "slow": Fault(_SLOW.begin, _SLOW.end, lasts_s=SLOW_S),
 }
 
 
 def seen_while(testbed: ReadTestbed, fault: Fault, phases: Phases = PHASES) -> ReadOutage:
-    """Ask all the time, before, while and after; judge what came."""
+    """Send requests before, during and after the fault; evaluate the answers."""
     found: list[Loaded] = []
-    asking = threading.Thread(
+    load = threading.Thread(
         target=lambda: found.extend(
             ask_for(testbed.port, [(testbed.requests(), CONNECTIONS)], sum(phases) + fault.lasts_s)
         )
     )
-    asking.start()
+    load.start()
     time.sleep(phases.before_s)
     began_s = time.monotonic()
     fault.begin(testbed)
     time.sleep(phases.down_s)
     fault.end(testbed)
     ended_s = time.monotonic() + fault.lasts_s
-    asking.join()
+    load.join()
     answers = found[0].answers
     during = [answer.seconds for answer in answers if began_s <= answer.at_s <= ended_s]
     others = [answer.at_s for answer in answers if not answer.own and answer.at_s > ended_s]

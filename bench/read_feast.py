@@ -1,6 +1,6 @@
-"""The Python feature server of Feast on the same Redis, with a list as a feature: the peer among feature stores.
+"""Feast's Python feature server on the same Redis, with a list as a feature, for comparison with a feature store.
 
-It lives in an environment of its own below `.local/feast`, made when it is first measured.
+It is installed in an environment of its own in `.local/feast` when it is first measured.
 """
 
 import json
@@ -51,18 +51,18 @@ store.write_to_online_store("lists", frame)
 
 @contextmanager
 def running(testbed: ReadTestbed, wanted: bool, say: Callable[[str], None]) -> Iterator[Peer | str]:
-    """The server, or why it does not run."""
+    """The server, or the reason why it does not run."""
     python = ENVIRONMENT / "bin" / "python"
     folder, table = testbed.directory / "feast", ProcessTable(testbed.directory)
     records = []
     try:
-        why = "it was not asked for" if not wanted else _installed(python, say) or _filled(python, folder, testbed, say)
+        why = "it was not requested" if not wanted else _installed(python, say) or _filled(python, folder, testbed, say)
         if why:
             yield why
             return
         port = free_port()
         command = [str(python.with_name("feast")), "-c", str(folder), "serve", "-h", LOOPBACK, "-p", str(port)]
-        # Else its worker ends after a thousand requests, and takes the connections with it.
+        # Otherwise its worker ends after a thousand requests and closes its connections.
         command += ["-w", "1", "--max-requests", "0", "--no-access-log"]
         records.append(table.start("feast", command, {"FEAST_USAGE": "False"}))
         until(lambda: is_listening(port), "Feast", START_TIMEOUT_S)
@@ -72,7 +72,7 @@ def running(testbed: ReadTestbed, wanted: bool, say: Callable[[str], None]) -> I
 
 
 def _installed(python: Path, say: Callable[[str], None]) -> str | None:
-    """Install it if it is not there; why that did not work, or None."""
+    """Install it if necessary; returns the reason for a failure, or None."""
     if (ENVIRONMENT / "ready").exists():
         return None
     say(f"installing Feast {VERSION} below .local/feast (once, some minutes)")
@@ -101,8 +101,8 @@ def _last_line(text: str) -> str:
 
 
 def _request(port: int, user: int) -> bytes:
-    asked = json.dumps({"features": ["lists:list"], "entities": {"user_id": [user_name(user)]}})
+    payload = json.dumps({"features": ["lists:list"], "entities": {"user_id": [user_name(user)]}})
     return (
         f"POST /get-online-features HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(asked)}\r\n\r\n{asked}"
+        f"Content-Length: {len(payload)}\r\n\r\n{payload}"
     ).encode()

@@ -1,4 +1,4 @@
-"""nginx with a file of the size of a list: what HTTP itself costs. Where nginx is installed."""
+"""nginx with a file of the size of a list: the cost of HTTP itself. Used if nginx is installed."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from bench.read_testbed import ReadTestbed
 from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessTable
 
-# Paths are relative to the prefix, `-p`: in its configuration nginx takes `$` for a variable.
+# Paths are relative to the prefix, `-p`, because nginx expands `$` in its configuration.
 CONFIG = """
 daemon off; worker_processes 1; pid nginx.pid; error_log stderr warn;
 events {{ worker_connections 1024; }}
@@ -24,7 +24,7 @@ http {{
 
 
 class Peer(NamedTuple):
-    """A server to compare with."""
+    """A server for comparison."""
 
     pid: int
     port: int
@@ -33,7 +33,7 @@ class Peer(NamedTuple):
 
 @contextmanager
 def running(testbed: ReadTestbed) -> Iterator[Peer | str]:
-    """nginx, or why it does not run."""
+    """nginx, or the reason why it does not run."""
     executable = shutil.which("nginx")
     if executable is None:
         yield "nginx is not installed"

@@ -1,4 +1,4 @@
-"""Where reading is measured: Redis with lists in it, Kafka for the audit trail, and a gateway that uses both."""
+"""The testbed of the read benchmark: Redis with lists, Kafka for the audit trail, and a gateway that uses both."""
 
 import time
 from collections.abc import Iterator
@@ -30,13 +30,13 @@ from schemas.store import consent_value, popular_key, proven, user_keys
 
 USERS = 10_000
 ITEMS = 17
-"""So many that a list has the 778 bytes of which the project's notes on Redis tell."""
+"""This number gives lists of 778 bytes, the size used in the project's notes on Redis."""
 START_TIMEOUT_S = 60
 SECRET = b"a secret of the benchmark only, 32 bytes or more"
 
 
 class ReadTestbed(NamedTuple):
-    """What runs, and where. `listed` is the bytes of a list."""
+    """The running servers and their addresses. `listed` is the bytes of a list."""
 
     directory: Path
     table: ProcessTable
@@ -48,7 +48,7 @@ class ReadTestbed(NamedTuple):
 
     @property
     def redis_url(self) -> str:
-        """Where Redis is."""
+        """The address of Redis."""
         return self.store.url
 
     def redis_pid(self) -> int:
@@ -56,16 +56,16 @@ class ReadTestbed(NamedTuple):
         return self._redis().pid
 
     def kill_redis(self) -> None:
-        """End Redis as a crash would."""
+        """Kill Redis as a crash would."""
         self.table.kill(self._redis())
 
     def start_redis(self) -> None:
-        """Start it again, with what its AOF holds."""
+        """Restart it, with the contents of its AOF."""
         self.store.start()
         until(self.store.is_ready, "Redis", START_TIMEOUT_S, every_s=0.01)
 
     def fill(self) -> None:
-        """Put everybody's list into Redis."""
+        """Put everybody's lists into Redis."""
         fill(self.redis_url, self.ring)
 
     def _redis(self) -> ProcessRecord:
@@ -74,9 +74,9 @@ class ReadTestbed(NamedTuple):
         return found
 
     def requests(self, priority: str = "u=3", users: int = 1_000, unique: bool = True) -> list[bytes]:
-        """Requests for the lists of many, with what frontends send and an ingress adds.
+        """Requests for the lists of many users, with the headers that frontends send and an ingress adds.
 
-        Where they are not `unique`, each has the id and the client's address of all others.
+        If they are not `unique`, all have the same request id and client address.
         """
         request_id, client = (REQUEST_ID.decode(), CLIENT.decode()) if unique else ("0" * 32, "10.0.0.1")
         token = jwt.encode(
@@ -98,7 +98,7 @@ def user_name(number: int) -> str:
 
 @contextmanager
 def open_read_testbed(directory: Path) -> Iterator[ReadTestbed]:
-    """Everything up and filled; ended whatever happens."""
+    """Start and fill everything; end it in any case."""
     table = ProcessTable(directory)
     (directory / "tmp").mkdir(parents=True, exist_ok=True)
     with ExitStack() as ending:
@@ -118,7 +118,7 @@ def open_read_testbed(directory: Path) -> Iterator[ReadTestbed]:
 
 
 def a_list() -> bytes:
-    """A list of :data:`ITEMS`."""
+    """A list of :data:`ITEMS` items."""
     at = 1_750_000_000_000
     scores = [0.9876543 - 0.0312345 * place for place in range(ITEMS)]
     items = [item_fragment(f"item-{place:05d}") for place in range(ITEMS)]
@@ -126,7 +126,7 @@ def a_list() -> bytes:
 
 
 def fill(url: str, ring: KeyRing) -> None:
-    """Let everybody have consented, and have a list."""
+    """Give every user a consent and a list."""
     pseudonyms = Pseudonymiser(ring)
     token = _generation(url)
     consent = proven(consent_value(Level.FULL, 0, 1, 0, 1), token)
@@ -140,7 +140,7 @@ def fill(url: str, ring: KeyRing) -> None:
 
 
 def _generation(url: str) -> str:
-    """What the job does: say that Redis is new enough, and in which generation consents count."""
+    """Do what the job does: mark Redis as recent enough, and set the generation in which consents count."""
     client = RedisClient(RedisAddress((url,)))
     try:
         return client.renew_generation()

@@ -1,7 +1,7 @@
-"""How long lists are away after Redis has lost everything, with no event of any user: FLUSHALL, and the clock.
+"""Measures how long lists are missing after Redis has lost everything (FLUSHALL), without new events.
 
-Nobody is served a personal list from that moment on until the job has begun a new generation, has read all decisions
-that were acknowledged before, and has written consents and lists again.
+From that moment, no personal list is served until the job has started a new generation, has read all decisions
+acknowledged before, and has written consents and lists again.
 """
 
 import random
@@ -22,7 +22,7 @@ DEADLINE_S: Final = 300.0
 
 
 class Rebuild(NamedTuple):
-    """Seconds from FLUSHALL to the first list that a reader was given, and to the last of `lists`."""
+    """Seconds from FLUSHALL to the first list that a reader got, and to the last of `lists`."""
 
     lists: int
     first_s: float
@@ -30,7 +30,7 @@ class Rebuild(NamedTuple):
 
 
 def measure(testbed: Testbed, users: int = USERS) -> Rebuild:
-    """One loss of everything, with a list each of `users` users."""
+    """Measure one loss of everything, with one list for each of `users` users."""
     tenant = testbed.tenant("rebuild")
     testbed.empty_redis()
     job = testbed.submit(tenant)
@@ -45,7 +45,7 @@ def measure(testbed: Testbed, users: int = USERS) -> Rebuild:
 
 
 def _lists_for(testbed: Testbed, tenant: BenchTenant, users: int) -> None:
-    """Everybody consents and does one thing."""
+    """Let every user consent and send one event."""
     testbed.say(f"making {users:,} lists")
     names, now_ms = tenant.settings.topic_names(), time.time_ns() // 1_000_000
     ids = [user_id(user) for user in range(users)]
@@ -87,7 +87,7 @@ def _has_a_list(reader: Reader, user: int) -> bool:
 
 
 def figures(found: Rebuild) -> dict[str, Any]:
-    """What goes into bench.json."""
+    """The entries of bench.json."""
     return {
         "rebuild_lists": found.lists,
         "rebuild_first_s": round(found.first_s, 2),

@@ -1,4 +1,4 @@
-"""The figures in words and tables. Pure."""
+"""Formats the figures as text and tables. Pure."""
 
 from bench.figures import median, percentiles
 from bench.latency import SETTLE_S, WARM_UP_RATE, Latency, LatencyPlan
@@ -10,7 +10,7 @@ Repeats = list[tuple[Side, Side]]
 
 
 def one_repeat(job: Side, bare: Side) -> str:
-    """A repeat in one line."""
+    """A repeat as one line."""
     ratio = job.events_per_cpu_second / bare.events_per_cpu_second
     return (
         f"job {job.events_per_cpu_second:,.0f}, plain consumer {bare.events_per_cpu_second:,.0f} "
@@ -19,7 +19,7 @@ def one_repeat(job: Side, bare: Side) -> str:
 
 
 def throughput_body(repeats: Repeats, events: int) -> str:
-    """The throughput part: both sides, and where the CPU time went."""
+    """The throughput part: both sides, and their CPU time by process."""
     warm_up = int(events * WARM_UP_SHARE)
     text = (
         f"{events:,} events, {USERS:,} users, {ITEMS:,} items, TopK 50. "

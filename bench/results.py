@@ -1,6 +1,6 @@
-"""Where the figures go: `.local/bench.json` for programs, `bench/RESULTS.md` for people.
+"""Writes the figures: to `.local/bench.json` for programs, to `bench/RESULTS.md` for people.
 
-Nothing is typed in by hand.
+No figure is entered by hand.
 """
 
 import json
@@ -22,7 +22,7 @@ Written by `make bench`: each section is the last full run of its part, and says
 
 
 def merged(known: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
-    """`known` with what was measured now.
+    """`known`, updated with the new figures.
 
     >>> merged({"throughput_ratio": 0.5, "other": 1}, {"throughput_ratio": 0.6})
     {'throughput_ratio': 0.6, 'other': 1}
@@ -31,14 +31,14 @@ def merged(known: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_json(figures: dict[str, Any], path: Path = JSON_PATH) -> None:
-    """Put `figures` into bench.json; what was not measured stays."""
+    """Update bench.json with `figures`; other entries are kept."""
     known = json.loads(path.read_text()) if path.exists() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(merged(known, figures), indent=2) + "\n")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned right.
+    """A Markdown table; all columns but the first are right-aligned.
 
     >>> print(table(["way", "p50"], [["job", "40"]]))
     | way | p50 |
@@ -51,7 +51,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def limits(found: list[LimitCheck]) -> str:
-    """The limits as a table; nothing where there are none."""
+    """The limits as a table; empty if there are none."""
     if not found:
         return ""
     rows = [
@@ -61,12 +61,12 @@ def limits(found: list[LimitCheck]) -> str:
 
 
 def section(name: str, body: str) -> str:
-    """`body` between the marks by which it is found again."""
+    """`body` between the marks that identify the section."""
     return f"<!-- {name} -->\n{body.strip()}\n<!-- /{name} -->"
 
 
 def with_section(text: str, name: str, body: str) -> str:
-    """`text` with the section of that name replaced, or added at the end."""
+    """`text` with the section of that name replaced, or appended."""
     marks = re.compile(rf"<!-- {name} -->.*<!-- /{name} -->", re.DOTALL)
     new = section(name, body)
     if marks.search(text):
@@ -75,6 +75,6 @@ def with_section(text: str, name: str, body: str) -> str:
 
 
 def write_section(name: str, body: str, path: Path = MARKDOWN_PATH) -> None:
-    """Put a section into RESULTS.md; all others stay."""
+    """Write a section of RESULTS.md; all others are kept."""
     text = path.read_text() if path.exists() else HEAD
     write_atomically(path, with_section(text, name, body))

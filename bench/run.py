@@ -1,7 +1,7 @@
-"""`freshet bench run`: the job beside a plain consumer, and beside itself without consent, on the same events.
+"""`freshet bench run`: compares the job with a plain consumer, and with itself without consent checks.
 
-Starts a stack of its own below `.local/bench`, and ends it whatever happens. The figures go to `.local/bench.json` and,
-after a full run with the settings as they ship, to `bench/RESULTS.md`.
+All read the same events. It starts a stack of its own in `.local/bench`, and always ends it. The figures go to
+`.local/bench.json` and, after a full run with the default settings, to `bench/RESULTS.md`.
 """
 
 import time
@@ -25,7 +25,10 @@ FENCE, FENCE_QUICK = fence.FencePlan(withdrawals=400, warm_up_s=30), fence.Fence
 
 
 class BenchOptions(NamedTuple):
-    """What is measured, and how long; None: as long as `quick` says. `flink` and `settings` are to be tried."""
+    """What is measured, and for how long; None: the default according to `quick`.
+
+    `flink` and `settings` override defaults.
+    """
 
     quick: bool = False
     only: str | None = None
@@ -89,11 +92,11 @@ PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "buckets": _buckets,
 }
 ASKED_FOR: Final = ("buckets",)
-"""Parts that only `--only` runs: they answer a question, and no limit is held against them."""
+"""Parts that run only with `--only`: they answer a question and have no limit."""
 
 
 def measure(on: Testbed, options: BenchOptions) -> tuple[dict[str, Any], dict[str, str]]:
-    """Run the parts that were asked for: figures for bench.json, and a Markdown body for each part."""
+    """Run the selected parts: returns figures for bench.json, and a Markdown body for each part."""
     figures: dict[str, Any] = {}
     bodies: dict[str, str] = {}
     for name, part in PARTS.items():
@@ -104,7 +107,7 @@ def measure(on: Testbed, options: BenchOptions) -> tuple[dict[str, Any], dict[st
 
 
 def keep(figures: dict[str, Any], bodies: dict[str, str], command: str) -> None:
-    """Write RESULTS.md, a section for each part that was measured."""
+    """Write RESULTS.md, with a section for each measured part."""
     for name, body in bodies.items():
         mine = [verdict for verdict in verdicts(figures) if verdict.part == name]
         when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -113,9 +116,9 @@ def keep(figures: dict[str, Any], bodies: dict[str, str], command: str) -> None:
 
 
 def run(options: BenchOptions, command: str, say: Say) -> str:
-    """Measure what was asked for on a stack of its own; returns the tables.
+    """Measure the selected parts on a stack of its own; returns the tables.
 
-    Figures go to bench.json and, after a full run with the settings as they ship, to RESULTS.md, beside `command`.
+    Figures go to bench.json and, after a full run with the default settings, to RESULTS.md, with `command`.
     """
     flink_settings = dict(setting.split("=", 1) for setting in options.flink)
     with open_testbed(flink_settings, "\n".join(options.settings), say) as on:

@@ -1,4 +1,4 @@
-"""The test testbed: a stack of its own below `.local/bench`, with jobs that come and go on it."""
+"""The testbed: a stack of its own in `.local/bench`, on which jobs are started and cancelled."""
 
 import contextlib
 import subprocess
@@ -24,14 +24,14 @@ Say = Callable[[str], None]
 
 
 class BenchTenant(NamedTuple):
-    """Topics of their own and the settings of a job that reads them."""
+    """The topics of one job and its settings."""
 
     settings: Settings
     path: Path
 
 
 class Testbed:
-    """A running stack, and what benchmarks do with it."""
+    """A running stack, and the operations that benchmarks need."""
 
     def __init__(self, stack: LocalStack, more_settings: str, say: Say) -> None:
         self.stack = stack
@@ -41,12 +41,12 @@ class Testbed:
         product.make_keys(self._key_ring)
         self._model = stack.directory / "model"
         if not (self._model / MANIFEST_FILE).exists():
-            from models.random_model import random_model  # scipy and pandas: seconds, once
+            from models.random_model import random_model  # scipy and pandas take seconds to import, once
 
             say(f"making a model of {MODEL_ITEMS:,} items")
             random_model(self._model, MODEL_ITEMS, MODEL_NEIGHBOURS, MODEL_TOP_K)
         self.redis = redis.Redis.from_url(stack.redis.url)
-        # A rewrite of the append-only file falls into the one side's time or the other's by chance.
+        # A rewrite of the append-only file would fall into either side's time at random.
         self.redis.config_set("auto-aof-rewrite-percentage", 0)
 
     @property
@@ -55,7 +55,7 @@ class Testbed:
         return self.stack.kafka.bootstrap_servers
 
     def tenant(self, name: str, more_settings: str = "") -> BenchTenant:
-        """Topics with the prefix `name` and settings for them; the same key ring and model for all."""
+        """Topics with the prefix `name` and settings for them; all tenants share the key ring and the model."""
         text = product.settings_text(self.stack, self._key_ring, self._model)
         text = text.replace("[kafka]\n", f'[kafka]\ntopic_prefix = "{name}."\ngroup_id = "{name}"\n', 1)
         path = self.stack.directory / f"{name}.toml"
@@ -65,13 +65,13 @@ class Testbed:
         return BenchTenant(settings, path)
 
     def submit(self, tenant: BenchTenant) -> str:
-        """Run the job on the tenant's topics; gives its id when all of it runs."""
+        """Run the job on the tenant's topics; returns its id once all its tasks run."""
         job = product.submit(self.stack, tenant.path)
         self.stack.rest.wait_running(job)
         return job
 
     def submit_ablation(self, tenant: BenchTenant) -> str:
-        """Run the job without consent on the tenant's topics; gives its id when all of it runs."""
+        """Run the job without consent checks on the tenant's topics; returns its id once all its tasks run."""
         directory = self.stack.directory
         ablation = write_zip(directory / "ablation.zip", [ROOT / "bench" / name for name in ABLATION_FILES])
         packages = [build(directory / "freshet.zip"), ablation]
@@ -80,16 +80,16 @@ class Testbed:
         return job
 
     def empty_redis(self) -> None:
-        """Forget all lists, also in the append-only file."""
+        """Delete all lists, also from the append-only file."""
         self.redis.flushall()
         self.redis.bgrewriteaof()
         while self.redis.info("persistence")["aof_rewrite_in_progress"]:
             pass
 
     def pids(self, *names: str) -> dict[str, int]:
-        """Process ids of parts of the stack, by name; a name may be the beginning of one.
+        """Process ids of parts of the stack, by name; a name may be a prefix.
 
-        Of a TaskManager it is the id of its Java process, not that of the supervisor that keeps it running.
+        For a TaskManager, it is the id of its Java process, not of the supervisor that restarts it.
         """
         found = {record.name: record.pid for record in self.stack.processes() if record.name.startswith(names)}
         for name in found:
@@ -101,7 +101,7 @@ class Testbed:
 
 @contextlib.contextmanager
 def open_testbed(flink_settings: Mapping[str, str], more_settings: str, say: Say) -> Iterator[Testbed]:
-    """A testbed that leaves no process behind, however it ends."""
+    """A testbed that leaves no process behind, in any case."""
     stack = LocalStack(DIRECTORY, 1, flink_settings, say)
     if is_up(DIRECTORY):
         say("ending what an earlier run left behind")
@@ -114,7 +114,7 @@ def open_testbed(flink_settings: Mapping[str, str], more_settings: str, say: Say
 
 @contextlib.contextmanager
 def python(*arguments: str, **options: Any) -> Iterator["subprocess.Popen[str]"]:
-    """A Python process of ours with pipes for its standard input and output; it ends with the block at the latest."""
+    """A Python process of ours with pipes for standard input and output; it ends with the block at the latest."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.PIPE,

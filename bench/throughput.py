@@ -2,8 +2,9 @@
 
 Order of a repeat: consents are produced and the job applies them; warm-up events are produced and drained; the events
 to be measured are produced inside an open Kafka transaction, which the job cannot see. CPU times are read, the
-transaction is committed, the job drains, and a checkpoint that commits everything ends its time. Then the job is
-cancelled, Redis emptied, and the plain consumer drains the same topics, with the same warm-up not counted.
+transaction is committed, the job drains it, and the measurement ends with a checkpoint that commits everything. Then
+the job is cancelled, Redis is emptied, and the plain consumer drains the same topics, with the same warm-up not
+counted.
 """
 
 import json
@@ -41,9 +42,9 @@ TASK_MANAGER: Final = "taskmanager-1"
 
 
 class Side(NamedTuple):
-    """What one side did in one repeat: events, wall seconds and CPU seconds after the warm-up.
+    """The results of one side in one repeat: events, wall seconds and CPU seconds after the warm-up.
 
-    `cpu` is by process; `threads` by group of threads in the TaskManager, where there is one.
+    `cpu` is by process; `threads` by group of threads in the TaskManager, if there is one.
     """
 
     events: int
@@ -53,17 +54,17 @@ class Side(NamedTuple):
 
     @property
     def cpu_us_per_event(self) -> float:
-        """CPU microseconds of all processes of the side for each event."""
+        """CPU microseconds of all processes of the side per event."""
         return sum(self.cpu.values()) / self.events * 1e6
 
     @property
     def events_per_cpu_second(self) -> float:
-        """Events for each CPU second of all processes of the side."""
+        """Events per CPU-second of all processes of the side."""
         return self.events / sum(self.cpu.values())
 
 
 def measure(testbed: Testbed, name: str, events: int) -> tuple[Side, Side]:
-    """One repeat on topics of its own: (job, bare). Both sides must leave what the workload demands."""
+    """One repeat on topics of its own: (job, bare). Both sides must produce what the workload requires."""
     warm_up = int(events * WARM_UP_SHARE)
     tenant = testbed.tenant(name)
     begin_ms = time.time_ns() // 1_000_000 - 3_600_000
@@ -123,9 +124,9 @@ def drain(
 
 
 def _wait_until_proven(testbed: Testbed, tenant: BenchTenant) -> None:
-    """Until the consents count in Redis: they were there before the job, which writes such ones again, bit by bit.
+    """Wait until the consents count in Redis: they are older than the job, which rewrites such consents gradually.
 
-    Until then no list is written, and the two sides would not do the same.
+    Until then no list is written, and the two sides would not do the same work.
     """
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     keys = [user_keys("", pseudonymiser.user(user_id(user)))[1] for user in range(0, USERS, USERS // SAMPLED_USERS)]
@@ -170,7 +171,7 @@ class _Head(msgspec.Struct):
 
 
 def check_versions(testbed: Testbed, tenant: BenchTenant, workload: Workload, side: str) -> int:
-    """Raise if a sampled user's list is not of the version that the workload demands; returns the number of lists."""
+    """Raise if a sampled user's list lacks the version that the workload requires; returns the number of lists."""
     pseudonymiser = Pseudonymiser(load_key_ring(tenant.settings.privacy.key_ring))
     sample = dict(islice(final_versions(workload).items(), SAMPLED_USERS))
     keys = [user_keys("", pseudonymiser.user(user_id(user)))[0] for user in sample]
@@ -182,7 +183,7 @@ def check_versions(testbed: Testbed, tenant: BenchTenant, workload: Workload, si
 
 
 def figures(repeats: list[tuple[Side, Side]]) -> dict[str, Any]:
-    """What goes into bench.json: medians over the repeats; the ratio is the median of the repeats' ratios."""
+    """The entries of bench.json: medians over the repeats; the ratio is the median of the repeats' ratios."""
     jobs, bares = [job.events_per_cpu_second for job, _ in repeats], [bare.events_per_cpu_second for _, bare in repeats]
     ratios = [job / bare for job, bare in zip(jobs, bares, strict=True)]
     return {

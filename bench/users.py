@@ -1,9 +1,9 @@
-"""What one user costs in a bucket of many: an erasure in the due index, and counting users by key id.
+"""Measures the cost of one user in a large bucket: an erasure in the due index, and counting users by key id.
 
     freshet bench users    # half a minute; writes the section "Users of a bucket" of RESULTS.md
 
-State stands in dicts here, so this is the cost of the rules alone; Flink's state adds some microseconds to each page.
-"By reading all" is what releases did that had no counts and left names behind (:mod:`udfs.due_index`).
+State is in dicts here, so this is the cost of the rules alone; Flink's state adds some microseconds per page. "By
+reading all" is how releases worked that had no counts and left names behind (:mod:`udfs.due_index`).
 """
 
 import time
@@ -38,7 +38,7 @@ class _Pages(UserDict[str, bytes]):
 
 
 def run(command: str) -> str:
-    """Measure, and write the section with `command` beside it; returns the table."""
+    """Measure, and write the section with `command`; returns the table."""
     head = ["users of the bucket", "erasure", "by reading all", "users by key id, with one more", "by reading all"]
     rows = [[f"{count:,}", *(f"{ms:.3f} ms" for ms in _costs(count))] for count in USERS]
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"

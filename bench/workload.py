@@ -1,9 +1,9 @@
-"""The events of the benchmarks: deterministic, so that both sides of a comparison read the very same bytes.
+"""The events of the benchmarks: deterministic, so that both sides of a comparison read the same bytes.
 
-A made-up shop, stationary in time. Sessions begin evenly; their lengths are geometric, the gaps between the events of a
-session exponential. Items follow a Zipf-Mandelbrot law over the ids of :mod:`models.random_model` (popularity falls
-with the row, as in the model), users are mildly skewed (lognormal weights). One event in a hundred is sent twice.
-All users consent to everything.
+A made-up shop, stationary in time. Sessions start at uniform times; their lengths are geometric, the gaps between the
+events of a session exponential. Items follow a Zipf-Mandelbrot law over the ids of :mod:`models.random_model`
+(popularity falls with the row, as in the model), users are mildly skewed (lognormal weights). One event in a hundred is
+sent twice. All users consent to everything.
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ ITEMS: Final = 10_000
 SESSION_EVENTS_MEAN: Final = 8
 SESSION_GAP_MEAN_MS: Final = 20_000
 RAMP_MS: Final = 15 * 60_000
-"""Sessions begin so long before the first event, so that the first minute looks like any other."""
+"""Sessions start this long before the first event, so that the first minute looks like any other."""
 RATE_PER_S: Final = 2_000
-"""Events in a second of event time."""
+"""Events per second of event time."""
 USER_SKEW: Final = 0.7
 ITEM_OFFSET: Final = 10
 DUPLICATE_SHARE: Final = 0.01
@@ -42,7 +42,7 @@ Record = tuple[bytes, bytes]
 
 
 class Workload(NamedTuple):
-    """Events in columns, in the order in which they are sent; `ts` in ms since the epoch."""
+    """Events in columns, in send order; `ts` in ms since the epoch."""
 
     ts: Ints
     user: Ints
@@ -53,12 +53,12 @@ class Workload(NamedTuple):
 
     @property
     def duplicates(self) -> int:
-        """How many events are sent a second time."""
+        """The number of events that are sent twice."""
         return int(np.count_nonzero(self.chance[DUPLICATE_DISTANCE:] == self.chance[:-DUPLICATE_DISTANCE]))
 
 
 def make_workload(events: int, begin_ms: int, seed: int = 0, users: int = USERS, items: int = ITEMS) -> Workload:
-    """`events` events from `begin_ms` on, :data:`RATE_PER_S` a second; the same arguments give the same events."""
+    """`events` events from `begin_ms` on, :data:`RATE_PER_S` per second; the same arguments give the same events."""
     random = np.random.default_rng(seed)
     span_ms = events * 1000 // RATE_PER_S
     sessions = int(1.02 * (span_ms + RAMP_MS) / 1000 * RATE_PER_S / SESSION_EVENTS_MEAN) + 100
@@ -104,10 +104,10 @@ def _send_some_twice(random: np.random.Generator, columns: Workload) -> Workload
 
 
 def final_versions(workload: Workload) -> dict[int, int]:
-    """User → version of the list that must be in Redis at the end, whatever the batches were.
+    """User → version of the list that must be in Redis at the end, regardless of batching.
 
-    The consent is version 1, and each event that is not a repetition counts. Left out are users whose last event does
-    not move the list: whether it is then covered by the last list depends on the batches.
+    The consent is version 1, and each event that is not a duplicate counts. Users whose last event does not change the
+    list are left out: whether the last list includes it depends on the batches.
     """
     _, first = np.unique(workload.chance, return_index=True)
     first.sort()
@@ -141,7 +141,7 @@ def event_records(workload: Workload) -> Iterator[Record]:
 
 
 def _event_json(kind: str, ts: int, who: str, user: int, session: int, item: int, chance: int) -> str:
-    """Written by hand, because a million of them are made; a test decodes them."""
+    """Built by hand, because a million of them are needed; a test decodes them."""
     what = f'"query":"search {item}"' if kind == "search" else f'"item_id":"item-{item + 1:05d}"'
     if kind in ("impression", "click"):
         what += f',"position":{chance % 30},"request_id":"{chance:016x}{session:016x}"'

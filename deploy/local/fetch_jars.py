@@ -68,7 +68,7 @@ def checksums(directory: Path) -> dict[str, str]:
 
 
 def verify(directory: Path, sums: Path) -> int:
-    """Raise JarError naming the first jar that differs, is missing or is not expected; says how many are right."""
+    """Raise JarError naming the first jar that differs, is missing or is unexpected; returns the number of jars."""
     return compare(checksums(directory), read_sums(sums), sums)
 
 
