@@ -12,7 +12,7 @@ from pyflink.java_gateway import get_gateway
 from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.settings import python_kafka_options
 from jobs.settings import Settings
-from jobs.topic_creation import broker_settings, topic_id, unfit_topics
+from jobs.topic_creation import broker_settings, mismatched_topics, topic_id
 from schemas import topics
 from schemas.errors import SettingsError
 
@@ -41,7 +41,7 @@ def check_topics(settings: Settings) -> dict[str, str]:
         admin = KafkaAdminClient(**python_kafka_options(kafka))
         try:
             missing = sorted(set(names.values()) - set(admin.list_topics()))
-            changes = {} if missing else unfit_topics(admin, kafka, settings.privacy.snapshots_kept_ms)
+            changes = {} if missing else mismatched_topics(admin, kafka, settings.privacy.snapshots_kept_ms)
             described = {} if missing else {topic["name"]: topic for topic in admin.describe_topics([*names.values()])}
             broker = broker_settings(admin)
         finally:
@@ -79,11 +79,11 @@ def check_codecs() -> None:
             ) from None
 
 
-def complaint_of_topics(unfit: Mapping[str, Mapping[str, str]]) -> str | None:
+def complaint_of_topics(mismatched: Mapping[str, Mapping[str, str]]) -> str | None:
     """Describe the topic settings that must change, by topic; None if there are none."""
-    if not unfit:
+    if not mismatched:
         return None
-    wanted = "; ".join(f"{topic} needs {_assigned(changes)}" for topic, changes in unfit.items())
+    wanted = "; ".join(f"{topic} needs {_assigned(changes)}" for topic, changes in mismatched.items())
     return (
         f"{wanted}: with the settings that they have, records are kept longer than was promised, what has ended "
         "could come back, or one record could stop the job for good. `freshet topics --settings … --alter` sets them"

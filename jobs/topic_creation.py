@@ -15,7 +15,7 @@ from kafka.errors import ClusterAuthorizationFailedError
 from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas.errors import SettingsError
-from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, topic_config, unfit
+from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, mismatched_settings, topic_config
 
 PROPAGATION_S: Final = 10.0
 
@@ -51,11 +51,11 @@ def alter_topics(kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict
     require_reachable_broker(kafka)
     admin = KafkaAdminClient(**python_kafka_options(kafka))
     try:
-        changes = unfit_topics(admin, kafka, snapshots_kept_ms)
+        changes = mismatched_topics(admin, kafka, snapshots_kept_ms)
         if changes:
             topic = ConfigResourceType.TOPIC
             admin.alter_configs([ConfigResource(topic, name, configs=changed) for name, changed in changes.items()])
-        if left := _still_unfit(lambda: unfit_topics(admin, kafka, snapshots_kept_ms)):
+        if left := _still_mismatched(lambda: mismatched_topics(admin, kafka, snapshots_kept_ms)):
             raise SettingsError(
                 f"Kafka rejected the settings of {', '.join(left)}: the user of these settings needs AlterConfigs "
                 "on topics"
@@ -65,19 +65,21 @@ def alter_topics(kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict
         admin.close()
 
 
-def _still_unfit(unfit: Callable[[], dict[str, dict[str, str]]]) -> dict[str, dict[str, str]]:
-    """What is still unfit once the brokers have had time to propagate the change."""
+def _still_mismatched(mismatched: Callable[[], dict[str, dict[str, str]]]) -> dict[str, dict[str, str]]:
+    """The settings that still do not match once the brokers have had time to propagate the change."""
     end_s = time.monotonic() + PROPAGATION_S
-    while (left := unfit()) and time.monotonic() < end_s:
+    while (left := mismatched()) and time.monotonic() < end_s:
         time.sleep(0.1)
     return left
 
 
-def unfit_topics(admin: KafkaAdminClient, kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict[str, str]]:
-    """The settings to change in existing topics, by full name: see :func:`schemas.topics.unfit`."""
+def mismatched_topics(
+    admin: KafkaAdminClient, kafka: KafkaSettings, snapshots_kept_ms: int
+) -> dict[str, dict[str, str]]:
+    """The settings to change in existing topics, by full name: see :func:`schemas.topics.mismatched_settings`."""
     known = set(admin.list_topics())
     found = {
-        name: unfit(topic_config(topic, snapshots_kept_ms), topic_settings(admin, name))
+        name: mismatched_settings(topic_config(topic, snapshots_kept_ms), topic_settings(admin, name))
         for topic in TOPICS
         if (name := kafka.topic(topic.name)) in known
     }

@@ -10,7 +10,7 @@ from schemas import topics
 from schemas.consents import ConsentChange
 from schemas.marks import MARK_KEY, MOVE_ON_KEY
 from schemas.wire.codecs import BadRecord, Codec
-from schemas.wire.consent_records import Said, consents_in
+from schemas.wire.consent_records import UserDecision, consents_in
 
 
 class Recorded(NamedTuple):
@@ -34,7 +34,7 @@ def recorded_changes(settings: Settings) -> Iterator[Recorded]:
             yield Recorded(said.change, place, said.absent, record.key)
 
 
-def read_record(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[Said]:
+def read_record(codec: Codec, key: bytes | None, value: bytes | None, append_ts: int) -> list[UserDecision]:
     """The changes in a record of `consents`, as the job reads it; none if it names no user."""
     if key in (MARK_KEY, MOVE_ON_KEY):
         return []

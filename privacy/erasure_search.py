@@ -23,7 +23,7 @@ from schemas.errors import SettingsError
 from schemas.store import all_user_keys
 from schemas.topics import RETENTION_CHECK_MAX_MS
 from schemas.wire.codecs import Codec
-from schemas.wire.raw_records import OfUser, in_consents, in_interactions, in_json
+from schemas.wire.raw_records import RecordMatcher, in_consents, in_interactions, in_json
 
 CHUNK_BYTES: Final = 1 << 20
 BY_PSEUDONYM: Final = (topics.RECEIPTS, topics.ANSWERS, topics.DEAD_LETTERS, topics.AUDIT)
@@ -82,9 +82,9 @@ def by_topic(codec: Codec, user_id: str, names: Sequence[str], returned_at: int 
     """Predicates for a user who was erased and has perhaps returned; `codec` is the job's."""
     return {
         topics.EVENTS: is_leftover(names, returned_at),
-        topics.INTERACTIONS: OfUser(user_id, in_interactions(codec)).concerns,
-        topics.CONSENTS: OfUser(user_id, in_consents(codec)).concerns,
-        topics.CONTROL: OfUser(user_id, in_json).concerns,
+        topics.INTERACTIONS: RecordMatcher(user_id, in_interactions(codec)).concerns,
+        topics.CONSENTS: RecordMatcher(user_id, in_consents(codec)).concerns,
+        topics.CONTROL: RecordMatcher(user_id, in_json).concerns,
         **{topic: mentions_any(names) for topic in BY_PSEUDONYM},
     }
 

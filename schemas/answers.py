@@ -1,13 +1,13 @@
 """Answers to requests for a person's data, as JSON in the topic `answers`, which keeps them for an hour.
 
-The tag `kind` tells them apart. They hold whole profiles, so they are in no topic that anything else is read from.
+The tag `kind` distinguishes them. They contain whole profiles, so they have a topic of their own.
 """
 
 import msgspec
 
 
 class StateAnswer(msgspec.Struct, tag="state", tag_field="kind", frozen=True):
-    """What the job keeps of one user, in answer to the command `access`: the fields of its state by name, or null."""
+    """The response to the command `access`: the state the job keeps of one user, as fields by name, or null."""
 
     request: str
     bucket: int
@@ -15,10 +15,11 @@ class StateAnswer(msgspec.Struct, tag="state", tag_field="kind", frozen=True):
     state: msgspec.Raw
 
 
-class TakenIn(msgspec.Struct, tag="taken_in", tag_field="kind", frozen=True):
-    """A gateway begins to collect what is held of the user whose pseudonym is the key of this record.
+class CollectionStarted(msgspec.Struct, tag="taken_in", tag_field="kind", frozen=True):
+    """A gateway starts to collect the data of the user whose pseudonym is this record's key.
 
-    `nonce` names it to records behind it. `owner` is a digest of who asks, `same` one of that and the purpose.
+    `nonce` identifies the collection in later records. `owner` is a digest of the requester, `same` one of requester
+    and purpose.
     """
 
     nonce: str
@@ -26,8 +27,8 @@ class TakenIn(msgspec.Struct, tag="taken_in", tag_field="kind", frozen=True):
     same: str
 
 
-class Part(msgspec.Struct, tag="part", tag_field="kind", frozen=True):
-    """One of `parts` pieces, from 0 on, of the document that was collected for `nonce`."""
+class DocumentPart(msgspec.Struct, tag="part", tag_field="kind", frozen=True):
+    """One of `parts` pieces, numbered from 0, of the document collected for `nonce`."""
 
     nonce: str
     number: int
@@ -35,14 +36,14 @@ class Part(msgspec.Struct, tag="part", tag_field="kind", frozen=True):
     content: bytes
 
 
-class NotCollected(msgspec.Struct, tag="not_collected", tag_field="kind", frozen=True):
-    """There is no document for `nonce`, and `why`; nothing that was asked, or is held, is in it."""
+class CollectionFailed(msgspec.Struct, tag="not_collected", tag_field="kind", frozen=True):
+    """There is no document for `nonce`; `why` is the reason, without any content of the request or of the data."""
 
     nonce: str
     why: str
 
 
-Answer = StateAnswer | TakenIn | Part | NotCollected
+Answer = StateAnswer | CollectionStarted | DocumentPart | CollectionFailed
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Answer]" = msgspec.json.Decoder(Answer)
@@ -54,5 +55,5 @@ def encode_answer(answer: Answer) -> bytes:
 
 
 def decode_answer(raw: bytes) -> Answer:
-    """The answer behind `raw`. Raises :class:`msgspec.DecodeError`."""
+    """The answer in `raw`. Raises :class:`msgspec.DecodeError`."""
     return _decoder.decode(raw)

@@ -1,13 +1,14 @@
 """Audit records of consent, its enforcement and the use of data, as JSON in the topic `audit`.
 
-Each bucket of the job writes a chain of its own. A record is one line of JSON::
+Each bucket of the job writes its own chain. A record is one line of JSON::
 
     {"kind":"withdrawal","bucket":2,"epoch":ms,"seq":41,"at":ms,…,"prev":"<64 hex>","hash":"<64 hex>"}
 
-`seq` counts up by one; `epoch` is the submission time of the job that wrote it; `prev` is the hash of the record before
-it; `hash` is SHA-256 of all that stands before ``,"hash"``. A job that starts on a chain first opens a segment, with a
-record of kind ``segment`` that names the hash and the number of the record it continues from, which is not the last one
-where an older savepoint was restored. Pseudonyms, never user ids; bounded texts.
+`seq` increases by one per record; `epoch` is the submission time of the job that wrote it; `prev` is the hash of the
+previous record; `hash` is SHA-256 of everything before ``,"hash"``. A job that continues a chain first opens a segment,
+with a record of kind ``segment`` that contains the hash and number of the record it continues from. If an older
+savepoint was restored, that is not the last record. Records contain pseudonyms, never user ids, and texts of limited
+length.
 """
 
 import re
@@ -21,16 +22,16 @@ from schemas.ids import NAME_PATTERN
 
 NAME_LENGTH_MAX: Final = 128
 Name = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
-"""As it stands in the trail, where earlier releases put any text."""
+"""A name as it appears in the trail, where earlier releases wrote any text."""
 VisibleName = Annotated[str, Meta(max_length=NAME_LENGTH_MAX, pattern=NAME_PATTERN)]
-"""As it is taken: it has something to see."""
+"""A name as accepted now: it has at least one visible character."""
 DeniedReason = Literal["no_consent_on_record", "not_allowed"]
 KeyChange = Literal["rotation_started", "relinked", "rotation_ended"]
 _seen: Final = re.compile(NAME_PATTERN).search
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` may name who reads, what, or what for: :data:`VisibleName`.
+    """Whether `text` is valid as the name of a reader, of data or of a purpose: :data:`VisibleName`.
 
     >>> [is_name(text) for text in ("request 47", "", "\\u3000", "\\0", "a\\u202eb")]
     [True, False, False, False, False]
@@ -39,7 +40,10 @@ def is_name(text: str) -> bool:
 
 
 class ConsentEntry(msgspec.Struct, tag="consent", tag_field="kind", frozen=True, omit_defaults=True):
-    """A consent is in force; `narrowed_by` says why it is less than was granted. Its place is that in `consents`."""
+    """A consent is in force; `narrowed_by` is the reason if it is less than was granted.
+
+    Its place is that in `consents`.
+    """
 
     pseudonym: str
     level: LevelName
@@ -55,9 +59,9 @@ class ConsentEntry(msgspec.Struct, tag="consent", tag_field="kind", frozen=True,
 
 
 class WithdrawalEntry(msgspec.Struct, tag="withdrawal", tag_field="kind", frozen=True, omit_defaults=True):
-    """Personalisation was withdrawn; the record's `at` less `consent_at` is how long it took to have effect, in ms.
+    """Personalisation was withdrawn; the record's `at` minus `consent_at` is the time until it took effect, in ms.
 
-    `purposes` are those that were granted without it.
+    `purposes` are those granted without personalisation.
     """
 
     pseudonym: str
@@ -79,7 +83,7 @@ class ErasureEntry(msgspec.Struct, tag="erasure", tag_field="kind", frozen=True)
 
 
 class RefusedEntry(msgspec.Struct, tag="refused", tag_field="kind", frozen=True):
-    """A grant was refused, because it was given or appended no later than the user's last withdrawal."""
+    """A grant was refused because it was given or appended no later than the user's last withdrawal."""
 
     pseudonym: str
     consent_at: int
@@ -88,13 +92,13 @@ class RefusedEntry(msgspec.Struct, tag="refused", tag_field="kind", frozen=True)
 
 
 class ExpiryEntry(msgspec.Struct, tag="expiry", tag_field="kind", frozen=True):
-    """A consent expired without any record, and what was kept under it is gone."""
+    """A consent expired without a further record, and the data kept under it were deleted."""
 
     pseudonym: str
 
 
 class DeniedEntry(msgspec.Struct, tag="denied", tag_field="kind", frozen=True, omit_defaults=True):
-    """So many interactions were not used; without a pseudonym, those of all users of whom no consent is on record."""
+    """This many interactions were not used; without a pseudonym, those of all users without a recorded consent."""
 
     events: int
     reason: DeniedReason
@@ -102,7 +106,7 @@ class DeniedEntry(msgspec.Struct, tag="denied", tag_field="kind", frozen=True, o
 
 
 class AccessEntry(msgspec.Struct, tag="access", tag_field="kind", frozen=True, omit_defaults=True):
-    """Data was read: `what` of it, by which role, for which purpose; `reads` times, of one user or of many."""
+    """Data were read: `what`, by which role, for which purpose; `reads` times, of one user or of many."""
 
     role: Name
     purpose: Name
@@ -112,7 +116,7 @@ class AccessEntry(msgspec.Struct, tag="access", tag_field="kind", frozen=True, o
 
 
 class KeyEntry(msgspec.Struct, tag="key", tag_field="kind", frozen=True):
-    """Something happened to the key ring: to the key `kid`, with so many users known under it."""
+    """An event of the key ring: it concerns the key `kid`, under which this many users are known."""
 
     change: KeyChange
     kid: int
@@ -120,11 +124,11 @@ class KeyEntry(msgspec.Struct, tag="key", tag_field="kind", frozen=True):
 
 
 class SegmentEntry(msgspec.Struct, tag="segment", tag_field="kind", frozen=True):
-    """A job continues from the record `parent_seq` with the hash `parent`; -1 and "" where there is none.
+    """A job continues from the record `parent_seq` with the hash `parent`; -1 and "" if there is none.
 
-    `trail` says which topic the job writes to (:func:`jobs.trail.trail_id`), `heads_every_ms` how often it signs heads.
-    `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit_chain.segment_message`, `key` as in
-    :class:`SignedHead`. Releases that did not sign segments left these four out.
+    `trail` identifies the topic to which the job writes (:func:`jobs.trail.trail_id`); `heads_every_ms` is how often it
+    signs heads. `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit_chain.segment_message`, `key`
+    as in :class:`SignedHead`. Releases that did not sign segments omitted these four fields.
     """
 
     parent: str
@@ -149,7 +153,7 @@ AuditEntry = (
 
 
 class AuditPlace(msgspec.Struct, frozen=True):
-    """What every record of the trail has besides its entry."""
+    """The fields that every record of the trail has in addition to its entry."""
 
     kind: str
     bucket: int
@@ -161,11 +165,10 @@ class AuditPlace(msgspec.Struct, frozen=True):
 
 
 class SignedHead(msgspec.Struct, frozen=True):
-    """The end of a chain as it stood at `at`, signed: in the topic `audit-heads`, and wherever else it is kept.
+    """The signed end of a chain as of `at`: in the topic `audit-heads`, and wherever else it is kept.
 
     `signature` is Ed25519 (RFC 8032), in hexadecimal, of :func:`udfs.audit_chain.head_message`; `key` the first 16
-    digits of SHA-256 of the public key; `trail` says which topic the record stands in, "" in heads of releases that did
-    not say.
+    digits of SHA-256 of the public key; `trail` identifies the topic of the record, "" in heads of earlier releases.
     """
 
     bucket: int

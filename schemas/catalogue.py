@@ -6,7 +6,7 @@ from schemas.events import ItemId, ShortText
 
 
 class CatalogueItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """An item: its name as shown to people, its category, and whether it can be had."""
+    """An item: its display name, its category, and whether it is available."""
 
     item_id: ItemId
     name: str

@@ -1,7 +1,8 @@
-"""Consent changes: a full record each time, never a delta. The `consents` topic is the truth; Redis is a view of it.
+"""Consent changes: a full record each time, never a delta.
 
-The fields map to the consent record of ISO/IEC TS 27560:2023. TCF and GPP strings travel as they are: nothing
-here looks into them, only a decision by policy file does (`udfs/policy.py`).
+The `consents` topic is the source of truth; Redis is a view of it. The fields map to the consent record of ISO/IEC TS
+27560:2023. TCF and GPP strings are passed through unchanged: nothing here parses them, only a decision by policy file
+does (`udfs/policy.py`).
 """
 
 from enum import IntEnum
@@ -15,11 +16,11 @@ from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, Label, ShortText, UserId
 LevelName = Literal["none", "session", "full"]
 Purpose = Literal["personalise", "measure", "train"]
 PURPOSES: Final[tuple[Purpose, ...]] = ("personalise", "measure", "train")
-"""In a fixed order: a set of purposes is stored as bits in this order, so only ever append."""
+"""In a fixed order: sets of purposes are stored as bits in this order, so only append."""
 
 
 class Level(IntEnum):
-    """What may be kept and served: nothing but popular lists; this session's events only; everything."""
+    """What may be kept and served: only popular lists; the events of the current session; everything."""
 
     NONE = 0
     SESSION = 1
@@ -30,7 +31,7 @@ LEVEL_OF: Final[dict[str, Level]] = {"none": Level.NONE, "session": Level.SESSIO
 LEVEL_NAME: Final[dict[Level, LevelName]] = {Level.NONE: "none", Level.SESSION: "session", Level.FULL: "full"}
 
 OpaqueText = Annotated[str, Meta(max_length=65_536)]
-"""TCF sets no bound on its strings; real ones have more than 4,096 characters."""
+"""TCF does not limit the length of its strings; real ones have more than 4,096 characters."""
 Time = Annotated[int, Meta(ge=EVENT_TS_MIN, le=EVENT_TS_MAX)]
 
 
@@ -76,9 +77,9 @@ def purposes_bits(change: ConsentChange) -> int:
 
 
 def gpc_of(header: str | None) -> bool:
-    """Whether the `Sec-GPC` header of a request (None: it had none) asks not to sell or share.
+    """Whether the `Sec-GPC` header of a request (None: it had none) requests not to sell or share data.
 
-    Nothing but exactly "1" does, as the Global Privacy Control specification of the W3C has it.
+    Only exactly "1" does, according to the W3C's Global Privacy Control specification.
 
     >>> gpc_of("1"), gpc_of("0"), gpc_of("true"), gpc_of(None)
     (True, False, False, False)
@@ -87,7 +88,7 @@ def gpc_of(header: str | None) -> bool:
 
 
 def purposes_of(bits: int) -> list[Purpose]:
-    """The purposes behind bits in the order of :data:`PURPOSES`.
+    """The purposes encoded by bits in the order of :data:`PURPOSES`.
 
     >>> purposes_of(3)
     ['personalise', 'measure']

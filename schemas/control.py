@@ -1,9 +1,9 @@
-"""Commands to the running job, JSON in `control`. Topics are the only way into state.
+"""Commands to the running job, as JSON in `control`. State is changed only through topics.
 
-Answers leave on `receipts`; a person's data leaves on `answers`, which keeps it for an hour.
+Responses are written to `receipts`; a person's data are written to `answers`, which keeps them for an hour.
 
-The field `kind` tells them apart. Commands for all users are sent once for each bucket; those for one user name the raw
-user id, which ingest pseudonymises like everything else.
+The field `kind` distinguishes the commands. Commands for all users are sent once per bucket; those for one user contain
+the raw user id, which ingest pseudonymises like all others.
 """
 
 from typing import Annotated, Final
@@ -17,34 +17,35 @@ from schemas.events import UserId
 UNNAMED: Final = "unnamed"
 Bucket = Annotated[int, Meta(ge=0, lt=4096)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
-"""No more than MessagePack, JSON and Lua can carry: what cannot be packed would end the job again and again."""
+"""Limited to what MessagePack, JSON and Lua can represent: a value that cannot be packed would fail the job
+repeatedly."""
 Request = Annotated[str, Meta(min_length=1, max_length=64)]
-"""Chosen by who asks; the answer carries it."""
+"""Chosen by the sender; the response contains it."""
 
 
 class BucketCommand(msgspec.Struct, frozen=True, gc=False, tag_field="kind"):
-    """What is asked of one bucket."""
+    """A command to one bucket."""
 
     bucket: Bucket
     request: Request
 
 
 class AccountCommand(BucketCommand, tag="account", frozen=True, gc=False):
-    """Answer with the bucket's account."""
+    """Report the totals of the bucket."""
 
 
 class KidsCommand(BucketCommand, tag="kids", frozen=True, gc=False):
-    """Answer how many users are known under each key id."""
+    """Report the number of users under each key id."""
 
 
 class RelinkCommand(msgspec.Struct, tag="relink", tag_field="kind", frozen=True, gc=False):
-    """Move what is kept of a user to their current pseudonym, if that has not happened yet. There is no answer."""
+    """Move a user's data to their current pseudonym, unless already done. There is no response."""
 
     user_id: UserId
 
 
 class AccessCommand(msgspec.Struct, tag="access", tag_field="kind", frozen=True, gc=False):
-    """Answer with all that is kept of a user, for their right of access. It goes into the audit trail."""
+    """Report all data kept of a user, for their right of access. It is recorded in the audit trail."""
 
     user_id: UserId
     request: Request
@@ -53,7 +54,7 @@ class AccessCommand(msgspec.Struct, tag="access", tag_field="kind", frozen=True,
 
 
 class ReadsCommand(msgspec.Struct, tag="reads", tag_field="kind", frozen=True, gc=False):
-    """Put into the audit trail that data was read `reads` times: that of `user_id`, or else that of many."""
+    """Record in the audit trail that data were read `reads` times: those of `user_id`, or else those of many users."""
 
     role: VisibleName
     purpose: VisibleName
@@ -63,7 +64,7 @@ class ReadsCommand(msgspec.Struct, tag="reads", tag_field="kind", frozen=True, g
 
 
 class KeyCommand(BucketCommand, tag="key", frozen=True, gc=False):
-    """Put into the audit trail what happened to the key ring. There is no answer."""
+    """Record an event of the key ring in the audit trail. There is no response."""
 
     change: KeyChange
     kid: Count

@@ -1,4 +1,4 @@
-"""Text that people write and edit: Windows editors put a byte order mark in front, or write UTF-16."""
+"""Text edited by people: Windows editors add a byte order mark, or write UTF-16."""
 
 from typing import Final
 
@@ -7,7 +7,8 @@ _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 def in_utf8(raw: bytes) -> bytes:
-    """The text `raw` in UTF-8, without a byte order mark. What is no text stays as it is, for its reader to refuse.
+    """The text `raw` in UTF-8, without a byte order mark. Bytes that are no text are returned unchanged, for the caller
+    to reject.
 
     >>> in_utf8(b"\\xef\\xbb\\xbf[job]"), in_utf8("[job]".encode("utf-16")), in_utf8(b"[job]")
     (b'[job]', b'[job]', b'[job]')

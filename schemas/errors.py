@@ -35,15 +35,15 @@ from pathlib import PurePath
 
 
 class FreshetError(Exception):
-    """The base class: catch it to catch all errors of Freshet and nothing else."""
+    """The base class: catch it to catch all errors of Freshet and no others."""
 
 
 class SettingsError(FreshetError):
-    """A setting is missing or wrong; nothing was started."""
+    """A setting is missing or invalid; nothing was started."""
 
 
 class SchemaError(FreshetError):
-    """A schema, a codec or stored bytes are not what they should be."""
+    """A schema, a codec or stored bytes are invalid."""
 
 
 class ModelError(FreshetError):
@@ -51,19 +51,19 @@ class ModelError(FreshetError):
 
 
 class ModelTooSlow(ModelError):  # noqa: N818 - a state that passes
-    """A run of the graph was ended because it took too long."""
+    """A run of the graph was stopped because it took too long."""
 
 
 class FileError(FreshetError):
-    """A file of somebody's own cannot be read as a table; the text says what to change."""
+    """A user's file cannot be read as a table; the text says what to change."""
 
 
 class ExportError(FreshetError):
-    """A folder is not an export that can be read, written or rewritten."""
+    """A folder is not an export, or it cannot be read, written or rewritten."""
 
 
 class StackError(FreshetError):
-    """The local stack or Flink did not do what was asked; below it are those of `deploy/local/errors.py`."""
+    """A request to the local stack or to Flink failed; subclasses are also in `deploy/local/errors.py`."""
 
 
 class NotReadyError(StackError):
@@ -71,7 +71,7 @@ class NotReadyError(StackError):
 
 
 class RestError(StackError):
-    """Flink's REST interface could not be reached, or refused with `status`, which is 0 without an answer."""
+    """Flink's REST interface could not be reached, or refused with `status`, which is 0 without a response."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class RestError(StackError):
 
 
 class HttpUnanswered(FreshetError):  # noqa: N818 - a state that passes
-    """An HTTP server gave no answer; the text is the kind of error, and says nothing of what was sent."""
+    """An HTTP server did not respond; the text is the type of the error, without any content of the request."""
 
 
 class StoreUnavailable(FreshetError):  # noqa: N818 - a state that passes
@@ -87,18 +87,18 @@ class StoreUnavailable(FreshetError):  # noqa: N818 - a state that passes
 
 
 class StoreFull(StoreUnavailable):
-    """Redis has reached `maxmemory`: scripts may remove, but add nothing."""
+    """Redis has reached `maxmemory`: scripts can delete but not add."""
 
 
 class StoreMisconfigured(FreshetError):  # noqa: N818 - what an operator must fix
-    """Redis refused for a permanent reason: rights, password, script, `maxmemory-policy`.
+    """Redis refused for a permanent reason: permissions, password, script, `maxmemory-policy`.
 
-    The message has Redis' error code and the pattern of the keys, never a key.
+    The message contains Redis' error code and the pattern of the keys, never a key.
     """
 
 
 class StateUnavailable(FreshetError):  # noqa: N818 - a state that passes
-    """Flink could not read state: the task fails, and starts again from its last checkpoint."""
+    """Flink could not read state: the task fails and restarts from its last checkpoint."""
 
 
 class Interrupted(FreshetError):  # noqa: N818 - not a mistake
@@ -106,7 +106,7 @@ class Interrupted(FreshetError):  # noqa: N818 - not a mistake
 
 
 class NotAcknowledged(FreshetError):  # noqa: N818 - a state that passes
-    """A consent change may not be recorded; calling again is safe."""
+    """A consent change may not have been recorded; calling again is safe."""
 
 
 class ConsentRefused(FreshetError):  # noqa: N818 - an answer
@@ -129,7 +129,7 @@ class JobSilent(FreshetError):  # noqa: N818 - a state that passes
 
 
 class InvalidRecord(FreshetError):  # noqa: N818 - a verdict on data
-    """A record is invalid and was not sent; `reason` is the one for which the job would reject it."""
+    """A record is invalid and was not sent; `reason` is the reject reason that the job would give."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -145,7 +145,7 @@ class InvalidConsent(InvalidRecord):
 
 
 def where(error: BaseException) -> str:
-    """What is safe to log of `error`: ours hold no value of anybody; of others, the kind and the line that raised."""
+    """The loggable part of `error`: our own errors contain no values; of others, only the type and the raising line."""
     if isinstance(error, FreshetError):
         return str(error)
     place = error.__traceback__

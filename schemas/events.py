@@ -1,7 +1,7 @@
-"""Interactions: what a shopper did, as it arrives in the `interactions` topic.
+"""Interactions: what a shopper did, as received in the `interactions` topic.
 
-The names are those that users of CloudEvents, Snowplow, Segment and GA4 know.
-Every text and number is bounded here, so that nothing behind the ingest operator meets an unbounded value.
+The field names are those known from CloudEvents, Snowplow, Segment and GA4. Every text and number is bounded here, so
+no code after the ingest operator receives an unbounded value.
 """
 
 from typing import Annotated, Final, Literal, get_args
@@ -13,30 +13,30 @@ from schemas.ids import ID_PATTERN, TEXT_PATTERN
 
 EventType = Literal["impression", "view", "click", "scroll", "dwell", "search", "add_to_cart", "purchase", "rating"]
 EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventType)
-"""The kinds in a fixed order: a kind is stored as its place here, so only ever append."""
+"""The types in a fixed order: a type is stored as its index here, so only append."""
 
 KIND_OF: Final[dict[str, int]] = {name: kind for kind, name in enumerate(EVENT_TYPES)}
 ITEM_REQUIRED: Final = frozenset(EVENT_TYPES) - {"search", "scroll"}
 
 EVENT_TS_MIN: Final = 946_684_800_000
-"""2000-01-01 in ms: an event time before it is a broken clock, not a late event."""
+"""2000-01-01 in ms: an earlier event time is due to a wrong clock and is not a late event."""
 EVENT_TS_MAX: Final = 253_402_300_799_999
 FUTURE_SKEW_MAX_MS: Final = 5 * 60_000
-"""How far a producer's clock may run ahead."""
+"""The tolerated lead of a producer's clock."""
 ID_LENGTH_MAX: Final = 64
 USER_ID_LENGTH_MAX: Final = 256
 QUERY_LENGTH_MAX: Final = 256
 CONTEXT_ENTRIES_MAX: Final = 16
 VALUE_MAX: Final = 1e9
 
-# What characters a text may have is checked by the codecs (`schemas/ids.py`), and published here.
+# The allowed characters of texts are checked by the codecs (`schemas/ids.py`), and published here.
 _AS_ID: Final = {"pattern": ID_PATTERN}
 _AS_TEXT: Final = {"pattern": TEXT_PATTERN}
 EventId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX, extra_json_schema=_AS_ID)]
 UserId = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX, extra_json_schema=_AS_ID)]
 ItemId = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX, extra_json_schema=_AS_ID)]
 OptionalId = Annotated[str, Meta(max_length=ID_LENGTH_MAX, extra_json_schema=_AS_ID)]
-"""An id that may be empty, which says as much as none."""
+"""An id that may be empty, which is equivalent to a missing one."""
 ContextValue = Annotated[str, Meta(max_length=ID_LENGTH_MAX, extra_json_schema=_AS_TEXT)]
 ShortText = Annotated[str, Meta(max_length=ID_LENGTH_MAX)]
 # `(?!\n)` because Python's `$` also matches before a last line feed; in JSON Schema's dialect it changes nothing.
@@ -72,10 +72,10 @@ class LenientInteraction(Interaction, forbid_unknown_fields=False):
 class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     """An accepted interaction as stored in the `events` topic: pseudonymised and consented.
 
-    `event`, `session` and `request` are keyed hashes (hexadecimal) of the ids that the producer sent.
-    `appended` is when the interaction was appended to its raw topic, in ms; 0 in records of releases that did not say.
-    `context` holds only the keys that name segments. `query` is the text of a search, `surface` and the values of
-    `context` are names of segments: all have tags in the place of identifiers (:mod:`udfs.masking`).
+    `event`, `session` and `request` are keyed hashes (hexadecimal) of the ids sent by the producer. `appended` is when
+    the interaction was appended to its raw topic, in ms; 0 in records of older releases. `context` contains only the
+    keys that name segments. `query` is the text of a search, `surface` and the values of `context` are names of
+    segments: all have tags in place of identifiers (:mod:`udfs.masking`).
     """
 
     pseudonym: str

@@ -1,6 +1,6 @@
-"""An export: a folder with `manifest.json` and parts in Parquet (:mod:`adapters.files.export_parts`), an event a row.
+"""An export: a folder with `manifest.json` and Parquet parts (:mod:`adapters.files.export_parts`), one event per row.
 
-`freshet export` writes it. A part that the manifest does not name is not part of the export.
+It is written by `freshet export`. A part that the manifest does not list does not belong to the export.
 """
 
 from enum import StrEnum
@@ -13,11 +13,11 @@ from schemas.consents import Purpose
 MANIFEST: Final = "manifest.json"
 PARTS: Final = "part-*.parquet"
 PART_MARK: Final = b"freshet.export"
-"""In the metadata of each part: only the manifest beside it tells its purpose, and how long it may be kept."""
+"""In the metadata of each part: only the manifest in the same folder states its purpose and how long it may be kept."""
 
 
 class LeftOut(StrEnum):
-    """Why an event is not in an export, or is taken out of it again."""
+    """Why an event is not in an export, or was removed from it."""
 
     NO_CONSENT = "no_consent"
     WITHDRAWN = "withdrawn"
@@ -31,11 +31,11 @@ class LeftOut(StrEnum):
 
 
 class ExportedEvent(msgspec.Struct, omit_defaults=True, gc=False):
-    """A row of an export: a clean event (:class:`schemas.events.CleanEvent`) under names of exports.
+    """A row of an export: a clean event (:class:`schemas.events.CleanEvent`) with names of exports.
 
     `pseudonym`, `session` and `request` are keyed hashes made for exports (:class:`schemas.pseudonyms.ExportHashes`):
-    they join within an export and with other exports for its purpose, and with nothing else. The text of a search and
-    the hash of the event are left out. Times in ms since the epoch.
+    they can be joined within an export and with other exports for the same purpose, and with nothing else. The text of
+    a search and the hash of the event are left out. Times are in ms since the epoch.
     """
 
     pseudonym: str
@@ -57,7 +57,10 @@ class ExportedEvent(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class ExportPart(msgspec.Struct, frozen=True):
-    """A file of the export. `sha256` and `bytes` are of the file as it stands; `first_ts` and `last_ts` event times."""
+    """A file of the export.
+
+    `sha256` and `bytes` are those of the current file; `first_ts` and `last_ts` are event times.
+    """
 
     name: str
     sha256: str
@@ -68,12 +71,11 @@ class ExportPart(msgspec.Struct, frozen=True):
 
 
 class ExportManifest(msgspec.Struct, frozen=True):
-    """What is in an export, and why the rest is not. Times in ms since the epoch.
+    """The contents of an export, and the reasons for what was left out. Times are in ms since the epoch.
 
-    `consents_as_of` is when consents were last looked at; after `delete_after` the export must not be there any more.
-    `left_out` counts events that were read and not written, `removed` those that were taken out since, by reason.
-    `key_check` tells whether a key ring is the one that the names were made with. `settings` are those of the job and
-    the export that shape what a row says.
+    `consents_as_of` is when consents were last checked; by `delete_after` the export must have been deleted. `left_out`
+    counts events that were read but not written, `removed` those removed since, by reason. `key_check` identifies the
+    key ring with which the names were made. `settings` are the settings of the job and the export that affect the rows.
     """
 
     purpose: Purpose

@@ -1,13 +1,13 @@
-"""Which characters an id may have, and which a free text: one rule for producers, job, gateway, models and catalogue.
+"""The characters allowed in ids and in free texts: one rule for producers, job, gateway, models and catalogue.
 
-An id is what its bytes are. It is not normalised: `é` in one code point and in two are two users, as they are two keys
-to Kafka, and whoever hands an id over twice must write it in the same way twice. Scripts and emoji need joiners,
-no-break spaces, direction marks, variation selectors, tags and private-use letters, so an id may have them; characters
-that are not assigned yet are tomorrow's emoji.
+An id is identified by its bytes. It is not normalised: `é` as one code point and as two are two users, as they are two
+keys to Kafka, so producers must always write an id in the same way. Scripts and emoji need joiners, no-break spaces,
+direction marks, variation selectors, tags and private-use letters, so ids may contain them; unassigned characters may
+become emoji.
 
-Refused is what a producer can only have sent by mistake, or to deceive who reads a log: control characters, surrogates,
-line and paragraph separators, embeddings, overrides and isolates of direction, a byte order mark, annotation marks,
-deprecated format characters, and noncharacters.
+Rejected are characters that a producer can only send by mistake or to deceive readers of a log: control characters,
+surrogates, line and paragraph separators, embeddings, overrides and isolates of direction, a byte order mark,
+annotation marks, deprecated format characters, and noncharacters.
 """
 
 import re
@@ -27,19 +27,19 @@ _NOT_IN_TEXTS: Final = re.compile(f"[{_CONTROLS_AND_BREAKS}]")
 # matches before a last line feed; in ECMAScript it changes nothing.
 ID_PATTERN: Final = f"^[^{_IN_NO_ID}]*$(?!\\n)"
 TEXT_PATTERN: Final = f"^[^{_CONTROLS_AND_BREAKS}]*$(?!\\n)"
-# White space, joiners, marks of direction, variation selectors, tags and fillers: an id may have them, and nobody sees
-# them. The pattern takes one way through any text, so that none is slow to refuse.
+# White space, joiners, direction marks, variation selectors, tags and fillers: allowed in ids but invisible.
+# The pattern needs no backtracking, so no text is slow to reject.
 _INVISIBLE: Final = (
     r" \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u2065\u2800\u3000"
     r"\u3164\ufe00-\ufe0f\uffa0"
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000\U000e0002-\U000e0fff"
 )
 NAME_PATTERN: Final = f"^[{_INVISIBLE}]*[^{_INVISIBLE}{_IN_NO_ID}][^{_IN_NO_ID}]*$(?!\\n)"
-"""A text with something to see in it, and no character that an id may not have."""
+"""A text with at least one visible character, and only characters allowed in ids."""
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` has only characters that an id may have; its length is bounded elsewhere.
+    """Whether all characters of `text` are allowed in ids; its length is limited elsewhere.
 
     >>> [is_id(text) for text in ("ada", "\U0001f469\u200d\U0001f680", "می\u200cروم", "a\u00a0b", "")]
     [True, True, True, True, True]
@@ -50,5 +50,5 @@ def is_id(text: str) -> bool:
 
 
 def is_free_text(text: str) -> bool:
-    """Whether people may have typed or pasted `text`: that may bring directions and marks along, but no control."""
+    """Whether `text` may have been typed or pasted: direction and other marks are allowed, controls are not."""
     return text.isprintable() or _NOT_IN_TEXTS.search(text) is None

@@ -3,7 +3,7 @@
 ``{"v": version, "epoch": ms, "model": …, "at": ms, "reason": "personalised|session|popular",
 "items": [{"id": …, "score": …}, …]}``
 
-`v` and `epoch` come first, so that the write script reads them without parsing the whole.
+`v` and `epoch` come first, so that the write script can read them without parsing the rest.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Reason = Literal["personalised", "session", "popular"]
 
 
 class ListedItem(msgspec.Struct, frozen=True, gc=False):
-    """One item of a list; `score` is the model's, comparable inside one list only."""
+    """One item of a list; `score` is the model's, comparable only within a list."""
 
     id: str
     score: float
@@ -37,17 +37,17 @@ _encoder = msgspec.json.Encoder()
 
 
 def decode_list(raw: bytes) -> RecommendationList:
-    """The list behind `raw`; raises :class:`msgspec.DecodeError` on anything else."""
+    """The list in `raw`; raises :class:`msgspec.DecodeError` if it is not one."""
     return _decoder.decode(raw)
 
 
 def item_fragment(item_id: str) -> bytes:
-    """The JSON that ends the item before and begins this one up to its score: made once for each item."""
+    """The JSON that ends the previous item and starts this one, up to its score: computed once per item."""
     return b'},{"id":' + msgspec.json.encode(item_id) + b',"score":'
 
 
 def encode_scores(scores: Sequence[float]) -> list[bytes]:
-    """Finite scores as JSON numbers: of all lists of a batch at once, which costs a tenth of one by one.
+    """Finite scores as JSON numbers: for all lists of a batch at once, which costs a tenth of encoding them singly.
 
     >>> encode_scores([0.5, 2.0]), encode_scores([])
     ([b'0.5', b'2.0'], [])
@@ -66,7 +66,7 @@ def join_list(
 ) -> bytes:
     """The bytes of a list from prepared parts: `model` as JSON, items as :func:`item_fragment`, encoded scores.
 
-    Half the cost of encoding one object an item, and lists are written more often than anything else is done.
+    It costs half as much as encoding one object per item, and writing lists is the most frequent operation.
 
     >>> join_list(3, 7, b'"m"', 9, "popular", [item_fragment("tea")], [b"0.5"])
     b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"popular","items":[{"id":"tea","score":0.5}]}'
@@ -84,5 +84,5 @@ def join_list(
 def encode_list(
     version: int, epoch: int, model: bytes, at: int, reason: Reason, fragments: Sequence[bytes], scores: Sequence[float]
 ) -> bytes:
-    """:func:`join_list` for one list whose scores are not encoded yet."""
+    """:func:`join_list` for a single list whose scores are not encoded yet."""
     return join_list(version, epoch, model, at, reason, fragments, encode_scores(scores))

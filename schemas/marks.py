@@ -1,7 +1,7 @@
 """Marks in `consents`: a reader that has read one from each partition has read everything written before the marks.
 
-The job writes them when Redis may have forgotten decisions: a bucket that has met the marks of a generation has read
-every decision that was acknowledged before, and may put consents in force in that generation.
+The job writes them when Redis may have lost decisions: a bucket that has read the marks of a generation has read every
+decision acknowledged before, and may apply consents in that generation.
 """
 
 from typing import Annotated, Final
@@ -10,10 +10,10 @@ import msgspec
 from msgspec import Meta
 
 MARK_KEY: Final = b"\x00freshet-mark"
-"""No user id: those have no control characters. One key, so compaction leaves the last mark of a partition."""
+"""Not a user id: those have no control characters. It is one key, so compaction keeps the last mark of a partition."""
 
 MOVE_ON_KEY: Final = b"\x00freshet-move-on"
-"""Of records without a value that say nothing: Kafka closes a segment of a partition only when a record comes."""
+"""The key of empty records without a meaning: Kafka closes a segment of a partition only when a record arrives."""
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -36,7 +36,7 @@ def encode_mark(mark: Mark) -> bytes:
 
 
 def decode_mark(raw: bytes | None) -> Mark | None:
-    """The mark in `raw`, or None where that is none."""
+    """The mark in `raw`, or None if there is none."""
     try:
         return _decode(raw or b"")
     except (ValueError, RecursionError):

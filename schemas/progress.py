@@ -1,11 +1,11 @@
-"""How far long work is: told by what does the work, shown by whoever has set `on_progress`."""
+"""Progress of long operations: reported by the operation, displayed by whoever has set `on_progress`."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final
 
 OnProgress = Callable[[str, float], None]
-"""Called with the name of the work and the part of it that is done, from 0 to 1."""
+"""Called with the name of the operation and the completed share, from 0 to 1."""
 
 
 def _unseen(work: str, done: float) -> None:

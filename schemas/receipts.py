@@ -1,4 +1,4 @@
-"""Receipts: what the job did, as JSON in the `receipts` topic, at least once. The tag `kind` tells them apart."""
+"""Receipts: what the job did, as JSON in the `receipts` topic, at least once. The tag `kind` distinguishes them."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from schemas.lists import Reason
 class ListReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One list write: `outcome` is written, stale, no_consent or gone; `event_at` the append time that caused it.
 
-    `model` is the name of the model that made the list, "" in receipts of releases that named it by element only.
+    `model` is the name of the model that made the list, "" in receipts of releases that named it only per element.
     """
 
     pseudonym: str
@@ -22,7 +22,7 @@ class ListReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class AccountTotals(msgspec.Struct, frozen=True):
-    """Totals of a bucket since its state began; interactions unless the name says otherwise."""
+    """Totals of a bucket since its state began; they count interactions unless the name says otherwise."""
 
     sent: int
     accepted: int
@@ -38,7 +38,7 @@ class AccountTotals(msgspec.Struct, frozen=True):
 
 
 class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=True):
-    """Everything that one element or one timer did in `bucket`: its list writes, and the bucket's account after it.
+    """All effects of one element or one timer in `bucket`: its list writes, and the bucket's totals after it.
 
     `model` is the name of the model that the job serves; each list names the one that made it.
     """
@@ -52,11 +52,11 @@ class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=Tru
 
 
 class ConsentReceipt(msgspec.Struct, tag="consent", tag_field="kind", frozen=True):
-    """What became of a consent change whose append time is `consent_at`.
+    """The outcome of a consent change whose append time is `consent_at`.
 
-    `outcome` is in_force (from here on state and Redis obey it), stale (Redis knows a later one, which the job is about
-    to read) or refused (a grant that was given, or appended, no later than the last withdrawal). With `erased` the user
-    is gone.
+    `outcome` is in_force (from now on state and Redis follow it), stale (Redis knows a later one, which the job is
+    about to read) or refused (a grant given or appended no later than the last withdrawal). With `erased`, the user has
+    been erased.
     """
 
     pseudonym: str
@@ -71,7 +71,7 @@ class ConsentReceipt(msgspec.Struct, tag="consent", tag_field="kind", frozen=Tru
 
 
 class AccountReceipt(msgspec.Struct, tag="account", tag_field="kind", frozen=True):
-    """The answer of one bucket to the command `account`."""
+    """The response of one bucket to the command `account`."""
 
     request: str
     bucket: int
@@ -79,7 +79,7 @@ class AccountReceipt(msgspec.Struct, tag="account", tag_field="kind", frozen=Tru
 
 
 class KidsReceipt(msgspec.Struct, tag="kids", tag_field="kind", frozen=True):
-    """How many users `bucket` knows under each key id, in answer to the command `kids`."""
+    """The number of users in `bucket` under each key id, in response to the command `kids`."""
 
     request: str
     bucket: int
@@ -90,12 +90,12 @@ ErasureStatus = Literal["effective", "complete", "incomplete", "returned", "not_
 
 
 class ErasureReceipt(msgspec.Struct, tag="erasure", tag_field="kind", frozen=True):
-    """What a verification (`freshet erase verify`) says of an erasure; only the first two are written.
+    """The result of verifying an erasure (`freshet erase verify`); only the first two results are written.
 
     effective: nothing is left in state, lists, consent view and clean events; complete: nor in any older snapshot, nor
     in raw interactions; incomplete: `missing` says what is left; returned: the user has consented again since, and
     nothing is left from before; not_proved: the search did not find what was `planted`. `found` counts by place,
-    `ends_by` says by when (ms) retention has ended what is counted there.
+    `ends_by` is when (ms) retention will have deleted what is counted there.
     """
 
     pseudonym: str
@@ -120,5 +120,5 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 
 def decode_receipt(raw: bytes) -> Receipt:
-    """The receipt behind `raw`. Raises :class:`msgspec.DecodeError`."""
+    """The receipt in `raw`. Raises :class:`msgspec.DecodeError`."""
     return _decoder.decode(raw)

@@ -1,4 +1,4 @@
-"""Rejects: why a record was refused, and where it is; never its payload."""
+"""Rejects: why a record was rejected, and where it is; never its payload."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class RejectReason(StrEnum):
-    """Every reason for which an interaction, a consent change or a command goes to `dead-letters`."""
+    """All reasons for which an interaction, a consent change or a command goes to `dead-letters`."""
 
     EMPTY_VALUE = "empty_value"
     TOO_LARGE = "too_large"
@@ -31,7 +31,7 @@ class RejectReason(StrEnum):
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where a record came from: enough to find it again while the raw topic still holds it."""
+    """The origin of a record: enough to find it again while the raw topic still has it."""
 
     topic: str
     partition: int
@@ -40,7 +40,7 @@ class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Reject(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A record that was not taken. `schema_v` is 0 where the record did not say."""
+    """A record that was rejected. `schema_v` is 0 if the record did not contain it."""
 
     reason: RejectReason
     origin: Origin

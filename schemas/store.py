@@ -2,29 +2,29 @@
 
 Only the scripts in ``adapters/redis/lua`` write or read lists and consents.
 
-Per user, under one hash tag so that a Cluster keeps them in one slot:
+Keys of a user share one hash tag, so that a Cluster keeps them in one slot:
 
 ``{pseudonym}:list``     the list, ready-to-send bytes (:mod:`schemas.lists`), expiring
 ``{pseudonym}:consent``  ``{"level":"full","expires_at":ms,"at":ms,"partition":n,"offset":n,"generation":token}``: the
-                         last consent in topic order; with level none also ``"withdrawn":ms``, when the user said so. It
-                         stays for a tombstone's life after it has expired (0: never) or was withdrawn: it holds off
-                         those before it
+                         last consent in topic order; with level none also ``"withdrawn":ms``, the time stated by the
+                         user. After it has expired (0: never) or was withdrawn, it is kept for the life of a
+                         tombstone, to reject earlier consents
 ``{pseudonym}:gone``     a tombstone, ``{"erased":false,"at":ms,"partition":n,"offset":n,"withdrawn":ms}``, of a user
                          who has withdrawn or was erased, with the place of that record
-``{pseudonym}:past``     what was the tombstone of a user who has consented again since
+``{pseudonym}:past``     the former tombstone of a user who has consented again
 
-A tombstone's life is longer than any snapshot that may be restored and any record that may be read again is old.
-A withdrawal that is written here before it is in the topic has partition and offset -1.
+A tombstone outlives every snapshot that may be restored and every record that may be read again. A withdrawal that is
+written here before it is in the topic has partition and offset -1.
 
-``generation`` is the generation record (:class:`Generation`): which Redis processes are known to hold every
-acknowledged decision. Redis may come back older than it was: after a crash, a failover to a replica that lagged, a
-restored dump. A process has a run id of its own, so whoever connects compares it with the record. Where it is not among
-`runs`, no personal list is read until the job has made a new token, has read `consents` up to where it ended by then,
-and has written the consents anew. A grant counts only with the token of the record; what forbids counts with any.
+``generation`` is the generation record (:class:`Generation`): the Redis processes that are known to have every
+acknowledged decision. Redis may lose its latest writes: after a crash, a failover to a lagging replica, or a restored
+dump. Each process has its own run id, so clients compare it with the record when they connect. If it is not among
+`runs`, no personal list is read until the job has made a new token, has read `consents` up to its end at that time, and
+has rewritten the consents. A grant counts only with the token of the record; withdrawals count with any.
 
-``popular:<segment>`` holds the popular list of a segment, ``popular:all`` that of everybody.
-Consents are ordered by offset within a partition of `consents`, by append time across; lists by (epoch, version).
-All numbers stay below 2^53, because Lua compares doubles.
+``popular:<segment>`` contains the popular list of a segment, ``popular:all`` that of all users. Consents are ordered by
+offset within a partition of `consents`, by append time across partitions; lists by (epoch, version). All numbers are
+below 2^53, because Lua compares doubles.
 """
 
 import re
@@ -39,11 +39,11 @@ from schemas.lists import Reason, RecommendationList
 from schemas.pseudonyms import KeyRing, user_fingerprints
 
 ALL: Final = "all"
-"""The segment of everybody."""
+"""The segment of all users."""
 
 
 class WriteOutcome(IntEnum):
-    """What the list script answers. NO_ROOM: Redis has reached `maxmemory` and takes nothing more."""
+    """The results of the list script. NO_ROOM: Redis has reached `maxmemory` and rejects writes."""
 
     WRITTEN = 1
     STALE = 0
@@ -53,7 +53,7 @@ class WriteOutcome(IntEnum):
 
 
 class ConsentOutcome(IntEnum):
-    """What the consent script answers."""
+    """The results of the consent script."""
 
     IN_FORCE = 1
     STALE = 0
@@ -67,17 +67,17 @@ def user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str]:
 
 
 def past_key(prefix: str, pseudonym: str) -> str:
-    """The key of the tombstone of a user who came back."""
+    """The key of the former tombstone of a user who has consented again."""
     return f"{prefix}{{{pseudonym}}}:past"
 
 
 def all_user_keys(prefix: str, pseudonym: str) -> tuple[str, str, str, str]:
-    """All keys of a user: list, consent, tombstone, and the tombstone of who came back."""
+    """All keys of a user: list, consent, tombstone and former tombstone."""
     return *user_keys(prefix, pseudonym), past_key(prefix, pseudonym)
 
 
 class TenantMark(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the job and all who read and write beside it must have alike, as far as it is known.
+    """The settings that the job and all its readers and writers must share, as far as they are known.
 
     `keys` are fingerprints (:func:`schemas.pseudonyms.fingerprint`) of the keys behind pseudonyms, by key id.
     """
@@ -86,7 +86,7 @@ class TenantMark(msgspec.Struct, frozen=True, omit_defaults=True):
     keys: dict[str, str] = {}
 
     def complaint_about(self, job: "TenantMark") -> str:
-        """Why somebody with this mark is not of the tenant of a `job`; empty where nothing speaks against it."""
+        """Why this mark does not belong to the tenant of a `job`; empty if nothing contradicts it."""
         if None not in (self.topic_prefix, job.topic_prefix) and self.topic_prefix != job.topic_prefix:
             return (
                 f"the job under this redis_prefix reads topics with the prefix {job.topic_prefix!r}, and not "
@@ -104,29 +104,30 @@ def mark_of(ring: KeyRing, topic_prefix: str | None = None) -> TenantMark:
 
 
 class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The generation record: `runs` are the lives of Redis processes that `token` holds for.
+    """The generation record: `runs` are the lives of the Redis processes for which `token` is valid.
 
-    A life is ``<run_id>.<master_replid>``: a server that was demoted and promoted again is another one
-    (:mod:`adapters.redis.greeting`). One process, or all primaries of a Cluster. `at` is in ms since the epoch.
+    A life is ``<run_id>.<master_replid>``: a server that was demoted and promoted again has a new one
+    (:mod:`adapters.redis.greeting`). There is one process, or all primaries of a Cluster. `at` is in ms since the
+    epoch.
     """
 
     token: Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
     runs: tuple[str, ...]
     at: int
     tenant: TenantMark = TenantMark()
-    """Of the job that wrote the record: who has another one neither reads nor acknowledges anything here."""
+    """That of the job that wrote the record: clients of other tenants must not read or acknowledge anything here."""
 
 
 _decode_generation: Final = msgspec.json.Decoder(Generation).decode
 
 
 def generation_key(prefix: str) -> str:
-    """The key of the generation record. In a Cluster it lies in one slot and speaks for all nodes."""
+    """The key of the generation record. In a Cluster it is in one slot but applies to all nodes."""
     return f"{prefix}generation"
 
 
 def decode_generation(raw: bytes | None) -> Generation | None:
-    """The generation record in `raw`; one that cannot be read is none, and nothing is believed."""
+    """The generation record in `raw`; an unreadable one counts as missing, so nothing is trusted."""
     try:
         return None if raw is None else _decode_generation(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -134,7 +135,7 @@ def decode_generation(raw: bytes | None) -> Generation | None:
 
 
 def proof_of(token: str) -> bytes:
-    """What a consent key ends with when it counts in the generation `token`: ARGV[1] of ``read_list.lua``.
+    """The suffix of a consent value that counts in the generation `token`: ARGV[1] of ``read_list.lua``.
 
     >>> proof_of("0123456789ab")
     b'"generation":"0123456789ab"}'
@@ -143,7 +144,7 @@ def proof_of(token: str) -> bytes:
 
 
 def proven(consent: bytes, token: str) -> bytes:
-    """A consent value that counts in the generation `token`; with "" one that counts in none.
+    """A consent value that counts in the generation `token`; with "", one that counts in no generation.
 
     >>> proven(b'{"level":"full"}', "0123456789ab"), proven(b'{"level":"full"}', "")
     (b'{"level":"full","generation":"0123456789ab"}', b'{"level":"full"}')
@@ -152,7 +153,7 @@ def proven(consent: bytes, token: str) -> bytes:
 
 
 def owner_key(prefix: str) -> str:
-    """Where it stands which deployment the keys under `prefix` are of.
+    """The key that names the deployment to which the keys under `prefix` belong.
 
     >>> owner_key("shop:")
     'shop:deployment'
@@ -201,9 +202,9 @@ def gone_value(at: int, partition: int, offset: int, withdrawn: int, erased: boo
 
 
 class ConsentWrite(NamedTuple):
-    """What ``write_consent.lua`` is told of a consent change; times in ms. With `erase` the level is none.
+    """The arguments of ``write_consent.lua`` for a consent change; times in ms. With `erase`, the level is none.
 
-    `token` is the generation that a grant counts in, "" for none.
+    `token` is the generation in which a grant counts, "" for none.
     """
 
     level: Level
@@ -216,14 +217,14 @@ class ConsentWrite(NamedTuple):
     token: str = ""
 
     def value(self) -> bytes:
-        """The bytes of the consent key when it is in force."""
+        """The bytes of the consent key once the consent is in force."""
         place = self.at, self.partition, self.offset
         if self.level == Level.NONE:
             return withdrawn_value(*place, self.said_at)
         return proven(consent_value(self.level, self.expires_at, *place), self.token)
 
     def arguments(self, tombstone_ms: int) -> tuple[Any, ...]:
-        """ARGV of the script. What is no more, or ends, is a fence for `tombstone_ms` after; what has no end stays."""
+        """ARGV of the script. An ended consent is a fence for another `tombstone_ms`; one without an end is kept."""
         place = self.at, self.partition, self.offset
         if self.level == Level.NONE:
             wants, ttl_ms = "erase" if self.erase else "none", tombstone_ms
@@ -235,7 +236,7 @@ class ConsentWrite(NamedTuple):
 
 
 class Placed(Protocol):
-    """What has a place in `consents`; `append_ts` in ms."""
+    """A record with a place in `consents`; `append_ts` in ms."""
 
     @property
     def append_ts(self) -> int: ...  # noqa: D102
@@ -246,7 +247,7 @@ class Placed(Protocol):
 
 
 class ConsentDecision(Placed, Protocol):
-    """A consent change as it comes out of its topic; times in ms. With `erase` the level is none."""
+    """A consent change as read from its topic; times in ms. With `erase`, the level is none."""
 
     @property
     def pseudonym(self) -> str: ...  # noqa: D102
@@ -261,18 +262,18 @@ class ConsentDecision(Placed, Protocol):
 
 
 def decision_of(change: ConsentDecision, token: str = "") -> ConsentWrite:
-    """`change` as Redis is told of it; a grant counts in the generation `token`, with "" in none."""
+    """`change` in the form written to Redis; a grant counts in the generation `token`, with "" in none."""
     place = change.append_ts, change.partition, change.offset
-    # What holds off older grants never ends, though purposes that were granted without personalisation may.
+    # A fence against older grants never expires, though purposes granted without personalisation may.
     expires_at = 0 if change.level == Level.NONE else change.expires_at
     return ConsentWrite(Level(change.level), expires_at, *place, change.said_at, change.erase, token)
 
 
 def hold_arguments(at: int, partition: int, offset: int, said_at: int, tombstone_ms: int) -> tuple[Any, ...]:
-    """ARGV of ``write_consent.lua`` that holds personalisation until the job has put the record at this place in force.
+    """ARGV of ``write_consent.lua`` to suspend personalisation until the job has applied the record at this place.
 
-    Whoever records a consent change does not know the job's policy, so any change but a withdrawal may leave less than
-    before. Times in ms.
+    Clients that record a consent change do not know the job's policy, so any change but a withdrawal may leave less
+    than before. Times are in ms.
     """
     value = consent_value(Level.NONE, 0, at, partition, offset)
     return at, partition, offset, said_at, "hold", value, tombstone_ms, b"", b""
@@ -282,7 +283,7 @@ _WITHDRAWN: Final = re.compile(rb'"withdrawn":(\d+)')
 
 
 def withdrawn_at(value: bytes) -> int:
-    """When the user behind a consent key or a tombstone last said no, in ms; 0 where the key says nothing of it.
+    """When the user of a consent key or tombstone last withdrew, in ms; 0 if the value does not contain it.
 
     >>> withdrawn_at(withdrawn_value(12, 0, 3, 11)), withdrawn_at(consent_value(Level.FULL, 0, 12, 0, 3))
     (11, 0)
@@ -292,9 +293,9 @@ def withdrawn_at(value: bytes) -> int:
 
 
 class Tombstone(msgspec.Struct, frozen=True, gc=False):
-    """Where in `consents` a user's last withdrawal or erasure stands; `append_ts` in ms.
+    """The place in `consents` of a user's last withdrawal or erasure; `append_ts` in ms.
 
-    `said_at` is when they last said no, 0 where a release before did not write it.
+    `said_at` is when they last withdrew, 0 if an earlier release did not write it.
     """
 
     append_ts: int = msgspec.field(name="at")
@@ -313,9 +314,9 @@ def decode_tombstone(raw: bytes) -> Tombstone:
 
 
 class ListWrite(NamedTuple):
-    """A list to be written, at the user's `version`. `consent` is what is in Redis of the one it was made under.
+    """A list to be written, at the user's `version`. `consent` is the value in Redis of the consent it was made under.
 
-    `model` is the name of the model that it was made with.
+    `model` is the name of the model that made it.
     """
 
     pseudonym: str
@@ -328,7 +329,7 @@ class ListWrite(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What Redis answered, in the order of what was asked."""
+    """The responses of Redis, in the order of the requests."""
 
     consents: list[ConsentOutcome]
     lists: list[WriteOutcome]

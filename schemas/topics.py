@@ -1,4 +1,4 @@
-"""The Kafka topics: names, partitions, clean-up and retention. One configurable prefix stands before each name."""
+"""The Kafka topics: names, partitions, cleanup and retention. A configurable prefix is put before each name."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -12,10 +12,10 @@ DAY_MS: Final = 24 * HOUR_MS
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """A topic as it is created. `partitions` 0 means: as many as the raw topics have.
+    """The settings with which a topic is created. `partitions` 0 means: as many as the raw topics have.
 
-    `segment_ms` is how long a segment takes records: Kafka deletes and compacts whole segments that are closed.
-    `foreign`: producers write to it that are not ours, and may send batches that are small only while compressed.
+    `segment_ms` is how long records are appended to a segment: Kafka deletes and compacts only closed segments.
+    `foreign`: third-party producers write to it and may send batches that are small only while compressed.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Topic(msgspec.Struct, frozen=True):
     foreign: bool = False
 
     def life_max_ms(self) -> int | None:
-        """The oldest that a record gets before it is gone from the disks; None where the last one of a key stays."""
+        """The maximum age of a record before it is deleted from disk; None if the last one of a key is kept."""
         if self.retention_ms is None:
             return None
         return self.retention_ms + self.segment_ms + RETENTION_CHECK_MAX_MS + FILE_DELETE_DELAY_MS
@@ -51,20 +51,20 @@ RECEIPTS_RETENTION_MS: Final = 7 * DAY_MS
 ANSWERS_RETENTION_MS: Final = HOUR_MS
 DEAD_LETTERS_RETENTION_MS: Final = 14 * DAY_MS
 AUDIT_RETENTION_MS: Final = 3 * 365 * DAY_MS
-"""As long as somebody may ask how a consent was kept; the statute of limitations of most places is three years."""
+"""For as long as somebody may ask how a consent was handled; most statutes of limitations are three years."""
 CONSENTS_COMPACTION_LAG_MS: Final = 7 * DAY_MS
 """At least the age of the oldest snapshot that may be restored: compaction must not resurrect a consent."""
 MESSAGE_BYTES_MAX: Final = 1_048_588
-"""Of a batch as it is stored; Kafka's default."""
+"""The limit of a batch as stored; Kafka's default."""
 AT_MOST: Final = frozenset(
     {"retention.ms", "segment.ms", "file.delete.delay.ms", "max.compaction.lag.ms", "max.message.bytes"}
 )
 AT_LEAST: Final = frozenset({"min.compaction.lag.ms"})
-"""Settings that may be less, or more, than a topic is created with; the others are equal."""
+"""An existing topic may have lower values for `AT_MOST` and higher ones for these; all others must be equal."""
 PURGED_EVERY_MS: Final = DAY_MS
-"""How often `freshet erase purge-consents` is run; each run moves every partition of `consents` on."""
+"""How often `freshet erase purge-consents` must run; each run appends to every partition of `consents`."""
 RETENTION_CHECK_MAX_MS: Final = HOUR_MS
-"""The longest `log.retention.check.interval.ms` of brokers that is taken; Kafka's default is 5 minutes."""
+"""The longest accepted `log.retention.check.interval.ms` of brokers; Kafka's default is 5 minutes."""
 FILE_DELETE_DELAY_MS: Final = MINUTE_MS
 
 TOPICS: Final[tuple[Topic, ...]] = (
@@ -76,8 +76,8 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic(RECEIPTS, "what the job did: lists written, consents in force, accounts", RECEIPTS_RETENTION_MS),
     Topic(ANSWERS, "what was held of a person, for those who asked", ANSWERS_RETENTION_MS, segment_ms=10 * MINUTE_MS),
     Topic(EVENTS, "accepted interactions, pseudonymised and consented", EVENTS_RETENTION_MS),
-    # One partition, so that retention only ever cuts beginnings off. Of several, each is cut at its own time, and the
-    # trail has holes that look like dropped records. The order of the records can be verified, too.
+    # One partition, so that retention only truncates the beginning. Several would be truncated at different times,
+    # and the trail would have holes that look like dropped records. The order of the records can be verified, too.
     Topic(AUDIT, "the audit trail, a chain for each bucket", AUDIT_RETENTION_MS, partitions=1, segment_ms=7 * DAY_MS),
     Topic(
         AUDIT_HEADS,
@@ -91,26 +91,26 @@ TOPICS: Final[tuple[Topic, ...]] = (
 
 
 def compaction_lag_ms(snapshots_kept_ms: int) -> int:
-    """How long compaction leaves a record alone, and keeps one without a value after it."""
+    """How long compaction leaves a record unchanged, and how long it keeps a record without a value."""
     return max(CONSENTS_COMPACTION_LAG_MS, snapshots_kept_ms)
 
 
 def compacted_ms(lag_ms: int) -> int:
-    """How long a record stays in a compacted topic after a later one of its key, at most.
+    """The maximum time that a record stays in a compacted topic after a later one of its key.
 
-    Its segment takes records for a day and is closed by the first record after that; once its newest record is older
+    Its segment accepts records for a day and is closed by the first record after that; once its newest record is older
     than the lag, it must be cleaned.
     """
     return DAY_MS + PURGED_EVERY_MS + lag_ms
 
 
 def purged_key_ms(lag_ms: int) -> int:
-    """The same for the key of a record without a value, which goes when it is cleaned again after the lag."""
+    """The same for the key of a record without a value, which is deleted by the next cleaning after the lag."""
     return compacted_ms(lag_ms) + lag_ms + DAY_MS + PURGED_EVERY_MS
 
 
 def topic_config(topic: Topic, snapshots_kept_ms: int = CONSENTS_COMPACTION_LAG_MS) -> dict[str, str]:
-    """The broker settings of `topic`: append time is the clock that orders the two raw topics and ends records."""
+    """The broker settings of `topic`: append time is the clock that orders the two raw topics and expires records."""
     config: dict[str, str | int] = {
         "message.timestamp.type": "LogAppendTime",
         "segment.ms": topic.segment_ms,
@@ -121,17 +121,17 @@ def topic_config(topic: Topic, snapshots_kept_ms: int = CONSENTS_COMPACTION_LAG_
         config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": lag_ms, "delete.retention.ms": lag_ms}
         config["max.compaction.lag.ms"] = lag_ms + DAY_MS
     if topic.foreign:
-        # 900 MB of zeros are 0.9 MB as gzip, and more than any reader's memory: the broker unpacks, then it measures.
+        # 900 MB of zeros are 0.9 MB as gzip but exceed any reader's memory: so the broker decompresses, then checks.
         config |= {"compression.type": "uncompressed", "max.message.bytes": MESSAGE_BYTES_MAX}
     if topic.retention_ms is not None:
         config |= {"cleanup.policy": "delete", "retention.ms": topic.retention_ms}
     return {name: str(value) for name, value in config.items()}
 
 
-def unfit(wanted: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
-    """What of a topic's settings keeps records longer, or less long, than promised: name → what it has to be.
+def mismatched_settings(wanted: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """The settings of a topic that keep records longer or shorter than promised: name → required value.
 
-    >>> unfit({"retention.ms": "10", "segment.ms": "5"}, {"retention.ms": "-1", "segment.ms": "4"})
+    >>> mismatched_settings({"retention.ms": "10", "segment.ms": "5"}, {"retention.ms": "-1", "segment.ms": "4"})
     {'retention.ms': '10'}
     """
     return {name: value for name, value in wanted.items() if not _fits(name, value, found.get(name, ""))}
@@ -139,14 +139,14 @@ def unfit(wanted: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]
 
 def _fits(name: str, wanted: str, found: str) -> bool:
     if name in AT_MOST:
-        return found.isdigit() and int(found) <= int(wanted)  # -1 is without end
+        return found.isdigit() and int(found) <= int(wanted)  # -1 means unlimited
     if name in AT_LEAST:
         return found.isdigit() and int(found) >= int(wanted)
     return found == wanted
 
 
 def interactions_life_max_ms() -> int:
-    """How old a record of `interactions` gets, at most: so long may an interaction be read again."""
+    """The maximum age of a record of `interactions`, up to which an interaction may be read again."""
     [life_ms] = [topic.life_max_ms() for topic in TOPICS if topic.name == INTERACTIONS]
     assert life_ms is not None
     return life_ms

@@ -22,7 +22,7 @@ from schemas.control import AccessCommand
 from schemas.errors import TooMuchHeld
 from schemas.store import all_user_keys, past_key, user_keys
 from schemas.wire.codecs import Codec
-from schemas.wire.raw_records import OfUser, in_consents, in_interactions
+from schemas.wire.raw_records import RecordMatcher, in_consents, in_interactions
 
 Choose = Callable[[int], Collection[int]]
 """Selects the partitions to read, given their number."""
@@ -73,15 +73,17 @@ class Collector:
             "pseudonyms": list(names),
             "profile_and_consent": state,
             "redis": self._in_redis(names),
-            "consent_history": self._raw(topics.CONSENTS, OfUser(user_id, in_consents(self._codec)), choose),
-            "raw_interactions": self._raw(topics.INTERACTIONS, OfUser(user_id, in_interactions(self._codec)), choose),
+            "consent_history": self._raw(topics.CONSENTS, RecordMatcher(user_id, in_consents(self._codec)), choose),
+            "raw_interactions": self._raw(
+                topics.INTERACTIONS, RecordMatcher(user_id, in_interactions(self._codec)), choose
+            ),
             # The job writes these two without keys, so they may be in any partition.
             "clean_events": self._records_of(topics.EVENTS, mentions_any(names)),
             "audit_trail": audit_trail,
             "partitions": self._partitions,
         }
 
-    def _raw(self, topic: str, of_user: OfUser, choose: Choose) -> list[dict[str, Any]]:
+    def _raw(self, topic: str, of_user: RecordMatcher, choose: Choose) -> list[dict[str, Any]]:
         return self._records_of(topic, of_user.concerns, choose, of_user.may_see)
 
     def _records_of(

@@ -19,7 +19,7 @@ from adapters.kafka.reading import open_consumer, partitions_of
 from adapters.kafka.sender import LazyProducer
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas import topics
-from schemas.answers import NotCollected, Part, TakenIn, decode_answer, encode_answer
+from schemas.answers import CollectionFailed, CollectionStarted, DocumentPart, decode_answer, encode_answer
 from schemas.errors import JobSilent
 
 PART_BYTES: Final = 384 * 1024
@@ -79,7 +79,7 @@ def read_ticket(id: str) -> Ticket | None:
 class KeptAnswer(NamedTuple):
     """The answer to a request registered at `taken_in_ms` (broker's clock); None while data is being collected."""
 
-    answer: bytes | NotCollected | None
+    answer: bytes | CollectionFailed | None
     taken_in_ms: int
 
 
@@ -97,7 +97,7 @@ class KeptAnswers:
     def register(self, pseudonym: str, requester: Requester) -> tuple[Ticket, bool]:
         """Register a request; returns its ticket, and whether it is new: then the caller must collect the data."""
         nonce = secrets.token_hex(NONCE_BYTES)
-        at = self._send(pseudonym, TakenIn(nonce, *requester))
+        at = self._send(pseudonym, CollectionStarted(nonce, *requester))
         mine = Ticket(at.partition, at.offset, nonce)
         first = self._find_pending(mine, requester.same, at.timestamp)
         if first is None:
@@ -115,9 +115,9 @@ class KeptAnswers:
             consumer.seek(partition, mine.offset if begin is None else min(begin.offset, mine.offset))
             for record in _up_to(consumer, partition, mine.offset):
                 answer = _read(record)
-                if isinstance(answer, TakenIn) and answer.same == same:
+                if isinstance(answer, CollectionStarted) and answer.same == same:
                     found[answer.nonce] = Ticket(record.partition, record.offset, answer.nonce)
-                elif isinstance(answer, NotCollected) or (isinstance(answer, Part) and _is_last(answer)):
+                elif isinstance(answer, CollectionFailed) or (isinstance(answer, DocumentPart) and _is_last(answer)):
                     found.pop(answer.nonce, None)
         return next(iter(found.values()), None)
 
@@ -126,11 +126,11 @@ class KeptAnswers:
         pieces = [document[at : at + PART_BYTES] for at in range(0, len(document), PART_BYTES)]
         for number, piece in enumerate(pieces):
             # Strictly in order: the last part marks the answer as complete.
-            self._send(pseudonym, Part(ticket.nonce, number, len(pieces), piece), ticket.partition)
+            self._send(pseudonym, DocumentPart(ticket.nonce, number, len(pieces), piece), ticket.partition)
 
     def give_up(self, ticket: Ticket, pseudonym: str, why: str) -> None:
         """Record that the request will get no answer."""
-        self._send(pseudonym, NotCollected(ticket.nonce, why), ticket.partition)
+        self._send(pseudonym, CollectionFailed(ticket.nonce, why), ticket.partition)
 
     def look_up(self, ticket: Ticket, owners: Collection[str]) -> KeptAnswer | None:
         """The status of a request of one of `owners`, the digests for all names of a user.
@@ -151,14 +151,16 @@ class KeptAnswers:
             if first is None or first.offset != ticket.offset:
                 return None
             opened = _read(first)
-            if not isinstance(opened, TakenIn) or opened.nonce != ticket.nonce or opened.owner not in owners:
+            if not isinstance(opened, CollectionStarted) or opened.nonce != ticket.nonce or opened.owner not in owners:
                 return None
             found = _answer_in(records, ticket.nonce)
         if found is None and time.time_ns() // 1_000_000 > first.timestamp + self._lasts_ms:
-            found = NotCollected(ticket.nonce, "the gateway that collected this has shut down: request it again")
+            found = CollectionFailed(ticket.nonce, "the gateway that collected this has shut down: request it again")
         return KeptAnswer(found, first.timestamp)
 
-    def _send(self, pseudonym: str, answer: TakenIn | Part | NotCollected, partition: int | None = None) -> Any:
+    def _send(
+        self, pseudonym: str, answer: CollectionStarted | DocumentPart | CollectionFailed, partition: int | None = None
+    ) -> Any:
         sent = self._producer.get().send(
             self._topic, key=pseudonym.encode(), value=encode_answer(answer), partition=partition
         )
@@ -169,17 +171,17 @@ class KeptAnswers:
         self._producer.close()
 
 
-def _is_last(part: Part) -> bool:
+def _is_last(part: DocumentPart) -> bool:
     return part.number == part.parts - 1
 
 
-def _answer_in(records: Iterator[Any], nonce: str) -> bytes | NotCollected | None:
+def _answer_in(records: Iterator[Any], nonce: str) -> bytes | CollectionFailed | None:
     parts: dict[int, bytes] = {}
     for record in records:
         answer = _read(record) if nonce.encode() in (record.value or b"") else None
-        if isinstance(answer, NotCollected) and answer.nonce == nonce:
+        if isinstance(answer, CollectionFailed) and answer.nonce == nonce:
             return answer
-        if isinstance(answer, Part) and answer.nonce == nonce:
+        if isinstance(answer, DocumentPart) and answer.nonce == nonce:
             parts[answer.number] = answer.content
             if len(parts) == answer.parts:
                 return b"".join(parts[number] for number in sorted(parts))

@@ -20,7 +20,7 @@ from schemas.marks import MARK_KEY, MOVE_ON_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.wire.codecs import BadRecord, Codec, check_event_time
-from schemas.wire.consent_records import UNREADABLE, Said, consents_in
+from schemas.wire.consent_records import UNREADABLE, UserDecision, consents_in
 from udfs.elements import AccessRequest, BucketMark, ConsentRecord, Element, EventRecord, halves, pack, replacement_for
 from udfs.fault_log import FaultLog
 from udfs.personal import holds_identifier, is_own_id, mask_for_audit, mask_optional_for_audit, masked, mentions
@@ -273,7 +273,7 @@ class Ingest:
         if consents[0].more:
             self._reject(record, RejectReason.TOO_MANY_USERS, elements)
 
-    def _add_consent(self, said: Said, place: tuple[int, int, int], elements: dict[int, Element]) -> None:
+    def _add_consent(self, said: UserDecision, place: tuple[int, int, int], elements: dict[int, Element]) -> None:
         if said.error is not None:
             self._log_bad_consent(said.error)
         change = said.change

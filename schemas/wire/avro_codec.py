@@ -1,9 +1,9 @@
-"""Avro in place of JSON: the same objects, the same bounds, the same reasons.
+"""Avro as an alternative to JSON: the same objects, bounds and reject reasons.
 
-Plain records are written with the published schema (``schemas/wire/published/*.avsc``) of this or an earlier release:
-then the fields appended since are absent. Framed ones name the schema they were written with; its fields are taken by
-name, so a producer may leave out, reorder and add, use an enum for a text, and annotate logical types. Added fields are
-dropped and counted, as in JSON.
+Plain records are written with the published schema (``schemas/wire/published/*.avsc``) of this or an earlier release;
+in the latter case, the fields appended since are absent. Framed records name the schema with which they were written;
+their fields are matched by name, so a producer may omit, reorder and add fields, use an enum for a text, and annotate
+logical types. Added fields are dropped and counted, as in JSON.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from schemas.wire.shapes import Kind, fields_of, summary_of
 
 T = TypeVar("T", bound=msgspec.Struct)
 TYPES_MAX: Final = 1024
-"""How many types a writer's schema may name: a bound on the work that one byte can cause."""
+"""The maximum number of types in a writer's schema: it limits the work that one byte can cause."""
 
 AVRO_TYPE: Final[dict[Kind, Any]] = {
     "text": "string",
@@ -47,7 +47,7 @@ AVRO_TYPE: Final[dict[Kind, Any]] = {
 
 
 def avro_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """The published schema of `struct`: required fields as they are, the others with a default."""
+    """The published schema of `struct`: required fields unchanged, all others with a default."""
     fields: list[dict[str, Any]] = []
     for name, kind, required, default in fields_of(struct):
         if required:
@@ -66,11 +66,11 @@ def avro_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 APPENDED: Final[dict[type[msgspec.Struct], int]] = {Interaction: 0, ConsentChange: 1}
-"""How many fields were appended since the first release, one a release."""
+"""The number of fields appended since the first release, one per release."""
 
 
 def _releases(struct: type[msgspec.Struct], appended: int) -> list[Any]:
-    """The published schema of `struct`, and those of the releases before it, newest first."""
+    """The published schema of `struct`, and those of earlier releases, newest first."""
     schema = avro_schema(struct)
     ends = range(len(schema["fields"]), len(schema["fields"]) - appended - 1, -1)
     return [fastavro.parse_schema(schema | {"fields": schema["fields"][:end]}) for end in ends]
@@ -80,20 +80,20 @@ _PUBLISHED: Final = {struct: _releases(struct, appended) for struct, appended in
 
 
 def avro_codec(source: SchemaSource | None = None) -> Codec:
-    """The codec for Avro: framed where there is a `source` of schemas, else plain.
+    """The codec for Avro: framed if there is a `source` of schemas, else plain.
 
-    With a source, both functions raise :class:`schemas.errors.SchemaError` too where it does not answer.
+    With a source, both functions also raise :class:`schemas.errors.SchemaError` if it does not respond.
     """
     cache = SchemaCache(source, "avro", writer_schema) if source else None
     return Codec(
         _decoder(Interaction, LenientInteraction, check_interaction, cache),
         _decoder(ConsentChange, LenientConsentChange, check_consent, cache),
-        partial(_whom, cache),
+        partial(_named_user, cache),
     )
 
 
-def _whom(cache: SchemaCache[Any] | None, raw: bytes) -> Named | None:
-    """Whom a consent change names: its fields up to the user's id may be there where the rest is not."""
+def _named_user(cache: SchemaCache[Any] | None, raw: bytes) -> Named | None:
+    """The user that a consent change names: the fields up to the user's id may be readable even if the rest is not."""
     schemas, payload = _PUBLISHED[ConsentChange], raw
     try:
         if cache is not None:
@@ -102,14 +102,14 @@ def _whom(cache: SchemaCache[Any] | None, raw: bytes) -> Named | None:
         record = _read_any(schemas, payload)
         whole = True
     except BadRecord:
-        record, whole = _beginning(schemas[0], payload), False
+        record, whole = _leading_fields(schemas[0], payload), False
     fields = record if isinstance(record, dict) else {}
     user_id = fields.get("user_id")
     return Named(user_id, fields.get("erase") is True, whole) if isinstance(user_id, str) else None
 
 
-def _beginning(schema: Any, payload: bytes) -> object:
-    """The fields of a record up to the user's id; None where they are not there."""
+def _leading_fields(schema: Any, payload: bytes) -> object:
+    """The fields of a record up to the user's id; None if they cannot be read."""
     names = [field["name"] for field in schema.get("fields", ())] if isinstance(schema, dict) else []
     if "user_id" not in names:
         return None
@@ -119,12 +119,12 @@ def _beginning(schema: Any, payload: bytes) -> object:
         read: object = fastavro.schemaless_reader(BytesIO(payload), beginning, None)
         return read
     except Exception:
-        # As in `_read`: what fastavro raises on foreign bytes is not documented.
+        # As in `_read`: the exceptions of fastavro for invalid bytes are not documented.
         return None
 
 
 def encode(record: Interaction | ConsentChange) -> bytes:
-    """The plain bytes of `record`; :func:`schemas.wire.confluent.frame` puts a schema id before them."""
+    """The plain bytes of `record`; :func:`schemas.wire.confluent.frame` prepends a schema id."""
     stream = BytesIO()
     schema = _PUBLISHED[type(record)][0]
     fastavro.schemaless_writer(stream, schema, msgspec.to_builtins(record), strict_allow_default=True)
@@ -154,7 +154,7 @@ def _decoder(
 
 
 def _read_any(schemas: list[Any], payload: bytes) -> object:
-    """Plain bytes do not name their schema, but those of an older one end where the newer one goes on."""
+    """Plain bytes do not name their schema, but records of an older one end where newer fields would start."""
     newest, *older = schemas
     try:
         return _read(newest, payload)
@@ -171,7 +171,7 @@ def _read(schema: Any, payload: bytes) -> object:
     except UnicodeDecodeError:
         raise BadRecord(RejectReason.BAD_ENCODING) from None
     except Exception:
-        # What fastavro raises on foreign bytes is not documented: EOFError, IndexError, KeyError, OverflowError, …
+        # For invalid bytes, fastavro raises undocumented exceptions: EOFError, IndexError, KeyError, OverflowError, …
         raise BadRecord(RejectReason.MALFORMED) from None
     if stream.tell() != len(payload):
         raise BadRecord(RejectReason.MALFORMED)
@@ -179,19 +179,19 @@ def _read(schema: Any, payload: bytes) -> object:
 
 
 def writer_schema(text: bytes) -> Any:
-    """The schema in `text`, made safe to read foreign bytes with; ValueError where that cannot be.
+    """The schema in `text`, made safe for reading untrusted bytes; ValueError if that is impossible.
 
-    A record that refers to a record could send the reader down without end, and an array of items that take no bytes
-    could keep it busy without end: neither is taken. Nor is a record with two fields of one name, of which one is lost.
+    A record that refers to a record could cause endless recursion, and an array of items that take no bytes an endless
+    loop: both are rejected. So is a record with two fields of the same name, of which one would be lost.
     """
     try:
-        return fastavro.parse_schema(_Tidy().type(msgspec.json.decode(text)))
+        return fastavro.parse_schema(_SchemaCopier().type(msgspec.json.decode(text)))
     except Exception:
-        # Of a schema that somebody else registered, nothing is known before fastavro has taken it.
+        # A schema registered by somebody else may contain anything until fastavro has parsed it.
         raise ValueError("events cannot be read with this schema") from None
 
 
-class _Tidy:
+class _SchemaCopier:
     """Copies a schema without what only its owner needs: logical types, defaults, aliases, documentation."""
 
     def __init__(self) -> None:

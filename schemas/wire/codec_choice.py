@@ -1,4 +1,4 @@
-"""Chooses the codec of the raw topics: the configured format, and always JSON beside it."""
+"""Chooses the codec of the raw topics: the configured format, with JSON always accepted as well."""
 
 from collections.abc import Callable
 from typing import Final, Literal
@@ -30,11 +30,11 @@ class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def codec_for(settings: InputSettings, open_source: Callable[[str], SchemaSource]) -> Codec:
-    """The codec for the format of the settings, which reads JSON, too (:mod:`schemas.wire.mixed_codec`).
+    """The codec for the format of the settings, which also reads JSON (:mod:`schemas.wire.mixed_codec`).
 
-    `open_source` opens what their `schema_source` names, where the schemas of framed records are.
-    The libraries for Avro and Protobuf are imported here and not before: who reads JSON needs neither.
-    Raises :class:`SettingsError` where the settings do not go together.
+    `open_source` opens the `schema_source` of the settings, which has the schemas of framed records. The libraries for
+    Avro and Protobuf are imported only here: reading JSON needs neither. Raises :class:`SettingsError` if the settings
+    are inconsistent.
     """
     place = settings.schema_source
     if (settings.framing == "confluent") != (place is not None):

@@ -1,7 +1,7 @@
-"""Decodes records into validated objects, or raises the reason. JSON is here; other formats have adapters.
+"""Decodes records into validated objects, or raises the reject reason. JSON is here; other formats have adapters.
 
-A codec is a pair of functions, for interactions and for consent changes. They raise :class:`BadRecord` and nothing
-else, whatever the bytes; what they return is bounded in every field (see :mod:`schemas.events`).
+A codec is a pair of functions, for interactions and for consent changes. For any bytes, they raise only
+:class:`BadRecord`; every field of their results is bounded (see :mod:`schemas.events`).
 """
 
 import re
@@ -29,11 +29,11 @@ S = TypeVar("S")
 T = TypeVar("T")
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 CONSENT_BYTES_MAX: Final = 512 * 1024
-"""Of a consent change, which may carry TCF and GPP strings of 64 KiB each."""
+"""The limit of a consent change, which may contain TCF and GPP strings of 64 KiB each."""
 
 
 class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of ours
-    """Bytes that are not a record of ours. Carries the reason and nothing of the bytes."""
+    """Bytes that are not a valid record. It contains the reason and none of the bytes."""
 
     def __init__(self, reason: RejectReason) -> None:
         super().__init__(reason.value)
@@ -41,10 +41,10 @@ class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of o
 
 
 class Codec(NamedTuple):
-    """How the values of the raw topics are read. `interaction` and `consent` raise :class:`BadRecord` only.
+    """Reads the values of the raw topics. `interaction` and `consent` raise only :class:`BadRecord`.
 
-    The second part of their results is true where the record had fields that we do not know: they were dropped.
-    `named` says whom a consent change is about that `consent` did not take.
+    The second part of their results is true if the record had unknown fields, which were dropped. `named` returns the
+    users named by a consent change that `consent` rejected.
     """
 
     interaction: Callable[[bytes], tuple[Interaction, bool]]
@@ -61,7 +61,7 @@ def json_codec() -> Codec:
 
 
 def _unambiguous(decode: Callable[[bytes], tuple[T, bool]]) -> Callable[[bytes], tuple[T, bool]]:
-    """For consents: of `"level":"none","level":"full"` the decoder sees the last, the user may have said the first."""
+    """For consents: of `"level":"none","level":"full"`, the decoder uses the last, but the first may be meant."""
 
     def decode_unambiguous(raw: bytes) -> tuple[T, bool]:
         decoded = decode(raw)
@@ -77,7 +77,7 @@ def _unambiguous(decode: Callable[[bytes], tuple[T, bool]]) -> Callable[[bytes],
 
 
 def check_names(fields: Iterable[str]) -> None:
-    """Refuse a consent in which a field that is not known may be meant to be a known one."""
+    """Reject a consent in which an unknown field may be meant to be a known one."""
     if may_mean_another_field(fields):
         raise BadRecord(RejectReason.REPEATED_FIELD)
 
@@ -103,14 +103,14 @@ def _json(struct: type[T], lenient: type[T], check: Callable[[T], None]) -> Call
 
 
 def integers_of(struct: type[Any]) -> frozenset[str]:
-    """The names of the fields of `struct` that hold whole numbers."""
+    """The names of the integer fields of `struct`."""
     return frozenset(field.name for field in fields_of(struct) if field.kind in ("int32", "int64"))
 
 
 def _with_whole_numbers(raw: bytes, integers: frozenset[str]) -> dict[str, Any] | None:
-    """The fields in the JSON `raw` where a whole number is written like `1.0` or `1e3`, as JSON Schema allows, or None.
+    """The fields of the JSON `raw`, with integers written like `1.0` or `1e3` converted, or None if there are none.
 
-    JavaScript, Python and spreadsheets write them so once a number has been through a division.
+    JSON Schema allows such integers. JavaScript, Python and spreadsheets write them after a division.
     """
     try:
         fields = msgspec.json.decode(raw)
@@ -129,7 +129,7 @@ def _with_whole_numbers(raw: bytes, integers: frozenset[str]) -> dict[str, Any] 
 def tolerant(
     strict: Callable[[S], T], lenient: Callable[[S], T], check: Callable[[T], None]
 ) -> Callable[[S], tuple[T, bool]]:
-    """Decode strictly, because that is how unknown fields show, and leniently only where some do."""
+    """Decode strictly, which detects unknown fields, and leniently only if there are some."""
 
     def decode(raw: S) -> tuple[T, bool]:
         unknown_fields = False
@@ -150,12 +150,12 @@ def tolerant(
 
 
 def bytes_max_of(struct: type[Any]) -> int:
-    """The largest size of a record of this type, in bytes, in any format."""
+    """The maximum size of a record of this type, in bytes, in any format."""
     return CONSENT_BYTES_MAX if issubclass(struct, ConsentChange) else PAYLOAD_BYTES_MAX
 
 
 def check_size(raw: bytes | None, bytes_max: int) -> None:
-    """Refuse what is empty or larger than `bytes_max` before anything looks inside."""
+    """Reject values that are empty or larger than `bytes_max` before parsing them."""
     if not raw:
         raise BadRecord(RejectReason.EMPTY_VALUE)
     if len(raw) > bytes_max:
@@ -163,7 +163,7 @@ def check_size(raw: bytes | None, bytes_max: int) -> None:
 
 
 def check_interaction(event: Interaction) -> None:
-    """What types alone cannot say: an item where the kind needs one, and which characters (:mod:`schemas.ids`)."""
+    """Check what types cannot express: that types which need an item have one, and all characters."""
     if event.item_id is None:
         if event.type in ITEM_REQUIRED:
             raise BadRecord(RejectReason.MISSING_ITEM)
@@ -186,7 +186,7 @@ def _check_free_text(text: str) -> None:
 
 
 def check_event_time(ts: int, now_ms: int) -> None:
-    """Whether `ts` may be the time of an event that arrives now; seconds or µs where ms are meant may not."""
+    """Whether `ts` is plausible for an event that arrives now; seconds or µs instead of ms are not."""
     if ts > now_ms + FUTURE_SKEW_MAX_MS or ts > EVENT_TS_MAX:
         raise BadRecord(RejectReason.TIME_IN_FUTURE)
     if ts < EVENT_TS_MIN:
@@ -194,7 +194,7 @@ def check_event_time(ts: int, now_ms: int) -> None:
 
 
 def check_consent(change: ConsentChange) -> None:
-    """A user id of characters that an id may have."""
+    """Check that the user id has only allowed characters."""
     if not is_id(change.user_id):
         raise BadRecord(RejectReason.CONTROL_CHARACTER)
 
@@ -209,7 +209,7 @@ _RANGE_WORDS: Final = ("out of range", " of length ", " >= ", " <= ", "matching 
 
 
 def reason_of(error: Exception) -> RejectReason:
-    """The reason behind an error of a decoder, from its kind and the place that it names; never from a value.
+    """The reject reason for a decoder's error, from its type and the field it names; never from a value.
 
     >>> reason_of(msgspec.ValidationError("Object missing required field `user_id`")).value
     'missing_user'
@@ -224,7 +224,7 @@ def reason_of(error: Exception) -> RejectReason:
 
 
 def _validation_reason(message: str) -> RejectReason:
-    if message.startswith("Invalid enum value"):  # the one message with a value in it: look at its end only
+    if message.startswith("Invalid enum value"):  # the only message that contains a value: check its end only
         return RejectReason.UNKNOWN_TYPE if message.endswith("at `$.type`") else RejectReason.OUT_OF_RANGE
     place = _PLACE.search(message)
     field = (place[1] or place[2]) if place else None

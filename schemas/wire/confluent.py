@@ -1,6 +1,6 @@
-"""Confluent framing: a zero byte, the schema id in four bytes, then the payload; and where the schemas come from.
+"""Confluent framing: a zero byte, the schema id in four bytes, then the payload; and the source of the schemas.
 
-Protobuf puts the place of the message in its file between id and payload: a count and that many indexes, as zigzag
+Protobuf has the message's index path in its file between id and payload: a count and that many indexes, as zigzag
 varints, or a single zero byte for the first message.
 """
 
@@ -20,27 +20,27 @@ SCHEMA_BYTES_MAX: Final = 256 * 1024
 SCHEMAS_CACHED_MAX: Final = 256
 UNKNOWN_CACHED_MAX: Final = 4096
 UNKNOWN_TTL_S: Final = 30.0
-"""How long an id that nobody knew is not asked for again."""
+"""How long an unknown id is not requested again."""
 MESSAGE_DEPTH_MAX: Final = 8
 _VARINT_BYTES_MAX: Final = 5
 
 
 class SchemaSource(Protocol):
-    """Finds the schema that a record was written with."""
+    """Finds the schema with which a record was written."""
 
     def fetch(self, form: Form, schema_id: int) -> bytes | None:
-        """The schema: JSON text for Avro, a FileDescriptorSet for Protobuf; None where there is none of that form.
+        """The schema: JSON text for Avro, a FileDescriptorSet for Protobuf; None if there is none of that format.
 
-        Raises :class:`schemas.errors.SchemaError` where it could not be found out: the record may be good, so the
-        caller must try it again, not reject it.
+        Raises :class:`schemas.errors.SchemaError` if the source did not respond: the record may be valid, so the caller
+        must retry instead of rejecting it.
         """
         ...
 
 
 class SchemaCache(Generic[T]):
-    """Compiled schemas by id, bounded both ways: what is known, and for a while what is not.
+    """Compiled schemas by id, with bounded size; unknown ids are cached for a limited time.
 
-    `compile_schema` raises ValueError for a schema that cannot be used; the id then counts as unknown.
+    `compile_schema` raises ValueError for an unusable schema; the id then counts as unknown.
     """
 
     def __init__(
@@ -58,7 +58,10 @@ class SchemaCache(Generic[T]):
         self._unknown_until: dict[int, float] = {}
 
     def get(self, schema_id: int) -> T:
-        """The compiled schema; :class:`BadRecord` where there is none, SchemaError where nobody could say."""
+        """The compiled schema.
+
+        Raises :class:`BadRecord` if there is none, SchemaError if the source did not respond.
+        """
         known = self._known.get(schema_id)
         return known if known is not None else self._find(schema_id)
 
@@ -85,7 +88,7 @@ def _put(cache: dict[int, T], schema_id: int, value: T, entries_max: int) -> Non
 
 
 def split_frame(raw: bytes) -> tuple[int, bytes]:
-    """The schema id and what follows it.
+    """The schema id and the bytes after it.
 
     >>> split_frame(frame(7, b"payload"))
     (7, b'payload')
@@ -96,12 +99,12 @@ def split_frame(raw: bytes) -> tuple[int, bytes]:
 
 
 def frame(schema_id: int, payload: bytes) -> bytes:
-    """`payload` behind a header with `schema_id`."""
+    """`payload` with a header that contains `schema_id`."""
     return bytes([MAGIC]) + schema_id.to_bytes(4, "big") + payload
 
 
 def split_message_place(payload: bytes) -> tuple[tuple[int, ...], bytes]:
-    """The place of the message in its file, outermost first, and what follows it.
+    """The message's index path in its file, outermost first, and the bytes after it.
 
     >>> split_message_place(message_place((1, 0)) + b"payload")
     ((1, 0), b'payload')
@@ -117,7 +120,7 @@ def split_message_place(payload: bytes) -> tuple[tuple[int, ...], bytes]:
 
 
 def message_place(place: tuple[int, ...]) -> bytes:
-    """The bytes of a place: a zero byte for the first message of a file.
+    """The bytes of an index path: a zero byte for the first message of a file.
 
     >>> message_place((0,)), message_place((1,))
     (b'\\x00', b'\\x02\\x02')
@@ -130,7 +133,7 @@ def message_place(place: tuple[int, ...]) -> bytes:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """A zigzag varint of `raw` from `at` on, and where it ends."""
+    """The zigzag varint in `raw` at `at`, and the index of its end."""
     number = 0
     for shift, byte in enumerate(raw[at : at + _VARINT_BYTES_MAX]):
         number |= (byte & 0x7F) << (7 * shift)

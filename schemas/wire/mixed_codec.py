@@ -1,14 +1,14 @@
-"""Reads a topic with records in several formats: the first byte tells the format of a record.
+"""Reads a topic with records in several formats: the first byte determines the format of a record.
 
 ========  ==================================================================================================
 ``{``     JSON
-0         framed as Confluent's serialisers do it; where its schema is not one of the job's, JSON may be inside
+0         framed as by Confluent's serialisers; if its schema is not one of the job's, it may contain JSON
 any other plain records of the job's format
 ========  ==================================================================================================
 
-No plain record begins with either of the two. Avro's begin with the length of an id, doubled: even, and not 0 because
-no id is empty; ``{`` is 123. Protobuf's begin with a field's number and wire type: ``{`` says field 15 as a group,
-which is in no message of ours, and no field has the number 0.
+No plain record starts with either of the two. Avro's start with the length of an id, doubled: even, and not 0 because
+no id is empty; ``{`` is 123. Protobuf's start with a field's number and wire type: ``{`` would be field 15 as a group,
+which none of our messages has, and no field has the number 0.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _JSON_SPACE: Final = b" \t\r\n"
 
 
 def codec_by_content(plain: Codec, framed: Codec | None = None) -> Codec:
-    """The codec of records that are JSON, `plain` or `framed`; without `framed` no schema is known."""
+    """The codec of records that are JSON, `plain` or `framed`; without `framed`, no schemas are known."""
     json = json_codec()
     return Codec(
         _decode_by_content(json.interaction, plain.interaction, framed.interaction if framed else _no_schema),
@@ -36,7 +36,7 @@ def codec_by_content(plain: Codec, framed: Codec | None = None) -> Codec:
 
 
 def _named(plain: Codec, framed: Codec | None) -> Callable[[bytes], Named | None]:
-    """JSON names first, with a frame or without: it needs no schema."""
+    """Try JSON first, framed or not: it needs no schema."""
 
     def named(raw: bytes) -> Named | None:
         by_name = named_in_json(raw) if looks_like_json(raw) else None
@@ -69,7 +69,7 @@ def _decode_by_content(json: Decode[T], plain: Decode[T], framed: Decode[T]) -> 
 
 
 def _json_within(raw: bytes | None) -> bytes | None:
-    """The JSON behind white space, or in a frame: Confluent's serialiser for JSON Schema writes that."""
+    """The JSON after white space, or in a frame: Confluent's serialiser for JSON Schema writes it like this."""
     if not raw:
         return None
     text = raw[HEADER_BYTES:] if raw[0] == MAGIC else raw.lstrip(_JSON_SPACE)

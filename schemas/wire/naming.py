@@ -1,7 +1,7 @@
-"""Finds the user that an unreadable consent change names, by its value or its key. Nothing here raises.
+"""Finds the users named by an unreadable consent change, in its value or its key. Nothing here raises.
 
-What is found counts towards a withdrawal only, never towards a grant: so it may be read with tolerance. Each function
-takes time linear in the bytes.
+The result counts only towards a withdrawal, never towards a grant, so parsing can be lenient. Each function takes time
+linear in the number of bytes.
 """
 
 import json
@@ -17,19 +17,20 @@ from schemas.consents import ConsentChange
 
 MAGIC: Final = 0
 HEADER_BYTES: Final = 5
-"""Of a Confluent frame: the zero byte and the schema id."""
+"""The size of a Confluent header: the zero byte and the schema id."""
 TOKENS_MAX: Final = 10_000
-"""How many texts and brackets of a broken record are looked at, one after another."""
+"""The maximum number of texts and brackets of an invalid record that are examined."""
 _LENGTH_BYTES_MAX: Final = 2
 _AROUND_JSON: Final = " \t\r\n\0\ufeff"
 _BYTES_AROUND_JSON: Final = _AROUND_JSON.encode()
 
 
 class Named(NamedTuple):
-    """Whom a consent change names that cannot be read.
+    """The users named by an unreadable consent change.
 
-    `whole`: its form is whole, and only what it says is wrong. `by_name`: the id stands behind the name `user_id`, so
-    it is no accident of bytes. `others`: who is named with equal right; then the form is not whole.
+    `whole`: it is syntactically valid, and only its content is wrong. `by_name`: the id is the value of `user_id`, so
+    it is not a coincidence of bytes. `others`: further users named with equal right; then it is not syntactically
+    valid.
     """
 
     user_id: str
@@ -40,12 +41,12 @@ class Named(NamedTuple):
 
     @property
     def users(self) -> tuple[str, ...]:
-        """Everybody who is named."""
+        """All named users."""
         return (self.user_id, *self.others)
 
 
 class _Named(msgspec.Struct, gc=False):
-    """As much of a consent change as says whom it is about; all else may be wrong."""
+    """The part of a consent change that identifies its user; all else may be invalid."""
 
     user_id: str
     erase: Any = False
@@ -56,17 +57,17 @@ _decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_members: Final[Callable[[str], list[tuple[str, Any]]]] = json.JSONDecoder(
     object_pairs_hook=list, parse_int=str, parse_float=str, parse_constant=str, strict=False
 ).decode
-"""The fields of an object in their order, each as often as it stands there; numbers stay texts, which have no bound."""
+"""The fields of an object in order, including repeated ones; numbers stay texts, so their size is not limited."""
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\[\s\S])*(?:"\s*:?)?|[\[\]{}]')
-"""A text with the colon behind it, or a bracket. A text without an end goes on to the end, so none is read twice."""
+"""A text with the colon after it, or a bracket. An unterminated text extends to the end, so no text is read twice."""
 _USER_ID: Final = re.compile(r'"user_id"\s*:\s*("(?:[^"\\]|\\.){1,1536}")')
-"""A user's id of 256 characters has at most 1,536 bytes when each is escaped."""
+"""A user id of 256 characters has at most 1,536 bytes if each is escaped."""
 _FIELDS: Final = frozenset(ConsentChange.__struct_fields__)
 _NO_LETTERS: Final = re.compile(r"[^\w\n]|_")
 
 
 def _bare_names(names: Iterable[str]) -> set[str]:
-    """Names without what writers differ in: case, width, spaces, hyphens, underscores and other signs."""
+    """Names without the differences between writers: case, width, spaces, hyphens, underscores and punctuation."""
     text = "\n".join([name.replace("\n", "") for name in names])
     return set(_NO_LETTERS.sub("", unicodedata.normalize("NFKC", text).casefold()).split("\n"))
 
@@ -76,7 +77,7 @@ _USER: Final = "userid"
 
 
 def named_in_json(raw: bytes) -> Named | None:
-    """Whom the JSON `raw` names, whatever is wrong with the rest of it or around it; None where it names nobody.
+    """The users named by the JSON `raw`, regardless of errors in or around it; None if it names nobody.
 
     >>> named_in_json(b'{"user_id":"ada","level":"some"}')
     Named(user_id='ada', erase=False, whole=True, by_name=True, others=())
@@ -97,12 +98,12 @@ def named_in_json(raw: bytes) -> Named | None:
 
 
 def _one_of(users: list[str]) -> Named | None:
-    """One of `users`, and nobody can say which."""
+    """One of `users`, because nobody can tell which is right."""
     return Named(users[0], False, False, True, tuple(users[1:])) if users else None
 
 
 def _nearly_named(text: str) -> list[str]:
-    """Whom the JSON object `text` names without a field `user_id`."""
+    """The users named by the JSON object `text`, which has no field `user_id`."""
     try:
         return _users_in(_decode_members(text)) if text.startswith("{") else []
     except (ValueError, RecursionError):
@@ -110,7 +111,7 @@ def _nearly_named(text: str) -> list[str]:
 
 
 def _users_in(members: list[tuple[str, Any]]) -> list[str]:
-    """The users behind `user_id`, and behind what may mean it, each once."""
+    """The values of `user_id` and of fields that may mean it, without duplicates."""
     names = {name for name, _ in members}
     if _USER in _bare_names(names):
         names = {name for name in names if _USER in _bare_names([name])}
@@ -119,10 +120,10 @@ def _users_in(members: list[tuple[str, Any]]) -> list[str]:
 
 
 def is_ambiguous(raw: bytes) -> bool:
-    """Whether readers may differ on what the JSON object `raw` says: it has two fields of one name, or one that may
-    mean another (:func:`may_mean_another_field`).
+    """Whether readers may differ on the JSON object `raw`: it has a repeated field, or one that may mean another.
 
-    Raises :class:`RecursionError` for one that is nested too deeply, and :class:`ValueError` for what is none.
+    See :func:`may_mean_another_field`. Raises :class:`RecursionError` if it is nested too deeply, and
+    :class:`ValueError` if it is not a JSON object.
 
     >>> is_ambiguous(b'{"level":"full","lev\\u0065l":"none"}'), is_ambiguous(b'{"a":{"ts":1},"ts":2}')
     (True, False)
@@ -136,9 +137,9 @@ def is_ambiguous(raw: bytes) -> bool:
 
 
 def may_mean_another_field(names: Iterable[str]) -> bool:
-    """Whether a name that is none of a consent's fields is one of them but for case, spaces, hyphens and underscores.
+    """Whether an unknown name equals one of a consent's fields except for case, spaces, hyphens and underscores.
 
-    Some readers take `Level` for `level`, and whoever wrote `expiresAt` meant `expires_at`.
+    Some readers accept `Level` for `level`, and `expiresAt` was meant to be `expires_at`.
 
     >>> may_mean_another_field(["expiresAt"]), may_mean_another_field([" level"]), may_mean_another_field(["source"])
     (True, True, False)
@@ -148,14 +149,14 @@ def may_mean_another_field(names: Iterable[str]) -> bool:
 
 
 def looks_like_json(raw: bytes) -> bool:
-    """Whether `raw` begins as JSON does, behind what producers put around it."""
+    """Whether `raw` starts like JSON, after anything that producers put before it."""
     return _json_text(raw).startswith(("{", "[", '"'))
 
 
 def named_in_key(key: bytes) -> list[str]:
-    """The texts that may be the user's id in the Kafka key `key`: as it is, and as serialisers write one.
+    """The texts that may be the user id in the Kafka key `key`: unchanged, and in the forms written by serialisers.
 
-    These write a JSON text, a JSON object, and each in a Confluent frame, there as bare text and as Avro too.
+    These write a JSON text, a JSON object, and each in a Confluent frame, where they also write bare text and Avro.
 
     >>> named_in_key(b"ada"), named_in_key(b'"ada"'), named_in_key(b"\\0\\0\\0\\0\\1\\6ada")
     (['ada'], ['"ada"', 'ada'], ['\\x06ada', 'ada'])
@@ -171,7 +172,7 @@ def named_in_key(key: bytes) -> list[str]:
 
 
 def _json_text(raw: bytes) -> str:
-    """The JSON in `raw`: out of its frame, in whatever UTF it is, and where a text holds the whole, out of that."""
+    """The JSON in `raw`: without its frame, in any UTF, and, if it is a text that contains JSON, that JSON."""
     within_frame = raw[HEADER_BYTES:].lstrip(_BYTES_AROUND_JSON) if raw[:1] == bytes([MAGIC]) else b""
     text = _decoded(within_frame if within_frame.startswith(b"{") else raw).strip(_AROUND_JSON)
     within = _unquoted(text)
@@ -179,7 +180,7 @@ def _json_text(raw: bytes) -> str:
 
 
 def _decoded(raw: bytes) -> str:
-    """Surrogates, which no id may have, stand for what is not UTF."""
+    """Bytes that are not valid UTF become surrogates, which are not allowed in ids."""
     encoding = json.detect_encoding(raw)
     if not encoding.startswith("utf-8"):
         text = raw.decode(encoding, "replace").replace("\ufffd", "\udcff")
@@ -196,7 +197,7 @@ def _bare(raw: bytes) -> str | None:
 
 
 def _unquoted(text: str | None) -> str | None:
-    """What the JSON text `text` says, or None where it is none."""
+    """The value of the JSON text `text`, or None if it is none."""
     if text is None or not text.startswith('"'):
         return None
     try:
@@ -206,7 +207,7 @@ def _unquoted(text: str | None) -> str | None:
 
 
 def _avro_text(payload: bytes) -> str | None:
-    """An Avro string: its length in bytes, doubled, seven bits a byte, and its UTF-8."""
+    """An Avro string: its length in bytes, doubled, with seven bits per byte, and its UTF-8."""
     length = 0
     for at, byte in enumerate(payload[:_LENGTH_BYTES_MAX]):
         length |= (byte & 0x7F) << (7 * at)
@@ -217,7 +218,7 @@ def _avro_text(payload: bytes) -> str | None:
 
 
 def _members_least_deep(text: str) -> list[str]:
-    """The texts behind the name `user_id` that stand least deep, each once; else the first to be found."""
+    """The texts of `user_id` at the lowest nesting depth, without duplicates; else the first one found."""
     found = list(_members(text))
     if found:
         least = min(depth for depth, _ in found)

@@ -1,12 +1,13 @@
-"""Protobuf in place of JSON: the same objects, the same bounds, the same reasons.
+"""Protobuf as an alternative to JSON: the same objects, bounds and reject reasons.
 
-A field's number is its place in the struct, counted from one, so fields are only ever appended.
-Every field has presence (`optional`), so that "absent" and "zero" differ; for that a list has a message of its
-own: no `granted` means every purpose, an empty one means none. A foreign schema that has a plain repeated field there
-is read the strict way: empty.
+A field's number is its position in the struct, counted from one, so fields are only ever appended. Every field has
+presence (`optional`), so that "absent" and "zero" differ; for the same reason, a list has its own message: no `granted`
+means every purpose, an empty one means none. If a foreign schema has a plain repeated field there, it is interpreted
+strictly: as empty.
 
-A consent in which a known field has another wire type, or a field that may be there once is there twice, cannot be read
-(:mod:`schemas.wire.protobuf_wire`). In an interaction the first is dropped, and the last of the second counts.
+A consent in which a known field has another wire type, or a singular field is repeated, cannot be read
+(:mod:`schemas.wire.protobuf_wire`). In an interaction, a field of the wrong type is dropped, and the last of repeated
+fields counts.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 PACKAGE: Final = "freshet"
 MESSAGES: Final[tuple[type[msgspec.Struct], ...]] = (Interaction, ConsentChange)
-"""In the order of the published file, which framed records refer to."""
+"""In the order of the published file, to which framed records refer."""
 
 
 _PRIMITIVE: Final[dict[Kind, int]] = {
@@ -109,7 +110,7 @@ def _refer(field: FieldDescriptorProto, message: DescriptorProto, nested: Descri
 
 
 class MessageReader(NamedTuple):
-    """A message class, and how its fields that are more than a value become plain ones."""
+    """A message class, and the conversions of its compound fields to plain values."""
 
     parse: Callable[[bytes], Any]
     unpack: dict[str, Callable[[Any], object]]
@@ -118,7 +119,10 @@ class MessageReader(NamedTuple):
     numbers: dict[str, int]
 
     def read(self, payload: bytes) -> tuple[dict[str, object], bool]:
-        """The fields that are there, by name, and whether there were others; :class:`BadRecord` on foreign bytes."""
+        """The present fields by name, and whether there were unknown ones.
+
+        Raises :class:`BadRecord` for invalid bytes.
+        """
         try:
             message = self.parse(payload)
             record: dict[str, object] = {field.name: value for field, value in message.ListFields()}
@@ -134,7 +138,7 @@ class MessageReader(NamedTuple):
             raise BadRecord(RejectReason.MALFORMED) from None
 
     def read_unambiguous(self, payload: bytes) -> tuple[dict[str, object], bool]:
-        """The same; :class:`BadRecord` also where readers may differ on what is there."""
+        """The same; also raises :class:`BadRecord` if readers may interpret the message differently."""
         found = self.read(payload)
         reason = ambiguity(payload, self.shape)
         if reason is not None:
@@ -143,7 +147,7 @@ class MessageReader(NamedTuple):
 
 
 def message_reader(descriptor: Any) -> MessageReader:
-    """How messages of `descriptor` (a Descriptor of google.protobuf) are read."""
+    """The reader for messages of `descriptor` (a Descriptor of google.protobuf)."""
     unpack: dict[str, Callable[[Any], object]] = {}
     always = []
     for field in descriptor.fields:
@@ -160,7 +164,7 @@ def message_reader(descriptor: Any) -> MessageReader:
 
 
 def _shape_of(descriptor: Any, wrapped: frozenset[str] = frozenset()) -> MessageShape:
-    """The shape of a message, in which the fields `wrapped` are maps or messages that wrap one field."""
+    """The shape of a message, whose fields `wrapped` are maps or messages that wrap one field."""
     fields = descriptor.fields
     once = [field for field in fields if field.label != field.LABEL_REPEATED]
     return MessageShape(
@@ -172,13 +176,13 @@ def _shape_of(descriptor: Any, wrapped: frozenset[str] = frozenset()) -> Message
 
 
 def _unwrapper(inner: Any) -> Callable[[Any], object]:
-    """Takes the value out of a message that is nothing but a wrapper of `inner`."""
+    """Returns the value inside a message that only wraps `inner`."""
     value = attrgetter(inner.name)
     return (lambda message: list(value(message))) if inner.label == inner.LABEL_REPEATED else value
 
 
 class MessageFile:
-    """The messages of one file, found by their place in it."""
+    """The messages of one file, by their index path."""
 
     def __init__(self, files: list[FileDescriptorProto]) -> None:
         self._pool = DescriptorPool()
@@ -191,7 +195,7 @@ class MessageFile:
         self._readers: dict[tuple[int, ...], MessageReader] = {}
 
     def descriptor(self, place: tuple[int, ...]) -> Any:
-        """The Descriptor of the message at `place`; IndexError where there is none."""
+        """The Descriptor of the message at `place`; raises IndexError if there is none."""
         if min(place) < 0:
             raise IndexError
         message = self._file.message_type[place[0]]
@@ -202,7 +206,7 @@ class MessageFile:
         return self._pool.FindMessageTypeByName(".".join(names))
 
     def reader(self, place: tuple[int, ...]) -> MessageReader:
-        """The reader for the message at `place`; :class:`BadRecord` where there is none."""
+        """The reader for the message at `place`; raises :class:`BadRecord` if there is none."""
         reader = self._readers.get(place)
         if reader is None:
             try:
@@ -213,7 +217,7 @@ class MessageFile:
 
 
 def writer_file(descriptor_set: bytes) -> MessageFile:
-    """The last file of a serialised FileDescriptorSet; ValueError where it cannot be read with."""
+    """The last file of a serialised FileDescriptorSet; raises ValueError if it cannot be used."""
     try:
         file = MessageFile(list(FileDescriptorSet.FromString(descriptor_set).file))
         file.descriptor((0,))
@@ -227,9 +231,9 @@ _PLACE: Final[dict[type[msgspec.Struct], tuple[int, ...]]] = {struct: (at,) for 
 
 
 def protobuf_codec(source: SchemaSource | None = None) -> Codec:
-    """The codec for Protobuf: framed where there is a `source` of schemas, else plain.
+    """The codec for Protobuf: framed if there is a `source` of schemas, else plain.
 
-    With a source, both functions raise :class:`schemas.errors.SchemaError` too where it does not answer.
+    With a source, both functions also raise :class:`schemas.errors.SchemaError` if it does not respond.
     """
     cache = SchemaCache(source, "protobuf", writer_file) if source else None
     return Codec(
@@ -240,7 +244,7 @@ def protobuf_codec(source: SchemaSource | None = None) -> Codec:
 
 
 def _named(cache: SchemaCache[MessageFile] | None, raw: bytes) -> Named | None:
-    """Whom a consent change names: everybody where there are several, for a parser would tell of the last only."""
+    """All users that a consent change names. Unlike a parser, it finds all values of a repeated field."""
     reader, payload = _PUBLISHED.reader(_PLACE[ConsentChange]), raw
     try:
         if cache is not None:
@@ -264,7 +268,7 @@ def _named(cache: SchemaCache[MessageFile] | None, raw: bytes) -> Named | None:
 
 
 def _read_singly(reader: MessageReader, payload: bytes, names: tuple[str, ...]) -> Iterator[dict[str, object]]:
-    """The fields of these `names`, each as often as it is there and whole, each by itself."""
+    """The fields with these `names`, including repeated ones, each decoded separately; incomplete ones are skipped."""
     numbers = {reader.numbers[name] for name in names if name in reader.numbers}
     for field in islice(wire_fields(payload), FIELDS_MAX):
         if field.number in numbers:
@@ -317,5 +321,5 @@ def encode(record: Interaction | ConsentChange) -> bytes:
 
 
 def encode_framed(record: Interaction | ConsentChange, schema_id: int) -> bytes:
-    """The framed bytes of `record`, for a registry that holds the published file under `schema_id`."""
+    """The framed bytes of `record`, for a registry that has the published file as `schema_id`."""
     return frame(schema_id, message_place(_PLACE[type(record)]) + encode(record))

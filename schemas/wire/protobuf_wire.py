@@ -1,5 +1,8 @@
-"""Walks the wire format of Protobuf. A parser drops a field of the wrong wire type, and overwrites one that comes
-twice, without a word: in a consent both can hide a withdrawal, and only the bytes tell."""
+"""Walks the wire format of Protobuf to find what a parser hides.
+
+A parser silently drops a field of the wrong wire type and overwrites a repeated one: in a consent, both can hide a
+withdrawal, which only the bytes reveal.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
@@ -9,13 +12,13 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from schemas.rejects import RejectReason
 
 FIELDS_MAX: Final = 1_000
-"""How many fields of a message are looked at; a consent with more cannot be read."""
+"""The maximum number of fields of a message that are examined; a consent with more cannot be read."""
 _VARINT, _FIXED64, _LENGTH, _GROUP, _GROUP_END, _FIXED32 = 0, 1, 2, 3, 4, 5
 _SIZES: Final = {_FIXED64: 8, _FIXED32: 4}
 
 
 class WireField(NamedTuple):
-    """A field: its bytes with the tag, and what is in it where it has a length, else nothing."""
+    """A field: its bytes including the tag, and the content of a length-delimited field, else empty."""
 
     number: int
     raw: bytes
@@ -23,7 +26,7 @@ class WireField(NamedTuple):
 
 
 def wire_fields(payload: bytes) -> Iterator[WireField]:
-    """The fields of a message in their order, up to the first that is not whole.
+    """The fields of a message in order, up to the first incomplete one.
 
     >>> [(field.number, field.content) for field in wire_fields(b"\\x0a\\x03ada\\x18\\x05\\x12\\x09cut")]
     [(1, b'ada'), (3, b'')]
@@ -39,7 +42,7 @@ def wire_fields(payload: bytes) -> Iterator[WireField]:
 
 
 def _content(payload: bytes, wire_type: int, at: int) -> tuple[int, int]:
-    """Where the content of a field begins and ends whose tag ends at `at`; ends at -1 where it is not whole."""
+    """Start and end of the content of a field whose tag ends at `at`; the end is -1 if it is incomplete."""
     if wire_type == _LENGTH:
         length, at = _varint(payload, at)
         return at, at + length if 0 <= length <= len(payload) - at else -1
@@ -69,8 +72,8 @@ def _end_of_group(payload: bytes, at: int) -> int:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """A varint of `raw` from `at` on, and where it ends; a negative number where it is not whole."""
-    if at < len(raw) and raw[at] < 0x80:  # nearly always
+    """The varint in `raw` at `at`, and the index of its end; the value is negative if it is incomplete."""
+    if at < len(raw) and raw[at] < 0x80:  # the usual case
         return raw[at], at + 1
     number = 0
     for shift, byte in enumerate(raw[at : at + 10]):
@@ -81,8 +84,11 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
 
 
 class MessageShape(NamedTuple):
-    """What a message may hold. `known`: its numbers. `single`: what stands there once at most, by number: the name of
-    a oneof or of the field. `wrapped`: messages in it that only wrap one field, and so may hold no other."""
+    """The fields that a message may have, for checking its bytes.
+
+    `known`: their numbers. `single`: the fields that may occur at most once, as number → name of the field or of its
+    oneof. `wrapped`: messages that only wrap one field, and so may have no other.
+    """
 
     parse: Callable[[bytes], Any]
     known: frozenset[int]
@@ -91,9 +97,9 @@ class MessageShape(NamedTuple):
 
 
 def ambiguity(payload: bytes, shape: MessageShape, is_wrapper: bool = False) -> RejectReason | None:
-    """Why readers may differ on the message `payload`, which can be parsed; None where all read the same.
+    """Why readers may differ on the parsable message `payload`; None if all interpret it the same way.
 
-    Fields of numbers that are not known say nothing against it: a newer producer may have written them.
+    Unknown field numbers are no reason: a newer producer may have written them.
     """
     dropped = {field.field_number for field in UnknownFieldSet(shape.parse(payload))}
     if dropped and (is_wrapper or dropped & shape.known):

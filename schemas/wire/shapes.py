@@ -1,6 +1,6 @@
 """The fields of a struct and their kinds, without bounds, for schema languages with fewer features than msgspec.
 
-Avro and Protobuf are both made from this, so a field is declared once, in :mod:`schemas.events`
+The Avro and Protobuf schemas are both generated from this, so a field is declared only once, in :mod:`schemas.events`
 or :mod:`schemas.consents`.
 """
 
@@ -15,7 +15,7 @@ _INT32_MAX: Final = 2**31 - 1
 
 
 class Field(NamedTuple):
-    """A field; `default` is None where it may be absent, and has no meaning where it is required."""
+    """A field; `default` is None if it may be absent, and is meaningless if it is required."""
 
     name: str
     kind: Kind
@@ -24,7 +24,7 @@ class Field(NamedTuple):
 
 
 def fields_of(struct: type[msgspec.Struct]) -> list[Field]:
-    """The fields of `struct` in their order, which is part of the published schemas: only ever append.
+    """The fields of `struct` in order, which is part of the published schemas: only append.
 
     >>> from schemas.events import Interaction
     >>> fields_of(Interaction)[2]

@@ -1,4 +1,4 @@
-"""What stands in the file of a tenant: what its job, gateways and producers must agree on, written once for all."""
+"""The contents of a tenant's file: the settings that its job, gateways and producers must share."""
 
 from typing import Annotated
 
@@ -24,15 +24,15 @@ class PseudonymSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """
 
     def tombstone_life_ms(self) -> int:
-        """The life of a tombstone: longer than a record can be read again, or a snapshot be restored."""
+        """The life of a tombstone: longer than a record can be read again or a snapshot be restored."""
         return self.tombstone_ms or self.tombstone_least_ms()
 
     def tombstone_least_ms(self) -> int:
-        """A day more than the oldest record of `interactions` or the oldest snapshot can be old."""
+        """A day more than the maximum age of a record of `interactions` and of a snapshot."""
         return max(topics.interactions_life_max_ms(), self.snapshots_kept_ms) + topics.DAY_MS
 
     def complaint(self) -> str | None:
-        """What is wrong with the values together."""
+        """What is wrong with the combination of values."""
         if self.tombstone_life_ms() >= self.tombstone_least_ms():
             return None
         return (
@@ -42,7 +42,7 @@ class PseudonymSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class TenantSettings(PseudonymSettings, frozen=True, forbid_unknown_fields=True):
-    """What stands in a tenant file."""
+    """The contents of a tenant file."""
 
     topic_prefix: str = "freshet."
     """Put before the name of every topic, so that several tenants can share a cluster."""

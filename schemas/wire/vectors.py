@@ -1,6 +1,6 @@
-"""Test vectors for readers in other languages: ids with their pseudonyms, and servers with whether they can be trusted.
+"""Test vectors for readers in other languages: ids with their pseudonyms, and servers with whether to trust them.
 
-The rule that the second kind is made by lives in :mod:`adapters.redis.greeting`; a test holds the two together.
+The rule for the second kind is in :mod:`adapters.redis.greeting`; a test keeps the two consistent.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ USER_IDS: Final = (
     "\U0001f469\u200d\U0001f680",
     "x" * 200,
 )
-"""Among them one name in two normal forms: an id is what its bytes are, so they are two users."""
+"""They include a name in two normal forms: an id is identified by its bytes, so these are two users."""
 _RUN, _REPLID, _TOKEN = "5" * 40, "c" * 40, "0123456789ab"
 _CALLS: Final = "cmdstat_{}:calls={},usec=9,usec_per_call=4.50,rejected_calls=0,failed_calls=0"
 
 
 def published_ring() -> KeyRing:
-    """A key ring in the middle of a rotation. Its keys are published: never use it."""
+    """A key ring during a rotation. Its keys are published: never use it."""
     keys = {
         domain: {kid: hashlib.sha256(f"published {domain} {kid}".encode()).hexdigest() for kid in ("1", "2")}
         for domain in JOURNEY_DOMAINS
@@ -39,7 +39,7 @@ def published_ring() -> KeyRing:
 
 
 def pseudonym_vectors() -> dict[str, Any]:
-    """A key ring, and what it makes of each of :data:`USER_IDS`."""
+    """A key ring, and the pseudonyms it gives for each of :data:`USER_IDS`."""
     ring = published_ring()
     names = Pseudonymiser(ring)
     vectors = [
@@ -59,7 +59,7 @@ def pseudonym_vectors() -> dict[str, Any]:
 
 
 def standing_vectors() -> dict[str, Any]:
-    """What a server answers, and the proof that consents must end with there; null where nothing personal is read."""
+    """The responses of a server, and the suffix that consents there must have; null if no personal data may be read."""
     life = f"{_RUN}.{_REPLID}"
     vectors = [
         _vector("a server whose life is in the record", _TOKEN, runs=(life,)),

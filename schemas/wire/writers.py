@@ -28,20 +28,20 @@ class WriteSettings(InputSettings, frozen=True, forbid_unknown_fields=True):
 
 
 AS_JSON: Final = WriteSettings()
-"""What a job without `[input]` reads."""
+"""The format read by a job without `[input]`."""
 
 
 class Writer(NamedTuple):
-    """Makes the values of the raw topics, of records that were checked."""
+    """Encodes validated records as values of the raw topics."""
 
     interaction: Callable[[Interaction], bytes]
     consent: Callable[[ConsentChange], bytes]
 
 
 def writer_for(settings: WriteSettings, codec: Codec) -> Writer:
-    """The writer of a producer. A framed one is tried with `codec`, that of the job, which asks the schema source.
+    """The writer of a producer. A framed one is tested with the job's `codec`, which queries the schema source.
 
-    Raises :class:`SettingsError` where the job could not read what would be written.
+    Raises :class:`SettingsError` if the job could not read what would be written.
     """
     if settings.framing == "plain":
         if settings.interactions_schema_id is not None or settings.consents_schema_id is not None:
@@ -94,7 +94,7 @@ def _id(schema_id: int | None) -> int:
     return schema_id
 
 
-# Every field has a value of its own: a schema with two of them exchanged does not pass.
+# All fields have different values, so a schema with two of them swapped fails.
 _EVENT: Final = Interaction(
     event_id="event",
     type="purchase",

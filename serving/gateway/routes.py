@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from kafka.errors import KafkaError
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from schemas.answers import NotCollected
+from schemas.answers import CollectionFailed
 from schemas.consents import ConsentChange
 from schemas.errors import (
     ConsentRefused,
@@ -233,7 +233,7 @@ async def answer(request: Request) -> Response:
         raise not_there
     if standing.answer is None:
         return _being_collected(ticket)
-    if isinstance(standing.answer, NotCollected):
+    if isinstance(standing.answer, CollectionFailed):
         raise Problem(410, "not-collected", standing.answer.why)
     if await _in_thread(request, partial(tenant.is_erased_since, user_id), standing.taken_in_ms):
         raise Problem(410, "not-collected", "the user was erased: data collected before is not returned")

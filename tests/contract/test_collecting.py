@@ -15,7 +15,7 @@ from adapters.kafka.job_session import state_of
 from adapters.kafka.reading import OnPoll, TopicAsOfNow
 from adapters.kafka.settings import KafkaSettings
 from schemas import topics
-from schemas.answers import NotCollected
+from schemas.answers import CollectionFailed
 from schemas.errors import CollectionEnded
 from serving.gateway import collecting
 from serving.gateway.collecting import Collecting, Question
@@ -121,7 +121,7 @@ def test_collections_time_out_while_running_or_waiting(stand: Stand) -> None:
     running, waiting = stand.ask("ada"), stand.ask("bob")
     for ticket, user in ((running, "ada"), (waiting, "bob")):
         told = stand.ended(ticket, user)
-        assert isinstance(told, NotCollected) and "too long" in told.why
+        assert isinstance(told, CollectionFailed) and "too long" in told.why
     assert stand.ask_when_there_is_room("cyd")
 
 
@@ -142,7 +142,7 @@ def test_collection_past_its_deadline_is_never_started(stand: Stand, monkeypatch
     stand.let_go.set()
     assert b'"user_id":"ada"' in stand.ended(running, "ada"), "what was read in spite of it is given"
     told = stand.ended(waiting, "bob")
-    assert isinstance(told, NotCollected) and "too long" in told.why
+    assert isinstance(told, CollectionFailed) and "too long" in told.why
     assert stand.begun == ["ada"]
 
 
@@ -155,7 +155,7 @@ def test_shutdown_ends_collections_and_reports_it(stand: Stand) -> None:
     assert stand.begun == ["ada"], "what waits is not begun any more"
     for user, ticket in tickets.items():
         told = stand.answer(ticket, user)
-        assert isinstance(told, NotCollected) and "shut down" in told.why
+        assert isinstance(told, CollectionFailed) and "shut down" in told.why
     assert [thread.name for thread in threading.enumerate() if "collecting" in thread.name] == []
 
 
@@ -163,7 +163,7 @@ def test_shutdown_ends_collections_and_reports_it(stand: Stand) -> None:
 def test_oversized_document_is_refused_with_a_remedy(stand: Stand) -> None:
     stand.let_go.set()
     told = stand.ended(stand.ask())
-    assert isinstance(told, NotCollected) and "freshet access" in told.why
+    assert isinstance(told, CollectionFailed) and "freshet access" in told.why
 
 
 def test_errors_do_not_reveal_what_was_read(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
@@ -173,7 +173,7 @@ def test_errors_do_not_reveal_what_was_read(stand: Stand, caplog: pytest.LogCapt
     stand.shop = stand.shop._replace(held=broken)
     with caplog.at_level(logging.DEBUG, "freshet"):
         told = stand.ended(stand.ask("ada-lovelace"), "ada-lovelace")
-    assert isinstance(told, NotCollected) and "lovelace" not in told.why
+    assert isinstance(told, CollectionFailed) and "lovelace" not in told.why
     assert "ValueError" in caplog.text and "lovelace" not in caplog.text
 
 

@@ -13,7 +13,7 @@ from adapters.kafka.reading import mentions_any, records
 from adapters.kafka.settings import KafkaSettings
 from privacy.erasure_search import BY_PSEUDONYM
 from schemas import topics
-from schemas.answers import NotCollected, TakenIn, encode_answer
+from schemas.answers import CollectionFailed, CollectionStarted, encode_answer
 from serving.kept_answers import PART_BYTES, KeptAnswers, Requester, Ticket, requester
 from tests.support.kafka import running_kafka, with_topics_of_its_own
 
@@ -45,7 +45,7 @@ def gateways(kafka: KafkaSettings) -> Iterator[tuple[KeptAnswers, KeptAnswers]]:
 Gateways = tuple[KeptAnswers, KeptAnswers]
 
 
-def answer(gateway: KeptAnswers, ticket: Ticket, *more_owners: str) -> bytes | NotCollected | None:
+def answer(gateway: KeptAnswers, ticket: Ticket, *more_owners: str) -> bytes | CollectionFailed | None:
     """The response to the officer."""
     standing = gateway.look_up(ticket, [*more_owners, OFFICER.owner])
     assert standing is not None
@@ -131,7 +131,7 @@ def test_requests_of_a_crashed_gateway_end_and_can_be_repeated(kafka: KafkaSetti
     found = None
     while found is None:
         found = answer(here, ticket)
-    assert isinstance(found, NotCollected) and "has shut down" in found.why
+    assert isinstance(found, CollectionFailed) and "has shut down" in found.why
     again, is_new = here.register(NAME, OFFICER)
     assert is_new and again != ticket
     gone.close()
@@ -142,7 +142,7 @@ def test_foreign_records_are_ignored(gateways: Gateways, kafka: KafkaSettings) -
     one, other = gateways
     ticket, _ = one.register(NAME, OFFICER)
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
-    strange = [b"", b"{", b'{"kind":"of another release"}', encode_answer(TakenIn("0" * 32, "x", "y")), None]
+    strange = [b"", b"{", b'{"kind":"of another release"}', encode_answer(CollectionStarted("0" * 32, "x", "y")), None]
     for value in strange:
         producer.send(kafka.topic(topics.ANSWERS), value, NAME.encode(), partition=ticket.partition)
     producer.close()

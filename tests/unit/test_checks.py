@@ -14,8 +14,8 @@ from schemas.topics import (
     INTERACTIONS,
     TOPICS,
     interactions_life_max_ms,
+    mismatched_settings,
     topic_config,
-    unfit,
 )
 from tests.support.vocabulary import DAY, HOUR, MINUTE
 
@@ -25,12 +25,12 @@ CONFIG = {topic.name: topic_config(topic) for topic in TOPICS}
 def complaint(topic: str, name: str, value: str, kept_ms: int = DAY) -> str:
     """The message if `topic` has another value of one setting, and snapshots are kept that long."""
     [wanted] = [topic_config(one, kept_ms) for one in TOPICS if one.name == topic]
-    changes = unfit(wanted, {**CONFIG[topic], name: value})
+    changes = mismatched_settings(wanted, {**CONFIG[topic], name: value})
     return complaint_of_topics({f"t.{topic}": changes} if changes else {}) or ""
 
 
 def test_created_topics_are_accepted() -> None:
-    assert all(not unfit(config, config) for config in CONFIG.values())
+    assert all(not mismatched_settings(config, config) for config in CONFIG.values())
     assert complaint_of_topics({}) is None
 
 

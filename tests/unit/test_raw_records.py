@@ -18,7 +18,7 @@ from schemas.events import Interaction
 from schemas.marks import MARK_KEY, Mark, encode_mark
 from schemas.wire.codec_choice import InputSettings
 from schemas.wire.codecs import json_codec
-from schemas.wire.raw_records import OfUser, in_consents, in_interactions
+from schemas.wire.raw_records import RecordMatcher, in_consents, in_interactions
 from schemas.wire.writers import WriteSettings
 from tests.support.vocabulary import BEGINNING
 
@@ -35,12 +35,12 @@ def a_record(value: bytes | None, key: bytes | None = None) -> Any:
     return SimpleNamespace(key=key, value=value)
 
 
-def interactions_of(user: str, format: str = "json") -> OfUser:
-    return OfUser(user, in_interactions(codec_of(InputSettings(format))))  # type: ignore[arg-type]
+def interactions_of(user: str, format: str = "json") -> RecordMatcher:
+    return RecordMatcher(user, in_interactions(codec_of(InputSettings(format))))  # type: ignore[arg-type]
 
 
-def consents_of(user: str, format: str = "json") -> OfUser:
-    return OfUser(user, in_consents(codec_of(InputSettings(format))))  # type: ignore[arg-type]
+def consents_of(user: str, format: str = "json") -> RecordMatcher:
+    return RecordMatcher(user, in_consents(codec_of(InputSettings(format))))  # type: ignore[arg-type]
 
 
 def found(of: Any, record: Any, format: str = "json") -> dict[str, tuple[bool, bool]]:
@@ -117,9 +117,9 @@ def test_undecodable_record_is_broken_and_silent_schema_source_reported() -> Non
 
     record = a_record(WRITERS["json"].interaction(EVENT))
     for read in (in_interactions, in_consents):
-        assert OfUser("ada", read(json_codec()._replace(interaction=broken, consent=broken))).concerns(record)
+        assert RecordMatcher("ada", read(json_codec()._replace(interaction=broken, consent=broken))).concerns(record)
         with pytest.raises(SchemaError):
-            OfUser("ada", read(json_codec()._replace(interaction=silent, consent=silent))).concerns(record)
+            RecordMatcher("ada", read(json_codec()._replace(interaction=silent, consent=silent))).concerns(record)
 
 
 ids = st.text('aäé√😀"\\ ', min_size=1, max_size=3)
