@@ -54,7 +54,7 @@ def guarantees_page(promises: tuple[Promise, ...], held: Mapping[str, list[str]]
     return "\n".join(lines)
 
 
-def tests_by_promise(tests: Path) -> dict[str, list[str]]:
+def promise_tests(tests: Path) -> dict[str, list[str]]:
     """The key of each promise → the tests below the folder `tests` that are marked with it, by path."""
     found: dict[str, list[str]] = {}
     for path in sorted(tests.rglob("test_*.py")):

@@ -5,7 +5,7 @@ from typing import Final
 
 from deploy.documentation.commands_page import commands_page
 from deploy.documentation.decisions import decisions_page
-from deploy.documentation.guarantees import guarantees_page, read_promises, tests_by_promise
+from deploy.documentation.guarantees import guarantees_page, read_promises, promise_tests
 from deploy.documentation.http_page import http_page
 from deploy.documentation.settings_pages import GATEWAY, JOB, TENANT, settings_page
 
@@ -16,7 +16,7 @@ _GENERATED: Final = "<!-- Written by `python -m deploy.documentation`: change it
 
 def generated_pages() -> dict[str, str]:
     """The path below `docs/` of each page, and its text."""
-    guarantees = guarantees_page(read_promises(DOCS / "promises.toml"), tests_by_promise(ROOT / "tests"))
+    guarantees = guarantees_page(read_promises(DOCS / "promises.toml"), promise_tests(ROOT / "tests"))
     pages = {
         "start/commands.md": commands_page(),
         "data-engineers/settings.md": settings_page(JOB),

@@ -14,7 +14,7 @@ import typer
 
 from adapters.schema_sources import codec_of
 from deploy.documentation.decisions import decisions
-from deploy.documentation.guarantees import Promise, guarantees_page, read_promises, tests_by_promise
+from deploy.documentation.guarantees import Promise, guarantees_page, read_promises, promise_tests
 from deploy.documentation.pages import DOCS, generated_pages
 from deploy.documentation.settings_pages import SettingsPage, settings_page
 from freshet.cli.shape import root
@@ -59,7 +59,7 @@ def test_promise_without_test_is_refused() -> None:
 def test_promise_keys_are_unique() -> None:
     keys = [promise.key for promise in read_promises(DOCS / "promises.toml")]
     assert len(keys) == len(set(keys)) > 30
-    assert tests_by_promise(ROOT / "tests").keys() == set(keys)
+    assert promise_tests(ROOT / "tests").keys() == set(keys)
 
 
 def test_setting_without_description_is_refused() -> None:
@@ -162,7 +162,7 @@ def test_documented_request_has_a_route(line: str) -> None:
 
 def test_readme_names_tests_that_are_marked() -> None:
     told = re.findall(r"^\| [^|]+ \| `(tests/[^`]+)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    marked = {test.partition("::")[0] for tests in tests_by_promise(ROOT / "tests").values() for test in tests}
+    marked = {test.partition("::")[0] for tests in promise_tests(ROOT / "tests").values() for test in tests}
     assert len(told) == 5
     assert set(told) <= marked
 
