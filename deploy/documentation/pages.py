@@ -5,7 +5,7 @@ from typing import Final
 
 from deploy.documentation.commands_page import commands_page
 from deploy.documentation.decisions import decisions_page
-from deploy.documentation.guarantees import guarantees_page, read_promises, promise_tests
+from deploy.documentation.guarantees import guarantees_page, promise_tests, read_promises
 from deploy.documentation.http_page import http_page
 from deploy.documentation.settings_pages import GATEWAY, JOB, TENANT, settings_page
 

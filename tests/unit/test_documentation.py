@@ -14,7 +14,7 @@ import typer
 
 from adapters.schema_sources import codec_of
 from deploy.documentation.decisions import decisions
-from deploy.documentation.guarantees import Promise, guarantees_page, read_promises, promise_tests
+from deploy.documentation.guarantees import Promise, guarantees_page, promise_tests, read_promises
 from deploy.documentation.pages import DOCS, generated_pages
 from deploy.documentation.settings_pages import SettingsPage, settings_page
 from freshet.cli.shape import root
