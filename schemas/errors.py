@@ -3,32 +3,32 @@
 ::
 
     FreshetError
-    ├── SettingsError      a setting is missing or wrong: says which, and what it takes
-    ├── SchemaError        a schema file, a codec or stored bytes are not what they should be
+    ├── SettingsError      a setting is missing or invalid: says which, and what it accepts
+    ├── SchemaError        a schema file, a codec or stored bytes are invalid
     ├── ModelError         a model directory cannot be trusted or does not fit
-    │   └── ModelTooSlow       a run of the graph was ended because it took too long
-    ├── FileError          somebody's CSV, Parquet or JSON file cannot be read: says what to change
-    ├── ExportError        a folder is no export, is damaged, or cannot be written
-    ├── HttpUnanswered     an HTTP server gave no answer
-    ├── StackError         the local stack could not be started, or is not there
+    │   └── ModelTooSlow       a run of the graph was stopped because it took too long
+    ├── FileError          a user's CSV, Parquet or JSON file cannot be read: says what to change
+    ├── ExportError        a folder is not an export, is damaged, or cannot be written
+    ├── HttpUnanswered     an HTTP server did not respond
+    ├── StackError         the local stack could not be started, or is not running
     │   ├── NotReadyError      a condition did not become true before its deadline
-    │   └── RestError          Flink's REST interface did not answer, or refused: says what, and with which status
-    ├── StoreUnavailable   Redis did not answer in time, or refused for a temporary reason
+    │   └── RestError          Flink's REST interface did not respond, or refused: gives the reason and the status
+    ├── StoreUnavailable   Redis did not respond in time, or refused for a temporary reason
     │   └── StoreFull          Redis has reached `maxmemory`: it can delete, but not add
     ├── StoreMisconfigured Redis refused for a reason that only an operator can fix: says which, and how
     ├── StateUnavailable   Flink could not read state
     ├── Interrupted        a wait ended because the task was cancelled
-    ├── NotAcknowledged    a consent change may not be recorded: says what is known; calling again is safe
+    ├── NotAcknowledged    a consent change may not have been recorded: says what is known; calling again is safe
     ├── InvalidRecord      a record is invalid: says why, and was not sent
     │   ├── InvalidEvent       an interaction
     │   └── InvalidConsent     a consent change
     ├── CollectionEnded    collecting a person's data was stopped: says why
     │   └── TooMuchHeld        the person's data exceeds the limit
-    ├── JobSilent          the running job did not answer a command in time
+    ├── JobSilent          the running job did not respond to a command in time
     └── ConsentRefused     a grant was given no later than the user's last withdrawal
 
 Bad *data* is never an exception: it is a :class:`schemas.rejects.RejectReason`.
-No message carries a user id or any other value taken from an event.
+No message contains a user id or any other value from an event.
 """
 
 from pathlib import PurePath
@@ -121,7 +121,7 @@ class TooMuchHeld(CollectionEnded):
     """A person's data exceeds the limit of what may be collected."""
 
     def __init__(self) -> None:
-        super().__init__("more is held than is answered here: `freshet access` has no such bound")
+        super().__init__("the data exceed the limit of a response: use `freshet access`, which has no such limit")
 
 
 class JobSilent(FreshetError):  # noqa: N818 - a state that passes

@@ -1,8 +1,8 @@
-"""Pseudonyms and the key ring they are made with.
+"""Pseudonyms, and the key ring with which they are made.
 
 A pseudonym is ``p<kid>.`` + base64url, without padding, of the first 16 bytes of
 HMAC-SHA-256(key["user", kid], user id in UTF-8); HMAC is RFC 2104, base64url RFC 4648 section 5.
-Sessions, events and requests are hashed the same way under keys of their own, so nothing joins across domains.
+Sessions, events and requests are hashed the same way with separate keys, so they cannot be joined across domains.
 The bucket of a user comes from a routing key that never rotates: a new pseudonym stays in its bucket.
 
 A key ring is a JSON file::
@@ -10,14 +10,14 @@ A key ring is a JSON file::
     {"current": 1, "routing": "<64 hex digits>",
      "keys": {"user": {"1": "<64 hex digits>"}, "session": {…}, "event": {…}, "request": {…}, "export": {…}}}
 
-Only exports need the key for exports (:class:`ExportHashes`): a ring from before there was one still serves all else.
+Only exports need the key for exports (:class:`ExportHashes`): an older ring without it still works for everything else.
 
-While a rotation is under way it has two keys for users, and says since when (ms since the epoch)::
+During a rotation, it has two keys for users, and the time at which the rotation started (ms since the epoch)::
 
     {"current": 2, "previous": 1, "rotating_since": …, "relinked_at": 0, …}
 
 Users who are known under their previous pseudonym are moved to the current one. Only the key for users is renewed:
-under new keys for sessions and events, a duplicate on either side of the rotation would count twice.
+with new keys for sessions and events, a duplicate across the rotation would count twice.
 """
 
 import hashlib
@@ -35,18 +35,18 @@ JOURNEY_DOMAINS: Final[tuple[Domain, ...]] = ("user", "session", "event", "reque
 DOMAINS: Final[tuple[Domain, ...]] = (*JOURNEY_DOMAINS, "export")
 KEY_BYTES: Final = 32
 EVENT_HASH_BYTES: Final = 8
-"""64 bits tell the events of one user's dedupe window apart; a longer hash would only cost state."""
+"""64 bits distinguish the events of one user's dedupe window; a longer hash would only enlarge state."""
 FINGERPRINT_BYTES: Final = 8
 _FINGERPRINTED: Final = b"freshet deployment"
 
 _BLOCK_BYTES: Final = 64
 _SHOWN_LENGTH: Final = 22
-"""Of 16 bytes in base64, without the padding."""
+"""The length of 16 bytes in base64, without the padding."""
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 class KeyRing(msgspec.Struct, frozen=True):
-    """The keys of one tenant. Never printed: its repr shows the key ids only."""
+    """The keys of one tenant. Never printed: its repr contains only the key ids."""
 
     current: int
     routing: str
@@ -60,12 +60,12 @@ class KeyRing(msgspec.Struct, frozen=True):
 
 
 def encode_key_ring(ring: KeyRing) -> bytes:
-    """The text of a key ring's file: it holds every key."""
+    """The text of a key ring's file: it contains every key."""
     return msgspec.json.format(msgspec.json.encode(ring))
 
 
 def decode_key_ring(raw: bytes, source: str) -> KeyRing:
-    """The key ring in the text `raw`, which came from `source`; raises :class:`SettingsError`, which shows no text."""
+    """The key ring in the text `raw`, read from `source`. Raises :class:`SettingsError`, which omits the text."""
     try:
         ring = msgspec.json.decode(raw, type=KeyRing)
         _check(ring)
@@ -84,9 +84,9 @@ def _check(ring: KeyRing) -> None:
 
 
 def keyed_hash(key: bytes) -> Callable[[bytes], bytes]:
-    """HMAC-SHA-256 under `key` as a function of the message.
+    """HMAC-SHA-256 with `key`, as a function of the message.
 
-    The two key blocks of RFC 2104 are hashed once and copied: a third of the cost of `hmac.digest`.
+    The two key blocks of RFC 2104 are hashed once and copied: this takes a third of the time of `hmac.digest`.
 
     >>> import hmac
     >>> keyed_hash(b"k" * 32)(b"message") == hmac.digest(b"k" * 32, b"message", "sha256")
@@ -107,7 +107,7 @@ def keyed_hash(key: bytes) -> Callable[[bytes], bytes]:
 
 
 class Pseudonymiser:
-    """Turns raw ids into keyed hashes. Holds keys: never pickle it, never log it."""
+    """Turns raw ids into keyed hashes. It contains keys: never pickle it, never log it."""
 
     def __init__(self, ring: KeyRing) -> None:
         kid = str(ring.current)
@@ -124,37 +124,37 @@ class Pseudonymiser:
         return self._prefix + _shown(self._user(user_id.encode()))
 
     def previous(self, user_id: str) -> str | None:
-        """The pseudonym of `user_id` under the previous key, None where no rotation is under way."""
+        """The pseudonym of `user_id` under the previous key, or None if no rotation is in progress."""
         return None if self._previous is None else self._previous_prefix + _shown(self._previous(user_id.encode()))
 
     def all(self, user_id: str) -> list[str]:
-        """Every pseudonym under which `user_id` may be known, the current one first."""
+        """All pseudonyms under which `user_id` may be known, the current one first."""
         previous = self.previous(user_id)
         return [self.user(user_id)] if previous is None else [self.user(user_id), previous]
 
     def session(self, session_id: str) -> bytes:
-        """8 bytes that stand for `session_id`."""
+        """The keyed hash of `session_id`, 8 bytes."""
         return self._session(session_id.encode())[:EVENT_HASH_BYTES]
 
     def event(self, event_id: str) -> bytes:
-        """8 bytes that stand for `event_id`."""
+        """The keyed hash of `event_id`, 8 bytes."""
         return self._event(event_id.encode())[:EVENT_HASH_BYTES]
 
     def request(self, request_id: str) -> bytes:
-        """8 bytes that stand for `request_id`."""
+        """The keyed hash of `request_id`, 8 bytes."""
         return self._request(request_id.encode())[:EVENT_HASH_BYTES]
 
     def route(self, user_id: str) -> int:
-        """A 32-bit number that stays the same for every key id; `route % buckets` is the user's bucket."""
+        """A 32-bit number that is the same for every key id; `route % buckets` is the user's bucket."""
         return int.from_bytes(self._route(user_id.encode())[:4], "big")
 
 
 class ExportHashes:
-    """Names for what is in exports for `purpose`, under a key of their own. Holds a key: never pickle or log it.
+    """Names in exports for `purpose`, made with a separate key. It contains a key: never pickle or log it.
 
-    A user's name is made of the raw id, so that a rotation changes no name and an erasure finds it in older exports.
-    The purpose is part of what is hashed: exports for different purposes do not join. Raises :class:`SettingsError`
-    where the ring has no key for exports.
+    A user's name is made from the raw id, so that a rotation changes no name and an erasure finds it in older exports.
+    The purpose is part of the hashed text, so exports for different purposes cannot be joined. Raises
+    :class:`SettingsError` if the ring has no key for exports.
     """
 
     def __init__(self, ring: KeyRing, purpose: str) -> None:
@@ -173,11 +173,11 @@ class ExportHashes:
         return "x." + _shown(self._digest(b"user", user_id))
 
     def again(self, domain: Literal["session", "request"], keyed: str) -> str:
-        """What is in exports for a hash of the journey: 16 hexadecimal digits."""
+        """The name in exports for a hash of the event stream: 16 hexadecimal digits."""
         return self._digest(domain.encode(), keyed)[:EVENT_HASH_BYTES].hex()
 
     def check(self) -> str:
-        """What tells this key (and purpose) from any other, and nothing more."""
+        """Identifies this key (and purpose), and reveals nothing else."""
         return self._digest(b"check", "")[:EVENT_HASH_BYTES].hex()
 
     def _digest(self, domain: bytes, text: str) -> bytes:
@@ -185,17 +185,17 @@ class ExportHashes:
 
 
 def fingerprint(key: str) -> str:
-    """16 hexadecimal digits that tell the key (hexadecimal) from any other, and nothing more."""
+    """16 hexadecimal digits that identify the key (hexadecimal), and reveal nothing else."""
     return hmac.digest(bytes.fromhex(key), _FINGERPRINTED, "sha256")[:FINGERPRINT_BYTES].hex()
 
 
 def user_fingerprints(ring: KeyRing) -> dict[str, str]:
-    """The fingerprints of the keys behind pseudonyms, by key id."""
+    """The fingerprints of the keys for users, by key id."""
     return {kid: fingerprint(key) for kid, key in ring.keys["user"].items()}
 
 
 def kid_of(pseudonym: str) -> str:
-    """The id of the key that `pseudonym` was made with.
+    """The id of the key with which `pseudonym` was made.
 
     >>> kid_of("p12.Zk0")
     '12'

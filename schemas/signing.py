@@ -14,7 +14,7 @@ SEED_BYTES: Final = 32
 
 
 class SigningKey:
-    """A key that signs. Never printed, never pickled."""
+    """A signing key. Never printed, never pickled."""
 
     def __init__(self, seed: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
@@ -22,7 +22,7 @@ class SigningKey:
         self.id = key_id(self.public)
 
     def sign(self, message: bytes) -> bytes:
-        """64 bytes."""
+        """The signature of `message`, 64 bytes."""
         return self._key.sign(message)
 
     def __repr__(self) -> str:
@@ -33,12 +33,12 @@ class SigningKey:
 
 
 def key_id(public: bytes) -> str:
-    """How a public key of 32 bytes is called: the first 16 digits of its SHA-256."""
+    """The id of a public key of 32 bytes: the first 16 digits of its SHA-256."""
     return hashlib.sha256(public).hexdigest()[:16]
 
 
 def decode_signing_key(raw: bytes, source: str) -> SigningKey:
-    """The key in the text `raw`, which came from `source`; raises :class:`SettingsError`, which shows no text."""
+    """The key in the text `raw`, read from `source`; raises :class:`SettingsError`, which never contains the text."""
     try:
         seed = bytes.fromhex(raw.decode().strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reads the file of a tenant: what its job, gateways and producers must agree on."""
+"""Reads a tenant's file: the settings that its job, gateways and producers must share."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from schemas.wire.tenant_settings import TenantSettings
 
 
 def load_tenant(path: Path | str) -> TenantSettings:
-    """What stands in the TOML file `path`; raises :class:`SettingsError`, which names the setting.
+    """The settings in the TOML file `path`; raises :class:`SettingsError`, which names the setting.
 
-    A relative `key_ring` is taken from the folder of the file: its readers run in folders of their own.
+    A relative `key_ring` is resolved against the folder of the file, because its readers have different working
+    directories.
     """
     path = Path(path).absolute()
     try:

@@ -1,4 +1,4 @@
-"""Key rings (:class:`schemas.pseudonyms.KeyRing`): made, rotated, written, and read from a file or the environment."""
+"""Creates, rotates, writes and reads key rings (:class:`schemas.pseudonyms.KeyRing`), from files or the environment."""
 
 import secrets
 from pathlib import Path
@@ -20,7 +20,7 @@ def new_key_ring() -> KeyRing:
 
 
 def begin_rotation(ring: KeyRing, now_ms: int) -> KeyRing:
-    """`ring` with a fresh key for users under a key id of its own; the one before is kept until the rotation ends."""
+    """`ring` with a new key for users under a new key id; the previous key is kept until the rotation ends."""
     if ring.previous is not None:
         raise SettingsError(f"a rotation from key {ring.previous} to key {ring.current} is under way: end it first")
     kid = 1 + max(int(known) for known in ring.keys["user"])
@@ -31,7 +31,7 @@ def begin_rotation(ring: KeyRing, now_ms: int) -> KeyRing:
 
 
 def end_rotation(ring: KeyRing) -> KeyRing:
-    """`ring` without the previous key: what was made with it can be linked to nobody any more."""
+    """`ring` without the previous key: what was made with it can no longer be linked to anybody."""
     gone = str(ring.previous)
     keys = {name: {kid: key for kid, key in kids.items() if kid != gone} for name, kids in ring.keys.items()}
     return msgspec.structs.replace(ring, keys=keys, previous=None, rotating_since=0, relinked_at=0)
@@ -43,14 +43,14 @@ def write_key_ring(ring: KeyRing, path: Path) -> None:
 
 
 def replace_key_ring(ring: KeyRing, path: Path) -> None:
-    """Put `ring` in the place of the file `path` at once: a reader sees the old ring or the new one."""
+    """Replace the file `path` atomically: readers see the old ring or the new one."""
     replace_secret(path, encode_key_ring(ring))
 
 
 def load_key_ring(path: str | None) -> KeyRing:
-    """The key ring in the file `path`, or in the variable FRESHET_KEY_RING where `path` is None.
+    """The key ring in the file `path`, or in the variable FRESHET_KEY_RING if `path` is None.
 
-    Raises :class:`SettingsError`, which never shows any of what was read.
+    Raises :class:`SettingsError`, which never contains any of the text.
     """
     missing = (
         "no key ring: make one with `freshet keys new-key-ring FILE` and set key_ring in the tenant file (without one, "

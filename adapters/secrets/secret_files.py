@@ -1,4 +1,7 @@
-"""Every secret is read here: files and environment variables, written for their owner only, never shown in errors."""
+"""Reads every secret, from files and environment variables; writes files for their owner only.
+
+Errors never show secrets.
+"""
 
 import os
 from pathlib import Path
@@ -10,7 +13,7 @@ from schemas.errors import SettingsError
 def write_secret(path: Path, content: bytes) -> None:
     """Write `content` to a new file that only its owner can read; an existing file is never overwritten.
 
-    The folder must be there: made silently for a typo, it would hold a secret that nobody looks for.
+    The folder must exist: if a misspelt one were created, nobody would look for the secret in it.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -18,7 +21,7 @@ def write_secret(path: Path, content: bytes) -> None:
 
 
 def replace_secret(path: Path, content: bytes) -> None:
-    """Put a file of `content` in the place of `path` at once: a reader sees the old file or the new one."""
+    """Replace the file `path` by one with `content`, atomically: readers see the old file or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     write_secret(draft, content)
@@ -26,9 +29,9 @@ def replace_secret(path: Path, content: bytes) -> None:
 
 
 def read_secret(what: str, path: str | None, variable: str, missing: str) -> tuple[str, bytes]:
-    """Where a secret came from, in words, and its bytes: the file `path`, or the variable where `path` is None.
+    """The source of a secret, as text, and its bytes: the file `path`, or the variable if `path` is None.
 
-    Raises :class:`SettingsError`, with `missing` where there is neither.
+    Raises :class:`SettingsError`, with `missing` if there is neither.
     """
     if path:
         return f"{what} {path}", read_secret_file(what, path)
@@ -38,7 +41,7 @@ def read_secret(what: str, path: str | None, variable: str, missing: str) -> tup
 
 
 def read_secret_file(what: str, path: str) -> bytes:
-    """What the file `path` holds; raises :class:`SettingsError`, which calls the file `what`."""
+    """The contents of the file `path`; raises :class:`SettingsError`, in which the file is called `what`."""
     try:
         return read_edited(Path(path))
     except OSError as error:
@@ -46,12 +49,12 @@ def read_secret_file(what: str, path: str) -> bytes:
 
 
 def read_optional_variable(variable: str) -> str:
-    """The secret in an environment variable that need not be set; empty where it is not."""
+    """The secret in an optional environment variable; empty if it is not set."""
     return os.environ.get(variable, "")
 
 
 def read_secret_variable(variable: str | None) -> str | None:
-    """The secret in the environment variable that a setting names; None where none is named."""
+    """The secret in the environment variable named by a setting; None if none is named."""
     if variable is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Signing keys of the audit trail (:mod:`schemas.signing`): written, and read from a file or the environment."""
+"""Writes and reads signing keys of the audit trail (:mod:`schemas.signing`), from files or the environment."""
 
 import secrets
 from pathlib import Path
@@ -11,14 +11,14 @@ SIGNING_KEY_VARIABLE: Final = "FRESHET_SIGNING_KEY"
 
 
 def write_signing_key(path: Path) -> None:
-    """Write a fresh key to a new file; an existing file is never overwritten."""
+    """Write a new key to a new file; an existing file is never overwritten."""
     write_secret(path, f"{secrets.token_hex(SEED_BYTES)}\n".encode())
 
 
 def load_signing_key(path: str | None) -> SigningKey:
-    """The key in the file `path`, or in the variable FRESHET_SIGNING_KEY where `path` is None.
+    """The key in the file `path`, or in the variable FRESHET_SIGNING_KEY if `path` is None.
 
-    Raises :class:`SettingsError`, which never shows any of what was read.
+    Raises :class:`SettingsError`, which never contains any of the text.
     """
     missing = (
         "no signing key for the audit trail: make one with `freshet keys new-signing-key FILE` and set "
