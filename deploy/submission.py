@@ -139,7 +139,7 @@ def _authority(flink: str) -> str:
     """
     host, _ = _host_and_port(flink)
     if host is None:
-        raise SubmitError(f"{flink!r} is no address of Flink's REST interface: give --flink http://host:port")
+        raise SubmitError(f"{flink!r} is not an address of Flink's REST interface: give --flink http://host:port")
     return _parts(flink).netloc
 
 

@@ -126,7 +126,7 @@ def _trail(report: Report, found: Verification) -> Section:
     blocks.append(_grid(("bucket", "records", "last record", "signed up to"), chains))
     blocks += found.remarks
     if found.unproved:
-        blocks.append(f"{len(found.unproved)} records are signed by nobody, or not yet: they are in no figure.")
+        blocks.append(f"{len(found.unproved)} records are not signed, or not yet: they are not counted in any figure.")
     if report.repeats != 0:
         blocks.append(
             f"Jobs restored from an older savepoint told {_figure(report.repeats, report.k)} changes again; each "
@@ -225,7 +225,7 @@ def _denied(report: Report) -> Section:
         "Interactions that were not used",
         [
             _grid(("reason", "interactions"), rows),
-            "Of users without a consent on record nothing is kept, so nobody knows how many they are.",
+            "Nothing is kept of users without a recorded consent, so their number is unknown.",
         ],
     )
 
@@ -235,7 +235,7 @@ def _accesses(report: Report) -> Section:
     return Section(
         "Who read data",
         [
-            "Reads by role, purpose and what was read, as whoever read said. Reads that were recorded without the "
+            "Reads by role, purpose and data, as stated by the reader. Reads that were recorded without the "
             "user's name count as reads of different persons.",
             _grid(("role", "purpose", "what", "reads"), rows) if rows else "Nobody.",
         ],
@@ -247,9 +247,9 @@ def _rejects(report: Report, given: Circumstances) -> Section:
         (_named(topic), _named(reason), _figure(count, report.k)) for (topic, reason), count in report.rejects.items()
     ]
     blocks: list[str | Grid] = [
-        "Consents and commands that could not be taken, for whatever reason; and interactions without a user, older "
-        "than may be used, or with an item that is called like a person (missing_user, time_too_old, too_late, "
-        "personal_item). Records, for nobody knows of how many persons.",
+        "Consents and commands that were rejected, for any reason; and interactions without a user, older than "
+        "allowed, or with an item id that looks like a person's identifier (missing_user, time_too_old, too_late, "
+        "personal_item). Counted in records, because the number of persons is unknown.",
         _grid(("topic", "reason", "records"), rows) if rows else "None.",
     ]
     kept_since = given.made_at_ms - topics.DEAD_LETTERS_RETENTION_MS

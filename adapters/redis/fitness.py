@@ -41,7 +41,7 @@ def evaluate(info: Mapping[str, str]) -> Fitness:
         )
     if info.get("aof_enabled", "1") != "1":
         weak.append(
-            "Redis has no append-only file (appendonly no): after a restart nobody has a personal list until the job "
+            "Redis has no append-only file (appendonly no): after a restart no user has a personal list until the job "
             "has written all of them again; set appendonly yes"
         )
     return Fitness(tuple(wrong), tuple(weak))

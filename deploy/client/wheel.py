@@ -71,7 +71,7 @@ def pins(root: Path, extra: str) -> Iterator[tuple[str, str]]:
             continue
         pinned = _PIN.match(line)
         if pinned is None:
-            raise WheelError(f"{EXTRAS[extra]}: `{line}` is no pin (name==version)")
+            raise WheelError(f"{EXTRAS[extra]}: `{line}` is not a pin (name==version)")
         yield pinned[1], f">={pinned[2]},<{int(pinned[3]) + 1}"
 
 

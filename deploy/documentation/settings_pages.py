@@ -45,8 +45,8 @@ GATEWAY: Final = SettingsPage(
 )
 TENANT: Final = SettingsPage(
     "The tenant file",
-    "What a tenant's job, its gateways and its producers must agree on stands in one TOML file. The settings of the "
-    'job name it (`tenant = "tenant.toml"`), and so do those of the gateway (`tenants.<name> = "tenant.toml"`) and '
+    "One TOML file contains the settings that a tenant's job, its gateways and its producers must share. The settings "
+    'of the job name it (`tenant = "tenant.toml"`), and so do those of the gateway (`tenants.<name> = "tenant.toml"`) and '
     "`load_tenant` of the client library; `deploy/tenant.toml` is an example. A job whose settings name it refuses the "
     "same values in its own file. A relative `key_ring` is taken from the folder of the file.",
     TenantSettings,

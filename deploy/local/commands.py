@@ -220,7 +220,7 @@ def describe_stack(found: Status) -> list[str]:
     return [
         *lines,
         "A part has ended; its log is below .local/log. `freshet up` starts Kafka, Redis and the gateway again with "
-        "their data; for any other part, `freshet down` and `freshet up` begin anew.",
+        "their data; for any other part, `freshet down` and `freshet up` start over.",
     ]
 
 

@@ -256,16 +256,14 @@ class _Verifier:
             partition, epoch = record.line.partition, record.place.epoch
             before = last.get((partition, epoch))
             if before is not None and before.place.seq > record.place.seq:
-                self.complain(
-                    record.place.seq, f"reordered: {record.line.where} stands behind record {before.place.seq}"
-                )
+                self.complain(record.place.seq, f"reordered: {record.line.where} follows record {before.place.seq}")
             last[partition, epoch] = record
             later = newest.get(partition)
             if later is not None and epoch < later.place.epoch:
                 self.complain(
                     record.place.seq,
-                    f"out of place: it is of segment {epoch} and stands behind the beginning of segment "
-                    f"{later.place.epoch} ({record.line.where}): two jobs ran at once, or it was put in",
+                    f"out of place: it belongs to segment {epoch} but follows the beginning of segment "
+                    f"{later.place.epoch} ({record.line.where}): two jobs ran at once, or it was inserted",
                 )
             elif record.opening is not None and self._chain.is_proved(record):
                 newest[partition] = record
@@ -276,10 +274,10 @@ class _Verifier:
             same = known.place.hash == record.place.hash
             if not same and self._chain.is_proved(known) and not self._chain.is_proved(record):
                 self.complain(
-                    record.place.seq, f"put in: what was signed is at {known.line.where}, not {record.line.where}"
+                    record.place.seq, f"inserted: the signed record is at {known.line.where}, not {record.line.where}"
                 )
             else:
-                self.complain(record.place.seq, f"stands twice: {where}")
+                self.complain(record.place.seq, f"appears twice: {where}")
 
     def _check_segment(self, epoch: int) -> None:
         records = self._segments[epoch]
@@ -348,7 +346,9 @@ class _Verifier:
             self.complain(unproved[0].place.seq, f"unsigned: {complaint}")
         elif self._times.is_settled(unproved[-1].place.at):
             what = "record" if len(unproved) == 1 else f"{len(unproved)} records"
-            self.remark(f"not proved: {what} of segment {epoch} from {unproved[0].place.seq} on, which nobody signed")
+            self.remark(
+                f"not proved: {what} of segment {epoch} from {unproved[0].place.seq} on, which no signature covers"
+            )
 
     def _complaint_about(
         self, unproved: Sequence[LinkedRecord], last: LinkedRecord | None, first: LinkedRecord
@@ -360,7 +360,7 @@ class _Verifier:
         if all(map(self._may_have_outlived_its_head, unproved)):
             return None
         if last is None and first.opening is not None and not first.opening.signature:
-            return f"nobody who has the key has opened segment {first.place.epoch}, nor vouches for any of {many}"
+            return f"segment {first.place.epoch} was not opened with a valid signature, and none covers any of {many}"
         return f"no signed head has this record, nor any of {many}"
 
     def _complaint_about_end(
@@ -370,11 +370,11 @@ class _Verifier:
         epoch = last.place.epoch
         if any(_continues(each[min(each)], last) for each in self._proved.values()):
             return (
-                f"the job after segment {epoch} went on from record {last.place.seq}, and nobody signed any of {many}: "
-                "they were put in, or a savepoint was restored that was only seconds older"
+                f"the job after segment {epoch} continued from record {last.place.seq}, and no signature covers any "
+                f"of {many}: they were inserted, or a savepoint was restored that was only seconds older"
             )
         if min(each.place.at for each in unproved) < last.place.at - SIGNING_LAG_MAX_MS:
-            return f"it is dated before the last record that was signed, and nobody signed any of {many}"
+            return f"it is dated before the last signed record, and no signature covers any of {many}"
         times = [each.place.at for each in unproved if each.place.at > self._times.kept_since_ms]
         settled = [at for at in times if self._times.is_settled(at)]
         unsigned_ms = _unsigned_max_ms(first, self._chain)

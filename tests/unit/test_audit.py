@@ -297,7 +297,7 @@ def test_forged_heads_are_found() -> None:
 def test_duplicate_record_is_found() -> None:
     trail = written(1, [[[ExpiryEntry("p1.a")]]])
     findings = trail._replace(lines=[*trail.lines, trail.lines[-1]]).verified().findings
-    assert any("stands twice" in finding.text for finding in findings)
+    assert any("appears twice" in finding.text for finding in findings)
 
 
 def spread(times: list[int], signed: int | None = None) -> Trail:

@@ -85,7 +85,7 @@ def test_failed_client_prints_its_reason_last_and_logs_its_stack_trace(client, s
 def test_address_that_is_not_of_a_rest_interface_is_refused(client, settings: Path, flink: str, capsys) -> None:
     client("exit 1")
     assert run(["submit", "--settings", str(settings), "--flink", flink]) == 2
-    assert "is no address of Flink's REST interface" in capsys.readouterr().err
+    assert "is not an address of Flink's REST interface" in capsys.readouterr().err
 
 
 def test_upgrade_with_a_failing_check_leaves_the_job_running(
