@@ -45,10 +45,11 @@ GATEWAY: Final = SettingsPage(
 )
 TENANT: Final = SettingsPage(
     "The tenant file",
-    "One TOML file contains the settings that a tenant's job, its gateways and its producers must share. The settings "
-    'of the job name it (`tenant = "tenant.toml"`), and so do those of the gateway (`tenants.<name> = "tenant.toml"`) and '
-    "`load_tenant` of the client library; `deploy/tenant.toml` is an example. A job whose settings name it refuses the "
-    "same values in its own file. A relative `key_ring` is taken from the folder of the file.",
+    "One TOML file contains the settings that a tenant's job, its gateways and its producers must share. The "
+    'settings of the job name it (`tenant = "tenant.toml"`), and so do those of the gateway (`tenants.<name> = '
+    '"tenant.toml"`) and `load_tenant` of the client library; `deploy/tenant.toml` is an example. A job whose '
+    "settings name it refuses the same values in its own file. A relative `key_ring` is taken from the folder of "
+    "the file.",
     TenantSettings,
 )
 
