@@ -14,7 +14,6 @@ The largest ``neighbours`` values of each item are kept.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -25,12 +24,9 @@ from models.graph import Floats, Transitions
 from models.interactions import Interactions
 from models.manifest import RECENT_ITEMS_MAX
 from schemas.errors import ModelError
-from schemas.events import EVENT_TYPES
+from schemas.events import EVENT_TYPES, KIND_WEIGHTS
 
 DAY_MS: Final = 86_400_000
-KIND_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
-    {"view": 1.0, "click": 1.0, "dwell": 1.0, "add_to_cart": 2.0, "purchase": 3.0, "rating": 2.0}
-)
 HISTORY_DECAY: Final = 0.95
 """Used if there is too little data to choose a decay (see :func:`models.evaluate.choose_decay`)."""
 SAMPLE_USERS: Final = 1_000

@@ -4,6 +4,8 @@ The field names are those known from CloudEvents, Snowplow, Segment and GA4. Eve
 no code after the ingest operator receives an unbounded value.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
@@ -16,6 +18,10 @@ EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventType)
 """The types in a fixed order: a type is stored as its index here, so only append."""
 
 KIND_OF: Final[dict[str, int]] = {name: kind for kind, name in enumerate(EVENT_TYPES)}
+KIND_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
+    {"view": 1.0, "click": 1.0, "dwell": 1.0, "add_to_cart": 2.0, "purchase": 3.0, "rating": 2.0}
+)
+"""How much a kind of event reveals of a user's taste, for profiles, popularity and training; others count 0."""
 ITEM_REQUIRED: Final = frozenset(EVENT_TYPES) - {"search", "scroll"}
 
 EVENT_TS_MIN: Final = 946_684_800_000

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.consents import Level
-from schemas.events import EVENT_TYPES, KIND_OF
+from schemas.events import EVENT_TYPES, KIND_OF, KIND_WEIGHTS
 from schemas.pseudonyms import EVENT_HASH_BYTES
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 from udfs.consent import allows
@@ -18,16 +18,6 @@ PURCHASE: Final = KIND_OF["purchase"]
 
 RECENT_ITEMS_MAX: Final = 20
 """The width of the model's `items` input, so a constant and not a setting."""
-
-KIND_WEIGHTS: Final[dict[str, float]] = {
-    "view": 1.0,
-    "click": 1.0,
-    "dwell": 1.0,
-    "rating": 2.0,
-    "add_to_cart": 2.0,
-    "purchase": 3.0,
-}
-"""How much a kind of event reveals of a user's taste, for profiles and popularity; others count 0."""
 
 WEIGHT_OF_KIND: Final[tuple[float, ...]] = tuple(KIND_WEIGHTS.get(name, 0.0) for name in EVENT_TYPES)
 
