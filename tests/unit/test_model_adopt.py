@@ -15,6 +15,7 @@ from models.graph import fp32_model
 from models.random_model import random_transitions
 from models.scorer import Scorer
 from schemas.errors import ModelError
+from tests.support.documented import blocks
 from tests.support.models import history, plain_model
 
 ITEMS = [f"item-{row}" for row in range(1, 31)]
@@ -143,3 +144,14 @@ def test_refused_model_leaves_the_existing_one(tmp_path: Path, run: Callable[...
     adopt(first, ITEMS, "first", tmp_path / "model")
     assert run(b"no graph")[0] == 2
     assert Scorer.open(tmp_path / "model").manifest.name == "first"
+
+
+def test_documented_pytorch_export_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("torch", "onnxscript"):
+        pytest.importorskip(package, reason=f"{package} is not installed: the documented export was not run")
+    [example] = [text for page, text in blocks("py") if page.name == "adopt.md"]
+    monkeypatch.chdir(tmp_path)
+    Path("items.txt").write_text("".join(f"{item}\n" for item in ITEMS))
+    exec(compile(example, "the documentation", "exec"), {"__name__": "example"})
+    adopt(Path("mine.onnx"), ITEMS, "mine-1", Path("model"))
+    assert Scorer.open(Path("model")).score(history(7))[1].shape == (1, 30)
