@@ -117,7 +117,8 @@ def test_commands_that_do_not_exist_are_found() -> None:
 
 
 def test_every_documented_command_is_run_by_a_test() -> None:
-    typed = [line for line in typed_lines() if not line.startswith("make ")]  # targets and their options: below
+    # Targets and their options: below. Who runs these tests has cloned the repository.
+    typed = [line for line in typed_lines() if not line.startswith(("make ", "git clone "))]
     run = [*WALKED, *ELSEWHERE, *PARSED]
     assert sorted(run) == sorted(set(typed))
 
