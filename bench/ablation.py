@@ -100,7 +100,10 @@ class UncheckedOperator(PersonaliseOperator):
 
     _apply = with_others(
         PersonaliseOperator._apply,
-        apply=with_others(personalise.apply, take=with_others(profile.take, allows=always)),
+        apply=with_others(
+            personalise.apply,
+            _apply_event=with_others(personalise._apply_event, take=with_others(profile.take, allows=always)),
+        ),
         Users=Everybody,
         side_outputs=with_others(
             outputs.side_outputs, clean_lines=with_others(outputs.clean_lines, clean_event=clean_event)

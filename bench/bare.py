@@ -32,11 +32,12 @@ from schemas.store import ALL, ListWrite
 from schemas.wire.codecs import json_codec
 from udfs.consent import ConsentVerdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
+from udfs.frozen_model import FrozenModel
 from udfs.ingest import consent_record
 from udfs.operators.patience import Patience
 from udfs.popularity import USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
-from udfs.ranking import PopularItems, Ranker, RankingModel
+from udfs.ranking import PopularItems, Ranker
 from udfs.state import UserState
 
 WRITES_MAX: Final = 1_000
@@ -56,10 +57,12 @@ class PlainConsumer:
     """The whole product in one object. Call order: consents(), then interactions() once per batch."""
 
     def __init__(self, settings: Settings, epoch: int) -> None:
-        scorer = Scorer.open(Path(settings.model.directory))
+        directory = settings.model.frozen_directory()
+        assert directory is not None, "the plain consumer ranks with a frozen model"
+        scorer = Scorer.open(directory)
         self._settings = settings
         self._epoch = epoch
-        self._model = RankingModel(scorer, scorer.manifest.name)
+        self._model = FrozenModel(scorer, scorer.manifest.name, settings.profile)
         self._ranker = Ranker(settings.lists, settings.profile, epoch)
         self._codec = json_codec()
         self._pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))

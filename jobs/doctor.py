@@ -150,7 +150,11 @@ def _check_files(settings: Settings) -> Iterable[CheckResult]:
         "signing key", lambda: _check_key(audit.signing_key, lambda: load_signing_key(audit.signing_key).id)
     )
     yield run_check("policy", lambda: _check_policy(settings))
-    yield run_check("model", lambda: Scorer.open(Path(settings.model.directory)).manifest.name)
+    yield run_check("model", lambda: _check_model(settings.model.frozen_directory()))
+
+
+def _check_model(directory: Path | None) -> str:
+    return "online: learns in the stream" if directory is None else Scorer.open(directory).manifest.name
 
 
 def _check_key(path: str | None, load: Callable[[], str]) -> str:

@@ -10,20 +10,23 @@
                       pseudonymise,                        dedupe,
                       pack per bucket                      profile
                                                              ├─► dead-letters, receipts, answers, events, audit
-                                                             └─► sums ─► key by segment ─► popular lists in Redis
+                                                             ├─► sums ─► key by segment ─► popular lists in Redis
+                                                             └─► lessons ─► learn ─► updates of the online model in
+                                                                                     Redis, which `personalise` reads
 
-Operators: `raw-records` (source), the snapshot guard and `batch` (Java), `ingest`, `personalise`, `popular`, and the
-sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts` and `answers` (at least once).
-`build` only wires them. When Redis has lost data, `personalise` has marks written to `consents`. Once it has read all
-of them, it has caught up with every acknowledged decision, and it writes consents and lists to Redis again
+Operators: `raw-records` (source), the snapshot guard and `batch` (Java), `ingest`, `personalise`, `popular`, `learn`,
+and the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts` and `answers` (at least
+once). `build` only wires them. When Redis has lost data, `personalise` has marks written to `consents`. Once it has
+read all of them, it has caught up with every acknowledged decision, and it writes consents and lists to Redis again
 (:mod:`udfs.generations`).
 """
 
 import argparse
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
@@ -43,11 +46,13 @@ from jobs.running_jobs import expect_not_running, set_deployment_parameter
 from jobs.settings import Settings, load_settings
 from jobs.snapshots import check_snapshot
 from jobs.trail import trail_id
-from jobs.workers import check_openable, open_ingest, open_personalise_parts, open_popular_parts
+from jobs.workers import check_openable, open_ingest, open_learn_parts, open_personalise_parts, open_popular_parts
 from schemas import topics
 from schemas.errors import FreshetError
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.ingest_operator import IngestOperator
+from udfs.operators.learn_operator import LearnOperator
+from udfs.operators.learning_keeper import LESSONS
 from udfs.operators.outputs import ANSWERS, BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS
 from udfs.operators.personalise_operator import PersonaliseOperator
 from udfs.operators.popular_operator import PopularOperator
@@ -60,7 +65,8 @@ class Streams(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """The job's output besides Redis: streams of bytes that `sink` writes to topics. `published` never emits a record.
+    """The job's output besides Redis: streams of bytes that `sink` writes to topics. `published` and
+    `learned` never emit a record.
 
     A record of `clean_events` or `audit` holds the JSON lines of one element.
     """
@@ -72,6 +78,7 @@ class Outputs(NamedTuple):
     receipts: DataStream
     answers: DataStream
     published: DataStream
+    learned: DataStream
 
 
 def build(streams: Streams, settings: Settings, deployment: Deployment, keys: list[int]) -> Outputs:
@@ -84,7 +91,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     elements = (
         record_batches(streams.raw, settings.batch)
         .process(
-            IngestOperator(functools.partial(open_checked, RELEASE, functools.partial(open_ingest, settings, keys))),
+            IngestOperator(_opening(open_ingest, settings, keys)),
             output_type=Types.ROW([Types.INT(), BYTES]),
         )
         .uid("ingest-v1")
@@ -93,22 +100,27 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     personalised = (
         elements.key_by(lambda element: element[0], key_type=Types.INT())
         .process(
-            PersonaliseOperator(
-                functools.partial(
-                    open_checked, RELEASE, functools.partial(open_personalise_parts, settings, epoch, deployment.trail)
-                )
-            ),
+            PersonaliseOperator(_opening(open_personalise_parts, settings, epoch, deployment.trail)),
             output_type=Types.ROW([Types.STRING(), BYTES]),
         )
         .uid(f"personalise-v1-{mode}")
         .name("personalise")
     )
+    learned = (
+        personalised.get_side_output(LESSONS)
+        .key_by(lambda lessons: 0, key_type=Types.INT())
+        .process(
+            LearnOperator(_opening(open_learn_parts, settings, epoch)),
+            output_type=BYTES,
+        )
+        .set_parallelism(1)
+        .uid(f"learn-v1-{mode}")
+        .name("learn")
+    )
     published = (
         personalised.key_by(lambda sums: sums[0], key_type=Types.STRING())
         .process(
-            PopularOperator(
-                functools.partial(open_checked, RELEASE, functools.partial(open_popular_parts, settings, epoch))
-            ),
+            PopularOperator(_opening(open_popular_parts, settings, epoch)),
             output_type=BYTES,
         )
         .uid(f"popular-v1-{mode}")
@@ -122,7 +134,13 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
         personalised.get_side_output(RECEIPTS),
         personalised.get_side_output(ANSWERS),
         published,
+        learned,
     )
+
+
+def _opening(open_parts: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """What a worker calls to open an operator's parts: only with the release that was submitted."""
+    return functools.partial(open_checked, RELEASE, functools.partial(open_parts, *arguments))
 
 
 def main(arguments: list[str]) -> None:

@@ -4,7 +4,7 @@ Secrets are not in the file: it names the environment variables that hold them, 
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,7 @@ from schemas.wire.codec_choice import InputSettings
 from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
 from udfs.due import RefreshSettings
 from udfs.ingest import TopicNames
+from udfs.learning import LearnSettings
 from udfs.policy import UNRESTRICTED, Policy, parse_policy
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
@@ -53,8 +54,24 @@ class PrivacySettings(PseudonymSettings, frozen=True, forbid_unknown_fields=True
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The model that ranks items."""
 
-    directory: str
-    """The folder with `manifest.json` and `model.onnx`, at the same path on every worker."""
+    kind: Literal["online", "frozen"] | None = None
+    """`online` learns in the stream, from the first event, and needs no files. `frozen` is a model that was trained
+    before. By default `frozen` if there is a `directory`, else `online`.
+    """
+    directory: str | None = None
+    """The folder with `manifest.json` and `model.onnx` of a frozen model, at the same path on every worker."""
+
+    def frozen_directory(self) -> Path | None:
+        """The folder of a frozen model; None if the model learns in the stream."""
+        return None if self.directory is None else Path(self.directory)
+
+    def complaint(self) -> str | None:
+        """What is wrong, if anything."""
+        if self.kind == "frozen" and self.directory is None:
+            return 'kind = "frozen" needs model.directory, the folder of the model'
+        if self.kind == "online" and self.directory is not None:
+            return 'kind = "online" takes no model.directory: leave one of the two out'
+        return None
 
 
 class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,7 +130,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kafka: KafkaSettings
     redis: RedisSettings
-    model: ModelSettings
+    model: ModelSettings = ModelSettings()
     privacy: PrivacySettings = PrivacySettings()
     input: InputSettings = InputSettings()
     audit: AuditSettings = AuditSettings()
@@ -123,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch: BatchSettings = BatchSettings()
     profile: ProfileBounds = ProfileBounds()
     lists: ListRules = ListRules()
+    learn: LearnSettings = LearnSettings()
     refresh: RefreshSettings = RefreshSettings()
     popularity: PopularitySettings = PopularitySettings()
     tenant: str | None = None
@@ -163,6 +181,8 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(f"settings file {path}: job.buckets must not exceed job.max_parallelism")
     if complaint := settings.privacy.complaint():
         raise SettingsError(f"settings file {path}: privacy.{complaint}")
+    if complaint := settings.model.complaint():
+        raise SettingsError(f"settings file {path}: model.{complaint}")
     if any(parse(url).password is not None for url in settings.redis.urls):
         raise SettingsError(
             f"settings file {path}: redis.urls must hold no password, which would be in the job graph: put it into an "

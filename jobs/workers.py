@@ -2,7 +2,6 @@
 
 import functools
 import gc
-from pathlib import Path
 
 from adapters.redis.store import RedisStore
 from adapters.schema_sources import codec_of, source_at
@@ -15,11 +14,14 @@ from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
 from schemas.pseudonyms import Pseudonymiser
 from udfs.audit_chain import Author
+from udfs.frozen_model import FrozenModel
 from udfs.ingest import Ingest
+from udfs.online_model import OnlineModel
 from udfs.operators.generation_keeper import GenerationParts
+from udfs.operators.learn_operator import LearnParts
 from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
-from udfs.ranking import PopularItems, Ranker, RankingModel
+from udfs.ranking import ListModel, PopularItems, Ranker
 
 
 def check_openable(settings: Settings) -> None:
@@ -34,6 +36,7 @@ def check_openable(settings: Settings) -> None:
     open_ingest(settings, list(range(settings.job.buckets)))
     open_personalise_parts(settings, 1, "")  # its store connects at first use
     open_popular_parts(settings, 1)
+    open_learn_parts(settings, 1)
 
 
 def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
@@ -57,13 +60,13 @@ def open_store(settings: Settings, epoch: int) -> RedisStore:
 
 def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:
     """Model, store and bounds for the personalise operator; `trail` comes from :func:`jobs.trail.trail_id`."""
-    scorer = Scorer.open(Path(settings.model.directory))
+    model, fallback = open_model(settings)
     _tune_garbage_collector()
     return PersonaliseParts(
         Ranker(settings.lists, settings.profile, epoch),
-        RankingModel(scorer, scorer.manifest.name),
+        model,
         open_store(settings, epoch),
-        PopularItems.ranked(scorer.manifest.popular),
+        fallback,
         epoch,
         settings.topic_names().interactions,
         settings.profile,
@@ -73,7 +76,22 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
         Author(load_signing_key(settings.audit.signing_key), epoch, trail, settings.audit.heads_every_ms),
         GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),
         UnreadConsentAge(functools.partial(oldest_unread_ms, settings.kafka)),
+        model if isinstance(model, OnlineModel) else None,
     )
+
+
+def open_model(settings: Settings) -> tuple[ListModel, PopularItems]:
+    """The model that makes lists, and what is popular until events say so."""
+    directory = settings.model.frozen_directory()
+    if directory is None:
+        return OnlineModel(), PopularItems()
+    scorer = Scorer.open(directory)
+    return FrozenModel(scorer, scorer.manifest.name, settings.profile), PopularItems.ranked(scorer.manifest.popular)
+
+
+def open_learn_parts(settings: Settings, epoch: int) -> LearnParts:
+    """Store and settings for the learn operator."""
+    return LearnParts(open_store(settings, epoch), settings.learn)
 
 
 def _tune_garbage_collector() -> None:

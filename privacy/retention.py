@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
-from jobs.settings import ModelSettings, Settings
+from jobs.settings import Settings
 from schemas import topics
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
 
-DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"), ModelSettings(""))
-"""The default settings; the three addresses without a default do not affect retention."""
+DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"))
+"""The default settings; the two addresses without a default do not affect retention."""
 
 
 class Kept(NamedTuple):

@@ -25,6 +25,10 @@ has rewritten the consents. A grant counts only with the token of the record; wi
 ``popular:<segment>`` contains the popular list of a segment, ``popular:all`` that of all users. Consents are ordered by
 offset within a partition of `consents`, by append time across partitions; lists by (epoch, version). All numbers are
 below 2^53, because Lua compares doubles.
+
+The keys of the online model share one hash tag: ``{online}:updates`` is a sorted set of updates by sequence,
+``{online}:whole`` the whole model as of a sequence, and ``{online}:head`` is ``epoch:sequence`` of the last update.
+None of them has data of a user (:mod:`models.online`).
 """
 
 import re
@@ -164,6 +168,35 @@ def owner_key(prefix: str) -> str:
 def popular_key(prefix: str, segment: str) -> str:
     """The key of a segment's popular list."""
     return f"{prefix}popular:{segment}"
+
+
+class OnlineKeys(NamedTuple):
+    """Where the online model is."""
+
+    head: str
+    updates: str
+    whole: str
+
+
+def online_keys(prefix: str) -> OnlineKeys:
+    """The keys of the online model.
+
+    >>> online_keys("shop:").head
+    'shop:{online}:head'
+    """
+    return OnlineKeys(*(f"{prefix}{{online}}:{name}" for name in OnlineKeys._fields))
+
+
+class PublishOutcome(IntEnum):
+    """What the script answers that publishes an update of the online model.
+
+    WANTS_WHOLE: Redis does not have the update before it, so that the whole model must be written first.
+    """
+
+    PUBLISHED = 1
+    WANTS_WHOLE = 0
+    OLDER = -1
+    NO_ROOM = -3
 
 
 def consent_value(level: Level, expires_at: int, at: int, partition: int, offset: int) -> bytes:

@@ -15,6 +15,7 @@ from schemas.store import Placed
 from udfs.account import Account
 from udfs.consent import ConsentVerdict, apply_consent, comes_after, is_newer, withdraw
 from udfs.elements import ConsentRecord, Element, EventRecord
+from udfs.learning import Teaching
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import Profile, UserState, decode_state, encode_state
 
@@ -113,8 +114,18 @@ class Changes(NamedTuple):
     kept: list[EventRecord]
 
 
-def apply(element: Element, users: Users, account: Account, bounds: ProfileBounds, interactions: str) -> Changes:
-    """Apply `element` to `users` and `account`. `interactions` is the topic of its events."""
+def apply(
+    element: Element,
+    users: Users,
+    account: Account,
+    bounds: ProfileBounds,
+    interactions: str,
+    teaching: Teaching | None = None,
+) -> Changes:
+    """Apply `element` to `users` and `account`. `interactions` is the topic of its events.
+
+    `teaching` collects what accepted events teach the online model; None if there is no such model.
+    """
     changes = Changes([], [], {}, [], list(element.rejects), {}, [])
     _apply_consents(element, users, account, changes)
     for change in changes.consents:
@@ -127,21 +138,37 @@ def apply(element: Element, users: Users, account: Account, bounds: ProfileBound
             account.others_rejected += 1
     account.unknown_fields += element.unknown_fields
     for event in element.events:
-        state = users.get(event.pseudonym)
-        outcome = take(state, event, bounds)
-        account.note(outcome)
-        if outcome <= Outcome.MOVED:
-            users.mark(event.pseudonym)
-            (changes.kept if state is not None and state.kept_for else changes.accepted).append(event)
-            if outcome == Outcome.MOVED:
-                changes.moved[event.pseudonym] = max(event.append_ts, changes.moved.get(event.pseudonym, 0))
-        elif outcome == Outcome.DENIED:
-            name = "" if state is None else event.pseudonym
-            changes.denied[name] = changes.denied.get(name, 0) + 1
-        elif outcome == Outcome.TOO_LATE:
-            origin = Origin(interactions, event.partition, event.offset, event.append_ts)
-            changes.rejects.append(Reject(RejectReason.TOO_LATE, origin, event.schema_v))
+        before = None if teaching is None else teaching.before(users.get(event.pseudonym), event)
+        if _apply_event(event, users, account, bounds, interactions, changes) and before is not None:
+            assert teaching is not None
+            teaching.accepted(event, before)
     return changes
+
+
+def _apply_event(
+    event: EventRecord,
+    users: Users,
+    account: Account,
+    bounds: ProfileBounds,
+    interactions: str,
+    changes: Changes,
+) -> bool:
+    """Apply one event; True if its user's list must be recomputed."""
+    state = users.get(event.pseudonym)
+    outcome = take(state, event, bounds)
+    account.note(outcome)
+    if outcome <= Outcome.MOVED:
+        users.mark(event.pseudonym)
+        (changes.kept if state is not None and state.kept_for else changes.accepted).append(event)
+        if outcome == Outcome.MOVED:
+            changes.moved[event.pseudonym] = max(event.append_ts, changes.moved.get(event.pseudonym, 0))
+    elif outcome == Outcome.DENIED:
+        name = "" if state is None else event.pseudonym
+        changes.denied[name] = changes.denied.get(name, 0) + 1
+    elif outcome == Outcome.TOO_LATE:
+        origin = Origin(interactions, event.partition, event.offset, event.append_ts)
+        changes.rejects.append(Reject(RejectReason.TOO_LATE, origin, event.schema_v))
+    return outcome == Outcome.MOVED
 
 
 def _has_recents(state: UserState | None) -> bool:

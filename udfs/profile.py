@@ -12,6 +12,7 @@ from schemas.pseudonyms import EVENT_HASH_BYTES
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 from udfs.consent import allows
 from udfs.elements import EventRecord
+from udfs.had_items import with_item
 from udfs.state import Profile, Recent, Session, UserState
 
 PURCHASE: Final = KIND_OF["purchase"]
@@ -30,6 +31,8 @@ class ProfileBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     bought_items_max: AtLeastOne = 64
     """Bought items remembered."""
+    had_items_max: AtLeastOne = 512
+    """Items remembered as met, so that lists may leave them out: 6 bytes each."""
     event_ids_max: AtLeastOne = 512
     """Hashes of events remembered for deduplication."""
     dedupe_horizon_ms: AtLeastOne = 7 * DAY_MS
@@ -90,6 +93,7 @@ def _note(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> bool:
     if event.item is None or WEIGHT_OF_KIND[event.kind] == 0.0:
         return False
     insert_recent(profile.recents, (event.item, event.ts, event.kind))
+    profile.had = with_item(profile.had, event.item, bounds.had_items_max)
     if event.kind == PURCHASE:
         _remember_bought(profile.bought, event.item, bounds.bought_items_max)
     return True

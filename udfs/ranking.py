@@ -3,10 +3,9 @@
 All changed users of an element are scored in one batch, once each, however many events they had.
 """
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -17,13 +16,11 @@ from schemas.consents import Level
 from schemas.lists import Reason, RecommendationList, encode_scores, item_fragment, join_list
 from schemas.store import ListWrite, consent_value
 from udfs.fault_log import FaultLog
-from udfs.guarded_model import GuardedModel, Scoring
-from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, AtLeastOne, ProfileBounds
+from udfs.had_items import counts_of, item_hash
+from udfs.profile import RECENT_ITEMS_MAX, AtLeastOne, ProfileBounds
 from udfs.state import Profile, UserState
 
-WEIGHTS: Final = np.array(WEIGHT_OF_KIND)
 LEVELS: Final = tuple(Level)
-logger = logging.getLogger(__name__)
 
 
 class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +32,10 @@ class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Leave out what the user has bought."""
     exclude_recent: Annotated[int, Meta(ge=0)] = RECENT_ITEMS_MAX
     """Leave out this many of the user's most recent items."""
+    exclude_had: bool = True
+    """Leave out all items that the user has met, as far as they are remembered (`profile.had_items_max`). Switch this
+    and `exclude_recent` off where people buy the same things again.
+    """
 
 
 class PopularItems(NamedTuple):
@@ -56,21 +57,34 @@ class PopularItems(NamedTuple):
         return cls(ids, [item_fragment(item) for item in ids], [1.0 / rank for rank in range(1, len(ids) + 1)])
 
 
-class RankingModel:
-    """The model that makes lists: guarded, with its items and its `name` as lists contain them."""
+class Ranked(NamedTuple):
+    """What a model recommends to users: scores float32[users, k] and rows int[users, k], best first, and which of them
+    the rules keep: bool[users, k]. A user of whom nothing is kept gets what is popular."""
 
-    def __init__(self, model: Scoring, name: str) -> None:
-        self.name = name
-        self.name_json = msgspec.json.encode(name)
-        self.index = model.index
-        self.fragments = np.array([item_fragment(item) for item in model.items], object)
-        self.guarded = GuardedModel(model)
-        self.report_failure = FaultLog(logger, "a list cannot be computed: its user has none")
+    scores: npt.NDArray[np.float32]
+    rows: npt.NDArray[np.int64]
+    kept: npt.NDArray[np.bool_]
 
+
+class ListModel(Protocol):
+    """A model that makes lists. Its `name` is in each; `fragments[row]` is an item as lists have it."""
+
+    report_failure: FaultLog
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def name_json(self) -> bytes: ...  # noqa: D102
+    @property
+    def fragments(self) -> npt.NDArray[np.object_]: ...  # noqa: D102
     @property
     def failed(self) -> int:
         """For how many users the model, or ranking with it, has failed since the worker started."""
-        return self.guarded.failed + self.report_failure.count
+        ...
+
+    def ranked(self, profiles: Sequence[Profile], rules: ListRules, now_ms: int) -> Ranked:
+        """At most `rules.items` items for each of `profiles`."""
+        ...
 
 
 class Ranker:
@@ -80,7 +94,7 @@ class Ranker:
     """
 
     def __init__(self, rules: ListRules, bounds: ProfileBounds, epoch: int) -> None:
-        self._rules = rules
+        self.rules = rules
         self._bounds = bounds
         self._epoch = epoch
 
@@ -88,7 +102,7 @@ class Ranker:
         self,
         users: Mapping[str, UserState],
         popular: PopularItems,
-        model: RankingModel,
+        model: ListModel,
         now_ms: int,
         list_ttl_ms: int,
     ) -> list[ListWrite]:
@@ -109,7 +123,7 @@ class Ranker:
         self,
         users: Mapping[str, UserState],
         popular: PopularItems,
-        model: RankingModel,
+        model: ListModel,
         now_ms: int,
         list_ttl_ms: int,
     ) -> list[ListWrite]:
@@ -117,17 +131,14 @@ class Ranker:
         if not ready:
             return []
         profiles = [profile for _, _, profile in ready]
-        items, weights = self._features(profiles, model)
-        scores, rows = model.guarded.score(items, weights, now_ms)
-        known = items.any(axis=1)
-        kept = self._kept(profiles, model, items, scores, rows) & known[:, None]
+        scores, rows, kept = model.ranked(profiles, self.rules, now_ms)
         fragments = model.fragments[rows[kept]].tolist()
         numbers = encode_scores(np.round(scores[kept].astype(np.float64), 4).tolist())
         writes, start = [], 0
         for (pseudonym, state, profile), size in zip(ready, kept.sum(axis=1).tolist(), strict=True):
             end = start + size
             mine, its_numbers = fragments[start:end], numbers[start:end]
-            if size < self._rules.items:
+            if size < self.rules.items:
                 self._fill_up(mine, its_numbers, profile, popular)
             if mine:
                 writes.append(self._write(pseudonym, state, model, size > 0, mine, its_numbers, now_ms, list_ttl_ms))
@@ -138,7 +149,7 @@ class Ranker:
         self,
         pseudonym: str,
         state: UserState,
-        model: RankingModel,
+        model: ListModel,
         scored: bool,
         fragments: list[bytes],
         numbers: list[bytes],
@@ -158,62 +169,17 @@ class Ranker:
         )
         return ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, model.name)
 
-    def _features(
-        self, profiles: Sequence[Profile], model: RankingModel
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Rows int32 and weights float32, both [users, RECENT_ITEMS_MAX], newest last, padded with 0 on the left.
-
-        A weight is that of the item's kind, halved for every `recents_half_life_ms` before the user's newest event.
-        Items that the model does not know leave no gap.
-        """
-        recents = [recent for profile in profiles for recent in profile.recents]
-        row_of = model.index.get
-        rows = np.array([row_of(item, 0) for item, _, _ in recents], np.int32)
-        known = np.flatnonzero(rows)
-        users = np.repeat(np.arange(len(profiles)), [len(profile.recents) for profile in profiles])[known]
-        sizes = np.bincount(users, minlength=len(profiles))
-        columns = np.arange(len(known)) + np.repeat(RECENT_ITEMS_MAX - np.cumsum(sizes), sizes)
-        newest = np.array([profile.newest_ts for profile in profiles])[users]
-        ages = newest - np.array([ts for _, ts, _ in recents], np.int64)[known]
-        kinds = np.array([kind for _, _, kind in recents], np.int64)[known]
-
-        items = np.zeros((len(profiles), RECENT_ITEMS_MAX), np.int32)
-        weights = np.zeros((len(profiles), RECENT_ITEMS_MAX), np.float32)
-        items[users, columns] = rows[known]
-        weights[users, columns] = WEIGHTS[kinds] * np.exp2(-ages / self._bounds.recents_half_life_ms)
-        return items, weights
-
-    def _kept(
-        self,
-        profiles: Sequence[Profile],
-        model: RankingModel,
-        items: npt.NDArray[np.int32],
-        scores: npt.NDArray[np.float32],
-        rows: npt.NDArray[np.int64],
-    ) -> npt.NDArray[np.bool_]:
-        """Which of `rows` pass the rules, at most `items` per user: bool[users, k]."""
-        kept = np.isfinite(scores)
-        if self._rules.exclude_recent:
-            recent = items[:, -self._rules.exclude_recent :]
-            kept &= ~(rows[:, :, None] == recent[:, None, :]).any(axis=2)
-        if self._rules.exclude_bought:
-            index = model.index
-            for user, profile in enumerate(profiles):
-                if profile.bought:
-                    kept[user] &= ~np.isin(rows[user], [index.get(item, 0) for item in profile.bought])
-        kept &= np.cumsum(kept, axis=1) <= self._rules.items
-        return kept
-
     def _fill_up(self, fragments: list[bytes], numbers: list[bytes], profile: Profile, popular: PopularItems) -> None:
         """Fill up a short list with popular items, by the same rules, scored no higher than its last item."""
-        skip = set(profile.bought) if self._rules.exclude_bought else set()
-        if self._rules.exclude_recent:
-            skip.update(item for item, _, _ in profile.recents[-self._rules.exclude_recent :])
+        skip = set(profile.bought) if self.rules.exclude_bought else set()
+        if self.rules.exclude_recent:
+            skip.update(item for item, _, _ in profile.recents[-self.rules.exclude_recent :])
+        had = set(counts_of(profile.had)["item"].tolist()) if self.rules.exclude_had else set()
         listed = set(fragments)
         lowest = float(numbers[-1]) if numbers else math.inf
         for item, fragment, score in zip(*popular, strict=True):
-            if len(fragments) == self._rules.items:
+            if len(fragments) == self.rules.items:
                 return
-            if item not in skip and fragment not in listed:
+            if item not in skip and fragment not in listed and item_hash(item) not in had:
                 fragments.append(fragment)
                 numbers.append(b"%.4f" % min(lowest, score))

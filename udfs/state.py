@@ -12,6 +12,7 @@ import msgspec
 from schemas.consents import Level
 from schemas.errors import SchemaError
 from schemas.events import EVENT_TYPES
+from udfs.had_items import counts_of
 
 STATE_VERSION: Final = 1
 
@@ -33,6 +34,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
 
     `recents` is ordered by event time, newest last, one entry per item. `counts` are decayed counts by kind as of
     `newest_ts`. `event_ids` are the last event hashes, 8 bytes each, oldest first. `active_at` is an append time.
+    `had` are the items met, see :mod:`udfs.had_items`; states of before 0.1.0 have none.
     """
 
     recents: list[Recent] = []
@@ -42,6 +44,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     active_at: int = 0
     session: Session | None = None
     event_ids: bytes = b""
+    had: bytes = b""
 
 
 class UserState(msgspec.Struct, array_like=True, gc=False):
@@ -92,6 +95,7 @@ def readable(state: UserState) -> dict[str, Any]:
     if state.profile is not None:
         profile = fields["profile"] = msgspec.structs.asdict(state.profile)
         profile["event_ids"] = state.profile.event_ids.hex()
+        profile["had"] = [(int(item), int(count)) for item, count in counts_of(state.profile.had)]
         if state.profile.session is not None:
             profile["session"] = msgspec.structs.asdict(state.profile.session) | {"id": state.profile.session.id.hex()}
     return fields

@@ -64,6 +64,8 @@ connection.
 
 WRITE_LIST: Final = _load(_FOLDER / "write_list.lua")
 WRITE_POPULAR: Final = _load(_FOLDER / "write_popular.lua")
+PUBLISH_UPDATE: Final = _load(_FOLDER / "publish_update.lua")
+PUBLISH_WHOLE: Final = _load(_FOLDER / "publish_whole.lua")
 WRITE_CONSENT: Final = _load(_FOLDER / "write_consent.lua")
 WITHDRAW: Final = _load(_FOLDER / "withdraw.lua")
 RELINK: Final = _load(_FOLDER / "relink.lua")

@@ -12,7 +12,7 @@ import msgspec
 from adapters.redis.address import OUTAGE_MAX_MS
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.replies import Remedy
-from adapters.redis.scripts import RELINK, WRITE_CONSENT, WRITE_LIST, WRITE_POPULAR
+from adapters.redis.scripts import PUBLISH_UPDATE, PUBLISH_WHOLE, RELINK, WRITE_CONSENT, WRITE_LIST, WRITE_POPULAR
 from schemas.errors import StoreFull
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
@@ -20,12 +20,14 @@ from schemas.store import (
     ConsentDecision,
     ConsentOutcome,
     ListWrite,
+    PublishOutcome,
     Tombstone,
     WriteOutcome,
     Written,
     all_user_keys,
     decision_of,
     decode_tombstone,
+    online_keys,
     past_key,
     popular_key,
     proven,
@@ -34,6 +36,7 @@ from schemas.store import (
 
 _FULL: Final = (Remedy.MAKE_ROOM,)
 """Handled by the store: when Redis is full, withdrawals succeed and lists fail."""
+UPDATES_AT_ONCE: Final = 32
 logger = logging.getLogger(__name__)
 
 
@@ -106,6 +109,33 @@ class RedisStore:
         command = WRITE_POPULAR((key,), epoch, version, ttl_ms, payload)
         [answer] = self.client.run(always([(key, command)]), leave=_FULL)
         return _outcome(answer)
+
+    def publish_update(self, sequence: int, after: int, kept_from: int, update: bytes) -> PublishOutcome:
+        """See :class:`ListStore`."""
+        keys = online_keys(self._prefix)
+        command = PUBLISH_UPDATE(keys, self._epoch, sequence, after, kept_from, update)
+        [answer] = self.client.run(always([(keys.head, command)]), leave=_FULL)
+        return PublishOutcome.NO_ROOM if isinstance(answer, Exception) else PublishOutcome(answer)
+
+    def publish_whole(self, sequence: int, whole: bytes) -> PublishOutcome:
+        """See :class:`ListStore`."""
+        keys = online_keys(self._prefix)
+        command = PUBLISH_WHOLE(keys, self._epoch, sequence, whole)
+        [answer] = self.client.run(always([(keys.head, command)]), leave=_FULL)
+        return PublishOutcome.NO_ROOM if isinstance(answer, Exception) else PublishOutcome(answer)
+
+    def model_updates(self, after: int) -> list[bytes]:
+        """See :class:`ListStore`."""
+        key = online_keys(self._prefix).updates
+        command = ("ZRANGEBYSCORE", key, f"({after}", "+inf", "LIMIT", 0, UPDATES_AT_ONCE)
+        [found] = self.client.run(always([(key, command)]))
+        return list(found)
+
+    def whole_model(self) -> bytes | None:
+        """See :class:`ListStore`."""
+        key = online_keys(self._prefix).whole
+        [found] = self.client.run(always([(key, ("GET", key))]))
+        return None if found is None else bytes(found)
 
     def _note_room(self, full: bool) -> None:
         """Log once that lists are frozen, and once that they are updated again. Withdrawals always succeed."""

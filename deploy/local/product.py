@@ -77,7 +77,8 @@ def settings_text(stack: LocalStack, key_ring: Path, model: Path, tenant: Path |
         head, privacy = f"tenant = {toml_of(str(tenant))}\n\n", ""
     return (
         f"{head}[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
-        f"{privacy}[audit]\nsigning_key = {signing}\n\n[model]\ndirectory = {directory}\n"
+        f"{privacy}[audit]\nsigning_key = {signing}\n\n[model]\ndirectory = {directory}\n\n"
+        "# A small shop: shoppers would soon have met all of it.\n[lists]\nexclude_had = false\n"
     )
 
 

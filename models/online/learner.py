@@ -33,8 +33,19 @@ class Learner:
         self.popularity = ItemPopularity()
         self.weights = ScoreWeights()
         self._named: set[int] = set()
+        self._changed: set[int] = set()
         self._waiting: dict[int, None] = {}
         self._free: list[int] = []
+
+    def number_items(self) -> None:
+        """Make the index and the free rows from `ids`, after they were read from state."""
+        self.index = {item: row for row, item in enumerate(self.ids) if item}
+        self._free = [row for row in range(len(self.ids) - 1, 0, -1) if not self.ids[row]]
+
+    def take_changed(self) -> set[int]:
+        """The rows that changed since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def learn(self, lessons: Sequence[LessonSums], at_ms: int) -> Update:
         """Merge `lessons` and return the update; the sequence becomes `at_ms`, or the next number where that is less.
@@ -91,6 +102,8 @@ class Learner:
         )
         for row in self.pairs.merge(pairs, reference, self.sequence).tolist():
             self._waiting.setdefault(row)
+            self._changed.add(row)
+        self._changed.update(pairs.right.tolist())
         items = numbered("event_items")
         return self.popularity.merge(
             items,
@@ -126,8 +139,10 @@ class Learner:
             self.ids[row] = ""
             self._waiting.pop(row, None)
         self.popularity.clear(gone)
+        self._changed.update(gone.tolist())
         for row in self.pairs.clear(gone).tolist():
             self._waiting.setdefault(row)
+            self._changed.add(row)
         self._free += sorted(gone.tolist(), reverse=True)
         published = [row for row in gone.tolist() if row in self._named]
         self._named.difference_update(published)

@@ -14,6 +14,7 @@ from models.online.dimensions import CONTEXTS, FEATURES, LAG_DECAY, LAGS, NEAR_L
 from models.online.pair_table import FOLLOWS, NEAR, NEXT, WAYS, Pairs, summed
 from models.online.score_weights import Gradients
 from models.online.updates import packed
+from schemas.errors import SchemaError
 
 
 class Lesson(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -108,3 +109,23 @@ def decode_gradients(raw: tuple[int, bytes, bytes]) -> Gradients:
     shape = CONTEXTS + 1, FEATURES
     lists, sums, squares = raw
     return Gradients(lists, np.frombuffer(sums, "<f8").reshape(shape), np.frombuffer(squares, "<f8").reshape(shape))
+
+
+SUMS_VERSION: Final = 1
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(LessonSums)
+
+
+def encode_sums(sums: LessonSums) -> bytes:
+    """Versioned bytes of `sums`, between two operators and in state."""
+    return bytes([SUMS_VERSION]) + _encoder.encode(sums)
+
+
+def decode_sums(raw: bytes) -> LessonSums:
+    """The sums behind `raw`; raises :class:`SchemaError` for an unknown version, or what are no sums."""
+    if not raw or raw[0] != SUMS_VERSION:
+        raise SchemaError(f"lessons of version {raw[:1].hex()}, this release reads {SUMS_VERSION:02x}: upgrade")
+    try:
+        return _decoder.decode(memoryview(raw)[1:])
+    except msgspec.DecodeError as error:
+        raise SchemaError(f"not lessons of the online model: {error}") from None

@@ -34,7 +34,7 @@ def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
         raw, consent = own
         try:
             tag, model, reason = described(raw, consent)
-            tenant.models[model] = now_ms
+            tenant.models[without_sequence(model)] = now_ms
             return Found(cut(raw, query.n), tag, reason)
         except ValueError:  # treat an unreadable list as missing
             pass
@@ -58,6 +58,16 @@ def _filtered(own: Own | None, popular: list[Listed], query: Query, tenant: Tena
             tag = b'%b.%x"' % (tag_of(raw, consent)[:-1], crc32(body))
             return Found(body, tag, found.reason)
     return Found(EMPTY_LIST, tag_of(EMPTY_LIST, b""), "nothing")
+
+
+def without_sequence(model: bytes) -> bytes:
+    """The name of a model as JSON without the sequence of an online one, which changes each second.
+
+    >>> without_sequence(b'"online@1764489600000"'), without_sequence(b'"mine-1"')
+    (b'"online"', b'"mine-1"')
+    """
+    name, found, _ = model.partition(b"@")
+    return name + b'"' if found else model
 
 
 def tag_of(raw: bytes, consent: bytes) -> bytes:

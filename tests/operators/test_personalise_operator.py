@@ -21,10 +21,11 @@ from tests.support.vocabulary import (
     an_interaction,
 )
 from udfs.elements import AccessRequest
+from udfs.frozen_model import FrozenModel
 from udfs.operators.outputs import CLEAN_EVENTS, REJECTS
 from udfs.operators.personalise_operator import UNREAD
 from udfs.popularity import decode_sums
-from udfs.ranking import ListRules, PopularItems, Ranker, RankingModel
+from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState
 
 # the journey
@@ -327,7 +328,7 @@ def test_older_deployment_never_wins(bucket: Bucket) -> None:
     newer = bucket.store.at_epoch(EPOCH + 1)
     found = bucket.list()
     assert found is not None
-    ranker, model = Ranker(ListRules(items=4), BOUNDS, EPOCH + 1), RankingModel(bucket.model, "newer")
+    ranker, model = Ranker(ListRules(items=4), BOUNDS, EPOCH + 1), FrozenModel(bucket.model, "newer")
     state = bucket.user()
     assert state is not None
     lists = ranker.rank({"ada": state}, PopularItems(), model, BEGINNING, DAY)

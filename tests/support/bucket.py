@@ -14,13 +14,15 @@ from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS
 from udfs.account import Account, decode_account
 from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.frozen_model import FrozenModel
 from udfs.generations import Caught, encode_caught
+from udfs.online_model import OnlineModel
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.outputs import ANSWERS, RECEIPTS
 from udfs.operators.personalise_operator import PersonaliseOperator, PersonaliseParts
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
-from udfs.ranking import ListRules, PopularItems, Ranker, RankingModel
+from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState, decode_state
 
 BOUNDS = ProfileBounds()
@@ -37,7 +39,7 @@ Record = EventRecord | ConsentRecord
 class Bucket:
     """One bucket with its store. `restart` starts a new operator on a snapshot; the store is not reset."""
 
-    rules = ListRules(items=4)
+    rules = ListRules(items=4, exclude_had=False)
     fallback = PopularItems.ranked(["figs", "salt"])
 
     def __init__(
@@ -61,11 +63,16 @@ class Bucket:
         """The model of a starting operator."""
         return FixedModel(ITEMS)
 
+    def new_ranking_model(self) -> FrozenModel | OnlineModel:
+        """What ranks with it."""
+        return FrozenModel(self.model, "fixed")
+
     def _start(self) -> None:
         self.model, self.store.epoch = self.new_model(), self.epoch
+        ranking = self.new_ranking_model()
         parts = PersonaliseParts(
             ranker=self._ranker(self.rules, BOUNDS, self.epoch),
-            model=RankingModel(self.model, "fixed"),
+            model=ranking,
             store=self.store,
             fallback=self.fallback,
             epoch=self.epoch,
@@ -77,6 +84,7 @@ class Bucket:
             audit=an_author(self.epoch),
             generation=GenerationParts(self.marks_asked_for.append, users_per_second=20, watch_every_ms=WATCH_EVERY),
             unread_ms=lambda: self.unread_ms,
+            online=ranking if isinstance(ranking, OnlineModel) else None,
         )
         self.harness = Harness(self._operator(lambda: parts), self.keyed)
 

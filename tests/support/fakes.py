@@ -15,7 +15,7 @@ import numpy as np
 from schemas.consents import LEVEL_NAME, Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
-from schemas.store import ALL, ConsentOutcome, ListWrite, Tombstone, WriteOutcome, Written
+from schemas.store import ALL, ConsentOutcome, ListWrite, PublishOutcome, Tombstone, WriteOutcome, Written
 from schemas.topics import DAY_MS
 from tests.support.vocabulary import value_of
 from udfs.elements import ConsentRecord
@@ -217,6 +217,9 @@ class MemoryStore:
         self._past: dict[str, ConsentRecord] = {}
         self._proofs: dict[str, str] = {}
         self._generation = {"token": TOKEN, "open": True}
+        self._updates: dict[int, bytes] = {}
+        self._whole: list[bytes] = []
+        self._head: list[tuple[int, int]] = []
         self.writes = 0
 
     def at_epoch(self, epoch: int) -> "MemoryStore":
@@ -294,6 +297,46 @@ class MemoryStore:
             return WriteOutcome.STALE
         self._popular[segment] = payload, self._clock() + ttl_ms
         return WriteOutcome.WRITTEN
+
+    def publish_update(self, sequence: int, after: int, kept_from: int, update: bytes) -> PublishOutcome:
+        """See :class:`ListStore`."""
+        self._maybe_fail()
+        if self._head and self._head[0][0] > self.epoch:
+            return PublishOutcome.OLDER
+        if self._head != [(self.epoch, after)] or not self._whole:
+            return PublishOutcome.WANTS_WHOLE
+        self._updates[sequence] = update
+        for old in [kept for kept in self._updates if kept < kept_from]:
+            del self._updates[old]
+        self._head[:] = [(self.epoch, sequence)]
+        return PublishOutcome.PUBLISHED
+
+    def publish_whole(self, sequence: int, whole: bytes) -> PublishOutcome:
+        """See :class:`ListStore`."""
+        self._maybe_fail()
+        if self._head and self._head[0][0] > self.epoch:
+            return PublishOutcome.OLDER
+        if self._head != [(self.epoch, sequence)]:
+            self._updates.clear()
+        self._whole[:] = [whole]
+        self._head[:] = [(self.epoch, sequence)]
+        return PublishOutcome.PUBLISHED
+
+    def model_updates(self, after: int) -> list[bytes]:
+        """See :class:`ListStore`."""
+        self._maybe_fail()
+        return [self._updates[sequence] for sequence in sorted(self._updates) if sequence > after]
+
+    def whole_model(self) -> bytes | None:
+        """See :class:`ListStore`."""
+        self._maybe_fail()
+        return self._whole[0] if self._whole else None
+
+    def lose_model(self) -> None:
+        """Forget the online model, as a flush does."""
+        self._updates.clear()
+        self._whole.clear()
+        self._head.clear()
 
     def _maybe_fail(self) -> None:
         if self._failures:

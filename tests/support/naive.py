@@ -13,8 +13,10 @@ alone (sessions that end, consents that expire without another record).
 import base64
 import hmac
 import math
+import struct
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
+from zlib import crc32
 
 import msgspec
 
@@ -42,6 +44,7 @@ class Bounds(Protocol):
     """The fields that are read of :class:`udfs.profile.ProfileBounds`."""
 
     bought_items_max: int
+    had_items_max: int
     event_ids_max: int
     dedupe_horizon_ms: int
     session_gap_ms: int
@@ -277,6 +280,7 @@ class NaiveProfile:
         self.noted: list[tuple[str, int]] = []
         self.recents: dict[str, tuple[int, int, str]] = {}  # item → (newest time, when it was last met, kind)
         self.bought: list[str] = []
+        self.had: dict[str, int] = {}  # item → how often it was met, the item met last at the end
         self.event_ids: dict[bytes, None] = {}  # in the order in which they came
         self.newest_ts = 0
         self.active_at = 0
@@ -298,6 +302,9 @@ class NaiveProfile:
         self.know(event, append_ts, event_id, bounds)
         if event.item_id is not None and event.type in WEIGHTS:
             self.note_item(event.item_id, event.ts, event.type)
+            self.had[event.item_id] = self.had.pop(event.item_id, 0) + 1
+            if len(self.had) > bounds.had_items_max:
+                del self.had[next(iter(self.had))]
             if event.type == "purchase":
                 self.bought = [item for item in self.bought if item != event.item_id] + [event.item_id]
                 self.bought = self.bought[-bounds.bought_items_max :]
@@ -343,6 +350,7 @@ class NaiveProfile:
             "active_at": self.active_at,
             "session": self.session,
             "event_ids": b"".join(self.event_ids),
+            "had": [(crc32(item.encode()), count) for item, count in self.had.items()],
         }
 
 
@@ -352,6 +360,7 @@ def plain(state: UserState) -> dict[str, Any]:
     del fields["due_slot"], fields["consent_partition"]
     if state.profile is not None:
         profile = fields["profile"] = msgspec.structs.asdict(state.profile)
+        profile["had"] = list(struct.iter_unpack("<IH", state.profile.had))
         if state.profile.session is not None:
             profile["session"] = msgspec.structs.asdict(state.profile.session)
     return fields
@@ -364,6 +373,7 @@ def plain_answer(state: bytes) -> dict[str, Any]:
     if (profile := fields["profile"]) is not None:
         profile["event_ids"] = bytes.fromhex(profile["event_ids"])
         profile["recents"] = [tuple(recent) for recent in profile["recents"]]
+        profile["had"] = [tuple(item) for item in profile["had"]]
         if profile["session"] is not None:
             profile["session"]["id"] = bytes.fromhex(profile["session"]["id"])
     return fields  # type: ignore[no-any-return]

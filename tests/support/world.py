@@ -196,7 +196,7 @@ class Unsteady:
 class WorldBucket(Bucket):
     """A bucket whose lists contain exactly what the model was given."""
 
-    rules = ListRules(items=50, exclude_bought=False, exclude_recent=0)
+    rules = ListRules(items=50, exclude_bought=False, exclude_recent=0, exclude_had=False)
     fallback = PopularItems()
 
     def new_model(self) -> Any:

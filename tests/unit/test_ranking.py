@@ -12,8 +12,10 @@ from schemas.lists import ListedItem, RecommendationList, decode_list
 from schemas.store import ListWrite
 from tests.support.fakes import FixedModel
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, a_user, an_interaction
+from udfs.frozen_model import FrozenModel
+from udfs.guarded_model import Scoring
 from udfs.profile import RECENT_ITEMS_MAX, WEIGHT_OF_KIND, ProfileBounds, take
-from udfs.ranking import ListRules, PopularItems, Ranker, RankingModel, Scoring
+from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState
 
 BOUNDS = ProfileBounds(recents_half_life_ms=HOUR)
@@ -26,7 +28,7 @@ class Ranking(NamedTuple):
     """A ranker and its model."""
 
     ranker: Ranker
-    model: RankingModel
+    model: FrozenModel
 
 
 def a_ranker(top_k: int = 10, **rules: Any) -> Ranking:
@@ -34,7 +36,7 @@ def a_ranker(top_k: int = 10, **rules: Any) -> Ranking:
 
 
 def ranking_with(model: Scoring, name: str = "fixed", **rules: Any) -> Ranking:
-    return Ranking(Ranker(ListRules(**rules), BOUNDS, EPOCH), RankingModel(model, name))
+    return Ranking(Ranker(ListRules(**rules), BOUNDS, EPOCH), FrozenModel(model, name, BOUNDS))
 
 
 def who_met(*items: str, bought: tuple[str, ...] = (), level: str = "full", version: int = 7) -> UserState:
@@ -63,12 +65,18 @@ def ids(found: RecommendationList) -> list[str]:
 
 
 def naive(
-    state: UserState, popular: PopularItems, top_k: int, size: int, no_bought: bool, no_recent: bool
+    state: UserState,
+    popular: PopularItems,
+    top_k: int,
+    size: int,
+    no_bought: bool,
+    no_recent: bool,
+    had: set[str],
 ) -> list[tuple[str, float]]:
     """One user, one item at a time."""
     assert state.profile is not None
     model, profile = FixedModel(ITEMS, top_k), state.profile
-    skip = {item for item, _, _ in profile.recents if no_recent} | {item for item in profile.bought if no_bought}
+    skip = {item for item, _, _ in profile.recents if no_recent} | {item for item in profile.bought if no_bought} | had
     history, weights = np.zeros((1, 20), np.int32), np.zeros((1, 20), np.float32)
     place = RECENT_ITEMS_MAX
     for item, ts, kind in reversed(profile.recents):
@@ -94,13 +102,14 @@ met = st.lists(st.integers(0, 45).map("i{}".format), max_size=25)
 
 
 @settings(max_examples=100, deadline=None)
-@given(met, st.sets(st.integers(0, 45).map("i{}".format)), st.booleans(), st.booleans(), st.integers(1, 12))
+@given(met, st.sets(st.integers(0, 45).map("i{}".format)), *[st.booleans()] * 3, st.integers(1, 12))
 def test_a_list_equals_the_naive_ranking(
-    items: list[str], bought: set[str], no_bought: bool, no_recent: bool, size: int
+    items: list[str], bought: set[str], no_bought: bool, no_recent: bool, no_had: bool, size: int
 ) -> None:
     state = who_met(*items, bought=tuple(bought))
-    ranking = a_ranker(items=size, exclude_bought=no_bought, exclude_recent=RECENT_ITEMS_MAX if no_recent else 0)
-    expected = naive(state, POPULAR, 10, size, no_bought, no_recent)
+    recent = RECENT_ITEMS_MAX if no_recent else 0
+    ranking = a_ranker(items=size, exclude_bought=no_bought, exclude_recent=recent, exclude_had=no_had)
+    expected = naive(state, POPULAR, 10, size, no_bought, no_recent, set(items) if no_had else set())
     writes = ranked(ranking, ada=state)
     got = [] if not writes else [(item.id, item.score) for item in decode_list(writes["ada"].payload).items]
     assert [item for item, _ in got] == [item for item, _ in expected]
@@ -127,10 +136,10 @@ def test_ranker_ranks_with_the_model_passed_to_it() -> None:
 
     ranker, state = a_ranker().ranker, who_met("i5")
     forwards, backwards = (
-        RankingModel(FixedModel(ITEMS), "forwards"),
-        RankingModel(FixedModel(ITEMS[::-1]), "backwards"),
+        FrozenModel(FixedModel(ITEMS), "forwards"),
+        FrozenModel(FixedModel(ITEMS[::-1]), "backwards"),
     )
-    failing = RankingModel(Failing(ITEMS), "failing")
+    failing = FrozenModel(Failing(ITEMS), "failing")
     for model in (forwards, backwards, failing, forwards):
         [write] = ranker.rank({"ada": state}, POPULAR, model, NOW, DAY)
         found = decode_list(write.payload)
@@ -158,10 +167,15 @@ def test_session_list_is_labelled_and_expires_after_the_gap() -> None:
 def test_seen_or_bought_items_are_excluded_unless_configured() -> None:
     state = who_met("i4", "i5", "i6", bought=("i4",))
     assert not {"i4", "i5", "i6"} & set(ids(listed(a_ranker(), state)))
-    assert "i6" in ids(listed(a_ranker(exclude_recent=0), state))
-    assert "i4" not in ids(listed(a_ranker(exclude_recent=0), state))
-    assert "i4" in ids(listed(a_ranker(exclude_recent=0, exclude_bought=False), state))
-    last_two = set(ids(listed(a_ranker(exclude_recent=2, exclude_bought=False), state)))
+    assert not {"i4", "i5", "i6"} & set(ids(listed(a_ranker(exclude_recent=0, exclude_bought=False), state)))
+
+    def with_rules(**rules: Any) -> Ranking:
+        return a_ranker(exclude_had=False, **rules)
+
+    assert "i6" in ids(listed(with_rules(exclude_recent=0), state))
+    assert "i4" not in ids(listed(with_rules(exclude_recent=0), state))
+    assert "i4" in ids(listed(with_rules(exclude_recent=0, exclude_bought=False), state))
+    last_two = set(ids(listed(with_rules(exclude_recent=2, exclude_bought=False), state)))
     assert "i4" in last_two and not {"i5", "i6"} & last_two
 
 
@@ -201,7 +215,9 @@ class Padded(FixedModel):
 
 
 def test_padding_in_model_output_is_not_listed() -> None:
-    found = listed(ranking_with(Padded(ITEMS, 10), items=9, exclude_recent=0), who_met("i5"), PopularItems())
+    found = listed(
+        ranking_with(Padded(ITEMS, 10), items=9, exclude_recent=0, exclude_had=False), who_met("i5"), PopularItems()
+    )
     assert 0 < len(found.items) < 6
     assert "" not in ids(found)
 

@@ -7,7 +7,7 @@ loses nothing, and gives the right backpressure.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from schemas.store import ListWrite, Tombstone, WriteOutcome, Written
+from schemas.store import ListWrite, PublishOutcome, Tombstone, WriteOutcome, Written
 from udfs.elements import ConsentRecord
 
 
@@ -46,4 +46,20 @@ class ListStore(Protocol):
 
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """Write the popular list of a segment."""
+        ...
+
+    def publish_update(self, sequence: int, after: int, kept_from: int, update: bytes) -> PublishOutcome:
+        """Publish an update of the online model that follows `after`; updates before `kept_from` are removed."""
+        ...
+
+    def publish_whole(self, sequence: int, whole: bytes) -> PublishOutcome:
+        """Write the whole online model as of `sequence`."""
+        ...
+
+    def model_updates(self, after: int) -> list[bytes]:
+        """Updates of the online model behind the sequence `after`, in order; a bounded number of them."""
+        ...
+
+    def whole_model(self) -> bytes | None:
+        """The whole online model, or None if there is none."""
         ...

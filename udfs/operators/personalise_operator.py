@@ -23,9 +23,11 @@ from udfs.due import Due, RefreshSettings, when_due
 from udfs.elements import BucketMark, Element, halves, replacement_for, unpack
 from udfs.fault_log import FaultLog
 from udfs.generations import current_decision, should_have_list
+from udfs.online_model import OnlineModel
 from udfs.operators.audit_keeper import AuditKeeper
 from udfs.operators.commands import execute_commands
 from udfs.operators.generation_keeper import GenerationParts
+from udfs.operators.learning_keeper import LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
 from udfs.operators.outputs import AppliedElement, consent_entries, side_outputs
 from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, empty_sums
@@ -34,7 +36,7 @@ from udfs.operators.user_keeper import UserKeeper, UserParts, UserWrites
 from udfs.personalise import Users, apply
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
-from udfs.ranking import PopularItems, Ranker, RankingModel
+from udfs.ranking import ListModel, PopularItems, Ranker
 
 logger = logging.getLogger(__name__)
 UNREAD: Final = "oldest_unread_consent_ms"
@@ -61,11 +63,11 @@ class PersonaliseParts(NamedTuple):
     """What the operator depends on; created in the worker by `open_parts`, or by a test from fakes.
 
     `fallback` fills up lists until popular lists exist. `interactions` is the topic of interactions. `unread_ms`
-    returns the age of the oldest unread consent, at once.
+    returns the age of the oldest unread consent, at once. `online` is `model` if it learns in the stream.
     """
 
     ranker: Ranker
-    model: RankingModel
+    model: ListModel
     store: ListStore
     fallback: PopularItems
     epoch: int
@@ -77,6 +79,7 @@ class PersonaliseParts(NamedTuple):
     audit: Author
     generation: GenerationParts
     unread_ms: Callable[[], int]
+    online: OnlineModel | None = None
 
 
 class Attempt(NamedTuple):
@@ -93,6 +96,7 @@ class ElementResult(NamedTuple):
     users: UserWrites
     account: bytes
     weighed: Weighed
+    taught: Taught
     marks: list[BucketMark]
     outputs: list[Any]
 
@@ -114,6 +118,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         relinked = self._counters["users_relinked"]
         self._users = UserKeeper(runtime_context, user_parts, parts.generation, self._store, relinked)
         self._popularity = PopularityKeeper(runtime_context, parts.popularity)
+        self._learning = LearningKeeper(runtime_context, parts.online, parts.ranker.rules, self._store)
         self._audit = AuditKeeper(runtime_context, parts.audit)
         self._failed = self._unread_ms = 0
         self._given_up = FaultLog(logger, "a record is given up: dead letters or the audit trail have its coordinates")
@@ -141,7 +146,9 @@ class PersonaliseOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         account, users = decode_account(self._account.value()), Users(self._users.stored)
         relinked = self._users.recall(element, users)
-        changes = apply(element, users, account, parts.bounds, parts.interactions)
+        self._learning.follow(now_ms)
+        teaching = self._learning.teaching()
+        changes = apply(element, users, account, parts.bounds, parts.interactions, teaching)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = parts.ranker.rank(moved, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
         token = self._users.generation.proven(ctx)
@@ -151,11 +158,12 @@ class PersonaliseOperator(KeyedProcessFunction):
         writes = self._users.writes(users, now_ms, relinked)
         weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
         account.segments_left_out += weighed.left_out
+        taught = self._learning.taught(teaching, changes.accepted, ctx)
         outputs = [*side_outputs(applied, users, account, parts.epoch, parts.model.name)]
         entries = consent_entries(changes, applied.written)
         entries += execute_commands(element, account, users, self._users.kids, outputs)
         outputs += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
-        return ElementResult(applied, writes, encode_account(account), weighed, element.marks, outputs)
+        return ElementResult(applied, writes, encode_account(account), weighed, taught, element.marks, outputs)
 
     def _commit(self, done: ElementResult, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Write the results of an element to state, and emit its outputs."""
@@ -163,6 +171,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         if done.marks and self._users.take_marks(done.marks, ctx):
             yield empty_sums()
         self._popularity.put(done.weighed, ctx)
+        self._learning.put(done.taught, ctx)
         self._account.update(done.account)
         self._count(done)
         yield from done.outputs
@@ -184,11 +193,13 @@ class PersonaliseOperator(KeyedProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         """At the end of a second: pass on popularity, drop what ended or expired, refresh ageing lists."""
         yield from self._popularity.sums()
+        yield from self._learning.sums()
         if self._users.defer_if_late(timestamp, ctx):
             yield from self._audit.expired([], timestamp, ctx)
             return
         parts, users = self._parts, Users(self._users.stored)
         now_ms = ctx.timer_service().current_processing_time()
+        self._learning.follow(now_ms)
         refresh, ended, expired = {}, [], []
         for pseudonym, state in self._users.due(timestamp, users, ctx):
             due = when_due(state, now_ms, parts.bounds, parts.refresh)

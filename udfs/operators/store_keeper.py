@@ -7,6 +7,7 @@ from schemas.consents import Level
 from schemas.store import ConsentOutcome, ListWrite, Tombstone, Written
 from udfs.account import Account
 from udfs.elements import ConsentRecord
+from udfs.online_model import OnlineModel
 from udfs.operators.cancellation import interrupted
 from udfs.operators.list_store import ListStore
 from udfs.operators.patience import Patience
@@ -43,6 +44,10 @@ class StoreKeeper:
     def forget(self, pseudonyms: Sequence[str]) -> None:
         """Delete the lists of users whose profiles have ended."""
         self._patiently(lambda: self._store.forget(pseudonyms))
+
+    def follow(self, model: OnlineModel) -> None:
+        """Bring `model` up to date with what the learner has published."""
+        self._patiently(lambda: model.follow(self._store))
 
     def write_all(
         self, changes: Changes, lists: list[ListWrite], users: Users, account: Account, now_ms: int, token: str

@@ -1,0 +1,208 @@
+"""The online model in the operators: what a bucket teaches, what the learner publishes, and the lists that follow."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.online.lessons import decode_sums
+from models.online.updates import decode_update
+from tests.support.bucket import Bucket
+from tests.support.fakes import Harness, Keyed, MemoryStore
+from tests.support.vocabulary import BEGINNING, MINUTE, SECOND, a_consent, an_interaction
+from udfs.learning import TRAIN, LearnSettings
+from udfs.online_model import OnlineModel
+from udfs.operators.learn_operator import LearnOperator, LearnParts
+from udfs.operators.learning_keeper import LESSONS
+from udfs.ranking import ListRules, PopularItems
+
+
+class Shop:
+    """A bucket whose model learns, and the learner, with one store."""
+
+    def __init__(self) -> None:
+        self.bucket = OnlineBucket()
+        self.learner_keyed = Keyed(0, BEGINNING)
+        self.start_learner()
+        self.lessons: list[bytes] = []
+        self.appended = BEGINNING
+
+    def start_learner(self) -> None:
+        parts = LearnParts(self.bucket.store, LearnSettings())
+        self.learner = Harness(LearnOperator(lambda: parts), self.learner_keyed)
+
+    def consents(self, *users: str, purposes: int = 7) -> None:
+        self.bucket.take(*(a_consent(user, purposes=purposes, offset=n) for n, user in enumerate(users)))
+
+    def clicks(self, user: str, *items: str) -> None:
+        """One click a second."""
+        for item in items:
+            self.appended = self.bucket.keyed.now_ms + SECOND
+            click = an_interaction(user, self.appended, item, appended=self.appended, user_bit=hash_bit(user))
+            self.pass_on(self.bucket.take(click))
+            self.pass_time(SECOND)
+
+    def pass_time(self, ms: int) -> None:
+        self.pass_on(self.bucket.pass_time(ms))
+        self.learner.advance_to(self.bucket.keyed.now_ms)
+
+    def pass_on(self, outputs: list[Any]) -> None:
+        for output in outputs:
+            if isinstance(output, tuple) and output[0] is LESSONS:
+                self.lessons.append(output[1])
+                self.learner_keyed.now_ms = max(self.learner_keyed.now_ms, self.bucket.keyed.now_ms)
+                self.learner.element(output[1])
+
+    def ids(self, user: str) -> list[str]:
+        found = self.bucket.store.list_of(user)
+        return [] if found is None else [item.id for item in found.items]
+
+
+class OnlineBucket(Bucket):
+    rules = ListRules(items=4)
+    fallback = PopularItems()
+
+    def new_ranking_model(self) -> OnlineModel:
+        return OnlineModel()
+
+
+def hash_bit(user: str) -> int:
+    return sum(user.encode()) % 64
+
+
+def test_user_gets_a_personal_list_after_a_session_that_resembles_another() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob", "cyd")
+    for user in ("ada", "bob"):
+        shop.clicks(user, "tea", "cup", "pot")
+    shop.pass_time(2 * SECOND)
+    shop.clicks("cyd", "tea")
+    found = shop.bucket.store.list_of("cyd")
+    assert found is not None
+    assert (found.reason, found.model.partition("@")[0]) == ("personalised", "online")
+    assert {item.id for item in found.items} == {"cup", "pot"}
+
+
+def test_new_item_is_in_another_users_list_after_its_second_user() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob", "cyd", "dan")
+    shop.clicks("ada", "tea", "cup")
+    shop.clicks("bob", "tea", "cup")
+    shop.clicks("cyd", "tea", "brand-new")
+    shop.clicks("dan", "tea")
+    assert "brand-new" not in shop.ids("dan"), "one user has met it"
+    shop.clicks("bob", "brand-new")
+    shop.pass_time(2 * SECOND)
+    shop.clicks("dan", "tea")
+    assert "brand-new" in shop.ids("dan")
+
+
+def test_user_who_denies_training_teaches_nothing() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob", purposes=7 - TRAIN)
+    for user in ("ada", "bob"):
+        shop.clicks(user, "tea", "cup", "pot")
+    assert shop.lessons == []
+    assert shop.bucket.store.whole_model() is None
+
+
+def test_lessons_and_updates_name_no_user() -> None:
+    shop = Shop()
+    shop.consents("ada-the-user", "bob-the-user")
+    for user in ("ada-the-user", "bob-the-user"):
+        shop.clicks(user, "tea", "cup", "pot")
+    published = [shop.bucket.store.whole_model() or b"", *shop.bucket.store.model_updates(0)]
+    states = list(shop.learner_keyed.states["rows-v1"].data.values())
+    for raw in (*shop.lessons, *published, *states):
+        assert b"the-user" not in raw
+    assert shop.lessons and published[0]
+
+
+def test_learner_restored_from_a_snapshot_equals_one_that_never_stopped() -> None:
+    """Up to the rounding of fading twice: the published shares are half as precise as the counts."""
+    shop, other = Shop(), Shop()
+    for each in (shop, other):
+        each.consents("ada", "bob")
+        each.clicks("ada", *(f"item-{n}" for n in range(15)))
+    shop.learner_keyed = shop.learner_keyed.snapshot()
+    shop.start_learner()
+    for each in (shop, other):
+        each.clicks("bob", *(f"item-{n}" for n in range(15)))
+        each.pass_time(MINUTE)
+    followed, expected = OnlineModel(), OnlineModel()
+    followed.follow(shop.bucket.store)
+    expected.follow(other.bucket.store)
+    assert followed.tables.ids == expected.tables.ids
+    for name, column in expected.tables.feed.items():
+        np.testing.assert_allclose(followed.tables.feed[name], column, rtol=2e-3, atol=1e-6, err_msg=name)
+
+
+def test_model_comes_back_after_redis_has_lost_it() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob", "cyd")
+    for user in ("ada", "bob"):
+        shop.clicks(user, "tea", "cup", "pot")
+    shop.bucket.store.lose_model()
+    shop.clicks("ada", "tea")
+    shop.pass_time(2 * SECOND)
+    followed = OnlineModel()
+    followed.follow(shop.bucket.store)
+    assert {"tea", "cup", "pot"} <= set(followed.tables.ids)
+
+
+def test_scorer_that_followed_updates_has_the_tables_of_one_that_read_the_whole() -> None:
+    shop = Shop()
+    followed = OnlineModel()
+    shop.consents("ada", "bob")
+    for n in range(70):
+        shop.clicks(("ada", "bob")[n % 2], f"item-{n * n % 23}")
+        followed.follow(shop.bucket.store)
+    fresh = OnlineModel()
+    fresh.follow(shop.bucket.store)
+    assert (fresh.name, fresh.tables.index) == (followed.name, followed.tables.index)
+    rows = len(fresh.tables.index) + 1
+    for name, column in fresh.tables.feed.items():
+        assert np.array_equal(followed.tables.feed[name][:rows], column[:rows]), name
+
+
+def test_older_deployment_publishes_nothing() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob")
+    for user in ("ada", "bob"):
+        shop.clicks(user, "tea", "cup")
+    newer = shop.bucket.store.at_epoch(BEGINNING + 1)
+    newer.publish_whole(1, b"newer")
+    shop.clicks("ada", "pot")
+    shop.pass_time(2 * MINUTE)
+    assert shop.bucket.store.whole_model() == b"newer"
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x01", b"\x02abc", b"\x01\x90", b"nonsense"])
+def test_unreadable_updates_leave_lists_to_what_is_popular(raw: bytes) -> None:
+    store = MemoryStore(BEGINNING, lambda: BEGINNING)
+    store.publish_whole(5, raw)
+    model = OnlineModel()
+    model.follow(store)
+    assert model.tables.is_empty
+
+
+def test_unreadable_lessons_are_left_out_and_counted() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob")
+    shop.learner_keyed.now_ms = shop.bucket.keyed.now_ms
+    shop.learner.element(b"nonsense")
+    for user in ("ada", "bob"):
+        shop.clicks(user, "tea", "cup")
+    shop.pass_time(2 * SECOND)
+    assert shop.learner_keyed.counts["lessons_left_out"] == 1
+    assert shop.bucket.store.whole_model() is not None
+
+
+def test_lessons_hold_what_was_learned() -> None:
+    shop = Shop()
+    shop.consents("ada")
+    shop.clicks("ada", "tea", "cup")
+    shop.pass_time(SECOND)
+    items = [decode_sums(raw).items for raw in shop.lessons]
+    assert items == [["tea"], ["cup", "tea"]]
+    assert decode_update(shop.bucket.store.whole_model() or b"").names == [], "one user is not enough to publish"

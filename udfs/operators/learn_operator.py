@@ -1,0 +1,166 @@
+"""Shell around :mod:`models.online.learner`: merges lessons once a second, and publishes the update to Redis.
+
+State is what was learned up to a moment, by blocks of rows, and the lessons since then: rows change with every event,
+and writing all that changed each second would cost more than learning it.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from pyflink.common import Types
+from pyflink.datastream import RuntimeContext
+from pyflink.datastream.functions import KeyedProcessFunction
+from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+
+from models.online.learner import Learner
+from models.online.learner_state import BLOCK_ROWS, decode_learner, encode_blocks, encode_head
+from models.online.lessons import LessonSums, decode_sums
+from models.online.tables import Tables
+from models.online.updates import Update, encode_update
+from schemas.errors import SchemaError
+from schemas.store import PublishOutcome
+from udfs.fault_log import FaultLog
+from udfs.learning import LearnSettings
+from udfs.operators.cancellation import interrupted
+from udfs.operators.list_store import ListStore
+from udfs.operators.patience import Patience
+from udfs.operators.timers import register_end_of
+
+PUBLISH_EVERY_MS: Final = 1_000
+STORE_EVERY_MS: Final = 10_000
+WHOLE_EVERY_MS: Final = 60_000
+logger = logging.getLogger(__name__)
+
+
+class LearnParts(NamedTuple):
+    """What the operator depends on; created in the worker, or by a test from fakes."""
+
+    store: ListStore
+    settings: LearnSettings
+
+
+class Merged(msgspec.Struct, array_like=True, frozen=True):
+    """Where in the lessons since the last storing a second ended: all before it were merged at `at_ms`."""
+
+    at_ms: int
+
+
+class LearnOperator(KeyedProcessFunction):
+    """Takes packed lessons, all under one key. No output: updates go to Redis."""
+
+    def __init__(self, open_parts: Callable[[], LearnParts]) -> None:
+        self._open_parts = open_parts
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Called by Flink in the worker before the first element."""
+        raw = Types.PICKLED_BYTE_ARRAY()
+        self._lessons = runtime_context.get_list_state(ListStateDescriptor("lessons-v1", raw))
+        self._rows = runtime_context.get_map_state(MapStateDescriptor("rows-v1", Types.STRING(), raw))
+        self._head = runtime_context.get_state(ValueStateDescriptor("learner-v1", raw))
+        self._parts = self._open_parts()
+        self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
+        self._learner: Learner | None = None
+        self._tables = Tables()
+        self._waiting: list[LessonSums] = []
+        self._stored_at_ms = self._whole_at_ms = self._last_whole = self._kept_from = 0
+        group = runtime_context.get_metrics_group().add_group("freshet")
+        self._retries, self._left_out = group.counter("store_retries"), group.counter("lessons_left_out")
+        self._updates = group.counter("model_updates")
+        self._report = FaultLog(logger, "lessons cannot be merged: they are left out")
+
+    def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        """Store lessons; a timer merges them."""
+        self._open_learner(ctx)
+        self._lessons.add(value)
+        self._take(value)
+        register_end_of(PUBLISH_EVERY_MS, ctx)
+        return iter(())
+
+    def _take(self, raw: bytes) -> None:
+        try:
+            self._waiting.append(decode_sums(raw))
+        except SchemaError as error:
+            self._report(error)
+            self._left_out.inc()
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
+        """Merge the lessons of a second, and publish; store what changed when it is time to."""
+        learner = self._open_learner(ctx)
+        now_ms = ctx.timer_service().current_processing_time()
+        if self._waiting and (update := self._merged(learner, now_ms)) is not None:
+            self._publish(update, now_ms)
+        if now_ms - self._stored_at_ms >= STORE_EVERY_MS:
+            self._store(self._open_learner(ctx), now_ms)
+        else:
+            register_end_of(STORE_EVERY_MS, ctx)
+        return iter(())
+
+    def _merged(self, learner: Learner, now_ms: int) -> Update | None:
+        """The update with the waiting lessons; None, with these left out, if they cannot be merged."""
+        lessons, self._waiting = self._waiting, []
+        try:
+            update = learner.learn(lessons, now_ms)
+            self._tables.apply(update)
+        except Exception as error:  # whatever it is, it would happen again after each restart
+            self._report(error)
+            self._left_out.inc(len(lessons))
+            self._go_back(len(lessons))
+            return None
+        self._lessons.add(_MERGED + msgspec.msgpack.encode(Merged(now_ms)))
+        return update
+
+    def _go_back(self, lessons: int) -> None:
+        """Forget the last `lessons` that were stored, and open the learner anew: what is in memory is half merged."""
+        kept = list(self._lessons.get() or ())[:-lessons]
+        self._lessons.clear()
+        for raw in kept:
+            self._lessons.add(raw)
+        self._learner = None
+
+    def _publish(self, update: Update, now_ms: int) -> None:
+        """Publish the last update, and the whole model where Redis does not have it, or it is old."""
+        store, tables = self._parts.store, self._tables
+        packed = encode_update(update)
+        outcome = self._patiently(
+            lambda: store.publish_update(update.sequence, update.after, self._kept_from, packed), self._retries.inc
+        )
+        self._updates.inc()
+        if outcome == PublishOutcome.WANTS_WHOLE or now_ms - self._whole_at_ms >= WHOLE_EVERY_MS:
+            whole = encode_update(tables.whole())
+            self._patiently(lambda: store.publish_whole(tables.sequence, whole), self._retries.inc)
+            # Who follows updates may be behind by as long as a whole model is old.
+            self._kept_from, self._whole_at_ms = self._last_whole, now_ms
+            self._last_whole = tables.sequence
+
+    def _store(self, learner: Learner, now_ms: int) -> None:
+        blocks = {row // BLOCK_ROWS for row in learner.take_changed()}
+        for block, raw in encode_blocks(learner, sorted(blocks)).items():
+            self._rows.put(str(block), raw)
+        self._head.update(encode_head(learner))
+        self._lessons.clear()
+        self._stored_at_ms = now_ms
+
+    def _open_learner(self, ctx: Any) -> Learner:
+        """The learner; after a start, from state. Scorers then get a model that begins anew."""
+        if self._learner is not None:
+            return self._learner
+        settings = self._parts.settings
+        self._waiting = []
+        learner = self._learner = Learner(settings.items_max, settings.pair_rows_max)
+        blocks = {int(block): self._rows.get(block) for block in list(self._rows.keys())}
+        decode_learner(self._head.value(), blocks, learner)
+        for raw in list(self._lessons.get() or ()):
+            if raw.startswith(_MERGED):
+                learner.learn(self._waiting, msgspec.msgpack.decode(raw[len(_MERGED) :], type=Merged).at_ms)
+                self._waiting = []
+            else:
+                self._take(raw)
+        now_ms = ctx.timer_service().current_processing_time()
+        self._tables.apply(learner.begin(now_ms))
+        self._stored_at_ms = now_ms
+        return learner
+
+
+_MERGED: Final = b"\x00merged"
