@@ -29,8 +29,13 @@ class Product(NamedTuple):
     job_id: str
 
 
-def start(stack: LocalStack, *, model_directory: Path, report: Callable[[str], None] = lambda line: None) -> Product:
-    """Create what the job needs, submit it, wait until it runs, and publish the addresses."""
+def start(
+    stack: LocalStack, *, model_directory: Path | None, report: Callable[[str], None] = lambda line: None
+) -> Product:
+    """Create what the job needs, submit it, wait until it runs, and publish the addresses.
+
+    Without a `model_directory`, the model learns in the stream.
+    """
     key_ring = stack.directory / "key-ring.json"
     make_keys(key_ring)
     tenant, settings_path = stack.directory / "tenant.toml", stack.directory / "freshet.toml"
@@ -65,20 +70,26 @@ def _signing_key(key_ring: Path) -> Path:
     return key_ring.with_name("signing-key")
 
 
-def settings_text(stack: LocalStack, key_ring: Path, model: Path, tenant: Path | None = None) -> str:
+def settings_text(stack: LocalStack, key_ring: Path, model: Path | None, tenant: Path | None = None) -> str:
     """The settings file of a local job: addresses and paths; everything else has its default.
 
     If there is a `tenant`, its file contains the key ring.
     """
-    paths = map(str, (key_ring, _signing_key(key_ring), model.resolve()))
-    kafka, redis, ring, signing, directory = map(toml_of, (stack.kafka.bootstrap_servers, stack.redis.url, *paths))
+    paths = map(str, (key_ring, _signing_key(key_ring)))
+    kafka, redis, ring, signing = map(toml_of, (stack.kafka.bootstrap_servers, stack.redis.url, *paths))
     head, privacy = ("", f"[privacy]\nkey_ring = {ring}\n\n")
     if tenant is not None:
         head, privacy = f"tenant = {toml_of(str(tenant))}\n\n", ""
     return (
         f"{head}[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
-        f"{privacy}[audit]\nsigning_key = {signing}\n\n[model]\ndirectory = {directory}\n\n"
-        "# A small shop: shoppers would soon have met all of it.\n[lists]\nexclude_had = false\n"
+        f"{privacy}[audit]\nsigning_key = {signing}\n{'' if model is None else _frozen(model)}"
+    )
+
+
+def _frozen(model: Path) -> str:
+    return (
+        f"\n[model]\ndirectory = {toml_of(str(model.resolve()))}\n\n"
+        "# The simulated shop is small: shoppers would soon have met all of it.\n[lists]\nexclude_had = false\n"
     )
 
 

@@ -278,15 +278,19 @@ def start_live(
     directory: Path,
     task_managers: int = 1,
     flink_settings: dict[str, str] | None = None,
-    model: Callable[[Path], None] = small_model,
+    model: Callable[[Path], None] | None = small_model,
 ) -> Live:
-    """A separate stack below `directory`, with the model from `model` and the job on it. Bounded restarts."""
+    """A separate stack below `directory`, with the model from `model` and the job on it. Bounded restarts.
+
+    Without a `model`, the job learns its own.
+    """
     bounded = {"restart-strategy.exponential-delay.attempts-before-reset-backoff": "20"}
     stack = LocalStack(directory, task_managers, {**bounded, **(flink_settings or {})})
     stack.start()
     try:
-        model(directory / "model")
-        return Live(stack, product.start(stack, model_directory=directory / "model"))
+        if model is not None:
+            model(directory / "model")
+        return Live(stack, product.start(stack, model_directory=None if model is None else directory / "model"))
     except BaseException:
         stack.stop()
         raise

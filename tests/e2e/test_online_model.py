@@ -1,0 +1,60 @@
+"""The online model on the real stack: an empty shop learns, and goes on learning after its TaskManager is killed."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from schemas.lists import RecommendationList
+from tests.support.live import Live, start_live, until
+
+SHOPPERS = [f"shopper-{n}" for n in range(6)]
+
+
+@pytest.fixture(scope="module", params=["thread", "process"])
+def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    settings = {"python.execution-mode": request.param, "execution.checkpointing.interval": "500 ms"}
+    running = start_live(tmp_path_factory.mktemp("online"), flink_settings=settings, model=None)
+    try:
+        running.consent([*SHOPPERS, "ada", "bob"])
+        for user in (*SHOPPERS, "ada", "bob"):
+            running.wait_for_consent(user)
+        yield running
+    finally:
+        running.close()
+        running.stack.stop()
+
+
+def personal_list(shop: Live, user: str) -> RecommendationList | None:
+    found = shop.list_of(user)
+    return found if found is not None and found.reason == "personalised" else None
+
+
+def listed(shop: Live, user: str, item: str) -> bool:
+    found = personal_list(shop, user)
+    return found is not None and item in {one.id for one in found.items}
+
+
+def test_empty_shop_learns_and_survives_a_killed_task_manager(shop: Live) -> None:
+    for shopper in SHOPPERS:
+        for item in ("tea", "cup", "pot"):
+            shop.interact(shopper, item)
+
+    def resembles() -> bool:
+        shop.interact("ada", "tea")
+        return listed(shop, "ada", "pot")
+
+    until(resembles, "a personal list for a session that resembles others", pause_s=0.5)
+    found = personal_list(shop, "ada")
+    assert found is not None and found.model.startswith("online@")
+
+    shop.checkpoint()
+    shop.stack.kill_task_manager()
+    for shopper in SHOPPERS:
+        shop.interact(shopper, "tea")
+        shop.interact(shopper, "kettle")
+
+    def learned_since() -> bool:
+        shop.interact("bob", "tea")
+        return listed(shop, "bob", "kettle") and listed(shop, "bob", "pot")
+
+    until(learned_since, "what was learned before and after the kill", pause_s=0.5)
