@@ -14,6 +14,7 @@ import argparse
 import functools
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +23,10 @@ import msgspec
 from adapters.secrets.key_rings import load_key_ring
 from bench.clients import consumer
 from jobs.settings import Settings, load_settings
-from jobs.workers import open_store
-from models.scorer import Scorer
+from jobs.workers import open_model, open_store
+from models.online.learner import Learner
+from models.online.lessons import Lesson, sum_lessons
+from models.online.score_weights import Gradients
 from schemas.events import EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, KIND_OF
 from schemas.lists import encode_list, item_fragment
 from schemas.marks import MARK_KEY
@@ -32,8 +35,10 @@ from schemas.store import ALL, ListWrite
 from schemas.wire.codecs import json_codec
 from udfs.consent import ConsentVerdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
-from udfs.frozen_model import FrozenModel
 from udfs.ingest import consent_record
+from udfs.learning import Teaching
+from udfs.online_model import OnlineModel
+from udfs.operators.learning_keeper import EXAMPLES_PER_SECOND, SUMS_EVERY_MS
 from udfs.operators.patience import Patience
 from udfs.popularity import USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
@@ -41,6 +46,8 @@ from udfs.ranking import PopularItems, Ranker
 from udfs.state import UserState
 
 WRITES_MAX: Final = 1_000
+BUCKETS: Final = 4
+"""Of the job: each has its own share of examples."""
 
 
 class BareTotals(msgspec.Struct):
@@ -53,23 +60,45 @@ class BareTotals(msgspec.Struct):
     lists: int = 0
 
 
+class School:
+    """Learning in one process: the same lessons and examples as in the job, merged once a second."""
+
+    def __init__(self, model: OnlineModel, settings: Settings) -> None:
+        self._model, self._rules = model, settings.lists
+        self._learner = Learner(settings.learn.items_max, settings.learn.pair_rows_max)
+        self._lessons: list[Lesson] = []
+        self._gradients = Gradients()
+        self._learned_ms = self._examples = 0
+
+    def learn(self, teaching: Teaching, users: Collection[str], now_ms: int) -> None:
+        """Take the lessons of a batch; merge them, and follow, when a second has passed."""
+        self._lessons += teaching.lessons(users)
+        examples = teaching.examples(users)[: max(0, EXAMPLES_PER_SECOND * BUCKETS - self._examples)]
+        self._examples += len(examples)
+        self._gradients.add(self._model.gradients(examples, self._rules))
+        if now_ms - self._learned_ms < SUMS_EVERY_MS or not self._lessons:
+            return
+        update = self._learner.learn([sum_lessons(self._lessons, self._gradients)], now_ms)
+        self._model.apply([update])
+        self._lessons, self._gradients, self._learned_ms, self._examples = [], Gradients(), now_ms, 0
+
+
 class PlainConsumer:
     """The whole product in one object. Call order: consents(), then interactions() once per batch."""
 
     def __init__(self, settings: Settings, epoch: int) -> None:
-        directory = settings.model.frozen_directory()
-        assert directory is not None, "the plain consumer ranks with a frozen model"
-        scorer = Scorer.open(directory)
+        model, popular = open_model(settings)
         self._settings = settings
         self._epoch = epoch
-        self._model = FrozenModel(scorer, scorer.manifest.name, settings.profile)
+        self._model = model
+        self._school = School(model, settings) if isinstance(model, OnlineModel) else None
         self._ranker = Ranker(settings.lists, settings.profile, epoch)
         self._codec = json_codec()
         self._pseudonymiser = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
         self._store = open_store(settings, epoch)
         self._patiently = Patience(settings.redis.outage_max_ms)
         self._users: dict[str, UserState] = {}
-        self._popular = PopularItems.ranked(scorer.manifest.popular)
+        self._popular = popular
         self._tables: dict[str, PopularityTable] = {}
         self._published_at = time.monotonic()
         self.totals = BareTotals()
@@ -89,14 +118,18 @@ class PlainConsumer:
         """Process a batch of interactions, score each changed user once, write all lists in one round trip."""
         users, bounds, totals = self._users, self._settings.profile, self.totals
         accepted, moved = [], {}
+        teaching = None if self._school is None else Teaching()
         for record in records:
             event = self._decode(record)
             state = users.get(event.pseudonym)
+            before = None if teaching is None else teaching.before(state, event)
             outcome = take(state, event, bounds)
             if outcome <= Outcome.MOVED:
                 accepted.append(event)
                 if outcome == Outcome.MOVED:
                     moved[event.pseudonym] = state
+                    if teaching is not None and before is not None:
+                        teaching.accepted(event, before)
             elif outcome == Outcome.DUPLICATE:
                 totals.duplicates += 1
             else:
@@ -105,6 +138,8 @@ class PlainConsumer:
         list_ttl_ms = self._settings.refresh.list_ttl_ms
         lists = self._ranker.rank(moved, self._popular, self._model, now_ms, list_ttl_ms)  # type: ignore[arg-type]
         self._write([], lists)
+        if self._school is not None and teaching is not None:
+            self._school.learn(teaching, moved, now_ms)
         totals.sent += len(records)
         totals.accepted += len(accepted)
         totals.lists += len(lists)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 RATIO_MIN: Final = 0.55
+LEARNING_RATIO_MIN: Final = 0.60
 CONSENT_CPU_MAX: Final = 1.10
 P50_MORE_MAX_MS: Final = 45
 REBUILD_FIRST_MAX_S: Final = 5.0
@@ -54,10 +55,10 @@ class LimitCheck(NamedTuple):
 def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
     """The checks of all limits for which `figures`, in the form of bench.json, has the values."""
     found = []
-    if "throughput_ratio" in figures:
-        ratio = figures["throughput_ratio"]
-        limit = f">= {RATIO_MIN:.2f}"
-        found.append(LimitCheck("throughput", "throughput, job / plain", f"{ratio:.2f}", limit, ratio >= RATIO_MIN))
+    for part, least in (("throughput", RATIO_MIN), ("learning", LEARNING_RATIO_MIN)):
+        if f"{part}_ratio" in figures:
+            ratio = figures[f"{part}_ratio"]
+            found.append(LimitCheck(part, f"{part}, job / plain", f"{ratio:.2f}", f">= {least:.2f}", ratio >= least))
     for rate, latency in sorted(figures.get("latency_ms", {}).items(), key=lambda entry: int(entry[0])):
         plain = figures["plain_latency_ms"][rate]
         for name, more_ms in (("p50", P50_MORE_MAX_MS), ("p99", P99_MORE_MAX_MS)):

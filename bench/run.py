@@ -84,15 +84,25 @@ def _buckets(on: Testbed, options: BenchOptions) -> Measured:
     return buckets.figures(measured), buckets.body(measured, plan)
 
 
+def _learning(on: Testbed, options: BenchOptions) -> Measured:
+    events = options.events or (EVENTS_QUICK if options.quick else EVENTS)
+    repeats = []
+    for number in range(options.repeats or (REPEATS_QUICK if options.quick else REPEATS)):
+        repeats.append(throughput.measure(on, f"learning-{number + 1}", events, online=True))
+        on.say(report.one_repeat(*repeats[-1]))
+    return throughput.figures(repeats, "learning"), report.throughput_body(repeats, events)
+
+
 PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
     "privacy": _privacy,
     "rebuild": _rebuild,
     "buckets": _buckets,
+    "learning": _learning,
 }
-ASKED_FOR: Final = ("buckets",)
-"""Parts that run only with `--only`: they answer a question and have no limit."""
+ASKED_FOR: Final = ("buckets", "learning")
+"""Parts that run only with `--only`."""
 
 
 def measure(on: Testbed, options: BenchOptions) -> tuple[dict[str, Any], dict[str, str]]:

@@ -54,9 +54,12 @@ class Testbed:
         """Kafka's address."""
         return self.stack.kafka.bootstrap_servers
 
-    def tenant(self, name: str, more_settings: str = "") -> BenchTenant:
-        """Topics with the prefix `name` and settings for them; all tenants share the key ring and the model."""
-        text = product.settings_text(self.stack, self._key_ring, self._model)
+    def tenant(self, name: str, more_settings: str = "", online: bool = False) -> BenchTenant:
+        """Topics with the prefix `name` and settings for them; all tenants share the key ring and the model.
+
+        An `online` one learns its model in the stream.
+        """
+        text = product.settings_text(self.stack, self._key_ring, None if online else self._model)
         text = text.replace("[kafka]\n", f'[kafka]\ntopic_prefix = "{name}."\ngroup_id = "{name}"\n', 1)
         path = self.stack.directory / f"{name}.toml"
         path.write_text(f"{text}\n{more_settings}\n{self._more_settings}", encoding="utf-8")

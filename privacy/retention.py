@@ -71,6 +71,12 @@ def _state(settings: Settings) -> list[Kept]:
             due,
         ),
         Kept(
+            "items met, in state: checksums of item ids",
+            f"the last {profile.had_items_max}, and with the profile",
+            "`profile.had_items_max`",
+            "rule of the profile, at each event",
+        ),
+        Kept(
             "dedupe window, in state: hashes of events",
             dedupe.format(duration(profile.dedupe_horizon_ms)),
             "`profile.event_ids_max`, `profile.dedupe_horizon_ms`",
@@ -118,6 +124,12 @@ def _redis(settings: Settings) -> list[Kept]:
             f"{duration(settings.popularity.list_ttl_ms)} after they were last published",
             "`popularity.list_ttl_ms`",
             ttl,
+        ),
+        Kept(
+            "online model, in state and Redis: counts of items and of pairs of items, without users",
+            "half of what was learned is left after 30 days, a thousandth after 300",
+            "`PAIR_HALF_LIFE_MS` in `models/online/dimensions.py`",
+            "decay of the counts",
         ),
     ]
 

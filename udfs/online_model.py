@@ -11,7 +11,7 @@ from models.online.blend import Blend, Histories, empty_histories
 from models.online.dimensions import OWN_ITEMS
 from models.online.score_weights import Gradients
 from models.online.tables import Tables
-from models.online.updates import decode_update
+from models.online.updates import Update, decode_update
 from schemas.errors import ModelError, SchemaError
 from schemas.lists import item_fragment
 from udfs.fault_log import FaultLog
@@ -71,8 +71,11 @@ class OnlineModel:
             self._use(Tables())
 
     def _applied(self, updates: Sequence[bytes]) -> bool:
-        for raw in updates:
-            update = decode_update(raw)
+        return self.apply([decode_update(raw) for raw in updates])
+
+    def apply(self, updates: Sequence[Update]) -> bool:
+        """Apply updates in their order; False, at the first that does not follow what is here."""
+        for update in updates:
             if update.after != self.tables.sequence:
                 return False
             self.tables.apply(update)

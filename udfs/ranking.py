@@ -51,6 +51,21 @@ class PopularItems(NamedTuple):
         ids = [item.id for item in popular.items]
         return cls(ids, [item_fragment(item) for item in ids], [item.score for item in popular.items])
 
+    def followed_by(self, others: "PopularItems") -> "PopularItems":
+        """These items, then those of `others` that are not among them, scored no higher than the last of these.
+
+        >>> first = PopularItems(["tea"], [b"tea"], [9.0])
+        >>> first.followed_by(PopularItems.ranked(["cup", "tea", "pot"])).ids
+        ['tea', 'cup', 'pot']
+        """
+        known, lowest = set(self.ids), min(self.scores, default=math.inf)
+        more = [place for place, item in enumerate(others.ids) if item not in known]
+        return PopularItems(
+            [*self.ids, *(others.ids[place] for place in more)],
+            [*self.fragments, *(others.fragments[place] for place in more)],
+            [*self.scores, *(min(lowest, others.scores[place]) for place in more)],
+        )
+
     @classmethod
     def ranked(cls, ids: Sequence[str]) -> "PopularItems":
         """Items of which only the order is known: the score is the reciprocal rank."""

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from schemas.lists import encode_list, item_fragment
 from schemas.receipts import AccountReceipt, ConsentReceipt, ElementReceipt
 from schemas.rejects import RejectReason
+from schemas.store import ALL
 from tests.support.bucket import BOUNDS, CRASH, EPOCH, ITEMS, Bucket, Record, answers, receipts, side
 from tests.support.fakes import TOKEN
 from tests.support.naive import plain, plain_answer
@@ -365,3 +367,16 @@ def test_unread_consent_gauge_updates_every_second(bucket: Bucket) -> None:
         bucket.pass_time(SECOND)
         bucket.watch()
         assert bucket.keyed.counts[UNREAD] == unread_ms
+
+
+def test_one_popular_item_does_not_hide_the_models_popular_items(bucket: Bucket) -> None:
+    """A new shop: five users have met one item, which then is the whole popular list."""
+    payload = encode_list(1, EPOCH, b'"popularity"', BEGINNING, "popular", [item_fragment("tea")], [9.0])
+    bucket.store.write_popular(ALL, EPOCH, 1, DAY, payload)
+    bucket.take(a_consent())
+    bucket.pass_time(2 * SECOND)
+    for n in range(2):  # the first write of a second reads what is popular
+        bucket.take(an_interaction(at=BEGINNING + (3 + n) * SECOND, item=f"unknown-to-the-model-{n}"))
+    found = bucket.store.list_of("ada")
+    assert found is not None
+    assert {"figs", "salt"} <= {item.id for item in found.items}

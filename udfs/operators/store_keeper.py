@@ -96,7 +96,8 @@ class StoreKeeper:
         written = self._patiently(lambda: self._store.write(consents, lists, want_popular, token))
         if want_popular:
             self._popular_at_ms = now_ms
-            self.popular = PopularItems.of(written.popular) if written.popular else self._fallback
+            popular = PopularItems.of(written.popular) if written.popular else PopularItems()
+            self.popular = popular.followed_by(self._fallback)
         return written
 
 
