@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.online.dimensions import POPULARITIES, POPULARITY_HALF_LIVES_MS
+from models.online.pair_table import add_rows
 
 Floats = npt.NDArray[np.float64]
 _HALF_LIVES: Final = np.array(POPULARITY_HALF_LIVES_MS, np.float64)
@@ -48,7 +49,7 @@ class ItemPopularity:
             return rows
         self._move_landmark(int(times_ms.max()))
         added = counts[:, None] * np.exp2((times_ms[:, None] - self.landmark_ms) / _HALF_LIVES)
-        np.add.at(self.counts, rows, added)
+        add_rows(self.counts, rows, added)
         self.totals += added.sum(axis=0)
         np.bitwise_or.at(self.bits, rows, bits)
         first = np.full(len(self.born_ms), np.iinfo(np.int64).max)

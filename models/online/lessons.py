@@ -5,6 +5,7 @@ items, one of 64 bits of each user, and gradients; which event followed which is
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -47,12 +48,11 @@ class LessonSums(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 def sum_lessons(lessons: Sequence[Lesson], gradients: Gradients | None = None) -> LessonSums:
     """The sums of `lessons`, which must not be empty."""
-    index: dict[str, int] = {}
-    number = index.setdefault
-    rows = [[number(name, len(index)) for name in (lesson.item, *lesson.before[:LAGS])] for lesson in lessons]
-    places = np.full((len(rows), LAGS + 1), -1, np.int64)
-    sizes = np.array([len(row) for row in rows])
-    places[np.arange(LAGS + 1) < sizes[:, None]] = [place for row in rows for place in row]
+    names = [(lesson.item, *lesson.before[:LAGS]) for lesson in lessons]
+    index = {name: number for number, name in enumerate(dict.fromkeys(chain.from_iterable(names)))}
+    places = np.full((len(names), LAGS + 1), -1, np.int64)
+    sizes = np.array([len(each) for each in names])
+    places[np.arange(LAGS + 1) < sizes[:, None]] = [index[name] for name in chain.from_iterable(names)]
     times = np.array([lesson.ts for lesson in lessons], np.int64)
     user_bits = np.uint64(1) << np.array([lesson.user_bit for lesson in lessons], np.uint64)
     reference = int(times.max())
