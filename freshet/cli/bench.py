@@ -2,6 +2,7 @@
 
 import time
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -109,3 +110,35 @@ def users(context: typer.Context) -> None:
     from bench.users import run as measure
 
     print(measure(command_line(context)))
+
+
+@command(app, "models", "freshet bench models --data online-retail.parquet")
+def models(
+    context: typer.Context,
+    data: Annotated[
+        Path | None,
+        typer.Option(envvar="FRESHET_ONLINE_RETAIL", help="Online Retail (UCI) as a Parquet file or CSV."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of intervals and of made streams.")] = 18,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Replay the first 60,000 events only; results are not representative.")
+    ] = False,
+) -> int:
+    """Measure the online model: its lists beside simple methods, a session-kNN peer and our frozen model, and its cost.
+
+    A full run (about ten minutes) is written to models/RESULTS.md and .local/bench-models.json. Exit code 1 if a limit
+    is missed, or if there is no data.
+    """
+    from bench.models import DATA
+    from bench.models import run as measure
+
+    begun = time.monotonic()
+    text, met = measure(
+        DATA if data is None else data,
+        quick,
+        seed,
+        command_line(context),
+        lambda line: say(f"bench models {time.monotonic() - begun:6.1f} s: {line}"),
+    )
+    print(text)
+    return ExitCode.DONE if met else ExitCode.FINDINGS

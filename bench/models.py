@@ -1,0 +1,151 @@
+"""`freshet bench models`: how good the lists of the online model are, beside simple methods and a peer, and its cost.
+
+Figures go to `.local/bench-models.json` and `models/RESULTS.md`; a quick run, or one without data, writes neither.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bench import model_quality, model_speed
+from bench.figures import LimitCheck, machine
+from bench.model_quality import FROZEN, ONLINE, PEER, Quality
+from bench.model_speed import Speed
+from bench.results import limits, table, write_json
+from deploy.local.files import write_atomically
+from deploy.local.paths import LOCAL, ROOT
+
+JSON_PATH: Final = LOCAL / "bench-models.json"
+MARKDOWN_PATH: Final = ROOT / "models" / "RESULTS.md"
+DATA: Final = ROOT.parent / "shared" / "data" / "online-retail.parquet"
+QUICK_EVENTS: Final = 60_000
+NDCG_MIN: Final = {"all": 0.29, "new": 0.095}
+OVER_FROZEN_MIN: Final = 1.08
+LEARNING_MAX_US: Final = 20.0
+SCORING_MAX_US: Final = 45.0
+SCORING_MANY_MAX_US: Final = 250.0
+LEARNER_MAX_BYTES: Final = 6 * 1024
+SERVED_MAX_BYTES: Final = 1024
+
+
+class ModelBench(NamedTuple):
+    """What was measured; `quality` is empty where there is no data."""
+
+    quality: dict[str, Quality]
+    speed: Speed
+
+
+def run(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], None]) -> tuple[str, bool]:
+    """Measure; returns the tables, and whether all limits are met."""
+    quality = {}
+    if data.exists():
+        quality = model_quality.measure(data, QUICK_EVENTS if quick else None, seed, say)
+    else:
+        say(f"there is no Online Retail data at {data}: give the file with --data; only the cost is measured")
+    found = ModelBench(quality, model_speed.measure(seed, say))
+    checks = verdicts(found)
+    text = body(found, checks, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; `{command}`, seed {seed}.")
+    if quality and not quick:
+        about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "command": command, "seed": seed}
+        write_json({**figures(found), **about}, JSON_PATH)
+        write_atomically(MARKDOWN_PATH, text)
+    return text, bool(quality) and all(check.is_met for check in checks)
+
+
+def figures(found: ModelBench) -> dict[str, Any]:
+    """What goes into bench-models.json."""
+    values: dict[str, Any] = {}
+    for name, quality in found.quality.items():
+        values |= {
+            f"online_retail_{name}_ndcg10": round(quality.ndcg(ONLINE), 4),
+            f"online_retail_{name}_best_simple": quality.best_simple,
+            f"online_retail_{name}_best_simple_ndcg10": round(quality.ndcg(quality.best_simple), 4),
+            f"online_retail_{name}_over_simple_low": round(quality.over_simple.low, 4),
+            f"online_retail_{name}_frozen_ndcg10": round(quality.ndcg(FROZEN), 4),
+            f"online_retail_{name}_peer_ndcg10": round(quality.ndcg(PEER), 4),
+        }
+    speed = found.speed
+    return values | {
+        "learning_cpu_us": round(speed.learning_us, 1),
+        "learning_last_quarter_cpu_us": round(speed.learning_last_us, 1),
+        "scoring_cpu_us": round(speed.scoring_us, 1),
+        "scoring_100k_cpu_us": round(speed.scoring_many_us, 1),
+        "learner_bytes_per_item": round(speed.learner_bytes),
+        "served_bytes_per_item": round(speed.served_bytes),
+    }
+
+
+def verdicts(found: ModelBench) -> list[LimitCheck]:
+    """What was measured, beside its limits."""
+    checks = []
+    for name, quality in found.quality.items():
+        ours, frozen = quality.ndcg(ONLINE), quality.ndcg(FROZEN)
+        low, least, times = quality.over_simple.low, NDCG_MIN[name], ours / max(frozen, 1e-9)
+        checks += [
+            _check(f"nDCG@10, {name} items", f"{ours:.4f}", f">= {least:g}", ours >= least),
+            _check(f"above the best simple method, {name} items, lower 95 % bound", f"{low:+.4f}", "> 0", low > 0),
+            _check(f"over our frozen model, {name} items", f"{times:.2f}", ">= 1.08", times >= OVER_FROZEN_MIN),
+        ]
+    speed = found.speed
+    return [
+        *checks,
+        _at_most("learning, CPU an event", speed.learning_us, LEARNING_MAX_US, "µs"),
+        _at_most("scoring, CPU a list, 10,000 items, batch 32", speed.scoring_us, SCORING_MAX_US, "µs"),
+        _at_most("scoring, CPU a list, 100,000 items, batch 32", speed.scoring_many_us, SCORING_MANY_MAX_US, "µs"),
+        _at_most("memory an item, learner", speed.learner_bytes / 1024, LEARNER_MAX_BYTES / 1024, "KB"),
+        _at_most("memory an item, served", speed.served_bytes / 1024, SERVED_MAX_BYTES / 1024, "KB"),
+    ]
+
+
+def _check(what: str, figure: str, limit: str, is_met: bool) -> LimitCheck:
+    return LimitCheck("models", what, figure, limit, is_met)
+
+
+def _at_most(what: str, value: float, limit: float, unit: str) -> LimitCheck:
+    return _check(what, f"{value:.1f} {unit}", f"<= {limit:g} {unit}", value <= limit)
+
+
+def body(found: ModelBench, checks: list[LimitCheck], when: str) -> str:
+    """RESULTS.md of the models."""
+    parts = [HEAD.strip(), when, limits(checks), *(_quality(name, each) for name, each in found.quality.items()), COST]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _quality(name: str, quality: Quality) -> str:
+    head = ["method", "nDCG@10", "HR@10", "recall@20", "MRR", "items listed", "online − method (95 %)"]
+    rows = []
+    for method, scores in sorted(quality.scores.items(), key=lambda entry: -entry[1].table()["ndcg@10"]):
+        values = scores.table()
+        means = [f"{values[key]:.4f}" for key in ("ndcg@10", "hr@10", "recall@20", "mrr")]
+        rows.append([method, *means, f"{values['listed']:.0f}", ""])
+    asked = len(quality.scores[ONLINE].ndcg)
+    over = {quality.best_simple: quality.over_simple, FROZEN: quality.over_frozen}
+    for row in rows:
+        if row[0] in over:
+            each = over[row[0]]
+            row[-1] = f"{each.mean:+.4f} ({each.low:+.4f} to {each.high:+.4f})"
+    title = f"## Online Retail, {name} items"
+    said = f"{asked:,} questions. The best simple method in hindsight is `{quality.best_simple}`."
+    return f"{title}\n\n{said}\n\n{table(head, rows)}"
+
+
+HEAD: Final = f"""
+# Results of the models
+
+Written by `freshet bench models`; nothing is typed in by hand.
+
+Lists are measured prequentially on Online Retail: each step (all that a user bought at one moment, as a set) is first a
+question, then a lesson. Questions in the second half of the events count; lists rank all items, without sampling.
+`all` counts every item of a step, `new` only items that the user has not had, and lists leave those out. All methods
+see the same steps in the same order. The online model publishes after {model_quality.PUBLISH_EVERY_MS / 1000:g} s of
+event time, as the job does. Intervals draw users, each with all of their questions ({2_000:,} draws).
+"""
+COST: Final = f"""
+## Cost
+
+Learning: {model_speed.EVENTS:,} events of {model_speed.ITEMS:,} items by Zipf's law, from empty tables, published every
+{model_speed.EVENTS_PER_SECOND:,} events (one second); summing, merging, and the bytes of updates. Scoring: every row of
+the tables full, histories of 20 items, 20 excluded items, batches of {model_speed.BATCH}; the least of
+{model_speed.ROUNDS} rounds. Memory: full rows of {model_speed.ITEMS:,} items, all that stays allocated.
+"""
