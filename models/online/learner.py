@@ -156,7 +156,8 @@ class Learner:
             if row not in self._named:
                 self._named.add(row)
                 names.append((row, self.ids[row], int(self.popularity.born_ms[row])))
-        best = self.pairs.best(pair_rows, USERS_MIN)
+        published = np.bitwise_count(self.popularity.bits) >= USERS_MIN
+        best = self.pairs.best(pair_rows, USERS_MIN, published)
         columns = UpdateColumns(
             packed(items.astype(np.int32)),
             packed(self.popularity.counts[items]),

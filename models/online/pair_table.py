@@ -154,10 +154,14 @@ class PairTable:
             weights[among] = its_weights[its_place, slots[among]]
         return slots, weights
 
-    def best(self, rows: Rows, users_min: int) -> Neighbours:
-        """The best neighbours of ``rows``, of pairs that at least ``users_min`` users met."""
-        seen_enough = np.bitwise_count(self.bits[rows]) >= users_min
-        row, slot = np.nonzero(seen_enough & (self.items[rows] > 0))
+    def best(self, rows: Rows, users_min: int, published: npt.NDArray[np.bool_]) -> Neighbours:
+        """The best neighbours of ``rows``, of pairs that at least ``users_min`` users met.
+
+        Only rows that are ``published`` bool[rows of the table] are neighbours: scorers know no others.
+        """
+        row, slot = np.nonzero(np.bitwise_count(self.bits[rows]) >= users_min)
+        known = published[self.items[rows[row], slot]]
+        row, slot = row[known], slot[known]
         row, slot, rank = _heaviest(row, slot, self._shares(rows[row], slot))
         neighbours = np.zeros((len(rows), NEIGHBOURS), np.int32)
         said = np.zeros((len(rows), NEIGHBOURS, len(CHANNELS)), np.float16)

@@ -77,6 +77,7 @@ class Tables:
         highest = max((int(rows.max()) for rows in (update.item_rows(), update.pair_rows()) if len(rows)), default=0)
         highest = max([highest, *(row for row, _, _ in update.names)])
         self._grow(highest + 1)
+        self._forget([row for row, item, _ in update.names if not item])
         for row, item, born_ms in update.names:
             previous = self.ids[row]
             if previous:
@@ -84,6 +85,20 @@ class Tables:
             self.ids[row], self._born_ms[row] = item, born_ms
             if item:
                 self.index[item] = row
+
+    def _forget(self, rows: list[int]) -> None:
+        """Have nothing of rows that lose their item: no row keeps them as neighbours, and they keep none."""
+        if not rows:
+            return
+        gone = np.zeros(len(self.ids), np.bool_)
+        gone[rows] = True
+        columns = self._columns
+        stale = gone[columns["neighbours"]] | gone[:, None]
+        columns["neighbours"][stale] = 0
+        columns["mixed"][stale] = 0
+        columns["shares"].reshape(*stale.shape, len(CHANNELS))[stale] = 0
+        columns["right_root"][rows] = 0
+        self._counts[rows] = 0
 
     def _grow(self, rows: int) -> None:
         more = rows - len(self.ids)
