@@ -59,6 +59,10 @@ class OnlineModel:
         """See :class:`udfs.ranking.ListModel`."""
         return self.report_failure.count
 
+    def forget(self) -> None:
+        """Start with empty tables again."""
+        self._use(Tables())
+
     def follow(self, published: Published) -> None:
         """Apply what the learner has published since. Tables that cannot be brought up to date are read as a whole."""
         try:
@@ -68,7 +72,7 @@ class OnlineModel:
                 self._read_whole(published)
         except (SchemaError, ModelError, ValueError, IndexError) as error:  # bytes of another release, or broken ones
             self._report_update(error)
-            self._use(Tables())
+            self.forget()
 
     def _applied(self, updates: Sequence[bytes]) -> bool:
         return self.apply([decode_update(raw) for raw in updates])

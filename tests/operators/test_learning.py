@@ -152,17 +152,41 @@ def test_model_comes_back_after_redis_has_lost_it() -> None:
 
 def test_scorer_that_followed_updates_has_the_tables_of_one_that_read_the_whole() -> None:
     shop = Shop()
-    followed = OnlineModel()
+    followed, fresh = OnlineModel(), OnlineModel()
     shop.consents("ada", "bob")
-    for n in range(70):
+    for n in range(70):  # longer than a whole model stays the last one
         shop.clicks(("ada", "bob")[n % 2], f"item-{n * n % 23}")
         followed.follow(shop.bucket.store)
-    fresh = OnlineModel()
-    fresh.follow(shop.bucket.store)
-    assert (fresh.name, fresh.tables.index) == (followed.name, followed.tables.index)
-    rows = len(fresh.tables.index) + 1
-    for name, column in fresh.tables.feed.items():
-        assert np.array_equal(followed.tables.feed[name][:rows], column[:rows]), name
+        fresh.forget()
+        fresh.follow(shop.bucket.store)
+        assert (fresh.name, fresh.tables.index) == (followed.name, followed.tables.index)
+        rows = len(fresh.tables.index) + 1
+        for name, column in fresh.tables.feed.items():
+            assert np.array_equal(followed.tables.feed[name][:rows], column[:rows]), (n, name)
+
+
+def test_scorer_that_has_missed_updates_reads_the_whole() -> None:
+    shop = Shop()
+    late, followed = OnlineModel(), OnlineModel()
+    shop.consents("ada", "bob")
+    for n in range(140):
+        shop.clicks(("ada", "bob")[n % 2], f"item-{n // 2 % 35}")
+        followed.follow(shop.bucket.store)
+        if n == 4:
+            late.follow(shop.bucket.store)
+    late.follow(shop.bucket.store)
+    assert (late.name, late.tables.index) == (followed.name, followed.tables.index)
+    assert len(late.tables.index) > 30
+
+
+def test_grant_that_redis_refuses_teaches_nothing() -> None:
+    shop = Shop()
+    shop.bucket.keyed.now_ms += MINUTE
+    shop.bucket.store.withdraw("ada", BEGINNING + MINUTE)
+    grant = a_consent("ada", said_at=BEGINNING)
+    shop.pass_on(shop.bucket.take(grant, an_interaction("ada", item="tea", appended=BEGINNING + MINUTE)))
+    shop.pass_time(2 * SECOND)
+    assert shop.lessons == []
 
 
 def test_older_deployment_publishes_nothing() -> None:
