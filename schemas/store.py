@@ -26,9 +26,9 @@ has rewritten the consents. A grant counts only with the token of the record; wi
 offset within a partition of `consents`, by append time across partitions; lists by (epoch, version). All numbers are
 below 2^53, because Lua compares doubles.
 
-The keys of the online model share one hash tag: ``{online}:updates`` is a sorted set of updates by sequence,
-``{online}:whole`` the whole model as of a sequence, and ``{online}:head`` is ``epoch:sequence`` of the last update.
-None of them has data of a user (:mod:`models.online`).
+The keys of the online model share one hash tag: ``{online}:after:<sequence>`` is the update that follows a sequence,
+expiring, ``{online}:whole`` the whole model as of a sequence, and ``{online}:head`` is ``epoch:sequence`` of the last
+update. None of them has data of a user (:mod:`models.online`).
 """
 
 import re
@@ -174,7 +174,6 @@ class OnlineKeys(NamedTuple):
     """Where the online model is."""
 
     head: str
-    updates: str
     whole: str
 
 
@@ -197,6 +196,36 @@ class PublishOutcome(IntEnum):
     WANTS_WHOLE = 0
     OLDER = -1
     NO_ROOM = -3
+
+
+def update_key(prefix: str, after: int) -> str:
+    """The key of the update of the online model that follows the sequence `after`.
+
+    >>> update_key("shop:", 7)
+    'shop:{online}:after:7'
+    """
+    return f"{prefix}{{online}}:after:{after}"
+
+
+UPDATE_TTL_MS: Final = 120_000
+"""How long an update stays: scorers that are further behind read the whole model, which is written more often."""
+
+
+class PublishedUpdate(NamedTuple):
+    """The update that follows a sequence, if there is one, and the sequence of the last one, 0 for none."""
+
+    update: bytes | None
+    head: int
+
+
+def decode_head(raw: bytes | None) -> int:
+    """The sequence in ``{online}:head``, 0 for none.
+
+    >>> decode_head(b"1764000000000:17"), decode_head(None)
+    (17, 0)
+    """
+    sequence = b"" if raw is None else raw.rpartition(b":")[2]
+    return int(sequence) if sequence.isdigit() else 0
 
 
 def consent_value(level: Level, expires_at: int, at: int, partition: int, offset: int) -> bytes:

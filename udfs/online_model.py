@@ -14,6 +14,7 @@ from models.online.tables import Tables
 from models.online.updates import Update, decode_update
 from schemas.errors import ModelError, SchemaError
 from schemas.lists import item_fragment
+from schemas.store import PublishedUpdate
 from udfs.fault_log import FaultLog
 from udfs.had_items import counts_of, item_hash
 from udfs.learning import Example, profile_of
@@ -21,13 +22,15 @@ from udfs.ranking import ListRules, Ranked
 from udfs.state import Profile
 
 ONLINE: Final = "online"
+UPDATES_AT_ONCE: Final = 64
+"""A scorer that is further behind goes on in the next second."""
 logger = logging.getLogger(__name__)
 
 
 class Published(Protocol):
     """Where the learner publishes; :class:`udfs.operators.list_store.ListStore` is one."""
 
-    def model_updates(self, after: int) -> list[bytes]: ...  # noqa: D102
+    def update_after(self, sequence: int) -> PublishedUpdate: ...  # noqa: D102
     def whole_model(self) -> bytes | None: ...  # noqa: D102
 
 
@@ -66,16 +69,31 @@ class OnlineModel:
     def follow(self, published: Published) -> None:
         """Apply what the learner has published since. Tables that cannot be brought up to date are read as a whole."""
         try:
-            whole = self.tables.sequence == 0
-            updates = [] if whole else published.model_updates(self.tables.sequence)
-            if whole or not self._applied(updates):
+            if self.tables.sequence == 0 or not self._followed(published):
                 self._read_whole(published)
         except (SchemaError, ModelError, ValueError, IndexError) as error:  # bytes of another release, or broken ones
             self._report_update(error)
             self.forget()
 
-    def _applied(self, updates: Sequence[bytes]) -> bool:
-        return self.apply([decode_update(raw) for raw in updates])
+    def _followed(self, published: Published) -> bool:
+        """Apply updates one after the other; False if one is missing."""
+        for _ in range(UPDATES_AT_ONCE):
+            found = published.update_after(self.tables.sequence)
+            if found.update is None:
+                return found.head in (self.tables.sequence, 0)
+            if not self.apply([decode_update(found.update)]):
+                return False
+        return True
+
+    def _read_whole(self, published: Published) -> None:
+        raw = published.whole_model()
+        if raw is None:
+            return
+        tables = Tables()
+        tables.apply(decode_update(raw))
+        tables.refresh()
+        self._use(tables)
+        self._followed(published)
 
     def apply(self, updates: Sequence[Update]) -> bool:
         """Apply updates in their order; False, at the first that does not follow what is here."""
@@ -88,16 +106,6 @@ class OnlineModel:
             self.tables.refresh()
             self._rename()
         return True
-
-    def _read_whole(self, published: Published) -> None:
-        raw = published.whole_model()
-        if raw is None:
-            return
-        tables = Tables()
-        tables.apply(decode_update(raw))
-        tables.refresh()
-        self._use(tables)
-        self._applied(published.model_updates(tables.sequence))
 
     def _name_items(self, rows: Sequence[int]) -> None:
         ids = self.tables.ids

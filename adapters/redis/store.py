@@ -11,32 +11,36 @@ import msgspec
 
 from adapters.redis.address import OUTAGE_MAX_MS
 from adapters.redis.client import Keyed, RedisClient, always
+from adapters.redis.greeting import Command
 from adapters.redis.replies import Remedy
 from adapters.redis.scripts import PUBLISH_UPDATE, PUBLISH_WHOLE, RELINK, WRITE_CONSENT, WRITE_LIST, WRITE_POPULAR
 from schemas.errors import StoreFull
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
     ALL,
+    UPDATE_TTL_MS,
     ConsentDecision,
     ConsentOutcome,
     ListWrite,
+    PublishedUpdate,
     PublishOutcome,
     Tombstone,
     WriteOutcome,
     Written,
     all_user_keys,
     decision_of,
+    decode_head,
     decode_tombstone,
     online_keys,
     past_key,
     popular_key,
     proven,
+    update_key,
     user_keys,
 )
 
 _FULL: Final = (Remedy.MAKE_ROOM,)
 """Handled by the store: when Redis is full, withdrawals succeed and lists fail."""
-UPDATES_AT_ONCE: Final = 32
 logger = logging.getLogger(__name__)
 
 
@@ -110,26 +114,24 @@ class RedisStore:
         [answer] = self.client.run(always([(key, command)]), leave=_FULL)
         return _outcome(answer)
 
-    def publish_update(self, sequence: int, after: int, kept_from: int, update: bytes) -> PublishOutcome:
+    def publish_update(self, sequence: int, after: int, update: bytes) -> PublishOutcome:
         """See :class:`ListStore`."""
-        keys = online_keys(self._prefix)
-        command = PUBLISH_UPDATE(keys, self._epoch, sequence, after, kept_from, update)
-        [answer] = self.client.run(always([(keys.head, command)]), leave=_FULL)
-        return PublishOutcome.NO_ROOM if isinstance(answer, Exception) else PublishOutcome(answer)
+        keys = (*online_keys(self._prefix), update_key(self._prefix, after))
+        return self._published(PUBLISH_UPDATE(keys, self._epoch, sequence, after, UPDATE_TTL_MS, update))
 
     def publish_whole(self, sequence: int, whole: bytes) -> PublishOutcome:
         """See :class:`ListStore`."""
-        keys = online_keys(self._prefix)
-        command = PUBLISH_WHOLE(keys, self._epoch, sequence, whole)
-        [answer] = self.client.run(always([(keys.head, command)]), leave=_FULL)
+        return self._published(PUBLISH_WHOLE(online_keys(self._prefix), self._epoch, sequence, whole))
+
+    def _published(self, command: Command) -> PublishOutcome:
+        [answer] = self.client.run(always([(online_keys(self._prefix).head, command)]), leave=_FULL)
         return PublishOutcome.NO_ROOM if isinstance(answer, Exception) else PublishOutcome(answer)
 
-    def model_updates(self, after: int) -> list[bytes]:
-        """See :class:`ListStore`."""
-        key = online_keys(self._prefix).updates
-        command = ("ZRANGEBYSCORE", key, f"({after}", "+inf", "LIMIT", 0, UPDATES_AT_ONCE)
-        [found] = self.client.run(always([(key, command)]))
-        return list(found)
+    def update_after(self, sequence: int) -> PublishedUpdate:
+        """See :class:`ListStore`. One round trip."""
+        head = online_keys(self._prefix).head
+        [(update, last)] = self.client.run(always([(head, ("MGET", update_key(self._prefix, sequence), head))]))
+        return PublishedUpdate(update, decode_head(last))
 
     def whole_model(self) -> bytes | None:
         """See :class:`ListStore`."""

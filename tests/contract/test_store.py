@@ -16,13 +16,17 @@ from adapters.redis.store import RedisStore
 from schemas.errors import StoreMisconfigured
 from schemas.lists import encode_list, item_fragment
 from schemas.store import (
+    UPDATE_TTL_MS,
     ConsentOutcome,
     ListWrite,
+    PublishOutcome,
     Tombstone,
     WriteOutcome,
     all_user_keys,
+    online_keys,
     popular_key,
     proof_of,
+    update_key,
     user_keys,
 )
 from tests.support.documented import job_rights
@@ -524,6 +528,33 @@ def test_segments_have_separate_popular_lists(subject: Subject) -> None:
     assert subject.store.write([], [], want_popular=True, token=TOKEN).popular is None
 
 
+# the online model
+
+
+def test_updates_of_the_online_model_form_a_chain(subject: Subject) -> None:
+    store = subject.store
+    assert store.update_after(0) == (None, 0) and store.whole_model() is None
+    assert store.publish_update(5, 4, b"no whole model yet") == PublishOutcome.WANTS_WHOLE
+    assert store.publish_whole(5, b"whole-5") == PublishOutcome.PUBLISHED
+    assert store.publish_update(6, 5, b"update-6") == PublishOutcome.PUBLISHED
+    assert store.publish_update(8, 6, b"update-8") == PublishOutcome.PUBLISHED
+    assert store.publish_update(9, 7, b"follows nothing") == PublishOutcome.WANTS_WHOLE
+    assert store.whole_model() == b"whole-5"
+    assert store.update_after(5) == (b"update-6", 8)
+    assert store.update_after(6) == (b"update-8", 8)
+    assert store.update_after(8) == (None, 8)
+
+
+def test_newer_deployment_takes_the_online_model_over(subject: Subject) -> None:
+    store, newer = subject.store, subject.at_epoch(EPOCH + 1)
+    assert store.publish_whole(50, b"old") == PublishOutcome.PUBLISHED
+    assert newer.publish_update(51, 50, b"update") == PublishOutcome.WANTS_WHOLE, "of another deployment's model"
+    assert newer.publish_whole(40, b"new") == PublishOutcome.PUBLISHED
+    assert store.publish_update(60, 50, b"late") == PublishOutcome.OLDER
+    assert store.publish_whole(60, b"late") == PublishOutcome.OLDER
+    assert (store.whole_model(), store.update_after(0).head) == (b"new", 40)
+
+
 # what only a server can do
 
 
@@ -533,6 +564,15 @@ def test_user_keys_share_the_prefix_and_one_slot(server: RealRedis) -> None:
     store.write([a_consent("p1.x")], [a_list("p1.x", 1)], want_popular=False, token=TOKEN)
     store.write_popular("all", EPOCH, 1, MINUTE, payload(1))
     assert set(server.client.keys()) == {b"t.{p1.x}:list", b"t.{p1.x}:consent", popular_key(PREFIX, "all").encode()}
+
+
+def test_updates_of_the_online_model_expire_and_the_whole_does_not(server: RealRedis) -> None:
+    server.client.flushall()
+    store = InRedis(RedisAddress((server.url,))).store
+    store.publish_whole(1, b"whole")
+    store.publish_update(2, 1, b"update")
+    assert 0 < server.client.pttl(update_key(PREFIX, 1)) <= UPDATE_TTL_MS
+    assert [server.client.pttl(key) for key in online_keys(PREFIX)] == [-1, -1]
 
 
 def test_redis_user_with_documented_rights_can_run_the_job(server: RealRedis) -> None:
@@ -546,6 +586,9 @@ def test_redis_user_with_documented_rights_can_run_the_job(server: RealRedis) ->
     assert list(store.tombstones(["p1.acl"])) == ["p1.acl"]
     store.relink({"p2.acl": "p1.acl"})
     assert store.write_popular("all", EPOCH, 1, MINUTE, payload(1)) == 1
+    assert store.publish_whole(1, b"whole") == PublishOutcome.PUBLISHED
+    assert store.publish_update(2, 1, b"update") == PublishOutcome.PUBLISHED
+    assert (store.whole_model(), store.update_after(1)) == (b"whole", (b"update", 2))
     store.forget(["p1.acl"])
     for _ in range(2):
         client.renew_generation(by_force=True)

@@ -111,7 +111,7 @@ def test_lessons_and_updates_name_no_user() -> None:
     shop.consents("ada-the-user", "bob-the-user")
     for user in ("ada-the-user", "bob-the-user"):
         shop.clicks(user, "tea", "cup", "pot")
-    published = [shop.bucket.store.whole_model() or b"", *shop.bucket.store.model_updates(0)]
+    published = [shop.bucket.store.whole_model() or b"", *shop.bucket.store.updates()]
     states = list(shop.learner_keyed.states["rows-v1"].data.values())
     for raw in (*shop.lessons, *published, *states):
         assert b"the-user" not in raw

@@ -15,7 +15,17 @@ import numpy as np
 from schemas.consents import LEVEL_NAME, Level
 from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
-from schemas.store import ALL, ConsentOutcome, ListWrite, PublishOutcome, Tombstone, WriteOutcome, Written
+from schemas.store import (
+    ALL,
+    UPDATE_TTL_MS,
+    ConsentOutcome,
+    ListWrite,
+    PublishedUpdate,
+    PublishOutcome,
+    Tombstone,
+    WriteOutcome,
+    Written,
+)
 from schemas.topics import DAY_MS
 from tests.support.vocabulary import value_of
 from udfs.elements import ConsentRecord
@@ -217,7 +227,7 @@ class MemoryStore:
         self._past: dict[str, ConsentRecord] = {}
         self._proofs: dict[str, str] = {}
         self._generation = {"token": TOKEN, "open": True}
-        self._updates: dict[int, bytes] = {}
+        self._updates: dict[int, tuple[bytes, int]] = {}
         self._whole: list[bytes] = []
         self._head: list[tuple[int, int]] = []
         self.writes = 0
@@ -298,16 +308,14 @@ class MemoryStore:
         self._popular[segment] = payload, self._clock() + ttl_ms
         return WriteOutcome.WRITTEN
 
-    def publish_update(self, sequence: int, after: int, kept_from: int, update: bytes) -> PublishOutcome:
+    def publish_update(self, sequence: int, after: int, update: bytes) -> PublishOutcome:
         """See :class:`ListStore`."""
         self._maybe_fail()
         if self._head and self._head[0][0] > self.epoch:
             return PublishOutcome.OLDER
         if self._head != [(self.epoch, after)] or not self._whole:
             return PublishOutcome.WANTS_WHOLE
-        self._updates[sequence] = update
-        for old in [kept for kept in self._updates if kept < kept_from]:
-            del self._updates[old]
+        self._updates[after] = update, self._clock() + UPDATE_TTL_MS
         self._head[:] = [(self.epoch, sequence)]
         return PublishOutcome.PUBLISHED
 
@@ -316,16 +324,18 @@ class MemoryStore:
         self._maybe_fail()
         if self._head and self._head[0][0] > self.epoch:
             return PublishOutcome.OLDER
-        if self._head != [(self.epoch, sequence)]:
-            self._updates.clear()
         self._whole[:] = [whole]
         self._head[:] = [(self.epoch, sequence)]
         return PublishOutcome.PUBLISHED
 
-    def model_updates(self, after: int) -> list[bytes]:
+    def update_after(self, sequence: int) -> PublishedUpdate:
         """See :class:`ListStore`."""
         self._maybe_fail()
-        return [self._updates[sequence] for sequence in sorted(self._updates) if sequence > after]
+        return PublishedUpdate(self._alive(self._updates, sequence), self._head[0][1] if self._head else 0)
+
+    def updates(self) -> list[bytes]:
+        """All updates that are there, in order."""
+        return [raw for raw, _ in self._updates.values()]
 
     def whole_model(self) -> bytes | None:
         """See :class:`ListStore`."""
@@ -399,7 +409,7 @@ class MemoryStore:
         self._lists[write.pseudonym] = write.payload, end_ms
         return WriteOutcome.WRITTEN
 
-    def _alive(self, kept: dict[str, tuple[Any, int]], key: str) -> Any:
+    def _alive(self, kept: dict[Any, tuple[Any, int]], key: Any) -> Any:
         value, until_ms = kept.get(key, (None, 0))
         return value if until_ms > self._clock() else None
 

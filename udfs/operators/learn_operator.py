@@ -64,7 +64,7 @@ class LearnOperator(KeyedProcessFunction):
         self._learner: Learner | None = None
         self._tables = Tables()
         self._waiting: list[LessonSums] = []
-        self._stored_at_ms = self._whole_at_ms = self._last_whole = self._kept_from = 0
+        self._whole_at = 0
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._retries, self._left_out = group.counter("store_retries"), group.counter("lessons_left_out")
         self._updates = group.counter("model_updates")
@@ -86,22 +86,25 @@ class LearnOperator(KeyedProcessFunction):
             self._left_out.inc()
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
-        """Merge the lessons of a second, and publish; store what changed when it is time to."""
-        learner = self._open_learner(ctx)
+        """Merge the lessons of a second, and publish; store what changed, and the whole model, when it is time to."""
+        self._open_learner(ctx)
         now_ms = ctx.timer_service().current_processing_time()
-        if self._waiting and (update := self._merged(learner, now_ms)) is not None:
-            self._publish(update, now_ms)
-        if now_ms - self._stored_at_ms >= STORE_EVERY_MS:
-            self._store(self._open_learner(ctx), now_ms)
-        else:
+        if self._waiting and (update := self._merged(now_ms)) is not None:
+            self._publish(update)
             register_end_of(STORE_EVERY_MS, ctx)
+            register_end_of(WHOLE_EVERY_MS, ctx)
+        if timestamp % STORE_EVERY_MS == 0:
+            self._store(self._open_learner(ctx))
+        if timestamp % WHOLE_EVERY_MS == 0 and self._whole_at != self._tables.sequence:
+            self._publish_whole()
         return iter(())
 
-    def _merged(self, learner: Learner, now_ms: int) -> Update | None:
+    def _merged(self, now_ms: int) -> Update | None:
         """The update with the waiting lessons; None, with these left out, if they cannot be merged."""
         lessons, self._waiting = self._waiting, []
+        assert self._learner is not None
         try:
-            update = learner.learn(lessons, now_ms)
+            update = self._learner.learn(lessons, now_ms)
             self._tables.apply(update)
         except Exception as error:  # whatever it is, it would happen again after each restart
             self._report(error)
@@ -119,28 +122,28 @@ class LearnOperator(KeyedProcessFunction):
             self._lessons.add(raw)
         self._learner = None
 
-    def _publish(self, update: Update, now_ms: int) -> None:
-        """Publish the last update, and the whole model where Redis does not have it, or it is old."""
-        store, tables = self._parts.store, self._tables
-        packed = encode_update(update)
+    def _publish(self, update: Update) -> None:
+        store, packed = self._parts.store, encode_update(update)
         outcome = self._patiently(
-            lambda: store.publish_update(update.sequence, update.after, self._kept_from, packed), self._retries.inc
+            lambda: store.publish_update(update.sequence, update.after, packed), self._retries.inc
         )
         self._updates.inc()
-        if outcome == PublishOutcome.WANTS_WHOLE or now_ms - self._whole_at_ms >= WHOLE_EVERY_MS:
-            whole = encode_update(tables.whole())
-            self._patiently(lambda: store.publish_whole(tables.sequence, whole), self._retries.inc)
-            # Who follows updates may be behind by as long as a whole model is old.
-            self._kept_from, self._whole_at_ms = self._last_whole, now_ms
-            self._last_whole = tables.sequence
+        if outcome == PublishOutcome.WANTS_WHOLE:
+            self._publish_whole()
 
-    def _store(self, learner: Learner, now_ms: int) -> None:
+    def _publish_whole(self) -> None:
+        """Write the whole model, as scorers that followed have it. It is never older than an update may become."""
+        store, tables = self._parts.store, self._tables
+        whole = encode_update(tables.whole())
+        self._patiently(lambda: store.publish_whole(tables.sequence, whole), self._retries.inc)
+        self._whole_at = tables.sequence
+
+    def _store(self, learner: Learner) -> None:
         blocks = {row // BLOCK_ROWS for row in learner.take_changed()}
         for block, raw in encode_blocks(learner, sorted(blocks)).items():
             self._rows.put(str(block), raw)
         self._head.update(encode_head(learner))
         self._lessons.clear()
-        self._stored_at_ms = now_ms
 
     def _open_learner(self, ctx: Any) -> Learner:
         """The learner; after a start, from state. Scorers then get a model that begins anew."""
@@ -157,9 +160,10 @@ class LearnOperator(KeyedProcessFunction):
                 self._waiting = []
             else:
                 self._take(raw)
-        now_ms = ctx.timer_service().current_processing_time()
-        self._tables.apply(learner.begin(now_ms))
-        self._stored_at_ms = now_ms
+        now_ms, store = ctx.timer_service().current_processing_time(), self._parts.store
+        # Above all that was published: a sequence names one model, even if the clock has stepped back.
+        last = self._patiently(lambda: store.update_after(0).head, self._retries.inc)
+        self._tables.apply(learner.begin(max(now_ms, last + 1)))
         return learner
 
 

@@ -7,7 +7,7 @@ loses nothing, and gives the right backpressure.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from schemas.store import ListWrite, PublishOutcome, Tombstone, WriteOutcome, Written
+from schemas.store import ListWrite, PublishedUpdate, PublishOutcome, Tombstone, WriteOutcome, Written
 from udfs.elements import ConsentRecord
 
 
@@ -48,16 +48,16 @@ class ListStore(Protocol):
         """Write the popular list of a segment."""
         ...
 
-    def publish_update(self, sequence: int, after: int, kept_from: int, update: bytes) -> PublishOutcome:
-        """Publish an update of the online model that follows `after`; updates before `kept_from` are removed."""
+    def publish_update(self, sequence: int, after: int, update: bytes) -> PublishOutcome:
+        """Publish an update of the online model that follows `after`."""
         ...
 
     def publish_whole(self, sequence: int, whole: bytes) -> PublishOutcome:
         """Write the whole online model as of `sequence`."""
         ...
 
-    def model_updates(self, after: int) -> list[bytes]:
-        """Updates of the online model behind the sequence `after`, in order; a bounded number of them."""
+    def update_after(self, sequence: int) -> PublishedUpdate:
+        """The update of the online model that follows `sequence`."""
         ...
 
     def whole_model(self) -> bytes | None:
