@@ -126,6 +126,29 @@ def decode_sums(raw: bytes) -> LessonSums:
     if not raw or raw[0] != SUMS_VERSION:
         raise SchemaError(f"lessons of version {raw[:1].hex()}, this release reads {SUMS_VERSION:02x}: upgrade")
     try:
-        return _decoder.decode(memoryview(raw)[1:])
+        sums = _decoder.decode(memoryview(raw)[1:])
     except msgspec.DecodeError as error:
         raise SchemaError(f"not lessons of the online model: {error}") from None
+    if (fault := _fault_of(sums)) is not None:
+        raise SchemaError(f"not lessons of the online model: {fault}")
+    return sums
+
+
+def _fault_of(sums: LessonSums) -> str | None:
+    """Why `sums` cannot be merged, or None."""
+    events, pairs = len(sums.event_items) // 4, len(sums.left) // 4
+    columns = (sums.event_items, sums.event_times, sums.event_bits, sums.left, sums.right, sums.counts, sums.bits)
+    wanted = (4 * events, 8 * events, 8 * events, 4 * pairs, 4 * pairs, 4 * WAYS * pairs, 8 * pairs)
+    if tuple(map(len, columns)) != wanted:
+        return "columns of different lengths"
+    numbers = np.concatenate([np.frombuffer(column, "<i4") for column in (sums.event_items, sums.left, sums.right)])
+    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(sums.items)):
+        return "an item that has no id"
+    counts = np.frombuffer(sums.counts, "<f4")
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        return "a count that is negative or no number"
+    if len(set(sums.items)) < len(sums.items) or "" in sums.items:
+        return "an id that is empty or comes twice"
+    if sums.gradients is not None and {len(raw) for raw in sums.gradients[1:]} != {8 * (CONTEXTS + 1) * FEATURES}:
+        return "gradients of another shape"
+    return None

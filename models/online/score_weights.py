@@ -77,8 +77,9 @@ class ScoreWeights:
         self.squares = np.full((CONTEXTS + 1, FEATURES), 1e-2)
 
     def step(self, gradients: Gradients) -> None:
-        """Take one step."""
-        if not gradients.lists:
+        """Take one step. Gradients that are no numbers are left out: weights would never recover from them."""
+        exact = np.isfinite(gradients.sums).all() and np.isfinite(gradients.squares).all()
+        if gradients.lists <= 0 or not exact or (gradients.squares < 0).any():
             return
         share = min(1.0, LISTS_PER_STEP / gradients.lists)
         self.squares += gradients.squares * share

@@ -74,7 +74,8 @@ class Tables:
         self.sequence, self.at_ms = update.sequence, update.at_ms
 
     def _name(self, update: Update) -> None:
-        highest = max((int(rows.max()) for rows in (update.item_rows(), update.pair_rows()) if len(rows)), default=0)
+        told = update.item_rows(), update.pair_rows(), update.neighbours().reshape(-1)
+        highest = max((int(rows.max()) for rows in told if len(rows)), default=0)
         highest = max([highest, *(row for row, _, _ in update.names)])
         self._grow(highest + 1)
         self._forget([row for row, item, _ in update.names if not item])

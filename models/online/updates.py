@@ -14,6 +14,8 @@ from models.online.dimensions import CHANNELS, CONTEXTS, FEATURES, NEIGHBOURS, P
 from schemas.errors import SchemaError
 
 UPDATE_VERSION: Final = 1
+ROWS_MAX: Final = 1 << 24
+"""More rows than any learner has."""
 
 
 class UpdateColumns(msgspec.Struct, array_like=True, frozen=True):
@@ -104,6 +106,26 @@ def decode_update(raw: bytes) -> Update:
     if not raw or raw[0] != UPDATE_VERSION:
         raise SchemaError(f"an update of version {raw[:1].hex()}, this release reads {UPDATE_VERSION:02x}: upgrade")
     try:
-        return _decoder.decode(memoryview(raw)[1:])
+        update = _decoder.decode(memoryview(raw)[1:])
     except msgspec.DecodeError as error:
         raise SchemaError(f"not an update of the online model: {error}") from None
+    if (fault := _fault_of(update)) is not None:
+        raise SchemaError(f"not an update of the online model: {fault}")
+    return update
+
+
+def _fault_of(update: Update) -> str | None:
+    """Why `update` cannot be applied, or None."""
+    columns = update.columns
+    items, pairs = len(columns.item_rows) // 4, len(columns.pair_rows) // 4
+    half = 2 * pairs * NEIGHBOURS
+    wanted = (4 * items, 8 * POPULARITIES * items, 4 * items, 4 * pairs, 2 * half, half * len(CHANNELS), half)
+    if tuple(map(len, msgspec.structs.astuple(columns))) != wanted:
+        return "columns of different lengths"
+    if (len(update.totals), len(update.weights)) != (8 * POPULARITIES, 8 * (CONTEXTS + 1) * FEATURES):
+        return "totals or weights of another shape"
+    named = np.array([row for row, _, _ in update.names], np.int64)
+    rows = np.concatenate([named, update.item_rows(), update.pair_rows(), update.neighbours().reshape(-1)])
+    if len(rows) and not (rows.min() >= 0 and rows.max() < ROWS_MAX):
+        return "a row out of bounds"
+    return None
