@@ -1,24 +1,22 @@
-"""Reads user-supplied tables (CSV, Parquet, JSON lines), for replay and training alike.
+"""Reads user-supplied tables (separated text, Parquet, JSON lines), for replay and training alike.
 
 The format is detected by content, not by name: ``SHOP.CSV``, ``shop`` and ``shop.csv.gz`` all work. Unreadable rows are
 left out and counted by reason; nothing is dropped silently.
 """
 
-import csv
-import io
 import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import msgspec
 
-from models.cells import MISSING, ROWS_PER_CHUNK, Cell, Chunk, DecimalMark
+from models.cells import ROWS_PER_CHUNK, Cell, Chunk, DecimalMark
+from models.csv_files import WRONG_ENCODING, Layout, chunks_of, header_of
 from models.decimals import DecimalEvidence
 from models.parquet_files import MARK, batches, schema_of
 from models.text_files import REPLACED, WINDOWS, open_text, read_beginning
@@ -26,23 +24,11 @@ from models.times import MILLISECONDS, DateOrder, TimeEvidence, Unit
 from models.whole_ids import IdEvidence
 from schemas.errors import FileError
 
-FIELD_CHARACTERS_MAX: Final = 1 << 20
-"""A longer CSV field has an unclosed quotation mark."""
-
-WRONG_WIDTH: Final = "another number of fields than the header"
-WRONG_QUOTES: Final = "quotation marks that do not fit"
-WRONG_ENCODING: Final = "text that is not of the file's encoding"
 NO_OBJECT: Final = "not a JSON object"
 NESTED: Final = "a list or an object where a value should be"
 HALF_CHARACTER: Final = "half of a character (a lone surrogate)"
 
-_DELIMITERS: Final = ",;\t|"
-_BINARY: Final = frozenset(map(chr, range(9)))
-_QUOTED_NAME: Final = re.compile(r"^([\[`'])([^\[\]`']+)[\]`']$")
-"""A column name in the quotes of SQL exports."""
 _BRACKETS: Final = re.compile(r"\[[^\[\]{}\"]+\]\s*(?:[,;\t|]|$)")
-_HINT: Final = re.compile(r"(\"?)sep=(?P<mark>\\t|[^\w\r\n\"]?)\1(?P=mark)*\s*", re.I)
-"""A first line that names the delimiter for Excel: bare, quoted, or padded like a row."""
 _HEAD_CHARACTERS: Final = 1 << 16
 _ROWS_FOR_NAMES: Final = 1_000
 
@@ -54,8 +40,8 @@ class Table:
     """A file that can be read any number of times.
 
     ``file``: its name. ``names``: its columns; for JSON, those of the first thousand rows. ``rows``: their number, if
-    known without reading them. ``usual_mark``: the decimal mark if the numbers prove none. ``note``: what the user
-    should know about how the file is read.
+    known without reading them. ``usual_mark``: the decimal mark if the numbers prove none. ``notes``: what the user
+    should know about how the file is read. ``has_names``: whether the file itself names its columns.
     """
 
     file: str
@@ -63,11 +49,22 @@ class Table:
     _read: Callable[[Sequence[str], LeftOut], Iterator[Chunk]]
     rows: int | None = None
     usual_mark: DecimalMark = "."
-    note: str | None = None
+    notes: tuple[str, ...] = ()
+    has_names: bool = True
     typed: frozenset[str] = frozenset()
     """Columns whose numbers have a type in the file, so that their notation need not be detected."""
     times: frozenset[str] = frozenset()
     """Columns that the file's types mark as times: their cells are ms since the epoch."""
+
+    def names_text(self) -> str:
+        """The names of the columns, for an error; without a header, how to name them."""
+        there = ", ".join(self.names)
+        if self.has_names:
+            return f"the columns are {there}"
+        return (
+            f"{self.file} has no header, and its columns are {there}: use these, or name them with "
+            "--column-names user_id,item_id,rating,ts"
+        )
 
     def chunks(self, columns: Iterable[str], left_out: LeftOut) -> Iterator[Chunk]:
         """The columns' values in file order, some thousand rows at a time; all lists of a chunk have the same length.
@@ -111,10 +108,12 @@ class Table:
         return MILLISECONDS if time in self.times else evidence.unit(self.file, time)
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path, layout: Layout | None = None) -> Table:
     """Open the table in a file; raises :class:`FileError`, which says what to change."""
+    layout = layout or Layout()
     head = read_beginning(path)
     if head.startswith(MARK):
+        _only_for_text(path, layout)
         schema = schema_of(path)
         return Table(
             path.name,
@@ -125,20 +124,27 @@ def open_table(path: Path) -> Table:
             times=schema.times,
         )
     with open_text(path) as (text, encoding):
-        note = f"{path.name} is not UTF-8: read as Windows-1252" if encoding.name == WINDOWS else None
+        notes = [f"{path.name} is not UTF-8: read as Windows-1252"] if encoding.name == WINDOWS else []
         shown = text.read(_HEAD_CHARACTERS)
     if _is_json(shown.lstrip("\ufeff \t\r\n")):
+        _only_for_text(path, layout)
         names = _names_of_objects(path)
-        return Table(path.name, names, lambda columns, left_out: _objects_of(path, columns, left_out), note=note)
-    delimiter, names = _header(path, shown)
+        return Table(path.name, names, lambda columns, left_out: _objects_of(path, columns, left_out), notes=(*notes,))
+    header = header_of(path, shown, layout)
     return Table(
         path.name,
-        names,
-        lambda columns, left_out: _csv(path, delimiter, names, columns, left_out),
+        header.names,
+        lambda columns, left_out: chunks_of(path, header, columns, left_out),
         # Excel uses semicolons if the comma is the decimal mark.
-        usual_mark="," if delimiter == ";" else ".",
-        note=note,
+        usual_mark="," if header.separator == ";" else ".",
+        notes=(*notes, *header.notes(path.name, layout)),
+        has_names=header.is_in_file,
     )
+
+
+def _only_for_text(path: Path, layout: Layout) -> None:
+    if layout != Layout():
+        raise FileError(f"{path.name} names its columns itself: leave out --separator and --column-names")
 
 
 def _is_json(shown: str) -> bool:
@@ -147,97 +153,6 @@ def _is_json(shown: str) -> bool:
         return shown.startswith("{")
     first = shown.splitlines()[0]
     return _BRACKETS.match(first) is None or _json(first) is not None
-
-
-# -- CSV
-
-
-def _header(path: Path, shown: str) -> tuple[str, list[str]]:
-    """The delimiter and the column names.
-
-    The hint's delimiter if it splits the header, else the one that gives most names.
-    """
-    hint = _hinted(io.StringIO(shown, newline="").readline().removeprefix("\ufeff")) or ""
-    found = {delimiter: _first_row(shown, delimiter) for delimiter in hint + _DELIMITERS}
-    delimiter = hint if hint and len(found[hint]) > 1 else max(_DELIMITERS, key=lambda each: len(found[each]))
-    names = [_QUOTED_NAME.sub(r"\2", name.strip()) for name in found[delimiter]]
-    if not any(names):
-        raise FileError(f"{path} is empty: it has no header that names the columns")
-    if not _BINARY.isdisjoint("".join(names)):
-        raise FileError(f"{path} is neither CSV nor Parquet nor JSON lines")
-    return delimiter, names
-
-
-def _first_row(shown: str, delimiter: str) -> list[str]:
-    lines = _without_hint(io.StringIO(shown, newline=""))
-    try:
-        return next((row for row in csv.reader(lines, delimiter=delimiter) if row), [])
-    except csv.Error:
-        return []
-
-
-def _without_hint(lines: Iterator[str]) -> Iterator[str]:
-    """The lines without a hint in the first one, and without a byte order mark."""
-    first = next(lines, "").removeprefix("\ufeff")
-    return lines if _hinted(first) is not None else itertools.chain([first], lines)
-
-
-def _hinted(line: str) -> str | None:
-    r"""The delimiter in a line such as ``sep=;`` for Excel, empty if it names none; None for any other line.
-
-    >>> [_hinted(line) for line in ("sep=;", '"sep=,"', "sep=\t", r"sep=\t", "sep=", "separator;item")]
-    [';', ',', '\t', '\t', '', None]
-    """
-    found = _HINT.fullmatch(line)
-    return None if found is None else found["mark"].replace("\\t", "\t")
-
-
-def _csv(path: Path, delimiter: str, names: list[str], columns: Sequence[str], left_out: LeftOut) -> Iterator[Chunk]:
-    places = [names.index(column) for column in columns]
-    with open_text(path) as (text, encoding):
-        rows = _records(text, delimiter, len(names), left_out)
-        next(rows, None)
-        # One extra index, because a single one would not return tuples.
-        picked = map(itemgetter(*places, 0), rows)
-        while taken := list(itertools.islice(picked, ROWS_PER_CHUNK)):
-            if encoding.replaces:
-                taken = _readable(taken, left_out)
-            values = zip(*taken, strict=True) if taken else itertools.repeat(())
-            yield {
-                column: list(cells)
-                if MISSING.isdisjoint(cells)
-                else [None if each in MISSING else each for each in cells]
-                for column, cells in zip(columns, values, strict=False)
-            }
-
-
-def _records(text: TextIO, delimiter: str, width: int, left_out: LeftOut) -> Iterator[list[str]]:
-    """Rows as wide as the header, including the header; extra empty fields are ignored.
-
-    A quotation mark not closed at the end of a field costs the lines that it includes: they are counted.
-    """
-    csv.field_size_limit(FIELD_CHARACTERS_MAX)
-    reader = csv.reader(_without_hint(text), delimiter=delimiter, strict=True)
-    before, is_over = 0, False
-    while not is_over:
-        try:
-            for row in reader:
-                before = reader.line_num
-                if len(row) == width or (len(row) > width and not any(row[width:])):
-                    yield row
-                elif row:
-                    left_out[WRONG_WIDTH] += 1
-            is_over = True
-        except csv.Error:
-            left_out[WRONG_QUOTES] += reader.line_num - before
-            before = reader.line_num
-
-
-def _readable(rows: list[tuple[str, ...]], left_out: LeftOut) -> list[tuple[str, ...]]:
-    readable = [row for row in rows if not any(REPLACED in cell for cell in row[:-1])]
-    if bad := len(rows) - len(readable):
-        left_out[WRONG_ENCODING] += bad
-    return readable
 
 
 # -- JSON

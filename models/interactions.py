@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,9 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from adapters.files.export_parts import part_events, read_manifest
-from models.cells import LOST_DIGITS, Cell, numbers_of, rows_with_lost_digits, texts_of
+from models.cells import LOST_DIGITS, Cell, DecimalMark, numbers_of, rows_with_lost_digits, texts_of
+from models.csv_files import Layout
+from models.decimals import DecimalEvidence
 from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
+from models.row_rules import BAD_ITEM, NO_ITEM, NO_USER, UNKNOWN_KIND, RowRules, Unusable
 from models.times import (
+    FILE_TS_MIN,
     TWO_READINGS,
     DateOrder,
     TimeEvidence,
@@ -30,7 +34,7 @@ from models.times import (
 )
 from models.whole_ids import TWO_WRITINGS, IdEvidence, as_floats, pointed_rows
 from schemas.errors import ExportError, FileError, ModelError
-from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
+from schemas.events import EVENT_TS_MAX, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
 from schemas.ids import is_id
 
 ROWS_PER_CHUNK: Final = 100_000
@@ -61,9 +65,13 @@ class Interactions:
 
     def report_lines(self) -> list[str]:
         """Lines of text about what was read and what was dropped."""
-        lines = [f"  {len(self)} interactions, {len(self.item_ids)} items"]
+        lines = [f"  {len(self)} interactions, {len(self.item_ids)} items", f"  {self._span()}"]
         lines += [f"  {note}" for note in self.notes]
         return lines + [f"  dropped {rows}: {reason}" for reason, rows in self.dropped.items()]
+
+    def _span(self) -> str:
+        first, last = (np.datetime64(int(ms), "ms").astype("M8[D]") for ms in (self.ts_ms.min(), self.ts_ms.max()))
+        return f"from {first} to {last}"
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Interactions":
         """The rows where ``keep`` bool[n] is true; codes are unchanged."""
@@ -76,7 +84,8 @@ class Columns:
 
     ``every`` is the kind of all rows if the file has no such column. Rows whose ``quantity`` is not above zero
     (returns, cancellations) are dropped. ``time_form`` is the format of dates, as for ``strptime``, if they are
-    ambiguous.
+    ambiguous. ``layout``: how a text file is separated, and the names of its columns if it has no header. ``rules``:
+    which rows count, and as which kind.
     """
 
     user: str = "user_id"
@@ -86,11 +95,13 @@ class Columns:
     every: str | None = None
     quantity: str | None = None
     time_form: str | None = None
+    layout: Layout = field(default_factory=Layout)
+    rules: RowRules = field(default_factory=RowRules)
 
     def in_file(self) -> list[str]:
         """The columns that the file must have, each once."""
         names = (self.user, self.item, self.time, self.kind if self.every is None else None, self.quantity)
-        return list(dict.fromkeys(name for name in names if name is not None))
+        return list(dict.fromkeys(name for name in (*names, *self.rules.column()) if name is not None))
 
 
 CLEAN_EVENTS: Final = Columns(user="pseudonym")
@@ -100,21 +111,24 @@ CLEAN_EVENTS: Final = Columns(user="pseudonym")
 def read(path: Path, columns: Columns) -> Interactions:
     """Read a CSV, Parquet or JSON-lines file (:mod:`models.files`), or the folder of an export.
 
-    Unusable rows are dropped and counted by reason. Raises :class:`ModelError`, which names what is missing.
+    Unusable rows are dropped and counted by reason. Raises :class:`ModelError`, which names what is missing; if no row
+    is usable, it shows values that were seen.
     """
     if path.is_dir():
         return from_rows(export_rows(path, time.time_ns() // 1_000_000), columns)
     try:
         check_form(columns.time_form)
-        table = open_table(path)
+        table = open_table(path, columns.layout)
         wanted = columns.in_file()
-        _check_columns(table.names, columns)
+        _check_columns(table.names, columns, table.names_text())
         left_out: Counter[str] = Counter()
         ids = IdEvidence(column for column in (columns.user, columns.item) if column not in table.typed)
+        marks = DecimalEvidence(set(columns.rules.column()) - table.typed, table.usual_mark)
         chunks, times = [], TimeEvidence(columns.time_form)
         for chunk in table.chunks(wanted, left_out):
             times.add(() if columns.time in table.times else chunk[columns.time])
             ids.add(chunk)
+            marks.add(chunk)
             chunks.append(pd.DataFrame(chunk, dtype=object))
         unit, order = table.unit(columns.time, times), times.order(table.file, columns.time)
     except FileError as error:
@@ -124,7 +138,17 @@ def read(path: Path, columns: Columns) -> Interactions:
     frame = _with_clear_ids(pd.concat(chunks, ignore_index=True), ids, left_out)
     notes = describe_unit(None if columns.time in table.times else unit, columns.time)
     notes += describe_order(order, columns.time)
-    return _from_cells(frame, columns, unit, order, left_out, (*filter(None, [table.note]), *ids.notes(), *notes))
+    form = _Written(table.file, unit, order, next(iter(marks.marks().values()), "."))
+    return _from_cells(frame, columns, form, left_out, (*table.notes, *ids.notes(), *notes))
+
+
+class _Written(NamedTuple):
+    """How the times, dates and numbers of ``source`` are written."""
+
+    source: str
+    unit: Unit | None
+    order: DateOrder | None
+    mark: DecimalMark = "."
 
 
 def _with_clear_ids(frame: pd.DataFrame, ids: IdEvidence, left_out: Counter[str]) -> pd.DataFrame:
@@ -137,12 +161,12 @@ def _with_clear_ids(frame: pd.DataFrame, ids: IdEvidence, left_out: Counter[str]
     return frame.drop(index=list(unclear)).reset_index(drop=True)
 
 
-def default_user(path: Path) -> str:
+def default_user(path: Path, layout: Layout | None = None) -> str:
     """The default column of the user: that of clean events if the file has it and no ``user_id``."""
     if path.is_dir():
         return CLEAN_EVENTS.user
     try:
-        names = open_table(path).names
+        names = open_table(path, layout).names
     except FileError as error:
         raise ModelError(str(error)) from None
     return CLEAN_EVENTS.user if CLEAN_EVENTS.user in names and Columns().user not in names else Columns().user
@@ -178,16 +202,16 @@ def from_rows(rows: Iterable[Mapping[str, Any]], columns: Columns = CLEAN_EVENTS
     if not chunks:
         raise ModelError("there are no interactions to read: the input is empty")
     frame = pd.concat(chunks, ignore_index=True)
-    unit, order = _written(frame, columns, "the input")
-    notes = (*describe_unit(unit, columns.time), *describe_order(order, columns.time))
-    return _from_cells(frame, columns, unit, order, left_out, notes)
+    written = _written(frame, columns, "the input")
+    notes = (*describe_unit(written.unit, columns.time), *describe_order(written.order, columns.time))
+    return _from_cells(frame, columns, written, left_out, notes)
 
 
-def _written(frame: pd.DataFrame, columns: Columns, source: str) -> tuple[Unit | None, DateOrder | None]:
+def _written(frame: pd.DataFrame, columns: Columns, source: str) -> _Written:
     times = TimeEvidence(columns.time_form)
     times.add(frame[columns.time].tolist())
     try:
-        return times.unit(source, columns.time), times.order(source, columns.time)
+        return _Written(source, times.unit(source, columns.time), times.order(source, columns.time))
     except FileError as error:
         raise ModelError(str(error)) from None
 
@@ -201,58 +225,57 @@ def _cells(row: Mapping[str, Any], names: list[str], left_out: Counter[str]) -> 
 
 def from_frame(frame: pd.DataFrame, columns: Columns) -> Interactions:
     """Columns from a pandas DataFrame; unusable rows are dropped and counted by reason."""
-    _check_columns(list(frame.columns), columns)
+    _check_columns(list(frame.columns), columns, f"the columns are {', '.join(map(str, frame.columns))}")
     cells = pd.DataFrame({name: list(map(_plain, frame[name])) for name in columns.in_file()}, dtype=object)
-    return _from_cells(cells, columns, *_written(cells, columns, "the table"), {})
+    return _from_cells(cells, columns, _written(cells, columns, "the table"), {})
 
 
 def _from_cells(
-    frame: pd.DataFrame,
-    columns: Columns,
-    unit: Unit | None,
-    order: DateOrder | None,
-    left_out: Mapping[str, int],
-    notes: tuple[str, ...] = (),
+    frame: pd.DataFrame, columns: Columns, written: _Written, left_out: Mapping[str, int], notes: tuple[str, ...] = ()
 ) -> Interactions:
-    """Columns from a table of :data:`models.cells.Cell`; numeric times are in ``unit``, dates have the ``order``.
+    """Columns from a table of :data:`models.cells.Cell`, as ``written``.
 
-    Unusable rows are dropped and counted by reason, together with those already ``left_out``."""
-    given = frame[columns.time].tolist()
-    times = milliseconds_of(given, columns.time_form, unit, order)
-    unclear = np.array(
-        [time is None and has_two_readings(cell, order) for time, cell in zip(times, given, strict=True)], bool
-    )
+    Unusable rows are dropped and counted by reason, together with those already ``left_out``. Raises
+    :class:`ModelError` if none is left."""
+    given, rules, order = frame, columns.rules, written.order
+    cells = frame[columns.time].tolist()
+    times = milliseconds_of(cells, columns.time_form, written.unit, order)
+    unclear = [time is None and has_two_readings(cell, order) for time, cell in zip(times, cells, strict=True)]
     rounded = _rounded(frame[columns.user]) | _rounded(frame[columns.item])
-    if columns.every is not None:
-        frame = frame.assign(**{columns.kind: columns.every})
+    kinds = [columns.every] * len(frame) if columns.every is not None else rules.kinds_of(frame[columns.kind].tolist())
     frame = frame.assign(
-        **{
-            name: np.array(texts_of(frame[name].tolist()), dtype=object)
-            for name in (columns.user, columns.item, columns.kind)
-        },
+        **{name: np.array(texts_of(frame[name].tolist()), dtype=object) for name in (columns.user, columns.item)},
+        **{columns.kind: np.array(kinds, dtype=object)},
         **{columns.time: np.array([-1 if each is None else each for each in times], dtype=object)},
     )
-    dropped = dict(left_out)
+    unusable = Unusable(left_out)
 
-    def drop(reason: str, bad: Callable[[pd.DataFrame], Any]) -> None:
+    def drop(reason: str, column: str | None, bad: Callable[[pd.DataFrame], Any]) -> None:
         nonlocal frame
         keep = ~np.asarray(bad(frame), dtype=bool)
         if not keep.all():
-            dropped[reason] = int((~keep).sum())
+            seen = () if column is None else given[column][frame.index[~keep]]
+            unusable.add(reason, int((~keep).sum()), seen)
             frame = frame[keep]
 
-    drop("no user", lambda rows: rows[columns.user].isna())
-    drop("no item", lambda rows: rows[columns.item].isna())
-    drop(LOST_DIGITS, lambda rows: rounded[rows.index])
-    drop("unknown kind", lambda rows: ~rows[columns.kind].isin(EVENT_TYPES))
+    drop(NO_USER, None, lambda rows: rows[columns.user].isna())
+    drop(NO_ITEM, None, lambda rows: rows[columns.item].isna())
+    drop(LOST_DIGITS, None, lambda rows: rounded[rows.index])
+    if rules.at_least is not None:
+        numbers = given[rules.at_least[0]]
+        too_low = np.array(rules.are_too_low(numbers.tolist(), written.mark), bool)
+        drop(rules.too_low(), rules.at_least[0], lambda rows: too_low[rows.index])
+    drop(UNKNOWN_KIND, columns.kind, lambda rows: ~rows[columns.kind].isin(EVENT_TYPES))
     if columns.quantity is not None:
-        drop("quantity not above zero", lambda rows: ~_is_positive(rows[columns.quantity]))
-    drop(TWO_READINGS, lambda rows: unclear[rows.index])
-    drop(NO_TIME, lambda rows: ~rows[columns.time].between(EVENT_TS_MIN, EVENT_TS_MAX))
-    drop("item id empty or too long", lambda rows: ~rows[columns.item].str.len().between(1, ID_LENGTH_MAX))
+        drop("quantity not above zero", columns.quantity, lambda rows: ~_is_positive(rows[columns.quantity]))
+    drop(TWO_READINGS, columns.time, lambda rows: np.array(unclear, bool)[rows.index])
+    drop(NO_TIME, columns.time, lambda rows: ~rows[columns.time].between(FILE_TS_MIN, EVENT_TS_MAX))
+    drop("item id empty or too long", None, lambda rows: ~rows[columns.item].str.len().between(1, ID_LENGTH_MAX))
     unfit = {item for item in set(frame[columns.item]) if not is_id(item)}
-    drop("item id with a character that no id may have", lambda rows: rows[columns.item].isin(unfit))
-    return _coded(frame, columns, dropped, notes)
+    drop(BAD_ITEM, columns.item, lambda rows: rows[columns.item].isin(unfit))
+    if frame.empty:
+        raise ModelError("; ".join([unusable.message(written.source), *notes]))
+    return _coded(frame, columns, unusable.rows, notes)
 
 
 def _coded(frame: pd.DataFrame, columns: Columns, dropped: dict[str, int], notes: tuple[str, ...]) -> Interactions:
@@ -293,7 +316,7 @@ def _left_out_text(left_out: Mapping[str, int]) -> str:
     return "".join(f"; left out {rows}: {reason}" for reason, rows in left_out.items())
 
 
-def _check_columns(have: list[str], columns: Columns) -> None:
+def _check_columns(have: list[str], columns: Columns, have_text: str) -> None:
     if columns.every is not None and columns.every not in KIND_OF:
         raise ModelError(f"{columns.every!r} is not a kind of event; kinds are {', '.join(EVENT_TYPES)}")
     wanted = {"--user": columns.user, "--item": columns.item, "--time": columns.time, "--kind": columns.kind}
@@ -301,8 +324,9 @@ def _check_columns(have: list[str], columns: Columns) -> None:
         del wanted["--kind"]
     if columns.quantity is not None:
         wanted["--quantity"] = columns.quantity
+    if columns.rules.at_least is not None:
+        wanted["--at-least"] = columns.rules.at_least[0]
     for option, name in wanted.items():
         if name not in have:
             hint = " (or --every KIND where all rows are of one kind)" if option == "--kind" else ""
-            there = ", ".join(map(str, have))
-            raise ModelError(f"there is no column {name!r}: name it with {option}{hint}; the columns are {there}")
+            raise ModelError(f"there is no column {name!r}: name it with {option}{hint}; {have_text}")

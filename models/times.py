@@ -1,6 +1,6 @@
 """Parses times of a file into ms since the epoch: dates by their format, numbers by the unit that their column proves.
 
-``1709251200`` is a time in 2024 in seconds, and one in January 1970 in milliseconds. A number is a time between 2000
+``1709251200`` is a time in 2024 in seconds, and one in January 1970 in milliseconds. A number is a time between 1980
 and 2100 in at most one unit, so it proves the unit of its column; a column that proves two is refused. The same goes
 for the order of day and month in ``29/11/2026``: a number above 12 is a day.
 """
@@ -43,9 +43,12 @@ _NUMBER_LENGTH_MAX: Final = 64
 _NUMBER_MAX: Final = 10**24
 
 _HALF: Final = Fraction(1, 2)
-_PROOF_FROM_MS: Final = 946_684_800_000
+_PROOF_FROM_MS: Final = 315_532_800_000
 _PROOF_TO_MS: Final = 4_102_444_800_000
-"""2000-01-01 and 2100-01-01."""
+"""1980-01-01 and 2100-01-01."""
+
+FILE_TS_MIN: Final = 31_536_000_000
+"""1971-01-01 in ms: an earlier time in a file is zero for a missing one, or seconds that were stored as ms."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ _BOUNDS: Final = [each.number(ms) for each in _UNITS for ms in (_PROOF_FROM_MS, 
 
 
 def unit_proved_by(number: int | Fraction) -> Unit | None:
-    """The unit in which the number is a time between 2000 and 2100, if any.
+    """The unit in which the number is a time between 1980 and 2100, if any.
 
     >>> [unit.name[:5] for unit in map(unit_proved_by, (45000, 1709251200, 1709251200000)) if unit]
     ['days ', 'secon', 'milli']
@@ -88,6 +91,18 @@ def unit_proved_by(number: int | Fraction) -> Unit | None:
     """
     place = bisect_right(_BOUNDS, number)
     return _UNITS[place // 2] if place % 2 else None
+
+
+def is_time(text: str) -> bool:
+    """Whether text is surely a time: a date with a year, or a number that proves a unit other than days.
+
+    >>> [is_time(text) for text in ("881250949", "2014-04-07T10:51:09.277Z", "45000", "5", "1.0", "ts")]
+    [True, True, False, False, False, False]
+    """
+    number = _number(text)
+    if number is None:
+        return _date_ms(text.strip(), None) is not None
+    return unit_proved_by(number) not in (None, DAYS)
 
 
 class TimeEvidence:

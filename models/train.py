@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.csv_files import Layout
 from models.evaluate import MEASURES, before_cut, choose_decay, evaluate
 from models.interactions import CLEAN_EVENTS, Columns, Interactions, default_user, from_rows, parse_line, read
 from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
@@ -31,12 +32,14 @@ def interactions_in(
     :class:`ModelError`.
     """
     with _stage("read", say):
+        if columns.layout != Layout() and (file == "-" or Path(file).is_dir()):
+            raise ModelError("standard input and exports name their fields: leave out --separator and --column-names")
         if file == "-":
             of_user = replace(columns, user=user or CLEAN_EVENTS.user)
             interactions = from_rows(map(parse_line, sys.stdin.buffer), of_user)
         else:
             path = Path(file)
-            interactions = read(path, replace(columns, user=user or default_user(path)))
+            interactions = read(path, replace(columns, user=user or default_user(path, columns.layout)))
     for line in interactions.report_lines():
         say(line)
     return interactions

@@ -38,7 +38,17 @@ def ready_file_model(
 
 def _columns(mapping: Mapping) -> Columns:
     kind, every = mapping.type or Columns().kind, None if mapping.type else mapping.type_constant
-    return Columns(mapping.user, mapping.item, mapping.time, kind, every, mapping.quantity, mapping.time_format)
+    return Columns(
+        mapping.user,
+        mapping.item,
+        mapping.time,
+        kind,
+        every,
+        mapping.quantity,
+        mapping.time_format,
+        mapping.layout(),
+        mapping.rules(),
+    )
 
 
 def _identity(path: Path, mapping: Mapping) -> str:

@@ -1,6 +1,7 @@
 """Replays a CSV, Parquet or JSON-lines file into a running product (`freshet replay`).
 
-Sends the consents, waits for their receipts, and then sends every row, including dirty ones.
+Sends the consents, waits for their receipts, and then sends every row, including dirty ones. Sends nothing if the job
+would reject every row.
 """
 
 import hashlib
@@ -16,7 +17,16 @@ from adapters.secrets.key_rings import load_key_ring
 from deploy.demo.endpoints import load_endpoints
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, waiting_for_consents
-from deploy.demo.table import PRESETS, Mapping, MappingError, Reading, interactions_of, reading_of, users_of
+from deploy.demo.table import (
+    PRESETS,
+    Mapping,
+    MappingError,
+    Reading,
+    expect_usable,
+    interactions_of,
+    reading_of,
+    users_of,
+)
 from models.cells import ROWS_PER_CHUNK
 from schemas.consents import ConsentChange, LevelName
 from schemas.pseudonyms import Pseudonymiser
@@ -110,7 +120,7 @@ class Replay:
         """Send the consents in batches and wait for the receipts of each. Returns the number sent.
 
         Raises :class:`~deploy.demo.table.MappingError` before the first batch if the rows of the file could not be
-        sent.
+        sent, or the job would reject all of them.
         """
         self._reading(path, mapping)
         sent, portion = 0, set[str]()
@@ -126,7 +136,9 @@ class Replay:
 
     def _reading(self, path: Path, mapping: Mapping) -> Reading:
         if (path, mapping) not in self._readings:
-            self._readings[path, mapping] = reading_of(path, mapping)
+            reading = reading_of(path, mapping)
+            expect_usable(path, mapping, reading)
+            self._readings[path, mapping] = reading
         return self._readings[path, mapping]
 
     def _await(self, portion: set[str], waiter: ConsentWaiter, sent: int) -> None:
@@ -215,7 +227,7 @@ def replay_file(
 ) -> ReplayCounts:
     """Replay `path` into the product whose addresses are in `endpoints_path`.
 
-    Raises :class:`~deploy.demo.table.MappingError` if none of its rows could be sent.
+    Raises :class:`~deploy.demo.table.MappingError` before anything is sent if none of its rows is usable.
     """
     endpoints = load_endpoints(endpoints_path)
     pseudonymiser = Pseudonymiser(load_key_ring(endpoints.key_ring))
@@ -237,11 +249,4 @@ def replay_file(
         producer.abandon()
         raise
     producer.close()
-    expect_rows(path, counts)
     return counts
-
-
-def expect_rows(path: Path, counts: ReplayCounts) -> None:
-    """Raise :class:`~deploy.demo.table.MappingError` with the reason if nothing was sent."""
-    if not counts.interactions:
-        raise MappingError("; ".join([f"there were no rows to send in {path.name}", *counts.remarks]))

@@ -7,7 +7,7 @@ or is ambiguous, because it might be somebody else's id. All are counted by reas
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,8 +15,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from models.cells import LOST_DIGITS, Cell, Chunk, DecimalMark, numbers_of, rows_with_lost_digits, texts_of
+from models.csv_files import Layout
 from models.decimals import count_ambiguous
 from models.files import Table, open_table
+from models.row_rules import BAD_ITEM, NO_ITEM, NO_USER, UNKNOWN_KIND, RowRules, Unusable
 from models.times import (
     TWO_READINGS,
     DateOrder,
@@ -29,14 +31,18 @@ from models.times import (
 )
 from models.whole_ids import TWO_WRITINGS, IdEvidence, as_floats, pointed_rows
 from schemas.errors import FileError, FreshetError
-from schemas.events import EVENT_TYPES
+from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES, ITEM_REQUIRED, KIND_OF
 from schemas.ids import is_id
+from schemas.wire.consent_records import is_user_id
 
 PREFIX_LENGTH_MAX: Final = 48
 """The length of a file's name in its event ids, which are limited to 64 characters."""
 UNCLEAR_NUMBER: Final = (
     "a number such as 1,234 in a column with decimal points and decimal commas: sent as it is, and the job rejects it"
 )
+UNKNOWN_KIND_SENT: Final = "an unknown kind: sent as it is, and the job rejects it"
+BAD_USER: Final = "a user id that is empty, too long, or has a character that no id may have"
+TIME_OUT_OF_RANGE: Final = "a time before 2000 or after 9999, which the job rejects as one of a wrong clock"
 UNREAD_TIME: Final = "a time that cannot be read: sent as it is, and the job rejects it"
 
 
@@ -50,7 +56,9 @@ class Mapping(msgspec.Struct, frozen=True):
     `type_constant` is the type of all rows if there is no type column, `currency_constant` likewise. `user_prefix` is
     put before every user id. Event ids are ``<event_id_prefix>:<row>``, with rows counted from 0; the default prefix is
     the file's name. `time_format` is a `strptime` format for ambiguous dates; numeric times need none. `name` is the
-    item's name, for display; it is not sent.
+    item's name, for display; it is not sent. `kinds` maps names in the type column to kinds of events,
+    ``buy=purchase,look=view``; `at_least` is the least number of a column that counts, ``rating=4``: other rows are not
+    sent. `separator` and `column_names` describe a text file (:class:`models.csv_files.Layout`).
     """
 
     user: str = "user_id"
@@ -68,13 +76,25 @@ class Mapping(msgspec.Struct, frozen=True):
     query: str | None = None
     name: str | None = None
     time_format: str | None = None
+    kinds: str | None = None
+    at_least: str | None = None
+    separator: str | None = None
+    column_names: str | None = None
     user_prefix: str = ""
     event_id_prefix: str | None = None
+
+    def layout(self) -> Layout:
+        """How a text file is separated; raises :class:`~schemas.errors.FileError`."""
+        return Layout.parse(self.separator, self.column_names)
+
+    def rules(self) -> RowRules:
+        """Which rows are sent, and as which kind; raises :class:`~schemas.errors.FileError`."""
+        return RowRules.parse(self.kinds, self.at_least)
 
     def columns(self) -> list[str]:
         """The columns that the file must have."""
         fields = (self.user, self.item, self.time, self.type, self.session, self.quantity, self.value)
-        others = (self.currency, self.country, self.surface, self.query)
+        others = (self.currency, self.country, self.surface, self.query, *self.rules().column())
         return [column for column in (*fields, *others) if column is not None]
 
     def ids(self) -> list[str]:
@@ -133,13 +153,13 @@ class Reading(NamedTuple):
 def reading_of(path: Path, mapping: Mapping) -> Reading:
     """How to parse the file. Raises :class:`MappingError` if the file or the mapping cannot be used."""
     table = check(path, mapping)
-    numbers = [column for column in (mapping.value, mapping.quantity) if column is not None]
+    numbers = [column for column in (mapping.value, mapping.quantity, *mapping.rules().column()) if column is not None]
     try:
         evidence, ids, unit, order = table.evidence(numbers, mapping.ids(), mapping.time, mapping.time_format)
     except FileError as error:
         raise MappingError(str(error)) from None
     units = describe_unit(None if mapping.time in table.times else unit, mapping.time)
-    notes = (*filter(None, [table.note]), *ids.notes(), *units, *describe_order(order, mapping.time))
+    notes = (*table.notes, *ids.notes(), *units, *describe_order(order, mapping.time))
     return Reading(table, evidence.marks(), ids, unit, order, notes, evidence.guessed())
 
 
@@ -152,18 +172,82 @@ def interactions_of(
     is the result of :func:`reading_of`, if already known.
     """
     remarks = Counter() if remarks is None else remarks
-    reading = reading or reading_of(path, mapping)
+    reading, rules = reading or reading_of(path, mapping), mapping.rules()
     remarks.update(reading.guessed)
     prefix = mapping.event_id_prefix or _id_of(path.stem)
     encode = msgspec.json.Encoder().encode
     first = 0
     for chunk in _chunks(reading.table, mapping.columns(), mapping.ids(), remarks, reading.ids):
+        if rules.at_least is not None:
+            chunk = _high_enough(chunk, rules, reading, remarks)
         users = _prefixed(texts_of(chunk[mapping.user]), mapping.user_prefix)
         keys = [None if user is None else user.encode() for user in users]
-        fields = _fields(chunk, mapping, users, reading, remarks)
+        fields = _fields(chunk, mapping, rules, users, reading, remarks)
         rows = map(_Row, _event_ids(prefix, first, len(users)), *fields)
         yield from zip(keys, map(encode, rows), strict=True)
         first += len(users)
+
+
+def expect_usable(path: Path, mapping: Mapping, reading: Reading) -> None:
+    """Raise :class:`MappingError` if the job would reject every row, with values that were seen and what is wanted.
+
+    Reads the file up to its first usable row.
+    """
+    left_out, rules, unusable = Counter[str](), mapping.rules(), Unusable({})
+    for chunk in _chunks(reading.table, mapping.columns(), mapping.ids(), left_out, reading.ids):
+        if rules.at_least is not None and (low := _low_rows(chunk, rules, reading)):
+            unusable.add(rules.too_low(), len(low), (chunk[rules.at_least[0]][row] for row in low))
+            chunk = _without(chunk, set(low))
+        if _has_usable_row(chunk, mapping, rules, reading, unusable):
+            return
+    for reason, rows in left_out.items():
+        unusable.add(reason, rows)
+    raise MappingError("; ".join([f"nothing was sent: {unusable.message(path.name)}", *reading.notes]))
+
+
+def _has_usable_row(chunk: Chunk, mapping: Mapping, rules: RowRules, reading: Reading, unusable: Unusable) -> bool:
+    """Whether the job could accept a row; if it could not, all of them are counted in ``unusable``."""
+    users = _prefixed(texts_of(chunk[mapping.user]), mapping.user_prefix)
+    items = texts_of(chunk[mapping.item])
+    kinds = _kinds(chunk, mapping, rules, len(users))
+    times = milliseconds_of(chunk[mapping.time], mapping.time_format, reading.unit, reading.order)
+    found: dict[str, list[Cell]] = {}
+    for row, (user, item, kind, ms) in enumerate(zip(users, items, kinds, times, strict=True)):
+        if user is None or not is_user_id(user):
+            found.setdefault(NO_USER if user is None else BAD_USER, []).append(None)
+        elif kind not in KIND_OF:
+            found.setdefault(UNKNOWN_KIND, []).append(kind)
+        elif not item and kind in ITEM_REQUIRED:
+            found.setdefault(NO_ITEM, []).append(None)
+        elif item and not is_id(item):
+            found.setdefault(BAD_ITEM, []).append(item)
+        elif ms is None:
+            found.setdefault(UNREAD_TIME, []).append(chunk[mapping.time][row])
+        elif not EVENT_TS_MIN <= ms <= EVENT_TS_MAX:
+            found.setdefault(TIME_OUT_OF_RANGE, []).append(chunk[mapping.time][row])
+        else:
+            return True
+    for reason, cells in found.items():
+        unusable.add(reason, len(cells), () if reason in (NO_USER, BAD_USER, NO_ITEM) else cells)
+    return False
+
+
+def _low_rows(chunk: Chunk, rules: RowRules, reading: Reading) -> list[int]:
+    """The indices of the rows that do not count."""
+    [column] = rules.column()
+    return [row for row, low in enumerate(rules.are_too_low(chunk[column], reading.marks.get(column, "."))) if low]
+
+
+def _high_enough(chunk: Chunk, rules: RowRules, reading: Reading, remarks: Counter[str]) -> Chunk:
+    low = _low_rows(chunk, rules, reading)
+    remarks.update({f"{rules.too_low()}: not sent": len(low)} if low else {})
+    return _without(chunk, set(low))
+
+
+def _without(chunk: Chunk, rows: set[int]) -> Chunk:
+    if not rows:
+        return chunk
+    return {column: [cell for row, cell in enumerate(cells) if row not in rows] for column, cells in chunk.items()}
 
 
 def users_of(path: Path, mapping: Mapping) -> list[str]:
@@ -196,13 +280,12 @@ def check(path: Path, mapping: Mapping, *more: str) -> Table:
         raise MappingError(f"--type-constant {mapping.type_constant} is not a kind; kinds are {', '.join(EVENT_TYPES)}")
     try:
         check_form(mapping.time_format)
-        table = open_table(path)
+        table = open_table(path, mapping.layout())
+        missing = [column for column in (*mapping.columns(), *more) if column not in table.names]
     except FileError as error:
         raise MappingError(str(error)) from None
-    missing = [column for column in (*mapping.columns(), *more) if column not in table.names]
     if missing:
-        there = ", ".join(table.names)
-        raise MappingError(f"{path.name} has no column {', '.join(missing)}; its columns are {there}")
+        raise MappingError(f"{path.name} has no column {', '.join(missing)}; {table.names_text()}")
     return table
 
 
@@ -225,15 +308,20 @@ def _with_clear_ids(chunk: Chunk, ids: list[str], written: IdEvidence, remarks: 
     unclear = {row for column in ids if column in mixed for row in pointed_rows(chunk[column])} - rounded
     if not rounded and not unclear:
         return chunk
-    left_out = rounded | unclear
     remarks.update({LOST_DIGITS: len(rounded)} if rounded else {})
     remarks.update({TWO_WRITINGS: len(unclear)} if unclear else {})
-    return {column: [cell for row, cell in enumerate(cells) if row not in left_out] for column, cells in chunk.items()}
+    return _without(chunk, rounded | unclear)
+
+
+def _kinds(chunk: Chunk, mapping: Mapping, rules: RowRules, rows: int) -> Sequence[str | None]:
+    """The kind of every row; an unknown one stays as it is."""
+    return [mapping.type_constant] * rows if mapping.type is None else rules.kinds_of(chunk[mapping.type])
 
 
 def _fields(
     chunk: Chunk,
     mapping: Mapping,
+    rules: RowRules,
     users: list[str | None],
     reading: Reading,
     remarks: Counter[str],
@@ -251,11 +339,14 @@ def _fields(
             remarks[UNCLEAR_NUMBER] += count
         return numbers_of(chunk[column], mark)
 
+    kinds = _kinds(chunk, mapping, rules, len(users))
+    if unknown := sum(map(KIND_OF.keys().__contains__, kinds)) - len(kinds):
+        remarks[UNKNOWN_KIND_SENT] -= unknown
     countries: Any = repeat(None)
     if mapping.country:
         countries = [None if name is None else {"country": name} for name in texts(mapping.country)]
     return [
-        texts(mapping.type, mapping.type_constant),
+        kinds,
         _times(chunk[mapping.time], mapping.time_format, reading, remarks),
         users,
         texts(mapping.session),

@@ -1,4 +1,4 @@
-"""Options of `demo` and `replay` that describe a file of your own, and the consent of its users."""
+"""Options that describe a file of your own: of `demo` and `replay`, with the consent of its users, and of `model`."""
 
 import functools
 import inspect
@@ -10,6 +10,11 @@ import typer
 if TYPE_CHECKING:
     from deploy.demo.replay import Choice
     from deploy.demo.table import Mapping
+    from models.interactions import Columns
+
+_KINDS: Final = "What the names in that column mean: buy=purchase,look=view."
+_SEPARATOR: Final = "What separates the columns of a text file, such as ';', '::' or tab; default: found in the file."
+_NAMES: Final = "Names of the columns of a text file without a header; default: 1, 2, 3 and so on."
 
 COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "user": ("Column of the user (default user_id).", "COLUMN"),
@@ -27,10 +32,44 @@ COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "query": ("Column of the text of a search.", "COLUMN"),
     "name": ("Column of the item's name, for people to read.", "COLUMN"),
     "time_format": ("How dates are written, as for strptime.", "FORMAT"),
+    "kinds": (_KINDS, "NAME=KIND,…"),
+    "at_least": ("Send only rows whose number is not below this one: rating=4.", "COLUMN=NUMBER"),
+    "separator": (_SEPARATOR, "TEXT"),
+    "column_names": (_NAMES, "NAME,…"),
     "user_prefix": ("Text put before every user.", "TEXT"),
     "event_id_prefix": ("Event ids are TEXT:row (default: the file's name).", "TEXT"),
 }
 """The fields of :class:`deploy.demo.table.Mapping`, which is not imported for help; a test compares the two."""
+_Text = str | None
+TRAINING: Final[dict[str, tuple[Any, str | None]]] = {
+    "user": (
+        Annotated[_Text, typer.Option(help="Column of the user; default: user_id, or pseudonym if there is none.")],
+        None,
+    ),
+    "item": (Annotated[str, typer.Option(help="Column of the item.")], "item_id"),
+    "time": (Annotated[str, typer.Option(help="Column of the time: dates, or numbers in any usual unit.")], "ts"),
+    "kind": (Annotated[str, typer.Option(help="Column of the kind of an interaction.")], "type"),
+    "every": (Annotated[_Text, typer.Option(metavar="KIND", help="Kind of all rows, if no column has it.")], None),
+    "time_format": (
+        Annotated[_Text, typer.Option(metavar="FORMAT", help="How dates are written, as for strptime: %d/%m/%Y.")],
+        None,
+    ),
+    "quantity": (
+        Annotated[_Text, typer.Option(help="Column of a quantity; rows not above zero are dropped.")],
+        None,
+    ),
+    "kinds": (Annotated[_Text, typer.Option(metavar="NAME=KIND,…", help=_KINDS)], None),
+    "at_least": (
+        Annotated[
+            _Text,
+            typer.Option(metavar="COLUMN=NUMBER", help="Drop rows whose number is below this one: rating=4."),
+        ],
+        None,
+    ),
+    "separator": (Annotated[_Text, typer.Option(metavar="TEXT", help=_SEPARATOR)], None),
+    "column_names": (Annotated[_Text, typer.Option(metavar="NAME,…", help=_NAMES)], None),
+}
+"""The options of `model train` and `model evaluate` that describe a file, and their defaults."""
 Share = Annotated[float, typer.Option(min=0, max=1, metavar="0..1", help="Share of the users who consent.")]
 Level = Annotated[Literal["none", "session", "full"], typer.Option(help="The level that they consent to.")]
 Preset = Annotated[str | None, typer.Option(help="A known mapping, such as online-retail; other options change it.")]
@@ -69,6 +108,54 @@ def with_file_options(function: Callable[..., Any]) -> Callable[..., Any]:
         columns = {name: value for name in COLUMNS if (value := given.pop(name)) is not None}
         options = FileOptions(given.pop("preset"), columns, given.pop("consent_share"), given.pop("consent_level"))
         return function(**given, of_file=options)
+
+    own = [each.replace(kind=each.KEYWORD_ONLY) for each in signature.parameters.values() if each.name != "of_file"]
+    wrapper.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
+    return wrapper
+
+
+class TrainingFile(NamedTuple):
+    """The values of the options that describe a file to train or evaluate on; see `TRAINING`."""
+
+    user: str | None
+    item: str
+    time: str
+    kind: str
+    every: str | None
+    time_format: str | None
+    quantity: str | None
+    kinds: str | None
+    at_least: str | None
+    separator: str | None
+    column_names: str | None
+
+    def columns(self) -> "Columns":
+        """The columns of the file, with the default user. Raises :class:`schemas.errors.FileError`."""
+        from models.csv_files import Layout
+        from models.interactions import Columns
+        from models.row_rules import RowRules
+
+        return Columns(
+            item=self.item,
+            time=self.time,
+            kind=self.kind,
+            every=self.every,
+            quantity=self.quantity,
+            time_form=self.time_format,
+            layout=Layout.parse(self.separator, self.column_names),
+            rules=RowRules.parse(self.kinds, self.at_least),
+        )
+
+
+def with_training_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of :class:`TrainingFile` to `function`, in place of its parameter `of_file`."""
+    signature = inspect.signature(function)
+    named = [_parameter(name, annotation, default) for name, (annotation, default) in TRAINING.items()]
+
+    @functools.wraps(function)
+    def wrapper(**given: Any) -> Any:
+        of_file = TrainingFile(**{name: given.pop(name) for name in TRAINING})
+        return function(**given, of_file=of_file)
 
     own = [each.replace(kind=each.KEYWORD_ONLY) for each in signature.parameters.values() if each.name != "of_file"]
     wrapper.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]

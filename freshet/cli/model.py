@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from freshet.cli.file_options import TrainingFile, with_training_options
 from freshet.cli.shape import AsJson, command, group, in_existing_folder, print_json, say
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ app = group("model", "Train, evaluate and adopt models.")
 ONLINE_RETAIL = "--user customer_id --item stock_code --time invoice_ts --every purchase --quantity quantity"
 File = Annotated[
     str,
-    typer.Argument(metavar="FILE", help="CSV, Parquet, JSON lines or the folder of an export; - reads JSON lines."),
+    typer.Argument(
+        metavar="FILE",
+        help="CSV, TSV, .dat, .inter, Parquet, JSON lines or the folder of an export; - reads JSON lines.",
+    ),
 ]
 Folder = Annotated[
     Path,
@@ -25,29 +29,15 @@ Folder = Annotated[
         help="The folder of the model; an existing model is replaced.",
     ),
 ]
-User = Annotated[str | None, typer.Option(help="Column of the user; default: user_id, or pseudonym if there is none.")]
-Item = Annotated[str, typer.Option(help="Column of the item.")]
-Time = Annotated[str, typer.Option(help="Column of the time.")]
-Kind = Annotated[str, typer.Option(help="Column of the kind of an interaction.")]
-Every = Annotated[str | None, typer.Option(metavar="KIND", help="Kind of all rows, if no column has it.")]
-TimeFormat = Annotated[
-    str | None, typer.Option(metavar="FORMAT", help="How dates are written, as for strptime: %d/%m/%Y.")
-]
-Quantity = Annotated[str | None, typer.Option(help="Column of a quantity; rows not above zero are dropped.")]
 TopK = Annotated[int, typer.Option(min=1, help="Items in a list.")]
 
 
 @command(app, "train", f"freshet model train online-retail.parquet --out model {ONLINE_RETAIL}")
+@with_training_options
 def train(
     file: File,
     out: Folder,
-    user: User = None,
-    item: Item = "item_id",
-    time: Time = "ts",
-    kind: Kind = "type",
-    every: Every = None,
-    time_format: TimeFormat = None,
-    quantity: Quantity = None,
+    of_file: TrainingFile,
     top_k: TopK = 50,
     neighbours: Annotated[int, typer.Option(min=1, help="Neighbours kept per item.")] = 64,
 ) -> None:
@@ -58,22 +48,17 @@ def train(
     from models.train import table, train_and_export
     from models.transitions import TrainingSettings
 
-    interactions = _read(file, user, item, time, kind, every, time_format, quantity)
+    interactions = _read(file, of_file)
     manifest = train_and_export(interactions, out, TrainingSettings(top_k=top_k, neighbours=neighbours), say)
     print("\n".join(table(manifest.metrics)))
     print(_summary(manifest.name, manifest.items_count, manifest.size_bytes, out))
 
 
 @command(app, "evaluate", "freshet model evaluate may-export --json")
+@with_training_options
 def evaluate(
     file: File,
-    user: User = None,
-    item: Item = "item_id",
-    time: Time = "ts",
-    kind: Kind = "type",
-    every: Every = None,
-    time_format: TimeFormat = None,
-    quantity: Quantity = None,
+    of_file: TrainingFile,
     top_k: TopK = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +67,7 @@ def evaluate(
     from models.train import table
     from models.transitions import TrainingSettings
 
-    metrics = measure(_read(file, user, item, time, kind, every, time_format, quantity), TrainingSettings(top_k=top_k))
+    metrics = measure(_read(file, of_file), TrainingSettings(top_k=top_k))
     if as_json:
         print_json(metrics)
     else:
@@ -129,15 +114,10 @@ def cost(
         print(f"{users:5}" + "".join(f"{us:10.1f}" for us in each.values()))
 
 
-def _read(
-    file: str, user: str | None, item: str, time: str, kind: str, every: str | None, time_format: str | None,
-    quantity: str | None,
-) -> "Interactions":  # fmt: skip
-    from models.interactions import Columns
+def _read(file: str, of_file: TrainingFile) -> "Interactions":
     from models.train import interactions_in
 
-    columns = Columns(item=item, time=time, kind=kind, every=every, quantity=quantity, time_form=time_format)
-    return interactions_in(file, columns, user, say)
+    return interactions_in(file, of_file.columns(), of_file.user, say)
 
 
 def _summary(name: str, items: int, size_bytes: int, out: Path) -> str:

@@ -12,7 +12,7 @@ from freshet.cli.shape import AsJson, command, print_json, root, say
 @command(root, "replay", "freshet replay online-retail.parquet --preset online-retail")
 @with_file_options
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, Parquet or JSON lines.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, .dat, .inter, Parquet or JSON lines.")],
     of_file: FileOptions,
     speed: Annotated[
         float | None, typer.Option(min=0.001, help="Rows per second; default: as fast as Kafka accepts.")
@@ -25,7 +25,8 @@ def replay(
 ) -> None:
     """Replay a file of your own into a running stack.
 
-    Sends consents first, and waits for their receipts; then sends every row, including invalid ones.
+    Sends consents first, and waits for their receipts; then sends every row, including invalid ones. If no row is
+    usable, sends nothing, and shows values that it saw and what is wanted.
     """
     from deploy.demo.endpoints import ENDPOINTS_PATH
     from deploy.demo.replay import replay_file

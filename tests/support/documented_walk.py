@@ -60,11 +60,21 @@ WALKED: Final = (
 )
 """What `tests/e2e/test_documented_commands.py` runs, in this order."""
 
+EVALUATED: Final = (
+    "freshet model evaluate u.data --column-names user_id,item_id,rating,ts --every rating --at-least rating=4",
+    "freshet model evaluate ratings.dat --user 1 --item 2 --time 4 --every rating",
+    "freshet model evaluate yoochoose-clicks.dat --user 1 --item 3 --time 2 --every click",
+    "freshet model evaluate ml-100k.inter --time timestamp --every rating",
+    "freshet model evaluate events.csv --user visitorid --item itemid --time timestamp --kind event "
+    "--kinds addtocart=add_to_cart,transaction=purchase",
+)
+
 ELSEWHERE: Final = {
     "freshet up": "tests/e2e/test_paths.py",
     "freshet status": "tests/e2e/test_paths.py",
     "freshet replay FILE --type-constant click": "tests/e2e/test_paths.py",
     "freshet down": "tests/e2e/test_paths.py",
+    **dict.fromkeys(EVALUATED, "tests/unit/test_public_files.py"),
     "freshet submit --settings freshet.toml --flink http://flink:8081": "tests/e2e/test_submission.py",
     "freshet upgrade --settings freshet.toml --flink http://flink:8081 --savepoints s3://bucket/savepoints -p 2": (
         "tests/e2e/test_submission.py"

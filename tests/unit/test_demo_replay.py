@@ -25,7 +25,8 @@ from deploy.demo.replay import (
 )
 from deploy.demo.table import ONLINE_RETAIL, UNREAD_TIME, Mapping, MappingError, interactions_of, names_of, users_of
 from freshet.cli.main import run
-from models.files import WRONG_WIDTH
+from models.cells import LOST_DIGITS
+from models.csv_files import WRONG_WIDTH
 from schemas.consents import ConsentChange
 from schemas.pseudonyms import Pseudonymiser
 from schemas.receipts import ConsentReceipt, Receipt
@@ -194,6 +195,12 @@ class Recorder:
     def flush(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
     def receive(self) -> list[Receipt]:
         receipts, self._receipts = ([], []) if self._silent else (self._receipts, [])
         return receipts
@@ -235,22 +242,30 @@ def test_replay_reports_reading_choices_and_unsent_rows(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("rows", ["", "eva,pot\n", "4.00638E+12,tea,1714557600,click,,\n"])
-def test_replay_without_sendable_rows_fails_with_reason(
-    tmp_path: Path, rows: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("", "there are no rows in shop.csv"),
+        ("eva,pot\n", f"1: {WRONG_WIDTH}"),
+        ("4.00638E+12,tea,1714557600,click,,\n", f"1: {LOST_DIGITS}"),
+        ("ada,tea,1714557600,look,,\nada,pot,1714557600,buy,,\n", "2: unknown kind, such as 'look', 'buy' (kinds are"),
+    ],
+)
+def test_replay_without_usable_rows_sends_nothing_and_says_why(
+    tmp_path: Path, rows: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "shop.csv"
+    path, recorder = tmp_path / "shop.csv", Recorder()
     path.write_text("who,what,at,kind,count,price\n" + rows)
-    counts = replay(Recorder(), path)
     monkeypatch.setattr("deploy.demo.replay.load_endpoints", lambda path: EMPTY_PRODUCT)
     monkeypatch.setattr("deploy.demo.replay.load_key_ring", lambda path: new_key_ring())
-    monkeypatch.setattr("deploy.demo.replay.Producer", lambda kafka, bulk: EMPTY_PRODUCT)
-    monkeypatch.setattr("deploy.demo.replay.waiting_for_consents", lambda kafka: nullcontext())
-    monkeypatch.setattr("deploy.demo.replay.replay", lambda *given, **named: counts)
-    assert run(["replay", str(path), "--user", "who", "--type", "kind"]) == 2
+    monkeypatch.setattr("deploy.demo.replay.Producer", lambda kafka, bulk: recorder)
+    monkeypatch.setattr(
+        "deploy.demo.replay.waiting_for_consents", lambda kafka: nullcontext(ConsentWaiter(recorder.receive))
+    )
+    assert run(["replay", str(path), "--user", "who", "--item", "what", "--time", "at", "--type", "kind"]) == 2
     told = capsys.readouterr().err
-    assert "no rows to send in shop.csv" in told and all(remark in told for remark in counts.remarks)
-    assert bool(counts.remarks) == bool(rows)
+    assert told.startswith("freshet: not done: nothing was sent: ") and reason in told
+    assert (recorder.consents, recorder.sent) == ([], [])
 
 
 def test_remarks_are_printed_after_the_picture(file: Path) -> None:

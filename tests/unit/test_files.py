@@ -37,7 +37,8 @@ from deploy.demo.table import (
 from freshet.cli.main import run
 from models import cells, files, text_files, times
 from models.cells import LOST_DIGITS, has_lost_digits, number_of, numbers_of, rows_with_lost_digits
-from models.files import HALF_CHARACTER, NESTED, NO_OBJECT, WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH, open_table
+from models.csv_files import WRONG_ENCODING, WRONG_QUOTES, WRONG_WIDTH
+from models.files import HALF_CHARACTER, NESTED, NO_OBJECT, open_table
 from models.interactions import NO_TIME, Columns, from_frame, from_rows, read
 from models.parquet_files import NO_TEXT
 from models.times import TWO_READINGS, milliseconds_of
@@ -96,7 +97,7 @@ def test_windows_1252_csv_is_read_correctly_and_reported(tmp_path: Path, rows: l
     path, content = tmp_path / "shop.csv", written([*rows, ["ü", "ü", "ü"]], ";").encode("cp1252")
     path.write_bytes(content)
     assert [list(row) for row in rows_of(path)[0]] == [*rows, ["ü", "ü", "ü"]]
-    assert "Windows-1252" in str(open_table(path).note)
+    assert "Windows-1252" in str(open_table(path).notes)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -295,8 +296,8 @@ def test_rows_with_undecodable_bytes_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "shop.parquet"
     pq.write_table(pa.table({"a": pa.array([b"x", b"\xff", None], pa.binary()), "b": [1, 2, 3]}), path)
     assert rows_of(path) == ([("x", 1), (None, 3)], {NO_TEXT: 1})
-    pq.write_table(pa.table({"user_id": pa.array([b"\xff"]), "item_id": ["x"], "ts": [MARCH]}), path)
-    assert (len(read(path, VIEWS)), read(path, VIEWS).dropped) == (0, {NO_TEXT: 1})
+    pq.write_table(pa.table({"user_id": pa.array([b"\xff", b"a"]), "item_id": ["x"] * 2, "ts": [MARCH] * 2}), path)
+    assert (len(read(path, VIEWS)), read(path, VIEWS).dropped) == (1, {NO_TEXT: 1})
 
 
 @pytest.mark.parametrize(
