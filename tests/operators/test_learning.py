@@ -83,6 +83,7 @@ def test_user_gets_a_personal_list_after_a_session_that_resembles_another() -> N
     assert {item.id for item in found.items} == {"cup", "pot"}
 
 
+@pytest.mark.promise("learning-hides-users")
 def test_new_item_is_in_another_users_list_after_its_second_user() -> None:
     shop = Shop()
     shop.consents("ada", "bob", "cyd", "dan")
@@ -97,6 +98,7 @@ def test_new_item_is_in_another_users_list_after_its_second_user() -> None:
     assert "brand-new" in shop.ids("dan")
 
 
+@pytest.mark.promise("learning-needs-consent")
 def test_user_who_denies_training_teaches_nothing() -> None:
     shop = Shop()
     shop.consents("ada", "bob", purposes=7 - TRAIN)
@@ -106,6 +108,7 @@ def test_user_who_denies_training_teaches_nothing() -> None:
     assert shop.bucket.store.whole_model() is None
 
 
+@pytest.mark.promise("learning-hides-users")
 def test_lessons_and_updates_name_no_user() -> None:
     shop = Shop()
     shop.consents("ada-the-user", "bob-the-user")
@@ -179,6 +182,7 @@ def test_scorer_that_has_missed_updates_reads_the_whole() -> None:
     assert len(late.tables.index) > 30
 
 
+@pytest.mark.promise("learning-needs-consent")
 def test_grant_that_redis_refuses_teaches_nothing() -> None:
     shop = Shop()
     shop.bucket.keyed.now_ms += MINUTE
