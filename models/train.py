@@ -5,7 +5,7 @@ The file is CSV, Parquet, JSON lines such as the clean events of the ``events`` 
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -106,10 +106,13 @@ def _card(
     )
 
 
-def table(metrics: dict[str, dict[str, float]]) -> list[str]:
+def table(metrics: dict[str, dict[str, float]], measures: Sequence[str] = MEASURES) -> list[str]:
     """The metrics as lines of text, one ranking method per line."""
-    lines = [f"{'':24}" + "".join(f"{name:>13}" for name in MEASURES)]
-    return lines + [f"{way:24}" + "".join(f"{row[name]:13.4f}" for name in MEASURES) for way, row in metrics.items()]
+    width = max(24, *(len(way) + 1 for way in metrics)) if metrics else 24
+    lines = [f"{'':{width}}" + "".join(f"{name:>13}" for name in measures)]
+    return lines + [
+        f"{way:{width}}" + "".join(f"{row[name]:13.4f}" for name in measures) for way, row in metrics.items()
+    ]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`freshet model`: train, evaluate and adopt models."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -59,19 +59,29 @@ def train(
 def evaluate(
     file: File,
     of_file: TrainingFile,
-    top_k: TopK = 50,
+    model: Annotated[
+        Literal["online", "frozen"], typer.Option(help="The model that learns in the job, or the one of `model train`.")
+    ] = "online",
+    top_k: Annotated[int, typer.Option(min=1, help="Items in a list of the frozen model.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate the built-in model on the last fifth of a file by time, beside popularity; writes nothing."""
+    """Evaluate a model on a file by time, beside popularity; writes nothing.
+
+    The online model is asked before each step of a user, and then learns it; the second half of the file counts. The
+    frozen model is trained on the file without the last fifth of the time, which counts.
+    """
+    from models.evaluate import MEASURES
     from models.evaluate import evaluate as measure
+    from models.evaluate_online import ONLINE_MEASURES, evaluate_online
     from models.train import table
     from models.transitions import TrainingSettings
 
-    metrics = measure(_read(file, of_file), TrainingSettings(top_k=top_k))
+    interactions, is_online = _read(file, of_file), model == "online"
+    metrics = evaluate_online(interactions, say) if is_online else measure(interactions, TrainingSettings(top_k=top_k))
     if as_json:
         print_json(metrics)
     else:
-        print("\n".join(table(metrics)))
+        print("\n".join(table(metrics, ONLINE_MEASURES if is_online else MEASURES)))
 
 
 @command(app, "adopt", "freshet model adopt mine.onnx --items items.txt --name mine-1 --out model")

@@ -325,14 +325,14 @@ def test_error_about_unusable_rows_shows_no_user(tmp_path: Path) -> None:
 
 def test_command_evaluates_a_public_file_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
-        f"{user}::{user % 5 + step}::{step + 1}::{881_250_949 + 60 * step}" for user in range(40) for step in range(5)
+        f"{user}::{user % 5 + step}::{step + 1}::{881_250_949 + 60 * step}" for user in range(20) for step in range(5)
     ]
     path = movielens(tmp_path, *rows)
     options = ["--user", "1", "--item", "2", "--time", "4", "--every", "rating", "--at-least", "3=2"]
     assert run(["model", "evaluate", str(path), *options]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert "  160 interactions, 8 items" in said and "  from 1997-12-04 to 1997-12-04" in said
-    assert "  dropped 40: 3 below 2, or not a number" in said
+    assert "  80 interactions, 8 items" in said and "  from 1997-12-04 to 1997-12-04" in said
+    assert "  dropped 20: 3 below 2, or not a number" in said
     assert "  times of 4 are numbers: read as seconds since the epoch" in said
 
 
@@ -343,7 +343,7 @@ def test_documented_evaluation_of_a_public_file_runs(
     words = shlex.split(line)[1:]
     rows = [
         Row(str(user), str(user % 5 + step), 978_300_760 + 60 * step + user, step + 1)
-        for user in range(40)
+        for user in range(20)
         for step in range(5)
     ]
     [shape] = [shape for shape in SHAPES.values() if shape.file == words[2]]
@@ -351,8 +351,8 @@ def test_documented_evaluation_of_a_public_file_runs(
     monkeypatch.chdir(tmp_path)
     assert run(words) == 0
     told = capsys.readouterr()
-    assert told.out.splitlines()[-1].startswith("popularity, new items")
-    assert f"{80 if '--at-least' in words else 200} interactions" in told.err
+    assert told.out.splitlines()[-1].startswith("popularity, 60 days, new items")
+    assert f"{40 if '--at-least' in words else 100} interactions" in told.err
 
 
 @given(seconds=SECONDS, power=st.integers(0, 3))
