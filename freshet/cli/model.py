@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from freshet.cli.file_options import TrainingFile, with_training_options
-from freshet.cli.shape import AsJson, command, group, in_existing_folder, print_json, say
+from freshet.cli.shape import AsJson, SettingsFile, command, group, in_existing_folder, print_json, say
 
 if TYPE_CHECKING:
     from models.interactions import Interactions
@@ -52,6 +52,30 @@ def train(
     manifest = train_and_export(interactions, out, TrainingSettings(top_k=top_k, neighbours=neighbours), say)
     print("\n".join(table(manifest.metrics)))
     print(_summary(manifest.name, manifest.items_count, manifest.size_bytes, out))
+
+
+@command(app, "online", "freshet model online --settings freshet.toml --item tea-07")
+def online(
+    settings: SettingsFile,
+    item: Annotated[str | None, typer.Option(help="Also print what users meet with this item, best first.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the model that learns in the stream knows at the moment.
+
+    Reads what the job has published to Redis: the sequence that lists name, items, and the weight of each feature.
+    """
+    from jobs.online_status import online_status
+    from jobs.settings import load_settings
+
+    status = online_status(load_settings(settings), item)
+    if as_json:
+        print_json(status)
+        return
+    print(f"{status.name}: {status.items} items, {status.items_with_neighbours} of them with neighbours")
+    for feature, weight in sorted(status.weights.items(), key=lambda one: -abs(one[1])):
+        print(f"  {weight:+8.3f}  {feature}")
+    if status.neighbours is not None:
+        print(f"met with {item}: {', '.join(status.neighbours) or 'nothing yet'}")
 
 
 @command(app, "evaluate", "freshet model evaluate may-export --json")

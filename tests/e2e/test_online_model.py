@@ -1,5 +1,8 @@
 """The online model on the real stack: an empty shop learns, and goes on learning after its TaskManager is killed."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +49,13 @@ def test_empty_shop_learns_and_survives_a_killed_task_manager(shop: Live) -> Non
     until(resembles, "a personal list for a session that resembles others", pause_s=0.5)
     found = personal_list(shop, "ada")
     assert found is not None and found.model.startswith("online@")
+
+    command = [sys.executable, "-m", "freshet", "model", "online", "--settings", str(shop.product.settings_path)]
+    printed = subprocess.run([*command, "--item", "tea", "--json"], capture_output=True, check=True).stdout
+    status = json.loads(printed)
+    assert status["items"] >= 3 and {"cup", "pot"} <= set(status["neighbours"])
+    unknown = subprocess.run([*command, "--item", "no such item"], capture_output=True, text=True)
+    assert (unknown.returncode, "does not know the item" in unknown.stderr) == (2, True)
 
     shop.checkpoint()
     shop.stack.kill_task_manager()

@@ -75,6 +75,7 @@ ELSEWHERE: Final = {
     "freshet replay FILE --type-constant click": "tests/e2e/test_paths.py",
     "freshet down": "tests/e2e/test_paths.py",
     **dict.fromkeys(EVALUATED, "tests/unit/test_public_files.py"),
+    "freshet model online --settings freshet.toml": "tests/e2e/test_online_model.py",
     "freshet submit --settings freshet.toml --flink http://flink:8081": "tests/e2e/test_submission.py",
     "freshet upgrade --settings freshet.toml --flink http://flink:8081 --savepoints s3://bucket/savepoints -p 2": (
         "tests/e2e/test_submission.py"
