@@ -91,7 +91,7 @@ def open_model(settings: Settings) -> tuple[ListModel, PopularItems]:
 
 def open_learn_parts(settings: Settings, epoch: int) -> LearnParts:
     """Store and settings for the learn operator."""
-    return LearnParts(open_store(settings, epoch), settings.learn)
+    return LearnParts(open_store(settings, epoch), settings.learn, settings.popularity, epoch)
 
 
 def _tune_garbage_collector() -> None:

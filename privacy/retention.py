@@ -126,6 +126,18 @@ def _redis(settings: Settings) -> list[Kept]:
             ttl,
         ),
         Kept(
+            "lists of similar items (nobody's own)",
+            f"{duration(settings.learn.similar_ttl_ms)} after they were last published",
+            "`learn.similar_ttl_ms`",
+            ttl,
+        ),
+        Kept(
+            "list of trending items (nobody's own)",
+            f"{duration(settings.learn.trending_ttl_ms)} after it was last published",
+            "`learn.trending_ttl_ms`",
+            ttl,
+        ),
+        Kept(
             "online model, in state and Redis: counts of items and of pairs of items, without users",
             "half of what was learned is left after 30 days, a thousandth after 300",
             "`PAIR_HALF_LIFE_MS` in `models/online/dimensions.py`",

@@ -1,6 +1,6 @@
 """Recommendation lists as stored in Redis: JSON bytes, ready to send.
 
-``{"v": version, "epoch": ms, "model": …, "at": ms, "reason": "personalised|session|popular",
+``{"v": version, "epoch": ms, "model": …, "at": ms, "reason": "personalised|session|popular|similar|trending",
 "items": [{"id": …, "score": …}, …]}``
 
 `v` and `epoch` come first, so that the write script can read them without parsing the rest.
@@ -11,7 +11,10 @@ from typing import Literal
 
 import msgspec
 
-Reason = Literal["personalised", "session", "popular"]
+UserReason = Literal["personalised", "session", "popular"]
+"""What a list made for a user is based on."""
+Reason = Literal["personalised", "session", "popular", "similar", "trending"]
+"""What any list is based on; nobody's own are `popular`, `similar` (to an item) and `trending`."""
 
 
 class ListedItem(msgspec.Struct, frozen=True, gc=False):
@@ -22,7 +25,10 @@ class ListedItem(msgspec.Struct, frozen=True, gc=False):
 
 
 class RecommendationList(msgspec.Struct, frozen=True, gc=False):
-    """A list: `v` counts the user's accepted changes, `epoch` is the job's submission time in ms."""
+    """A list: `v` counts the user's accepted changes, `epoch` is the job's submission time in ms.
+
+    `v` of a list that is nobody's own counts up with each that is published.
+    """
 
     v: int
     epoch: int

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from schemas.lists import Reason
+from schemas.lists import UserReason
 
 
 class ListReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -15,7 +15,7 @@ class ListReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     pseudonym: str
     version: int
-    reason: Reason
+    reason: UserReason
     outcome: str
     event_at: int
     model: str = ""

@@ -22,7 +22,8 @@ dump. Each process has its own run id, so clients compare it with the record whe
 `runs`, no personal list is read until the job has made a new token, has read `consents` up to its end at that time, and
 has rewritten the consents. A grant counts only with the token of the record; withdrawals count with any.
 
-``popular:<segment>`` contains the popular list of a segment, ``popular:all`` that of all users. Consents are ordered by
+``popular:<segment>`` contains the popular list of a segment, ``popular:all`` that of all users, ``popular:trending``
+what rises at the moment, ``similar:<item>`` the items similar to one. Nobody's data is in them. Consents are ordered by
 offset within a partition of `consents`, by append time across partitions; lists by (epoch, version). All numbers are
 below 2^53, because Lua compares doubles.
 
@@ -39,11 +40,13 @@ import msgspec
 from msgspec import Meta
 
 from schemas.consents import LEVEL_NAME, Level
-from schemas.lists import Reason, RecommendationList
+from schemas.lists import RecommendationList, UserReason
 from schemas.pseudonyms import KeyRing, user_fingerprints
 
 ALL: Final = "all"
 """The segment of all users."""
+TRENDING: Final = "trending"
+"""What `popular:trending` has instead of a segment: segments of users other than `all` have a colon in their names."""
 
 
 class WriteOutcome(IntEnum):
@@ -168,6 +171,23 @@ def owner_key(prefix: str) -> str:
 def popular_key(prefix: str, segment: str) -> str:
     """The key of a segment's popular list."""
     return f"{prefix}popular:{segment}"
+
+
+def similar_key(prefix: str, item: str) -> str:
+    """The key of the list of items similar to `item`.
+
+    >>> similar_key("shop:", "tea")
+    'shop:similar:tea'
+    """
+    return f"{prefix}similar:{item}"
+
+
+class SimilarList(NamedTuple):
+    """The list of items similar to `item`, to be written at a `version`."""
+
+    item: str
+    version: int
+    payload: bytes
 
 
 class OnlineKeys(NamedTuple):
@@ -384,7 +404,7 @@ class ListWrite(NamedTuple):
     pseudonym: str
     version: int
     consent: bytes
-    reason: Reason
+    reason: UserReason
     ttl_ms: int
     payload: bytes
     model: str

@@ -12,7 +12,7 @@ import msgspec
 
 from schemas.catalogue import CatalogueItem
 from schemas.lists import ListedItem, Reason, RecommendationList, decode_list
-from schemas.store import ALL
+from schemas.store import ALL, TRENDING
 
 POPULAR_FRESH_MS: Final = 1_000
 """How long a popular list is cached before it is read again: the job writes them every second."""
@@ -154,11 +154,11 @@ class PopularLists:
         return wanted
 
     def put(self, segment: str, raw: bytes | None, now_ms: int) -> None:
-        """Cache what was read. If Redis has lost its popular lists, the last one stays."""
+        """Cache what was read. If Redis has lost its popular lists, the last one stays; an old trend is none."""
         found = decoded(raw)
         with self._lock:
             known = self._cached.pop(segment, None)
-            last = None if known is None else known.popular
+            last = None if known is None or segment == TRENDING else known.popular
             popular = last if raw is None or found is None else Listed(raw, found)
             while len(self._cached) >= SEGMENTS_CACHED_MAX:
                 del self._cached[next(name for name in self._cached if name != ALL)]

@@ -20,7 +20,7 @@ from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import mark_of, popular_key, user_keys
+from schemas.store import TRENDING, mark_of, popular_key, similar_key, user_keys
 from serving.answers import (
     Listed,
     Own,
@@ -134,6 +134,64 @@ class AsyncReader:
         if keep is None:
             return Recommendation(found.items[: at_least_0(n)], found.reason, found.v, max(0, now_ms - found.at))
         return answer([found, *(one.found for one in self._popular.of(segments))], n, now_ms, keep)
+
+    async def similar(
+        self,
+        item_id: str,
+        n: int = 10,
+        surface: str | None = None,
+        *,
+        segment: str | None = None,
+        exclude: Collection[str] = (),
+        in_stock: bool = False,
+        category: str | None = None,
+    ) -> Recommendation:
+        """Return up to `n` items similar to `item_id`, for anybody; popular ones if none are known.
+
+        Parameters are as for :meth:`recommend`. `item_id` itself is left out.
+        """
+        now_ms = self._clock_ms()
+        segments = segments_of(surface, segment)
+        own = await self.similar_list(item_id, segments)
+        lists = [*([] if own is None else [own]), *self._popular.of(segments)]
+        keep = filter_of({item_id, *exclude}, in_stock, category, self._catalogue)
+        return answer([one.found for one in lists], n, now_ms, keep)
+
+    async def trending(
+        self,
+        n: int = 10,
+        surface: str | None = None,
+        *,
+        segment: str | None = None,
+        exclude: Collection[str] = (),
+        in_stock: bool = False,
+        category: str | None = None,
+    ) -> Recommendation:
+        """Return up to `n` items that rise at the moment; popular ones if none do.
+
+        Parameters are as for :meth:`recommend`.
+        """
+        now_ms = self._clock_ms()
+        lists = await self.popular((TRENDING, *segments_of(surface, segment)))
+        keep = filter_of(exclude, in_stock, category, self._catalogue)
+        return answer([one.found for one in lists], n, now_ms, keep)
+
+    async def similar_list(self, item_id: str, segments: Sequence[str]) -> Listed | None:
+        """The list of items similar to `item_id`, if there is one that can be read.
+
+        If not, :meth:`cached` has the fallbacks once this returns.
+        """
+        refreshing = self._refresh(segments)
+        asking, key = self._future(), similar_key(self._prefix, item_id)
+        self._links.ask(key, pack(("GET", key)), asking.set_result)
+        reply = await asking
+        raw = reply if isinstance(reply, bytes) else None
+        found = decoded(raw)
+        if raw is not None and found is not None:
+            return Listed(raw, found)
+        if refreshing:
+            await asyncio.wait(refreshing)
+        return None
 
     async def own(self, user_id: str, segments: Sequence[str]) -> Own | None:
         """The user's own list if there is one that may be read.

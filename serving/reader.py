@@ -7,7 +7,7 @@ Consent is checked in Redis, in the same script that reads the list, so no user'
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from adapters.redis.address import RedisAddress
@@ -17,8 +17,9 @@ from adapters.redis.replies import Remedy
 from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreMisconfigured, StoreUnavailable
+from schemas.lists import ListedItem, RecommendationList
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import mark_of, popular_key, proof_of, user_keys
+from schemas.store import TRENDING, mark_of, popular_key, proof_of, similar_key, user_keys
 from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of, steady_ms
 
 Keys = tuple[str, str, str]
@@ -78,13 +79,63 @@ class Reader:
         """
         now_ms = self._clock_ms()
         segments = segments_of(surface, segment)
-        found = decoded(self._own_list(user_id, segments))
+        found = decoded(
+            self._read(segments, users=[user_keys(self._prefix, name) for name in self._pseudonyms(user_id)])
+        )
         if found is not None and self._on_read is not None:
             self._on_read(user_id)
+        return self._answer(found, segments, n, now_ms, filter_of(exclude, in_stock, category, self._catalogue))
+
+    def similar(
+        self,
+        item_id: str,
+        n: int = 10,
+        surface: str | None = None,
+        *,
+        segment: str | None = None,
+        exclude: Collection[str] = (),
+        in_stock: bool = False,
+        category: str | None = None,
+    ) -> Recommendation:
+        """Return up to `n` items similar to `item_id`, for anybody; popular ones if none are known.
+
+        Parameters are as for :meth:`recommend`. `item_id` itself is left out.
+        """
+        now_ms = self._clock_ms()
+        segments = segments_of(surface, segment)
+        found = decoded(self._read(segments, item=similar_key(self._prefix, item_id)))
+        keep = filter_of({item_id, *exclude}, in_stock, category, self._catalogue)
+        return self._answer(found, segments, n, now_ms, keep)
+
+    def trending(
+        self,
+        n: int = 10,
+        surface: str | None = None,
+        *,
+        segment: str | None = None,
+        exclude: Collection[str] = (),
+        in_stock: bool = False,
+        category: str | None = None,
+    ) -> Recommendation:
+        """Return up to `n` items that rise at the moment; popular ones if none do.
+
+        Parameters are as for :meth:`recommend`.
+        """
+        now_ms = self._clock_ms()
+        segments = TRENDING, *segments_of(surface, segment)
+        self._read(segments)
+        return self._answer(None, segments, n, now_ms, filter_of(exclude, in_stock, category, self._catalogue))
+
+    def _answer(
+        self,
+        found: RecommendationList | None,
+        segments: tuple[str, ...],
+        n: int,
+        now_ms: int,
+        keep: Callable[[ListedItem], bool] | None,
+    ) -> Recommendation:
         lists = [] if found is None else [found]
-        lists += [one.found for one in self._popular.of(segments)]
-        keep = filter_of(exclude, in_stock, category, self._catalogue)
-        return answer(lists, n, now_ms, keep)
+        return answer([*lists, *(one.found for one in self._popular.of(segments))], n, now_ms, keep)
 
     def closed_because(self) -> str:
         """Why the last read could not use personal lists although Redis answered; empty if it could.
@@ -98,15 +149,19 @@ class Reader:
         """Close the connections."""
         self._client.close()
 
-    def _own_list(self, user_id: str, segments: tuple[str, ...]) -> bytes | None:
-        """Read the user's list, together with the popular lists of `segments` that are outdated."""
+    def _read(self, segments: tuple[str, ...], users: Sequence[Keys] = (), item: str | None = None) -> bytes | None:
+        """Read the list of the user with the keys `users`, or the one under the key `item`.
+
+        The popular lists of `segments` that are outdated are read with it.
+        """
         now_ms = self._steady_ms()
         if self._is_away and now_ms < self._ask_again_at_ms:
             return None
-        keys = [user_keys(self._prefix, pseudonym) for pseudonym in self._pseudonyms(user_id)]
         wanted = self._popular.outdated(segments, now_ms)
+        if not (users or item or wanted):
+            return None
         try:
-            raw, popular = self._ask(keys, wanted)
+            raw, popular = self._ask(users, item, wanted)
         except (StoreUnavailable, StoreMisconfigured) as error:
             if not self._is_away:
                 logger.warning("Redis cannot be read (%s): serving cached popular lists", error)
@@ -119,27 +174,29 @@ class Reader:
             self._popular.put(segment, raw_popular, now_ms)
         return raw
 
-    def _ask(self, keys: list[Keys], wanted: list[str]) -> tuple[bytes | None, list[bytes | None]]:
-        """The user's list and the popular lists `wanted`, in one round trip.
+    def _ask(
+        self, users: Sequence[Keys], item: str | None, wanted: list[str]
+    ) -> tuple[bytes | None, list[bytes | None]]:
+        """The list of a user or an item, and the popular lists `wanted`, in one round trip.
 
         During a key rotation a user has two pseudonyms; the list of the current one takes precedence.
         """
         made_for: list[Standing] = []
+        plain = ([] if item is None else [item]) + [popular_key(self._prefix, segment) for segment in wanted]
 
         def build(standing: Standing) -> list[Keyed]:
             made_for.append(standing)
             proof = None if standing.token is None else proof_of(standing.token)
-            commands: list[Keyed] = [(of_one[0], READ_LIST(of_one, proof) if proof else None) for of_one in keys]
-            for segment in wanted:
-                key = popular_key(self._prefix, segment)
-                commands.append((key, ("GET", key)))
-            return commands
+            commands: list[Keyed] = [(of_one[0], READ_LIST(of_one, proof) if proof else None) for of_one in users]
+            return commands + [(key, ("GET", key)) for key in plain]
 
         answers = self._client.run(build, leave=(Remedy.REPAIR,))
         self._note(made_for[-1].because)
-        own = [found[0] for found in answers[: len(keys)] if isinstance(found, list)]
-        popular = [found if isinstance(found, bytes) else None for found in answers[len(keys) :]]
-        return own[0] if own else None, popular
+        own = [found[0] for found in answers[: len(users)] if isinstance(found, list)]
+        shared = [found if isinstance(found, bytes) else None for found in answers[len(users) :]]
+        if item is not None:
+            own = [found for found in shared[:1] if found is not None]
+        return own[0] if own else None, shared[len(plain) - len(wanted) :]
 
     def _note(self, because: str) -> None:
         if because != self._closed_because:

@@ -10,11 +10,12 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from models.online.dimensions import LAGS
+from models.online.dimensions import LAGS, NEIGHBOURS
 from models.online.lessons import Lesson
 from schemas.consents import PURPOSES, Level
+from schemas.topics import DAY_MS
 from udfs.elements import EventRecord
-from udfs.profile import WEIGHT_OF_KIND
+from udfs.profile import WEIGHT_OF_KIND, AtLeastOne
 from udfs.state import Profile, UserState
 
 TRAIN: Final = 1 << PURPOSES.index("train")
@@ -29,6 +30,14 @@ class LearnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Items that are known at a time. When there are more, the least popular tenth is forgotten. 3 KB each."""
     pair_rows_max: Annotated[int, Meta(ge=100)] = 2_000
     """Items whose neighbours are published in one second, at most; others follow in the next. 450 bytes each."""
+    similar_items: Annotated[int, Meta(ge=1, le=NEIGHBOURS)] = 20
+    """Items in the list of those similar to an item."""
+    similar_lists_max: Annotated[int, Meta(ge=1, le=5_000)] = 500
+    """Lists of similar items that are published in one second, at most; others follow in the next."""
+    similar_ttl_ms: AtLeastOne = 7 * DAY_MS
+    """How long a list of similar items stays in Redis after it was last published."""
+    trending_ttl_ms: AtLeastOne = DAY_MS
+    """How long the list of trending items stays in Redis after it was last published."""
 
 
 class Before(NamedTuple):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from schemas.consents import Level
-from schemas.lists import Reason, RecommendationList, encode_scores, item_fragment, join_list
+from schemas.lists import RecommendationList, UserReason, encode_scores, item_fragment, join_list
 from schemas.store import ListWrite, consent_value
 from udfs.fault_log import FaultLog
 from udfs.had_items import counts_of, item_hash
@@ -172,7 +172,7 @@ class Ranker:
         list_ttl_ms: int,
     ) -> ListWrite:
         session = state.level == Level.SESSION
-        reason: Reason = "popular" if not scored else "session" if session else "personalised"
+        reason: UserReason = "popular" if not scored else "session" if session else "personalised"
         payload = join_list(state.version, self._epoch, model.name_json, now_ms, reason, fragments, numbers)
         ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
         consent = consent_value(

@@ -24,6 +24,7 @@ from schemas.store import (
     ListWrite,
     PublishedUpdate,
     PublishOutcome,
+    SimilarList,
     Tombstone,
     WriteOutcome,
     Written,
@@ -35,6 +36,7 @@ from schemas.store import (
     past_key,
     popular_key,
     proven,
+    similar_key,
     update_key,
     user_keys,
 )
@@ -113,6 +115,14 @@ class RedisStore:
         command = WRITE_POPULAR((key,), epoch, version, ttl_ms, payload)
         [answer] = self.client.run(always([(key, command)]), leave=_FULL)
         return _outcome(answer)
+
+    def write_similar(self, lists: Sequence[SimilarList], ttl_ms: int) -> list[WriteOutcome]:
+        """See :class:`ListStore`. One round trip."""
+        commands: list[Keyed] = []
+        for one in lists:
+            key = similar_key(self._prefix, one.item)
+            commands.append((key, WRITE_POPULAR((key,), self._epoch, one.version, ttl_ms, one.payload)))
+        return [_outcome(answer) for answer in self.client.run(always(commands), leave=_FULL)]
 
     def publish_update(self, sequence: int, after: int, update: bytes) -> PublishOutcome:
         """See :class:`ListStore`."""

@@ -1,6 +1,6 @@
 """What a scorer has of the online model: arrays by row, as the inputs of the graph want them, replaced by updates."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,17 @@ from schemas.topics import DAY_MS
 _HALF_LIVES: Final = np.array(POPULARITY_HALF_LIVES_MS, np.float64)
 _PRIOR: Final = 0.01
 """What all items share of a popularity, so that none is impossible."""
+
+
+_FOLLOWS, _NEAR = CHANNELS.index("follows"), CHANNELS.index("near")
+
+
+class Similar(NamedTuple):
+    """`rows` int32[n, size] of items, the most alike first, and how much, as a share of the first: `likeness`
+    float64[n, size], 0 for none."""
+
+    rows: npt.NDArray[np.int32]
+    likeness: npt.NDArray[np.float64]
 
 
 class Tables:
@@ -159,6 +170,24 @@ class Tables:
         others = np.setdiff1d(np.flatnonzero(born), popular, assume_unique=True)
         newest = _first(-self._born_ms.astype(np.float64), others, NEWEST)
         return np.concatenate([popular, newest]).astype(np.int32)
+
+    def similar(self, rows: npt.NDArray[np.int64], size: int) -> Similar:
+        """The up to `size` items most like each of `rows`.
+
+        Another item is alike by the share of the row's pairs that are with it, over the fourth root of all pairs of
+        that item: halfway between that share, which prefers what everybody meets, and the cosine of counts, which
+        prefers what hardly anybody does.
+        """
+        columns = self._columns
+        neighbours = columns["neighbours"][rows]
+        neighbours = np.where(neighbours < len(self._born_ms), neighbours, 0)
+        said = columns["shares"][rows].reshape(len(rows), NEIGHBOURS, len(CHANNELS)).astype(np.float64)
+        share = (said[:, :, _FOLLOWS] + said[:, :, _NEAR]) / 2
+        root = columns["right_root"][neighbours].astype(np.float64)
+        likeness = np.where(self._born_ms[neighbours] > 0, share * np.sqrt(root), 0.0)
+        likeness /= np.maximum(likeness.max(axis=1, keepdims=True, initial=0.0), 1e-30)
+        best = np.argsort(-likeness, axis=1, kind="stable")[:, :size]
+        return Similar(np.take_along_axis(neighbours, best, axis=1), np.take_along_axis(likeness, best, axis=1))
 
     def weights(self, contexts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The score's weights for histories of these contexts: float32[n, features]."""

@@ -31,16 +31,20 @@ def surrogate_key(tenant: str, segment: str) -> str:
     return f"popular/{quote(tenant, safe='')}/{quote(segment, safe=':')}"
 
 
-def popular_headers(
+def shared_headers(
     settings: CacheSettings, tenant: str, segments: Sequence[str], tag: bytes, shared: bool
 ) -> dict[str, str]:
-    """The headers of a popular list; unless it is `shared`, every cache must revalidate it."""
+    """The headers of a list that is nobody's own; unless it is `shared`, every cache must revalidate it.
+
+    `segments` are those whose popular lists the answer depends on: it is purged when one of them changes.
+    """
     stale = f"stale-while-revalidate={settings.stale_while_revalidate_s}, stale-if-error={settings.stale_if_error_s}"
     fresh = f"public, max-age={settings.fresh_s}, {stale}"
     headers = {"etag": tag.decode(), "cache-control": fresh if shared else "private, no-cache"}
     if shared:
         headers["cdn-cache-control"] = fresh
-        headers["surrogate-key"] = " ".join(surrogate_key(tenant, segment) for segment in segments)
+        if segments:
+            headers["surrogate-key"] = " ".join(surrogate_key(tenant, segment) for segment in segments)
     return headers
 
 

@@ -129,7 +129,9 @@ class _Sending:
 
 
 def _pattern(path: str) -> re.Pattern[bytes]:
-    escaped = re.escape(path).replace(r"\{user\}", "[^/]+").replace(r"\{id\}", "[0-9a-f-]+")
+    escaped = (
+        re.escape(path).replace(r"\{user\}", "[^/]+").replace(r"\{item\}", "[^/]+").replace(r"\{id\}", "[0-9a-f-]+")
+    )
     return re.compile(escaped.encode() + rb"\Z")
 
 

@@ -96,7 +96,7 @@ class OperationRouter(APIRouter):
                 return found if isinstance(found, Response) else json_of(found, status)
 
             self.add_api_route(
-                route.path.replace("{user}", "{user:user}"),
+                route.path.replace("{user}", "{user:id}").replace("{item}", "{item:id}"),
                 endpoint,
                 methods=[route.method],
                 name=name,

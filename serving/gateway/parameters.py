@@ -5,7 +5,7 @@ from typing import Annotated, Final, TypeAlias, TypedDict
 from msgspec import Meta
 
 from schemas.audit import VisibleName
-from schemas.events import USER_ID_LENGTH_MAX
+from schemas.events import ID_LENGTH_MAX, USER_ID_LENGTH_MAX
 
 N_DEFAULT: Final = 10
 N_MAX: Final = 100
@@ -14,6 +14,7 @@ EXCLUDED_MAX: Final = 200
 DEADLINE_MS_MAX: Final = 10_000
 _Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
 _User: TypeAlias = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX)]
+_Item: TypeAlias = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
 _N: TypeAlias = Annotated[int, Meta(ge=1, le=N_MAX, extra_json_schema={"default": N_DEFAULT})]
 _Off: TypeAlias = Annotated[bool, Meta(extra_json_schema={"default": False})]
 _Urgency: TypeAlias = Annotated[str, Meta(extra_json_schema={"example": "u=1"})]
@@ -24,6 +25,7 @@ class PathParameters(TypedDict):
     """Parameters in paths."""
 
     user: Annotated[_User, Meta(description="The user id; encode a slash as %2F")]
+    item: Annotated[_Item, Meta(description="The item id; encode a slash as %2F")]
     id: Annotated[str, Meta(pattern="^[0-9a-f-]+$", description="The id from the response to the request for the data")]
 
 
@@ -43,8 +45,8 @@ class ListParameters(FallbackParameters, total=False):
     category: Annotated[_Name, Meta(description="Only items of this category")]
 
 
-class PopularParameters(FallbackParameters, total=False):
-    """The query of the popular lists."""
+class SharedParameters(FallbackParameters, total=False):
+    """The query of lists that are nobody's own."""
 
     tenant: Annotated[_Name, Meta(description="The caller's tenant, so that caches can tell tenants apart")]
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 
 from schemas import audit
-from schemas.events import USER_ID_LENGTH_MAX
+from schemas.events import ID_LENGTH_MAX, USER_ID_LENGTH_MAX
 from schemas.ids import is_id
 from serving.answers import segments_of
 from serving.gateway.admission import urgency_of
@@ -105,15 +105,24 @@ def user_in_path(raw_path: bytes) -> str:
 
 def user_of(raw: bytes) -> str:
     """Decode a user id in a path, where a slash is written %2F. Raises :class:`Problem` (400)."""
+    return _id_of(raw, "user", USER_ID_LENGTH_MAX)
+
+
+def item_of(raw: bytes) -> str:
+    """Decode an item id in a path, where a slash is written %2F. Raises :class:`Problem` (400)."""
+    return _id_of(raw, "item", ID_LENGTH_MAX)
+
+
+def _id_of(raw: bytes, whose: str, length_max: int) -> str:
     try:
-        user_id = raw.decode() if b"%" not in raw else _unquoted(raw)
+        found = raw.decode() if b"%" not in raw else _unquoted(raw)
     except UnicodeDecodeError:
-        raise bad_request("the user id in the path is not UTF-8") from None
-    if not 0 < len(user_id) <= USER_ID_LENGTH_MAX or b"/" in raw:
-        raise bad_request(f"a user id in a path must have 1 to {USER_ID_LENGTH_MAX} characters, with a slash as %2F")
-    if not is_id(user_id):
-        raise bad_request("a user id must not contain control characters")
-    return user_id
+        raise bad_request(f"the {whose} id in the path is not UTF-8") from None
+    if not 0 < len(found) <= length_max or b"/" in raw:
+        raise bad_request(f"the {whose} id in the path must have 1 to {length_max} characters, with a slash as %2F")
+    if not is_id(found):
+        raise bad_request(f"the {whose} id in the path must not contain control characters")
+    return found
 
 
 def purpose_of(text: str) -> str:

@@ -24,6 +24,8 @@ def _route(method: str, path: str, admitted: Admitted, *roles: Role) -> Route:
 ROUTES: Final[dict[str, Route]] = {
     "recommendations": _route("GET", "/v1/recommendations/{user}", "read", "frontend", "admin"),
     "popular": _route("GET", "/v1/popular", "read", "frontend", "producer", "operator", "admin"),
+    "similar": _route("GET", "/v1/items/{item}/similar", "read", "frontend", "producer", "operator", "admin"),
+    "trending": _route("GET", "/v1/trending", "read", "frontend", "producer", "operator", "admin"),
     "events": _route("POST", "/v1/events", "write", "producer", "admin"),
     "consent": _route("POST", "/v1/consent", "consent", "producer", "privacy", "admin"),
     "erasure": _route("DELETE", "/v1/users/{user}", "consent", "privacy", "admin"),
@@ -44,8 +46,8 @@ def opened_by(roles: Sequence[Role]) -> dict[str, Role]:
     """The names of the routes that `roles` may use, each with the first role that permits it.
 
     >>> opened_by(["producer", "privacy"])
-    {'popular': 'producer', 'events': 'producer', 'consent': 'producer', 'erasure': 'privacy', 'access': 'privacy', \
-'answer': 'privacy', 'openapi': 'producer'}
+    {'popular': 'producer', 'similar': 'producer', 'trending': 'producer', 'events': 'producer', \
+'consent': 'producer', 'erasure': 'privacy', 'access': 'privacy', 'answer': 'privacy', 'openapi': 'producer'}
     """
     opening = {name: [role for role in roles if role in route.roles] for name, route in ROUTES.items()}
     return {name: its[0] for name, its in opening.items() if its}

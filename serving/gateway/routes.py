@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote_plus
@@ -29,7 +29,8 @@ from schemas.errors import (
 )
 from schemas.events import Interaction
 from schemas.lists import RecommendationList
-from serving.answers import EMPTY_LIST, cut
+from schemas.store import TRENDING
+from serving.answers import EMPTY_LIST, Listed, cut
 from serving.consents import ParsedConsent, read_consent_or_withdrawal
 from serving.events import RecordedEvent, read_event
 from serving.gateway.bodies import (
@@ -41,14 +42,14 @@ from serving.gateway.bodies import (
     ServedModel,
     ServedModels,
 )
-from serving.gateway.caching import popular_headers
+from serving.gateway.caching import shared_headers
 from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
 from serving.gateway.listing import tag_of
 from serving.gateway.operations import NOT_MODIFIED, OperationRouter, Reply, json_of
-from serving.gateway.parameters import AccessParameters, ListHeaders, ListParameters, PopularParameters
+from serving.gateway.parameters import AccessParameters, ListHeaders, ListParameters, SharedParameters
 from serving.gateway.problems import Problem, ProblemDetails, bad_request, unavailable
-from serving.gateway.questions import Query, headers_by_name, is_known, purpose_of, read_query, user_of
+from serving.gateway.questions import Query, headers_by_name, is_known, item_of, purpose_of, read_query, user_of
 from serving.gateway.tenants import Tenant
 from serving.held_data import access_command
 from serving.kept_answers import Ticket, read_ticket, requester
@@ -61,13 +62,13 @@ _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
 logger = logging.getLogger("freshet.gateway")
 
 
-class _UserInPath(StringConvertor):
+class _IdInPath(StringConvertor):
     """Any characters, including decoded slashes and line breaks: the gate has checked the raw path."""
 
     regex = "(?s:.+)"
 
 
-register_url_convertor("user", _UserInPath())
+register_url_convertor("id", _IdInPath())
 router = OperationRouter()
 
 
@@ -84,24 +85,78 @@ async def recommendations(request: Request) -> Response:
     raise Problem(404, "not-found", "this route is served by the hot lane")
 
 
-@router.answers("A popular list", sends=RecommendationList, also=NOT_MODIFIED, query=PopularParameters)
+@router.answers("A popular list", sends=RecommendationList, also=NOT_MODIFIED, query=SharedParameters)
 async def popular(request: Request) -> Response:
     """Get the popular list of a surface or segment. It is the same for everybody."""
-    tenant: Tenant = request.state.tenant
-    query, shared = _popular_query(request, tenant)
-    found = await tenant.reader.popular(query.segments)
+    query, shared = _shared_query(request)
+    return await _first_popular(request, query.segments, query.n, shared)
+
+
+@router.answers(
+    "Similar items, or popular ones if none are known",
+    sends=RecommendationList,
+    also=NOT_MODIFIED,
+    query=SharedParameters,
+)
+async def similar(request: Request) -> Response:
+    """Get the items most similar to an item. They are the same for everybody.
+
+    If none are known, the answer is a popular list without the item; its `reason` is then `popular`.
+    """
+    reader = request.state.tenant.reader
+    item = item_of(request.scope["raw_path"].split(b"/")[3])
+    query, shared = _shared_query(request)
+    own = await reader.similar_list(item, query.segments)
+    if own is not None:
+        return _shared_list(request, own, (), query.n, shared)
+    if not reader.is_up() or not (popular := reader.cached(query.segments)):
+        # A cache that stored this would lose a better list.
+        raw = _without(item, reader.cached(query.segments)[:1])
+        return Response(cut(raw, query.n), headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
+    return _shared_list(request, popular[0]._replace(raw=_without(item, popular[:1])), query.segments, query.n, shared)
+
+
+def _without(item: str, popular: list[Listed]) -> bytes:
+    """The first of `popular` without `item`."""
+    for _, found in popular:
+        items = tuple(one for one in found.items if one.id != item)
+        return msgspec.json.encode(msgspec.structs.replace(found, items=items))
+    return EMPTY_LIST
+
+
+@router.answers(
+    "Trending items, or popular ones if none are", sends=RecommendationList, also=NOT_MODIFIED, query=SharedParameters
+)
+async def trending(request: Request) -> Response:
+    """Get the items that rise at the moment. They are the same for everybody.
+
+    If none do, the answer is a popular list; its `reason` is then `popular`.
+    """
+    query, shared = _shared_query(request)
+    return await _first_popular(request, (TRENDING, *query.segments), query.n, shared)
+
+
+async def _first_popular(request: Request, segments: Sequence[str], n: int, shared: bool) -> Response:
+    found = await request.state.tenant.reader.popular(segments)
     if not found:  # a cache that stored this would lose a list that it has
         return Response(EMPTY_LIST, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
-    raw = found[0].raw
-    tag = tag_of(raw, b"")
-    headers = popular_headers(request.app.state.cache, tenant.name, query.segments, tag, shared)
+    return _shared_list(request, found[0], segments, n, shared)
+
+
+def _shared_list(request: Request, listed: Listed, segments: Sequence[str], n: int, shared: bool) -> Response:
+    """The response with a list, or that the client has it; `segments` as for :func:`shared_headers`."""
+    tag, reason = tag_of(listed.raw, b""), listed.found.reason
+    if reason != "popular":  # a URL may have had a popular list of the same version
+        tag = b'%b.%b"' % (tag[:-1], reason.encode())
+    headers = shared_headers(request.app.state.cache, request.state.tenant.name, segments, tag, shared)
     if is_known(tag, headers_by_name(request.scope["headers"]).get(b"if-none-match", b"")):
         return Response(status_code=304, headers=headers)
-    return Response(cut(raw, query.n), headers=headers, media_type="application/json")
+    return Response(cut(listed.raw, n), headers=headers, media_type="application/json")
 
 
-def _popular_query(request: Request, tenant: Tenant) -> tuple[Query, bool]:
+def _shared_query(request: Request) -> tuple[Query, bool]:
     """The query, and whether shared caches may keep the answer: not if tenants share the URL."""
+    tenant: Tenant = request.state.tenant
     raw = request.scope["query_string"]
     parts = [part for part in raw.split(b"&") if part]
     named = [part for part in parts if part.startswith(b"tenant=")]
@@ -109,9 +164,9 @@ def _popular_query(request: Request, tenant: Tenant) -> tuple[Query, bool]:
         raise Problem(403, "other-tenant", "these credentials belong to another tenant")
     query = read_query(b"&".join(part for part in parts if part not in named))
     if query.filters:
-        raise bad_request("popular lists accept only n, surface, segment and tenant")
+        raise bad_request("lists that are the same for everybody accept only n, surface, segment and tenant")
     if query.ignored:
-        request.app.state.meter.ignored("popular", query.ignored)
+        request.app.state.meter.ignored(request.scope["route"].name, query.ignored)
     return query, bool(named) or len(request.app.state.tenants) == 1
 
 

@@ -22,7 +22,16 @@ from schemas.pseudonyms import Pseudonymiser
 from schemas.store import consent_value, user_keys
 from serving.gateway.heads import HEAD_BYTES_MAX, PATH_BYTES_MAX
 from serving.gateway.roles import ROLES, ROUTES, Role, Route
-from tests.support.gateway import HMAC_SECRET, RunningGateway, a_token, give_list, give_popular, running_gateway
+from tests.support.gateway import (
+    HMAC_SECRET,
+    RunningGateway,
+    a_list,
+    a_token,
+    give_list,
+    give_popular,
+    give_similar,
+    running_gateway,
+)
 from tests.support.generations import empty
 from tests.support.redis_server import RealRedis, running_redis
 
@@ -68,7 +77,9 @@ def ids(answer: Any) -> list[str]:
 @pytest.mark.promise("roles")
 def test_gateway_enforces_the_role_table(gateway: RunningGateway, name: str, role: Role | None) -> None:
     route: Route = ROUTES[name]
-    answer = gateway.ask(route.method, route.path.replace("{user}", "ada").replace("{id}", "1"), role)
+    answer = gateway.ask(
+        route.method, route.path.replace("{user}", "ada").replace("{item}", "tea").replace("{id}", "1"), role
+    )
     if not route.roles:
         assert answer.status_code == 200
     elif role is None:
@@ -274,6 +285,81 @@ def test_popular_list_is_publicly_cacheable(gateway: RunningGateway, store: Any)
     assert answer.headers["surrogate-key"] == "popular/default/country:GB popular/default/all"
     known = {"if-none-match": answer.headers["etag"]}
     assert gateway.get("/v1/popular?segment=country:GB&n=1", **known).status_code == 304
+
+
+def test_similar_items_are_publicly_cacheable(gateway: RunningGateway, store: Any) -> None:
+    give_similar(store, "tea", ["cup", "pot", "jam"])
+    answer = gateway.get("/v1/items/tea/similar?n=2")
+    assert (ids(answer), answer.json()["reason"]) == (["cup", "pot"], "similar")
+    assert answer.headers["cache-control"].startswith("public, max-age=1, stale-while-revalidate=")
+    assert "vary" not in answer.headers and "surrogate-key" not in answer.headers, "it depends on no popular list"
+    known = {"if-none-match": answer.headers["etag"]}
+    assert gateway.get("/v1/items/tea/similar?n=2", **known).status_code == 304
+    store.delete("default:similar:tea")
+    gone = gateway.get("/v1/items/tea/similar?n=2", **known)
+    assert (gone.status_code, ids(gone)) == (200, ["socks", "scarf"]), "a popular list of the same version is another"
+
+
+def test_unknown_item_gets_a_popular_list_without_itself(gateway: RunningGateway) -> None:
+    answer = gateway.get("/v1/items/socks/similar")
+    assert (answer.status_code, ids(answer), answer.json()["reason"]) == (200, ["scarf"], "popular")
+    assert answer.headers["surrogate-key"] == "popular/default/all"
+    assert gateway.get("/v1/items/socks/similar", **{"if-none-match": answer.headers["etag"]}).status_code == 304
+
+
+def test_unknown_item_falls_back_to_its_surface_and_segment(gateway: RunningGateway, store: Any) -> None:
+    give_popular(store, ["umbrella"], "country:GB")
+    assert ids(gateway.get("/v1/items/nothing/similar?segment=country:GB")) == ["umbrella"]
+
+
+@pytest.mark.parametrize(
+    ("item", "raw"),
+    [
+        ("a/b", "a%2Fb"),
+        ("..", "%2E%2E"),
+        ("{tag}", "%7Btag%7D"),
+        ("thé 茶", "th%C3%A9%20%E8%8C%B6"),
+        ("similar", "similar"),
+        ("100%", "100%25"),
+        ("*", "*"),
+    ],
+)
+def test_any_item_id_finds_its_list(gateway: RunningGateway, store: Any, item: str, raw: str) -> None:
+    give_similar(store, item, ["cup"])
+    answer = raw_get(gateway, f"/v1/items/{raw}/similar")
+    assert b" 200 " in answer and b'"id":"cup"' in answer
+
+
+@pytest.mark.parametrize("raw", [b"%00", b"%0a", b"%ff", b"%zz", b"x" * 65, b"%E2%80%AE", b"tea%0d%0aDEL"])
+def test_hostile_item_id_is_refused_without_echo(gateway: RunningGateway, raw: bytes) -> None:
+    answer = raw_get(gateway, b"/v1/items/" + raw + b"/similar")
+    assert b" 400 " in answer and b"urn:freshet:problem:bad-request" in answer and raw not in answer
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/items//similar", "/v1/items/a/b/similar", "/v1/items/tea", "/v1/items/tea/similar/"]
+)
+def test_other_paths_of_items_are_not_found(gateway: RunningGateway, path: str) -> None:
+    assert b" 404 " in raw_get(gateway, path)
+
+
+@pytest.mark.parametrize("path", ["/v1/items/tea/similar", "/v1/trending"])
+def test_lists_for_everybody_take_no_filters(gateway: RunningGateway, path: str) -> None:
+    for query in ("exclude=x", "in_stock=true", "n=0", "n=101"):
+        assert gateway.get(f"{path}?{query}").status_code == 400
+
+
+def test_trending_items_are_publicly_cacheable(gateway: RunningGateway, store: Any) -> None:
+    before = gateway.get("/v1/trending")
+    assert (ids(before), before.json()["reason"]) == (["socks", "scarf"], "popular"), "nothing rises"
+    store.set("default:popular:trending", a_list("lamp", "tea", reason="trending"))
+    until(lambda: ids(gateway.get("/v1/trending")) == ["lamp", "tea"], "the trend", 20)
+    answer = gateway.get("/v1/trending?n=1")
+    assert (ids(answer), answer.json()["reason"]) == (["lamp"], "trending")
+    assert answer.headers["surrogate-key"] == "popular/default/trending popular/default/all"
+    known = {"if-none-match": answer.headers["etag"]}
+    assert gateway.get("/v1/trending?n=1", **known).status_code == 304
+    assert gateway.get("/v1/trending", **{"if-none-match": before.headers["etag"]}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/recommendations/ada", "/v1/popular"])

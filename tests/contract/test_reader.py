@@ -15,7 +15,7 @@ from adapters.secrets.key_rings import begin_rotation, new_key_ring
 from schemas.consents import Level
 from schemas.lists import Reason, encode_list, item_fragment
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.store import consent_value, popular_key, user_keys
+from schemas.store import TRENDING, consent_value, popular_key, similar_key, user_keys
 from serving import answers
 from serving.answers import POPULAR_FRESH_MS, Recommendation
 from serving.async_reader import AsyncReader
@@ -58,6 +58,12 @@ class OfAsyncio:
 
     def recommend(self, *arguments: Any, **options: Any) -> Recommendation:
         return self._runner.run(self.reader.recommend(*arguments, **options))
+
+    def similar(self, *arguments: Any, **options: Any) -> Recommendation:
+        return self._runner.run(self.reader.similar(*arguments, **options))
+
+    def trending(self, *arguments: Any, **options: Any) -> Recommendation:
+        return self._runner.run(self.reader.trending(*arguments, **options))
 
     def come_back(self) -> None:
         async def until_up() -> None:
@@ -174,6 +180,33 @@ def test_segment_list_precedes_global_fallback(store: "redis.Redis[bytes]", read
     assert ids(reader, "country:GB") == ["umbrella"]
     assert ids(reader, "country:PT") == ["socks"]
     assert ids(reader) == ["socks"]
+
+
+def test_similar_items_are_read_for_anybody(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
+    store.set(similar_key("shop:", "tea"), a_list("cup", "pot", "jam", reason="similar"))
+    popular(store, "all", "tea", "socks")
+    found = reader.similar("tea", n=2, exclude=["cup"])
+    assert ([item.id for item in found.items], found.reason) == (["pot", "jam"], "similar")
+    store.delete(similar_key("shop:", "tea"))
+    found = reader.similar("tea")
+    assert ([item.id for item in found.items], found.reason) == (["socks"], "popular"), "not what the page shows"
+    popular(store, "country:GB", "umbrella")
+    assert [item.id for item in reader.similar("tea", segment="country:GB").items] == ["umbrella"]
+    store.set(similar_key("shop:", "tea"), b"not a list")
+    assert reader.similar("tea").reason == "popular"
+
+
+def test_trending_items_are_read_for_anybody(store: "redis.Redis[bytes]", reader: AnyReader, clock: Clock) -> None:
+    popular(store, "all", "socks")
+    assert reader.trending().reason == "popular"
+    clock.pass_ms(1_000)
+    store.set(popular_key("shop:", TRENDING), a_list("lamp", "tea", reason="trending"))
+    for _ in range(2):  # read, then cached
+        found = reader.trending(n=1)
+        assert ([item.id for item in found.items], found.reason) == (["lamp"], "trending")
+    store.delete(popular_key("shop:", TRENDING))
+    clock.pass_ms(1_000)
+    assert reader.trending().reason == "popular", "what has expired is no trend"
 
 
 def test_missing_lists_give_an_empty_popular_answer(reader: AnyReader, store: "redis.Redis[bytes]") -> None:

@@ -20,12 +20,14 @@ from schemas.store import (
     ConsentOutcome,
     ListWrite,
     PublishOutcome,
+    SimilarList,
     Tombstone,
     WriteOutcome,
     all_user_keys,
     online_keys,
     popular_key,
     proof_of,
+    similar_key,
     update_key,
     user_keys,
 )
@@ -555,7 +557,24 @@ def test_newer_deployment_takes_the_online_model_over(subject: Subject) -> None:
     assert (store.whole_model(), store.update_after(0).head) == (b"new", 40)
 
 
+def test_lists_of_similar_items_are_ordered_each_for_itself(subject: Subject) -> None:
+    def write(*versions: int) -> list[WriteOutcome]:
+        lists = [SimilarList(f"item-{n}", version, payload(version)) for n, version in enumerate(versions)]
+        return subject.store.write_similar(lists, MINUTE)
+
+    assert write(5, 9) == [WriteOutcome.WRITTEN, WriteOutcome.WRITTEN]
+    assert write(6, 8, 1) == [WriteOutcome.WRITTEN, WriteOutcome.STALE, WriteOutcome.WRITTEN]
+
+
 # what only a server can do
+
+
+def test_list_of_similar_items_expires_and_names_the_item_alone(server: RealRedis) -> None:
+    server.client.flushall()
+    InRedis(RedisAddress((server.url,))).store.write_similar([SimilarList("tea", 1, payload(1))], MINUTE)
+    [key] = server.client.keys()
+    assert key == similar_key(PREFIX, "tea").encode()
+    assert 0 < server.client.pttl(key) <= MINUTE
 
 
 def test_user_keys_share_the_prefix_and_one_slot(server: RealRedis) -> None:

@@ -68,3 +68,9 @@ def test_empty_shop_learns_and_survives_a_killed_task_manager(shop: Live) -> Non
         return listed(shop, "bob", "kettle") and listed(shop, "bob", "pot")
 
     until(learned_since, "what was learned before and after the kill", pause_s=0.5)
+
+    def similar() -> set[str]:
+        found = shop.similar("tea")
+        return set() if found is None else {one.id for one in found.items}
+
+    until(lambda: {"cup", "pot", "kettle"} <= similar(), "items similar to tea, from before and after the kill")

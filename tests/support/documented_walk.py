@@ -37,6 +37,8 @@ WALKED: Final = (
     "freshet gateway new-api-key --file api-keys.json --id shop --role frontend --role producer",
     GATEWAY,
     READ,
+    'curl -H "X-API-Key: KEY" "http://localhost:8080/v1/items/tea/similar?n=5"',
+    'curl -H "X-API-Key: KEY" "http://localhost:8080/v1/trending?n=5"',
     "freshet rebuild --settings freshet.toml",
     "freshet export write --settings freshet.toml --out EXPORT",
     "freshet export write --settings freshet.toml --out MEASURE --purpose measure",

@@ -22,6 +22,7 @@ from schemas.store import (
     ListWrite,
     PublishedUpdate,
     PublishOutcome,
+    SimilarList,
     Tombstone,
     WriteOutcome,
     Written,
@@ -308,6 +309,12 @@ class MemoryStore:
         self._popular[segment] = payload, self._clock() + ttl_ms
         return WriteOutcome.WRITTEN
 
+    def write_similar(self, lists: Sequence[SimilarList], ttl_ms: int) -> list[WriteOutcome]:
+        """See :class:`ListStore`."""
+        return [
+            self.write_popular(f"similar of {one.item}", self.epoch, one.version, ttl_ms, one.payload) for one in lists
+        ]
+
     def publish_update(self, sequence: int, after: int, update: bytes) -> PublishOutcome:
         """See :class:`ListStore`."""
         self._maybe_fail()
@@ -341,6 +348,10 @@ class MemoryStore:
         """See :class:`ListStore`."""
         self._maybe_fail()
         return self._whole[0] if self._whole else None
+
+    def lose_shared_lists(self) -> None:
+        """Forget the lists that are nobody's own, as a flush does."""
+        self._popular.clear()
 
     def lose_model(self) -> None:
         """Forget the online model, as a flush does."""
@@ -467,6 +478,10 @@ class MemoryStore:
         """The popular list of a segment."""
         raw = self._alive(self._popular, segment)
         return None if raw is None else decode_list(raw)
+
+    def similar(self, item: str) -> RecommendationList | None:
+        """The list of items similar to `item`."""
+        return self.popular(f"similar of {item}")
 
     def lists(self) -> Iterator[tuple[str, RecommendationList]]:
         """All readable lists."""

@@ -24,7 +24,7 @@ from deploy.local.ports import LOOPBACK, free_port
 from schemas.errors import StoreUnavailable
 from schemas.lists import encode_list, item_fragment
 from schemas.pseudonyms import Pseudonymiser
-from schemas.store import popular_key, user_keys
+from schemas.store import popular_key, similar_key, user_keys
 from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from tests.support.generations import a_proven_consent, client_for, generation
@@ -171,6 +171,11 @@ def give_list(client: Any, ring: Any, user: str, items: Sequence[str], tenant: s
 def give_popular(client: Any, items: Sequence[str], segment: str = "all", tenant: str = "default") -> None:
     """Store a popular list."""
     client.set(popular_key(f"{tenant}:", segment), a_list(*items, reason="popular"))
+
+
+def give_similar(client: Any, item: str, items: Sequence[str], tenant: str = "default") -> None:
+    """Store a list of items similar to `item`."""
+    client.set(similar_key(f"{tenant}:", item), a_list(*items, reason="similar"))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from schemas.receipts import (
     Receipt,
     decode_receipt,
 )
-from schemas.store import popular_key, user_keys
+from schemas.store import popular_key, similar_key, user_keys
 from serving.consents import Consents
 from tests.support.naive import plain_answer
 
@@ -146,6 +146,11 @@ class Live:
     def popular(self, segment: str = "all") -> RecommendationList | None:
         """The popular list of a segment."""
         raw = self.redis.get(popular_key(self.settings.redis.prefix, segment))
+        return None if raw is None else decode_list(raw)
+
+    def similar(self, item: str) -> RecommendationList | None:
+        """The list of items similar to `item`."""
+        raw = self.redis.get(similar_key(self.settings.redis.prefix, item))
         return None if raw is None else decode_list(raw)
 
     def keys(self, user: str) -> tuple[str, str, str]:

@@ -46,7 +46,7 @@ def test_operation_is_described_by_the_types_of_its_handler() -> None:
         raise NotImplementedError
 
     (route,) = router.routes
-    assert (route.path, route.methods) == ("/v1/users/{user:user}/data", {"GET"})  # type: ignore[attr-defined]
+    assert (route.path, route.methods) == ("/v1/users/{user:id}/data", {"GET"})  # type: ignore[attr-defined]
     responses = route.responses  # type: ignore[attr-defined]
     one, other = ({"$ref": f"#/components/schemas/{name}"} for name in ("OneBody", "OtherBody"))
     assert responses[200]["content"]["application/json"]["schema"] == {"anyOf": [one, other]}

@@ -16,6 +16,8 @@ RETENTIONS = {
     "profile.idle_profile_ttl_ms": "9 days",
     "refresh.list_ttl_ms": "9 days",
     "popularity.list_ttl_ms": "9 days",
+    "learn.similar_ttl_ms": "9 days",
+    "learn.trending_ttl_ms": "9 days",
     "privacy.snapshots_kept_ms": "9 days",
     "privacy.tombstone_ms": "9 days",
     "export.retention_days": "9 days",

@@ -1,4 +1,5 @@
-"""Shell around :mod:`models.online.learner`: merges lessons once a second, and publishes the update to Redis.
+"""Shell around :mod:`models.online.learner`: merges lessons once a second, and publishes the update to Redis, with the
+lists of :mod:`udfs.shared_lists`.
 
 State is what was learned up to a moment, by blocks of rows, and the lessons since then: rows change with every event,
 and writing all that changed each second would cost more than learning it.
@@ -20,13 +21,16 @@ from models.online.lessons import LessonSums, decode_sums
 from models.online.tables import Tables
 from models.online.updates import Update, encode_update
 from schemas.errors import SchemaError
-from schemas.store import PublishOutcome
+from schemas.store import TRENDING, PublishOutcome
 from udfs.fault_log import FaultLog
 from udfs.learning import LearnSettings
+from udfs.online_model import ONLINE
 from udfs.operators.cancellation import interrupted
 from udfs.operators.list_store import ListStore
 from udfs.operators.patience import Patience
 from udfs.operators.timers import register_end_of
+from udfs.popularity import PopularitySettings
+from udfs.shared_lists import SharedLists
 
 PUBLISH_EVERY_MS: Final = 1_000
 STORE_EVERY_MS: Final = 10_000
@@ -39,6 +43,8 @@ class LearnParts(NamedTuple):
 
     store: ListStore
     settings: LearnSettings
+    popularity: PopularitySettings
+    epoch: int
 
 
 class Merged(msgspec.Struct, array_like=True, frozen=True):
@@ -63,11 +69,13 @@ class LearnOperator(KeyedProcessFunction):
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._learner: Learner | None = None
         self._tables = Tables()
+        parts = self._parts
+        self._shared = SharedLists(parts.settings, parts.popularity, parts.epoch, ONLINE)
         self._waiting: list[LessonSums] = []
         self._whole_at = 0
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._retries, self._left_out = group.counter("store_retries"), group.counter("lessons_left_out")
-        self._updates = group.counter("model_updates")
+        self._updates, self._similar = group.counter("model_updates"), group.counter("similar_lists")
         self._report = FaultLog(logger, "lessons cannot be merged: they are left out")
 
     def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
@@ -91,8 +99,10 @@ class LearnOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         if self._waiting and (update := self._merged(now_ms)) is not None:
             self._publish(update)
+            self._publish_trending(now_ms)
             register_end_of(STORE_EVERY_MS, ctx)
             register_end_of(WHOLE_EVERY_MS, ctx)
+        self._publish_similar(now_ms, ctx)
         if timestamp % STORE_EVERY_MS == 0:
             self._store(self._open_learner(ctx))
         if timestamp % WHOLE_EVERY_MS == 0 and self._whole_at != self._tables.sequence:
@@ -128,8 +138,10 @@ class LearnOperator(KeyedProcessFunction):
             lambda: store.publish_update(update.sequence, update.after, packed), self._retries.inc
         )
         self._updates.inc()
+        self._shared.note(update)
         if outcome == PublishOutcome.WANTS_WHOLE:
             self._publish_whole()
+            self._shared.note(self._tables.whole())  # Redis may have lost the lists, too
 
     def _publish_whole(self) -> None:
         """Write the whole model, as scorers that followed have it. It is never older than an update may become."""
@@ -137,6 +149,27 @@ class LearnOperator(KeyedProcessFunction):
         whole = encode_update(tables.whole())
         self._patiently(lambda: store.publish_whole(tables.sequence, whole), self._retries.inc)
         self._whole_at = tables.sequence
+
+    def _publish_trending(self, now_ms: int) -> None:
+        """Publish what is trending, if that has changed."""
+        store, parts, sequence = self._parts.store, self._parts, self._tables.sequence
+        assert self._learner is not None
+        payload = self._shared.trending(self._learner.popularity, self._tables, now_ms)
+        if payload is not None:
+            ttl_ms = parts.settings.trending_ttl_ms
+            self._patiently(
+                lambda: store.write_popular(TRENDING, parts.epoch, sequence, ttl_ms, payload), self._retries.inc
+            )
+
+    def _publish_similar(self, now_ms: int, ctx: KeyedProcessFunction.OnTimerContext) -> None:
+        """Publish lists of similar items; those that are left follow in the next second."""
+        store, ttl_ms = self._parts.store, self._parts.settings.similar_ttl_ms
+        lists = self._shared.similar(self._tables, now_ms)
+        if lists:
+            self._patiently(lambda: store.write_similar(lists, ttl_ms), self._retries.inc)
+            self._similar.inc(len(lists))
+        if self._shared.are_left:
+            register_end_of(PUBLISH_EVERY_MS, ctx)
 
     def _store(self, learner: Learner) -> None:
         blocks = {row // BLOCK_ROWS for row in learner.take_changed()}

@@ -7,7 +7,7 @@ loses nothing, and gives the right backpressure.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from schemas.store import ListWrite, PublishedUpdate, PublishOutcome, Tombstone, WriteOutcome, Written
+from schemas.store import ListWrite, PublishedUpdate, PublishOutcome, SimilarList, Tombstone, WriteOutcome, Written
 from udfs.elements import ConsentRecord
 
 
@@ -46,6 +46,10 @@ class ListStore(Protocol):
 
     def write_popular(self, segment: str, epoch: int, version: int, ttl_ms: int, payload: bytes) -> WriteOutcome:
         """Write the popular list of a segment."""
+        ...
+
+    def write_similar(self, lists: Sequence[SimilarList], ttl_ms: int) -> list[WriteOutcome]:
+        """Write lists of similar items."""
         ...
 
     def publish_update(self, sequence: int, after: int, update: bytes) -> PublishOutcome:
