@@ -5,7 +5,7 @@ The user's own list → the segment's popular list → ``popular:all`` → nothi
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -93,6 +93,23 @@ def answer(
         if items or not n:
             return Recommendation(items, one.reason, one.v, max(0, now_ms - one.at))
     return Recommendation((), "popular", 0, 0)
+
+
+def for_cart(lists: Sequence[RecommendationList], items: Collection[str], n: int) -> RecommendationList | None:
+    """Up to `n` items that are similar to several of `items`, none of these; None if there are none.
+
+    `lists` are those of items similar to each; an item's score is the sum of its scores.
+    """
+    scores: dict[str, float] = {}
+    for one in lists:
+        for item in one.items:
+            if item.id not in items:
+                scores[item.id] = scores.get(item.id, 0.0) + item.score
+    if not scores:
+        return None
+    best = sorted(scores, key=lambda item: (-scores[item], item))[:n]
+    newest = max(lists, key=lambda one: (one.epoch, one.v))
+    return msgspec.structs.replace(newest, items=tuple(ListedItem(item, round(scores[item], 4)) for item in best))
 
 
 def at_least_0(n: int) -> int:

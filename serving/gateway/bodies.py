@@ -1,6 +1,26 @@
-"""The bodies of the gateway's responses, which the OpenAPI document describes."""
+"""The bodies of the gateway's responses, and of requests that are no records: the OpenAPI document describes them."""
+
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
+
+from schemas.events import ItemId
+from serving.gateway.parameters import N_DEFAULT, Name, Number
+
+CART_MAX: Final = 50
+
+
+class Cart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Items that somebody is about to buy, and how many are wanted to go with them; no user.
+
+    `surface` and `segment` name the popular lists to fall back to.
+    """
+
+    items: Annotated[list[ItemId], Meta(min_length=1, max_length=CART_MAX)]
+    n: Number = N_DEFAULT
+    surface: Name | None = None
+    segment: Name | None = None
 
 
 class Acknowledged(msgspec.Struct, omit_defaults=True):

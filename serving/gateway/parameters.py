@@ -12,10 +12,10 @@ N_MAX: Final = 100
 NAME_LENGTH_MAX: Final = 100
 EXCLUDED_MAX: Final = 200
 DEADLINE_MS_MAX: Final = 10_000
-_Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
 _User: TypeAlias = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX)]
 _Item: TypeAlias = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
-_N: TypeAlias = Annotated[int, Meta(ge=1, le=N_MAX, extra_json_schema={"default": N_DEFAULT})]
+Number: TypeAlias = Annotated[int, Meta(ge=1, le=N_MAX, extra_json_schema={"default": N_DEFAULT})]
 _Off: TypeAlias = Annotated[bool, Meta(extra_json_schema={"default": False})]
 _Urgency: TypeAlias = Annotated[str, Meta(extra_json_schema={"example": "u=1"})]
 _Deadline: TypeAlias = Annotated[int, Meta(ge=1, le=DEADLINE_MS_MAX)]
@@ -32,23 +32,23 @@ class PathParameters(TypedDict):
 class FallbackParameters(TypedDict, total=False):
     """How long a list is, and which popular list it falls back to."""
 
-    n: Annotated[_N, Meta(description="Maximum number of items")]
-    surface: Annotated[_Name, Meta(description="Fall back to the popular list of this surface, such as `home`")]
-    segment: Annotated[_Name, Meta(description="Fall back to the popular list of this segment, such as `country:GB`")]
+    n: Annotated[Number, Meta(description="Maximum number of items")]
+    surface: Annotated[Name, Meta(description="Fall back to the popular list of this surface, such as `home`")]
+    segment: Annotated[Name, Meta(description="Fall back to the popular list of this segment, such as `country:GB`")]
 
 
 class ListParameters(FallbackParameters, total=False):
     """The query of the hot route. Any other parameter is ignored and counted."""
 
-    exclude: Annotated[list[_Name], Meta(max_length=EXCLUDED_MAX, description="Item ids to leave out")]
+    exclude: Annotated[list[Name], Meta(max_length=EXCLUDED_MAX, description="Item ids to leave out")]
     in_stock: Annotated[_Off, Meta(description="Leave out items known to be out of stock")]
-    category: Annotated[_Name, Meta(description="Only items of this category")]
+    category: Annotated[Name, Meta(description="Only items of this category")]
 
 
 class SharedParameters(FallbackParameters, total=False):
     """The query of lists that are nobody's own."""
 
-    tenant: Annotated[_Name, Meta(description="The caller's tenant, so that caches can tell tenants apart")]
+    tenant: Annotated[Name, Meta(description="The caller's tenant, so that caches can tell tenants apart")]
 
 
 class AccessParameters(TypedDict):

@@ -26,6 +26,7 @@ ROUTES: Final[dict[str, Route]] = {
     "popular": _route("GET", "/v1/popular", "read", "frontend", "producer", "operator", "admin"),
     "similar": _route("GET", "/v1/items/{item}/similar", "read", "frontend", "producer", "operator", "admin"),
     "trending": _route("GET", "/v1/trending", "read", "frontend", "producer", "operator", "admin"),
+    "cart": _route("POST", "/v1/recommendations", "read", "frontend", "admin"),
     "events": _route("POST", "/v1/events", "write", "producer", "admin"),
     "consent": _route("POST", "/v1/consent", "consent", "producer", "privacy", "admin"),
     "erasure": _route("DELETE", "/v1/users/{user}", "consent", "privacy", "admin"),

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote_plus
@@ -28,14 +28,17 @@ from schemas.errors import (
     StoreUnavailable,
 )
 from schemas.events import Interaction
+from schemas.ids import is_id
 from schemas.lists import RecommendationList
 from schemas.store import TRENDING
-from serving.answers import EMPTY_LIST, Listed, cut
+from serving.answers import EMPTY_LIST, Listed, cut, for_cart, segments_of
 from serving.consents import ParsedConsent, read_consent_or_withdrawal
 from serving.events import RecordedEvent, read_event
 from serving.gateway.bodies import (
+    CART_MAX,
     Acknowledged,
     BeingCollected,
+    Cart,
     EventResult,
     EventResults,
     Health,
@@ -58,6 +61,7 @@ R = TypeVar("R")
 EVENTS_MAX: Final = 500
 COLLECTED_AFTER_S: Final = 2
 """When it is worth asking for collected data again."""
+_cart: Final = msgspec.json.Decoder(Cart)
 _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
 logger = logging.getLogger("freshet.gateway")
 
@@ -111,15 +115,17 @@ async def similar(request: Request) -> Response:
         return _shared_list(request, own, (), query.n, shared)
     if not reader.is_up() or not (popular := reader.cached(query.segments)):
         # A cache that stored this would lose a better list.
-        raw = _without(item, reader.cached(query.segments)[:1])
+        raw = _without({item}, reader.cached(query.segments)[:1])
         return Response(cut(raw, query.n), headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
-    return _shared_list(request, popular[0]._replace(raw=_without(item, popular[:1])), query.segments, query.n, shared)
+    return _shared_list(
+        request, popular[0]._replace(raw=_without({item}, popular[:1])), query.segments, query.n, shared
+    )
 
 
-def _without(item: str, popular: list[Listed]) -> bytes:
-    """The first of `popular` without `item`."""
+def _without(left_out: Collection[str], popular: list[Listed]) -> bytes:
+    """The first of `popular` without the items `left_out`."""
     for _, found in popular:
-        items = tuple(one for one in found.items if one.id != item)
+        items = tuple(one for one in found.items if one.id not in left_out)
         return msgspec.json.encode(msgspec.structs.replace(found, items=items))
     return EMPTY_LIST
 
@@ -134,6 +140,31 @@ async def trending(request: Request) -> Response:
     """
     query, shared = _shared_query(request)
     return await _first_popular(request, (TRENDING, *query.segments), query.n, shared)
+
+
+@router.answers("Items that go with those of the cart", 413, 415, sends=RecommendationList, body=Cart)
+async def cart(request: Request) -> Response:
+    """Get items that are similar to those of a cart, for anybody. Nothing of the request is stored or logged.
+
+    If none are known, the answer is a popular list without the items of the cart; its `reason` is then `popular`.
+    """
+    reader = request.state.tenant.reader
+    wanted = _read_cart(await _json_body(request))
+    segments, items = segments_of(wanted.surface, wanted.segment), dict.fromkeys(wanted.items)
+    found = await asyncio.gather(*(reader.similar_list(item, segments) for item in items))
+    body = for_cart([one.found for one in found if one is not None], items.keys(), wanted.n)
+    raw = msgspec.json.encode(body) if body else _without(items.keys(), await reader.popular(segments))
+    return Response(cut(raw, wanted.n), headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
+
+
+def _read_cart(body: bytes) -> Cart:
+    try:
+        found = _cart.decode(body)
+    except (ValueError, RecursionError):
+        raise bad_request(f"the body must be a cart as JSON: 1 to {CART_MAX} items, see /openapi.json") from None
+    if not all(is_id(item) for item in found.items):
+        raise bad_request("an item id must not contain control characters")
+    return found
 
 
 async def _first_popular(request: Request, segments: Sequence[str], n: int, shared: bool) -> Response:

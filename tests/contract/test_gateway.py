@@ -349,6 +349,47 @@ def test_lists_for_everybody_take_no_filters(gateway: RunningGateway, path: str)
         assert gateway.get(f"{path}?{query}").status_code == 400
 
 
+def test_cart_gets_items_similar_to_several_of_its_items(gateway: RunningGateway, store: Any) -> None:
+    give_similar(store, "tea", ["milk", "cup", "pot"])
+    give_similar(store, "cup", ["tea", "pot", "saucer"])
+    answer = gateway.ask("POST", "/v1/recommendations", json={"items": ["tea", "cup", "new", "tea"], "n": 2})
+    assert (ids(answer), answer.json()["reason"]) == (["pot", "milk"], "similar")
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_cart_of_unknown_items_gets_a_popular_list_without_them(gateway: RunningGateway, store: Any) -> None:
+    answer = gateway.ask("POST", "/v1/recommendations", json={"items": ["socks"]})
+    assert (ids(answer), answer.json()["reason"]) == (["scarf"], "popular")
+    give_similar(store, "socks", ["socks"])
+    assert ids(gateway.ask("POST", "/v1/recommendations", json={"items": ["socks"]})) == ["scarf"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"items": []},
+        {"items": ["hush"] * 51},
+        {"items": ["hush" * 17]},
+        {"items": ["hush\n"]},
+        {"items": ["hush\u202e"]},
+        {"items": ["tea"], "user_id": "hush"},
+        {"items": ["tea"], "n": 101},
+        {"items": "hush"},
+        ["hush"],
+    ],
+)
+def test_invalid_cart_is_refused_without_echo(gateway: RunningGateway, body: Any) -> None:
+    answer = gateway.ask("POST", "/v1/recommendations", json=body)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:freshet:problem:bad-request")
+    assert "hush" not in answer.text + gateway.logged()
+
+
+def test_cart_is_not_logged(gateway: RunningGateway) -> None:
+    assert gateway.ask("POST", "/v1/recommendations", json={"items": ["hush-in-the-cart"]}).status_code == 200
+    until(lambda: '"cart"' in gateway.logged(), "its line in the log", 20)
+    assert "hush-in-the-cart" not in gateway.logged()
+
+
 def test_trending_items_are_publicly_cacheable(gateway: RunningGateway, store: Any) -> None:
     before = gateway.get("/v1/trending")
     assert (ids(before), before.json()["reason"]) == (["socks", "scarf"], "popular"), "nothing rises"
