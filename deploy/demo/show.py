@@ -27,6 +27,7 @@ from deploy.demo.table import Mapping, names_of, users_of_rows
 from deploy.local import product
 from deploy.local.gateway_product import curl_line, start_gateway
 from deploy.local.paths import LOCAL, ROOT
+from deploy.local.signals import handle_signals, ignore_signals, interrupt
 from deploy.local.stack import LocalStack
 from schemas.errors import FreshetError
 from schemas.pseudonyms import KeyRing, Pseudonymiser
@@ -35,7 +36,6 @@ from serving.reader import Reader
 
 DIRECTORY = LOCAL / "demo"
 CONSENT_TIMEOUT_S = 60.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class TimedLines:
@@ -50,23 +50,21 @@ class TimedLines:
 
 
 class Interrupts:
-    """The first signal interrupts the setup or, once `deferred`, only sets `came`; later ones are ignored.
+    """The first signal interrupts the setup or, once `deferred`, sets `came` to its number; later ones are ignored.
 
     The cleanup has time limits of its own, and a second Ctrl-C must not interrupt it.
     """
 
     def __init__(self) -> None:
-        self.came = False
+        self.came: int | None = None
         self.deferred = False
-        for number in SIGNALS:
-            signal.signal(number, self._note)
+        handle_signals(self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        self.came = True
+        ignore_signals()
+        self.came = number
         if not self.deferred:
-            raise KeyboardInterrupt
+            interrupt(number)
 
 
 class DemoOptions(NamedTuple):
@@ -91,6 +89,8 @@ def demo(options: DemoOptions) -> None:
     interrupts, say = Interrupts(), TimedLines()
     _run(options, interrupts, say)
     say("ended; nothing was left running")
+    if interrupts.came not in (None, signal.SIGINT):  # Ctrl-C is how a person ends it
+        interrupt(interrupts.came)
 
 
 def _run(options: DemoOptions, interrupts: Interrupts, say: Callable[[str], None]) -> None:
@@ -128,7 +128,12 @@ def _go_live(
         try:
             feed.start()
             probe.start()
-            live.show(feed, probe, screen_for(options.plain), lambda: interrupts.came or time.monotonic() >= deadline)
+            live.show(
+                feed,
+                probe,
+                screen_for(options.plain),
+                lambda: interrupts.came is not None or time.monotonic() >= deadline,
+            )
         finally:
             feed.stop()
             probe.stop()

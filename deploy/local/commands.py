@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
 from deploy.local.local_job import LocalJob, latest_snapshot, newest_job
 from deploy.local.paths import LOCAL, ROOT
+from deploy.local.signals import handle_signals, ignore_signals, interrupt
 from deploy.local.stack import LocalStack, is_up
 from schemas.errors import RestError, SettingsError
 
@@ -227,16 +227,13 @@ def describe_stack(found: Status) -> list[str]:
 @contextmanager
 def interrupted_once() -> Iterator[None]:
     """The first signal interrupts the block; later ones do not interrupt the cleanup that follows."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt_once)
+    handle_signals(_interrupt_once)
     yield
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    """Interrupt the start, but not the cleanup that follows, which has a time limit of its own."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    ignore_signals()
+    interrupt(number)
 
 
 def _say(line: str) -> None:

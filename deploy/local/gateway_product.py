@@ -25,7 +25,10 @@ HEADER_FILE = "authorization"
 
 
 def start_gateway(stack: LocalStack, running: Product) -> Product:
-    """Start it, and publish its address and a token for every role; `authorization` is a header file for curl."""
+    """Start it, and publish its address, and the header file for curl that contains a token for every role.
+
+    The token itself is in that file only, which only its owner may read: addresses are printed, and end up in logs.
+    """
     key = secrets.token_bytes(32)
     forget_token(stack.directory)
     write_secret(stack.directory / "jwks.json", key_set(key))
@@ -38,7 +41,7 @@ def start_gateway(stack: LocalStack, running: Product) -> Product:
         {"kid": "local"},
     )
     write_secret(stack.directory / HEADER_FILE, f"Authorization: Bearer {token}\n".encode())
-    endpoints = running.endpoints | {"gateway": stack.gateway.url, "token": token}
+    endpoints = running.endpoints | {"gateway": stack.gateway.url, HEADER_FILE: str(stack.directory / HEADER_FILE)}
     stack.publish_endpoints(**{name: value for name, value in endpoints.items() if name not in stack.addresses})
     return running._replace(endpoints=endpoints)
 

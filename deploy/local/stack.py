@@ -121,8 +121,10 @@ class LocalStack:
         self._forget_data()
 
     def publish_endpoints(self, **more: str) -> None:
-        """Write endpoints.json: the addresses and the product's entries (topic_prefix, key_ring and so on)."""
-        # It may contain a token.
+        """Write endpoints.json: the addresses and the product's entries (topic_prefix, key_ring and so on).
+
+        `freshet up` and `freshet status` print them: none of them may be a secret.
+        """
         write_atomically(self.endpoints_path, json.dumps({**self.addresses, **more}, indent=2) + "\n", mode=0o600)
 
     def endpoints(self) -> dict[str, str]:

@@ -384,3 +384,65 @@ def test_processes_do_not_inherit_pythonpath(table, monkeypatch):
     )
     until(lambda: tail_of(record), "what it inherited", timeout_s=30)
     assert tail_of(record) == "None\n"
+
+
+ENDED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+PLAYED = """
+import signal, sys, deploy.demo.show as show, deploy.local.commands as commands, freshet.cli.main as m
+for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(one, signal.default_int_handler)
+def work(*given, **named):
+    deferred, number = sys.argv[3:]
+    if deferred == "deferred":
+        given[1].deferred = True
+    try:
+        signal.raise_signal(int(number))
+    finally:
+        signal.raise_signal(int(number))
+        print("cleaned", file=sys.stderr)
+commands.up = commands.down = show._run = work
+sys.exit(m.run(sys.argv[1:2]))
+"""
+
+
+def played(command, number, when="at once"):
+    words = [sys.executable, "-c", PLAYED, command, "-", when, str(int(number))]
+    done = subprocess.run(words, cwd=FLINK_CONF.parent, capture_output=True, text=True)
+    assert "cleaned" in done.stderr, done.stderr
+    return done.returncode
+
+
+@pytest.mark.parametrize("command", ["up", "down", "demo"])
+@pytest.mark.parametrize("number", ENDED_BY)
+def test_signal_sets_the_exit_code_and_does_not_interrupt_the_cleanup(command, number):
+    assert played(command, number) == ENDED_BY[number]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_running_demo_ends_with_0_only_by_ctrl_c(number, code):
+    assert played("demo", number, "deferred") == code
+
+
+def test_start_behind_nohup_ignores_sighup():
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from deploy.local.commands import *\n"
+    code += "with interrupted_once(): signal.raise_signal(signal.SIGHUP); print('still here')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=FLINK_CONF.parent, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "still here\n")
+
+
+class StackWithoutGateway(LocalStack):
+    def start_gateway(self, settings):
+        assert settings.exists()
+
+
+def test_token_of_the_local_gateway_is_in_its_header_file_only(tmp_path):
+    local = StackWithoutGateway(tmp_path)
+    settings = tmp_path / "freshet.toml"
+    settings.write_text(product.settings_text(local, tmp_path / "ring", None))
+    gateway_product.start_gateway(local, product.Product({"redis": "r"}, load_settings(settings), settings, "7"))
+    header = tmp_path / "authorization"
+    token = header.read_text().split()[-1]
+    assert len(token) > 100 and header.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and token in path.read_text()] == [header.name]
+    printed = "\n".join(commands.describe_stack(commands.Status({"gateway": True}, {"gateway": 7}, local.endpoints())))
+    assert token not in printed and str(header) in printed
