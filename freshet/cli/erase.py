@@ -20,7 +20,7 @@ def user(settings: SettingsFile, user: UserId) -> None:
     from jobs.registration import load_for_opt_out
     from privacy.consent_recording import erase
 
-    print_json(erase(load_for_opt_out(settings), user_id)._asdict())
+    print_json(erase(load_for_opt_out(settings), user_id))
 
 
 @command(app, "rewrite-events", "freshet erase rewrite-events --settings freshet.toml")

@@ -33,7 +33,7 @@ def replay(
 
     counts = replay_file(file, endpoints or ENDPOINTS_PATH, of_file.mapping(), of_file.choice(), speed, say)
     if as_json:
-        print_json(counts._asdict())
+        print_json(counts)
         return
     print(
         f"sent {counts.interactions:,} interactions, {counts.without_user:,} of them without a user, "

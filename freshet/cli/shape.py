@@ -68,8 +68,11 @@ def say(line: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print `value` as JSON for a script."""
+    """Print `value` as JSON for a script; a named tuple as an object with the names of its fields."""
     import msgspec
+
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
 
     print(msgspec.json.format(msgspec.json.encode(value)).decode())
 

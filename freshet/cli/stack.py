@@ -49,7 +49,7 @@ def status(as_json: AsJson = False) -> int:
 
     found = found_of()
     if as_json:
-        print_json(found._asdict())
+        print_json(found)
     else:
         print(*describe_stack(found), sep="\n")
     return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS

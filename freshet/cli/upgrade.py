@@ -36,6 +36,6 @@ def upgrade(
     how = Submission(flink, None, parallelism, python, False)
     done = renew(settings, loaded.job.name, how, savepoints, say)
     if as_json:
-        print_json(done._asdict())
+        print_json(done)
     else:
         print(f"job {done.before} stopped with {done.savepoint}; submitted as job {done.job}")

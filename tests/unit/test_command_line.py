@@ -3,6 +3,7 @@
 import ast
 import doctest
 import io
+import json
 import os
 import re
 import shlex
@@ -29,6 +30,7 @@ from models import adopt
 from models.cost import REPEATS
 from models.interactions import Columns
 from models.transitions import TrainingSettings as ModelSettings
+from privacy.rotation import RotationStatus
 from privacy.rules.suppression import K_LEAST
 from schemas.consents import PURPOSES
 from schemas.errors import SettingsError
@@ -180,6 +182,51 @@ def test_several_users_on_standard_input_are_refused(words, text, monkeypatch, c
     more = ["--flink", "http://f"] if words == ("erase", "verify") else []
     assert run([*words, *more, *(word for name in names for word in (f"--{name}", required[name]))]) == 64
     assert "one user per call" in capsys.readouterr().err
+
+
+PAST_MS = 1_700_000_000_000
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--expires-at", "-5"),
+        ("--expires-at", "9" * 20),
+        ("--expires-at", str(PAST_MS)),
+        ("--jurisdiction", "x\x1b[31m"),
+        ("--jurisdiction", ""),
+        ("--method", "x" * 65),
+        ("--notice-version", "x" * 65),
+        ("--method", "\ud800"),
+        ("--denied", "train", "--granted", "train"),
+        ("--user", "a\x1b"),
+        ("--user", "x" * 257),
+    ],
+    ids=lambda words: ascii(" ".join(words)[:40]),
+)
+def test_mistyped_option_of_a_consent_is_a_usage_error_and_records_nothing(words, monkeypatch, capsys) -> None:
+    def load(path: Path) -> None:
+        raise SettingsError("the settings were loaded, so the consent would be recorded")
+
+    monkeypatch.setattr("jobs.registration.load_for_opt_out", load)
+    line = ["consent", "record", "--settings", "s", "--user", "ada", "--level", "full"]
+    assert run([*line, "--granted", "train", "--jurisdiction", "EU", "--expires-at", str(2 * PAST_MS)]) == 2
+    capsys.readouterr()
+    assert run([*line, *words]) == 64
+    told = capsys.readouterr().err
+    assert words[0] in told and "not done" not in told and "\x1b" not in told
+    if words[0] in ("--method", "--user"):
+        assert run(["consent", "withdraw", "--settings", "s", "--user", "ada", *words]) == 64
+        assert words[0] in capsys.readouterr().err
+
+
+def test_rotation_is_shown_as_an_object_with_names(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("jobs.registration.load_deployed", lambda path: None)
+    monkeypatch.setattr("privacy.rotation.rotation_status", lambda loaded: RotationStatus(2, 1, {"2": 7}, None))
+    assert run(["rotate", "show", "--settings", "s", "--json"]) == 0
+    shown = {"current": 2, "previous": 1, "users": {"2": 7}, "why_not_ended": None}
+    assert json.loads(capsys.readouterr().out) == shown
 
 
 NO_NAMES = ["", " ", "\u3000", "\x00", "a\nb", "\u202e", "a\u202eb", "\u200b", "x" * 129]
