@@ -1,9 +1,12 @@
 """The Kafka topics: names, partitions, cleanup and retention. A configurable prefix is put before each name."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+
+from schemas.errors import SettingsError
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60 * SECOND_MS
@@ -88,6 +91,31 @@ TOPICS: Final[tuple[Topic, ...]] = (
     ),
     Topic(DEPLOYMENT, "settings that the state depends on, as last submitted", None, partitions=1, compacted=True),
 )
+
+PREFIX_LENGTH_MAX: Final = 249 - max(len(topic.name) for topic in TOPICS)
+"""The length of a topic prefix: Kafka's limit for the name of a topic is 249."""
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._-]*")
+
+
+def complaint_of_prefix(prefix: str) -> str | None:
+    """Say why Kafka would refuse the names of topics that begin with `prefix`; None if it would not.
+
+    >>> complaint_of_prefix("shop.")
+    >>> complaint_of_prefix("shop/")
+    'topic_prefix may contain only ASCII letters, digits, dots, underscores and hyphens'
+    """
+    if not _PREFIX.fullmatch(prefix):
+        return "topic_prefix may contain only ASCII letters, digits, dots, underscores and hyphens"
+    if len(prefix) > PREFIX_LENGTH_MAX:
+        return f"topic_prefix has {len(prefix)} characters, and may have at most {PREFIX_LENGTH_MAX}"
+    return None
+
+
+def prefixed(prefix: str, name: str) -> str:
+    """The full name of the topic `name`. Raises :class:`SettingsError` if Kafka would refuse the prefix."""
+    if complaint := complaint_of_prefix(prefix):
+        raise SettingsError(complaint)
+    return prefix + name
 
 
 def compaction_lag_ms(snapshots_kept_ms: int) -> int:

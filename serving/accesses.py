@@ -49,8 +49,8 @@ class AccessLog:
             raise ValueError("share must be between 0 and 1")
         if not all(map(is_name, (role, purpose, what))):
             raise ValueError("role, purpose and what need a visible character and no control characters")
+        self._topic = topics.prefixed(topic_prefix, topics.CONTROL)
         self._producer = LazyProducer({"acks": "all", "linger_ms": 50, **kafka})
-        self._topic = topic_prefix + topics.CONTROL
         self._role = role
         self._read = {"purpose": purpose, "what": what}
         self._share = share

@@ -34,7 +34,7 @@ class Catalogue(Mapping[str, CatalogueItem]):
 
     def __init__(self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.") -> None:
         self._kafka = dict(kafka)
-        self._topic = topic_prefix + topics.CATALOGUE
+        self._topic = topics.prefixed(topic_prefix, topics.CATALOGUE)
         self._items: dict[str, CatalogueItem] = {}
         self._places: dict[TopicPartition, int] = {}
         self._closing = threading.Event()

@@ -103,6 +103,7 @@ class Consents:
         input: WriteSettings = AS_JSON,
     ) -> None:
         self._write = writer_of(input).consent
+        self._topic = topics.prefixed(topic_prefix, topics.CONSENTS)
         self._client = (
             store
             if isinstance(store, RedisClient)
@@ -110,7 +111,6 @@ class Consents:
         )
         self._producer = LazyProducer({"acks": "all", "enable_idempotence": True, "linger_ms": 0, **kafka})
         self._pseudonyms = Pseudonymiser(key_ring).all
-        self._topic = topic_prefix + topics.CONSENTS
         self._prefix = self._client.prefix
         self._tombstone_ms = tombstone_ms
         self._clock_ms = clock_ms

@@ -83,7 +83,7 @@ class EventProducer:
         if self._transactional:
             options["transactional_id"] = transactional_id
         self._producer = LazyProducer(options)
-        self._topic = topic_prefix + topics.INTERACTIONS
+        self._topic = topics.prefixed(topic_prefix, topics.INTERACTIONS)
         self._in_transaction = threading.Lock()
         self._closing = weakref.finalize(self, self._producer.close)
 

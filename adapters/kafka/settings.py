@@ -6,12 +6,15 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from adapters.hosts import is_host
 from adapters.secrets.secret_files import read_secret_variable
+from schemas import topics
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 FIRST_REPLY_TIMEOUT_MS: Final = 5_000
 """How long a client waits for the first reply of a broker; kafka-python's default is 30 s."""
+PORT_MAX: Final = 65_535
 _SERVER: Final = re.compile(r"^\s*[^\s,]+:[0-9]{1,5}\s*$")
 
 
@@ -63,8 +66,12 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def complaint_of(kafka: KafkaSettings) -> str | None:
     """Describe inconsistent settings; Kafka's own client would only report them after submission."""
-    if not all(_SERVER.search(server) for server in kafka.bootstrap_servers.split(",")):
+    if not all(map(_is_server, kafka.bootstrap_servers.split(","))):
         return "kafka.bootstrap_servers must be host:port, or several of them separated by commas"
+    if complaint := topics.complaint_of_prefix(kafka.topic_prefix):
+        return f"kafka.{complaint}"
+    if kafka.group_id == "":
+        return "kafka.group_id must not be empty: leave it out to derive it from topic_prefix"
     sasl = kafka.security_protocol.startswith("SASL_")
     if sasl and not (kafka.sasl_mechanism and kafka.username and kafka.password_variable):
         return f"{kafka.security_protocol} needs kafka.sasl_mechanism, username and password_variable"
@@ -75,6 +82,15 @@ def complaint_of(kafka: KafkaSettings) -> str | None:
     if bool(kafka.cert_file) != bool(kafka.key_file):
         return "kafka.cert_file and kafka.key_file go together"
     return None
+
+
+def _is_server(server: str) -> bool:
+    """
+    >>> [_is_server(server) for server in ("h:9092", " [::1]:9092 ", "h", "h:99999", "a..b:9092")]
+    [True, True, False, False, False]
+    """
+    host, _, port = server.strip().rpartition(":")
+    return bool(_SERVER.search(server)) and is_host(host.strip("[]")) and int(port) <= PORT_MAX
 
 
 def python_kafka_options(kafka: KafkaSettings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Meta
 
+from adapters.hosts import is_host
 from schemas.errors import SettingsError
 from schemas.topics import HOUR_MS
 
@@ -103,7 +104,7 @@ def parse(url: str) -> RedisEndpoint:
     """Parse a URL. Raises :class:`SettingsError`, whose text does not contain the URL: it may hold a password."""
     try:
         parts = urlsplit(url)
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname or not is_host(parts.hostname):
             raise ValueError
         database = int(parts.path.strip("/") or "0")
         user, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))

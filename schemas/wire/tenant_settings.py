@@ -45,8 +45,14 @@ class TenantSettings(PseudonymSettings, frozen=True, forbid_unknown_fields=True)
     """The contents of a tenant file."""
 
     topic_prefix: str = "freshet."
-    """Put before the name of every topic, so that several tenants can share a cluster."""
+    """Put before the name of every topic, so that several tenants can share a cluster: at most 237 ASCII letters,
+    digits, dots, underscores and hyphens.
+    """
     redis_prefix: str = ""
     """Put before every key in Redis."""
     input: WriteSettings = WriteSettings()
     """The format of the raw topics."""
+
+    def complaint(self) -> str | None:
+        """What is wrong, if anything."""
+        return topics.complaint_of_prefix(self.topic_prefix) or super().complaint()

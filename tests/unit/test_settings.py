@@ -55,6 +55,11 @@ def test_minimal_settings_are_enough(tmp_path: Path) -> None:
         (SMALLEST + "popularity.publish_every_ms = 0", r"at `\$.popularity.publish_every_ms`"),
         (SMALLEST + "audit.heads_every_ms = 7200000", r"`int` <= 3600000 - at `\$.audit.heads_every_ms`"),
         (SMALLEST + "redis.timeout_ms = 0", r"at `\$.redis.timeout_ms`"),
+        (SMALLEST + "kafka.topic_prefix = 'a b/'", r"freshet.toml: kafka\.topic_prefix may contain only"),
+        (SMALLEST + "kafka.group_id = ''", "kafka.group_id must not be empty"),
+        (SMALLEST.replace("broker:9092", "broker:65536"), "kafka.bootstrap_servers must be host:port"),
+        (SMALLEST.replace("broker:9092", "a..b:1"), "kafka.bootstrap_servers must be host:port"),
+        (SMALLEST.replace("redis://cache", "redis://a..b"), "the address of Redis is not of the form"),
         ("kafka = [", "freshet.toml"),
     ],
 )

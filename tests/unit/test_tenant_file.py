@@ -1,13 +1,21 @@
 """One file holds the settings that a tenant's job, gateways and producers share."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from adapters.files.tenant_file import load_tenant
+from adapters.secrets.key_rings import new_key_ring
 from jobs.settings import load_settings
 from schemas.errors import SettingsError
+from schemas.topics import PREFIX_LENGTH_MAX, TOPICS, prefixed
 from schemas.wire.codec_choice import InputSettings
+from serving.accesses import AccessLog
+from serving.catalogue import Catalogue
+from serving.consents import Consents
+from serving.events import EventProducer
 from serving.gateway.gateway_settings import load_gateway_settings
 
 DAY = 86_400_000
@@ -22,6 +30,10 @@ input.interactions_schema_id = 7
 """
 JOB = 'kafka.bootstrap_servers = "h:1"\nkafka.group_id = "g"\nredis.url = "redis://h:2"\nmodel.directory = "m"\n'
 GATEWAY = 'kafka.bootstrap_servers = "h:1"\nredis.url = "redis://h:2"\nauth.api_keys = "k"\n'
+WITH_OPTIONS = (
+    functools.partial(AccessLog, role="shop", purpose="recommend"),
+    lambda kafka, **how: Consents("redis://127.0.0.1:1", kafka, new_key_ring(), tombstone_ms=DAY, **how),
+)
 
 
 def written(path: Path, text: str) -> Path:
@@ -80,12 +92,28 @@ def test_setting_of_the_tenant_file_is_refused_in_job_settings(tenant: Path, lin
         ('prefix = "shop."', "unknown field `prefix`"),
         ("key_ring = 7", r"Expected `str \| null`, got `int` - at `\$\.key_ring`"),
         ("key_ring", r"tenant\.toml: "),
+        ('topic_prefix = "a b/"', r"tenant\.toml: topic_prefix may contain only ASCII letters, digits, "),
+        ('topic_prefix = "shöp."', r"tenant\.toml: topic_prefix may contain only "),
+        ('topic_prefix = "shop.\\n"', r"tenant\.toml: topic_prefix may contain only "),
+        (f'topic_prefix = "{"x" * 300}"', r"tenant\.toml: topic_prefix has 300 characters, and may have at most 237"),
     ],
 )
 def test_tenant_file_that_cannot_be_used_is_named(tenant: Path, text: str, complaint: str) -> None:
     tenant.write_text(text)
     with pytest.raises(SettingsError, match=complaint):
         load_tenant(tenant)
+
+
+def test_longest_prefix_leaves_room_for_the_longest_name_of_a_topic() -> None:
+    names = [prefixed("x" * PREFIX_LENGTH_MAX, topic.name) for topic in TOPICS]
+    assert max(map(len, names)) == 249, "Kafka accepts no longer one"
+
+
+@pytest.mark.parametrize("prefix", ["a b/", "x" * 238])
+@pytest.mark.parametrize("opened", [Catalogue, EventProducer, *WITH_OPTIONS])
+def test_client_refuses_a_topic_prefix_that_kafka_would_refuse(opened: Callable[..., object], prefix: str) -> None:
+    with pytest.raises(SettingsError, match="topic_prefix"):
+        opened({"bootstrap_servers": "127.0.0.1:1"}, topic_prefix=prefix)
 
 
 def test_tenant_file_that_is_missing_is_named_by_the_job(tmp_path: Path) -> None:
