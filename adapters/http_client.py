@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from adapters.hosts import is_host
 from schemas.errors import HttpUnanswered, SettingsError
 
 ANSWER_BYTES_MAX: Final = 64 << 20
@@ -68,7 +69,7 @@ class HttpClient:
 def _parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        is_one = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        is_one = is_host(parts.hostname or "") and (parts.port is None or parts.port > 0)
     except ValueError:
         is_one = False
     if not is_one or parts.scheme not in _CONNECTIONS or parts.username is not None or parts.fragment:

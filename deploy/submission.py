@@ -17,13 +17,19 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from adapters.flink.rest import FlinkRest
+from adapters.kafka.reachability import require_reachable_broker
+from adapters.kafka.settings import KafkaSettings
 from deploy.local.errors import SubmitError
+from deploy.local.files import write_atomically
 from deploy.local.paths import LOCAL
 from deploy.local.stack import LocalStack, is_up
 from deploy.package import build
 from jobs.savepoints import running_job
 
 Say = Callable[[str], None]
+LOG: Final = LOCAL / "submit.log"
+"""All that Flink's client said when it last failed."""
+ANSWER_S: Final = 5.0
 _JOB_ID: Final = re.compile(r"Job has been submitted with JobID ([0-9a-f]{32})")
 _NOT_SUBMITTED: Final = "not submitted: "
 """The prefix of the last line printed by the job's own checks if they fail (`jobs/personalise.py`)."""
@@ -51,6 +57,17 @@ class UpgradeResult(NamedTuple):
     before: str
     savepoint: str
     job: str
+
+
+def require_servers(kafka: KafkaSettings, flink: str | None) -> None:
+    """Raise if Flink, given its URL, or Kafka does not answer: Flink's client takes long, and blames something else.
+
+    Raises :class:`SubmitError`, :class:`RestError` or :class:`KafkaUnreachable`, with the address.
+    """
+    if flink is not None:
+        _authority(flink)
+        FlinkRest(_with_scheme(flink), ANSWER_S).get("/overview")
+    require_reachable_broker(kafka)
 
 
 def submit(settings: Path, how: Submission, say: Say) -> str:
@@ -96,7 +113,7 @@ def _package() -> Iterator[Path]:
 
 
 def _submit(settings: Path, package: Path, how: Submission, say: Say) -> str:
-    said = _run_client(run_arguments(settings, package, how), how, say)
+    said = _run_client(run_arguments(settings, package, how), package.parent, how, say)
     if found := next(filter(None, map(_JOB_ID.search, said)), None):
         return found.group(1)
     raise SubmitError("Flink's client reported no job; see the lines above, and the jobs that run in Flink")
@@ -106,7 +123,7 @@ def _check(settings: Path, package: Path, how: Submission, before: str, say: Say
     """Raise :class:`SubmitError` if the submission would be rejected once the job `before` is stopped."""
     arguments = [*run_arguments(settings, package, how), "--check-in-place-of", before]
     try:
-        said = _run_client(arguments, how, say)
+        said = _run_client(arguments, package.parent, how, say)
     except SubmitError as error:
         raise SubmitError(f"{error}. Job {before} was not stopped, and runs on") from None
     if not any(line.startswith(_CHECKED) for line in said):
@@ -184,15 +201,22 @@ def _host_and_port(url: str) -> tuple[str | None, int | None]:
 
 
 def _parts(url: str) -> SplitResult:
-    return urlsplit(url if "://" in url else f"http://{url}")
+    return urlsplit(_with_scheme(url))
 
 
-def _run_client(arguments: Sequence[str], how: Submission, say: Say) -> list[str]:
+def _with_scheme(url: str) -> str:
+    return url if "://" in url else f"http://{url}"
+
+
+def _run_client(arguments: Sequence[str], folder: Path, how: Submission, say: Say) -> list[str]:
     """Run Flink's client; returns its output lines. Raises :class:`SubmitError` with the reason if it fails.
 
-    Lines before a failure are passed to `say`; the full output is then in a log, whose path is in the error.
+    Lines before a failure are passed to `say`; the full output is then in a log, whose path is in the error. The client
+    leaves temporary files in `folder`.
     """
     environment = client_environment(how.flink)
+    if not re.search(r"\s", str(folder)):  # Flink's script splits the variable at spaces
+        environment["JVM_ARGS"] = f"{environment.get('JVM_ARGS', '')} -Djava.io.tmpdir={folder}".strip()
     command = [str(flink_client(environment)), *arguments]
     said: list[str] = []
     is_failing = False
@@ -212,8 +236,8 @@ def _run_client(arguments: Sequence[str], how: Submission, say: Say) -> list[str
 def _reason_in(said: Sequence[str], code: int) -> str:
     """The job's own reason, or the innermost cause printed by Flink's client.
 
-    >>> _reason_in(["not submitted: SettingsError: no topic", "java.lang.RuntimeException"], 1)
-    'SettingsError: no topic'
+    >>> _reason_in(["not submitted: no topic", "java.lang.RuntimeException"], 1)
+    'no topic'
     >>> _reason_in(["java.lang.RuntimeException", "Caused by: java.net.ConnectException: refused"], 1)
     'flink run failed (1): java.net.ConnectException: refused'
     >>> _reason_in(["what?"], 3)
@@ -227,10 +251,7 @@ def _reason_in(said: Sequence[str], code: int) -> str:
     return f"flink run failed ({code}): {last}"
 
 
-def _logged(lines: Sequence[str]) -> str:
-    """The path of a new file with `lines`, readable only by this user."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", prefix="freshet-submit-", suffix=".log", delete=False
-    ) as log:
-        log.writelines(f"{line}\n" for line in lines)
-    return log.name
+def _logged(lines: Sequence[str]) -> Path:
+    """Write `lines` to :data:`LOG`, readable only by this user, in place of the last log; returns its path."""
+    write_atomically(LOG, "".join(f"{line}\n" for line in lines), 0o600)
+    return LOG

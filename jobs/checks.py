@@ -4,13 +4,12 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
+from adapters.kafka.opening import open_admin
 from adapters.kafka.reachability import require_reachable_broker
-from adapters.kafka.settings import python_kafka_options
 from jobs.settings import Settings
 from jobs.topic_creation import broker_settings, mismatched_topics, topic_id
 from schemas import topics
@@ -38,7 +37,7 @@ def check_topics(settings: Settings) -> dict[str, str]:
     kafka, names = settings.kafka, {topic.name: settings.kafka.topic(topic.name) for topic in topics.TOPICS}
     require_reachable_broker(kafka)
     try:
-        admin = KafkaAdminClient(**python_kafka_options(kafka))
+        admin = open_admin(kafka)
         try:
             missing = sorted(set(names.values()) - set(admin.list_topics()))
             changes = {} if missing else mismatched_topics(admin, kafka, settings.privacy.snapshots_kept_ms)

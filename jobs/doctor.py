@@ -14,13 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from adapters.flink.rest import FlinkRest
+from adapters.kafka.opening import open_producer
 from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.reading import open_consumer
-from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient, connect
 from adapters.redis.fitness import check_rights, fitness
 from adapters.secrets.key_rings import load_key_ring
@@ -219,7 +218,7 @@ def _check_topics(settings: Settings) -> str:
 
 def _measure_times(settings: Settings) -> tuple[int, int, int]:
     """When a record was sent, appended (by the broker's clock), and acknowledged, in ms."""
-    producer = KafkaProducer(**python_kafka_options(settings.kafka), acks="all")
+    producer = open_producer(settings.kafka)
     try:
         begun = clock_ms()
         sent = producer.send(settings.kafka.topic(topics.DEPLOYMENT), key=CLOCK_KEY, value=b"{}")

@@ -5,10 +5,10 @@ import threading
 import time
 from typing import Final
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from adapters.kafka.settings import KafkaSettings, python_kafka_options
+from adapters.kafka.opening import open_producer
+from adapters.kafka.settings import KafkaSettings
 from adapters.redis.client import RedisClient, connect
 from adapters.secrets.key_rings import load_key_ring
 from jobs.settings import Settings
@@ -29,7 +29,7 @@ def write_marks(kafka: KafkaSettings, token: str) -> None:
     """
     topic = kafka.topic(topics.CONSENTS)
     try:
-        producer = KafkaProducer(**python_kafka_options(kafka), acks="all")
+        producer = open_producer(kafka)
         try:
             partitions = sorted(producer.partitions_for(topic) or ())
             value = encode_mark(Mark(token, len(partitions)))

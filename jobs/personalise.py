@@ -204,8 +204,8 @@ def register(
     Nothing is recorded if `replaced` names the running job that this submission is to replace.
     """
     operators_jar()
+    topic_ids = check_topics(settings)  # first: if Kafka is away, nothing else is to blame
     check_codecs()
-    topic_ids = check_topics(settings)
     claim_group(settings.kafka)
     ring = load_key_ring(settings.privacy.key_ring)
     deployment = deployment_of(settings, ring, execution_mode(env), topic_ids, trail_id(settings.kafka))
@@ -238,4 +238,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except FreshetError as error:
-        sys.exit(f"not submitted: {type(error).__name__}: {error}")
+        sys.exit(f"not submitted: {error}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
-from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
@@ -23,9 +23,10 @@ from kafka.errors import (
     ProducerFencedError,
 )
 
+from adapters.kafka.opening import open_admin, open_producer
 from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.reading import open_consumer, partitions_of, records
-from adapters.kafka.settings import KafkaSettings, python_kafka_options
+from adapters.kafka.settings import KafkaSettings
 from adapters.kafka.settled_topic import has_topic
 from adapters.secrets.key_rings import load_key_ring
 from jobs.deployment import Deployment, complaint_about_record, deployment_of
@@ -58,15 +59,11 @@ class Registration:
         """Request the transaction timeout that the sinks use, so that the brokers refuse it here if it is too long."""
         self._kafka = kafka
         self._topic = kafka.topic(topics.DEPLOYMENT)
-        try:
-            self._producer = KafkaProducer(
-                **python_kafka_options(kafka),
-                transactional_id=f"{kafka.group()}-deployment",
-                transaction_timeout_ms=transaction_timeout_ms,
-                acks="all",
-            )
-        except KafkaError as error:
-            raise _refused(kafka, error) from None
+        self._producer = open_producer(
+            kafka,
+            transactional_id=f"{kafka.group()}-deployment",
+            transaction_timeout_ms=transaction_timeout_ms,
+        )
         try:
             self._producer.init_transactions()
             self.recorded, self._newest_is_unreadable = newest_readable(kafka)
@@ -227,7 +224,7 @@ def claim_group(kafka: KafkaSettings) -> None:
     and each would abort the other's transactions.
     """
     group, ours = kafka.group(), {kafka.topic(topic.name) for topic in topics.TOPICS}
-    admin = KafkaAdminClient(**python_kafka_options(kafka))
+    admin = open_admin(kafka)
     try:
         others = sorted({partition.topic for partition in committed_offsets(admin, group)} - ours)
         if not others:

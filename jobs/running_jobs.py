@@ -48,8 +48,8 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replace
                 )
         elif parameters.get(PARAMETER) == deployment:
             raise SettingsError(
-                f"job {job['jid']} ({job['state']}) belongs to this deployment: stop it first, with a savepoint "
-                f"(flink stop --savepointPath … {job['jid']}), and submit with -s and that savepoint"
+                f"job {job['jid']} ({job['state']}) belongs to this deployment: replace it with `freshet upgrade "
+                f"--settings … --flink {address}`, which stops it with a savepoint and continues from that"
             )
 
 

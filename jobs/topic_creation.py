@@ -12,8 +12,9 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import ClusterAuthorizationFailedError
 
+from adapters.kafka.opening import open_admin
 from adapters.kafka.reachability import require_reachable_broker
-from adapters.kafka.settings import KafkaSettings, python_kafka_options
+from adapters.kafka.settings import KafkaSettings
 from schemas.errors import SettingsError
 from schemas.topics import CONSENTS_COMPACTION_LAG_MS, TOPICS, mismatched_settings, topic_config
 
@@ -25,7 +26,7 @@ def create_topics(
 ) -> list[str]:
     """Create missing topics and return their names. `raw_partitions` is for the topics that are read in parallel."""
     require_reachable_broker(kafka)
-    admin = KafkaAdminClient(**python_kafka_options(kafka))
+    admin = open_admin(kafka)
     try:
         known = set(admin.list_topics())
         missing = [topic for topic in TOPICS if kafka.topic(topic.name) not in known]
@@ -49,7 +50,7 @@ def create_topics(
 def alter_topics(kafka: KafkaSettings, snapshots_kept_ms: int) -> dict[str, dict[str, str]]:
     """Correct settings of existing topics that do not keep the promises; returns the changes by topic."""
     require_reachable_broker(kafka)
-    admin = KafkaAdminClient(**python_kafka_options(kafka))
+    admin = open_admin(kafka)
     try:
         changes = mismatched_topics(admin, kafka, snapshots_kept_ms)
         if changes:

@@ -4,11 +4,11 @@ A signing key may serve several deployments, and topics are copied, deleted and 
 signatures name the topic by the id that Kafka assigned at its creation, which no other topic ever has.
 """
 
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from adapters.kafka.opening import open_admin
 from adapters.kafka.reachability import require_reachable_broker
-from adapters.kafka.settings import KafkaSettings, python_kafka_options
+from adapters.kafka.settings import KafkaSettings
 from jobs.topic_creation import topic_id
 from schemas import topics
 from schemas.errors import SettingsError
@@ -22,7 +22,7 @@ def trail_id(kafka: KafkaSettings) -> str:
     name = kafka.topic(topics.AUDIT)
     require_reachable_broker(kafka)
     try:
-        admin = KafkaAdminClient(**python_kafka_options(kafka))
+        admin = open_admin(kafka)
         try:
             described = admin.describe_topics([name]) if name in admin.list_topics() else []
         finally:

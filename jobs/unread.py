@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
+from adapters.kafka.opening import open_admin
 from adapters.kafka.reading import open_consumer
-from adapters.kafka.settings import KafkaSettings, python_kafka_options
+from adapters.kafka.settings import KafkaSettings
 from jobs.registration import committed_offsets
 from schemas import topics
 from schemas.errors import SettingsError
@@ -61,7 +62,7 @@ class UnreadConsentAge:
 def oldest_unread_ms(kafka: KafkaSettings) -> int:
     """A :data:`Look` that opens and closes its own clients, so that a job that has ended leaves none behind."""
     topic = kafka.topic(topics.CONSENTS)
-    admin = KafkaAdminClient(**python_kafka_options(kafka))
+    admin = open_admin(kafka)
     try:
         committed = committed_offsets(admin, kafka.group())
         [described] = admin.describe_topics([topic])

@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from kafka import KafkaAdminClient
-
 from adapters.files.export_parts import part_events, read_manifest
+from adapters.kafka.opening import open_admin
 from adapters.kafka.reading import mentions_any
-from adapters.kafka.settings import python_kafka_options
 from adapters.kafka.settled_topic import settled, settled_ends
 from adapters.redis.client import connect
 from jobs.savepoints import completed_ms
@@ -94,7 +92,7 @@ def in_topics(settings: Settings, *searches: Concerns) -> list[dict[str, InTopic
 
     Waits for open transactions.
     """
-    admin = KafkaAdminClient(**python_kafka_options(settings.kafka))
+    admin = open_admin(settings.kafka)
     try:
         found: list[dict[str, InTopic]] = [{} for _ in searches]
         there = set(admin.list_topics())

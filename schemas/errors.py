@@ -4,6 +4,7 @@
 
     FreshetError
     ├── SettingsError      a setting is missing or invalid: says which, and what it accepts
+    │   └── KafkaUnreachable   Kafka refused connections, was not found or did not answer: gives the address
     ├── SchemaError        a schema file, a codec or stored bytes are invalid
     ├── ModelError         a model directory cannot be trusted or does not fit
     │   └── ModelTooSlow       a run of the graph was stopped because it took too long
@@ -40,6 +41,10 @@ class FreshetError(Exception):
 
 class SettingsError(FreshetError):
     """A setting is missing or invalid; nothing was started."""
+
+
+class KafkaUnreachable(SettingsError):  # noqa: N818 - a state that may pass
+    """Kafka refused connections, was not found or did not answer; the text has its address."""
 
 
 class SchemaError(FreshetError):

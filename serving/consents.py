@@ -182,7 +182,7 @@ class Consents:
         placed = self._try_fence(WRITE_CONSENT, list(zip(users, decisions, strict=True)))
         if error := next((answer for answer in (placed, fence) if isinstance(answer, str)), None):
             raise NotAcknowledged(
-                f"the withdrawal is recorded in the topic, but Redis did not accept it ({error}): "
+                f"the {_kind(change)} is recorded in the topic, but Redis did not accept it ({error}): "
                 "it takes effect when the job has read it; call again to confirm"
             )
         return at
@@ -222,9 +222,10 @@ class Consents:
             sent = producer.send(self._topic, key=change.user_id.encode(), value=self._write(change))
             at = sent.get(KAFKA_TIMEOUT_S)
         except KafkaError as error:
+            fenced = "is in force where Redis answers, but " if change.level == "none" else ""
             raise NotAcknowledged(
-                f"the topic {self._topic} did not accept the consent change ({type(error).__name__}); a withdrawal is "
-                "fenced in Redis where that answers, but not recorded: call again"
+                f"the topic {self._topic} did not acknowledge the {_kind(change)} ({type(error).__name__}): it "
+                f"{fenced}may not be recorded: call again"
             ) from None
         return RecordedConsent(at.timestamp, at.partition, at.offset)
 
@@ -233,7 +234,7 @@ class Consents:
         try:
             known = self._client.run(always([(key, ("GET", key)) for key in decided]))
         except STORE_ERRORS as error:
-            raise NotAcknowledged(f"Redis did not answer ({error}): nothing was written") from None
+            raise NotAcknowledged(f"{error}: nothing was written") from None
         if grant.ts <= max(withdrawn_at(value or b"") for value in known):
             raise ConsentRefused("the user has withdrawn since giving this consent")
 
@@ -313,6 +314,12 @@ def _from_damaged(raw: bytes, invalid: InvalidConsent, now_ms: int) -> ParsedCon
     if withdrawals:
         return ParsedConsent(withdrawals[0], invalid, meant=False, others=tuple(withdrawals[1:]))
     raise invalid
+
+
+def _kind(change: ConsentChange) -> str:
+    if change.erase:
+        return "erasure"
+    return "withdrawal" if change.level == "none" else "consent change"
 
 
 def _client(store: RedisAddress | str, password: str | None, prefix: str, tenant: TenantMark) -> RedisClient:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
+from adapters.kafka.opening import answering
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from schemas.errors import SettingsError
 from schemas.progress import on_progress
@@ -75,8 +75,8 @@ class TopicAsOfNow:
 
 
 def open_consumer(kafka: KafkaSettings, isolation_level: str = "read_committed") -> Any:
-    """A consumer without a group; raises :class:`SettingsError` if Kafka does not answer."""
-    try:
+    """A consumer without a group; raises :class:`KafkaUnreachable` if Kafka does not answer."""
+    with answering(kafka):
         return KafkaConsumer(
             **python_kafka_options(kafka),
             group_id=None,
@@ -86,11 +86,6 @@ def open_consumer(kafka: KafkaSettings, isolation_level: str = "read_committed")
             fetch_max_wait_ms=100,
             max_poll_records=10_000,
         )
-    except KafkaError as error:
-        raise SettingsError(
-            f"Kafka at {kafka.bootstrap_servers} does not answer ({type(error).__name__}): "
-            "check kafka.bootstrap_servers and the security settings beside it; `freshet doctor` checks all of them"
-        ) from None
 
 
 def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:

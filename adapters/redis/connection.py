@@ -171,7 +171,8 @@ class Connection:
 
     def _lost(self, error: Exception) -> "ConnectionLost":
         self.close()
-        return ConnectionLost(f"Redis did not answer: {type(error).__name__}", isinstance(error, TimeoutError))
+        text = f"Redis at {self.place} did not answer: {type(error).__name__}"
+        return ConnectionLost(text, isinstance(error, TimeoutError))
 
 
 class ConnectionLost(StoreUnavailable):
@@ -195,7 +196,7 @@ def _open_socket(login: Login, place: RedisEndpoint) -> socket.socket:
     except OSError as error:
         if connected is not None:
             connected.close()
-        raise ConnectionLost(f"Redis cannot be reached: {type(error).__name__}", True) from None
+        raise ConnectionLost(f"Redis at {place} cannot be reached: {type(error).__name__}", True) from None
     return connected
 
 

@@ -159,4 +159,5 @@ def primary_of(login: Login, sentinels: Sequence[RedisEndpoint]) -> RedisEndpoin
         if found is not None:
             host, port = found
             return RedisEndpoint(host.decode(), int(port), sentinel.database, sentinel.tls, None, None)
-    raise StoreUnavailable("no Sentinel knows the primary")
+    asked = ", ".join(map(repr, sentinels))
+    raise StoreUnavailable(f"no Sentinel at {asked} knows the primary {login.address.service}")

@@ -15,7 +15,7 @@ import typer
 import freshet
 from freshet.cli.bars import bars_on_a_terminal
 from freshet.cli.shape import ExitCode, root, say
-from schemas.errors import FreshetError
+from schemas.errors import FreshetError, KafkaUnreachable, NotAcknowledged, StoreUnavailable
 
 COMMANDS: Final = (
     "access",
@@ -100,7 +100,16 @@ def _error_message(error: Exception) -> str:
         return f"{error.filename} already exists and is not overwritten: name another file"
     if isinstance(error, OSError):
         return ": ".join(str(part) for part in (error.filename, error.strerror or type(error).__name__) if part)
-    return str(error)
+    return f"{error}{_advice(error)}"
+
+
+def _advice(error: Exception) -> str:
+    """The next command, if a server did not answer: the doctor itself reports such errors in its own way."""
+    if isinstance(error, KafkaUnreachable):
+        return "; `freshet doctor --settings …` checks all settings"
+    if isinstance(error, StoreUnavailable | NotAcknowledged):
+        return "; `freshet doctor --settings …` checks Redis and Kafka. It is safe to run the command again"
+    return ""
 
 
 def _kafka_message(error: Exception) -> str | None:
@@ -108,9 +117,14 @@ def _kafka_message(error: Exception) -> str | None:
     errors = sys.modules.get("kafka.errors")  # unless imported, it cannot have raised the error
     if errors is None or not isinstance(error, errors.KafkaError):
         return None
+    if isinstance(error, errors.RetriableError | errors.KafkaConnectionError):
+        return (
+            f"Kafka did not answer in time ({type(error).__name__}): `freshet doctor --settings …` says whether it "
+            "does. It is safe to run the command again"
+        )
     return (
-        f"a request to Kafka failed ({type(error).__name__}): `freshet doctor` says whether Kafka answers; its user "
-        "may lack rights. It is safe to run the command again"
+        f"Kafka refused a request ({type(error).__name__}): its user may lack rights; `freshet doctor --settings …` "
+        "checks them. It is safe to run the command again"
     )
 
 

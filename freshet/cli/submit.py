@@ -40,11 +40,11 @@ def submit(
     Packs this checkout's code and calls `flink run` of Flink's own client: from FLINK_HOME, else `flink` on PATH, else
     from the pip package. Prints the job's id.
     """
-    from deploy.submission import Submission
+    from deploy.submission import Submission, require_servers
     from deploy.submission import submit as give
     from jobs.settings import load_settings
 
-    load_settings(settings)
+    require_servers(load_settings(settings).kafka, flink)
     job = give(settings, Submission(flink, savepoint, parallelism, python, new_deployment), say)
     if as_json:
         print_json({"job": job})

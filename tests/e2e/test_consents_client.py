@@ -146,6 +146,8 @@ def test_withdrawal_is_recorded_but_not_acknowledged_while_redis_is_down(live: L
     try:
         with pytest.raises(NotAcknowledged, match="is recorded in the topic"):
             away.withdraw("quin")
+        with pytest.raises(NotAcknowledged, match="the erasure is recorded in the topic"):
+            away.erase("quill")
         with pytest.raises(NotAcknowledged, match="nothing was written"):
             away.record(ConsentChange("quin", "full", now_ms()))
     finally:

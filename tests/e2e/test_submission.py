@@ -38,7 +38,7 @@ def test_submit_reaches_the_cluster_which_refuses_a_second_job(live: Live, capsy
     assert typed(live, "submit") == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("freshet: not done: ")
-    assert f"job {live.job_id} (RUNNING) belongs to this deployment: stop it first" in last
+    assert f"job {live.job_id} (RUNNING) belongs to this deployment: replace it with `freshet upgrade " in last
 
 
 def test_upgrade_that_would_be_refused_leaves_the_job_running(live: Live, capsys: pytest.CaptureFixture[str]):
@@ -47,7 +47,7 @@ def test_upgrade_that_would_be_refused_leaves_the_job_running(live: Live, capsys
     write_atomically(settings, text.replace(str(live.settings.model.directory), "/nowhere"))
     assert typed(live, "upgrade", **{"freshet.toml": str(settings)}) == 2
     told = capsys.readouterr().err.splitlines()[-1]
-    assert "ModelError" in told and f"Job {live.job_id} was not stopped, and runs on" in told
+    assert "/nowhere" in told and f"Job {live.job_id} was not stopped, and runs on" in told
     assert live.stack.rest.state(live.job_id) == "RUNNING"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import typer
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
 import freshet
 from adapters.secrets.key_rings import new_key_ring, write_key_ring
@@ -33,7 +33,7 @@ from models.transitions import TrainingSettings as ModelSettings
 from privacy.rotation import RotationStatus
 from privacy.rules.suppression import K_LEAST
 from schemas.consents import PURPOSES
-from schemas.errors import SettingsError
+from schemas.errors import KafkaUnreachable, SettingsError, StoreUnavailable
 from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from serving.gateway.security import read_api_keys
@@ -120,7 +120,10 @@ def test_every_command_module_is_registered() -> None:
     ("error", "said"),
     [
         (SettingsError("topic x does not exist"), "topic x does not exist"),
-        (KafkaTimeoutError("x"), "a request to Kafka failed (KafkaTimeoutError)"),
+        (KafkaTimeoutError("x"), "Kafka did not answer in time (KafkaTimeoutError): `freshet doctor"),
+        (TopicAuthorizationFailedError("x"), "Kafka refused a request (TopicAuthorizationFailedError): its user may"),
+        (KafkaUnreachable("no answer"), "no answer; `freshet doctor --settings …` checks all settings"),
+        (StoreUnavailable("no answer"), "no answer; `freshet doctor --settings …` checks Redis and Kafka"),
         (FileExistsError(17, "File exists", "ring"), "ring already exists and is not overwritten"),
         (PermissionError(13, "Permission denied", "out"), "out: Permission denied"),
     ],

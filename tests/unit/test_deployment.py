@@ -129,6 +129,7 @@ def recorded_as(monkeypatch: pytest.MonkeyPatch, *values: bytes | None) -> None:
     settings = Settings(KafkaSettings("b:1"), RedisSettings(["redis://c"]), ModelSettings("/m"))
     found = [SimpleNamespace(key=registration.KEY, value=value) for value in values]
     monkeypatch.setattr(registration, "records", lambda kafka, name: iter(found))
+    monkeypatch.setattr(registration, "require_reachable_broker", lambda kafka: None)
     monkeypatch.setattr(registration, "has_topic", lambda kafka, name: True)
     monkeypatch.setattr(registration, "load_settings", lambda path: settings)
     monkeypatch.setattr(registration, "load_key_ring", lambda path: RING)

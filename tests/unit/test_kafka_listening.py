@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from adapters.kafka import settings
+from adapters.kafka.opening import open_admin, open_producer
 from adapters.kafka.reachability import require_reachable_broker
+from adapters.kafka.reading import open_consumer
 from adapters.kafka.settings import KafkaSettings
 from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from adapters.secrets.signing_keys import write_signing_key
 from freshet.cli.main import run
 from jobs.checks import check_topics
 from jobs.settings import load_settings
+from jobs.topic_creation import create_topics
 from models.random_model import random_model
-from schemas.errors import SettingsError
+from schemas.errors import KafkaUnreachable, SettingsError
 
 COMMANDS = (
     "access --user ada --role dpo --purpose request",
@@ -35,6 +39,7 @@ COMMANDS = (
     "rotate relink",
     "rotate show",
     "rotate start",
+    "submit",
     "topics",
     "topics --alter",
     "upgrade --flink http://127.0.0.1:1",
@@ -79,7 +84,31 @@ def silent() -> Iterator[socket.socket]:
         yield server
 
 
-def test_silently_dropping_servers_are_left_to_the_client(silent: socket.socket) -> None:
+@pytest.mark.parametrize("line", ["topics", "topics --alter", "consent withdraw --user ada", "audit verify", "submit"])
+def test_server_that_cannot_be_resolved_is_named_and_no_right_is_blamed(
+    folder: Path, tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "freshet.toml"
+    text = (folder / "freshet.toml").read_text()
+    settings.write_text(text.replace('127.0.0.1:1"', 'nowhere.invalid:9092"', 1))
+    assert run([*line.split(), "--settings", str(settings)]) == 2
+    told = capsys.readouterr().err
+    assert "Kafka at nowhere.invalid:9092 cannot be resolved" in told and "rights" not in told
+
+
+def test_opening_a_client_names_the_silent_server(silent: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "FIRST_REPLY_TIMEOUT_MS", 300)
+    kafka = KafkaSettings(f"127.0.0.1:{silent.getsockname()[1]}")
+    for opened in (open_admin, open_producer, open_consumer, create_of):
+        with pytest.raises(KafkaUnreachable, match=f"Kafka at {kafka.bootstrap_servers} does not answer"):
+            opened(kafka)
+
+
+def create_of(kafka: KafkaSettings) -> None:
+    create_topics(kafka, 1, 1)
+
+
+def test_one_of_several_servers_is_enough(silent: socket.socket) -> None:
     port = silent.getsockname()[1]
     for servers in (f"127.0.0.1:1, 127.0.0.1:{port}", f"[::1]:1,127.0.0.1:{port}"):
         require_reachable_broker(KafkaSettings(servers))

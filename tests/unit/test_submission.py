@@ -1,10 +1,14 @@
 """How the job is passed to Flink's client, and the message when the client refuses it."""
 
 import doctest
+import http.server
 import json
 import os
 import re
+import socket
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,32 +36,93 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setenv("FLINK_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(submission, "LOG", tmp_path / "local" / "submit.log")
     return make
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Path:
+def kafka() -> Iterator[str]:
+    """The address of a server that accepts connections, as a broker does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, kafka: str) -> Path:
     path = tmp_path / "freshet.toml"
-    path.write_text('kafka.bootstrap_servers = "b:9092"\nredis.url = "redis://c"\nmodel.directory = "/m"\n')
+    path.write_text(f'kafka.bootstrap_servers = "{kafka}"\nredis.url = "redis://c"\nmodel.directory = "/m"\n')
     return path
 
 
-def test_code_is_packed_and_job_id_reported(client, settings: Path, capsys) -> None:
+@pytest.fixture
+def flink() -> Iterator[str]:
+    """The address of a REST interface that has no jobs."""
+
+    class Overview(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Overview) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("flink", ["http://127.0.0.1:1", "127.0.0.1:1", "http://nowhere.invalid:8081"])
+def test_flink_that_does_not_answer_is_named_before_its_client_starts(client, settings: Path, flink: str, capsys):
+    given = client("exit 1")
+    assert run(["submit", "--settings", str(settings), "--flink", flink]) == 2
+    said = capsys.readouterr().err
+    assert f"Flink at {flink if '//' in flink else 'http://' + flink} does not answer" in said
+    assert not given.exists()
+
+
+def test_kafka_that_does_not_answer_is_named_before_the_client_starts(client, settings: Path, flink: str, capsys):
+    given = client("exit 1")
+    settings.write_text(re.sub(r"127.0.0.1:\d+", "127.0.0.1:1", settings.read_text()))
+    for more in ([], ["--flink", flink]):
+        assert run(["submit", "--settings", str(settings), *more]) == 2
+        assert "Kafka at 127.0.0.1:1 refuses connections" in capsys.readouterr().err
+    assert not given.exists()
+
+
+def test_temporary_files_of_the_client_go_with_the_package(client, settings: Path, tmp_path: Path):
+    """Flink's client makes a folder for each submission, and never deletes it."""
+    place = "$(echo $JVM_ARGS | sed 's/.*-Djava.io.tmpdir=//')"
+    client(f'mkdir {place}/flink-distributed-cache-1 && echo "Job has been submitted with JobID {JOB}"')
+    before = {path.name for path in tmp_path.iterdir()}
+    assert submit(settings, Submission(), lambda line: None) == JOB
+    assert {path.name for path in tmp_path.iterdir()} - before <= {"given"}
+
+
+def test_only_the_last_log_of_a_failed_client_is_kept(client, settings: Path, tmp_path: Path, capsys):
+    for why in ("first", "second"):
+        client(f"echo {why}; exit 1")
+        assert run(["submit", "--settings", str(settings)]) == 2
+    assert [path.read_text() for path in tmp_path.rglob("*.log")] == ["second\n"]
+
+
+def test_code_is_packed_and_job_id_reported(client, settings: Path, flink: str, capsys) -> None:
     given = client(f'echo "some warning"; [ -s "${{10}}" ] && echo "Job has been submitted with JobID {JOB}"')
-    words = ["submit", "--settings", str(settings), "--flink", "http://f:8081", "-s", "s3://s/1", "-p", "2", "--json"]
+    words = ["submit", "--settings", str(settings), "--flink", f"http://{flink}", "-s", "s3://s/1", "-p", "2", "--json"]
     assert run(words) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"job": JOB} and "some warning" in err
     typed = given.read_text().splitlines()
-    assert typed[:8] == ["run", "-d", "-m", "f:8081", "-s", "s3://s/1", "-p", "2"]
+    assert typed[:8] == ["run", "-d", "-m", flink, "-s", "s3://s/1", "-p", "2"]
     assert typed[-4:] == ["-pym", "jobs.personalise", "--settings", str(settings)]
     assert not Path(typed[typed.index("-pyfs") + 1]).exists(), "the zip is gone when Flink has it"
 
 
 def test_reason_of_failed_job_checks_is_reported(client, settings: Path, capsys) -> None:
-    client('echo "  File somewhere"; echo "not submitted: SettingsError: there is no topic x" >&2; exit 1')
+    client('echo "  File somewhere"; echo "not submitted: there is no topic x" >&2; exit 1')
     assert run(["submit", "--settings", str(settings)]) == 2
-    assert "freshet: not done: SettingsError: there is no topic x (" in capsys.readouterr().err
+    assert "freshet: not done: there is no topic x (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -71,11 +136,11 @@ def test_client_without_submission_is_reported(client, settings: Path, script: s
 
 
 def test_failed_client_prints_its_reason_last_and_logs_its_stack_trace(client, settings: Path, capsys) -> None:
-    client(f"cat <<'END'\nstate is kept in 4 buckets\nnot submitted: ModelError: no model\n{STACK}END\nexit 1")
+    client(f"cat <<'END'\nstate is kept in 4 buckets\nnot submitted: no model\n{STACK}END\nexit 1")
     assert run(["submit", "--settings", str(settings)]) == 2
     first, last = capsys.readouterr().err.splitlines()
     assert first == "state is kept in 4 buckets"
-    found = re.fullmatch(r"freshet: not done: ModelError: no model \(all that Flink's client said: (.*)\)", last)
+    found = re.fullmatch(r"freshet: not done: no model \(all that Flink's client said: (.*)\)", last)
     assert found, last
     log = Path(found.group(1))
     assert STACK in log.read_text() and log.stat().st_mode & 0o077 == 0
@@ -91,7 +156,7 @@ def test_address_that_is_not_of_a_rest_interface_is_refused(client, settings: Pa
 def test_upgrade_with_a_failing_check_leaves_the_job_running(
     client, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = client('echo "not submitted: ModelError: no model"; exit 1')
+    given = client('echo "not submitted: no model"; exit 1')
     stopped: list[str] = []
     monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
     monkeypatch.setattr(submission.FlinkRest, "stop_with_savepoint", lambda self, job, folder: stopped.append(job))
@@ -108,7 +173,7 @@ def test_refused_upgrade_names_savepoint_and_resuming_command(
     client, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks = 'case "$*" in *--check-in-place-of*) echo "checked: yes"; exit 0;; esac'
-    client(f'{checks}\necho "not submitted: ModelError: no model"; exit 1')
+    client(f'{checks}\necho "not submitted: no model"; exit 1')
     monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
     monkeypatch.setattr(submission.FlinkRest, "stop_with_savepoint", lambda self, job, folder: "s3://s/savepoint-1")
     with pytest.raises(

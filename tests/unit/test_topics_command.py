@@ -33,7 +33,8 @@ class Admin:
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(command, "KafkaAdminClient", Admin)
+    monkeypatch.setattr(command, "require_reachable_broker", lambda kafka: None)
+    monkeypatch.setattr(command, "open_admin", lambda kafka: Admin())
     path = tmp_path / "freshet.toml"
     path.write_text('kafka.bootstrap_servers = "b:9092"\nredis.url = "redis://c"\nmodel.directory = "/m"\n')
     return str(path)
