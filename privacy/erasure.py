@@ -24,7 +24,7 @@ from adapters.kafka.settings import python_kafka_options
 from adapters.schema_sources import codec_of
 from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms, day
-from jobs.savepoints import take_savepoint
+from jobs.savepoints import running_job, take_savepoint
 from jobs.settings import Settings
 from privacy import erasure_search as search
 from privacy.canary import planted
@@ -52,7 +52,11 @@ class Where(msgspec.Struct, frozen=True):
 
 
 def verify(settings: Settings, user_id: str, where: Where, say: Say) -> ErasureReceipt:
-    """Search for an erased user, and judge the result. Writes a proof to `receipts`."""
+    """Search for an erased user, and judge the result. Writes a proof to `receipts`.
+
+    What would make the search impossible is found first, before anything is written.
+    """
+    _check_source(settings, where)
     hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
     names = hashes.all(user_id)
     say(f"looking for {', '.join(names)}")
@@ -115,6 +119,16 @@ def _must_see(settings: Settings, topic: str) -> bool:
     """Whether a canary appears there at once: the audit trail is written later, dead letters not at all."""
     always = (topics.INTERACTIONS, topics.CONSENTS, topics.RECEIPTS)
     return topic in always or (topic == topics.EVENTS and settings.events.publish)
+
+
+def _check_source(settings: Settings, where: Where) -> None:
+    """Raise an error unless there is a savepoint to search, or a folder for one and a job in Flink that takes it."""
+    if where.savepoint is not None:
+        _taken_at(where.savepoint)
+    elif where.flink is not None:
+        if where.work_dir is not None and not where.work_dir.is_dir():
+            raise SettingsError(f"--work-dir {where.work_dir} is not a folder: create it, or correct the path")
+        running_job(where.flink, settings.job.name)
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import privacy.erasure
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
 from jobs.savepoints import _folder
-from privacy.erasure import Where, _savepoint, _taken_at, summary
+from privacy.erasure import Where, _savepoint, _taken_at, summary, verify
 from privacy.erasure_search import in_files, is_leftover, snapshot_times
 from privacy.retention import DEFAULTS
 from privacy.rewrite_events import REWRITTEN, chunked, copied_from, owner_of, with_append_time
@@ -33,7 +34,7 @@ from privacy.rules.erasure import (
     verdict,
     with_returns,
 )
-from schemas.errors import JobSilent, SettingsError
+from schemas.errors import JobSilent, RestError, SettingsError
 from schemas.receipts import ErasureReceipt, decode_receipt, encode_receipt
 from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_erasure
 
@@ -79,6 +80,23 @@ def test_missing_savepoint_folder_is_an_error(tmp_path: Path) -> None:
         _taken_at(tmp_path)
     (tmp_path / "_metadata").write_bytes(b"")
     assert _folder({"location": f"file:{tmp_path}"}) == tmp_path and _taken_at(tmp_path) > 0
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        (Where(flink="http://127.0.0.1:1"), "Flink at http://127.0.0.1:1 does not answer"),
+        (Where(savepoint=Path("/nowhere")), "/nowhere is not a savepoint"),
+        (Where(flink="http://127.0.0.1:1", work_dir=Path("/nowhere")), "--work-dir /nowhere is not a folder"),
+    ],
+)
+def test_impossible_search_is_refused_before_anything_is_planted(where: Where, error: str, tmp_path: Path) -> None:
+    write_key_ring(new_key_ring(), tmp_path / "ring")
+    privacy_settings = msgspec.structs.replace(DEFAULTS.privacy, key_ring=str(tmp_path / "ring"))
+    said: list[str] = []
+    with pytest.raises((SettingsError, RestError), match=error):
+        verify(msgspec.structs.replace(DEFAULTS, privacy=privacy_settings), "ada", where, said.append)
+    assert said == [], "neither Kafka nor Redis was asked"
 
 
 def test_savepoint_folder_is_private_and_always_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
