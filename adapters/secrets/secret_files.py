@@ -3,6 +3,7 @@
 Errors never show secrets.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -21,11 +22,23 @@ def write_secret(path: Path, content: bytes) -> None:
 
 
 def replace_secret(path: Path, content: bytes) -> None:
-    """Replace the file `path` by one with `content`, atomically: readers see the old file or the new one."""
+    """Replace the file `path` by one with `content`, atomically: readers see the old file or the new one.
+
+    If `path` is a symbolic link, the file that it names is replaced, which others may read under its own name.
+    """
+    if path.is_symlink():
+        path = _target(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     write_secret(draft, content)
     draft.replace(path)
+
+
+def _target(link: Path) -> Path:
+    """What `link` names, which need not exist; raises :class:`OSError` for a loop of links."""
+    with contextlib.suppress(FileNotFoundError):
+        link.stat()
+    return Path(os.path.realpath(link))
 
 
 def read_secret(what: str, path: str | None, variable: str, missing: str) -> tuple[str, bytes]:

@@ -15,7 +15,7 @@ from schemas.audit import VisibleName
 from schemas.errors import SettingsError
 from schemas.wire.tenant_settings import TenantSettings
 from serving.gateway.admission import AdmissionSettings
-from serving.gateway.security import AuthSettings
+from serving.gateway.security import CLIENT_NAME_RULE, AuthSettings, is_client_name
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
 _IN_A_FILE: Final = (
@@ -143,6 +143,8 @@ def load_gateway_settings(path: Path) -> GatewaySettings:
 
 def _complaint(settings: GatewaySettings) -> str | None:
     server = settings.server
+    if not all(map(is_client_name, settings.tenants)):
+        return f"tenants: the name of a tenant {CLIENT_NAME_RULE}"
     if settings.kafka.topic_prefix != KafkaSettings("").topic_prefix:
         return "kafka.topic_prefix is for the tenant file: move it there as topic_prefix"
     if settings.auth.api_keys is None and settings.auth.jwks is None:

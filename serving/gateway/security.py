@@ -36,6 +36,9 @@ CACHED_BYTES_MAX: Final = 2_048
 """Longer credentials are not cached, so that the cache is bounded in bytes, too."""
 NAME_LENGTH_MAX: Final = 256
 """Applies to a token's `sub` and `tenant`, which rate limits are keyed by."""
+CLIENT_NAME_RULE: Final = (
+    f"must have a visible character, at most {NAME_LENGTH_MAX} characters, and no control characters"
+)
 API_KEY_BYTES: Final = 32
 KEY_ID_LENGTH_MAX: Final = 64
 LEEWAY_S: Final = 30
@@ -71,7 +74,7 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     id: Annotated[str, Meta(min_length=1, max_length=KEY_ID_LENGTH_MAX)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     roles: Annotated[tuple[Role, ...], Meta(min_length=1)]
-    tenant: str = "default"
+    tenant: Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)] = "default"
     expires_at: float | UnsetType = UNSET
     """In s since the epoch; absent: never. Null is rejected: earlier releases wrote it for values that are not
     numbers."""
@@ -175,7 +178,7 @@ class Authenticator:
                 options={"require": ["exp", "sub"], "verify_aud": self._settings.audience is not None},
             )
             roles, tenant, subject = claims.get("roles", []), claims.get("tenant", "default"), claims["sub"]
-            if not isinstance(roles, list) or not _is_name(tenant) or not _is_name(subject):
+            if not isinstance(roles, list) or not is_client_name(tenant) or not is_client_name(subject):
                 raise bad_token()
             if not all(_is_time(claims[name]) for name in TIMES if name in claims):
                 raise bad_token()
@@ -188,8 +191,8 @@ class Authenticator:
 _seen: Final = re.compile(NAME_PATTERN).match
 
 
-def _is_name(claim: Any) -> bool:
-    """Whether a claim can identify a client: text with visible characters that can be encoded."""
+def is_client_name(claim: Any) -> bool:
+    """Whether a claim can identify a client or a tenant: text with visible characters that can be encoded."""
     return isinstance(claim, str) and len(claim) <= NAME_LENGTH_MAX and _seen(claim) is not None
 
 
