@@ -169,7 +169,7 @@ def load_settings(path: Path) -> Settings:
         settings = msgspec.toml.decode(raw, type=Settings)
     except OSError as error:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"settings file {path}: {error}") from None
     if settings.tenant is not None:
         if doubled := _of_the_tenant(msgspec.toml.decode(raw)):
@@ -221,5 +221,5 @@ def load_policy(path: str | None) -> Policy:
         return parse_policy(read_edited(Path(path)))
     except OSError as error:
         raise SettingsError(f"privacy.policy {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"privacy.policy {path}: {error}") from None

@@ -130,7 +130,7 @@ def train(interactions: Interactions, settings: TrainingSettings | None = None) 
     if not enough.any():
         raise ModelError(
             f"no item was used by {settings.item_users_min} users or more ({len(interactions)} interactions, "
-            f"{int(used.sum())} of a kind that counts): there is nothing to learn: give more data or a lower minimum"
+            f"{int(used.sum())} of a kind that counts): there is nothing to learn: give more data"
         )
     popularity = _popularity(items, ts, weights[used], len(item_users), settings)
     order = np.argsort(np.where(enough, -popularity, np.inf), kind="stable")[: int(enough.sum())]

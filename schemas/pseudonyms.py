@@ -69,7 +69,7 @@ def decode_key_ring(raw: bytes, source: str) -> KeyRing:
     try:
         ring = msgspec.json.decode(raw, type=KeyRing)
         _check(ring)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise SettingsError(f"{source} is not a key ring: see schemas/pseudonyms.py for its form") from None
     return ring
 

@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> ExportManifest:
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=ExportManifest)
     except OSError as error:
         raise ExportError(f"{folder} is not an export: {MANIFEST} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ExportError(
             f"{folder / MANIFEST} is not the manifest of an export of this release: delete the export and write it anew"
         ) from None

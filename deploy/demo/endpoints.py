@@ -30,5 +30,5 @@ def load_endpoints(path: Path = ENDPOINTS_PATH) -> Endpoints:
         return msgspec.json.decode(path.read_bytes(), type=Endpoints)
     except FileNotFoundError:
         raise StackError(f"{path.name} does not exist: nothing is running; `freshet up` starts the stack") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise StackError(f"{path.name} does not say what a client needs: {error}") from None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import ExitCode, command, command_line, group, say
+from freshet.cli.shape import ExitCode, command, command_line, finite, group, say
 
 app = group("bench", "Run benchmarks; each figure is shown next to its baseline or its limit.")
 
@@ -68,7 +68,7 @@ def read(
     requests: Annotated[int, typer.Option(min=1, help="Requests per side and round.")] = 30_000,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
     overload_s: Annotated[
-        float, typer.Option(min=0, help="Duration of the overload test, in seconds; 0 skips it.")
+        float, typer.Option(min=0, callback=finite, help="Duration of the overload test, in seconds; 0 skips it.")
     ] = 30,
     no_feast: Annotated[bool, typer.Option("--no-feast", help="Do not install and measure Feast.")] = False,
 ) -> int:

@@ -13,7 +13,7 @@ from freshet.cli.shape import command, root
 @with_file_options
 def demo(
     of_file: FileOptions,
-    shoppers: Annotated[int, typer.Option(min=1, help="Number of simulated shoppers.")] = 300,
+    shoppers: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of simulated shoppers.")] = 300,
     rate: Annotated[int, typer.Option(min=1, help="Interactions per second.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the simulated shop.")] = 1,
     seconds: Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.shape import SettingsFile, UserId, command, group, print_json, read_user_id, say
+from freshet.cli.shape import SettingsFile, UserId, command, finite, group, print_json, read_user_id, say
 
 app = group("erase", "Erase users, complete erasures, and prove them.")
 
@@ -56,7 +56,9 @@ def verify(
     snapshots: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A folder of checkpoints and savepoints.")
     ] = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for the job and Flink, in seconds.")] = 120.0,
+    timeout_s: Annotated[
+        float, typer.Option(min=0.001, callback=finite, help="How long to wait for the job and Flink, in seconds.")
+    ] = 120.0,
 ) -> int:
     """Search everywhere for an erased user, and print the receipt as JSON; write it to `receipts` if it is a proof.
 

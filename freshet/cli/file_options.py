@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import typer
 
+from freshet.cli.shape import finite
+
 if TYPE_CHECKING:
     from deploy.demo.replay import Choice
     from deploy.demo.table import Mapping
@@ -70,7 +72,9 @@ TRAINING: Final[dict[str, tuple[Any, str | None]]] = {
     "column_names": (Annotated[_Text, typer.Option(metavar="NAME,…", help=_NAMES)], None),
 }
 """The options of `model train` and `model evaluate` that describe a file, and their defaults."""
-Share = Annotated[float, typer.Option(min=0, max=1, metavar="0..1", help="Share of the users who consent.")]
+Share = Annotated[
+    float, typer.Option(min=0, max=1, callback=finite, metavar="0..1", help="Share of the users who consent.")
+]
 Level = Annotated[Literal["none", "session", "full"], typer.Option(help="The level that they consent to.")]
 Preset = Annotated[str | None, typer.Option(help="A known mapping, such as online-retail; other options change it.")]
 

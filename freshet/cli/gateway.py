@@ -34,6 +34,14 @@ def _key_id(text: str) -> str:
     return text
 
 
+def _tenant(text: str) -> str:
+    from serving.gateway.security import CLIENT_NAME_RULE, is_client_name
+
+    if not is_client_name(text):
+        raise typer.BadParameter(CLIENT_NAME_RULE, param_hint="--tenant")
+    return text
+
+
 def _days(text: str) -> float:
     from serving.gateway.api_keys import DAY_S
 
@@ -69,7 +77,9 @@ def new_api_key(
     ],
     id: Annotated[str, typer.Option(parser=_key_id, metavar="<str>", help="Name of the key in limits and logs.")],
     role: Annotated[list[RoleName], typer.Option(help="A role of the key. Several may be given.")],
-    tenant: Annotated[str, typer.Option(help="The tenant whose lists it reads.")] = "default",
+    tenant: Annotated[
+        str, typer.Option(parser=_tenant, metavar="<str>", help="The tenant whose lists it reads.")
+    ] = "default",
     days: Annotated[
         float | None, typer.Option(parser=_days, metavar="<float>", help="Days until the key expires; default: never.")
     ] = None,

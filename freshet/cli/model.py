@@ -134,7 +134,7 @@ def adopt(
 
 @command(app, "cost", "freshet model cost --items 10000")
 def cost(
-    items: Annotated[int, typer.Option(min=1, help="Vocabulary of the random model.")] = 10_000,
+    items: Annotated[int, typer.Option(min=1, max=1_000_000, help="Vocabulary of the random model.")] = 10_000,
     top_k: TopK = 50,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions; the fastest one counts.")] = 20,
 ) -> None:

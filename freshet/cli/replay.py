@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from freshet.cli.file_options import FileOptions, with_file_options
-from freshet.cli.shape import AsJson, command, print_json, root, say
+from freshet.cli.shape import AsJson, command, finite, print_json, root, say
 
 
 @command(root, "replay", "freshet replay online-retail.parquet --preset online-retail")
@@ -15,7 +15,8 @@ def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, .dat, .inter, Parquet or JSON lines.")],
     of_file: FileOptions,
     speed: Annotated[
-        float | None, typer.Option(min=0.001, help="Rows per second; default: as fast as Kafka accepts.")
+        float | None,
+        typer.Option(min=0.001, callback=finite, help="Rows per second; default: as fast as Kafka accepts."),
     ] = None,
     endpoints: Annotated[
         Path | None,

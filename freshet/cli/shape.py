@@ -4,6 +4,7 @@ A command is a function that turns its options into a call of the package that d
 imports that package when it runs, so that `freshet --help` and shell completion respond at once.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -114,6 +115,13 @@ def in_existing_folder(path: Path | None) -> Path | None:
     if path is not None and not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {path.absolute().parent}: create it first, or correct the path")
     return path
+
+
+def finite(number: float | None) -> float | None:
+    """Validate a number: `min` and `max` of an option let NaN pass."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter("must be a finite number")
+    return number
 
 
 def topic_id(text: str) -> str:

@@ -21,11 +21,14 @@ import typer
 from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
 import freshet
-from adapters.secrets.key_rings import new_key_ring, write_key_ring
+from adapters.files.export_parts import MANIFEST, read_manifest
+from adapters.secrets.key_rings import load_key_ring, new_key_ring, write_key_ring
 from adapters.secrets.signing_keys import write_signing_key
+from deploy.demo.endpoints import load_endpoints
 from deploy.demo.table import Mapping
 from freshet.cli import consent, file_options, gateway, report, shape
 from freshet.cli.main import MODULES, run
+from jobs.settings import load_policy
 from models import adopt
 from models.cost import REPEATS
 from models.interactions import Columns
@@ -33,7 +36,7 @@ from models.transitions import TrainingSettings as ModelSettings
 from privacy.rotation import RotationStatus
 from privacy.rules.suppression import K_LEAST
 from schemas.consents import PURPOSES
-from schemas.errors import KafkaUnreachable, SettingsError, StoreUnavailable
+from schemas.errors import ExportError, KafkaUnreachable, SettingsError, StackError, StoreUnavailable
 from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from serving.gateway.security import read_api_keys
@@ -232,6 +235,27 @@ def test_rotation_is_shown_as_an_object_with_names(monkeypatch, capsys) -> None:
     assert json.loads(capsys.readouterr().out) == shown
 
 
+ERASE_VERIFY = ["erase", "verify", "--settings", "s", "--user", "ada", "--flink", "http://127.0.0.1:1", "--timeout-s"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *([*ERASE_VERIFY, number] for number in ("nan", "inf", "-1", "0")),
+        ["replay", "f.csv", "--speed", "nan"],
+        ["replay", "f.csv", "--consent-share", "nan"],
+        ["demo", "--shoppers", "9" * 11],
+        ["bench", "read", "--overload-s", "nan"],
+        ["model", "cost", "--items", "9" * 11],
+    ],
+    ids=" ".join,
+)
+def test_number_out_of_bounds_is_a_usage_error(line: list[str]) -> None:
+    with pytest.raises(typer.TyperException) as refused:
+        parsed(line)
+    assert line[-2] in refused.value.format_message()
+
+
 NO_NAMES = ["", " ", "\u3000", "\x00", "a\nb", "\u202e", "a\u202eb", "\u200b", "x" * 129]
 
 
@@ -256,6 +280,44 @@ def test_api_key_days_must_be_a_positive_number(days: str, tmp_path: Path, capsy
 def test_api_key_id_must_be_readable(id: str, tmp_path: Path, capsys) -> None:
     assert run([*NEW_API_KEY, str(tmp_path / "keys.json"), "--id", id]) == 64
     assert "--id" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tenant", ["", " ", "../..\x1b[31m", "x" * 257, "\ud800"], ids=ascii)
+def test_tenant_of_an_api_key_must_be_readable(tenant: str, tmp_path: Path, capsys) -> None:
+    assert run([*NEW_API_KEY, str(tmp_path / "keys.json"), "--id", "shop", "--tenant", tenant]) == 64
+    assert "--tenant" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_api_key_is_added_to_the_file_that_a_link_names(tmp_path: Path, capsys) -> None:
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "keys.json", tmp_path / "link.json"
+    link.symlink_to(target)
+    for id in ("first", "second"):  # the first one creates the target
+        assert run([*NEW_API_KEY, str(link), "--id", id]) == 0
+        assert link.is_symlink() and id in {one.id for one in read_api_keys(str(target)).values()}
+    assert [path.name for path in target.parent.iterdir()] == [target.name], "no draft is left"
+    link.unlink()
+    link.symlink_to(link)
+    assert run([*NEW_API_KEY, str(link), "--id", "third"]) == 2
+    assert link.is_symlink() and "symbolic links" in capsys.readouterr().err
+
+
+def test_deeply_nested_files_are_refused_without_a_traceback(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text(f"x = {'[' * 20_000}{']' * 20_000}\n")
+    assert run(["retention", "--settings", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"freshet: not done: settings file {path}") and said.count("\n") == 1
+    with pytest.raises(SettingsError, match=r"privacy\.policy"):
+        load_policy(str(path))
+    path.write_text('{"x":' + "[" * 100_000)
+    with pytest.raises(StackError, match=path.name):
+        load_endpoints(path)
+    with pytest.raises(SettingsError, match="not a key ring"):
+        load_key_ring(str(path))
+    (tmp_path / MANIFEST).write_bytes(path.read_bytes())
+    with pytest.raises(ExportError, match=MANIFEST):
+        read_manifest(tmp_path)
 
 
 def test_api_keys_round_trip_with_and_without_expiry(tmp_path: Path) -> None:

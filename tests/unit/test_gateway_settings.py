@@ -60,6 +60,8 @@ def test_local_gateway_settings_are_as_intended(tmp_path: Path) -> None:
         ('kafka.sasl_mechanism = "NTLM"', "kafka.sasl_mechanism"),
         ('redis.service = "s"', "service"),
         ("nonsense", "gateway.toml"),
+        ('tenants."" = "t.toml"', "name of a tenant must have a visible character"),
+        ('tenants."a\\u001b" = "t.toml"', "name of a tenant must have a visible character"),
     ],
 )
 def test_invalid_setting_is_named(tmp_path: Path, line: str, complaint: str | None) -> None:
