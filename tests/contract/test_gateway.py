@@ -474,7 +474,8 @@ def test_invalid_interaction_is_refused_with_reason_without_echo(
     ("method", "path", "status"),
     [
         ("GET", "/", 404),
-        ("GET", "/v1/recommendations", 404),
+        ("GET", "/v1/recommendation", 404),
+        ("GET", "/v1/recommendations", 405),
         ("GET", "/v1/recommendations/", 400),
         ("POST", "/v1/recommendations/ada", 405),
         ("PUT", "/v1/events", 405),
