@@ -14,6 +14,7 @@ from adapters.files.tenant_file import load_tenant
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisSettings, parse
 from schemas import topics
+from schemas.decoding import described
 from schemas.errors import SettingsError
 from schemas.wire.codec_choice import InputSettings
 from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
@@ -32,6 +33,8 @@ _OF_TENANTS: Final = (
     ("input", InputSettings.__struct_fields__),
 )
 """The settings that belong in the tenant file, by table."""
+EXAMPLE: Final = "docs/data-engineers/install.md"
+POLICY_EXAMPLE: Final = "deploy/consent-policy.toml"
 COMMITTED_LATE_MS: Final = 15 * topics.MINUTE_MS
 """A transaction may begin with the last checkpoint before an outage, and is committed when the first one after it
 completes."""
@@ -170,7 +173,7 @@ def load_settings(path: Path) -> Settings:
     except OSError as error:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"settings file {path}: {error}") from None
+        raise SettingsError(f"settings file {path}: {described(error, EXAMPLE)}") from None
     if settings.tenant is not None:
         if doubled := _of_the_tenant(msgspec.toml.decode(raw)):
             raise SettingsError(
@@ -222,4 +225,4 @@ def load_policy(path: str | None) -> Policy:
     except OSError as error:
         raise SettingsError(f"privacy.policy {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"privacy.policy {path}: {error}") from None
+        raise SettingsError(f"privacy.policy {path}: {described(error, POLICY_EXAMPLE)}") from None

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from schemas.decoding import CURRENCY_PATTERN, LABEL_PATTERN
 from schemas.ids import ID_PATTERN, TEXT_PATTERN
 
 EventType = Literal["impression", "view", "click", "scroll", "dwell", "search", "add_to_cart", "purchase", "rating"]
@@ -45,8 +46,7 @@ OptionalId = Annotated[str, Meta(max_length=ID_LENGTH_MAX, extra_json_schema=_AS
 """An id that may be empty, which is equivalent to a missing one."""
 ContextValue = Annotated[str, Meta(max_length=ID_LENGTH_MAX, extra_json_schema=_AS_TEXT)]
 ShortText = Annotated[str, Meta(max_length=ID_LENGTH_MAX)]
-# `(?!\n)` because Python's `$` also matches before a last line feed; in JSON Schema's dialect it changes nothing.
-Label = Annotated[str, Meta(max_length=32, pattern=r"^[A-Za-z0-9_.\-]*$(?!\n)")]
+Label = Annotated[str, Meta(max_length=32, pattern=LABEL_PATTERN)]
 
 
 class Interaction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -60,7 +60,7 @@ class Interaction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     item_id: ItemId | None = None
     position: Annotated[int, Meta(ge=0, le=100_000)] | None = None
     value: Annotated[float, Meta(ge=0, le=VALUE_MAX)] | None = None
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)")] | None = None
+    currency: Annotated[str, Meta(pattern=CURRENCY_PATTERN)] | None = None
     quantity: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     surface: Label | None = None
     request_id: OptionalId | None = None

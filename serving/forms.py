@@ -5,6 +5,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from schemas.decoding import described
 from schemas.errors import InvalidRecord
 from schemas.rejects import RejectReason
 from schemas.wire.codecs import BadRecord, bytes_max_of
@@ -60,10 +61,12 @@ class Form(Generic[T]):
         try:
             self._check(raw)
         except msgspec.ValidationError as error:
-            text, at, place = str(error).rpartition(" - at ")
+            text, at, place = described(error).rpartition(" - at ")
             # This is the only message that contains a value.
             return (
-                f"not one of the values that are allowed{at}{place}" if text.startswith("Invalid enum") else str(error)
+                f"not one of the values that are allowed{at}{place}"
+                if text.startswith("Invalid enum")
+                else f"{text}{at}{place}"
             )
         except (ValueError, RecursionError):
             pass

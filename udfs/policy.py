@@ -15,13 +15,14 @@ import msgspec
 from msgspec import Meta
 
 from schemas.consents import LEVEL_OF, PURPOSES, ConsentChange, Level, Purpose, purposes_bits
+from schemas.decoding import JURISDICTION_PATTERN
 from schemas.topics import DAY_MS
 from udfs.signals import OptOut, Signals, Unread, signals_of
 
 TcfPurpose = Annotated[int, Meta(ge=1, le=11)]
 """The purposes of TCF 2.2."""
 Days = Annotated[int, Meta(ge=1, le=3650)]
-Jurisdiction = Annotated[str, Meta(max_length=32, pattern=r"^[A-Z0-9_.\-]+\*?$(?!\n)")]
+Jurisdiction = Annotated[str, Meta(max_length=32, pattern=JURISDICTION_PATTERN)]
 """A label in capitals, or a prefix of one followed by `*`."""
 RequiredField = Literal["notice_version", "method"]
 

@@ -1,12 +1,16 @@
 """Reads a tenant's file: the settings that its job, gateways and producers must share."""
 
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from adapters.files.edited_files import read_edited
+from schemas.decoding import described
 from schemas.errors import SettingsError
 from schemas.wire.tenant_settings import TenantSettings
+
+EXAMPLE: Final = "deploy/tenant.toml"
 
 
 def load_tenant(path: Path | str) -> TenantSettings:
@@ -21,7 +25,7 @@ def load_tenant(path: Path | str) -> TenantSettings:
     except OSError as error:
         raise SettingsError(f"tenant file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"tenant file {path}: {error}") from None
+        raise SettingsError(f"tenant file {path}: {described(error, EXAMPLE)}") from None
     if complaint := tenant.complaint():
         raise SettingsError(f"tenant file {path}: {complaint}")
     ring = None if tenant.key_ring is None else str(path.parent / tenant.key_ring)

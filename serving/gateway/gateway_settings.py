@@ -12,12 +12,14 @@ from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisAddress
 from adapters.secrets.secret_files import read_secret_variable
 from schemas.audit import VisibleName
+from schemas.decoding import described
 from schemas.errors import SettingsError
 from schemas.wire.tenant_settings import TenantSettings
 from serving.gateway.admission import AdmissionSettings
 from serving.gateway.security import CLIENT_NAME_RULE, AuthSettings, is_client_name
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
+EXAMPLE: Final = "deploy/gateway.toml"
 _IN_A_FILE: Final = (
     ": a tenant is a file that its job reads, too. Move its settings into one, and name that here "
     '(tenants.<name> = "tenant.toml") and in the settings of the job (tenant = "tenant.toml")'
@@ -134,7 +136,7 @@ def load_gateway_settings(path: Path) -> GatewaySettings:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise SettingsError(
-            f"settings file {path}: {error}{_IN_A_FILE if '$.tenants[' in str(error) else ''}"
+            f"settings file {path}: {described(error, EXAMPLE)}{_IN_A_FILE if '$.tenants[' in str(error) else ''}"
         ) from None
     if complaint := complaint_of(settings.kafka) or _complaint(settings):
         raise SettingsError(f"settings file {path}: {complaint}")

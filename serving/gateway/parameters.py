@@ -5,6 +5,7 @@ from typing import Annotated, Final, TypeAlias, TypedDict
 from msgspec import Meta
 
 from schemas.audit import VisibleName
+from schemas.decoding import REQUEST_PATTERN
 from schemas.events import ID_LENGTH_MAX, USER_ID_LENGTH_MAX
 
 N_DEFAULT: Final = 10
@@ -26,7 +27,9 @@ class PathParameters(TypedDict):
 
     user: Annotated[_User, Meta(description="The user id; encode a slash as %2F")]
     item: Annotated[_Item, Meta(description="The item id; encode a slash as %2F")]
-    id: Annotated[str, Meta(pattern="^[0-9a-f-]+$", description="The id from the response to the request for the data")]
+    id: Annotated[
+        str, Meta(pattern=REQUEST_PATTERN, description="The id from the response to the request for the data")
+    ]
 
 
 class FallbackParameters(TypedDict, total=False):

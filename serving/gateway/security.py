@@ -23,6 +23,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from adapters.secrets.secret_files import read_secret_file
+from schemas.decoding import SHA256_PATTERN, described
 from schemas.errors import SettingsError
 from schemas.events import EVENT_TS_MAX
 from schemas.ids import NAME_PATTERN
@@ -72,7 +73,7 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """A key as stored in the file: only its SHA-256, which is enough because keys are random."""
 
     id: Annotated[str, Meta(min_length=1, max_length=KEY_ID_LENGTH_MAX)]
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=SHA256_PATTERN)]
     roles: Annotated[tuple[Role, ...], Meta(min_length=1)]
     tenant: Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)] = "default"
     expires_at: float | UnsetType = UNSET
@@ -253,7 +254,7 @@ def read_api_keys(path: str | None) -> dict[str, ApiKey]:
     try:
         keys = msgspec.json.decode(read_secret_file("the file of API keys", path), type=list[ApiKey])
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is not a file of API keys: {error}") from None
+        raise SettingsError(f"{path} is not a file of API keys: {described(error)}") from None
     if len({key.id for key in keys}) < len(keys):
         raise SettingsError(f"{path}: two API keys have the same id")
     return {key.sha256: key for key in keys}

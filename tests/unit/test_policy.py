@@ -352,10 +352,22 @@ def test_most_specific_rule_applies_else_the_default(jurisdiction: str | None, d
         ("default.tcf.purposes.sell = [1]", r"'sell' - at `key` in `\$.default.tcf.purposes`"),
         ("default.usnat = {}", r"no effect.* - at `\$.default.usnat`"),
         ("default.usnat.gpc.level = 'none'", r"unknown field `gpc` - at `\$.default.usnat`"),
-        ("default = {}\njurisdictions.eu = {}", r"matching regex .* - at `key` in `\$.jurisdictions`"),
-        ("default = {}\njurisdictions.'*' = {}", r"matching regex .* - at `key` in `\$.jurisdictions`"),
-        ('default = {}\njurisdictions."EU\\n" = {}', r"matching regex .* - at `key` in `\$.jurisdictions`"),
-        ("default = {}\njurisdictions.'U*S' = {}", r"matching regex .* - at `key` in `\$.jurisdictions`"),
+        (
+            "default = {}\njurisdictions.eu = {}",
+            r"Expected capital letters, .* - at `key` in `\$.jurisdictions`",
+        ),
+        (
+            "default = {}\njurisdictions.'*' = {}",
+            r"Expected capital letters, .* - at `key` in `\$.jurisdictions`",
+        ),
+        (
+            'default = {}\njurisdictions."EU\\n" = {}',
+            r"Expected capital letters, .* - at `key` in `\$.jurisdictions`",
+        ),
+        (
+            "default = {}\njurisdictions.'U*S' = {}",
+            r"Expected capital letters, .* - at `key` in `\$.jurisdictions`",
+        ),
         ("default = {}\njurisdictions.EU.tcf.required = 1", r"got `int` - at `\$.jurisdictions\[...\].tcf.required`"),
     ],
 )

@@ -1,6 +1,9 @@
 """Settings: read once, with precise errors and no default for secrets."""
 
+import functools
+import re
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pytest
@@ -8,9 +11,13 @@ import pytest
 from adapters.kafka.settings import KafkaSettings, python_kafka_options
 from adapters.secrets.secret_files import read_secret_variable
 from jobs.kafka_properties import flink_kafka_properties
-from jobs.settings import Settings, load_settings
-from schemas import topics
-from schemas.errors import SettingsError
+from jobs.settings import Settings, load_policy, load_settings
+from schemas import decoding, topics
+from schemas.errors import InvalidConsent, SettingsError
+from serving.consents import read_consent
+from serving.gateway.gateway_settings import load_gateway_settings
+
+ROOT = Path(__file__).parents[2]
 
 SMALLEST = """
 kafka.bootstrap_servers = "broker:9092"
@@ -67,6 +74,45 @@ def test_an_error_names_the_file_and_the_setting(text: str, complaint: str, tmp_
     with pytest.raises(SettingsError, match=complaint) as caught:
         loaded(text, tmp_path)
     assert "freshet.toml" in str(caught.value)
+
+
+PATTERN = re.compile(r"pattern=(\S+?)[,)]")
+INTERNAL = {'"^[0-9a-f]{12}$"'}
+"""Patterns of what only the job itself writes."""
+
+
+def test_no_message_shows_a_regular_expression() -> None:
+    """Every pattern that users must match has words, so a new one needs an entry in `schemas/decoding.py`."""
+    names = {
+        found
+        for folder in ("schemas", "serving", "udfs", "adapters", "jobs", "models")
+        for path in (ROOT / folder).rglob("*.py")
+        for found in PATTERN.findall(path.read_text())
+        if "Meta(" in path.read_text()
+    }
+    assert names - INTERNAL and all(getattr(decoding, name) in decoding.WORDS for name in names - INTERNAL)
+    for pattern, words in decoding.WORDS.items():
+        kind = msgspec.defstruct("Kind", [("label", Annotated[str, msgspec.Meta(pattern=pattern)])])
+        with pytest.raises(msgspec.ValidationError) as caught:
+            msgspec.json.decode(b'{"label": "\\u0000"}', type=kind)
+        assert decoding.described(caught.value) == f"Expected {words} - at `$.label`"
+
+
+def test_missing_field_is_reported_with_an_example_that_exists(tmp_path: Path) -> None:
+    written = tmp_path / "empty.toml"
+    written.write_text("")
+    policy = functools.partial(load_policy, str(written))
+    for load in (lambda: load_settings(written), lambda: load_gateway_settings(written), policy):
+        with pytest.raises(
+            SettingsError, match=r"empty.toml: missing required field `\w+` \(for an example, see "
+        ) as caught:
+            load()
+        assert (ROOT / str(caught.value).rpartition("see ")[2].rstrip(")")).is_file()
+
+
+def test_invalid_record_is_described_in_words() -> None:
+    with pytest.raises(InvalidConsent, match=r"^Expected ASCII letters, digits, .* - at `\$.jurisdiction`$"):
+        read_consent(b'{"user_id": "ada", "level": "full", "ts": 1700000000000, "jurisdiction": "a b"}')
 
 
 def test_tombstone_outlives_snapshots_and_topics(tmp_path: Path) -> None:
