@@ -9,6 +9,7 @@ Importing this package imports nothing else: each name loads its module, with it
 The client library (``pip install freshet-client``) and a checkout offer the same names.
 """
 
+import contextlib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,9 +87,21 @@ def _load_name(name: str) -> Any:
         raise ModuleNotFoundError(hint, name=error.name) from None
 
 
+def _loadable() -> list[str]:
+    """The names for `from freshet import *`: without kafka-python, those that do not need it."""
+    found = []
+    for name in _HOME:
+        with contextlib.suppress(ModuleNotFoundError):
+            _load_name(name)
+            found.append(name)
+    return found
+
+
 if not TYPE_CHECKING:  # with `__getattr__`, type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
+        if name == "__all__":
+            return _loadable()
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = found = _load_name(name)

@@ -6,7 +6,7 @@ Needs `freshet-client[kafka]`.
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
@@ -54,6 +54,12 @@ class Catalogue(Mapping[str, CatalogueItem]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Stop the thread."""

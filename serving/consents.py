@@ -24,7 +24,7 @@ Needs `freshet-client[kafka]`.
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 from kafka.errors import KafkaError
@@ -157,6 +157,12 @@ class Consents:
     def erase(self, user_id: str, **more: Any) -> RecordedConsent:
         """Erase `user_id` (GDPR, article 17)."""
         return self.withdraw(user_id, erase=True, **more)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the connections."""

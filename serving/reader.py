@@ -8,7 +8,7 @@ Consent is checked in Redis, in the same script that reads the list, so no user'
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, Self
 
 from adapters.redis.address import RedisAddress
 from adapters.redis.client import Keyed, RedisClient
@@ -144,6 +144,12 @@ class Reader:
         return when the job has rewritten consents and lists.
         """
         return self._closed_because
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the connections."""

@@ -28,6 +28,26 @@ from deploy.client.wheel_errors import WheelError
 OURS = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"freshet"}
 
 
+def test_star_import_gives_all_public_names_that_are_installed() -> None:
+    code = "import sys; {}; from freshet import *; print(*sorted(dir()))"
+    for hide, has_events in (("", True), ("sys.modules['kafka'] = None", False)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(hide or "0")], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        names = set(done.stdout.split())
+        assert {"Reader", "load_key_ring", "FreshetError"} <= names and ("EventProducer" in names) == has_events
+
+
+@pytest.mark.parametrize("name", ["Reader", "Consents", "EventProducer", "Catalogue"])
+def test_clients_are_context_managers_that_close(name: str) -> None:
+    kind = getattr(freshet, name)
+    closed: list[str] = []
+    client = type("Closing", (kind,), {"__init__": lambda self: None, "close": lambda self: closed.append(name)})()
+    with client as entered:
+        assert entered is client and not closed
+    assert closed == [name]
+
+
 def a_tree(root: Path, **files: str) -> Path:
     """Modules below `root`: `serving__reader` is `serving/reader.py`."""
     for name, text in files.items():
