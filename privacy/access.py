@@ -19,6 +19,7 @@ def collect_personal_data(settings: Settings, user_id: str, role: str, purpose: 
     names = Pseudonymiser(load_key_ring(settings.privacy.key_ring)).all(user_id)
     client = connect(settings.redis)
     try:
+        client.standing()  # before the job and the topics are asked, which takes long
         command = access_command(user_id, role, purpose)
         collector = Collector(settings.kafka, client, codec_of(settings.input), everywhere=True)
         return collector.collect(names, command) | {"collected_at": clock_ms()}

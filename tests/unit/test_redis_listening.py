@@ -3,12 +3,16 @@
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from adapters.redis.address import RedisAddress
+from adapters.kafka.settings import KafkaSettings
+from adapters.redis.address import RedisAddress, RedisSettings
 from adapters.redis.client import RedisClient
-from adapters.secrets.key_rings import new_key_ring
+from adapters.secrets.key_rings import new_key_ring, write_key_ring
+from jobs.settings import PrivacySettings, Settings
+from privacy.access import collect_personal_data
 from schemas.consents import ConsentChange
 from schemas.errors import NotAcknowledged, StoreUnavailable
 from serving.consents import Consents
@@ -56,3 +60,14 @@ def test_error_of_a_consent_change_names_the_address_and_the_change() -> None:
             consents.withdraw("ada")
     finally:
         consents.close()
+
+
+def test_access_asks_redis_first_because_the_rest_takes_long(silent: str, tmp_path: Path) -> None:
+    write_key_ring(new_key_ring(), tmp_path / "ring.json")
+    settings = Settings(
+        KafkaSettings("127.0.0.1:1"),
+        RedisSettings((f"redis://{silent}",), timeout_ms=50),
+        privacy=PrivacySettings(str(tmp_path / "ring.json")),
+    )
+    with pytest.raises(StoreUnavailable, match=f"Redis at {silent} did not answer"):
+        collect_personal_data(settings, "ada", "officer", "request")
