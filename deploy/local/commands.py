@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
@@ -138,11 +138,18 @@ def _one_at_a_time() -> Iterator[None]:
     lock = LOCAL / "run" / "up.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError("another `freshet up` is under way") from None
+        if not any(_locked(held) for _ in range(5)):  # `freshet status` holds it for a moment
+            raise StackError("another `freshet up` is under way")
         yield
+
+
+def _locked(held: TextIO) -> bool:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.05)
+        return False
+    return True
 
 
 def down() -> None:
@@ -169,6 +176,8 @@ class Status(NamedTuple):
     pids: dict[str, int]
     addresses: dict[str, str]
     job: str | None = None
+    starting: bool = False
+    """Whether a `freshet up` is under way."""
 
     def is_up(self) -> bool:
         """Whether there is a stack and all its parts run, including the job if there should be one."""
@@ -186,7 +195,19 @@ def status() -> Status:
     names = (*PARTS, stack.gateway.name) if has_job else PARTS
     running |= dict.fromkeys(_never_started(stack, names), False)
     pids = {record.name: record.pid for record in records}
-    return Status(running, pids, stack.endpoints(), _job_state(stack) if has_job else None)
+    return Status(running, pids, stack.endpoints(), _job_state(stack) if has_job else None, _is_starting())
+
+
+def _is_starting() -> bool:
+    lock = LOCAL / "run" / "up.lock"
+    if not lock.exists():
+        return False
+    with lock.open() as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _job_state(stack: LocalStack) -> str:
@@ -215,6 +236,8 @@ def describe_stack(found: Status) -> list[str]:
     lines += [f"  {name:<14} {address}" for name, address in found.addresses.items()]
     if found.is_up():
         return lines
+    if found.starting:
+        return [*lines, "`freshet up` is under way: not all parts are ready yet."]
     if all(found.running.values()):
         return [*lines, "The job does not run. `freshet up` submits it where it has ended, from its last snapshot."]
     return [

@@ -8,9 +8,19 @@ import typer
 from freshet.cli.shape import command, group, in_existing_folder
 
 app = group("keys", "Create the keys of a deployment. Existing files are never overwritten.")
+
+
+def _named_file(path: Path) -> Path:
+    """Validate the file of a key: neither a folder, as an empty name would be, nor standard output."""
+    if str(path) == "-" or path.is_dir():
+        raise typer.BadParameter("name a file: a key is never printed, and cannot replace a folder")
+    in_existing_folder(path)
+    return path
+
+
 NewFile = Annotated[
     Path,
-    typer.Argument(metavar="FILE", callback=in_existing_folder, help="The file to write; must not exist yet."),
+    typer.Argument(metavar="FILE", callback=_named_file, help="The file to write; must not exist yet."),
 ]
 
 

@@ -141,6 +141,14 @@ def test_failure_is_reported_on_one_line(error, said, monkeypatch: pytest.Monkey
     assert told.startswith(f"freshet: not done: {said}") and told.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["", "-", "."])
+@pytest.mark.parametrize("key", ["new-key-ring", "new-signing-key"])
+def test_a_key_needs_the_name_of_a_file(key: str, name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["keys", key, name]) == 64
+    assert "name a file" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_key_is_written_and_never_overwritten(tmp_path: Path, capsys) -> None:
     for name in ("new-key-ring", "new-signing-key"):
         assert run(["keys", name, str(tmp_path / name)]) == 0

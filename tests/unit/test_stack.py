@@ -446,3 +446,14 @@ def test_token_of_the_local_gateway_is_in_its_header_file_only(tmp_path):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file() and token in path.read_text()] == [header.name]
     printed = "\n".join(commands.describe_stack(commands.Status({"gateway": True}, {"gateway": 7}, local.endpoints())))
     assert token not in printed and str(header) in printed
+
+
+def test_status_during_a_start_does_not_call_missing_parts_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "LOCAL", tmp_path)
+    assert not commands._is_starting()
+    with commands._one_at_a_time():
+        assert commands._is_starting()
+        found = commands.Status({"redis": True, "kafka": False}, {"redis": 7}, {}, None, commands._is_starting())
+        assert "under way" in commands.describe_stack(found)[-1]
+    assert not commands._is_starting()
+    assert "has ended" in commands.describe_stack(found._replace(starting=False))[-1]
