@@ -36,6 +36,8 @@ def demo(
 
     Starts everything below .local/demo, and stops it at the end.
     """
+    if replay is not None:
+        replay.stat()  # a missing file is said first, as an OSError
     from deploy.demo.show import DemoOptions
     from deploy.demo.show import demo as show
 

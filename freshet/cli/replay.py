@@ -29,6 +29,7 @@ def replay(
     Sends consents first, and waits for their receipts; then sends every row, including invalid ones. If no row is
     usable, sends nothing, and shows values that it saw and what is wanted.
     """
+    file.stat()  # a missing file is said first, as an OSError
     from deploy.demo.endpoints import ENDPOINTS_PATH
     from deploy.demo.replay import replay_file
 

@@ -149,6 +149,13 @@ def test_a_key_needs_the_name_of_a_file(key: str, name: str, tmp_path: Path, mon
     assert "name a file" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("words", [["replay"], ["demo", "--replay"]], ids=" ".join)
+def test_missing_file_is_reported_before_missing_options(words: list[str], tmp_path: Path, capsys) -> None:
+    missing = str(tmp_path / "nope.csv")
+    assert run([*words, missing]) == 2
+    assert capsys.readouterr().err == f"freshet: not done: {missing}: No such file or directory\n"
+
+
 def test_a_key_is_written_and_never_overwritten(tmp_path: Path, capsys) -> None:
     for name in ("new-key-ring", "new-signing-key"):
         assert run(["keys", name, str(tmp_path / name)]) == 0

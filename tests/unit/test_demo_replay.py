@@ -280,7 +280,9 @@ def test_missing_receipts_are_an_error_with_their_count() -> None:
         ConsentWaiter(lambda: []).wait({"p1.a", "p1.b"}, timeout_s=0.01)
 
 
-def test_options_make_a_mapping_and_change_a_preset(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_options_make_a_mapping_and_change_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shop.csv").touch()
     words = ["replay", "shop.csv", "--preset", "online-retail", "--user-prefix", "c", "--value", "price"]
     seen: list[Mapping] = []
 
