@@ -127,7 +127,7 @@ def decode_sums(raw: bytes) -> LessonSums:
         raise SchemaError(f"lessons of version {raw[:1].hex()}, this release reads {SUMS_VERSION:02x}: upgrade")
     try:
         sums = _decoder.decode(memoryview(raw)[1:])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"not lessons of the online model: {error}") from None
     if (fault := _fault_of(sums)) is not None:
         raise SchemaError(f"not lessons of the online model: {fault}")

@@ -107,7 +107,7 @@ def decode_update(raw: bytes) -> Update:
         raise SchemaError(f"an update of version {raw[:1].hex()}, this release reads {UPDATE_VERSION:02x}: upgrade")
     try:
         update = _decoder.decode(memoryview(raw)[1:])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"not an update of the online model: {error}") from None
     if (fault := _fault_of(update)) is not None:
         raise SchemaError(f"not an update of the online model: {fault}")
