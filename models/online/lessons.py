@@ -1,7 +1,8 @@
 """What accepted events teach: made where histories are, summed over a second, and without users from then on.
 
 A lesson is one event of a user who allows training, with the items before it. Sums of a second keep items, pairs of
-items, one of 64 bits of each user, and gradients; which event followed which is gone.
+items, one of 64 bits of each user, and gradients. In a second with a single event, its pairs still show the ten items
+before it, of a user that nothing names; the learner merges them within a second.
 """
 
 from collections.abc import Sequence
