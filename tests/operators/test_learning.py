@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.online.lessons import decode_sums
-from models.online.updates import decode_update
+from models.online.updates import decode_update, encode_update
 from tests.support.fakes import MemoryStore
 from tests.support.shop import Shop
 from tests.support.vocabulary import BEGINNING, MINUTE, SECOND, a_consent, an_interaction
@@ -176,3 +176,29 @@ def test_lessons_hold_what_was_learned() -> None:
     items = [decode_sums(raw).items for raw in shop.lessons]
     assert items == [["tea"], ["cup", "tea"]]
     assert decode_update(shop.bucket.store.whole_model() or b"").names == [], "one user is not enough to publish"
+
+
+def test_list_is_made_again_from_the_model_it_names_and_the_users_state() -> None:
+    """As an evaluator does it, which has the whole model of each sequence and never applied an update to another."""
+    shop, follower, made_again = Shop(), OnlineModel(), OnlineModel()
+    shop.consents("ada", "bob", "cyd")
+    wholes: dict[str, bytes] = {}
+    compared = 0
+    for n in range(45):
+        user = ("ada", "bob", "cyd")[n % 3]
+        shop.clicks(user, f"item-{n * n % 17}")
+        found = shop.bucket.store.list_of(user)
+        if found is not None and found.model in wholes:
+            made_again.forget()
+            made_again.apply([decode_update(wholes[found.model])])
+            state = shop.bucket.user(user)
+            assert state is not None and state.profile is not None
+            scores, rows, kept = made_again.ranked([state.profile], shop.bucket.rules, 0)
+            ids = [made_again.tables.ids[row] for row in rows[kept]]
+            assert [(item.id, item.score) for item in found.items][: len(ids)] == [
+                (item, round(float(score), 4)) for item, score in zip(ids, scores[kept], strict=True)
+            ]
+            compared += len(ids)
+        follower.follow(shop.bucket.store)
+        wholes[follower.name] = encode_update(follower.tables.whole())
+    assert compared > 20
