@@ -130,6 +130,8 @@ def _kafka_message(error: Exception) -> str | None:
 
 def main() -> NoReturn:
     """Run the command line of this process. On SIGTERM or SIGHUP, a command cleans up as it does after Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as whoever started this process has set it for imports
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
             signal.signal(number, _end)

@@ -561,3 +561,27 @@ def test_waiting_command_exits_with_128_plus_the_signal(tmp_path: Path, number: 
             waiting.kill()
     assert waiting.returncode == 128 + number
     assert told == ("freshet: interrupted; you can run the command again\n" if number == signal.SIGINT else "")
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_during_imports_prints_no_traceback(tmp_path: Path, ignored: bool) -> None:
+    """The installed command, of a checkout whose imports are interrupted."""
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python").symlink_to(sys.executable)
+    command = folder / "freshet"
+    command.write_text((ROOT / "deploy" / "local" / "freshet").read_text())
+    command.chmod(0o755)
+    (tmp_path / "freshet" / "cli").mkdir(parents=True)
+    for package in (tmp_path / "freshet", tmp_path / "freshet" / "cli"):
+        (package / "__init__.py").touch()
+    (tmp_path / "freshet" / "cli" / "main.py").write_text(
+        "import signal\nsignal.raise_signal(signal.SIGINT)\ndef main(): print('imported')\n"
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        ended = subprocess.run([command], capture_output=True, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    expected = (0, "imported\n", "") if ignored else (-signal.SIGINT, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == expected
