@@ -65,7 +65,7 @@ def test_submission_opens_everything_else_while_redis_is_down(written: Written, 
         ('redis.url = "localhost:6379"', "redis://host:port"),
         ('redis.password_variable = "NO_SUCH_VARIABLE"', "NO_SUCH_VARIABLE"),
         ('redis.url = "rediss://localhost:1"\nredis.ca_file = "/none.pem"', "TLS files of Redis"),
-        ('kafka.bootstrap_servers = "broker"', "kafka.bootstrap_servers is host:port"),
+        ('kafka.bootstrap_servers = "broker"', "kafka.bootstrap_servers must be host:port"),
         ('kafka.security_protocol = "SSL"\nkafka.ca_file = "/none.pem"', "kafka.ca_file /none.pem cannot be read"),
         (
             'kafka.security_protocol = "SASL_SSL"\nkafka.sasl_mechanism = "PLAIN"\nkafka.username = "u"\n'

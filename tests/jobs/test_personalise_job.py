@@ -76,7 +76,7 @@ def settings(server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Set
     return Settings(
         KafkaSettings("nowhere:1", topic_prefix="t."),
         RedisSettings((server.url,), prefix="t."),
-        ModelSettings(str(directory / "model")),
+        ModelSettings(directory=str(directory / "model")),
         privacy=PrivacySettings(str(directory / "ring.json")),
         audit=AuditSettings(str(directory / "signing-key")),
         job=JobSettings(buckets=BUCKETS),
