@@ -34,7 +34,7 @@ def test_worker_loads_the_policy_of_the_settings(tmp_path: Path) -> None:
     settings_of = Settings(
         KafkaSettings("nowhere:1", topic_prefix="t."),
         RedisSettings(url="redis://nowhere"),
-        ModelSettings("/no/model"),
+        ModelSettings(directory="/no/model"),
         PrivacySettings(str(tmp_path / "ring.json"), policy=str(tmp_path / "policy.toml")),
     )
     [(_, element)] = open_ingest(settings_of, [100]).pack([a_raw_consent(gpc=True)])

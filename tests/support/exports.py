@@ -25,7 +25,9 @@ from udfs.personalise import clean_event
 from udfs.policy import UNRESTRICTED
 from udfs.state import UserState
 
-SETTINGS = Settings(KafkaSettings("nowhere:1"), RedisSettings(url="redis://nowhere"), ModelSettings("/nowhere"))
+SETTINGS = Settings(
+    KafkaSettings("nowhere:1"), RedisSettings(url="redis://nowhere"), ModelSettings(directory="/nowhere")
+)
 INGEST = an_ingest()
 
 

@@ -41,7 +41,7 @@ RING = new_key_ring()
 
 
 def deployment(ring: KeyRing = RING, ids: dict[str, str] = IDS, mode: str = "thread", **changed: Any) -> Deployment:
-    settings = Settings(KafkaSettings("b:1"), RedisSettings(["redis://c"]), ModelSettings("/m"))
+    settings = Settings(KafkaSettings("b:1"), RedisSettings(["redis://c"]), ModelSettings(directory="/m"))
     for name, value in changed.items():
         table, field = name.split("__")
         settings = msgspec.structs.replace(
@@ -126,7 +126,7 @@ def test_first_record_is_compared_with_the_audit_trail_buckets() -> None:
 
 
 def recorded_as(monkeypatch: pytest.MonkeyPatch, *values: bytes | None) -> None:
-    settings = Settings(KafkaSettings("b:1"), RedisSettings(["redis://c"]), ModelSettings("/m"))
+    settings = Settings(KafkaSettings("b:1"), RedisSettings(["redis://c"]), ModelSettings(directory="/m"))
     found = [SimpleNamespace(key=registration.KEY, value=value) for value in values]
     monkeypatch.setattr(registration, "records", lambda kafka, name: iter(found))
     monkeypatch.setattr(registration, "require_reachable_broker", lambda kafka: None)
