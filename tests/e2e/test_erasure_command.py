@@ -263,7 +263,7 @@ def test_verify_refuses_user_who_was_never_erased(live: Live, capsys: pytest.Cap
         "--user",
         "kim-of-erasure",
         "--flink",
-        "http://localhost:1",
+        live.product.endpoints["flink"],
     ]
     assert run(["erase", "verify", *arguments]) == 2
     assert "has no erasure of this user" in capsys.readouterr().err
