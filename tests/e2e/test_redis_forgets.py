@@ -84,6 +84,6 @@ def test_rebuild_command_rewrites_deleted_keys_and_tombstones(live: Live, consen
         capture_output=True,
         text=True,
     )
-    assert "erased users stand again" in done.stdout, done.stderr
+    assert "erased users were restored" in done.stdout, done.stderr
     until(lambda: reason(reader, "deleted-dan") == "personalised", "the list")
     assert live.redis.exists(live.keys("deleted-eve")[2])
