@@ -199,7 +199,7 @@ def test_redis_outage_beyond_limit_restarts_the_job(stack: LocalStack) -> None:
         with away(stack):
             running.interact("ada", "item-00004")
             until(lambda: running.restarts() >= 1, "a restart", 60)
-            assert "Redis cannot be reached" in stack.rest.exceptions(running.job_id)
+            assert "cannot be reached" in stack.rest.exceptions(running.job_id)
         running.interact("ada", "item-00005")
         running.wait_until_personal("ada")
 
