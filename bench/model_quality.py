@@ -9,7 +9,7 @@ import numpy as np
 from models.interactions import Columns, Interactions, read
 from models.online.bootstrap import Difference, difference
 from models.online.frozen_ranker import FrozenRanker
-from models.online.prequential import Asked, OnlineRanker, RankedOnline, Scores, Steps, replay, steps_of
+from models.online.prequential import OnlineRanker, Scores, replay, steps_of
 from models.online.session_knn import SessionKnn
 from models.online.simple_methods import SimpleMethods
 
@@ -53,8 +53,13 @@ def _quality(interactions: Interactions, name: str, seed: int, say: Say) -> Qual
     items = len(interactions.item_ids)
     simple = SimpleMethods(items, new_items).rankers()
     online = OnlineRanker(interactions.item_ids, new_items, PUBLISH_EVERY_MS).ranker()
+
+    def report(learned: int) -> None:
+        if learned % SAY_EVERY == 0:
+            say(f"{name} items: {learned:,} of {len(steps.ends):,} steps")
+
     rankers = {
-        ONLINE: _with_progress(online, steps, f"{name} items", say),
+        ONLINE: online.counting(report),
         **simple,
         PEER: SessionKnn(items, new_items).ranker(),
         FROZEN: FrozenRanker(half, new_items).ranker(),
@@ -67,16 +72,3 @@ def _quality(interactions: Interactions, name: str, seed: int, say: Say) -> Qual
     for method, value in sorted(ndcg.items(), key=lambda entry: -entry[1]):
         say(f"{name} items: nDCG@10 {value:.4f} {method}")
     return Quality(scores, best, *over)
-
-
-def _with_progress(ranker: RankedOnline, steps: Steps, what: str, say: Say) -> RankedOnline:
-    learned = 0
-
-    def learn(asked: Asked, items: list[int]) -> None:
-        nonlocal learned
-        ranker.learn(asked, items)
-        learned += 1
-        if learned % SAY_EVERY == 0:
-            say(f"{what}: {learned:,} of {len(steps.ends):,} steps")
-
-    return RankedOnline(ranker.rank, learn)

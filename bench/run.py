@@ -4,6 +4,7 @@ All read the same events. It starts a stack of its own in `.local/bench`, and al
 `.local/bench.json` and, after a full run with the default settings, to `bench/RESULTS.md`.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -46,13 +47,13 @@ Measured = tuple[dict[str, Any], str]
 """Figures for bench.json, and a Markdown body."""
 
 
-def _throughput(on: Testbed, options: BenchOptions) -> Measured:
+def _throughput(on: Testbed, options: BenchOptions, part: str = "throughput") -> Measured:
     events = options.events or (EVENTS_QUICK if options.quick else EVENTS)
     repeats = []
     for number in range(options.repeats or (REPEATS_QUICK if options.quick else REPEATS)):
-        repeats.append(throughput.measure(on, f"throughput-{number + 1}", events))
+        repeats.append(throughput.measure(on, f"{part}-{number + 1}", events, online=part == "learning"))
         on.say(report.one_repeat(*repeats[-1]))
-    return throughput.figures(repeats), report.throughput_body(repeats, events)
+    return throughput.figures(repeats, part), report.throughput_body(repeats, events)
 
 
 def _latency(on: Testbed, options: BenchOptions) -> Measured:
@@ -84,22 +85,13 @@ def _buckets(on: Testbed, options: BenchOptions) -> Measured:
     return buckets.figures(measured), buckets.body(measured, plan)
 
 
-def _learning(on: Testbed, options: BenchOptions) -> Measured:
-    events = options.events or (EVENTS_QUICK if options.quick else EVENTS)
-    repeats = []
-    for number in range(options.repeats or (REPEATS_QUICK if options.quick else REPEATS)):
-        repeats.append(throughput.measure(on, f"learning-{number + 1}", events, online=True))
-        on.say(report.one_repeat(*repeats[-1]))
-    return throughput.figures(repeats, "learning"), report.throughput_body(repeats, events)
-
-
 PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
     "privacy": _privacy,
     "rebuild": _rebuild,
     "buckets": _buckets,
-    "learning": _learning,
+    "learning": functools.partial(_throughput, part="learning"),
 }
 ASKED_FOR: Final = ("buckets", "learning")
 """Parts that run only with `--only`."""

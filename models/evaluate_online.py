@@ -11,7 +11,7 @@ import numpy as np
 
 from models.interactions import Interactions
 from models.online.dimensions import POPULARITY_HALF_LIVES_MS
-from models.online.prequential import Asked, OnlineRanker, RankedOnline, Steps, replay, steps_of
+from models.online.prequential import OnlineRanker, RankedOnline, Steps, replay, steps_of
 from models.online.simple_methods import DecayedCounts, best_items
 from schemas.errors import ModelError
 from schemas.events import EVENT_TYPES, KIND_WEIGHTS
@@ -59,7 +59,13 @@ def _moves_lists(interactions: Interactions) -> np.ndarray[tuple[int], np.dtype[
 def _rankers(steps: Steps, new_items: bool, say: Say, suffix: str) -> dict[str, RankedOnline]:
     online = OnlineRanker(steps.item_ids, new_items).ranker()
     popular = {_name_of(ms): _popularity(len(steps.item_ids), ms, new_items) for ms in POPULARITY_HALF_LIVES_MS}
-    return {ONLINE: _with_progress(online, len(steps.ends), suffix, say), **popular}
+    total = len(steps.ends)
+
+    def report(learned: int) -> None:
+        if learned % SAY_EVERY == 0 or learned == total:
+            say(f"evaluated{suffix or ', all items'}: {learned:,} of {total:,} steps")
+
+    return {ONLINE: online.counting(report), **popular}
 
 
 def _popularity(items: int, half_life_ms: int, new_items: bool) -> RankedOnline:
@@ -68,19 +74,6 @@ def _popularity(items: int, half_life_ms: int, new_items: bool) -> RankedOnline:
         lambda asked: best_items(counts.shares(), asked.past if new_items else None),
         lambda asked, items: counts.add(items, asked.at_ms),
     )
-
-
-def _with_progress(ranker: RankedOnline, steps: int, suffix: str, say: Say) -> RankedOnline:
-    learned = 0
-
-    def learn(asked: Asked, items: list[int]) -> None:
-        nonlocal learned
-        ranker.learn(asked, items)
-        learned += 1
-        if learned % SAY_EVERY == 0 or learned == steps:
-            say(f"evaluated{suffix or ', all items'}: {learned:,} of {steps:,} steps")
-
-    return RankedOnline(ranker.rank, learn)
 
 
 def _name_of(half_life_ms: int) -> str:

@@ -16,7 +16,7 @@ from schemas.errors import ModelError, SchemaError
 from schemas.lists import item_fragment
 from schemas.store import PublishedUpdate
 from udfs.fault_log import FaultLog
-from udfs.had_items import counts_of, item_hash
+from udfs.had_items import ENTRY, counts_of, item_hash
 from udfs.learning import Example, profile_of
 from udfs.ranking import ListRules, Ranked
 from udfs.state import Profile
@@ -161,7 +161,7 @@ class OnlineModel:
 
     def _fill_own(self, found: Histories, user: int, profile: Profile) -> None:
         """The items met last, and how often, as candidates to be recommended again."""
-        had = profile.had[-OWN_ITEMS * 6 :]
+        had = profile.had[-OWN_ITEMS * ENTRY.itemsize :]
         rows, counts = np.array(self._rows_of(had), np.int32), counts_of(had)["count"]
         known = np.flatnonzero(rows)
         found.own[user, : len(known)] = rows[known]

@@ -138,6 +138,18 @@ class RankedOnline(NamedTuple):
     rank: Callable[[Asked], list[int]]
     learn: Callable[[Asked, list[int]], None]
 
+    def counting(self, report: Callable[[int], None]) -> "RankedOnline":
+        """The same, which calls `report` after each step with the number of steps learned so far."""
+        learned = 0
+
+        def learn(asked: Asked, items: list[int]) -> None:
+            nonlocal learned
+            self.learn(asked, items)
+            learned += 1
+            report(learned)
+
+        return RankedOnline(self.rank, learn)
+
 
 def replay(
     steps: Steps, rankers: dict[str, RankedOnline], new_items: bool, counted_from: float = 0.5
