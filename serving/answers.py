@@ -36,10 +36,11 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Listed(NamedTuple):
-    """A list, as stored in Redis and decoded."""
+    """A list as bytes and decoded; `shortened` if it is not as stored in Redis, because items were withdrawn."""
 
     raw: bytes
     found: RecommendationList
+    shortened: bool = False
 
 
 Own: TypeAlias = list[bytes]
@@ -47,10 +48,9 @@ Own: TypeAlias = list[bytes]
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which items of a list may be shown. An item missing from the catalogue counts as in stock."""
+    """Which items of a list may be shown. An item missing from the catalogue counts as available."""
 
     exclude: Collection[str] = ()
-    in_stock: bool = False
     category: str | None = None
     catalogue: Mapping[str, CatalogueItem] = {}
 
@@ -61,16 +61,32 @@ class Filter(msgspec.Struct, frozen=True):
         known = self.catalogue.get(item.id)
         if self.category is not None and (known is None or known.category != self.category):
             return False
-        return not self.in_stock or known is None or known.available
+        return known is None or known.available
 
 
-def filter_of(
-    exclude: Collection[str], in_stock: bool, category: str | None, catalogue: Mapping[str, CatalogueItem]
-) -> Filter | None:
+def filter_of(exclude: Collection[str], category: str | None, catalogue: Mapping[str, CatalogueItem]) -> Filter | None:
     """The filter of a request; None if all items may be shown."""
-    if not exclude and not in_stock and category is None:
+    if not exclude and category is None and not may_withdraw(catalogue):
         return None
-    return Filter(exclude, in_stock, category, catalogue)
+    return Filter(exclude, category, catalogue)
+
+
+def may_withdraw(catalogue: Mapping[str, CatalogueItem]) -> bool:
+    """Whether any item of `catalogue` may be unavailable: a follower of the topic knows, other mappings are asked."""
+    withdrawn: Collection[str] | None = getattr(catalogue, "withdrawn", None)
+    return bool(catalogue if withdrawn is None else withdrawn)
+
+
+def available(listed: Listed, catalogue: Mapping[str, CatalogueItem]) -> Listed:
+    """`listed` without items that `catalogue` says are not available."""
+    if not may_withdraw(catalogue):
+        return listed
+    keep = Filter(catalogue=catalogue)
+    items = tuple(filter(keep, listed.found.items))
+    if len(items) == len(listed.found.items):
+        return listed
+    found = msgspec.structs.replace(listed.found, items=items)
+    return Listed(msgspec.json.encode(found), found, shortened=True)
 
 
 def segments_of(surface: str | None = None, segment: str | None = None) -> tuple[str, ...]:

@@ -28,8 +28,10 @@ from serving.answers import (
     Recommendation,
     answer,
     at_least_0,
+    available,
     decoded,
     filter_of,
+    may_withdraw,
     segments_of,
     steady_ms,
 )
@@ -114,7 +116,6 @@ class AsyncReader:
         *,
         segment: str | None = None,
         exclude: Collection[str] = (),
-        in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
         """Return up to `n` items for `user_id`; none if `n` is negative.
@@ -124,7 +125,7 @@ class AsyncReader:
         """
         now_ms = self._clock_ms()
         segments = EVERYBODY if surface is None and segment is None else segments_of(surface, segment)
-        keep = filter_of(exclude, in_stock, category, self._catalogue)
+        keep = filter_of(exclude, category, self._catalogue)
         own = await self.own(user_id, segments)
         found = None if own is None else decoded(own[0])
         if found is None:
@@ -143,7 +144,6 @@ class AsyncReader:
         *,
         segment: str | None = None,
         exclude: Collection[str] = (),
-        in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
         """Return up to `n` items similar to `item_id`, for anybody; popular ones if none are known.
@@ -154,7 +154,7 @@ class AsyncReader:
         segments = segments_of(surface, segment)
         own = await self.similar_list(item_id, segments)
         lists = [*([] if own is None else [own]), *self._popular.of(segments)]
-        keep = filter_of({item_id, *exclude}, in_stock, category, self._catalogue)
+        keep = filter_of({item_id, *exclude}, category, self._catalogue)
         return answer([one.found for one in lists], n, now_ms, keep)
 
     async def trending(
@@ -164,7 +164,6 @@ class AsyncReader:
         *,
         segment: str | None = None,
         exclude: Collection[str] = (),
-        in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
         """Return up to `n` items that rise at the moment; popular ones if none do.
@@ -173,7 +172,7 @@ class AsyncReader:
         """
         now_ms = self._clock_ms()
         lists = await self.popular((TRENDING, *segments_of(surface, segment)))
-        keep = filter_of(exclude, in_stock, category, self._catalogue)
+        keep = filter_of(exclude, category, self._catalogue)
         return answer([one.found for one in lists], n, now_ms, keep)
 
     async def similar_list(self, item_id: str, segments: Sequence[str]) -> Listed | None:
@@ -188,7 +187,9 @@ class AsyncReader:
         raw = reply if isinstance(reply, bytes) else None
         found = decoded(raw)
         if raw is not None and found is not None:
-            return Listed(raw, found)
+            listed = available(Listed(raw, found), self._catalogue)
+            if listed.found.items:
+                return listed
         if refreshing:
             await asyncio.wait(refreshing)
         return None
@@ -233,15 +234,19 @@ class AsyncReader:
         refreshing = self._refresh(segments)
         if refreshing:
             await asyncio.wait(refreshing)
-        return self._popular.of(segments)
+        return self.cached(segments)
 
     def cached(self, segments: Sequence[str]) -> list[Listed]:
-        """The cached popular lists of `segments`, without reading from Redis."""
-        return self._popular.of(segments)
+        """The cached popular lists of `segments`, without reading from Redis; no withdrawn items are in them."""
+        found = self._popular.of(segments)
+        if not may_withdraw(self._catalogue):
+            return found
+        shown = [available(listed, self._catalogue) for listed in found]
+        return [listed for listed in shown if listed.found.items]
 
     def all_cached(self) -> dict[str, Listed]:
-        """All cached popular lists, by segment."""
-        return self._popular.all()
+        """All cached popular lists, by segment, without withdrawn items."""
+        return {name: available(listed, self._catalogue) for name, listed in self._popular.all().items()}
 
     def _refresh(self, segments: Sequence[str]) -> "list[asyncio.Future[Any]]":
         """Read missing or outdated popular lists; callers with a cached list need not wait for the returned futures."""

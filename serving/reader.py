@@ -69,7 +69,6 @@ class Reader:
         *,
         segment: str | None = None,
         exclude: Collection[str] = (),
-        in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
         """Return up to `n` items for `user_id`; none if `n` is negative.
@@ -84,7 +83,7 @@ class Reader:
         )
         if found is not None and self._on_read is not None:
             self._on_read(user_id)
-        return self._answer(found, segments, n, now_ms, filter_of(exclude, in_stock, category, self._catalogue))
+        return self._answer(found, segments, n, now_ms, filter_of(exclude, category, self._catalogue))
 
     def similar(
         self,
@@ -94,7 +93,6 @@ class Reader:
         *,
         segment: str | None = None,
         exclude: Collection[str] = (),
-        in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
         """Return up to `n` items similar to `item_id`, for anybody; popular ones if none are known.
@@ -104,7 +102,7 @@ class Reader:
         now_ms = self._clock_ms()
         segments = segments_of(surface, segment)
         found = decoded(self._read(segments, item=similar_key(self._prefix, item_id)))
-        keep = filter_of({item_id, *exclude}, in_stock, category, self._catalogue)
+        keep = filter_of({item_id, *exclude}, category, self._catalogue)
         return self._answer(found, segments, n, now_ms, keep)
 
     def trending(
@@ -114,7 +112,6 @@ class Reader:
         *,
         segment: str | None = None,
         exclude: Collection[str] = (),
-        in_stock: bool = False,
         category: str | None = None,
     ) -> Recommendation:
         """Return up to `n` items that rise at the moment; popular ones if none do.
@@ -124,7 +121,7 @@ class Reader:
         now_ms = self._clock_ms()
         segments = TRENDING, *segments_of(surface, segment)
         self._read(segments)
-        return self._answer(None, segments, n, now_ms, filter_of(exclude, in_stock, category, self._catalogue))
+        return self._answer(None, segments, n, now_ms, filter_of(exclude, category, self._catalogue))
 
     def _answer(
         self,

@@ -1,6 +1,7 @@
 """Chooses the list to return, as bytes, and its ETag; lists are decoded only if filters need it."""
 
 import re
+from collections.abc import Collection
 from typing import Final
 from zlib import crc32
 
@@ -28,7 +29,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
     """The first list that has items to show."""
     reader = tenant.reader
-    if query.filters:
+    if query.filters or (own is not None and _holds_any(own[0], tenant.catalogue.withdrawn)):
         return _filtered(own, reader.cached(query.segments), query, tenant)
     if own is not None:
         raw, consent = own
@@ -39,12 +40,35 @@ def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
         except ValueError:  # treat an unreadable list as missing
             pass
     for listed in reader.cached(query.segments):
-        return Found(cut(listed.raw, query.n), tag_of(listed.raw, b""), "popular")
+        return Found(cut(listed.raw, query.n), tag_of_shared(listed), "popular")
     return Found(EMPTY_LIST, tag_of(EMPTY_LIST, b""), "nothing")
 
 
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    id: str
+
+
+class _Items(msgspec.Struct, frozen=True, gc=False):
+    """What is needed of a list to see which items it has."""
+
+    items: tuple[_Item, ...]
+
+
+_items: Final = msgspec.json.Decoder(_Items)
+
+
+def _holds_any(raw: bytes, withdrawn: Collection[str]) -> bool:
+    """Whether a list holds any of `withdrawn`, which is usually empty; False for what is not a list."""
+    if not withdrawn:
+        return False
+    try:
+        return any(item.id in withdrawn for item in _items.decode(raw).items)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
 def _filtered(own: Own | None, popular: list[Listed], query: Query, tenant: Tenant) -> Found:
-    keep = Filter(query.exclude, query.in_stock, query.category, tenant.catalogue)
+    keep = Filter(query.exclude, query.category, tenant.catalogue)
     mine = None if own is None else decoded(own[0])
     lists: list[tuple[bytes, bytes, RecommendationList]] = []
     if own is not None and mine is not None:
@@ -80,6 +104,12 @@ def tag_of(raw: bytes, consent: bytes) -> bytes:
     b'"3.7.9.12-0-5"'
     """
     return described(raw, consent)[0]
+
+
+def tag_of_shared(listed: Listed) -> bytes:
+    """The ETag of a list that is nobody's own: that of the stored list, and another one without withdrawn items."""
+    tag = tag_of(listed.raw, b"")
+    return b'%b.%x"' % (tag[:-1], crc32(listed.raw)) if listed.shortened else tag
 
 
 def described(raw: bytes, consent: bytes) -> tuple[bytes, bytes, str]:

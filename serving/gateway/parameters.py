@@ -17,7 +17,6 @@ Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
 _User: TypeAlias = Annotated[str, Meta(min_length=1, max_length=USER_ID_LENGTH_MAX)]
 _Item: TypeAlias = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
 Number: TypeAlias = Annotated[int, Meta(ge=1, le=N_MAX, extra_json_schema={"default": N_DEFAULT})]
-_Off: TypeAlias = Annotated[bool, Meta(extra_json_schema={"default": False})]
 _Urgency: TypeAlias = Annotated[str, Meta(extra_json_schema={"example": "u=1"})]
 _Deadline: TypeAlias = Annotated[int, Meta(ge=1, le=DEADLINE_MS_MAX)]
 
@@ -44,7 +43,6 @@ class ListParameters(FallbackParameters, total=False):
     """The query of the hot route. Any other parameter is ignored and counted."""
 
     exclude: Annotated[list[Name], Meta(max_length=EXCLUDED_MAX, description="Item ids to leave out")]
-    in_stock: Annotated[_Off, Meta(description="Leave out items known to be out of stock")]
     category: Annotated[Name, Meta(description="Only items of this category")]
 
 

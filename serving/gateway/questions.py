@@ -39,14 +39,13 @@ class Query(msgspec.Struct, frozen=True):
     n: int
     segments: tuple[str, ...]
     exclude: frozenset[str]
-    in_stock: bool
     category: str | None
     ignored: int = 0
 
     @property
     def filters(self) -> bool:
         """Whether any items must be filtered out."""
-        return bool(self.exclude or self.in_stock or self.category is not None)
+        return bool(self.exclude or self.category is not None)
 
 
 class RequestHead(msgspec.Struct, frozen=True):
@@ -174,7 +173,7 @@ def read_query(raw: bytes) -> Query:
 
 def _read_query(raw: bytes) -> Query:
     if not raw:
-        return Query(N_DEFAULT, segments_of(), frozenset(), False, None)
+        return Query(N_DEFAULT, segments_of(), frozenset(), None)
     pairs, ignored = _known_pairs(raw)
     exclude = [value for name, value in pairs if name == "exclude"]
     single = {name: value for name, value in pairs if name != "exclude"}
@@ -186,8 +185,7 @@ def _read_query(raw: bytes) -> Query:
     if len(exclude) > EXCLUDED_MAX:
         raise bad_request(f"exclude may be given at most {EXCLUDED_MAX} times")
     surface, segment, category = texts
-    n, in_stock = _n(single.get("n")), _flag(single.get("in_stock"))
-    return Query(n, segments_of(surface, segment), frozenset(exclude), in_stock, category, ignored)
+    return Query(_n(single.get("n")), segments_of(surface, segment), frozenset(exclude), category, ignored)
 
 
 _cached_query: Final = lru_cache(QUERIES_CACHED_MAX)(_read_query)
@@ -221,9 +219,3 @@ def _n(text: str | None) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= N_MAX and len(text) < 9):
         raise bad_request(f"n must be an integer from 1 to {N_MAX}")
     return int(text)
-
-
-def _flag(text: str | None) -> bool:
-    if text not in (None, "true", "false"):
-        raise bad_request("in_stock is true or false")
-    return text == "true"

@@ -48,7 +48,7 @@ from serving.gateway.bodies import (
 from serving.gateway.caching import shared_headers
 from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
-from serving.gateway.listing import tag_of
+from serving.gateway.listing import tag_of_shared
 from serving.gateway.operations import NOT_MODIFIED, OperationRouter, Reply, json_of
 from serving.gateway.parameters import AccessParameters, ListHeaders, ListParameters, SharedParameters
 from serving.gateway.problems import Problem, ProblemDetails, bad_request, unavailable
@@ -124,7 +124,7 @@ async def similar(request: Request) -> Response:
 
 def _without(left_out: Collection[str], popular: list[Listed]) -> bytes:
     """The first of `popular` without the items `left_out`."""
-    for _, found in popular:
+    for _, found, _ in popular:
         items = tuple(one for one in found.items if one.id not in left_out)
         return msgspec.json.encode(msgspec.structs.replace(found, items=items))
     return EMPTY_LIST
@@ -176,7 +176,7 @@ async def _first_popular(request: Request, segments: Sequence[str], n: int, shar
 
 def _shared_list(request: Request, listed: Listed, segments: Sequence[str], n: int, shared: bool) -> Response:
     """The response with a list, or that the client has it; `segments` as for :func:`shared_headers`."""
-    tag, reason = tag_of(listed.raw, b""), listed.found.reason
+    tag, reason = tag_of_shared(listed), listed.found.reason
     if reason != "popular":  # a URL may have had a popular list of the same version
         tag = b'%b.%b"' % (tag[:-1], reason.encode())
     headers = shared_headers(request.app.state.cache, request.state.tenant.name, segments, tag, shared)

@@ -10,7 +10,6 @@ from adapters.kafka.settings import python_kafka_options
 from adapters.redis.client import RedisClient
 from adapters.schema_sources import codec_of
 from adapters.secrets.key_rings import load_key_ring
-from schemas.catalogue import CatalogueItem
 from schemas.control import AccessCommand
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import mark_of
@@ -42,7 +41,7 @@ class Tenant(msgspec.Struct, frozen=True):
 
     name: str
     reader: AsyncReader
-    catalogue: Mapping[str, CatalogueItem]
+    catalogue: Catalogue
     note_read: Callable[[str, str], None]
     events: EventProducer
     consents: Consents

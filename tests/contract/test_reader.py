@@ -12,6 +12,7 @@ import redis
 
 from adapters.redis.address import RedisAddress
 from adapters.secrets.key_rings import begin_rotation, new_key_ring
+from schemas.catalogue import CatalogueItem
 from schemas.consents import Level
 from schemas.lists import Reason, encode_list, item_fragment
 from schemas.pseudonyms import KeyRing, Pseudonymiser
@@ -105,10 +106,10 @@ def clock() -> Clock:
     return Clock()
 
 
-def connected(kind: Any, url: str, clock: Clock, ring: KeyRing = RING) -> AnyReader:
+def connected(kind: Any, url: str, clock: Clock, ring: KeyRing = RING, **options: Any) -> AnyReader:
     """A reader that has connected to Redis, and tolerates short pauses of the machine."""
     address = RedisAddress((url,), timeout_ms=2_000)
-    reader: AnyReader = kind(address, ring, "shop:", clock_ms=clock, steady_ms=clock.steady)
+    reader: AnyReader = kind(address, ring, "shop:", clock_ms=clock, steady_ms=clock.steady, **options)
     if isinstance(reader, OfAsyncio):
         reader.come_back()
     return reader
@@ -207,6 +208,27 @@ def test_trending_items_are_read_for_anybody(store: "redis.Redis[bytes]", reader
     store.delete(popular_key("shop:", TRENDING))
     clock.pass_ms(1_000)
     assert reader.trending().reason == "popular", "what has expired is no trend"
+
+
+def test_withdrawn_item_is_in_no_list(kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> None:
+    catalogue = {"tea": CatalogueItem("tea", "Tea")}
+    consent(store)
+    store.set(LIST, a_list("tea", "cup"))
+    store.set(similar_key("shop:", "jam"), a_list("tea", "pot", reason="similar"))
+    store.set(popular_key("shop:", TRENDING), a_list("tea", "lamp", reason="trending"))
+    popular(store, "all", "tea", "socks")
+    reader = connected(kind, server.url, clock, catalogue=catalogue)
+
+    def first_items() -> list[str]:
+        found = reader.recommend("ada"), reader.similar("jam"), reader.trending(), reader.recommend("bob")
+        return [one.items[0].id for one in found]
+
+    assert first_items() == ["tea"] * 4
+    catalogue["tea"] = CatalogueItem("tea", "Tea", available=False)
+    assert first_items() == ["cup", "pot", "lamp", "socks"]
+    store.set(LIST, a_list("tea"))
+    assert reader.recommend("ada").reason == "popular", "its list has nothing left"
+    reader.close()
 
 
 def test_missing_lists_give_an_empty_popular_answer(reader: AnyReader, store: "redis.Redis[bytes]") -> None:

@@ -10,7 +10,18 @@ from schemas.catalogue import CatalogueItem
 from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment
 from schemas.store import ALL
 from serving import answers
-from serving.answers import EMPTY_LIST, POPULAR_FRESH_MS, Filter, PopularLists, answer, cut, decoded
+from serving.answers import (
+    EMPTY_LIST,
+    POPULAR_FRESH_MS,
+    Filter,
+    Listed,
+    PopularLists,
+    answer,
+    available,
+    cut,
+    decoded,
+    filter_of,
+)
 from tests.support.vocabulary import BEGINNING
 
 an_id = st.text(min_size=1, max_size=12) | st.sampled_from(['},{"id":', '"', "\\", '\\"},{"id":"', "]}", "é"])
@@ -43,20 +54,37 @@ CATALOGUE = {
 @given(
     st.lists(st.sampled_from(["tea", "cup", "pot", "new"]), max_size=6),
     st.frozensets(st.sampled_from(["tea", "cup", "pot", "new"])),
-    st.booleans(),
     st.sampled_from([None, "drinks", "things"]),
 )
-def test_filters_keep_matching_items(
-    ids: list[str], exclude: frozenset[str], in_stock: bool, category: str | None
-) -> None:
-    keep = Filter(exclude, in_stock, category, CATALOGUE)
+def test_filters_keep_matching_items(ids: list[str], exclude: frozenset[str], category: str | None) -> None:
+    keep = Filter(exclude, category, CATALOGUE)
     kept = [one for one in ids if keep(ListedItem(one, 1.0))]
     assert not set(kept) & exclude
     for one in ids:
         known = CATALOGUE.get(one)
-        sold_out = in_stock and known is not None and not known.available
+        withdrawn = known is not None and not known.available
         other = category is not None and (known is None or known.category != category)
-        assert (one in kept) == (one not in exclude and not sold_out and not other)
+        assert (one in kept) == (one not in exclude and not withdrawn and not other)
+
+
+def test_withdrawn_items_are_cut_out_of_shared_lists() -> None:
+    raw = raw_list(["tea", "cup", "pot"])
+    listed = Listed(raw, decode_list(raw))
+    shown = available(listed, CATALOGUE)
+    assert [item.id for item in shown.found.items] == ["tea", "pot"] and shown.shortened
+    assert decode_list(shown.raw) == shown.found
+    assert available(listed, {"tea": CATALOGUE["tea"]}) is listed is available(listed, {})
+
+
+def test_nothing_is_filtered_while_nothing_is_withdrawn() -> None:
+    class Followed(dict[str, CatalogueItem]):
+        withdrawn: frozenset[str] = frozenset()
+
+    followed = Followed(CATALOGUE)
+    assert filter_of((), None, {}) is None and filter_of((), None, followed) is None
+    assert filter_of((), None, CATALOGUE) is not None
+    followed.withdrawn = frozenset({"cup"})
+    assert filter_of((), None, followed) is not None
 
 
 def a_list(*ids: str) -> RecommendationList:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.kafka.catalogue_topic import CatalogueFollower
 from models.manifest import decode_items, encode_items
 from schemas import ids
 from schemas.audit import AccessEntry, is_name
@@ -17,7 +18,6 @@ from schemas.ids import is_free_text, is_id
 from schemas.rejects import RejectReason
 from schemas.wire.codecs import BadRecord, json_codec
 from serving.accesses import AccessLog
-from serving.catalogue import Catalogue
 from serving.gateway.problems import Problem
 from serving.gateway.questions import purpose_of, user_of
 from tests.support.vocabulary import (
@@ -99,10 +99,11 @@ def test_deceptive_ids_are_refused_everywhere(written: str) -> None:
 
 
 def in_catalogue(item_id: str) -> bool:
-    catalogue = Catalogue.__new__(Catalogue)
-    catalogue._items = {}
-    catalogue._take(None, msgspec.json.encode({"item_id": item_id, "name": "tea"}))
-    return item_id in catalogue
+    found: list[str] = []
+    follower = CatalogueFollower.__new__(CatalogueFollower)
+    follower._on_item = lambda name, item: found.append(name)
+    follower._take(None, msgspec.json.encode({"item_id": item_id, "name": "tea"}))
+    return item_id in found
 
 
 def test_ids_are_not_normalised_so_two_spellings_are_two_users() -> None:
