@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import model_quality, model_speed
+from bench import model_quality, model_shadow, model_speed
 from bench.figures import LimitCheck, machine
 from bench.model_quality import FROZEN, ONLINE, PEER, Quality
+from bench.model_shadow import Kind, Runs
 from bench.model_speed import Speed
 from bench.results import limits, table, write_json
 from deploy.local.files import write_atomically
@@ -27,6 +28,8 @@ SCORING_MAX_US: Final = 45.0
 SCORING_MANY_MAX_US: Final = 250.0
 LEARNER_MAX_BYTES: Final = 6 * 1024
 SERVED_MAX_BYTES: Final = 1024
+FOUND_MIN: Final = 95
+FALSE_ALARMS_MAX: Final = 1
 
 
 class ModelBench(NamedTuple):
@@ -34,6 +37,16 @@ class ModelBench(NamedTuple):
 
     quality: dict[str, Quality]
     speed: Speed
+    shadow: list[Runs]
+
+
+def run_shadow(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], None]) -> tuple[str, bool]:
+    """Measure the test of a shadow alone; a full run goes to bench-models.json, and not to RESULTS.md."""
+    runs = model_shadow.measure(data, QUICK_EVENTS if quick else None, seed, say)
+    if data.exists() and not quick:
+        write_json(shadow_figures(runs), JSON_PATH)
+    checks = shadow_verdicts(runs)
+    return f"{limits(checks)}\n\n{_shadow(runs)}\n\n`{command}`, seed {seed}.", all(check.is_met for check in checks)
 
 
 def run(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], None]) -> tuple[str, bool]:
@@ -43,7 +56,8 @@ def run(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], N
         quality = model_quality.measure(data, QUICK_EVENTS if quick else None, seed, say)
     else:
         say(f"there is no Online Retail data at {data}: give the file with --data; only the cost is measured")
-    found = ModelBench(quality, model_speed.measure(seed, say))
+    shadow = model_shadow.measure(data, QUICK_EVENTS if quick else None, seed, say)
+    found = ModelBench(quality, model_speed.measure(seed, say), shadow)
     checks = verdicts(found)
     text = body(found, checks, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; `{command}`, seed {seed}.")
     if quality and not quick:
@@ -73,7 +87,40 @@ def figures(found: ModelBench) -> dict[str, Any]:
         "scoring_100k_cpu_us": round(speed.scoring_many_us, 1),
         "learner_bytes_per_item": round(speed.learner_bytes),
         "served_bytes_per_item": round(speed.served_bytes),
+        **shadow_figures(found.shadow),
     }
+
+
+def shadow_figures(shadow: list[Runs]) -> dict[str, Any]:
+    """Of a shadow, the worst case of each limit, and all runs."""
+    return {
+        "shadow_worse_found_of_100": min(runs.worse for runs in shadow if runs.kind == Kind.WORSE),
+        "shadow_false_alarms_of_100": max(runs.worse for runs in shadow if runs.kind == Kind.EQUAL),
+        "shadow_runs": {
+            runs.name: {"loss": round(runs.loss, 4), "found": runs.worse, "lists_half": runs.half()} for runs in shadow
+        },
+    }
+
+
+def shadow_verdicts(shadow: list[Runs]) -> list[LimitCheck]:
+    """What a shadow found, beside its limits."""
+    return [
+        _check(
+            f"shadow, {runs.loss:.0%} worse ({runs.name}): found within {runs.lists:,} lists",
+            f"{runs.worse} of {model_shadow.RUNS}",
+            f">= {FOUND_MIN}",
+            runs.worse >= FOUND_MIN,
+        )
+        if runs.kind == Kind.WORSE
+        else _check(
+            f"shadow, {runs.name}: false alarms within {runs.lists:,} lists",
+            f"{runs.worse} of {model_shadow.RUNS}",
+            f"<= {FALSE_ALARMS_MAX}",
+            runs.worse <= FALSE_ALARMS_MAX,
+        )
+        for runs in shadow
+        if runs.kind != Kind.UNKNOWN
+    ]
 
 
 def verdicts(found: ModelBench) -> list[LimitCheck]:
@@ -90,6 +137,7 @@ def verdicts(found: ModelBench) -> list[LimitCheck]:
     speed = found.speed
     return [
         *checks,
+        *shadow_verdicts(found.shadow),
         _at_most("learning, CPU an event", speed.learning_us, LEARNING_MAX_US, "µs"),
         _at_most("scoring, CPU a list, 10,000 items, batch 32", speed.scoring_us, SCORING_MAX_US, "µs"),
         _at_most("scoring, CPU a list, 100,000 items, batch 32", speed.scoring_many_us, SCORING_MANY_MAX_US, "µs"),
@@ -108,7 +156,8 @@ def _at_most(what: str, value: float, limit: float, unit: str) -> LimitCheck:
 
 def body(found: ModelBench, checks: list[LimitCheck], when: str) -> str:
     """RESULTS.md of the models."""
-    parts = [HEAD.strip(), when, limits(checks), *(_quality(name, each) for name, each in found.quality.items()), COST]
+    parts = [HEAD.strip(), when, limits(checks), *(_quality(name, each) for name, each in found.quality.items())]
+    parts += [_shadow(found.shadow), COST]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -130,6 +179,15 @@ def _quality(name: str, quality: Quality) -> str:
     return f"{title}\n\n{said}\n\n{table(head, rows)}"
 
 
+def _shadow(shadow: list[Runs]) -> str:
+    head = ["other model", "worse by", "lists", "found worse", "after (median)"]
+    rows = [
+        [runs.name, f"{runs.loss:.1%}", f"{runs.lists:,}", f"{runs.worse} of {model_shadow.RUNS}", f"{runs.half():,}"]
+        for runs in shadow
+    ]
+    return f"{SHADOW.strip()}\n\n{table(head, rows)}"
+
+
 HEAD: Final = f"""
 # Results of the models
 
@@ -148,4 +206,13 @@ Learning: {model_speed.EVENTS:,} events of {model_speed.ITEMS:,} items by Zipf's
 {model_speed.EVENTS_PER_SECOND:,} events (one second); summing, merging, and the bytes of updates. Scoring: every row of
 the tables full, histories of 20 items, 20 excluded items, batches of {model_speed.BATCH}; the least of
 {model_speed.ROUNDS} rounds. Memory: full rows of {model_speed.ITEMS:,} items, all that stays allocated.
+"""
+SHADOW: Final = f"""
+## Shadow
+
+How soon lists of two models show that one is worse (`models/paired_gains.py`): by more than
+{model_shadow.TOLERANCE:.0%}, wrong in {model_shadow.ERROR:.0%} of all experiments at most. Both models rank the same
+histories of Online Retail, and of a simulated shop, new items only; {model_shadow.RUNS} runs draw from the recorded
+pairs. Of equal models, each pair is turned at random. The last row of each shop has two models whose true difference is
+not known.
 """

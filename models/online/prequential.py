@@ -216,14 +216,19 @@ class OnlineRanker:
 
     def rank(self, question: Asked) -> list[int]:
         """The list of a question."""
+        return self.scored(question, LISTED)[0]
+
+    def scored(self, question: Asked, listed: int) -> tuple[list[int], npt.NDArray[np.float32]]:
+        """The first `listed` items for a question, best first, and their scores."""
         if self.tables.is_empty:
-            return []
+            return [], np.empty(0, np.float32)
         begun = time.process_time()
         scores, rows = self._blend.rank(self.histories(question.past), self.tables)
         self.cpu_s["scoring"] += time.process_time() - begun
         self.counts["scored"] += 1
-        ranked = rows[0][np.isfinite(scores[0])][:LISTED].tolist()
-        return [self._code[self.tables.ids[row]] for row in ranked]
+        kept = np.isfinite(scores[0])
+        ranked = rows[0][kept][:listed].tolist()
+        return [self._code[self.tables.ids[row]] for row in ranked], scores[0][kept][:listed]
 
     def learn(self, question: Asked, items: list[int]) -> None:
         """Take a step; publish when it is time to."""

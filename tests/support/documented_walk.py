@@ -93,6 +93,7 @@ ELSEWHERE: Final = {
 PARSED: Final = {
     "freshet demo --replay FILE": "needs a terminal and a stack of its own for minutes",
     "freshet bench run --only buckets": "half an hour",
+    "freshet bench models --only shadow": "ten minutes",
 }
 """Commands that no test runs, and why; the parser of the command line takes them."""
 

@@ -75,7 +75,8 @@ def test_setting_without_description_is_refused() -> None:
 
 def test_decisions_are_numbered_and_refer_to_each_other() -> None:
     found = decisions(DOCS / "internals" / "decisions")
-    assert [int(one.number) for one in found] == list(range(1, len(found) + 1))
+    numbers = [int(one.number) for one in found]
+    assert numbers == sorted(set(numbers)), "each has a number of its own; numbers may be left free"
     by_number = {one.number: one for one in found}
     for one in found:
         for number in re.findall(r"\[(\d{4})\]", one.replaces):
