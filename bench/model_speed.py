@@ -23,6 +23,8 @@ USERS: Final = 20_000
 ITEMS: Final = 10_000
 MANY_ITEMS: Final = 100_000
 BATCH: Final = 32
+LIST_ITEMS: Final = 30
+"""The default of `lists.items`."""
 PAIRS_OF_AN_ITEM: Final = 40
 """More than are published, so that what scorers have is full."""
 ROUNDS: Final = 15
@@ -137,7 +139,7 @@ def _scoring(tables: Tables, items: int, seed: int) -> float:
     excluded = random.integers(1, items + 1, (BATCH, HISTORY)).astype(np.int32)
     sizes = np.full(BATCH, HISTORY)
     histories = Histories(rows, excluded, none.astype(np.int32), none.astype(np.float32), sizes)
-    return _least_us(lambda: blend.rank(histories, tables)) / BATCH
+    return _least_us(lambda: blend.rank(histories, tables, LIST_ITEMS)) / BATCH
 
 
 def _least_us(call: Callable[[], Any]) -> float:

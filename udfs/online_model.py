@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from models.online.blend import Blend, Histories, empty_histories
-from models.online.dimensions import OWN_ITEMS
+from models.online.dimensions import CANDIDATES, OWN_ITEMS
 from models.online.score_weights import Gradients
 from models.online.tables import Tables
 from models.online.updates import Update, decode_update
@@ -126,7 +126,7 @@ class OnlineModel:
             nothing = np.zeros((len(profiles), 1))
             return Ranked(nothing.astype(np.float32), nothing.astype(np.int64), nothing.astype(bool))
         histories = self.histories(profiles, rules)
-        scores, rows = self._blend.rank(histories, self.tables)
+        scores, rows = self._blend.rank(histories, self.tables, min(rules.items, CANDIDATES))
         kept = np.isfinite(scores) & histories.items.any(axis=1)[:, None]
         kept &= np.cumsum(kept, axis=1) <= rules.items
         return Ranked(scores, rows.astype(np.int64), kept)

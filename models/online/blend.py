@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.online.blend_graph import blend_model
-from models.online.dimensions import HISTORY, OWN_ITEMS
+from models.online.dimensions import CANDIDATES, HISTORY, OWN_ITEMS
 from models.online.score_weights import Gradients, context_of, gradients_of
 from models.online.tables import Tables
 from models.scorer import open_session
@@ -38,11 +38,17 @@ class Blend:
 
     def __init__(self) -> None:
         self._session = open_session(blend_model().SerializeToString(), "the graph of the online model")
+        self._nobody = np.zeros((0, 0), np.int32)
 
-    def rank(self, histories: Histories, tables: Tables) -> tuple[npt.NDArray[np.float32], Rows]:
-        """(scores float32[users, 100], rows int32[users, 100]), best first, -inf where there is no more."""
+    def rank(
+        self, histories: Histories, tables: Tables, size: int = CANDIDATES
+    ) -> tuple[npt.NDArray[np.float32], Rows]:
+        """(scores float32[users, size], rows int32[users, size]), best first, -inf where there is no more.
+
+        `size` is at most :data:`CANDIDATES`, which is all there are.
+        """
         cuts = range(0, len(histories.items), CHUNK_USERS)
-        parts = [self._run(RANKING, histories.part(slice(at, at + CHUNK_USERS)), tables) for at in cuts]
+        parts = [self._run(RANKING, histories.part(slice(at, at + CHUNK_USERS)), tables, size) for at in cuts]
         scores, rows = zip(*parts, strict=True)
         return np.concatenate(scores), np.concatenate(rows)
 
@@ -52,16 +58,27 @@ class Blend:
         hits = np.stack([np.isin(row, rows) for row, rows in zip(candidates, followed, strict=True)])
         return gradients_of(scores, features, hits & np.isfinite(scores), context_of(histories.sizes))
 
-    def _run(self, outputs: list[str], histories: Histories, tables: Tables) -> list[npt.NDArray[Any]]:
+    def _run(
+        self, outputs: list[str], histories: Histories, tables: Tables, size: int = CANDIDATES
+    ) -> list[npt.NDArray[Any]]:
         feed = {
             "items": histories.items,
             "excluded": histories.excluded,
             "own": histories.own,
             "own_counts": histories.own_counts,
             "weights": tables.weights(context_of(histories.sizes)),
+            "nobody": self._zeros(len(histories.items), len(tables.feed["right_root"])),
+            "size": np.array([size]),
             **tables.feed,
         }
         return self._session.run(outputs, feed)  # type: ignore[no-any-return]
+
+    def _zeros(self, users: int, rows: int) -> Rows:
+        """Kept from run to run: making them costs a tenth of a run."""
+        zeros = self._nobody
+        if zeros.shape[1] != rows or len(zeros) < users:
+            zeros = self._nobody = np.zeros((max(users, CHUNK_USERS), rows), np.int32)
+        return zeros[:users]
 
 
 def empty_histories(users: int, excluded: int = 1) -> Histories:

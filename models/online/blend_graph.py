@@ -2,8 +2,8 @@
 
 For one user, with ``items[j]`` the item at position ``j`` of the history (the newest last, 0 is padding):
 
-1. Columns: the neighbours of each item of the history, the history itself, the user's own items further back, and the
-   front (popular and new items).
+1. Columns: the neighbours of each item of the history (of older items, the best half), the history itself, the user's
+   own items further back, and the front (popular and new items).
 2. Columns of one item become one: the last of them represents the others. What sources say of the item is added up
    there, a channel for each source::
 
@@ -15,8 +15,10 @@ For one user, with ``items[j]`` the item at position ``j`` of the history (the n
 4. 24 features of each candidate, in the order of :data:`FEATURE_NAMES`.
 5. ``scores = features · weights``, best first.
 
-Work grows with the history, not with the catalogue, but for one row of numbers a user that finds equal items. Every
-step works within one user, so that a user's scores are the same, bit for bit, alone and in any batch.
+Work grows with the history, not with the catalogue, but for one row of numbers a user that finds equal items: it starts
+from ``nobody``, zeros that the caller keeps. ``size`` is the length of the lists. Features are rows of candidates:
+joining and multiplying rows is several times as fast as doing so with columns. Every step works within one user, so
+that a user's scores are the same, bit for bit, alone and in any batch.
 """
 
 from typing import Any, Final
@@ -28,7 +30,9 @@ from models.graph import IR_VERSION, OPSET, Graph
 from models.online.dimensions import (
     CANDIDATES,
     CHANNELS,
+    CLOSE,
     EPSILON,
+    FAR_NEIGHBOURS,
     FEATURES,
     HISTORY,
     LAG_DECAY,
@@ -48,7 +52,9 @@ FEATURE_NAMES: Final = (
     *("mix²", "follows²", "near²", "popularity 1 d²", "follows × popularity 1 d", "near × popularity 1 d"),
 )
 LOG_EPSILON: Final = float(np.log(EPSILON))
-WIDTH: Final = HISTORY * NEIGHBOURS
+PARTS: Final = (0, HISTORY - CLOSE, FAR_NEIGHBOURS), (HISTORY - CLOSE, HISTORY, NEIGHBOURS)
+"""Positions of the history, from and to, and how many neighbours each item there has among the columns."""
+WIDTH: Final = sum((end - begin) * neighbours for begin, end, neighbours in PARTS)
 INT, FLOAT, LONG, HALF = TensorProto.INT32, TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT16
 INPUTS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
     "items": (INT, ("users", HISTORY)),
@@ -63,12 +69,14 @@ INPUTS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
     "mixed": (HALF, ("rows", NEIGHBOURS)),
     "shares": (HALF, ("rows", NEIGHBOURS * len(CHANNELS))),
     "right_root": (FLOAT, ("rows",)),
+    "nobody": (INT, ("users", "rows")),
+    "size": (LONG, (1,)),
 }
 OUTPUTS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
-    "scores": (FLOAT, ("users", CANDIDATES)),
-    "ids": (INT, ("users", CANDIDATES)),
+    "scores": (FLOAT, ("users", "size")),
+    "ids": (INT, ("users", "size")),
     "candidates": (INT, ("users", CANDIDATES)),
-    "features": (FLOAT, ("users", CANDIDATES, FEATURES)),
+    "features": (FLOAT, ("users", FEATURES, CANDIDATES)),
     "candidate_scores": (FLOAT, ("users", CANDIDATES)),
 }
 
@@ -105,49 +113,64 @@ class BlendGraph(Graph):
         newest = self.op("Mul", known, self.constant("newest_only", np.arange(HISTORY) == HISTORY - 1, np.float32))
         self.follows = self.op("Div", by_lag, total)
         channels = [self.follows, self.even, newest, by_lag]
-        weights = self.op("Concat", *(self.op("Unsqueeze", one, self.axis_2) for one in channels), axis=2)
-        # Tiled, because multiplying arrays of one shape is several times as fast as repeating four numbers within one.
-        tiles = self.constant("tiles", [1, 1, NEIGHBOURS])
-        self.position_weights = self.op("Tile", weights, tiles)
+        self.position_weights = self.op("Concat", *(self.op("Unsqueeze", one, self.axis_2) for one in channels), axis=2)
         self.known = known
 
+    def _neighbours(self, table: str, weights: str = "", channels: int = 1) -> str:
+        """What `table` says of the neighbours of the history, times float32[users, HISTORY, channels]: [users, all]."""
+        parts = []
+        for begin, end, neighbours in PARTS:
+            values = self.op("Gather", table, self._slice("items", begin, end, self.axis_1), axis=0)
+            if neighbours < NEIGHBOURS:
+                values = self._slice(values, 0, channels * neighbours, self.axis_2)
+            if weights:
+                by_position = self._slice(weights, begin, end, self.axis_1)
+                if channels > 1:
+                    # Multiplying arrays of one shape is several times as fast as repeating four numbers within one.
+                    by_position = self.op("Tile", by_position, self.constant(f"tiles_{neighbours}", [1, 1, neighbours]))
+                values = self.op("Mul", self.op("Cast", values, to=FLOAT), by_position)
+            parts.append(self.op("Reshape", values, self.constant("per_user", [0, -1])))
+        return self.op("Concat", *parts, axis=1)
+
+    def _slice(self, values: str, begin: int, end: int, axis: str) -> str:
+        limits = self.constant(f"from_{begin}", [begin]), self.constant(f"from_{end}", [end])
+        return self.op("Slice", values, *limits, axis)
+
     def _columns(self) -> None:
-        rows = self.op("Gather", "neighbours", "items", axis=0)
-        neighbours = self.op("Reshape", rows, self.constant("per_user", [0, -1]))
+        neighbours = self._neighbours("neighbours")
         front = self.op("Expand", "front", self.op("Concat", self.users, self.op("Shape", "front"), axis=0))
         self.columns = self.op("Concat", neighbours, "items", "own", front, axis=1)
         self.width = self.op("Shape", self.columns, start=1)
 
     def _representatives(self) -> None:
-        """The number, from 1, of the last column of each column's item, 0 for padding and what is excluded."""
+        """The number, from 1, of the last column of each column's item; one more than all for what is left out."""
         count = self.op("Squeeze", self.op("Cast", self.width, to=INT))
         first = self.constant("first", 1, np.int32)
-        numbers = self.op("Range", first, self.op("Add", count, first), first)
-        self.numbers = self.op("Unsqueeze", numbers, self.constant("axis_0", [0]))
-        spread = self.op("Expand", self.numbers, self.op("Shape", self.columns))
-        catalogue = self._zeros(np.int32, self.op("Shape", "right_root"))
-        found = self.op("ScatterElements", catalogue, self.columns, spread, axis=1, reduction="max")
-        each = self.op(
+        last = self.op("Add", count, first)
+        self.numbers = self.op("Unsqueeze", self.op("Range", first, last, first), self.constant("axis_0", [0]))
+        padding = self.op(
             "Expand", self.constant("padding_row", [[0]], np.int32), self.op("Concat", self.users, "axis_1", axis=0)
         )
-        gone = self.op("Concat", "excluded", each, axis=1)
-        nothing = self.op("Expand", self.constant("nothing", [[0]], np.int32), self.op("Shape", gone))
-        found = self.op("ScatterElements", found, gone, nothing, axis=1)
+        left_out = self.op("Concat", "excluded", padding, axis=1)
+        rows = self.op("Concat", self.columns, left_out, axis=1)
+        spread = self.op("Expand", self.numbers, self.op("Shape", self.columns))
+        beyond = self.op("Expand", last, self.op("Shape", left_out))
+        found = self.op(
+            "ScatterElements", "nobody", rows, self.op("Concat", spread, beyond, axis=1), axis=1, reduction="max"
+        )
         self.representative = self.op("GatherElements", found, self.columns, axis=1)
 
     def _sums(self) -> None:
-        """Of each column that represents its item, what sources say: float32[users * (columns + 1), channels]."""
-        self.stride = self.op("Add", self.width, "axis_1")
+        """Of each column that represents its item, what sources say: float32[users * (columns + 2), channels]."""
+        self.stride = self.op("Add", self.width, self.constant("unnumbered", [2]))
         index = self.op("Range", "at_0", self.op("Squeeze", self.users), "at_1")
         self.constant("at_0", 0)
         self.constant("at_1", 1)
         self.offsets = self.op("Mul", self.op("Unsqueeze", index, self.axis_1), self.stride)
         places = self.op("Add", self.op("Cast", self.representative, to=LONG), self.offsets)
-        middle, last = self.constant("neighbours_end", [WIDTH]), self.constant("own_end", [WIDTH + HISTORY + OWN_ITEMS])
-        of_neighbours = self.op("Slice", places, self.constant("begin", [0]), middle, self.axis_1)
-        of_own = self.op("Slice", places, middle, last, self.axis_1)
-        shares = self.op("Cast", self.op("Gather", "shares", "items", axis=0), to=FLOAT)
-        said = self.op("Mul", shares, self.position_weights)
+        of_neighbours = self._slice(places, 0, WIDTH, self.axis_1)
+        of_own = self._slice(places, WIDTH, WIDTH + HISTORY + OWN_ITEMS, self.axis_1)
+        said = self._neighbours("shares", self.position_weights, len(CHANNELS))
         self.channels = self._summed(of_neighbours, said, len(CHANNELS))
         self.own_channels = self._summed(of_own, self._own(), len(OWN_CHANNELS))
 
@@ -171,13 +194,11 @@ class BlendGraph(Graph):
 
     def _mix(self) -> str:
         """What each column adds to the mix of its item: float32[users, columns]."""
-        mixed = self.op("Cast", self.op("Gather", "mixed", "items", axis=0), to=FLOAT)
-        mixed = self.op("Mul", mixed, self.op("Unsqueeze", self.follows, self.axis_2))
         shape = self.op("Concat", self.users, self.op("Shape", "front"), axis=0)
         total = self.op("Max", self.op("ReduceSum", "own_counts", self.axis_1, keepdims=1), self.tiny)
         return self.op(
             "Concat",
-            self.op("Reshape", mixed, "per_user"),
+            self._neighbours("mixed", self.op("Unsqueeze", self.follows, self.axis_2)),
             self._scale(self.even, "recent"),
             self._scale(self.op("Div", "own_counts", total), "own"),
             self._scale(self.op("Expand", "front_share", shape), "popular"),
@@ -190,7 +211,7 @@ class BlendGraph(Graph):
     def _candidates(self) -> None:
         zeros = self._zeros(np.float32, self.stride)
         sums = self.op("ScatterElements", zeros, self.representative, self._mix(), axis=1, reduction="add")
-        sums = self.op("Slice", sums, "axis_1", self.constant("end", [1 << 30]), self.axis_1)
+        sums = self.op("Slice", sums, "axis_1", self.constant("before_last", [-1]), self.axis_1)
         ranked = self.op("Where", self.op("Equal", self.representative, self.numbers), sums, self.lowest)
         k = self.constant("candidates_max", [CANDIDATES])
         self.nodes.append(helper.make_node("TopK", [ranked, k], ["mix", "candidate_columns"], axis=-1, sorted=0))
@@ -198,40 +219,38 @@ class BlendGraph(Graph):
         self.places = self.op("Add", self.op("Add", "candidate_columns", "at_1"), self.offsets)
 
     def _features(self) -> None:
-        """In the order of FEATURE_NAMES."""
-        said = self.op("Gather", self.channels, self.places, axis=0)
-        follows_near_next = self.op("Slice", said, "begin", self.constant("three", [3]), self.axis_2)
-        cosine = self.op("Slice", said, "three", self.constant("four", [4]), self.axis_2)
-        root = self.op("Unsqueeze", self.op("Gather", "right_root", "candidates", axis=0), self.axis_2)
-        cosine = self.op("Mul", cosine, root)
-        mix = self.op("Max", self.op("Unsqueeze", "mix", self.axis_2), self.none)
-        stacked = self.op("Concat", mix, follows_near_next, cosine, axis=2)
+        """In the order of FEATURE_NAMES, each a row of candidates: float32[users, features, candidates]."""
+        said = self._rows(self.op("Gather", self.channels, self.places, axis=0))
+        follows_near_next = self._slice(said, 0, 3, self.axis_1)
+        root = self.op("Unsqueeze", self.op("Gather", "right_root", "candidates", axis=0), self.axis_1)
+        cosine = self.op("Mul", self._slice(said, 3, 4, self.axis_1), root)
+        mix = self.op("Max", self.op("Unsqueeze", "mix", self.axis_1), self.none)
+        stacked = self.op("Concat", mix, follows_near_next, cosine, axis=1)
         logs = self.op("Log", self.op("Add", stacked, self.constant("epsilon", EPSILON, np.float32)))
         logs = self.op("Sub", logs, self.constant("log_epsilon", LOG_EPSILON, np.float32))
         logs = self.op("Mul", logs, self.constant("tenth", 0.1, np.float32))
-        popular = self.op("Gather", "popularity", "candidates", axis=0)
+        popular = self._rows(self.op("Gather", "popularity", "candidates", axis=0))
         has = self.op("Cast", self.op("Cast", follows_near_next, to=TensorProto.BOOL), to=FLOAT)
-        own = self.op("Gather", self.own_channels, self.places, axis=0)
-        place, inside = self._one(own, 0), self._one(own, 1)
+        own = self._rows(self.op("Gather", self.own_channels, self.places, axis=0))
+        place, inside = self._slice(own, 0, 1, self.axis_1), self._slice(own, 1, 2, self.axis_1)
         per_length = self.op("Div", inside, self.op("Unsqueeze", self.length, self.axis_2))
         newest = self.op("Cast", self.op("Equal", place, self.one), to=FLOAT)
-        log_4 = self.op("Slice", logs, "begin", "three", self.axis_2)
-        popular_1 = self._one(popular, 1)
-        squares = self.op("Mul", log_4, log_4)
+        log_3 = self._slice(logs, 0, 3, self.axis_1)
+        popular_1 = self._slice(popular, 1, 2, self.axis_1)
+        squares = self.op("Mul", log_3, log_3)
         popular_square = self.op("Mul", popular_1, popular_1)
-        products = self.op("Mul", self.op("Slice", logs, "axis_1", "three", self.axis_2), popular_1)
+        products = self.op("Mul", self._slice(logs, 1, 3, self.axis_1), popular_1)
         parts = (logs, popular, has, own, per_length, newest, squares, popular_square, products)
-        self.op("Concat", *parts, out="features", axis=2)
+        self.op("Concat", *parts, out="features", axis=1)
 
-    def _one(self, values: str, place: int) -> str:
-        begin, end = self.constant(f"column_{place}", [place]), self.constant(f"column_{place + 1}", [place + 1])
-        return self.op("Slice", values, begin, end, self.axis_2)
+    def _rows(self, values: str) -> str:
+        return self.op("Transpose", values, perm=[0, 2, 1])
 
     def _rank(self) -> None:
-        scores = self.op("MatMul", "features", self.op("Unsqueeze", "weights", self.axis_2))
+        scores = self.op("MatMul", self.op("Unsqueeze", "weights", self.axis_1), "features")
         scores = self.op("Reshape", scores, self.constant("row", [0, CANDIDATES]))
         self.op("Where", self.op("Equal", "mix", self.lowest), self.lowest, scores, out="candidate_scores")
-        self.top_k("candidate_scores", CANDIDATES, "scores", "order")
+        self.nodes.append(helper.make_node("TopK", ["candidate_scores", "size"], ["scores", "order"], axis=-1))
         self.op("GatherElements", "candidates", "order", out="ids", axis=1)
 
 

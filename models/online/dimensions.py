@@ -24,6 +24,9 @@ NEIGHBOURS: Final = 32
 """Pairs of an item that are published, the best of its slots."""
 USER_BITS: Final = 64
 """Users set one of so many bits of an item or a pair: distinct bits never outnumber distinct users."""
+CLOSE: Final = 8
+FAR_NEIGHBOURS: Final = 16
+"""Of the history, only so many of the newest items bring all their neighbours to a list, the others the best 16."""
 
 FRONT: Final = 64
 """Items that are candidates of every list: popular ones and the newest."""

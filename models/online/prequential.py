@@ -223,7 +223,7 @@ class OnlineRanker:
         if self.tables.is_empty:
             return [], np.empty(0, np.float32)
         begun = time.process_time()
-        scores, rows = self._blend.rank(self.histories(question.past), self.tables)
+        scores, rows = self._blend.rank(self.histories(question.past), self.tables, LISTED)
         self.cpu_s["scoring"] += time.process_time() - begun
         self.counts["scored"] += 1
         kept = np.isfinite(scores[0])

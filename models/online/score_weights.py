@@ -47,7 +47,7 @@ def gradients_of(
     followed: npt.NDArray[np.bool_],
     contexts: npt.NDArray[np.int64],
 ) -> Gradients:
-    """From ``scores`` [n, candidates], ``features`` [n, candidates, 24], which candidates ``followed`` and contexts.
+    """From ``scores`` [n, candidates], ``features`` [n, 24, candidates], which candidates ``followed`` and contexts.
 
     Lists with none of what followed among their candidates teach nothing.
     """
@@ -60,7 +60,7 @@ def gradients_of(
     chances = np.exp(exact - exact.max(axis=1, keepdims=True))
     chances /= chances.sum(axis=1, keepdims=True)
     missing = followed / followed.sum(axis=1, keepdims=True) - chances
-    gradients = np.einsum("ncf,nc->nf", np.where(ranked[:, :, None], features, 0.0), missing)
+    gradients = np.einsum("nfc,nc->nf", np.where(ranked[:, None, :], features, 0.0), missing)
     found = Gradients(len(gradients))
     np.add.at(found.sums, contexts, gradients)
     np.add.at(found.squares, contexts, gradients**2)

@@ -7,6 +7,7 @@ compare with tables whose rows are not full.
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -72,9 +73,9 @@ def naive_scores(feed: dict[str, Any], histories: Histories, user: int, weights:
         if not row:
             continue
         shares = feed["shares"][row].reshape(-1, 4).tolist()
-        for neighbour, (follows, near, following, cosine), mixed in zip(
-            feed["neighbours"][row].tolist(), shares, feed["mixed"][row].tolist(), strict=True
-        ):
+        said_of = zip(feed["neighbours"][row].tolist(), shares, feed["mixed"][row].tolist(), strict=True)
+        best = 32 if place >= width - 8 else 16
+        for neighbour, (follows, near, following, cosine), mixed in islice(said_of, best):
             its = said[neighbour]
             its["mix"] += mixed * lags[place] / total
             its["follows"] += follows * lags[place] / total
