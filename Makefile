@@ -14,7 +14,7 @@ PYTHON := .venv/bin/python
 # Passed on to what a target runs: make demo ARGS="--help"
 ARGS ?=
 
-PACKAGES := $(wildcard schemas adapters models udfs jobs privacy serving bench deploy freshet)
+PACKAGES := $(wildcard schemas adapters models evaluation udfs jobs privacy serving bench deploy freshet)
 OPERATORS := jobs/java/target/freshet-operators.jar
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)

@@ -36,9 +36,9 @@ from schemas.wire.codecs import json_codec
 from udfs.consent import ConsentVerdict, apply_consent
 from udfs.elements import ConsentRecord, EventRecord
 from udfs.ingest import consent_record
-from udfs.learning import Teaching
+from udfs.learning import EXAMPLES_PER_SECOND, Teaching
 from udfs.online_model import OnlineModel
-from udfs.operators.learning_keeper import EXAMPLES_PER_SECOND, SUMS_EVERY_MS
+from udfs.operators.learning_keeper import SUMS_EVERY_MS
 from udfs.operators.patience import Patience
 from udfs.popularity import USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take

@@ -9,15 +9,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from bench.model_quality import COLUMNS, Say
 from deploy.demo.shop import training_interactions
+from evaluation.frozen import choose_decay, rows_of
+from evaluation.job_twin import JobRules, Took
+from evaluation.methods import FrozenMethod, OnlineMethod, trained_scorer
+from evaluation.side_by_side import Asked, Method, replay
+from evaluation.steps import Protocol, moving, plan, rows_before_questions
 from models.interactions import Interactions, read
-from models.online.frozen_ranker import FrozenRanker
-from models.online.prequential import Asked, OnlineRanker, RankedOnline, replay, steps_of
 from models.paired_gains import LEVELS, LISTED, capital, differences, gain_of, growth
+from models.transitions import TrainingSettings, train
 
 TOLERANCE: Final = 0.02
 ERROR: Final = 0.01
@@ -34,7 +39,7 @@ Gains = npt.NDArray[np.int64]
 """int64[lists]: their gains, in steps."""
 
 
-class Pairs(NamedTuple):
+class GainPairs(NamedTuple):
     """Recorded gains of the lists of two models, parallel."""
 
     served: Gains
@@ -74,17 +79,23 @@ class Runs(NamedTuple):
 
 
 @dataclass
-class Recorded:
-    """A ranker that keeps its lists, with scores, of the questions it was asked."""
+class RecordedLists:
+    """A :class:`evaluation.side_by_side.Method` that keeps its lists, with scores, of the questions it was asked."""
 
+    method: OnlineMethod | FrozenMethod
     lists: list[tuple[list[int], npt.NDArray[np.float32]]] = field(default_factory=list)
     met: list[set[int]] = field(default_factory=list)
 
-    def note(self, question: Asked, ranked: list[int], scores: npt.NDArray[np.float32]) -> list[int]:
-        """Keep a list, and what followed."""
-        self.lists.append((ranked, scores))
-        self.met.append(set(question.answers))
-        return ranked
+    def rank(self, asked: Asked) -> list[int]:
+        """Keep a list."""
+        self.lists.append(self.method.scored(asked))
+        return self.lists[-1][0]
+
+    def learn(self, asked: Asked, items: list[int], took: Took) -> None:
+        """Keep what followed a list: items that are new to the user."""
+        if len(self.met) < len(self.lists):
+            self.met.append({item for item in items if item not in asked.past.had})
+        self.method.learn(asked, items, took)
 
     def gains(self) -> Gains:
         """The gain of each list."""
@@ -125,38 +136,33 @@ def _first(interactions: Interactions, events: int | None) -> Interactions:
     return interactions.where(interactions.ts_ms <= np.sort(interactions.ts_ms)[min(events, len(interactions)) - 1])
 
 
-def record(interactions: Interactions, seed: int) -> dict[str, tuple[Kind, Pairs]]:
+def record(interactions: Interactions, seed: int) -> dict[str, tuple[Kind, GainPairs]]:
     """Pairs of gains of the second half of the events, by name."""
-    steps = steps_of(interactions)
-    half = interactions.where(interactions.ts_ms < steps.ts_ms[len(steps.users) // 2])
-    online, drawn = Recorded(), (Recorded(), Recorded())
-    rankers = {"online": _recording_online(OnlineRanker(interactions.item_ids, True), online)}
-    for place, recorded in enumerate(drawn):
-        rankers[f"frozen {place}"] = _recording(FrozenRanker(_drawn(half, seed + place), True).ranker(), recorded)
-    replay(steps, rankers, True)
+    counted, rules = moving(interactions), JobRules()
+    steps = plan(counted, Protocol.PREQUENTIAL)
+    half, ids = rows_of(counted, rows_before_questions(steps)), interactions.item_ids
+    many = rules._replace(lists=msgspec.structs.replace(rules.lists, items=CANDIDATES))
+    online = RecordedLists(OnlineMethod(ids, many))
+    drawn = [RecordedLists(_frozen(_drawn(half, seed + place), ids, rules)) for place in range(2)]
+    methods: dict[str, Method] = {"online": online, "frozen 0": drawn[0], "frozen 1": drawn[1]}
+    replay(steps, methods, ids, rules)
     gains = online.gains()
     noisy = online.with_noise(scale_for(online, WORSE, seed), seed)
     useless = np.where(np.random.default_rng(seed).random(len(gains)) < WORSE, 0, gains)
-    alike = Pairs(online.with_noise(ALIKE_NOISE, seed + 1), online.with_noise(ALIKE_NOISE, seed + 2))
-    trained = Pairs(drawn[0].gains(), drawn[1].gains())
+    alike = GainPairs(online.with_noise(ALIKE_NOISE, seed + 1), online.with_noise(ALIKE_NOISE, seed + 2))
+    trained = GainPairs(drawn[0].gains(), drawn[1].gains())
     return {
-        "noise in the scores": (Kind.WORSE, Pairs(gains, noisy)),
-        "a tenth of the lists useless": (Kind.WORSE, Pairs(gains, useless)),
+        "noise in the scores": (Kind.WORSE, GainPairs(gains, noisy)),
+        "a tenth of the lists useless": (Kind.WORSE, GainPairs(gains, useless)),
         "equal, noise in both": (Kind.EQUAL, alike),
         "equal, trained on two draws of the users": (Kind.EQUAL, trained),
         "trained on two draws of the users": (Kind.UNKNOWN, trained),
     }
 
 
-def _recording(ranker: RankedOnline, recorded: Recorded) -> RankedOnline:
-    def rank(question: Asked) -> list[int]:
-        return recorded.note(question, ranked := ranker.rank(question), np.zeros(len(ranked), np.float32))
-
-    return RankedOnline(rank, ranker.learn)
-
-
-def _recording_online(online: OnlineRanker, recorded: Recorded) -> RankedOnline:
-    return RankedOnline(lambda question: recorded.note(question, *online.scored(question, CANDIDATES)), online.learn)
+def _frozen(before: Interactions, ids: list[str], rules: JobRules) -> FrozenMethod:
+    settings = choose_decay(before, TrainingSettings())
+    return FrozenMethod(trained_scorer(train(before, settings), settings), ids, rules)
 
 
 def _drawn(interactions: Interactions, seed: int) -> Interactions:
@@ -173,7 +179,7 @@ def _drawn(interactions: Interactions, seed: int) -> Interactions:
     )
 
 
-def scale_for(recorded: Recorded, loss: float, seed: int) -> float:
+def scale_for(recorded: RecordedLists, loss: float, seed: int) -> float:
     """The scale of the noise that costs this share of the gain."""
     best, low, high = recorded.gains().mean(), 0.0, 4.0
     for _ in range(_STEPS):
@@ -185,7 +191,7 @@ def scale_for(recorded: Recorded, loss: float, seed: int) -> float:
     return high
 
 
-def simulate(name: str, kind: Kind, pairs: Pairs, seed: int) -> Runs:
+def simulate(name: str, kind: Kind, pairs: GainPairs, seed: int) -> Runs:
     """Runs of the test on drawn pairs. It looks after each list, which is more often than a job does."""
     lists = DETECTED_LISTS if kind == Kind.WORSE else ALARM_LISTS
     growths = growth(differences(TOLERANCE).ravel(), 0.0, -1)

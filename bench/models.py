@@ -10,12 +10,13 @@ from typing import Any, Final, NamedTuple
 
 from bench import model_quality, model_shadow, model_speed
 from bench.figures import LimitCheck, machine
-from bench.model_quality import FROZEN, ONLINE, PEER, Quality
 from bench.model_shadow import Kind, Runs
 from bench.model_speed import Speed
 from bench.results import limits, table, write_json
 from deploy.local.files import write_atomically
 from deploy.local.paths import LOCAL, ROOT
+from evaluation.bootstrap import DRAWS
+from evaluation.study import FROZEN, ONLINE, PEER, Comparison
 
 JSON_PATH: Final = LOCAL / "bench-models.json"
 MARKDOWN_PATH: Final = ROOT / "models" / "RESULTS.md"
@@ -35,7 +36,7 @@ FALSE_ALARMS_MAX: Final = 1
 class ModelBench(NamedTuple):
     """What was measured; `quality` is empty where there is no data."""
 
-    quality: dict[str, Quality]
+    quality: dict[str, Comparison]
     speed: Speed
     shadow: list[Runs]
 
@@ -53,7 +54,9 @@ def run(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], N
     """Measure; returns the tables, and whether all limits are met."""
     quality = {}
     if data.exists():
-        quality = model_quality.measure(data, QUICK_EVENTS if quick else None, seed, say)
+        quality = model_quality.measure(
+            model_quality.online_retail(data, QUICK_EVENTS if quick else None, say), seed, say
+        )
     else:
         say(f"there is no Online Retail data at {data}: give the file with --data; only the cost is measured")
     shadow = model_shadow.measure(data, QUICK_EVENTS if quick else None, seed, say)
@@ -75,7 +78,7 @@ def figures(found: ModelBench) -> dict[str, Any]:
             f"online_retail_{name}_ndcg10": round(quality.ndcg(ONLINE), 4),
             f"online_retail_{name}_best_simple": quality.best_simple,
             f"online_retail_{name}_best_simple_ndcg10": round(quality.ndcg(quality.best_simple), 4),
-            f"online_retail_{name}_over_simple_low": round(quality.over_simple.low, 4),
+            f"online_retail_{name}_over_simple_low": round(quality.differences[quality.best_simple].low, 4),
             f"online_retail_{name}_frozen_ndcg10": round(quality.ndcg(FROZEN), 4),
             f"online_retail_{name}_peer_ndcg10": round(quality.ndcg(PEER), 4),
         }
@@ -128,7 +131,7 @@ def verdicts(found: ModelBench) -> list[LimitCheck]:
     checks = []
     for name, quality in found.quality.items():
         ours, frozen = quality.ndcg(ONLINE), quality.ndcg(FROZEN)
-        low, least, times = quality.over_simple.low, NDCG_MIN[name], ours / max(frozen, 1e-9)
+        low, least, times = quality.differences[quality.best_simple].low, NDCG_MIN[name], ours / max(frozen, 1e-9)
         checks += [
             _check(f"nDCG@10, {name} items", f"{ours:.4f}", f">= {least:g}", ours >= least),
             _check(f"above the best simple method, {name} items, lower 95 % bound", f"{low:+.4f}", "> 0", low > 0),
@@ -161,19 +164,15 @@ def body(found: ModelBench, checks: list[LimitCheck], when: str) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _quality(name: str, quality: Quality) -> str:
-    head = ["method", "nDCG@10", "HR@10", "recall@20", "MRR", "items listed", "online − method (95 %)"]
+def _quality(name: str, quality: Comparison) -> str:
+    head = ["method", "nDCG@10", "HR@10", "recall@20", "MRR", "coverage", "novelty", "online − method (95 %)"]
     rows = []
-    for method, scores in sorted(quality.scores.items(), key=lambda entry: -entry[1].table()["ndcg@10"]):
-        values = scores.table()
-        means = [f"{values[key]:.4f}" for key in ("ndcg@10", "hr@10", "recall@20", "mrr")]
-        rows.append([method, *means, f"{values['listed']:.0f}", ""])
-    asked = len(quality.scores[ONLINE].ndcg)
-    over = {quality.best_simple: quality.over_simple, FROZEN: quality.over_frozen}
-    for row in rows:
-        if row[0] in over:
-            each = over[row[0]]
-            row[-1] = f"{each.mean:+.4f} ({each.low:+.4f} to {each.high:+.4f})"
+    for method, measured in sorted(quality.measured.items(), key=lambda entry: -quality.ndcg(entry[0])):
+        values, over = measured.table(), quality.differences.get(method)
+        means = [f"{values[key]:.4f}" for key in ("ndcg@10", "hr@10", "recall@20", "mrr", "coverage@10")]
+        interval = "" if over is None else f"{over.mean:+.4f} ({over.low:+.4f} to {over.high:+.4f})"
+        rows.append([method, *means, f"{values['novelty@10']:.2f}", interval])
+    asked = len(quality.times_ms)
     title = f"## Online Retail, {name} items"
     said = f"{asked:,} questions. The best simple method in hindsight is `{quality.best_simple}`."
     return f"{title}\n\n{said}\n\n{table(head, rows)}"
@@ -196,8 +195,8 @@ Written by `freshet bench models`; nothing is typed in by hand.
 Lists are measured prequentially on Online Retail: each step (all that a user bought at one moment, as a set) is first a
 question, then a lesson. Questions in the second half of the events count; lists rank all items, without sampling.
 `all` counts every item of a step, `new` only items that the user has not had, and lists leave those out. All methods
-see the same steps in the same order. The online model publishes after {model_quality.PUBLISH_EVERY_MS / 1000:g} s of
-event time, as the job does. Intervals draw users, each with all of their questions ({2_000:,} draws).
+see the same steps in the same order. Lists of the two models are made by the job's rules, and learning is published
+one to two seconds after a step. Intervals draw users, each with all of their questions ({DRAWS:,} draws).
 """
 COST: Final = f"""
 ## Cost

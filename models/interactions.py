@@ -49,7 +49,8 @@ class Interactions:
 
     ``users`` int64[n] and ``items`` int64[n]: codes from 0; ``item_ids[code]`` is the item's id; users need no ids.
     ``ts_ms`` int64[n]: ms since the epoch. ``kinds`` int64[n]: indices in ``schemas.events.EVENT_TYPES``. ``dropped``:
-    reason → rows that the reader left out. ``notes``: how the file was read, for the user.
+    reason → rows that the reader left out. ``notes``: how the file was read, for the user. ``labels``: the name of the
+    column ``Columns.label``, and its values as texts[n].
     """
 
     users: npt.NDArray[np.int64]
@@ -59,6 +60,7 @@ class Interactions:
     item_ids: list[str]
     dropped: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    labels: tuple[str, npt.NDArray[np.object_]] | None = None
 
     def __len__(self) -> int:
         return len(self.ts_ms)
@@ -75,7 +77,14 @@ class Interactions:
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Interactions":
         """The rows where ``keep`` bool[n] is true; codes are unchanged."""
-        return Interactions(self.users[keep], self.items[keep], self.ts_ms[keep], self.kinds[keep], self.item_ids)
+        labels = None if self.labels is None else (self.labels[0], self.labels[1][keep])
+        return Interactions(
+            self.users[keep], self.items[keep], self.ts_ms[keep], self.kinds[keep], self.item_ids, labels=labels
+        )
+
+    def column(self) -> tuple[str, list[str]] | None:
+        """The name and the values of the column that was asked for."""
+        return None if self.labels is None else (self.labels[0], self.labels[1].tolist())
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class Columns:
     ``every`` is the kind of all rows if the file has no such column. Rows whose ``quantity`` is not above zero
     (returns, cancellations) are dropped. ``time_form`` is the format of dates, as for ``strptime``, if they are
     ambiguous. ``layout``: how a text file is separated, and the names of its columns if it has no header. ``rules``:
-    which rows count, and as which kind.
+    which rows count, and as which kind. ``label``: a column whose values are kept as they are, for tables by segment.
     """
 
     user: str = "user_id"
@@ -97,10 +106,12 @@ class Columns:
     time_form: str | None = None
     layout: Layout = field(default_factory=Layout)
     rules: RowRules = field(default_factory=RowRules)
+    label: str | None = None
 
     def in_file(self) -> list[str]:
         """The columns that the file must have, each once."""
-        names = (self.user, self.item, self.time, self.kind if self.every is None else None, self.quantity)
+        kind = self.kind if self.every is None else None
+        names = (self.user, self.item, self.time, kind, self.quantity, self.label)
         return list(dict.fromkeys(name for name in (*names, *self.rules.column()) if name is not None))
 
 
@@ -285,7 +296,14 @@ def _coded(frame: pd.DataFrame, columns: Columns, dropped: dict[str, int], notes
     kinds = frame[columns.kind].map(KIND_OF).to_numpy(np.int64)
     ts_ms = frame[columns.time].to_numpy(np.int64)
     item_names = list(map(str, item_ids))
-    return Interactions(users.astype(np.int64), items.astype(np.int64), ts_ms, kinds, item_names, dropped, notes)
+    labels = None if columns.label is None else (columns.label, _label_texts(frame[columns.label]))
+    return Interactions(
+        users.astype(np.int64), items.astype(np.int64), ts_ms, kinds, item_names, dropped, notes, labels
+    )
+
+
+def _label_texts(cells: pd.Series) -> npt.NDArray[np.object_]:
+    return np.array(["" if cell is None else str(cell) for cell in cells.tolist()], object)
 
 
 def _rounded(values: pd.Series) -> npt.NDArray[np.bool_]:
@@ -326,6 +344,10 @@ def _check_columns(have: list[str], columns: Columns, have_text: str) -> None:
         wanted["--quantity"] = columns.quantity
     if columns.rules.at_least is not None:
         wanted["--at-least"] = columns.rules.at_least[0]
+    if columns.label is not None:
+        if columns.label == columns.user:
+            raise ModelError(f"--by {columns.label} is the column of the user: name one that many users share")
+        wanted["--by"] = columns.label
     for option, name in wanted.items():
         if name not in have:
             hint = " (or --every KIND where all rows are of one kind)" if option == "--kind" else ""

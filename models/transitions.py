@@ -28,7 +28,7 @@ from schemas.events import EVENT_TYPES, KIND_WEIGHTS
 
 DAY_MS: Final = 86_400_000
 HISTORY_DECAY: Final = 0.95
-"""Used if there is too little data to choose a decay (see :func:`models.evaluate.choose_decay`)."""
+"""Used if there is too little data to choose a decay (see :func:`evaluation.frozen.choose_decay`)."""
 SAMPLE_USERS: Final = 1_000
 
 Ints = npt.NDArray[np.int64]

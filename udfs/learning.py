@@ -4,7 +4,7 @@ Only events of users who allow training at level `full` teach anything. A lesson
 user; it is made before its event is applied, because it needs the history before it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -21,6 +21,9 @@ from udfs.state import Profile, UserState
 TRAIN: Final = 1 << PURPOSES.index("train")
 EXAMPLES_MAX: Final = 4
 """Examples an element gives at most: each costs a run of the graph."""
+EXAMPLES_PER_SECOND: Final = 16
+"""Of a bucket: the learner takes one step a second, which more examples hardly improve."""
+SECOND_MS: Final = 1_000
 
 
 class LearnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +101,26 @@ class Teaching:
     def examples(self, users: Collection[str]) -> list[Example]:
         """The examples of `users`."""
         return [example for example in self._examples.values() if example.pseudonym in users]
+
+
+class ExampleBudget:
+    """How many examples each bucket may still give in the current second."""
+
+    def __init__(self) -> None:
+        self._given: dict[Hashable, tuple[int, int]] = {}
+
+    def left(self, bucket: Hashable, now_ms: int) -> int:
+        """How many examples `bucket` may give at `now_ms`."""
+        return max(0, EXAMPLES_PER_SECOND - self._given_in(bucket, now_ms // SECOND_MS))
+
+    def spend(self, bucket: Hashable, now_ms: int, examples: int) -> None:
+        """`bucket` gave `examples` at `now_ms`."""
+        second = now_ms // SECOND_MS
+        self._given[bucket] = second, self._given_in(bucket, second) + examples
+
+    def _given_in(self, bucket: Hashable, second: int) -> int:
+        latest, given = self._given.get(bucket, (second, 0))
+        return given if latest == second else 0
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from deploy.demo.table import Mapping, check
+from evaluation.train import train_and_export
 from models.interactions import Columns, read
 from models.manifest import MANIFEST_FILE
-from models.train import train_and_export
 
 _FOLDER: Final = "model-"
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.demo.shop import ITEM_IDS, training_interactions
+from evaluation.train import train_and_export
 from models.manifest import Manifest, load_with_items
-from models.train import train_and_export
 from models.transitions import TrainingSettings
 from schemas.errors import ModelError
 

@@ -1,5 +1,6 @@
 """`freshet model`: train, evaluate and adopt models."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +10,7 @@ from freshet.cli.file_options import TrainingFile, with_training_options
 from freshet.cli.shape import AsJson, SettingsFile, command, group, in_existing_folder, print_json, say
 
 if TYPE_CHECKING:
-    from models.interactions import Interactions
+    from models.interactions import Columns, Interactions
 
 app = group("model", "Train, evaluate and adopt models.")
 ONLINE_RETAIL = "--user customer_id --item stock_code --time invoice_ts --every purchase --quantity quantity"
@@ -45,7 +46,7 @@ def train(
 
     Prints the metrics of each ranking method. Name the folder in the job's settings (model.directory).
     """
-    from models.train import table, train_and_export
+    from evaluation.train import table, train_and_export
     from models.transitions import TrainingSettings
 
     interactions = _read(file, of_file)
@@ -78,34 +79,47 @@ def online(
         print(f"met with {item}: {', '.join(status.neighbours) or 'nothing yet'}")
 
 
-@command(app, "evaluate", "freshet model evaluate may-export --json")
+@command(app, "evaluate", f"freshet model evaluate online-retail.parquet --report report.html {ONLINE_RETAIL}")
 @with_training_options
 def evaluate(
     file: File,
     of_file: TrainingFile,
+    protocol: Annotated[
+        Literal["prequential", "leave-one-out", "global-time"],
+        typer.Option(help="Which steps are asked about: the second half, each user's last one, or the last fifth."),
+    ] = "prequential",
+    in_order: Annotated[
+        bool, typer.Option("--in-order", help="Each line is a step; default: what a user did at one moment is one.")
+    ] = False,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Also print measures by the values of this.")] = None,
     model: Annotated[
-        Literal["online", "frozen"], typer.Option(help="The model that learns in the job, or the one of `model train`.")
-    ] = "online",
-    top_k: Annotated[int, typer.Option(min=1, help="Items in a list of the frozen model.")] = 50,
+        Path | None,
+        typer.Option(metavar="DIR", help="The frozen model to compare with; default: one trained on what is before."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", callback=in_existing_folder, help="Write a page with tables and plots."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 18,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a model on a file by time, beside popularity; writes nothing.
+    """Evaluate the online model on a file, beside a frozen model, a session-kNN and simple methods.
 
-    The online model is asked before each step of a user, and then learns it; the second half of the file counts. The
-    frozen model is trained on the file without the last fifth of the time, which counts.
+    Lists are made by the rules of the job, at each moment from what it would have published before it. Prints nDCG@10,
+    HR@10, recall@20, MRR, coverage and novelty, for all items and for items that are new to the user.
     """
-    from models.evaluate import MEASURES
-    from models.evaluate import evaluate as measure
-    from models.evaluate_online import ONLINE_MEASURES, evaluate_online
-    from models.train import table
-    from models.transitions import TrainingSettings
+    from evaluation.report_page import page
+    from evaluation.steps import Protocol
+    from evaluation.study import StudyOptions, as_json_value, lines, study
 
-    interactions, is_online = _read(file, of_file), model == "online"
-    metrics = evaluate_online(interactions, say) if is_online else measure(interactions, TrainingSettings(top_k=top_k))
+    columns = replace(of_file.columns(), label=by)
+    found = study(_read(file, of_file, columns), StudyOptions(Protocol(protocol), in_order, model, seed), say)
+    if report is not None:
+        report.write_text(page(found, file))
     if as_json:
-        print_json(metrics)
+        print_json(as_json_value(found))
     else:
-        print("\n".join(table(metrics, ONLINE_MEASURES if is_online else MEASURES)))
+        print("\n".join(lines(found)))
 
 
 @command(app, "adopt", "freshet model adopt mine.onnx --items items.txt --name mine-1 --out model")
@@ -148,10 +162,10 @@ def cost(
         print(f"{users:5}" + "".join(f"{us:10.1f}" for us in each.values()))
 
 
-def _read(file: str, of_file: TrainingFile) -> "Interactions":
-    from models.train import interactions_in
+def _read(file: str, of_file: TrainingFile, columns: "Columns | None" = None) -> "Interactions":
+    from evaluation.train import interactions_in
 
-    return interactions_in(file, of_file.columns(), of_file.user, say)
+    return interactions_in(file, columns or of_file.columns(), of_file.user, say)
 
 
 def _summary(name: str, items: int, size_bytes: int, out: Path) -> str:

@@ -62,6 +62,8 @@ WALKED: Final = (
 )
 """What `tests/e2e/test_documented_commands.py` runs, in this order."""
 
+REPORTED: Final = "freshet model evaluate FILE --report report.html"
+
 EVALUATED: Final = (
     "freshet model evaluate u.data --column-names user_id,item_id,rating,ts --every rating --at-least rating=4",
     "freshet model evaluate ratings.dat --user 1 --item 2 --time 4 --every rating",
@@ -77,6 +79,7 @@ ELSEWHERE: Final = {
     "freshet replay FILE --type-constant click": "tests/e2e/test_paths.py",
     "freshet down": "tests/e2e/test_paths.py",
     **dict.fromkeys(EVALUATED, "tests/unit/test_public_files.py"),
+    REPORTED: "tests/unit/test_evaluate_online.py",
     "freshet model online --settings freshet.toml": "tests/e2e/test_online_model.py",
     "freshet submit --settings freshet.toml --flink http://flink:8081": "tests/e2e/test_submission.py",
     "freshet upgrade --settings freshet.toml --flink http://flink:8081 --savepoints s3://bucket/savepoints -p 2": (

@@ -426,6 +426,10 @@ class MemoryStore:
 
     # what tests look at
 
+    def raw_list_of(self, pseudonym: str) -> bytes | None:
+        """The list as it was written."""
+        return self._alive(self._lists, pseudonym)
+
     def list_of(self, pseudonym: str) -> RecommendationList | None:
         """The list as a reader gets it."""
         consent = self.consent(pseudonym)

@@ -3,32 +3,45 @@
 import numpy as np
 import pytest
 
+from evaluation.bootstrap import difference
+from evaluation.job_twin import ANY_ITEM, JobRules
+from evaluation.measures import Measured
+from evaluation.session_knn import SessionKnn
+from evaluation.side_by_side import Method, replay
+from evaluation.simple_methods import PAIRED_ITEMS_MAX, SimpleMethods
+from evaluation.steps import Protocol, plan
 from models.interactions import Interactions
-from models.online.bootstrap import difference
-from models.online.prequential import Scores, replay, steps_of
-from models.online.session_knn import SessionKnn
-from models.online.simple_methods import SimpleMethods
+from schemas.events import KIND_OF
 
 
-def asked(items: list[int], users: list[int]) -> dict[str, Scores]:
+def asked(items: list[int], users: list[int]) -> dict[str, Measured]:
     """All methods, over single events a second apart."""
-    times, kinds = np.arange(1, len(items) + 1) * 1_000, np.zeros(len(items), np.int64)
+    times, kinds = np.arange(1, len(items) + 1) * 1_000, np.full(len(items), KIND_OF["view"])
     ids = [str(item) for item in range(max(items) + 1)]
-    steps = steps_of(Interactions(np.array(users), np.array(items), times, kinds, ids))
-    rankers = {**SimpleMethods(len(ids), False).rankers(), "knn": SessionKnn(len(ids), False).ranker()}
-    return replay(steps, rankers, False)
+    steps = plan(Interactions(np.array(users), np.array(items), times, kinds, ids), Protocol.PREQUENTIAL)
+    methods: dict[str, Method] = {**SimpleMethods(len(ids), False).methods(), "knn": SessionKnn(len(ids), False)}
+    return replay(steps, methods, ids, JobRules(ANY_ITEM)).measured
 
 
 def test_no_method_knows_the_step_that_it_is_asked_about() -> None:
-    for name, scores in asked(list(range(40)), [0, 1] * 20).items():
-        assert scores.hit.sum() == 0, f"{name} found an item that nobody had met before"
+    for name, measured in asked(list(range(40)), [0, 1] * 20).items():
+        assert measured.column("hr@10").sum() == 0, f"{name} found an item that nobody had met before"
 
 
 def test_methods_learn_what_repeats() -> None:
-    scores = asked([0, 1, 2, 3, 4, 5, 6, 7] * 6, [0] * 48)
-    assert scores["transitions from the last item"].table()["mrr"] == 1.0
-    assert scores["popularity 7 d"].table()["hr@10"] == 1.0
-    assert scores["own items, most recent first"].table()["mrr"] == pytest.approx(1 / 8)
+    measured = asked([0, 1, 2, 3, 4, 5, 6, 7] * 6, [0] * 48)
+    assert measured["transitions from the last item"].table()["mrr"] == 1.0
+    assert measured["popularity 7 d"].table()["hr@10"] == 1.0
+    assert measured["own items, most recent first"].table()["mrr"] == pytest.approx(1 / 8)
+
+
+def test_methods_that_count_pairs_are_left_out_of_large_catalogues() -> None:
+    large, small = SimpleMethods(PAIRED_ITEMS_MAX + 1, True).methods(), SimpleMethods(10, True).methods()
+    assert set(small) - set(large) == {
+        "transitions from the last item",
+        "transitions from the last 10 items",
+        "item kNN, cosine",
+    }
 
 
 def test_interval_is_wider_where_users_differ_than_where_questions_do() -> None:

@@ -54,7 +54,7 @@ def commands(node: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield from commands(child, (*words, name))
 
 
-ROOMS = ("privacy", "models", "serving", "adapters", "jobs", "bench", "deploy")
+ROOMS = ("privacy", "models", "evaluation", "serving", "adapters", "jobs", "bench", "deploy")
 ENTRIES: tuple[str, ...] = (
     "jobs/personalise.py",
     "bench/ablated_job.py",
@@ -353,7 +353,7 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_importing_the_command_imports_no_room() -> None:
-    rooms = {"jobs", "udfs", "models", "privacy", "serving", "adapters", "bench", "deploy"}
+    rooms = {"jobs", "udfs", "models", "evaluation", "privacy", "serving", "adapters", "bench", "deploy"}
     heavy = {"kafka", "pyflink", "msgspec", "numpy", "onnxruntime"}
     assert not loaded("import freshet.cli.main") & (rooms | heavy)
     assert not loaded("import freshet") & (rooms | heavy | {"typer", "schemas"})
@@ -391,7 +391,7 @@ def test_choices_and_defaults_match_the_rooms() -> None:
     assert tuple(consent.PurposeName) == PURPOSES
     assert tuple(gateway.RoleName) == ROLES
     assert default_of("model", "train", "neighbours") == ModelSettings().neighbours
-    assert default_of("model", "train", "top_k") == default_of("model", "evaluate", "top_k") == ModelSettings().top_k
+    assert default_of("model", "train", "top_k") == ModelSettings().top_k
     assert default_of("model", "adopt", "top_k") == adopt.TOP_K
     assert default_of("model", "cost", "repeats") == REPEATS
     assert tuple(file_options.COLUMNS) == Mapping.__struct_fields__

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.study import ONLINE, PRINTED, StudyOptions, as_json_value, study
 from freshet.cli.main import run
-from models.evaluate_online import NEW_ITEMS, ONLINE, ONLINE_MEASURES, evaluate_online
 from models.interactions import Columns, Interactions, read
 from schemas.errors import ModelError
 
@@ -33,35 +33,57 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
 
 
 def test_online_model_finds_what_popularity_cannot(stream: Interactions) -> None:
-    found = evaluate_online(stream)
-    for suffix in ("", NEW_ITEMS):
-        popular = [row["ndcg@10"] for name, row in found.items() if "popularity" in name and name.endswith(suffix)]
+    found = study(stream, StudyOptions()).tables
+    for table in found.values():
+        popular = [table.ndcg(name) for name in table.measured if "popularity" in name]
         assert len(popular) >= 4
-        assert found[ONLINE + suffix]["ndcg@10"] > max(popular) + 0.3
-    assert found[ONLINE]["questions"] == len(stream) / 2
+        assert table.ndcg(ONLINE) > max(popular) + 0.3
+        assert table.differences[table.best_simple].mean == pytest.approx(
+            table.ndcg(ONLINE) - table.ndcg(table.best_simple)
+        )
+    assert len(found["all"].times_ms) == len(stream) / 2
 
 
 def test_evaluation_of_the_same_file_gives_the_same_measures(stream: Interactions) -> None:
-    assert evaluate_online(stream) == evaluate_online(stream)
+    assert as_json_value(study(stream, StudyOptions())) == as_json_value(study(stream, StudyOptions()))
 
 
 def test_kinds_that_do_not_move_lists_are_not_asked_about(stream: Interactions, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nothing to evaluate"):
-        evaluate_online(read(circles(tmp_path, kind="impression"), Columns()))
+        study(read(circles(tmp_path, kind="impression"), Columns()), StudyOptions())
 
 
 def test_users_with_one_event_give_no_measures(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nothing to evaluate"):
-        evaluate_online(read(circles(tmp_path, steps=1), Columns()))
+        study(read(circles(tmp_path, steps=1), Columns()), StudyOptions())
 
 
-def test_command_prints_measures_and_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = circles(tmp_path)
-    assert run(["model", "evaluate", str(path)]) == 0
+def test_command_prints_measures_and_progress_and_writes_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, report = circles(tmp_path), tmp_path / "report.html"
+    assert run(["model", "evaluate", str(path), "--report", str(report)]) == 0
     told = capsys.readouterr()
-    assert all(measure in told.out.splitlines()[0] for measure in ONLINE_MEASURES)
-    assert told.out.splitlines()[1].startswith(ONLINE)
+    assert all(measure in told.out.splitlines()[1] for measure in PRINTED)
+    assert any(line.startswith(ONLINE) for line in told.out.splitlines()[2:6])
     assert "evaluated, all items: 160 of 160 steps" in told.err
-    assert run(["model", "evaluate", str(path), "--json"]) == 0
-    measures = json.loads(capsys.readouterr().out)
-    assert all(np.isfinite(value) for row in measures.values() for value in row.values())
+    assert "<svg" in report.read_text()
+
+
+@pytest.mark.parametrize("protocol", ["prequential", "leave-one-out", "global-time"])
+def test_command_prints_json_by_protocol_and_segment(
+    protocol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = circles(tmp_path)
+    assert run(["model", "evaluate", str(path), "--json", "--protocol", protocol, "--by", "type", "--in-order"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["protocol"], found["in_order"]) == (protocol, True)
+    table = found["tables"]["all"]
+    assert all(np.isfinite(value) for row in table["methods"].values() for value in row.values())
+    assert table["segments"]["type"]["view"]["questions"] == table["methods"][ONLINE]["questions"]
+    assert table["online_minus"][table["best_simple"]]["low"] <= table["online_minus"][table["best_simple"]]["high"]
+
+
+def test_the_column_of_the_user_makes_no_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["model", "evaluate", str(circles(tmp_path)), "--by", "user_id"]) == 2
+    assert "--by user_id is the column of the user" in capsys.readouterr().err

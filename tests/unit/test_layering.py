@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "adapters": {"schemas", "schemas.wire", "adapters"},
     "udfs": {"schemas", "schemas.wire", "models", "udfs"},
     "jobs": {"schemas", "schemas.wire", "models", "udfs", "jobs", "adapters"},
+    # Evaluation runs the job's rules offline; no part of the job does that.
+    "evaluation": {"schemas", "models", "models.interactions", "udfs", "evaluation"},
     "serving": {"schemas", "schemas.wire", "serving", "adapters"},
     # `privacy/access.py` collects the same data as the gateway.
     "privacy": {"schemas", "schemas.wire", "udfs", "jobs", "serving", "adapters", "privacy", "privacy.rules"},
@@ -33,6 +35,7 @@ MAY_IMPORT = {
         "schemas.wire",
         "models",
         "models.interactions",
+        "evaluation",
         "udfs",
         "jobs",
         "serving",

@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("schemas", "adapters", "models", "udfs", "jobs", "privacy", "serving", "bench", "deploy", "freshet")
+ROOMS = (
+    "schemas",
+    "adapters",
+    "models",
+    "evaluation",
+    "udfs",
+    "jobs",
+    "privacy",
+    "serving",
+    "bench",
+    "deploy",
+    "freshet",
+)
 MODULES_OF_ONE_NAME_MAX = 2
 MAKE_CLASSES = {"NamedTuple", "namedtuple", "defstruct", "make_dataclass", "TypedDict", "NewType", "Enum"}
 NAMED_BY_PYTHON = {"__init__", "__main__"}

@@ -18,6 +18,7 @@ NEEDS = {
     "serving": ("serving/requirements-kafka.txt", "serving/requirements-formats.txt"),
     "serving/gateway": ("serving/requirements-gateway.txt",),
     "models": ("requirements-train.txt",),
+    "evaluation": ("requirements.txt", "requirements-train.txt"),
     "schemas": ("serving/requirements.txt", "requirements-shared.txt"),
     "schemas/wire": ("serving/requirements.txt", "serving/requirements-formats.txt"),
     "udfs": ("requirements.txt",),

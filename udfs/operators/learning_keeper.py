@@ -11,7 +11,7 @@ from pyflink.datastream.state import ListStateDescriptor
 from models.online.lessons import decode_gradients, encode_gradients, encode_sums, sum_lessons
 from models.online.score_weights import Gradients
 from udfs.elements import EventRecord
-from udfs.learning import Teaching, decode_lessons, encode_lessons
+from udfs.learning import ExampleBudget, Teaching, decode_lessons, encode_lessons
 from udfs.online_model import OnlineModel
 from udfs.operators.store_keeper import StoreKeeper
 from udfs.operators.timers import register_end_of
@@ -20,8 +20,6 @@ from udfs.ranking import ListRules
 LESSONS: Final = OutputTag("lessons", Types.PRIMITIVE_ARRAY(Types.BYTE()))
 SUMS_EVERY_MS: Final = 1_000
 FOLLOW_EVERY_MS: Final = 1_000
-EXAMPLES_PER_SECOND: Final = 16
-"""Of a bucket: the learner takes one step a second, which more examples hardly improve."""
 
 
 class Taught(NamedTuple):
@@ -43,8 +41,7 @@ class LearningKeeper:
         self._gradients = context.get_list_state(ListStateDescriptor("gradients-v1", raw))
         self._model, self._rules, self._store = model, rules, store
         self._followed_at_ms = 0
-        self._examples: dict[Any, tuple[int, int]] = {}
-        """By bucket key: a second, and the examples taken in it."""
+        self._budget = ExampleBudget()
 
     def follow(self, now_ms: int) -> None:
         """Bring the model up to date, once a second."""
@@ -64,14 +61,10 @@ class LearningKeeper:
         lessons = teaching.lessons(users)
         if not lessons:
             return Taught()
-        examples = teaching.examples(users)[: max(0, EXAMPLES_PER_SECOND - self._examples_taken(ctx))]
+        examples = teaching.examples(users)[: self._budget.left(ctx.get_current_key(), _now_ms(ctx))]
         gradients = self._model.gradients(examples, self._rules)
         packed = msgspec.msgpack.encode(encode_gradients(gradients)) if gradients.lists else b""
         return Taught(encode_lessons(lessons), packed, len(examples))
-
-    def _examples_taken(self, ctx: Any) -> int:
-        second, taken = self._examples.get(ctx.get_current_key(), (0, 0))
-        return taken if second == _second(ctx) else 0
 
     def put(self, taught: Taught, ctx: Any) -> None:
         """Store it until the second ends."""
@@ -81,7 +74,7 @@ class LearningKeeper:
         register_end_of(SUMS_EVERY_MS, ctx)
         if taught.gradients:
             self._gradients.add(taught.gradients)
-        self._examples[ctx.get_current_key()] = _second(ctx), self._examples_taken(ctx) + taught.examples
+        self._budget.spend(ctx.get_current_key(), _now_ms(ctx), taught.examples)
 
     def sums(self) -> Iterator[Any]:
         """The sums of what was stored since the last call."""
@@ -96,5 +89,5 @@ class LearningKeeper:
         yield LESSONS, encode_sums(sum_lessons(lessons, gradients))
 
 
-def _second(ctx: Any) -> int:
-    return int(ctx.timer_service().current_processing_time()) // SUMS_EVERY_MS
+def _now_ms(ctx: Any) -> int:
+    return int(ctx.timer_service().current_processing_time())

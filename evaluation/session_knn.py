@@ -15,8 +15,9 @@ from typing import Final
 
 import numpy as np
 
-from models.online.prequential import Asked, RankedOnline
-from models.online.simple_methods import best_items
+from evaluation.job_twin import Took
+from evaluation.side_by_side import Asked
+from evaluation.simple_methods import best_items
 
 M: Final = 500
 K: Final = 100
@@ -30,10 +31,6 @@ class SessionKnn:
         self._sessions: dict[int, set[int]] = {}
         self._recent: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(items)]
         self._with_item = np.zeros(items)
-
-    def ranker(self) -> RankedOnline:
-        """As :func:`models.online.prequential.replay` takes it."""
-        return RankedOnline(self.rank, self.learn)
 
     def rank(self, asked: Asked) -> list[int]:
         """The list of a question."""
@@ -52,7 +49,7 @@ class SessionKnn:
         rarity = np.log(max(len(self._sessions), 1) / np.maximum(self._with_item, 1.0))
         return best_items(scores * rarity, asked.past if self._new_items else None)
 
-    def learn(self, asked: Asked, items: list[int]) -> None:
+    def learn(self, asked: Asked, items: list[int], took: Took) -> None:
         """Take a step: the user's session has these items too, and is the most recent of each of its items."""
         session = self._sessions.setdefault(asked.user, set())
         new = [item for item in items if item not in session]

@@ -1,21 +1,23 @@
-"""Simple methods, kept online under the protocol of :mod:`models.online.prequential`: what the online model must beat.
+"""Simple methods, kept online: what the online model must beat.
 
 Each gives all items a score; the best 20 are the list. Popularity at 7 days decides between equal scores and fills up
-short lists, so that no method loses for want of an answer. Pair counts are dense: for up to `ITEMS_MAX` items.
+short lists, so that no method loses for want of an answer. Pair counts are dense: with more than `PAIRED_ITEMS_MAX`
+items, the methods that need them are left out.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.job_twin import Took
+from evaluation.measures import LISTED
+from evaluation.side_by_side import Asked, Method, Past
 from models.online.dimensions import LAG_DECAY, LAGS, POPULARITY_HALF_LIVES_MS
-from models.online.prequential import LISTED, Asked, Past, RankedOnline
-from schemas.errors import ModelError
 from schemas.topics import HOUR_MS
 
-ITEMS_MAX: Final = 20_000
+PAIRED_ITEMS_MAX: Final = 10_000
 FILLING: Final = "popularity 7 d"
 _TINY: Final = 1e-9
 
@@ -24,42 +26,55 @@ Scores = npt.NDArray[Any]
 Score = Callable[[Asked], Scores]
 
 
+class Way(NamedTuple):
+    """A :class:`evaluation.side_by_side.Method` of two functions."""
+
+    rank: Callable[[Asked], list[int]]
+    learn: Callable[[Asked, list[int], Took], None]
+
+
 class SimpleMethods:
-    """Learns each step once for all methods: replay all `rankers` together, in their order."""
+    """Learns each step once for all methods: replay all `methods` together, in their order."""
 
     def __init__(self, items: int, new_items: bool) -> None:
-        if items > ITEMS_MAX:
-            raise ModelError(f"{items:,} items: the simple methods count pairs of at most {ITEMS_MAX:,}")
+        self._are_paired = items <= PAIRED_ITEMS_MAX
+        paired = items if self._are_paired else 0
         self._new_items = new_items
         self._popularity = {_name_of(ms): DecayedCounts(items, ms) for ms in POPULARITY_HALF_LIVES_MS}
-        self._next = np.zeros((items, items), np.float32)
-        self._follows = np.zeros((items, items), np.float32)
-        self._together = np.zeros((items, items), np.float32)
+        self._next = np.zeros((paired, paired), np.float32)
+        self._follows = np.zeros((paired, paired), np.float32)
+        self._together = np.zeros((paired, paired), np.float32)
         self._users = np.zeros(items, np.float32)
         self._lags = LAG_DECAY ** np.arange(LAGS)
 
-    def rankers(self) -> dict[str, RankedOnline]:
+    def methods(self) -> dict[str, Method]:
         """The methods by name."""
         ways: dict[str, Score] = {
             **{name: self._popular(counts) for name, counts in self._popularity.items()},
             "own items, most recent first": self._recent,
             "own items, most often first": self._often,
-            "transitions from the last item": lambda asked: self._next[asked.past.recents[-1]],
-            "transitions from the last 10 items": self._transitions,
-            "item kNN, cosine": self._neighbours,
         }
+        if self._are_paired:
+            ways |= {
+                "transitions from the last item": lambda asked: self._next[asked.past.recents[-1]],
+                "transitions from the last 10 items": self._transitions,
+                "item kNN, cosine": self._neighbours,
+            }
         # The last one learns, for all: the methods before it must not rank with the step that they are asked about.
-        teachers = [*[_nothing] * (len(ways) - 1), self.learn]
+        last = list(ways)[-1]
         return {
-            name: RankedOnline(lambda asked, score=score: self._listed(asked, score(asked)), teach)  # type: ignore[misc]
-            for (name, score), teach in zip(ways.items(), teachers, strict=True)
+            name: Way(self._listing(score), self.learn if name == last else _nothing) for name, score in ways.items()
         }
 
-    def learn(self, asked: Asked, items: list[int]) -> None:
+    def learn(self, asked: Asked, items: list[int], took: Took) -> None:
         """Take a step: each item follows those before it, also of its step, and is together with all the user had."""
         past = asked.past
         for counts in self._popularity.values():
             counts.add(items, asked.at_ms)
+        if self._are_paired:
+            self._learn_pairs(past, items)
+
+    def _learn_pairs(self, past: Past, items: list[int]) -> None:
         recents = list(past.recents)
         for item in items:
             before = recents[: -LAGS - 1 : -1]
@@ -76,9 +91,12 @@ class SimpleMethods:
         self._together[np.ix_(had, new)] += 1
         self._together[np.ix_(new, new)] += 1 - np.eye(len(new), dtype=np.float32)
 
-    def _listed(self, asked: Asked, scores: Scores) -> list[int]:
-        filling = self._popularity[FILLING].shares()
-        return best_items(scores + _TINY * filling, asked.past if self._new_items else None)
+    def _listing(self, score: Score) -> Callable[[Asked], list[int]]:
+        def listed(asked: Asked) -> list[int]:
+            scores = score(asked) + _TINY * self._popularity[FILLING].shares()
+            return best_items(scores, asked.past if self._new_items else None)
+
+        return listed
 
     def _popular(self, counts: "DecayedCounts") -> Score:
         return lambda _: counts.shares()
@@ -142,5 +160,5 @@ def _name_of(half_life_ms: int) -> str:
     return f"popularity {hours} h" if hours < 24 else f"popularity {hours // 24} d"
 
 
-def _nothing(asked: Asked, items: list[int]) -> None:
-    """The methods share what they learn: the first of them learns it."""
+def _nothing(asked: Asked, items: list[int], took: Took) -> None:
+    """The methods share what they learn: the last of them learns it."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.frozen import MEASURES, before_cut, choose_decay, evaluate
 from models.csv_files import Layout
-from models.evaluate import MEASURES, before_cut, choose_decay, evaluate
 from models.interactions import CLEAN_EVENTS, Columns, Interactions, default_user, from_rows, parse_line, read
 from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
 from models.model_directory import Card, export
