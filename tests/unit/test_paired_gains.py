@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.model_shadow import Kind, Pairs, simulate
+from bench.model_shadow import Kind, GainPairs, simulate
 from models.paired_gains import (
     FRACTIONS,
     LEVELS,
@@ -84,9 +84,9 @@ def test_the_interval_narrows_around_the_mean() -> None:
 def test_equal_models_raise_no_more_alarms_than_allowed_however_often_one_looks() -> None:
     random = np.random.default_rng(3)
     gains = np.where(random.random(4_000) < 0.3, random.integers(8, LEVELS + 1, 4_000), 0)
-    runs = simulate("equal", Kind.EQUAL, Pairs(gains, random.permutation(gains)), seed=5)
+    runs = simulate("equal", Kind.EQUAL, GainPairs(gains, random.permutation(gains)), seed=5)
     assert runs.worse <= 1
-    worse = simulate("worse", Kind.WORSE, Pairs(gains, np.where(random.random(4_000) < 0.1, 0, gains)), seed=5)
+    worse = simulate("worse", Kind.WORSE, GainPairs(gains, np.where(random.random(4_000) < 0.1, 0, gains)), seed=5)
     assert worse.worse >= 95
 
 
