@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from models.contract import FED, ITEMS
 from schemas.edited_text import in_utf8
 from schemas.errors import ModelError
 from schemas.events import ID_LENGTH_MAX
@@ -34,6 +35,7 @@ MANIFEST_FILE: Final = "manifest.json"
 MODEL_FILE: Final = "model.onnx"
 FP32_FILE: Final = "model.fp32.onnx"
 ITEMS_FILE: Final = "items.txt"
+AGAIN: Final = "make the folder again with `freshet model train` or `freshet model adopt`"
 QUANTISATIONS: Final = ("int8-weights", "int8-dynamic", "fp32")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
@@ -98,7 +100,7 @@ def load_with_items(directory: Path) -> tuple[Manifest, list[str]]:
     if unknown:
         raise ModelError(
             f"{directory / MANIFEST_FILE}: 'popular' names {len(unknown)} item(s) that are not in {ITEMS_FILE}, "
-            f"such as {min(unknown)!r}: export again with `make model`"
+            f"such as {min(unknown)!r}: {AGAIN}"
         )
     return manifest, items
 
@@ -155,7 +157,7 @@ def check_items(items: Sequence[str], where: str) -> None:
 def check_fields(manifest: Manifest, where: str) -> None:
     """Check every field against its bounds, without reading other files."""
     for problem in _problems(manifest):
-        raise ModelError(f"{where}: {problem}: export again with `make model`")
+        raise ModelError(f"{where}: {problem}: {AGAIN}")
 
 
 def check_model_file(path: Path, manifest: Manifest) -> None:
@@ -164,13 +166,11 @@ def check_model_file(path: Path, manifest: Manifest) -> None:
     if len(content) != manifest.size_bytes:
         raise ModelError(
             f"{path} has {len(content)} bytes, the manifest says {manifest.size_bytes}: "
-            "the copy is incomplete, or belongs to another model; export again with `make model`"
+            f"the copy is incomplete, or belongs to another model; {AGAIN}"
         )
     found = sha256_of(content)
     if found != manifest.sha256:
-        raise ModelError(
-            f"{path} has sha256 {found}, the manifest says {manifest.sha256}: export again with `make model`"
-        )
+        raise ModelError(f"{path} has sha256 {found}, the manifest says {manifest.sha256}: {AGAIN}")
 
 
 def _problems(manifest: Manifest) -> list[str]:
@@ -227,15 +227,12 @@ def _window_problems(window: TrainingWindow) -> list[str]:
 
 def _tensor_problems(manifest: Manifest) -> list[str]:
     problems = []
-    history = Tensor("int32", ("users", manifest.recent_items_max))
-    if manifest.inputs.get("items") != history:
-        problems.append(f"input 'items' must be {describe(history)}, not {describe(manifest.inputs.get('items'))}")
-    weights = Tensor("float32", history.shape)
-    if manifest.inputs.get("weights", weights) != weights:
-        problems.append(f"input 'weights' must be {describe(weights)}, not {describe(manifest.inputs.get('weights'))}")
-    unknown = sorted(set(manifest.inputs) - {"items", "weights"})
-    if unknown:
-        problems.append(f"input {unknown[0]!r} is not one that the scorer can feed (items, weights)")
+    for name in sorted({*manifest.inputs, ITEMS}):
+        wanted, found = feature_tensor(name) if name in FED else None, manifest.inputs.get(name)
+        if wanted is None:
+            problems.append(f"input {name!r} is not one that the scorer can feed ({', '.join(FED)})")
+        elif found != wanted:
+            problems.append(f"input {name!r} must be {describe(wanted)}, not {describe(found)}")
     ranked = "ids" in manifest.outputs
     scores = Tensor("float32", ("users", manifest.top_k if ranked else manifest.items_count + 1))
     if manifest.outputs.get("scores") != scores:
@@ -243,6 +240,12 @@ def _tensor_problems(manifest: Manifest) -> list[str]:
     if ranked and manifest.outputs["ids"] not in (Tensor("int32", scores.shape), Tensor("int64", scores.shape)):
         problems.append(f"output 'ids' must be int32 or int64 and of the shape of 'scores' {list(scores.shape)}")
     return problems
+
+
+def feature_tensor(name: str) -> Tensor:
+    """An input of the contract, as the job feeds it."""
+    feature = FED[name]
+    return Tensor(feature.dtype, ("users", feature.width or RECENT_ITEMS_MAX))
 
 
 def describe(tensor: Tensor | None) -> str:
@@ -254,16 +257,14 @@ def _decode(path: Path) -> Manifest:
     try:
         return msgspec.json.decode(in_utf8(_read(path)), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"{path}: {error}: export again with `make model`") from error
+        raise ModelError(f"{path}: {error}: {AGAIN}") from error
 
 
 def _read_items(path: Path, manifest: Manifest) -> list[str]:
     content = _read(path)
     found = sha256_of(content)
     if found != manifest.items_sha256:
-        raise ModelError(
-            f"{path} has sha256 {found}, the manifest says {manifest.items_sha256}: export again with `make model`"
-        )
+        raise ModelError(f"{path} has sha256 {found}, the manifest says {manifest.items_sha256}: {AGAIN}")
     items = decode_items(content, str(path))
     if len(items) != manifest.items_count:
         raise ModelError(f"{path} has {len(items)} items, the manifest says {manifest.items_count}")
@@ -274,4 +275,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}): make a model with `make model`") from error
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}): make one with `freshet model train` or `freshet model adopt`"
+        ) from error

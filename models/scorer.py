@@ -4,6 +4,7 @@ Each Python worker creates one :class:`Scorer` when the operator opens. The job 
 although ``score`` keeps no state and is thread-safe.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from models.manifest import MODEL_FILE, Manifest, Tensor, describe, load_with_items
+from models.contract import PROFILE
+from models.manifest import AGAIN, MODEL_FILE, Manifest, Tensor, describe, load_with_items
 from models.run_limit import RunLimit
 from models.trial import find_fault
-from schemas.errors import ModelError
+from schemas.errors import ModelError, ModelTooSlow
 
 WARM_UP_USERS: Final = (1, 8, 64)
 CHUNK_USERS: Final = 32
@@ -27,13 +29,15 @@ History = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Features = Mapping[str, npt.NDArray[Any]]
+_NO_FEATURES: Final[Features] = {}
 
 
 class Scorer:
     """A loaded, checked and warmed-up model.
 
     ``manifest``: its description. ``items``: row → item id, row 0 is padding and ``""``. ``index``: item id → row, from
-    1.
+    1. ``wanted``: the inputs beside ``items`` and ``weights`` that the graph takes (:data:`models.contract.PROFILE`).
     """
 
     def __init__(self, manifest: Manifest, items: list[str], session: Any) -> None:
@@ -42,6 +46,7 @@ class Scorer:
         self.index = {item: row for row, item in enumerate(items, start=1)}
         self._session = session
         self._limited = RunLimit(ort.RunOptions)
+        self.wanted = tuple(name for name in PROFILE if name in manifest.inputs)
         self._weighted = "weights" in manifest.inputs
         self._ranked = "ids" in manifest.outputs
 
@@ -56,13 +61,16 @@ class Scorer:
         scorer._warm_up(path)
         return scorer
 
-    def score(self, items: History, weights: Weights | None = None) -> tuple[Scores, Rows]:
+    def score(
+        self, items: History, weights: Weights | None = None, features: Features = _NO_FEATURES
+    ) -> tuple[Scores, Rows]:
         """Rank the vocabulary for each user.
 
         ``items`` int32[users, recent_items_max]: rows of the recent items, newest last, 0 is padding. ``weights``
-        float32 of the same shape: the weight of each item, by default 1; only used if the graph takes it. Returns
-        ``(scores float32[users, top_k], rows int64[users, top_k])``, best first, never padding. A user's result does
-        not depend on the other users of the batch.
+        float32 of the same shape: the weight of each item, by default 1; only used if the graph takes it.
+        ``features``: the inputs in ``wanted``, each [users, width]. Returns ``(scores float32[users, top_k], rows
+        int64[users, top_k])``, best first, never padding. A user's result does not depend on the other users of the
+        batch.
 
         Raises :class:`ModelError` for another shape or a row outside the vocabulary, and :class:`ModelTooSlow` if a run
         was stopped (:data:`models.run_limit.RUN_MAX_S`).
@@ -72,12 +80,13 @@ class Scorer:
             raise ModelError(
                 f"weights are {list(weights.shape)}, the items are {list(history.shape)}: give one for each"
             )
-        counted = None if weights is None else np.ascontiguousarray(weights, dtype=np.float32)
+        feed: dict[str, npt.NDArray[Any]] = {"items": history}
+        if self._weighted:
+            given = np.ones(history.shape, np.float32) if weights is None else weights
+            feed["weights"] = np.ascontiguousarray(given, dtype=np.float32)
+        feed |= {name: self._feature(name, features, len(history)) for name in self.wanted}
         cuts = range(0, max(len(history), 1), CHUNK_USERS)
-        parts = [
-            self._run(history[at : at + CHUNK_USERS], None if counted is None else counted[at : at + CHUNK_USERS])
-            for at in cuts
-        ]
+        parts = [self._run({name: one[at : at + CHUNK_USERS] for name, one in feed.items()}) for at in cuts]
         if len(parts) == 1:
             return parts[0]
         return np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts])
@@ -94,25 +103,36 @@ class Scorer:
             )
         return history
 
-    def _run(self, history: History, weights: Weights | None) -> tuple[Scores, Rows]:
-        if not len(history):
+    def _feature(self, name: str, features: Features, users: int) -> npt.NDArray[Any]:
+        tensor, found = self.manifest.inputs[name], features.get(name)
+        if found is None or found.shape != (users, tensor.shape[1]):
+            shape = "nothing" if found is None else list(found.shape)
+            raise ModelError(f"model {self.manifest.name} takes {name}: {describe(tensor)}, and got {shape}")
+        return np.ascontiguousarray(found, dtype=tensor.dtype)
+
+    def _run(self, feed: Mapping[str, npt.NDArray[Any]]) -> tuple[Scores, Rows]:
+        if not len(feed["items"]):
             return np.empty((0, self.manifest.top_k), np.float32), np.empty((0, self.manifest.top_k), np.int64)
-        feed: dict[str, Any] = {"items": history}
-        if self._weighted:
-            feed["weights"] = np.ones(history.shape, np.float32) if weights is None else weights
         if not self._ranked:
             only_scores = self._limited(lambda options: self._session.run(["scores"], feed, options))
             return best_of(only_scores[0], self.manifest.top_k)
         scores, rows = self._limited(lambda options: self._session.run(["scores", "ids"], feed, options))
         return scores, rows.astype(np.int64, copy=False)
 
+    def _try(self, history: History, weights: Weights | None = None) -> tuple[Scores, Rows]:
+        """Score a made-up history; of users with items, each feature is 1, of the others 0."""
+        some = history.any(axis=1)[:, None]
+        shapes = {name: (len(history), int(self.manifest.inputs[name].shape[1])) for name in self.wanted}
+        features = {name: np.broadcast_to(some, shape).astype(np.float32) for name, shape in shapes.items()}
+        return self.score(history, weights, features)
+
     def _warm_up(self, path: Path) -> None:
         """Run each batch size, then histories like those that shops send (:mod:`models.trial`)."""
         width, items = self.manifest.recent_items_max, len(self.items) - 1
         try:
             for users in WARM_UP_USERS:
-                self._run(np.ones((users, width), np.int32), None)
-            fault = find_fault(self._run, items, width, self.manifest.top_k)
+                self._try(np.ones((users, width), np.int32))
+            fault = find_fault(self._try, items, width, self.manifest.top_k)
         except Exception as error:  # as in open_session
             raise ModelError(f"{path} cannot be run: {error}") from error
         if fault is not None:
@@ -152,6 +172,18 @@ def open_session(graph: str | bytes, name: str, threads: int = 1) -> Any:
         raise ModelError(f"{name} is not a graph that onnxruntime {ort.__version__} can run: {error}") from error
 
 
+def run_once(graph: bytes, feed: Features) -> list[npt.NDArray[Any]]:
+    """All outputs of a graph for one input; raises :class:`ModelError` if it cannot be run, or not in time."""
+    session = open_session(graph, "the file")
+    try:
+        found: list[npt.NDArray[Any]] = RunLimit(ort.RunOptions)(lambda options: session.run(None, feed, options))
+    except ModelTooSlow:
+        raise
+    except Exception as error:  # as in open_session
+        raise ModelError(f"the graph fails for a full history: {error}") from error
+    return found
+
+
 def _check_graph(path: Path, manifest: Manifest, session: Any) -> None:
     """Check that names, types and shapes in the graph match the manifest; a free dimension may have any name."""
     for side, declared, found in (
@@ -162,13 +194,13 @@ def _check_graph(path: Path, manifest: Manifest, session: Any) -> None:
         if set(actual) != set(declared):
             raise ModelError(
                 f"{path} has the {side}s {', '.join(sorted(actual))}; "
-                f"the manifest says {', '.join(sorted(declared))}: export again with `make model`"
+                f"the manifest says {', '.join(sorted(declared))}: {AGAIN}"
             )
         for name, tensor in declared.items():
             if not _agree(tensor, actual[name]):
                 raise ModelError(
                     f"{path}: {side} {name!r} is {describe(actual[name])}, "
-                    f"the manifest says {describe(tensor)}: export again with `make model`"
+                    f"the manifest says {describe(tensor)}: {AGAIN}"
                 )
 
 

@@ -6,7 +6,8 @@ fails for whole batches, it is not called for a while, so that consents do not w
 """
 
 import logging
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +18,28 @@ from udfs.fault_log import FaultLog
 REST_MS: Final = 60_000
 Items = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
+Features = Mapping[str, npt.NDArray[Any]]
 Answer = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+NO_FEATURES: Final[Features] = {}
 logger = logging.getLogger(__name__)
 
 
 class Scoring(Protocol):
     """The interface of a model; implemented by :class:`models.scorer.Scorer`.
 
-    `items` maps row → item id, with row 0 for padding; `index` maps item id → row.
+    `items` maps row → item id, with row 0 for padding; `index` maps item id → row. `wanted` are the inputs beside rows
+    and weights that the model takes (:data:`models.contract.PROFILE`).
     """
 
     items: list[str]
     index: dict[str, int]
+    wanted: tuple[str, ...]
 
-    def score(self, items: Items, weights: Weights | None) -> Answer:
-        """(scores float32[users, k], rows int[users, k]), best first, for int32[users, RECENT_ITEMS_MAX] rows."""
+    def score(self, items: Items, weights: Weights | None, features: Features = NO_FEATURES) -> Answer:
+        """(scores float32[users, k], rows int[users, k]), best first, for int32[users, RECENT_ITEMS_MAX] rows.
+
+        `features` are those in `wanted`, each [users, width].
+        """
         ...
 
 
@@ -45,24 +53,24 @@ class GuardedModel:
         self._rests_until_ms = 0
         self._log_fault = FaultLog(logger, "the model failed: users have lists of what is popular")
 
-    def score(self, items: Items, weights: Weights, now_ms: int) -> Answer:
+    def score(self, items: Items, weights: Weights, now_ms: int, features: Features = NO_FEATURES) -> Answer:
         """(scores float32[users, k], rows int[users, k]), best first; a user without scores has only -inf.
 
-        `items` and `weights` are as in :class:`Scoring`. Rows of finite scores are between 1 and the model's last row,
-        and unique per user. `k` is 1 if no user has scores.
+        `items`, `weights` and `features` are as in :class:`Scoring`. Rows of finite scores are between 1 and the
+        model's last row, and unique per user. `k` is 1 if no user has scores.
         """
         if now_ms < self._rests_until_ms:
             return self._nothing(len(items))
         try:
-            return self._check_answer(self._model.score(items, weights), len(items))
+            return self._check_answer(self._model.score(items, weights, features), len(items))
         except ModelTooSlow as error:
             self._rest(now_ms, error)
             return self._nothing(len(items))
         except Exception as error:  # a foreign model may raise anything
             self._log_fault(error)
-            return self._score_halves(items, weights, now_ms)
+            return self._score_halves(items, weights, features, now_ms)
 
-    def _score_halves(self, items: Items, weights: Weights, now_ms: int) -> Answer:
+    def _score_halves(self, items: Items, weights: Weights, features: Features, now_ms: int) -> Answer:
         """Halve a failed batch until the users who make it fail are isolated, in a bounded number of runs."""
         users = len(items)
         runs_left = 4 * users.bit_length() if users > 1 else 0
@@ -72,7 +80,8 @@ class GuardedModel:
             part, runs_left = waiting.pop(), runs_left - 1
             size = part.stop - part.start
             try:
-                found.append((part, self._check_answer(self._model.score(items[part], weights[part]), size)))
+                some = {name: one[part] for name, one in features.items()}
+                found.append((part, self._check_answer(self._model.score(items[part], weights[part], some), size)))
             except ModelTooSlow as error:
                 self._rest(now_ms, error)
                 break

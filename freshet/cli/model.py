@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from freshet.cli.file_options import TrainingFile, with_training_options
-from freshet.cli.shape import AsJson, SettingsFile, command, group, in_existing_folder, print_json, say
+from freshet.cli.shape import AsJson, ExitCode, SettingsFile, command, group, in_existing_folder, print_json, say
 
 if TYPE_CHECKING:
     from models.interactions import Columns, Interactions
@@ -31,6 +31,17 @@ Folder = Annotated[
     ),
 ]
 TopK = Annotated[int, typer.Option(min=1, help="Items in a list.")]
+
+
+OnnxFile = Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.")]
+Takes = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME=INPUT", help="Which input of the contract the graph's input NAME takes."),
+]
+Gives = Annotated[
+    list[str] | None,
+    typer.Option("--output", metavar="NAME=OUTPUT", help="Whether the graph's output NAME is the scores or the ids."),
+]
 
 
 @command(app, "train", f"freshet model train online-retail.parquet --out model {ONLINE_RETAIL}")
@@ -124,26 +135,53 @@ def evaluate(
 
 @command(app, "adopt", "freshet model adopt mine.onnx --items items.txt --name mine-1 --out model")
 def adopt(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.")],
+    model: OnnxFile,
     items: Annotated[Path, typer.Option(metavar="FILE", help="Item ids, one per line, in row order.")],
     name: Annotated[str, typer.Option(help="The name in lists: a-z, 0-9, '.', '_' and '-'.")],
     out: Folder,
     top_k: Annotated[
         int, typer.Option(min=1, help="How many items to rank, for a graph that returns plain scores.")
     ] = 50,
+    takes: Takes = None,
+    gives: Gives = None,
 ) -> None:
     """Adopt your own ONNX model: check it, try it, and write it with its manifest.
 
-    The graph takes `items` int32[users, 20] (rows of the user's recent items, newest last, 0 is padding) and,
-    optionally, `weights` float32[users, 20]. It returns either `scores` float32[users, items + 1], one per row, or the
-    best items ranked: `scores` float32[users, k] and `ids` int32 or int64[users, k]. Line n of the items file is row n;
-    row 0 is padding. External weights (MODEL.onnx.data) are included. Whatever the job would refuse is refused here.
+    The graph takes rows of the user's recent items, and returns scores of all items, or the best ones ranked. Types,
+    names, widths and batches of one are adapted to the contract. Line n of the items file is row n; row 0 is padding.
+    External weights (MODEL.onnx.data) are included. Whatever the job would refuse is refused here, with the change to
+    make; `model check` prints the contract beside the file.
     """
     from models.adopt import adopt as take
     from models.adopt import items_in
 
-    manifest = take(model, items_in(items), name, out, top_k)
+    manifest = take(model, items_in(items), name, out, top_k, _choices(takes), _choices(gives))
     print(_summary(manifest.name, manifest.items_count, manifest.size_bytes, out))
+
+
+@command(app, "check", "freshet model check mine.onnx --items items.txt")
+def check(
+    model: OnnxFile,
+    items: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Item ids, one per line, in row order; default: not compared.")
+    ] = None,
+    takes: Takes = None,
+    gives: Gives = None,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Print the contract beside an ONNX file, and try it: what fits, what `model adopt` adapts, what to change.
+
+    Exits with 1 if something must be changed.
+    """
+    from models.adopt import items_in
+    from models.check import check as compare
+
+    checked = compare(model, None if items is None else items_in(items), _choices(takes), _choices(gives))
+    if as_json:
+        print_json({"file": str(model), "fits": not checked.wrong, "findings": checked.findings})
+    else:
+        print("\n".join(finding.line() for finding in checked.findings))
+    return ExitCode.FINDINGS if checked.wrong else ExitCode.DONE
 
 
 @command(app, "cost", "freshet model cost --items 10000")
@@ -166,6 +204,14 @@ def _read(file: str, of_file: TrainingFile, columns: "Columns | None" = None) ->
     from evaluation.train import interactions_in
 
     return interactions_in(file, columns or of_file.columns(), of_file.user, say)
+
+
+def _choices(given: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE options as a table."""
+    split = [one.rpartition("=") for one in given or ()]
+    if wrong := [value for name, _, value in split if not name]:
+        raise typer.BadParameter(f"{wrong[0]!r} is not NAME=VALUE")
+    return {name: value for name, _, value in split}
 
 
 def _summary(name: str, items: int, size_bytes: int, out: Path) -> str:

@@ -94,7 +94,7 @@ class Moody(FixedModel):
         super().__init__(ITEMS)
         self.chance = random.Random(SEED)
 
-    def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+    def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
         scores, rows = super().score(items, weights)
         mood = self.chance.random()
         if mood < 0.01:

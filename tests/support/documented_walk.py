@@ -56,6 +56,7 @@ WALKED: Final = (
     "freshet audit save-heads --settings freshet.toml --out heads.jsonl",
     "freshet audit verify --settings freshet.toml --heads heads.jsonl",
     "freshet report --settings freshet.toml --from 2026-01-01 --to 2026-02-01 --out REPORT",
+    "freshet model check mine.onnx --items items.txt",
     "freshet model adopt mine.onnx --items items.txt --name mine-1 --out MODEL",
     "freshet model train --help",
     "freshet demo --help",

@@ -502,13 +502,16 @@ class FixedModel:
     sizes of the batches.
     """
 
+    wanted: tuple[str, ...] = ()
+
     def __init__(self, items: Sequence[str], top_k: int = 50) -> None:
         self.items = ["", *items]
         self.index = {item: row for row, item in enumerate(items, start=1)}
+        self.wanted: tuple[str, ...] = ()
         self.top_k = min(top_k, len(items))
         self.batches: list[int] = []
 
-    def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+    def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
         """See :class:`udfs.ranking.Scoring`."""
         self.batches.append(len(items))
         size = len(self.items)

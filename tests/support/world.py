@@ -81,7 +81,7 @@ class EchoModel:
         self.items = ["", *(f"item-{number}" for number in range(ITEMS_MAX))]
         self.index = {item: row for row, item in enumerate(self.items) if row}
 
-    def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+    def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
         """See :class:`udfs.ranking.Scoring`."""
         return np.where(items > 0, 1.0, -np.inf).astype(np.float32), items.astype(np.int64)
 

@@ -25,7 +25,7 @@ class Failing(FixedModel):
         super().__init__(ITEMS, top_k=5)
         self.fault = fault
 
-    def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+    def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
         scores, rows = super().score(items, weights)
         bad = items[:, -1] == POISON
         if not bad.any():
@@ -89,7 +89,7 @@ def test_hanging_or_failing_model_rests_and_is_retried(fault: str) -> None:
 
 def test_padding_may_be_in_any_row_and_repeated() -> None:
     class Padded(FixedModel):
-        def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+        def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
             scores, rows = super().score(items, weights)
             scores[:, 2:], rows[:, 2:] = -np.inf, 0
             return scores, rows

@@ -60,9 +60,13 @@ def with_another_input() -> onnx.ModelProto:
     ("model", "items", "said"),
     [
         (b"no graph", ITEMS, "mine.onnx is not an ONNX file"),
-        (plain_model(30), ITEMS[:-1], "output 'scores' is float32[users, 31], the manifest says float32[users, 30]"),
+        (
+            plain_model(30),
+            ITEMS[:-1],
+            "output scores float32[users, 31]: return 30 columns, one for each of the 29 items and row 0, or 29",
+        ),
         (plain_model(30), [*ITEMS[:-1], "item-1"], "item id 'item-1' occurs twice"),
-        (with_another_input(), ITEMS, "input 'age' is not one that the scorer can feed"),
+        (with_another_input(), ITEMS, "input age float32[users, 1]: say what it takes, --input age=items"),
     ],
     ids=["no graph", "an item too few", "an item twice", "another input"],
 )

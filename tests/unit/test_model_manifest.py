@@ -45,7 +45,7 @@ def test_modified_model_is_refused_with_digests_and_remedy(model: Path) -> None:
     said = refusal(model)
     assert sha256_of(bytes(content)) in said
     assert str(model / MODEL_FILE) in said
-    assert "export again with `make model`" in said
+    assert "make the folder again with `freshet model train` or `freshet model adopt`" in said
 
 
 def test_truncated_model_is_refused_by_size(model: Path) -> None:

@@ -131,7 +131,7 @@ def test_ranker_ranks_with_the_model_passed_to_it() -> None:
     """Two models with different items do not mix their rows, names or failures."""
 
     class Failing(FixedModel):
-        def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+        def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
             raise ValueError
 
     ranker, state = a_ranker().ranker, who_met("i5")
@@ -208,7 +208,7 @@ def test_no_candidates_give_no_list() -> None:
 class Padded(FixedModel):
     """A model with fewer items than it must return: the rest is padding at -inf."""
 
-    def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+    def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
         scores, rows = super().score(items, weights)
         scores[:, 5:], rows[:, 5:] = -np.inf, 0
         return scores, rows
@@ -226,7 +226,7 @@ def test_recent_item_weight_depends_on_kind_and_half_life() -> None:
     seen: list[Any] = []
 
     class Watched(FixedModel):
-        def score(self, items: Any, weights: Any) -> tuple[Any, Any]:
+        def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
             seen.append((items.copy(), weights.copy()))
             return super().score(items, weights)
 
