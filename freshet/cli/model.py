@@ -134,16 +134,26 @@ def evaluate(
 
 
 @command(app, "adopt", "freshet model adopt mine.onnx --items items.txt --name mine-1 --out model")
+@with_training_options
 def adopt(
     model: OnnxFile,
     items: Annotated[Path, typer.Option(metavar="FILE", help="Item ids, one per line, in row order.")],
     name: Annotated[str, typer.Option(help="The name in lists: a-z, 0-9, '.', '_' and '-'.")],
     out: Folder,
+    of_file: TrainingFile,
     top_k: Annotated[
         int, typer.Option(min=1, help="How many items to rank, for a graph that returns plain scores.")
     ] = 50,
     takes: Takes = None,
     gives: Gives = None,
+    evaluate_on: Annotated[
+        str | None,
+        typer.Option(
+            "--evaluate",
+            metavar="FILE",
+            help="Interactions: measure the lists on the last fifth of them, for the manifest.",
+        ),
+    ] = None,
 ) -> None:
     """Adopt your own ONNX model: check it, try it, and write it with its manifest.
 
@@ -155,7 +165,17 @@ def adopt(
     from models.adopt import adopt as take
     from models.adopt import items_in
 
-    manifest = take(model, items_in(items), name, out, top_k, _choices(takes), _choices(gives))
+    measured = None
+    if evaluate_on is not None:
+        from evaluation.adopted import measuring_on
+
+        measured = measuring_on(_read(evaluate_on, of_file))
+    manifest = take(model, items_in(items), name, out, top_k, _choices(takes), _choices(gives), measured)
+    if manifest.metrics:
+        from evaluation.study import PRINTED
+        from evaluation.train import table
+
+        print("\n".join(table(manifest.metrics, PRINTED)))
     print(_summary(manifest.name, manifest.items_count, manifest.size_bytes, out))
 
 

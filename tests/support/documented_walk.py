@@ -95,6 +95,9 @@ ELSEWHERE: Final = {
 """Commands that stop or change the stack that others share, and the test that runs each."""
 
 PARSED: Final = {
+    "freshet model adopt mine.onnx --items items.txt --name mine-1 --out MODEL --evaluate later.jsonl": (
+        "tests/unit/test_model_adopt.py runs it with files of its own"
+    ),
     "freshet demo --replay FILE": "needs a terminal and a stack of its own for minutes",
     "freshet bench run --only buckets": "half an hour",
     "freshet bench models --only shadow": "ten minutes",

@@ -1,5 +1,6 @@
 """Models from elsewhere: those that run are adopted, the others are refused with a reason."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from models.random_model import random_transitions
 from models.scorer import Scorer
 from schemas.errors import ModelError
 from tests.support.documented import blocks
-from tests.support.models import history, plain_model
+from tests.support.models import BEGINNING, DAY, history, plain_model
 
 ITEMS = [f"item-{row}" for row in range(1, 31)]
 
@@ -77,6 +78,40 @@ def test_unrunnable_model_is_refused_and_nothing_written(
     assert code == 2
     assert said in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["items", "mine.onnx"]
+
+
+def shopping(path: Path, days: int = 40) -> Path:
+    """A file of users who each go round the catalogue, a step a day."""
+    rows = [
+        {
+            "user_id": f"u{user}",
+            "item_id": ITEMS[(user + day) % 30],
+            "type": "click",
+            "ts": BEGINNING + day * DAY + user,
+        }
+        for day in range(days)
+        for user in range(20)
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def test_adopted_model_is_measured_by_the_job_s_rules(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+    later = shopping(tmp_path / "later.jsonl")
+    code, said = run(fp32_model(random_transitions(30, 4, seed=1), 12), ITEMS, "--evaluate", str(later))
+    assert code == 0, said
+    metrics = Scorer.open(tmp_path / "model").manifest.metrics
+    assert [name for name in metrics if name.startswith("model")] == ["model", "model, new items"]
+    assert len(metrics) == 4, "with the best simple method of each"
+    assert all(0 <= row["ndcg@10"] <= 1 for row in metrics.values())
+
+
+def test_file_of_other_items_measures_nothing(tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+    later = shopping(tmp_path / "later.jsonl")
+    code, said = run(plain_model(30), [f"thing-{row}" for row in range(30)], "--evaluate", str(later))
+    assert code == 2
+    assert "the model knows none of the file's 30 items, such as 'item-1': name the column of the items" in said
+    assert not (tmp_path / "model").exists()
 
 
 def as_windows_writes(items: list[str]) -> str:
