@@ -23,13 +23,14 @@ import msgspec
 from adapters.secrets.key_rings import load_key_ring
 from bench.clients import consumer
 from jobs.settings import Settings, load_settings
-from jobs.workers import open_model, open_store
+from jobs.workers import open_shelf, open_store
 from models.online.learner import Learner
 from models.online.lessons import Lesson, sum_lessons
 from models.online.score_weights import Gradients
 from schemas.events import EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, KIND_OF
 from schemas.lists import encode_list, item_fragment
 from schemas.marks import MARK_KEY
+from schemas.model_versions import DEFAULT
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import ALL, ListWrite
 from schemas.wire.codecs import json_codec
@@ -87,7 +88,8 @@ class PlainConsumer:
     """The whole product in one object. Call order: consents(), then interactions() once per batch."""
 
     def __init__(self, settings: Settings, epoch: int) -> None:
-        model, popular = open_model(settings)
+        shelf, popular = open_shelf(settings)
+        model = shelf.own[DEFAULT]
         self._settings = settings
         self._epoch = epoch
         self._model = model

@@ -63,10 +63,22 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     directory: str | None = None
     """The folder with `manifest.json` and `model.onnx` of a frozen model, at the same path on every worker."""
+    versions: str | None = None
+    """The folder, or URI in an object store (`s3://…`, `gs://…`), with versions of models to roll out in the running
+    job with `freshet model`. Every worker reads it, with the credentials of its environment.
+    """
+    cache: str | None = None
+    """The folder for a worker's copies of versions. By default one for its user in the folder for temporary files."""
+    cache_bytes_max: Annotated[int, Meta(ge=1)] = 2 << 30
+    """The size of that folder, in bytes: the copies that were not used for longest are deleted first."""
 
     def frozen_directory(self) -> Path | None:
         """The folder of a frozen model; None if the model learns in the stream."""
         return None if self.directory is None else Path(self.directory)
+
+    def cache_folder(self) -> Path | None:
+        """The folder for copies of versions, if it is set."""
+        return None if self.cache is None else Path(self.cache)
 
     def complaint(self) -> str | None:
         """What is wrong, if anything."""

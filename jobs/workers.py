@@ -9,9 +9,11 @@ from adapters.secrets.key_rings import load_key_ring
 from adapters.secrets.signing_keys import load_signing_key
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker, connect_as_tenant
+from jobs.model_versions import opener, version_of
 from jobs.settings import Settings, load_policy
 from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
+from schemas.model_versions import DEFAULT, ONLINE
 from schemas.pseudonyms import Pseudonymiser
 from udfs.audit_chain import Author
 from udfs.frozen_model import FrozenModel
@@ -19,9 +21,10 @@ from udfs.ingest import Ingest
 from udfs.online_model import OnlineModel
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.learn_operator import LearnParts
+from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
-from udfs.ranking import ListModel, PopularItems, Ranker
+from udfs.ranking import PopularItems, Ranker
 
 
 def check_openable(settings: Settings) -> None:
@@ -60,11 +63,12 @@ def open_store(settings: Settings, epoch: int) -> RedisStore:
 
 def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:
     """Model, store and bounds for the personalise operator; `trail` comes from :func:`jobs.trail.trail_id`."""
-    model, fallback = open_model(settings)
+    shelf, fallback = open_shelf(settings)
+    online = shelf.own.get(ONLINE)
     _tune_garbage_collector()
     return PersonaliseParts(
         Ranker(settings.lists, settings.profile, epoch),
-        model,
+        shelf,
         open_store(settings, epoch),
         fallback,
         epoch,
@@ -76,17 +80,20 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
         Author(load_signing_key(settings.audit.signing_key), epoch, trail, settings.audit.heads_every_ms),
         GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),
         UnreadConsentAge(functools.partial(oldest_unread_ms, settings.kafka)),
-        model if isinstance(model, OnlineModel) else None,
+        online if isinstance(online, OnlineModel) else None,
     )
 
 
-def open_model(settings: Settings) -> tuple[ListModel, PopularItems]:
-    """The model that makes lists, and what is popular until events say so."""
-    directory = settings.model.frozen_directory()
+def open_shelf(settings: Settings) -> tuple[ModelShelf, PopularItems]:
+    """The models that make lists, before any is rolled out, and what is popular until events say so."""
+    directory, open_version = settings.model.frozen_directory(), opener(settings)
     if directory is None:
-        return OnlineModel(), PopularItems()
+        online = OnlineModel()
+        return ModelShelf({DEFAULT: online, ONLINE: online}, open_version, ONLINE), PopularItems()
     scorer = Scorer.open(directory)
-    return FrozenModel(scorer, scorer.manifest.name, settings.profile), PopularItems.ranked(scorer.manifest.popular)
+    model = FrozenModel(scorer, scorer.manifest.name, settings.profile)
+    default = str(version_of(scorer.manifest))
+    return ModelShelf({DEFAULT: model}, open_version, default), PopularItems.ranked(scorer.manifest.popular)
 
 
 def open_learn_parts(settings: Settings, epoch: int) -> LearnParts:

@@ -63,7 +63,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The contents of ``manifest.json``.
 
     ``popular`` are the most popular item ids at training time, best first, each used by at least ``popular_min_users``
-    distinct users. ``metrics`` is a table: ranking method → metric → value.
+    distinct users. ``metrics`` is a table: ranking method → metric → value. ``licence`` is that of the model, "" if
+    nobody said.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kind_weights: dict[str, float]
     recent_items_max: int = RECENT_ITEMS_MAX
     format_version: int = FORMAT_VERSION
+    licence: str = ""
 
 
 def load(directory: Path) -> Manifest:

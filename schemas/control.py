@@ -6,13 +6,15 @@ The field `kind` distinguishes the commands. Commands for all users are sent onc
 the raw user id, which ingest pseudonymises like all others.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from schemas.audit import KeyChange, VisibleName
+from schemas.decoding import SLUG_PATTERN
 from schemas.events import UserId
+from schemas.model_versions import VERSION_PATTERN
 
 UNNAMED: Final = "unnamed"
 Bucket = Annotated[int, Meta(ge=0, lt=4096)]
@@ -71,5 +73,37 @@ class KeyCommand(BucketCommand, tag="key", frozen=True, gc=False):
     users: Count
 
 
-Command = AccountCommand | KidsCommand | KeyCommand
+WHOLE: Final = 10_000
+"""All users, in the unit of shares: hundredths of a percent."""
+Share = Annotated[int, Meta(ge=0, le=WHOLE)]
+ModelVersion = Annotated[str, Meta(pattern=VERSION_PATTERN)]
+Slug = Annotated[str, Meta(pattern=SLUG_PATTERN)]
+ARMS_MAX: Final = 4
+ModelAction = Literal["load", "activate", "canary", "arms", "rollback", "status"]
+
+
+class Arm(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A share of the users, who get their lists from `version`; lists contain the arm's `name`."""
+
+    name: Slug
+    version: ModelVersion
+    share: Share
+
+
+class ModelCommand(BucketCommand, tag="model", frozen=True, gc=False):
+    """A step of a roll-out (:mod:`udfs.rollout`), answered by :class:`schemas.receipts.ModelReceipt`.
+
+    `version` is for `load` and `activate`, `arms` and `experiment` for `canary` and `arms`: no arms end an experiment.
+    The experiment's name decides which users are in which arm. `offset` is the command's in `control`: ingest sets it,
+    whatever the sender wrote.
+    """
+
+    action: ModelAction
+    version: ModelVersion = "default"
+    arms: Annotated[tuple[Arm, ...], Meta(max_length=ARMS_MAX)] = ()
+    experiment: Slug | None = None
+    offset: int = -1
+
+
+Command = AccountCommand | KidsCommand | KeyCommand | ModelCommand
 UserCommand = RelinkCommand | AccessCommand | ReadsCommand

@@ -4,7 +4,9 @@ from typing import Literal
 
 import msgspec
 
+from schemas.control import Arm
 from schemas.lists import UserReason
+from schemas.model_versions import DEFAULT
 
 
 class ListReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -37,10 +39,11 @@ class AccountTotals(msgspec.Struct, frozen=True):
     segments_left_out: int = 0
 
 
-class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=True):
+class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=True, omit_defaults=True):
     """All effects of one element or one timer in `bucket`: its list writes, and the bucket's totals after it.
 
-    `model` is the name of the model that the job serves; each list names the one that made it.
+    `model` is the name of the model that the bucket serves; each list names the one that made it. During an experiment,
+    `arms` are those of `lists`, "" for a user who is in none; otherwise it is empty.
     """
 
     bucket: int
@@ -49,6 +52,7 @@ class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=Tru
     model: str
     lists: list[ListReceipt]
     account: AccountTotals
+    arms: list[str] = []
 
 
 class ConsentReceipt(msgspec.Struct, tag="consent", tag_field="kind", frozen=True):
@@ -108,7 +112,33 @@ class ErasureReceipt(msgspec.Struct, tag="erasure", tag_field="kind", frozen=Tru
     planted: bool
 
 
-Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | KidsReceipt | ErasureReceipt
+ModelOutcome = Literal["done", "loaded", "refused", "fell_back"]
+
+
+class ModelReceipt(msgspec.Struct, tag="model", tag_field="kind", frozen=True, omit_defaults=True):
+    """The answer of `bucket` to a step of a roll-out, and what it serves then.
+
+    `fell_back` answers no request: `version` failed, could not be loaded after a restore, or is not in this release;
+    `reason` says which. `active` makes the lists of all users who are in no arm; `previous` is what `rollback`
+    returns to; of these, the arms and the loaded candidates, `warm` can make lists at once.
+    """
+
+    request: str
+    bucket: int
+    action: str
+    version: str
+    outcome: ModelOutcome
+    at: int
+    reason: str = ""
+    active: str = DEFAULT
+    previous: str = ""
+    experiment: str = ""
+    arms: tuple[Arm, ...] = ()
+    warm: tuple[str, ...] = ()
+    default: str = ""
+
+
+Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | KidsReceipt | ErasureReceipt | ModelReceipt
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Receipt]" = msgspec.json.Decoder(Receipt)

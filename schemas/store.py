@@ -398,7 +398,7 @@ def decode_tombstone(raw: bytes) -> Tombstone:
 class ListWrite(NamedTuple):
     """A list to be written, at the user's `version`. `consent` is the value in Redis of the consent it was made under.
 
-    `model` is the name of the model that made it.
+    `model` is the name of the model that made it, `arm` that of the experiment, if any.
     """
 
     pseudonym: str
@@ -408,6 +408,7 @@ class ListWrite(NamedTuple):
     ttl_ms: int
     payload: bytes
     model: str
+    arm: str = ""
 
 
 class Written(NamedTuple):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -16,6 +17,8 @@ from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, Ranked
 from udfs.state import Profile
 
+FAILED_USERS: Final = 32
+"""A model that has failed for so many users, and for more than half of all, is failing."""
 logger = logging.getLogger(__name__)
 
 
@@ -31,14 +34,21 @@ class FrozenModel:
         self.report_failure = FaultLog(logger, "a list cannot be computed: its user has none")
         self._hashes = np.array([item_hash(item) for item in model.items], np.int64)
         self.inputs = ModelInputs(model.index, model.wanted, bounds or ProfileBounds())
+        self._asked = 0
 
     @property
     def failed(self) -> int:
         """See :class:`udfs.ranking.ListModel`."""
         return self.guarded.failed + self.report_failure.count
 
+    @property
+    def failing(self) -> bool:
+        """See :class:`udfs.ranking.ListModel`."""
+        return self.guarded.rested or (self.failed >= FAILED_USERS and 2 * self.failed > self._asked)
+
     def ranked(self, profiles: Sequence[Profile], rules: ListRules, now_ms: int) -> Ranked:
         """See :class:`udfs.ranking.ListModel`. All users are scored in one batch."""
+        self._asked += len(profiles)
         inputs = self.inputs.of(profiles, now_ms)
         items = inputs.items
         scores, rows = self.guarded.score(items, inputs.weights, now_ms, inputs.features)

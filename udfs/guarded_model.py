@@ -44,10 +44,14 @@ class Scoring(Protocol):
 
 
 class GuardedModel:
-    """Always answers, whatever the model does. `failed` counts users without scores since the worker started."""
+    """Always answers, whatever the model does. `failed` counts users without scores since the worker started.
+
+    `rested` is whether it was ever too slow, or failed for a whole batch.
+    """
 
     def __init__(self, model: Scoring) -> None:
         self.failed = 0
+        self.rested = False
         self._model = model
         self._rows = len(model.items)
         self._rests_until_ms = 0
@@ -122,5 +126,5 @@ class GuardedModel:
         return np.where(wrong[:, None], np.float32(-np.inf), scores), rows
 
     def _rest(self, now_ms: int, error: Exception) -> None:
-        self._rests_until_ms = now_ms + REST_MS
+        self.rested, self._rests_until_ms = True, now_ms + REST_MS
         logger.error("%s: all lists are popular lists for %d s", where(error), REST_MS // 1000)

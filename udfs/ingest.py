@@ -13,7 +13,7 @@ import msgspec
 
 from schemas.audit import AccessEntry
 from schemas.consents import ConsentChange
-from schemas.control import AccessCommand, Command, ReadsCommand, UserCommand
+from schemas.control import AccessCommand, Command, ModelCommand, ReadsCommand, UserCommand
 from schemas.errors import FreshetError
 from schemas.events import KIND_OF, CleanEvent, Interaction
 from schemas.marks import MARK_KEY, MOVE_ON_KEY, decode_mark
@@ -307,6 +307,8 @@ class Ingest:
             return
         if command.bucket >= self._buckets:
             raise BadRecord(RejectReason.OUT_OF_RANGE)
+        if isinstance(command, ModelCommand):
+            command = msgspec.structs.replace(command, offset=record.offset)
         self._element(command.bucket, elements).commands.append(command)
 
     def _user_command(self, record: RawRecord, command: UserCommand, elements: dict[int, Element]) -> None:

@@ -62,6 +62,11 @@ class OnlineModel:
         """See :class:`udfs.ranking.ListModel`."""
         return self.report_failure.count
 
+    @property
+    def failing(self) -> bool:
+        """Never: it has no code of others, and its tables are followed anew when they are broken."""
+        return False
+
     def forget(self) -> None:
         """Start with empty tables again."""
         self._use(Tables())

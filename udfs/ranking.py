@@ -97,6 +97,11 @@ class ListModel(Protocol):
         """For how many users the model, or ranking with it, has failed since the worker started."""
         ...
 
+    @property
+    def failing(self) -> bool:
+        """Whether it should be replaced: it was too slow, failed for whole batches, or for most users."""
+        ...
+
     def ranked(self, profiles: Sequence[Profile], rules: ListRules, now_ms: int) -> Ranked:
         """At most `rules.items` items for each of `profiles`."""
         ...
@@ -120,19 +125,20 @@ class Ranker:
         model: ListModel,
         now_ms: int,
         list_ttl_ms: int,
+        arm: str = "",
     ) -> list[ListWrite]:
-        """One list by `model` for each of `users` that has a profile, and items to recommend.
+        """One list by `model` for each of `users` that has a profile, and items to recommend; `arm` is theirs, if any.
 
         If ranking fails for one user, for whatever reason, the others still get theirs.
         """
         try:
-            return self._rank(users, popular, model, now_ms, list_ttl_ms)
+            return self._rank(users, popular, model, now_ms, list_ttl_ms, arm)
         except Exception as error:  # no list may stop the job: consents and withdrawals would wait
             if len(users) == 1:
                 model.report_failure(error)
                 return []
         alone = [{pseudonym: state} for pseudonym, state in users.items()]
-        return [write for one in alone for write in self.rank(one, popular, model, now_ms, list_ttl_ms)]
+        return [write for one in alone for write in self.rank(one, popular, model, now_ms, list_ttl_ms, arm)]
 
     def _rank(
         self,
@@ -141,6 +147,7 @@ class Ranker:
         model: ListModel,
         now_ms: int,
         list_ttl_ms: int,
+        arm: str,
     ) -> list[ListWrite]:
         ready = [(pseudonym, state, state.profile) for pseudonym, state in users.items() if state.profile is not None]
         if not ready:
@@ -156,7 +163,9 @@ class Ranker:
             if size < self.rules.items:
                 self._fill_up(mine, its_numbers, profile, popular)
             if mine:
-                writes.append(self._write(pseudonym, state, model, size > 0, mine, its_numbers, now_ms, list_ttl_ms))
+                writes.append(
+                    self._write(pseudonym, state, model, size > 0, mine, its_numbers, now_ms, list_ttl_ms, arm)
+                )
             start = end
         return writes
 
@@ -170,10 +179,11 @@ class Ranker:
         numbers: list[bytes],
         now_ms: int,
         list_ttl_ms: int,
+        arm: str,
     ) -> ListWrite:
         session = state.level == Level.SESSION
         reason: UserReason = "popular" if not scored else "session" if session else "personalised"
-        payload = join_list(state.version, self._epoch, model.name_json, now_ms, reason, fragments, numbers)
+        payload = join_list(state.version, self._epoch, model.name_json, now_ms, reason, fragments, numbers, arm)
         ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
         consent = consent_value(
             LEVELS[state.level],
@@ -182,7 +192,7 @@ class Ranker:
             state.consent_partition,
             state.consent_offset,
         )
-        return ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, model.name)
+        return ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, model.name, arm)
 
     def _fill_up(self, fragments: list[bytes], numbers: list[bytes], profile: Profile, popular: PopularItems) -> None:
         """Fill up a short list with popular items, by the same rules, scored no higher than its last item."""

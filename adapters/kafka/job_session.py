@@ -42,8 +42,8 @@ class JobSession:
         self._producer.close()
         self._receipts.close()
 
-    def every_bucket(self, command: type[BucketCommand], answer: type[R]) -> list[R]:
-        """Send `command` to all buckets; returns their `answer` receipts.
+    def every_bucket(self, command: Callable[[int, str], BucketCommand], answer: type[R]) -> list[R]:
+        """Send `command(bucket, request)` to all buckets; returns their `answer` receipts.
 
         Raises :class:`JobSilent` if one is missing.
         """

@@ -82,13 +82,14 @@ def settings_text(stack: LocalStack, key_ring: Path, model: Path | None, tenant:
         head, privacy = f"tenant = {toml_of(str(tenant))}\n\n", ""
     return (
         f"{head}[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
-        f"{privacy}[audit]\nsigning_key = {signing}\n{'' if model is None else _frozen(model)}"
+        f"{privacy}[audit]\nsigning_key = {signing}\n\n"
+        f"[model]\nversions = {toml_of(str(stack.directory / 'versions'))}\n{'' if model is None else _frozen(model)}"
     )
 
 
 def _frozen(model: Path) -> str:
     return (
-        f"\n[model]\ndirectory = {toml_of(str(model.resolve()))}\n\n"
+        f"directory = {toml_of(str(model.resolve()))}\n\n"
         "# The simulated shop is small: shoppers would soon have met all of it.\n[lists]\nexclude_had = false\n"
     )
 

@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "replay",
     "report",
     "retention",
+    "rollout",
     "rotate",
     "stack",
     "submit",

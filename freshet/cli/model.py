@@ -1,4 +1,4 @@
-"""`freshet model`: train, evaluate and adopt models."""
+"""`freshet model`: train, evaluate and adopt models; their roll-out is in `freshet/cli/rollout.py`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from freshet.cli.shape import AsJson, ExitCode, SettingsFile, command, group, in
 if TYPE_CHECKING:
     from models.interactions import Columns, Interactions
 
-app = group("model", "Train, evaluate and adopt models.")
+app = group("model", "Train, evaluate, adopt and roll out models.")
 ONLINE_RETAIL = "--user customer_id --item stock_code --time invoice_ts --every purchase --quantity quantity"
 File = Annotated[
     str,

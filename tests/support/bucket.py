@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 
 from schemas.answers import StateAnswer, decode_answer
+from schemas.errors import ModelError
 from schemas.lists import RecommendationList
+from schemas.model_versions import DEFAULT, ONLINE
 from schemas.receipts import decode_receipt
 from tests.support.fakes import TOKEN, DictState, FixedModel, Harness, Keyed, MemoryStore, Value
 from tests.support.trails import an_author
@@ -18,6 +20,7 @@ from udfs.frozen_model import FrozenModel
 from udfs.generations import Caught, encode_caught
 from udfs.online_model import OnlineModel
 from udfs.operators.generation_keeper import GenerationParts
+from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import ANSWERS, RECEIPTS
 from udfs.operators.personalise_operator import PersonaliseOperator, PersonaliseParts
 from udfs.popularity import PopularitySettings
@@ -34,6 +37,11 @@ CRASH = "crash"
 WATCH_EVERY = 100 * 365 * DAY
 """A bucket with users is watched for ever; here, later than any test lets time pass. See :meth:`Bucket.watch`."""
 Record = EventRecord | ConsentRecord
+
+
+def nothing_to_open(version: str) -> FrozenModel:
+    """No version can be opened."""
+    raise ModelError(f"there is no {version}")
 
 
 class Bucket:
@@ -67,12 +75,16 @@ class Bucket:
         """What ranks with it."""
         return FrozenModel(self.model, "fixed")
 
+    def new_shelf(self, model: FrozenModel | OnlineModel) -> ModelShelf:
+        """The models of a starting operator."""
+        return ModelShelf({DEFAULT: model}, nothing_to_open, ONLINE)
+
     def _start(self) -> None:
         self.model, self.store.epoch = self.new_model(), self.epoch
         ranking = self.new_ranking_model()
         parts = PersonaliseParts(
             ranker=self._ranker(self.rules, BOUNDS, self.epoch),
-            model=ranking,
+            shelf=self.new_shelf(ranking),
             store=self.store,
             fallback=self.fallback,
             epoch=self.epoch,

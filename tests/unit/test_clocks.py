@@ -8,6 +8,7 @@ from serving.gateway.admission import AdmissionSettings, Limits
 ROOT = Path(__file__).parents[2]
 WALL = re.compile(r"time\.time\b|time\.time_ns\b|datetime\.now|utcnow|fromtimestamp")
 MOMENTS = {
+    "adapters/files/model_cache.py": "how old a file is",
     "adapters/redis/client.py": "when a generation was made, for people",
     "serving/async_reader.py": "how old a list is, which says when it was made",
     "serving/consents.py": "when a person said something",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.model_shadow import Kind, GainPairs, simulate
+from bench.model_shadow import GainPairs, Kind, simulate
 from models.paired_gains import (
     FRACTIONS,
     LEVELS,

@@ -6,7 +6,7 @@ import msgspec
 
 from schemas.answers import StateAnswer, encode_answer
 from schemas.audit import AccessEntry, AuditEntry, KeyEntry
-from schemas.control import AccountCommand, KeyCommand
+from schemas.control import AccountCommand, KeyCommand, KidsCommand
 from schemas.receipts import AccountReceipt, KidsReceipt, encode_receipt
 from udfs.account import Account
 from udfs.elements import AccessRequest, Element
@@ -19,7 +19,10 @@ from udfs.state import readable
 def execute_commands(
     element: Element, account: Account, users: Users, kids: KidsKeeper, outputs: list[Any]
 ) -> list[AuditEntry]:
-    """Execute the commands of an element: append replies to `outputs` and return audit entries."""
+    """Execute the commands of an element: append replies to `outputs` and return audit entries.
+
+    Those of a roll-out are for :class:`udfs.operators.rollout_keeper.RolloutKeeper`.
+    """
     entries: list[AuditEntry] = [*element.accesses]
     for command in element.commands:
         if isinstance(command, KeyCommand):
@@ -27,7 +30,7 @@ def execute_commands(
         elif isinstance(command, AccountCommand):
             receipt = AccountReceipt(command.request, command.bucket, totals(account))
             outputs.append((RECEIPTS, encode_receipt(receipt)))
-        else:
+        elif isinstance(command, KidsCommand):
             counted = KidsReceipt(command.request, command.bucket, dict(kids.kids()))
             outputs.append((RECEIPTS, encode_receipt(counted)))
     for asked in element.access_requests:

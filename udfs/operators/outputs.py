@@ -51,8 +51,9 @@ def side_outputs(applied: AppliedElement, users: Users, account: Account, epoch:
     outcomes = [*applied.written.consents, *[ConsentOutcome.REFUSED] * len(changes.refused)]
     for change, outcome in zip([*changes.consents, *changes.refused], outcomes, strict=True):
         yield RECEIPTS, encode_receipt(consent_receipt(change, users, outcome, at_ms))
-    lists = list_receipts(applied)
-    yield RECEIPTS, encode_receipt(ElementReceipt(applied.bucket, epoch, at_ms, model, lists, totals(account)))
+    lists, arms = list_receipts(applied), [write.arm for write in applied.lists]
+    receipt = ElementReceipt(applied.bucket, epoch, at_ms, model, lists, totals(account), arms if any(arms) else [])
+    yield RECEIPTS, encode_receipt(receipt)
 
 
 def list_receipts(applied: AppliedElement) -> list[ListReceipt]:

@@ -29,14 +29,17 @@ from udfs.operators.commands import execute_commands
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.learning_keeper import LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
+from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import AppliedElement, consent_entries, side_outputs
 from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, empty_sums
+from udfs.operators.rollout_keeper import RolloutKeeper
 from udfs.operators.store_keeper import StoreKeeper
+from udfs.operators.timers import TICK_MS
 from udfs.operators.user_keeper import UserKeeper, UserParts, UserWrites
 from udfs.personalise import Users, apply
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
-from udfs.ranking import ListModel, PopularItems, Ranker
+from udfs.ranking import PopularItems, Ranker
 
 logger = logging.getLogger(__name__)
 UNREAD: Final = "oldest_unread_consent_ms"
@@ -56,18 +59,20 @@ COUNTERS: Final = (
     "users_rebuilt",
     "records_given_up",
     "store_retries",
+    "models_fallen_back",
 )
 
 
 class PersonaliseParts(NamedTuple):
     """What the operator depends on; created in the worker by `open_parts`, or by a test from fakes.
 
-    `fallback` fills up lists until popular lists exist. `interactions` is the topic of interactions. `unread_ms`
-    returns the age of the oldest unread consent, at once. `online` is `model` if it learns in the stream.
+    `shelf` has the models. `fallback` fills up lists until popular lists exist. `interactions` is the topic of
+    interactions. `unread_ms` returns the age of the oldest unread consent, at once. `online` is the model that learns
+    in the stream, if one does.
     """
 
     ranker: Ranker
-    model: ListModel
+    shelf: ModelShelf
     store: ListStore
     fallback: PopularItems
     epoch: int
@@ -120,6 +125,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._popularity = PopularityKeeper(runtime_context, parts.popularity)
         self._learning = LearningKeeper(runtime_context, parts.online, parts.ranker.rules, self._store)
         self._audit = AuditKeeper(runtime_context, parts.audit)
+        fell_back = self._counters["models_fallen_back"].inc
+        self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back)
         self._failed = self._unread_ms = 0
         self._given_up = FaultLog(logger, "a record is given up: dead letters or the audit trail have its coordinates")
 
@@ -147,10 +154,11 @@ class PersonaliseOperator(KeyedProcessFunction):
         account, users = decode_account(self._account.value()), Users(self._users.stored)
         relinked = self._users.recall(element, users)
         self._learning.follow(now_ms)
+        self._rollout.begin(ctx, now_ms)
         teaching = self._learning.teaching()
         changes = apply(element, users, account, parts.bounds, parts.interactions, teaching)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
-        lists = parts.ranker.rank(moved, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
+        lists = self._rollout.rank(moved, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         token = self._users.generation.proven(ctx)
         applied = AppliedElement(
             element.bucket, changes, *self._store.write_all(changes, lists, users, account, now_ms, token)
@@ -159,9 +167,10 @@ class PersonaliseOperator(KeyedProcessFunction):
         weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
         account.segments_left_out += weighed.left_out
         taught = self._learning.taught(teaching, changes.accepted, ctx)
-        outputs = [*side_outputs(applied, users, account, parts.epoch, parts.model.name)]
+        outputs = [*side_outputs(applied, users, account, parts.epoch, self._rollout.model_name)]
         entries = consent_entries(changes, applied.written)
         entries += execute_commands(element, account, users, self._users.kids, outputs)
+        self._rollout.execute(element.commands, now_ms)
         outputs += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
         return ElementResult(applied, writes, encode_account(account), weighed, taught, element.marks, outputs)
 
@@ -175,6 +184,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._account.update(done.account)
         self._count(done)
         yield from done.outputs
+        yield from self._rollout.put(ctx)
 
     def _split_failed(self, attempt: Attempt, error: Exception) -> list[Attempt]:
         """Return the attempts that replace a failed one, in their order."""
@@ -191,7 +201,17 @@ class PersonaliseOperator(KeyedProcessFunction):
         return [Attempt(instead)]
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
-        """At the end of a second: pass on popularity, drop what ended or expired, refresh ageing lists."""
+        """At the end of a second: pass on popularity, drop what ended or expired, refresh ageing lists.
+
+        While a model is being loaded, timers come more often.
+        """
+        self._rollout.begin(ctx, ctx.timer_service().current_processing_time())
+        self._rollout.settle(ctx.timer_service().current_processing_time())
+        if timestamp % TICK_MS == 0:
+            yield from self._tick(timestamp, ctx)
+        yield from self._rollout.put(ctx)
+
+    def _tick(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         yield from self._popularity.sums()
         yield from self._learning.sums()
         if self._users.defer_if_late(timestamp, ctx):
@@ -209,7 +229,7 @@ class PersonaliseOperator(KeyedProcessFunction):
                 ended.append(pseudonym)
                 if due == Due.EXPIRED:
                     expired.append(ExpiryEntry(pseudonym))
-        lists = parts.ranker.rank(refresh, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
+        lists = self._rollout.rank(refresh, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         self._store.write([], lists, now_ms, self._users.generation.proven(ctx))
         self._store.forget(ended)
         self._users.put(self._users.writes(users, now_ms), ctx)
@@ -230,7 +250,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         active = {
             name: state for name, state in known.items() if should_have_list(state, now_ms, parts.bounds, parts.refresh)
         }
-        lists = parts.ranker.rank(active, self._store.popular, parts.model, now_ms, parts.refresh.list_ttl_ms)
+        lists = self._rollout.rank(active, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         self._store.write(decisions, lists, now_ms, self._users.generation.proven(ctx))
         self._counters["users_rebuilt"].inc(len(known))
 
@@ -245,8 +265,9 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._count_failed()
 
     def _count_failed(self) -> None:
-        failed, self._failed = self._parts.model.failed - self._failed, self._parts.model.failed
-        self._counters["lists_without_model"].inc(failed)
+        failed = self._parts.shelf.failed()
+        self._counters["lists_without_model"].inc(failed - self._failed)
+        self._failed = failed
 
     def _count_unread(self) -> None:
         unread_ms = self._parts.unread_ms()

@@ -1,6 +1,9 @@
 """Timers at the ends of intervals, shared by everything that waits for the same end."""
 
-from typing import Any
+from typing import Any, Final
+
+TICK_MS: Final = 100
+"""All intervals but that of :mod:`udfs.operators.rollout_keeper` are multiples of this."""
 
 
 def register_end_of(every_ms: int, ctx: Any) -> None:

@@ -1,0 +1,171 @@
+"""Keeps the plan of each bucket in Flink's keyed state, ranks by it, and answers the commands of a roll-out."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+
+import msgspec
+from pyflink.common import Types
+from pyflink.datastream import RuntimeContext
+from pyflink.datastream.state import ValueStateDescriptor
+
+from schemas.control import ModelCommand
+from schemas.model_versions import DEFAULT, shortened
+from schemas.receipts import ModelOutcome, ModelReceipt, encode_receipt
+from schemas.store import ListWrite
+from udfs.operators.model_shelf import ModelShelf
+from udfs.operators.outputs import RECEIPTS
+from udfs.operators.timers import register_end_of
+from udfs.ranking import PopularItems, Ranker
+from udfs.rollout import LOADING, Plan, PlanAnswer, by_arm, carry_out, decode_plan, encode_plan, fall_back, settle
+from udfs.state import UserState
+
+ASK_EVERY_MS: Final = 50
+"""How often a bucket looks whether a model is loaded."""
+RESTORED_WITHIN_S: Final = 20.0
+"""How long the first element after a restore waits for the models of the plan."""
+logger = logging.getLogger(__name__)
+
+
+class RolloutKeeper:
+    """The plans of a worker's buckets. Only this operator changes them, so each is read from state once."""
+
+    def __init__(
+        self, context: RuntimeContext, shelf: ModelShelf, ranker: Ranker, fell_back: Callable[[], None]
+    ) -> None:
+        self._state = context.get_state(ValueStateDescriptor("rollout-v1", Types.PICKLED_BYTE_ARRAY()))
+        self._shelf, self._ranker, self._count_fall_back = shelf, ranker, fell_back
+        self._plans: dict[Any, Plan] = {}
+        self._plan = self._stored = Plan()
+        self._receipts: list[ModelReceipt] = []
+
+    def begin(self, ctx: Any, now_ms: int) -> None:
+        """Before an element or a timer: continue with the plan that is stored."""
+        self._receipts = []
+        key = ctx.get_current_key()
+        plan = self._plans.get(key)
+        if plan is not None:
+            self._plan = self._stored = plan
+            return
+        self._plan = self._stored = self._plans[key] = decode_plan(self._state.value())
+        self._resume(now_ms)
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model that serves the users who are in no arm."""
+        return self._shelf[self._plan.active].name
+
+    def rank(
+        self, users: Mapping[str, UserState], popular: PopularItems, now_ms: int, list_ttl_ms: int
+    ) -> list[ListWrite]:
+        """A list for each of `users`, by the plan. A model that fails falls back, and its users are ranked again."""
+        self._replace_unfit(now_ms)
+        lists = self._ranked(users, popular, now_ms, list_ttl_ms)
+        while self._replace_unfit(now_ms):
+            lists = self._ranked(users, popular, now_ms, list_ttl_ms)
+        return lists
+
+    def _ranked(
+        self, users: Mapping[str, UserState], popular: PopularItems, now_ms: int, list_ttl_ms: int
+    ) -> list[ListWrite]:
+        plan, shelf, rank = self._plan, self._shelf, self._ranker.rank
+        if not plan.arms:
+            return rank(users, popular, shelf[plan.active], now_ms, list_ttl_ms)
+        lists = []
+        for position, names in by_arm(users, plan).items():
+            arm = plan.arms[position] if position >= 0 else None
+            model = shelf[plan.active if arm is None else arm.version]
+            mine = {name: users[name] for name in names}
+            lists += rank(mine, popular, model, now_ms, list_ttl_ms, "" if arm is None else arm.name)
+        return lists
+
+    def _replace_unfit(self, now_ms: int) -> bool:
+        """Fall back from the versions that cannot serve, or do it badly; whether there were any."""
+        unfit = self._shelf.unfit(self._plan.serving())
+        for version, reason in unfit.items():
+            self._fall_back(version, reason, now_ms)
+        return bool(unfit)
+
+    def execute(self, commands: Sequence[Any], now_ms: int) -> None:
+        """Carry out the roll-out commands among `commands`."""
+        for command in commands:
+            if isinstance(command, ModelCommand):
+                self._execute(self._with_default(command), now_ms)
+
+    def _execute(self, command: ModelCommand, now_ms: int) -> None:
+        for version in [command.version] if command.action == "load" else []:
+            self._shelf.want(version)
+        step = carry_out(self._plan, command, self._shelf.view())
+        self._plan = step.plan
+        if step.answer.outcome != LOADING:
+            self._answer(step.answer, command.action, command.bucket, now_ms)
+
+    def settle(self, now_ms: int) -> None:
+        """At a timer: answer requests whose versions are loaded by now, or cannot be."""
+        if not self._plan.waiting():
+            return
+        self._plan, settled = settle(self._plan, self._shelf.view())
+        for one in settled:
+            self._answer(one, "load", self._plan.bucket, now_ms)
+
+    def put(self, ctx: Any) -> Iterator[Any]:
+        """Store the plan if it has changed; yields receipts."""
+        plan = self._plan
+        if plan is not self._stored:
+            self._plans[ctx.get_current_key()] = self._stored = plan
+            self._state.update(encode_plan(plan))
+            self._shelf.keep({version for one in self._plans.values() for version in one.named()})
+        if plan.answered and plan.waiting():
+            register_end_of(ASK_EVERY_MS, ctx)
+        for receipt in self._receipts:
+            yield RECEIPTS, encode_receipt(receipt)
+
+    def _resume(self, now_ms: int) -> None:
+        """After a restore: load what the plan names, and wait for what makes lists."""
+        for version in self._plan.named():
+            self._shelf.want(version)
+        deadline_s = time.monotonic() + RESTORED_WITHIN_S
+
+        def is_warm(version: str) -> bool:
+            return self._shelf.wait_for(version, deadline_s - time.monotonic())
+
+        for version in self._plan.serving():
+            if not is_warm(version):
+                is_warm(self._plan.previous)
+                self._fall_back(version, self._shelf.view().refused.get(version, ""), now_ms)
+
+    def _fall_back(self, version: str, reason: str, now_ms: int) -> None:
+        self._plan = fall_back(self._plan, version, self._shelf.view().warm)
+        self._count_fall_back()
+        logger.error("model %s: %s: its users get lists by %s", shortened(version), reason, self._plan.active)
+        self._answer(PlanAnswer("", "fell_back", reason, version), "fall_back", self._plan.bucket, now_ms)
+
+    def _with_default(self, command: ModelCommand) -> ModelCommand:
+        """`command` with the model that the settings name as `default`, however it is called."""
+
+        def named(version: str) -> str:
+            return DEFAULT if version == self._shelf.default else version
+
+        arms = tuple(msgspec.structs.replace(arm, version=named(arm.version)) for arm in command.arms)
+        return msgspec.structs.replace(command, version=named(command.version), arms=arms)
+
+    def _answer(self, answer: PlanAnswer, action: str, bucket: int, now_ms: int) -> None:
+        plan, warm = self._plan, self._shelf.view().warm
+        self._receipts.append(
+            ModelReceipt(
+                answer.request,
+                bucket,
+                action,
+                answer.version,
+                cast(ModelOutcome, answer.outcome),
+                now_ms,
+                answer.reason,
+                plan.active,
+                plan.previous,
+                plan.experiment,
+                plan.arms,
+                tuple(version for version in plan.named() if version in warm),
+                self._shelf.default,
+            )
+        )
