@@ -105,5 +105,9 @@ class ModelCommand(BucketCommand, tag="model", frozen=True, gc=False):
     offset: int = -1
 
 
-Command = AccountCommand | KidsCommand | KeyCommand | ModelCommand
+class RelearnCommand(BucketCommand, tag="relearn", frozen=True, gc=False):
+    """Replace what the online model has learned by the state in Redis under `request`; see `schemas.store`."""
+
+
+Command = AccountCommand | KidsCommand | KeyCommand | ModelCommand | RelearnCommand
 UserCommand = RelinkCommand | AccessCommand | ReadsCommand

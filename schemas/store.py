@@ -227,6 +227,22 @@ def update_key(prefix: str, after: int) -> str:
     return f"{prefix}{{online}}:after:{after}"
 
 
+RELEARNED_HEAD: Final = "head"
+RELEARNED_TAKEN: Final = "taken"
+"""Written by the operator `learn` once it goes on from this state."""
+
+
+def relearned_key(prefix: str, request: str, part: str) -> str:
+    """The key of a part of a learner's state that replaces the job's: :data:`RELEARNED_HEAD`, or a block's number.
+
+    The head begins with the number of blocks and a colon.
+
+    >>> relearned_key("shop:", "r1", "0")
+    'shop:{online}:relearned:r1:0'
+    """
+    return f"{prefix}{{online}}:relearned:{request}:{part}"
+
+
 UPDATE_TTL_MS: Final = 120_000
 """How long an update stays: scorers that are further behind read the whole model, which is written more often."""
 

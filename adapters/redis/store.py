@@ -18,6 +18,7 @@ from schemas.errors import StoreFull
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
     ALL,
+    RELEARNED_TAKEN,
     UPDATE_TTL_MS,
     ConsentDecision,
     ConsentOutcome,
@@ -36,6 +37,7 @@ from schemas.store import (
     past_key,
     popular_key,
     proven,
+    relearned_key,
     similar_key,
     update_key,
     user_keys,
@@ -148,6 +150,17 @@ class RedisStore:
         key = online_keys(self._prefix).whole
         [found] = self.client.run(always([(key, ("GET", key))]))
         return None if found is None else bytes(found)
+
+    def relearned(self, request: str, part: str) -> bytes | None:
+        """See :class:`ListStore`."""
+        key = relearned_key(self._prefix, request, part)
+        [found] = self.client.run(always([(key, ("GET", key))]))
+        return None if found is None else bytes(found)
+
+    def confirm_relearned(self, request: str) -> None:
+        """See :class:`ListStore`."""
+        key = relearned_key(self._prefix, request, RELEARNED_TAKEN)
+        self.client.run(always([(key, ("SET", key, b"1", "PX", UPDATE_TTL_MS))]), leave=_FULL)
 
     def _note_room(self, full: bool) -> None:
         """Log once that lists are frozen, and once that they are updated again. Withdrawals always succeed."""

@@ -90,6 +90,22 @@ def online(
         print(f"met with {item}: {', '.join(status.neighbours) or 'nothing yet'}")
 
 
+@command(app, "relearn", "freshet model relearn --settings freshet.toml")
+def relearn(settings: SettingsFile) -> None:
+    """Learn the online model again from the events topic, and have the running job go on from there.
+
+    After `freshet erase rewrite-events`, erased users have no share in the model any more. Only events whose users
+    allow training are learned. What the job learns while this command runs is lost. Needs 0.5 KB of memory per event.
+    """
+    from jobs.registration import load_deployed
+    from privacy.relearn import relearn as learn_again
+
+    done = learn_again(load_deployed(settings), say)
+    print(
+        f"learned {done.events:,} events of {done.items:,} items; left out: {done.left_out:,}; the job goes on from it"
+    )
+
+
 @command(app, "evaluate", f"freshet model evaluate online-retail.parquet --report report.html {ONLINE_RETAIL}")
 @with_training_options
 def evaluate(

@@ -157,6 +157,7 @@ class Learner:
                 self._named.add(row)
                 names.append((row, self.ids[row], int(self.popularity.born_ms[row])))
         published = np.bitwise_count(self.popularity.bits) >= USERS_MIN
+        pair_rows = pair_rows[published[pair_rows]]  # of an item of one user, no pair has two
         best = self.pairs.best(pair_rows, USERS_MIN, published)
         columns = UpdateColumns(
             packed(items.astype(np.int32)),

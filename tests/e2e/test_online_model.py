@@ -74,3 +74,10 @@ def test_empty_shop_learns_and_survives_a_killed_task_manager(shop: Live) -> Non
         return set() if found is None else {one.id for one in found.items}
 
     until(lambda: {"cup", "pot", "kettle"} <= similar(), "items similar to tea, from before and after the kill")
+
+    again = subprocess.run(
+        [*command[:4], "relearn", "--settings", str(shop.product.settings_path)], capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert "of 4 items" in again.stdout
+    until(learned_since, "lists of the model that was learned again", pause_s=0.5)

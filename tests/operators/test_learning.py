@@ -1,15 +1,22 @@
 """The online model in the operators: what a bucket teaches, what the learner publishes, and the lists that follow."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from models.online.lessons import decode_sums
 from models.online.updates import decode_update, encode_update
+from schemas.control import RelearnCommand
+from schemas.store import RELEARNED_TAKEN
 from tests.support.fakes import MemoryStore
-from tests.support.shop import Shop
+from tests.support.shop import Shop, hash_bit
 from tests.support.vocabulary import BEGINNING, MINUTE, SECOND, a_consent, an_interaction
-from udfs.learning import TRAIN
+from udfs.elements import EventRecord
+from udfs.learning import TRAIN, LearnSettings
 from udfs.online_model import OnlineModel
+from udfs.profile import ProfileBounds
+from udfs.ranking import ListRules
+from udfs.relearning import Relearning
 
 
 def test_user_gets_a_personal_list_after_a_session_that_resembles_another() -> None:
@@ -202,3 +209,93 @@ def test_list_is_made_again_from_the_model_it_names_and_the_users_state() -> Non
         follower.follow(shop.bucket.store)
         wholes[follower.name] = encode_update(follower.tables.whole())
     assert compared > 20
+
+
+def relearned(shop: Shop, *events: EventRecord) -> None:
+    """What `freshet model relearn` does, with these as the events that are left."""
+    relearning = Relearning(ProfileBounds(), ListRules(), LearnSettings())
+    relearning.take(events)
+    shop.bucket.store.relearned_parts.update({("again", part): raw for part, raw in relearning.state()})
+    shop.pass_on(shop.bucket.take(commands=[RelearnCommand(3, "again")]))
+    shop.pass_time(2 * SECOND)
+
+
+def some_clicks(user: str, *items: str) -> list[EventRecord]:
+    return [an_interaction(user, BEGINNING + n * SECOND, item, user_bit=hash_bit(user)) for n, item in enumerate(items)]
+
+
+@pytest.mark.promise("learning-forgets-at-once")
+def test_learning_again_removes_what_an_erased_user_taught() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob", "eve", "mal", "zoe")
+    for user in ("ada", "bob"):
+        shop.clicks(user, "tea", "cup", "pot")
+    for user in ("eve", "mal"):
+        shop.clicks(user, "tea", "secret")
+    shop.clicks("zoe", "tea")
+    assert "secret" in shop.ids("zoe")
+    left = [event for user in ("ada", "bob") for event in some_clicks(user, "tea", "cup", "pot")]
+    relearned(shop, *left, *some_clicks("eve", "tea", "secret"))
+    shop.clicks("zoe", "tea")
+    assert "secret" not in shop.ids("zoe") and {"cup", "pot"} <= set(shop.ids("zoe"))
+    for _ in range(2):
+        tables = OnlineModel()
+        tables.follow(shop.bucket.store)
+        assert {"tea", "cup", "pot"} <= set(tables.tables.ids) and "secret" not in tables.tables.ids
+        shop.learner_keyed = shop.learner_keyed.snapshot()
+        shop.start_learner()
+        shop.clicks("ada", "tea")
+    shop.clicks("mal", "secret")
+    shop.pass_time(2 * SECOND)
+    tables.follow(shop.bucket.store)
+    assert "secret" in tables.tables.ids, "the second user of those who are left has the bit that the job gives them"
+
+
+@pytest.mark.parametrize("lost", ["0", "head"])
+def test_incomplete_state_to_go_on_from_changes_nothing(lost: str) -> None:
+    shop = Shop()
+    shop.consents("ada", "bob", "zoe")
+    for user in ("ada", "bob"):
+        shop.clicks(user, "tea", "cup", "pot")
+    relearning = Relearning(ProfileBounds(), ListRules(), LearnSettings())
+    relearning.take(some_clicks("ada", "tea"))
+    parts = {("again", part): raw for part, raw in relearning.state() if part != lost}
+    shop.bucket.store.relearned_parts.update(parts)
+    shop.pass_on(shop.bucket.take(commands=[RelearnCommand(3, "again")]))
+    shop.clicks("zoe", "tea")
+    assert {"cup", "pot"} <= set(shop.ids("zoe"))
+    assert ("again", RELEARNED_TAKEN) not in shop.bucket.store.relearned_parts
+
+
+def test_learning_again_equals_learning_in_the_stream() -> None:
+    """The same events in the same order: the same pairs and counts, whatever the seconds they were merged in."""
+    shop = Shop()
+    shop.consents("ada", "bob")
+    events = []
+    for user in ("ada", "bob"):
+        for item in ("tea", "cup", "pot", "tea", "mug"):
+            shop.clicks(user, item)
+            at = shop.appended
+            events.append(an_interaction(user, at, item, appended=at, user_bit=hash_bit(user)))
+    before, after = OnlineModel(), OnlineModel()
+    before.follow(shop.bucket.store)
+    relearned(shop, *events)
+    after.follow(shop.bucket.store)
+    assert sorted(after.tables.ids) == sorted(before.tables.ids)
+    for item in ("tea", "cup", "pot", "mug"):
+        was, now = (model.tables.similar(np.array([model.tables.index[item]]), 5) for model in (before, after))
+        names = [[model.tables.ids[row] for row in one.rows[0]] for model, one in ((before, was), (after, now))]
+        assert names[0] == names[1]
+        np.testing.assert_allclose(now.likeness, was.likeness, rtol=5e-3, atol=1e-6)
+
+
+def test_lessons_that_cannot_be_merged_take_no_good_ones_with_them() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob")
+    shop.clicks("ada", "tea", "cup")
+    good = list(shop.learner_keyed.states["lessons-v1"].get() or ())
+    shop.learner.element(b"\x07nonsense")
+    broken = msgspec.structs.replace(decode_sums(shop.lessons[0]), gradients=(1, b"", b""))
+    shop.learner.operator._waiting.append(broken)
+    shop.learner.advance_to(shop.learner_keyed.now_ms + 2 * SECOND)
+    assert list(shop.learner_keyed.states["lessons-v1"].get() or ())[: len(good)] == good

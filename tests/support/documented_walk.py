@@ -82,6 +82,7 @@ ELSEWHERE: Final = {
     **dict.fromkeys(EVALUATED, "tests/unit/test_public_files.py"),
     REPORTED: "tests/unit/test_evaluate_online.py",
     "freshet model online --settings freshet.toml": "tests/e2e/test_online_model.py",
+    "freshet model relearn --settings freshet.toml": "tests/e2e/test_online_model.py",
     "freshet submit --settings freshet.toml --flink http://flink:8081": "tests/e2e/test_submission.py",
     "freshet upgrade --settings freshet.toml --flink http://flink:8081 --savepoints s3://bucket/savepoints -p 2": (
         "tests/e2e/test_submission.py"

@@ -17,6 +17,7 @@ from schemas.errors import StoreUnavailable
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import (
     ALL,
+    RELEARNED_TAKEN,
     UPDATE_TTL_MS,
     ConsentOutcome,
     ListWrite,
@@ -229,6 +230,7 @@ class MemoryStore:
         self._proofs: dict[str, str] = {}
         self._generation = {"token": TOKEN, "open": True}
         self._updates: dict[int, tuple[bytes, int]] = {}
+        self.relearned_parts: dict[tuple[str, str], bytes] = {}
         self._whole: list[bytes] = []
         self._head: list[tuple[int, int]] = []
         self.writes = 0
@@ -339,6 +341,16 @@ class MemoryStore:
         """See :class:`ListStore`."""
         self._maybe_fail()
         return PublishedUpdate(self._alive(self._updates, sequence), self._head[0][1] if self._head else 0)
+
+    def relearned(self, request: str, part: str) -> bytes | None:
+        """See :class:`ListStore`."""
+        self._maybe_fail()
+        return self.relearned_parts.get((request, part))
+
+    def confirm_relearned(self, request: str) -> None:
+        """See :class:`ListStore`."""
+        self._maybe_fail()
+        self.relearned_parts[request, RELEARNED_TAKEN] = b"1"
 
     def updates(self) -> list[bytes]:
         """All updates that are there, in order."""

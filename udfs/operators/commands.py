@@ -6,11 +6,12 @@ import msgspec
 
 from schemas.answers import StateAnswer, encode_answer
 from schemas.audit import AccessEntry, AuditEntry, KeyEntry
-from schemas.control import AccountCommand, KeyCommand, KidsCommand
+from schemas.control import AccountCommand, KeyCommand, KidsCommand, RelearnCommand
 from schemas.receipts import AccountReceipt, KidsReceipt, encode_receipt
 from udfs.account import Account
 from udfs.elements import AccessRequest, Element
 from udfs.operators.kids_keeper import KidsKeeper
+from udfs.operators.learning_keeper import LESSONS, RELEARN
 from udfs.operators.outputs import ANSWERS, RECEIPTS, totals
 from udfs.personalise import Users
 from udfs.state import readable
@@ -30,6 +31,8 @@ def execute_commands(
         elif isinstance(command, AccountCommand):
             receipt = AccountReceipt(command.request, command.bucket, totals(account))
             outputs.append((RECEIPTS, encode_receipt(receipt)))
+        elif isinstance(command, RelearnCommand):
+            outputs.append((LESSONS, RELEARN + command.request.encode()))
         elif isinstance(command, KidsCommand):
             counted = KidsReceipt(command.request, command.bucket, dict(kids.kids()))
             outputs.append((RECEIPTS, encode_receipt(counted)))

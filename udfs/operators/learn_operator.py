@@ -21,11 +21,12 @@ from models.online.lessons import LessonSums, decode_sums
 from models.online.tables import Tables
 from models.online.updates import Update, encode_update
 from schemas.errors import SchemaError
-from schemas.store import TRENDING, PublishOutcome
+from schemas.store import RELEARNED_HEAD, TRENDING, PublishOutcome
 from udfs.fault_log import FaultLog
 from udfs.learning import LearnSettings
 from udfs.online_model import ONLINE
 from udfs.operators.cancellation import interrupted
+from udfs.operators.learning_keeper import RELEARN
 from udfs.operators.list_store import ListStore
 from udfs.operators.patience import Patience
 from udfs.operators.timers import register_end_of
@@ -77,10 +78,16 @@ class LearnOperator(KeyedProcessFunction):
         self._retries, self._left_out = group.counter("store_retries"), group.counter("lessons_left_out")
         self._updates, self._similar = group.counter("model_updates"), group.counter("similar_lists")
         self._report = FaultLog(logger, "lessons cannot be merged: they are left out")
+        self._report_state = FaultLog(
+            logger, "the new state of the online model is not taken: learning goes on as before"
+        )
 
     def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
-        """Store lessons; a timer merges them."""
+        """Store lessons, which a timer merges; or go on from another state (:data:`RELEARN`)."""
         self._open_learner(ctx)
+        if value.startswith(RELEARN):
+            self._replace(value[len(RELEARN) :].decode(), ctx)
+            return iter(())
         self._lessons.add(value)
         self._take(value)
         register_end_of(PUBLISH_EVERY_MS, ctx)
@@ -119,18 +126,54 @@ class LearnOperator(KeyedProcessFunction):
         except Exception as error:  # whatever it is, it would happen again after each restart
             self._report(error)
             self._left_out.inc(len(lessons))
-            self._go_back(len(lessons))
+            self._go_back()
             return None
         self._lessons.add(_MERGED + msgspec.msgpack.encode(Merged(now_ms)))
         return update
 
-    def _go_back(self, lessons: int) -> None:
-        """Forget the last `lessons` that were stored, and open the learner anew: what is in memory is half merged."""
-        kept = list(self._lessons.get() or ())[:-lessons]
+    def _go_back(self) -> None:
+        """Forget the lessons that no marker follows, and open the learner anew: what is in memory is half merged."""
+        stored = list(self._lessons.get() or ())
+        merged = max((place for place, raw in enumerate(stored, start=1) if raw.startswith(_MERGED)), default=0)
         self._lessons.clear()
-        for raw in kept:
+        for raw in stored[:merged]:
             self._lessons.add(raw)
         self._learner = None
+
+    def _replace(self, request: str, ctx: Any) -> None:
+        """Go on from the state in the store; from what was learned so far if it is not there, or cannot be read."""
+        head, blocks = self._relearned(request)
+        try:
+            decode_learner(head, {int(block): raw for block, raw in blocks.items()}, Learner())
+        except Exception as error:  # whatever it is, the job goes on
+            self._report_state(error)
+            return
+        if head is None:
+            self._report_state(SchemaError("a part is missing: it has expired, or Redis has lost it"))
+            return
+        self._rows.clear()
+        for block, raw in blocks.items():
+            self._rows.put(block, raw)
+        self._head.update(head)
+        self._lessons.clear()
+        self._learner, self._tables = None, Tables()
+        self._open_learner(ctx)
+        self._publish_whole()
+        self._shared.note(self._tables.whole())
+        register_end_of(PUBLISH_EVERY_MS, ctx)
+        self._patiently(lambda: self._parts.store.confirm_relearned(request), self._retries.inc)
+
+    def _relearned(self, request: str) -> tuple[bytes | None, dict[str, bytes]]:
+        """Head and blocks of a new state; None for the head if a part is missing."""
+        store = self._parts.store
+
+        def part(name: str) -> bytes | None:
+            return self._patiently(lambda: store.relearned(request, name), self._retries.inc)
+
+        count, _, head = (part(RELEARNED_HEAD) or b"").partition(b":")
+        blocks = {str(block): part(str(block)) for block in range(int(count) if count.isdigit() else 0)}
+        found = {block: raw for block, raw in blocks.items() if raw is not None}
+        return head if blocks and len(found) == len(blocks) else None, found
 
     def _publish(self, update: Update) -> None:
         store, packed = self._parts.store, encode_update(update)

@@ -18,6 +18,8 @@ from udfs.operators.timers import register_end_of
 from udfs.ranking import ListRules
 
 LESSONS: Final = OutputTag("lessons", Types.PRIMITIVE_ARRAY(Types.BYTE()))
+RELEARN: Final = b"\x00relearn"
+"""Begins an element for the learner that is no lesson but the id of a request, see `learn_operator`."""
 SUMS_EVERY_MS: Final = 1_000
 FOLLOW_EVERY_MS: Final = 1_000
 

@@ -67,3 +67,11 @@ class ListStore(Protocol):
     def whole_model(self) -> bytes | None:
         """The whole online model, or None if there is none."""
         ...
+
+    def relearned(self, request: str, part: str) -> bytes | None:
+        """A part of the learner's state that `request` is to replace; None if it is not there (any more)."""
+        ...
+
+    def confirm_relearned(self, request: str) -> None:
+        """Say that the learner goes on from the state of `request`."""
+        ...
