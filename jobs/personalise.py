@@ -11,14 +11,15 @@
                       pack per bucket                      profile
                                                              ├─► dead-letters, receipts, answers, events, audit
                                                              ├─► sums ─► key by segment ─► popular lists in Redis
+                                                             ├─► counts of feedback ─► feedback ─► metrics
                                                              └─► lessons ─► learn ─► updates of the online model in
                                                                                      Redis, which `personalise` reads
 
 Operators: `raw-records` (source), the snapshot guard and `batch` (Java), `ingest`, `personalise`, `popular`, `learn`,
-and the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts` and `answers` (at least
-once). `build` only wires them. When Redis has lost data, `personalise` has marks written to `consents`. Once it has
-read all of them, it has caught up with every acknowledged decision, and it writes consents and lists to Redis again
-(:mod:`udfs.generations`).
+`feedback`, and the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts`, `answers` and
+`metrics` (at least once). `build` only wires them. When Redis has lost data, `personalise` has marks written to
+`consents`. Once it has read all of them, it has caught up with every acknowledged decision, and it writes consents and
+lists to Redis again (:mod:`udfs.generations`).
 """
 
 import argparse
@@ -50,6 +51,8 @@ from jobs.workers import check_openable, open_ingest, open_learn_parts, open_per
 from schemas import topics
 from schemas.errors import FreshetError
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
+from udfs.operators.feedback_keeper import FEEDBACK
+from udfs.operators.feedback_operator import FeedbackOperator
 from udfs.operators.ingest_operator import IngestOperator
 from udfs.operators.learn_operator import LearnOperator
 from udfs.operators.learning_keeper import LESSONS
@@ -79,6 +82,7 @@ class Outputs(NamedTuple):
     answers: DataStream
     published: DataStream
     learned: DataStream
+    metrics: DataStream
 
 
 def build(streams: Streams, settings: Settings, deployment: Deployment, keys: list[int]) -> Outputs:
@@ -135,6 +139,19 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
         personalised.get_side_output(ANSWERS),
         published,
         learned,
+        _metrics(personalised, settings, mode),
+    )
+
+
+def _metrics(personalised: DataStream, settings: Settings, mode: str) -> DataStream:
+    """The records of the topic `metrics`."""
+    return (
+        personalised.get_side_output(FEEDBACK)
+        .key_by(lambda sums: 0, key_type=Types.INT())
+        .process(FeedbackOperator(settings.feedback), output_type=BYTES)
+        .set_parallelism(1)
+        .uid(f"feedback-v1-{mode}")
+        .name("feedback")
     )
 
 
@@ -231,6 +248,7 @@ def sink(outputs: Outputs, settings: Settings) -> None:
     sink_to_topic(audit, topics.AUDIT, settings, exactly_once=True)
     sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings, exactly_once=True)
     sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
+    sink_to_topic(outputs.metrics, topics.METRICS, settings, exactly_once=False)
     sink_to_topic(outputs.answers, topics.ANSWERS, settings, exactly_once=False)
 
 

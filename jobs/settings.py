@@ -19,6 +19,7 @@ from schemas.errors import SettingsError
 from schemas.wire.codec_choice import InputSettings
 from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
 from udfs.due import RefreshSettings
+from udfs.feedback import FeedbackSettings
 from udfs.ingest import TopicNames
 from udfs.learning import LearnSettings
 from udfs.policy import UNRESTRICTED, Policy, parse_policy
@@ -158,6 +159,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learn: LearnSettings = LearnSettings()
     refresh: RefreshSettings = RefreshSettings()
     popularity: PopularitySettings = PopularitySettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     tenant: str | None = None
     """The tenant file, which gateways and producers also read. These settings are refused here because they belong
     there: `kafka.topic_prefix`, `redis.prefix`, `privacy.key_ring`, `privacy.snapshots_kept_ms`, `privacy.tombstone_ms`

@@ -14,7 +14,7 @@ from jobs.settings import Settings, load_policy
 from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
 from schemas.model_versions import DEFAULT, ONLINE
-from schemas.pseudonyms import Pseudonymiser
+from schemas.pseudonyms import Pseudonymiser, recommendation_ids
 from udfs.audit_chain import Author
 from udfs.frozen_model import FrozenModel
 from udfs.ingest import Ingest
@@ -24,7 +24,7 @@ from udfs.operators.learn_operator import LearnParts
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
-from udfs.ranking import PopularItems, Ranker
+from udfs.ranking import POPULARITY, PopularItems, Ranker
 
 
 def check_openable(settings: Settings) -> None:
@@ -67,7 +67,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
     online = shelf.own.get(ONLINE)
     _tune_garbage_collector()
     return PersonaliseParts(
-        Ranker(settings.lists, settings.profile, epoch),
+        Ranker(settings.lists, settings.profile, epoch, recommendation_ids(load_key_ring(settings.privacy.key_ring))),
         shelf,
         open_store(settings, epoch),
         fallback,
@@ -81,6 +81,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
         GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),
         UnreadConsentAge(functools.partial(oldest_unread_ms, settings.kafka)),
         online if isinstance(online, OnlineModel) else None,
+        settings.feedback,
     )
 
 
@@ -113,4 +114,5 @@ def _tune_garbage_collector() -> None:
 
 def open_popular_parts(settings: Settings, epoch: int) -> PopularParts:
     """Store and settings for the popular operator. Popular lists come from no model."""
-    return PopularParts(open_store(settings, epoch), "popularity", epoch, settings.popularity)
+    ids = recommendation_ids(load_key_ring(settings.privacy.key_ring))
+    return PopularParts(open_store(settings, epoch), POPULARITY, epoch, settings.popularity, ids)

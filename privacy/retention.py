@@ -10,6 +10,8 @@ from adapters.redis.address import RedisSettings
 from jobs.settings import Settings
 from schemas import topics
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
+from udfs.due import SHOWN_KEPT_MS
+from udfs.feedback import SHOWN_MAX
 
 DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"))
 """The default settings; the two addresses without a default do not affect retention."""
@@ -75,6 +77,12 @@ def _state(settings: Settings) -> list[Kept]:
             f"the last {profile.had_items_max}, and with the profile",
             "`profile.had_items_max`",
             "rule of the profile, at each event",
+        ),
+        Kept(
+            "lists seen, in state: positions seen, clicked and bought, no items; with the purpose `measure` only",
+            f"the last {SHOWN_MAX}, until the first refresh after {duration(SHOWN_KEPT_MS)}, and with the profile",
+            "`SHOWN_KEPT_MS` in `udfs/due.py`",
+            "rule of the profile, at each event that names a list; due index of the job",
         ),
         Kept(
             "dedupe window, in state: hashes of events",

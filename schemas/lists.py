@@ -1,7 +1,7 @@
 """Recommendation lists as stored in Redis: JSON bytes, ready to send.
 
 ``{"v": version, "epoch": ms, "model": …, "at": ms, "reason": "personalised|session|popular|similar|trending",
-"items": [{"id": …, "score": …}, …]}``
+"recommendation_id": …, "items": [{"id": …, "score": …}, …]}``
 
 A list made in an arm of an experiment has ``"arm": …`` after its reason.
 
@@ -30,6 +30,8 @@ class RecommendationList(msgspec.Struct, frozen=True, gc=False, omit_defaults=Tr
     """A list: `v` counts the user's accepted changes, `epoch` is the job's submission time in ms.
 
     `v` of a list that is nobody's own counts up with each that is published. `arm` is that of an experiment, if any.
+    Frontends send `recommendation_id` back as `request_id` of impressions and clicks
+    (:mod:`schemas.recommendation_ids`).
     """
 
     v: int
@@ -39,6 +41,7 @@ class RecommendationList(msgspec.Struct, frozen=True, gc=False, omit_defaults=Tr
     reason: Reason
     items: tuple[ListedItem, ...]
     arm: str = ""
+    recommendation_id: str = ""
 
 
 _decoder = msgspec.json.Decoder(RecommendationList)
@@ -73,10 +76,11 @@ def join_list(
     fragments: Sequence[bytes],
     numbers: Sequence[bytes],
     arm: str = "",
+    recommendation_id: bytes = b"",
 ) -> bytes:
     """The bytes of a list from prepared parts: `model` as JSON, items as :func:`item_fragment`, encoded scores.
 
-    `arm` needs no escaping (:data:`schemas.control.Slug`).
+    `arm` needs no escaping (:data:`schemas.control.Slug`). Without a `recommendation_id` the list has none.
 
     It costs half as much as encoding one object per item, and writing lists is the most frequent operation.
 
@@ -84,7 +88,10 @@ def join_list(
     b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"popular","items":[{"id":"tea","score":0.5}]}'
     """
     why = f'{reason}","arm":"{arm}' if arm else reason
-    head = b'{"v":%d,"epoch":%d,"model":%b,"at":%d,"reason":"%b","items":[' % (version, epoch, model, at, why.encode())
+    head = b'{"v":%d,"epoch":%d,"model":%b,"at":%d,"reason":"%b",' % (version, epoch, model, at, why.encode())
+    if recommendation_id:
+        head += b'"recommendation_id":"%b",' % recommendation_id
+    head += b'"items":['
     if not fragments:
         return head + b"]}"
     parts: list[bytes] = [b""] * (2 * len(fragments))
@@ -94,7 +101,14 @@ def join_list(
 
 
 def encode_list(
-    version: int, epoch: int, model: bytes, at: int, reason: Reason, fragments: Sequence[bytes], scores: Sequence[float]
+    version: int,
+    epoch: int,
+    model: bytes,
+    at: int,
+    reason: Reason,
+    fragments: Sequence[bytes],
+    scores: Sequence[float],
+    recommendation_id: bytes = b"",
 ) -> bytes:
     """:func:`join_list` for a single list whose scores are not encoded yet."""
-    return join_list(version, epoch, model, at, reason, fragments, encode_scores(scores))
+    return join_list(version, epoch, model, at, reason, fragments, encode_scores(scores), "", recommendation_id)

@@ -29,6 +29,7 @@ from typing import Final, Literal
 import msgspec
 
 from schemas.errors import SettingsError
+from schemas.recommendation_ids import RecommendationIds
 
 Domain = Literal["user", "session", "event", "request", "export"]
 JOURNEY_DOMAINS: Final[tuple[Domain, ...]] = ("user", "session", "event", "request")
@@ -118,6 +119,7 @@ class Pseudonymiser:
         self._user, self._session = hashes["user"], hashes["session"]
         self._event, self._request = hashes["event"], hashes["request"]
         self._route = keyed_hash(bytes.fromhex(ring.routing))
+        self.recommendations = recommendation_ids(ring)
 
     def user(self, user_id: str) -> str:
         """The pseudonym of `user_id` under the current key: 25 characters or so, ``p1.Zk…``."""
@@ -182,6 +184,11 @@ class ExportHashes:
 
     def _digest(self, domain: bytes, text: str) -> bytes:
         return self._hash(b"%b\0%b\0%b" % (self._purpose, domain, text.encode()))
+
+
+def recommendation_ids(ring: KeyRing) -> RecommendationIds:
+    """What makes and checks recommendation ids. A rotation does not change its key."""
+    return RecommendationIds(bytes.fromhex(ring.keys["request"][str(ring.current)]))
 
 
 def fingerprint(key: str) -> str:

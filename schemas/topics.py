@@ -44,6 +44,7 @@ DEAD_LETTERS: Final = "dead-letters"
 RECEIPTS: Final = "receipts"
 ANSWERS: Final = "answers"
 EVENTS: Final = "events"
+METRICS: Final = "metrics"
 AUDIT: Final = "audit"
 AUDIT_HEADS: Final = "audit-heads"
 DEPLOYMENT: Final = "deployment"
@@ -51,6 +52,7 @@ DEPLOYMENT: Final = "deployment"
 INTERACTIONS_RETENTION_MS: Final = 3 * DAY_MS
 EVENTS_RETENTION_MS: Final = 90 * DAY_MS
 RECEIPTS_RETENTION_MS: Final = 7 * DAY_MS
+METRICS_RETENTION_MS: Final = 7 * DAY_MS
 ANSWERS_RETENTION_MS: Final = HOUR_MS
 DEAD_LETTERS_RETENTION_MS: Final = 14 * DAY_MS
 AUDIT_RETENTION_MS: Final = 3 * 365 * DAY_MS
@@ -78,6 +80,9 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic(DEAD_LETTERS, "rejects: reason and origin, never the payload", DEAD_LETTERS_RETENTION_MS, partitions=1),
     Topic(RECEIPTS, "what the job did: lists written, consents in force, accounts", RECEIPTS_RETENTION_MS),
     Topic(ANSWERS, "what was held of a person, for those who asked", ANSWERS_RETENTION_MS, segment_ms=10 * MINUTE_MS),
+    Topic(
+        METRICS, "what users did with lists, by model, arm and surface; no users", METRICS_RETENTION_MS, partitions=1
+    ),
     Topic(EVENTS, "accepted interactions, pseudonymised and consented", EVENTS_RETENTION_MS),
     # One partition, so that retention only truncates the beginning. Several would be truncated at different times,
     # and the trail would have holes that look like dropped records. The order of the records can be verified, too.

@@ -26,13 +26,14 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
     """The answer to a read: at most as many items as requested, best first.
 
     `reason` is the kind of list. `version` is the list's, `age_ms` the time since it was made; both are 0 if there is
-    no list.
+    no list. Send `recommendation_id` back as `request_id` of impressions, clicks and purchases.
     """
 
     items: tuple[ListedItem, ...]
     reason: Reason
     version: int
     age_ms: int
+    recommendation_id: str = ""
 
 
 class Listed(NamedTuple):
@@ -107,7 +108,7 @@ def answer(
     for one in lists:
         items = one.items[:n] if keep is None else tuple(filter(keep, one.items))[:n]
         if items or not n:
-            return Recommendation(items, one.reason, one.v, max(0, now_ms - one.at))
+            return Recommendation(items, one.reason, one.v, max(0, now_ms - one.at), one.recommendation_id)
     return Recommendation((), "popular", 0, 0)
 
 

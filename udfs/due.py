@@ -18,6 +18,8 @@ from udfs.state import UserState
 
 REFRESH_AT: Final = 0.8
 """A list is rewritten when this share of its life has passed."""
+SHOWN_KEPT_MS: Final = DAY_MS
+"""Lists seen longer ago are forgotten at the next check: no event can join them any more."""
 
 
 class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +72,7 @@ def when_due(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: Refr
     profile = state.profile
     if profile is None:
         return Due.NOTHING
+    profile.shown = [each for each in profile.shown if each.seen_ts > now_ms - SHOWN_KEPT_MS]
     idle_ms = now_ms - profile.active_at
     limit_ms = _kept_ms(state, bounds)
     if idle_ms >= limit_ms:

@@ -16,11 +16,15 @@ from schemas.rejects import Origin, Reject, RejectReason
 NOT_CARRIED_OUT: Final = RejectReason.NOT_CARRIED_OUT.value
 
 
+ShownAt = tuple[str, str, bytes, int, str]
+"""Where an event happened in a list: what its recommendation id says (model, arm, list), position and surface."""
+
+
 class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An interaction after ingest. `kind` is its position in :data:`schemas.events.EVENT_TYPES`.
 
     `clean` is its JSON for the `events` topic, without the purposes. `user_bit` is one of 64, chosen by a keyed hash of
-    the user: popular lists count distinct users with it.
+    the user: popular lists count distinct users with it. `shown` is where in a list it happened, if it names one.
     """
 
     pseudonym: str
@@ -36,6 +40,7 @@ class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     segments: tuple[str, ...]
     clean: bytes
     schema_v: int
+    shown: ShownAt | None = None
 
 
 class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -21,7 +21,17 @@ from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.wire.codecs import BadRecord, Codec, check_event_time
 from schemas.wire.consent_records import UNREADABLE, UserDecision, consents_in
-from udfs.elements import AccessRequest, BucketMark, ConsentRecord, Element, EventRecord, halves, pack, replacement_for
+from udfs.elements import (
+    AccessRequest,
+    BucketMark,
+    ConsentRecord,
+    Element,
+    EventRecord,
+    ShownAt,
+    halves,
+    pack,
+    replacement_for,
+)
 from udfs.fault_log import FaultLog
 from udfs.personal import holds_identifier, is_own_id, mask_for_audit, mask_optional_for_audit, masked, mentions
 from udfs.policy import UNRESTRICTED, Policy, decide
@@ -204,7 +214,17 @@ class Ingest:
             if self._publish_events
             else b"",
             event.schema_v,
+            self._shown(event, pseudonym, surface),
         )
+
+    def _shown(self, event: Interaction, pseudonym: str, surface: str | None) -> ShownAt | None:
+        """The list that the event names, if the job made it for this user or for nobody; a forged id names none."""
+        if not event.request_id or event.position is None:
+            return None
+        pseudonymiser = self._pseudonymiser
+        names = [pseudonym, previous, ""] if (previous := pseudonymiser.previous(event.user_id)) else [pseudonym, ""]
+        served = pseudonymiser.recommendations.read(event.request_id, names)
+        return None if served is None else (*served, event.position, surface or "")
 
     def _clean(
         self,

@@ -15,6 +15,7 @@ from schemas.store import Placed
 from udfs.account import Account
 from udfs.consent import ConsentVerdict, apply_consent, comes_after, is_newer, withdraw
 from udfs.elements import ConsentRecord, Element, EventRecord
+from udfs.feedback import Measuring
 from udfs.learning import Teaching
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.state import Profile, UserState, decode_state, encode_state
@@ -121,10 +122,12 @@ def apply(
     bounds: ProfileBounds,
     interactions: str,
     teaching: Teaching | None = None,
+    measuring: Measuring | None = None,
 ) -> Changes:
     """Apply `element` to `users` and `account`. `interactions` is the topic of its events.
 
-    `teaching` collects what accepted events teach the online model; None if there is no such model.
+    `teaching` collects what accepted events teach the online model; None if there is no such model. `measuring`
+    collects what they say about lists.
     """
     changes = Changes([], [], {}, [], list(element.rejects), {}, [])
     _apply_consents(element, users, account, changes)
@@ -139,9 +142,12 @@ def apply(
     account.unknown_fields += element.unknown_fields
     for event in element.events:
         before = None if teaching is None else teaching.before(users.get(event.pseudonym), event)
-        if _apply_event(event, users, account, bounds, interactions, changes) and before is not None:
+        outcome = _apply_event(event, users, account, bounds, interactions, changes)
+        if outcome == Outcome.MOVED and before is not None:
             assert teaching is not None
             teaching.accepted(event, before)
+        if measuring is not None and outcome <= Outcome.MOVED and event.shown is not None:
+            measuring.accepted(users.get_or_new(event.pseudonym), event)
     return changes
 
 
@@ -152,8 +158,8 @@ def _apply_event(
     bounds: ProfileBounds,
     interactions: str,
     changes: Changes,
-) -> bool:
-    """Apply one event; True if its user's list must be recomputed."""
+) -> Outcome:
+    """Apply one event."""
     state = users.get(event.pseudonym)
     outcome = take(state, event, bounds)
     account.note(outcome)
@@ -168,7 +174,7 @@ def _apply_event(
     elif outcome == Outcome.TOO_LATE:
         origin = Origin(interactions, event.partition, event.offset, event.append_ts)
         changes.rejects.append(Reject(RejectReason.TOO_LATE, origin, event.schema_v))
-    return outcome == Outcome.MOVED
+    return outcome
 
 
 def _has_recents(state: UserState | None) -> bool:

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from schemas.consents import Level
 from schemas.lists import RecommendationList, UserReason, encode_scores, item_fragment, join_list
+from schemas.recommendation_ids import RecommendationIds
 from schemas.store import ListWrite, consent_value
 from udfs.fault_log import FaultLog
 from udfs.had_items import counts_of, item_hash
@@ -21,6 +22,8 @@ from udfs.profile import RECENT_ITEMS_MAX, AtLeastOne, ProfileBounds
 from udfs.state import Profile, UserState
 
 LEVELS: Final = tuple(Level)
+POPULARITY: Final = "popularity"
+"""The model of popular lists."""
 
 
 class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,11 +113,16 @@ class ListModel(Protocol):
 class Ranker:
     """Computes lists with a given model. `epoch` is the submission time in ms that all its writes carry.
 
+    Without `ids`, lists have no recommendation id.
+
     The hot path works on columns, not on users: one step for all users of an element wherever numpy has one.
     """
 
-    def __init__(self, rules: ListRules, bounds: ProfileBounds, epoch: int) -> None:
+    def __init__(
+        self, rules: ListRules, bounds: ProfileBounds, epoch: int, ids: RecommendationIds | None = None
+    ) -> None:
         self.rules = rules
+        self._ids = ids
         self._bounds = bounds
         self._epoch = epoch
 
@@ -183,7 +191,9 @@ class Ranker:
     ) -> ListWrite:
         session = state.level == Level.SESSION
         reason: UserReason = "popular" if not scored else "session" if session else "personalised"
-        payload = join_list(state.version, self._epoch, model.name_json, now_ms, reason, fragments, numbers, arm)
+        ids, source = self._ids, _source(model, scored)
+        made = b"" if ids is None else ids.of(pseudonym, source, arm, state.version, now_ms)
+        payload = join_list(state.version, self._epoch, model.name_json, now_ms, reason, fragments, numbers, arm, made)
         ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
         consent = consent_value(
             LEVELS[state.level],
@@ -208,3 +218,8 @@ class Ranker:
             if item not in skip and fragment not in listed and item_hash(item) not in had:
                 fragments.append(fragment)
                 numbers.append(b"%.4f" % min(lowest, score))
+
+
+def _source(model: ListModel, scored: bool) -> str:
+    """What feedback on a list is counted for: its model, or what is popular if the model knew nothing."""
+    return model.name if scored else POPULARITY

@@ -29,12 +29,27 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     events: int
 
 
+class ShownList(msgspec.Struct, array_like=True, gc=False):
+    """A list that the user has seen: `made` identifies it, `seen_ts` is when it was first seen (event time in ms).
+
+    `seen`, `clicked` and `bought` have a bit for each of its positions. See :mod:`udfs.feedback`.
+    """
+
+    made: bytes
+    surface: str
+    seen_ts: int
+    seen: int = 0
+    clicked: int = 0
+    bought: int = 0
+
+
 class Profile(msgspec.Struct, array_like=True, gc=False):
     """The user's recent behaviour. Everything is bounded by :class:`udfs.profile.ProfileBounds`.
 
     `recents` is ordered by event time, newest last, one entry per item. `counts` are decayed counts by kind as of
     `newest_ts`. `event_ids` are the last event hashes, 8 bytes each, oldest first. `active_at` is an append time.
     `had` are the items met, see :mod:`udfs.had_items`; states of before 0.1.0 have none.
+    `shown` are the lists seen last; without the purpose `measure` there are none.
     """
 
     recents: list[Recent] = []
@@ -45,6 +60,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     session: Session | None = None
     event_ids: bytes = b""
     had: bytes = b""
+    shown: list[ShownList] = []
 
 
 class UserState(msgspec.Struct, array_like=True, gc=False):
@@ -96,6 +112,7 @@ def readable(state: UserState) -> dict[str, Any]:
         profile = fields["profile"] = msgspec.structs.asdict(state.profile)
         profile["event_ids"] = state.profile.event_ids.hex()
         profile["had"] = [(int(item), int(count)) for item, count in counts_of(state.profile.had)]
+        profile["shown"] = [msgspec.structs.asdict(one) | {"made": one.made.hex()} for one in state.profile.shown]
         if state.profile.session is not None:
             profile["session"] = msgspec.structs.asdict(state.profile.session) | {"id": state.profile.session.id.hex()}
     return fields

@@ -148,7 +148,7 @@ class Keyed:
         """Metrics are counted in `counts`."""
         return self
 
-    def add_group(self, name: str) -> "Keyed":
+    def add_group(self, name: str, value: str | None = None) -> "Keyed":
         """Groups are ignored here."""
         return self
 

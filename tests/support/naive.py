@@ -351,6 +351,7 @@ class NaiveProfile:
             "session": self.session,
             "event_ids": b"".join(self.event_ids),
             "had": [(crc32(item.encode()), count) for item, count in self.had.items()],
+            "shown": [],
         }
 
 

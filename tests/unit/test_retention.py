@@ -34,6 +34,8 @@ NO_RETENTIONS = {
     "refresh.active_within_ms",
     "popularity.half_life_ms",
     "popularity.publish_every_ms",
+    "feedback.window_ms",
+    "feedback.publish_every_ms",
 }
 """What has a time in it and keeps nothing. A new setting has to be put here or into the table."""
 

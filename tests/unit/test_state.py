@@ -21,7 +21,7 @@ from udfs.popularity import (
     weighing,
 )
 from udfs.profile import ProfileBounds, take
-from udfs.state import UserState, decode_state, encode_state
+from udfs.state import ShownList, UserState, decode_state, encode_state
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "state"
 
@@ -36,6 +36,8 @@ def ada() -> UserState:
         )
         take(state, event, ProfileBounds())
     state.due_slot = BEGINNING + 20 * HOUR
+    assert state.profile is not None
+    state.profile.shown = [ShownList(b"list-one", "home", BEGINNING, 7, 2, 2)]
     return state
 
 
@@ -84,6 +86,8 @@ def test_another_version_is_refused(name: str, made: Any, encode: Any, decode: A
 def test_golden_bytes_from_before_a_field_was_added_are_read() -> None:
     older = ada()
     assert older.profile is not None
+    older.profile.shown = []
+    assert decode_state((GOLDEN / "users-v1-without-lists-seen.bin").read_bytes()) == older
     older.profile.had = b""
     for fields in (10, 11, 12):
         assert decode_state((GOLDEN / f"users-v1-of-{fields}-fields.bin").read_bytes()) == older

@@ -22,10 +22,12 @@ from udfs.audit_chain import Author
 from udfs.due import Due, RefreshSettings, when_due
 from udfs.elements import BucketMark, Element, halves, replacement_for, unpack
 from udfs.fault_log import FaultLog
+from udfs.feedback import FeedbackSettings
 from udfs.generations import current_decision, should_have_list
 from udfs.online_model import OnlineModel
 from udfs.operators.audit_keeper import AuditKeeper
 from udfs.operators.commands import execute_commands
+from udfs.operators.feedback_keeper import FeedbackKeeper
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.learning_keeper import LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
@@ -85,6 +87,7 @@ class PersonaliseParts(NamedTuple):
     generation: GenerationParts
     unread_ms: Callable[[], int]
     online: OnlineModel | None = None
+    feedback: FeedbackSettings = FeedbackSettings()
 
 
 class Attempt(NamedTuple):
@@ -102,6 +105,7 @@ class ElementResult(NamedTuple):
     account: bytes
     weighed: Weighed
     taught: Taught
+    measured: bytes
     marks: list[BucketMark]
     outputs: list[Any]
 
@@ -124,6 +128,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._users = UserKeeper(runtime_context, user_parts, parts.generation, self._store, relinked)
         self._popularity = PopularityKeeper(runtime_context, parts.popularity)
         self._learning = LearningKeeper(runtime_context, parts.online, parts.ranker.rules, self._store)
+        self._feedback = FeedbackKeeper(runtime_context, parts.feedback)
         self._audit = AuditKeeper(runtime_context, parts.audit)
         fell_back = self._counters["models_fallen_back"].inc
         self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back)
@@ -156,7 +161,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._learning.follow(now_ms)
         self._rollout.begin(ctx, now_ms)
         teaching = self._learning.teaching()
-        changes = apply(element, users, account, parts.bounds, parts.interactions, teaching)
+        measuring = self._feedback.measuring()
+        changes = apply(element, users, account, parts.bounds, parts.interactions, teaching, measuring)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = self._rollout.rank(moved, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         token = self._users.generation.proven(ctx)
@@ -167,12 +173,15 @@ class PersonaliseOperator(KeyedProcessFunction):
         weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
         account.segments_left_out += weighed.left_out
         taught = self._learning.taught(teaching, changes.accepted, ctx)
+        measured = self._feedback.measured(measuring, [*changes.accepted, *changes.kept])
         outputs = [*side_outputs(applied, users, account, parts.epoch, self._rollout.model_name)]
         entries = consent_entries(changes, applied.written)
         entries += execute_commands(element, account, users, self._users.kids, outputs)
         self._rollout.execute(element.commands, now_ms)
         outputs += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
-        return ElementResult(applied, writes, encode_account(account), weighed, taught, element.marks, outputs)
+        return ElementResult(
+            applied, writes, encode_account(account), weighed, taught, measured, element.marks, outputs
+        )
 
     def _commit(self, done: ElementResult, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Write the results of an element to state, and emit its outputs."""
@@ -181,6 +190,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             yield empty_sums()
         self._popularity.put(done.weighed, ctx)
         self._learning.put(done.taught, ctx)
+        self._feedback.put(done.measured, ctx)
         self._account.update(done.account)
         self._count(done)
         yield from done.outputs
@@ -214,6 +224,7 @@ class PersonaliseOperator(KeyedProcessFunction):
     def _tick(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         yield from self._popularity.sums()
         yield from self._learning.sums()
+        yield from self._feedback.sums()
         if self._users.defer_if_late(timestamp, ctx):
             yield from self._audit.expired([], timestamp, ctx)
             return

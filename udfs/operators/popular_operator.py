@@ -13,6 +13,7 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from schemas.lists import encode_list, item_fragment
+from schemas.recommendation_ids import RecommendationIds
 from schemas.topics import HOUR_MS
 from udfs.fault_log import FaultLog
 from udfs.operators.cancellation import interrupted
@@ -38,6 +39,7 @@ class PopularParts(NamedTuple):
     model_name: str
     epoch: int
     settings: PopularitySettings
+    ids: RecommendationIds | None = None
 
 
 class PopularOperator(KeyedProcessFunction):
@@ -103,6 +105,7 @@ class PopularOperator(KeyedProcessFunction):
                 "popular",
                 [item_fragment(item) for item, _ in top],
                 [round(weight, 4) for _, weight in top],
+                parts.ids.of("", parts.model_name, "", popularity.version, now_ms) if parts.ids is not None else b"",
             )
             ttl_ms = parts.settings.list_ttl_ms
             self._patiently(

@@ -1,0 +1,118 @@
+"""Feedback in the operators: from events that name a list to the topic `metrics`."""
+
+from typing import Any
+
+import msgspec
+
+from tests.support.bucket import Bucket
+from tests.support.fakes import Harness, Keyed
+from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_erasure, an_interaction
+from udfs.elements import EventRecord
+from udfs.feedback import FeedbackSettings, decode_sums
+from udfs.operators.feedback_keeper import FEEDBACK
+from udfs.operators.feedback_operator import FeedbackOperator
+
+SETTINGS = FeedbackSettings(publish_every_ms=10 * SECOND)
+
+
+class Measured:
+    """A bucket, and the operator that adds up what its users do."""
+
+    def __init__(self) -> None:
+        self.bucket = Bucket()
+        self.keyed = Keyed(0, BEGINNING)
+        self.feedback = Harness(FeedbackOperator(SETTINGS), self.keyed)
+        self.passed_on: list[bytes] = []
+
+    def take(self, *records: Any) -> None:
+        self.pass_on(self.bucket.take(*records))
+
+    def pass_time(self, ms: int) -> list[dict[str, Any]]:
+        """Returns the records of `metrics`."""
+        records = []
+        for _ in range(ms // SECOND):
+            self.pass_on(self.bucket.pass_time(SECOND))
+            records += self.feedback.advance_to(self.bucket.keyed.now_ms)
+        return [msgspec.json.decode(raw) for raw in records]
+
+    def pass_on(self, outputs: list[Any]) -> None:
+        for output in outputs:
+            if isinstance(output, tuple) and output[0] is FEEDBACK:
+                self.passed_on.append(output[1])
+                self.keyed.now_ms = max(self.keyed.now_ms, self.bucket.keyed.now_ms)
+                self.feedback.element(output[1])
+
+
+def an_event(kind: str, position: int, at: int, user: str = "ada") -> EventRecord:
+    event = an_interaction(user, at, f"item-{position}", kind)
+    return msgspec.structs.replace(event, shown=("online", "b", b"list-one", position, "home"))
+
+
+def test_what_users_do_is_in_metrics_by_window_and_without_users() -> None:
+    shop = Measured()
+    shop.take(a_consent("ada"), a_consent("ben"))
+    for user in ("ada", "ben"):
+        seen = [an_event("impression", place, BEGINNING + SECOND, user) for place in range(4)]
+        shop.take(*seen, an_event("click", 1, BEGINNING + 2 * SECOND, user))
+    records = shop.pass_time(10 * SECOND)
+    assert {record["window"] for record in records} == {"5m", "1h", "24h"}
+    for record in records:
+        assert (record["model"], record["arm"], record["surface"]) == ("online", "b", "home")
+        assert (record["lists"], record["impressions"], record["clicks"], record["ctr"]) == (2, 8, 2, 0.25)
+    assert b"ada" not in b"".join(shop.passed_on)
+    assert shop.keyed.counts["impressions"] == 8
+
+
+def test_counts_are_passed_on_once_a_second_and_once() -> None:
+    shop = Measured()
+    shop.take(a_consent("ada"))
+    shop.take(an_event("impression", 0, BEGINNING + 100))
+    shop.take(an_event("impression", 1, BEGINNING + 200))
+    shop.pass_time(3 * SECOND)
+    [raw] = shop.passed_on
+    assert [counts.impressions for counts in decode_sums(raw).values()] == [2]
+
+
+def test_windows_empty_themselves_and_the_operator_sleeps() -> None:
+    shop = Measured()
+    shop.take(a_consent("ada"))
+    shop.take(an_event("impression", 0, BEGINNING + SECOND))
+    assert len(shop.pass_time(20 * SECOND)) == 6, "two publications of three windows"
+    assert shop.feedback.advance_to(BEGINNING + 10 * MINUTE)[-2:] != []
+    shop.feedback.advance_to(BEGINNING + 2 * DAY)
+    assert shop.keyed.timers == set()
+
+
+def test_a_restart_keeps_the_windows() -> None:
+    shop = Measured()
+    shop.take(a_consent("ada"))
+    shop.take(an_event("impression", 0, BEGINNING + SECOND))
+    shop.pass_time(15 * SECOND)
+    shop.feedback = Harness(FeedbackOperator(SETTINGS), shop.keyed.snapshot())
+    shop.keyed = shop.feedback.keyed
+    shop.take(an_event("impression", 1, BEGINNING + 16 * SECOND))
+    assert {record["impressions"] for record in shop.pass_time(15 * SECOND)} == {2}
+
+
+def test_unreadable_counts_are_left_out() -> None:
+    shop = Measured()
+    shop.feedback.element(b"\xc1")
+    assert shop.feedback.advance_to(BEGINNING + 15 * SECOND) == []
+
+
+def test_lists_seen_go_with_the_profile_and_after_a_day() -> None:
+    bucket = Bucket()
+    bucket.take(a_consent("ada"), a_consent("ben"))
+    for user in ("ada", "ben"):
+        bucket.take(an_event("impression", 0, BEGINNING + SECOND, user), an_event("click", 0, BEGINNING + SECOND, user))
+    user = bucket.user("ada")
+    assert user is not None
+    assert user.profile is not None
+    assert len(user.profile.shown) == 1
+    bucket.take(an_erasure("ben", BEGINNING + 2 * SECOND))
+    assert bucket.user("ben") is None
+    bucket.pass_time(2 * DAY)
+    user = bucket.user("ada")
+    assert user is not None
+    assert user.profile is not None
+    assert user.profile.shown == []

@@ -1,0 +1,153 @@
+"""Feedback: impressions, clicks and purchases joined with the list that they name, and counted. Pure.
+
+An event joins a list by its recommendation id, which ingest has checked, and by its position. Only events of users who
+grant the purpose `measure` count. Of a user, the last few lists are remembered, as the positions that were seen,
+clicked and bought: no items. Counts are by model, arm and surface, and hold no user.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from schemas.consents import PURPOSES, Level
+from schemas.events import KIND_OF
+from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from udfs.elements import EventRecord
+from udfs.state import ShownList, UserState
+
+MEASURE: Final = 1 << PURPOSES.index("measure")
+SHOWN_MAX: Final = 8
+"""Lists remembered of a user."""
+POSITIONS_MAX: Final = 64
+CUTS: Final = (5, 10)
+"""The k of precision@k and recall@k."""
+IMPRESSION: Final = KIND_OF["impression"]
+CLICK: Final = KIND_OF["click"]
+PURCHASE: Final = KIND_OF["purchase"]
+JOINED: Final = frozenset({IMPRESSION, CLICK, PURCHASE})
+OTHER: Final = "other"
+
+
+class FeedbackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What users do with lists, counted by model, arm and surface. Only with the purpose `measure`."""
+
+    window_ms: Annotated[int, Meta(ge=SECOND_MS, le=DAY_MS)] = 30 * MINUTE_MS
+    """How long after a list was first seen clicks and purchases count for it."""
+    publish_every_ms: Annotated[int, Meta(ge=SECOND_MS, le=HOUR_MS)] = 10 * SECOND_MS
+    """How often the counts are written to the topic `metrics`."""
+    series_max: Annotated[int, Meta(ge=1, le=1_000)] = 100
+    """Combinations of model, arm and surface that are counted apart; others share the surface `other`."""
+
+
+class Series(NamedTuple):
+    """What counts are kept apart for."""
+
+    model: str
+    arm: str
+    surface: str
+
+
+class Counts(msgspec.Struct, array_like=True):
+    """`lists` seen; positions seen (`impressions`), clicked and bought, each once a list; `hits` are clicked or bought.
+
+    `seen_at` and `hits_at` count only the first k positions, for each k of :data:`CUTS`.
+    """
+
+    lists: int = 0
+    impressions: int = 0
+    clicks: int = 0
+    purchases: int = 0
+    hits: int = 0
+    seen_at: list[int] = msgspec.field(default_factory=lambda: [0] * len(CUTS))
+    hits_at: list[int] = msgspec.field(default_factory=lambda: [0] * len(CUTS))
+
+    def add(self, other: "Counts") -> None:
+        """Add `other`."""
+        self.lists += other.lists
+        self.impressions += other.impressions
+        self.clicks += other.clicks
+        self.purchases += other.purchases
+        self.hits += other.hits
+        self.seen_at = [mine + more for mine, more in zip(self.seen_at, other.seen_at, strict=True)]
+        self.hits_at = [mine + more for mine, more in zip(self.hits_at, other.hits_at, strict=True)]
+
+
+class Measuring:
+    """Collects what one element measures: call `accepted` with each accepted event, then `sums`."""
+
+    def __init__(self, settings: FeedbackSettings) -> None:
+        self._window_ms = settings.window_ms
+        self._found: list[tuple[str, Series, Counts]] = []
+
+    def accepted(self, state: UserState, event: EventRecord) -> None:
+        """Join an event that was accepted, and now is part of `state`, with its list."""
+        shown, profile = event.shown, state.profile
+        if shown is None or profile is None or event.kind not in JOINED:
+            return
+        if not (state.purposes if state.level == Level.FULL else state.kept_for) & MEASURE:
+            return
+        model, arm, made, position, surface = shown
+        if not 0 <= position < POSITIONS_MAX:
+            return
+        profile.shown = unexpired(profile.shown, profile.newest_ts, self._window_ms)
+        joined = next((each for each in profile.shown if each.made == made), None)
+        counts = Counts()
+        if joined is None:
+            joined = ShownList(made, surface, event.ts)
+            profile.shown = [*profile.shown, joined][-SHOWN_MAX:]
+            counts.lists = 1
+        _count(joined, event.kind, position, counts)
+        self._found.append((event.pseudonym, Series(model, arm, joined.surface), counts))
+
+    def sums(self, users: Collection[str]) -> dict[Series, Counts]:
+        """The counts of `users`, whose events were accepted in the end."""
+        return summed((series, counts) for pseudonym, series, counts in self._found if pseudonym in users)
+
+
+def unexpired(shown: Sequence[ShownList], now_ms: int, window_ms: int) -> list[ShownList]:
+    """Those lists that events may still join."""
+    return [each for each in shown if each.seen_ts > now_ms - window_ms]
+
+
+def _count(joined: ShownList, kind: int, position: int, counts: Counts) -> None:
+    """Count what is new at this position. What was clicked or bought was seen, even if no impression says so."""
+    bit = 1 << position
+    hit = joined.clicked | joined.bought
+    if not joined.seen & bit:
+        joined.seen |= bit
+        counts.impressions = 1
+        counts.seen_at = [int(position < cut) for cut in CUTS]
+    if kind == CLICK and not joined.clicked & bit:
+        joined.clicked |= bit
+        counts.clicks = 1
+    if kind == PURCHASE and not joined.bought & bit:
+        joined.bought |= bit
+        counts.purchases = 1
+    if kind != IMPRESSION and not hit & bit:
+        counts.hits = 1
+        counts.hits_at = [int(position < cut) for cut in CUTS]
+
+
+def summed(found: Iterable[tuple[Series, Counts]]) -> dict[Series, Counts]:
+    """The sums by series."""
+    sums: dict[Series, Counts] = {}
+    for series, counts in found:
+        sums.setdefault(series, Counts()).add(counts)
+    return sums
+
+
+_Packed = list[tuple[Series, Counts]]
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(_Packed)
+
+
+def encode_sums(sums: dict[Series, Counts]) -> bytes:
+    """Bytes for state, and between operators."""
+    return _encoder.encode(list(sums.items()))
+
+
+def decode_sums(raw: bytes) -> dict[Series, Counts]:
+    """The sums behind `raw`."""
+    return dict(_decoder.decode(raw))

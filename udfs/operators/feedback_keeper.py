@@ -1,0 +1,46 @@
+"""Collects in keyed state what a bucket's users did with their lists, and passes the counts on each second."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pyflink.common import Types
+from pyflink.datastream import OutputTag, RuntimeContext
+from pyflink.datastream.state import ListStateDescriptor
+
+from udfs.elements import EventRecord
+from udfs.feedback import FeedbackSettings, Measuring, decode_sums, encode_sums, summed
+from udfs.operators.timers import register_end_of
+
+FEEDBACK: Final = OutputTag("feedback", Types.PRIMITIVE_ARRAY(Types.BYTE()))
+SUMS_EVERY_MS: Final = 1_000
+
+
+class FeedbackKeeper:
+    """Keeps the counts of the bucket being processed until the second ends."""
+
+    def __init__(self, context: RuntimeContext, settings: FeedbackSettings) -> None:
+        raw = Types.PICKLED_BYTE_ARRAY()
+        self._sums = context.get_list_state(ListStateDescriptor("feedback-sums-v1", raw))
+        self._settings = settings
+
+    def measuring(self) -> Measuring:
+        """What the next element is to be measured with."""
+        return Measuring(self._settings)
+
+    def measured(self, measuring: Measuring, events: list[EventRecord]) -> bytes:
+        """The counts of an element: of users whose `events` were accepted in the end."""
+        sums = measuring.sums({event.pseudonym for event in events if event.shown is not None})
+        return encode_sums(sums) if sums else b""
+
+    def put(self, measured: bytes, ctx: Any) -> None:
+        """Store counts until the second ends."""
+        if measured:
+            self._sums.add(measured)
+            register_end_of(SUMS_EVERY_MS, ctx)
+
+    def sums(self) -> Iterator[Any]:
+        """The sums of what was stored since the last call."""
+        stored = list(self._sums.get() or ())
+        if stored:
+            self._sums.clear()
+            yield FEEDBACK, encode_sums(summed(entry for raw in stored for entry in decode_sums(raw).items()))
