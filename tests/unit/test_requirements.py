@@ -32,7 +32,7 @@ NEEDS = {
 """A room → the files with what it needs; a folder in a room may be a room of its own."""
 OURS = {room.partition("/")[0] for room in NEEDS}
 LOADED_BY_OTHERS = {"crc32c", "lz4", "python-snappy", "zstandard"}  # by Kafka's client
-COMMANDS = {"ruff", "mypy", "mkdocs-material"}
+COMMANDS = {"ruff", "mypy", "mkdocs-material", "pytest-xdist"}
 PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
 ORIGIN = packages_distributions()
 
