@@ -38,7 +38,7 @@ class Blend:
 
     def __init__(self) -> None:
         self._session = open_session(blend_model().SerializeToString(), "the graph of the online model")
-        self._nobody = np.zeros((0, 0), np.int32)
+        self._nobody = np.zeros((0, 0), np.int16)
 
     def rank(
         self, histories: Histories, tables: Tables, size: int = CANDIDATES
@@ -73,11 +73,11 @@ class Blend:
         }
         return self._session.run(outputs, feed)  # type: ignore[no-any-return]
 
-    def _zeros(self, users: int, rows: int) -> Rows:
+    def _zeros(self, users: int, rows: int) -> npt.NDArray[np.int16]:
         """Kept from run to run: making them costs a tenth of a run."""
         zeros = self._nobody
         if zeros.shape[1] != rows or len(zeros) < users:
-            zeros = self._nobody = np.zeros((max(users, CHUNK_USERS), rows), np.int32)
+            zeros = self._nobody = np.zeros((max(users, CHUNK_USERS), rows), np.int16)
         return zeros[:users]
 
 

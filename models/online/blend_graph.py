@@ -56,6 +56,8 @@ PARTS: Final = (0, HISTORY - CLOSE, FAR_NEIGHBOURS), (HISTORY - CLOSE, HISTORY, 
 """Positions of the history, from and to, and how many neighbours each item there has among the columns."""
 WIDTH: Final = sum((end - begin) * neighbours for begin, end, neighbours in PARTS)
 INT, FLOAT, LONG, HALF = TensorProto.INT32, TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT16
+SHORT: Final = TensorProto.INT16
+"""Of the numbers of columns: copying a row of the catalogue is what depends on its size."""
 INPUTS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
     "items": (INT, ("users", HISTORY)),
     "excluded": (INT, ("users", "excluded_items")),
@@ -69,7 +71,7 @@ INPUTS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
     "mixed": (HALF, ("rows", NEIGHBOURS)),
     "shares": (HALF, ("rows", NEIGHBOURS * len(CHANNELS))),
     "right_root": (FLOAT, ("rows",)),
-    "nobody": (INT, ("users", "rows")),
+    "nobody": (SHORT, ("users", "rows")),
     "size": (LONG, (1,)),
 }
 OUTPUTS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
@@ -155,10 +157,9 @@ class BlendGraph(Graph):
         rows = self.op("Concat", self.columns, left_out, axis=1)
         spread = self.op("Expand", self.numbers, self.op("Shape", self.columns))
         beyond = self.op("Expand", last, self.op("Shape", left_out))
-        found = self.op(
-            "ScatterElements", "nobody", rows, self.op("Concat", spread, beyond, axis=1), axis=1, reduction="max"
-        )
-        self.representative = self.op("GatherElements", found, self.columns, axis=1)
+        numbers = self.op("Cast", self.op("Concat", spread, beyond, axis=1), to=SHORT)
+        found = self.op("ScatterElements", "nobody", rows, numbers, axis=1, reduction="max")
+        self.representative = self.op("Cast", self.op("GatherElements", found, self.columns, axis=1), to=INT)
 
     def _sums(self) -> None:
         """Of each column that represents its item, what sources say: float32[users * (columns + 2), channels]."""
