@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from schemas.consents import ConsentChange, LenientConsentChange
 from schemas.events import EVENT_TYPES, ITEM_REQUIRED, Interaction, LenientInteraction
-from schemas.lists import RecommendationList
+from schemas.lists import UserList
 from schemas.rejects import DeadLetter
 from schemas.store import Generation
 from schemas.wire.avro_codec import avro_schema
@@ -48,7 +48,7 @@ def published_files() -> dict[str, bytes]:
     return {
         "interaction.schema.json": _json_text(json_schema(LenientInteraction, Interaction) | ITEM_RULE),
         "consent.schema.json": _json_text(json_schema(LenientConsentChange, ConsentChange)),
-        "list.schema.json": _json_text(json_schema(RecommendationList, RecommendationList)),
+        "list.schema.json": _json_text(json_schema(UserList, UserList)),
         "dead-letter.schema.json": _json_text(json_schema(DeadLetter, DeadLetter)),
         "generation.schema.json": _json_text(json_schema(Generation, Generation)),
         "read_list.lua.sha1": f"{sha1(script, usedforsecurity=False).hexdigest()}  {READ_LIST.name}\n".encode(),

@@ -90,6 +90,15 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None
 
 
+class RulesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rules of the shop for all lists."""
+
+    file: str | None = None
+    """The file with the rules, at the same path on every worker (`deploy/shop-rules.toml` is an example): caps,
+    diversity, boosts, pins and exclusions. Read when the job starts.
+    """
+
+
 class EventsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The topic of accepted interactions, pseudonymised and consented."""
 
@@ -156,6 +165,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch: BatchSettings = BatchSettings()
     profile: ProfileBounds = ProfileBounds()
     lists: ListRules = ListRules()
+    rules: RulesSettings = RulesSettings()
     learn: LearnSettings = LearnSettings()
     refresh: RefreshSettings = RefreshSettings()
     popularity: PopularitySettings = PopularitySettings()

@@ -11,6 +11,7 @@ from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker, connect_as_tenant
 from jobs.model_versions import opener, version_of
 from jobs.settings import Settings, load_policy
+from jobs.shared_catalogue import SharedCatalogue, load_rules, shared_catalogue
 from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
 from schemas.model_versions import DEFAULT, ONLINE
@@ -65,9 +66,16 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
     """Model, store and bounds for the personalise operator; `trail` comes from :func:`jobs.trail.trail_id`."""
     shelf, fallback = open_shelf(settings)
     online = shelf.own.get(ONLINE)
+    catalogue = open_catalogue(settings)
     _tune_garbage_collector()
     return PersonaliseParts(
-        Ranker(settings.lists, settings.profile, epoch, recommendation_ids(load_key_ring(settings.privacy.key_ring))),
+        Ranker(
+            settings.lists,
+            settings.profile,
+            epoch,
+            recommendation_ids(load_key_ring(settings.privacy.key_ring)),
+            catalogue.assortment,
+        ),
         shelf,
         open_store(settings, epoch),
         fallback,
@@ -82,7 +90,13 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
         UnreadConsentAge(functools.partial(oldest_unread_ms, settings.kafka)),
         online if isinstance(online, OnlineModel) else None,
         settings.feedback,
+        catalogue,
     )
+
+
+def open_catalogue(settings: Settings) -> SharedCatalogue:
+    """The catalogue and the rules of the shop, the same for all operators of a worker."""
+    return shared_catalogue(settings.kafka, load_rules(settings.rules.file))
 
 
 def open_shelf(settings: Settings) -> tuple[ModelShelf, PopularItems]:
@@ -99,7 +113,7 @@ def open_shelf(settings: Settings) -> tuple[ModelShelf, PopularItems]:
 
 def open_learn_parts(settings: Settings, epoch: int) -> LearnParts:
     """Store and settings for the learn operator."""
-    return LearnParts(open_store(settings, epoch), settings.learn, settings.popularity, epoch)
+    return LearnParts(open_store(settings, epoch), settings.learn, settings.popularity, epoch, open_catalogue(settings))
 
 
 def _tune_garbage_collector() -> None:
@@ -115,4 +129,6 @@ def _tune_garbage_collector() -> None:
 def open_popular_parts(settings: Settings, epoch: int) -> PopularParts:
     """Store and settings for the popular operator. Popular lists come from no model."""
     ids = recommendation_ids(load_key_ring(settings.privacy.key_ring))
-    return PopularParts(open_store(settings, epoch), POPULARITY, epoch, settings.popularity, ids)
+    return PopularParts(
+        open_store(settings, epoch), POPULARITY, epoch, settings.popularity, ids, open_catalogue(settings)
+    )

@@ -103,13 +103,13 @@ def _redis(settings: Settings) -> list[Kept]:
     tombstone, ttl = duration(settings.tombstone_ms()), "Redis: TTL of the key"
     return [
         Kept(
-            "list of a user",
+            "list of a user, with the items that they met and bought last",
             f"{duration(settings.refresh.list_ttl_ms)} after it was written; until consent ends, if that is earlier",
             "`refresh.list_ttl_ms`",
             ttl,
         ),
         Kept(
-            "list of a session",
+            "list of a session, with the items met in it",
             f"{duration(settings.profile.session_gap_ms)} after it was written",
             "`profile.session_gap_ms`",
             ttl,

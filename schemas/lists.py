@@ -5,6 +5,9 @@
 
 A list made in an arm of an experiment has ``"arm": …`` after its reason.
 
+A user's own list also has ``"viewed": […], "bought": […]`` at the end: the ids of the items that the user met and
+bought last, newest first (:class:`UserList`).
+
 `v` and `epoch` come first, so that the write script can read them without parsing the rest.
 """
 
@@ -15,8 +18,11 @@ import msgspec
 
 UserReason = Literal["personalised", "session", "popular"]
 """What a list made for a user is based on."""
-Reason = Literal["personalised", "session", "popular", "similar", "trending"]
-"""What any list is based on; nobody's own are `popular`, `similar` (to an item) and `trending`."""
+Reason = Literal["personalised", "session", "popular", "similar", "trending", "viewed", "bought"]
+"""What any list is based on; nobody's own are `popular`, `similar` (to an item) and `trending`. Readers make lists with
+`viewed` and `bought` from the ends of users' own."""
+History = Literal["viewed", "bought"]
+"""What a user's own list has besides recommendations."""
 
 
 class ListedItem(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +50,22 @@ class RecommendationList(msgspec.Struct, frozen=True, gc=False, omit_defaults=Tr
     recommendation_id: str = ""
 
 
+class UserList(RecommendationList, frozen=True, gc=False, kw_only=True):
+    """A user's own list: also what the user met last, and bought last, newest first. Those of 0.1.0 have neither."""
+
+    viewed: tuple[str, ...] = ()
+    bought: tuple[str, ...] = ()
+
+    def history(self, of: History) -> RecommendationList:
+        """These items as a list, scored by their place."""
+        ids = self.viewed if of == "viewed" else self.bought
+        items = tuple(ListedItem(item, round(1 / place, 4)) for place, item in enumerate(ids, 1))
+        return RecommendationList(self.v, self.epoch, self.model, self.at, of, items)
+
+
+_user_decoder = msgspec.json.Decoder(UserList)
+_HISTORY = b'],"viewed":'
+"""Where the items of a user's own list end. In the text of an id, quotation marks would be escaped."""
 _decoder = msgspec.json.Decoder(RecommendationList)
 _encoder = msgspec.json.Encoder()
 
@@ -51,6 +73,30 @@ _encoder = msgspec.json.Encoder()
 def decode_list(raw: bytes) -> RecommendationList:
     """The list in `raw`; raises :class:`msgspec.DecodeError` if it is not one."""
     return _decoder.decode(raw)
+
+
+def decode_user_list(raw: bytes) -> UserList:
+    """A user's own list in `raw`; raises :class:`msgspec.DecodeError` if it is not one."""
+    return _user_decoder.decode(raw)
+
+
+def with_history(raw: bytes, viewed: Sequence[str], bought: Sequence[str]) -> bytes:
+    """The bytes of a list with what the user met and bought, newest first.
+
+    >>> with_history(b'{"v":1,"items":[]}', ["tea"], [])
+    b'{"v":1,"items":[],"viewed":["tea"],"bought":[]}'
+    """
+    return raw[:-2] + _HISTORY + _encoder.encode(viewed) + b',"bought":' + _encoder.encode(bought) + b"}"
+
+
+def without_history(raw: bytes) -> bytes:
+    """The bytes of a list without what the user met and bought: what a frontend gets that asked for recommendations.
+
+    >>> without_history(with_history(b'{"v":1,"items":[]}', ["tea"], []))
+    b'{"v":1,"items":[]}'
+    """
+    end = raw.find(_HISTORY)
+    return raw if end < 0 else raw[:end] + b"]}"
 
 
 def item_fragment(item_id: str) -> bytes:

@@ -173,6 +173,15 @@ def popular_key(prefix: str, segment: str) -> str:
     return f"{prefix}popular:{segment}"
 
 
+def category_segment(category: str) -> str:
+    """The segment whose popular list is that of a category of the catalogue.
+
+    >>> category_segment("tea")
+    'category:tea'
+    """
+    return f"category:{category}"
+
+
 def similar_key(prefix: str, item: str) -> str:
     """The key of the list of items similar to `item`.
 

@@ -11,8 +11,16 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from schemas.catalogue import CatalogueItem
-from schemas.lists import ListedItem, Reason, RecommendationList, decode_list
-from schemas.store import ALL, TRENDING
+from schemas.lists import (
+    History,
+    ListedItem,
+    Reason,
+    RecommendationList,
+    decode_list,
+    decode_user_list,
+    without_history,
+)
+from schemas.store import ALL, TRENDING, category_segment
 
 POPULAR_FRESH_MS: Final = 1_000
 """How long a popular list is cached before it is read again: the job writes them every second."""
@@ -112,6 +120,25 @@ def answer(
     return Recommendation((), "popular", 0, 0)
 
 
+def popular_segments(
+    surface: str | None = None, segment: str | None = None, category: str | None = None
+) -> tuple[str, ...]:
+    """The segments whose popular lists answer what is popular, of a category or at all.
+
+    >>> popular_segments(category="tea"), popular_segments()
+    (('category:tea', 'all'), ('all',))
+    """
+    segments = segments_of(surface, segment)
+    return segments if category is None else (category_segment(category), *segments)
+
+
+def of_category(listed: Listed, category: str, catalogue: Mapping[str, CatalogueItem]) -> Listed:
+    """The items of a popular list that are of a category: all, if it is the category's own list."""
+    in_category = Filter(category=category, catalogue=catalogue)
+    found = msgspec.structs.replace(listed.found, items=tuple(filter(in_category, listed.found.items)))
+    return Listed(msgspec.json.encode(found), found, shortened=True)
+
+
 def for_cart(lists: Sequence[RecommendationList], items: Collection[str], n: int) -> RecommendationList | None:
     """Up to `n` items that are similar to several of `items`, none of these; None if there are none.
 
@@ -135,7 +162,7 @@ def at_least_0(n: int) -> int:
 
 
 def cut(raw: bytes, n: int) -> bytes:
-    """Cut a stored list to its first `n` items, without decoding it.
+    """Cut a stored list to its first `n` items, without decoding it, and without what a user met and bought.
 
     The separator of items contains a quotation mark, which a JSON string would escape with a backslash.
 
@@ -146,7 +173,7 @@ def cut(raw: bytes, n: int) -> bytes:
         head, _, _ = raw.partition(b'"items":[')
         return head + b'"items":[]}'
     if raw.count(_NEXT_ITEM) < n:
-        return raw
+        return without_history(raw)
     return _NEXT_ITEM.join(raw.split(_NEXT_ITEM, n)[:n]) + b"}]}"
 
 
@@ -156,6 +183,20 @@ def decoded(raw: bytes | None) -> RecommendationList | None:
         return None if raw is None else decode_list(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def history_in(
+    raw: bytes | None, of: History, n: int, now_ms: int, keep: Callable[[ListedItem], bool] | None = None
+) -> Recommendation:
+    """What the owner of a stored list met, or bought, last: newest first, at most `n` items; none without a list."""
+    try:
+        found = None if raw is None else decode_user_list(raw).history(of)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = None
+    if found is None:
+        return Recommendation((), of, 0, 0)
+    items = tuple(item for item in found.items if keep is None or keep(item))[: at_least_0(n)]
+    return Recommendation(items, of, found.v, max(0, now_ms - found.at))
 
 
 class _Cached(msgspec.Struct, frozen=True):
@@ -209,6 +250,15 @@ class PopularLists:
         """The cached lists of `segments`, in their order."""
         held = (self._cached.get(name) for name in segments)
         return [one.popular for one in held if one is not None and one.popular is not None]
+
+    def of_category(
+        self, segments: Sequence[str], category: str | None, catalogue: Mapping[str, CatalogueItem]
+    ) -> list[Listed]:
+        """The cached lists of what :func:`popular_segments` returns; the first is that of the category, if given."""
+        if category is None:
+            return self.of(segments)
+        others = [of_category(one, category, catalogue) for one in self.of(segments[1:])]
+        return [*self.of(segments[:1]), *others]
 
     def all(self) -> dict[str, Listed]:
         """All cached lists, by segment."""

@@ -19,6 +19,7 @@ from adapters.redis.pipe import OnReply, awaited
 from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreUnavailable
+from schemas.lists import History
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import TRENDING, mark_of, popular_key, similar_key, user_keys
 from serving.answers import (
@@ -31,7 +32,9 @@ from serving.answers import (
     available,
     decoded,
     filter_of,
+    history_in,
     may_withdraw,
+    popular_segments,
     segments_of,
     steady_ms,
 )
@@ -137,6 +140,29 @@ class AsyncReader:
             return Recommendation(found.items[: at_least_0(n)], found.reason, found.v, age_ms, found.recommendation_id)
         return answer([found, *(one.found for one in self._popular.of(segments))], n, now_ms, keep)
 
+    async def recently_viewed(
+        self, user_id: str, n: int = 10, *, exclude: Collection[str] = (), category: str | None = None
+    ) -> Recommendation:
+        """Return up to `n` items that `user_id` has met last, newest first; none without a list of their own."""
+        return await self._history("viewed", user_id, n, exclude, category)
+
+    async def buy_again(
+        self, user_id: str, n: int = 10, *, exclude: Collection[str] = (), category: str | None = None
+    ) -> Recommendation:
+        """Return up to `n` items that `user_id` has bought, newest first; none without a list of their own."""
+        return await self._history("bought", user_id, n, exclude, category)
+
+    async def _history(
+        self, of: History, user_id: str, n: int, exclude: Collection[str], category: str | None
+    ) -> Recommendation:
+        now_ms = self._clock_ms()
+        own = await self.own(user_id, ())
+        keep = filter_of(exclude, category, self._catalogue)
+        found = history_in(None if own is None else own[0], of, n, now_ms, keep)
+        if found.version and self._on_read is not None:
+            self._on_read(user_id)
+        return found
+
     async def similar(
         self,
         item_id: str,
@@ -158,6 +184,26 @@ class AsyncReader:
         keep = filter_of({item_id, *exclude}, category, self._catalogue)
         return answer([one.found for one in lists], n, now_ms, keep)
 
+    async def popular(
+        self,
+        n: int = 10,
+        surface: str | None = None,
+        *,
+        segment: str | None = None,
+        category: str | None = None,
+        exclude: Collection[str] = (),
+    ) -> Recommendation:
+        """Return up to `n` popular items, for anybody; of a `category` of the catalogue, if it is given.
+
+        If a category has no list yet, its items are looked for among those that are popular in general; this needs a
+        `catalogue`.
+        """
+        now_ms = self._clock_ms()
+        segments = popular_segments(surface, segment, category)
+        await self.popular_lists(segments)
+        lists = [one.found for one in self._popular.of_category(segments, category, self._catalogue)]
+        return answer(lists, n, now_ms, filter_of(exclude, None, self._catalogue))
+
     async def trending(
         self,
         n: int = 10,
@@ -172,7 +218,7 @@ class AsyncReader:
         Parameters are as for :meth:`recommend`.
         """
         now_ms = self._clock_ms()
-        lists = await self.popular((TRENDING, *segments_of(surface, segment)))
+        lists = await self.popular_lists((TRENDING, *segments_of(surface, segment)))
         keep = filter_of(exclude, category, self._catalogue)
         return answer([one.found for one in lists], n, now_ms, keep)
 
@@ -230,7 +276,7 @@ class AsyncReader:
             self._send_request(pseudonym, on_reply)
         return refreshing
 
-    async def popular(self, segments: Sequence[str]) -> list[Listed]:
+    async def popular_lists(self, segments: Sequence[str]) -> list[Listed]:
         """The popular lists of `segments`, in their order."""
         refreshing = self._refresh(segments)
         if refreshing:

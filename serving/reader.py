@@ -17,10 +17,20 @@ from adapters.redis.replies import Remedy
 from adapters.redis.scripts import READ_LIST
 from schemas.catalogue import CatalogueItem
 from schemas.errors import StoreMisconfigured, StoreUnavailable
-from schemas.lists import ListedItem, RecommendationList
+from schemas.lists import History, ListedItem, RecommendationList
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import TRENDING, mark_of, popular_key, proof_of, similar_key, user_keys
-from serving.answers import PopularLists, Recommendation, answer, decoded, filter_of, segments_of, steady_ms
+from serving.answers import (
+    PopularLists,
+    Recommendation,
+    answer,
+    decoded,
+    filter_of,
+    history_in,
+    popular_segments,
+    segments_of,
+    steady_ms,
+)
 
 Keys = tuple[str, str, str]
 PAUSE_AFTER_FAILURE_MS: Final = 250
@@ -85,6 +95,28 @@ class Reader:
             self._on_read(user_id)
         return self._answer(found, segments, n, now_ms, filter_of(exclude, category, self._catalogue))
 
+    def recently_viewed(
+        self, user_id: str, n: int = 10, *, exclude: Collection[str] = (), category: str | None = None
+    ) -> Recommendation:
+        """Return up to `n` items that `user_id` has met last, newest first; none without a list of their own."""
+        return self._history("viewed", user_id, n, exclude, category)
+
+    def buy_again(
+        self, user_id: str, n: int = 10, *, exclude: Collection[str] = (), category: str | None = None
+    ) -> Recommendation:
+        """Return up to `n` items that `user_id` has bought, newest first; none without a list of their own."""
+        return self._history("bought", user_id, n, exclude, category)
+
+    def _history(
+        self, of: History, user_id: str, n: int, exclude: Collection[str], category: str | None
+    ) -> Recommendation:
+        now_ms = self._clock_ms()
+        raw = self._read((), users=[user_keys(self._prefix, name) for name in self._pseudonyms(user_id)])
+        found = history_in(raw, of, n, now_ms, filter_of(exclude, category, self._catalogue))
+        if found.version and self._on_read is not None:
+            self._on_read(user_id)
+        return found
+
     def similar(
         self,
         item_id: str,
@@ -104,6 +136,26 @@ class Reader:
         found = decoded(self._read(segments, item=similar_key(self._prefix, item_id)))
         keep = filter_of({item_id, *exclude}, category, self._catalogue)
         return self._answer(found, segments, n, now_ms, keep)
+
+    def popular(
+        self,
+        n: int = 10,
+        surface: str | None = None,
+        *,
+        segment: str | None = None,
+        category: str | None = None,
+        exclude: Collection[str] = (),
+    ) -> Recommendation:
+        """Return up to `n` popular items, for anybody; of a `category` of the catalogue, if it is given.
+
+        If a category has no list yet, its items are looked for among those that are popular in general; this needs a
+        `catalogue`.
+        """
+        now_ms = self._clock_ms()
+        segments = popular_segments(surface, segment, category)
+        self._read(segments)
+        lists = [one.found for one in self._popular.of_category(segments, category, self._catalogue)]
+        return answer(lists, n, now_ms, filter_of(exclude, None, self._catalogue))
 
     def trending(
         self,

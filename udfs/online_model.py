@@ -134,7 +134,7 @@ class OnlineModel:
         scores, rows = self._blend.rank(histories, self.tables, min(rules.items, CANDIDATES))
         kept = np.isfinite(scores) & histories.items.any(axis=1)[:, None]
         kept &= np.cumsum(kept, axis=1) <= rules.items
-        return Ranked(scores, rows.astype(np.int64), kept)
+        return Ranked(scores, rows.astype(np.int64), kept, log_odds=True)
 
     def histories(self, profiles: Sequence[Profile], rules: ListRules) -> Histories:
         """The inputs of the graph; what `rules` leave out is excluded in it, so that candidates are not wasted."""

@@ -8,7 +8,7 @@ chosen by a keyed hash. Distinct bits never outnumber distinct users, so k bits 
 identify nobody.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -16,8 +16,11 @@ import numpy as np
 from msgspec import Meta
 
 from schemas.errors import SchemaError
-from schemas.store import ALL
+from schemas.lists import item_fragment
+from schemas.store import ALL, category_segment
 from schemas.topics import HOUR_MS
+from udfs.arranging import Arranged, arrange_one
+from udfs.assortment import CATEGORY, Assortment
 from udfs.elements import EventRecord
 from udfs.profile import WEIGHT_OF_KIND, AtLeastOne
 
@@ -30,8 +33,10 @@ ItemSums = dict[str, tuple[float, int]]
 class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How popularity is computed and published."""
 
-    segments: tuple[str, ...] = ("surface", "context.country")
-    """What gets popular lists of its own: `surface`, or `context.<key>`."""
+    segments: tuple[str, ...] = ("surface", "context.country", "category")
+    """What gets popular lists of its own: `surface`, `context.<key>`, or `category`, that of the item in the topic
+    `catalogue`. The list of a category has only items of it.
+    """
     segments_max: AtLeastOne = 500
     """How many segments one bucket passes on. Events of further segments count for the overall list only."""
     half_life_ms: AtLeastOne = 24 * HOUR_MS
@@ -47,6 +52,10 @@ class PopularitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     list_ttl_ms: AtLeastOne = 7 * 24 * HOUR_MS
     """How long a popular list stays in Redis after it was last published."""
 
+    def __post_init__(self) -> None:
+        if CATEGORY in self.segments and f"context.{CATEGORY}" in self.segments:
+            raise ValueError("`category` and `context.category` would share popular lists: leave one of them out")
+
 
 class Weighing(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What popularity needs of an accepted interaction that counts for its item; it contains no user."""
@@ -58,13 +67,15 @@ class Weighing(msgspec.Struct, array_like=True, frozen=True, gc=False):
     segments: tuple[str, ...]
 
 
-def weighing(accepted: Iterable[EventRecord]) -> list[Weighing]:
-    """The accepted interactions that count for an item."""
-    return [
-        Weighing(event.item, event.kind, event.ts, event.user_bit, event.segments)
-        for event in accepted
-        if event.item is not None and WEIGHT_OF_KIND[event.kind]
-    ]
+def weighing(accepted: Iterable[EventRecord], category_of: Callable[[str], str | None] | None = None) -> list[Weighing]:
+    """The accepted interactions that count for an item; with `category_of`, the item's category is a segment."""
+    found = []
+    for event in accepted:
+        if event.item is not None and WEIGHT_OF_KIND[event.kind]:
+            category = None if category_of is None else category_of(event.item)
+            segments = event.segments if category is None else (*event.segments, category_segment(category))
+            found.append(Weighing(event.item, event.kind, event.ts, event.user_bit, segments))
+    return found
 
 
 class SegmentSums(msgspec.Struct, array_like=True, gc=False):
@@ -160,13 +171,13 @@ class PopularityTable:
         self._place = {item: place for place, item in enumerate(self._items)}
         self._weights, self._users = self._weights[places], self._users[places]
 
-    def top(self) -> list[tuple[str, float]]:
-        """The items to publish with their weights, best first; ties by item id.
+    def top(self, size: int | None = None) -> list[tuple[str, float]]:
+        """The items to publish with their weights, best first; ties by item id. By default, as many as a list has.
 
         Only items that at least k users met.
         """
         enough = np.flatnonzero(np.bitwise_count(self._users) >= self._settings.users_min)
-        size = min(len(enough), self._settings.list_items)
+        size = min(len(enough), self._settings.list_items if size is None else size)
         if not size:
             return []
         weights = self._weights[enough]
@@ -174,6 +185,20 @@ class PopularityTable:
         best = enough[weights >= threshold]
         ranked = sorted((-float(self._weights[place]), self._items[place]) for place in best)
         return [(item, -weight) for weight, item in ranked[:size]]
+
+    def listed(self, assortment: Assortment, segment: str, now_ms: int) -> Arranged:
+        """The list to publish: what is popular, by the rules of the shop."""
+        shelf = assortment.shelf("popular", now_ms, segment)
+        asked = size = self._settings.list_items
+        while True:
+            top = self.top(asked)
+            fragments, weights = [item_fragment(item) for item, _ in top], [weight for _, weight in top]
+            if shelf is None:
+                return Arranged(fragments, weights)
+            found = arrange_one(fragments, weights, shelf, assortment.code_of, size)
+            if len(found.fragments) == size or len(top) < asked:
+                return found if top else Arranged([], [])
+            asked *= 2
 
     def close(self) -> Popularity:
         """Encode the columns."""

@@ -4,7 +4,7 @@ All changed users of an element are scored in one batch, once each, however many
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
@@ -13,9 +13,11 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from schemas.consents import Level
-from schemas.lists import RecommendationList, UserReason, encode_scores, item_fragment, join_list
+from schemas.lists import RecommendationList, UserReason, encode_scores, item_fragment, join_list, with_history
 from schemas.recommendation_ids import RecommendationIds
 from schemas.store import ListWrite, consent_value
+from udfs.arranging import Candidates, Items, arrange, items_of
+from udfs.assortment import SIMILAR, Assortment, ShelfRules
 from udfs.fault_log import FaultLog
 from udfs.had_items import counts_of, item_hash
 from udfs.profile import RECENT_ITEMS_MAX, AtLeastOne, ProfileBounds
@@ -24,6 +26,12 @@ from udfs.state import Profile, UserState
 LEVELS: Final = tuple(Level)
 POPULARITY: Final = "popularity"
 """The model of popular lists."""
+OWN: Final = "own"
+"""The kind of a user's own list, as in :data:`schemas.shop_rules.LISTS`."""
+MODELS_MAX: Final = 4
+"""Of so many models, the codes of items are cached."""
+CANDIDATES_MAX: Final = 1 << 20
+"""More than any model returns: the rules of the shop choose among all its candidates."""
 
 
 class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +47,12 @@ class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Leave out all items that the user has met, as far as they are remembered (`profile.had_items_max`). Switch this
     and `exclude_recent` off where people buy the same things again.
     """
+    viewed_items: Annotated[int, Meta(ge=0, le=RECENT_ITEMS_MAX)] = RECENT_ITEMS_MAX
+    """How many of the items that the user has met last are kept beside their list, for shelves such as "recently
+    viewed"; 0 for none.
+    """
+    bought_items: Annotated[int, Meta(ge=0, le=64)] = 20
+    """The same for items that the user has bought, for shelves such as "buy again"."""
 
 
 class PopularItems(NamedTuple):
@@ -77,11 +91,12 @@ class PopularItems(NamedTuple):
 
 class Ranked(NamedTuple):
     """What a model recommends to users: scores float32[users, k] and rows int[users, k], best first, and which of them
-    the rules keep: bool[users, k]. A user of whom nothing is kept gets what is popular."""
+    the rules keep: bool[users, k]. A user of whom nothing is kept gets what is popular. Scores may be `log_odds`."""
 
     scores: npt.NDArray[np.float32]
     rows: npt.NDArray[np.int64]
     kept: npt.NDArray[np.bool_]
+    log_odds: bool = False
 
 
 class ListModel(Protocol):
@@ -119,10 +134,17 @@ class Ranker:
     """
 
     def __init__(
-        self, rules: ListRules, bounds: ProfileBounds, epoch: int, ids: RecommendationIds | None = None
+        self,
+        rules: ListRules,
+        bounds: ProfileBounds,
+        epoch: int,
+        ids: RecommendationIds | None = None,
+        assortment: Assortment | None = None,
     ) -> None:
         self.rules = rules
         self._ids = ids
+        self.assortment = assortment or Assortment()
+        self._items: dict[int, tuple[tuple[ListModel, str, int], Items]] = {}
         self._bounds = bounds
         self._epoch = epoch
 
@@ -161,7 +183,9 @@ class Ranker:
         if not ready:
             return []
         profiles = [profile for _, _, profile in ready]
-        scores, rows, kept = model.ranked(profiles, self.rules, now_ms)
+        if (shelf := self.assortment.shelf(OWN, now_ms)) is not None:
+            return self._arranged(ready, popular, model, shelf, now_ms, list_ttl_ms, arm)
+        scores, rows, kept, _ = model.ranked(profiles, self.rules, now_ms)
         fragments = model.fragments[rows[kept]].tolist()
         numbers = encode_scores(np.round(scores[kept].astype(np.float64), 4).tolist())
         writes, start = [], 0
@@ -171,11 +195,45 @@ class Ranker:
             if size < self.rules.items:
                 self._fill_up(mine, its_numbers, profile, popular)
             if mine:
-                writes.append(
-                    self._write(pseudonym, state, model, size > 0, mine, its_numbers, now_ms, list_ttl_ms, arm)
-                )
+                made = self._write(pseudonym, state, model, size > 0, mine, its_numbers, now_ms, list_ttl_ms, arm)
+                writes.append(made)
             start = end
         return writes
+
+    def _arranged(
+        self,
+        ready: list[tuple[str, UserState, Profile]],
+        popular: PopularItems,
+        model: ListModel,
+        shelf: ShelfRules,
+        now_ms: int,
+        list_ttl_ms: int,
+        arm: str,
+    ) -> list[ListWrite]:
+        """As :meth:`_rank`, by the rules of the shop."""
+        profiles = [profile for _, _, profile in ready]
+        every = msgspec.structs.replace(self.rules, items=CANDIDATES_MAX)
+        scores, rows, kept, log_odds = model.ranked(profiles, every, now_ms)
+        found = Candidates(rows, scores.astype(np.float64), kept, log_odds)
+        items = self._items_of(model)
+        lists = arrange(found, lambda user: self._popular_for(profiles[user], popular), shelf, items, self.rules.items)
+        writes = []
+        for (pseudonym, state, _), scored, one in zip(ready, kept.any(axis=1).tolist(), lists, strict=True):
+            if one.fragments:
+                numbers = encode_scores([round(score, 4) for score in one.scores])
+                write = self._write(pseudonym, state, model, scored, one.fragments, numbers, now_ms, list_ttl_ms, arm)
+                writes.append(write)
+        return writes
+
+    def _items_of(self, model: ListModel) -> Items:
+        """The model's items with their codes; looked up again when the model or what is said of items has changed."""
+        now = model, model.name, self.assortment.changes
+        known = self._items.get(id(model))
+        if known is None or known[0] != now:
+            if len(self._items) >= MODELS_MAX:
+                self._items.clear()
+            known = self._items[id(model)] = now, items_of(model.fragments.tolist(), self.assortment.code_of)
+        return known[1]
 
     def _write(
         self,
@@ -194,6 +252,8 @@ class Ranker:
         ids, source = self._ids, _source(model, scored)
         made = b"" if ids is None else ids.of(pseudonym, source, arm, state.version, now_ms)
         payload = join_list(state.version, self._epoch, model.name_json, now_ms, reason, fragments, numbers, arm, made)
+        if state.profile is not None and (self.rules.viewed_items or self.rules.bought_items):
+            payload = with_history(payload, *self._history(state.profile, now_ms))
         ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
         consent = consent_value(
             LEVELS[state.level],
@@ -204,20 +264,37 @@ class Ranker:
         )
         return ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, model.name, arm)
 
+    def _history(self, profile: Profile, now_ms: int) -> tuple[list[str], list[str]]:
+        """What the user met, and bought, newest first; without what no list may have."""
+        viewed, bought = [item for item, _, _ in reversed(profile.recents)], profile.bought[::-1]
+        if (shelf := self.assortment.shelf(SIMILAR, now_ms)) is not None:
+            code_of = self.assortment.code_of
+            viewed, bought = (
+                [item for item in items if not shelf.excluded[code_of.get(item_fragment(item), 0)]]
+                for items in (viewed, bought)
+            )
+        return viewed[: self.rules.viewed_items], bought[: self.rules.bought_items]
+
     def _fill_up(self, fragments: list[bytes], numbers: list[bytes], profile: Profile, popular: PopularItems) -> None:
         """Fill up a short list with popular items, by the same rules, scored no higher than its last item."""
+        listed = set(fragments)
+        lowest = float(numbers[-1]) if numbers else math.inf
+        for fragment, score in self._popular_for(profile, popular):
+            if len(fragments) == self.rules.items:
+                return
+            if fragment not in listed:
+                fragments.append(fragment)
+                numbers.append(b"%.4f" % min(lowest, score))
+
+    def _popular_for(self, profile: Profile, popular: PopularItems) -> Iterator[tuple[bytes, float]]:
+        """Popular items that the rules do not leave out for a user."""
         skip = set(profile.bought) if self.rules.exclude_bought else set()
         if self.rules.exclude_recent:
             skip.update(item for item, _, _ in profile.recents[-self.rules.exclude_recent :])
         had = set(counts_of(profile.had)["item"].tolist()) if self.rules.exclude_had else set()
-        listed = set(fragments)
-        lowest = float(numbers[-1]) if numbers else math.inf
         for item, fragment, score in zip(*popular, strict=True):
-            if len(fragments) == self.rules.items:
-                return
-            if item not in skip and fragment not in listed and item_hash(item) not in had:
-                fragments.append(fragment)
-                numbers.append(b"%.4f" % min(lowest, score))
+            if item not in skip and item_hash(item) not in had:
+                yield fragment, score
 
 
 def _source(model: ListModel, scored: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from models.online.dimensions import NEIGHBOURS
 from models.online.item_popularity import ItemPopularity
 from models.online.learner import USERS_MIN
 from models.online.tables import Tables
@@ -17,6 +18,8 @@ from models.online.updates import Update
 from schemas.lists import encode_list, encode_scores, item_fragment, join_list
 from schemas.store import SimilarList
 from schemas.topics import MINUTE_MS
+from udfs.arranging import arrange_one
+from udfs.assortment import SIMILAR, Assortment, ShelfRules
 from udfs.learning import LearnSettings
 from udfs.popularity import PopularitySettings
 
@@ -27,12 +30,15 @@ TRENDING_AGAIN_MS: Final = MINUTE_MS
 class SharedLists:
     """Says which lists to publish each second, from what was published of the model."""
 
-    def __init__(self, learn: LearnSettings, popularity: PopularitySettings, epoch: int, model: str) -> None:
+    def __init__(
+        self, learn: LearnSettings, popularity: PopularitySettings, epoch: int, model: str, assortment: Assortment
+    ) -> None:
+        self._assortment = assortment
         self._learn, self._popularity, self._epoch = learn, popularity, epoch
         self._model = model
         self._waiting: dict[int, None] = {}
         """Rows whose lists are to be published, those that changed first come first."""
-        self._trending: list[str] = []
+        self._trending: list[bytes] = []
         self._trending_at_ms = 0
 
     @property
@@ -50,7 +56,9 @@ class SharedLists:
         for row in taken:
             del self._waiting[row]
         rows = np.array([row for row in taken if row < len(tables.ids) and tables.ids[row]], np.int64)
-        found = tables.similar(rows, self._learn.similar_items)
+        shelf = self._assortment.shelf(SIMILAR, at_ms)
+        # With rules, all neighbours are asked for: those that are left out make room for others.
+        found = tables.similar(rows, self._learn.similar_items if shelf is None else NEIGHBOURS)
         sizes = np.count_nonzero(found.likeness, axis=1).tolist()
         numbers = encode_scores(np.round(found.likeness, 4).ravel().tolist())
         model = self._name(tables)
@@ -60,6 +68,10 @@ class SharedLists:
                 first = place * found.likeness.shape[1]
                 fragments = [item_fragment(tables.ids[other]) for other in found.rows[place, :size].tolist()]
                 scores = numbers[first : first + size]
+                if shelf is not None:
+                    fragments, scores = self._shown(fragments, scores, shelf)
+                if not fragments:
+                    continue
                 payload = join_list(tables.sequence, self._epoch, model, at_ms, "similar", fragments, scores)
                 lists.append(SimilarList(tables.ids[row], tables.sequence, payload))
         return lists
@@ -69,13 +81,26 @@ class SharedLists:
         # Tables name no item of fewer users.
         users_min = max(USERS_MIN, self._popularity.users_min)
         rows, scores = trending(popularity, self._popularity.list_items, users_min)
-        items = [tables.ids[row] for row in rows.tolist()]
+        fragments, shown = [item_fragment(tables.ids[row]) for row in rows.tolist()], scores.tolist()
+        if (shelf := self._assortment.shelf("trending", at_ms)) is not None and fragments:
+            fragments, shown = arrange_one(
+                fragments, shown, shelf, self._assortment.code_of, self._popularity.list_items
+            )
+        items = fragments
         if not items or (items == self._trending and at_ms - self._trending_at_ms < TRENDING_AGAIN_MS):
             return None
         self._trending, self._trending_at_ms = items, at_ms
-        fragments = [item_fragment(item) for item in items]
-        rounded = np.round(scores, 6).tolist()
+        rounded = np.round(shown, 6).tolist()
         return encode_list(tables.sequence, self._epoch, self._name(tables), at_ms, "trending", fragments, rounded)
+
+    def _shown(
+        self, fragments: list[bytes], numbers: list[bytes], shelf: ShelfRules
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Those that may be listed, as many as a list has."""
+        code_of = self._assortment.code_of
+        kept = [place for place, one in enumerate(fragments) if not shelf.excluded[code_of.get(one, 0)]]
+        kept = kept[: self._learn.similar_items]
+        return [fragments[place] for place in kept], [numbers[place] for place in kept]
 
     def _name(self, tables: Tables) -> bytes:
         return msgspec.json.encode(f"{self._model}@{tables.sequence}")

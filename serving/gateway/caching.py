@@ -62,7 +62,7 @@ class Purger:
         while self._cache is not None:
             await asyncio.sleep(PURGE_EVERY_S)
             for tenant in self._tenants.values():  # behind a cache, no other request refreshes them
-                await tenant.reader.popular(list(tenant.reader.all_cached()))
+                await tenant.reader.popular_lists(list(tenant.reader.all_cached()))
             if changed := self.changed():
                 await asyncio.to_thread(self._purge, self._cache, changed)
 

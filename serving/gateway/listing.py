@@ -7,8 +7,9 @@ from zlib import crc32
 
 import msgspec
 
-from schemas.lists import RecommendationList
+from schemas.lists import RecommendationList, UserList, decode_user_list
 from serving.answers import EMPTY_LIST, Filter, Listed, Own, cut, decoded
+from serving.catalogue import Catalogue
 from serving.gateway.questions import Query
 from serving.gateway.tenants import Tenant
 
@@ -82,6 +83,20 @@ def _filtered(own: Own | None, popular: list[Listed], query: Query, tenant: Tena
             tag = b'%b.%x"' % (tag_of(raw, consent)[:-1], crc32(body))
             return Found(body, tag, found.reason)
     return Found(EMPTY_LIST, tag_of(EMPTY_LIST, b""), "nothing")
+
+
+def user_list(own: Own | None) -> UserList | None:
+    """A user's own list with what they met and bought, if it can be read."""
+    try:
+        return None if own is None else decode_user_list(own[0])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def shown(found: RecommendationList, query: Query, catalogue: Catalogue) -> RecommendationList:
+    """The items of a list that a query asks for, without withdrawn ones."""
+    keep = Filter(query.exclude, query.category, catalogue)
+    return msgspec.structs.replace(found, items=tuple(filter(keep, found.items))[: query.n])
 
 
 def without_sequence(model: bytes) -> bytes:

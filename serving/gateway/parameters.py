@@ -52,6 +52,20 @@ class SharedParameters(FallbackParameters, total=False):
     tenant: Annotated[Name, Meta(description="The caller's tenant, so that caches can tell tenants apart")]
 
 
+class HistoryParameters(TypedDict, total=False):
+    """The query of what a user met or bought."""
+
+    n: Annotated[Number, Meta(description="Maximum number of items")]
+    exclude: Annotated[list[Name], Meta(max_length=EXCLUDED_MAX, description="Item ids to leave out")]
+    category: Annotated[Name, Meta(description="Only items of this category")]
+
+
+class PopularParameters(SharedParameters, total=False):
+    """The query of what is popular."""
+
+    category: Annotated[Name, Meta(description="Only items of this category of the catalogue")]
+
+
 class AccessParameters(TypedDict):
     """The query of a request for a person's data."""
 

@@ -23,6 +23,8 @@ def _route(method: str, path: str, admitted: Admitted, *roles: Role) -> Route:
 
 ROUTES: Final[dict[str, Route]] = {
     "recommendations": _route("GET", "/v1/recommendations/{user}", "read", "frontend", "admin"),
+    "recently_viewed": _route("GET", "/v1/users/{user}/recently-viewed", "read", "frontend", "admin"),
+    "buy_again": _route("GET", "/v1/users/{user}/buy-again", "read", "frontend", "admin"),
     "popular": _route("GET", "/v1/popular", "read", "frontend", "producer", "operator", "admin"),
     "similar": _route("GET", "/v1/items/{item}/similar", "read", "frontend", "producer", "operator", "admin"),
     "trending": _route("GET", "/v1/trending", "read", "frontend", "producer", "operator", "admin"),

@@ -29,9 +29,9 @@ from schemas.errors import (
 )
 from schemas.events import Interaction
 from schemas.ids import is_id
-from schemas.lists import RecommendationList
-from schemas.store import TRENDING
-from serving.answers import EMPTY_LIST, Listed, cut, for_cart, segments_of
+from schemas.lists import History, RecommendationList
+from schemas.store import TRENDING, category_segment
+from serving.answers import EMPTY_LIST, Listed, cut, for_cart, of_category, segments_of
 from serving.consents import ParsedConsent, read_consent_or_withdrawal
 from serving.events import RecordedEvent, read_event
 from serving.gateway.bodies import (
@@ -48,9 +48,16 @@ from serving.gateway.bodies import (
 from serving.gateway.caching import shared_headers
 from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
-from serving.gateway.listing import tag_of_shared
+from serving.gateway.listing import shown, tag_of_shared, user_list
 from serving.gateway.operations import NOT_MODIFIED, OperationRouter, Reply, json_of
-from serving.gateway.parameters import AccessParameters, ListHeaders, ListParameters, SharedParameters
+from serving.gateway.parameters import (
+    AccessParameters,
+    HistoryParameters,
+    ListHeaders,
+    ListParameters,
+    PopularParameters,
+    SharedParameters,
+)
 from serving.gateway.problems import Problem, ProblemDetails, bad_request, unavailable
 from serving.gateway.questions import Query, headers_by_name, is_known, item_of, purpose_of, read_query, user_of
 from serving.gateway.tenants import Tenant
@@ -89,11 +96,51 @@ async def recommendations(request: Request) -> Response:
     raise Problem(404, "not-found", "this route is served by the hot lane")
 
 
-@router.answers("A popular list", sends=RecommendationList, also=NOT_MODIFIED, query=SharedParameters)
+@router.answers("The items, newest first; none without a list", sends=RecommendationList, query=HistoryParameters)
+async def recently_viewed(request: Request) -> Response:
+    """Get the items that the user has met last, as of their list. Consent applies as for the list."""
+    return await _history(request, "viewed")
+
+
+@router.answers("The items, newest first; none without a list", sends=RecommendationList, query=HistoryParameters)
+async def buy_again(request: Request) -> Response:
+    """Get the items that the user has bought, as of their list. Consent applies as for the list."""
+    return await _history(request, "bought")
+
+
+async def _history(request: Request, of: History) -> Response:
+    tenant, user_id, query = request.state.tenant, _user(request), read_query(request.scope["query_string"])
+    if query.ignored:
+        request.app.state.meter.ignored(request.scope["route"].name, query.ignored)
+    own = await tenant.reader.own(user_id, ())
+    found = user_list(own)
+    if found is None:
+        items = RecommendationList(0, 0, "", 0, of, ())
+    else:
+        tenant.note_read(user_id, request.state.role)
+        items = shown(found.history(of), query, tenant.catalogue)
+    return Response(msgspec.json.encode(items), headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
+
+
+@router.answers("A popular list", sends=RecommendationList, also=NOT_MODIFIED, query=PopularParameters)
 async def popular(request: Request) -> Response:
-    """Get the popular list of a surface or segment. It is the same for everybody."""
-    query, shared = _shared_query(request)
-    return await _first_popular(request, query.segments, query.n, shared)
+    """Get the popular list of a surface or segment, or of a category. It is the same for everybody.
+
+    If a category has no list yet, the answer has those of its items that are in the popular list of the surface or
+    segment.
+    """
+    query, shared = _shared_query(request, with_category=True)
+    if query.category is None:
+        return await _first_popular(request, query.segments, query.n, shared)
+    tenant: Tenant = request.state.tenant
+    own = category_segment(query.category)
+    if found := await tenant.reader.popular_lists([own]):
+        return _shared_list(request, found[0], [own], query.n, shared)
+    others = await tenant.reader.popular_lists(query.segments)
+    for listed in (of_category(one, query.category, tenant.catalogue) for one in others):
+        if listed.found.items:
+            return _shared_list(request, listed, [own, *query.segments], query.n, shared)
+    return _nothing()
 
 
 @router.answers(
@@ -153,7 +200,7 @@ async def cart(request: Request) -> Response:
     segments, items = segments_of(wanted.surface, wanted.segment), dict.fromkeys(wanted.items)
     found = await asyncio.gather(*(reader.similar_list(item, segments) for item in items))
     body = for_cart([one.found for one in found if one is not None], items.keys(), wanted.n)
-    raw = msgspec.json.encode(body) if body else _without(items.keys(), await reader.popular(segments))
+    raw = msgspec.json.encode(body) if body else _without(items.keys(), await reader.popular_lists(segments))
     return Response(cut(raw, wanted.n), headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
 
 
@@ -168,10 +215,13 @@ def _read_cart(body: bytes) -> Cart:
 
 
 async def _first_popular(request: Request, segments: Sequence[str], n: int, shared: bool) -> Response:
-    found = await request.state.tenant.reader.popular(segments)
-    if not found:  # a cache that stored this would lose a list that it has
-        return Response(EMPTY_LIST, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
-    return _shared_list(request, found[0], segments, n, shared)
+    found = await request.state.tenant.reader.popular_lists(segments)
+    return _shared_list(request, found[0], segments, n, shared) if found else _nothing()
+
+
+def _nothing() -> Response:
+    """The response without a list: a cache that stored it would lose a list that it has."""
+    return Response(EMPTY_LIST, headers={"cache-control": "no-store"}, media_type=JSON[1].decode())
 
 
 def _shared_list(request: Request, listed: Listed, segments: Sequence[str], n: int, shared: bool) -> Response:
@@ -185,7 +235,7 @@ def _shared_list(request: Request, listed: Listed, segments: Sequence[str], n: i
     return Response(cut(listed.raw, n), headers=headers, media_type="application/json")
 
 
-def _shared_query(request: Request) -> tuple[Query, bool]:
+def _shared_query(request: Request, with_category: bool = False) -> tuple[Query, bool]:
     """The query, and whether shared caches may keep the answer: not if tenants share the URL."""
     tenant: Tenant = request.state.tenant
     raw = request.scope["query_string"]
@@ -194,8 +244,9 @@ def _shared_query(request: Request) -> tuple[Query, bool]:
     if any(unquote_plus(part[7:].decode("ascii", "replace")) != tenant.name for part in named):
         raise Problem(403, "other-tenant", "these credentials belong to another tenant")
     query = read_query(b"&".join(part for part in parts if part not in named))
-    if query.filters:
-        raise bad_request("lists that are the same for everybody accept only n, surface, segment and tenant")
+    if query.exclude or (query.category is not None and not with_category):
+        more = ", category" if with_category else ""
+        raise bad_request(f"this list is the same for everybody: it accepts only n, surface, segment{more} and tenant")
     if query.ignored:
         request.app.state.meter.ignored(request.scope["route"].name, query.ignored)
     return query, bool(named) or len(request.app.state.tenants) == 1

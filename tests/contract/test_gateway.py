@@ -18,6 +18,7 @@ from adapters.secrets.key_rings import begin_rotation, new_key_ring, write_key_r
 from adapters.waiting import until
 from deploy.local.ports import LOOPBACK
 from schemas.consents import Level
+from schemas.lists import with_history
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import consent_value, user_keys
 from serving.gateway.heads import HEAD_BYTES_MAX, PATH_BYTES_MAX
@@ -285,6 +286,34 @@ def test_popular_list_is_publicly_cacheable(gateway: RunningGateway, store: Any)
     assert answer.headers["surrogate-key"] == "popular/default/country:GB popular/default/all"
     known = {"if-none-match": answer.headers["etag"]}
     assert gateway.get("/v1/popular?segment=country:GB&n=1", **known).status_code == 304
+
+
+def test_what_a_user_met_and_bought(gateway: RunningGateway, store: Any) -> None:
+    key = keys_of(gateway, "ada")[0]
+    store.set(key, with_history(store.get(key), ["jam", "tea", "oil"], ["oil", "tea"]))
+    viewed = gateway.get("/v1/users/ada/recently-viewed?n=2&exclude=tea")
+    assert (ids(viewed), viewed.json()["reason"]) == (["jam", "oil"], "viewed")
+    assert viewed.headers["cache-control"] == "no-store"
+    bought = gateway.get("/v1/users/ada/buy-again")
+    assert (ids(bought), bought.json()["reason"], bought.json()["v"]) == (["oil", "tea"], "bought", viewed.json()["v"])
+    for query in ("", "?n=2", "?n=100", "?exclude=cup"):
+        answer = gateway.get(f"/v1/recommendations/ada{query}").json()
+        assert answer.keys() == {"v", "epoch", "model", "at", "reason", "items"}, "not asked for"
+    assert ids(gateway.get("/v1/users/nobody/recently-viewed")) == []
+    assert gateway.get("/v1/users/ada/buy-again?n=0").status_code == 400
+    assert gateway.ask("DELETE", "/v1/users/ada", "privacy").status_code in (200, 503)
+    assert ids(gateway.get("/v1/users/ada/buy-again")) == [], "erased"
+
+
+def test_popular_items_of_a_category_are_publicly_cacheable(gateway: RunningGateway, store: Any) -> None:
+    nothing = gateway.get("/v1/popular?category=wool")
+    assert (ids(nothing), nothing.headers["cache-control"]) == ([], "no-store"), "no catalogue knows what is of wool"
+    give_popular(store, ["socks", "scarf"], "category:tea & more")
+    answer = gateway.get("/v1/popular?category=tea+%26+more&n=1")
+    assert (ids(answer), answer.json()["reason"]) == (["socks"], "popular")
+    assert answer.headers["surrogate-key"] == "popular/default/category:tea%20%26%20more"
+    known = {"if-none-match": answer.headers["etag"]}
+    assert gateway.get("/v1/popular?category=tea+%26+more&n=1", **known).status_code == 304
 
 
 def test_similar_items_are_publicly_cacheable(gateway: RunningGateway, store: Any) -> None:

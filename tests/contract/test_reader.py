@@ -14,7 +14,7 @@ from adapters.redis.address import RedisAddress
 from adapters.secrets.key_rings import begin_rotation, new_key_ring
 from schemas.catalogue import CatalogueItem
 from schemas.consents import Level
-from schemas.lists import Reason, encode_list, item_fragment
+from schemas.lists import Reason, encode_list, item_fragment, with_history
 from schemas.pseudonyms import KeyRing, Pseudonymiser
 from schemas.store import TRENDING, consent_value, popular_key, similar_key, user_keys
 from serving import answers
@@ -62,6 +62,15 @@ class OfAsyncio:
 
     def similar(self, *arguments: Any, **options: Any) -> Recommendation:
         return self._runner.run(self.reader.similar(*arguments, **options))
+
+    def recently_viewed(self, *arguments: Any, **options: Any) -> Recommendation:
+        return self._runner.run(self.reader.recently_viewed(*arguments, **options))
+
+    def buy_again(self, *arguments: Any, **options: Any) -> Recommendation:
+        return self._runner.run(self.reader.buy_again(*arguments, **options))
+
+    def popular(self, *arguments: Any, **options: Any) -> Recommendation:
+        return self._runner.run(self.reader.popular(*arguments, **options))
 
     def trending(self, *arguments: Any, **options: Any) -> Recommendation:
         return self._runner.run(self.reader.trending(*arguments, **options))
@@ -208,6 +217,46 @@ def test_trending_items_are_read_for_anybody(store: "redis.Redis[bytes]", reader
     store.delete(popular_key("shop:", TRENDING))
     clock.pass_ms(1_000)
     assert reader.trending().reason == "popular", "what has expired is no trend"
+
+
+def test_what_a_user_met_and_bought_is_read_under_consent(store: "redis.Redis[bytes]", reader: AnyReader) -> None:
+    raw = a_list("cup", version=4, at=NOW - 40)
+    store.set(LIST, with_history(raw, ["tea", "pot", "jam"], ["pot"]))
+    popular(store, "all", "socks")
+    assert reader.recently_viewed("ada").items == (), "no consent"
+    consent(store)
+    viewed, bought = reader.recently_viewed("ada", 2, exclude=["pot"]), reader.buy_again("ada")
+    assert ([item.id for item in viewed.items], viewed.reason) == (["tea", "jam"], "viewed")
+    assert (viewed.version, viewed.age_ms) == (4, 40)
+    assert ([item.id for item in bought.items], bought.reason) == (["pot"], "bought")
+    assert [item.id for item in reader.recommend("ada").items] == ["cup"]
+    for unusable in (raw, b"not a list"):
+        store.set(LIST, unusable)
+        assert reader.recently_viewed("ada").items == () == reader.buy_again("ada").items
+    assert reader.recently_viewed("bob").items == (), "and nothing popular instead"
+    store.set(LIST, with_history(raw, ["tea"], []))
+    consent(store, Level.NONE)
+    assert reader.recently_viewed("ada").items == ()
+
+
+def test_popular_items_of_a_category(kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> None:
+    catalogue = {"socks": CatalogueItem("socks", "Socks", "wool"), "tea": CatalogueItem("tea", "Tea", "drinks")}
+    popular(store, "all", "tea", "socks", "lamp")
+    with_catalogue = connected(kind, server.url, clock, catalogue=catalogue)
+    without = connected(kind, server.url, clock)
+
+    def found(reader: AnyReader, **options: Any) -> list[str]:
+        return [item.id for item in reader.popular(**options).items]
+
+    assert found(without) == ["tea", "socks", "lamp"] and found(without, n=1, exclude=["tea"]) == ["socks"]
+    assert found(with_catalogue, category="wool") == ["socks"], "from the popular items in general"
+    assert found(without, category="wool") == [], "nobody knows what is of wool"
+    popular(store, "category:wool", "scarf", "socks")
+    clock.pass_ms(1_000)
+    assert found(without, category="wool") == ["scarf", "socks"] == found(with_catalogue, category="wool")
+    assert found(without, category="wool", exclude=["scarf"]) == ["socks"]
+    for one in (with_catalogue, without):
+        one.close()
 
 
 def test_withdrawn_item_is_in_no_list(kind: Any, server: RealRedis, store: "redis.Redis[bytes]", clock: Clock) -> None:

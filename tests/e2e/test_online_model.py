@@ -5,9 +5,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
+from adapters.kafka.settings import python_kafka_options
+from adapters.secrets.key_rings import load_key_ring
+from schemas import topics
+from schemas.catalogue import CatalogueItem
 from schemas.lists import RecommendationList
+from serving.catalogue import Catalogue
+from serving.reader import Reader
 from tests.support.live import Live, start_live, until
 
 SHOPPERS = [f"shopper-{n}" for n in range(6)]
@@ -81,3 +88,34 @@ def test_empty_shop_learns_and_survives_a_killed_task_manager(shop: Live) -> Non
     assert again.returncode == 0, again.stderr
     assert "of 4 items" in again.stdout
     until(learned_since, "lists of the model that was learned again", pause_s=0.5)
+
+
+def test_withdrawn_item_leaves_every_kind_of_list(shop: Live) -> None:
+    """Comes after the shop has learned: `pot` is in lists."""
+    kafka, ring = python_kafka_options(shop.settings.kafka), load_key_ring(shop.product.endpoints["key_ring"])
+    prefix = shop.settings.kafka.topic_prefix
+    with (
+        Catalogue(kafka, topic_prefix=prefix) as catalogue,
+        Reader(shop.product.endpoints["redis"], ring, catalogue=catalogue) as reader,
+    ):
+
+        def seen() -> dict[str, bool]:
+            found = {
+                "own": reader.recommend("ada", 30),
+                "similar": reader.similar("tea", 30),
+                "popular": reader.popular(30),
+                "trending": reader.trending(30),
+            }
+            return {kind: "pot" in {item.id for item in one.items} for kind, one in found.items()}
+
+        shop.interact("ada", "tea")
+        until(lambda: seen()["own"] and seen()["similar"], "lists with the item")
+        withdrawn = CatalogueItem("pot", "Pot", available=False)
+        shop.send(topics.CATALOGUE, [(b"pot", msgspec.json.encode(withdrawn))])
+        until(lambda: not any(seen().values()), "lists without the item", deadline_s=5)
+
+    def made_without() -> bool:
+        shop.interact("ada", "tea")
+        return personal_list(shop, "ada") is not None and not listed(shop, "ada", "pot")
+
+    until(made_without, "a list that the job made without it", pause_s=0.5)

@@ -200,7 +200,7 @@ def test_list_is_made_again_from_the_model_it_names_and_the_users_state() -> Non
             made_again.apply([decode_update(wholes[found.model])])
             state = shop.bucket.user(user)
             assert state is not None and state.profile is not None
-            scores, rows, kept = made_again.ranked([state.profile], shop.bucket.rules, 0)
+            scores, rows, kept, _ = made_again.ranked([state.profile], shop.bucket.rules, 0)
             ids = [made_again.tables.ids[row] for row in rows[kept]]
             assert [(item.id, item.score) for item in found.items][: len(ids)] == [
                 (item, round(float(score), 4)) for item, score in zip(ids, scores[kept], strict=True)

@@ -7,8 +7,11 @@ from pyflink.common import Types
 from pyflink.datastream.state import ListStateDescriptor
 
 import udfs.operators.patience
+from schemas.catalogue import CatalogueItem
+from schemas.shop_rules import Pin, ShopRules
 from tests.support.fakes import Harness, Keyed, MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, an_interaction
+from udfs.assortment import Assortment, Unfollowed
 from udfs.elements import EventRecord
 from udfs.operators.popular_operator import PopularOperator, PopularParts
 from udfs.popularity import NO_SUMS, PopularitySettings, SegmentSums, encode_sums, sum_by_segment, weighing
@@ -19,13 +22,14 @@ SETTINGS = PopularitySettings(users_min=2, list_items=3)
 class Segment:
     """The segment `all` and its store."""
 
-    def __init__(self) -> None:
+    def __init__(self, assortment: Assortment | None = None) -> None:
+        self.assortment = assortment or Assortment()
         self.keyed = Keyed("all", BEGINNING)
         self.store = MemoryStore(BEGINNING, lambda: self.keyed.now_ms)
         self._start()
 
     def _start(self) -> None:
-        parts = PopularParts(self.store, "popularity", BEGINNING, SETTINGS)
+        parts = PopularParts(self.store, "popularity", BEGINNING, SETTINGS, catalogue=Unfollowed(self.assortment))
         self.harness = Harness(PopularOperator(lambda: parts), self.keyed)
 
     def restart(self, snapshot: Keyed) -> None:
@@ -54,6 +58,21 @@ def no_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Makes retries immediate."""
     monkeypatch.setattr(udfs.operators.patience, "nap", lambda _: None)
     yield
+
+
+def test_rules_of_the_shop_choose_among_everything_that_is_popular() -> None:
+    assortment = Assortment(ShopRules(category_items_max=1, pins=(Pin(item="lamp", position=2),)))
+    for item, category in {"tea": "drinks", "milk": "drinks", "cup": None, "pot": None}.items():
+        assortment.note(item, CatalogueItem(item, item, category, available=item != "cup"))
+    segment = Segment(assortment)
+    for users, item in ((6, "tea"), (5, "milk"), (4, "cup"), (3, "pot")):
+        segment.take(*met(item, *range(users)))
+    segment.pass_seconds()
+    assert segment.ids() == ["tea", "lamp", "pot"], "one of drinks, the pin, and what comes after the withdrawn item"
+    assortment.note("cup", CatalogueItem("cup", "cup"))
+    segment.take(*met("tea", 7))
+    segment.pass_seconds()
+    assert segment.ids() == ["tea", "lamp", "cup"]
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 import pytest
 
+from schemas.catalogue import CatalogueItem
 from schemas.lists import RecommendationList
 from schemas.store import TRENDING
 from tests.support.shop import Shop
 from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND
+from udfs.assortment import Assortment
 from udfs.learning import TRAIN, LearnSettings
 
 
@@ -13,8 +15,8 @@ def ids(found: RecommendationList | None) -> list[str]:
     return [] if found is None else [item.id for item in found.items]
 
 
-def a_shop(*users: str, users_min: int = 2, **learn: int) -> Shop:
-    shop = Shop(LearnSettings(**learn), users_min)
+def a_shop(*users: str, users_min: int = 2, assortment: Assortment | None = None, **learn: int) -> Shop:
+    shop = Shop(LearnSettings(**learn), users_min, assortment)
     shop.consents(*users)
     return shop
 
@@ -156,6 +158,18 @@ def test_item_of_fewer_users_than_popular_lists_want_is_not_trending() -> None:
     assert trend(shop) is None
     shop = a_shop("ada", "bob", "cyd", users_min=3)
     rise(shop, ("ada", "bob", "cyd"))
+    assert ids(trend(shop)) == ["lamp"]
+
+
+def test_withdrawn_item_is_not_trending() -> None:
+    assortment = Assortment()
+    assortment.note("lamp", CatalogueItem("lamp", "Lamp", available=False))
+    shop = a_shop("ada", "bob", assortment=assortment)
+    rise(shop, ("ada", "bob"))
+    assert trend(shop) is None
+    assortment.note("lamp", CatalogueItem("lamp", "Lamp"))
+    shop.clicks("ada", "lamp")
+    shop.pass_time(2 * SECOND)
     assert ids(trend(shop)) == ["lamp"]
 
 

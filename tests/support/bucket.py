@@ -14,6 +14,7 @@ from tests.support.fakes import TOKEN, DictState, FixedModel, Harness, Keyed, Me
 from tests.support.trails import an_author
 from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS
 from udfs.account import Account, decode_account
+from udfs.assortment import Assortment, Unfollowed
 from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
 from udfs.frozen_model import FrozenModel
@@ -56,8 +57,10 @@ class Bucket:
         beginning: int = BEGINNING,
         operator: Callable[[Callable[[], PersonaliseParts]], PersonaliseOperator] = PersonaliseOperator,
         ranker: type[Ranker] = Ranker,
+        assortment: Assortment | None = None,
     ) -> None:
         self._operator, self._ranker = operator, ranker
+        self.assortment = assortment or Assortment()
         self.keyed = Keyed(now_ms=beginning)
         caught = self.keyed.states["generation-v1"] = Value()
         caught.update(encode_caught(Caught(TOKEN)))
@@ -83,7 +86,7 @@ class Bucket:
         self.model, self.store.epoch = self.new_model(), self.epoch
         ranking = self.new_ranking_model()
         parts = PersonaliseParts(
-            ranker=self._ranker(self.rules, BOUNDS, self.epoch),
+            ranker=self._ranker(self.rules, BOUNDS, self.epoch, assortment=self.assortment),
             shelf=self.new_shelf(ranking),
             store=self.store,
             fallback=self.fallback,
@@ -97,6 +100,7 @@ class Bucket:
             generation=GenerationParts(self.marks_asked_for.append, users_per_second=20, watch_every_ms=WATCH_EVERY),
             unread_ms=lambda: self.unread_ms,
             online=ranking if isinstance(ranking, OnlineModel) else None,
+            catalogue=Unfollowed(self.assortment),
         )
         self.harness = Harness(self._operator(lambda: parts), self.keyed)
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 from tests.support.bucket import Bucket
 from tests.support.fakes import Harness, Keyed
 from tests.support.vocabulary import BEGINNING, SECOND, a_consent, an_interaction
+from udfs.assortment import Assortment, Unfollowed
 from udfs.learning import LearnSettings
 from udfs.online_model import OnlineModel
 from udfs.operators.learn_operator import LearnOperator, LearnParts
@@ -18,16 +19,20 @@ DEFAULTS: Final = LearnSettings()
 class Shop:
     """A bucket whose model learns, and the learner, with one store."""
 
-    def __init__(self, learn: LearnSettings = DEFAULTS, users_min: int = 2) -> None:
+    def __init__(
+        self, learn: LearnSettings = DEFAULTS, users_min: int = 2, assortment: Assortment | None = None
+    ) -> None:
         self._learn, self._popularity = learn, PopularitySettings(users_min=users_min)
-        self.bucket = OnlineBucket()
+        self.bucket = OnlineBucket(assortment=assortment)
         self.learner_keyed = Keyed(0, BEGINNING)
         self.start_learner()
         self.lessons: list[bytes] = []
         self.appended = BEGINNING
 
     def start_learner(self) -> None:
-        parts = LearnParts(self.bucket.store, self._learn, self._popularity, BEGINNING)
+        parts = LearnParts(
+            self.bucket.store, self._learn, self._popularity, BEGINNING, Unfollowed(self.bucket.assortment)
+        )
         self.learner = Harness(LearnOperator(lambda: parts), self.learner_keyed)
 
     def consents(self, *users: str, purposes: int = 7) -> None:

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.catalogue import CatalogueItem
-from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment
+from schemas.lists import (
+    ListedItem,
+    RecommendationList,
+    decode_list,
+    decode_user_list,
+    encode_list,
+    item_fragment,
+    with_history,
+    without_history,
+)
 from schemas.store import ALL
 from serving import answers
 from serving.answers import (
@@ -37,6 +46,18 @@ def test_truncated_bytes_equal_truncated_list(ids: list[str], n: int) -> None:
     raw = raw_list(ids)
     whole, less = decode_list(raw), decode_list(cut(raw, n))
     assert less == msgspec.structs.replace(whole, items=whole.items[: max(0, n)])
+
+
+@given(st.lists(an_id, max_size=8), st.lists(an_id, max_size=4), st.lists(an_id, max_size=4), st.integers(-1, 10))
+def test_truncated_bytes_are_without_history(ids: list[str], viewed: list[str], bought: list[str], n: int) -> None:
+    raw = raw_list(ids)
+    whole = with_history(raw, viewed, bought)
+    assert cut(whole, n) == cut(raw, n) and without_history(whole) == raw == without_history(raw)
+    assert decode_list(whole) == decode_list(raw), "as releases before it read it"
+    found = decode_user_list(whole)
+    assert (list(found.viewed), list(found.bought)) == (viewed, bought)
+    assert [item.id for item in found.history("viewed").items] == viewed
+    assert decode_user_list(raw).history("bought").items == ()
 
 
 @given(st.lists(an_id, max_size=8), st.integers(-3, 10))

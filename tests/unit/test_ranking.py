@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.lists import ListedItem, RecommendationList, decode_list
+from schemas.catalogue import CatalogueItem
+from schemas.lists import ListedItem, RecommendationList, decode_list, decode_user_list
 from schemas.store import ListWrite
 from tests.support.fakes import FixedModel
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, a_user, an_interaction
@@ -96,6 +97,22 @@ def naive(
         if item not in skip and item not in dict(chosen) and len(chosen) < size:
             chosen.append((item, round(min(score, lowest), 4)))
     return chosen
+
+
+def test_list_has_what_the_user_met_and_bought_newest_first() -> None:
+    state = who_met("i1", "i2", "i3", bought=("i1", "i2"))
+    found = decode_user_list(ranked(a_ranker(viewed_items=2), ada=state)["ada"].payload)
+    assert (found.viewed, found.bought) == (("i3", "i2"), ("i2", "i1"))
+    without = decode_user_list(ranked(a_ranker(viewed_items=0, bought_items=0), ada=state)["ada"].payload)
+    assert (without.viewed, without.bought) == ((), ()) and without.items == found.items
+
+
+def test_what_the_user_met_is_without_withdrawn_items() -> None:
+    ranking = a_ranker()
+    ranking.ranker.assortment.note("i2", CatalogueItem("i2", "two", available=False))
+    state = who_met("i1", "i2", "i3", bought=("i1", "i2"))
+    found = decode_user_list(ranked(ranking, ada=state)["ada"].payload)
+    assert (found.viewed, found.bought) == (("i3", "i1"), ("i1",))
 
 
 met = st.lists(st.integers(0, 45).map("i{}".format), max_size=25)

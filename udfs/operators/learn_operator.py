@@ -22,6 +22,7 @@ from models.online.tables import Tables
 from models.online.updates import Update, encode_update
 from schemas.errors import SchemaError
 from schemas.store import RELEARNED_HEAD, TRENDING, PublishOutcome
+from udfs.assortment import Following, Unfollowed
 from udfs.fault_log import FaultLog
 from udfs.learning import LearnSettings
 from udfs.online_model import ONLINE
@@ -46,6 +47,7 @@ class LearnParts(NamedTuple):
     settings: LearnSettings
     popularity: PopularitySettings
     epoch: int
+    catalogue: Following = Unfollowed()
 
 
 class Merged(msgspec.Struct, array_like=True, frozen=True):
@@ -67,11 +69,12 @@ class LearnOperator(KeyedProcessFunction):
         self._rows = runtime_context.get_map_state(MapStateDescriptor("rows-v1", Types.STRING(), raw))
         self._head = runtime_context.get_state(ValueStateDescriptor("learner-v1", raw))
         self._parts = self._open_parts()
+        self._parts.catalogue.start()
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._learner: Learner | None = None
         self._tables = Tables()
         parts = self._parts
-        self._shared = SharedLists(parts.settings, parts.popularity, parts.epoch, ONLINE)
+        self._shared = SharedLists(parts.settings, parts.popularity, parts.epoch, ONLINE, parts.catalogue.assortment)
         self._waiting: list[LessonSums] = []
         self._whole_at = 0
         group = runtime_context.get_metrics_group().add_group("freshet")
@@ -81,6 +84,10 @@ class LearnOperator(KeyedProcessFunction):
         self._report_state = FaultLog(
             logger, "the new state of the online model is not taken: learning goes on as before"
         )
+
+    def close(self) -> None:
+        """Called by Flink when the worker ends."""
+        self._parts.catalogue.stop()
 
     def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Store lessons, which a timer merges; or go on from another state (:data:`RELEARN`)."""

@@ -18,6 +18,7 @@ from schemas.audit import ExpiryEntry
 from schemas.errors import FreshetError
 from schemas.store import WriteOutcome
 from udfs.account import decode_account, encode_account
+from udfs.assortment import Following, Unfollowed
 from udfs.audit_chain import Author
 from udfs.due import Due, RefreshSettings, when_due
 from udfs.elements import BucketMark, Element, halves, replacement_for, unpack
@@ -70,7 +71,7 @@ class PersonaliseParts(NamedTuple):
 
     `shelf` has the models. `fallback` fills up lists until popular lists exist. `interactions` is the topic of
     interactions. `unread_ms` returns the age of the oldest unread consent, at once. `online` is the model that learns
-    in the stream, if one does.
+    in the stream, if one does. `catalogue` has the assortment of `ranker`.
     """
 
     ranker: Ranker
@@ -88,6 +89,7 @@ class PersonaliseParts(NamedTuple):
     unread_ms: Callable[[], int]
     online: OnlineModel | None = None
     feedback: FeedbackSettings = FeedbackSettings()
+    catalogue: Following = Unfollowed()
 
 
 class Attempt(NamedTuple):
@@ -119,6 +121,7 @@ class PersonaliseOperator(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         self._parts = parts = self._open_parts()
+        parts.catalogue.start()
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._counters = {name: group.counter(name) for name in COUNTERS}
         self._account = runtime_context.get_state(ValueStateDescriptor("account-v1", Types.PICKLED_BYTE_ARRAY()))
@@ -126,7 +129,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         user_parts = UserParts(parts.bounds, parts.refresh, parts.due_users_per_second)
         relinked = self._counters["users_relinked"]
         self._users = UserKeeper(runtime_context, user_parts, parts.generation, self._store, relinked)
-        self._popularity = PopularityKeeper(runtime_context, parts.popularity)
+        self._popularity = PopularityKeeper(runtime_context, parts.popularity, parts.catalogue.assortment)
         self._learning = LearningKeeper(runtime_context, parts.online, parts.ranker.rules, self._store)
         self._feedback = FeedbackKeeper(runtime_context, parts.feedback)
         self._audit = AuditKeeper(runtime_context, parts.audit)
@@ -134,6 +137,10 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back)
         self._failed = self._unread_ms = 0
         self._given_up = FaultLog(logger, "a record is given up: dead letters or the audit trail have its coordinates")
+
+    def close(self) -> None:
+        """Called by Flink when the worker ends."""
+        self._parts.catalogue.stop()
 
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Apply one packed element; records that cannot be applied are split off, and leave as dead letters."""

@@ -12,9 +12,10 @@ from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
-from schemas.lists import encode_list, item_fragment
+from schemas.lists import encode_list
 from schemas.recommendation_ids import RecommendationIds
 from schemas.topics import HOUR_MS
+from udfs.assortment import Following, Unfollowed
 from udfs.fault_log import FaultLog
 from udfs.operators.cancellation import interrupted
 from udfs.operators.list_store import ListStore
@@ -40,6 +41,7 @@ class PopularParts(NamedTuple):
     epoch: int
     settings: PopularitySettings
     ids: RecommendationIds | None = None
+    catalogue: Following = Unfollowed()
 
 
 class PopularOperator(KeyedProcessFunction):
@@ -59,11 +61,16 @@ class PopularOperator(KeyedProcessFunction):
         self._pending = runtime_context.get_list_state(ListStateDescriptor("pending-v1", raw))
         self._table = runtime_context.get_state(ValueStateDescriptor("popularity-v1", raw))
         self._parts = self._open_parts()
+        self._parts.catalogue.start()
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._opened: dict[str, PopularityTable] = {}
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._log_fault = FaultLog(logger, "popularity of a second cannot be merged: what fits is")
         self._retries, self._given_up = group.counter("store_retries"), group.counter("records_given_up")
+
+    def close(self) -> None:
+        """Called by Flink when the worker ends."""
+        self._parts.catalogue.stop()
 
     def process_element(self, value: tuple[str, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Append the sums of one bucket; a timer merges them.
@@ -95,16 +102,16 @@ class PopularOperator(KeyedProcessFunction):
         self._table.update(encode_popularity(popularity))
         idle_at_ms = now_ms + parts.settings.list_ttl_ms
         ctx.timer_service().register_processing_time_timer(-(-idle_at_ms // HOUR_MS) * HOUR_MS)
-        top = table.top()
-        if top:
+        top = table.listed(parts.catalogue.assortment, segment, now_ms)
+        if top.fragments:
             payload = encode_list(
                 popularity.version,
                 parts.epoch,
                 msgspec.json.encode(parts.model_name),
                 time.time_ns() // 1_000_000,
                 "popular",
-                [item_fragment(item) for item, _ in top],
-                [round(weight, 4) for _, weight in top],
+                top.fragments,
+                [round(weight, 4) for weight in top.scores],
                 parts.ids.of("", parts.model_name, "", popularity.version, now_ms) if parts.ids is not None else b"",
             )
             ttl_ms = parts.settings.list_ttl_ms

@@ -8,6 +8,7 @@ from pyflink.datastream import RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from schemas.store import ALL
+from udfs.assortment import CATEGORY, Assortment
 from udfs.elements import EventRecord
 from udfs.operators.timers import register_end_of
 from udfs.popularity import (
@@ -36,11 +37,12 @@ class Weighed(NamedTuple):
 class PopularityKeeper:
     """Keeps what the bucket being processed adds to popularity."""
 
-    def __init__(self, context: RuntimeContext, settings: PopularitySettings) -> None:
+    def __init__(self, context: RuntimeContext, settings: PopularitySettings, assortment: Assortment) -> None:
         raw = Types.PICKLED_BYTE_ARRAY()
         self._weighing = context.get_list_state(ListStateDescriptor("weighing-v1", raw))
         self._segments = context.get_state(ValueStateDescriptor("segments-v1", raw))
         self._settings = settings
+        self._category_of = assortment.category_of if CATEGORY in settings.segments else None
         self._known: dict[Any, KnownSegments] = {}
         """Decoded state by bucket key."""
 
@@ -50,7 +52,7 @@ class PopularityKeeper:
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = decode_known(self._segments.value())
-        admitted = admit(known, weighing(accepted), now_ms, self._settings)
+        admitted = admit(known, weighing(accepted, self._category_of), now_ms, self._settings)
         raw = encode_weighing(admitted.events) if admitted.events else b""
         return Weighed(raw, admitted.known, admitted.left_out)
 
