@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import model_quality, model_shadow, model_speed
+from bench import model_quality, model_serving, model_shadow, model_speed
 from bench.figures import LimitCheck, machine
+from bench.model_serving import ReadersFigures
 from bench.model_shadow import Kind, Runs
 from bench.model_speed import Speed
 from bench.results import limits, table, write_json
@@ -31,6 +32,7 @@ LEARNER_MAX_BYTES: Final = 6 * 1024
 SERVED_MAX_BYTES: Final = 1024
 FOUND_MIN: Final = 95
 FALSE_ALARMS_MAX: Final = 1
+SERVED_MIN: Final = 0.97
 
 
 class ModelBench(NamedTuple):
@@ -39,6 +41,7 @@ class ModelBench(NamedTuple):
     quality: dict[str, Comparison]
     speed: Speed
     shadow: list[Runs]
+    serving: ReadersFigures
 
 
 def run_shadow(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], None]) -> tuple[str, bool]:
@@ -52,15 +55,15 @@ def run_shadow(data: Path, quick: bool, seed: int, command: str, say: Callable[[
 
 def run(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], None]) -> tuple[str, bool]:
     """Measure; returns the tables, and whether all limits are met."""
-    quality = {}
+    quality, retail = {}, None
     if data.exists():
-        quality = model_quality.measure(
-            model_quality.online_retail(data, QUICK_EVENTS if quick else None, say), seed, say
-        )
+        retail = model_quality.online_retail(data, QUICK_EVENTS if quick else None, say)
+        quality = model_quality.measure(retail, seed, say)
     else:
         say(f"there is no Online Retail data at {data}: give the file with --data; only the cost is measured")
+    serving = model_serving.measure(retail, seed, say)
     shadow = model_shadow.measure(data, QUICK_EVENTS if quick else None, seed, say)
-    found = ModelBench(quality, model_speed.measure(seed, say), shadow)
+    found = ModelBench(quality, model_speed.measure(seed, say), shadow, serving)
     checks = verdicts(found)
     text = body(found, checks, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; `{command}`, seed {seed}.")
     if quality and not quick:
@@ -91,7 +94,28 @@ def figures(found: ModelBench) -> dict[str, Any]:
         "learner_bytes_per_item": round(speed.learner_bytes),
         "served_bytes_per_item": round(speed.served_bytes),
         **shadow_figures(found.shadow),
+        **serving_figures(found.serving),
     }
+
+
+def serving_figures(serving: ReadersFigures) -> dict[str, Any]:
+    """What readers get over fresh lists, and how soon an empty shop has a personal list."""
+    ratios = {f"served_over_fresh_{name}": round(each.ratio(), 4) for name, each in serving.served.items()}
+    shops = {f"seed {seed}": found._asdict() for seed, found in serving.first.items()}
+    return {**ratios, "empty_shops": shops, "empty_shops_in_time": sum(each.in_time for each in serving.first.values())}
+
+
+def serving_verdicts(serving: ReadersFigures) -> list[LimitCheck]:
+    """The same beside its limits."""
+    in_time, shops = sum(each.in_time for each in serving.first.values()), len(serving.first)
+    ratios = [
+        _check(
+            f"served over fresh, {name} items", f"{each.ratio():.3f}", f">= {SERVED_MIN:g}", each.ratio() >= SERVED_MIN
+        )
+        for name, each in serving.served.items()
+    ]
+    what = "empty shop: first personal list within the first session that resembles another"
+    return [*ratios, _check(what, f"{in_time} of {shops} shops", f">= {shops}", in_time == shops)]
 
 
 def shadow_figures(shadow: list[Runs]) -> dict[str, Any]:
@@ -141,6 +165,7 @@ def verdicts(found: ModelBench) -> list[LimitCheck]:
     return [
         *checks,
         *shadow_verdicts(found.shadow),
+        *serving_verdicts(found.serving),
         _at_most("learning, CPU an event", speed.learning_us, LEARNING_MAX_US, "µs"),
         _at_most("scoring, CPU a list, 10,000 items, batch 32", speed.scoring_us, SCORING_MAX_US, "µs"),
         _at_most("scoring, CPU a list, 100,000 items, batch 32", speed.scoring_many_us, SCORING_MANY_MAX_US, "µs"),
@@ -160,7 +185,7 @@ def _at_most(what: str, value: float, limit: float, unit: str) -> LimitCheck:
 def body(found: ModelBench, checks: list[LimitCheck], when: str) -> str:
     """RESULTS.md of the models."""
     parts = [HEAD.strip(), when, limits(checks), *(_quality(name, each) for name, each in found.quality.items())]
-    parts += [_shadow(found.shadow), COST]
+    parts += [_shadow(found.shadow), _serving(found.serving), COST]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -187,6 +212,22 @@ def _shadow(shadow: list[Runs]) -> str:
     return f"{SHADOW.strip()}\n\n{table(head, rows)}"
 
 
+def _serving(serving: ReadersFigures) -> str:
+    head = ["items", "fresh nDCG@10", "served nDCG@10", "served / fresh", "questions", "of them popular lists"]
+    rows = [
+        [
+            name,
+            f"{each.fresh.mean():.4f}",
+            f"{each.served.mean():.4f}",
+            f"{each.ratio():.4f}",
+            f"{len(each.users):,}",
+            f"{each.popular:,}",
+        ]
+        for name, each in serving.served.items()
+    ]
+    return f"{SERVING.strip()}\n\n{table(head, rows)}"
+
+
 HEAD: Final = f"""
 # Results of the models
 
@@ -205,6 +246,14 @@ Learning: {model_speed.EVENTS:,} events of {model_speed.ITEMS:,} items by Zipf's
 {model_speed.EVENTS_PER_SECOND:,} events (one second); summing, merging, and the bytes of updates. Scoring: every row of
 the tables full, histories of 20 items, 20 excluded items, batches of {model_speed.BATCH}; the least of
 {model_speed.ROUNDS} rounds. Memory: full rows of {model_speed.ITEMS:,} items, all that stays allocated.
+"""
+SERVING: Final = f"""
+## Served lists
+
+What readers get at the moment of each question on Online Retail, over lists made fresh at that moment: lists are made
+after an event and by the refresh schedule of the job, they end, learning is published one to two seconds late, and idle
+profiles are deleted. An empty shop ({model_serving.SHOPS} simulated ones of {model_serving.SHOPPERS} shoppers) is in
+time if it has a personal list by the end of the first session that shares a pair of items with another one.
 """
 SHADOW: Final = f"""
 ## Shadow

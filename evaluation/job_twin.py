@@ -66,6 +66,13 @@ class UsersTwin:
         """What the job keeps of a user."""
         return Users(self._stored.get).get(name)
 
+    def forget(self, name: str) -> None:
+        """Delete the profile of a user who has been idle too long; the consent stays."""
+        users = Users(self._stored.get)
+        users.get_or_new(name).profile = None
+        users.mark(name)
+        self._stored.update(users.writes())
+
     def take(self, name: str, ts_ms: int, items: Sequence[str], kinds: Sequence[int], user_bit: int) -> Took:
         """Apply what a user did at one moment, as one element."""
         element = Element(BUCKET)
@@ -109,8 +116,12 @@ class ListsTwin:
 
     def lists(self, users: dict[str, UserState], now_ms: int) -> list[ListWrite]:
         """The lists of `users` at `now_ms`, as the job writes them."""
-        popular, ttl_ms = self._popular.items(now_ms), self._rules.refresh.list_ttl_ms
-        return self._ranker.rank(users, popular, self.model, now_ms, ttl_ms)
+        ttl_ms = self._rules.refresh.list_ttl_ms
+        return self._ranker.rank(users, self.popular(now_ms), self.model, now_ms, ttl_ms)
+
+    def popular(self, now_ms: int) -> PopularItems:
+        """What fills up lists at `now_ms`."""
+        return self._popular.items(now_ms)
 
 
 class PopularTwin:

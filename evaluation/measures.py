@@ -81,7 +81,7 @@ def mean(values: Floats) -> float:
     return float(known.mean()) if len(known) else 0.0
 
 
-class Measuring:
+class QuestionTable:
     """Collects the measures of one method."""
 
     def __init__(self, items: int) -> None:

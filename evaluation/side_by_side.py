@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 
 from evaluation.job_twin import JobRules, Took, UsersTwin, bit_of
-from evaluation.measures import Measured, Measuring
+from evaluation.measures import Measured, QuestionTable
 from evaluation.steps import Step, kind_of
 from udfs.profile import RECENT_ITEMS_MAX, ProfileBounds
 from udfs.state import UserState
@@ -83,7 +83,7 @@ def replay(
     with the number of steps done.
     """
     users, pasts = UsersTwin(rules.profile), dict[int, Past]()
-    tallies = {name: Measuring(len(item_ids)) for name in methods}
+    tallies = {name: QuestionTable(len(item_ids)) for name in methods}
     questions, counts, events = _Questions(column), np.zeros(len(item_ids)), 0
     for done, step in enumerate(steps, start=1):
         past, name = pasts.setdefault(step.user, Past()), f"user-{step.user}"

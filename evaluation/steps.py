@@ -52,6 +52,11 @@ class Step(NamedTuple):
     taught: bool
 
 
+def steps_in_order(interactions: Interactions) -> list[Step]:
+    """Each line as a step that is taught, and not asked about."""
+    return list(_steps(interactions, True))
+
+
 def moving(interactions: Interactions) -> Interactions:
     """The interactions that move lists: others are neither asked about nor taught, as in the job."""
     return interactions.where(np.array(WEIGHT_OF_KIND)[interactions.kinds] > 0)
@@ -93,12 +98,17 @@ def _in_order(interactions: Interactions) -> tuple[Ints, Ints]:
 
 
 def _in_sets(interactions: Interactions) -> tuple[Ints, Ints]:
-    """(rows in the order of time, an item of a step once, with its heaviest kind; where each step ends)."""
+    """(rows in the order of time; where each step ends). An item is in a step once, with its heaviest kind.
+
+    Items of a step stay in the order of the file, in which the job would read them: it makes no difference to a
+    question, and a difference to what is learned.
+    """
     users, items, ts = interactions.users, interactions.items, interactions.ts_ms
     lightness = -np.array(WEIGHT_OF_KIND)[interactions.kinds]
-    rows = np.lexsort((np.arange(len(users)), lightness, items, users, ts))
-    keys = np.stack([ts[rows], users[rows], items[rows]])
-    rows = rows[np.r_[True, (np.diff(keys, axis=1) != 0).any(axis=0)]] if len(rows) else rows
+    grouped = np.lexsort((np.arange(len(users)), lightness, items, users, ts))
+    keys = np.stack([ts[grouped], users[grouped], items[grouped]])
+    heaviest = grouped[np.r_[[True] * bool(len(grouped)), (np.diff(keys, axis=1) != 0).any(axis=0)]]
+    rows = heaviest[np.lexsort((heaviest, users[heaviest], ts[heaviest]))]
     ends = np.flatnonzero(np.r_[(np.diff(users[rows]) != 0) | (np.diff(ts[rows]) != 0), [True] * bool(len(rows))])
     return rows, ends + 1
 

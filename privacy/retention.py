@@ -104,8 +104,9 @@ def _redis(settings: Settings) -> list[Kept]:
     return [
         Kept(
             "list of a user, with the items that they met and bought last",
-            f"{duration(settings.refresh.list_ttl_ms)} after it was written; until consent ends, if that is earlier",
-            "`refresh.list_ttl_ms`",
+            f"{duration(settings.refresh.list_ttl_ms)} after it was written, or {settings.refresh.idle_share:.0%} of "
+            "the time since the last event, if that is longer; until the profile or consent ends, if that is earlier",
+            "`refresh.list_ttl_ms`, `refresh.idle_share`",
             ttl,
         ),
         Kept(

@@ -5,12 +5,15 @@ limited number of users, so that work is done at a bounded rate. A user is in on
 due, so events cost nothing here.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from schemas.consents import Level
+from schemas.store import ListWrite
 from schemas.topics import DAY_MS
 from udfs.consent import has_expired, withdraw
 from udfs.profile import AtLeastOne, ProfileBounds
@@ -26,9 +29,12 @@ class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How lists of idle users are kept fresh, and how fast lists are rebuilt."""
 
     list_ttl_ms: AtLeastOne = DAY_MS
-    """How long a list stays in Redis."""
-    active_within_ms: AtLeastOne = 7 * DAY_MS
-    """Refresh lists of users whose last event is not older than this."""
+    """How long a list stays in Redis, at least."""
+    active_within_ms: AtLeastOne = 90 * DAY_MS
+    """Refresh lists of users whose last event is not older than this; others get popular ones. 1 KB of Redis each."""
+    idle_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    """A list of an idle user stays in Redis for this share of the time since their last event, if that is longer than
+    `list_ttl_ms`: the longer users are away, the less often their lists are refreshed."""
     users_per_second: AtLeastOne = 200
     """How many idle users the job refreshes per second, at most."""
     rebuilt_per_second: AtLeastOne = 4_000
@@ -47,6 +53,24 @@ class Due(IntEnum):
     EXPIRED = 3
 
 
+def list_life_ms(state: UserState, now_ms: int, refresh: RefreshSettings) -> int:
+    """How long a list that is made now stays in Redis."""
+    active_at = now_ms if state.profile is None else state.profile.active_at or now_ms
+    return max(refresh.list_ttl_ms, int(refresh.idle_share * (now_ms - active_at)))
+
+
+def kept_longer(
+    lists: Sequence[ListWrite], users: Mapping[str, UserState], now_ms: int, refresh: RefreshSettings
+) -> list[ListWrite]:
+    """`lists` of idle `users`, with the life that is due to them."""
+    return [
+        write._replace(ttl_ms=max(write.ttl_ms, list_life_ms(users[write.pseudonym], now_ms, refresh)))
+        if users[write.pseudonym].level == Level.FULL
+        else write
+        for write in lists
+    ]
+
+
 def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: RefreshSettings) -> int | None:
     """When to check the user next, in ms; None if nothing is kept that could become due."""
     profile = state.profile
@@ -58,7 +82,7 @@ def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: R
     elif state.level == Level.SESSION:
         due = active_at + bounds.session_gap_ms
     elif now_ms - active_at <= refresh.active_within_ms:
-        due = now_ms + int(REFRESH_AT * refresh.list_ttl_ms)
+        due = now_ms + int(REFRESH_AT * list_life_ms(state, now_ms, refresh))
     else:
         due = active_at + bounds.idle_profile_ttl_ms
     return min(due, state.expires_at) if state.expires_at else due

@@ -5,14 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.consents import Level
+from schemas.store import ListWrite
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, a_user
-from udfs.due import REFRESH_AT, Due, RefreshSettings, next_due_ms, when_due
+from udfs.due import REFRESH_AT, Due, RefreshSettings, kept_longer, list_life_ms, next_due_ms, when_due
 from udfs.profile import ProfileBounds
 from udfs.state import Profile, UserState
 
 pytestmark = pytest.mark.privacy
 
-BOUNDS, REFRESH = ProfileBounds(), RefreshSettings()
+BOUNDS, REFRESH = ProfileBounds(), RefreshSettings(active_within_ms=7 * DAY)
 NOW = BEGINNING + 100 * DAY
 FORGETS = (Due.FORGET, Due.EXPIRED)
 
@@ -75,3 +76,19 @@ def test_next_due_time_is_in_the_future_unless_overdue(level: str, idle_ms: int,
     if when_due(state, NOW, BOUNDS, REFRESH) not in FORGETS:
         due = next_due_ms(state, NOW, BOUNDS, REFRESH)
         assert due is not None and due > NOW, "or the same slot would be entered again and again"
+
+
+@pytest.mark.parametrize(("idle_days", "life_days"), [(0, 1), (9, 1), (20, 2), (80, 8)])
+def test_lists_of_idle_users_live_longer_and_are_refreshed_before_they_end(idle_days: int, life_days: int) -> None:
+    state, refresh = someone(idle_ms=idle_days * DAY), RefreshSettings()
+    assert list_life_ms(state, NOW, refresh) == life_days * DAY
+    assert next_due_ms(state, NOW, BOUNDS, refresh) == NOW + int(REFRESH_AT * life_days * DAY)
+    assert when_due(state, NOW, BOUNDS, refresh) == Due.REFRESH
+    [kept] = kept_longer([ListWrite("ada", 1, b"", "personalised", DAY, b"", "m")], {"ada": state}, NOW, refresh)
+    assert kept.ttl_ms == life_days * DAY
+
+
+def test_lists_of_a_session_end_with_it_however_long_it_is_idle() -> None:
+    state = someone("session", idle_ms=80 * DAY)
+    write = ListWrite("ada", 1, b"", "session", BOUNDS.session_gap_ms, b"", "m")
+    assert kept_longer([write], {"ada": state}, NOW, RefreshSettings()) == [write]

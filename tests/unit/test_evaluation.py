@@ -8,18 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluation.first_list import first_list
 from evaluation.job_twin import ANY_ITEM, JobRules, LearnerTwin, UsersTwin
-from evaluation.measures import Measuring, measure, novelty
+from evaluation.measures import QuestionTable, measure, novelty
 from evaluation.methods import OnlineMethod
 from evaluation.report_page import page
+from evaluation.served import served_over_fresh
 from evaluation.side_by_side import Asked, replay
-from evaluation.steps import Protocol, Step, plan, rows_before_questions
+from evaluation.steps import Protocol, Step, plan, rows_before_questions, steps_in_order
 from evaluation.study import ONLINE, StudyOptions, study
 from models.interactions import Interactions
 from schemas.errors import ModelError
 from schemas.events import KIND_OF
 from tests.support.models import naive_ndcg
-from tests.support.vocabulary import BEGINNING, SECOND
+from tests.support.vocabulary import BEGINNING, DAY, SECOND
+from udfs.due import RefreshSettings
 
 VIEW, BUY = KIND_OF["view"], KIND_OF["purchase"]
 ONE_BIT_EACH = (0, 1, 2, 3)
@@ -58,7 +61,7 @@ def test_measures_equal_their_naive_twins(ranked: list[int], answers: set[int], 
 
 
 def test_coverage_counts_the_first_ten_of_all_lists_and_empty_lists_have_no_novelty() -> None:
-    tally = Measuring(items=40)
+    tally = QuestionTable(items=40)
     tally.add(1, list(range(15)), {0}, np.zeros(40), 0)
     tally.add(2, [], {0}, np.zeros(40), 0)
     table = tally.close().table()
@@ -77,6 +80,11 @@ def test_a_step_is_all_that_a_user_did_at_one_moment_each_item_once_with_its_hea
     steps = plan(stream, Protocol.PREQUENTIAL)
     assert [(step.user, step.items) for step in steps] == [(0, [2, 3]), (1, [2]), (0, [1]), (1, [1])]
     assert steps[0].kinds == [VIEW, BUY]
+
+
+def test_items_of_a_step_are_taught_in_the_order_of_the_file() -> None:
+    steps = plan(a_stream((1, 1, 0), (0, 1, 3), (0, 1, 2), (0, 1, 3), (1, 2, 0)), Protocol.PREQUENTIAL)
+    assert [step.items for step in steps] == [[3, 2], [0], [0]]
 
 
 def test_lines_in_order_are_steps_of_their_own() -> None:
@@ -149,6 +157,50 @@ def test_lists_leave_out_what_the_user_had_only_where_the_rules_say_so() -> None
         listed[name] = method.rank(asked)
     assert listed["new"] == []
     assert set(listed["all"]) == set(range(6))
+
+
+# -- as readers get it
+
+
+def returning(days: int) -> Interactions:
+    """Six users who take items in a circle, an hour apart; all come back after `days`."""
+    visits = [(user, 3_600 * step + user, (user + step) % 8) for step in range(12) for user in range(6)]
+    return a_stream(*visits, *[(user, 86_400 * days + user, (user + 12) % 8) for user in range(6)])
+
+
+@pytest.mark.parametrize(("days", "popular"), [(2, 0), (30, 0), (89, 0), (95, 6)])
+def test_readers_get_their_own_list_until_their_profile_is_deleted(days: int, popular: int) -> None:
+    stream, rules = returning(days), JobRules(ANY_ITEM)
+    steps = plan(stream, Protocol.LEAVE_ONE_OUT)
+    found = served_over_fresh(steps, stream.item_ids, rules)
+    assert (len(found.users), found.popular) == (6, popular)
+    if not popular:
+        assert found.ratio() == pytest.approx(1.0, abs=0.05)
+
+
+def test_lists_that_are_not_refreshed_end_and_their_users_get_what_is_popular() -> None:
+    stream = returning(30)
+    steps = plan(stream, Protocol.LEAVE_ONE_OUT)
+    before = JobRules(ANY_ITEM, refresh=RefreshSettings(active_within_ms=7 * DAY, idle_share=0))
+    assert served_over_fresh(steps, stream.item_ids, before).popular == 6
+
+
+def test_idle_users_cost_fewer_lists_the_longer_they_are_away() -> None:
+    stream = returning(80)
+    steps = plan(stream, Protocol.PREQUENTIAL)
+    all_alike = JobRules(ANY_ITEM, refresh=RefreshSettings(idle_share=0))
+    written = [served_over_fresh(steps, stream.item_ids, rules).written for rules in (JobRules(ANY_ITEM), all_alike)]
+    assert written[0] < 0.5 * written[1]
+
+
+def test_empty_shop_has_a_personal_list_within_the_first_session_that_resembles_others() -> None:
+    visits = [(user, 600 * user + 10 * place, item) for user in range(4) for place, item in enumerate([0, 1, 2, 3])]
+    found = first_list(steps_in_order(a_stream(*visits)), [f"item-{n}" for n in range(4)], JobRules())
+    assert (found.resembling, found.session, found.event) == (2, 3, 1), "items of one user are not published"
+    assert not found.in_time
+    others = [(4, 5, 3), (5, 15, 3)]
+    found = first_list(steps_in_order(a_stream(*others, *visits)), [f"item-{n}" for n in range(4)], JobRules())
+    assert found.in_time
 
 
 # -- the page

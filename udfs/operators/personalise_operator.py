@@ -20,7 +20,7 @@ from schemas.store import WriteOutcome
 from udfs.account import decode_account, encode_account
 from udfs.assortment import Following, Unfollowed
 from udfs.audit_chain import Author
-from udfs.due import Due, RefreshSettings, when_due
+from udfs.due import Due, RefreshSettings, kept_longer, when_due
 from udfs.elements import BucketMark, Element, halves, replacement_for, unpack
 from udfs.fault_log import FaultLog
 from udfs.feedback import FeedbackSettings
@@ -248,6 +248,7 @@ class PersonaliseOperator(KeyedProcessFunction):
                 if due == Due.EXPIRED:
                     expired.append(ExpiryEntry(pseudonym))
         lists = self._rollout.rank(refresh, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
+        lists = kept_longer(lists, refresh, now_ms, parts.refresh)
         self._store.write([], lists, now_ms, self._users.generation.proven(ctx))
         self._store.forget(ended)
         self._users.put(self._users.writes(users, now_ms), ctx)
@@ -269,6 +270,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             name: state for name, state in known.items() if should_have_list(state, now_ms, parts.bounds, parts.refresh)
         }
         lists = self._rollout.rank(active, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
+        lists = kept_longer(lists, active, now_ms, parts.refresh)
         self._store.write(decisions, lists, now_ms, self._users.generation.proven(ctx))
         self._counters["users_rebuilt"].inc(len(known))
 
