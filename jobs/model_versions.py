@@ -1,5 +1,6 @@
 """The versions of models that a job can serve: where they are, what they are, and how a worker opens one."""
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from adapters.files.mlflow_models import downloaded, is_mlflow_uri
 from adapters.files.model_cache import ModelCache
 from adapters.files.model_registry import ModelRegistry
 from jobs.settings import Settings
@@ -76,10 +78,17 @@ def version_of(manifest: Manifest) -> Version:
     return Version(manifest.name, manifest.sha256)
 
 
-def push(settings: Settings, folder: Path) -> tuple[Version, bool]:
-    """Add the model in `folder` to the registry, after opening it as a worker does; returns whether it was added."""
-    version = version_of(Scorer.open(folder).manifest)
-    return version, registry_of(settings).push(version, folder)
+def push(settings: Settings, source: str, licence: str = "") -> tuple[Version, bool]:
+    """Add a model to the registry, after opening it as a worker does; returns its version, and whether it was added.
+
+    `source` is a folder, or a URI of MLflow. A `licence` replaces that of its manifest.
+    """
+    with downloaded(source) if is_mlflow_uri(source) else contextlib.nullcontext(Path(source)) as folder:
+        manifest = Scorer.open(folder).manifest
+        if licence:
+            manifest = msgspec.structs.replace(manifest, licence=licence)
+        version = version_of(manifest)
+        return version, registry_of(settings).push(version, folder, manifests.encoded(manifest))
 
 
 def listed(settings: Settings) -> list[ListedVersion]:
@@ -103,10 +112,13 @@ def _described(registry: ModelRegistry, version: Version) -> ListedVersion:
 def resolved(settings: Settings, text: str) -> str:
     """The full name of the version that `text` names: in full, with the first digits of its digest, or by name alone.
 
-    Raises :class:`ModelError` if there is no such version, or several.
+    What a URI of MLflow names is added to the registry first, so that workers need no MLflow. Raises
+    :class:`ModelError` if there is no such version, or several.
     """
     if text in (DEFAULT, ONLINE) or parse_version(text) is not None:
         return text
+    if is_mlflow_uri(text):
+        return str(push(settings, text)[0])
     name, _, digits = text.partition("/")
     versions = registry_of(settings).versions()
     found = [one for one in versions if one.name == name and one.sha256.startswith(digits)]

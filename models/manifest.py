@@ -111,8 +111,12 @@ def write(directory: Path, manifest: Manifest, items: Sequence[str]) -> None:
     """Write ``manifest.json`` and ``items.txt``; ``model.onnx`` must exist already, or loading will fail."""
     check_fields(manifest, MANIFEST_FILE)
     (directory / ITEMS_FILE).write_bytes(encode_items(items))
-    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    (directory / MANIFEST_FILE).write_bytes(encoded + b"\n")
+    (directory / MANIFEST_FILE).write_bytes(encoded(manifest))
+
+
+def encoded(manifest: Manifest) -> bytes:
+    """The bytes of ``manifest.json``."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
 def encode_items(items: Sequence[str]) -> bytes:

@@ -34,7 +34,8 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
     """The answer to a read: at most as many items as requested, best first.
 
     `reason` is the kind of list. `version` is the list's, `age_ms` the time since it was made; both are 0 if there is
-    no list. Send `recommendation_id` back as `request_id` of impressions, clicks and purchases.
+    no list. Send `recommendation_id` back as `request_id` of impressions, clicks and purchases. `model` made the list;
+    `arm` is the user's in an experiment, "" for none.
     """
 
     items: tuple[ListedItem, ...]
@@ -42,6 +43,13 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
     version: int
     age_ms: int
     recommendation_id: str = ""
+    model: str = ""
+    arm: str = ""
+
+    @classmethod
+    def of(cls, one: RecommendationList, items: tuple[ListedItem, ...], now_ms: int) -> "Recommendation":
+        """`items`, which are of a list."""
+        return cls(items, one.reason, one.v, max(0, now_ms - one.at), one.recommendation_id, one.model, one.arm)
 
 
 class Listed(NamedTuple):
@@ -116,7 +124,7 @@ def answer(
     for one in lists:
         items = one.items[:n] if keep is None else tuple(filter(keep, one.items))[:n]
         if items or not n:
-            return Recommendation(items, one.reason, one.v, max(0, now_ms - one.at), one.recommendation_id)
+            return Recommendation.of(one, items, now_ms)
     return Recommendation((), "popular", 0, 0)
 
 

@@ -136,8 +136,7 @@ class AsyncReader:
         if self._on_read is not None:
             self._on_read(user_id)
         if keep is None:
-            age_ms = max(0, now_ms - found.at)
-            return Recommendation(found.items[: at_least_0(n)], found.reason, found.v, age_ms, found.recommendation_id)
+            return Recommendation.of(found, found.items[: at_least_0(n)], now_ms)
         return answer([found, *(one.found for one in self._popular.of(segments))], n, now_ms, keep)
 
     async def recently_viewed(

@@ -6,6 +6,7 @@ A version never changes. Its manifest is written last, so a version without one 
 """
 
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -75,11 +76,11 @@ class ModelRegistry:
                     "push it again"
                 )
 
-    def push(self, version: Version, folder: Path) -> bool:
-        """Add the model in `folder`, unless it is there already; returns whether it was added."""
+    def push(self, version: Version, folder: Path, manifest: bytes) -> bool:
+        """Add the model in `folder` with a `manifest`, unless it is there already; returns whether it was added."""
         there = self.manifest(version)
         if there is not None:
-            if there != (folder / MANIFEST).read_bytes():
+            if there != manifest:
                 raise ModelError(
                     f"{version} is in {self.address} with another manifest, and versions do not change: "
                     "give this model another name"
@@ -88,15 +89,15 @@ class ModelRegistry:
         try:
             self._files.create_dir(self._path(version, "").rstrip("/"), recursive=True)
             for name in FILES:
-                self._write(version, name, folder / name)
+                self._write(self._path(version, name), io.BytesIO(manifest) if name == MANIFEST else folder / name)
         except Exception as error:  # as above
             raise self._unreachable(error) from None
         return True
 
-    def _write(self, version: Version, name: str, source: Path) -> None:
+    def _write(self, path: str, source: Path | io.BytesIO) -> None:
         """Under another name first, so that nobody reads half a manifest."""
-        path = self._path(version, name)
-        with source.open("rb") as read, self._files.open_output_stream(f"{path}.part") as stream:
+        opened = source if isinstance(source, io.BytesIO) else source.open("rb")
+        with opened as read, self._files.open_output_stream(f"{path}.part") as stream:
             while chunk := read.read(CHUNK_BYTES):
                 stream.write(chunk)
         self._files.move(f"{path}.part", path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freshet.cli.model import app
-from freshet.cli.shape import AsJson, SettingsFile, command, print_json
+from freshet.cli.shape import AsJson, SettingsFile, command, print_json, say
 
 if TYPE_CHECKING:
     from schemas.control import ModelAction
@@ -17,15 +17,22 @@ VersionName = Annotated[
     typer.Argument(
         metavar="VERSION",
         help="NAME/SHA256; the first digits or NAME alone will do if they name one. Also: default, the model of the "
-        "job's settings; online, the one that learns.",
+        "job's settings; online, the one that learns; or models:/NAME@ALIAS in MLflow, which is published first.",
     ),
 ]
 
 
 @command(app, "push", "freshet model push model --settings freshet.toml")
 def push(
-    model: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `train` or `adopt` has written.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="The folder that `train` or `adopt` has written, or a URI of MLflow: models:/NAME@ALIAS.",
+        ),
+    ],
     settings: SettingsFile,
+    licence: Annotated[str, typer.Option(metavar="NAME", help="The licence of the model, for its manifest.")] = "",
 ) -> None:
     """Publish a model as a version, from which it can be rolled out.
 
@@ -35,8 +42,10 @@ def push(
     from jobs.model_versions import push as add
     from jobs.settings import load_settings
 
-    version, added = add(load_settings(settings), model)
-    print(version if added else f"{version} was there already")
+    version, added = add(load_settings(settings), model, licence)
+    print(version)
+    if not added:
+        say("it was there already")
 
 
 @command(app, "list", "freshet model list --settings freshet.toml")

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment
+from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment, join_list
+from serving.answers import Recommendation, cut
+from serving.gateway.listing import described
 
 numbers = st.integers(0, 2**53 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -58,3 +60,32 @@ def test_list_with_nan_score_is_rejected_by_readers(score: float) -> None:
 def test_version_and_epoch_are_in_the_first_64_bytes_the_script_reads() -> None:
     whole = RecommendationList(2**53 - 1, 2**53 - 1, "m" * 99, 3, "popular", ())
     assert encoded(whole)[:64].startswith(b'{"v":9007199254740991,"epoch":9007199254740991,')
+
+
+class ListBeforeArms(msgspec.Struct):
+    """A list as readers of before experiments know it."""
+
+    v: int
+    epoch: int
+    model: str
+    at: int
+    reason: str
+    items: tuple[ListedItem, ...]
+
+
+@pytest.mark.parametrize("arm", ["", "b"])
+def test_arm_is_in_a_list_for_new_readers_and_does_not_disturb_others(arm: str) -> None:
+    raw = join_list(
+        3, 7, b'"m"', 9, "personalised", [item_fragment("tea"), item_fragment("cup")], [b"0.5", b"0.2"], arm
+    )
+    assert decode_list(raw).arm == arm and decode_list(cut(raw, 1)).arm == arm and decode_list(cut(raw, 0)).arm == arm
+    assert msgspec.json.decode(raw, type=ListBeforeArms).reason == "personalised"
+    tag, model, reason = described(raw, b"")
+    assert (tag, model, reason) == (b'"3.7.9."', b'"m"', "personalised")
+    assert Recommendation.of(decode_list(raw), (), 10) == Recommendation((), "personalised", 3, 1, "m", arm)
+
+
+def test_list_outside_of_experiments_is_as_before() -> None:
+    raw = join_list(3, 7, b'"m"', 9, "popular", [item_fragment("tea")], [b"0.5"])
+    assert raw == b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"popular","items":[{"id":"tea","score":0.5}]}'
+    assert msgspec.json.encode(decode_list(raw)) == raw
