@@ -77,6 +77,8 @@ class Ring(NamedTuple):
 class EchoModel:
     """A model that returns the items it was given, so that a list shows what it was made from."""
 
+    wanted: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.items = ["", *(f"item-{number}" for number in range(ITEMS_MAX))]
         self.index = {item: row for row, item in enumerate(self.items) if row}

@@ -82,7 +82,7 @@ def test_arm_is_in_a_list_for_new_readers_and_does_not_disturb_others(arm: str) 
     assert msgspec.json.decode(raw, type=ListBeforeArms).reason == "personalised"
     tag, model, reason = described(raw, b"")
     assert (tag, model, reason) == (b'"3.7.9."', b'"m"', "personalised")
-    assert Recommendation.of(decode_list(raw), (), 10) == Recommendation((), "personalised", 3, 1, "m", arm)
+    assert Recommendation.of(decode_list(raw), (), 10) == Recommendation((), "personalised", 3, 1, "", "m", arm)
 
 
 def test_list_outside_of_experiments_is_as_before() -> None:
