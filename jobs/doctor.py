@@ -28,6 +28,7 @@ from jobs.checks import check_topics
 from jobs.clock import clock_ms
 from jobs.operators_jar import operators_jar
 from jobs.registration import load_for_submission
+from jobs.remote_model import check_remote
 from jobs.savepoints import running_job
 from jobs.settings import Settings, load_policy, load_settings
 from models.scorer import Scorer
@@ -150,6 +151,8 @@ def _check_files(settings: Settings) -> Iterable[CheckResult]:
     )
     yield run_check("policy", lambda: _check_policy(settings))
     yield run_check("model", lambda: _check_model(settings.model.frozen_directory()))
+    if settings.model.remote.url is not None:
+        yield run_check("remote model", lambda: check_remote(settings.model.remote))
 
 
 def _check_model(directory: Path | None) -> str:

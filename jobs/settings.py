@@ -13,6 +13,7 @@ from adapters.files.edited_files import read_edited
 from adapters.files.tenant_file import load_tenant
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisSettings, parse
+from jobs.remote_settings import NO_SERVER, RemoteModelSettings
 from schemas import topics
 from schemas.decoding import described
 from schemas.errors import SettingsError
@@ -72,6 +73,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The folder for a worker's copies of versions. By default one for its user in the folder for temporary files."""
     cache_bytes_max: Annotated[int, Meta(ge=1)] = 2 << 30
     """The size of that folder, in bytes: the copies that were not used for longest are deleted first."""
+    remote: RemoteModelSettings = NO_SERVER
 
     def frozen_directory(self) -> Path | None:
         """The folder of a frozen model; None if the model learns in the stream."""
@@ -87,7 +89,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return 'kind = "frozen" needs model.directory, the folder of the model'
         if self.kind == "online" and self.directory is not None:
             return 'kind = "online" takes no model.directory: leave one of the two out'
-        return None
+        return self.remote.complaint()
 
 
 class RulesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from adapters.secrets.signing_keys import load_signing_key
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker, connect_as_tenant
 from jobs.model_versions import opener, version_of
+from jobs.remote_model import with_remote
 from jobs.settings import Settings, load_policy
 from jobs.shared_catalogue import SharedCatalogue, load_rules, shared_catalogue
 from jobs.unread import UnreadConsentAge, oldest_unread_ms
@@ -17,6 +18,7 @@ from models.scorer import Scorer
 from schemas.model_versions import DEFAULT, ONLINE
 from schemas.pseudonyms import Pseudonymiser, recommendation_ids
 from udfs.audit_chain import Author
+from udfs.fallback_model import FallbackModel
 from udfs.frozen_model import FrozenModel
 from udfs.ingest import Ingest
 from udfs.online_model import OnlineModel
@@ -25,7 +27,7 @@ from udfs.operators.learn_operator import LearnParts
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
-from udfs.ranking import POPULARITY, PopularItems, Ranker
+from udfs.ranking import POPULARITY, ListModel, PopularItems, Ranker
 
 
 def check_openable(settings: Settings) -> None:
@@ -91,6 +93,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
         online if isinstance(online, OnlineModel) else None,
         settings.feedback,
         catalogue,
+        remote if isinstance(remote := shelf.own[DEFAULT], FallbackModel) else None,
     )
 
 
@@ -101,14 +104,23 @@ def open_catalogue(settings: Settings) -> SharedCatalogue:
 
 def open_shelf(settings: Settings) -> tuple[ModelShelf, PopularItems]:
     """The models that make lists, before any is rolled out, and what is popular until events say so."""
-    directory, open_version = settings.model.frozen_directory(), opener(settings)
+    model, open_version = settings.model, opener(settings)
+    own, default, popular = _open_local(settings)
+    if model.remote.url is not None:
+        remote = with_remote(model.remote, own[DEFAULT], settings.profile)
+        own, default = {**own, default: own[DEFAULT], DEFAULT: remote}, model.remote.name()
+    return ModelShelf(own, open_version, default), popular
+
+
+def _open_local(settings: Settings) -> tuple[dict[str, ListModel], str, PopularItems]:
+    """The models that run in the worker by version, the version of the default, and what is popular."""
+    directory = settings.model.frozen_directory()
     if directory is None:
         online = OnlineModel()
-        return ModelShelf({DEFAULT: online, ONLINE: online}, open_version, ONLINE), PopularItems()
+        return {DEFAULT: online, ONLINE: online}, ONLINE, PopularItems()
     scorer = Scorer.open(directory)
     model = FrozenModel(scorer, scorer.manifest.name, settings.profile)
-    default = str(version_of(scorer.manifest))
-    return ModelShelf({DEFAULT: model}, open_version, default), PopularItems.ranked(scorer.manifest.popular)
+    return {DEFAULT: model}, str(version_of(scorer.manifest)), PopularItems.ranked(scorer.manifest.popular)
 
 
 def open_learn_parts(settings: Settings, epoch: int) -> LearnParts:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from models.contract import PROFILE
 from models.manifest import AGAIN, MODEL_FILE, Manifest, Tensor, describe, load_with_items
+from models.ranking import Rows, Scores, best_of
 from models.run_limit import RunLimit
 from models.trial import find_fault
 from schemas.errors import ModelError, ModelTooSlow
@@ -27,8 +28,6 @@ _DTYPES: Final = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(
 
 History = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
-Scores = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 Features = Mapping[str, npt.NDArray[Any]]
 _NO_FEATURES: Final[Features] = {}
 
@@ -137,25 +136,6 @@ class Scorer:
             raise ModelError(f"{path} cannot be run: {error}") from error
         if fault is not None:
             raise ModelError(f"{path} cannot be used: {fault}")
-
-
-def best_of(scores: Scores, k: int) -> tuple[Scores, Rows]:
-    """The ``k`` best columns of float32[users, columns], best first, ties by column, without column 0 (padding).
-
-    If any score of a user is NaN, all become -inf, because their order is undefined.
-    """
-    real = scores[:, 1:]
-    columns = real.shape[1]
-    limit = np.partition(real, columns - k, axis=1)[:, columns - k, None]
-    above, level = real > limit, real == limit
-    level &= np.cumsum(level, axis=1) <= k - above.sum(axis=1, keepdims=True)
-    broken = (above | level).sum(axis=1) != k
-    if broken.any():
-        return best_of(np.where(broken[:, None], np.float32(-np.inf), scores), k)
-    best = np.nonzero(above | level)[1].reshape(-1, k)
-    order = np.argsort(-np.take_along_axis(real, best, axis=1), axis=1, kind="stable")
-    rows = np.take_along_axis(best, order, axis=1)
-    return np.take_along_axis(real, rows, axis=1), rows.astype(np.int64) + 1
 
 
 def open_session(graph: str | bytes, name: str, threads: int = 1) -> Any:

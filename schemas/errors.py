@@ -59,6 +59,10 @@ class ModelTooSlow(ModelError):  # noqa: N818 - a state that passes
     """A run of the graph was stopped because it took too long."""
 
 
+class ModelUnavailable(ModelTooSlow):
+    """A remote model did not answer in time, refused, or answered what cannot be read."""
+
+
 class FileError(FreshetError):
     """A user's file cannot be read as a table; the text says what to change."""
 

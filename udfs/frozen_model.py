@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from schemas.lists import item_fragment
 from udfs.fault_log import FaultLog
-from udfs.guarded_model import GuardedModel, Scoring
+from udfs.guarded_model import REST_MS, GuardedModel, Scoring
 from udfs.had_items import counts_of, item_hash
 from udfs.model_inputs import ModelInputs
 from udfs.profile import ProfileBounds
@@ -23,14 +23,17 @@ logger = logging.getLogger(__name__)
 
 
 class FrozenModel:
-    """A :class:`udfs.ranking.ListModel`: guarded, with its items and its `name` as lists contain them."""
+    """A :class:`udfs.ranking.ListModel`: guarded, with its items and its `name` as lists contain them.
 
-    def __init__(self, model: Scoring, name: str, bounds: ProfileBounds | None = None) -> None:
+    `rest_ms`: how long it is not asked after it was too slow, or failed for a whole batch.
+    """
+
+    def __init__(self, model: Scoring, name: str, bounds: ProfileBounds | None = None, rest_ms: int = REST_MS) -> None:
         self.name = name
         self.name_json = msgspec.json.encode(name)
         self.index = model.index
         self.fragments = np.array([item_fragment(item) for item in model.items], object)
-        self.guarded = GuardedModel(model)
+        self.guarded = GuardedModel(model, rest_ms)
         self.report_failure = FaultLog(logger, "a list cannot be computed: its user has none")
         self._hashes = np.array([item_hash(item) for item in model.items], np.int64)
         self.inputs = ModelInputs(model.index, model.wanted, bounds or ProfileBounds())

@@ -49,10 +49,11 @@ class GuardedModel:
     `rested` is whether it was ever too slow, or failed for a whole batch.
     """
 
-    def __init__(self, model: Scoring) -> None:
+    def __init__(self, model: Scoring, rest_ms: int = REST_MS) -> None:
         self.failed = 0
         self.rested = False
         self._model = model
+        self._rest_ms = rest_ms
         self._rows = len(model.items)
         self._rests_until_ms = 0
         self._log_fault = FaultLog(logger, "the model failed: users have lists of what is popular")
@@ -61,9 +62,9 @@ class GuardedModel:
         """(scores float32[users, k], rows int[users, k]), best first; a user without scores has only -inf.
 
         `items`, `weights` and `features` are as in :class:`Scoring`. Rows of finite scores are between 1 and the
-        model's last row, and unique per user. `k` is 1 if no user has scores.
+        model's last row, and unique per user; others are 0. `k` is 1 if no user has scores.
         """
-        if now_ms < self._rests_until_ms:
+        if self.rests(now_ms):
             return self._nothing(len(items))
         try:
             return self._check_answer(self._model.score(items, weights, features), len(items))
@@ -73,6 +74,10 @@ class GuardedModel:
         except Exception as error:  # a foreign model may raise anything
             self._log_fault(error)
             return self._score_halves(items, weights, features, now_ms)
+
+    def rests(self, now_ms: int) -> bool:
+        """Whether the model is not asked at the moment. After :meth:`score`: whether nobody got scores."""
+        return now_ms < self._rests_until_ms
 
     def _score_halves(self, items: Items, weights: Weights, features: Features, now_ms: int) -> Answer:
         """Halve a failed batch until the users who make it fail are isolated, in a bounded number of runs."""
@@ -99,7 +104,7 @@ class GuardedModel:
 
     def _joined(self, users: int, found: list[tuple[slice, Answer]]) -> Answer:
         width = max((scores.shape[1] for _, (scores, _) in found), default=1)
-        scores, rows = np.full((users, width), -np.inf, np.float32), np.ones((users, width), np.int64)
+        scores, rows = np.full((users, width), -np.inf, np.float32), np.zeros((users, width), np.int64)
         for part, (its_scores, its_rows) in found:
             scores[part, : its_scores.shape[1]] = its_scores
             rows[part, : its_rows.shape[1]] = its_rows
@@ -119,12 +124,13 @@ class GuardedModel:
         in_order = np.sort(np.where(ranked, rows, -1 - np.arange(rows.shape[1])), axis=1)
         wrong = (ranked & ((rows < 1) | (rows >= self._rows))).any(axis=1) | np.isnan(scores).any(axis=1)
         wrong |= (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
-        if not wrong.any():
-            return answer
-        self.failed += int(wrong.sum())
-        self._log_fault(ModelError("scores that are no numbers, rows of no item, or rows that come twice"))
-        return np.where(wrong[:, None], np.float32(-np.inf), scores), rows
+        if wrong.any():
+            self.failed += int(wrong.sum())
+            self._log_fault(ModelError("scores that are no numbers, rows of no item, or rows that come twice"))
+            scores = np.where(wrong[:, None], np.float32(-np.inf), scores)
+            ranked &= ~wrong[:, None]
+        return (scores, rows) if ranked.all() else (scores, np.where(ranked, rows, 0))
 
     def _rest(self, now_ms: int, error: Exception) -> None:
-        self.rested, self._rests_until_ms = True, now_ms + REST_MS
-        logger.error("%s: all lists are popular lists for %d s", where(error), REST_MS // 1000)
+        self.rested, self._rests_until_ms = True, now_ms + self._rest_ms
+        logger.error("%s: the model is not asked for %g s", where(error), self._rest_ms / 1000)

@@ -17,6 +17,7 @@ from udfs.account import Account, decode_account
 from udfs.assortment import Assortment, Unfollowed
 from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.fallback_model import FallbackModel
 from udfs.frozen_model import FrozenModel
 from udfs.generations import Caught, encode_caught
 from udfs.online_model import OnlineModel
@@ -74,11 +75,11 @@ class Bucket:
         """The model of a starting operator."""
         return FixedModel(ITEMS)
 
-    def new_ranking_model(self) -> FrozenModel | OnlineModel:
+    def new_ranking_model(self) -> FrozenModel | OnlineModel | FallbackModel:
         """What ranks with it."""
         return FrozenModel(self.model, "fixed")
 
-    def new_shelf(self, model: FrozenModel | OnlineModel) -> ModelShelf:
+    def new_shelf(self, model: FrozenModel | OnlineModel | FallbackModel) -> ModelShelf:
         """The models of a starting operator."""
         return ModelShelf({DEFAULT: model}, nothing_to_open, ONLINE)
 
@@ -101,6 +102,7 @@ class Bucket:
             unread_ms=lambda: self.unread_ms,
             online=ranking if isinstance(ranking, OnlineModel) else None,
             catalogue=Unfollowed(self.assortment),
+            remote=ranking if isinstance(ranking, FallbackModel) else None,
         )
         self.harness = Harness(self._operator(lambda: parts), self.keyed)
 

@@ -52,6 +52,7 @@ OURS = FOLDERS | {"bench", "deploy", "tests"}
 ONLY_IN = {
     "pyflink": ("udfs/operators/", "jobs/"),
     "onnxruntime": ("models/scorer.py",),
+    "grpc": ("adapters/scoring/",),
     "redis": (),
     "hiredis": ("adapters/redis/", "serving/"),
     "http.client": ("adapters/http_client.py",),

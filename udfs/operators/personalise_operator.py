@@ -22,6 +22,7 @@ from udfs.assortment import Following, Unfollowed
 from udfs.audit_chain import Author
 from udfs.due import Due, RefreshSettings, kept_longer, when_due
 from udfs.elements import BucketMark, Element, halves, replacement_for, unpack
+from udfs.fallback_model import REMOTE_COUNTERS, FallbackModel
 from udfs.fault_log import FaultLog
 from udfs.feedback import FeedbackSettings
 from udfs.generations import current_decision, should_have_list
@@ -56,6 +57,7 @@ COUNTERS: Final = (
     "lists_no_room",
     "lists_refreshed",
     "lists_without_model",
+    *REMOTE_COUNTERS,
     "profiles_forgotten",
     "segments_left_out",
     "users_relinked",
@@ -90,6 +92,7 @@ class PersonaliseParts(NamedTuple):
     online: OnlineModel | None = None
     feedback: FeedbackSettings = FeedbackSettings()
     catalogue: Following = Unfollowed()
+    remote: FallbackModel | None = None
 
 
 class Attempt(NamedTuple):
@@ -136,6 +139,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         fell_back = self._counters["models_fallen_back"].inc
         self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back)
         self._failed = self._unread_ms = 0
+        self._remote = dict.fromkeys(REMOTE_COUNTERS, 0)
         self._given_up = FaultLog(logger, "a record is given up: dead letters or the audit trail have its coordinates")
 
     def close(self) -> None:
@@ -288,6 +292,10 @@ class PersonaliseOperator(KeyedProcessFunction):
         failed = self._parts.shelf.failed()
         self._counters["lists_without_model"].inc(failed - self._failed)
         self._failed = failed
+        if self._parts.remote is not None:
+            for name, count in self._parts.remote.counts().items():
+                self._counters[name].inc(count - self._remote[name])
+                self._remote[name] = count
 
     def _count_unread(self) -> None:
         unread_ms = self._parts.unread_ms()

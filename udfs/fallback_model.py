@@ -1,0 +1,76 @@
+"""A model on a server, and the local model that makes the lists while the server does not answer."""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from udfs.frozen_model import FrozenModel
+from udfs.ranking import ListModel, ListRules, Ranked
+from udfs.state import Profile
+
+REMOTE_COUNTERS: Final = ("remote_calls", "remote_failures", "remote_waited_ms", "lists_by_fallback")
+"""The metrics, in the order of :meth:`FallbackModel.counts`."""
+
+
+class Calls(Protocol):
+    """What the client of the server counts."""
+
+    calls: int
+    failures: int
+    waited_ms: int
+
+
+class FallbackModel:
+    """A :class:`udfs.ranking.ListModel`: `remote`, and `local` for batches that it does not answer.
+
+    `name` and `fragments` are those of the model that ranked last. A user for whom the server's answer cannot be ranked
+    has a popular list, as with any model.
+    """
+
+    failing = False
+    """A server that does not answer has a fallback, and is asked again."""
+
+    def __init__(self, remote: FrozenModel, calls: Calls, local: ListModel) -> None:
+        self.local = local
+        self.report_failure = remote.report_failure
+        self._remote = remote
+        self._calls = calls
+        self._last: ListModel = remote
+        self._stood_in = 0
+
+    @property
+    def name(self) -> str:
+        """The model that ranked last."""
+        return self._last.name
+
+    @property
+    def name_json(self) -> bytes:
+        """Its name as JSON."""
+        return self._last.name_json
+
+    @property
+    def fragments(self) -> npt.NDArray[np.object_]:
+        """Its items."""
+        return self._last.fragments
+
+    @property
+    def failed(self) -> int:
+        """For how many users the server's answers could not be ranked; the local model counts its own failures."""
+        return self._remote.failed - self._stood_in
+
+    def counts(self) -> dict[str, int]:
+        """By metric, since the worker started."""
+        counts = (self._calls.calls, self._calls.failures, self._calls.waited_ms, self._stood_in)
+        return dict(zip(REMOTE_COUNTERS, counts, strict=True))
+
+    def ranked(self, profiles: Sequence[Profile], rules: ListRules, now_ms: int) -> Ranked:
+        """See :class:`udfs.ranking.ListModel`. One call for all users."""
+        self._last = self._remote
+        found = self._remote.ranked(profiles, rules, now_ms)
+        if not self._remote.guarded.rests(now_ms):
+            return found
+        self._stood_in += len(profiles)
+        self._last = self.local
+        return self.local.ranked(profiles, rules, now_ms)
