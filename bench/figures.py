@@ -14,6 +14,9 @@ REBUILD_FIRST_MAX_S: Final = 5.0
 REBUILD_ALL_MAX_S: Final = 60.0
 REBUILD_LISTS: Final = 100_000
 P99_MORE_MAX_MS: Final = 130
+SWAP_MAX_S: Final = 2.0
+ROLLBACK_MAX_S: Final = 1.0
+ROLLOUT_P99_MORE_MAX_MS: Final = 20
 PERCENTILES: Final = (50, 95, 99)
 
 
@@ -83,7 +86,26 @@ def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
         limit_s = REBUILD_ALL_MAX_S * max(lists, REBUILD_LISTS) / REBUILD_LISTS
         what = f"{lists:,} lists after FLUSHALL"
         found.append(LimitCheck("rebuild", what, f"{all_s:.1f} s", f"<= {limit_s:g} s", all_s <= limit_s))
+    found += _of_rollout(figures) if "rollout_swap_s" in figures else []
     return found
+
+
+def _of_rollout(figures: dict[str, Any]) -> list[LimitCheck]:
+    swap_s, rollback_s = figures["rollout_swap_s"], figures["rollout_rollback_s"]
+    more_ms, restarts = figures["rollout_p99_more_ms"], figures["rollout_restarts"]
+    p99 = f"<= +{ROLLOUT_P99_MORE_MAX_MS} ms"
+    return [
+        LimitCheck("rollout", "slowest swap", f"{swap_s:.2f} s", f"<= {SWAP_MAX_S:g} s", swap_s <= SWAP_MAX_S),
+        LimitCheck(
+            "rollout",
+            "slowest rollback",
+            f"{rollback_s:.2f} s",
+            f"<= {ROLLBACK_MAX_S:g} s",
+            rollback_s <= ROLLBACK_MAX_S,
+        ),
+        LimitCheck("rollout", "p99 meanwhile", f"{more_ms:+.1f} ms", p99, more_ms <= ROLLOUT_P99_MORE_MAX_MS),
+        LimitCheck("rollout", "restarts", str(restarts), "0", restarts == 0),
+    ]
 
 
 def machine() -> str:

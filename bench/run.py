@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from bench import buckets, fence, latency, privacy, privacy_report, rebuild_time, report, throughput
+from bench import buckets, fence, latency, privacy, privacy_report, rebuild_time, report, rollout_time, throughput
 from bench.figures import machine, verdicts
 from bench.results import limits, write_json, write_section
 from bench.testbed import Testbed, open_testbed
@@ -22,6 +22,7 @@ REBUILD_QUICK = 15_000
 PRIVACY_EVENTS, PAIRS = 430_000, 4
 PLAN, PLAN_QUICK = latency.LatencyPlan(warm_up_s=120, measure_s=60), latency.LatencyPlan(warm_up_s=60, measure_s=20)
 BUCKETS, BUCKETS_QUICK = buckets.BucketCountPlan(30, 20, 200_000), buckets.BucketCountPlan(5, 5, 40_000)
+ROLLOUT, ROLLOUT_QUICK = rollout_time.RolloutPlan(20, 60, 60), rollout_time.RolloutPlan(5, 20, 15)
 FENCE, FENCE_QUICK = fence.FencePlan(withdrawals=400, warm_up_s=30), fence.FencePlan(withdrawals=100, warm_up_s=10)
 
 
@@ -85,15 +86,25 @@ def _buckets(on: Testbed, options: BenchOptions) -> Measured:
     return buckets.figures(measured), buckets.body(measured, plan)
 
 
+def _rollout(on: Testbed, options: BenchOptions) -> Measured:
+    plan = ROLLOUT_QUICK if options.quick else ROLLOUT
+    plan = rollout_time.RolloutPlan(
+        options.repeats or plan.swaps, options.warm_up or plan.warm_up_s, options.seconds or plan.quiet_s
+    )
+    measured = rollout_time.measure(on, plan)
+    return rollout_time.figures(measured), rollout_time.body(measured, plan)
+
+
 PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
     "privacy": _privacy,
     "rebuild": _rebuild,
     "buckets": _buckets,
+    "rollout": _rollout,
     "learning": functools.partial(_throughput, part="learning"),
 }
-ASKED_FOR: Final = ("buckets", "learning")
+ASKED_FOR: Final = ("buckets", "rollout", "learning")
 """Parts that run only with `--only`."""
 
 

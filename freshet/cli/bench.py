@@ -19,6 +19,7 @@ class PartName(StrEnum):
     LATENCY = "latency"
     PRIVACY = "privacy"
     REBUILD = "rebuild"
+    ROLLOUT = "rollout"
     BUCKETS = "buckets"
     LEARNING = "learning"
 

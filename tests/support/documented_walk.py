@@ -77,6 +77,15 @@ EVALUATED: Final = (
     "--kinds addtocart=add_to_cart,transaction=purchase",
 )
 
+ROLLED_OUT: Final = (
+    "freshet model push model --licence CC-BY-4.0 --settings freshet.toml",
+    "freshet model list --settings freshet.toml",
+    "freshet model activate shop-7 --settings freshet.toml",
+    "freshet model rollback --settings freshet.toml",
+    "freshet model canary shop-7 --percent 5 --settings freshet.toml",
+    "freshet model arms checkout-7 --arm a=online:50 --arm b=shop-7:50 --settings freshet.toml",
+)
+
 ELSEWHERE: Final = {
     "freshet up": "tests/e2e/test_paths.py",
     "freshet status": "tests/e2e/test_paths.py",
@@ -85,6 +94,7 @@ ELSEWHERE: Final = {
     **dict.fromkeys(EVALUATED, "tests/unit/test_public_files.py"),
     REPORTED: "tests/unit/test_evaluate_online.py",
     "freshet model online --settings freshet.toml": "tests/e2e/test_online_model.py",
+    **dict.fromkeys(ROLLED_OUT, "tests/e2e/test_rollout.py"),
     "freshet model relearn --settings freshet.toml": "tests/e2e/test_online_model.py",
     "freshet submit --settings freshet.toml --flink http://flink:8081": "tests/e2e/test_submission.py",
     "freshet upgrade --settings freshet.toml --flink http://flink:8081 --savepoints s3://bucket/savepoints -p 2": (
