@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from adapters.kafka.job_session import JobSession
+from jobs.clock import clock_ms
 from jobs.settings import Settings
 from schemas.control import WHOLE, Arm, BucketCommand, ModelAction, ModelCommand
 from schemas.errors import ModelError
@@ -82,6 +83,8 @@ class Serving(NamedTuple):
     experiment: str
     arms: tuple[Arm, ...]
     warm: tuple[str, ...]
+    shadow: str
+    shadow_share: int
 
 
 class Agreement(NamedTuple):
@@ -96,7 +99,15 @@ def agreement(answers: Sequence[ModelReceipt]) -> Agreement:
     """Which buckets serve the same, the most first."""
     found: dict[Serving, list[int]] = {}
     for answer in answers:
-        serving = Serving(answer.active, answer.previous, answer.experiment, answer.arms, answer.warm)
+        serving = Serving(
+            answer.active,
+            answer.previous,
+            answer.experiment,
+            answer.arms,
+            answer.warm,
+            answer.shadow,
+            answer.shadow_share,
+        )
         found.setdefault(serving, []).append(answer.bucket)
     return Agreement(answers[0].default, len(answers), sorted(found.items(), key=lambda one: -len(one[1])))
 
@@ -116,7 +127,14 @@ def described(found: Agreement) -> list[str]:
             ]
             rest = WHOLE - sum(arm.share for arm in serving.arms)
             lines.append(f"    no arm: {percent(rest)} of users, {shortened(serving.active)}")
-        others = set(serving.warm) - {serving.active, serving.previous, *(arm.version for arm in serving.arms)}
+        if serving.shadow:
+            lines.append(f"  shadow: {percent(serving.shadow_share)} of users, {shortened(serving.shadow)}")
+        others = set(serving.warm) - {
+            serving.active,
+            serving.previous,
+            serving.shadow,
+            *(arm.version for arm in serving.arms),
+        }
         lines += [f"  loaded: {shortened(version)}" for version in sorted(others)]
     if len(found.serving) > 1:
         lines.append("the buckets differ: send the last command again")
@@ -139,6 +157,11 @@ def experiment_of(version: str) -> str:
     ('canary-abababababab', 'canary-online')
     """
     return f"{CANARY}-{shortened(version).rpartition('/')[2]}"
+
+
+def shadow_name(version: str) -> str:
+    """The experiment of a shadow that begins now: another one of the same version counts anew."""
+    return f"shadow-{shortened(version).rpartition('/')[2]}-{clock_ms()}"
 
 
 def share_of(percentage: float) -> int:

@@ -12,14 +12,15 @@
                                                              ├─► dead-letters, receipts, answers, events, audit
                                                              ├─► sums ─► key by segment ─► popular lists in Redis
                                                              ├─► counts of feedback ─► feedback ─► metrics
+                                                             ├─► pairs of gains ─► judge ─► metrics, receipts, control
                                                              └─► lessons ─► learn ─► updates of the online model in
                                                                                      Redis, which `personalise` reads
 
 Operators: `raw-records` (source), the snapshot guard and `batch` (Java), `ingest`, `personalise`, `popular`, `learn`,
-`feedback`, and the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts`, `answers` and
-`metrics` (at least once). `build` only wires them. When Redis has lost data, `personalise` has marks written to
-`consents`. Once it has read all of them, it has caught up with every acknowledged decision, and it writes consents and
-lists to Redis again (:mod:`udfs.generations`).
+`feedback`, `judge`, and the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts`,
+`answers`, `metrics` and `control` (at least once). `build` only wires them. When Redis has lost data, `personalise` has
+marks written to `consents`. Once it has read all of them, it has caught up with every acknowledged decision, and it
+writes consents and lists to Redis again (:mod:`udfs.generations`).
 """
 
 import argparse
@@ -54,11 +55,13 @@ from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.feedback_keeper import FEEDBACK
 from udfs.operators.feedback_operator import FeedbackOperator
 from udfs.operators.ingest_operator import IngestOperator
+from udfs.operators.judge_operator import COMMANDS, JudgeOperator
 from udfs.operators.learn_operator import LearnOperator
 from udfs.operators.learning_keeper import LESSONS
 from udfs.operators.outputs import ANSWERS, BYTES, CLEAN_EVENTS, RECEIPTS, REJECTS
 from udfs.operators.personalise_operator import PersonaliseOperator
 from udfs.operators.popular_operator import PopularOperator
+from udfs.operators.shadow_keeper import TRIALS
 
 
 class Streams(NamedTuple):
@@ -83,6 +86,7 @@ class Outputs(NamedTuple):
     published: DataStream
     learned: DataStream
     metrics: DataStream
+    commands: DataStream
 
 
 def build(streams: Streams, settings: Settings, deployment: Deployment, keys: list[int]) -> Outputs:
@@ -130,21 +134,23 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
         .uid(f"popular-v1-{mode}")
         .name("popular")
     )
+    judged = _judged(personalised, settings, mode)
     return Outputs(
         personalised.get_side_output(REJECTS),
         personalised.get_side_output(CLEAN_EVENTS),
         personalised.get_side_output(AUDIT),
         personalised.get_side_output(AUDIT_HEADS),
-        personalised.get_side_output(RECEIPTS),
+        personalised.get_side_output(RECEIPTS).union(judged.get_side_output(RECEIPTS)),
         personalised.get_side_output(ANSWERS),
         published,
         learned,
-        _metrics(personalised, settings, mode),
+        _metrics(personalised, settings, mode).union(judged),
+        judged.get_side_output(COMMANDS),
     )
 
 
 def _metrics(personalised: DataStream, settings: Settings, mode: str) -> DataStream:
-    """The records of the topic `metrics`."""
+    """The records of feedback in the topic `metrics`."""
     return (
         personalised.get_side_output(FEEDBACK)
         .key_by(lambda sums: 0, key_type=Types.INT())
@@ -152,6 +158,18 @@ def _metrics(personalised: DataStream, settings: Settings, mode: str) -> DataStr
         .set_parallelism(1)
         .uid(f"feedback-v1-{mode}")
         .name("feedback")
+    )
+
+
+def _judged(personalised: DataStream, settings: Settings, mode: str) -> DataStream:
+    """What is known of trials, for `metrics`; verdicts and commands are side outputs."""
+    return (
+        personalised.get_side_output(TRIALS)
+        .key_by(lambda trial: trial[0], key_type=Types.STRING())
+        .process(JudgeOperator(settings.judge, settings.job.buckets), output_type=BYTES)
+        .set_parallelism(1)
+        .uid(f"judge-v1-{mode}")
+        .name("judge")
     )
 
 
@@ -248,6 +266,7 @@ def sink(outputs: Outputs, settings: Settings) -> None:
     sink_to_topic(audit, topics.AUDIT, settings, exactly_once=True)
     sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings, exactly_once=True)
     sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
+    sink_to_topic(outputs.commands, topics.CONTROL, settings, exactly_once=False)
     sink_to_topic(outputs.metrics, topics.METRICS, settings, exactly_once=False)
     sink_to_topic(outputs.answers, topics.ANSWERS, settings, exactly_once=False)
 

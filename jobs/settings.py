@@ -22,6 +22,7 @@ from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
 from udfs.due import RefreshSettings
 from udfs.feedback import FeedbackSettings
 from udfs.ingest import TopicNames
+from udfs.judging import JudgeSettings
 from udfs.learning import LearnSettings
 from udfs.policy import UNRESTRICTED, Policy, parse_policy
 from udfs.popularity import PopularitySettings
@@ -172,6 +173,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refresh: RefreshSettings = RefreshSettings()
     popularity: PopularitySettings = PopularitySettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    judge: JudgeSettings = JudgeSettings()
     tenant: str | None = None
     """The tenant file, which gateways and producers also read. These settings are refused here because they belong
     there: `kafka.topic_prefix`, `redis.prefix`, `privacy.key_ring`, `privacy.snapshots_kept_ms`, `privacy.tombstone_ms`

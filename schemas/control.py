@@ -79,7 +79,7 @@ Share = Annotated[int, Meta(ge=0, le=WHOLE)]
 ModelVersion = Annotated[str, Meta(pattern=VERSION_PATTERN)]
 Slug = Annotated[str, Meta(pattern=SLUG_PATTERN)]
 ARMS_MAX: Final = 4
-ModelAction = Literal["load", "activate", "canary", "arms", "rollback", "status"]
+ModelAction = Literal["load", "activate", "canary", "arms", "shadow", "end", "rollback", "status"]
 
 
 class Arm(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -94,7 +94,9 @@ class ModelCommand(BucketCommand, tag="model", frozen=True, gc=False):
     """A step of a roll-out (:mod:`udfs.rollout`), answered by :class:`schemas.receipts.ModelReceipt`.
 
     `version` is for `load` and `activate`, `arms` and `experiment` for `canary` and `arms`: no arms end an experiment.
-    The experiment's name decides which users are in which arm. `offset` is the command's in `control`: ingest sets it,
+    The experiment's name decides which users are in which arm. `shadow` has `version` rank beside the active one, for
+    `share` of the users, in `experiment`; without a share it ends. `end` ends the shadow or the arms of `experiment`,
+    and nothing else. `offset` is the command's in `control`: ingest sets it,
     whatever the sender wrote.
     """
 
@@ -103,6 +105,7 @@ class ModelCommand(BucketCommand, tag="model", frozen=True, gc=False):
     arms: Annotated[tuple[Arm, ...], Meta(max_length=ARMS_MAX)] = ()
     experiment: Slug | None = None
     offset: int = -1
+    share: Share = 0
 
 
 class RelearnCommand(BucketCommand, tag="relearn", frozen=True, gc=False):

@@ -136,9 +136,34 @@ class ModelReceipt(msgspec.Struct, tag="model", tag_field="kind", frozen=True, o
     arms: tuple[Arm, ...] = ()
     warm: tuple[str, ...] = ()
     default: str = ""
+    shadow: str = ""
+    shadow_share: int = 0
+    shadow_experiment: str = ""
 
 
-Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | KidsReceipt | ErasureReceipt | ModelReceipt
+TrialVerdict = Literal["undecided", "worse", "better"]
+
+
+class TrialReceipt(msgspec.Struct, tag="trial", tag_field="kind", frozen=True):
+    """What is known of `other`, which ranks in shadow or in a canary beside the active model `served`.
+
+    `lists` were ranked by both. `served_gain` is the mean gain (nDCG@10) of the active model, `difference` how much
+    higher that of the other is, between `low` and `high`. One that is `worse` is rolled back.
+    """
+
+    experiment: str
+    served: str
+    other: str
+    lists: int
+    served_gain: float
+    difference: float
+    low: float
+    high: float
+    verdict: TrialVerdict
+    at: int
+
+
+Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | KidsReceipt | ErasureReceipt | ModelReceipt | TrialReceipt
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Receipt]" = msgspec.json.Decoder(Receipt)

@@ -18,6 +18,7 @@ from udfs.elements import ConsentRecord, Element, EventRecord
 from udfs.feedback import Measuring
 from udfs.learning import Teaching
 from udfs.profile import Outcome, ProfileBounds, take
+from udfs.shadow import Shadowing
 from udfs.state import Profile, UserState, decode_state, encode_state
 
 
@@ -123,11 +124,12 @@ def apply(
     interactions: str,
     teaching: Teaching | None = None,
     measuring: Measuring | None = None,
+    shadowing: Shadowing | None = None,
 ) -> Changes:
     """Apply `element` to `users` and `account`. `interactions` is the topic of its events.
 
     `teaching` collects what accepted events teach the online model; None if there is no such model. `measuring`
-    collects what they say about lists.
+    collects what they say about lists, `shadowing` the histories that a trial ranks.
     """
     changes = Changes([], [], {}, [], list(element.rejects), {}, [])
     _apply_consents(element, users, account, changes)
@@ -142,10 +144,14 @@ def apply(
     account.unknown_fields += element.unknown_fields
     for event in element.events:
         before = None if teaching is None else teaching.before(users.get(event.pseudonym), event)
+        tried = None if shadowing is None else shadowing.before(users.get(event.pseudonym), event)
         outcome = _apply_event(event, users, account, bounds, interactions, changes)
         if outcome == Outcome.MOVED and before is not None:
             assert teaching is not None
             teaching.accepted(event, before)
+        if outcome == Outcome.MOVED and tried is not None:
+            assert shadowing is not None
+            shadowing.accepted(event, tried)
         if measuring is not None and outcome <= Outcome.MOVED and event.shown is not None:
             measuring.accepted(users.get_or_new(event.pseudonym), event)
     return changes

@@ -17,6 +17,8 @@ from schemas.receipts import ModelOutcome
 
 CANDIDATES_MAX: Final = 2
 ANSWERS_KEPT: Final = 8
+SHADOW: Final = "shadow"
+"""What the trial of a shadow has in place of an arm."""
 LOADING: Final = "loading"
 """The outcome of a request that is not answered yet."""
 
@@ -33,7 +35,8 @@ class PlanAnswer(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Plan(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What `bucket` serves. `offset` is that of the last command in `control` that it has carried out.
 
-    `candidates` are loaded or being loaded, to be activated later; oldest first.
+    `candidates` are loaded or being loaded, to be activated later; oldest first. `shadow` ranks beside the active
+    version, for `shadow_share` of the users, and serves nobody.
     """
 
     offset: int = -1
@@ -44,6 +47,9 @@ class Plan(msgspec.Struct, array_like=True, frozen=True, gc=False):
     arms: tuple[Arm, ...] = ()
     candidates: tuple[str, ...] = ()
     answered: tuple[PlanAnswer, ...] = ()
+    shadow: str = ""
+    shadow_share: int = 0
+    shadow_experiment: str = ""
 
     def serving(self) -> list[str]:
         """The versions that make lists, the active one first."""
@@ -51,11 +57,20 @@ class Plan(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def named(self) -> list[str]:
         """The versions that are to stay loaded."""
-        return list(dict.fromkeys(filter(None, [*self.serving(), self.previous, *self.candidates])))
+        return list(dict.fromkeys(filter(None, [*self.serving(), self.previous, self.shadow, *self.candidates])))
 
     def waiting(self) -> list[PlanAnswer]:
         """The requests that wait for a version."""
         return [one for one in self.answered if one.outcome == LOADING]
+
+
+class Trial(NamedTuple):
+    """`other` is compared with the active version `served`, in `arm` of `experiment`."""
+
+    experiment: str
+    arm: str
+    served: str
+    other: str
 
 
 class Warmth(NamedTuple):
@@ -105,6 +120,8 @@ def settle(plan: Plan, shelf: Warmth) -> tuple[Plan, list[PlanAnswer]]:
 
 def fall_back(plan: Plan, failed: str, warm: Collection[str]) -> Plan:
     """The plan without a version that has failed: users return to the active one, all to the previous or default."""
+    if plan.shadow == failed:
+        plan = msgspec.structs.replace(plan, shadow="", shadow_share=0, shadow_experiment="")
     arms = tuple(arm for arm in plan.arms if arm.version != failed)
     experiment = plan.experiment if arms else ""
     previous = "" if plan.previous == failed else plan.previous
@@ -121,13 +138,28 @@ def arm_of(pseudonym: str, plan: Plan) -> int:
 
     The salt is the experiment's name: another experiment divides users independently of this one.
     """
-    digest = blake2b(f"{plan.experiment}\n{pseudonym}".encode(), digest_size=8).digest()
-    place, end = int.from_bytes(digest) % WHOLE, 0
+    place, end = _place(plan.experiment, pseudonym), 0
     for position, arm in enumerate(plan.arms):
         end += arm.share
         if place < end:
             return position
     return -1
+
+
+def _place(experiment: str, pseudonym: str) -> int:
+    digest = blake2b(f"{experiment}\n{pseudonym}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % WHOLE
+
+
+def trial_of(pseudonym: str, plan: Plan) -> Trial | None:
+    """What is tried on this user: the version of their arm, or else the shadow; None if nothing is."""
+    position = arm_of(pseudonym, plan) if plan.arms else -1
+    if position >= 0:
+        arm = plan.arms[position]
+        return Trial(plan.experiment, arm.name, plan.active, arm.version) if arm.version != plan.active else None
+    if plan.shadow and _place(plan.shadow_experiment, pseudonym) < plan.shadow_share:
+        return Trial(plan.shadow_experiment, SHADOW, plan.active, plan.shadow)
+    return None
 
 
 def by_arm(pseudonyms: Iterable[str], plan: Plan) -> dict[int, list[str]]:
@@ -157,7 +189,7 @@ def _activate(plan: Plan, command: ModelCommand, shelf: Warmth) -> tuple[Plan, P
     after = msgspec.structs.replace(
         plan, active=wanted, previous=previous, arms=(), experiment="", candidates=candidates
     )
-    return after, _answer(command, "done")
+    return _without_shadow(after), _answer(command, "done")
 
 
 def _experiment(plan: Plan, command: ModelCommand, shelf: Warmth) -> tuple[Plan, PlanAnswer]:
@@ -179,8 +211,32 @@ def _rollback(plan: Plan, command: ModelCommand, shelf: Warmth) -> tuple[Plan, P
         return plan, _answer(command, "refused", "there is no previous version to return to")
     if reason := _why_not([plan.previous], plan, shelf):
         return plan, _answer(command, "refused", reason)
-    after = msgspec.structs.replace(plan, active=plan.previous, previous="")
+    after = _without_shadow(msgspec.structs.replace(plan, active=plan.previous, previous=""))
     return _with_candidates(after, [plan.active]), _answer(command, "done")
+
+
+def _shadow(plan: Plan, command: ModelCommand, shelf: Warmth) -> tuple[Plan, PlanAnswer]:
+    """Begin, change or, without a share, end a shadow; its version stays loaded as a candidate."""
+    if not command.share:
+        return _without_shadow(plan), _answer(command, "done")
+    if not command.experiment:
+        return plan, _answer(command, "refused", "an experiment needs a name")
+    if command.version == plan.active:
+        return plan, _answer(command, "refused", "this version is active: it cannot be its own shadow")
+    if reason := _why_not([command.version], plan, shelf):
+        return plan, _answer(command, "refused", reason)
+    fields = {"shadow": command.version, "shadow_share": command.share, "shadow_experiment": command.experiment}
+    return msgspec.structs.replace(_without_shadow(plan), **fields), _answer(command, "done")
+
+
+def _end(plan: Plan, command: ModelCommand, shelf: Warmth) -> tuple[Plan, PlanAnswer]:
+    """End the experiment of this name, if it is under way: the judge may say so twice, or late."""
+    if command.experiment and command.experiment == plan.shadow_experiment:
+        return _without_shadow(plan), _answer(command, "done")
+    if command.experiment and command.experiment == plan.experiment:
+        ended = [arm.version for arm in plan.arms]
+        return _with_candidates(msgspec.structs.replace(plan, arms=(), experiment=""), ended), _answer(command, "done")
+    return plan, _answer(command, "refused", "no experiment of this name is under way")
 
 
 _STEPS: Final = {
@@ -188,6 +244,8 @@ _STEPS: Final = {
     "activate": _activate,
     "canary": _experiment,
     "arms": _experiment,
+    "shadow": _shadow,
+    "end": _end,
     "rollback": _rollback,
 }
 
@@ -222,6 +280,11 @@ def _with_candidates(plan: Plan, versions: Iterable[str]) -> Plan:
     wanted = [*(one for one in plan.candidates if one not in versions), *versions]
     kept = [one for one in dict.fromkeys(wanted) if one not in in_use]
     return msgspec.structs.replace(plan, candidates=tuple(kept[-CANDIDATES_MAX:]))
+
+
+def _without_shadow(plan: Plan) -> Plan:
+    ended = [plan.shadow] if plan.shadow else []
+    return _with_candidates(msgspec.structs.replace(plan, shadow="", shadow_share=0, shadow_experiment=""), ended)
 
 
 def _without_candidate(plan: Plan, version: str) -> Plan:

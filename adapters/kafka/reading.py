@@ -24,7 +24,7 @@ class TopicAsOfNow:
     Iterate once; records are in order within each partition, and the end closes the consumer. Raises
     :class:`SettingsError` if Kafka does not answer or has no such topic. `done` is the fraction read so far, from 0 to
     1, which is reported to :data:`schemas.progress.on_progress`. `choose` selects the partitions to read, given their
-    number.
+    number. With `last`, only so many records before the end of each partition are read.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class TopicAsOfNow:
         name: str,
         on_poll: OnPoll = do_nothing,
         choose: Callable[[int], Collection[int]] | None = None,
+        last: int | None = None,
     ) -> None:
         self._consumer, self._on_turn = open_consumer(kafka), on_poll
         self._work = f"reading {kafka.topic(name)}"
@@ -47,6 +48,10 @@ class TopicAsOfNow:
             self._consumer.seek_to_beginning(*partitions)
             self._begins = self._consumer.beginning_offsets(partitions)
             self._ends = self._consumer.end_offsets(partitions)
+            if last is not None:
+                for partition, end in self._ends.items():
+                    self._begins[partition] = max(self._begins[partition], end - last)
+                    self._consumer.seek(partition, self._begins[partition])
         except BaseException:
             self._consumer.close()
             raise

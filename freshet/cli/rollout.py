@@ -121,6 +121,25 @@ def arms(
     _ask(settings, "arms", loaded, as_json, arms=tuple(divided), experiment=experiment)
 
 
+@command(app, "shadow", "freshet model shadow mine-1 --percent 20 --settings freshet.toml")
+def shadow(
+    version: VersionName,
+    settings: SettingsFile,
+    percent: Annotated[float, typer.Option(min=0, max=100, help="Of the users; 0 ends the shadow.")],
+    as_json: AsJson = False,
+) -> None:
+    """Have a version rank beside the active one for a share of the users; nobody gets its lists.
+
+    Both rank the history before each event of these users, and the job counts whose list was better for what they met
+    next. A version that is certain to be worse is rolled back by itself. `status` shows what is known.
+    """
+    from jobs.model_commands import shadow_name, share_of
+
+    version = _resolved(settings, version)
+    fields = {"version": version, "share": share_of(percent), "experiment": shadow_name(version)}
+    _ask(settings, "shadow", [version] if percent else [], as_json, **fields)
+
+
 @command(app, "rollback", "freshet model rollback --settings freshet.toml")
 def rollback(settings: SettingsFile, as_json: AsJson = False) -> None:
     """End the canary or experiment; if there is none, return to the version that was active before, at once."""
@@ -129,8 +148,29 @@ def rollback(settings: SettingsFile, as_json: AsJson = False) -> None:
 
 @command(app, "status", "freshet model status --settings freshet.toml")
 def status(settings: SettingsFile, as_json: AsJson = False) -> None:
-    """Print what each bucket of the running job serves, and whether they agree."""
+    """Print what each bucket of the running job serves, whether they agree, and what is known of trials."""
+    from jobs.settings import load_settings
+    from jobs.trials import described_trials, trials
+
     _ask(settings, "status", [], as_json)
+    if not as_json and (found := trials(load_settings(settings).kafka)):
+        print("\n".join(described_trials(found)))
+
+
+@command(app, "trials", "freshet model trials --settings freshet.toml")
+def trials_of(settings: SettingsFile, as_json: AsJson = False) -> None:
+    """Print what is known of shadows, canaries and arms: how many lists both models ranked, and how their gains differ.
+
+    The gain is the nDCG@10 for what users met next. The interval holds at every moment, however often one looks.
+    """
+    from jobs.settings import load_settings
+    from jobs.trials import described_trials, trials
+
+    found = trials(load_settings(settings).kafka)
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(described_trials(found)) or "no trials")
 
 
 def _carry_out(settings: Path, action: "ModelAction", version: str, as_json: bool) -> None:

@@ -37,6 +37,7 @@ from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import AppliedElement, consent_entries, side_outputs
 from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, empty_sums
 from udfs.operators.rollout_keeper import RolloutKeeper
+from udfs.operators.shadow_keeper import ShadowKeeper
 from udfs.operators.store_keeper import StoreKeeper
 from udfs.operators.timers import TICK_MS
 from udfs.operators.user_keeper import UserKeeper, UserParts, UserWrites
@@ -111,6 +112,7 @@ class ElementResult(NamedTuple):
     weighed: Weighed
     taught: Taught
     measured: bytes
+    compared: bytes
     marks: list[BucketMark]
     outputs: list[Any]
 
@@ -135,6 +137,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._popularity = PopularityKeeper(runtime_context, parts.popularity, parts.catalogue.assortment)
         self._learning = LearningKeeper(runtime_context, parts.online, parts.ranker.rules, self._store)
         self._feedback = FeedbackKeeper(runtime_context, parts.feedback)
+        self._shadow = ShadowKeeper(runtime_context)
         self._audit = AuditKeeper(runtime_context, parts.audit)
         fell_back = self._counters["models_fallen_back"].inc
         self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back)
@@ -173,7 +176,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._rollout.begin(ctx, now_ms)
         teaching = self._learning.teaching()
         measuring = self._feedback.measuring()
-        changes = apply(element, users, account, parts.bounds, parts.interactions, teaching, measuring)
+        shadowing = self._rollout.shadowing()
+        changes = apply(element, users, account, parts.bounds, parts.interactions, teaching, measuring, shadowing)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         lists = self._rollout.rank(moved, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         token = self._users.generation.proven(ctx)
@@ -185,13 +189,14 @@ class PersonaliseOperator(KeyedProcessFunction):
         account.segments_left_out += weighed.left_out
         taught = self._learning.taught(teaching, changes.accepted, ctx)
         measured = self._feedback.measured(measuring, [*changes.accepted, *changes.kept])
+        compared = self._rollout.compared(shadowing, changes.accepted, now_ms)
         outputs = [*side_outputs(applied, users, account, parts.epoch, self._rollout.model_name)]
         entries = consent_entries(changes, applied.written)
         entries += execute_commands(element, account, users, self._users.kids, outputs)
         self._rollout.execute(element.commands, now_ms)
         outputs += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
         return ElementResult(
-            applied, writes, encode_account(account), weighed, taught, measured, element.marks, outputs
+            applied, writes, encode_account(account), weighed, taught, measured, compared, element.marks, outputs
         )
 
     def _commit(self, done: ElementResult, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
@@ -202,6 +207,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._popularity.put(done.weighed, ctx)
         self._learning.put(done.taught, ctx)
         self._feedback.put(done.measured, ctx)
+        self._shadow.put(done.compared, ctx)
         self._account.update(done.account)
         self._count(done)
         yield from done.outputs
@@ -236,6 +242,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         yield from self._popularity.sums()
         yield from self._learning.sums()
         yield from self._feedback.sums()
+        yield from self._shadow.sums()
         if self._users.defer_if_late(timestamp, ctx):
             yield from self._audit.expired([], timestamp, ctx)
             return

@@ -14,11 +14,25 @@ from schemas.control import ModelCommand
 from schemas.model_versions import DEFAULT, shortened
 from schemas.receipts import ModelOutcome, ModelReceipt, encode_receipt
 from schemas.store import ListWrite
+from udfs.elements import EventRecord
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
 from udfs.ranking import PopularItems, Ranker
-from udfs.rollout import LOADING, Plan, PlanAnswer, by_arm, carry_out, decode_plan, encode_plan, fall_back, settle
+from udfs.rollout import (
+    LOADING,
+    Plan,
+    PlanAnswer,
+    Trial,
+    by_arm,
+    carry_out,
+    decode_plan,
+    encode_plan,
+    fall_back,
+    settle,
+    trial_of,
+)
+from udfs.shadow import Moment, Shadowing, compare, encode_trials
 from udfs.state import UserState
 
 ASK_EVERY_MS: Final = 50
@@ -66,6 +80,30 @@ class RolloutKeeper:
             lists = self._ranked(users, popular, now_ms, list_ttl_ms)
         return lists
 
+    def shadowing(self) -> Shadowing | None:
+        """Collects what the next element tries; None if no trial is under way."""
+        plan = self._plan
+        if not plan.shadow and not plan.arms:
+            return None
+        return Shadowing(lambda pseudonym: trial_of(pseudonym, plan) is not None, self._ranker.rules)
+
+    def compared(self, shadowing: Shadowing | None, accepted: Sequence[EventRecord], now_ms: int) -> bytes:
+        """How the models of each trial compare at the moments of users whose events were `accepted` in the end."""
+        if shadowing is None:
+            return b""
+        trials: dict[Trial, list[Moment]] = {}
+        for moment in shadowing.moments({event.pseudonym for event in accepted}):
+            if (trial := trial_of(moment.pseudonym, self._plan)) is not None:
+                trials.setdefault(trial, []).append(moment)
+        found = {}
+        for trial, moments in trials.items():
+            if not self._shelf.unfit([trial.served, trial.other]):
+                models = self._shelf[trial.served], self._shelf[trial.other]
+                counts = compare(*models, moments, self._ranker.rules, now_ms)
+                if counts is not None:
+                    found[trial] = counts
+        return encode_trials(found) if found else b""
+
     def _ranked(
         self, users: Mapping[str, UserState], popular: PopularItems, now_ms: int, list_ttl_ms: int
     ) -> list[ListWrite]:
@@ -82,7 +120,7 @@ class RolloutKeeper:
 
     def _replace_unfit(self, now_ms: int) -> bool:
         """Fall back from the versions that cannot serve, or do it badly; whether there were any."""
-        unfit = self._shelf.unfit(self._plan.serving())
+        unfit = self._shelf.unfit(filter(None, [*self._plan.serving(), self._plan.shadow]))
         for version, reason in unfit.items():
             self._fall_back(version, reason, now_ms)
         return bool(unfit)
@@ -167,5 +205,8 @@ class RolloutKeeper:
                 plan.arms,
                 tuple(version for version in plan.named() if version in warm),
                 self._shelf.default,
+                plan.shadow,
+                plan.shadow_share,
+                plan.shadow_experiment,
             )
         )

@@ -1,0 +1,122 @@
+"""The judge of trials: adds up pairs of gains, and decides when a model is certain to be worse. Pure."""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from models.paired_gains import (
+    Counts,
+    decode_pairs,
+    encode_pairs,
+    interval,
+    is_better,
+    is_worse,
+    mean_gains,
+    no_pairs,
+)
+from schemas.control import ModelCommand
+from schemas.errors import SchemaError
+from schemas.receipts import TrialReceipt, TrialVerdict
+from udfs.rollout import Trial
+
+STATE_VERSION: Final = 1
+
+
+class JudgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a model in shadow, or in a canary, is rolled back by itself."""
+
+    tolerance: Annotated[float, Meta(ge=0, le=0.5)] = 0.02
+    """A model whose lists gain less than the active model's by up to this share is left alone."""
+    error: Annotated[float, Meta(gt=0, le=0.2)] = 0.01
+    """The share of experiments in which a model is rolled back although it is within the tolerance, at most."""
+
+
+class Standing(msgspec.Struct, array_like=True):
+    """What is known of a trial. A verdict is final; `decided_at` and `changed_at` are in ms."""
+
+    trial: Trial
+    counts: Counts
+    verdict: TrialVerdict = "undecided"
+    decided_at: int = 0
+    changed_at: int = 0
+    commanded_at: int = 0
+
+    def should_roll_back(self, now_ms: int, again_ms: int) -> bool:
+        """Whether to command the rollback now: lists of a model that is worse are compared, and it was not just now."""
+        if self.verdict != "worse" or now_ms - self.commanded_at < again_ms:
+            return False
+        self.commanded_at = now_ms
+        return True
+
+    def add(self, counts: Counts, settings: JudgeSettings, now_ms: int) -> bool:
+        """Add counts; whether this was the moment at which the model was found worse.
+
+        A model that is better so far may still become worse. One that is worse stays so.
+        """
+        self.counts = self.counts + counts
+        self.changed_at = now_ms
+        if self.verdict == "worse":
+            return False
+        if is_worse(self.counts, settings.tolerance, settings.error):
+            self.verdict, self.decided_at = "worse", now_ms
+            return True
+        self.verdict = "better" if is_better(self.counts, settings.error) else "undecided"
+        return False
+
+    def receipt(self, settings: JudgeSettings, now_ms: int) -> TrialReceipt:
+        """What is known, for people."""
+        found, (served, _), trial = interval(self.counts, settings.error), mean_gains(self.counts), self.trial
+        return TrialReceipt(
+            trial.experiment,
+            trial.served,
+            trial.other,
+            int(self.counts.sum()),
+            round(served, 5),
+            round(found.mean, 5),
+            round(found.low, 5),
+            round(found.high, 5),
+            self.verdict,
+            now_ms,
+        )
+
+
+class _Stored(msgspec.Struct, array_like=True, frozen=True):
+    version: int
+    trial: Trial
+    pairs: bytes
+    verdict: TrialVerdict
+    decided_at: int
+    changed_at: int
+    commanded_at: int
+
+
+def rollbacks(standing: Standing, buckets: int, now_ms: int) -> list[bytes]:
+    """The commands that end the experiment, one for each bucket. Carried out twice, or late, they change nothing."""
+    request = f"judge-{now_ms}"
+    return [
+        msgspec.json.encode(ModelCommand(bucket, request, "end", experiment=standing.trial.experiment))
+        for bucket in range(buckets)
+    ]
+
+
+def encode_standing(standing: Standing) -> bytes:
+    """Bytes for `trial-v1`."""
+    pairs = encode_pairs(standing.counts)
+    times = standing.decided_at, standing.changed_at, standing.commanded_at
+    return msgspec.msgpack.encode(_Stored(STATE_VERSION, standing.trial, pairs, standing.verdict, *times))
+
+
+def decode_standing(raw: bytes | None, trial: Trial) -> Standing:
+    """What is known of `trial`; nothing yet for None. Raises :class:`SchemaError` for other bytes."""
+    if raw is None:
+        return Standing(trial, no_pairs())
+    try:
+        stored = msgspec.msgpack.decode(raw, type=_Stored)
+    except msgspec.DecodeError as error:
+        raise SchemaError(f"this is no trial: {error}") from None
+    if stored.version != STATE_VERSION:
+        raise SchemaError(f"trial of version {stored.version}, this release reads {STATE_VERSION}")
+    counts = decode_pairs(stored.pairs)
+    times = stored.decided_at, stored.changed_at, stored.commanded_at
+    return Standing(stored.trial, counts, stored.verdict, *times)
