@@ -134,27 +134,29 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
         .uid(f"popular-v1-{mode}")
         .name("popular")
     )
-    judged = _judged(personalised, settings, mode)
+    judged, metrics = _judged(personalised, settings, mode), _metrics(personalised, settings, mode)
     return Outputs(
         personalised.get_side_output(REJECTS),
         personalised.get_side_output(CLEAN_EVENTS),
         personalised.get_side_output(AUDIT),
         personalised.get_side_output(AUDIT_HEADS),
-        personalised.get_side_output(RECEIPTS).union(judged.get_side_output(RECEIPTS)),
+        personalised.get_side_output(RECEIPTS).union(
+            judged.get_side_output(RECEIPTS), metrics.get_side_output(RECEIPTS)
+        ),
         personalised.get_side_output(ANSWERS),
         published,
         learned,
-        _metrics(personalised, settings, mode).union(judged),
+        metrics.union(judged),
         judged.get_side_output(COMMANDS),
     )
 
 
 def _metrics(personalised: DataStream, settings: Settings, mode: str) -> DataStream:
-    """The records of feedback in the topic `metrics`."""
+    """The records of feedback in the topic `metrics`; receipts of what has drifted are a side output."""
     return (
         personalised.get_side_output(FEEDBACK)
         .key_by(lambda sums: 0, key_type=Types.INT())
-        .process(FeedbackOperator(settings.feedback), output_type=BYTES)
+        .process(FeedbackOperator(settings.feedback, settings.drift), output_type=BYTES)
         .set_parallelism(1)
         .uid(f"feedback-v1-{mode}")
         .name("feedback")

@@ -19,6 +19,7 @@ from schemas.decoding import described
 from schemas.errors import SettingsError
 from schemas.wire.codec_choice import InputSettings
 from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
+from udfs.drift import DriftSettings
 from udfs.due import RefreshSettings
 from udfs.feedback import FeedbackSettings
 from udfs.ingest import TopicNames
@@ -174,6 +175,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     popularity: PopularitySettings = PopularitySettings()
     feedback: FeedbackSettings = FeedbackSettings()
     judge: JudgeSettings = JudgeSettings()
+    drift: DriftSettings = DriftSettings()
     tenant: str | None = None
     """The tenant file, which gateways and producers also read. These settings are refused here because they belong
     there: `kafka.topic_prefix`, `redis.prefix`, `privacy.key_ring`, `privacy.snapshots_kept_ms`, `privacy.tombstone_ms`

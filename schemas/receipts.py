@@ -163,7 +163,31 @@ class TrialReceipt(msgspec.Struct, tag="trial", tag_field="kind", frozen=True):
     at: int
 
 
-Receipt = ElementReceipt | ConsentReceipt | AccountReceipt | KidsReceipt | ErasureReceipt | ModelReceipt | TrialReceipt
+class DriftReceipt(msgspec.Struct, tag="drift", tag_field="kind", frozen=True):
+    """Something has drifted.
+
+    `what` is ctr, the click-through rate of a model and arm, which has fallen from `before` to `now` (in the last
+    minute); or kinds, the share of each type of event: `before` is the limit, `now` the population stability index.
+    """
+
+    what: Literal["ctr", "kinds"]
+    model: str
+    arm: str
+    before: float
+    now: float
+    at: int
+
+
+Receipt = (
+    ElementReceipt
+    | ConsentReceipt
+    | AccountReceipt
+    | KidsReceipt
+    | ErasureReceipt
+    | ModelReceipt
+    | TrialReceipt
+    | DriftReceipt
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: "msgspec.json.Decoder[Receipt]" = msgspec.json.Decoder(Receipt)

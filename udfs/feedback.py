@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.consents import PURPOSES, Level
-from schemas.events import KIND_OF
+from schemas.events import EVENT_TYPES, KIND_OF
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from udfs.elements import EventRecord
 from udfs.state import ShownList, UserState
@@ -74,19 +74,28 @@ class Counts(msgspec.Struct, array_like=True):
         self.hits_at = [mine + more for mine, more in zip(self.hits_at, other.hits_at, strict=True)]
 
 
+class FeedbackSums(NamedTuple):
+    """Counts by series, and the number of events of each kind, whether they name a list or not."""
+
+    series: dict[Series, Counts]
+    kinds: list[int]
+
+
 class Measuring:
     """Collects what one element measures: call `accepted` with each accepted event, then `sums`."""
 
     def __init__(self, settings: FeedbackSettings) -> None:
         self._window_ms = settings.window_ms
         self._found: list[tuple[str, Series, Counts]] = []
+        self._kinds: list[tuple[str, int]] = []
 
     def accepted(self, state: UserState, event: EventRecord) -> None:
         """Join an event that was accepted, and now is part of `state`, with its list."""
+        if not (state.purposes if state.level == Level.FULL else state.kept_for) & MEASURE:
+            return
+        self._kinds.append((event.pseudonym, event.kind))
         shown, profile = event.shown, state.profile
         if shown is None or profile is None or event.kind not in JOINED:
-            return
-        if not (state.purposes if state.level == Level.FULL else state.kept_for) & MEASURE:
             return
         model, arm, made, position, surface = shown
         if not 0 <= position < POSITIONS_MAX:
@@ -101,9 +110,13 @@ class Measuring:
         _count(joined, event.kind, position, counts)
         self._found.append((event.pseudonym, Series(model, arm, joined.surface), counts))
 
-    def sums(self, users: Collection[str]) -> dict[Series, Counts]:
+    def sums(self, users: Collection[str]) -> "FeedbackSums":
         """The counts of `users`, whose events were accepted in the end."""
-        return summed((series, counts) for pseudonym, series, counts in self._found if pseudonym in users)
+        found = summed((series, counts) for pseudonym, series, counts in self._found if pseudonym in users)
+        kinds = [0] * len(EVENT_TYPES)
+        for pseudonym, kind in self._kinds:
+            kinds[kind] += pseudonym in users
+        return FeedbackSums(found, kinds)
 
 
 def unexpired(shown: Sequence[ShownList], now_ms: int, window_ms: int) -> list[ShownList]:
@@ -138,16 +151,23 @@ def summed(found: Iterable[tuple[Series, Counts]]) -> dict[Series, Counts]:
     return sums
 
 
-_Packed = list[tuple[Series, Counts]]
+_Packed = tuple[list[tuple[Series, Counts]], list[int]]
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(_Packed)
 
 
-def encode_sums(sums: dict[Series, Counts]) -> bytes:
+def added(parts: Sequence[FeedbackSums]) -> FeedbackSums:
+    """The sums of all."""
+    kinds = [sum(column) for column in zip(*(part.kinds for part in parts), strict=True)]
+    return FeedbackSums(summed(entry for part in parts for entry in part.series.items()), kinds)
+
+
+def encode_sums(sums: FeedbackSums) -> bytes:
     """Bytes for state, and between operators."""
-    return _encoder.encode(list(sums.items()))
+    return _encoder.encode((list(sums.series.items()), sums.kinds))
 
 
-def decode_sums(raw: bytes) -> dict[Series, Counts]:
+def decode_sums(raw: bytes) -> FeedbackSums:
     """The sums behind `raw`."""
-    return dict(_decoder.decode(raw))
+    series, kinds = _decoder.decode(raw)
+    return FeedbackSums(dict(series), kinds)

@@ -152,7 +152,7 @@ def apply(
         if outcome == Outcome.MOVED and tried is not None:
             assert shadowing is not None
             shadowing.accepted(event, tried)
-        if measuring is not None and outcome <= Outcome.MOVED and event.shown is not None:
+        if measuring is not None and outcome <= Outcome.MOVED:
             measuring.accepted(users.get_or_new(event.pseudonym), event)
     return changes
 

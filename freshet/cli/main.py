@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "replay",
     "report",
     "retention",
+    "retrain",
     "rollout",
     "rotate",
     "stack",

@@ -4,11 +4,14 @@ from typing import Any
 
 import msgspec
 
-from tests.support.bucket import Bucket
+from schemas.events import EVENT_TYPES
+from schemas.receipts import DriftReceipt
+from tests.support.bucket import Bucket, receipts
 from tests.support.fakes import Harness, Keyed
 from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_erasure, an_interaction
+from udfs.drift import DriftSettings
 from udfs.elements import EventRecord
-from udfs.feedback import FeedbackSettings, decode_sums
+from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Series, decode_sums, encode_sums
 from udfs.operators.feedback_keeper import FEEDBACK
 from udfs.operators.feedback_operator import FeedbackOperator
 
@@ -21,7 +24,7 @@ class Measured:
     def __init__(self) -> None:
         self.bucket = Bucket()
         self.keyed = Keyed(0, BEGINNING)
-        self.feedback = Harness(FeedbackOperator(SETTINGS), self.keyed)
+        self.feedback = Harness(FeedbackOperator(SETTINGS, DriftSettings()), self.keyed)
         self.passed_on: list[bytes] = []
 
     def take(self, *records: Any) -> None:
@@ -70,7 +73,7 @@ def test_counts_are_passed_on_once_a_second_and_once() -> None:
     shop.take(an_event("impression", 1, BEGINNING + 200))
     shop.pass_time(3 * SECOND)
     [raw] = shop.passed_on
-    assert [counts.impressions for counts in decode_sums(raw).values()] == [2]
+    assert [counts.impressions for counts in decode_sums(raw).series.values()] == [2]
 
 
 def test_windows_empty_themselves_and_the_operator_sleeps() -> None:
@@ -88,7 +91,7 @@ def test_a_restart_keeps_the_windows() -> None:
     shop.take(a_consent("ada"))
     shop.take(an_event("impression", 0, BEGINNING + SECOND))
     shop.pass_time(15 * SECOND)
-    shop.feedback = Harness(FeedbackOperator(SETTINGS), shop.keyed.snapshot())
+    shop.feedback = Harness(FeedbackOperator(SETTINGS, DriftSettings()), shop.keyed.snapshot())
     shop.keyed = shop.feedback.keyed
     shop.take(an_event("impression", 1, BEGINNING + 16 * SECOND))
     assert {record["impressions"] for record in shop.pass_time(15 * SECOND)} == {2}
@@ -116,3 +119,17 @@ def test_lists_seen_go_with_the_profile_and_after_a_day() -> None:
     assert user is not None
     assert user.profile is not None
     assert user.profile.shown == []
+
+
+def test_a_fallen_rate_is_a_receipt_and_in_metrics() -> None:
+    keyed, told, named = Keyed(0, BEGINNING), [], []
+    feedback = Harness(FeedbackOperator(SETTINGS, DriftSettings()), keyed)
+    for minute in range(120):
+        counts = Counts(impressions=1_000, clicks=50 if minute < 80 else 20)
+        feedback.element(encode_sums(FeedbackSums({Series("mine", "", "home"): counts}, [0] * len(EVENT_TYPES))))
+        outputs = feedback.advance_to(BEGINNING + (minute + 1) * MINUTE)
+        told += receipts(outputs, DriftReceipt)
+        named += [raw for raw in outputs if isinstance(raw, bytes) and b'"kind":"drift"' in raw]
+    assert [(one.what, one.model) for one in told] == [("ctr", "mine")]
+    assert len(named) == 1
+    assert keyed.counts["drift_alarms"] == 1

@@ -26,6 +26,7 @@ from udfs.feedback import (
     SHOWN_MAX,
     Counts,
     FeedbackSettings,
+    FeedbackSums,
     Measuring,
     Series,
     decode_sums,
@@ -53,7 +54,7 @@ def measured(*events: EventRecord, state: UserState | None = None, window_ms: in
     users = Users(lambda name: encode_state(user) if name == "ada" else None)
     changes = apply(Element(0, list(events)), users, Account(), ProfileBounds(), "t", None, measuring)
     sums = measuring.sums({event.pseudonym for event in [*changes.accepted, *changes.kept]})
-    return sums.get(HOME, Counts())
+    return sums.series.get(HOME, Counts())
 
 
 def test_a_list_is_counted_once_and_each_position_once() -> None:
@@ -125,8 +126,8 @@ def test_events_of_users_who_were_denied_in_the_end_do_not_count() -> None:
     measuring = Measuring(FeedbackSettings())
     users = Users(lambda _: encode_state(a_user()))
     apply(Element(0, [an_event("click")]), users, Account(), ProfileBounds(), "t", None, measuring)
-    assert measuring.sums([]) == {}
-    assert measuring.sums(["ada"])[HOME].clicks == 1
+    assert measuring.sums([]).series == {}
+    assert measuring.sums(["ada"]).series[HOME].clicks == 1
 
 
 def the_event(**fields: Any) -> EventRecord:
@@ -147,7 +148,7 @@ def test_ingest_names_the_list_and_passes_no_other_request_on() -> None:
 
 
 def test_sums_survive_their_bytes() -> None:
-    sums = {HOME: Counts(1, 2, 3, 4, 5, [6, 7], [8, 9])}
+    sums = FeedbackSums({HOME: Counts(1, 2, 3, 4, 5, [6, 7], [8, 9])}, [1, 2, 3])
     assert decode_sums(encode_sums(sums)) == sums
 
 

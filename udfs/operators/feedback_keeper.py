@@ -8,7 +8,7 @@ from pyflink.datastream import OutputTag, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
 from udfs.elements import EventRecord
-from udfs.feedback import FeedbackSettings, Measuring, decode_sums, encode_sums, summed
+from udfs.feedback import FeedbackSettings, Measuring, added, decode_sums, encode_sums
 from udfs.operators.timers import register_end_of
 
 FEEDBACK: Final = OutputTag("feedback", Types.PRIMITIVE_ARRAY(Types.BYTE()))
@@ -29,8 +29,8 @@ class FeedbackKeeper:
 
     def measured(self, measuring: Measuring, events: list[EventRecord]) -> bytes:
         """The counts of an element: of users whose `events` were accepted in the end."""
-        sums = measuring.sums({event.pseudonym for event in events if event.shown is not None})
-        return encode_sums(sums) if sums else b""
+        sums = measuring.sums({event.pseudonym for event in events})
+        return encode_sums(sums) if any(sums.kinds) else b""
 
     def put(self, measured: bytes, ctx: Any) -> None:
         """Store counts until the second ends."""
@@ -43,4 +43,4 @@ class FeedbackKeeper:
         stored = list(self._sums.get() or ())
         if stored:
             self._sums.clear()
-            yield FEEDBACK, encode_sums(summed(entry for raw in stored for entry in decode_sums(raw).items()))
+            yield FEEDBACK, encode_sums(added([decode_sums(raw) for raw in stored]))

@@ -10,9 +10,14 @@ from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
+from schemas.events import EVENT_TYPES
+from schemas.receipts import encode_receipt
+from udfs.drift import DriftSettings
+from udfs.drift_watch import Watch, decode_watch, encode_watch
 from udfs.fault_log import FaultLog
-from udfs.feedback import Counts, FeedbackSettings, Series, decode_sums, summed
+from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Series, added, decode_sums
 from udfs.feedback_windows import FeedbackWindows, metric_records
+from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
 
 COUNTED: Final = ("lists", "impressions", "clicks", "purchases")
@@ -22,14 +27,16 @@ logger = logging.getLogger(__name__)
 class FeedbackOperator(KeyedProcessFunction):
     """Takes packed counts, all under one key. Output: the JSON records of the topic `metrics`."""
 
-    def __init__(self, settings: FeedbackSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: FeedbackSettings, drift: DriftSettings) -> None:
+        self._settings, self._drift = settings, drift
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         raw = Types.PICKLED_BYTE_ARRAY()
         self._pending = runtime_context.get_list_state(ListStateDescriptor("feedback-pending-v1", raw))
         self._windows = runtime_context.get_state(ValueStateDescriptor("feedback-windows-v1", raw))
+        self._watch = runtime_context.get_state(ValueStateDescriptor("drift-v1", raw))
+        self._alarms = runtime_context.get_metrics_group().add_group("freshet").counter("drift_alarms")
         self._group = runtime_context.get_metrics_group().add_group("freshet").add_group("feedback")
         self._counters: dict[Series, dict[str, Any]] = {}
         self._report = FaultLog(logger, "feedback cannot be read: it is left out")
@@ -45,13 +52,31 @@ class FeedbackOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         windows = self._opened()
         pending = list(self._pending.get() or ())
-        for series, counts in windows.add(self._sums(pending), now_ms).items():
+        sums = self._sums(pending)
+        counted = windows.add(sums.series, now_ms)
+        for series, counts in counted.items():
             self._count(series, counts)
         self._pending.clear()
+        yield from self._watched(counted, sums.kinds, now_ms)
         self._windows.update(windows.encode(now_ms))
         if windows.series():
             register_end_of(self._settings.publish_every_ms, ctx)
         yield from metric_records(windows, now_ms)
+
+    def _watched(self, counted: dict[Series, Counts], kinds: list[int], now_ms: int) -> Iterator[Any]:
+        """What has drifted: as receipts, and in `metrics`."""
+        try:
+            watch = decode_watch(self._watch.value())
+        except Exception as error:  # watching may not stop the job
+            self._report(error)
+            watch = Watch()
+        alarms = watch.alarms(now_ms, self._drift)
+        watch.add(counted, kinds, now_ms)
+        self._watch.update(encode_watch(watch))
+        for alarm in alarms:
+            self._alarms.inc()
+            yield RECEIPTS, encode_receipt(alarm)
+            yield encode_receipt(alarm)
 
     def _opened(self) -> FeedbackWindows:
         try:
@@ -60,14 +85,14 @@ class FeedbackOperator(KeyedProcessFunction):
             self._report(error)
             return FeedbackWindows(self._settings.series_max)
 
-    def _sums(self, pending: list[bytes]) -> dict[Series, Counts]:
-        found: list[tuple[Series, Counts]] = []
+    def _sums(self, pending: list[bytes]) -> FeedbackSums:
+        found = [FeedbackSums({}, [0] * len(EVENT_TYPES))]
         for raw in pending:
             try:
-                found += decode_sums(raw).items()
+                found.append(decode_sums(raw))
             except Exception as error:  # any error would recur after each restart
                 self._report(error)
-        return summed(found)
+        return added(found)
 
     def _count(self, series: Series, counts: Counts) -> None:
         counters = self._counters.get(series)
