@@ -23,9 +23,10 @@ from evaluation.steps import Protocol, moving, plan, rows_before_questions
 from models.interactions import Interactions, read
 from models.paired_gains import LEVELS, LISTED, capital, differences, gain_of, growth
 from models.transitions import TrainingSettings, train
+from udfs.judging import OVERALL, JudgeSettings
 
-TOLERANCE: Final = 0.02
-ERROR: Final = 0.01
+TOLERANCE: Final = JudgeSettings().tolerance
+ERROR: Final = OVERALL * JudgeSettings().error
 RUNS: Final = 100
 DETECTED_LISTS: Final = 5_000
 ALARM_LISTS: Final = 50_000

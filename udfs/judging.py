@@ -1,5 +1,7 @@
 """The judge of trials: adds up pairs of gains, and decides when a model is certain to be worse. Pure."""
 
+import math
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
@@ -21,6 +23,10 @@ from schemas.receipts import TrialReceipt, TrialVerdict
 from udfs.rollout import Trial
 
 STATE_VERSION: Final = 1
+OVERALL: Final = 0.9
+"""The part of the error that the test on all lists has; the rest is for windows."""
+WINDOW_LISTS: Final = 10_000
+"""A window has so many lists: enough to see a loss of a few percent."""
 
 
 class JudgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,11 +38,17 @@ class JudgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The share of experiments in which a model is rolled back although it is within the tolerance, at most."""
 
 
-class Standing(msgspec.Struct, array_like=True):
-    """What is known of a trial. A verdict is final; `decided_at` and `changed_at` are in ms."""
+@dataclass
+class Standing:
+    """What is known of a trial. A verdict is final; `decided_at` and `changed_at` are in ms.
+
+    `counts` are of all lists, `recent` of the window numbered `window`, which has up to :data:`WINDOW_LISTS`.
+    """
 
     trial: Trial
     counts: Counts
+    recent: Counts
+    window: int = 1
     verdict: TrialVerdict = "undecided"
     decided_at: int = 0
     changed_at: int = 0
@@ -54,15 +66,25 @@ class Standing(msgspec.Struct, array_like=True):
 
         A model that is better so far may still become worse. One that is worse stays so.
         """
-        self.counts = self.counts + counts
+        self.counts, self.recent = self.counts + counts, self.recent + counts
         self.changed_at = now_ms
         if self.verdict == "worse":
             return False
-        if is_worse(self.counts, settings.tolerance, settings.error):
+        if is_worse(self.counts, settings.tolerance, OVERALL * settings.error) or self._has_become_worse(settings):
             self.verdict, self.decided_at = "worse", now_ms
             return True
+        if self.recent.sum() >= WINDOW_LISTS:
+            self.recent, self.window = no_pairs(), self.window + 1
         self.verdict = "better" if is_better(self.counts, settings.error) else "undecided"
         return False
+
+    def _has_become_worse(self, settings: JudgeSettings) -> bool:
+        """Whether this window alone shows it: what was good for weeks must not outweigh what is bad now.
+
+        The errors of all windows, Σ 1 / k² = π² / 6, and that of the test on all lists add up to the error of settings.
+        """
+        share = (1 - OVERALL) * 6 / (math.pi * self.window) ** 2
+        return is_worse(self.recent, settings.tolerance, share * settings.error)
 
     def receipt(self, settings: JudgeSettings, now_ms: int) -> TrialReceipt:
         """What is known, for people."""
@@ -89,6 +111,8 @@ class _Stored(msgspec.Struct, array_like=True, frozen=True):
     decided_at: int
     changed_at: int
     commanded_at: int
+    recent: bytes
+    window: int
 
 
 def rollbacks(standing: Standing, buckets: int, now_ms: int) -> list[bytes]:
@@ -104,19 +128,20 @@ def encode_standing(standing: Standing) -> bytes:
     """Bytes for `trial-v1`."""
     pairs = encode_pairs(standing.counts)
     times = standing.decided_at, standing.changed_at, standing.commanded_at
-    return msgspec.msgpack.encode(_Stored(STATE_VERSION, standing.trial, pairs, standing.verdict, *times))
+    now = encode_pairs(standing.recent), standing.window
+    return msgspec.msgpack.encode(_Stored(STATE_VERSION, standing.trial, pairs, standing.verdict, *times, *now))
 
 
 def decode_standing(raw: bytes | None, trial: Trial) -> Standing:
     """What is known of `trial`; nothing yet for None. Raises :class:`SchemaError` for other bytes."""
     if raw is None:
-        return Standing(trial, no_pairs())
+        return Standing(trial, no_pairs(), no_pairs())
     try:
         stored = msgspec.msgpack.decode(raw, type=_Stored)
     except msgspec.DecodeError as error:
         raise SchemaError(f"this is no trial: {error}") from None
     if stored.version != STATE_VERSION:
         raise SchemaError(f"trial of version {stored.version}, this release reads {STATE_VERSION}")
-    counts = decode_pairs(stored.pairs)
+    counts, recent = decode_pairs(stored.pairs), decode_pairs(stored.recent)
     times = stored.decided_at, stored.changed_at, stored.commanded_at
-    return Standing(stored.trial, counts, stored.verdict, *times)
+    return Standing(stored.trial, counts, recent, stored.window, stored.verdict, *times)

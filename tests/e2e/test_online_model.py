@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from adapters.kafka.settings import python_kafka_options
 from adapters.secrets.key_rings import load_key_ring
+from models.random_model import random_model
 from schemas import topics
 from schemas.catalogue import CatalogueItem
 from schemas.lists import RecommendationList
@@ -119,3 +121,45 @@ def test_withdrawn_item_leaves_every_kind_of_list(shop: Live) -> None:
         return personal_list(shop, "ada") is not None and not listed(shop, "ada", "pot")
 
     until(made_without, "a list that the job made without it", pause_s=0.5)
+
+
+def freshet(shop: Live, *words: str) -> str:
+    command = [sys.executable, "-m", "freshet", *words, "--settings", str(shop.product.settings_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_worse_shadow_ends_by_itself(shop: Live, tmp_path: Path) -> None:
+    late = [f"late-{n}" for n in range(40)]
+    shop.consent(late)
+    random_model(tmp_path / "worse", items=50)
+    freshet(shop, "model", "push", str(tmp_path / "worse"))
+    freshet(shop, "model", "shadow", "random", "--percent", "100")
+    for item in ("tea", "cup", "pot"):
+        for user in late:
+            shop.interact(user, item)
+
+    def verdict() -> bool:
+        found = json.loads(freshet(shop, "model", "trials", "--json"))
+        return bool(found) and found[0]["verdict"] == "worse"
+
+    until(verdict, "the verdict that a model that knows no item of the shop is worse", pause_s=1)
+    ended = lambda: {one.get("shadow", "") for one in json.loads(freshet(shop, "model", "status", "--json"))}  # noqa: E731
+    until(lambda: ended() == {""}, "the end of the shadow in all buckets", pause_s=1)
+
+
+def test_what_users_do_with_a_list_is_in_metrics(shop: Live) -> None:
+    shop.interact("ada", "tea")
+    found = until(lambda: personal_list(shop, "ada"), "a personal list")
+    shown = {"request_id": found.recommendation_id, "surface": "home"}
+    for position, item in enumerate(found.items[:3]):
+        shop.interact("ada", item.id, "impression", position=position, **shown)
+    shop.interact("ada", found.items[0].id, "click", position=0, **shown)
+
+    def counted() -> bool:
+        records = [json.loads(record.value) for record in shop.records(topics.METRICS)]
+        feedback = [one for one in records if one["kind"] == "feedback" and one["model"] == "online"]
+        return any((one["lists"], one["impressions"], one["clicks"]) == (1, 3, 1) for one in feedback)
+
+    until(counted, "the feedback in metrics", pause_s=1)

@@ -225,3 +225,16 @@ def test_unreadable_counts_are_left_out_and_a_trial_is_forgotten() -> None:
     judge.harness.advance_to(BEGINNING + FORGOTTEN_AFTER_MS + 3 * DAY)
     assert judge.keyed.states["trial-v1"].value() is None
     assert judge.keyed.timers == set()
+
+
+def test_a_model_that_was_better_for_long_and_becomes_worse_is_found() -> None:
+    judge = Judge(a_trial(0, 0, 1)[0])
+    outputs = []
+    for second in range(20):
+        good = [a_trial(LEVELS // 2, LEVELS, 2_000), a_trial(0, 0, 8_000)]
+        outputs += judge.take(good, BEGINNING + second * SECOND)
+    assert commands_in(outputs) == []
+    for second in range(20, 24):
+        outputs += judge.take([a_trial(LEVELS, LEVELS // 2, 100), a_trial(0, 0, 400)], BEGINNING + second * SECOND)
+    [verdict] = receipts(outputs, TrialReceipt)
+    assert (verdict.verdict, verdict.difference > 0) == ("worse", True), "over all lists it is better"
