@@ -36,7 +36,7 @@ def evaluate(interactions: Interactions, settings: TrainingSettings) -> dict[str
     list for all, weighted by recency), each also as ``…, new items``. Raises :class:`ModelError` without enough data.
     """
     counted = moving(interactions)
-    steps = _split(counted)
+    steps = sampled_split(counted)
     trained = train(rows_of(counted, rows_before_questions(steps)), settings)
     scorers = {"int8": trained_scorer(trained, settings), "fp32": trained_scorer(trained, settings, int8=False)}
     table = {}
@@ -59,7 +59,7 @@ def choose_decay(interactions: Interactions, settings: TrainingSettings) -> Trai
     """
     counted, rules = moving(interactions), JobRules()
     try:
-        steps = _split(counted)
+        steps = sampled_split(counted)
         trained = train(rows_of(counted, rows_before_questions(steps)), settings)
     except ModelError:
         return settings
@@ -79,7 +79,7 @@ def choose_decay(interactions: Interactions, settings: TrainingSettings) -> Trai
 def before_cut(interactions: Interactions) -> Interactions:
     """The interactions that :func:`evaluate` trains on; raises :class:`ModelError` if there is nothing to ask."""
     counted = moving(interactions)
-    return rows_of(counted, rows_before_questions(_split(counted)))
+    return rows_of(counted, rows_before_questions(sampled_split(counted)))
 
 
 class PopularMethod:
@@ -98,7 +98,7 @@ class PopularMethod:
         """It does not change."""
 
 
-def _split(counted: Interactions) -> list[Step]:
+def sampled_split(counted: Interactions) -> list[Step]:
     """The steps, with at most `QUESTIONS_MAX` questions, evenly sampled."""
     steps = plan(counted, Protocol.GLOBAL_TIME)
     asked = [place for place, step in enumerate(steps) if step.asked]

@@ -36,7 +36,7 @@ MODEL_FILE: Final = "model.onnx"
 FP32_FILE: Final = "model.fp32.onnx"
 ITEMS_FILE: Final = "items.txt"
 AGAIN: Final = "make the folder again with `freshet model train` or `freshet model adopt`"
-QUANTISATIONS: Final = ("int8-weights", "int8-dynamic", "fp32")
+QUANTISATIONS: Final = ("int8-weights", "int8-dynamic", "int8-static", "fp16", "fp32")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -59,12 +59,25 @@ class TrainingWindow(msgspec.Struct, frozen=True):
     items: int
 
 
+class FormReport(msgspec.Struct, frozen=True):
+    """One form of a model beside its FP32 form: `loss` is the share of nDCG@10 that it loses on new items, with a 95 %
+    interval over the users of `questions`; `us_per_list` is CPU time in a batch of 32."""
+
+    size_bytes: int
+    us_per_list: float
+    ndcg10: float
+    loss: float
+    loss_low: float
+    loss_high: float
+    questions: int
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """The contents of ``manifest.json``.
 
     ``popular`` are the most popular item ids at training time, best first, each used by at least ``popular_min_users``
     distinct users. ``metrics`` is a table: ranking method → metric → value. ``licence`` is that of the model, "" if
-    nobody said.
+    nobody said. ``quantisation_report``: by form, what `freshet model quantise` measured; empty if it was not run.
     """
 
     name: str
@@ -85,6 +98,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recent_items_max: int = RECENT_ITEMS_MAX
     format_version: int = FORMAT_VERSION
     licence: str = ""
+    quantisation_report: dict[str, FormReport] = {}
 
 
 def load(directory: Path) -> Manifest:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from freshet.cli.file_options import TrainingFile, with_training_options
-from freshet.cli.shape import AsJson, ExitCode, SettingsFile, command, group, in_existing_folder, print_json, say
+from freshet.cli.shape import (
+    AsJson,
+    ExitCode,
+    SettingsFile,
+    command,
+    finite,
+    group,
+    in_existing_folder,
+    print_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from models.interactions import Columns, Interactions
@@ -147,6 +157,38 @@ def evaluate(
         print_json(as_json_value(found))
     else:
         print("\n".join(lines(found)))
+
+
+@command(app, "quantise", f"freshet model quantise model online-retail.parquet --form int8-weights {ONLINE_RETAIL}")
+@with_training_options
+def quantise(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the model.")],
+    file: File,
+    of_file: TrainingFile,
+    form: Annotated[
+        Literal["fp32", "fp16", "int8-weights", "int8-dynamic", "int8-static"] | None,
+        typer.Option(help="The form to serve from now on; default: the one that is served."),
+    ] = None,
+    loss_max: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, help="Share of the nDCG@10 of FP32 that it may lose.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 18,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model in FP32, FP16 and INT8 on a file, and store the report in its manifest.
+
+    Compares size, CPU time and nDCG@10 of new items in the last fifth of the time. A form that loses more than allowed
+    is refused, and the folder stays as it is.
+    """
+    from evaluation.quantisation import lines
+    from evaluation.quantisation import quantise as measure_forms
+
+    manifest = measure_forms(directory, _read(file, of_file), form, loss_max, seed, say)
+    if as_json:
+        print_json({"served": manifest.quantisation, "name": manifest.name, "forms": manifest.quantisation_report})
+    else:
+        print("\n".join(lines(manifest.quantisation_report)))
+        print(f"served: {manifest.quantisation}, as {manifest.name}")
 
 
 @command(app, "adopt", "freshet model adopt mine.onnx --items items.txt --name mine-1 --out model")

@@ -51,7 +51,7 @@ FOLDERS = {room.partition(".")[0] for room in MAY_IMPORT}
 OURS = FOLDERS | {"bench", "deploy", "tests"}
 ONLY_IN = {
     "pyflink": ("udfs/operators/", "jobs/"),
-    "onnxruntime": ("models/scorer.py",),
+    "onnxruntime": ("models/scorer.py", "models/quantised_forms.py"),
     "grpc": ("adapters/scoring/",),
     "redis": (),
     "hiredis": ("adapters/redis/", "serving/"),
