@@ -131,27 +131,38 @@ def freshet(shop: Live, *words: str) -> str:
 
 
 def test_a_worse_shadow_ends_by_itself(shop: Live, tmp_path: Path) -> None:
-    late = [f"late-{n}" for n in range(40)]
-    shop.consent(late)
-    random_model(tmp_path / "worse", items=50)
+    """Some go through the shop's new items one after the other; others follow, so that their next item is known."""
+    ahead, behind = [f"ahead-{n}" for n in range(8)], [f"behind-{n}" for n in range(16)]
+    shop.consent([*ahead, *behind])
+    name = random_model(tmp_path / "worse", items=50).name
     freshet(shop, "model", "push", str(tmp_path / "worse"))
-    freshet(shop, "model", "shadow", "random", "--percent", "100")
-    for item in ("tea", "cup", "pot"):
-        for user in late:
-            shop.interact(user, item)
+    freshet(shop, "model", "shadow", name, "--percent", "100")
+    steps = iter(range(1_000))
 
     def verdict() -> bool:
+        step = next(steps)
+        for user in ahead:
+            shop.interact(user, f"step-{step + 2}")
+        for user in behind:
+            shop.interact(user, f"step-{step}")
         found = json.loads(freshet(shop, "model", "trials", "--json"))
         return bool(found) and found[0]["verdict"] == "worse"
 
+    def shadows() -> set[str]:
+        return {bucket.get("shadow", "") for bucket in json.loads(freshet(shop, "model", "status", "--json"))}
+
     until(verdict, "the verdict that a model that knows no item of the shop is worse", pause_s=1)
-    ended = lambda: {one.get("shadow", "") for one in json.loads(freshet(shop, "model", "status", "--json"))}  # noqa: E731
-    until(lambda: ended() == {""}, "the end of the shadow in all buckets", pause_s=1)
+    until(lambda: shadows() == {""}, "the end of the shadow in all buckets", pause_s=1)
 
 
 def test_what_users_do_with_a_list_is_in_metrics(shop: Live) -> None:
-    shop.interact("ada", "tea")
-    found = until(lambda: personal_list(shop, "ada"), "a personal list")
+    """Comes after others have met these items."""
+
+    def list_of_ada() -> RecommendationList | None:
+        shop.interact("ada", "step-2")
+        return personal_list(shop, "ada")
+
+    found = until(list_of_ada, "a personal list", pause_s=0.5)
     shown = {"request_id": found.recommendation_id, "surface": "home"}
     for position, item in enumerate(found.items[:3]):
         shop.interact("ada", item.id, "impression", position=position, **shown)
