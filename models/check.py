@@ -34,7 +34,8 @@ from schemas.errors import ModelError, ModelTooSlow
 
 TOP_K: Final = 50
 PROBE_USERS: Final = 3
-EXPORTED_OPSETS: Final = "17 to 23"
+EXPORTED_OPSETS: Final = range(17, 24)
+"""Those that are tested."""
 _QUANTISED: Final = {"MatMulInteger", "DynamicQuantizeLinear", "QLinearMatMul", "DequantizeLinear"}
 _NOTHING: Final[Mapping[str, str]] = {}
 
@@ -85,9 +86,7 @@ def check(
     try:
         probe = _probe(graph, taken, len(items or [""]))
     except ModelError as error:
-        return Checked(
-            [*findings, ContractFinding("run", "wrong", in_short(error), f"opsets {EXPORTED_OPSETS} are tested")]
-        )
+        return Checked([*findings, ContractFinding("run", "wrong", in_short(error), _export_again(opset))])
     others = [value.name for value in graph.graph.output if not value.type.HasField("tensor_type")]
     given = plan_outputs(probe.returned, outputs, None if items is None else len(items), others)
     findings += given.findings
@@ -122,7 +121,12 @@ def _file(graph: ModelProto, content: bytes) -> ContractFinding:
 
 def _opset_problem(opset: int, plan: Adapted) -> str:
     least = BAG_OPSET_MIN if BAG in {one.role for one in plan.inputs} else OPSET_MIN
-    return f"export with opset {EXPORTED_OPSETS}: below {least} it cannot be adapted" if 0 < opset < least else ""
+    return f"{_export_again(opset)}: below {least} it cannot be adapted" if 0 < opset < least else ""
+
+
+def _export_again(opset: int) -> str:
+    known = opset in EXPORTED_OPSETS or not opset
+    return "" if known else f"export with opset {EXPORTED_OPSETS[0]} to {EXPORTED_OPSETS[-1]}"
 
 
 def _probe(graph: ModelProto, taken: PlannedInputs, items: int) -> Probe:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from models.adopt import adopt
+from models.check import check
 from models.manifest import MODEL_FILE
 from models.scorer import Scorer
 from schemas.errors import ModelError
@@ -202,3 +203,67 @@ def test_profile_inputs_are_passed_on(tmp_path: Path) -> None:
     assert given_to(model, tmp_path / "a", rows, None, kind_counts=counts) == [*range(9), *[0] * 31]
     with pytest.raises(ModelError, match=r"takes kind_counts: float32\[users, 9\], and got nothing"):
         given_to(model, tmp_path / "b", rows, None)
+
+
+def of_opset(version: int) -> onnx.ModelProto:
+    model = plain_model(ITEMS)
+    model.opset_import[0].version = version
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    return model
+
+
+def of_one_type(kind: int) -> onnx.ModelProto:
+    model = plain_model(ITEMS)
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    return model
+
+
+def with_input(name: str) -> onnx.ModelProto:
+    model = plain_model(ITEMS)
+    model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, ["users"]))
+    return model
+
+
+def with_third_dimension() -> onnx.ModelProto:
+    model = plain_model(ITEMS)
+    model.graph.input[0].type.tensor_type.shape.dim.add().dim_value = 1
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (of_opset(99), "export with opset 17 to 23"),
+        (of_opset(11), "export with opset 17 to 23"),
+        (plain_model(ITEMS, users=32), "export with a free first dimension (users), or one of 1"),
+        (of_one_type(TensorProto.STRING), "take numbers: rows of the vocabulary, not ids or texts"),
+        (with_third_dimension(), "remove all dimensions but [users, 20]: reshape within the graph"),
+        (with_input("user_id"), "say what it takes, --input user_id=items for instance (one of items, weights, kinds,"),
+        (plain_model(ITEMS + 5), "return 13 columns, one for each of the 12 items and row 0, or 12 without row 0"),
+    ],
+    ids=["too new", "too old", "batch of 32", "texts", "third dimension", "another input", "other items"],
+)
+def test_other_graphs_are_refused_with_the_one_change_to_make(
+    model: onnx.ModelProto, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.onnx").write_bytes(model.SerializeToString())
+    [wrong] = check(tmp_path / "mine.onnx", NAMES).wrong
+    assert said in wrong.note
+    with pytest.raises(ModelError) as refused:
+        adopted(model, tmp_path)
+    assert said in str(refused.value)
+
+
+def test_wrong_choices_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_bytes(plain_model(ITEMS).SerializeToString())
+    for choices in ({"inputs": {"nope": "items"}}, {"outputs": {"nope": "scores"}}):
+        [wrong] = check(tmp_path / "mine.onnx", NAMES, **choices).wrong
+        assert (wrong.what.split()[1], wrong.found) == ("nope", "is not in the graph")
+
+
+def test_file_without_a_vocabulary_is_tried_with_as_many_items_as_it_scores(tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_bytes(plain_model(ITEMS).SerializeToString())
+    checked = check(tmp_path / "mine.onnx", None)
+    assert (checked.wrong, checked.findings[-1].verdict) == ([], "ok")
+    (tmp_path / "mine.onnx").write_bytes(a_graph(Shape(output="int64")).SerializeToString())
+    assert check(tmp_path / "mine.onnx", None).findings[-1].verdict == "skipped"
