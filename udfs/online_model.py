@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from models.online.blend import Blend, Histories, empty_histories
 from models.online.dimensions import CANDIDATES, OWN_ITEMS
@@ -44,9 +45,10 @@ class OnlineModel:
         self._blend = Blend()
         self.report_failure = FaultLog(logger, "a list cannot be computed: its user has none")
         self._report_update = FaultLog(logger, "an update of the online model cannot be applied: the whole is read")
-        self._use(Tables())
+        self.use(Tables())
 
-    def _use(self, tables: Tables) -> None:
+    def use(self, tables: Tables) -> None:
+        """Rank with these tables."""
         self.tables = tables
         self.fragments = np.array([item_fragment(item) for item in tables.ids], object)
         self._named = list(tables.ids)
@@ -69,7 +71,7 @@ class OnlineModel:
 
     def forget(self) -> None:
         """Start with empty tables again."""
-        self._use(Tables())
+        self.use(Tables())
 
     def follow(self, published: Published) -> None:
         """Apply what the learner has published since. Tables that cannot be brought up to date are read as a whole."""
@@ -97,7 +99,7 @@ class OnlineModel:
         tables = Tables()
         tables.apply(decode_update(raw))
         tables.refresh()
-        self._use(tables)
+        self.use(tables)
         self._followed(published)
 
     def apply(self, updates: Sequence[Update]) -> bool:
@@ -171,6 +173,11 @@ class OnlineModel:
         known = np.flatnonzero(rows)
         found.own[user, : len(known)] = rows[known]
         found.own_counts[user, : len(known)] = np.log1p(counts[known].astype(np.float64)) * 0.5
+
+    def parts(self, profile: Profile, rules: ListRules) -> tuple[list[str], npt.NDArray[np.float64]]:
+        """The candidates for a profile, and what each feature adds to their scores: float64[candidates, features]."""
+        rows, parts = self._blend.parts(self.histories([profile], rules), self.tables)
+        return [self.tables.ids[row] for row in rows.tolist()], parts
 
     def gradients(self, examples: Sequence[Example], rules: ListRules) -> Gradients:
         """What the score's weights learn from `examples`: items that the rules leave out teach nothing."""

@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "demo",
     "doctor",
     "erase",
+    "explain",
     "export",
     "gateway",
     "keys",

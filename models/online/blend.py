@@ -58,6 +58,13 @@ class Blend:
         hits = np.stack([np.isin(row, rows) for row, rows in zip(candidates, followed, strict=True)])
         return gradients_of(scores, features, hits & np.isfinite(scores), context_of(histories.sizes))
 
+    def parts(self, histories: Histories, tables: Tables) -> tuple[Rows, npt.NDArray[np.float64]]:
+        """Of one history: the candidates, and what each feature adds to the score of each: float64[n, features]."""
+        scores, features, candidates = self._run(LEARNING, histories, tables)
+        usable = np.isfinite(scores[0])
+        weights = tables.weights(context_of(histories.sizes)).astype(np.float64)
+        return candidates[0, usable], features[0][:, usable].T * weights[0]
+
     def _run(
         self, outputs: list[str], histories: Histories, tables: Tables, size: int = CANDIDATES
     ) -> list[npt.NDArray[Any]]:

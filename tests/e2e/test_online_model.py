@@ -92,6 +92,21 @@ def test_empty_shop_learns_and_survives_a_killed_task_manager(shop: Live) -> Non
     until(learned_since, "lists of the model that was learned again", pause_s=0.5)
 
 
+def test_list_is_explained_by_recent_items(shop: Live) -> None:
+    """Comes after the shop has learned."""
+    shop.interact("bob", "tea")
+    until(lambda: personal_list(shop, "bob") is not None, "a list")
+    command = [sys.executable, "-m", "freshet", "explain", "--settings", str(shop.product.settings_path), "--user", "-"]
+    command += ["--role", "tester", "--purpose", "why", "--json"]
+    printed = subprocess.run(command, input=b"bob", capture_output=True, check=True).stdout
+    found = json.loads(printed)
+    assert found["made_by"].startswith("online@") and found["items"]
+    recents = {"tea", "kettle"}
+    assert {one["because"] for one in found["items"] if "because" in one} <= recents
+    unknown = subprocess.run(command, input=b"nobody", capture_output=True, text=False)
+    assert (unknown.returncode, b"no list of their own" in unknown.stderr) == (2, True)
+
+
 def test_withdrawn_item_leaves_every_kind_of_list(shop: Live) -> None:
     """Comes after the shop has learned: `pot` is in lists."""
     kafka, ring = python_kafka_options(shop.settings.kafka), load_key_ring(shop.product.endpoints["key_ring"])

@@ -45,6 +45,7 @@ WALKED: Final = (
     "freshet rebuild --settings freshet.toml",
     "freshet export write --settings freshet.toml --out EXPORT",
     "freshet export write --settings freshet.toml --out MEASURE --purpose measure",
+    'freshet explain --settings freshet.toml --user - --role merchandiser --purpose "shelf 3"',
     'freshet access --settings freshet.toml --user - --role officer --purpose "request 47"',
     "freshet gateway new-api-key --file api-keys.json --id officer --role privacy",
     ERASE,
