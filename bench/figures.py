@@ -92,7 +92,7 @@ def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
 
 def _of_rollout(figures: dict[str, Any]) -> list[LimitCheck]:
     swap_s, rollback_s = figures["rollout_swap_s"], figures["rollout_rollback_s"]
-    more_ms, restarts = figures["rollout_p99_more_ms"], figures["rollout_restarts"]
+    more_ms, restarted = figures["rollout_p99_more_ms"], figures["rollout_restarted"]
     p99 = f"<= +{ROLLOUT_P99_MORE_MAX_MS} ms"
     return [
         LimitCheck("rollout", "slowest swap", f"{swap_s:.2f} s", f"<= {SWAP_MAX_S:g} s", swap_s <= SWAP_MAX_S),
@@ -104,7 +104,7 @@ def _of_rollout(figures: dict[str, Any]) -> list[LimitCheck]:
             rollback_s <= ROLLBACK_MAX_S,
         ),
         LimitCheck("rollout", "p99 meanwhile", f"{more_ms:+.1f} ms", p99, more_ms <= ROLLOUT_P99_MORE_MAX_MS),
-        LimitCheck("rollout", "restarts", str(restarts), "0", restarts == 0),
+        LimitCheck("rollout", "restart", "yes" if restarted else "no", "no", not restarted),
     ]
 
 

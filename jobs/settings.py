@@ -5,6 +5,7 @@ Secrets are not in the file: it names the environment variables that hold them, 
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -91,6 +92,10 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return 'kind = "frozen" needs model.directory, the folder of the model'
         if self.kind == "online" and self.directory is not None:
             return 'kind = "online" takes no model.directory: leave one of the two out'
+        if "@" in urlsplit(self.versions or "").netloc:
+            return (
+                "versions must hold no credentials, which would be in the job graph: workers find them as pyarrow does"
+            )
         return self.remote.complaint()
 
 

@@ -9,7 +9,7 @@ from adapters.secrets.key_rings import load_key_ring
 from adapters.secrets.signing_keys import load_signing_key
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker, connect_as_tenant
-from jobs.model_versions import opener, version_of
+from jobs.model_versions import opener, registry_of, version_of
 from jobs.remote_model import with_remote
 from jobs.settings import Settings, load_policy
 from jobs.shared_catalogue import SharedCatalogue, load_rules, shared_catalogue
@@ -39,6 +39,8 @@ def check_openable(settings: Settings) -> None:
     source = settings.input
     if source.schema_source is not None and source.format != "json":
         source_at(source.schema_source).fetch(source.format, 1)  # any id will do: this checks that a registry answers
+    if settings.model.versions is not None:
+        registry_of(settings)
     open_ingest(settings, list(range(settings.job.buckets)))
     open_personalise_parts(settings, 1, "")  # its store connects at first use
     open_popular_parts(settings, 1)

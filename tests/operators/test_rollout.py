@@ -231,6 +231,23 @@ def test_failed_model_can_be_activated_again(bucket: RolloutBucket) -> None:
     assert served(bucket) == SHORT[WORSE]
 
 
+def test_repeated_or_late_load_opens_nothing(bucket: RolloutBucket) -> None:
+    bucket.load(GOOD, request="once")
+    bucket.load(BETTER)
+    bucket.load(WORSE)
+    assert set(bucket.shelf.view().warm) == {DEFAULT, BETTER, WORSE}, "the first is forgotten"
+    opened = list(bucket.opened)
+    bucket.send("load", GOOD, request="once")
+    bucket.send("load", GOOD, offset=1)
+    assert bucket.opened == opened
+
+
+def test_long_reason_of_a_refusal_is_cut_to_one_line(bucket: RolloutBucket) -> None:
+    bucket.complaint = "bad\n" * 1_000
+    reason = bucket.load(BROKEN).reason
+    assert reason.startswith("bad bad") and "\n" not in reason and len(reason) <= 500
+
+
 def test_bucket_without_roll_out_keeps_no_plan(bucket: RolloutBucket) -> None:
     served(bucket)
     bucket.send("status")

@@ -28,6 +28,7 @@ class RolloutBucket(Bucket):
     def __init__(self, **more: Any) -> None:
         self.offset = 0
         self.opened: list[str] = []
+        self.complaint = "its graph cannot be run"
         self.models: dict[str, FixedModel] = {}
         self.available = {GOOD, BETTER, WORSE}
         self._gate = threading.Event()
@@ -43,7 +44,7 @@ class RolloutBucket(Bucket):
         assert self._gate.wait(30)
         self.opened.append(version)
         if version not in self.available:
-            raise ModelError("its graph cannot be run")
+            raise ModelError(self.complaint)
         self.models[version] = FixedModel(ITEMS)
         return FrozenModel(self.models[version], parse_version(version).short)  # type: ignore[union-attr]
 

@@ -61,6 +61,7 @@ def test_minimal_settings_are_enough(tmp_path: Path) -> None:
         (SMALLEST + "popularity.users_min = 65", r"`int` <= 64 - at `\$.popularity.users_min`"),
         (SMALLEST + "popularity.publish_every_ms = 0", r"at `\$.popularity.publish_every_ms`"),
         (SMALLEST + "audit.heads_every_ms = 7200000", r"`int` <= 3600000 - at `\$.audit.heads_every_ms`"),
+        (SMALLEST + "model.versions = 's3://key:secret@shop/models'", "model.versions must hold no credentials"),
         (SMALLEST + "redis.timeout_ms = 0", r"at `\$.redis.timeout_ms`"),
         (SMALLEST + "kafka.topic_prefix = 'a b/'", r"freshet.toml: kafka\.topic_prefix may contain only"),
         (SMALLEST + "kafka.group_id = ''", "kafka.group_id must not be empty"),

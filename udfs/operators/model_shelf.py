@@ -12,6 +12,8 @@ from udfs.ranking import ListModel
 from udfs.rollout import Warmth
 
 REFUSALS_KEPT: Final = 16
+REASON_LENGTH_MAX: Final = 500
+"""Reasons are kept in state and in receipts, and a runtime may say anything."""
 TOGETHER_MAX: Final = 12
 """Models that a worker holds at the same time: the most that one plan can name, and some for a step between two."""
 
@@ -118,7 +120,7 @@ class ModelShelf:
             with self._one_at_a_time:
                 opening.model = self._open_version(version)
         except ModelError as error:
-            opening.refused = str(error)
+            opening.refused = " ".join(str(error).split())[:REASON_LENGTH_MAX]
         except BaseException as error:  # whatever a foreign model does; the task does not notice
             opening.refused = f"it cannot be opened: {where(error)}"
         finally:

@@ -132,10 +132,10 @@ class RolloutKeeper:
                 self._execute(self._with_default(command), now_ms)
 
     def _execute(self, command: ModelCommand, now_ms: int) -> None:
-        for version in [command.version] if command.action == "load" else []:
-            self._shelf.want(version)
         step = carry_out(self._plan, command, self._shelf.view())
         self._plan = step.plan
+        if command.action == "load" and not step.repeated:
+            self._shelf.want(command.version)
         if step.answer.outcome != LOADING:
             self._answer(step.answer, command.action, command.bucket, now_ms)
 
