@@ -131,7 +131,9 @@ def _refutes(counts: Counts, values: Floats, mean: float, sign: int, error: floa
     return bool(capital(grown) >= -np.log(error))
 
 
-class _Stored(msgspec.Struct, array_like=True, frozen=True):
+class StoredPairs(msgspec.Struct, array_like=True, frozen=True):
+    """The bytes of counts: their places in the table, flattened, and the counts there."""
+
     version: int
     places: list[int]
     counts: list[int]
@@ -139,13 +141,13 @@ class _Stored(msgspec.Struct, array_like=True, frozen=True):
 
 _VERSION: Final = 1
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(_Stored)
+_decoder: Final = msgspec.msgpack.Decoder(StoredPairs)
 
 
 def encode_pairs(counts: Counts) -> bytes:
     """Bytes for state, and between operators."""
     places = np.flatnonzero(counts)
-    return _encoder.encode(_Stored(_VERSION, places.tolist(), counts.ravel()[places].tolist()))
+    return _encoder.encode(StoredPairs(_VERSION, places.tolist(), counts.ravel()[places].tolist()))
 
 
 def decode_pairs(raw: bytes) -> Counts:

@@ -18,7 +18,7 @@ EVENTS_MIN: Final = 1_000
 _VERSION: Final = 1
 
 
-class Watch(msgspec.Struct, array_like=True):
+class DriftWatch(msgspec.Struct, array_like=True):
     """The state. `tests` are by model and arm; `minute` is what has been counted of it; `kinds` are by hour.
 
     `shifted` is whether the kinds of events differ: it is reported once, until they have returned to half of the limit.
@@ -90,14 +90,14 @@ class Watch(msgspec.Struct, array_like=True):
         return [DriftReceipt("kinds", "", "", settings.psi, round(index, 4), now_ms)]
 
 
-def encode_watch(watch: Watch) -> bytes:
+def encode_watch(watch: DriftWatch) -> bytes:
     """Bytes for `drift-v1`."""
     return msgspec.msgpack.encode(watch)
 
 
-def decode_watch(raw: bytes | None) -> Watch:
+def decode_watch(raw: bytes | None) -> DriftWatch:
     """The state behind `raw`; a new one for None."""
-    watch = Watch() if raw is None else msgspec.msgpack.decode(raw, type=Watch)
+    watch = DriftWatch() if raw is None else msgspec.msgpack.decode(raw, type=DriftWatch)
     if watch.version != _VERSION:
         raise SchemaError(f"drift of version {watch.version}, this release reads {_VERSION}")
     return watch

@@ -13,7 +13,9 @@ WINDOWS_MS: Final = {"5m": 5 * MINUTE_MS, "1h": HOUR_MS, "24h": DAY_MS}
 _VERSION: Final = 1
 
 
-class _Stored(msgspec.Struct, array_like=True):
+class StoredWindows(msgspec.Struct, array_like=True):
+    """The bytes of windows: counts by the start of each minute and hour."""
+
     version: int
     minutes: dict[int, list[tuple[Series, Counts]]]
     hours: dict[int, list[tuple[Series, Counts]]]
@@ -24,7 +26,7 @@ class FeedbackWindows:
 
     def __init__(self, series_max: int, raw: bytes | None = None) -> None:
         self._series_max = series_max
-        stored = _Stored(_VERSION, {}, {}) if raw is None else _decode(raw)
+        stored = StoredWindows(_VERSION, {}, {}) if raw is None else _decode(raw)
         self._parts = {
             MINUTE_MS: {start: dict(found) for start, found in stored.minutes.items()},
             HOUR_MS: {start: dict(found) for start, found in stored.hours.items()},
@@ -76,11 +78,11 @@ class FeedbackWindows:
             {start: list(part.items()) for start, part in self._parts[length_ms].items()}
             for length_ms in (MINUTE_MS, HOUR_MS)
         )
-        return msgspec.msgpack.encode(_Stored(_VERSION, minutes, hours))
+        return msgspec.msgpack.encode(StoredWindows(_VERSION, minutes, hours))
 
 
-def _decode(raw: bytes) -> _Stored:
-    stored = msgspec.msgpack.decode(raw, type=_Stored)
+def _decode(raw: bytes) -> StoredWindows:
+    stored = msgspec.msgpack.decode(raw, type=StoredWindows)
     if stored.version != _VERSION:
         raise SchemaError(f"feedback of version {stored.version}, this release reads {_VERSION}")
     return stored

@@ -39,7 +39,7 @@ class JudgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass
-class Standing:
+class TrialStanding:
     """What is known of a trial. A verdict is final; `decided_at` and `changed_at` are in ms.
 
     `counts` are of all lists, `recent` of the window numbered `window`, which has up to :data:`WINDOW_LISTS`.
@@ -103,7 +103,9 @@ class Standing:
         )
 
 
-class _Stored(msgspec.Struct, array_like=True, frozen=True):
+class StoredStanding(msgspec.Struct, array_like=True, frozen=True):
+    """The bytes of a standing."""
+
     version: int
     trial: Trial
     pairs: bytes
@@ -115,7 +117,7 @@ class _Stored(msgspec.Struct, array_like=True, frozen=True):
     window: int
 
 
-def rollbacks(standing: Standing, buckets: int, now_ms: int) -> list[bytes]:
+def rollbacks(standing: TrialStanding, buckets: int, now_ms: int) -> list[bytes]:
     """The commands that end the experiment, one for each bucket. Carried out twice, or late, they change nothing."""
     request = f"judge-{now_ms}"
     return [
@@ -124,24 +126,24 @@ def rollbacks(standing: Standing, buckets: int, now_ms: int) -> list[bytes]:
     ]
 
 
-def encode_standing(standing: Standing) -> bytes:
+def encode_standing(standing: TrialStanding) -> bytes:
     """Bytes for `trial-v1`."""
     pairs = encode_pairs(standing.counts)
     times = standing.decided_at, standing.changed_at, standing.commanded_at
     now = encode_pairs(standing.recent), standing.window
-    return msgspec.msgpack.encode(_Stored(STATE_VERSION, standing.trial, pairs, standing.verdict, *times, *now))
+    return msgspec.msgpack.encode(StoredStanding(STATE_VERSION, standing.trial, pairs, standing.verdict, *times, *now))
 
 
-def decode_standing(raw: bytes | None, trial: Trial) -> Standing:
+def decode_standing(raw: bytes | None, trial: Trial) -> TrialStanding:
     """What is known of `trial`; nothing yet for None. Raises :class:`SchemaError` for other bytes."""
     if raw is None:
-        return Standing(trial, no_pairs(), no_pairs())
+        return TrialStanding(trial, no_pairs(), no_pairs())
     try:
-        stored = msgspec.msgpack.decode(raw, type=_Stored)
+        stored = msgspec.msgpack.decode(raw, type=StoredStanding)
     except msgspec.DecodeError as error:
         raise SchemaError(f"this is no trial: {error}") from None
     if stored.version != STATE_VERSION:
         raise SchemaError(f"trial of version {stored.version}, this release reads {STATE_VERSION}")
     counts, recent = decode_pairs(stored.pairs), decode_pairs(stored.recent)
     times = stored.decided_at, stored.changed_at, stored.commanded_at
-    return Standing(stored.trial, counts, recent, stored.window, stored.verdict, *times)
+    return TrialStanding(stored.trial, counts, recent, stored.window, stored.verdict, *times)

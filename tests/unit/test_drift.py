@@ -9,7 +9,7 @@ from schemas.errors import SchemaError
 from schemas.events import EVENT_TYPES
 from tests.support.vocabulary import BEGINNING, HOUR, MINUTE
 from udfs.drift import DriftSettings, PageHinkley, psi
-from udfs.drift_watch import WATCHED_MAX, Watch, decode_watch, encode_watch
+from udfs.drift_watch import WATCHED_MAX, DriftWatch, decode_watch, encode_watch
 from udfs.feedback import Counts, Series
 
 SETTINGS = DriftSettings()
@@ -78,7 +78,7 @@ def shares(*counts: int) -> list[int]:
 
 
 def test_a_fallen_rate_is_reported_once_by_model_and_arm() -> None:
-    watch, told = Watch(), []
+    watch, told = DriftWatch(), []
     for minute in range(600):
         clicks = 50 if minute < 300 else 30
         now = BEGINNING + minute * MINUTE
@@ -96,7 +96,7 @@ def test_a_fallen_rate_is_reported_once_by_model_and_arm() -> None:
 
 
 def test_other_kinds_of_events_are_reported_once_until_they_return() -> None:
-    watch, told = Watch(), []
+    watch, told = DriftWatch(), []
     for hour in range(60):
         kinds = shares(10, 60, 30) if hour < 20 or hour > 30 else shares(60, 20, 20)
         now = BEGINNING + hour * HOUR
@@ -108,7 +108,7 @@ def test_other_kinds_of_events_are_reported_once_until_they_return() -> None:
 
 
 def test_few_events_are_no_drift() -> None:
-    watch, told = Watch(), []
+    watch, told = DriftWatch(), []
     for hour in range(40):
         told += watch.alarms(BEGINNING + hour * HOUR, SETTINGS)
         watch.add({}, shares(10, 0) if hour < 20 else shares(0, 10), BEGINNING + hour * HOUR)
@@ -116,7 +116,7 @@ def test_few_events_are_no_drift() -> None:
 
 
 def test_models_without_end_are_not_kept() -> None:
-    watch = Watch()
+    watch = DriftWatch()
     for number in range(4 * WATCHED_MAX):
         now = BEGINNING + number * MINUTE
         watch.alarms(now, SETTINGS)
@@ -126,4 +126,4 @@ def test_models_without_end_are_not_kept() -> None:
 
 def test_bytes_of_another_release_are_refused() -> None:
     with pytest.raises(SchemaError):
-        decode_watch(encode_watch(Watch(version=2)))
+        decode_watch(encode_watch(DriftWatch(version=2)))

@@ -13,7 +13,7 @@ from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 from schemas.events import EVENT_TYPES
 from schemas.receipts import encode_receipt
 from udfs.drift import DriftSettings
-from udfs.drift_watch import Watch, decode_watch, encode_watch
+from udfs.drift_watch import DriftWatch, decode_watch, encode_watch
 from udfs.fault_log import FaultLog
 from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Series, added, decode_sums
 from udfs.feedback_windows import FeedbackWindows, metric_records
@@ -69,7 +69,7 @@ class FeedbackOperator(KeyedProcessFunction):
             watch = decode_watch(self._watch.value())
         except Exception as error:  # watching may not stop the job
             self._report(error)
-            watch = Watch()
+            watch = DriftWatch()
         alarms = watch.alarms(now_ms, self._drift)
         watch.add(counted, kinds, now_ms)
         self._watch.update(encode_watch(watch))

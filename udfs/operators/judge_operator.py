@@ -13,7 +13,7 @@ from models.paired_gains import Counts, no_pairs
 from schemas.receipts import encode_receipt
 from schemas.topics import DAY_MS
 from udfs.fault_log import FaultLog
-from udfs.judging import JudgeSettings, Standing, decode_standing, encode_standing, rollbacks
+from udfs.judging import JudgeSettings, TrialStanding, decode_standing, encode_standing, rollbacks
 from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
 from udfs.rollout import Trial
@@ -68,7 +68,7 @@ class JudgeOperator(KeyedProcessFunction):
         self._standing.update(encode_standing(standing))
         ctx.timer_service().register_processing_time_timer((now_ms // DAY_MS + 1) * DAY_MS + FORGOTTEN_AFTER_MS)
 
-    def _judged(self, standing: Standing, pending: list[bytes], now_ms: int) -> Iterator[Any]:
+    def _judged(self, standing: TrialStanding, pending: list[bytes], now_ms: int) -> Iterator[Any]:
         counts = self._sum(pending, standing.trial)
         self._lists.inc(int(counts.sum()))
         if standing.add(counts, self._settings, now_ms):
@@ -81,7 +81,7 @@ class JudgeOperator(KeyedProcessFunction):
             self._said_at[standing.trial] = now_ms
             yield encode_receipt(standing.receipt(self._settings, now_ms))
 
-    def _opened(self, trial: Trial) -> Standing:
+    def _opened(self, trial: Trial) -> TrialStanding:
         try:
             return decode_standing(self._standing.value(), trial)
         except Exception as error:  # judging may not stop the job
