@@ -20,6 +20,7 @@ from jobs.settings import Settings
 from privacy.history import Permitted, permitted
 from privacy.standings import read_standings
 from schemas import topics
+from schemas.consents import PURPOSES, Level
 from schemas.control import RelearnCommand
 from schemas.errors import JobSilent, SettingsError
 from schemas.events import KIND_OF
@@ -30,8 +31,10 @@ from udfs.elements import EventRecord
 from udfs.popularity import USER_BITS
 from udfs.relearning import EVENTS_PER_UPDATE, Relearning
 
-PARTS_TTL_MS: Final = topics.HOUR_MS
+PARTS_TTL_MS: Final = topics.DAY_MS
+"""If the command is read again later than this, the model is emptied: what was erased must not return."""
 ANSWER_TIMEOUT_S: Final = 60.0
+PERSONALISE: Final = PURPOSES[0]
 EVENTS_BETWEEN_LINES: Final = 50 * EVENTS_PER_UPDATE
 Say = Callable[[str], None]
 
@@ -76,10 +79,15 @@ def _events(settings: Settings, left_out: Counter[LeftOut], say: Say) -> list[Ev
         say("reading consents")
         standings = read_standings(settings, "train", hashes.all, user_bit)
         say("reading events")
-        found = [_record_of(one) for one in permitted(topic, standings, clock_ms(), left_out)]
+        found = [_record_of(one) for one in permitted(topic, standings, clock_ms(), left_out) if _is_learned(one)]
     finally:
         topic.close()
     return sorted(found, key=lambda event: event.append_ts)
+
+
+def _is_learned(one: Permitted) -> bool:
+    """As in the job: of users whose lists are personal, now and at the time of the event."""
+    return one.standing.level == Level.FULL and PERSONALISE in one.event.purposes
 
 
 def _record_of(one: Permitted) -> EventRecord:
@@ -91,21 +99,20 @@ def _record_of(one: Permitted) -> EventRecord:
 
 
 def _hand_over(settings: Settings, relearning: Relearning, say: Say) -> None:
-    """Write the state to Redis, tell the job, and wait until it has taken it."""
-    client, request, written = connect_as_tenant(settings), uuid.uuid4().hex, [RELEARNED_TAKEN]
+    """Write the state to Redis, tell the job, and wait until it has taken it.
+
+    The parts stay until they expire: after a restore, the job reads the command again.
+    """
+    client, request = connect_as_tenant(settings), uuid.uuid4().hex
     prefix = settings.redis.prefix
     try:
         say(f"handing over {relearning.items:,} items")
         for part, raw in relearning.state():
             _write(client, relearned_key(prefix, request, part), raw)
-            written.append(part)
         with JobSession(settings.kafka, settings.job.buckets) as session:
             session.send(RelearnCommand(0, request))
         _wait_until_taken(client, relearned_key(prefix, request, RELEARNED_TAKEN))
     finally:
-        for part in written:
-            key = relearned_key(prefix, request, part)
-            client.run(always([(key, ("DEL", key))]))
         client.close()
 
 
@@ -121,6 +128,6 @@ def _wait_until_taken(client: RedisClient, key: str) -> None:
             return
         time.sleep(0.2)
     raise JobSilent(
-        f"the job has not taken the model within {ANSWER_TIMEOUT_S:g} s and goes on with what it had: does it run, "
-        "with these settings and this release? Then type the command again"
+        f"the job has not taken the model within {ANSWER_TIMEOUT_S:g} s: does it run, with these settings and this "
+        "release? Type the command again"
     )

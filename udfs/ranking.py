@@ -38,7 +38,7 @@ class ListRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What goes into a list."""
 
     items: AtLeastOne = 30
-    """Items in a list."""
+    """Items in a list. The online model ranks up to 128; popular items follow."""
     exclude_bought: bool = True
     """Leave out what the user has bought."""
     exclude_recent: Annotated[int, Meta(ge=0)] = RECENT_ITEMS_MAX

@@ -21,7 +21,7 @@ from udfs.state import UserState, decode_state, encode_state
 
 EVENTS_PER_UPDATE: Final = 2_000
 """What the job learns in a second when it is busy."""
-EVENTS_PER_ELEMENT: Final = 100
+EVENTS_PER_ELEMENT: Final = 25
 
 
 class Relearning:
@@ -32,6 +32,7 @@ class Relearning:
         self._bounds, self._rules = bounds, rules
         self._model = OnlineModel()
         self._users: dict[str, bytes] = {}
+        self._taken = 0
 
     @property
     def items(self) -> int:
@@ -47,8 +48,11 @@ class Relearning:
 
     def take(self, events: Sequence[EventRecord]) -> None:
         """Learn `events` of users who allow training, in the order of their append times."""
-        for begin in range(0, len(events), EVENTS_PER_UPDATE):
-            some = events[begin : begin + EVENTS_PER_UPDATE]
+        begin = 0
+        while begin < len(events):
+            # In a shop with few events, weights need updates to learn from, too.
+            some = events[begin : begin + min(EVENTS_PER_UPDATE, max(EVENTS_PER_ELEMENT, self._taken // 10))]
+            begin, self._taken = begin + len(some), self._taken + len(some)
             lessons, gradients = [], Gradients()
             for first in range(0, len(some), EVENTS_PER_ELEMENT):
                 teaching = self._taught(some[first : first + EVENTS_PER_ELEMENT])

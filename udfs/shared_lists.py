@@ -3,6 +3,7 @@
 Both follow from what the learner publishes anyway: only items, and pairs of items, that several users have met.
 """
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
@@ -38,7 +39,10 @@ class SharedLists:
         self._model = model
         self._waiting: dict[int, None] = {}
         """Rows whose lists are to be published, those that changed first come first."""
-        self._trending: list[bytes] = []
+        self._listed = set[int]()
+        """Rows whose lists were published since the start, and are not empty."""
+        self._trending: list[bytes] | None = []
+        """What was published last; None if that is not known."""
         self._trending_at_ms = 0
 
     @property
@@ -50,8 +54,20 @@ class SharedLists:
         """Remember whose lists `update` changes."""
         self._waiting.update(dict.fromkeys(update.pair_rows().tolist()))
 
+    def begin_anew(self, whole: Update) -> None:
+        """Publish all lists of a model that replaces another one."""
+        self._waiting.clear()
+        self._listed.clear()
+        self._trending = None
+        self.note(whole)
+
+    def ended(self, items: Iterable[str], tables: Tables, at_ms: int) -> list[SimilarList]:
+        """Empty lists for items that had one: readers then answer with popular items."""
+        payload = join_list(tables.sequence, self._epoch, self._name(tables), at_ms, "similar", [], [])
+        return [SimilarList(item, tables.sequence, payload) for item in items]
+
     def similar(self, tables: Tables, at_ms: int) -> list[SimilarList]:
-        """The next lists of similar items; items that are alike to none have no list."""
+        """The next lists of similar items; one that has become empty is written, too."""
         taken = list(islice(self._waiting, self._learn.similar_lists_max))
         for row in taken:
             del self._waiting[row]
@@ -62,22 +78,24 @@ class SharedLists:
         sizes = np.count_nonzero(found.likeness, axis=1).tolist()
         numbers = encode_scores(np.round(found.likeness, 4).ravel().tolist())
         model = self._name(tables)
-        lists = []
+        lists, ended = [], []
         for place, (row, size) in enumerate(zip(rows.tolist(), sizes, strict=True)):
-            if size:
-                first = place * found.likeness.shape[1]
-                fragments = [item_fragment(tables.ids[other]) for other in found.rows[place, :size].tolist()]
-                scores = numbers[first : first + size]
-                if shelf is not None:
-                    fragments, scores = self._shown(fragments, scores, shelf)
-                if not fragments:
-                    continue
+            first = place * found.likeness.shape[1]
+            fragments = [item_fragment(tables.ids[other]) for other in found.rows[place, :size].tolist()]
+            scores = numbers[first : first + size]
+            if shelf is not None:
+                fragments, scores = self._shown(fragments, scores, shelf)
+            if fragments:
                 payload = join_list(tables.sequence, self._epoch, model, at_ms, "similar", fragments, scores)
                 lists.append(SimilarList(tables.ids[row], tables.sequence, payload))
-        return lists
+                self._listed.add(row)
+            elif row in self._listed:
+                self._listed.remove(row)
+                ended.append(tables.ids[row])
+        return lists + self.ended(ended, tables, at_ms)
 
     def trending(self, popularity: ItemPopularity, tables: Tables, at_ms: int) -> bytes | None:
-        """The list of trending items, or None if there is none, or it was published already."""
+        """The list of trending items, also when it has become empty; None if it was published already."""
         # Tables name no item of fewer users.
         users_min = max(USERS_MIN, self._popularity.users_min)
         rows, scores = trending(popularity, self._popularity.list_items, users_min)
@@ -86,10 +104,9 @@ class SharedLists:
             fragments, shown = arrange_one(
                 fragments, shown, shelf, self._assortment.code_of, self._popularity.list_items
             )
-        items = fragments
-        if not items or (items == self._trending and at_ms - self._trending_at_ms < TRENDING_AGAIN_MS):
+        if fragments == self._trending and (not fragments or at_ms - self._trending_at_ms < TRENDING_AGAIN_MS):
             return None
-        self._trending, self._trending_at_ms = items, at_ms
+        self._trending, self._trending_at_ms = fragments, at_ms
         rounded = np.round(shown, 6).tolist()
         return encode_list(tables.sequence, self._epoch, self._name(tables), at_ms, "trending", fragments, rounded)
 

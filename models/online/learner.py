@@ -1,6 +1,7 @@
 """The learner: merges lessons into tables, numbers items, and makes the updates that scorers apply."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,8 @@ USERS_MIN: Final = 2
 
 
 class Learner:
-    """`items_max`: items that have a row; when there are more, the least popular tenth lose theirs.
+    """`items_max`: items that have a row; when there are more, the least popular tenth lose theirs. One merge takes up
+    no more new items than there is room for, or a tenth: of a flood, those with most events.
 
     `pair_rows_max`: rows of pairs in one update; others wait for the next, those that changed first come first.
     """
@@ -53,8 +55,9 @@ class Learner:
         A count would fall behind what scorers have after a restore.
         """
         after, self.sequence = self.sequence, max(self.sequence + 1, at_ms)
-        renamed = self._make_room(lessons)
-        changed = self._merge(lessons)
+        new = self._newcomers(lessons)
+        renamed = self._make_room(lessons, new)
+        changed = self._merge(lessons, new)
         steps = Gradients()
         for sums in lessons:
             if sums.gradients is not None:
@@ -77,11 +80,20 @@ class Learner:
         pair_rows = np.flatnonzero(self.pairs.left_mass.any(axis=1))
         return self._update(0, at_ms, rows, pair_rows, [])
 
-    def _merge(self, lessons: Sequence[LessonSums]) -> Rows:
-        """Merge popularity and pairs; returns the rows of items that changed."""
+    def _newcomers(self, lessons: Sequence[LessonSums]) -> set[str]:
+        """The items that get a row now."""
+        events = Counter[str]()
+        for sums in lessons:
+            seen = np.bincount(np.frombuffer(sums.event_items, "<i4"), minlength=len(sums.items)).tolist()
+            events.update({item: n for item, n in zip(sums.items, seen, strict=True) if item not in self.index})
+        most = max(self._items_max // 10, self._items_max - len(self.index), 1)
+        return {item for item, _ in events.most_common(most)}
+
+    def _merge(self, lessons: Sequence[LessonSums], new: Collection[str]) -> Rows:
+        """Merge popularity and pairs of items that have a row, or get one; returns the rows of items that changed."""
         if not lessons:
             return np.empty(0, np.int64)
-        rows = [np.array([self._row_of(item) for item in sums.items], np.int64) for sums in lessons]
+        rows = [np.array([self._row_of(item, new) for item in sums.items], np.int64) for sums in lessons]
         self.popularity.grow(len(self.ids))
         self.pairs.grow(len(self.ids))
 
@@ -100,21 +112,27 @@ class Learner:
             np.concatenate(counts).astype(np.float32),
             np.concatenate(column("bits", "<u8")),
         )
+        pairs = pairs.where((pairs.left > 0) & (pairs.right > 0))
         for row in self.pairs.merge(pairs, reference, self.sequence).tolist():
             self._waiting.setdefault(row)
             self._changed.add(row)
         self._changed.update(pairs.right.tolist())
         items = numbered("event_items")
+        known = items > 0
+        self._changed.update(np.unique(items[known]).tolist())
         return self.popularity.merge(
-            items,
-            np.ones(len(items), np.float32),
-            np.concatenate(column("event_bits", "<u8")),
-            np.concatenate(column("event_times", "<i8")),
+            items[known],
+            np.ones(np.count_nonzero(known), np.float32),
+            np.concatenate(column("event_bits", "<u8"))[known],
+            np.concatenate(column("event_times", "<i8"))[known],
         )
 
-    def _row_of(self, item: str) -> int:
+    def _row_of(self, item: str, new: Collection[str]) -> int:
+        """The row of an item, 0 for one that gets none."""
         row = self.index.get(item)
         if row is None:
+            if item not in new:
+                return 0
             if self._free:
                 row = self._free.pop()
                 self.ids[row] = item
@@ -124,9 +142,8 @@ class Learner:
             self.index[item] = row
         return row
 
-    def _make_room(self, lessons: Sequence[LessonSums]) -> list[int]:
+    def _make_room(self, lessons: Sequence[LessonSums], new: Collection[str]) -> list[int]:
         """Take the rows of the least popular items where there would be too many; returns the published ones."""
-        new = {item for sums in lessons for item in sums.items if item not in self.index}
         if len(self.index) + len(new) <= self._items_max:
             return []
         # Items of this update keep their rows: what it says of them would be lost.

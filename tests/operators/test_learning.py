@@ -4,13 +4,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.online.lessons import decode_sums
+from models.online.learner import Learner
+from models.online.lessons import Lesson, decode_sums, sum_lessons
 from models.online.updates import decode_update, encode_update
 from schemas.control import RelearnCommand
-from schemas.store import RELEARNED_TAKEN
+from schemas.lists import encode_list, item_fragment
+from schemas.store import TRENDING
 from tests.support.fakes import MemoryStore
 from tests.support.shop import Shop, hash_bit
-from tests.support.vocabulary import BEGINNING, MINUTE, SECOND, a_consent, an_interaction
+from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_interaction
 from udfs.elements import EventRecord
 from udfs.learning import TRAIN, LearnSettings
 from udfs.online_model import OnlineModel
@@ -251,20 +253,78 @@ def test_learning_again_removes_what_an_erased_user_taught() -> None:
     assert "secret" in tables.tables.ids, "the second user of those who are left has the bit that the job gives them"
 
 
-@pytest.mark.parametrize("lost", ["0", "head"])
-def test_incomplete_state_to_go_on_from_changes_nothing(lost: str) -> None:
+@pytest.mark.promise("learning-forgets-at-once")
+@pytest.mark.parametrize("lost", ["0", "head", None])
+def test_restore_from_before_learning_again_does_not_bring_an_erased_share_back(lost: str | None) -> None:
+    """The command is read again. Its parts may have expired by then: the model is emptied rather than restored."""
     shop = Shop()
-    shop.consents("ada", "bob", "zoe")
+    shop.consents("ada", "bob", "eve", "mal", "zoe")
     for user in ("ada", "bob"):
         shop.clicks(user, "tea", "cup", "pot")
-    relearning = Relearning(ProfileBounds(), ListRules(), LearnSettings())
-    relearning.take(some_clicks("ada", "tea"))
-    parts = {("again", part): raw for part, raw in relearning.state() if part != lost}
-    shop.bucket.store.relearned_parts.update(parts)
+    for user in ("eve", "mal"):
+        shop.clicks(user, "tea", "secret")
+    older = shop.learner_keyed.snapshot()
+    left = [event for user in ("ada", "bob") for event in some_clicks(user, "tea", "cup", "pot")]
+    relearned(shop, *left)
+    shop.learner_keyed = older
+    shop.start_learner()
+    shop.bucket.store.relearned_parts.pop(("again", lost), None)
     shop.pass_on(shop.bucket.take(commands=[RelearnCommand(3, "again")]))
-    shop.clicks("zoe", "tea")
-    assert {"cup", "pot"} <= set(shop.ids("zoe"))
-    assert ("again", RELEARNED_TAKEN) not in shop.bucket.store.relearned_parts
+    shop.pass_time(2 * SECOND)
+    followed = OnlineModel()
+    followed.follow(shop.bucket.store)
+    assert "secret" not in followed.tables.ids
+    assert ("cup" in followed.tables.ids) == (lost is None)
+    for user in ("ada", "bob"):
+        shop.clicks(user, "mug", "jug")
+    followed.follow(shop.bucket.store)
+    assert {"mug", "jug"} <= set(followed.tables.ids), "an emptied model goes on learning"
+
+
+@pytest.mark.promise("learning-forgets-at-once")
+def test_lists_of_an_erased_share_end_when_the_model_is_learned_again() -> None:
+    shop = Shop()
+    shop.consents("ada", "bob", "eve", "mal")
+    for user in ("ada", "bob"):
+        shop.clicks(user, "tea", "cup")
+    for user in ("eve", "mal"):
+        shop.clicks(user, *("secret", "secret-2") * 5)
+    store = shop.bucket.store
+    assert store.similar("secret") is not None
+    rising = encode_list(1, BEGINNING, b'"m"', BEGINNING, "trending", [item_fragment("secret")], [1.0])
+    store.write_popular(TRENDING, BEGINNING, 1, DAY, rising)
+    relearned(shop, *(event for user in ("ada", "bob") for event in some_clicks(user, "tea", "cup")))
+    emptied, similar, trending = store.similar("secret"), store.similar("tea"), store.popular(TRENDING)
+    assert emptied is not None and emptied.items == ()
+    assert similar is not None and {item.id for item in similar.items} == {"cup"}
+    assert trending is not None and trending.items == ()
+
+
+def test_restart_keeps_items_that_were_met_without_a_pair() -> None:
+    shop = Shop()
+    shop.consents(*(f"u{n}" for n in range(150)))
+    for n in range(150):
+        shop.clicks(f"u{n}", f"landing-{n % 75}")
+    shop.pass_time(MINUTE)
+    shop.learner_keyed = shop.learner_keyed.snapshot()
+    shop.start_learner()
+    shop.clicks("u0", "tea")
+    followed = OnlineModel()
+    followed.follow(shop.bucket.store)
+    assert {f"landing-{n}" for n in range(75)} <= set(followed.tables.ids)
+
+
+def test_flood_of_new_items_takes_no_more_rows_than_there_are() -> None:
+    learner = Learner(items_max=100)
+    for user in (1, 2, 3):
+        learner.learn([sum_lessons([Lesson(f"old-{n}", BEGINNING, user, ()) for n in range(80)])], BEGINNING)
+    flood = [Lesson(f"new-{n}", BEGINNING + SECOND, 9, (f"new-{n - 1}",)) for n in range(20_000)]
+    learner.learn([sum_lessons(flood)], BEGINNING + SECOND)
+    assert len(learner.index) <= 100
+    assert sum(item.startswith("old-") for item in learner.index) == 80
+    for n in range(20):
+        learner.learn([sum_lessons([Lesson(f"more-{n}-{m}", BEGINNING + SECOND, 9, ()) for m in range(50)])], BEGINNING)
+    assert sum(item.startswith("old-") for item in learner.index) == 80, "items that several users met stay"
 
 
 def test_learning_again_equals_learning_in_the_stream() -> None:

@@ -5,8 +5,9 @@ State is what was learned up to a moment, by blocks of rows, and the lessons sin
 and writing all that changed each second would cost more than learning it.
 """
 
+import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,7 +21,7 @@ from models.online.learner_state import BLOCK_ROWS, decode_learner, encode_block
 from models.online.lessons import LessonSums, decode_sums
 from models.online.tables import Tables
 from models.online.updates import Update, encode_update
-from schemas.errors import SchemaError
+from schemas.errors import FreshetError, SchemaError
 from schemas.store import RELEARNED_HEAD, TRENDING, PublishOutcome
 from udfs.assortment import Following, Unfollowed
 from udfs.fault_log import FaultLog
@@ -82,7 +83,8 @@ class LearnOperator(KeyedProcessFunction):
         self._updates, self._similar = group.counter("model_updates"), group.counter("similar_lists")
         self._report = FaultLog(logger, "lessons cannot be merged: they are left out")
         self._report_state = FaultLog(
-            logger, "the new state of the online model is not taken: learning goes on as before"
+            logger,
+            "the new state of the online model cannot be read: the model is empty, run `freshet model relearn` again",
         )
 
     def close(self) -> None:
@@ -113,7 +115,7 @@ class LearnOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         if self._waiting and (update := self._merged(now_ms)) is not None:
             self._publish(update)
-            self._publish_trending(now_ms)
+            self._publish_trending(self._open_learner(ctx), now_ms)
             register_end_of(STORE_EVERY_MS, ctx)
             register_end_of(WHOLE_EVERY_MS, ctx)
         self._publish_similar(now_ms, ctx)
@@ -148,39 +150,58 @@ class LearnOperator(KeyedProcessFunction):
         self._learner = None
 
     def _replace(self, request: str, ctx: Any) -> None:
-        """Go on from the state in the store; from what was learned so far if it is not there, or cannot be read."""
-        head, blocks = self._relearned(request)
+        """Go on from the state in the store; from nothing, if it is not there any more or cannot be read.
+
+        A command is read again after a restore, which brings back what the new state was to remove: without that state,
+        to go on would break the promise of an erasure.
+        """
+        before = self._tables.ids
         try:
+            head, blocks = self._relearned(request)
             decode_learner(head, {int(block): raw for block, raw in blocks.items()}, Learner())
-        except Exception as error:  # whatever it is, the job goes on
+        except Exception as error:  # whatever it is, it would happen again after each restart
+            if isinstance(error, FreshetError) and not isinstance(error, SchemaError):
+                raise  # of Redis: the command is not at fault
             self._report_state(error)
-            return
-        if head is None:
-            self._report_state(SchemaError("a part is missing: it has expired, or Redis has lost it"))
-            return
+            head, blocks = encode_head(Learner()), {}
         self._rows.clear()
         for block, raw in blocks.items():
             self._rows.put(block, raw)
         self._head.update(head)
         self._lessons.clear()
         self._learner, self._tables = None, Tables()
-        self._open_learner(ctx)
+        learner = self._open_learner(ctx)
         self._publish_whole()
-        self._shared.note(self._tables.whole())
-        register_end_of(PUBLISH_EVERY_MS, ctx)
+        self._replace_shared(learner, before, ctx)
         self._patiently(lambda: self._parts.store.confirm_relearned(request), self._retries.inc)
 
-    def _relearned(self, request: str) -> tuple[bytes | None, dict[str, bytes]]:
-        """Head and blocks of a new state; None for the head if a part is missing."""
+    def _replace_shared(self, learner: Learner, before: Sequence[str], ctx: Any) -> None:
+        """Publish the lists of the new state, and empty ones for items `before` that have none any more."""
+        store, settings, tables = self._parts.store, self._parts.settings, self._tables
+        now_ms, whole = ctx.timer_service().current_processing_time(), tables.whole()
+        kept = {tables.ids[row] for row in whole.pair_rows().tolist()}
+        ended = self._shared.ended((item for item in before if item and item not in kept), tables, now_ms)
+        for begin in range(0, len(ended), settings.similar_lists_max):
+            some = ended[begin : begin + settings.similar_lists_max]
+            self._patiently(functools.partial(store.write_similar, some, settings.similar_ttl_ms), self._retries.inc)
+        self._shared.begin_anew(whole)
+        self._publish_trending(learner, now_ms)
+        register_end_of(PUBLISH_EVERY_MS, ctx)
+
+    def _relearned(self, request: str) -> tuple[bytes, dict[str, bytes]]:
+        """Head and blocks of a new state. Raises :class:`SchemaError` if a part is missing."""
         store = self._parts.store
 
         def part(name: str) -> bytes | None:
             return self._patiently(lambda: store.relearned(request, name), self._retries.inc)
 
         count, _, head = (part(RELEARNED_HEAD) or b"").partition(b":")
-        blocks = {str(block): part(str(block)) for block in range(int(count) if count.isdigit() else 0)}
+        wanted = int(count) if count.isdigit() and len(count) < 6 else 0
+        blocks = {str(block): part(str(block)) for block in range(wanted)}
         found = {block: raw for block, raw in blocks.items() if raw is not None}
-        return head if blocks and len(found) == len(blocks) else None, found
+        if not blocks or len(found) < len(blocks):
+            raise SchemaError("a part of the new state is missing: it has expired, or Redis has lost it")
+        return head, found
 
     def _publish(self, update: Update) -> None:
         store, packed = self._parts.store, encode_update(update)
@@ -200,11 +221,10 @@ class LearnOperator(KeyedProcessFunction):
         self._patiently(lambda: store.publish_whole(tables.sequence, whole), self._retries.inc)
         self._whole_at = tables.sequence
 
-    def _publish_trending(self, now_ms: int) -> None:
+    def _publish_trending(self, learner: Learner, now_ms: int) -> None:
         """Publish what is trending, if that has changed."""
         store, parts, sequence = self._parts.store, self._parts, self._tables.sequence
-        assert self._learner is not None
-        payload = self._shared.trending(self._learner.popularity, self._tables, now_ms)
+        payload = self._shared.trending(learner.popularity, self._tables, now_ms)
         if payload is not None:
             ttl_ms = parts.settings.trending_ttl_ms
             self._patiently(
