@@ -83,6 +83,8 @@ def next_due_ms(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: R
         due = active_at + bounds.session_gap_ms
     elif now_ms - active_at <= refresh.active_within_ms:
         due = now_ms + int(REFRESH_AT * list_life_ms(state, now_ms, refresh))
+        if now_ms < active_at + bounds.idle_profile_ttl_ms:
+            due = min(due, active_at + bounds.idle_profile_ttl_ms)
     else:
         due = active_at + bounds.idle_profile_ttl_ms
     return min(due, state.expires_at) if state.expires_at else due

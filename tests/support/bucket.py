@@ -31,7 +31,7 @@ from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState, decode_state
 
 BOUNDS = ProfileBounds()
-REFRESH = RefreshSettings()
+REFRESH = RefreshSettings(active_within_ms=7 * DAY)
 POPULARITY = PopularitySettings(half_life_ms=DAY, segments_max=3)
 ITEMS = ["tea", "cup", "pot", "jam", "rye", "oil", "salt", "figs"]
 EPOCH = BEGINNING

@@ -92,3 +92,8 @@ def test_lists_of_a_session_end_with_it_however_long_it_is_idle() -> None:
     state = someone("session", idle_ms=80 * DAY)
     write = ListWrite("ada", 1, b"", "session", BOUNDS.session_gap_ms, b"", "m")
     assert kept_longer([write], {"ada": state}, NOW, RefreshSettings()) == [write]
+
+
+def test_profile_that_is_refreshed_is_due_when_it_must_be_deleted() -> None:
+    state = someone(idle_ms=BOUNDS.idle_profile_ttl_ms - DAY)
+    assert next_due_ms(state, NOW, BOUNDS, RefreshSettings()) == NOW + DAY
