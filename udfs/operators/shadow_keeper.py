@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pyflink.common import Types
+from pyflink.common import Row, Types
 from pyflink.datastream import OutputTag, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
@@ -35,7 +35,7 @@ class ShadowKeeper:
         if stored:
             self._trials.clear()
             for trial, counts in summed(stored).items():
-                yield TRIALS, (key_of(trial), encode_trials({trial: counts}))
+                yield TRIALS, Row(key_of(trial), encode_trials({trial: counts}))
 
 
 def key_of(trial: Trial) -> str:
