@@ -107,9 +107,9 @@ def _in_sets(interactions: Interactions) -> tuple[Ints, Ints]:
     lightness = -np.array(WEIGHT_OF_KIND)[interactions.kinds]
     grouped = np.lexsort((np.arange(len(users)), lightness, items, users, ts))
     keys = np.stack([ts[grouped], users[grouped], items[grouped]])
-    heaviest = grouped[np.r_[[True] * bool(len(grouped)), (np.diff(keys, axis=1) != 0).any(axis=0)]]
+    heaviest = grouped[np.r_[grouped[:1] >= 0, (np.diff(keys, axis=1) != 0).any(axis=0)]]
     rows = heaviest[np.lexsort((heaviest, users[heaviest], ts[heaviest]))]
-    ends = np.flatnonzero(np.r_[(np.diff(users[rows]) != 0) | (np.diff(ts[rows]) != 0), [True] * bool(len(rows))])
+    ends = np.flatnonzero(np.r_[(np.diff(users[rows]) != 0) | (np.diff(ts[rows]) != 0), rows[:1] >= 0])
     return rows, ends + 1
 
 

@@ -20,7 +20,7 @@ from schemas.errors import ModelError
 from schemas.lists import RecommendationList, decode_list
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import user_keys
-from udfs.explaining import Reason, explain
+from udfs.explaining import ItemReason, explain
 from udfs.frozen_model import FrozenModel
 from udfs.had_items import ENTRY
 from udfs.online_model import ONLINE, OnlineModel
@@ -40,7 +40,7 @@ class Explanation(msgspec.Struct, frozen=True):
     made_by: str
     model: str
     exact: bool
-    items: list[Reason]
+    items: list[ItemReason]
 
 
 def explain_list(settings: Settings, command: AccessCommand) -> Explanation:

@@ -32,7 +32,7 @@ _EXPERT_OF: Final = dict.fromkeys(FEATURE_NAMES, "follows") | {
 }
 
 
-class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+class ItemReason(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why an item is in a list.
 
     `because` is the recent item on which it depends most, null if on none. `score` is the model's, null if the item is
@@ -47,7 +47,9 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     expert: str | None = None
 
 
-def explain(items: Sequence[str], profile: Profile, model: ListModel, rules: ListRules, now_ms: int) -> list[Reason]:
+def explain(
+    items: Sequence[str], profile: Profile, model: ListModel, rules: ListRules, now_ms: int
+) -> list[ItemReason]:
     """The reasons for `items`, in their order, in a list that `model` made for `profile`."""
     recents = [item for item, _, _ in profile.recents]
     without = [_without(profile, item) for item in recents]
@@ -61,17 +63,17 @@ def explain(items: Sequence[str], profile: Profile, model: ListModel, rules: Lis
     return [_reason(item, recents, scores, experts.get(item)) for item in items]
 
 
-def _reason(item: str, recents: list[str], scores: list[dict[bytes, float]], expert: str | None) -> Reason:
+def _reason(item: str, recents: list[str], scores: list[dict[bytes, float]], expert: str | None) -> ItemReason:
     fragment = item_fragment(item)
     mine = scores[0].get(fragment)
     if mine is None:
-        return Reason(item)
+        return ItemReason(item)
     alone = np.array([found.get(fragment, -np.inf) for found in scores[1:]])
     lowest = int(np.argmin(alone[::-1])) if len(alone) else 0  # of equals, the newest
     place = len(alone) - 1 - lowest
     if not len(alone) or not (len(alone) == 1 or alone.max() - alone[place] > MATTERS):
-        return Reason(item, _rounded(mine), expert=expert)
-    return Reason(item, _rounded(mine), recents[place], _rounded(float(alone[place])), expert)
+        return ItemReason(item, _rounded(mine), expert=expert)
+    return ItemReason(item, _rounded(mine), recents[place], _rounded(float(alone[place])), expert)
 
 
 def _rounded(score: float) -> float | None:

@@ -4,6 +4,7 @@ MLflow finds its server and credentials itself (``MLFLOW_TRACKING_URI`` …). `p
 """
 
 import contextlib
+import importlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ def downloaded(uri: str) -> Iterator[Path]:
     Raises :class:`ModelError` without MLflow, or if the artefacts at `uri` have no folder of a model.
     """
     try:
-        from mlflow.artifacts import download_artifacts
+        # Not in the requirements: whoever keeps models in MLflow installs its client.
+        download_artifacts = importlib.import_module("mlflow.artifacts").download_artifacts
     except ImportError:
         raise ModelError(f"{uri} is in MLflow, whose client is not installed: pip install mlflow-skinny") from None
     with tempfile.TemporaryDirectory(prefix="freshet-mlflow-") as folder:

@@ -19,8 +19,8 @@ class PartName(StrEnum):
     LATENCY = "latency"
     PRIVACY = "privacy"
     REBUILD = "rebuild"
-    ROLLOUT = "rollout"
     BUCKETS = "buckets"
+    ROLLOUT = "rollout"
     LEARNING = "learning"
 
 

@@ -6,7 +6,7 @@ import pytest
 from tests.support.fakes import FixedModel
 from tests.support.shop import Shop
 from tests.support.vocabulary import BEGINNING
-from udfs.explaining import EXPERTS, Reason, explain
+from udfs.explaining import EXPERTS, ItemReason, explain
 from udfs.frozen_model import FrozenModel
 from udfs.online_model import OnlineModel
 from udfs.ranking import CANDIDATES_MAX, ListModel, ListRules
@@ -79,7 +79,7 @@ def test_item_is_there_because_of_its_pair(learned: OnlineModel) -> None:
 
 
 def test_item_that_the_model_did_not_propose_has_no_reason(learned: OnlineModel) -> None:
-    assert explain(["pinned"], a_profile("tea"), learned, RULES, BEGINNING) == [Reason("pinned")]
+    assert explain(["pinned"], a_profile("tea"), learned, RULES, BEGINNING) == [ItemReason("pinned")]
 
 
 def test_frozen_model_names_the_item_without_naming_an_expert() -> None:

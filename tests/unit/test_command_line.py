@@ -430,7 +430,7 @@ def test_ctrl_c_is_reported_with_shell_exit_code(monkeypatch: pytest.MonkeyPatch
 
 WRITTEN = {"out", "file"}
 """Parameters that name what a command writes; `file` also what some read."""
-READS_FILE = {("replay",), ("model", "train"), ("model", "evaluate"), ("model", "retrain")}
+READS_FILE = {("replay",), ("model", "train"), ("model", "evaluate"), ("model", "retrain"), ("model", "quantise")}
 
 
 def test_output_paths_need_an_existing_folder(tmp_path: Path, capsys) -> None:

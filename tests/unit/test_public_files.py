@@ -351,7 +351,7 @@ def test_documented_evaluation_of_a_public_file_runs(
     monkeypatch.chdir(tmp_path)
     assert run(words) == 0
     told = capsys.readouterr()
-    assert told.out.splitlines()[-1].startswith("popularity, 60 days, new items")
+    assert "online model" in told.out.partition("\nnew items, ")[2]
     assert f"{40 if '--at-least' in words else 100} interactions" in told.err
 
 

@@ -178,7 +178,9 @@ LATER = int(time.time()) + 600
 
 
 @pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
-@pytest.mark.parametrize("time_claim", [*NO_TIMES, str(LATER), f" {LATER} "], ids=lambda claim: type(claim).__name__ + str(claim)[:4])
+@pytest.mark.parametrize(
+    "time_claim", [*NO_TIMES, str(LATER), f" {LATER} "], ids=lambda claim: type(claim).__name__ + str(claim)[:4]
+)
 def test_token_with_a_non_numeric_time_claim_is_refused(tmp_path: Path, claim: str, time_claim: Any) -> None:
     door, a_time = authenticator(tmp_path), {"exp": LATER, "nbf": 1.5, "iat": 1}
     assert lets_in(door, authorization=f"Bearer {a_token(**a_time)}")
