@@ -54,29 +54,42 @@ def run_shadow(data: Path, quick: bool, seed: int, command: str, say: Callable[[
 
 
 def run(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], None]) -> tuple[str, bool]:
-    """Measure; returns the tables, and whether all limits are met."""
-    quality, retail = {}, None
+    """Measure; returns the tables, and whether all limits are met.
+
+    Figures are written as soon as they are measured, because a shadow takes longer than all else.
+    """
+    quality: dict[str, Comparison] = {}
+    retail, events = None, QUICK_EVENTS if quick else None
+    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "command": command, "seed": seed}
+
+    def keep(its_figures: dict[str, Any]) -> None:
+        if quality and not quick:
+            write_json({**its_figures, **about}, JSON_PATH)
+
     if data.exists():
-        retail = model_quality.online_retail(data, QUICK_EVENTS if quick else None, say)
+        retail = model_quality.online_retail(data, events, say)
         quality = model_quality.measure(retail, seed, say)
     else:
         say(f"there is no Online Retail data at {data}: give the file with --data; only the cost is measured")
+    keep(quality_figures(quality))
+    speed = model_speed.measure(seed, say)
+    keep(speed_figures(speed))
     serving = model_serving.measure(retail, seed, say)
-    shadow = model_shadow.measure(data, QUICK_EVENTS if quick else None, seed, say)
-    found = ModelBench(quality, model_speed.measure(seed, say), shadow, serving)
+    keep(serving_figures(serving))
+    shadow = model_shadow.measure(data, events, seed, say)
+    keep(shadow_figures(shadow))
+    found = ModelBench(quality, speed, shadow, serving)
     checks = verdicts(found)
     text = body(found, checks, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; `{command}`, seed {seed}.")
     if quality and not quick:
-        about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "command": command, "seed": seed}
-        write_json({**figures(found), **about}, JSON_PATH)
         write_atomically(MARKDOWN_PATH, text)
     return text, bool(quality) and all(check.is_met for check in checks)
 
 
-def figures(found: ModelBench) -> dict[str, Any]:
-    """What goes into bench-models.json."""
+def quality_figures(measured: dict[str, Comparison]) -> dict[str, Any]:
+    """How good lists are, for bench-models.json."""
     values: dict[str, Any] = {}
-    for name, quality in found.quality.items():
+    for name, quality in measured.items():
         values |= {
             f"online_retail_{name}_ndcg10": round(quality.ndcg(ONLINE), 4),
             f"online_retail_{name}_best_simple": quality.best_simple,
@@ -85,16 +98,18 @@ def figures(found: ModelBench) -> dict[str, Any]:
             f"online_retail_{name}_frozen_ndcg10": round(quality.ndcg(FROZEN), 4),
             f"online_retail_{name}_peer_ndcg10": round(quality.ndcg(PEER), 4),
         }
-    speed = found.speed
-    return values | {
+    return values
+
+
+def speed_figures(speed: Speed) -> dict[str, Any]:
+    """What learning and scoring cost, for bench-models.json."""
+    return {
         "learning_cpu_us": round(speed.learning_us, 1),
         "learning_last_quarter_cpu_us": round(speed.learning_last_us, 1),
         "scoring_cpu_us": round(speed.scoring_us, 1),
         "scoring_100k_cpu_us": round(speed.scoring_many_us, 1),
         "learner_bytes_per_item": round(speed.learner_bytes),
         "served_bytes_per_item": round(speed.served_bytes),
-        **shadow_figures(found.shadow),
-        **serving_figures(found.serving),
     }
 
 
