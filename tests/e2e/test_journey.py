@@ -34,7 +34,8 @@ def test_list_expires_and_is_stored_ready_to_send(live: Live):
     live.interact("bea", ITEMS[2])
     live.wait_for_version("bea", 2)
     raw = live.redis.get(live.keys("bea")[0])
-    assert list(json.loads(raw)) == ["v", "epoch", "model", "at", "reason", "recommendation_id", "items", "viewed"]
+    fields = ["v", "epoch", "model", "at", "reason", "recommendation_id", "items", "viewed", "bought"]
+    assert list(json.loads(raw)) == fields
     assert 0 < live.redis.pttl(live.keys("bea")[0]) <= live.settings.refresh.list_ttl_ms
 
 
