@@ -28,7 +28,7 @@ from schemas.exports import LeftOut
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import RELEARNED_TAKEN, relearned_key
 from udfs.elements import EventRecord
-from udfs.popularity import USER_BITS
+from udfs.popularity import user_bit_of
 from udfs.relearning import EVENTS_PER_UPDATE, Relearning
 
 PARTS_TTL_MS: Final = topics.DAY_MS
@@ -71,8 +71,7 @@ def _events(settings: Settings, left_out: Counter[LeftOut], say: Say) -> list[Ev
     hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
 
     def user_bit(user_id: str) -> str:
-        # As ingest makes it: the same user must not count as two.
-        return str(hashes.route(user_id) // settings.job.buckets % USER_BITS)
+        return str(user_bit_of(hashes.route(user_id), settings.job.buckets))
 
     topic = TopicAsOfNow(settings.kafka, topics.EVENTS)
     try:

@@ -35,7 +35,7 @@ from udfs.elements import (
 from udfs.fault_log import FaultLog
 from udfs.personal import holds_identifier, is_own_id, mask_for_audit, mask_optional_for_audit, masked, mentions
 from udfs.policy import UNRESTRICTED, Policy, decide
-from udfs.popularity import USER_BITS
+from udfs.popularity import user_bit_of
 
 logger = logging.getLogger(__name__)
 IDENTITIES_CACHED_MAX: Final = 100_000
@@ -206,7 +206,7 @@ class Ingest:
             record.append_ts,
             record.partition,
             record.offset,
-            route // self._buckets % USER_BITS,
+            user_bit_of(route, self._buckets),
             event.item_id,
             session,
             self._segments(surface, context),

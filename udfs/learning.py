@@ -13,7 +13,7 @@ from msgspec import Meta
 from models.online.dimensions import LAGS, NEIGHBOURS
 from models.online.lessons import Lesson
 from schemas.consents import PURPOSES, Level
-from schemas.topics import DAY_MS
+from schemas.topics import DAY_MS, SECOND_MS
 from udfs.elements import EventRecord
 from udfs.profile import WEIGHT_OF_KIND, AtLeastOne
 from udfs.state import Profile, UserState
@@ -23,7 +23,6 @@ EXAMPLES_MAX: Final = 4
 """Examples an element gives at most: each costs a run of the graph."""
 EXAMPLES_PER_SECOND: Final = 16
 """Of a bucket: the learner takes one step a second, which more examples hardly improve."""
-SECOND_MS: Final = 1_000
 
 
 class LearnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,15 @@ from udfs.profile import WEIGHT_OF_KIND, AtLeastOne
 
 USER_BITS: Final = 64
 
+
+def user_bit_of(route: int, buckets: int) -> int:
+    """Which of the 64 bits a user sets, from the keyed hash that also chooses the bucket.
+
+    Whatever counts users must take it from here: a user with two bits would count as two.
+    """
+    return route // buckets % USER_BITS
+
+
 ItemSums = dict[str, tuple[float, int]]
 """item → (weight as of the sums' reference time, user bits)"""
 

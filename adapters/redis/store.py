@@ -147,13 +147,13 @@ class RedisStore:
 
     def whole_model(self) -> bytes | None:
         """See :class:`ListStore`."""
-        key = online_keys(self._prefix).whole
-        [found] = self.client.run(always([(key, ("GET", key))]))
-        return None if found is None else bytes(found)
+        return self._value(online_keys(self._prefix).whole)
 
     def relearned(self, request: str, part: str) -> bytes | None:
         """See :class:`ListStore`."""
-        key = relearned_key(self._prefix, request, part)
+        return self._value(relearned_key(self._prefix, request, part))
+
+    def _value(self, key: str) -> bytes | None:
         [found] = self.client.run(always([(key, ("GET", key))]))
         return None if found is None else bytes(found)
 

@@ -1,25 +1,14 @@
 """`freshet access`: the right of access (GDPR, articles 15 and 20)."""
 
-from typing import Annotated
-
-import typer
-
-from freshet.cli.shape import SettingsFile, UserId, command, print_json, read_user_id, root, visible_name
+from freshet.cli.shape import OwnPurpose, OwnRole, SettingsFile, UserId, command, print_json, read_user_id, root
 
 
 @command(root, "access", 'freshet access --settings freshet.toml --user - --role officer --purpose "request 47"')
 def access(
     settings: SettingsFile,
     user: UserId,
-    role: Annotated[
-        str, typer.Option(parser=visible_name, metavar="<str>", help="Your role; recorded in the audit trail.")
-    ],
-    purpose: Annotated[
-        str,
-        typer.Option(
-            parser=visible_name, metavar="<str>", help="The purpose of the request; recorded in the audit trail."
-        ),
-    ],
+    role: OwnRole,
+    purpose: OwnPurpose,
 ) -> None:
     """Print all data held about one person, as one JSON document.
 

@@ -1,26 +1,15 @@
 """`freshet explain`: why a list has its items."""
 
-from typing import Annotated
-
-import typer
-
-from freshet.cli.shape import SettingsFile, UserId, command, print_json, read_user_id, root, visible_name
+from freshet.cli.shape import AsJson, OwnPurpose, OwnRole, SettingsFile, UserId, command, print_json, read_user_id, root
 
 
 @command(root, "explain", 'freshet explain --settings freshet.toml --user - --role merchandiser --purpose "shelf 3"')
 def explain(
     settings: SettingsFile,
     user: UserId,
-    role: Annotated[
-        str, typer.Option(parser=visible_name, metavar="<str>", help="Your role; recorded in the audit trail.")
-    ],
-    purpose: Annotated[
-        str,
-        typer.Option(
-            parser=visible_name, metavar="<str>", help="The purpose of the request; recorded in the audit trail."
-        ),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    role: OwnRole,
+    purpose: OwnPurpose,
+    as_json: AsJson = False,
 ) -> None:
     """Print why the list of a user has its items: for each, the recent item without which it would score lowest.
 

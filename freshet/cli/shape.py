@@ -159,6 +159,18 @@ UserId = Annotated[
         "--user", metavar="ID", help="The user id; - reads it from standard input, so that no shell history has it."
     ),
 ]
+OwnRole = Annotated[
+    str, typer.Option("--role", parser=visible_name, metavar="<str>", help="Your role; recorded in the audit trail.")
+]
+OwnPurpose = Annotated[
+    str,
+    typer.Option(
+        "--purpose",
+        parser=visible_name,
+        metavar="<str>",
+        help="The purpose of the request; recorded in the audit trail.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Heads = Annotated[
     list[Path] | None,

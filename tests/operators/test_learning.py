@@ -222,18 +222,24 @@ def relearned(shop: Shop, *events: EventRecord) -> None:
     shop.pass_time(2 * SECOND)
 
 
-def some_clicks(user: str, *items: str) -> list[EventRecord]:
-    return [an_interaction(user, BEGINNING + n * SECOND, item, user_bit=hash_bit(user)) for n, item in enumerate(items)]
-
-
-@pytest.mark.promise("learning-forgets-at-once")
-def test_learning_again_removes_what_an_erased_user_taught() -> None:
+def a_shop_with_a_secret() -> Shop:
+    """Ada and bob have met tea, cup and pot; eve and mal have met tea and the secret."""
     shop = Shop()
     shop.consents("ada", "bob", "eve", "mal", "zoe")
     for user in ("ada", "bob"):
         shop.clicks(user, "tea", "cup", "pot")
     for user in ("eve", "mal"):
         shop.clicks(user, "tea", "secret")
+    return shop
+
+
+def some_clicks(user: str, *items: str) -> list[EventRecord]:
+    return [an_interaction(user, BEGINNING + n * SECOND, item, user_bit=hash_bit(user)) for n, item in enumerate(items)]
+
+
+@pytest.mark.promise("learning-forgets-at-once")
+def test_learning_again_removes_what_an_erased_user_taught() -> None:
+    shop = a_shop_with_a_secret()
     shop.clicks("zoe", "tea")
     assert "secret" in shop.ids("zoe")
     left = [event for user in ("ada", "bob") for event in some_clicks(user, "tea", "cup", "pot")]
@@ -257,12 +263,7 @@ def test_learning_again_removes_what_an_erased_user_taught() -> None:
 @pytest.mark.parametrize("lost", ["0", "head", None])
 def test_restore_from_before_learning_again_does_not_bring_an_erased_share_back(lost: str | None) -> None:
     """The command is read again. Its parts may have expired by then: the model is emptied rather than restored."""
-    shop = Shop()
-    shop.consents("ada", "bob", "eve", "mal", "zoe")
-    for user in ("ada", "bob"):
-        shop.clicks(user, "tea", "cup", "pot")
-    for user in ("eve", "mal"):
-        shop.clicks(user, "tea", "secret")
+    shop = a_shop_with_a_secret()
     older = shop.learner_keyed.snapshot()
     left = [event for user in ("ada", "bob") for event in some_clicks(user, "tea", "cup", "pot")]
     relearned(shop, *left)
