@@ -41,7 +41,7 @@ class ProcessRecord:
         try:
             process = psutil.Process(self.pid)
             is_ours = abs(process.create_time() - self.create_time) <= _CREATE_TIME_TOLERANCE_S
-            return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if is_ours and not _has_ended(process) else None
         except psutil.Error:
             return None
 
@@ -163,9 +163,19 @@ def _left_after(timeout_s: float, processes: list[psutil.Process]) -> list[psuti
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        return process.is_running() and not _has_ended(process)
     except psutil.Error:
         return False
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether all threads have ended, and with them the process's sockets and files.
+
+    A killed process is a zombie as soon as its first thread has ended. Another thread may still be in the kernel, such
+    as the one of Redis that syncs the AOF, and the port stays taken for as long.
+    """
+    with process.oneshot():
+        return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -197,6 +197,23 @@ def test_a_process_that_ignores_term_is_killed_after_the_grace_period(table):
     assert not record.is_running()
 
 
+def test_process_counts_as_running_until_its_last_thread_has_released_the_port(table):
+    code = (
+        "import ctypes, socket, threading, time\n"
+        "listening = socket.create_server(('127.0.0.1', 0))\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "print('asleep', flush=True)\n"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    record = table.start("half-ended", [sys.executable, "-c", code], {})
+    until(has_printed(record, "asleep"), "the thread", 5)
+    process = record.process()
+    until(lambda: process.status() == "zombie", "the main thread to end", 5)
+    assert record.is_running()
+    table.kill(record)
+    assert not record.is_running()
+
+
 def test_started_process_does_not_receive_the_terminals_interrupt(table):
     record = table.start("sleeper", SLEEP, {})
     assert os.getsid(record.pid) == record.pid != os.getsid(0)
