@@ -1,7 +1,8 @@
 """When an empty shop gives its first personal list.
 
 A session resembles another if it has a pair of items that a session of another user had, too. The list is in time if it
-is written by the end of the first such session.
+is written by the end of the first such session. It can be only if a user who has one of the items that two users met
+lacks another: lists leave out what their users had, and nothing is published that only one user met.
 """
 
 from collections import defaultdict
@@ -16,13 +17,15 @@ from schemas.lists import decode_list
 class FirstList(NamedTuple):
     """`events` and `session` up to the first personal list, 0 without one: sessions are numbered from 1 in the order in
     which they begin. `resembling` is the number of the first session that resembles another, `in_time` whether the list
-    was written by its end, and `event` the list's place among the events of its session."""
+    was written by its end, `possible` whether there was anything that a personal list could have had by then, for any
+    user, and `event` the list's place among the events of its session."""
 
     events: int
     session: int
     event: int
     resembling: int
     in_time: bool
+    possible: bool
 
 
 class Sessions:
@@ -32,8 +35,10 @@ class Sessions:
         self._gap_ms = gap_ms
         self._open: dict[int, tuple[int, int]] = {}
         self._items: dict[int, list[int]] = defaultdict(list)
+        self._had: dict[int, set[int]] = defaultdict(set)
         self._pairs: dict[tuple[int, int], int] = {}
-        self.resembling, self.last_ms = 0, 0
+        self._met_by: dict[int, set[int]] = defaultdict(set)
+        self.resembling, self.last_ms, self.possible_ms = 0, 0, 0
 
     def note(self, step: Step) -> int:
         """The number of the step's session."""
@@ -42,7 +47,12 @@ class Sessions:
             number = len(self._items) + 1
         self._open[step.user] = number, step.ts_ms
         for item in step.items:
+            self._had[step.user].add(item)
+            self._met_by[item].add(step.user)
             self._note_pairs(step.user, number, item)
+        known, had = {item for item, users in self._met_by.items() if len(users) > 1}, self._had[step.user]
+        if not self.possible_ms and known & had and known - had:
+            self.possible_ms = step.ts_ms
         if number == self.resembling:
             self.last_ms = step.ts_ms
         return number
@@ -79,4 +89,4 @@ def first_list(steps: Sequence[Step], item_ids: Sequence[str], rules: JobRules) 
             if any(decode_list(write.payload).reason == "personalised" for write in written):
                 found, found_ms = (events, number, sessions.place(number)), step.ts_ms
     in_time = bool(found[0]) and bool(sessions.resembling) and found_ms <= sessions.last_ms
-    return FirstList(*found, sessions.resembling, in_time)
+    return FirstList(*found, sessions.resembling, in_time, 0 < sessions.possible_ms <= sessions.last_ms)

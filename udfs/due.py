@@ -30,7 +30,7 @@ class RefreshSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     list_ttl_ms: AtLeastOne = DAY_MS
     """How long a list stays in Redis, at least."""
-    active_within_ms: AtLeastOne = 90 * DAY_MS
+    active_within_ms: AtLeastOne = 395 * DAY_MS
     """Refresh lists of users whose last event is not older than this; others get popular ones. 1 KB of Redis each."""
     idle_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
     """A list of an idle user stays in Redis for this share of the time since their last event, if that is longer than

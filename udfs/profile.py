@@ -43,8 +43,9 @@ class ProfileBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The half-life of the counts of a user's events."""
     recents_half_life_ms: AtLeastOne = 6 * HOUR_MS
     """The half-life of a recent item's weight in the model's input."""
-    idle_profile_ttl_ms: AtLeastOne = 90 * DAY_MS
-    """A profile is deleted this long after the user's last event."""
+    idle_profile_ttl_ms: AtLeastOne = 395 * DAY_MS
+    """A profile is deleted this long after the user's last event, or when consent ends, if that is earlier: who comes
+    back after a year finds a list of their own."""
 
 
 class Outcome(IntEnum):

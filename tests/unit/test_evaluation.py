@@ -168,7 +168,7 @@ def returning(days: int) -> Interactions:
     return a_stream(*visits, *[(user, 86_400 * days + user, (user + 12) % 8) for user in range(6)])
 
 
-@pytest.mark.parametrize(("days", "popular"), [(2, 0), (30, 0), (89, 0), (95, 6)])
+@pytest.mark.parametrize(("days", "popular"), [(2, 0), (30, 0), (390, 0), (400, 6)])
 def test_readers_get_their_own_list_until_their_profile_is_deleted(days: int, popular: int) -> None:
     stream, rules = returning(days), JobRules(ANY_ITEM)
     steps = plan(stream, Protocol.LEAVE_ONE_OUT)
@@ -197,10 +197,11 @@ def test_empty_shop_has_a_personal_list_within_the_first_session_that_resembles_
     visits = [(user, 600 * user + 10 * place, item) for user in range(4) for place, item in enumerate([0, 1, 2, 3])]
     found = first_list(steps_in_order(a_stream(*visits)), [f"item-{n}" for n in range(4)], JobRules())
     assert (found.resembling, found.session, found.event) == (2, 3, 1), "items of one user are not published"
-    assert not found.in_time
+    assert (found.in_time, found.possible) == (False, False), "both users have all that two users met"
     others = [(4, 5, 3), (5, 15, 3)]
     found = first_list(steps_in_order(a_stream(*others, *visits)), [f"item-{n}" for n in range(4)], JobRules())
     assert found.in_time
+    assert found.possible
 
 
 # -- the page
