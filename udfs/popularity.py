@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from models.online.dimensions import USER_BITS
+from models.online.item_popularity import users_of
 from schemas.errors import SchemaError
 from schemas.lists import item_fragment
 from schemas.store import ALL, category_segment
@@ -24,7 +26,9 @@ from udfs.assortment import CATEGORY, Assortment
 from udfs.elements import EventRecord
 from udfs.profile import WEIGHT_OF_KIND, AtLeastOne
 
-USER_BITS: Final = 64
+WEIGHT_OF_A_USER: Final = 10.0
+"""What the users of an item can add to its weight on average, at most: more than one who views, puts into the cart and
+buys, and less than a flood of clicks."""
 
 
 def user_bit_of(route: int, buckets: int) -> int:
@@ -183,16 +187,15 @@ class PopularityTable:
     def top(self, size: int | None = None) -> list[tuple[str, float]]:
         """The items to publish with their weights, best first; ties by item id. By default, as many as a list has.
 
-        Only items that at least k users met.
+        Only items that at least k users met. Their number limits the weight: a flood of clicks by one leads no list.
         """
         enough = np.flatnonzero(np.bitwise_count(self._users) >= self._settings.users_min)
         size = min(len(enough), self._settings.list_items if size is None else size)
         if not size:
             return []
-        weights = self._weights[enough]
-        threshold = np.partition(weights, -size)[-size]
-        best = enough[weights >= threshold]
-        ranked = sorted((-float(self._weights[place]), self._items[place]) for place in best)
+        weights = np.minimum(self._weights[enough], WEIGHT_OF_A_USER * users_of(self._users[enough]))
+        best = np.flatnonzero(weights >= np.partition(weights, -size)[-size])
+        ranked = sorted((-float(weights[place]), self._items[enough[place]]) for place in best)
         return [(item, -weight) for weight, item in ranked[:size]]
 
     def listed(self, assortment: Assortment, segment: str, now_ms: int) -> Arranged:

@@ -24,6 +24,8 @@ NEIGHBOURS: Final = 32
 """Pairs of an item that are published, the best of its slots."""
 USER_BITS: Final = 64
 """Users set one of so many bits of an item or a pair: distinct bits never outnumber distinct users."""
+EVENTS_OF_A_USER: Final = 4.0
+"""What the users of an item can add to its count on average, at most: a flood by one user makes no item popular."""
 CLOSE: Final = 8
 FAR_NEIGHBOURS: Final = 16
 """Of the history, only so many of the newest items bring all their neighbours to a list, the others the best 16."""

@@ -9,11 +9,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from models.online.dimensions import POPULARITIES, POPULARITY_HALF_LIVES_MS
+from models.online.dimensions import EVENTS_OF_A_USER, POPULARITIES, POPULARITY_HALF_LIVES_MS, USER_BITS
 from models.online.pair_table import add_rows
 
 Floats = npt.NDArray[np.float64]
 _HALF_LIVES: Final = np.array(POPULARITY_HALF_LIVES_MS, np.float64)
+_USERS_OF_BITS: Final = np.append(-USER_BITS * np.log1p(-np.arange(USER_BITS) / USER_BITS), np.inf)
+
+
+def users_of(bits: npt.NDArray[np.uint64]) -> Floats:
+    """About how many users have set `bits`, float64 of the same shape; infinitely many where all are set.
+
+    Linear counting (Whang, Vander-Zanden, Taylor: "A linear-time probabilistic counting algorithm", ACM TODS 1990).
+    """
+    users: Floats = _USERS_OF_BITS[np.bitwise_count(bits)]
+    return users
 
 
 class ItemPopularity:
@@ -67,6 +77,11 @@ class ItemPopularity:
             self.counts *= fading
             self.totals *= fading
         self.landmark_ms = newest_ms
+
+    def fair_counts(self, rows: npt.NDArray[np.int64] | slice = slice(None)) -> Floats:
+        """The counts of ``rows``, float64[rows, 4], limited by the number of their users."""
+        limits = EVENTS_OF_A_USER * users_of(self.bits[rows])
+        return np.minimum(self.counts[rows], limits[:, None])
 
     def clear(self, rows: npt.NDArray[np.int64]) -> None:
         """Forget ``rows``."""

@@ -178,7 +178,7 @@ class Learner:
         best = self.pairs.best(pair_rows, USERS_MIN, published)
         columns = UpdateColumns(
             packed(items.astype(np.int32)),
-            packed(self.popularity.counts[items]),
+            packed(self.popularity.fair_counts(items)),
             packed(self.pairs.right_roots(items)),
             packed(pair_rows.astype(np.int32)),
             packed(best.neighbours),

@@ -22,10 +22,11 @@ def trending(
     is its term of the Kullback-Leibler divergence of lately from the week: it grows with the item's rise and with its
     share. One standard deviation (Poisson) is taken off its recent count, so that chance does not make a trend.
     """
-    counts = popularity.counts[:, _LATELY]
-    rows = np.flatnonzero((np.bitwise_count(popularity.bits) >= users_min) & (counts >= users_min))
-    lately = (counts[rows] - np.sqrt(counts[rows])) / popularity.totals[_LATELY]
-    in_a_week = popularity.counts[rows, _IN_A_WEEK] / popularity.totals[_IN_A_WEEK]
+    counts = popularity.fair_counts()
+    totals = counts.sum(axis=0)
+    rows = np.flatnonzero((np.bitwise_count(popularity.bits) >= users_min) & (counts[:, _LATELY] >= users_min))
+    lately = (counts[rows, _LATELY] - np.sqrt(counts[rows, _LATELY])) / totals[_LATELY]
+    in_a_week = counts[rows, _IN_A_WEEK] / totals[_IN_A_WEEK]
     scores = lately * np.log(np.maximum(lately, 1e-30) / in_a_week)
     best = np.lexsort((rows, -scores))[:size]
     best = best[scores[best] > 0]

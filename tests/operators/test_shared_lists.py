@@ -135,8 +135,10 @@ def test_older_deployment_overwrites_no_shared_list() -> None:
 
 def rise(shop: Shop, users: tuple[str, ...]) -> None:
     """Old items for a while, a week of nothing, then the old ones again and a new one that rises."""
-    for n in range(20):
-        shop.clicks(users[n % len(users)], "tea")
+    regulars = [f"regular-{n}" for n in range(10)]
+    shop.consents(*regulars)
+    for user in regulars * 2:
+        shop.clicks(user, "tea")
     shop.pass_time(7 * DAY)
     for n in range(12):
         shop.clicks(users[n % len(users)], "tea" if n % 4 == 0 else "lamp")

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from models.online.blend import Blend, Histories
 from models.online.dimensions import HISTORY, OWN_ITEMS, PAIR_HALF_LIFE_MS, SLOTS
+from models.online.item_popularity import ItemPopularity
 from models.online.learner import Learner
 from models.online.lessons import Lesson, decode_sums, encode_sums, sum_lessons
 from models.online.pair_table import Pairs, PairTable, summed
 from models.online.score_weights import Gradients
 from models.online.tables import Tables
+from models.online.trending import trending
 from models.online.updates import Update, decode_update, encode_update
 from schemas.errors import ModelError, SchemaError
 from schemas.topics import DAY_MS
@@ -401,3 +403,14 @@ def test_golden_bytes_are_read_and_written(name: str, made: Any, encode: Any, de
     golden = (GOLDEN / f"{name}.bin").read_bytes()
     assert decode(golden) == made()
     assert encode(made()) == golden, "bytes of this release differ: new version, and a reader for the old one"
+
+
+def test_flood_of_clicks_by_one_user_makes_no_trend() -> None:
+    popularity = ItemPopularity(4)
+    met = [(1, user, day) for user in range(40) for day in range(7)]  # all week
+    met += [(2, user, 7) for user in range(30)] + [(3, user, 7) for user in range(5)] + [(3, 5, 7)] * 2_000
+    rows, users, days = np.array(sorted(met, key=lambda one: one[2])).T
+    bits, times = np.left_shift(np.uint64(1), users.astype(np.uint64)), BEGINNING + days * DAY_MS
+    popularity.merge(rows, np.ones(len(rows), np.float32), bits, times)
+    assert trending(popularity, 3, users_min=5)[0].tolist() == [2, 3]
+    assert popularity.fair_counts(np.array([2, 3]))[:, 0].tolist() == [30, pytest.approx(4 * 64 * np.log(64 / 58))]

@@ -1,5 +1,6 @@
 """Popularity equals the direct formula in any order and split, and hides items of fewer than k users."""
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -52,6 +53,7 @@ events = st.builds(
     at=st.integers(0, 20 * HOUR).map(lambda ts: BEGINNING + ts),
     item=st.integers(0, 6).map("i{}".format),
     kind=st.sampled_from(EVENT_TYPES),
+    user_bit=st.integers(0, 9),
 )
 
 
@@ -61,10 +63,13 @@ def test_weights_equal_the_formula_in_any_order_and_split(some: list[EventRecord
     weighing = [event for event in some if EVENT_TYPES[event.kind] in WEIGHTS]
     newest = max((event.ts for event in weighing), default=0)
     direct: dict[str, float] = defaultdict(float)
+    bits: dict[str, set[int]] = defaultdict(set)
     for event in weighing:
         direct[str(event.item)] += WEIGHTS[EVENT_TYPES[event.kind]] * 2 ** ((event.ts - newest) / HOUR)
+        bits[str(event.item)].add(event.user_bit)
+    fair = {item: min(weight, 10 * 64 * math.log(64 / (64 - len(bits[item])))) for item, weight in direct.items()}
     random.shuffle(some)
-    assert dict(merged(some[:cut], some[cut:]).top()) == pytest.approx(dict(direct), rel=1e-9, abs=1e-300)
+    assert dict(merged(some[:cut], some[cut:]).top()) == pytest.approx(fair, rel=1e-9, abs=1e-300)
 
 
 def test_merging_at_once_equals_one_by_one() -> None:
@@ -100,6 +105,13 @@ def test_k_distinct_users_are_enough() -> None:
 def test_busy_user_counts_once() -> None:
     busy = [an_interaction("ada", BEGINNING + n, "tea") for n in range(100)]
     assert merged(busy, config=PopularitySettings(users_min=2)).top() == []
+
+
+def test_flood_of_clicks_by_one_user_leads_no_list() -> None:
+    honest = [an_interaction(f"u{n}", item="tea", user_bit=n % 64) for n in range(100)]
+    few = [an_interaction(f"u{n}", item="cup", user_bit=n) for n in range(5)]
+    flood = [an_interaction("mallory", BEGINNING + n, "cup", user_bit=5) for n in range(3_000)]
+    assert [item for item, _ in merged(honest, few, flood, config=PopularitySettings()).top()] == ["tea", "cup"]
 
 
 def test_items_are_sorted_by_weight_then_id() -> None:
