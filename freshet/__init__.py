@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from serving.catalogue import Catalogue as Catalogue
     from serving.consents import Consents as Consents
     from serving.consents import RecordedConsent as RecordedConsent
+    from serving.displayed import DisplayedList as DisplayedList
     from serving.events import EventProducer as EventProducer
     from serving.events import RecordedEvent as RecordedEvent
     from serving.reader import Reader as Reader
@@ -69,6 +70,7 @@ PUBLIC: Final = {
     "serving.async_reader": ("AsyncReader",),
     "serving.catalogue": ("Catalogue",),
     "serving.consents": ("RecordedConsent", "Consents"),
+    "serving.displayed": ("DisplayedList",),
     "serving.events": ("EventProducer", "Events", "RecordedEvent"),
     "serving.reader": ("Reader",),
 }

@@ -16,6 +16,8 @@ from schemas import topics
 from schemas.catalogue import CatalogueItem
 from schemas.lists import RecommendationList
 from serving.catalogue import Catalogue
+from serving.displayed import DisplayedList
+from serving.events import EventProducer
 from serving.reader import Reader
 from tests.support.live import Live, start_live, until
 
@@ -177,12 +179,14 @@ def test_what_users_do_with_a_list_is_in_metrics(shop: Live) -> None:
         shop.interact("ada", "step-2")
         return personal_list(shop, "ada")
 
-    found = until(list_of_ada, "a personal list", pause_s=0.5)
-    shown = {"request_id": found.recommendation_id, "surface": "home"}
-    seen = found.items[:3]
-    for position, item in enumerate(seen):
-        shop.interact("ada", item.id, "impression", position=position, **shown)
-    shop.interact("ada", found.items[0].id, "click", position=0, **shown)
+    until(list_of_ada, "a personal list", pause_s=0.5)
+    kafka, ring = python_kafka_options(shop.settings.kafka), load_key_ring(shop.product.endpoints["key_ring"])
+    prefix = shop.settings.kafka.topic_prefix
+    with Reader(shop.product.endpoints["redis"], ring) as reader, EventProducer(kafka, topic_prefix=prefix) as events:
+        shown = DisplayedList(reader.recommend("ada", 3), "ada", surface="home")
+        seen = shown.impressions()
+        events.record_all(seen)
+        events.record(shown.clicked(shown.answer.items[0].id))
 
     def counted() -> bool:
         records = [json.loads(record.value) for record in shop.records(topics.METRICS)]
