@@ -14,6 +14,7 @@ from models.online.score_weights import Gradients
 from models.online.updates import decode_update, encode_update
 from schemas.consents import PURPOSES, Level
 from schemas.lists import item_fragment
+from schemas.recommendation_ids import RecommendationIds
 from schemas.store import ALL, ListWrite
 from udfs.account import Account
 from udfs.due import RefreshSettings
@@ -103,11 +104,22 @@ class UsersTwin:
 
 
 class ListsTwin:
-    """Lists of a model, and what is popular to fill them up. `epoch` is the submission time that they name."""
+    """Lists of a model, and what is popular to fill them up.
 
-    def __init__(self, rules: JobRules, model: ListModel, fallback: PopularItems = NO_POPULAR, epoch: int = 0) -> None:
+    `epoch` is the submission time that they name. Without `ids`, which need the key ring of a job, they have no
+    recommendation id.
+    """
+
+    def __init__(
+        self,
+        rules: JobRules,
+        model: ListModel,
+        fallback: PopularItems = NO_POPULAR,
+        epoch: int = 0,
+        ids: RecommendationIds | None = None,
+    ) -> None:
         self.model, self._rules = model, rules
-        self._ranker = Ranker(rules.lists, rules.profile, epoch)
+        self._ranker = Ranker(rules.lists, rules.profile, epoch, ids)
         self._popular = PopularTwin(rules.popularity, fallback)
 
     def note(self, accepted: Sequence[EventRecord]) -> None:
