@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from deploy.demo.followed import MarkedItem, ShopperAction
+from deploy.demo.followed import MarkedItem, NamedShelf, ShopperAction
 from deploy.demo.text import (
     BOLD,
     CYAN,
@@ -20,13 +20,15 @@ from deploy.demo.text import (
     sparkline,
     width_of,
 )
-from deploy.demo.watch import JobTotals, ListLatency
+from deploy.demo.watch import Feedback, JobTotals, ListLatency
 from schemas.rejects import DeadLetter
 
 WIDTH_MIN, WIDTH_MAX = 40, 132
 NARROW: Final = 90
 LIST_ROWS_MAX: Final = 12
 STORIES_SHOWN: Final = 4
+SHELF_ROWS: Final = 4
+SHELVES_SHOWN: Final = 3
 LEVELS: Final = ("full", "session", "none")
 
 
@@ -54,6 +56,8 @@ class View(NamedTuple):
     list_age_ms: int
     stories: Sequence[str]
     hint: str = ""
+    shelves: Sequence[NamedShelf] = ()
+    feedback: Mapping[str, Feedback] = {}
 
 
 def render(view: View, width: int, height: int, colour: bool = True) -> list[str]:
@@ -66,10 +70,12 @@ def render(view: View, width: int, height: int, colour: bool = True) -> list[str
     spare = height - len(head) - len(numbers) - 2
     if spare < 6:  # a small terminal: the shopper is more important than the totals
         numbers, spare = numbers[:2], height - len(head) - 4
-    shows_stories = spare >= 6 + STORIES_SHOWN + 1
-    rows = min(LIST_ROWS_MAX, spare - 1 - (STORIES_SHOWN + 1 if shows_stories else 0))
+    # What there is room for, in this order: the shopper, then what is beside their list, then stories.
+    shelves = [rule, *_shelves(view, columns)] if spare >= 6 + SHELF_ROWS + 2 else []
+    shows_stories = spare - len(shelves) >= 6 + STORIES_SHOWN + 1
+    rows = min(LIST_ROWS_MAX, spare - 1 - len(shelves) - (STORIES_SHOWN + 1 if shows_stories else 0))
     body = _shopper(view, columns, max(1, rows))
-    lines = [*head, *numbers, rule, *body] + ([rule, *stories] if shows_stories else [])
+    lines = [*head, *numbers, rule, *body, *shelves] + ([rule, *stories] if shows_stories else [])
     fitted = [fit(line, min(columns, width)).rstrip() if width_of(line) > width else line for line in lines[:height]]
     return fitted if colour else [plain(line).rstrip() for line in fitted]
 
@@ -119,6 +125,7 @@ def _account(view: View, columns: int) -> list[str]:
         f"  {paint('rejected', DIM)}  {_reasons(totals.rejected, columns - 12)}",
         f"            {_last_reject(view.last_reject)}",
         f"  {paint('consent', DIM)}   {levels}" + (f"   {paint(view.notice, YELLOW)}" if view.notice else ""),
+        _feedback(view.feedback),
     ]
 
 
@@ -155,6 +162,32 @@ def _shopper(view: View, columns: int, rows: int) -> list[str]:
         f"{fit(one, left_width)} {bar} {fit(other, right_width)}".rstrip()
         for one, other in zip(left, right, strict=True)
     ]
+
+
+def _shelves(view: View, columns: int) -> list[str]:
+    """The shelves beside the list, side by side: a line of titles, and one for each row of items."""
+    width = columns // SHELVES_SHOWN
+    shown = view.shelves[:SHELVES_SHOWN]
+    if not shown:
+        return [paint("  similar, trending and recently viewed items follow", DIM), *[""] * SHELF_ROWS]
+    titles = "".join(fit("  " + paint(safe(shelf.title), BOLD), width) for shelf in shown)
+    rows = [[safe(name) for name in shelf.items[:SHELF_ROWS]] for shelf in shown]
+    lines = (
+        "".join(fit("  " + (names[row] if row < len(names) else ""), width) for names in rows)
+        for row in range(SHELF_ROWS)
+    )
+    return [titles.rstrip(), *(line.rstrip() for line in lines)]
+
+
+def _feedback(feedback: Mapping[str, Feedback]) -> str:
+    """What was seen and clicked, by the model of the list."""
+    parts = [
+        f"{safe(model)}: {seen.impressions:,} seen · {seen.clicks:,} clicked · CTR "
+        + paint(f"{100 * seen.ctr:.1f} %", BOLD)
+        for model, seen in list(feedback.items())[:2]
+    ]
+    shown = "   ".join(parts) or paint("what is clicked in lists is counted every 10 s", DIM)
+    return f"  {paint('feedback', DIM)}  {shown}"
 
 
 def _action_line(action: ShopperAction, now_ms: int, short: bool) -> str:

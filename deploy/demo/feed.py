@@ -16,6 +16,7 @@ from deploy.demo.dirt import RecordToSend, dirty
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import waiting_for_consents
 from deploy.demo.replay import Choice, Replay, ReplayCounts
+from deploy.demo.storefront import Storefront, pace_for
 from deploy.demo.table import Mapping
 from schemas.consents import ConsentChange
 from schemas.events import Interaction
@@ -64,18 +65,31 @@ class Feed(threading.Thread):
 
 
 class ShopFeed(Feed):
-    """The simulated shop, live: each event is sent at its event time."""
+    """The simulated shop, live: each event is sent at its event time.
 
-    def __init__(self, producer: Producer, shoppers: Sequence[shop.Shopper], rate: float, seed: int) -> None:
+    Shoppers see the lists of `storefront`. `sent` interactions were sent before.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        shoppers: Sequence[shop.Shopper],
+        rate: float,
+        seed: int,
+        storefront: Storefront,
+        sent: int = 0,
+    ) -> None:
         super().__init__(producer, shoppers[0].user_id)
         self._shoppers = shoppers
-        self._pace = shop.pace_for(rate, len(shoppers))
+        self._pace = pace_for(rate, len(shoppers))
         self._seed = seed
+        self._storefront = storefront
+        self.sent = sent
 
     def feed(self) -> None:
         """See :class:`Feed`."""
         start_ms = _now_ms()
-        events = shop.events(self._shoppers, start_ms, self._seed, self._pace)
+        events = self._storefront.events(shop.events(self._shoppers, start_ms, self._seed, self._pace))
         changes = shop.consent_changes(self._shoppers, start_ms, self._seed)
         both: Iterator[RecordToSend | ConsentChange] = merge(
             dirty(events, self._seed), changes, key=lambda each: each.ts

@@ -39,6 +39,13 @@ class MarkedItem(NamedTuple):
     mark: Mark
 
 
+class NamedShelf(NamedTuple):
+    """Items beside the list, under a title."""
+
+    title: str
+    items: Sequence[str]
+
+
 class Followed:
     """Combines the shopper's actions, the product's receipts for their list, and the list that a frontend reads."""
 
@@ -51,12 +58,16 @@ class Followed:
         self._marked: dict[str, tuple[Mark, int]] = {}
         self._described_version = 0
         self.recommendation: Recommendation | None = None
+        self.last_item: str | None = None
+        """What the shopper clicked last."""
 
     def note_action(self, event: Interaction) -> None:
         """Add an interaction of the shopper that was sent; impressions are not shown."""
         verb = _VERBS.get(event.type)
         if verb is None:
             return
+        if event.type == "click":
+            self.last_item = event.item_id
         name = f"“{event.query}”" if event.query else self._named(event.item_id or "")
         self._actions.append(ShopperAction(event.ts, verb, name, event.item_id is not None))
 
@@ -92,6 +103,22 @@ class Followed:
             mark, at_ms = self._marked.get(item, ("", 0))
             shown.append(MarkedItem(self._named(item), mark if now_ms - at_ms < NEW_STAYS_MS else ""))
         return shown
+
+    def shelves(
+        self, similar: Recommendation | None, trending: Recommendation, viewed: Recommendation
+    ) -> Sequence[NamedShelf]:
+        """The shelves beside the list; of a kind that is not known yet, popular items are not shown under its title."""
+        found = []
+        if similar is not None and similar.reason == "similar":
+            found.append(self._shelf(f"similar to {self._named(self.last_item or '')}", similar))
+        if trending.items:
+            found.append(self._shelf("trending" if trending.reason == "trending" else "popular", trending))
+        if viewed.items:
+            found.append(self._shelf("recently viewed", viewed))
+        return found
+
+    def _shelf(self, title: str, shown: Recommendation) -> NamedShelf:
+        return NamedShelf(title, [self._named(item.id) for item in shown.items])
 
     def actions(self) -> list[ShopperAction]:
         """The shopper's actions, newest first."""

@@ -2,29 +2,30 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
 from typing import Any, Final
 
 import msgspec
 
-from deploy.demo.dashboard import LIST_ROWS_MAX, View, render
+from deploy.demo.dashboard import LIST_ROWS_MAX, SHELF_ROWS, View, render
 from deploy.demo.feed import Feed
-from deploy.demo.followed import Followed
+from deploy.demo.followed import Followed, NamedShelf
 from deploy.demo.receipts import polled
 from deploy.demo.screen import Screen
-from deploy.demo.watch import Watch
+from deploy.demo.watch import JobTotals, MetricRecord, Watch
 from deploy.local.errors import StackError
 from deploy.local.stack import LocalStack
 from schemas.pseudonyms import Pseudonymiser
 from schemas.receipts import Receipt, decode_receipt
 from schemas.rejects import DeadLetter
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import DEAD_LETTERS, METRICS
 from serving.reader import Reader
 
 POLL_MS: Final = 50
 PROBE_EVERY_S: Final = 2.0
 _decode_letter: Final = msgspec.json.Decoder(DeadLetter).decode
+_decode_metric: Final = msgspec.json.Decoder(MetricRecord).decode
 
 
 class JobProbe(threading.Thread):
@@ -58,7 +59,7 @@ class JobProbe(threading.Thread):
 
 
 class Live:
-    """Connects the product to the screen. `consumer` reads receipts and dead letters from the ends of their topics.
+    """Connects the product to the screen. `consumer` reads receipts, dead letters and metrics.
 
     `hint` is a command shown at the bottom of the screen.
     """
@@ -78,10 +79,21 @@ class Live:
             if record.topic.endswith(DEAD_LETTERS):
                 self._watch.note_reject(_decode_letter(record.value))
                 continue
+            if record.topic.endswith(METRICS):
+                self._watch.note_metric(_decode_metric(record.value))
+                continue
             receipt = decode_receipt(record.value)
             self._watch.note(receipt, _now_ms())
             receipts.append(receipt)
         return receipts
+
+    def totals(self) -> JobTotals:
+        """What the job has counted so far."""
+        return self._watch.totals()
+
+    def open(self) -> None:
+        """Show rates and latencies from now on."""
+        self._watch.open()
 
     def show(self, feed: Feed, probe: JobProbe, screen: Screen, is_over: Callable[[], bool]) -> None:
         """Draw until `is_over`. Raises failures of the feed, of Kafka or of the job."""
@@ -134,7 +146,17 @@ class Live:
             list_reason=shown.reason if shown else "",
             list_age_ms=shown.age_ms if shown else 0,
             stories=followed.stories(),
+            shelves=self._shelves(),
+            feedback=watch.feedback(),
             hint=self.hint,
+        )
+
+    def _shelves(self) -> Sequence[NamedShelf]:
+        """As a frontend reads them."""
+        reader, item = self._reader, self._followed.last_item
+        similar = None if item is None else reader.similar(item, SHELF_ROWS)
+        return self._followed.shelves(
+            similar, reader.trending(SHELF_ROWS), reader.recently_viewed(self.user, SHELF_ROWS)
         )
 
 

@@ -90,3 +90,15 @@ def catalogue() -> list[CatalogueItem]:
             ((thing, quality) for thing in shelf.things for quality in shelf.qualities), start=1
         )
     ]
+
+
+def things() -> dict[str, str]:
+    """What each item is, whatever its quality.
+
+    >>> things()["tea-01"] == things()["tea-06"], things()["tea-06"] == things()["tea-07"]
+    (True, False)
+    """
+    return {
+        item.item_id: f"{item.category} {place % ITEMS_PER_SHELF // QUALITIES_PER_SHELF}"
+        for place, item in enumerate(catalogue())
+    }

@@ -20,8 +20,9 @@ class MissingReceiptsError(FreshetError):
 
 
 @contextmanager
-def reading(kafka: KafkaSettings, *names: str) -> Iterator[KafkaConsumer]:
-    """A consumer of the topics `names` of :mod:`schemas.topics`, positioned at their ends; it has no consumer group."""
+def reading(kafka: KafkaSettings, *names: str, from_beginning: bool = False) -> Iterator[KafkaConsumer]:
+    """A consumer of the topics `names` of :mod:`schemas.topics`, positioned at their ends or beginnings; it has no
+    consumer group."""
     consumer = KafkaConsumer(
         **python_kafka_options(kafka),
         group_id=None,
@@ -36,7 +37,7 @@ def reading(kafka: KafkaSettings, *names: str) -> Iterator[KafkaConsumer]:
             for partition in sorted(consumer.partitions_for_topic(kafka.topic(name)) or ())
         ]
         consumer.assign(partitions)
-        consumer.seek_to_end(*partitions)
+        (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
         for partition in partitions:
             consumer.position(partition)  # the end offset is looked up on first use: force that now
         yield consumer

@@ -14,7 +14,7 @@ Draw = Callable[[int, int, bool], list[str]]
 
 FRAME_S: Final = 0.25
 PLAIN_EVERY_S: Final = 5.0
-PLAIN_WIDTH, PLAIN_HEIGHT = 110, 32
+PLAIN_WIDTH, PLAIN_HEIGHT = 110, 39
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[?25h\x1b[?1049l"
 
 

@@ -35,6 +35,14 @@ ACTIVE_SHARE: Final = 0.3
 """The share of time that shoppers spend in sessions."""
 
 EVENTS_PER_VISIT: Final = 2.5
+SEARCH_SHARE: Final = 0.15
+HOME_SHARE: Final = 0.45
+"""The shares of visits that begin with a search, and with a look at the home page."""
+EARLIER_EVENTS: Final = 5_000
+"""What shoppers did in the days before the shop opens for the demo: enough for lists that are not empty, and long ago
+enough that what is liked now rises."""
+EARLIER_MS: Final = 3 * DAY_MS
+EARLIER_SHOPPERS_MAX: Final = 200
 STRAY_SHARE: Final = 0.06
 """The share of viewed items that do not match the shopper's taste."""
 
@@ -117,6 +125,16 @@ def events(everybody: Sequence[Shopper], start_ms: int, seed: int, pace: Pace) -
     return merge(*walks, key=_ts)
 
 
+def earlier_events(everybody: Sequence[Shopper], until_ms: int, seed: int) -> Iterator[Interaction]:
+    """About :data:`EARLIER_EVENTS` events of some shoppers in the days until `until_ms`. The first is new: has none."""
+    others, start_ms = everybody[1 : 1 + EARLIER_SHOPPERS_MAX], until_ms - EARLIER_MS
+    if not others:
+        return iter(())
+    sessions = EARLIER_EVENTS / (len(others) * SESSION_VISITS_MEAN * EVENTS_PER_VISIT)
+    pace = EVERYDAY_PACE._replace(gap_ms=EARLIER_MS / (sessions - ACTIVE_SHARE))
+    return takewhile(lambda event: event.ts < until_ms, events(others, start_ms, seed + 1, pace))
+
+
 def consents(everybody: Sequence[Shopper], at_ms: int) -> list[ConsentChange]:
     """Everybody's initial consent."""
     return [consent(shopper, shopper.level, at_ms) for shopper in everybody]
@@ -151,7 +169,7 @@ def consent_changes(
 
 
 def training_interactions(seed: int = 7, users: int = 600, days: int = 7) -> Interactions:
-    """The earlier interactions of other shoppers, as columns: the training data of the default model."""
+    """The earlier interactions of other shoppers, as columns, to train a model on."""
     start_ms = TRAINING_UNTIL_MS - days * DAY_MS
     stream = events(shoppers(seed, users + 1)[1:], start_ms, seed, EVERYDAY_PACE)
     seen = [
@@ -210,11 +228,11 @@ def _visit(chance: random.Random, place: int) -> Iterator[dict[str, Any]]:
     """The events for one item: found on a surface, opened, viewed, sometimes bought."""
     item_id = ITEM_IDS[place]
     found = chance.random()
-    if found < 0.15:
+    if found < SEARCH_SHARE:
         yield {"type": _SEARCH, "query": CATALOGUE[place].name.lower(), "surface": "search"}
-    elif found < 0.6:
+    elif found < SEARCH_SHARE + HOME_SHARE:
         yield {"type": _IMPRESSION, "item_id": item_id, "surface": "home", "position": chance.randrange(12)}
-    surface = "search" if found < 0.15 else "home"
+    surface = "search" if found < SEARCH_SHARE else "home"
     yield {"type": _CLICK, "item_id": item_id, "surface": surface}
     if chance.random() < 0.4:
         dwell_ms = int(chance.lognormvariate(9, 0.8))

@@ -7,35 +7,37 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from adapters.kafka.settings import KafkaSettings
 from adapters.secrets.key_rings import load_key_ring
 from deploy.demo import shop
 from deploy.demo.feed import Feed, FileFeed, ShopFeed
-from deploy.demo.file_model import ready_file_model
 from deploy.demo.live import JobProbe, Live
 from deploy.demo.producer import Producer
 from deploy.demo.receipts import ConsentWaiter, reading
 from deploy.demo.replay import Choice
 from deploy.demo.screen import screen_for
-from deploy.demo.shop_model import ready_shop_model
+from deploy.demo.storefront import SEEN_ITEMS, Storefront
 from deploy.demo.table import Mapping, names_of, users_of_rows
 from deploy.local import product
+from deploy.local.errors import StackError
 from deploy.local.gateway_product import curl_line, start_gateway
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.signals import handle_signals, ignore_signals, interrupt
 from deploy.local.stack import LocalStack
+from jobs.settings import Settings
 from schemas.errors import FreshetError
 from schemas.pseudonyms import KeyRing, Pseudonymiser
-from schemas.topics import DEAD_LETTERS, RECEIPTS
+from schemas.topics import DEAD_LETTERS, METRICS, RECEIPTS
 from serving.reader import Reader
 
 DIRECTORY = LOCAL / "demo"
-CONSENT_TIMEOUT_S = 60.0
+CONSENT_TIMEOUT_S = LISTS_TIMEOUT_S = 60.0
 
 
 class TimedLines:
@@ -94,13 +96,16 @@ def demo(options: DemoOptions) -> None:
 
 
 def _run(options: DemoOptions, interrupts: Interrupts, say: Callable[[str], None]) -> None:
-    if options.replay is None:
-        model = ready_shop_model(LOCAL / "model", say)
-    else:
-        model = ready_file_model(DIRECTORY, options.replay, options.mapping, say)
+    shoppers = shop.shoppers(options.seed, options.shoppers) if options.replay is None else []
     say(f"starting Kafka, Redis and Flink below {DIRECTORY.relative_to(ROOT)}")
     with LocalStack(DIRECTORY, report=say) as stack:
-        running = start_gateway(stack, product.start(stack, model_directory=model, report=say))
+        begun = product.start(
+            stack,
+            is_small=options.replay is None,
+            before_submission=lambda settings: _send_catalogue_and_consents(settings, shoppers, say),
+            report=say,
+        )
+        running = start_gateway(stack, begun)
         say("the job runs, and the gateway takes requests")
         _go_live(options, stack, running, interrupts, say)
         say("ending Kafka, Redis and Flink")
@@ -117,7 +122,7 @@ def _go_live(
     kafka = running.settings.kafka
     bulk = options.replay is not None and options.speed is None
     probe = JobProbe(stack, running.job_id)
-    with _sending(Producer(kafka, bulk=bulk)) as producer, reading(kafka, RECEIPTS, DEAD_LETTERS) as consumer:
+    with _sending(Producer(kafka, bulk=bulk)) as producer, _reading(kafka) as consumer:
         reader = Reader(running.endpoints["redis"], ring, running.settings.redis.prefix)
         prepare = _prepare_shop if options.replay is None else _prepare_file
         live, feed = prepare(options, running, producer, consumer, reader, ring, say)
@@ -142,12 +147,31 @@ def _go_live(
                 say(remark)
 
 
+def _reading(kafka: KafkaSettings) -> AbstractContextManager[Any]:
+    return reading(kafka, RECEIPTS, DEAD_LETTERS, METRICS, from_beginning=True)
+
+
 @contextmanager
 def _sending(producer: Producer) -> Iterator[Producer]:
     try:
         yield producer
     finally:
         producer.abandon()
+
+
+def _send_catalogue_and_consents(
+    settings: Settings, shoppers: Sequence[shop.Shopper], say: Callable[[str], None]
+) -> None:
+    """Before the job is submitted, which then applies them at once. Does nothing without shoppers."""
+    if not shoppers:
+        return
+    with _sending(Producer(settings.kafka)) as producer:
+        for item in shop.CATALOGUE:
+            producer.send_item(item)
+        for change in shop.consents(shoppers, time.time_ns() // 1_000_000):
+            producer.send_consent(change)
+        producer.flush()
+    say(f"a catalogue of {len(shop.CATALOGUE)} items, and the consents of {len(shoppers)} shoppers: sent")
 
 
 def _prepare_shop(
@@ -159,21 +183,37 @@ def _prepare_shop(
     ring: KeyRing,
     say: Callable[[str], None],
 ) -> tuple[Live, Feed]:
-    """Send the catalogue and everybody's consents, and wait until the consents are applied."""
+    """Wait until everybody's consents are applied, and until the job has learned from earlier visits."""
     shoppers = shop.shoppers(options.seed, options.shoppers)
     pseudonymiser = Pseudonymiser(ring)
     names = {item.item_id: item.name for item in shop.CATALOGUE}
     live = Live(consumer, reader, pseudonymiser, shoppers[0].user_id, names)
-    for item in shop.CATALOGUE:
-        producer.send_item(item)
-    for change in shop.consents(shoppers, time.time_ns() // 1_000_000):
-        producer.send_consent(change)
-    producer.flush()
-    say(f"a catalogue of {len(names)} items, and the consents of {len(shoppers)} shoppers: sent")
     pseudonyms = {pseudonymiser.user(shopper.user_id) for shopper in shoppers}
     ConsentWaiter(live.receive).wait(pseudonyms, CONSENT_TIMEOUT_S)
-    say("consents are in force; the shop opens")
-    return live, ShopFeed(producer, shoppers, options.rate, options.seed)
+    say("consents are in force")
+    sent = _send_earlier(producer, shoppers, options.seed)
+    _wait_for_lists(live, reader, sent)
+    live.open()
+    say(f"learned from {sent:,} interactions of the last days; the shop opens")
+    storefront = Storefront(lambda user: reader.recommend(user, SEEN_ITEMS))
+    return live, ShopFeed(producer, shoppers, options.rate, options.seed, storefront, sent)
+
+
+def _send_earlier(producer: Producer, shoppers: Sequence[shop.Shopper], seed: int) -> int:
+    sent = 0
+    for sent, event in enumerate(shop.earlier_events(shoppers, time.time_ns() // 1_000_000, seed), start=1):  # noqa: B007
+        producer.send_interaction(event)
+    producer.flush()
+    return sent
+
+
+def _wait_for_lists(live: Live, reader: Reader, sent: int) -> None:
+    """Until the job has counted what was `sent`, and anybody gets a list; a lone shopper has not been anywhere yet."""
+    deadline = time.monotonic() + LISTS_TIMEOUT_S
+    while sent and (live.totals().sent < sent or not reader.popular(1).items):
+        if time.monotonic() > deadline:
+            raise StackError(f"the job has processed {live.totals().sent} of {sent} interactions, and there is no list")
+        live.receive()
 
 
 def _prepare_file(

@@ -1,8 +1,10 @@
-"""Aggregates receipts into rates, latencies, accounts and consent levels. Pure."""
+"""Aggregates receipts into rates, latencies, accounts and consent levels, and metrics into click rates. Pure."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
+
+import msgspec
 
 from schemas.receipts import ConsentReceipt, ElementReceipt, Receipt
 from schemas.rejects import DeadLetter
@@ -13,6 +15,8 @@ LATENCIES_MAX: Final = 20_000
 TREND_STEPS: Final = 60
 STEP_MS: Final = 1_000
 CONSENTS_TRACKED_MAX: Final = 200_000
+SHOWN_WINDOW: Final = "5m"
+"""The window of the topic `metrics` that is shown."""
 
 
 class JobTotals(NamedTuple):
@@ -42,6 +46,31 @@ class ListLatency(NamedTuple):
     p99: float | None = None
 
 
+class Feedback(NamedTuple):
+    """What was seen and clicked in the lists of a model, over the last 5 minutes."""
+
+    impressions: int = 0
+    clicks: int = 0
+
+    @property
+    def ctr(self) -> float:
+        """The click-through rate."""
+        return self.clicks / max(1, self.impressions)
+
+
+class MetricRecord(msgspec.Struct, frozen=True):
+    """A record of the topic `metrics`, as far as the demo shows it."""
+
+    kind: str
+    at: int = 0
+    window: str = ""
+    model: str = ""
+    arm: str = ""
+    surface: str = ""
+    impressions: int = 0
+    clicks: int = 0
+
+
 class OwnList(NamedTuple):
     """The last list written for the followed shopper: its version and latency."""
 
@@ -63,6 +92,7 @@ class Watch:
         self._levels: dict[str, str] = {}
         self._latencies: deque[tuple[int, int]] = deque(maxlen=LATENCIES_MAX)
         self._events, self._lists = RateMeter(), RateMeter()
+        self._feedback: dict[tuple[str, str, str], MetricRecord] = {}
         self.own: OwnList | None = None
         self.own_level: str | None = None
         self.lists_written = 0
@@ -75,6 +105,26 @@ class Watch:
             self._note_element(receipt, now_ms)
         elif isinstance(receipt, ConsentReceipt):
             self._note_consent(receipt)
+
+    def open(self) -> None:
+        """Begin rates and latencies anew: what came before was sent in one go."""
+        self._latencies.clear()
+        self._events, self._lists = RateMeter(), RateMeter()
+
+    def note_metric(self, record: MetricRecord) -> None:
+        """Process one record of `metrics`; surfaces are few."""
+        if (record.kind, record.window) == ("feedback", SHOWN_WINDOW):
+            self._feedback[record.model, record.arm, record.surface] = record
+
+    def feedback(self) -> dict[str, Feedback]:
+        """By model, the one with most impressions first, according to the newest records."""
+        newest = max((record.at for record in self._feedback.values()), default=0)
+        found: dict[str, Feedback] = {}
+        for record in self._feedback.values():
+            if record.at == newest:
+                seen, clicked = found.get(record.model, Feedback())
+                found[record.model] = Feedback(seen + record.impressions, clicked + record.clicks)
+        return dict(sorted(found.items(), key=lambda one: -one[1].impressions))
 
     def note_reject(self, letter: DeadLetter) -> None:
         """Process one dead letter."""

@@ -21,8 +21,8 @@ from schemas.errors import RestError, SettingsError
 
 WITH_JOB = "run/with-job"
 """This file exists if the stack should have a job."""
-KEPT = ("key-ring.json", "signing-key", "tenant.toml", "freshet.toml", "gateway.toml", "model", "log")
-"""What `freshet down` keeps: keys, settings, the model and logs."""
+KEPT = ("key-ring.json", "signing-key", "tenant.toml", "freshet.toml", "gateway.toml", "versions", "log")
+"""What `freshet down` keeps: keys, settings, versions of models and logs."""
 RUNNING = "RUNNING"
 
 
@@ -96,20 +96,16 @@ def _submit_again(stack: LocalStack, snapshot: str | None) -> str:
 
 
 def _start_product(stack: LocalStack, job: LocalJob | None = None) -> None:
-    """Start the job, with the model of the simulated shop and its items in the `catalogue` topic, and the gateway.
+    """Start the job, with the items of the simulated shop in the `catalogue` topic, and the gateway.
 
     If `job` is given, it was already submitted and is used instead. A running gateway is kept.
     """
     from deploy.demo.producer import Producer
     from deploy.demo.shop import CATALOGUE
-    from deploy.demo.shop_model import ready_shop_model
     from deploy.local import product
     from deploy.local.gateway_product import curl_line, start_gateway
 
-    if job is None:
-        running = product.start(stack, model_directory=ready_shop_model(LOCAL / "model", _say), report=_say)
-    else:
-        running = product.publish_when_running(stack, job.id)
+    running = product.start(stack, report=_say) if job is None else product.publish_when_running(stack, job.id)
     if _never_started(stack, [stack.gateway.name]):
         start_gateway(stack, running)
         _say(f"the gateway takes requests: {curl_line(stack, 'ada', str(ROOT))}")

@@ -1,11 +1,11 @@
-"""Sets up Freshet on the stack: topics, a key ring, a model, settings, and the job submitted with `flink run`."""
+"""Sets up Freshet on the stack: topics, a key ring, settings, and the job submitted with `flink run`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from adapters.kafka.settings import KafkaSettings
 from adapters.secrets.key_rings import new_key_ring, write_key_ring
@@ -30,19 +30,26 @@ class Product(NamedTuple):
 
 
 def start(
-    stack: LocalStack, *, model_directory: Path | None, report: Callable[[str], None] = lambda line: None
+    stack: LocalStack,
+    *,
+    model_directory: Path | None = None,
+    is_small: bool = False,
+    before_submission: Callable[[Settings], None] = lambda settings: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Product:
     """Create what the job needs, submit it, wait until it runs, and publish the addresses.
 
-    Without a `model_directory`, the model learns in the stream.
+    Without a `model_directory`, the model learns in the stream. `is_small`: users would soon have met all items, so
+    lists have them again. `before_submission` is called when the topics exist.
     """
     key_ring = stack.directory / "key-ring.json"
     make_keys(key_ring)
     tenant, settings_path = stack.directory / "tenant.toml", stack.directory / "freshet.toml"
     write_atomically(tenant, f"key_ring = {toml_of(key_ring.name)}\n")
-    write_atomically(settings_path, settings_text(stack, key_ring, model_directory, tenant))
+    write_atomically(settings_path, settings_text(stack, key_ring, model_directory, tenant, is_small))
     settings = load_settings(settings_path)
     create_local_topics(settings.kafka)
+    before_submission(settings)
     report("submitting the job")
     return publish_when_running(stack, submit(stack, settings_path))
 
@@ -70,28 +77,28 @@ def _signing_key(key_ring: Path) -> Path:
     return key_ring.with_name("signing-key")
 
 
-def settings_text(stack: LocalStack, key_ring: Path, model: Path | None, tenant: Path | None = None) -> str:
+def settings_text(
+    stack: LocalStack, key_ring: Path, model: Path | None, tenant: Path | None = None, is_small: bool = False
+) -> str:
     """The settings file of a local job: addresses and paths; everything else has its default.
 
     If there is a `tenant`, its file contains the key ring.
     """
     paths = map(str, (key_ring, _signing_key(key_ring)))
     kafka, redis, ring, signing = map(toml_of, (stack.kafka.bootstrap_servers, stack.redis.url, *paths))
+    frozen = "" if model is None else f"directory = {toml_of(str(model.resolve()))}\n"
+    small = _SMALL if is_small or model is not None else ""
     head, privacy = ("", f"[privacy]\nkey_ring = {ring}\n\n")
     if tenant is not None:
         head, privacy = f"tenant = {toml_of(str(tenant))}\n\n", ""
     return (
         f"{head}[kafka]\nbootstrap_servers = {kafka}\n\n[redis]\nurl = {redis}\n\n"
         f"{privacy}[audit]\nsigning_key = {signing}\n\n"
-        f"[model]\nversions = {toml_of(str(stack.directory / 'versions'))}\n{'' if model is None else _frozen(model)}"
+        f"[model]\nversions = {toml_of(str(stack.directory / 'versions'))}\n{frozen}{small}"
     )
 
 
-def _frozen(model: Path) -> str:
-    return (
-        f"directory = {toml_of(str(model.resolve()))}\n\n"
-        "# The simulated shop is small: shoppers would soon have met all of it.\n[lists]\nexclude_had = false\n"
-    )
+_SMALL: Final = "\n# The shop is small: shoppers would soon have met all of it.\n[lists]\nexclude_had = false\n"
 
 
 def submit(stack: LocalStack, settings_path: Path, options: tuple[str, ...] = ()) -> str:

@@ -259,7 +259,7 @@ def test_every_published_list_is_the_one_that_the_evaluator_makes(shop: Live, tm
     lists = [decode_list(one.raw) for one in found]
     personal = Counter(kind_of(one.model) for one in lists if one.reason == "personalised")
     assert personal[ONLINE] > 100 and personal["frozen"] > 60, personal
-    assert len({one.model for one in lists}) > 5, "the online model went on learning"
+    assert len({one.model for one in lists}) > 2, "the online model went on learning"
     assert len({one.epoch for one in lists}) == 1
     rules = rules_of(shop)
     assert differing(rules) == []

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from deploy.demo.dashboard import View, render
-from deploy.demo.followed import Followed, MarkedItem, ShopperAction
+from deploy.demo.followed import Followed, MarkedItem, NamedShelf, ShopperAction
 from deploy.demo.screen import PlainScreen, TerminalScreen, screen_for
 from deploy.demo.text import BOLD, fit, paint, plain, width_of
-from deploy.demo.watch import JobTotals, ListLatency, OwnList, RateMeter, Watch
+from deploy.demo.watch import Feedback, JobTotals, ListLatency, MetricRecord, OwnList, RateMeter, Watch
 from schemas.events import Interaction
 from schemas.lists import ListedItem
 from schemas.receipts import AccountTotals, ConsentReceipt, ElementReceipt, ListReceipt
@@ -48,8 +48,17 @@ def a_consent(pseudonym: str, level: str) -> ConsentReceipt:
     )
 
 
-def a_recommendation(*items: str, version: int = 1) -> Recommendation:
-    return Recommendation(tuple(ListedItem(item, 1.0) for item in items), "personalised", version, 10)
+def a_recommendation(*items: str, version: int = 1, reason: Any = "personalised") -> Recommendation:
+    return Recommendation(tuple(ListedItem(item, 1.0) for item in items), reason, version, 10)
+
+
+def a_metric(model: str, impressions: int, clicks: int, **more: Any) -> MetricRecord:
+    return MetricRecord(
+        **{"kind": "feedback", "at": NOW, "window": "5m", "surface": "home", **more},
+        model=model,
+        impressions=impressions,
+        clicks=clicks,
+    )
 
 
 def a_view(**changes: Any) -> View:
@@ -74,6 +83,8 @@ def a_view(**changes: Any) -> View:
         list_reason="personalised",
         list_age_ms=300,
         stories=["ada clicked Green Tea Sencha → list v17, 42 ms later"],
+        shelves=[NamedShelf("similar to Blue Cup", ["Red Cup"]), NamedShelf("trending", ["Iron Pot", "Old Hat"])],
+        feedback={"online": Feedback(1_204, 131), "popularity": Feedback(80, 2)},
     )
     return view._replace(**changes)
 
@@ -131,7 +142,48 @@ def test_a_meter_is_bounded() -> None:
     assert len(meter._steps) <= 61
 
 
+def test_click_rate_sums_surfaces_and_arms_of_the_newest_records_of_a_model() -> None:
+    watch = Watch(ADA)
+    for record in (
+        a_metric("online", 100, 9, at=NOW - 10_000),
+        a_metric("old", 500, 5, at=NOW - 10_000),
+        a_metric("online", 900, 500, window="1h"),
+        a_metric("online", 0, 0, kind="trial"),
+        a_metric("popularity", 80, 2),
+        a_metric("online", 100, 10),
+        a_metric("online", 100, 30, surface="cart"),
+    ):
+        watch.note_metric(record)
+    assert watch.feedback() == {"online": Feedback(200, 40), "popularity": Feedback(80, 2)}
+    assert watch.feedback()["online"].ctr == 0.2
+
+
+def test_rates_and_latencies_begin_when_the_shop_opens() -> None:
+    watch = Watch(ADA)
+    watch.note(an_element(0, accepted=5_000, lists=[a_list(1, 5_000)]), NOW)
+    watch.open()
+    assert (watch.latency(NOW), watch.trend(NOW + 5_000)) == (ListLatency(), [])
+    assert watch.totals().sent == 5_000
+
+
 # -- the followed shopper
+
+
+def test_shelf_does_not_show_popular_items_under_another_title() -> None:
+    followed = Followed("ada", NAMES)
+    popular, trending = a_recommendation("tea-01", reason="popular"), a_recommendation("cup-01", reason="trending")
+    viewed = a_recommendation("pot-01", reason="viewed")
+    assert followed.shelves(None, a_recommendation(reason="popular"), a_recommendation(reason="viewed")) == []
+    followed.note_action(Interaction("1", "click", NOW, "ada", item_id="tea-01"))
+    similar = a_recommendation("cup-01", reason="similar")
+    assert followed.shelves(popular, trending, viewed) == [
+        NamedShelf("trending", ["Blue Cup"]),
+        NamedShelf("recently viewed", ["Iron Pot"]),
+    ]
+    assert followed.shelves(similar, popular, a_recommendation(reason="viewed")) == [
+        NamedShelf("similar to Green Tea Sencha", ["Blue Cup"]),
+        NamedShelf("popular", ["Green Tea Sencha"]),
+    ]
 
 
 def test_new_items_are_marked_while_new() -> None:
@@ -169,8 +221,12 @@ def test_impressions_are_not_shown() -> None:
 
 
 def test_picture_shows_the_key_figures() -> None:
-    text = "\n".join(render(a_view(), 110, 32, colour=False))
+    text = "\n".join(render(a_view(), 110, 39, colour=False))
     for words in (
+        "online: 1,204 seen · 131 clicked · CTR 10.9 %   popularity: 80 seen · 2 clicked · CTR 2.5 %",
+        "  similar to Blue Cup                 trending",
+        "  Red Cup                             Iron Pot",
+        "                                      Old Hat",
         "201 events/s",
         "143 lists/s",
         "p50 42 ms",
@@ -207,6 +263,8 @@ def test_lines_fit_any_terminal(width: int, height: int) -> None:
         actions=[ShopperAction(NOW - n * 1_000, "clicked", long, True) for n in range(40)],
         listed=[MarkedItem(long, "new")] * 12,
         stories=[long * 3] * 9,
+        shelves=[NamedShelf(long, [long] * 9)] * 4,
+        feedback={long: Feedback(10**9, 10**9)},
         notice=long,
     )
     lines = render(view, width, height)
@@ -228,6 +286,8 @@ def test_picture_without_data_is_drawn() -> None:
         stories=[],
         trend=[],
         sent=0,
+        shelves=[],
+        feedback={},
     )
     text = "\n".join(render(view, 100, 30, colour=False))
     assert "nothing yet" in text
@@ -236,6 +296,7 @@ def test_picture_without_data_is_drawn() -> None:
 
 def test_names_cannot_inject_terminal_escapes() -> None:
     view = a_view(listed=[MarkedItem("tea\x1b[2J\x07", "")], name="a\x1b]0;x\x07")
+    view = view._replace(shelves=[NamedShelf("a\x1b[2J", ["b\x1b[2J\x07"])], feedback={"m\x1b[2J": Feedback(1, 1)})
     escapes = re.findall("\x1b[^m]*.", "\n".join(render(view, 100, 30)))
     assert all(re.fullmatch("\x1b\\[[0-9;]*m", escape) for escape in escapes)
     assert "\x07" not in "\n".join(render(view, 100, 30))
