@@ -125,7 +125,7 @@ def no_consent_value(*place: object) -> bytes:
 class UncheckedRanker(Ranker):
     """A ranker whose lists do not refer to a consent."""
 
-    _write = with_others(Ranker._write, consent_value=no_consent_value)
+    _writes = with_others(Ranker._writes, consent_value=no_consent_value)
 
 
 class UncheckedStore(RedisStore):

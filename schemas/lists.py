@@ -11,7 +11,7 @@ bought last, newest first (:class:`UserList`).
 `v` and `epoch` come first, so that the write script can read them without parsing the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -66,6 +66,9 @@ class UserList(RecommendationList, frozen=True, gc=False, kw_only=True):
 _user_decoder = msgspec.json.Decoder(UserList)
 _HISTORY = b'],"viewed":'
 """Where the items of a user's own list end. In the text of an id, quotation marks would be escaped."""
+_BETWEEN = b"},"
+NO_HISTORY = b"]}"
+"""How a list ends that has neither what its user viewed nor what they bought."""
 _decoder = msgspec.json.Decoder(RecommendationList)
 _encoder = msgspec.json.Encoder()
 
@@ -80,13 +83,30 @@ def decode_user_list(raw: bytes) -> UserList:
     return _user_decoder.decode(raw)
 
 
+class _Met(msgspec.Struct, gc=False):
+    viewed: Sequence[str]
+    bought: Sequence[str]
+
+
+def history_endings(met: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[bytes]:
+    """How lists end that have what their users viewed, and bought, newest first: for all lists of a batch at once.
+
+    >>> history_endings([(["tea"], []), ([], ["cup"])])
+    [b'],"viewed":["tea"],"bought":[]}', b'],"viewed":[],"bought":["cup"]}']
+    """
+    # No line break is left in JSON: those of an id are escaped.
+    lines = _encoder.encode_lines([_Met(viewed, bought) for viewed, bought in met]).split(b"\n")
+    return [b"]," + line[1:] for line in lines[:-1]]
+
+
 def with_history(raw: bytes, viewed: Sequence[str], bought: Sequence[str]) -> bytes:
     """The bytes of a list with what the user met and bought, newest first.
 
     >>> with_history(b'{"v":1,"items":[]}', ["tea"], [])
     b'{"v":1,"items":[],"viewed":["tea"],"bought":[]}'
     """
-    return raw[:-2] + _HISTORY + _encoder.encode(viewed) + b',"bought":' + _encoder.encode(bought) + b"}"
+    [ending] = history_endings([(viewed, bought)])
+    return raw[:-2] + ending
 
 
 def without_history(raw: bytes) -> bytes:
@@ -101,7 +121,7 @@ def without_history(raw: bytes) -> bytes:
 
 def item_fragment(item_id: str) -> bytes:
     """The JSON that ends the previous item and starts this one, up to its score: computed once per item."""
-    return b'},{"id":' + msgspec.json.encode(item_id) + b',"score":'
+    return _BETWEEN + b'{"id":' + msgspec.json.encode(item_id) + b',"score":'
 
 
 def encode_scores(scores: Sequence[float]) -> list[bytes]:
@@ -111,6 +131,51 @@ def encode_scores(scores: Sequence[float]) -> list[bytes]:
     ([b'0.5', b'2.0'], [])
     """
     return _encoder.encode(scores)[1:-1].split(b",") if scores else []
+
+
+class ListForm:
+    """Joins the bytes of lists that are made at one moment by one `model`, given as JSON, in one `arm`.
+
+    `arm` needs no escaping (:data:`schemas.control.Slug`). What these lists share is encoded once for each reason:
+    writing lists is the most frequent operation, and this costs half as much as encoding one object per item.
+    """
+
+    def __init__(self, epoch: int, model: bytes, at: int, arm: str = "") -> None:
+        self._shared = b',"epoch":%d,"model":%b,"at":%d,"reason":"' % (epoch, model, at)
+        self._arm = b'","arm":"%b' % arm.encode() if arm else b""
+        self._middles: dict[Reason, bytes] = {}
+
+    def join(
+        self,
+        version: int,
+        reason: Reason,
+        fragments: Sequence[bytes],
+        numbers: Sequence[bytes],
+        recommendation_id: bytes = b"",
+        ending: bytes = NO_HISTORY,
+    ) -> bytes:
+        """The bytes of a list: items as :func:`item_fragment`, and their encoded scores.
+
+        Without a `recommendation_id` the list has none. `ending` is one of :func:`history_endings`.
+
+        >>> ListForm(7, b'"m"', 9).join(3, "popular", [item_fragment("tea")], [b"0.5"])
+        b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"popular","items":[{"id":"tea","score":0.5}]}'
+        """
+        middle = self._middles.get(reason) or self._middle(reason)
+        made = b'"recommendation_id":"%b",' % recommendation_id if recommendation_id else b""
+        head = b'{"v":%d%b%b"items":[' % (version, middle, made)
+        if not fragments:
+            return head + ending
+        parts: list[bytes] = [head] * (2 * len(fragments) + 2)
+        parts[1:-1:2] = fragments
+        parts[2:-1:2] = numbers
+        parts[1] = fragments[0][len(_BETWEEN) :]
+        parts[-1] = b"}" + ending
+        return b"".join(parts)
+
+    def _middle(self, reason: Reason) -> bytes:
+        middle = self._middles[reason] = b'%b%b%b",' % (self._shared, reason.encode(), self._arm)
+        return middle
 
 
 def join_list(
@@ -124,26 +189,12 @@ def join_list(
     arm: str = "",
     recommendation_id: bytes = b"",
 ) -> bytes:
-    """The bytes of a list from prepared parts: `model` as JSON, items as :func:`item_fragment`, encoded scores.
-
-    `arm` needs no escaping (:data:`schemas.control.Slug`). Without a `recommendation_id` the list has none.
-
-    It costs half as much as encoding one object per item, and writing lists is the most frequent operation.
+    """The bytes of one list, see :class:`ListForm`.
 
     >>> join_list(3, 7, b'"m"', 9, "popular", [item_fragment("tea")], [b"0.5"])
     b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"popular","items":[{"id":"tea","score":0.5}]}'
     """
-    why = f'{reason}","arm":"{arm}' if arm else reason
-    head = b'{"v":%d,"epoch":%d,"model":%b,"at":%d,"reason":"%b",' % (version, epoch, model, at, why.encode())
-    if recommendation_id:
-        head += b'"recommendation_id":"%b",' % recommendation_id
-    head += b'"items":['
-    if not fragments:
-        return head + b"]}"
-    parts: list[bytes] = [b""] * (2 * len(fragments))
-    parts[::2] = fragments
-    parts[1::2] = numbers
-    return head + b"".join(parts)[2:] + b"}]}"
+    return ListForm(epoch, model, at, arm).join(version, reason, fragments, numbers, recommendation_id)
 
 
 def encode_list(

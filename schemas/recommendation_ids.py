@@ -9,13 +9,14 @@ made for the pseudonym "".
 
 import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 MODEL_LENGTH_MAX: Final = 24
 ARM_LENGTH_MAX: Final = 12
 _SIGNED_BYTES: Final = 7
+_LENGTH: Final = 20
 _PERSON: Final = b"freshet list id1"
 _FORM: Final = re.compile(r"(r1\.([\w-]{1,24})\.([\w-]{0,12})\.)([\w-]{20})", re.ASCII)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
@@ -29,6 +30,13 @@ class Served(NamedTuple):
     model: str
     arm: str
     list: bytes
+
+
+class _Head(NamedTuple):
+    """What ids of a model and an arm begin with, and a copy of its hash."""
+
+    text: bytes
+    signed: Callable[[], Any]
 
 
 def short_name(name: str, length_max: int) -> str:
@@ -50,14 +58,34 @@ class RecommendationIds:
 
     def __init__(self, key: bytes) -> None:
         self._begin = blake2b(digest_size=_SIGNED_BYTES, key=key, person=_PERSON).copy
-        self._heads: dict[tuple[str, str], bytes] = {}
+        self._heads: dict[tuple[str, str], _Head] = {}
 
     def of(self, pseudonym: str, model: str, arm: str, version: int, at_ms: int) -> bytes:
         """The id of a list."""
-        head = self._heads.get((model, arm)) or self._head(model, arm)
-        made = (version & 0xFFFF_FFFF).to_bytes(4) + (at_ms // 1000 & 0xFFFF_FFFF).to_bytes(4)
-        text = b2a_base64(made + self._signature(head, made, pseudonym), newline=False)
-        return head + text.translate(_URL_SAFE)
+        [made] = self.of_each([(pseudonym, model, version)], arm, at_ms)
+        return made
+
+    def of_each(self, lists: Iterable[tuple[str, str, int]], arm: str, at_ms: int) -> list[bytes]:
+        """The ids of lists that are made at one moment in one arm, given as pseudonym, model and version.
+
+        Writing lists is the most frequent operation: the hash of what their ids begin with is copied, not repeated, and
+        base64 is applied once to all, whose bytes are a multiple of three each.
+        """
+        at, heads = (at_ms // 1000 & 0xFFFF_FFFF).to_bytes(4), self._heads
+        begins: list[bytes] = []
+        raw: list[bytes] = []
+        for pseudonym, model, version in lists:
+            head = heads.get((model, arm)) or self._head(model, arm)
+            made = (version & 0xFFFF_FFFF).to_bytes(4) + at
+            signed = head.signed()
+            signed.update(made + pseudonym.encode())
+            begins.append(head.text)
+            raw += made, signed.digest()
+        text = b2a_base64(b"".join(raw), newline=False).translate(_URL_SAFE)
+        return [
+            begin + text[first : first + _LENGTH]
+            for begin, first in zip(begins, range(0, len(text), _LENGTH), strict=True)
+        ]
 
     def read(self, text: str, pseudonyms: Iterable[str]) -> Served | None:
         """What an id says that was made for one of `pseudonyms`; None for any other text."""
@@ -72,11 +100,13 @@ class RecommendationIds:
                 return Served(model, arm, made)
         return None
 
-    def _head(self, model: str, arm: str) -> bytes:
-        head = f"r1.{short_name(model, MODEL_LENGTH_MAX) or '-'}.{short_name(arm, ARM_LENGTH_MAX)}.".encode()
+    def _head(self, model: str, arm: str) -> "_Head":
+        text = f"r1.{short_name(model, MODEL_LENGTH_MAX) or '-'}.{short_name(arm, ARM_LENGTH_MAX)}.".encode()
+        signed = self._begin()
+        signed.update(text)
         if len(self._heads) >= _HEADS_MAX:
             self._heads.clear()
-        self._heads[model, arm] = head
+        head = self._heads[model, arm] = _Head(text, signed.copy)
         return head
 
     def _signature(self, head: bytes, made: bytes, pseudonym: str) -> bytes:

@@ -13,7 +13,15 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from schemas.consents import Level
-from schemas.lists import RecommendationList, UserReason, encode_scores, item_fragment, join_list, with_history
+from schemas.lists import (
+    NO_HISTORY,
+    ListForm,
+    RecommendationList,
+    UserReason,
+    encode_scores,
+    history_endings,
+    item_fragment,
+)
 from schemas.recommendation_ids import RecommendationIds
 from schemas.store import ListWrite, consent_value
 from udfs.arranging import Candidates, Items, arrange, items_of
@@ -125,6 +133,10 @@ class ListModel(Protocol):
         ...
 
 
+_Chosen = tuple[str, UserState, Profile, bool, list[bytes], list[bytes]]
+"""A user's pseudonym, state and profile, whether the model has scored items for them, fragments and numbers."""
+
+
 class Ranker:
     """Computes lists with a given model. `epoch` is the submission time in ms that all its writes carry.
 
@@ -188,17 +200,17 @@ class Ranker:
         scores, rows, kept, _ = model.ranked(profiles, self.rules, now_ms)
         fragments = model.fragments[rows[kept]].tolist()
         numbers = encode_scores(np.round(scores[kept].astype(np.float64), 4).tolist())
-        writes, start = [], 0
+        chosen: list[_Chosen] = []
+        start = 0
         for (pseudonym, state, profile), size in zip(ready, kept.sum(axis=1).tolist(), strict=True):
             end = start + size
             mine, its_numbers = fragments[start:end], numbers[start:end]
             if size < self.rules.items:
                 self._fill_up(mine, its_numbers, profile, popular)
             if mine:
-                made = self._write(pseudonym, state, model, size > 0, mine, its_numbers, now_ms, list_ttl_ms, arm)
-                writes.append(made)
+                chosen.append((pseudonym, state, profile, size > 0, mine, its_numbers))
             start = end
-        return writes
+        return self._writes(chosen, model, now_ms, list_ttl_ms, arm)
 
     def _arranged(
         self,
@@ -217,13 +229,12 @@ class Ranker:
         found = Candidates(rows, scores.astype(np.float64), kept, log_odds)
         items = self._items_of(model)
         lists = arrange(found, lambda user: self._popular_for(profiles[user], popular), shelf, items, self.rules.items)
-        writes = []
-        for (pseudonym, state, _), scored, one in zip(ready, kept.any(axis=1).tolist(), lists, strict=True):
+        chosen: list[_Chosen] = []
+        for user, scored, one in zip(ready, kept.any(axis=1).tolist(), lists, strict=True):
             if one.fragments:
                 numbers = encode_scores([round(score, 4) for score in one.scores])
-                write = self._write(pseudonym, state, model, scored, one.fragments, numbers, now_ms, list_ttl_ms, arm)
-                writes.append(write)
-        return writes
+                chosen.append((*user, scored, one.fragments, numbers))
+        return self._writes(chosen, model, now_ms, list_ttl_ms, arm)
 
     def _items_of(self, model: ListModel) -> Items:
         """The model's items with their codes; looked up again when the model or what is said of items has changed."""
@@ -235,45 +246,56 @@ class Ranker:
             known = self._items[id(model)] = now, items_of(model.fragments.tolist(), self.assortment.code_of)
         return known[1]
 
-    def _write(
-        self,
-        pseudonym: str,
-        state: UserState,
-        model: ListModel,
-        scored: bool,
-        fragments: list[bytes],
-        numbers: list[bytes],
-        now_ms: int,
-        list_ttl_ms: int,
-        arm: str,
-    ) -> ListWrite:
-        session = state.level == Level.SESSION
-        reason: UserReason = "popular" if not scored else "session" if session else "personalised"
-        ids, source = self._ids, _source(model, scored)
-        made = b"" if ids is None else ids.of(pseudonym, source, arm, state.version, now_ms)
-        payload = join_list(state.version, self._epoch, model.name_json, now_ms, reason, fragments, numbers, arm, made)
-        if state.profile is not None and (self.rules.viewed_items or self.rules.bought_items):
-            payload = with_history(payload, *self._history(state.profile, now_ms))
-        ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
-        consent = consent_value(
-            LEVELS[state.level],
-            state.expires_at,
-            state.consent_at,
-            state.consent_partition,
-            state.consent_offset,
-        )
-        return ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, model.name, arm)
-
-    def _history(self, profile: Profile, now_ms: int) -> tuple[list[str], list[str]]:
-        """What the user met, and bought, newest first; without what no list may have."""
-        viewed, bought = [item for item, _, _ in reversed(profile.recents)], profile.bought[::-1]
-        if (shelf := self.assortment.shelf(SIMILAR, now_ms)) is not None:
-            code_of = self.assortment.code_of
-            viewed, bought = (
-                [item for item in items if not shelf.excluded[code_of.get(item_fragment(item), 0)]]
-                for items in (viewed, bought)
+    def _writes(
+        self, chosen: Sequence[_Chosen], model: ListModel, now_ms: int, list_ttl_ms: int, arm: str
+    ) -> list[ListWrite]:
+        """The lists of users. What can be encoded for all of them at once is."""
+        form, name = ListForm(self._epoch, model.name_json, now_ms, arm), model.name
+        writes = []
+        for (pseudonym, state, _, scored, fragments, numbers), made, ending in zip(
+            chosen, self._ids_of(chosen, model, now_ms, arm), self._endings(chosen, now_ms), strict=True
+        ):
+            session = state.level == Level.SESSION
+            reason: UserReason = "popular" if not scored else "session" if session else "personalised"
+            payload = form.join(state.version, reason, fragments, numbers, made, ending)
+            ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
+            consent = consent_value(
+                LEVELS[state.level],
+                state.expires_at,
+                state.consent_at,
+                state.consent_partition,
+                state.consent_offset,
             )
-        return viewed[: self.rules.viewed_items], bought[: self.rules.bought_items]
+            writes.append(ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, name, arm))
+        return writes
+
+    def _ids_of(self, chosen: Sequence[_Chosen], model: ListModel, now_ms: int, arm: str) -> list[bytes]:
+        """The recommendation ids of lists, empty for none."""
+        if self._ids is None:
+            return [b""] * len(chosen)
+        # Feedback on a list is counted for its model, or for what is popular if the model knew nothing.
+        by, scored_by = POPULARITY, model.name
+        lists = [
+            (pseudonym, scored_by if scored else by, state.version) for pseudonym, state, _, scored, _, _ in chosen
+        ]
+        return self._ids.of_each(lists, arm, now_ms)
+
+    def _endings(self, chosen: Sequence[_Chosen], now_ms: int) -> list[bytes]:
+        """How lists end: with what their users met, and bought, newest first; without what no list may have."""
+        viewed_max, bought_max = self.rules.viewed_items, self.rules.bought_items
+        if not viewed_max and not bought_max:
+            return [NO_HISTORY] * len(chosen)
+        met = [
+            ([item for item, _, _ in reversed(profile.recents)], profile.bought[::-1])
+            for _, _, profile, _, _, _ in chosen
+        ]
+        if (shelf := self.assortment.shelf(SIMILAR, now_ms)) is not None:
+            met = [(self._allowed(viewed, shelf), self._allowed(bought, shelf)) for viewed, bought in met]
+        return history_endings([(viewed[:viewed_max], bought[:bought_max]) for viewed, bought in met])
+
+    def _allowed(self, items: Sequence[str], shelf: ShelfRules) -> list[str]:
+        code_of = self.assortment.code_of
+        return [item for item in items if not shelf.excluded[code_of.get(item_fragment(item), 0)]]
 
     def _fill_up(self, fragments: list[bytes], numbers: list[bytes], profile: Profile, popular: PopularItems) -> None:
         """Fill up a short list with popular items, by the same rules, scored no higher than its last item."""
@@ -295,8 +317,3 @@ class Ranker:
         for item, fragment, score in zip(*popular, strict=True):
             if item not in skip and item_hash(item) not in had:
                 yield fragment, score
-
-
-def _source(model: ListModel, scored: bool) -> str:
-    """What feedback on a list is counted for: its model, or what is popular if the model knew nothing."""
-    return model.name if scored else POPULARITY

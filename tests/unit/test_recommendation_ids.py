@@ -26,6 +26,12 @@ def test_golden_id() -> None:
     assert IDS.of("p1.ada", "online@17", "", 3, AT) == IDS.of("p1.ada", "online@99", "", 3, AT)
 
 
+def test_ids_of_many_lists_are_those_of_each() -> None:
+    lists = [("p1.ada", "online@17", 3), ("p1.bob", "popularity", 1 << 40), ("", "online@18", 0)]
+    assert IDS.of_each(lists, "b", AT) == [IDS.of(who, model, "b", version, AT) for who, model, version in lists]
+    assert IDS.of_each([], "b", AT) == []
+
+
 @given(st.text(max_size=40), st.text(max_size=20), st.integers(0, 2**53))
 def test_an_id_fits_into_a_request_id_and_can_be_read_whatever_the_names(model: str, arm: str, version: int) -> None:
     text = IDS.of("p1.ada", model, arm, version, AT).decode()

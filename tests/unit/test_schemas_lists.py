@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.lists import ListedItem, RecommendationList, decode_list, encode_list, item_fragment, join_list
+from schemas.lists import (
+    ListedItem,
+    RecommendationList,
+    decode_list,
+    decode_user_list,
+    encode_list,
+    history_endings,
+    item_fragment,
+    join_list,
+)
 from serving.answers import Recommendation, cut
 from serving.gateway.listing import described
 
@@ -89,3 +98,10 @@ def test_list_outside_of_experiments_is_as_before() -> None:
     raw = join_list(3, 7, b'"m"', 9, "popular", [item_fragment("tea")], [b"0.5"])
     assert raw == b'{"v":3,"epoch":7,"model":"m","at":9,"reason":"popular","items":[{"id":"tea","score":0.5}]}'
     assert msgspec.json.encode(decode_list(raw)) == raw
+
+
+def test_line_breaks_in_ids_do_not_shift_what_others_viewed() -> None:
+    met = [(["tea\n]"], ["\u2028"]), ([], []), (["cup"], ["pot"])]
+    empty = encode_list(1, 1, b'"m"', 1, "popular", [], [])
+    found = [decode_user_list(empty[:-2] + ending) for ending in history_endings(met)]
+    assert [(list(one.viewed), list(one.bought)) for one in found] == met
