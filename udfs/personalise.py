@@ -5,7 +5,7 @@ in which they were read.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,6 +20,9 @@ from udfs.learning import Teaching
 from udfs.profile import Outcome, ProfileBounds, take
 from udfs.shadow import Shadowing
 from udfs.state import Profile, UserState, decode_state, encode_state
+
+_UNREAD: Final[Any] = object()
+"""Stands for a user whose bytes were not loaded yet."""
 
 
 class Users:
@@ -37,8 +40,9 @@ class Users:
 
     def get(self, pseudonym: str) -> UserState | None:
         """The user's state; None if nothing is on record."""
-        if pseudonym in self._known:
-            return self._known[pseudonym]
+        known: UserState | None = self._known.get(pseudonym, _UNREAD)
+        if known is not _UNREAD:
+            return known
         raw = self._load(pseudonym)
         state = self._known[pseudonym] = None if raw is None else decode_state(raw)
         if state is not None:
@@ -78,7 +82,10 @@ class Users:
 
     def writes(self) -> list[tuple[str, bytes]]:
         """What to store: (pseudonym, bytes) of the changed users."""
-        return [(pseudonym, encode_state(state)) for pseudonym, state in self.changed().items()]
+        known = self._known
+        return [
+            (pseudonym, encode_state(state)) for pseudonym in self._changed if (state := known[pseudonym]) is not None
+        ]
 
     def erased(self) -> list[str]:
         """Users whose stored bytes must be removed."""
@@ -86,7 +93,8 @@ class Users:
 
     def entered(self) -> list[str]:
         """Users to be stored for the first time."""
-        return [pseudonym for pseudonym in self.changed() if pseudonym not in self._stored]
+        known, stored = self._known, self._stored
+        return [one for one in self._changed if one not in stored and known[one] is not None]
 
     def left(self) -> dict[int, set[str]]:
         """Users who have left their slot of the due index, by slot."""
@@ -143,30 +151,31 @@ def apply(
             account.others_rejected += 1
     account.unknown_fields += element.unknown_fields
     for event in element.events:
-        before = None if teaching is None else teaching.before(users.get(event.pseudonym), event)
-        tried = None if shadowing is None else shadowing.before(users.get(event.pseudonym), event)
-        outcome = _apply_event(event, users, account, bounds, interactions, changes)
+        state = users.get(event.pseudonym)
+        before = None if teaching is None else teaching.before(state, event)
+        tried = None if shadowing is None else shadowing.before(state, event)
+        outcome = _apply_event(event, state, users, account, bounds, interactions, changes)
         if outcome == Outcome.MOVED and before is not None:
             assert teaching is not None
             teaching.accepted(event, before)
         if outcome == Outcome.MOVED and tried is not None:
             assert shadowing is not None
             shadowing.accepted(event, tried)
-        if measuring is not None and outcome <= Outcome.MOVED:
-            measuring.accepted(users.get_or_new(event.pseudonym), event)
+        if measuring is not None and state is not None and outcome <= Outcome.MOVED:
+            measuring.accepted(state, event)
     return changes
 
 
 def _apply_event(
     event: EventRecord,
+    state: UserState | None,
     users: Users,
     account: Account,
     bounds: ProfileBounds,
     interactions: str,
     changes: Changes,
 ) -> Outcome:
-    """Apply one event."""
-    state = users.get(event.pseudonym)
+    """Apply one event of the user with `state`."""
     outcome = take(state, event, bounds)
     account.note(outcome)
     if outcome <= Outcome.MOVED:
@@ -284,7 +293,10 @@ def undo_refused(users: Users, refused: Iterable[ConsentRecord], account: Accoun
     return undone
 
 
-_PURPOSES_JSON: Final = tuple(msgspec.json.encode(purposes_of(bits)) for bits in range(1 << len(PURPOSES)))
+_CLEAN_HEADS: Final = tuple(
+    b'{"purposes":%b,' % msgspec.json.encode(purposes_of(bits)) for bits in range(1 << len(PURPOSES))
+)
+"""How a clean event begins, by the bits of its purposes."""
 _KEPT_FOR: Final = ~(1 << PURPOSES.index("personalise"))
 
 
@@ -296,4 +308,4 @@ def clean_event(event: EventRecord, state: UserState) -> bytes | None:
     purposes = state.purposes if state.level == Level.FULL else state.kept_for
     if not event.clean or not purposes & _KEPT_FOR:
         return None
-    return b'{"purposes":%b,%b' % (_PURPOSES_JSON[purposes], event.clean[1:])
+    return _CLEAN_HEADS[purposes] + event.clean[1:]

@@ -18,7 +18,7 @@ from schemas.receipts import (
     encode_receipt,
 )
 from schemas.rejects import dead_letter
-from schemas.store import ConsentOutcome, ListWrite, Written
+from schemas.store import ConsentOutcome, ListWrite, WriteOutcome, Written
 from udfs.account import Account
 from udfs.audit_chain import consent_entry
 from udfs.elements import ConsentRecord, EventRecord
@@ -29,6 +29,9 @@ REJECTS: Final = OutputTag("rejects", BYTES)
 CLEAN_EVENTS: Final = OutputTag("clean-events", BYTES)
 RECEIPTS: Final = OutputTag("receipts", BYTES)
 ANSWERS: Final = OutputTag("answers", BYTES)
+
+
+_OUTCOMES: Final = {outcome: outcome.name.lower() for outcome in WriteOutcome}
 
 
 class AppliedElement(NamedTuple):
@@ -58,11 +61,9 @@ def side_outputs(applied: AppliedElement, users: Users, account: Account, epoch:
 
 def list_receipts(applied: AppliedElement) -> list[ListReceipt]:
     """Receipts of the written lists."""
-    moved = applied.changes.moved
+    moved, said = applied.changes.moved, _OUTCOMES
     return [
-        ListReceipt(
-            write.pseudonym, write.version, write.reason, outcome.name.lower(), moved[write.pseudonym], write.model
-        )
+        ListReceipt(write.pseudonym, write.version, write.reason, said[outcome], moved[write.pseudonym], write.model)
         for write, outcome in zip(applied.lists, applied.written.lists, strict=True)
     ]
 

@@ -1,5 +1,6 @@
 """The users of a bucket: their state, due times, counts per key id, and who must be rewritten to Redis."""
 
+import functools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -126,8 +127,8 @@ class UserKeeper:
 
     def writes(self, users: Users, now_ms: int, relinked: Collection[str] = ()) -> UserWrites:
         """Pending writes of the changed users; also moves them to their new slots in the due index."""
-        bounds, refresh = self._parts.bounds, self._parts.refresh
-        due = self._due.changes(users, lambda state: next_due_ms(state, now_ms, bounds, refresh))
+        due_of = functools.partial(next_due_ms, now_ms=now_ms, bounds=self._parts.bounds, refresh=self._parts.refresh)
+        due = self._due.changes(users, due_of)
         entered = users.entered()
         renamed = [pseudonym for pseudonym in entered if pseudonym in relinked]
         return UserWrites(users.writes(), entered, renamed, users.erased(), due)
