@@ -87,15 +87,17 @@ class Measuring:
     def __init__(self, settings: FeedbackSettings) -> None:
         self._window_ms = settings.window_ms
         self._found: list[tuple[str, Series, Counts]] = []
-        self._kinds: list[tuple[str, int]] = []
+        self._measured: list[EventRecord] = []
 
     def accepted(self, state: UserState, event: EventRecord) -> None:
         """Join an event that was accepted, and now is part of `state`, with its list."""
         if not (state.purposes if state.level == Level.FULL else state.kept_for) & MEASURE:
             return
-        self._kinds.append((event.pseudonym, event.kind))
+        self._measured.append(event)
+        if event.shown is None:
+            return
         shown, profile = event.shown, state.profile
-        if shown is None or profile is None or event.kind not in JOINED:
+        if profile is None or event.kind not in JOINED:
             return
         model, arm, made, position, surface = shown
         if not 0 <= position < POSITIONS_MAX:
@@ -114,8 +116,9 @@ class Measuring:
         """The counts of `users`, whose events were accepted in the end."""
         found = summed((series, counts) for pseudonym, series, counts in self._found if pseudonym in users)
         kinds = [0] * len(EVENT_TYPES)
-        for pseudonym, kind in self._kinds:
-            kinds[kind] += pseudonym in users
+        for event in self._measured:
+            if event.pseudonym in users:
+                kinds[event.kind] += 1
         return FeedbackSums(found, kinds)
 
 
