@@ -35,7 +35,9 @@ class Admitted(NamedTuple):
 def admit(known: KnownSegments, events: Sequence[Weighing], now_ms: int, settings: PopularitySettings) -> Admitted:
     """Remove surplus segments from `events`. Does not modify `known`."""
     hour, seen, left_out, passed = now_ms // HOUR_MS, known.seen, 0, []
-    if all(seen.get(segment) == hour for event in events for segment in event.segments):
+    # Few combinations of segments occur in an element, and they are known but for the first events of an hour.
+    occurring = {event.segments for event in events}
+    if all(seen.get(segment) == hour for segments in occurring for segment in segments):
         return Admitted(list(events), 0, None)
     changed = _without_old(known, hour, -(-settings.list_ttl_ms // HOUR_MS) + GONE_AFTER_HOURS)
     for event in events:

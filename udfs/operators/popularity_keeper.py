@@ -42,7 +42,7 @@ class PopularityKeeper:
         self._weighing = context.get_list_state(ListStateDescriptor("weighing-v1", raw))
         self._segments = context.get_state(ValueStateDescriptor("segments-v1", raw))
         self._settings = settings
-        self._category_of = assortment.category_of if CATEGORY in settings.segments else None
+        self._assortment = assortment if CATEGORY in settings.segments else None
         self._known: dict[Any, KnownSegments] = {}
         """Decoded state by bucket key."""
 
@@ -52,7 +52,9 @@ class PopularityKeeper:
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = decode_known(self._segments.value())
-        admitted = admit(known, weighing(accepted, self._category_of), now_ms, self._settings)
+        categories = self._assortment
+        category_of = categories.category_of if categories is not None and categories.code_of else None
+        admitted = admit(known, weighing(accepted, category_of), now_ms, self._settings)
         raw = encode_weighing(admitted.events) if admitted.events else b""
         return Weighed(raw, admitted.known, admitted.left_out)
 
