@@ -11,7 +11,8 @@ import numpy.typing as npt
 from schemas.lists import item_fragment
 from udfs.fault_log import FaultLog
 from udfs.guarded_model import REST_MS, GuardedModel, Scoring
-from udfs.had_items import counts_of, item_hash
+from udfs.had_items import ENTRY, counts_of, item_hash
+from udfs.left_out import Ints, among
 from udfs.model_inputs import ModelInputs
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, Ranked
@@ -19,6 +20,8 @@ from udfs.state import Profile
 
 FAILED_USERS: Final = 32
 """A model that has failed for so many users, and for more than half of all, is failing."""
+_Owned = tuple[Ints, Ints]
+"""Values, preceded by the place of the user whose each is, as :func:`udfs.left_out.among` takes them."""
 logger = logging.getLogger(__name__)
 
 
@@ -56,20 +59,29 @@ class FrozenModel:
         items = inputs.items
         scores, rows = self.guarded.score(items, inputs.weights, now_ms, inputs.features)
         kept = np.isfinite(scores) & items.any(axis=1)[:, None]
-        if rules.exclude_recent:
-            recent = items[:, -rules.exclude_recent :]
-            kept &= ~(rows[:, :, None] == recent[:, None, :]).any(axis=2)
-        if rules.exclude_bought:
-            for user, profile in enumerate(profiles):
-                if profile.bought:
-                    kept[user] &= ~np.isin(rows[user], [self.index.get(item, 0) for item in profile.bought])
+        kept &= ~among(rows, *self._left_out(profiles, items, rules))
         if rules.exclude_had:
-            kept &= ~self._had(profiles, rows)
+            kept &= ~among(self._hashes[rows], *_had(profiles))
         kept &= np.cumsum(kept, axis=1) <= rules.items
         return Ranked(scores, rows, kept)
 
-    def _had(self, profiles: Sequence[Profile], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of `rows` are items that their user has met: bool[users, k]. One search for all users."""
-        had = counts_of(b"".join(profile.had for profile in profiles))["item"].astype(np.int64)
-        owners = np.repeat(np.arange(len(profiles)), [len(counts_of(profile.had)) for profile in profiles])
-        return np.isin(self._hashes[rows] | np.arange(len(profiles))[:, None] << 32, had | owners << 32)
+    def _left_out(self, profiles: Sequence[Profile], items: npt.NDArray[np.int32], rules: ListRules) -> _Owned:
+        """Rows of what users met last, and bought."""
+        owners, values = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        if rules.exclude_recent:
+            recent = items[:, -rules.exclude_recent :]
+            owners, columns = np.nonzero(recent)
+            values = recent[owners, columns].astype(np.int64)
+        if rules.exclude_bought:
+            row_of = self.index.get
+            bought = [(user, row_of(item, 0)) for user, profile in enumerate(profiles) for item in profile.bought]
+            more = np.array(bought, np.int64).reshape(-1, 2)
+            owners, values = np.concatenate([owners, more[:, 0]]), np.concatenate([values, more[:, 1]])
+        return owners, values
+
+
+def _had(profiles: Sequence[Profile]) -> _Owned:
+    """Checksums of the items that users have met."""
+    had = counts_of(b"".join(profile.had for profile in profiles))["item"].astype(np.int64)
+    sizes = [len(profile.had) // ENTRY.itemsize for profile in profiles]
+    return np.repeat(np.arange(len(profiles)), sizes), had
