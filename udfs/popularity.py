@@ -109,13 +109,19 @@ def sum_by_segment(events: Sequence[Weighing], half_life_ms: int) -> list[Segmen
         return []
     reference = max(event.ts for event in events)
     sums: dict[str, ItemSums] = {ALL: {}}
+    of_segments: dict[tuple[str, ...], list[ItemSums]] = {}
+    """The sums that events with these segments count for; few combinations occur."""
     for event in events:
         weight = WEIGHT_OF_KIND[event.kind] * 2.0 ** ((event.ts - reference) / half_life_ms)
         bit = 1 << event.user_bit
-        for segment in (ALL, *event.segments):
-            items = sums.setdefault(segment, {})
-            known, bits = items.get(event.item, (0.0, 0))
-            items[event.item] = (known + weight, bits | bit)
+        counted = of_segments.get(event.segments)
+        if counted is None:
+            counted = [sums.setdefault(segment, {}) for segment in (ALL, *event.segments)]
+            of_segments[event.segments] = counted
+        item = event.item
+        for items in counted:
+            known = items.get(item)
+            items[item] = (weight, bit) if known is None else (known[0] + weight, known[1] | bit)
     return [SegmentSums(segment, reference, items) for segment, items in sums.items()]
 
 
@@ -155,8 +161,9 @@ class PopularityTable:
         for sums in pending:
             fading = 2.0 ** ((sums.reference_ts - self._reference_ts) / self._settings.half_life_ms)
             for item, (weight, bits) in sums.items.items():
-                known, known_bits = added.get(item, (0.0, 0))
-                added[item] = (known + weight * fading, known_bits | bits)
+                known = added.get(item)
+                faded = weight * fading
+                added[item] = (faded, bits) if known is None else (known[0] + faded, known[1] | bits)
         self._add(added)
         self._version = max(self._version + 1, at_ms)
 
@@ -167,14 +174,14 @@ class PopularityTable:
         self._reference_ts = newest_ts
 
     def _add(self, added: Mapping[str, tuple[float, int]]) -> None:
-        new = [item for item in added if item not in self._place]
-        for item in new:
-            self._place[item] = len(self._items)
-            self._items.append(item)
-        self._weights = np.append(self._weights, np.zeros(len(new)))
-        self._users = np.append(self._users, np.zeros(len(new), np.uint64))
-        places = [self._place[item] for item in added]
-        self._weights[places] += [weight for weight, _ in added.values()]
+        place_of = self._place
+        if new := [item for item in added if item not in place_of]:
+            place_of.update(zip(new, range(len(self._items), len(self._items) + len(new)), strict=True))
+            self._items += new
+            self._weights = np.append(self._weights, np.zeros(len(new)))
+            self._users = np.append(self._users, np.zeros(len(new), np.uint64))
+        places = np.fromiter(map(place_of.__getitem__, added), np.int64, len(added))
+        self._weights[places] += np.array([weight for weight, _ in added.values()], np.float64)
         self._users[places] |= np.array([bits for _, bits in added.values()], np.uint64)
         if len(self._items) > self._settings.items_max:
             self._keep(np.argsort(-self._weights, kind="stable")[: self._settings.items_max // 2])
