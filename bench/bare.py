@@ -24,6 +24,7 @@ from adapters.secrets.key_rings import load_key_ring
 from bench.clients import consumer
 from jobs.settings import Settings, load_settings
 from jobs.workers import open_shelf, open_store
+from models.online.dimensions import USER_BITS
 from models.online.learner import Learner
 from models.online.lessons import Lesson, sum_lessons
 from models.online.score_weights import Gradients
@@ -41,7 +42,7 @@ from udfs.learning import EXAMPLES_PER_SECOND, Teaching
 from udfs.online_model import OnlineModel
 from udfs.operators.learning_keeper import SUMS_EVERY_MS
 from udfs.operators.patience import Patience
-from udfs.popularity import USER_BITS, Popularity, PopularityTable, sum_by_segment, weighing
+from udfs.popularity import Popularity, PopularityTable, sum_by_segment, weighing
 from udfs.profile import Outcome, take
 from udfs.ranking import PopularItems, Ranker
 from udfs.state import UserState
