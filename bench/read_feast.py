@@ -17,8 +17,8 @@ from bench.read_testbed import ReadTestbed, user_name
 from deploy.local.paths import LOCAL
 from deploy.local.ports import LOOPBACK, free_port, is_listening
 from deploy.local.processes import ProcessTable
+from schemas.wire.feast_layout import FEAST_VERSION
 
-VERSION: Final = "0.67.0"
 ENVIRONMENT: Final = LOCAL / "feast"
 USERS: Final = 1_000
 START_TIMEOUT_S: Final = 120
@@ -56,7 +56,7 @@ def running(testbed: ReadTestbed, wanted: bool, say: Callable[[str], None]) -> I
     folder, table = testbed.directory / "feast", ProcessTable(testbed.directory)
     records = []
     try:
-        why = "it was not requested" if not wanted else _installed(python, say) or _filled(python, folder, testbed, say)
+        why = "it was not requested" if not wanted else installed(say) or _filled(python, folder, testbed, say)
         if why:
             yield why
             return
@@ -71,14 +71,15 @@ def running(testbed: ReadTestbed, wanted: bool, say: Callable[[str], None]) -> I
         table.end(records, 5)
 
 
-def _installed(python: Path, say: Callable[[str], None]) -> str | None:
+def installed(say: Callable[[str], None]) -> str | None:
     """Install it if necessary; returns the reason for a failure, or None."""
+    python = ENVIRONMENT / "bin" / "python"
     if (ENVIRONMENT / "ready").exists():
         return None
-    say(f"installing Feast {VERSION} below .local/feast (once, some minutes)")
+    say(f"installing Feast {FEAST_VERSION} below .local/feast (once, some minutes)")
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)],
-        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", f"feast[redis]=={VERSION}"],
+        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", f"feast[redis]=={FEAST_VERSION}"],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

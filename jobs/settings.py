@@ -16,7 +16,7 @@ from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisSettings, parse
 from jobs.remote_settings import NO_SERVER, RemoteModelSettings
 from schemas import topics
-from schemas.decoding import described
+from schemas.decoding import PROJECT_PATTERN, described
 from schemas.errors import SettingsError
 from schemas.wire.codec_choice import InputSettings
 from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
@@ -124,6 +124,48 @@ class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The size of one file of an export, in bytes."""
 
 
+class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Features of users for models outside of the job, in a Redis that Feast reads (`freshet features push`)."""
+
+    url: str | None = None
+    """The Redis server of Feast: `redis://host:port/db`, or `rediss://…` for TLS; timeouts and TLS files are those of
+    `[redis]`. By default the Redis of the job.
+    """
+    username: str | None = None
+    """The ACL user at that server."""
+    password_variable: str | None = None
+    """The environment variable that holds the password at that server."""
+    project: Annotated[str, Meta(pattern=PROJECT_PATTERN)] = "freshet"
+    """The project in Feast. Nobody else may write rows of users under this name."""
+    ttl_ms: Annotated[int, Meta(ge=topics.HOUR_MS)] = 30 * topics.DAY_MS
+    """How long the features of a user are served, and used in training, after their last event. It bounds how long they
+    stay if `freshet features push` does not run.
+    """
+
+    def address(self, redis: RedisSettings) -> RedisSettings:
+        """The address of Feast's Redis, given that of the job's."""
+        if self.url is None:
+            return redis
+        return msgspec.structs.replace(
+            redis,
+            urls=(self.url,),
+            kind="server",
+            service=None,
+            username=self.username,
+            password_variable=self.password_variable,
+            replicas=0,
+            prefix="",
+        )
+
+    def complaint(self) -> str | None:
+        """What is wrong, if anything."""
+        if self.url is None and (self.username or self.password_variable):
+            return "username and password_variable are those of features.url, which is not set"
+        if self.url is not None and parse(self.url).password is not None:
+            return "url must hold no password: name the variable that holds it in features.password_variable"
+        return None
+
+
 class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a batch of raw records is handed on: whichever limit is reached first."""
 
@@ -170,6 +212,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: AuditSettings = AuditSettings()
     events: EventsSettings = EventsSettings()
     export: ExportSettings = ExportSettings()
+    features: FeatureSettings = FeatureSettings()
     job: JobSettings = JobSettings()
     batch: BatchSettings = BatchSettings()
     profile: ProfileBounds = ProfileBounds()
@@ -217,10 +260,9 @@ def load_settings(path: Path) -> Settings:
         settings = _with_tenant(settings, load_tenant(settings.tenant))
     if settings.job.buckets > settings.job.max_parallelism:
         raise SettingsError(f"settings file {path}: job.buckets must not exceed job.max_parallelism")
-    if complaint := settings.privacy.complaint():
-        raise SettingsError(f"settings file {path}: privacy.{complaint}")
-    if complaint := settings.model.complaint():
-        raise SettingsError(f"settings file {path}: model.{complaint}")
+    for table in ("privacy", "model", "features"):
+        if complaint := getattr(settings, table).complaint():
+            raise SettingsError(f"settings file {path}: {table}.{complaint}")
     if any(parse(url).password is not None for url in settings.redis.urls):
         raise SettingsError(
             f"settings file {path}: redis.urls must hold no password, which would be in the job graph: put it into an "

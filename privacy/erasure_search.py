@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from adapters.files.export_parts import part_events, read_manifest
+from adapters.files.feature_parts import users_in
 from adapters.kafka.opening import open_admin
 from adapters.kafka.reading import mentions_any
 from adapters.kafka.settled_topic import settled, settled_ends
 from adapters.redis.client import connect
+from adapters.redis.feature_rows import FeatureRows, keys_of
 from jobs.savepoints import completed_ms
 from jobs.settings import Settings
 from jobs.topic_creation import topic_settings
@@ -18,10 +20,12 @@ from privacy.rewrite_events import owner_of
 from privacy.rules.erasure import must_be_erased, occurrences
 from schemas import topics
 from schemas.errors import SettingsError
+from schemas.exports import FEATURES
 from schemas.store import all_user_keys
 from schemas.topics import RETENTION_CHECK_MAX_MS
 from schemas.wire.codecs import Codec
 from schemas.wire.raw_records import RecordMatcher, in_consents, in_interactions, in_json
+from udfs.features import ENTITY
 
 CHUNK_BYTES: Final = 1 << 20
 BY_PSEUDONYM: Final = (topics.RECEIPTS, topics.ANSWERS, topics.DEAD_LETTERS, topics.AUDIT)
@@ -55,12 +59,16 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def in_redis(settings: Settings, names: Sequence[str]) -> Counter[str]:
-    """How many keys mention a user: `redis.list`, `.consent`, `.gone`, `.past`, and `.elsewhere` for all others."""
+    """How many keys mention a user: `redis.list`, `.consent`, `.gone`, `.past`, and `.elsewhere` for all others.
+
+    Features count as `.features`: in a Redis of their own, or beside lists whose keys have no prefix.
+    """
     prefix = settings.redis.prefix
     kinds: dict[bytes, str] = {}
     for name in names:
         keys = (key.encode() for key in all_user_keys(prefix, name))
         kinds.update(zip(keys, ("list", "consent", "gone", "past"), strict=True))
+        kinds.update(dict.fromkeys(keys_of(settings.features.project, ENTITY, name), "features"))
     wanted, seen = [name.encode() for name in names], {}
     client = connect(settings.redis)
     try:
@@ -69,7 +77,20 @@ def in_redis(settings: Settings, names: Sequence[str]) -> Counter[str]:
                 seen[key] = "redis." + kinds.get(key, "elsewhere")
     finally:
         client.close()
-    return Counter(seen.values())
+    found = Counter(seen.values())
+    if settings.features.url is not None:
+        found.update({"redis.features": _in_features(settings, names)})
+    return +found
+
+
+def _in_features(settings: Settings, names: Sequence[str]) -> int:
+    """How many keys a user has in a Redis of Feast."""
+    client = connect(settings.features.address(settings.redis))
+    try:
+        seen = FeatureRows(client, settings.features.project, ENTITY).seen(names)
+        return sum(bool(part) for one in seen.values() for part in one)
+    finally:
+        client.close()
 
 
 Concerns = dict[str, Callable[[Any], bool]]
@@ -145,12 +166,14 @@ def is_leftover(names: Sequence[str], returned_at: int | None) -> Callable[[Any]
 
 
 def in_exports(settings: Settings, folders: Sequence[Path], user_id: str) -> int:
-    """How many events in the exports in `folders` belong to the user, by their export pseudonym."""
+    """How many events and rows of features in the exports in `folders` are of the user, by their export pseudonym."""
     count = 0
     for folder in folders:
         manifest = read_manifest(folder)
         name = hashes_of(settings, folder, manifest).user(user_id)
         count += sum(event.pseudonym == name for part in manifest.parts for event in part_events(folder, part))
+        places = (folder / FEATURES / part.name for part in manifest.features)
+        count += sum(user == name for place in places for user in users_in(place))
     return count
 
 

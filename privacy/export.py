@@ -24,14 +24,17 @@ from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms, day
 from jobs.settings import Settings, load_policy
 from privacy.export_folder import (
+    Derive,
     PartWriter,
     delete_export,
+    is_past_retention,
     locked,
     new_folder,
     remove_disallowed,
     totals,
     write_manifest,
 )
+from privacy.feature_export import deriving
 from privacy.history import permitted
 from privacy.rules.export_eligibility import Standings, exported
 from privacy.standings import read_standings
@@ -100,14 +103,14 @@ def rewrite(settings: Settings, folder: Path, say: Say = lambda line: None) -> E
     """Remove what may no longer be in the export in `folder`; None if it was past its retention and was deleted."""
     with locked(folder):
         manifest = read_manifest(folder)
-        if is_past_retention(settings, manifest, clock_ms()):
+        if is_past_retention(settings.export.retention_days, manifest, clock_ms()):
             delete_export(folder)
             say(f"{folder} was past its retention and has been deleted")
             return None
         hashes = hashes_of(settings, folder, manifest)
         say("reading consents")
         standings = read_standings(settings, manifest.purpose, lambda user_id: [hashes.user(user_id)])
-        after = honour(folder, manifest, standings, clock_ms())
+        after = honour(folder, manifest, standings, clock_ms(), deriving(settings, folder))
     say(f"{manifest.events - after.events} of {manifest.events} events removed from {folder}")
     _say_each(after.removed, "removed so far", say)
     return after
@@ -124,19 +127,15 @@ def hashes_of(settings: Settings, folder: Path, manifest: ExportManifest) -> Exp
     return hashes
 
 
-def honour(folder: Path, manifest: ExportManifest, standings: Standings, now_ms: int) -> ExportManifest:
-    """Remove from the export what consents, as of `now_ms`, no longer allow."""
+def honour(folder: Path, manifest: ExportManifest, standings: Standings, now_ms: int, derive: Derive) -> ExportManifest:
+    """Remove from the export what consents, as of `now_ms`, no longer allow; `derive` makes its features again."""
     return remove_disallowed(
         folder,
         manifest,
         lambda event: standings.why_left_out(standings.get(event.pseudonym), event.appended, now_ms),
         now_ms,
+        derive,
     )
-
-
-def is_past_retention(settings: Settings, manifest: ExportManifest, now_ms: int) -> bool:
-    """Whether the export is past its retention: by its manifest, or by a retention that was shortened since."""
-    return now_ms >= min(manifest.delete_after, manifest.created_at + settings.export.retention_days * DAY_MS)
 
 
 def _settings_used(settings: Settings) -> dict[str, str | int | list[str] | None]:

@@ -18,10 +18,13 @@ import msgspec
 
 from adapters.files.export_parts import PartRows, part_events
 from schemas.errors import ExportError
-from schemas.exports import MANIFEST, PARTS, ExportedEvent, ExportManifest, ExportPart, LeftOut
+from schemas.exports import FEATURES, MANIFEST, PARTS, ExportedEvent, ExportManifest, ExportPart, LeftOut
+from schemas.topics import DAY_MS
 
 _encode: Final = msgspec.json.Encoder().encode
 Judge = Callable[[ExportedEvent], LeftOut | None]
+Derive = Callable[[ExportManifest], list[ExportPart]]
+"""Writes the features that follow from the parts of a manifest, under names of its revision."""
 
 
 class PartFile:
@@ -29,7 +32,7 @@ class PartFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = _create(path)
+        self._file = create(path)
         self._rows = PartRows(self._file)
         self._events, self._first_ts, self._last_ts = 0, 0, 0
 
@@ -138,7 +141,7 @@ def write_manifest(folder: Path, manifest: ExportManifest) -> None:
     """Write the manifest atomically."""
     draft = folder / f".{MANIFEST}"
     draft.unlink(missing_ok=True)
-    with _create(draft) as file:
+    with create(draft) as file:
         file.write(msgspec.json.format(_encode(manifest)) + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -146,31 +149,36 @@ def write_manifest(folder: Path, manifest: ExportManifest) -> None:
     _sync(folder)
 
 
-def remove_disallowed(folder: Path, manifest: ExportManifest, judge: Judge, now_ms: int) -> ExportManifest:
+def remove_disallowed(
+    folder: Path, manifest: ExportManifest, judge: Judge, now_ms: int, derive: Derive
+) -> ExportManifest:
     """Remove from the export all events for which `judge` returns a reason; returns the new manifest.
 
-    If interrupted anywhere, the export is either the old or the new one, and another run finishes the work. Raises
+    If the export has features, `derive` computes them again from what remains: they may depend on a removed event. If
+    interrupted anywhere, the export is either the old or the new one, and another run finishes the work. Raises
     :class:`ExportError` if the export is damaged.
     """
     removed: Counter[LeftOut] = Counter(manifest.removed)
     revision = manifest.revision + 1
-    _remove_unnamed_parts(folder, manifest)
+    remove_unnamed_parts(folder, manifest)
     try:
         parts = [kept for part in manifest.parts if (kept := _rewritten(folder, part, judge, revision, removed))]
+        changed = parts != manifest.parts
+        after = msgspec.structs.replace(
+            manifest,
+            parts=parts,
+            removed=dict(removed),
+            consents_as_of=now_ms,
+            revision=revision if changed else manifest.revision,
+            **totals(parts),
+        )
+        if changed and manifest.features:
+            after = msgspec.structs.replace(after, features=derive(after))
     except BaseException:
-        _remove_unnamed_parts(folder, manifest)
+        remove_unnamed_parts(folder, manifest)
         raise
-    changed = parts != manifest.parts
-    after = msgspec.structs.replace(
-        manifest,
-        parts=parts,
-        removed=dict(removed),
-        consents_as_of=now_ms,
-        revision=revision if changed else manifest.revision,
-        **totals(parts),
-    )
     write_manifest(folder, after)
-    _remove_unnamed_parts(folder, after)
+    remove_unnamed_parts(folder, after)
     return after
 
 
@@ -183,10 +191,17 @@ def totals(parts: list[ExportPart]) -> dict[str, int | None]:
     }
 
 
+def is_past_retention(retention_days: int, manifest: ExportManifest, now_ms: int) -> bool:
+    """Whether the export is past its retention: by its manifest, or by a retention that was shortened since."""
+    return now_ms >= min(manifest.delete_after, manifest.created_at + retention_days * DAY_MS)
+
+
 def delete_export(folder: Path) -> None:
     """Delete the files of the export, the manifest last, and the folder unless it contains something else."""
-    for part in folder.glob(PARTS):
-        part.unlink()
+    for path in _files(folder):
+        path.unlink()
+    with suppress(OSError):
+        (folder / FEATURES).rmdir()
     (folder / f".{MANIFEST}").unlink(missing_ok=True)
     (folder / MANIFEST).unlink()
     with suppress(OSError):
@@ -210,15 +225,22 @@ def _rewritten(
     return file.close()
 
 
-def _remove_unnamed_parts(folder: Path, manifest: ExportManifest) -> None:
+def remove_unnamed_parts(folder: Path, manifest: ExportManifest) -> None:
     """Remove parts that the manifest does not name: leftovers of an interrupted rewrite, or replaced ones."""
-    names = {part.name for part in manifest.parts}
-    for path in folder.glob(PARTS):
-        if path.name not in names:
+    named = {folder / part.name for part in manifest.parts}
+    named |= {folder / FEATURES / part.name for part in manifest.features}
+    for path in _files(folder):
+        if path not in named:
             path.unlink()
 
 
-def _create(path: Path) -> BinaryIO:
+def _files(folder: Path) -> list[Path]:
+    """The parts, and everything in the folder of features: also what an interrupted run has left there."""
+    return [*folder.glob(PARTS), *(folder / FEATURES).glob("*")]
+
+
+def create(path: Path) -> BinaryIO:
+    """Open a new file that only its owner can read, for writing."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 

@@ -28,7 +28,13 @@ class Kept(NamedTuple):
 
 def retention(settings: Settings) -> list[Kept]:
     """A row for everything that is kept of anybody, and for what lives beside it."""
-    return [*(_topic(settings, topic) for topic in TOPICS), *_state(settings), *_redis(settings), *_files(settings)]
+    return [
+        *(_topic(settings, topic) for topic in TOPICS),
+        *_state(settings),
+        *_redis(settings),
+        *_features(settings),
+        *_files(settings),
+    ]
 
 
 def _topic(settings: Settings, topic: Topic) -> Kept:
@@ -155,10 +161,31 @@ def _redis(settings: Settings) -> list[Kept]:
     ]
 
 
+def _features(settings: Settings) -> list[Kept]:
+    tombstone, by = (
+        duration(settings.tombstone_ms()),
+        "Redis: TTL of the key; `freshet features push`, to be kept running",
+    )
+    return [
+        Kept(
+            "features and profile of a user, in the Redis of Feast; only if `freshet features push` is used",
+            f"{duration(settings.features.ttl_ms)} after the last event; until consent ends, if that is earlier",
+            "`features.ttl_ms`",
+            by,
+        ),
+        Kept(
+            "consent of a user, in the Redis of Feast: level, purposes, place; only with `freshet features push`",
+            f"as long as the consent holds, and {tombstone} after it has expired or was withdrawn",
+            "the record's `expires_at`, `privacy.tombstone_ms`",
+            by,
+        ),
+    ]
+
+
 def _files(settings: Settings) -> list[Kept]:
     return [
         Kept(
-            "exports, for training or measurement",
+            "exports, for training or measurement, with the features computed from them",
             f"{duration(settings.export.retention_days * DAY_MS)} after they were written, however old the events",
             "`export.retention_days`",
             "`freshet export rewrite`, to be run daily",

@@ -11,6 +11,7 @@ CURRENCY_PATTERN: Final = r"^[A-Z]{3}$(?!\n)"
 JURISDICTION_PATTERN: Final = r"^[A-Z0-9_.\-]+\*?$(?!\n)"
 SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
 REQUEST_PATTERN: Final = "^[0-9a-f-]+$"
+PROJECT_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$(?!\n)"
 SLUG_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)"
 # `(?!\n)` because Python's `$` also matches before a last line feed; in JSON Schema's dialect it changes nothing.
 WORDS: Final = {
@@ -20,6 +21,7 @@ WORDS: Final = {
     JURISDICTION_PATTERN: "capital letters, digits, dots, underscores and hyphens, with `*` at most at the end",
     SHA256_PATTERN: "64 hexadecimal digits in lower case",
     REQUEST_PATTERN: "hexadecimal digits and hyphens only",
+    PROJECT_PATTERN: "1 to 64 of a-z, 0-9 and underscores, beginning with a letter",
     SLUG_PATTERN: "1 to 64 of a-z, 0-9, underscores and hyphens, not beginning with one of the last two",
     VERSION_PATTERN: "`default`, `online`, or a name, a slash and 64 hexadecimal digits in lower case",
 }

@@ -12,6 +12,8 @@ from schemas.consents import Purpose
 
 MANIFEST: Final = "manifest.json"
 PARTS: Final = "part-*.parquet"
+FEATURES: Final = "features"
+"""The subfolder for the features that were computed from the events of the export (`freshet features export`)."""
 PART_MARK: Final = b"freshet.export"
 """In the metadata of each part: only the manifest in the same folder states its purpose and how long it may be kept."""
 
@@ -75,7 +77,8 @@ class ExportManifest(msgspec.Struct, frozen=True):
 
     `consents_as_of` is when consents were last checked; by `delete_after` the export must have been deleted. `left_out`
     counts events that were read but not written, `removed` those removed since, by reason. `key_check` identifies the
-    key ring with which the names were made. `settings` are the settings of the job and the export that affect the rows.
+    key ring with which the names were made. `features` are the files in the subfolder :data:`FEATURES`; their `events`
+    are rows. `settings` are the settings of the job and the export that affect the rows.
     """
 
     purpose: Purpose
@@ -92,4 +95,5 @@ class ExportManifest(msgspec.Struct, frozen=True):
     key_check: str
     settings: dict[str, str | int | list[str] | None]
     parts: list[ExportPart]
+    features: list[ExportPart] = []
     format: Literal["freshet-export-2"] = "freshet-export-2"

@@ -31,7 +31,7 @@ from adapters.secrets.secret_files import read_secret_variable
 from schemas.errors import StoreUnavailable
 from schemas.store import Generation, TenantMark, decode_generation, generation_key
 
-Keyed: TypeAlias = tuple[str, Command | None]
+Keyed: TypeAlias = tuple[str | bytes, Command | None]
 """A key, which determines the node, and its command; None sends nothing and is answered with None."""
 Build: TypeAlias = Callable[[Standing], Sequence[Keyed]]
 """Builds the commands for a connection: the same keys in the same order, whatever the standing; may be called again."""
@@ -129,6 +129,14 @@ class RedisClient:
                 )[0]
                 values = self._ask_checked(connection, [("GET", key) for key in keys], leave=(Remedy.REPAIR,))
                 yield from ((k, v if isinstance(v, bytes) else b"") for k, v in zip(keys, values, strict=True))
+
+    def all_keys(self) -> Iterator[bytes]:
+        """Every key, under any prefix; needs `+scan`. May repeat keys."""
+        for connection in self._each_primary():
+            cursor = b""
+            while cursor != b"0":
+                [[cursor, keys]] = self._ask_checked(connection, [("SCAN", cursor or b"0", "COUNT", 1_000)])
+                yield from keys
 
     def ask_each(self, *commands: Command) -> list[list[Any]]:
         """The replies of each primary to commands without a key, such as INFO."""

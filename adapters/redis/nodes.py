@@ -19,7 +19,7 @@ UNPLACED: Final = RedisEndpoint("", 0, 0, False, None, None)
 class Nodes(Protocol):
     """Locates keys. A node is a :class:`RedisEndpoint`; :meth:`locate` decides which server it leads to."""
 
-    def of(self, keys: Sequence[str]) -> list[RedisEndpoint]:
+    def of(self, keys: Sequence[str | bytes]) -> list[RedisEndpoint]:
         """The node of each key. Raises :class:`StoreUnavailable`."""
         ...
 
@@ -50,7 +50,7 @@ class OneNode:
     def __init__(self, login: Login, places: list[RedisEndpoint]) -> None:
         self._login, self._places = login, places
 
-    def of(self, keys: Sequence[str]) -> list[RedisEndpoint]:
+    def of(self, keys: Sequence[str | bytes]) -> list[RedisEndpoint]:
         """See :class:`Nodes`."""
         return [UNPLACED] * len(keys)
 
@@ -74,7 +74,7 @@ class ClusterNodes:
         self._slots: list[RedisEndpoint] | None = None
         self._known: list[RedisEndpoint] = []
 
-    def of(self, keys: Sequence[str]) -> list[RedisEndpoint]:
+    def of(self, keys: Sequence[str | bytes]) -> list[RedisEndpoint]:
         """See :class:`Nodes`."""
         slots = self._slots or self._ask()
         found = [slots[slot_of(key)] for key in keys]

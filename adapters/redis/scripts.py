@@ -31,7 +31,7 @@ class Script:
         self.sha: Final = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         _TEXTS[self.sha] = text
 
-    def __call__(self, keys: Sequence[str], *arguments: Any) -> Command:
+    def __call__(self, keys: Sequence[str | bytes], *arguments: Any) -> Command:
         """The command that runs the script."""
         return "EVALSHA", self.sha, len(keys), *keys, *arguments
 
@@ -68,6 +68,7 @@ PUBLISH_UPDATE: Final = _load(_FOLDER / "publish_update.lua")
 PUBLISH_WHOLE: Final = _load(_FOLDER / "publish_whole.lua")
 WRITE_CONSENT: Final = _load(_FOLDER / "write_consent.lua")
 WITHDRAW: Final = _load(_FOLDER / "withdraw.lua")
+WRITE_FEATURES: Final = _load(_FOLDER / "write_features.lua")
 RELINK: Final = _load(_FOLDER / "relink.lua")
 RENEW_GENERATION: Final = _load(_FOLDER / "renew_generation.lua")
 REPAIR: Final = _load(_FOLDER / "repair.lua")

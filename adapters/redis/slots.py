@@ -6,15 +6,16 @@ from typing import Final
 SLOTS: Final = 16_384
 
 
-def slot_of(key: str) -> int:
+def slot_of(key: str | bytes) -> int:
     """The slot of a key.
 
     >>> slot_of("123456789"), slot_of("shop:{p1.a}:list") == slot_of("{p1.a}:gone")
     (12739, True)
     """
-    begin = key.find("{")
+    raw = key.encode() if isinstance(key, str) else key
+    begin = raw.find(b"{")
     if begin >= 0:
-        end = key.find("}", begin + 1)
+        end = raw.find(b"}", begin + 1)
         if end > begin + 1:
-            key = key[begin + 1 : end]
-    return crc_hqx(key.encode(), 0) % SLOTS
+            raw = raw[begin + 1 : end]
+    return crc_hqx(raw, 0) % SLOTS

@@ -28,6 +28,7 @@ COMMANDS: Final = (
     "erase",
     "explain",
     "export",
+    "features",
     "gateway",
     "keys",
     "model",

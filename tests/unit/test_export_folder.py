@@ -22,6 +22,7 @@ from jobs.settings import PrivacySettings
 from models.interactions import CLEAN_EVENTS, read
 from privacy.export import honour, rewrite
 from privacy.export_folder import locked, new_folder
+from privacy.feature_export import deriving
 from schemas.errors import ExportError, ModelError
 from schemas.exports import ExportManifest, LeftOut
 from schemas.pseudonyms import ExportHashes
@@ -46,7 +47,8 @@ def whole(folder: Path) -> dict[str, bytes]:
 
 def honoured(folder: Path, consents: list[RawRecord], now_ms: int = NOW + HOUR) -> ExportManifest:
     manifest = read_manifest(folder)
-    return honour(folder, manifest, standings(consents, manifest.purpose, by_export_name=True), now_ms)
+    users = standings(consents, manifest.purpose, by_export_name=True)
+    return honour(folder, manifest, users, now_ms, deriving(settings(), folder))
 
 
 def test_export_holds_permitted_events_and_manifest_counts_the_rest(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_interrupted_rewrite_keeps_export_and_next_finishes(tmp_path: Path) -> N
         return LeftOut.WITHDRAWN if seen % 2 else None
 
     with pytest.raises(KeyboardInterrupt):
-        privacy.export_folder.remove_disallowed(folder, manifest, interrupted, NOW)
+        privacy.export_folder.remove_disallowed(folder, manifest, interrupted, NOW, deriving(settings(), folder))
     assert whole(folder) == files
     (folder / "part-00000-r1.parquet").write_bytes(b"left by a killed rewrite")
     assert honoured(folder, [*CONSENTS, BOB_LEAVES]).removed == {LeftOut.WITHDRAWN: 8}
@@ -260,11 +262,11 @@ def test_expired_export_is_deleted_without_other_files(tmp_path: Path) -> None:
 def test_shortened_retention_applies_to_existing_exports() -> None:
     with tempfile.TemporaryDirectory() as place:
         manifest = an_export(Path(place), EVENTS, CONSENTS, NOW, retention_days=30)
-    past = privacy.export.is_past_retention
-    assert not past(settings(retention_days=30), manifest, NOW + 30 * DAY - 1)
-    assert past(settings(retention_days=30), manifest, NOW + 30 * DAY)
-    assert past(settings(retention_days=7), manifest, NOW + 7 * DAY)
-    assert past(settings(retention_days=365), manifest, NOW + 30 * DAY)
+    past = privacy.export_folder.is_past_retention
+    assert not past(30, manifest, NOW + 30 * DAY - 1)
+    assert past(30, manifest, NOW + 30 * DAY)
+    assert past(7, manifest, NOW + 7 * DAY)
+    assert past(365, manifest, NOW + 30 * DAY)
 
 
 def test_rewrite_with_another_key_is_refused(tmp_path: Path) -> None:

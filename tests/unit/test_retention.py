@@ -21,6 +21,7 @@ RETENTIONS = {
     "privacy.snapshots_kept_ms": "9 days",
     "privacy.tombstone_ms": "9 days",
     "export.retention_days": "9 days",
+    "features.ttl_ms": "9 days",
 }
 NO_RETENTIONS = {
     "kafka.transaction_timeout_ms",
