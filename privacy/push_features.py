@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from adapters.kafka.following import Following
+from adapters.kafka.following import TopicFollower
 from adapters.redis.client import connect
 from adapters.redis.feature_rows import FeatureRows
 from adapters.schema_sources import codec_of
@@ -25,10 +25,10 @@ from schemas import topics
 from schemas.consents import PURPOSES
 from schemas.errors import SettingsError, StoreUnavailable
 from schemas.events import KIND_OF
-from schemas.feature_rows import Position
 from schemas.pseudonyms import Pseudonymiser, kid_of
+from schemas.stored_features import Position
 from udfs.elements import ConsentRecord, EventRecord
-from udfs.feature_rows import RowRules, row_writes
+from udfs.feature_rows import FeatureRules, row_writes
 from udfs.features import ENTITY
 from udfs.ingest import consent_record
 
@@ -57,10 +57,10 @@ class FeaturePush:
         self._ring = load_key_ring(settings.privacy.key_ring)
         self._names = Pseudonymiser(self._ring).all
         self._policy, self._codec = load_policy(settings.privacy.policy), codec_of(settings.input)
-        self._rules = RowRules(settings.profile, settings.features.ttl_ms, settings.tombstone_ms())
+        self._rules = FeatureRules(settings.profile, settings.features.ttl_ms, settings.tombstone_ms())
         self.counts: Counter[str] = Counter()
         self._client = connect(settings.features.address(settings.redis))
-        self._open: list[Following] = []
+        self._open: list[TopicFollower] = []
         try:
             self._rows = FeatureRows(self._client, settings.features.project, ENTITY)
             if rebuild:
@@ -110,9 +110,9 @@ class FeaturePush:
             raise SettingsError(f"features of this project come from topics with another prefix: {REBUILD}")
         return position
 
-    def _following(self, name: str, position: Position) -> Following:
+    def _following(self, name: str, position: Position) -> TopicFollower:
         kafka = self._settings.kafka
-        one = Following(kafka, name, position.topics.get(kafka.topic(name), {}), RECORDS_MAX)
+        one = TopicFollower(kafka, name, position.topics.get(kafka.topic(name), {}), RECORDS_MAX)
         self._open.append(one)
         return one
 

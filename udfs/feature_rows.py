@@ -13,7 +13,7 @@ import msgspec
 
 from schemas.consents import Level
 from schemas.errors import SchemaError
-from schemas.feature_rows import PROFILE_FIELD, RowWrite, Seen
+from schemas.stored_features import PROFILE_FIELD, RowWrite, Seen
 from schemas.topics import HOUR_MS
 from schemas.wire.feast_layout import field_of, time_field, timestamp, value
 from udfs.account import Account
@@ -30,7 +30,7 @@ _KINDS: Final = tuple(feature.kind for feature in FEATURES)
 _TIME: Final = time_field(VIEW)
 
 
-class RowRules(NamedTuple):
+class FeatureRules(NamedTuple):
     """The settings that rows depend on; times in ms."""
 
     bounds: ProfileBounds
@@ -42,7 +42,7 @@ def row_writes(
     consents: Sequence[ConsentRecord],
     events: Sequence[EventRecord],
     seen: Mapping[str, Seen],
-    rules: RowRules,
+    rules: FeatureRules,
     now_ms: int,
     counts: Counter[str],
 ) -> list[RowWrite]:
@@ -83,7 +83,7 @@ def _joined(user: str, seen: Seen, unreadable: set[str]) -> bytes | None:
     return encode_state(state)
 
 
-def _write_of(user: str, seen: Seen, state: UserState, rules: RowRules, now_ms: int) -> RowWrite:
+def _write_of(user: str, seen: Seen, state: UserState, rules: FeatureRules, now_ms: int) -> RowWrite:
     profile, state.profile = state.profile, None
     granted = state.level != Level.NONE or bool(state.kept_for)
     state_ends_at = now_ms + rules.tombstone_ms

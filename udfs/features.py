@@ -23,7 +23,7 @@ ENTITY: Final = "user"
 VIEW: Final = "user_profile"
 
 
-class Feature(NamedTuple):
+class UserFeature(NamedTuple):
     """A feature: `meaning` is its description in Feast, `of` its value for a profile."""
 
     name: str
@@ -57,9 +57,9 @@ def _session_ms(profile: Profile, bounds: ProfileBounds) -> int:
     return 0 if profile.session is None else profile.session.last - profile.session.started
 
 
-FEATURES: Final[tuple[Feature, ...]] = (
+FEATURES: Final[tuple[UserFeature, ...]] = (
     *(
-        Feature(
+        UserFeature(
             f"count_{name}",
             "float",
             f"Events of type {name}, each halved for every profile.counts_half_life_ms before the newest event",
@@ -67,36 +67,36 @@ FEATURES: Final[tuple[Feature, ...]] = (
         )
         for kind, name in enumerate(EVENT_TYPES)
     ),
-    Feature("newest_ts", "int", "Time of the newest event, in ms since the epoch", lambda p, _: p.newest_ts),
-    Feature(
+    UserFeature("newest_ts", "int", "Time of the newest event, in ms since the epoch", lambda p, _: p.newest_ts),
+    UserFeature(
         "session_events",
         "int",
         "Events of the last session",
         lambda p, _: 0 if p.session is None else p.session.events,
     ),
-    Feature("session_ms", "int", "Time from the first to the last event of the last session, in ms", _session_ms),
-    Feature("had_items", "int", "Items met, of those remembered", lambda p, _: len(p.had) // ENTRY.itemsize),
-    Feature("items", "texts", "The items met last, newest last", lambda p, _: [item for item, _, _ in p.recents]),
-    Feature(
+    UserFeature("session_ms", "int", "Time from the first to the last event of the last session, in ms", _session_ms),
+    UserFeature("had_items", "int", "Items met, of those remembered", lambda p, _: len(p.had) // ENTRY.itemsize),
+    UserFeature("items", "texts", "The items met last, newest last", lambda p, _: [item for item, _, _ in p.recents]),
+    UserFeature(
         "kinds",
         "ints",
         "For each of items, its heaviest type of event: 1 + its place in EVENT_TYPES of schemas/events.py",
         lambda p, _: [kind + 1 for _, _, kind in p.recents],
     ),
-    Feature(
+    UserFeature(
         "ages_s",
         "floats",
         "For each of items, the time from its last event to newest_ts, in seconds",
         lambda p, _: [age / SECOND_MS for age in _ages_ms(p)],
     ),
-    Feature(
+    UserFeature(
         "weights",
         "floats",
         "For each of items, the weight of its kind, halved for every profile.recents_half_life_ms of its age",
         _weights,
     ),
-    Feature("had_counts", "ints", "For each of items, how often the user met it", _had_counts),
-    Feature("bought_items", "texts", "The items bought last, newest last", lambda p, _: list(p.bought)),
+    UserFeature("had_counts", "ints", "For each of items, how often the user met it", _had_counts),
+    UserFeature("bought_items", "texts", "The items bought last, newest last", lambda p, _: list(p.bought)),
 )
 
 

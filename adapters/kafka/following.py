@@ -11,7 +11,7 @@ from adapters.kafka.settings import KafkaSettings
 POLL_MS: Final = 200
 
 
-class Following:
+class TopicFollower:
     """The committed records of the topic `name`, in order within each partition, at most `records_max` at once.
 
     `offsets` are the next ones to read, by partition; a partition without one is read from its beginning, and so is one

@@ -12,7 +12,7 @@ from typing import Final
 from adapters.redis.client import Keyed, RedisClient, always
 from adapters.redis.scripts import WRITE_FEATURES
 from schemas.errors import StoreUnavailable
-from schemas.feature_rows import PROFILE_FIELD, RowWrite, Seen
+from schemas.stored_features import PROFILE_FIELD, RowWrite, Seen
 from schemas.wire.feast_layout import row_key
 
 _HEAD: Final = b"freshet-features:"

@@ -27,8 +27,8 @@ from privacy.feature_export import export_features
 from privacy.push_features import FeaturePush, push
 from schemas import topics
 from schemas.errors import SettingsError, StoreUnavailable
-from schemas.feature_rows import RowWrite, Seen
 from schemas.pseudonyms import ExportHashes
+from schemas.stored_features import RowWrite, Seen
 from schemas.wire.feast_layout import row_key
 from tests.support.exports import an_event_as_published, an_export
 from tests.support.feast import HISTORY, PUSH, READ, feast, feast_apply, feast_or_skip

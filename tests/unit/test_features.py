@@ -26,8 +26,8 @@ from privacy.feature_export import deriving, export_features
 from schemas.consents import Level
 from schemas.errors import ExportError
 from schemas.events import EVENT_TYPES
-from schemas.feature_rows import PROFILE_FIELD, RowWrite, Seen
 from schemas.pseudonyms import ExportHashes
+from schemas.stored_features import PROFILE_FIELD, RowWrite, Seen
 from schemas.wire.feast_layout import time_field
 from tests.support.exports import an_event_as_published, an_export, settings, standings
 from tests.support.features import naive_features, profile_as_of
@@ -48,7 +48,7 @@ from tests.support.vocabulary import (
     an_erasure,
     an_interaction,
 )
-from udfs.feature_rows import RowRules, row_writes
+from udfs.feature_rows import FeatureRules, row_writes
 from udfs.features import FEATURES, VIEW, accept, values_of
 from udfs.model_inputs import ModelInputs
 from udfs.profile import ProfileBounds, take
@@ -301,7 +301,7 @@ def test_no_rows_still_have_their_columns(tmp_path: Path) -> None:
 
 # -- online
 
-RULES = RowRules(BOUNDS, TTL, 8 * DAY)
+RULES = FeatureRules(BOUNDS, TTL, 8 * DAY)
 
 
 class Rows:
