@@ -1,8 +1,8 @@
 """The running job and the evaluator on the same events: the same lists, byte for byte.
 
-Every list that the job published is made again by the evaluator, from the events as they were sent and the model that
-the list names. No field is left out of the comparison. Three of a list's inputs are no events, and cannot be computed
-from them, so the evaluator is told what they were:
+Every list of a user and every list of similar items that the job published is made again by the evaluator, from the
+events as they were sent and the model that the list names. No field is left out of the comparison. Three of a list's
+inputs are no events, and cannot be computed from them, so the evaluator is told what they were:
 
 - `epoch`, when the job was submitted: one number for all lists;
 - `at`, the job's clock when it made the list, to which ages of events are counted;
@@ -35,13 +35,16 @@ from schemas.lists import decode_list
 from schemas.model_versions import ONLINE, Version
 from schemas.pseudonyms import recommendation_ids
 from schemas.receipts import ElementReceipt, decode_receipt
-from schemas.store import ALL, popular_key, user_keys
+from schemas.store import ALL, SimilarList, popular_key, similar_key, user_keys
 from schemas.topics import DAY_MS, MINUTE_MS
 from tests.support.live import Live, start_live, until
 from tests.support.redis_tap import Executed, RedisTap
+from udfs.assortment import Assortment
 from udfs.frozen_model import FrozenModel
+from udfs.online_model import OnlineModel
 from udfs.profile import ProfileBounds
 from udfs.ranking import ListModel, PopularItems
+from udfs.shared_lists import SharedLists
 from udfs.state import UserState
 
 USERS: Final = [f"user-{n}" for n in range(12)]
@@ -120,11 +123,18 @@ class Recorder(threading.Thread):
 
 
 class Published(NamedTuple):
-    """A list as the job wrote it to Redis, and the popular list that it had read before, if any."""
+    """A user's list as the job wrote it to Redis, and the popular list that it had read before, if any."""
 
     pseudonym: str
     raw: bytes
     popular: bytes | None
+
+
+def similar_lists(commands: list[Executed], shop: Live) -> list[SimilarList]:
+    """All lists of similar items, in the order in which they were written."""
+    item_of = {similar_key(shop.settings.redis.prefix, item).encode(): item for item in ITEMS}
+    sets = (one.words for one in commands if one.in_script and one.words[0] == b"SET" and one.words[1] in item_of)
+    return [SimilarList(item_of[key], decode_list(raw).v, raw) for _, key, raw, *_ in sets]
 
 
 def published(commands: list[Executed], shop: Live) -> list[Published]:
@@ -193,6 +203,16 @@ class Evaluator:
         twin = ListsTwin(self._rules, self._model(made.model), popular, made.epoch, self._ids)
         lists = twin.lists({one.pseudonym: self._states[one.pseudonym, made.v]}, made.at)
         return lists[0].payload if lists else b""
+
+    def similar_like(self, one: SimilarList) -> bytes:
+        """The items similar to the same one, by the model that the list names."""
+        made, rules = decode_list(one.payload), self._rules
+        model = self._model(made.model)
+        assert isinstance(model, OnlineModel)
+        shared = SharedLists(rules.learn, rules.popularity, made.epoch, ONLINE, Assortment())
+        shared.note(model.tables.whole())
+        lists = {other.item: other.payload for other in shared.similar(model.tables, made.at)}
+        return lists.get(one.item, b"")
 
     def differing(self, found: list[Published]) -> list[Differing]:
         """The lists that this evaluator makes otherwise."""
@@ -263,6 +283,9 @@ def test_every_published_list_is_the_one_that_the_evaluator_makes(shop: Live, tm
     assert len({one.epoch for one in lists}) == 1
     rules = rules_of(shop)
     assert differing(rules) == []
+    similar, evaluator = similar_lists(tap.commands(), shop), Evaluator(shop, shoppers.sent, models, rules)
+    assert len(similar) > 100
+    assert [one for one in similar if evaluator.similar_like(one) != one.payload] == []
     # The comparison can fail: other rules give other lists, of either kind of model.
     for kind, skew in (("frozen", with_another_decay), (ONLINE, without_exclusions)):
         assert sum(pair.kind == kind for pair in differing(skew(rules))) > 20, kind
