@@ -19,6 +19,7 @@ from schemas.store import ALL, ListWrite
 from udfs.account import Account
 from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord
+from udfs.exploring import NO_EXPLORATION, ExploreSettings
 from udfs.learning import Example, ExampleBudget, LearnSettings, Teaching
 from udfs.online_model import OnlineModel
 from udfs.personalise import Users, apply
@@ -41,6 +42,7 @@ class JobRules(NamedTuple):
     refresh: RefreshSettings = RefreshSettings()
     learn: LearnSettings = LearnSettings()
     popularity: PopularitySettings = PopularitySettings()
+    explore: ExploreSettings = NO_EXPLORATION
 
 
 ANY_ITEM: Final = ListRules(exclude_bought=False, exclude_recent=0, exclude_had=False)
@@ -119,7 +121,7 @@ class ListsTwin:
         ids: RecommendationIds | None = None,
     ) -> None:
         self.model, self._rules = model, rules
-        self._ranker = Ranker(rules.lists, rules.profile, epoch, ids)
+        self._ranker = Ranker(rules.lists, rules.profile, epoch, ids, explore=rules.explore)
         self._popular = PopularTwin(rules.popularity, fallback)
 
     def note(self, accepted: Sequence[EventRecord]) -> None:

@@ -20,7 +20,7 @@ from schemas.errors import ModelError
 from schemas.lists import RecommendationList, decode_list
 from schemas.pseudonyms import Pseudonymiser
 from schemas.store import user_keys
-from udfs.explaining import ItemReason, explain
+from udfs.explaining import ItemReason, explain, with_draws
 from udfs.frozen_model import FrozenModel
 from udfs.had_items import ENTRY
 from udfs.online_model import ONLINE, OnlineModel
@@ -62,7 +62,7 @@ def explain_list(settings: Settings, command: AccessCommand) -> Explanation:
         time.time_ns() // 1_000_000,
     )
     exact = model.name == found.model and state["version"] == found.v
-    return Explanation(found.model, model.name, exact, reasons)
+    return Explanation(found.model, model.name, exact, with_draws(reasons, found.explored))
 
 
 def _list_of(settings: Settings, names: list[str]) -> RecommendationList | None:
@@ -131,13 +131,16 @@ def in_words(found: Explanation) -> str:
     if not found.exact:
         lines.append("not exact: the model, or the history, has changed since the list was made")
     for place, reason in enumerate(found.items, 1):
+        by_chance = [] if reason.drawn is None else [f"drawn by chance, with probability {reason.drawn:.3f}"]
         if reason.score is None:
-            lines.append(f"{place:3} {reason.item}: fills up the list, or a rule of the shop put it there")
+            told = by_chance or ["fills up the list, or a rule of the shop put it there"]
+            lines.append(f"{place:3} {reason.item}: {told[0]}")
             continue
         told = [f"because of {reason.because}"] if reason.because is not None else ["because of no single recent item"]
         if reason.because is not None:
             told.append("without it " + ("no candidate" if reason.without is None else f"{reason.without:.4f}"))
         if reason.expert is not None:
             told.append(_SPEAKS[reason.expert])
+        told += by_chance
         lines.append(f"{place:3} {reason.item} {reason.score:.4f}: {', '.join(told)}")
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from schemas.wire.codec_choice import InputSettings
 from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
 from udfs.drift import DriftSettings
 from udfs.due import RefreshSettings
+from udfs.exploring import NO_EXPLORATION, ExploreSettings
 from udfs.feedback import FeedbackSettings
 from udfs.ingest import TopicNames
 from udfs.judging import JudgeSettings
@@ -218,6 +219,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profile: ProfileBounds = ProfileBounds()
     lists: ListRules = ListRules()
     rules: RulesSettings = RulesSettings()
+    explore: ExploreSettings = NO_EXPLORATION
     learn: LearnSettings = LearnSettings()
     refresh: RefreshSettings = RefreshSettings()
     popularity: PopularitySettings = PopularitySettings()
@@ -268,9 +270,18 @@ def load_settings(path: Path) -> Settings:
             f"settings file {path}: redis.urls must hold no password, which would be in the job graph: put it into an "
             "environment variable and name that in redis.password_variable"
         )
-    if complaint := complaint_of(settings.kafka):
+    if complaint := complaint_of(settings.kafka) or _explore_complaint(settings):
         raise SettingsError(f"settings file {path}: {complaint}")
     return settings
+
+
+def _explore_complaint(settings: Settings) -> str | None:
+    """What is wrong with the settings of exploration, if anything."""
+    if settings.explore.slots and settings.explore.slots >= settings.lists.items:
+        return "explore.slots must be below lists.items: the first places are the model's"
+    if settings.explore.slots and not settings.events.publish:
+        return "explore.slots needs events.publish: without the topic, nothing is learned from exploration"
+    return None
 
 
 def _of_the_tenant(tables: dict[str, Any]) -> str | None:

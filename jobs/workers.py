@@ -79,6 +79,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
             epoch,
             recommendation_ids(load_key_ring(settings.privacy.key_ring)),
             catalogue.assortment,
+            settings.explore,
         ),
         shelf,
         open_store(settings, epoch),

@@ -11,6 +11,7 @@ from jobs.settings import Settings
 from schemas import topics
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, TOPICS, Topic
 from udfs.due import SHOWN_KEPT_MS
+from udfs.exploring import EXPLORED_MAX
 from udfs.feedback import SHOWN_MAX
 
 DEFAULTS: Final = Settings(KafkaSettings("", topic_prefix=""), RedisSettings(url="redis://nowhere"))
@@ -89,6 +90,12 @@ def _state(settings: Settings) -> list[Kept]:
             f"the last {SHOWN_MAX}, until the first refresh after {duration(SHOWN_KEPT_MS)}, and with the profile",
             "`SHOWN_KEPT_MS` in `udfs/due.py`",
             "rule of the profile, at each event that names a list; due index of the job",
+        ),
+        Kept(
+            "explored lists, in state: items that could be drawn, and the draws; with the purpose `measure` only",
+            f"the last {EXPLORED_MAX}, until the first refresh after {duration(SHOWN_KEPT_MS)}, and with the profile",
+            "`SHOWN_KEPT_MS` in `udfs/due.py`",
+            "rule of exploration, at each list; due index of the job",
         ),
         Kept(
             "dedupe window, in state: hashes of events",

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.decoding import CURRENCY_PATTERN, LABEL_PATTERN
+from schemas.exploration import Exploration
 from schemas.ids import ID_PATTERN, TEXT_PATTERN
 
 EventType = Literal["impression", "view", "click", "scroll", "dwell", "search", "add_to_cart", "purchase", "rating"]
@@ -81,7 +82,8 @@ class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     `event`, `session` and `request` are keyed hashes (hexadecimal) of the ids sent by the producer. `appended` is when
     the interaction was appended to its raw topic, in ms; 0 in records of older releases. `context` contains only the
     keys that name segments. `query` is the text of a search, `surface` and the values of `context` are names of
-    segments: all have tags in place of identifiers (:mod:`udfs.masking`).
+    segments: all have tags in place of identifiers (:mod:`udfs.masking`). `exploration` is how its item came into its
+    list, if it was drawn by chance.
     """
 
     pseudonym: str
@@ -102,3 +104,4 @@ class CleanEvent(msgspec.Struct, omit_defaults=True, gc=False):
     schema_v: int = 1
     query: str | None = None
     appended: int = 0
+    exploration: Exploration | None = None

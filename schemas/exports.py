@@ -38,6 +38,9 @@ class ExportedEvent(msgspec.Struct, omit_defaults=True, gc=False):
     `pseudonym`, `session` and `request` are keyed hashes made for exports (:class:`schemas.pseudonyms.ExportHashes`):
     they can be joined within an export and with other exports for the same purpose, and with nothing else. The text of
     a search and the hash of the event are left out. Times are in ms since the epoch.
+
+    In exports to `measure`, events of items that were drawn by chance have `slot`, `propensity`, `pool` and `list_at`,
+    as in :class:`schemas.exploration.Exploration`.
     """
 
     pseudonym: str
@@ -56,6 +59,10 @@ class ExportedEvent(msgspec.Struct, omit_defaults=True, gc=False):
     dwell_ms: int | None = None
     context: dict[str, str] | None = None
     schema_v: int = 1
+    slot: int | None = None
+    propensity: float | None = None
+    pool: list[str] | None = None
+    list_at: int | None = None
 
 
 class ExportPart(msgspec.Struct, frozen=True):

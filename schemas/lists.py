@@ -3,7 +3,8 @@
 ``{"v": version, "epoch": ms, "model": …, "at": ms, "reason": "personalised|session|popular|similar|trending",
 "recommendation_id": …, "items": [{"id": …, "score": …}, …]}``
 
-A list made in an arm of an experiment has ``"arm": …`` after its reason.
+A list made in an arm of an experiment has ``"arm": …`` after its reason. A list with explored slots has
+``"explored": [{"position": …, "propensity": …}, …]`` before its items.
 
 A user's own list also has ``"viewed": […], "bought": […]`` at the end: the ids of the items that the user met and
 bought last, newest first (:class:`UserList`).
@@ -15,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
+
+from schemas.exploration import ExploredSlot
 
 UserReason = Literal["personalised", "session", "popular"]
 """What a list made for a user is based on."""
@@ -37,7 +40,7 @@ class RecommendationList(msgspec.Struct, frozen=True, gc=False, omit_defaults=Tr
 
     `v` of a list that is nobody's own counts up with each that is published. `arm` is that of an experiment, if any.
     Frontends send `recommendation_id` back as `request_id` of impressions and clicks
-    (:mod:`schemas.recommendation_ids`).
+    (:mod:`schemas.recommendation_ids`). The items of `explored` positions were drawn by chance.
     """
 
     v: int
@@ -48,6 +51,7 @@ class RecommendationList(msgspec.Struct, frozen=True, gc=False, omit_defaults=Tr
     items: tuple[ListedItem, ...]
     arm: str = ""
     recommendation_id: str = ""
+    explored: tuple[ExploredSlot, ...] = ()
 
 
 class UserList(RecommendationList, frozen=True, gc=False, kw_only=True):
@@ -124,6 +128,16 @@ def item_fragment(item_id: str) -> bytes:
     return _BETWEEN + b'{"id":' + msgspec.json.encode(item_id) + b',"score":'
 
 
+def id_of_fragment(fragment: bytes) -> str:
+    """The id behind what :func:`item_fragment` returned.
+
+    >>> id_of_fragment(item_fragment('a "good" tea'))
+    'a "good" tea'
+    """
+    text = fragment[len(_BETWEEN + b'{"id":') : -len(b',"score":')]
+    return text[1:-1].decode() if b"\\" not in text else msgspec.json.decode(text, type=str)
+
+
 def encode_scores(scores: Sequence[float]) -> list[bytes]:
     """Finite scores as JSON numbers: for all lists of a batch at once, which costs a tenth of encoding them singly.
 
@@ -153,6 +167,7 @@ class ListForm:
         numbers: Sequence[bytes],
         recommendation_id: bytes = b"",
         ending: bytes = NO_HISTORY,
+        explored: Sequence[ExploredSlot] = (),
     ) -> bytes:
         """The bytes of a list: items as :func:`item_fragment`, and their encoded scores.
 
@@ -163,6 +178,8 @@ class ListForm:
         """
         middle = self._middles.get(reason) or self._middle(reason)
         made = b'"recommendation_id":"%b",' % recommendation_id if recommendation_id else b""
+        if explored:
+            made += b'"explored":%b,' % _encoder.encode(explored)
         head = b'{"v":%d%b%b"items":[' % (version, middle, made)
         if not fragments:
             return head + ending

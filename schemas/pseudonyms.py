@@ -168,7 +168,7 @@ class ExportHashes:
                 "`python -c 'import secrets; print(secrets.token_hex(32))'` prints such digits"
             )
         self._hash = keyed_hash(bytes.fromhex(key))
-        self._purpose = purpose.encode()
+        self.purpose = purpose
 
     def user(self, user_id: str) -> str:
         """The name of a user, ``x.Zk…``: 24 characters."""
@@ -183,7 +183,7 @@ class ExportHashes:
         return self._digest(b"check", "")[:EVENT_HASH_BYTES].hex()
 
     def _digest(self, domain: bytes, text: str) -> bytes:
-        return self._hash(b"%b\0%b\0%b" % (self._purpose, domain, text.encode()))
+        return self._hash(b"%b\0%b\0%b" % (self.purpose.encode(), domain, text.encode()))
 
 
 def recommendation_ids(ring: KeyRing) -> RecommendationIds:

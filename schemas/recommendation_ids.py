@@ -53,6 +53,11 @@ def short_name(name: str, length_max: int) -> str:
     return short if len(short) <= length_max else short[: length_max - kept] + short[-kept:]
 
 
+def made_of(version: int, at_ms: int) -> bytes:
+    """The 8 bytes that identify a list among its user's."""
+    return (version & 0xFFFF_FFFF).to_bytes(4) + (at_ms // 1000 & 0xFFFF_FFFF).to_bytes(4)
+
+
 class RecommendationIds:
     """Makes and checks ids with `key`. It contains a key: never pickle it, never log it."""
 

@@ -40,6 +40,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.consents import LEVEL_NAME, Level
+from schemas.exploration import ExploredList
 from schemas.lists import RecommendationList, UserReason
 from schemas.pseudonyms import KeyRing, user_fingerprints
 
@@ -423,7 +424,7 @@ def decode_tombstone(raw: bytes) -> Tombstone:
 class ListWrite(NamedTuple):
     """A list to be written, at the user's `version`. `consent` is the value in Redis of the consent it was made under.
 
-    `model` is the name of the model that made it, `arm` that of the experiment, if any.
+    `model` is the name of the model that made it, `arm` that of the experiment, if any. `explored` is to be remembered.
     """
 
     pseudonym: str
@@ -434,6 +435,7 @@ class ListWrite(NamedTuple):
     payload: bytes
     model: str
     arm: str = ""
+    explored: ExploredList | None = None
 
 
 class Written(NamedTuple):

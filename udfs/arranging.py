@@ -62,7 +62,7 @@ def arrange(
         fragments, scores = every[start : start + length], numbers[start : start + length]
         start += length
         if len(fragments) < places:
-            _fill_up(fragments, scores, more(user), _Room(pinned, used, shelf, code_of, places))
+            fill_up(fragments, scores, more(user), Room(pinned, used, shelf, code_of, places))
         for pin in pins:
             place = min(pin.place, len(fragments))
             fragments.insert(place, pin.fragment)
@@ -149,7 +149,7 @@ def _diverse(
     return np.where(kept, (1 - diversity) * relevance - diversity * before, -np.inf)
 
 
-class _Room(NamedTuple):
+class Room(NamedTuple):
     """What may still be put into a list."""
 
     pinned: set[bytes]
@@ -159,7 +159,12 @@ class _Room(NamedTuple):
     places: int
 
 
-def _fill_up(fragments: list[bytes], scores: list[float], more: Iterable[tuple[bytes, float]], room: _Room) -> None:
+def room_beside(shelf: ShelfRules, code_of: Mapping[bytes, int], places: int) -> Room:
+    """What may be put beside the items of a list that has its pinned ones."""
+    return Room(set(), np.zeros(int(shelf.category.max(initial=0)) + 1, np.int64), shelf, code_of, places)
+
+
+def fill_up(fragments: list[bytes], scores: list[float], more: Iterable[tuple[bytes, float]], room: Room) -> None:
     """Add items from `more` while there are places for them."""
     shelf, code_of = room.shelf, room.code_of
     counts = room.used.copy()

@@ -122,6 +122,11 @@ class Assortment:
             known = self._shelves[place] = state, self._made(self._said[: state[0]], *place, now_ms)
         return known[1]
 
+    def without_rules(self) -> ShelfRules:
+        """A shelf that changes nothing: there are no rules, and nothing is withdrawn."""
+        codes = len(self._said)
+        return ShelfRules(np.zeros(codes, np.bool_), np.zeros(codes, np.int64), None, None, 0.0, ())
+
     def _made(self, said: list[_Said], kind: str, segment: str | None, now_ms: int) -> ShelfRules | None:
         rules, arranged = self._rules, kind != SIMILAR
         active = (one for one in rules.exclusions if one.holds_at(now_ms))

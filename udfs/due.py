@@ -99,6 +99,7 @@ def when_due(state: UserState, now_ms: int, bounds: ProfileBounds, refresh: Refr
     if profile is None:
         return Due.NOTHING
     profile.shown = [each for each in profile.shown if each.seen_ts > now_ms - SHOWN_KEPT_MS]
+    profile.explored = [each for each in profile.explored if each.at > now_ms - SHOWN_KEPT_MS]
     idle_ms = now_ms - profile.active_at
     limit_ms = _kept_ms(state, bounds)
     if idle_ms >= limit_ms:

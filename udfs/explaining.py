@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.online.blend_graph import FEATURE_NAMES
+from schemas.exploration import ExploredSlot
 from schemas.lists import item_fragment
 from udfs.online_model import OnlineModel
 from udfs.ranking import CANDIDATES_MAX, ListModel, ListRules
@@ -37,7 +38,8 @@ class ItemReason(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `because` is the recent item on which it depends most, null if on none. `score` is the model's, null if the item is
     none of its candidates: it fills up the list, or a rule of the shop put it there. `without` is the score without
-    that recent item, null if the item is then no candidate any more. `expert` is what speaks for it most.
+    that recent item, null if the item is then no candidate any more. `expert` is what speaks for it most. `drawn` is
+    the probability with which it was drawn by chance, null if it was not.
     """
 
     item: str
@@ -45,6 +47,7 @@ class ItemReason(msgspec.Struct, frozen=True, omit_defaults=True):
     because: str | None = None
     without: float | None = None
     expert: str | None = None
+    drawn: float | None = None
 
 
 def explain(
@@ -61,6 +64,12 @@ def explain(
     ]
     experts = experts_of(profile, model, rules) if isinstance(model, OnlineModel) else {}
     return [_reason(item, recents, scores, experts.get(item)) for item in items]
+
+
+def with_draws(reasons: Sequence[ItemReason], explored: Sequence[ExploredSlot]) -> list[ItemReason]:
+    """`reasons` of a list's items, in their order, with the draws of its explored slots."""
+    drawn = {slot.position: slot.propensity for slot in explored}
+    return [msgspec.structs.replace(reason, drawn=drawn.get(place)) for place, reason in enumerate(reasons)]
 
 
 def _reason(item: str, recents: list[str], scores: list[dict[bytes, float]], expert: str | None) -> ItemReason:

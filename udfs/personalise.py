@@ -15,6 +15,7 @@ from schemas.store import Placed
 from udfs.account import Account
 from udfs.consent import ConsentVerdict, apply_consent, comes_after, is_newer, withdraw
 from udfs.elements import ConsentRecord, Element, EventRecord
+from udfs.exploring import with_exploration
 from udfs.feedback import Measuring
 from udfs.learning import Teaching
 from udfs.profile import Outcome, ProfileBounds, take
@@ -180,7 +181,8 @@ def _apply_event(
     account.note(outcome)
     if outcome <= Outcome.MOVED:
         users.mark(event.pseudonym)
-        (changes.kept if state is not None and state.kept_for else changes.accepted).append(event)
+        kept = state is not None and state.kept_for
+        (changes.kept if kept else changes.accepted).append(with_exploration(event, state))
         if outcome == Outcome.MOVED:
             changes.moved[event.pseudonym] = max(event.append_ts, changes.moved.get(event.pseudonym, 0))
     elif outcome == Outcome.DENIED:

@@ -4,7 +4,8 @@ All changed users of an element are scored in one batch, once each, however many
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
@@ -24,8 +25,9 @@ from schemas.lists import (
 )
 from schemas.recommendation_ids import RecommendationIds
 from schemas.store import ListWrite, consent_value
-from udfs.arranging import Candidates, Items, arrange, items_of
+from udfs.arranging import Arranged, Candidates, Items, arrange, items_of
 from udfs.assortment import SIMILAR, Assortment, ShelfRules
+from udfs.exploring import NO_EXPLORATION, Explored, Explorer, ExploreSettings
 from udfs.fault_log import FaultLog
 from udfs.had_items import counts_of, item_hash
 from udfs.profile import RECENT_ITEMS_MAX, AtLeastOne, ProfileBounds
@@ -137,6 +139,9 @@ _Chosen = tuple[str, UserState, Profile, bool, list[bytes], list[bytes]]
 """A user's pseudonym, state and profile, whether the model has scored items for them, fragments and numbers."""
 
 
+NONE_EXPLORED: Final[Mapping[str, Explored]] = MappingProxyType({})
+
+
 class Ranker:
     """Computes lists with a given model. `epoch` is the submission time in ms that all its writes carry.
 
@@ -152,10 +157,12 @@ class Ranker:
         epoch: int,
         ids: RecommendationIds | None = None,
         assortment: Assortment | None = None,
+        explore: ExploreSettings = NO_EXPLORATION,
     ) -> None:
         self.rules = rules
         self._ids = ids
         self.assortment = assortment or Assortment()
+        self._explorer = Explorer(explore, self.assortment) if explore.slots else None
         self._items: dict[int, tuple[tuple[ListModel, str, int], Items]] = {}
         self._bounds = bounds
         self._epoch = epoch
@@ -195,8 +202,8 @@ class Ranker:
         if not ready:
             return []
         profiles = [profile for _, _, profile in ready]
-        if (shelf := self.assortment.shelf(OWN, now_ms)) is not None:
-            return self._arranged(ready, popular, model, shelf, now_ms, list_ttl_ms, arm)
+        if self._explorer is not None or self.assortment.shelf(OWN, now_ms) is not None:
+            return self._arranged(ready, popular, model, now_ms, list_ttl_ms, arm)
         scores, rows, kept, _ = model.ranked(profiles, self.rules, now_ms)
         fragments = model.fragments[rows[kept]].tolist()
         numbers = encode_scores(np.round(scores[kept].astype(np.float64), 4).tolist())
@@ -217,24 +224,48 @@ class Ranker:
         ready: list[tuple[str, UserState, Profile]],
         popular: PopularItems,
         model: ListModel,
-        shelf: ShelfRules,
         now_ms: int,
         list_ttl_ms: int,
         arm: str,
     ) -> list[ListWrite]:
-        """As :meth:`_rank`, by the rules of the shop."""
+        """As :meth:`_rank`, by the rules of the shop, and with explored slots."""
         profiles = [profile for _, _, profile in ready]
-        every = msgspec.structs.replace(self.rules, items=CANDIDATES_MAX)
+        every, size = msgspec.structs.replace(self.rules, items=CANDIDATES_MAX), self.rules.items
+        items = self._items_of(model)
+        shelf = self.assortment.shelf(OWN, now_ms) or self.assortment.without_rules()
+        if self._explorer is not None:
+            shelf = shelf._replace(pins=tuple(pin for pin in shelf.pins if pin.place < size))
+            size += self._explorer.settings.pool
         scores, rows, kept, log_odds = model.ranked(profiles, every, now_ms)
         found = Candidates(rows, scores.astype(np.float64), kept, log_odds)
-        items = self._items_of(model)
-        lists = arrange(found, lambda user: self._popular_for(profiles[user], popular), shelf, items, self.rules.items)
+        lists = arrange(found, lambda user: self._popular_for(profiles[user], popular), shelf, items, size)
+        explored = {} if self._explorer is None else self._explore(self._explorer, ready, lists, model, shelf, now_ms)
         chosen: list[_Chosen] = []
         for user, scored, one in zip(ready, kept.any(axis=1).tolist(), lists, strict=True):
             if one.fragments:
-                numbers = encode_scores([round(score, 4) for score in one.scores])
-                chosen.append((*user, scored, one.fragments, numbers))
-        return self._writes(chosen, model, now_ms, list_ttl_ms, arm)
+                made = explored.get(user[0]) or one
+                numbers = encode_scores(np.round(made.scores, 4).tolist())
+                chosen.append((*user, scored, made.fragments, numbers))
+        return self._writes(chosen, model, now_ms, list_ttl_ms, arm, explored)
+
+    def _explore(
+        self,
+        explorer: Explorer,
+        ready: list[tuple[str, UserState, Profile]],
+        lists: list[Arranged],
+        model: ListModel,
+        shelf: ShelfRules,
+        now_ms: int,
+    ) -> dict[str, Explored]:
+        """The lists of those whose list is explored, by pseudonym; in `lists`, all are cut to their size."""
+        size, unknown, found = self.rules.items, explorer.unknown(id(model), model.fragments, now_ms), {}
+        for place, ((pseudonym, state, profile), one) in enumerate(zip(ready, lists, strict=True)):
+            lists[place] = Arranged(one.fragments[:size], one.scores[:size])
+            if (numbers := explorer.numbers(pseudonym, state)) is not None:
+                made = explorer.explored(one, numbers, self._allows(profile), unknown, shelf, size)
+                if made is not None:
+                    found[pseudonym] = made
+        return found
 
     def _items_of(self, model: ListModel) -> Items:
         """The model's items with their codes; looked up again when the model or what is said of items has changed."""
@@ -247,7 +278,13 @@ class Ranker:
         return known[1]
 
     def _writes(
-        self, chosen: Sequence[_Chosen], model: ListModel, now_ms: int, list_ttl_ms: int, arm: str
+        self,
+        chosen: Sequence[_Chosen],
+        model: ListModel,
+        now_ms: int,
+        list_ttl_ms: int,
+        arm: str,
+        explored: Mapping[str, Explored] = NONE_EXPLORED,
     ) -> list[ListWrite]:
         """The lists of users. What can be encoded for all of them at once is."""
         form, name = ListForm(self._epoch, model.name_json, now_ms, arm), model.name
@@ -257,7 +294,9 @@ class Ranker:
         ):
             session = state.level == Level.SESSION
             reason: UserReason = "popular" if not scored else "session" if session else "personalised"
-            payload = form.join(state.version, reason, fragments, numbers, made, ending)
+            drawn = explored.get(pseudonym) if explored else None
+            slots = () if drawn is None else drawn.listed_slots()
+            payload = form.join(state.version, reason, fragments, numbers, made, ending, slots)
             ttl_ms = self._bounds.session_gap_ms if session else list_ttl_ms
             consent = consent_value(
                 LEVELS[state.level],
@@ -266,7 +305,8 @@ class Ranker:
                 state.consent_partition,
                 state.consent_offset,
             )
-            writes.append(ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, name, arm))
+            kept = None if drawn is None or not made else drawn.to_remember(state.version, now_ms)
+            writes.append(ListWrite(pseudonym, state.version, consent, reason, ttl_ms, payload, name, arm, kept))
         return writes
 
     def _ids_of(self, chosen: Sequence[_Chosen], model: ListModel, now_ms: int, arm: str) -> list[bytes]:
@@ -310,10 +350,15 @@ class Ranker:
 
     def _popular_for(self, profile: Profile, popular: PopularItems) -> Iterator[tuple[bytes, float]]:
         """Popular items that the rules do not leave out for a user."""
+        allows = self._allows(profile)
+        for item, fragment, score in zip(*popular, strict=True):
+            if allows(item):
+                yield fragment, score
+
+    def _allows(self, profile: Profile) -> Callable[[str], bool]:
+        """Whether the rules allow an item in the list of a user."""
         skip = set(profile.bought) if self.rules.exclude_bought else set()
         if self.rules.exclude_recent:
             skip.update(item for item, _, _ in profile.recents[-self.rules.exclude_recent :])
         had = set(counts_of(profile.had)["item"].tolist()) if self.rules.exclude_had else set()
-        for item, fragment, score in zip(*popular, strict=True):
-            if item not in skip and item_hash(item) not in had:
-                yield fragment, score
+        return lambda item: item not in skip and item_hash(item) not in had

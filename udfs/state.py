@@ -12,6 +12,7 @@ import msgspec
 from schemas.consents import Level
 from schemas.errors import SchemaError
 from schemas.events import EVENT_TYPES
+from schemas.exploration import ExploredList
 from udfs.had_items import counts_of
 
 STATE_VERSION: Final = 1
@@ -49,7 +50,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     `recents` is ordered by event time, newest last, one entry per item. `counts` are decayed counts by kind as of
     `newest_ts`. `event_ids` are the last event hashes, 8 bytes each, oldest first. `active_at` is an append time.
     `had` are the items met, see :mod:`udfs.had_items`; states of before 0.1.0 have none.
-    `shown` are the lists seen last; without the purpose `measure` there are none.
+    `shown` are the lists seen last, `explored` the explored lists made last; without the purpose `measure` there are
+    none.
     """
 
     recents: list[Recent] = []
@@ -61,6 +63,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     event_ids: bytes = b""
     had: bytes = b""
     shown: list[ShownList] = []
+    explored: list[ExploredList] = []
 
 
 class UserState(msgspec.Struct, array_like=True, gc=False):
@@ -113,6 +116,7 @@ def readable(state: UserState) -> dict[str, Any]:
         profile["event_ids"] = state.profile.event_ids.hex()
         profile["had"] = [(int(item), int(count)) for item, count in counts_of(state.profile.had)]
         profile["shown"] = [msgspec.structs.asdict(one) | {"made": one.made.hex()} for one in state.profile.shown]
+        profile["explored"] = [msgspec.structs.asdict(one) | {"made": one.made.hex()} for one in state.profile.explored]
         if state.profile.session is not None:
             profile["session"] = msgspec.structs.asdict(state.profile.session) | {"id": state.profile.session.id.hex()}
     return fields

@@ -1,7 +1,7 @@
 """Parts of an export as Parquet files, one row per event (:class:`schemas.exports.ExportedEvent`).
 
-Any warehouse can read a part: only `context` is nested (a map of strings), times are ms since the epoch in int64, and
-missing fields are null. The same events give the same bytes.
+Any warehouse can read a part: only `context` (a map of strings) and `pool` (a list of strings) are nested, times are
+ms since the epoch in int64, and missing fields are null. The same events give the same bytes.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ _TYPES: Final[dict[type, Any]] = {
     msgspec.inspect.IntType: pa.int64(),
     msgspec.inspect.FloatType: pa.float64(),
     msgspec.inspect.DictType: pa.map_(pa.string(), pa.string()),
+    msgspec.inspect.ListType: pa.list_(pa.string()),
 }
 
 

@@ -36,17 +36,20 @@ def start(
     is_small: bool = False,
     before_submission: Callable[[Settings], None] = lambda settings: None,
     report: Callable[[str], None] = lambda line: None,
+    more_settings: str = "",
 ) -> Product:
     """Create what the job needs, submit it, wait until it runs, and publish the addresses.
 
     Without a `model_directory`, the model learns in the stream. `is_small`: users would soon have met all items, so
-    lists have them again. `before_submission` is called when the topics exist.
+    lists have them again. `before_submission` is called when the topics exist. `more_settings` are further tables of
+    the settings file.
     """
     key_ring = stack.directory / "key-ring.json"
     make_keys(key_ring)
     tenant, settings_path = stack.directory / "tenant.toml", stack.directory / "freshet.toml"
     write_atomically(tenant, f"key_ring = {toml_of(key_ring.name)}\n")
-    write_atomically(settings_path, settings_text(stack, key_ring, model_directory, tenant, is_small))
+    text = settings_text(stack, key_ring, model_directory, tenant, is_small) + more_settings
+    write_atomically(settings_path, text)
     settings = load_settings(settings_path)
     create_local_topics(settings.kafka)
     before_submission(settings)

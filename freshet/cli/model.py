@@ -159,6 +159,33 @@ def evaluate(
         print("\n".join(lines(found)))
 
 
+@command(app, "off-policy", "freshet model off-policy MEASURE --model model")
+def off_policy(
+    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="The folder of an export for the purpose measure.")],
+    model: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the model to estimate.")],
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 18,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate the click rate that a model would have in explored slots, from an export, without serving it.
+
+    Needs exploration in the job ([explore] slots). Prints IPS, SNIPS and doubly robust estimates with 95 % intervals,
+    and the effective sample size. An export that says too little is refused.
+    """
+    from adapters.files.export_parts import part_events, read_manifest
+    from evaluation.explored_log import as_json_value, lines
+    from evaluation.explored_log import off_policy as estimate_from
+    from models.scorer import Scorer
+    from udfs.frozen_model import FrozenModel
+
+    scorer = Scorer.open(model)
+    events = [event for part in read_manifest(export).parts for event in part_events(export, part)]
+    found = estimate_from(events, FrozenModel(scorer, scorer.manifest.name), seed)
+    if as_json:
+        print_json(as_json_value(found))
+    else:
+        print("\n".join(lines(found)))
+
+
 @command(app, "quantise", f"freshet model quantise model online-retail.parquet --form int8-weights {ONLINE_RETAIL}")
 @with_training_options
 def quantise(

@@ -89,7 +89,11 @@ class Standings:
 
 
 def exported(event: CleanEvent, appended: int, name: str, hashes: ExportHashes) -> ExportedEvent:
-    """`event` as a row of an export, under its user's export pseudonym `name`."""
+    """`event` as a row of an export, under its user's export pseudonym `name`.
+
+    How its item came into its list was recorded to measure, and is exported for nothing else.
+    """
+    drawn = event.exploration if hashes.purpose == "measure" else None
     return ExportedEvent(
         name,
         event.type,
@@ -107,4 +111,5 @@ def exported(event: CleanEvent, appended: int, name: str, hashes: ExportHashes) 
         event.dwell_ms,
         event.context,
         event.schema_v,
+        *((None, None, None, None) if drawn is None else (drawn.slot, drawn.propensity, [*drawn.pool], drawn.at)),
     )

@@ -10,11 +10,13 @@ import pytest
 
 from evaluation.job_twin import JobRules, LearnerTwin, ListsTwin, UsersTwin
 from evaluation.model_archive import ModelArchive
+from schemas.lists import decode_list
 from tests.support.bucket import BOUNDS, REFRESH, Bucket
 from tests.support.fakes import FixedModel
 from tests.support.shop import OnlineBucket, Shop, hash_bit
 from tests.support.vocabulary import BEGINNING, HOUR, SECOND, a_consent, an_interaction
 from udfs.elements import Element
+from udfs.exploring import NO_EXPLORATION, ExploreSettings
 from udfs.online_model import OnlineModel
 from udfs.ranking import PopularItems
 
@@ -43,22 +45,25 @@ def steps_of(records: list[Any]) -> list[list[Any]]:
     return list(found.values())
 
 
+@pytest.mark.parametrize("explore", [NO_EXPLORATION, ExploreSettings(slots=2, share=0.7, pool=4, focus=0.5)])
 @pytest.mark.parametrize("seed", range(3))
-def test_frozen_model_gives_the_same_bytes(seed: int) -> None:
-    bucket = KnowingBucket()
-    rules = JobRules(bucket.rules, BOUNDS, REFRESH)
+def test_frozen_model_gives_the_same_bytes(seed: int, explore: ExploreSettings) -> None:
+    bucket = KnowingBucket(explore=explore)
+    rules = JobRules(bucket.rules, BOUNDS, REFRESH, explore=explore)
     users, lists = UsersTwin(BOUNDS), ListsTwin(rules, bucket.new_ranking_model(), bucket.fallback, bucket.epoch)
     grants = [a_consent(user, offset=place) for place, user in enumerate(USERS)]
     bucket.take(*grants)
     users.apply(Element(3, [], grants))
-    compared = 0
+    compared = explored = 0
     for step in steps_of(events(seed)):
         bucket.take(*step)
         took = users.apply(Element(3, step))
         for write in lists.lists(took.moved, bucket.keyed.now_ms):
             assert bucket.store.raw_list_of(write.pseudonym) == write.payload
             compared += 1
+            explored += bool(decode_list(write.payload).explored)
     assert compared > 60
+    assert explored == 0 if not explore.slots else 0 < explored < compared
 
 
 class KnowingBucket(Bucket):

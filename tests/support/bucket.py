@@ -10,6 +10,7 @@ from schemas.errors import ModelError
 from schemas.lists import RecommendationList
 from schemas.model_versions import DEFAULT, ONLINE
 from schemas.receipts import decode_receipt
+from schemas.recommendation_ids import RecommendationIds
 from tests.support.fakes import TOKEN, DictState, FixedModel, Harness, Keyed, MemoryStore, Value
 from tests.support.trails import an_author
 from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS
@@ -17,6 +18,7 @@ from udfs.account import Account, decode_account
 from udfs.assortment import Assortment, Unfollowed
 from udfs.due import RefreshSettings
 from udfs.elements import ConsentRecord, Element, EventRecord, pack
+from udfs.exploring import NO_EXPLORATION, ExploreSettings
 from udfs.fallback_model import FallbackModel
 from udfs.frozen_model import FrozenModel
 from udfs.generations import Caught, encode_caught
@@ -59,9 +61,12 @@ class Bucket:
         operator: Callable[[Callable[[], PersonaliseParts]], PersonaliseOperator] = PersonaliseOperator,
         ranker: type[Ranker] = Ranker,
         assortment: Assortment | None = None,
+        explore: ExploreSettings = NO_EXPLORATION,
+        ids: RecommendationIds | None = None,
     ) -> None:
         self._operator, self._ranker = operator, ranker
         self.assortment = assortment or Assortment()
+        self._explore, self._ids = explore, ids
         self.keyed = Keyed(now_ms=beginning)
         caught = self.keyed.states["generation-v1"] = Value()
         caught.update(encode_caught(Caught(TOKEN)))
@@ -87,7 +92,7 @@ class Bucket:
         self.model, self.store.epoch = self.new_model(), self.epoch
         ranking = self.new_ranking_model()
         parts = PersonaliseParts(
-            ranker=self._ranker(self.rules, BOUNDS, self.epoch, assortment=self.assortment),
+            ranker=self._ranker(self.rules, BOUNDS, self.epoch, self._ids, self.assortment, self._explore),
             shelf=self.new_shelf(ranking),
             store=self.store,
             fallback=self.fallback,

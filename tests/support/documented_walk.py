@@ -96,6 +96,7 @@ ELSEWHERE: Final = {
     REPORTED: "tests/unit/test_evaluate_online.py",
     "freshet model online --settings freshet.toml": "tests/e2e/test_online_model.py",
     **dict.fromkeys(ROLLED_OUT, "tests/e2e/test_rollout.py"),
+    "freshet model off-policy MEASURE --model model": "tests/e2e/test_exploring.py",
     "freshet model relearn --settings freshet.toml": "tests/e2e/test_online_model.py",
     "freshet submit --settings freshet.toml --flink http://flink:8081": "tests/e2e/test_submission.py",
     "freshet upgrade --settings freshet.toml --flink http://flink:8081 --savepoints s3://bucket/savepoints -p 2": (

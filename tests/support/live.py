@@ -284,10 +284,11 @@ def start_live(
     task_managers: int = 1,
     flink_settings: dict[str, str] | None = None,
     model: Callable[[Path], None] | None = small_model,
+    more_settings: str = "",
 ) -> Live:
     """A separate stack below `directory`, with the model from `model` and the job on it. Bounded restarts.
 
-    Without a `model`, the job learns its own.
+    Without a `model`, the job learns its own. `more_settings` are tables of its settings file.
     """
     bounded = {"restart-strategy.exponential-delay.attempts-before-reset-backoff": "20"}
     stack = LocalStack(directory, task_managers, {**bounded, **(flink_settings or {})})
@@ -295,7 +296,8 @@ def start_live(
     try:
         if model is not None:
             model(directory / "model")
-        return Live(stack, product.start(stack, model_directory=None if model is None else directory / "model"))
+        folder = None if model is None else directory / "model"
+        return Live(stack, product.start(stack, model_directory=folder, more_settings=more_settings))
     except BaseException:
         stack.stop()
         raise

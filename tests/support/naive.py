@@ -352,6 +352,7 @@ class NaiveProfile:
             "event_ids": b"".join(self.event_ids),
             "had": [(crc32(item.encode()), count) for item, count in self.had.items()],
             "shown": [],
+            "explored": [],
         }
 
 

@@ -4,6 +4,7 @@ import hmac
 import json
 from base64 import urlsafe_b64encode
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -12,15 +13,18 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from adapters.files.export_parts import part_events, read_manifest
 from adapters.secrets.key_rings import begin_rotation, load_key_ring, write_key_ring
+from privacy.export import honour
 from privacy.history import permitted
 from privacy.standings import standings_of
-from schemas.consents import PURPOSES
+from schemas.consents import PURPOSES, Purpose
 from schemas.errors import SettingsError
+from schemas.exploration import Exploration
 from schemas.exports import LeftOut
 from schemas.pseudonyms import ExportHashes, Pseudonymiser
 from schemas.wire.codecs import json_codec
-from tests.support.exports import a_raw_record_of, an_event_as_published, naive_may_export, standings
+from tests.support.exports import a_raw_record_of, an_event_as_published, an_export, naive_may_export, standings
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
@@ -149,6 +153,22 @@ def test_both_pseudonyms_map_to_one_export_name_during_rotation() -> None:
 
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@pytest.mark.parametrize("purpose", ["measure", "train"])
+def test_draws_are_exported_to_measure_alone_and_survive_a_rewrite(purpose: Purpose, tmp_path: Path) -> None:
+    drawn = Exploration(28, 0.25, ("tea", "cup"), BEGINNING)
+    told = an_event_as_published("ada", BEGINNING + HOUR)
+    told.value = b'{"exploration":%b,%b' % (msgspec.json.encode(drawn), told.value[1:])
+    events = [told, an_event_as_published("ada", BEGINNING + HOUR), an_event_as_published("bob", BEGINNING + HOUR)]
+    grants = [a_raw_consent("ada"), a_raw_consent("bob", offset=1)]
+    an_export(tmp_path / "e", events, grants, NOW, purpose)
+    leaves = a_raw_consent("bob", "none", BEGINNING + DAY, offset=2)
+    honour(tmp_path / "e", read_manifest(tmp_path / "e"), standings([*grants, leaves], purpose, True), NOW + DAY)
+    [first, second] = [one for part in read_manifest(tmp_path / "e").parts for one in part_events(tmp_path / "e", part)]
+    expected = (28, 0.25, ["tea", "cup"], BEGINNING) if purpose == "measure" else (None,) * 4
+    assert (first.slot, first.propensity, first.pool, first.list_at) == expected
+    assert second.propensity is None
 
 
 @given(ids)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from schemas.errors import SchemaError
+from schemas.exploration import ExploredList
 from tests.support.vocabulary import BEGINNING, HOUR, MINUTE, a_consent, an_interaction
 from udfs.account import Account, decode_account, encode_account
 from udfs.consent import apply_consent
@@ -38,6 +39,7 @@ def ada() -> UserState:
     state.due_slot = BEGINNING + 20 * HOUR
     assert state.profile is not None
     state.profile.shown = [ShownList(b"list-one", "home", BEGINNING, 7, 2, 2)]
+    state.profile.explored = [ExploredList(b"list-one", BEGINNING, ("tea", "cup"), ((5, 1, 0.5),))]
     return state
 
 
@@ -86,6 +88,8 @@ def test_another_version_is_refused(name: str, made: Any, encode: Any, decode: A
 def test_golden_bytes_from_before_a_field_was_added_are_read() -> None:
     older = ada()
     assert older.profile is not None
+    older.profile.explored = []
+    assert decode_state((GOLDEN / "users-v1-without-explored-lists.bin").read_bytes()) == older
     older.profile.shown = []
     assert decode_state((GOLDEN / "users-v1-without-lists-seen.bin").read_bytes()) == older
     older.profile.had = b""

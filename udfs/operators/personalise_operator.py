@@ -22,6 +22,7 @@ from udfs.assortment import Following, Unfollowed
 from udfs.audit_chain import Author
 from udfs.due import Due, RefreshSettings, kept_longer, when_due
 from udfs.elements import BucketMark, Element, halves, replacement_for, unpack
+from udfs.exploring import remember
 from udfs.fallback_model import REMOTE_COUNTERS, FallbackModel
 from udfs.fault_log import FaultLog
 from udfs.feedback import FeedbackSettings
@@ -184,6 +185,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         applied = AppliedElement(
             element.bucket, changes, *self._store.write_all(changes, lists, users, account, now_ms, token)
         )
+        for write in lists:
+            remember(moved[write.pseudonym], write.explored)
         writes = self._users.writes(users, now_ms, relinked)
         weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
         account.segments_left_out += weighed.left_out
@@ -261,6 +264,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         lists = self._rollout.rank(refresh, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         lists = kept_longer(lists, refresh, now_ms, parts.refresh)
         self._store.write([], lists, now_ms, self._users.generation.proven(ctx))
+        for write in lists:
+            remember(refresh[write.pseudonym], write.explored)
         self._store.forget(ended)
         self._users.put(self._users.writes(users, now_ms), ctx)
         self._counters["lists_refreshed"].inc(len(lists))
