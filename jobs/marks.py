@@ -16,6 +16,7 @@ from schemas import topics
 from schemas.errors import SettingsError, StoreUnavailable
 from schemas.marks import MARK_KEY, Mark, encode_mark
 from schemas.store import mark_of
+from schemas.threads import in_background
 
 ACKNOWLEDGED_S: Final = 10.0
 ASK_AGAIN_S: Final = 5.0
@@ -80,7 +81,7 @@ class Marker:
             return
         if self._writing.acquire(blocking=False):
             self._asked = token, time.monotonic()
-            threading.Thread(target=self._write, args=(token,), name="freshet-marks", daemon=True).start()
+            in_background("freshet-marks", self._write, token)
 
     def _write(self, token: str) -> None:
         try:

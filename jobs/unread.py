@@ -19,6 +19,7 @@ from adapters.kafka.settings import KafkaSettings
 from jobs.registration import committed_offsets
 from schemas import topics
 from schemas.errors import SettingsError
+from schemas.threads import in_background
 
 LOOK_EVERY_S: Final = 10.0
 FOUND_S: Final = 5.0
@@ -47,7 +48,7 @@ class UnreadConsentAge:
         unread_ms = round(1_000 * (now_s - self._read_up_to_s))
         if now_s >= self._looked_s + LOOK_EVERY_S and self._looking.acquire(blocking=False):
             self._looked_s = now_s
-            threading.Thread(target=self._look_once, args=(now_s,), name="freshet-unread", daemon=True).start()
+            in_background("freshet-unread", self._look_once, now_s)
         return unread_ms
 
     def _look_once(self, at_s: float) -> None:

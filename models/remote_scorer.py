@@ -98,11 +98,11 @@ class RemoteScorer:
         if scores.ndim != 2 or len(scores) != len(items) or not scores.shape[1] or scores.dtype.kind not in "fiu":
             raise ModelUnavailable(f"scores are {list(scores.shape)} for {len(items)} users")
         if names.ids is None:
-            return self._ranked(scores.astype(np.float32))
+            return self._ranked(_as_float32(scores))
         rows = found[names.ids]
         if rows.shape != scores.shape or rows.dtype.kind not in "iu":
             raise ModelUnavailable(f"ids are {rows.dtype}{list(rows.shape)}, and scores are {list(scores.shape)}")
-        return scores.astype(np.float32), rows.astype(np.int64)
+        return _as_float32(scores), rows.astype(np.int64)
 
     def _ranked(self, scores: Scores) -> tuple[Scores, Rows]:
         """The best of plain scores. A user with a score that is not a number has none that is one."""
@@ -113,3 +113,11 @@ class RemoteScorer:
         best, rows = best_of(scores, self._top_k)
         best[np.isnan(scores[:, 1:]).any(axis=1)] = np.nan
         return best, rows
+
+
+def _as_float32(scores: npt.NDArray[Any]) -> Scores:
+    """`scores` with NaN for numbers that float32 cannot hold: infinite, they would be ranked, or left out."""
+    with np.errstate(over="ignore"):
+        found = scores.astype(np.float32)
+    found[np.isinf(found) & np.isfinite(scores)] = np.nan
+    return found

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
 from schemas.errors import ModelTooSlow
+from schemas.threads import in_background
 
 T = TypeVar("T")
 RUN_MAX_S: Final = 5.0
@@ -31,7 +32,7 @@ class RunLimit:
         self._new_options = new_options
         self._limit_s = RUN_MAX_S if limit_s is None else limit_s
         self._running: dict[int, tuple[RunOptions, float]] = {}
-        threading.Thread(target=_watch, args=(weakref.ref(self),), name="freshet-run-limit", daemon=True).start()
+        in_background("freshet-run-limit", _watch, weakref.ref(self))
 
     def __call__(self, run: Callable[[RunOptions], T]) -> T:
         """Return the result of `run(options)`; raises :class:`ModelTooSlow` if it was stopped."""

@@ -122,7 +122,8 @@ class GuardedModel:
         ranked = np.isfinite(scores)
         # Unranked entries are padding with arbitrary rows: give each a unique row, so only ranked ones can repeat.
         in_order = np.sort(np.where(ranked, rows, -1 - np.arange(rows.shape[1])), axis=1)
-        wrong = (ranked & ((rows < 1) | (rows >= self._rows))).any(axis=1) | np.isnan(scores).any(axis=1)
+        wrong = (ranked & ((rows < 1) | (rows >= self._rows))).any(axis=1)
+        wrong |= (~(scores < np.inf)).any(axis=1)  # inf or NaN
         wrong |= (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)
         if wrong.any():
             self.failed += int(wrong.sum())

@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 from schemas import topics
 from schemas.catalogue import CatalogueItem
 from schemas.ids import is_id
+from schemas.threads import in_background
 
 POLL_MS: Final = 200
 PAUSE_S: Final = 1.0
@@ -37,8 +38,7 @@ class CatalogueFollower:
         self._places: dict[TopicPartition, int] = {}
         self._closing = threading.Event()
         self.ready = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="catalogue", daemon=True)
-        self._thread.start()
+        self._thread = in_background("freshet-catalogue", self._follow)
 
     def close(self) -> None:
         """Stop the thread."""

@@ -54,7 +54,12 @@ def parsed(body: bytes) -> Any:
 
 
 def array_of(values: Any, dtype: npt.DTypeLike, shape: Any = None) -> npt.NDArray[Any]:
-    """`values` of an answer as an array; raises :class:`ModelUnavailable` if they are none."""
+    """`values` of an answer as an array; raises :class:`ModelUnavailable` if they are none.
+
+    Floating-point numbers of JSON have 64 bits, whatever type the answer names: it may write more than that type holds.
+    """
+    if isinstance(values, list) and np.issubdtype(dtype, np.floating):
+        dtype = np.float64
     try:
         array = np.array(values, dtype)
         return array if shape is None else array.reshape([int(size) for size in shape])
@@ -63,9 +68,9 @@ def array_of(values: Any, dtype: npt.DTypeLike, shape: Any = None) -> npt.NDArra
 
 
 def guessed(values: Any) -> npt.NDArray[Any]:
-    """An array of an answer that names no types: integers, or float32."""
+    """An array of an answer that names no types: integers, or float64."""
     try:
         array = np.array(values)
     except ValueError:
         raise ModelUnavailable("an output is not an array of numbers") from None
-    return array if array.dtype.kind in "iu" else array_of(values, np.float32)
+    return array if array.dtype.kind in "iu" else array_of(values, np.float64)

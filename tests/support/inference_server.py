@@ -27,6 +27,10 @@ FAULTS = ("slow", "trickle", "half", "reset", "500", "text", "shape", "users", "
 """Of these, gRPC servers know `slow`, `500`, `shape`, `users` and `missing`."""
 
 
+USELESS = {"all nan": float("nan"), "most nan": float("nan"), "all null": None, "overflow": 1e39, "underflow": -1e39}
+"""What servers of REST put in place of scores; for `most nan`, the first user has scores."""
+
+
 class ServedModel:
     """Answers in plain scores, or ranked; `fault` may be set at any time. `bodies` are what was received."""
 
@@ -55,9 +59,11 @@ class ServedModel:
         else:
             plain = np.full((len(rows), len(ITEMS) + 1), -9.0, np.float32)
             np.put_along_axis(plain, ids, scores, axis=1)
-            found = {"scores": plain[:, :-1] if self.fault != "shape" else plain[:, :-3]}
-            if self.fault != "shape":
-                found = {"scores": plain}
+            found = {"scores": plain if self.fault != "shape" else plain[:, :-3]}
+        if self.fault in USELESS:
+            useless = found["scores"].astype(object)
+            useless[int(self.fault == "most nan") :] = USELESS[self.fault]
+            found["scores"] = useless
         if self.fault == "missing":
             del found["scores"]
         return {name: np.array(value) for name, value in found.items()}
@@ -129,7 +135,7 @@ def answer_to(model: ServedModel, path: str, asked: Any) -> bytes:
     if path.startswith("/v2/models/m") and path.endswith("/infer"):
         given = {one["name"]: np.array(one["data"]).reshape(one["shape"]) for one in asked["inputs"]}
         found = model.outputs(given["items"], given.get("weights", np.array([])).tolist())
-        types = {"float32": "FP32", "int64": "INT64"}
+        types = {"float32": "FP32", "object": "FP32", "int64": "INT64"}
         outputs = [
             {"name": name, "datatype": types[str(one.dtype)], "shape": list(one.shape), "data": one.ravel().tolist()}
             for name, one in found.items()

@@ -15,7 +15,7 @@ from udfs.guarded_model import REST_MS, GuardedModel
 ITEMS = [f"item-{number}" for number in range(1, 9)]
 POISON = 8
 """The row of the item for whose friends the model fails."""
-FAULTS = ["raises", "nan", "foreign", "negative", "twice", "short"]
+FAULTS = ["raises", "nan", "infinite", "foreign", "negative", "twice", "short"]
 
 
 class Failing(FixedModel):
@@ -36,7 +36,7 @@ class Failing(FixedModel):
             raise ModelTooSlow("the model was stopped")
         if self.fault == "short":
             return scores[:, :0], rows[:, :0]
-        scores[bad, 1] = np.nan if self.fault == "nan" else scores[bad, 1]
+        scores[bad, 1] = {"nan": np.nan, "infinite": np.inf}.get(self.fault, scores[bad, 1])
         rows[bad, 1] = {"foreign": 9, "negative": -1, "twice": rows[bad, 0]}.get(self.fault, rows[bad, 1])
         return scores, rows
 

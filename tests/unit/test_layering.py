@@ -246,6 +246,48 @@ def test_allowed_imports_pass_layering(path: str, text: str) -> None:
     assert violations({path: text}) == []
 
 
+STARTS_THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "start_new_thread"}
+# The second asks brokers for their addresses, at submission.
+MAY_START_THREADS = ("schemas/threads.py", "adapters/kafka/reachability.py")
+
+
+def called(text: str) -> set[str]:
+    """The last names of all that a file calls."""
+    calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    return {getattr(func, "attr", getattr(func, "id", "")) for func in calls}
+
+
+def bare_threads(files: dict[str, str]) -> list[str]:
+    """The files that start threads with an empty context: numpy warns of overflow in them."""
+    return [
+        path
+        for path, text in files.items()
+        if not path.startswith(MAY_START_THREADS) and not STARTS_THREADS.isdisjoint(called(text))
+    ]
+
+
+def unprepared(files: dict[str, str]) -> tuple[int, list[str]]:
+    """How many operators there are, and those whose `open` does not begin with `prepare()`."""
+    opened = [
+        (path, node.body[1])
+        for path, text in files.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef) and node.name == "open"
+    ]
+    return len(opened), [path for path, second in opened if ast.unparse(second) != "prepare()"]
+
+
+def test_every_operator_and_thread_of_the_job_ignores_floating_point_errors() -> None:
+    assert unprepared(sources("udfs/operators")) == (6, [])
+    assert bare_threads(sources("schemas", "models", "udfs", "jobs", "adapters")) == []
+
+
+def test_unprepared_operator_and_bare_thread_are_found() -> None:
+    text = "def open(self, context):\n    'Opens.'\n    self.a = 1"
+    assert unprepared({"x.py": text}) == (1, ["x.py"])
+    assert bare_threads({"x.py": "import threading as t\nt.Thread(target=f)"}) == ["x.py"]
+
+
 def test_functions_and_files_stay_short() -> None:
     files = sources(*sorted(FOLDERS), "bench", "deploy")
     lengths = function_lengths(files)

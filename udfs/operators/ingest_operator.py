@@ -6,6 +6,7 @@ from pyflink.common import Row
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from udfs.ingest import Ingest, unpack_records
+from udfs.operators.interpreter import prepare
 
 
 class IngestOperator(ProcessFunction):
@@ -19,6 +20,7 @@ class IngestOperator(ProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first batch."""
+        prepare()
         self._ingest = self._open_ingest()
 
     def process_element(self, value: bytes, ctx: ProcessFunction.Context) -> Iterator[Row]:

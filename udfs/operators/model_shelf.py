@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from schemas.errors import ModelError, where
+from schemas.threads import in_background
 from udfs.ranking import ListModel
 from udfs.rollout import Warmth
 
@@ -66,7 +67,7 @@ class ModelShelf:
             self._refuse(version, f"the worker holds {TOGETHER_MAX} models already: activate one, or roll back")
             return
         opening = self._openings[version] = _Opening()
-        threading.Thread(target=self._open, args=(version, opening), name="freshet-model", daemon=True).start()
+        in_background("freshet-model", self._open, version, opening)
 
     def wait_for(self, version: str, seconds: float) -> bool:
         """Wait until `version`, which is wanted, is warm, but not longer than `seconds`; whether it is.

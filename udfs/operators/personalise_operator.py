@@ -32,6 +32,7 @@ from udfs.operators.audit_keeper import AuditKeeper
 from udfs.operators.commands import execute_commands
 from udfs.operators.feedback_keeper import FeedbackKeeper
 from udfs.operators.generation_keeper import GenerationParts
+from udfs.operators.interpreter import prepare
 from udfs.operators.learning_keeper import LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
 from udfs.operators.model_shelf import ModelShelf
@@ -126,6 +127,7 @@ class PersonaliseOperator(KeyedProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
+        prepare()
         self._parts = parts = self._open_parts()
         parts.catalogue.start()
         group = runtime_context.get_metrics_group().add_group("freshet")
