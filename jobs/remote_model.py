@@ -26,7 +26,7 @@ TRIAL_MS: Final = 5_000
 def with_remote(settings: RemoteModelSettings, local: ListModel, bounds: ProfileBounds) -> FallbackModel:
     """The model on the server, in front of `local`. The server need not answer yet."""
     scorer = remote_scorer(settings, settings.deadline_ms)
-    return FallbackModel(FrozenModel(scorer, settings.name(), bounds, settings.pause_ms), scorer, local)
+    return FallbackModel(FrozenModel(scorer, settings.name(), bounds, settings.pause_ms, stands_in=True), scorer, local)
 
 
 def remote_scorer(

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from schemas.errors import ModelUnavailable
 from udfs.frozen_model import FrozenModel
 from udfs.ranking import ListModel, ListRules, Ranked
 from udfs.state import Profile
@@ -25,8 +26,9 @@ class Calls(Protocol):
 class FallbackModel:
     """A :class:`udfs.ranking.ListModel`: `remote`, and `local` for batches that it does not answer.
 
-    `name` and `fragments` are those of the model that ranked last. A user for whom the server's answer cannot be ranked
-    has a popular list, as with any model.
+    `remote` is one for which another `stands_in`. `name` and `fragments` are those of the model that ranked last. A
+    user for whom the server's answer cannot be ranked has a popular list, as with any model, unless the answer is of no
+    use to any user, or answers were of none to most users lately: `local` ranks the batch then, too.
     """
 
     failing = False
@@ -38,7 +40,7 @@ class FallbackModel:
         self._remote = remote
         self._calls = calls
         self._last: ListModel = remote
-        self._stood_in = 0
+        self._stood_in = self._made_good = 0
 
     @property
     def name(self) -> str:
@@ -58,7 +60,7 @@ class FallbackModel:
     @property
     def failed(self) -> int:
         """For how many users the server's answers could not be ranked; the local model counts its own failures."""
-        return self._remote.failed - self._stood_in
+        return self._remote.failed - self._made_good
 
     def counts(self) -> dict[str, int]:
         """By metric, since the worker started."""
@@ -67,10 +69,14 @@ class FallbackModel:
 
     def ranked(self, profiles: Sequence[Profile], rules: ListRules, now_ms: int) -> Ranked:
         """See :class:`udfs.ranking.ListModel`. One call for all users."""
-        self._last = self._remote
-        found = self._remote.ranked(profiles, rules, now_ms)
-        if not self._remote.guarded.rests(now_ms):
+        self._last, remote, failed = self._remote, self._remote, self._remote.failed
+        found = remote.ranked(profiles, rules, now_ms)
+        if remote.fails_for_most() and not remote.guarded.rests(now_ms):
+            remote.guarded.rest(now_ms, ModelUnavailable("answers are of no use to most users"))
+        if not remote.guarded.rests(now_ms):
             return found
+        remote.forget_failures()
         self._stood_in += len(profiles)
+        self._made_good += remote.failed - failed
         self._last = self.local
         return self.local.ranked(profiles, rules, now_ms)

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from schemas.lists import item_fragment
+from udfs.failure_share import FailureShare
 from udfs.fault_log import FaultLog
 from udfs.guarded_model import REST_MS, GuardedModel, Scoring
 from udfs.had_items import ENTRY, counts_of, item_hash
@@ -18,8 +18,6 @@ from udfs.profile import ProfileBounds
 from udfs.ranking import ListRules, Ranked
 from udfs.state import Profile
 
-FAILED_USERS: Final = 32
-"""A model that has failed for so many users, and for more than half of all, is failing."""
 _Owned = tuple[Ints, Ints]
 """Values, preceded by the place of the user whose each is, as :func:`udfs.left_out.among` takes them."""
 logger = logging.getLogger(__name__)
@@ -28,19 +26,28 @@ logger = logging.getLogger(__name__)
 class FrozenModel:
     """A :class:`udfs.ranking.ListModel`: guarded, with its items and its `name` as lists contain them.
 
-    `rest_ms`: how long it is not asked after it was too slow, or failed for a whole batch.
+    `rest_ms`: how long it is not asked after it was too slow, or failed for a whole batch. `stands_in`: whether
+    another model then makes the lists (:class:`udfs.fallback_model.FallbackModel`).
     """
 
-    def __init__(self, model: Scoring, name: str, bounds: ProfileBounds | None = None, rest_ms: int = REST_MS) -> None:
+    def __init__(
+        self,
+        model: Scoring,
+        name: str,
+        bounds: ProfileBounds | None = None,
+        rest_ms: int = REST_MS,
+        stands_in: bool = False,
+    ) -> None:
         self.name = name
         self.name_json = msgspec.json.encode(name)
         self.index = model.index
         self.fragments = np.array([item_fragment(item) for item in model.items], object)
-        self.guarded = GuardedModel(model, rest_ms)
+        self.guarded = GuardedModel(model, rest_ms, stands_in)
         self.report_failure = FaultLog(logger, "a list cannot be computed: its user has none")
         self._hashes = np.array([item_hash(item) for item in model.items], np.int64)
         self.inputs = ModelInputs(model.index, model.wanted, bounds or ProfileBounds())
-        self._asked = 0
+        self._share, self._noted = FailureShare(), 0
+        self._has_failed_most = False
 
     @property
     def failed(self) -> int:
@@ -50,14 +57,28 @@ class FrozenModel:
     @property
     def failing(self) -> bool:
         """See :class:`udfs.ranking.ListModel`."""
-        return self.guarded.rested or (self.failed >= FAILED_USERS and 2 * self.failed > self._asked)
+        return self.guarded.rested or self.fails_for_most()
+
+    def fails_for_most(self) -> bool:
+        """Whether it ever failed for most of the users who were asked about lately."""
+        self._note(0)
+        return self._has_failed_most
+
+    def forget_failures(self) -> None:
+        """Judge it anew."""
+        self._share, self._noted, self._has_failed_most = FailureShare(), self.failed, False
+
+    def _note(self, asked: int) -> None:
+        self._share.add(asked, self.failed - self._noted)
+        self._noted = self.failed
+        self._has_failed_most |= self._share.is_most
 
     def ranked(self, profiles: Sequence[Profile], rules: ListRules, now_ms: int) -> Ranked:
         """See :class:`udfs.ranking.ListModel`. All users are scored in one batch."""
-        self._asked += len(profiles)
         inputs = self.inputs.of(profiles, now_ms)
         items = inputs.items
         scores, rows = self.guarded.score(items, inputs.weights, now_ms, inputs.features)
+        self._note(len(profiles))
         kept = np.isfinite(scores) & items.any(axis=1)[:, None]
         kept &= ~among(rows, *self._left_out(profiles, items, rules))
         if rules.exclude_had:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import ModelError, ModelTooSlow, where
+from schemas.errors import ModelError, ModelTooSlow, ModelUnavailable, where
 from udfs.fault_log import FaultLog
 
 REST_MS: Final = 60_000
@@ -46,14 +46,16 @@ class Scoring(Protocol):
 class GuardedModel:
     """Always answers, whatever the model does. `failed` counts users without scores since the worker started.
 
-    `rested` is whether it was ever too slow, or failed for a whole batch.
+    `rested` is whether it was ever too slow, or failed for a whole batch. If another model `stands_in` while this one
+    rests, an answer with scores for nobody is a failure, too; otherwise those users alone have none.
     """
 
-    def __init__(self, model: Scoring, rest_ms: int = REST_MS) -> None:
+    def __init__(self, model: Scoring, rest_ms: int = REST_MS, stands_in: bool = False) -> None:
         self.failed = 0
         self.rested = False
         self._model = model
         self._rest_ms = rest_ms
+        self._stands_in = stands_in
         self._rows = len(model.items)
         self._rests_until_ms = 0
         self._log_fault = FaultLog(logger, "the model failed: users have lists of what is popular")
@@ -67,9 +69,13 @@ class GuardedModel:
         if self.rests(now_ms):
             return self._nothing(len(items))
         try:
-            return self._check_answer(self._model.score(items, weights, features), len(items))
+            scores, rows = self._check_answer(self._model.score(items, weights, features), len(items))
+            known = items.any(axis=1)  # of others, no model knows anything
+            if self._stands_in and known.any() and not np.isfinite(scores[known]).any():
+                self.rest(now_ms, ModelUnavailable("the answer has scores for nobody"))
+            return scores, rows
         except ModelTooSlow as error:
-            self._rest(now_ms, error)
+            self.rest(now_ms, error)
             return self._nothing(len(items))
         except Exception as error:  # a foreign model may raise anything
             self._log_fault(error)
@@ -92,14 +98,14 @@ class GuardedModel:
                 some = {name: one[part] for name, one in features.items()}
                 found.append((part, self._check_answer(self._model.score(items[part], weights[part], some), size)))
             except ModelTooSlow as error:
-                self._rest(now_ms, error)
+                self.rest(now_ms, error)
                 break
             except Exception:  # as above
                 middle = part.start + size // 2
                 waiting += [slice(part.start, middle), slice(middle, part.stop)] if size > 1 else []
         else:
             if users > 1 and not found:
-                self._rest(now_ms, ModelError("the model failed for each part of a batch"))
+                self.rest(now_ms, ModelError("the model failed for each part of a batch"))
         return self._joined(users, found)
 
     def _joined(self, users: int, found: list[tuple[slice, Answer]]) -> Answer:
@@ -132,6 +138,7 @@ class GuardedModel:
             ranked &= ~wrong[:, None]
         return (scores, rows) if ranked.all() else (scores, np.where(ranked, rows, 0))
 
-    def _rest(self, now_ms: int, error: Exception) -> None:
+    def rest(self, now_ms: int, error: Exception) -> None:
+        """Do not ask the model for a while, because of `error`."""
         self.rested, self._rests_until_ms = True, now_ms + self._rest_ms
         logger.error("%s: the model is not asked for %g s", where(error), self._rest_ms / 1000)

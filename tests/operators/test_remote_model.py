@@ -27,7 +27,7 @@ def server() -> Iterator[tuple[ServedModel, Bucket]]:
                 vocabulary = [*ITEMS, "nut", "bun", "pie", "ale"]
                 remote = RemoteScorer(open_client(url, "tensorflow-rest", "m"), vocabulary, Names(), 12, 2_000)
                 local = FrozenModel(FixedModel(ITEMS), "local")
-                return FallbackModel(FrozenModel(remote, "remote@3", rest_ms=PAUSE_MS), remote, local)
+                return FallbackModel(FrozenModel(remote, "remote@3", rest_ms=PAUSE_MS, stands_in=True), remote, local)
 
         yield served, RemoteBucket()
 

@@ -1,16 +1,20 @@
 """Roll-outs in a bucket: two phases, experiments, refusals, restores, and models that fail in service."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from schemas.errors import ModelTooSlow
 from schemas.model_versions import DEFAULT
 from schemas.receipts import ElementReceipt, ModelReceipt
-from tests.support.bucket import receipts
+from tests.support.bucket import ITEMS, receipts
 from tests.support.rollouts import BETTER, BROKEN, GOOD, SHORT, WORSE, RolloutBucket, failing
 from tests.support.vocabulary import BEGINNING, MINUTE, a_consent, an_interaction
 from udfs.operators.rollout_keeper import ASK_EVERY_MS
+from udfs.ranking import ListRules
 from udfs.rollout import arm_of, decode_plan
+from udfs.state import Profile
 
 USERS = [f"p1.user-{number}" for number in range(40)]
 
@@ -219,6 +223,27 @@ def test_model_that_answers_nothing_useful_falls_back(bucket: RolloutBucket) -> 
     assert (told.outcome, told.active, told.arms, told.experiment) == ("fell_back", DEFAULT, (), "")
     found = bucket.list(USERS[0])
     assert found is not None and (found.model, found.reason, found.arm) == ("fixed", "personalised", "")
+
+
+def test_model_that_breaks_after_serving_well_falls_back(bucket: RolloutBucket) -> None:
+    bucket.activate(WORSE)
+    score = bucket.models[WORSE].score
+    model = bucket.shelf[WORSE]
+    for _ in range(100):
+        model.ranked([Profile(recents=[(ITEMS[0], 1, 0)], newest_ts=1)] * 100, ListRules(), BEGINNING)
+
+    def fails_for_two_of_three(items: Any, weights: Any, features: Any = None) -> Any:
+        scores, rows = score(items, weights)
+        scores[np.arange(len(scores)) % 3 > 0] = np.nan
+        return scores, rows
+
+    bucket.models[WORSE].score = fails_for_two_of_three  # type: ignore[method-assign]
+    assert served(bucket) == SHORT[WORSE]
+    for turn in range(200 // len(USERS) + 1):
+        at = BEGINNING + turn * MINUTE
+        bucket.take(*(an_interaction(user, at=at, id=f"{user}{turn}") for user in USERS))
+    assert served(bucket) == "fixed"
+    assert bucket.keyed.counts["models_fallen_back"] == 1
 
 
 def test_failed_model_can_be_activated_again(bucket: RolloutBucket) -> None:

@@ -103,7 +103,7 @@ def test_only_rows_and_weights_leave_the_worker(protocol: str) -> None:
 
 def a_model(url: str, protocol: Any, local: Any, **names: Any) -> Any:
     remote = scorer(url, protocol, **names)
-    return FallbackModel(FrozenModel(remote, "remote", rest_ms=5_000), remote, local)
+    return FallbackModel(FrozenModel(remote, "remote", rest_ms=5_000, stands_in=True), remote, local)
 
 
 def a_profile(*items: str) -> Profile:
@@ -157,6 +157,64 @@ def test_plain_scores_that_are_no_numbers_count_against_the_model() -> None:
         both = a_model(url, "open-inference-rest", FrozenModel(FixedModel(["a"]), "local"))
         found = both.ranked([a_profile("item-3"), a_profile("item-5")], RULES, NOW_MS)
         assert (both.failed, found.kept.any(axis=1).tolist()) == (1, [False, True])
+
+
+@pytest.mark.parametrize("fault", ["all nan", "all null", "overflow"])
+@pytest.mark.parametrize("protocol", ["open-inference-rest", "tensorflow-rest"])
+def test_answer_of_no_use_to_anybody_is_none(protocol: str, fault: str) -> None:
+    """Such a server was asked for ever, and its users had popular lists."""
+    local = FrozenModel(FixedModel([f"local-{row}" for row in range(9)]), "local")
+    profiles = [a_profile("item-3", "local-2"), a_profile("item-5", "local-1"), a_profile("unknown")]
+    with served(protocol) as (model, url):
+        both = a_model(url, protocol, local)
+        model.fault = fault
+        found = both.ranked(profiles, RULES, NOW_MS)
+        assert (both.name, found.kept.any(axis=1).tolist(), both.failed) == ("local", [True, True, False], 0)
+        both.ranked(profiles, RULES, NOW_MS + 4_999)
+        assert (both.name, model.calls) == ("local", 1), "the server is not asked during the pause"
+        model.fault = ""
+        both.ranked(profiles, RULES, NOW_MS + 5_000)
+        assert both.name == "remote"
+        assert both.counts()["lists_by_fallback"] == 6
+
+
+def test_batch_of_unknown_histories_says_nothing_of_the_server() -> None:
+    with served("open-inference-rest") as (model, url):
+        model.fault = "all nan"
+        both = a_model(url, "open-inference-rest", FrozenModel(FixedModel(["a"]), "local"))
+        both.ranked([a_profile("unknown")], RULES, NOW_MS)
+        assert both.name == "remote"
+
+
+def test_server_of_no_use_to_most_users_pauses_and_is_tried_again() -> None:
+    local = FrozenModel(FixedModel([f"local-{row}" for row in range(9)]), "local")
+    with served("open-inference-rest") as (model, url):
+        both = a_model(url, "open-inference-rest", local)
+        profiles = [a_profile(f"item-{1 + n % 9}", "local-2") for n in range(30)]
+        for _ in range(20):
+            both.ranked(profiles, RULES, NOW_MS)
+        model.fault = "most nan"
+        failed = []
+        while both.name == "remote":
+            both.ranked(profiles, RULES, NOW_MS)
+            failed.append(both.failed)
+        assert len(failed) == 4, "29 of 30 fail"
+        assert failed[-1] == failed[-2], "the local model has made the last batch good"
+        model.fault = ""
+        both.ranked(profiles, RULES, NOW_MS + 5_000)
+        assert both.name == "remote"
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("ranked", [False, True], ids=["plain", "ranked"])
+@pytest.mark.parametrize("fault", ["overflow", "underflow"])
+@pytest.mark.parametrize("protocol", REST)
+def test_score_that_float32_cannot_hold_is_none(protocol: str, fault: str, ranked: bool) -> None:
+    """JSON writes 1e39 as it writes 1.0: infinite scores ranked their items first, or left them out."""
+    with served(protocol) as (model, url):
+        model.ranked, model.fault = ranked, fault
+        scores, _ = scorer(url, protocol, ids="ids" if ranked else None).score(ROWS)
+        assert np.isnan(scores).all(axis=1).all()
 
 
 def test_large_element_is_asked_for_in_parts_within_one_deadline() -> None:
