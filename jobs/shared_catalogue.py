@@ -40,6 +40,7 @@ class SharedCatalogue:
         self._users = 0
         self._changing = threading.Lock()
         self._follower: CatalogueFollower | None = None
+        self._unread = 0
 
     def start(self) -> None:
         """Follow the catalogue, and wait until it has been read, for :data:`READY_S` at most."""
@@ -52,13 +53,22 @@ class SharedCatalogue:
         if not follower.ready.wait(READY_S):
             logger.warning("the catalogue is not read yet: until it is, lists may have items that are not available")
 
+    def take_unread(self) -> int:
+        """How many records could not be used since the last call by any operator of the worker."""
+        with self._changing:
+            if self._follower is None:
+                return 0
+            taken = self._follower.unread - self._unread
+            self._unread += taken
+        return taken
+
     def stop(self) -> None:
         """One user less."""
         with self._changing:
             self._users -= 1
             follower = self._follower if self._users == 0 else None
             if follower is not None:
-                self._follower = None
+                self._follower, self._unread = None, 0
                 _forget(self)
         if follower is not None:
             follower.close()

@@ -17,7 +17,7 @@ class Catalogue(Mapping[str, CatalogueItem]):
 
     `kafka`: options of kafka-python's consumer. `ready` is set once the topic was read to its end. While Kafka is
     unavailable, the items stay. At most :data:`ITEMS_MAX` items are kept; further ones are unknown. `withdrawn` are
-    the ids of those that are not available.
+    the ids of those that are not available, among them those whose record cannot be used.
     """
 
     def __init__(self, kafka: Mapping[str, Any], *, topic_prefix: str = "freshet.") -> None:
@@ -44,6 +44,11 @@ class Catalogue(Mapping[str, CatalogueItem]):
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+    @property
+    def unread(self) -> int:
+        """How many records could not be used since the topic was first read."""
+        return self._follower.unread
 
     def close(self) -> None:
         """Stop the thread."""

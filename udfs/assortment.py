@@ -30,6 +30,7 @@ class Following(Protocol):
     def assortment(self) -> "Assortment": ...  # noqa: D102
     def start(self) -> None: ...  # noqa: D102
     def stop(self) -> None: ...  # noqa: D102
+    def take_unread(self) -> int: ...  # noqa: D102
 
 
 class _Said(NamedTuple):
@@ -171,3 +172,7 @@ class Unfollowed:
 
     def stop(self) -> None:
         """Nothing to stop."""
+
+    def take_unread(self) -> int:
+        """Nothing to read."""
+        return 0

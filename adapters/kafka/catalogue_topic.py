@@ -5,20 +5,17 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-import msgspec
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from schemas import topics
-from schemas.catalogue import CatalogueItem
-from schemas.ids import is_id
+from schemas.catalogue import CatalogueItem, change_of
 from schemas.threads import in_background
 
 POLL_MS: Final = 200
 PAUSE_S: Final = 1.0
 DISCOVERY_MS: Final = 5_000
 """How long it takes to discover a new partition."""
-_decode: Final = msgspec.json.Decoder(CatalogueItem).decode
 logger = logging.getLogger("freshet.catalogue")
 
 OnItem: TypeAlias = Callable[[str, CatalogueItem | None], None]
@@ -26,7 +23,8 @@ OnItem: TypeAlias = Callable[[str, CatalogueItem | None], None]
 
 
 class CatalogueFollower:
-    """Calls `on_item` for each record. Close it. `ready` is set once the topic was read to its end.
+    """Calls `on_item` for each record. Close it. `ready` is set once the topic was read to its end. `unread` counts
+    records that cannot be used (:func:`schemas.catalogue.change_of`).
 
     `kafka`: options of kafka-python's consumer. While Kafka is unavailable, nothing is called.
     """
@@ -36,6 +34,7 @@ class CatalogueFollower:
         self._topic = topics.prefixed(topic_prefix, topics.CATALOGUE)
         self._on_item = on_item
         self._places: dict[TopicPartition, int] = {}
+        self.unread = 0
         self._closing = threading.Event()
         self.ready = threading.Event()
         self._thread = in_background("freshet-catalogue", self._follow)
@@ -81,13 +80,11 @@ class CatalogueFollower:
         return len(consumer.partitions_for_topic(self._topic) or ()) > len(partitions)
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
-        """Pass a record on. Invalid ones are ignored: whoever loads the catalogue into a model reports them."""
-        try:
-            if value is None:
-                self._on_item((key or b"").decode(), None)
-                return
-            item = _decode(value)
-        except (ValueError, RecursionError):
-            return
-        if is_id(item.item_id):
-            self._on_item(item.item_id, item)
+        """Pass a record on; nothing of one that cannot be used is logged, except why."""
+        change = change_of(key, value)
+        if change.fault:
+            self.unread += 1
+            if not self.unread & (self.unread - 1):
+                logger.error("catalogue: %s: its item counts as not available; %d so far", change.fault, self.unread)
+        if change.item_id:
+            self._on_item(change.item_id, change.item)

@@ -87,7 +87,7 @@ class Gateway:
         await asyncio.gather(*(tenant.reader.open() for tenant in tenants))
         purging = asyncio.create_task(Purger(self._settings.cache, self._tenants).run())
         refreshing = asyncio.create_task(_refresh(self._authenticator))
-        noting = asyncio.create_task(_note_redis(self._tenants, self._meter))
+        noting = asyncio.create_task(_note_sources(self._tenants, self._meter))
         yield
         for task in (purging, refreshing, noting):
             task.cancel()
@@ -131,11 +131,12 @@ async def _refresh(authenticator: Authenticator) -> None:
             logger.error("%s: the previous ones stay in use", error)
 
 
-async def _note_redis(tenants: Mapping[str, Tenant], meter: Meter) -> None:
-    """Keep the metrics of Redis up to date."""
+async def _note_sources(tenants: Mapping[str, Tenant], meter: Meter) -> None:
+    """Keep the metrics of Redis and of the catalogue up to date."""
     while True:
         for name, tenant in tenants.items():
             meter.redis(name, tenant.reader.state(), len(tenant.reader.complaints()))
+            meter.catalogue(name, tenant.catalogue.unread)
         await asyncio.sleep(NOTE_EVERY_S)
 
 

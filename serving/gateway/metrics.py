@@ -32,6 +32,13 @@ class Meter:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self._catalogue = Gauge(
+            "freshet_gateway_catalogue_unread",
+            "Records of a tenant's catalogue that could not be used since the start; their items are withdrawn.",
+            ("tenant",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self._ignored = Counter(
             "freshet_gateway_ignored_parameters",
             "Unknown query parameters of read routes, which were ignored.",
@@ -59,6 +66,10 @@ class Meter:
         for name in ("up", "closed", "away"):
             self._redis.labels(tenant, name).set(name == state)
         self._redis.labels(tenant, "complaints").set(complaints)
+
+    def catalogue(self, tenant: str, unread: int) -> None:
+        """Set how many records of a tenant's catalogue could not be used."""
+        self._catalogue.labels(tenant).set(unread)
 
     def ignored(self, route: str, count: int) -> None:
         """Count ignored parameters of a read route."""

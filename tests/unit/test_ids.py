@@ -101,7 +101,8 @@ def test_deceptive_ids_are_refused_everywhere(written: str) -> None:
 def in_catalogue(item_id: str) -> bool:
     found: list[str] = []
     follower = CatalogueFollower.__new__(CatalogueFollower)
-    follower._on_item = lambda name, item: found.append(name)
+    follower.unread, follower._on_item = 0, lambda name, item: found.append(name)
+    follower._take(item_id.encode("utf-8", "replace"), b"")
     follower._take(None, msgspec.json.encode({"item_id": item_id, "name": "tea"}))
     return item_id in found
 

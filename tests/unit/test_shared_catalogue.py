@@ -22,6 +22,7 @@ class Follower:
     def __init__(self, kafka: dict[str, Any], topic_prefix: str, on_item: Any) -> None:
         self.ready = threading.Event()
         self.ready.set()
+        self.unread = 2
         on_item("tea", CatalogueItem("tea", "Tea", "drinks"))
         self.running.append(self)
 
@@ -50,6 +51,20 @@ def test_operators_share_one_follower_until_the_last_stops() -> None:
     assert len(Follower.running) == 1
     second.stop()
     assert Follower.running == [] and opened() is not first, "a job that has ended leaves nothing behind"
+
+
+def test_unread_records_are_counted_once_by_all_operators_of_a_worker() -> None:
+    shared = opened()
+    shared.start()
+    shared.start()
+    assert [shared.take_unread(), shared.take_unread()] == [2, 0]
+    Follower.running[0].unread = 5
+    assert [shared.take_unread(), shared.take_unread()] == [3, 0]
+    shared.stop()
+    shared.stop()
+    assert shared.take_unread() == 0
+    shared.start()
+    assert shared.take_unread() == 2, "a new follower reads them again"
 
 
 def test_jobs_with_other_rules_have_their_own() -> None:

@@ -68,6 +68,7 @@ COUNTERS: Final = (
     "records_given_up",
     "store_retries",
     "models_fallen_back",
+    "catalogue_unread",
 )
 
 
@@ -275,6 +276,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._count_failed()
         yield from self._audit.expired(expired, timestamp, ctx)
         self._count_unread()
+        self._counters["catalogue_unread"].inc(parts.catalogue.take_unread())
         self._rebuild(self._users.generation.due(timestamp, self._users.has_users, ctx), ctx)
 
     def _rebuild(self, pseudonyms: Sequence[str], ctx: KeyedProcessFunction.OnTimerContext) -> None:
