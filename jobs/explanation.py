@@ -79,6 +79,13 @@ def _model_of(settings: Settings, made_by: str) -> ListModel:
     """The model that made a list, as near as it can be had."""
     if made_by.startswith(f"{ONLINE}@"):
         return _online_at(open_store(settings, 1), int(made_by.partition("@")[2]))
+    remote = settings.model.remote
+    if remote.url is not None and made_by == remote.name():
+        raise ModelError(
+            f"the list was made by {made_by}, the model on the inference server (model.remote): its lists cannot be "
+            "explained, because the server would have to score the history once for each recent item. Lists that the "
+            "local model makes can be; a list names the model that made it"
+        )
     directory = settings.model.frozen_directory()
     if directory is None:
         raise ModelError(f"the list was made by {made_by}, which these settings do not name: set model.directory")
