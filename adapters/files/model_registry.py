@@ -38,7 +38,8 @@ class ModelRegistry:
         self._root = PurePosixPath(root)
 
     def versions(self) -> list[Version]:
-        """All versions, by name, then by digest."""
+        """All versions, by name, then by digest. A folder must be there; stores of objects have no empty prefixes."""
+        self._require_folder()
         wanted = pyarrow.fs.FileSelector(str(self._root), allow_not_found=True, recursive=True)
         try:
             found = self._files.get_file_info(wanted)
@@ -62,6 +63,7 @@ class ModelRegistry:
 
     def fetch(self, version: Version, folder: Path) -> None:
         """Copy a version into an existing `folder`; raises :class:`ModelError` if its graph has another digest."""
+        self._require_folder()
         if self.manifest(version) is None:
             raise ModelError(f"{version} is not in {self.address}: `freshet model list` shows what is")
         for name in FILES:
@@ -93,6 +95,19 @@ class ModelRegistry:
         except Exception as error:  # as above
             raise self._unreachable(error) from None
         return True
+
+    def _require_folder(self) -> None:
+        if not isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            return
+        try:
+            is_there = self._files.get_file_info(str(self._root)).type == pyarrow.fs.FileType.Directory
+        except Exception as error:  # as above
+            raise self._unreachable(error) from None
+        if not is_there:
+            raise ModelError(
+                f"there is no folder {self.address} (model.versions): mount it, create it, or add a first version "
+                "with `freshet model push`, which creates it"
+            )
 
     def _write(self, path: str, source: Path | io.BytesIO) -> None:
         """Under another name first, so that nobody reads half a manifest."""

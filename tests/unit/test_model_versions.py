@@ -196,3 +196,13 @@ def test_without_mlflow_its_uris_are_refused_in_one_line(settings: Settings, mon
     monkeypatch.setitem(__import__("sys").modules, "mlflow.artifacts", None)
     with pytest.raises(ModelError, match="pip install mlflow-skinny"):
         resolved(settings, "models:/shop@champion")
+
+
+def test_missing_folder_of_versions_is_not_an_empty_one(settings: Settings) -> None:
+    """A folder that is not mounted looked like one without versions, and `freshet model list` ended with success."""
+    version = str(Version("shop", "a" * 64))
+    for ask in (lambda: listed(settings), lambda: resolved(settings, "shop"), lambda: opener(settings)(version)):
+        with pytest.raises(ModelError, match=r"there is no folder .*versions \(model\.versions\): mount it"):
+            ask()
+    Path(settings.model.versions or "").mkdir()
+    assert listed(settings) == []
