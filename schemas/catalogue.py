@@ -25,12 +25,12 @@ class CatalogueChange(NamedTuple):
     fault: str = ""
 
 
-class _Named(msgspec.Struct):
+class _ItemName(msgspec.Struct):
     item_id: ItemId
 
 
 _decode: Final = msgspec.json.Decoder(CatalogueItem).decode
-_decode_name: Final = msgspec.json.Decoder(_Named).decode
+_decode_name: Final = msgspec.json.Decoder(_ItemName).decode
 NAMELESS: Final = "a record names no item"
 
 

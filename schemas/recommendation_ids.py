@@ -32,7 +32,7 @@ class Served(NamedTuple):
     list: bytes
 
 
-class _Head(NamedTuple):
+class _IdHead(NamedTuple):
     """What ids of a model and an arm begin with, and a copy of its hash."""
 
     text: bytes
@@ -63,7 +63,7 @@ class RecommendationIds:
 
     def __init__(self, key: bytes) -> None:
         self._begin = blake2b(digest_size=_SIGNED_BYTES, key=key, person=_PERSON).copy
-        self._heads: dict[tuple[str, str], _Head] = {}
+        self._heads: dict[tuple[str, str], _IdHead] = {}
 
     def of(self, pseudonym: str, model: str, arm: str, version: int, at_ms: int) -> bytes:
         """The id of a list."""
@@ -105,13 +105,13 @@ class RecommendationIds:
                 return Served(model, arm, made)
         return None
 
-    def _head(self, model: str, arm: str) -> "_Head":
+    def _head(self, model: str, arm: str) -> "_IdHead":
         text = f"r1.{short_name(model, MODEL_LENGTH_MAX) or '-'}.{short_name(arm, ARM_LENGTH_MAX)}.".encode()
         signed = self._begin()
         signed.update(text)
         if len(self._heads) >= _HEADS_MAX:
             self._heads.clear()
-        head = self._heads[model, arm] = _Head(text, signed.copy)
+        head = self._heads[model, arm] = _IdHead(text, signed.copy)
         return head
 
     def _signature(self, head: bytes, made: bytes, pseudonym: str) -> bytes:

@@ -12,6 +12,7 @@ MOMENTS = {
     "adapters/redis/client.py": "when a generation was made, for people",
     "serving/async_reader.py": "how old a list is, which says when it was made",
     "serving/consents.py": "when a person said something",
+    "serving/displayed.py": "when users did something with a list",
     "serving/events.py": "events that are dated in the future",
     "serving/gateway/api_keys.py": "until when an API key is one",
     "serving/gateway/lane.py": "when a model was last served",

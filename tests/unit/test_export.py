@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from adapters.files.export_parts import part_events, read_manifest
 from adapters.secrets.key_rings import begin_rotation, load_key_ring, write_key_ring
 from privacy.export import honour
+from privacy.feature_export import deriving
 from privacy.history import permitted
 from privacy.standings import standings_of
 from schemas.consents import PURPOSES, Purpose
@@ -24,7 +25,14 @@ from schemas.exploration import Exploration
 from schemas.exports import LeftOut
 from schemas.pseudonyms import ExportHashes, Pseudonymiser
 from schemas.wire.codecs import json_codec
-from tests.support.exports import a_raw_record_of, an_event_as_published, an_export, naive_may_export, standings
+from tests.support.exports import (
+    a_raw_record_of,
+    an_event_as_published,
+    an_export,
+    naive_may_export,
+    settings,
+    standings,
+)
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
@@ -164,7 +172,8 @@ def test_draws_are_exported_to_measure_alone_and_survive_a_rewrite(purpose: Purp
     grants = [a_raw_consent("ada"), a_raw_consent("bob", offset=1)]
     an_export(tmp_path / "e", events, grants, NOW, purpose)
     leaves = a_raw_consent("bob", "none", BEGINNING + DAY, offset=2)
-    honour(tmp_path / "e", read_manifest(tmp_path / "e"), standings([*grants, leaves], purpose, True), NOW + DAY)
+    users, derive = standings([*grants, leaves], purpose, True), deriving(settings(), tmp_path / "e")
+    honour(tmp_path / "e", read_manifest(tmp_path / "e"), users, NOW + DAY, derive)
     [first, second] = [one for part in read_manifest(tmp_path / "e").parts for one in part_events(tmp_path / "e", part)]
     expected = (28, 0.25, ["tea", "cup"], BEGINNING) if purpose == "measure" else (None,) * 4
     assert (first.slot, first.propensity, first.pool, first.list_at) == expected
