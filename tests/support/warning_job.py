@@ -17,11 +17,10 @@ from adapters.scoring.opening import open_client
 from models.remote_scorer import Names, RemoteScorer
 from schemas.threads import in_background
 from tests.support.inference_server import ITEMS
-from tests.support.models import history
 from udfs.ingest import Ingest
 from udfs.operators.ingest_operator import IngestOperator
 
-STEPS = ("overflow", "divide", "cast", "warning", "warning from C", "thread", "remote")
+STEPS = ("overflow", "divide", "cast", "warning", "warning from C", "thread", "onnx", "remote")
 
 
 class WarningOperator(IngestOperator):
@@ -55,9 +54,14 @@ class WarningOperator(IngestOperator):
         in_background("test", lambda: found.append(self.overflow())).join()
         return found
 
+    def onnx(self) -> Any:
+        import onnx
+
+        return onnx.__name__
+
     def remote(self) -> Any:
         remote = RemoteScorer(open_client(self._url, "open-inference-rest", "m"), ITEMS, Names(), 5, 5_000)
-        return np.isnan(remote.score(history(3, 7))[0]).all()
+        return np.isnan(remote.score(np.ones((1, 20), np.int32))[0]).all()
 
 
 def main(url: str) -> None:
