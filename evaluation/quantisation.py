@@ -125,11 +125,16 @@ def _compared(steps: list[Step], scorers: dict[str, Scorer], ids: list[str], see
     users, exact = measured[FP32].users, measured[FP32].column("ndcg@10")
     if not len(users):
         raise ModelError("there is nothing to evaluate: nobody has a new item in the last fifth of the time")
-    whole = max(float(exact.mean()), 1e-9)
+    whole = float(exact.mean())
+    if whole <= 0:
+        raise ModelError(
+            "the model lists nothing that users meet next in the last fifth of the time, so nothing can be lost: give "
+            "more interactions, of users that the model was trained for"
+        )
     found = {}
     for name, each in measured.items():
         lost = difference(users, exact, each.column("ndcg@10"), seed)
-        loss, low, high = (round(value / whole, 5) + 0.0 for value in lost)
+        loss, low, high = (round(value / whole, 5) + 0.0 for value in lost[:3])
         found[name] = FormReport(0, 0.0, round(float(each.column("ndcg@10").mean()), 5), loss, low, high, len(users))
     return found
 

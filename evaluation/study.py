@@ -196,4 +196,6 @@ def _title(name: str, table: Comparison) -> str:
 
 def sentence(each: Difference) -> str:
     """A difference in nDCG@10 with its interval."""
+    if not each.says_something:
+        return f"{each.mean:+.4f} nDCG@10, of {each.users} users: too few for an interval"
     return f"{each.mean:+.4f} nDCG@10, 95 % interval {each.low:+.4f} to {each.high:+.4f}"

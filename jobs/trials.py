@@ -33,12 +33,23 @@ def described_trials(found: list[TrialReceipt]) -> list[str]:
 
 
 def _lines(one: TrialReceipt) -> list[str]:
-    gain = max(one.served_gain, 1e-9)
-    share = f"{one.difference / gain:+.1%}, between {one.low / gain:+.1%} and {one.high / gain:+.1%}"
     return [
         f"trial {one.experiment}: {shortened(one.other)} beside {shortened(one.served)}, {one.lists:,} lists",
-        f"  gain {one.served_gain:.4f}; the other: {share}: {SAID[one.verdict]}",
+        f"  gain {one.served_gain:.4f}; the other: {_share(one)}: {SAID[one.verdict]}",
     ]
+
+
+def _share(one: TrialReceipt) -> str:
+    """The difference as a share of the gain, as far as it is known: a share of next to nothing is none."""
+    gain = one.served_gain
+    if gain <= 0:
+        return f"{one.difference:+.4f}, and no share of a gain of 0"
+    low, high = one.low / gain, one.high / gain
+    if low <= -1 and high >= 1:
+        return "too few lists to say more than that"
+    least = f"{low:+.1%}" if low > -1 else "-100%"
+    most = f"{high:+.1%}" if high < 10 else "more than tenfold"
+    return f"{one.difference / gain:+.1%}, between {least} and {most}"
 
 
 SAID: Final = {
