@@ -58,6 +58,15 @@ def made_of(version: int, at_ms: int) -> bytes:
     return (version & 0xFFFF_FFFF).to_bytes(4) + (at_ms // 1000 & 0xFFFF_FFFF).to_bytes(4)
 
 
+def made_at_ms(made: bytes) -> int:
+    """When a list was made, from the 8 bytes that identify it, in ms since the epoch, rounded down to seconds.
+
+    >>> made_at_ms(made_of(7, 1_764_489_600_999))
+    1764489600000
+    """
+    return int.from_bytes(made[4:]) * 1000
+
+
 class RecommendationIds:
     """Makes and checks ids with `key`. It contains a key: never pickle it, never log it."""
 

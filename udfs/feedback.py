@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from schemas.consents import PURPOSES, Level
 from schemas.events import EVENT_TYPES, KIND_OF
+from schemas.recommendation_ids import made_at_ms
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from udfs.elements import EventRecord
 from udfs.state import ShownList, UserState
@@ -82,10 +83,14 @@ class FeedbackSums(NamedTuple):
 
 
 class Measuring:
-    """Collects what one element measures: call `accepted` with each accepted event, then `sums`."""
+    """Collects what one element measures: call `accepted` with each accepted event, then `sums`.
 
-    def __init__(self, settings: FeedbackSettings) -> None:
+    `longest` is the number of items in the longest list that the job makes: nobody saw a position beyond it.
+    """
+
+    def __init__(self, settings: FeedbackSettings, longest: int = POSITIONS_MAX) -> None:
         self._window_ms = settings.window_ms
+        self._longest = min(longest, POSITIONS_MAX)
         self._found: list[tuple[str, Series, Counts]] = []
         self._measured: list[EventRecord] = []
 
@@ -100,7 +105,7 @@ class Measuring:
         if profile is None or event.kind not in JOINED:
             return
         model, arm, made, position, surface = shown
-        if not 0 <= position < POSITIONS_MAX:
+        if not 0 <= position < self._longest or made_at_ms(made) <= state.withdrawn_at:
             return
         profile.shown = unexpired(profile.shown, profile.newest_ts, self._window_ms)
         joined = next((each for each in profile.shown if each.made == made), None)

@@ -7,6 +7,7 @@ import pytest
 
 from schemas.consents import PURPOSES
 from schemas.errors import SchemaError
+from schemas.recommendation_ids import made_of
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
@@ -14,12 +15,14 @@ from tests.support.vocabulary import (
     MINUTE,
     PSEUDONYMISER,
     SECOND,
+    a_consent,
     a_raw_interaction,
     a_user,
     an_ingest,
     an_interaction,
 )
 from udfs.account import Account
+from udfs.consent import apply_consent
 from udfs.elements import Element, EventRecord, ShownAt, unpack
 from udfs.feedback import (
     POSITIONS_MAX,
@@ -35,7 +38,7 @@ from udfs.feedback import (
 from udfs.feedback_windows import FeedbackWindows, metric_records, rates
 from udfs.personalise import Users, apply
 from udfs.profile import ProfileBounds
-from udfs.state import UserState, encode_state
+from udfs.state import Profile, UserState, encode_state
 
 HOME = Series("online", "", "home")
 MEASURE_ONLY = 1 << PURPOSES.index("measure")
@@ -75,6 +78,24 @@ def test_a_purchase_of_what_was_clicked_is_one_hit() -> None:
 def test_what_was_clicked_was_seen() -> None:
     counts = measured(an_event("click", 2))
     assert (counts.lists, counts.impressions, counts.clicks) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("position", "counted"), [(0, 1), (29, 1), (30, 0), (63, 0), (-1, 0)])
+def test_position_beyond_the_longest_list_is_not_counted(position: int, counted: int) -> None:
+    measuring = Measuring(FeedbackSettings(), longest=30)
+    state, event = a_user(), an_event("click", position)
+    state.profile = Profile(newest_ts=BEGINNING)
+    measuring.accepted(state, event)
+    assert len(measuring.sums({event.pseudonym}).series) == counted
+
+
+@pytest.mark.parametrize(("made_ms", "counted"), [(BEGINNING - SECOND, 0), (BEGINNING + 2 * SECOND, 1)])
+def test_list_from_before_a_withdrawal_is_not_counted_after_a_new_consent(made_ms: int, counted: int) -> None:
+    state = UserState()
+    for level, at in (("full", BEGINNING - MINUTE), ("none", BEGINNING), ("full", BEGINNING + SECOND)):
+        apply_consent(state, a_consent(level=level, at=at))
+    event = an_event("click", 0, BEGINNING + MINUTE, made=made_of(1, made_ms))
+    assert measured(event, state=state).clicks == counted
 
 
 def test_an_event_joins_only_within_the_window() -> None:

@@ -16,16 +16,16 @@ SUMS_EVERY_MS: Final = 1_000
 
 
 class FeedbackKeeper:
-    """Keeps the counts of the bucket being processed until the second ends."""
+    """Keeps the counts of the bucket being processed until the second ends. `longest`: see :class:`Measuring`."""
 
-    def __init__(self, context: RuntimeContext, settings: FeedbackSettings) -> None:
+    def __init__(self, context: RuntimeContext, settings: FeedbackSettings, longest: int) -> None:
         raw = Types.PICKLED_BYTE_ARRAY()
         self._sums = context.get_list_state(ListStateDescriptor("feedback-sums-v1", raw))
-        self._settings = settings
+        self._settings, self._longest = settings, longest
 
     def measuring(self) -> Measuring:
         """What the next element is to be measured with."""
-        return Measuring(self._settings)
+        return Measuring(self._settings, self._longest)
 
     def measured(self, measuring: Measuring, events: list[EventRecord]) -> bytes:
         """The counts of an element: of users whose `events` were accepted in the end."""

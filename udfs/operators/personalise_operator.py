@@ -140,7 +140,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._users = UserKeeper(runtime_context, user_parts, parts.generation, self._store, relinked)
         self._popularity = PopularityKeeper(runtime_context, parts.popularity, parts.catalogue.assortment)
         self._learning = LearningKeeper(runtime_context, parts.online, parts.ranker.rules, self._store)
-        self._feedback = FeedbackKeeper(runtime_context, parts.feedback)
+        longest = max(parts.ranker.rules.items, parts.popularity.list_items)
+        self._feedback = FeedbackKeeper(runtime_context, parts.feedback, longest)
         self._shadow = ShadowKeeper(runtime_context)
         self._audit = AuditKeeper(runtime_context, parts.audit)
         fell_back = self._counters["models_fallen_back"].inc
