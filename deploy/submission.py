@@ -59,6 +59,10 @@ class UpgradeResult(NamedTuple):
     job: str
 
 
+_ENDED: Final = (KeyboardInterrupt, SystemExit)
+"""What Ctrl-C and SIGTERM raise in a command."""
+
+
 def require_servers(kafka: KafkaSettings, flink: str | None) -> None:
     """Raise if Flink, given its URL, or Kafka does not answer: Flink's client takes long, and blames something else.
 
@@ -94,15 +98,29 @@ def _take_over(
 ) -> UpgradeResult:
     flink = how.flink or ""
     say(f"stopping job {before} with a savepoint")
-    savepoint = FlinkRest(flink).stop_with_savepoint(before, savepoints)
+    resume = ["freshet", "submit", "--settings", str(settings), "--flink", flink, "--savepoint"]
+    try:
+        savepoint = FlinkRest(flink).stop_with_savepoint(before, savepoints)
+    except _ENDED:
+        say(
+            f"ended while Flink takes a savepoint of job {before}: if the job stops, run "
+            f"`{shlex.join(resume)} SAVEPOINT` with the savepoint that Flink names"
+        )
+        raise
+    resume.append(savepoint)
     say(f"stopped; its state is in {savepoint}")
     try:
         job = _submit(settings, package, how._replace(savepoint=savepoint), say)
     except SubmitError as error:
-        command = ["freshet", "submit", "--settings", str(settings), "--flink", flink, "--savepoint", savepoint]
         raise SubmitError(
-            f"{error}. The job is stopped, and nothing is lost: fix that, then run `{shlex.join(command)}`"
+            f"{error}. The job is stopped, and nothing is lost: fix that, then run `{shlex.join(resume)}`"
         ) from None
+    except _ENDED:
+        say(
+            "ended while the job is stopped, and nothing is lost: unless Flink runs the new job already, run "
+            f"`{shlex.join(resume)}`"
+        )
+        raise
     return UpgradeResult(before, savepoint, job)
 
 

@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import re
+import signal
 import socket
 import tempfile
 import threading
@@ -16,7 +17,7 @@ import pytest
 from deploy import submission
 from deploy.local.errors import SubmitError
 from deploy.submission import Submission, flink_client, submit
-from freshet.cli.main import run
+from freshet.cli.main import _end, run
 
 JOB = "0123456789abcdef0123456789abcdef"
 STACK = "-----------------------------\n The program finished with the following exception:\n\tat org.A.b(A.java:1)\n"
@@ -180,6 +181,37 @@ def test_refused_upgrade_names_savepoint_and_resuming_command(
         SubmitError, match=r"no model.*`freshet submit .* --flink http://f:1 --savepoint s3://s/savepoint-1`"
     ):
         submission.upgrade(settings, "personalise", Submission("http://f:1"), None, lambda line: None)
+
+
+@pytest.fixture
+def ended_by_signal() -> Iterator[None]:
+    """As in a command, SIGTERM raises in this process."""
+    before = signal.signal(signal.SIGTERM, _end)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("ended_by_signal")
+@pytest.mark.parametrize("at", ["savepoint", "submission"])
+def test_upgrade_that_is_ended_says_how_to_resume(
+    client, settings: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """SIGTERM after the savepoint left a stopped job, and no word of how to go on."""
+    checks = 'case "$*" in *--check-in-place-of*) echo "checked: yes"; exit 0;; esac'
+    client(f"{checks}\nkill -TERM {os.getpid()}; sleep 5")
+    said: list[str] = []
+
+    def stop(self: object, job: str, folder: str | None) -> str:
+        if at == "savepoint":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return "s3://s/savepoint-1"
+
+    monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
+    monkeypatch.setattr(submission.FlinkRest, "stop_with_savepoint", stop)
+    with pytest.raises(SystemExit):
+        submission.upgrade(settings, "personalise", Submission("http://f:1"), None, said.append)
+    named = "s3://s/savepoint-1" if at == "submission" else "SAVEPOINT"
+    assert re.search(rf"`freshet submit .* --flink http://f:1 --savepoint {named}`", said[-1]), said
 
 
 def test_flink_client_is_found_on_path_then_in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
