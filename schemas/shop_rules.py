@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.events import ItemId, ShortText
+from schemas.ids import is_id
 
 ListKind = Literal["own", "popular", "trending"]
 LISTS: Final[tuple[ListKind, ...]] = ("own", "popular", "trending")
@@ -22,7 +23,24 @@ Moment = Annotated[datetime, Meta(tz=True)]
 Category = Annotated[ShortText, Meta(min_length=1)]
 Names = Annotated[tuple[ItemId, ...], Meta(max_length=NAMES_MAX)]
 Categories = Annotated[tuple[Category, ...], Meta(max_length=NAMES_MAX)]
+Cap = Annotated[int, Meta(ge=1, le=1_000)]
 NO_END_MS: Final = 1 << 62
+
+
+def _check_ids(items: Iterable[str]) -> None:
+    for item in items:
+        if not is_id(item):
+            raise ValueError(f"item {item!r} has a character that no item id has: write the id as the catalogue does")
+
+
+def _check_segments(segments: Iterable[str]) -> None:
+    for segment in segments:
+        kind, _, value = segment.partition(":")
+        if segment != "all" and not (kind and value):
+            raise ValueError(
+                f"there is no segment {segment!r}, so the rule would have no effect: write `all`, or kind and value, "
+                "such as `surface:home`, `country:GB` or `category:tea`"
+            )
 
 
 class _Timed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"since": "from"}):
@@ -62,6 +80,7 @@ class _Selection(_Timed, frozen=True, forbid_unknown_fields=True, kw_only=True):
         super().__post_init__()
         if not self.items and not self.categories:
             raise ValueError("without `items` or `categories` it would have no effect: set one, or remove the table")
+        _check_ids(self.items)
 
 
 class Boost(_Selection, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -75,6 +94,10 @@ class Exclusion(_Selection, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     segments: Annotated[tuple[Category, ...], Meta(max_length=RULES_MAX)] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_segments(self.segments)
+
 
 class Pin(_Timed, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Puts an item at a position (1 is the first) of `lists`; with `segments`, only of their popular lists."""
@@ -86,6 +109,8 @@ class Pin(_Timed, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_ids([self.item])
+        _check_segments(self.segments)
         if self.segments and self.lists not in (LISTS, ("popular",)):
             raise ValueError('`segments` are those of popular lists: set `lists = ["popular"]`, or leave it out')
 
@@ -107,8 +132,8 @@ class Pin(_Timed, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class ShopRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The contents of the file. Without rules, lists are as the models make them, without unavailable items."""
 
-    category_items_max: Annotated[int, Meta(ge=1)] | None = None
-    caps: Annotated[dict[Category, Annotated[int, Meta(ge=1)]], Meta(max_length=NAMES_MAX)] = {}
+    category_items_max: Cap | None = None
+    caps: Annotated[dict[Category, Cap], Meta(max_length=NAMES_MAX)] = {}
     diversity: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     boosts: Annotated[tuple[Boost, ...], Meta(max_length=RULES_MAX)] = ()
     exclusions: Annotated[tuple[Exclusion, ...], Meta(max_length=RULES_MAX)] = ()
