@@ -57,7 +57,7 @@ def listed(shop: Live, user: str) -> tuple[str, str]:
 
 
 def test_frozen_model_is_rolled_out_against_the_online_one_and_survives_a_kill(shop: Live, tmp_path: Path) -> None:
-    users, before = [f"user-{n}" for n in range(12)], [f"earlier-{n}" for n in range(6)]
+    users, before = [f"user-{n}" for n in range(12)], [f"earlier-{n}" for n in range(24)]
     shop.consent([*users, *before])
     for user in before:
         for item in ("item-00002", "item-00003"):
