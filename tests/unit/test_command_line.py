@@ -374,10 +374,10 @@ def test_installed_command_imports_from_its_checkout(tmp_path: Path) -> None:
 
 
 def test_completion_is_offered_for_common_shells(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # tests may run below `sh`
     for shell in ("bash", "zsh", "fish"):
-        told = subprocess.run(
-            [sys.executable, "-m", "freshet", "--show-completion", shell], cwd=ROOT, capture_output=True, text=True
-        )
+        command = [sys.executable, "-m", "freshet", "--show-completion", shell]
+        told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert "freshet" in told.stdout and "_FRESHET_COMPLETE" in told.stdout, told.stderr
 
 
