@@ -6,6 +6,7 @@ that follows. So the first import of our code in a worker, which is that of this
 memory, and the interpreter imports from there as long as it lives.
 """
 
+import sys
 from typing import Final, cast
 
 _UNPACKED: Final = "/python-dist-"
@@ -38,7 +39,6 @@ def _copy(root: str) -> bytes:
 def _import_from(copy: bytes) -> None:
     """Have the interpreter import from the zip `copy` what it has not yet imported of our packages."""
     import os
-    import sys
     from importlib.abc import Loader, MetaPathFinder
     from importlib.machinery import ModuleSpec
     from zipimport import zipimporter
@@ -60,5 +60,5 @@ def _import_from(copy: bytes) -> None:
             module.__spec__.loader = cast("Loader", zipimporter("/".join([place, *name.split(".")[:-1]])))
 
 
-if _UNPACKED in __file__:
+if _UNPACKED in __file__ and sys.platform == "linux":  # elsewhere, nothing keeps a file without a place on disk
     _import_from(_copy(__file__.rpartition("/udfs/")[0]))
