@@ -15,10 +15,10 @@ from evaluation.job_twin import ALL_PURPOSES, ANY_ITEM, BUCKET, UsersTwin
 from evaluation.off_policy import Codes, Estimate, Estimates, Log, clicked_rate, estimate
 from schemas.consents import Level
 from schemas.errors import ModelError
-from schemas.events import KIND_OF
 from schemas.exports import ExportedEvent
 from schemas.lists import item_fragment
-from udfs.elements import ConsentRecord, Element, EventRecord
+from udfs.elements import ConsentRecord, Element
+from udfs.exported_events import record_of
 from udfs.profile import ProfileBounds
 from udfs.ranking import CANDIDATES_MAX, ListModel
 from udfs.state import Profile
@@ -147,18 +147,11 @@ def _profiles(moments: Sequence[tuple[str, int]], events: Iterable[ExportedEvent
         done = 0
         for at in times:
             while done < len(records) and records[done].appended <= at:
-                twin.apply(Element(BUCKET, [_record(records[done], done + 1)]))
+                twin.apply(Element(BUCKET, [record_of(records[done], done + 1)]))
                 done += 1
             state = twin.state_of(user)
             found[user, at] = (state and state.profile) or Profile()
     return found
-
-
-def _record(event: ExportedEvent, number: int) -> EventRecord:
-    name, kind = number.to_bytes(8, "big"), KIND_OF[event.type]
-    return EventRecord(
-        event.pseudonym, name, kind, event.ts, event.appended, 0, number, 0, event.item_id, None, (), b"", schema_v=1
-    )
 
 
 def lines(found: OffPolicy) -> list[str]:

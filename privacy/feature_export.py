@@ -28,10 +28,9 @@ from privacy.export_folder import (
     write_manifest,
 )
 from schemas.errors import ExportError
-from schemas.events import KIND_OF
 from schemas.exports import FEATURES, ExportedEvent, ExportManifest, ExportPart
-from schemas.pseudonyms import EVENT_HASH_BYTES
 from udfs.elements import EventRecord
+from udfs.exported_events import record_of
 from udfs.features import FEATURES as ALL_FEATURES
 from udfs.features import FeatureRow, rows_of
 
@@ -102,7 +101,7 @@ def _divide(folder: Path, manifest: ExportManifest, spilt: Sequence[Path]) -> No
 def _rows(settings: Settings, share: Path) -> Iterator[FeatureRow]:
     users: dict[str, list[EventRecord]] = {}
     for number, event in enumerate(_events(share)):
-        users.setdefault(event.pseudonym, []).append(_record_of(event, number))
+        users.setdefault(event.pseudonym, []).append(record_of(event, number))
     for user, events in users.items():
         yield from rows_of(user, events, settings.profile, settings.features.ttl_ms)
 
@@ -111,15 +110,6 @@ def _events(share: Path) -> Iterator[ExportedEvent]:
     with share.open("rb") as file:
         while size := file.read(4):
             yield _decode(file.read(int.from_bytes(size, "little")))
-
-
-def _record_of(event: ExportedEvent, number: int) -> EventRecord:
-    """The event as the job's rules take it. Exports have no hash of it; no event is in an export twice."""
-    name, session = number.to_bytes(EVENT_HASH_BYTES, "big"), bytes.fromhex(event.session or "")
-    kind, place = KIND_OF[event.type], (event.appended, 0, 0, 0)
-    return EventRecord(
-        event.pseudonym, name, kind, event.ts, *place, event.item_id, session or None, (), b"", event.schema_v
-    )
 
 
 def _write(path: Path, created_ms: int, rows: Sequence[FeatureRow]) -> ExportPart:
