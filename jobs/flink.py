@@ -1,14 +1,18 @@
 """The parts of a job that depend on Flink and Kafka: source, sinks, keys and execution mode."""
 
-from pyflink.common import Configuration
+from pyflink.common import Configuration, Types, WatermarkStrategy
 from pyflink.common.serialization import ByteArraySchema
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
-from pyflink.datastream.connectors.kafka import KafkaRecordSerializationSchema, KafkaSink
+from pyflink.datastream.connectors.kafka import (
+    KafkaOffsetsInitializer,
+    KafkaRecordSerializationSchema,
+    KafkaSink,
+    KafkaSource,
+)
 from pyflink.java_gateway import get_gateway
-from pyflink.table import StreamTableEnvironment, Table
-from pyflink.table.expressions import col
 
+from jobs.java_operators import packed_record
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.settings import Settings
 
@@ -17,62 +21,31 @@ LINGER_MS = {True: 100, False: 20}
 checkpoint; receipts of consents have readers that wait."""
 DISCOVERY_S = 5
 SOURCE_UID = "raw-records-v1"
-RAW_COLUMNS = ("topic", "partition", "offset", "append_time", "key", "value")
+_READING = {
+    "isolation.level": "read_committed",
+    # A new partition is read from its beginning, at the latest after this time: it may hold a withdrawal.
+    "partition.discovery.interval.ms": str(DISCOVERY_S * 1_000),
+    # The broker answers every 10 ms, or once there is enough data. An answer per append would make batches of a few
+    # events at low rates, and each batch costs the broker and the job more than its events.
+    "fetch.max.wait.ms": "10",
+    "fetch.min.bytes": "1048576",
+    "max.poll.records": "2000",
+}
 
 
-def raw_records(t_env: StreamTableEnvironment, settings: Settings) -> DataStream:
-    """The unchanged records of the raw topics: topic, partition, offset, append time, key, value.
+def raw_records(env: StreamExecutionEnvironment, settings: Settings) -> DataStream:
+    """The unchanged records of the raw topics, packed one by one (`jobs/java/freshet/PackedRecord.java`).
 
     Reads committed records only. Without a savepoint it starts at the earliest record, so that state is complete.
     """
     kafka = settings.kafka
-    options = {
-        "connector": "kafka",
-        "topic": ";".join(settings.topic_names()),
-        "key.format": "raw",
-        "key.fields": "key",
-        "value.format": "raw",
-        "value.fields-include": "EXCEPT_KEY",
-        "scan.startup.mode": "earliest-offset",
-        # A new partition is read from its beginning, at the latest after this time: it may hold a withdrawal.
-        "scan.topic-partition-discovery.interval": f"{DISCOVERY_S} s",
-        "properties.group.id": kafka.group(),
-        "properties.isolation.level": "read_committed",
-        # The broker answers every 10 ms, or once there is enough data. An answer per append would make batches of a few
-        # events at low rates, and each batch costs the broker and the job more than its events.
-        "properties.fetch.max.wait.ms": "10",
-        "properties.fetch.min.bytes": "1048576",
-        "properties.max.poll.records": "2000",
-        **{f"properties.{name}": value for name, value in flink_kafka_properties(kafka).items()},
-    }
-    with_clause = ", ".join(f"{_sql(name)} = {_sql(value)}" for name, value in options.items())
-    t_env.execute_sql(
-        "CREATE TEMPORARY TABLE raw_records ("
-        "`key` BYTES, `value` BYTES, "
-        "`topic` STRING METADATA VIRTUAL, `partition` INT METADATA VIRTUAL, `offset` BIGINT METADATA VIRTUAL, "
-        "`append_time` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL"
-        f") WITH ({with_clause})"
-    )
-    return to_stream(t_env, t_env.from_path("raw_records"))
-
-
-def _sql(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def to_stream(t_env: StreamTableEnvironment, raw: Table) -> DataStream:
-    """Return the columns :data:`RAW_COLUMNS` of `raw` as the planner's own rows, which only Java operators can read.
-
-    Sets our own uid on the Kafka source, because the planner's uid changes with the query.
-    """
-    table = raw.select(*(col(name) for name in RAW_COLUMNS))
-    row_data = get_gateway().jvm.Class.forName("org.apache.flink.table.data.RowData")
-    row_type = table._j_table.getResolvedSchema().toPhysicalRowDataType().bridgedTo(row_data)
-    stream = DataStream(t_env._j_tenv.toDataStream(table._j_table, row_type))
-    for predecessor in stream._j_data_stream.getTransformation().getTransitivePredecessors():
-        if predecessor.getClass().getSimpleName() == "SourceTransformation":
-            predecessor.setUid(SOURCE_UID)
-    return stream
+    source = KafkaSource.builder().set_topics(*settings.topic_names())
+    source.set_group_id(kafka.group()).set_starting_offsets(KafkaOffsetsInitializer.earliest())
+    for name, value in {**_READING, **flink_kafka_properties(kafka)}.items():
+        source.set_property(name, value)
+    source._j_builder.setDeserializer(packed_record(env))
+    kind = Types.PRIMITIVE_ARRAY(Types.BYTE())
+    return env.from_source(source.build(), WatermarkStrategy.no_watermarks(), "raw-records", kind).uid(SOURCE_UID)
 
 
 def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_once: bool) -> None:

@@ -14,17 +14,22 @@ from jobs.operators_jar import operators_jar
 from jobs.settings import BatchSettings
 
 
+def packed_record(env: StreamExecutionEnvironment) -> Any:
+    """What a Kafka source makes of a record: all of it, as bytes that :func:`udfs.ingest.unpack_records` reads."""
+    _ship_jar(env, operators_jar().as_uri())
+    return get_gateway().jvm.freshet.PackedRecord()
+
+
 def snapshot_guard(raw: DataStream, pins: str, kept_ms: int, transaction_ms: int) -> DataStream:
     """Pass `raw` through, and refuse to restore a snapshot with other `pins` or older than `kept_ms`.
 
     Warns if the snapshot is older than the life of the sinks' transactions: some output may be lost.
     """
-    row_type = raw._j_data_stream.getType()
-    return _add_operator(raw, "SnapshotGuard", "snapshot-guard", (pins, kept_ms, transaction_ms), row_type)
+    return _add_operator(raw, "SnapshotGuard", "snapshot-guard", (pins, kept_ms, transaction_ms))
 
 
 def record_batches(raw: DataStream, bounds: BatchSettings) -> DataStream:
-    """Pack the records of `raw`, rows of (topic, partition, offset, append time, key, value), into batches of bytes."""
+    """Gather the packed records of `raw` into batches."""
     return _add_operator(raw, "RecordBatches", "batch", (bounds.records_max, bounds.bytes_max, bounds.wait_ms))
 
 
@@ -33,14 +38,12 @@ def split_lines(stream: DataStream, name: str) -> DataStream:
     return _add_operator(stream, "RecordLines", name, ())
 
 
-def _add_operator(
-    stream: DataStream, java_class: str, name: str, settings: tuple[int | str, ...], j_type: Any = None
-) -> DataStream:
-    """Pass `stream` through a chained operator of `java_class`, made with `settings`, that emits `j_type` or bytes."""
+def _add_operator(stream: DataStream, java_class: str, name: str, settings: tuple[int | str, ...]) -> DataStream:
+    """Pass `stream` through a chained operator of `java_class`, made with `settings`; both are of bytes."""
     _ship_jar(stream.get_execution_environment(), operators_jar().as_uri())
     operator = getattr(get_gateway().jvm.freshet, java_class)(*settings)
     j_bytes = Types.PRIMITIVE_ARRAY(Types.BYTE()).get_java_type_info()
-    return DataStream(stream._j_data_stream.transform(name, j_type or j_bytes, operator)).uid(f"{name}-v1")
+    return DataStream(stream._j_data_stream.transform(name, j_bytes, operator)).uid(f"{name}-v1")
 
 
 def _ship_jar(env: StreamExecutionEnvironment, jar: str) -> None:

@@ -32,7 +32,6 @@ from typing import Any, NamedTuple
 
 from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
-from pyflink.table import StreamTableEnvironment
 
 from adapters.secrets.key_rings import load_key_ring
 from jobs.checks import check_codecs, check_topics
@@ -65,7 +64,7 @@ from udfs.operators.shadow_keeper import TRIALS
 
 
 class Streams(NamedTuple):
-    """The job's input: rows of `raw` hold topic, partition, offset, append time, key and value."""
+    """The job's input: each element of `raw` is a packed record: topic, partition, offset, append time, key, value."""
 
     raw: DataStream
 
@@ -213,9 +212,8 @@ def submit(options: argparse.Namespace) -> None:
     deployment = register(env, settings, options.new_deployment, replaced)
     if deployment.mode == "thread":
         relax_bundle_timer(env)
-    t_env = StreamTableEnvironment.create(env)
     raw = snapshot_guard(
-        raw_records(t_env, settings),
+        raw_records(env, settings),
         encode_pins(deployment.pins()),
         settings.privacy.snapshots_kept_ms,
         settings.transaction_timeout_ms(),

@@ -140,7 +140,8 @@ class PopularityTable:
 
     def __init__(self, popularity: Popularity, settings: PopularitySettings) -> None:
         self._settings = settings
-        self._version = popularity.version
+        self.version = popularity.version
+        """When something was merged last, ms since the epoch; 0 for never."""
         self._reference_ts = popularity.reference_ts
         self._items = popularity.items
         self._place = {item: place for place, item in enumerate(self._items)}
@@ -165,7 +166,7 @@ class PopularityTable:
                 faded = weight * fading
                 added[item] = (faded, bits) if known is None else (known[0] + faded, known[1] | bits)
         self._add(added)
-        self._version = max(self._version + 1, at_ms)
+        self.version = max(self.version + 1, at_ms)
 
     def _move_landmark(self, newest_ts: int) -> None:
         if newest_ts <= self._reference_ts:
@@ -221,9 +222,7 @@ class PopularityTable:
 
     def close(self) -> Popularity:
         """Encode the columns."""
-        return Popularity(
-            self._reference_ts, self._version, self._items, self._weights.tobytes(), self._users.tobytes()
-        )
+        return Popularity(self._reference_ts, self.version, self._items, self._weights.tobytes(), self._users.tobytes())
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -1,23 +1,21 @@
-"""A job that loads the same classes as our jobs, for record_classes.py: Kafka input and output, SQL, keyed state."""
+"""A job that loads the same classes as our jobs, for record_classes.py: Kafka input and output, keyed state."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 
-from pyflink.common import Types
+from pyflink.common import Types, WatermarkStrategy
 from pyflink.common.serialization import SimpleStringSchema
 from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.datastream.connectors.kafka import KafkaRecordSerializationSchema, KafkaSink
+from pyflink.datastream.connectors.kafka import (
+    KafkaOffsetsInitializer,
+    KafkaRecordSerializationSchema,
+    KafkaSink,
+    KafkaSource,
+)
 from pyflink.datastream.functions import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapState, MapStateDescriptor
-from pyflink.table import StreamTableEnvironment
-
-_SOURCE = """
-CREATE TABLE numbers (`value` BYTES, `offset` BIGINT METADATA) WITH (
-  'connector' = 'kafka', 'topic' = '{topic}', 'format' = 'raw',
-  'scan.startup.mode' = 'earliest-offset', 'properties.bootstrap.servers' = '{servers}')
-"""
 
 
 class Count(KeyedProcessFunction):  # type: ignore[misc]
@@ -38,10 +36,9 @@ class Count(KeyedProcessFunction):  # type: ignore[misc]
 def main(servers: str, topic_in: str, topic_out: str) -> None:
     """Build and submit."""
     environment = StreamExecutionEnvironment.get_execution_environment()
-    tables = StreamTableEnvironment.create(environment)
-    tables.execute_sql(_SOURCE.format(topic=topic_in, servers=servers))
-    rows = tables.to_data_stream(tables.sql_query("SELECT DECODE(`value`, 'UTF-8') FROM numbers"))
-    texts = rows.map(lambda row: row[0], Types.STRING())
+    source = KafkaSource.builder().set_bootstrap_servers(servers).set_topics(topic_in)
+    source.set_starting_offsets(KafkaOffsetsInitializer.earliest()).set_value_only_deserializer(SimpleStringSchema())
+    texts = environment.from_source(source.build(), WatermarkStrategy.no_watermarks(), "numbers")
     counts = texts.key_by(lambda text: text, Types.STRING()).process(Count(), Types.STRING()).uid("count")
     schema = KafkaRecordSerializationSchema.builder().set_topic(topic_out)
     schema = schema.set_value_serialization_schema(SimpleStringSchema()).build()

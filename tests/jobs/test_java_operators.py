@@ -4,12 +4,10 @@ from collections.abc import Iterable
 
 from pyflink.common import Configuration
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
-from pyflink.table import StreamTableEnvironment
 
-from jobs.flink import to_stream
 from jobs.java_operators import record_batches, split_lines
 from jobs.settings import BatchSettings
-from tests.jobs.test_personalise_job import as_table
+from tests.jobs.test_personalise_job import as_stream
 from tests.support.vocabulary import BEGINNING, SECOND, a_raw_interaction, a_tombstone
 from udfs.ingest import RawRecord, unpack_records
 
@@ -36,14 +34,12 @@ def collected(stream: DataStream) -> list[bytes]:
         return [bytes(number & 255 for number in raw) for raw in results]
 
 
-def raw_stream(records: list[RawRecord], zone: str = "UTC") -> DataStream:
-    t_env = StreamTableEnvironment.create(environment())
-    t_env.get_config().set_local_timezone(zone)
-    return to_stream(t_env, as_table(t_env, records))
+def raw_stream(records: list[RawRecord]) -> DataStream:
+    return as_stream(environment(), records)
 
 
-def batches(bounds: BatchSettings, zone: str = "UTC") -> list[list[RawRecord]]:
-    return [unpack_records(batch) for batch in collected(record_batches(raw_stream(RECORDS, zone), bounds))]
+def batches(bounds: BatchSettings) -> list[list[RawRecord]]:
+    return [unpack_records(batch) for batch in collected(record_batches(raw_stream(RECORDS), bounds))]
 
 
 def joined(lists: Iterable[list[RawRecord]]) -> list[RawRecord]:
@@ -51,9 +47,9 @@ def joined(lists: Iterable[list[RawRecord]]) -> list[RawRecord]:
 
 
 def test_batch_ends_when_full_or_at_end_of_input() -> None:
-    found = batches(BatchSettings(records_max=4, wait_ms=LONG), zone="America/New_York")
+    found = batches(BatchSettings(records_max=4, wait_ms=LONG))
     assert [len(batch) for batch in found] == [4, 4, 3]
-    assert joined(found) == RECORDS, "each record as it was, in order, its time moved by no zone"
+    assert joined(found) == RECORDS, "each record as it was, in order"
 
 
 def test_batch_ends_at_byte_limit() -> None:

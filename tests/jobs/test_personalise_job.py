@@ -11,16 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 from pyflink.common import Configuration, Row, Types
-from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.table import DataTypes, StreamTableEnvironment, Table
-from pyflink.table.expressions import call, col
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
 
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
 from adapters.secrets.key_rings import load_key_ring, write_key_ring
 from adapters.secrets.signing_keys import write_signing_key
 from jobs.deployment import deployment_of
-from jobs.flink import bucket_keys, to_stream
+from jobs.flink import bucket_keys
 from jobs.personalise import Streams, build
 from jobs.settings import AuditSettings, JobSettings, ModelSettings, PrivacySettings, Settings
 from models.random_model import random_model
@@ -83,21 +82,13 @@ def settings(server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Set
     )
 
 
-def as_table(t_env: StreamTableEnvironment, records: list[RawRecord]) -> Table:
-    """`records` with the columns that the Kafka source has."""
-    kinds = {
-        "topic": DataTypes.STRING(),
-        "partition": DataTypes.INT(),
-        "offset": DataTypes.BIGINT(),
-        "append_ms": DataTypes.BIGINT(),
-        "key": DataTypes.BYTES(),
-        "value": DataTypes.BYTES(),
-    }
-    row = DataTypes.ROW([DataTypes.FIELD(name, kind) for name, kind in kinds.items()])
-    columns = [col(name) for name in kinds if name != "append_ms"]
-    append_time = call("TO_TIMESTAMP_LTZ", col("append_ms"), 3).alias("append_time")
-    rows = [(*record[:4], *(None if raw is None else bytearray(raw) for raw in record[4:])) for record in records]
-    return t_env.from_elements(rows, row).select(*columns, append_time)
+def as_stream(env: StreamExecutionEnvironment, records: list[RawRecord]) -> DataStream:
+    """`records` as the Kafka source packs them."""
+    packed = get_gateway().jvm.java.util.ArrayList()
+    for record in records:
+        packed.add(msgspec.msgpack.encode(record))
+    kind = Types.PRIMITIVE_ARRAY(Types.BYTE()).get_java_type_info()
+    return DataStream(env._j_stream_execution_environment.fromData(packed, kind))
 
 
 def run(settings: Settings, records: list[RawRecord]) -> dict[str, list[bytes]]:
@@ -108,12 +99,10 @@ def run(settings: Settings, records: list[RawRecord]) -> dict[str, list[bytes]]:
     env = StreamExecutionEnvironment.get_execution_environment(configuration)
     env.set_parallelism(1)
     env.set_max_parallelism(settings.job.max_parallelism)
-    t_env = StreamTableEnvironment.create(env)
-    t_env.get_config().set_local_timezone("Asia/Tokyo")
     keys = bucket_keys(BUCKETS, settings.job.max_parallelism)
     ring = load_key_ring(settings.privacy.key_ring)
     deployment = msgspec.structs.replace(deployment_of(settings, ring, "process", {}, "a trail"), epoch=EPOCH)
-    streams = Streams(to_stream(t_env, as_table(t_env, records)))
+    streams = Streams(as_stream(env, records))
     outputs = build(streams, settings, deployment, keys)
     kind = Types.ROW([Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
     named = [

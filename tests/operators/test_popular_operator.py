@@ -153,6 +153,27 @@ def test_restore_counts_nothing_twice(segment: Segment) -> None:
     assert once is not None and again is not None and once.items == again.items
 
 
+def test_table_is_written_when_sums_have_grown_as_large_and_restores_count_everything_once() -> None:
+    restarted, undisturbed = Segment(), Segment()
+    written = 0
+    for second in range(60):
+        events = [event for n in range(5) for event in met(f"item-{second * n % 17}", second % 9, n)]
+        for segment in (restarted, undisturbed):
+            segment.take(*events)
+            segment.pass_seconds()
+        states = undisturbed.keyed.states
+        unwritten, table = sum(map(len, states["pending-v1"].held)), len(states["popularity-v1"].held or b"")
+        assert unwritten < table
+        written += not unwritten
+        if second % 7 == 3:
+            restarted.restart(restarted.keyed)
+        found, wanted = (segment.store.popular("all") for segment in (restarted, undisturbed))
+        assert found is not None and wanted is not None
+        assert [item.id for item in found.items] == [item.id for item in wanted.items]
+        assert [item.score for item in found.items] == pytest.approx([item.score for item in wanted.items])
+    assert 2 < written < 40
+
+
 def test_lost_popular_lists_are_republished_on_request(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2))
     segment.pass_seconds()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -48,9 +48,10 @@ class PopularParts(NamedTuple):
 class PopularOperator(KeyedProcessFunction):
     """Takes (segment, packed sums). Emits nothing: it publishes to Redis.
 
-    Arriving sums are appended to a list state, one small write each, and merged into the table once a second. So
-    nothing is buffered outside state, and the table, which may be large, is not rewritten for every element. The merged
-    table also stays decoded in memory, because decoding 20,000 items takes milliseconds.
+    Arriving sums are appended to a list state, one small write each, and merged once a second into the table, which
+    stays decoded in memory. The table in state is written, and the sums in state cleared, only when they have grown as
+    large as it. So nothing is buffered outside state, which is at most twice the table, and what is written in all is
+    at most twice what arrived.
     """
 
     def __init__(self, open_parts: Callable[[], PopularParts]) -> None:
@@ -66,6 +67,12 @@ class PopularOperator(KeyedProcessFunction):
         self._parts.catalogue.start()
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._opened: dict[str, PopularityTable] = {}
+        self._arrived: dict[str, list[bytes]] = {}
+        """Sums that are in state and not yet in the table in memory, by segment."""
+        self._unwritten: dict[str, int] = {}
+        """Bytes of sums that are in state and not yet in the table there, by segment."""
+        self._written: dict[str, int] = {}
+        """Bytes of the table in state, by segment."""
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._log_fault = FaultLog(logger, "popularity of a second cannot be merged: what fits is")
         self._retries, self._given_up = group.counter("store_retries"), group.counter("records_given_up")
@@ -79,9 +86,13 @@ class PopularOperator(KeyedProcessFunction):
 
         Each segment has its own moment within the second: merging all at once would delay the personal lists.
         """
-        self._pending.add(value[1])
+        segment, sums = value
+        self._pending.add(sums)
+        if segment in self._opened:
+            self._arrived.setdefault(segment, []).append(sums)
+            self._unwritten[segment] += len(sums)
         every_ms = self._parts.settings.publish_every_ms
-        now_ms, moment_ms = ctx.timer_service().current_processing_time(), crc32(value[0].encode()) % every_ms
+        now_ms, moment_ms = ctx.timer_service().current_processing_time(), crc32(segment.encode()) % every_ms
         ctx.timer_service().register_processing_time_timer(
             now_ms + every_ms - (now_ms - moment_ms) % every_ms,
         )
@@ -94,45 +105,49 @@ class PopularOperator(KeyedProcessFunction):
         older than the published one.
         """
         parts, now_ms, segment = self._parts, ctx.timer_service().current_processing_time(), str(ctx.get_current_key())
-        pending = list(self._pending.get() or ())
-        if not pending:
+        table = self._merged(segment, now_ms)
+        if table is None:
             self._forget_if_idle(segment, now_ms)
             return iter(())
-        table = self._merged(segment, pending, now_ms)
-        self._pending.clear()
-        popularity = table.close()
-        self._table.update(encode_popularity(popularity))
+        if self._unwritten[segment] >= self._written[segment]:
+            self._write(segment, table)
         idle_at_ms = now_ms + parts.settings.list_ttl_ms
         ctx.timer_service().register_processing_time_timer(-(-idle_at_ms // HOUR_MS) * HOUR_MS)
         top = table.listed(parts.catalogue.assortment, segment, now_ms)
         if top.fragments:
             payload = encode_list(
-                popularity.version,
+                table.version,
                 parts.epoch,
                 msgspec.json.encode(parts.model_name),
                 time.time_ns() // 1_000_000,
                 "popular",
                 top.fragments,
                 [round(weight, 4) for weight in top.scores],
-                parts.ids.of("", parts.model_name, "", popularity.version, now_ms) if parts.ids is not None else b"",
+                parts.ids.of("", parts.model_name, "", table.version, now_ms) if parts.ids is not None else b"",
             )
             ttl_ms = parts.settings.list_ttl_ms
             self._patiently(
-                lambda: parts.store.write_popular(segment, parts.epoch, popularity.version, ttl_ms, payload),
+                lambda: parts.store.write_popular(segment, parts.epoch, table.version, ttl_ms, payload),
                 self._retries.inc,
             )
         return iter(())
 
-    def _merged(self, segment: str, pending: Sequence[bytes], now_ms: int) -> PopularityTable:
-        """The table of `segment` with `pending` merged in; sums that cannot be merged are left out."""
-        table = self._opened.get(segment) or self._open_table(segment)
+    def _merged(self, segment: str, now_ms: int) -> PopularityTable | None:
+        """The table of `segment` with what has arrived; None if nothing has. Leaves out sums that cannot be merged."""
+        table = self._opened.get(segment)
+        arrived = self._arrived.pop(segment, []) if table is not None else list(self._pending.get() or ())
+        if table is None:
+            table = self._open_table(segment)
+        if not arrived:
+            return None
         try:
-            table.merge([decode_sums(raw) for raw in pending], now_ms)
+            table.merge([decode_sums(raw) for raw in arrived], now_ms)
         except Exception as error:  # any error would recur after each restart
             self._log_fault(error)
-            # The table in memory may be half merged; the one in state is whole.
-            table = self._open_table(segment)
-            table.merge([sums for raw in pending if (sums := self._mergeable(raw)) is not None], now_ms)
+            # The table in memory may be half merged; what is in state is whole.
+            table, held = self._open_table(segment), self._pending.get() or ()
+            table.merge([sums for raw in held if (sums := self._mergeable(raw)) is not None], now_ms)
+            self._write(segment, table)
         return table
 
     def _mergeable(self, raw: bytes) -> SegmentSums | None:
@@ -146,13 +161,25 @@ class PopularOperator(KeyedProcessFunction):
         return sums
 
     def _open_table(self, segment: str) -> PopularityTable:
-        stored = decode_popularity(self._table.value())
-        table = self._opened[segment] = PopularityTable(stored, self._parts.settings)
+        """The table in state, without the sums beside it."""
+        raw = self._table.value()
+        table = self._opened[segment] = PopularityTable(decode_popularity(raw), self._parts.settings)
+        self._written[segment] = len(raw or b"")
+        self._unwritten[segment] = sum(map(len, self._pending.get() or ()))
         return table
+
+    def _write(self, segment: str, table: PopularityTable) -> None:
+        """Replace the table in state, and the sums beside it, by `table`, which contains both."""
+        raw = encode_popularity(table.close())
+        self._table.update(raw)
+        self._pending.clear()
+        self._written[segment], self._unwritten[segment] = len(raw), 0
 
     def _forget_if_idle(self, segment: str, now_ms: int) -> None:
         """Drop a segment idle for a list's life: producers choose segment names, so their number is unbounded."""
-        merged_at_ms = decode_popularity(self._table.value()).version
-        if now_ms - merged_at_ms >= self._parts.settings.list_ttl_ms:
+        table = self._opened[segment]
+        if now_ms - table.version >= self._parts.settings.list_ttl_ms:
             self._table.clear()
-            self._opened.pop(segment, None)
+            self._pending.clear()
+            for known in (self._opened, self._arrived, self._written, self._unwritten):
+                known.pop(segment, None)

@@ -13,7 +13,6 @@ import org.apache.flink.runtime.state.StateSnapshotContext;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
-import org.apache.flink.table.data.RowData;
 
 /**
  * Hands the raw records on as they are, and refuses a snapshot that this job must not restore.
@@ -25,7 +24,7 @@ import org.apache.flink.table.data.RowData;
  * the time at which Kafka ends the oldest of the sinks' transactions that belong to it. A later restore is reported,
  * because some of what they wrote may be lost.
  */
-public class SnapshotGuard extends AbstractStreamOperator<RowData> implements OneInputStreamOperator<RowData, RowData> {
+public class SnapshotGuard extends AbstractStreamOperator<byte[]> implements OneInputStreamOperator<byte[], byte[]> {
 
     private static final long serialVersionUID = 1L;
     private static final String TAKEN_AT = "taken-at=";
@@ -46,7 +45,7 @@ public class SnapshotGuard extends AbstractStreamOperator<RowData> implements On
     }
 
     @Override
-    public void processElement(StreamRecord<RowData> element) {
+    public void processElement(StreamRecord<byte[]> element) {
         output.collect(element);
     }
 
