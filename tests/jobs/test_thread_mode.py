@@ -1,5 +1,6 @@
 """Thread mode: Python in the JVM, where C code that asks Python for the state of its thread never returns."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,7 +27,8 @@ def test_warning_of_numpy_does_not_stop_the_job(tmp_path: Path) -> None:
         try:
             process.wait(DEADLINE_S)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # all of its processes have ended
+                os.killpg(process.pid, signal.SIGKILL)
         out.seek(0)
         said = out.read()
     assert process.returncode == 0, said
