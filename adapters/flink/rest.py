@@ -41,7 +41,7 @@ class FlinkRest:
         """The registered TaskManagers, as /taskmanagers lists them."""
         return list(self.get("/taskmanagers")["taskmanagers"])
 
-    def wait_task_managers(self, count: int, timeout_s: float = 60) -> None:
+    def wait_task_managers(self, count: int, timeout_s: float = 300) -> None:
         """Wait until exactly `count` TaskManagers are registered; a killed one counts until Flink notices."""
         until(lambda: len(self.task_managers()) == count, f"{count} TaskManagers", timeout_s)
 
@@ -73,11 +73,11 @@ class FlinkRest:
             raise RestError(f"job {job} is not known to Flink at {self.url}", 404)
         return dict(jobs[job])
 
-    def wait_running(self, job: str, timeout_s: float = 120) -> None:
+    def wait_running(self, job: str, timeout_s: float = 300) -> None:
         """Wait until all subtasks run. Raises NotReadyError with the last exceptions, RestError if the job ended."""
         until(lambda: self.is_running(job), f"job {job} to run", timeout_s, 0.1, lambda: self.exceptions(job))
 
-    def wait_state(self, job: str, state: str, timeout_s: float = 60) -> None:
+    def wait_state(self, job: str, state: str, timeout_s: float = 300) -> None:
         """Wait until the job is in this state."""
         until(
             lambda: self.state(job) == state, f"job {job} to be {state}", timeout_s, 0.1, lambda: self.exceptions(job)
@@ -95,7 +95,7 @@ class FlinkRest:
         """Checkpoint counts, the latest ones and their sizes, as /jobs/…/checkpoints gives them."""
         return dict(self.get(f"/jobs/{job}/checkpoints"))
 
-    def checkpoint(self, job: str, timeout_s: float = 60) -> int:
+    def checkpoint(self, job: str, timeout_s: float = 300) -> int:
         """Take a checkpoint now and return its number: it contains everything that the job did before this call."""
         trigger = self._call("POST", f"/jobs/{job}/checkpoints", {"checkpointType": "CONFIGURED"})["request-id"]
         operation = self._await_operation(f"/jobs/{job}/checkpoints/{trigger}", f"a checkpoint of {job}", timeout_s)
@@ -116,12 +116,12 @@ class FlinkRest:
         trigger = self._call("POST", f"/jobs/{job}/savepoints", body)["request-id"]
         return self._await_end(f"/jobs/{job}/savepoints/{trigger}", f"the savepoint of {job}", timeout_s)
 
-    def cancel(self, job: str, timeout_s: float = 60) -> None:
+    def cancel(self, job: str, timeout_s: float = 300) -> None:
         """Cancel a job and wait until it is gone."""
         self._call("PATCH", f"/jobs/{job}?mode=cancel", None)
         self.wait_state(job, "CANCELED", timeout_s)
 
-    def stop_with_savepoint(self, job: str, directory: str | None = None, timeout_s: float = 120) -> str:
+    def stop_with_savepoint(self, job: str, directory: str | None = None, timeout_s: float = 300) -> str:
         """Stop a job with a savepoint and return the savepoint's path. Raises RestError with Flink's reason."""
         body = {"drain": False, "formatType": "CANONICAL", **({"targetDirectory": directory} if directory else {})}
         trigger = self._call("POST", f"/jobs/{job}/stop", body)["request-id"]

@@ -27,7 +27,7 @@ from deploy.local.ports import free_port
 from deploy.local.processes import ProcessRecord, ProcessTable, end_processes
 from deploy.local.redis import RedisServer
 
-START_TIMEOUT_S = 90
+START_TIMEOUT_S = 300
 END_GRACE_S = 8
 _DATA = ("kafka", "redis", "flink", "tmp")
 
@@ -132,7 +132,7 @@ class LocalStack:
         return json.loads(self.endpoints_path.read_text()) if self.endpoints_path.exists() else {}
 
     def flink_run(
-        self, arguments: list[str], environment: Mapping[str, str] | None = None, timeout_s: float = 180
+        self, arguments: list[str], environment: Mapping[str, str] | None = None, timeout_s: float = 600
     ) -> str:
         """`flink run -d <arguments>`; returns the job's id. Raises SubmitError with the client's last lines."""
         return self.flink.run(arguments, environment or {}, timeout_s)

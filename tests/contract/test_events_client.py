@@ -18,7 +18,7 @@ from deploy.local.product import create_local_topics
 from schemas import topics
 from tests.support.standstill import standing_still
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 300
 SHOP = """
 import sys, time
 from adapters.kafka import sender as kafka_sender

@@ -270,7 +270,7 @@ def test_every_published_list_is_the_one_that_the_evaluator_makes(shop: Live, tm
         shoppers.act(rounds=14)
         shop.wait_until_accounted(shoppers.records)
         reported = written(shop)
-        found = until(lambda: everything(shop, tap, reported), "all lists that receipts report", deadline_s=30)
+        found = until(lambda: everything(shop, tap, reported), "all lists that receipts report")
     models = Models(recorder.archive, tmp_path / "model", Version(name, digest).short)
 
     def differing(rules: JobRules) -> list[Differing]:

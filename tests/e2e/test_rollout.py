@@ -51,7 +51,6 @@ def listed(shop: Live, user: str) -> tuple[str, str]:
     found = until(
         lambda: (now := shop.list_of(user)) is not None and (known is None or now.v > known.v) and now,
         "a list after an event",
-        deadline_s=90,
     )
     return found.model.partition("@")[0], found.arm
 

@@ -228,5 +228,5 @@ def test_recovery_from_too_old_checkpoint_fails_with_reason(live: Live, savepoin
     live.stack.rest.wait_running(job)
     until(lambda: live.stack.rest.checkpoints(job)["counts"]["completed"] >= 1, "a checkpoint")
     live.stack.kill_task_manager()
-    live.stack.rest.wait_state(job, "FAILED", timeout_s=120)
+    live.stack.rest.wait_state(job, "FAILED")
     assert "hours old, and privacy.snapshots_kept_ms allows" in live.stack.rest.exceptions(job, 100_000)

@@ -29,7 +29,7 @@ from serving.gateway.api_keys import add_api_key
 from serving.gateway.roles import ROLES
 from tests.support.generations import a_proven_consent, client_for, generation
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 300
 AUDIENCE = "freshet-tests"
 HMAC_SECRET = b"a secret for tests only, of 32 bytes or more"
 NO_KAFKA = "127.0.0.1:1"

@@ -15,7 +15,7 @@ from deploy.local.ports import free_port
 from deploy.local.processes import ProcessTable
 from deploy.local.product import create_local_topics
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 300
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from deploy.local.redis import executable
 from tests.support.standstill import standing_still
 from tests.support.tcp_front import TcpFront
 
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 120
 HALF = 8_192
 CLUSTER_BUS_ABOVE = 10_000
 

@@ -15,7 +15,7 @@ from deploy.local.processes import ProcessTable
 from deploy.local.redis import RedisServer
 from tests.support.standstill import standing_still
 
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 120
 
 
 class RealRedis:
