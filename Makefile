@@ -11,7 +11,8 @@ export PYTHONUTF8 := 1
 
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
-# Most tests wait for servers more than they compute: two processes end sooner. Each takes the next file, in order.
+# Most tests wait for servers more than they compute: two processes end sooner. Each takes the next file, in order;
+# tests/conftest.py says which belong together.
 WORKERS ?= 2
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Passed on to what a target runs: make demo ARGS="--help"
@@ -22,7 +23,7 @@ OPERATORS := jobs/java/target/freshet-operators.jar
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test privacy-test fuzz check bench bench-read masking docs format client jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test properties fuzz check bench bench-read masking docs format client jars-lock constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -54,6 +55,9 @@ test: check ## check, then every test: quick ones first, real processes last
 
 privacy-test: setup ## run the tests about consent, erasure and identifiers, over many more random histories
 	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest -m privacy $(TESTS) $(ARGS)
+
+properties: setup ## run every property on all its random examples; `make test` takes a quarter of them
+	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest $(SIDE_BY_SIDE) tests/unit tests/operators tests/contract $(ARGS)
 
 fuzz: setup ## a million garbage records through ingest and personalise, a million hard texts through ingest; FRESHET_FUZZ_SEED=2 for others
 	@FRESHET_FUZZ_RECORDS=$${FRESHET_FUZZ_RECORDS:-1000000} $(PYTHON) -m pytest tests/operators/test_fuzz.py tests/unit/test_fuzz_ingest.py $(ARGS)

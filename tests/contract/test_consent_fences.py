@@ -20,6 +20,7 @@ from schemas.store import (
     withdrawn_at,
 )
 from schemas.topics import DAY_MS, MINUTE_MS
+from tests.support.examples import examples
 from tests.support.fakes import TOKEN
 from tests.support.redis_server import RealRedis, running_redis
 
@@ -180,7 +181,7 @@ records = st.lists(st.sampled_from(["grant", "end"]), min_size=6, max_size=6)
 acts = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["frontend", "job", "job behind"])), max_size=12)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records, acts)
 @pytest.mark.promise("acknowledged-withdrawal")
 def test_list_is_readable_only_after_the_job_applied_the_newest_record(

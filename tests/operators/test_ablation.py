@@ -10,6 +10,7 @@ from bench.ablation import UncheckedOperator, UncheckedRanker
 from schemas.lists import RecommendationList, decode_list
 from schemas.store import ListWrite, WriteOutcome
 from tests.support.bucket import ITEMS, Bucket, Record, side
+from tests.support.examples import examples
 from tests.support.fakes import MemoryStore
 from tests.support.vocabulary import BEGINNING, SECOND, a_consent, an_erasure, an_interaction
 from udfs.operators.audit_keeper import AUDIT
@@ -87,7 +88,7 @@ events = st.builds(
 elements = st.lists(st.lists(events, min_size=1, max_size=6), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(elements)
 def test_ablation_equals_product_when_all_users_consent(batches: list[list[Record]]) -> None:
     consents: list[Record] = [a_consent(name) for name in ("ada", "bob", "cyd")]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from schemas.errors import StateUnavailable
 from schemas.rejects import RejectReason
 from tests.support.bucket import Bucket, Record, side
+from tests.support.examples import examples
 from tests.support.vocabulary import (
     BEGINNING,
     DAY,
@@ -57,7 +58,7 @@ good_events = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(good_events, st.lists(st.integers(0, 8), min_size=1, max_size=3), st.lists(st.sampled_from(USERS), unique=True))
 @pytest.mark.promise("poison-is-cut-out")
 def test_failing_records_do_not_affect_others(

@@ -4,6 +4,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.vocabulary import BEGINNING, a_raw_consent, a_raw_interaction, a_tombstone, an_ingest
 from udfs.elements import Element, unpack
 from udfs.ingest import RawRecord, unpack_records
@@ -41,7 +42,7 @@ records = st.builds(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(records, max_size=5))
 def test_records_round_trip_through_packing(batch: list[RawRecord]) -> None:
     assert unpack_records(msgspec.msgpack.encode(batch)) == batch

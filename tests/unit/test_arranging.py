@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.catalogue import CatalogueItem
 from schemas.lists import item_fragment
 from schemas.shop_rules import Boost, Exclusion, Pin, ShopRules
+from tests.support.examples import examples
 from udfs.arranging import Arranged, Candidates, arrange, arrange_one, items_of
 from udfs.assortment import SIMILAR, Assortment
 
@@ -72,7 +73,7 @@ def shops(draw: st.DrawFn) -> dict[str, Any]:
     return {"rules": rules, "of": of, "withdrawn": set(draw(some_names)[:4])}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(shops(), st.lists(some_names, min_size=1, max_size=3), some_names, st.integers(1, 10))
 def test_a_list_keeps_all_promises(shop: dict[str, Any], lists: list[list[str]], more: list[str], size: int) -> None:
     rules, of = shop["rules"], shop["of"]
@@ -116,7 +117,7 @@ def one_after_the_other(own: list[str], of: dict[str, str | None], diversity: fl
     return chosen
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(some_names.filter(bool), st.dictionaries(st.sampled_from(NAMES), st.sampled_from(CATEGORIES)))
 def test_spreading_equals_choosing_one_after_the_other(own: list[str], of: dict[str, str | None]) -> None:
     made = assortment_of(ShopRules(diversity=0.37), of, set())

@@ -18,6 +18,7 @@ from schemas.audit import AuditEntry, DeniedEntry, ExpiryEntry, WithdrawalEntry
 from schemas.errors import SchemaError
 from schemas.signing import SigningKey
 from schemas.topics import AUDIT, AUDIT_HEADS, TOPICS
+from tests.support.examples import examples
 from tests.support.trails import HEADS_EVERY, KEY, TRAIL, TRUST, an_author
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
 from udfs.audit_chain import (
@@ -83,7 +84,7 @@ runs = st.lists(st.lists(st.lists(entries, min_size=1, max_size=3), min_size=1, 
 trails = st.builds(written, st.integers(1, 2), runs, st.lists(st.integers(0, 3), max_size=3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(trails)
 def test_untouched_trail_has_no_findings(trail: Trail) -> None:
     result = trail.verified()
@@ -91,7 +92,7 @@ def test_untouched_trail_has_no_findings(trail: Trail) -> None:
     assert all(chain.last_seq == chain.signed_seq for chain in result.chains if not result.remarks)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(trails)
 def test_records_are_linked_as_documented(trail: Trail) -> None:
     """A naive reader that uses only JSON and SHA-256."""
@@ -108,7 +109,7 @@ def named(result: Verification, seq: int) -> bool:
     return any(finding.seq == seq for finding in result.findings)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(trails, st.randoms(use_true_random=False))
 @pytest.mark.promise("audit-tamper")
 def test_altered_record_is_found(trail: Trail, draw: random.Random) -> None:
@@ -126,7 +127,7 @@ def seq_of(trail: Trail, at: int) -> int:
     return seq
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(trails, st.randoms(use_true_random=False))
 @pytest.mark.promise("audit-tamper")
 def test_dropped_record_is_found(trail: Trail, draw: random.Random) -> None:
@@ -135,7 +136,7 @@ def test_dropped_record_is_found(trail: Trail, draw: random.Random) -> None:
     assert named(result, seq_of(trail, at)) or named(result, seq_of(trail, at) + 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(trails, st.randoms(use_true_random=False), st.booleans())
 @pytest.mark.promise("audit-tamper")
 def test_swapped_records_are_found(trail: Trail, draw: random.Random, with_their_numbers: bool) -> None:
@@ -180,7 +181,7 @@ def rechained(lines: list[bytes], edit: Callable[[int, dict[str, Any]], None]) -
     return forged
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(trails)
 def test_rewritten_chain_contradicts_signed_heads(trail: Trail) -> None:
     forged = rechained(trail.lines, lambda n, record: record.update(at=record["at"] + (n == 0)))
@@ -258,7 +259,7 @@ def test_restore_of_older_savepoint_is_a_remark_not_a_finding() -> None:
     assert result.chains[0].segments == 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(runs, st.lists(st.integers(0, 3), max_size=3))
 def test_abandoned_records_are_remarks_only(jobs: list[list[list[AuditEntry]]], restored: list[int]) -> None:
     """The naive twin keeps a list of the records that each job builds on."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from privacy.rules.audit_proof import Line, Trust
 from privacy.rules.audit_verify import SIGNING_LAG_MAX_MS, Times, Verification, verify
 from schemas.audit import ExpiryEntry
+from tests.support.examples import examples
 from tests.support.forger import (
     MOVES,
     Honest,
@@ -120,7 +121,7 @@ class Oracle:
 histories = st.tuples(st.integers(0, 2**32), st.integers(1, 4))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(histories)
 def test_genuine_trail_is_trusted_up_to_its_last_head(history: tuple[int, int]) -> None:
     topics = honest(*history)
@@ -133,7 +134,7 @@ def test_genuine_trail_is_trusted_up_to_its_last_head(history: tuple[int, int]) 
     assert {raw for raw in topics.lines if fields(raw)["hash"] in openings} <= set(believed(topics, found))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(histories, st.lists(st.sampled_from(MOVES), min_size=1, max_size=4), st.integers(0, 2**32))
 @pytest.mark.promise("audit-forgery")
 def test_every_generated_forgery_is_found_and_not_trusted(
@@ -365,7 +366,7 @@ def test_uppercase_signature_is_found() -> None:
     assert "does not fit" in verified(STORY.topics._replace(heads=[head, *STORY.heads[1:]])).findings[0].text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=60) | st.sampled_from([b"[" * 100_000, b'{"kind":' * 50_000, STORY.first[0][:-2]]))
 def test_arbitrary_bytes_do_not_prevent_verification(raw: bytes) -> None:
     found = verified(Topics([*STORY.topics.lines, raw], [*STORY.heads, raw]))

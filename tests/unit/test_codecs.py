@@ -13,6 +13,7 @@ from schemas.events import CONTEXT_ENTRIES_MAX, EVENT_TYPES, ITEM_REQUIRED, Inte
 from schemas.ids import is_id
 from schemas.rejects import RejectReason
 from schemas.wire.codecs import PAYLOAD_BYTES_MAX, BadRecord, json_codec
+from tests.support.examples import examples
 
 CODEC = json_codec()
 SECRET = "xyzzy-secret"
@@ -211,7 +212,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.binary(max_size=300))
 @pytest.mark.promise("dead-letters")
 def test_arbitrary_bytes_decode_or_raise_bad_record(raw: bytes) -> None:
@@ -222,7 +223,7 @@ def test_arbitrary_bytes_decode_or_raise_bad_record(raw: bytes) -> None:
             continue
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.dictionaries(st.sampled_from([*Interaction.__struct_fields__, "zzz"]), json_values, max_size=4))
 def test_accepted_records_are_bounded(changes: dict[str, Any]) -> None:
     try:

@@ -21,6 +21,7 @@ from schemas.wire import avro_codec, protobuf_codec
 from schemas.wire.codecs import PAYLOAD_BYTES_MAX, BadRecord, Codec, json_codec
 from schemas.wire.confluent import Form, frame, message_place
 from tests.golden.schemas import CONSENT, CONSENT_2, INTERACTION, golden, schema_files
+from tests.support.examples import examples
 
 MINIMAL = Interaction(event_id="e", type="search", ts=1_767_225_600_000, user_id="ada")
 
@@ -181,7 +182,7 @@ def test_unknown_protobuf_fields_are_dropped_and_reported() -> None:
 damage = st.tuples(st.integers(0, 400), st.binary(max_size=10), st.integers(0, 12))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.binary(max_size=200), st.lists(damage, min_size=1, max_size=3))
 def test_arbitrary_bytes_decode_or_raise_bad_record(noise: bytes, wounds: list[tuple[int, bytes, int]]) -> None:
     for name, codec in CODECS.items():

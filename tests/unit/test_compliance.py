@@ -14,6 +14,7 @@ from privacy.rules.compliance import KINDS, Period, Report
 from schemas.audit import AccessEntry, ConsentEntry, DeniedEntry, ErasureEntry, KeyEntry, WithdrawalEntry
 from schemas.receipts import ErasureReceipt, ErasureStatus, encode_receipt
 from schemas.rejects import DeadLetter, RejectReason
+from tests.support.examples import examples
 from tests.support.trails import Told, a_trail, naive, reported, tellings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, SECOND
 from udfs.audit_chain import ChainHead
@@ -44,7 +45,7 @@ def lone(name: tuple[str, ...]) -> bool:
     return len(name) == 1 or name[0] == "access" or name[1] in ("narrowed", "purpose")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(tellings(), st.integers(2, 6), st.randoms(use_true_random=False))
 def test_figures_equal_a_naive_count_or_are_withheld(told: list[Told], k: int, draw: random.Random):
     records = a_trail(told)
@@ -58,7 +59,7 @@ def test_figures_equal_a_naive_count_or_are_withheld(told: list[Told], k: int, d
     assert all(name in found or persons < k for name, (_, persons) in expected.items() if lone(name))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(tellings(), st.integers(0, 80))
 def test_restoring_older_savepoint_keeps_consent_counts(told: list[Told], given_up: int):
     """A second job continues from the middle of the first, a day later, and reports the rest again."""

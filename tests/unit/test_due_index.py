@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.fakes import DictState
 from tests.support.vocabulary import BEGINNING, HOUR, MINUTE, SECOND, a_user
 from udfs.due_index import SLOT_MS, DueIndex
@@ -84,7 +85,7 @@ dues = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(dues, max_size=4), st.integers(1, 3))
 def test_users_come_due_once_and_on_time(batches: list[dict[str, int]], size: int) -> None:
     slots = Slots(size)
@@ -126,7 +127,7 @@ def test_user_due_earlier_is_moved() -> None:
     assert dict(slots.pages) == {}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(dues, dues, st.sets(st.integers(0, 60).map("u{}".format)))
 def test_user_is_in_the_page_of_their_slot_only(
     first: dict[str, int], second: dict[str, int], purged: set[str]
@@ -143,7 +144,7 @@ def test_user_is_in_the_page_of_their_slot_only(
     assert dict(slots.pages) == {}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(dues, dues, st.sets(st.integers(0, 60).map("u{}".format)), st.integers(0, 3))
 def test_older_pages_drop_erased_users_and_yield_others_once(
     first: dict[str, int], second: dict[str, int], purged: set[str], moved_over: int
@@ -161,7 +162,7 @@ def test_older_pages_drop_erased_users_and_yield_others_once(
     assert (dict(slots.pages), dict(slots.older)) == ({}, {})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(dues)
 def test_migrated_pages_hold_users_once_and_stay_full(users: dict[str, int]) -> None:
     slots = Slots(1)

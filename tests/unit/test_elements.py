@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.rejects import RejectReason
+from tests.support.examples import examples
 from tests.support.vocabulary import a_command, a_consent, a_reject, an_interaction
 from udfs.elements import Element, pack, unpack
 
@@ -28,7 +29,7 @@ elements = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(elements)
 def test_element_round_trips(element: Element) -> None:
     assert unpack(pack(element)) == element

@@ -25,6 +25,7 @@ from schemas.exploration import Exploration
 from schemas.exports import LeftOut
 from schemas.pseudonyms import ExportHashes, Pseudonymiser
 from schemas.wire.codecs import json_codec
+from tests.support.examples import examples
 from tests.support.exports import (
     a_raw_record_of,
     an_event_as_published,
@@ -56,7 +57,7 @@ changes = st.fixed_dictionaries(
 )
 
 
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=examples(400), deadline=None)
 @given(
     st.lists(st.tuples(moments, changes | st.none()), max_size=5),
     moments,

@@ -26,6 +26,7 @@ from privacy.feature_export import deriving
 from schemas.errors import ExportError, ModelError
 from schemas.exports import ExportManifest, LeftOut
 from schemas.pseudonyms import ExportHashes
+from tests.support.examples import examples
 from tests.support.exports import an_event_as_published, an_export, lines, settings, standings
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, KEY_RING, MINUTE, a_raw_consent
 from udfs.ingest import RawRecord
@@ -186,7 +187,7 @@ consents_of_a_life = st.lists(
 )
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=examples(25), deadline=None)
 @given(consents_of_a_life, consents_of_a_life)
 def test_rewritten_export_equals_a_new_one(before: list, since: list) -> None:
     records = [

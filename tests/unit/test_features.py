@@ -29,6 +29,7 @@ from schemas.events import EVENT_TYPES
 from schemas.pseudonyms import ExportHashes
 from schemas.stored_features import PROFILE_FIELD, RowWrite, Seen
 from schemas.wire.feast_layout import time_field
+from tests.support.examples import examples
 from tests.support.exports import an_event_as_published, an_export, settings, standings
 from tests.support.features import naive_features, profile_as_of
 from tests.support.naive import Record, plain
@@ -195,7 +196,7 @@ def ms(time: datetime) -> int:
 
 
 @given(EVENTS, st.booleans())
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=examples(60))
 def test_offline_features_at_any_time_are_those_that_the_job_had_then(events: list[Shopped], shuffled: bool) -> None:
     events = sorted(events, key=lambda one: one.at)
     records = raw_records(events)
@@ -427,7 +428,7 @@ ACTS = st.lists(
 
 @pytest.mark.promise("features-consent")
 @given(ACTS, st.integers(1, 4))
-@hypothesis_settings(max_examples=200)
+@hypothesis_settings(max_examples=examples(200))
 def test_row_never_holds_more_than_consents_allow(acts: list[tuple[str, int]], batch: int) -> None:
     now, records, decisions, appended = BEGINNING, [], [], {}
     for number, (act, gap) in enumerate(acts):

@@ -43,6 +43,7 @@ from models.parquet_files import NO_TEXT
 from models.times import TWO_READINGS, milliseconds_of
 from models.whole_ids import TWO_WRITINGS
 from schemas.errors import FileError, ModelError
+from tests.support.examples import examples
 
 LATIN = st.text('àâäçéèêëîïôöûùüÿñabc ;"0', min_size=1, max_size=12)
 """Of which no two in Windows-1252 are a letter in UTF-8."""
@@ -50,7 +51,7 @@ ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\
 SHOP = Mapping(type_constant="click")
 VIEWS = Columns(every="view")
 MARCH = 1_709_251_200_000
-quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+quick = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
 def rows_of(path: Path, *columns: str) -> tuple[list[tuple[Any, ...]], Counter[str]]:
@@ -429,7 +430,7 @@ def times_sent(path: Path, mapping: Mapping = SHOP) -> list[Any]:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@settings(quick, max_examples=20)
+@settings(quick, max_examples=examples(20))
 @given(times=st.lists(MOMENTS, min_size=1, max_size=6), form=st.sampled_from(["csv", "json", "parquet"]))
 @example(times=[datetime(2024, 3, 1, 10, 0, 0, 123_000, UTC)], form="csv")
 @example(times=[datetime(2099, 12, 31, 23, 59, 59, 999_000, UTC), datetime(2000, 1, 2, tzinfo=UTC)], form="json")

@@ -15,6 +15,7 @@ from serving.gateway.bounds import BoundedProtocol, Ledger
 from serving.gateway.fast_lane import LaneProtocol
 from serving.gateway.problems import joined
 from serving.gateway.questions import RequestHead, headers_by_name
+from tests.support.examples import examples
 
 HOT = b"/v1/recommendations/"
 LINES = [
@@ -198,7 +199,7 @@ requests = st.tuples(st.sampled_from(REQUEST_LINES), st.sampled_from(LINES)).map
 cuts = st.sampled_from([0, 0, 0, 0, -1, -1, 5, 60])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.lists(st.tuples(requests, cuts), min_size=1, max_size=8),
     st.lists(st.tuples(requests, cuts), min_size=1, max_size=4),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import ModelTooSlow
+from tests.support.examples import examples
 from tests.support.fakes import FixedModel
 from tests.support.models import history
 from udfs.guarded_model import REST_MS, GuardedModel
@@ -46,7 +47,7 @@ def asked(newest: list[int]) -> tuple[Any, Any]:
     return items, (items > 0).astype(np.float32)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(st.sampled_from(FAULTS), st.lists(st.integers(1, 7), min_size=1, max_size=40), st.integers(0, 39))
 def test_model_failing_for_one_user_keeps_other_scores(fault: str, newest: list[int], at: int) -> None:
     at %= len(newest)

@@ -12,6 +12,7 @@ from schemas.consents import PURPOSES, Level
 from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, FUTURE_SKEW_MAX_MS, CleanEvent
 from schemas.ids import is_id
 from schemas.rejects import RejectReason
+from tests.support.examples import examples
 from tests.support.vocabulary import (
     BEGINNING,
     CONSENTS,
@@ -61,7 +62,7 @@ printable = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude
 long_ids = st.tuples(*[printable.map(lambda text: f"~7Q{text}"[:64])] * 4)  # not a word of the text itself
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(long_ids, st.sampled_from(["search", "click"]))
 @pytest.mark.promise("raw-ids-stay")
 def test_no_raw_identifier_leaves(ids: tuple[str, str, str, str], kind: str) -> None:
@@ -103,7 +104,7 @@ anything = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.lists(anything | st.sampled_from([a_tombstone(), a_raw_command(bucket=9)]), max_size=20))
 def test_every_record_ends_in_exactly_one_output(records: list[RawRecord]) -> None:
     """Except a record of `consents` that names another user than its key, which withdraws both."""

@@ -11,6 +11,7 @@ from schemas.consents import ConsentChange
 from schemas.events import Interaction
 from schemas.rejects import RejectReason
 from schemas.wire.codecs import json_codec
+from tests.support.examples import examples
 from tests.support.vocabulary import BEGINNING, PSEUDONYMISER, TOPICS, a_raw_consent, a_raw_interaction
 from udfs.elements import Element, unpack
 from udfs.ingest import Ingest, RawRecord
@@ -47,7 +48,7 @@ def packed(*records: RawRecord) -> list[Element]:
     return [unpack(raw) for _, raw in ingest.pack(records)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.sampled_from(["ada", "bob", "raises", "huge"]), max_size=12))
 @pytest.mark.promise("poison-is-cut-out")
 def test_unexpectedly_failing_records_become_dead_letters(users: list[str]) -> None:

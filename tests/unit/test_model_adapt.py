@@ -16,6 +16,7 @@ from models.check import check
 from models.manifest import MODEL_FILE
 from models.scorer import Scorer
 from schemas.errors import ModelError
+from tests.support.examples import examples
 from tests.support.models import history, plain_model
 
 ITEMS = 12
@@ -119,7 +120,7 @@ def adopted(model: onnx.ModelProto, folder: Path, **options: Any) -> Scorer:
     return Scorer.open(folder / "model")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=SHAPES, histories=st.lists(st.lists(st.integers(1, ITEMS), max_size=20), min_size=1, max_size=5))
 def test_adapted_graph_scores_as_the_graph_itself(shape: Shape, histories: list[list[int]], tmp_path: Path) -> None:
     names = {} if shape.input_name not in ("scores", "mask") else {"inputs": {shape.input_name: "items"}}

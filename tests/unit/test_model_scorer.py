@@ -14,6 +14,7 @@ from models.quantise import int8_of, quantised
 from models.random_model import random_model, random_transitions
 from models.scorer import CHUNK_USERS, Scorer, best_of
 from schemas.errors import ModelError
+from tests.support.examples import examples
 from tests.support.models import edit_manifest, history, naive_scores, plain_model, put_graph
 
 ITEMS, TOP_K = 300, 20
@@ -53,7 +54,7 @@ def refusal(directory: Path) -> str:
     return str(refused.value)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seed=seeds)
 def test_fp32_scores_equal_the_naive_twin(precise: Scorer, seed: int) -> None:
     items, weights = a_user(seed)
@@ -63,7 +64,7 @@ def test_fp32_scores_equal_the_naive_twin(precise: Scorer, seed: int) -> None:
     assert scores[0] == pytest.approx(sorted(naive, reverse=True)[:TOP_K], abs=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seed=seeds)
 def test_int8_scores_equal_the_naive_twin_on_rounded_values(scorer: Scorer, seed: int) -> None:
     items, weights = a_user(seed)
@@ -75,7 +76,7 @@ def test_int8_scores_equal_the_naive_twin_on_rounded_values(scorer: Scorer, seed
     assert scores[0] == pytest.approx(sorted(naive, reverse=True)[:TOP_K], abs=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(batch=st.lists(seeds, min_size=1, max_size=12))
 def test_scores_do_not_depend_on_the_batch(scorer: Scorer, batch: list[int]) -> None:
     users = [a_user(seed) for seed in batch]
@@ -101,7 +102,7 @@ def test_no_users_get_no_lists(scorer: Scorer) -> None:
     assert scores.shape == rows.shape == (0, TOP_K)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=seeds)
 def test_lists_are_best_first_without_padding_or_repeats(scorer: Scorer, seed: int) -> None:
     scores, rows = scorer.score(a_user(seed)[0][None])
@@ -274,7 +275,7 @@ def test_int8_takes_a_quarter_of_the_bytes_of_the_values() -> None:
     assert all(constant.data_type != TensorProto.DOUBLE for constant in fp32.graph.initializer)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(data=st.data(), columns=st.integers(2, 30))
 def test_plain_scores_are_ranked_as_a_stable_sort_would(data: st.DataObject, columns: int) -> None:
     scores = data.draw(st.lists(st.integers(-3, 3), min_size=columns, max_size=columns))

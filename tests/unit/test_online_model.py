@@ -26,6 +26,7 @@ from models.online.trending import trending
 from models.online.updates import Update, decode_update, encode_update
 from schemas.errors import ModelError, SchemaError
 from schemas.topics import DAY_MS
+from tests.support.examples import examples
 from tests.support.naive_online import NaivePairs, naive_scores
 
 BEGINNING = 1_700_000_000_000
@@ -86,7 +87,7 @@ def some_histories(tables: Tables, seed: int, users: int = 4) -> Histories:
 
 
 @given(seed=lesson_seeds, size=st.integers(1, 30))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_pair_counts_equal_those_of_the_twin(seed: int, size: int) -> None:
     lessons = a_stream(seed)
     *_, (learner, _) = taught(lessons, size)
@@ -104,7 +105,7 @@ def test_pair_counts_equal_those_of_the_twin(seed: int, size: int) -> None:
 
 
 @given(seed=lesson_seeds, size=st.integers(1, 30))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_what_is_published_is_what_two_users_met(seed: int, size: int) -> None:
     lessons = a_stream(seed, events=40, users=3)
     tables = tables_of([update for _, update in taught(lessons, size)])
@@ -121,7 +122,7 @@ def test_what_is_published_is_what_two_users_met(seed: int, size: int) -> None:
 
 
 @given(seed=lesson_seeds, size=st.integers(1, 30))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_nothing_that_one_user_met_is_in_an_update(seed: int, size: int) -> None:
     short = a_stream(seed, events=40, items=20, users=4)
     # Three letters may be in the bytes of floats by chance.
@@ -218,7 +219,7 @@ def test_sums_of_pairs_equal_a_dict_for_small_and_large_rows(pairs: list[tuple[i
 
 
 @given(seed=lesson_seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_tables_after_updates_equal_tables_after_the_whole(seed: int) -> None:
     lessons = a_stream(seed, events=80, items=30)
     updates = [update for _, update in taught(lessons, 9)]
@@ -244,7 +245,7 @@ def test_tables_after_updates_equal_tables_after_the_whole(seed: int) -> None:
 
 
 @given(seed=lesson_seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_scores_equal_the_documented_formula(seed: int) -> None:
     tables = tables_of([update for _, update in taught(a_stream(seed, events=150, items=25), 20)])
     draw = np.random.default_rng(seed)
@@ -263,7 +264,7 @@ def test_scores_equal_the_documented_formula(seed: int) -> None:
 
 
 @given(seed=lesson_seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_list_is_the_same_alone_and_in_a_batch(seed: int) -> None:
     tables = tables_of([update for _, update in taught(a_stream(seed, events=150, items=25), 20)])
     histories = some_histories(tables, seed, users=40)
@@ -275,7 +276,7 @@ def test_list_is_the_same_alone_and_in_a_batch(seed: int) -> None:
 
 
 @given(seed=lesson_seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_excluded_unnamed_and_padding_rows_are_never_listed(seed: int) -> None:
     learner = Learner(items_max=12, pair_rows_max=3)
     tables = Tables()
@@ -337,7 +338,7 @@ def test_unknown_versions_and_broken_bytes_raise_schema_errors(raw: bytes) -> No
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_corrupt_bytes_raise_schema_errors_and_nothing_else(data: st.DataObject) -> None:
     for made, decode, use in (
         (encode_sums(golden_lessons()), decode_sums, lambda sums: Learner().learn([sums], BEGINNING)),
@@ -366,7 +367,7 @@ def test_gradients_that_are_no_numbers_leave_the_weights() -> None:
 
 
 @given(st.lists(st.sampled_from([0, 1, BEGINNING, BEGINNING + 1, 2**53 - 1, 2**53]), min_size=1, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_no_time_makes_a_warning_or_a_number_that_is_none(times: list[int]) -> None:
     learner, tables = Learner(), Tables()
     with warnings.catch_warnings():

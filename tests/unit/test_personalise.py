@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.events import EVENT_TYPES
 from schemas.rejects import RejectReason
+from tests.support.examples import examples
 from tests.support.naive import NaiveReplay, differences, plain
 from tests.support.vocabulary import (
     BEGINNING,
@@ -136,7 +137,7 @@ def assert_equal_to_the_twin(records: list[RawRecord], batches: list[list[RawRec
     assert sum(buckets.rejects.values()) == sum(twin.account()["rejected"].values()) + twin.account()["others_rejected"]
 
 
-thorough = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @thorough

@@ -12,6 +12,7 @@ from jobs.settings import load_policy
 from schemas.consents import LEVEL_OF, PURPOSES, ConsentChange, Level, Purpose, purposes_bits
 from schemas.errors import SettingsError
 from schemas.wire.codecs import json_codec
+from tests.support.examples import examples
 from tests.support.iab import gpp, tcf_core, usnat
 from tests.support.vocabulary import (
     BEGINNING,
@@ -212,7 +213,7 @@ class NaiveDecision:
         return Decision(Level.SESSION if capped else Level.FULL, purposes, min(ends, default=0))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(records, says, policies)
 @pytest.mark.promise("policy-narrows")
 def test_decision_equals_naive_twin_and_never_exceeds_the_record(
@@ -226,14 +227,14 @@ def test_decision_equals_naive_twin_and_never_exceeds_the_record(
     assert len(set(decision.reasons)) == len(decision.reasons)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(records, says)
 def test_without_policy_the_record_decides(record: dict[str, Any], said: Said) -> None:
     change = a_change(said, **record)
     assert decide(change, UNRESTRICTED) == as_said(change)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(records, says, policies)
 @pytest.mark.promise("policy-narrows")
 def test_unreadable_signal_counts_as_the_worst(record: dict[str, Any], said: Said, policy: Policy) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.consents import ConsentChange, gpc_of
+from tests.support.examples import examples
 from tests.support.iab import LETTERS, base64url, fibonacci, gpp, number, tcf_core, usnat
 from tests.support.vocabulary import BEGINNING
 from udfs.signals import OptOut, Signals, Unread, read_gpp, read_tcf, signals_of
@@ -177,7 +178,7 @@ gpp_strings = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(max_size=60) | st.text(LETTERS + "~.", max_size=60) | gpp_strings)
 def test_arbitrary_text_does_not_raise(text: str) -> None:
     assert isinstance(read_tcf(text), frozenset | Unread)

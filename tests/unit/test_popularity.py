@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.events import EVENT_TYPES
 from schemas.store import ALL
+from tests.support.examples import examples
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, PSEUDONYMISER, an_interaction
 from udfs.elements import EventRecord
 from udfs.popularity import (
@@ -57,7 +58,7 @@ events = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(events, max_size=30), st.integers(0, 30), st.randoms())
 def test_weights_equal_the_formula_in_any_order_and_split(some: list[EventRecord], cut: int, random: Any) -> None:
     weighing = [event for event in some if EVENT_TYPES[event.kind] in WEIGHTS]
@@ -79,7 +80,7 @@ def test_merging_at_once_equals_one_by_one() -> None:
     assert at_once.top() == merged(first, second).top() == merged(second, first).top() == [("cup", 1.0), ("tea", 0.5)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.tuples(st.text("0123456789", min_size=1, max_size=2), st.integers(0, 4)), max_size=60),
     st.integers(1, 8),

@@ -23,6 +23,7 @@ from adapters.secrets.key_rings import (
 )
 from schemas.errors import SettingsError
 from schemas.pseudonyms import DOMAINS, Domain, KeyRing, Pseudonymiser, keyed_hash, kid_of
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.privacy
 
@@ -39,14 +40,14 @@ def digest(domain: Domain, text: str, ring: KeyRing = RING) -> bytes:
     return hmac.new(key, text.encode(), hashlib.sha256).digest()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(ids)
 def test_pseudonym_follows_the_formula(user_id: str) -> None:
     expected = urlsafe_b64encode(digest("user", user_id)[:16]).rstrip(b"=").decode()
     assert Pseudonymiser(RING).user(user_id) == f"p1.{expected}"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(ids)
 def test_sessions_events_and_requests_have_separate_keys(text: str) -> None:
     hashes = Pseudonymiser(RING)
@@ -56,7 +57,7 @@ def test_sessions_events_and_requests_have_separate_keys(text: str) -> None:
     assert len({hashes.session(text), hashes.event(text), hashes.request(text), digest("user", text)[:8]}) == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=200))
 def test_the_keyed_hash_is_hmac_sha_256(key: bytes, message: bytes) -> None:
     assert keyed_hash(key)(message) == hmac.digest(key, message, "sha256")

@@ -24,6 +24,7 @@ from models.row_rules import RowRules
 from models.times import unit_proved_by
 from schemas.errors import FileError, ModelError
 from tests.support.documented_walk import EVALUATED
+from tests.support.examples import examples
 
 
 class Row(NamedTuple):
@@ -147,7 +148,7 @@ SECONDS: Final = st.integers(315_532_800, 4_102_444_799)
 """1980 to 2099."""
 IDS: Final = st.integers(0, 9_999).map(str) | st.text("ABXYZ0189", min_size=3, max_size=10).map("B".__add__)
 ROWS: Final = st.lists(st.builds(Row, IDS, IDS, SECONDS, st.integers(1, 5)), min_size=1, max_size=8)
-quick = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+quick = settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
 def trained_on(path: Path, columns: Columns, users: Sequence[str]) -> Counter[tuple[str, str, int]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.catalogue import CatalogueItem
 from schemas.lists import ListedItem, RecommendationList, decode_list, decode_user_list
 from schemas.store import ListWrite
+from tests.support.examples import examples
 from tests.support.fakes import FixedModel
 from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, a_user, an_interaction
 from udfs.frozen_model import FrozenModel
@@ -118,7 +119,7 @@ def test_what_the_user_met_is_without_withdrawn_items() -> None:
 met = st.lists(st.integers(0, 45).map("i{}".format), max_size=25)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(met, st.sets(st.integers(0, 45).map("i{}".format)), *[st.booleans()] * 3, st.integers(1, 12))
 def test_a_list_equals_the_naive_ranking(
     items: list[str], bought: set[str], no_bought: bool, no_recent: bool, no_had: bool, size: int
@@ -133,7 +134,7 @@ def test_a_list_equals_the_naive_ranking(
     assert [score for _, score in got] == pytest.approx([score for _, score in expected], abs=1.01e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(met, min_size=1, max_size=6))
 def test_list_does_not_depend_on_the_batch(histories: list[list[str]]) -> None:
     users = {f"u{n}": who_met(*items, version=n) for n, items in enumerate(histories)}

@@ -1,6 +1,7 @@
 """Every imported package is declared for the folder that imports it, and pinned once."""
 
 import ast
+import functools
 import re
 import sys
 from collections import Counter
@@ -33,7 +34,7 @@ NEEDS = {
 """A room → the files with what it needs; a folder in a room may be a room of its own."""
 OURS = {room.partition("/")[0] for room in NEEDS}
 LOADED_BY_OTHERS = {"crc32c", "lz4", "python-snappy", "zstandard"}  # by Kafka's client
-COMMANDS = {"ruff", "mypy", "mkdocs-material", "pytest-xdist"}
+COMMANDS = {"ruff", "mypy", "mkdocs-material"}
 PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
 ORIGIN = packages_distributions()
 
@@ -57,15 +58,16 @@ def declared(file: Path) -> set[str]:
     return {name for name, _ in pins(file)}.union(*(declared(file.parent / other) for other in included))
 
 
-def imported(text: str) -> set[str]:
+@functools.cache
+def imported(text: str) -> frozenset[str]:
     """The third-party packages that a module imports, anywhere in it."""
-    found = set()
+    found = set[str]()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-    return {name.partition(".")[0] for name in found} - sys.stdlib_module_names - OURS
+    return frozenset({name.partition(".")[0] for name in found} - sys.stdlib_module_names - OURS)
 
 
 def room_of(path: str) -> str:

@@ -17,6 +17,7 @@ from schemas.events import EVENT_TS_MAX, EVENT_TS_MIN, EVENT_TYPES
 from schemas.wire.avro_codec import avro_codec
 from schemas.wire.codecs import BadRecord, Codec, json_codec
 from schemas.wire.protobuf_codec import MessageFile, file_descriptor, protobuf_codec
+from tests.support.examples import examples
 
 FILES = published_files()
 TOPICS = ["interaction", "consent"]
@@ -101,7 +102,7 @@ def taken(topic: str, codec: Codec, raw: bytes) -> bool:
 def test_json_is_accepted_exactly_when_the_published_schema_is_valid(topic: str) -> None:
     codec = json_codec()
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=examples(400), deadline=None)
     @given(records(topic))
     @example(MINIMAL[topic] | {"ts": 1795915160966.0})
     @example(MINIMAL[topic] | {"ts": 1795915160966.0, "quantity": 1.0, "schema_v": 2.0, "colour": {"is": ["new"]}})
@@ -145,7 +146,7 @@ WRITERS: list[tuple[Callable[[str, dict[str, Any]], bytes], Codec]] = [
 def test_avro_and_protobuf_are_accepted_exactly_like_json(
     topic: str, write: Callable[[str, dict[str, Any]], bytes], codec: Codec
 ) -> None:
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=examples(400), deadline=None)
     @given(typed(topic))
     def agree(record: dict[str, Any]) -> None:
         raw = write(topic, record)

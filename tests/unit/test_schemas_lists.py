@@ -19,6 +19,7 @@ from schemas.lists import (
 )
 from serving.answers import Recommendation, cut
 from serving.gateway.listing import described
+from tests.support.examples import examples
 
 numbers = st.integers(0, 2**53 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -45,7 +46,7 @@ lists = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(lists)
 def test_list_from_fragments_equals_encoded_list(whole: RecommendationList) -> None:
     assert encoded(whole) == msgspec.json.encode(whole)
