@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.study import ONLINE, PRINTED, StudyOptions, as_json_value, study
+from evaluation.study import ONLINE, PRINTED, Study, StudyOptions, as_json_value, study
 from freshet.cli.main import run
 from models.interactions import Columns, Interactions, read
 from schemas.errors import ModelError
@@ -32,8 +32,13 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
     return read(circles(tmp_path_factory.mktemp("circles")), Columns())
 
 
-def test_online_model_finds_what_popularity_cannot(stream: Interactions) -> None:
-    found = study(stream, StudyOptions()).tables
+@pytest.fixture(scope="module")
+def studied(stream: Interactions) -> Study:
+    return study(stream, StudyOptions())
+
+
+def test_online_model_finds_what_popularity_cannot(stream: Interactions, studied: Study) -> None:
+    found = studied.tables
     for table in found.values():
         popular = [table.ndcg(name) for name in table.measured if "popularity" in name]
         assert len(popular) >= 4
@@ -44,8 +49,8 @@ def test_online_model_finds_what_popularity_cannot(stream: Interactions) -> None
     assert len(found["all"].times_ms) == len(stream) / 2
 
 
-def test_evaluation_of_the_same_file_gives_the_same_measures(stream: Interactions) -> None:
-    assert as_json_value(study(stream, StudyOptions())) == as_json_value(study(stream, StudyOptions()))
+def test_evaluation_of_the_same_file_gives_the_same_measures(stream: Interactions, studied: Study) -> None:
+    assert as_json_value(study(stream, StudyOptions())) == as_json_value(studied)
 
 
 def test_kinds_that_do_not_move_lists_are_not_asked_about(stream: Interactions, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The direction of dependencies, the purity of rules and the length of functions, from the syntax trees."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import quantiles
@@ -99,9 +100,15 @@ def sources(*folders: str) -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}
 
 
+@functools.lru_cache(maxsize=1)
+def nodes(text: str) -> tuple[ast.AST, ...]:
+    """All nodes of a file. Rules ask about one file after the other, so the last one is kept."""
+    return tuple(ast.walk(ast.parse(text)))
+
+
 def imported(text: str) -> Iterator[str]:
     """The dotted names of everything a file imports, anywhere; `from a import b` is `a.b`, as b may be a module."""
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(text):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -141,7 +148,7 @@ def violations(files: dict[str, str]) -> list[str]:
 
 def reads_environment(text: str) -> bool:
     """Whether a module reads environment variables."""
-    named = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(ast.parse(text))}
+    named = {getattr(node, "attr", getattr(node, "id", "")) for node in nodes(text)}
     bound = {name.rpartition(".")[2] for name in imported(text) if top(name) == "os"}
     return not (named | bound).isdisjoint({"environ", "environb", "getenv", "getenvb"})
 
@@ -149,7 +156,7 @@ def reads_environment(text: str) -> bool:
 def outside(text: str) -> list[str]:
     """The names by which a module reaches files, the environment or the system's randomness."""
     names = {name for name in imported(text) if top(name) in OUTSIDE and name not in INSIDE}
-    return sorted(names | {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)} & OPENING)
+    return sorted(names | {node.id for node in nodes(text) if isinstance(node, ast.Name)} & OPENING)
 
 
 def function_lengths(files: dict[str, str]) -> dict[str, int]:
@@ -157,7 +164,7 @@ def function_lengths(files: dict[str, str]) -> dict[str, int]:
     return {
         f"{path}:{node.name}:{node.lineno}": (node.end_lineno or node.lineno) - node.lineno + 1
         for path, text in files.items()
-        for node in ast.walk(ast.parse(text))
+        for node in nodes(text)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
 
@@ -255,7 +262,7 @@ MAY_START_THREADS = ("schemas/threads.py", "adapters/kafka/reachability.py")
 
 def called(text: str) -> set[str]:
     """The last names of all that a file calls."""
-    calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    calls = [node.func for node in nodes(text) if isinstance(node, ast.Call)]
     return {getattr(func, "attr", getattr(func, "id", "")) for func in calls}
 
 
@@ -273,7 +280,7 @@ def unprepared(files: dict[str, str]) -> tuple[int, list[str]]:
     opened = [
         (path, node.body[1])
         for path, text in files.items()
-        for node in ast.walk(ast.parse(text))
+        for node in nodes(text)
         if isinstance(node, ast.FunctionDef) and node.name == "open"
     ]
     return len(opened), [path for path, second in opened if ast.unparse(second) != "prepare()"]
