@@ -1,12 +1,16 @@
-"""One real stack, shared by all journey tests that do not break it."""
+"""One real stack, shared by all journey tests that do not break it.
 
-from collections.abc import Iterator
+It runs from the first of them until a file that does not share it: a stack that idles takes half a core.
+"""
+
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from adapters.secrets.key_rings import load_key_ring
 from serving.consents import Consents
 from serving.reader import Reader
+from tests.conftest import shares_stack
 from tests.support.live import Live, consents_of, start_live
 
 SETTINGS = {
@@ -17,14 +21,35 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="package")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    running = start_live(tmp_path_factory.mktemp("stack"), flink_settings=SETTINGS)
+RUNNING = pytest.StashKey[Live]()
+FAILED = pytest.StashKey[BaseException]()
+
+
+@pytest.fixture(scope="module")
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Live:
+    stash = request.config.stash
+    if FAILED in stash:
+        raise RuntimeError("the stack did not start for an earlier test") from stash[FAILED]
+    if RUNNING not in stash:
+        try:
+            stash[RUNNING] = start_live(tmp_path_factory.mktemp("stack"), flink_settings=SETTINGS)
+        except BaseException as error:
+            stash[FAILED] = error
+            raise
+    return stash[RUNNING]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """Stop the stack behind the last file that shares it, after the fixtures that use it have ended."""
     try:
-        yield running
+        yield
     finally:
-        running.close()
-        running.stack.stop()
+        if RUNNING in item.config.stash and not (nextitem and shares_stack(nextitem.path)):
+            running = item.config.stash[RUNNING]
+            del item.config.stash[RUNNING]
+            running.close()
+            running.stack.stop()
 
 
 @pytest.fixture
