@@ -52,6 +52,7 @@ def pins(file: Path) -> Iterator[tuple[str, str]]:
             yield canonical(pin[1]), pin[2]
 
 
+@functools.cache
 def declared(file: Path) -> set[str]:
     """The packages that `file` installs, without their own dependencies."""
     included = [line[3:] for line in file.read_text().splitlines() if line.startswith("-r ")]
