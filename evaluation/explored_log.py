@@ -6,6 +6,7 @@ if it ranks none of them, the first of the pool. Histories are made by the rules
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -52,6 +53,8 @@ class OffPolicy(NamedTuple):
     users: int
     clicks: int
     unusable: int
+    learned: int
+    """Impressions that are left out, because the model may have learned from them."""
     model: str
     known: float
     by_chance: Estimate
@@ -76,13 +79,24 @@ def log_of(events: Iterable[ExportedEvent]) -> ExploredLog:
     return ExploredLog([*rows.values()], unusable)
 
 
-def off_policy(events: Sequence[ExportedEvent], model: ListModel, seed: int) -> OffPolicy:
-    """Estimate `model`; raises :class:`ModelError` if the export says too little."""
-    rows, unusable = log_of(events)
-    if not rows:
+def off_policy(events: Sequence[ExportedEvent], model: ListModel, learned_until: int, seed: int) -> OffPolicy:
+    """Estimate `model`; raises :class:`ModelError` if the export says too little.
+
+    Only impressions of lists from after `learned_until` (ms) count: of others, the model may know what was clicked.
+    """
+    explored, unusable = log_of(events)
+    if not explored:
         raise ModelError(
             "no event of the export says how its item was drawn: switch exploration on ([explore] slots), and write "
             "the export with --purpose measure"
+        )
+    rows = [row for row in explored if row.at > learned_until]
+    if not rows:
+        times = [row.at for row in explored]
+        raise ModelError(
+            f"no estimate: the model was trained on events until {_utc(learned_until)}, and the last explored list is "
+            f"of {_utc(max(times))}: it may know what was clicked. Explore longer, or train on events from before "
+            f"{_utc(min(times))} only"
         )
     choices = [*chosen_by(model, rows, events)]
     users, items = _codes(row.user for row in rows), _codes(item for row in rows for item in row.pool)
@@ -103,7 +117,12 @@ def off_policy(events: Sequence[ExportedEvent], model: ListModel, seed: int) -> 
     by_chance = clicked_rate(log, seed)
     of_served = estimate(log, served, served, seed)
     clicks = int(log.clicked.sum())
-    return OffPolicy(len(rows), len(users), clicks, unusable, model.name, known, by_chance, of_served, new)
+    learned = len(explored) - len(rows)
+    return OffPolicy(len(rows), len(users), clicks, unusable, learned, model.name, known, by_chance, of_served, new)
+
+
+def _utc(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _codes(names: Iterable[str]) -> dict[str, int]:
@@ -167,6 +186,8 @@ def lines(found: OffPolicy) -> list[str]:
         told.append(f"{name:32}{columns}{each.effective:11,.0f}")
     gain = found.new.difference
     told.append(f"{found.model} - as served: {gain.value:+.4f}, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}")
+    if found.learned:
+        told.append(f"left out: {found.learned:,} impressions from before the end of what the model was trained on")
     if found.unusable:
         told.append(f"left out: {found.unusable:,} events that do not say how their item was drawn")
     return told

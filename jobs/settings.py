@@ -162,7 +162,11 @@ class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What is wrong, if anything."""
         if self.url is None and (self.username or self.password_variable):
             return "username and password_variable are those of features.url, which is not set"
-        if self.url is not None and parse(self.url).password is not None:
+        try:
+            password = None if self.url is None else parse(self.url).password
+        except SettingsError as error:
+            return f"url: {error}"
+        if password is not None:
             return "url must hold no password: name the variable that holds it in features.password_variable"
         return None
 

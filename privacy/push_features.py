@@ -23,7 +23,7 @@ from privacy.consent_topic import read_record
 from privacy.history import PublishedEvent
 from schemas import topics
 from schemas.consents import PURPOSES
-from schemas.errors import SettingsError, StoreUnavailable
+from schemas.errors import SettingsError, StoreFull, StoreUnavailable
 from schemas.events import KIND_OF
 from schemas.pseudonyms import Pseudonymiser, kid_of
 from schemas.stored_features import Position
@@ -72,10 +72,19 @@ class FeaturePush:
             raise
 
     def turn(self) -> None:
-        """Apply the next events, and before them all consents that are in their topic by then."""
+        """Apply the next events, and before them all consents that are in their topic by then.
+
+        Raises :class:`StoreFull` once all rows that these consents end are deleted.
+        """
         events = self._events.poll(POLL_MS)
+        full: StoreFull | None = None
         for records in self._consents.up_to_now():
-            self._apply([change for record in records for change in self._changes(record)], [])
+            try:
+                self._apply([change for record in records for change in self._changes(record)], [])
+            except StoreFull as error:  # additions are refused, and the deletions in later records are not
+                full = error
+        if full is not None:
+            raise full
         self._apply([], [event for record in events if (event := self._event(record)) is not None])
         offsets = {one.topic: one.offsets() for one in self._open}
         self._rows.keep_position(msgspec.json.encode(Position(self._ring.current, offsets)))
@@ -161,7 +170,8 @@ def push(settings: Settings, once: bool, rebuild: bool, say: Say) -> Counter[str
 
     While Redis does not answer, a turn is repeated; with `once`, :class:`StoreUnavailable` is raised.
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter(rows=0, deleted=0)
+    told, told_s = "", 0.0
     while True:
         try:
             with FeaturePush(settings, rebuild, say) as pushing:
@@ -171,8 +181,20 @@ def push(settings: Settings, once: bool, rebuild: bool, say: Say) -> Counter[str
         except StoreUnavailable as error:
             if once:
                 raise
-            say(f"features are not pushed: {error}; trying again")
+            if str(error) != told or time.monotonic() - told_s >= SAID_EVERY_S:
+                told, told_s = str(error), time.monotonic()
+                say(f"features are not pushed to the Redis of {_setting(settings)}: {error}{_remedy(error)}")
             time.sleep(RETRY_S)
+
+
+def _setting(settings: Settings) -> str:
+    return "redis.urls" if settings.features.url is None else "features.url"
+
+
+def _remedy(error: StoreUnavailable) -> str:
+    if not isinstance(error, StoreFull):
+        return "; trying again"
+    return ". Rows that consents end are deleted; nothing is added until its maxmemory is raised; trying again"
 
 
 def _keep_pushing(pushing: FeaturePush, once: bool, say: Say) -> None:

@@ -23,7 +23,7 @@ from deploy.demo.receipts import ConsentWaiter, reading
 from deploy.demo.replay import Choice
 from deploy.demo.screen import screen_for
 from deploy.demo.storefront import SEEN_ITEMS, Storefront
-from deploy.demo.table import Mapping, names_of, users_of_rows
+from deploy.demo.table import Mapping, check, names_of, users_of_rows
 from deploy.local import product
 from deploy.local.errors import StackError
 from deploy.local.gateway_product import curl_line, start_gateway
@@ -70,7 +70,10 @@ class Interrupts:
 
 
 class DemoOptions(NamedTuple):
-    """What the demo shows: simulated shoppers, or the rows of a file (`replay`) according to `mapping` and `choice`."""
+    """What the demo shows: simulated shoppers, or the rows of a file (`replay`) according to `mapping` and `choice`.
+
+    `follow` is a user of the file; by default the one with most rows.
+    """
 
     shoppers: int = 300
     rate: int = 200
@@ -97,6 +100,8 @@ def demo(options: DemoOptions) -> None:
 
 def _run(options: DemoOptions, interrupts: Interrupts, say: Callable[[str], None]) -> None:
     shoppers = shop.shoppers(options.seed, options.shoppers) if options.replay is None else []
+    if options.replay is not None:  # first: what is wrong with the file or its options shows before anything is started
+        options = options._replace(follow=_followed(options.replay, options.mapping, options.follow))
     say(f"starting Kafka, Redis and Flink below {DIRECTORY.relative_to(ROOT)}")
     with LocalStack(DIRECTORY, report=say) as stack:
         begun = product.start(
@@ -227,7 +232,7 @@ def _prepare_file(
 ) -> tuple[Live, Feed]:
     """Choose the user to follow; the feed sends consents and rows while the screen shows it."""
     path, mapping, pseudonymiser = options.replay or Path(), options.mapping, Pseudonymiser(ring)
-    follow = options.follow or _busiest(path, mapping)
+    follow = str(options.follow)
     say(f"following {follow}")
     live = Live(consumer, reader, pseudonymiser, follow, names_of(path, mapping))
     choice, kafka = options.choice, running.settings.kafka
@@ -235,8 +240,14 @@ def _prepare_file(
     return live, feed
 
 
-def _busiest(path: Path, mapping: Mapping) -> str:
+def _followed(path: Path, mapping: Mapping, wanted: str | None) -> str:
+    """The user whose list is shown: `wanted`, or the one with most rows. Raises :class:`FreshetError`."""
+    path.stat()  # a missing file is said first, as an OSError
+    if mapping.name is not None:
+        check(path, mapping, mapping.name)
     counted = Counter(user for user in users_of_rows(path, mapping) if user is not None)
     if not counted:
         raise FreshetError(f"{path.name} has no row with a user")
-    return counted.most_common(1)[0][0]
+    if wanted is not None and wanted not in counted:
+        raise FreshetError(f"--follow: {path.name} has no row of this user")
+    return wanted or counted.most_common(1)[0][0]

@@ -274,6 +274,8 @@ def names_of(path: Path, mapping: Mapping) -> dict[str, str]:
 
 def check(path: Path, mapping: Mapping, *more: str) -> Table:
     """The file as a table; raises :class:`MappingError` if the file or the mapping cannot be used."""
+    if path.is_dir():
+        raise MappingError(f"{path} is a folder: name a file")
     if mapping.type is None and mapping.type_constant is None:
         raise MappingError("give the kind of the rows: --type COLUMN, or --type-constant purchase")
     if mapping.type_constant is not None and mapping.type_constant not in EVENT_TYPES:

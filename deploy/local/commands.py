@@ -29,22 +29,26 @@ RUNNING = "RUNNING"
 PARTS = ("redis", "kafka", "jobmanager", "taskmanager-1")
 
 
-def up(task_managers: int, with_job: bool) -> None:
+def up(task_managers: int, with_job: bool, more: str = "") -> None:
     """Start the stack and, unless disabled, the product on it.
 
     If the stack is up already, restart only the parts that have ended: Kafka, Redis, the gateway and the job keep their
-    data.
+    data, and the job its settings. `more` are tables to add to them at the start.
     """
     with _one_at_a_time():
         if with_job:
             write_atomically(LOCAL / WITH_JOB, "")
-        if is_up(LOCAL):
-            _resume(with_job)
+        if not is_up(LOCAL):
+            _start(task_managers, with_job, more)
+        elif more:
+            raise StackError(
+                "it is up already, with its settings: change .local/freshet.toml and run `freshet upgrade`"
+            )
         else:
-            _start(task_managers, with_job)
+            _resume(with_job)
 
 
-def _start(task_managers: int, with_job: bool) -> None:
+def _start(task_managers: int, with_job: bool, more: str) -> None:
     begun = time.monotonic()
     stack = LocalStack(LOCAL, task_managers, report=_say)
     if not with_job:
@@ -53,7 +57,7 @@ def _start(task_managers: int, with_job: bool) -> None:
     stack.start()
     try:
         if with_job:
-            _start_product(stack)
+            _start_product(stack, more=more)
         else:
             stack.publish_endpoints()
     except BaseException:
@@ -95,7 +99,7 @@ def _submit_again(stack: LocalStack, snapshot: str | None) -> str:
     return product.submit(stack, stack.directory / "freshet.toml", ("-s", snapshot) if snapshot else ())
 
 
-def _start_product(stack: LocalStack, job: LocalJob | None = None) -> None:
+def _start_product(stack: LocalStack, job: LocalJob | None = None, more: str = "") -> None:
     """Start the job, with the items of the simulated shop in the `catalogue` topic, and the gateway.
 
     If `job` is given, it was already submitted and is used instead. A running gateway is kept.
@@ -105,7 +109,10 @@ def _start_product(stack: LocalStack, job: LocalJob | None = None) -> None:
     from deploy.local import product
     from deploy.local.gateway_product import curl_line, start_gateway
 
-    running = product.start(stack, report=_say) if job is None else product.publish_when_running(stack, job.id)
+    if job is None:
+        running = product.start(stack, report=_say, more_settings=more)
+    else:
+        running = product.publish_when_running(stack, job.id)
     if _never_started(stack, [stack.gateway.name]):
         start_gateway(stack, running)
         _say(f"the gateway takes requests: {curl_line(stack, 'ada', str(ROOT))}")

@@ -48,7 +48,12 @@ def start(
     make_keys(key_ring)
     tenant, settings_path = stack.directory / "tenant.toml", stack.directory / "freshet.toml"
     write_atomically(tenant, f"key_ring = {toml_of(key_ring.name)}\n")
-    text = settings_text(stack, key_ring, model_directory, tenant, is_small) + more_settings
+    text = settings_text(stack, key_ring, model_directory, tenant, is_small) + "\n" + more_settings
+    if settings_path.exists() and settings_path.read_text("utf-8") != text:
+        before = settings_path.rename(settings_path.with_name("freshet.toml.before"))
+        report(
+            f"{settings_path.name} is written anew: what it was is in {before.name}; `--more TOML` adds tables to it"
+        )
     write_atomically(settings_path, text)
     settings = load_settings(settings_path)
     create_local_topics(settings.kafka)

@@ -36,8 +36,8 @@ def demo(
 
     Starts everything below .local/demo, and stops it at the end.
     """
-    if replay is not None:
-        replay.stat()  # a missing file is said first, as an OSError
+    if replay is None and (of_file.is_given() or speed is not None or follow is not None):
+        raise typer.BadParameter("options of a file do nothing without --replay FILE")
     from deploy.demo.show import DemoOptions
     from deploy.demo.show import demo as show
 

@@ -87,6 +87,10 @@ class FileOptions(NamedTuple):
     consent_share: float
     consent_level: Literal["none", "session", "full"]
 
+    def is_given(self) -> bool:
+        """Whether any of them has another value than its default."""
+        return self != FileOptions(None, {}, 1.0, "full")
+
     def mapping(self) -> "Mapping":
         """Which column maps to which field. Raises :class:`deploy.demo.table.MappingError`."""
         from deploy.demo.replay import mapping_of

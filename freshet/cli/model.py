@@ -169,7 +169,8 @@ def off_policy(
     """Estimate the click rate that a model would have in explored slots, from an export, without serving it.
 
     Needs exploration in the job ([explore] slots). Prints IPS, SNIPS and doubly robust estimates with 95 % intervals,
-    and the effective sample size. An export that says too little is refused.
+    and the effective sample size. Lists from before the end of the model's training data do not count. An export that
+    says too little is refused.
     """
     from adapters.files.export_parts import part_events, read_manifest
     from evaluation.explored_log import as_json_value, lines
@@ -179,7 +180,10 @@ def off_policy(
 
     scorer = Scorer.open(model)
     events = [event for part in read_manifest(export).parts for event in part_events(export, part)]
-    found = estimate_from(events, FrozenModel(scorer, scorer.manifest.name), seed)
+    window = scorer.manifest.training_window
+    if not window.interactions:
+        say("the folder of the model does not say what it was trained on: if it was on these events, do not trust this")
+    found = estimate_from(events, FrozenModel(scorer, scorer.manifest.name), window.to_ms, seed)
     if as_json:
         print_json(as_json_value(found))
     else:

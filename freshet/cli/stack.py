@@ -1,5 +1,6 @@
 """`freshet up`, `freshet status` and `freshet down`: a stack for this checkout, on loopback only."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,20 +8,25 @@ import typer
 from freshet.cli.shape import AsJson, ExitCode, command, print_json, root
 
 
-@command(root, "up", "freshet up --task-managers 2")
+@command(root, "up", "freshet up --task-managers 2 --more explore.toml")
 def up(
     task_managers: Annotated[int, typer.Option(min=1, help="Number of TaskManagers, with one slot each.")] = 1,
     no_job: Annotated[bool, typer.Option("--no-job", help="Start only the stack: no topics and no job.")] = False,
+    more: Annotated[
+        Path | None,
+        typer.Option(metavar="TOML", help="Tables to add to the settings of the job."),
+    ] = None,
 ) -> int:
     """Start Kafka, Redis, Flink, the job and a gateway below .local.
 
-    Restarts Kafka, Redis, the gateway or the job if one of them has ended, with its data or last snapshot.
+    Restarts Kafka, Redis, the gateway or the job if one of them has ended, with its data or last snapshot. The settings
+    of the job are written to .local/freshet.toml.
     """
     from deploy.local.commands import describe_stack, interrupted_once, status
     from deploy.local.commands import up as start
 
     with interrupted_once():
-        start(task_managers, with_job=not no_job)
+        start(task_managers, with_job=not no_job, more="" if more is None else more.read_text("utf-8"))
     print(*describe_stack(found := status()), sep="\n")
     return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS
 

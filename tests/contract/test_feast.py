@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from kafka import KafkaProducer
 
+import privacy.push_features
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
 from adapters.redis.feature_rows import FeatureRows
@@ -23,10 +24,11 @@ from deploy.local.ports import free_port
 from freshet.cli.main import run
 from jobs.feature_repository import write_repository
 from jobs.settings import FeatureSettings, ModelSettings, PrivacySettings, Settings
+from privacy.access import features_of
 from privacy.feature_export import export_features
 from privacy.push_features import FeaturePush, push
 from schemas import topics
-from schemas.errors import SettingsError, StoreUnavailable
+from schemas.errors import SettingsError, StoreFull, StoreUnavailable
 from schemas.pseudonyms import ExportHashes
 from schemas.stored_features import RowWrite, Seen
 from schemas.wire.feast_layout import row_key
@@ -252,6 +254,65 @@ def test_withdrawal_deletes_the_row_within_the_stated_bound(shop: Shop) -> None:
     finally:
         ends.set()
         thread.join()
+
+
+def test_full_redis_keeps_no_row_of_a_user_who_withdrew_or_consents_to_less(shop: Shop) -> None:
+    for user in ("ada", "bob", "cyd", "dan", "eve"):
+        shop.consent(user)
+        shop.interact(user, "tea")
+    shop.push()
+    used = int(shop.redis.info("memory")["used_memory"])
+    shop.redis.config_set("maxmemory", used // 2)
+    try:
+        shop.consent("eve", denied=["train"])  # their row is written again, which Redis refuses
+        shop.consent("ada", "none")
+        shop.consent("bob", "session")
+        shop.consent("cyd", expires_at=now_ms() + 1)
+        shop.consent("dan", erase=True, level="none")
+        with FeaturePush(shop.settings, False, lambda line: None) as pushing, pytest.raises(StoreFull):
+            pushing.turn()
+        assert [user for user in ("ada", "bob", "cyd", "dan", "eve") if shop.row(user)] == ["eve"]
+        with pytest.raises(StoreFull):
+            shop.push()
+    finally:
+        shop.redis.config_set("maxmemory", 0)
+    shop.consent("new")
+    shop.interact("new", "cup")
+    shop.push()
+    assert [user for user in ("ada", "bob", "cyd", "dan", "eve", "new") if shop.row(user)] == ["eve", "new"]
+
+
+def test_consents_beyond_the_first_that_is_refused_are_applied(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privacy.push_features, "RECORDS_MAX", 1)
+    for user in ("ada", "bob", "cyd"):
+        shop.consent(user)
+        shop.interact(user, "tea")
+    shop.push()
+    shop.redis.config_set("maxmemory", 1)
+    try:
+        shop.consent("bob", denied=["train"])  # their rows are written again, which Redis refuses
+        shop.consent("cyd", denied=["train"])
+        shop.consent("ada", "none")
+        with FeaturePush(shop.settings, False, lambda line: None) as pushing, pytest.raises(StoreFull):
+            pushing.turn()
+        assert not shop.row("ada")
+    finally:
+        shop.redis.config_set("maxmemory", 0)
+
+
+def test_access_shows_the_row_and_the_consent_it_is_kept_under(shop: Shop) -> None:
+    shop.consent("ada")
+    shop.interact("ada", "tea")
+    shop.push()
+    names = PSEUDONYMISER.all("ada")
+    [held] = features_of(shop.settings, names).values()
+    assert held["row"]["items"] == ["tea"]
+    assert held["consent"]["level"] == 2
+    shop.consent("ada", "none")
+    shop.push()
+    [held] = features_of(shop.settings, names).values()
+    assert held["row"] is None and held["consent"]["level"] == 0
+    assert features_of(shop.settings, PSEUDONYMISER.all("nobody")) == {}
 
 
 def test_push_continues_where_it_ended_and_again_after_redis_has_lost_everything(shop: Shop) -> None:

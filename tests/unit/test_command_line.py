@@ -156,6 +156,29 @@ def test_missing_file_is_reported_before_missing_options(words: list[str], tmp_p
     assert capsys.readouterr().err == f"freshet: not done: {missing}: No such file or directory\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--replay", "f.csv"], "give the kind of the rows"),
+        (["--replay", "f.csv", "--type-constant", "clack"], "clack is not a kind"),
+        (["--replay", "f.csv", "--type-constant", "click", "--item", "sku"], "sku"),
+        (["--replay", "f.csv", "--type-constant", "click", "--follow", "bob"], "f.csv has no row of this user"),
+        (["--replay", ".", "--type-constant", "click"], ". is a folder: name a file"),
+        (["--user", "customer"], "options of a file do nothing without --replay FILE"),
+        (["--follow", "ada"], "options of a file do nothing without --replay FILE"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+)
+def test_demo_refuses_a_file_or_its_options_before_it_starts_anything(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr("deploy.demo.show.LocalStack", lambda *_, **__: pytest.fail("a stack was started"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f.csv").write_text("user_id,item_id,ts\nada,tea,1764000000\n")
+    assert run(["demo", *words]) in (2, 64)
+    assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 def test_a_key_is_written_and_never_overwritten(tmp_path: Path, capsys) -> None:
     for name in ("new-key-ring", "new-signing-key"):
         assert run(["keys", name, str(tmp_path / name)]) == 0

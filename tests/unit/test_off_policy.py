@@ -198,7 +198,7 @@ def test_model_that_fails_is_an_error_and_not_a_policy() -> None:
     events = [an_event("x.a", "click", "i1", BEGINNING)]
     events.append(an_event("x.a", "impression", "i2", BEGINNING + 2 * MINUTE, "r1", ("i1", "i2")))
     with pytest.raises(ModelError, match="the model failed for 1 of 1 lists"):
-        off_policy(events, FrozenModel(FailingModel(ITEMS), "broken"), seed=1)
+        off_policy(events, FrozenModel(FailingModel(ITEMS), "broken"), 0, seed=1)
 
 
 def test_export_gives_estimates_of_a_model() -> None:
@@ -214,9 +214,15 @@ def test_export_gives_estimates_of_a_model() -> None:
         if random.random() < (0.6 if shown == favourite else 0.1):
             events.append(an_event(user, "click", shown, at + 1, request, pool))
     model = FrozenModel(FixedModel(ITEMS, 4), "near")
-    found = off_policy(events, model, seed=1)
+    found = off_policy(events, model, 0, seed=1)
     assert (found.impressions, found.users, found.known) == (900, 200, 1.0)
     assert found.new.dr.value > found.served.dr.value
     assert "near" in lines(found)[1]
     with pytest.raises(ModelError, match="no event of the export says how its item was drawn"):
-        off_policy(events[::100][:0], model, seed=1)
+        off_policy(events[::100][:0], model, 0, seed=1)
+    begun = BEGINNING + 99 * MINUTE
+    later = off_policy(events, model, begun, seed=1)
+    assert (later.impressions, later.learned) == (799, 101), "lists are made a minute before their impressions"
+    assert "left out: 101 impressions from before the end of what the model was trained on" in lines(later)
+    with pytest.raises(ModelError, match=r"trained on events until 2025-.*, and the last explored list is of 2025-"):
+        off_policy(events, model, BEGINNING + 900 * MINUTE, seed=1)

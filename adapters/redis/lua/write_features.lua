@@ -8,6 +8,8 @@
 local state = redis.call('GET', KEYS[2]) or ''
 local profile = redis.call('HGET', KEYS[1], 'freshet:profile') or ''
 if state ~= ARGV[1] or profile ~= ARGV[2] then return 0 end
+-- First: Redis refuses a script that begins with an addition when its memory is full, and lets one end that has begun.
+if #ARGV == 5 then redis.call('DEL', KEYS[1]) end
 if ARGV[3] == '' then
   redis.call('DEL', KEYS[2])
 elseif ARGV[4] == '0' then
@@ -15,9 +17,7 @@ elseif ARGV[4] == '0' then
 else
   redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4])
 end
-if #ARGV == 5 then
-  redis.call('DEL', KEYS[1])
-else
+if #ARGV > 5 then
   redis.call('HSET', KEYS[1], unpack(ARGV, 6))
   redis.call('PEXPIREAT', KEYS[1], ARGV[5])
 end
