@@ -13,6 +13,7 @@ import pytest
 
 from adapters.flink.rest import FlinkRest
 from deploy.local.paths import JARS, ROOT
+from jobs.settings import load_settings
 
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "tests")
 # Java's locale for LC_ALL=tr_TR.UTF-8, if that locale is installed.
@@ -31,7 +32,8 @@ def stack_of(checkout: Path, environment: dict[str, str]) -> Iterator[FlinkRest]
     (checkout / ".local" / "jars").symlink_to(JARS)
     (checkout / ".venv").symlink_to(sys.prefix)
     try:
-        run(checkout, environment, "up")
+        (checkout / ".local" / "more.toml").write_text("[explore]\nslots = 1\n")
+        run(checkout, environment, "up", "--more", ".local/more.toml")
         yield FlinkRest(json.loads((checkout / ".local" / "endpoints.json").read_text())["flink"])
     finally:
         run(checkout, environment, "down")
@@ -53,6 +55,7 @@ def test_checkout_runs_in_any_folder_and_writes_nothing_outside(
     with stack_of(checkout, environment) as flink:
         (job,) = flink.jobs()
         run(checkout, environment, "status")
+        assert load_settings(checkout / ".local" / "freshet.toml").explore.slots == 1
         (checkout / ".local" / "shop.csv").write_text("user_id,item_id,ts\nada,tea,2026-01-01T00:00:00Z\n")
         run(checkout, environment, "replay", ".local/shop.csv", "--type-constant", "click")
         flink.checkpoint(job)

@@ -89,6 +89,7 @@ ROLLED_OUT: Final = (
 
 ELSEWHERE: Final = {
     "freshet up": "tests/e2e/test_paths.py",
+    "freshet up --more FILE": "tests/e2e/test_paths.py",
     "freshet status": "tests/e2e/test_paths.py",
     "freshet replay FILE --type-constant click": "tests/e2e/test_paths.py",
     "freshet down": "tests/e2e/test_paths.py",
