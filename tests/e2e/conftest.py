@@ -36,7 +36,17 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         except BaseException as error:
             stash[FAILED] = error
             raise
+        request.config.add_cleanup(lambda: stop(stash))  # also if the run is ended early
     return stash[RUNNING]
+
+
+def stop(stash: pytest.Stash) -> None:
+    """Stop the stack if it runs."""
+    if RUNNING in stash:
+        running = stash[RUNNING]
+        del stash[RUNNING]
+        running.close()
+        running.stack.stop()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -45,11 +55,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     try:
         yield
     finally:
-        if RUNNING in item.config.stash and not (nextitem and shares_stack(nextitem.path)):
-            running = item.config.stash[RUNNING]
-            del item.config.stash[RUNNING]
-            running.close()
-            running.stack.stop()
+        if not (nextitem and shares_stack(nextitem.path)):
+            stop(item.config.stash)
 
 
 @pytest.fixture
