@@ -66,7 +66,7 @@ check: setup ## format, lint, types, layering and documentation
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy $(PACKAGES)
-	@$(PYTHON) -m pytest tests/unit -k layering --no-header
+	@$(PYTHON) -m pytest tests/unit/test_layering.py --no-header
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet --site-dir .local/site
 
 bench: setup ## measure throughput, latency and the cost of consent, beside a peer or a limit
