@@ -4,6 +4,7 @@ All tests share one run, because starting Java and the workers takes nearly all 
 there is one task, so that the output is complete, and a failure ends the run instead of restarting it for ever.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -99,6 +100,7 @@ def run(settings: Settings, records: list[RawRecord]) -> dict[str, list[bytes]]:
     env = StreamExecutionEnvironment.get_execution_environment(configuration)
     env.set_parallelism(1)
     env.set_max_parallelism(settings.job.max_parallelism)
+    env.set_python_executable(sys.executable)
     keys = bucket_keys(BUCKETS, settings.job.max_parallelism)
     ring = load_key_ring(settings.privacy.key_ring)
     deployment = msgspec.structs.replace(deployment_of(settings, ring, "process", {}, "a trail"), epoch=EPOCH)
