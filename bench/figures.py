@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-RATIO_MIN: Final = 0.55
+RATIO_MIN: Final = 0.60
 LEARNING_RATIO_MIN: Final = 0.60
 CONSENT_CPU_MAX: Final = 1.10
 P50_MORE_MAX_MS: Final = 45
