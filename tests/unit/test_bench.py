@@ -70,12 +70,12 @@ def test_percentiles_of_one_value_are_that_value():
 def test_limits_are_met_exactly_up_to_the_limit():
     plain = {"p50": 5.0, "p95": 6.0, "p99": 7.0}
     at_limit = {
-        "throughput_ratio": 0.55,
+        "throughput_ratio": 0.60,
         "latency_ms": {"500": {"p50": 50.0, "p95": 60.0, "p99": 137.0}},
         "plain_latency_ms": {"500": plain},
     }
     assert [verdict.is_met for verdict in verdicts(at_limit)] == [True, True, True]
-    over = {**at_limit, "latency_ms": {"500": {"p50": 50.1, "p95": 60.0, "p99": 137.1}}, "throughput_ratio": 0.549}
+    over = {**at_limit, "latency_ms": {"500": {"p50": 50.1, "p95": 60.0, "p99": 137.1}}, "throughput_ratio": 0.599}
     assert [verdict.is_met for verdict in verdicts(over)] == [False, False, False]
     assert verdicts({}) == []
 
