@@ -11,17 +11,28 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from models.online.blend import Blend, Histories
-from models.online.dimensions import HISTORY, LAGS, OWN_ITEMS
+from models.online.dimensions import (
+    CHANNELS,
+    CONTEXTS,
+    FEATURES,
+    HISTORY,
+    LAGS,
+    NEIGHBOURS,
+    OWN_ITEMS,
+    POPULARITIES,
+)
 from models.online.learner import Learner
 from models.online.lessons import Lesson, LessonSums, sum_lessons
 from models.online.tables import Tables
-from models.online.updates import decode_update, encode_update, packed
+from models.online.updates import Update, UpdateColumns, decode_update, encode_update, packed
+from schemas.topics import DAY_MS
 
 EVENTS: Final = 200_000
 EVENTS_PER_SECOND: Final = 2_000
 USERS: Final = 20_000
 ITEMS: Final = 10_000
 MANY_ITEMS: Final = 100_000
+MILLION: Final = 1_000_000
 BATCH: Final = 32
 LIST_ITEMS: Final = 30
 """The default of `lists.items`."""
@@ -41,6 +52,8 @@ class Speed(NamedTuple):
     learning_last_us: float
     scoring_us: float
     scoring_many_us: float
+    scoring_million_us: float
+    refresh_million_ms: float
     learner_bytes: float
     served_bytes: float
 
@@ -55,8 +68,12 @@ def measure(seed: int, say: Say) -> Speed:
     say(f"scoring {scoring:.1f} µs a list of {ITEMS:,} items")
     many = _scoring(full_tables(full_sums(MANY_ITEMS, seed), MANY_ITEMS)[1], MANY_ITEMS, seed)
     say(f"scoring {many:.1f} µs a list of {MANY_ITEMS:,} items")
+    tables = made_tables(MILLION, seed)
+    million, refresh = _scoring(tables, MILLION, seed), _least_us(tables.refresh, 1) / 1_000
+    say(f"scoring {million:.1f} µs a list of {MILLION:,} items; {refresh:.1f} ms a second to follow their popularity")
     last = learning[-len(learning) // 4 :]
-    return Speed(float(np.mean(learning)), float(np.mean(last)), scoring, many, learner_bytes, served_bytes)
+    each = float(np.mean(learning)), float(np.mean(last))
+    return Speed(*each, scoring, many, million, refresh, learner_bytes, served_bytes)
 
 
 def made_lessons(events: int, items: int, users: int, seed: int) -> list[Lesson]:
@@ -118,6 +135,35 @@ def full_tables(sums: LessonSums, items: int) -> tuple[Learner, Tables]:
     return learner, tables
 
 
+def made_tables(items: int, seed: int) -> Tables:
+    """Tables with every row full, as no learner has to be paid for: a learner of a million items takes 12 GB.
+
+    Items are popular by Zipf's law, and neighbours drawn by that; what is said of them falls from the best to the last.
+    """
+    random = np.random.default_rng(seed)
+    rows = np.arange(1, items + 1, dtype=np.int32)
+    share = 1 / rows
+    neighbours = np.exp(random.random((items, NEIGHBOURS)) * np.log(items)).astype(np.int32)  # by Zipf's law
+    said = np.sort(random.exponential(0.03, (items, NEIGHBOURS)), axis=1)[:, ::-1].astype(np.float16)
+    shares = np.repeat(said[:, :, None], len(CHANNELS), axis=2)
+    columns = UpdateColumns(
+        packed(rows),
+        packed(np.repeat(share[:, None], POPULARITIES, axis=1)),
+        packed((1 / np.sqrt(1e6 * share)).astype(np.float32)),
+        packed(rows),
+        packed(neighbours),
+        packed(shares),
+        packed(said),
+    )
+    born_ms = (BEGIN_MS - random.integers(0, 400 * DAY_MS, items)).tolist()
+    names = [(row, f"item-{row}", born) for row, born in zip(rows.tolist(), born_ms, strict=True)]
+    totals, weights = packed(np.full(POPULARITIES, share.sum())), packed(np.zeros((CONTEXTS + 1, FEATURES)))
+    tables = Tables()
+    tables.apply(Update(BEGIN_MS, 0, BEGIN_MS, BEGIN_MS, totals, weights, names, columns))
+    tables.refresh()
+    return tables
+
+
 def _memory(items: int, seed: int) -> tuple[Tables, float, float]:
     """Tables, and bytes an item of a learner and of tables: what is still allocated when all has been learned."""
     sums = full_sums(items, seed)
@@ -132,21 +178,26 @@ def _memory(items: int, seed: int) -> tuple[Tables, float, float]:
     return tables, (both - served) / items, served / items
 
 
-def _scoring(tables: Tables, items: int, seed: int) -> float:
-    """CPU µs a list, the least of several rounds: histories of 20, 20 excluded, 20 items of the user's own."""
-    random, blend, none = np.random.default_rng(seed), Blend(), np.zeros((BATCH, OWN_ITEMS))
+def made_histories(items: int, seed: int) -> Histories:
+    """Of 32 users: 20 items each, and 20 that are excluded."""
+    random, none = np.random.default_rng(seed), np.zeros((BATCH, OWN_ITEMS))
     rows = random.integers(1, items + 1, (BATCH, HISTORY)).astype(np.int32)
     excluded = random.integers(1, items + 1, (BATCH, HISTORY)).astype(np.int32)
     sizes = np.full(BATCH, HISTORY)
-    histories = Histories(rows, excluded, none.astype(np.int32), none.astype(np.float32), sizes)
+    return Histories(rows, excluded, none.astype(np.int32), none.astype(np.float32), sizes)
+
+
+def _scoring(tables: Tables, items: int, seed: int) -> float:
+    """CPU µs a list, the least of several rounds."""
+    blend, histories = Blend(), made_histories(items, seed)
     return _least_us(lambda: blend.rank(histories, tables, LIST_ITEMS)) / BATCH
 
 
-def _least_us(call: Callable[[], Any]) -> float:
+def _least_us(call: Callable[[], Any], runs: int = RUNS) -> float:
     found = []
     for _ in range(ROUNDS):
         begun = time.process_time()
-        for _ in range(RUNS):
+        for _ in range(runs):
             call()
-        found.append((time.process_time() - begun) / RUNS * 1e6)
+        found.append((time.process_time() - begun) / runs * 1e6)
     return min(found)

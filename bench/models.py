@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import model_quality, model_serving, model_shadow, model_speed
+from bench import model_quality, model_recall, model_serving, model_shadow, model_speed
 from bench.figures import LimitCheck, machine
+from bench.model_recall import Recall
 from bench.model_serving import ReadersFigures
 from bench.model_shadow import Kind, Runs
 from bench.model_speed import Speed
@@ -28,6 +29,8 @@ OVER_FROZEN_MIN: Final = 1.08
 LEARNING_MAX_US: Final = 20.0
 SCORING_MAX_US: Final = 45.0
 SCORING_MANY_MAX_US: Final = 250.0
+SCORING_MILLION_MAX_US: Final = 500.0
+RECALL_MIN: Final = 0.98
 LEARNER_MAX_BYTES: Final = 6 * 1024
 SERVED_MAX_BYTES: Final = 1024
 FOUND_MIN: Final = 95
@@ -39,6 +42,7 @@ class ModelBench(NamedTuple):
     """What was measured; `quality` is empty where there is no data."""
 
     quality: dict[str, Comparison]
+    recall: dict[str, Recall]
     speed: Speed
     shadow: list[Runs]
     serving: ReadersFigures
@@ -59,6 +63,7 @@ def run(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], N
     Figures are written as soon as they are measured, because a shadow takes longer than all else.
     """
     quality: dict[str, Comparison] = {}
+    recall: dict[str, Recall] = {}
     retail, events = None, QUICK_EVENTS if quick else None
     about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "command": command, "seed": seed}
 
@@ -69,16 +74,17 @@ def run(data: Path, quick: bool, seed: int, command: str, say: Callable[[str], N
     if data.exists():
         retail = model_quality.online_retail(data, events, say)
         quality = model_quality.measure(retail, seed, say)
+        recall = model_recall.measure(retail, say)
     else:
         say(f"there is no Online Retail data at {data}: give the file with --data; only the cost is measured")
-    keep(quality_figures(quality))
+    keep({**quality_figures(quality), **recall_figures(recall)})
     speed = model_speed.measure(seed, say)
     keep(speed_figures(speed))
     serving = model_serving.measure(retail, seed, say)
     keep(serving_figures(serving))
     shadow = model_shadow.measure(data, events, seed, say)
     keep(shadow_figures(shadow))
-    found = ModelBench(quality, speed, shadow, serving)
+    found = ModelBench(quality, recall, speed, shadow, serving)
     checks = verdicts(found)
     text = body(found, checks, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; `{command}`, seed {seed}.")
     if quality and not quick:
@@ -101,6 +107,42 @@ def quality_figures(measured: dict[str, Comparison]) -> dict[str, Any]:
     return values
 
 
+def recall_figures(recall: dict[str, Recall]) -> dict[str, Any]:
+    """What choosing candidates first loses, for bench-models.json."""
+    return {
+        f"candidates_{name}": {
+            **{f"recall@{size}": round(share, 4) for size, share in each.shares.items()},
+            "ndcg10": round(each.ndcg, 4),
+            "ndcg10_of_all_items": round(each.ndcg_of_all, 4),
+            "lists": each.lists,
+        }
+        for name, each in recall.items()
+    }
+
+
+def recall_verdicts(recall: dict[str, Recall]) -> list[LimitCheck]:
+    """The same beside its limits. By nDCG because the score's weights are learned on candidates: of other items a high
+    score does not mean as much (decision 0164)."""
+    found = []
+    for name, each in recall.items():
+        share, kept = each.shares[100], each.ndcg / max(each.ndcg_of_all, 1e-9)
+        found += [
+            _check(
+                f"nDCG@10 of lists from candidates over lists from all items, {name} items",
+                f"{kept:.3f}",
+                f">= {RECALL_MIN:g}",
+                kept >= RECALL_MIN,
+            ),
+            _check(
+                f"recall@100 of candidates beside all items, {name} items",
+                f"{share:.3f}",
+                f">= {RECALL_MIN:g}",
+                share >= RECALL_MIN,
+            ),
+        ]
+    return found
+
+
 def speed_figures(speed: Speed) -> dict[str, Any]:
     """What learning and scoring cost, for bench-models.json."""
     return {
@@ -108,6 +150,8 @@ def speed_figures(speed: Speed) -> dict[str, Any]:
         "learning_last_quarter_cpu_us": round(speed.learning_last_us, 1),
         "scoring_cpu_us": round(speed.scoring_us, 1),
         "scoring_100k_cpu_us": round(speed.scoring_many_us, 1),
+        "scoring_1m_cpu_us": round(speed.scoring_million_us, 1),
+        "refresh_1m_cpu_ms": round(speed.refresh_million_ms, 1),
         "learner_bytes_per_item": round(speed.learner_bytes),
         "served_bytes_per_item": round(speed.served_bytes),
     }
@@ -185,6 +229,10 @@ def verdicts(found: ModelBench) -> list[LimitCheck]:
         _at_most("learning, CPU an event", speed.learning_us, LEARNING_MAX_US, "µs"),
         _at_most("scoring, CPU a list, 10,000 items, batch 32", speed.scoring_us, SCORING_MAX_US, "µs"),
         _at_most("scoring, CPU a list, 100,000 items, batch 32", speed.scoring_many_us, SCORING_MANY_MAX_US, "µs"),
+        _at_most(
+            "scoring, CPU a list, 1,000,000 items, batch 32", speed.scoring_million_us, SCORING_MILLION_MAX_US, "µs"
+        ),
+        *recall_verdicts(found.recall),
         _at_most("memory an item, learner", speed.learner_bytes / 1024, LEARNER_MAX_BYTES / 1024, "KB"),
         _at_most("memory an item, served", speed.served_bytes / 1024, SERVED_MAX_BYTES / 1024, "KB"),
     ]
@@ -201,7 +249,8 @@ def _at_most(what: str, value: float, limit: float, unit: str) -> LimitCheck:
 def body(found: ModelBench, checks: list[LimitCheck], when: str) -> str:
     """RESULTS.md of the models."""
     parts = [HEAD.strip(), when, limits(checks), *(_quality(name, each) for name, each in found.quality.items())]
-    parts += [_shadow(found.shadow), _serving(found.serving), COST]
+    parts += [_recall(found.recall), _shadow(found.shadow), _serving(found.serving)]
+    parts.append(COST.format(refresh=found.speed.refresh_million_ms))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -217,6 +266,21 @@ def _quality(name: str, quality: Comparison) -> str:
     title = f"## Online Retail, {name} items"
     said = f"{asked:,} questions. The best simple method in hindsight is `{quality.best_simple}`."
     return f"{title}\n\n{said}\n\n{table(head, rows)}"
+
+
+def _recall(recall: dict[str, Recall]) -> str:
+    head = ["items", "lists", *(f"recall@{size}" for size in model_recall.SIZES), "nDCG@10", "nDCG@10 of all items"]
+    rows = [
+        [
+            name,
+            f"{each.lists:,}",
+            *(f"{share:.3f}" for share in each.shares.values()),
+            f"{each.ndcg:.4f}",
+            f"{each.ndcg_of_all:.4f}",
+        ]
+        for name, each in recall.items()
+    ]
+    return f"{CANDIDATES.strip()}\n\n{table(head, rows)}"
 
 
 def _shadow(shadow: list[Runs]) -> str:
@@ -255,13 +319,22 @@ question, then a lesson. Questions in the second half of the events count; lists
 see the same steps in the same order. Lists of the two models are made by the job's rules, and learning is published
 one to two seconds after a step. Intervals draw users, each with all of their questions ({DRAWS:,} draws).
 """
+CANDIDATES: Final = """
+## Candidates
+
+A list is ranked from 128 candidates. Beside it, on every 10th question of Online Retail, the best of all items by the
+same score: how many of its best n are in the list of n, and how good both lists are. The score's weights are learned
+from candidates, so that lists of all items may have more with high scores, and be worse.
+"""
 COST: Final = f"""
 ## Cost
 
 Learning: {model_speed.EVENTS:,} events of {model_speed.ITEMS:,} items by Zipf's law, from empty tables, published every
 {model_speed.EVENTS_PER_SECOND:,} events (one second); summing, merging, and the bytes of updates. Scoring: every row of
 the tables full, histories of 20 items, 20 excluded items, batches of {model_speed.BATCH}; the least of
-{model_speed.ROUNDS} rounds. Memory: full rows of {model_speed.ITEMS:,} items, all that stays allocated.
+{model_speed.ROUNDS} rounds. Tables of {model_speed.MILLION:,} items are made without a learner; to follow their
+popularity takes {{refresh:.0f}} ms of CPU a second. Memory: full rows of {model_speed.ITEMS:,} items, all that stays
+allocated.
 """
 SERVING: Final = f"""
 ## Served lists

@@ -28,7 +28,8 @@ class OnlineMethod:
 
     def __init__(self, item_ids: Sequence[str], rules: JobRules) -> None:
         self._learner = LearnerTwin(rules)
-        self._listed = _Listed(ListsTwin(rules, self._learner.model), item_ids)
+        self.model = self._learner.model
+        self._listed = _Listed(ListsTwin(rules, self.model), item_ids)
 
     def rank(self, asked: Asked) -> list[int]:
         """See :class:`evaluation.side_by_side.Method`."""

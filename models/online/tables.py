@@ -24,8 +24,8 @@ from schemas.errors import ModelError
 from schemas.topics import DAY_MS
 
 _HALF_LIVES: Final = np.array(POPULARITY_HALF_LIVES_MS, np.float64)
-_PRIOR: Final = 0.01
-"""What all items share of a popularity, so that none is impossible."""
+PRIOR: Final = 0.01
+"""What all items share of the popularity in a mix, so that none is impossible."""
 
 
 _FOLLOWS, _NEAR = CHANNELS.index("follows"), CHANNELS.index("near")
@@ -63,11 +63,16 @@ class Tables:
             "right_root": np.zeros(1, np.float32),
         }
         self.feed: dict[str, npt.NDArray[Any]] = {}
+        self._popular = self._newest = np.zeros(0, np.int64)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to rank with yet."""
         return not self.index
+
+    def listable(self) -> npt.NDArray[np.bool_]:
+        """Whether an item may be in lists, by row: it has been published, and has not lost its row since."""
+        return self._born_ms > 0
 
     def apply(self, update: Update) -> None:
         """Replace what `update` brings; raises :class:`ModelError` where one before it is missing."""
@@ -149,27 +154,46 @@ class Tables:
         return Update(self.sequence, 0, self.at_ms, self._landmark_ms, totals, weights, names, columns)
 
     def refresh(self) -> None:
-        """Make the inputs of the graph from what updates brought; call it before ranking, once after all of them."""
-        born = self._born_ms > 0
-        shares = self._counts / self._totals
-        logs = (np.log(EPSILON + shares) - LOG_EPSILON) / 10
-        age_days = np.maximum(self.at_ms - self._born_ms, 0) / DAY_MS
-        popularity = np.column_stack([logs, np.log1p(np.where(born, age_days, 0)) / 5])
-        share = np.where(born, shares.sum(axis=1) + _PRIOR / MIX["popular"] / max(len(self.index), 1), -np.inf)
-        front = self._front(share, born)
+        """Make the inputs of the graph from what updates brought; call it before ranking, once after all of them.
+
+        Popularity and age of all items change each second, so this is the one step that grows with the catalogue.
+        """
+        rows = len(self.ids)
+        popularity, share = np.empty((rows, POPULARITIES + 1), np.float32), np.zeros(rows)
+        for column, total in enumerate(self._totals):
+            its = self._counts[:, column] / total
+            share += its
+            popularity[:, column] = _logs(its)
+        popularity[:, POPULARITIES] = self._ages()
+        front = self._front(share)
+        # Of the front alone, whose rows are few: what is added to every share changes no order.
+        prior = PRIOR / MIX["popular"] / max(len(self.index), 1)
         self.feed = {
             **self._columns,
-            "popularity": popularity.astype(np.float32),
+            "popularity": popularity,
             "front": front,
-            "front_share": share[front].astype(np.float32),
+            "front_share": (share[front] + prior).astype(np.float32),
         }
 
-    def _front(self, share: npt.NDArray[np.float64], born: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    def _ages(self) -> npt.NDArray[np.float32]:
+        """Of each item, the logarithm of its days; 0 where there is no item."""
+        days = (self.at_ms - self._born_ms).astype(np.float32) / np.float32(DAY_MS)
+        days[(self._born_ms == 0) | (days < 0)] = 0
+        ages: npt.NDArray[np.float32] = np.log1p(days, out=days)
+        ages /= 5
+        return ages
+
+    def _front(self, share: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
         """The most popular items, and the newest of all."""
-        popular = _first(-share, np.flatnonzero(born), FRONT - NEWEST)
-        others = np.setdiff1d(np.flatnonzero(born), popular, assume_unique=True)
-        newest = _first(-self._born_ms.astype(np.float64), others, NEWEST)
-        return np.concatenate([popular, newest]).astype(np.int32)
+        listable = self.listable()
+        share = np.where(listable, share, -1.0)
+        popular = largest(share, self._popular, FRONT - NEWEST)
+        self._popular = popular[listable[popular]]
+        born = self._born_ms.astype(np.float64)
+        born[self._popular] = 0
+        newest = largest(born, self._newest, NEWEST)
+        self._newest = newest[born[newest] > 0]
+        return np.concatenate([self._popular, self._newest]).astype(np.int32)
 
     def similar(self, rows: npt.NDArray[np.int64], size: int) -> Similar:
         """The up to `size` items most like each of `rows`.
@@ -198,10 +222,25 @@ def _longer(column: npt.NDArray[Any], more: int) -> npt.NDArray[Any]:
     return np.concatenate([column, np.zeros((more, *column.shape[1:]), column.dtype)])
 
 
-def _first(keys: npt.NDArray[np.float64], rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """Those `size` of `rows` with the smallest keys, ties by row, in the order of keys."""
-    if len(rows) > size:
-        limit = np.partition(keys[rows], size - 1)[size - 1]
-        rows = rows[keys[rows] <= limit]
-    chosen: npt.NDArray[np.int64] = rows[np.lexsort((rows, keys[rows]))][:size]
+def _logs(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Logarithms as the features want them, 0 for nothing. In float32, which numpy computes four times as fast."""
+    logs = shares.astype(np.float32)
+    logs += np.float32(EPSILON)
+    np.log(logs, out=logs)
+    logs -= np.float32(LOG_EPSILON)
+    logs /= 10
+    return logs
+
+
+def largest(keys: npt.NDArray[np.float64], before: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """The `size` rows with the largest keys, ties by row, in the order of keys.
+
+    `before`, any rows, only saves time: the smallest key of so many rows is a bound that few others reach.
+    """
+    if len(keys) > size:
+        bound = keys[before].min() if len(before) == size else np.partition(keys, -size)[-size]
+        rows = np.flatnonzero(keys >= bound)
+    else:
+        rows = np.arange(len(keys))
+    chosen: npt.NDArray[np.int64] = rows[np.lexsort((rows, -keys[rows]))][:size]
     return chosen

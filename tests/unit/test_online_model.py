@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.model_recall import score_all
 from models.online.blend import Blend, Histories
 from models.online.dimensions import HISTORY, OWN_ITEMS, PAIR_HALF_LIFE_MS, SLOTS
 from models.online.item_popularity import ItemPopularity
@@ -21,7 +22,7 @@ from models.online.learner import Learner
 from models.online.lessons import Lesson, decode_sums, encode_sums, sum_lessons
 from models.online.pair_table import Pairs, PairTable, summed
 from models.online.score_weights import Gradients
-from models.online.tables import Tables
+from models.online.tables import Tables, largest
 from models.online.trending import trending
 from models.online.updates import Update, decode_update, encode_update
 from schemas.errors import ModelError, SchemaError
@@ -261,6 +262,27 @@ def test_scores_equal_the_documented_formula(seed: int) -> None:
         assert found.keys() == expected.keys()
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
         assert all(one >= two for one, two in pairwise(scores[user][listed].tolist()))
+
+
+@given(seed=lesson_seeds)
+@settings(max_examples=examples(15), deadline=None)
+def test_scores_of_all_items_equal_the_documented_formula(seed: int) -> None:
+    tables = tables_of([update for _, update in taught(a_stream(seed, events=150, items=16), 20)])
+    tables.score_weights = np.random.default_rng(seed).normal(size=tables.score_weights.shape)
+    histories = some_histories(tables, seed)
+    for user, size in enumerate(histories.sizes.tolist()):
+        weights = (tables.score_weights[4] + tables.score_weights[sum(size > length for length in (1, 3, 9))]).tolist()
+        scores = score_all(histories, user, tables)
+        listed = np.flatnonzero(np.isfinite(scores))
+        expected = naive_scores(tables.feed, histories, user, weights)
+        assert dict(zip(listed.tolist(), scores[listed].tolist(), strict=True)) == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 8), st.randoms())
+def test_largest_rows_are_found_whatever_was_largest_before(keys: list[int], size: int, draw: random.Random) -> None:
+    expected = sorted(range(len(keys)), key=lambda row: (-keys[row], row))[:size]
+    before = np.array(draw.sample(range(len(keys)), min(size, len(keys))), np.int64)
+    assert largest(np.array(keys, np.float64), before, size).tolist() == expected
 
 
 @given(seed=lesson_seeds)
