@@ -19,7 +19,7 @@ def do_nothing() -> None:
 
 
 class TopicAsOfNow:
-    """The committed records of the topic `name`, from its beginning to its end at construction.
+    """The records of the topic `name`, by default only committed ones, from its beginning to its end at construction.
 
     Iterate once; records are in order within each partition, and the end closes the consumer. Raises
     :class:`SettingsError` if Kafka does not answer or has no such topic. `done` is the fraction read so far, from 0 to
@@ -34,8 +34,9 @@ class TopicAsOfNow:
         on_poll: OnPoll = do_nothing,
         choose: Callable[[int], Collection[int]] | None = None,
         last: int | None = None,
+        isolation_level: str = "read_committed",
     ) -> None:
-        self._consumer, self._on_turn = open_consumer(kafka), on_poll
+        self._consumer, self._on_turn = open_consumer(kafka, isolation_level), on_poll
         self._work = f"reading {kafka.topic(name)}"
         try:
             partitions = partitions_of(self._consumer, kafka.topic(name))

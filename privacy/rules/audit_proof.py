@@ -168,6 +168,9 @@ class Chain:
             return None
         return before if record.opening is not None or before.place.epoch == record.place.epoch else None
 
+    def __contains__(self, hash: str) -> bool:
+        return hash in self._by_hash
+
     def is_proved(self, record: LinkedRecord) -> bool:
         """Whether the job wrote this record."""
         return record.place.hash in self._proved
@@ -184,3 +187,32 @@ class Chain:
             if known is not record:
                 self.twice.append((known, record))
         return dict(sorted(segments.items()))
+
+
+class AbortedRecords:
+    """Records that the job wrote and Kafka aborted before the job had committed them.
+
+    Their bytes stay in the topic until its retention ends. The chain identifies them: what was committed after them
+    contains their hashes.
+    """
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        records = [record for line in lines if isinstance(record := read_record(line), LinkedRecord)]
+        self._by_hash = {record.place.hash: record for record in records}
+
+    def explain(self, hash: str, chain: Chain) -> str:
+        """Why the record with this `hash` is missing from `chain`; "" unless aborted records fill the whole gap.
+
+        They do if they lead from that record back to one that is in the chain, or to the beginning of the trail.
+        """
+        count, at_ms = 0, 0
+        while hash and hash not in chain:
+            record = self._by_hash.get(hash)
+            if record is None:
+                return ""
+            hash, at_ms, count = record.place.prev, record.place.at, count + 1
+        what = "it" if count == 1 else f"these {count} records"
+        return (
+            f"; the job wrote {what} at {at_ms}, and Kafka aborted the transaction before the job committed it: "
+            "the job was down for longer than kafka.transaction_timeout_ms"
+        )

@@ -16,7 +16,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from privacy.rules.audit_proof import Chain, Line, LinkedRecord, Signatures, Trust, read_head, read_record
+from privacy.rules.audit_proof import (
+    AbortedRecords,
+    Chain,
+    Line,
+    LinkedRecord,
+    Signatures,
+    Trust,
+    read_head,
+    read_record,
+)
 from schemas.audit import AuditPlace, SignedHead
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 
@@ -86,8 +95,13 @@ class Times(NamedTuple):
         return self.now_ms is None or not self.now_ms - SETTLED_MS < at_ms <= self.now_ms + SETTLED_MS
 
 
-def verify(lines: Iterable[Line], heads: Iterable[Line], trust: Trust, times: Times) -> Verification:
-    """Verify the records `lines` against each other and against the signed `heads`, wherever those were saved."""
+def verify(
+    lines: Iterable[Line], heads: Iterable[Line], trust: Trust, times: Times, aborted: Iterable[Line] = ()
+) -> Verification:
+    """Verify the records `lines` against each other and against the signed `heads`, wherever those were saved.
+
+    Findings say so if records of `aborted` transactions explain what is missing.
+    """
     found, unproved, ends = Verification([], [], []), set[tuple[int, int]](), dict[int, int]()
     buckets: dict[int, list[LinkedRecord]] = defaultdict(list)
     for line in lines:
@@ -108,7 +122,7 @@ def verify(lines: Iterable[Line], heads: Iterable[Line], trust: Trust, times: Ti
             chain.prove_opening(opening)
         for head in signed[bucket]:
             chain.prove_head(head, since.offsets)
-    life = _Life(alive, _young(chains.values(), times))
+    life = _Life(alive, _young(chains.values(), times), AbortedRecords(aborted))
     for bucket, chain in chains.items():
         _Verifier(bucket, chain, times, life, found).verify(buckets[bucket], signed[bucket])
         unproved |= {(each.line.partition, each.line.offset) for each in buckets[bucket] if not chain.is_proved(each)}
@@ -195,11 +209,12 @@ class _Life(NamedTuple):
     """Facts from all buckets.
 
     `alive`: when each epoch's job last signed a head. `young`: by partition, the offset of the first proved record that
-    is not past its retention.
+    is not past its retention. `aborted`: what Kafka aborted.
     """
 
     alive: Mapping[int, int]
     young: Mapping[int, int]
+    aborted: AbortedRecords
 
 
 def _young(chains: Iterable[Chain], times: Times) -> dict[int, int]:
@@ -227,6 +242,10 @@ class _Verifier:
         """Report a problem of the record `seq`."""
         self._found.findings.append(Finding(self._bucket, seq, text))
 
+    def _complain_of_loss(self, seq: int, text: str, hash: str) -> None:
+        """Report that the record `seq`, with this hash, is missing, and why if Kafka shows that."""
+        self.complain(seq, text + self._life.aborted.explain(hash, self._chain))
+
     def remark(self, text: str) -> None:
         """Note something about the chain that is not a problem."""
         self._found.remarks.append(f"bucket {self._bucket}: {text}")
@@ -237,7 +256,7 @@ class _Verifier:
         self._check_duplicates()
         for epoch in self._segments:
             self._check_segment(epoch)
-        _check_heads(signed, self._segments, self._times.kept_since_ms, self.complain)
+        _check_heads(signed, self._segments, self._times.kept_since_ms, self.complain, self._complain_of_loss)
         for epoch in self._segments:
             self._check_proof(epoch)
         numbers = [record.place.seq for record in records] or [-1]
@@ -286,15 +305,14 @@ class _Verifier:
         if first.opening is not None:
             self._check_parent(first)
         elif first.place.at > self._times.kept_since_ms + QUIET_MAX_MS or epoch != min(self._proved, default=epoch):
-            self.complain(
-                first.place.seq, f"missing: the records of segment {epoch} before it, which should still be kept"
-            )
+            text = f"missing: the records of segment {epoch} before it, which should still be kept"
+            self._complain_of_loss(first.place.seq, text, first.place.prev)
         else:
             self.remark(f"what came before record {first.place.seq} is past its retention")
         for before, after in itertools.pairwise(numbers):
             if after != before + 1:
                 missing = f"record {before + 1}" if after == before + 2 else f"records {before + 1} to {after - 1}"
-                self.complain(before + 1, f"missing: {missing} of segment {epoch}")
+                self._complain_of_loss(before + 1, f"missing: {missing} of segment {epoch}", records[after].place.prev)
             elif records[after].place.prev != records[before].place.hash:
                 self.complain(after, f"changed: it does not follow record {before} ({records[after].line.where})")
             elif records[after].opening is not None:
@@ -323,7 +341,7 @@ class _Verifier:
         if origin is None:
             if place.at > self._times.kept_since_ms + QUIET_MAX_MS:
                 text = f"missing: the record from which segment {place.epoch} goes on"
-                self.complain(opening.parent_seq, text)
+                self._complain_of_loss(opening.parent_seq, text, opening.parent)
         elif is_proved and (given_up := _count_abandoned(place.epoch, self._proved)):
             self.remark(
                 f"segment {place.epoch} continues from record {opening.parent_seq} of segment {origin}; an older "
@@ -426,7 +444,13 @@ def _built_upon(epoch: int, segments: Segments) -> dict[int, int]:
         last[origin], epoch = first.opening.parent_seq, origin
 
 
-def _check_heads(signed: Sequence[SignedHead], segments: Segments, kept_since_ms: int, complain: Complain) -> None:
+def _check_heads(
+    signed: Sequence[SignedHead],
+    segments: Segments,
+    kept_since_ms: int,
+    complain: Complain,
+    complain_of_loss: Callable[[int, str, str], None],
+) -> None:
     """Every head's record must exist or be past its retention; of several missing ones, report the last."""
     ends: dict[int, SignedHead] = {}
     beginnings: dict[int, SignedHead] = {}
@@ -442,12 +466,12 @@ def _check_heads(signed: Sequence[SignedHead], segments: Segments, kept_since_ms
             beginnings[head.epoch] = head
     for head in ends.values():
         text = f"missing: the end of segment {head.epoch} up to this record, which was signed at {head.at}"
-        complain(head.seq, text)
+        complain_of_loss(head.seq, text, head.hash)
     for head in beginnings.values():
         text = (
             f"missing: segment {head.epoch} up to this record, which was signed at {head.at} and should still be kept"
         )
-        complain(head.seq, text)
+        complain_of_loss(head.seq, text, head.hash)
 
 
 def _holds(records: Mapping[int, LinkedRecord], seq: int, hash: str) -> bool:

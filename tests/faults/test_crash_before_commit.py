@@ -180,4 +180,7 @@ def test_losses_of_timed_out_transactions_are_reported(
     assert verify(live) == 1
     found = capsys.readouterr().out
     last = max((json.loads(record) for record in crash.written[topics.AUDIT]), key=lambda record: record["seq"])
-    assert f"FOUND: bucket {last['bucket']} record {last['seq']}: missing" in found
+    [told] = [
+        line for line in found.splitlines() if f"FOUND: bucket {last['bucket']} record {last['seq']}: missing" in line
+    ]
+    assert "Kafka aborted the transaction before the job committed it: the job was down for longer" in told

@@ -251,6 +251,36 @@ def test_dropped_beginning_is_missing_unless_expired() -> None:
     assert later.findings == [] and "past its retention" in later.remarks[0]
 
 
+def with_aborted(trail: Trail, aborted: list[bytes]) -> list[str]:
+    """The findings where Kafka aborted these records of the trail."""
+    lines = [Line(0, n, raw) for n, raw in enumerate(trail.lines) if raw not in aborted]
+    heads = [Line(1, n, raw) for n, raw in enumerate(trail.heads)]
+    gone = [Line(0, 1_000 + n, raw) for n, raw in enumerate(aborted)]
+    return [found.text for found in verify(lines, heads, TRUST, Times(BEFORE_ALL), gone).findings]
+
+
+@pytest.mark.parametrize("gone", [slice(1, 3), slice(2, 3), slice(2, 4), slice(5, 7), slice(0, 2)])
+def test_gap_that_aborted_transactions_explain_is_named(gone: slice) -> None:
+    """In the middle, at the end of a segment, at the end of the trail, and at its beginning."""
+    batches: list[list[AuditEntry]] = [[ExpiryEntry("p1.a")], [ExpiryEntry("p1.b")], [ExpiryEntry("p1.c")]]
+    trail = written(1, [batches, batches[:2]])
+    found = with_aborted(trail, trail.lines[gone])
+    assert found and all("Kafka aborted the transaction before the job committed it" in text for text in found)
+    missing = Trail([*trail.lines[: gone.start], *trail.lines[gone.stop :]], trail.heads).verified().findings
+    assert len(missing) == len(found) and not any("Kafka aborted" in finding.text for finding in missing)
+
+
+def test_gap_with_one_removed_record_is_not_explained() -> None:
+    trail = written(1, [[[ExpiryEntry("p1.a")], [ExpiryEntry("p1.b")], [ExpiryEntry("p1.c")], [ExpiryEntry("p1.d")]]])
+    gap = trail.lines[1:4]
+    for kept in ([0, 1], [0, 2], [1, 2]):
+        lines = [raw for raw in trail.lines if raw not in gap]
+        found = with_aborted(
+            Trail([*lines[:1], *[gap[n] for n in kept], *lines[1:]], trail.heads), [gap[n] for n in kept]
+        )
+        assert found and not any("Kafka aborted" in text for text in found)
+
+
 def test_restore_of_older_savepoint_is_a_remark_not_a_finding() -> None:
     batch: list[AuditEntry] = [ExpiryEntry("p1.a")]
     result = written(1, [[batch], [batch, batch], [batch]], restored=[0, 1, 1]).verified()
