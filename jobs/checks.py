@@ -10,6 +10,7 @@ from pyflink.java_gateway import get_gateway
 
 from adapters.kafka.opening import open_admin
 from adapters.kafka.reachability import require_reachable_broker
+from jobs.registration import TIMEOUT_MAX, timeout_too_long
 from jobs.settings import Settings
 from jobs.topic_creation import broker_settings, mismatched_topics, topic_id
 from schemas import topics
@@ -59,8 +60,8 @@ def check_topics(settings: Settings) -> dict[str, str]:
             CHECK_INTERVAL,
             EXPIRATION,
         )
-    kept_ms = settings.privacy.snapshots_kept_ms
-    if complaint := complaint_of_topics(changes) or complaint_of_broker(broker, kept_ms):
+    kept_ms, timeout_ms = settings.privacy.snapshots_kept_ms, settings.transaction_timeout_ms()
+    if complaint := complaint_of_topics(changes) or complaint_of_broker(broker, kept_ms, timeout_ms):
         raise SettingsError(complaint)
     return {name: found for name in RAW if (found := topic_id(described[names[name]]))}
 
@@ -93,8 +94,8 @@ def _assigned(changes: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {_RELATIONS.get(name, '=')} {value}" for name, value in changes.items())
 
 
-def complaint_of_broker(broker: Mapping[str, str], snapshots_kept_ms: int) -> str | None:
-    """Describe a broker setting that breaks a promise: records live too long, or a snapshot cannot be restored.
+def complaint_of_broker(broker: Mapping[str, str], snapshots_kept_ms: int, transaction_timeout_ms: int) -> str | None:
+    """Describe a broker setting that breaks a promise: records live too long, or a snapshot cannot be restored whole.
 
     A sink that restores a snapshot commits its transactions again. If the brokers have forgotten them, the connector
     reports an unknown failure and the job restarts forever. None if no broken promise is known.
@@ -114,4 +115,7 @@ def complaint_of_broker(broker: Mapping[str, str], snapshots_kept_ms: int) -> st
             "a job that restores a snapshot whose transactions are forgotten would restart for ever. Raise it on the "
             "brokers, or lower privacy.snapshots_kept_ms"
         )
+    timeout_max_ms = int(broker.get(TIMEOUT_MAX, transaction_timeout_ms))
+    if timeout_max_ms < transaction_timeout_ms:
+        return f"the brokers have {TIMEOUT_MAX}={timeout_max_ms}, {timeout_too_long(transaction_timeout_ms)}"
     return None

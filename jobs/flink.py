@@ -14,6 +14,7 @@ from pyflink.java_gateway import get_gateway
 
 from jobs.java_operators import packed_record
 from jobs.kafka_properties import flink_kafka_properties
+from jobs.open_transactions import EXACTLY_ONCE, transactional_prefix
 from jobs.settings import Settings
 
 LINGER_MS = {True: 100, False: 20}
@@ -48,9 +49,9 @@ def raw_records(env: StreamExecutionEnvironment, settings: Settings) -> DataStre
     return env.from_source(source.build(), WatermarkStrategy.no_watermarks(), "raw-records", kind).uid(SOURCE_UID)
 
 
-def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_once: bool) -> None:
+def sink_to_topic(stream: DataStream, topic: str, settings: Settings) -> None:
     """Write the byte records of `stream` to `topic`; the uid is derived from the topic's short name."""
-    kafka = settings.kafka
+    kafka, exactly_once = settings.kafka, topic in EXACTLY_ONCE
     record = KafkaRecordSerializationSchema.builder()
     record.set_topic(kafka.topic(topic)).set_value_serialization_schema(ByteArraySchema())
     guarantee = DeliveryGuarantee.EXACTLY_ONCE if exactly_once else DeliveryGuarantee.AT_LEAST_ONCE
@@ -60,7 +61,7 @@ def sink_to_topic(stream: DataStream, topic: str, settings: Settings, exactly_on
         builder.set_property(name, value)
     builder.set_bootstrap_servers(kafka.bootstrap_servers)
     if exactly_once:
-        builder.set_transactional_id_prefix(f"{kafka.group()}-{topic}")
+        builder.set_transactional_id_prefix(transactional_prefix(kafka, topic))
         builder.set_property("transaction.timeout.ms", str(settings.transaction_timeout_ms()))
     stream.sink_to(builder.build()).uid(f"{topic}-v1").name(topic)
 

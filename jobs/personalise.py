@@ -34,18 +34,21 @@ from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 
 from adapters.secrets.key_rings import load_key_ring
+from jobs.application_mode import is_application_mode, patiently, recovered_job, rejoin, warn_without_recovery
+from jobs.checkpoints import go_on_without_checkpoints
 from jobs.checks import check_codecs, check_topics
 from jobs.deployment import Deployment, deployment_of, encode_pins
 from jobs.flink import bucket_keys, describe_buckets, execution_mode, raw_records, relax_bundle_timer, sink_to_topic
 from jobs.java_operators import record_batches, snapshot_guard, split_lines
 from jobs.marks import mark_submission
+from jobs.open_transactions import end_transactions_left_open
 from jobs.operators_jar import operators_jar
-from jobs.redis_check import check_redis, claim_prefix, tolerate_outage
+from jobs.redis_check import check_redis, claim_prefix
 from jobs.registration import Registration, claim_group
 from jobs.release import RELEASE, open_checked
 from jobs.running_jobs import expect_not_running, set_deployment_parameter
 from jobs.settings import Settings, load_settings
-from jobs.snapshots import check_snapshot
+from jobs.snapshots import check_snapshot, snapshot_path
 from jobs.trail import trail_id
 from jobs.workers import check_openable, open_ingest, open_learn_parts, open_personalise_parts, open_popular_parts
 from schemas import topics
@@ -201,15 +204,22 @@ def submit(options: argparse.Namespace) -> None:
     """Check everything that can be checked, then submit. With `check_in_place_of`, only check.
 
     One function does both, so `freshet upgrade` makes the same checks before it stops a job as the submission makes
-    afterwards.
+    afterwards. A JobManager that has recovered this job runs this, too, and joins the job.
     """
+    env = StreamExecutionEnvironment.get_execution_environment()
+    if job := recovered_job(env):
+        rejoin(env, job, options.settings)
+        return
     settings, replaced = load_settings(options.settings), options.check_in_place_of
     check_openable(settings)
-    env = StreamExecutionEnvironment.get_execution_environment()
     env.set_max_parallelism(settings.job.max_parallelism)
-    check_redis(settings.redis)
-    tolerate_outage(env, settings.redis.outage_max_ms)
-    deployment = register(env, settings, options.new_deployment, replaced)
+    go_on_without_checkpoints(env, settings.redis.outage_max_ms)
+    admit_once = functools.partial(admit, env, settings, options.new_deployment, replaced)
+    if is_application_mode(env):
+        warn_without_recovery(env)
+        deployment = patiently(admit_once)
+    else:
+        deployment = admit_once()
     if deployment.mode == "thread":
         relax_bundle_timer(env)
     raw = snapshot_guard(
@@ -218,8 +228,6 @@ def submit(options: argparse.Namespace) -> None:
         settings.privacy.snapshots_kept_ms,
         settings.transaction_timeout_ms(),
     )
-    if replaced is None:
-        mark_submission(settings)
     print(describe_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
     outputs = build(Streams(raw), settings, deployment, keys)
@@ -229,6 +237,17 @@ def submit(options: argparse.Namespace) -> None:
     else:
         env.get_execution_plan()
         print(f"checked: this submission will be accepted once job {replaced} is stopped", flush=True)
+
+
+def admit(env: StreamExecutionEnvironment, settings: Settings, replace: bool, replaced: str | None) -> Deployment:
+    """Make the checks that need Redis and Kafka, and record the submission. May be repeated."""
+    check_redis(settings.redis)
+    deployment = register(env, settings, replace, replaced)
+    if replaced is None:
+        if snapshot_path(env) is None and (ended := end_transactions_left_open(settings.kafka)):
+            print(f"ended {len(ended)} transactions that an earlier job had left open", flush=True)
+        mark_submission(settings)
+    return deployment
 
 
 def register(
@@ -258,17 +277,17 @@ def register(
 
 def sink(outputs: Outputs, settings: Settings) -> None:
     """Write the outputs to their topics."""
-    sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings, exactly_once=True)
+    sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings)
     if settings.events.publish:
         clean_events = split_lines(outputs.clean_events, "clean-events")
-        sink_to_topic(clean_events, topics.EVENTS, settings, exactly_once=True)
+        sink_to_topic(clean_events, topics.EVENTS, settings)
     audit = split_lines(outputs.audit, "audit-records")
-    sink_to_topic(audit, topics.AUDIT, settings, exactly_once=True)
-    sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings, exactly_once=True)
-    sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, exactly_once=False)
-    sink_to_topic(outputs.commands, topics.CONTROL, settings, exactly_once=False)
-    sink_to_topic(outputs.metrics, topics.METRICS, settings, exactly_once=False)
-    sink_to_topic(outputs.answers, topics.ANSWERS, settings, exactly_once=False)
+    sink_to_topic(audit, topics.AUDIT, settings)
+    sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings)
+    sink_to_topic(outputs.receipts, topics.RECEIPTS, settings)
+    sink_to_topic(outputs.commands, topics.CONTROL, settings)
+    sink_to_topic(outputs.metrics, topics.METRICS, settings)
+    sink_to_topic(outputs.answers, topics.ANSWERS, settings)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,7 @@
-"""Checks of Redis before submission, and Flink settings that depend on the longest Redis outage."""
+"""Checks of Redis before submission."""
 
 import json
 import logging
-import math
-from typing import Final
-
-from pyflink.datastream import StreamExecutionEnvironment
 
 from adapters.redis.address import RedisSettings
 from adapters.redis.client import always, connect
@@ -13,8 +9,6 @@ from adapters.redis.fitness import check_rights, fitness
 from schemas.errors import SettingsError, StoreUnavailable
 from schemas.store import owner_key
 
-SPARE_CHECKPOINTS: Final = 3
-"""Extra failures to tolerate: the checkpoints in which an outage begins and ends, and one that was already slow."""
 logger = logging.getLogger(__name__)
 
 
@@ -64,25 +58,3 @@ def claim_prefix(settings: RedisSettings, deployment: str, replace: bool) -> Non
             f"id {(found or b'').decode(errors='replace')}: choose another prefix, or submit with --new-deployment if "
             "that one is gone for good"
         )
-
-
-def tolerate_outage(env: StreamExecutionEnvironment, outage_max_ms: int) -> None:
-    """Tolerate as many failed checkpoints in a row as can time out while Redis is unavailable for `outage_max_ms`.
-
-    No checkpoint completes while an operator waits for Redis. With Flink's default tolerance, the job would restart in
-    the middle of an outage, only to wait again.
-    """
-    config = env.get_checkpoint_config()
-    if not config.is_checkpointing_enabled():
-        return
-    wanted = tolerable_failures(outage_max_ms, config.get_checkpoint_timeout())
-    config.set_tolerable_checkpoint_failure_number(max(wanted, config.get_tolerable_checkpoint_failure_number()))
-
-
-def tolerable_failures(outage_max_ms: int, checkpoint_timeout_ms: int) -> int:
-    """How many checkpoints in a row time out during an outage, plus :data:`SPARE_CHECKPOINTS`.
-
-    >>> tolerable_failures(3_600_000, 120_000)
-    33
-    """
-    return math.ceil(outage_max_ms / checkpoint_timeout_ms) + SPARE_CHECKPOINTS

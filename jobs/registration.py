@@ -37,6 +37,7 @@ from schemas.errors import SettingsError
 
 KEY: Final = b"deployment"
 CLAIM_KEY: Final = b"submission"
+TIMEOUT_MAX: Final = "transaction.max.timeout.ms"
 ANSWER_S: Final = 30.0
 RECENT_HEADS_MAX: Final = 5_000
 HEADS_ENOUGH: Final = 100
@@ -70,7 +71,9 @@ class Registration:
         except KafkaError as error:
             self._producer.close()
             if InvalidTransactionTimeoutError.__name__ in str(error):  # the client wraps it
-                raise SettingsError(_timeout_refused(transaction_timeout_ms)) from None
+                raise SettingsError(
+                    f"the brokers' {TIMEOUT_MAX} is lower, {timeout_too_long(transaction_timeout_ms)}"
+                ) from None
             raise _refused(kafka, error) from None
         except BaseException:
             self._producer.close()
@@ -257,11 +260,12 @@ def committed_offsets(admin: Any, group: str) -> Any:
             time.sleep(0.2)
 
 
-def _timeout_refused(timeout_ms: int) -> str:
+def timeout_too_long(timeout_ms: int) -> str:
+    """What follows if the brokers' maximum is less than this timeout of the sinks' transactions, and how to mend it."""
     return (
-        f"the brokers' transaction.max.timeout.ms is less than {timeout_ms}: a job that is down for longer loses "
-        "the audit records and clean events of its last checkpoint. Raise it on the brokers, or set "
-        "kafka.transaction_timeout_ms to what they have and be back sooner"
+        f"and the job's transactions are to stay open for {timeout_ms} ms while it is down: set {TIMEOUT_MAX}="
+        f"{timeout_ms} on every broker, or kafka.transaction_timeout_ms to what they have; a job that is down for "
+        "longer than that loses the audit records, clean events and dead letters of its last checkpoint"
     )
 
 

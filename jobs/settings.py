@@ -44,6 +44,8 @@ POLICY_EXAMPLE: Final = "deploy/consent-policy.toml"
 COMMITTED_LATE_MS: Final = 15 * topics.MINUTE_MS
 """A transaction may begin with the last checkpoint before an outage, and is committed when the first one after it
 completes."""
+TRANSACTION_TIMEOUT_MAX_MS: Final = 2**31 - 1
+"""The longest that Kafka's protocol can express: 24.8 days."""
 
 
 class PrivacySettings(PseudonymSettings, frozen=True, forbid_unknown_fields=True):
@@ -240,8 +242,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.privacy.tombstone_life_ms()
 
     def transaction_timeout_ms(self) -> int:
-        """How long a transaction of the sinks may stay open: longer than any tolerated Redis outage."""
-        return self.kafka.transaction_timeout_ms or self.redis.outage_max_ms + COMMITTED_LATE_MS
+        """How long a transaction of the sinks may stay open.
+
+        By default as long as a snapshot may be restored: the job that restores it commits the transactions that belong
+        to it. And longer than any outage in which no checkpoint completes.
+        """
+        least_ms = self.redis.outage_max_ms + COMMITTED_LATE_MS
+        default_ms = min(max(self.privacy.snapshots_kept_ms, least_ms), TRANSACTION_TIMEOUT_MAX_MS)
+        return self.kafka.transaction_timeout_ms or default_ms
 
     def topic_names(self) -> TopicNames:
         """The topics that ingest reads."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from adapters.files.edited_files import read_edited
 from adapters.kafka.reachability import require_reachable_broker
-from adapters.kafka.reading import TopicAsOfNow, records
+from adapters.kafka.reading import TopicAsOfNow
 from adapters.kafka.settled_topic import has_topic
 from adapters.secrets.signing_keys import load_signing_key
 from jobs.clock import clock_ms
@@ -83,19 +83,18 @@ def complaint_about_topic(recorded: str, trail: str, moved_from: Sequence[str]) 
     )
 
 
-def _lines(settings: Settings, topic: str) -> Iterator[Line]:
+def _lines(settings: Settings, topic: str, isolation_level: str = "read_committed") -> Iterator[Line]:
     require_reachable_broker(settings.kafka)
-    for record in records(settings.kafka, topic):
+    for record in TopicAsOfNow(settings.kafka, topic, isolation_level=isolation_level):
         yield Line(record.partition, record.offset, record.value or b"")
 
 
 def _aborted(settings: Settings, ends: Mapping[int, int]) -> Iterator[Line]:
     """The records of the trail that only a reader of uncommitted records gets, up to the last committed offsets."""
     committed = {(line.partition, line.offset) for line in _lines(settings, topics.AUDIT)}
-    for record in TopicAsOfNow(settings.kafka, topics.AUDIT, isolation_level="read_uncommitted"):
-        place = record.partition, record.offset
-        if place not in committed and record.offset <= ends.get(record.partition, -1):
-            yield Line(*place, record.value or b"")
+    for line in _lines(settings, topics.AUDIT, "read_uncommitted"):
+        if (line.partition, line.offset) not in committed and line.offset <= ends.get(line.partition, -1):
+            yield line
 
 
 def _saved(files: list[Path]) -> Iterator[Line]:

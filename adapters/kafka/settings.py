@@ -44,8 +44,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_file: str | None = None
     """The private key of the client certificate."""
     transaction_timeout_ms: Annotated[int, Meta(ge=10_000)] | None = None
-    """How long the job may be down without losing what it wrote but had not committed. By default `redis.outage_max_ms`
-    plus 15 minutes; at most the brokers' `transaction.max.timeout.ms`.
+    """How long the job may be down without losing what it wrote but had not committed. By default
+    `privacy.snapshots_kept_ms` (a week), at most 24 days; the brokers' `transaction.max.timeout.ms` must not be less. A
+    running job in which no checkpoint completes for that long restarts.
     """
 
     def topic(self, name: str) -> str:

@@ -81,7 +81,9 @@ class RedisSettings(RedisAddress, frozen=True, forbid_unknown_fields=True):
     prefix: str = ""
     """Put before every key."""
     outage_max_ms: Annotated[int, Meta(ge=1_000)] = OUTAGE_MAX_MS
-    """How long the job waits for Redis without a restart. After that the task fails and Flink restarts it."""
+    """How long the job waits for Redis without a restart. After that the task fails and Flink restarts it. Without its
+    checkpoint storage, the job goes on for at least as long.
+    """
     persistence: Literal["required", "warn"] = "warn"
     """What to do at submission if Redis has no append-only file: refuse, or log a warning."""
 

@@ -118,8 +118,9 @@ def _properties(port: int, controller_port: int, data: Path) -> dict[str, str]:
         "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "1",
-        # The job's transactions must outlive an outage of an hour; the default is 15 minutes.
-        "transaction.max.timeout.ms": "7200000",
+        # The job's transactions must stay open while it is down, for as long as a snapshot may be restored: a week. The
+        # default is 15 minutes.
+        "transaction.max.timeout.ms": "604800000",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",

@@ -32,7 +32,9 @@ from tests.support.topics import alter
 WAIT_S = 60
 BOMB_BYTES = 20_000_000
 TIMES = {"log.retention.check.interval.ms": "500", "log.cleaner.backoff.ms": "200", "log.initial.task.delay.ms": "0"}
-BROKER = TIMES | {"transaction.max.timeout.ms": "900000"}
+TIMEOUT_MAX_MS = 900_000
+"""Kafka's default."""
+BROKER = TIMES | {"transaction.max.timeout.ms": str(TIMEOUT_MAX_MS)}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,10 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 def settings(broker: KafkaBroker, request: pytest.FixtureRequest) -> Settings:
     """The settings of a deployment with its own topics."""
     kafka = msgspec.structs.replace(
-        DEFAULTS.kafka, bootstrap_servers=broker.bootstrap_servers, topic_prefix=f"{request.node.originalname}."
+        DEFAULTS.kafka,
+        bootstrap_servers=broker.bootstrap_servers,
+        topic_prefix=f"{request.node.originalname}.",
+        transaction_timeout_ms=TIMEOUT_MAX_MS,
     )
     create_local_topics(kafka)
     return msgspec.structs.replace(DEFAULTS, kafka=kafka)
@@ -123,7 +128,12 @@ def test_purged_id_leaves_idle_partition(settings: Settings, send: Any) -> None:
 def test_outdated_topics_are_refused_with_the_correcting_command(
     broker: KafkaBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kafka = msgspec.structs.replace(DEFAULTS.kafka, bootstrap_servers=broker.bootstrap_servers, topic_prefix="old.")
+    kafka = msgspec.structs.replace(
+        DEFAULTS.kafka,
+        bootstrap_servers=broker.bootstrap_servers,
+        topic_prefix="old.",
+        transaction_timeout_ms=TIMEOUT_MAX_MS,
+    )
     old = msgspec.structs.replace(DEFAULTS, kafka=kafka)
     admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     admin.create_topics([NewTopic(kafka.topic(topic.name), topic.partitions or 2, 1) for topic in TOPICS])
@@ -176,9 +186,13 @@ def test_broker_refuses_records_too_large_uncompressed(settings: Settings, codec
 
 
 def test_transaction_timeout_above_broker_maximum_is_refused(settings: Settings) -> None:
-    with pytest.raises(SettingsError, match=r"transaction\.max\.timeout\.ms is less than 4500000"):
-        Registration(settings.kafka, settings.transaction_timeout_ms())
-    with Registration(settings.kafka, 900_000) as registration:
+    kafka = msgspec.structs.replace(settings.kafka, transaction_timeout_ms=None)
+    week = msgspec.structs.replace(settings, kafka=kafka)
+    with pytest.raises(SettingsError, match=r"set transaction\.max\.timeout\.ms=604800000 on every broker"):
+        Registration(kafka, week.transaction_timeout_ms())
+    with pytest.raises(SettingsError, match=r"have transaction\.max\.timeout\.ms=900000, and .* open for 604800000 ms"):
+        check_topics(week)
+    with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
         assert registration.recorded is None
 
 

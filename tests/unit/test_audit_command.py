@@ -39,7 +39,9 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     monkeypatch.setattr(audit_verification, "trail_id", lambda kafka: "a topic")
     monkeypatch.setattr(audit_verification, "submitted_with", lambda settings: "a topic")
     monkeypatch.setattr(
-        audit_verification, "_lines", lambda settings, name: (Line(0, n, raw) for n, raw in enumerate(list(heads)))
+        audit_verification,
+        "_lines",
+        lambda settings, name, isolation_level="": (Line(0, n, raw) for n, raw in enumerate(list(heads))),
     )
     return heads
 

@@ -91,7 +91,7 @@ def test_tombstones_outlive_interactions_by_a_day() -> None:
 
 
 def broker_complaint(**settings: str) -> str:
-    return complaint_of_broker({name.replace("_", "."): value for name, value in settings.items()}, 7 * DAY) or ""
+    return complaint_of_broker({name.replace("_", "."): value for name, value in settings.items()}, 7 * DAY, DAY) or ""
 
 
 def test_broker_with_rare_or_no_compaction_is_refused() -> None:
@@ -104,3 +104,10 @@ def test_broker_with_rare_or_no_compaction_is_refused() -> None:
 def test_broker_forgetting_transactions_before_snapshots_is_refused() -> None:
     assert broker_complaint(transactional_id_expiration_ms=str(7 * DAY)) == ""
     assert "would restart for ever" in broker_complaint(transactional_id_expiration_ms=str(7 * DAY - 1))
+
+
+def test_broker_aborting_transactions_before_the_job_is_back_is_refused() -> None:
+    assert broker_complaint(transaction_max_timeout_ms=str(DAY)) == ""
+    told = broker_complaint(transaction_max_timeout_ms="900000")
+    assert "the brokers have transaction.max.timeout.ms=900000" in told
+    assert "set transaction.max.timeout.ms=86400000 on every broker, or kafka.transaction_timeout_ms" in told

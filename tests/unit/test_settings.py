@@ -130,9 +130,14 @@ def test_tombstone_outlives_snapshots_and_topics(tmp_path: Path) -> None:
         loaded(SMALLEST + f"privacy.tombstone_ms = {8 * day - 1}", tmp_path)
 
 
-def test_transaction_timeout_covers_the_longest_outage_by_default(tmp_path: Path) -> None:
-    assert loaded(SMALLEST, tmp_path).transaction_timeout_ms() == 75 * 60_000
-    assert loaded(SMALLEST + "redis.outage_max_ms = 60000", tmp_path).transaction_timeout_ms() == 16 * 60_000
+def test_transactions_stay_open_as_long_as_a_snapshot_may_be_restored(tmp_path: Path) -> None:
+    hour, day = 3_600_000, 86_400_000
+    assert loaded(SMALLEST, tmp_path).transaction_timeout_ms() == 7 * day
+    short = SMALLEST + f"privacy.snapshots_kept_ms = {hour}\n"
+    assert loaded(short, tmp_path).transaction_timeout_ms() == hour + hour // 4, "and as long as any outage of Redis"
+    assert loaded(short + "redis.outage_max_ms = 60000", tmp_path).transaction_timeout_ms() == hour
+    longest = loaded(SMALLEST + f"privacy.snapshots_kept_ms = {90 * day}", tmp_path)
+    assert longest.transaction_timeout_ms() == 2**31 - 1, "Kafka's own limit"
     assert loaded(SMALLEST + "kafka.transaction_timeout_ms = 20000", tmp_path).transaction_timeout_ms() == 20_000
 
 
