@@ -4,7 +4,7 @@ Their sources are in `jobs/java`, their tests in `tests/java`. A jar that travel
 cluster (:mod:`jobs.operators_jar`); nothing has to be added to Flink's lib/.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
@@ -12,6 +12,9 @@ from pyflink.java_gateway import get_gateway
 
 from jobs.operators_jar import operators_jar
 from jobs.settings import BatchSettings
+
+WAIT_MS: Final = {"thread": 1, "process": 20}
+"""How long a batch gathers by default: a batch costs the bundle of a worker process, or next to nothing."""
 
 
 def packed_record(env: StreamExecutionEnvironment) -> Any:
@@ -28,9 +31,10 @@ def snapshot_guard(raw: DataStream, pins: str, kept_ms: int, transaction_ms: int
     return _add_operator(raw, "SnapshotGuard", "snapshot-guard", (pins, kept_ms, transaction_ms))
 
 
-def record_batches(raw: DataStream, bounds: BatchSettings) -> DataStream:
-    """Gather the packed records of `raw` into batches."""
-    return _add_operator(raw, "RecordBatches", "batch", (bounds.records_max, bounds.bytes_max, bounds.wait_ms))
+def record_batches(raw: DataStream, bounds: BatchSettings, mode: str) -> DataStream:
+    """Gather the packed records of `raw` into batches for operators in this execution mode."""
+    wait_ms = WAIT_MS[mode] if bounds.wait_ms is None else bounds.wait_ms
+    return _add_operator(raw, "RecordBatches", "batch", (bounds.records_max, bounds.bytes_max, wait_ms))
 
 
 def split_lines(stream: DataStream, name: str) -> DataStream:

@@ -99,7 +99,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     """
     mode, epoch = deployment.mode, deployment.epoch
     elements = (
-        record_batches(streams.raw, settings.batch)
+        record_batches(streams.raw, settings.batch, mode)
         .process(
             IngestOperator(_opening(open_ingest, settings, keys)),
             output_type=Types.ROW([Types.INT(), BYTES]),

@@ -180,8 +180,9 @@ class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Records in a batch."""
     bytes_max: Annotated[int, Meta(ge=1)] = 1 << 22
     """Bytes in a batch."""
-    wait_ms: Annotated[int, Meta(ge=1)] = 20
-    """Time since the first record of the batch. Lower it for latency if you have CPU to spare."""
+    wait_ms: Annotated[int, Meta(ge=1)] | None = None
+    """Time since the first record of the batch, where the operators behind are idle; while they are busy, batches grow,
+    for up to 200 ms. By default 1 in thread mode, and 20 in process mode, where each batch costs more."""
 
 
 class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -39,7 +39,7 @@ def raw_stream(records: list[RawRecord]) -> DataStream:
 
 
 def batches(bounds: BatchSettings) -> list[list[RawRecord]]:
-    return [unpack_records(batch) for batch in collected(record_batches(raw_stream(RECORDS), bounds))]
+    return [unpack_records(batch) for batch in collected(record_batches(raw_stream(RECORDS), bounds, "thread"))]
 
 
 def joined(lists: Iterable[list[RawRecord]]) -> list[RawRecord]:
@@ -62,7 +62,7 @@ def test_splitter_emits_one_record_per_line() -> None:
     texts = [b"one", b"two\nthree", "vier 🫖\n\nf".encode(), b"end\n", b"\n", b""]
     records = [RawRecord("t.interactions", 0, n, BEGINNING, None, text) for n, text in enumerate(texts)]
     bounds = BatchSettings(records_max=1)
-    packed = collected(record_batches(raw_stream(records), bounds))
-    found = collected(split_lines(record_batches(raw_stream(records), bounds), "lines"))
+    packed = collected(record_batches(raw_stream(records), bounds, "thread"))
+    found = collected(split_lines(record_batches(raw_stream(records), bounds, "thread"), "lines"))
     assert found == [line for raw in packed for line in raw.removesuffix(b"\n").split(b"\n")]
     assert len(found) > len(texts)

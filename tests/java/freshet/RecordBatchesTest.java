@@ -21,6 +21,7 @@ class RecordBatchesTest {
 
     private OneInputStreamOperatorTestHarness<byte[], byte[]> harness;
     private long handOnMs = 0;
+    private long unread = 0;
 
     @AfterEach
     void close() throws Exception {
@@ -88,10 +89,45 @@ class RecordBatchesTest {
     }
 
     @Test
-    void aLongPauseMakesTheNextBatchWaitNoLongerThanTenWaits() throws Exception {
+    void aLongPauseMakesTheNextBatchWaitNoLongerThanAFifthOfASecond() throws Exception {
         start(LARGE, LARGE);
         long gatheredMs = gatheredMsAfterABatchThatTook(1000 * WAIT_MS);
-        assertEquals(10 * WAIT_MS, gatheredMs);
+        assertEquals(200, gatheredMs);
+    }
+
+    @Test
+    void aBatchIsHeldUntilTheNextTaskHasTakenWhatWasSentToIt() throws Exception {
+        start(LARGE, LARGE);
+        unread = 1;
+        receive(1);
+        harness.setProcessingTime(WAIT_MS);
+        receive(1);
+        harness.setProcessingTime(WAIT_MS + 10);
+        assertEquals(List.of(), batchSizes());
+        unread = 0;
+        harness.setProcessingTime(WAIT_MS + 12);
+        assertEquals(List.of(2), batchSizes());
+    }
+
+    @Test
+    void aBatchIsHeldForAFifthOfASecondAtMost() throws Exception {
+        start(LARGE, LARGE);
+        unread = 1;
+        receive(1);
+        harness.setProcessingTime(199);
+        assertEquals(List.of(), batchSizes());
+        harness.setProcessingTime(202);
+        assertEquals(List.of(1), batchSizes());
+    }
+
+    @Test
+    void noBatchIsHeldAcrossACheckpointOfABusyTask() throws Exception {
+        start(LARGE, LARGE);
+        unread = 1;
+        receive(1);
+        harness.setProcessingTime(WAIT_MS);
+        harness.prepareSnapshotPreBarrier(1);
+        assertEquals(List.of(1), batchSizes());
     }
 
     private long gatheredMsAfterABatchThatTook(long ms) throws Exception {
@@ -132,13 +168,18 @@ class RecordBatchesTest {
         return text.getBytes(UTF_8);
     }
 
-    /** Operators behind it take `handOnMs` for a batch. */
+    /** Operators behind it take `handOnMs` for a batch, and the next task has not taken `unread` bytes. */
     private class SlowlyHandedOn extends RecordBatches {
 
         private static final long serialVersionUID = 1L;
 
         SlowlyHandedOn(int recordsMax, int bytesMax) {
             super(recordsMax, bytesMax, WAIT_MS);
+        }
+
+        @Override
+        protected long unreadBytes() {
+            return unread;
         }
 
         @Override
