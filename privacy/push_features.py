@@ -1,13 +1,18 @@
 """Keeps the rows of users in Feast's online store in line with `events` and `consents` (`freshet features push`).
 
+A process claims the project when it begins: it stores the position under its own name, and one that finds another name
+there ends. So of two, the one that was started last goes on, also when there is nothing to write.
+
 Before events are applied, everything that is then in `consents` is, so each event finds the consent that it was
 accepted under, and a withdrawal deletes the row within one turn. Applying a record again changes nothing, so a turn
 that failed is repeated as a whole, and the position is kept after the rows. Memory is bounded by a turn.
 """
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Self
 
 import msgspec
@@ -47,13 +52,15 @@ _decode: Final = msgspec.json.Decoder(PublishedEvent).decode
 class FeaturePush:
     """Follows the topics; call :meth:`turn` again and again. Close it.
 
-    Raises :class:`SettingsError` if the rows that exist cannot be continued. With `rebuild` they are deleted first.
+    Raises :class:`SettingsError` if the rows that exist cannot be continued, and once another process has begun. With
+    `rebuild` the rows are deleted first.
     """
 
     def __init__(self, settings: Settings, rebuild: bool, say: Say) -> None:
         if not settings.events.publish:
             raise SettingsError("there are no features without events: [events] publish is off")
         self._settings, self._say = settings, say
+        self._writer = secrets.token_hex(8)
         self._ring = load_key_ring(settings.privacy.key_ring)
         self._names = Pseudonymiser(self._ring).all
         self._policy, self._codec = load_policy(settings.privacy.policy), codec_of(settings.input)
@@ -65,7 +72,8 @@ class FeaturePush:
             self._rows = FeatureRows(self._client, settings.features.project, ENTITY)
             if rebuild:
                 say(f"deleted {self._rows.clear()} keys of the project {settings.features.project}")
-            position = self._position()
+            position = self._beginning() if rebuild else self._position()
+            self._claim(position)
             self._consents, self._events = (self._following(name, position) for name in _FOLLOWED)
         except BaseException:
             self.close()
@@ -76,6 +84,7 @@ class FeaturePush:
 
         Raises :class:`StoreFull` once all rows that these consents end are deleted.
         """
+        self._check_claim()
         events = self._events.poll(POLL_MS)
         full: StoreFull | None = None
         for records in self._consents.up_to_now():
@@ -86,8 +95,8 @@ class FeaturePush:
         if full is not None:
             raise full
         self._apply([], [event for record in events if (event := self._event(record)) is not None])
-        offsets = {one.topic: one.offsets() for one in self._open}
-        self._rows.keep_position(msgspec.json.encode(Position(self._ring.current, offsets)))
+        self._check_claim()
+        self._keep({one.topic: one.offsets() for one in self._open})
 
     def left(self) -> int:
         """How many records of `events` are not applied yet."""
@@ -105,10 +114,32 @@ class FeaturePush:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    def _claim(self, position: Position) -> None:
+        """Store the position under the name of this process; a full Redis cannot be told, and rows must be deleted."""
+        self._kept = self._rows.position()
+        with suppress(StoreFull):
+            self._keep(position.topics)
+
+    def _keep(self, offsets: dict[str, dict[str, int]]) -> None:
+        position = msgspec.json.encode(Position(self._ring.current, offsets, self._writer))
+        self._rows.keep_position(position)
+        self._kept = position
+
+    def _check_claim(self) -> None:
+        """Whether this process still is the one that pushes: only it may store a position."""
+        found = self._rows.position()
+        if found is None and self._kept is not None:
+            raise StoreUnavailable("the position of features is gone: everything is read again")
+        if found != self._kept:
+            raise SettingsError(
+                f"another `freshet features push` has begun for the project {self._settings.features.project}: this "
+                "one ends. Run one for a project, or give each job its own features.project"
+            )
+
     def _position(self) -> Position:
         raw = self._rows.position()
         if raw is None:
-            return Position(self._ring.current, {})
+            return self._beginning()
         try:
             position = msgspec.json.decode(raw, type=Position)
         except (ValueError, RecursionError):
@@ -118,6 +149,9 @@ class FeaturePush:
         if position.topics.keys() != {self._settings.kafka.topic(name) for name in _FOLLOWED}:
             raise SettingsError(f"features of this project come from topics with another prefix: {REBUILD}")
         return position
+
+    def _beginning(self) -> Position:
+        return Position(self._ring.current, {self._settings.kafka.topic(name): {} for name in _FOLLOWED})
 
     def _following(self, name: str, position: Position) -> TopicFollower:
         kafka = self._settings.kafka
@@ -168,7 +202,8 @@ _FOLLOWED: Final = (topics.CONSENTS, topics.EVENTS)
 def push(settings: Settings, once: bool, rebuild: bool, say: Say) -> Counter[str]:
     """Push until the process is ended or, with `once`, until all events that exist are applied; returns counts.
 
-    While Redis does not answer, a turn is repeated; with `once`, :class:`StoreUnavailable` is raised.
+    While Redis does not answer, a turn is repeated; with `once`, :class:`StoreUnavailable` is raised. Raises
+    :class:`SettingsError` once another process pushes the same project.
     """
     counts: Counter[str] = Counter(rows=0, deleted=0)
     told, told_s = "", 0.0
@@ -188,7 +223,7 @@ def push(settings: Settings, once: bool, rebuild: bool, say: Say) -> Counter[str
 
 
 def _setting(settings: Settings) -> str:
-    return "redis.urls" if settings.features.url is None else "features.url"
+    return "redis.url (or urls)" if settings.features.url is None else "features.url"
 
 
 def _remedy(error: StoreUnavailable) -> str:

@@ -31,7 +31,11 @@ class RowWrite(NamedTuple):
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Topic → partition → the next offset. `kid` is the id of the key with which users are named."""
+    """Topic → partition → the next offset. `kid` is the id of the key with which users are named.
+
+    `writer` names the process that has stored it; each has a name of its own.
+    """
 
     kid: int
     topics: dict[str, dict[str, int]]
+    writer: str = ""

@@ -49,7 +49,11 @@ class FeatureRows:
             ends = one.state_ends_at, one.row_ends_at
             commands.append((keys[0], WRITE_FEATURES(keys, *one.seen, one.state, *ends, *one.fields)))
         if 0 in self._client.run(always(commands)):
-            raise StoreUnavailable("another process writes these features, too")
+            raise StoreUnavailable(
+                f"another process writes features of the project {self._project}, too. One `freshet features push` may "
+                "run for a project, and nothing else may write its rows of users: end the other process, or give this "
+                "job another features.project"
+            )
 
     def position(self) -> bytes | None:
         """What :meth:`keep_position` has stored."""

@@ -374,11 +374,39 @@ def test_two_writers_of_a_row_do_not_overwrite_each_other(shop: Shop, store: Rea
     rows = FeatureRows(store.store_client(), shop.settings.features.project, "user")
     first = RowWrite("ada", Seen(), b"one", 0, LATER, [b"freshet:profile", b"1"])
     rows.write([first])
-    with pytest.raises(StoreUnavailable, match="another process"):
+    with pytest.raises(StoreUnavailable, match="end the other process, or give this job another features"):
         rows.write([first._replace(state=b"two")])
     assert rows.seen(["ada", "bob"]) == {"ada": Seen(b"one", b"1"), "bob": Seen()}
     rows.write([RowWrite("ada", Seen(b"one", b"1"))])
     assert rows.seen(["ada"]) == {"ada": Seen()}
+
+
+def test_of_two_pushes_the_later_goes_on_and_the_earlier_says_so_and_ends(shop: Shop) -> None:
+    def quiet(line: str) -> None:
+        pass
+
+    with FeaturePush(shop.settings, False, quiet) as first:
+        first.turn()
+        first.turn()
+        with FeaturePush(shop.settings, False, quiet) as second:
+            with pytest.raises(SettingsError, match=r"another `freshet features push` .*features\.project"):
+                first.turn()
+            second.turn()
+    shop.consent("ada")
+    shop.interact("ada", "tea")
+    assert shop.push()["rows"] == 1, "a process that ended claims nothing"
+
+
+def test_push_reads_everything_again_if_redis_loses_it_while_it_runs(shop: Shop) -> None:
+    shop.consent("ada")
+    shop.interact("ada", "tea")
+    with FeaturePush(shop.settings, False, lambda line: None) as pushing:
+        while pushing.left():
+            pushing.turn()
+        shop.redis.flushdb()
+        with pytest.raises(StoreUnavailable, match="read again"):
+            pushing.turn()
+    assert shop.push()["rows"] == 1
 
 
 def test_missing_redis_is_an_error_that_says_so(shop: Shop) -> None:
