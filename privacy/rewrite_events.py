@@ -79,7 +79,7 @@ class EventsRewrite:
         """The steps for a partition; None if there is nothing to do."""
         return plan(self._seen(partition))
 
-    def copy(self, partition: TopicPartition, steps: RewritePlan, on_copied: Say = lambda line: None) -> Rewritten:
+    def copy(self, partition: TopicPartition, steps: RewritePlan) -> Rewritten:
         """Copy the records to keep, by offset, in transactions of at most :data:`TRANSACTION_RECORDS_MAX`.
 
         A copy gets a new append time, so records past their retention by their own append time are not copied.
@@ -93,7 +93,6 @@ class EventsRewrite:
             self._commit(partition, stay)
             copied, removed = copied + len(stay), removed + len(chunk) - len(stay)
             aged += fates.count("aged")
-            on_copied(f"partition {partition.partition}: copied {copied}, removed {removed}")
         return Rewritten(1, copied, removed, aged)
 
     def cut(self, partition: TopicPartition, steps: RewritePlan) -> None:
@@ -151,8 +150,9 @@ def rewrite_events(settings: Settings, say: Say) -> Rewritten:
             steps = rewrite.plan(partition)
             if steps is None:
                 continue
-            one = rewrite.copy(partition, steps, say)
+            one = rewrite.copy(partition, steps)
             rewrite.cut(partition, steps)
+            say(f"partition {partition.partition}: copied {one.copied}, removed {one.removed}")
             done = Rewritten(*map(sum, zip(done, one, strict=True)))
     finally:
         rewrite.close()

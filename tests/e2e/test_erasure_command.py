@@ -83,10 +83,6 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     pass
 
 
-def interrupt(line: str) -> None:
-    raise Interrupted
-
-
 def all_erased(live: Live) -> set[str]:
     """All erased users: other tests on this stack also erase users."""
     told = [json.loads(r.value) for r in live.records(topics.CONSENTS) if r.value]
@@ -104,8 +100,15 @@ def test_interrupted_rewrite_removes_erased_users_and_keeps_others_once(live: Li
     first = EventsRewrite(live.settings)
     steps = {partition: found for partition in first.ends if (found := first.plan(partition))}
     partition, its_steps = next(iter(steps.items()))
+    commit = first._commit
+
+    def commit_and_end(*records: Any) -> None:
+        commit(*records)
+        raise Interrupted
+
+    monkeypatch.setattr(first, "_commit", commit_and_end)
     with pytest.raises(Interrupted):
-        first.copy(partition, its_steps, interrupt)
+        first.copy(partition, its_steps)
     first.close()
     shop(live, "bea-of-erasure", times=2)
 
@@ -117,7 +120,10 @@ def test_interrupted_rewrite_removes_erased_users_and_keeps_others_once(live: Li
     assert sum(hashes_of(live).values()) > sum(before.values()), "copied, and not yet cut"
     erase(live, "cai-of-erasure")
 
-    done = rewrite_events(live.settings, quiet)
+    said: list[str] = []
+    done = rewrite_events(live.settings, said.append)
+    told = [line for line in said if line.startswith("partition ")]
+    assert len({line.partition(":")[0] for line in told}) == len(told) == done.partitions, "each once"
     left, erased = hashes_of(live), tuple(all_erased(live))
     also_gone = live.pseudonymiser.user("cai-of-erasure")
     assert done.removed > 0 and set(left.values()) == {1}
