@@ -63,7 +63,8 @@ class View(NamedTuple):
 def render(view: View, width: int, height: int, colour: bool = True) -> list[str]:
     """At most `height` lines, each of at most `width` columns."""
     columns = max(WIDTH_MIN, min(width, WIDTH_MAX))
-    head, rule = [_title(view, columns), paint(view.hint, DIM)], paint("─" * columns, DIM)
+    head = [_title(view, columns), *(paint(line, DIM) for line in _wrapped(view.hint, columns))]
+    rule = paint("─" * columns, DIM)
     numbers = [*_rates(view, columns), "", *_account(view, columns)]
     stories = [_story(story, newest=place == 0) for place, story in enumerate(view.stories[:STORIES_SHOWN])]
     stories += [""] * (STORIES_SHOWN - len(stories))
@@ -78,6 +79,20 @@ def render(view: View, width: int, height: int, colour: bool = True) -> list[str
     lines = [*head, *numbers, rule, *body, *shelves] + ([rule, *stories] if shows_stories else [])
     fitted = [fit(line, min(columns, width)).rstrip() if width_of(line) > width else line for line in lines[:height]]
     return fitted if colour else [plain(line).rstrip() for line in fitted]
+
+
+def _wrapped(command: str, columns: int) -> list[str]:
+    """A command as lines that a shell takes as one: it can be copied from a narrow terminal, too.
+
+    >>> _wrapped("curl -sH @file http://localhost:1/v1", 24)
+    ['curl -sH @file \\\\', 'http://localhost:1/v1']
+    """
+    lines = []
+    while len(command) > columns:
+        place = command.rfind(" ", 0, columns - 1) + 1 or columns - 1
+        lines.append(command[:place] + "\\")
+        command = command[place:]
+    return [*lines, command]
 
 
 def _title(view: View, columns: int) -> str:

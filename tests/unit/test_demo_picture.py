@@ -266,11 +266,20 @@ def test_lines_fit_any_terminal(width: int, height: int) -> None:
         shelves=[NamedShelf(long, [long] * 9)] * 4,
         feedback={long: Feedback(10**9, 10**9)},
         notice=long,
+        hint=long * 2,
     )
     lines = render(view, width, height)
     assert len(lines) <= height
     assert max(width_of(line) for line in lines) <= width
     assert [plain(line).rstrip() for line in lines] == render(view, width, height, colour=False)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 132])
+def test_command_can_be_copied_from_any_width(width: int) -> None:
+    hint = "curl -sH @.local/demo/authorization http://127.0.0.1:40123/v1/recommendations/shopper-0001"
+    lines = render(a_view(hint=hint), width, 40, colour=False)
+    ends = next(place for place, line in enumerate(lines) if place and not line.endswith("\\"))
+    assert "\n".join(lines[1 : ends + 1]).replace("\\\n", "") == hint
 
 
 def test_picture_without_data_is_drawn() -> None:
