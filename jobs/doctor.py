@@ -177,7 +177,7 @@ def _check_redis(settings: Settings) -> list[CheckResult]:
         found = fitness(client)
         rights = run_check("redis rights", lambda: _check_rights(client))
     except FreshetError as error:
-        why = f"{error}: see that redis.urls answers" if isinstance(error, StoreUnavailable) else str(error)
+        why = f"{error}: see that redis.url (or urls) answers" if isinstance(error, StoreUnavailable) else str(error)
         return [CheckResult("redis", "mend", why)]
     finally:
         client.close()

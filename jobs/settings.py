@@ -280,8 +280,8 @@ def load_settings(path: Path) -> Settings:
             raise SettingsError(f"settings file {path}: {table}.{complaint}")
     if any(parse(url).password is not None for url in settings.redis.urls):
         raise SettingsError(
-            f"settings file {path}: redis.urls must hold no password, which would be in the job graph: put it into an "
-            "environment variable and name that in redis.password_variable"
+            f"settings file {path}: redis.url (or urls) must hold no password, which would be in the job graph: put it "
+            "into an environment variable and name that in redis.password_variable"
         )
     if complaint := complaint_of(settings.kafka) or _explore_complaint(settings):
         raise SettingsError(f"settings file {path}: {complaint}")

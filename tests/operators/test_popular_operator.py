@@ -174,6 +174,18 @@ def test_table_is_written_when_sums_have_grown_as_large_and_restores_count_every
     assert 2 < written < 40
 
 
+def test_pending_sums_are_read_once_when_a_segment_is_opened(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment.take(*met("tea", 1, 2))
+    pending, read = segment.keyed.states["pending-v1"], []
+    get = pending.get
+    monkeypatch.setattr(pending, "get", lambda: read.append(1) or get())
+    segment.pass_seconds()
+    segment.take(*met("tea", 3))
+    segment.pass_seconds()
+    assert segment.ids() == ["tea"]
+    assert len(read) == 1
+
+
 def test_lost_popular_lists_are_republished_on_request(segment: Segment) -> None:
     segment.take(*met("tea", 1, 2))
     segment.pass_seconds()

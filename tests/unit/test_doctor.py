@@ -45,7 +45,7 @@ def test_refusing_servers_are_named_quickly_and_dependent_checks_skipped(setting
     assert time.monotonic() - begun < 15, "one wait for Kafka of five seconds, not one for each check"
     found = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
     assert {what for what, each in found.items() if each["verdict"] == "mend"} == {"redis", "kafka"}
-    assert "redis.urls" in found["redis"]["text"] and "kafka.bootstrap_servers" in found["kafka"]["text"]
+    assert "redis.url (or urls)" in found["redis"]["text"] and "kafka.bootstrap_servers" in found["kafka"]["text"]
     skipped = {what for what, each in found.items() if each["verdict"] == "skipped"}
     assert skipped == {"topics", "clock", "deployment", "flink"}
 

@@ -235,7 +235,7 @@ def test_password_misread_by_java_is_refused(password: str, monkeypatch: pytest.
 
 @pytest.mark.privacy
 def test_password_in_redis_url_is_refused_without_echo(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"redis\.urls must hold no password") as caught:
+    with pytest.raises(SettingsError, match=r"redis\.url \(or urls\) must hold no password") as caught:
         loaded(SMALLEST.replace("redis://cache", "redis://me:hush@cache"), tmp_path)
     assert "hush" not in str(caught.value)
 

@@ -157,22 +157,23 @@ class LearnOperator(KeyedProcessFunction):
         A command is read again after a restore, which brings back what the new state was to remove: without that state,
         to go on would break the promise of an erasure.
         """
-        before = self._tables.ids
+        before, learner = self._tables.ids, self._empty()
         try:
             head, blocks = self._relearned(request)
-            decode_learner(head, {int(block): raw for block, raw in blocks.items()}, Learner())
+            decode_learner(head, {int(block): raw for block, raw in blocks.items()}, learner)
         except Exception as error:  # whatever it is, it would happen again after each restart
             if isinstance(error, FreshetError) and not isinstance(error, SchemaError):
                 raise  # of Redis: the command is not at fault
             self._report_state(error)
-            head, blocks = encode_head(Learner()), {}
+            learner = self._empty()
+            head, blocks = encode_head(learner), {}
         self._rows.clear()
         for block, raw in blocks.items():
             self._rows.put(block, raw)
         self._head.update(head)
         self._lessons.clear()
-        self._learner, self._tables = None, Tables()
-        learner = self._open_learner(ctx)
+        self._waiting, self._tables = [], Tables()
+        self._begin(learner, ctx)
         self._publish_whole()
         self._replace_shared(learner, before, ctx)
         self._patiently(lambda: self._parts.store.confirm_relearned(request), self._retries.inc)
@@ -254,9 +255,8 @@ class LearnOperator(KeyedProcessFunction):
         """The learner; after a start, from state. Scorers then get a model that begins anew."""
         if self._learner is not None:
             return self._learner
-        settings = self._parts.settings
         self._waiting = []
-        learner = self._learner = Learner(settings.items_max, settings.pair_rows_max)
+        learner = self._empty()
         blocks = {int(block): self._rows.get(block) for block in list(self._rows.keys())}
         decode_learner(self._head.value(), blocks, learner)
         for raw in list(self._lessons.get() or ()):
@@ -265,11 +265,20 @@ class LearnOperator(KeyedProcessFunction):
                 self._waiting = []
             else:
                 self._take(raw)
+        self._begin(learner, ctx)
+        return learner
+
+    def _empty(self) -> Learner:
+        settings = self._parts.settings
+        return Learner(settings.items_max, settings.pair_rows_max)
+
+    def _begin(self, learner: Learner, ctx: Any) -> None:
+        """Go on with `learner`, of which scorers know nothing yet."""
+        self._learner = learner
         now_ms, store = ctx.timer_service().current_processing_time(), self._parts.store
         # Above all that was published: a sequence names one model, even if the clock has stepped back.
         last = self._patiently(lambda: store.update_after(0).head, self._retries.inc)
         self._tables.apply(learner.begin(max(now_ms, last + 1)))
-        return learner
 
 
 _MERGED: Final = b"\x00merged"

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -135,9 +135,11 @@ class PopularOperator(KeyedProcessFunction):
     def _merged(self, segment: str, now_ms: int) -> PopularityTable | None:
         """The table of `segment` with what has arrived; None if nothing has. Leaves out sums that cannot be merged."""
         table = self._opened.get(segment)
-        arrived = self._arrived.pop(segment, []) if table is not None else list(self._pending.get() or ())
-        if table is None:
-            table = self._open_table(segment)
+        if table is not None:
+            arrived = self._arrived.pop(segment, [])
+        else:
+            arrived = list(self._pending.get() or ())
+            table = self._open_table(segment, arrived)
         if not arrived:
             return None
         try:
@@ -145,7 +147,8 @@ class PopularOperator(KeyedProcessFunction):
         except Exception as error:  # any error would recur after each restart
             self._log_fault(error)
             # The table in memory may be half merged; what is in state is whole.
-            table, held = self._open_table(segment), self._pending.get() or ()
+            held = list(self._pending.get() or ())
+            table = self._open_table(segment, held)
             table.merge([sums for raw in held if (sums := self._mergeable(raw)) is not None], now_ms)
             self._write(segment, table)
         return table
@@ -160,12 +163,12 @@ class PopularOperator(KeyedProcessFunction):
             return None
         return sums
 
-    def _open_table(self, segment: str) -> PopularityTable:
-        """The table in state, without the sums beside it."""
+    def _open_table(self, segment: str, pending: Sequence[bytes]) -> PopularityTable:
+        """The table in state, without the sums beside it, which are `pending`."""
         raw = self._table.value()
         table = self._opened[segment] = PopularityTable(decode_popularity(raw), self._parts.settings)
         self._written[segment] = len(raw or b"")
-        self._unwritten[segment] = sum(map(len, self._pending.get() or ()))
+        self._unwritten[segment] = sum(map(len, pending))
         return table
 
     def _write(self, segment: str, table: PopularityTable) -> None:
