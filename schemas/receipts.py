@@ -163,14 +163,21 @@ class TrialReceipt(msgspec.Struct, tag="trial", tag_field="kind", frozen=True):
     at: int
 
 
+Drifted = Literal[
+    "ctr", "precision_at_5", "precision_at_10", "recall_at_5", "recall_at_10", "kinds", "history", "unknown"
+]
+
+
 class DriftReceipt(msgspec.Struct, tag="drift", tag_field="kind", frozen=True):
     """Something has drifted.
 
-    `what` is ctr, the click-through rate of a model and arm, which has fallen from `before` to `now` (in the last
-    minute); or kinds, the share of each type of event: `before` is the limit, `now` the population stability index.
+    `what` is a rate of a model and arm, which has fallen from `before` to `now` (in the last minute): ctr, the
+    click-through rate, or precision or recall at k. Or it is what shares of events have changed by: kinds, their type;
+    history, the length of the user's history; unknown, whether `model` knows the item. `before` is then the limit,
+    `now` the population stability index.
     """
 
-    what: Literal["ctr", "kinds"]
+    what: Drifted
     model: str
     arm: str
     before: float

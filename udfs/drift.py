@@ -2,8 +2,8 @@
 
 The Page-Hinkley test (Page, "Continuous inspection schemes", Biometrika 1954; Hinkley, "Inference about the
 change-point from cumulative sum tests", Biometrika 1971) adds up by how much a series is below its mean, beyond an
-allowance, and raises an alarm when the sum has risen far above its minimum. The series are click-through rates by
-minute, in units of their sampling error, so that a quiet night does not count as much as a busy hour.
+allowance, and raises an alarm when the sum has risen far above its minimum. The series are rates by minute, in units
+of their sampling error, so that a quiet night does not count as much as a busy hour.
 
 The population stability index compares two histograms: Σ (p - q) ln(p / q). Below 0.1 nothing has changed, above 0.25
 much has (Siddiqi, "Credit Risk Scorecards", 2006).
@@ -18,10 +18,13 @@ from msgspec import Meta
 
 PSI_ALARM: Final = 0.25
 _SMALLEST_SHARE: Final = 1e-4
+_FALL_MAX: Final = 2.0
+"""The most, in standard errors, that one minute adds: a rate near 1 falls rarely and then far, and a few such minutes
+would be an alarm. With this bound, no rate and no number of trials raises more false alarms than a normal series."""
 
 
 class DriftSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a fall of the click-through rate, or a change of the events, is reported."""
+    """When a fall of a rate of feedback, or a change of the events, is reported."""
 
     allowance: Annotated[float, Meta(ge=0, le=5)] = 0.25
     """A rate that is lower by this many standard errors a minute is no fall."""
@@ -51,12 +54,12 @@ class PageHinkley(msgspec.Struct, array_like=True):
         return True
 
     def _standard_errors_below(self, successes: int, trials: int) -> float:
-        """By how many standard errors the rate of a minute is below the mean before it; 0 if either is not known."""
+        """By how many standard errors a minute's rate is below the mean before it, bounded; 0 if one is not known."""
         if not trials or not 0 < self.successes < self.trials:
             return 0.0
         mean = self.successes / self.trials
         error = math.sqrt(mean * (1 - mean) * (1 / trials + 1 / self.trials))
-        return (mean - successes / trials) / error
+        return min((mean - successes / trials) / error, _FALL_MAX)
 
 
 def psi(before: Sequence[int], now: Sequence[int]) -> float:

@@ -1,93 +1,112 @@
-"""What feedback is watched for: falls of click-through rates, and a change of the kinds of events. Pure."""
+"""What feedback is watched for: falls of its rates, and changes of the events that lists are made from. Pure."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 import msgspec
 
 from schemas.errors import SchemaError
-from schemas.events import EVENT_TYPES
-from schemas.receipts import DriftReceipt
+from schemas.receipts import Drifted, DriftReceipt
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 from udfs.drift import DriftSettings, PageHinkley, psi
-from udfs.feedback import Counts, Series
+from udfs.feedback import Counts, FeedbackSums, Input, Series, sum_classes
+from udfs.feedback_windows import trials_of
 
 WATCHED_MAX: Final = 64
 EVENTS_MIN: Final = 1_000
 """Of fewer events an hour, or in the day before, the index is chance."""
-_VERSION: Final = 1
+RATES: Final = tuple(trials_of(Counts()))
+"""What Page-Hinkley tests of a model and arm. A fall is reported once, by the rate that finds it first."""
+_KINDS: Final = "kinds"
+_UNKNOWN: Final = "unknown"
+_VERSION: Final = 2
 
 
 class DriftWatch(msgspec.Struct, array_like=True):
-    """The state. `tests` are by model and arm; `minute` is what has been counted of it; `kinds` are by hour.
+    """The state. `tests` are of each of :data:`RATES`, by model and arm; `minute` is what has been counted of it.
 
-    `shifted` is whether the kinds of events differ: it is reported once, until they have returned to half of the limit.
+    `shares` are the classes of events by hour, by what is classed and the model. Those in `shifted` differ: they are
+    reported once, until they have returned to half of the limit.
     """
 
     version: int = _VERSION
     minute_at: int = 0
-    minute: dict[str, list[int]] = {}
-    tests: dict[str, PageHinkley] = {}
-    kinds: dict[int, list[int]] = {}
-    shifted: bool = False
+    minute: dict[str, list[tuple[int, int]]] = {}
+    tests: dict[str, list[PageHinkley]] = {}
+    shares: dict[str, dict[int, list[int]]] = {}
+    shifted: list[str] = []
 
-    def add(self, series: Mapping[Series, Counts], kinds: list[int], now_ms: int) -> None:
-        """Add counts of this moment. Call `alarms` before."""
+    def add(self, series: Mapping[Series, Counts], sums: FeedbackSums, now_ms: int) -> None:
+        """Add counts of this moment; `series` are those of `sums` as they are counted. Call `alarms` before."""
         for one, counts in series.items():
             name = f"{one.model}\n{one.arm}"
             if name in self.minute or len(self.minute) < WATCHED_MAX:
-                clicks, seen = self.minute.get(name, [0, 0])
-                self.minute[name] = [clicks + counts.clicks, seen + counts.impressions]
-        if any(kinds):
-            hour = now_ms // HOUR_MS * HOUR_MS
-            self.kinds[hour] = [
-                old + new for old, new in zip(self.kinds.get(hour, [0] * len(kinds)), kinds, strict=True)
-            ]
+                before = self.minute.get(name, [(0, 0)] * len(RATES))
+                more = trials_of(counts).values()
+                self.minute[name] = [(old[0] + new[0], old[1] + new[1]) for old, new in zip(before, more, strict=True)]
+        self._share(Input(_KINDS), sums.kinds, now_ms)
+        for what, classes in sums.inputs.items():
+            self._share(what, classes, now_ms)
+
+    def _share(self, what: Input, classes: Sequence[int], now_ms: int) -> None:
+        name = "\n".join(what)
+        if not any(classes) or (name not in self.shares and len(self.shares) >= WATCHED_MAX):
+            return
+        hours, hour = self.shares.setdefault(name, {}), now_ms // HOUR_MS * HOUR_MS
+        hours[hour] = sum_classes(hours.get(hour, ()), classes)
 
     def alarms(self, now_ms: int, settings: DriftSettings) -> list[DriftReceipt]:
         """What has drifted, in the minute and the hour that have ended since the last call."""
         minute = now_ms // MINUTE_MS * MINUTE_MS
         if minute == self.minute_at:
             return []
-        found = [
-            receipt
-            for name, (clicks, seen) in self.minute.items()
-            if (receipt := self._fallen(name, clicks, seen, now_ms, settings)) is not None
-        ]
+        found = [self._fallen(name, trials, now_ms, settings) for name, trials in self.minute.items()]
         self.minute_at, self.minute = minute, {}
-        return [*found, *self._shift(now_ms, settings)]
+        found += [self._shift(name, now_ms, settings) for name in list(self.shares)]
+        return [receipt for receipt in found if receipt is not None]
 
-    def _fallen(self, name: str, clicks: int, seen: int, now_ms: int, settings: DriftSettings) -> DriftReceipt | None:
-        test = self.tests.pop(name, PageHinkley())
-        before = test.successes / test.trials if test.trials else 0.0
-        fallen = test.add(clicks, seen, settings)
+    def _fallen(
+        self, name: str, trials: Sequence[tuple[int, int]], now_ms: int, settings: DriftSettings
+    ) -> DriftReceipt | None:
+        """The first rate that has fallen. All of them then begin anew: a fall shows in several."""
+        tests = self.tests.pop(name, None) or [PageHinkley() for _ in RATES]
+        found = None
+        for what, test, (successes, tried) in zip(RATES, tests, trials, strict=True):
+            before = test.successes / test.trials if test.trials else 0.0
+            if test.add(successes, tried, settings) and found is None:
+                model, _, arm = name.partition("\n")
+                now = successes / max(1, tried)
+                found = DriftReceipt(cast(Drifted, what), model, arm, round(before, 6), round(now, 6), now_ms)
         while len(self.tests) >= WATCHED_MAX:
             del self.tests[next(iter(self.tests))]
-        self.tests[name] = test
-        if not fallen:
-            return None
-        model, _, arm = name.partition("\n")
-        return DriftReceipt("ctr", model, arm, round(before, 6), round(clicks / max(1, seen), 6), now_ms)
+        self.tests[name] = tests if found is None else [PageHinkley(*one) for one in trials]
+        return found
 
-    def _shift(self, now_ms: int, settings: DriftSettings) -> list[DriftReceipt]:
-        for hour in [hour for hour in self.kinds if hour <= now_ms - DAY_MS - HOUR_MS]:
-            del self.kinds[hour]
-        hour = now_ms // HOUR_MS * HOUR_MS
-        recent = [counts for at, counts in self.kinds.items() if at >= hour - HOUR_MS]
-        older = [counts for at, counts in self.kinds.items() if at < hour - HOUR_MS]
-        now, before = (
-            [sum(column) for column in zip(*some, strict=True)] or [0] * len(EVENT_TYPES) for some in (recent, older)
-        )
+    def _shift(self, name: str, now_ms: int, settings: DriftSettings) -> DriftReceipt | None:
+        hours, hour = self.shares[name], now_ms // HOUR_MS * HOUR_MS
+        for old in [at for at in hours if at <= now_ms - DAY_MS - HOUR_MS]:
+            del hours[old]
+        if not hours:
+            del self.shares[name]
+            self.shifted = [one for one in self.shifted if one != name]
+            return None
+        now = sum_classes(*(classes for at, classes in hours.items() if at >= hour - HOUR_MS))
+        before = sum_classes(*(classes for at, classes in hours.items() if at < hour - HOUR_MS))
         if min(sum(now), sum(before)) < EVENTS_MIN:
-            return []
+            return None
+        what, _, model = name.partition("\n")
+        before += [0] * (len(now) - len(before))
         index = psi(before, now)
-        if self.shifted:
-            self.shifted = index > settings.psi / 2
-            return []
+        if what == _UNKNOWN and now[-1] * sum(before) <= before[-1] * sum(now):
+            index = 0.0  # that the model knows more is what learning is for
+        if name in self.shifted:
+            if index <= settings.psi / 2:
+                self.shifted.remove(name)
+            return None
         if index <= settings.psi:
-            return []
-        self.shifted = True
-        return [DriftReceipt("kinds", "", "", settings.psi, round(index, 4), now_ms)]
+            return None
+        self.shifted = [*self.shifted, name]
+        return DriftReceipt(cast(Drifted, what), model, "", settings.psi, round(index, 4), now_ms)
 
 
 def encode_watch(watch: DriftWatch) -> bytes:
@@ -97,7 +116,27 @@ def encode_watch(watch: DriftWatch) -> bytes:
 
 def decode_watch(raw: bytes | None) -> DriftWatch:
     """The state behind `raw`; a new one for None."""
-    watch = DriftWatch() if raw is None else msgspec.msgpack.decode(raw, type=DriftWatch)
-    if watch.version != _VERSION:
-        raise SchemaError(f"drift of version {watch.version}, this release reads {_VERSION}")
-    return watch
+    if raw is None:
+        return DriftWatch()
+    stored: list[Any] = msgspec.msgpack.decode(raw, type=list)
+    if stored[:1] == [1]:
+        stored = _of_version_1(*stored)
+    if stored[:1] != [_VERSION]:
+        raise SchemaError(f"drift of version {stored[:1]}, this release reads up to {_VERSION}")
+    return msgspec.convert(stored, DriftWatch)
+
+
+def _of_version_1(
+    version: int, minute_at: int, minute: object, tests: Mapping[str, Any], kinds: Mapping[int, Any], shifted: bool
+) -> list[Any]:
+    """State that had a test of the click-through rate, and the kinds of events. What it had of a minute is left out."""
+    name = "\n".join(Input(_KINDS))
+    others = [PageHinkley()] * (len(RATES) - 1)
+    return [
+        _VERSION,
+        minute_at,
+        {},
+        {one: [msgspec.convert(test, PageHinkley), *others] for one, test in tests.items()},
+        {name: kinds} if kinds else {},
+        [name] if shifted else [],
+    ]

@@ -57,6 +57,10 @@ class FallbackModel:
         """Its items."""
         return self._last.fragments
 
+    def knows(self, item: str) -> bool:
+        """Whether the model that ranked last knows `item`."""
+        return self._last.knows(item)
+
     @property
     def failed(self) -> int:
         """For how many users the server's answers could not be ranked; the local model counts its own failures."""

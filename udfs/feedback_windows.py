@@ -89,7 +89,12 @@ def _decode(raw: bytes) -> StoredWindows:
 
 
 def rates(counts: Counts) -> dict[str, float]:
-    """Click-through rate, and precision and recall at each k; a rate without anything to divide by is left out.
+    """The rates of :func:`trials_of`; one without anything to divide by is left out."""
+    return {name: round(part / whole, 6) for name, (part, whole) in trials_of(counts).items() if whole}
+
+
+def trials_of(counts: Counts) -> dict[str, tuple[int, int]]:
+    """Successes and trials of the click-through rate, and of precision and recall at each k.
 
     Precision@k: the share of the seen first k positions that were clicked or bought. Recall@k: the share of all that
     was clicked or bought that was in the first k positions.
@@ -98,7 +103,7 @@ def rates(counts: Counts) -> dict[str, float]:
     for place, cut in enumerate(CUTS):
         pairs[f"precision_at_{cut}"] = counts.hits_at[place], counts.seen_at[place]
         pairs[f"recall_at_{cut}"] = counts.hits_at[place], counts.hits
-    return {name: round(part / whole, 6) for name, (part, whole) in pairs.items() if whole}
+    return pairs
 
 
 def metric_records(windows: FeedbackWindows, now_ms: int) -> list[bytes]:

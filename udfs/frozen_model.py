@@ -49,6 +49,10 @@ class FrozenModel:
         self._share, self._noted = FailureShare(), 0
         self._has_failed_most = False
 
+    def knows(self, item: str) -> bool:
+        """See :class:`udfs.ranking.ListModel`."""
+        return item in self.index
+
     @property
     def failed(self) -> int:
         """See :class:`udfs.ranking.ListModel`."""

@@ -59,6 +59,10 @@ class OnlineModel:
         self.name = f"{ONLINE}@{self.tables.sequence}"
         self.name_json = msgspec.json.encode(self.name)
 
+    def knows(self, item: str) -> bool:
+        """See :class:`udfs.ranking.ListModel`."""
+        return item in self.tables.index
+
     @property
     def failed(self) -> int:
         """See :class:`udfs.ranking.ListModel`."""

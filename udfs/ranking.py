@@ -130,6 +130,10 @@ class ListModel(Protocol):
         """Whether it should be replaced: it was too slow, failed for whole batches, or for most users."""
         ...
 
+    def knows(self, item: str) -> bool:
+        """Whether it can rank, and rank by, `item`."""
+        ...
+
     def ranked(self, profiles: Sequence[Profile], rules: ListRules, now_ms: int) -> Ranked:
         """At most `rules.items` items for each of `profiles`."""
         ...

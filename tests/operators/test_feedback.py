@@ -6,12 +6,13 @@ import msgspec
 
 from schemas.events import EVENT_TYPES
 from schemas.receipts import DriftReceipt
-from tests.support.bucket import Bucket, receipts
+from tests.support.bucket import ITEMS, Bucket, receipts
 from tests.support.fakes import Harness, Keyed
-from tests.support.vocabulary import BEGINNING, DAY, MINUTE, SECOND, a_consent, an_erasure, an_interaction
+from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_consent, an_erasure, an_interaction
 from udfs.drift import DriftSettings
+from udfs.drift_watch import decode_watch
 from udfs.elements import EventRecord
-from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Series, decode_sums, encode_sums
+from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Input, Series, decode_sums, encode_sums
 from udfs.operators.feedback_keeper import FEEDBACK
 from udfs.operators.feedback_operator import FeedbackOperator
 
@@ -133,3 +134,43 @@ def test_a_fallen_rate_is_a_receipt_and_in_metrics() -> None:
     assert [(one.what, one.model) for one in told] == [("ctr", "mine")]
     assert len(named) == 1
     assert keyed.counts["drift_alarms"] == 1
+
+
+def test_what_models_rank_from_is_passed_on_by_the_active_model() -> None:
+    shop = Measured()
+    shop.take(a_consent("ada"))
+    known, unknown = an_interaction("ada", BEGINNING + 1, ITEMS[0]), an_interaction("ada", BEGINNING + 2, "never seen")
+    shop.take(known, unknown)
+    shop.pass_time(2 * SECOND)
+    [raw] = shop.passed_on
+    assert decode_sums(raw).inputs == {Input("history"): [0, 1, 1, 0, 0, 0], Input("unknown", "fixed"): [1, 1]}
+
+
+def test_changed_inputs_are_a_receipt() -> None:
+    keyed, told = Keyed(0, BEGINNING), []
+    feedback = Harness(FeedbackOperator(SETTINGS, DriftSettings()), keyed)
+    for hour in range(40):
+        known = [9_000, 100] if hour < 30 else [6_000, 3_100]
+        kinds = [9_100, *[0] * (len(EVENT_TYPES) - 1)]
+        feedback.element(encode_sums(FeedbackSums({}, kinds, {Input("unknown", "mine"): known})))
+        told += receipts(feedback.advance_to(BEGINNING + (hour + 1) * HOUR), DriftReceipt)
+    assert [(one.what, one.model) for one in told] == [("unknown", "mine")]
+
+
+def test_state_with_fewer_kinds_of_events_is_continued() -> None:
+    keyed = Keyed(0, BEGINNING)
+    feedback = Harness(FeedbackOperator(SETTINGS, DriftSettings()), keyed)
+    for hour, kinds in enumerate([[2_000], [2_000], [2_000], [2_000] * len(EVENT_TYPES), [2_000] * len(EVENT_TYPES)]):
+        feedback.element(encode_sums(FeedbackSums({}, kinds)))
+        outputs = feedback.advance_to(BEGINNING + (hour + 1) * HOUR)
+    assert [one.what for one in receipts(outputs, DriftReceipt)] == ["kinds"]
+
+
+def test_unreadable_drift_begins_anew() -> None:
+    keyed = Keyed(0, BEGINNING)
+    feedback = Harness(FeedbackOperator(SETTINGS, DriftSettings()), keyed)
+    for raw in (b"\xc1", b"\x91\x09"):
+        keyed.states["drift-v1"].update(raw)
+        feedback.element(encode_sums(FeedbackSums({}, [5])))
+        feedback.advance_to(keyed.now_ms + MINUTE)
+        assert decode_watch(keyed.states["drift-v1"].value()).shares.keys() == {"kinds\n"}

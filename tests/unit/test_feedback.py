@@ -30,8 +30,10 @@ from udfs.feedback import (
     Counts,
     FeedbackSettings,
     FeedbackSums,
+    Input,
     Measuring,
     Series,
+    added,
     decode_sums,
     encode_sums,
 )
@@ -168,9 +170,47 @@ def test_ingest_names_the_list_and_passes_no_other_request_on() -> None:
     assert the_event(request_id=bens, **named).shown is None, "another user's list"
 
 
-def test_sums_survive_their_bytes() -> None:
-    sums = FeedbackSums({HOME: Counts(1, 2, 3, 4, 5, [6, 7], [8, 9])}, [1, 2, 3])
+class Knows:
+    """A model that knows tea."""
+
+    name = "online@17"
+
+    def knows(self, item: str) -> bool:
+        return item == "tea"
+
+
+def inputs_of(state: UserState, *events: EventRecord) -> dict[Input, list[int]]:
+    measuring = Measuring(FeedbackSettings())
+    users = Users(lambda _: encode_state(state))
+    apply(Element(0, list(events)), users, Account(), ProfileBounds(), "t", None, measuring)
+    assert measuring.sums([], Knows()).inputs == {}, "nothing of users who were denied in the end"
+    return dict(measuring.sums(["ada"], Knows()).inputs)
+
+
+def test_lengths_of_histories_and_unknown_items_are_counted() -> None:
+    items = ["tea", "cup", "tea", "pot", "jug"]
+    events = [an_interaction(item=item, at=BEGINNING + n, id=f"e{n}") for n, item in enumerate(items)]
+    scroll = an_interaction(item="tea", at=BEGINNING + 9, id="scrolled", kind="scroll")
+    assert inputs_of(a_user(), *events, scroll) == {
+        Input("history"): [0, 1, 3, 1, 0, 0],
+        Input("unknown", "online"): [2, 3],
+    }
+
+
+@pytest.mark.promise("feedback-needs-consent")
+@pytest.mark.parametrize(
+    "state", [a_user(purposes=~MEASURE_ONLY & 7), a_user("session"), a_user("none", purposes=0, kept_for=MEASURE_ONLY)]
+)
+def test_inputs_count_only_users_who_allow_measuring_and_have_lists_of_their_own(state: UserState) -> None:
+    assert inputs_of(state, an_interaction(item="tea")) == {}
+
+
+def test_sums_survive_their_bytes_and_older_ones_are_read() -> None:
+    series = {HOME: Counts(1, 2, 3, 4, 5, [6, 7], [8, 9])}
+    sums = FeedbackSums(series, [1, 2, 3], {Input("history"): [1, 2], Input("unknown", "online"): [3, 4]})
     assert decode_sums(encode_sums(sums)) == sums
+    assert decode_sums(msgspec.msgpack.encode((list(series.items()), [1, 2, 3]))) == FeedbackSums(series, [1, 2, 3])
+    assert added([sums, sums]).inputs == {Input("history"): [2, 4], Input("unknown", "online"): [6, 8]}
 
 
 def test_windows_slide() -> None:

@@ -8,7 +8,7 @@ from pyflink.datastream import OutputTag, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
 from udfs.elements import EventRecord
-from udfs.feedback import FeedbackSettings, Measuring, added, decode_sums, encode_sums
+from udfs.feedback import FeedbackSettings, Knowing, Measuring, added, decode_sums, encode_sums
 from udfs.operators.timers import register_end_of
 
 FEEDBACK: Final = OutputTag("feedback", Types.PRIMITIVE_ARRAY(Types.BYTE()))
@@ -27,9 +27,9 @@ class FeedbackKeeper:
         """What the next element is to be measured with."""
         return Measuring(self._settings, self._longest)
 
-    def measured(self, measuring: Measuring, events: list[EventRecord]) -> bytes:
-        """The counts of an element: of users whose `events` were accepted in the end."""
-        sums = measuring.sums({event.pseudonym for event in events})
+    def measured(self, measuring: Measuring, events: list[EventRecord], model: Knowing) -> bytes:
+        """The counts of an element: of users whose `events` were accepted in the end. `model` makes most lists."""
+        sums = measuring.sums({event.pseudonym for event in events}, model)
         return encode_sums(sums) if any(sums.kinds) else b""
 
     def put(self, measured: bytes, ctx: Any) -> None:

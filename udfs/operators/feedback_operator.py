@@ -59,21 +59,21 @@ class FeedbackOperator(KeyedProcessFunction):
         for series, counts in counted.items():
             self._count(series, counts)
         self._pending.clear()
-        yield from self._watched(counted, sums.kinds, now_ms)
+        yield from self._watched(counted, sums, now_ms)
         self._windows.update(windows.encode(now_ms))
         if windows.series():
             register_end_of(self._settings.publish_every_ms, ctx)
         yield from metric_records(windows, now_ms)
 
-    def _watched(self, counted: dict[Series, Counts], kinds: list[int], now_ms: int) -> Iterator[Any]:
+    def _watched(self, counted: dict[Series, Counts], sums: FeedbackSums, now_ms: int) -> Iterator[Any]:
         """What has drifted: as receipts, and in `metrics`."""
         try:
             watch = decode_watch(self._watch.value())
+            alarms = watch.alarms(now_ms, self._drift)
         except Exception as error:  # watching may not stop the job
             self._report(error)
-            watch = DriftWatch()
-        alarms = watch.alarms(now_ms, self._drift)
-        watch.add(counted, kinds, now_ms)
+            watch, alarms = DriftWatch(), []
+        watch.add(counted, sums, now_ms)
         self._watch.update(encode_watch(watch))
         for alarm in alarms:
             self._alarms.inc()

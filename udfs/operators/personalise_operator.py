@@ -195,9 +195,9 @@ class PersonaliseOperator(KeyedProcessFunction):
         weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
         account.segments_left_out += weighed.left_out
         taught = self._learning.taught(teaching, changes.accepted, ctx)
-        measured = self._feedback.measured(measuring, [*changes.accepted, *changes.kept])
+        measured = self._feedback.measured(measuring, [*changes.accepted, *changes.kept], self._rollout.model)
         compared = self._rollout.compared(shadowing, changes.accepted, now_ms)
-        outputs = [*side_outputs(applied, users, account, parts.epoch, self._rollout.model_name)]
+        outputs = [*side_outputs(applied, users, account, parts.epoch, self._rollout.model.name)]
         entries = consent_entries(changes, applied.written)
         entries += execute_commands(element, account, users, self._users.kids, outputs)
         self._rollout.execute(element.commands, now_ms)

@@ -18,7 +18,7 @@ from udfs.elements import EventRecord
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
-from udfs.ranking import PopularItems, Ranker
+from udfs.ranking import ListModel, PopularItems, Ranker
 from udfs.rollout import (
     LOADING,
     Plan,
@@ -66,9 +66,9 @@ class RolloutKeeper:
         self._resume(now_ms)
 
     @property
-    def model_name(self) -> str:
-        """The name of the model that serves the users who are in no arm."""
-        return self._shelf[self._plan.active].name
+    def model(self) -> ListModel:
+        """The model that serves the users who are in no arm."""
+        return self._shelf[self._plan.active]
 
     def rank(
         self, users: Mapping[str, UserState], popular: PopularItems, now_ms: int, list_ttl_ms: int
