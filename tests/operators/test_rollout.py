@@ -1,12 +1,13 @@
 """Roll-outs in a bucket: two phases, experiments, refusals, restores, and models that fail in service."""
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 from schemas.errors import ModelTooSlow
-from schemas.model_versions import DEFAULT
+from schemas.model_versions import DEFAULT, ONLINE
 from schemas.receipts import ElementReceipt, ModelReceipt
 from tests.support.bucket import ITEMS, receipts
 from tests.support.rollouts import BETTER, BROKEN, GOOD, SHORT, WORSE, RolloutBucket, failing
@@ -277,3 +278,50 @@ def test_bucket_without_roll_out_keeps_no_plan(bucket: RolloutBucket) -> None:
     served(bucket)
     bucket.send("status")
     assert bucket.keyed.states["rollout-v1"].value() is None
+
+
+def test_version_that_the_worker_holds_no_more_falls_back_before_lists_are_made(bucket: RolloutBucket) -> None:
+    bucket.activate(GOOD)
+    bucket.shelf.keep([])
+    assert served(bucket) == "fixed"
+    assert bucket.keyed.counts["models_fallen_back"] == 1
+
+
+def test_only_loading_opens_a_version(bucket: RolloutBucket) -> None:
+    for action in ("activate", "shadow"):
+        [refused] = bucket.send(action, GOOD, share=100, experiment="test")
+        assert refused.outcome == "refused"
+    assert bucket.opened == []
+
+
+def test_restored_plan_waits_for_the_previous_version_before_it_falls_back(
+    bucket: RolloutBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.activate(GOOD)
+    bucket.activate(BETTER)
+    bucket.available.discard(BETTER)
+    at_once = bucket._open
+
+    def open_slowly(version: str) -> Any:
+        if version == GOOD:
+            time.sleep(0.2)
+        return at_once(version)
+
+    monkeypatch.setattr(bucket, "_open", open_slowly)
+    bucket.restart(bucket.keyed.snapshot())
+    assert served(bucket) == SHORT[GOOD]
+
+
+def test_model_of_the_settings_is_the_default_under_its_own_version(bucket: RolloutBucket) -> None:
+    bucket.activate(GOOD)
+    [done] = bucket.send("activate", ONLINE)
+    assert (done.outcome, done.active, done.previous) == ("done", DEFAULT, GOOD)
+    divided = bucket.divide(("a", ONLINE, 5_000), ("b", GOOD, 5_000))
+    assert [arm.version for arm in divided.arms] == [DEFAULT, GOOD]
+
+
+def test_timers_of_a_roll_out_end_with_its_answer(bucket: RolloutBucket) -> None:
+    bucket.load(GOOD)
+    for _ in range(2):
+        bucket.pass_time(ASK_EVERY_MS)
+        assert not any(timer % (2 * ASK_EVERY_MS) for timer in bucket.keyed.timers)

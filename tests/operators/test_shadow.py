@@ -9,10 +9,11 @@ import pytest
 from models.paired_gains import LEVELS, no_pairs
 from schemas.consents import PURPOSES
 from schemas.control import WHOLE, ModelCommand
+from schemas.errors import ModelTooSlow
 from schemas.receipts import ModelReceipt, TrialReceipt
 from tests.support.bucket import ITEMS, receipts
 from tests.support.fakes import FixedModel, Harness, Keyed
-from tests.support.rollouts import GOOD, SHORT, WORSE, RolloutBucket, failing
+from tests.support.rollouts import BETTER, GOOD, SHORT, WORSE, RolloutBucket, failing
 from tests.support.vocabulary import BEGINNING, DAY, SECOND, a_consent, an_interaction
 from udfs.frozen_model import FrozenModel
 from udfs.judging import JudgeSettings
@@ -178,6 +179,38 @@ def test_a_shadow_that_fails_ends_and_no_list_is_missing(bucket: ShadowBucket) -
         found = bucket.list(user)
         assert found is not None
         assert found.model == "fixed"
+
+
+def test_trials_of_a_model_that_fails_in_one_of_them_are_not_counted(bucket: ShadowBucket) -> None:
+    bucket.activate(GOOD)
+    bucket.load(BETTER)
+    bucket.divide(("a", BETTER, WHOLE // 2), ("b", "default", WHOLE // 2))
+    bucket.models[GOOD].score = failing(ModelTooSlow("stopped"))  # type: ignore[method-assign]
+    bucket.clicks(*USERS[:15])
+    assert len(bucket.counts()) == 1, "the other trial would compare with a model that rests"
+
+
+def test_shadow_that_ends_while_an_element_is_applied_does_not_break_it(
+    bucket: ShadowBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.shadow(GOOD)
+    bucket.clicks(USERS[0], items=("tea",))
+    bucket.models[GOOD].score = failing(ModelTooSlow("stopped"))  # type: ignore[method-assign]
+    monkeypatch.setattr(bucket.harness.operator, "_split_failed", failing(AssertionError("applied twice")))
+    for item in ("cup", "pot"):
+        bucket.keyed.now_ms += 1
+        bucket.take(an_interaction(USERS[0], bucket.keyed.now_ms, item, id=item))
+    [now] = bucket.send("status")
+    assert now.shadow == ""
+
+
+def test_model_that_cannot_be_compared_loses_no_event(bucket: ShadowBucket) -> None:
+    bucket.shadow(GOOD)
+    bucket.shelf[GOOD].ranked = failing(ValueError("no"))  # type: ignore[method-assign]
+    bucket.clicks(USERS[0])
+    assert bucket.keyed.counts["accepted"] == 2
+    assert bucket.keyed.counts.get("records_given_up", 0) == 0
+    assert bucket.trials == []
 
 
 def test_a_restart_continues_the_shadow(bucket: ShadowBucket) -> None:

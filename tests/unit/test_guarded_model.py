@@ -1,5 +1,6 @@
 """A model failure costs only the affected users their ranking, and never stops the job."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,74 @@ def test_padding_may_be_in_any_row_and_repeated() -> None:
     scores, _ = guarded.score(*asked([1, 2, 3]), 0)
     assert np.isfinite(scores).sum() == 6
     assert guarded.failed == 0
+
+
+class Answering(FixedModel):
+    """Answers what `change` makes of scores and rows."""
+
+    def __init__(self, change: Callable[[Any, Any, Any], tuple[Any, Any]]) -> None:
+        super().__init__(ITEMS, top_k=5)
+        self.change = change
+
+    def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
+        return self.change(items, *super().score(items, weights))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda items, scores, rows: (scores[0], rows[0]),
+        lambda items, scores, rows: (scores, rows[:, :2]),
+        lambda items, scores, rows: (scores[:1], rows[:1]),
+        lambda items, scores, rows: (scores[:, :0], rows[:, :0]),
+    ],
+)
+def test_answer_of_another_shape_has_scores_for_nobody(change: Any) -> None:
+    guarded = GuardedModel(Answering(change))
+    scores, rows = guarded.score(*asked([1, 2, 3]), 0)
+    assert scores.shape == rows.shape and len(scores) == 3
+    if np.isfinite(scores).any():  # the first user alone fits
+        assert change(0, np.zeros((1, 5)), np.zeros((1, 5)))[0].shape == (1, 5)
+
+
+def test_rows_without_scores_are_padding() -> None:
+    def last_unranked(items: Any, scores: Any, rows: Any) -> tuple[Any, Any]:
+        scores[0, 3:], rows[0, 3:], scores[1, 0] = -np.inf, 99, np.nan
+        return scores, rows
+
+    scores, rows = GuardedModel(Answering(last_unranked)).score(*asked([1, 2]), 0)
+    assert rows[~np.isfinite(scores)].tolist() == [0] * 7
+
+
+def test_one_user_who_fails_is_asked_about_once_and_the_model_does_not_rest() -> None:
+    model = Failing("raises")
+    guarded = GuardedModel(model)
+    guarded.score(*asked([POISON]), 0)
+    assert (len(model.batches), guarded.failed, guarded.rests(0)) == (1, 1, False)
+    guarded.score(*asked([POISON, 1, 2, 3]), 0)
+    assert not guarded.rests(0), "it works for others"
+    assert 0 not in model.batches
+
+
+def test_model_too_slow_for_a_part_of_a_batch_rests_at_once() -> None:
+    class SlowParts(FixedModel):
+        def score(self, items: Any, weights: Any, features: Any = None) -> tuple[Any, Any]:
+            self.batches.append(len(items))
+            raise ValueError("no") if len(items) == 8 else ModelTooSlow("the model was stopped")
+
+    model = SlowParts(ITEMS, 5)
+    guarded = GuardedModel(model)
+    scores, _ = guarded.score(*asked([1] * 8), 0)
+    assert np.isneginf(scores).all()
+    assert (model.batches, guarded.rests(0), guarded.failed) == ([8, 4], True, 8)
+
+
+@pytest.mark.parametrize(("stands_in", "newest", "rests"), [(True, 1, True), (False, 1, False), (True, 0, False)])
+def test_answer_without_scores_is_a_failure_where_another_model_stands_in(
+    stands_in: bool, newest: int, rests: bool
+) -> None:
+    nothing = Answering(lambda items, scores, rows: (np.full_like(scores, -np.inf), rows))
+    guarded = GuardedModel(nothing, stands_in=stands_in)
+    items, weights = asked([newest])
+    guarded.score(items if newest else items * 0, weights, 0)
+    assert guarded.rests(0) == rests, "of users without known items, no model knows anything"

@@ -14,8 +14,10 @@ from schemas.model_versions import DEFAULT, ONLINE, Version
 from udfs.rollout import (
     ANSWERS_KEPT,
     CANDIDATES_MAX,
+    SHADOW,
     Plan,
     PlanAnswer,
+    Trial,
     Warmth,
     arm_of,
     by_arm,
@@ -24,12 +26,15 @@ from udfs.rollout import (
     encode_plan,
     fall_back,
     settle,
+    trial_of,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "state" / "rollout-v1.bin"
 VERSIONS = [DEFAULT, ONLINE, *(str(Version("shop", digit * 64)) for digit in "abcd")]
 ALL_WARM = Warmth(VERSIONS, {})
 USERS = [f"p1.user-{number}" for number in range(4_000)]
+
+A, B, C = VERSIONS[2:5]
 
 versions = st.sampled_from(VERSIONS)
 arms = st.lists(st.builds(Arm, st.sampled_from(["a", "b", "c"]), versions, st.integers(0, WHOLE)), max_size=3).map(
@@ -148,6 +153,115 @@ def test_requests_are_answered_when_their_versions_are_loaded_or_refused() -> No
     plan, answers = settle(plan, Warmth([DEFAULT, VERSIONS[2]], {VERSIONS[3]: "it is broken"}))
     assert [(one.outcome, one.reason) for one in answers] == [("loaded", ""), ("refused", "it is broken")]
     assert (plan.waiting(), plan.candidates) == ([], (VERSIONS[2],))
+
+
+def done(plan: Plan, action: str, version: str = DEFAULT, warm: Warmth = ALL_WARM, **more: object) -> Plan:
+    """The plan after a command that is carried out."""
+    step = carry_out(plan, a_command(plan, action, version, **more), warm)
+    assert step.answer.outcome in ("done", "loaded", "loading"), step.answer.reason
+    return step.plan
+
+
+def refusal(plan: Plan, action: str, version: str = DEFAULT, warm: Warmth = ALL_WARM, **more: object) -> str:
+    """Why a command is refused, which changes nothing that is served or loaded."""
+    step = carry_out(plan, a_command(plan, action, version, **more), warm)
+    assert step.answer.outcome == "refused"
+    assert msgspec.structs.replace(step.plan, offset=plan.offset, bucket=plan.bucket, answered=plan.answered) == plan
+    return step.answer.reason
+
+
+def a_command(plan: Plan, action: str, version: str, **more: object) -> ModelCommand:
+    offset = plan.offset + 1
+    return ModelCommand(1, f"request {offset}", action, version, offset=offset, **more)  # type: ignore[arg-type]
+
+
+def a_shadow(version: str = B, share: int = WHOLE, **more: object) -> Plan:
+    return Plan(shadow=version, shadow_share=share, shadow_experiment="try", **more)  # type: ignore[arg-type]
+
+
+def test_version_that_fails_leaves_a_shadow_of_another_and_is_no_candidate_either() -> None:
+    other = fall_back(a_shadow(B, active=A), A, ALL_WARM.warm)
+    assert (other.shadow, other.shadow_share, other.active) == (B, WHOLE, DEFAULT)
+    both = fall_back(a_shadow(B, candidates=(B, C)), B, ALL_WARM.warm)
+    assert both.named() == [DEFAULT, C]
+
+
+@pytest.mark.parametrize(("warm", "active"), [([DEFAULT, B], B), ([DEFAULT], DEFAULT)])
+def test_fall_back_is_to_what_is_loaded(warm: list[str], active: str) -> None:
+    plan = fall_back(Plan(active=A, previous=B), A, warm)
+    assert (plan.active, plan.previous) == (active, "")
+
+
+def test_version_in_use_is_no_candidate_and_each_is_one_once() -> None:
+    plan = Plan(active=A, previous=B)
+    for version in (A, B, DEFAULT):
+        assert done(plan, "load", version).candidates == ()
+    assert done(done(plan, "load", C), "load", C).candidates == (C,)
+    assert done(Plan(candidates=(A, B)), "activate", A).candidates == (B,)
+
+
+def test_active_version_activated_again_can_still_be_rolled_back() -> None:
+    plan = done(Plan(active=A, previous=B), "activate", A)
+    assert (plan.active, plan.previous) == (A, B)
+
+
+def test_shadow_ends_with_the_version_that_it_is_compared_with_and_stays_loaded() -> None:
+    for plan in (
+        done(a_shadow(B, candidates=(A,)), "activate", A),
+        done(a_shadow(B, active=C, previous=A), "rollback"),
+    ):
+        assert (plan.active, plan.shadow, plan.shadow_share, plan.shadow_experiment) == (A, "", 0, "")
+        assert B in plan.candidates
+    assert done(Plan(candidates=(A,)), "activate", A).candidates == ()
+
+
+def test_shadow_ends_by_a_share_of_nothing() -> None:
+    plan = done(a_shadow(B), "shadow", B, share=0)
+    assert (plan.shadow, plan.candidates) == ("", (B,))
+
+
+@pytest.mark.parametrize(
+    ("version", "experiment", "warm", "why"),
+    [
+        (B, None, VERSIONS, "needs a name"),
+        (A, "try", VERSIONS, "its own shadow"),
+        (B, "try", [DEFAULT, A], "not loaded"),
+        (C, "try", VERSIONS, "not loaded"),
+    ],
+)
+def test_shadow_that_cannot_be_is_refused(version: str, experiment: str | None, warm: list[str], why: str) -> None:
+    plan = Plan(active=A, candidates=(B,))
+    assert why in refusal(plan, "shadow", version, Warmth(warm, {}), share=500, experiment=experiment)
+
+
+def test_version_that_only_another_bucket_has_loaded_is_refused() -> None:
+    assert "not loaded" in refusal(Plan(), "activate", A)
+
+
+def test_return_to_a_version_that_is_not_loaded_is_refused() -> None:
+    assert "not loaded" in refusal(Plan(active=A, previous=B), "rollback", warm=Warmth([DEFAULT, A], {}))
+    assert "no previous" in refusal(Plan(), "rollback")
+
+
+@pytest.mark.parametrize("plan", [Plan(), a_shadow(), an_experiment(5_000)])
+@pytest.mark.parametrize("experiment", [None, "", "another"])
+def test_end_of_no_experiment_under_way_is_refused(plan: Plan, experiment: str | None) -> None:
+    assert "no experiment of this name" in refusal(plan, "end", experiment=experiment)
+
+
+def test_versions_of_an_ended_experiment_are_candidates_unless_in_use() -> None:
+    arms = (Arm("a", A, 10), Arm("b", B, 10), Arm("c", DEFAULT, 10))
+    plan = Plan(active=A, experiment="test", arms=arms)
+    assert done(plan, "end", experiment="test").candidates == (B,)
+
+
+def test_arm_of_the_active_version_and_users_outside_are_not_tried() -> None:
+    plan = Plan(active=A, experiment="test", arms=(Arm("a", A, 5_000), Arm("b", B, 5_000)))
+    found = {trial_of(user, plan) for user in USERS[:50]}
+    assert found == {None, Trial("test", "b", A, B)}
+    shadow = a_shadow(B, 5_000, active=A)
+    assert {trial_of(user, shadow) for user in USERS[:50]} == {None, Trial("try", SHADOW, A, B)}
+    assert {trial_of(user, Plan(active=A)) for user in USERS[:50]} == {None}
 
 
 PLAN = Plan(
