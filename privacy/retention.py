@@ -63,8 +63,8 @@ def _topic(settings: Settings, topic: Topic) -> Kept:
 def _state(settings: Settings) -> list[Kept]:
     profile, due = settings.profile, "due index of the job"
     dedupe = (
-        f"the last {profile.event_ids_max} events, and with the profile; what is {{0}} older is too late; "
-        "without personalisation, {0} after the last event"
+        f"the last {profile.event_ids_max} events, of the {{0}} before the newest and of one day more, and with the "
+        "profile; what is {0} older is too late; without personalisation, {0} after the last event"
     )
     return [
         Kept(

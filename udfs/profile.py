@@ -8,11 +8,11 @@ from msgspec import Meta
 
 from schemas.consents import Level
 from schemas.events import EVENT_TYPES, KIND_OF, KIND_WEIGHTS
-from schemas.pseudonyms import EVENT_HASH_BYTES
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 from udfs.consent import allows
 from udfs.elements import EventRecord
 from udfs.had_items import with_item
+from udfs.known_events import seen_before, with_event
 from udfs.state import Profile, Recent, Session, UserState
 
 PURCHASE: Final = KIND_OF["purchase"]
@@ -34,9 +34,10 @@ class ProfileBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     had_items_max: AtLeastOne = 512
     """Items remembered as met, so that lists may leave them out: 6 bytes each."""
     event_ids_max: AtLeastOne = 512
-    """Hashes of events remembered for deduplication."""
+    """Hashes of events remembered for deduplication, at most: 8 bytes each."""
     dedupe_horizon_ms: AtLeastOne = 7 * DAY_MS
-    """An event older than the user's newest one by more than this is rejected (`too_late`)."""
+    """An event older than the user's newest one by more than this is rejected (`too_late`), and its hash need not be
+    remembered."""
     session_gap_ms: AtLeastOne = 30 * MINUTE_MS
     """A session ends after this time without an event."""
     counts_half_life_ms: AtLeastOne = 7 * DAY_MS
@@ -102,21 +103,12 @@ def _note(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> bool:
 
 def _remember(profile: Profile, event: EventRecord, bounds: ProfileBounds) -> None:
     """Keep what is needed to recognise duplicates of this event, and events too old to check."""
-    profile.event_ids = (profile.event_ids + event.event)[-bounds.event_ids_max * EVENT_HASH_BYTES :]
-    profile.newest_ts = max(profile.newest_ts, event.ts)
+    newest = profile.newest_ts, max(profile.newest_ts, event.ts)
+    profile.event_ids, profile.event_days = with_event(
+        profile.event_ids, profile.event_days, event.event, newest, bounds.dedupe_horizon_ms, bounds.event_ids_max
+    )
+    profile.newest_ts = newest[1]
     profile.active_at = max(profile.active_at, event.append_ts)
-
-
-def seen_before(event_ids: bytes, event: bytes) -> bool:
-    """Whether `event` is one of the hashes in `event_ids`: a byte search that respects hash boundaries.
-
-    >>> seen_before(b"ABCDEFGHabcdefgh", b"abcdefgh"), seen_before(b"ABCDEFGHabcdefgh", b"EFGHabcd")
-    (True, False)
-    """
-    place = event_ids.find(event)
-    while place > 0 and place % EVENT_HASH_BYTES:
-        place = event_ids.find(event, place + 1)
-    return place >= 0
 
 
 def insert_recent(recents: list[Recent], recent: Recent) -> None:

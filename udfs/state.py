@@ -14,6 +14,7 @@ from schemas.errors import SchemaError
 from schemas.events import EVENT_TYPES
 from schemas.exploration import ExploredList
 from udfs.had_items import counts_of
+from udfs.known_events import Day
 
 STATE_VERSION: Final = 1
 
@@ -48,7 +49,8 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     """The user's recent behaviour. Everything is bounded by :class:`udfs.profile.ProfileBounds`.
 
     `recents` is ordered by event time, newest last, one entry per item. `counts` are decayed counts by kind as of
-    `newest_ts`. `event_ids` are the last event hashes, 8 bytes each, oldest first. `active_at` is an append time.
+    `newest_ts`. `event_ids` are the last event hashes, 8 bytes each, oldest first, and `event_days` are their days, see
+    :mod:`udfs.known_events`; older states have none. `active_at` is an append time.
     `had` are the items met, see :mod:`udfs.had_items`; states of before 0.1.0 have none.
     `shown` are the lists seen last, `explored` the explored lists made last; without the purpose `measure` there are
     none.
@@ -64,6 +66,7 @@ class Profile(msgspec.Struct, array_like=True, gc=False):
     had: bytes = b""
     shown: list[ShownList] = []
     explored: list[ExploredList] = []
+    event_days: list[Day] = []
 
 
 class UserState(msgspec.Struct, array_like=True, gc=False):

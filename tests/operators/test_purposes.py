@@ -41,7 +41,10 @@ def test_without_personalise_only_dedupe_state_is_kept(bucket: Bucket) -> None:
     user = bucket.user()
     assert user is not None and user.profile is not None
     assert user.profile == Profile(
-        event_ids=user.profile.event_ids, newest_ts=click(1).ts, active_at=click(1).append_ts
+        event_ids=user.profile.event_ids,
+        event_days=user.profile.event_days,
+        newest_ts=click(1).ts,
+        active_at=click(1).append_ts,
     )
     assert bucket.account.duplicates == 1
     assert bucket.list() is None and bucket.model.batches == []

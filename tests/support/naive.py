@@ -14,6 +14,7 @@ import base64
 import hmac
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 from zlib import crc32
@@ -28,6 +29,7 @@ from schemas.pseudonyms import KeyRing
 from schemas.wire.codecs import BadRecord, json_codec
 from udfs.state import UserState
 
+DAY_MS: Final = 86_400_000
 RECENT_ITEMS_MAX: Final = 20
 WEIGHTS: Final = {"view": 1, "click": 1, "dwell": 1, "rating": 2, "add_to_cart": 2, "purchase": 3}
 FUTURE_SKEW_MS: Final = 5 * 60_000
@@ -281,7 +283,7 @@ class NaiveProfile:
         self.recents: dict[str, tuple[int, int, str]] = {}  # item → (newest time, when it was last met, kind)
         self.bought: list[str] = []
         self.had: dict[str, int] = {}  # item → how often it was met, the item met last at the end
-        self.event_ids: dict[bytes, None] = {}  # in the order in which they came
+        self.event_ids: dict[bytes, int] = {}  # in the order in which they came → the day of the newest event then
         self.newest_ts = 0
         self.active_at = 0
         self.session: dict[str, Any] | None = None
@@ -311,10 +313,12 @@ class NaiveProfile:
 
     def know(self, event: Interaction, append_ts: int, event_id: bytes, bounds: Bounds) -> None:
         """Remember only that the event occurred."""
-        self.event_ids[event_id] = None
+        self.newest_ts = max(self.newest_ts, event.ts)
+        self.event_ids[event_id] = self.newest_ts // DAY_MS
         if len(self.event_ids) > bounds.event_ids_max:
             del self.event_ids[next(iter(self.event_ids))]
-        self.newest_ts = max(self.newest_ts, event.ts)
+        oldest = (self.newest_ts - bounds.dedupe_horizon_ms) // DAY_MS
+        self.event_ids = {known: day for known, day in self.event_ids.items() if day >= oldest}
         self.active_at = max(self.active_at, append_ts)
 
     def note_session(self, ts: int, session_id: bytes, bounds: Bounds) -> None:
@@ -353,6 +357,7 @@ class NaiveProfile:
             "had": [(crc32(item.encode()), count) for item, count in self.had.items()],
             "shown": [],
             "explored": [],
+            "event_days": list(Counter(self.event_ids.values()).items()),
         }
 
 
@@ -376,6 +381,7 @@ def plain_answer(state: bytes) -> dict[str, Any]:
         profile["event_ids"] = bytes.fromhex(profile["event_ids"])
         profile["recents"] = [tuple(recent) for recent in profile["recents"]]
         profile["had"] = [tuple(item) for item in profile["had"]]
+        profile["event_days"] = [tuple(day) for day in profile["event_days"]]
         if profile["session"] is not None:
             profile["session"]["id"] = bytes.fromhex(profile["session"]["id"])
     return fields  # type: ignore[no-any-return]

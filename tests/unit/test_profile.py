@@ -11,7 +11,6 @@ from udfs.profile import (
     RECENT_ITEMS_MAX,
     Outcome,
     ProfileBounds,
-    seen_before,
     take,
 )
 from udfs.state import Profile, UserState, encode_state
@@ -165,23 +164,3 @@ def test_event_of_an_ended_session_is_denied() -> None:
     before = encode_state(state)
     assert take(state, an_interaction(at=BEGINNING, session="s1"), BOUNDS) == Outcome.DENIED
     assert encode_state(state) == before
-
-
-# seen_before
-
-an_id = st.binary(min_size=8, max_size=8) | st.text("ab", min_size=8, max_size=8).map(str.encode)
-
-
-@given(st.lists(an_id, max_size=30), an_id)
-def test_seen_before_equals_a_list_of_ids(known: list[bytes], event: bytes) -> None:
-    event_ids = b"".join(known)
-    assert seen_before(event_ids, event) == (event in known)
-    assert all(seen_before(event_ids, one) for one in known)
-
-
-@given(st.lists(an_id, min_size=2, max_size=6), st.integers(0, 40))
-def test_id_hash_windows_do_not_span_two_ids(known: list[bytes], place: int) -> None:
-    event_ids = b"".join(known)
-    across = event_ids[place : place + 8]
-    if len(across) == 8:
-        assert seen_before(event_ids, across) == (across in known)

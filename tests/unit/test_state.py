@@ -88,6 +88,8 @@ def test_another_version_is_refused(name: str, made: Any, encode: Any, decode: A
 def test_golden_bytes_from_before_a_field_was_added_are_read() -> None:
     older = ada()
     assert older.profile is not None
+    older.profile.event_days = []
+    assert decode_state((GOLDEN / "users-v1-without-event-days.bin").read_bytes()) == older
     older.profile.explored = []
     assert decode_state((GOLDEN / "users-v1-without-explored-lists.bin").read_bytes()) == older
     older.profile.shown = []
