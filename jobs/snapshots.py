@@ -1,7 +1,7 @@
 """Checks, on the client, the snapshot that a job is submitted with, before anything starts."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyflink.datastream import StreamExecutionEnvironment
@@ -13,17 +13,20 @@ from jobs.settings import Settings
 from schemas.errors import SettingsError
 from schemas.topics import DAY_MS
 
-IDENTITY_STATE = "deployment-v1"
+IDENTITY_STATE: Final = "deployment-v1"
 """The name of the state in `jobs/java/freshet/SnapshotGuard.java`."""
+WRITERS: Final = {"KeyGroupsStateHandle": "hashmap", "IncrementalRemoteKeyedStateHandle": "rocksdb"}
+"""The Java classes of keyed state in a format of its own → the backend that reads it. Canonical state has another."""
 
 
 def check_snapshot(env: StreamExecutionEnvironment, settings: Settings, pins: dict[str, str]) -> None:
     """Raise :class:`SettingsError` if the job must not start from the given snapshot.
 
-    It must not if the snapshot is older than `privacy.snapshots_kept_ms` (by the time of its `_metadata` file), or was
-    taken with an identity other than `pins`. Flink itself reports a missing snapshot. What the client cannot read, the
-    job compares when it restores it.
+    It must not if the snapshot is older than `privacy.snapshots_kept_ms` (by the time of its `_metadata` file), was
+    taken with an identity other than `pins`, or is in the format of another state backend. Flink itself reports a
+    missing snapshot. What the client cannot read, the job compares when it restores it; the format it does not compare.
     """
+    backend = state_backend(env)
     path = snapshot_path(env)
     if path is None:
         return
@@ -31,6 +34,48 @@ def check_snapshot(env: StreamExecutionEnvironment, settings: Settings, pins: di
     for held in identities_in(path):
         if complaint := complaint_about_snapshot(held, pins):
             raise SettingsError(complaint)
+    if written := formats_in(path) - {backend}:
+        raise SettingsError(_complaint_about_format(min(written), backend))
+
+
+def state_backend(env: StreamExecutionEnvironment) -> str:
+    """The job's `state.backend.type`. Raises :class:`SettingsError` for RocksDB without incremental checkpoints.
+
+    Each checkpoint would write all state, in a format that cannot be told from the heap's.
+    """
+    configuration = env._j_stream_execution_environment.getConfiguration()
+    options = get_gateway().jvm.org.apache.flink.configuration
+    backend = str(configuration.get(options.StateBackendOptions.STATE_BACKEND))
+    if backend == "rocksdb" and not configuration.get(options.CheckpointingOptions.INCREMENTAL_CHECKPOINTS):
+        raise SettingsError(
+            "state.backend.type is rocksdb, and execution.checkpointing.incremental is not true: each checkpoint would "
+            "write all state. Set it to true in Flink's config.yaml, as `freshet flink-conf --state rocksdb` does"
+        )
+    return backend
+
+
+def formats_in(path: str) -> set[str]:
+    """The backends that alone can read the keyed state of the snapshot at `path`.
+
+    None for a canonical savepoint, or if it is unreadable here.
+    """
+    try:
+        return {
+            WRITERS[name]
+            for subtask in _subtask_states(path)
+            for handle in get_gateway().jvm.java.util.ArrayList(subtask.getManagedKeyedState())
+            if (name := handle.getClass().getSimpleName()) in WRITERS
+        }
+    except Py4JError:
+        return set()
+
+
+def _complaint_about_format(written: str, backend: str) -> str:
+    return (
+        f"the snapshot is in the format of the state backend {written}, and this submission has state.backend.type "
+        f"{backend}: only a canonical savepoint can be restored by another backend. Submit it with "
+        f"-D state.backend.type={written}, stop that job with `flink stop --type canonical`, and submit that savepoint"
+    )
 
 
 def snapshot_path(env: StreamExecutionEnvironment) -> str | None:
@@ -69,13 +114,16 @@ def _written_ms(path: str) -> int | None:
 def identities_in(path: str) -> Iterator[dict[str, str]]:
     """The pins in the snapshot at `path`; none if an early release wrote it, or if it is unreadable here."""
     try:
-        yield from [decode_pins(raw.decode()) for handle in _operator_states(path) for raw in _held(handle)]
+        for subtask in _subtask_states(path):
+            # Py4J can only call Java collections whose classes are public.
+            for handle in get_gateway().jvm.java.util.ArrayList(subtask.getManagedOperatorState()):
+                yield from [decode_pins(raw.decode()) for raw in _held(handle)]
     except Py4JError:
         return
 
 
-def _operator_states(path: str) -> Iterator[Any]:
-    """The (Java) handles of all operator state in the snapshot."""
+def _subtask_states(path: str) -> Iterator[Any]:
+    """The (Java) state of each subtask of each operator in the snapshot."""
     jvm = get_gateway().jvm
     runtime = jvm.org.apache.flink.runtime
     location = runtime.state.filesystem.AbstractFsCheckpointStorageAccess.resolveCheckpointPointer(path)
@@ -85,11 +133,10 @@ def _operator_states(path: str) -> Iterator[Any]:
         metadata = runtime.checkpoint.Checkpoints.loadCheckpointMetadata(stream, loader, path)
     finally:
         stream.close()
-    # Py4J can only call Java collections whose classes are public.
     for operator in jvm.java.util.ArrayList(metadata.getOperatorStates()):
         for number in range(operator.getParallelism()):
             if (subtask := operator.getState(number)) is not None:
-                yield from jvm.java.util.ArrayList(subtask.getManagedOperatorState())
+                yield subtask
 
 
 def _held(handle: Any) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, TextIO
 
+from deploy.flink_profiles import Demand, State, flink_settings
 from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
+from deploy.local.flink_config import read_flat
 from deploy.local.local_job import LocalJob, latest_snapshot, newest_job
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.signals import handle_signals, ignore_signals, interrupt
@@ -29,28 +32,37 @@ RUNNING = "RUNNING"
 PARTS = ("redis", "kafka", "jobmanager", "taskmanager-1")
 
 
-def up(task_managers: int, with_job: bool, more: str = "") -> None:
+def up(task_managers: int, with_job: bool, more: str = "", state: str | None = None) -> None:
     """Start the stack and, unless disabled, the product on it.
 
     If the stack is up already, restart only the parts that have ended: Kafka, Redis, the gateway and the job keep their
-    data, and the job its settings. `more` are tables to add to them at the start.
+    data, and the job its settings. `more` are tables to add to them at the start. `state` is where Flink keeps
+    state, on the heap by default; a stack keeps it until it is down.
     """
     with _one_at_a_time():
         if with_job:
             write_atomically(LOCAL / WITH_JOB, "")
         if not is_up(LOCAL):
-            _start(task_managers, with_job, more)
+            _start(task_managers, with_job, more, State(state or State.HEAP))
         elif more:
             raise StackError(
                 "it is up already, with its settings: change .local/freshet.toml and run `freshet upgrade`"
             )
+        elif state is not None and state != (running := _state_of(LOCAL)):
+            raise StackError(f"it is up already, with --state {running}: `freshet down` ends it and deletes its state")
         else:
             _resume(with_job)
 
 
-def _start(task_managers: int, with_job: bool, more: str) -> None:
+def _state_of(directory: Path) -> State:
+    """Where the stack below `directory` keeps state."""
+    placed = read_flat((directory / "flink" / "conf" / "config.yaml").read_text(encoding="utf-8"))
+    return State.ROCKSDB if json.loads(placed["state.backend.type"]) == "rocksdb" else State.HEAP
+
+
+def _start(task_managers: int, with_job: bool, more: str, state: State) -> None:
     begun = time.monotonic()
-    stack = LocalStack(LOCAL, task_managers, report=_say)
+    stack = LocalStack(LOCAL, task_managers, flink_settings(Demand(state, task_managers=task_managers)), report=_say)
     if not with_job:
         (LOCAL / WITH_JOB).unlink(missing_ok=True)
     _say(f"starting Kafka, Redis and Flink below {LOCAL.relative_to(ROOT)}")

@@ -119,6 +119,14 @@ def users(context: typer.Context) -> None:
     print(measure(command_line(context)))
 
 
+@command(app, "state", "freshet bench state")
+def state(context: typer.Context) -> None:
+    """Measure checkpoints with state on the heap and in RocksDB (some minutes), and write it to bench/RESULTS.md."""
+    from bench.state_backends import run as measure
+
+    print(measure(command_line(context), lambda line: say(f"bench state: {line}")))
+
+
 @command(app, "models", "freshet bench models --data online-retail.parquet")
 def models(
     context: typer.Context,

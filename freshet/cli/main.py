@@ -29,6 +29,7 @@ COMMANDS: Final = (
     "explain",
     "export",
     "features",
+    "flink_conf",
     "gateway",
     "keys",
     "model",

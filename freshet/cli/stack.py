@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from freshet.cli.flink_conf import STATE_OPTION, StateName
 from freshet.cli.shape import AsJson, ExitCode, command, print_json, root
 
 
@@ -16,17 +17,24 @@ def up(
         Path | None,
         typer.Option(metavar="TOML", help="Tables to add to the settings of the job."),
     ] = None,
+    state: Annotated[StateName | None, STATE_OPTION] = None,
 ) -> int:
     """Start Kafka, Redis, Flink, the job and a gateway below .local.
 
     Restarts Kafka, Redis, the gateway or the job if one of them has ended, with its data or last snapshot. The settings
-    of the job are written to .local/freshet.toml.
+    of the job are written to .local/freshet.toml. State is on the heap by default; a
+    stack keeps its `--state` until `freshet down`.
     """
     from deploy.local.commands import describe_stack, interrupted_once, status
     from deploy.local.commands import up as start
 
     with interrupted_once():
-        start(task_managers, with_job=not no_job, more="" if more is None else more.read_text("utf-8"))
+        start(
+            task_managers,
+            with_job=not no_job,
+            more="" if more is None else more.read_text("utf-8"),
+            state=None if state is None else state.value,
+        )
     print(*describe_stack(found := status()), sep="\n")
     return ExitCode.DONE if found.is_up() else ExitCode.FINDINGS
 

@@ -32,6 +32,8 @@ WALKED: Final = (
     "freshet keys new-key-ring key-ring.json",
     "freshet keys new-signing-key signing-key",
     "freshet topics --settings freshet.toml",
+    "freshet flink-conf --state rocksdb",
+    "freshet flink-conf --state rocksdb --users 1000000 --task-managers 2",
     "freshet doctor --settings freshet.toml --flink http://flink:8081",
     "freshet retention --settings freshet.toml",
     "freshet gateway new-api-key --file api-keys.json --id shop --role frontend --role producer",
@@ -90,6 +92,7 @@ ROLLED_OUT: Final = (
 ELSEWHERE: Final = {
     "freshet up": "tests/e2e/test_paths.py",
     "freshet up --more FILE": "tests/e2e/test_paths.py",
+    "freshet up --state rocksdb": "tests/e2e/test_paths.py",
     "freshet status": "tests/e2e/test_paths.py",
     "freshet replay FILE --type-constant click": "tests/e2e/test_paths.py",
     "freshet down": "tests/e2e/test_paths.py",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from adapters.waiting import until
+from deploy.flink_profiles import Demand, State, config_yaml
 from deploy.local import commands, flink_config, gateway_product, ports, product, stack
 from deploy.local.errors import JarError, ProcessDiedError, StackError
 from deploy.local.escaping import check_directory, toml_of
@@ -273,6 +274,14 @@ def begun_stack(table, *names):
         table.start(name, SLEEP, {})
     write_atomically(table.directory / "run" / "ports", json.dumps({name: ports.free_port() for name in stack._PORTS}))
     return LocalStack(table.directory)
+
+
+def test_stack_keeps_its_state_backend_until_it_is_down(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "LOCAL", tmp_path)
+    begun_stack(table, *commands.PARTS)
+    write_atomically(tmp_path / "flink" / "conf" / "config.yaml", config_yaml(Demand(State.HEAP)))
+    with pytest.raises(StackError, match="with --state heap: `freshet down` ends it and deletes its state"):
+        commands.up(1, with_job=False, state="rocksdb")
 
 
 def test_interrupted_start_does_not_count_as_a_running_stack(table, tmp_path, monkeypatch, capsys):
