@@ -9,7 +9,7 @@ from schemas.errors import SchemaError
 from schemas.receipts import Drifted, DriftReceipt
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 from udfs.drift import DriftSettings, PageHinkley, psi
-from udfs.feedback import Counts, FeedbackSums, Input, Series, sum_classes
+from udfs.feedback import CountedInput, Counts, FeedbackSums, Series, sum_classes
 from udfs.feedback_windows import trials_of
 
 WATCHED_MAX: Final = 64
@@ -44,11 +44,11 @@ class DriftWatch(msgspec.Struct, array_like=True):
                 before = self.minute.get(name, [(0, 0)] * len(RATES))
                 more = trials_of(counts).values()
                 self.minute[name] = [(old[0] + new[0], old[1] + new[1]) for old, new in zip(before, more, strict=True)]
-        self._share(Input(_KINDS), sums.kinds, now_ms)
+        self._share(CountedInput(_KINDS), sums.kinds, now_ms)
         for what, classes in sums.inputs.items():
             self._share(what, classes, now_ms)
 
-    def _share(self, what: Input, classes: Sequence[int], now_ms: int) -> None:
+    def _share(self, what: CountedInput, classes: Sequence[int], now_ms: int) -> None:
         name = "\n".join(what)
         if not any(classes) or (name not in self.shares and len(self.shares) >= WATCHED_MAX):
             return
@@ -130,7 +130,7 @@ def _of_version_1(
     version: int, minute_at: int, minute: object, tests: Mapping[str, Any], kinds: Mapping[int, Any], shifted: bool
 ) -> list[Any]:
     """State that had a test of the click-through rate, and the kinds of events. What it had of a minute is left out."""
-    name = "\n".join(Input(_KINDS))
+    name = "\n".join(CountedInput(_KINDS))
     others = [PageHinkley()] * (len(RATES) - 1)
     return [
         _VERSION,

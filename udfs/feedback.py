@@ -82,7 +82,7 @@ class Counts(msgspec.Struct, array_like=True):
         self.hits_at = [mine + more for mine, more in zip(self.hits_at, other.hits_at, strict=True)]
 
 
-class Input(NamedTuple):
+class CountedInput(NamedTuple):
     """What is counted of what models rank from.
 
     `history`: events by the length of the user's history, of :data:`LENGTHS` classes. `unknown`: events of items that
@@ -109,7 +109,7 @@ class FeedbackSums(NamedTuple):
 
     series: dict[Series, Counts]
     kinds: list[int]
-    inputs: Mapping[Input, list[int]] = MappingProxyType({})
+    inputs: Mapping[CountedInput, list[int]] = MappingProxyType({})
 
 
 class Measuring:
@@ -160,17 +160,17 @@ class Measuring:
                 kinds[event.kind] += 1
         return FeedbackSums(found, kinds, self._inputs(users, model))
 
-    def _inputs(self, users: Collection[str], model: Knowing | None) -> dict[Input, list[int]]:
+    def _inputs(self, users: Collection[str], model: Knowing | None) -> dict[CountedInput, list[int]]:
         histories = [(item, length) for pseudonym, item, length in self._histories if pseudonym in users]
         if not histories:
             return {}
         lengths = [0] * LENGTHS
         for _, length in histories:
             lengths[min(length.bit_length(), LENGTHS - 1)] += 1
-        inputs = {Input("history"): lengths}
+        inputs = {CountedInput("history"): lengths}
         if model is not None:
             known = sum(model.knows(item) for item, _ in histories)
-            inputs[Input("unknown", short_name(model.name, MODEL_LENGTH_MAX))] = [known, len(histories) - known]
+            inputs[CountedInput("unknown", short_name(model.name, MODEL_LENGTH_MAX))] = [known, len(histories) - known]
         return inputs
 
 
@@ -211,7 +211,7 @@ class _Packed(msgspec.Struct, array_like=True):
 
     series: list[tuple[Series, Counts]]
     kinds: list[int]
-    inputs: list[tuple[Input, list[int]]] = []
+    inputs: list[tuple[CountedInput, list[int]]] = []
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -220,7 +220,7 @@ _decoder: Final = msgspec.msgpack.Decoder(_Packed)
 
 def added(parts: Sequence[FeedbackSums]) -> FeedbackSums:
     """The sums of all."""
-    inputs: dict[Input, list[int]] = {}
+    inputs: dict[CountedInput, list[int]] = {}
     for part in parts:
         for name, counts in part.inputs.items():
             inputs[name] = sum_classes(inputs.get(name, ()), counts)

@@ -12,7 +12,7 @@ from tests.support.vocabulary import BEGINNING, DAY, HOUR, MINUTE, SECOND, a_con
 from udfs.drift import DriftSettings
 from udfs.drift_watch import decode_watch
 from udfs.elements import EventRecord
-from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Input, Series, decode_sums, encode_sums
+from udfs.feedback import CountedInput, Counts, FeedbackSettings, FeedbackSums, Series, decode_sums, encode_sums
 from udfs.operators.feedback_keeper import FEEDBACK
 from udfs.operators.feedback_operator import FeedbackOperator
 
@@ -143,7 +143,10 @@ def test_what_models_rank_from_is_passed_on_by_the_active_model() -> None:
     shop.take(known, unknown)
     shop.pass_time(2 * SECOND)
     [raw] = shop.passed_on
-    assert decode_sums(raw).inputs == {Input("history"): [0, 1, 1, 0, 0, 0], Input("unknown", "fixed"): [1, 1]}
+    assert decode_sums(raw).inputs == {
+        CountedInput("history"): [0, 1, 1, 0, 0, 0],
+        CountedInput("unknown", "fixed"): [1, 1],
+    }
 
 
 def test_changed_inputs_are_a_receipt() -> None:
@@ -152,7 +155,7 @@ def test_changed_inputs_are_a_receipt() -> None:
     for hour in range(40):
         known = [9_000, 100] if hour < 30 else [6_000, 3_100]
         kinds = [9_100, *[0] * (len(EVENT_TYPES) - 1)]
-        feedback.element(encode_sums(FeedbackSums({}, kinds, {Input("unknown", "mine"): known})))
+        feedback.element(encode_sums(FeedbackSums({}, kinds, {CountedInput("unknown", "mine"): known})))
         told += receipts(feedback.advance_to(BEGINNING + (hour + 1) * HOUR), DriftReceipt)
     assert [(one.what, one.model) for one in told] == [("unknown", "mine")]
 

@@ -14,7 +14,7 @@ from schemas.receipts import DriftReceipt
 from tests.support.vocabulary import BEGINNING, HOUR, MINUTE
 from udfs.drift import DriftSettings, PageHinkley, psi
 from udfs.drift_watch import RATES, WATCHED_MAX, DriftWatch, decode_watch, encode_watch
-from udfs.feedback import Counts, FeedbackSums, Input, Series
+from udfs.feedback import CountedInput, Counts, FeedbackSums, Series
 
 SETTINGS = DriftSettings()
 DAY_MINUTES = 24 * 60
@@ -91,7 +91,7 @@ def shares(*counts: int) -> list[int]:
 def sums(kinds: list[int], **inputs: list[int]) -> FeedbackSums:
     """What is counted beside series; the `inputs` of a model are named `unknown_<model>`."""
     found = {what.partition("_"): classes for what, classes in inputs.items()}
-    return FeedbackSums({}, kinds, {Input(what, model): classes for (what, _, model), classes in found.items()})
+    return FeedbackSums({}, kinds, {CountedInput(what, model): classes for (what, _, model), classes in found.items()})
 
 
 def lists_seen(random: np.random.Generator, first: float, others: float) -> Counts:

@@ -27,10 +27,10 @@ from udfs.elements import Element, EventRecord, ShownAt, unpack
 from udfs.feedback import (
     POSITIONS_MAX,
     SHOWN_MAX,
+    CountedInput,
     Counts,
     FeedbackSettings,
     FeedbackSums,
-    Input,
     Measuring,
     Series,
     added,
@@ -179,7 +179,7 @@ class Knows:
         return item == "tea"
 
 
-def inputs_of(state: UserState, *events: EventRecord) -> dict[Input, list[int]]:
+def inputs_of(state: UserState, *events: EventRecord) -> dict[CountedInput, list[int]]:
     measuring = Measuring(FeedbackSettings())
     users = Users(lambda _: encode_state(state))
     apply(Element(0, list(events)), users, Account(), ProfileBounds(), "t", None, measuring)
@@ -192,8 +192,8 @@ def test_lengths_of_histories_and_unknown_items_are_counted() -> None:
     events = [an_interaction(item=item, at=BEGINNING + n, id=f"e{n}") for n, item in enumerate(items)]
     scroll = an_interaction(item="tea", at=BEGINNING + 9, id="scrolled", kind="scroll")
     assert inputs_of(a_user(), *events, scroll) == {
-        Input("history"): [0, 1, 3, 1, 0, 0],
-        Input("unknown", "online"): [2, 3],
+        CountedInput("history"): [0, 1, 3, 1, 0, 0],
+        CountedInput("unknown", "online"): [2, 3],
     }
 
 
@@ -207,10 +207,10 @@ def test_inputs_count_only_users_who_allow_measuring_and_have_lists_of_their_own
 
 def test_sums_survive_their_bytes_and_older_ones_are_read() -> None:
     series = {HOME: Counts(1, 2, 3, 4, 5, [6, 7], [8, 9])}
-    sums = FeedbackSums(series, [1, 2, 3], {Input("history"): [1, 2], Input("unknown", "online"): [3, 4]})
+    sums = FeedbackSums(series, [1, 2, 3], {CountedInput("history"): [1, 2], CountedInput("unknown", "online"): [3, 4]})
     assert decode_sums(encode_sums(sums)) == sums
     assert decode_sums(msgspec.msgpack.encode((list(series.items()), [1, 2, 3]))) == FeedbackSums(series, [1, 2, 3])
-    assert added([sums, sums]).inputs == {Input("history"): [2, 4], Input("unknown", "online"): [6, 8]}
+    assert added([sums, sums]).inputs == {CountedInput("history"): [2, 4], CountedInput("unknown", "online"): [6, 8]}
 
 
 def test_windows_slide() -> None:
