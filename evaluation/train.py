@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from evaluation.frozen import MEASURES, before_cut, choose_decay, evaluate
 from models.csv_files import Layout
-from models.interactions import CLEAN_EVENTS, Columns, Interactions, default_user, from_rows, parse_line, read
+from models.files import ROWS_FOR_NAMES
+from models.interactions import Columns, Interactions, default_user, from_rows, parse_line, read, user_among
 from models.manifest import POPULAR_MAX, Manifest, TrainingWindow
 from models.model_directory import Card, export
 from models.transitions import Trained, TrainingSettings, train
@@ -35,8 +37,12 @@ def interactions_in(
         if columns.layout != Layout() and (file == "-" or Path(file).is_dir()):
             raise ModelError("standard input and exports name their fields: leave out --separator and --column-names")
         if file == "-":
-            of_user = replace(columns, user=user or CLEAN_EVENTS.user)
-            interactions = from_rows(map(parse_line, sys.stdin.buffer), of_user)
+            if sys.stdin is None:  # closed by whoever started this process
+                raise ModelError("standard input is closed: name a file, or pass rows on standard input")
+            rows = map(parse_line, sys.stdin.buffer)
+            first = list(islice(rows, ROWS_FOR_NAMES))
+            of_user = replace(columns, user=user or user_among({name for row in first for name in row}))
+            interactions = from_rows(chain(first, rows), of_user)
         else:
             path = Path(file)
             interactions = read(path, replace(columns, user=user or default_user(path, columns.layout)))

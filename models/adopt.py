@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from models.check import TOP_K, Checked, check
-from models.manifest import MODEL_FILE, Manifest, check_items, write
+from models.manifest import MODEL_FILE, Manifest, check_items, fault_of_name, write
 from models.model_directory import replaced
 from models.text_files import lines_of
 from schemas.errors import ModelError
@@ -37,6 +37,8 @@ def adopt(
     and ``outputs`` are as in :func:`models.check.check`. ``evaluated`` measures the model in a directory, for the
     manifest. Raises :class:`ModelError`, which says what to fix, for anything that the job could not run.
     """
+    if fault := fault_of_name(name):
+        raise ModelError(f"--name {fault}")
     checked = check(model, items, inputs or {}, outputs or {}, name, top_k)
     manifest = checked.manifest
     if manifest is None:

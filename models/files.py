@@ -30,7 +30,7 @@ HALF_CHARACTER: Final = "half of a character (a lone surrogate)"
 
 _BRACKETS: Final = re.compile(r"\[[^\[\]{}\"]+\]\s*(?:[,;\t|]|$)")
 _HEAD_CHARACTERS: Final = 1 << 16
-_ROWS_FOR_NAMES: Final = 1_000
+ROWS_FOR_NAMES: Final = 1_000
 
 LeftOut = Counter[str]
 
@@ -207,7 +207,7 @@ def _is_whole(text: str) -> bool:
 
 def _names_of_objects(path: Path) -> list[str]:
     with open_text(path) as (text, _):
-        first = itertools.islice(_objects(text), _ROWS_FOR_NAMES)
+        first = itertools.islice(_objects(text), ROWS_FOR_NAMES)
         names = list(dict.fromkeys(name for row in first if row is not None for name in row if _is_whole(name)))
     if not names:
         raise FileError(

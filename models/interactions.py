@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -180,6 +180,11 @@ def default_user(path: Path, layout: Layout | None = None) -> str:
         names = open_table(path, layout).names
     except FileError as error:
         raise ModelError(str(error)) from None
+    return user_among(names)
+
+
+def user_among(names: Collection[str]) -> str:
+    """The default column of the user in a table with these columns."""
     return CLEAN_EVENTS.user if CLEAN_EVENTS.user in names and Columns().user not in names else Columns().user
 
 
@@ -340,6 +345,9 @@ def _check_columns(have: list[str], columns: Columns, have_text: str) -> None:
     wanted = {"--user": columns.user, "--item": columns.item, "--time": columns.time, "--kind": columns.kind}
     if columns.every is not None:
         del wanted["--kind"]
+    if twice := next((name for name, count in Counter(wanted.values()).items() if count > 1), None):
+        options = " and ".join(option for option, name in wanted.items() if name == twice)
+        raise ModelError(f"{twice!r} is the column of {options}: name another one")
     if columns.quantity is not None:
         wanted["--quantity"] = columns.quantity
     if columns.rules.at_least is not None:

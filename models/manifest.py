@@ -101,6 +101,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     quantisation_report: dict[str, FormReport] = {}
 
 
+def fault_of_name(name: str) -> str | None:
+    """Why ``name`` cannot be that of a model, or None.
+
+    >>> fault_of_name("../x"), fault_of_name("blend-2.1")
+    ("'../x' must be 1 to 128 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit", None)
+    """
+    if _NAME.fullmatch(name):
+        return None
+    return f"{name[:128]!r} must be 1 to 128 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit"
+
+
 def load(directory: Path) -> Manifest:
     """Read and check the manifest of ``directory``; raises :class:`ModelError`, which says what to fix."""
     return load_with_items(directory)[0]
@@ -212,8 +223,8 @@ def _identity_problems(manifest: Manifest) -> list[str]:
     problems = []
     if manifest.format_version != FORMAT_VERSION:
         problems.append(f"format_version is {manifest.format_version}, this release reads {FORMAT_VERSION}")
-    if not _NAME.fullmatch(manifest.name):
-        problems.append(f"name {manifest.name[:128]!r} must be 1 to 128 of a-z, 0-9, '.', '_' and '-'")
+    if fault := fault_of_name(manifest.name):
+        problems.append(f"name {fault}")
     for field, digest in (("sha256", manifest.sha256), ("items_sha256", manifest.items_sha256)):
         if not _SHA256.fullmatch(digest):
             problems.append(f"{field} must be 64 hex digits")

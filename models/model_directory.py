@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from onnx import ModelProto
 
 from models import graph
 from models.manifest import (
     FP32_FILE,
+    ITEMS_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     RECENT_ITEMS_MAX,
@@ -26,6 +28,8 @@ from models.manifest import (
 )
 from models.quantise import int8_of
 from schemas.errors import ModelError
+
+MODEL_FILES: Final = frozenset({MANIFEST_FILE, MODEL_FILE, FP32_FILE, ITEMS_FILE})
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,13 @@ def export(
 
 @contextmanager
 def replaced(directory: Path) -> Iterator[Path]:
-    """A temporary directory that replaces ``directory`` on success and is removed on failure."""
+    """A temporary directory that replaces ``directory`` on success and is removed on failure.
+
+    Of a symbolic link, what it points to is replaced. Raises :class:`ModelError` if anything but a model would be lost.
+    """
+    directory = directory.resolve()
+    _expect_only_a_model(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    if directory.exists() and not (directory / MANIFEST_FILE).exists() and any(directory.iterdir()):
-        raise ModelError(f"{directory} contains files other than a model: choose a separate directory")
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         yield staging
@@ -79,6 +86,22 @@ def replaced(directory: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _expect_only_a_model(directory: Path) -> None:
+    """Others have a `manifest.json`, too: web applications, and our own exports."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise ModelError(f"{directory} is a file: choose a separate directory")
+    found = {entry.name for entry in directory.iterdir()}
+    others = sorted(found - MODEL_FILES)
+    if others:
+        raise ModelError(
+            f"{directory} contains files other than a model, such as {others[0]}: choose a separate directory"
+        )
+    if found and not {MANIFEST_FILE, MODEL_FILE} <= found:
+        raise ModelError(f"{directory} contains files, and no whole model: delete it, or choose a separate directory")
 
 
 def _bytes(model: ModelProto) -> bytes:

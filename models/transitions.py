@@ -139,7 +139,9 @@ def train(interactions: Interactions, settings: TrainingSettings | None = None) 
     events = _sorted(users, rows[items], ts, weights[used])
     counts = _counts(events, len(order), settings)
     values = _damped(counts)
-    learned = Learned(events, counts, values, *_strongest(values, settings.neighbours), popularity[order], settings)
+    learned = Learned(
+        events, counts, values, *_strongest(values, min(settings.neighbours, len(order))), popularity[order], settings
+    )
     names = [interactions.item_ids[code] for code in order]
     decay = HISTORY_DECAY if settings.history_decay is None else settings.history_decay
     return Trained(learned.numbers(decay), names, item_users[order], learned)

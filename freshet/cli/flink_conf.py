@@ -23,9 +23,9 @@ STATE_OPTION: Final = typer.Option(
 @command(root, "flink-conf", "freshet flink-conf --state rocksdb --users 5000000 --task-managers 4")
 def flink_conf(
     state: Annotated[StateName, STATE_OPTION] = StateName.HEAP,
-    users: Annotated[int, typer.Option(min=0, help="Users with a profile, of the whole job.")] = 100_000,
-    items: Annotated[int, typer.Option(min=0, help="Items that the online model learns.")] = 10_000,
-    task_managers: Annotated[int, typer.Option(min=1, help="TaskManagers, with one slot each.")] = 1,
+    users: Annotated[int, typer.Option(min=0, max=10**10, help="Users with a profile, of the whole job.")] = 100_000,
+    items: Annotated[int, typer.Option(min=0, max=10**8, help="Items that the online model learns.")] = 10_000,
+    task_managers: Annotated[int, typer.Option(min=1, max=10_000, help="TaskManagers, with one slot each.")] = 1,
 ) -> None:
     """Print Flink's config.yaml: flink-conf.yaml with the profile and the memory that these numbers need.
 

@@ -1,5 +1,6 @@
 """The command `freshet`: runs one of its commands, and maps errors to exit codes."""
 
+import io
 import logging
 import shlex
 import signal
@@ -135,6 +136,9 @@ def _kafka_message(error: Exception) -> str | None:
 
 def main() -> NoReturn:
     """Run the command line of this process. On SIGTERM or SIGHUP, a command cleans up as it does after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a check mark that the terminal cannot show is no failure
+            stream.reconfigure(errors="backslashreplace")
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as whoever started this process has set it for imports
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):

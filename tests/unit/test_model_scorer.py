@@ -181,6 +181,39 @@ def test_directory_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     assert Scorer.open(tmp_path / "empty").manifest == manifest, "where nothing is, nothing is lost"
 
 
+@pytest.mark.parametrize("other", ["index.html", "part-00000.jsonl.gz", "NOTES.md", "src"])
+@pytest.mark.parametrize("with_model", [False, True])
+def test_folder_with_a_manifest_and_other_files_is_not_replaced(tmp_path: Path, other: str, with_model: bool) -> None:
+    if with_model:
+        random_model(tmp_path / "it", items=5)
+    else:
+        (tmp_path / "it").mkdir()
+        (tmp_path / "it" / "manifest.json").write_text('{"name": "my web app"}')
+    (tmp_path / "it" / other).mkdir() if other == "src" else (tmp_path / "it" / other).write_text("work")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ModelError, match=f"files other than a model, such as {other}"):
+        random_model(tmp_path / "it", items=5, seed=7)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_folder_with_only_a_manifest_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "my web app"}')
+    with pytest.raises(ModelError, match="no whole model"):
+        random_model(tmp_path, items=5)
+    assert (tmp_path / "manifest.json").read_text() == '{"name": "my web app"}'
+
+
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    random_model(tmp_path / "v1", items=5)
+    (tmp_path / "current").symlink_to("v1")
+    (tmp_path / "next").symlink_to("v2")
+    newer = random_model(tmp_path / "current", items=5, seed=7)
+    other = random_model(tmp_path / "next", items=5, seed=8)
+    assert Scorer.open(tmp_path / "v1").manifest == newer and Scorer.open(tmp_path / "v2").manifest == other
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "next", "v1", "v2"]
+    assert (tmp_path / "current").is_symlink() and (tmp_path / "next").is_symlink()
+
+
 @pytest.mark.parametrize("rows", [[-1], [ITEMS + 1]])
 def test_a_row_outside_the_vocabulary_is_refused(scorer: Scorer, rows: list[int]) -> None:
     with pytest.raises(ModelError, match=f"outside 0..{ITEMS}"):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from evaluation.frozen import choose_decay, evaluate
-from evaluation.train import train_and_export
+from evaluation.train import interactions_in, train_and_export
 from freshet.cli.main import run
 from models.interactions import Columns, Interactions, from_frame, from_rows, parse_line, read
 from models.scorer import Scorer
@@ -246,3 +246,36 @@ def test_command_reports_why_no_model_was_made(tmp_path: Path, capsys: pytest.Ca
     assert run(["model", "train", str(tmp_path / "none.csv"), "--out", str(tmp_path / "model")]) == 2
     assert "freshet: not done: " in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_standard_input_has_the_default_user_column_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_from_stdin(user: str) -> int:
+        rows = [{user: f"u{n % 3}", "item_id": "a", "type": "view", "ts": 1_700_000_000_000 + n} for n in range(9)]
+        lines = "\n".join(json.dumps(row) for row in rows)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+        return len(interactions_in("-", Columns()))
+
+    assert [read_from_stdin(user) for user in ("user_id", "pseudonym")] == [9, 9]
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ModelError, match="standard input is closed"):
+        interactions_in("-", Columns())
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        (Columns(time="item_id"), "--item and --time"),
+        (Columns(kind="ts"), "--time and --kind"),
+        (Columns(user="item_id"), "--user and --item"),
+    ],
+)
+def test_one_column_in_two_roles_is_refused(tmp_path: Path, columns: Columns, named: str) -> None:
+    (tmp_path / "rows.csv").write_text("user_id,item_id,ts,type\nu,i,1700000000000,view\n")
+    with pytest.raises(ModelError, match=f"is the column of {named}"):
+        read(tmp_path / "rows.csv", columns)
+
+
+def test_more_neighbours_than_items_take_no_memory() -> None:
+    settings = TrainingSettings(neighbours=100_000_000, item_users_min=1)
+    trained = train(a_shop(), settings)
+    assert trained.numbers.neighbours.shape[1] <= len(trained.items)
