@@ -21,6 +21,7 @@ from models.decimals import DecimalEvidence
 from models.files import NO_OBJECT, cell_of, cells_of, object_of, open_table
 from models.row_rules import BAD_ITEM, NO_ITEM, NO_USER, UNKNOWN_KIND, RowRules, Unusable
 from models.times import (
+    FILE_TS_MAX,
     FILE_TS_MIN,
     TWO_READINGS,
     DateOrder,
@@ -34,7 +35,7 @@ from models.times import (
 )
 from models.whole_ids import TWO_WRITINGS, IdEvidence, as_floats, pointed_rows
 from schemas.errors import ExportError, FileError, ModelError
-from schemas.events import EVENT_TS_MAX, EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
+from schemas.events import EVENT_TYPES, ID_LENGTH_MAX, KIND_OF
 from schemas.ids import is_id
 
 ROWS_PER_CHUNK: Final = 100_000
@@ -285,7 +286,7 @@ def _from_cells(
     if columns.quantity is not None:
         drop("quantity not above zero", columns.quantity, lambda rows: ~_is_positive(rows[columns.quantity]))
     drop(TWO_READINGS, columns.time, lambda rows: np.array(unclear, bool)[rows.index])
-    drop(NO_TIME, columns.time, lambda rows: ~rows[columns.time].between(FILE_TS_MIN, EVENT_TS_MAX))
+    drop(NO_TIME, columns.time, lambda rows: ~rows[columns.time].between(FILE_TS_MIN, FILE_TS_MAX))
     drop("item id empty or too long", None, lambda rows: ~rows[columns.item].str.len().between(1, ID_LENGTH_MAX))
     unfit = {item for item in set(frame[columns.item]) if not is_id(item)}
     drop(BAD_ITEM, columns.item, lambda rows: rows[columns.item].isin(unfit))

@@ -46,6 +46,8 @@ _HALF: Final = Fraction(1, 2)
 _PROOF_FROM_MS: Final = 315_532_800_000
 _PROOF_TO_MS: Final = 4_102_444_800_000
 """1980-01-01 and 2100-01-01."""
+FILE_TS_MAX: Final = _PROOF_TO_MS
+"""A later time in a file stands for none: 9999-12-31, or a year of another calendar."""
 
 FILE_TS_MIN: Final = 31_536_000_000
 """1971-01-01 in ms: an earlier time in a file is zero for a missing one, or seconds that were stored as ms."""

@@ -15,15 +15,19 @@ Weights = npt.NDArray[np.float32]
 Answer = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 BATCH_USERS: Final = 64
+MIXED_MAX: Final = 0.2
+"""What a score may differ by alone and in a batch, as a share of the largest. Dynamic quantisation (INT8) takes its
+ranges from the batch, so its scores differ a little."""
 
 
 def find_fault(score: Callable[[Histories, Weights], Answer], items: int, width: int, top_k: int) -> str | None:
     """Describe what is wrong with the output of `score`, and for which history; None if nothing is.
 
     `score` takes rows int32[users, width], where 0 is padding, and weights float32 of the same shape. It must return
-    scores float32[users, top_k], finite, and rows int[users, top_k] from 1 to `items`, the same each time. Raises what
-    `score` raises.
+    scores float32[users, top_k], finite, and rows int[users, top_k] from 1 to `items`, the same each time, and scores
+    alone like those in a batch. Raises what `score` raises.
     """
+    alone: dict[bytes, npt.NDArray[np.float32]] = {}
     for name, histories in trials(items, width):
         weights = _weights(histories)
         scores, rows = score(histories, weights)
@@ -31,8 +35,27 @@ def find_fault(score: Callable[[Histories, Weights], Answer], items: int, width:
         fault = _fault(scores, rows, (len(histories), top_k), items)
         if fault is None and not (np.array_equal(scores, again[0]) and np.array_equal(rows, again[1])):
             fault = "differs from call to call: leave random operators (dropout, sampling) out of the graph"
+        if fault is None and len(histories) > 1:
+            fault = _mixed(histories, scores, alone)
         if fault is not None:
             return f"what it returned for {name} {fault}"
+        if len(histories) == 1:
+            alone[histories.tobytes()] = scores[0]
+    return None
+
+
+def _mixed(
+    histories: Histories, scores: npt.NDArray[np.float32], alone: dict[bytes, npt.NDArray[np.float32]]
+) -> str | None:
+    """What is wrong if a history has other scores within a batch than `alone`, by its bytes."""
+    for history, within in zip(histories, scores, strict=True):
+        before = alone[history.tobytes()]
+        difference = float(np.abs(within - before).max())
+        if difference > MIXED_MAX * max(float(np.abs(before).max()), float(np.abs(within).max())):
+            return (
+                "differs from what it returns for the same history alone: an operator works across users, such as a "
+                "softmax or a mean over the first axis; have it work within each row"
+            )
     return None
 
 

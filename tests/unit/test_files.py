@@ -887,3 +887,10 @@ def test_cells_read_in_bulk_equal_cells_read_singly(given_cells: list[cells.Cell
     assert list(map(repr, numbers_of(given_cells, mark))) == list(map(repr, alone))
     lost = [row for row, cell in enumerate(given_cells) if has_lost_digits(cell)]
     assert rows_with_lost_digits(given_cells) == lost
+
+
+def test_a_date_that_stands_for_none_is_no_time() -> None:
+    dates = ["2024-03-01", "9999-12-31", "2567-03-01"]
+    rows = [{"pseudonym": "a", "item_id": "x", "type": "view", "ts": date} for date in dates]
+    found = from_rows(rows)
+    assert len(found) == 1 and found.dropped == {NO_TIME: 2}

@@ -76,6 +76,18 @@ RANDOM = a_graph(
     helper.make_node("Add", ["sure", "noise"], ["scores"]),
 )
 
+CENTRED = a_graph(
+    *averaged(length="guarded")[:-1],
+    helper.make_node("Div", ["summed", "guarded"], ["sure"]),
+    helper.make_node("ReduceMean", ["sure"], ["of_all"], axes=[0], keepdims=1),
+    helper.make_node("Sub", ["sure", "of_all"], ["scores"]),
+)
+SOFTMAX_OF_ALL = a_graph(
+    *averaged(length="guarded")[:-1],
+    helper.make_node("Div", ["summed", "guarded"], ["sure"]),
+    helper.make_node("Softmax", ["sure"], ["scores"], axis=0),
+)
+
 
 def adopted(model: onnx.ModelProto, folder: Path) -> Path:
     (folder / "mine.onnx").write_bytes(model.SerializeToString())
@@ -89,8 +101,10 @@ def adopted(model: onnx.ModelProto, folder: Path) -> Path:
         (MASKED_AVERAGE, "an empty history, .* not finite"),
         (MASKED_SOFTMAX, "an empty history, .* not finite"),
         (RANDOM, "differs from call to call"),
+        (CENTRED, "an operator works across users"),
+        (SOFTMAX_OF_ALL, "an operator works across users"),
     ],
-    ids=["masked average", "masked softmax", "random"],
+    ids=["masked average", "masked softmax", "random", "centred over users", "softmax over users"],
 )
 @pytest.mark.promise("model-fails-safe")
 def test_a_model_that_fails_on_some_histories_is_not_adopted(model: onnx.ModelProto, said: str, tmp_path: Path) -> None:
