@@ -81,9 +81,8 @@ class Everybody(personalise.Users):
 class NoAudit:
     """Replaces :class:`udfs.operators.audit_keeper.AuditKeeper`."""
 
-    def record(self, *told: object) -> Iterator[Any]:
-        """Yields nothing."""
-        return iter(())
+    def record(self, *told: object) -> None:
+        """Nothing is recorded."""
 
     def expired(self, *told: object) -> Iterator[Any]:
         """Yields nothing."""
@@ -98,13 +97,16 @@ def nobody(element: Element, users: personalise.Users) -> dict[str, str]:
 class UncheckedOperator(PersonaliseOperator):
     """The personalise operator that keeps and ranks every user."""
 
-    _apply = with_others(
-        PersonaliseOperator._apply,
+    _rule = with_others(
+        PersonaliseOperator._rule,
         apply=with_others(
             personalise.apply,
             _apply_event=with_others(personalise._apply_event, take=with_others(profile.take, allows=always)),
         ),
         Users=Everybody,
+    )
+    _result = with_others(
+        PersonaliseOperator._result,
         side_outputs=with_others(
             outputs.side_outputs, clean_lines=with_others(outputs.clean_lines, clean_event=clean_event)
         ),

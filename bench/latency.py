@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from bench.clients import producer, send_all
+from bench.cpu import CpuMeter
 from bench.figures import percentiles
 from bench.probes import WARM_UP, Probes, probe_users
 from bench.progress import Progress
@@ -30,12 +31,16 @@ class LatencyPlan(NamedTuple):
 
 
 class Latency(NamedTuple):
-    """Results for one rate: milliseconds of each probe, in the job and the plain consumer; the load's maximum delay."""
+    """Results for one rate: milliseconds of each probe, in the job and the plain consumer; the load's maximum delay.
+
+    `cores` are CPU seconds per second, by process. Kafka's serve the load, the plain consumer and the probes, too.
+    """
 
     rate: int
     job_ms: list[float]
     plain_ms: list[float]
     load_late_s: float
+    cores: dict[str, float]
 
 
 def measure(testbed: Testbed, plan: LatencyPlan) -> list[Latency]:
@@ -54,24 +59,41 @@ def measure(testbed: Testbed, plan: LatencyPlan) -> list[Latency]:
     probes = Probes(tenant)
     with _listener(tenant) as listener:
         testbed.say(f"warming up for {plan.warm_up_s} s at {WARM_UP_RATE:,} events/s")
-        _hold(tenant, probes, WARM_UP_RATE, 0, plan.warm_up_s, seed=1)
-        late_s = {}
+        meter = _meter(testbed)
+        _hold(tenant, probes, WARM_UP_RATE, 0, plan.warm_up_s, 1, meter)
+        held = {}
         for rate in RATES:
             testbed.say(f"{rate:,} events/s: {SETTLE_S} s to settle, {plan.measure_s} s measured")
-            late_s[rate] = _hold(tenant, probes, rate, plan.measure_s, SETTLE_S, seed=rate)
+            held[rate] = _hold(tenant, probes, rate, plan.measure_s, SETTLE_S, rate, meter)
         plain = json.loads(_ended(listener))
     probes.close()
     testbed.stack.rest.cancel(job)
-    return [Latency(rate, probes.found[str(rate)], plain[str(rate)], late_s[rate]) for rate in RATES]
+    return [Latency(rate, probes.found[str(rate)], plain[str(rate)], *held[rate]) for rate in RATES]
 
 
-def _hold(tenant: BenchTenant, probes: Probes, rate: int, seconds: int, settle_s: int, seed: int) -> float:
-    """Hold a rate while probes run; returns the maximum delay of the load."""
+def _meter(testbed: Testbed) -> Callable[[], CpuMeter]:
+    pids = testbed.pids("taskmanager", "kafka", "redis")
+    return lambda: CpuMeter(pids)
+
+
+def _hold(
+    tenant: BenchTenant,
+    probes: Probes,
+    rate: int,
+    seconds: int,
+    settle_s: int,
+    seed: int,
+    meter: Callable[[], CpuMeter],
+) -> tuple[float, dict[str, float]]:
+    """Hold a rate while probes run; returns the maximum delay of the load, and the cores used by each process."""
     with loaded(tenant, rate, settle_s + seconds, seed) as late_s:
         probes.run(WARM_UP, settle_s)
+        begin_s, used = time.monotonic(), meter()
         probes.run(str(rate), seconds)
+        elapsed_s = time.monotonic() - begin_s
+        cores = {name: spent / elapsed_s for name, spent in used.since_begin().items()} if seconds else {}
         probes.finish()
-    return late_s()
+    return late_s(), cores
 
 
 @contextlib.contextmanager
@@ -110,4 +132,5 @@ def figures(measured: list[Latency]) -> dict[str, Any]:
     return {
         "latency_ms": {str(latency.rate): percentiles(latency.job_ms) for latency in measured},
         "plain_latency_ms": {str(latency.rate): percentiles(latency.plain_ms) for latency in measured},
+        "cores": {str(latency.rate): round(sum(latency.cores.values()), 2) for latency in measured},
     }

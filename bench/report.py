@@ -80,4 +80,10 @@ def latency_body(measured: list[Latency], plan: LatencyPlan) -> str:
             rows.append([f"{latency.rate:,} events/s: {name}", *figures, str(len(values))])
     late_ms = max(latency.load_late_s for latency in measured) * 1000
     late = f"The load was never more than {late_ms:.0f} ms behind its plan."
-    return "\n\n".join([text, table(["", "p50", "p95", "p99", "probes"], rows), late])
+    used = [
+        f"{sum(one.cores.values()):.2f} cores at {one.rate:,} events/s "
+        f"({', '.join(f'{name} {cores:.2f}' for name, cores in one.cores.items())})"
+        for one in measured
+    ]
+    cores = f"The processes, of which Kafka also serves load, probes and plain consumer, took {'; '.join(used)}."
+    return "\n\n".join([text, table(["", "p50", "p95", "p99", "probes"], rows), late, cores])

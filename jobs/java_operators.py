@@ -6,8 +6,8 @@ cluster (:mod:`jobs.operators_jar`); nothing has to be added to Flink's lib/.
 
 from typing import Any, Final
 
-from pyflink.common import Types
-from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.common import TypeInformation, Types
+from pyflink.datastream import DataStream, KeyedStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
 from jobs.operators_jar import operators_jar
@@ -15,6 +15,8 @@ from jobs.settings import BatchSettings
 
 WAIT_MS: Final = {"thread": 1, "process": 20}
 """How long a batch gathers by default: a batch costs the bundle of a worker process, or next to nothing."""
+GATHERED_BYTES_MAX: Final = 1 << 18
+"""How large gathered elements grow: a few hundred events, with which the cost of an element hardly counts any more."""
 
 
 def packed_record(env: StreamExecutionEnvironment) -> Any:
@@ -35,6 +37,23 @@ def record_batches(raw: DataStream, bounds: BatchSettings, mode: str) -> DataStr
     """Gather the packed records of `raw` into batches for operators in this execution mode."""
     wait_ms = WAIT_MS[mode] if bounds.wait_ms is None else bounds.wait_ms
     return _add_operator(raw, "RecordBatches", "batch", (bounds.records_max, bounds.bytes_max, wait_ms))
+
+
+def gather_elements(keyed: KeyedStream, key_type: TypeInformation) -> KeyedStream:
+    """Gather the elements (key, bytes) that reach a subtask, whatever their key, into packed arrays of them.
+
+    :func:`udfs.elements.unpack_gathered` reads what comes out. Its key is that of the first element: the operator that
+    follows sets the key of each itself.
+    """
+    jvm = get_gateway().jvm
+    j_keyed, streams = keyed._j_data_stream, jvm.org.apache.flink.streaming.api.datastream
+    # A plain stream over the same partitioning: on the keyed one, the operator would get a state backend of its own.
+    j_partitioned = streams.DataStream(j_keyed.getExecutionEnvironment(), j_keyed.getTransformation())
+    operator = jvm.freshet.GatheredElements(GATHERED_BYTES_MAX)
+    j_gathered = j_partitioned.transform("gather", j_keyed.getType(), operator).uid("gather-v1")
+    j_key_type = Types.ROW([key_type]).get_java_type_info()
+    j_again = streams.DataStreamUtils.reinterpretAsKeyedStream(j_gathered, jvm.KeyByKeySelector(), j_key_type)
+    return KeyedStream(j_again, keyed._original_data_type_info, keyed._origin_stream)
 
 
 def split_lines(stream: DataStream, name: str) -> DataStream:

@@ -16,11 +16,11 @@
                                                              └─► lessons ─► learn ─► updates of the online model in
                                                                                      Redis, which `personalise` reads
 
-Operators: `raw-records` (source), the snapshot guard and `batch` (Java), `ingest`, `personalise`, `popular`, `learn`,
-`feedback`, `judge`, and the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly once), `receipts`,
-`answers`, `metrics` and `control` (at least once). `build` only wires them. When Redis has lost data, `personalise` has
-marks written to `consents`. Once it has read all of them, it has caught up with every acknowledged decision, and it
-writes consents and lists to Redis again (:mod:`udfs.generations`).
+Operators: `raw-records` (source), the snapshot guard and `batch` (Java), `ingest`, `gather` (Java), `personalise`,
+`popular`, `learn`, `feedback`, `judge`, and the sinks `dead-letters`, `events`, `audit` and `audit-heads` (exactly
+once), `receipts`, `answers`, `metrics` and `control` (at least once). `build` only wires them. When Redis has lost
+data, `personalise` has marks written to `consents`. Once it has read all of them, it has caught up with every
+acknowledged decision, and it writes consents and lists to Redis again (:mod:`udfs.generations`).
 """
 
 import argparse
@@ -39,7 +39,7 @@ from jobs.checkpoints import go_on_without_checkpoints
 from jobs.checks import check_codecs, check_topics
 from jobs.deployment import Deployment, deployment_of, encode_pins
 from jobs.flink import bucket_keys, describe_buckets, execution_mode, raw_records, relax_bundle_timer, sink_to_topic
-from jobs.java_operators import record_batches, snapshot_guard, split_lines
+from jobs.java_operators import gather_elements, record_batches, snapshot_guard, split_lines
 from jobs.marks import mark_submission
 from jobs.open_transactions import end_transactions_left_open
 from jobs.operators_jar import operators_jar
@@ -108,7 +108,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
         .name("ingest")
     )
     personalised = (
-        elements.key_by(lambda element: element[0], key_type=Types.INT())
+        gather_elements(elements.key_by(lambda element: element[0], key_type=Types.INT()), Types.INT())
         .process(
             PersonaliseOperator(_opening(open_personalise_parts, settings, epoch, deployment.trail)),
             output_type=Types.ROW([Types.STRING(), BYTES]),

@@ -1,4 +1,4 @@
-"""Elements, which cross from the JVM to Python: one packed element per bucket and batch.
+"""Elements, which cross from the JVM to Python: one packed element per bucket and batch, several of them gathered.
 
 An element holds all records of one batch for one bucket, already decoded, checked and pseudonymised. It exists only
 between two operators of one job and is never stored, so its format may change with any release (a savepoint holds no
@@ -148,6 +148,7 @@ def withdrawal_for(change: ConsentRecord) -> ConsentRecord:
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Element)
+_gathered_decoder: Final = msgspec.msgpack.Decoder(list[tuple[int, Element]])
 
 
 def pack(element: Element) -> bytes:
@@ -158,3 +159,18 @@ def pack(element: Element) -> bytes:
 def unpack(raw: bytes) -> Element:
     """Decode an element."""
     return _decoder.decode(raw)
+
+
+def unpack_gathered(raw: bytes) -> dict[int, Element]:
+    """Decode what `jobs/java/freshet/GatheredElements.java` packs: one element for each key, in the order of the keys.
+
+    Elements of the same key become one, as if their batches had been one.
+    """
+    found: dict[int, Element] = {}
+    for key, element in _gathered_decoder.decode(raw):
+        if (before := found.setdefault(key, element)) is not element:
+            for name in _RECORDS:
+                getattr(before, name).extend(getattr(element, name))
+            before.unknown_fields += element.unknown_fields
+            before.links |= element.links
+    return found

@@ -17,6 +17,7 @@ from deploy.local.errors import SubmitError
 from deploy.local.flink_config import read_flat
 from deploy.local.paths import FLINK_CONF
 from schemas import topics
+from tests.support.containers import container
 from tests.support.examples import cases
 from tests.support.live import Live, start_live
 
@@ -112,26 +113,36 @@ def test_rocksdb_without_incremental_checkpoints_is_refused(live: Live) -> None:
 @pytest.mark.parametrize("state", cases([State.ROCKSDB, *(state for state in State if state != State.ROCKSDB)]))
 @pytest.mark.parametrize("mode", cases(["thread", "process"]))
 def test_process_size_holds_java_and_python_under_load(tmp_path: Path, state: State, mode: str) -> None:
-    """The model learns as many items as it was given memory for. Java's heap is touched as a whole, as after hours."""
+    """The model learns as many items as it was given memory for. Java's heap is touched as a whole, as after hours.
+
+    Where this machine lets us, the kernel limits the TaskManager as it limits a container.
+    """
     touched = {"env.java.opts.taskmanager": "-XX:+UseParallelGC -XX:+AlwaysPreTouch", "python.execution-mode": mode}
     settings = {**flink_settings(Demand(state, items=ITEMS)), **touched}
-    live = start_live(tmp_path, 1, settings, model=None)
-    watch = Watch(live.stack.task_managers()[0].pid)
-    try:
-        live.consent(USERS)
-        for first in range(0, ITEMS, 5_000):
-            numbers = [first + number for _ in range(3) for number in range(5_000)]
-            clicks = [(USERS[number // 20 % len(USERS)], f"item-{number}") for number in numbers]
-            live.send(topics.INTERACTIONS, [(user.encode(), live.event(user, item)) for user, item in clicks])
-            live.wait_until_accounted((first // 5_000 + 1) * len(numbers))
-        live.checkpoint()
-    finally:
-        highest = watch.stop()
-        live.close()
-        live.stack.stop()
     given = size_bytes(settings["taskmanager.memory.process.size"])
-    print(f"{state}, {mode} mode: {highest >> 20} MB of {given >> 20} MB; {watch.parts}")
-    assert highest < given, watch.parts
+    live = start_live(tmp_path, 1, settings, model=None)
+    manager = live.stack.task_managers()[0].pid
+    with container(manager, given) as limited:
+        if limited is not None:
+            live.stack.kill_task_manager()  # its successor starts within the limit
+        watch = Watch(manager)
+        try:
+            live.consent(USERS)
+            for first in range(0, ITEMS, 5_000):
+                numbers = [first + number for _ in range(3) for number in range(5_000)]
+                clicks = [(USERS[number // 20 % len(USERS)], f"item-{number}") for number in numbers]
+                live.send(topics.INTERACTIONS, [(user.encode(), live.event(user, item)) for user, item in clicks])
+                live.wait_until_accounted((first // 5_000 + 1) * len(numbers))
+            live.checkpoint()
+        finally:
+            highest = watch.stop()
+            live.close()
+            live.stack.stop()
+        print(f"{state}, {mode} mode: {highest >> 20} MB of {given >> 20} MB; {watch.parts}")
+        assert highest < given, watch.parts
+        if limited is not None:
+            print(f"in a container of that size: at most {limited.highest() >> 20} MB with its page cache")
+            assert limited.kills() == 0
 
 
 def test_job_manager_size_holds_main_in_application_mode(live: Live) -> None:

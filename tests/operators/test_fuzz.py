@@ -26,6 +26,7 @@ from schemas.wire.confluent import Form, frame
 from tests.golden.schemas import schema_files
 from tests.support.bucket import ITEMS, Bucket, side
 from tests.support.fakes import FixedModel
+from tests.support.gathering import Subtask
 from tests.support.vocabulary import BEGINNING, CONSENTS, CONTROL, INTERACTIONS, PSEUDONYMISER, SECOND, TOPICS
 from udfs.elements import unpack
 from udfs.ingest import Ingest, RawRecord
@@ -259,7 +260,11 @@ def test_garbage_neither_stops_the_job_nor_gets_lost(form: str) -> None:
     codec, encode_event, encode_consent = FORMATS[form]
     ingest = Ingest(TOPICS, codec, PSEUDONYMISER, list(range(BUCKETS)), ("surface", "context.country"))
     garbage = Garbage(SEED, encode_event, encode_consent)
-    buckets: dict[int, Bucket] = {key: MoodyBucket() for key in range(BUCKETS)}
+    store = MoodyBucket().store
+    buckets: dict[int, Bucket] = {key: MoodyBucket(store) for key in range(BUCKETS)}
+    for key, bucket in buckets.items():
+        bucket.keyed.key = key
+    subtask = Subtask(buckets[0].harness.operator, {key: bucket.keyed for key, bucket in buckets.items()})
     sent: Counter[str] = Counter()
     letters: Counter[str] = Counter()
     now_ms = BEGINNING
@@ -268,18 +273,18 @@ def test_garbage_neither_stops_the_job_nor_gets_lost(form: str) -> None:
         records = [garbage.record(now_ms) for _ in range(BATCH)]
         sent.update(record.topic for record in records)
         sent["marks"] += sum(record.key == MARK_KEY and decode_mark(record.value) is not None for record in records)
-        for key, raw in ingest.pack(records):
-            buckets[key].keyed.now_ms = now_ms
-            sent["decisions"] += len(unpack(raw).consents)
-            for letter in side(buckets[key].harness.element((key, raw)), REJECTS):
-                assert letter["reason"] != RejectReason.NOT_CARRIED_OUT, "a rule is missing"
-                letters[letter["topic"]] += 1
         for bucket in buckets.values():
-            bucket.harness.advance_to(now_ms)
+            bucket.keyed.now_ms = now_ms
+        packed = ingest.pack(records)
+        sent["decisions"] += sum(len(unpack(raw).consents) for _, raw in packed)
+        for letter in side(subtask.take(packed), REJECTS):
+            assert letter["reason"] != RejectReason.NOT_CARRIED_OUT, "a rule is missing"
+            letters[letter["topic"]] += 1
+        subtask.advance_to(now_ms)
     account_of(buckets, sent, letters)
-    for bucket in buckets.values():
-        assert bucket.keyed.counts["records_given_up"] == 0
-        for name, _ in bucket.store.lists():
-            state = bucket.user(name)
-            assert state is not None and state.level != Level.NONE
-    assert sum(bucket.keyed.counts["lists_written"] for bucket in buckets.values()) > RECORDS / 100, "enough was good"
+    counts = buckets[0].keyed.counts
+    assert counts["records_given_up"] == 0
+    for name, _ in store.lists():
+        [state] = [known for bucket in buckets.values() if (known := bucket.user(name)) is not None]
+        assert state.level != Level.NONE
+    assert counts["lists_written"] > RECORDS / 100, "enough was good"

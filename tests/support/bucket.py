@@ -12,6 +12,7 @@ from schemas.model_versions import DEFAULT, ONLINE
 from schemas.receipts import decode_receipt
 from schemas.recommendation_ids import RecommendationIds
 from tests.support.fakes import TOKEN, DictState, FixedModel, Harness, Keyed, MemoryStore, Value
+from tests.support.gathering import gathered
 from tests.support.trails import an_author
 from tests.support.vocabulary import BEGINNING, DAY, INTERACTIONS
 from udfs.account import Account, decode_account
@@ -123,7 +124,7 @@ class Bucket:
         events = [record for record in records if isinstance(record, EventRecord)]
         consents = [record for record in records if isinstance(record, ConsentRecord)]
         self.keyed.now_ms = max([self.keyed.now_ms, *(record.append_ts for record in records)])
-        return self.harness.element((100, pack(Element(3, events, consents, **more))))
+        return self.harness.element((100, gathered([(100, pack(Element(3, events, consents, **more)))])))
 
     def pass_time(self, ms: int) -> list[Any]:
         return self.harness.advance_to(self.keyed.now_ms + ms)

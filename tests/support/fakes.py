@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
+from pyflink.common import Row
 
 from schemas.consents import LEVEL_NAME, Level
 from schemas.errors import StoreUnavailable
@@ -130,7 +131,16 @@ class Keyed:
         """A copy of state, timers and clock, as in a checkpoint."""
         return copy.deepcopy(self)
 
-    # as RuntimeContext
+    # as RuntimeContext and as its state backend
+
+    @property
+    def _keyed_state_backend(self) -> "Keyed":
+        """What sets the current key."""
+        return self
+
+    def set_current_key(self, key: Any) -> None:
+        """There is only one key: as an integer for the context, or as a row for the state."""
+        assert key in (self.key, Row(self.key)), f"the key {key} is not here"
 
     def get_map_state(self, descriptor: Any) -> DictState[str, bytes]:
         """The map state of this name."""

@@ -109,9 +109,12 @@ def test_throughput_is_reported_as_median_and_spread():
 
 
 def test_latency_is_reported_beside_the_plain_consumer():
-    body = latency_body([Latency(500, [40.0, 50.0], [5.0, 6.0], 0.004)], LatencyPlan(60, 60))
+    body = latency_body(
+        [Latency(500, [40.0, 50.0], [5.0, 6.0], 0.004, {"taskmanager": 0.41, "redis": 0.08})], LatencyPlan(60, 60)
+    )
     assert "| 500 events/s: event → list | 40.0 | 50.0 | 50.0 | 2 |" in body
     assert "never more than 4 ms" in body
+    assert "0.49 cores at 500 events/s (taskmanager 0.41, redis 0.08)" in body
 
 
 def test_a_probe_is_a_valid_event_that_says_when_it_was_sent():

@@ -4,7 +4,7 @@ Also counts audit events in metrics: :data:`udfs.audit_counts.PRIVACY_COUNTERS`,
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pyflink.common import Types
 from pyflink.datastream import OutputTag, RuntimeContext
@@ -31,6 +31,14 @@ AUDIT: Final = OutputTag("audit", Types.PRIMITIVE_ARRAY(Types.BYTE()))
 AUDIT_HEADS: Final = OutputTag("audit-heads", Types.PRIMITIVE_ARRAY(Types.BYTE()))
 
 
+class AuditNote(NamedTuple):
+    """What a bucket's audit trail has to tell: its book as bytes, the records as JSON lines, and their counts."""
+
+    book: bytes
+    records: bytes
+    counts: Mapping[str, int]
+
+
 class AuditKeeper:
     """The audit trail of the bucket being processed. `author` is the job."""
 
@@ -46,23 +54,27 @@ class AuditKeeper:
         entries: Sequence[AuditEntry],
         denied: Mapping[str, int],
         moved: Mapping[str, str],
-        ctx: KeyedProcessFunction.Context,
-    ) -> Iterator[Any]:
+        now_ms: int,
+    ) -> AuditNote | None:
         """Record `entries`, count `denied` interactions, and rename users (`moved`: current → previous pseudonym).
 
-        The book keeps nothing of erased users.
+        The book keeps nothing of erased users. Only reads state; None if there is nothing to record.
         """
         if not (entries or denied or moved):
-            return
+            return None
         raw = self._book.value()
         book = Book(bucket) if raw is None else decode_book(raw)
         rename(book, moved)
         note_denied(book, denied)
         erased = [entry.pseudonym for entry in entries if isinstance(entry, ErasureEntry)]
         denied_so_far = denied_entries(book, None if len(book.denied) > DENIED_USERS_MAX else erased)
+        return self._append(book, [*denied_so_far, *entries], now_ms)
+
+    def put(self, recorded: AuditNote, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        """Write the book to state; yields the records."""
+        self._book.update(recorded.book)
         register_end_of(self._author.heads_every_ms, ctx)
-        yield from self._append(book, [*denied_so_far, *entries], ctx.timer_service().current_processing_time())
-        self._book.update(encode_book(book))
+        yield from self._told(recorded)
 
     def expired(
         self, entries: Sequence[AuditEntry], timestamp: int, ctx: KeyedProcessFunction.Context
@@ -71,7 +83,9 @@ class AuditKeeper:
         if entries:
             raw = self._book.value()
             assert raw is not None, "an expired consent must have been recorded"
-            yield from self.record(decode_book(raw).bucket, entries, {}, {}, ctx)
+            now_ms = ctx.timer_service().current_processing_time()
+            if (recorded := self.record(decode_book(raw).bucket, entries, {}, {}, now_ms)) is not None:
+                yield from self.put(recorded, ctx)
         if timestamp % self._author.heads_every_ms == 0:
             # Timers that came due while the job was down fire late, so use the current time to keep times ascending.
             yield from self._sign(ctx.timer_service().current_processing_time())
@@ -81,16 +95,20 @@ class AuditKeeper:
         if raw is None:
             return
         book = decode_book(raw)
-        yield from self._append(book, denied_entries(book), now_ms)
+        yield from self._told(self._append(book, denied_entries(book), now_ms))
         if book.head.seq == book.head.signed_seq:
             return
         book.head, signed = sign_head(book.head, book.bucket, now_ms, self._author)
         yield AUDIT_HEADS, signed
         self._book.update(encode_book(book))
 
-    def _append(self, book: Book, entries: Sequence[AuditEntry], at_ms: int) -> Iterator[Any]:
+    def _append(self, book: Book, entries: Sequence[AuditEntry], at_ms: int) -> AuditNote:
         book.head, records = append(book.head, entries, book.bucket, self._author, at_ms)
-        if records:
-            for name, count in counts_of(entries, len(records), at_ms).items():
+        counts = counts_of(entries, len(records), at_ms) if records else {}
+        return AuditNote(encode_book(book), b"\n".join(records), counts)
+
+    def _told(self, recorded: AuditNote) -> Iterator[Any]:
+        if recorded.records:
+            for name, count in recorded.counts.items():
                 self._counters[name].inc(count)
-            yield AUDIT, b"\n".join(records)
+            yield AUDIT, recorded.records

@@ -6,7 +6,8 @@ Keepers hold the state: users (:mod:`udfs.operators.user_keeper`), popularity an
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pyflink.common import Types
@@ -16,20 +17,22 @@ from pyflink.datastream.state import ValueStateDescriptor
 
 from schemas.audit import ExpiryEntry
 from schemas.errors import FreshetError
-from schemas.store import WriteOutcome
-from udfs.account import decode_account, encode_account
+from schemas.store import ListWrite, WriteOutcome, Written
+from udfs.account import Account, decode_account, encode_account
 from udfs.assortment import Following, Unfollowed
 from udfs.audit_chain import Author
 from udfs.due import Due, RefreshSettings, kept_longer, when_due
-from udfs.elements import BucketMark, Element, halves, replacement_for, unpack
+from udfs.elements import BucketMark, Element, halves, replacement_for, unpack_gathered
 from udfs.exploring import remember
 from udfs.fallback_model import REMOTE_COUNTERS, FallbackModel
 from udfs.fault_log import FaultLog
-from udfs.feedback import FeedbackSettings
+from udfs.feedback import FeedbackSettings, Measuring
 from udfs.generations import current_decision, should_have_list
+from udfs.learning import Teaching
 from udfs.online_model import OnlineModel
-from udfs.operators.audit_keeper import AuditKeeper
+from udfs.operators.audit_keeper import AuditKeeper, AuditNote
 from udfs.operators.commands import execute_commands
+from udfs.operators.current_key import CurrentKey
 from udfs.operators.feedback_keeper import FeedbackKeeper
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.interpreter import prepare
@@ -38,15 +41,17 @@ from udfs.operators.list_store import ListStore
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import AppliedElement, consent_entries, side_outputs
 from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, empty_sums
-from udfs.operators.rollout_keeper import RolloutKeeper
+from udfs.operators.rollout_keeper import RolloutKeeper, Turn
 from udfs.operators.shadow_keeper import ShadowKeeper
-from udfs.operators.store_keeper import StoreKeeper
+from udfs.operators.store_keeper import BucketLists, StoreKeeper
 from udfs.operators.timers import TICK_MS
 from udfs.operators.user_keeper import UserKeeper, UserParts, UserWrites
-from udfs.personalise import Users, apply
+from udfs.personalise import Changes, Users, apply
 from udfs.popularity import PopularitySettings
 from udfs.profile import ProfileBounds
 from udfs.ranking import PopularItems, Ranker
+from udfs.shadow import Shadowing
+from udfs.state import UserState
 
 logger = logging.getLogger(__name__)
 UNREAD: Final = "oldest_unread_consent_ms"
@@ -100,15 +105,36 @@ class PersonaliseParts(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """An element to apply. A single record gets a second attempt, because its first failure may have been transient."""
+    """Elements to apply together, by bucket key.
 
-    element: Element
+    A single record gets a second attempt, because its first failure may have been transient.
+    """
+
+    elements: Mapping[int, Element]
     first: bool = True
+
+
+class RuledElement(NamedTuple):
+    """An element once the rules have been applied to its bucket: what it moves is still to be ranked and written."""
+
+    key: int
+    element: Element
+    users: Users
+    account: Account
+    changes: Changes
+    moved: dict[str, UserState]
+    relinked: dict[str, str]
+    turn: Turn
+    token: str
+    teaching: Teaching | None
+    measuring: Measuring
+    shadowing: Shadowing | None
 
 
 class ElementResult(NamedTuple):
     """The results of an element, once every step that a bad record can break has succeeded."""
 
+    key: int
     applied: AppliedElement
     users: UserWrites
     account: bytes
@@ -117,11 +143,17 @@ class ElementResult(NamedTuple):
     measured: bytes
     compared: bytes
     marks: list[BucketMark]
+    turn: Turn
+    recorded: AuditNote | None
     outputs: list[Any]
 
 
 class PersonaliseOperator(KeyedProcessFunction):
-    """Keyed by bucket; takes (bucket key, packed element). Main output: (segment, packed sums) for popularity."""
+    """Keyed by bucket; takes gathered elements (:func:`jobs.java_operators.gather_elements`).
+
+    What costs the same whatever its size, a run of the model and a round trip to Redis, is done once for all of them.
+    Main output: (segment, packed sums) for popularity.
+    """
 
     def __init__(self, open_parts: Callable[[], PersonaliseParts]) -> None:
         self._open_parts = open_parts
@@ -133,6 +165,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         parts.catalogue.start()
         group = runtime_context.get_metrics_group().add_group("freshet")
         self._counters = {name: group.counter(name) for name in COUNTERS}
+        self._key = CurrentKey(runtime_context)
         self._account = runtime_context.get_state(ValueStateDescriptor("account-v1", Types.PICKLED_BYTE_ARRAY()))
         self._store = StoreKeeper(parts.store, parts.fallback, self._counters["store_retries"])
         user_parts = UserParts(parts.bounds, parts.refresh, parts.due_users_per_second)
@@ -155,12 +188,12 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._parts.catalogue.stop()
 
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
-        """Apply one packed element; records that cannot be applied are split off, and leave as dead letters."""
-        waiting = [Attempt(unpack(value[1]))]
+        """Apply gathered elements; records that cannot be applied are split off, and leave as dead letters."""
+        waiting = [Attempt(unpack_gathered(value[1]))]
         while waiting:
             attempt = waiting.pop()
             try:
-                done = self._apply(attempt.element, ctx)
+                done = self._apply(attempt.elements, ctx)
             except FreshetError:  # from Redis, Flink or another release's state: no record is at fault
                 raise
             except Exception as error:
@@ -168,84 +201,130 @@ class PersonaliseOperator(KeyedProcessFunction):
             else:
                 yield from self._commit(done, ctx)
 
-    def _apply(self, element: Element, ctx: KeyedProcessFunction.Context) -> ElementResult:
-        """Apply `element` without writing state.
+    def _apply(self, elements: Mapping[int, Element], ctx: KeyedProcessFunction.Context) -> list[ElementResult]:
+        """Apply `elements` without writing state.
 
         Until state is written, Redis accepts the same writes, or a part of them, again.
         """
-        parts = self._parts
         now_ms = ctx.timer_service().current_processing_time()
+        self._learning.follow(now_ms)
+        ruled = [self._rule(key, element, now_ms, ctx) for key, element in elements.items()]
+        lists = self._rollout.rank(
+            [(one.turn, one.moved) for one in ruled], self._store.popular, now_ms, self._parts.refresh.list_ttl_ms
+        )
+        buckets = [
+            BucketLists(one.changes, writes, one.users, one.account, one.token)
+            for one, writes in zip(ruled, lists, strict=True)
+        ]
+        written = self._store.write_all(buckets, now_ms)
+        return [self._result(one, *reply, now_ms, ctx) for one, reply in zip(ruled, written, strict=True)]
+
+    def _rule(self, key: int, element: Element, now_ms: int, ctx: KeyedProcessFunction.Context) -> RuledElement:
+        """Apply the rules to the bucket of `key`."""
+        parts = self._parts
+        self._key.set(key, ctx)
         account, users = decode_account(self._account.value()), Users(self._users.stored)
         relinked = self._users.recall(element, users)
-        self._learning.follow(now_ms)
-        self._rollout.begin(ctx, now_ms)
+        turn = self._rollout.begin(ctx, now_ms)
         teaching = self._learning.teaching()
         measuring = self._feedback.measuring()
-        shadowing = self._rollout.shadowing()
+        shadowing = self._rollout.shadowing(turn)
         changes = apply(element, users, account, parts.bounds, parts.interactions, teaching, measuring, shadowing)
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
-        lists = self._rollout.rank(moved, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         token = self._users.generation.proven(ctx)
-        applied = AppliedElement(
-            element.bucket, changes, *self._store.write_all(changes, lists, users, account, now_ms, token)
-        )
-        for write in lists:
-            remember(moved[write.pseudonym], write.explored)
-        writes = self._users.writes(users, now_ms, relinked)
-        weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
-        account.segments_left_out += weighed.left_out
-        taught = self._learning.taught(teaching, changes.accepted, ctx)
-        measured = self._feedback.measured(measuring, [*changes.accepted, *changes.kept], self._rollout.model)
-        compared = self._rollout.compared(shadowing, changes.accepted, now_ms)
-        outputs = [*side_outputs(applied, users, account, parts.epoch, self._rollout.model.name)]
-        entries = consent_entries(changes, applied.written)
-        entries += execute_commands(element, account, users, self._users.kids, outputs)
-        self._rollout.execute(element.commands, now_ms)
-        outputs += self._audit.record(element.bucket, entries, changes.denied, relinked, ctx)
-        return ElementResult(
-            applied, writes, encode_account(account), weighed, taught, measured, compared, element.marks, outputs
+        return RuledElement(
+            key, element, users, account, changes, moved, relinked, turn, token, teaching, measuring, shadowing
         )
 
-    def _commit(self, done: ElementResult, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
-        """Write the results of an element to state, and emit its outputs."""
-        self._users.put(done.users, ctx)
-        if done.marks and self._users.take_marks(done.marks, ctx):
-            yield empty_sums()
-        self._popularity.put(done.weighed, ctx)
-        self._learning.put(done.taught, ctx)
-        self._feedback.put(done.measured, ctx)
-        self._shadow.put(done.compared, ctx)
-        self._account.update(done.account)
-        self._count(done)
-        yield from done.outputs
-        yield from self._rollout.put(ctx)
+    def _result(
+        self,
+        ruled: RuledElement,
+        lists: list[ListWrite],
+        written: Written,
+        now_ms: int,
+        ctx: KeyedProcessFunction.Context,
+    ) -> ElementResult:
+        """What is to be stored and emitted, once Redis has the `lists` of the element."""
+        self._key.set(ruled.key, ctx)
+        element, users, account, changes = ruled.element, ruled.users, ruled.account, ruled.changes
+        applied = AppliedElement(element.bucket, changes, lists, written)
+        for write in lists:
+            remember(ruled.moved[write.pseudonym], write.explored)
+        writes = self._users.writes(users, now_ms, ruled.relinked)
+        weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
+        account.segments_left_out += weighed.left_out
+        taught = self._learning.taught(ruled.teaching, changes.accepted, ctx)
+        model = self._rollout.model(ruled.turn)
+        measured = self._feedback.measured(ruled.measuring, [*changes.accepted, *changes.kept], model)
+        compared = self._rollout.compared(ruled.turn, ruled.shadowing, changes.accepted, now_ms)
+        outputs = [*side_outputs(applied, users, account, self._parts.epoch, model.name)]
+        entries = consent_entries(changes, written)
+        entries += execute_commands(element, account, users, self._users.kids, outputs)
+        self._rollout.execute(ruled.turn, element.commands, now_ms)
+        recorded = self._audit.record(element.bucket, entries, changes.denied, ruled.relinked, now_ms)
+        return ElementResult(
+            ruled.key,
+            applied,
+            writes,
+            encode_account(account),
+            weighed,
+            taught,
+            measured,
+            compared,
+            element.marks,
+            ruled.turn,
+            recorded,
+            outputs,
+        )
+
+    def _commit(self, results: list[ElementResult], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        """Write the results of elements to state, and emit their outputs."""
+        for done in results:
+            self._key.set(done.key, ctx)
+            self._users.put(done.users, ctx)
+            if done.marks and self._users.take_marks(done.marks, ctx):
+                yield empty_sums()
+            self._popularity.put(done.weighed, ctx)
+            self._learning.put(done.taught, ctx)
+            self._feedback.put(done.measured, ctx)
+            self._shadow.put(done.compared, ctx)
+            self._account.update(done.account)
+            yield from done.outputs
+            if done.recorded is not None:
+                yield from self._audit.put(done.recorded, ctx)
+            yield from self._rollout.put(done.turn, ctx)
+        self._count(results)
 
     def _split_failed(self, attempt: Attempt, error: Exception) -> list[Attempt]:
         """Return the attempts that replace a failed one, in their order."""
         self._users.recheck_tombstones()
-        if parts := halves(attempt.element):
-            return [Attempt(part) for part in parts]
+        if len(attempt.elements) > 1:
+            return [Attempt({key: element}) for key, element in attempt.elements.items()]
+        [(key, element)] = attempt.elements.items()
+        if parts := halves(element):
+            return [Attempt({key: part}) for part in parts]
         if attempt.first:
-            return [Attempt(attempt.element, first=False)]
-        instead = replacement_for(attempt.element, self._parts.interactions)
+            return [Attempt({key: element}, first=False)]
+        instead = replacement_for(element, self._parts.interactions)
         if instead is None:
             raise error
         self._given_up(error)
         self._counters["records_given_up"].inc()
-        return [Attempt(instead)]
+        return [Attempt({key: instead})]
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         """At the end of a second: pass on popularity, drop what ended or expired, refresh ageing lists.
 
         While a model is being loaded, timers come more often.
         """
-        self._rollout.begin(ctx, ctx.timer_service().current_processing_time())
-        self._rollout.settle(ctx.timer_service().current_processing_time())
+        now_ms = ctx.timer_service().current_processing_time()
+        turn = self._rollout.begin(ctx, now_ms)
+        self._rollout.settle(turn, now_ms)
         if timestamp % TICK_MS == 0:
-            yield from self._tick(timestamp, ctx)
-        yield from self._rollout.put(ctx)
+            yield from self._tick(timestamp, turn, ctx)
+        yield from self._rollout.put(turn, ctx)
 
-    def _tick(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
+    def _tick(self, timestamp: int, turn: Turn, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         yield from self._popularity.sums()
         yield from self._learning.sums()
         yield from self._feedback.sums()
@@ -265,7 +344,7 @@ class PersonaliseOperator(KeyedProcessFunction):
                 ended.append(pseudonym)
                 if due == Due.EXPIRED:
                     expired.append(ExpiryEntry(pseudonym))
-        lists = self._rollout.rank(refresh, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
+        [lists] = self._rollout.rank([(turn, refresh)], self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         lists = kept_longer(lists, refresh, now_ms, parts.refresh)
         self._store.write([], lists, now_ms, self._users.generation.proven(ctx))
         for write in lists:
@@ -278,9 +357,9 @@ class PersonaliseOperator(KeyedProcessFunction):
         yield from self._audit.expired(expired, timestamp, ctx)
         self._count_unread()
         self._counters["catalogue_unread"].inc(parts.catalogue.take_unread())
-        self._rebuild(self._users.generation.due(timestamp, self._users.has_users, ctx), ctx)
+        self._rebuild(self._users.generation.due(timestamp, self._users.has_users, ctx), turn, ctx)
 
-    def _rebuild(self, pseudonyms: Sequence[str], ctx: KeyedProcessFunction.OnTimerContext) -> None:
+    def _rebuild(self, pseudonyms: Sequence[str], turn: Turn, ctx: KeyedProcessFunction.OnTimerContext) -> None:
         """After Redis has lost data: write the consents and lists of these users again, from state."""
         parts, users, now_ms = self._parts, Users(self._users.stored), ctx.timer_service().current_processing_time()
         known = {pseudonym: state for pseudonym in pseudonyms if (state := users.get(pseudonym)) is not None}
@@ -290,19 +369,25 @@ class PersonaliseOperator(KeyedProcessFunction):
         active = {
             name: state for name, state in known.items() if should_have_list(state, now_ms, parts.bounds, parts.refresh)
         }
-        lists = self._rollout.rank(active, self._store.popular, now_ms, parts.refresh.list_ttl_ms)
+        [lists] = self._rollout.rank([(turn, active)], self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         lists = kept_longer(lists, active, now_ms, parts.refresh)
         self._store.write(decisions, lists, now_ms, self._users.generation.proven(ctx))
         self._counters["users_rebuilt"].inc(len(known))
 
-    def _count(self, done: ElementResult) -> None:
-        changes, lists, outcomes = done.applied.changes, done.applied.lists, done.applied.written.lists
-        self._counters["accepted"].inc(len(changes.accepted) + len(changes.kept))
-        self._counters["rejected"].inc(len(changes.rejects))
-        self._counters["lists_written"].inc(outcomes.count(WriteOutcome.WRITTEN))
-        self._counters["lists_no_room"].inc(outcomes.count(WriteOutcome.NO_ROOM))
-        self._counters["lists_refused"].inc(len(lists) - outcomes.count(WriteOutcome.WRITTEN))
-        self._counters["segments_left_out"].inc(done.weighed.left_out)
+    def _count(self, results: list[ElementResult]) -> None:
+        counts: Counter[str] = Counter()
+        for done in results:
+            changes, outcomes = done.applied.changes, done.applied.written.lists
+            written = outcomes.count(WriteOutcome.WRITTEN)
+            counts["accepted"] += len(changes.accepted) + len(changes.kept)
+            counts["rejected"] += len(changes.rejects)
+            counts["lists_written"] += written
+            counts["lists_no_room"] += outcomes.count(WriteOutcome.NO_ROOM)
+            counts["lists_refused"] += len(done.applied.lists) - written
+            counts["segments_left_out"] += done.weighed.left_out
+        for name, count in counts.items():
+            if count:
+                self._counters[name].inc(count)
         self._count_failed()
 
     def _count_failed(self) -> None:

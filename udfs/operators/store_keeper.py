@@ -1,7 +1,8 @@
 """Access to Redis for the operator, with retries; caches the popular items."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
 
 from schemas.consents import Level
 from schemas.store import ConsentOutcome, ListWrite, Tombstone, Written
@@ -16,6 +17,24 @@ from udfs.ranking import PopularItems
 
 Answer = TypeVar("Answer")
 POPULAR_REFRESH_MS: Final = 1_000
+
+
+class BucketLists(NamedTuple):
+    """What a bucket has to write. Its grants count in the generation `token`; refused ones are undone in the others."""
+
+    changes: Changes
+    lists: list[ListWrite]
+    users: Users
+    account: Account
+    token: str
+
+
+class StorePart(NamedTuple):
+    """A bucket's part of a write."""
+
+    consents: Sequence[ConsentRecord]
+    lists: list[ListWrite]
+    token: str
 
 
 class StoreKeeper:
@@ -49,25 +68,47 @@ class StoreKeeper:
         """Bring `model` up to date with what the learner has published."""
         self._patiently(lambda: model.follow(self._store))
 
-    def write_all(
-        self, changes: Changes, lists: list[ListWrite], users: Users, account: Account, now_ms: int, token: str
-    ) -> tuple[list[ListWrite], Written]:
-        """Write consents, then lists; returns the lists that were written or refused, and Redis' replies.
+    def write_all(self, buckets: Sequence[BucketLists], now_ms: int) -> list[tuple[list[ListWrite], Written]]:
+        """Write consents, then lists, of all `buckets` together.
 
-        Lists of users whose consent changes wait for Redis' reply, because Redis may know of a later withdrawal.
+        Returns, for each, the lists that were written or refused, and Redis' replies. Lists of users whose consent
+        changes wait for Redis' reply, because Redis may know of a later withdrawal.
         """
-        if not changes.consents:
-            return lists, self.write([], lists, now_ms, token)
-        changing = {change.pseudonym for change in changes.consents}
-        waiting = [write for write in lists if write.pseudonym in changing]
-        lists = [write for write in lists if write.pseudonym not in changing]
-        written = self._refuse_fenced(changes.consents, self.write(changes.consents, lists, now_ms, token))
-        undone = undo_refused(users, refused_by_store(changes, written), account, changes)
-        waiting = [write for write in waiting if write.pseudonym not in undone]
-        if waiting:
-            then = self.write([], waiting, now_ms, token)
-            lists, written = lists + waiting, written._replace(lists=[*written.lists, *then.lists])
-        return lists, written
+        parts, waiting = [], []
+        for bucket in buckets:
+            changing = {change.pseudonym for change in bucket.changes.consents}
+            waiting.append([write for write in bucket.lists if write.pseudonym in changing])
+            lists = [write for write in bucket.lists if write.pseudonym not in changing]
+            parts.append(StorePart(bucket.changes.consents, lists, bucket.token))
+        written = self._write_parts(parts, now_ms)
+        for number, bucket in enumerate(buckets):
+            if bucket.changes.consents:
+                written[number] = self._refuse_fenced(bucket.changes.consents, written[number])
+                refused = refused_by_store(bucket.changes, written[number])
+                undone = undo_refused(bucket.users, refused, bucket.account, bucket.changes)
+                waiting[number] = [write for write in waiting[number] if write.pseudonym not in undone]
+        if any(waiting):
+            later = [StorePart([], lists, bucket.token) for bucket, lists in zip(buckets, waiting, strict=True)]
+            for number, then in enumerate(self._write_parts(later, now_ms)):
+                parts[number].lists.extend(waiting[number])
+                written[number] = written[number]._replace(lists=[*written[number].lists, *then.lists])
+        return [(part.lists, reply) for part, reply in zip(parts, written, strict=True)]
+
+    def _write_parts(self, parts: Sequence[StorePart], now_ms: int) -> list[Written]:
+        """Write `parts` in one round trip, or in one for each generation that they are in; returns their replies."""
+        replies: dict[int, Written] = {}
+        for token in dict.fromkeys(part.token for part in parts):
+            mine = [number for number, part in enumerate(parts) if part.token == token]
+            consents = [change for number in mine for change in parts[number].consents]
+            lists = [write for number in mine for write in parts[number].lists]
+            written = self.write(consents, lists, now_ms, token)
+            of_consents, of_lists = iter(written.consents), iter(written.lists)
+            for number in mine:
+                replies[number] = written._replace(
+                    consents=list(islice(of_consents, len(parts[number].consents))),
+                    lists=list(islice(of_lists, len(parts[number].lists))),
+                )
+        return [replies[number] for number in range(len(parts))]
 
     def _refuse_fenced(self, consents: Sequence[ConsentRecord], written: Written) -> Written:
         """Apply tombstones to grants of purposes without personalisation, which Redis itself cannot refuse.
