@@ -171,6 +171,11 @@ class Chain:
     def __contains__(self, hash: str) -> bool:
         return hash in self._by_hash
 
+    def has_proved(self, hash: str, seq: int) -> bool:
+        """Whether the job wrote a record with this hash and number."""
+        record = self._by_hash.get(hash)
+        return record is not None and record.place.seq == seq and self.is_proved(record)
+
     def is_proved(self, record: LinkedRecord) -> bool:
         """Whether the job wrote this record."""
         return record.place.hash in self._proved

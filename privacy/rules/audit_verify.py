@@ -26,7 +26,7 @@ from privacy.rules.audit_proof import (
     read_head,
     read_record,
 )
-from schemas.audit import AuditPlace, SignedHead
+from schemas.audit import AuditPlace, SegmentEntry, SignedHead
 from schemas.topics import DAY_MS, HOUR_MS, MINUTE_MS
 
 Complain = Callable[[int, str], None]
@@ -122,7 +122,7 @@ def verify(
             chain.prove_opening(opening)
         for head in signed[bucket]:
             chain.prove_head(head, since.offsets)
-    life = _Life(alive, _young(chains.values(), times), AbortedRecords(aborted))
+    life = _Life(alive, _young(chains.values(), times), AbortedRecords(aborted), chains)
     for bucket, chain in chains.items():
         _Verifier(bucket, chain, times, life, found).verify(buckets[bucket], signed[bucket])
         unproved |= {(each.line.partition, each.line.offset) for each in buckets[bucket] if not chain.is_proved(each)}
@@ -209,12 +209,13 @@ class _Life(NamedTuple):
     """Facts from all buckets.
 
     `alive`: when each epoch's job last signed a head. `young`: by partition, the offset of the first proved record that
-    is not past its retention. `aborted`: what Kafka aborted.
+    is not past its retention. `aborted`: what Kafka aborted. `chains` are those of all buckets.
     """
 
     alive: Mapping[int, int]
     young: Mapping[int, int]
     aborted: AbortedRecords
+    chains: Mapping[int, Chain]
 
 
 def _young(chains: Iterable[Chain], times: Times) -> dict[int, int]:
@@ -338,7 +339,12 @@ class _Verifier:
             self.complain(place.seq, f"changed: it does not follow the parent that it names ({first.line.where})")
             return
         origin = _origin(first, self._segments)
-        if origin is None:
+        if origin is None and is_proved and (bucket := self._other_chain(opening)) is not None:
+            self.remark(
+                f"segment {place.epoch} begins where the chain of bucket {bucket} was at record {opening.parent_seq}: "
+                "the job was given another number of buckets"
+            )
+        elif origin is None:
             if place.at > self._times.kept_since_ms + QUIET_MAX_MS:
                 text = f"missing: the record from which segment {place.epoch} goes on"
                 self._complain_of_loss(opening.parent_seq, text, opening.parent)
@@ -347,6 +353,11 @@ class _Verifier:
                 f"segment {place.epoch} continues from record {opening.parent_seq} of segment {origin}; an older "
                 f"savepoint was restored, and the {given_up} records behind it were given up"
             )
+
+    def _other_chain(self, opening: SegmentEntry) -> int | None:
+        """The bucket whose chain has the record that a segment continues from; None if no other chain has it."""
+        others = ((bucket, chain) for bucket, chain in self._life.chains.items() if bucket != self._bucket)
+        return next((bucket for bucket, chain in others if chain.has_proved(opening.parent, opening.parent_seq)), None)
 
     def _check_proof(self, epoch: int) -> None:
         """Report unsigned records: as a finding, unless they may be what a job recorded in its last interval."""

@@ -431,3 +431,40 @@ def test_denied_interactions_are_counted_per_user_until_recorded() -> None:
     assert denied_entries(book, ["p1.bob", "p2.ada"]) == [DeniedEntry(3, "not_allowed", "p2.ada")]
     assert denied_entries(book) == [DeniedEntry(1, "no_consent_on_record")]
     assert denied_entries(book) == []
+
+
+def begun_elsewhere(parent: ChainHead, bucket: int, epoch: int) -> list[bytes]:
+    """The records of a bucket whose chain begins at `parent`, of another bucket."""
+    return append(parent, [ExpiryEntry("p1.cyd")], bucket, an_author(epoch), BEGINNING + 2 * HOUR)[1]
+
+
+def two_buckets_from_one() -> tuple[Trail, list[bytes]]:
+    head, records = append(ChainHead(), [ExpiryEntry("p1.ada")], 0, an_author(BEGINNING), BEGINNING + HOUR)
+    head, signed = sign_head(head, 0, BEGINNING + HOUR, an_author(BEGINNING))
+    return Trail(records, [signed]), begun_elsewhere(head, 1, BEGINNING + 1)
+
+
+def test_chain_may_begin_where_that_of_another_bucket_is_and_a_note_says_so() -> None:
+    trail, new = two_buckets_from_one()
+    found = Trail(trail.lines + new, trail.heads).verified()
+    assert found.findings == []
+    assert any("begins where the chain of bucket 0 was at record 1" in remark for remark in found.remarks)
+
+
+def test_chain_whose_beginning_no_bucket_has_is_a_finding() -> None:
+    trail, new = two_buckets_from_one()
+    found = Trail(trail.lines[:1] + new, []).verified()
+    assert any("the record from which segment" in finding.text for finding in found.findings)
+
+
+def test_chain_that_begins_at_an_unsigned_record_of_another_bucket_is_a_finding() -> None:
+    trail, _ = two_buckets_from_one()
+    forged = a_chain_by(FOREIGN)
+    begun = begun_elsewhere(forged[0], 1, BEGINNING + 1)
+    found = Trail(trail.lines + forged[1] + begun, trail.heads).verified()
+    assert any("the record from which segment" in finding.text for finding in found.findings)
+
+
+def a_chain_by(key: SigningKey) -> tuple[ChainHead, list[bytes]]:
+    """The chain of bucket 2 that somebody with another key has written."""
+    return append(ChainHead(), [ExpiryEntry("p1.bob")], 2, an_author(BEGINNING, key=key), BEGINNING + HOUR)
