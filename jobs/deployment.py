@@ -22,13 +22,16 @@ BEGIN_ANEW: Final = (
     "consents are read again from the topic)"
 )
 
+BITS_BY: Final = "the number of buckets that users' bits are derived from"
+
 
 class Deployment(msgspec.Struct, frozen=True):
     """The recorded identity. `topic_ids` are Kafka's ids by our short names; a re-created topic gets a new one.
 
     `users` holds fingerprints of the pseudonym keys by key id; `hashes` those of the other keys, by domain. `epoch` is
     the submission time in ms, later than that of every earlier submission. `trail` is the id that the job's signatures
-    are bound to (:func:`jobs.trail.trail_id`); it may change, and the audit trail then records the change.
+    are bound to (:func:`jobs.trail.trail_id`); it may change, and the audit trail then records the change. `bits_by` is
+    the number of buckets that the deployment began with, if it has another number now, else 0.
     """
 
     buckets: int
@@ -43,6 +46,15 @@ class Deployment(msgspec.Struct, frozen=True):
     topic_ids: dict[str, str]
     epoch: int = 0
     trail: str = ""
+    bits_by: int = 0
+
+    def users_bits_by(self) -> int:
+        """What :func:`udfs.popularity.user_bit_of` divides by: a user keeps their bit when buckets change."""
+        return self.bits_by or self.buckets
+
+    def rebucketed(self, buckets: int) -> "Deployment":
+        """This deployment with another number of buckets."""
+        return msgspec.structs.replace(self, buckets=buckets, bits_by=self.users_bits_by())
 
     def pins(self) -> dict[str, str]:
         """What every snapshot stores, as name → value, unchanged for the life of the state.
@@ -57,6 +69,8 @@ class Deployment(msgspec.Struct, frozen=True):
             "redis.prefix": json.dumps(self.redis_prefix),
             "the fingerprint of the routing key": self.routing,
         }
+        if self.bits_by:
+            pins[BITS_BY] = str(self.bits_by)
         return pins | {f"the id of topic {name}": topic_id for name, topic_id in self.topic_ids.items()}
 
 

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 
@@ -48,7 +49,7 @@ from jobs.registration import Registration, claim_group
 from jobs.release import RELEASE, open_checked
 from jobs.running_jobs import expect_not_running, set_deployment_parameter
 from jobs.settings import Settings, load_settings
-from jobs.snapshots import check_snapshot, snapshot_path
+from jobs.snapshots import check_snapshot, snapshot_path, users_bits_by
 from jobs.trail import trail_id
 from jobs.workers import check_openable, open_ingest, open_learn_parts, open_personalise_parts, open_popular_parts
 from schemas import topics
@@ -101,7 +102,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     elements = (
         record_batches(streams.raw, settings.batch, mode)
         .process(
-            IngestOperator(_opening(open_ingest, settings, keys)),
+            IngestOperator(_opening(open_ingest, settings, keys, deployment.users_bits_by())),
             output_type=Types.ROW([Types.INT(), BYTES]),
         )
         .uid("ingest-v1")
@@ -269,6 +270,9 @@ def register(
     claim_prefix(settings.redis, name, replace)
     set_deployment_parameter(env, name)
     with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
+        recorded = None if replace else registration.recorded
+        bits_by = users_bits_by(env) or (0 if recorded is None else recorded.bits_by)
+        deployment = msgspec.structs.replace(deployment, bits_by=bits_by)
         if replaced is not None:
             registration.check(deployment, replace)
             return deployment

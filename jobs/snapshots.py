@@ -8,7 +8,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
 from jobs.clock import clock_ms
-from jobs.deployment import complaint_about_snapshot, decode_pins
+from jobs.deployment import BITS_BY, complaint_about_snapshot, decode_pins
 from jobs.settings import Settings
 from schemas.errors import SettingsError
 from schemas.topics import DAY_MS
@@ -30,7 +30,7 @@ def check_snapshot(env: StreamExecutionEnvironment, settings: Settings, pins: di
     path = snapshot_path(env)
     if path is None:
         return
-    _check_age(path, settings.privacy.snapshots_kept_ms)
+    check_age(path, settings.privacy.snapshots_kept_ms)
     for held in identities_in(path):
         if complaint := complaint_about_snapshot(held, pins):
             raise SettingsError(complaint)
@@ -86,8 +86,16 @@ def snapshot_path(env: StreamExecutionEnvironment) -> str | None:
     return None if path is None else str(path)
 
 
-def _check_age(path: str, kept_ms: int) -> None:
-    written_ms = _written_ms(path)
+def users_bits_by(env: StreamExecutionEnvironment) -> int:
+    """The number of buckets that the bits of users in the given snapshot are derived from; 0 if it does not say."""
+    path = snapshot_path(env)
+    held = [] if path is None else [int(pins[BITS_BY]) for pins in identities_in(path) if BITS_BY in pins]
+    return max(held, default=0)
+
+
+def check_age(path: str, kept_ms: int) -> None:
+    """Raise :class:`SettingsError` if the snapshot was written more than `kept_ms` ago."""
+    written_ms = completed_at_ms(path)
     if written_ms is None:
         return
     age_ms = clock_ms() - written_ms
@@ -99,7 +107,8 @@ def _check_age(path: str, kept_ms: int) -> None:
         )
 
 
-def _written_ms(path: str) -> int | None:
+def completed_at_ms(path: str) -> int | None:
+    """When the snapshot at `path` was completed, by the time of its metadata; None if there is none."""
     fs = get_gateway().jvm.org.apache.flink.core.fs
     for name in (path, f"{path.rstrip('/')}/_metadata"):
         try:
@@ -124,19 +133,23 @@ def identities_in(path: str) -> Iterator[dict[str, str]]:
 
 def _subtask_states(path: str) -> Iterator[Any]:
     """The (Java) state of each subtask of each operator in the snapshot."""
+    for operator in get_gateway().jvm.java.util.ArrayList(load_metadata(path).getOperatorStates()):
+        for number in range(operator.getParallelism()):
+            if (subtask := operator.getState(number)) is not None:
+                yield subtask
+
+
+def load_metadata(path: str) -> Any:
+    """The (Java) metadata of the snapshot at `path`. Raises Py4J's errors if it cannot be read."""
     jvm = get_gateway().jvm
     runtime = jvm.org.apache.flink.runtime
     location = runtime.state.filesystem.AbstractFsCheckpointStorageAccess.resolveCheckpointPointer(path)
     stream = jvm.java.io.DataInputStream(location.getMetadataHandle().openInputStream())
     try:
         loader = jvm.Thread.currentThread().getContextClassLoader()
-        metadata = runtime.checkpoint.Checkpoints.loadCheckpointMetadata(stream, loader, path)
+        return runtime.checkpoint.Checkpoints.loadCheckpointMetadata(stream, loader, path)
     finally:
         stream.close()
-    for operator in jvm.java.util.ArrayList(metadata.getOperatorStates()):
-        for number in range(operator.getParallelism()):
-            if (subtask := operator.getState(number)) is not None:
-                yield subtask
 
 
 def _held(handle: Any) -> Iterator[bytes]:

@@ -41,14 +41,17 @@ def check_openable(settings: Settings) -> None:
         source_at(source.schema_source).fetch(source.format, 1)  # any id will do: this checks that a registry answers
     if settings.model.versions is not None:
         registry_of(settings)
-    open_ingest(settings, list(range(settings.job.buckets)))
+    open_ingest(settings, list(range(settings.job.buckets)), settings.job.buckets)
     open_personalise_parts(settings, 1, "")  # its store connects at first use
     open_popular_parts(settings, 1)
     open_learn_parts(settings, 1)
 
 
-def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
-    """The ingest rule with this worker's keys and policy; `keys[bucket]` is the stream key of a bucket."""
+def open_ingest(settings: Settings, keys: list[int], bits_by: int) -> Ingest:
+    """The ingest rule with this worker's keys and policy; `keys[bucket]` is the stream key of a bucket.
+
+    `bits_by`: see :meth:`jobs.deployment.Deployment.users_bits_by`.
+    """
     return Ingest(
         settings.topic_names(),
         codec_of(settings.input),
@@ -58,6 +61,7 @@ def open_ingest(settings: Settings, keys: list[int]) -> Ingest:
         settings.events.publish,
         load_policy(settings.privacy.policy),
         settings.privacy.numbers_are_items,
+        bits_by,
     )
 
 

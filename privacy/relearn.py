@@ -16,6 +16,7 @@ from adapters.redis.client import RedisClient, always
 from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
 from jobs.marks import connect_as_tenant
+from jobs.registration import last_recorded
 from jobs.settings import Settings
 from privacy.history import Permitted, permitted
 from privacy.standings import read_standings
@@ -70,8 +71,11 @@ def _events(settings: Settings, left_out: Counter[LeftOut], say: Say) -> list[Ev
     """The events that may be learned from, in the order of their append times."""
     hashes = Pseudonymiser(load_key_ring(settings.privacy.key_ring))
 
+    recorded = last_recorded(settings.kafka)
+    bits_by = settings.job.buckets if recorded is None else recorded.users_bits_by()
+
     def user_bit(user_id: str) -> str:
-        return str(user_bit_of(hashes.route(user_id), settings.job.buckets))
+        return str(user_bit_of(hashes.route(user_id), bits_by))
 
     topic = TopicAsOfNow(settings.kafka, topics.EVENTS)
     try:

@@ -81,7 +81,8 @@ class TopicNames(NamedTuple):
 class Ingest:
     """Packs batches. One object per worker; it holds secrets, so it is created in `open()` and never pickled.
 
-    `bucket_keys[bucket]` is the stream key of a bucket. Without `publish_events` no event has a `clean`. With
+    `bucket_keys[bucket]` is the stream key of a bucket; `bits_by` is the number of buckets that the deployment began
+    with, by default as many as now. Without `publish_events` no event has a `clean`. With
     `numbers_are_items`, an item id of digits only is never taken for personal data.
     """
 
@@ -95,6 +96,7 @@ class Ingest:
         publish_events: bool = True,
         policy: Policy = UNRESTRICTED,
         numbers_are_items: bool = False,
+        bits_by: int | None = None,
     ) -> None:
         self._interactions = topics.interactions
         self._log_bad_record = FaultLog(logger, "a record cannot be processed: it becomes a dead letter")
@@ -103,6 +105,7 @@ class Ingest:
         self._pseudonymiser = pseudonymiser
         self._bucket_keys = bucket_keys
         self._buckets = len(bucket_keys)
+        self._bits_by = bits_by or len(bucket_keys)
         self._publish_events = publish_events
         self._policy = policy
         self._surface = "surface" in segments
@@ -206,7 +209,7 @@ class Ingest:
             record.append_ts,
             record.partition,
             record.offset,
-            user_bit_of(route, self._buckets),
+            user_bit_of(route, self._bits_by),
             event.item_id,
             session,
             self._segments(surface, context),

@@ -31,12 +31,13 @@ WEIGHT_OF_A_USER: Final = 10.0
 buys, and less than a flood of clicks."""
 
 
-def user_bit_of(route: int, buckets: int) -> int:
+def user_bit_of(route: int, bits_by: int) -> int:
     """Which of the 64 bits a user sets, from the keyed hash that also chooses the bucket.
 
-    Whatever counts users must take it from here: a user with two bits would count as two.
+    Whatever counts users must take it from here: a user with two bits would count as two. So `bits_by` is the number of
+    buckets that the deployment began with, also when it has another number now.
     """
-    return route // buckets % USER_BITS
+    return route // bits_by % USER_BITS
 
 
 ItemSums = dict[str, tuple[float, int]]

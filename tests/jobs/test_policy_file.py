@@ -37,6 +37,6 @@ def test_worker_loads_the_policy_of_the_settings(tmp_path: Path) -> None:
         ModelSettings(directory="/no/model"),
         PrivacySettings(str(tmp_path / "ring.json"), policy=str(tmp_path / "policy.toml")),
     )
-    [(_, element)] = open_ingest(settings_of, [100]).pack([a_raw_consent(gpc=True)])
+    [(_, element)] = open_ingest(settings_of, [100], 1).pack([a_raw_consent(gpc=True)])
     [change] = unpack(element).consents
     assert change.level == Level.NONE

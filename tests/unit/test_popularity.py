@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from schemas.events import EVENT_TYPES
 from schemas.store import ALL
 from tests.support.examples import examples
-from tests.support.vocabulary import BEGINNING, DAY, HOUR, PSEUDONYMISER, an_interaction
-from udfs.elements import EventRecord
+from tests.support.vocabulary import BEGINNING, DAY, HOUR, PSEUDONYMISER, a_raw_interaction, an_ingest, an_interaction
+from udfs.elements import EventRecord, unpack
 from udfs.popularity import (
     Popularity,
     PopularitySettings,
@@ -23,6 +23,7 @@ from udfs.popularity import (
     encode_popularity,
     encode_sums,
     sum_by_segment,
+    user_bit_of,
     weighing,
 )
 
@@ -163,3 +164,10 @@ def test_version_is_merge_time_and_never_decreases() -> None:
     assert table.close().version == BEGINNING + 1
     table.merge([], BEGINNING + DAY)
     assert table.close().version == BEGINNING + 1, "nothing merged, nothing new"
+
+
+@given(user=st.integers().map("user-{}".format), buckets=st.integers(1, 1_024))
+def test_user_has_one_bit_whatever_the_number_of_buckets_now(user: str, buckets: int) -> None:
+    [(_, raw)] = an_ingest(buckets, bits_by=4).pack([a_raw_interaction(user)])
+    [event] = unpack(raw).events
+    assert event.user_bit == user_bit_of(PSEUDONYMISER.route(user), 4)
