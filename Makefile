@@ -59,8 +59,8 @@ privacy-test: setup ## run the tests about consent, erasure and identifiers, ove
 properties: setup ## run every property on all its random examples; `make test` takes a quarter of them
 	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest $(SIDE_BY_SIDE) tests/unit tests/operators tests/contract $(ARGS)
 
-campaign: setup ## every case of the faults that `make test` tries one case of: state backends in all modes and formats
-	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_state_backends.py $(ARGS)
+campaign: setup ## every case of the faults that `make test` tries one case of: state backends and changes of buckets in all modes and formats
+	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_state_backends.py tests/faults/test_rebucket.py $(ARGS)
 
 fuzz: setup ## a million garbage records through ingest and personalise, a million hard texts through ingest; FRESHET_FUZZ_SEED=2 for others
 	@FRESHET_FUZZ_RECORDS=$${FRESHET_FUZZ_RECORDS:-1000000} $(PYTHON) -m pytest tests/operators/test_fuzz.py tests/unit/test_fuzz_ingest.py $(ARGS)

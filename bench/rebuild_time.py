@@ -34,7 +34,7 @@ def measure(testbed: Testbed, users: int = USERS) -> Rebuild:
     tenant = testbed.tenant("rebuild")
     testbed.empty_redis()
     job = testbed.submit(tenant)
-    _lists_for(testbed, tenant, users)
+    lists_for(testbed, tenant, users)
     reader = Reader(testbed.stack.redis.url, load_key_ring(tenant.settings.privacy.key_ring))
     try:
         found = _lose(testbed, reader, users)
@@ -44,7 +44,7 @@ def measure(testbed: Testbed, users: int = USERS) -> Rebuild:
     return found
 
 
-def _lists_for(testbed: Testbed, tenant: BenchTenant, users: int) -> None:
+def lists_for(testbed: Testbed, tenant: BenchTenant, users: int) -> None:
     """Let every user consent and send one event."""
     testbed.say(f"making {users:,} lists")
     names, now_ms = tenant.settings.topic_names(), time.time_ns() // 1_000_000

@@ -10,7 +10,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from bench import buckets, fence, latency, privacy, privacy_report, rebuild_time, report, rollout_time, throughput
+from bench import (
+    buckets,
+    fence,
+    latency,
+    privacy,
+    privacy_report,
+    rebucket_time,
+    rebuild_time,
+    report,
+    rollout_time,
+    throughput,
+)
 from bench.figures import machine, verdicts
 from bench.results import limits, write_json, write_section
 from bench.testbed import Testbed, open_testbed
@@ -86,6 +97,11 @@ def _buckets(on: Testbed, options: BenchOptions) -> Measured:
     return buckets.figures(measured), buckets.body(measured, plan)
 
 
+def _rebucket(on: Testbed, options: BenchOptions) -> Measured:
+    measured = rebucket_time.measure(on, REBUILD_QUICK if options.quick else USERS)
+    return rebucket_time.figures(measured), rebucket_time.body(measured)
+
+
 def _rollout(on: Testbed, options: BenchOptions) -> Measured:
     plan = ROLLOUT_QUICK if options.quick else ROLLOUT
     plan = rollout_time.RolloutPlan(
@@ -101,10 +117,11 @@ PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "privacy": _privacy,
     "rebuild": _rebuild,
     "buckets": _buckets,
+    "rebucket": _rebucket,
     "rollout": _rollout,
     "learning": functools.partial(_throughput, part="learning"),
 }
-ASKED_FOR: Final = ("buckets", "rollout", "learning")
+ASKED_FOR: Final = ("buckets", "rebucket", "rollout", "learning")
 """Parts that run only with `--only`."""
 
 

@@ -67,7 +67,7 @@ class Registration:
         )
         try:
             self._producer.init_transactions()
-            self.recorded, self._newest_is_unreadable = newest_readable(kafka)
+            self.recorded, self.newest_is_unreadable = newest_readable(kafka)
         except KafkaError as error:
             self._producer.close()
             if InvalidTransactionTimeoutError.__name__ in str(error):  # the client wraps it
@@ -110,9 +110,9 @@ class Registration:
 
     def check(self, deployment: Deployment, replace: bool) -> int:
         """Raise :class:`SettingsError` if :meth:`take` would refuse; returns the last epoch, 0 if there is none."""
-        if self._newest_is_unreadable and not replace:
+        if self.newest_is_unreadable and not replace:
             raise _unreadable(self._kafka)
-        seen = None if self.recorded and not self._newest_is_unreadable else recent_heads(self._kafka)
+        seen = None if self.recorded and not self.newest_is_unreadable else recent_heads(self._kafka)
         if self.recorded is not None and not replace:
             raise_if(complaint_about_record(self.recorded, deployment))
         if seen is not None and not replace:

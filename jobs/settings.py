@@ -204,7 +204,7 @@ class JobSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = "freshet-personalise"
     """The name of the job in Flink."""
     buckets: Annotated[int, Meta(ge=1, le=1024)] = 4
-    """The largest parallelism the job will ever have. It cannot change without new state; fewer buckets cost less."""
+    """The largest parallelism the job can have; fewer buckets cost less. Only `freshet rebucket` changes it."""
     max_parallelism: Annotated[int, Meta(ge=1, le=32_768)] = 128
     """Flink's maximum parallelism. It cannot change without new state, and must not be below `buckets`."""
 

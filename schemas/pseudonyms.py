@@ -22,7 +22,7 @@ with new keys for sessions and events, a duplicate across the rotation would cou
 
 import hashlib
 import hmac
-from binascii import b2a_base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -44,6 +44,7 @@ _BLOCK_BYTES: Final = 64
 _SHOWN_LENGTH: Final = 22
 """The length of 16 bytes in base64, without the padding."""
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
 class KeyRing(msgspec.Struct, frozen=True):
@@ -208,6 +209,16 @@ def kid_of(pseudonym: str) -> str:
     '12'
     """
     return pseudonym.partition(".")[0][1:]
+
+
+def digest_of(pseudonym: str) -> bytes:
+    """The 16 bytes of the hash that `pseudonym` shows.
+
+    >>> digest_of("p1.AAECAwQFBgcICQoLDA0ODw").hex()
+    '000102030405060708090a0b0c0d0e0f'
+    """
+    shown = pseudonym.partition(".")[2].encode()
+    return a2b_base64(shown.translate(_STANDARD) + b"==")
 
 
 def _user_hash(ring: KeyRing, kid: int) -> Callable[[bytes], bytes]:

@@ -20,6 +20,7 @@ class PartName(StrEnum):
     PRIVACY = "privacy"
     REBUILD = "rebuild"
     BUCKETS = "buckets"
+    REBUCKET = "rebucket"
     ROLLOUT = "rollout"
     LEARNING = "learning"
 
@@ -37,7 +38,7 @@ def run(
         bool, typer.Option("--quick", help="Run for minutes instead of half an hour; results are not representative.")
     ] = False,
     only: Annotated[
-        PartName | None, typer.Option(help="Run only this part; `buckets` and `learning` run only when named here.")
+        PartName | None, typer.Option(help="Run only this part; some, such as `buckets`, run only when named here.")
     ] = None,
     events: Annotated[int | None, typer.Option(min=1, help="Events per run of throughput and privacy.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of throughput, and pairs of privacy.")] = None,

@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "gateway",
     "keys",
     "model",
+    "rebucket",
     "rebuild",
     "replay",
     "report",

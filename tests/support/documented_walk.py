@@ -106,6 +106,12 @@ ELSEWHERE: Final = {
     "freshet upgrade --settings freshet.toml --flink http://flink:8081 --savepoints s3://bucket/savepoints -p 2": (
         "tests/e2e/test_submission.py"
     ),
+    "freshet rebucket --settings freshet.toml --from s3://state/savepoint-1 --to s3://state/eight --buckets 8": (
+        "tests/faults/test_rebucket.py"
+    ),
+    "freshet submit --settings freshet.toml --flink http://flink:8081 --savepoint s3://state/eight": (
+        "tests/e2e/test_submission.py"
+    ),
     "freshet topics --settings freshet.toml --alter": "tests/contract/test_topic_lives.py",
     "freshet rotate start --settings freshet.toml": "tests/faults/test_rotation.py",
     "freshet rotate relink --settings freshet.toml": "tests/faults/test_rotation.py",

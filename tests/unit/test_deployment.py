@@ -184,7 +184,7 @@ def test_submission_refuses_unreadable_last_record(
     recorded_as(monkeypatch, RECORD, b"{")
     submission = registration.Registration.__new__(registration.Registration)
     submission._kafka = KafkaSettings("b:1")
-    submission.recorded, submission._newest_is_unreadable = registration.newest_readable(submission._kafka)
+    submission.recorded, submission.newest_is_unreadable = registration.newest_readable(submission._kafka)
     with pytest.raises(SettingsError, match="cannot be read"):
         submission.take(BEFORE, replace=False)
 
