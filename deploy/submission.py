@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+import msgspec
+
 from adapters.flink.rest import FlinkRest
 from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.settings import KafkaSettings
@@ -25,6 +27,7 @@ from deploy.local.paths import LOCAL
 from deploy.local.stack import LocalStack, is_up
 from deploy.package import build
 from jobs.savepoints import running_job
+from jobs.state_report import REPORTED, StateReport
 
 Say = Callable[[str], None]
 LOG: Final = LOCAL / "submit.log"
@@ -78,6 +81,22 @@ def submit(settings: Path, how: Submission, say: Say) -> str:
     """Package the current code and submit it; returns the job's id. Raises :class:`SubmitError`."""
     with _package() as package:
         return _submit(settings, package, how, say)
+
+
+def report_on_state(settings: Path, how: Submission, say: Say) -> StateReport:
+    """Whether the current code may start from `how.savepoint`; starts and stops nothing. Raises :class:`SubmitError`.
+
+    Flink's client examines it, with the state backend and the execution mode of the configuration that it submits with.
+    """
+    with _package() as package:
+        arguments = [*run_arguments(settings, package, how), "--report-snapshot"]
+        said = _run_client(
+            arguments, package.parent, how, lambda line: None if line.startswith(REPORTED) else say(line)
+        )
+    reports = [line.removeprefix(REPORTED) for line in said if line.startswith(REPORTED)]
+    if len(reports) != 1:
+        raise SubmitError("Flink's client did not say what it found in the snapshot")
+    return msgspec.json.decode(reports[0], type=StateReport)
 
 
 def upgrade(settings: Path, job_name: str, how: Submission, savepoints: str | None, say: Say) -> UpgradeResult:
@@ -244,7 +263,7 @@ def _run_client(arguments: Sequence[str], folder: Path, how: Submission, say: Sa
         for line in map(str.rstrip, client.stdout or ()):
             said.append(line)
             is_failing = is_failing or line.startswith(_FAILURE)
-            if not is_failing:
+            if not is_failing and not line.startswith(REPORTED):
                 say(line)
     if client.returncode != 0:
         raise SubmitError(f"{_reason_in(said, client.returncode)} (all that Flink's client said: {_logged(said)})")

@@ -21,6 +21,10 @@ BEGIN_ANEW: Final = (
     "put it back, or start over with empty state: submit without -s and with --new-deployment (profiles are lost, "
     "consents are read again from the topic)"
 )
+LAYOUT: Final = frozenset(
+    {"job.buckets", "job.max_parallelism", "python.execution-mode", "the fingerprint of the routing key"}
+)
+"""The pins that say how state is laid out: with others, the same deployment can rebuild its state from the topics."""
 
 BITS_BY: Final = "the number of buckets that users' bits are derived from"
 

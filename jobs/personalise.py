@@ -41,6 +41,7 @@ from jobs.checks import check_codecs, check_topics
 from jobs.deployment import Deployment, deployment_of, encode_pins
 from jobs.flink import bucket_keys, describe_buckets, execution_mode, raw_records, relax_bundle_timer, sink_to_topic
 from jobs.java_operators import gather_elements, record_batches, snapshot_guard, split_lines
+from jobs.job_plan import job_plan
 from jobs.marks import mark_submission
 from jobs.open_transactions import end_transactions_left_open
 from jobs.operators_jar import operators_jar
@@ -49,7 +50,8 @@ from jobs.registration import Registration, claim_group
 from jobs.release import RELEASE, open_checked
 from jobs.running_jobs import expect_not_running, set_deployment_parameter
 from jobs.settings import Settings, load_settings
-from jobs.snapshots import check_snapshot, snapshot_path, users_bits_by
+from jobs.snapshots import check_snapshot, report_on, snapshot_path, state_backend, users_bits_by
+from jobs.state_report import REPORTED, JobPlan, StateReport
 from jobs.trail import trail_id
 from jobs.workers import (
     check_openable,
@@ -60,7 +62,7 @@ from jobs.workers import (
     open_popular_parts,
 )
 from schemas import topics
-from schemas.errors import FreshetError
+from schemas.errors import FreshetError, SettingsError
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.feedback_keeper import FEEDBACK
 from udfs.operators.feedback_operator import FeedbackOperator
@@ -208,6 +210,11 @@ def main(arguments: list[str]) -> None:
         metavar="JOB",
         help="submit and record nothing: only check whether this submission would be accepted once that job is stopped",
     )
+    parser.add_argument(
+        "--report-snapshot",
+        action="store_true",
+        help="submit and record nothing: only say whether this job may start from the snapshot that -s names",
+    )
     submit(parser.parse_args(arguments))
 
 
@@ -222,8 +229,11 @@ def submit(options: argparse.Namespace) -> None:
         rejoin(env, job, options.settings)
         return
     settings, replaced = load_settings(options.settings), options.check_in_place_of
-    check_openable(settings)
     env.set_max_parallelism(settings.job.max_parallelism)
+    if options.report_snapshot:
+        print(REPORTED + msgspec.json.encode(examine(env, settings)).decode(), flush=True)
+        return
+    check_openable(settings)
     go_on_without_checkpoints(env, settings.redis.outage_max_ms)
     admit_once = functools.partial(admit, env, settings, options.new_deployment, replaced)
     if is_application_mode(env):
@@ -233,21 +243,45 @@ def submit(options: argparse.Namespace) -> None:
         deployment = admit_once()
     if deployment.mode == "thread":
         relax_bundle_timer(env)
+    print(describe_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
+    wire(env, settings, deployment)
+    if replaced is None:
+        env.execute(settings.job.name)
+    else:
+        env.get_execution_plan()
+        print(f"checked: this submission will be accepted once job {replaced} is stopped", flush=True)
+
+
+def wire(env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment) -> None:
+    """Add the whole job to `env`, from its source to its sinks."""
     raw = snapshot_guard(
         raw_records(env, settings),
         encode_pins(deployment.pins()),
         settings.privacy.snapshots_kept_ms,
         settings.transaction_timeout_ms(),
     )
-    print(describe_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
-    outputs = build(Streams(raw), settings, deployment, keys)
-    sink(outputs, settings)
-    if replaced is None:
-        env.execute(settings.job.name)
-    else:
-        env.get_execution_plan()
-        print(f"checked: this submission will be accepted once job {replaced} is stopped", flush=True)
+    sink(build(Streams(raw), settings, deployment, keys), settings)
+
+
+def plan(env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment) -> JobPlan:
+    """What this job expects of a snapshot."""
+    return job_plan(env, settings, deployment.pins(), functools.partial(wire, env, settings, deployment))
+
+
+def examine(env: StreamExecutionEnvironment, settings: Settings) -> StateReport:
+    """Whether this job may start from the snapshot that was given by `-s`. Starts, stops and records nothing.
+
+    Raises :class:`SnapshotUnreadable`, and :class:`SettingsError` if none was given or Kafka does not answer: its
+    topics' ids are compared, too.
+    """
+    path = snapshot_path(env)
+    if path is None:
+        raise SettingsError("no snapshot was given: name it by -s")
+    operators_jar()
+    ring = load_key_ring(settings.privacy.key_ring)
+    deployment = deployment_of(settings, ring, execution_mode(env), check_topics(settings))
+    return report_on(path, plan(env, settings, deployment))
 
 
 def admit(env: StreamExecutionEnvironment, settings: Settings, replace: bool, replaced: str | None) -> Deployment:
@@ -274,7 +308,9 @@ def register(
     claim_group(settings.kafka)
     ring = load_key_ring(settings.privacy.key_ring)
     deployment = deployment_of(settings, ring, execution_mode(env), topic_ids, trail_id(settings.kafka))
-    check_snapshot(env, settings, deployment.pins())
+    state_backend(env)
+    if (path := snapshot_path(env)) is not None:
+        check_snapshot(path, plan(env, settings, deployment))
     name = topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
     expect_not_running(env, name, replaced)
     claim_prefix(settings.redis, name, replace)

@@ -1,6 +1,7 @@
-"""Checks, on the client, the snapshot that a job is submitted with, before anything starts."""
+"""Reads, on the client, the snapshot that a job is submitted with, and checks it before anything starts."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from py4j.protocol import Py4JError, Py4JJavaError
@@ -8,34 +9,55 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
 from jobs.clock import clock_ms
-from jobs.deployment import BITS_BY, complaint_about_snapshot, decode_pins
-from jobs.settings import Settings
-from schemas.errors import SettingsError
-from schemas.topics import DAY_MS
+from jobs.deployment import BITS_BY, decode_pins
+from jobs.state_report import HeldOperator, JobPlan, Snapshot, StateReport, complaint_about_age, judge
+from schemas.errors import FreshetError, SettingsError
 
 IDENTITY_STATE: Final = "deployment-v1"
 """The name of the state in `jobs/java/freshet/SnapshotGuard.java`."""
 WRITERS: Final = {"KeyGroupsStateHandle": "hashmap", "IncrementalRemoteKeyedStateHandle": "rocksdb"}
 """The Java classes of keyed state in a format of its own → the backend that reads it. Canonical state has another."""
+PROCESS_MODE_PREFIX: Final = "python-state-"
+"""What Flink puts before the name of a state of a worker process."""
 
 
-def check_snapshot(env: StreamExecutionEnvironment, settings: Settings, pins: dict[str, str]) -> None:
-    """Raise :class:`SettingsError` if the job must not start from the given snapshot.
+class SnapshotUnreadable(FreshetError):  # noqa: N818 - the cluster may be able to read it
+    """A snapshot that is missing, damaged, or on a file system that this process has no access to."""
 
-    It must not if the snapshot is older than `privacy.snapshots_kept_ms` (by the time of its `_metadata` file), was
-    taken with an identity other than `pins`, or is in the format of another state backend. Flink itself reports a
-    missing snapshot. What the client cannot read, the job compares when it restores it; the format it does not compare.
+
+def report_on(path: str, plan: JobPlan) -> StateReport:
+    """Whether the job of `plan` may start from the snapshot at `path`. Raises :class:`SnapshotUnreadable`."""
+    return judge(read_snapshot(path), plan, clock_ms())
+
+
+def check_snapshot(path: str, plan: JobPlan) -> None:
+    """Raise :class:`SettingsError` if the job of `plan` must not start from the snapshot at `path`.
+
+    What this client cannot read, the job compares when it restores it, and Flink reports if it is missing; so it is
+    no error here, and a line on stderr says so.
     """
-    backend = state_backend(env)
-    path = snapshot_path(env)
-    if path is None:
+    try:
+        report = report_on(path, plan)
+    except SnapshotUnreadable as error:
+        print(f"{error}; the job checks its identity and its age when it restores it", file=sys.stderr, flush=True)
         return
-    check_age(path, settings.privacy.snapshots_kept_ms)
-    for held in identities_in(path):
-        if complaint := complaint_about_snapshot(held, pins):
-            raise SettingsError(complaint)
-    if written := formats_in(path) - {backend}:
-        raise SettingsError(_complaint_about_format(min(written), backend))
+    if report.findings:
+        raise SettingsError(report.findings[0].why)
+
+
+def read_snapshot(path: str) -> Snapshot:
+    """Read what the snapshot at `path` says of itself, without its data. Raises :class:`SnapshotUnreadable`."""
+    try:
+        operators = list(get_gateway().jvm.java.util.ArrayList(load_metadata(path).getOperatorStates()))
+        subtasks = [subtask for operator in operators for subtask in _subtasks_of(operator)]
+        return Snapshot(
+            completed_at_ms(path),
+            frozenset(_formats_in(subtasks)),
+            tuple(_identities_in(subtasks)),
+            tuple(map(_held_operator, operators)),
+        )
+    except Py4JError as error:
+        raise SnapshotUnreadable(f"the snapshot at {path} cannot be read here ({_reason(error)})") from None
 
 
 def state_backend(env: StreamExecutionEnvironment) -> str:
@@ -54,28 +76,16 @@ def state_backend(env: StreamExecutionEnvironment) -> str:
     return backend
 
 
-def formats_in(path: str) -> set[str]:
-    """The backends that alone can read the keyed state of the snapshot at `path`.
-
-    None for a canonical savepoint, or if it is unreadable here.
-    """
-    try:
-        return {
-            WRITERS[name]
-            for subtask in _subtask_states(path)
-            for handle in get_gateway().jvm.java.util.ArrayList(subtask.getManagedKeyedState())
-            if (name := handle.getClass().getSimpleName()) in WRITERS
-        }
-    except Py4JError:
-        return set()
+def _formats_in(subtasks: Iterable[Any]) -> Iterator[str]:
+    for subtask in subtasks:
+        for handle in _keyed_handles(subtask):
+            if (name := handle.getClass().getSimpleName()) in WRITERS:
+                yield WRITERS[name]
 
 
-def _complaint_about_format(written: str, backend: str) -> str:
-    return (
-        f"the snapshot is in the format of the state backend {written}, and this submission has state.backend.type "
-        f"{backend}: only a canonical savepoint can be restored by another backend. Submit it with "
-        f"-D state.backend.type={written}, stop that job with `flink stop --type canonical`, and submit that savepoint"
-    )
+def _keyed_handles(subtask: Any) -> Iterator[Any]:
+    # Py4J can only call Java collections whose classes are public.
+    yield from get_gateway().jvm.java.util.ArrayList(subtask.getManagedKeyedState())
 
 
 def snapshot_path(env: StreamExecutionEnvironment) -> str | None:
@@ -89,22 +99,17 @@ def snapshot_path(env: StreamExecutionEnvironment) -> str | None:
 def users_bits_by(env: StreamExecutionEnvironment) -> int:
     """The number of buckets that the bits of users in the given snapshot are derived from; 0 if it does not say."""
     path = snapshot_path(env)
-    held = [] if path is None else [int(pins[BITS_BY]) for pins in identities_in(path) if BITS_BY in pins]
-    return max(held, default=0)
+    try:
+        held = () if path is None else read_snapshot(path).pins
+    except SnapshotUnreadable:
+        return 0
+    return max((int(pins[BITS_BY]) for pins in held if BITS_BY in pins), default=0)
 
 
 def check_age(path: str, kept_ms: int) -> None:
     """Raise :class:`SettingsError` if the snapshot was written more than `kept_ms` ago."""
-    written_ms = completed_at_ms(path)
-    if written_ms is None:
-        return
-    age_ms = clock_ms() - written_ms
-    if age_ms > kept_ms:
-        raise SettingsError(
-            f"the snapshot is {age_ms / DAY_MS:.1f} days old, and privacy.snapshots_kept_ms allows "
-            f"{kept_ms / DAY_MS:.1f}: withdrawals and erasures since then may no longer be readable. Submit without "
-            "-s: profiles are lost, consents are read again from the topic"
-        )
+    if complaint := complaint_about_age(completed_at_ms(path), kept_ms, clock_ms()):
+        raise SettingsError(complaint)
 
 
 def completed_at_ms(path: str) -> int | None:
@@ -120,23 +125,50 @@ def completed_at_ms(path: str) -> int | None:
     return None
 
 
-def identities_in(path: str) -> Iterator[dict[str, str]]:
-    """The pins in the snapshot at `path`; none if an early release wrote it, or if it is unreadable here."""
+def _identities_in(subtasks: Iterable[Any]) -> Iterator[dict[str, str]]:
+    """The pins in the snapshot; none if an early release wrote it."""
+    for subtask in subtasks:
+        for handle in get_gateway().jvm.java.util.ArrayList(subtask.getManagedOperatorState()):
+            yield from [decode_pins(raw.decode()) for raw in _held(handle)]
+
+
+def _held_operator(operator: Any) -> HeldOperator:
+    handles = [handle for subtask in _subtasks_of(operator) for handle in _keyed_handles(subtask)]
+    states = {name for handle in handles for name in _names(handle)}
+    operator_id = str(operator.getOperatorID())
+    return HeldOperator(
+        operator_id,
+        str(operator.getOperatorName().orElse(operator_id)),
+        operator.getParallelism(),
+        bool(operator.hasSubtaskStates() or operator.getCoordinatorState() is not None),
+        frozenset(states),
+    )
+
+
+def _names(handle: Any) -> Iterator[str]:
+    """The names of the keyed states in `handle`, whose description precedes its data."""
+    jvm = get_gateway().jvm
+    incremental = WRITERS.get(str(handle.getClass().getSimpleName())) == "rocksdb"
+    described = handle.getMetaDataStateHandle() if incremental else handle
+    stream = described.openInputStream()
     try:
-        for subtask in _subtask_states(path):
-            # Py4J can only call Java collections whose classes are public.
-            for handle in get_gateway().jvm.java.util.ArrayList(subtask.getManagedOperatorState()):
-                yield from [decode_pins(raw.decode()) for raw in _held(handle)]
-    except Py4JError:
-        return
+        proxy = jvm.org.apache.flink.runtime.state.KeyedBackendSerializationProxy(_loader())
+        proxy.read(jvm.org.apache.flink.core.memory.DataInputViewStreamWrapper(stream))
+        for state in jvm.java.util.ArrayList(proxy.getStateMetaInfoSnapshots()):
+            if str(state.getBackendStateType()) == "KEY_VALUE":
+                yield str(state.getName()).removeprefix(PROCESS_MODE_PREFIX)
+    finally:
+        stream.close()
 
 
-def _subtask_states(path: str) -> Iterator[Any]:
-    """The (Java) state of each subtask of each operator in the snapshot."""
-    for operator in get_gateway().jvm.java.util.ArrayList(load_metadata(path).getOperatorStates()):
-        for number in range(operator.getParallelism()):
-            if (subtask := operator.getState(number)) is not None:
-                yield subtask
+def _reason(error: Py4JError) -> str:
+    """The class and the message of the Java exception, without its stack."""
+    exception = getattr(error, "java_exception", None)
+    return str(error).splitlines()[0] if exception is None else str(exception.toString())[:300]
+
+
+def _loader() -> Any:
+    return get_gateway().jvm.Thread.currentThread().getContextClassLoader()
 
 
 def load_metadata(path: str) -> Any:
@@ -146,10 +178,16 @@ def load_metadata(path: str) -> Any:
     location = runtime.state.filesystem.AbstractFsCheckpointStorageAccess.resolveCheckpointPointer(path)
     stream = jvm.java.io.DataInputStream(location.getMetadataHandle().openInputStream())
     try:
-        loader = jvm.Thread.currentThread().getContextClassLoader()
-        return runtime.checkpoint.Checkpoints.loadCheckpointMetadata(stream, loader, path)
+        return runtime.checkpoint.Checkpoints.loadCheckpointMetadata(stream, _loader(), path)
     finally:
         stream.close()
+
+
+def _subtasks_of(operator: Any) -> Iterator[Any]:
+    """The (Java) state of each subtask of an operator that has any."""
+    for number in range(operator.getParallelism()):
+        if (subtask := operator.getState(number)) is not None:
+            yield subtask
 
 
 def _held(handle: Any) -> Iterator[bytes]:

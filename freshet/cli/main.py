@@ -44,6 +44,7 @@ COMMANDS: Final = (
     "rollout",
     "rotate",
     "stack",
+    "state",
     "submit",
     "topics",
     "upgrade",

@@ -9,6 +9,8 @@ from deploy.local import commands as stack_commands
 from deploy.local.files import write_atomically
 from deploy.local.local_job import newest_job
 from freshet.cli.main import run
+from jobs.locations import location_of
+from jobs.savepoints import take_savepoint
 from tests.support.documented import commands
 from tests.support.live import Live
 
@@ -48,6 +50,23 @@ def test_upgrade_that_would_be_refused_leaves_the_job_running(live: Live, capsys
     assert typed(live, "upgrade", **{"freshet.toml": str(settings)}) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert "/nowhere" in told and f"Job {live.job_id} was not stopped, and runs on" in told
+    assert live.stack.rest.state(live.job_id) == "RUNNING"
+
+
+def test_state_check_tells_before_anything_is_stopped(live: Live, capsys: pytest.CaptureFixture[str]):
+    """On a savepoint of the running job: for these settings, and for others."""
+    savepoint = take_savepoint(live.stack.flink.url, live.settings.job.name, live.stack.directory / "checked", 120)
+    path = live.product.settings_path.with_name("more-buckets.toml")
+    more = live.product.settings_path.read_text().replace("[model]\n", "[job]\nbuckets = 8\n\n[model]\n", 1)
+    write_atomically(path, more)
+    checking = ["state", "check", "--flink", live.stack.flink.url, "--json", "--from"]
+    assert run([*checking, location_of(savepoint), "--settings", str(live.product.settings_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "compatible"
+    assert run([*checking, location_of(savepoint), "--settings", str(path)]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == "needs backfill" and "job.buckets 4, and this" in told["findings"][0]["why"]
+    assert run([*checking, "file:///nowhere", "--settings", str(path)]) == 2
+    assert "file:///nowhere cannot be read here" in capsys.readouterr().err
     assert live.stack.rest.state(live.job_id) == "RUNNING"
 
 

@@ -1,10 +1,8 @@
 """The heap profile and the RocksDB profile: canonical savepoints of one start the other, other snapshots are refused,
 and the memory that Flink is given holds the whole process, Python included."""
 
-import json
 import os
 import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from deploy.local.paths import FLINK_CONF
 from schemas import topics
 from tests.support.containers import container
 from tests.support.examples import cases
+from tests.support.golden_savepoints import stop_natively
 from tests.support.live import Live, start_live
 
 USERS = [f"shopper-{number}" for number in range(300)]
@@ -50,18 +49,6 @@ def shop(live: Live, times: int) -> None:
         for number, user in enumerate(USERS):
             live.interact(user, f"item-{number % 50 + 1:05d}")
     live.wait_until_accounted(sent + times * len(USERS))
-
-
-def stop_natively(live: Live) -> str:
-    """Stop the job with a savepoint in the format of its backend."""
-    body = json.dumps({"drain": False, "formatType": "NATIVE"}).encode()
-    path = f"{live.stack.rest.url}/jobs/{live.job_id}"
-    request = urllib.request.Request(f"{path}/stop", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        trigger = json.load(answer)["request-id"]
-    live.stack.rest.wait_state(live.job_id, "FINISHED")
-    operation = live.stack.rest.get(f"/jobs/{live.job_id}/savepoints/{trigger}")["operation"]
-    return str(operation["location"])
 
 
 @pytest.mark.promise("savepoints")

@@ -11,7 +11,7 @@ from jobs.java_operators import snapshot_guard
 
 KEPT_MS = int(os.environ.get("TEST_KEPT_MS", str(7 * 24 * 3_600_000)))
 
-personalise.check_snapshot = lambda env, settings, pins: None
+personalise.check_snapshot = lambda path, plan: None
 personalise.snapshot_guard = lambda raw, pins, kept_ms, transaction_ms: snapshot_guard(
     raw, pins, KEPT_MS, transaction_ms
 )
