@@ -23,7 +23,7 @@ OPERATORS := jobs/java/target/freshet-operators.jar
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test privacy-test properties campaign fuzz check bench bench-read masking docs format client jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test properties campaign alerts soak fuzz check bench bench-read masking docs format client jars-lock constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -61,6 +61,12 @@ properties: setup ## run every property on all its random examples; `make test` 
 
 campaign: setup ## every case of the faults that `make test` tries one case of: state backends and changes of buckets in all modes and formats
 	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_state_backends.py tests/faults/test_rebucket.py $(ARGS)
+
+alerts: setup ## cause the fault of each alert, and see it fire and resolve in a real Prometheus and Alertmanager (10 minutes)
+	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_alert_campaign.py -k "not soak" $(ARGS)
+
+soak: setup ## run the stack for half an hour under the alerts as they are shipped: none may fire
+	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_alert_campaign.py -k soak $(ARGS)
 
 fuzz: setup ## a million garbage records through ingest and personalise, a million hard texts through ingest; FRESHET_FUZZ_SEED=2 for others
 	@FRESHET_FUZZ_RECORDS=$${FRESHET_FUZZ_RECORDS:-1000000} $(PYTHON) -m pytest tests/operators/test_fuzz.py tests/unit/test_fuzz_ingest.py $(ARGS)

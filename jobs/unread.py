@@ -1,14 +1,14 @@
-"""The age of the oldest consent that the job has not read: a figure for alarms, measured outside the job's source.
+"""What the job has not read: the age of the oldest consent, and how many records: for alarms, not from the source.
 
-It compares the end of `consents` with the offsets that Flink commits at each checkpoint. So it also covers partitions
-that the source has not discovered yet, and a job that restarts or waits.
+It compares the ends of `consents` and `interactions` with the offsets that Flink commits at each checkpoint. So it
+also covers partitions that the source has not discovered yet, and a job that restarts or waits.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError
@@ -25,20 +25,30 @@ LOOK_EVERY_S: Final = 10.0
 FOUND_S: Final = 5.0
 """How long to wait for a record: only transaction markers may follow an offset."""
 logger = logging.getLogger(__name__)
-Look = Callable[[], int]
-"""Returns the age in ms of the oldest unread consent, 0 if there is none. Raises if Kafka does not answer."""
 
 
-class UnreadConsentAge:
+class UnreadRecords(NamedTuple):
+    """The age in ms of the oldest unread consent, 0 if there is none, and how many records are unread."""
+
+    age_ms: int
+    records: int
+
+
+Look = Callable[[], UnreadRecords]
+"""Raises if Kafka does not answer."""
+
+
+class UnreadWatch:
     """Call it often: every consent older than the returned time (ms) is read and in a completed checkpoint.
 
-    Looks in its own thread, at most every :data:`LOOK_EVERY_S`; in between, and while Kafka does not answer, the figure
-    grows with time.
+    Looks in its own thread, at most every :data:`LOOK_EVERY_S`; in between, and while Kafka does not answer, the age
+    grows with time. `records` is from the last look.
     """
 
     def __init__(self, look: Look, clock: Callable[[], float] = time.monotonic) -> None:
         self._look = look
         self._clock = clock
+        self.records = 0
         self._read_up_to_s = self._looked_s = clock()
         self._looking = threading.Lock()
 
@@ -53,32 +63,37 @@ class UnreadConsentAge:
 
     def _look_once(self, at_s: float) -> None:
         try:
-            self._read_up_to_s = at_s - self._look() / 1_000
+            found = self._look()
+            self._read_up_to_s, self.records = at_s - found.age_ms / 1_000, found.records
         except (KafkaError, SettingsError, OSError, ValueError) as error:
-            logger.warning("unread consents could not be determined (%s)", type(error).__name__)
+            logger.warning("unread records could not be determined (%s)", type(error).__name__)
         finally:
             self._looking.release()
 
 
-def oldest_unread_ms(kafka: KafkaSettings) -> int:
+def look_at_unread(kafka: KafkaSettings) -> UnreadRecords:
     """A :data:`Look` that opens and closes its own clients, so that a job that has ended leaves none behind."""
-    topic = kafka.topic(topics.CONSENTS)
+    consents = kafka.topic(topics.CONSENTS)
     admin = open_admin(kafka)
     try:
         committed = committed_offsets(admin, kafka.group())
-        [described] = admin.describe_topics([topic])
+        described = admin.describe_topics([consents, kafka.topic(topics.INTERACTIONS)])
     finally:
         admin.close()
-    partitions = [TopicPartition(topic, one["partition_index"]) for one in described["partitions"]]
+    partitions = [
+        TopicPartition(one["name"], part["partition_index"]) for one in described for part in one["partitions"]
+    ]
     consumer = open_consumer(kafka)
     try:
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         at = {one: committed[one].offset if one in committed else begins[one] for one in partitions}
         behind = {one: max(offset, begins[one]) for one, offset in at.items() if offset < ends[one]}
-        times = [*_first_times(consumer, behind, ends)]
+        of_consents = {one: offset for one, offset in behind.items() if one.topic == consents}
+        times = [*_first_times(consumer, of_consents, ends)]
     finally:
         consumer.close()
-    return max(0, time.time_ns() // 1_000_000 - min(times)) if times else 0
+    age_ms = max(0, time.time_ns() // 1_000_000 - min(times)) if times else 0
+    return UnreadRecords(age_ms, sum(ends[one] - offset for one, offset in behind.items()))
 
 
 def _first_times(consumer: Any, behind: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> Iterable[int]:

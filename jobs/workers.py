@@ -16,7 +16,7 @@ from jobs.model_versions import opener, registry_of, version_of
 from jobs.remote_model import with_remote
 from jobs.settings import Settings, load_policy
 from jobs.shared_catalogue import SharedCatalogue, load_rules, shared_catalogue
-from jobs.unread import UnreadConsentAge, oldest_unread_ms
+from jobs.unread import UnreadWatch, look_at_unread
 from models.scorer import Scorer
 from schemas.log_lines import LogField, LogSettings
 from schemas.model_versions import DEFAULT, ONLINE
@@ -109,7 +109,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
         max(1, settings.refresh.users_per_second // settings.job.buckets),
         Author(load_signing_key(settings.audit.signing_key), epoch, trail, settings.audit.heads_every_ms),
         GenerationParts(Marker(settings.kafka), max(1, settings.refresh.rebuilt_per_second // settings.job.buckets)),
-        UnreadConsentAge(functools.partial(oldest_unread_ms, settings.kafka)),
+        UnreadWatch(functools.partial(look_at_unread, settings.kafka)),
         online if isinstance(online, OnlineModel) else None,
         settings.feedback,
         catalogue,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from schemas import metrics
 from schemas.audit import (
     AuditEntry,
     ConsentEntry,
@@ -18,31 +19,36 @@ from schemas.audit import (
     WithdrawalEntry,
 )
 
-COUNTER_OF: Final[dict[type, str]] = {
-    ConsentEntry: "consents_granted",
-    WithdrawalEntry: "consents_withdrawn",
-    RefusedEntry: "consents_refused",
-    ExpiryEntry: "consents_expired",
-    ErasureEntry: "users_erased",
+COUNTER_OF: Final[dict[type, metrics.Metric]] = {
+    ConsentEntry: metrics.CONSENTS_GRANTED,
+    WithdrawalEntry: metrics.CONSENTS_WITHDRAWN,
+    RefusedEntry: metrics.CONSENTS_REFUSED,
+    ExpiryEntry: metrics.CONSENTS_EXPIRED,
+    ErasureEntry: metrics.USERS_ERASED,
 }
-PRIVACY_COUNTERS: Final = (*COUNTER_OF.values(), "events_denied", "withdrawal_effect_ms_sum", "audit_records")
-"""`withdrawal_effect_ms_sum` over `consents_withdrawn` is the mean time, in ms, from append to effect: two counters,
-because a Python distribution exports 0 in process mode. `events_denied` follows when the trail's head is signed."""
 
 
-def counts_of(entries: Sequence[AuditEntry], records: int, at_ms: int) -> Counter[str]:
-    """How much each counter grows by `entries`, which were written as `records` records at `at_ms`.
+def counts_of(entries: Sequence[AuditEntry], records: int) -> Counter[metrics.Metric]:
+    """How much each counter grows by `entries`, which were written as `records` records.
 
-    >>> counts_of([WithdrawalEntry("p1.ada", 1_000, 0, 7), DeniedEntry(3, "not_allowed", "p1.ada")], 2, 1_025)
-    Counter({'withdrawal_effect_ms_sum': 25, 'events_denied': 3, 'audit_records': 2, 'consents_withdrawn': 1})
+    >>> counts = counts_of([WithdrawalEntry("p1.ada", 1_000, 0, 7), DeniedEntry(3, "not_allowed", "p1.ada")], 2)
+    >>> {metric.name: count for metric, count in counts.items()}
+    {'audit_records_total': 2, 'consents_withdrawn_total': 1, 'events_denied_total': 3}
     """
-    counts = Counter({"audit_records": records})
+    counts = Counter({metrics.AUDIT_RECORDS: records})
     for entry in entries:
-        if name := COUNTER_OF.get(type(entry)):
-            counts[name] += 1
-        if isinstance(entry, WithdrawalEntry):
-            # The broker's clock may be ahead of the worker's, and a counter must not decrease.
-            counts["withdrawal_effect_ms_sum"] += max(0, at_ms - entry.consent_at)
-        elif isinstance(entry, DeniedEntry):
-            counts["events_denied"] += entry.events
+        if metric := COUNTER_OF.get(type(entry)):
+            counts[metric] += 1
+        if isinstance(entry, DeniedEntry):
+            counts[metrics.EVENTS_DENIED] += entry.events
     return counts
+
+
+def withdrawals_s(entries: Sequence[AuditEntry], at_ms: int) -> list[float]:
+    """How long each withdrawal among `entries` took to be in effect at `at_ms`, in seconds.
+
+    >>> withdrawals_s([WithdrawalEntry("p1.ada", 1_000, 0, 7)], 1_025)
+    [0.025]
+    """
+    # The broker's clock may be ahead of the worker's.
+    return [max(0, at_ms - entry.consent_at) / 1000 for entry in entries if isinstance(entry, WithdrawalEntry)]

@@ -124,6 +124,11 @@ _RECORDS: Final = ("consents", "events", "rejects", "commands", "access_requests
 """The lists of an element, in the order in which they apply: a mark comes after everything that it vouches for."""
 
 
+def record_count(element: Element) -> int:
+    """How many records `element` has."""
+    return sum([len(getattr(element, name)) for name in _RECORDS])
+
+
 def halves(element: Element) -> list[Element]:
     """Split `element` in two, to be applied one after the other; empty if it has at most one record."""
     records = [(name, record) for name in _RECORDS for record in getattr(element, name)]

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import ModelUnavailable
+from schemas.metrics import LISTS_BY_FALLBACK, REMOTE_CALLS, REMOTE_FAILURES, REMOTE_WAITED, Metric
 from udfs.frozen_model import FrozenModel
 from udfs.ranking import ListModel, ListRules, Ranked
 from udfs.state import Profile
 
-REMOTE_COUNTERS: Final = ("remote_calls", "remote_failures", "remote_waited_ms", "lists_by_fallback")
+REMOTE_COUNTERS: Final = (REMOTE_CALLS, REMOTE_FAILURES, REMOTE_WAITED, LISTS_BY_FALLBACK)
 """The metrics, in the order of :meth:`FallbackModel.counts`."""
 
 
@@ -66,9 +67,9 @@ class FallbackModel:
         """For how many users the server's answers could not be ranked; the local model counts its own failures."""
         return self._remote.failed - self._made_good
 
-    def counts(self) -> dict[str, int]:
-        """By metric, since the worker started."""
-        counts = (self._calls.calls, self._calls.failures, self._calls.waited_ms, self._stood_in)
+    def counts(self) -> dict[Metric, int]:
+        """By metric, since the worker started; the time in whole seconds."""
+        counts = (self._calls.calls, self._calls.failures, self._calls.waited_ms // 1000, self._stood_in)
         return dict(zip(REMOTE_COUNTERS, counts, strict=True))
 
     def ranked(self, profiles: Sequence[Profile], rules: ListRules, now_ms: int) -> Ranked:

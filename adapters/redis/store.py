@@ -165,7 +165,9 @@ class RedisStore:
     def _note_room(self, full: bool) -> None:
         """Log once that lists are frozen, and once that they are updated again. Withdrawals always succeed."""
         if full and not self._full:
-            logger.error("Redis has reached maxmemory: lists stay as they are until it has room (metric lists_no_room)")
+            logger.error(
+                "Redis has reached maxmemory: lists stay as they are until it has room (freshet_lists_total, no_room)"
+            )
         elif self._full and not full:
             logger.warning("Redis has room for lists again")
         self._full = full

@@ -219,6 +219,7 @@ class Lane:
         """The user's list, or a fallback. A shed request waits for a fallback, without a call to Redis."""
         admission, reader = self._admission, asked.tenant.reader
         if not admission.admits(asked.of):
+            self._meter.shed()
             await admission.pause(asked.deadline_s)
             return self._encode(asked, None, SHED)
         admission.in_progress += 1
@@ -231,6 +232,8 @@ class Lane:
 
     def _encode(self, asked: HotRequest, own: Own | None, more: bytes = b"") -> tuple[EncodedAnswer, str]:
         found = choose(own, asked.tenant, asked.query, asked.now_ms)
+        if found.own_at_ms:
+            self._meter.own_list(found.own_at_ms, asked.now_ms)
         if found.reason in ("personalised", "session"):
             asked.tenant.note_read(asked.user_id, asked.role)
         known = asked.head.known

@@ -25,6 +25,8 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     tag: bytes
     reason: str
+    own_at_ms: int = 0
+    """When a user's own list was made; 0 for lists of others."""
 
 
 def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
@@ -35,9 +37,9 @@ def choose(own: Own | None, tenant: Tenant, query: Query, now_ms: int) -> Found:
     if own is not None:
         raw, consent = own
         try:
-            tag, model, reason = described(raw, consent)
+            tag, model, reason, at_ms = described(raw, consent)
             tenant.models[without_sequence(model)] = now_ms
-            return Found(cut(raw, query.n), tag, reason)
+            return Found(cut(raw, query.n), tag, reason, at_ms)
         except ValueError:  # treat an unreadable list as missing
             pass
     for listed in reader.cached(query.segments):
@@ -81,7 +83,7 @@ def _filtered(own: Own | None, popular: list[Listed], query: Query, tenant: Tena
             body = msgspec.json.encode(msgspec.structs.replace(found, items=items))
             # Stock may change while the list does not.
             tag = b'%b.%x"' % (tag_of(raw, consent)[:-1], crc32(body))
-            return Found(body, tag, found.reason)
+            return Found(body, tag, found.reason, found.at if found is mine else 0)
     return Found(EMPTY_LIST, tag_of(EMPTY_LIST, b""), "nothing")
 
 
@@ -127,8 +129,8 @@ def tag_of_shared(listed: Listed) -> bytes:
     return b'%b.%x"' % (tag[:-1], crc32(listed.raw)) if listed.shortened else tag
 
 
-def described(raw: bytes, consent: bytes) -> tuple[bytes, bytes, str]:
-    """The ETag of a list, the name of its model as JSON, and its reason.
+def described(raw: bytes, consent: bytes) -> tuple[bytes, bytes, str, int]:
+    """The ETag of a list, the name of its model as JSON, its reason, and when it was made (ms).
 
     Raises :class:`ValueError` if it is not a list.
     """
@@ -138,4 +140,4 @@ def described(raw: bytes, consent: bytes) -> tuple[bytes, bytes, str]:
     version, epoch, model, at, reason = found.groups()
     place = _PLACE.search(consent)
     tag = b'"%b.%b.%b.%b"' % (version, epoch, at, b"-".join(place.groups()) if place else b"")
-    return tag, model, reason.decode()
+    return tag, model, reason.decode(), int(at)

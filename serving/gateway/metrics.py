@@ -5,46 +5,26 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from schemas import metrics
+
 NO_ROLE: Final = "none"
 """The role of an unauthenticated request."""
-BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+AGE_EVERY: Final = 16
+"""Of how many reads the age of one list is measured: observing costs a tenth of a read."""
 
 
 class Meter:
     """The metrics of one worker, in `registry`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._seconds = Histogram(
-            "freshet_gateway_request_seconds",
-            "Time from receiving a request to handing over the last byte of its response.",
-            ("route", "reason", "role"),
-            registry=registry,
-            buckets=BUCKETS_S,
-        )
-        self._answers = Counter(
-            "freshet_gateway_answers", "Responses by route and status.", ("route", "status"), registry=registry
-        )
-        self._redis = Gauge(
-            "freshet_gateway_redis",
-            "State of a tenant's Redis: 1 for the current one of up, closed (popular lists only) and away. "
-            "The state `complaints` counts problems of its configuration.",
-            ("tenant", "state"),
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self._catalogue = Gauge(
-            "freshet_gateway_catalogue_unread",
-            "Records of a tenant's catalogue that could not be used since the start; their items are withdrawn.",
-            ("tenant",),
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self._ignored = Counter(
-            "freshet_gateway_ignored_parameters",
-            "Unknown query parameters of read routes, which were ignored.",
-            ("route",),
-            registry=registry,
-        )
+        self._seconds = _histogram(metrics.REQUEST_SECONDS, registry)
+        self._answers = _counter(metrics.ANSWERS, registry)
+        self._shed = _counter(metrics.SHED, registry)
+        self._ages = _histogram(metrics.LIST_AGE, registry)
+        self._redis = _gauge(metrics.GATEWAY_REDIS, registry)
+        self._catalogue = _gauge(metrics.GATEWAY_CATALOGUE, registry)
+        self._ignored = _counter(metrics.IGNORED, registry)
+        self._own_reads = 0
         self._of_reads: dict[tuple[str, str, int], tuple[Callable[[float], None], Callable[[], None]]] = {}
 
     def read(self, role: str, reason: str, status: int, seconds: float) -> None:
@@ -60,6 +40,16 @@ class Meter:
         observe, count = known
         observe(seconds)
         count()
+
+    def own_list(self, at_ms: int, now_ms: int) -> None:
+        """Note the age of a user's own list, of every 16th that is read."""
+        if self._own_reads % AGE_EVERY == 0:
+            self._ages.observe(max(0, now_ms - at_ms) / 1000)
+        self._own_reads += 1
+
+    def shed(self) -> None:
+        """Count a read that was shed."""
+        self._shed.inc()
 
     def redis(self, tenant: str, state: str, complaints: int) -> None:
         """Set the state of a tenant's Redis. With several workers, a state is 1 if any of them sees it."""
@@ -83,3 +73,16 @@ class Meter:
         """Count an answer of any other route."""
         self._seconds.labels(route, "", role).observe(seconds)
         self._answers.labels(route, str(status)).inc()
+
+
+def _counter(metric: metrics.Metric, registry: CollectorRegistry) -> Counter:
+    return Counter(metric.full_name.removesuffix("_total"), metric.meaning, metric.labels, registry=registry)
+
+
+def _gauge(metric: metrics.Metric, registry: CollectorRegistry) -> Gauge:
+    """Of several workers, the highest value counts."""
+    return Gauge(metric.full_name, metric.meaning, metric.labels, registry=registry, multiprocess_mode="livemax")
+
+
+def _histogram(metric: metrics.Metric, registry: CollectorRegistry) -> Histogram:
+    return Histogram(metric.full_name, metric.meaning, metric.labels, registry=registry, buckets=metric.buckets)

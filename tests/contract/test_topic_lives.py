@@ -21,7 +21,7 @@ from freshet.cli.main import run
 from jobs.checks import check_topics
 from jobs.registration import Registration
 from jobs.settings import Settings
-from jobs.unread import oldest_unread_ms
+from jobs.unread import look_at_unread
 from privacy.purge_consents import write_empty_records
 from privacy.retention import DEFAULTS
 from schemas import topics
@@ -152,20 +152,20 @@ def test_outdated_topics_are_refused_with_the_correcting_command(
 
 def test_consent_in_unread_partition_counts_as_oldest_unread(settings: Settings, send: Any) -> None:
     kafka, topic = settings.kafka, settings.kafka.topic(topics.CONSENTS)
-    assert oldest_unread_ms(kafka) == 0, "there is none"
+    assert look_at_unread(kafka).age_ms == 0, "there is none"
     send(topics.CONSENTS, b"ada", b"consent")
-    until(lambda: oldest_unread_ms(kafka) > 1_000, "a consent that nobody reads to age", WAIT_S)
+    until(lambda: look_at_unread(kafka).age_ms > 1_000, "a consent that nobody reads to age", WAIT_S)
     admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     try:
         admin.alter_group_offsets(kafka.group(), {TopicPartition(topic, 0): OffsetAndMetadata(1, "", -1)})
-        assert oldest_unread_ms(kafka) == 0, "the job has read it"
+        assert look_at_unread(kafka).age_ms == 0, "the job has read it"
         admin.create_partitions({topic: NewPartitions(9)})
     finally:
         admin.close()
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
     producer.send(topic, b"consent", b"bob", partition=8).get(WAIT_S)
     producer.close()
-    until(lambda: oldest_unread_ms(kafka) > 1_000, "a consent in a new partition to age", WAIT_S)
+    until(lambda: look_at_unread(kafka).age_ms > 1_000, "a consent in a new partition to age", WAIT_S)
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "lz4", "snappy"])

@@ -1,7 +1,6 @@
 """The compliance report of a running product, and its metrics as Prometheus would read them."""
 
 import re
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,46 +10,13 @@ from adapters.secrets.signing_keys import load_signing_key
 from freshet.cli import main as freshet
 from privacy import audit_verification
 from schemas import topics
-from tests.support.dashboards import LABELS_OF_PROMETHEUS, names_in, queries
+from schemas.metrics import PRIVACY, WITHDRAWAL
 from tests.support.live import Live, until
-from udfs.audit_counts import PRIVACY_COUNTERS
-
-SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
-PREFIX = "flink_taskmanager_job_task_operator_freshet_"
+from tests.support.scraping import scraped
 
 
-def scraped(live: Live) -> list[tuple[str, dict[str, str], float]]:
-    """The metrics of all processes of the cluster: name, labels, value. Their logs name the ports."""
-    samples = []
-    for log in (live.stack.directory / "log").glob("*manager*.log"):
-        for port in re.findall(r"Started PrometheusReporter HTTP server on port (\d+)", log.read_text()):
-            samples += [
-                (name, dict(LABEL.findall(labels)), float(value))
-                for name, labels, value in SAMPLE.findall(metrics_at(port))
-            ]
-    return samples
-
-
-def metrics_at(port: str) -> str:
-    """The metrics at this address; retries, because a busy process may drop the connection."""
-    texts: list[str] = []
-
-    def answered() -> bool:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-                texts.append(answer.read().decode())
-        except ConnectionResetError:
-            return False
-        return True
-
-    until(answered, f"metrics on port {port}")
-    return texts[0]
-
-
-def metric(live: Live, name: str) -> float:
-    return sum(value for found, _, value in scraped(live) if found == PREFIX + name)
+def metric_of(live: Live, name: str) -> float:
+    return sum(value for found, _, value in scraped(live.stack.directory) if found == name)
 
 
 @pytest.fixture(scope="module")
@@ -115,23 +81,9 @@ def test_damaged_trail_is_reported_first_with_exit_code(
 
 
 def test_prometheus_counts_consents_withdrawals_and_erasures(lived: Live):
-    found = until(lambda: {name: metric(lived, name) for name in PRIVACY_COUNTERS}, "metrics")
-    assert found["consents_granted"] >= 12
-    assert found["consents_withdrawn"] >= 11
-    assert found["users_erased"] >= 10
-    assert found["audit_records"] >= 33
-    assert 0 < found["withdrawal_effect_ms_sum"] < found["consents_withdrawn"] * 60_000
-
-
-def test_dashboard_queries_use_exported_metrics_and_labels(lived: Live):
-    exported: dict[str, set[str]] = {}
-    for name, labels, _ in scraped(lived):
-        exported.setdefault(name, set()).update(labels)
-    asked = list(queries())
-    assert len(asked) > 10
-    for query in asked:
-        metrics, labels = names_in(query)
-        assert metrics, query
-        for name in metrics:
-            assert name in exported, (query, sorted(n for n in exported if "freshet" in n))
-            assert labels <= exported[name] | LABELS_OF_PROMETHEUS, query
+    found = {metric.name: metric_of(lived, metric.full_name) for metric in PRIVACY}
+    assert found["consents_granted_total"] >= 12
+    assert found["consents_withdrawn_total"] >= 11
+    assert found["users_erased_total"] >= 10
+    assert found["audit_records_total"] >= 33
+    assert metric_of(lived, f"{WITHDRAWAL.full_name}_count") == found["consents_withdrawn_total"]

@@ -15,19 +15,24 @@ from models.random_model import random_model
 from schemas import topics
 from schemas.catalogue import CatalogueItem
 from schemas.lists import RecommendationList
+from schemas.metrics import JOB
 from serving.catalogue import Catalogue
 from serving.displayed import DisplayedList
 from serving.events import EventProducer
 from serving.reader import Reader
 from tests.support.live import Live, start_live, until
+from tests.support.scraping import scraped
 
+LABELS_OF = {name: metric.labels or ("le",) for metric in JOB for name in metric.exported()}
 SHOPPERS = [f"shopper-{n}" for n in range(6)]
 
 
 @pytest.fixture(scope="module", params=["thread", "process"])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     settings = {"python.execution-mode": request.param, "execution.checkpointing.interval": "500 ms"}
+    settings["metrics.reporters"] = "prometheus"
     running = start_live(tmp_path_factory.mktemp("online"), flink_settings=settings, model=None)
+    running.mode = request.param
     try:
         running.consent([*SHOPPERS, "ada", "bob"])
         for user in (*SHOPPERS, "ada", "bob"):
@@ -46,6 +51,39 @@ def personal_list(shop: Live, user: str) -> RecommendationList | None:
 def listed(shop: Live, user: str, item: str) -> bool:
     found = personal_list(shop, user)
     return found is not None and item in {one.id for one in found.items}
+
+
+def test_metrics_have_the_documented_names_in_both_modes(shop: Live) -> None:
+    shop.interact("ada", "tea")
+    shop.consent(["withdrawn"])
+    shop.consent(["withdrawn"], level="none")
+    # In process mode, the metrics of an operator exist from its first record on: nothing is judged or seen here.
+    idle = {"judge", "feedback"} if shop.mode == "process" else set()
+    wanted = {name for metric in JOB if not metric.once and metric.by not in idle for name in metric.exported()}
+    told: dict[str, set[tuple[str, ...]]] = {}
+
+    def complete() -> bool:
+        told.clear()
+        for name, labels, _ in scraped(shop.stack.directory):
+            told.setdefault(name, set()).add(
+                tuple(labels[label] for label in LABELS_OF.get(name, ()) if label in labels)
+            )
+        return wanted <= told.keys()
+
+    try:
+        until(complete, "all metrics", deadline_s=60, pause_s=0.5)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {sorted(wanted - told.keys())}") from None
+    ours = {name for name in told if "freshet" in name}
+    assert ours <= {name for metric in JOB for name in metric.exported()}, "each metric is listed"
+    for metric in JOB:
+        if metric.full_name not in told and metric.kind != "histogram":
+            continue
+        if metric.values:
+            assert told[metric.full_name] == {(value,) for value in metric.values}
+        elif metric.kind == "histogram":
+            assert told[f"{metric.full_name}_bucket"] == {(str(bound),) for bound in (*metric.buckets, "+Inf")}
+    assert told["freshet_model_buckets"] == {("online",)}
 
 
 def test_empty_shop_learns_and_survives_a_killed_task_manager(shop: Live) -> None:

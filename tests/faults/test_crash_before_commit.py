@@ -159,7 +159,7 @@ def test_uncommitted_records_are_committed_once_after_a_crash(live: Live, front:
     assert found[topics.EVENTS].total() == account["accepted"] == 2 * CLICKS
     assert found[topics.DEAD_LETTERS].total() == sum(account["rejected"].values()) == 2
     assert verify(live) == 0
-    assert live.metric("failedCommittables") == live.metric("restores_past_transactions") == 0
+    assert live.metric("failedCommittables") == live.metric("restores_past_transactions_total") == 0
 
 
 def test_losses_of_timed_out_transactions_are_reported(
@@ -173,7 +173,7 @@ def test_losses_of_timed_out_transactions_are_reported(
     settle(live)
     assert less(crash.written, records(live)) == crash.written, "the job goes on without it"
     assert live.metric("failedCommittables") == len(EXACTLY_ONCE)
-    assert live.metric("restores_past_transactions") == 1
+    assert live.metric("restores_past_transactions_total") == 1
     log = log_of_task_managers(live)
     assert log.count("Unable to commit transaction") == len(EXACTLY_ONCE)
     assert log.count("Kafka ended the transactions of this snapshot") == 1

@@ -200,7 +200,7 @@ def test_restore_within_transaction_timeout_is_not_reported(live: Live, savepoin
     live.job_id = product.submit(live.stack, live.product.settings_path, ("-s", savepoint))
     try:
         live.stack.rest.wait_running(live.job_id)
-        assert live.metric("restores_past_transactions") == 0
+        assert live.metric("restores_past_transactions_total") == 0
     finally:
         live.stack.rest.cancel(live.job_id)
 

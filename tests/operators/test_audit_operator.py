@@ -9,6 +9,7 @@ import pytest
 from privacy.rules.audit_proof import Line
 from privacy.rules.audit_verify import Times, Verification, verify
 from schemas.consents import Level
+from schemas.metrics import PRIVACY
 from tests.support.bucket import CRASH, Bucket, answers
 from tests.support.trails import KEY, TRUST
 from tests.support.vocabulary import (
@@ -22,7 +23,6 @@ from tests.support.vocabulary import (
     an_erasure,
     an_interaction,
 )
-from udfs.audit_counts import PRIVACY_COUNTERS
 from udfs.elements import AccessRequest
 from udfs.operators import audit_keeper
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
@@ -217,13 +217,14 @@ def test_audit_records_are_counted_as_metrics(bucket: Bucket) -> None:
     bucket.take(an_erasure("bob", BEGINNING + 30, offset=5_000_002))
     bucket.take(an_interaction("ada", BEGINNING + 35), an_interaction("stranger", BEGINNING + 35))
     bucket.pass_time(2 * MINUTE)
-    assert {name: bucket.keyed.counts[name] for name in PRIVACY_COUNTERS} == {
-        "consents_granted": 3,
-        "consents_withdrawn": 1,
-        "consents_refused": 1,
-        "consents_expired": 1,
-        "users_erased": 1,
-        "events_denied": 2,
-        "withdrawal_effect_ms_sum": 30,
-        "audit_records": 10,
+    assert {metric.name: bucket.keyed.counts[metric.name] for metric in PRIVACY} == {
+        "consents_granted_total": 3,
+        "consents_withdrawn_total": 1,
+        "consents_refused_total": 1,
+        "consents_expired_total": 1,
+        "users_erased_total": 1,
+        "events_denied_total": 2,
+        "audit_records_total": 10,
     }
+    counts = bucket.keyed.counts
+    assert [counts[f'withdrawal_seconds_bucket{{le="{le}"}}'] for le in ("0.025", "0.05", "+Inf")] == [0, 1, 1]

@@ -202,5 +202,5 @@ def test_erasure_lookup_is_retried_when_store_is_down(bucket: Bucket) -> None:
     bucket.restart(bucket.keyed.snapshot())
     bucket.store.fail_next(3)
     bucket.take(an_interaction("ada", BEGINNING + HOUR, "pot"))
-    assert bucket.keyed.counts["store_retries"] == 3
+    assert bucket.keyed.counts["redis_retries_total"] == 3
     assert msgspec.structs.asdict(bucket.account)["accepted"] == 3

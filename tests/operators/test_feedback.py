@@ -64,7 +64,8 @@ def test_what_users_do_is_in_metrics_by_window_and_without_users() -> None:
         assert (record["model"], record["arm"], record["surface"]) == ("online", "b", "home")
         assert (record["lists"], record["impressions"], record["clicks"], record["ctr"]) == (2, 8, 2, 0.25)
     assert b"ada" not in b"".join(shop.passed_on)
-    assert shop.keyed.counts["impressions"] == 8
+    labels = 'model="online"arm="b"surface="home"'
+    assert shop.keyed.counts[f"feedback_impressions_total{{{labels}}}"] == 8
 
 
 def test_counts_are_passed_on_once_a_second_and_once() -> None:
@@ -133,7 +134,7 @@ def test_a_fallen_rate_is_a_receipt_and_in_metrics() -> None:
         named += [raw for raw in outputs if isinstance(raw, bytes) and b'"kind":"drift"' in raw]
     assert [(one.what, one.model) for one in told] == [("ctr", "mine")]
     assert len(named) == 1
-    assert keyed.counts["drift_alarms"] == 1
+    assert keyed.counts["drift_alarms_total"] == 1
 
 
 def test_what_models_rank_from_is_passed_on_by_the_active_model() -> None:

@@ -173,7 +173,7 @@ def test_unreadable_lessons_are_left_out_and_counted() -> None:
     for user in ("ada", "bob"):
         shop.clicks(user, "tea", "cup")
     shop.pass_time(2 * SECOND)
-    assert shop.learner_keyed.counts["lessons_left_out"] == 1
+    assert shop.learner_keyed.counts["lessons_left_out_total"] == 1
     assert shop.bucket.store.whole_model() is not None
 
 

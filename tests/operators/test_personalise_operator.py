@@ -1,9 +1,11 @@
 """The personalise operator on fakes: its effect on state, timers, store and outputs, and its failures."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
 
+from schemas import metrics
 from schemas.lists import encode_list, item_fragment
 from schemas.receipts import AccountReceipt, ConsentReceipt, ElementReceipt
 from schemas.rejects import RejectReason
@@ -25,7 +27,6 @@ from tests.support.vocabulary import (
 from udfs.elements import AccessRequest
 from udfs.frozen_model import FrozenModel
 from udfs.operators.outputs import CLEAN_EVENTS, REJECTS
-from udfs.operators.personalise_operator import UNREAD
 from udfs.popularity import decode_sums
 from udfs.ranking import ListRules, PopularItems, Ranker
 from udfs.state import UserState
@@ -107,7 +108,7 @@ def test_segments_beyond_the_limit_are_dropped_and_counted(bucket: Bucket) -> No
         passed_on |= {segment for segment, _ in bucket.pass_time(SECOND) if isinstance(segment, str)}
         bucket.restart(bucket.keyed.snapshot())
     assert passed_on == {"all", "surface:0", "country:NL", "surface:1"}
-    assert bucket.account.segments_left_out == bucket.keyed.counts["segments_left_out"] == 18
+    assert bucket.account.segments_left_out == bucket.keyed.counts["segments_left_out_total"] == 18
     assert bucket.account.accepted == 20
 
 
@@ -124,7 +125,39 @@ def test_duplicates_write_nothing(bucket: Bucket) -> None:
 def test_metrics_count_outcomes(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction(), rejects=[a_reject()])
     counts = bucket.keyed.counts
-    assert (counts["accepted"], counts["rejected"], counts["lists_written"], counts["lists_refused"]) == (1, 1, 1, 0)
+    assert counts['events_total{outcome="accepted"}'] == counts['events_total{outcome="rejected"}'] == 1
+    assert counts['rejects_total{reason="malformed"}'] == 1
+    assert (counts['lists_total{outcome="written"}'], counts['lists_total{outcome="gone"}']) == (1, 0)
+
+
+def test_each_interaction_is_counted_with_one_outcome(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction(), an_interaction(), an_interaction("stranger"), rejects=[a_reject()])
+    found = {name: count for name, count in bucket.keyed.counts.items() if name.startswith("events_total")}
+    assert found == {f'events_total{{outcome="{outcome}"}}': 1 for outcome in metrics.EVENT_OUTCOMES}
+
+
+def test_event_to_list_is_measured_from_append_to_the_written_list(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: (BEGINNING + 1_040) / 1_000)
+    bucket.take(a_consent(), an_interaction())
+    bucket.store.write([a_consent("bob")], [], want_popular=False, token=TOKEN)
+    bucket.pass_time(2 * SECOND)
+    counts = bucket.keyed.counts
+    assert [counts[f'event_to_list_seconds_bucket{{le="{le}"}}'] for le in ("0.5", "1.0", "2.5", "+Inf")] == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    assert (counts["event_to_list_seconds_count"], counts["event_to_list_seconds_sum"]) == (1, 1)
+
+
+def test_the_model_in_service_is_a_label(bucket: Bucket) -> None:
+    bucket.take(a_consent(), an_interaction())
+    assert {name: count for name, count in bucket.keyed.counts.items() if name.startswith("model_buckets")} == {
+        'model_buckets{model="fixed"}': 1
+    }
 
 
 # consent
@@ -154,7 +187,7 @@ def test_frontend_fence_refuses_the_list(bucket: Bucket) -> None:
     emitted = bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
     assert not bucket.store.has_list_key("ada")
     assert receipts(emitted, ElementReceipt)[0].lists[0].outcome == "gone"
-    assert bucket.keyed.counts["lists_refused"] == 1
+    assert bucket.keyed.counts['lists_total{outcome="gone"}'] == 1
 
 
 def test_renewed_consent_restores_the_list_at_once(bucket: Bucket) -> None:
@@ -198,7 +231,7 @@ def test_session_ends_without_events(bucket: Bucket) -> None:
     assert state is not None and (state.profile, state.level) == (None, 1)
     assert not bucket.store.has_list_key("ada")
     assert (bucket.pages, bucket.timers) == ({}, set())
-    assert bucket.keyed.counts["profiles_forgotten"] == 1
+    assert bucket.keyed.counts["profiles_forgotten_total"] == 1
 
 
 def test_continuing_session_is_not_ended(bucket: Bucket) -> None:
@@ -253,7 +286,7 @@ def test_store_outage_is_retried_without_loss(bucket: Bucket) -> None:
     bucket.store.fail_next(7)
     bucket.take(a_consent(), an_interaction())
     assert bucket.list() is not None
-    assert bucket.keyed.counts["store_retries"] == 7
+    assert bucket.keyed.counts["redis_retries_total"] == 7
     assert bucket.account.accepted == 1
 
 
@@ -262,7 +295,7 @@ def test_store_outage_at_session_end_is_retried(bucket: Bucket) -> None:
     bucket.store.fail_next(3)
     bucket.pass_time(HOUR)
     assert not bucket.store.has_list_key("ada")
-    assert bucket.keyed.counts["store_retries"] >= 3
+    assert bucket.keyed.counts["redis_retries_total"] >= 3
 
 
 def run(records: Sequence[Record | str], snapshot_at: int, packing: int) -> Bucket:
@@ -363,11 +396,27 @@ def test_state_request_returns_one_user_only(bucket: Bucket) -> None:
 
 def test_unread_consent_gauge_updates_every_second(bucket: Bucket) -> None:
     bucket.take(a_consent(), an_interaction())
-    for unread_ms in (7_000, 90_000, 300):
-        bucket.unread_ms = unread_ms
+    for unread_ms in (7_000, 90_000, 1_300):
+        bucket.unread.age_ms, bucket.unread.records = unread_ms, 17
         bucket.pass_time(SECOND)
         bucket.watch()
-        assert bucket.keyed.counts[UNREAD] == unread_ms
+        assert bucket.keyed.counts["oldest_unread_consent_seconds"] == unread_ms // 1000
+        assert bucket.keyed.counts["unread_records"] == 17
+
+
+def test_unread_consent_gauge_grows_while_redis_is_unavailable(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.take(a_consent(), an_interaction())
+    shown = []
+
+    def nap(seconds: float) -> None:
+        bucket.unread.age_ms += 1_000
+        shown.append(bucket.keyed.counts["oldest_unread_consent_seconds"])
+
+    monkeypatch.setattr("udfs.operators.patience.nap", nap)
+    bucket.restart(bucket.keyed.snapshot())
+    bucket.store.fail_next(5)
+    bucket.take(an_interaction(at=BEGINNING + SECOND, item="oil"))
+    assert shown[0] < shown[-1], "no timer fires meanwhile"
 
 
 def test_one_popular_item_does_not_hide_the_models_popular_items(bucket: Bucket) -> None:

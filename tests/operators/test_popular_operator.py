@@ -127,7 +127,7 @@ def test_store_outage_is_retried(segment: Segment) -> None:
     segment.store.fail_next(4)
     segment.pass_seconds()
     assert segment.ids() == ["tea"]
-    assert segment.keyed.counts["store_retries"] == 4
+    assert segment.keyed.counts["redis_retries_total"] == 4
 
 
 def test_first_list_after_restore_is_accepted(segment: Segment) -> None:
@@ -205,7 +205,7 @@ def test_unmergeable_sums_do_not_affect_others(segment: Segment) -> None:
     segment.take(*met("cup", 1, 2))
     segment.pass_seconds()
     assert segment.ids() == ["tea", "cup"]
-    assert segment.keyed.counts["records_given_up"] == 2
+    assert segment.keyed.counts["records_given_up_total"] == 2
     segment.take(*met("pot", 1, 2, 3, 4))
     segment.pass_seconds()
     assert segment.ids() == ["pot", "tea", "cup"]

@@ -182,7 +182,7 @@ def test_restored_plan_whose_model_is_gone_falls_back_and_says_so(bucket: Rollou
     bucket.restart(bucket.keyed.snapshot())
     [told] = receipts(bucket.take(an_interaction(at=BEGINNING + MINUTE)), ModelReceipt)
     assert (told.outcome, told.version, told.reason) == ("fell_back", BETTER, "its graph cannot be run")
-    assert (told.active, bucket.keyed.counts["models_fallen_back"]) == (GOOD, 1)
+    assert (told.active, bucket.keyed.counts["models_fallen_back_total"]) == (GOOD, 1)
     assert served(bucket) == SHORT[GOOD]
 
 
@@ -206,7 +206,7 @@ def test_model_that_fails_in_service_falls_back_within_the_element(bucket: Rollo
     for user in USERS[:4]:
         found = bucket.list(user)
         assert found is not None and (found.model, found.reason) == (SHORT[GOOD], "personalised")
-    assert (bucket.keyed.counts["models_fallen_back"], served(bucket)) == (1, SHORT[GOOD])
+    assert (bucket.keyed.counts["models_fallen_back_total"], served(bucket)) == (1, SHORT[GOOD])
     bucket.restart(bucket.keyed.snapshot())
     assert served(bucket) == SHORT[GOOD], "the fall-back is in the plan"
 
@@ -244,7 +244,7 @@ def test_model_that_breaks_after_serving_well_falls_back(bucket: RolloutBucket) 
         at = BEGINNING + turn * MINUTE
         bucket.take(*(an_interaction(user, at=at, id=f"{user}{turn}") for user in USERS))
     assert served(bucket) == "fixed"
-    assert bucket.keyed.counts["models_fallen_back"] == 1
+    assert bucket.keyed.counts["models_fallen_back_total"] == 1
 
 
 def test_failed_model_can_be_activated_again(bucket: RolloutBucket) -> None:
@@ -284,7 +284,7 @@ def test_version_that_the_worker_holds_no_more_falls_back_before_lists_are_made(
     bucket.activate(GOOD)
     bucket.shelf.keep([])
     assert served(bucket) == "fixed"
-    assert bucket.keyed.counts["models_fallen_back"] == 1
+    assert bucket.keyed.counts["models_fallen_back_total"] == 1
 
 
 def test_only_loading_opens_a_version(bucket: RolloutBucket) -> None:

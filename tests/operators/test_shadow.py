@@ -208,8 +208,8 @@ def test_model_that_cannot_be_compared_loses_no_event(bucket: ShadowBucket) -> N
     bucket.shadow(GOOD)
     bucket.shelf[GOOD].ranked = failing(ValueError("no"))  # type: ignore[method-assign]
     bucket.clicks(USERS[0])
-    assert bucket.keyed.counts["accepted"] == 2
-    assert bucket.keyed.counts.get("records_given_up", 0) == 0
+    assert bucket.keyed.counts['events_total{outcome="accepted"}'] == 2
+    assert bucket.keyed.counts.get("records_given_up_total", 0) == 0
     assert bucket.trials == []
 
 

@@ -49,6 +49,16 @@ def nothing_to_open(version: str) -> FrozenModel:
     raise ModelError(f"there is no {version}")
 
 
+class FixedUnread:
+    """What the job has not read, as a test says."""
+
+    age_ms = records = 0
+
+    def __call__(self) -> int:
+        """The age of the oldest consent."""
+        return self.age_ms
+
+
 class Bucket:
     """One bucket with its store. `restart` starts a new operator on a snapshot; the store is not reset."""
 
@@ -72,7 +82,7 @@ class Bucket:
         caught = self.keyed.states["generation-v1"] = Value()
         caught.update(encode_caught(Caught(TOKEN)))
         self.marks_asked_for: list[str] = []
-        self.unread_ms = 0
+        self.unread = FixedUnread()
         self.store = store or MemoryStore(beginning, lambda: self.keyed.now_ms)
         self.epoch = beginning
         self._start()
@@ -105,7 +115,7 @@ class Bucket:
             due_users_per_second=5,
             audit=an_author(self.epoch),
             generation=GenerationParts(self.marks_asked_for.append, users_per_second=20, watch_every_ms=WATCH_EVERY),
-            unread_ms=lambda: self.unread_ms,
+            unread=self.unread,
             online=ranking if isinstance(ranking, OnlineModel) else None,
             catalogue=Unfollowed(self.assortment),
             remote=ranking if isinstance(ranking, FallbackModel) else None,

@@ -22,9 +22,11 @@ def dashboards() -> dict[str, dict[str, Any]]:
     return {path.name: json.loads(path.read_text()) for path in sorted(DASHBOARDS.glob("*.json"))}
 
 
-def queries() -> Iterator[str]:
-    """Every query of every panel and variable."""
-    for dashboard in dashboards().values():
+def queries(of: str = "") -> Iterator[str]:
+    """Every query of every panel and variable, of all dashboards or one."""
+    for name, dashboard in dashboards().items():
+        if of not in ("", name):
+            continue
         for panel in dashboard["panels"]:
             yield from (target["expr"] for target in panel["targets"])
         for variable in dashboard["templating"]["list"]:
@@ -43,3 +45,9 @@ def names_in(query: str) -> tuple[set[str], set[str]]:
         labels |= set(re.findall(r"[a-zA-Z_]\w*", found))
     bare = re.sub(r"\[[^\]]*\]", "", _GROUPING.sub("", _SELECTOR.sub("", query)))
     return {name for name in _METRIC.findall(bare) if name not in _WORDS}, labels
+
+
+def filled_in(query: str) -> str:
+    """A query as Grafana sends it, with all values of its variables and short ranges."""
+    query = query.replace("$__rate_interval", "20s").replace("$__range", "1m")
+    return re.sub(r"\$\w+", ".*", query)

@@ -158,13 +158,9 @@ class Keyed:
         """Metrics are counted in `counts`."""
         return self
 
-    def add_group(self, name: str, value: str | None = None) -> "Keyed":
-        """Groups are ignored here."""
-        return self
-
-    def counter(self, name: str) -> "Counter":
-        """A counter that appears in `counts`."""
-        return Counter(self.counts, name)
+    def add_group(self, name: str, value: str | None = None) -> "MetricGroup":
+        """A group of metrics."""
+        return MetricGroup(self.counts).add_group(name, value)
 
     # as KeyedProcessFunction.Context
 
@@ -183,6 +179,21 @@ class Keyed:
     def get_current_key(self) -> Any:
         """The key."""
         return self.key
+
+
+class MetricGroup:
+    """A group of metrics; those with labels appear in `counts` as `name{label="value"}`."""
+
+    def __init__(self, counts: dict[str, int], labels: str = "") -> None:
+        self._counts, self._labels = counts, labels
+
+    def add_group(self, name: str, value: str | None = None) -> "MetricGroup":
+        """A group below; only those with a value are labels."""
+        return MetricGroup(self._counts, self._labels if value is None else f'{self._labels}{name}="{value}"')
+
+    def counter(self, name: str) -> "Counter":
+        """A counter that appears in `counts`."""
+        return Counter(self._counts, name + (f"{{{self._labels}}}" if self._labels else ""))
 
 
 class Counter:

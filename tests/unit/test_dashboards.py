@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
+from schemas.metrics import FLINK, GATEWAY, JOB, RESTORES_PAST_TRANSACTIONS, UNREAD, USERS_RELINKED
+from schemas.metrics import PRIVACY as PRIVACY_METRICS
 from tests.support.dashboards import dashboards, names_in, queries
-from udfs.audit_counts import PRIVACY_COUNTERS
-from udfs.operators.personalise_operator import COUNTERS, UNREAD
 
-FLINKS = "flink_taskmanager_job_task_operator_"
-OURS = f"{FLINKS}freshet_"
-LATE_RESTORES = "restores_past_transactions"
-"""Counted by `jobs/java/freshet/SnapshotGuard.java`."""
+COMMITS = "flink_taskmanager_job_task_operator_failedCommittables"
+LISTED = {name for metric in (*JOB, *GATEWAY) for name in metric.exported()} | FLINK.keys()
 PRIVACY = dashboards()["privacy.json"]
 
 
@@ -33,22 +31,34 @@ def test_queries_are_parsed(query: str, metrics: set[str], labels: set[str]):
     assert names_in(query) == (metrics, labels)
 
 
-def test_privacy_dashboard_shows_exactly_the_privacy_counters():
-    asked = {name.removeprefix(OURS) for query in queries() for name in names_in(query)[0] if name.startswith(OURS)}
-    assert {*PRIVACY_COUNTERS, "users_relinked"} <= asked <= {*PRIVACY_COUNTERS, *COUNTERS, LATE_RESTORES}
+def test_privacy_dashboard_shows_all_privacy_counters():
+    asked = {name for query in queries("privacy.json") for name in names_in(query)[0]}
+    assert {metric.full_name for metric in (*PRIVACY_METRICS, USERS_RELINKED)} <= asked
 
 
-@pytest.mark.parametrize("metric", [f"{OURS}{UNREAD}", f"{OURS}{LATE_RESTORES}", f"{FLINKS}failedCommittables"])
+def test_each_metric_of_the_job_is_on_a_dashboard():
+    asked = {name for query in queries() for name in names_in(query)[0]}
+    assert [metric.name for metric in JOB if not asked & set(metric.exported())] == []
+
+
+def test_dashboards_ask_for_listed_metrics_only():
+    asked = {name for query in queries() for name in names_in(query)[0]}
+    assert asked <= LISTED | {"up"}
+
+
+@pytest.mark.parametrize("metric", [UNREAD.full_name, RESTORES_PAST_TRANSACTIONS.full_name, COMMITS])
 def test_alerts_are_on_the_privacy_dashboard(metric: str):
     shown = [panel for panel in PRIVACY["panels"] if any(metric in target["expr"] for target in panel["targets"])]
     assert shown and all("Alert above" in panel["description"] for panel in shown)
 
 
-def test_the_dashboard_has_one_data_source_and_is_in_utc():
-    assert PRIVACY["timezone"] == "utc" and PRIVACY["schemaVersion"] >= 41
-    sources = [variable for variable in PRIVACY["templating"]["list"] if variable["type"] == "datasource"]
+@pytest.mark.parametrize("name", dashboards())
+def test_a_dashboard_has_one_data_source_and_is_in_utc(name: str):
+    dashboard = dashboards()[name]
+    assert dashboard["timezone"] == "utc" and dashboard["schemaVersion"] >= 41
+    sources = [variable for variable in dashboard["templating"]["list"] if variable["type"] == "datasource"]
     assert [(source["name"], source["query"]) for source in sources] == [("datasource", "prometheus")]
-    used = {str(found) for panel in PRIVACY["panels"] for found in (panel["datasource"], *sources_of(panel))}
+    used = {str(found) for panel in dashboard["panels"] for found in (panel["datasource"], *sources_of(panel))}
     assert used == {"{'type': 'prometheus', 'uid': '${datasource}'}"}
 
 
@@ -56,8 +66,9 @@ def sources_of(panel: dict[str, Any]) -> list[dict[str, str]]:
     return [target["datasource"] for target in panel["targets"]]
 
 
-def test_panels_have_unique_ids_do_not_overlap_and_are_described():
-    panels = PRIVACY["panels"]
+@pytest.mark.parametrize("name", dashboards())
+def test_panels_have_unique_ids_do_not_overlap_and_are_described(name: str):
+    panels = dashboards()[name]["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     covered: set[tuple[int, int]] = set()
     for panel in panels:

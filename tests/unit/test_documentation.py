@@ -23,6 +23,7 @@ from schemas.wire.codec_choice import InputSettings
 from serving.gateway.roles import ROUTES
 from tests.support.documented import PAGES, blocks, commands, typed_lines
 from tests.support.documented_walk import ELSEWHERE, PARSED, WALKED
+from tests.support.runbook import commands_of_alerts
 
 ROOT = DOCS.parent
 MODULES = sorted({arguments[0] for arguments in commands("python -m")})
@@ -120,7 +121,7 @@ def test_commands_that_do_not_exist_are_found() -> None:
 def test_every_documented_command_is_run_by_a_test() -> None:
     # Targets and their options: below. Who runs these tests has cloned the repository.
     typed = [line for line in typed_lines() if not line.startswith(("make ", "git clone "))]
-    run = [*WALKED, *ELSEWHERE, *PARSED]
+    run = {*WALKED, *ELSEWHERE, *PARSED, *commands_of_alerts()}
     assert sorted(run) == sorted(set(typed))
 
 
@@ -152,7 +153,8 @@ def test_documented_make_options_exist(target: str, options: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", sorted({line for _, text in blocks("sh") for line in text.splitlines() if "curl" in line})
+    "line",
+    sorted({line for _, text in blocks("sh") for line in text.splitlines() if "curl" in line and ":8080" in line}),
 )
 def test_documented_request_has_a_route(line: str) -> None:
     (url,) = re.findall(r'"(http://[^"]+)"', line)

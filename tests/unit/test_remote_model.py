@@ -15,6 +15,7 @@ from jobs.remote_model import check_remote, remote_scorer, with_remote
 from jobs.remote_settings import NO_SERVER, RemoteModelSettings
 from models.remote_scorer import CALL_USERS_MAX, Names, RemoteScorer
 from schemas.errors import HttpUnanswered, ModelError, ModelUnavailable, SettingsError
+from schemas.metrics import LISTS_BY_FALLBACK, REMOTE_CALLS, REMOTE_FAILURES, REMOTE_WAITED
 from tests.support.fakes import FixedModel
 from tests.support.inference_server import FAULTS, ITEMS, REST, RPC, ServedModel, rest_server, rpc_server
 from tests.support.models import history
@@ -134,8 +135,8 @@ def test_local_model_stands_in_until_the_server_answers_again(protocol: str) -> 
         assert both.failed == local.failed == 0
         assert not both.failing
         counts = both.counts()
-        assert counts.pop("remote_waited_ms") >= 0
-        assert counts == {"remote_calls": 3, "remote_failures": 1, "lists_by_fallback": 4}
+        assert counts.pop(REMOTE_WAITED) >= 0
+        assert counts == {REMOTE_CALLS: 3, REMOTE_FAILURES: 1, LISTS_BY_FALLBACK: 4}
 
 
 @pytest.mark.parametrize("fault", ["nan", "rows"])
@@ -175,7 +176,7 @@ def test_answer_of_no_use_to_anybody_is_none(protocol: str, fault: str) -> None:
         model.fault = ""
         both.ranked(profiles, RULES, NOW_MS + 5_000)
         assert both.name == "remote"
-        assert both.counts()["lists_by_fallback"] == 6
+        assert both.counts()[LISTS_BY_FALLBACK] == 6
 
 
 def test_batch_of_unknown_histories_says_nothing_of_the_server() -> None:

@@ -90,8 +90,8 @@ def test_arm_is_in_a_list_for_new_readers_and_does_not_disturb_others(arm: str) 
     )
     assert decode_list(raw).arm == arm and decode_list(cut(raw, 1)).arm == arm and decode_list(cut(raw, 0)).arm == arm
     assert msgspec.json.decode(raw, type=ListBeforeArms).reason == "personalised"
-    tag, model, reason = described(raw, b"")
-    assert (tag, model, reason) == (b'"3.7.9."', b'"m"', "personalised")
+    tag, model, reason, at_ms = described(raw, b"")
+    assert (tag, model, reason, at_ms) == (b'"3.7.9."', b'"m"', "personalised", 9)
     assert Recommendation.of(decode_list(raw), (), 10) == Recommendation((), "personalised", 3, 1, "", "m", arm)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.unread import LOOK_EVERY_S, UnreadConsentAge
+from jobs.unread import LOOK_EVERY_S, UnreadRecords, UnreadWatch
 from schemas.errors import SettingsError
 from tests.support.live import until
 
@@ -21,19 +21,19 @@ def clock() -> Clock:
     return Clock()
 
 
-def looked(unread: UnreadConsentAge) -> bool:
+def looked(unread: UnreadWatch) -> bool:
     return not unread._looking.locked()
 
 
 def test_age_adds_time_since_the_last_check(clock: Clock) -> None:
     ages = iter([0, 3_000])
-    unread = UnreadConsentAge(lambda: next(ages), clock)
+    unread = UnreadWatch(lambda: UnreadRecords(next(ages), 5), clock)
     clock.now_s += LOOK_EVERY_S
     assert unread() == 10_000, "nothing is known yet"
     until(lambda: looked(unread), "the look")
     assert unread() == 0
     clock.now_s += 4
-    assert unread() == 4_000, "no look is due"
+    assert (unread(), unread.records) == (4_000, 5), "no look is due"
     clock.now_s += LOOK_EVERY_S
     unread()
     until(lambda: looked(unread), "the look")
@@ -43,10 +43,10 @@ def test_age_adds_time_since_the_last_check(clock: Clock) -> None:
 
 @pytest.mark.parametrize("error", [SettingsError("no"), OSError(), ValueError()])
 def test_age_grows_while_kafka_is_unavailable(clock: Clock, error: Exception) -> None:
-    def fails() -> int:
+    def fails() -> UnreadRecords:
         raise error
 
-    unread = UnreadConsentAge(fails, clock)
+    unread = UnreadWatch(fails, clock)
     for _ in range(3):
         clock.now_s += LOOK_EVERY_S
         unread()

@@ -1,6 +1,6 @@
 """Keeps a bucket's audit trail in Flink: its book in keyed state, its records and signed heads on side outputs.
 
-Also counts audit events in metrics: :data:`udfs.audit_counts.PRIVACY_COUNTERS`, in the group `freshet`.
+Also counts audit events: :data:`schemas.metrics.PRIVACY`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from pyflink.datastream import OutputTag, RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ValueStateDescriptor
 
+from schemas import metrics
 from schemas.audit import AuditEntry, ErasureEntry
 from udfs.audit_chain import (
     DENIED_USERS_MAX,
@@ -24,7 +25,8 @@ from udfs.audit_chain import (
     rename,
     sign_head,
 )
-from udfs.audit_counts import PRIVACY_COUNTERS, counts_of
+from udfs.audit_counts import counts_of, withdrawals_s
+from udfs.operators.meters import Meters
 from udfs.operators.timers import register_end_of
 
 AUDIT: Final = OutputTag("audit", Types.PRIMITIVE_ARRAY(Types.BYTE()))
@@ -32,21 +34,24 @@ AUDIT_HEADS: Final = OutputTag("audit-heads", Types.PRIMITIVE_ARRAY(Types.BYTE()
 
 
 class AuditNote(NamedTuple):
-    """What a bucket's audit trail has to tell: its book as bytes, the records as JSON lines, and their counts."""
+    """What a bucket's audit trail has to tell: its book as bytes, the records as JSON lines, their counts, and how long
+    withdrawals took.
+    """
 
     book: bytes
     records: bytes
-    counts: Mapping[str, int]
+    counts: Mapping[metrics.Metric, int]
+    withdrawals_s: Sequence[float]
 
 
 class AuditKeeper:
-    """The audit trail of the bucket being processed. `author` is the job."""
+    """The audit trail of the bucket being processed. `author` is the job, `meters` are the operator's."""
 
-    def __init__(self, context: RuntimeContext, author: Author) -> None:
+    def __init__(self, context: RuntimeContext, author: Author, meters: Meters) -> None:
         self._book = context.get_state(ValueStateDescriptor("audit-v1", Types.PICKLED_BYTE_ARRAY()))
         self._author = author
-        group = context.get_metrics_group().add_group("freshet")
-        self._counters = {name: group.counter(name) for name in PRIVACY_COUNTERS}
+        self._counters = {metric: meters.counter(metric) for metric in metrics.PRIVACY}
+        self._withdrawals = meters.histogram(metrics.WITHDRAWAL)
 
     def record(
         self,
@@ -104,11 +109,15 @@ class AuditKeeper:
 
     def _append(self, book: Book, entries: Sequence[AuditEntry], at_ms: int) -> AuditNote:
         book.head, records = append(book.head, entries, book.bucket, self._author, at_ms)
-        counts = counts_of(entries, len(records), at_ms) if records else {}
-        return AuditNote(encode_book(book), b"\n".join(records), counts)
+        counts = counts_of(entries, len(records)) if records else {}
+        waits = withdrawals_s(entries, at_ms) if records else []
+        return AuditNote(encode_book(book), b"\n".join(records), counts, waits)
 
     def _told(self, recorded: AuditNote) -> Iterator[Any]:
         if recorded.records:
-            for name, count in recorded.counts.items():
-                self._counters[name].inc(count)
+            for metric, count in recorded.counts.items():
+                self._counters[metric].inc(count)
+            for seconds in recorded.withdrawals_s:
+                self._withdrawals.observe(seconds)
+            self._withdrawals.flush()
             yield AUDIT, recorded.records

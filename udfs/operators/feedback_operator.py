@@ -3,7 +3,7 @@ windows to the topic `metrics`."""
 
 import logging
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from pyflink.common import Types
 from pyflink.datastream import RuntimeContext
@@ -11,6 +11,7 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from schemas.events import EVENT_TYPES
+from schemas.metrics import DRIFT_ALARMS, FEEDBACK
 from schemas.receipts import encode_receipt
 from udfs.drift import DriftSettings
 from udfs.drift_watch import DriftWatch, decode_watch, encode_watch
@@ -18,10 +19,10 @@ from udfs.fault_log import FaultLog
 from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Series, added, decode_sums
 from udfs.feedback_windows import FeedbackWindows, metric_records
 from udfs.operators.interpreter import prepare, tell_log
+from udfs.operators.meters import Meters
 from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
 
-COUNTED: Final = ("lists", "impressions", "clicks", "purchases")
 logger = logging.getLogger(__name__)
 
 
@@ -39,8 +40,8 @@ class FeedbackOperator(KeyedProcessFunction):
         self._pending = runtime_context.get_list_state(ListStateDescriptor("feedback-pending-v1", raw))
         self._windows = runtime_context.get_state(ValueStateDescriptor("feedback-windows-v1", raw))
         self._watch = runtime_context.get_state(ValueStateDescriptor("drift-v1", raw))
-        self._alarms = runtime_context.get_metrics_group().add_group("freshet").counter("drift_alarms")
-        self._group = runtime_context.get_metrics_group().add_group("freshet").add_group("feedback")
+        self._meters = Meters(runtime_context)
+        self._alarms = self._meters.counter(DRIFT_ALARMS)
         self._counters: dict[Series, dict[str, Any]] = {}
         self._report = FaultLog(logger, "feedback cannot be read: it is left out")
 
@@ -53,6 +54,7 @@ class FeedbackOperator(KeyedProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         """Add up, and write all windows; again later, until all windows are empty."""
         now_ms = ctx.timer_service().current_processing_time()
+        self._meters.flush(now_ms)
         windows = self._opened()
         pending = list(self._pending.get() or ())
         sums = self._sums(pending)
@@ -100,10 +102,9 @@ class FeedbackOperator(KeyedProcessFunction):
     def _count(self, series: Series, counts: Counts) -> None:
         counters = self._counters.get(series)
         if counters is None:
-            group = self._group
-            for name, value in series._asdict().items():
-                group = group.add_group(name, value or "-")
-            counters = self._counters[series] = {name: group.counter(name) for name in COUNTED}
+            labels = [value or "-" for value in series]
+            counters = {name: self._meters.counter(metric, *labels) for name, metric in FEEDBACK.items()}
+            self._counters[series] = counters
         for name, counter in counters.items():
             if more := getattr(counts, name):
                 counter.inc(more)

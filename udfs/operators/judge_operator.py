@@ -10,11 +10,13 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from models.paired_gains import Counts, no_pairs
+from schemas.metrics import MODELS_FOUND_WORSE, TRIAL_LISTS
 from schemas.receipts import encode_receipt
 from schemas.topics import DAY_MS
 from udfs.fault_log import FaultLog
 from udfs.judging import JudgeSettings, TrialStanding, decode_standing, encode_standing, rollbacks
 from udfs.operators.interpreter import prepare, tell_log
+from udfs.operators.meters import Meters
 from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
 from udfs.rollout import Trial
@@ -45,8 +47,8 @@ class JudgeOperator(KeyedProcessFunction):
         raw = Types.PICKLED_BYTE_ARRAY()
         self._pending = runtime_context.get_list_state(ListStateDescriptor("trials-pending-v1", raw))
         self._standing = runtime_context.get_state(ValueStateDescriptor("trial-v1", raw))
-        group = runtime_context.get_metrics_group().add_group("freshet")
-        self._lists, self._worse = group.counter("trial_lists"), group.counter("models_found_worse")
+        self._meters = meters = Meters(runtime_context)
+        self._lists, self._worse = meters.counter(TRIAL_LISTS), meters.counter(MODELS_FOUND_WORSE)
         self._said_at: dict[Trial, int] = {}
         self._report = FaultLog(logger, "counts of a trial cannot be read: they are left out")
 
@@ -59,6 +61,7 @@ class JudgeOperator(KeyedProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         """Add up, and say what is known; forget a trial that ended long ago."""
         now_ms, trial = ctx.timer_service().current_processing_time(), Trial(*str(ctx.get_current_key()).split("\n"))
+        self._meters.flush(now_ms)
         standing = self._opened(trial)
         pending = list(self._pending.get() or ())
         self._pending.clear()

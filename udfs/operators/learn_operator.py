@@ -22,6 +22,7 @@ from models.online.lessons import LessonSums, decode_sums
 from models.online.tables import Tables
 from models.online.updates import Update, encode_update
 from schemas.errors import FreshetError, SchemaError
+from schemas.metrics import LESSONS_LEFT_OUT, MODEL_UPDATES, REDIS_RETRIES, SIMILAR_LISTS
 from schemas.store import RELEARNED_HEAD, TRENDING, PublishOutcome
 from udfs.assortment import Following, Unfollowed
 from udfs.fault_log import FaultLog
@@ -31,6 +32,7 @@ from udfs.operators.cancellation import interrupted
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import RELEARN
 from udfs.operators.list_store import ListStore
+from udfs.operators.meters import Meters
 from udfs.operators.patience import Patience
 from udfs.operators.timers import register_end_of
 from udfs.popularity import PopularitySettings
@@ -81,9 +83,9 @@ class LearnOperator(KeyedProcessFunction):
         self._shared = SharedLists(parts.settings, parts.popularity, parts.epoch, ONLINE, parts.catalogue.assortment)
         self._waiting: list[LessonSums] = []
         self._whole_at = 0
-        group = runtime_context.get_metrics_group().add_group("freshet")
-        self._retries, self._left_out = group.counter("store_retries"), group.counter("lessons_left_out")
-        self._updates, self._similar = group.counter("model_updates"), group.counter("similar_lists")
+        self._meters = meters = Meters(runtime_context)
+        self._retries, self._left_out = meters.counter(REDIS_RETRIES), meters.counter(LESSONS_LEFT_OUT)
+        self._updates, self._similar = meters.counter(MODEL_UPDATES), meters.counter(SIMILAR_LISTS)
         self._report = FaultLog(logger, "lessons cannot be merged: they are left out")
         self._report_state = FaultLog(
             logger,
@@ -116,6 +118,7 @@ class LearnOperator(KeyedProcessFunction):
         """Merge the lessons of a second, and publish; store what changed, and the whole model, when it is time to."""
         self._open_learner(ctx)
         now_ms = ctx.timer_service().current_processing_time()
+        self._meters.flush(now_ms)
         if self._waiting and (update := self._merged(now_ms)) is not None:
             self._publish(update)
             self._publish_trending(self._open_learner(ctx), now_ms)

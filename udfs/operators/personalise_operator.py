@@ -6,18 +6,19 @@ Keepers hold the state: users (:mod:`udfs.operators.user_keeper`), popularity an
 """
 
 import logging
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pyflink.common import Types
 from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ValueStateDescriptor
 
+from schemas import metrics
 from schemas.audit import ExpiryEntry
 from schemas.errors import FreshetError
-from schemas.store import ListWrite, WriteOutcome, Written
+from schemas.store import ListWrite, Written
 from udfs.account import Account, decode_account, encode_account
 from udfs.assortment import Following, Unfollowed
 from udfs.audit_chain import Author
@@ -33,11 +34,13 @@ from udfs.online_model import OnlineModel
 from udfs.operators.audit_keeper import AuditKeeper, AuditNote
 from udfs.operators.commands import execute_commands
 from udfs.operators.current_key import CurrentKey
+from udfs.operators.element_meters import ElementMeters
 from udfs.operators.feedback_keeper import FeedbackKeeper
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
+from udfs.operators.meters import ModelLevels
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import AppliedElement, consent_entries, side_outputs
 from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, empty_sums
@@ -54,34 +57,24 @@ from udfs.shadow import Shadowing
 from udfs.state import UserState
 
 logger = logging.getLogger(__name__)
-UNREAD: Final = "oldest_unread_consent_ms"
-"""A gauge, kept as a counter that goes up and down, because Python can only set counters in both execution modes."""
-COUNTERS: Final = (
-    UNREAD,
-    "accepted",
-    "rejected",
-    "lists_written",
-    "lists_refused",
-    "lists_no_room",
-    "lists_refreshed",
-    "lists_without_model",
-    *REMOTE_COUNTERS,
-    "profiles_forgotten",
-    "segments_left_out",
-    "users_relinked",
-    "users_rebuilt",
-    "records_given_up",
-    "store_retries",
-    "models_fallen_back",
-    "catalogue_unread",
-)
+
+
+class Watching(Protocol):
+    """Watches what the job has not read; :class:`jobs.unread.UnreadWatch`. Answers at once."""
+
+    records: int
+    """How many records of consents and interactions are unread."""
+
+    def __call__(self) -> int:
+        """The age (ms) of the oldest unread consent."""
+        ...
 
 
 class PersonaliseParts(NamedTuple):
     """What the operator depends on; created in the worker by `open_parts`, or by a test from fakes.
 
     `shelf` has the models. `fallback` fills up lists until popular lists exist. `interactions` is the topic of
-    interactions. `unread_ms` returns the age of the oldest unread consent, at once. `online` is the model that learns
+    interactions. `unread` knows what the job has not read. `online` is the model that learns
     in the stream, if one does. `catalogue` has the assortment of `ranker`.
     """
 
@@ -97,7 +90,7 @@ class PersonaliseParts(NamedTuple):
     due_users_per_second: int
     audit: Author
     generation: GenerationParts
-    unread_ms: Callable[[], int]
+    unread: Watching
     online: OnlineModel | None = None
     feedback: FeedbackSettings = FeedbackSettings()
     catalogue: Following = Unfollowed()
@@ -115,12 +108,16 @@ class Attempt(NamedTuple):
 
 
 class RuledElement(NamedTuple):
-    """An element once the rules have been applied to its bucket: what it moves is still to be ranked and written."""
+    """An element once the rules have been applied to its bucket: what it moves is still to be ranked and written.
+
+    `duplicates` are those of the account before.
+    """
 
     key: int
     element: Element
     users: Users
     account: Account
+    duplicates: int
     changes: Changes
     moved: dict[str, UserState]
     relinked: dict[str, str]
@@ -132,7 +129,10 @@ class RuledElement(NamedTuple):
 
 
 class ElementResult(NamedTuple):
-    """The results of an element, once every step that a bad record can break has succeeded."""
+    """The results of an element, once every step that a bad record can break has succeeded.
+
+    Redis had acknowledged at `written_s`. `duplicates` are those of the element.
+    """
 
     key: int
     applied: AppliedElement
@@ -146,6 +146,8 @@ class ElementResult(NamedTuple):
     turn: Turn
     recorded: AuditNote | None
     outputs: list[Any]
+    written_s: float
+    duplicates: int
 
 
 class PersonaliseOperator(KeyedProcessFunction):
@@ -164,23 +166,26 @@ class PersonaliseOperator(KeyedProcessFunction):
         tell_log("personalise", runtime_context)
         self._parts = parts = self._open_parts()
         parts.catalogue.start()
-        group = runtime_context.get_metrics_group().add_group("freshet")
-        self._counters = {name: group.counter(name) for name in COUNTERS}
         self._key = CurrentKey(runtime_context)
+        self._meters = ElementMeters(runtime_context, parts.interactions)
+        meters, counters = self._meters.meters, self._meters.counters
         self._account = runtime_context.get_state(ValueStateDescriptor("account-v1", Types.PICKLED_BYTE_ARRAY()))
-        self._store = StoreKeeper(parts.store, parts.fallback, self._counters["store_retries"])
+        self._store = StoreKeeper(
+            parts.store, parts.fallback, self._count_retry, meters.histogram(metrics.REDIS).observe
+        )
         user_parts = UserParts(parts.bounds, parts.refresh, parts.due_users_per_second)
-        relinked = self._counters["users_relinked"]
+        relinked = counters[metrics.USERS_RELINKED]
         self._users = UserKeeper(runtime_context, user_parts, parts.generation, self._store, relinked)
         self._popularity = PopularityKeeper(runtime_context, parts.popularity, parts.catalogue.assortment)
         self._learning = LearningKeeper(runtime_context, parts.online, parts.ranker.rules, self._store)
         longest = max(parts.ranker.rules.items, parts.popularity.list_items)
         self._feedback = FeedbackKeeper(runtime_context, parts.feedback, longest)
         self._shadow = ShadowKeeper(runtime_context)
-        self._audit = AuditKeeper(runtime_context, parts.audit)
-        fell_back = self._counters["models_fallen_back"].inc
-        self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back)
-        self._failed = self._unread_ms = 0
+        self._audit = AuditKeeper(runtime_context, parts.audit, meters)
+        fell_back = counters[metrics.MODELS_FALLEN_BACK].inc
+        serving = ModelLevels(meters, metrics.MODEL_BUCKETS)
+        self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back, serving)
+        self._failed = 0
         self._remote = dict.fromkeys(REMOTE_COUNTERS, 0)
         self._given_up = FaultLog(logger, "a record is given up: dead letters or the audit trail have its coordinates")
 
@@ -191,6 +196,7 @@ class PersonaliseOperator(KeyedProcessFunction):
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Apply gathered elements; records that cannot be applied are split off, and leave as dead letters."""
         waiting = [Attempt(unpack_gathered(value[1]))]
+        self._meters.gathered(waiting[0].elements.values())
         while waiting:
             attempt = waiting.pop()
             try:
@@ -210,21 +216,25 @@ class PersonaliseOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         self._learning.follow(now_ms)
         ruled = [self._rule(key, element, now_ms, ctx) for key, element in elements.items()]
+        begun_s = time.perf_counter()
         lists = self._rollout.rank(
             [(one.turn, one.moved) for one in ruled], self._store.popular, now_ms, self._parts.refresh.list_ttl_ms
         )
+        if any(lists):
+            self._meters.scoring.observe(time.perf_counter() - begun_s)
         buckets = [
             BucketLists(one.changes, writes, one.users, one.account, one.token)
             for one, writes in zip(ruled, lists, strict=True)
         ]
-        written = self._store.write_all(buckets, now_ms)
-        return [self._result(one, *reply, now_ms, ctx) for one, reply in zip(ruled, written, strict=True)]
+        written, written_s = self._store.write_all(buckets, now_ms), time.time()
+        return [self._result(one, *reply, written_s, now_ms, ctx) for one, reply in zip(ruled, written, strict=True)]
 
     def _rule(self, key: int, element: Element, now_ms: int, ctx: KeyedProcessFunction.Context) -> RuledElement:
         """Apply the rules to the bucket of `key`."""
         parts = self._parts
         self._key.set(key, ctx)
         account, users = decode_account(self._account.value()), Users(self._users.stored)
+        duplicates = account.duplicates
         relinked = self._users.recall(element, users)
         turn = self._rollout.begin(ctx, now_ms)
         teaching = self._learning.teaching()
@@ -234,7 +244,19 @@ class PersonaliseOperator(KeyedProcessFunction):
         moved = {pseudonym: users.get_or_new(pseudonym) for pseudonym in changes.moved}
         token = self._users.generation.proven(ctx)
         return RuledElement(
-            key, element, users, account, changes, moved, relinked, turn, token, teaching, measuring, shadowing
+            key,
+            element,
+            users,
+            account,
+            duplicates,
+            changes,
+            moved,
+            relinked,
+            turn,
+            token,
+            teaching,
+            measuring,
+            shadowing,
         )
 
     def _result(
@@ -242,10 +264,11 @@ class PersonaliseOperator(KeyedProcessFunction):
         ruled: RuledElement,
         lists: list[ListWrite],
         written: Written,
+        written_s: float,
         now_ms: int,
         ctx: KeyedProcessFunction.Context,
     ) -> ElementResult:
-        """What is to be stored and emitted, once Redis has the `lists` of the element."""
+        """What is to be stored and emitted, once Redis has the `lists` of the element, since `written_s`."""
         self._key.set(ruled.key, ctx)
         element, users, account, changes = ruled.element, ruled.users, ruled.account, ruled.changes
         applied = AppliedElement(element.bucket, changes, lists, written)
@@ -276,6 +299,8 @@ class PersonaliseOperator(KeyedProcessFunction):
             ruled.turn,
             recorded,
             outputs,
+            written_s,
+            account.duplicates - ruled.duplicates,
         )
 
     def _commit(self, results: list[ElementResult], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
@@ -295,7 +320,10 @@ class PersonaliseOperator(KeyedProcessFunction):
                 yield from self._audit.put(done.recorded, ctx)
             yield from self._rollout.put(done.turn, ctx)
             log_rejects(done.applied)
-        self._count(results)
+            self._meters.applied(done.applied, done.written_s, done.duplicates)
+            self._meters.count(metrics.SEGMENTS_LEFT_OUT, done.weighed.left_out)
+        self._meters.meters.flush(ctx.timer_service().current_processing_time())
+        self._count_failed()
 
     def _split_failed(self, attempt: Attempt, error: Exception) -> list[Attempt]:
         """Return the attempts that replace a failed one, in their order."""
@@ -311,7 +339,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         if instead is None:
             raise error
         self._given_up(error, fields_of_record(element, self._parts.interactions))
-        self._counters["records_given_up"].inc()
+        self._meters.counters[metrics.RECORDS_GIVEN_UP].inc()
         return [Attempt({key: instead})]
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
@@ -322,6 +350,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         now_ms = ctx.timer_service().current_processing_time()
         turn = self._rollout.begin(ctx, now_ms)
         self._rollout.settle(turn, now_ms)
+        self._meters.meters.flush(now_ms)
         if timestamp % TICK_MS == 0:
             yield from self._tick(timestamp, turn, ctx)
         yield from self._rollout.put(turn, ctx)
@@ -353,12 +382,12 @@ class PersonaliseOperator(KeyedProcessFunction):
             remember(refresh[write.pseudonym], write.explored)
         self._store.forget(ended)
         self._users.put(self._users.writes(users, now_ms), ctx)
-        self._counters["lists_refreshed"].inc(len(lists))
-        self._counters["profiles_forgotten"].inc(len(ended))
+        self._meters.count(metrics.LISTS_REFRESHED, len(lists))
+        self._meters.count(metrics.PROFILES_FORGOTTEN, len(ended))
         self._count_failed()
         yield from self._audit.expired(expired, timestamp, ctx)
-        self._count_unread()
-        self._counters["catalogue_unread"].inc(parts.catalogue.take_unread())
+        self._show_unread()
+        self._meters.count(metrics.CATALOGUE_UNREAD, parts.catalogue.take_unread())
         self._rebuild(self._users.generation.due(timestamp, self._users.has_users, ctx), turn, ctx)
 
     def _rebuild(self, pseudonyms: Sequence[str], turn: Turn, ctx: KeyedProcessFunction.OnTimerContext) -> None:
@@ -374,37 +403,26 @@ class PersonaliseOperator(KeyedProcessFunction):
         [lists] = self._rollout.rank([(turn, active)], self._store.popular, now_ms, parts.refresh.list_ttl_ms)
         lists = kept_longer(lists, active, now_ms, parts.refresh)
         self._store.write(decisions, lists, now_ms, self._users.generation.proven(ctx))
-        self._counters["users_rebuilt"].inc(len(known))
+        self._meters.count(metrics.USERS_REBUILT, len(known))
 
-    def _count(self, results: list[ElementResult]) -> None:
-        counts: Counter[str] = Counter()
-        for done in results:
-            changes, outcomes = done.applied.changes, done.applied.written.lists
-            written = outcomes.count(WriteOutcome.WRITTEN)
-            counts["accepted"] += len(changes.accepted) + len(changes.kept)
-            counts["rejected"] += len(changes.rejects)
-            counts["lists_written"] += written
-            counts["lists_no_room"] += outcomes.count(WriteOutcome.NO_ROOM)
-            counts["lists_refused"] += len(done.applied.lists) - written
-            counts["segments_left_out"] += done.weighed.left_out
-        for name, count in counts.items():
-            if count:
-                self._counters[name].inc(count)
-        self._count_failed()
+    def _count_retry(self) -> None:
+        """While Redis does not answer, no timer fires: what grows meanwhile is shown from here."""
+        self._meters.counters[metrics.REDIS_RETRIES].inc()
+        self._show_unread()
+
+    def _show_unread(self) -> None:
+        self._meters.unread_consent.set(self._parts.unread() // 1000)
+        self._meters.unread_records.set(self._parts.unread.records)
 
     def _count_failed(self) -> None:
+        """Count what models and the model server have counted since the last call."""
         failed = self._parts.shelf.failed()
-        self._counters["lists_without_model"].inc(failed - self._failed)
+        self._meters.count(metrics.LISTS_WITHOUT_MODEL, failed - self._failed)
         self._failed = failed
         if self._parts.remote is not None:
-            for name, count in self._parts.remote.counts().items():
-                self._counters[name].inc(count - self._remote[name])
-                self._remote[name] = count
-
-    def _count_unread(self) -> None:
-        unread_ms = self._parts.unread_ms()
-        self._counters[UNREAD].inc(unread_ms - self._unread_ms)
-        self._unread_ms = unread_ms
+            for metric, count in self._parts.remote.counts().items():
+                self._meters.count(metric, count - self._remote[metric])
+                self._remote[metric] = count
 
 
 def log_rejects(applied: AppliedElement) -> None:

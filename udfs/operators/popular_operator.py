@@ -13,6 +13,7 @@ from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from schemas.lists import encode_list
+from schemas.metrics import RECORDS_GIVEN_UP, REDIS_RETRIES
 from schemas.recommendation_ids import RecommendationIds
 from schemas.topics import HOUR_MS
 from udfs.assortment import Following, Unfollowed
@@ -20,6 +21,7 @@ from udfs.fault_log import FaultLog
 from udfs.operators.cancellation import interrupted
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.list_store import ListStore
+from udfs.operators.meters import Meters
 from udfs.operators.patience import Patience
 from udfs.popularity import (
     Popularity,
@@ -74,9 +76,9 @@ class PopularOperator(KeyedProcessFunction):
         """Bytes of sums that are in state and not yet in the table there, by segment."""
         self._written: dict[str, int] = {}
         """Bytes of the table in state, by segment."""
-        group = runtime_context.get_metrics_group().add_group("freshet")
+        self._meters = meters = Meters(runtime_context)
         self._log_fault = FaultLog(logger, "popularity of a second cannot be merged: what fits is")
-        self._retries, self._given_up = group.counter("store_retries"), group.counter("records_given_up")
+        self._retries, self._given_up = meters.counter(REDIS_RETRIES), meters.counter(RECORDS_GIVEN_UP)
 
     def close(self) -> None:
         """Called by Flink when the worker ends."""
@@ -106,6 +108,7 @@ class PopularOperator(KeyedProcessFunction):
         older than the published one.
         """
         parts, now_ms, segment = self._parts, ctx.timer_service().current_processing_time(), str(ctx.get_current_key())
+        self._meters.flush(now_ms)
         table = self._merged(segment, now_ms)
         if table is None:
             self._forget_if_idle(segment, now_ms)

@@ -15,6 +15,7 @@ from schemas.model_versions import DEFAULT, shortened
 from schemas.receipts import ModelOutcome, ModelReceipt, encode_receipt
 from schemas.store import ListWrite
 from udfs.elements import EventRecord
+from udfs.operators.meters import ModelLevels
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
@@ -54,10 +55,15 @@ class RolloutKeeper:
     """The plans of a worker's buckets. Only this operator changes them, so each is read from state once."""
 
     def __init__(
-        self, context: RuntimeContext, shelf: ModelShelf, ranker: Ranker, fell_back: Callable[[], None]
+        self,
+        context: RuntimeContext,
+        shelf: ModelShelf,
+        ranker: Ranker,
+        fell_back: Callable[[], None],
+        serving: ModelLevels,
     ) -> None:
         self._state = context.get_state(ValueStateDescriptor("rollout-v1", Types.PICKLED_BYTE_ARRAY()))
-        self._shelf, self._ranker, self._count_fall_back = shelf, ranker, fell_back
+        self._shelf, self._ranker, self._count_fall_back, self._serving = shelf, ranker, fell_back, serving
         self._plans: dict[Any, Plan] = {}
 
     def begin(self, ctx: Any, now_ms: int) -> Turn:
@@ -69,11 +75,16 @@ class RolloutKeeper:
         turn = Turn(decode_plan(self._state.value()))
         self._plans[key] = turn.plan
         self._resume(turn, now_ms)
+        self._serving.serve(key, self._in_service(turn))
         return turn
 
     def model(self, turn: Turn) -> ListModel:
         """The model that serves the users who are in no arm."""
         return self._shelf[turn.plan.active]
+
+    def _in_service(self, turn: Turn) -> str:
+        """The active model as a label: without the sequence of an online one, which changes each second."""
+        return shortened(self.model(turn).name).partition("@")[0]
 
     def rank(
         self,
@@ -173,6 +184,7 @@ class RolloutKeeper:
         if plan is not turn.stored:
             self._plans[ctx.get_current_key()] = turn.stored = plan
             self._state.update(encode_plan(plan))
+            self._serving.serve(ctx.get_current_key(), self._in_service(turn))
             self._shelf.keep({version for one in self._plans.values() for version in one.named()})
         if plan.answered and plan.waiting():
             register_end_of(ASK_EVERY_MS, ctx)

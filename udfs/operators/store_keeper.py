@@ -1,8 +1,9 @@
 """Access to Redis for the operator, with retries; caches the popular items."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from schemas.consents import Level
 from schemas.store import ConsentOutcome, ListWrite, Tombstone, Written
@@ -38,15 +39,30 @@ class StorePart(NamedTuple):
 
 
 class StoreKeeper:
-    """Writes consents and lists. `fallback` serves until popular lists exist; `retries` is a counter."""
+    """Writes consents and lists. `fallback` serves until popular lists exist.
 
-    def __init__(self, store: ListStore, fallback: PopularItems, retries: Any) -> None:
-        self._store, self._fallback, self._retries = store, fallback, retries
+    Each failed call calls `count_retry`, each answered one `note_s` with the seconds that it took.
+    """
+
+    def __init__(
+        self,
+        store: ListStore,
+        fallback: PopularItems,
+        count_retry: Callable[[], None],
+        note_s: Callable[[float], None],
+    ) -> None:
+        self._store, self._fallback, self._count_retry, self._note_s = store, fallback, count_retry, note_s
         self._wait = Patience(store.outage_max_ms, interrupted)
         self.popular, self._popular_at_ms = fallback, 0
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        return self._wait(ask, self._retries.inc)
+        def timed() -> Answer:
+            begun_s = time.perf_counter()
+            answer = ask()
+            self._note_s(time.perf_counter() - begun_s)
+            return answer
+
+        return self._wait(timed, self._count_retry)
 
     def generation(self) -> str:
         """Redis' current generation."""

@@ -55,7 +55,7 @@ public class SnapshotGuard extends AbstractStreamOperator<byte[]> implements One
         expectZstd();
         snapshotTimes = new TreeMap<>();
         transactionsBeganMs = System.currentTimeMillis();
-        restoresPastTransactions = getMetricGroup().addGroup("freshet").counter("restores_past_transactions");
+        restoresPastTransactions = getMetricGroup().addGroup("freshet").counter("restores_past_transactions_total");
         identity = context.getOperatorStateStore()
                 .getListState(new ListStateDescriptor<>("deployment-v1", BytePrimitiveArraySerializer.INSTANCE));
         for (byte[] restored : identity.get()) {
