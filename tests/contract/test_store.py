@@ -393,6 +393,15 @@ def test_grant_given_before_the_withdrawal_is_refused_when_it_arrives_later(
     assert listed(subject.store, a_list(ada, 3, under=newer)) == [WriteOutcome.WRITTEN]
 
 
+@pytest.mark.parametrize("token", ["", TOKEN])
+def test_grant_at_the_place_of_the_withdrawal_that_it_was_undone_by_is_accepted(
+    subject: Subject, ada: str, token: str
+) -> None:
+    consented(subject.store, a_consent(ada, "none", offset=5, said_at=1_000))
+    undone = a_consent(ada, offset=5, said_at=1_000)
+    assert subject.store.write([undone], [], False, token).consents == [ConsentOutcome.REFUSED]
+
+
 @pytest.mark.parametrize("erase", [False, True])
 def test_direct_withdrawal_holds_at_once(subject: Subject, ada: str, erase: bool) -> None:
     now = subject.now_ms()

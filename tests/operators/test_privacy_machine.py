@@ -402,3 +402,21 @@ def test_regrant_after_withdrawal_is_served_when_replayed_in_one_batch() -> None
     world.click("ada", "s1", 0)
     world.read_all()
     assert world.backing.read("p1.ada") is not None
+
+
+def test_grant_from_before_an_erasure_counts_after_redis_has_lost_both() -> None:
+    world = World(InMemory())
+    world.savepoint()
+    world.dump()
+    world.say("ada", NONE, erase=True)
+    world.say("ada", FULL, 1, purposes=ALL_PURPOSES)
+    world.read_all()
+    world.redis_goes_back(0)
+    world.watch()
+    world.read_all()
+    world.pass_time(SECOND)
+    world.submit(world.savepoints[0])
+    world.click("ada", "s1", 0)
+    world.read_all()
+    assert world.emitted_clean == []
+    assert [state.profile for _, state in world.states()] == [None]

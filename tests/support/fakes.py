@@ -402,6 +402,8 @@ class MemoryStore:
         known = self.consent(pseudonym) or self._gone.get(pseudonym)
         if known is not None:
             there = (known.partition, known.offset) == (change.partition, change.offset)
+            if there and change.level and not known.level and change.said_at <= known.said_at:
+                return ConsentOutcome.REFUSED
             if there and (not change.level or token in ("", self._proofs.get(pseudonym))):
                 return ConsentOutcome.IN_FORCE
             comes_after = there or self._comes_after(known, change)

@@ -4,6 +4,8 @@
 -- A grant given no later than a withdrawal is refused even if it comes after it in the topic. So is a grant before it,
 -- which a restored job reads again: it no longer allows what it allowed then.
 --
+-- A grant at the place of a withdrawal was refused, and the job wrote that again after Redis had lost it.
+--
 -- A withdrawal that follows a later-dated one keeps that later time: the user has refused as late as that.
 --
 -- A hold is the place of a record that the job has not applied yet: until then nothing is personal. The grant at the
@@ -26,6 +28,7 @@ if at then
   local comes_after = tonumber(at) < tonumber(ARGV[1])
   if partition == ARGV[2] then
     if offset == ARGV[3] then
+      if permits and withdrawn and tonumber(ARGV[4]) <= tonumber(withdrawn) then return -1 end
       if ARGV[5] ~= 'grant' or ARGV[9] == '' or string.sub(known, -#ARGV[9]) == ARGV[9] then return 1 end
       comes_after = true
     else
