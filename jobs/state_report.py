@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+import msgspec
+
 from jobs.deployment import LAYOUT, complaint_about_snapshot
 from schemas.topics import DAY_MS
 
@@ -59,7 +61,7 @@ class JobPlan(NamedTuple):
     kept_ms: int
 
 
-class StateFinding(NamedTuple):
+class StateFinding(msgspec.Struct, frozen=True):
     """One reason against the snapshot, as a sentence that says how to mend it."""
 
     verdict: Verdict
