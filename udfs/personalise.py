@@ -283,7 +283,7 @@ def undo_refused(users: Users, refused: Iterable[ConsentRecord], account: Accoun
             continue
         if (state.consent_partition, state.consent_offset) == (change.partition, change.offset):
             withdraw(state)
-            # Redis may lose the withdrawal, and is then written from state: the grant is not to count when it is reread.
+            # Redis may lose the withdrawal, and is then written from state: the grant must not count when reread.
             state.withdrawn_at = max(state.withdrawn_at, change.said_at)
         else:
             state.profile, state.not_before = Profile(), state.consent_at

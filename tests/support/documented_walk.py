@@ -111,7 +111,7 @@ ELSEWHERE: Final = {
         "tests/faults/test_rebucket.py"
     ),
     "freshet submit --settings freshet.toml --flink http://flink:8081 --savepoint s3://state/eight": (
-        "tests/faults/test_rebucket.py"
+        "tests/e2e/test_submission.py"
     ),
     "freshet state check --settings freshet.toml --flink http://flink:8081 --from SAVEPOINT": (
         "tests/e2e/test_submission.py"
