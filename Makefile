@@ -59,8 +59,8 @@ privacy-test: setup ## run the tests about consent, erasure and identifiers, ove
 properties: setup ## run every property on all its random examples; `make test` takes a quarter of them
 	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest $(SIDE_BY_SIDE) tests/unit tests/operators tests/contract $(ARGS)
 
-campaign: setup ## every case of the faults that `make test` tries one case of: state backends and changes of buckets in all modes and formats
-	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_state_backends.py tests/faults/test_rebucket.py $(ARGS)
+campaign: setup ## every case of the faults that `make test` tries one case of: state backends, changes of buckets and take-overs in all modes and formats
+	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_state_backends.py tests/faults/test_rebucket.py tests/faults/test_take_over.py $(ARGS)
 
 alerts: setup ## cause the fault of each alert, and see it fire and resolve in a real Prometheus and Alertmanager (10 minutes)
 	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_alert_campaign.py -k "not soak" $(ARGS)

@@ -14,6 +14,7 @@ REBUILD_FIRST_MAX_S: Final = 5.0
 REBUILD_ALL_MAX_S: Final = 60.0
 REBUILD_LISTS: Final = 100_000
 P99_MORE_MAX_MS: Final = 130
+TAKE_OVER_MAX_S: Final = 2.0
 SWAP_MAX_S: Final = 2.0
 ROLLBACK_MAX_S: Final = 1.0
 ROLLOUT_P99_MORE_MAX_MS: Final = 20
@@ -87,7 +88,16 @@ def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
         what = f"{lists:,} lists after FLUSHALL"
         found.append(LimitCheck("rebuild", what, f"{all_s:.1f} s", f"<= {limit_s:g} s", all_s <= limit_s))
     found += _of_rollout(figures) if "rollout_swap_s" in figures else []
+    found += _of_take_over(figures) if "take_over_longest_ms" in figures else []
     return found
+
+
+def _of_take_over(figures: dict[str, Any]) -> list[LimitCheck]:
+    longest_s = figures["take_over_longest_ms"] / 1_000
+    bound = f"<= {TAKE_OVER_MAX_S:g} s"
+    return [
+        LimitCheck("take-over", "longest wait for a list", f"{longest_s:.2f} s", bound, longest_s <= TAKE_OVER_MAX_S)
+    ]
 
 
 def _of_rollout(figures: dict[str, Any]) -> list[LimitCheck]:

@@ -20,6 +20,7 @@ from bench import (
     rebuild_time,
     report,
     rollout_time,
+    take_over_time,
     throughput,
 )
 from bench.figures import machine, verdicts
@@ -34,6 +35,7 @@ PRIVACY_EVENTS, PAIRS = 430_000, 4
 PLAN, PLAN_QUICK = latency.LatencyPlan(warm_up_s=120, measure_s=60), latency.LatencyPlan(warm_up_s=60, measure_s=20)
 BUCKETS, BUCKETS_QUICK = buckets.BucketCountPlan(30, 20, 200_000), buckets.BucketCountPlan(5, 5, 40_000)
 ROLLOUT, ROLLOUT_QUICK = rollout_time.RolloutPlan(20, 60, 60), rollout_time.RolloutPlan(5, 20, 15)
+TAKE_OVER, TAKE_OVER_QUICK = take_over_time.TakeOverPlan(3, 60, 30), take_over_time.TakeOverPlan(1, 20, 10)
 FENCE, FENCE_QUICK = fence.FencePlan(withdrawals=400, warm_up_s=30), fence.FencePlan(withdrawals=100, warm_up_s=10)
 
 
@@ -111,6 +113,15 @@ def _rollout(on: Testbed, options: BenchOptions) -> Measured:
     return rollout_time.figures(measured), rollout_time.body(measured, plan)
 
 
+def _take_over(on: Testbed, options: BenchOptions) -> Measured:
+    plan = TAKE_OVER_QUICK if options.quick else TAKE_OVER
+    plan = take_over_time.TakeOverPlan(
+        options.repeats or plan.take_overs, options.warm_up or plan.warm_up_s, options.seconds or plan.quiet_s
+    )
+    measured = take_over_time.measure(on, plan)
+    return take_over_time.figures(measured), take_over_time.body(measured, plan)
+
+
 PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -119,9 +130,10 @@ PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "buckets": _buckets,
     "rebucket": _rebucket,
     "rollout": _rollout,
+    "take-over": _take_over,
     "learning": functools.partial(_throughput, part="learning"),
 }
-ASKED_FOR: Final = ("buckets", "rebucket", "rollout", "learning")
+ASKED_FOR: Final = ("buckets", "rebucket", "rollout", "take-over", "learning")
 """Parts that run only with `--only`."""
 
 
@@ -151,7 +163,8 @@ def run(options: BenchOptions, command: str, say: Say) -> str:
     Figures go to bench.json and, after a full run with the default settings, to RESULTS.md, with `command`.
     """
     flink_settings = dict(setting.split("=", 1) for setting in options.flink)
-    with open_testbed(flink_settings, "\n".join(options.settings), say) as on:
+    slots = 2 if options.only == "take-over" else 1
+    with open_testbed(flink_settings, "\n".join(options.settings), say, slots) as on:
         figures, bodies = measure(on, options)
     if options.flink or options.settings:
         say("settings were tried, so nothing was written")

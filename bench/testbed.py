@@ -103,13 +103,15 @@ class Testbed:
 
 
 @contextlib.contextmanager
-def open_testbed(flink_settings: Mapping[str, str], more_settings: str, say: Say) -> Iterator[Testbed]:
+def open_testbed(
+    flink_settings: Mapping[str, str], more_settings: str, say: Say, task_managers: int = 1
+) -> Iterator[Testbed]:
     """A testbed that leaves no process behind, in any case."""
-    stack = LocalStack(DIRECTORY, 1, flink_settings, say)
+    stack = LocalStack(DIRECTORY, task_managers, flink_settings, say)
     if is_up(DIRECTORY):
         say("ending what an earlier run left behind")
         stack.stop()
-        stack = LocalStack(DIRECTORY, 1, flink_settings, say)
+        stack = LocalStack(DIRECTORY, task_managers, flink_settings, say)
     say("starting Kafka, Redis and Flink below .local/bench")
     with stack:
         yield Testbed(stack, more_settings, say)

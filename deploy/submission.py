@@ -45,13 +45,19 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
 class Submission(NamedTuple):
-    """How the job is submitted. `flink` is the URL of the REST interface, `python` the interpreter of the workers."""
+    """How the job is submitted. `flink` is the URL of the REST interface, `python` the interpreter of the workers.
+
+    The job takes over from the running job `beside`, if that is given. `mode` is its execution mode, by default that of
+    Flink's settings.
+    """
 
     flink: str | None = None
     savepoint: str | None = None
     parallelism: int | None = None
     python: str | None = None
     new_deployment: bool = False
+    beside: str | None = None
+    mode: str | None = None
 
 
 class UpgradeResult(NamedTuple):
@@ -177,12 +183,16 @@ def run_arguments(settings: Path, package: Path, how: Submission) -> list[str]:
     words = ["run", "-d"]
     if how.flink is not None:
         words += ["-m", _authority(how.flink)]
+    if how.mode is not None:
+        words.append(f"-Dpython.execution-mode={how.mode}")
     if how.savepoint is not None:
         words += ["-s", how.savepoint]
     if how.parallelism is not None:
         words += ["-p", str(how.parallelism)]
     words += ["-pyfs", str(package), "-pyexec", how.python or sys.executable, "-pyclientexec", sys.executable]
     words += ["-pym", "jobs.personalise", "--settings", str(settings.absolute())]
+    if how.beside is not None:
+        words += ["--beside", how.beside]
     return [*words, "--new-deployment"] if how.new_deployment else words
 
 
@@ -218,7 +228,7 @@ def client_environment(flink: str | None) -> dict[str, str]:
     # Thread mode looks for pemja with the `python` that is first on PATH, whatever python.executable says.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     environment = {**os.environ, "PATH": path}
-    for directory in (LOCAL, LOCAL / "demo"):
+    for directory in (LOCAL, LOCAL / "demo", LOCAL / "bench"):
         if flink is not None and is_up(directory):
             cluster = LocalStack.attach(directory).flink
             if _host_and_port(cluster.url) == _host_and_port(flink):

@@ -35,7 +35,8 @@ class Deployment(msgspec.Struct, frozen=True):
     `users` holds fingerprints of the pseudonym keys by key id; `hashes` those of the other keys, by domain. `epoch` is
     the submission time in ms, later than that of every earlier submission. `trail` is the id that the job's signatures
     are bound to (:func:`jobs.trail.trail_id`); it may change, and the audit trail then records the change. `bits_by` is
-    the number of buckets that the deployment began with, if it has another number now, else 0.
+    the number of buckets that the deployment began with, if it has another number now, else 0. `side`
+    changes with each take-over: two jobs that run at once have different consumer groups and transactional ids.
     """
 
     buckets: int
@@ -51,6 +52,7 @@ class Deployment(msgspec.Struct, frozen=True):
     epoch: int = 0
     trail: str = ""
     bits_by: int = 0
+    side: str = ""
 
     def users_bits_by(self) -> int:
         """What :func:`udfs.popularity.user_bit_of` divides by: a user keeps their bit when buckets change."""
@@ -124,6 +126,21 @@ def complaint_about_snapshot(snapshot: Mapping[str, str], now: Mapping[str, str]
     return None
 
 
+MAY_DIFFER: Final = ("job.buckets", "job.max_parallelism", "python.execution-mode")
+"""The pins that a job with empty state may have other values of, if it takes over from one."""
+
+
+def complaint_about_successor(recorded: Deployment, now: Deployment) -> str | None:
+    """Explain why `now` cannot take over from the `recorded` deployment; None if it can."""
+    before, after = recorded.pins(), now.pins()
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name] and name not in MAY_DIFFER:
+            return (
+                f"{name} is {after[name]}, and the running job has {before[name]}: a job that takes over must share it"
+            )
+    return _complaint_about_keys(recorded, now)
+
+
 def complaint_about_record(recorded: Deployment, now: Deployment) -> str | None:
     """Explain why `now` is not a submission of the `recorded` deployment; None if it is."""
     before, after = recorded.pins(), now.pins()
@@ -147,3 +164,23 @@ def _complaint_about_keys(recorded: Deployment, now: Deployment) -> str | None:
         if recorded.hashes[domain] != now.hashes[domain]:
             return f"the key ring has another key for the domain `{domain}`: {keys}"
     return None
+
+
+SIDES: Final = ("", "second")
+
+
+def other_side(side: str) -> str:
+    """The side of a job that takes over from one of `side`.
+
+    >>> other_side(""), other_side("second")
+    ('second', '')
+    """
+    return SIDES[1 - SIDES.index(side)]
+
+
+def on_side(settings: Settings, side: str) -> Settings:
+    """`settings` with the consumer group, and so the transactional ids, of this side."""
+    if not side:
+        return settings
+    kafka = msgspec.structs.replace(settings.kafka, group_id=f"{settings.kafka.group()}-{side}")
+    return msgspec.structs.replace(settings, kafka=kafka)

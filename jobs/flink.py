@@ -49,8 +49,11 @@ def raw_records(env: StreamExecutionEnvironment, settings: Settings) -> DataStre
     return env.from_source(source.build(), WatermarkStrategy.no_watermarks(), "raw-records", kind).uid(SOURCE_UID)
 
 
-def sink_to_topic(stream: DataStream, topic: str, settings: Settings) -> None:
-    """Write the byte records of `stream` to `topic`; the uid is derived from the topic's short name."""
+def sink_to_topic(stream: DataStream, topic: str, settings: Settings, side: str = "") -> None:
+    """Write the byte records of `stream` to `topic`; the uid is derived from the topic's short name.
+
+    And from the `side`: a job that takes over must not restore the transactions of the one that still runs.
+    """
     kafka, exactly_once = settings.kafka, topic in EXACTLY_ONCE
     record = KafkaRecordSerializationSchema.builder()
     record.set_topic(kafka.topic(topic)).set_value_serialization_schema(ByteArraySchema())
@@ -63,7 +66,7 @@ def sink_to_topic(stream: DataStream, topic: str, settings: Settings) -> None:
     if exactly_once:
         builder.set_transactional_id_prefix(transactional_prefix(kafka, topic))
         builder.set_property("transaction.timeout.ms", str(settings.transaction_timeout_ms()))
-    stream.sink_to(builder.build()).uid(f"{topic}-v1").name(topic)
+    stream.sink_to(builder.build()).uid("-".join(filter(None, (f"{topic}-v1", side)))).name(topic)
 
 
 def execution_mode(env: StreamExecutionEnvironment) -> str:
@@ -71,6 +74,13 @@ def execution_mode(env: StreamExecutionEnvironment) -> str:
     configuration = env._j_stream_execution_environment.getConfiguration()
     j_options = get_gateway().jvm.org.apache.flink.python.PythonOptions
     return str(configuration.get(j_options.PYTHON_EXECUTION_MODE))
+
+
+def ignore_unclaimed_state(env: StreamExecutionEnvironment) -> None:
+    """Restore a snapshot although some of its state belongs to no operator of this job."""
+    configuration = Configuration()
+    configuration.set_string("execution.state-recovery.ignore-unclaimed-state", "true")
+    env.configure(configuration)
 
 
 def relax_bundle_timer(env: StreamExecutionEnvironment) -> None:

@@ -38,15 +38,23 @@ from adapters.secrets.key_rings import load_key_ring
 from jobs.application_mode import is_application_mode, patiently, recovered_job, rejoin, warn_without_recovery
 from jobs.checkpoints import go_on_without_checkpoints
 from jobs.checks import check_codecs, check_topics
-from jobs.deployment import Deployment, deployment_of, encode_pins
-from jobs.flink import bucket_keys, describe_buckets, execution_mode, raw_records, relax_bundle_timer, sink_to_topic
+from jobs.deployment import Deployment, deployment_of, encode_pins, on_side
+from jobs.flink import (
+    bucket_keys,
+    describe_buckets,
+    execution_mode,
+    ignore_unclaimed_state,
+    raw_records,
+    relax_bundle_timer,
+    sink_to_topic,
+)
 from jobs.java_operators import gather_elements, record_batches, snapshot_guard, split_lines
 from jobs.job_plan import job_plan
 from jobs.marks import mark_submission
 from jobs.open_transactions import end_transactions_left_open
 from jobs.operators_jar import operators_jar
 from jobs.redis_check import check_redis, claim_prefix
-from jobs.registration import Registration, claim_group
+from jobs.registration import Registration, claim_group, newest_readable
 from jobs.release import RELEASE, open_checked
 from jobs.running_jobs import expect_not_running, set_deployment_parameter
 from jobs.settings import Settings, load_settings
@@ -55,6 +63,7 @@ from jobs.state_report import REPORTED, JobPlan, StateReport
 from jobs.trail import trail_id
 from jobs.workers import (
     check_openable,
+    open_gate,
     open_ingest,
     open_learn_parts,
     open_logging,
@@ -66,6 +75,7 @@ from schemas.errors import FreshetError, SettingsError
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.feedback_keeper import FEEDBACK
 from udfs.operators.feedback_operator import FeedbackOperator
+from udfs.operators.gate import Gate
 from udfs.operators.ingest_operator import IngestOperator
 from udfs.operators.judge_operator import COMMANDS, JudgeOperator
 from udfs.operators.learn_operator import LearnOperator
@@ -101,8 +111,11 @@ class Outputs(NamedTuple):
     commands: DataStream
 
 
-def build(streams: Streams, settings: Settings, deployment: Deployment, keys: list[int]) -> Outputs:
-    """Wire the operators. `keys[bucket]` is the stream key of a bucket.
+def build(
+    streams: Streams, settings: Settings, deployment: Deployment, keys: list[int], is_silent: bool = False
+) -> Outputs:
+    """Wire the operators. `keys[bucket]` is the stream key of a bucket. With `is_silent`, they write nothing until the
+    job has taken over from another.
 
     The uids of the keyed operators contain the execution mode (thread or process), because the two modes cannot share
     state.
@@ -120,7 +133,9 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     personalised = (
         gather_elements(elements.key_by(lambda element: element[0], key_type=Types.INT()), Types.INT())
         .process(
-            PersonaliseOperator(_opening(settings, epoch, open_personalise_parts, settings, epoch, deployment.trail)),
+            PersonaliseOperator(
+                _opening(settings, epoch, open_personalise_parts, settings, epoch, deployment.trail, is_silent)
+            ),
             output_type=Types.ROW([Types.STRING(), BYTES]),
         )
         .uid(f"personalise-v1-{mode}")
@@ -130,7 +145,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
         personalised.get_side_output(LESSONS)
         .key_by(lambda lessons: 0, key_type=Types.INT())
         .process(
-            LearnOperator(_opening(settings, epoch, open_learn_parts, settings, epoch)),
+            LearnOperator(_opening(settings, epoch, open_learn_parts, settings, epoch, is_silent)),
             output_type=BYTES,
         )
         .set_parallelism(1)
@@ -140,13 +155,14 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     published = (
         personalised.key_by(lambda sums: sums[0], key_type=Types.STRING())
         .process(
-            PopularOperator(_opening(settings, epoch, open_popular_parts, settings, epoch)),
+            PopularOperator(_opening(settings, epoch, open_popular_parts, settings, epoch, is_silent)),
             output_type=BYTES,
         )
         .uid(f"popular-v1-{mode}")
         .name("popular")
     )
-    judged, metrics = _judged(personalised, settings, mode), _metrics(personalised, settings, mode)
+    gate = functools.partial(open_gate, settings, epoch, is_silent)
+    judged, metrics = _judged(personalised, settings, mode, gate), _metrics(personalised, settings, mode, gate)
     return Outputs(
         personalised.get_side_output(REJECTS),
         personalised.get_side_output(CLEAN_EVENTS),
@@ -163,24 +179,24 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     )
 
 
-def _metrics(personalised: DataStream, settings: Settings, mode: str) -> DataStream:
+def _metrics(personalised: DataStream, settings: Settings, mode: str, gate: Callable[[], Gate]) -> DataStream:
     """The records of feedback in the topic `metrics`; receipts of what has drifted are a side output."""
     return (
         personalised.get_side_output(FEEDBACK)
         .key_by(lambda sums: 0, key_type=Types.INT())
-        .process(FeedbackOperator(settings.feedback, settings.drift), output_type=BYTES)
+        .process(FeedbackOperator(settings.feedback, settings.drift, gate), output_type=BYTES)
         .set_parallelism(1)
         .uid(f"feedback-v1-{mode}")
         .name("feedback")
     )
 
 
-def _judged(personalised: DataStream, settings: Settings, mode: str) -> DataStream:
+def _judged(personalised: DataStream, settings: Settings, mode: str, gate: Callable[[], Gate]) -> DataStream:
     """What is known of trials, for `metrics`; verdicts and commands are side outputs."""
     return (
         personalised.get_side_output(TRIALS)
         .key_by(lambda trial: trial[0], key_type=Types.STRING())
-        .process(JudgeOperator(settings.judge, settings.job.buckets), output_type=BYTES)
+        .process(JudgeOperator(settings.judge, settings.job.buckets, gate), output_type=BYTES)
         .set_parallelism(1)
         .uid(f"judge-v1-{mode}")
         .name("judge")
@@ -215,6 +231,11 @@ def main(arguments: list[str]) -> None:
         action="store_true",
         help="submit and record nothing: only say whether this job may start from the snapshot that -s names",
     )
+    parser.add_argument(
+        "--beside",
+        metavar="JOB",
+        help="submit a job that writes nothing and is to take over from that running job (`freshet take-over`)",
+    )
     submit(parser.parse_args(arguments))
 
 
@@ -235,7 +256,9 @@ def submit(options: argparse.Namespace) -> None:
         return
     check_openable(settings)
     go_on_without_checkpoints(env, settings.redis.outage_max_ms)
-    admit_once = functools.partial(admit, env, settings, options.new_deployment, replaced)
+    if options.beside is not None:
+        ignore_unclaimed_state(env)  # that of the sinks belongs to the job that still runs
+    admit_once = functools.partial(admit, env, settings, options.new_deployment, replaced, options.beside)
     if is_application_mode(env):
         warn_without_recovery(env)
         deployment = patiently(admit_once)
@@ -244,7 +267,7 @@ def submit(options: argparse.Namespace) -> None:
     if deployment.mode == "thread":
         relax_bundle_timer(env)
     print(describe_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
-    wire(env, settings, deployment)
+    wire(env, settings, deployment, options.beside is not None)
     if replaced is None:
         env.execute(settings.job.name)
     else:
@@ -252,8 +275,9 @@ def submit(options: argparse.Namespace) -> None:
         print(f"checked: this submission will be accepted once job {replaced} is stopped", flush=True)
 
 
-def wire(env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment) -> None:
-    """Add the whole job to `env`, from its source to its sinks."""
+def wire(env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment, is_silent: bool = False) -> None:
+    """Add the whole job to `env`, from its source to its sinks. `is_silent`: see :func:`build`."""
+    settings = on_side(settings, deployment.side)
     raw = snapshot_guard(
         raw_records(env, settings),
         encode_pins(deployment.pins()),
@@ -261,11 +285,14 @@ def wire(env: StreamExecutionEnvironment, settings: Settings, deployment: Deploy
         settings.transaction_timeout_ms(),
     )
     keys = bucket_keys(settings.job.buckets, settings.job.max_parallelism)
-    sink(build(Streams(raw), settings, deployment, keys), settings)
+    sink(build(Streams(raw), settings, deployment, keys, is_silent), settings, deployment.side)
 
 
 def plan(env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment) -> JobPlan:
-    """What this job expects of a snapshot."""
+    """What this job expects of a snapshot: the sinks of whichever job wrote it, on its side."""
+    recorded = newest_readable(settings.kafka).deployment
+    if recorded is not None:
+        deployment = msgspec.structs.replace(deployment, side=recorded.side)
     return job_plan(env, settings, deployment.pins(), functools.partial(wire, env, settings, deployment))
 
 
@@ -284,23 +311,33 @@ def examine(env: StreamExecutionEnvironment, settings: Settings) -> StateReport:
     return report_on(path, plan(env, settings, deployment))
 
 
-def admit(env: StreamExecutionEnvironment, settings: Settings, replace: bool, replaced: str | None) -> Deployment:
+def admit(
+    env: StreamExecutionEnvironment, settings: Settings, replace: bool, replaced: str | None, beside: str | None = None
+) -> Deployment:
     """Make the checks that need Redis and Kafka, and record the submission. May be repeated."""
     check_redis(settings.redis)
-    deployment = register(env, settings, replace, replaced)
+    deployment = register(env, settings, replace, replaced, beside)
     if replaced is None:
-        if snapshot_path(env) is None and (ended := end_transactions_left_open(settings.kafka)):
+        kafka = on_side(settings, deployment.side).kafka
+        begins_anew = snapshot_path(env) is None or beside is not None
+        if begins_anew and (ended := end_transactions_left_open(kafka)):
             print(f"ended {len(ended)} transactions that an earlier job had left open", flush=True)
-        mark_submission(settings)
+        if beside is None:
+            mark_submission(settings)
     return deployment
 
 
 def register(
-    env: StreamExecutionEnvironment, settings: Settings, replace: bool, replaced: str | None = None
+    env: StreamExecutionEnvironment,
+    settings: Settings,
+    replace: bool,
+    replaced: str | None = None,
+    beside: str | None = None,
 ) -> Deployment:
     """Compare this submission with topics, snapshot, running jobs and the last submission; record and return it.
 
-    Nothing is recorded if `replaced` names the running job that this submission is to replace.
+    Nothing is recorded if `replaced` names the running job that this submission is to replace. If it is to take over
+    from the running job `beside`, it is recorded as that.
     """
     operators_jar()
     topic_ids = check_topics(settings)  # first: if Kafka is away, nothing else is to blame
@@ -312,32 +349,37 @@ def register(
     if (path := snapshot_path(env)) is not None:
         check_snapshot(path, plan(env, settings, deployment))
     name = topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
-    expect_not_running(env, name, replaced)
+    expect_not_running(env, name, replaced or beside)
     claim_prefix(settings.redis, name, replace)
-    set_deployment_parameter(env, name)
     with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
         recorded = None if replace else registration.recorded
         bits_by = users_bits_by(env) or (0 if recorded is None else recorded.bits_by)
         deployment = msgspec.structs.replace(deployment, bits_by=bits_by)
         if replaced is not None:
             registration.check(deployment, replace)
-            return deployment
-        return registration.take(deployment, replace)
+            taken = deployment
+        elif beside is not None:
+            taken = registration.reserve(deployment)
+            claim_group(on_side(settings, taken.side).kafka)
+        else:
+            taken = registration.take(deployment, replace)
+    set_deployment_parameter(env, name, taken.epoch)
+    return taken
 
 
-def sink(outputs: Outputs, settings: Settings) -> None:
-    """Write the outputs to their topics."""
-    sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings)
+def sink(outputs: Outputs, settings: Settings, side: str = "") -> None:
+    """Write the outputs to their topics. `side` is that of the deployment."""
+    sink_to_topic(outputs.rejects, topics.DEAD_LETTERS, settings, side)
     if settings.events.publish:
         clean_events = split_lines(outputs.clean_events, "clean-events")
-        sink_to_topic(clean_events, topics.EVENTS, settings)
+        sink_to_topic(clean_events, topics.EVENTS, settings, side)
     audit = split_lines(outputs.audit, "audit-records")
-    sink_to_topic(audit, topics.AUDIT, settings)
-    sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings)
-    sink_to_topic(outputs.receipts, topics.RECEIPTS, settings)
-    sink_to_topic(outputs.commands, topics.CONTROL, settings)
-    sink_to_topic(outputs.metrics, topics.METRICS, settings)
-    sink_to_topic(outputs.answers, topics.ANSWERS, settings)
+    sink_to_topic(audit, topics.AUDIT, settings, side)
+    sink_to_topic(outputs.audit_heads, topics.AUDIT_HEADS, settings, side)
+    sink_to_topic(outputs.receipts, topics.RECEIPTS, settings, side)
+    sink_to_topic(outputs.commands, topics.CONTROL, settings, side)
+    sink_to_topic(outputs.metrics, topics.METRICS, settings, side)
+    sink_to_topic(outputs.answers, topics.ANSWERS, settings, side)
 
 
 if __name__ == "__main__":

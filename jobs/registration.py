@@ -29,7 +29,13 @@ from adapters.kafka.reading import open_consumer, partitions_of, records
 from adapters.kafka.settings import KafkaSettings
 from adapters.kafka.settled_topic import has_topic
 from adapters.secrets.key_rings import load_key_ring
-from jobs.deployment import Deployment, complaint_about_record, deployment_of
+from jobs.deployment import (
+    Deployment,
+    complaint_about_record,
+    complaint_about_successor,
+    deployment_of,
+    other_side,
+)
 from jobs.settings import Settings, load_settings
 from schemas import topics
 from schemas.audit import SignedHead
@@ -37,6 +43,8 @@ from schemas.errors import SettingsError
 
 KEY: Final = b"deployment"
 CLAIM_KEY: Final = b"submission"
+SUCCESSOR_KEY: Final = b"successor"
+"""The key of the job that was submitted to take over, until it has."""
 TIMEOUT_MAX: Final = "transaction.max.timeout.ms"
 ANSWER_S: Final = 30.0
 RECENT_HEADS_MAX: Final = 5_000
@@ -96,7 +104,8 @@ class Registration:
         try:
             self._producer.begin_transaction()
             claimed_ms = self._send(CLAIM_KEY, b"{}")
-            taken = msgspec.structs.replace(deployment, epoch=max(claimed_ms, before + 1))
+            side = self.recorded.side if self.recorded is not None else ""
+            taken = msgspec.structs.replace(deployment, epoch=max(claimed_ms, before + 1), side=side)
             self._send(KEY, msgspec.json.encode(taken))
             self._producer.commit_transaction()
         except (ProducerFencedError, InvalidProducerEpochError, InvalidTxnStateError):
@@ -107,6 +116,45 @@ class Registration:
         except KafkaError as error:
             raise _refused(self._kafka, error) from None
         return taken
+
+    def reserve(self, successor: Deployment) -> Deployment:
+        """Record `successor` as the job that is to take over, with an epoch and on the other side; returns it.
+
+        Raises :class:`SettingsError` if it cannot take over from the recorded deployment.
+        """
+        recorded = self.recorded
+        if recorded is None or self.newest_is_unreadable:
+            raise SettingsError("no running job is recorded from which another could take over: use `freshet submit`")
+        raise_if(complaint_about_successor(recorded, successor))
+        try:
+            self._producer.begin_transaction()
+            epoch = max(self._send(CLAIM_KEY, b"{}"), recorded.epoch + 1)
+            taken = msgspec.structs.replace(successor, epoch=epoch, side=other_side(recorded.side))
+            self._send(SUCCESSOR_KEY, msgspec.json.encode(taken))
+            self._producer.commit_transaction()
+        except KafkaError as error:
+            raise _refused(self._kafka, error) from None
+        return taken
+
+    def promote(self, successor: Deployment) -> None:
+        """Record `successor`, which has taken over, as the last submission. May be repeated."""
+        try:
+            self._producer.begin_transaction()
+            self._send(KEY, msgspec.json.encode(successor))
+            self._send(SUCCESSOR_KEY, None)
+            self._producer.commit_transaction()
+        except KafkaError as error:
+            raise _refused(self._kafka, error) from None
+
+    def clock_ms(self) -> int:
+        """The time by the broker's clock, which dates records."""
+        try:
+            self._producer.begin_transaction()
+            now_ms = self._send(CLAIM_KEY, b"{}")
+            self._producer.commit_transaction()
+        except KafkaError as error:
+            raise _refused(self._kafka, error) from None
+        return now_ms
 
     def check(self, deployment: Deployment, replace: bool) -> int:
         """Raise :class:`SettingsError` if :meth:`take` would refuse; returns the last epoch, 0 if there is none."""
@@ -119,7 +167,7 @@ class Registration:
             raise_if(complaint_about_buckets(seen, deployment.buckets))
         return max(self.recorded.epoch if self.recorded else 0, *(head.epoch for head in seen or ()), 0)
 
-    def _send(self, key: bytes, value: bytes) -> int:
+    def _send(self, key: bytes, value: bytes | None) -> int:
         """Send a record; returns its append time (ms) by the broker's clock."""
         return int(self._producer.send(self._topic, key=key, value=value).get(ANSWER_S).timestamp)
 
@@ -141,6 +189,14 @@ def last_recorded(kafka: KafkaSettings) -> Deployment | None:
 def newest_readable(kafka: KafkaSettings) -> LastSubmission:
     """Find the newest readable record of a submission in the topic."""
     return newest_of(record.value for record in records(kafka, topics.DEPLOYMENT) if record.key == KEY)
+
+
+def successor(kafka: KafkaSettings) -> Deployment | None:
+    """The job that was last submitted to take over and has not; None if there is none."""
+    found = newest_of(
+        record.value or b"" for record in records(kafka, topics.DEPLOYMENT) if record.key == SUCCESSOR_KEY
+    )
+    return None if found.newest_is_unreadable else found.deployment
 
 
 def newest_of(values: Iterable[bytes | None]) -> LastSubmission:

@@ -14,12 +14,21 @@ from adapters.flink.rest import FlinkRest
 from schemas.errors import RestError, SettingsError
 
 PARAMETER: Final = "freshet.deployment"
+EPOCH: Final = "freshet.epoch"
+"""The parameter with the epoch of the job's submission, which tells the two jobs of a take-over apart."""
 ENDED: Final = frozenset({"FAILED", "CANCELED", "FINISHED"})
 
 
-def set_deployment_parameter(env: StreamExecutionEnvironment, deployment: str) -> None:
-    """Store the name of the deployment in the parameters of the job that `env` builds."""
-    env.get_config().set_global_job_parameters({PARAMETER: deployment})
+def set_deployment_parameter(env: StreamExecutionEnvironment, deployment: str, epoch: int) -> None:
+    """Store the name of the deployment, and the epoch, in the parameters of the job that `env` builds."""
+    env.get_config().set_global_job_parameters({PARAMETER: deployment, EPOCH: str(epoch)})
+
+
+def jobs_by_epoch(rest: FlinkRest, job_name: str) -> dict[int, str]:
+    """The ids of the running jobs of this name by epoch; 0 for that of a release that did not store it."""
+    jobs = [job["jid"] for job in rest.overview() if job["name"] == job_name and job["state"] not in ENDED]
+    found = {job: rest.get(f"/jobs/{job}/config").get("execution-config", {}).get("user-config", {}) for job in jobs}
+    return {int(parameters.get(EPOCH, 0)): job for job, parameters in found.items()}
 
 
 def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replaced: str | None = None) -> None:

@@ -3,13 +3,15 @@
 import functools
 import gc
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from adapters.log_output import log_from_worker
 from adapters.redis.store import RedisStore
 from adapters.schema_sources import codec_of, source_at
 from adapters.secrets.key_rings import load_key_ring
 from adapters.secrets.signing_keys import load_signing_key
+from jobs.clock import clock_ms
+from jobs.handover_gate import handover_gate
 from jobs.kafka_properties import flink_kafka_properties
 from jobs.marks import Marker, connect_as_tenant
 from jobs.model_versions import opener, registry_of, version_of
@@ -26,8 +28,10 @@ from udfs.fallback_model import FallbackModel
 from udfs.frozen_model import FrozenModel
 from udfs.ingest import Ingest
 from udfs.online_model import OnlineModel
+from udfs.operators.gate import ClockedStore, Gate
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.learn_operator import LearnParts
+from udfs.operators.list_store import ListStore
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
@@ -83,7 +87,17 @@ def open_store(settings: Settings, epoch: int) -> RedisStore:
     return RedisStore(connect_as_tenant(settings), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
 
 
-def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:
+def open_gate(settings: Settings, epoch: int, is_silent: bool) -> Gate:
+    """The gate of the job of `epoch`, which was submitted to take over if it `is_silent`."""
+    return handover_gate(settings, epoch, is_silent)
+
+
+def open_clocked_store(settings: Settings, epoch: int, gate: Gate) -> ListStore:
+    """A store that is written while the clock says that it is the turn of this job."""
+    return cast(ListStore, ClockedStore(open_store(settings, epoch), gate, clock_ms))
+
+
+def open_personalise_parts(settings: Settings, epoch: int, trail: str, is_silent: bool = False) -> PersonaliseParts:
     """Model, store and bounds for the personalise operator; `trail` comes from :func:`jobs.trail.trail_id`."""
     shelf, fallback = open_shelf(settings)
     online = shelf.own.get(ONLINE)
@@ -114,6 +128,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
         settings.feedback,
         catalogue,
         remote if isinstance(remote := shelf.own[DEFAULT], FallbackModel) else None,
+        open_gate(settings, epoch, is_silent),
     )
 
 
@@ -143,9 +158,11 @@ def _open_local(settings: Settings) -> tuple[dict[str, ListModel], str, PopularI
     return {DEFAULT: model}, str(version_of(scorer.manifest)), PopularItems.ranked(scorer.manifest.popular)
 
 
-def open_learn_parts(settings: Settings, epoch: int) -> LearnParts:
+def open_learn_parts(settings: Settings, epoch: int, is_silent: bool = False) -> LearnParts:
     """Store and settings for the learn operator."""
-    return LearnParts(open_store(settings, epoch), settings.learn, settings.popularity, epoch, open_catalogue(settings))
+    gate = open_gate(settings, epoch, is_silent)
+    store = open_clocked_store(settings, epoch, gate)
+    return LearnParts(store, settings.learn, settings.popularity, epoch, open_catalogue(settings), gate)
 
 
 def _tune_garbage_collector() -> None:
@@ -158,9 +175,9 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def open_popular_parts(settings: Settings, epoch: int) -> PopularParts:
+def open_popular_parts(settings: Settings, epoch: int, is_silent: bool = False) -> PopularParts:
     """Store and settings for the popular operator. Popular lists come from no model."""
     ids = recommendation_ids(load_key_ring(settings.privacy.key_ring))
-    return PopularParts(
-        open_store(settings, epoch), POPULARITY, epoch, settings.popularity, ids, open_catalogue(settings)
-    )
+    gate = open_gate(settings, epoch, is_silent)
+    store = open_clocked_store(settings, epoch, gate)
+    return PopularParts(store, POPULARITY, epoch, settings.popularity, ids, open_catalogue(settings), gate)

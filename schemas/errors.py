@@ -18,6 +18,7 @@
     │   └── StoreFull          Redis has reached `maxmemory`: it can delete, but not add
     ├── StoreMisconfigured Redis refused for a reason that only an operator can fix: says which, and how
     ├── StateUnavailable   Flink could not read state
+    ├── Superseded         another job has taken over from this one
     ├── Interrupted        a wait ended because the task was cancelled
     ├── NotAcknowledged    a consent change may not have been recorded: says what is known; calling again is safe
     ├── InvalidRecord      a record is invalid: says why, and was not sent
@@ -108,6 +109,10 @@ class StoreMisconfigured(FreshetError):  # noqa: N818 - what an operator must fi
 
 class StateUnavailable(FreshetError):  # noqa: N818 - a state that passes
     """Flink could not read state: the task fails and restarts from its last checkpoint."""
+
+
+class Superseded(FreshetError):  # noqa: N818 - what ends a job
+    """Another job has taken over from this one."""
 
 
 class Interrupted(FreshetError):  # noqa: N818 - not a mistake

@@ -27,6 +27,9 @@ what rises at the moment, ``similar:<item>`` the items similar to one. Nobody's 
 offset within a partition of `consents`, by append time across partitions; lists by (epoch, version). All numbers are
 below 2^53, because Lua compares doubles.
 
+``handover`` is the record of the last take-over by another job, ``handover:…`` who is ready for one
+(:mod:`schemas.handover`).
+
 The keys of the online model share one hash tag: ``{online}:after:<sequence>`` is the update that follows a sequence,
 expiring, ``{online}:whole`` the whole model as of a sequence, and ``{online}:head`` is ``epoch:sequence`` of the last
 update. None of them has data of a user (:mod:`models.online`).

@@ -58,11 +58,13 @@ class Book(msgspec.Struct, array_like=True, gc=False):
     """A bucket's state of its trail: the head, and how many interactions of each user were denied since it was signed.
 
     Users without a consent on record share the key \"\". One record per denied interaction would drown the others.
+    `held` are entries with their times (ms) that wait for the end of the chain that they continue.
     """
 
     bucket: int
     head: ChainHead = ChainHead()
     denied: dict[str, int] = {}
+    held: list[tuple[int, AuditEntry]] = []
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

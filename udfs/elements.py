@@ -105,7 +105,8 @@ class Element(msgspec.Struct, array_like=True, gc=False):
 
     During a key rotation, `links` maps each current pseudonym in the element to its previous one. `access_requests` are
     requests for users' data, `accesses` are reads that others report. `marks` are the batch's marks from `consents`,
-    which go to every bucket.
+    which go to every bucket. `control_at` is when the record of its commands, accesses and requests was appended, in
+    ms: an element has those of one moment.
     """
 
     bucket: int
@@ -118,6 +119,7 @@ class Element(msgspec.Struct, array_like=True, gc=False):
     access_requests: list[AccessRequest] = []
     accesses: list[AccessEntry] = []
     marks: list[BucketMark] = []
+    control_at: int = 0
 
 
 _RECORDS: Final = ("consents", "events", "rejects", "commands", "access_requests", "accesses", "marks")
@@ -135,8 +137,9 @@ def halves(element: Element) -> list[Element]:
     if len(records) < 2:
         return []
     middle = len(records) // 2
-    first = Element(element.bucket, unknown_fields=element.unknown_fields, links=element.links)
-    second = Element(element.bucket, links=element.links)
+    at = element.control_at
+    first = Element(element.bucket, unknown_fields=element.unknown_fields, links=element.links, control_at=at)
+    second = Element(element.bucket, links=element.links, control_at=at)
     for half, part in ((first, records[:middle]), (second, records[middle:])):
         for name, record in part:
             getattr(half, name).append(record)

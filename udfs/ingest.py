@@ -88,6 +88,10 @@ class TopicNames(NamedTuple):
     control: str
 
 
+Elements = dict[int | tuple[int, int], Element]
+"""The elements of a batch by bucket; commands of further moments also by append time, which says whose they are."""
+
+
 class Ingest:
     """Packs batches. One object per worker; it holds secrets, so it is created in `open()` and never pickled.
 
@@ -128,7 +132,7 @@ class Ingest:
         )
         self._session_hash = functools.lru_cache(IDENTITIES_CACHED_MAX)(pseudonymiser.session)
         self._request_name = functools.lru_cache(REQUESTS_CACHED_MAX)(self._compute_request_name)
-        self._take: dict[str, Callable[[RawRecord, dict[int, Element]], None]] = {
+        self._take: dict[str, Callable[[RawRecord, Elements], None]] = {
             topics.interactions: self._interaction,
             topics.consents: self._consent,
             topics.control: self._command,
@@ -136,7 +140,7 @@ class Ingest:
 
     def pack(self, records: Iterable[RawRecord]) -> list[tuple[int, bytes]]:
         """(bucket key, packed element) for each bucket that `records` touch; a mark from `consents` touches all."""
-        elements: dict[int, Element] = {}
+        elements: Elements = {}
         for record in records:
             try:
                 self._take[record.topic](record, elements)
@@ -148,7 +152,7 @@ class Ingest:
                 self._log_bad_record(error, {**place_of(record), HTTP_REQUEST: self._sent_by(record)})
                 self._reject(record, RejectReason.NOT_CARRIED_OUT, elements)
         return [
-            (self._bucket_keys[bucket], raw) for bucket, element in elements.items() for raw in self._packed(element)
+            (self._bucket_keys[element.bucket], raw) for element in elements.values() for raw in self._packed(element)
         ]
 
     def _packed(self, element: Element) -> list[bytes]:
@@ -165,15 +169,21 @@ class Ingest:
                 parts = [instead]
         return [raw for part in parts for raw in self._packed(part)]
 
-    def _element(self, bucket: int, elements: dict[int, Element]) -> Element:
+    def _element(self, bucket: int, elements: Elements) -> Element:
         element = elements.get(bucket)
         if element is None:
             element = elements[bucket] = Element(bucket)
         return element
 
-    def _reject(
-        self, record: RawRecord, reason: RejectReason, elements: dict[int, Element], shown: str | None = None
-    ) -> None:
+    def _controlled(self, bucket: int, record: RawRecord, elements: Elements) -> Element:
+        """The element of `bucket` with the records of `control` that were appended with this one."""
+        element = self._element(bucket, elements)
+        if element.control_at not in (0, record.append_ts):
+            element = elements.setdefault((bucket, record.append_ts), Element(bucket))
+        element.control_at = record.append_ts
+        return element
+
+    def _reject(self, record: RawRecord, reason: RejectReason, elements: Elements, shown: str | None = None) -> None:
         """Add a reject. Rejects have no trusted user id, so they are spread over the buckets by offset."""
         element = self._element(record.offset % self._buckets, elements)
         origin = Origin(record.topic, record.partition, record.offset, record.append_ts)
@@ -187,7 +197,7 @@ class Ingest:
     def _compute_request_name(self, request: bytes) -> str:
         return self._pseudonymiser.request(request.decode(errors="replace")).hex()
 
-    def _interaction(self, record: RawRecord, elements: dict[int, Element]) -> None:
+    def _interaction(self, record: RawRecord, elements: Elements) -> None:
         event, unknown_fields = self._codec.interaction(record.value)  # type: ignore[arg-type]
         try:
             check_event_time(event.ts, record.append_ts)
@@ -212,7 +222,7 @@ class Ingest:
         pseudonymiser = self._pseudonymiser
         return pseudonymiser.user(user_id), pseudonymiser.route(user_id), pseudonymiser.previous(user_id)
 
-    def _element_of(self, pseudonym: str, route: int, previous: str | None, elements: dict[int, Element]) -> Element:
+    def _element_of(self, pseudonym: str, route: int, previous: str | None, elements: Elements) -> Element:
         """The element of a user's bucket; notes the previous pseudonym, under which the user may still be stored."""
         element = self._element(route % self._buckets, elements)
         if previous is not None:
@@ -310,7 +320,7 @@ class Ingest:
             segments += [f"{key}:{value}" for key, value in context.items() if value]
         return tuple(segments)
 
-    def _consent(self, record: RawRecord, elements: dict[int, Element]) -> None:
+    def _consent(self, record: RawRecord, elements: Elements) -> None:
         """Decode by :mod:`schemas.wire.consent_records`; a record with no user, or too many, becomes a dead letter."""
         if record.key == MARK_KEY:
             self._mark(record, elements)
@@ -323,7 +333,7 @@ class Ingest:
         if consents[0].more:
             self._reject(record, RejectReason.TOO_MANY_USERS, elements)
 
-    def _add_consent(self, said: UserDecision, place: tuple[int, int, int], elements: dict[int, Element]) -> None:
+    def _add_consent(self, said: UserDecision, place: tuple[int, int, int], elements: Elements) -> None:
         if said.error is not None:
             self._log_bad_consent(said.error)
         change = said.change
@@ -338,7 +348,7 @@ class Ingest:
         element.consents.append(consent)
         element.unknown_fields += said.unknown_fields
 
-    def _mark(self, record: RawRecord, elements: dict[int, Element]) -> None:
+    def _mark(self, record: RawRecord, elements: Elements) -> None:
         """Pass a mark to every bucket: everything before it in its partition is in this batch or an earlier one."""
         mark = decode_mark(record.value)
         if mark is None:
@@ -347,7 +357,7 @@ class Ingest:
             told = BucketMark(mark.token, record.partition, mark.partitions)
             self._element(bucket, elements).marks.append(told)
 
-    def _command(self, record: RawRecord, elements: dict[int, Element]) -> None:
+    def _command(self, record: RawRecord, elements: Elements) -> None:
         try:
             command = _decode_command(record.value or b"")
         except (ValueError, RecursionError):
@@ -359,14 +369,16 @@ class Ingest:
             raise BadRecord(RejectReason.OUT_OF_RANGE)
         if isinstance(command, ModelCommand):
             command = msgspec.structs.replace(command, offset=record.offset)
-        self._element(command.bucket, elements).commands.append(command)
+        self._controlled(command.bucket, record, elements).commands.append(command)
 
-    def _user_command(self, record: RawRecord, command: UserCommand, elements: dict[int, Element]) -> None:
+    def _user_command(self, record: RawRecord, command: UserCommand, elements: Elements) -> None:
         if command.user_id is None:
-            element, pseudonym = self._element(record.offset % self._buckets, elements), None
+            element, pseudonym = self._controlled(record.offset % self._buckets, record, elements), None
         else:
             pseudonym, route, previous = self._identify(command.user_id)
-            element = self._element_of(pseudonym, route, previous, elements)
+            element = self._controlled(route % self._buckets, record, elements)
+            if previous is not None:
+                element.links[pseudonym] = previous
         own_ids = [] if command.user_id is None else [command.user_id]
         if isinstance(command, ReadsCommand):
             role, purpose, what = (

@@ -110,9 +110,13 @@ class FlinkRest:
         """The ids of all metrics at a path."""
         return [row["id"] for row in self.get(f"{path}/metrics")]
 
-    def take_savepoint(self, job: str, directory: str, timeout_s: float) -> dict[str, Any]:
-        """Take a canonical savepoint below `directory` without stopping the job; returns Flink's description of it."""
-        body = {"cancel-job": False, "formatType": "CANONICAL", "target-directory": directory}
+    def take_savepoint(self, job: str, directory: str | None, timeout_s: float) -> dict[str, Any]:
+        """Take a canonical savepoint without stopping the job; returns Flink's description of it.
+
+        Below `directory`, or where Flink's settings say.
+        """
+        target = {"target-directory": directory} if directory else {}
+        body = {"cancel-job": False, "formatType": "CANONICAL", **target}
         trigger = self._call("POST", f"/jobs/{job}/savepoints", body)["request-id"]
         return self._await_end(f"/jobs/{job}/savepoints/{trigger}", f"the savepoint of {job}", timeout_s)
 

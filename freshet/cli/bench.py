@@ -22,6 +22,7 @@ class PartName(StrEnum):
     BUCKETS = "buckets"
     REBUCKET = "rebucket"
     ROLLOUT = "rollout"
+    TAKE_OVER = "take-over"
     LEARNING = "learning"
 
 

@@ -46,6 +46,7 @@ COMMANDS: Final = (
     "stack",
     "state",
     "submit",
+    "take_over",
     "topics",
     "upgrade",
 )

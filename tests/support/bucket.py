@@ -24,6 +24,7 @@ from udfs.fallback_model import FallbackModel
 from udfs.frozen_model import FrozenModel
 from udfs.generations import Caught, encode_caught
 from udfs.online_model import OnlineModel
+from udfs.operators.gate import OPEN, Gate
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import ANSWERS, RECEIPTS
@@ -74,7 +75,9 @@ class Bucket:
         assortment: Assortment | None = None,
         explore: ExploreSettings = NO_EXPLORATION,
         ids: RecommendationIds | None = None,
+        gate: Gate = OPEN,
     ) -> None:
+        self.gate = gate
         self._operator, self._ranker = operator, ranker
         self.assortment = assortment or Assortment()
         self._explore, self._ids = explore, ids
@@ -119,6 +122,7 @@ class Bucket:
             online=ranking if isinstance(ranking, OnlineModel) else None,
             catalogue=Unfollowed(self.assortment),
             remote=ranking if isinstance(ranking, FallbackModel) else None,
+            gate=self.gate,
         )
         self.harness = Harness(self._operator(lambda: parts), self.keyed)
 

@@ -116,6 +116,12 @@ ELSEWHERE: Final = {
     "freshet state check --settings freshet.toml --flink http://flink:8081 --from SAVEPOINT": (
         "tests/e2e/test_submission.py"
     ),
+    "freshet take-over --settings freshet.toml --flink http://flink:8081 --savepoints s3://bucket/savepoints -p 2": (
+        "tests/faults/test_take_over.py"
+    ),
+    "freshet take-over --settings freshet.toml --flink http://flink:8081 --from-start --mode process": (
+        "tests/faults/test_take_over.py"
+    ),
     "freshet topics --settings freshet.toml --alter": "tests/contract/test_topic_lives.py",
     "freshet rotate start --settings freshet.toml": "tests/faults/test_rotation.py",
     "freshet rotate relink --settings freshet.toml": "tests/faults/test_rotation.py",

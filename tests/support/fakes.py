@@ -154,6 +154,10 @@ class Keyed:
         """The list state of this name."""
         return self.states.setdefault(descriptor.name, Appended())  # type: ignore[no-any-return]
 
+    def get_index_of_this_subtask(self) -> int:
+        """The only one."""
+        return 0
+
     def get_metrics_group(self) -> "Keyed":
         """Metrics are counted in `counts`."""
         return self

@@ -3,6 +3,9 @@
 Also counts audit events: :data:`schemas.metrics.PRIVACY`.
 """
 
+import itertools
+import operator
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +16,7 @@ from pyflink.datastream.state import ValueStateDescriptor
 
 from schemas import metrics
 from schemas.audit import AuditEntry, ErasureEntry
+from schemas.handover import FOREVER
 from udfs.audit_chain import (
     DENIED_USERS_MAX,
     Author,
@@ -26,6 +30,7 @@ from udfs.audit_chain import (
     sign_head,
 )
 from udfs.audit_counts import counts_of, withdrawals_s
+from udfs.operators.gate import OPEN, Gate
 from udfs.operators.meters import Meters
 from udfs.operators.timers import register_end_of
 
@@ -47,9 +52,9 @@ class AuditNote(NamedTuple):
 class AuditKeeper:
     """The audit trail of the bucket being processed. `author` is the job, `meters` are the operator's."""
 
-    def __init__(self, context: RuntimeContext, author: Author, meters: Meters) -> None:
+    def __init__(self, context: RuntimeContext, author: Author, meters: Meters, gate: Gate = OPEN) -> None:
         self._book = context.get_state(ValueStateDescriptor("audit-v1", Types.PICKLED_BYTE_ARRAY()))
-        self._author = author
+        self._author, self._gate = author, gate
         self._counters = {metric: meters.counter(metric) for metric in metrics.PRIVACY}
         self._withdrawals = meters.histogram(metrics.WITHDRAWAL)
 
@@ -93,14 +98,34 @@ class AuditKeeper:
                 yield from self.put(recorded, ctx)
         if timestamp % self._author.heads_every_ms == 0:
             # Timers that came due while the job was down fire late, so use the current time to keep times ascending.
-            yield from self._sign(ctx.timer_service().current_processing_time())
+            yield from self._sign(ctx)
 
-    def _sign(self, now_ms: int) -> Iterator[Any]:
+    def silence(self, ctx: KeyedProcessFunction.Context, ends_ms: int) -> Iterator[Any]:
+        """At the end of a second in which another job writes: sign what this job has written last, until `ends_ms`.
+
+        A job that has not written yet forgets what it counted: the job that it follows has counted it, too.
+        """
         raw = self._book.value()
         if raw is None:
             return
+        if ends_ms < FOREVER:
+            yield from self._sign(ctx)
+            return
         book = decode_book(raw)
+        if book.denied:
+            book.denied.clear()
+            self._book.update(encode_book(book))
+
+    def _sign(self, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        raw = self._book.value()
+        if raw is None:
+            return
+        book, now_ms = decode_book(raw), ctx.timer_service().current_processing_time()
         yield from self._told(self._append(book, denied_entries(book), now_ms))
+        if book.held:
+            self._book.update(encode_book(book))
+            register_end_of(self._author.heads_every_ms, ctx)
+            return
         if book.head.seq == book.head.signed_seq:
             return
         book.head, signed = sign_head(book.head, book.bucket, now_ms, self._author)
@@ -108,10 +133,32 @@ class AuditKeeper:
         self._book.update(encode_book(book))
 
     def _append(self, book: Book, entries: Sequence[AuditEntry], at_ms: int) -> AuditNote:
-        book.head, records = append(book.head, entries, book.bucket, self._author, at_ms)
-        counts = counts_of(entries, len(records)) if records else {}
-        waits = withdrawals_s(entries, at_ms) if records else []
+        """Append `entries`, or hold them with their time until the end of the chain that they continue is known."""
+        waiting, book.held = [*book.held, *((at_ms, entry) for entry in entries)], []
+        if waiting and not self._continues(book):
+            book.held, waiting = waiting, []
+        records: list[bytes] = []
+        counts: Counter[metrics.Metric] = Counter()
+        waits: list[float] = []
+        for at, group in itertools.groupby(waiting, key=operator.itemgetter(0)):
+            mine = [entry for _, entry in group]
+            book.head, more = append(book.head, mine, book.bucket, self._author, at)
+            records += more
+            counts.update(counts_of(mine, len(more)))
+            waits += withdrawals_s(mine, at)
         return AuditNote(encode_book(book), b"\n".join(records), counts, waits)
+
+    def _continues(self, book: Book) -> bool:
+        """Whether the end of the chain is known; before the first record of a job, the one before may still write."""
+        if book.head.epoch == self._author.epoch:
+            return True
+        parents = self._gate.parents()
+        if parents is None:
+            return False
+        parent = parents.get(book.bucket, book.head)
+        if parent.seq > book.head.seq:
+            book.head = parent
+        return True
 
     def _told(self, recorded: AuditNote) -> Iterator[Any]:
         if recorded.records:

@@ -2,7 +2,7 @@
 windows to the topic `metrics`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pyflink.common import Types
@@ -18,6 +18,7 @@ from udfs.drift_watch import DriftWatch, decode_watch, encode_watch
 from udfs.fault_log import FaultLog
 from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Series, added, decode_sums
 from udfs.feedback_windows import FeedbackWindows, metric_records
+from udfs.operators.gate import Gate, if_its_turn, open_always
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.meters import Meters
 from udfs.operators.outputs import RECEIPTS
@@ -29,13 +30,18 @@ logger = logging.getLogger(__name__)
 class FeedbackOperator(KeyedProcessFunction):
     """Takes packed counts, all under one key. Output: the JSON records of the topic `metrics`."""
 
-    def __init__(self, settings: FeedbackSettings, drift: DriftSettings) -> None:
+    def __init__(
+        self, settings: FeedbackSettings, drift: DriftSettings, open_gate: Callable[[], Gate] = open_always
+    ) -> None:
         self._settings, self._drift = settings, drift
+        self._open_gate = open_gate
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         prepare()
         tell_log("feedback", runtime_context)
+        self._gate = self._open_gate()
+        self._gate.start()
         raw = Types.PICKLED_BYTE_ARRAY()
         self._pending = runtime_context.get_list_state(ListStateDescriptor("feedback-pending-v1", raw))
         self._windows = runtime_context.get_state(ValueStateDescriptor("feedback-windows-v1", raw))
@@ -44,6 +50,10 @@ class FeedbackOperator(KeyedProcessFunction):
         self._alarms = self._meters.counter(DRIFT_ALARMS)
         self._counters: dict[Series, dict[str, Any]] = {}
         self._report = FaultLog(logger, "feedback cannot be read: it is left out")
+
+    def close(self) -> None:
+        """Called by Flink when the worker ends."""
+        self._gate.stop()
 
     def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Store the counts of a bucket; a timer adds them up."""
@@ -55,6 +65,9 @@ class FeedbackOperator(KeyedProcessFunction):
         """Add up, and write all windows; again later, until all windows are empty."""
         now_ms = ctx.timer_service().current_processing_time()
         self._meters.flush(now_ms)
+        return if_its_turn(self._gate, now_ms, self._added_up(now_ms, ctx))
+
+    def _added_up(self, now_ms: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         windows = self._opened()
         pending = list(self._pending.get() or ())
         sums = self._sums(pending)

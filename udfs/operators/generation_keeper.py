@@ -80,11 +80,14 @@ class GenerationKeeper:
             register_end_of(REBUILD_EVERY_MS, ctx)
         return any(complete)
 
-    def due(self, timestamp: int, has_users: Callable[[], bool], ctx: Any) -> list[str]:
-        """At a timer: the users whose consents and lists must be written now."""
+    def due(self, timestamp: int, has_users: Callable[[], bool], ctx: Any, writes: bool = True) -> list[str]:
+        """At a timer: the users whose consents and lists must be written now.
+
+        A job that does not write (:mod:`udfs.handover`) keeps its pages until it does.
+        """
         if timestamp % self._parts.watch_every_ms == 0:
-            self._watch(has_users(), ctx)
-        if timestamp % REBUILD_EVERY_MS:
+            self._watch(has_users(), ctx, writes)
+        if timestamp % REBUILD_EVERY_MS or not writes:
             return []
         name = self._some_page()
         if name is None:
@@ -129,7 +132,7 @@ class GenerationKeeper:
     def _some_page(self) -> str | None:
         return next(iter(self._pages.keys()), None)
 
-    def _watch(self, has_users: bool, ctx: Any) -> None:
+    def _watch(self, has_users: bool, ctx: Any, writes: bool) -> None:
         """Compare generations.
 
         Stop watching a bucket without users until its next element: it has nothing to rewrite.
@@ -137,8 +140,13 @@ class GenerationKeeper:
         if not has_users:
             self._known.pop(ctx.get_current_key(), None)
             return
-        proven, current_generation = self.proven(ctx), self._in_force()
+        proven = self.proven(ctx)
         register_end_of(self._parts.watch_every_ms, ctx)
+        if not writes:
+            return
+        if not self._pages.is_empty():
+            register_end_of(REBUILD_EVERY_MS, ctx)
+        current_generation = self._in_force()
         if current_generation != proven:
             self._parts.ask_for_marks(current_generation)
 

@@ -1,7 +1,7 @@
 """Shell around :mod:`udfs.judging`: adds up what all buckets see of a trial, and rolls back a model that is worse."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pyflink.common import Types
@@ -15,6 +15,7 @@ from schemas.receipts import encode_receipt
 from schemas.topics import DAY_MS
 from udfs.fault_log import FaultLog
 from udfs.judging import JudgeSettings, TrialStanding, decode_standing, encode_standing, rollbacks
+from udfs.operators.gate import Gate, if_its_turn, open_always
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.meters import Meters
 from udfs.operators.outputs import RECEIPTS
@@ -37,13 +38,16 @@ class JudgeOperator(KeyedProcessFunction):
     Side outputs: receipts of verdicts, and commands for `control`, one for each of `buckets`.
     """
 
-    def __init__(self, settings: JudgeSettings, buckets: int) -> None:
+    def __init__(self, settings: JudgeSettings, buckets: int, open_gate: Callable[[], Gate] = open_always) -> None:
         self._settings, self._buckets = settings, buckets
+        self._open_gate = open_gate
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         prepare()
         tell_log("judge", runtime_context)
+        self._gate = self._open_gate()
+        self._gate.start()
         raw = Types.PICKLED_BYTE_ARRAY()
         self._pending = runtime_context.get_list_state(ListStateDescriptor("trials-pending-v1", raw))
         self._standing = runtime_context.get_state(ValueStateDescriptor("trial-v1", raw))
@@ -51,6 +55,10 @@ class JudgeOperator(KeyedProcessFunction):
         self._lists, self._worse = meters.counter(TRIAL_LISTS), meters.counter(MODELS_FOUND_WORSE)
         self._said_at: dict[Trial, int] = {}
         self._report = FaultLog(logger, "counts of a trial cannot be read: they are left out")
+
+    def close(self) -> None:
+        """Called by Flink when the worker ends."""
+        self._gate.stop()
 
     def process_element(self, value: tuple[str, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Store the counts of a bucket; a timer adds them up."""
@@ -70,7 +78,7 @@ class JudgeOperator(KeyedProcessFunction):
                 self._standing.clear()
                 self._said_at.pop(trial, None)
             return
-        yield from self._judged(standing, pending, now_ms)
+        yield from if_its_turn(self._gate, now_ms, self._judged(standing, pending, now_ms))
         self._standing.update(encode_standing(standing))
         ctx.timer_service().register_processing_time_timer((now_ms // DAY_MS + 1) * DAY_MS + FORGOTTEN_AFTER_MS)
 

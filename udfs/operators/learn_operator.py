@@ -29,6 +29,7 @@ from udfs.fault_log import FaultLog
 from udfs.learning import LearnSettings
 from udfs.online_model import ONLINE
 from udfs.operators.cancellation import interrupted
+from udfs.operators.gate import OPEN, Gate
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import RELEARN
 from udfs.operators.list_store import ListStore
@@ -52,6 +53,7 @@ class LearnParts(NamedTuple):
     popularity: PopularitySettings
     epoch: int
     catalogue: Following = Unfollowed()
+    gate: Gate = OPEN
 
 
 class Merged(msgspec.Struct, array_like=True, frozen=True):
@@ -76,6 +78,7 @@ class LearnOperator(KeyedProcessFunction):
         self._head = runtime_context.get_state(ValueStateDescriptor("learner-v1", raw))
         self._parts = self._open_parts()
         self._parts.catalogue.start()
+        self._parts.gate.start()
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._learner: Learner | None = None
         self._tables = Tables()
@@ -95,6 +98,7 @@ class LearnOperator(KeyedProcessFunction):
     def close(self) -> None:
         """Called by Flink when the worker ends."""
         self._parts.catalogue.stop()
+        self._parts.gate.stop()
 
     def process_element(self, value: bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Store lessons, which a timer merges; or go on from another state (:data:`RELEARN`)."""

@@ -7,7 +7,7 @@ Keepers hold the state: users (:mod:`udfs.operators.user_keeper`), popularity an
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pyflink.common import Types
@@ -29,6 +29,7 @@ from udfs.fallback_model import REMOTE_COUNTERS, FallbackModel
 from udfs.fault_log import FaultLog
 from udfs.feedback import FeedbackSettings, Measuring
 from udfs.generations import current_decision, should_have_list
+from udfs.handover import newest
 from udfs.learning import Teaching
 from udfs.online_model import OnlineModel
 from udfs.operators.audit_keeper import AuditKeeper, AuditNote
@@ -36,9 +37,10 @@ from udfs.operators.commands import execute_commands
 from udfs.operators.current_key import CurrentKey
 from udfs.operators.element_meters import ElementMeters
 from udfs.operators.feedback_keeper import FeedbackKeeper
+from udfs.operators.gate import OPEN, Gate, expect_turn, in_turns, subtask_of
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.interpreter import prepare, tell_log
-from udfs.operators.learning_keeper import LearningKeeper, Taught
+from udfs.operators.learning_keeper import LESSONS, LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
 from udfs.operators.meters import ModelLevels
 from udfs.operators.model_shelf import ModelShelf
@@ -75,7 +77,8 @@ class PersonaliseParts(NamedTuple):
 
     `shelf` has the models. `fallback` fills up lists until popular lists exist. `interactions` is the topic of
     interactions. `unread` knows what the job has not read. `online` is the model that learns
-    in the stream, if one does. `catalogue` has the assortment of `ranker`.
+    in the stream, if one does. `catalogue` has the assortment of `ranker`. `gate` knows
+    whose turn it is to write.
     """
 
     ranker: Ranker
@@ -95,16 +98,19 @@ class PersonaliseParts(NamedTuple):
     feedback: FeedbackSettings = FeedbackSettings()
     catalogue: Following = Unfollowed()
     remote: FallbackModel | None = None
+    gate: Gate = OPEN
 
 
 class Attempt(NamedTuple):
     """Elements to apply together, by bucket key.
 
-    A single record gets a second attempt, because its first failure may have been transient.
+    A single record gets a second attempt, because its first failure may have been transient. Without `writes`, another
+    job writes what follows from them, and this one only keeps its state up to date.
     """
 
     elements: Mapping[int, Element]
     first: bool = True
+    writes: bool = True
 
 
 class RuledElement(NamedTuple):
@@ -148,6 +154,7 @@ class ElementResult(NamedTuple):
     outputs: list[Any]
     written_s: float
     duplicates: int
+    writes: bool
 
 
 class PersonaliseOperator(KeyedProcessFunction):
@@ -166,6 +173,10 @@ class PersonaliseOperator(KeyedProcessFunction):
         tell_log("personalise", runtime_context)
         self._parts = parts = self._open_parts()
         parts.catalogue.start()
+        self._newest_ms, self._has_written = 0, False
+        parts.gate.start()
+        expect_turn(parts.gate.turn)
+        parts.gate.join(subtask_of(runtime_context), lambda: self._newest_ms)
         self._key = CurrentKey(runtime_context)
         self._meters = ElementMeters(runtime_context, parts.interactions)
         meters, counters = self._meters.meters, self._meters.counters
@@ -181,7 +192,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         longest = max(parts.ranker.rules.items, parts.popularity.list_items)
         self._feedback = FeedbackKeeper(runtime_context, parts.feedback, longest)
         self._shadow = ShadowKeeper(runtime_context)
-        self._audit = AuditKeeper(runtime_context, parts.audit, meters)
+        self._audit = AuditKeeper(runtime_context, parts.audit, meters, parts.gate)
         fell_back = counters[metrics.MODELS_FALLEN_BACK].inc
         serving = ModelLevels(meters, metrics.MODEL_BUCKETS)
         self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back, serving)
@@ -192,15 +203,19 @@ class PersonaliseOperator(KeyedProcessFunction):
     def close(self) -> None:
         """Called by Flink when the worker ends."""
         self._parts.catalogue.stop()
+        self._parts.gate.stop()
 
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Apply gathered elements; records that cannot be applied are split off, and leave as dead letters."""
-        waiting = [Attempt(unpack_gathered(value[1]))]
-        self._meters.gathered(waiting[0].elements.values())
+        elements, gate = unpack_gathered(value[1]), self._parts.gate
+        newest_ms = max(map(newest, elements.values()), default=0)
+        self._newest_ms = max(self._newest_ms, newest_ms)
+        waiting = [Attempt(part, writes=writes) for part, writes in reversed(in_turns(elements, gate, newest_ms))]
+        self._meters.gathered(elements.values())
         while waiting:
             attempt = waiting.pop()
             try:
-                done = self._apply(attempt.elements, ctx)
+                done = self._apply(attempt.elements, ctx, attempt.writes)
             except FreshetError:  # from Redis, Flink or another release's state: no record is at fault
                 raise
             except Exception as error:
@@ -208,26 +223,42 @@ class PersonaliseOperator(KeyedProcessFunction):
             else:
                 yield from self._commit(done, ctx)
 
-    def _apply(self, elements: Mapping[int, Element], ctx: KeyedProcessFunction.Context) -> list[ElementResult]:
+    def _apply(
+        self, elements: Mapping[int, Element], ctx: KeyedProcessFunction.Context, writes: bool
+    ) -> list[ElementResult]:
         """Apply `elements` without writing state.
 
         Until state is written, Redis accepts the same writes, or a part of them, again.
         """
+        self._begin(writes)
         now_ms = ctx.timer_service().current_processing_time()
         self._learning.follow(now_ms)
         ruled = [self._rule(key, element, now_ms, ctx) for key, element in elements.items()]
         begun_s = time.perf_counter()
         lists = self._rollout.rank(
-            [(one.turn, one.moved) for one in ruled], self._store.popular, now_ms, self._parts.refresh.list_ttl_ms
+            [(one.turn, one.moved if writes else {}) for one in ruled],
+            self._store.popular,
+            now_ms,
+            self._parts.refresh.list_ttl_ms,
         )
         if any(lists):
             self._meters.scoring.observe(time.perf_counter() - begun_s)
         buckets = [
-            BucketLists(one.changes, writes, one.users, one.account, one.token)
-            for one, writes in zip(ruled, lists, strict=True)
+            BucketLists(one.changes, mine, one.users, one.account, one.token)
+            for one, mine in zip(ruled, lists, strict=True)
         ]
         written, written_s = self._store.write_all(buckets, now_ms), time.time()
-        return [self._result(one, *reply, written_s, now_ms, ctx) for one, reply in zip(ruled, written, strict=True)]
+        results = [
+            self._result(one, *reply, written_s, now_ms, ctx, writes) for one, reply in zip(ruled, written, strict=True)
+        ]
+        return results if writes else [one._replace(outputs=[*_within(one.outputs)]) for one in results]
+
+    def _begin(self, writes: bool) -> None:
+        """Before elements: whether what follows from them is written."""
+        self._store.begin(writes)
+        if writes and not self._has_written:
+            self._has_written = True
+            self._users.recheck_tombstones()  # while it only read, it has seen none
 
     def _rule(self, key: int, element: Element, now_ms: int, ctx: KeyedProcessFunction.Context) -> RuledElement:
         """Apply the rules to the bucket of `key`."""
@@ -267,6 +298,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         written_s: float,
         now_ms: int,
         ctx: KeyedProcessFunction.Context,
+        writes: bool,
     ) -> ElementResult:
         """What is to be stored and emitted, once Redis has the `lists` of the element, since `written_s`."""
         self._key.set(ruled.key, ctx)
@@ -274,7 +306,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         applied = AppliedElement(element.bucket, changes, lists, written)
         for write in lists:
             remember(ruled.moved[write.pseudonym], write.explored)
-        writes = self._users.writes(users, now_ms, ruled.relinked)
+        stored = self._users.writes(users, now_ms, ruled.relinked)
         weighed = self._popularity.weigh(changes.accepted, now_ms, ctx)
         account.segments_left_out += weighed.left_out
         taught = self._learning.taught(ruled.teaching, changes.accepted, ctx)
@@ -285,11 +317,12 @@ class PersonaliseOperator(KeyedProcessFunction):
         entries = consent_entries(changes, written)
         entries += execute_commands(element, account, users, self._users.kids, outputs)
         self._rollout.execute(ruled.turn, element.commands, now_ms)
-        recorded = self._audit.record(element.bucket, entries, changes.denied, ruled.relinked, now_ms)
+        told = (entries, changes.denied) if writes else ([], {})
+        recorded = self._audit.record(element.bucket, *told, ruled.relinked, now_ms)
         return ElementResult(
             ruled.key,
             applied,
-            writes,
+            stored,
             encode_account(account),
             weighed,
             taught,
@@ -301,6 +334,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             outputs,
             written_s,
             account.duplicates - ruled.duplicates,
+            writes,
         )
 
     def _commit(self, results: list[ElementResult], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
@@ -318,10 +352,12 @@ class PersonaliseOperator(KeyedProcessFunction):
             yield from done.outputs
             if done.recorded is not None:
                 yield from self._audit.put(done.recorded, ctx)
-            yield from self._rollout.put(done.turn, ctx)
-            log_rejects(done.applied)
-            self._meters.applied(done.applied, done.written_s, done.duplicates)
-            self._meters.count(metrics.SEGMENTS_LEFT_OUT, done.weighed.left_out)
+            answered = self._rollout.put(done.turn, ctx)
+            yield from answered if done.writes else _within(answered)
+            if done.writes:
+                log_rejects(done.applied)
+                self._meters.applied(done.applied, done.written_s, done.duplicates)
+                self._meters.count(metrics.SEGMENTS_LEFT_OUT, done.weighed.left_out)
         self._meters.meters.flush(ctx.timer_service().current_processing_time())
         self._count_failed()
 
@@ -329,39 +365,45 @@ class PersonaliseOperator(KeyedProcessFunction):
         """Return the attempts that replace a failed one, in their order."""
         self._users.recheck_tombstones()
         if len(attempt.elements) > 1:
-            return [Attempt({key: element}) for key, element in attempt.elements.items()]
+            return [attempt._replace(elements={key: element}) for key, element in attempt.elements.items()]
         [(key, element)] = attempt.elements.items()
         if parts := halves(element):
-            return [Attempt({key: part}) for part in parts]
+            return [attempt._replace(elements={key: part}) for part in parts]
         if attempt.first:
-            return [Attempt({key: element}, first=False)]
+            return [attempt._replace(first=False)]
         instead = replacement_for(element, self._parts.interactions)
         if instead is None:
             raise error
         self._given_up(error, fields_of_record(element, self._parts.interactions))
         self._meters.counters[metrics.RECORDS_GIVEN_UP].inc()
-        return [Attempt({key: instead})]
+        return [attempt._replace(elements={key: instead}, first=True)]
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         """At the end of a second: pass on popularity, drop what ended or expired, refresh ageing lists.
 
         While a model is being loaded, timers come more often.
         """
-        now_ms = ctx.timer_service().current_processing_time()
+        now_ms, term = ctx.timer_service().current_processing_time(), self._parts.gate.turn
+        expect_turn(term)
+        writes = term.writes_now(now_ms)
+        self._begin(writes)
         turn = self._rollout.begin(ctx, now_ms)
         self._rollout.settle(turn, now_ms)
         self._meters.meters.flush(now_ms)
         if timestamp % TICK_MS == 0:
-            yield from self._tick(timestamp, turn, ctx)
-        yield from self._rollout.put(turn, ctx)
+            yield from self._tick(timestamp, turn, ctx, writes)
+        answered = self._rollout.put(turn, ctx)
+        yield from answered if writes else _within(answered)
 
-    def _tick(self, timestamp: int, turn: Turn, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
+    def _tick(
+        self, timestamp: int, turn: Turn, ctx: KeyedProcessFunction.OnTimerContext, writes: bool
+    ) -> Iterator[Any]:
         yield from self._popularity.sums()
         yield from self._learning.sums()
         yield from self._feedback.sums()
         yield from self._shadow.sums()
         if self._users.defer_if_late(timestamp, ctx):
-            yield from self._audit.expired([], timestamp, ctx)
+            yield from self._audited([], timestamp, ctx, writes)
             return
         parts, users = self._parts, Users(self._users.stored)
         now_ms = ctx.timer_service().current_processing_time()
@@ -375,7 +417,9 @@ class PersonaliseOperator(KeyedProcessFunction):
                 ended.append(pseudonym)
                 if due == Due.EXPIRED:
                     expired.append(ExpiryEntry(pseudonym))
-        [lists] = self._rollout.rank([(turn, refresh)], self._store.popular, now_ms, parts.refresh.list_ttl_ms)
+        [lists] = self._rollout.rank(
+            [(turn, refresh if writes else {})], self._store.popular, now_ms, parts.refresh.list_ttl_ms
+        )
         lists = kept_longer(lists, refresh, now_ms, parts.refresh)
         self._store.write([], lists, now_ms, self._users.generation.proven(ctx))
         for write in lists:
@@ -385,10 +429,16 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._meters.count(metrics.LISTS_REFRESHED, len(lists))
         self._meters.count(metrics.PROFILES_FORGOTTEN, len(ended))
         self._count_failed()
-        yield from self._audit.expired(expired, timestamp, ctx)
+        yield from self._audited(expired, timestamp, ctx, writes)
         self._show_unread()
         self._meters.count(metrics.CATALOGUE_UNREAD, parts.catalogue.take_unread())
-        self._rebuild(self._users.generation.due(timestamp, self._users.has_users, ctx), turn, ctx)
+        self._rebuild(self._users.generation.due(timestamp, self._users.has_users, ctx, writes), turn, ctx)
+
+    def _audited(self, expired: list[ExpiryEntry], timestamp: int, ctx: Any, writes: bool) -> Iterator[Any]:
+        """The audit trail at the end of a second, in which consents have `expired`."""
+        if writes:
+            return self._audit.expired(expired, timestamp, ctx)
+        return self._audit.silence(ctx, self._parts.gate.turn.end_ms)
 
     def _rebuild(self, pseudonyms: Sequence[str], turn: Turn, ctx: KeyedProcessFunction.OnTimerContext) -> None:
         """After Redis has lost data: write the consents and lists of these users again, from state."""
@@ -430,3 +480,8 @@ def log_rejects(applied: AppliedElement) -> None:
     for reject in applied.changes.rejects:
         fields = {"freshet.bucket": applied.bucket, **reject.log_fields()}
         logger.warning("a record was rejected (%s)", reject.reason.value, extra=fields)
+
+
+def _within(outputs: Iterable[Any]) -> Iterator[Any]:
+    """Those of `outputs` that stay in the job, because they lead to state."""
+    return (output for output in outputs if isinstance(output, tuple) and output[0] is LESSONS)

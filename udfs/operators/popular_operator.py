@@ -19,6 +19,7 @@ from schemas.topics import HOUR_MS
 from udfs.assortment import Following, Unfollowed
 from udfs.fault_log import FaultLog
 from udfs.operators.cancellation import interrupted
+from udfs.operators.gate import OPEN, Gate
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.list_store import ListStore
 from udfs.operators.meters import Meters
@@ -45,6 +46,7 @@ class PopularParts(NamedTuple):
     settings: PopularitySettings
     ids: RecommendationIds | None = None
     catalogue: Following = Unfollowed()
+    gate: Gate = OPEN
 
 
 class PopularOperator(KeyedProcessFunction):
@@ -68,6 +70,7 @@ class PopularOperator(KeyedProcessFunction):
         self._table = runtime_context.get_state(ValueStateDescriptor("popularity-v1", raw))
         self._parts = self._open_parts()
         self._parts.catalogue.start()
+        self._parts.gate.start()
         self._patiently = Patience(self._parts.store.outage_max_ms, interrupted)
         self._opened: dict[str, PopularityTable] = {}
         self._arrived: dict[str, list[bytes]] = {}
@@ -83,6 +86,7 @@ class PopularOperator(KeyedProcessFunction):
     def close(self) -> None:
         """Called by Flink when the worker ends."""
         self._parts.catalogue.stop()
+        self._parts.gate.stop()
 
     def process_element(self, value: tuple[str, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Append the sums of one bucket; a timer merges them.

@@ -11,6 +11,7 @@ from udfs.account import Account
 from udfs.elements import ConsentRecord
 from udfs.online_model import OnlineModel
 from udfs.operators.cancellation import interrupted
+from udfs.operators.gate import SilentStore
 from udfs.operators.list_store import ListStore
 from udfs.operators.patience import Patience
 from udfs.personalise import Changes, Users, is_fenced, is_granted_alone, undo_refused
@@ -51,7 +52,9 @@ class StoreKeeper:
         count_retry: Callable[[], None],
         note_s: Callable[[float], None],
     ) -> None:
-        self._store, self._fallback, self._count_retry, self._note_s = store, fallback, count_retry, note_s
+        self._store: ListStore = store
+        self._fallback, self._count_retry, self._note_s = fallback, count_retry, note_s
+        self._writing, self._silent = store, SilentStore(store)
         self._wait = Patience(store.outage_max_ms, interrupted)
         self.popular, self._popular_at_ms = fallback, 0
 
@@ -63,6 +66,10 @@ class StoreKeeper:
             return answer
 
         return self._wait(timed, self._count_retry)
+
+    def begin(self, writes: bool) -> None:
+        """Before an element or a timer: whether what follows from it is written, or only read."""
+        self._store = self._writing if writes else self._silent
 
     def generation(self) -> str:
         """Redis' current generation."""
