@@ -23,7 +23,7 @@ from schemas.threads import in_background
 from udfs.audit_chain import ChainHead
 from udfs.handover import ALWAYS, NEVER, Term, term_of
 from udfs.operators.cancellation import interrupted
-from udfs.operators.gate import OPEN, Gate
+from udfs.operators.gate import OPEN, WriteGate
 
 _ORDER: Final = {"announced": 0, "dropped": 1, "agreed": 1, "done": 2}
 LOOK_EVERY_S: Final = 0.2
@@ -50,11 +50,11 @@ class HandoverGate:
 
     @property
     def turn(self) -> Term:
-        """See :class:`Gate`."""
+        """See :class:`WriteGate`."""
         return self._turn
 
     def start(self) -> None:
-        """See :class:`Gate`. Waits for Redis, and without a record in it for Kafka."""
+        """See :class:`WriteGate`. Waits for Redis, and without a record in it for Kafka."""
         with self._changing:
             self._users += 1
             if self._users > 1:
@@ -65,7 +65,7 @@ class HandoverGate:
             in_background("freshet-handover", self._follow, self._handovers, self._ended)
 
     def stop(self) -> None:
-        """See :class:`Gate`."""
+        """See :class:`WriteGate`."""
         with self._changing:
             self._users -= 1
             if self._users == 0:
@@ -73,11 +73,11 @@ class HandoverGate:
                 _forget(self)
 
     def join(self, subtask: int, newest_ms: Callable[[], int]) -> None:
-        """See :class:`Gate`."""
+        """See :class:`WriteGate`."""
         self._members[subtask] = newest_ms
 
     def settled(self) -> Term:
-        """See :class:`Gate`. Drops the take-over if nobody decides within :data:`DECIDED_WITHIN_S`.
+        """See :class:`WriteGate`. Drops the take-over if nobody decides within :data:`DECIDED_WITHIN_S`.
 
         Raises :class:`Interrupted` if Flink cancels the task.
         """
@@ -97,7 +97,7 @@ class HandoverGate:
         return turn
 
     def parents(self) -> Mapping[int, ChainHead] | None:
-        """See :class:`Gate`. Read from the topic `audit` when they are first needed, once the former job has ended."""
+        """See :class:`WriteGate`. Read from the topic `audit` when first needed, once the former job has ended."""
         if not self._is_silent or self._parents is not None:
             return self._parents or {}
         known = self._known
@@ -176,7 +176,7 @@ _gates: dict[tuple[str, int], HandoverGate] = {}
 _opening: Final = threading.Lock()
 
 
-def handover_gate(settings: Settings, epoch: int, is_silent: bool) -> Gate:
+def handover_gate(settings: Settings, epoch: int, is_silent: bool) -> WriteGate:
     """The gate of the job of `epoch`; operators of one process get the same one. Open until it is submitted."""
     if epoch <= 1:
         return OPEN

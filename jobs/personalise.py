@@ -75,7 +75,7 @@ from schemas.errors import FreshetError, SettingsError
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
 from udfs.operators.feedback_keeper import FEEDBACK
 from udfs.operators.feedback_operator import FeedbackOperator
-from udfs.operators.gate import Gate
+from udfs.operators.gate import WriteGate
 from udfs.operators.ingest_operator import IngestOperator
 from udfs.operators.judge_operator import COMMANDS, JudgeOperator
 from udfs.operators.learn_operator import LearnOperator
@@ -121,15 +121,7 @@ def build(
     state.
     """
     mode, epoch = deployment.mode, deployment.epoch
-    elements = (
-        record_batches(streams.raw, settings.batch, mode)
-        .process(
-            IngestOperator(_opening(settings, epoch, open_ingest, settings, keys, deployment.users_bits_by())),
-            output_type=Types.ROW([Types.INT(), BYTES]),
-        )
-        .uid("ingest-v1")
-        .name("ingest")
-    )
+    elements = _ingested(streams, settings, deployment, keys)
     personalised = (
         gather_elements(elements.key_by(lambda element: element[0], key_type=Types.INT()), Types.INT())
         .process(
@@ -179,7 +171,18 @@ def build(
     )
 
 
-def _metrics(personalised: DataStream, settings: Settings, mode: str, gate: Callable[[], Gate]) -> DataStream:
+def _ingested(streams: Streams, settings: Settings, deployment: Deployment, keys: list[int]) -> DataStream:
+    """Packed elements with the keys of their buckets."""
+    opening = _opening(settings, deployment.epoch, open_ingest, settings, keys, deployment.users_bits_by())
+    return (
+        record_batches(streams.raw, settings.batch, deployment.mode)
+        .process(IngestOperator(opening), output_type=Types.ROW([Types.INT(), BYTES]))
+        .uid("ingest-v1")
+        .name("ingest")
+    )
+
+
+def _metrics(personalised: DataStream, settings: Settings, mode: str, gate: Callable[[], WriteGate]) -> DataStream:
     """The records of feedback in the topic `metrics`; receipts of what has drifted are a side output."""
     return (
         personalised.get_side_output(FEEDBACK)
@@ -191,7 +194,7 @@ def _metrics(personalised: DataStream, settings: Settings, mode: str, gate: Call
     )
 
 
-def _judged(personalised: DataStream, settings: Settings, mode: str, gate: Callable[[], Gate]) -> DataStream:
+def _judged(personalised: DataStream, settings: Settings, mode: str, gate: Callable[[], WriteGate]) -> DataStream:
     """What is known of trials, for `metrics`; verdicts and commands are side outputs."""
     return (
         personalised.get_side_output(TRIALS)

@@ -28,7 +28,7 @@ from udfs.fallback_model import FallbackModel
 from udfs.frozen_model import FrozenModel
 from udfs.ingest import Ingest
 from udfs.online_model import OnlineModel
-from udfs.operators.gate import ClockedStore, Gate
+from udfs.operators.gate import ClockedStore, WriteGate
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.learn_operator import LearnParts
 from udfs.operators.list_store import ListStore
@@ -87,12 +87,12 @@ def open_store(settings: Settings, epoch: int) -> RedisStore:
     return RedisStore(connect_as_tenant(settings), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
 
 
-def open_gate(settings: Settings, epoch: int, is_silent: bool) -> Gate:
+def open_gate(settings: Settings, epoch: int, is_silent: bool) -> WriteGate:
     """The gate of the job of `epoch`, which was submitted to take over if it `is_silent`."""
     return handover_gate(settings, epoch, is_silent)
 
 
-def open_clocked_store(settings: Settings, epoch: int, gate: Gate) -> ListStore:
+def open_clocked_store(settings: Settings, epoch: int, gate: WriteGate) -> ListStore:
     """A store that is written while the clock says that it is the turn of this job."""
     return cast(ListStore, ClockedStore(open_store(settings, epoch), gate, clock_ms))
 

@@ -24,7 +24,7 @@ from udfs.fallback_model import FallbackModel
 from udfs.frozen_model import FrozenModel
 from udfs.generations import Caught, encode_caught
 from udfs.online_model import OnlineModel
-from udfs.operators.gate import OPEN, Gate
+from udfs.operators.gate import OPEN, WriteGate
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import ANSWERS, RECEIPTS
@@ -75,7 +75,7 @@ class Bucket:
         assortment: Assortment | None = None,
         explore: ExploreSettings = NO_EXPLORATION,
         ids: RecommendationIds | None = None,
-        gate: Gate = OPEN,
+        gate: WriteGate = OPEN,
     ) -> None:
         self.gate = gate
         self._operator, self._ranker = operator, ranker

@@ -30,7 +30,7 @@ from udfs.audit_chain import (
     sign_head,
 )
 from udfs.audit_counts import counts_of, withdrawals_s
-from udfs.operators.gate import OPEN, Gate
+from udfs.operators.gate import OPEN, WriteGate
 from udfs.operators.meters import Meters
 from udfs.operators.timers import register_end_of
 
@@ -52,7 +52,7 @@ class AuditNote(NamedTuple):
 class AuditKeeper:
     """The audit trail of the bucket being processed. `author` is the job, `meters` are the operator's."""
 
-    def __init__(self, context: RuntimeContext, author: Author, meters: Meters, gate: Gate = OPEN) -> None:
+    def __init__(self, context: RuntimeContext, author: Author, meters: Meters, gate: WriteGate = OPEN) -> None:
         self._book = context.get_state(ValueStateDescriptor("audit-v1", Types.PICKLED_BYTE_ARRAY()))
         self._author, self._gate = author, gate
         self._counters = {metric: meters.counter(metric) for metric in metrics.PRIVACY}

@@ -18,7 +18,7 @@ from udfs.drift_watch import DriftWatch, decode_watch, encode_watch
 from udfs.fault_log import FaultLog
 from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Series, added, decode_sums
 from udfs.feedback_windows import FeedbackWindows, metric_records
-from udfs.operators.gate import Gate, if_its_turn, open_always
+from udfs.operators.gate import WriteGate, if_its_turn, open_always
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.meters import Meters
 from udfs.operators.outputs import RECEIPTS
@@ -31,7 +31,7 @@ class FeedbackOperator(KeyedProcessFunction):
     """Takes packed counts, all under one key. Output: the JSON records of the topic `metrics`."""
 
     def __init__(
-        self, settings: FeedbackSettings, drift: DriftSettings, open_gate: Callable[[], Gate] = open_always
+        self, settings: FeedbackSettings, drift: DriftSettings, open_gate: Callable[[], WriteGate] = open_always
     ) -> None:
         self._settings, self._drift = settings, drift
         self._open_gate = open_gate

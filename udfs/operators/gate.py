@@ -23,7 +23,7 @@ from udfs.handover import ALWAYS, Term, split
 from udfs.operators.list_store import ListStore
 
 
-class Gate(Protocol):
+class WriteGate(Protocol):
     """The turn of the job of this worker; it changes at any moment."""
 
     @property
@@ -67,7 +67,7 @@ class OpenGate:
         """Nobody asks."""
 
     def settled(self) -> Term:
-        """See :class:`Gate`."""
+        """See :class:`WriteGate`."""
         return ALWAYS
 
     def parents(self) -> Mapping[int, ChainHead]:
@@ -78,7 +78,7 @@ class OpenGate:
 OPEN: Final = OpenGate()
 
 
-def open_always() -> Gate:
+def open_always() -> WriteGate:
     """A gate that is always open."""
     return OPEN
 
@@ -104,7 +104,7 @@ Elements = Mapping[int, Element]
 """Elements by bucket key."""
 
 
-def in_turns(elements: Elements, gate: Gate, newest_ms: int) -> Sequence[tuple[Elements, bool]]:
+def in_turns(elements: Elements, gate: WriteGate, newest_ms: int) -> Sequence[tuple[Elements, bool]]:
     """`elements`, or their two parts, each with whether the job writes what follows from it.
 
     `newest_ms` is the append time of their newest record.
@@ -125,7 +125,7 @@ def in_turns(elements: Elements, gate: Gate, newest_ms: int) -> Sequence[tuple[E
     return [(part, writes) for part, writes in parts if part]
 
 
-def if_its_turn(gate: Gate, now_ms: int, outputs: Iterable[Any]) -> Iterator[Any]:
+def if_its_turn(gate: WriteGate, now_ms: int, outputs: Iterable[Any]) -> Iterator[Any]:
     """`outputs` of a timer, which has to run in either case; nothing, if another job has this turn."""
     for output in outputs:
         if gate.turn.writes_now(now_ms):
@@ -199,7 +199,7 @@ class SilentStore:
 class ClockedStore:
     """A :class:`ListStore` that writes to `store` while the clock says that it is the turn of the job."""
 
-    def __init__(self, store: ListStore, gate: Gate, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, store: ListStore, gate: WriteGate, clock_ms: Callable[[], int]) -> None:
         self._store, self._silent, self._gate, self._clock_ms = store, SilentStore(store), gate, clock_ms
         self.outage_max_ms = store.outage_max_ms
 

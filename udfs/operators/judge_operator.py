@@ -15,7 +15,7 @@ from schemas.receipts import encode_receipt
 from schemas.topics import DAY_MS
 from udfs.fault_log import FaultLog
 from udfs.judging import JudgeSettings, TrialStanding, decode_standing, encode_standing, rollbacks
-from udfs.operators.gate import Gate, if_its_turn, open_always
+from udfs.operators.gate import WriteGate, if_its_turn, open_always
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.meters import Meters
 from udfs.operators.outputs import RECEIPTS
@@ -38,7 +38,7 @@ class JudgeOperator(KeyedProcessFunction):
     Side outputs: receipts of verdicts, and commands for `control`, one for each of `buckets`.
     """
 
-    def __init__(self, settings: JudgeSettings, buckets: int, open_gate: Callable[[], Gate] = open_always) -> None:
+    def __init__(self, settings: JudgeSettings, buckets: int, open_gate: Callable[[], WriteGate] = open_always) -> None:
         self._settings, self._buckets = settings, buckets
         self._open_gate = open_gate
 

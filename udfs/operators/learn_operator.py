@@ -29,7 +29,7 @@ from udfs.fault_log import FaultLog
 from udfs.learning import LearnSettings
 from udfs.online_model import ONLINE
 from udfs.operators.cancellation import interrupted
-from udfs.operators.gate import OPEN, Gate
+from udfs.operators.gate import OPEN, WriteGate
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import RELEARN
 from udfs.operators.list_store import ListStore
@@ -53,7 +53,7 @@ class LearnParts(NamedTuple):
     popularity: PopularitySettings
     epoch: int
     catalogue: Following = Unfollowed()
-    gate: Gate = OPEN
+    gate: WriteGate = OPEN
 
 
 class Merged(msgspec.Struct, array_like=True, frozen=True):

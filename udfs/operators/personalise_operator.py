@@ -37,7 +37,7 @@ from udfs.operators.commands import execute_commands
 from udfs.operators.current_key import CurrentKey
 from udfs.operators.element_meters import ElementMeters
 from udfs.operators.feedback_keeper import FeedbackKeeper
-from udfs.operators.gate import OPEN, Gate, expect_turn, in_turns, subtask_of
+from udfs.operators.gate import OPEN, WriteGate, expect_turn, in_turns, subtask_of
 from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import LESSONS, LearningKeeper, Taught
@@ -98,7 +98,7 @@ class PersonaliseParts(NamedTuple):
     feedback: FeedbackSettings = FeedbackSettings()
     catalogue: Following = Unfollowed()
     remote: FallbackModel | None = None
-    gate: Gate = OPEN
+    gate: WriteGate = OPEN
 
 
 class Attempt(NamedTuple):

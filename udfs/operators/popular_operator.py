@@ -19,7 +19,7 @@ from schemas.topics import HOUR_MS
 from udfs.assortment import Following, Unfollowed
 from udfs.fault_log import FaultLog
 from udfs.operators.cancellation import interrupted
-from udfs.operators.gate import OPEN, Gate
+from udfs.operators.gate import OPEN, WriteGate
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.list_store import ListStore
 from udfs.operators.meters import Meters
@@ -46,7 +46,7 @@ class PopularParts(NamedTuple):
     settings: PopularitySettings
     ids: RecommendationIds | None = None
     catalogue: Following = Unfollowed()
-    gate: Gate = OPEN
+    gate: WriteGate = OPEN
 
 
 class PopularOperator(KeyedProcessFunction):
