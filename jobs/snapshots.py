@@ -140,7 +140,9 @@ def _held_operator(operator: Any) -> HeldOperator:
         operator_id,
         str(operator.getOperatorName().orElse(operator_id)),
         operator.getParallelism(),
-        bool(operator.hasSubtaskStates() or operator.getCoordinatorState() is not None),
+        bool(
+            any(subtask.hasState() for subtask in _subtasks_of(operator)) or operator.getCoordinatorState() is not None
+        ),
         frozenset(states),
     )
 
