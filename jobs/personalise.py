@@ -50,7 +50,14 @@ from jobs.running_jobs import expect_not_running, set_deployment_parameter
 from jobs.settings import Settings, load_settings
 from jobs.snapshots import check_snapshot, snapshot_path
 from jobs.trail import trail_id
-from jobs.workers import check_openable, open_ingest, open_learn_parts, open_personalise_parts, open_popular_parts
+from jobs.workers import (
+    check_openable,
+    open_ingest,
+    open_learn_parts,
+    open_logging,
+    open_personalise_parts,
+    open_popular_parts,
+)
 from schemas import topics
 from schemas.errors import FreshetError
 from udfs.operators.audit_keeper import AUDIT, AUDIT_HEADS
@@ -101,7 +108,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     elements = (
         record_batches(streams.raw, settings.batch, mode)
         .process(
-            IngestOperator(_opening(open_ingest, settings, keys)),
+            IngestOperator(_opening(settings, epoch, open_ingest, settings, keys)),
             output_type=Types.ROW([Types.INT(), BYTES]),
         )
         .uid("ingest-v1")
@@ -110,7 +117,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     personalised = (
         gather_elements(elements.key_by(lambda element: element[0], key_type=Types.INT()), Types.INT())
         .process(
-            PersonaliseOperator(_opening(open_personalise_parts, settings, epoch, deployment.trail)),
+            PersonaliseOperator(_opening(settings, epoch, open_personalise_parts, settings, epoch, deployment.trail)),
             output_type=Types.ROW([Types.STRING(), BYTES]),
         )
         .uid(f"personalise-v1-{mode}")
@@ -120,7 +127,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
         personalised.get_side_output(LESSONS)
         .key_by(lambda lessons: 0, key_type=Types.INT())
         .process(
-            LearnOperator(_opening(open_learn_parts, settings, epoch)),
+            LearnOperator(_opening(settings, epoch, open_learn_parts, settings, epoch)),
             output_type=BYTES,
         )
         .set_parallelism(1)
@@ -130,7 +137,7 @@ def build(streams: Streams, settings: Settings, deployment: Deployment, keys: li
     published = (
         personalised.key_by(lambda sums: sums[0], key_type=Types.STRING())
         .process(
-            PopularOperator(_opening(open_popular_parts, settings, epoch)),
+            PopularOperator(_opening(settings, epoch, open_popular_parts, settings, epoch)),
             output_type=BYTES,
         )
         .uid(f"popular-v1-{mode}")
@@ -177,9 +184,12 @@ def _judged(personalised: DataStream, settings: Settings, mode: str) -> DataStre
     )
 
 
-def _opening(open_parts: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+def _opening(settings: Settings, epoch: int, open_parts: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
     """What a worker calls to open an operator's parts: only with the release that was submitted."""
-    return functools.partial(open_checked, RELEASE, functools.partial(open_parts, *arguments))
+    logged = functools.partial(open_logging, settings.logs, settings.job.name, epoch)
+    return functools.partial(
+        open_checked, RELEASE, functools.partial(logged, functools.partial(open_parts, *arguments))
+    )
 
 
 def main(arguments: list[str]) -> None:

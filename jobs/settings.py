@@ -18,6 +18,7 @@ from jobs.remote_settings import NO_SERVER, RemoteModelSettings
 from schemas import topics
 from schemas.decoding import PROJECT_PATTERN, described
 from schemas.errors import SettingsError
+from schemas.log_lines import LogSettings
 from schemas.wire.codec_choice import InputSettings
 from schemas.wire.tenant_settings import PseudonymSettings, TenantSettings
 from udfs.drift import DriftSettings
@@ -233,6 +234,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     feedback: FeedbackSettings = FeedbackSettings()
     judge: JudgeSettings = JudgeSettings()
     drift: DriftSettings = DriftSettings()
+    logs: LogSettings = LogSettings()
     tenant: str | None = None
     """The tenant file, which gateways and producers also read. These settings are refused here because they belong
     there: `kafka.topic_prefix`, `redis.prefix`, `privacy.key_ring`, `privacy.snapshots_kept_ms`, `privacy.tombstone_ms`

@@ -2,7 +2,10 @@
 
 import functools
 import gc
+from collections.abc import Callable
+from typing import TypeVar
 
+from adapters.log_output import log_from_worker
 from adapters.redis.store import RedisStore
 from adapters.schema_sources import codec_of, source_at
 from adapters.secrets.key_rings import load_key_ring
@@ -15,6 +18,7 @@ from jobs.settings import Settings, load_policy
 from jobs.shared_catalogue import SharedCatalogue, load_rules, shared_catalogue
 from jobs.unread import UnreadConsentAge, oldest_unread_ms
 from models.scorer import Scorer
+from schemas.log_lines import LogField, LogSettings
 from schemas.model_versions import DEFAULT, ONLINE
 from schemas.pseudonyms import Pseudonymiser, recommendation_ids
 from udfs.audit_chain import Author
@@ -28,6 +32,8 @@ from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.personalise_operator import PersonaliseParts
 from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import POPULARITY, ListModel, PopularItems, Ranker
+
+T = TypeVar("T")
 
 
 def check_openable(settings: Settings) -> None:
@@ -45,6 +51,13 @@ def check_openable(settings: Settings) -> None:
     open_personalise_parts(settings, 1, "")  # its store connects at first use
     open_popular_parts(settings, 1)
     open_learn_parts(settings, 1)
+
+
+def open_logging(logs: LogSettings, job: str, epoch: int, open_parts: Callable[[], T]) -> T:
+    """Set up this worker's log for the job, and return `open_parts()`."""
+    fields: dict[str, LogField] = {"service.name": "freshet-job", "freshet.job.name": job, "freshet.job.epoch": epoch}
+    log_from_worker(logs.format, fields)
+    return open_parts()
 
 
 def open_ingest(settings: Settings, keys: list[int]) -> Ingest:

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from schemas.log_lines import HTTP_REQUEST, SHOWN_REQUEST
+
 
 class RejectReason(StrEnum):
     """All reasons for which an interaction, a consent change or a command goes to `dead-letters`."""
@@ -40,11 +42,28 @@ class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Reject(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A record that was rejected. `schema_v` is 0 if the record did not contain it."""
+    """A record that was rejected. `schema_v` is 0 if the record did not contain it.
+
+    For the log, as keyed hashes: `sent_by` is the id of the HTTP request that sent it, `shown` the `request_id` in it.
+    """
 
     reason: RejectReason
     origin: Origin
     schema_v: int = 0
+    sent_by: str | None = None
+    shown: str | None = None
+
+    def log_fields(self) -> dict[str, str | int | None]:
+        """Its reason, coordinates and requests, as fields of a log line."""
+        origin = self.origin
+        return {
+            "event.reason": self.reason.value,
+            "kafka.topic": origin.topic,
+            "kafka.partition": origin.partition,
+            "kafka.offset": origin.offset,
+            HTTP_REQUEST: self.sent_by,
+            SHOWN_REQUEST: self.shown,
+        }
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -124,13 +124,18 @@ class EventProducer:
         checked = [checked_event(event) for event in events]
         return self.send_all(checked)
 
-    def send_all(self, checked: Sequence[Interaction]) -> list[RecordedEvent]:
-        """As :meth:`record_all`, for interactions already validated by :func:`checked_event` or :func:`read_event`."""
+    def send_all(
+        self, checked: Sequence[Interaction], headers: Sequence[tuple[str, bytes]] = ()
+    ) -> list[RecordedEvent]:
+        """As :meth:`record_all`, for interactions already validated by :func:`checked_event` or :func:`read_event`.
+
+        The job reads the `headers` `x-request-id` and `traceparent` of records.
+        """
         try:
             if not self._transactional:
-                return self._send_and_wait(checked)
+                return self._send_and_wait(checked, headers)
             with self._in_transaction:
-                return self._send_in_transaction(checked)
+                return self._send_in_transaction(checked, headers)
         except KafkaError as error:
             raise _not_acknowledged(error, TRANSACTION_ADVICE if self._transactional else "") from None
 
@@ -142,20 +147,24 @@ class EventProducer:
         """Send what is pending, and close."""
         self._closing()
 
-    def _send_in_transaction(self, checked: Sequence[Interaction]) -> list[RecordedEvent]:
+    def _send_in_transaction(
+        self, checked: Sequence[Interaction], headers: Sequence[tuple[str, bytes]]
+    ) -> list[RecordedEvent]:
         producer = self._producer.get()
         producer.begin_transaction()
         try:
-            recorded = self._send_and_wait(checked)
+            recorded = self._send_and_wait(checked, headers)
             producer.commit_transaction()
         except BaseException:
             producer.abort_transaction()
             raise
         return recorded
 
-    def _send_and_wait(self, checked: Sequence[Interaction]) -> list[RecordedEvent]:
-        producer = self._producer.get()
-        pending = [producer.send(self._topic, self._write(one), _key(one)) for one in checked]
+    def _send_and_wait(
+        self, checked: Sequence[Interaction], headers: Sequence[tuple[str, bytes]]
+    ) -> list[RecordedEvent]:
+        producer, added = self._producer.get(), list(headers)
+        pending = [producer.send(self._topic, self._write(one), _key(one), added) for one in checked]
         if pending:
             producer.flush(KAFKA_TIMEOUT_S)
         end_s = time.monotonic() + KAFKA_TIMEOUT_S  # for all of them together

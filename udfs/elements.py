@@ -20,11 +20,21 @@ ShownAt = tuple[str, str, bytes, int, str]
 """Where an event happened in a list: what its recommendation id says (model, arm, list), position and surface."""
 
 
+class _CleanRequest(msgspec.Struct, gc=False):
+    """The one field of a clean event that a log line has."""
+
+    request: str | None = None
+
+
+_decode_request: Final = msgspec.json.Decoder(_CleanRequest).decode
+
+
 class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An interaction after ingest. `kind` is its position in :data:`schemas.events.EVENT_TYPES`.
 
     `clean` is its JSON for the `events` topic, without the purposes. `user_bit` is one of 64, chosen by a keyed hash of
     the user: popular lists count distinct users with it. `shown` is where in a list it happened, if it names one.
+    `sent_by` is the keyed hash of the id of the request that sent it, `trace` its context if its trace is sampled.
     """
 
     pseudonym: str
@@ -41,6 +51,12 @@ class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     clean: bytes
     schema_v: int
     shown: ShownAt | None = None
+    sent_by: str | None = None
+    trace: str | None = None
+
+    def list_request(self) -> str | None:
+        """The keyed hash of the `request_id` in the event; None if events are not published, too."""
+        return _decode_request(self.clean).request if self.clean else None
 
 
 class ConsentRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -130,11 +146,23 @@ def replacement_for(element: Element, interactions: str) -> Element | None:
     instead = Element(element.bucket, unknown_fields=element.unknown_fields, links=element.links)
     for event in element.events:
         origin = Origin(interactions, event.partition, event.offset, event.append_ts)
-        instead.rejects.append(Reject(RejectReason.NOT_CARRIED_OUT, origin))
+        instead.rejects.append(Reject(RejectReason.NOT_CARRIED_OUT, origin, 0, event.sent_by, event.list_request()))
     for change in element.consents:
         if change.narrowed_by != (NOT_CARRIED_OUT,):
             instead.consents.append(withdrawal_for(change))
     return instead if instead.rejects or instead.consents else None
+
+
+def fields_of_record(element: Element, interactions: str) -> dict[str, str | int | None]:
+    """The bucket, and the coordinates of the only record of `element`, as fields of a log line."""
+    fields: dict[str, str | int | None] = {"freshet.bucket": element.bucket}
+    for event in element.events:
+        origin = Origin(interactions, event.partition, event.offset, event.append_ts)
+        reject = Reject(RejectReason.NOT_CARRIED_OUT, origin, 0, event.sent_by, event.list_request())
+        fields |= reject.log_fields()
+    for change in element.consents:
+        fields |= {"kafka.partition": change.partition, "kafka.offset": change.offset}
+    return fields
 
 
 def withdrawal_for(change: ConsentRecord) -> ConsentRecord:

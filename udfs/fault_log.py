@@ -1,6 +1,7 @@
 """Logs faults that may recur with each record: at the first, second, fourth … occurrence, with the count so far."""
 
 import logging
+from collections.abc import Mapping
 
 from schemas.errors import where
 
@@ -13,8 +14,8 @@ class FaultLog:
         self._what = what
         self.count = 0
 
-    def __call__(self, error: Exception) -> None:
-        """Count a fault; the log line contains no data from records."""
+    def __call__(self, error: Exception, fields: Mapping[str, str | int | None] | None = None) -> None:
+        """Count a fault; the log line contains no data from records. `fields` are added to it."""
         self.count += 1
         if not self.count & (self.count - 1):
-            self._logger.error("%s (%s); %d so far", self._what, where(error), self.count)
+            self._logger.error("%s (%s); %d so far", self._what, where(error), self.count, extra=fields)

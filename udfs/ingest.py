@@ -16,9 +16,11 @@ from schemas.consents import ConsentChange
 from schemas.control import AccessCommand, Command, ModelCommand, ReadsCommand, UserCommand
 from schemas.errors import FreshetError
 from schemas.events import KIND_OF, CleanEvent, Interaction
+from schemas.log_lines import HTTP_REQUEST
 from schemas.marks import MARK_KEY, MOVE_ON_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
+from schemas.traces import sampled_trace
 from schemas.wire.codecs import BadRecord, Codec, check_event_time
 from schemas.wire.consent_records import UNREADABLE, UserDecision, consents_in
 from udfs.elements import (
@@ -44,6 +46,9 @@ IDENTITIES_CACHED_MAX: Final = 100_000
 SEGMENT_NAMES_CACHED_MAX: Final = 10_000
 """How many surfaces and context values, as producers sent them, it caches with their masked form."""
 
+REQUESTS_CACHED_MAX: Final = 1_000
+"""How many raw request ids it caches with their hashes: the events of one request follow each other."""
+
 ITEMS_CACHED_MAX: Final = 100_000
 """For how many items it caches whether their id could identify a person."""
 
@@ -52,7 +57,10 @@ _decode_command: Final = msgspec.json.Decoder(Command | UserCommand).decode
 
 
 class RawRecord(NamedTuple):
-    """A Kafka record as the source emits it; `append_ts` is the broker's LogAppendTime in ms."""
+    """A Kafka record as the source emits it; `append_ts` is the broker's LogAppendTime in ms.
+
+    `request` and `trace` are its headers `x-request-id` and `traceparent`, as whoever sent it wrote them.
+    """
 
     topic: str
     partition: int
@@ -60,6 +68,8 @@ class RawRecord(NamedTuple):
     append_ts: int
     key: bytes | None
     value: bytes | None
+    request: bytes | None = None
+    trace: bytes | None = None
 
 
 _decode_records: Final = msgspec.msgpack.Decoder(list[RawRecord]).decode
@@ -114,6 +124,7 @@ class Ingest:
             functools.partial(holds_identifier, numbers_are_items=numbers_are_items)
         )
         self._session_hash = functools.lru_cache(IDENTITIES_CACHED_MAX)(pseudonymiser.session)
+        self._request_name = functools.lru_cache(REQUESTS_CACHED_MAX)(self._compute_request_name)
         self._take: dict[str, Callable[[RawRecord, dict[int, Element]], None]] = {
             topics.interactions: self._interaction,
             topics.consents: self._consent,
@@ -127,11 +138,11 @@ class Ingest:
             try:
                 self._take[record.topic](record, elements)
             except BadRecord as bad:
-                self._reject(record, bad.reason, elements)
+                self._reject(record, bad.reason, elements, bad.request_id)
             except FreshetError:  # a schema is unavailable: the record may be valid, and is read again
                 raise
             except Exception as error:  # any error would recur after each restart
-                self._log_bad_record(error)
+                self._log_bad_record(error, {**place_of(record), HTTP_REQUEST: self._sent_by(record)})
                 self._reject(record, RejectReason.NOT_CARRIED_OUT, elements)
         return [
             (self._bucket_keys[bucket], raw) for bucket, element in elements.items() for raw in self._packed(element)
@@ -157,15 +168,29 @@ class Ingest:
             element = elements[bucket] = Element(bucket)
         return element
 
-    def _reject(self, record: RawRecord, reason: RejectReason, elements: dict[int, Element]) -> None:
+    def _reject(
+        self, record: RawRecord, reason: RejectReason, elements: dict[int, Element], shown: str | None = None
+    ) -> None:
         """Add a reject. Rejects have no trusted user id, so they are spread over the buckets by offset."""
         element = self._element(record.offset % self._buckets, elements)
-        element.rejects.append(Reject(reason, Origin(record.topic, record.partition, record.offset, record.append_ts)))
+        origin = Origin(record.topic, record.partition, record.offset, record.append_ts)
+        of_list = self._pseudonymiser.request(shown).hex() if shown else None
+        element.rejects.append(Reject(reason, origin, 0, self._sent_by(record), of_list))
+
+    def _sent_by(self, record: RawRecord) -> str | None:
+        """The keyed hash of the id of the request that sent this record, if it has one."""
+        return self._request_name(record.request) if record.request else None
+
+    def _compute_request_name(self, request: bytes) -> str:
+        return self._pseudonymiser.request(request.decode(errors="replace")).hex()
 
     def _interaction(self, record: RawRecord, elements: dict[int, Element]) -> None:
         event, unknown_fields = self._codec.interaction(record.value)  # type: ignore[arg-type]
-        check_event_time(event.ts, record.append_ts)
-        self._check_item(event)
+        try:
+            check_event_time(event.ts, record.append_ts)
+            self._check_item(event)
+        except BadRecord as bad:
+            raise BadRecord(bad.reason, event.request_id) from None
         pseudonym, route, previous = self._identify(event.user_id)
         event_record = self._event_record(record, event, pseudonym, route)
         element = self._element_of(pseudonym, route, previous, elements)
@@ -215,6 +240,8 @@ class Ingest:
             else b"",
             event.schema_v,
             self._shown(event, pseudonym, surface),
+            self._sent_by(record),
+            sampled_trace(record.trace) if record.trace else None,
         )
 
     def _shown(self, event: Interaction, pseudonym: str, surface: str | None) -> ShownAt | None:
@@ -346,6 +373,11 @@ class Ingest:
         elif isinstance(command, AccessCommand) and pseudonym is not None:
             role, purpose = mask_for_audit(command.role, own_ids), mask_for_audit(command.purpose, own_ids)
             element.access_requests.append(AccessRequest(pseudonym, command.request, role, purpose))
+
+
+def place_of(record: RawRecord) -> dict[str, str | int]:
+    """The coordinates of a record, as fields of a log line."""
+    return {"kafka.topic": record.topic, "kafka.partition": record.partition, "kafka.offset": record.offset}
 
 
 def _own_ids(event: Interaction) -> list[str]:

@@ -190,7 +190,8 @@ def _apply_event(
         changes.denied[name] = changes.denied.get(name, 0) + 1
     elif outcome == Outcome.TOO_LATE:
         origin = Origin(interactions, event.partition, event.offset, event.append_ts)
-        changes.rejects.append(Reject(RejectReason.TOO_LATE, origin, event.schema_v))
+        rejected = Reject(RejectReason.TOO_LATE, origin, event.schema_v, event.sent_by, event.list_request())
+        changes.rejects.append(rejected)
     return outcome
 
 

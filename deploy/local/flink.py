@@ -22,13 +22,16 @@ from deploy.local.files import tail, write_atomically
 from deploy.local.flink_jvm import memory_arguments
 from deploy.local.flink_libraries import FLINK_HOME
 from deploy.local.java import Java
-from deploy.local.paths import FLINK_CONF, SUPERVISE
+from deploy.local.paths import FLINK_CONF, LOG4J, SUPERVISE
 from deploy.local.ports import LOOPBACK
 from deploy.local.processes import ProcessRecord, ProcessTable
+from schemas.log_lines import LogFormat
 
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 _CLIENT = "org.apache.flink.client.cli.CliFrontend"
+CONSOLE = "log4j-console.properties"
+"""Where Flink's processes look for the settings of their log when they run in a container, and here."""
 _JOB_ID = re.compile(r"Job has been submitted with JobID ([0-9a-f]{32})")
 
 
@@ -38,13 +41,20 @@ class FlinkCluster:
     job_manager = "jobmanager"
 
     def __init__(
-        self, table: ProcessTable, java: Java, rpc_port: int, rest_port: int, settings: Mapping[str, str]
+        self,
+        table: ProcessTable,
+        java: Java,
+        rpc_port: int,
+        rest_port: int,
+        settings: Mapping[str, str],
+        log_format: LogFormat = "text",
     ) -> None:
         self._table = table
         self._java = java
         self._directory = table.directory / "flink"
         self._conf = self._directory / "conf"
         self._settings = settings
+        self._log_format = log_format
         self.rpc_port = rpc_port
         self.rest_port = rest_port
         self.rest = FlinkRest(self.url)
@@ -63,6 +73,7 @@ class FlinkCluster:
         write_atomically(self._conf / "config.yaml", text)
         for stock in (FLINK_HOME / "conf").glob("log4j*.properties"):
             shutil.copyfile(stock, self._conf / stock.name)
+        shutil.copyfile(LOG4J / f"log4j-{self._log_format}.properties", self._conf / CONSOLE)
 
     def start_job_manager(self) -> ProcessRecord:
         """Start the JobManager; it is ready when rest.is_up() returns true."""
@@ -130,7 +141,7 @@ class FlinkCluster:
         words = [main, "--configDir", str(self._conf), *dynamic]
         # The console would repeat the log file; .out contains only what the JVM and Python functions print.
         options = [*flags, "-Dconsole.log.level=OFF"]
-        command = self._command(role, options, log, "log4j-console.properties", words)
+        command = self._command(role, options, log, CONSOLE, words)
         if supervised:
             words_file = self._directory / "conf" / f"{name}.json"
             write_atomically(words_file, json.dumps(command))

@@ -26,6 +26,7 @@ from deploy.local.paths import ROOT
 from deploy.local.ports import free_port
 from deploy.local.processes import ProcessRecord, ProcessTable, end_processes
 from deploy.local.redis import RedisServer
+from schemas.log_lines import LogFormat
 
 START_TIMEOUT_S = 300
 END_GRACE_S = 8
@@ -62,6 +63,7 @@ class LocalStack:
         report: Callable[[str], None] = lambda line: None,
         records_classes: bool = False,
         end_grace_s: float = END_GRACE_S,
+        log_format: LogFormat = "text",
     ) -> None:
         self.directory = directory.resolve()
         self._task_managers = task_managers
@@ -74,7 +76,9 @@ class LocalStack:
         self.kafka = KafkaBroker(self._table, java, ports["kafka"], ports["kafka_controller"])
         self.redis = RedisServer(self._table, ports["redis"])
         self.gateway = GatewayServer(self._table, ports["gateway"])
-        self.flink = FlinkCluster(self._table, java, ports["flink_rpc"], ports["flink_rest"], flink_settings or {})
+        self.flink = FlinkCluster(
+            self._table, java, ports["flink_rpc"], ports["flink_rest"], flink_settings or {}, log_format
+        )
 
     @classmethod
     def attach(cls, directory: Path) -> LocalStack:

@@ -15,7 +15,7 @@ import typer
 
 import freshet
 from freshet.cli.bars import bars_on_a_terminal
-from freshet.cli.shape import ExitCode, root, say
+from freshet.cli.shape import ExitCode, LogFormatName, progress, root, say
 from schemas.errors import FreshetError, KafkaUnreachable, NotAcknowledged, StoreUnavailable
 
 COMMANDS: Final = (
@@ -33,6 +33,7 @@ COMMANDS: Final = (
     "flink_conf",
     "gateway",
     "keys",
+    "logs",
     "model",
     "rebuild",
     "replay",
@@ -65,8 +66,16 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    log_format: Annotated[
+        LogFormatName,
+        typer.Option(envvar="FRESHET_LOG_FORMAT", help="Format of progress, warnings and errors on standard error."),
+    ] = LogFormatName.TEXT,
 ) -> None:
-    pass
+    if log_format == LogFormatName.JSON:
+        from adapters.log_output import log_to_stderr
+
+        log_to_stderr("json", {"service.name": "freshet"})
+        progress.as_log_lines = True
 
 
 def run(arguments: Sequence[str]) -> int:

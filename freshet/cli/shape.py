@@ -4,11 +4,12 @@ A command is a function that turns its options into a call of the package that d
 imports that package when it runs, so that `freshet --help` and shell completion respond at once.
 """
 
+import logging
 import math
 import re
 import sys
 from collections.abc import Callable
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -63,8 +64,30 @@ def _first_sentence(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").partition(".\n")[0].strip().rstrip(".")
 
 
+class LogFormatName(StrEnum):
+    """The formats of :data:`schemas.log_lines.LogFormat`, which is not imported for help."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class ProgressStyle:
+    """How progress is printed."""
+
+    as_log_lines = False
+
+
+progress: Final = ProgressStyle()
+
+
 def say(line: str) -> None:
-    """Print progress for people to standard error; results for scripts go to standard output."""
+    """Print progress for people to standard error, as a log line with `--log-format json`.
+
+    Results for scripts go to standard output.
+    """
+    if progress.as_log_lines:
+        logging.getLogger("freshet.cli").info("%s", line)
+        return
     print(line, file=sys.stderr, flush=True)
 
 

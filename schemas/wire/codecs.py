@@ -33,11 +33,14 @@ CONSENT_BYTES_MAX: Final = 512 * 1024
 
 
 class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of ours
-    """Bytes that are not a valid record. It contains the reason and none of the bytes."""
+    """Bytes that are not a valid record. Its text is the reason, and has none of the bytes.
 
-    def __init__(self, reason: RejectReason) -> None:
+    `request_id` is that of an event that could be decoded: raw, to be hashed before it is written anywhere.
+    """
+
+    def __init__(self, reason: RejectReason, request_id: str | None = None) -> None:
         super().__init__(reason.value)
-        self.reason = reason
+        self.reason, self.request_id = reason, request_id
 
 
 class Codec(NamedTuple):

@@ -29,7 +29,7 @@ from serving.gateway.collecting import Collecting
 from serving.gateway.gate import Gate
 from serving.gateway.gateway_settings import GatewaySettings, load_gateway_settings
 from serving.gateway.lane import Lane
-from serving.gateway.logs import log_as_json
+from serving.gateway.logs import log_gateway
 from serving.gateway.metrics import Meter
 from serving.gateway.operations import DocumentedApi
 from serving.gateway.parts import GatewayParts
@@ -166,5 +166,6 @@ def _as_fault(request: Request, error: Exception) -> Response:
 
 def from_environment() -> Gateway:
     """Create the gateway from the settings file in the environment; each worker calls this."""
-    log_as_json()
-    return Gateway(load_gateway_settings(Path(os.environ[SETTINGS_VARIABLE])))
+    settings = load_gateway_settings(Path(os.environ[SETTINGS_VARIABLE]))
+    log_gateway(settings.logs.format)
+    return Gateway(settings)

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
 
+from schemas.log_lines import add_to_log_lines
 from serving.gateway.lane import App, Receive, Scope, Send
+from serving.gateway.logs import answer_fields, request_fields
 from serving.gateway.metrics import NO_ROLE
 from serving.gateway.parts import GatewayParts
 from serving.gateway.problems import Answer, Headers, Problem, logged, unavailable
@@ -42,6 +44,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         sending = _Sending(send)
+        lines = headers_by_name(scope["headers"])
+        add_to_log_lines({"trace.id": trace_of(lines.get(b"traceparent"))})
         begun_s = time.perf_counter()
         name, role = "unknown", NO_ROLE
         try:
@@ -50,9 +54,10 @@ class Gate:
             name = route_of(method, scope["raw_path"])
             route = ROUTES[name]
             if route.roles:
-                principal = self._parts.authenticator.principal(headers_by_name(scope["headers"]))
+                principal = self._parts.authenticator.principal(lines)
                 role = principal.role_for(name)
                 self._admit(name, principal, scope, sending)
+                add_to_log_lines(request_fields(scope["state"]["tenant"], lines))
             await self._pass_on(route, {**scope, "method": method}, receive, sending)
         except Problem as problem:
             await sending.send_if_unstarted(problem.answer())
@@ -63,11 +68,7 @@ class Gate:
         seconds = time.perf_counter() - begun_s
         self._parts.meter.answered(name, role, sending.status, seconds)
         if name not in ("livez", "readyz"):
-            logger.info(
-                "%s %d", name, sending.status,
-                extra={"route": name, "status": sending.status, "role": role, "ms": round(1000 * seconds, 1),
-                       "trace": trace_of(dict(scope["headers"]).get(b"traceparent"))},
-            )  # fmt: skip
+            logger.info("%s %d", name, sending.status, extra=answer_fields(name, role, sending.status, seconds))
 
     def _admit(self, name: str, principal: Principal, scope: Scope, sending: "_Sending") -> None:
         tenant, left = self._parts.admit(principal, name, time.monotonic())

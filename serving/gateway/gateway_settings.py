@@ -1,7 +1,7 @@
 """The settings of the gateway: read once from a TOML file into a frozen object. Secrets are in files and variables."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +14,7 @@ from adapters.secrets.secret_files import read_secret_variable
 from schemas.audit import VisibleName
 from schemas.decoding import described
 from schemas.errors import SettingsError
+from schemas.log_lines import LogFormat
 from schemas.wire.tenant_settings import TenantSettings
 from serving.gateway.admission import AdmissionSettings
 from serving.gateway.security import CLIENT_NAME_RULE, AuthSettings, is_client_name
@@ -85,6 +86,13 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Notified (POST, `Surrogate-Key`) when the items of a popular list change."""
 
 
+class GatewayLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The log, on standard error."""
+
+    format: LogFormat | Literal["auto"] = "auto"
+    """`json`, `text`, or `auto`: text if standard error is a terminal, JSON otherwise."""
+
+
 class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests for a person's data (`GET /v1/users/{user}/data`)."""
 
@@ -111,6 +119,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: ReadAuditSettings = ReadAuditSettings()
     cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
+    logs: GatewayLogSettings = GatewayLogSettings()
     redis_password_variable: str | None = None
     """Deprecated: use `redis.password_variable`."""
 

@@ -13,9 +13,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from schemas.log_lines import LogField
 from serving.answers import Own
 from serving.gateway.admission import REMAINING, Class, class_of
 from serving.gateway.listing import choose
+from serving.gateway.logs import answer_fields, request_fields
 from serving.gateway.metrics import NO_ROLE
 from serving.gateway.parts import GatewayParts
 from serving.gateway.problems import Problem, joined, logged, split
@@ -47,6 +49,8 @@ VARY: Final = (b"vary", b"authorization, x-api-key")
 REFUSED: Final = "refused"
 """The reason of error responses, in metrics."""
 logger = logging.getLogger("freshet.gateway")
+FAULT: Final = 500
+"""Answers with this status or a higher one are always logged."""
 SHED: Final = joined([(b"freshet-shed", b"overload")])
 
 
@@ -155,7 +159,7 @@ class Lane:
         try:
             found = self._encode(asked, own)
         except Exception as error:
-            found = _refused(error)
+            found = _refused(error, asked)
         self._respond(request, found, asked.role, begun_s, asked)
 
     def _answer_in_task(self, request: PendingRequest, asked: HotRequest, begun_s: float) -> None:
@@ -168,7 +172,7 @@ class Lane:
         try:
             found = await self._answer(asked)
         except Exception as error:
-            found = _refused(error)
+            found = _refused(error, asked)
         self._respond(request, found, asked.role, begun_s, asked)
 
     def _respond(
@@ -185,13 +189,13 @@ class Lane:
         self._note(role, reason, answer.status, begun_s, asked)
 
     def _note(self, role: str, reason: str, status: int, begun_s: float, asked: HotRequest | None) -> None:
-        """Count the answer; log it if it was slow, or part of a sampled trace."""
+        """Count the answer; log it if it was slow, failed, or is part of a sampled trace."""
         seconds = time.perf_counter() - begun_s
         self._meter.read(role, reason, status, seconds)
         trace = None if asked is None else asked.head.trace
-        if seconds > self._slow_s or trace is not None:
-            fields = {"route": "recommendations", "reason": reason, "status": status, "role": role, "trace": trace}
-            logger.info("recommendations %d", status, extra={**fields, "ms": round(1000 * seconds, 1)})
+        if seconds > self._slow_s or trace is not None or status >= FAULT:
+            fields = {**answer_fields(NAME, role, status, seconds), "event.reason": reason, **_fields_of(asked)}
+            logger.info("recommendations %d", status, extra=fields)
 
     def _parse(self, principal: Principal, role: str, head: RequestHead, raw_path: bytes, query: bytes) -> HotRequest:
         """Parse and authorise the request. Raises :class:`Problem`."""
@@ -236,8 +240,13 @@ class Lane:
         return EncodedAnswer(200, lines, found.body), found.reason
 
 
-def _refused(error: Exception) -> tuple[EncodedAnswer, str]:
-    problem = error if isinstance(error, Problem) else logged(error, "the hot route")
+def _fields_of(asked: HotRequest | None) -> dict[str, LogField]:
+    """What a log line says of a valid request."""
+    return {} if asked is None else {"trace.id": asked.head.trace, **request_fields(asked.tenant, asked.head.lines)}
+
+
+def _refused(error: Exception, asked: HotRequest | None = None) -> tuple[EncodedAnswer, str]:
+    problem = error if isinstance(error, Problem) else logged(error, "the hot route", _fields_of(asked))
     answer = problem.answer()
     return EncodedAnswer(answer.status, joined(answer.headers), answer.body), REFUSED
 

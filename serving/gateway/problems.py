@@ -1,11 +1,13 @@
 """Error responses of the gateway: problem details (RFC 9457) that reveal no internals."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import msgspec
+
+from schemas.log_lines import LogField
 
 PROBLEM_TYPE: Final = "urn:freshet:problem:"
 CONTENT_TYPE: Final = b"application/problem+json"
@@ -120,9 +122,10 @@ def fault() -> Problem:
     return Problem(500, "internal", "this is a fault of the gateway, and it is logged")
 
 
-def logged(error: Exception, route: str) -> Problem:
-    """Log a bug without its text and values, which may contain data of a request."""
-    logger.error("a request of %s failed", route, extra={"error": type(error).__name__, "where": _place_of(error)})
+def logged(error: Exception, route: str, fields: Mapping[str, LogField] | None = None) -> Problem:
+    """Log a bug without its text and values, which may contain data of a request. `fields` are added to the line."""
+    place = {"error.type": type(error).__name__, "log.origin.function": _place_of(error)}
+    logger.error("a request of %s failed", route, extra={**place, **(fields or {})})
     return fault()
 
 

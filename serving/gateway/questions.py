@@ -11,6 +11,7 @@ import msgspec
 from schemas import audit
 from schemas.events import ID_LENGTH_MAX, USER_ID_LENGTH_MAX
 from schemas.ids import is_id
+from schemas.traces import sampled_trace
 from serving.answers import segments_of
 from serving.gateway.admission import urgency_of
 from serving.gateway.parameters import (
@@ -143,17 +144,14 @@ def _unquoted(raw: bytes) -> str:
     return unquote_to_bytes(raw).decode()
 
 
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
-
-
 def trace_of(header: bytes | None) -> str | None:
     """The trace id in a `traceparent` header (W3C Trace Context) of a sampled trace; None for any other.
 
     >>> trace_of(b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01") == "a" * 32, trace_of(b"nonsense"), trace_of(None)
     (True, None, None)
     """
-    found = None if header is None else _TRACEPARENT.fullmatch(header)
-    return None if found is None or not int(found[2], 16) & 1 else found[1].decode()
+    found = sampled_trace(header)
+    return None if found is None else found.partition("-")[0]
 
 
 def deadline_s(header: bytes) -> float:

@@ -49,6 +49,7 @@ from serving.gateway.caching import shared_headers
 from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
 from serving.gateway.listing import shown, tag_of_shared, user_list
+from serving.gateway.logs import record_headers
 from serving.gateway.operations import NOT_MODIFIED, OperationRouter, Reply, json_of
 from serving.gateway.parameters import (
     AccessParameters,
@@ -263,15 +264,16 @@ def _shared_query(request: Request, with_category: bool = False) -> tuple[Query,
 async def events(request: Request) -> Acknowledged | EventResults:
     """Record one interaction, or up to 500 in a JSON array. Each is accepted or rejected separately."""
     body = await _json_body(request)
+    send_all = partial(request.state.tenant.events.send_all, headers=record_headers(request.scope["headers"]))
     if body.lstrip()[:1] != b"[":
         try:
-            positions = await _in_thread(request, request.state.tenant.events.send_all, [read_event(body)])
+            positions = await _in_thread(request, send_all, [read_event(body)])
         except InvalidEvent as error:
             raise Problem(400, "invalid-event", str(error), reason=error.reason) from None
         return Acknowledged("accepted", *positions[0])
     verdicts = _read_events(body)
     checked = [one for one in verdicts if isinstance(one, Interaction)]
-    positions = await _in_thread(request, request.state.tenant.events.send_all, checked) if checked else []
+    positions = await _in_thread(request, send_all, checked) if checked else []
     return _results(verdicts, positions)
 
 

@@ -21,7 +21,7 @@ from serving.gateway.app import MULTIPROCESS_VARIABLE, SETTINGS_VARIABLE
 from serving.gateway.bounds import BoundedProtocol
 from serving.gateway.fast_lane import LaneProtocol
 from serving.gateway.gateway_settings import GatewaySettings, ServerSettings, load_gateway_settings
-from serving.gateway.logs import log_as_json
+from serving.gateway.logs import log_gateway
 from serving.gateway.security import Authenticator
 
 KEEP_ALIVE_S: Final = 65
@@ -44,7 +44,7 @@ def run(path: Path) -> int:
     settings = load_gateway_settings(path)
     _refuse_unusable(settings)
     _allow_files(settings.server.connections_max + FILES_BESIDE)
-    log_as_json()
+    log_gateway(settings.logs.format)
     os.environ[SETTINGS_VARIABLE] = str(path.resolve())
     server = settings.server
     config = Config(

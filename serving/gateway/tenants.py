@@ -33,10 +33,10 @@ class Tenant(msgspec.Struct, frozen=True):
     """What serves the requests of one tenant.
 
     `note_read` is called with the user and role of each read. `models` is when a list of each model (its name as JSON)
-    was last served here, in ms since the epoch. `names` returns the pseudonyms of a user, the current one first. `held`
-    collects all data held about one, blocking, up to a number of bytes. `answers` keeps it for the requester, and
-    `is_erased_since` (a time in ms) says when it must no longer be returned. `closing` closes everything but the
-    reader, which the loop closes; each call may wait for Kafka.
+    was last served here, in ms since the epoch. `names` returns the pseudonyms of a user, the current one first, and
+    `request_name` the keyed hash of a request id, for the log. `held` collects all data held about one, blocking, up to
+    a number of bytes. `answers` keeps it for the requester, and `is_erased_since` (a time in ms) says when it must no
+    longer be returned. `closing` closes everything but the reader, which the loop closes; each call may wait for Kafka.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Tenant(msgspec.Struct, frozen=True):
     consents: Consents
     models: dict[bytes, int]
     names: Callable[[str], list[str]]
+    request_name: Callable[[bytes], str]
     held: Callable[[AccessCommand, int, OnPoll], dict[str, Any]]
     answers: KeptAnswers
     is_erased_since: Callable[[str, int], bool]
@@ -75,7 +76,12 @@ def make_tenant(name: str, settings: GatewaySettings) -> Tenant:
     store = RedisClient(quick, password, prefix=prefix, tenant=tenant)
     life_ms = of.tombstone_life_ms()
     consents = Consents(store, kafka, ring, tombstone_ms=life_ms, topic_prefix=of.topic_prefix, input=of.input)
-    names = Pseudonymiser(ring).all
+    pseudonymiser = Pseudonymiser(ring)
+    names = pseudonymiser.all
+
+    def request_name(request: bytes) -> str:
+        return pseudonymiser.request(request.decode(errors="replace")).hex()
+
     of_tenant = msgspec.structs.replace(settings.kafka, topic_prefix=of.topic_prefix)
 
     def collect_personal_data(command: AccessCommand, bytes_max: int, on_poll: OnPoll) -> dict[str, Any]:
@@ -99,6 +105,7 @@ def make_tenant(name: str, settings: GatewaySettings) -> Tenant:
         consents,
         {},
         names,
+        request_name,
         collect_personal_data,
         answers,
         erased_since,

@@ -75,7 +75,7 @@ def test_never_cached_responses_are_not_kept(gateway: RunningGateway, attack: st
     for peer in peers:
         peer.close()
     assert highest - before < GROWN_BYTES_MAX
-    assert '"level": "error"' not in gateway.logged()
+    assert '"log.level": "ERROR"' not in gateway.logged()
 
 
 def test_excess_connections_are_refused_and_earlier_ones_served(

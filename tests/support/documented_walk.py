@@ -36,6 +36,7 @@ WALKED: Final = (
     "freshet flink-conf --state rocksdb --users 1000000 --task-managers 2",
     "freshet doctor --settings freshet.toml --flink http://flink:8081",
     "freshet retention --settings freshet.toml",
+    "freshet logs request-id --settings freshet.toml 7f3a9c2e-1b6d-4b0a-9a51-0c9e6d1f2a44",
     "freshet gateway new-api-key --file api-keys.json --id shop --role frontend --role producer",
     GATEWAY,
     READ,

@@ -21,6 +21,7 @@ from models.random_model import random_model
 from schemas import topics
 from schemas.answers import StateAnswer, decode_answer
 from schemas.lists import RecommendationList, decode_list
+from schemas.log_lines import LogFormat
 from schemas.pseudonyms import Pseudonymiser
 from schemas.receipts import (
     AccountTotals,
@@ -285,13 +286,14 @@ def start_live(
     flink_settings: dict[str, str] | None = None,
     model: Callable[[Path], None] | None = small_model,
     more_settings: str = "",
+    log_format: LogFormat = "text",
 ) -> Live:
     """A separate stack below `directory`, with the model from `model` and the job on it. Bounded restarts.
 
     Without a `model`, the job learns its own. `more_settings` are tables of its settings file.
     """
     bounded = {"restart-strategy.exponential-delay.attempts-before-reset-backoff": "20"}
-    stack = LocalStack(directory, task_managers, {**bounded, **(flink_settings or {})})
+    stack = LocalStack(directory, task_managers, {**bounded, **(flink_settings or {})}, log_format=log_format)
     stack.start()
     try:
         if model is not None:

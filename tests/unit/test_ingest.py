@@ -91,6 +91,35 @@ def test_no_raw_identifier_leaves(ids: tuple[str, str, str, str], kind: str) -> 
             assert msgspec.json.encode(text)[1:-1] not in raw
 
 
+def packed_with_headers(record: RawRecord, request: bytes | None, trace: bytes | None = None) -> Element:
+    [(_, raw)] = INGEST.pack([record._replace(request=request, trace=trace)])
+    assert request is None or request not in raw, "raw ids go no further"
+    return unpack(raw)
+
+
+def test_request_of_a_record_is_hashed_as_the_gateway_does() -> None:
+    hidden = PSEUDONYMISER.request("request-of-note").hex()
+    [event] = packed_with_headers(a_raw_interaction(), b"request-of-note").events
+    assert event.sent_by == hidden and event.trace is None
+    [rejected] = packed_with_headers(a_raw_interaction()._replace(value=b"{"), b"request-of-note").rejects
+    assert (rejected.reason, rejected.sent_by, rejected.shown) == (RejectReason.MALFORMED, hidden, None)
+
+
+def test_reject_names_the_list_of_an_event_by_its_hash() -> None:
+    record = a_raw_interaction(item="ada@example.org", request_id="list-of-note")
+    [rejected] = packed_with_headers(record, None).rejects
+    assert rejected.shown == PSEUDONYMISER.request("list-of-note").hex()
+    [event] = packed_with_headers(a_raw_interaction(request_id="list-of-note"), None).events
+    assert event.list_request() == rejected.shown, "also if it is given up later"
+
+
+@pytest.mark.parametrize("header", [b"\xff\xfe", b"nonsense", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-00"])
+def test_header_of_no_sampled_trace_is_ignored(header: bytes) -> None:
+    [event] = packed_with_headers(a_raw_interaction(), None, header).events
+    assert event.trace is None
+    assert packed_with_headers(a_raw_interaction(), header).events[0].sent_by, "an id of any bytes has a hash"
+
+
 anything = st.builds(
     RawRecord,
     st.sampled_from([INTERACTIONS, CONSENTS, CONTROL]),

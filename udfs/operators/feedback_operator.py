@@ -17,7 +17,7 @@ from udfs.drift_watch import DriftWatch, decode_watch, encode_watch
 from udfs.fault_log import FaultLog
 from udfs.feedback import Counts, FeedbackSettings, FeedbackSums, Series, added, decode_sums
 from udfs.feedback_windows import FeedbackWindows, metric_records
-from udfs.operators.interpreter import prepare
+from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
 
@@ -34,6 +34,7 @@ class FeedbackOperator(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         prepare()
+        tell_log("feedback", runtime_context)
         raw = Types.PICKLED_BYTE_ARRAY()
         self._pending = runtime_context.get_list_state(ListStateDescriptor("feedback-pending-v1", raw))
         self._windows = runtime_context.get_state(ValueStateDescriptor("feedback-windows-v1", raw))

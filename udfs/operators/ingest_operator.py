@@ -6,7 +6,7 @@ from pyflink.common import Row
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from udfs.ingest import Ingest, unpack_records
-from udfs.operators.interpreter import prepare
+from udfs.operators.interpreter import prepare, tell_log
 
 
 class IngestOperator(ProcessFunction):
@@ -21,6 +21,7 @@ class IngestOperator(ProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first batch."""
         prepare()
+        tell_log("ingest", runtime_context)
         self._ingest = self._open_ingest()
 
     def process_element(self, value: bytes, ctx: ProcessFunction.Context) -> Iterator[Row]:

@@ -7,7 +7,11 @@ zero and invalid values, whether it warns, calls or raises; errors that are igno
 warnings, also those from C, do not ask.
 """
 
+from typing import Any
+
 import numpy as np
+
+from schemas.log_lines import add_to_log_lines
 
 
 def prepare() -> None:
@@ -17,3 +21,15 @@ def prepare() -> None:
     :func:`schemas.threads.in_background` starts from it.
     """
     np.seterr(all="ignore")
+
+
+def tell_log(operator: str, runtime_context: Any) -> None:
+    """In thread mode, add the operator and its subtask to the log lines of its thread.
+
+    In a worker process, any thread may process the elements of any operator. The subtask is asked of Flink itself:
+    PyFlink 2.2 calls a method that Flink no longer has.
+    """
+    java_context = getattr(runtime_context, "_runtime_context", None)
+    if java_context is not None:
+        subtask = int(java_context.getTaskInfo().getIndexOfThisSubtask())
+        add_to_log_lines({"freshet.operator": operator, "freshet.subtask": subtask})

@@ -14,7 +14,7 @@ from schemas.receipts import encode_receipt
 from schemas.topics import DAY_MS
 from udfs.fault_log import FaultLog
 from udfs.judging import JudgeSettings, TrialStanding, decode_standing, encode_standing, rollbacks
-from udfs.operators.interpreter import prepare
+from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.outputs import RECEIPTS
 from udfs.operators.timers import register_end_of
 from udfs.rollout import Trial
@@ -41,6 +41,7 @@ class JudgeOperator(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         prepare()
+        tell_log("judge", runtime_context)
         raw = Types.PICKLED_BYTE_ARRAY()
         self._pending = runtime_context.get_list_state(ListStateDescriptor("trials-pending-v1", raw))
         self._standing = runtime_context.get_state(ValueStateDescriptor("trial-v1", raw))

@@ -28,7 +28,7 @@ from udfs.fault_log import FaultLog
 from udfs.learning import LearnSettings
 from udfs.online_model import ONLINE
 from udfs.operators.cancellation import interrupted
-from udfs.operators.interpreter import prepare
+from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import RELEARN
 from udfs.operators.list_store import ListStore
 from udfs.operators.patience import Patience
@@ -67,6 +67,7 @@ class LearnOperator(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         prepare()
+        tell_log("learn", runtime_context)
         raw = Types.PICKLED_BYTE_ARRAY()
         self._lessons = runtime_context.get_list_state(ListStateDescriptor("lessons-v1", raw))
         self._rows = runtime_context.get_map_state(MapStateDescriptor("rows-v1", Types.STRING(), raw))

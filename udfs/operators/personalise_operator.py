@@ -22,7 +22,7 @@ from udfs.account import Account, decode_account, encode_account
 from udfs.assortment import Following, Unfollowed
 from udfs.audit_chain import Author
 from udfs.due import Due, RefreshSettings, kept_longer, when_due
-from udfs.elements import BucketMark, Element, halves, replacement_for, unpack_gathered
+from udfs.elements import BucketMark, Element, fields_of_record, halves, replacement_for, unpack_gathered
 from udfs.exploring import remember
 from udfs.fallback_model import REMOTE_COUNTERS, FallbackModel
 from udfs.fault_log import FaultLog
@@ -35,7 +35,7 @@ from udfs.operators.commands import execute_commands
 from udfs.operators.current_key import CurrentKey
 from udfs.operators.feedback_keeper import FeedbackKeeper
 from udfs.operators.generation_keeper import GenerationParts
-from udfs.operators.interpreter import prepare
+from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
 from udfs.operators.model_shelf import ModelShelf
@@ -161,6 +161,7 @@ class PersonaliseOperator(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         prepare()
+        tell_log("personalise", runtime_context)
         self._parts = parts = self._open_parts()
         parts.catalogue.start()
         group = runtime_context.get_metrics_group().add_group("freshet")
@@ -293,6 +294,7 @@ class PersonaliseOperator(KeyedProcessFunction):
             if done.recorded is not None:
                 yield from self._audit.put(done.recorded, ctx)
             yield from self._rollout.put(done.turn, ctx)
+            log_rejects(done.applied)
         self._count(results)
 
     def _split_failed(self, attempt: Attempt, error: Exception) -> list[Attempt]:
@@ -308,7 +310,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         instead = replacement_for(element, self._parts.interactions)
         if instead is None:
             raise error
-        self._given_up(error)
+        self._given_up(error, fields_of_record(element, self._parts.interactions))
         self._counters["records_given_up"].inc()
         return [Attempt({key: instead})]
 
@@ -403,3 +405,10 @@ class PersonaliseOperator(KeyedProcessFunction):
         unread_ms = self._parts.unread_ms()
         self._counters[UNREAD].inc(unread_ms - self._unread_ms)
         self._unread_ms = unread_ms
+
+
+def log_rejects(applied: AppliedElement) -> None:
+    """Log what was rejected, with reason, coordinates and request; never with anything of the record itself."""
+    for reject in applied.changes.rejects:
+        fields = {"freshet.bucket": applied.bucket, **reject.log_fields()}
+        logger.warning("a record was rejected (%s)", reject.reason.value, extra=fields)

@@ -18,7 +18,7 @@ from schemas.topics import HOUR_MS
 from udfs.assortment import Following, Unfollowed
 from udfs.fault_log import FaultLog
 from udfs.operators.cancellation import interrupted
-from udfs.operators.interpreter import prepare
+from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.list_store import ListStore
 from udfs.operators.patience import Patience
 from udfs.popularity import (
@@ -60,6 +60,7 @@ class PopularOperator(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink in the worker before the first element."""
         prepare()
+        tell_log("popular", runtime_context)
         raw = Types.PICKLED_BYTE_ARRAY()
         self._pending = runtime_context.get_list_state(ListStateDescriptor("pending-v1", raw))
         self._table = runtime_context.get_state(ValueStateDescriptor("popularity-v1", raw))

@@ -30,12 +30,36 @@ class PackedRecordTest {
         assertEquals("c600000000" + "c0", end(packed("t", 0, 0, 0, new byte[0], null), 6));
     }
 
+    @Test
+    void aRecordWithARequestOrATraceHasBothAtItsEnd() throws Exception {
+        RecordHeaders request = new RecordHeaders();
+        request.add("x-request-id", "r".getBytes(UTF_8)).add("other", "o".getBytes(UTF_8));
+        assertEquals("98", packed("t", 0, 0, 0, null, null, request).substring(0, 2));
+        assertEquals("c0" + "c0" + "c60000000172" + "c0", end(packed("t", 0, 0, 0, null, null, request), 9));
+        RecordHeaders trace = new RecordHeaders();
+        trace.add("traceparent", "t".getBytes(UTF_8));
+        assertEquals("c0" + "c0" + "c0" + "c60000000174", end(packed("t", 0, 0, 0, null, null, trace), 9));
+    }
+
+    @Test
+    void headersThatAreTooLongOrNullAreNone() throws Exception {
+        RecordHeaders headers = new RecordHeaders();
+        headers.add("x-request-id", new byte[129]).add("traceparent", null);
+        assertEquals(packed("t", 0, 0, 0, null, null), packed("t", 0, 0, 0, null, null, headers));
+    }
+
     private static String packed(String topic, int partition, long offset, long ms, byte[] key, byte[] value)
+            throws Exception {
+        return packed(topic, partition, offset, ms, key, value, new RecordHeaders());
+    }
+
+    private static String packed(
+            String topic, int partition, long offset, long ms, byte[] key, byte[] value, RecordHeaders headers)
             throws Exception {
         List<byte[]> out = new ArrayList<>();
         new PackedRecord().deserialize(
                 new ConsumerRecord<>(topic, partition, offset, ms, TimestampType.LOG_APPEND_TIME, 0, 0, key, value,
-                        new RecordHeaders(), Optional.empty()),
+                        headers, Optional.empty()),
                 new ListCollector<>(out));
         return HexFormat.of().formatHex(out.get(0));
     }
