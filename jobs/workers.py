@@ -3,9 +3,10 @@
 import functools
 import gc
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from adapters.log_output import log_from_worker
+from adapters.otlp import SpanSender
 from adapters.redis.store import RedisStore
 from adapters.schema_sources import codec_of, source_at
 from adapters.secrets.key_rings import load_key_ring
@@ -34,6 +35,8 @@ from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import POPULARITY, ListModel, PopularItems, Ranker
 
 T = TypeVar("T")
+JOB: Final = "freshet-job"
+"""The name of the service in logs and traces."""
 
 
 def check_openable(settings: Settings) -> None:
@@ -55,7 +58,7 @@ def check_openable(settings: Settings) -> None:
 
 def open_logging(logs: LogSettings, job: str, epoch: int, open_parts: Callable[[], T]) -> T:
     """Set up this worker's log for the job, and return `open_parts()`."""
-    fields: dict[str, LogField] = {"service.name": "freshet-job", "freshet.job.name": job, "freshet.job.epoch": epoch}
+    fields: dict[str, LogField] = {"service.name": JOB, "freshet.job.name": job, "freshet.job.epoch": epoch}
     log_from_worker(logs.format, fields)
     return open_parts()
 
@@ -110,6 +113,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> Person
         settings.feedback,
         catalogue,
         remote if isinstance(remote := shelf.own[DEFAULT], FallbackModel) else None,
+        None if settings.traces.otlp_url is None else SpanSender(settings.traces.otlp_url, JOB),
     )
 
 

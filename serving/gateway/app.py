@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from adapters.otlp import SpanSender
 from schemas.errors import SettingsError
 from serving.gateway.admission import Admission, Limits
 from serving.gateway.bounds import Ledger
@@ -29,7 +30,7 @@ from serving.gateway.collecting import Collecting
 from serving.gateway.gate import Gate
 from serving.gateway.gateway_settings import GatewaySettings, load_gateway_settings
 from serving.gateway.lane import Lane
-from serving.gateway.logs import log_gateway
+from serving.gateway.logs import SERVICE, log_gateway
 from serving.gateway.metrics import Meter
 from serving.gateway.operations import DocumentedApi
 from serving.gateway.parts import GatewayParts
@@ -63,6 +64,8 @@ class Gateway:
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
         state.admission = admission
+        url = settings.traces.otlp_url
+        state.spans = self._spans = None if url is None else SpanSender(url, SERVICE)
         state.collecting = self._collecting = Collecting(settings.access)
         state.meter, state.body_bytes_max = self._meter, server.body_bytes_max
         # One thread per admitted request, so that none waits for a thread, and no withdrawal waits behind events.
@@ -93,6 +96,8 @@ class Gateway:
             task.cancel()
         await asyncio.gather(purging, refreshing, noting, return_exceptions=True)
         await asyncio.gather(*(tenant.reader.close() for tenant in tenants), asyncio.to_thread(self._collecting.close))
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
         # Each may wait for an unavailable Kafka: close all at once, so that shutdown takes no longer than the slowest.
         await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
 

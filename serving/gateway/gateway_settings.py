@@ -9,6 +9,7 @@ from msgspec import Meta
 from adapters.files.edited_files import read_edited
 from adapters.files.tenant_file import load_tenant
 from adapters.kafka.settings import KafkaSettings, complaint_of
+from adapters.otlp import TraceSettings
 from adapters.redis.address import RedisAddress
 from adapters.secrets.secret_files import read_secret_variable
 from schemas.audit import VisibleName
@@ -120,6 +121,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
     logs: GatewayLogSettings = GatewayLogSettings()
+    traces: TraceSettings = TraceSettings()
     redis_password_variable: str | None = None
     """Deprecated: use `redis.password_variable`."""
 
@@ -154,6 +156,8 @@ def load_gateway_settings(path: Path) -> GatewaySettings:
 
 def _complaint(settings: GatewaySettings) -> str | None:
     server = settings.server
+    if complaint := settings.traces.complaint():
+        return f"traces.{complaint}"
     if not all(map(is_client_name, settings.tenants)):
         return f"tenants: the name of a tenant {CLIENT_NAME_RULE}"
     if settings.kafka.topic_prefix != KafkaSettings("").topic_prefix:

@@ -38,6 +38,7 @@ from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
+from udfs.operators.list_tracer import ListTracer, SpanQueue
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import AppliedElement, consent_entries, side_outputs
 from udfs.operators.popularity_keeper import PopularityKeeper, Weighed, empty_sums
@@ -82,7 +83,8 @@ class PersonaliseParts(NamedTuple):
 
     `shelf` has the models. `fallback` fills up lists until popular lists exist. `interactions` is the topic of
     interactions. `unread_ms` returns the age of the oldest unread consent, at once. `online` is the model that learns
-    in the stream, if one does. `catalogue` has the assortment of `ranker`.
+    in the stream, if one does. `catalogue` has the assortment of `ranker`. `spans` takes those of sampled traces, if any
+    are wanted.
     """
 
     ranker: Ranker
@@ -102,6 +104,7 @@ class PersonaliseParts(NamedTuple):
     feedback: FeedbackSettings = FeedbackSettings()
     catalogue: Following = Unfollowed()
     remote: FallbackModel | None = None
+    spans: SpanQueue | None = None
 
 
 class Attempt(NamedTuple):
@@ -180,6 +183,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         self._audit = AuditKeeper(runtime_context, parts.audit)
         fell_back = self._counters["models_fallen_back"].inc
         self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back)
+        self._tracer = None if parts.spans is None else ListTracer(parts.spans, parts.interactions)
         self._failed = self._unread_ms = 0
         self._remote = dict.fromkeys(REMOTE_COUNTERS, 0)
         self._given_up = FaultLog(logger, "a record is given up: dead letters or the audit trail have its coordinates")
@@ -187,9 +191,13 @@ class PersonaliseOperator(KeyedProcessFunction):
     def close(self) -> None:
         """Called by Flink when the worker ends."""
         self._parts.catalogue.stop()
+        if self._parts.spans is not None:
+            self._parts.spans.close()
 
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Apply gathered elements; records that cannot be applied are split off, and leave as dead letters."""
+        if self._tracer is not None:
+            self._tracer.begin()
         waiting = [Attempt(unpack_gathered(value[1]))]
         while waiting:
             attempt = waiting.pop()
@@ -295,6 +303,8 @@ class PersonaliseOperator(KeyedProcessFunction):
                 yield from self._audit.put(done.recorded, ctx)
             yield from self._rollout.put(done.turn, ctx)
             log_rejects(done.applied)
+            if self._tracer is not None:
+                self._tracer.end(done.applied)
         self._count(results)
 
     def _split_failed(self, attempt: Attempt, error: Exception) -> list[Attempt]:

@@ -1,0 +1,67 @@
+"""Spans of the lists that sampled events lead to: from the time that the operator has them to the answer of Redis."""
+
+import time
+from typing import Final, Protocol
+
+from schemas.traces import SpanKind, TraceSpan
+from udfs.operators.outputs import AppliedElement
+
+NAME: Final = "write list"
+NO_LIST: Final = "none"
+
+
+class SpanQueue(Protocol):
+    """Takes spans, and sends them: :class:`adapters.otlp.SpanSender`."""
+
+    def __call__(self, span: TraceSpan) -> None:
+        """Take a span, without waiting."""
+        ...
+
+    def close(self) -> None:
+        """Send the rest."""
+        ...
+
+
+class ListTracer:
+    """Adds a span to the trace of each sampled event of an element; `spans` takes them."""
+
+    def __init__(self, spans: SpanQueue, interactions: str) -> None:
+        self._spans = spans
+        self._interactions = interactions
+        self._begun_ns = 0
+
+    def begin(self) -> None:
+        """An element has arrived."""
+        self._begun_ns = time.time_ns()
+
+    def end(self, applied: AppliedElement) -> None:
+        """The element, or a part of it, has been applied, and its lists are in Redis."""
+        changes = applied.changes
+        traced = [event for event in (*changes.accepted, *changes.kept) if event.trace is not None]
+        if not traced:
+            return
+        ended_ns, written = time.time_ns(), zip(applied.lists, applied.written.lists, strict=True)
+        outcomes = {write.pseudonym: outcome.name.lower() for write, outcome in written}
+        for event in traced:
+            trace_id, _, parent_id = (event.trace or "").partition("-")
+            attributes: dict[str, str | int | bool] = {
+                "messaging.system": "kafka",
+                "messaging.destination.name": self._interactions,
+                "messaging.destination.partition.id": str(event.partition),
+                "messaging.kafka.offset": event.offset,
+                "freshet.bucket": applied.bucket,
+                "freshet.list": outcomes.get(event.pseudonym, NO_LIST),
+                "freshet.since_append_ms": max(0, ended_ns // 1_000_000 - event.append_ts),
+            }
+            self._spans(
+                TraceSpan(
+                    NAME,
+                    SpanKind.CONSUMER,
+                    trace_id,
+                    secrets.token_hex(8),
+                    parent_id,
+                    self._begun_ns,
+                    ended_ns,
+                    attributes,
+                )
+            )
