@@ -22,8 +22,12 @@ from privacy.audit_verification import verification
 from schemas import topics
 from schemas.consents import ConsentChange, Level
 from serving.reader import Reader
-from tests.support.examples import cases
+from tests.support.examples import CAMPAIGN, cases
 from tests.support.live import Live, consents_of, start_live, until
+
+pytestmark = pytest.mark.skipif(
+    not CAMPAIGN, reason="runs in `make campaign`: two jobs at once need the machine for themselves"
+)
 
 USERS = [f"user-{number}" for number in range(20)]
 SETTINGS = {"execution.checkpointing.interval": "1 s", "execution.checkpointing.min-pause": "200 ms"}
