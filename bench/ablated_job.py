@@ -12,7 +12,9 @@ from jobs import personalise
 build: Final = with_others(
     personalise.build, PersonaliseOperator=UncheckedOperator, open_personalise_parts=open_personalise_parts
 )
-main: Final = with_others(personalise.main, build=build)
+wire: Final = with_others(personalise.wire, build=build)
+submit: Final = with_others(personalise.submit, wire=wire)
+main: Final = with_others(personalise.main, submit=submit)
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -160,6 +160,6 @@ def open_store(settings: Settings, epoch: int) -> UncheckedStore:
 _open_parts = with_others(workers.open_personalise_parts, Ranker=UncheckedRanker, open_store=open_store)
 
 
-def open_personalise_parts(settings: Settings, epoch: int, trail: str) -> PersonaliseParts:
+def open_personalise_parts(settings: Settings, epoch: int, trail: str, is_silent: bool = False) -> PersonaliseParts:
     """Replaces :func:`jobs.workers.open_personalise_parts`."""
-    return _open_parts(settings, epoch, trail)
+    return _open_parts(settings, epoch, trail, is_silent)

@@ -96,9 +96,7 @@ def report_on_state(settings: Path, how: Submission, say: Say) -> StateReport:
     """
     with _package() as package:
         arguments = [*run_arguments(settings, package, how), "--report-snapshot"]
-        said = _run_client(
-            arguments, package.parent, how, lambda line: None if line.startswith(REPORTED) else say(line)
-        )
+        said = _run_client(arguments, package.parent, how, say)
     reports = [line.removeprefix(REPORTED) for line in said if line.startswith(REPORTED)]
     if len(reports) != 1:
         raise SubmitError("Flink's client did not say what it found in the snapshot")

@@ -48,6 +48,7 @@ from jobs.flink import (
     relax_bundle_timer,
     sink_to_topic,
 )
+from jobs.handover_gate import handover_gate
 from jobs.java_operators import gather_elements, record_batches, snapshot_guard, split_lines
 from jobs.job_plan import job_plan
 from jobs.marks import mark_submission
@@ -63,7 +64,6 @@ from jobs.state_report import REPORTED, JobPlan, StateReport
 from jobs.trail import trail_id
 from jobs.workers import (
     check_openable,
-    open_gate,
     open_ingest,
     open_learn_parts,
     open_logging,
@@ -153,7 +153,7 @@ def build(
         .uid(f"popular-v1-{mode}")
         .name("popular")
     )
-    gate = functools.partial(open_gate, settings, epoch, is_silent)
+    gate = functools.partial(handover_gate, settings, epoch, is_silent)
     judged, metrics = _judged(personalised, settings, mode, gate), _metrics(personalised, settings, mode, gate)
     return Outputs(
         personalised.get_side_output(REJECTS),

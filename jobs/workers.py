@@ -87,11 +87,6 @@ def open_store(settings: Settings, epoch: int) -> RedisStore:
     return RedisStore(connect_as_tenant(settings), epoch, settings.tombstone_ms(), settings.redis.outage_max_ms)
 
 
-def open_gate(settings: Settings, epoch: int, is_silent: bool) -> WriteGate:
-    """The gate of the job of `epoch`, which was submitted to take over if it `is_silent`."""
-    return handover_gate(settings, epoch, is_silent)
-
-
 def open_clocked_store(settings: Settings, epoch: int, gate: WriteGate) -> ListStore:
     """A store that is written while the clock says that it is the turn of this job."""
     return cast(ListStore, ClockedStore(open_store(settings, epoch), gate, clock_ms))
@@ -128,7 +123,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str, is_silent
         settings.feedback,
         catalogue,
         remote if isinstance(remote := shelf.own[DEFAULT], FallbackModel) else None,
-        open_gate(settings, epoch, is_silent),
+        handover_gate(settings, epoch, is_silent),
     )
 
 
@@ -160,7 +155,7 @@ def _open_local(settings: Settings) -> tuple[dict[str, ListModel], str, PopularI
 
 def open_learn_parts(settings: Settings, epoch: int, is_silent: bool = False) -> LearnParts:
     """Store and settings for the learn operator."""
-    gate = open_gate(settings, epoch, is_silent)
+    gate = handover_gate(settings, epoch, is_silent)
     store = open_clocked_store(settings, epoch, gate)
     return LearnParts(store, settings.learn, settings.popularity, epoch, open_catalogue(settings), gate)
 
@@ -178,6 +173,6 @@ def _tune_garbage_collector() -> None:
 def open_popular_parts(settings: Settings, epoch: int, is_silent: bool = False) -> PopularParts:
     """Store and settings for the popular operator. Popular lists come from no model."""
     ids = recommendation_ids(load_key_ring(settings.privacy.key_ring))
-    gate = open_gate(settings, epoch, is_silent)
+    gate = handover_gate(settings, epoch, is_silent)
     store = open_clocked_store(settings, epoch, gate)
     return PopularParts(store, POPULARITY, epoch, settings.popularity, ids, open_catalogue(settings), gate)

@@ -1,5 +1,6 @@
 """The benchmark's job without consent ignores consent, and otherwise does what the product does."""
 
+import inspect
 from typing import Any
 
 import msgspec
@@ -97,3 +98,12 @@ def test_ablation_equals_product_when_all_users_consent(batches: list[list[Recor
     for name in ("ada", "bob", "cyd"):
         assert product.user(name) == ablation.user(name)
         assert msgspec.to_builtins(list_in(product, name)) == msgspec.to_builtins(list_in(ablation, name))
+
+
+def test_product_lacks_what_the_job_without_consent_checks_replaces() -> None:
+    from bench import ablated_job, ablation  # raises LookupError if the product has no such name
+    from jobs import workers
+
+    replaced = inspect.signature(ablation.open_personalise_parts)
+    assert replaced == inspect.signature(workers.open_personalise_parts)
+    assert ablated_job.main is not None
