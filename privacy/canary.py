@@ -10,6 +10,7 @@ from kafka import KafkaProducer
 
 from adapters.kafka.settings import python_kafka_options
 from adapters.kafka.settled_topic import Tail
+from adapters.secrets.key_rings import load_key_ring
 from jobs.clock import clock_ms
 from jobs.settings import Settings
 from privacy.erased_users import CANARY
@@ -67,6 +68,13 @@ def planted(settings: Settings, hashes: Pseudonymiser, timeout_s: float) -> Iter
         producer.close()
         receipts.close()
         events.close()
+
+
+def prove(settings: Settings, timeout_s: float) -> None:
+    """Raise :class:`schemas.errors.JobSilent` unless the job processes a canary's consent, search and erasure."""
+    ring = load_key_ring(settings.privacy.key_ring)
+    with planted(settings, Pseudonymiser(ring), timeout_s):
+        pass
 
 
 def _send(settings: Settings, producer: Any, topic: str, user_id: str, record: msgspec.Struct) -> None:

@@ -14,8 +14,8 @@ _INTRODUCTION: Final = """# Command line
 `make setup` installs the command `freshet` into `.venv/bin`. `freshet --help` lists its commands, and the help of each
 one ends with an example.
 
-- Exit codes: 0 done, 1 findings, 2 not done (the last line on standard error says why), 3 needs backfill, 64 invalid
-  command line.
+- Exit codes: 0 done, 1 findings, 2 not done (the last line on standard error says why), 3 needs backfill, 4 rolled
+  back, 64 invalid command line.
   A command that a signal ends has 128 plus the signal's number: 130 after Ctrl-C, 143 after SIGTERM. Give it again.
 - `--json` prints what a script reads.
 - The variable `FRESHET_SETTINGS` replaces `--settings`.

@@ -31,13 +31,15 @@ class ExitCode(IntEnum):
     """The command failed or did not finish; the last line on standard error says why."""
     NEEDS_BACKFILL = 3
     """The job cannot start from the snapshot, but can rebuild its state from the topics."""
+    ROLLED_BACK = 4
+    """The new code of an upgrade was not well, and the previous code runs again."""
     USAGE = 64
     """The command line is invalid; nothing was started."""
 
 
 root: Final = typer.Typer(
     help="Real-time, consent-first recommendations on Apache Flink. Exit codes: 0 done, 1 findings, 2 not done, "
-    "3 needs backfill, 64 invalid command line, 130 ended by Ctrl-C, 143 by SIGTERM.",
+    "3 needs backfill, 4 rolled back, 64 invalid command line, 130 ended by Ctrl-C, 143 by SIGTERM.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

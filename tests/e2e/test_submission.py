@@ -1,6 +1,8 @@
 """The commands that submit the job, typed as in the README, on a stack like that of `freshet up`."""
 
 import json
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from deploy import submission
 from deploy.local import commands as stack_commands
 from deploy.local.files import write_atomically
 from deploy.local.local_job import newest_job
+from deploy.package import build, write_archive
 from freshet.cli.main import run
 from jobs.locations import location_of
 from jobs.savepoints import take_savepoint
@@ -83,6 +86,30 @@ def test_upgrade_continues_from_its_stop_savepoint(live: Live, capsys: pytest.Ca
     assert live.states(["nell"]) == before != {}
     live.interact("nell", "item-00002")
     live.wait_for_version("nell", 3)
+
+
+def test_upgrade_to_code_that_does_not_run_is_rolled_back(
+    live: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Other code on these TaskManagers is refused by their interpreters; the code of before is what they know."""
+    live.consent(["rolf"])
+    live.interact("rolf", "item-00001")
+    live.wait_for_version("rolf", 2)
+    before = live.states(["rolf"])
+    good = build(tmp_path / "good.zip")
+    with zipfile.ZipFile(good) as sources:
+        files = {name: sources.read(name) for name in sources.namelist()}
+    changed = files | {"udfs/consent.py": files["udfs/consent.py"] + b"# other\n"}
+    monkeypatch.setattr(submission, "build", lambda out: write_archive(out, changed))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # the client imports the package, not this checkout
+    assert typed(live, "upgrade", "--json", "--timeout", "15", "--previous", str(good)) == 4
+    told = json.loads(capsys.readouterr().out)
+    assert "was submitted: replace the TaskManagers" in told["rolled_back"]
+    live.job_id = told["job"]
+    live.stack.rest.wait_running(live.job_id)
+    assert live.states(["rolf"]) == before != {}
+    live.interact("rolf", "item-00002")
+    live.wait_for_version("rolf", 3)
 
 
 def test_status_reports_a_stopped_job_which_up_continues(live: Live, capsys: pytest.CaptureFixture[str]):
