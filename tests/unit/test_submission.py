@@ -101,7 +101,7 @@ def test_temporary_files_of_the_client_go_with_the_package(client, settings: Pat
     client(f'mkdir {place}/flink-distributed-cache-1 && echo "Job has been submitted with JobID {JOB}"')
     before = {path.name for path in tmp_path.iterdir()}
     assert submit(settings, Submission(), lambda line: None) == JOB
-    assert {path.name for path in tmp_path.iterdir()} - before <= {"given"}
+    assert {path.name for path in tmp_path.iterdir()} - before <= {"given", "local"}
 
 
 def test_only_the_last_log_of_a_failed_client_is_kept(client, settings: Path, tmp_path: Path, capsys):
