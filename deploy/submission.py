@@ -1,15 +1,13 @@
-"""Submits the job to a Flink cluster as `flink run` does, and upgrades a running job (`freshet submit`)."""
+"""Submits the job to a Flink cluster as `flink run` does (`freshet submit`)."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from adapters.flink.rest import FINAL, FlinkRest
+from adapters.flink.rest import FlinkRest
 from adapters.kafka.reachability import require_reachable_broker
 from adapters.kafka.settings import KafkaSettings
 from deploy.local.errors import SubmitError
@@ -27,13 +25,10 @@ from deploy.local.files import write_atomically
 from deploy.local.paths import LOCAL
 from deploy.local.stack import LocalStack, is_up
 from deploy.package import build
-from jobs.savepoints import running_job
+from deploy.releases import FOLDER, Release, keep
 from jobs.state_report import REPORTED, StateReport
-from schemas.errors import FreshetError
 
 Say = Callable[[str], None]
-RELEASES: Final = LOCAL / "releases"
-"""Copies of the packages that were submitted last, by the ids of their jobs: what an upgrade is rolled back to."""
 LOG: Final = LOCAL / "submit.log"
 """All that Flink's client said when it last failed."""
 ANSWER_S: Final = 5.0
@@ -64,36 +59,6 @@ class Submission(NamedTuple):
     mode: str | None = None
 
 
-class Safety(NamedTuple):
-    """How an upgrade is verified, and from what it is rolled back.
-
-    `prove` raises :class:`FreshetError` unless a canary passes through the new job. `previous` is the package of the
-    running job; None means the copy that its submission kept on this machine.
-    """
-
-    timeout_s: float
-    prove: Callable[[], None]
-    previous: Path | None = None
-
-
-class UpgradeResult(NamedTuple):
-    """The previous job, the savepoint with which it was stopped, and the job that continues from it.
-
-    `stopped_s` is the time from the order to stop until all tasks of the new job ran. If the new code was not well,
-    `rolled_back` says why, and `job` runs the previous code.
-    """
-
-    before: str
-    savepoint: str
-    job: str
-    stopped_s: float
-    rolled_back: str | None = None
-
-
-_ENDED: Final = (KeyboardInterrupt, SystemExit)
-"""What Ctrl-C and SIGTERM raise in a command."""
-
-
 def require_servers(kafka: KafkaSettings, flink: str | None) -> None:
     """Raise if Flink, given its URL, or Kafka does not answer: Flink's client takes long, and blames something else.
 
@@ -105,12 +70,20 @@ def require_servers(kafka: KafkaSettings, flink: str | None) -> None:
     require_reachable_broker(kafka)
 
 
-def submit(settings: Path, how: Submission, say: Say) -> str:
-    """Package the current code and submit it; returns the job's id. Raises :class:`SubmitError`."""
-    with _package() as package:
-        job = _submit(settings, package, how, say)
-        _keep(package, job)
+def submit(settings: Path, how: Submission, say: Say, package: Path | None = None) -> str:
+    """Submit the current code, or `package`, and keep a copy; returns the job's id. Raises :class:`SubmitError`."""
+    with packed(package) as code:
+        job = submit_package(settings, code, how, say)
+        try:
+            keep(releases(), job, Release(code, settings, how.parallelism, how.python, how.mode))
+        except OSError as error:
+            say(f"no copy of what job {job} runs was kept: an upgrade cannot be rolled back to it ({error})")
         return job
+
+
+def releases() -> Path:
+    """Where submissions from this machine keep what they submitted (:mod:`deploy.releases`)."""
+    return LOCAL / FOLDER
 
 
 def report_on_state(settings: Path, how: Submission, say: Say) -> StateReport:
@@ -118,155 +91,39 @@ def report_on_state(settings: Path, how: Submission, say: Say) -> StateReport:
 
     Flink's client examines it, with the state backend and the execution mode of the configuration that it submits with.
     """
-    with _package() as package:
-        arguments = [*run_arguments(settings, package, how), "--report-snapshot"]
-        said = _run_client(arguments, package.parent, how, say)
+    with packed() as package:
+        said = _run_client([*run_arguments(settings, package, how), "--report-snapshot"], how, say)
     reports = [line.removeprefix(REPORTED) for line in said if line.startswith(REPORTED)]
     if len(reports) != 1:
         raise SubmitError("Flink's client did not say what it found in the snapshot")
     return msgspec.json.decode(reports[0], type=StateReport)
 
 
-def upgrade(
-    settings: Path, job_name: str, how: Submission, savepoints: str | None, safety: Safety, say: Say
-) -> UpgradeResult:
-    """Check the submission, stop the running job `job_name` with a savepoint, submit from it, and verify the new job.
-
-    If the new job is rejected or not well, the previous code continues from the same savepoint. Raises
-    :class:`SubmitError` if the new job is rejected before the running job is stopped; or if nothing could be rolled
-    back, with the name of the savepoint.
-    """
-    with _package() as package:
-        flink = how.flink or ""
-        before = running_job(flink, job_name)
-        previous = _previous(before, safety.previous, say)
-        say(f"checking the submission while job {before} runs")
-        _check(settings, package, how, before, say)
-        stopping_s = time.monotonic()
-        from_savepoint = how._replace(savepoint=_stop(settings, before, how, savepoints, say))
-        job: str | None = None
-        try:
-            job = _resume(settings, package, from_savepoint, say)
-            FlinkRest(flink).wait_running(job, safety.timeout_s)
-            stopped_s = time.monotonic() - stopping_s
-            _verify(flink, job, safety, say)
-            _keep(package, job)
-            return UpgradeResult(before, from_savepoint.savepoint or "", job, stopped_s)
-        except FreshetError as error:
-            if previous is None:
-                raise SubmitError(f"{error}. Nothing was rolled back: {_by_hand(settings, from_savepoint)}") from None
-            say(f"not well: {error}")
-            return _roll_back(settings, previous, before, job, from_savepoint, str(error), stopping_s, safety, say)
-
-
-def _stop(settings: Path, before: str, how: Submission, savepoints: str | None, say: Say) -> str:
-    say(f"stopping job {before} with a savepoint")
-    try:
-        savepoint = FlinkRest(how.flink or "").stop_with_savepoint(before, savepoints)
-    except _ENDED:
-        say(
-            f"ended while Flink takes a savepoint of job {before}: if the job stops, run "
-            f"`{shlex.join(_resuming(settings, how))} SAVEPOINT` with the savepoint that Flink names"
-        )
-        raise
-    say(f"stopped; its state is in {savepoint}")
-    return savepoint
-
-
-def _resuming(settings: Path, how: Submission) -> list[str]:
-    return ["freshet", "submit", "--settings", str(settings), "--flink", how.flink or "", "--savepoint"]
-
-
-def _resume(settings: Path, package: Path, how: Submission, say: Say, is_previous: bool = False) -> str:
-    resume = shlex.join([*_resuming(settings, how), how.savepoint or ""])
-    try:
-        return _submit(settings, package, how, say, is_previous)
-    except SubmitError as error:
-        raise SubmitError(f"{error}. The job is stopped, and nothing is lost: fix that, then run `{resume}`") from None
-    except _ENDED:
-        say(
-            "ended while the job is stopped, and nothing is lost: unless Flink runs the new job already, run "
-            f"`{resume}`"
-        )
-        raise
-
-
-def _verify(flink: str, job: str, safety: Safety, say: Say) -> None:
-    """Raise :class:`FreshetError` unless the job, all of which runs, completes a checkpoint and passes a canary."""
-    FlinkRest(flink).checkpoint(job, safety.timeout_s)
-    safety.prove()
-    say(f"job {job} runs, has completed a checkpoint, and has processed a canary")
-
-
-def _roll_back(
-    settings: Path,
-    previous: Path,
-    before: str,
-    failed: str | None,
-    how: Submission,
-    why: str,
-    stopping_s: float,
-    safety: Safety,
-    say: Say,
-) -> UpgradeResult:
-    """Let the previous package continue from the savepoint `how.savepoint`."""
-    rest = FlinkRest(how.flink or "")
-    say(f"rolling back to the code of job {before}, from {how.savepoint}")
-    if failed is not None and rest.jobs().get(failed) not in FINAL:
-        rest.cancel(failed)
-    job = _resume(settings, previous, how, say, is_previous=True)
-    rest.wait_running(job, safety.timeout_s)
-    _keep(previous, job)
-    return UpgradeResult(before, how.savepoint or "", job, time.monotonic() - stopping_s, why)
-
-
-def _by_hand(settings: Path, how: Submission) -> str:
-    resume = shlex.join([*_resuming(settings, how), how.savepoint or ""])
-    return f"cancel the job if it runs, and run `{resume}` in a checkout of the previous release"
-
-
-def _previous(before: str, given: Path | None, say: Say) -> Path | None:
-    """The package of the job `before`. Raises :class:`SubmitError` if the given one does not exist."""
-    if given is not None:
-        if not given.is_file():
-            raise SubmitError(f"there is no package {given}: --previous names the package of the code that runs now")
-        return given.absolute()
-    kept = RELEASES / f"{before}.zip"
-    if kept.is_file():
-        return kept
-    say(f"there is no copy of the code of job {before} here: without --previous, nothing is rolled back")
-    return None
-
-
-def _keep(package: Path, job: str) -> None:
-    """Keep a copy of the package that `job` runs, and of the one before it."""
-    RELEASES.mkdir(parents=True, exist_ok=True)
-    kept = RELEASES / f"{job}.zip"
-    kept.write_bytes(package.read_bytes())
-    others = sorted((path for path in RELEASES.glob("*.zip") if path != kept), key=lambda path: path.stat().st_mtime)
-    for path in others[:-1]:
-        path.unlink()
-
-
 @contextmanager
-def _package() -> Iterator[Path]:
+def packed(package: Path | None = None) -> Iterator[Path]:
+    """A package of the current code, which is deleted afterwards; or `package`, which is kept."""
+    if package is not None:
+        if not package.is_file():
+            raise SubmitError(f"there is no package {package}: name a zip that `freshet submit` has kept or made")
+        yield package.absolute()
+        return
     with tempfile.TemporaryDirectory(prefix="freshet-submit-") as folder:
         yield build(Path(folder) / "freshet.zip")
 
 
-def _submit(settings: Path, package: Path, how: Submission, say: Say, is_previous: bool = False) -> str:
-    with tempfile.TemporaryDirectory(prefix="freshet-client-") as folder:
-        said = _run_client(run_arguments(settings, package, how), Path(folder), how, say, is_previous)
+def submit_package(settings: Path, package: Path, how: Submission, say: Say) -> str:
+    """Submit the code in `package`; returns the job's id. Raises :class:`SubmitError`."""
+    said = _run_client(run_arguments(settings, package, how), how, say)
     if found := next(filter(None, map(_JOB_ID.search, said)), None):
         return found.group(1)
     raise SubmitError("Flink's client reported no job; see the lines above, and the jobs that run in Flink")
 
 
-def _check(settings: Path, package: Path, how: Submission, before: str, say: Say) -> None:
+def check(settings: Path, package: Path, how: Submission, before: str, say: Say) -> None:
     """Raise :class:`SubmitError` if the submission would be rejected once the job `before` is stopped."""
     arguments = [*run_arguments(settings, package, how), "--check-in-place-of", before]
     try:
-        said = _run_client(arguments, package.parent, how, say)
+        said = _run_client(arguments, how, say)
     except SubmitError as error:
         raise SubmitError(f"{error}. Job {before} was not stopped, and runs on") from None
     if not any(line.startswith(_CHECKED) for line in said):
@@ -355,18 +212,20 @@ def _with_scheme(url: str) -> str:
     return url if "://" in url else f"http://{url}"
 
 
-def _run_client(
-    arguments: Sequence[str], folder: Path, how: Submission, say: Say, is_previous: bool = False
-) -> list[str]:
+def _run_client(arguments: Sequence[str], how: Submission, say: Say) -> list[str]:
     """Run Flink's client; returns its output lines. Raises :class:`SubmitError` with the reason if it fails.
 
     Lines before a failure are passed to `say`; the full output is then in a log, whose path is in the error. The client
-    leaves temporary files in `folder`. For the package of previous code, it imports nothing from this folder.
+    leaves temporary files behind, which are deleted.
     """
-    environment = client_environment(how.flink)
-    if is_previous:
-        environment["PYTHONSAFEPATH"] = "1"
-    if not re.search(r"\s", str(folder)):  # Flink's script splits the variable at spaces
+    with tempfile.TemporaryDirectory(prefix="freshet-client-") as folder:
+        return _run_client_in(folder, arguments, how, say)
+
+
+def _run_client_in(folder: str, arguments: Sequence[str], how: Submission, say: Say) -> list[str]:
+    # What is submitted is the package, and not what lies in the folder that this command was called in.
+    environment = client_environment(how.flink) | {"PYTHONSAFEPATH": "1"}
+    if not re.search(r"\s", folder):  # Flink's script splits the variable at spaces
         environment["JVM_ARGS"] = f"{environment.get('JVM_ARGS', '')} -Djava.io.tmpdir={folder}".strip()
     command = [str(flink_client(environment)), *arguments]
     said: list[str] = []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -91,6 +92,20 @@ class FlinkRest:
         entries = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
         return _FRAMES.sub("", "\n".join(f"{entry['stacktrace']}\n" for entry in entries))[:characters_max]
 
+    def clock_ms(self, job: str) -> int:
+        """The time by the JobManager's clock, in ms."""
+        return int(self.get(f"/jobs/{job}")["now"])
+
+    def failures_since(self, job: str, since_ms: int, characters_max: int = 4000) -> str:
+        """As :meth:`exceptions`, of failures since a time by the JobManager's clock, up to this call.
+
+        Takes as long as Flink may answer with what it has read before (`web.refresh-interval`, 3 seconds).
+        """
+        time.sleep(self.get("/config")["refresh-interval"] / 1_000)
+        entries = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
+        newer = [entry["stacktrace"] for entry in entries if entry["timestamp"] >= since_ms]
+        return _FRAMES.sub("", "\n".join(f"{trace}\n" for trace in newer))[:characters_max]
+
     def checkpoints(self, job: str) -> dict[str, Any]:
         """Checkpoint counts, the latest ones and their sizes, as /jobs/…/checkpoints gives them."""
         return dict(self.get(f"/jobs/{job}/checkpoints"))
@@ -121,9 +136,15 @@ class FlinkRest:
         return self._await_end(f"/jobs/{job}/savepoints/{trigger}", f"the savepoint of {job}", timeout_s)
 
     def cancel(self, job: str, timeout_s: float = 300) -> None:
-        """Cancel a job and wait until it is gone."""
-        self._call("PATCH", f"/jobs/{job}?mode=cancel", None)
-        self.wait_state(job, "CANCELED", timeout_s)
+        """Cancel a job and wait until it is gone; it may have failed meanwhile."""
+        try:
+            self._call("PATCH", f"/jobs/{job}?mode=cancel", None)
+        except RestError:
+            if self.state(job) not in FINAL:
+                raise
+        until(
+            lambda: self.state(job) in FINAL, f"job {job} to be cancelled", timeout_s, 0.1, lambda: self.exceptions(job)
+        )
 
     def stop_with_savepoint(self, job: str, directory: str | None = None, timeout_s: float = 300) -> str:
         """Stop a job with a savepoint and return the savepoint's path. Raises RestError with Flink's reason."""

@@ -14,6 +14,7 @@ from deploy.local.escaping import toml_of
 from deploy.local.files import write_atomically
 from deploy.local.stack import LocalStack
 from deploy.package import build
+from deploy.releases import FOLDER, Release, keep
 from jobs.settings import Settings, load_settings
 from jobs.topic_creation import create_topics
 
@@ -111,7 +112,10 @@ _SMALL: Final = "\n# The shop is small: shoppers would soon have met all of it.\
 
 def submit(stack: LocalStack, settings_path: Path, options: tuple[str, ...] = ()) -> str:
     """`flink run` as a data engineer would type it; `options` are put before the job's own. Returns the job's id."""
-    return submit_module(stack, settings_path, "jobs.personalise", [build(stack.directory / "freshet.zip")], options)
+    package = build(stack.directory / "freshet.zip")
+    job = submit_module(stack, settings_path, "jobs.personalise", [package], options)
+    keep(stack.directory / FOLDER, job, Release(package, settings_path, python=sys.executable))
+    return job
 
 
 def submit_module(

@@ -1,5 +1,6 @@
 """`freshet submit`: submit the job to a Flink cluster."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,19 +34,24 @@ def submit(
             "leave out --savepoint if they differ.",
         ),
     ] = False,
+    package: Annotated[
+        Path | None,
+        typer.Option(metavar="ZIP", help="Code that an earlier submission has kept; default: this checkout's."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run all checks, and submit the job.
 
     Packs this checkout's code and calls `flink run` of Flink's own client: from FLINK_HOME, else `flink` on PATH, else
-    from the pip package. Prints the job's id.
+    from the pip package. Prints the job's id. A copy of the code and of the settings is kept in .local/releases, for
+    the roll-back of an upgrade.
     """
     from deploy.submission import Submission, require_servers
     from deploy.submission import submit as give
     from jobs.settings import load_settings
 
     require_servers(load_settings(settings).kafka, flink)
-    job = give(settings, Submission(flink, savepoint, parallelism, python, new_deployment), say)
+    job = give(settings, Submission(flink, savepoint, parallelism, python, new_deployment), say, package)
     if as_json:
         print_json({"job": job})
     else:

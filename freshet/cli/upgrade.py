@@ -38,8 +38,9 @@ def upgrade(
     the exit code is 4. If that is impossible, the savepoint is printed with the command that resumes from it. New code
     needs new TaskManagers: replace them before --timeout ends.
     """
-    from deploy.submission import Safety, Submission
-    from deploy.submission import upgrade as renew
+    from deploy.submission import Submission
+    from deploy.upgrade import Safety
+    from deploy.upgrade import upgrade as renew
     from jobs.registration import load_for_submission
     from privacy.canary import prove
 

@@ -5,9 +5,7 @@ import http.server
 import json
 import os
 import re
-import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,32 +14,18 @@ import pytest
 
 from deploy import submission
 from deploy.local.errors import SubmitError
-from deploy.submission import Safety, Submission, flink_client, submit
-from freshet.cli.main import _end, run
-from schemas.errors import FreshetError
+from deploy.releases import KEPT, Release, keep, kept
+from deploy.submission import Submission, flink_client, releases, submit
+from freshet.cli.main import run
+from tests.support.flink_client import FakeClient, fake_client
 
 JOB = "0123456789abcdef0123456789abcdef"
-SAFETY = Safety(1, lambda: None)
 STACK = "-----------------------------\n The program finished with the following exception:\n\tat org.A.b(A.java:1)\n"
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A fake Flink client that records its arguments and then behaves as configured."""
-
-    def make(script: str) -> Path:
-        given = tmp_path / "given"
-        flink = tmp_path / "home" / "bin" / "flink"
-        flink.parent.mkdir(parents=True, exist_ok=True)
-        flink.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {given}\n{script}\n')
-        flink.chmod(0o755)
-        return given
-
-    monkeypatch.setenv("FLINK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(submission, "LOG", tmp_path / "local" / "submit.log")
-    monkeypatch.setattr(submission, "RELEASES", tmp_path / "local" / "releases")
-    return make
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    return fake_client(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -123,6 +107,39 @@ def test_code_is_packed_and_job_id_reported(client, settings: Path, flink: str, 
     assert not Path(typed[typed.index("-pyfs") + 1]).exists(), "the zip is gone when Flink has it"
 
 
+def test_submission_keeps_its_code_and_settings_and_submits_them_again(client, settings: Path, tmp_path: Path) -> None:
+    given = client(f'echo "Job has been submitted with JobID {JOB} safely: $PYTHONSAFEPATH"')
+    said: list[str] = []
+    submit(settings, Submission(parallelism=3, python="/p", mode="process"), said.append)
+    assert said[-1].endswith("safely: 1"), "the client imports the package, and nothing from this folder"
+    found = kept(releases(), JOB)
+    assert found is not None and found[2:] == (3, "/p", "process")
+    assert found.settings.read_text() == settings.read_text()
+    assert run(["submit", "--settings", str(settings), "--package", str(found.package)]) == 0
+    typed = given.read_text().splitlines()
+    assert typed[typed.index("-pyfs") + 1] == str(found.package) and found.package.stat().st_size > 100_000
+    with pytest.raises(SubmitError, match="there is no package"):
+        submit(settings, Submission(), said.append, tmp_path / "none.zip")
+
+
+def test_only_the_last_submissions_are_kept(tmp_path: Path, settings: Path) -> None:
+    package = tmp_path / "freshet.zip"
+    package.write_bytes(b"code")
+    for number in range(KEPT + 2):
+        keep(tmp_path / "kept", str(number), Release(package, settings))
+        os.utime(tmp_path / "kept" / str(number), (number, number))
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {str(number) for number in range(2, KEPT + 2)}
+
+
+def test_submission_that_cannot_be_kept_counts_and_is_said(client, settings: Path, tmp_path: Path) -> None:
+    client(f'echo "Job has been submitted with JobID {JOB}"')
+    releases().parent.mkdir(exist_ok=True)
+    releases().write_text("a file")
+    said: list[str] = []
+    assert submit(settings, Submission(), said.append) == JOB
+    assert said[-1].startswith(f"no copy of what job {JOB} runs was kept")
+
+
 def test_reason_of_failed_job_checks_is_reported(client, settings: Path, capsys) -> None:
     client('echo "  File somewhere"; echo "not submitted: there is no topic x" >&2; exit 1')
     assert run(["submit", "--settings", str(settings)]) == 2
@@ -155,150 +172,6 @@ def test_address_that_is_not_of_a_rest_interface_is_refused(client, settings: Pa
     client("exit 1")
     assert run(["submit", "--settings", str(settings), "--flink", flink]) == 2
     assert "is not an address of Flink's REST interface" in capsys.readouterr().err
-
-
-def test_upgrade_with_a_failing_check_leaves_the_job_running(
-    client, settings: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = client('echo "not submitted: no model"; exit 1')
-    stopped: list[str] = []
-    monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
-    monkeypatch.setattr(submission.FlinkRest, "stop_with_savepoint", lambda self, job, folder: stopped.append(job))
-    with pytest.raises(SubmitError, match=f"no model.*Job {JOB} was not stopped"):
-        submission.upgrade(settings, "personalise", Submission("http://f:1"), None, SAFETY, lambda line: None)
-    assert given.read_text().splitlines()[-2:] == ["--check-in-place-of", JOB]
-    client("exit 0")
-    with pytest.raises(SubmitError, match=f"did not say.*job {JOB} was not stopped"):
-        submission.upgrade(settings, "personalise", Submission("http://f:1"), None, SAFETY, lambda line: None)
-    assert stopped == []
-
-
-def test_refused_upgrade_names_savepoint_and_resuming_command(
-    client, settings: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checks = 'case "$*" in *--check-in-place-of*) echo "checked: yes"; exit 0;; esac'
-    client(f'{checks}\necho "not submitted: no model"; exit 1')
-    monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
-    monkeypatch.setattr(submission.FlinkRest, "stop_with_savepoint", lambda self, job, folder: "s3://s/savepoint-1")
-    with pytest.raises(
-        SubmitError, match=r"no model.*`freshet submit .* --flink http://f:1 --savepoint s3://s/savepoint-1`"
-    ):
-        submission.upgrade(settings, "personalise", Submission("http://f:1"), None, SAFETY, lambda line: None)
-
-
-class IllError(FreshetError):
-    pass
-
-
-@pytest.fixture
-def jobs(client, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A Flink whose jobs all run and complete checkpoints; returns what was cancelled. New jobs have ids 1, 2, ..."""
-    client(
-        'case "$*" in *--check-in-place-of*) echo "checked: yes"; exit 0;; esac\n'
-        'n=$(($(cat $0.n 2>/dev/null || echo 0) + 1)); echo $n > $0.n; printf "%s\\n" "$* $PYTHONSAFEPATH" >> $0.all\n'
-        'printf "Job has been submitted with JobID %032d\\n" $n'
-    )
-    cancelled: list[str] = []
-    monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
-    for name, does in {
-        "stop_with_savepoint": lambda self, job, folder: "s3://s/1",
-        "wait_running": lambda self, job, timeout_s: None,
-        "checkpoint": lambda self, job, timeout_s: 1,
-        "jobs": lambda self: {f"{1:032d}": "RUNNING"},
-        "cancel": lambda self, job: cancelled.append(job),
-    }.items():
-        monkeypatch.setattr(submission.FlinkRest, name, does)
-    return cancelled
-
-
-def submissions(tmp_path: Path) -> list[str]:
-    return (tmp_path / "home" / "bin" / "flink.all").read_text().splitlines()
-
-
-def ill() -> None:
-    raise IllError("no canary came through")
-
-
-def test_job_that_is_not_well_is_replaced_by_the_previous_code(settings: Path, tmp_path: Path, jobs: list[str]) -> None:
-    previous = tmp_path / "previous.zip"
-    previous.write_bytes(b"previous code")
-    how, said = Submission("http://f:1"), list[str]()
-    done = submission.upgrade(settings, "p", how, None, Safety(1, ill, previous), said.append)
-    assert done[:3] == (JOB, "s3://s/1", f"{2:032d}") and done.rolled_back == "no canary came through"
-    assert jobs == [f"{1:032d}"], "the new job is cancelled first: two would write"
-    new, old = submissions(tmp_path)
-    assert "-s s3://s/1" in new and "-s s3://s/1" in old
-    assert f"-pyfs {previous} " in old and old.endswith(" 1"), "and imports nothing from this checkout"
-    assert any("rolling back to the code of job" in line for line in said)
-
-
-def test_previous_code_is_the_copy_that_its_submission_kept(settings: Path, tmp_path: Path, jobs: list[str]) -> None:
-    how = Submission("http://f:1")
-    first = submission.upgrade(settings, "p", how, None, SAFETY, lambda line: None)
-    assert first.rolled_back is None and jobs == []
-    kept = submission.RELEASES / f"{first.job}.zip"
-    assert kept.is_file()
-    submission.running_job = lambda flink, name: first.job  # the fixture puts it back
-    done = submission.upgrade(settings, "p", how, None, Safety(1, ill), lambda line: None)
-    assert done.rolled_back and f"-pyfs {kept} " in submissions(tmp_path)[-1]
-
-
-def test_only_two_packages_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "RELEASES", tmp_path / "releases")
-    package = tmp_path / "freshet.zip"
-    package.write_bytes(b"code")
-    for number, job in enumerate(["a", "b", "c"]):
-        submission._keep(package, job)
-        os.utime(submission.RELEASES / f"{job}.zip", (number, number))
-    assert sorted(path.stem for path in submission.RELEASES.iterdir()) == ["b", "c"]
-
-
-def test_without_previous_code_nothing_is_rolled_back_and_the_way_is_named(settings: Path, jobs: list[str]) -> None:
-    said: list[str] = []
-    with pytest.raises(SubmitError, match=r"no canary.*Nothing was rolled back.*`freshet submit .*s3://s/1`.*previous"):
-        submission.upgrade(settings, "p", Submission("http://f:1"), None, Safety(1, ill), said.append)
-    assert said[0].startswith(f"there is no copy of the code of job {JOB} here") and jobs == []
-
-
-def test_missing_previous_package_is_named_before_anything_stops(
-    settings: Path, tmp_path: Path, jobs: list[str]
-) -> None:
-    with pytest.raises(SubmitError, match="there is no package"):
-        submission.upgrade(
-            settings, "p", Submission("http://f:1"), None, Safety(1, ill, tmp_path / "none.zip"), lambda line: None
-        )
-    assert not (tmp_path / "home" / "bin" / "flink.all").exists()
-
-
-@pytest.fixture
-def ended_by_signal() -> Iterator[None]:
-    """As in a command, SIGTERM raises in this process."""
-    before = signal.signal(signal.SIGTERM, _end)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.mark.usefixtures("ended_by_signal")
-@pytest.mark.parametrize("at", ["savepoint", "submission"])
-def test_upgrade_that_is_ended_says_how_to_resume(
-    client, settings: Path, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
-    """SIGTERM after the savepoint left a stopped job, and no word of how to go on."""
-    checks = 'case "$*" in *--check-in-place-of*) echo "checked: yes"; exit 0;; esac'
-    client(f"{checks}\nkill -TERM {os.getpid()}; sleep 5")
-    said: list[str] = []
-
-    def stop(self: object, job: str, folder: str | None) -> str:
-        if at == "savepoint":
-            os.kill(os.getpid(), signal.SIGTERM)
-        return "s3://s/savepoint-1"
-
-    monkeypatch.setattr(submission, "running_job", lambda flink, name: JOB)
-    monkeypatch.setattr(submission.FlinkRest, "stop_with_savepoint", stop)
-    with pytest.raises(SystemExit):
-        submission.upgrade(settings, "personalise", Submission("http://f:1"), None, SAFETY, said.append)
-    named = "s3://s/savepoint-1" if at == "submission" else "SAVEPOINT"
-    assert re.search(rf"`freshet submit .* --flink http://f:1 --savepoint {named}`", said[-1]), said
 
 
 def test_flink_client_is_found_on_path_then_in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
