@@ -23,7 +23,7 @@ OPERATORS := jobs/java/target/freshet-operators.jar
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test privacy-test properties campaign alerts soak fuzz check bench bench-read masking docs format client jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test properties campaign alerts soak collector fuzz check bench bench-read masking docs format client jars-lock constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -52,6 +52,9 @@ model: setup ## train on a file, ARGS="FILE --out DIR", or without ARGS on the h
 
 test: check ## check, then every test: quick ones first, real processes last
 	@$(PYTHON) -m pytest $(SIDE_BY_SIDE) $(TESTS) $(ARGS)
+
+collector: ## optional, once: build a collector of OpenTelemetry with Go (5 minutes), which `make test` then sends traces to
+	@mkdir -p .local/otelcol && cd tests/support/otelcol && go build -trimpath -ldflags "-s -w" -o ../../../.local/otelcol/otelcol .
 
 privacy-test: setup ## run the tests about consent, erasure and identifiers, over many more random histories
 	@FRESHET_HISTORIES=$${FRESHET_HISTORIES:-500} $(PYTHON) -m pytest -m privacy $(TESTS) $(ARGS)

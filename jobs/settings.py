@@ -14,6 +14,7 @@ from adapters.files.edited_files import read_edited
 from adapters.files.tenant_file import load_tenant
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisSettings, parse
+from adapters.tracing.span_sender import TraceSettings
 from jobs.remote_settings import NO_SERVER, RemoteModelSettings
 from schemas import topics
 from schemas.decoding import PROJECT_PATTERN, described
@@ -235,6 +236,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     judge: JudgeSettings = JudgeSettings()
     drift: DriftSettings = DriftSettings()
     logs: LogSettings = LogSettings()
+    traces: TraceSettings = TraceSettings()
     tenant: str | None = None
     """The tenant file, which gateways and producers also read. These settings are refused here because they belong
     there: `kafka.topic_prefix`, `redis.prefix`, `privacy.key_ring`, `privacy.snapshots_kept_ms`, `privacy.tombstone_ms`
@@ -277,7 +279,7 @@ def load_settings(path: Path) -> Settings:
         settings = _with_tenant(settings, load_tenant(settings.tenant))
     if settings.job.buckets > settings.job.max_parallelism:
         raise SettingsError(f"settings file {path}: job.buckets must not exceed job.max_parallelism")
-    for table in ("privacy", "model", "features"):
+    for table in ("privacy", "model", "features", "traces"):
         if complaint := getattr(settings, table).complaint():
             raise SettingsError(f"settings file {path}: {table}.{complaint}")
     if any(parse(url).password is not None for url in settings.redis.urls):

@@ -3,13 +3,14 @@
 import functools
 import gc
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from adapters.log_output import log_from_worker
 from adapters.redis.store import RedisStore
 from adapters.schema_sources import codec_of, source_at
 from adapters.secrets.key_rings import load_key_ring
 from adapters.secrets.signing_keys import load_signing_key
+from adapters.tracing.span_sender import span_sender
 from jobs.clock import clock_ms
 from jobs.handover_gate import handover_gate
 from jobs.kafka_properties import flink_kafka_properties
@@ -38,6 +39,8 @@ from udfs.operators.popular_operator import PopularParts
 from udfs.ranking import POPULARITY, ListModel, PopularItems, Ranker
 
 T = TypeVar("T")
+JOB: Final = "freshet-job"
+"""The name of the service in logs and traces."""
 
 
 def check_openable(settings: Settings) -> None:
@@ -59,7 +62,7 @@ def check_openable(settings: Settings) -> None:
 
 def open_logging(logs: LogSettings, job: str, epoch: int, open_parts: Callable[[], T]) -> T:
     """Set up this worker's log for the job, and return `open_parts()`."""
-    fields: dict[str, LogField] = {"service.name": "freshet-job", "freshet.job.name": job, "freshet.job.epoch": epoch}
+    fields: dict[str, LogField] = {"service.name": JOB, "freshet.job.name": job, "freshet.job.epoch": epoch}
     log_from_worker(logs.format, fields)
     return open_parts()
 
@@ -124,6 +127,7 @@ def open_personalise_parts(settings: Settings, epoch: int, trail: str, is_silent
         catalogue,
         remote if isinstance(remote := shelf.own[DEFAULT], FallbackModel) else None,
         handover_gate(settings, epoch, is_silent),
+        span_sender(settings.traces, JOB),
     )
 
 

@@ -186,6 +186,11 @@ REMOTE_WAITED: Final = Metric(
 LISTS_BY_FALLBACK: Final = _counter(
     "personalise", "lists_by_fallback_total", "Lists that the local model made instead of the model server."
 )
+SPANS_DROPPED: Final = _counter(
+    "personalise",
+    "spans_dropped_total",
+    "Spans of traces that the collector did not take, or that were too many. Lists are not affected.",
+)
 PERSONALISE_COUNTERS: Final = (
     LISTS_REFRESHED,
     LISTS_WITHOUT_MODEL,
@@ -201,6 +206,7 @@ PERSONALISE_COUNTERS: Final = (
     REMOTE_FAILURES,
     REMOTE_WAITED,
     LISTS_BY_FALLBACK,
+    SPANS_DROPPED,
 )
 CONSENTS_GRANTED: Final = _counter("personalise", "consents_granted_total", "Consents that took effect.")
 CONSENTS_WITHDRAWN: Final = _counter("personalise", "consents_withdrawn_total", "Withdrawals that took effect.")
@@ -328,7 +334,22 @@ IGNORED: Final = Metric(
     labels=("route",),
     once=True,
 )
-GATEWAY: Final = (REQUEST_SECONDS, ANSWERS, SHED, LIST_AGE, GATEWAY_REDIS, GATEWAY_CATALOGUE, IGNORED)
+GATEWAY_SPANS_DROPPED: Final = Metric(
+    "gateway_spans_dropped_total",
+    "counter",
+    "gateway",
+    "Spans of traces that the collector did not take, or that were too many. Requests are not affected.",
+)
+GATEWAY: Final = (
+    REQUEST_SECONDS,
+    ANSWERS,
+    SHED,
+    LIST_AGE,
+    GATEWAY_REDIS,
+    GATEWAY_CATALOGUE,
+    IGNORED,
+    GATEWAY_SPANS_DROPPED,
+)
 """All metrics of the gateway."""
 
 FLINK: Final = {

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from adapters.tracing.span_sender import SpanSender, span_sender
 from schemas.errors import SettingsError
 from serving.gateway.admission import Admission, Limits
 from serving.gateway.bounds import Ledger
@@ -29,7 +30,7 @@ from serving.gateway.collecting import Collecting
 from serving.gateway.gate import Gate
 from serving.gateway.gateway_settings import GatewaySettings, load_gateway_settings
 from serving.gateway.lane import Lane
-from serving.gateway.logs import log_gateway
+from serving.gateway.logs import SERVICE, log_gateway
 from serving.gateway.metrics import Meter
 from serving.gateway.operations import DocumentedApi
 from serving.gateway.parts import GatewayParts
@@ -37,6 +38,7 @@ from serving.gateway.problems import Problem, fault
 from serving.gateway.routes import router
 from serving.gateway.security import Authenticator
 from serving.gateway.tenants import Tenant, make_tenant
+from serving.gateway.tracing import PostTracing
 
 SETTINGS_VARIABLE: Final = "FRESHET_GATEWAY_SETTINGS"
 MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -63,6 +65,8 @@ class Gateway:
         state, server = self.api.state, settings.server
         state.cache, state.tenants, state.draining = settings.cache, self._tenants, False
         state.admission = admission
+        self._spans = span_sender(settings.traces, SERVICE)
+        state.tracing = PostTracing(self._spans, settings.traces.share)
         state.collecting = self._collecting = Collecting(settings.access)
         state.meter, state.body_bytes_max = self._meter, server.body_bytes_max
         # One thread per admitted request, so that none waits for a thread, and no withdrawal waits behind events.
@@ -87,12 +91,14 @@ class Gateway:
         await asyncio.gather(*(tenant.reader.open() for tenant in tenants))
         purging = asyncio.create_task(Purger(self._settings.cache, self._tenants).run())
         refreshing = asyncio.create_task(_refresh(self._authenticator))
-        noting = asyncio.create_task(_note_sources(self._tenants, self._meter))
+        noting = asyncio.create_task(_note_sources(self._tenants, self._meter, self._spans))
         yield
         for task in (purging, refreshing, noting):
             task.cancel()
         await asyncio.gather(purging, refreshing, noting, return_exceptions=True)
         await asyncio.gather(*(tenant.reader.close() for tenant in tenants), asyncio.to_thread(self._collecting.close))
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
         # Each may wait for an unavailable Kafka: close all at once, so that shutdown takes no longer than the slowest.
         await asyncio.gather(*(asyncio.to_thread(close) for tenant in tenants for close in tenant.closing))
 
@@ -131,12 +137,14 @@ async def _refresh(authenticator: Authenticator) -> None:
             logger.error("%s: the previous ones stay in use", error)
 
 
-async def _note_sources(tenants: Mapping[str, Tenant], meter: Meter) -> None:
-    """Keep the metrics of Redis and of the catalogue up to date."""
+async def _note_sources(tenants: Mapping[str, Tenant], meter: Meter, spans: SpanSender | None) -> None:
+    """Keep the metrics of Redis, of the catalogue and of `spans` up to date."""
     while True:
         for name, tenant in tenants.items():
             meter.redis(name, tenant.reader.state(), len(tenant.reader.complaints()))
             meter.catalogue(name, tenant.catalogue.unread)
+        if spans is not None:
+            meter.spans_dropped(spans.take_dropped())
         await asyncio.sleep(NOTE_EVERY_S)
 
 

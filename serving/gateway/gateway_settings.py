@@ -11,6 +11,7 @@ from adapters.files.tenant_file import load_tenant
 from adapters.kafka.settings import KafkaSettings, complaint_of
 from adapters.redis.address import RedisAddress
 from adapters.secrets.secret_files import read_secret_variable
+from adapters.tracing.span_sender import TraceSettings
 from schemas.audit import VisibleName
 from schemas.decoding import described
 from schemas.errors import SettingsError
@@ -93,6 +94,19 @@ class GatewayLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """`json`, `text`, or `auto`: text if standard error is a terminal, JSON otherwise."""
 
 
+class GatewayTraceSettings(TraceSettings, frozen=True, forbid_unknown_fields=True):
+    """Traces of events, from the gateway to the list in Redis. Needs `requirements-traces.txt`."""
+
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """The share of requests without a `traceparent` that are traced. With one, the caller decides by its flag."""
+
+    def complaint(self) -> str | None:
+        """What is wrong, if anything."""
+        if self.share and self.otlp_url is None:
+            return "share does nothing without traces.otlp_url"
+        return super().complaint()
+
+
 class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests for a person's data (`GET /v1/users/{user}/data`)."""
 
@@ -120,6 +134,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
     logs: GatewayLogSettings = GatewayLogSettings()
+    traces: GatewayTraceSettings = GatewayTraceSettings()
     redis_password_variable: str | None = None
     """Deprecated: use `redis.password_variable`."""
 
@@ -154,6 +169,8 @@ def load_gateway_settings(path: Path) -> GatewaySettings:
 
 def _complaint(settings: GatewaySettings) -> str | None:
     server = settings.server
+    if complaint := settings.traces.complaint():
+        return f"traces.{complaint}"
     if not all(map(is_client_name, settings.tenants)):
         return f"tenants: the name of a tenant {CLIENT_NAME_RULE}"
     if settings.kafka.topic_prefix != KafkaSettings("").topic_prefix:

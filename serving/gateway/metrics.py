@@ -25,6 +25,7 @@ class Meter:
         self._catalogue = _gauge(metrics.GATEWAY_CATALOGUE, registry)
         self._ignored = _counter(metrics.IGNORED, registry)
         self._own_reads = 0
+        self._spans_dropped = _counter(metrics.GATEWAY_SPANS_DROPPED, registry)
         self._of_reads: dict[tuple[str, str, int], tuple[Callable[[float], None], Callable[[], None]]] = {}
 
     def read(self, role: str, reason: str, status: int, seconds: float) -> None:
@@ -64,6 +65,10 @@ class Meter:
     def ignored(self, route: str, count: int) -> None:
         """Count ignored parameters of a read route."""
         self._ignored.labels(route).inc(count)
+
+    def spans_dropped(self, count: int) -> None:
+        """Count spans of traces that were dropped."""
+        self._spans_dropped.inc(count)
 
     def refused(self, status: int) -> None:
         """Count an answer to input that was no valid request; it has no duration."""

@@ -49,7 +49,6 @@ from serving.gateway.caching import shared_headers
 from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
 from serving.gateway.listing import shown, tag_of_shared, user_list
-from serving.gateway.logs import record_headers
 from serving.gateway.operations import NOT_MODIFIED, OperationRouter, Reply, json_of
 from serving.gateway.parameters import (
     AccessParameters,
@@ -62,6 +61,7 @@ from serving.gateway.parameters import (
 from serving.gateway.problems import Problem, ProblemDetails, bad_request, unavailable
 from serving.gateway.questions import Query, headers_by_name, is_known, item_of, purpose_of, read_query, user_of
 from serving.gateway.tenants import Tenant
+from serving.gateway.tracing import RecordHeaders
 from serving.held_data import access_command
 from serving.kept_answers import Ticket, read_ticket, requester
 
@@ -264,7 +264,12 @@ def _shared_query(request: Request, with_category: bool = False) -> tuple[Query,
 async def events(request: Request) -> Acknowledged | EventResults:
     """Record one interaction, or up to 500 in a JSON array. Each is accepted or rejected separately."""
     body = await _json_body(request)
-    send_all = partial(request.state.tenant.events.send_all, headers=record_headers(request.scope["headers"]))
+    with request.app.state.tracing.post(request.scope["headers"]) as headers:
+        return await _events(request, body, headers)
+
+
+async def _events(request: Request, body: bytes, headers: RecordHeaders) -> Acknowledged | EventResults:
+    send_all = partial(request.state.tenant.events.send_all, headers=headers)
     if body.lstrip()[:1] != b"[":
         try:
             positions = await _in_thread(request, send_all, [read_event(body)])

@@ -20,6 +20,7 @@ import pytest
 
 from schemas import topics
 from tests.faults.test_model_faults import NAMES, RAISES, adopted
+from tests.support.collector import Collector, collector
 from tests.support.examples import cases
 from tests.support.gateway import RunningGateway
 from tests.support.live import Live, start_live, until
@@ -41,6 +42,7 @@ NOISE = ("currentSendTime", "Name collision", "TransactionManager", "ProducerCon
 class Run(NamedTuple):
     live: Live
     gateway: RunningGateway
+    collector: Collector
 
     @property
     def logs(self) -> Path:
@@ -70,20 +72,26 @@ class Run(NamedTuple):
 @pytest.fixture(scope="module", params=cases(["thread", "process"]))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp(f"logs-{request.param}")
+    with collector(folder / "collector") as taking:
+        yield from running(folder, request.param, taking)
+
+
+def running(folder: Path, mode: str, taking: Collector) -> Iterator[Run]:
+    traces = f'[traces]\notlp_url = "{taking.url}"\n'
     live = start_live(
         folder,
-        flink_settings={"python.execution-mode": request.param},
+        flink_settings={"python.execution-mode": mode},
         model=adopted,
-        more_settings='[logs]\nformat = "json"\n[events]\npublish = true\n',
+        more_settings='[logs]\nformat = "json"\n' + traces,
         log_format="json",
     )
-    live.mode = request.param
+    live.mode = mode
     try:
         kafka, tenant = live.settings.kafka.bootstrap_servers, str(live.settings.tenant)
-        gateway = RunningGateway(folder / "gateway", live.product.endpoints["redis"], kafka, default=tenant)
+        gateway = RunningGateway(folder / "gateway", live.product.endpoints["redis"], kafka, traces, default=tenant)
         os.link(folder / "gateway" / "gateway.log", folder / "log" / "gateway.log")
         try:
-            go_wrong(found := Run(live, gateway))
+            go_wrong(found := Run(live, gateway, taking))
             yield found
         finally:
             gateway.close()
@@ -130,6 +138,35 @@ def test_request_id_leads_from_the_gateway_to_the_operator(run: Run) -> None:
     assert (line.get("freshet.operator"), line.get("freshet.subtask")) == of_thread
     [asked] = [one for one in run.about(RAW["request"]) if one.get("freshet.route") == "events"]
     assert asked["http.response.status_code"] == 202 and asked["freshet.tenant"] == "default"
+
+
+def test_trace_leads_from_the_caller_to_the_list(run: Run) -> None:
+    if run.collector.file is None:
+        pytest.skip("not run: it needs a real collector, which `make collector` builds with Go")
+    trace, caller = "a1" * 16, "b2" * 8
+    event = json.loads(run.live.event(USER, NAMES[2]))
+    headers = {"traceparent": f"00-{trace}-{caller}-01", "X-Request-Id": RAW["request"]}
+    posted = run.gateway.ask("POST", "/v1/events", "producer", json=event, headers=headers)
+    unsampled = {"traceparent": f"00-{'c3' * 16}-{caller}-00"}
+    event = json.loads(run.live.event(USER, NAMES[3]))
+    run.gateway.ask("POST", "/v1/events", "producer", json=event, headers=unsampled)
+
+    def both() -> Any:
+        mine = {span["name"]: span for span in run.collector.spans() if span["traceId"] == trace}
+        return len(mine) == 2 and mine
+
+    spans = until(both, "the spans of gateway and job", 60)
+    asked, written = spans["POST /v1/events"], spans["write list"]
+    assert (asked["service"], asked["parentSpanId"]) == ("freshet-gateway", caller)
+    assert (written["service"], written["parentSpanId"]) == ("freshet-job", asked["spanId"])
+    assert written["attributes"]["freshet.list"] == "written"
+    place = posted.json()["partition"], posted.json()["offset"]
+    told = written["attributes"]
+    assert (int(told["messaging.destination.partition.id"]), int(told["messaging.kafka.offset"])) == place
+    assert int(asked["startTimeUnixNano"]) < int(written["endTimeUnixNano"])
+    assert {span["traceId"] for span in run.collector.spans()} == {trace}, "nothing that was not sampled"
+    text = json.dumps(run.collector.spans())
+    assert not [what for what, raw in RAW.items() if raw in text] and run.hidden(RAW["request"]) not in text
 
 
 def test_command_prints_what_logs_have_for_a_request_id(run: Run) -> None:

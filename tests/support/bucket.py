@@ -26,6 +26,7 @@ from udfs.generations import Caught, encode_caught
 from udfs.online_model import OnlineModel
 from udfs.operators.gate import OPEN, WriteGate
 from udfs.operators.generation_keeper import GenerationParts
+from udfs.operators.list_tracer import SpanQueue
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import ANSWERS, RECEIPTS
 from udfs.operators.personalise_operator import PersonaliseOperator, PersonaliseParts
@@ -76,8 +77,9 @@ class Bucket:
         explore: ExploreSettings = NO_EXPLORATION,
         ids: RecommendationIds | None = None,
         gate: WriteGate = OPEN,
+        spans: SpanQueue | None = None,
     ) -> None:
-        self.gate = gate
+        self.gate, self._spans = gate, spans
         self._operator, self._ranker = operator, ranker
         self.assortment = assortment or Assortment()
         self._explore, self._ids = explore, ids
@@ -123,6 +125,7 @@ class Bucket:
             catalogue=Unfollowed(self.assortment),
             remote=ranking if isinstance(ranking, FallbackModel) else None,
             gate=self.gate,
+            spans=self._spans,
         )
         self.harness = Harness(self._operator(lambda: parts), self.keyed)
 

@@ -11,6 +11,7 @@ MOMENTS = {
     "adapters/files/model_cache.py": "how old a file is",
     "adapters/redis/client.py": "when a generation was made, for people",
     "serving/async_reader.py": "how old a list is, which says when it was made",
+    "serving/gateway/tracing.py": "when a span began, which others compare with their own",
     "serving/consents.py": "when a person said something",
     "serving/displayed.py": "when users did something with a list",
     "serving/events.py": "events that are dated in the future",

@@ -16,6 +16,7 @@ NEEDS = {
     "adapters/files": ("serving/requirements.txt", "requirements-train.txt"),
     "adapters/kafka": ("serving/requirements-kafka.txt",),
     "adapters/redis": ("serving/requirements.txt",),
+    "adapters/tracing": ("serving/requirements.txt", "requirements-traces.txt"),
     "adapters/scoring": ("requirements.txt", "requirements-train.txt"),
     "serving": ("serving/requirements-kafka.txt", "serving/requirements-formats.txt"),
     "serving/gateway": ("serving/requirements-gateway.txt",),

@@ -42,6 +42,7 @@ from udfs.operators.generation_keeper import GenerationParts
 from udfs.operators.interpreter import prepare, tell_log
 from udfs.operators.learning_keeper import LESSONS, LearningKeeper, Taught
 from udfs.operators.list_store import ListStore
+from udfs.operators.list_tracer import ListTracer, SpanQueue
 from udfs.operators.meters import ModelLevels
 from udfs.operators.model_shelf import ModelShelf
 from udfs.operators.outputs import AppliedElement, consent_entries, side_outputs
@@ -78,7 +79,7 @@ class PersonaliseParts(NamedTuple):
     `shelf` has the models. `fallback` fills up lists until popular lists exist. `interactions` is the topic of
     interactions. `unread` knows what the job has not read. `online` is the model that learns
     in the stream, if one does. `catalogue` has the assortment of `ranker`. `gate` knows
-    whose turn it is to write.
+    whose turn it is to write. `spans` takes the spans of sampled events, if they are wanted.
     """
 
     ranker: Ranker
@@ -99,6 +100,7 @@ class PersonaliseParts(NamedTuple):
     catalogue: Following = Unfollowed()
     remote: FallbackModel | None = None
     gate: WriteGate = OPEN
+    spans: SpanQueue | None = None
 
 
 class Attempt(NamedTuple):
@@ -196,6 +198,7 @@ class PersonaliseOperator(KeyedProcessFunction):
         fell_back = counters[metrics.MODELS_FALLEN_BACK].inc
         serving = ModelLevels(meters, metrics.MODEL_BUCKETS)
         self._rollout = RolloutKeeper(runtime_context, parts.shelf, parts.ranker, fell_back, serving)
+        self._tracer = None if parts.spans is None else ListTracer(parts.spans, parts.interactions)
         self._failed = 0
         self._remote = dict.fromkeys(REMOTE_COUNTERS, 0)
         self._given_up = FaultLog(logger, "a record is given up: dead letters or the audit trail have its coordinates")
@@ -204,9 +207,13 @@ class PersonaliseOperator(KeyedProcessFunction):
         """Called by Flink when the worker ends."""
         self._parts.catalogue.stop()
         self._parts.gate.stop()
+        if self._parts.spans is not None:
+            self._parts.spans.close()
 
     def process_element(self, value: tuple[int, bytes], ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Apply gathered elements; records that cannot be applied are split off, and leave as dead letters."""
+        if self._tracer is not None:
+            self._tracer.begin()
         elements, gate = unpack_gathered(value[1]), self._parts.gate
         newest_ms = max(map(newest, elements.values()), default=0)
         self._newest_ms = max(self._newest_ms, newest_ms)
@@ -356,6 +363,8 @@ class PersonaliseOperator(KeyedProcessFunction):
             yield from answered if done.writes else _within(answered)
             if done.writes:
                 log_rejects(done.applied)
+                if self._tracer is not None:
+                    self._tracer.end(done.applied, done.written_s)
                 self._meters.applied(done.applied, done.written_s, done.duplicates)
                 self._meters.count(metrics.SEGMENTS_LEFT_OUT, done.weighed.left_out)
         self._meters.meters.flush(ctx.timer_service().current_processing_time())
@@ -469,6 +478,8 @@ class PersonaliseOperator(KeyedProcessFunction):
         failed = self._parts.shelf.failed()
         self._meters.count(metrics.LISTS_WITHOUT_MODEL, failed - self._failed)
         self._failed = failed
+        if self._parts.spans is not None:
+            self._meters.count(metrics.SPANS_DROPPED, self._parts.spans.take_dropped())
         if self._parts.remote is not None:
             for metric, count in self._parts.remote.counts().items():
                 self._meters.count(metric, count - self._remote[metric])
