@@ -105,14 +105,12 @@ class RemoteScorer:
         return _as_float32(scores), rows.astype(np.int64)
 
     def _ranked(self, scores: Scores) -> tuple[Scores, Rows]:
-        """The best of plain scores. A user with a score that is not a number has none that is one."""
+        """The best of plain scores."""
         if scores.shape[1] == len(self.items) - 1:
             scores = np.pad(scores, ((0, 0), (1, 0)))
         if scores.shape[1] != len(self.items):
             raise ModelUnavailable(f"there are {scores.shape[1]} scores for {len(self.items) - 1} items")
-        best, rows = best_of(scores, self._top_k)
-        best[np.isnan(scores[:, 1:]).any(axis=1)] = np.nan
-        return best, rows
+        return best_of(scores, self._top_k)
 
 
 def _as_float32(scores: npt.NDArray[Any]) -> Scores:

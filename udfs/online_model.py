@@ -138,7 +138,10 @@ class OnlineModel:
             return Ranked(nothing.astype(np.float32), nothing.astype(np.int64), nothing.astype(bool))
         histories = self.histories(profiles, rules)
         scores, rows = self._blend.rank(histories, self.tables, min(rules.items, CANDIDATES))
-        kept = np.isfinite(scores) & histories.items.any(axis=1)[:, None]
+        broken = ~(scores < np.inf).all(axis=1)  # inf or NaN
+        for _ in range(int(broken.sum())):
+            self.report_failure(ModelError("scores that are no numbers"))
+        kept = np.isfinite(scores) & histories.items.any(axis=1)[:, None] & ~broken[:, None]
         kept &= np.cumsum(kept, axis=1) <= rules.items
         return Ranked(scores, rows.astype(np.int64), kept, log_odds=True)
 

@@ -24,7 +24,7 @@ from deploy.local.stack import LocalStack
 from jobs.open_transactions import end_transactions_left_open
 from schemas import topics
 from tests.faults.test_crash_before_commit import crash_before_commit, go_on
-from tests.faults.test_model_faults import HANGS, NAMES, RAISES, adopted
+from tests.faults.test_model_faults import HANGS, NAMES, NAN, adopted
 from tests.support.examples import CAMPAIGN
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.kafka_front import KafkaFront
@@ -152,7 +152,8 @@ def test_a_producer_sends_garbage(shop: Shop) -> None:
 
 
 def test_a_model_fails(shop: Shop, tmp_path: Path) -> None:
-    """First the default, which has no other to fall back to; then a version that is rolled out."""
+    """First the default, which has no other to fall back to, has scores that are no numbers; then a version hangs that
+    is rolled out."""
     unlucky = ["unlucky-1", "unlucky-2", "unlucky-3"]
     shop.live.consent(unlucky)
     with shop.expecting("FreshetModelFailing"):
@@ -161,7 +162,7 @@ def test_a_model_fails(shop: Shop, tmp_path: Path) -> None:
         def click() -> None:
             while not ended.wait(0.1):
                 for user in unlucky:
-                    shop.live.interact(user, NAMES[RAISES - 1])
+                    shop.live.interact(user, NAMES[NAN - 1])
 
         clicking = threading.Thread(target=click)
         clicking.start()

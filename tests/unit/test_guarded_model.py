@@ -1,6 +1,7 @@
 """A model failure costs only the affected users their ranking, and never stops the job."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.scorer import Scorer
 from schemas.errors import ModelTooSlow
+from tests.faults.test_model_faults import NAN, adopted
 from tests.support.examples import examples
 from tests.support.fakes import FixedModel
 from tests.support.models import history
@@ -100,6 +103,15 @@ def test_padding_may_be_in_any_row_and_repeated() -> None:
     scores, _ = guarded.score(*asked([1, 2, 3]), 0)
     assert np.isfinite(scores).sum() == 6
     assert guarded.failed == 0
+
+
+def test_plain_scores_that_are_no_numbers_are_failures(tmp_path: Path) -> None:
+    """The graph has no ids: the scorer ranks its scores, and NaN has no rank."""
+    adopted(tmp_path / "faulty")
+    guarded = GuardedModel(Scorer.open(tmp_path / "faulty"))
+    scores, _ = guarded.score(*asked([1, NAN, 2]), 0)
+    assert np.isfinite(scores).any(axis=1).tolist() == [True, False, True]
+    assert guarded.failed == 1
 
 
 class Answering(FixedModel):

@@ -29,6 +29,9 @@ from schemas.errors import ModelError, SchemaError
 from schemas.topics import DAY_MS
 from tests.support.examples import examples
 from tests.support.naive_online import NaivePairs, naive_scores
+from udfs.online_model import OnlineModel
+from udfs.ranking import ListRules
+from udfs.state import Profile
 
 BEGINNING = 1_700_000_000_000
 GOLDEN = Path(__file__).parents[1] / "golden" / "state"
@@ -403,6 +406,17 @@ def test_no_time_makes_a_warning_or_a_number_that_is_none(times: list[int]) -> N
                 assert not np.isnan(column).any(), name
             scores, _ = BLEND.rank(some_histories(tables, number, users=2), tables) if tables.index else ([], [])
             assert not np.isnan(scores).any()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_failures_and_in_no_list(number: float) -> None:
+    model = OnlineModel()
+    model.apply([update for _, update in taught(a_stream(1))])
+    profiles = [Profile(recents=[(item, 1, 0)], newest_ts=1) for item in ("i0", "i1")]
+    assert model.ranked(profiles, ListRules(), BEGINNING).kept.any(axis=1).all() and model.failed == 0
+    model.tables.score_weights = np.full_like(model.tables.score_weights, number)
+    assert not model.ranked(profiles, ListRules(), BEGINNING).kept.any()
+    assert model.failed == 2
 
 
 def golden_lessons() -> Any:
