@@ -153,7 +153,7 @@ def build(
         .uid(f"popular-v1-{mode}")
         .name("popular")
     )
-    gate = functools.partial(handover_gate, settings, epoch, is_silent)
+    gate = gate_opening(settings, epoch, is_silent)
     judged, metrics = _judged(personalised, settings, mode, gate), _metrics(personalised, settings, mode, gate)
     return Outputs(
         personalised.get_side_output(REJECTS),
@@ -204,6 +204,13 @@ def _judged(personalised: DataStream, settings: Settings, mode: str, gate: Calla
         .uid(f"judge-v1-{mode}")
         .name("judge")
     )
+
+
+def gate_opening(settings: Settings, epoch: int, is_silent: bool) -> Callable[[], WriteGate]:
+    """What an operator that needs nothing but a gate calls to open it: a worker process may have no other operator, so
+    this sets up its log, too.
+    """
+    return _opening(settings, epoch, handover_gate, settings, epoch, is_silent)
 
 
 def _opening(settings: Settings, epoch: int, open_parts: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:

@@ -23,7 +23,7 @@ Needs `freshet-client[kafka]`.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -130,16 +130,17 @@ class Consents:
             )
         return self.record_parsed(read_consent_or_withdrawal(raw, self._clock_ms()))
 
-    def record_parsed(self, parsed: "ParsedConsent") -> RecordedConsent:
+    def record_parsed(self, parsed: "ParsedConsent", headers: Sequence[tuple[str, bytes]] = ()) -> RecordedConsent:
         """As :meth:`record`, for the result of :func:`read_consent_or_withdrawal`.
 
+        The job reads the header `x-request-id` of records, and logs its hash with what it says of them.
         Raises :class:`InvalidConsent` if the record did not ask for a withdrawal.
         """
         change = parsed.change
         for other in parsed.others:
-            self._withdraw(other)
+            self._withdraw(other, headers)
         if change.erase or change.level == "none":
-            at = self._withdraw(change)
+            at = self._withdraw(change, headers)
             if parsed.invalid is not None and not parsed.meant:
                 raise InvalidConsent(
                     parsed.invalid.reason, f"{parsed.invalid}; it counts as a withdrawal, which is in force"
@@ -148,7 +149,7 @@ class Consents:
         if change.ts > self._clock_ms() + FUTURE_SKEW_MAX_MS:  # no withdrawal in the coming years would be later
             raise InvalidConsent("time_in_future", "`ts` of a grant is in the future: use the current time in ms")
         self._refuse_older(change)
-        return self._change(change)
+        return self._change(change, headers)
 
     def withdraw(self, user_id: str, **more: Any) -> RecordedConsent:
         """End all personalisation of `user_id`. `more` are fields of :class:`ConsentChange`, such as `method`."""
@@ -169,12 +170,12 @@ class Consents:
         self._producer.close()
         self._client.close()
 
-    def _withdraw(self, change: ConsentChange) -> RecordedConsent:
+    def _withdraw(self, change: ConsentChange, headers: Sequence[tuple[str, bytes]]) -> RecordedConsent:
         """Write to both, even if one is down: the topic makes the withdrawal permanent, the fence immediate."""
         users = self._keys(change.user_id)
         wants = "erase" if change.erase else "none"
         fence = self._try_fence(WITHDRAW, [(keys, (change.ts, wants, self._tombstone_ms)) for keys in users])
-        at = self._append(change)
+        at = self._append(change, headers)
         # Redis caps the time of the withdrawal at its own clock. The record must use the capped time, or it would look
         # older than its own fence.
         times = (
@@ -193,9 +194,9 @@ class Consents:
             )
         return at
 
-    def _change(self, change: ConsentChange) -> RecordedConsent:
+    def _change(self, change: ConsentChange, headers: Sequence[tuple[str, bytes]]) -> RecordedConsent:
         """Write to the topic first: a change that it does not accept must not block anything."""
-        users, at = self._keys(change.user_id), self._append(change)
+        users, at = self._keys(change.user_id), self._append(change, headers)
         hold = hold_arguments(*at, min(change.ts, at.append_ts), self._tombstone_ms)
         held = self._try_fence(WRITE_CONSENT, [(keys, hold) for keys in users])
         if isinstance(held, str):
@@ -222,10 +223,11 @@ class Consents:
             return str(error)
         return max(foreign, default="") or answers
 
-    def _append(self, change: ConsentChange) -> RecordedConsent:
+    def _append(self, change: ConsentChange, headers: Sequence[tuple[str, bytes]]) -> RecordedConsent:
         try:
             producer = self._producer.get()
-            sent = producer.send(self._topic, key=change.user_id.encode(), value=self._write(change))
+            raw, added = self._write(change), list(headers)
+            sent = producer.send(self._topic, key=change.user_id.encode(), value=raw, headers=added)
             at = sent.get(KAFKA_TIMEOUT_S)
         except KafkaError as error:
             fenced = "is in force where Redis answers, but " if change.level == "none" else ""

@@ -49,6 +49,7 @@ from serving.gateway.caching import shared_headers
 from serving.gateway.collecting import Question
 from serving.gateway.lane import JSON
 from serving.gateway.listing import shown, tag_of_shared, user_list
+from serving.gateway.logs import record_headers
 from serving.gateway.operations import NOT_MODIFIED, OperationRouter, Reply, json_of
 from serving.gateway.parameters import (
     AccessParameters,
@@ -395,7 +396,8 @@ def _being_collected(ticket: Ticket, asked_at: bytes | None = None) -> Response:
 
 async def _recorded(request: Request, parsed: ParsedConsent) -> Acknowledged:
     try:
-        at = await _in_thread(request, request.state.tenant.consents.record_parsed, parsed)
+        headers = record_headers(request.scope["headers"])
+        at = await _in_thread(request, partial(request.state.tenant.consents.record_parsed, headers=headers), parsed)
     except ConsentRefused as error:
         raise Problem(409, "older-than-withdrawal", str(error)) from None
     invalid = parsed.invalid

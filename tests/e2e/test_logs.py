@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,11 +145,13 @@ def test_trace_leads_from_the_caller_to_the_list(run: Run) -> None:
     if run.collector.file is None:
         pytest.skip("not run: it needs a real collector, which `make collector` builds with Go")
     trace, caller = "a1" * 16, "b2" * 8
-    event = json.loads(run.live.event(USER, NAMES[2]))
+    user = f"{USER}-traced"  # the model fails for the other one
+    run.live.consent([user])
+    event = json.loads(run.live.event(user, NAMES[2]))
     headers = {"traceparent": f"00-{trace}-{caller}-01", "X-Request-Id": RAW["request"]}
     posted = run.gateway.ask("POST", "/v1/events", "producer", json=event, headers=headers)
     unsampled = {"traceparent": f"00-{'c3' * 16}-{caller}-00"}
-    event = json.loads(run.live.event(USER, NAMES[3]))
+    event = json.loads(run.live.event(user, NAMES[3]))
     run.gateway.ask("POST", "/v1/events", "producer", json=event, headers=unsampled)
 
     def both() -> Any:
@@ -167,6 +170,26 @@ def test_trace_leads_from_the_caller_to_the_list(run: Run) -> None:
     assert {span["traceId"] for span in run.collector.spans()} == {trace}, "nothing that was not sampled"
     text = json.dumps(run.collector.spans())
     assert not [what for what, raw in RAW.items() if raw in text] and run.hidden(RAW["request"]) not in text
+
+
+def test_consents_carry_the_request_id_as_interactions_do(run: Run) -> None:
+    change = {"user_id": USER, "level": "full", "ts": time.time_ns() // 1_000_000}
+    headers = {"X-Request-Id": RAW["request"]}
+    place = run.gateway.ask("POST", "/v1/consent", "producer", json=change, headers=headers).json()
+    assert place["status"] == "acknowledged"
+    records = run.live.consumer(topics.CONSENTS)
+    found = until(
+        lambda: [
+            record.headers
+            for batch in records.poll(200).values()
+            for record in batch
+            if (record.partition, record.offset) == (place["partition"], place["offset"])
+        ],
+        "the record of the consent",
+        60,
+    )
+    assert found == [[("x-request-id", RAW["request"].encode())]]
+    records.close()
 
 
 def test_command_prints_what_logs_have_for_a_request_id(run: Run) -> None:

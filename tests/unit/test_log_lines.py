@@ -4,12 +4,17 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters.kafka.settings import KafkaSettings
 from adapters.log_output import REPEATED_MAX, RepeatLimit, log_from_worker, log_to_stderr
-from schemas.log_lines import JsonLines, TextLines, add_to_log_lines
+from adapters.redis.address import RedisSettings
+from jobs.personalise import gate_opening
+from jobs.settings import AuditSettings, JobSettings, ModelSettings, PrivacySettings, Settings
+from schemas.log_lines import JsonLines, LogSettings, TextLines, add_to_log_lines
 from schemas.threads import in_background
 
 SERVICE = {"service.name": "freshet-job", "freshet.job.epoch": 7}
@@ -132,6 +137,24 @@ def test_worker_process_hands_lines_without_traceback_to_flink(own_logging: None
     [line] = taken
     assert line.startswith('{"@timestamp": ' if format == "json" else "udfs.ingest - failed kafka.offset=3")
     assert "KeyError" in line and "ada" not in line
+
+
+def test_worker_with_feedback_or_judge_alone_has_a_log(
+    own_logging: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = Settings(
+        KafkaSettings("nowhere:1"),
+        RedisSettings(("redis://nowhere:1",)),
+        ModelSettings(),
+        privacy=PrivacySettings(str(tmp_path / "ring.json")),
+        audit=AuditSettings(str(tmp_path / "key")),
+        job=JobSettings(name="shop"),
+        logs=LogSettings("json"),
+    )
+    gate_opening(settings, 7, False)()
+    logging.getLogger("udfs.feedback").warning("feedback cannot be read")
+    [line] = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["service.name"], line["freshet.job.name"], line["freshet.job.epoch"]) == ("freshet-job", "shop", 7)
 
 
 def test_logging_to_standard_error_replaces_what_was_set_up(
