@@ -16,6 +16,7 @@ from deploy.flink_profiles import Demand, State, flink_settings
 from deploy.local.errors import StackError
 from deploy.local.files import write_atomically
 from deploy.local.flink_config import read_flat
+from deploy.local.flink_reporter import SWITCHED_ON
 from deploy.local.local_job import LocalJob, latest_snapshot, newest_job
 from deploy.local.paths import LOCAL, ROOT
 from deploy.local.signals import handle_signals, ignore_signals, interrupt
@@ -62,7 +63,8 @@ def _state_of(directory: Path) -> State:
 
 def _start(task_managers: int, with_job: bool, more: str, state: State) -> None:
     begun = time.monotonic()
-    stack = LocalStack(LOCAL, task_managers, flink_settings(Demand(state, task_managers=task_managers)), report=_say)
+    settings = {**flink_settings(Demand(state, task_managers=task_managers)), **SWITCHED_ON}
+    stack = LocalStack(LOCAL, task_managers, settings, report=_say)
     if not with_job:
         (LOCAL / WITH_JOB).unlink(missing_ok=True)
     _say(f"starting Kafka, Redis and Flink below {LOCAL.relative_to(ROOT)}")
@@ -248,7 +250,8 @@ def describe_stack(found: Status) -> list[str]:
         for name, runs in found.running.items()
     ]
     lines += [f"  {'job':<14} {found.job}"] if found.job else []
-    lines += [f"  {name:<14} {address}" for name, address in found.addresses.items()]
+    width = max(14, *map(len, found.addresses)) if found.addresses else 14
+    lines += [f"  {name:<{width}} {address}" for name, address in found.addresses.items()]
     if found.is_up():
         return lines
     if found.starting:

@@ -12,11 +12,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from adapters.flink.rest import FlinkRest
-from deploy.local import flink_config, flink_libraries
+from deploy.local import flink_config, flink_libraries, flink_reporter
 from deploy.local.errors import SubmitError
 from deploy.local.files import tail, write_atomically
 from deploy.local.flink_jvm import memory_arguments
@@ -86,6 +86,10 @@ class FlinkCluster:
         name = f"taskmanager-{number}"
         return self._start("taskmanager", name, _TASK_MANAGER, "GET_TM_RESOURCE_PARAMS", supervised=True)
 
+    def metrics(self) -> dict[str, str]:
+        """Where each process serves metrics to Prometheus, if the settings switch its reporter on."""
+        return flink_reporter.addresses(self._conf)
+
     def task_managers(self) -> list[ProcessRecord]:
         """The running TaskManagers."""
         records = self._table.records()
@@ -138,22 +142,26 @@ class FlinkCluster:
         flags, dynamic = memory_arguments(self._java, config, libraries, memory_command)
         # Relative to the working directory: Log4j would interpret `%` and `${` in the full path as its own patterns.
         log = Path("log", f"{name}.log")
-        words = [main, "--configDir", str(self._conf), *dynamic]
+        serves = flink_reporter.is_on(self._settings)
+        ports = flink_reporter.place_port(self._conf, name) if serves else []
+        words = [main, "--configDir", str(self._conf), *dynamic, *ports]
         # The console would repeat the log file; .out contains only what the JVM and Python functions print.
-        options = [*flags, "-Dconsole.log.level=OFF"]
-        command = self._command(role, options, log, CONSOLE, words)
+        options = [*flags, "-Dconsole.log.level=OFF", *(flink_reporter.OPTIONS if serves else ())]
+        command = self._command(role, options, log, CONSOLE, words, [flink_reporter.jar()] if serves else [])
         if supervised:
             words_file = self._directory / "conf" / f"{name}.json"
             write_atomically(words_file, json.dumps(command))
             command = [sys.executable, "-P", str(SUPERVISE), str(words_file)]
         return self._table.start(name, command, self.environment())
 
-    def _command(self, role: str, options: list[str], log: Path, logging: str, words: list[str]) -> list[str]:
+    def _command(
+        self, role: str, options: list[str], log: Path, logging: str, words: list[str], appended: Sequence[Path] = ()
+    ) -> list[str]:
         settings = flink_config.read_flat((self._conf / "config.yaml").read_text())
         configured = [json.loads(settings.get(f"env.java.opts.{name}", '""')) for name in ("all", role)]
         logged = [f"-Dlog.file={log}", f"-Dlog4j.configurationFile={(self._conf / logging).as_uri()}"]
         all_options = [*options, *" ".join(configured).split(), *logged]
-        return self._java.command(role, flink_libraries.classpath(), all_options, words)
+        return self._java.command(role, flink_libraries.classpath(), all_options, words, appended)
 
 
 def _last(output: str | bytes | None, lines: int = 30) -> str:

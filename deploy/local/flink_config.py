@@ -55,7 +55,7 @@ def place_settings(directory: Path, rpc_port: int, rest_port: int, python: str) 
         "taskmanager.data.port": "0",
         "blob.server.port": "0",
         "metrics.internal.query-service.port": "0",
-        # Prometheus' reporter would listen on all addresses; the REST interface has the same metrics.
+        # `freshet up` switches Prometheus' on (flink_reporter.py); the REST interface has the same metrics.
         "metrics.reporters": "none",
         "rest.address": LOOPBACK,
         "rest.bind-address": LOOPBACK,

@@ -31,8 +31,18 @@ class Java:
     temporary: Path
     records_classes: bool = False
 
-    def command(self, role: str, classpath: Sequence[Path], options: Sequence[str], words: Sequence[str]) -> list[str]:
-        """`java <options> -cp <classpath> <words>`; `role` (kafka, client and so on) selects the archive."""
+    def command(
+        self,
+        role: str,
+        classpath: Sequence[Path],
+        options: Sequence[str],
+        words: Sequence[str],
+        appended: Sequence[Path] = (),
+    ) -> list[str]:
+        """`java <options> -cp <classpath> <words>`; `role` (kafka, client and so on) selects the archive.
+
+        Jars that are `appended` to the class path may differ from those with which the archive was recorded.
+        """
         executable = shutil.which("java")
         if executable is None:
             raise StackError("java is not on PATH; install Java 17")
@@ -44,7 +54,7 @@ class Java:
         elif archive.exists():
             # -Xlog: the log of a part need not mention an archive that does not match.
             sharing = [f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
-        path = ":".join(str(jar) for jar in classpath)
+        path = ":".join(str(jar) for jar in (*classpath, *appended))
         return [executable, *sharing, *_LOCALE, f"-Djava.io.tmpdir={self.temporary}", *options, "-cp", path, *words]
 
 

@@ -100,7 +100,8 @@ class LocalStack:
     @property
     def addresses(self) -> dict[str, str]:
         """The addresses of the parts, by their names in endpoints.json."""
-        return {"kafka": self.kafka.bootstrap_servers, "redis": self.redis.url, "flink": self.flink.url}
+        servers = {"kafka": self.kafka.bootstrap_servers, "redis": self.redis.url, "flink": self.flink.url}
+        return {**servers, **self.flink.metrics()}
 
     def start(self) -> None:
         """Start all parts in parallel and wait until each is ready. Cleans up if it fails or is interrupted."""

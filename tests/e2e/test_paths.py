@@ -8,12 +8,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from adapters.flink.rest import FlinkRest
 from deploy.local.paths import JARS, ROOT
 from jobs.settings import load_settings
+from tests.support.live import until
+from tests.support.scraping import answers_at
 
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "tests")
 # Java's locale for LC_ALL=tr_TR.UTF-8, if that locale is installed.
@@ -48,6 +52,22 @@ def run(checkout: Path, environment: dict[str, str], *arguments: str) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
 
 
+def serves_metrics_on_loopback_only(checkout: Path) -> None:
+    """And at the addresses that `freshet status` prints."""
+    published = json.loads((checkout / ".local" / "endpoints.json").read_text())
+    served = {name: url for name, url in published.items() if name.startswith("metrics-")}
+    assert served.keys() == {"metrics-jobmanager", "metrics-taskmanager-1"}
+    ports = {name: urlsplit(url).port for name, url in served.items()}
+    assert "flink_jobmanager_numRunningJobs" in until(lambda: answers_at(ports["metrics-jobmanager"]), "metrics")
+    task_manager = until(
+        lambda: (text := answers_at(ports["metrics-taskmanager-1"])) and "freshet_events_total" in text and text,
+        "the job's metrics",
+    )
+    assert "freshet_events_total{" in task_manager
+    listening = [one.laddr for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    assert {address.ip for address in listening if address.port in ports.values()} <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
 @pytest.mark.parametrize(("name", "environment", "state"), PLACES, ids=["posix", "turkish"])
 def test_checkout_runs_in_any_folder_and_writes_nothing_outside(
     tmp_path: Path, name: str, environment: dict[str, str], state: str
@@ -57,6 +77,7 @@ def test_checkout_runs_in_any_folder_and_writes_nothing_outside(
         (job,) = flink.jobs()
         assert flink.get(f"/jobs/{job}/checkpoints/config")["state_backend"] == BACKENDS[state]
         run(checkout, environment, "status")
+        serves_metrics_on_loopback_only(checkout)
         assert load_settings(checkout / ".local" / "freshet.toml").explore.slots == 1
         (checkout / ".local" / "shop.csv").write_text("user_id,item_id,ts\nada,tea,2026-01-01T00:00:00Z\n")
         run(checkout, environment, "replay", ".local/shop.csv", "--type-constant", "click")
