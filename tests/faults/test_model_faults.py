@@ -66,10 +66,10 @@ def counted(name: str, everybody: bool) -> list[object]:
     ]
 
 
-def adopted(directory: Path) -> None:
+def adopted(directory: Path, name: str = "faulty-1") -> None:
     file = directory.with_suffix(".onnx")
     file.write_bytes(faulty_model().SerializeToString())
-    adopt(file, NAMES, "faulty-1", directory, 10)
+    adopt(file, NAMES, name, directory, 10)
 
 
 @pytest.fixture(scope="module")

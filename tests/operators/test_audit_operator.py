@@ -10,7 +10,9 @@ from privacy.rules.audit_proof import Line
 from privacy.rules.audit_verify import Times, Verification, verify
 from schemas.consents import Level
 from schemas.metrics import PRIVACY
+from schemas.store import Written
 from tests.support.bucket import CRASH, Bucket, answers
+from tests.support.fakes import MemoryStore
 from tests.support.trails import KEY, TRUST
 from tests.support.vocabulary import (
     BEGINNING,
@@ -228,3 +230,18 @@ def test_audit_records_are_counted_as_metrics(bucket: Bucket) -> None:
     }
     counts = bucket.keyed.counts
     assert [counts[f'withdrawal_seconds_bucket{{le="{le}"}}'] for le in ("0.025", "0.05", "+Inf")] == [0, 1, 1]
+
+
+def test_withdrawal_took_as_long_as_redis_was_away() -> None:
+    """The element arrives at once, and Redis answers half a minute later."""
+
+    class SlowMemoryStore(MemoryStore):
+        def write(self, *arguments: Any) -> Written:
+            bucket.keyed.now_ms += 30 * SECOND
+            return super().write(*arguments)
+
+    bucket = Bucket(SlowMemoryStore(BEGINNING, lambda: bucket.keyed.now_ms))
+    bucket.take(a_consent(at=BEGINNING))
+    bucket.take(a_consent(level="none", at=bucket.keyed.now_ms + 1))
+    counts = bucket.keyed.counts
+    assert [counts[f'withdrawal_seconds_bucket{{le="{le}"}}'] for le in ("5.0", "30.0", "+Inf")] == [0, 1, 1]

@@ -325,7 +325,9 @@ class PersonaliseOperator(KeyedProcessFunction):
         entries += execute_commands(element, account, users, self._users.kids, outputs)
         self._rollout.execute(ruled.turn, element.commands, now_ms)
         told = (entries, changes.denied) if writes else ([], {})
-        recorded = self._audit.record(element.bucket, *told, ruled.relinked, now_ms)
+        # Redis may have been away since `now_ms`; what is recorded is in effect since now.
+        at_ms = ctx.timer_service().current_processing_time() if entries else now_ms
+        recorded = self._audit.record(element.bucket, *told, ruled.relinked, at_ms)
         return ElementResult(
             ruled.key,
             applied,
